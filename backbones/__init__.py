@@ -1,0 +1,6 @@
+"""The shared language decoders."""
+
+BACKBONES = {
+    "causal": "sensorium.backbones.causal:Causal",
+    "seq2seq": "sensorium.backbones.seq2seq:Seq2Seq",
+}

@@ -1,0 +1,101 @@
+"""The shared language decoder, behind one call for every family of models.
+
+Legend: `B` batch, `T` positions of the embeds, `P` positions of the context, `D` width,
+`V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..modalities.base import Features, Part, Tokenizer
+
+Attention = Literal["causal", "prefix", "canvas", "bidirectional"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A context that was read once: a key-value cache or an encoder's output.
+
+    mask: `[B, P]` bool, True = real. state: the model's own object. attention: how the
+    context was read. A forward leaves it as it was.
+    """
+
+    mask: Tensor
+    state: Any
+    attention: Attention
+
+
+Context = Features | Memory
+
+
+class Backbone(Part, nn.Module):
+    """A language model that reads embeddings. Nothing about pixels or sound in here.
+
+    dim: width of the embeddings. mask_id: the id that stands for "not yet known" in masked
+    diffusion, or None. attentions: the kinds of attention this model can do.
+
+    Attention: `causal`; `prefix` (the context sees itself both ways, the rest is causal);
+    `canvas` (the context sees itself, the positions see everything); `bidirectional` (no
+    context: an encoder).
+    """
+
+    dim: int
+    tokenizer: Tokenizer
+    mask_id: int | None = None
+    attentions: ClassVar[frozenset[str]] = frozenset({"causal"})
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids `[..., T]` -> embeddings `[..., T, D]`, as the model itself would feed them."""
+        raise NotImplementedError
+
+    def add_tokens(self, n: int) -> int:
+        """Append `n` rows to the vocabulary; only these rows train. Gives the first new id."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        embeds: Tensor,
+        mask: Tensor | None = None,
+        context: Context | None = None,
+        attention: Attention = "causal",
+    ) -> Tensor:
+        """embeds `[B, T, D]`, mask `[B, T]` -> hidden `[B, T, D]` of these positions alone.
+
+        context: what stands before them (a causal model) or in the encoder (seq2seq).
+        """
+        raise NotImplementedError
+
+    def read(self, context: Features, attention: Attention = "causal") -> Memory:
+        """The context once, for many forwards: `read` + `forward` equals one pass."""
+        raise NotImplementedError
+
+    def continuation(
+        self,
+        context: Features,
+        ids: Tensor,
+        mask: Tensor,
+        attention: Attention = "causal",
+    ) -> Tensor:
+        """Teacher forcing: hidden `[B, L, D]` whose place i predicts `ids[:, i]` (`[B, L]`)."""
+        raise NotImplementedError
+
+    def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
+        """hidden `[..., D]` -> logits `[..., V]`, or `[..., len(ids)]` of the allowed rows."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def generate(
+        self, context: Features, attention: Attention = "causal", **options: Any
+    ) -> Tensor:
+        """New ids `[B, L]` after the context, padded with `pad_id`; transformers' options."""
+        raise NotImplementedError
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers from input to output, for `freeze: {last: n}`."""
+        return ()

@@ -1,0 +1,21 @@
+"""Connectors (`Features` -> `Features`), and the heads that stand on frozen encoders."""
+
+CONNECTORS = {
+    "attention_pool": "sensorium.connectors.poolers:AttentionPool",
+    "cls": "sensorium.connectors.poolers:Cls",
+    "conv": "sensorium.connectors.shorteners:Conv",
+    "latent_attention": "sensorium.connectors.poolers:LatentAttention",
+    "linear": "sensorium.connectors.projectors:Linear",
+    "max": "sensorium.connectors.poolers:Max",
+    "mean": "sensorium.connectors.poolers:Mean",
+    "mlp": "sensorium.connectors.projectors:MLP",
+    "pixel_shuffle": "sensorium.connectors.shorteners:PixelShuffle",
+    "resampler": "sensorium.connectors.resampler:Resampler",
+    "stack": "sensorium.connectors.shorteners:Stack",
+}
+
+HEADS = {
+    "attention_probe": "sensorium.connectors.heads:AttentionProbe",
+    "linear": "sensorium.connectors.heads:LinearHead",
+    "mlp": "sensorium.connectors.heads:MLPHead",
+}

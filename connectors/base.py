@@ -1,0 +1,27 @@
+"""The connector: `Features` of one width and length -> `Features` of another.
+
+Legend: `B` batch, `T` tokens, `D` width. A head on a frozen encoder has the same
+signature; its `out_dim` comes from its task.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..modalities.base import Features
+
+
+class Connector(nn.Module):
+    """Built as `Class(in_dim, out_dim, **own options)`. Knows no modality.
+
+    `forward(Features [B, T, in_dim]) -> Features [B, T', out_dim]` with the new mask, grid,
+    step and origin. One that ends in a vector gives `pooled [B, out_dim]` and the same
+    vector as its only token.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.in_dim, self.out_dim = in_dim, out_dim
+
+    def forward(self, features: Features) -> Features:
+        raise NotImplementedError

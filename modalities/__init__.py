@@ -1,0 +1,11 @@
+"""The kinds of signal, one package each; see `base.py` for what they share.
+
+A modality's package says, as strings imported when first asked for: `READ` (source ->
+raw value), `EXAMPLE` (a generator -> a raw value, for dry runs), `PREVIEW` (raw value ->
+HTML, for reports), `ENCODERS`, `AUGMENTS` and `SOURCES` (name -> class).
+"""
+
+MODALITIES = {
+    "image": "sensorium.modalities.image",
+    "text": "sensorium.modalities.text",
+}

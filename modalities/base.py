@@ -1,0 +1,245 @@
+"""What every modality shares: the currency, the encoder, the processor, the fitted part.
+
+Legend: `B` batch, `T` tokens of a sample, `D` width of a token.
+
+A row of a data set becomes a raw value (`read`), a raw value becomes a sample
+(`Processor.prepare`), samples become a batch (`Encoder.collate`), a batch becomes
+`Features`. Connectors take `Features` and give `Features`; nothing else passes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+Sample = dict[str, Tensor]
+"""What a processor gives for one raw value, and what the sample cache keeps."""
+
+
+class ReadError(ValueError):
+    """A signal that cannot be read: which one, what is wrong, what would be right."""
+
+    def __init__(self, source: object, wrong: str, right: str) -> None:
+        self.source, self.wrong, self.right = describe(source), wrong, right
+        super().__init__(f"{self.source}: {wrong}; expected {right}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.source, self.wrong, self.right))
+
+
+def describe(source: object) -> str:
+    """A short name for a source of data, fit for one line of an error."""
+    if isinstance(source, (str, Path)):
+        return str(source) if len(str(source)) <= 200 else f"{str(source)[:200]}..."
+    if isinstance(source, (bytes, bytearray)):
+        return f"<{len(source)} bytes>"
+    shape = getattr(source, "shape", None)
+    if shape is not None:
+        return f"<{type(source).__name__} {tuple(shape)}>"
+    return f"<{getattr(source, 'name', None) or type(source).__name__}>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """A batch of token sequences, and where their tokens lie.
+
+    tokens: `[B, T, D]`. mask: `[B, T]` bool, True = real, padded on the right.
+    grid: how the tokens lie, `(14, 14)`, `(6, 7, 6)`, `(frames,)`, or None; `T == prod(grid)`.
+    step, origin: extent of a token and centre of the first, an axis of the grid, in s, mm or px.
+    affine: `[B, 4, 4]` voxel to world, for volumes. pooled: `[B, D]` or None (a CLS token, say).
+    layers: the `Features` of hidden layers that were asked for, in that order.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    grid: tuple[int, ...] | None = None
+    step: tuple[float, ...] | None = None
+    origin: tuple[float, ...] | None = None
+    affine: Tensor | None = None
+    pooled: Tensor | None = None
+    layers: tuple[Features, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 3:
+            raise ValueError(f"Features: tokens are [B, T, D], found {tuple(self.tokens.shape)}")
+        if self.mask.shape != self.tokens.shape[:2] or self.mask.dtype != torch.bool:
+            raise ValueError(
+                f"Features: mask is bool {tuple(self.tokens.shape[:2])}, "
+                f"found {self.mask.dtype} {tuple(self.mask.shape)}"
+            )
+        if self.grid is not None and math.prod(self.grid) != self.tokens.shape[1]:
+            raise ValueError(
+                f"Features: grid {self.grid} holds {math.prod(self.grid)} tokens, "
+                f"found {self.tokens.shape[1]}"
+            )
+
+    @classmethod
+    def full(cls, tokens: Tensor, **where: Any) -> Self:
+        """Features without padding: every token of `tokens [B, T, D]` is real."""
+        return cls(tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool), **where)
+
+    @classmethod
+    def pack(cls, sequences: Sequence[Tensor]) -> Self:
+        """Sequences `[T_i, D]` of any lengths, padded on the right with zeros."""
+        tokens = nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+        lengths = torch.tensor([len(s) for s in sequences], device=tokens.device)
+        return cls(tokens, torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])
+
+    @property
+    def dim(self) -> int:
+        return self.tokens.shape[-1]
+
+    @property
+    def lengths(self) -> Tensor:
+        """`[B]` number of real tokens of each sample."""
+        return self.mask.sum(1)
+
+    def replace(self, **changes: Any) -> Self:
+        return dataclasses.replace(self, **changes)
+
+    def mean(self) -> Tensor:
+        """`[B, D]` mean of the real tokens; zeros for a sample that has none."""
+        weights = self.mask.unsqueeze(-1).to(self.tokens.dtype)
+        total = (self.tokens * weights).sum(1)
+        return total / weights.sum(1).clamp(min=1)
+
+    def vector(self) -> Tensor:
+        """`[B, D]` `pooled` where there is one, else the mean of the real tokens."""
+        return self.mean() if self.pooled is None else self.pooled
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As `Tensor.to`, for every tensor; a dtype leaves the mask alone."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Features):
+                return value.to(*args, **kwargs)
+            if not isinstance(value, Tensor):
+                return tuple(move(v) for v in value) if isinstance(value, tuple) else value
+            if value.is_floating_point():
+                return value.to(*args, **kwargs)
+            places = [a for a in args if not isinstance(a, torch.dtype)]
+            rest = {k: v for k, v in kwargs.items() if k != "dtype"}
+            return value.to(*places, **rest) if places or rest else value
+
+        return type(self)(
+            **{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        )
+
+
+class Processor:
+    """Raw value -> sample. Small, picklable, without modules or weights.
+
+    Its settings come from the weights' own configuration, never from a silent default.
+    """
+
+    def prepare(self, raw: Any) -> Sample:
+        """The sample of one raw value; deterministic."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides what `prepare` gives, as JSON: part of the cache's keys."""
+        if dataclasses.is_dataclass(self):
+            return dataclasses.asdict(self)
+        return dict(vars(self))
+
+
+class Part:
+    """A piece that a recipe names by `type`: three steps bring it up.
+
+    `resolve` finds the configuration (the only step that may download), `__init__`
+    builds from it (safe on the meta device; no download, no seed), `load` fills it.
+    """
+
+    @classmethod
+    def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of a recipe's section, completed so that `__init__` needs nothing else."""
+        return options
+
+    @classmethod
+    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+        """True where the options name weights (a tag, a hub id, a folder with a checkpoint)."""
+        return False
+
+    def load(self) -> None:
+        """Fill with the weights that the options name (`weights: pretrained`)."""
+        raise ValueError(f"{type(self).__name__} carries no pretrained weights; say weights: none")
+
+
+class Encoder(Part, nn.Module):
+    """A batch of samples -> `Features`. Knows nothing of tasks or decoders.
+
+    dim: width of the tokens. processor: makes its samples. batch_invariant: False where
+    padding or neighbours change a sample's features. offers: what `forward` takes beyond
+    its batch: `layers` (a tuple of hidden layers to give back), `token_mask` (`[B, T]`
+    bool, True = replaced by a learned mask token), `taps` (`{layer: function}`; the
+    function takes the layer's tokens `[B, T, D]` and mask, and gives new tokens).
+    """
+
+    dim: int
+    processor: Processor
+    batch_invariant: bool = True
+    offers: ClassVar[frozenset[str]] = frozenset()
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Samples -> the keyword arguments of `forward`; equal shapes are stacked."""
+        return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers from input to output, for `freeze: {last: n}`; empty where unknown."""
+        return ()
+
+
+class Fitted(ABC):
+    """A part that is fitted on the training split before the model is composed.
+
+    A constructor that asks for one (an argument annotated with a subclass) gets it
+    fitted. `kind` names the catalogue that a recipe's short names are looked up in;
+    None where the annotated class itself is the only choice.
+    """
+
+    kind: ClassVar[str | None] = None
+
+    def fit(self, rows: Iterable[Any]) -> None:
+        """Learn from the training split: raw values for a stream, texts for a backbone, rows
+        (dicts) for a task. A part that has nothing to learn leaves this alone."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What was learned: JSON values, and numpy arrays (kept as safetensors)."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+
+
+class Tokenizer(Fitted):
+    """Text <-> ids. Ids are plain integers below `size`."""
+
+    kind = "tokenizer"
+
+    size: int
+    pad_id: int
+    eos_id: int
+    bos_id: int | None = None
+
+    @abstractmethod
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of a text; with `special`, between the tokens that the model expects at the ends."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, without special tokens."""
+
+    def batch(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
+        """Texts -> ids `[B, L]` and mask `[B, L]` bool, padded on the right with `pad_id`."""
+        ids = [torch.tensor(self.encode(t, **options), dtype=torch.long) for t in texts]
+        padded = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad_id)
+        lengths = torch.tensor([len(i) for i in ids])
+        return padded, torch.arange(padded.shape[1]) < lengths[:, None]

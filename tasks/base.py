@@ -1,0 +1,120 @@
+"""What is asked of a model: targets, loss, prediction, metrics.
+
+A task sees streams only through `encode` and the decoder only through the backbone's
+contract: nothing in here knows a modality or a model's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from ..backbones.base import Backbone
+from ..modalities.base import Features, Sample
+
+Row = Mapping[str, Any]
+
+
+class Encode(Protocol):
+    """Run a stream of this batch: encoder, then connector. Runs once a step and view."""
+
+    def __call__(self, stream: str, view: str = "main", **options: Any) -> Features: ...
+
+
+@dataclass
+class Batch:
+    """Rows of one task on their way through the model.
+
+    streams: the encoders' keyword arguments, by stream and view. features: what a frozen
+    encoder gave, by stream, where it came from the cache. targets: what the task's
+    `targets` gave, a row each. keys: the rows' names, for errors.
+    """
+
+    task: str
+    targets: list[dict[str, Any]]
+    keys: list[str]
+    streams: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)
+    features: dict[str, Features] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass
+class Loss:
+    """`total`: a sum over `count` items (target tokens, rows), so that the engine can divide by
+    the count of all processes and accumulation steps. `parts`: further sums to log."""
+
+    total: Tensor
+    count: Tensor | int
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Metrics(Protocol):
+    """An accumulator: fed batch by batch, read once."""
+
+    def update(self, predictions: Sequence[Any], targets: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
+
+class Task(nn.Module):
+    """streams: the names of the streams it uses, in order. needs: what it asks of a stream's
+    encoder beyond a forward (`layers`, `token_mask`, `taps`). layers: hidden layers it wants
+    of each stream. heads: name of a head's section -> (stream it reads, width it ends in).
+    uses_backbone: True where the task needs the shared decoder.
+
+    What must resume (a teacher, centres) is a buffer or a submodule.
+    """
+
+    streams: tuple[str, ...] = ()
+    needs: Mapping[str, frozenset[str]] = {}
+    layers: Mapping[str, tuple[int, ...]] = {}
+    uses_backbone: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict()
+
+    def head_widths(self) -> dict[str, tuple[str, int]]:
+        """Heads that the engine is to build for the task: name -> (stream, out_dim)."""
+        return {}
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns that `targets` reads; a data set without one of them is refused."""
+        return ()
+
+    def targets(self, row: Row) -> dict[str, Any]:
+        """What a row of the data adds to the batch, beside its streams."""
+        return {}
+
+    def corpus(self, row: Row) -> Iterable[str]:
+        """The texts of a row that a tokenizer should be fitted on."""
+        return ()
+
+    def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
+        """Views of one sample (crops, say); they are collated and encoded apart."""
+        return {"main": sample}
+
+    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+        raise NotImplementedError
+
+    def predict(
+        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
+    ) -> list[Any]:
+        """One JSON value a row."""
+        raise NotImplementedError
+
+    def metrics(self) -> Metrics:
+        raise NotImplementedError
+
+    def after_step(self, step: int) -> None:
+        """Called after each optimizer step (moving averages, schedules)."""
+
+    def example(self) -> list[dict[str, Any]]:
+        """A few rows with the columns of `columns()`: for the dry run, the docs and the tests."""
+        raise NotImplementedError
