@@ -243,3 +243,27 @@ class Tokenizer(Fitted):
         padded = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad_id)
         lengths = torch.tensor([len(i) for i in ids])
         return padded, torch.arange(padded.shape[1]) < lengths[:, None]
+
+
+class Source:
+    """Rows of data, by index: `Class(**keywords of the recipe's data section)`.
+
+    A row is a dict of cells; a cell is whatever the modality's `read` takes (a path, bytes,
+    an array) or a plain value. Opening a source is cheap; a row is made when asked for.
+    """
+
+    columns: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def key(self, index: int) -> str:
+        """The name of a row, for errors and caches."""
+        return str(index)
+
+    def fingerprint(self) -> str:
+        """Changes whenever a row may have changed; part of the caches' keys."""
+        raise NotImplementedError
