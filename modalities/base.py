@@ -128,9 +128,7 @@ class Features:
             rest = {k: v for k, v in kwargs.items() if k != "dtype"}
             return value.to(*places, **rest) if places or rest else value
 
-        return type(self)(
-            **{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        )
+        return type(self)(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
 
 class Processor:
@@ -206,7 +204,7 @@ class Fitted(ABC):
 
     kind: ClassVar[str | None] = None
 
-    def fit(self, rows: Iterable[Any]) -> None:
+    def fit(self, rows: Iterable[Any]) -> None:  # noqa: B027
         """Learn from the training split: raw values for a stream, texts for a backbone, rows
         (dicts) for a task. A part that has nothing to learn leaves this alone."""
 
