@@ -1,0 +1,107 @@
+"""Short names -> classes: the catalogues of the rooms, plug-ins, and `package.module:Class`.
+
+A catalogue is a literal dict of strings in its package; nothing is imported before it is
+asked for. Installed packages add names through the entry-point group `sensorium.plugins`,
+an entry named `<kind>.<name>` (`connector.qformer`, `image_encoder.mine`, `modality.eeg`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from .errors import RecipeError, did_you_mean
+
+ROOMS = {
+    "backbone": "sensorium.backbones:BACKBONES",
+    "connector": "sensorium.connectors:CONNECTORS",
+    "head": "sensorium.connectors:HEADS",
+    "modality": "sensorium.modalities:MODALITIES",
+    "task": "sensorium.tasks:TASKS",
+    "tokenizer": "sensorium.modalities.text:TOKENIZERS",
+}
+
+EXTRAS: dict[str, str] = {}
+"""Optional library -> the extra of this package that installs it."""
+
+
+def load(path: str) -> Any:
+    """The object at `package.module:name`, or the module at `package.module`."""
+    module, _, name = path.partition(":")
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
+            importlib.invalidate_caches()
+    found = importlib.import_module(module)
+    return getattr(found, name) if name else found
+
+
+@functools.cache
+def _plugins() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for entry in entry_points(group="sensorium.plugins"):
+        kind, dot, name = entry.name.partition(".")
+        if not dot:
+            raise RecipeError(
+                f"plug-in {entry.name!r} ({entry.value}): its name is <kind>.<name>, "
+                "for example connector.qformer"
+            )
+        known = found.setdefault(kind, {})
+        if known.get(name, entry.value) != entry.value:
+            raise RecipeError(
+                f"two plug-ins offer {kind} {name!r}: {known[name]} and {entry.value}; "
+                "uninstall one, or name the class in full"
+            )
+        known[name] = entry.value
+    return found
+
+
+def entries(kind: str) -> dict[str, str]:
+    """The names of a kind: `connector`, `task`, `source`, `image_encoder`, `modality`, ..."""
+    modality, _, room = kind.rpartition("_")
+    if kind == "source":
+        names = dict(load("sensorium.engine.sources:SOURCES"))
+        for path in entries("modality").values():
+            names |= load(path).SOURCES
+    elif kind in ROOMS:
+        names = dict(load(ROOMS[kind]))
+    else:
+        names = dict(getattr(load(entries("modality")[modality]), f"{room.upper()}S"))
+    for name, path in _plugins().get(kind, {}).items():
+        if names.get(name, path) != path:
+            raise RecipeError(
+                f"plug-in {path} takes the name of the {kind} {name!r} ({names[name]}); "
+                "uninstall it, or name the class in full"
+            )
+        names[name] = path
+    return names
+
+
+def find(kind: str, name: str, where: str) -> Any:
+    """The class that a recipe's `type` names; `where` is the place for the message."""
+    known = entries(kind)
+    path = known.get(name, name)
+    if name not in known and ":" not in name:
+        raise RecipeError(
+            f"{where}: no {kind.replace('_', ' ')} is called {name!r}"
+            f"{did_you_mean(name, known)} (your own: package.module:Class)"
+        )
+    try:
+        return load(path)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        extra = EXTRAS.get(missing)
+        cure = (
+            f"install it with: pip install 'sensorium[{extra}]'"
+            if extra
+            else f"there is no module {error.name!r} here or in the current folder"
+        )
+        raise RecipeError(f"{where}: {path} cannot be imported: {cure}") from error
+    except AttributeError as error:
+        raise RecipeError(f"{where}: {path}: the module has no such class ({error})") from error

@@ -1,0 +1,248 @@
+"""A recipe: one YAML file as typed sections that can be written back out.
+
+The engine's own sections are models with no unknown key. A part's section holds the
+engine's keys and, beside them, the options of the class that its `type` names; these are
+validated against that class's constructor (`schema.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, Field, model_validator
+
+from . import _yaml
+from .errors import RecipeError
+from .schema import Strict, validate
+
+PositiveInt = Annotated[int, Gt(0)]
+Positive = Annotated[float, Gt(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+
+
+class Last(Strict):
+    """`freeze: {last: n}`: only the last n blocks train."""
+
+    last: Annotated[int, Ge(0)]
+
+
+class Section(Strict):
+    """A part: the engine's keys, and the part's own options beside them."""
+
+    model_config = ConfigDict(extra="allow", validate_default=True, protected_namespaces=())
+
+    type: str
+    weights: str | None = None
+    freeze: bool | Last = False
+    lora: dict[str, Any] | None = None
+    lr: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the section says beside the engine's keys."""
+        return dict(self.model_extra or {})
+
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_construct(**own, **options)
+
+
+class StreamSection(Strict):
+    """A named input: what signal it is, who encodes it, what carries it on."""
+
+    modality: str
+    encoder: Section
+    connector: Section | None = None
+    augment: dict[str, Any] | None = None
+
+
+class DataSection(Strict):
+    """Where rows come from: `source` and its options; `columns` says which cell is which."""
+
+    model_config = ConfigDict(extra="allow", validate_default=True, protected_namespaces=())
+
+    source: str
+    columns: dict[str, str] = {}
+    limit: PositiveInt | None = None
+    holdout: Fraction = 0.0
+    on_error: Literal["raise", "skip"] = "raise"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TaskSection(Section):
+    """A task: its class's options, its heads' sections, and its data by split."""
+
+    data: dict[str, DataSection] = {}
+
+
+class Validate(Strict):
+    """Validation in training, on the split `validation` or the rows that `holdout` kept."""
+
+    every: PositiveInt
+    best: str | None = None
+    mode: Literal["max", "min"] = "max"
+    patience: PositiveInt | None = None
+    batches: PositiveInt | None = None
+
+
+class Checkpoint(Strict):
+    """A checkpoint every so many steps, and how many are kept."""
+
+    every: PositiveInt | None = None
+    keep: PositiveInt = 2
+
+
+class Train(Strict):
+    """How the recipe is trained. `batch_size` is one process's rows of one forward."""
+
+    steps: Annotated[int, Ge(0)] = 1000
+    batch_size: PositiveInt = 32
+    accumulate: PositiveInt = 1
+    lr: Positive = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Annotated[float, Ge(0), Le(1)] = 0.05
+    clip: Positive | None = 1.0
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    workers: Annotated[int, Ge(0)] = 0
+    order: Literal["shuffle", "length", "balanced"] = "shuffle"
+    by: str | None = None
+    mix: dict[str, Positive] = {}
+    log_every: PositiveInt = 10
+    validate_: Validate | None = Field(default=None, alias="validate")
+    checkpoint: Checkpoint = Checkpoint()
+
+
+class Cache(Strict):
+    """What is kept between epochs and runs. `precision` is that of stored features."""
+
+    samples: bool = False
+    features: bool = True
+    precision: Literal["as_computed", "float16", "bfloat16"] = "as_computed"
+
+
+class Recipe(Strict):
+    """Streams, a shared decoder, tasks, and how they are trained."""
+
+    inputs: dict[str, StreamSection]
+    backbone: Section | None = None
+    tasks: dict[str, TaskSection]
+    train: Train = Train()
+    cache: Cache = Cache()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As YAML would hold it: `Recipe.model_validate` takes it back."""
+        found: dict[str, Any] = _plain(self.model_dump(by_alias=True, exclude_none=True))
+        return found
+
+    def write(self, path: Path, head: str = "") -> None:
+        path.write_text(head + _yaml.write(self.to_dict()), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file, with `a.b.c=value` overrides applied; checked as to its form.
+
+    Raises RecipeError, one line a mistake: the place, what was found, what was expected.
+    """
+    path = find_file(path)
+    values = _extended(path)
+    for text in overrides:
+        _override(values, text)
+    return parse_recipe(values)
+
+
+def parse_recipe(values: Mapping[str, Any]) -> Recipe:
+    """The recipe of a dict, as `Recipe.to_dict` gives it."""
+    found = validate(Recipe, values, "", "a recipe")
+    for name in [*found.inputs, *found.tasks]:
+        if not name.isidentifier():
+            raise RecipeError(f"{name!r}: a name is letters, digits and underscores")
+    return found
+
+
+def find_file(path: str | Path) -> Path:
+    """A recipe's file: as given, or among the recipes that come with the package."""
+    path = Path(path)
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        return path / "recipe.yaml"
+    shipped = Path(__file__).parent.parent / path
+    if not path.exists() and path.parts[:1] == ("configs",) and shipped.is_file():
+        return shipped
+    if not path.is_file():
+        raise RecipeError(f"{path}: there is no such recipe (`sensorium recipes` lists some)")
+    return path
+
+
+def _extended(path: Path) -> dict[str, Any]:
+    values = _sections(path)
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise RecipeError(f"extends: found {base!r}, expected the path of one recipe")
+    parent = _sections(path.parent / base)
+    if "extends" in parent:
+        raise RecipeError(f"extends: {base} extends another recipe itself; at most one step")
+    return _merge(parent, values)
+
+
+def _sections(path: Path) -> dict[str, Any]:
+    values = _yaml.parse_file(path)
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: found {type(values).__name__}, expected keys and sections")
+    return values
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, section by section; null takes a key away."""
+    merged = dict(base)
+    for key, value in over.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"{text}: found no '=', expected key.key=value")
+    *parents, last = path.split(".")
+    section = values
+    for key in parents:
+        inner = section.setdefault(key, {})
+        if isinstance(inner, str):  # `connector: mlp` is short for `{type: mlp}`
+            inner = section[key] = {"type": inner}
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{path}: {key} is {inner!r}, which has no keys")
+        section = inner
+    section[last] = _yaml.parse(value, path)
