@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -65,8 +65,9 @@ class Metrics(Protocol):
 class Task(nn.Module):
     """streams: the names of the streams it uses, in order. needs: what it asks of a stream's
     encoder beyond a forward (`layers`, `token_mask`, `taps`). layers: hidden layers it wants
-    of each stream. heads: name of a head's section -> (stream it reads, width it ends in).
-    uses_backbone: True where the task needs the shared decoder.
+    of each stream. head_names: sections of the recipe's task that are heads; they are built by
+    the engine and stand in `heads`. dim: the width its streams must end in, where the task
+    says so. uses_backbone: True where the task needs the shared decoder.
 
     What must resume (a teacher, centres) is a buffer or a submodule.
     """
@@ -74,6 +75,8 @@ class Task(nn.Module):
     streams: tuple[str, ...] = ()
     needs: Mapping[str, frozenset[str]] = {}
     layers: Mapping[str, tuple[int, ...]] = {}
+    head_names: ClassVar[tuple[str, ...]] = ()
+    dim: int | None = None
     uses_backbone: bool = False
 
     def __init__(self) -> None:
@@ -81,7 +84,7 @@ class Task(nn.Module):
         self.heads = nn.ModuleDict()
 
     def head_widths(self) -> dict[str, tuple[str, int]]:
-        """Heads that the engine is to build for the task: name -> (stream, out_dim)."""
+        """Of each of `head_names`, once fitted: the stream it reads and its `out_dim`."""
         return {}
 
     def columns(self) -> tuple[str, ...]:
