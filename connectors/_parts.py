@@ -1,0 +1,69 @@
+"""What several connectors need: blank padding, additive masks, positions that need no size.
+
+Legend: `B` batch, `T` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..modalities.base import Features
+
+# exp(-1e4) is 0 in every precision and -1e4 is finite in every precision: a row without any
+# real token gets an even softmax instead of the NaN that -inf would give.
+MASKED = -1e4
+
+
+def blank(tokens: Tensor, mask: Tensor) -> Tensor:
+    """tokens `[B, T, D]` with zeros where mask `[B, T]` is False, whatever stood there."""
+    return tokens.masked_fill(~mask.unsqueeze(-1), 0)
+
+
+def additive(mask: Tensor, like: Tensor) -> Tensor:
+    """mask `[B, T]` bool -> `[B, T]` in the dtype of `like`: 0 = real, a large minus = padding."""
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, MASKED)
+
+
+def one(features: Features, vector: Tensor) -> Features:
+    """Features that end in `vector [B, D]`: it is `pooled` and the only token."""
+    mask = torch.ones((len(vector), 1), dtype=torch.bool, device=vector.device)
+    return features.replace(
+        tokens=vector.unsqueeze(1), mask=mask, grid=None, step=None, origin=None, pooled=vector
+    )
+
+
+def bridge(in_dim: int, out_dim: int) -> nn.Module:
+    """A linear map to `out_dim`; none where the width is that already."""
+    return nn.Identity() if in_dim == out_dim else nn.Linear(in_dim, out_dim)
+
+
+def split_evenly(where: str, width: int, heads: int) -> None:
+    """Refuse a number of heads that does not divide the width."""
+    if heads < 1 or width % heads:
+        raise ValueError(
+            f"{where}: heads {heads} does not divide the width {width}; choose a divisor of {width}"
+        )
+
+
+def at_least(where: str, option: str, found: int, least: int) -> None:
+    """Refuse a number that is too small."""
+    if found < least:
+        raise ValueError(f"{where}: {option} is {found}, must be at least {least}")
+
+
+def sincos(grid: tuple[int, ...], dim: int, like: Tensor) -> Tensor:
+    """Fixed positions `[prod(grid), dim]`: sines and cosines of each axis, side by side.
+
+    Vaswani et al. 2017, section 3.5, once an axis; widths that do not divide end in zeros.
+    """
+    pairs = dim // (2 * len(grid))  # frequencies an axis
+    rates = torch.arange(pairs, device=like.device, dtype=torch.float32)
+    rates = torch.exp(rates * (-math.log(10000.0) / max(pairs, 1)))
+    axes = [torch.arange(n, device=like.device, dtype=torch.float32) for n in grid]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)  # [T, axes]
+    angles = (places.unsqueeze(-1) * rates).flatten(1)  # [T, axes * pairs]
+    table = torch.cat([angles.sin(), angles.cos()], -1)
+    return nn.functional.pad(table, (0, dim - table.shape[-1])).to(like.dtype)

@@ -1,0 +1,111 @@
+"""Poolers: a sequence ends in one vector, `pooled [B, out_dim]` and the only token.
+
+Legend: `B` batch, `T` tokens, `D` width, `r` latents. Where `in_dim == out_dim` the parameter-
+free poolers stay parameter-free (an embedder's own space is kept); else a linear map follows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..modalities.base import Features
+from ._parts import additive, at_least, blank, bridge, one, split_evenly
+from .base import Connector
+
+
+class Mean(Connector):
+    """The mean of the real tokens; zeros before the map for a sample that has none."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim)
+        self.map = bridge(in_dim, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, 1, out_dim]`."""
+        whole = features.replace(tokens=blank(features.tokens, features.mask))
+        return one(features, self.map(whole.mean()))
+
+
+class Max(Connector):
+    """The largest value of the real tokens, a channel; zeros for a sample that has none."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim)
+        self.map = bridge(in_dim, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, 1, out_dim]`."""
+        lowest = torch.finfo(features.tokens.dtype).min
+        top = features.tokens.masked_fill(~features.mask.unsqueeze(-1), lowest).amax(1)
+        return one(features, self.map(top.masked_fill(~features.mask.any(1, keepdim=True), 0)))
+
+
+class Cls(Connector):
+    """The encoder's own vector (a class token, say). ValueError where the encoder has none."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim)
+        self.map = bridge(in_dim, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """pooled `[B, in_dim] -> [B, 1, out_dim]`."""
+        if features.pooled is None:
+            raise ValueError(
+                "cls: the encoder gives no pooled vector (no class token); "
+                "use mean, max or attention_pool"
+            )
+        return one(features, self.map(features.pooled))
+
+
+class AttentionPool(Connector):
+    """One learned query reads the tokens (Set Transformer's PMA, Lee et al. 2019).
+
+    heads: must divide in_dim.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, heads: int = 8) -> None:
+        super().__init__(in_dim, out_dim)
+        split_evenly("attention_pool", in_dim, heads)
+        self.query = nn.Parameter(torch.randn(1, in_dim) * 0.02)
+        self.attention = nn.MultiheadAttention(in_dim, heads, batch_first=True)
+        self.map = bridge(in_dim, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, 1, out_dim]`."""
+        tokens = blank(features.tokens, features.mask)
+        query = self.query.expand(len(tokens), -1, -1)
+        padding = additive(features.mask, query)
+        read = self.attention(query, tokens, tokens, padding, need_weights=False)[0]
+        return one(features, self.map(read.squeeze(1)))
+
+
+class LatentAttention(Connector):
+    """NV-Embed (Lee et al. 2024): the tokens are queries, `latents` learned rows their memory.
+
+    `O = softmax(Q K^T / sqrt(d)) V` with `K = V [r, D]` and d the width of a head, then an MLP
+    (two linear maps, GELU), then the mean of the real tokens. Unlike a perceiver the length is
+    T until the mean. heads: must divide in_dim.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, latents: int = 512, heads: int = 8) -> None:
+        super().__init__(in_dim, out_dim)
+        at_least("latent_attention", "latents", latents, 1)
+        split_evenly("latent_attention", in_dim, heads)
+        self.heads = heads
+        self.latents = nn.Parameter(torch.randn(latents, in_dim) * in_dim**-0.5)
+        self.mlp = nn.Sequential(nn.Linear(in_dim, in_dim), nn.GELU(), nn.Linear(in_dim, out_dim))
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, 1, out_dim]`."""
+        read = self.mlp(self.attend(blank(features.tokens, features.mask)))
+        whole = features.replace(tokens=blank(read, features.mask))
+        return one(features, whole.mean())
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """`[B, T, D] -> [B, T, D]`: for every token a mixture of the latents."""
+        queries = tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, T, d]
+        memory = self.latents.unflatten(-1, (self.heads, -1)).transpose(0, 1)  # [heads, r, d]
+        memory = memory.to(queries.dtype).expand(len(tokens), -1, -1, -1)
+        read = nn.functional.scaled_dot_product_attention(queries, memory, memory)
+        return read.transpose(1, 2).flatten(2)

@@ -1,0 +1,66 @@
+"""Projectors: a map of every token by itself; the length stays.
+
+`Linear`: LiMBeR, Merullo et al. 2022. `MLP`: LLaVA-1.5, Liu et al. 2023 (two layers, GELU).
+Legend: `B` batch, `T` tokens, `D` width.
+
+`pooled` is None behind a projector: the vector of the encoder's space has another width and
+meaning, and no gradient would have fitted the map to it. `layers` pass as they are.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ..modalities.base import Features
+from ._parts import at_least, blank
+from .base import Connector
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+class _Projector(Connector):
+    """`map`: `[..., in_dim] -> [..., out_dim]`, built by the subclass."""
+
+    map: nn.Module
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, T, out_dim]`, same mask and grid."""
+        tokens: Tensor = self.map(blank(features.tokens, features.mask))
+        return features.replace(tokens=blank(tokens, features.mask), pooled=None)
+
+
+class Linear(_Projector):
+    """One affine map of every token."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim)
+        self.map = nn.Linear(in_dim, out_dim)
+
+
+class MLP(_Projector):
+    """`depth` affine maps with an activation between them.
+
+    hidden: width between the maps (default: out_dim). norm: a LayerNorm on what comes in.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        depth: int = 2,
+        hidden: int | None = None,
+        activation: Literal["gelu", "relu", "silu"] = "gelu",
+        norm: bool = False,
+    ) -> None:
+        super().__init__(in_dim, out_dim)
+        at_least("mlp", "depth", depth, 1)
+        widths = [in_dim, *[hidden or out_dim] * (depth - 1), out_dim]
+        layers: list[nn.Module] = [nn.LayerNorm(in_dim)] if norm else []
+        for place, (wide, narrow) in enumerate(pairwise(widths)):
+            layers += [ACTIVATIONS[activation]()] if place else []
+            layers.append(nn.Linear(wide, narrow))
+        self.map = nn.Sequential(*layers)

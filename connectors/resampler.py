@@ -1,0 +1,83 @@
+"""Resampler: a fixed number of learned queries reads any number of tokens.
+
+Perceiver IO (Jaegle et al. 2021), Flamingo's resampler (Alayrac et al. 2022), BLIP-2's
+Q-Former (Li et al. 2023). Legend: `B` batch, `T` tokens, `Q` queries, `D` width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..modalities.base import Features
+from ._parts import additive, at_least, blank, split_evenly
+from .base import Connector
+
+
+class Resampler(Connector):
+    """`queries` learned vectors of width out_dim, through `depth` layers that read the tokens.
+
+    heads: must divide out_dim. self_attention: the queries also see each other, as in the
+    Q-Former. The queries of a sample without a real token are padding.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        queries: int = 32,
+        depth: int = 2,
+        heads: int = 8,
+        self_attention: bool = False,
+    ) -> None:
+        super().__init__(in_dim, out_dim)
+        at_least("resampler", "queries", queries, 1)
+        at_least("resampler", "depth", depth, 1)
+        split_evenly("resampler", out_dim, heads)
+        self.queries = nn.Parameter(torch.randn(queries, out_dim) * 0.02)
+        self.read = nn.LayerNorm(in_dim)
+        self.layers = nn.ModuleList(
+            _Layer(in_dim, out_dim, heads, self_attention) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, Q, out_dim]`; the grid is gone."""
+        tokens = self.read(blank(features.tokens, features.mask))
+        padding = additive(features.mask, tokens)
+        hidden = self.queries.expand(len(tokens), -1, -1)
+        for layer in self.layers:
+            hidden = layer(hidden, tokens, padding)
+        mask = features.mask.any(1, keepdim=True).expand(hidden.shape[:2])
+        return features.replace(
+            tokens=blank(self.norm(hidden), mask),
+            mask=mask,
+            grid=None,
+            step=None,
+            origin=None,
+            pooled=None,
+        )
+
+
+class _Layer(nn.Module):
+    """Pre-norm: queries see each other (optional), then the tokens, then an MLP of 4 widths."""
+
+    def __init__(self, in_dim: int, dim: int, heads: int, self_attention: bool) -> None:
+        super().__init__()
+        self.among_norm = nn.LayerNorm(dim) if self_attention else None
+        self.among = nn.MultiheadAttention(dim, heads, batch_first=True) if self_attention else None
+        self.cross_norm = nn.LayerNorm(dim)
+        self.cross = nn.MultiheadAttention(dim, heads, kdim=in_dim, vdim=in_dim, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
+        )
+
+    def forward(self, hidden: Tensor, tokens: Tensor, padding: Tensor) -> Tensor:
+        """hidden `[B, Q, D]`, tokens `[B, T, in_dim]`, padding `[B, T]` additive."""
+        if self.among is not None and self.among_norm is not None:
+            seen = self.among_norm(hidden)
+            hidden = hidden + self.among(seen, seen, seen, need_weights=False)[0]
+        asked = self.cross_norm(hidden)
+        hidden = hidden + self.cross(asked, tokens, tokens, padding, need_weights=False)[0]
+        return hidden + self.mlp(hidden)

@@ -1,0 +1,149 @@
+"""Shorteners: fewer tokens, each of several neighbours.
+
+`PixelShuffle`: InternVL 1.5 and Idefics3 fold squares of patches into the width. `Stack`:
+SLAM-LLM (Ma et al. 2024) joins k frames. `Conv`: a strided convolution over time.
+Legend: `B` batch, `T` tokens, `D` width, `f` factor, `k` tokens that are joined.
+
+As behind a projector `pooled` is None: it is in the encoder's space.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from ..modalities.base import Features
+from ._parts import at_least, blank
+from .base import Connector
+
+
+class PixelShuffle(Connector):
+    """Folds `factor` neighbours along each of the last `axes` axes of the grid into one token.
+
+    axes: 2 for pictures (and clips, whose frames stay apart), 3 for volumes. A token is real
+    where one of its parts is. Raises ValueError for a grid that is absent or not divisible.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, factor: int = 2, axes: int = 2) -> None:
+        super().__init__(in_dim, out_dim)
+        at_least("pixel_shuffle", "factor", factor, 1)
+        at_least("pixel_shuffle", "axes", axes, 1)
+        self.factor, self.axes = factor, axes
+        self.map = nn.Linear(in_dim * factor**axes, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim]` on a grid -> `[B, T / f^axes, out_dim]`."""
+        grid = self._check(features)
+        factors = (1,) * (len(grid) - self.axes) + (self.factor,) * self.axes
+        mask = fold(features.mask.unsqueeze(-1), grid, factors).any(-1)
+        tokens = fold(blank(features.tokens, features.mask), grid, factors)
+        return features.replace(
+            tokens=blank(self.map(tokens), mask),
+            mask=mask,
+            grid=tuple(n // f for n, f in zip(grid, factors, strict=True)),
+            step=scaled(features.step, factors),
+            origin=centred(features.origin, features.step, factors),
+            pooled=None,
+        )
+
+    def _check(self, features: Features) -> tuple[int, ...]:
+        grid = features.grid
+        if grid is None or len(grid) < self.axes:
+            raise ValueError(
+                f"pixel_shuffle: folds {self.axes} axes, the encoder gives grid {grid}; "
+                "use stack or resampler, or set axes"
+            )
+        for size in grid[-self.axes :]:
+            if size % self.factor:
+                raise ValueError(
+                    f"pixel_shuffle: {size} tokens along an axis of grid {grid} are not divisible "
+                    f"by factor {self.factor}; change factor or the encoder's input size"
+                )
+        return grid
+
+
+class Stack(Connector):
+    """Joins `k` neighbours along the sequence; the last group is filled with zeros.
+
+    A group with one real token is real. The grid stays where it has one axis; of more axes
+    it is lost.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, k: int = 2) -> None:
+        super().__init__(in_dim, out_dim)
+        at_least("stack", "k", k, 1)
+        self.k = k
+        self.map = nn.Linear(in_dim * k, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, ceil(T / k), out_dim]`."""
+        missing = -features.tokens.shape[1] % self.k
+        mask = nn.functional.pad(features.mask, (0, missing)).unflatten(1, (-1, self.k)).any(-1)
+        tokens = blank(features.tokens, features.mask)
+        tokens = nn.functional.pad(tokens, (0, 0, 0, missing)).unflatten(1, (-1, self.k)).flatten(2)
+        line = features.grid is not None and len(features.grid) == 1
+        return features.replace(
+            tokens=blank(self.map(tokens), mask),
+            mask=mask,
+            grid=(mask.shape[1],) if line else None,
+            step=scaled(features.step, (self.k,)) if line else None,
+            origin=centred(features.origin, features.step, (self.k,)) if line else None,
+            pooled=None,
+        )
+
+
+class Conv(Connector):
+    """A strided convolution along the sequence; padding reads as zeros, as the border does.
+
+    kernel: odd, so that token j of the output is centred on token `j * stride` of the input
+    and a sample of L tokens gives `ceil(L / stride)`, whatever it is padded to.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, kernel: int = 3, stride: int = 2) -> None:
+        super().__init__(in_dim, out_dim)
+        at_least("conv", "kernel", kernel, 1)
+        at_least("conv", "stride", stride, 1)
+        if kernel % 2 == 0:
+            raise ValueError(f"conv: kernel {kernel} is even; say {kernel - 1} or {kernel + 1}")
+        self.stride = stride
+        self.map = nn.Conv1d(in_dim, out_dim, kernel, stride=stride, padding=kernel // 2)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, ceil(T / stride), out_dim]`."""
+        tokens: Tensor = self.map(blank(features.tokens, features.mask).mT).mT
+        mask = features.mask[
+            :, :: self.stride
+        ]  # j * stride < L is the same as j < ceil(L / stride)
+        line = features.grid is not None and len(features.grid) == 1
+        return features.replace(
+            tokens=blank(tokens, mask),
+            mask=mask,
+            grid=(mask.shape[1],) if line else None,
+            step=scaled(features.step, (self.stride,)) if line else None,
+            origin=features.origin if line else None,
+            pooled=None,
+        )
+
+
+def fold(values: Tensor, grid: tuple[int, ...], factors: tuple[int, ...]) -> Tensor:
+    """values `[B, prod(grid), D]` -> `[B, prod(grid / factors), prod(factors) * D]`."""
+    pairs = [size for n, f in zip(grid, factors, strict=True) for size in (n // f, f)]
+    axes = range(len(grid))
+    order = [0, *(1 + 2 * a for a in axes), *(2 + 2 * a for a in axes), 1 + 2 * len(grid)]
+    split = values.unflatten(1, pairs).permute(order)  # [B, n1/f1, .., f1, .., D]
+    return split.reshape(values.shape[0], -1, math.prod(factors) * values.shape[-1])
+
+
+def scaled(step: tuple[float, ...] | None, factors: tuple[int, ...]) -> tuple[float, ...] | None:
+    """The extent of a token that holds `factors` of the old ones."""
+    return None if step is None else tuple(s * f for s, f in zip(step, factors, strict=True))
+
+
+def centred(
+    origin: tuple[float, ...] | None, step: tuple[float, ...] | None, factors: tuple[int, ...]
+) -> tuple[float, ...] | None:
+    """The centre of the first token that holds `factors` of the old ones."""
+    if origin is None or step is None:
+        return None
+    return tuple(o + s * (f - 1) / 2 for o, s, f in zip(origin, step, factors, strict=True))
