@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -264,4 +264,18 @@ class Source:
 
     def fingerprint(self) -> str:
         """Changes whenever a row may have changed; part of the caches' keys."""
+        raise NotImplementedError
+
+    def identity(self, index: int) -> str:
+        """What a row's cached values are kept under: the same row, the same name."""
+        return f"{self.fingerprint()}:{index}"
+
+
+class StreamingSource(Source):
+    """Rows in the order that they come, of a number that is not known beforehand."""
+
+    def __len__(self) -> int:
+        raise TypeError("a streaming source has no length")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         raise NotImplementedError
