@@ -7,10 +7,11 @@ contract: nothing in here knows a modality or a model's name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..backbones.base import Backbone
@@ -39,9 +40,22 @@ class Batch:
     keys: list[str]
     streams: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)
     features: dict[str, Features] = field(default_factory=dict)
+    failed: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch, its tensors on a device."""
+        streams = {
+            name: {
+                view: {key: value.to(device, non_blocking=True) for key, value in tensors.items()}
+                for view, tensors in views.items()
+            }
+            for name, views in self.streams.items()
+        }
+        features = {n: f.to(device, non_blocking=True) for n, f in self.features.items()}
+        return replace(self, streams=streams, features=features)
 
 
 @dataclass
