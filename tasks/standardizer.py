@@ -1,0 +1,84 @@
+"""Mean and deviation of columns of numbers, learned from the training split.
+
+Legend: `B` rows, `K` columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..modalities.base import Fitted
+from .base import Row
+
+
+class Standardizer(Fitted):
+    """Reads columns that its task names by `bind` before it is fitted.
+
+    `encode`: (value - mean) / deviation, and `decode` back. A column that never changes has
+    deviation 1, so that it is only shifted.
+    """
+
+    def __init__(self) -> None:
+        self.columns: tuple[str, ...] = ()
+        self.mean: list[float] = []
+        self.std: list[float] = []
+
+    def bind(self, columns: Sequence[str]) -> None:
+        """Read these columns; ValueError where others were fitted."""
+        if self.mean and self.columns != tuple(columns):
+            raise ValueError(
+                f"scale: was fitted on {', '.join(self.columns)}, the target is "
+                f"{', '.join(columns)}; train again, or name the old columns"
+            )
+        self.columns = tuple(columns)
+
+    def fit(self, rows: Iterable[Row]) -> None:
+        found = torch.tensor([self.read(row) for row in rows], dtype=torch.float64)  # [N, K]
+        if not len(found):
+            raise ValueError(f"scale: no row to learn {', '.join(self.columns)} from")
+        std = found.std(0, unbiased=False)
+        # Rounding leaves a constant column a deviation of about 1e-16 of its size.
+        constant = std <= 1e-12 * found.abs().amax(0)
+        self.mean, self.std = found.mean(0).tolist(), std.masked_fill(constant, 1.0).tolist()
+
+    def state(self) -> dict[str, Any]:
+        return {"columns": list(self.columns), "mean": self.mean, "std": self.std}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        bound, self.columns = self.columns, tuple(state["columns"])
+        self.mean, self.std = list(state["mean"]), list(state["std"])
+        self.bind(bound or self.columns)
+
+    def read(self, row: Row) -> list[float]:
+        """The `K` numbers of a row; ValueError where one is missing or not finite."""
+        return [self._number(row, column) for column in self.columns]
+
+    def encode(self, values: Tensor) -> Tensor:
+        """`[B, K]` in the columns' units -> standardised."""
+        return (values - values.new_tensor(self.mean)) / values.new_tensor(self.std)
+
+    def decode(self, values: Tensor) -> Tensor:
+        """`[B, K]` standardised -> in the columns' units."""
+        return values * values.new_tensor(self.std) + values.new_tensor(self.mean)
+
+    def _number(self, row: Row, column: str) -> float:
+        if column not in row:
+            known = ", ".join(map(repr, row)) or "no column"
+            raise ValueError(
+                f"the column {column!r} is not in the row, which has {known}; map it in `columns`"
+            )
+        try:
+            found = float(row[column])
+        except (TypeError, ValueError):
+            found = math.nan
+        if not math.isfinite(found):
+            raise ValueError(
+                f"the column {column!r} holds {row[column]!r}, expected a finite number; leave "
+                "the row out, or fill it in"
+            )
+        return found
