@@ -266,9 +266,10 @@ class Source:
         """Changes whenever a row may have changed; part of the caches' keys."""
         raise NotImplementedError
 
-    def identity(self, index: int) -> str:
-        """What a row's cached values are kept under: the same row, the same name."""
-        return f"{self.fingerprint()}:{index}"
+    def identity(self, index: int, column: str) -> str:
+        """The name of one cell, under which its cached values are kept: wrappers pass the
+        question on, so that the same cell has one name however it is reached."""
+        return f"{self.fingerprint()}|{self.key(index)}|{column}"
 
 
 class StreamingSource(Source):
