@@ -1,0 +1,50 @@
+"""Where the tokens of a picture lie: maps to token sequences, counts to grids.
+
+Legend: `B` batch, `T` tokens, `D` width, `H`, `W` px of the prepared picture, `h`, `w` tokens.
+Pixels are counted from the picture's upper left corner: the first patch of 16 px has its
+centre at 8.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..base import Features
+
+Size = tuple[int, int]
+
+
+def place(grid: Size, size: Size, stride: int) -> dict[str, Any]:
+    """`grid`, `step` and `origin` of `grid` tokens over a picture of `size` px.
+
+    The step is the network's stride; where its borders or a resizing make another number of
+    tokens than that, they share the picture evenly.
+    """
+    step = tuple(
+        float(stride) if n in (s // stride, -(-s // stride)) else s / n
+        for n, s in zip(grid, size, strict=True)
+    )
+    return {"grid": grid, "step": step, "origin": tuple(s / 2 for s in step)}
+
+
+def from_map(feature_map: Tensor, size: Size, stride: int, **more: Any) -> Features:
+    """A feature map `[B, D, h, w]` -> Features of `T = h * w` tokens, row by row."""
+    grid = (feature_map.shape[2], feature_map.shape[3])
+    tokens = feature_map.flatten(2).transpose(1, 2)  # [B, T, D]
+    return Features.full(tokens, **place(grid, size, stride), **more)
+
+
+def fit(count: int, size: Size, stride: int, prefixes: tuple[int, ...]) -> tuple[Size, int] | None:
+    """The grid and the number of leading tokens (CLS, registers) of a sequence of `count`.
+
+    prefixes: the numbers of leading tokens that are possible; None where none fits.
+    """
+    floor = (size[0] // stride, size[1] // stride)
+    ceil = (-(-size[0] // stride), -(-size[1] // stride))
+    for grid in (floor, ceil):
+        prefix = count - grid[0] * grid[1]
+        if grid[0] * grid[1] and prefix in prefixes:
+            return grid, prefix
+    return None

@@ -1,0 +1,138 @@
+"""What a timm model gives, whatever its family, as `Features`.
+
+Transformers give a sequence that begins with CLS and register tokens, convolutional models a
+map `[B, D, h, w]`, some a map with the width last; `feature_info` says each layer's stride.
+
+Legend: `B` batch, `T` tokens, `D` width, `h`, `w` tokens of the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ..base import Features
+from ._grid import Size, fit, from_map
+
+PLAIN = (Beit, Eva, VisionTransformer)
+"""Families whose blocks all see the same tokens: taps and token masks have one meaning there."""
+
+MAPPED = {
+    "CrossVit": True,  # two branches of two widths: the second one's tokens
+    "EfficientViM": True,  # a list of stages
+    "Hiera": False,  # its sequence need not be in the order of space
+    "PoolingVisionTransformer": False,  # the class token alone
+}
+"""Families whose `forward_features` gives no tokens in order, but `forward_intermediates` does;
+True where that one can apply the final norm."""
+
+
+def width(model: Any, layer: int | None = None) -> int:
+    """The width of the tokens, or of those of a hidden layer."""
+    if layer is not None or type(model).__name__ in MAPPED:
+        return int(model.feature_info[-1 if layer is None else layer]["num_chs"])
+    return int(model.num_features)
+
+
+def encode(model: Any, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
+    """pixels `[B, C, H, W]` -> the last layer's Features, with those of hidden `layers`.
+
+    pooled: the class token; without one, what the model's own head pools, where it keeps `D`.
+    """
+    if type(model).__name__ in MAPPED:
+        features = _mapped(model, pixels)
+        return features.replace(layers=hidden(model, pixels, layers) if layers else ())
+    size = (pixels.shape[2], pixels.shape[3])
+    if not layers:
+        return _read(model, model.forward_features(pixels), size)
+    order = _order(model, layers)
+    final, maps = model.forward_intermediates(pixels, indices=sorted(set(order)))
+    return _read(model, final, size).replace(layers=_layers(model, maps, order, size))
+
+
+def hidden(model: Any, pixels: Tensor, layers: Sequence[int]) -> tuple[Features, ...]:
+    """The Features of hidden layers alone; what lies behind the last of them is not run."""
+    order = _order(model, layers)
+    maps = model.forward_intermediates(
+        pixels, indices=sorted(set(order)), intermediates_only=True, stop_early=True
+    )
+    return _layers(model, maps, order, (pixels.shape[2], pixels.shape[3]))
+
+
+def blocks(model: Any) -> Sequence[nn.Module]:
+    """The layers from input to output: the blocks of a transformer, else the stages."""
+    for name in ("blocks", "stages", "layers"):
+        found = getattr(model, name, None)
+        if isinstance(found, (nn.Sequential, nn.ModuleList)) and len(found) > 1:
+            return list(found)
+    modules = dict(model.named_modules())
+    names = [info["module"] for info in model.feature_info]
+    return [modules[name] for name in names if name in modules]
+
+
+def _order(model: Any, layers: Sequence[int]) -> list[int]:
+    count = len(model.feature_info)
+    for layer in layers:
+        if not -count <= layer < count:
+            raise ValueError(f"timm: layer {layer} of {type(model).__name__}, which has {count}")
+    return [layer % count for layer in layers]
+
+
+def _layers(
+    model: Any, maps: Sequence[Tensor], order: Sequence[int], size: Size
+) -> tuple[Features, ...]:
+    found = dict(zip(sorted(set(order)), maps, strict=True))
+    strides = [int(info["reduction"]) for info in model.feature_info]
+    return tuple(from_map(found[i], size, strides[i]) for i in order)
+
+
+def _mapped(model: Any, pixels: Tensor) -> Features:
+    last = [len(model.feature_info) - 1]
+    norm = MAPPED[type(model).__name__]
+    final, maps = model.forward_intermediates(pixels, indices=last, norm=norm)
+    size, stride = (pixels.shape[2], pixels.shape[3]), model.feature_info[-1]["reduction"]
+    pooled = None
+    if isinstance(final, Tensor):
+        pooled = final[:, 0] if final.shape[1] == 1 else _head(model, final)
+    return from_map(maps[0], size, stride, pooled=pooled)
+
+
+def _read(model: Any, final: Any, size: Size) -> Features:
+    """What `forward_features` gave -> Features: drop leading tokens, find the grid."""
+    stride = int(model.feature_info[-1]["reduction"])
+    if isinstance(final, Tensor) and final.ndim == 4:
+        nhwc = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+        feature_map = final.permute(0, 3, 1, 2) if nhwc else final
+        return from_map(feature_map, size, stride, pooled=_head(model, final))
+    leading = getattr(model, "num_prefix_tokens", None)
+    if isinstance(final, Tensor) and final.ndim == 3:
+        found = fit(final.shape[1], size, stride, (0, 1) if leading is None else (leading,))
+        if found is not None:
+            grid, prefix = found
+            pooled = final[:, 0] if prefix and _class_token(model) else _head(model, final)
+            feature_map = final[:, prefix:].transpose(1, 2).unflatten(2, grid)
+            return from_map(feature_map, size, stride, pooled=pooled)
+    shapes = [tuple(f.shape) for f in ([final] if isinstance(final, Tensor) else final)]
+    raise ValueError(
+        f"timm: {type(model).__name__} gives {shapes} for {size[0]} x {size[1]} px, which are not "
+        f"tokens of a grid of stride {stride}; choose a size that {stride} divides, or another model"
+    )
+
+
+def _class_token(model: Any) -> bool:
+    """Whether the first of the leading tokens is a class token, not a register."""
+    if getattr(model, "num_prefix_tokens", None) is None:
+        return True  # the families that do not count their leading tokens have only that one
+    return bool(getattr(model, "has_class_token", getattr(model, "cls_token", None) is not None))
+
+
+def _head(model: Any, final: Tensor) -> Tensor | None:
+    if getattr(model, "head_hidden_size", None) != model.num_features:
+        return None  # the head widens what it pools
+    pooled = model.forward_head(final, pre_logits=True)
+    return pooled if pooled.ndim == 2 and pooled.shape[1] == model.num_features else None

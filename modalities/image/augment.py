@@ -1,0 +1,92 @@
+"""Augmentation of prepared pictures: small moves, light, noise and holes, from one generator.
+
+Legend: `C` channels, `H` height, `W` width. Values are normalised, so that brightness and noise
+are in deviations of the training set of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..base import Sample
+
+
+class ImageAugment:
+    """New values for `pixel_values [C, H, W]`, by chance; what is 0 or false is left out.
+
+    flip: mirror half of the pictures (not where left and right, or letters, matter).
+    shift: largest move, as a share of a side. rotate: largest turn in degrees. scale: largest
+    change of size, 0.1 for 0.9 to 1.1. brightness: largest offset. contrast: largest change of
+    the factor. noise: deviation of what is added to each value. erase: chance that a rectangle
+    of up to a third of each side is blanked. Borders are repeated where a move uncovers them.
+    """
+
+    def __init__(
+        self,
+        *,
+        flip: bool = False,
+        shift: float = 0.0,
+        rotate: float = 0.0,
+        scale: float = 0.0,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        noise: float = 0.0,
+        erase: float = 0.0,
+    ) -> None:
+        if not (0 <= shift < 1 and 0 <= scale < 1 and 0 <= erase <= 1):
+            raise ValueError(
+                f"augment: shift {shift}, scale {scale}, erase {erase}; shares lie within 0 and 1"
+            )
+        if min(rotate, brightness, contrast, noise) < 0:
+            raise ValueError("augment: rotate, brightness, contrast and noise are not negative")
+        self.flip, self.shift, self.rotate, self.scale = flip, shift, rotate, scale
+        self.brightness, self.contrast, self.noise = brightness, contrast, noise
+        self.erase = erase
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """A new sample; the same generator state gives the same values."""
+        picture = sample["pixel_values"]
+        if picture.ndim != 3:
+            raise ValueError(
+                f"augment: wants pixel_values [C, H, W], found {tuple(picture.shape)}; "
+                "this encoder's processor cuts patches itself, take augment out"
+            )
+        if self.flip and rng.random() < 0.5:
+            picture = picture.flip(-1)
+        if self.shift or self.rotate or self.scale:
+            picture = self._move(picture, rng)
+        if self.contrast or self.brightness:
+            factor = 1 + rng.uniform(-self.contrast, self.contrast)
+            picture = picture * factor + rng.uniform(-self.brightness, self.brightness)
+        if self.noise:
+            grain = rng.standard_normal(picture.shape, dtype=np.float32)
+            picture = picture + self.noise * torch.from_numpy(grain).to(picture.dtype)
+        if self.erase and rng.random() < self.erase:
+            picture = _blank(picture, rng)
+        return {**sample, "pixel_values": picture}
+
+    def _move(self, picture: Tensor, rng: np.random.Generator) -> Tensor:
+        """Turn, resize and shift in one bilinear resampling (`affine_grid` works from -1 to 1)."""
+        angle = math.radians(rng.uniform(-self.rotate, self.rotate))
+        size = 1 + rng.uniform(-self.scale, self.scale)
+        dx, dy = 2 * rng.uniform(-self.shift, self.shift, 2)
+        height, width = picture.shape[1:]
+        cos, sin, aspect = math.cos(angle) / size, math.sin(angle) / size, height / width
+        matrix = [[cos, -sin * aspect, float(dx)], [sin / aspect, cos, float(dy)]]
+        theta = torch.tensor([matrix], dtype=picture.dtype)
+        grid = F.affine_grid(theta, [1, *picture.shape], align_corners=False)
+        return F.grid_sample(picture[None], grid, padding_mode="border", align_corners=False)[0]
+
+
+def _blank(picture: Tensor, rng: np.random.Generator) -> Tensor:
+    height, width = picture.shape[1:]
+    h, w = (int(rng.integers(1, max(2, side // 3 + 1))) for side in (height, width))
+    top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+    picture = picture.clone()
+    picture[:, top : top + h, left : left + w] = 0.0
+    return picture

@@ -1,0 +1,111 @@
+"""Preprocessing of pictures: the settings of the weights, run by the library that wrote them.
+
+A processor holds plain JSON values; the library's own transform is built from them when the
+first picture comes (in a loader's worker, say) and is never pickled.
+
+Legend: `C` channels, `H` height, `W` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..base import Processor, Sample
+
+HALF = (0.5, 0.5, 0.5)
+
+
+class ImageProcessor(Processor):
+    """RGB picture -> `{"pixel_values": [C, H, W]}`, by a transform that is built when needed."""
+
+    def build(self) -> Callable[[Image.Image], Any]:
+        """The library's transform, from this processor's settings."""
+        raise NotImplementedError
+
+    @cached_property
+    def transform(self) -> Callable[[Image.Image], Any]:
+        return self.build()
+
+    def prepare(self, raw: Image.Image) -> Sample:
+        return {"pixel_values": self.transform(raw)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "transform"}
+
+
+@dataclass(frozen=True)
+class TimmProcessor(ImageProcessor):
+    """timm's evaluation transform: resize so that `crop_pct` of it is `input_size`, crop.
+
+    input_size: `[C, H, W]` in px; with one channel the picture is turned grey first.
+    crop_mode: `center`, `border` (pads where needed) or `squash` (ignores the aspect).
+    """
+
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...] = HALF
+    std: tuple[float, ...] = HALF
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    crop_mode: str = "squash"
+
+    def build(self) -> Callable[[Image.Image], Any]:
+        from timm.data import create_transform  # takes seconds: only where it is used
+
+        transform: Callable[[Image.Image], Any] = create_transform(**vars(self))
+        return transform
+
+    def prepare(self, raw: Image.Image) -> Sample:
+        return super().prepare(raw.convert("L") if self.input_size[0] == 1 else raw)
+
+
+@dataclass(frozen=True)
+class OpenClipProcessor(ImageProcessor):
+    """open_clip's validation transform. size: `(H, W)` in px; resize_mode: `shortest` (then a
+    crop), `longest` (then a border of `fill_color`) or `squash`."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    resize_mode: str
+    fill_color: int
+
+    def build(self) -> Callable[[Image.Image], Any]:
+        from open_clip import image_transform
+
+        settings = dict(vars(self))
+        transform: Callable[[Image.Image], Any] = image_transform(
+            settings.pop("size"), is_train=False, **settings
+        )
+        return transform
+
+
+@dataclass(frozen=True)
+class HubProcessor(ImageProcessor):
+    """An image processor of transformers: `kind` is its class, `options` its configuration.
+
+    The class is pinned, since the variants of a model (torchvision, Pillow) differ by a rounding.
+    A sample holds every tensor that it gives.
+    """
+
+    kind: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Callable[[Image.Image], Any]:
+        import transformers
+
+        found = getattr(transformers, self.kind, None)
+        if found is None:
+            raise ValueError(f"processor: transformers has no image processor {self.kind!r}")
+        transform: Callable[[Image.Image], Any] = found(**self.options)
+        return transform
+
+    def prepare(self, raw: Image.Image) -> Sample:
+        given = self.transform(images=raw, return_tensors="pt")  # type: ignore[call-arg]
+        return {name: value[0] for name, value in given.items() if isinstance(value, Tensor)}

@@ -1,0 +1,159 @@
+"""Any model of timm as an encoder: patch tokens or the cells of a feature map.
+
+Legend: `B` batch, `T` tokens, `D` width, `C` channels, `H`, `W` px of the prepared picture.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_data_config
+from timm.models import get_model_input_config, parse_model_name
+from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
+from torch import Tensor, nn
+
+from ..base import Encoder, Features
+from . import _timm
+from ._hooks import Tap, masked, tapped
+from .processor import TimmProcessor
+
+TRANSFORM = ("crop_mode", "crop_pct", "interpolation", "mean", "std")
+
+
+class Timm(Encoder):
+    """A timm model, by the names that `timm.create_model` takes: `resnet18`,
+    `vit_small_patch14_dinov2.lvd142m`, `hf-hub:org/name`, `local-dir:folder`.
+
+    options: keywords of `create_model` (`img_size`, `depth`, ...). layer: take the tokens from
+    this hidden layer (-2: the last but one), not from the last. transform: settings in place of
+    those of the weights (`crop_pct`, `crop_mode`, `interpolation`, `mean`, `std`). mask_token:
+    learn a token that stands for masked patches.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: dict[str, Any] | None = None,
+        *,
+        layer: int | None = None,
+        transform: dict[str, Any] | None = None,
+        mask_token: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name, self.layer = name, layer
+        self.options = _complete(name, options or {})
+        self.model = _create(name, self.options)
+        self.dim = _timm.width(self.model, layer)
+        self.processor = _processor(name, self.model, transform or {})
+        plain = isinstance(self.model, _timm.PLAIN)
+        if mask_token and not plain:
+            raise ValueError(f"timm: {name} takes no mask token; a plain ViT, BEiT or EVA does")
+        self.mask_token = nn.Parameter(torch.zeros(self.model.embed_dim)) if mask_token else None
+        found = (
+            {"layers"} | ({"taps"} if plain else set()) | ({"token_mask"} if mask_token else set())
+        )
+        self.offers = frozenset(found)  # type: ignore[misc]
+
+    @classmethod
+    def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """A name with a source gets its configuration, from the folder or the hub."""
+        name, given = options["name"], dict(options.get("options") or {})
+        source, place = parse_model_name(name)
+        if source is None or "pretrained_cfg" in given:
+            return options
+        read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
+        config, architecture, arguments = read(place)
+        found = {**config, "architecture": architecture}
+        return {**options, "options": {**(arguments or {}), **given, "pretrained_cfg": found}}
+
+    @classmethod
+    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+        source, place = parse_model_name(options["name"])
+        if source == "local-dir":
+            return any(Path(place).glob("*.safetensors")) or any(Path(place).glob("*.bin"))
+        if source is not None:
+            return True
+        config = timm.get_pretrained_cfg(place)
+        return config is not None and bool(config.has_weights)
+
+    def load(self) -> None:
+        source, _ = parse_model_name(self.name)
+        options = {k: v for k, v in self.options.items() if not (source and k == "pretrained_cfg")}
+        filled = timm.create_model(self.name, **{**options, "num_classes": 0, "pretrained": True})
+        self.model.load_state_dict(filled.state_dict())
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return _timm.blocks(self.model)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        layers: Sequence[int] = (),
+        token_mask: Tensor | None = None,
+        taps: Mapping[int, Tap] | None = None,
+    ) -> Features:
+        """pixel_values `[B, C, H, W]` -> Features `[B, T, D]` with `grid (H / step, W / step)`.
+
+        layers: blocks of a transformer, else stages, from 0 or from the end (-1).
+        """
+        with ExitStack() as stack:
+            if taps or token_mask is not None:
+                self._change(stack, token_mask, taps)
+            if self.layer is None:
+                return _timm.encode(self.model, pixel_values, layers)
+            first, *rest = _timm.hidden(self.model, pixel_values, (self.layer, *layers))
+            return first.replace(layers=tuple(rest))
+
+    def _change(
+        self, stack: ExitStack, token_mask: Tensor | None, taps: Mapping[int, Tap] | None
+    ) -> None:
+        if taps and "taps" not in self.offers:
+            raise ValueError(f"timm: {self.name} takes no taps; a plain ViT, BEiT or EVA does")
+        if token_mask is not None:
+            if self.mask_token is None:
+                raise ValueError(f"timm: {self.name} got a token mask; say mask_token: true")
+            stack.enter_context(masked(self.model.patch_embed, token_mask, self.mask_token))
+        stack.enter_context(tapped(self.blocks(), taps, self.model.num_prefix_tokens, None))
+
+
+def _complete(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options that need no network any more; lists as the tuples that timm compares with."""
+    if "pretrained" in options:
+        raise ValueError("timm: options.pretrained; say weights: pretrained or weights: none")
+    source, place = parse_model_name(name)
+    if source == "hf-hub" and "pretrained_cfg" not in options:
+        raise ValueError(f"timm: {name} is not resolved; build it from Timm.resolve(...)")
+    if source is None and not timm.is_model(place.partition(".")[0]):
+        near = difflib.get_close_matches(place, timm.list_models(), n=3)
+        raise ValueError(f"timm: no model {place!r}; did you mean {', '.join(near) or 'another'}?")
+    whole = Timm.resolve({"name": name, "options": options})["options"]
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in whole.items()}
+
+
+def _create(name: str, options: dict[str, Any]) -> Any:
+    source, _ = parse_model_name(name)
+    architecture = options["pretrained_cfg"]["architecture"] if source else name
+    return timm.create_model(architecture, **{**options, "num_classes": 0})
+
+
+def _processor(name: str, model: Any, changes: Mapping[str, Any]) -> TimmProcessor:
+    """The weights' own settings, at the size that the built model takes."""
+    wrong = sorted(set(changes) - set(TRANSFORM))
+    if wrong:
+        raise ValueError(f"timm: transform has no {wrong[0]!r}; it has {', '.join(TRANSFORM)}")
+    size = tuple(get_model_input_config(model)["input_size"])
+    if size[0] not in (1, 3):
+        raise ValueError(f"timm: {name} takes {size[0]} channels, a picture has 3 (or 1, grey)")
+    config = {**resolve_data_config({"input_size": size}, model=model), **changes}
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    if size[0] == 1:  # a grey picture lies where the mean of its three channels would
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return TimmProcessor(
+        size, mean, std, config["interpolation"], config["crop_pct"], config["crop_mode"]
+    )
