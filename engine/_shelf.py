@@ -1,0 +1,81 @@
+"""All stores under a cache root: what `sensorium cache ls`, `rm` and `verify` do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ._shard import SUFFIX, BrokenShard, read_footer
+from ._store import LEVELS, Level, Store
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """A store as it lies on disk. nbytes: bytes. used: seconds since 1970."""
+
+    id: str
+    level: Level
+    path: Path
+    identity: dict[str, Any]
+    records: int
+    nbytes: int
+    used: float
+
+
+def list_stores(root: Path) -> list[StoreInfo]:
+    """The stores under a root, the one used last first."""
+    folders = [
+        (level, path)
+        for level in LEVELS
+        for path in (root / level).glob("*")
+        if path.is_dir() and not path.name.startswith(".")
+    ]
+    return sorted((_info(level, path) for level, path in folders), key=lambda info: -info.used)
+
+
+def remove(root: Path, which: str, *, older_than: float = 0.0) -> list[StoreInfo]:
+    """Remove `all` stores, or the one whose id begins with `which`; gives what was removed.
+
+    older_than: only those that were not used for this many seconds. Raises ValueError where
+    `which` fits no store or several.
+    """
+    stores = list_stores(root)
+    if which != "all":
+        stores = [info for info in stores if which and info.id.startswith(which)]
+        if len(stores) != 1:
+            fit = ", ".join(info.id[:12] for info in stores) or "none"
+            raise ValueError(f"cache {root}: {which!r} fits {len(stores)} stores ({fit}), not one")
+    stores = [info for info in stores if time.time() - info.used >= older_than]
+    for info in stores:
+        # Renamed first: if this is killed in between, no half of a store is left behind.
+        trash = info.path.with_name(f".trash-{uuid.uuid4().hex}")
+        info.path.replace(trash)
+        shutil.rmtree(trash)
+    for trash in (t for level in LEVELS for t in (root / level).glob(".trash-*")):
+        shutil.rmtree(trash, ignore_errors=True)
+    return stores
+
+
+def verify(root: Path) -> dict[str, list[str]]:
+    """Check every store; gives the keys that were dropped, by the store's id."""
+    stores = (Store(root, info.level, info.identity) for info in list_stores(root) if info.identity)
+    return {store.id: store.verify() for store in stores}
+
+
+def _info(level: Level, path: Path) -> StoreInfo:
+    records = nbytes = 0
+    for shard in path.glob(f"*{SUFFIX}*"):
+        nbytes += shard.stat().st_size
+        try:
+            records += read_footer(shard).rows
+        except BrokenShard:
+            continue  # counted in bytes; opening the store sets it aside
+    about = path / "identity.json"
+    identity = json.loads(about.read_text(encoding="utf-8"))["identity"] if about.exists() else {}
+    used = (about if about.exists() else path).stat().st_mtime
+    return StoreInfo(path.name, level, path, identity, records, nbytes, used)

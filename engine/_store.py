@@ -1,0 +1,234 @@
+"""A store of records on disk: filled once, resumable, read by memory map.
+
+    <root>/<level>/<id>/identity.json      what the records depend on, for people to read
+    <root>/<level>/<id>/*.shard            records; see `_shard.py`
+
+The id is the SHA-256 of the identity, so that anything that changes it is another store.
+Shards appear whole or not at all, and no two processes write the same file: a killed
+process loses only what it had not yet sealed, and several may fill and read one store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from ._shard import SUFFIX, BrokenShard, Packed, Record, Shard, pack, sync_folder, write_shard
+
+Level = Literal["samples", "features"]
+LEVELS: tuple[Level, ...] = ("samples", "features")
+
+CONTENT = "@content"
+"""The array of a record that holds the hash of what it was made from."""
+
+_SEAL_BYTES = 64 * 2**20
+_SEAL_SECONDS = 60.0  # what a killed fill by a slow encoder loses at most
+_STALE_SECONDS = 3600.0  # a shard is written in seconds: an older `.part` has no writer
+_OPEN_SHARDS = 256  # each map holds a file descriptor, and 1,024 is a common limit
+
+
+class CacheWarning(UserWarning):
+    """Something in the cache was damaged and will be made again."""
+
+
+def cache_root() -> Path:
+    """`$SENSORIUM_CACHE`, else `$XDG_CACHE_HOME/sensorium`, else `~/.cache/sensorium`."""
+    own = os.environ.get("SENSORIUM_CACHE")
+    if own:
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "sensorium"
+
+
+def identity_hash(level: str, identity: Mapping[str, Any]) -> str:
+    """The id of a store; raises TypeError where the identity is not JSON."""
+    try:
+        text = json.dumps({"level": level, "identity": identity}, sort_keys=True)
+    except TypeError as error:
+        raise TypeError(f"cache: the identity of a store must be JSON: {error}") from None
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Store:
+    """Records by key. Opening reads the indices of the shards; nothing is written before
+    `writer()`. Damaged shards are set aside with a `CacheWarning` and their keys are missing.
+    """
+
+    def __init__(self, root: Path, level: Level, identity: Mapping[str, Any]) -> None:
+        self.root, self.level, self.identity = Path(root), level, dict(identity)
+        self.id = identity_hash(level, self.identity)
+        self.folder = self.root / level / self.id
+        self._shards: dict[str, Shard] = {}
+        self._where: dict[str, tuple[Shard, int]] = {}
+        self._open: deque[Shard] = deque()
+        self._dropped: set[str] = set()
+        self.refresh()
+        with contextlib.suppress(OSError):  # a read-only cache, or a store not yet begun
+            os.utime(self.folder / "identity.json")  # when it was last used
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.root, self.level, self.identity))
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._where
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return sum(shard.nbytes for shard in self._shards.values())
+
+    def has(self, keys: Iterable[str]) -> bool:
+        return all(key in self._where for key in keys)
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """The keys that have no record, in order, each once."""
+        return [key for key in dict.fromkeys(keys) if key not in self._where]
+
+    def get(self, keys: Sequence[str]) -> list[Record]:
+        """The records of the keys: read-only views of memory maps. Raises KeyError."""
+        try:
+            return [self._read(key) for key in keys]
+        except FileNotFoundError:  # another process rewrote a shard while verifying
+            self.refresh()
+            return [self._read(key) for key in keys]
+
+    def writer(self) -> Writer:
+        """Begin to add records; use it in a `with` block."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        about = self.folder / "identity.json"
+        if not about.exists():
+            beside = self.folder / f"identity-{os.getpid()}.part"
+            text = json.dumps({"level": self.level, "identity": self.identity}, indent=2)
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(about)
+            sync_folder(self.folder)
+        for part in self.folder.glob("*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - part.stat().st_mtime > _STALE_SECONDS:
+                    part.unlink()
+        return Writer(self)
+
+    def refresh(self) -> None:
+        """See what other processes added or took away."""
+        names = set()
+        if self.folder.is_dir():
+            names = {entry.name for entry in os.scandir(self.folder) if entry.name.endswith(SUFFIX)}
+        if gone := self._shards.keys() - names:
+            for name in gone:
+                self._shards.pop(name).release()
+            self._where = {}
+            for shard in self._shards.values():
+                self._index(shard)
+        for name in sorted(names - self._shards.keys()):
+            if loaded := self._load(self.folder / name):
+                self._shards[loaded.path.name] = loaded
+                self._index(loaded)
+
+    def verify(self, content: Callable[[str], str | None] | None = None) -> list[str]:
+        """Check every record, drop the bad ones, and give the keys that are now missing (with
+        those that were dropped when the store was opened).
+
+        content: key -> hash of what the record is made from today (`content_hash`), or None
+        where that is not known; a record made from something else is dropped too.
+        """
+        before = self._dropped | set(self._where)
+        for shard in list(self._shards.values()):
+            bad = set(shard.corrupt())
+            if content is not None:
+                bad |= {i for i, k in enumerate(shard.keys) if _outdated(shard.read(i), content(k))}
+            if bad:
+                shard.without(bad)
+            shard.release()
+        for aside in self.folder.glob(f"*{SUFFIX}.broken"):
+            aside.unlink(missing_ok=True)
+        self.refresh()
+        return sorted(before - self._where.keys())
+
+    def _index(self, shard: Shard) -> None:
+        self._where.update((key, (shard, i)) for i, key in enumerate(shard.keys))
+
+    def _read(self, key: str) -> Record:
+        found = self._where.get(key)
+        if found is None:
+            raise KeyError(f"cache {self.folder}: no record {key!r} among {len(self)}")
+        shard, row = found
+        if not shard.is_open:
+            self._open.append(shard)
+            if len(self._open) > _OPEN_SHARDS:
+                self._open.popleft().release()
+        return shard.read(row)
+
+    def _load(self, path: Path) -> Shard | None:
+        """Open a shard; set aside one that is not whole, drop a touched one's bad records."""
+        try:
+            shard = Shard(path)
+            bad = shard.corrupt() if shard.touched else []
+        except FileNotFoundError:  # another process is verifying
+            return None
+        except BrokenShard as error:
+            warnings.warn(f"cache: set aside: {error}", CacheWarning, stacklevel=3)
+            with contextlib.suppress(OSError):  # a read-only cache
+                path.replace(path.with_name(path.name + ".broken"))
+            return None
+        if bad:
+            text = f"cache: {path}: dropped {len(bad)} of {len(shard.keys)} records: wrong checksum"
+            warnings.warn(text, CacheWarning, stacklevel=3)
+            self._dropped.update(shard.keys[i] for i in bad)
+            rest = shard.without(bad)
+            return Shard(rest) if rest else None
+        if shard.touched:
+            with contextlib.suppress(OSError):  # a read-only cache: it is checked again next time
+                shard.settle()
+        shard.release()
+        return shard
+
+
+class Writer:
+    """Collects records in memory and seals them into shards of about 64 MB or one minute."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows: list[Packed] = []
+        self._bytes, self._since = 0, time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.seal()  # after an error too: the records that are here are whole
+
+    def put(self, key: str, record: Record) -> None:
+        """Add a record; it can be read once its shard is sealed."""
+        row = pack(key, record)
+        self._rows.append(row)
+        self._bytes += row.data.nbytes
+        if self._bytes >= _SEAL_BYTES or time.monotonic() - self._since >= _SEAL_SECONDS:
+            self.seal()
+
+    def seal(self) -> None:
+        """Write what was collected as a shard."""
+        if self._rows:
+            write_shard(self._store.folder, self._rows)
+            self._store.refresh()
+        self._rows, self._bytes, self._since = [], 0, time.monotonic()
+
+
+def _outdated(record: Record, today: str | None) -> bool:
+    return today is not None and CONTENT in record and record[CONTENT].tobytes().hex() != today

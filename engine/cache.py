@@ -1,0 +1,119 @@
+"""The cache: what was computed once, kept under the content that it depends on.
+
+Two levels. *Samples*: what `Processor.prepare` gave, for any encoder. *Features*: what a
+frozen encoder gave. This page fills stores; what is in them is decided in `_identity.py`,
+how a batch becomes records in `_records.py`, how they lie on disk in `_store.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ._identity import (
+    content_hash,
+    encoder_identity,
+    processor_identity,
+    row_key,
+    weights_hash,
+    with_content,
+)
+from ._records import PRECISIONS, from_records, record_to_sample, sample_to_record, to_records
+from ._shard import Record, pack
+from ._shelf import StoreInfo, list_stores, remove, verify
+from ._store import CONTENT, CacheWarning, Store, cache_root
+from .errors import RunError
+
+__all__ = [
+    "CONTENT",
+    "PRECISIONS",
+    "CacheWarning",
+    "Filled",
+    "Record",
+    "Store",
+    "StoreInfo",
+    "cache_root",
+    "content_hash",
+    "encoder_identity",
+    "estimate",
+    "fill",
+    "from_records",
+    "list_stores",
+    "processor_identity",
+    "record_to_sample",
+    "remove",
+    "require_space",
+    "row_key",
+    "sample_to_record",
+    "to_records",
+    "verify",
+    "weights_hash",
+    "with_content",
+]
+
+
+class Filled(NamedTuple):
+    """What `fill` did: rows computed now, and the keys of rows that gave no record."""
+
+    computed: int
+    skipped: list[str]
+
+
+def estimate(records: Sequence[Record], count: int) -> int:
+    """Bytes on disk of `count` records like these."""
+    each = sum(pack("", record).data.nbytes for record in records) / len(records)
+    return int(count * (each + 100))  # 100: key, place and checksum in the index
+
+
+def require_space(root: Path, needed: int) -> None:
+    """Raises RunError where the disk has less room than is needed."""
+    place = next(p for p in (root, *root.resolve().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise RunError(
+            f"cache {root}: needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; set "
+            "SENSORIUM_CACHE to a larger disk, or store in a smaller precision"
+        )
+
+
+def fill(
+    store: Store,
+    keys: Sequence[str],
+    compute: Callable[[list[int]], Iterable[Record | None]],
+    *,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Filled:
+    """Compute the records that are missing, and only those.
+
+    compute: places in `keys` -> a record each, in order; None for a row that cannot be read
+    (it stays missing). progress: called with (rows done, rows in all). May be killed at any
+    time: what was sealed is kept. Raises RunError where the disk is too small.
+    """
+    wanted = set(store.missing(keys))
+    first: dict[str, int] = {}
+    for i, key in enumerate(keys):
+        if key in wanted:
+            first.setdefault(key, i)
+    places = list(first.values())
+    computed, skipped = 0, list[str]()
+    with store.writer() as writer:
+        for start in range(0, len(places), batch_size):
+            store.refresh()  # another process may have been here
+            batch = [i for i in places[start : start + batch_size] if keys[i] not in store]
+            records = list(compute(batch)) if batch else []
+            if len(records) != len(batch):
+                raise RunError(f"cache: {len(batch)} rows gave {len(records)} records")
+            if start == 0 and (examples := [r for r in records if r is not None]):
+                require_space(store.folder, estimate(examples, len(places)))
+            for i, record in zip(batch, records, strict=True):
+                if record is None:
+                    skipped.append(keys[i])
+                else:
+                    writer.put(keys[i], record)
+                    computed += 1
+            if progress is not None:
+                progress(min(start + batch_size, len(places)), len(places))
+    return Filled(computed, skipped)

@@ -1,0 +1,409 @@
+from __future__ import annotations
+
+import importlib.util
+import math
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from sensorium.engine.cache import (
+    Store,
+    content_hash,
+    encoder_identity,
+    estimate,
+    fill,
+    from_records,
+    processor_identity,
+    record_to_sample,
+    require_space,
+    row_key,
+    sample_to_record,
+    to_records,
+    weights_hash,
+    with_content,
+)
+from sensorium.engine.errors import RunError
+from sensorium.modalities.base import Encoder, Features, Fitted, Processor, Source
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+
+
+@dataclass
+class Scale(Processor):
+    factor: float = 2.0
+    shape: tuple[int, ...] = (2, 3)
+
+    def prepare(self, raw: Any) -> dict[str, Tensor]:
+        return {"x": torch.as_tensor(raw) * self.factor}
+
+
+class Tiny(Encoder):
+    dim = 4
+
+    def __init__(self, *, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.linear = nn.Linear(3, 4)
+        self.register_buffer("shift", torch.zeros(4, dtype=torch.bfloat16))
+        self.processor = Scale()
+
+    def forward(self, x: Tensor) -> Features:
+        return Features.full(self.linear(x) + self.shift)
+
+
+@st.composite
+def features(draw: st.DrawFn, depth: int = 1) -> Features:
+    """Any Features that the contract allows, their padding as short as the grid lets it be."""
+    batch, dim = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    dtype = draw(st.sampled_from(DTYPES))
+    grid = draw(st.sampled_from([None, "frames", (2, 3), (2, 1, 2)]))
+    if isinstance(grid, tuple):
+        length = math.prod(grid)
+        lengths = [draw(st.integers(0, length)) for _ in range(batch)]
+    else:
+        lengths = [draw(st.integers(0, 5)) for _ in range(batch)]
+        length = max(lengths)
+        grid = None if grid is None else (length,)
+    mask = torch.arange(length) < torch.tensor(lengths)[:, None]
+    numbers = torch.randn(
+        batch, length, dim, generator=torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    )
+    axes = len(grid or ())
+    where = st.tuples(*[st.floats(-1e3, 1e3)] * axes) if axes else st.none()
+    return Features(
+        (numbers * mask[..., None]).to(dtype),
+        mask,
+        grid,
+        draw(where),
+        draw(where),
+        draw(st.sampled_from([None, torch.randn(batch, 4, 4, dtype=torch.float64)])),
+        draw(st.sampled_from([None, torch.randn(batch, dim).to(dtype)])),
+        tuple(draw(features(0)) for _ in range(draw(st.integers(0, 2)))) if depth else (),
+    )
+
+
+def assert_same(one: Features, two: Features) -> None:
+    for name in ("tokens", "mask", "affine", "pooled"):
+        a, b = getattr(one, name), getattr(two, name)
+        assert (a is None) == (b is None), name
+        if a is not None:
+            assert a.dtype == b.dtype and torch.equal(a, b), name
+    assert (one.grid, one.step, one.origin) == (two.grid, two.step, two.origin)
+    assert len(one.layers) == len(two.layers)
+    for a, b in zip(one.layers, two.layers, strict=True):
+        assert_same(a, b)
+
+
+@settings(max_examples=150, deadline=None)
+@given(value=features())
+def test_features_to_records_and_back(value: Features) -> None:
+    layers = tuple(layer for layer in value.layers if len(layer.tokens) == len(value.tokens))
+    value = value.replace(layers=layers)
+    assert_same(from_records(to_records(value)), value)
+
+
+@settings(max_examples=25, deadline=None)
+@given(value=features(0))
+def test_features_through_the_store(
+    tmp_path_factory: pytest.TempPathFactory, value: Features
+) -> None:
+    store = Store(tmp_path_factory.mktemp("cache"), "features", {})
+    keys = [str(i) for i in range(len(value.tokens))]
+    fill(store, keys, lambda places: (to_records(value)[i] for i in places), batch_size=2)
+    assert_same(from_records(store.get(keys)), value)
+
+
+def test_rows_of_several_batches_make_another_batch() -> None:
+    one = Features.pack([torch.randn(3, 2), torch.randn(5, 2)]).replace(grid=(5,), step=(0.02,))
+    two = Features.pack([torch.randn(4, 2)]).replace(grid=(4,), step=(0.02,))
+    mixed = from_records([to_records(two)[0], to_records(one)[0]])
+    assert_same(
+        mixed, Features.pack([two.tokens[0], one.tokens[0, :3]]).replace(grid=(4,), step=(0.02,))
+    )
+
+
+def test_grids_that_disagree_are_none() -> None:
+    one = Features.full(torch.randn(1, 4, 2), grid=(2, 2), step=(8.0, 8.0), origin=(4.0, 4.0))
+    two = Features.full(torch.randn(1, 6, 2), grid=(2, 3), step=(8.0, 8.0), origin=(4.0, 4.0))
+    mixed = from_records(to_records(one) + to_records(two))
+    assert mixed.grid is mixed.step is mixed.origin is None
+    assert mixed.lengths.tolist() == [4, 6]
+    agreed = from_records(to_records(one) + to_records(one.replace(step=(1.0, 1.0))))
+    assert agreed.grid == (2, 2) and agreed.step is None and agreed.origin == (4.0, 4.0)
+
+
+def test_records_that_do_not_fit_are_refused() -> None:
+    one, two = Features.full(torch.randn(1, 2, 3)), Features.full(torch.randn(1, 2, 4))
+    with pytest.raises(ValueError, match=r"float32 \(3,\) and float32 \(4,\)"):
+        from_records(to_records(one) + to_records(two))
+    with pytest.raises(ValueError, match="1 of 2 records have 'pooled'"):
+        from_records(to_records(one) + to_records(one.replace(pooled=torch.randn(1, 3))))
+    with pytest.raises(ValueError, match="padded on the right"):
+        to_records(Features(torch.randn(1, 2, 3), torch.tensor([[False, True]])))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_a_smaller_precision_rounds_the_features_and_nothing_else(precision: str) -> None:
+    value = Features.full(torch.randn(2, 3, 4), affine=torch.randn(2, 4, 4))
+    kept = from_records(to_records(value, precision))
+    assert torch.equal(kept.tokens, value.tokens.to(getattr(torch, precision)))
+    assert kept.affine is not None and torch.equal(kept.affine, value.affine)
+    with pytest.raises(ValueError, match="precision is 'int4'"):
+        to_records(value, "int4")
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0), (2, 3)])
+def test_samples_to_records_and_back(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    sample = {"x": (torch.randn(shape) * 3).to(dtype), "n": torch.tensor(7)}
+    back = record_to_sample(with_content(sample_to_record(sample), sample))
+    assert back.keys() == sample.keys()
+    for name, tensor in sample.items():
+        assert back[name].dtype == tensor.dtype and torch.equal(back[name], tensor)
+        assert back[name].shape == tensor.shape
+
+
+def identity(encoder: Encoder | None = None, **changes: Any) -> dict[str, Any]:
+    return encoder_identity(encoder or Tiny(), **{"layers": (), "precision": "float32", **changes})
+
+
+def test_an_equal_encoder_has_an_equal_identity() -> None:
+    assert identity() == identity()
+    assert (
+        Store(Path("x"), "features", identity()).id == Store(Path("x"), "features", identity()).id
+    )
+
+
+def test_whatever_changes_the_features_changes_the_identity() -> None:
+    changed = [identity(), identity(Tiny(seed=1)), identity(layers=(1,)), identity(layers=(1, 2))]
+    changed += [identity(precision="float16"), identity(options={"heads": 2})]
+    encoder = Tiny()
+    with torch.no_grad():
+        encoder.linear.weight[0, 0] = torch.nextafter(
+            encoder.linear.weight[0, 0], torch.tensor(torch.inf)
+        )
+    changed.append(identity(encoder))
+    encoder = Tiny()
+    encoder.shift[3] = -0.0
+    changed.append(identity(encoder))
+    for processor in (Scale(factor=2.5), Scale(shape=(3, 2))):
+        encoder = Tiny()
+        encoder.processor = processor
+        changed.append(identity(encoder))
+    ids = [Store(Path("x"), "features", each).id for each in changed]
+    assert len(set(ids)) == len(changed)
+
+
+def test_names_and_shapes_are_part_of_the_hash() -> None:
+    one = nn.ParameterDict({"a": torch.zeros(2, 3)})
+    others = [{"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3).double()}]
+    assert weights_hash(one) == weights_hash(nn.ParameterDict({"a": torch.zeros(2, 3)}))
+    assert len({weights_hash(m) for m in (one, *map(nn.ParameterDict, others))}) == 4
+    with pytest.raises(RunError, match="meta device"):
+        weights_hash(nn.Linear(2, 2, device="meta"))
+
+
+def test_a_strangers_changed_code_is_a_miss(tmp_path: Path) -> None:
+    code = (
+        "from sensorium.modalities.base import Encoder, Processor\n"
+        "class Mine(Encoder):\n"
+        "    dim = 2\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.processor = Processor()\n"
+    )
+    found = []
+    for number, text in enumerate((code, code, code + "# another line\n")):
+        file = tmp_path / str(number) / "mine.py"
+        file.parent.mkdir()
+        file.write_text(text)
+        spec = importlib.util.spec_from_file_location("mine", file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "mine", module)
+            spec.loader.exec_module(module)
+            found.append(identity(module.Mine()))
+    assert found[0] == found[1] != found[2]
+
+
+class Mean(Fitted):
+    def __init__(self, mean: np.ndarray) -> None:
+        self.mean = mean
+
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.mean}
+
+    def load_state(self, state: Any) -> None:
+        self.mean = state["mean"]
+
+
+class Fit(Processor):
+    def __init__(self, mean: Mean, **more: Any) -> None:
+        self.fitted = mean
+        self.more = more
+
+
+def test_a_fitted_state_is_part_of_the_identity() -> None:
+    one, two = Mean(np.array([1.0, 2.0])), Mean(np.array([1.0, 2.5]))
+    assert processor_identity(Fit(one)) == processor_identity(Fit(Mean(np.array([1.0, 2.0]))))
+    assert processor_identity(Fit(one)) != processor_identity(Fit(two))
+    with pytest.raises(TypeError, match="type object cannot be part of a key"):
+        processor_identity(Fit(one, thing=object()))
+
+
+class Rows(Source):
+    def __init__(self, print_: str = "f") -> None:
+        self.print = print_
+
+    def fingerprint(self) -> str:
+        return self.print
+
+
+def test_row_keys(tmp_path: Path) -> None:
+    file = tmp_path / "a picture é.jpg"
+    file.write_bytes(b"one")
+    named = row_key(Rows(), 0, str(file))
+    assert named == row_key(Rows("g"), 5, file) == row_key(Rows(), 0, {"path": file, "bytes": None})
+    file.write_bytes(b"other")
+    assert row_key(Rows(), 0, str(file)) != named
+    plain = {row_key(Rows(p), i, cell) for p in "fg" for i in (0, 1) for cell in (None, b"x", "no")}
+    assert len(plain) == 4
+    assert row_key(Rows(), 0, {"path": str(file), "bytes": b"own"}) in plain
+    assert row_key(Rows(), 0, "long " * 5000) in plain
+
+
+class Disk(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def record(i: int) -> dict[str, np.ndarray]:
+    return {"x": np.full(100, i, np.float32)}
+
+
+def test_fill_computes_what_is_missing_once_and_in_order(tmp_path: Path) -> None:
+    store = Store(tmp_path, "samples", {})
+    seen: list[list[int]] = []
+    told: list[tuple[int, int]] = []
+
+    def compute(places: list[int]) -> list[dict[str, np.ndarray]]:
+        seen.append(places)
+        return [record(i) for i in places]
+
+    keys = ["a", "b", "a", "c", "d", "b", "e"]
+    done = fill(store, keys[:2], compute, batch_size=3)
+    assert (done.computed, done.skipped, seen) == (2, [], [[0, 1]])
+    seen.clear()
+    done = fill(
+        store, keys, compute, batch_size=2, progress=lambda now, count: told.append((now, count))
+    )
+    assert (done.computed, seen, told) == (3, [[3, 4], [6]], [(2, 3), (3, 3)])
+    assert [int(r["x"][0]) for r in store.get(list("abcde"))] == [0, 1, 3, 4, 6]
+    assert fill(store, keys, compute, batch_size=2).computed == 0
+
+
+def test_a_row_that_cannot_be_read_stays_missing(tmp_path: Path) -> None:
+    store = Store(tmp_path, "samples", {})
+    done = fill(
+        store,
+        ["a", "b", "c"],
+        lambda places: [None if i == 1 else record(i) for i in places],
+        batch_size=2,
+    )
+    assert (done.computed, done.skipped, store.missing("abc")) == (2, ["b"], ["b"])
+
+
+def test_an_error_keeps_what_was_computed(tmp_path: Path) -> None:
+    store = Store(tmp_path, "samples", {})
+
+    def compute(places: list[int]) -> list[dict[str, np.ndarray]]:
+        if 2 in places:
+            raise ZeroDivisionError
+        return [record(i) for i in places]
+
+    with pytest.raises(ZeroDivisionError):
+        fill(store, ["a", "b", "c", "d"], compute, batch_size=2)
+    assert store.missing("abcd") == ["c", "d"]
+    with pytest.raises(RunError, match="2 rows gave 1 records"):
+        fill(store, ["c", "d"], lambda places: [record(0)], batch_size=2)
+
+
+def test_the_estimate_is_what_the_disk_then_holds(tmp_path: Path) -> None:
+    store = Store(tmp_path, "samples", {})
+    keys = [f"/some/folder/picture_{i:05d}.jpg" for i in range(500)]
+    fill(store, keys, lambda places: map(record, places), batch_size=50)
+    on_disk = sum(file.stat().st_size for file in store.folder.glob("*.shard"))
+    assert on_disk == store.nbytes
+    assert 0.8 * on_disk <= estimate([record(0), record(1)], 500) <= 1.25 * on_disk
+
+
+def test_a_full_disk_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10**9, 10**9, 10_000))
+    store = Store(tmp_path / "cache", "samples", {})
+    with pytest.raises(RunError, match=r"needs 0\.05 GB, 0\.00 GB are free; set SENSORIUM_CACHE"):
+        fill(store, [str(i) for i in range(10**5)], lambda p: map(record, p), batch_size=8)
+    assert not list(store.folder.glob("*.shard"))
+    require_space(tmp_path / "not" / "yet", 10_000)
+    with pytest.raises(RunError):
+        require_space(tmp_path / "not" / "yet", 10_001)
+
+
+def test_verify_drops_what_was_made_from_something_else(tmp_path: Path) -> None:
+    samples = {key: {"x": torch.randn(3)} for key in "abc"}
+    store = Store(tmp_path, "features", {})
+    fill(
+        store,
+        list("abc"),
+        lambda places: (with_content(record(i), samples["abc"[i]]) for i in places),
+        batch_size=3,
+    )
+    today = {key: content_hash(sample) for key, sample in samples.items()}
+    assert store.verify(today.get) == []
+    today["b"] = content_hash({"x": torch.randn(3)})
+    del today["c"]
+    assert store.verify(today.get) == ["b"]
+    assert store.has(["a", "c"])
+
+
+def test_the_same_losses_with_and_without(tmp_path: Path) -> None:
+    """A frozen encoder's features from the store train a head exactly as fresh ones do."""
+    encoder, data = Tiny().eval(), torch.randn(12, 5, 3)
+    store = Store(tmp_path, "features", identity(encoder))
+    keys = [str(i) for i in range(12)]
+
+    def encode(places: list[int]) -> Features:
+        with torch.no_grad():
+            value: Features = encoder(data[places])
+        return value
+
+    fill(store, keys, lambda places: to_records(encode(places)), batch_size=5)
+
+    def losses(cached: bool) -> list[float]:
+        torch.manual_seed(0)
+        head = nn.Linear(4, 2)
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
+        found = []
+        for step in range(8):
+            places = [(step * 3 + i) % 12 for i in range(4)]
+            value = from_records(store.get([keys[i] for i in places])) if cached else encode(places)
+            loss = head(value.mean()).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        return found
+
+    assert losses(True) == pytest.approx(losses(False), abs=1e-6)
