@@ -13,8 +13,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
-
 from sensorium.engine.cache import (
     Store,
     content_hash,
@@ -33,6 +31,7 @@ from sensorium.engine.cache import (
 )
 from sensorium.engine.errors import RunError
 from sensorium.modalities.base import Encoder, Features, Fitted, Processor, Source
+from torch import Tensor, nn
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
