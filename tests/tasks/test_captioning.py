@@ -1,0 +1,214 @@
+"""The loss of captioning is the cross entropy of the target's tokens, and of nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from sensorium.modalities.base import Features
+from sensorium.tasks.base import Batch
+from sensorium.tasks.captioning import Captioning
+from torch.nn import functional as F
+
+ROWS = [
+    {"q": "what is it?", "caption": "a red circle"},
+    {"q": "how many?", "caption": "two"},
+    {"q": "", "caption": "a small blue square to the left"},
+    {"q": "why not?", "caption": ""},
+]
+
+
+def make(prompt="<image> {q} Answer:", **options) -> Captioning:  # type: ignore[no-untyped-def]
+    return Captioning(prompt=prompt, **options).eval()
+
+
+def batch_of(task: Captioning, rows=ROWS, keys=None) -> Batch:  # type: ignore[no-untyped-def]
+    return Batch("caption", [task.targets(row) for row in rows], keys or list(map(str, rows)))
+
+
+@pytest.fixture
+def encode(make_streams, make_ragged):  # type: ignore[no-untyped-def]
+    return make_streams(image=make_ragged(4, 5))
+
+
+def by_hand(encode, backbone, rows=ROWS) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    """Row by row and token by token, with the decoder's own cell."""
+    total = torch.zeros(())
+    tokenizer, features = backbone.tokenizer, encode("image")
+    for i, row in enumerate(rows):
+        image = features.tokens[i][features.mask[i]]
+        text = tokenizer.encode(f" {row['q']} Answer:")
+        target = [*tokenizer.encode(row["caption"]), tokenizer.eos_id]
+        first, rest = backbone.embed(torch.tensor([2])), backbone.embed(torch.tensor(text))
+        _, state = backbone.cell(torch.cat([first, image, rest])[None])
+        for token in target:
+            log_p = F.log_softmax(backbone.logits(state[0, 0]), -1)
+            total = total - log_p[token]
+            _, state = backbone.cell(backbone.embed(torch.tensor([[token]])), state)
+    return total
+
+
+def test_the_loss_is_the_cross_entropy_of_the_target(encode, backbone) -> None:  # type: ignore[no-untyped-def]
+    task = make()
+    loss = task.loss(batch_of(task), encode, backbone)
+    torch.testing.assert_close(loss.total, by_hand(encode, backbone))
+    assert loss.total.dtype == torch.float32
+    assert loss.count == sum(len(row["caption"]) + 1 for row in ROWS)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_batch_in_two_parts_gives_the_same_sums(encode, backbone, cut) -> None:  # type: ignore[no-untyped-def]
+    task = make()
+    whole = task.loss(batch_of(task), encode, backbone)
+    parts = [
+        task.loss(batch_of(task, ROWS[a:b]), encode.rows(a, b), backbone)
+        for a, b in ((0, cut), (cut, 4))
+    ]
+    torch.testing.assert_close(sum(p.total for p in parts), whole.total)
+    assert sum(p.count for p in parts) == whole.count
+    assert sum(p.parts["correct"] for p in parts) == whole.parts["correct"]
+
+
+def test_padding_of_a_stream_changes_nothing(encode, backbone, make_streams) -> None:  # type: ignore[no-untyped-def]
+    task, image = make(), encode("image")
+    noise = torch.full((4, 3, image.dim), 1e4)
+    padded = Features(torch.cat([image.tokens, noise], 1), F.pad(image.mask, (0, 3), value=False))
+    longer = task.loss(batch_of(task), make_streams(image=padded), backbone)
+    torch.testing.assert_close(longer.total, task.loss(batch_of(task), encode, backbone).total)
+
+
+def test_the_prompt_is_read_and_not_learned(encode, backbone) -> None:  # type: ignore[no-untyped-def]
+    task, other = make(), make("<image> {q} Say it now in many more words than before:")
+    a, b = (t.loss(batch_of(t), encode, backbone) for t in (task, other))
+    assert a.count == b.count
+    assert not torch.isclose(a.total, b.total)
+
+
+def test_correct_counts_the_tokens_put_first(encode, backbone) -> None:  # type: ignore[no-untyped-def]
+    with torch.no_grad():
+        backbone.out.weight.zero_()
+        backbone.out.bias.zero_()[ord("e") + 3] = 1.0
+    task = make()
+    loss = task.loss(batch_of(task), encode, backbone)
+    assert loss.parts["correct"] == sum(row["caption"].count("e") for row in ROWS)
+
+
+def test_gradients_reach_the_stream_and_the_decoder(encode, backbone) -> None:  # type: ignore[no-untyped-def]
+    task, image = make(), encode("image")
+    task.loss(batch_of(task), encode, backbone).total.backward()
+    assert torch.equal(image.tokens.grad.abs().sum(-1) > 0, image.mask)
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+def test_it_learns_and_says_what_it_learned(encode, make_backbone) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    backbone = make_backbone()
+    task, encode = make(max_new_tokens=20), encode.rows(0, 2)
+    batch = batch_of(task, ROWS[:2])
+    optimizer = torch.optim.Adam(backbone.parameters(), lr=0.03)
+    for _ in range(80):
+        optimizer.zero_grad()
+        task.loss(batch, encode, backbone).total.backward(inputs=list(backbone.parameters()))
+        optimizer.step()
+    said = task.predict(batch, encode, backbone)
+    assert said == [{"text": "a red circle"}, {"text": "two"}]
+    assert task.predict(batch, encode, backbone, max_new_tokens=3)[0] == {"text": "a r"}
+    metrics = task.metrics()
+    metrics.update(said, batch.targets)
+    assert metrics.compute()["exact_match"] == 1.0
+
+
+class TestSeveralReferences:
+    row = {"q": "", "caption": [f"caption {n}" for n in range(5)]}
+
+    def test_all_are_kept_and_fitted_on(self) -> None:
+        task = make(target="{caption}.")
+        expected = [f"caption {n}." for n in range(5)]
+        assert task.targets(self.row)["references"] == expected
+        assert list(task.corpus(self.row)) == ["  Answer:", *expected]
+
+    def chosen(self, task: Captioning, steps: int) -> list[str]:
+        found = []
+        for step in range(steps):
+            task.after_step(step)
+            found += task._chosen(batch_of(task, [self.row] * 2, ["a", "b"]))
+        return found
+
+    def test_training_takes_them_in_turn_and_resumes_alike(self) -> None:
+        task = make().train()
+        found = self.chosen(task, 40)
+        assert set(found) == set(self.row["caption"])
+        assert found[::2] != found[1::2]
+        resumed = make().train()
+        resumed.load_state_dict(task.state_dict())
+        batch = batch_of(task, [self.row], ["a"])
+        assert resumed._chosen(batch) == task._chosen(batch)
+        assert self.chosen(resumed, 40) == found
+
+    def test_evaluation_takes_the_first(self) -> None:
+        assert set(self.chosen(make(), 10)) == {"caption 0"}
+
+    @pytest.mark.parametrize(
+        ("target", "row", "words"),
+        [
+            ("{caption}", {"q": "", "caption": []}, "'caption' is empty"),
+            ("{caption} {b}", {"q": "", "caption": ["x"], "b": ["y"]}, "'caption' and 'b' hold"),
+            ("{caption}", {"q": "", "caption": ["x", None]}, "'caption' is empty"),
+        ],
+    )
+    def test_lists_that_cannot_be_used_are_named(self, target, row, words) -> None:  # type: ignore[no-untyped-def]
+        with pytest.raises(ValueError, match=words):
+            make(target=target).targets(row)
+
+
+def test_what_nobody_captioned_can_be_asked_but_not_learned(encode, backbone) -> None:  # type: ignore[no-untyped-def]
+    task = make(max_new_tokens=2)
+    batch = batch_of(task, [{"q": "what?"}] * 4, list("abcd"))
+    assert len(task.predict(batch, encode, backbone)) == 4
+    with pytest.raises(ValueError, match=r"row 'a': .*'\{caption\}'"):
+        task.loss(batch, encode, backbone)
+    with pytest.raises(ValueError, match="no reference"):
+        task.metrics().update([{"text": "x"}], batch.targets[:1])
+
+
+def test_targets_are_json(encode) -> None:  # type: ignore[no-untyped-def]
+    found = make().targets(ROWS[0])
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_streams_and_columns_are_the_templates() -> None:
+    task = make("<b> <a> <b> {q} {x:.1f}", target="{caption} {q}")
+    assert task.streams == ("b", "a")
+    assert task.columns() == ("q", "x", "caption")
+    assert task.targets(task.example()[0])["references"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prompt": "Describe:"}, "prompt: 'Describe:' names no stream; write <image>"),
+        ({"prompt": "<image> {q"}, "prompt: .* character 9"),
+        ({"prompt": "<image>", "target": "a {b"}, "target: .* character 3"),
+        ({"prompt": "<image>", "target": "<image>"}, "target: .* without streams"),
+        ({"prompt": "<image>", "target": "yes"}, r"such as \{caption\}"),
+        ({"prompt": "<image>", "max_new_tokens": 0}, "max_new_tokens: found 0"),
+    ],
+)
+def test_a_wrong_option_is_named(options, words) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=words) as error:
+        Captioning(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_it_asks_for_a_decoder(encode) -> None:  # type: ignore[no-untyped-def]
+    task = make()
+    with pytest.raises(ValueError, match="`backbone` section"):
+        task.loss(batch_of(task), encode, None)
+
+
+def test_more_texts_than_rows_are_refused(encode, backbone, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(backbone, "generate", lambda *a, **k: torch.ones(8, 2, dtype=torch.long))
+    task = make()
+    with pytest.raises(ValueError, match="8 texts for 4 rows"):
+        task.predict(batch_of(task), encode, backbone)

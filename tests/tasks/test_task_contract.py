@@ -1,0 +1,173 @@
+"""What every task of the catalogue promises, on its own example."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import typing
+
+import pytest
+import torch
+from sensorium.modalities.base import Features, Fitted
+from sensorium.tasks import TASKS
+from sensorium.tasks.base import Batch, Task
+
+OPTIONS: dict[str, list[dict[str, typing.Any]]] = {
+    "captioning": [
+        {"prompt": "<image> {question} Answer:", "max_new_tokens": 3},
+        {"prompt": "{x:.1f} <image> <state>", "target": "{caption} {x:d}", "max_new_tokens": 3},
+    ],
+    "classification": [
+        {"input": "image"},
+        {"input": "state", "target": "colours", "multi_label": True},
+    ],
+    "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
+}
+ENGINE_KEYS = {"type", "freeze", "lora", "lr", "weights", "augment", "schema", "copy", "json"}
+CASES = [(name, i) for name in TASKS for i in range(len(OPTIONS.get(name, [{}])))]
+
+
+def class_of(name: str) -> type[Task]:
+    module, _, attribute = TASKS[name].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    assert issubclass(found, Task)
+    return found
+
+
+def fitted_arguments(part: type[Task]) -> dict[str, type[Fitted]]:
+    hints = typing.get_type_hints(part.__init__)
+    return {
+        name: hint
+        for name, hint in hints.items()
+        if isinstance(hint, type) and issubclass(hint, Fitted)
+    }
+
+
+def build(name: str, case: int) -> tuple[Task, dict[str, Fitted]]:
+    part = class_of(name)
+    parts = {argument: kind() for argument, kind in fitted_arguments(part).items()}
+    task = part(**OPTIONS[name][case], **parts)
+    for fitted in parts.values():
+        fitted.fit(task.example())
+    return task, parts
+
+
+@pytest.fixture(params=CASES, ids=[f"{name}-{i}" for name, i in CASES])
+def made(request, make_streams, make_ragged, make_head, backbone):  # type: ignore[no-untyped-def]
+    task, _ = build(*request.param)
+    torch.manual_seed(0)
+    for head, (_, width) in task.head_widths().items():
+        task.heads[head] = make_head(16, width)
+    rows = task.example()
+    encode = make_streams(image=make_ragged(len(rows), 5), state=make_ragged(len(rows), 4, seed=1))
+    batch = Batch("it", [task.targets(row) for row in rows], [str(i) for i in range(len(rows))])
+    return task, batch, encode, backbone
+
+
+def test_every_task_has_options_here() -> None:
+    assert set(OPTIONS) == set(TASKS)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_options_are_typed_keywords(name: str) -> None:
+    part = class_of(name)
+    parameters = dict(inspect.signature(part.__init__).parameters)
+    parameters.pop("self")
+    hints = typing.get_type_hints(part.__init__)
+    assert all(p.kind is p.KEYWORD_ONLY and p.name in hints for p in parameters.values())
+    assert not ENGINE_KEYS & set(parameters)
+    assert not set(part.head_names) & set(parameters)
+
+
+def test_the_example_has_the_columns_and_gives_json_targets(made) -> None:  # type: ignore[no-untyped-def]
+    task, batch, _, _ = made
+    rows = task.example()
+    assert len(rows) > 1
+    assert all(set(row) >= set(task.columns()) for row in rows)
+    assert json.loads(json.dumps(batch.targets)) == batch.targets
+
+
+def test_the_loss_is_a_sum_over_its_count(made) -> None:  # type: ignore[no-untyped-def]
+    task, batch, encode, backbone = made
+    whole = task.loss(batch, encode, backbone)
+    assert whole.total.ndim == 0
+    assert torch.isfinite(whole.total)
+    parts = [
+        task.loss(Batch("it", [target], [key]), encode.rows(i, i + 1), backbone)
+        for i, (key, target) in enumerate(zip(batch.keys, batch.targets, strict=True))
+    ]
+    torch.testing.assert_close(sum(p.total for p in parts), whole.total)
+    assert sum(int(p.count) for p in parts) == int(whole.count) > 0
+    assert all(set(p.parts) == set(whole.parts) for p in parts)
+
+
+def test_gradients_reach_the_real_tokens_of_its_streams_alone(made) -> None:  # type: ignore[no-untyped-def]
+    task, batch, encode, backbone = made
+    task.loss(batch, encode, backbone).total.backward()
+    for name, features in encode.features.items():
+        grad = features.tokens.grad
+        if name in task.streams:
+            assert torch.equal(grad.abs().sum(-1) > 0, features.mask)
+        else:
+            assert grad is None
+    assert all(p.grad is not None for p in task.parameters())
+    reached = any(p.grad is not None for p in backbone.parameters())
+    assert reached == task.uses_backbone
+
+
+def test_a_prediction_a_row_that_its_metrics_take(made) -> None:  # type: ignore[no-untyped-def]
+    task, batch, encode, backbone = made
+    found = task.eval().predict(batch, encode, backbone)
+    assert len(found) == len(batch)
+    assert json.loads(json.dumps(found)) == found
+    metrics = task.metrics()
+    metrics.update(found, batch.targets)
+    values = metrics.compute()
+    assert values
+    assert all(isinstance(value, float) for value in values.values())
+
+
+def test_heads_are_named_beforehand(made) -> None:  # type: ignore[no-untyped-def]
+    task, _, _, _ = made
+    assert set(task.head_widths()) == set(task.head_names)
+    assert {stream for stream, _ in task.head_widths().values()} <= set(task.streams)
+
+
+def test_a_row_without_targets_can_be_predicted(made) -> None:  # type: ignore[no-untyped-def]
+    """Asking about a new signal needs no answer in the data."""
+    task, batch, encode, backbone = made
+    asked = {"question": "what?", "x": 2}
+    batch.targets = [task.targets(asked)] * len(batch)
+    assert len(task.eval().predict(batch, encode, backbone)) == len(batch)
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_fitted_parts_come_back_from_json(name: str, case: int) -> None:
+    task, parts = build(name, case)
+    again = {key: type(part)() for key, part in parts.items()}
+    other = class_of(name)(**OPTIONS[name][case], **again)
+    for key, part in parts.items():
+        again[key].load_state(json.loads(json.dumps(part.state())))
+    assert other.head_widths() == task.head_widths()
+    for row in task.example():
+        assert other.targets(row) == task.targets(row)
+
+
+def test_losses_run_without_values(made, make_streams, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """A dry run has shapes and no values: nothing may be read back from the device."""
+    task, batch, encode, backbone = made
+    # The stand-in's GRU walks over real tokens; a real decoder only needs the shapes.
+    monkeypatch.setattr(
+        backbone,
+        "continuation",
+        lambda context, ids, *_: backbone.embed(ids) + context.mean()[:, None],
+    )
+    meta = {
+        name: Features(f.tokens.detach().to("meta").requires_grad_(), f.mask.to("meta"))
+        for name, f in encode.features.items()
+    }
+    loss = task.to("meta").loss(batch, make_streams(**meta), backbone.to("meta"))
+    assert loss.total.is_meta
+    loss.total.backward()
+    assert all(meta[stream].tokens.grad is not None for stream in task.streams)
