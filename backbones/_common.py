@@ -1,0 +1,252 @@
+"""What the two families of decoders share: building, embedding, logits, added tokens.
+
+Legend: `B` batch, `T` positions, `D` width, `V` vocabulary, `n` added tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GenerationConfig
+
+from ..modalities.base import Features, Tokenizer
+from ._configs import Fields, has_weights, make_config, one_line, read_config
+from ._shell import Echo, GrownHead, GrownTable, exchange, path_of
+from .base import Attention, Backbone, Context
+
+
+class Pretrained(Backbone):
+    """A language model of transformers.
+
+    tokenizer: text <-> ids. name: a folder, a hub id or a built-in configuration. config: a
+    transformers configuration in place of a name (or what `resolve` found for it). attn: the
+    attention implementation. dtype: of the weights. options: fields of the configuration to
+    override.
+    """
+
+    auto: ClassVar[Any]
+    builtin: ClassVar[Mapping[str, Fields]]
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Tokenizer,
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        attn: Literal["sdpa", "eager"] = "sdpa",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.tokenizer, self.dtype = name, tokenizer, getattr(torch, dtype)
+        self.mask_id = getattr(tokenizer, "mask_id", None)
+        if config is None:
+            config = self._local(name)
+        built = make_config(config, options or {}, tokenizer)
+        try:
+            self.model = self.auto.from_config(built, attn_implementation=attn, dtype=self.dtype)
+        except (ValueError, ImportError) as error:
+            family = self.auto._model_mapping.get(type(built), None)
+            if attn == "sdpa" and not getattr(family, "_supports_sdpa", True):
+                cure = f"attn: {built.model_type} has no sdpa attention; set attn: eager"
+                raise ValueError(cure) from error
+            raise ValueError(f"config: {built.model_type}: {one_line(error)}") from error
+        self.new_rows = nn.ParameterDict()
+        self._check_table()
+        self.dim = self.table.embedding_dim
+        self.refusal = self._refusal()
+        kinds = {"causal"} if self.refusal else {"causal", "prefix", "canvas", "bidirectional"}
+        self.attentions = frozenset(kinds)  # type: ignore[misc]
+
+    @classmethod
+    def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
+        name = options.get("name")
+        if name is None or options.get("config") is not None:
+            return options
+        return {**options, "config": read_config(name, cls.builtin)}
+
+    @classmethod
+    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+        return has_weights(options.get("name"), cls.builtin)
+
+    def _local(self, name: str | None) -> Fields:
+        """The configuration of a name that needs no network."""
+        if name is None:
+            raise ValueError(f"name: is required here; for example {next(iter(self.builtin))}")
+        if name not in self.builtin and not Path(name).exists():
+            raise ValueError(f"name: {name!r} is no folder; resolve it first, or give its config")
+        return read_config(name, self.builtin)
+
+    def _check_table(self) -> None:
+        rows, size = self.table.num_embeddings, self.tokenizer.size
+        if size > rows:
+            raise ValueError(
+                f"tokenizer: has {size} ids, {self.kind} embeds {rows}; use the model's own "
+                "tokenizer, or train the model from nothing"
+            )
+
+    def _refusal(self) -> str | None:
+        """Why the model cannot do other attention than causal; None where it can."""
+        raise NotImplementedError
+
+    def load(self) -> None:
+        """Fill with the weights of the folder or hub id; call it before adapters are added."""
+        if not self.carries_weights({"name": self.name}):
+            super().load()
+        found, info = self.auto.from_pretrained(
+            self.name,
+            config=self.model.config,
+            attn_implementation=self.model.config._attn_implementation,
+            dtype=self.dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if missing := sorted(info["missing_keys"]):
+            raise ValueError(
+                f"name: {self.name} lacks {missing[0]} (and {len(missing) - 1} more) of "
+                f"{type(found).__name__}"
+            )
+        trains = {name: p.requires_grad for name, p in self.model.named_parameters()}
+        self.model = found.train(self.training)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(trains[name])
+        if self._held:
+            self._start_rows(self._held)
+
+    @property
+    def kind(self) -> str:
+        """The name of the family, for errors."""
+        return str(self.model.config.model_type)
+
+    @property
+    def table(self) -> nn.Embedding:
+        """The table of input embeddings."""
+        found: nn.Embedding = self.model.get_input_embeddings()
+        return found
+
+    @property
+    def head(self) -> Any:
+        return self.model.get_output_embeddings()
+
+    @property
+    def decoder(self) -> Any:
+        return self.model.get_decoder()
+
+    def supports(self, attention: Attention) -> str | None:
+        """None where the model can do this attention; else why not, by name."""
+        if attention in self.attentions:
+            return None
+        kinds = ", ".join(sorted(self.attentions))
+        return f"{self.kind} cannot do {attention} attention ({self.refusal}); it can do {kinds}"
+
+    def _check(self, attention: Attention, context: Context | None) -> None:
+        if reason := self.supports(attention):
+            raise ValueError(reason)
+        if attention == "bidirectional" and context is not None:
+            raise ValueError(
+                "bidirectional attention takes no context; put it into the embeds, or use canvas"
+            )
+
+    def _filled(self, context: Features) -> None:
+        """Refuse a row without context where something is to follow it."""
+        known = context.mask.device.type != "meta"
+        if context.tokens.shape[1] == 0 or (known and not bool(context.mask.any(1).all())):
+            raise ValueError("context: a row is empty; it needs at least one token (a bos, say)")
+
+    def _embed(self, table: nn.Embedding, ids: Tensor) -> Tensor:
+        found: Tensor = (GrownTable(table, self.new_rows["input"]) if self.new_rows else table)(ids)
+        return found
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self._embed(self.table, ids)
+
+    def add_tokens(self, n: int) -> int:
+        """Append `n` rows to the vocabulary, trainable whatever is frozen; gives the first id.
+
+        They are parameters of their own (`new_rows`), near the mean of the table's rows; the
+        model's tables stay as they are.
+        """
+        if n < 1:
+            raise ValueError(f"add_tokens: found {n}, expected at least 1")
+        before = {key: rows.detach() for key, rows in self.new_rows.items()}
+        held = self._held
+        self._start_rows(n)
+        for key, rows in before.items():
+            grown = torch.cat([rows, self.new_rows[key].detach()])
+            self.new_rows[key] = nn.Parameter(grown)
+        return self.table.num_embeddings + held
+
+    @property
+    def _held(self) -> int:
+        """How many rows were added."""
+        return len(self.new_rows["input"]) if self.new_rows else 0
+
+    def _start_rows(self, n: int) -> None:
+        sources = {"input": self.table.weight}
+        if self.head.weight is not self.table.weight and self._untied():
+            sources["output"] = self.head.weight
+        with torch.no_grad():
+            for key, weight in sources.items():
+                noise = torch.randn(n, weight.shape[1], device=weight.device, dtype=weight.dtype)
+                start = weight.mean(0) + 0.1 * weight.std(0) * noise
+                self.new_rows[key] = nn.Parameter(start)
+
+    def _untied(self) -> bool:
+        tables = self._tables().values()
+        return not any(self.head.weight is t.weight for t in tables)
+
+    def _tables(self) -> dict[str, nn.Embedding]:
+        """Every input table of the model, by its path."""
+        own = {id(t.weight) for t in (self.table, self.decoder.get_input_embeddings())}
+        modules = self.model.named_modules(remove_duplicate=False)
+        return {
+            path: m for path, m in modules if isinstance(m, nn.Embedding) and id(m.weight) in own
+        }
+
+    def _grown_head(self, ids: Tensor | None = None) -> dict[str, nn.Module]:
+        if not self.new_rows and ids is None:
+            return {}
+        key = "output" if "output" in self.new_rows else "input"
+        rows = self.new_rows[key] if self.new_rows else None
+        return {path_of(self.model, self.head): GrownHead(self.head, rows, ids)}
+
+    def _logits(self, hidden: Tensor, ids: Tensor | None, **inputs: Any) -> Tensor:
+        ran = {path_of(self.model, self.decoder): Echo(self.decoder, hidden)}
+        found: Tensor = self._exchange(ran | self._grown_head(ids), ids)(
+            **inputs, use_cache=False
+        ).logits
+        return found
+
+    def _exchange(self, parts: Mapping[str, nn.Module], ids: Tensor | None = None) -> Any:
+        shell = exchange(self.model, parts)
+        bias = self.model._buffers.get("final_logits_bias")  # BART's and its like's
+        if bias is not None:
+            bias = F.pad(bias, (0, self._held)) if self._held else bias
+            bias = bias if ids is None else bias[:, ids]
+            shell.__dict__["_buffers"] = {**self.model._buffers, "final_logits_bias": bias}
+        return shell
+
+    def _generator(self) -> Any:
+        """The model for `generate`: it knows the new ids, and no options but the caller's
+        (those stored beside a checkpoint would change with where the weights came from)."""
+        parts = self._grown_head()
+        if self.new_rows:
+            rows = self.new_rows["input"]
+            parts |= {path: GrownTable(t, rows) for path, t in self._tables().items()}
+        shell = self._exchange(parts)
+        shell.generation_config = GenerationConfig(
+            eos_token_id=self.tokenizer.eos_id,
+            pad_token_id=self.tokenizer.pad_id,
+            bos_token_id=self.tokenizer.bos_id,
+        )
+        return shell
+
+    @staticmethod
+    def _layers(stack: nn.Module) -> Sequence[nn.Module]:
+        lists = [list(child) for child in stack.children() if isinstance(child, nn.ModuleList)]
+        return max(lists, key=len, default=[])

@@ -1,0 +1,101 @@
+"""From what a recipe says of a decoder to a transformers configuration, and its weights.
+
+A decoder is named by a local folder (or its `config.json` alone), a hub id, or one of the
+small built-in configurations; or its configuration stands in the recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig
+
+from ..modalities.base import Tokenizer
+
+Fields = dict[str, Any]
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def similar(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def read_config(name: str, builtin: Mapping[str, Fields]) -> Fields:
+    """The configuration that a name stands for, as plain JSON values; may download."""
+    if name in builtin:
+        return dict(builtin[name])
+    known = ", ".join(builtin)
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise ValueError(
+            f"name: no configuration for {name!r} ({one_line(error)}); expected a folder with a "
+            f"config.json, a hub id, or one of {known}{similar(name, builtin)}"
+        ) from error
+    fields: Fields = _plain(config.to_dict())
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    """As YAML would give it back."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def has_weights(name: str | None, builtin: Mapping[str, Fields]) -> bool:
+    """True for a hub id and for a folder that holds weights."""
+    if name is None or name in builtin:
+        return False
+    path = Path(name)
+    if path.exists():
+        return path.is_dir() and any(path.glob("*.safetensors*"))
+    return True
+
+
+def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
+    """A transformers configuration; `options` override its fields.
+
+    Fields that name no vocabulary get the tokenizer's size and special ids. Raises ValueError
+    for an unknown kind of model or an override that the configuration has not.
+    """
+    fields = dict(fields)
+    kind = fields.pop("model_type", None)
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(
+            f"config.model_type: found {kind!r}, expected a kind of model that transformers "
+            f"has{similar(str(kind), CONFIG_MAPPING)}"
+        )
+    if "vocab_size" not in fields:
+        fields |= _vocabulary(tokenizer)
+    family = CONFIG_MAPPING[kind]
+    plain = family()
+    for key in options:
+        if key not in fields and not hasattr(plain, key):
+            raise ValueError(
+                f"options.{key}: {kind} has no such field{similar(key, plain.to_dict())}"
+            )
+    try:
+        return family(**{**fields, **options})
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise ValueError(f"config: {kind} refuses it: {one_line(error)}") from error
+
+
+def _vocabulary(tokenizer: Tokenizer) -> Fields:
+    """No padding id: its row of the table would never train, and masks do without it."""
+    bos = tokenizer.bos_id
+    return {
+        "vocab_size": tokenizer.size,
+        "pad_token_id": None,
+        "bos_token_id": bos,
+        "eos_token_id": tokenizer.eos_id,
+        "decoder_start_token_id": tokenizer.pad_id if bos is None else bos,
+    }
