@@ -1,0 +1,188 @@
+"""What the encoders on transformers' models share: configuration, weights, layers, batches.
+
+Legend: `B` batch, `L` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+
+from ..base import Encoder, Features, Sample, Tokenizer
+from .processor import TextProcessor
+
+
+class HubText(Encoder):
+    """A model of transformers that reads ids. Subclasses say `kind`, `part` and `pool`.
+
+    name: a hub id or a folder; its weights are read by `load`. config: the whole configuration,
+    `model_type` first; with `name` it is filled by `resolve`, without it the model is built from
+    nothing and its vocabulary is the tokenizer's. max_length: longer texts are cut.
+    """
+
+    kind: ClassVar[str]
+    offers: ClassVar[frozenset[str]] = frozenset({"layers"})
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        tokenizer: Tokenizer,
+        max_length: int = 512,
+    ) -> None:
+        super().__init__()
+        self.name, self.tokenizer = name, tokenizer
+        if config is None:
+            raise ValueError(f"{self.kind}: give name (a hub id or folder) or config, and resolve")
+        self.whole = configuration(
+            self.kind, config if name else {**config, **_of(self.kind, config, tokenizer)}
+        )
+        self.model = self.part(AutoModel.from_config(self.whole))
+        self.dim: int = self.model.config.hidden_size
+        self._check(tokenizer, max_length)
+        self.processor = TextProcessor(tokenizer, max_length)
+
+    @classmethod
+    def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Read the configuration of `name` into `config`."""
+        if options.get("name") is None or options.get("config") is not None:
+            return options
+        try:
+            found = AutoConfig.from_pretrained(options["name"])
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{cls.kind}: no model at {options['name']!r}: {reason}") from error
+        # By way of JSON, but not `to_json_string`: that writes infinity as a dict of its own.
+        return {**options, "config": json.loads(json.dumps(found.to_diff_dict(), default=str))}
+
+    @classmethod
+    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+        """True for a hub id and for a folder with safetensors in it."""
+        name = options.get("name")
+        if name is None or Path(name).is_file():
+            return False
+        return not Path(name).is_dir() or any(Path(name).glob("*.safetensors"))
+
+    def load(self) -> None:
+        """Read the weights of `name`; a weight that the checkpoint lacks is an error."""
+        if self.name is None:
+            return super().load()
+        found, report = AutoModel.from_pretrained(
+            self.name,
+            config=self.whole,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        model = self.part(found)
+        lacking = sorted(set(report["missing_keys"]) & {k for k, _ in found.named_parameters()})
+        if lacking:
+            raise ValueError(
+                f"{self.kind}: {self.name!r} lacks {len(lacking)} weights ({lacking[0]}, ...); "
+                "check the name, or say weights: none"
+            )
+        self.model = model.train(self.training)
+        return None
+
+    def _check(self, tokenizer: Tokenizer, max_length: int) -> None:
+        rows, places = self.whole.vocab_size, positions(self.model)
+        if rows < tokenizer.size:
+            raise ValueError(
+                f"{self.kind}: the tokenizer has {tokenizer.size} ids, the model {rows} rows; "
+                "take the model's own tokenizer (own), or config without name"
+            )
+        if places is not None and places < max_length:
+            raise ValueError(
+                f"{self.kind}: max_length is {max_length}, the model has {places} positions; "
+                f"set max_length to {places} or less"
+            )
+
+    def part(self, model: nn.Module) -> Any:
+        """The part of a model that encodes."""
+        raise NotImplementedError
+
+    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
+        """tokens `[B, L, D]`, mask `[B, L]` -> `[B, D]`."""
+        raise NotImplementedError
+
+    def inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Any]:
+        """What the model is called with."""
+        if ids.is_meta:
+            # transformers looks into ids and masks for padding; on meta there is nothing to see.
+            return {"inputs_embeds": self.model.get_input_embeddings()(ids)}
+        return {"input_ids": ids, "attention_mask": mask.long()}
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """ids `[B, L]` padded on the right, mask `[B, L]`."""
+        rows = [sample["ids"] for sample in samples]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_id)
+        lengths = torch.tensor([len(row) for row in rows])
+        return {"ids": ids, "mask": torch.arange(ids.shape[1]) < lengths[:, None]}
+
+    def forward(self, ids: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> Features:
+        """ids `[B, L]`, mask `[B, L]` -> tokens `[B, L, D]`.
+
+        layers: blocks by place, 0 the first, -1 the last.
+        """
+        out = self.model(**self.inputs(ids, mask), output_hidden_states=bool(layers))
+        tokens = out.last_hidden_state.masked_fill(~mask.unsqueeze(-1), 0)
+        return Features(
+            tokens,
+            mask,
+            pooled=self.pool(tokens, mask),
+            layers=tuple(self._layer(out.hidden_states[1:], place, mask) for place in layers),
+        )
+
+    def _layer(self, states: Sequence[Tensor], place: int, mask: Tensor) -> Features:
+        if not -len(states) <= place < len(states):
+            raise ValueError(
+                f"{self.kind}: layer {place} was asked for, found {len(states)} layers"
+            )
+        return Features(states[place].masked_fill(~mask.unsqueeze(-1), 0), mask)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers from input to output; empty where the model shares or hides them."""
+        count = getattr(self.model.config, "num_hidden_layers", None)
+        lists = (m for m in self.model.modules() if isinstance(m, nn.ModuleList))
+        return next((tuple(m) for m in lists if len(m) == count), ())
+
+
+def configuration(kind: str, options: dict[str, Any]) -> Any:
+    """A transformers configuration from its dict. ValueError for one that is not text alone."""
+    model_type = options.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"{kind}: config has model_type {model_type!r}, unknown to transformers")
+    found = CONFIG_MAPPING[model_type].from_dict(options)
+    if hasattr(found, "text_config"):
+        raise ValueError(f"{kind}: {model_type} is a model of several towers; name a text model")
+    return found
+
+
+def _of(kind: str, config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """What the tokenizer decides of a model that is built from nothing."""
+    if config.get("vocab_size", tokenizer.size) != tokenizer.size:
+        raise ValueError(
+            f"{kind}: config has vocab_size {config['vocab_size']}, "
+            f"the tokenizer {tokenizer.size}; leave vocab_size out"
+        )
+    ids = {"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+    ids |= {"cls": tokenizer.bos_id, "sep": tokenizer.eos_id}
+    return {"vocab_size": tokenizer.size, **{f"{key}_token_id": i for key, i in ids.items()}}
+
+
+def positions(model: nn.Module) -> int | None:
+    """How many tokens the model has positions for; None where there is no limit."""
+    limit: int | None = getattr(model.config, "max_position_embeddings", None)
+    for name, table in model.named_modules():
+        # RoBERTa's kind counts its positions from behind the padding id.
+        padded = isinstance(table, nn.Embedding) and table.padding_idx is not None
+        if limit is not None and padded and name.endswith("position_embeddings"):
+            limit -= table.padding_idx + 1
+    return limit

@@ -1,0 +1,64 @@
+"""Text: whatever a data set's cell holds -> `str`."""
+
+from __future__ import annotations
+
+import html
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..base import ReadError
+
+WORDS = ("a", "the", "small", "red", "seven", "robot", "sound", "push", "above", "naïve", "猫")
+
+
+def read(source: Any) -> str:
+    """The text of a cell: a `str` is the text itself, `bytes` are UTF-8, a `Path` is a file.
+
+    Raises ReadError for what is missing (None, NaN), empty, a number, or not UTF-8. A text file
+    is named by a `Path`, never by a `str`: a caption may look like a file name.
+    """
+    text = _decode(source)
+    if not text:
+        raise ReadError(source, "the text is empty", "at least one character")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ReadError(
+            source, f"half a surrogate pair at {error.start}", "valid Unicode"
+        ) from None
+    return text
+
+
+def _decode(source: Any) -> str:
+    if isinstance(source, str):
+        return str(source)  # numpy's str_ is a str with a type of its own
+    if isinstance(source, Path):
+        try:
+            return _decode(source.read_bytes())
+        except OSError as error:
+            wrong = error.strerror or str(error)
+        except ReadError as error:
+            wrong = error.wrong
+        raise ReadError(source, wrong, "a UTF-8 text file")
+    if isinstance(source, (bytes, bytearray)):
+        try:
+            return bytes(source).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            wrong = f"byte {error.start} is not UTF-8"
+        raise ReadError(source, wrong, "bytes in UTF-8")
+    if source is None or (isinstance(source, (float, np.floating)) and math.isnan(source)):
+        raise ReadError(source, "the text is missing", "a str")
+    raise ReadError(source, f"a {type(source).__name__} is no text", "str, UTF-8 bytes or a Path")
+
+
+def example(rng: np.random.Generator) -> str:
+    """A few words, for dry runs."""
+    return " ".join(rng.choice(WORDS, size=int(rng.integers(3, 9))))
+
+
+def preview(text: str) -> str:
+    """One paragraph of HTML; whatever the text holds is shown, never run."""
+    return f"<p>{html.escape(text)}</p>"

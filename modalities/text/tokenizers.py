@@ -1,0 +1,209 @@
+"""Tokenizers: bytes, a byte-level BPE trained on the recipe's own text, a checkpoint's own.
+
+`BPE`: Sennrich et al. 2016, over bytes as in GPT-2, trained by 🤗 tokenizers. What a text says
+is text: `<image>` or `<eos>` typed by somebody never becomes a special token, in any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE as BPEModel
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoTokenizer
+
+from ..base import Tokenizer
+
+SPECIAL = ("<pad>", "<bos>", "<eos>", "<mask>")  # ids 0, 1, 2, 3
+
+
+class Bytes(Tokenizer):
+    """The 256 bytes of UTF-8 behind four special tokens. Needs no fit; ids are `byte + 4`."""
+
+    size = len(SPECIAL) + 256
+    pad_id, bos_id, eos_id, mask_id = range(len(SPECIAL))
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of a text; with `special` between `<bos>` and `<eos>`."""
+        ids = [byte + len(SPECIAL) for byte in text.encode("utf-8")]
+        return [self.bos_id, *ids, self.eos_id] if special else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; bytes that are not UTF-8 (a cut character) become U+FFFD."""
+        kept = bytes(i - len(SPECIAL) for i in ids if len(SPECIAL) <= i < self.size)
+        return kept.decode("utf-8", errors="replace")
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Nothing is learned, so there is nothing to take back."""
+
+
+class _Backed(Tokenizer):
+    """One that stands on a 🤗 tokenizer: None until `fit` or `load_state`."""
+
+    mask_id: int | None = None
+    _backend: Backend | None = None
+
+    @property
+    def backend(self) -> Backend:
+        if self._backend is None:
+            name = type(self).__name__.lower()
+            raise RuntimeError(f"tokenizer {name}: used before fit or load_state")
+        return self._backend
+
+    def __getattr__(self, name: str) -> Any:
+        """Only what is not there yet comes here: say why."""
+        if name in ("pad_id", "eos_id"):
+            return self.backend  # raises
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    # The contract has a plain attribute; here it is known only after the fit.
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return int(max(self.backend.get_vocab(with_added_tokens=True).values())) + 1
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of a text; with `special` inside the template of the tokenizer."""
+        return list(self.backend.encode(text, add_special_tokens=special).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=True))
+
+    def state(self) -> dict[str, Any]:
+        """The text of a `tokenizer.json`, and the ids that it does not name."""
+        text = self.backend.to_str()
+        ids = {key: getattr(self, key) for key in ("pad_id", "bos_id", "eos_id", "mask_id")}
+        return {"tokenizer": text, **ids}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        backend = Backend.from_str(state["tokenizer"])
+        # A file may carry somebody's cut and padding: these are the processor's business.
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True  # what a text says is text
+        self._backend = backend
+        self.pad_id, self.eos_id = state["pad_id"], state["eos_id"]
+        self.bos_id, self.mask_id = state["bos_id"], state["mask_id"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled backend forgets `encode_special_tokens`: travel as the state.
+        rest = {key: value for key, value in vars(self).items() if key != "_backend"}
+        return {"rest": rest, "state": None if self._backend is None else self.state()}
+
+    def __setstate__(self, given: dict[str, Any]) -> None:
+        vars(self).update(given["rest"])
+        if given["state"] is not None:
+            self.load_state(given["state"])
+
+
+class BPE(_Backed):
+    """Byte-level pairs, learned from the training split; loses no character of any text.
+
+    size: the largest vocabulary, special tokens and 256 bytes included; after the fit `size` is
+    what the texts gave. The same texts give the same vocabulary.
+    """
+
+    def __init__(self, *, size: int = 512) -> None:
+        least = Bytes.size
+        if size < least:
+            raise ValueError(
+                f"tokenizer bpe: size {size} is below {least} (256 bytes and "
+                f"{len(SPECIAL)} special tokens); say {least} or more, or use bytes"
+            )
+        self.wanted = size
+
+    def fit(self, rows: Iterable[Any]) -> None:
+        """Learn the pairs of `rows`, which are texts. ValueError where there is none."""
+        backend = Backend(BPEModel())
+        backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        backend.decoder = ByteLevelDecoder()
+        trainer = BpeTrainer(
+            vocab_size=self.wanted,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=sorted(ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        backend.train_from_iterator(_texts(rows), trainer)
+        backend.post_processor = TemplateProcessing(
+            single="<bos> $A <eos>",
+            special_tokens=[(name, SPECIAL.index(name)) for name in ("<bos>", "<eos>")],
+        )
+        pad, bos, eos, mask = range(len(SPECIAL))
+        ids = {"pad_id": pad, "bos_id": bos, "eos_id": eos, "mask_id": mask}
+        self.load_state({"tokenizer": backend.to_str(), **ids})
+
+
+class Own(_Backed):
+    """A checkpoint's own tokenizer, from a folder or a hub id; read in `fit`, not before.
+
+    eos: the token that ends a text, where the checkpoint names none. Padding is always masked,
+    so where there is no padding token `pad_id` is `eos_id`. BERT's kind ends texts with its
+    separator and begins them with its class token: these are its `eos_id` and `bos_id`;
+    `bos_id` is None where there is neither (T5, Qwen). A model may have more rows than `size`.
+    """
+
+    def __init__(self, *, name: str, eos: str | None = None) -> None:
+        self.name, self.eos = name, eos
+
+    def fit(self, rows: Iterable[Any]) -> None:
+        """Read the tokenizer (may download); the rows teach it nothing and are not read."""
+        try:
+            found = AutoTokenizer.from_pretrained(self.name)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"tokenizer own: none at {self.name!r}: {reason}") from error
+        backend = getattr(found, "backend_tokenizer", None)
+        if backend is None:
+            raise ValueError(
+                f"tokenizer own: {self.name!r} has a {type(found).__name__} without a "
+                "tokenizer.json; convert it with transformers' save_pretrained, or use bpe or bytes"
+            )
+        eos_id = self._end(found, backend)
+        self.load_state(
+            {
+                "tokenizer": backend.to_str(),
+                "pad_id": eos_id if found.pad_token_id is None else found.pad_token_id,
+                "bos_id": _first(found.bos_token_id, found.cls_token_id),
+                "eos_id": eos_id,
+                "mask_id": found.mask_token_id,
+            }
+        )
+
+    def _end(self, found: Any, backend: Backend) -> int:
+        """The id that ends a text. ValueError where none is named, or an unknown one is."""
+        if self.eos is not None:
+            named: int | None = backend.token_to_id(self.eos)
+            if named is None:
+                raise ValueError(
+                    f"tokenizer own: {self.name!r} has no token {self.eos!r}; name one it has"
+                )
+            return named
+        end = _first(found.eos_token_id, found.sep_token_id)
+        if end is None:
+            raise ValueError(
+                f"tokenizer own: {self.name!r} has no end of text; "
+                "name one of its tokens by eos: '...'"
+            )
+        return end
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((i for i in ids if i is not None), None)
+
+
+def _texts(rows: Iterable[Any]) -> Iterator[str]:
+    count = 0
+    for row in rows:
+        if not isinstance(row, str):
+            raise ValueError(f"tokenizer bpe: fits on texts, row {count} is {type(row).__name__}")
+        count += 1
+        yield row
+    if count == 0:
+        raise ValueError("tokenizer bpe: there is no text to fit on; use bytes, or give data")

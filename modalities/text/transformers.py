@@ -1,0 +1,45 @@
+"""Any BERT-like model of transformers as an encoder: it sees a text both ways.
+
+Legend: `B` batch, `L` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..base import Tokenizer
+from ._hub import HubText
+
+
+class TransformersText(HubText):
+    """tokens: the last hidden state. pooled: its first place, where the tokenizer begins a text
+    with a class token (`bos_id`); None where it does not (T5).
+
+    Of an encoder-decoder model the encoder is taken. Options: see `HubText`.
+    """
+
+    kind: ClassVar[str] = "transformers"
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        tokenizer: Tokenizer,
+        max_length: int = 512,
+    ) -> None:
+        super().__init__(name=name, config=config, tokenizer=tokenizer, max_length=max_length)
+        begins = tokenizer.encode("a", special=True)[:1]
+        self.class_token = tokenizer.bos_id is not None and begins == [tokenizer.bos_id]
+
+    def part(self, model: Any) -> nn.Module:
+        """The encoder, without BERT's pooler: nothing reads it, so nothing would train it."""
+        found: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
+        if getattr(found, "pooler", None) is not None:
+            found.pooler = None  # type: ignore[assignment]
+        return found
+
+    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
+        return tokens[:, 0] if self.class_token else None
