@@ -15,8 +15,7 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from ..base import Processor, Sample
-
-LOCAL = "local-dir:"
+from ._place import LOCAL
 
 
 class OpenClipTextProcessor(Processor):

@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
 from ..base import Encoder, Features, Sample, Tokenizer
+from ._place import place
 from .processor import TextProcessor
 
 
 class HubText(Encoder):
     """A model of transformers that reads ids. Subclasses say `kind`, `part` and `pool`.
 
-    name: a hub id or a folder; its weights are read by `load`. config: the whole configuration,
-    `model_type` first; with `name` it is filled by `resolve`, without it the model is built from
-    nothing and its vocabulary is the tokenizer's. max_length: longer texts are cut.
+    name: a hub id or a folder (see `place`); its weights are read by `load`. config: the whole
+    configuration, `model_type` first; with `name` it is filled by `resolve`, without it the
+    model is built from nothing and its vocabulary is the tokenizer's. max_length: longer texts
+    are cut.
     """
 
     kind: ClassVar[str]
@@ -55,7 +57,7 @@ class HubText(Encoder):
         if options.get("name") is None or options.get("config") is not None:
             return options
         try:
-            found = AutoConfig.from_pretrained(options["name"])
+            found = AutoConfig.from_pretrained(**place(options["name"]))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{cls.kind}: no model at {options['name']!r}: {reason}") from error
@@ -65,17 +67,17 @@ class HubText(Encoder):
     @classmethod
     def carries_weights(cls, options: Mapping[str, Any]) -> bool:
         """True for a hub id and for a folder with safetensors in it."""
-        name = options.get("name")
-        if name is None or Path(name).is_file():
+        if options.get("name") is None:
             return False
-        return not Path(name).is_dir() or any(Path(name).glob("*.safetensors"))
+        path = Path(place(options["name"])["pretrained_model_name_or_path"])
+        return any(path.glob("*.safetensors")) if path.exists() else True
 
     def load(self) -> None:
         """Read the weights of `name`; a weight that the checkpoint lacks is an error."""
         if self.name is None:
             return super().load()
         found, report = AutoModel.from_pretrained(
-            self.name,
+            **place(self.name),
             config=self.whole,
             dtype=torch.float32,
             use_safetensors=True,

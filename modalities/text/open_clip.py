@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from ..base import Encoder, Features
-from ._clip_ids import LOCAL, OpenClipTextProcessor, build_tokenizer
+from ._clip_ids import OpenClipTextProcessor, build_tokenizer
 from ._hub import configuration
-
-HUB = "hf-hub:"
+from ._place import HUB, LOCAL
 
 
 class OpenClipText(Encoder):
@@ -29,8 +28,9 @@ class OpenClipText(Encoder):
     length, is what `encode_text(normalize=True)` gives; the tokens went the same way (final norm
     and projection).
 
-    name: a name of open_clip (`ViT-B-32`), with its weights behind a dot as in timm
-    (`ViT-B-32.laion2b_s34b_b79k`), `hf-hub:org/name`, or `local-dir:PATH`. options: changes to
+    name: a name of open_clip (`ViT-B-32`, no weights), one with its weights as
+    `open_clip.list_pretrained(as_str=True)` prints them (`ViT-B-32:laion2b_s34b_b79k`),
+    `hf-hub:org/name`, or `local-dir:PATH`. options: changes to
     the model's configuration (`{embed_dim: 64, text_cfg: {layers: 2}}`). config: filled by
     `resolve`.
     """
@@ -83,7 +83,7 @@ class OpenClipText(Encoder):
             tags = open_clip.list_pretrained_tags_by_model(model)
             raise ValueError(
                 f"open_clip: {self.name!r} names no weights; known: "
-                f"{', '.join(f'{model}.{t}' for t in tags) or 'none'}; or say weights: none"
+                f"{', '.join(f'{model}:{t}' for t in tags) or 'none'}; or say weights: none"
             )
         changes = self.changes or {}
         merged = _merged(_read(self.name), changes)
@@ -108,16 +108,16 @@ class OpenClipText(Encoder):
 
 
 def _split(name: str) -> tuple[str, str | None]:
-    """`ViT-B-32.tag` -> its name and tag; a folder or hub id as it is."""
+    """`ViT-B-32:tag` -> its name and tag; a folder or hub id as it is."""
     if name.startswith((LOCAL, HUB)):
         return name, None
-    model, _, tag = name.partition(".")
+    model, _, tag = name.partition(":")
     return model, tag or None
 
 
 def _read(name: str) -> dict[str, Any]:
     """open_clip's configuration of a model. ValueError for an unknown one."""
-    model, _ = _split(name)
+    model, tag = _split(name)
     try:
         found: dict[str, Any] | None = open_clip.get_model_config(model)
     except (OSError, ValueError) as error:
@@ -128,7 +128,23 @@ def _read(name: str) -> dict[str, Any]:
             f"open_clip: no model {model!r}"
             + (f"; did you mean {near[0]!r}?" if near else "; see open_clip.list_models()")
         )
+    if tag is not None:
+        _check_tag(model, tag, bool(found.get("quick_gelu", False)))
     return found
+
+
+def _check_tag(model: str, tag: str, quick: bool) -> None:
+    weights = open_clip.get_pretrained_cfg(model, tag)
+    if not weights:
+        known = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise ValueError(f"open_clip: {model} has no weights {tag!r}; known: {known}")
+    trained = bool(weights.get("quick_gelu", False))
+    if trained != quick:
+        other = f"{model}-quickgelu" if trained else model.removesuffix("-quickgelu")
+        raise ValueError(
+            f"open_clip: {model}:{tag} was trained with quick_gelu {trained}, {model} has {quick}; "
+            f"name it {other}:{tag}"
+        )
 
 
 def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

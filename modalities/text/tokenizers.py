@@ -18,6 +18,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
 
 from ..base import Tokenizer
+from ._place import place
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<mask>")  # ids 0, 1, 2, 3
 
@@ -27,6 +28,9 @@ class Bytes(Tokenizer):
 
     size = len(SPECIAL) + 256
     pad_id, bos_id, eos_id, mask_id = range(len(SPECIAL))
+
+    def __init__(self) -> None:
+        """There is nothing to choose."""
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text; with `special` between `<bos>` and `<eos>`."""
@@ -155,7 +159,7 @@ class Own(_Backed):
     def fit(self, rows: Iterable[Any]) -> None:
         """Read the tokenizer (may download); the rows teach it nothing and are not read."""
         try:
-            found = AutoTokenizer.from_pretrained(self.name)
+            found = AutoTokenizer.from_pretrained(**place(self.name))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"tokenizer own: none at {self.name!r}: {reason}") from error

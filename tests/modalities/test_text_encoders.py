@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from sensorium.modalities.base import Encoder, ReadError
 from sensorium.modalities.text import ENCODERS
+from sensorium.modalities.text._place import place
 from sensorium.modalities.text.causal_lm import CausalLM
 from sensorium.modalities.text.open_clip import OpenClipText
 from sensorium.modalities.text.processor import TextProcessor, fingerprint
@@ -210,7 +211,7 @@ def test_bert_parity(tmp_path: Path, bpe: BPE) -> None:
     saved_tokenizer(bpe, tmp_path)
     own = Own(name=str(tmp_path))
     own.fit(())
-    options = {"name": str(tmp_path), "max_length": 64}
+    options = {"name": f"local-dir:{tmp_path}", "max_length": 64}
     assert TransformersText.carries_weights(options)
     ours = made(TransformersText, options, tokenizer=own)
     ours.load()
@@ -221,9 +222,9 @@ def test_bert_parity(tmp_path: Path, bpe: BPE) -> None:
     real = batch["mask"]
     torch.testing.assert_close(given.tokens[real], known.last_hidden_state[real], rtol=0, atol=1e-6)
     torch.testing.assert_close(given.pooled, known.last_hidden_state[:, 0], rtol=0, atol=1e-6)
-    for layer, place in zip(given.layers, (1, -1), strict=True):
+    for layer, index in zip(given.layers, (1, -1), strict=True):
         torch.testing.assert_close(
-            layer.tokens[real], known.hidden_states[place][real], rtol=0, atol=1e-6
+            layer.tokens[real], known.hidden_states[index][real], rtol=0, atol=1e-6
         )
 
 
@@ -322,9 +323,24 @@ def test_open_clip_by_name_with_options() -> None:
     assert ours.dim == 24 and len(ours.blocks()) == 1
     assert encoded(ours, ["a cat"]).tokens.shape == (1, 77, 24)
     assert not OpenClipText.carries_weights({"name": "ViT-B-32"})
-    assert OpenClipText.carries_weights({"name": "ViT-B-32.laion2b_s34b_b79k"})
-    with pytest.raises(ValueError, match=r"names no weights; known: .*ViT-B-32\.laion2b_s34b_b79k"):
+    assert OpenClipText.carries_weights({"name": "ViT-B-32:laion2b_s34b_b79k"})
+    with pytest.raises(ValueError, match=r"names no weights; known: .*ViT-B-32:laion2b_s34b_b79k"):
         ours.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("org/name", {"pretrained_model_name_or_path": "org/name"}),
+        ("hf-hub:org/name", {"pretrained_model_name_or_path": "org/name"}),
+        ("org/name@v2", {"pretrained_model_name_or_path": "org/name", "revision": "v2"}),
+        ("local-dir:a@b", {"pretrained_model_name_or_path": "a@b"}),
+    ],
+)
+def test_ways_to_write_a_place(name: str, found: dict[str, str]) -> None:
+    assert place(name) == found
+    options = {"name": name}
+    assert CausalLM.carries_weights(options)  # it is not here, so it must be elsewhere
 
 
 # -- vocabulary, length, kinds of models -----------------------------------------------------------
@@ -444,6 +460,10 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
             part.resolve({"name": missing})
     with pytest.raises(ValueError, match="no model 'ViT-B-33'; did you mean 'ViT-B-32'"):
         OpenClipText.resolve({"name": "ViT-B-33"})
+    with pytest.raises(ValueError, match=r"ViT-B-32 has no weights 'laion'; known: .*laion2b"):
+        OpenClipText.resolve({"name": "ViT-B-32:laion"})
+    with pytest.raises(ValueError, match="name it ViT-B-32-quickgelu:openai"):
+        OpenClipText.resolve({"name": "ViT-B-32:openai"})
     with pytest.raises(ValueError, match="no model at 'local-dir:"):
         OpenClipText.resolve({"name": f"local-dir:{missing}"})
 
