@@ -1,4 +1,4 @@
-"""What decides the records of a store, and the key of a row in it.
+"""What decides the records of a store.
 
 An identity is content: a changed weight, setting, source file, layer or precision is
 another identity, so another store; nothing has to be invalidated.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modalities import base
-from ..modalities.base import Encoder, Fitted, Processor, Sample, Source
+from ..modalities.base import Encoder, Fitted, Processor, Sample
 from ._records import to_array
 from ._shard import Record
 from ._store import CONTENT
@@ -67,22 +66,6 @@ def encoder_identity(
         "layers": list(layers),
         "precision": precision,
     }
-
-
-def row_key(source: Source, index: int, cell: object = None) -> str:
-    """The key of a row: path, size and time of the file that its cell names, else the data
-    set's fingerprint and the row's own key.
-
-    cell: the stream's cell, where it may be a path (`str`, `Path`, `{"path": ..., "bytes": None}`).
-    """
-    if isinstance(cell, Mapping) and cell.get("bytes") is None:
-        cell = cell.get("path")
-    # os.path, not Path.is_file: a text that is too long for a path is simply no file.
-    if isinstance(cell, (str, Path)) and os.path.isfile(cell):  # noqa: PTH113
-        path = Path(cell).absolute()
-        stat = path.stat()
-        return f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
-    return f"{source.fingerprint()}|{index}|{source.key(index)}"
 
 
 def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:

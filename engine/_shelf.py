@@ -70,11 +70,11 @@ def verify(root: Path) -> dict[str, list[str]]:
 def _info(level: Level, path: Path) -> StoreInfo:
     records = nbytes = 0
     for shard in path.glob(f"*{SUFFIX}*"):
-        nbytes += shard.stat().st_size
         try:
+            nbytes += shard.stat().st_size
             records += read_footer(shard).rows
-        except BrokenShard:
-            continue  # counted in bytes; opening the store sets it aside
+        except (BrokenShard, FileNotFoundError):
+            continue  # damaged: opening the store sets it aside; gone: somebody is verifying
     about = path / "identity.json"
     identity = json.loads(about.read_text(encoding="utf-8"))["identity"] if about.exists() else {}
     used = (about if about.exists() else path).stat().st_mtime

@@ -16,7 +16,6 @@ from ._identity import (
     content_hash,
     encoder_identity,
     processor_identity,
-    row_key,
     weights_hash,
     with_content,
 )
@@ -45,7 +44,6 @@ __all__ = [
     "record_to_sample",
     "remove",
     "require_space",
-    "row_key",
     "sample_to_record",
     "to_records",
     "verify",

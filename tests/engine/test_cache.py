@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import shutil
 import sys
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sensorium.engine.cache import (
     Store,
     content_hash,
@@ -21,19 +18,14 @@ from sensorium.engine.cache import (
     fill,
     from_records,
     processor_identity,
-    record_to_sample,
     require_space,
-    row_key,
-    sample_to_record,
     to_records,
     weights_hash,
     with_content,
 )
 from sensorium.engine.errors import RunError
-from sensorium.modalities.base import Encoder, Features, Fitted, Processor, Source
+from sensorium.modalities.base import Encoder, Features, Fitted, Processor
 from torch import Tensor, nn
-
-DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
 @dataclass
@@ -57,118 +49,6 @@ class Tiny(Encoder):
 
     def forward(self, x: Tensor) -> Features:
         return Features.full(self.linear(x) + self.shift)
-
-
-@st.composite
-def features(draw: st.DrawFn, depth: int = 1) -> Features:
-    """Any Features that the contract allows, their padding as short as the grid lets it be."""
-    batch, dim = draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    dtype = draw(st.sampled_from(DTYPES))
-    grid = draw(st.sampled_from([None, "frames", (2, 3), (2, 1, 2)]))
-    if isinstance(grid, tuple):
-        length = math.prod(grid)
-        lengths = [draw(st.integers(0, length)) for _ in range(batch)]
-    else:
-        lengths = [draw(st.integers(0, 5)) for _ in range(batch)]
-        length = max(lengths)
-        grid = None if grid is None else (length,)
-    mask = torch.arange(length) < torch.tensor(lengths)[:, None]
-    numbers = torch.randn(
-        batch, length, dim, generator=torch.Generator().manual_seed(draw(st.integers(0, 99)))
-    )
-    axes = len(grid or ())
-    where = st.tuples(*[st.floats(-1e3, 1e3)] * axes) if axes else st.none()
-    return Features(
-        (numbers * mask[..., None]).to(dtype),
-        mask,
-        grid,
-        draw(where),
-        draw(where),
-        draw(st.sampled_from([None, torch.randn(batch, 4, 4, dtype=torch.float64)])),
-        draw(st.sampled_from([None, torch.randn(batch, dim).to(dtype)])),
-        tuple(draw(features(0)) for _ in range(draw(st.integers(0, 2)))) if depth else (),
-    )
-
-
-def assert_same(one: Features, two: Features) -> None:
-    for name in ("tokens", "mask", "affine", "pooled"):
-        a, b = getattr(one, name), getattr(two, name)
-        assert (a is None) == (b is None), name
-        if a is not None:
-            assert a.dtype == b.dtype and torch.equal(a, b), name
-    assert (one.grid, one.step, one.origin) == (two.grid, two.step, two.origin)
-    assert len(one.layers) == len(two.layers)
-    for a, b in zip(one.layers, two.layers, strict=True):
-        assert_same(a, b)
-
-
-@settings(max_examples=150, deadline=None)
-@given(value=features())
-def test_features_to_records_and_back(value: Features) -> None:
-    layers = tuple(layer for layer in value.layers if len(layer.tokens) == len(value.tokens))
-    value = value.replace(layers=layers)
-    assert_same(from_records(to_records(value)), value)
-
-
-@settings(max_examples=25, deadline=None)
-@given(value=features(0))
-def test_features_through_the_store(
-    tmp_path_factory: pytest.TempPathFactory, value: Features
-) -> None:
-    store = Store(tmp_path_factory.mktemp("cache"), "features", {})
-    keys = [str(i) for i in range(len(value.tokens))]
-    fill(store, keys, lambda places: (to_records(value)[i] for i in places), batch_size=2)
-    assert_same(from_records(store.get(keys)), value)
-
-
-def test_rows_of_several_batches_make_another_batch() -> None:
-    one = Features.pack([torch.randn(3, 2), torch.randn(5, 2)]).replace(grid=(5,), step=(0.02,))
-    two = Features.pack([torch.randn(4, 2)]).replace(grid=(4,), step=(0.02,))
-    mixed = from_records([to_records(two)[0], to_records(one)[0]])
-    assert_same(
-        mixed, Features.pack([two.tokens[0], one.tokens[0, :3]]).replace(grid=(4,), step=(0.02,))
-    )
-
-
-def test_grids_that_disagree_are_none() -> None:
-    one = Features.full(torch.randn(1, 4, 2), grid=(2, 2), step=(8.0, 8.0), origin=(4.0, 4.0))
-    two = Features.full(torch.randn(1, 6, 2), grid=(2, 3), step=(8.0, 8.0), origin=(4.0, 4.0))
-    mixed = from_records(to_records(one) + to_records(two))
-    assert mixed.grid is mixed.step is mixed.origin is None
-    assert mixed.lengths.tolist() == [4, 6]
-    agreed = from_records(to_records(one) + to_records(one.replace(step=(1.0, 1.0))))
-    assert agreed.grid == (2, 2) and agreed.step is None and agreed.origin == (4.0, 4.0)
-
-
-def test_records_that_do_not_fit_are_refused() -> None:
-    one, two = Features.full(torch.randn(1, 2, 3)), Features.full(torch.randn(1, 2, 4))
-    with pytest.raises(ValueError, match=r"float32 \(3,\) and float32 \(4,\)"):
-        from_records(to_records(one) + to_records(two))
-    with pytest.raises(ValueError, match="1 of 2 records have 'pooled'"):
-        from_records(to_records(one) + to_records(one.replace(pooled=torch.randn(1, 3))))
-    with pytest.raises(ValueError, match="padded on the right"):
-        to_records(Features(torch.randn(1, 2, 3), torch.tensor([[False, True]])))
-
-
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
-def test_a_smaller_precision_rounds_the_features_and_nothing_else(precision: str) -> None:
-    value = Features.full(torch.randn(2, 3, 4), affine=torch.randn(2, 4, 4))
-    kept = from_records(to_records(value, precision))
-    assert torch.equal(kept.tokens, value.tokens.to(getattr(torch, precision)))
-    assert kept.affine is not None and torch.equal(kept.affine, value.affine)
-    with pytest.raises(ValueError, match="precision is 'int4'"):
-        to_records(value, "int4")
-
-
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.int64, torch.uint8, torch.bool])
-@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0), (2, 3)])
-def test_samples_to_records_and_back(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    sample = {"x": (torch.randn(shape) * 3).to(dtype), "n": torch.tensor(7)}
-    back = record_to_sample(with_content(sample_to_record(sample), sample))
-    assert back.keys() == sample.keys()
-    for name, tensor in sample.items():
-        assert back[name].dtype == tensor.dtype and torch.equal(back[name], tensor)
-        assert back[name].shape == tensor.shape
 
 
 def identity(encoder: Encoder | None = None, **changes: Any) -> dict[str, Any]:
@@ -258,27 +138,6 @@ def test_a_fitted_state_is_part_of_the_identity() -> None:
     assert processor_identity(Fit(one)) != processor_identity(Fit(two))
     with pytest.raises(TypeError, match="type object cannot be part of a key"):
         processor_identity(Fit(one, thing=object()))
-
-
-class Rows(Source):
-    def __init__(self, print_: str = "f") -> None:
-        self.print = print_
-
-    def fingerprint(self) -> str:
-        return self.print
-
-
-def test_row_keys(tmp_path: Path) -> None:
-    file = tmp_path / "a picture é.jpg"
-    file.write_bytes(b"one")
-    named = row_key(Rows(), 0, str(file))
-    assert named == row_key(Rows("g"), 5, file) == row_key(Rows(), 0, {"path": file, "bytes": None})
-    file.write_bytes(b"other")
-    assert row_key(Rows(), 0, str(file)) != named
-    plain = {row_key(Rows(p), i, cell) for p in "fg" for i in (0, 1) for cell in (None, b"x", "no")}
-    assert len(plain) == 4
-    assert row_key(Rows(), 0, {"path": str(file), "bytes": b"own"}) in plain
-    assert row_key(Rows(), 0, "long " * 5000) in plain
 
 
 class Disk(NamedTuple):

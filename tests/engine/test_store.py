@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sensorium.engine import _store
 from sensorium.engine._shard import BF16, Record
-from sensorium.engine._shelf import list_stores, remove, verify
-from sensorium.engine._store import CacheWarning, Store, cache_root
+from sensorium.engine._shelf import remove
+from sensorium.engine._store import CacheWarning, Store
 
 FILLER = """
     import sys, time
@@ -278,39 +278,3 @@ def test_a_reader_survives_the_shard_being_rewritten(tmp_path: Path) -> None:
     os.utime(shard, ns=(sealed, sealed))
     assert store.verify() == ["k4"]
     np.testing.assert_array_equal(reader.get(["k5"])[0]["tokens"], expected(5))
-
-
-def test_the_shelf_lists_verifies_and_removes(tmp_path: Path) -> None:
-    assert list_stores(tmp_path) == []
-    store = fill_some(tmp_path)
-    other = Store(tmp_path, "samples", {"of": "other"})
-    with other.writer() as writer:
-        writer.put("a", {"x": np.zeros(3)})
-    infos = {info.id: info for info in list_stores(tmp_path)}
-    assert infos.keys() == {store.id, other.id}
-    info = infos[store.id]
-    assert (info.records, info.nbytes, info.level) == (20, store.nbytes, "features")
-    assert info.identity == {"of": "test"} and info.path == store.folder
-
-    flip(shards_of(store)[0], store._shards[shards_of(store)[0].name]._starts[2])
-    with pytest.warns(CacheWarning, match="dropped 1 of 20"):
-        assert verify(tmp_path) == {store.id: ["k2"], other.id: []}
-
-    with pytest.raises(ValueError, match="'zz' fits 0 stores"):
-        remove(tmp_path, "zz")
-    assert remove(tmp_path, "all", older_than=3600) == []
-    assert [gone.id for gone in remove(tmp_path, other.id[:10])] == [other.id]
-    assert [info.id for info in list_stores(tmp_path)] == [store.id]
-    remove(tmp_path, "all")
-    assert list_stores(tmp_path) == [] and not any((tmp_path / "features").iterdir())
-
-
-def test_the_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("SENSORIUM_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_root() == tmp_path / ".cache" / "sensorium"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_root() == tmp_path / "xdg" / "sensorium"
-    monkeypatch.setenv("SENSORIUM_CACHE", "~/own")
-    assert cache_root() == tmp_path / "own"

@@ -1,0 +1,81 @@
+"""Files that a recipe names: found, or refused in one line; and what tells one from another."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+_MAGIC = frozenset("*?[")
+
+
+def find_files(path: str | list[str]) -> list[Path]:
+    """Paths and glob patterns -> files, absolute, sorted within a pattern. Raises ValueError."""
+    wanted = [path] if isinstance(path, str) else path
+    found = dict.fromkeys(file for each in wanted for file in _expand(each))
+    if not found:
+        raise ValueError("path: names no file")
+    for file in found:
+        if file.stat().st_size == 0:
+            raise ValueError(f"{file}: is empty (0 bytes)")
+    return list(found)
+
+
+def find_folder(path: str | Path) -> Path:
+    """The folder, absolute. Raises ValueError with the nearest one that exists."""
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: is a file, not a folder" if folder.exists() else lost(folder))
+    return folder
+
+
+def lost(path: Path) -> str:
+    """One line about a path that does not exist: where the trail ends, and what is there."""
+    nearest = next(p for p in path.parents if p.is_dir())
+    step = path.relative_to(nearest).parts[0]
+    there = sorted(p.name for p in nearest.iterdir())
+    near = difflib.get_close_matches(step, there, n=1)
+    listed = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
+    cure = f"did you mean {near[0]!r}?" if near else f"it holds {listed or 'nothing'}"
+    return f"{path}: does not exist; the nearest folder is {nearest}: {cure}"
+
+
+def path_identity(cell: object) -> str | None:
+    """Path, size and time of the file that a cell names (`str`, `Path`, `{"path":, "bytes":
+    None}`); None where it names none."""
+    if isinstance(cell, Mapping) and cell.get("bytes") is None:
+        cell = cell.get("path")
+    # os.path, not Path.is_file: a text that is too long for a path is simply no file.
+    if not isinstance(cell, (str, Path)) or not os.path.isfile(cell):  # noqa: PTH113
+        return None
+    path = Path(cell).absolute()
+    stat = path.stat()
+    return f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def fingerprint_of(files: Iterable[Path], *settings: object) -> str:
+    """Changes when a file is added, taken away, or has another size or time."""
+    parts = [*(path_identity(file) or f"{file}|missing" for file in files), *map(repr, settings)]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
+
+
+def _expand(pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser().absolute()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; name its files, for example {path / '*'}")
+    # What exists is taken by its name: a folder may be called `data [1]`.
+    real = next(p for p in path.parents if p.is_dir())
+    rest = str(path.relative_to(real))
+    if not _MAGIC & set(rest):
+        raise ValueError(lost(path))
+    names = glob.glob(str(Path(glob.escape(str(real)), rest)), recursive=True)  # noqa: PTH207
+    files = [Path(name) for name in sorted(names)]
+    files = [f for f in files if f.is_file()]
+    if not files:
+        raise ValueError(f"{path}: no file fits this pattern")
+    return files

@@ -1,0 +1,144 @@
+"""Sources of rows: the catalogue, and the wrappers that a recipe's data section asks for.
+
+Named sources that belong to one signal (`digits`, `shapes`) are in that modality's own
+catalogue. A stream has no length and no row by index until it is given a `limit`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..modalities.base import Source, StreamingSource
+
+SOURCES = {
+    "audiofolder": "sensorium.engine._folders:AudioFolder",
+    "coco": "sensorium.engine._folders:Coco",
+    "csv": "sensorium.engine._tables:Csv",
+    "hub": "sensorium.engine._streams:hub",
+    "imagefolder": "sensorium.engine._folders:ImageFolder",
+    "json": "sensorium.engine._tables:Json",
+    "parquet": "sensorium.engine._tables:Parquet",
+    "webdataset": "sensorium.engine._streams:webdataset",
+}
+
+
+def rename(source: Source, columns: Mapping[str, str]) -> Source:
+    """The source with further names for its columns: wanted name -> name that it has."""
+    if isinstance(source, StreamingSource):
+        return MappedStream(source, columns)
+    return Mapped(source, columns)
+
+
+def limit(source: Source, count: int) -> Source:
+    """The first `count` rows. Of a stream, they are held in memory, and have a length."""
+    if isinstance(source, StreamingSource):
+        return Taken(source, count)
+    return Limited(source, count)
+
+
+class Mapped(Source):
+    """Rows under the names that a recipe wants; the names that they have stay too."""
+
+    def __init__(self, source: Source, columns: Mapping[str, str]) -> None:
+        self.source, self.names = source, dict(columns)
+        self.columns = _renamed(source.columns or tuple(source[0]), self.names)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return _apply(self.source[index], self.names)
+
+    def key(self, index: int) -> str:
+        return self.source.key(index)
+
+    def identity(self, index: int, column: str) -> str:
+        return self.source.identity(index, self.names.get(column, column))
+
+    def fingerprint(self) -> str:
+        return f"{self.source.fingerprint()}{sorted(self.names.items())}"
+
+
+class MappedStream(StreamingSource):
+    """`Mapped`, of a stream."""
+
+    def __init__(self, source: StreamingSource, columns: Mapping[str, str]) -> None:
+        self.source, self.names = source, dict(columns)
+        self.columns = _renamed(source.columns or tuple(next(iter(source), {})), self.names)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (_apply(row, self.names) for row in self.source)
+
+    def key(self, index: int) -> str:
+        return self.source.key(index)
+
+    def fingerprint(self) -> str:
+        return f"{self.source.fingerprint()}{sorted(self.names.items())}"
+
+
+class Limited(Source):
+    """The first rows of a source; all of them where it has fewer."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self.source, self.limit = source, limit
+        self.columns = source.columns
+
+    def __len__(self) -> int:
+        return min(self.limit, len(self.source))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        return self.source[index % len(self)]
+
+    def key(self, index: int) -> str:
+        return self.source.key(index)
+
+    def identity(self, index: int, column: str) -> str:
+        return self.source.identity(index, column)
+
+    def fingerprint(self) -> str:
+        return f"{self.source.fingerprint()}[:{self.limit}]"
+
+
+class Taken(Source):
+    """The first rows of a stream, read when first asked for and held in memory."""
+
+    def __init__(self, source: StreamingSource, limit: int) -> None:
+        self.source, self.limit = source, limit
+        self.columns = source.columns
+
+    @functools.cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        return list(itertools.islice(iter(self.source), self.limit))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+    def key(self, index: int) -> str:
+        return self.source.key(index)
+
+    def fingerprint(self) -> str:
+        return f"{self.source.fingerprint()}[:{self.limit}]"
+
+
+def _renamed(known: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
+    for wanted, found in names.items():
+        if found not in known:
+            near = difflib.get_close_matches(found, known, n=1)
+            cure = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"columns.{wanted}: there is no column {found!r} among {', '.join(known)}{cure}"
+            )
+    return (*names, *(name for name in known if name not in names))
+
+
+def _apply(row: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {**row, **{wanted: row[found] for wanted, found in names.items()}}
