@@ -111,10 +111,11 @@ class Pretrained(Backbone):
                 f"name: {self.name} lacks {missing[0]} (and {len(missing) - 1} more) of "
                 f"{type(found).__name__}"
             )
-        trains = {name: p.requires_grad for name, p in self.model.named_parameters()}
-        self.model = found.train(self.training)
+        old = dict(self.model.named_parameters())
+        place = self.table.weight.device
+        self.model = found.train(self.training).to(None if place.type == "meta" else place)
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(trains[name])
+            parameter.requires_grad_(old[name].requires_grad)
         if self._held:
             self._start_rows(self._held)
 
@@ -166,10 +167,10 @@ class Pretrained(Backbone):
         return self._embed(self.table, ids)
 
     def add_tokens(self, n: int) -> int:
-        """Append `n` rows to the vocabulary, trainable whatever is frozen; gives the first id.
+        """Append `n` rows to the vocabulary; only these rows train. Gives the first new id.
 
-        They are parameters of their own (`new_rows`), near the mean of the table's rows; the
-        model's tables stay as they are.
+        They are parameters of their own (`new_rows`), near the mean of the table's rows, and
+        train until something freezes them: add them after freezing. The tables stay as they are.
         """
         if n < 1:
             raise ValueError(f"add_tokens: found {n}, expected at least 1")
@@ -188,17 +189,13 @@ class Pretrained(Backbone):
 
     def _start_rows(self, n: int) -> None:
         sources = {"input": self.table.weight}
-        if self.head.weight is not self.table.weight and self._untied():
+        if not any(self.head.weight is table.weight for table in self._tables().values()):
             sources["output"] = self.head.weight
         with torch.no_grad():
             for key, weight in sources.items():
                 noise = torch.randn(n, weight.shape[1], device=weight.device, dtype=weight.dtype)
                 start = weight.mean(0) + 0.1 * weight.std(0) * noise
                 self.new_rows[key] = nn.Parameter(start)
-
-    def _untied(self) -> bool:
-        tables = self._tables().values()
-        return not any(self.head.weight is t.weight for t in tables)
 
     def _tables(self) -> dict[str, nn.Embedding]:
         """Every input table of the model, by its path."""

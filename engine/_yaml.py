@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -14,7 +14,8 @@ from .errors import RecipeError
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalar rules of YAML 1.2 and without duplicate keys."""
 
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
+
+_Loader.yaml_implicit_resolvers = {}
 
 
 _NUMBER = r"[-+]?(?:[0-9][0-9_]*)"

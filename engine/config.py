@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, model_validator
@@ -52,7 +52,7 @@ class Section(Strict):
 
     def with_options(self, options: Mapping[str, Any]) -> Self:
         own = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self).model_construct(**own, **options)
+        return cast(Self, type(self).model_construct(**own, **options))
 
 
 class StreamSection(Strict):

@@ -14,6 +14,10 @@ class RunError(RuntimeError):
     """A run that cannot go on (a loss that is not a number, a disk that is full)."""
 
 
+class Interrupted(RunError):
+    """Stopped by a signal, a checkpoint written."""
+
+
 def did_you_mean(name: str, known: Iterable[str], limit: int = 12) -> str:
     """`; did you mean 'mlp'?`, or the names that there are."""
     known = sorted(known)

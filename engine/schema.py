@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from ..modalities.base import Fitted
 from .errors import RecipeError, did_you_mean
@@ -43,7 +41,7 @@ def fitted_class(annotation: Any) -> type[Fitted] | None:
 @cache
 def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
     """name -> (annotation, default or `inspect.Parameter.empty`) of a class's options."""
-    function = part.__init__ if isinstance(part, type) else part
+    function: Any = getattr(part, "__init__", part) if isinstance(part, type) else part
     hints = typing.get_type_hints(function)
     found: dict[str, tuple[Any, Any]] = {}
     for name, parameter in inspect.signature(function).parameters.items():
@@ -110,46 +108,53 @@ def _lines(
 ) -> list[str]:
     lines: dict[str, str] = {}
     for problem in error.errors(include_url=False):
-        loc, owner = _place(problem["loc"], model)
-        place = ".".join([where, *loc]) if where else ".".join(loc)
+        extra, missing = problem["type"] == "extra_forbidden", problem["type"] == "missing"
+        keys, owner, whole = _place(problem["loc"], model, extra)
+        place = ".".join([where, *keys]) if where else ".".join(keys)
         if place in lines:  # a union reports every branch: one line a place is enough
             continue
-        if problem["type"] == "extra_forbidden":
+        if extra and whole:
             known = owner.model_fields if owner else {}
             name = what if owner is model else "this section"
-            lines[place] = f"{place}: {name} has no such option{did_you_mean(loc[-1], known)}"
-        elif problem["type"] == "missing":
+            lines[place] = f"{place}: {name} has no such option{did_you_mean(keys[-1], known)}"
+        elif missing and whole:
             lines[place] = f"{place}: is required, and is not there"
         else:
-            wanted = _wanted(owner, loc) or problem["msg"]
-            found = problem["input"]
+            wanted = _wanted(owner, keys) or problem["msg"]
+            found = _dig(values, keys)
             lines[place] = f"{place}: found {found!r} ({type(found).__name__}), expected {wanted}"
     return list(lines.values())
 
 
+def _dig(values: Any, keys: list[str]) -> Any:
+    for key in keys:
+        values = values[key] if isinstance(values, Mapping) and key in values else values
+    return values
+
+
 def _place(
-    loc: tuple[int | str, ...], model: type[BaseModel]
-) -> tuple[list[str], type[BaseModel] | None]:
-    """The keys of a recipe in an error's place (unions add names of branches), and the model
-    whose field the last key is."""
+    loc: tuple[int | str, ...], model: type[BaseModel], extra: bool
+) -> tuple[list[str], type[BaseModel] | None, bool]:
+    """The keys of the recipe in an error's place, the model whose field the last key is, and
+    whether these are all of the place (a union adds names of its branches)."""
     keys: list[str] = []
     owner: type[BaseModel] | None = model
     current: Any = model
-    for step in loc:
+    for i, step in enumerate(loc):
         if isinstance(current, type) and issubclass(current, BaseModel):
+            fields = {f.alias or name: f for name, f in current.model_fields.items()}
+            if str(step) not in fields and not (extra and i == len(loc) - 1):
+                return keys, owner, False
             owner = current
             keys.append(str(step))
-            field = current.model_fields.get(str(step))
+            field = fields.get(str(step))
             current = _inner(field.annotation) if field else None
-            continue
-        origin, args = typing.get_origin(current), typing.get_args(current)
-        if origin is dict and len(args) == 2:
+        elif typing.get_origin(current) is dict:
             keys.append(str(step))
-            current = _inner(args[1])
-            owner = None
+            current, owner = _inner(typing.get_args(current)[1]), None
         else:
-            break
-    return keys, owner
+            return keys, owner, False
+    return keys, owner, True
 
 
 def _inner(annotation: Any) -> Any:
@@ -165,22 +170,29 @@ def _inner(annotation: Any) -> Any:
     return annotation
 
 
-def _wanted(owner: type[BaseModel] | None, loc: list[str]) -> str:
-    field: FieldInfo | None = owner.model_fields.get(loc[-1]) if owner and loc else None
-    if field is None:
+def _wanted(owner: type[BaseModel] | None, keys: list[str]) -> str:
+    if owner is None or not keys:
         return ""
-    bounds = [
-        f"{sign} {getattr(bound, name)}"
-        for bound in field.metadata
-        for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+    fields = {f.alias or name: f for name, f in owner.model_fields.items()}
+    field = fields.get(keys[-1])
+    return spell(field.annotation) + _bounds(field.metadata) if field else ""
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+    return "".join(
+        f" {sign} {getattr(bound, name)}"
+        for bound in metadata
+        for name, sign in signs
         if hasattr(bound, name)
-    ]
-    return " ".join([spell(field.annotation), *bounds])
+    )
 
 
 def spell(annotation: Any) -> str:
     """A type in words that fit one line."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is dict and isinstance(args[1], type) and issubclass(args[1], BaseModel):
+        return "named sections"
     if origin is typing.Literal:
         return " | ".join(repr(a) for a in args)
     if args and (origin is typing.Union or str(origin) == "<class 'types.UnionType'>"):
@@ -188,12 +200,12 @@ def spell(annotation: Any) -> str:
     if annotation is type(None):
         return "null"
     if origin is typing.Annotated:
-        return spell(args[0])
+        return spell(args[0]) + _bounds(args[1:])
     if args:
         inner = ", ".join(spell(a) for a in args if a is not Ellipsis)
         return f"{getattr(origin, '__name__', origin)}[{inner}]"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "a section"
+        return "{" + ", ".join(annotation.model_fields) + "}"
     return str(getattr(annotation, "__name__", annotation))
 
 
@@ -213,7 +225,3 @@ def _truth_as_number(raw: Any, found: Any, where: str) -> str:
             if wrong:
                 return wrong
     return ""
-
-
-def has_default(field: FieldInfo) -> bool:
-    return field.default is not PydanticUndefined or field.default_factory is not None

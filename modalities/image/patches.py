@@ -9,6 +9,7 @@ Legend: `B` batch, `D` width, `H`, `W` px, `h`, `w` tokens, `T = h * w`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -40,9 +41,7 @@ class Patches(Encoder):
             )
         self.dim, self.patch_size = dim, patch_size
         self.processor = TimmProcessor((3, size, size))
-        self.stem = nn.Sequential(
-            *(_halving(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
-        )
+        self.stem = nn.Sequential(*(_halving(i, o) for i, o in itertools.pairwise(widths)))
         self.patch = nn.Conv2d(widths[-1], dim, patch_size // halved, patch_size // halved)
         side = size // patch_size
         self.position = nn.Parameter(torch.zeros(1, dim, side, side))
@@ -61,7 +60,7 @@ class Patches(Encoder):
                 "divides them not; choose a size that it divides"
             )
         patches = self.patch(self.stem(pixel_values))  # [B, D, h, w]
-        position = self.position
+        position: Tensor = self.position
         if patches.shape[2:] != position.shape[2:]:
             position = F.interpolate(position, patches.shape[2:], mode="bicubic", antialias=True)
         features = from_map(patches + position, (height, width), self.patch_size)

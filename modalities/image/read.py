@@ -146,10 +146,12 @@ def _to_bytes(array: np.ndarray, source: object) -> np.ndarray:
         return array.astype(np.uint8) * 255
     if array.dtype == np.uint16:
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if array.dtype.kind not in "iuf":
+        raise ReadError(source, f"values of type {array.dtype}", ARRAY)
     low, high = array.min(), array.max()  # NaN if any value is
-    if np.issubdtype(array.dtype, np.integer) and 0 <= low and high <= 255:
+    if array.dtype.kind in "iu" and low >= 0 and high <= 255:
         return array.astype(np.uint8)
-    if np.issubdtype(array.dtype, np.floating) and 0 <= low and high <= 1:
+    if array.dtype.kind == "f" and low >= 0 and high <= 1:
         return np.rint(array * 255).astype(np.uint8)
     raise ReadError(source, f"{array.dtype} values from {low} to {high}", ARRAY)
 

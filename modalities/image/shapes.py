@@ -29,7 +29,7 @@ COLOURS = {
     "black": (25, 25, 25),
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "star")
-SIZES = {"small": 0.085, "large": 0.15}
+SIZES = {"small": 0.085, "large": 0.14}
 """Radius of the circle around a shape, in widths of the picture."""
 
 RELATIONS = {"above": (0, -1), "below": (0, 1), "left of": (-1, 0), "right of": (1, 0)}
@@ -166,11 +166,11 @@ def scene(rng: np.random.Generator) -> tuple[list[Shape], str]:
         return [thing(float(x), float(y))], ""
     relation = str(rng.choice(list(RELATIONS)))
     dx, dy = RELATIONS[relation]
-    distance = rng.uniform(0.32, 0.34)
+    distance = rng.uniform(0.33, 0.34)
     aside, x, y = rng.uniform(-0.02, 0.02, 3)  # off the axis; the middle one's own place
     x, y = 0.5 + x, 0.5 + y
     first = (x + dx * distance + dy * aside, y + dy * distance + dx * aside)
-    first_x, first_y = np.clip(first, 0.16, 0.84)  # a large one stays inside
+    first_x, first_y = np.clip(first, 0.15, 0.85)  # a large one stays inside
     return [thing(float(first_x), float(first_y)), thing(float(x), float(y))], relation
 
 

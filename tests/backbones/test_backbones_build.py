@@ -68,6 +68,20 @@ def test_local_checkpoints_are_bit_exact(
     assert model.model.config.to_dict()["vocab_size"] == tokenizer.size
 
 
+def test_a_checkpoint_fills_a_model_on_the_meta_device(
+    tmp_path: Path, configs: Any, tokenizer: Any
+) -> None:
+    fields = {"vocab_size": tokenizer.size, **configs["gemma3"]}
+    own = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields)).eval()
+    own.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = Causal(tokenizer=tokenizer, name=str(tmp_path)).eval()
+    model.load()
+    ids = torch.tensor([[4, 9, 5]])
+    hidden = model(model.embed(ids))
+    torch.testing.assert_close(model.logits(hidden), own(input_ids=ids).logits)
+
+
 def test_a_folder_without_weights_carries_none(tmp_path: Path, tokenizer: Any) -> None:
     config = AutoConfig.for_model("llama", vocab_size=50, hidden_size=32, num_hidden_layers=1)
     config.save_pretrained(tmp_path)

@@ -1,0 +1,37 @@
+"""`sensorium VERB ...`, also as `python -m sensorium`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run a verb. Exit code 2 for a mistake of the user's, 1 for a failure, a line each."""
+    from .scripts.app import app
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        code = _code(error)
+        if code is None:
+            raise
+        for line in str(error).splitlines():
+            sys.stderr.write(f"error: {line}\n")
+        sys.exit(code)
+
+
+def _code(error: Exception) -> int | None:
+    from .engine.errors import Interrupted, RecipeError, RunError
+    from .modalities.base import ReadError
+
+    if isinstance(error, Interrupted):
+        return 130
+    if isinstance(error, (RecipeError, ReadError)):
+        return 2
+    return 1 if isinstance(error, RunError) else None
+
+
+if __name__ == "__main__":
+    main()

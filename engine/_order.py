@@ -1,0 +1,128 @@
+"""Which rows make which batch: a pure function of (seed, step), so that resuming is arithmetic.
+
+Every process computes the same schedule and takes its own share of each batch; with several
+tasks a step is of one task, the same on every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from .parts import derive
+
+Order = Literal["shuffle", "length", "balanced"]
+
+
+class Address(NamedTuple):
+    """A row of a task's training data, at an epoch."""
+
+    task: str
+    epoch: int
+    row: int
+
+
+@dataclass
+class Schedule:
+    """lengths: rows of each task (None: a stream, taken as it comes). batch_size: rows of one
+    process in one forward. by: the column's values that `length` and `balanced` look at, a task
+    each."""
+
+    lengths: Mapping[str, int | None]
+    batch_size: int
+    seed: int
+    accumulate: int = 1
+    world: int = 1
+    rank: int = 0
+    order: Order = "shuffle"
+    mix: Mapping[str, float] = field(default_factory=dict)
+    by: Mapping[str, Sequence[object]] = field(default_factory=dict)
+
+    def task(self, step: int) -> str:
+        """The task of an optimizer step."""
+        names = list(self.lengths)
+        weights = np.array([self.mix.get(name, 1.0) for name in names])
+        draw = (derive(self.seed, "mix", step) / 2**63) * weights.sum()
+        return names[min(int(np.searchsorted(np.cumsum(weights), draw, "right")), len(names) - 1)]
+
+    def batches(self, step: int = 0) -> Iterator[list[Address]]:
+        """This process's batches from an optimizer step on, `accumulate` a step, without end."""
+        done = dict.fromkeys(self.lengths, 0)
+        for earlier in range(step):
+            done[self.task(earlier)] += self.accumulate
+        orders: dict[tuple[str, int], np.ndarray] = {}
+        while True:
+            task = self.task(step)
+            for _ in range(self.accumulate):
+                yield self._batch(task, done[task], orders)
+                done[task] += 1
+            step += 1
+
+    def _batch(
+        self, task: str, number: int, orders: dict[tuple[str, int], np.ndarray]
+    ) -> list[Address]:
+        length, whole = self.lengths[task], self.batch_size * self.world
+        if length is None:
+            start = number * whole + self.rank * self.batch_size
+            return [Address(task, 0, i) for i in range(start, start + self.batch_size)]
+        epoch, place = divmod(number, max(1, length // whole))
+        if (task, epoch) not in orders:
+            for key in [k for k in orders if k[0] == task]:
+                del orders[key]
+            orders[task, epoch] = self._order(task, epoch, length)
+        order = orders[task, epoch]
+        start = place * whole + self.rank * self.batch_size
+        rows = np.arange(start, start + self.batch_size) % length  # fewer rows than a batch: again
+        return [Address(task, epoch, int(i)) for i in order[rows]]
+
+    def _order(self, task: str, epoch: int, length: int) -> np.ndarray:
+        rng = np.random.default_rng(derive(self.seed, "order", task, epoch))
+        shuffled = rng.permutation(length)
+        if self.order == "shuffle":
+            return shuffled
+        values = self.by[task]
+        whole = self.batch_size * self.world
+        if self.order == "balanced":
+            return _balanced(shuffled, values, rng)
+        return _by_length(shuffled, values, whole, rng)
+
+
+def _by_length(
+    shuffled: np.ndarray, values: Sequence[object], whole: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Rows of like length in one batch: sorted within windows of 50 batches, batches shuffled."""
+    lengths = np.array([_length(v) for v in values])
+    batches: list[np.ndarray] = []
+    for start in range(0, len(shuffled), 50 * whole):
+        window = shuffled[start : start + 50 * whole]
+        window = window[np.argsort(lengths[window], kind="stable")]
+        batches += [window[i : i + whole] for i in range(0, len(window), whole)]
+    full = [b for b in batches if len(b) == whole]
+    rest = [b for b in batches if len(b) < whole]
+    picked = [full[i] for i in rng.permutation(len(full))] + rest
+    return np.concatenate(picked)
+
+
+def _length(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else float(len(value))  # type: ignore[arg-type]
+
+
+def _balanced(
+    shuffled: np.ndarray, values: Sequence[object], rng: np.random.Generator
+) -> np.ndarray:
+    """As many rows as there are, every value equally often: rare ones come again."""
+    groups: dict[object, list[int]] = {}
+    for row in shuffled:
+        groups.setdefault(values[row], []).append(int(row))
+    order: list[int] = []
+    turn = 0
+    names = sorted(groups, key=str)
+    while len(order) < len(shuffled):
+        order += [
+            groups[names[i]][turn % len(groups[names[i]])] for i in rng.permutation(len(names))
+        ]
+        turn += 1
+    return np.array(order[: len(shuffled)])

@@ -1,0 +1,82 @@
+"""What trains: `freeze` and `lora` on any part, and the weights that a run has to keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..backbones.base import Backbone
+from ..modalities.base import Encoder
+from .config import Last
+from .errors import RecipeError
+from .parts import Plan
+
+_FROZEN = "_sensorium_frozen"
+
+
+def adapt(module: nn.Module, plan: Plan, where: str) -> None:
+    """Freeze a part, or all but its last blocks, and add adapters, as its section says."""
+    section = plan.section
+    if section.lora is not None:
+        _add_lora(module, section.lora, where)
+    if section.freeze is True:
+        if section.lora is None:  # with adapters the part is frozen but for them
+            module.requires_grad_(False)
+            _mark(module)
+    elif isinstance(section.freeze, Last):
+        _freeze_but_last(module, section.freeze.last, where)
+
+
+def _mark(module: nn.Module) -> None:
+    setattr(module, _FROZEN, True)
+    module.eval()
+
+
+def settle(model: nn.Module) -> None:
+    """Put every frozen module back into `eval()`, whatever `train()` just did."""
+    for module in model.modules():
+        if getattr(module, _FROZEN, False):
+            module.eval()
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """True where nothing in it trains and nothing in it may change."""
+    return getattr(module, _FROZEN, False) and not any(p.requires_grad for p in module.parameters())
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    return list(module.blocks()) if isinstance(module, (Encoder, Backbone)) else []
+
+
+def _freeze_but_last(module: nn.Module, last: int, where: str) -> None:
+    blocks = _blocks(module)
+    if not blocks:
+        raise RecipeError(f"{where}.freeze: {type(module).__name__} has no known blocks; say true")
+    if last > len(blocks):
+        raise RecipeError(f"{where}.freeze.last: found {last}, it has {len(blocks)} blocks")
+    open_ = blocks[len(blocks) - last :]
+    module.requires_grad_(False)
+    for block in open_:
+        block.requires_grad_(True)
+    trains = {m for block in open_ for m in block.modules()}
+    for part in module.modules():
+        if not trains & set(part.modules()):
+            _mark(part)
+
+
+def _add_lora(module: nn.Module, options: dict[str, Any], where: str) -> None:
+    """peft's LoRA on the linear layers of a part's blocks, or on the `target_modules` named."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    options = dict(options)
+    if "target_modules" not in options:
+        inside = {m for b in _blocks(module) for m in b.modules()} or set(module.modules())
+        options["target_modules"] = [
+            name for name, m in module.named_modules() if isinstance(m, nn.Linear) and m in inside
+        ]
+    try:
+        config = LoraConfig(**options)
+        inject_adapter_in_model(config, module)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{where}.lora: {' '.join(str(error).split())}") from error

@@ -1,0 +1,32 @@
+"""From a recipe to a model with its fitted parts: the steps that every verb begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .compose import Model, compose
+from .config import Recipe
+from .fit import fit, load_fitted
+from .plan import RecipePlan, plan_recipe
+from .rows import TRAIN, open_split
+
+FITTED = "fitted"
+
+
+def ready(recipe: Recipe, fitted: Path | None = None) -> RecipePlan:
+    """A plan that is resolved and whose fitted parts are fitted, from a run's folder or anew.
+
+    Anything the recipe names may be downloaded here, and nowhere else.
+    """
+    plan = plan_recipe(recipe)
+    plan.resolve()
+    if fitted is not None:
+        load_fitted(plan, fitted)
+    elif plan.fitted():
+        fit(plan, {task: open_split(plan, task, TRAIN) for task in plan.tasks})
+    return plan
+
+
+def build(recipe: Recipe, fitted: Path | None = None) -> Model:
+    """The composed model of a recipe, its weights loaded from where the recipe says."""
+    return compose(ready(recipe, fitted))

@@ -1,0 +1,83 @@
+"""The model card of a run: what it is made of, what it was trained on, how well it does."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from .adapt import is_frozen
+from .compose import Model, sections
+from .log import read_metrics
+from .parts import count
+
+_CARD = """---
+library_name: sensorium
+tags: [sensorium, multimodal]
+---
+# {name}
+
+{command}
+Load it with `sensorium.load("{folder}")`. The recipe, resolved, stands in `recipe.yaml`.
+
+## Parts
+
+| part | type | weights | parameters | trained |
+|---|---|---|---|---|
+{parts}
+
+## Data
+
+| task | split | source |
+|---|---|---|
+{data}
+
+## Metrics
+
+{metrics}
+
+Made with sensorium {sensorium}, torch {torch}, transformers {transformers}, Python {python}.
+"""
+
+
+def write_card(model: Model, folder: Path, *, command: str = "") -> None:
+    """Write `README.md`: parts, data, the metrics of `evaluation.json` or the last validation."""
+    parts = [
+        f"| {where} | {part.section.type} | {part.weights} | {count(module):,} | "
+        f"{'no' if is_frozen(module) else f'{count(module, True):,}'} |"
+        for where, module, part in sections(model)
+    ]
+    data = [
+        f"| {task} | {split} | {section.source} {section.options or ''} |"
+        for task, s in model.plan.recipe.tasks.items()
+        for split, section in s.data.items()
+    ]
+    text = _CARD.format(
+        name=folder.name,
+        folder=folder.name,
+        command=f"Trained by `{command}`.\n" if command else "",
+        parts="\n".join(parts),
+        data="\n".join(data),
+        metrics=_metrics(folder),
+        sensorium=version("sensorium"),
+        torch=version("torch"),
+        transformers=version("transformers"),
+        python=platform.python_version(),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _metrics(folder: Path) -> str:
+    found: dict[str, dict[str, float]] = {}
+    where = "evaluation.json"
+    if (folder / where).is_file():
+        found = json.loads((folder / where).read_text(encoding="utf-8"))
+    else:
+        for line in read_metrics(folder):
+            if "validation" in line:
+                found, where = line["validation"], f"validation at step {line['step']}"
+    if not found:
+        return "Not evaluated yet: `sensorium evaluate`."
+    rows = [f"| {task} | {m} | {v:.4g} |" for task, ms in found.items() for m, v in ms.items()]
+    return f"From {where}.\n\n| task | metric | value |\n|---|---|---|\n" + "\n".join(rows)

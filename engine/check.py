@@ -1,0 +1,248 @@
+"""The dry run: a recipe built on the meta device and walked through by two rows.
+
+No weights, no device memory, and no network where configurations are local. Every mismatch
+is found here. Gives the way of the data, stage by stage, and what a step costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..modalities.base import Features, Source, StreamingSource
+from ..tasks.base import Batch
+from .adapt import is_frozen
+from .catalogue import load
+from .compose import Model, compose, sections
+from .config import Recipe
+from .data import Collate, Item, Reader, Windowed, readers
+from .errors import RecipeError
+from .fit import fit
+from .parts import count
+from .plan import RecipePlan, plan_recipe
+from .prefill import why_not_cached
+from .rows import TRAIN, open_split
+
+ROWS = 2
+FITTED_ON = 20_000
+"""Rows that fitted parts are fitted on here; a longer data set is cut off."""
+
+
+@dataclass
+class Stage:
+    """A part on the way of the data: its shapes, and what of it trains."""
+
+    where: str
+    type: str
+    shape: str
+    parameters: int
+    trained: int
+    note: str = ""
+
+
+@dataclass
+class Report:
+    """What `check` found. flops: of a forward and backward of one batch. memory: bytes of
+    weights, gradients, optimizer and saved activations of such a step."""
+
+    stages: list[Stage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    flops: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        head = ("part", "type", "gives", "parameters", "trained", "")
+        rows = [
+            (s.where, s.type, s.shape, f"{s.parameters:,}", f"{s.trained:,}", s.note)
+            for s in self.stages
+        ]
+        widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+            for row in [head, *rows]
+        ]
+        for task, flops in self.flops.items():
+            lines.append(
+                f"a step of {task}: {flops / 1e9:.3g} GFLOP, about {self.memory[task] / 1e9:.2g} GB"
+            )
+        return "\n".join([*lines, *self.notes])
+
+
+def check(recipe: Recipe) -> Report:
+    """Build and walk a recipe on the meta device. Raises RecipeError for every mismatch."""
+    plan = plan_recipe(recipe)
+    plan.resolve()
+    report = Report()
+    sources = {name: _source(plan, name, report) for name in plan.tasks}
+    fit(plan, {n: _short(s) for n, s in sources.items()})
+    with torch.device("meta"):
+        model = compose(plan, weights=False)
+    shapes: dict[str, str] = {}
+    for name in plan.tasks:
+        batch = _batch(plan, model, name, sources[name])
+        _walk(model, name, batch, report, shapes)
+    _describe(model, shapes, report)
+    return report
+
+
+class _Example(Source):
+    """The rows of a task's own example, with made-up signals in its streams."""
+
+    def __init__(self, plan: RecipePlan, task: str) -> None:
+        self.rows = []
+        for i, row in enumerate(plan.tasks[task].task.example()):
+            made = dict(row)
+            for name in plan.tasks[task].task.streams:
+                package = load(plan.streams[name].modality)
+                made[name] = load(package.EXAMPLE)(np.random.default_rng(i))
+            self.rows.append(made)
+        self.columns = tuple(self.rows[0])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+    def fingerprint(self) -> str:
+        return "example"
+
+
+def _source(plan: RecipePlan, task: str, report: Report) -> Source:
+    """The task's training rows; its example where the recipe names no data."""
+    if TRAIN not in plan.recipe.tasks[task].data:
+        report.notes.append(f"tasks.{task}: has no data.train; walked with its example rows")
+        return _Example(plan, task)
+    for split in plan.recipe.tasks[task].data:
+        source = open_split(plan, task, split)
+        if split == TRAIN:
+            found = source
+        if not isinstance(source, StreamingSource) and len(source) > FITTED_ON:
+            report.notes.append(f"tasks.{task}.data.{split}: {len(source):,} rows")
+    return found
+
+
+def _short(source: Source) -> Source:
+    if isinstance(source, StreamingSource) or len(source) <= FITTED_ON:
+        return source
+    from .sources import Limited
+
+    return Limited(source, FITTED_ON)
+
+
+def _batch(plan: RecipePlan, model: Model, name: str, source: Source) -> Batch:
+    task = plan.tasks[name].task
+    encoders = {s: model.stream(s).encoder for s in model.streams}
+    own: Mapping[str, Reader] = readers(plan, encoders, augment=False)
+    rows = Windowed(source, 0) if isinstance(source, StreamingSource) else source
+    size = ROWS if isinstance(source, StreamingSource) else min(ROWS, len(source))
+    items = []
+    for i in range(size):
+        row = rows[i]
+        samples = {}
+        for stream in task.streams:
+            sample = own[stream].processor.prepare(own[stream].read(row[stream]))
+            samples[stream] = task.views(stream, sample, np.random.default_rng(0))
+        items.append(Item(str(i), task.targets(row), samples))
+    return Collate(encoders)(name, items).to("meta")
+
+
+def _walk(model: Model, name: str, batch: Batch, report: Report, shapes: dict[str, str]) -> None:
+    """Forward and backward on the meta device, counted; scaled to the recipe's batch."""
+    scale = model.plan.recipe.train.batch_size / max(1, len(batch))
+    saved = _Saved(model)
+    handles = [
+        module.register_forward_hook(_noting(shapes, where)) for where, module, _ in sections(model)
+    ]
+    try:
+        with FlopCounterMode(display=False) as counter, saved.counting(), _on_meta(name):
+            loss = model(batch)
+            if loss.total.requires_grad:
+                loss.total.backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.zero_grad(set_to_none=True)
+    report.flops[name] = float(counter.get_total_flops()) * scale
+    train, total = count(model, True), count(model)
+    report.memory[name] = 4 * (total + 3 * train) + saved.bytes * scale
+
+
+@contextlib.contextmanager
+def _on_meta(task: str) -> Iterator[None]:
+    try:
+        with torch.device("meta"):
+            yield
+    except RecipeError:
+        raise
+    except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
+        text = " ".join(str(error).split())
+        raise RecipeError(f"tasks.{task}: {text}") from error
+
+
+class _Saved:
+    """Bytes of the tensors that a backward keeps, parameters left out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.bytes = 0
+        self.seen = {id(p) for p in model.parameters()}
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda t: t):
+            yield
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        if id(tensor) not in self.seen:
+            self.seen.add(id(tensor))
+            self.bytes += tensor.numel() * tensor.element_size()
+        return tensor
+
+
+def _noting(shapes: dict[str, str], where: str) -> Any:
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        shapes.setdefault(where, _shape(output))
+
+    return note
+
+
+def _shape(output: Any) -> str:
+    if isinstance(output, Features):
+        text = f"[B, {output.tokens.shape[1]}, {output.dim}]"
+        return text + (f" grid {'x'.join(map(str, output.grid))}" if output.grid else "")
+    if isinstance(output, Tensor):
+        return f"[B, {', '.join(map(str, output.shape[1:]))}]"
+    return ""
+
+
+def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
+    begins: list[str] = []
+    for where, module, part in sections(model):
+        own = count(module)
+        if where.startswith("tasks.") and not own:
+            continue
+        frozen = is_frozen(module)
+        note = "frozen" if frozen else ""
+        if where.endswith(".encoder"):
+            reason = why_not_cached(model.plan, model, where.split(".")[1])
+            note = "frozen, features cached" if reason is None else note
+        if part.weights == "none" and frozen and own:
+            report.notes.append(
+                f"warning: {where} is frozen at random weights; "
+                "say where its weights come from, or let it train"
+            )
+        if part.weights == "none" and own and not frozen:
+            begins.append(where)
+        stage = Stage(
+            where, part.section.type, shapes.get(where, ""), own, count(module, True), note
+        )
+        report.stages.append(stage)
+    if begins:
+        report.notes.append(f"begins at random weights: {', '.join(begins)}")

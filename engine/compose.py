@@ -1,0 +1,205 @@
+"""A planned recipe becomes one model: backbone, encoders, connectors, heads, in that order.
+
+Widths are read from the objects, never from the recipe. The model's forward is one line:
+the loss of the batch's task, given `encode` and the backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones.base import Backbone
+from ..connectors.base import Connector
+from ..modalities.base import Encoder, Features
+from ..tasks.base import Batch, Encode, Loss, Task
+from .adapt import adapt, is_frozen, settle
+from .errors import RecipeError
+from .parts import Plan
+from .plan import RecipePlan
+from .weights import fill
+
+
+class Stream(nn.Module):
+    """An input's encoder and the connector that carries its features on (or None)."""
+
+    encoder: Encoder
+
+    def __init__(self, encoder: Encoder, connector: Connector | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.connector = connector
+
+    @property
+    def dim(self) -> int:
+        return self.encoder.dim if self.connector is None else self.connector.out_dim
+
+    def encode(self, batch: dict[str, Tensor], **options: Any) -> Features:
+        """What the encoder gives; without a graph where nothing in it trains."""
+        trains = not is_frozen(self.encoder) or "taps" in options
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+            features: Features = self.encoder(**batch, **options)
+        return features
+
+    def forward(self, features: Features) -> Features:
+        return features if self.connector is None else self.connector(features)
+
+
+class Model(nn.Module):
+    """Streams, the shared decoder and the tasks of a recipe.
+
+    `model(batch)` is the loss of the batch's task. `plan` remembers what it was made of.
+    """
+
+    def __init__(
+        self,
+        plan: RecipePlan,
+        streams: dict[str, Stream],
+        backbone: Backbone | None,
+        tasks: dict[str, Task],
+    ) -> None:
+        super().__init__()
+        self.plan = plan
+        self.streams = nn.ModuleDict(streams)
+        self.backbone = backbone
+        self.tasks = nn.ModuleDict(tasks)
+
+    def encoder(self, batch: Batch) -> Encode:
+        """`encode` for one batch: each stream, view and set of options runs once."""
+        memo: dict[Hashable, Features] = {}
+
+        def encode(stream: str, view: str = "main", **options: Any) -> Features:
+            key = (stream, view, *((k, _same(options[k])) for k in sorted(options)))
+            if key not in memo:
+                part = self.stream(stream)
+                stored = batch.features.get(stream)
+                if stored is None:
+                    stored = part.encode(batch.streams[stream][view], **options)
+                memo[key] = part(stored)
+            return memo[key]
+
+        return encode
+
+    def stream(self, name: str) -> Stream:
+        return cast(Stream, self.streams[name])
+
+    def task(self, name: str) -> Task:
+        return cast(Task, self.tasks[name])
+
+    def forward(self, batch: Batch) -> Loss:
+        if not len(batch):  # every row of this process was unreadable: nothing, with a graph
+            return Loss(sum((p.sum() * 0 for p in self.parameters()), torch.zeros(())), 0)
+        return self.task(batch.task).loss(batch, self.encoder(batch), self.backbone)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, **options: Any) -> list[Any]:
+        """One JSON value a row."""
+        return self.task(batch.task).predict(batch, self.encoder(batch), self.backbone, **options)
+
+    def train(self, mode: bool = True) -> Model:
+        """As usual, but what is frozen stays in `eval()`."""
+        super().train(mode)
+        settle(self)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where what trains lies."""
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                return parameter.device
+        return next(self.parameters(), torch.empty(0)).device
+
+
+def _same(value: Any) -> Hashable:
+    return value if isinstance(value, (tuple, str, int, float)) else id(value)
+
+
+def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) -> Model:
+    """Build the model of a resolved plan whose fitted parts are fitted.
+
+    weights: False leaves every part as its constructor made it (the dry run on the meta
+    device). Raises RecipeError where widths do not meet: both parts, both numbers, the key.
+    """
+    seed = plan.recipe.train.seed if seed is None else seed
+    backbone = plan.backbone.build(seed) if plan.backbone else None
+    encoders = {name: s.encoder.build(seed) for name, s in plan.streams.items()}
+    streams = {}
+    for name, part in plan.streams.items():
+        connector = None
+        if part.connector is not None:
+            out_dim = _out_dim(plan, name, encoders[name], backbone)
+            connector = part.connector.build(seed, in_dim=encoders[name].dim, out_dim=out_dim)
+        streams[name] = Stream(encoders[name], connector)
+        _meets(plan, name, streams[name], backbone)
+    tasks = {name: t.task for name, t in plan.tasks.items()}
+    for name, task in plan.tasks.items():
+        for head, (stream, out_dim) in task.task.head_widths().items():
+            built = task.heads[head].build(seed, in_dim=streams[stream].dim, out_dim=out_dim)
+            tasks[name].heads[head] = built
+    model = Model(plan, streams, backbone, tasks)
+    if weights:
+        _fill(model)
+    for where, module, section in sections(model):
+        adapt(module, section, where)
+    return model.train()
+
+
+def sections(model: Model) -> list[tuple[str, nn.Module, Plan]]:
+    """(place, module, section) of every part that the engine's keys may stand on."""
+    plan = model.plan
+    found: list[tuple[str, nn.Module, Plan]] = []
+    if plan.backbone and model.backbone is not None:
+        found.append(("backbone", model.backbone, plan.backbone))
+    for name, part in plan.streams.items():
+        stream = model.stream(name)
+        found.append((f"inputs.{name}.encoder", stream.encoder, part.encoder))
+        if part.connector and stream.connector is not None:
+            found.append((f"inputs.{name}.connector", stream.connector, part.connector))
+    for name, task in plan.tasks.items():
+        found.append((f"tasks.{name}", model.task(name), task.plan))
+        found += [(p.where, model.task(name).heads[h], p) for h, p in task.heads.items()]
+    return found
+
+
+def _fill(model: Model) -> None:
+    for where, module, part in sections(model):
+        fill(module, part.weights, where)
+
+
+def _wanted(plan: RecipePlan, name: str, backbone: Backbone | None) -> dict[str, int]:
+    """The widths that tasks want of a stream, by who wants them."""
+    wanted: dict[str, int] = {}
+    for key, part in plan.tasks.items():
+        task = part.task
+        if name not in task.streams:
+            continue
+        if task.dim is not None:
+            wanted[f"tasks.{key}.dim"] = task.dim
+        elif task.uses_backbone and backbone is not None:
+            wanted["backbone"] = backbone.dim
+    return wanted
+
+
+def _out_dim(plan: RecipePlan, name: str, encoder: Encoder, backbone: Backbone | None) -> int:
+    wanted = _wanted(plan, name, backbone)
+    if len(set(wanted.values())) > 1:
+        widths = " and ".join(f"{who} {dim}" for who, dim in wanted.items())
+        raise RecipeError(
+            f"inputs.{name}.connector: must end in two widths at once, {widths}; "
+            "give each its own stream, or make the widths equal"
+        )
+    return next(iter(wanted.values()), encoder.dim)
+
+
+def _meets(plan: RecipePlan, name: str, stream: Stream, backbone: Backbone | None) -> None:
+    for who, dim in _wanted(plan, name, backbone).items():
+        if stream.dim != dim:
+            part = plan.streams[name].encoder
+            raise RecipeError(
+                f"inputs.{name}: {part.section.type} gives tokens of width {stream.dim}, "
+                f"{who} takes {dim}; add `connector: linear` to inputs.{name}"
+            )

@@ -1,0 +1,232 @@
+"""Rows on their way to a batch: read, prepared, varied, collated, in the loader's workers.
+
+What a sample becomes depends on (seed, epoch, row) alone, so any number of workers and a
+resumed run see the same values. A row that cannot be read travels in the batch as a
+failure and is dealt with in the main process.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..modalities.base import (
+    Encoder,
+    Processor,
+    ReadError,
+    Sample,
+    Source,
+    StreamingSource,
+)
+from ..tasks.base import Batch, Task
+from ._order import Address
+from .cache import Record, Store, from_records, record_to_sample
+from .catalogue import load
+from .errors import RunError
+from .parts import derive
+from .plan import RecipePlan
+from .rows import Skipped
+
+WINDOW = 2048
+"""Rows of a stream that are held in memory and shuffled."""
+
+
+@dataclass
+class Reader:
+    """One stream as the loader sees it: how its cells are read, prepared and varied.
+
+    samples, features: stores to look in first; what is missing there is read again.
+    """
+
+    read: Callable[[Any], Any]
+    processor: Processor
+    augment: Callable[[Sample, np.random.Generator], Sample] | None = None
+    samples: Store | None = None
+    features: Store | None = None
+
+    def sample(self, cell: Any, identity: str) -> Sample:
+        """What `prepare` gives for a cell, from the store where it is there."""
+        if self.samples is not None and identity in self.samples:
+            return record_to_sample(self.samples.get([identity])[0])
+        return self.processor.prepare(self.read(cell))
+
+
+@dataclass
+class Item:
+    """A row, ready to be collated; `failure` says why it is not."""
+
+    key: str
+    targets: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, dict[str, Sample]] = field(default_factory=dict)
+    records: dict[str, Record] = field(default_factory=dict)
+    failure: str | None = None
+
+
+@dataclass
+class Rows:
+    """A split of a task: its source, and what becomes of a row."""
+
+    name: str
+    task: Task
+    source: Source
+    readers: Mapping[str, Reader]
+    training: bool = False
+    seed: int = 0
+
+    def item(self, index: int, epoch: int = 0) -> Item:
+        """The row at an index, at an epoch; reads only what no store holds."""
+        key = self.source.key(index)
+        try:
+            row = self.source[index]
+            made = Item(key, self.task.targets(row))
+            for name in self.task.streams:
+                self._add(made, name, row[name], self.source.identity(index, name), epoch)
+        except ReadError as error:
+            return Item(key, failure=str(error))
+        except (ValueError, KeyError, OSError) as error:
+            return Item(key, failure=" ".join(f"{type(error).__name__}: {error}".split()))
+        return made
+
+    def _add(self, item: Item, name: str, cell: Any, identity: str, epoch: int) -> None:
+        reader = self.readers[name]
+        if reader.features is not None and identity in reader.features:
+            item.records[name] = reader.features.get([identity])[0]
+            return
+        sample = reader.sample(cell, identity)
+        if not self.training:
+            item.samples[name] = {"main": sample}
+            return
+        rng = np.random.default_rng(derive(self.seed, epoch, self.name, name, identity))
+        if reader.augment is not None:
+            sample = reader.augment(sample, rng)
+        item.samples[name] = self.task.views(name, sample, rng)
+
+
+@dataclass
+class Collate:
+    """Items -> Batch. `encoders` collate their own samples."""
+
+    encoders: Mapping[str, Encoder]
+
+    def __call__(self, task: str, items: Sequence[Item]) -> Batch:
+        good = [item for item in items if item.failure is None]
+        batch = Batch(task, [i.targets for i in good], [i.key for i in good])
+        batch.failed = [(i.key, i.failure) for i in items if i.failure is not None]
+        if not good:
+            return batch
+        for name in good[0].samples.keys() | good[0].records.keys():
+            if all(name in item.records for item in good):
+                batch.features[name] = from_records([item.records[name] for item in good])
+                continue
+            views = good[0].samples[name]
+            batch.streams[name] = {
+                view: self.encoders[name].collate([item.samples[name][view] for item in good])
+                for view in views
+            }
+        return batch
+
+
+class _Addressed(Dataset[Batch]):
+    """A whole batch by its rows' addresses: `batch_sampler` gives one at a time."""
+
+    def __init__(self, rows: Mapping[str, Rows], collate: Collate) -> None:
+        self.rows, self.collate = rows, collate
+
+    def __getitem__(self, addresses: Any) -> Batch:
+        items = [self.rows[a.task].item(a.row, a.epoch) for a in addresses]
+        return self.collate(addresses[0].task, items)
+
+
+def batches(
+    rows: Mapping[str, Rows],
+    addresses: Iterable[Sequence[Address]],
+    collate: Collate,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """The batches of the addresses, in their order, made by `workers` processes."""
+    loader: DataLoader[Batch] = DataLoader(
+        _Addressed(rows, collate),
+        sampler=_Given(addresses),
+        batch_size=None,
+        num_workers=workers,
+        generator=torch.Generator(),  # the loader's own: torch's global one is not touched
+    )
+    return iter(loader)
+
+
+class _Given:
+    """The addresses as a sampler."""
+
+    def __init__(self, addresses: Iterable[Sequence[Address]]) -> None:
+        self.addresses = addresses
+
+    def __iter__(self) -> Iterator[Sequence[Address]]:
+        return iter(self.addresses)
+
+
+def in_order(rows: Rows, batch_size: int, world: int = 1, rank: int = 0) -> list[list[Address]]:
+    """Every row once, in order; this process's share, as batches."""
+    if isinstance(rows.source, StreamingSource):
+        raise RunError(f"tasks.{rows.name}: a streaming split has no end; give it a `limit`")
+    mine = range(rank, len(rows.source), world)
+    every = [Address(rows.name, 0, i) for i in mine]
+    return [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
+
+
+def readers(plan: RecipePlan, encoders: Mapping[str, Encoder], augment: bool) -> dict[str, Reader]:
+    """A reader a stream, without stores."""
+    return {
+        name: Reader(
+            load(load(stream.modality).READ),
+            encoders[name].processor,
+            stream.augment if augment else None,
+        )
+        for name, stream in plan.streams.items()
+    }
+
+
+def settle_failures(batch: Batch, where: str, skip: bool, skipped: Skipped) -> list[str]:
+    """Count the batch's failures, or raise the first; gives what is new to be reported."""
+    lines = []
+    for key, reason in batch.failed:
+        line = f"{where}, row {key}: {reason}"
+        if not skip:
+            raise RunError(f"{line} (data.*.on_error: skip goes on without it)")
+        if skipped.add(key, reason):
+            lines.append(line)
+    return lines
+
+
+class Windowed(Source):
+    """A stream as rows by index, for a reader that goes forward: shuffled within windows.
+
+    At the end of the stream it begins again. Going back starts it anew.
+    """
+
+    def __init__(self, source: StreamingSource, seed: int) -> None:
+        self.source, self.seed = source, seed
+        self.columns = source.columns
+        self._block, self._rows = -1, []  # type: tuple[int, list[dict[str, Any]]]
+        self._endless: Iterator[dict[str, Any]] | None = None
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        block, place = divmod(index, WINDOW)
+        if self._endless is None or block < self._block:
+            self._endless = itertools.chain.from_iterable(
+                iter(self.source) for _ in itertools.count()
+            )
+            self._block = -1
+        while self._block < block:
+            self._rows = list(itertools.islice(self._endless, WINDOW))
+            self._block += 1
+        order = np.random.default_rng(derive(self.seed, "window", block)).permutation(WINDOW)
+        return self._rows[order[place]]
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()

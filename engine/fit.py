@@ -1,0 +1,79 @@
+"""The fitted parts of a recipe, fitted once and in order, from the training split alone.
+
+Their states are saved with the run (JSON, arrays as safetensors) and read at evaluation and
+load, never fitted again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from ..modalities.base import Source, StreamingSource
+from .catalogue import load
+from .errors import RecipeError
+from .plan import RecipePlan
+
+STREAMED = 10_000
+"""Rows of a streaming source that parts are fitted on."""
+
+
+def fit(plan: RecipePlan, sources: Mapping[str, Source]) -> None:
+    """Fit every part that wants it; `sources` are the tasks' training splits."""
+    for where, part in plan.fitted().items():
+        try:
+            part.fit(_rows(plan, sources, where))
+        except ValueError as error:
+            raise RecipeError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: str) -> Iterator[Any]:
+    """What a part at a place is fitted on: a task's rows, a stream's raw values, or texts."""
+    room, _, rest = where.partition(".")
+    if room == "tasks":
+        yield from _each(sources[rest.partition(".")[0]])
+    elif room == "inputs":
+        name = rest.partition(".")[0]
+        read = load(load(plan.streams[name].modality).READ)
+        for key, task in plan.tasks.items():
+            if name in task.task.streams:
+                yield from (read(row[name]) for row in _each(sources[key]))
+    else:
+        for key, task in plan.tasks.items():
+            for row in _each(sources[key]):
+                yield from task.task.corpus(row)
+
+
+def _each(source: Source) -> Iterable[dict[str, Any]]:
+    if isinstance(source, StreamingSource):
+        return itertools.islice(iter(source), STREAMED)
+    return (source[i] for i in range(len(source)))
+
+
+def save_fitted(plan: RecipePlan, folder: Path) -> None:
+    """One JSON file a part, and one safetensors file where it has arrays."""
+    for where, part in plan.fitted().items():
+        folder.mkdir(parents=True, exist_ok=True)
+        state = part.state()
+        arrays = {k: np.ascontiguousarray(v) for k, v in state.items() if isinstance(v, np.ndarray)}
+        rest = {k: v for k, v in state.items() if k not in arrays}
+        (folder / f"{where}.json").write_text(json.dumps(rest, indent=1), encoding="utf-8")
+        if arrays:
+            save_file(arrays, folder / f"{where}.safetensors")
+
+
+def load_fitted(plan: RecipePlan, folder: Path) -> None:
+    """Take the states of a run's folder; RecipeError names one that is missing."""
+    for where, part in plan.fitted().items():
+        path = folder / f"{where}.json"
+        if not path.is_file():
+            raise RecipeError(f"{where}: the run holds no {path}; was it fitted?")
+        state = json.loads(path.read_text(encoding="utf-8"))
+        arrays = path.with_suffix(".safetensors")
+        part.load_state({**state, **(load_file(arrays) if arrays.is_file() else {})})

@@ -1,0 +1,164 @@
+"""A run's folder is the model: recipe, what was trained, fingerprints of what was not.
+
+`load` builds it again without the training data; `save` and `push` hand it on. Nothing is
+ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..tasks.base import Batch
+from .build import FITTED, ready
+from .card import write_card
+from .compose import Model, compose
+from .config import load_recipe
+from .data import Collate, Item, Reader, readers
+from .errors import RecipeError
+from .fit import save_fitted
+from .state import (
+    check_fingerprints,
+    fingerprints,
+    kept,
+    read_tensors,
+    restore,
+    write_tensors,
+)
+from .weights import HUB, WEIGHTS, download
+
+FINGERPRINTS = "fingerprints.json"
+
+
+def save_run(model: Model, folder: Path, *, command: str = "") -> None:
+    """Write a model into a run's folder: recipe, weights, fitted parts, fingerprints, card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.plan.recipe.write(folder / "recipe.yaml")
+    save_fitted(model.plan, folder / FITTED)
+    prints = json.dumps(fingerprints(model), indent=1)
+    (folder / FINGERPRINTS).write_text(prints + "\n", encoding="utf-8")
+    write_tensors(folder / WEIGHTS, kept(model))
+    write_card(model, folder, command=command)
+
+
+def load_model(folder: str | Path) -> Model:
+    """The model of a run's folder or `hf-hub:org/name@revision`, in `eval()`.
+
+    Raises RecipeError where the folder is not whole, or another encoder was put in its place.
+    """
+    folder = download(str(folder)) if str(folder).startswith(HUB) else Path(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise RecipeError(
+            f"{folder}: holds no {WEIGHTS}; is it a run's folder, and was the run finished?"
+        )
+    model = compose(ready(load_recipe(folder / "recipe.yaml"), folder / FITTED))
+    prints = folder / FINGERPRINTS
+    if prints.is_file():
+        check_fingerprints(model, json.loads(prints.read_text(encoding="utf-8")))
+    with torch.no_grad():
+        restore(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    return model.eval()
+
+
+class Pipeline:
+    """A loaded model with what a user asks of it: `generate`, `embed`, by name of the task or
+    stream. Values are what the modality's `read` takes: a path, bytes, an array, a text."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._encoders = {name: model.stream(name).encoder for name in model.streams}
+        self._readers: dict[str, Reader] = readers(model.plan, self._encoders, augment=False)
+        self._collate = Collate(self._encoders)
+
+    def to(self, device: str | torch.device) -> Pipeline:
+        self.model.to(device)
+        return self
+
+    def generate(
+        self, task: str, *, options: Mapping[str, Any] | None = None, **inputs: Any
+    ) -> Any:
+        """What the task predicts for `inputs`: the streams, and the columns of its prompt.
+
+        Lists give a list of predictions; single values give one.
+        """
+        plan = self.model.plan
+        if task not in plan.tasks:
+            raise RecipeError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
+        wanted = plan.tasks[task].task
+        missing = [name for name in wanted.streams if name not in inputs]
+        if missing:
+            raise RecipeError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
+        several = any(isinstance(value, list) for value in inputs.values())
+        items = []
+        for i, row in enumerate(_table(inputs)):
+            samples = {s: {"main": self._sample(s, row[s])} for s in wanted.streams}
+            items.append(Item(str(i), wanted.targets(row), samples))
+        batch = self._collate(task, items).to(self.model.device)
+        made = self.model.eval().predict(batch, **(options or {}))
+        return made if several else made[0]
+
+    @torch.no_grad()
+    def embed(self, **stream: Any) -> Tensor:
+        """`[B, D]` vectors of unit length of one stream: its connector's, or the encoder's."""
+        if len(stream) != 1:
+            raise RecipeError(f"embed: takes one stream, found {', '.join(stream) or 'none'}")
+        ((name, values),) = stream.items()
+        if name not in self._encoders:
+            there = ", ".join(self._encoders)
+            raise RecipeError(f"embed: there is no stream {name!r}; there are: {there}")
+        values = values if isinstance(values, list) else [values]
+        items = [
+            Item(str(i), {}, {name: {"main": self._sample(name, value)}})
+            for i, value in enumerate(values)
+        ]
+        batch: Batch = self._collate("", items).to(self.model.device)
+        self.model.eval()
+        features = self.model.encoder(batch)(name)
+        return F.normalize(features.vector().float(), dim=-1)
+
+    def _sample(self, stream: str, value: Any) -> dict[str, Tensor]:
+        return self._readers[stream].processor.prepare(self._readers[stream].read(value))
+
+
+def _table(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Columns as rows; a single value stands in every row."""
+    lengths = {name: len(v) for name, v in inputs.items() if isinstance(v, list)}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{name} {n}" for name, n in lengths.items())
+        raise RecipeError(f"inputs: lists of different lengths: {counts}")
+    count = next(iter(lengths.values()), 1)
+    return [
+        {name: v[i] if isinstance(v, list) else v for name, v in inputs.items()}
+        for i in range(count)
+    ]
+
+
+def load(folder: str | Path) -> Pipeline:
+    """A run's folder, or `hf-hub:org/name`, ready to be asked."""
+    return Pipeline(load_model(folder))
+
+
+def save(model: Pipeline | Model, folder: str | Path) -> None:
+    """Write a loaded or composed model into a folder of its own."""
+    save_run(model.model if isinstance(model, Pipeline) else model, Path(folder))
+
+
+def push(folder: str | Path, name: str, *, private: bool = False) -> str:
+    """Upload a run's folder to the hub as `org/name`; gives its address."""
+    from huggingface_hub import HfApi
+
+    folder = Path(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise RecipeError(f"{folder}: holds no {WEIGHTS}; train it first")
+    api = HfApi()
+    api.create_repo(name, private=private, exist_ok=True)
+    api.upload_folder(
+        repo_id=name, folder_path=folder, ignore_patterns=["checkpoints/**", "*.jsonl"]
+    )
+    return f"{HUB}{name}"

@@ -1,0 +1,168 @@
+"""A whole recipe as plans: every class found and every option checked, nothing built.
+
+What can be wrong between the parts of a recipe as written is found here: a prompt that
+names no stream, a stream nobody uses, a task without its decoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..modalities.base import Fitted
+from ..tasks.base import Task
+from .catalogue import entries, find
+from .config import Recipe, Section, StreamSection, TaskSection
+from .errors import RecipeError, did_you_mean
+from .parts import Plan, plan, reported
+from .schema import arguments, validate_options
+from .weights import check_form
+
+
+@dataclass
+class StreamPlan:
+    """modality: the module path of its package."""
+
+    modality: str
+    encoder: Plan
+    connector: Plan | None
+    augment: Any | None
+
+
+@dataclass
+class TaskPlan:
+    """task: built already, with parts that are not yet fitted."""
+
+    plan: Plan
+    task: Task
+    heads: dict[str, Plan]
+
+
+@dataclass
+class RecipePlan:
+    recipe: Recipe
+    streams: dict[str, StreamPlan]
+    backbone: Plan | None
+    tasks: dict[str, TaskPlan]
+
+    def plans(self) -> list[Plan]:
+        """Every part, in the order of building."""
+        found = [self.backbone] if self.backbone else []
+        found += [s.encoder for s in self.streams.values()]
+        found += [s.connector for s in self.streams.values() if s.connector]
+        for task in self.tasks.values():
+            found += [task.plan, *task.heads.values()]
+        return found
+
+    def fitted(self) -> dict[str, Fitted]:
+        """Every part to be fitted, by its place: tasks', streams', the backbone's."""
+        order = [t.plan for t in self.tasks.values()]
+        order += [s.encoder for s in self.streams.values()]
+        order += [self.backbone] if self.backbone else []
+        return {f"{p.where}.{name}": part for p in order for name, part in p.fitted.items()}
+
+    def resolve(self) -> None:
+        """Complete every part's options, and the recipe by them (may download)."""
+        for part in self.plans():
+            part.resolve()
+        recipe = self.recipe.model_copy(deep=True)
+        if self.backbone:
+            recipe.backbone = self.backbone.resolved_section()
+        for name, stream in self.streams.items():
+            recipe.inputs[name].encoder = stream.encoder.resolved_section()
+            if stream.connector:
+                recipe.inputs[name].connector = stream.connector.resolved_section()
+        for name, task in self.tasks.items():
+            section = task.plan.resolved_section()
+            heads = {k: _as_option(h.resolved_section()) for k, h in task.heads.items()}
+            assert isinstance(section, TaskSection)
+            recipe.tasks[name] = section.with_options({**section.options, **heads})
+        self.recipe = recipe
+
+
+def _as_option(section: Section) -> dict[str, Any]:
+    found: dict[str, Any] = section.model_dump(exclude_none=True)
+    return {key: value for key, value in found.items() if value is not False}
+
+
+def plan_recipe(recipe: Recipe) -> RecipePlan:
+    """Find and check every part of a recipe. Raises RecipeError, a line a mistake."""
+    streams = {name: _stream(name, s) for name, s in recipe.inputs.items()}
+    backbone = plan(recipe.backbone, "backbone", "backbone") if recipe.backbone else None
+    if not recipe.tasks:
+        raise RecipeError("tasks: there are none; a recipe asks for at least one")
+    tasks = {name: _task(name, section) for name, section in recipe.tasks.items()}
+    found = RecipePlan(recipe, streams, backbone, tasks)
+    for part in found.plans():
+        check_form(part.weights, f"{part.where}.weights")
+    _agree(found)
+    return found
+
+
+def _stream(name: str, section: StreamSection) -> StreamPlan:
+    where = f"inputs.{name}"
+    modalities = entries("modality")
+    if section.modality not in modalities:
+        raise RecipeError(
+            f"{where}.modality: no modality is called {section.modality!r}"
+            f"{did_you_mean(section.modality, modalities)}"
+        )
+    augment = None
+    if section.augment is not None:
+        options = dict(section.augment)
+        kind = options.pop("type", section.modality)
+        part = find(f"{section.modality}_augment", kind, f"{where}.augment")
+        with reported(f"{where}.augment"):
+            augment = part(**validate_options(part, options, f"{where}.augment"))
+    return StreamPlan(
+        modalities[section.modality],
+        plan(section.encoder, f"{section.modality}_encoder", f"{where}.encoder"),
+        plan(section.connector, "connector", f"{where}.connector") if section.connector else None,
+        augment,
+    )
+
+
+def _task(name: str, section: TaskSection) -> TaskPlan:
+    where = f"tasks.{name}"
+    part = find("task", section.type, f"{where}.type")
+    options = section.options
+    arguments(part)  # a task that names an engine's key is refused before its heads are read
+    said = {head: options.pop(head, "linear") for head in part.head_names}
+    own = plan(section.with_options(options), "task", where)
+    heads = {
+        head: plan(Section.model_validate(value), "head", f"{where}.{head}")
+        for head, value in said.items()
+    }
+    return TaskPlan(own, own.build(), heads)
+
+
+def _agree(found: RecipePlan) -> None:
+    used: set[str] = set()
+    for name, task in found.tasks.items():
+        for stream in task.task.streams:
+            if stream not in found.streams:
+                raise RecipeError(
+                    f"tasks.{name}: uses the stream {stream!r}, which is not among inputs"
+                    f"{did_you_mean(stream, found.streams)}"
+                )
+            needs = task.task.needs.get(stream, frozenset())
+            lacking = needs - found.streams[stream].encoder.part.offers
+            if lacking:
+                raise RecipeError(
+                    f"tasks.{name}: needs {', '.join(sorted(lacking))} of the encoder of "
+                    f"{stream!r}, and {found.streams[stream].encoder.section.type} offers "
+                    f"{', '.join(sorted(found.streams[stream].encoder.part.offers)) or 'nothing'}"
+                )
+        used |= set(task.task.streams)
+        if task.task.uses_backbone and found.backbone is None:
+            raise RecipeError(
+                f"tasks.{name}: needs a language decoder; add `backbone:`, for example "
+                "{type: causal, name: tiny-llama, tokenizer: bpe, weights: none}"
+            )
+    for name in found.streams:
+        if name not in used:
+            raise RecipeError(f"inputs.{name}: no task uses it; name it in a prompt or take it out")
+    unknown = set(found.recipe.train.mix) - set(found.tasks)
+    if unknown:
+        name = sorted(unknown)[0]
+        raise RecipeError(f"train.mix.{name}: no such task{did_you_mean(name, found.tasks)}")

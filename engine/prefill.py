@@ -1,0 +1,193 @@
+"""Fill the stores ahead of training, and let the loader read from them.
+
+A stream's features are kept where its encoder is frozen and nothing about its input varies:
+the encoder is then neither run nor moved to the device. Samples are kept on request, for
+any encoder, so that decoding and resampling are paid for once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..modalities.base import Encoder, Features, ReadError, Sample, StreamingSource
+from ..tasks.base import Task
+from .adapt import is_frozen
+from .cache import (
+    PRECISIONS,
+    Record,
+    Store,
+    cache_root,
+    encoder_identity,
+    fill,
+    processor_identity,
+    sample_to_record,
+    to_records,
+)
+from .compose import Model, Stream
+from .data import Reader, Rows
+from .plan import RecipePlan
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is filled, rows done, rows in all)."""
+
+
+def why_not_cached(plan: RecipePlan, model: Model, name: str) -> str | None:
+    """The reason why a stream's features cannot be kept, or None where they can."""
+    stream = model.stream(name)
+    if not plan.recipe.cache.features:
+        return "cache.features is false"
+    if not is_frozen(stream.encoder):
+        return "the encoder trains"
+    if plan.streams[name].augment is not None:
+        return "its input is augmented"
+    for key, task in plan.tasks.items():
+        if name in task.task.streams and type(task.task).views is not Task.views:
+            return f"tasks.{key} takes views of it"
+        if task.task.needs.get(name, frozenset()) - {"layers"}:
+            return f"tasks.{key} reaches into the encoder"
+    return None
+
+
+@dataclass
+class Filler:
+    """Fills the stores of a model's streams for rows of its tasks."""
+
+    plan: RecipePlan
+    model: Model
+    device: torch.device
+    precision: str
+    batch_size: int
+    progress: Progress | None = None
+
+    def attach(self, rows: Sequence[Rows]) -> set[str]:
+        """Fill what the recipe keeps of these rows; their readers then look there first.
+
+        Gives the streams whose encoder is not needed any more.
+        """
+        served: set[str] = set()
+        for name in self.plan.streams:
+            users = [r for r in rows if name in r.task.streams]
+            if not users or any(isinstance(r.source, StreamingSource) for r in users):
+                continue
+            cells = _cells(users, name)
+            if self.plan.recipe.cache.samples:
+                self._samples(name, users, cells)
+            if why_not_cached(self.plan, self.model, name) is None:
+                self._features(name, users, cells)
+                served.add(name)
+        return served
+
+    def _samples(self, name: str, users: Sequence[Rows], cells: list[Cell]) -> None:
+        reader = users[0].readers[name]
+        identity = {
+            "modality": self.plan.streams[name].modality,
+            "processor": processor_identity(reader.processor),
+        }
+        store = Store(cache_root(), "samples", identity)
+
+        def compute(places: list[int]) -> Iterable[Record | None]:
+            for sample in map(cells.__getitem__, places):
+                made = sample.sample(reader)
+                yield None if made is None else sample_to_record(made)
+
+        self._fill(store, f"{name}: samples", cells, compute)
+        for user in users:
+            user.readers[name].samples = store
+
+    def _features(self, name: str, users: Sequence[Rows], cells: list[Cell]) -> None:
+        reader = users[0].readers[name]
+        stream = self.model.stream(name)
+        layers = sorted({n for u in users for n in u.task.layers.get(name, ())})
+        precision = self.plan.recipe.cache.precision
+        identity = encoder_identity(
+            stream.encoder,
+            layers=tuple(layers),
+            precision=self.precision if precision == "as_computed" else precision,
+            options=self.plan.streams[name].encoder.options,
+        )
+        store = Store(cache_root(), "features", identity)
+        encoder = stream.encoder.eval()
+
+        def compute(places: list[int]) -> Iterable[Record | None]:
+            samples = [cells[i].sample(reader) for i in places]
+            good = [s for s in samples if s is not None]
+            records = iter(self._encode(stream, good, tuple(layers)))
+            return [None if s is None else next(records) for s in samples]
+
+        if store.missing([c.identity for c in cells]):
+            encoder.to(self.device)
+            self._fill(store, f"{name}: features", cells, compute)
+            encoder.to("cpu")
+        for user in users:
+            user.readers[name].features = store
+
+    def _encode(
+        self, stream: Stream, samples: Sequence[Sample], layers: tuple[int, ...]
+    ) -> list[Record]:
+        """Records of samples, in order; samples of equal shapes together where it matters."""
+        groups: dict[object, list[int]] = {}
+        for i, sample in enumerate(samples):
+            shapes = None if stream.encoder.batch_invariant else _shapes(sample)
+            groups.setdefault(shapes, []).append(i)
+        records: dict[int, Record] = {}
+        wanted = self.plan.recipe.cache.precision
+        for places in groups.values():
+            features = self._run(stream.encoder, [samples[i] for i in places], layers)
+            made = to_records(features, wanted if wanted in PRECISIONS else None)
+            records |= dict(zip(places, made, strict=True))
+        return [records[i] for i in range(len(samples))]
+
+    def _run(self, encoder: Encoder, samples: list[Sample], layers: tuple[int, ...]) -> Features:
+        batch = {k: v.to(self.device) for k, v in encoder.collate(samples).items()}
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        options = {"layers": layers} if layers else {}
+        with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            features: Features = encoder(**batch, **options)
+        return features.to("cpu")
+
+    def _fill(
+        self,
+        store: Store,
+        what: str,
+        cells: list[Cell],
+        compute: Callable[[list[int]], Iterable[Record | None]],
+    ) -> None:
+        def report(done: int, total: int) -> None:
+            if self.progress is not None:
+                self.progress(what, done, total)
+
+        keys = [c.identity for c in cells]
+        fill(store, keys, compute, batch_size=self.batch_size, progress=report)
+
+
+@dataclass
+class Cell:
+    """One stream's cell of one row."""
+
+    rows: Rows
+    index: int
+    stream: str
+    identity: str
+
+    def sample(self, reader: Reader) -> Sample | None:
+        """None where it cannot be read: the loader will say so, or skip it, when it comes."""
+        try:
+            return reader.sample(self.rows.source[self.index][self.stream], self.identity)
+        except (ReadError, ValueError, KeyError, OSError):
+            return None
+
+
+def _cells(users: Sequence[Rows], name: str) -> list[Cell]:
+    found: dict[str, Cell] = {}
+    for rows in users:
+        for i in range(len(rows.source)):
+            identity = rows.source.identity(i, name)
+            found.setdefault(identity, Cell(rows, i, name, identity))
+    return list(found.values())
+
+
+def _shapes(sample: Sample) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple(sorted((key, tuple(value.shape)) for key, value in sample.items()))

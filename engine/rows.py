@@ -1,0 +1,125 @@
+"""The rows of a recipe's tasks: sources opened, columns checked, a part held out.
+
+A row that cannot be read is reported with its key; `on_error: skip` counts it and goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from ..modalities.base import Source
+from ..tasks.base import Task
+from .catalogue import find
+from .config import DataSection
+from .errors import RecipeError, did_you_mean
+from .parts import reported, derive
+from .plan import RecipePlan
+from .schema import validate_options
+from .sources import Limited, Mapped
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+class Subset(Source):
+    """Some rows of another source, in the order given."""
+
+    def __init__(self, source: Source, rows: np.ndarray) -> None:
+        self.source, self.rows = source, rows
+        self.columns = source.columns
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.source[int(self.rows[index])]
+
+    def key(self, index: int) -> str:
+        return self.source.key(int(self.rows[index]))
+
+    def identity(self, index: int, column: str) -> str:
+        return self.source.identity(int(self.rows[index]), column)
+
+    def fingerprint(self) -> str:
+        return f"{self.source.fingerprint()}[{derive(0, *self.rows.tolist()):x}]"
+
+
+def open_section(section: DataSection, where: str) -> Source:
+    """The source of one data section, its columns renamed as the recipe says."""
+    part = find("source", section.source, f"{where}.source")
+    options = validate_options(part, section.options, where)
+    with reported(where):
+        source: Source = part(**options)
+        if section.columns:
+            source = Mapped(source, section.columns)
+        if section.limit is not None:
+            source = Limited(source, section.limit)
+    return source
+
+
+def open_split(plan: RecipePlan, task: str, split: str) -> Source:
+    """The rows of a task's split, as its recipe names it.
+
+    `validation` may also be what `holdout` keeps of the training split; the training split
+    is then the rest. Raises RecipeError where the split or one of its columns is missing.
+    """
+    sections = plan.recipe.tasks[task].data
+    held = sections[TRAIN].holdout if TRAIN in sections else 0.0
+    name = TRAIN if split == VALIDATION and VALIDATION not in sections and held else split
+    if name not in sections:
+        cure = " (or data.train.holdout: 0.1)" if split == VALIDATION else ""
+        raise RecipeError(
+            f"tasks.{task}.data: has no split {split!r}{did_you_mean(split, sections)}{cure}"
+        )
+    where = f"tasks.{task}.data.{name}"
+    source = open_section(sections[name], where)
+    check_columns(source, plan.tasks[task].task, where)
+    if name == TRAIN and held:
+        order = np.random.default_rng(derive(0, "holdout")).permutation(len(source))
+        cut = round(len(source) * held)
+        rows = order[:cut] if split == VALIDATION else order[cut:]
+        source = Subset(source, np.sort(rows))
+    if len(source) == 0:
+        raise RecipeError(f"{where}: holds no row")
+    return source
+
+
+def splits(plan: RecipePlan, task: str) -> list[str]:
+    """The splits that a task can be evaluated on: all but those that training has seen."""
+    return [s for s in plan.recipe.tasks[task].data if s not in (TRAIN, VALIDATION)]
+
+
+def check_columns(source: Source, task: Task, where: str) -> None:
+    known = source.columns or tuple(source[0])
+    for column in (*task.streams, *task.columns()):
+        if column not in known:
+            raise RecipeError(
+                f"{where}: has no column {column!r}{did_you_mean(column, known)}; "
+                f"map one with columns: {{{column}: its name}}"
+            )
+
+
+class Skipped:
+    """Rows that could not be read, by what was wrong: counted, never silent."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def add(self, key: str, reason: str) -> bool:
+        """True the first time that this row is reported."""
+        with self._lock:
+            new = key not in self.reasons
+            self.reasons[key] = reason
+        return new
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def summary(self) -> str:
+        counts = Counter(reason.partition(";")[0] for reason in self.reasons.values())
+        listed = ", ".join(f"{n} x {reason}" for reason, n in counts.most_common(5))
+        return f"{len(self)} rows could not be read and were skipped: {listed}"

@@ -1,0 +1,187 @@
+"""Which tensors of a model a run has to keep: what was trained, and what nobody else has.
+
+A part that is frozen and came from elsewhere is not kept, only its fingerprint. A checkpoint
+adds the optimizer and the random number generators as safetensors, the rest as JSON:
+nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .adapt import is_frozen
+from .cache import weights_hash
+from .compose import Model, sections
+from .errors import RecipeError, RunError
+
+
+def kept(model: Model) -> dict[str, Tensor]:
+    """The tensors of `model.safetensors`, by their name in the model."""
+    left_out: set[int] = set()
+    for _, module, part in sections(model):
+        if part.weights == "none":
+            continue
+        frozen = is_frozen(module)
+        left_out |= {id(p) for p in module.parameters() if not p.requires_grad}
+        if frozen:
+            left_out |= {id(b) for b in module.buffers()}
+    state = model.state_dict(keep_vars=True)
+    return {name: t.detach() for name, t in state.items() if id(t) not in left_out}
+
+
+def fingerprints(model: Model) -> dict[str, str]:
+    """SHA-256 of every part that is frozen and not kept, by its place."""
+    return {
+        where: weights_hash(module)
+        for where, module, part in sections(model)
+        if part.weights != "none" and is_frozen(module)
+    }
+
+
+def check_fingerprints(model: Model, known: Mapping[str, str]) -> None:
+    """Refuse another encoder than the one that the run was trained on, by its place."""
+    now = fingerprints(model)
+    for where, expected in known.items():
+        found = now.get(where)
+        if found != expected:
+            raise RecipeError(
+                f"{where}: the run was trained on weights {expected[:12]}, these are "
+                f"{(found or 'absent')[:12]}; load the ones that it names, or train again"
+            )
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file, written beside and moved into place. Shared tensors stand once."""
+    seen: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    unique: dict[str, Tensor] = {}
+    same: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() and key in seen:
+            same[name] = seen[key]
+            continue
+        seen[key] = name
+        unique[name] = tensor.detach().to("cpu").contiguous()
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(unique, beside, metadata={"same": json.dumps(same)} if same else None)
+    beside.replace(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """What `write_tensors` wrote."""
+    from safetensors import safe_open
+
+    found = load_file(path)
+    with safe_open(path, "pt") as file:
+        same = json.loads((file.metadata() or {}).get("same", "{}"))
+    return found | {name: found[source] for name, source in same.items()}
+
+
+def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Fill a composed model with what was kept; RecipeError for what does not fit."""
+    wanted = kept(model)
+    missing, unknown = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+    if missing or unknown:
+        first = missing[0] if missing else unknown[0]
+        raise RecipeError(
+            f"{source}: {'lacks' if missing else 'holds an unknown'} {first} "
+            f"({len(missing)} missing, {len(unknown)} unknown); was the recipe changed?"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise RecipeError(
+                f"{source}: {name} is {tuple(tensor.shape)}, the recipe builds "
+                f"{tuple(wanted[name].shape)}; was the recipe changed?"
+            )
+        wanted[name].copy_(tensor)
+
+
+class Checkpoints:
+    """The checkpoints of a run, `checkpoints/step-00000150/`, the newest few kept."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+
+    def newest(self) -> Path | None:
+        found = sorted(self.folder.glob("step-*/state.json"))
+        return found[-1].parent if found else None
+
+    def write(
+        self,
+        step: int,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        rngs: Mapping[str, Tensor],
+        extra: Mapping[str, Any],
+    ) -> Path:
+        """Write a checkpoint beside, then move it into place: it is whole or not there."""
+        beside = self.folder / f".{os.getpid()}-{step}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        write_tensors(beside / "model.safetensors", kept(model))
+        tensors, scalars = _split(optimizer)
+        write_tensors(beside / "optimizer.safetensors", tensors)
+        write_tensors(beside / "rng.safetensors", rngs)
+        state = {"step": step, "optimizer": scalars, **extra}
+        (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        place = self.folder / f"step-{step:08d}"
+        shutil.rmtree(place, ignore_errors=True)
+        beside.rename(place)
+        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return place
+
+    def read(
+        self, place: Path, model: Model, optimizer: torch.optim.Optimizer
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Fill model and optimizer; gives the JSON state and the generators' states."""
+        try:
+            state = json.loads((place / "state.json").read_text(encoding="utf-8"))
+            with torch.no_grad():
+                restore(model, read_tensors(place / "model.safetensors"), str(place))
+            _join(optimizer, read_tensors(place / "optimizer.safetensors"), state["optimizer"])
+            return state, read_tensors(place / "rng.safetensors")
+        except (OSError, json.JSONDecodeError) as error:
+            raise RunError(f"{place}: is no whole checkpoint ({error}); remove it") from error
+
+
+def _split(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{key}"] = value
+    return tensors, scalars
+
+
+def _join(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
+) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in {**tensors, **scalars}.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def rng_states(device: torch.device) -> dict[str, Tensor]:
+    """The generators that a training step may draw from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_rng_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

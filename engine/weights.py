@@ -1,0 +1,142 @@
+"""Where a part's weights come from: the library, nothing, a run, a file, the hub.
+
+`pretrained`, `none`, `runs/x` (the part at the same place of that run), `runs/x:image`
+(that stream of it), `file.safetensors`, `hf-hub:org/name@revision`. A bare `a/b` that is
+no folder is refused: it could mean either.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..modalities.base import Part
+from ._yaml import parse_file
+from .errors import RecipeError, did_you_mean
+
+WEIGHTS = "model.safetensors"
+HUB = "hf-hub:"
+
+
+def check_form(weights: str, where: str) -> None:
+    """Refuse what cannot be weights, before anything is built."""
+    if weights in ("pretrained", "none") or weights.startswith(HUB):
+        return
+    path = _split(weights)[0]
+    if path.is_file() and path.suffix == ".safetensors":
+        return
+    if (path / WEIGHTS).is_file():
+        return
+    if path.is_dir():
+        raise RecipeError(f"{where}: {path} holds no {WEIGHTS}; is it the folder of a run?")
+    cure = "say pretrained, none, a run's folder, a .safetensors file or hf-hub:org/name"
+    if weights.count("/") == 1 and path.suffix != ".safetensors":
+        cure = f"for the hub say {HUB}{weights}, for a folder make sure that ./{weights} is there"
+    raise RecipeError(f"{where}: found {weights!r}, which is no file or folder here; {cure}")
+
+
+def _split(weights: str) -> tuple[Path, str | None]:
+    """`runs/x:image` -> the folder, and the stream that it names."""
+    if Path(weights).exists():
+        return Path(weights), None
+    path, colon, stream = weights.rpartition(":")
+    return (Path(path), stream) if colon else (Path(weights), None)
+
+
+def fill(module: nn.Module, weights: str, where: str) -> None:
+    """Fill a built part at `where` (`inputs.image.encoder`) from what its `weights` say."""
+    if weights == "none":
+        return
+    if weights == "pretrained":
+        if not isinstance(module, Part):
+            raise RecipeError(f"{where}.weights: {type(module).__name__} has no pretrained weights")
+        try:
+            module.load()
+        except (OSError, ValueError, RuntimeError) as error:
+            text = " ".join(str(error).split())
+            raise RecipeError(f"{where}.weights: pretrained: {text}") from error
+        return
+    path, stream = _split(weights)
+    if weights.startswith(HUB):
+        path, stream = download(weights), None
+    if path.is_file():
+        _load(module, read_file(path, where), where, str(path))
+        return
+    _from_run(module, path, stream, where)
+
+
+def download(weights: str) -> Path:
+    """`hf-hub:org/name@revision` -> its folder on this machine (may download)."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, _, revision = weights.removeprefix(HUB).partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        text = " ".join(str(error).split())
+        raise RecipeError(f"{weights}: cannot be had from the hub: {text}") from error
+
+
+def read_file(path: Path, where: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{where}: {path} is no safetensors file: {error}") from error
+
+
+def _from_run(module: nn.Module, run: Path, stream: str | None, where: str) -> None:
+    """The part at `where` of another run; where that run had it from elsewhere, from there."""
+    keys = where.split(".")
+    if stream is not None:
+        if keys[0] != "inputs":
+            raise RecipeError(f"{where}.weights: ':{stream}' names a stream; this is none")
+        keys[1] = stream
+    section = _section(run, keys, where)
+    prefix = ".".join(["streams", *keys[1:]] if keys[0] == "inputs" else keys) + "."
+    with safe_open(run / WEIGHTS, "pt") as file:
+        found = {k.removeprefix(prefix): k for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
+        state = {name: file.get_tensor(key) for name, key in found.items()}
+    source = section.get("weights", "none")
+    if source != "none":  # what that run did not train, it did not save
+        fill(module, source, ".".join(keys))
+    _load(module, state, where, str(run), whole=source == "none")
+
+
+def _section(run: Path, keys: list[str], where: str) -> dict[str, Any]:
+    section = parse_file(run / "recipe.yaml")
+    for i, key in enumerate(keys):
+        if not isinstance(section, dict) or key not in section:
+            known = list(section) if isinstance(section, dict) else []
+            raise RecipeError(
+                f"{where}.weights: the run {run} has no {'.'.join(keys[: i + 1])}"
+                f"{did_you_mean(key, known)}"
+            )
+        section = section[key]
+    return dict(section)
+
+
+def _load(
+    module: nn.Module, state: dict[str, Tensor], where: str, source: str, whole: bool = True
+) -> None:
+    """Load a state; every key and shape that does not fit is one line."""
+    own = module.state_dict()
+    for name, value in state.items():
+        if name not in own:
+            raise RecipeError(
+                f"{where}: {source} holds {name}, which {type(module).__name__} has not; "
+                "build it with the options that it was saved with"
+            )
+        if own[name].shape != value.shape:
+            raise RecipeError(
+                f"{where}: {source} has {name} {tuple(value.shape)}, the recipe builds "
+                f"{tuple(own[name].shape)}; build it with the options that it was saved with"
+            )
+    missing = sorted(set(own) - set(state))
+    if whole and missing:
+        raise RecipeError(f"{where}: {source} lacks {missing[0]} (and {len(missing) - 1} more)")
+    module.load_state_dict(state, strict=False)

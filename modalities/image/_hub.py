@@ -1,0 +1,151 @@
+"""Finding and building a vision tower of transformers: its configuration, class and processor."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from .processor import HubProcessor
+
+Json = dict[str, Any]
+
+
+def place(name: str) -> dict[str, Any]:
+    """A name, with or without `hf-hub:` or `local-dir:`, as keywords of `from_pretrained`."""
+    if name.startswith("local-dir:"):
+        return {"pretrained_model_name_or_path": name.removeprefix("local-dir:")}
+    path, at, revision = name.removeprefix("hf-hub:").partition("@")
+    return {"pretrained_model_name_or_path": path, **({"revision": revision} if at else {})}
+
+
+def find(name: str, config: Json | None, processor: Json | None, local: bool) -> tuple[Json, Json]:
+    """The complete configurations of a checkpoint's vision tower and of its processor.
+
+    What `config` and `processor` say goes before what the checkpoint says. local: read a folder
+    or the cache, never the network.
+    """
+    if not name:
+        raise ValueError("transformers: neither a name nor a config with its model_type")
+    where = {**place(name), "local_files_only": local}
+    tower = _vision(_read(AutoConfig, where, "configuration", "a model's folder or hub id"))
+    own = json.loads(tower.to_json_string(use_diff=False))
+    whole = {**own, **(config or {}), "model_type": tower.model_type}
+    if processor and "image_processor_type" in processor:
+        return whole, processor
+    steps = _read(AutoImageProcessor, where, "image processor", "processor: in the recipe")
+    kept = {**json.loads(steps.to_json_string()), "image_processor_type": type(steps).__name__}
+    return whole, {**kept, **(processor or {})}
+
+
+def _read(kind: Any, where: dict[str, Any], what: str, cure: str) -> Any:
+    try:
+        return kind.from_pretrained(**where)
+    except (OSError, ValueError) as error:
+        name = where["pretrained_model_name_or_path"]
+        line = " ".join(str(error).split())
+        raise ValueError(f"transformers: {name} has no {what}, want {cure} ({line})") from error
+
+
+def tower(config: Json) -> Any:
+    """The vision configuration from its dict; a dual model's dict gives its vision tower."""
+    settings = dict(config)
+    kind = settings.pop("model_type")
+    try:
+        return _vision(AutoConfig.for_model(kind, **settings))
+    except ValueError as error:
+        raise ValueError(f"transformers: no model_type {kind!r}") from error
+
+
+def _vision(config: Any) -> Any:
+    return getattr(config, "vision_config", config)
+
+
+def build(config: Any) -> Any:
+    """The model without weights, in fp32 whatever the checkpoint's own precision."""
+    if type(config) not in MODEL_MAPPING:
+        raise ValueError(f"transformers: {config.model_type} has no model that AutoModel knows")
+    kind = MODEL_MAPPING[type(config)]
+    model = AutoModel.from_config(config, dtype=torch.float32, **without_pooler(kind))
+    if getattr(model, "main_input_name", None) != "pixel_values":
+        raise ValueError(f"transformers: {type(model).__name__} does not take pictures")
+    return model
+
+
+def without_pooler(kind: type) -> dict[str, bool]:
+    """Leave out the head of pre-training (ViT's dense layer, say): checkpoints often lack it, and
+    it would be random then. Heads that belong to the model (SigLIP's) stay."""
+    known = "add_pooling_layer" in inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+    return {"add_pooling_layer": False} if known else {}
+
+
+@contextmanager
+def no_report() -> Iterator[None]:
+    """Keep transformers from listing the weights of the other towers: `load` checks its own."""
+    log = logging.getLogger("transformers.modeling_utils")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    log.addFilter(wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(wanted)
+
+
+def width(config: Any, layer: int | None) -> int:
+    """The width of the tokens of the last or of a hidden layer, as the configuration has it."""
+    sizes = getattr(config, "hidden_sizes", None)
+    if sizes:
+        return int(sizes[-1 if layer is None else layer])
+    for key in ("hidden_size", "hidden_dim"):
+        if isinstance(getattr(config, key, None), int):
+            return int(getattr(config, key))
+    raise ValueError(f"transformers: {config.model_type} does not say how wide its tokens are")
+
+
+def processor(config: Any, settings: Json | None) -> HubProcessor:
+    """The image processor of a configuration; of a model from nothing, at the model's size."""
+    if settings is None:
+        settings = _own(config)
+    options = {k: v for k, v in settings.items() if not k.endswith(("_type", "_class"))}
+    if "image_processor_type" not in settings:
+        raise ValueError("transformers: processor says no image_processor_type")
+    return HubProcessor(settings["image_processor_type"], options)
+
+
+def _own(config: Any) -> Json:
+    kind = config.model_type.removesuffix("_vision_model")
+    names = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind)
+    if names is None:
+        raise ValueError(
+            f"transformers: {config.model_type} has no image processor of its own; say "
+            "processor: {image_processor_type: ViTImageProcessor, size: {height: .., width: ..}}"
+        )
+    name = names.get("torchvision") or names["pil"]
+    made = getattr(transformers, name)()
+    settings: Json = {"image_processor_type": name}
+    side = getattr(config, "image_size", None)
+    if side is not None:
+        for key in ("size", "crop_size"):
+            if getattr(made, key, None):
+                sides = (side, side) if isinstance(side, int) else tuple(side)
+                settings[key] = _fill(dict(getattr(made, key)), sides)
+    if hasattr(config, "num_patches") and hasattr(made, "max_num_patches"):
+        settings.update(patch_size=config.patch_size, max_num_patches=config.num_patches)
+    return settings
+
+
+def _fill(size: dict[str, Any], sides: tuple[int, ...]) -> dict[str, int]:
+    named = {"height": sides[0], "width": sides[1], "shortest_edge": min(sides)}
+    return {key: named[key] for key, value in size.items() if value is not None and key in named}

@@ -1,0 +1,17 @@
+"""The command line: every verb of this folder under one name, `sensorium`."""
+
+from __future__ import annotations
+
+import typer
+from sensorium.scripts import cache, check, evaluate, generate, info, recipes, report, schema, train
+
+app = typer.Typer(
+    help="Any encoder, any language decoder, one recipe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for _verb in (check, train, evaluate, generate, report, info, schema, recipes):
+    app.command(_verb.__name__.rpartition(".")[2])(_verb.main)
+app.add_typer(cache.app, name="cache")

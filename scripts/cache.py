@@ -1,0 +1,52 @@
+"""sensorium cache ls | rm | verify"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="What is kept between runs: list it, remove it, verify it.")
+
+
+@app.command("ls")
+def ls() -> None:
+    """Every store: its id, level, records and size."""
+    from sensorium.engine.cache import cache_root, list_stores
+
+    root = cache_root()
+    for store in list_stores(root):
+        what = store.identity.get("class") or store.identity.get("processor", {}).get("class", "")
+        print(
+            f"{store.id[:12]}  {store.level:<8}  {store.records:>8}  "
+            f"{store.nbytes / 1e6:>10.1f} MB  {what}"
+        )
+    print(root)
+
+
+@app.command("rm")
+def rm(
+    which: Annotated[str, typer.Argument(help="an id (or its beginning), or all")],
+    older_than: Annotated[float, typer.Option(help="only what was not used for so many days")] = 0,
+) -> None:
+    """Remove stores."""
+    from sensorium.engine.cache import cache_root, remove
+    from sensorium.engine.errors import RecipeError
+
+    try:
+        gone = remove(cache_root(), which, older_than=older_than * 86400)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    print(f"removed {len(gone)} stores, {sum(s.nbytes for s in gone) / 1e6:.1f} MB")
+
+
+@app.command("verify")
+def verify() -> None:
+    """Check every record's sum; corrupt ones are dropped, to be computed again."""
+    from sensorium.engine.cache import cache_root
+    from sensorium.engine.cache import verify as verify_all
+
+    found = verify_all(cache_root())
+    for store, keys in found.items():
+        print(f"{store[:12]}  {len(keys)} corrupt records dropped")
+    print(f"{sum(map(len, found.values()))} corrupt records in {len(found)} stores")

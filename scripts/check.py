@@ -1,0 +1,22 @@
+"""sensorium check RECIPE [KEY=VALUE ...]"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def main(
+    recipe: Annotated[str, typer.Argument(help="a recipe's file, or a run's folder")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+) -> None:
+    """Walk a recipe without weights: every stage's shape, what trains, what a step costs."""
+    from sensorium.engine.check import check
+    from sensorium.engine.config import load_recipe
+
+    print(check(load_recipe(recipe, overrides or ())))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,40 @@
+"""sensorium evaluate runs/x [--split test]"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def main(
+    run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
+    task: Annotated[list[str] | None, typer.Option(help="only this task")] = None,
+    split: Annotated[str | None, typer.Option(help="this split; else all but train")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="the first rows only")] = None,
+    readings: Annotated[bool, typer.Option(help="the score with shuffled input as well")] = True,
+) -> None:
+    """Score a run; writes evaluation.json and the predictions into its folder."""
+    from sensorium.engine.evaluate import evaluate
+    from sensorium.engine.hub import load_model
+    from sensorium.engine.log import Log
+    from sensorium.engine.table import table
+
+    folder = Path(run) if Path(run).is_dir() else None
+    found = evaluate(
+        load_model(run),
+        tasks=task,
+        split=split,
+        batch_size=batch_size,
+        limit=limit,
+        readings=readings,
+        log=Log(None),
+        folder=folder,
+    )
+    print(table(found))
+
+
+if __name__ == "__main__":
+    typer.run(main)

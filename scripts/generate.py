@@ -1,0 +1,36 @@
+"""sensorium generate runs/x a.jpg b.jpg [question="what is it?"] [--task caption]"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def main(
+    run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
+    inputs: Annotated[list[str], typer.Argument(metavar="FILE|NAME=VALUE...")],
+    task: Annotated[str | None, typer.Option(help="which task; the only one by default")] = None,
+    out: Annotated[Path | None, typer.Option(help="write JSON lines here")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="of generation: num_beams=4")] = None,
+) -> None:
+    """Ask a run about files: one JSON line a file. NAME=VALUE gives a stream or a column."""
+    import json
+
+    from sensorium.engine._yaml import parse
+    from sensorium.engine.asking import ask
+    from sensorium.engine.hub import load
+
+    pairs = [text.partition("=") for text in option or ()]
+    options = {name: parse(value, f"--option {name}") for name, _, value in pairs}
+    made = ask(load(run), inputs, task=task, options=options)
+    lines = [json.dumps(line, ensure_ascii=False) for line in made]
+    if out is None:
+        print("\n".join(lines))
+    else:
+        out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
