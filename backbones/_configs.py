@@ -83,8 +83,9 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
             raise ValueError(
                 f"options.{key}: {kind} has no such field{similar(key, plain.to_dict())}"
             )
+    own_names = {family.attribute_map.get(key, key): value for key, value in options.items()}
     try:
-        return family(**{**fields, **options})
+        return family(**{**fields, **own_names})
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise ValueError(f"config: {kind} refuses it: {one_line(error)}") from error
 

@@ -65,7 +65,7 @@ class GrownTable(nn.Module):
     def __init__(self, table: nn.Embedding, rows: Tensor) -> None:
         super().__init__()
         self.table, self.size = table, table.num_embeddings
-        more = nn.Embedding(1, 1, device='meta')
+        more = copy.copy(table)
         more.__dict__["_parameters"] = {"weight": rows}
         more.num_embeddings, more.padding_idx = len(rows), None
         self.more = more

@@ -10,10 +10,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from torch import nn
+
 from sensorium.backbones.causal import Causal
 from sensorium.backbones.seq2seq import Seq2Seq
 from sensorium.modalities.base import Features, Tokenizer
-from torch import nn
 
 SIZE = 40
 LLAMA = {

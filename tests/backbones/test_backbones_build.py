@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
 from sensorium.backbones.causal import Causal
 from sensorium.backbones.seq2seq import Seq2Seq
 from sensorium.modalities.base import Features
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 STACKS = ("llama", "qwen3", "gemma3", "gpt2", "opt", "phi", "gpt_neox", "mamba2")
 PAIRS = ("t5", "bart", "t5gemma")
@@ -36,6 +38,7 @@ def test_built_in_configurations_take_the_tokenizers_size(
 ) -> None:
     model = family(tokenizer=tokenizer, name=name, options={"num_hidden_layers": 2})
     assert model.table.num_embeddings == tokenizer.size
+    assert len(model.blocks()) == (2 if family is Causal else 5)  # an encoder of 2, a decoder of 3
     assert model.table.padding_idx is None  # the row of padding trains like the others
     assert not family.carries_weights({"name": name})
     resolved = family.resolve({"name": name})
@@ -201,6 +204,20 @@ def test_added_tokens_are_as_if_the_table_had_them(
     options = {"max_new_tokens": 12, "num_beams": 2, "eos_token_id": None}
     generated = model.generate(context_of(model, ids), **options)
     torch.testing.assert_close(generated, own.generate(context_of(own, ids), **options))
+
+
+@torch.no_grad()
+def test_an_adapted_head_is_used(build: Callable[..., Any]) -> None:
+    model = build("llama")
+    config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], init_lora_weights=False)
+    inject_adapter_in_model(config, model)
+    model.add_tokens(2)
+    ids = torch.tensor([[5, 40, 7, 41]])
+    hidden = model(model.embed(ids))
+    logits = model.logits(hidden)
+    torch.testing.assert_close(logits[..., :40], model.model(inputs_embeds=model.embed(ids)).logits)
+    some = torch.tensor([41, 3])
+    torch.testing.assert_close(model.logits(hidden, some), logits[..., some])
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from sensorium.backbones.base import Attention
 from sensorium.modalities.base import Features
-from torch import Tensor
 
 WIDE = ("llama", "qwen3", "mistral", "gemma3", "gpt2", "opt", "phi", "gpt_neox")
 SHORT = ("mistral-short", "gemma3-short")

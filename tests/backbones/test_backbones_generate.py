@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from sensorium.backbones.base import Attention
 from sensorium.modalities.base import Features
-from torch import Tensor
 
 STACKS = ("llama", "qwen3", "mistral", "mistral-short", "gemma3", "gemma3-short", "gpt2", "opt")
 MORE = ("phi", "gpt_neox", "cohere")

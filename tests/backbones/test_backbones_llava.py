@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from sensorium.backbones.causal import Causal
-from sensorium.modalities.base import Features
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
+
+from sensorium.backbones.causal import Causal
+from sensorium.modalities.base import Features
 
 IMAGE = 39
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 40}
