@@ -29,6 +29,7 @@ from .parts import count
 from .plan import RecipePlan, plan_recipe
 from .prefill import why_not_cached
 from .rows import TRAIN, open_split
+from .sources import limit
 
 ROWS = 2
 FITTED_ON = 20_000
@@ -132,14 +133,12 @@ def _source(plan: RecipePlan, task: str, report: Report) -> Source:
 def _short(source: Source) -> Source:
     if isinstance(source, StreamingSource) or len(source) <= FITTED_ON:
         return source
-    from .sources import Limited
-
-    return Limited(source, FITTED_ON)
+    return limit(source, FITTED_ON)
 
 
 def _batch(plan: RecipePlan, model: Model, name: str, source: Source) -> Batch:
     task = plan.tasks[name].task
-    encoders = {s: model.stream(s).encoder for s in model.streams}
+    encoders = model.encoders()
     own: Mapping[str, Reader] = readers(plan, encoders, augment=False)
     rows = Windowed(source, 0) if isinstance(source, StreamingSource) else source
     size = ROWS if isinstance(source, StreamingSource) else min(ROWS, len(source))

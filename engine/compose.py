@@ -86,6 +86,9 @@ class Model(nn.Module):
     def stream(self, name: str) -> Stream:
         return cast(Stream, self.streams[name])
 
+    def encoders(self) -> dict[str, Encoder]:
+        return {name: self.stream(name).encoder for name in self.streams}
+
     def task(self, name: str) -> Task:
         return cast(Task, self.tasks[name])
 

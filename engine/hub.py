@@ -72,7 +72,7 @@ class Pipeline:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._encoders = {name: model.stream(name).encoder for name in model.streams}
+        self._encoders = model.encoders()
         self._readers: dict[str, Reader] = readers(model.plan, self._encoders, augment=False)
         self._collate = Collate(self._encoders)
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..modalities.base import Source
+from ..modalities.base import Source, StreamingSource
 from ..tasks.base import Task
 from .catalogue import find
 from .config import DataSection
 from .errors import RecipeError, did_you_mean
-from .parts import reported, derive
+from .parts import derive, reported
 from .plan import RecipePlan
 from .schema import validate_options
-from .sources import Limited, Mapped
+from .sources import limit, rename
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -54,9 +54,9 @@ def open_section(section: DataSection, where: str) -> Source:
     with reported(where):
         source: Source = part(**options)
         if section.columns:
-            source = Mapped(source, section.columns)
+            source = rename(source, section.columns)
         if section.limit is not None:
-            source = Limited(source, section.limit)
+            source = limit(source, section.limit)
     return source
 
 
@@ -77,6 +77,10 @@ def open_split(plan: RecipePlan, task: str, split: str) -> Source:
     where = f"tasks.{task}.data.{name}"
     source = open_section(sections[name], where)
     check_columns(source, plan.tasks[task].task, where)
+    if isinstance(source, StreamingSource):
+        if held:
+            raise RecipeError(f"{where}.holdout: a stream cannot be parted; give it a `limit`")
+        return source
     if name == TRAIN and held:
         order = np.random.default_rng(derive(0, "holdout")).permutation(len(source))
         cut = round(len(source) * held)

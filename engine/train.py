@@ -1,52 +1,21 @@
-"""The training loop: plain, over 🤗 accelerate, exact on resume.
-
-A step's loss is the sum over its items divided by their number over all processes and
-accumulation steps: a mean of means is not the mean.
-"""
+"""Training: a recipe becomes a run's folder, from the start or from its newest checkpoint."""
 
 from __future__ import annotations
 
-import math
-import signal
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
-from torch import Tensor
+from accelerate.utils import DistributedDataParallelKwargs
 
-from ..modalities.base import Source, StreamingSource
-from ..tasks.base import Batch
-from ._order import Schedule
+from ._loop import Loop
 from .build import FITTED, ready
 from .compose import Model, compose
-from .config import Recipe, Train
-from .data import Collate, Rows, Windowed, batches, readers, settle_failures
-from .errors import Interrupted, RecipeError, RunError
-from .evaluate import score
+from .config import Recipe
+from .errors import RecipeError
 from .fit import save_fitted
 from .hub import save_run
 from .log import Log
-from .optim import optimizer, set_rates
-from .parts import derive
-from .prefill import Filler
-from .rows import TRAIN, VALIDATION, Skipped, open_split
-from .state import (
-    Checkpoints,
-    kept,
-    read_tensors,
-    restore,
-    rng_states,
-    set_rng_states,
-    write_tensors,
-)
-
-BEST = "best.safetensors"
 
 
 def train(
@@ -62,16 +31,15 @@ def train(
     Raises RecipeError for a mistake, RunError where it cannot go on, Interrupted after
     SIGINT or SIGTERM, when the checkpoint is written.
     """
-    settings = recipe.train
-    mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
     accelerator = Accelerator(
-        mixed_precision=mixed,
+        mixed_precision={"fp32": "no"}.get(recipe.train.precision, recipe.train.precision),
         cpu=not torch.cuda.is_available(),
         device_placement=False,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     main = accelerator.is_main_process
     _claim(folder, resume)
+    accelerator.wait_for_everyone()  # every process has looked before one writes
     log = Log(folder if main else None, show=show and main)
     with accelerator.main_process_first():
         plan = ready(recipe, folder / FITTED if resume else None)
@@ -79,14 +47,16 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         plan.recipe.write(folder / "recipe.yaml")
         save_fitted(plan, folder / FITTED)
-    model = compose(plan)
-    loop = Loop(settings, folder, model, accelerator, log)
+    loop = Loop(recipe.train, folder, compose(plan), accelerator, log)
     loop.prepare()
     loop.run(resume)
+    if loop.validation is not None:
+        accelerator.wait_for_everyone()
+        loop.validation.restore_best()
     if main:
-        loop.finish(command)
+        save_run(loop.model, folder, command=command)
     accelerator.wait_for_everyone()
-    return model
+    return loop.model
 
 
 def _claim(folder: Path, resume: bool) -> None:
@@ -98,333 +68,3 @@ def _claim(folder: Path, resume: bool) -> None:
             f"{folder}: holds a run already; say --resume to go on, --overwrite to begin "
             "anew, or --out for another folder"
         )
-
-
-@dataclass
-class Loop:
-    """One training run of one process."""
-
-    settings: Train
-    folder: Path
-    model: Model
-    accelerator: Accelerator
-    log: Log
-    rows: dict[str, Rows] = field(default_factory=dict)
-    held: dict[str, Rows] = field(default_factory=dict)
-    skipped: Skipped = field(default_factory=Skipped)
-    best: dict[str, Any] = field(default_factory=dict)
-    stop: int | None = None
-
-    def prepare(self) -> None:
-        """Open the data, fill the stores, and put what is needed on the device."""
-        model, plan, device = self.model, self.model.plan, self.accelerator.device
-        encoders = {name: model.stream(name).encoder for name in model.streams}
-        for name, part in plan.tasks.items():
-            source = _forward_only(open_split(plan, name, TRAIN), self.settings.seed)
-            own = readers(plan, encoders, augment=True)
-            self.rows[name] = Rows(name, part.task, source, own, True, self.settings.seed)
-            if self.settings.validate_ is not None:
-                held = open_split(plan, name, VALIDATION)
-                plain = readers(plan, encoders, augment=False)
-                self.held[name] = Rows(name, part.task, held, plain)
-        filler = Filler(
-            plan,
-            model,
-            device,
-            self.settings.precision,
-            self.settings.batch_size,
-            self.log.filling,
-        )
-        with self.accelerator.main_process_first():
-            served = filler.attach([*self.rows.values(), *self.held.values()])
-        place(model, device, served)
-        self.collate = Collate(encoders)
-        self.optimizer: Any = optimizer(model, self.settings)
-        self.net: Any = model
-        if self.accelerator.num_processes > 1:
-            self._ignore(served)
-            self.net = self.accelerator.prepare_model(model, device_placement=False)
-        self.optimizer = self.accelerator.prepare_optimizer(self.optimizer, device_placement=False)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.checkpoint.keep)
-        self.rank_rng = f"rng.{self.accelerator.process_index}"
-
-    def _ignore(self, served: set[str]) -> None:
-        """Encoders whose features are stored take no part in the processes' exchange."""
-        names = [f"streams.{s}.encoder." for s in served]
-        every = [*self.model.named_parameters(), *self.model.named_buffers()]
-        ignored = [n for n, _ in every if n.startswith(tuple(names))] if names else []
-        torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            self.model, ignored
-        )
-
-    def run(self, resume: bool) -> None:
-        """Every step to the end, or to a signal."""
-        torch.manual_seed(derive(self.settings.seed, "train", self.accelerator.process_index))
-        start = self._resume() if resume else 0
-        stream = self._batches(start)
-        first = next(stream, None)  # the loader's iterator exists before the state is set
-        if resume and start:
-            set_rng_states(self._rng, self.accelerator.device)
-        stream = _chain(first, stream)
-        self.log.bar(self.settings.steps, start, self.folder.name)
-        with _signals(self):
-            for step in range(start, self.settings.steps):
-                self._step(step, stream)
-                if self._checked(step + 1):
-                    break
-        self.log.close()
-        if len(self.skipped):
-            self.log.say(self.skipped.summary())
-
-    def _resume(self) -> int:
-        found = self.checkpoints.newest()
-        if found is None:
-            self.log.say(f"{self.folder}: no checkpoint yet, beginning at step 0")
-            self.log.rewind(-1)
-            return 0
-        inner = self.optimizer.optimizer
-        state, rng = self.checkpoints.read(found, self.model, inner)
-        prefix = f"{self.accelerator.process_index}."
-        self._rng = {k.removeprefix(prefix): v for k, v in rng.items() if k.startswith(prefix)}
-        if not self._rng:
-            raise RecipeError(
-                f"{found}: was written by {state['processes']} processes, there are now "
-                f"{self.accelerator.num_processes}; resume with as many"
-            )
-        if self.accelerator.scaler is not None and state.get("scaler"):
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.best = state["best"]
-        self.log.rewind(state["step"])
-        return int(state["step"])
-
-    def _batches(self, step: int) -> Iterator[Batch]:
-        settings, accelerator = self.settings, self.accelerator
-        lengths = {
-            name: None if isinstance(rows.source, Windowed) else len(rows.source)
-            for name, rows in self.rows.items()
-        }
-        schedule = Schedule(
-            lengths,
-            settings.batch_size,
-            settings.seed,
-            settings.accumulate,
-            accelerator.num_processes,
-            accelerator.process_index,
-            settings.order,
-            settings.mix,
-            self._by(),
-        )
-        return batches(self.rows, schedule.batches(step), self.collate, settings.workers)
-
-    def _by(self) -> dict[str, list[object]]:
-        """The values of the column that `order` looks at."""
-        settings = self.settings
-        if settings.order == "shuffle":
-            return {}
-        if settings.by is None:
-            raise RecipeError(f"train.order: {settings.order} needs train.by, a column")
-        found = {}
-        for name, rows in self.rows.items():
-            if settings.by not in (rows.source.columns or rows.source[0]):
-                raise RecipeError(f"train.by: tasks.{name} has no column {settings.by!r}")
-            found[name] = [rows.source[i][settings.by] for i in range(len(rows.source))]
-        return found
-
-    def _step(self, step: int, stream: Iterator[Batch]) -> None:
-        began = time.perf_counter()
-        settings, device = self.settings, self.accelerator.device
-        lr = set_rates(self.optimizer, settings, step)
-        share = 1.0 / (settings.batch_size * settings.accumulate)
-        sums: dict[str, Tensor] = {}
-        keys: list[str] = []
-        for turn in range(settings.accumulate):
-            batch = next(stream)
-            for line in settle_failures(
-                batch, f"tasks.{batch.task}.data.train", self._skips(batch.task), self.skipped
-            ):
-                self.log.say(line)
-            keys += batch.keys
-            last = turn == settings.accumulate - 1
-            with self._exchange(last), self.accelerator.autocast():
-                loss = self.net(batch.to(device))
-            _add(sums, "loss", loss.total)
-            _add(sums, "count", torch.as_tensor(loss.count, device=device, dtype=torch.float32))
-            for name, value in loss.parts.items():
-                _add(sums, name, value)
-            with self._exchange(last):
-                self.accelerator.backward(loss.total * share)
-        totals = self._over_processes(sums)
-        number = max(totals.pop("count"), 1.0)
-        value = totals["loss"] / number
-        if not math.isfinite(value):
-            raise RunError(
-                f"step {step + 1}: the loss is {value}; rows {', '.join(keys[:8])}"
-                f"{' ...' if len(keys) > 8 else ''}; lower train.lr, or look at these rows"
-            )
-        self._update(self.accelerator.num_processes / (share * number))
-        for name in self.model.tasks:
-            self.model.task(name).after_step(step + 1)
-        self._report(step + 1, batch.task, totals, number, lr, time.perf_counter() - began)
-
-    def _exchange(self, last: bool) -> Any:
-        """Gradients travel between processes at the last accumulation step alone."""
-        if last or self.accelerator.num_processes == 1:
-            return torch.enable_grad()
-        return self.accelerator.no_sync(self.net)
-
-    def _skips(self, task: str) -> bool:
-        return self.model.plan.recipe.tasks[task].data[TRAIN].on_error == "skip"
-
-    def _over_processes(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        values = torch.stack([v.detach().to(torch.float64) for v in sums.values()])
-        if self.accelerator.num_processes > 1:
-            values = self.accelerator.reduce(values, "sum")
-        return dict(zip(sums, values.tolist(), strict=True))
-
-    def _update(self, factor: float) -> None:
-        self.accelerator.unscale_gradients(self.optimizer)
-        trained = [p for p in self.model.parameters() if p.grad is not None]
-        for parameter in trained:
-            parameter.grad.mul_(factor)  # type: ignore[union-attr]
-        if self.settings.clip is not None:
-            torch.nn.utils.clip_grad_norm_(trained, self.settings.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def _report(
-        self,
-        step: int,
-        task: str,
-        totals: Mapping[str, float],
-        number: float,
-        lr: float,
-        seconds: float,
-    ) -> None:
-        parts = {name: value / number for name, value in totals.items()}
-        if step % self.settings.log_every == 0 or step == self.settings.steps:
-            rows = self.settings.batch_size * self.settings.accumulate
-            speed = rows * self.accelerator.num_processes / seconds
-            line = {"step": step, "task": task, **parts, "lr": lr}
-            self.log.write({**line, "samples_per_s": round(speed, 1)})
-            self.log.step(loss=parts["loss"])
-        else:
-            self.log.step()
-
-    def _checked(self, step: int) -> bool:
-        """Validation, checkpoint and signals after a step; True where training ends here."""
-        rule, ended = self.settings.validate_, False
-        if rule and (step % rule.every == 0 or step == self.settings.steps):
-            ended = self._validate(step)
-        every = self.settings.checkpoint.every
-        stopped = self.stop is not None
-        if stopped or (every and step % every == 0):
-            place = self._checkpoint(step)
-            if stopped and step < self.settings.steps:
-                raise Interrupted(f"stopped at step {step}, {place} written; go on with --resume")
-        return ended
-
-    def _validate(self, step: int) -> bool:
-        rule = self.settings.validate_
-        if rule is None:
-            return False
-        found: dict[str, dict[str, float]] = {}
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            for name, rows in self.held.items():
-                found[name] = score(
-                    self.model, rows, self.settings.batch_size, self.accelerator, rule.batches
-                ).metrics
-        self.model.train()
-        self.log.write({"step": step, "validation": found})
-        shown = {f"{t}/{m}": v for t, ms in found.items() for m, v in ms.items()}
-        self.log.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
-        if rule.best is None:
-            return False
-        if rule.best not in shown:
-            raise RecipeError(
-                f"train.validate.best: no metric {rule.best!r}; there are {', '.join(shown)}"
-            )
-        return self._better(step, shown[rule.best], rule.mode == "max", rule.patience)
-
-    def _better(self, step: int, value: float, larger: bool, patience: int | None) -> bool:
-        old = self.best.get("value")
-        if old is None or (value > old if larger else value < old):
-            self.best = {"value": value, "step": step, "since": 0}
-            if self.accelerator.is_main_process:
-                write_tensors(self.folder / BEST, kept(self.model))
-        else:
-            self.best["since"] += 1
-        return patience is not None and self.best["since"] >= patience
-
-    def _checkpoint(self, step: int) -> Path:
-        device = self.accelerator.device
-        mine = {f"{self.accelerator.process_index}.{k}": v for k, v in rng_states(device).items()}
-        states = mine
-        if self.accelerator.num_processes > 1:
-            states = {k: v for part in gather_object([mine]) for k, v in part.items()}
-        extra = {"best": self.best, "processes": self.accelerator.num_processes}
-        if self.accelerator.scaler is not None:
-            extra["scaler"] = self.accelerator.scaler.state_dict()
-        place = self.checkpoints.folder / f"step-{step:08d}"
-        if self.accelerator.is_main_process:
-            inner = self.optimizer.optimizer
-            self.checkpoints.write(step, self.model, inner, states, extra)
-        self.accelerator.wait_for_everyone()
-        return place
-
-    def finish(self, command: str) -> None:
-        """Write the run's folder as a model: the best weights, or the last."""
-        best = self.folder / BEST
-        if best.exists():
-            with torch.no_grad():
-                restore(self.model, read_tensors(best), str(best))
-            best.unlink()
-            self.log.say(f"kept the weights of step {self.best['step']} ({self.best['value']:.4g})")
-        save_run(self.model, self.folder, command=command)
-
-
-def place(model: Model, device: torch.device, served: set[str]) -> None:
-    """Move a model to a device, but for the encoders that are not run."""
-    for name, module in model.named_children():
-        if name != "streams":
-            module.to(device)
-    for name in model.streams:
-        stream = model.stream(name)
-        for part in (stream.connector, None if name in served else stream.encoder):
-            if part is not None:
-                part.to(device)
-
-
-def _forward_only(source: Source, seed: int) -> Source:
-    return Windowed(source, seed) if isinstance(source, StreamingSource) else source
-
-
-def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
-    value = value.detach()
-    sums[name] = sums[name] + value if name in sums else value
-
-
-def _chain(first: Batch | None, rest: Iterator[Batch]) -> Iterator[Batch]:
-    if first is not None:
-        yield first
-    yield from rest
-
-
-class _signals:
-    """SIGINT and SIGTERM ask the loop to stop after its step; a second one stops at once."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self.old: dict[int, Callable[..., Any] | int | None] = {}
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.old[number] = signal.signal(number, self._stop)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.loop.stop is not None:
-            raise KeyboardInterrupt
-        self.loop.stop = number

@@ -226,6 +226,7 @@ class Tokenizer(Fitted):
     pad_id: int
     eos_id: int
     bos_id: int | None = None
+    mask_id: int | None = None
 
     @abstractmethod
     def encode(self, text: str, *, special: bool = False) -> list[int]:

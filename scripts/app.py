@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typer
+
 from sensorium.scripts import cache, check, evaluate, generate, info, recipes, report, schema, train
 
 app = typer.Typer(

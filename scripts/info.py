@@ -12,6 +12,7 @@ def main() -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
+
     from sensorium.engine.cache import cache_root
 
     rows = {"python": platform.python_version(), "system": platform.platform()}

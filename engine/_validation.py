@@ -1,0 +1,74 @@
+"""Validation while training: the metrics of held-out rows, the best weights, an early end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .compose import Model
+from .config import Validate
+from .data import Rows
+from .errors import RecipeError
+from .log import Log
+from .score import Scorer
+from .state import kept, read_tensors, restore, write_tensors
+
+BEST = "best.safetensors"
+
+
+@dataclass
+class Validation:
+    """state: the best value, its step, and how many validations ago it was; goes into the
+    checkpoint."""
+
+    rule: Validate
+    rows: dict[str, Rows]
+    model: Model
+    scorer: Scorer
+    folder: Path
+    log: Log
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def after(self, step: int) -> bool:
+        """Validate after a step; True where training should end early."""
+        found = {}
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            for name, rows in self.rows.items():
+                found[name] = self.scorer.score(rows, limit=self.rule.batches).metrics
+        self.model.train()
+        self.log.write({"step": step, "validation": found})
+        shown = {f"{t}/{m}": v for t, ms in found.items() for m, v in ms.items()}
+        self.log.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
+        if self.rule.best is None:
+            return False
+        if self.rule.best not in shown:
+            raise RecipeError(
+                f"train.validate.best: no metric {self.rule.best!r}; there are {', '.join(shown)}"
+            )
+        return self._better(step, shown[self.rule.best])
+
+    def _better(self, step: int, value: float) -> bool:
+        old = self.state.get("value")
+        better = old is None or (value > old if self.rule.mode == "max" else value < old)
+        if better:
+            self.state = {"value": value, "step": step, "since": 0}
+            if self.scorer.accelerator.is_main_process:
+                write_tensors(self.folder / BEST, kept(self.model))
+        else:
+            self.state["since"] += 1
+        return self.rule.patience is not None and self.state["since"] >= self.rule.patience
+
+    def restore_best(self) -> None:
+        """Put the best weights back into the model, where there are any."""
+        best = self.folder / BEST
+        if not best.exists():
+            return
+        with torch.no_grad():
+            restore(self.model, read_tensors(best), str(best))
+        self.scorer.accelerator.wait_for_everyone()
+        if self.scorer.accelerator.is_main_process:
+            best.unlink()
+        self.log.say(f"kept the weights of step {self.state['step']} ({self.state['value']:.4g})")

@@ -1,0 +1,95 @@
+"""Predict a split and score it, over all processes; and rows with a stream dealt to others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from ..modalities.base import Source
+from .compose import Model
+from .data import Collate, Rows, batches, in_order, settle_failures
+from .log import Log
+from .parts import derive
+from .rows import Skipped
+
+
+@dataclass
+class Score:
+    """metrics by name; a prediction, a target and a key for each row."""
+
+    metrics: dict[str, float]
+    predictions: list[Any]
+    targets: list[dict[str, Any]]
+    keys: list[str]
+    skipped: Skipped
+
+
+@dataclass
+class Scorer:
+    """Predicts and scores rows with one model, `batch_size` rows a process at a time."""
+
+    model: Model
+    batch_size: int
+    accelerator: Accelerator
+    log: Log | None = None
+
+    def score(
+        self,
+        rows: Rows,
+        *,
+        limit: int | None = None,
+        batch_size: int | None = None,
+        skip: bool = False,
+    ) -> Score:
+        """Every row of a split, or the first `limit` batches; `skip` goes on without a row that
+        cannot be read. Leaves the model in `eval()`."""
+        self.model.eval()
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        addresses = in_order(rows, batch_size or self.batch_size, world, rank)[:limit]
+        skipped = Skipped()
+        found: list[tuple[str, Any, dict[str, Any]]] = []
+        for batch in batches({rows.name: rows}, addresses, Collate(self.model.encoders())):
+            where = f"tasks.{rows.name}, evaluation"
+            for line in settle_failures(batch, where, skip, skipped):
+                if self.log is not None:
+                    self.log.say(line)
+            if len(batch):
+                with self.accelerator.autocast():
+                    made = self.model.predict(batch.to(self.accelerator.device))
+                found += list(zip(batch.keys, made, batch.targets, strict=True))
+        if world > 1:
+            found = gather_object(found)
+        keys, predictions = [k for k, _, _ in found], [p for _, p, _ in found]
+        targets = [t for _, _, t in found]
+        metrics = rows.task.metrics()
+        metrics.update(predictions, targets)
+        values = {name: float(value) for name, value in metrics.compute().items()}
+        return Score(values, predictions, targets, keys, skipped)
+
+
+class Dealt(Source):
+    """Rows whose cell of one stream is another row's: dealt round a random circle."""
+
+    def __init__(self, source: Source, stream: str, seed: int = 0) -> None:
+        self.source, self.stream, self.columns = source, stream, source.columns
+        circle = np.random.default_rng(derive(seed, "dealt")).permutation(len(source))
+        self.giver = np.empty(len(source), dtype=np.int64)
+        self.giver[circle] = np.roll(circle, 1)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        given = self.source[int(self.giver[index])][self.stream]
+        return {**self.source[index], self.stream: given}
+
+    def key(self, index: int) -> str:
+        return self.source.key(index)
+
+    def identity(self, index: int, column: str) -> str:
+        giver = int(self.giver[index]) if column == self.stream else index
+        return self.source.identity(giver, column)
