@@ -79,6 +79,10 @@ class OpenClipVision(Encoder):
         layers: blocks of a transformer, else stages, from 0 (a ResNet's stem) or the end (-1).
         """
         if self.output == "embedding":
+            if layers:
+                raise ValueError(
+                    f"open_clip: layers {tuple(layers)} of a vector; say output: tokens"
+                )
             given = self.model(pixel_values)
             pooled = given[0] if isinstance(given, tuple) else given  # CoCa gives its tokens too
             return Features.full(pooled.unsqueeze(1), pooled=pooled)

@@ -28,8 +28,8 @@ class TransformersVision(Encoder):
     config: the model's configuration with its `model_type`; what it says beside a `name`
     replaces values of the checkpoint. processor: the image processor's configuration, with
     its class as `image_processor_type`; without a name and without it, the model type's own
-    processor, at the model's size where it has one. layer: take the tokens from this hidden layer (-2: the last
-    but one, as LLaVA does), not from the last.
+    processor, at the model's size where it has one. layer: take the tokens from this hidden
+    layer (-2: the last but one, as LLaVA does), not from the last.
     """
 
     offers = frozenset({"layers"})
@@ -156,5 +156,5 @@ class TransformersVision(Encoder):
         """Shapes alone: on the meta device there are no `spatial_shapes` to loop over."""
         tokens = pixel_values.new_empty(*pixel_values.shape[:2], self.dim)
         one = Features.full(tokens)
-        pooled = tokens[:, 0] if self.model.config.vision_use_head else None
+        pooled = tokens[:, 0] if getattr(self.model, "use_head", False) else None
         return one.replace(pooled=pooled, layers=(one,) * layers)

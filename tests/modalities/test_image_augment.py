@@ -8,9 +8,8 @@ import torch
 
 from sensorium.modalities.image.augment import ImageAugment
 
-ALL = dict(
-    flip=True, shift=0.1, rotate=10, scale=0.1, brightness=0.2, contrast=0.2, noise=0.1, erase=1.0
-)
+MOVES = {"flip": True, "shift": 0.1, "rotate": 10, "scale": 0.1}
+ALL = {**MOVES, "brightness": 0.2, "contrast": 0.2, "noise": 0.1, "erase": 1.0}
 PICTURE = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(0))
 
 

@@ -57,8 +57,13 @@ def test_timm_grey_and_changed_settings() -> None:
     pixels = grey.processor.prepare(PICTURES[1])["pixel_values"]
     assert pixels.shape == (1, 224, 224)
     mean, std = np.mean([0.485, 0.456, 0.406]), np.mean([0.229, 0.224, 0.225])
-    plain = create_transform((1, 224, 224), mean=(0,), std=(1,), interpolation="bicubic",
-                             crop_pct=grey.processor.settings()["crop_pct"])
+    plain = create_transform(
+        (1, 224, 224),
+        mean=(0,),
+        std=(1,),
+        interpolation="bicubic",
+        crop_pct=grey.processor.settings()["crop_pct"],
+    )
     assert torch.allclose(pixels, (plain(PICTURES[1].convert("L")) - mean) / std, atol=1e-5)
     assert whole.processor.settings()["crop_mode"] == "squash"
     red = Image.new("RGB", (40, 20), "white")

@@ -233,7 +233,10 @@ def test_damaged_files_raise_nothing_else(kind: str) -> None:
 
 def test_bombs_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(SMOOTH, "PNG")
-    for limit in (70 * 50 - 1, 70 * 50 // 3):  # Pillow itself warns at the first, raises at the last
+    for limit in (
+        70 * 50 - 1,
+        70 * 50 // 3,
+    ):  # Pillow itself warns at the first, raises at the last
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with warnings.catch_warnings(), pytest.raises(ReadError, match="decompression bomb"):
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
