@@ -61,7 +61,7 @@ class Pretrained(Backbone):
         self.dim = self.table.embedding_dim
         self.refusal = self._refusal()
         kinds = {"causal"} if self.refusal else {"causal", "prefix", "canvas", "bidirectional"}
-        self.attentions = frozenset(kinds)  # type: ignore[misc]
+        self.attentions = frozenset(kinds)
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:

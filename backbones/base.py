@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class Backbone(Part, nn.Module):
     dim: int
     tokenizer: Tokenizer
     mask_id: int | None = None
-    attentions: ClassVar[frozenset[str]] = frozenset({"causal"})
+    attentions: frozenset[str] = frozenset({"causal"})
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids `[..., T]` -> embeddings `[..., T, D]`, as the model itself would feed them."""

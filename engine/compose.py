@@ -138,6 +138,7 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
             connector = part.connector.build(seed, in_dim=encoders[name].dim, out_dim=out_dim)
         streams[name] = Stream(encoders[name], connector)
         _meets(plan, name, streams[name], backbone)
+        _offers(plan, name, encoders[name])
     tasks = {name: t.task for name, t in plan.tasks.items()}
     for name, task in plan.tasks.items():
         for head, (stream, out_dim) in task.task.head_widths().items():
@@ -196,6 +197,17 @@ def _out_dim(plan: RecipePlan, name: str, encoder: Encoder, backbone: Backbone |
             "give each its own stream, or make the widths equal"
         )
     return next(iter(wanted.values()), encoder.dim)
+
+
+def _offers(plan: RecipePlan, name: str, encoder: Encoder) -> None:
+    for key, part in plan.tasks.items():
+        lacking = part.task.needs.get(name, frozenset()) - encoder.offers
+        if lacking:
+            raise RecipeError(
+                f"tasks.{key}: needs {', '.join(sorted(lacking))} of inputs.{name}.encoder, "
+                f"and {plan.streams[name].encoder.section.type} offers "
+                f"{', '.join(sorted(encoder.offers)) or 'nothing beyond a forward'}"
+            )
 
 
 def _meets(plan: RecipePlan, name: str, stream: Stream, backbone: Backbone | None) -> None:

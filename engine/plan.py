@@ -145,14 +145,6 @@ def _agree(found: RecipePlan) -> None:
                     f"tasks.{name}: uses the stream {stream!r}, which is not among inputs"
                     f"{did_you_mean(stream, found.streams)}"
                 )
-            needs = task.task.needs.get(stream, frozenset())
-            lacking = needs - found.streams[stream].encoder.part.offers
-            if lacking:
-                raise RecipeError(
-                    f"tasks.{name}: needs {', '.join(sorted(lacking))} of the encoder of "
-                    f"{stream!r}, and {found.streams[stream].encoder.section.type} offers "
-                    f"{', '.join(sorted(found.streams[stream].encoder.part.offers)) or 'nothing'}"
-                )
         used |= set(task.task.streams)
         if task.task.uses_backbone and found.backbone is None:
             raise RecipeError(

@@ -10,6 +10,7 @@ A row of a data set becomes a raw value (`read`), a raw value becomes a sample
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -183,7 +184,7 @@ class Encoder(Part, nn.Module):
     dim: int
     processor: Processor
     batch_invariant: bool = True
-    offers: ClassVar[frozenset[str]] = frozenset()
+    offers: frozenset[str] = frozenset()
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Samples -> the keyword arguments of `forward`; equal shapes are stacked."""
@@ -270,7 +271,11 @@ class Source:
     def identity(self, index: int, column: str) -> str:
         """The name of one cell, under which its cached values are kept: wrappers pass the
         question on, so that the same cell has one name however it is reached."""
-        return f"{self.fingerprint()}|{self.key(index)}|{column}"
+        return f"{self._print}|{self.key(index)}|{column}"
+
+    @functools.cached_property
+    def _print(self) -> str:
+        return self.fingerprint()
 
 
 class StreamingSource(Source):

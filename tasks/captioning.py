@@ -8,6 +8,7 @@ Legend: `B` rows, `L` tokens of the longest target, `N` tokens of all targets, `
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -29,7 +30,8 @@ class Captioning(Task):
 
     In training a step takes one reference of a row, picked by a hash of the row's key and of
     the step (a buffer, so that a resumed run picks the same); in evaluation the loss takes the
-    first, the metrics all. attention: how the decoder reads the context.
+    first, the metrics all. attention: how the decoder reads the context. facts: regular
+    expressions with a group, by name: is what they find in a caption what the reference says?
     """
 
     uses_backbone = True
@@ -42,6 +44,7 @@ class Captioning(Task):
         target: str = "{caption}",
         attention: Literal["causal", "prefix"] = "causal",
         max_new_tokens: int = 64,
+        facts: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.prompt, self.target = _parsed("prompt", prompt), _parsed("target", target)
@@ -58,6 +61,7 @@ class Captioning(Task):
             raise ValueError(f"max_new_tokens: found {max_new_tokens}, expected at least 1")
         self.streams = tuple(dict.fromkeys(self.prompt.streams))
         self.attention, self.max_new_tokens = attention, max_new_tokens
+        self.facts = _patterns(facts or {})
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def columns(self) -> tuple[str, ...]:
@@ -123,7 +127,7 @@ class Captioning(Task):
         return [{"text": backbone.tokenizer.decode(row).strip()} for row in kept]
 
     def metrics(self) -> CaptionMetrics:
-        return CaptionMetrics()
+        return CaptionMetrics(self.facts)
 
     def example(self) -> list[dict[str, Any]]:
         prompts = (self.prompt, self.target)
@@ -166,6 +170,17 @@ def _parsed(option: str, template: str) -> Prompt:
         return Prompt(template)
     except ValueError as error:
         raise ValueError(f"{option}: {error}") from None
+
+
+def _patterns(facts: dict[str, str]) -> dict[str, str]:
+    for name, pattern in facts.items():
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"facts.{name}: {pattern!r} is no pattern: {error}") from None
+        if not groups:
+            raise ValueError(f"facts.{name}: {pattern!r} has no group; write (...) round the fact")
+    return facts
 
 
 def _decoder(backbone: Backbone | None) -> Backbone:

@@ -58,7 +58,7 @@ class Timm(Encoder):
         found = (
             {"layers"} | ({"taps"} if plain else set()) | ({"token_mask"} if mask_token else set())
         )
-        self.offers = frozenset(found)  # type: ignore[misc]
+        self.offers = frozenset(found)
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:

@@ -179,3 +179,11 @@ def test_a_missing_reference_or_an_empty_set_is_named() -> None:
         metrics.add(["a"], [[]])
     with pytest.raises(ValueError, match="2 texts, 1 references"):
         metrics.add(["a", "b"], [["a"]])
+
+
+def test_facts_are_parsed_back_and_compared_with_the_reference() -> None:
+    metrics = TextMetrics({"size": r"(small|large)", "side": r"on the (left|right)"})
+    metrics.add(["a small one on the right", "large"], [["a small one"], ["small, on the left"]])
+    found = metrics.compute()
+    assert found["fact_size"] == 0.5
+    assert found["fact_side"] == 0.0  # the first reference names no side: it does not count
