@@ -1,0 +1,66 @@
+"""No test leaves this machine, nor reads or fills the caches of whoever runs it.
+
+`HF_HUB_OFFLINE=0 pytest -m hub` lets the tests marked `hub` out.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+ONLINE = os.environ.get("HF_HUB_OFFLINE") == "0"
+FOLDER = tempfile.TemporaryDirectory(prefix="sensorium-tests-", ignore_cleanup_errors=True)
+
+# Libraries read these when they are imported, which the conftests further down do.
+os.environ |= {
+    "HF_HOME": f"{FOLDER.name}/hf",
+    "SENSORIUM_CACHE": f"{FOLDER.name}/sensorium",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TORCH_HOME": f"{FOLDER.name}/torch",
+}
+if not ONLINE:
+    os.environ |= dict.fromkeys(
+        ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"
+    )
+# Two processes with two threads each on two cores take turns at waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+HERE = {"", "::", "::1", "0.0.0.0", "localhost", socket.gethostname()}
+
+
+def _refuse(host: Any) -> None:
+    name = host.decode() if isinstance(host, bytes) else str(host or "")
+    if name not in HERE and not name.startswith("127."):
+        pytest.fail(f"a test may not reach {name}; no test touches the network")
+
+
+def _guarded(original: Callable[..., Any], host: Callable[..., Any]) -> Callable[..., Any]:
+    def guard(*args: Any, **kwargs: Any) -> Any:
+        _refuse(host(*args))
+        return original(*args, **kwargs)
+
+    return guard
+
+
+def _host_of_address(_: socket.socket, address: Any) -> Any:
+    """The host of `(host, port, ...)`; a path is a socket of this machine's own."""
+    return address[0] if isinstance(address, tuple) else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Connections and names other than this machine's fail the test that asks for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not ONLINE:
+            for name in ("connect", "connect_ex"):
+                guard = _guarded(getattr(socket.socket, name), _host_of_address)
+                patch.setattr(socket.socket, name, guard)
+            patch.setattr(
+                socket, "getaddrinfo", _guarded(socket.getaddrinfo, lambda host, *_: host)
+            )
+        yield
