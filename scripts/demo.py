@@ -1,0 +1,56 @@
+"""make demo: classify scanned digits, freeze what was learned, and describe them in words.
+
+    python -m sensorium.scripts.demo [--out runs/demo]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="where the two runs and the page go")] = Path(
+        "runs/demo"
+    ),
+) -> None:
+    """Train both, score them on pictures that training has not seen, write report.html."""
+    import shutil
+
+    from sensorium.engine.config import load_recipe
+    from sensorium.engine.evaluate import evaluate
+    from sensorium.engine.hub import load_model
+    from sensorium.engine.log import Log
+    from sensorium.engine.report import write_report
+    from sensorium.engine.table import table
+    from sensorium.engine.train import train
+
+    began = time.perf_counter()
+    classifier, captioner = out / "classifier", out / "captioner"
+    frozen = [f"inputs.image.encoder.weights={classifier}", "inputs.image.encoder.freeze=true"]
+    stages: tuple[tuple[str, str, list[str], Path], ...] = (
+        ("a small ViT learns the digits", "configs/classification/digits.yaml", [], classifier),
+        ("frozen, it is described in words", "configs/captioning/digits.yaml", frozen, captioner),
+    )
+    shutil.rmtree(out, ignore_errors=True)
+    found: dict[str, dict[str, float]] = {}
+    for i, (what, recipe, overrides, folder) in enumerate(stages):
+        sys.stderr.write(f"\n[{i + 1}/{len(stages)}] {what}: {recipe}\n")
+        command = " ".join(["sensorium", "train", recipe, *overrides])
+        train(load_recipe(recipe, overrides), folder, command=command)
+        found |= evaluate(load_model(folder), log=Log(None), folder=folder)
+    page = write_report([captioner, classifier], out / "report.html")
+    print(table(found))
+    for line in (captioner / "predictions-caption.jsonl").read_text().splitlines()[:5]:
+        row = json.loads(line)
+        print(f"{row['key']:>12}: {row['prediction']['text']}")
+    print(f"\n{page}\n{time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    typer.run(main)
