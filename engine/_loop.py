@@ -71,6 +71,7 @@ class Loop:
             scorer = Scorer(model, settings.batch_size, self.accelerator, self.log)
             rule = settings.validate_
             self.validation = Validation(rule, held, model, scorer, self.folder, self.log)
+            self.validation.begin()
         self.collate = Collate(encoders)
         self.optimizer: Any = optimizer(model, settings)
         self.net: Any = model

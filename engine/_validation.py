@@ -11,7 +11,7 @@ import torch
 from .compose import Model
 from .config import Validate
 from .data import Rows
-from .errors import RecipeError
+from .errors import RecipeError, did_you_mean
 from .log import Log
 from .score import Scorer
 from .state import kept, read_tensors, restore, write_tensors
@@ -32,23 +32,33 @@ class Validation:
     log: Log
     state: dict[str, Any] = field(default_factory=dict)
 
+    def begin(self) -> None:
+        """Refuse a `best` that no metric is called, before the first step: one batch is scored."""
+        if self.rule.best is not None:
+            name = self.rule.best.partition("/")[0]
+            self._best(self._score({name: self.rows[name]}, 1))
+
     def after(self, step: int) -> bool:
         """Validate after a step; True where training should end early."""
-        found = {}
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            for name, rows in self.rows.items():
-                found[name] = self.scorer.score(rows, limit=self.rule.batches).metrics
-        self.model.train()
+        found = self._score(self.rows, self.rule.batches)
         self.log.write({"step": step, "validation": found})
-        shown = {f"{t}/{m}": v for t, ms in found.items() for m, v in ms.items()}
+        shown = _shown(found)
         self.log.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
-        if self.rule.best is None:
-            return False
-        if self.rule.best not in shown:
+        return self.rule.best is not None and self._better(step, self._best(found))
+
+    def _score(self, every: dict[str, Rows], limit: int | None) -> dict[str, dict[str, float]]:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            found = {n: self.scorer.score(rows, limit=limit).metrics for n, rows in every.items()}
+        self.model.train()
+        return found
+
+    def _best(self, found: dict[str, dict[str, float]]) -> float:
+        shown, best = _shown(found), self.rule.best or ""
+        if best not in shown:
             raise RecipeError(
-                f"train.validate.best: no metric {self.rule.best!r}; there are {', '.join(shown)}"
+                f"train.validate.best: no metric is called {best!r}{did_you_mean(best, shown)}"
             )
-        return self._better(step, shown[self.rule.best])
+        return shown[best]
 
     def _better(self, step: int, value: float) -> bool:
         old = self.state.get("value")
@@ -72,3 +82,8 @@ class Validation:
         if self.scorer.accelerator.is_main_process:
             best.unlink()
         self.log.say(f"kept the weights of step {self.state['step']} ({self.state['value']:.4g})")
+
+
+def _shown(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Metrics as `task/metric`."""
+    return {f"{t}/{m}": value for t, metrics in found.items() for m, value in metrics.items()}

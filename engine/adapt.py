@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from ..backbones.base import Backbone
 from ..modalities.base import Encoder
 from .config import Last
-from .errors import RecipeError
+from .errors import RecipeError, placed
 from .parts import Plan
 
 _FROZEN = "_sensorium_frozen"
@@ -70,6 +71,13 @@ def _add_lora(module: nn.Module, options: dict[str, Any], where: str) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     options = dict(options)
+    known = [field.name for field in dataclasses.fields(LoraConfig)]
+    for name in options:
+        if name not in known:
+            raise RecipeError(
+                f"{where}.lora.{name}: peft's LoraConfig has no such option; its usual ones are "
+                "r, lora_alpha, lora_dropout and target_modules"
+            )
     if "target_modules" not in options:
         inside = {m for b in _blocks(module) for m in b.modules()} or set(module.modules())
         options["target_modules"] = [
@@ -79,4 +87,4 @@ def _add_lora(module: nn.Module, options: dict[str, Any], where: str) -> None:
         config = LoraConfig(**options)
         inject_adapter_in_model(config, module)
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"{where}.lora: {' '.join(str(error).split())}") from error
+        raise RecipeError(placed(f"{where}.lora", error)) from error

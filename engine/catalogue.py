@@ -26,6 +26,16 @@ ROOMS = {
     "tokenizer": "sensorium.modalities.text:TOKENIZERS",
 }
 
+BASES = {
+    "backbone": "sensorium.backbones.base:Backbone",
+    "connector": "sensorium.connectors.base:Connector",
+    "encoder": "sensorium.modalities.base:Encoder",
+    "head": "sensorium.connectors.base:Connector",
+    "task": "sensorium.tasks.base:Task",
+    "tokenizer": "sensorium.modalities.base:Tokenizer",
+}
+"""What the classes of a kind inherit from."""
+
 EXTRAS: dict[str, str] = {}
 """Optional library -> the extra of this package that installs it."""
 
@@ -87,13 +97,16 @@ def find(kind: str, name: str, where: str) -> Any:
     """The class that a recipe's `type` names; `where` is the place for the message."""
     known = entries(kind)
     path = known.get(name, name)
-    if name not in known and ":" not in name:
+    module, colon, attribute = path.partition(":")
+    if name not in known and not (module and colon and attribute):
+        before, dot, last = name.rpartition(".")
+        own = f"{before}:{last}" if dot and ":" not in name else "package.module:Class"
         raise RecipeError(
             f"{where}: no {kind.replace('_', ' ')} is called {name!r}"
-            f"{did_you_mean(name, known)} (your own: package.module:Class)"
+            f"{did_you_mean(name, known)} (your own: {own})"
         )
     try:
-        return load(path)
+        found = load(module)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         extra = EXTRAS.get(missing)
@@ -103,5 +116,20 @@ def find(kind: str, name: str, where: str) -> Any:
             else f"there is no module {error.name!r} here or in the current folder"
         )
         raise RecipeError(f"{where}: {path} cannot be imported: {cure}") from error
-    except AttributeError as error:
-        raise RecipeError(f"{where}: {path}: the module has no such class ({error})") from error
+    if not hasattr(found, attribute):
+        own = [name for name, value in vars(found).items() if isinstance(value, type)]
+        raise RecipeError(
+            f"{where}: the module {module} has no class {attribute!r}{did_you_mean(attribute, own)}"
+        )
+    return _of_kind(getattr(found, attribute), kind, path, where)
+
+
+def _of_kind(found: Any, kind: str, path: str, where: str) -> Any:
+    """Refuse a class of another room; sources and augments may be functions."""
+    base = load(BASES[kind.rpartition("_")[2]]) if kind.rpartition("_")[2] in BASES else None
+    if base is not None and not (isinstance(found, type) and issubclass(found, base)):
+        raise RecipeError(
+            f"{where}: {path} is no {kind.replace('_', ' ')}; expected a class that inherits "
+            f"from {base.__module__}:{base.__name__}"
+        )
+    return found

@@ -23,8 +23,9 @@ from .catalogue import load
 from .compose import Model, compose, sections
 from .config import Recipe
 from .data import Collate, Item, Reader, Windowed, readers
-from .errors import RecipeError
+from .errors import RecipeError, placed
 from .fit import fit
+from .optim import optimizer
 from .parts import count
 from .plan import RecipePlan, plan_recipe
 from .prefill import why_not_cached
@@ -85,6 +86,8 @@ def check(recipe: Recipe) -> Report:
     fit(plan, {n: _short(s) for n, s in sources.items()})
     with torch.device("meta"):
         model = compose(plan, weights=False)
+    if recipe.train.steps:
+        optimizer(model, recipe.train)  # refuses a recipe in which nothing trains
     shapes: dict[str, str] = {}
     for name in plan.tasks:
         batch = _batch(plan, model, name, sources[name])
@@ -161,7 +164,7 @@ def _walk(model: Model, name: str, batch: Batch, report: Report, shapes: dict[st
         module.register_forward_hook(_noting(shapes, where)) for where, module, _ in sections(model)
     ]
     try:
-        with FlopCounterMode(display=False) as counter, saved.counting(), _on_meta(name):
+        with FlopCounterMode(display=False) as counter, saved.counting(), _reported(name):
             loss = model(batch)
             if loss.total.requires_grad:
                 loss.total.backward()
@@ -175,15 +178,13 @@ def _walk(model: Model, name: str, batch: Batch, report: Report, shapes: dict[st
 
 
 @contextlib.contextmanager
-def _on_meta(task: str) -> Iterator[None]:
+def _reported(task: str) -> Iterator[None]:
     try:
-        with torch.device("meta"):
-            yield
+        yield
     except RecipeError:
         raise
     except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
-        text = " ".join(str(error).split())
-        raise RecipeError(f"tasks.{task}: {text}") from error
+        raise RecipeError(placed(f"tasks.{task}", error)) from error
 
 
 class _Saved:

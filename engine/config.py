@@ -7,6 +7,7 @@ validated against that class's constructor (`schema.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -180,9 +181,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     """The recipe of a dict, as `Recipe.to_dict` gives it."""
     found = validate(Recipe, values, "", "a recipe")
-    for name in [*found.inputs, *found.tasks]:
-        if not name.isidentifier():
-            raise RecipeError(f"{name!r}: a name is letters, digits and underscores")
+    for room, names in (("inputs", found.inputs), ("tasks", found.tasks)):
+        for name in names:
+            if not name.isidentifier():
+                like = re.sub(r"\W+|^\d+", "_", name)
+                raise RecipeError(
+                    f"{room}.{name}: a name is letters, digits and underscores, and begins with "
+                    f"no digit; for example {like}"
+                )
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable
 
 
 class RecipeError(ValueError):
@@ -16,6 +17,24 @@ class RunError(RuntimeError):
 
 class Interrupted(RunError):
     """Stopped by a signal, a checkpoint written."""
+
+
+_PLACE = re.compile(r"(inputs|backbone|tasks|train|cache)(\.\w+)*: ")
+_KEY = re.compile(r"(\w+)(\.\w+)*: ")
+
+
+def placed(where: str, error: BaseException, options: Container[str] = ()) -> str:
+    """An error's text as one line that begins with its place in the recipe.
+
+    A complaint that begins with one of the part's `options` goes on from `where`.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    if _PLACE.match(text):
+        return text
+    key = _KEY.match(text)
+    if key and key[1] in options:
+        return f"{where}.{text}"
+    return f"{where}: {text.removeprefix(where.rpartition('.')[2] + ': ')}"
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 12) -> str:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..modalities.base import Source, StreamingSource
 from .catalogue import load
-from .errors import RecipeError
+from .errors import RecipeError, placed
 from .plan import RecipePlan
 
 STREAMED = 10_000
@@ -30,7 +30,7 @@ def fit(plan: RecipePlan, sources: Mapping[str, Source]) -> None:
         try:
             part.fit(_rows(plan, sources, where))
         except ValueError as error:
-            raise RecipeError(f"{where}: {' '.join(str(error).split())}") from error
+            raise RecipeError(placed(where, error)) from error
 
 
 def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: str) -> Iterator[Any]:

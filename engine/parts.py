@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import nn
 from ..modalities.base import Fitted, Part
 from .catalogue import find
 from .config import Section
-from .errors import RecipeError
+from .errors import RecipeError, placed
 from .schema import arguments, fitted_arguments, validate_options
 
 
@@ -44,13 +44,18 @@ class Plan:
         return "pretrained" if self._carries_weights() else "none"
 
     def _carries_weights(self) -> bool:
-        is_part = isinstance(self.part, type) and issubclass(self.part, Part)
-        return is_part and bool(self.part.carries_weights(self.options))
+        if not (isinstance(self.part, type) and issubclass(self.part, Part)):
+            return False
+        with self._reported():
+            return bool(self.part.carries_weights(self.options))
+
+    def _reported(self) -> contextlib.AbstractContextManager[None]:
+        return reported(self.where, arguments(self.part))
 
     def resolve(self) -> None:
         """Complete the options by the library's own configuration (may download)."""
         if isinstance(self.part, type) and issubclass(self.part, Part):
-            with reported(self.where):
+            with self._reported(), _named(self.options.get("name")):
                 self.options = self.part.resolve(dict(self.options))
 
     def resolved_section(self) -> Section:
@@ -61,14 +66,15 @@ class Plan:
 
     def build(self, seed: int = 0, **given: Any) -> Any:
         """The module; `given` is what the engine knows (in_dim, out_dim)."""
-        with reported(self.where), seeded(seed, self.where):
+        with self._reported(), seeded(seed, self.where):
             return self.part(**self.options, **self.fitted, **given)
 
 
 def plan(section: Section, kind: str, where: str) -> Plan:
     """Find the class of a section and check its options; RecipeError names the place."""
     part = find(kind, section.type, f"{where}.type")
-    wanted = fitted_arguments(part)
+    with reported(where):
+        wanted = fitted_arguments(part)
     options = validate_options(part, section.options, where)
     said = {name: options.pop(name, None) for name in wanted}
     found = Plan(where, section, part, options)
@@ -109,7 +115,7 @@ def _fitted_options(
 def _fitted(base: type[Fitted], said: dict[str, Any], where: str) -> Fitted:
     options = {key: value for key, value in said.items() if key != "type"}
     part = find(base.kind, said["type"], where) if base.kind else base
-    with reported(where):
+    with reported(where, arguments(part)):
         made = part(**validate_options(part, options, where))
     if not isinstance(made, Fitted):
         raise RecipeError(f"{where}: {part.__name__} is no {base.__name__}")
@@ -117,17 +123,25 @@ def _fitted(base: type[Fitted], said: dict[str, Any], where: str) -> Fitted:
 
 
 @contextlib.contextmanager
-def reported(where: str) -> Iterator[None]:
+def reported(where: str, options: Container[str] = ()) -> Iterator[None]:
     """A constructor's own complaint, with its place in front."""
     try:
         yield
     except RecipeError:
         raise
     except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-        if message.startswith(f"{where}:"):
+        raise RecipeError(placed(where, error, options)) from error
+
+
+@contextlib.contextmanager
+def _named(name: object) -> Iterator[None]:
+    """The hub's own complaints do not say what was looked for."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if not isinstance(name, str) or isinstance(error, RecipeError) or name in str(error):
             raise
-        raise RecipeError(f"{where}: {message}") from error
+        raise ValueError(f"name: {name!r}: {error}") from error
 
 
 def derive(seed: int, *names: object) -> int:

@@ -112,7 +112,7 @@ def _stream(name: str, section: StreamSection) -> StreamPlan:
         options = dict(section.augment)
         kind = options.pop("type", section.modality)
         part = find(f"{section.modality}_augment", kind, f"{where}.augment")
-        with reported(f"{where}.augment"):
+        with reported(f"{where}.augment", arguments(part)):
             augment = part(**validate_options(part, options, f"{where}.augment"))
     return StreamPlan(
         modalities[section.modality],
@@ -126,7 +126,8 @@ def _task(name: str, section: TaskSection) -> TaskPlan:
     where = f"tasks.{name}"
     part = find("task", section.type, f"{where}.type")
     options = section.options
-    arguments(part)  # a task that names an engine's key is refused before its heads are read
+    with reported(where):
+        arguments(part)  # a task that names an engine's key is refused before its heads are read
     said = {head: options.pop(head, "linear") for head in part.head_names}
     own = plan(section.with_options(options), "task", where)
     heads = {
@@ -154,7 +155,38 @@ def _agree(found: RecipePlan) -> None:
     for name in found.streams:
         if name not in used:
             raise RecipeError(f"inputs.{name}: no task uses it; name it in a prompt or take it out")
-    unknown = set(found.recipe.train.mix) - set(found.tasks)
-    if unknown:
-        name = sorted(unknown)[0]
-        raise RecipeError(f"train.mix.{name}: no such task{did_you_mean(name, found.tasks)}")
+    _agree_on_training(found.recipe)
+
+
+def _agree_on_training(recipe: Recipe) -> None:
+    """What `train` says of the tasks and of their rows."""
+    train, tasks = recipe.train, recipe.tasks
+    for name in train.mix:
+        if name not in tasks:
+            raise RecipeError(f"train.mix.{name}: no such task{did_you_mean(name, tasks)}")
+    if train.by is None and train.order != "shuffle":
+        raise RecipeError(
+            f"train.by: is required with order: {train.order}; name the column that it looks at"
+        )
+    if train.by is not None and train.order == "shuffle":
+        raise RecipeError(
+            f"train.by: found {train.by!r}, and order: shuffle looks at no column; say "
+            "order: length or order: balanced, or take it out"
+        )
+    rule = train.validate_
+    if rule is None:
+        return
+    for name, task in tasks.items():
+        if "validation" not in task.data and not (
+            "train" in task.data and task.data["train"].holdout
+        ):
+            raise RecipeError(
+                f"tasks.{name}.data: train.validate needs rows that training does not see; add "
+                "data.validation, or data.train.holdout: 0.1"
+            )
+    name, _, metric = (rule.best or "").partition("/")
+    if rule.best is not None and not (name in tasks and metric):
+        raise RecipeError(
+            f"train.validate.best: found {rule.best!r}, expected task/metric"
+            f"{did_you_mean(name, tasks)}"
+        )

@@ -18,7 +18,7 @@ from .config import DataSection
 from .errors import RecipeError, did_you_mean
 from .parts import derive, reported
 from .plan import RecipePlan
-from .schema import validate_options
+from .schema import arguments, validate_options
 from .sources import limit, rename
 
 TRAIN, VALIDATION = "train", "validation"
@@ -51,7 +51,7 @@ def open_section(section: DataSection, where: str) -> Source:
     """The source of one data section, its columns renamed as the recipe says."""
     part = find("source", section.source, f"{where}.source")
     options = validate_options(part, section.options, where)
-    with reported(where):
+    with reported(where, {"columns", *arguments(part)}):
         source: Source = part(**options)
         if section.columns:
             source = rename(source, section.columns)
@@ -77,6 +77,9 @@ def open_split(plan: RecipePlan, task: str, split: str) -> Source:
     where = f"tasks.{task}.data.{name}"
     source = open_section(sections[name], where)
     check_columns(source, plan.tasks[task].task, where)
+    by = plan.recipe.train.by
+    if name == TRAIN and by is not None:
+        _check_by(by, _columns(source), task)
     if isinstance(source, StreamingSource):
         if held:
             raise RecipeError(f"{where}.holdout: a stream cannot be parted; give it a `limit`")
@@ -97,13 +100,25 @@ def splits(plan: RecipePlan, task: str) -> list[str]:
 
 
 def check_columns(source: Source, task: Task, where: str) -> None:
-    known = source.columns or tuple(source[0])
+    known = _columns(source)
     for column in (*task.streams, *task.columns()):
         if column not in known:
             raise RecipeError(
                 f"{where}: has no column {column!r}{did_you_mean(column, known)}; "
                 f"map one with columns: {{{column}: its name}}"
             )
+
+
+def _check_by(by: str, known: tuple[str, ...], task: str) -> None:
+    if by not in known:
+        raise RecipeError(
+            f"train.by: the training split of tasks.{task} has no column {by!r}"
+            f"{did_you_mean(by, known)}"
+        )
+
+
+def _columns(source: Source) -> tuple[str, ...]:
+    return source.columns or tuple(source[0])
 
 
 class Skipped:

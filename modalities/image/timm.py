@@ -139,7 +139,11 @@ def _complete(name: str, options: dict[str, Any]) -> dict[str, Any]:
 def _create(name: str, options: dict[str, Any]) -> Any:
     source, _ = parse_model_name(name)
     architecture = options["pretrained_cfg"]["architecture"] if source else name
-    return timm.create_model(architecture, **{**options, "num_classes": 0})
+    try:
+        return timm.create_model(architecture, **{**options, "num_classes": 0})
+    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"options: timm cannot build {name} with {options}: {text}") from error
 
 
 def _processor(name: str, model: Any, changes: Mapping[str, Any]) -> TimmProcessor:

@@ -1,0 +1,169 @@
+"""pydantic's errors as lines for a person: the place in the recipe, found, expected, the cure."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from .errors import did_you_mean
+
+Loc = tuple[int | str, ...]
+
+
+class Place(NamedTuple):
+    """keys: those of the recipe. owner: the model whose field the last one is, or None in a
+    mapping of names. whole: nothing of pydantic's place is left (a union adds its branches).
+    expected: what may stand there, in words; empty where the key is unknown."""
+
+    keys: list[str]
+    owner: type[BaseModel] | None
+    whole: bool
+    expected: str
+
+
+def complaints(
+    error: ValidationError,
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    where: str,
+    what: str,
+) -> list[str]:
+    """One line a mistake; a union reports every branch, of which the first is kept."""
+    lines: dict[str, str] = {}
+    problems = error.errors(include_url=False)
+    meant = _meant(problems)
+    for problem in problems:
+        extra, missing = problem["type"] == "extra_forbidden", problem["type"] == "missing"
+        if missing and problem["loc"] in meant:
+            continue  # the line of the misspelt key says it
+        keys, owner, whole, expected = _place(problem["loc"], model, extra)
+        place = ".".join([where, *keys] if where else keys)
+        if extra and whole:
+            known = _fields(owner) if owner else {}
+            name = what if owner is model else "this section"
+            line = f"{name} has no such option{did_you_mean(keys[-1], known)}"
+        elif missing and whole:
+            line = f"is required, and is not there; expected {expected}"
+        else:
+            found = _dig(values, keys)
+            line = f"found {found!r} ({type(found).__name__}), expected {expected}"
+        lines.setdefault(place, f"{place}: {line}")
+    return list(lines.values())
+
+
+def _meant(problems: Sequence[Any]) -> set[Loc]:
+    """The places of required keys that stand there misspelt."""
+    lost: list[Loc] = [p["loc"] for p in problems if p["type"] == "missing"]
+    found: set[Loc] = set()
+    for *parent, last in (p["loc"] for p in problems if p["type"] == "extra_forbidden"):
+        names = [str(loc[-1]) for loc in lost if list(loc[:-1]) == parent]
+        near = difflib.get_close_matches(str(last), names, n=1)
+        found |= {(*parent, name) for name in near}
+    return found
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    """The fields by the name that a recipe gives them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _dig(values: Any, keys: list[str]) -> Any:
+    for key in keys:
+        values = values[key] if isinstance(values, Mapping) and key in values else values
+    return values
+
+
+def _place(loc: Loc, model: type[BaseModel], extra: bool) -> Place:
+    keys: list[str] = []
+    owner: type[BaseModel] | None = model
+    current: Any = model
+    expected = spell(model)
+    for i, step in enumerate(loc):
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = _fields(current).get(str(step))
+            if field is None and not (extra and i == len(loc) - 1):
+                return Place(keys, owner, False, expected)
+            owner = current
+            keys.append(str(step))
+            current = _inner(field.annotation) if field else None
+            expected = spell(field.annotation) + _bounds(field.metadata) if field else ""
+        elif typing.get_origin(current) is dict:
+            keys.append(str(step))
+            inside = typing.get_args(current)[1]
+            current, owner, expected = _inner(inside), None, spell(inside)
+        else:
+            return Place(keys, owner, False, expected)
+    return Place(keys, owner, True, expected)
+
+
+def _inner(annotation: Any) -> Any:
+    """The model or dict in a union, else the annotation itself."""
+    if typing.get_origin(annotation) is dict:
+        return annotation
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    for candidate in typing.get_args(annotation):
+        if typing.get_origin(candidate) is dict:
+            return candidate
+    return annotation
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+    found = [
+        f"{sign} {getattr(bound, name)}"
+        for bound in metadata
+        for name, sign in signs
+        if hasattr(bound, name)
+    ]
+    return f" {' and '.join(found)}" if found else ""
+
+
+def spell(annotation: Any) -> str:
+    """A type in words that fit one line."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is dict and isinstance(args[1], type) and issubclass(args[1], BaseModel):
+        return "named sections"
+    if origin is typing.Literal:
+        return " | ".join(repr(a) for a in args)
+    if args and (origin is typing.Union or str(origin) == "<class 'types.UnionType'>"):
+        return " | ".join(spell(a) for a in args)
+    if annotation is type(None):
+        return "null"
+    if annotation is bool:
+        return "true | false"
+    if origin is typing.Annotated:
+        return spell(args[0]) + _bounds(args[1:])
+    if args:
+        inner = ", ".join(spell(a) for a in args if a is not Ellipsis)
+        return f"{getattr(origin, '__name__', origin)}[{inner}]"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "a section {" + ", ".join(_fields(annotation)) + "}"
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def truth_as_number(raw: Any, found: Any, where: str) -> str:
+    """pydantic takes `true` for 1: the line of the first such place."""
+    if isinstance(raw, bool) and type(found) in (int, float):
+        return f"{where}: found {raw!r} (bool), expected a number"
+    pairs: list[tuple[Any, Any, str]] = []
+    if isinstance(raw, Mapping):
+        inside = _values(found)
+        dot = f"{where}." if where else ""
+        pairs = [(value, inside.get(key), f"{dot}{key}") for key, value in raw.items()]
+    elif isinstance(raw, (list, tuple)) and isinstance(found, (list, tuple)):
+        both = enumerate(zip(raw, found, strict=False))
+        pairs = [(value, inner, f"{where}[{i}]") for i, (value, inner) in both]
+    return next(filter(None, (truth_as_number(*pair) for pair in pairs)), "")
+
+
+def _values(found: Any) -> Mapping[str, Any]:
+    if isinstance(found, BaseModel):
+        fields = type(found).model_fields
+        return {field.alias or name: getattr(found, name) for name, field in fields.items()}
+    return found if isinstance(found, Mapping) else {}
