@@ -1,0 +1,100 @@
+"""The way of the data through a recipe, as boxes: inputs, encoders, connectors, decoder, tasks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .config import Last, Recipe, Section
+
+_ROW = re.compile(r"^\| (\S+) \| [^|]+ \| [^|]+ \| ([\d,]+) \| [^|]+ \|$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Box:
+    """role: what it is here. trained: `frozen`, `trained`, ...; empty where there is nothing
+    to train. size: its parameters, where the run's card tells them."""
+
+    role: str
+    title: str
+    detail: str = ""
+    trained: str = ""
+    size: str = ""
+
+    @property
+    def frozen(self) -> bool:
+        return self.trained == "frozen"
+
+
+@dataclass(frozen=True)
+class Way:
+    """lanes: an input's boxes in order, an input each. backbone: None where no task has one."""
+
+    lanes: list[list[Box]]
+    backbone: Box | None
+    tasks: list[Box]
+
+    @property
+    def longest(self) -> int:
+        return max(len(lane) for lane in self.lanes)
+
+    def told(self) -> str:
+        """The same in words."""
+        lanes = " and ".join(", then ".join(_say(box) for box in lane) for lane in self.lanes)
+        middle = f", then {_say(self.backbone)}" if self.backbone else ""
+        return f"{lanes}{middle}, then {' and '.join(_say(box) for box in self.tasks)}"
+
+
+def way(recipe: Recipe, card: str) -> Way:
+    """The boxes of a recipe. card: the run's README.md, or nothing."""
+    sizes = {place: _short(number) for place, number in _ROW.findall(card)}
+    lanes = []
+    for name, stream in recipe.inputs.items():
+        place = f"inputs.{name}"
+        varied = "varied in training" if stream.augment is not None else ""
+        lane = [Box("input", name, ", ".join(filter(None, (stream.modality, varied))))]
+        lane.append(_part("encoder", f"{place}.encoder", stream.encoder, sizes))
+        if stream.connector is not None:
+            lane.append(_part("connector", f"{place}.connector", stream.connector, sizes))
+        lanes.append(lane)
+    backbone = recipe.backbone
+    tasks = [
+        Box("task", name, section.type, size=_heads(f"tasks.{name}.", sizes))
+        for name, section in recipe.tasks.items()
+    ]
+    decoder = _part("decoder", "backbone", backbone, sizes) if backbone else None
+    return Way(lanes, decoder, tasks)
+
+
+def _part(role: str, place: str, section: Section, sizes: Mapping[str, str]) -> Box:
+    name, weights = section.options.get("name", ""), section.weights
+    known = f"weights: {weights}" if weights not in (None, "none") else ""
+    detail = ", ".join(str(found) for found in (name, known) if found)
+    return Box(role, section.type, detail, _trained(section), sizes.get(place, ""))
+
+
+def _trained(section: Section) -> str:
+    frozen = section.freeze
+    if section.lora is not None:
+        return f"LoRA r {section.lora['r']}" if "r" in section.lora else "LoRA"
+    if isinstance(frozen, Last):
+        return f"last {frozen.last} blocks trained"
+    return "frozen" if frozen else "trained"
+
+
+def _heads(place: str, sizes: Mapping[str, str]) -> str:
+    heads = {k.removeprefix(place): v for k, v in sizes.items() if k.startswith(place)}
+    return ", ".join(f"{name} {size}" for name, size in heads.items())
+
+
+def _short(number: str) -> str:
+    count = int(number.replace(",", ""))
+    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g}\N{NO-BREAK SPACE}{sign}"
+    return str(count)
+
+
+def _say(box: Box) -> str:
+    return " ".join(filter(None, (box.role, box.title, box.trained)))

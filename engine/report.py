@@ -1,0 +1,192 @@
+"""A page about runs, to look at: one HTML file that needs nothing but itself.
+
+What was run, the way of the data, curves, metrics beside those with the input shuffled among
+the rows, and samples: raw inputs as their modality shows them, with prediction and reference.
+Several runs stand side by side. What a run lacks, the page says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from ._curves import logged, loss_chart, other_charts, validation_charts
+from ._page import PAGE
+from ._readings import Table, read_table
+from ._samples import Samples, pick, read_predictions, show_inputs
+from ._way import Way, way
+from .config import DataSection, Recipe, load_recipe
+from .errors import RecipeError
+from .evaluate import EVALUATION
+from .log import read_metrics
+from .plan import RecipePlan, plan_recipe
+
+SAMPLES = 24
+"""Rows shown of a split."""
+
+_COMMAND = re.compile(r"^Trained by `(.+)`\.$", re.MULTILINE)
+_MADE = re.compile(r"^Made with .+$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One run as the template wants it. notes: what is missing. facts: (name, value)."""
+
+    name: str
+    command: str
+    made: str
+    notes: list[str]
+    facts: list[tuple[str, str]]
+    way: Way
+    loss: Markup
+    curves: list[tuple[str, Markup]]
+    others: list[tuple[str, Markup]]
+    tables: list[Table]
+    samples: list[Samples]
+    recipe: str
+
+
+def write_report(runs: Sequence[Path], out: Path, *, samples: int = SAMPLES) -> Path:
+    """Write the page of one run or several; gives its path.
+
+    runs: runs' folders. samples: rows shown of a split. Raises RecipeError where a folder is
+    no run, or one of its files cannot be read.
+    """
+    if not runs:
+        raise RecipeError("report: there is no run; name the folder of one or several")
+    pages = [_page(Path(run), name, samples) for run, name in zip(runs, _names(runs), strict=True)]
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    title = " and ".join(page.name for page in pages)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    text = environment.from_string(PAGE).render(title=title, runs=pages)
+    out.write_text(text, encoding="utf-8")
+    return out
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """The folders' names, or their paths where two have the same."""
+    names = [Path(run).resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run) for run in runs]
+
+
+def _page(run: Path, name: str, count: int) -> Page:
+    if not (run / "recipe.yaml").is_file():
+        raise RecipeError(f"{run}: holds no recipe.yaml; is it a run's folder?")
+    recipe = load_recipe(run / "recipe.yaml")
+    card = _text(run / "README.md")
+    lines = read_metrics(run)
+    evaluation = _evaluation(run / EVALUATION)
+    notes = [] if card else ["The training has not come to its end: there is no README.md yet."]
+    if not lines:
+        notes.append("No step was logged: there is nothing to draw.")
+    if not evaluation:
+        notes.append(f"Not evaluated yet: sensorium evaluate {run}")
+    plan = _plan(recipe, notes)
+    best = recipe.train.validate_.best if recipe.train.validate_ else None
+    predictions = {label: _predictions(run, label) for label in _labels(run, evaluation)}
+    grids = [_grid(label, ln, plan, count) for label, ln in predictions.items() if ln]
+    tables = [
+        read_table(label, values, list(recipe.inputs), best, len(predictions[label]) or None)
+        for label, values in evaluation.items()
+    ]
+    return Page(
+        name=name,
+        command=_found(_COMMAND, card, 1),
+        made=_found(_MADE, card, 0),
+        notes=notes,
+        facts=_facts(recipe, lines),
+        way=way(recipe, card),
+        loss=loss_chart(lines),
+        curves=validation_charts(lines),
+        others=other_charts(lines),
+        tables=tables,
+        samples=grids,
+        recipe=_text(run / "recipe.yaml"),
+    )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _found(pattern: re.Pattern[str], text: str, group: int) -> str:
+    match = pattern.search(text)
+    return match[group] if match else ""
+
+
+def _evaluation(path: Path) -> dict[str, dict[str, float | None]]:
+    try:
+        found: dict[str, dict[str, float | None]] = json.loads(_text(path) or "{}")
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"{path}: {error}; evaluate the run again") from error
+    return found
+
+
+def _plan(recipe: Recipe, notes: list[str]) -> RecipePlan | None:
+    """The plan that opens the data; without it, the page has all but the inputs, and says so."""
+    try:
+        return plan_recipe(recipe)
+    except RecipeError as error:
+        notes.append(f"The inputs cannot be shown here: {error}")
+        return None
+
+
+def _labels(run: Path, evaluation: Mapping[str, Any]) -> list[str]:
+    """`task` and `task@split`, those of the evaluation first."""
+    files = sorted(run.glob("predictions-*.jsonl"))
+    return list(dict.fromkeys([*evaluation, *(f.stem.removeprefix("predictions-") for f in files)]))
+
+
+def _predictions(run: Path, label: str) -> list[dict[str, Any]]:
+    path = run / f"predictions-{label}.jsonl"
+    return read_predictions(path) if path.is_file() else []
+
+
+def _grid(
+    label: str, lines: Sequence[Mapping[str, Any]], plan: RecipePlan | None, count: int
+) -> Samples:
+    grid = pick(label, lines, count)
+    task, _, split = label.partition("@")
+    if plan is not None and task in plan.tasks:
+        show_inputs(grid, plan, task, split or "test")
+    return grid
+
+
+def _facts(recipe: Recipe, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    settings = recipe.train
+    done = max((line["step"] for line in lines), default=0)
+    facts = [
+        ("Steps", f"{done:,} of {settings.steps:,}"),
+        ("Rows a step", f"{settings.batch_size * settings.accumulate:,}"),
+        ("Learning rate", f"{settings.lr:g}, {settings.schedule}"),
+        ("Precision", settings.precision),
+        ("Seed", str(settings.seed)),
+    ]
+    speeds = sorted(y for points in logged(lines, "samples_per_s").values() for _, y in points)
+    if speeds:
+        facts.append(("Median speed", f"{speeds[len(speeds) // 2]:,.0f} samples/s"))
+    for task, section in recipe.tasks.items():
+        parts = [f"{split} from {_source(data)}" for split, data in section.data.items()]
+        facts.append((f"Data of {task}", "; ".join(parts)))
+    return facts
+
+
+def _source(data: DataSection) -> str:
+    """A data section in a few words: its source, options, what is held out or left out."""
+    said = {**data.options, "holdout": data.holdout or None, "limit": data.limit}
+    kept = [f"{name} {value}" for name, value in said.items() if value is not None]
+    return f"{data.source} ({', '.join(kept)})" if kept else data.source
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"

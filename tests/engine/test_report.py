@@ -1,0 +1,417 @@
+"""The report: whole, self-contained, and harmless whatever a run's files hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sensorium.engine._charts import Line, chart, log_ticks, short, smooth, thinned, ticks
+from sensorium.engine._readings import noise, read_table
+from sensorium.engine._samples import judge, pick
+from sensorium.engine.config import load_recipe
+from sensorium.engine.errors import RecipeError
+from sensorium.engine.plan import plan_recipe
+from sensorium.engine.report import write_report
+from sensorium.engine.rows import open_split
+from sensorium.modalities.image.digits import Digits
+from sensorium.modalities.image.read import preview, read
+
+HOSTILE = "<script>alert('x')</script> & <img src=https://example.org/x onerror=alert(1)>"
+VOID = {"img", "meta", "br", "link", "hr"}
+CLASSIFY = """
+inputs:
+  image: {modality: image, encoder: {type: patches, size: 8, patch_size: 4, dim: 8}}
+tasks:
+  digit:
+    type: classification
+    input: image
+    target: word
+    data:
+      train: {source: digits, split: train, holdout: 0.1}
+      test: {source: digits, split: test}
+train: {steps: 40, validate: {every: 10, best: digit/accuracy}}
+"""
+CAPTION = """
+inputs:
+  picture:
+    modality: image
+    encoder: {type: patches, size: 8, patch_size: 4, dim: 8, freeze: true}
+    connector: mlp
+  hint: {modality: text, encoder: {type: stranger:Encoder}}
+backbone: {type: causal, name: tiny-llama, tokenizer: bytes, weights: none}
+tasks:
+  caption:
+    type: captioning
+    prompt: "<picture> <hint> Describe:"
+    data: {test: {source: json, path: gone.jsonl}}
+"""
+
+
+class Page(HTMLParser):
+    """Tags in balance, every attribute, and the text that a person sees."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+    def all(self, tag: str, kind: str = "") -> list[dict[str, str | None]]:
+        found = [attrs for name, attrs in self.tags if name == tag]
+        return [a for a in found if kind in (a.get("class") or "").split()] if kind else found
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished and evaluated run of a classifier, its predictions made up: 30 right, 10 wrong."""
+    folder = tmp_path / "classifier"
+    _write_run(folder, CLASSIFY)
+    rows = Digits(split="test")
+    lines = []
+    for i in range(40):
+        word = rows[i]["word"]
+        said = word if i % 4 else "none of them"
+        made = {"label": said, "score": 0.5, "scores": {word: 0.5}}
+        lines.append({"key": rows.key(i), "prediction": made, "target": {"label": word}})
+    _predictions(folder / "predictions-digit.jsonl", lines)
+    found = {"accuracy": 0.75, "auroc": None, "batch_gap": 0.0}
+    found |= {"accuracy_image_shuffled": 0.1, "auroc_image_shuffled": None}
+    (folder / "evaluation.json").write_text(json.dumps({"digit": found}))
+    return folder
+
+
+def _write_run(folder: Path, recipe: str) -> None:
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(recipe)
+    (folder / "README.md").write_text(
+        "# x\n\nTrained by `sensorium train it.yaml`.\n\n"
+        "| inputs.image.encoder | patches | none | 12,345 | no |\n"
+    )
+    log: list[dict[str, Any]] = []
+    for step in range(1, 41):
+        log.append({"step": step, "task": "digit", "loss": 2.5 * 0.8**step, "lr": 1e-3})
+        if step % 10 == 0:
+            metrics = {"accuracy": step / 40, "auroc": float("nan"), "cider_d": 2.0 + step}
+            log.append({"step": step, "validation": {"digit": metrics}})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+
+
+def _predictions(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_page_is_whole_and_needs_nothing_else(run: Path, tmp_path: Path) -> None:
+    page = Page(write_report([run], tmp_path / "deep" / "report.html"))
+    assert page.open == []
+    assert not page.all("script") and not page.all("link")
+    for _, attrs in page.tags:
+        assert not any(name.startswith("on") for name in attrs)
+        for name in ("src", "href", "srcset", "data", "action"):
+            assert (attrs.get(name) or "data:").startswith(("data:", "#"))
+    assert "url(" not in page.source and "@import" not in page.source
+
+
+def test_page_says_what_was_run(run: Path, tmp_path: Path) -> None:
+    text = Page(write_report([run], tmp_path / "r.html")).text
+    assert "sensorium train it.yaml" in text
+    assert "40 of 40" in text
+    assert "12.3" in text  # the encoder's parameters, in thousands
+    assert "split test" in text
+
+
+def test_every_metric_stands_beside_its_shuffled_reading(run: Path, tmp_path: Path) -> None:
+    page = Page(write_report([run], tmp_path / "r.html"))
+    for said in ("accuracy", "0.7500", "image shuffled", "0.1000", "auroc", "not defined"):
+        assert said in page.text
+    assert "goes from 0.75 to 0.1: the model uses it" in page.text
+    assert all("scope" in attrs for attrs in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+
+
+@pytest.mark.parametrize(("samples", "wrong"), [(8, 4), (24, 10), (100, 10), (0, 0)])
+def test_samples_are_counted_and_wrong_ones_marked(
+    run: Path, tmp_path: Path, samples: int, wrong: int
+) -> None:
+    page = Page(write_report([run], tmp_path / "r.html", samples=samples))
+    assert len(page.all("li", "sample")) == min(samples, 40)
+    assert len(page.all("li", "wrong")) == wrong
+    pictures = page.all("img")
+    assert len(pictures) == min(samples, 40)
+    assert all(attrs["alt"] for attrs in pictures)
+
+
+def test_a_sample_shows_the_picture_of_its_own_row(run: Path, tmp_path: Path) -> None:
+    source = write_report([run], tmp_path / "r.html").read_text()
+    rows = Digits(split="test")
+    assert source.index(preview(read(rows[0]["image"]))) < source.index(f"{rows.key(0)}</small>")
+    shown = re.findall(r"data:image/png;base64,([^\"]+)\"", source)
+    wanted = [i for i in range(40) if not i % 4][:10] + [i for i in range(40) if i % 4][:14]
+    for data, i in zip(shown, wanted, strict=True):
+        assert data in preview(read(rows[i]["image"]))
+
+
+def test_same_run_same_page(run: Path, tmp_path: Path) -> None:
+    first = write_report([run], tmp_path / "a.html").read_bytes()
+    assert write_report([run], tmp_path / "b.html").read_bytes() == first
+
+
+def test_hostile_text_is_shown_and_never_run(run: Path, tmp_path: Path) -> None:
+    line = {"key": HOSTILE, "prediction": {"text": HOSTILE}, "target": {"references": [HOSTILE]}}
+    wrong = {**line, "target": {"references": [f"no {HOSTILE}"], "prompt": [HOSTILE, "?"]}}
+    _predictions(run / "predictions-digit.jsonl", [line, wrong])
+    (run / "evaluation.json").write_text(json.dumps({"digit": {HOSTILE: 1.0}}))
+    (run / "README.md").write_text(f"Trained by `{HOSTILE}`.\n")
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 41, "task": HOSTILE, "loss": 1.0, HOSTILE: 2.0}) + "\n")
+        log.write(json.dumps({"step": 41, "validation": {HOSTILE: {HOSTILE: 0.5}}}) + "\n")
+    page = Page(write_report([run], tmp_path / "r.html"))
+    assert page.text.count(HOSTILE) >= 6
+    assert not page.all("script")
+    assert not page.all("img")
+
+
+def test_a_run_that_was_not_evaluated(run: Path, tmp_path: Path) -> None:
+    for name in ("evaluation.json", "predictions-digit.jsonl", "README.md"):
+        (run / name).unlink()
+    page = Page(write_report([run], tmp_path / "r.html"))
+    assert f"Not evaluated yet: sensorium evaluate {run}" in page.text
+    assert "not come to its end" in page.text
+    assert page.all("polyline")
+
+
+def test_a_run_without_a_log(run: Path, tmp_path: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+    page = Page(write_report([run], tmp_path / "r.html"))
+    assert "nothing to draw" in page.text
+    assert not page.all("polyline")
+    assert "0.7500" in page.text
+
+
+def test_several_runs_and_inputs_that_are_gone(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "captioner"
+    _write_run(other, CAPTION)
+    line = {"prediction": {"text": "a red dot"}, "target": {"references": ["a blue dot"]}}
+    _predictions(other / "predictions-caption.jsonl", [{"key": "0", **line}])
+    page = Page(write_report([run, other], tmp_path / "r.html"))
+    assert len(page.all("article")) == 2
+    assert "At a glance" in page.text and "image: yes" in page.text
+    assert "The inputs cannot be shown here" in page.text and "stranger" in page.text
+    assert "red" in page.text and "a blue dot" in page.text
+    assert page.all("div", "frozen") and "tiny-llama" in page.text
+
+
+def test_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "other" / run.name
+    twin.parent.mkdir()
+    run.rename(twin)
+    _write_run(run, CLASSIFY)
+    text = Page(write_report([run, twin], tmp_path / "r.html")).text
+    assert str(run) in text and str(twin) in text
+
+
+def test_rows_that_left_the_data_are_named(run: Path, tmp_path: Path) -> None:
+    line = {"key": "digits/none", "prediction": {"label": "one"}, "target": {"label": "one"}}
+    _predictions(run / "predictions-digit.jsonl", [line])
+    assert (
+        "'digits/none' the first, are no longer"
+        in Page(write_report([run], tmp_path / "r.html")).text
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("recipe.yaml", None, "is it a run's folder"),
+        ("evaluation.json", "{", "evaluate the run again"),
+        ("predictions-digit.jsonl", '{"key": ', "jsonl:1"),
+    ],
+)
+def test_files_that_cannot_be_read(
+    run: Path, tmp_path: Path, name: str, content: str | None, said: str
+) -> None:
+    (run / name).unlink()
+    if content is not None:
+        (run / name).write_text(content)
+    with pytest.raises(RecipeError, match=said):
+        write_report([run], tmp_path / "r.html")
+
+
+def test_no_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no run"):
+        write_report([], tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "right"),
+    [
+        ({"text": "a  dot"}, {"references": ["no", "a dot"]}, True),
+        ({"text": "a dot"}, {"references": ["a dot."]}, False),
+        ({"text": "a dot"}, {"references": []}, None),
+        ({"label": "one", "score": 0.9}, {"label": "one"}, True),
+        ({"label": 1}, {"label": 2}, False),
+        ({"label": ["b", "a"]}, {"label": ["a", "b"]}, True),
+        ({"label": ["a"]}, {"label": ["a", "b"]}, False),
+        ({"label": "one"}, {}, None),
+        ({"age": 3.0}, {"age": 4.5}, None),
+        ({"steps": [1, 2]}, {"steps": [1, 2]}, True),
+        (3.5, 3.5, None),
+        ("a", "b", False),
+    ],
+)
+def test_judging_follows_the_form(prediction: Any, target: Any, right: bool | None) -> None:
+    assert judge(prediction, target).right is right
+
+
+def test_numbers_say_how_far_off_they_are() -> None:
+    verdict = judge({"age": 3.0, "dose": 1.0}, {"age": 4.5, "dose": 1})
+    assert verdict.note == "age off by 1.5, dose off by 0"
+
+
+def test_words_that_differ_are_marked() -> None:
+    said = judge({"text": "a <b> dot"}, {"references": ["a blue dot", "two squares"]}).said
+    assert said == "a <mark>&lt;b&gt;</mark> dot"
+
+
+def test_a_prompt_that_all_rows_share_stands_once() -> None:
+    lines = [
+        {"key": str(i), "prediction": {"text": "x"}, "target": {"prompt": ["", f" {q}?"]}}
+        for i, q in enumerate(("who", "who"))
+    ]
+    grid = pick("t", lines, 8)
+    assert grid.asked == "◻ who?" and {s.asked for _, g in grid.groups for s in g} == {""}
+    lines[1]["target"] = {"prompt": ["", " where?"]}
+    grid = pick("t", lines, 8)
+    assert not grid.asked
+    assert [s.asked for _, g in grid.groups for s in g] == ["◻ who?", "◻ where?"]
+
+
+@pytest.mark.parametrize(
+    ("values", "count", "good"),
+    [
+        ({"acc": 0.9, "acc_image_shuffled": 0.1}, 100, True),
+        ({"acc": 0.12, "acc_image_shuffled": 0.1}, 100, False),
+        ({"acc": 0.5, "acc_image_shuffled": 0.5}, 100, False),
+        ({"acc": 0.9, "acc_image_shuffled": 0.1}, None, None),
+        ({"mae": 2.0, "mae_image_shuffled": 9.0}, 100, True),
+        ({"mae": 2.0, "mae_image_shuffled": 2.1}, 100, False),
+    ],
+)
+def test_whether_an_input_is_used(
+    values: dict[str, float | None], count: int | None, good: bool | None
+) -> None:
+    table = read_table("task", values, ["image", "image_2"], None, count)
+    (name,) = (n for n in values if not n.endswith("shuffled"))
+    assert table.streams == ("image",)
+    assert table.rows == [(name, values[name], [values[f"{name}_image_shuffled"]])]
+    assert [s.good for s in table.sentences] == [good]
+
+
+def test_the_headline_is_the_metric_that_chose_the_weights() -> None:
+    values = {"f1": 0.5, "accuracy": 0.6}
+    assert read_table("t@other", values, [], "t/accuracy", 9).headline == "accuracy"
+    assert read_table("u", values, [], "t/accuracy", 9).headline == "f1"
+
+
+def test_scores_that_depend_on_the_batch_are_said() -> None:
+    (sentence,) = read_table("t", {"f1": 0.5, "batch_gap": 0.2}, [], None, 9).sentences
+    assert sentence.good is False and "0.2" in sentence.text
+
+
+def test_chance_stays_within_the_noise() -> None:
+    rng = np.random.default_rng(0)
+    for share in (0.02, 0.5, 0.97):
+        first, second = rng.binomial(200, share, (2, 400)) / 200
+        beyond = [abs(a - b) > noise(a, b, 200) for a, b in zip(first, second, strict=True)]
+        assert np.mean(beyond) < 0.02
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.871, 0.99), (-3, 12_345), (2, 2), (0, 0)])
+def test_ticks_are_even_and_cover(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert found[0] <= low + 1e-9 and found[-1] >= high - 1e-9
+    assert 2 <= len(found) <= 12
+    assert np.allclose(np.diff(found), found[1] - found[0])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.007, 4.2), (1, 100), (3e-7, 8e5)])
+def test_log_ticks_cover(low: float, high: float) -> None:
+    found = log_ticks(low, high)
+    assert found[0] <= low * 1.001 and found[-1] >= high * 0.999
+    assert found[1] > low and found[-2] < high
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0, "0"), (0.05, "0.05"), (2000, "2,000"), (35_000, "35k"), (1e-4, "1e-4"), (-5e6, "-5M")],
+)
+def test_numbers_are_short(value: float, said: str) -> None:
+    assert short(value) == said
+
+
+def test_smoothing_keeps_a_line_and_has_no_lag() -> None:
+    line = [(float(x), 3.0 * x) for x in range(50)]
+    inner = slice(5, -5)
+    assert np.allclose(smooth(line)[inner], line[inner])
+
+
+def test_thinning_keeps_spikes() -> None:
+    points = [(float(x), 0.0) for x in range(10_000)]
+    points[4321] = (4321.0, 9.0)
+    found = thinned(points)
+    assert (4321.0, 9.0) in found and len(found) <= 600
+    assert found == sorted(found)
+
+
+def test_a_chart_puts_points_where_they_belong() -> None:
+    drawn = str(chart([Line("a", [(0, 0), (5, 5), (10, 10)])], "step", "loss"))
+    places = re.findall(r"([\d.]+),([\d.]+)", re.search(r'points="([^"]+)"', drawn)[1])  # type: ignore[index]
+    (x0, y0), (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in places]
+    assert x1 == pytest.approx((x0 + x2) / 2) and y1 == pytest.approx((y0 + y2) / 2)
+    assert x0 < x2 and y0 > y2
+    assert not chart([Line("a", [])], "step", "loss")
+
+
+def test_text_rows_are_shown_by_their_own_modality(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"said": HOSTILE, "label": "rude"}) + "\n")
+    recipe = f"""
+inputs: {{said: {{modality: text, encoder: {{type: causal_lm, name: tiny-llama, weights: none}}}}}}
+tasks:
+  kind:
+    type: classification
+    input: said
+    data: {{test: {{source: json, path: {rows}}}}}
+"""
+    _write_run(tmp_path / "texts", recipe)
+    line = {"prediction": {"label": "kind"}, "target": {"label": "rude"}}
+    plan = plan_recipe(load_recipe(tmp_path / "texts" / "recipe.yaml"))
+    key = open_split(plan, "kind", "test").key(0)
+    _predictions(tmp_path / "texts" / "predictions-kind.jsonl", [{"key": key, **line}])
+    page = Page(write_report([tmp_path / "texts"], tmp_path / "r.html"))
+    assert HOSTILE in page.text and not page.all("script")
+    assert "cannot be shown" not in page.text
