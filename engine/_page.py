@@ -36,6 +36,7 @@ th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--
   vertical-align: top; overflow-wrap: normal; }
 th.n, td.n { text-align: right; white-space: nowrap; } tr.head > * { font-weight: 700; }
 thead th { color: var(--soft); font-weight: 600; }
+@media (max-width: 30rem) { table { font-size: .85rem; } th, td { padding: .3rem; } }
 .way, .lane { display: flex; align-items: center; gap: .3rem; }
 .lanes, .ends { display: flex; flex-direction: column; gap: .5rem; flex: 1 1 0;
   min-width: 0; }
@@ -69,13 +70,14 @@ thead th { color: var(--soft); font-weight: 600; }
 .swatch { width: 24px; height: 8px; margin-right: .35rem; }
 .grid { list-style: none; margin: 0 0 1rem; padding: 0; display: grid; gap: .7rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); }
-.grid.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr)); }
+.grid.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
 .sample { border: 1px solid var(--edge); border-radius: 8px; padding: .6rem; min-width: 0;
   background: var(--card); font-size: .88rem; line-height: 1.4; }
 .sample.wrong { border-color: var(--bad); background: var(--bad-paper); }
 .sample img, .sample video, .sample svg, .sample canvas { max-width: 100%; height: auto; }
 .sample audio { width: 100%; }
 .sample p { margin: .2rem 0 0; white-space: pre-line; } .sample .input { margin-bottom: .3rem; }
+.input > small { display: block; }
 .sample small { color: var(--soft); } mark { background: var(--mark); color: inherit; }
 summary { cursor: pointer; font-weight: 600; margin-bottom: .5rem; }
 """
@@ -144,7 +146,7 @@ _SAMPLES = """
 <summary>{{ s.label }}, {{ '{:,}'.format(s.count) }} rows</summary>
 {% if s.problem %}<p class="note">The inputs cannot be shown here: {{ s.problem }}</p>{% endif %}
 {% if s.asked %}<p>Asked (◻ an input): <code>{{ s.asked }}</code></p>{% endif %}
-{% for title, group in s.groups %}<h4>{{ title }}</h4><ul class="grid">
+{% for title, group in s.groups %}<h4>{{ title }}</h4><ul class="grid{{ ' wide' if s.wide }}">
 {% for one in group %}{% set v = one.verdict %}
 <li class="sample{{ ' wrong' if v.right is false }}">
 {% for name, shown in one.inputs %}<div class="input">

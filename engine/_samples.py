@@ -21,15 +21,25 @@ from .errors import RecipeError
 from .plan import RecipePlan
 from .rows import open_split
 
+LONG = 120
+"""Characters beyond which texts want wider columns."""
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """right: None where a prediction is neither right nor wrong (a number, no reference)."""
+    """right: None where a prediction is neither right nor wrong (a number, no reference).
+    words: the words that differ from the reference are marked."""
 
-    said: Markup
+    text: str
     wanted: list[str]
     right: bool | None
     note: str = ""
+    words: bool = False
+
+    @property
+    def said(self) -> Markup:
+        """The text as HTML; only rows that are shown come to this."""
+        return _marked(self.text.split(), self.wanted) if self.words else escape(self.text)
 
 
 @dataclass
@@ -52,6 +62,12 @@ class Samples:
     groups: list[tuple[str, list[Sample]]]
     asked: str = ""
     problem: str = ""
+
+    @property
+    def wide(self) -> bool:
+        """True where some text is longer than a line or two."""
+        shown = [sample.verdict for _, group in self.groups for sample in group]
+        return any(len(text) > LONG for v in shown for text in (v.text, *v.wanted))
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
@@ -99,7 +115,7 @@ def judge(prediction: Any, target: Any) -> Verdict:
     """A prediction beside what was wanted, by the form that both have."""
     if not isinstance(prediction, Mapping) or not isinstance(target, Mapping):
         right = None if isinstance(prediction, float) else prediction == target
-        return Verdict(escape(_plain(prediction)), [_plain(target)], right)
+        return Verdict(_plain(prediction), [_plain(target)], right)
     if "text" in prediction:
         return _text(str(prediction["text"]), [str(r) for r in target.get("references") or ()])
     if "label" in prediction:
@@ -109,19 +125,17 @@ def judge(prediction: Any, target: Any) -> Verdict:
 
 def _text(said: str, references: list[str]) -> Verdict:
     if not references:
-        return Verdict(escape(said), [], None)
-    known = [r.split() for r in references]
-    words = said.split()
-    if words in known:
-        return Verdict(escape(said), references, True)
+        return Verdict(said, [], None)
+    right = said.split() in [reference.split() for reference in references]
+    return Verdict(said, references, right, words=not right)
+
+
+def _marked(words: list[str], references: list[str]) -> Markup:
+    """The words said; those that the nearest reference lacks are marked, `…` where it has more."""
+    known = [reference.split() for reference in references]
     nearest = max(known, key=lambda r: difflib.SequenceMatcher(None, words, r).ratio())
-    return Verdict(_marked(words, nearest), references, False)
-
-
-def _marked(words: list[str], wanted: list[str]) -> Markup:
-    """The words said; those that the reference lacks are marked, `…` stands for missing ones."""
     found: list[Markup] = []
-    for kind, a, b, _, _ in difflib.SequenceMatcher(None, words, wanted).get_opcodes():
+    for kind, a, b, _, _ in difflib.SequenceMatcher(None, words, nearest).get_opcodes():
         text = " ".join(words[a:b]) or "…"
         found.append(escape(text) if kind == "equal" else Markup("<mark>{}</mark>").format(text))
     return Markup(" ").join(found)
@@ -131,11 +145,11 @@ def _label(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
     said, score = prediction["label"], prediction.get("score")
     note = "" if score is None else f"score {score:.3f}"
     if "label" not in target:
-        return Verdict(escape(_plain(said)), [], None, note)
+        return Verdict(_plain(said), [], None, note)
     wanted = target["label"]
     several = isinstance(wanted, list) and isinstance(said, list)
     right = sorted(map(str, said)) == sorted(map(str, wanted)) if several else said == wanted
-    return Verdict(escape(_plain(said)), [_plain(wanted)], right, note)
+    return Verdict(_plain(said), [_plain(wanted)], right, note)
 
 
 def _values(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
@@ -146,7 +160,7 @@ def _values(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict
     same = all(prediction[name] == target[name] for name in shared)
     right = None if numbers or not shared else same
     wanted = {name: target[name] for name in shared} if shared else dict(target)
-    return Verdict(escape(_plain(prediction)), [_plain(wanted)] if wanted else [], right, off)
+    return Verdict(_plain(prediction), [_plain(wanted)] if wanted else [], right, off)
 
 
 def _plain(value: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .config import Last, Recipe, Section
+from .plan import RecipePlan
 
 _ROW = re.compile(r"^\| (\S+) \| [^|]+ \| [^|]+ \| ([\d,]+) \| [^|]+ \|$", re.MULTILINE)
 
@@ -46,8 +47,9 @@ class Way:
         return f"{lanes}{middle}, then {' and '.join(_say(box) for box in self.tasks)}"
 
 
-def way(recipe: Recipe, card: str) -> Way:
-    """The boxes of a recipe. card: the run's README.md, or nothing."""
+def way(recipe: Recipe, card: str, plan: RecipePlan | None = None) -> Way:
+    """The boxes of a recipe. card: the run's README.md, or nothing. plan: tells which streams a
+    task takes, and whether through the decoder."""
     sizes = {place: _short(number) for place, number in _ROW.findall(card)}
     lanes = []
     for name, stream in recipe.inputs.items():
@@ -60,11 +62,23 @@ def way(recipe: Recipe, card: str) -> Way:
         lanes.append(lane)
     backbone = recipe.backbone
     tasks = [
-        Box("task", name, section.type, size=_heads(f"tasks.{name}.", sizes))
-        for name, section in recipe.tasks.items()
+        Box("task", name, _takes(recipe, name, plan), size=_heads(f"tasks.{name}.", sizes))
+        for name in recipe.tasks
     ]
     decoder = _part("decoder", "backbone", backbone, sizes) if backbone else None
     return Way(lanes, decoder, tasks)
+
+
+def _takes(recipe: Recipe, name: str, plan: RecipePlan | None) -> str:
+    """A task's type, and what it leaves aside of all that stands before it."""
+    said = [recipe.tasks[name].type]
+    if plan is not None:
+        task = plan.tasks[name].task
+        if set(task.streams) != set(recipe.inputs):
+            said.append(f"of {' and '.join(dict.fromkeys(task.streams))}")
+        if recipe.backbone is not None and not task.uses_backbone:
+            said.append("without the decoder")
+    return ", ".join(said)
 
 
 def _part(role: str, place: str, section: Section, sizes: Mapping[str, str]) -> Box:

@@ -105,7 +105,7 @@ def _page(run: Path, name: str, count: int) -> Page:
         made=_found(_MADE, card, 0),
         notes=notes,
         facts=_facts(recipe, lines),
-        way=way(recipe, card),
+        way=way(recipe, card, plan),
         loss=loss_chart(lines),
         curves=validation_charts(lines),
         others=other_charts(lines),

@@ -9,12 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from sensorium.engine._charts import Line, chart, log_ticks, short, smooth, thinned, ticks
-from sensorium.engine._readings import noise, read_table
-from sensorium.engine._samples import judge, pick
 from sensorium.engine.config import load_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.plan import plan_recipe
@@ -264,136 +260,6 @@ def test_files_that_cannot_be_read(
 def test_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no run"):
         write_report([], tmp_path / "r.html")
-
-
-@pytest.mark.parametrize(
-    ("prediction", "target", "right"),
-    [
-        ({"text": "a  dot"}, {"references": ["no", "a dot"]}, True),
-        ({"text": "a dot"}, {"references": ["a dot."]}, False),
-        ({"text": "a dot"}, {"references": []}, None),
-        ({"label": "one", "score": 0.9}, {"label": "one"}, True),
-        ({"label": 1}, {"label": 2}, False),
-        ({"label": ["b", "a"]}, {"label": ["a", "b"]}, True),
-        ({"label": ["a"]}, {"label": ["a", "b"]}, False),
-        ({"label": "one"}, {}, None),
-        ({"age": 3.0}, {"age": 4.5}, None),
-        ({"steps": [1, 2]}, {"steps": [1, 2]}, True),
-        (3.5, 3.5, None),
-        ("a", "b", False),
-    ],
-)
-def test_judging_follows_the_form(prediction: Any, target: Any, right: bool | None) -> None:
-    assert judge(prediction, target).right is right
-
-
-def test_numbers_say_how_far_off_they_are() -> None:
-    verdict = judge({"age": 3.0, "dose": 1.0}, {"age": 4.5, "dose": 1})
-    assert verdict.note == "age off by 1.5, dose off by 0"
-
-
-def test_words_that_differ_are_marked() -> None:
-    said = judge({"text": "a <b> dot"}, {"references": ["a blue dot", "two squares"]}).said
-    assert said == "a <mark>&lt;b&gt;</mark> dot"
-
-
-def test_a_prompt_that_all_rows_share_stands_once() -> None:
-    lines = [
-        {"key": str(i), "prediction": {"text": "x"}, "target": {"prompt": ["", f" {q}?"]}}
-        for i, q in enumerate(("who", "who"))
-    ]
-    grid = pick("t", lines, 8)
-    assert grid.asked == "◻ who?" and {s.asked for _, g in grid.groups for s in g} == {""}
-    lines[1]["target"] = {"prompt": ["", " where?"]}
-    grid = pick("t", lines, 8)
-    assert not grid.asked
-    assert [s.asked for _, g in grid.groups for s in g] == ["◻ who?", "◻ where?"]
-
-
-@pytest.mark.parametrize(
-    ("values", "count", "good"),
-    [
-        ({"acc": 0.9, "acc_image_shuffled": 0.1}, 100, True),
-        ({"acc": 0.12, "acc_image_shuffled": 0.1}, 100, False),
-        ({"acc": 0.5, "acc_image_shuffled": 0.5}, 100, False),
-        ({"acc": 0.9, "acc_image_shuffled": 0.1}, None, None),
-        ({"mae": 2.0, "mae_image_shuffled": 9.0}, 100, True),
-        ({"mae": 2.0, "mae_image_shuffled": 2.1}, 100, False),
-    ],
-)
-def test_whether_an_input_is_used(
-    values: dict[str, float | None], count: int | None, good: bool | None
-) -> None:
-    table = read_table("task", values, ["image", "image_2"], None, count)
-    (name,) = (n for n in values if not n.endswith("shuffled"))
-    assert table.streams == ("image",)
-    assert table.rows == [(name, values[name], [values[f"{name}_image_shuffled"]])]
-    assert [s.good for s in table.sentences] == [good]
-
-
-def test_the_headline_is_the_metric_that_chose_the_weights() -> None:
-    values = {"f1": 0.5, "accuracy": 0.6}
-    assert read_table("t@other", values, [], "t/accuracy", 9).headline == "accuracy"
-    assert read_table("u", values, [], "t/accuracy", 9).headline == "f1"
-
-
-def test_scores_that_depend_on_the_batch_are_said() -> None:
-    (sentence,) = read_table("t", {"f1": 0.5, "batch_gap": 0.2}, [], None, 9).sentences
-    assert sentence.good is False and "0.2" in sentence.text
-
-
-def test_chance_stays_within_the_noise() -> None:
-    rng = np.random.default_rng(0)
-    for share in (0.02, 0.5, 0.97):
-        first, second = rng.binomial(200, share, (2, 400)) / 200
-        beyond = [abs(a - b) > noise(a, b, 200) for a, b in zip(first, second, strict=True)]
-        assert np.mean(beyond) < 0.02
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.871, 0.99), (-3, 12_345), (2, 2), (0, 0)])
-def test_ticks_are_even_and_cover(low: float, high: float) -> None:
-    found = ticks(low, high)
-    assert found[0] <= low + 1e-9 and found[-1] >= high - 1e-9
-    assert 2 <= len(found) <= 12
-    assert np.allclose(np.diff(found), found[1] - found[0])
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.007, 4.2), (1, 100), (3e-7, 8e5)])
-def test_log_ticks_cover(low: float, high: float) -> None:
-    found = log_ticks(low, high)
-    assert found[0] <= low * 1.001 and found[-1] >= high * 0.999
-    assert found[1] > low and found[-2] < high
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [(0, "0"), (0.05, "0.05"), (2000, "2,000"), (35_000, "35k"), (1e-4, "1e-4"), (-5e6, "-5M")],
-)
-def test_numbers_are_short(value: float, said: str) -> None:
-    assert short(value) == said
-
-
-def test_smoothing_keeps_a_line_and_has_no_lag() -> None:
-    line = [(float(x), 3.0 * x) for x in range(50)]
-    inner = slice(5, -5)
-    assert np.allclose(smooth(line)[inner], line[inner])
-
-
-def test_thinning_keeps_spikes() -> None:
-    points = [(float(x), 0.0) for x in range(10_000)]
-    points[4321] = (4321.0, 9.0)
-    found = thinned(points)
-    assert (4321.0, 9.0) in found and len(found) <= 600
-    assert found == sorted(found)
-
-
-def test_a_chart_puts_points_where_they_belong() -> None:
-    drawn = str(chart([Line("a", [(0, 0), (5, 5), (10, 10)])], "step", "loss"))
-    places = re.findall(r"([\d.]+),([\d.]+)", re.search(r'points="([^"]+)"', drawn)[1])  # type: ignore[index]
-    (x0, y0), (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in places]
-    assert x1 == pytest.approx((x0 + x2) / 2) and y1 == pytest.approx((y0 + y2) / 2)
-    assert x0 < x2 and y0 > y2
-    assert not chart([Line("a", [])], "step", "loss")
 
 
 def test_text_rows_are_shown_by_their_own_modality(tmp_path: Path) -> None:
