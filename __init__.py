@@ -1,3 +1,34 @@
-"""Sensorium: any encoder, any language decoder, one recipe."""
+"""Sensorium: any encoder, any language decoder, one recipe.
 
+`load` a run's folder and ask it; `compose` a recipe's model; `save` one. They are imported when
+first asked for, so that `import sensorium` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .engine.build import build as compose
+    from .engine.hub import load, save
+
+__all__ = ["__version__", "compose", "load", "save"]
 __version__ = "0.1.0.dev0"
+
+_LATER = {
+    "compose": ("engine.build", "build"),
+    "load": ("engine.hub", "load"),
+    "save": ("engine.hub", "save"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _LATER[name]
+    return getattr(import_module(f".{module}", __name__), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

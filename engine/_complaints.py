@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -101,16 +102,18 @@ def _place(loc: Loc, model: type[BaseModel], extra: bool) -> Place:
 
 
 def _inner(annotation: Any) -> Any:
-    """The model or dict in a union, else the annotation itself."""
-    if typing.get_origin(annotation) is dict:
+    """What the next step of a place is a key of: the annotation, or the one that may be null.
+
+    None for a union of several: the next step names a branch of it.
+    """
+    if not _is_union(annotation):
         return annotation
-    for candidate in (annotation, *typing.get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    for candidate in typing.get_args(annotation):
-        if typing.get_origin(candidate) is dict:
-            return candidate
-    return annotation
+    several = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+    return several[0] if len(several) == 1 else None
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
 def _bounds(metadata: Iterable[Any]) -> str:
@@ -131,7 +134,7 @@ def spell(annotation: Any) -> str:
         return "named sections"
     if origin is typing.Literal:
         return " | ".join(repr(a) for a in args)
-    if args and (origin is typing.Union or str(origin) == "<class 'types.UnionType'>"):
+    if _is_union(annotation):
         return " | ".join(spell(a) for a in args)
     if annotation is type(None):
         return "null"

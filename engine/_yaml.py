@@ -99,6 +99,13 @@ def _represent_float(dumper: _Dumper, value: float) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    style = '"' if _BREAKS.search(value) else None  # in another style these become line ends
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_BREAKS = re.compile("[\r\x85\u2028\u2029]")
+_Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(float, _represent_float)
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(rf"^{_NUMBER}[eE][-+]?[0-9]+$"), list("-+0123456789")

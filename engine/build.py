@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .compose import Model, compose
-from .config import Recipe
+from .config import Recipe, load_recipe
 from .fit import fit, load_fitted
 from .plan import RecipePlan, plan_recipe
 from .rows import TRAIN, open_split
@@ -13,12 +13,13 @@ from .rows import TRAIN, open_split
 FITTED = "fitted"
 
 
-def ready(recipe: Recipe, fitted: Path | None = None) -> RecipePlan:
+def ready(recipe: Recipe, fitted: Path | None = None, *, restored: bool = False) -> RecipePlan:
     """A plan that is resolved and whose fitted parts are fitted, from a run's folder or anew.
 
-    Anything the recipe names may be downloaded here, and nowhere else.
+    Anything the recipe names may be downloaded here, and nowhere else. restored: what was
+    trained will be read from a run's own file.
     """
-    plan = plan_recipe(recipe)
+    plan = plan_recipe(recipe, restored=restored)
     plan.resolve()
     if fitted is not None:
         load_fitted(plan, fitted)
@@ -27,6 +28,7 @@ def ready(recipe: Recipe, fitted: Path | None = None) -> RecipePlan:
     return plan
 
 
-def build(recipe: Recipe, fitted: Path | None = None) -> Model:
-    """The composed model of a recipe, its weights loaded from where the recipe says."""
-    return compose(ready(recipe, fitted))
+def build(recipe: Recipe | str | Path, fitted: Path | None = None) -> Model:
+    """The composed model of a recipe (or of its file), its weights from where the recipe says."""
+    found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    return compose(ready(found, fitted))

@@ -117,9 +117,10 @@ def find(kind: str, name: str, where: str) -> Any:
         )
         raise RecipeError(f"{where}: {path} cannot be imported: {cure}") from error
     if not hasattr(found, attribute):
-        own = [name for name, value in vars(found).items() if isinstance(value, type)]
+        inside = [name for name, value in vars(found).items() if isinstance(value, type)]
         raise RecipeError(
-            f"{where}: the module {module} has no class {attribute!r}{did_you_mean(attribute, own)}"
+            f"{where}: the module {module} has no class {attribute!r}"
+            f"{did_you_mean(attribute, inside)}"
         )
     return _of_kind(getattr(found, attribute), kind, path, where)
 

@@ -151,14 +151,25 @@ class Recipe(Strict):
 
     def to_dict(self) -> dict[str, Any]:
         """As YAML would hold it: `Recipe.model_validate` takes it back."""
-        found: dict[str, Any] = _plain(self.model_dump(by_alias=True, exclude_none=True))
-        return found
+        return plain(self)
 
     def write(self, path: Path, head: str = "") -> None:
         path.write_text(head + _yaml.write(self.to_dict()), encoding="utf-8")
 
 
+def plain(section: Strict) -> dict[str, Any]:
+    """A section as YAML would hold it; a null that stands for itself is left out."""
+    found = {
+        field.alias or name: _plain(value)
+        for name, field in type(section).model_fields.items()
+        if (value := getattr(section, name)) is not None or field.default is not None
+    }
+    return found | {key: _plain(value) for key, value in (section.model_extra or {}).items()}
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, Strict):
+        return plain(value)
     if isinstance(value, Mapping):
         return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..modalities.base import Source, StreamingSource
@@ -74,6 +75,19 @@ def load_fitted(plan: RecipePlan, folder: Path) -> None:
         path = folder / f"{where}.json"
         if not path.is_file():
             raise RecipeError(f"{where}: the run holds no {path}; was it fitted?")
-        state = json.loads(path.read_text(encoding="utf-8"))
-        arrays = path.with_suffix(".safetensors")
-        part.load_state({**state, **(load_file(arrays) if arrays.is_file() else {})})
+        state, arrays = read_json(path), path.with_suffix(".safetensors")
+        try:
+            part.load_state({**state, **(load_file(arrays) if arrays.is_file() else {})})
+        except (KeyError, ValueError, OSError, SafetensorError) as error:
+            raise RecipeError(f"{path}: does not fit {where}: {error}; copy it again") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a run's folder; RecipeError where it is not there or not whole."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no such file; copy the run's whole folder") from None
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path}: is no whole JSON file ({error}); copy it again") from error
+    return found

@@ -22,7 +22,7 @@ from .compose import Model, compose
 from .config import load_recipe
 from .data import Collate, Item, Reader, readers
 from .errors import RecipeError
-from .fit import save_fitted
+from .fit import read_json, save_fitted
 from .state import (
     check_fingerprints,
     fingerprints,
@@ -57,10 +57,9 @@ def load_model(folder: str | Path) -> Model:
         raise RecipeError(
             f"{folder}: holds no {WEIGHTS}; is it a run's folder, and was the run finished?"
         )
-    model = compose(ready(load_recipe(folder / "recipe.yaml"), folder / FITTED))
-    prints = folder / FINGERPRINTS
-    if prints.is_file():
-        check_fingerprints(model, json.loads(prints.read_text(encoding="utf-8")))
+    recipe = load_recipe(folder / "recipe.yaml")
+    model = compose(ready(recipe, folder / FITTED, restored=True))
+    check_fingerprints(model, read_json(folder / FINGERPRINTS))
     with torch.no_grad():
         restore(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()

@@ -2,79 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .catalogue import entries, find
-from .config import Recipe
+from .config import DataSection, Recipe, Section, TaskSection
 from .errors import RecipeError
-from .schema import options_model
+from .schema import Strict, options_model
+
+Schema = dict[str, Any]
 
 
-def schema(recipe: Recipe | None = None) -> dict[str, Any]:
+def schema(recipe: Recipe | None = None) -> Schema:
     """Schema of a recipe's file. With a recipe, parts outside the catalogues are in it too.
 
-    A section of a part is described by its `type`: `{if: {type: mlp}, then: its options}`.
+    A part's section is described by its `type`: `{if: {type: mlp}, then: its options}`. A
+    section may also be the name alone.
     """
     found = Recipe.model_json_schema(by_alias=True)
-    definitions = found["$defs"]
-    extra = _own(recipe) if recipe else {}
-    for section, kinds in (
-        ("StreamSection", ["connector"]),
-        ("Recipe", ["backbone"]),
-        ("TaskSection", ["task"]),
-    ):
-        properties = found if section == "Recipe" else definitions[section]
-        for kind in kinds:
-            rules = _rules(kind, extra.get(kind, {}))
-            if section == "TaskSection":
-                properties["allOf"] = rules
-            else:
-                old = properties["properties"][kind]
-                properties["properties"][kind] = {**old, "allOf": rules}
-    encoders: list[dict[str, Any]] = []
-    for modality in entries("modality"):
-        known = {"modality": {"const": modality}}
-        rules = _rules(f"{modality}_encoder", extra.get(f"{modality}_encoder", {}))
-        encoders.append(
-            {
-                "if": {"properties": known},
-                "then": {"properties": {"encoder": {"allOf": rules}}},
-            }
-        )
-    definitions["StreamSection"]["allOf"] = encoders
+    known = found["$defs"]
+    own = _own(recipe) if recipe else {}
+    for name in ("Section", "DataSection", "TaskSection"):
+        known[name]["type"] = ["object", "string"]
+    for kind in ("head", "connector", "backbone"):
+        part = {"$ref": "#/$defs/Section"}
+        known[kind] = {"allOf": [part, *_rules(kind, own.get(kind, ()), Section, known)]}
+    stream = known["StreamSection"]
+    for place, kind in ((stream, "connector"), (found, "backbone")):
+        place["properties"][kind] = {"anyOf": [{"$ref": f"#/$defs/{kind}"}, {"type": "null"}]}
+    known["TaskSection"]["allOf"] = _rules("task", own.get("task", ()), TaskSection, known)
+    sources = _rules("source", own.get("source", ()), DataSection, known, "source")
+    known["DataSection"]["allOf"] = sources
+    stream["allOf"] = [_modality(name, own, known) for name in entries("modality")]
     found["properties"]["extends"] = {"type": "string"}
+    found["anyOf"] = [{"required": ["extends"]}, {"required": found.pop("required")}]
     return found
 
 
-def _own(recipe: Recipe) -> dict[str, dict[str, str]]:
-    """Parts of a recipe that are named `package.module:Class`."""
-    found: dict[str, dict[str, str]] = {}
+def _modality(name: str, own: dict[str, set[str]], known: Schema) -> Schema:
+    """The encoders and variations of one kind of signal."""
+    kind = f"{name}_encoder"
+    then: Schema = {"encoder": {"allOf": _rules(kind, own.get(kind, ()), Section, known)}}
+    augments = entries(f"{name}_augment")
+    if name in augments:
+        part = find(f"{name}_augment", name, name)
+        then["augment"] = {
+            "if": {"required": ["type"]},
+            "else": _options(part, ("type",), known),
+        }
+    return {"if": {"properties": {"modality": {"const": name}}}, "then": {"properties": then}}
+
+
+def _own(recipe: Recipe) -> dict[str, set[str]]:
+    """The types that a recipe names, by kind: some are `package.module:Class`."""
+    found: dict[str, set[str]] = {}
     for stream in recipe.inputs.values():
-        found.setdefault(f"{stream.modality}_encoder", {})[stream.encoder.type] = ""
+        found.setdefault(f"{stream.modality}_encoder", set()).add(stream.encoder.type)
         if stream.connector:
-            found.setdefault("connector", {})[stream.connector.type] = ""
+            found.setdefault("connector", set()).add(stream.connector.type)
     if recipe.backbone:
-        found.setdefault("backbone", {})[recipe.backbone.type] = ""
+        found["backbone"] = {recipe.backbone.type}
     for task in recipe.tasks.values():
-        found.setdefault("task", {})[task.type] = ""
+        found.setdefault("task", set()).add(task.type)
+        found.setdefault("source", set()).update(split.source for split in task.data.values())
     return found
 
 
-def _rules(kind: str, extra: dict[str, str]) -> list[dict[str, Any]]:
+def _rules(
+    kind: str, own: Iterable[str], section: type[Strict], known: Schema, key: str = "type"
+) -> list[Schema]:
+    """For every name of a kind: where `key` is that name, these are the options."""
     rules = []
-    for name in sorted({*entries(kind), *extra}):
+    engine = [field.alias or name for name, field in section.model_fields.items()]
+    for name in sorted({*entries(kind), *own}):
         try:
             part = find(kind, name, kind)
         except RecipeError:
             continue  # a library that is not installed: its options are not known here
-        described = options_model(part).model_json_schema()
-        rules.append(
-            {
-                "if": {"properties": {"type": {"const": name}}},
-                "then": {
-                    "properties": described.get("properties", {}),
-                    "required": described.get("required", []),
-                },
-            }
-        )
+        where = {"properties": {key: {"const": name}}, "required": [key]}
+        rules.append({"if": where, "then": _options(part, engine, known)})
     return rules
+
+
+def _options(part: Any, engine: Iterable[str], known: Schema) -> Schema:
+    """The options of a class, its heads among them, beside the engine's keys; no others."""
+    described = options_model(part).model_json_schema()
+    known.update(described.get("$defs", {}))
+    heads = {head: {"$ref": "#/$defs/head"} for head in getattr(part, "head_names", ())}
+    options = described.get("properties", {}) | heads
+    return {
+        "properties": options,
+        "required": described.get("required", []),
+        "propertyNames": {"enum": [*engine, *options]},
+    }

@@ -43,6 +43,11 @@ class Plan:
             return self.section.weights
         return "pretrained" if self._carries_weights() else "none"
 
+    @property
+    def trains_whole(self) -> bool:
+        """True where the recipe neither freezes it nor any of it."""
+        return self.section.freeze is False and self.section.lora is None
+
     def _carries_weights(self) -> bool:
         if not (isinstance(self.part, type) and issubclass(self.part, Part)):
             return False

@@ -12,7 +12,7 @@ from typing import Any
 from ..modalities.base import Fitted
 from ..tasks.base import Task
 from .catalogue import entries, find
-from .config import Recipe, Section, StreamSection, TaskSection
+from .config import Recipe, Section, StreamSection, TaskSection, plain
 from .errors import RecipeError, did_you_mean
 from .parts import Plan, plan, reported
 from .schema import arguments, validate_options
@@ -40,10 +40,14 @@ class TaskPlan:
 
 @dataclass
 class RecipePlan:
+    """restored: what was trained will be read from a run's own file, so that the weights which
+    it began with need not be there any more."""
+
     recipe: Recipe
     streams: dict[str, StreamPlan]
     backbone: Plan | None
     tasks: dict[str, TaskPlan]
+    restored: bool = False
 
     def plans(self) -> list[Plan]:
         """Every part, in the order of building."""
@@ -74,27 +78,26 @@ class RecipePlan:
                 recipe.inputs[name].connector = stream.connector.resolved_section()
         for name, task in self.tasks.items():
             section = task.plan.resolved_section()
-            heads = {k: _as_option(h.resolved_section()) for k, h in task.heads.items()}
+            heads = {k: plain(h.resolved_section()) for k, h in task.heads.items()}
             assert isinstance(section, TaskSection)
             recipe.tasks[name] = section.with_options({**section.options, **heads})
         self.recipe = recipe
 
 
-def _as_option(section: Section) -> dict[str, Any]:
-    found: dict[str, Any] = section.model_dump(exclude_none=True)
-    return {key: value for key, value in found.items() if value is not False}
+def plan_recipe(recipe: Recipe, *, restored: bool = False) -> RecipePlan:
+    """Find and check every part of a recipe. Raises RecipeError, a line a mistake.
 
-
-def plan_recipe(recipe: Recipe) -> RecipePlan:
-    """Find and check every part of a recipe. Raises RecipeError, a line a mistake."""
+    restored: what was trained will be read from a run's own file.
+    """
     streams = {name: _stream(name, s) for name, s in recipe.inputs.items()}
     backbone = plan(recipe.backbone, "backbone", "backbone") if recipe.backbone else None
     if not recipe.tasks:
         raise RecipeError("tasks: there are none; a recipe asks for at least one")
     tasks = {name: _task(name, section) for name, section in recipe.tasks.items()}
-    found = RecipePlan(recipe, streams, backbone, tasks)
+    found = RecipePlan(recipe, streams, backbone, tasks, restored)
     for part in found.plans():
-        check_form(part.weights, f"{part.where}.weights")
+        if not (restored and part.trains_whole):
+            check_form(part.weights, f"{part.where}.weights")
     _agree(found)
     return found
 
