@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import set_seed
 from torch import Tensor
 
 from ..modalities.base import Source, StreamingSource
@@ -33,7 +33,7 @@ from .parts import derive
 from .prefill import Filler
 from .rows import TRAIN, VALIDATION, Skipped, open_split
 from .score import Scorer
-from .state import Checkpoints, rng_states, set_rng_states
+from .state import Checkpoints
 
 
 @dataclass
@@ -92,13 +92,8 @@ class Loop:
 
     def run(self, resume: bool) -> None:
         """Every step to the end, or to a signal."""
-        torch.manual_seed(derive(self.settings.seed, "train", self.accelerator.process_index))
         start = self._resume() if resume else 0
         stream = self._batches(start)
-        first = next(stream, None)  # the loader's iterator exists before the state is set
-        if resume and start:
-            set_rng_states(self._rng, self.accelerator.device)
-        stream = _chain(first, stream)
         self.log.bar(self.settings.steps, start, self.folder.name)
         with self.signals:
             for step in range(start, self.settings.steps):
@@ -115,11 +110,8 @@ class Loop:
             self.log.say(f"{self.folder}: no checkpoint yet, beginning at step 0")
             self.log.rewind(-1)
             return 0
-        inner = self.optimizer.optimizer
-        state, rng = self.checkpoints.read(found, self.model, inner)
-        prefix = f"{self.accelerator.process_index}."
-        self._rng = {k.removeprefix(prefix): v for k, v in rng.items() if k.startswith(prefix)}
-        if not self._rng:
+        state = self.checkpoints.read(found, self.model, self.optimizer.optimizer)
+        if state["processes"] != self.accelerator.num_processes:
             raise RecipeError(
                 f"{found}: was written by {state['processes']} processes, there are now "
                 f"{self.accelerator.num_processes}; resume with as many"
@@ -167,6 +159,7 @@ class Loop:
     def _step(self, step: int, stream: Iterator[Batch]) -> None:
         began = time.perf_counter()
         settings, device = self.settings, self.accelerator.device
+        self._seed(step)
         lr = set_rates(self.optimizer, settings, step)
         share = 1.0 / (settings.batch_size * settings.accumulate)
         sums: dict[str, Tensor] = {}
@@ -199,6 +192,11 @@ class Loop:
         for name in self.model.tasks:
             self.model.task(name).after_step(step + 1)
         self._report(step + 1, batch.task, totals, number, lr, time.perf_counter() - began)
+
+    def _seed(self, step: int) -> None:
+        """Python's, numpy's and torch's generators: what a step draws depends on (seed, step,
+        process) alone, so that there is no state to keep."""
+        set_seed(derive(self.settings.seed, "step", step, self.accelerator.process_index) % 2**32)
 
     def _exchange(self, last: bool) -> Any:
         """Gradients travel between processes at the last accumulation step alone."""
@@ -266,21 +264,14 @@ class Loop:
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
     def _checkpoint(self, step: int) -> Path:
-        device = self.accelerator.device
-        mine = {f"{self.accelerator.process_index}.{k}": v for k, v in rng_states(device).items()}
-        states = mine
-        if self.accelerator.num_processes > 1:
-            states = {k: v for part in gather_object([mine]) for k, v in part.items()}
         extra: dict[str, Any] = {"processes": self.accelerator.num_processes}
         extra["validation"] = self.validation.state if self.validation is not None else {}
         if self.accelerator.scaler is not None:
             extra["scaler"] = self.accelerator.scaler.state_dict()
-        place = self.checkpoints.folder / f"step-{step:08d}"
         if self.accelerator.is_main_process:
-            inner = self.optimizer.optimizer
-            self.checkpoints.write(step, self.model, inner, states, extra)
+            self.checkpoints.write(step, self.model, self.optimizer.optimizer, extra)
         self.accelerator.wait_for_everyone()
-        return place
+        return self.checkpoints.place(step)
 
 
 def place(model: Model, device: torch.device, served: set[str]) -> None:
@@ -302,9 +293,3 @@ def _forward_only(source: Source, seed: int) -> Source:
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
     value = value.detach()
     sums[name] = sums[name] + value if name in sums else value
-
-
-def _chain(first: Batch | None, rest: Iterator[Batch]) -> Iterator[Batch]:
-    if first is not None:
-        yield first
-    yield from rest

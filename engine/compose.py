@@ -18,7 +18,7 @@ from ..modalities.base import Encoder, Features
 from ..tasks.base import Batch, Encode, Loss, Task
 from .adapt import adapt, is_frozen, settle
 from .errors import RecipeError
-from .parts import Plan
+from .parts import Plan, seeded
 from .plan import RecipePlan
 from .weights import fill
 
@@ -148,7 +148,8 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     if weights:
         _fill(model)
     for where, module, section in sections(model):
-        adapt(module, section, where)
+        with seeded(seed, where, "adapters"):
+            adapt(module, section, where)
     return model.train()
 
 
@@ -171,7 +172,9 @@ def sections(model: Model) -> list[tuple[str, nn.Module, Plan]]:
 
 def _fill(model: Model) -> None:
     for where, module, part in sections(model):
-        fill(module, part.weights, where)
+        every = all(p.requires_grad for p in module.parameters())
+        if not (model.plan.restored and part.trains_whole and every):
+            fill(module, part.weights, where)
 
 
 def _wanted(plan: RecipePlan, name: str, backbone: Backbone | None) -> dict[str, int]:

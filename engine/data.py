@@ -8,6 +8,7 @@ failure and is dealt with in the main process.
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,9 +156,17 @@ def batches(
         sampler=_Given(addresses),
         batch_size=None,
         num_workers=workers,
+        worker_init_fn=_deaf,
         generator=torch.Generator(),  # the loader's own: torch's global one is not touched
     )
     return iter(loader)
+
+
+def _deaf(worker: int) -> None:
+    """A terminal's Ctrl-C, or a scheduler's SIGTERM, reaches the workers too; they go on, for
+    the main process wants the rest of its step before it writes a checkpoint and ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Given:

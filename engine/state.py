@@ -1,8 +1,7 @@
 """Which tensors of a model a run has to keep: what was trained, and what nobody else has.
 
 A part that is frozen and came from elsewhere is not kept, only its fingerprint. A checkpoint
-adds the optimizer and the random number generators as safetensors, the rest as JSON:
-nothing is ever unpickled.
+adds the optimizer as safetensors, the rest as JSON: nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -78,11 +78,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """What `write_tensors` wrote."""
-    from safetensors import safe_open
-
-    found = load_file(path)
-    with safe_open(path, "pt") as file:
-        same = json.loads((file.metadata() or {}).get("same", "{}"))
+    try:
+        found = load_file(path)
+        with safe_open(path, "pt") as file:
+            same = json.loads((file.metadata() or {}).get("same", "{}"))
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(
+            f"{path}: is no whole safetensors file ({error}); copy it again, or train again"
+        ) from error
     return found | {name: found[source] for name, source in same.items()}
 
 
@@ -115,41 +118,40 @@ class Checkpoints:
         found = sorted(self.folder.glob("step-*/state.json"))
         return found[-1].parent if found else None
 
+    def place(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
     def write(
         self,
         step: int,
         model: Model,
         optimizer: torch.optim.Optimizer,
-        rngs: Mapping[str, Tensor],
         extra: Mapping[str, Any],
     ) -> Path:
         """Write a checkpoint beside, then move it into place: it is whole or not there."""
-        beside = self.folder / f".{os.getpid()}-{step}"
-        shutil.rmtree(beside, ignore_errors=True)
+        beside = self.folder / ".part"
+        shutil.rmtree(beside, ignore_errors=True)  # what a kill left
         beside.mkdir(parents=True)
         write_tensors(beside / "model.safetensors", kept(model))
         tensors, scalars = _split(optimizer)
         write_tensors(beside / "optimizer.safetensors", tensors)
-        write_tensors(beside / "rng.safetensors", rngs)
         state = {"step": step, "optimizer": scalars, **extra}
         (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        place = self.folder / f"step-{step:08d}"
+        place = self.place(step)
         shutil.rmtree(place, ignore_errors=True)
         beside.rename(place)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         return place
 
-    def read(
-        self, place: Path, model: Model, optimizer: torch.optim.Optimizer
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Fill model and optimizer; gives the JSON state and the generators' states."""
+    def read(self, place: Path, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Fill model and optimizer; gives the JSON state."""
         try:
-            state = json.loads((place / "state.json").read_text(encoding="utf-8"))
+            state: dict[str, Any] = json.loads((place / "state.json").read_text(encoding="utf-8"))
             with torch.no_grad():
                 restore(model, read_tensors(place / "model.safetensors"), str(place))
             _join(optimizer, read_tensors(place / "optimizer.safetensors"), state["optimizer"])
-            return state, read_tensors(place / "rng.safetensors")
+            return state
         except (OSError, json.JSONDecodeError) as error:
             raise RunError(f"{place}: is no whole checkpoint ({error}); remove it") from error
 
@@ -171,17 +173,3 @@ def _join(
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def rng_states(device: torch.device) -> dict[str, Tensor]:
-    """The generators that a training step may draw from."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_rng_states(states: Mapping[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], device)

@@ -45,8 +45,8 @@ def train(
         plan = ready(recipe, folder / FITTED if resume else None)
     if main and not resume:
         folder.mkdir(parents=True, exist_ok=True)
-        plan.recipe.write(folder / "recipe.yaml")
         save_fitted(plan, folder / FITTED)
+        plan.recipe.write(folder / "recipe.yaml")  # last: a folder that has one can be resumed
     loop = Loop(recipe.train, folder, compose(plan), accelerator, log)
     loop.prepare()
     loop.run(resume)

@@ -1,0 +1,205 @@
+"""A folder to train in: a stranger's encoder beside it, a cache of its own, tiny recipes."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+PARTS = Path(__file__).with_name("tiny_parts.py")
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, section by section; None takes a key away."""
+    found = dict(copy.deepcopy(base))
+    for key, value in over.items():
+        if value is None:
+            found.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(found.get(key), dict):
+            found[key] = merged(found[key], value)
+        else:
+            found[key] = copy.deepcopy(value)
+    return found
+
+
+CLASSIFY = {
+    "inputs": {"image": {"modality": "image", "encoder": {"type": "tiny_parts:Tiny"}}},
+    "tasks": {
+        "digit": {
+            "type": "classification",
+            "input": "image",
+            "target": "word",
+            "data": {"train": {"source": "digits", "split": "train", "limit": 40}},
+        }
+    },
+    "train": {"steps": 10, "batch_size": 4, "lr": 0.01, "log_every": 1},
+}
+"""An encoder and a head; an epoch is ten steps."""
+
+SECOND = {
+    "inputs": {
+        "scan": {
+            "modality": "image",
+            "encoder": {"type": "tiny_parts:Tiny", "dim": 6},
+            "connector": "linear",
+        }
+    },
+    "backbone": {
+        "type": "causal",
+        "name": "tiny-llama",
+        "tokenizer": "bytes",
+        "weights": "none",
+        "options": {
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+        },
+    },
+    "tasks": {
+        "caption": {
+            "type": "captioning",
+            "prompt": "<scan> It is:",
+            "target": "{caption}",
+            "data": {
+                "train": {
+                    "source": "digits",
+                    "split": "train",
+                    "limit": 24,
+                    "columns": {"scan": "image"},
+                }
+            },
+        }
+    },
+}
+"""A second task with a stream and a decoder of its own, to be laid over the first."""
+
+
+@dataclass
+class Shop:
+    """A folder where tiny recipes are trained, in this process or in another."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def recipe(self, *changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The one-task recipe, with changes laid over it in order."""
+        found: dict[str, Any] = CLASSIFY
+        for each in changes:
+            found = merged(found, each)
+        return found
+
+    def both(self, *changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The recipe of two tasks with different streams."""
+        return self.recipe(SECOND, *changes)
+
+    def train(self, recipe: Mapping[str, Any], name: str, *, resume: bool = False) -> Any:
+        """Train in this process, into a folder; gives the model."""
+        from sensorium.engine.config import parse_recipe
+        from sensorium.engine.train import train
+
+        return train(parse_recipe(recipe), self.folder / name, resume=resume, show=False)
+
+    def losses(self, name: str) -> list[tuple[int, str, float]]:
+        """(step, task, loss) of every step that a run logged."""
+        from sensorium.engine.log import read_metrics
+
+        lines = read_metrics(self.folder / name)
+        return [(x["step"], x["task"], x["loss"]) for x in lines if "loss" in x]
+
+    def values(self, recipe: Mapping[str, Any], name: str) -> list[float]:
+        """The losses of a run that is trained here and now."""
+        self.train(recipe, name)
+        return [loss for _, _, loss in self.losses(name)]
+
+    def write(self, recipe: Mapping[str, Any], name: str) -> Path:
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(dict(recipe), sort_keys=False))
+        return path
+
+    def command(
+        self, recipe: Mapping[str, Any], name: str, *more: str, processes: int = 1
+    ) -> list[str]:
+        """`python -m sensorium train ...`, under torchrun where several processes are asked for."""
+        file = self.write(recipe, name)
+        start = [sys.executable]
+        if processes > 1:
+            start += ["-m", "torch.distributed.run", "--standalone"]
+            start += ["--nproc_per_node", str(processes)]
+        return [*start, "-m", "sensorium", "train", str(file), "--out", name, *more]
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        fault: str = "",
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """A command in the folder, in a session of its own; a hang is a failure."""
+        environment = {**os.environ, **self.environment, "TINY_FAULT": fault}
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            out, err = process.communicate()
+            pytest.fail(f"{' '.join(command)}: hangs\n{out}\n{err}")
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def go(self, recipe: Mapping[str, Any], name: str, *more: str, **how: Any) -> Any:
+        """`sensorium train` of a recipe by the command line."""
+        processes = how.pop("processes", 1)
+        return self.run(self.command(recipe, name, *more, processes=processes), **how)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """An empty folder with the stranger's file in it, and a cache of its own."""
+    shutil.copy(PARTS, tmp_path / PARTS.name)
+    environment = {
+        "SENSORIUM_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tiny_parts", raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the other processes: sums are then bit-equal
+    yield Shop(tmp_path, environment)
+    torch.set_num_threads(threads)
+    sys.modules.pop("tiny_parts", None)
+
+
+@pytest.fixture
+def forbid(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], None]:
+    """Make a method raise from now on."""
+
+    def forbidden(owner: Any, method: str) -> None:
+        def never(*args: Any, **kwargs: Any) -> None:
+            raise AssertionError(f"{owner}.{method} was called")
+
+        monkeypatch.setattr(owner, method, never)
+
+    return forbidden
