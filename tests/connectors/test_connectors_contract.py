@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from sensorium.connectors import CONNECTORS, HEADS
 from sensorium.connectors.base import Connector
 from sensorium.modalities.base import Features

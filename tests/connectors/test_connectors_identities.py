@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from sensorium.connectors._parts import sincos
 from sensorium.connectors.heads import AttentionProbe, LinearHead, MLPHead
 from sensorium.connectors.poolers import AttentionPool, Cls, LatentAttention, Max, Mean
@@ -13,7 +15,6 @@ from sensorium.connectors.projectors import MLP, Linear
 from sensorium.connectors.resampler import Resampler
 from sensorium.connectors.shorteners import Conv, PixelShuffle, Stack
 from sensorium.modalities.base import Features
-from torch import nn
 
 
 def transparent(part: PixelShuffle | Stack) -> None:

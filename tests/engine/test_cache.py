@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from sensorium.engine.cache import (
     Store,
     content_hash,
@@ -25,7 +27,6 @@ from sensorium.engine.cache import (
 )
 from sensorium.engine.errors import RunError
 from sensorium.modalities.base import Encoder, Features, Fitted, Processor
-from torch import Tensor, nn
 
 
 @dataclass

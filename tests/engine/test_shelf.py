@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sensorium.engine._shelf import list_stores, remove, verify
 from sensorium.engine._store import CacheWarning, Store, cache_root
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from sensorium.engine import sources
 from sensorium.engine.catalogue import load
 from sensorium.engine.schema import arguments

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from sensorium.engine import _store
 from sensorium.engine._shard import BF16, Record
 from sensorium.engine._shelf import remove

@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import pytest
 from PIL import Image
+
 from sensorium.engine._streams import TarStream, hub, webdataset
 from sensorium.modalities.base import StreamingSource
 

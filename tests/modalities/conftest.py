@@ -11,8 +11,9 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from sensorium.modalities.text.tokenizers import BPE
 from transformers import PreTrainedTokenizerFast
+
+from sensorium.modalities.text.tokenizers import BPE
 
 CLIP = {
     "embed_dim": 24,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from sensorium.modalities.base import Encoder
 from sensorium.modalities.text import ENCODERS
 from sensorium.modalities.text.causal_lm import CausalLM

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BertConfig, BertForMaskedLM, BertModel, LlamaConfig, LlamaForCausalLM
+
 from sensorium.modalities.text._place import place
 from sensorium.modalities.text.causal_lm import CausalLM
 from sensorium.modalities.text.tokenizers import BPE, Own
 from sensorium.modalities.text.transformers import TransformersText
-from transformers import BertConfig, BertForMaskedLM, BertModel, LlamaConfig, LlamaForCausalLM
 
 Save = Callable[..., Any]
 TEXTS = ["a red robot", "the small robot pushes a blue puck to the goal, slowly", "né <image> 猫"]

@@ -10,9 +10,10 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from sensorium.modalities.text.open_clip import OpenClipText
 from torch import nn
 from transformers import RobertaConfig, RobertaModel
+
+from sensorium.modalities.text.open_clip import OpenClipText
 
 Save = Callable[..., Any]
 TEXTS = ["a red robot", "the small robot pushes a blue puck to the goal, slowly", "né <image> 猫"]

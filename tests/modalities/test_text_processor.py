@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sensorium.modalities.base import ReadError
 from sensorium.modalities.text.processor import TextProcessor, fingerprint
 from sensorium.modalities.text.tokenizers import BPE, Bytes

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from sensorium.modalities.base import ReadError
 from sensorium.modalities.text.read import example, preview, read
 

@@ -13,11 +13,12 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import models, normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
 from sensorium.modalities.base import Tokenizer
 from sensorium.modalities.text import TOKENIZERS
 from sensorium.modalities.text.tokenizers import BPE, Bytes, Own
-from tokenizers import models, normalizers, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 TEXTS = ["a handwritten seven, thin and slanted", "a handwritten two, bold", "<image> naïve 猫"] * 4
 TYPED = "say <eos> or <image> or <pad><bos> literally"

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from sensorium.backbones.base import Backbone
 from sensorium.modalities.base import Features, Tokenizer
-from torch import Tensor, nn
 
 DIM = 16
 

@@ -6,10 +6,11 @@ import json
 
 import pytest
 import torch
+from torch.nn import functional as F
+
 from sensorium.modalities.base import Features
 from sensorium.tasks.base import Batch
 from sensorium.tasks.captioning import Captioning
-from torch.nn import functional as F
 
 ROWS = [
     {"q": "what is it?", "caption": "a red circle"},

@@ -7,13 +7,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from torch import nn
+
 from sensorium.modalities.base import Features
 from sensorium.tasks.base import Batch
 from sensorium.tasks.class_metrics import LabelMetrics, MultiLabelMetrics
 from sensorium.tasks.classification import Classification
 from sensorium.tasks.labels import Labels
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
-from torch import nn
 
 COLOURS = ["red", "green", "blue", "green", "red", "blue"]
 

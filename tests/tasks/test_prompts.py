@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sensorium.modalities.base import Features
 from sensorium.tasks.prompts import Prompt, assemble
 

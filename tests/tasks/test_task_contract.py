@@ -9,6 +9,7 @@ import typing
 
 import pytest
 import torch
+
 from sensorium.modalities.base import Features, Fitted
 from sensorium.tasks import TASKS
 from sensorium.tasks.base import Batch, Task

@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+
 from sensorium.tasks.cider import cider_d
 from sensorium.tasks.text_metrics import TextMetrics, words
 
