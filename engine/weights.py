@@ -7,11 +7,11 @@ no folder is refused: it could mean either.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..modalities.base import Part
@@ -82,11 +82,23 @@ def download(weights: str) -> Path:
         raise RecipeError(f"{weights}: cannot be had from the hub: {text}") from error
 
 
-def read_file(path: Path, where: str) -> dict[str, Tensor]:
+def read_file(path: Path, where: str, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it; those that are shared stand once
+    in a run's file, and under all their names here."""
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            shared: dict[str, str] = json.loads((file.metadata() or {}).get("same", "{}"))
+            names = {**{name: name for name in file.keys()}, **shared}  # noqa: SIM118
+            return {
+                name.removeprefix(prefix): file.get_tensor(source)
+                for name, source in names.items()
+                if name.startswith(prefix)
+            }
     except (OSError, SafetensorError) as error:
-        raise RecipeError(f"{where}: {path} is no safetensors file: {error}") from error
+        text = " ".join(str(error).split())
+        raise RecipeError(
+            f"{where}: {path} is no whole safetensors file ({text}); copy it again"
+        ) from error
 
 
 def _from_run(module: nn.Module, run: Path, stream: str | None, where: str) -> None:
@@ -98,9 +110,7 @@ def _from_run(module: nn.Module, run: Path, stream: str | None, where: str) -> N
         keys[1] = stream
     section = _section(run, keys, where)
     prefix = ".".join(["streams", *keys[1:]] if keys[0] == "inputs" else keys) + "."
-    with safe_open(run / WEIGHTS, "pt") as file:
-        found = {k.removeprefix(prefix): k for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
-        state = {name: file.get_tensor(key) for name, key in found.items()}
+    state = read_file(run / WEIGHTS, where, prefix)
     source = section.get("weights", "none")
     if source != "none":  # what that run did not train, it did not save
         fill(module, source, ".".join(keys))

@@ -1,0 +1,144 @@
+"""Names in recipes: every one in a catalogue is a class of its room; plug-ins add names."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from sensorium.engine import catalogue
+from sensorium.engine.catalogue import BASES, entries, find, load
+from sensorium.engine.errors import RecipeError, did_you_mean
+from sensorium.engine.schema import arguments
+from sensorium.modalities.base import Source
+
+MODALITIES = sorted(entries("modality"))
+KINDS = [
+    *(kind for kind in catalogue.ROOMS if kind != "modality"),
+    *(f"{name}_{room}" for name in MODALITIES for room in ("encoder", "augment")),
+    "source",
+]
+NAMES = [(kind, name) for kind in KINDS for name in sorted(entries(kind))]
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES, ids=[f"{k}-{n}" for k, n in NAMES])
+def test_a_name_is_a_class_whose_options_a_recipe_can_give(kind: str, name: str) -> None:
+    found = find(kind, name, "here")
+    arguments(found)  # raises where its constructor breaks the rules
+    assert (inspect.getdoc(found) or "").strip()
+    room = kind.rpartition("_")[2]
+    if room in BASES:
+        assert issubclass(found, load(BASES[room]))
+    elif kind == "source" and isinstance(found, type):
+        assert issubclass(found, Source)
+
+
+@pytest.mark.parametrize("name", MODALITIES)
+def test_a_modality_says_what_the_engine_asks_of_it(name: str) -> None:
+    import numpy as np
+
+    package = load(entries("modality")[name])
+    raw = load(package.EXAMPLE)(np.random.default_rng(0))
+    assert load(package.READ)(raw) is not None
+    assert isinstance(load(package.PREVIEW)(load(package.READ)(raw)), str)
+
+
+def test_the_rooms_are_listed_without_their_libraries() -> None:
+    """Names are strings until one is asked for."""
+    code = (
+        "import sys; from sensorium.engine.catalogue import entries; "
+        "names = [entries(k) for k in ('backbone', 'connector', 'head', 'task', 'tokenizer')]; "
+        "names += [entries(f'{m}_encoder') for m in entries('modality')]; "
+        "assert all(names); "
+        "print(sorted({'timm', 'open_clip', 'transformers', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
+    """Entry points that stand for those of installed packages."""
+    found: list[EntryPoint] = []
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: found)
+    catalogue._plugins.cache_clear()
+    yield found
+    catalogue._plugins.cache_clear()
+
+
+def _point(name: str, value: str) -> EntryPoint:
+    return EntryPoint(name, value, "sensorium.plugins")
+
+
+MLP = "sensorium.connectors.projectors:MLP"
+
+
+def test_a_plugin_adds_a_name(plugins: list[EntryPoint]) -> None:
+    plugins.append(_point("connector.qformer", MLP))
+    plugins.append(_point("image_encoder.mine", "sensorium.modalities.image.patches:Patches"))
+    assert find("connector", "qformer", "here") is load(MLP)
+    assert "mine" in entries("image_encoder")
+    assert "qformer" not in entries("head")
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ([("connector.a", MLP), ("connector.a", "other:MLP")], ("two plug-ins", MLP, "other:MLP")),
+        ([("connector.mlp", "other:MLP")], ("takes the name", "'mlp'", MLP, "other:MLP")),
+        ([("qformer", MLP)], ("'qformer'", "<kind>.<name>", "connector.qformer")),
+    ],
+)
+def test_plugins_that_clash_are_refused(
+    plugins: list[EntryPoint], points: list[tuple[str, str]], words: tuple[str, ...]
+) -> None:
+    plugins += [_point(*point) for point in points]
+    with pytest.raises(RecipeError) as error:
+        find("connector", "mlp", "here")
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_same_plugin_twice_is_one(plugins: list[EntryPoint]) -> None:
+    plugins += [_point("connector.a", MLP)] * 2
+    assert find("connector", "a", "here") is load(MLP)
+
+
+def test_a_class_of_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "from sensorium.connectors.base import Connector\nclass Mine(Connector): ...\n"
+    (tmp_path / "my_connectors_here.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert find("connector", "my_connectors_here:Mine", "here").__name__ == "Mine"
+
+
+def test_a_file_whose_library_is_missing_names_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wants_a_library.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RecipeError, match=r"here: .*no module 'no_such_library'"):
+        find("connector", "wants_a_library:Mine", "here")
+    monkeypatch.setitem(catalogue.EXTRAS, "no_such_library", "birds")
+    with pytest.raises(RecipeError, match=r"pip install 'sensorium\[birds\]'"):
+        find("connector", "wants_a_library:Mine", "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        ("mpl", ["mlp", "conv"], "; did you mean 'mlp'?"),
+        ("zzz", ["mlp", "conv"], "; there are: conv, mlp"),
+        ("zzz", [], "; there are none"),
+        ("zzz", [f"a{i:02}" for i in range(14)], "and 2 more"),
+    ],
+)
+def test_the_nearest_name_or_all_of_them(name: str, known: list[str], expected: str) -> None:
+    assert expected in did_you_mean(name, known)
