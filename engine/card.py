@@ -8,9 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .adapt import is_frozen
-from .compose import Model, sections
+from .compose import Model, own_parameters, sections
 from .log import read_metrics
-from .parts import count
 
 _CARD = """---
 library_name: sensorium
@@ -44,9 +43,10 @@ Made with sensorium {sensorium}, torch {torch}, transformers {transformers}, Pyt
 def write_card(model: Model, folder: Path, *, command: str = "") -> None:
     """Write `README.md`: parts, data, the metrics of `evaluation.json` or the last validation."""
     parts = [
-        f"| {where} | {part.section.type} | {part.weights} | {count(module):,} | "
-        f"{'no' if is_frozen(module) else f'{count(module, True):,}'} |"
+        f"| {where} | {part.section.type} | {part.weights} | {own_parameters(module):,} | "
+        f"{'no' if is_frozen(module) else f'{own_parameters(module, True):,}'} |"
         for where, module, part in sections(model)
+        if own_parameters(module)
     ]
     data = [
         f"| {task} | {split} | {section.source} {section.options or ''} |"

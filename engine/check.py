@@ -20,7 +20,7 @@ from ..modalities.base import Features, Source, StreamingSource
 from ..tasks.base import Batch
 from .adapt import is_frozen
 from .catalogue import load
-from .compose import Model, compose, sections
+from .compose import Model, compose, own_parameters, sections
 from .config import Recipe
 from .data import Collate, Item, Reader, Windowed, readers
 from .errors import RecipeError, placed
@@ -225,7 +225,7 @@ def _shape(output: Any) -> str:
 def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
     begins: list[str] = []
     for where, module, part in sections(model):
-        own = count(module)
+        own = own_parameters(module)
         if where.startswith("tasks.") and not own:
             continue
         frozen = is_frozen(module)
@@ -241,7 +241,7 @@ def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
         if part.weights == "none" and own and not frozen:
             begins.append(where)
         stage = Stage(
-            where, part.section.type, shapes.get(where, ""), own, count(module, True), note
+            where, part.section.type, shapes.get(where, ""), own, own_parameters(module, True), note
         )
         report.stages.append(stage)
     if begins:

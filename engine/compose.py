@@ -18,7 +18,7 @@ from ..modalities.base import Encoder, Features
 from ..tasks.base import Batch, Encode, Loss, Task
 from .adapt import adapt, is_frozen, settle
 from .errors import RecipeError
-from .parts import Plan, seeded
+from .parts import Plan, count, seeded
 from .plan import RecipePlan
 from .weights import fill
 
@@ -168,6 +168,12 @@ def sections(model: Model) -> list[tuple[str, nn.Module, Plan]]:
         found.append((f"tasks.{name}", model.task(name), task.plan))
         found += [(p.where, model.task(name).heads[h], p) for h, p in task.heads.items()]
     return found
+
+
+def own_parameters(module: nn.Module, trainable: bool | None = None) -> int:
+    """As `count`, a task's heads left out: they have a section of their own."""
+    heads = count(module.heads, trainable) if isinstance(module, Task) else 0
+    return count(module, trainable) - heads
 
 
 def _fill(model: Model) -> None:

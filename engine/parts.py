@@ -65,7 +65,9 @@ class Plan:
 
     def resolved_section(self) -> Section:
         """The section as it is written back out, complete."""
-        section = self.section.with_options({**self.options, **self.fitted_sections})
+        said = {**self.options, **self.fitted_sections}
+        ordered = {name: said[name] for name in arguments(self.part) if name in said}
+        section = self.section.with_options(ordered)
         section.weights = self.weights
         return section
 

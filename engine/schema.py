@@ -109,4 +109,5 @@ def validate_options(part: Any, values: Mapping[str, Any], where: str) -> dict[s
     except ValueError as error:
         raise RecipeError(placed(where, error)) from error
     found = validate(model, values, where, getattr(part, "__name__", "it"))
-    return {name: getattr(found, name) for name in found.model_fields_set}
+    said = found.model_fields_set
+    return {name: getattr(found, name) for name in type(found).model_fields if name in said}
