@@ -29,7 +29,7 @@ class HubText(Encoder):
     """
 
     kind: ClassVar[str]
-    offers: ClassVar[frozenset[str]] = frozenset({"layers"})
+    offers: frozenset[str] = frozenset({"layers"})
 
     def __init__(
         self,
