@@ -77,4 +77,6 @@ class AttentionProbe(Connector):
 
 def _vector(features: Features) -> torch.Tensor:
     """`[B, D]`, from blanked tokens: what stands in the padding must not reach the mean."""
+    if features.pooled is not None:  # blanking copies every token
+        return features.pooled
     return features.replace(tokens=blank(features.tokens, features.mask)).vector()
