@@ -1,0 +1,42 @@
+"""What the benchmarks share: two clocks, and a line about the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Times(NamedTuple):
+    """Seconds of a run: of the wall clock, and of this process's own work (`cpu`), which says
+    more where others use the machine too."""
+
+    wall: float
+    cpu: float
+
+    def extended(self, base: Times, factor: float) -> Times:
+        """With `factor` times as much of what goes beyond `base`."""
+        pairs = zip(self, base, strict=True)
+        return Times(*(least + factor * (whole - least) for whole, least in pairs))
+
+
+def timed(work: Callable[[], object]) -> Times:
+    """How long a call takes."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Times(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def machine() -> str:
+    """The processor, its cores, the threads in use, torch's version."""
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor()
+    threads = torch.get_num_threads()
+    return f"{name}, {os.cpu_count()} cores, {threads} threads; torch {torch.__version__}"
