@@ -22,7 +22,7 @@ from .adapt import is_frozen
 from .catalogue import load
 from .compose import Model, compose, own_parameters, sections
 from .config import Recipe
-from .data import Collate, Item, Reader, Windowed, readers
+from .data import Collate, Item, Rows, readers
 from .errors import RecipeError, placed
 from .fit import fit
 from .optim import optimizer
@@ -33,6 +33,9 @@ from .rows import TRAIN, open_split
 from .sources import limit
 
 ROWS = 2
+TRIED = 64
+"""Rows that are tried before a data set is given up."""
+
 FITTED_ON = 20_000
 """Rows that fitted parts are fitted on here; a longer data set is cut off."""
 
@@ -86,6 +89,7 @@ def check(recipe: Recipe) -> Report:
     fit(plan, {n: _short(s) for n, s in sources.items()})
     with torch.device("meta"):
         model = compose(plan, weights=False)
+        _bring_tasks(model)
     if recipe.train.steps:
         optimizer(model, recipe.train)  # refuses a recipe in which nothing trains
     shapes: dict[str, str] = {}
@@ -94,6 +98,15 @@ def check(recipe: Recipe) -> Report:
         _walk(model, name, batch, report, shapes)
     _describe(model, shapes, report)
     return report
+
+
+def _bring_tasks(model: Model) -> None:
+    """Tasks were built with the plan: what trains in them comes to the meta device. Their buffers
+    stay, some are read (a step's number)."""
+    for module in model.tasks.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            moved = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+            setattr(module, name, moved)
 
 
 class _Example(Source):
@@ -140,19 +153,29 @@ def _short(source: Source) -> Source:
 
 
 def _batch(plan: RecipePlan, model: Model, name: str, source: Source) -> Batch:
-    task = plan.tasks[name].task
+    """The first rows that can be read. One that cannot is an error, unless it may be skipped."""
     encoders = model.encoders()
-    own: Mapping[str, Reader] = readers(plan, encoders, augment=False)
-    rows = Windowed(source, 0) if isinstance(source, StreamingSource) else source
-    size = ROWS if isinstance(source, StreamingSource) else min(ROWS, len(source))
-    items = []
-    for i in range(size):
-        row = rows[i]
-        samples = {}
-        for stream in task.streams:
-            sample = own[stream].processor.prepare(own[stream].read(row[stream]))
-            samples[stream] = task.views(stream, sample, np.random.default_rng(0))
-        items.append(Item(str(i), task.targets(row), samples))
+    first = limit(source, TRIED)
+    own = readers(plan, encoders, augment=False)
+    rows = Rows(name, plan.tasks[name].task, first, own, training=True)
+    data = plan.recipe.tasks[name].data.get(TRAIN)
+    skip = data is not None and data.on_error == "skip"
+    items: list[Item] = []
+    for i in range(len(first)):
+        item = rows.item(i, 0)
+        if item.failure is None:
+            items.append(item)
+        elif not skip:
+            raise RecipeError(
+                f"tasks.{name}.data.{TRAIN}, row {item.key}: {item.failure} "
+                "(data.*.on_error: skip goes on without it)"
+            )
+        if len(items) == ROWS:
+            break
+    if not items:
+        raise RecipeError(
+            f"tasks.{name}.data.{TRAIN}: none of the first {len(first)} rows can be read"
+        )
     return Collate(encoders)(name, items).to("meta")
 
 

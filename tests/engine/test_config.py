@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensorium.engine import _yaml
-from sensorium.engine.config import Recipe, find_file, load_recipe, parse_recipe
+from sensorium.engine.config import find_file, load_recipe, parse_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.plan import plan_recipe
 
@@ -242,15 +242,26 @@ def test_a_resolved_recipe_resolves_to_itself(tmp_path: Path) -> None:
     assert again.train.clip is None
 
 
-def test_a_heads_false_is_kept() -> None:
-    """Options that are false stay, whatever their default."""
+HEAD = """
+from sensorium.connectors.heads import LinearHead
+
+class Switched(LinearHead):
+    def __init__(self, in_dim: int, out_dim: int, *, on: bool = True) -> None:
+        super().__init__(in_dim, out_dim)
+"""
+
+
+def test_a_heads_option_that_is_false_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "switched_head.py").write_text(HEAD)
+    monkeypatch.syspath_prepend(tmp_path)
     values = parse_recipe(BASE).to_dict()
-    values["tasks"]["digit"]["head"] = {"type": "attention_probe"}
-    plain = plan_recipe(Recipe.model_validate(values))
-    plain.tasks["digit"].heads["head"].options["some_switch"] = False
-    plain.resolve()
-    head = plain.recipe.to_dict()["tasks"]["digit"]["head"]
-    assert head["some_switch"] is False
+    values["tasks"]["digit"]["head"] = {"type": "switched_head:Switched", "on": False}
+    plan = plan_recipe(parse_recipe(values))
+    plan.resolve()
+    head = plan.recipe.to_dict()["tasks"]["digit"]["head"]
+    assert head["on"] is False
     assert head["weights"] == "none"
 
 
