@@ -10,7 +10,7 @@ def main() -> None:
     from .scripts.app import app
 
     try:
-        app()
+        app(prog_name="sensorium")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

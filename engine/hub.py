@@ -23,6 +23,7 @@ from .config import load_recipe
 from .data import Collate, Item, Reader, readers
 from .errors import RecipeError
 from .fit import read_json, save_fitted
+from .parts import reported
 from .state import (
     check_fingerprints,
     fingerprints,
@@ -95,11 +96,12 @@ class Pipeline:
             raise RecipeError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
         several = any(isinstance(value, list) for value in inputs.values())
         items = []
-        for i, row in enumerate(_table(inputs)):
-            samples = {s: {"main": self._sample(s, row[s])} for s in wanted.streams}
-            items.append(Item(str(i), wanted.targets(row), samples))
-        batch = self._collate(task, items).to(self.model.device)
-        made = self.model.eval().predict(batch, **(options or {}))
+        with reported(task):  # a column that the prompt wants, an option that nobody knows
+            for i, row in enumerate(_table(inputs)):
+                samples = {s: {"main": self._sample(s, row[s])} for s in wanted.streams}
+                items.append(Item(str(i), wanted.targets(row), samples))
+            batch = self._collate(task, items).to(self.model.device)
+            made = self.model.eval().predict(batch, **(options or {}))
         return made if several else made[0]
 
     @torch.no_grad()

@@ -20,10 +20,15 @@ def main(
 
     from sensorium.engine._yaml import parse
     from sensorium.engine.asking import ask
+    from sensorium.engine.errors import RecipeError
     from sensorium.engine.hub import load
 
-    pairs = [text.partition("=") for text in option or ()]
-    options = {name: parse(value, f"--option {name}") for name, _, value in pairs}
+    options = {}
+    for text in option or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise RecipeError(f"--option {text}: found no '=', expected NAME=VALUE")
+        options[name] = parse(value, f"--option {name}")
     made = ask(load(run), inputs, task=task, options=options)
     lines = [json.dumps(line, ensure_ascii=False) for line in made]
     if out is None:

@@ -58,7 +58,9 @@ class Prompt:
         where = f"{self.template!r}: the column {column!r}"
         if column not in row:
             known = ", ".join(map(repr, row)) or "no column"
-            raise ValueError(f"{where} is not in the row, which has {known}; map it in `columns`")
+            raise ValueError(
+                f"{where} is not in the row, which has {known}; give it, or map one in `columns`"
+            )
         value = row[column]
         if value is None or (hasattr(value, "__iter__") and not isinstance(value, str)):
             kind = "empty" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,324 @@
+"""The command line as a user meets it: help, verbs, files in, JSON lines out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from sensorium import __main__ as entry
+
+VERBS = ["cache", "check", "evaluate", "generate", "info", "recipes", "report", "schema", "train"]
+HEAVY = ["numpy", "torch", "transformers", "yaml"]
+
+RECIPE: dict[str, Any] = {
+    "inputs": {
+        "image": {
+            "modality": "image",
+            "encoder": {"type": "patches", "size": 8, "patch_size": 4, "dim": 12},
+            "connector": "mlp",
+        }
+    },
+    "backbone": {
+        "type": "causal",
+        "name": "tiny-llama",
+        "tokenizer": "bytes",
+        "options": {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1},
+    },
+    "tasks": {
+        "answer": {
+            "type": "captioning",
+            "prompt": "<image> {parity} or even?",
+            "target": "{word}",
+            "max_new_tokens": 3,
+            "data": {
+                "train": {"source": "digits", "split": "train", "limit": 8},
+                "test": {"source": "digits", "split": "test", "limit": 4},
+            },
+        },
+    },
+    "train": {"steps": 2, "batch_size": 4, "log_every": 1},
+}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a recipe, its run, two pictures and a cache of its own."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
+    for name in ("a", "b=c"):
+        pixels = np.random.default_rng(len(name)).integers(0, 255, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SENSORIUM_CACHE", str(folder / "cache"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield folder
+
+
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`sensorium WORDS` in this process: exit code, stdout, stderr."""
+
+    def sensorium(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sensorium", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            entry.main()
+        code = end.value.code
+        out, err = capsys.readouterr()
+        return (code if isinstance(code, int) else 0), out, err
+
+    return sensorium
+
+
+@pytest.fixture
+def trained(home: Path, run: Run) -> Path:
+    """`runs/tiny`, trained by the command line once."""
+    folder = Path("runs/tiny")
+    if not folder.exists():
+        code, _, err = run("train", "tiny.yaml")
+        assert code == 0, err
+    return folder
+
+
+@pytest.mark.parametrize("words", [["--help"], *[[verb, "--help"] for verb in VERBS]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['sensorium', *{words!r}]\n"
+        "from sensorium.__main__ import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        f"sys.stderr.write(repr(sorted(set({HEAVY!r}) & set(sys.modules))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]"
+    assert "Usage: sensorium" in done.stdout
+    if words == ["--help"]:
+        assert all(verb in done.stdout for verb in VERBS)
+
+
+def test_both_ways_to_start_it_are_one() -> None:
+    script = Path(sys.executable).with_name("sensorium")
+    ways = [[str(script)], [sys.executable, "-m", "sensorium"]]
+    outs = [
+        subprocess.run([*way, "recipes"], capture_output=True, text=True, check=True).stdout
+        for way in ways
+        if Path(way[0]).exists()
+    ]
+    assert len(set(outs)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["chekc"], "chekc"),
+        (["check"], "recipe"),
+        (["train", "tiny.yaml", "--step", "3"], "--step"),
+        (["evaluate", "runs/tiny", "--limit", "0"], "--limit"),
+        (["cache", "clear"], "clear"),
+    ],
+)
+def test_wrong_usage_is_code_2(run: Run, words: list[str], expected: str) -> None:
+    code, out, err = run(*words)
+    assert code == 2
+    assert out == ""
+    assert expected in err
+    assert "Traceback" not in err
+
+
+def test_no_verb_is_help(run: Run) -> None:
+    code, out, err = run()
+    assert "Usage: sensorium" in out + err
+    assert code in (0, 2)
+
+
+def test_recipes_lists_what_is_shipped(run: Run) -> None:
+    _, out, _ = run("recipes")
+    configs = Path(entry.__file__).parent / "configs"
+    assert len(out.splitlines()) == len(list(configs.rglob("*.yaml")))
+    for line in out.splitlines():
+        path, _, result = line.partition("  ")
+        head = (configs.parent / path).read_text(encoding="utf-8").splitlines()[1]
+        assert head == f"# {result}"
+
+
+def test_info_has_versions_and_devices(run: Run, home: Path) -> None:
+    _, out, _ = run("info")
+    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
+    assert rows["torch"] == version("torch")
+    assert rows["sensorium"] == version("sensorium")
+    assert "cores" in rows["cpu"]
+    assert rows["cache"] == str(home / "cache")
+    assert {"python", "system", "accelerator", "timm"} <= set(rows)
+
+
+def test_schema_is_json(run: Run) -> None:
+    _, out, _ = run("schema")
+    found = json.loads(out)
+    assert {"inputs", "tasks", "train", "extends"} <= set(found["properties"])
+
+
+def test_check_prints_the_way(run: Run) -> None:
+    code, out, err = run("check", "tiny.yaml", "train.batch_size=2")
+    assert code == 0, err
+    assert "inputs.image.connector" in out
+    assert "a step of answer" in out
+
+
+def test_train_writes_a_run(run: Run, trained: Path) -> None:
+    for name in ("recipe.yaml", "metrics.jsonl", "model.safetensors", "README.md"):
+        assert (trained / name).is_file()
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert {"step", "task", "loss", "lr", "samples_per_s"} <= set(lines[0])
+    assert "sensorium train tiny.yaml" in (trained / "README.md").read_text()
+
+
+def test_train_prints_its_folder_and_begins_anew_on_request(run: Run, trained: Path) -> None:
+    code, out, _ = run("train", "tiny.yaml", "--overwrite", "train.steps=1")
+    assert code == 0
+    assert out.splitlines() == ["runs/tiny"]
+    assert len((trained / "metrics.jsonl").read_text().splitlines()) == 1
+    assert yaml.safe_load((trained / "recipe.yaml").read_text())["train"]["steps"] == 1
+    code, out, err = run("train", "tiny.yaml", "--quiet", "--out", "runs/other")
+    assert (code, out, err) == (0, "", "")
+    assert (Path("runs/other") / "model.safetensors").is_file()
+
+
+def test_check_takes_a_run(run: Run, trained: Path) -> None:
+    code, out, err = run("check", str(trained))
+    assert code == 0, err
+    assert "a step of answer" in out
+
+
+def test_evaluate_prints_and_writes(run: Run, trained: Path) -> None:
+    code, out, err = run("evaluate", str(trained))
+    assert code == 0, err
+    found = json.loads((trained / "evaluation.json").read_text())
+    for name, value in found["answer"].items():
+        assert f"{name} " in out
+        assert isinstance(value, (float, type(None)))
+    assert "exact_match_image_shuffled" in found["answer"]
+    code, out, _ = run("evaluate", str(trained), "--no-readings", "--limit", "2", "--split", "test")
+    assert code == 0
+    assert "shuffled" not in out
+
+
+def _lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_generate_takes_files_and_columns(run: Run, trained: Path) -> None:
+    code, out, err = run("generate", str(trained), "a.png", "b=c.png", "parity=odd")
+    assert code == 0, err
+    lines = _lines(out)
+    assert [line["image"] for line in lines] == ["a.png", "b=c.png"]
+    assert all(line["parity"] == "odd" for line in lines)
+    assert all(set(line["prediction"]) == {"text"} for line in lines)
+    _, one, _ = run("generate", str(trained), "image=a.png", "parity=odd")
+    assert _lines(one) == lines[:1]
+
+
+def test_generate_writes_json_lines(run: Run, trained: Path, tmp_path: Path) -> None:
+    target = tmp_path / "said.jsonl"
+    words = ["generate", str(trained), "a.png", "parity=gerade ü", "--task", "answer"]
+    code, out, err = run(*words, "--out", str(target), "--option", "max_new_tokens=1")
+    assert (code, out) == (0, ""), err
+    assert "gerade ü" in target.read_text(encoding="utf-8")
+    assert len(_lines(target.read_text(encoding="utf-8"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["a.png", "partiy=odd"], ("partiy=odd", "'partiy'", "'parity'")),
+        (["gone.png", "parity=odd"], ("gone.png",)),
+        (["parity=odd"], ("answer", "image")),
+        (["a.png", "image=a.png", "parity=odd"], ("a.png", "image")),
+        (["a.png"], ("'parity'",)),
+        (["a.png", "parity=odd", "--task", "anwser"], ("--task", "'anwser'", "'answer'")),
+        (["a.png", "parity=odd", "--option", "max_new_tokens"], ("--option", "max_new_tokens")),
+        (["a.png", "parity=odd", "--option", "beams=2"], ("beams",)),
+        (["tiny.yaml", "parity=odd"], ("tiny.yaml",)),
+    ],
+)
+def test_a_wrong_question_is_one_line(
+    run: Run, trained: Path, words: list[str], expected: tuple[str, ...]
+) -> None:
+    code, out, err = run("generate", str(trained), *words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    for word in expected:
+        assert word in err
+
+
+@pytest.mark.filterwarnings("ignore:cache")  # that a record was dropped
+def test_the_cache_is_listed_verified_and_removed(run: Run, home: Path) -> None:
+    frozen = ["inputs.image.encoder.freeze=true", "train.steps=1"]
+    code, _, err = run("train", "tiny.yaml", *frozen, "--out", "runs/frozen", "--overwrite")
+    assert code == 0, err
+    _, out, _ = run("cache", "ls")
+    *stores, root = out.splitlines()
+    assert root == str(home / "cache")
+    assert len(stores) == 1
+    identity, level, records, *_ = stores[0].split()
+    assert (level, int(records)) == ("features", 8)
+    assert "Patches" in stores[0]
+    code, out, _ = run("cache", "verify")
+    assert (code, out.splitlines()[-1]) == (0, "0 corrupt records in 1 stores")
+    shards = [p for p in (home / "cache").rglob("*") if p.is_file() and p.stat().st_size > 500]
+    spoilt = max(shards, key=lambda p: p.stat().st_size)
+    data = bytearray(spoilt.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    spoilt.write_bytes(bytes(data))
+    _, out, _ = run("cache", "verify")
+    assert not out.splitlines()[-1].startswith("0 corrupt")
+    code, out, err = run("cache", "rm", "no-such-id")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "no-such-id" in err
+    _, out, _ = run("cache", "rm", identity, "--older-than", "1")
+    assert out.startswith("removed 0 stores")
+    _, out, _ = run("cache", "rm", identity)
+    assert out.startswith("removed 1 stores")
+    _, out, _ = run("cache", "ls")
+    assert out.splitlines() == [root]
+
+
+def test_report_is_one_page(run: Run, trained: Path) -> None:
+    code, out, err = run("report", str(trained))
+    assert code == 0, err
+    page = Path(out.strip())
+    assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
+
+
+@pytest.mark.slow
+def test_the_whole_way_as_processes(home: Path, tmp_path: Path) -> None:
+    """check, train, evaluate, generate: each a process of its own."""
+
+    def sensorium(*words: str) -> str:
+        command = [sys.executable, "-m", "sensorium", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    folder = str(tmp_path / "whole")
+    assert "a step of answer" in sensorium("check", "tiny.yaml")
+    assert sensorium("train", "tiny.yaml", "--out", folder).strip() == folder
+    assert "exact_match" in sensorium("evaluate", folder)
+    assert _lines(sensorium("generate", folder, "a.png", "parity=odd"))[0]["image"] == "a.png"
