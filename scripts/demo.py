@@ -32,7 +32,12 @@ def main(
 
     began = time.perf_counter()
     classifier, captioner = out / "classifier", out / "captioner"
-    frozen = [f"inputs.image.encoder.weights={classifier}", "inputs.image.encoder.freeze=true"]
+    frozen = [
+        f"inputs.image.encoder.weights={classifier}",
+        "inputs.image.encoder.freeze=true",
+        "inputs.image.augment=null",  # what does not vary is computed once and kept
+        "train.steps=500",
+    ]
     stages: tuple[tuple[str, str, list[str], Path], ...] = (
         ("a small ViT learns the digits", "configs/classification/digits.yaml", [], classifier),
         ("frozen, it is described in words", "configs/captioning/digits.yaml", frozen, captioner),
