@@ -6,6 +6,7 @@ accumulation steps: a mean of means is not the mean.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 
 from ..modalities.base import Source, StreamingSource
@@ -151,6 +152,11 @@ class Loop:
             raise RecipeError(f"train.order: {settings.order} needs train.by, a column")
         found = {}
         for name, rows in self.rows.items():
+            if isinstance(rows.source, Windowed):
+                raise RecipeError(
+                    f"train.order: {settings.order} looks at every row first, and tasks.{name} is "
+                    "a stream; give it a `limit`, or say shuffle"
+                )
             if settings.by not in (rows.source.columns or rows.source[0]):
                 raise RecipeError(f"train.by: tasks.{name} has no column {settings.by!r}")
             found[name] = [rows.source[i][settings.by] for i in range(len(rows.source))]
@@ -181,14 +187,16 @@ class Loop:
             with self._exchange(last):
                 self.accelerator.backward(loss.total * share)
         totals = self._over_processes(sums)
-        number = max(totals.pop("count"), 1.0)
-        value = totals["loss"] / number
+        number = totals.pop("count")
+        value = totals["loss"] / max(number, 1.0)
         if not math.isfinite(value):
             raise RunError(
                 f"step {step + 1}: the loss is {value}; rows {', '.join(keys[:8])}"
                 f"{' ...' if len(keys) > 8 else ''}; lower train.lr, or look at these rows"
             )
-        self._update(self.accelerator.num_processes / (share * number))
+        if number:  # else no process could read a row of this step
+            self._update(self.accelerator.num_processes / (share * number))
+        self.optimizer.zero_grad(set_to_none=True)
         for name in self.model.tasks:
             self.model.task(name).after_step(step + 1)
         self._report(step + 1, batch.task, totals, number, lr, time.perf_counter() - began)
@@ -208,10 +216,14 @@ class Loop:
         return self.model.plan.recipe.tasks[task].data[TRAIN].on_error == "skip"
 
     def _over_processes(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        values = torch.stack([v.detach().to(torch.float64) for v in sums.values()])
+        """Sums over all processes; one whose rows could not be read knows no parts of a loss."""
+        values = torch.stack([v.detach().to(torch.float64) for v in sums.values()]).tolist()
+        totals = dict(zip(sums, values, strict=True))
         if self.accelerator.num_processes > 1:
-            values = self.accelerator.reduce(values, "sum")
-        return dict(zip(sums, values.tolist(), strict=True))
+            found, totals = gather_object([totals]), {}
+            for name in dict.fromkeys(itertools.chain(*found)):
+                totals[name] = sum(each.get(name, 0.0) for each in found)
+        return totals
 
     def _update(self, factor: float) -> None:
         self.accelerator.unscale_gradients(self.optimizer)
@@ -221,7 +233,6 @@ class Loop:
         if self.settings.clip is not None:
             torch.nn.utils.clip_grad_norm_(trained, self.settings.clip)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
 
     def _report(
         self,
@@ -232,7 +243,7 @@ class Loop:
         lr: float,
         seconds: float,
     ) -> None:
-        parts = {name: value / number for name, value in totals.items()}
+        parts = {name: value / max(number, 1.0) for name, value in totals.items()}
         if step % self.settings.log_every == 0 or step == self.settings.steps:
             rows = self.settings.batch_size * self.settings.accumulate
             speed = rows * self.accelerator.num_processes / seconds

@@ -35,7 +35,7 @@ class TarStream(StreamingSource):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
-            yield from self._rows
+            yield from _each(self._rows)
         except FAILURES as error:  # a shard that ends too early
             raise RecipeError(f"{self.files[0].parent}: {root_cause(error)}") from error
 
@@ -98,7 +98,7 @@ class HubStream(StreamingSource):
         return tuple(self._rows.features or next(iter(self._rows)))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._rows)
+        return _each(self._rows)
 
     def fingerprint(self) -> str:
         return f"{self.path}|{self.config}|{self.split}|{self.revision}"
@@ -115,6 +115,13 @@ def hub(
     """A data set of the hub: `org/name`. streaming: rows as they come, without a length."""
     part = HubStream if streaming else Hub
     return part(path=path, config=config, split=split, revision=revision)
+
+
+def _each(rows: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
+    """Every row, in every process: `iter(rows)` would deal them to the loader's workers, which
+    here all read the same stream and take their batches out of it."""
+    for batch in rows.iter(batch_size=1):
+        yield {name: values[0] for name, values in batch.items()}
 
 
 def _from_hub(source: Hub | HubStream, *, streaming: bool) -> Any:

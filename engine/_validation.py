@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,11 @@ class Validation:
 
     def _better(self, step: int, value: float) -> bool:
         old = self.state.get("value")
-        better = old is None or (value > old if self.rule.mode == "max" else value < old)
+        better = (
+            old is None
+            or math.isnan(old)
+            or (value > old if self.rule.mode == "max" else value < old)
+        )
         if better:
             self.state = {"value": value, "step": step, "since": 0}
             if self.scorer.accelerator.is_main_process:
@@ -78,9 +83,6 @@ class Validation:
             return
         with torch.no_grad():
             restore(self.model, read_tensors(best), str(best))
-        self.scorer.accelerator.wait_for_everyone()
-        if self.scorer.accelerator.is_main_process:
-            best.unlink()
         self.log.say(f"kept the weights of step {self.state['step']} ({self.state['value']:.4g})")
 
 

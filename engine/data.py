@@ -96,8 +96,8 @@ class Rows:
 
     def _add(self, item: Item, name: str, cell: Any, identity: str, epoch: int) -> None:
         reader = self.readers[name]
-        if reader.features is not None and identity in reader.features:
-            item.records[name] = reader.features.get([identity])[0]
+        if reader.features is not None:
+            item.records[name] = _stored(reader.features, reader, cell, identity)
             return
         sample = reader.sample(cell, identity)
         if not self.training:
@@ -107,6 +107,16 @@ class Rows:
         if reader.augment is not None:
             sample = reader.augment(sample, rng)
         item.samples[name] = self.task.views(name, sample, rng)
+
+
+def _stored(store: Store, reader: Reader, cell: Any, identity: str) -> Record:
+    """What the encoder gave, which is not there any more: a row without it could not be read."""
+    if identity not in store:
+        reader.sample(cell, identity)  # says what is wrong with it
+        raise ReadError(
+            cell, "could not be read when the cache was filled, and can now", "the same; run again"
+        )
+    return store.get([identity])[0]
 
 
 @dataclass
@@ -212,7 +222,7 @@ def settle_failures(batch: Batch, where: str, skip: bool, skipped: Skipped) -> l
     return lines
 
 
-class Windowed(Source):
+class Windowed(StreamingSource):
     """A stream as rows by index, for a reader that goes forward: shuffled within windows.
 
     At the end of the stream it begins again. Going back starts it anew.
@@ -227,15 +237,27 @@ class Windowed(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         block, place = divmod(index, WINDOW)
         if self._endless is None or block < self._block:
-            self._endless = itertools.chain.from_iterable(
-                iter(self.source) for _ in itertools.count()
-            )
-            self._block = -1
+            self._endless, self._block = self._again_and_again(), -1
         while self._block < block:
             self._rows = list(itertools.islice(self._endless, WINDOW))
             self._block += 1
-        order = np.random.default_rng(derive(self.seed, "window", block)).permutation(WINDOW)
-        return self._rows[order[place]]
+        return self._rows[self._order(block)[place]]
+
+    def key(self, index: int) -> str:
+        """Its place in the stream, counted on when the stream begins again."""
+        block, place = divmod(index, WINDOW)
+        return str(block * WINDOW + self._order(block)[place])
+
+    def _again_and_again(self) -> Iterator[dict[str, Any]]:
+        while True:
+            row = None
+            for row in self.source:
+                yield row
+            if row is None:
+                raise RunError(f"{self.source.fingerprint()}: the stream has no row")
+
+    def _order(self, block: int) -> np.ndarray:
+        return np.random.default_rng(derive(self.seed, "window", block)).permutation(WINDOW)
 
     def fingerprint(self) -> str:
         return self.source.fingerprint()

@@ -16,35 +16,35 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from .adapt import is_frozen
-from .cache import weights_hash
+from .cache import content_hash
 from .compose import Model, sections
 from .errors import RecipeError, RunError
+from .parts import Plan
+
+
+def _from_elsewhere(module: nn.Module, part: Plan) -> dict[str, Tensor]:
+    """The tensors of a part that were loaded and did not train, by their name in it."""
+    if part.weights == "none":
+        return {}
+    found: dict[str, Tensor] = {n: p for n, p in module.named_parameters() if not p.requires_grad}
+    return found | (dict(module.named_buffers()) if is_frozen(module) else {})
 
 
 def kept(model: Model) -> dict[str, Tensor]:
     """The tensors of `model.safetensors`, by their name in the model."""
-    left_out: set[int] = set()
-    for _, module, part in sections(model):
-        if part.weights == "none":
-            continue
-        frozen = is_frozen(module)
-        left_out |= {id(p) for p in module.parameters() if not p.requires_grad}
-        if frozen:
-            left_out |= {id(b) for b in module.buffers()}
+    parts = [_from_elsewhere(module, part) for _, module, part in sections(model)]
+    left_out = {id(tensor) for found in parts for tensor in found.values()}
     state = model.state_dict(keep_vars=True)
     return {name: t.detach() for name, t in state.items() if id(t) not in left_out}
 
 
 def fingerprints(model: Model) -> dict[str, str]:
-    """SHA-256 of every part that is frozen and not kept, by its place."""
-    return {
-        where: weights_hash(module)
-        for where, module, part in sections(model)
-        if part.weights != "none" and is_frozen(module)
-    }
+    """SHA-256 of what is not kept of every part, by its place."""
+    parts = {where: _from_elsewhere(module, part) for where, module, part in sections(model)}
+    return {where: content_hash(found) for where, found in parts.items() if found}
 
 
 def check_fingerprints(model: Model, known: Mapping[str, str]) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from ._loop import Loop
+from ._validation import BEST
 from .build import FITTED, ready
 from .compose import Model, compose
 from .config import Recipe
@@ -31,6 +33,7 @@ def train(
     Raises RecipeError for a mistake, RunError where it cannot go on, Interrupted after
     SIGINT or SIGTERM, when the checkpoint is written.
     """
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another one
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(recipe.train.precision, recipe.train.precision),
         cpu=not torch.cuda.is_available(),
@@ -55,6 +58,7 @@ def train(
         loop.validation.restore_best()
     if main:
         save_run(loop.model, folder, command=command)
+        (folder / BEST).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return loop.model
 

@@ -95,7 +95,11 @@ class Shop:
 
     def recipe(self, *changes: Mapping[str, Any]) -> dict[str, Any]:
         """The one-task recipe, with changes laid over it in order."""
-        found: dict[str, Any] = CLASSIFY
+        return self.changed(CLASSIFY, *changes)
+
+    def changed(self, recipe: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
+        """A recipe with changes laid over it in order."""
+        found = dict(recipe)
         for each in changes:
             found = merged(found, each)
         return found

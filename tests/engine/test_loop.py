@@ -1,0 +1,350 @@
+"""The training loop: orders, epochs, streams, validation, and rows that cannot be read."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sensorium.engine import _loop, data
+from sensorium.engine._order import Schedule
+from sensorium.engine.data import Windowed
+from sensorium.engine.errors import RecipeError, RunError
+from sensorium.engine.log import read_metrics
+from sensorium.modalities.base import StreamingSource
+
+ROWS = 12
+
+
+def train(**settings: Any) -> dict[str, Any]:
+    return {"train": settings}
+
+
+def given(source: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """Another training split for the task; None takes the old one's keys away."""
+    gone = {"split": None, "limit": None}
+    return {"tasks": {"digit": {"data": {"train": {**gone, **(source or {})}, **more}}}}
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The keys of every batch that training takes, in order."""
+    found: list[list[str]] = []
+    real = _loop.settle_failures
+
+    def settle(batch: Any, *rest: Any) -> Any:
+        found.append(batch.keys)
+        return real(batch, *rest)
+
+    monkeypatch.setattr(_loop, "settle_failures", settle)
+    return found
+
+
+@pytest.fixture
+def pictures(shop: Any) -> Path:
+    """A folder of 12 pictures, dark or light, and `rows.jsonl` that names them."""
+    folder = Path(shop.folder / "pictures")
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(ROWS):
+        light = i % 3 == 0
+        pixels = rng.integers(0, 128, (8, 8)) + 127 * light
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+        row = {"image": str(folder / f"{i}.png"), "word": "light" if light else "dark", "size": i}
+        lines.append(json.dumps(row))
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def table(pictures: Path, **more: Any) -> dict[str, Any]:
+    return given({"source": "json", "path": str(pictures / "rows.jsonl"), **more})
+
+
+def test_an_epoch_takes_every_row_once_and_the_next_another_order(
+    shop: Any, seen: list[list[str]]
+) -> None:
+    shop.train(shop.recipe(train(steps=20)), "run")  # two epochs of 40 rows
+    first, second = itertools.chain(*seen[:10]), itertools.chain(*seen[10:])
+    one, two = list(first), list(second)
+    assert len(set(one)) == 40 and sorted(one) == sorted(two) and one != two
+
+
+def test_fewer_rows_than_a_batch_come_again(shop: Any, seen: list[list[str]]) -> None:
+    shop.train(shop.recipe(given({"split": "train", "limit": 3}), train(steps=4)), "run")
+    assert len(shop.losses("run")) == 4
+    for keys in seen:
+        assert len(keys) == 4 and len(set(keys)) == 3
+
+
+def test_no_steps_is_a_run_that_learned_nothing(shop: Any) -> None:
+    import sensorium.engine.hub
+
+    shop.train(shop.recipe(train(steps=0)), "run")
+    assert sensorium.engine.hub.load_model(shop.folder / "run").device.type == "cpu"
+
+
+def test_by_length_puts_rows_of_like_length_together(
+    shop: Any, pictures: Path, seen: list[list[str]]
+) -> None:
+    recipe = shop.recipe(table(pictures), train(steps=3, order="length", by="size"))
+    shop.train(recipe, "run")
+    sizes = [sorted(int(key.partition("#")[2]) for key in keys) for keys in seen]
+    assert sorted(sizes) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_balanced_gives_every_value_equally_often(
+    shop: Any, pictures: Path, seen: list[list[str]]
+) -> None:
+    recipe = shop.recipe(table(pictures), train(steps=3, order="balanced", by="word"))
+    shop.train(recipe, "run")
+    rows = [int(key.partition("#")[2]) for keys in seen for key in keys]
+    assert Counter(row % 3 == 0 for row in rows) == {True: 6, False: 6}
+    assert len({row for row in rows if row % 3}) == 6  # of the common ones, none twice
+
+
+def test_the_mix_of_tasks_is_what_was_asked_for() -> None:
+    schedule = Schedule({"a": 100, "b": 100}, 4, 0, mix={"a": 3.0})
+    drawn = Counter(schedule.task(step) for step in range(4000))
+    assert drawn["a"] / 4000 == pytest.approx(0.75, abs=0.03)
+
+
+def stream(pictures: Path) -> dict[str, Any]:
+    """The same rows, as a stream without a length."""
+    folder = pictures / "hub"
+    folder.mkdir(exist_ok=True)
+    (folder / "train.jsonl").write_text((pictures / "rows.jsonl").read_text())
+    return given({"source": "hub", "path": str(folder), "split": "train", "streaming": True})
+
+
+def shards(pictures: Path) -> dict[str, Any]:
+    """The same rows, in a tar file."""
+    import io
+    import tarfile
+
+    with tarfile.open(pictures / "rows.tar", "w") as tar:
+        for i, line in enumerate((pictures / "rows.jsonl").read_text().splitlines()):
+            row = json.loads(line)
+            for name, content in (
+                (f"{i:03}.png", Path(row["image"]).read_bytes()),
+                (f"{i:03}.txt", row["word"].encode()),
+            ):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    columns = {"image": "png", "word": "txt"}
+    return given({"source": "webdataset", "path": str(pictures / "rows.tar"), "columns": columns})
+
+
+@pytest.mark.parametrize("form", [stream, shards])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_trains_and_resumes(
+    shop: Any, pictures: Path, form: Any, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In windows that are smaller than the stream, and go on over its end."""
+    monkeypatch.setattr(data, "WINDOW", 8)
+    augment = {"inputs": {"image": {"augment": {"noise": 0.1}, "encoder": {"dropout": 0.1}}}}
+    recipe = shop.recipe(
+        form(pictures), augment, train(steps=8, workers=workers, checkpoint={"every": 5})
+    )
+    whole = shop.values(recipe, "whole")
+    assert whole == shop.values(shop.changed(recipe, train(workers=1)), "other")
+    with monkeypatch.context() as patch:
+        patch.setattr(_loop.Loop, "_checked", _stopping_at(7, _loop.Loop._checked))
+        with pytest.raises(InterruptedError):
+            shop.train(recipe, "cut")
+    shop.train(recipe, "cut", resume=True)
+    assert [loss for _, _, loss in shop.losses("cut")] == whole
+
+
+def _stopping_at(last: int, real: Any) -> Any:
+    def checked(self: Any, step: int) -> bool:
+        if step == last:
+            raise InterruptedError
+        return bool(real(self, step))
+
+    return checked
+
+
+def test_a_frozen_encoder_over_a_stream_is_run_and_not_cached(shop: Any, pictures: Path) -> None:
+    frozen = {"inputs": {"image": {"encoder": {"freeze": True}}}, "cache": {"samples": True}}
+    recipe = shop.recipe(stream(pictures), frozen, train(steps=2))
+    assert len(shop.values(recipe, "run")) == 2
+    assert not (shop.folder / "cache").exists()
+
+
+class Counted(StreamingSource):
+    """Numbers from 0; how often it was begun is counted."""
+
+    columns = ("n",)
+
+    def __init__(self, length: int) -> None:
+        self.length, self.begun = length, 0
+
+    def __iter__(self) -> Any:
+        self.begun += 1
+        return ({"n": n} for n in range(self.length))
+
+    def fingerprint(self) -> str:
+        return str(self.length)
+
+
+def test_a_window_is_shuffled_and_nothing_is_lost_or_read_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(data, "WINDOW", 5)
+    source = Counted(10)
+    rows = Windowed(source, seed=0)
+    taken = [rows[i]["n"] for i in range(20)]
+    assert sorted(taken[:5]) == [0, 1, 2, 3, 4] and sorted(taken[5:10]) == [5, 6, 7, 8, 9]
+    assert sorted(taken[10:]) == list(range(10)) and taken[:10] != taken[10:]
+    assert source.begun == 2
+    again = Windowed(source, seed=0)
+    assert [again[i]["n"] for i in range(13, 20)] == taken[13:]  # as a resumed run begins
+
+
+def test_a_stream_without_rows_is_refused(shop: Any) -> None:
+    with pytest.raises(RunError, match="stream has no row"):
+        Windowed(Counted(0), seed=0)[0]
+
+
+def test_an_order_of_a_stream_is_refused(shop: Any, pictures: Path) -> None:
+    recipe = shop.recipe(stream(pictures), train(steps=1, order="length", by="word"))
+    with pytest.raises(RecipeError, match=r"train\.order: length .*tasks\.digit.*stream.*limit"):
+        shop.train(recipe, "run")
+
+
+def held(**rule: Any) -> dict[str, Any]:
+    return {
+        "tasks": {"digit": {"data": {"train": {"holdout": 0.2}}}},
+        **train(steps=12, validate={"every": 2, "best": "digit/accuracy", **rule}),
+    }
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
+    """Validation says what is written here."""
+    from sensorium.engine.rows import Skipped
+    from sensorium.engine.score import Score, Scorer
+
+    left = iter(values)
+
+    def score(self: Any, rows: Any, **options: Any) -> Score:
+        self.model.eval()
+        value = 0.0 if options.get("limit") == 1 else next(left)  # one batch: is there a metric?
+        return Score({"accuracy": value}, [], [], [], Skipped())
+
+    monkeypatch.setattr(Scorer, "score", score)
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "end", "best"),
+    [
+        ([0.1, 0.5, 0.2, 0.3, 0.9, 0.9], "max", 8, 4),
+        ([0.9, 0.5, 0.6, 0.4, 0.4, 0.4], "min", 12, 8),
+        ([float("nan"), 0.2, 0.1, 0.3, 0.1, 0.1], "max", 12, 8),
+    ],
+)
+def test_training_ends_early_and_the_best_weights_are_kept(
+    shop: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    values: list[float],
+    mode: str,
+    end: int,
+    best: int,
+) -> None:
+    from safetensors.torch import load_file
+
+    recipe = shop.recipe(held(patience=2, mode=mode), train(checkpoint={"every": 2, "keep": 9}))
+    scripted(monkeypatch, values)
+    shop.train(recipe, "run")
+    run = shop.folder / "run"
+    assert shop.losses("run")[-1][0] == end
+    kept = load_file(run / "model.safetensors")
+    then = load_file(run / "checkpoints" / f"step-{best:08d}" / "model.safetensors")
+    last = load_file(run / "checkpoints" / f"step-{end:08d}" / "model.safetensors")
+    assert all(torch.equal(kept[name], then[name]) for name in kept)
+    assert any(not torch.equal(kept[name], last[name]) for name in kept)
+    assert not (run / "best.safetensors").exists()
+
+
+def test_the_best_is_remembered_over_a_resume(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = shop.recipe(held(), train(checkpoint={"every": 4}))
+    with monkeypatch.context() as patch:
+        scripted(patch, [0.1, 0.9, 0.2])
+        patch.setattr(_loop.Loop, "_checked", _stopping_at(7, _loop.Loop._checked))
+        with pytest.raises(InterruptedError):
+            shop.train(recipe, "run")
+    with monkeypatch.context() as patch:  # killed again, when its weights are being written
+        scripted(patch, [0.2, 0.3, 0.4, 0.5])
+        patch.setattr("sensorium.engine.train.save_run", _raising)
+        with pytest.raises(InterruptedError):
+            shop.train(recipe, "run", resume=True)
+    scripted(monkeypatch, [0.3, 0.4, 0.5][1:])
+    model = shop.train(recipe, "run", resume=True)
+    scripted(monkeypatch, [0.1, 0.9, 0.2, 0.2, 0.3, 0.4])
+    whole = shop.train(recipe, "whole")
+    for one, other in zip(model.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def _raising(*args: Any, **options: Any) -> None:
+    raise InterruptedError
+
+
+def test_validation_changes_no_loss(shop: Any) -> None:
+    with_it = shop.recipe(
+        held(), {"inputs": {"image": {"encoder": {"dropout": 0.2, "norm": True}}}}
+    )
+    without = shop.changed(with_it, {"train": {"validate": None}})
+    assert shop.values(with_it, "with") == shop.values(without, "without")
+    lines = read_metrics(shop.folder / "with")
+    found = [x["step"] for x in lines if "validation" in x]
+    assert found == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_row_that_cannot_be_read_is_fatal_or_skipped_as_asked(
+    shop: Any, pictures: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "4.png").write_bytes(b"no picture")
+    (pictures / "7.png").unlink()
+    recipe = shop.recipe(table(pictures), train(steps=6, workers=workers))
+    with pytest.raises(RunError, match=r"tasks\.digit\.data\.train, row rows\.jsonl#[47]: .*skip"):
+        shop.train(recipe, "stops")
+    from sensorium.engine.config import parse_recipe
+    from sensorium.engine.train import train as run
+
+    skipping = shop.changed(recipe, table(pictures, on_error="skip"))
+    run(parse_recipe(skipping), shop.folder / "goes", show=True)
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if "rows.jsonl#4" in line]) == 1  # told once, in two epochs
+    assert len([line for line in said if "rows.jsonl#7" in line]) == 1
+    assert any(line.startswith("2 rows could not be read and were skipped: ") for line in said)
+
+
+def test_a_step_without_a_row_changes_nothing(
+    shop: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(ROWS):
+        (pictures / f"{i}.png").write_bytes(b"")
+    decay = train(steps=3, weight_decay=0.1)
+    recipe = shop.recipe(table(pictures, on_error="skip"), decay)
+    untouched = shop.train(shop.changed(recipe, train(steps=0)), "before")
+    model = shop.train(recipe, "run")
+    for one, other in zip(model.parameters(), untouched.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_one_process_may_train_in_one_precision_and_then_in_another(shop: Any) -> None:
+    def values(precision: str, name: str) -> Any:
+        return shop.values(shop.recipe(train(steps=2, precision=precision)), name)
+
+    first, other, again = values("fp32", "a"), values("bf16", "b"), values("fp32", "c")
+    assert first == again != other
