@@ -35,7 +35,34 @@ def schema(recipe: Recipe | None = None) -> Schema:
     known["DataSection"]["allOf"] = sources
     stream["allOf"] = [_modality(name, own, known) for name in entries("modality")]
     found["properties"]["extends"] = {"type": "string"}
-    found["anyOf"] = [{"required": ["extends"]}, {"required": found.pop("required")}]
+    del found["$defs"]
+    return {
+        "type": "object",
+        "properties": {name: {} for name in found["properties"]},
+        "if": {"required": ["extends"]},
+        "then": _partial(found),
+        "else": found,
+        "$defs": known | {f"{PARTIAL}{name}": _partial(value) for name, value in known.items()},
+    }
+
+
+PARTIAL = "partial_"
+
+
+def _partial(rule: Any) -> Any:
+    """The same where a recipe extends another: nothing has to be said again."""
+    if isinstance(rule, list):
+        return [_partial(each) for each in rule]
+    if not isinstance(rule, dict):
+        return rule
+    found = {}
+    for key, value in rule.items():
+        if key == "properties":
+            found[key] = {name: _partial(each) for name, each in value.items()}
+        elif key == "$ref":
+            found[key] = value.replace("#/$defs/", f"#/$defs/{PARTIAL}")
+        elif key != "required":
+            found[key] = value if key in ("if", "default", "enum", "const") else _partial(value)
     return found
 
 

@@ -163,6 +163,16 @@ def test_it_refuses_a_mistake(whole: dict[str, Any], path: str, value: Any) -> N
     assert not _accepts(whole, whole, recipe)
 
 
+def test_what_extends_another_says_only_what_differs(whole: dict[str, Any]) -> None:
+    short: dict[str, Any] = {"tasks": {"digit": {"data": {"test": {"order": "writer"}}}}}
+    assert not _accepts(whole, whole, short)
+    short["extends"] = "digits.yaml"
+    assert _accepts(whole, whole, short)
+    assert not _accepts(whole, whole, {**short, "train": {"step": 3}})
+    short["tasks"]["digit"] |= {"type": "classification", "inptu": "image"}
+    assert not _accepts(whole, whole, short)
+
+
 def test_a_heads_options_are_in_it(whole: dict[str, Any]) -> None:
     recipe = _recipe("classification/digits.yaml")
     recipe["tasks"]["digit"]["head"] = {"type": "mlp"}
