@@ -36,7 +36,7 @@ BASES = {
 }
 """What the classes of a kind inherit from."""
 
-EXTRAS: dict[str, str] = {}
+EXTRAS = {"faiss": "retrieval", "lancedb": "retrieval", "ray": "ray"}
 """Optional library -> the extra of this package that installs it."""
 
 
@@ -50,6 +50,19 @@ def load(path: str) -> Any:
             importlib.invalidate_caches()
     found = importlib.import_module(module)
     return getattr(found, name) if name else found
+
+
+def optional(module: str) -> Any:
+    """A library that an extra brings; RecipeError names the extra where it is absent."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        raise RecipeError(
+            f"{missing} is not installed: pip install 'sensorium[{EXTRAS[missing]}]'"
+        ) from error
 
 
 @functools.cache

@@ -86,7 +86,8 @@ def test_what_is_declared_is_pinned(project: dict[str, Any]) -> None:
     versions = {canonicalize_name(p.name): str(p.specifier).removeprefix("==") for p in pins}
     assert len(versions) == len(pins)
     own = project["project"]
-    for line in [*own["dependencies"], *own["optional-dependencies"]["dev"]]:
+    extras = own["optional-dependencies"].values()
+    for line in [*own["dependencies"], *(line for lines in extras for line in lines)]:
         wanted = Requirement(line)
         pinned = versions.get(canonicalize_name(wanted.name))
         assert pinned, f"{wanted.name} is not pinned in constraints.txt"
