@@ -1,0 +1,115 @@
+"""What a row of data says beside its signal, as columns of a table: scalars and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .errors import RunError
+from .index import DATA, IDENTITY, KEY, OWN, PLACE, SPLIT, VECTOR, Entry, Scalar
+
+TYPES: dict[type, Any] = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+}
+
+
+def columns_of(row: Mapping[str, Any]) -> tuple[dict[str, Scalar | None], list[str]]:
+    """The scalars and texts of a row, and the names of what is neither (a list, a picture) or
+    would take the place of a column that every index has. A `Path` names a signal, as a
+    picture's pixels do, and is neither."""
+    found: dict[str, Scalar | None] = {}
+    left: list[str] = []
+    for name, value in row.items():
+        if isinstance(value, Path):
+            continue
+        plain = _plain(value)
+        if name in OWN or name.startswith("_row") or (plain is None and value is not None):
+            left.append(name)
+        else:
+            found[name.replace(".", "_")] = plain
+    return found, left
+
+
+def _plain(value: Any) -> Scalar | None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        return text(value)
+    return value if isinstance(value, (bool, int, float)) else None
+
+
+def text(value: str) -> str:
+    """As UTF-8 can hold it: a file's name need not be."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_unique(entries: Sequence[Entry]) -> None:
+    """RunError where two rows of one data set have one key: an index would keep one of them."""
+    seen: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        other = seen.setdefault((entry.data, entry.key), entry.place)
+        if other != entry.place:
+            raise RunError(
+                f"rows {other} and {entry.place} are both called {entry.key!r}; a row's key "
+                "must be its own"
+            )
+
+
+def new_fields(entries: Sequence[Entry], schema: Any) -> list[Any]:
+    """Fields for columns that the schema lacks; one without any value is left for later."""
+    known = set(schema.names)
+    types: dict[str, Any] = {}
+    for entry in entries:
+        for name, value in entry.columns.items():
+            if name in known or value is None:
+                continue
+            wanted = TYPES[type(value)]
+            if types.get(name) == pa.int64() and wanted == pa.float64():
+                types[name] = wanted
+            types.setdefault(name, wanted)
+    return [pa.field(name, kind) for name, kind in types.items()]
+
+
+def arrow_table(entries: Sequence[Entry], schema: Any) -> Any:
+    """Rows as a table of the schema; RunError for a value that its column cannot take."""
+    dim = schema.field(VECTOR).type.list_size
+    vectors = np.stack([entry.vector for entry in entries]).astype(np.float32)
+    own: dict[str, list[Any]] = {
+        KEY: [text(e.key) for e in entries],
+        SPLIT: [e.split for e in entries],
+        DATA: [e.data for e in entries],
+        PLACE: [e.place for e in entries],
+        IDENTITY: [e.identity for e in entries],
+    }
+    arrays = {
+        VECTOR: pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
+        **{f.name: _array(entries, f, own.get(f.name)) for f in schema if f.name != VECTOR},
+    }
+    return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+
+
+def _array(entries: Sequence[Entry], field: Any, values: list[Any] | None) -> Any:
+    given = values or [entry.columns.get(field.name) for entry in entries]
+    try:
+        return pa.array(given, type=field.type)
+    except (pa.ArrowException, OverflowError) as error:
+        bad = next(_misfits(entries, given, field), "")
+        raise RunError(
+            f"{bad}the column {field.name!r} holds {field.type}: {error}; map another column "
+            "to it, or begin a new index"
+        ) from error
+
+
+def _misfits(entries: Sequence[Entry], values: Sequence[Any], field: Any) -> Iterator[str]:
+    for entry, value in zip(entries, values, strict=True):
+        try:
+            pa.array([value], type=field.type)
+        except (pa.ArrowException, OverflowError):
+            yield f"row {entry.key}: "

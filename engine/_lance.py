@@ -1,0 +1,240 @@
+"""An index as a LanceDB table: embedded, on a disk or object storage, with atomic commits.
+
+The table is the only truth; what a faster search needs is made from one version of it, which
+an opened index stays at. A commit is a version: killed in the middle, it never was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ._columns import arrow_table, check_unique, new_fields
+from ._search import Block, search
+from ._side import side
+from .catalogue import optional
+from .errors import RecipeError, RunError, did_you_mean
+from .index import (
+    DATA,
+    IDENTITY,
+    KEY,
+    PLACE,
+    SPLIT,
+    VECTOR,
+    About,
+    Added,
+    Entry,
+    Hit,
+    Kind,
+    check_query,
+)
+
+TABLE = "embeddings"
+ABOUT = b"sensorium"
+ROWS = 8192
+"""Rows that are read at a time."""
+
+KEPT_BYTES = 2**30
+"""Vectors up to this size stay in memory between searches; a larger table is read each time."""
+
+TRIES = 5
+ROW_ID = "_rowid"
+
+
+class LanceIndex:
+    """An `Index` in a folder, or at an address such as `s3://bucket/index`."""
+
+    def __init__(self, place: str, table: Any) -> None:
+        self.place, self._table = place, table
+        self._about = About.from_json(
+            (table.schema.metadata or {}).get(ABOUT, b"{}").decode(), place
+        )
+        self._kept: list[Block] | None = None
+
+    @property
+    def about(self) -> About:
+        return self._about
+
+    @classmethod
+    def exists(cls, place: str) -> bool:
+        remote = "://" in place
+        return (remote or Path(place).is_dir()) and TABLE in _connect(place).list_tables().tables
+
+    @classmethod
+    def open(cls, place: str) -> LanceIndex:
+        if not cls.exists(place):
+            raise RecipeError(
+                f"{place}: there is no index here; make one with: "
+                f"sensorium embed RUN --stream NAME --data ... --out {place}"
+            )
+        return cls(place, _connect(place).open_table(TABLE))
+
+    @classmethod
+    def create(cls, place: str, about: About) -> LanceIndex:
+        schema = pa.schema(
+            [
+                pa.field(KEY, pa.string(), nullable=False),
+                pa.field(SPLIT, pa.string()),
+                pa.field(DATA, pa.string(), nullable=False),
+                pa.field(PLACE, pa.int64()),
+                pa.field(IDENTITY, pa.binary(16)),
+                pa.field(VECTOR, pa.list_(pa.float32(), about.dim)),
+            ],
+            metadata={ABOUT: about.to_json().encode()},
+        )
+        return cls(place, _connect(place).create_table(TABLE, schema=schema, exist_ok=True))
+
+    def add(self, entries: Sequence[Entry]) -> Added:
+        if not entries:
+            return Added()
+        check_unique(entries)
+        self._widen(entries)
+        rows = arrow_table(entries, self._table.schema)
+        merge = self._table.merge_insert([DATA, KEY]).when_matched_update_all()
+        done = merge.when_not_matched_insert_all().execute(rows)
+        self._table.checkout_latest()
+        self._kept = None
+        return Added(done.num_inserted_rows, done.num_updated_rows)
+
+    def _widen(self, entries: Sequence[Entry]) -> None:
+        """Columns that the data has and the table has not, as empty ones; another writer may be
+        about the same."""
+        for left in reversed(range(TRIES)):
+            missing = new_fields(entries, self._table.schema)
+            if not missing:
+                return
+            try:
+                self._table.add_columns(missing)
+            except (ValueError, RuntimeError, OSError):
+                if not left:
+                    raise
+            self._table.checkout_latest()
+
+    def compact(self) -> None:
+        """Join the small files that many commits leave behind."""
+        self._table.optimize()
+        self._table.checkout_latest()
+        self._kept = None
+
+    def count(self, where: str | None = None) -> int:
+        if where is None:
+            return int(self._table.count_rows())
+        # The planner that reads rows knows the columns; the one that counts is less clear.
+        self._told(lambda: self._query([KEY], where).limit(1).to_arrow())
+        return int(self._table.count_rows(where))
+
+    def where(self, condition: str | None, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for batch in self._batches(columns, condition):
+            yield from batch.drop_columns([ROW_ID]).to_pylist()
+
+    def identities(self) -> np.ndarray:
+        found = [np.empty(0, "S16")]
+        for batch in self._batches([IDENTITY], None):
+            data = batch[IDENTITY].buffers()[1]
+            start = batch[IDENTITY].offset
+            found.append(np.frombuffer(data, "S16")[start : start + batch.num_rows].copy())
+        return np.sort(np.concatenate(found))
+
+    def search(
+        self, queries: np.ndarray, k: int, *, where: str | None = None, kind: Kind = "exact"
+    ) -> list[list[Hit]]:
+        scores, ids = self.nearest(queries, k, where=where, kind=kind)
+        rows = self._rows(np.unique(ids[ids >= 0]))
+        return [
+            [
+                Hit(float(score), rows[int(i)])
+                for score, i in zip(scores[q], ids[q], strict=True)
+                if i >= 0
+            ]
+            for q in range(len(ids))
+        ]
+
+    def nearest(
+        self, queries: np.ndarray, k: int, *, where: str | None = None, kind: Kind = "exact"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores `[Q, k]`, best first, and row ids `[Q, k]` (-1 where there are no more rows).
+
+        Under a condition the search is exact, whatever the kind: its rows are read anyway.
+        """
+        queries = check_query(queries, k, self.about.dim, self.place)
+        rows = self.count(where)
+        if not rows:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        if where is not None:
+            return search(queries, self._blocks(where), min(k, rows))
+        if kind == "exact":
+            return search(queries, self._vectors(rows), min(k, rows))
+        made = side(
+            self._side_folder(), kind, self._table.version, rows, self.about.dim, self._blocks
+        )
+        return made.search(queries, min(k, rows))
+
+    def _vectors(self, rows: int) -> Iterable[Block]:
+        """The table's vectors: from memory where they fit, else as they are read."""
+        if rows * self.about.dim * 4 > KEPT_BYTES:
+            return self._blocks()
+        if self._kept is None:
+            ids = np.empty(rows, np.int64)
+            vectors = np.empty((rows, self.about.dim), np.float32)
+            start = 0
+            for some, values in self._blocks():
+                ids[start : start + len(some)], vectors[start : start + len(some)] = some, values
+                start += len(some)
+            self._kept = [(ids, vectors)]
+        return self._kept
+
+    def _blocks(self, where: str | None = None) -> Iterator[Block]:
+        for batch in self._batches([VECTOR], where):
+            values = batch[VECTOR].flatten().to_numpy().reshape(-1, self.about.dim)
+            yield batch[ROW_ID].to_numpy().astype(np.int64), values
+
+    def _rows(self, ids: np.ndarray) -> dict[int, dict[str, Any]]:
+        """The columns of rows, but for their vectors, by row id."""
+        if not len(ids):
+            return {}
+        columns = [name for name in self._table.schema.names if name != VECTOR]
+        taken = self._table.take_row_ids(ids.tolist()).select(columns).with_row_id().to_arrow()
+        return {row.pop(ROW_ID): row for row in taken.to_pylist()}
+
+    def _query(self, columns: Sequence[str], where: str | None) -> Any:
+        query = self._table.search().select(list(columns)).with_row_id(True)
+        return query if where is None else query.where(where)
+
+    def _batches(self, columns: Sequence[str], where: str | None) -> Iterator[Any]:
+        yield from self._told(lambda: self._query(columns, where).to_batches(ROWS))
+
+    def _told(self, ask: Any) -> Any:
+        """A condition that cannot be read, as one line."""
+        try:
+            return ask()
+        except (ValueError, RuntimeError) as error:
+            text = str(error).partition("\n")[0]
+            unknown = re.search(r"No field named [`\"']?([^`\"'.]+)", text)
+            if unknown:
+                known = [n for n in self._table.schema.names if not n.startswith("_")]
+                raise RecipeError(
+                    f"--where: there is no column {unknown[1]!r}{did_you_mean(unknown[1], known)}"
+                ) from error
+            wrong = re.sub(r",? /\S+$", "", text.removeprefix("Invalid input, "))
+            raise RecipeError(f"--where: {wrong}") from error
+
+    def _side_folder(self) -> Path:
+        if "://" in self.place:
+            raise RecipeError(
+                f"{self.place}: hnsw and ivf are kept beside an index on a local disk; "
+                "copy it there, or search it exactly"
+            )
+        return Path(self.place) / "side"
+
+
+def _connect(place: str) -> Any:
+    try:
+        return optional("lancedb").connect(place)
+    except (OSError, ValueError, RuntimeError) as error:
+        text = str(error).partition("\n")[0]
+        raise RunError(f"{place}: cannot be opened: {text}") from error

@@ -1,0 +1,147 @@
+"""Approximate search: a faiss index beside the table, of one version of it.
+
+    <index>/side/hnsw-v12.faiss     version 12 of the table
+
+It is built once, written beside and moved into place (a kill in the middle of faiss's own
+writing leaves a file that nobody can read), and built again when the table has moved on. Ids
+are the table's row ids, which hold within a version.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._search import Block
+from ._shard import sync_folder
+from .catalogue import optional
+from .errors import RunError
+
+LINKS = 16
+BUILD_EFFORT = 80
+HNSW_EFFORT = 128
+"""Neighbours of a node; candidates that are looked at when it is added, and in a search."""
+
+LISTS_PER_ROOT = 4
+PROBED = 1 / 16
+TRAINED_ON = 64
+"""IVF: `4 sqrt(rows)` lists, a sixteenth of which is read; rows that each centre is found from."""
+
+
+STALE_SECONDS = 86400.0
+"""A `.part` that nobody has written to for a day has no writer."""
+
+
+class Side:
+    """A faiss index whose ids are the table's row ids."""
+
+    def __init__(self, faiss_index: Any) -> None:
+        self.index = faiss_index
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """queries `[Q, D]` -> scores `[Q, k]` and row ids `[Q, k]` (-1 where there are no more)."""
+        scores, ids = self.index.search(queries, k)
+        return scores, ids
+
+
+def side(
+    folder: Path,
+    kind: str,
+    version: int,
+    rows: int,
+    dim: int,
+    blocks: Callable[[], Iterable[Block]],
+) -> Side:
+    """The side index of a version of the table: read, or built and kept.
+
+    blocks: begins a pass over the table's vectors. Raises RunError for a file that is damaged.
+    """
+    faiss = optional("faiss")
+    path = folder / f"{kind}-v{version}.faiss"
+    if path.is_file():
+        try:
+            found = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise RunError(f"{path}: faiss cannot read it; remove it, it is built again") from error
+        return Side(KINDS[kind].tune(faiss, found, rows))
+    built = KINDS[kind].build(faiss, rows, dim, blocks)
+    _write(faiss, built, path)
+    for old in folder.glob(f"{kind}-v*.faiss"):
+        if old != path:
+            old.unlink(missing_ok=True)
+    return Side(KINDS[kind].tune(faiss, built, rows))
+
+
+def _write(faiss: Any, built: Any, path: Path) -> None:
+    """Written beside, on the disk, then moved into place: whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for part in path.parent.glob("*.part"):
+        if time.time() - part.stat().st_mtime > STALE_SECONDS:
+            part.unlink(missing_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    faiss.write_index(built, str(beside))
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    beside.replace(path)
+    sync_folder(path.parent)
+
+
+def _hnsw(faiss: Any, rows: int, dim: int, blocks: Callable[[], Iterable[Block]]) -> Any:
+    graph = faiss.IndexHNSWFlat(dim, LINKS, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = BUILD_EFFORT
+    return _filled(faiss.IndexIDMap(graph), blocks())
+
+
+def _ivf(faiss: Any, rows: int, dim: int, blocks: Callable[[], Iterable[Block]]) -> Any:
+    lists = _lists(rows)
+    coarse = faiss.IndexFlatIP(dim)
+    inverted = faiss.IndexIVFScalarQuantizer(
+        coarse, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
+    )
+    inverted.train(_sample(blocks(), rows, min(rows, TRAINED_ON * lists)))
+    return _filled(inverted, blocks())
+
+
+def _lists(rows: int) -> int:
+    return max(1, min(round(LISTS_PER_ROOT * rows**0.5), rows // 39))  # 39: faiss's own least
+
+
+def _filled(index: Any, blocks: Iterable[Block]) -> Any:
+    for ids, vectors in blocks:
+        index.add_with_ids(vectors, ids)
+    return index
+
+
+def _sample(blocks: Iterable[Block], rows: int, wanted: int) -> np.ndarray:
+    """Every n-th vector, `[about wanted, D]`."""
+    every = max(1, rows // wanted)
+    taken, seen = [], 0
+    for ids, vectors in blocks:
+        taken.append(vectors[(-seen) % every :: every])
+        seen += len(ids)
+    return np.concatenate(taken)
+
+
+def _search_wide(faiss: Any, index: Any, rows: int) -> Any:
+    faiss.downcast_index(index.index).hnsw.efSearch = HNSW_EFFORT
+    return index
+
+
+def _probe(faiss: Any, index: Any, rows: int) -> Any:
+    index.nprobe = max(1, round(_lists(rows) * PROBED))
+    return index
+
+
+class Way(NamedTuple):
+    """How a kind of index is built, and how hard it is searched."""
+
+    build: Callable[[Any, int, int, Callable[[], Iterable[Block]]], Any]
+    tune: Callable[[Any, Any, int], Any]
+
+
+KINDS = {"hnsw": Way(_hnsw, _search_wide), "ivf": Way(_ivf, _probe)}

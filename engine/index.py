@@ -1,0 +1,175 @@
+"""Embeddings that can be searched: a store of vectors and of what is known about each row.
+
+`Index` is all that embedding and retrieval see of it. The one that comes with the package is
+LanceDB, embedded, on a disk or on object storage (`_lance.py`); a served database takes its
+place by offering the same methods.
+
+Legend: `Q` queries, `D` width of a vector, `k` hits of a query.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from .catalogue import load
+from .errors import RecipeError, did_you_mean
+
+Kind = Literal["exact", "hnsw", "ivf"]
+KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf")
+
+KEY, VECTOR, SPLIT = "key", "vector", "split"
+DATA, PLACE, IDENTITY = "_data", "_place", "_identity"
+OWN = (KEY, VECTOR, SPLIT, DATA, PLACE, IDENTITY)
+"""Columns of every index: the row's key, its vector, the split it is of, the data set (JSON), its
+place in there, and the hash of what it was made from. All other columns are the data's own."""
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class About:
+    """Who made an index. run: the run's folder or recipe, changed by `overrides`. prints: the
+    fingerprint of every stream of that run, encoder, connector and preprocessing in one;
+    `stream` is the one whose vectors these are."""
+
+    run: str
+    stream: str
+    modality: str
+    dim: int
+    precision: str
+    prints: Mapping[str, str]
+    overrides: Sequence[str] = ()
+
+    def to_json(self) -> str:
+        return json.dumps({"format": 1, **dataclasses.asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> About:
+        """Raises RecipeError where the text was written by nobody who knows this form."""
+        try:
+            found = json.loads(text)
+            if found.pop("format") != 1:
+                raise ValueError("it was written by a newer version")
+            return cls(**found)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RecipeError(f"{where}: is no index that can be read here ({error})") from error
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row on its way into an index. identity: 16 bytes that change when the row does."""
+
+    key: str
+    split: str
+    data: str
+    place: int
+    identity: bytes
+    vector: np.ndarray
+    columns: Mapping[str, Scalar | None]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row that was found. score: the cosine, from -1 to 1. row: its columns, without vector."""
+
+    score: float
+    row: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return str(self.row[KEY])
+
+    def columns(self) -> dict[str, Any]:
+        """The columns for a person: the key first, then the split and the data's own."""
+        shown = {name: v for name, v in self.row.items() if name not in OWN and v is not None}
+        split = {SPLIT: self.row[SPLIT]} if self.row.get(SPLIT) else {}
+        return {KEY: self.key, **split, **shown}
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `add` did: rows that are new, and rows that stand in place of older ones."""
+
+    new: int = 0
+    replaced: int = 0
+
+    def __add__(self, other: Added) -> Added:
+        return Added(self.new + other.new, self.replaced + other.replaced)
+
+
+class Index(Protocol):
+    """Vectors `[D]` of unit length with their columns. Rows of one data set have unique keys."""
+
+    @property
+    def about(self) -> About: ...
+
+    def add(self, entries: Sequence[Entry]) -> Added:
+        """Write rows in one commit; one whose data set and key are there already takes its place.
+        Raises RunError for a value that its column cannot take."""
+
+    def compact(self) -> None:
+        """Called after a run of `add`s: whatever makes reading faster, and changes no row."""
+
+    def count(self, where: str | None = None) -> int:
+        """Rows, or those that an SQL condition holds for; RecipeError where it cannot be read."""
+
+    def where(self, condition: str | None, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Columns of the rows that an SQL condition holds for, in order, a block at a time."""
+
+    def identities(self) -> np.ndarray:
+        """`[rows]` of 16 bytes, sorted: what is there already."""
+
+    def search(
+        self, queries: np.ndarray, k: int, *, where: str | None = None, kind: Kind = "exact"
+    ) -> list[list[Hit]]:
+        """The k nearest rows of each of queries `[Q, D]`, best first; all of them where there
+        are fewer. Of equal scores the earlier row comes first. Raises RecipeError for a width
+        that does not fit, a k below 1, a condition that cannot be read."""
+
+
+STORE = "sensorium.engine._lance:LanceIndex"
+"""The class that keeps indices: `open(place)`, `create(place, about)`, `exists(place)`."""
+
+
+def open_index(place: str) -> Index:
+    """The index at a folder or address. Raises RecipeError where there is none."""
+    found: Index = load(STORE).open(place)
+    return found
+
+
+def create_index(place: str, about: About) -> Index:
+    """A new, empty index at a folder or address."""
+    made: Index = load(STORE).create(place, about)
+    return made
+
+
+def exists(place: str) -> bool:
+    """True where there is an index at a folder or address."""
+    return bool(load(STORE).exists(place))
+
+
+def as_kind(name: str) -> Kind:
+    """A kind of search by its name, or RecipeError."""
+    for kind in KINDS:
+        if kind == name:
+            return kind
+    raise RecipeError(f"--index: there is no {name!r}{did_you_mean(name, KINDS)}")
+
+
+def check_query(queries: np.ndarray, k: int, dim: int, where: str) -> np.ndarray:
+    """Queries as float32 `[Q, D]`, or RecipeError with both numbers."""
+    found = np.atleast_2d(np.asarray(queries, dtype=np.float32))
+    if found.shape[-1] != dim:
+        raise RecipeError(
+            f"{where}: holds vectors of width {dim}, the query has {found.shape[-1]}; "
+            "ask with the run that made the index"
+        )
+    if k < 1:
+        raise RecipeError(f"-k: found {k}, expected at least 1")
+    return np.ascontiguousarray(found)
