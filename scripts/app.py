@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from sensorium.scripts import cache, check, evaluate, generate, info, recipes, report, schema, train
+from sensorium.scripts import (
+    cache,
+    check,
+    embed,
+    evaluate,
+    generate,
+    info,
+    recipes,
+    report,
+    retrieve,
+    schema,
+    train,
+)
 
 app = typer.Typer(
     help="Any encoder, any language decoder, one recipe.",
@@ -13,6 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _verb in (check, train, evaluate, generate, report, info, schema, recipes):
+for _verb in (check, train, evaluate, generate, embed, retrieve, report, info, schema, recipes):
     app.command(_verb.__name__.rpartition(".")[2])(_verb.main)
 app.add_typer(cache.app, name="cache")

@@ -1,0 +1,39 @@
+"""What a search found, for a terminal and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from .index import Hit
+
+WIDEST = 48
+
+
+def lines(hits: Sequence[Hit]) -> str:
+    """One JSON object a row: `rank`, `score`, and the row's columns."""
+    return "\n".join(
+        json.dumps({"rank": i, "score": round(hit.score, 6), **hit.columns()}, ensure_ascii=False)
+        for i, hit in enumerate(hits, 1)
+    )
+
+
+def table(hits: Sequence[Hit]) -> str:
+    """A line a row under the names of the columns; long texts are cut."""
+    if not hits:
+        return "no row was found"
+    names = list(dict.fromkeys(name for hit in hits for name in hit.columns()))
+    rows = [["", "score", *names]]
+    for i, hit in enumerate(hits, 1):
+        said = hit.columns()
+        rows.append([str(i), f"{hit.score:.4f}", *(_short(said.get(name, "")) for name in names)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _short(value: object) -> str:
+    text = " ".join(f"{value:.4g}".split() if isinstance(value, float) else str(value).split())
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"

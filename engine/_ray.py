@@ -1,0 +1,122 @@
+"""`embed` on many machines: the same encoder as Ray Data actors that write to one table.
+
+Each actor loads the run, opens the data and the index by itself, and is handed places of rows;
+a batch that is handed out again after a failure takes the place of what was written of it.
+The run, the data and the index have to be where every machine sees them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..modalities.base import StreamingSource
+from ._cells import Cells, Prepared
+from ._given import Given, reopen
+from .catalogue import optional
+from .compose import Model
+from .embed import COMMIT_ROWS, Embedded, about, filled, finish, open_for, report
+from .embedder import Embedder, load_any
+from .errors import RecipeError
+from .index import Added, open_index
+from .log import Log
+
+
+class Actor:
+    """What runs on a machine: embeds the rows whose places it gets, and commits them."""
+
+    def __init__(
+        self, run: str, overrides: Sequence[str], stream: str, text: str, out: str, batch: int
+    ) -> None:
+        model = load_any(run, overrides)
+        self.embedder = Embedder(model, stream)
+        given = reopen(model.plan, stream, text)
+        self.cells = Cells(given, stream, self.embedder.reader, self.embedder.collate)
+        self.index, self.batch = open_index(out), batch
+
+    def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        """`{"data": places}` -> one row: how many were added, and what went wrong, as JSON."""
+        places = [int(place) for place in rows["data"]]
+        entries, told = [], Prepared()
+        for start in range(0, len(places), self.batch):
+            prepared = self.cells.prepare(places[start : start + self.batch])
+            entries += filled(prepared, self.embedder)
+            told.failed += prepared.failed
+            told.left |= prepared.left
+        added = self.index.add(entries)
+        return {
+            "new": [added.new],
+            "replaced": [added.replaced],
+            "told": [json.dumps([told.failed, sorted(told.left)])],
+        }
+
+
+def embed_with_ray(
+    model: Model,
+    stream: str,
+    given: Given,
+    out: str,
+    *,
+    run: str,
+    overrides: Sequence[str] = (),
+    batch_size: int = 64,
+    workers: int = 1,
+    commit_rows: int = COMMIT_ROWS,
+    log: Log | None = None,
+) -> Embedded:
+    """As `embed`, by `workers` actors: on the cluster that `RAY_ADDRESS` names, else on this
+    machine. The same rows as the local engine's. Raises RecipeError for a streaming source."""
+    if isinstance(given.source, StreamingSource):
+        raise RecipeError(
+            "--engine ray: hands out rows by index, which a streaming source has not; "
+            "use --engine local, or give the source streaming=false"
+        )
+    began = time.monotonic()
+    maker = about(model, stream, run, overrides)
+    index = open_for(out, maker)
+    embedder = Embedder(model, stream, "cpu")
+    cells = Cells(given, stream, embedder.reader, embedder.collate)
+    places = np.fromiter(cells.pending(index.identities()), dtype=np.int64)
+    found = Embedded(there=len(given.source) - len(places))
+    if len(places):
+        arguments = (maker.run, tuple(overrides), stream, given.text, out, batch_size)
+        for row in _rows(places, arguments, max(1, workers), commit_rows):
+            failed, left = json.loads(row["told"])
+            told = Prepared(failed=[(key, why) for key, why in failed], left=set(left))
+            found.added += Added(row["new"], row["replaced"])
+            report(told, found, log)
+    found.seconds = time.monotonic() - began
+    finish(open_index(out), found)
+    return found
+
+
+def _rows(places: np.ndarray, arguments: tuple[Any, ...], workers: int, size: int) -> Any:
+    """What the actors give, as it comes."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+    ray = optional("ray")
+    optional("ray.data")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        parts = max(workers, -(-len(places) // size))
+        data = ray.data.from_numpy(np.array_split(places, parts)).map_batches(
+            Actor,
+            fn_constructor_args=arguments,
+            batch_size=None,  # a part is a batch, and a commit
+            num_gpus=1 if torch.cuda.is_available() else 0,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+        )
+        yield from data.iter_rows()
+    finally:
+        if started:
+            ray.shutdown()

@@ -1,0 +1,192 @@
+"""Any data set through one stream of a model into an index, in bounded memory.
+
+Rows that are in the index already are passed over, so that a killed run goes on where it was,
+and a folder that has grown gets only its new files embedded. A row counts as there when its
+key and its cell (a file's path, size and time) are those it was embedded with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..modalities.base import StreamingSource
+from ._cells import Cells, Prepared, loader
+from ._given import Given
+from .compose import Model
+from .embedder import Embedder, fingerprint
+from .errors import RecipeError, RunError
+from .index import About, Added, Entry, Index, create_index, exists, open_index
+from .log import Log
+from .rows import Skipped
+from .weights import HUB
+
+COMMIT_ROWS = 2048
+COMMIT_SECONDS = 30.0
+"""What a kill loses at most: whichever comes first."""
+
+
+@dataclass
+class Embedded:
+    """added: rows written. there: rows that needed nothing. skipped: rows that could not be
+    embedded, by why. left: columns that an index does not take."""
+
+    added: Added = field(default_factory=Added)
+    there: int = 0
+    skipped: Skipped = field(default_factory=Skipped)
+    left: set[str] = field(default_factory=set)
+    seconds: float = 0.0
+
+    def summary(self) -> str:
+        rows = self.added.new + self.added.replaced
+        again = f" ({self.added.replaced} in place of older ones)" if self.added.replaced else ""
+        speed = f", {rows / self.seconds:.1f}/s" if self.seconds > 0 else ""
+        there = f"; {self.there} were there already" if self.there else ""
+        bad = f"; {self.skipped.summary()}" if len(self.skipped) else ""
+        return f"{rows} rows embedded{again} in {self.seconds:.1f} s{speed}{there}{bad}"
+
+
+def about(model: Model, stream: str, run: str, overrides: Sequence[str]) -> About:
+    """Who makes an index of this stream; `run` and its `overrides` give the model again."""
+    if not run.startswith(HUB) and Path(run).exists():
+        run = str(Path(run).absolute())
+    recipe = model.plan.recipe
+    return About(
+        run,
+        stream,
+        recipe.inputs[stream].modality,
+        model.stream(stream).dim,
+        recipe.train.precision,
+        {name: fingerprint(model, name) for name in recipe.inputs},
+        list(overrides),
+    )
+
+
+def open_for(place: str, maker: About) -> Index:
+    """The index at a place, made where there is none. Raises RecipeError where another encoder
+    or stream made it."""
+    if not exists(place):
+        return create_index(place, maker)
+    found = open_index(place)
+    there = found.about
+    if there.stream != maker.stream:
+        raise RecipeError(
+            f"{place}: holds vectors of the stream {there.stream!r}, these are of "
+            f"{maker.stream!r}; give them an --out of their own"
+        )
+    same_maker(place, there, maker.stream, maker.prints[maker.stream], maker.run)
+    return found
+
+
+def same_maker(place: str, there: About, stream: str, now: str, run: str) -> None:
+    """Refuse a stream whose fingerprint is not the one that an index was made with, by name."""
+    before = there.prints.get(stream, "absent")
+    if before != now:
+        raise RecipeError(
+            f"{place}: was made by {there.run}, whose stream {stream!r} has the fingerprint "
+            f"{before[:12]}; that of {run} has {now[:12]}: another encoder, connector or "
+            "preprocessing; use the run that made it, or embed again into another --out"
+        )
+
+
+class Writer:
+    """Collects rows and commits them to an index, every so many or so many seconds."""
+
+    def __init__(self, index: Index, rows: int = COMMIT_ROWS) -> None:
+        self.index, self.rows = index, rows
+        self.added = Added()
+        self._waiting: list[Entry] = []
+        self._since = time.monotonic()
+
+    def put(self, entries: Iterable[Entry]) -> None:
+        self._waiting += entries
+        late = time.monotonic() - self._since > COMMIT_SECONDS
+        if len(self._waiting) >= self.rows or late:
+            self.commit()
+
+    def commit(self) -> None:
+        self.added += self.index.add(self._waiting)
+        self._waiting, self._since = [], time.monotonic()
+
+
+def filled(prepared: Prepared, embedder: Embedder) -> list[Entry]:
+    """The rows of a batch with their vectors; one that is no number becomes a failure."""
+    if not prepared.entries:
+        return []
+    vectors = embedder.vectors(prepared.groups)
+    finite = np.isfinite(vectors).all(1)
+    made = []
+    for entry, vector, good in zip(prepared.entries, vectors, finite, strict=True):
+        if good:
+            made.append(dataclasses.replace(entry, vector=vector))
+        else:
+            prepared.failed.append((entry.key, "its embedding holds NaN or infinity"))
+    return made
+
+
+def embed(
+    model: Model,
+    stream: str,
+    given: Given,
+    out: str,
+    *,
+    run: str,
+    overrides: Sequence[str] = (),
+    batch_size: int = 64,
+    workers: int = 0,
+    commit_rows: int = COMMIT_ROWS,
+    log: Log | None = None,
+) -> Embedded:
+    """Embed what the index does not hold yet; one process, one device.
+
+    Raises RecipeError for a stream or an index that does not fit, RunError where no row could
+    be embedded.
+    """
+    began = time.monotonic()
+    embedder = Embedder(model, stream)
+    cells = Cells(given, stream, embedder.reader, embedder.collate)
+    index = open_for(out, about(model, stream, run, overrides))
+    done = index.identities()
+    writer, found = Writer(index, commit_rows), Embedded()
+    rows = None if isinstance(given.source, StreamingSource) else len(given.source)
+    seen = 0
+    try:
+        for prepared in loader(cells, done, batch_size, workers):
+            writer.put(filled(prepared, embedder))
+            report(prepared, found, log)
+            seen += len(prepared.entries) + len(prepared.failed)
+            if log is not None and rows is not None:
+                log.filling(stream, seen, rows)
+    finally:
+        writer.commit()  # after an error too: the rows that are here are whole
+    found.added, found.seconds = writer.added, time.monotonic() - began
+    found.there = 0 if rows is None else rows - seen
+    finish(index, found)
+    return found
+
+
+def report(prepared: Prepared, found: Embedded, log: Log | None) -> None:
+    """Count what went wrong in a batch, and say what is new of it."""
+    for key, reason in prepared.failed:
+        if found.skipped.add(key, reason) and log is not None:
+            log.say(f"{key}: {reason}")
+    for name in sorted(prepared.left - found.left):
+        if log is not None:
+            log.say(f"the column {name!r} is left out: it is no text or number, or the index's own")
+    found.left |= prepared.left
+
+
+def finish(index: Index, found: Embedded) -> None:
+    """Raise where nothing could be embedded; else leave a table of few files."""
+    if found.added.new + found.added.replaced:
+        index.compact()
+    elif len(found.skipped) and not index.count():
+        key, reason = next(iter(found.skipped.reasons.items()))
+        raise RunError(
+            f"no row could be embedded; {len(found.skipped)} failed, the first: {key}: {reason}"
+        )

@@ -1,0 +1,133 @@
+"""One stream of a model as an embedder: cells in, vectors of unit length out.
+
+The same object embeds what is searched and what is asked for, so that both have passed the
+same weights, preprocessing and precision; `fingerprint` is how one can tell.
+
+Legend: `B` samples, `D` width of a vector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..modalities.base import Sample
+from .build import build
+from .cache import encoder_identity, weights_hash
+from .compose import Model
+from .config import load_recipe
+from .data import Reader, readers
+from .errors import RecipeError, did_you_mean
+from .hub import load_model
+from .weights import HUB
+
+Group = tuple[list[int], dict[str, Tensor]]
+"""Places of samples in their batch, and the samples collated."""
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Collator:
+    """Samples -> groups that an encoder takes at once: all of them, or those of equal shapes where
+    padding would change what it gives."""
+
+    def __init__(self, model: Model, stream: str) -> None:
+        self.encoder = model.stream(stream).encoder
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Group]:
+        groups: dict[object, list[int]] = {}
+        for i, sample in enumerate(samples):
+            shapes = tuple(sorted((k, tuple(v.shape)) for k, v in sample.items()))
+            groups.setdefault(None if self.encoder.batch_invariant else shapes, []).append(i)
+        return [
+            (places, self.encoder.collate([samples[i] for i in places]))
+            for places in groups.values()
+        ]
+
+
+class Embedder:
+    """A stream of a model, on a device, in `eval()`."""
+
+    def __init__(self, model: Model, stream: str, device: torch.device | str | None = None) -> None:
+        stream = only_stream(model, stream)
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device or default)
+        self.stream = model.stream(stream).to(self.device).eval()
+        self.dim = self.stream.dim
+        self.reader: Reader = readers(model.plan, model.encoders(), augment=False)[stream]
+        self.collate = Collator(model, stream)
+        self.precision = model.plan.recipe.train.precision
+
+    def vectors(self, groups: Sequence[Group]) -> np.ndarray:
+        """Collated samples -> `[B, D]` float32 of unit length, in the order of the samples."""
+        found = np.empty((sum(len(places) for places, _ in groups), self.dim), np.float32)
+        dtype = DTYPES.get(self.precision)
+        for places, batch in groups:
+            moved = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+            with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=bool(dtype)):
+                features = self.stream(self.stream.encode(moved))
+            found[places] = F.normalize(features.vector().float(), dim=-1).cpu().numpy()
+        return found
+
+    def query(self, value: Any) -> np.ndarray:
+        """One value, as the modality's `read` takes it -> `[1, D]`. Raises ReadError."""
+        sample = self.reader.processor.prepare(self.reader.read(value))
+        return self.vectors(self.collate([sample]))
+
+
+def only_stream(model: Model, name: str | None) -> str:
+    """The stream of a name, or the only one that there is; RecipeError names those there are."""
+    known = list(model.plan.streams)
+    if name in known:
+        return name
+    if name is not None:
+        raise RecipeError(f"--stream: there is no {name!r}{did_you_mean(name, known)}")
+    if len(known) != 1:
+        raise RecipeError(f"--stream: which? there are: {', '.join(known)}")
+    return known[0]
+
+
+def load_any(place: str, overrides: Sequence[str] = ()) -> Model:
+    """The model of a run's folder or `hf-hub:...`, or of a recipe with its weights filled in."""
+    if place.startswith(HUB) or Path(place).is_dir():
+        if overrides:
+            raise RecipeError(f"{overrides[0]}: {place} is a run and takes no changes")
+        return load_model(place)
+    return build(load_recipe(place, overrides)).eval()
+
+
+def fingerprint(model: Model, name: str) -> str:
+    """Changes with a stream's encoder, connector, preprocessing or precision; nothing else."""
+    part, plan = model.stream(name), model.plan.streams[name]
+    identity = encoder_identity(
+        part.encoder, precision=model.plan.recipe.train.precision, options=plan.encoder.options
+    )
+    connector: dict[str, Any] = {}
+    if part.connector is not None and plan.connector is not None:
+        connector = {
+            "class": f"{type(part.connector).__module__}:{type(part.connector).__qualname__}",
+            "options": plan.connector.options,
+            "weights": weights_hash(part.connector),
+        }
+    text = json.dumps([_without_source(identity), connector], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_source(value: Any) -> Any:
+    """An identity but for the hashes of source files: a cache may be made again after every change
+    of a comment, an index of a million volumes may not."""
+    if isinstance(value, Mapping):
+        return {
+            k: _without_source(v)
+            for k, v in value.items()
+            if not (k == "source" and "class" in value)
+        }
+    return [_without_source(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,140 @@
+"""Ask an index: a query of any stream of the run that made it, embedded by that stream.
+
+Query and index have to come from the same weights and preprocessing; the index remembers the
+fingerprint of every stream of its run, and another one is refused, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from ._given import Given, reopen
+from .catalogue import load
+from .compose import Model
+from .embed import same_maker
+from .embedder import Embedder, fingerprint, load_any
+from .errors import RecipeError, RunError, did_you_mean
+from .index import DATA, PLACE, Hit, Index, as_kind, open_index
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked. by: a stream's name, or with `modality` that of the only one of its kind.
+    said: the option that it stands in, for errors. value: as the modality's `read` takes it."""
+
+    by: str
+    value: str
+    said: str
+    modality: bool = False
+
+
+def only_query(given: Mapping[str, str], modalities: Mapping[str, str], named: str | None) -> Query:
+    """The one query of a command line: an option of `given` (`--text ...`), whose modality stands
+    in `modalities`, or `named`, a `--query STREAM=VALUE`."""
+    queries = [Query(modalities[name], value, f"--{name}", True) for name, value in given.items()]
+    if named is not None:
+        stream, equals, value = named.partition("=")
+        if not equals:
+            raise RecipeError(f"--query: found {named!r}, expected STREAM=VALUE")
+        queries.append(Query(stream, value, "--query"))
+    if len(queries) != 1:
+        options = ", ".join(f"--{name}" for name in modalities)
+        raise RecipeError(
+            f"retrieve: found {len(queries)} queries, expected one: {options}, --query"
+        )
+    return queries[0]
+
+
+class Retriever:
+    """An opened index, and the model that can ask it."""
+
+    def __init__(self, place: str, run: str | None = None) -> None:
+        self.place = place
+        self.index: Index = open_index(place)
+        self.run = run or self.index.about.run
+        self._model: Model | None = None
+        self._embedders: dict[str, Embedder] = {}
+
+    def find(
+        self, query: Query, k: int, *, where: str | None = None, kind: str = "exact"
+    ) -> list[Hit]:
+        """The k nearest rows, best first. Raises RecipeError, a line a mistake."""
+        if not query.value.strip():
+            raise RecipeError(f"{query.said}: the query is empty")
+        if k < 1:
+            raise RecipeError(f"-k: found {k}, expected at least 1")
+        asked = as_kind(kind)
+        if where is not None and not where.strip():
+            raise RecipeError("--where: the condition is empty")
+        if not self.index.count():
+            raise RecipeError(f"{self.place}: holds no row; embed some first")
+        self.index.count(where)  # a condition that cannot be read, before a model is loaded
+        vector = self._embedder(self.stream_of(query)).query(query.value)
+        return self.index.search(vector, k, where=where, kind=asked)[0]
+
+    def stream_of(self, query: Query) -> str:
+        """The stream that embeds a query."""
+        inputs = self.model.plan.recipe.inputs
+        if not query.modality:
+            if query.by not in inputs:
+                raise RecipeError(
+                    f"{query.said}: {self.run} has no stream {query.by!r}"
+                    f"{did_you_mean(query.by, inputs)}"
+                )
+            return query.by
+        fits = [name for name, section in inputs.items() if section.modality == query.by]
+        if len(fits) != 1:
+            has = ", ".join(f"{n} ({s.modality})" for n, s in inputs.items())
+            cure = f"say which with --query {fits[0]}=..." if fits else f"it has {has}"
+            raise RecipeError(
+                f"{query.said}: {self.run} has {len(fits)} streams of {query.by}; {cure}"
+            )
+        return fits[0]
+
+    @property
+    def model(self) -> Model:
+        """The run's model; what embedded the index has not changed since."""
+        if self._model is None:
+            made_by = self.index.about.stream
+            changes = self.index.about.overrides if self.run == self.index.about.run else ()
+            model = load_any(self.run, changes)
+            now = fingerprint(model, made_by) if made_by in model.streams else "absent"
+            same_maker(self.place, self.index.about, made_by, now, self.run)
+            self._model = model
+        return self._model
+
+    def _embedder(self, stream: str) -> Embedder:
+        if stream not in self._embedders:
+            model = self.model
+            same_maker(self.place, self.index.about, stream, fingerprint(model, stream), self.run)
+            self._embedders[stream] = Embedder(model, stream)
+        return self._embedders[stream]
+
+    def show(self, stream: str, cell: Any) -> Markup:
+        """A cell of a stream as its modality shows it."""
+        modality = load(self.model.plan.streams[stream].modality)
+        return Markup(load(modality.PREVIEW)(load(modality.READ)(cell)))
+
+    def previews(self, hits: list[Hit]) -> list[Markup | str]:
+        """What was found as its modality shows it, or why it cannot be shown."""
+        opened: dict[str, Given] = {}
+        return [self._preview(hit, opened) for hit in hits]
+
+    def _preview(self, hit: Hit, opened: dict[str, Given]) -> Markup | str:
+        stream = self.index.about.stream
+        try:
+            if hit.row.get(stream) is not None:  # a path, or the text itself
+                return self.show(stream, hit.row[stream])
+            text = hit.row[DATA]
+            if text not in opened:
+                opened[text] = reopen(self.model.plan, stream, text)
+            source, place = opened[text].source, hit.row[PLACE]
+            if source.key(place) != hit.key:
+                return "the data set has changed since it was embedded"
+            return self.show(stream, source[place][stream])
+        except (ValueError, KeyError, IndexError, TypeError, OSError, RunError) as error:
+            return f"it cannot be shown here: {error}"

@@ -1,0 +1,62 @@
+"""sensorium embed runs/x --stream image --data photos/ --out index/"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Engine(StrEnum):
+    """Where the encoder runs."""
+
+    local = "local"
+    ray = "ray"
+
+
+ENGINES = {
+    Engine.local: "sensorium.engine.embed:embed",
+    Engine.ray: "sensorium.engine._ray:embed_with_ray",
+}
+
+
+def main(
+    run: Annotated[str, typer.Argument(help="a run's folder, hf-hub:org/name, or a recipe")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]")] = None,
+    stream: Annotated[str | None, typer.Option(help="which input; the only one by default")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="a folder, a table, or 'source=NAME key=value'; else the recipe's"),
+    ] = None,
+    out: Annotated[str, typer.Option(help="the index: a folder, or s3://...")] = "index",
+    task: Annotated[str | None, typer.Option(help="without --data: whose split")] = None,
+    split: Annotated[str, typer.Option(help="without --data: which split")] = "test",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    workers: Annotated[int, typer.Option(min=0, help="reading processes; with ray, actors")] = 0,
+    engine: Annotated[Engine, typer.Option(help="this process, or Ray Data actors")] = Engine.local,
+) -> None:
+    """Embed a data set into an index that can be searched; goes on where it was stopped."""
+    from sensorium.engine._given import given
+    from sensorium.engine.catalogue import load
+    from sensorium.engine.embedder import load_any, only_stream
+    from sensorium.engine.log import Log
+
+    model = load_any(run, overrides or ())
+    name = only_stream(model, stream)
+    done = load(ENGINES[engine])(
+        model,
+        name,
+        given(model.plan, name, data or (), task, split),
+        out,
+        run=run,
+        overrides=overrides or (),
+        batch_size=batch_size,
+        workers=workers,
+        log=Log(None),
+    )
+    print(f"{out}: {done.summary()}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

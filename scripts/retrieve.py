@@ -1,0 +1,58 @@
+"""sensorium retrieve index/ --text "a dog on a beach" [-k 5] [--where "split = 'test'"]
+
+python scripts/retrieve.py index/ --image query.jpg --sheet found.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODALITIES = {"text": "text", "image": "image", "audio": "audio", "volume": "mri"}
+"""Option -> the modality whose stream embeds it; `--query` names any stream."""
+
+
+def main(
+    place: Annotated[str, typer.Argument(metavar="INDEX", help="what `embed --out` made")],
+    text: Annotated[str | None, typer.Option(help="find what fits these words")] = None,
+    image: Annotated[str | None, typer.Option(help="a picture's file")] = None,
+    audio: Annotated[str | None, typer.Option(help="a sound's file")] = None,
+    volume: Annotated[str | None, typer.Option(help="a 3D volume's file")] = None,
+    query: Annotated[str | None, typer.Option(help="any stream: NAME=VALUE")] = None,
+    k: Annotated[int, typer.Option("-k", help="how many")] = 5,
+    where: Annotated[str | None, typer.Option(help="SQL: split = 'test' AND age > 60")] = None,
+    index: Annotated[str, typer.Option(help="exact, hnsw or ivf")] = "exact",
+    run: Annotated[str | None, typer.Option(help="the run that embeds, where it has moved")] = None,
+    json: Annotated[bool, typer.Option("--json", help="one JSON line a row")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="write a page with thumbnails")] = None,
+) -> None:
+    """Search an index with a text, a picture, a sound, a volume: any stream of its run."""
+    from sensorium.engine._found import lines, table
+    from sensorium.engine.retrieve import Retriever, only_query
+    from sensorium.engine.sheet import write_sheet
+
+    given = {"text": text, "image": image, "audio": audio, "volume": volume}
+    asked = only_query({n: v for n, v in given.items() if v is not None}, MODALITIES, query)
+    retriever = Retriever(place, run)
+    hits = retriever.find(asked, k, where=where, kind=index)
+    print(lines(hits) if json else table(hits))
+    if sheet is not None:
+        write_sheet(
+            sheet,
+            hits,
+            retriever.previews(hits),
+            title=f"{len(hits)} nearest in {place}",
+            asked=retriever.show(retriever.stream_of(asked), asked.value),
+            note=f"{index} search{f', where {where}' if where else ''}; {retriever.run}",
+        )
+        typer.echo(str(sheet), err=True)
+
+
+if __name__ == "__main__":  # through the verb, which tells a mistake in a line
+    import runpy
+    import sys
+
+    sys.argv.insert(1, "retrieve")
+    runpy.run_module("sensorium", run_name="__main__")
