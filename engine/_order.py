@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from .errors import RecipeError
 from .parts import derive
 
-Order = Literal["shuffle", "length", "balanced"]
+Order = Literal["shuffle", "length", "balanced", "within"]
 
 
 class Address(NamedTuple):
@@ -28,8 +29,8 @@ class Address(NamedTuple):
 @dataclass
 class Schedule:
     """lengths: rows of each task (None: a stream, taken as it comes). batch_size: rows of one
-    process in one forward. by: the column's values that `length` and `balanced` look at, a task
-    each."""
+    process in one forward. by: the column's values that `length`, `balanced` and `within`
+    look at, a task each."""
 
     lengths: Mapping[str, int | None]
     batch_size: int
@@ -87,6 +88,8 @@ class Schedule:
         whole = self.batch_size * self.world
         if self.order == "balanced":
             return _balanced(shuffled, values, rng)
+        if self.order == "within":
+            return _within(shuffled, values, whole, rng)
         return _by_length(shuffled, values, whole, rng)
 
 
@@ -110,13 +113,36 @@ def _length(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) else float(len(value))  # type: ignore[arg-type]
 
 
+def _within(
+    shuffled: np.ndarray, values: Sequence[object], whole: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Each batch of one value, the values in turn: a common one does not show all its rows in
+    an epoch, a rare one shows them again, never twice in a batch. RecipeError where a value has
+    fewer rows than a batch takes."""
+    groups = _groups(shuffled, values)
+    names = sorted(groups, key=str)
+    for name in names:
+        if len(groups[name]) < whole:
+            raise RecipeError(
+                f"train.by: {name!r} has {len(groups[name])} rows, a batch of order: within takes "
+                f"{whole} of one value; lower train.batch_size, or say order: balanced"
+            )
+    order: list[int] = []
+    turn = 0
+    while len(order) < len(shuffled):
+        for i in rng.permutation(len(names)):
+            rows = groups[names[i]]
+            start = turn * whole
+            order += [rows[place % len(rows)] for place in range(start, start + whole)]
+        turn += 1
+    return np.array(order[: len(shuffled)])
+
+
 def _balanced(
     shuffled: np.ndarray, values: Sequence[object], rng: np.random.Generator
 ) -> np.ndarray:
     """As many rows as there are, every value equally often: rare ones come again."""
-    groups: dict[object, list[int]] = {}
-    for row in shuffled:
-        groups.setdefault(values[row], []).append(int(row))
+    groups = _groups(shuffled, values)
     order: list[int] = []
     turn = 0
     names = sorted(groups, key=str)
@@ -126,3 +152,10 @@ def _balanced(
         ]
         turn += 1
     return np.array(order[: len(shuffled)])
+
+
+def _groups(shuffled: np.ndarray, values: Sequence[object]) -> dict[object, list[int]]:
+    groups: dict[object, list[int]] = {}
+    for row in shuffled:
+        groups.setdefault(values[row], []).append(int(row))
+    return groups

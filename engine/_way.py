@@ -90,6 +90,8 @@ def _part(role: str, place: str, section: Section, sizes: Mapping[str, str]) -> 
 
 def _trained(section: Section) -> str:
     frozen = section.freeze
+    if section.train_only is not None:
+        return "biases trained"
     if section.lora is not None:
         return f"LoRA r {section.lora['r']}" if "r" in section.lora else "LoRA"
     if isinstance(frozen, Last):

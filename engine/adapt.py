@@ -1,4 +1,4 @@
-"""What trains: `freeze` and `lora` on any part, and the weights that a run has to keep."""
+"""What trains: `freeze`, `lora` and `train_only` on any part."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _FROZEN = "_sensorium_frozen"
 def adapt(module: nn.Module, plan: Plan, where: str) -> None:
     """Freeze a part, or all but its last blocks, and add adapters, as its section says."""
     section = plan.section
+    if section.train_only is not None:
+        _train_biases(module, plan, where)
     if section.lora is not None:
         _add_lora(module, section.lora, where)
     if section.freeze is True:
@@ -64,6 +66,22 @@ def _freeze_but_last(module: nn.Module, last: int, where: str) -> None:
     for part in module.modules():
         if not trains & set(part.modules()):
             _mark(part)
+
+
+def _train_biases(module: nn.Module, plan: Plan, where: str) -> None:
+    """Only the biases train: Ben Zaken et al., "BitFit", 2022; Udever (2023) for embeddings."""
+    section = plan.section
+    if section.lora is not None or section.freeze is not False:
+        other = "freeze" if section.lora is None else "lora"
+        raise RecipeError(f"{where}.train_only: stands beside {other}; take one of them out")
+    biases = {id(p) for name, p in module.named_parameters() if name.endswith("bias")}
+    if not biases:
+        raise RecipeError(
+            f"{where}.train_only: {section.type} has no bias to train; say lora: {{r: 8}}, or "
+            "freeze: {last: 1}"
+        )
+    for parameter in module.parameters():
+        parameter.requires_grad_(id(parameter) in biases)
 
 
 def _add_lora(module: nn.Module, options: dict[str, Any], where: str) -> None:

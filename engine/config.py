@@ -39,6 +39,7 @@ class Section(Strict):
     weights: str | None = None
     freeze: bool | Last = False
     lora: dict[str, Any] | None = None
+    train_only: Literal["bias"] | None = None
     lr: Positive | None = None
 
     @model_validator(mode="before")
@@ -124,7 +125,7 @@ class Train(Strict):
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     workers: Annotated[int, Ge(0)] = 0
-    order: Literal["shuffle", "length", "balanced"] = "shuffle"
+    order: Literal["shuffle", "length", "balanced", "within"] = "shuffle"
     by: str | None = None
     mix: dict[str, Positive] = {}
     log_every: PositiveInt = 10

@@ -46,7 +46,8 @@ class Plan:
     @property
     def trains_whole(self) -> bool:
         """True where the recipe neither freezes it nor any of it."""
-        return self.section.freeze is False and self.section.lora is None
+        section = self.section
+        return section.freeze is False and section.lora is None and section.train_only is None
 
     def _carries_weights(self) -> bool:
         if not (isinstance(self.part, type) and issubclass(self.part, Part)):

@@ -174,7 +174,7 @@ def _agree_on_training(recipe: Recipe) -> None:
     if train.by is not None and train.order == "shuffle":
         raise RecipeError(
             f"train.by: found {train.by!r}, and order: shuffle looks at no column; say "
-            "order: length or order: balanced, or take it out"
+            "order: length, balanced or within, or take it out"
         )
     rule = train.validate_
     if rule is None:

@@ -1,7 +1,7 @@
 """A part's options are its constructor's keyword arguments: the schema read from a signature.
 
-The engine's own keys (`type`, `freeze`, `lora`, `lr`, `weights`, `augment`, `data`) stand
-beside them in a recipe's section and may not be arguments of a constructor.
+The engine's own keys (`type`, `freeze`, `lora`, `train_only`, `lr`, `weights`, `augment`,
+`data`) stand beside them in a recipe's section and may not be arguments of a constructor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from ..modalities.base import Fitted
 from ._complaints import complaints, truth_as_number
 from .errors import RecipeError, placed
 
-ENGINE_KEYS = frozenset({"augment", "data", "freeze", "lora", "lr", "type", "weights"})
+ENGINE_KEYS = frozenset(
+    {"augment", "data", "freeze", "lora", "lr", "train_only", "type", "weights"}
+)
 GIVEN = frozenset({"self", "in_dim", "out_dim"})
 
 
