@@ -7,9 +7,12 @@ second, so that a picture has one caption and an exact match means something.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -47,6 +50,9 @@ HELD_OUT = (
 
 TEST_SHARE = 8
 """One caption in so many is kept for `test`."""
+
+TRIES = 1000
+"""Scenes that a row of `distinct` looks through for a caption that is not taken."""
 
 SUPERSAMPLING = 3
 REVISION = 1
@@ -99,7 +105,8 @@ class Shapes(Source):
 
     split: `train`; `test`, whose captions never occur in `train`; `held_out`, where every picture
     shows a pair of `HELD_OUT`, which the other two never do. count: rows. size: px of a side.
-    image: `[size, size, 3]` uint8. objects: a dict each, in the caption's order.
+    distinct: no caption comes twice (for retrieval, where each row is the other rows' wrong
+    answer). image: `[size, size, 3]` uint8. objects: a dict each, in the caption's order.
     """
 
     columns = ("image", "caption", "objects", "relation")
@@ -111,10 +118,12 @@ class Shapes(Source):
         count: int = 10_000,
         seed: int = 0,
         size: int = 64,
+        distinct: bool = False,
     ) -> None:
         if count < 1 or size < 16:
             raise ValueError(f"shapes: count {count}, size {size}; want at least 1 row of 16 px")
         self.split, self.count, self.seed, self.size = split, count, seed, size
+        self.distinct = distinct
 
     def __len__(self) -> int:
         return self.count
@@ -122,12 +131,10 @@ class Shapes(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        rng = np.random.default_rng([self.seed, zlib.crc32(self.split.encode()), index])
-        while True:
-            objects, relation = scene(rng)
-            text = caption(objects, relation)
-            if split_of(objects, text) == self.split:
-                break
+        rng = self._rng(index)
+        scenes = self._scenes(rng)
+        passed = self._passed[index] if self.distinct else 0
+        objects, relation, text = next(itertools.islice(scenes, passed, None))
         return {
             "image": draw(objects, self.size, rng),
             "caption": text,
@@ -135,11 +142,43 @@ class Shapes(Source):
             "relation": relation,
         }
 
+    def _rng(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(self.split.encode()), index])
+
+    def _scenes(self, rng: np.random.Generator) -> Iterator[tuple[list[Shape], str, str]]:
+        """Scenes of the split, their relations and captions, without end."""
+        while True:
+            objects, relation = scene(rng)
+            text = caption(objects, relation)
+            if split_of(objects, text) == self.split:
+                yield objects, relation, text
+
+    @functools.cached_property
+    def _passed(self) -> list[int]:
+        """How many scenes each row passes over, their captions being taken by rows before it."""
+        taken: set[str] = set()
+        passed = []
+        for index in range(self.count):
+            scenes = itertools.islice(self._scenes(self._rng(index)), TRIES)
+            place, text = next(
+                ((i, text) for i, (_, _, text) in enumerate(scenes) if text not in taken), (-1, "")
+            )
+            if place < 0:
+                raise ValueError(
+                    f"shapes: count {self.count} rows with distinct captions, found "
+                    f"{len(taken)} in {self.split}; lower count"
+                )
+            taken.add(text)
+            passed.append(place)
+        return passed
+
     def key(self, index: int) -> str:
-        return f"shapes/{self.split}/{self.seed}/{index}"
+        kind = "/distinct" if self.distinct else ""
+        return f"shapes/{self.split}{kind}/{self.seed}/{index}"
 
     def fingerprint(self) -> str:
         made = f"{REVISION} {self.split} {self.count} {self.seed} {self.size}"
+        made += " distinct" if self.distinct else ""
         return hashlib.sha256(made.encode()).hexdigest()
 
 
