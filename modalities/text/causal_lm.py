@@ -6,21 +6,43 @@ Wang et al. 2024). Legend: `B` batch, `L` tokens, `D` width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ._hub import HubText
+from ..base import Features, Tokenizer
+from ._hub import HubText, positions
 
 
 class CausalLM(HubText):
     """tokens: the last hidden state, behind the model's final norm. pooled: the last real token.
 
-    Options: see `HubText`; `config: {model_type: llama, hidden_size: 64, ...}` builds a small one.
+    echo: the text is read twice and the second reading is given, whose every token has seen the
+    whole text (Springer et al., "Repetition Improves Language Model Embeddings", 2024); `mean`
+    is its usual pooling. Other options: see `HubText`; `config: {model_type: llama, hidden_size:
+    64, ...}` builds a small one.
     """
 
     kind: ClassVar[str] = "causal_lm"
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        tokenizer: Tokenizer,
+        max_length: int = 512,
+        echo: bool = False,
+    ) -> None:
+        super().__init__(name=name, config=config, tokenizer=tokenizer, max_length=max_length)
+        self.echo, places = echo, positions(self.model)
+        if echo and places is not None and places < 2 * max_length:
+            raise ValueError(
+                f"causal_lm: echo reads max_length {max_length} twice, the model has {places} "
+                f"positions; set max_length to {places // 2} or less"
+            )
 
     def part(self, model: Any) -> nn.Module:
         """The whole model. ValueError for an encoder-decoder model."""
@@ -36,6 +58,24 @@ class CausalLM(HubText):
         # Without a mask and a cache the model looks for packed texts in the positions' values,
         # which are not there on meta; a cache, free there, keeps it from looking.
         return {**super().inputs(ids, mask), "use_cache": ids.is_meta}
+
+    def forward(self, ids: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> Features:
+        """As `HubText`; with `echo` of the second reading."""
+        if not self.echo:
+            return super().forward(ids, mask, layers)
+        lengths = mask.sum(1, keepdim=True)
+        places = torch.arange(2 * ids.shape[1], device=ids.device)  # [2 L]
+        again = torch.where(places < lengths, places, places - lengths)
+        twice = ids.gather(1, again.clamp(max=ids.shape[1] - 1))
+        read = super().forward(twice, places < 2 * lengths, layers)
+        second = lengths + places[: ids.shape[1]]  # [B, L]
+
+        def taken(features: Features) -> Features:
+            rows = second.unsqueeze(-1).expand(-1, -1, features.dim)
+            tokens = features.tokens.gather(1, rows).masked_fill(~mask.unsqueeze(-1), 0)
+            return features.replace(tokens=tokens, mask=mask)
+
+        return taken(read).replace(layers=tuple(taken(layer) for layer in read.layers))
 
     def pool(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
         rows = torch.arange(len(tokens), device=tokens.device)
