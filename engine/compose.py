@@ -6,7 +6,7 @@ the loss of the batch's task, given `encode` and the backbone.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,7 @@ from ..backbones.base import Backbone
 from ..connectors.base import Connector
 from ..modalities.base import Encoder, Features
 from ..tasks.base import Batch, Encode, Loss, Task
+from ._chunks import Given, in_chunks
 from .adapt import adapt, is_frozen, settle
 from .errors import RecipeError
 from .parts import Plan, count, seeded
@@ -36,6 +37,12 @@ class Stream(nn.Module):
     @property
     def dim(self) -> int:
         return self.encoder.dim if self.connector is None else self.connector.out_dim
+
+    def run(self, given: Given, options: Mapping[str, Any]) -> Features:
+        """From a batch, or from what the encoder gave before, to the connector's features."""
+        stored = given if isinstance(given, Features) else self.encode(given, **options)
+        features: Features = self(stored)
+        return features
 
     def encode(self, batch: dict[str, Tensor], **options: Any) -> Features:
         """What the encoder gives; without a graph where nothing in it trains."""
@@ -68,17 +75,27 @@ class Model(nn.Module):
         self.tasks = nn.ModuleDict(tasks)
 
     def encoder(self, batch: Batch) -> Encode:
-        """`encode` for one batch: each stream, view and set of options runs once."""
+        """`encode` for one batch: each stream, view and set of options runs once.
+
+        chunk: rows that run at a time; of their activations only the features are kept, the
+        rest is computed again in the backward (for batches larger than memory).
+        """
         memo: dict[Hashable, Features] = {}
 
-        def encode(stream: str, view: str = "main", **options: Any) -> Features:
+        def encode(
+            stream: str, view: str = "main", chunk: int | None = None, **options: Any
+        ) -> Features:
             key = (stream, view, *((k, _same(options[k])) for k in sorted(options)))
             if key not in memo:
                 part = self.stream(stream)
                 stored = batch.features.get(stream)
-                if stored is None:
-                    stored = part.encode(batch.streams[stream][view], **options)
-                memo[key] = part(stored)
+                if stored is not None:
+                    options = {}
+                given = batch.streams[stream][view] if stored is None else stored
+                if chunk is None:
+                    memo[key] = part.run(given, options)
+                else:
+                    memo[key] = in_chunks(part, part.run, given, options, rows=chunk)
             return memo[key]
 
         return encode
@@ -93,9 +110,18 @@ class Model(nn.Module):
         return cast(Task, self.tasks[name])
 
     def forward(self, batch: Batch) -> Loss:
-        if not len(batch):  # every row of this process was unreadable: nothing, with a graph
-            return Loss(sum((p.sum() * 0 for p in self.parameters()), torch.zeros(())), 0)
-        return self.task(batch.task).loss(batch, self.encoder(batch), self.backbone)
+        task = self.task(batch.task)
+        if len(batch):
+            return task.loss(batch, self.encoder(batch), self.backbone)
+        # Every row of this process was unreadable: nothing, with a graph. It is made first, so
+        # that a backward comes to it last: processes meet in the same order everywhere.
+        own = {id(p) for p in task.parameters()} if task.gathers else set()
+        rest = (p.sum() * 0 for p in self.parameters() if id(p) not in own)
+        nothing = sum(rest, torch.zeros((), device=self.device))
+        if not task.gathers:
+            return Loss(nothing, 0)
+        loss = task.loss(batch, self.encoder(batch), self.backbone)
+        return Loss(loss.total + nothing, loss.count, loss.parts)
 
     @torch.no_grad()
     def predict(self, batch: Batch, **options: Any) -> list[Any]:
@@ -190,8 +216,9 @@ def _wanted(plan: RecipePlan, name: str, backbone: Backbone | None) -> dict[str,
         task = part.task
         if name not in task.streams:
             continue
-        if task.dim is not None:
-            wanted[f"tasks.{key}.dim"] = task.dim
+        width = task.width(name)
+        if width is not None:
+            wanted[f"tasks.{key}.dim"] = width
         elif task.uses_backbone and backbone is not None:
             wanted["backbone"] = backbone.dim
     return wanted

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 
 from ..modalities.base import Source
 from .compose import Model
 from .data import Collate, Rows, batches, in_order, settle_failures
+from .hub import Pipeline
 from .log import Log
 from .parts import derive
 from .rows import Skipped
@@ -67,8 +71,17 @@ class Scorer:
         targets = [t for _, _, t in found]
         metrics = rows.task.metrics()
         metrics.update(predictions, targets)
-        values = {name: float(value) for name, value in metrics.compute().items()}
+        with self.accelerator.autocast():
+            extra = rows.task.extra_metrics(predictions, targets, self._embed)
+        values = {name: float(value) for name, value in (metrics.compute() | extra).items()}
         return Score(values, predictions, targets, keys, skipped)
+
+    def _embed(self, stream: str, values: Sequence[Any]) -> Tensor:
+        """Vectors of raw values; an encoder that a store stood for is brought to the device."""
+        self.model.stream(stream).to(self.accelerator.device)
+        ask, size = Pipeline(self.model), self.batch_size
+        parts = [values[i : i + size] for i in range(0, len(values), size)]
+        return torch.cat([ask.embed(**{stream: list(part)}) for part in parts]).cpu()
 
 
 class Dealt(Source):

@@ -6,7 +6,7 @@ contract: nothing in here knows a modality or a model's name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self
 
@@ -68,6 +68,10 @@ class Loss:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
+Embed = Callable[[str, Sequence[Any]], Tensor]
+"""(stream, raw values) -> their vectors `[values, D]`, of unit length."""
+
+
 class Metrics(Protocol):
     """An accumulator: fed batch by batch, read once."""
 
@@ -81,7 +85,9 @@ class Task(nn.Module):
     encoder beyond a forward (`layers`, `token_mask`, `taps`). layers: hidden layers it wants
     of each stream. head_names: sections of the recipe's task that are heads; they are built by
     the engine and stand in `heads`. dim: the width its streams must end in, where the task
-    says so. uses_backbone: True where the task needs the shared decoder.
+    says so. uses_backbone: True where the task needs the shared decoder. gathers: True where
+    the loss looks at other processes' rows: it is then asked of every process, of one whose rows
+    were all unreadable with an empty batch.
 
     What must resume (a teacher, centres) is a buffer or a submodule.
     """
@@ -92,10 +98,15 @@ class Task(nn.Module):
     head_names: ClassVar[tuple[str, ...]] = ()
     dim: int | None = None
     uses_backbone: bool = False
+    gathers: bool = False
 
     def __init__(self) -> None:
         super().__init__()
         self.heads = nn.ModuleDict()
+
+    def width(self, stream: str) -> int | None:
+        """The width that one of its streams must end in; None where any will do."""
+        return self.dim
 
     def head_widths(self) -> dict[str, tuple[str, int]]:
         """Of each of `head_names`, once fitted: the stream it reads and its `out_dim`."""
@@ -128,6 +139,21 @@ class Task(nn.Module):
 
     def metrics(self) -> Metrics:
         raise NotImplementedError
+
+    def extra_metrics(
+        self, predictions: Sequence[Any], targets: Sequence[Mapping[str, Any]], embed: Embed
+    ) -> dict[str, float]:
+        """Further metrics of a split that ask more of the model than its rows' predictions."""
+        return {}
+
+    def written(
+        self,
+        predictions: Sequence[Any],
+        targets: Sequence[Mapping[str, Any]],
+        keys: Sequence[str],
+    ) -> Sequence[Any]:
+        """What of a split's predictions is written beside its metrics, a JSON value a row."""
+        return predictions
 
     def after_step(self, step: int) -> None:
         """Called after each optimizer step (moving averages, schedules)."""

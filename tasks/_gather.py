@@ -1,0 +1,53 @@
+"""Rows of all processes, with gradients that find their way back.
+
+The gradient of a gathered row is the sum of what every process made of it, so that the sum of
+all processes' losses has, in each of them, the gradient that one process with all rows has.
+
+Legend: `B` rows of this process, `N` rows of all, `D` width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+def gathered(rows: Tensor) -> tuple[Tensor, int]:
+    """rows `[B, D]` -> those of all processes `[N, D]` in their order, and the place of the first
+    of this one's. Every process has to ask; one without rows may give them any width."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return rows, 0
+    shapes = _collect(torch.tensor([rows.shape], device=rows.device)).tolist()
+    counts, width = [count for count, _ in shapes], max(width for _, width in shapes)
+    if rows.shape[1] != width:
+        if len(rows):
+            raise ValueError(f"rows of width {rows.shape[1]} here, of {width} elsewhere")
+        rows = rows.new_zeros(0, width)
+    every: Tensor = _Gather.apply(rows, counts)
+    return every, sum(counts[: distributed.get_rank()])
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
+        ctx.counts = counts
+        most = max(1, *counts)  # all processes send as much
+        room = rows.new_zeros(most, *rows.shape[1:])
+        room[: len(rows)] = rows
+        parts = _collect(room).split(most)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        whole = grads[0].clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(whole)
+        return whole.split(ctx.counts)[distributed.get_rank()], None
+
+
+def _collect(rows: Tensor) -> Tensor:
+    """Equally many rows of each process, one after the other."""
+    found = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(found, rows.contiguous())
+    return torch.cat(found)

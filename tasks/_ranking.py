@@ -1,0 +1,138 @@
+"""Recall, reciprocal rank, median rank and nDCG over a whole split, in blocks.
+
+A query may have several right answers: `recall@k` asks for one of them among the first k,
+`mrr` and `median_rank` look at the first of them, `ndcg@10` at all (binary gains, Järvelin and
+Kekäläinen 2002). Ties are the query's loss: a wrong candidate that is as near stands before.
+
+Legend: `Q` queries, `C` candidates, `D` width, `R` right answers looked at (10 at most).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DEPTH = 10
+"""Right answers of a query whose ranks are found."""
+
+TIE = 1e-6
+"""Cosines this close are equal: one signal in two batches has vectors that differ by 1e-7."""
+
+SAME = 1e-5
+"""Vectors of one signal, encoded in two batches, agree to this in every coordinate."""
+
+QUERIES, CANDIDATES = 512, 8192
+"""Rows of a block of similarities: 16 MB in float32, however long the split is."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """One side of a search. vectors `[., D]` of unit length; groups, kinds `[.]` long: an answer
+    is right where the group is the same, and asked for only where the kind is."""
+
+    vectors: Tensor
+    groups: Tensor
+    kinds: Tensor
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def take(self, rows: Tensor | slice) -> Items:
+        return Items(self.vectors[rows], self.groups[rows], self.kinds[rows])
+
+
+@dataclass(frozen=True)
+class Found:
+    """ranks `[Q, R]` from 1, of the right answers from the nearest on, inf where there are fewer.
+    right, candidates `[Q]`: how many there were. nearest `[Q]`: place of the first candidate."""
+
+    ranks: Tensor
+    right: Tensor
+    candidates: Tensor
+    nearest: Tensor
+
+    def measures(self) -> dict[str, float]:
+        """Means over queries. chance@1: recall@1 of an order by chance."""
+        first = self.ranks[:, 0]
+        values = {f"recall@{k}": (first <= k).float().mean() for k in (1, 5, 10)}
+        values["mrr"] = (1 / first).mean()
+        values["median_rank"] = first.quantile(0.5)
+        values["ndcg@10"] = self._ndcg().mean()
+        values["chance@1"] = (self.right / self.candidates).mean()
+        return {name: float(value) for name, value in values.items()}
+
+    def _ndcg(self) -> Tensor:
+        gains = torch.where(self.ranks <= DEPTH, 1 / (self.ranks + 1).log2(), 0.0)
+        places = torch.arange(1, self.ranks.shape[1] + 1)
+        best = torch.where(places <= self.right[:, None], 1 / (places + 1.0).log2(), 0.0)
+        return gains.sum(1) / best.sum(1)
+
+
+def search(queries: Items, candidates: Items) -> Found:
+    """Rank all candidates for each query, a block of similarities at a time."""
+    parts = [_search(queries.take(slice(i, i + QUERIES)), candidates) for i in _starts(queries)]
+    fields = ("ranks", "right", "candidates", "nearest")
+    return Found(*(torch.cat([getattr(p, f) for p in parts]) for f in fields))
+
+
+def _starts(queries: Items) -> range:
+    return range(0, len(queries), QUERIES)
+
+
+def _search(queries: Items, candidates: Items) -> Found:
+    depth = int(min(DEPTH, torch.unique(candidates.groups, return_counts=True)[1].max()))
+    kept = torch.full((len(queries), depth), -torch.inf)
+    right, asked = torch.zeros(2, len(queries))
+    top, nearest = kept[:, 0].clone(), torch.zeros(len(queries), dtype=torch.long)
+    for start, cosines, same, allowed in _blocks(queries, candidates):
+        right += (same & allowed).sum(1)
+        asked += allowed.sum(1)
+        found = cosines.masked_fill(~(same & allowed), -torch.inf)
+        kept = torch.cat([kept, found], 1).topk(depth, 1).values
+        best, place = cosines.masked_fill(~allowed, -torch.inf).max(1)
+        nearest = torch.where(best > top, start + place, nearest)
+        top = torch.maximum(top, best)
+    before = torch.zeros(len(queries), depth)
+    for _, cosines, same, allowed in _blocks(queries, candidates):
+        wrong = cosines.masked_fill(same | ~allowed, -torch.inf)
+        for k in range(depth):
+            before[:, k] += (wrong >= kept[:, k, None] - TIE).sum(1)
+    ranks = before + torch.arange(1, depth + 1)
+    return Found(ranks.masked_fill(kept.isinf(), torch.inf), right, asked, nearest)
+
+
+def _blocks(queries: Items, candidates: Items) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """(place of the first candidate, cosines, of one group, of one kind), each `[Q, block]`."""
+    for start in range(0, len(candidates), CANDIDATES):
+        block = candidates.take(slice(start, start + CANDIDATES))
+        yield (
+            start,
+            queries.vectors @ block.vectors.T,
+            queries.groups[:, None] == block.groups,
+            queries.kinds[:, None] == block.kinds,
+        )
+
+
+def one_each(items: Items) -> tuple[Items, Tensor]:
+    """Rows of one group and kind that show the same signal are one item: the items, and the
+    item of each row. (Five captions of a picture are five rows, and one picture.)"""
+    direction = torch.randn(items.vectors.shape[1], generator=torch.Generator().manual_seed(0))
+    # Equal vectors are neighbours in the order of any direction.
+    order = (items.vectors @ direction).argsort()
+    for column in (items.kinds, items.groups):
+        order = order[column[order].argsort(stable=True)]
+    ordered = items.take(order)
+    new = (ordered.vectors.diff(dim=0).abs() > SAME).any(1)
+    new |= (ordered.groups.diff() != 0) | (ordered.kinds.diff() != 0)
+    firsts = torch.cat([torch.tensor([True]), new])
+    item_of = torch.empty(len(items), dtype=torch.long)
+    item_of[order] = firsts.cumsum(0) - 1
+    return ordered.take(firsts.nonzero().squeeze(1)), item_of
+
+
+def gap(one: Tensor, other: Tensor) -> float:
+    """The distance of two modalities' means `[., D]`: Liang et al., "Mind the Gap", 2022."""
+    return float((one.mean(0) - other.mean(0)).norm())

@@ -1,0 +1,116 @@
+"""The metrics of retrieval, in both directions of every pair of streams.
+
+Names: `image_to_caption_recall@1` asks with pictures for captions; `..._same_region` asks among
+rows of the same region alone, which takes away what the region alone tells; `recall@1` is the
+mean over all directions, `image_caption_gap` the distance of the two modalities' means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._ranking import Found, Items, gap, one_each, search
+from ._similarity import unit
+
+MEASURES = ("recall@1", "recall@5", "recall@10", "mrr", "median_rank", "ndcg@10", "chance@1")
+
+
+class RetrievalMetrics:
+    """pairs: of streams. match: the column that `match` in the targets comes from, or None.
+
+    Predictions hold a vector by stream; targets may hold `group` (rows that share it are right
+    answers to each other) and `match`.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]], match: str | None = None) -> None:
+        self.pairs, self.match = list(pairs), match
+        self.vectors: dict[str, list[Tensor]] = {s: [] for pair in self.pairs for s in pair}
+        self.targets: list[Mapping[str, Any]] = []
+
+    def update(
+        self,
+        predictions: Sequence[Mapping[str, Sequence[float]]],
+        targets: Sequence[Mapping[str, Any]],
+    ) -> None:
+        if predictions:
+            for name, rows in self.vectors.items():
+                rows.append(torch.tensor([p[name] for p in predictions]))
+        self.targets += targets
+
+    def compute(self) -> dict[str, float]:
+        """Every measure by its name; `..._same_*` are nan where no row has the column."""
+        if not self.targets:
+            raise ValueError("retrieval: no row was accumulated; is the split empty?")
+        items = self._items()
+        values: dict[str, float] = {}
+        for a, b in self.directions:
+            measures = _search(items[a], items[b]).measures()
+            values |= {f"{a}_to_{b}_{name}": value for name, value in measures.items()}
+        firsts = [values[f"{a}_to_{b}_recall@1"] for a, b in self.directions]
+        values["recall@1"] = sum(firsts) / len(firsts)
+        for a, b in self.pairs:
+            values[f"{a}_{b}_gap"] = gap(items[a].vectors, items[b].vectors)
+        return values | (self._matched() if self.match is not None else {})
+
+    @property
+    def directions(self) -> list[tuple[str, str]]:
+        return [way for a, b in self.pairs for way in ((a, b), (b, a))]
+
+    def answers(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """A dict a row: by direction, `rank` of the nearest right answer and the key of the row
+        that came `first`."""
+        items = self._items()
+        rows: list[dict[str, Any]] = [{} for _ in keys]
+        for a, b in self.directions:
+            (queries, query_of), (candidates, item_of) = one_each(items[a]), one_each(items[b])
+            found = search(queries, candidates)
+            row_of = {item: keys[row] for row, item in reversed(list(enumerate(item_of.tolist())))}
+            ranks, nearest = found.ranks[query_of, 0].tolist(), found.nearest[query_of].tolist()
+            for row, rank, place in zip(rows, ranks, nearest, strict=True):
+                row[f"{a}_to_{b}"] = {"rank": int(rank), "first": row_of[place]}
+        return rows
+
+    def _matched(self) -> dict[str, float]:
+        """The measures among rows that share a value of the column."""
+        have = [i for i, target in enumerate(self.targets) if target.get("match") is not None]
+        found = {way: dict.fromkeys(MEASURES, math.nan) for way in self.directions}
+        if have:
+            kinds = _numbered([self.targets[i]["match"] for i in have])
+            own = {
+                name: dataclasses.replace(items.take(torch.tensor(have)), kinds=kinds)
+                for name, items in self._items().items()
+            }
+            found = {(a, b): _search(own[a], own[b]).measures() for a, b in self.directions}
+        return {
+            f"{a}_to_{b}_{measure}_same_{self.match}": value
+            for (a, b), values in found.items()
+            for measure, value in values.items()
+        }
+
+    def _items(self) -> dict[str, Items]:
+        """Each stream's rows; a row without a group is one of its own."""
+        known = [
+            ("row", i) if t.get("group") is None else ("group", t["group"])
+            for i, t in enumerate(self.targets)
+        ]
+        groups = _numbered(known)
+        return {
+            name: Items(unit(torch.cat(rows)), groups, torch.zeros_like(groups))
+            for name, rows in self.vectors.items()
+        }
+
+
+def _search(a: Items, b: Items) -> Found:
+    return search(one_each(a)[0], one_each(b)[0])
+
+
+def _numbered(values: Sequence[Any]) -> Tensor:
+    """`[N]` numbers from 0 that are equal where the values are."""
+    places: dict[str, int] = {}
+    return torch.tensor([places.setdefault(repr(value), len(places)) for value in values])

@@ -1,0 +1,101 @@
+"""Classes told by prompts: a signal is of the class whose prompts it lies nearest to.
+
+Radford et al., 2021, section 3.1: a class's vector is the mean over templates of the prompts'
+unit vectors, at unit length again.
+
+Legend: `N` rows, `K` classes, `P` templates, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ._similarity import unit
+from .base import Embed
+
+
+class ZeroShot:
+    """input: the stream that is classified. text: the stream that reads prompts. target: the
+    column of labels. templates: prompts, each with one `{}` where the class goes. classes: their
+    names; without them those that the rows show."""
+
+    def __init__(
+        self,
+        input: str,
+        text: str,
+        target: str,
+        templates: list[str],
+        classes: list[str] | None = None,
+    ) -> None:
+        self.input, self.text, self.target = input, text, target
+        self.templates, self.classes = templates, classes
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any], streams: Sequence[str]) -> Self:
+        """A recipe's section; ValueError for what is missing, unknown or of no use."""
+        known = {"input", "text", "target", "templates", "classes"}
+        unknown = sorted(set(said) - known)
+        if unknown:
+            raise ValueError(
+                f"zero_shot: there is no {unknown[0]!r}; it has {', '.join(sorted(known))}"
+            )
+        found = dict(said)
+        if "text" not in found and len(streams) == 2 and found.get("input") in streams:
+            found["text"] = next(name for name in streams if name != found["input"])
+        for key in ("input", "text", "target", "templates"):
+            if key not in found:
+                raise ValueError(f"zero_shot.{key}: is required, and is not there")
+        for key in ("input", "text"):
+            if found[key] not in streams:
+                raise ValueError(
+                    f"zero_shot.{key}: found {found[key]!r}, expected one of {', '.join(streams)}"
+                )
+        for key in ("templates", "classes"):
+            texts = found.get(key)
+            if texts is not None and not _are_texts(texts):
+                raise ValueError(f"zero_shot.{key}: found {texts!r}, expected a list of texts")
+        for template in found["templates"]:
+            if template.count("{}") != 1:
+                raise ValueError(
+                    f"zero_shot.templates: {template!r} must have one {{}}, where the class goes"
+                )
+        return cls(**found)
+
+    def vectors(self, classes: Sequence[str], embed: Embed) -> Tensor:
+        """`[K, D]` of unit length."""
+        prompts = [t.replace("{}", name) for name in classes for t in self.templates]
+        found = unit(embed(self.text, prompts)).unflatten(0, (len(classes), -1))  # [K, P, D]
+        return unit(found.mean(1))
+
+    def score(self, vectors: Tensor, labels: Sequence[object], embed: Embed) -> dict[str, float]:
+        """vectors `[N, D]`, a label a row (None: it has none) -> accuracy, and that of chance.
+
+        A row is right where no other class is as near; nan where no row has a label.
+        """
+        rows = [i for i, label in enumerate(labels) if label is not None]
+        if not rows:
+            return {"zero_shot_accuracy": float("nan"), "zero_shot_chance": float("nan")}
+        named = [str(labels[i]) for i in rows]
+        classes = self.classes or sorted(set(named))
+        for name in named:
+            if name not in classes:
+                raise ValueError(
+                    f"zero_shot.classes: a row is of {name!r}, which is not among "
+                    f"{', '.join(classes)}"
+                )
+        wanted = torch.tensor([classes.index(name) for name in named])
+        cosines = unit(vectors[rows]) @ self.vectors(classes, embed).to(vectors.device).T
+        own = cosines.gather(1, wanted[:, None])
+        right = (cosines >= own).sum(1) == 1  # itself alone
+        return {
+            "zero_shot_accuracy": float(right.float().mean()),
+            "zero_shot_chance": 1 / len(classes),
+        }
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
