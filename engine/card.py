@@ -40,8 +40,16 @@ Made with sensorium {sensorium}, torch {torch}, transformers {transformers}, Pyt
 """
 
 
-def write_card(model: Model, folder: Path, *, command: str = "") -> None:
+def command_of(folder: Path) -> str:
+    """The command that made a run: the first line of its recipe, where it is a comment."""
+    path = folder / "recipe.yaml"
+    first = path.read_text(encoding="utf-8").partition("\n")[0] if path.is_file() else ""
+    return first.removeprefix("# ") if first.startswith("# ") else ""
+
+
+def write_card(model: Model, folder: Path) -> None:
     """Write `README.md`: parts, data, the metrics of `evaluation.json` or the last validation."""
+    command = command_of(folder)
     parts = [
         f"| {where} | {part.section.type} | {part.weights} | {own_parameters(module):,} | "
         f"{'no' if is_frozen(module) else f'{own_parameters(module, True):,}'} |"

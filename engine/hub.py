@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..tasks.base import Batch
 from .build import FITTED, ready
-from .card import write_card
+from .card import command_of, write_card
 from .compose import Model, compose
 from .config import load_recipe
 from .data import Collate, Item, Reader, readers
@@ -40,12 +40,13 @@ FINGERPRINTS = "fingerprints.json"
 def save_run(model: Model, folder: Path, *, command: str = "") -> None:
     """Write a model into a run's folder: recipe, weights, fitted parts, fingerprints, card."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.plan.recipe.write(folder / "recipe.yaml")
+    command = command_of(folder) or command
+    model.plan.recipe.write(folder / "recipe.yaml", f"# {command}\n" if command else "")
     save_fitted(model.plan, folder / FITTED)
     prints = json.dumps(fingerprints(model), indent=1)
     (folder / FINGERPRINTS).write_text(prints + "\n", encoding="utf-8")
     write_tensors(folder / WEIGHTS, kept(model))
-    write_card(model, folder, command=command)
+    write_card(model, folder)
 
 
 def load_model(folder: str | Path) -> Model:

@@ -49,7 +49,8 @@ def train(
     if main and not resume:
         folder.mkdir(parents=True, exist_ok=True)
         save_fitted(plan, folder / FITTED)
-        plan.recipe.write(folder / "recipe.yaml")  # last: a folder that has one can be resumed
+        head = f"# {command}\n" if command else ""
+        plan.recipe.write(folder / "recipe.yaml", head)  # last: what has one can be resumed
     loop = Loop(recipe.train, folder, compose(plan), accelerator, log)
     loop.prepare()
     loop.run(resume)

@@ -12,8 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
-from torchmetrics.functional.text import bleu_score, rouge_score
-
 from .cider import cider_d
 
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -55,6 +53,9 @@ class TextMetrics:
     def compute(self) -> dict[str, float]:
         if not self.texts:
             raise ValueError("text metrics: no text was accumulated; is the split empty?")
+        # Imported when a score is asked for: it takes a second, and `check` asks for none.
+        from torchmetrics.functional.text import bleu_score, rouge_score
+
         said = [words(text) for text in self.texts]
         known = [[words(text) for text in texts] for texts in self.references]
         lines = [" ".join(text) for text in said]
