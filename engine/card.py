@@ -47,9 +47,14 @@ def command_of(folder: Path) -> str:
     return first.removeprefix("# ") if first.startswith("# ") else ""
 
 
+def made_by(command: str) -> str:
+    """The first line of a run's recipe."""
+    return f"# {command}\n" if command else ""
+
+
 def write_card(model: Model, folder: Path) -> None:
     """Write `README.md`: parts, data, the metrics of `evaluation.json` or the last validation."""
-    command = command_of(folder)
+    command = model.command
     parts = [
         f"| {where} | {part.section.type} | {part.weights} | {own_parameters(module):,} | "
         f"{'no' if is_frozen(module) else f'{own_parameters(module, True):,}'} |"

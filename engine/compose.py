@@ -58,7 +58,8 @@ class Stream(nn.Module):
 class Model(nn.Module):
     """Streams, the shared decoder and the tasks of a recipe.
 
-    `model(batch)` is the loss of the batch's task. `plan` remembers what it was made of.
+    `model(batch)` is the loss of the batch's task. `plan` remembers what it was made of,
+    `command` what trained it.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         self.plan = plan
+        self.command = ""
         self.streams = nn.ModuleDict(streams)
         self.backbone = backbone
         self.tasks = nn.ModuleDict(tasks)

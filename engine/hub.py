@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..tasks.base import Batch
 from .build import FITTED, ready
-from .card import command_of, write_card
+from .card import command_of, made_by, write_card
 from .compose import Model, compose
 from .config import load_recipe
 from .data import Collate, Item, Reader, readers
@@ -37,11 +37,10 @@ from .weights import HUB, WEIGHTS, download
 FINGERPRINTS = "fingerprints.json"
 
 
-def save_run(model: Model, folder: Path, *, command: str = "") -> None:
+def save_run(model: Model, folder: Path) -> None:
     """Write a model into a run's folder: recipe, weights, fitted parts, fingerprints, card."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = command_of(folder) or command
-    model.plan.recipe.write(folder / "recipe.yaml", f"# {command}\n" if command else "")
+    model.plan.recipe.write(folder / "recipe.yaml", made_by(model.command))
     save_fitted(model.plan, folder / FITTED)
     prints = json.dumps(fingerprints(model), indent=1)
     (folder / FINGERPRINTS).write_text(prints + "\n", encoding="utf-8")
@@ -64,6 +63,7 @@ def load_model(folder: str | Path) -> Model:
     check_fingerprints(model, read_json(folder / FINGERPRINTS))
     with torch.no_grad():
         restore(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    model.command = command_of(folder)
     return model.eval()
 
 

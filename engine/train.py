@@ -12,6 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from ._loop import Loop
 from ._validation import BEST
 from .build import FITTED, ready
+from .card import command_of, made_by
 from .compose import Model, compose
 from .config import Recipe
 from .errors import RecipeError
@@ -49,19 +50,21 @@ def train(
     if main and not resume:
         folder.mkdir(parents=True, exist_ok=True)
         save_fitted(plan, folder / FITTED)
-        head = f"# {command}\n" if command else ""
-        plan.recipe.write(folder / "recipe.yaml", head)  # last: what has one can be resumed
-    loop = Loop(recipe.train, folder, compose(plan), accelerator, log)
+        # Last: a folder that has a recipe can be resumed.
+        plan.recipe.write(folder / "recipe.yaml", made_by(command))
+    model = compose(plan)
+    model.command = command_of(folder) if resume else command
+    loop = Loop(recipe.train, folder, model, accelerator, log)
     loop.prepare()
     loop.run(resume)
     if loop.validation is not None:
         accelerator.wait_for_everyone()
         loop.validation.restore_best()
     if main:
-        save_run(loop.model, folder, command=command)
+        save_run(model, folder)
         (folder / BEST).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
-    return loop.model
+    return model
 
 
 def _claim(folder: Path, resume: bool) -> None:
