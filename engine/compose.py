@@ -118,7 +118,7 @@ class Model(nn.Module):
         # Every row of this process was unreadable: nothing, with a graph. It is made first, so
         # that a backward comes to it last: processes meet in the same order everywhere.
         own = {id(p) for p in task.parameters()} if task.gathers else set()
-        rest = (p.sum() * 0 for p in self.parameters() if id(p) not in own)
+        rest = (p.sum() * 0 for p in self.parameters() if p.requires_grad and id(p) not in own)
         nothing = sum(rest, torch.zeros((), device=self.device))
         if not task.gathers:
             return Loss(nothing, 0)

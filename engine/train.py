@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from ._loop import Loop
 from ._validation import BEST
@@ -39,7 +40,11 @@ def train(
         mixed_precision={"fp32": "no"}.get(recipe.train.precision, recipe.train.precision),
         cpu=not torch.cuda.is_available(),
         device_placement=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            # The others wait while one downloads weights or fills the cache.
+            InitProcessGroupKwargs(timeout=timedelta(days=1)),
+        ],
     )
     main = accelerator.is_main_process
     _claim(folder, resume)

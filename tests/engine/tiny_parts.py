@@ -24,12 +24,17 @@ forwards = 0
 
 
 def fault(tokens: Tensor) -> Tensor:
-    """What `TINY_FAULT=what@forward` asks for; `group-int` is what a terminal's Ctrl-C does."""
+    """What `TINY_FAULT=what@forward` asks for; `group-int` is what a terminal's Ctrl-C does, and
+    `rank1-term` happens to the second process alone."""
     global forwards
     forwards += 1
     what, _, when = os.environ.get("TINY_FAULT", "").partition("@")
     if not what or forwards != int(when):
         return tokens
+    if what.startswith("rank1-"):
+        if os.environ.get("RANK") != "1":
+            return tokens
+        what = what.removeprefix("rank1-")
     if what == "nan":
         return tokens * torch.nan
     number = SIGNALS[what.removeprefix("group-")]

@@ -1,0 +1,170 @@
+"""Two processes are one with a batch twice as large; and none of them waits for ever."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sensorium.engine.errors import RecipeError
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import torch
+
+from sensorium.engine import _loop
+from sensorium.engine.config import load_recipe
+from sensorium.engine.train import train
+
+
+def descent(model, settings):
+    groups = [{"params": [p for p in model.parameters() if p.requires_grad], "base": settings.lr}]
+    return torch.optim.SGD(groups, lr=settings.lr)
+
+
+_loop.optimizer = descent  # Adam would turn gradients that are only rounding into whole steps
+for name in sys.argv[1:]:
+    train(load_recipe(f"{name}.yaml"), Path(name), show=False)
+"""
+
+
+def train(**settings: Any) -> dict[str, Any]:
+    return {"train": settings}
+
+
+def processes(run: Path) -> int:
+    (state,) = (json.loads(p.read_text()) for p in run.glob("checkpoints/step-*/state.json"))
+    return int(state["processes"])
+
+
+def unreadable(shop: Any) -> dict[str, Any]:
+    """A recipe over 24 rows of which two thirds cannot be read, and are skipped."""
+    from PIL import Image
+
+    lines = []
+    for i in range(24):
+        path = shop.folder / f"torn{i}.png"
+        Image.new("L", (8, 8), 10 * i).save(path)
+        if i % 3:
+            path.write_bytes(b"no picture")
+        lines.append(json.dumps({"image": str(path), "word": "ab"[i % 2]}))
+    (shop.folder / "torn.jsonl").write_text("\n".join(lines) + "\n")
+    data = {"source": "json", "path": str(shop.folder / "torn.jsonl"), "on_error": "skip"}
+    change = {"train": {**data, "split": None, "limit": None}}
+    return dict(shop.recipe({"tasks": {"digit": {"data": change}}}))
+
+
+def captions(shop: Any) -> dict[str, Any]:
+    """Rows whose targets are of 1 to 60 tokens."""
+    from PIL import Image
+
+    lines = []
+    for i in range(24):
+        Image.new("L", (8, 8), 10 * i).save(shop.folder / f"{i}.png")
+        text = "word " * (1 if i % 2 else 12)
+        lines.append(json.dumps({"scan": str(shop.folder / f"{i}.png"), "caption": text}))
+    (shop.folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    gone = {"split": None, "limit": None, "columns": None}
+    data = {"train": {**gone, "source": "json", "path": str(shop.folder / "rows.jsonl")}}
+    return {"tasks": {"caption": {"data": data}}}
+
+
+def descend(shop: Any, recipes: dict[str, dict[str, Any]], count: int) -> None:
+    """Train recipes by plain gradient descent, all in one start of one or more processes."""
+    (shop.folder / "descend.py").write_text(SCRIPT)
+    for name, recipe in recipes.items():
+        shop.write(recipe, name)
+    start = [sys.executable]
+    if count > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    done = shop.run([*start, "descend.py", *recipes])
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(shop: Any) -> None:
+    """With rows that cannot be read there are steps for which a process has no row at all."""
+    settings = train(steps=6, lr=0.3, schedule="constant", checkpoint={"every": 6}, clip=0.5)
+    uneven, torn = captions(shop), unreadable(shop)
+    cases: dict[str, dict[str, Any]] = {
+        "plain": shop.recipe(settings),
+        "uneven": shop.both(settings, uneven),
+        "accumulated": shop.both(settings, uneven, train(accumulate=2)),
+        "unclipped": shop.recipe(settings, train(clip=None)),
+        "adapted": shop.recipe(settings, {"inputs": {"image": {"encoder": {"lora": {"r": 2}}}}}),
+        "torn": shop.changed(torn, settings),
+        "torn_cached": shop.changed(
+            torn, settings, {"inputs": {"image": {"encoder": {"freeze": True}}}}
+        ),
+    }
+    for count in (2, 1):
+        size = train(batch_size=4 // count)
+        recipes = {f"{n}_{count}": shop.changed(r, size) for n, r in cases.items()}
+        descend(shop, recipes, count)
+    for name, recipe in cases.items():
+        runs = shop.folder / f"{name}_1", shop.folder / f"{name}_2"
+        assert [processes(run) for run in runs] == [1, 2]
+        first, second = (shop.losses(run.name) for run in runs)
+        assert [(s, t) for s, t, _ in first] == [(s, t) for s, t, _ in second]
+        assert [x for *_, x in first] == pytest.approx([x for *_, x in second], abs=1e-5), name
+        alone, together = (load_file(run / "model.safetensors") for run in runs)
+        before = untrained(shop, recipe)
+        for key, wanted in alone.items():
+            torch.testing.assert_close(together[key], wanted, rtol=0, atol=1e-5, msg=name + key)
+        moved = max(float((alone[key].float() - before[key].float()).abs().max()) for key in before)
+        assert moved > 0.01, name  # far more than the two may differ by
+    assert len({task for _, task, _ in shop.losses("uneven_2")}) == 2
+
+
+def untrained(shop: Any, recipe: dict[str, Any]) -> dict[str, torch.Tensor]:
+    from sensorium.engine.build import build
+    from sensorium.engine.config import parse_recipe
+    from sensorium.engine.state import kept
+
+    return kept(build(parse_recipe(recipe)))
+
+
+def test_the_command_line_under_torchrun_stops_and_goes_on(shop: Any) -> None:
+    """Two tasks with streams of their own, a frozen one from the cache, workers, validation;
+    one process alone is asked to stop."""
+    held = {"tasks": {"digit": {"data": {"train": {"holdout": 0.2}}}}}
+    held["tasks"]["caption"] = {"max_new_tokens": 4, "data": {"train": {"holdout": 0.2}}}
+    recipe = shop.both(
+        held,
+        {"inputs": {"image": {"encoder": {"freeze": True}}}, "tasks": {"digit": {"head": "mlp"}}},
+        train(
+            steps=8,
+            batch_size=2,
+            accumulate=2,
+            workers=1,
+            mix={"caption": 2.0},
+            checkpoint={"every": 8},
+            validate={"every": 2, "best": "digit/accuracy"},
+        ),
+    )
+    whole = shop.go(recipe, "whole", processes=2)
+    assert whole.returncode == 0, whole.stderr
+    assert processes(shop.folder / "whole") == 2
+    losses = shop.losses("whole")
+    assert {task for _, task, _ in losses} == {"digit", "caption"} and len(losses) == 8
+    assert list((shop.folder / "cache" / "features").iterdir())
+    stopped = shop.go(recipe, "run", processes=2, fault="rank1-term@3")
+    assert stopped.returncode != 0 and "go on with --resume" in stopped.stderr
+    before = shop.losses("run")
+    assert processes(shop.folder / "run") == 2
+    assert 0 < len(before) < 8 and before == losses[: len(before)]
+    with pytest.raises(RecipeError, match="was written by 2 processes, there are now 1; resume"):
+        shop.train(recipe, "run", resume=True)
+    resumed = shop.go(recipe, "run", "--resume", processes=2)
+    assert resumed.returncode == 0, resumed.stderr
+    assert shop.losses("run") == losses
+    weights = [load_file(shop.folder / name / "model.safetensors") for name in ("whole", "run")]
+    assert all(torch.equal(weights[1][key], value) for key, value in weights[0].items())
