@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from ..tasks.base import Task
+from .card import write_card
 from .compose import Model
 from .data import Rows, readers
 from .errors import RecipeError
@@ -60,12 +62,13 @@ def evaluate(
             label = task if name == "test" else f"{task}@{name}"
             found[label] = scored.metrics | (_readings(scorer, rows) if readings else {})
             if folder is not None and accelerator.is_main_process:
-                _write_predictions(folder / f"predictions-{label}.jsonl", scored)
+                _write_predictions(folder / f"predictions-{label}.jsonl", rows.task, scored)
     if not found:
         raise RecipeError("no task has a split to evaluate on; add data.test, or say --split")
     if folder is not None and accelerator.is_main_process:
         finite = {t: {m: _finite(v) for m, v in ms.items()} for t, ms in found.items()}
         (folder / EVALUATION).write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
+        write_card(model, folder)
     return found
 
 
@@ -115,9 +118,10 @@ def _batch_gap(scorer: Scorer, rows: Rows) -> float:
     return max(gaps, default=0.0)
 
 
-def _write_predictions(path: Path, scored: Score) -> None:
+def _write_predictions(path: Path, task: Task, scored: Score) -> None:
+    written = task.written(scored.predictions, scored.targets, scored.keys)
     lines = (
         json.dumps({"key": key, "prediction": made, "target": target}, ensure_ascii=False)
-        for key, made, target in zip(scored.keys, scored.predictions, scored.targets, strict=True)
+        for key, made, target in zip(scored.keys, written, scored.targets, strict=True)
     )
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
