@@ -233,8 +233,9 @@ class LanceIndex:
 
 
 def _connect(place: str) -> Any:
+    lancedb = optional("lancedb")
     try:
-        return optional("lancedb").connect(place)
+        return lancedb.connect(place)
     except (OSError, ValueError, RuntimeError) as error:
         text = str(error).partition("\n")[0]
         raise RunError(f"{place}: cannot be opened: {text}") from error

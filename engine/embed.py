@@ -63,7 +63,7 @@ def about(model: Model, stream: str, run: str, overrides: Sequence[str]) -> Abou
         model.stream(stream).dim,
         recipe.train.precision,
         {name: fingerprint(model, name) for name in recipe.inputs},
-        list(overrides),
+        tuple(overrides),
     )
 
 

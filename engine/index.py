@@ -44,7 +44,7 @@ class About:
     dim: int
     precision: str
     prints: Mapping[str, str]
-    overrides: Sequence[str] = ()
+    overrides: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps({"format": 1, **dataclasses.asdict(self)})
@@ -56,7 +56,7 @@ class About:
             found = json.loads(text)
             if found.pop("format") != 1:
                 raise ValueError("it was written by a newer version")
-            return cls(**found)
+            return cls(**{**found, "overrides": tuple(found["overrides"])})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RecipeError(f"{where}: is no index that can be read here ({error})") from error
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from sensorium import __main__ as entry
 
-VERBS = ["cache", "check", "evaluate", "generate", "info", "recipes", "report", "schema", "train"]
+VERBS = ["cache", "check", "embed", "evaluate", "generate", "info", "recipes", "report"]
+VERBS += ["retrieve", "schema", "train"]
 HEAVY = ["numpy", "torch", "transformers", "yaml"]
 
 RECIPE: dict[str, Any] = {

@@ -1,0 +1,272 @@
+"""The index against brute force and against faiss, its commits, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sensorium.engine import _lance, _search, _side
+from sensorium.engine._lance import LanceIndex
+from sensorium.engine.errors import RecipeError, RunError
+from sensorium.engine.index import About, Added, Entry, create_index, exists, open_index
+
+ABOUT = About("runs/x", "image", "image", 16, "fp32", {"image": "a" * 64, "text": "b" * 64})
+
+
+def unit(rows: int, dim: int = 16, seed: int = 0) -> np.ndarray:
+    made = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def entries(vectors: np.ndarray, start: int = 0, **columns: Sequence[Any]) -> list[Entry]:
+    return [
+        Entry(
+            f"row-{start + i}",
+            "test" if (start + i) % 3 else "train",
+            "{}",
+            start + i,
+            (start + i).to_bytes(16, "big"),
+            vector,
+            {name: values[i] for name, values in columns.items()},
+        )
+        for i, vector in enumerate(vectors)
+    ]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> LanceIndex:
+    return LanceIndex.create(str(tmp_path / "index"), ABOUT)
+
+
+@pytest.fixture
+def filled(index: LanceIndex) -> tuple[LanceIndex, np.ndarray]:
+    """700 rows in three commits."""
+    vectors = unit(700)
+    for start, stop in ((0, 300), (300, 301), (301, 700)):
+        ages = [float(i) for i in range(start, stop)]
+        index.add(entries(vectors[start:stop], start, age=ages))
+    return index, vectors
+
+
+def keys(found: list[list[Any]]) -> list[list[str]]:
+    return [[hit.key for hit in hits] for hits in found]
+
+
+def brute(vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[str]]:
+    order = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :k]
+    return [[f"row-{i}" for i in row] for row in order]
+
+
+@pytest.mark.parametrize("k", [1, 7, 700, 900])
+@pytest.mark.parametrize("kept", [2**30, 0], ids=["in memory", "streamed"])
+def test_exact_search_is_brute_force(
+    filled: tuple[LanceIndex, np.ndarray], k: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lance, "KEPT_BYTES", kept)
+    monkeypatch.setattr(_lance, "ROWS", 64)
+    monkeypatch.setattr(_search, "FIRST", 16)
+    index, vectors = filled
+    queries = unit(5, seed=1)
+    assert keys(index.search(queries, k)) == brute(vectors, queries, k)
+    scores = [hit.score for hit in index.search(queries, k)[0]]
+    np.testing.assert_allclose(scores, np.sort(queries[0] @ vectors.T)[::-1][:k], atol=1e-6)
+
+
+def test_equal_scores_keep_the_order_of_the_rows(index: LanceIndex) -> None:
+    vectors = np.eye(16, dtype=np.float32)[[3, 0, 3, 3, 1, 0, 3]]
+    index.add(entries(vectors))
+    found = index.search(np.eye(16, dtype=np.float32)[3:4], 6)
+    assert keys(found) == [["row-0", "row-2", "row-3", "row-6", "row-1", "row-4"]]
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf"])
+def test_a_condition_comes_before_the_search(
+    filled: tuple[LanceIndex, np.ndarray], kind: Any
+) -> None:
+    index, vectors = filled
+    queries = unit(3, seed=2)
+    good = [i for i in range(700) if i % 3 and i > 500]
+    wanted = [[f"row-{good[int(key[4:])]}" for key in r] for r in brute(vectors[good], queries, 9)]
+    where = "split = 'test' AND age > 500"
+    assert index.count(where) == len(good)
+    assert keys(index.search(queries, 9, where=where, kind=kind)) == wanted
+    assert index.search(queries, 9, where="age < 0", kind=kind) == [[], [], []]
+
+
+def test_hits_have_their_columns_but_no_vector(filled: tuple[LanceIndex, np.ndarray]) -> None:
+    index, vectors = filled
+    hit = index.search(vectors[40], 1)[0][0]
+    assert hit.score == pytest.approx(1, abs=1e-6)
+    assert hit.columns() == {"key": "row-40", "split": "test", "age": 40.0}
+    assert "vector" not in hit.row
+    rows = list(index.where("age >= 698", ["key", "age"]))
+    assert rows == [{"key": "row-698", "age": 698.0}, {"key": "row-699", "age": 699.0}]
+
+
+def test_it_is_there_when_opened_again(filled: tuple[LanceIndex, np.ndarray]) -> None:
+    index, vectors = filled
+    index.compact()
+    again = open_index(index.place)
+    assert again.about == ABOUT
+    assert again.count() == 700
+    found = again.identities()
+    assert len(np.unique(found)) == 700
+    assert (found[:-1] <= found[1:]).all()
+    assert keys(again.search(vectors[3], 1)) == [["row-3"]]
+
+
+def test_a_row_that_comes_again_takes_its_place(index: LanceIndex) -> None:
+    before, after = unit(4), unit(4, seed=3)
+    assert index.add(entries(before)) == Added(4, 0)
+    assert index.add(entries(after[:3], 2)) == Added(1, 2)
+    assert index.count() == 5
+    assert keys(index.search(after[0], 1)) == [["row-2"]]
+    assert index.add([]) == Added(0, 0)
+
+
+def test_columns_may_come_later(index: LanceIndex) -> None:
+    index.add(entries(unit(2), age=[None, None]))
+    index.add(entries(unit(2), 2, age=[1, 2.5], word=["a", None], good=[True, False]))
+    index.add(entries(unit(1), 4))
+    rows = list(index.where(None, ["age", "word", "good"]))
+    assert [r["age"] for r in rows] == [None, None, 1.0, 2.5, None]
+    assert [r["word"] for r in rows] == [None, None, "a", None, None]
+    assert [r["good"] for r in rows] == [None, None, True, False, None]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("old", "row-1: the column 'age' holds int64"), (2**70, "row-1: ")]
+)
+def test_a_value_that_its_column_cannot_take(index: LanceIndex, value: Any, said: str) -> None:
+    index.add(entries(unit(1), age=[3]))
+    with pytest.raises(RunError, match=said):
+        index.add(entries(unit(1), 1, age=[value]))
+    assert index.count() == 1
+
+
+def test_two_rows_of_one_key(index: LanceIndex) -> None:
+    twice = [*entries(unit(1), 5), *entries(unit(1), 5)]
+    twice[1] = Entry(**{**vars(twice[0]), "place": 6})
+    with pytest.raises(RunError, match="rows 5 and 6 are both called 'row-5'"):
+        index.add(twice)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("splt = 'test'", "no column 'splt'; did you mean 'split'"),
+        ("age >", "--where: .*[Ee]xpected"),
+        ("age", "does not return a boolean"),
+        ("foo(age) > 1", "foo"),
+    ],
+)
+@pytest.mark.parametrize("ask", ["count", "search", "where"])
+def test_a_condition_that_cannot_be_read(
+    filled: tuple[LanceIndex, np.ndarray], where: str, said: str, ask: str
+) -> None:
+    index, vectors = filled
+    asked: dict[str, Callable[[], Any]] = {
+        "count": lambda: index.count(where),
+        "search": lambda: index.search(vectors[:1], 1, where=where),
+        "where": lambda: list(index.where(where, ["key"])),
+    }
+    with pytest.raises(RecipeError, match=said) as caught:
+        asked[ask]()
+    assert "\n" not in str(caught.value)
+    assert "/" not in str(caught.value)
+
+
+def test_widths_and_numbers_that_do_not_fit(filled: tuple[LanceIndex, np.ndarray]) -> None:
+    index, _ = filled
+    with pytest.raises(RecipeError, match="width 16, the query has 12"):
+        index.search(unit(1, 12), 3)
+    with pytest.raises(RecipeError, match="-k: found 0"):
+        index.search(unit(1), 0)
+
+
+def test_no_index_is_there(tmp_path: Path) -> None:
+    assert not exists(str(tmp_path / "none"))
+    assert not exists(str(tmp_path))
+    with pytest.raises(RecipeError, match="there is no index here; make one"):
+        open_index(str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", json.dumps({"format": 2, "run": "x"}), "nonsense"])
+def test_an_index_of_another_kind(text: str) -> None:
+    with pytest.raises(RecipeError, match="here: is no index that can be read"):
+        About.from_json(text, "here")
+
+
+def test_an_empty_index_finds_nothing(tmp_path: Path) -> None:
+    index = create_index(str(tmp_path / "index"), ABOUT)
+    for kind in ("exact", "hnsw", "ivf"):
+        assert index.search(unit(2), 3, kind=kind) == [[], []]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+class TestSide:
+    def test_it_finds_what_exact_search_finds(
+        self, filled: tuple[LanceIndex, np.ndarray], kind: Any
+    ) -> None:
+        index, vectors = filled
+        queries = vectors[::7] + 0.1 * unit(100, seed=5)
+        right = [set(row) for row in keys(index.search(queries, 10))]
+        found = [set(row) for row in keys(index.search(queries, 10, kind=kind))]
+        recall = np.mean([len(a & b) / 10 for a, b in zip(right, found, strict=True)])
+        assert recall > {"hnsw": 0.95, "ivf": 0.3}[kind]  # 35 lists of which it reads two
+
+    def test_it_is_built_once_a_version(
+        self, filled: tuple[LanceIndex, np.ndarray], kind: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        index, _ = filled
+        index.search(unit(1), 3, kind=kind)
+        (built,) = (Path(index.place) / "side").iterdir()
+        way = _side.KINDS[kind]
+        with monkeypatch.context() as patch:
+            patch.setitem(_side.KINDS, kind, way._replace(build=None))
+            assert open_index(index.place).search(unit(1), 3, kind=kind)[0]
+        new = unit(1, seed=9)
+        index.add(entries(new, 700))
+        assert index.search(new, 1, kind=kind)[0][0].key == "row-700"
+        (again,) = (Path(index.place) / "side").iterdir()
+        assert again.name != built.name
+
+    def test_a_kill_while_it_is_written_leaves_nothing_to_read(
+        self, filled: tuple[LanceIndex, np.ndarray], kind: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import faiss
+
+        index, vectors = filled
+        whole = bytes(faiss.serialize_index(faiss.IndexFlatIP(16)))
+
+        def half(built: Any, path: str) -> None:
+            Path(path).write_bytes(whole[:1000])
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(faiss, "write_index", half)
+            with pytest.raises(KeyboardInterrupt):
+                index.search(vectors[:1], 1, kind=kind)
+        assert not list((Path(index.place) / "side").glob("*.faiss"))
+        assert keys(open_index(index.place).search(vectors[:1], 1, kind=kind)) == [["row-0"]]
+
+    def test_a_damaged_file_is_told(self, filled: tuple[LanceIndex, np.ndarray], kind: Any) -> None:
+        index, vectors = filled
+        index.search(vectors[:1], 1, kind=kind)
+        (built,) = (Path(index.place) / "side").iterdir()
+        built.write_bytes(built.read_bytes()[:500])
+        with pytest.raises(RunError, match="remove it, it is built again"):
+            index.search(vectors[:1], 1, kind=kind)
+
+
+def test_side_indices_want_a_local_disk(filled: tuple[LanceIndex, np.ndarray]) -> None:
+    index, vectors = filled
+    index.place = "s3://bucket/index"
+    with pytest.raises(RecipeError, match="beside an index on a local disk"):
+        index.search(vectors[:1], 1, kind="hnsw")

@@ -1,0 +1,211 @@
+"""`sensorium embed` and `sensorium retrieve` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from sensorium import __main__ as entry
+from sensorium.engine import catalogue
+
+RECIPE: dict[str, Any] = {
+    "inputs": {
+        "image": {
+            "modality": "image",
+            "encoder": {"type": "patches", "size": 8, "patch_size": 4, "dim": 12},
+            "connector": "mean",
+        },
+        "caption": {
+            "modality": "text",
+            "encoder": {
+                "type": "transformers",
+                "tokenizer": "bytes",
+                "config": {
+                    "model_type": "bert",
+                    "hidden_size": 12,
+                    "num_hidden_layers": 1,
+                    "num_attention_heads": 2,
+                    "intermediate_size": 12,
+                },
+            },
+            "connector": "mean",
+        },
+    },
+    "tasks": {
+        "match": {
+            "type": "contrastive",
+            "streams": ["image", "caption"],
+            "dim": 12,
+            "data": {
+                "train": {"source": "digits", "split": "train", "limit": 16},
+                "test": {"source": "digits", "split": "test", "limit": 10},
+            },
+        },
+    },
+    "train": {"steps": 2, "batch_size": 4, "log_every": 1},
+}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a recipe, photographs of a user's own, and a cache."""
+    folder = tmp_path_factory.mktemp("retrieval")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
+    (folder / "photos" / "2024").mkdir(parents=True)
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / ("2024" if i % 2 else "") / f"{i}.jpg")
+    (folder / "photos" / "broken.jpg").write_bytes(b"no picture")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SENSORIUM_CACHE", str(folder / "cache"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield folder
+
+
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`sensorium WORDS` in this process: exit code, stdout, stderr."""
+
+    def sensorium(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sensorium", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            entry.main()
+        code = end.value.code
+        out, err = capsys.readouterr()
+        return (code if isinstance(code, int) else 0), out, err
+
+    return sensorium
+
+
+@pytest.fixture
+def trained(home: Path, run: Run) -> str:
+    """`runs/tiny`, trained by the command line once."""
+    if not Path("runs/tiny").exists():
+        code, _, err = run("train", "tiny.yaml")
+        assert code == 0, err
+    return "runs/tiny"
+
+
+@pytest.fixture
+def index(trained: str, run: Run) -> str:
+    """The photographs, embedded once."""
+    if not Path("index").exists():
+        code, out, err = run("embed", trained, "--stream", "image", "--data", "photos")
+        assert code == 0, err
+        assert out.startswith("index: 6 rows embedded")
+        assert "1 rows could not be read" in out
+        assert err.startswith("broken.jpg: ")
+    return "index"
+
+
+def test_a_folder_of_photographs_in_three_commands(index: str, run: Run) -> None:
+    code, out, err = run("retrieve", index, "--text", "a beach", "-k", "2", "--sheet", "a.html")
+    assert code == 0, err
+    head, *rows = out.splitlines()
+    assert head.split() == ["score", "key", "image"]
+    assert len(rows) == 2
+    assert err == "a.html\n"
+    page = Path("a.html").read_text()
+    assert page.count("<li>") == page.count("data:image/png") == 2
+    assert "a beach" in page
+
+
+def test_json_lines(index: str, run: Run) -> None:
+    code, out, _ = run("retrieve", index, "--image", "photos/2024/3.jpg", "--json")
+    assert code == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
+    assert (rows[0]["key"], rows[0]["score"]) == ("2024/3.jpg", pytest.approx(1, abs=1e-5))
+    assert rows[0]["image"] == str(Path("photos/2024/3.jpg").resolve())
+
+
+def test_a_split_of_the_recipe_and_a_condition(trained: str, run: Run) -> None:
+    code, out, err = run("embed", trained, "--stream", "caption", "--out", "captions")
+    assert code == 0, err
+    assert "10 rows embedded" in out
+    code, out, err = run("embed", trained, "--stream", "caption", "--out", "captions")
+    assert "0 rows embedded" in out
+    assert "10 were there already" in out
+    run("embed", trained, "--stream", "caption", "--out", "captions", "--split", "train")
+    where = "split = 'train' AND parity = 'odd'"
+    options = ("--image", "photos/0.jpg", "-k", "50", "--where", where, "--json")
+    code, out, err = run("retrieve", "captions", *options, "--sheet", "c.html")
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert rows
+    assert {(row["split"], row["parity"]) for row in rows} == {("train", "odd")}
+    assert all(row["caption"].split()[2].strip(",") in Path("c.html").read_text() for row in rows)
+    code, out, _ = run("retrieve", "captions", "--text", "x", "--where", "label > 10")
+    assert (code, out) == (0, "no row was found\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["retrieve", "index", "--text", ""], "--text: the query is empty"),
+        (["retrieve", "index", "--text", "x", "--where", "splt = 1"], "no column 'splt'"),
+        (["retrieve", "index", "--text", "x", "-k", "0"], "-k: found 0"),
+        (["retrieve", "index", "--text", "x", "--index", "hsnw"], "did you mean 'hnsw'"),
+        (["retrieve", "index", "--volume", "a.nii"], "has 0 streams of mri"),
+        (["retrieve", "index", "--image", "photos/broken.jpg"], "broken.jpg: no picture"),
+        (["retrieve", "index"], "found 0 queries"),
+        (["retrieve", "nothing", "--text", "x"], "nothing: there is no index here"),
+        (["embed", "runs/tiny", "--data", "photos"], "--stream: which? there are: "),
+        (["embed", "runs/tiny", "--stream", "imag"], "did you mean 'image'"),
+        (["embed", "runs/tiny", "--stream", "image", "--data", "phots"], "'phots' is no folder"),
+        (["embed", "runs/tiny", "--stream", "caption", "--out", "index"], "stream 'image'"),
+        (["embed", "runs/none", "--stream", "image"], "runs/none"),
+        (
+            ["embed", "tiny.yaml", "train.seed=5", "--stream", "image", "--out", "index"],
+            "another --out",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(
+    index: str, run: Run, words: list[str], said: str
+) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+@pytest.mark.slow
+def test_it_is_a_script_too(index: str) -> None:
+    script = Path(entry.__file__).parent / "scripts" / "retrieve.py"
+    for words, code in ((["--text", "x", "--json", "-k", "1"], 0), (["--text", ""], 2)):
+        command = [sys.executable, str(script), index, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert (done.stdout + done.stderr).count("\n") == 1
+
+
+@pytest.mark.parametrize("library", ["lancedb", "faiss"])
+def test_an_absent_library_names_its_extra(
+    index: str, run: Run, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    real = catalogue.importlib.import_module
+
+    def without(name: str, *more: Any) -> Any:
+        if name == library:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *more)
+
+    monkeypatch.setattr(catalogue.importlib, "import_module", without)
+    code, _, err = run("retrieve", index, "--image", "photos/0.jpg", "--index", "ivf")
+    assert code == 2
+    assert err == f"error: {library} is not installed: pip install 'sensorium[retrieval]'\n"
