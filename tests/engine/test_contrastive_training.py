@@ -92,13 +92,33 @@ def gradients(model: Model, batch: Batch) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+LOSSES: dict[str, dict[str, Any]] = {
+    "infonce": {},
+    "siglip": asked(loss="siglip"),
+    "chunks": asked(chunk=3),
+    "soft and taught": {
+        **asked(
+            loss="soft",
+            alike={"image": "look"},
+            teachers=[{"image": "look", "caption": "said"}],
+            data={"train": {"columns": {"look": "image", "said": "caption"}}, "test": None},
+        ),
+        "inputs": {
+            "look": {"modality": "image", "encoder": {"type": "tiny_parts:Tiny", "freeze": True}},
+            "said": {
+                "modality": "text",
+                "encoder": {**TEXT, "config": {**BERT, "hidden_size": 8}, "freeze": True},
+            },
+        },
+    },
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["infonce", "siglip"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_two_processes_are_one_with_twice_the_batch(shop: Any, loss: str) -> None:
-    one = shop.recipe(PAIR, asked(loss=loss), {"train": {"batch_size": 16}})
-    shop.train(one, "one")
-    two = shop.recipe(PAIR, asked(loss=loss))
-    done = shop.go(two, "two", processes=2)
+    shop.train(shop.recipe(PAIR, LOSSES[loss], {"train": {"batch_size": 16}}), "one")
+    done = shop.go(shop.recipe(PAIR, LOSSES[loss]), "two", processes=2)
     assert done.returncode == 0, done.stderr
     found, expected = ([loss for *_, loss in shop.losses(name)] for name in ("two", "one"))
     assert found == pytest.approx(expected, abs=1e-5)

@@ -166,7 +166,7 @@ def test_a_batch_of_one_and_a_perfect_match_cost_nothing() -> None:
     far = torch.eye(ROWS, DIM)
     task = made(temperature=0.01)
     loss = task.loss(batch_of(), Vectors(image=far, caption=far), None)
-    assert float(loss.total) < 1e-6
+    assert loss.total.item() < 1e-6
     assert float(loss.parts["correct"]) == ROWS
     assert float(loss.parts["scale"] / ROWS) == pytest.approx(100)
 
