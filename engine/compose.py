@@ -40,7 +40,10 @@ class Stream(nn.Module):
 
     def run(self, given: Given, options: Mapping[str, Any]) -> Features:
         """From a batch, or from what the encoder gave before, to the connector's features."""
-        stored = given if isinstance(given, Features) else self.encode(given, **options)
+        if isinstance(given, Features):  # perhaps stored in a smaller precision than the weights
+            stored = given.to(torch.float32)
+        else:
+            stored = self.encode(given, **options)
         features: Features = self(stored)
         return features
 

@@ -1,0 +1,296 @@
+"""The cache in training: the same losses, and nothing is computed that is there already."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from sensorium.engine import prefill
+from sensorium.engine.errors import RunError
+from sensorium.modalities.image import read as image
+
+FROZEN = {"inputs": {"image": {"encoder": {"freeze": True}, "connector": "mlp"}}}
+PLAIN = {"cache": {"features": False}}
+SAMPLES = {"cache": {"features": False, "samples": True}}
+
+
+def train(**settings: Any) -> dict[str, Any]:
+    return {"train": settings}
+
+
+def stores(shop: Any, level: str = "features") -> set[str]:
+    return {path.name for path in (shop.folder / "cache").glob(f"{level}/*")}
+
+
+def tiny() -> Any:
+    import tiny_parts
+
+    return tiny_parts.Tiny
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_losses_are_the_same_with_the_cache_and_without(shop: Any, workers: int) -> None:
+    """Dropout and a batch norm in the encoder: it is in `eval()`, cached or not."""
+    noisy = {"inputs": {"image": {"encoder": {"dropout": 0.3, "norm": True, "noise": 0.2}}}}
+    held = {"tasks": {"digit": {"data": {"train": {"holdout": 0.2}}}}}
+    recipe = shop.recipe(
+        FROZEN, noisy, held, train(steps=30, workers=workers, validate={"every": 10})
+    )
+    without = shop.values(shop.changed(recipe, PLAIN), "without")
+    assert not (shop.folder / "cache").exists()
+    cached = shop.values(recipe, "cached")
+    assert len(stores(shop)) == 1
+    assert cached == pytest.approx(without, abs=1e-5)
+    kept = [load_file(shop.folder / n / "model.safetensors") for n in ("cached", "without")]
+    for name, value in kept[0].items():
+        torch.testing.assert_close(value, kept[1][name], rtol=0, atol=1e-4)
+
+
+def test_captions_over_the_cache_have_the_same_losses(shop: Any) -> None:
+    frozen = {"inputs": {"scan": {"encoder": {"freeze": True}}, "image": None}}
+    recipe = shop.both(frozen, {"tasks": {"digit": None}}, train(steps=6))
+    cached = shop.values(recipe, "cached")
+    assert len(stores(shop)) == 1
+    without = shop.values(shop.changed(recipe, PLAIN), "without")
+    assert cached == pytest.approx(without, abs=1e-5)
+
+
+def test_a_cached_encoder_is_run_once_a_row_and_then_never(
+    shop: Any, monkeypatch: pytest.MonkeyPatch, forbid: Any
+) -> None:
+    recipe = shop.recipe(FROZEN, train(steps=25))  # two epochs and a half of 40 rows
+    shop.train(shop.recipe(train(steps=0)), "import")
+    rows: list[int] = []
+    real = tiny().forward
+
+    def counted(self: Any, pixel_values: Any) -> Any:
+        rows.append(len(pixel_values))
+        return real(self, pixel_values)
+
+    monkeypatch.setattr(tiny(), "forward", counted)
+    first = shop.values(recipe, "first")
+    assert sum(rows) == 40
+    forbid(tiny(), "forward")
+    monkeypatch.setattr(image, "read", None)  # nor is a picture read again
+    assert shop.values(recipe, "second") == first
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"inputs": {"image": {"encoder": {"freeze": False}}}}, "it trains"),
+        ({"inputs": {"image": {"encoder": {"freeze": {"last": 1}}}}}, "its last block trains"),
+        ({"inputs": {"image": {"encoder": {"lora": {"r": 2}}}}}, "its adapters train"),
+        ({"inputs": {"image": {"augment": {"noise": 0.1}}}}, "its input is augmented"),
+        (PLAIN, "it was not asked for"),
+    ],
+)
+def test_what_varies_is_not_cached(shop: Any, change: dict[str, Any], why: str) -> None:
+    shop.train(shop.recipe(FROZEN, change, train(steps=2)), "run")
+    assert not stores(shop), why
+
+
+def test_what_changes_the_features_is_a_miss(shop: Any) -> None:
+    """Each of these changes makes a store of its own; what changes nothing makes none."""
+    weights = shop.folder / "encoder.safetensors"
+    shop.train(shop.recipe(train(steps=0)), "import")
+    torch.manual_seed(0)
+    encoder = tiny()()
+    save_file(encoder.state_dict(), weights)
+    told = {"inputs": {"image": {"encoder": {"weights": str(weights)}}}}
+    recipe = shop.recipe(FROZEN, told, train(steps=1))
+    known: set[str] = set()
+
+    def run(new: int, *changes: Any) -> None:
+        shop.train(shop.changed(recipe, *changes), "run")
+        shutil.rmtree(shop.folder / "run")
+        found = stores(shop)
+        assert len(found - known) == new, changes
+        known.update(found)
+
+    run(1)
+    run(0)
+    run(0, train(seed=5, lr=0.5), {"inputs": {"image": {"connector": "linear"}}})
+    run(1, {"inputs": {"image": {"encoder": {"scale": 2.0}}}})  # the processor's
+    run(1, {"inputs": {"image": {"encoder": {"noise": 0.5}}}})  # shown by no weight
+    run(1, {"cache": {"precision": "float16"}})
+    run(1, {"cache": {"precision": "bfloat16"}})
+    run(1, train(precision="bf16"))
+    with torch.no_grad():
+        encoder.layers[1].map.bias[3] += 1e-6
+    save_file(encoder.state_dict(), weights)
+    run(1)
+
+
+def test_other_layers_are_other_features(shop: Any) -> None:
+    """What a task asks of the encoder's layers is part of the key, and comes back."""
+    from sensorium.modalities.base import Encoder, Features
+    from sensorium.tasks.classification import Classification
+
+    shop.train(shop.recipe(train(steps=0)), "import")
+    found: list[int] = []
+
+    class Layered(Classification):
+        def loss(self, batch: Any, encode: Any, backbone: Any) -> Any:
+            found.append(len(encode("image", layers=(1,)).layers))
+            return super().loss(batch, encode, backbone)
+
+    Layered.layers = {"image": (1,)}
+    tiny_parts = __import__("tiny_parts")
+
+    class Deep(tiny_parts.Tiny):
+        offers = frozenset({"layers"})
+
+        def forward(self, pixel_values: Any, layers: tuple[int, ...] = ()) -> Features:
+            features = super().forward(pixel_values)
+            return features.replace(layers=tuple(features for _ in layers), grid=None)
+
+    assert issubclass(Deep, Encoder)
+    tiny_parts.Deep, tiny_parts.Layered = Deep, Layered
+    deep = {"inputs": {"image": {"encoder": {"type": "tiny_parts:Deep"}, "connector": None}}}
+    recipe = shop.recipe(FROZEN, deep, train(steps=1))
+    shop.train(recipe, "without")
+    shop.train(shop.changed(recipe, {"tasks": {"digit": {"type": "tiny_parts:Layered"}}}), "with")
+    assert len(stores(shop)) == 2 and found == [1]
+
+
+def pictures(shop: Any, count: int = 12, **more: Any) -> dict[str, Any]:
+    """A table of pictures on disk."""
+    rng = np.random.default_rng(0)
+    lines = ["image,word"]
+    for i in range(count):
+        path = shop.folder / f"{i}.png"
+        Image.fromarray(rng.integers(0, 256, (8, 8)).astype(np.uint8)).save(path)
+        lines.append(f"{path},{'ab'[i % 2]}")
+    (shop.folder / "rows.csv").write_text("\n".join(lines) + "\n")
+    source = {"source": "csv", "path": str(shop.folder / "rows.csv"), **more}
+    gone = {"split": None, "limit": None}
+    return {"tasks": {"digit": {"data": {"train": {**gone, **source}}}}}
+
+
+def test_a_kept_sample_is_read_once(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For an encoder that trains, with augmentation: that comes after the store."""
+    read: list[Any] = []
+    real = image.read
+    monkeypatch.setattr(image, "read", lambda cell: read.append(cell) or real(cell))
+    augment = {"inputs": {"image": {"augment": {"shift": 0.2}}}}
+    recipe = shop.recipe(pictures(shop), augment, train(steps=6))
+    without = shop.values(recipe, "without")
+    assert len(read) == 24  # two epochs of 12
+    read.clear()
+    assert shop.values(shop.changed(recipe, SAMPLES), "first") == without
+    assert len(read) == 12 and len(stores(shop, "samples")) == 1
+    read.clear()
+    assert shop.values(shop.changed(recipe, SAMPLES), "second") == without
+    assert not read
+    Image.new("L", (8, 8), 77).save(shop.folder / "3.png")  # a file that changed is read again
+    shop.train(shop.changed(recipe, SAMPLES), "third")
+    assert read == [str(shop.folder / "3.png")]
+
+
+def test_rows_that_could_not_be_read_are_skipped_over_the_cache_too(shop: Any) -> None:
+    table = pictures(shop, on_error="skip")
+    for i in (2, 7):
+        (shop.folder / f"{i}.png").write_bytes(b"no picture")
+    recipe = shop.recipe(FROZEN, table, train(steps=6))
+    cached = shop.values(recipe, "cached")
+    without = shop.values(shop.changed(recipe, PLAIN), "without")
+    assert cached == pytest.approx(without, abs=1e-5)
+    with pytest.raises(RunError, match=r"tasks\.digit\.data\.train, row rows\.csv#[27]: .*picture"):
+        shop.train(shop.changed(recipe, pictures_of(table, on_error="raise")), "raises")
+
+
+def pictures_of(table: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"tasks": {"digit": {"data": {"train": more}}}}
+
+
+def test_a_row_that_appears_after_the_fill_is_told(
+    shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was away for a moment: its rows have no features, and no encoder is there."""
+    table = pictures(shop)
+    recipe = shop.recipe(FROZEN, table, train(steps=6))
+    real = prefill.Cell.sample
+
+    def away(self: Any, reader: Any) -> Any:
+        return None if self.index == 5 else real(self, reader)
+
+    monkeypatch.setattr(prefill.Cell, "sample", away)
+    with pytest.raises(RunError, match=r"row rows\.csv#5: .*when the cache was filled.*run again"):
+        shop.train(recipe, "run")
+    monkeypatch.undo()
+
+
+def test_an_error_in_mid_fill_keeps_what_was_computed(
+    shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a kill -9 does too is shown of the store itself, in test_store.py."""
+    recipe = shop.recipe(FROZEN, train(steps=3))
+    shop.train(shop.recipe(train(steps=0)), "import")
+    real, rows = tiny().forward, list[int]()
+
+    def dies(self: Any, pixel_values: Any) -> Any:
+        if sum(rows) >= 20:
+            raise InterruptedError
+        rows.append(len(pixel_values))
+        return real(self, pixel_values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny(), "forward", dies)
+        with pytest.raises(InterruptedError):
+            shop.train(recipe, "cut")
+    more: list[int] = []
+
+    def counted(self: Any, pixel_values: Any) -> Any:
+        more.append(len(pixel_values))
+        return real(self, pixel_values)
+
+    monkeypatch.setattr(tiny(), "forward", counted)
+    shop.train(recipe, "again")
+    assert (sum(rows), sum(more)) == (20, 20)
+
+
+@pytest.mark.slow
+def test_two_runs_may_fill_and_use_a_store_at_once(shop: Any) -> None:
+    recipe = shop.recipe(FROZEN, {"tasks": {"digit": {"data": {"train": {"limit": 400}}}}})
+    recipe = shop.changed(recipe, train(steps=20))
+    started = [
+        subprocess.Popen(
+            shop.command(recipe, name, "--quiet"), cwd=Path(shop.folder), stderr=subprocess.PIPE
+        )
+        for name in ("one", "two")
+    ]
+    for process in started:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err.decode()
+    assert shop.losses("one") == shop.losses("two")
+    assert len(stores(shop)) == 1
+    without = shop.values(shop.changed(recipe, PLAIN), "without")
+    assert [x for *_, x in shop.losses("one")] == pytest.approx(without, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stored", ["as_computed", "float16", "bfloat16"])
+def test_a_run_over_the_cache_is_evaluated_in_whatever_it_was_stored(
+    shop: Any, precision: str, stored: str
+) -> None:
+    from sensorium.engine.evaluate import evaluate
+    from sensorium.engine.hub import load_model
+
+    test = {"test": {"source": "digits", "split": "test", "limit": 20}}
+    recipe = shop.recipe(FROZEN, {"tasks": {"digit": {"data": test}}})
+    recipe = shop.changed(recipe, train(steps=6, precision=precision))
+    kept = shop.values(shop.changed(recipe, {"cache": {"precision": stored}}), "run")
+    without = shop.values(shop.changed(recipe, PLAIN), "without")
+    rough = precision == "bf16" or stored != "as_computed"
+    assert kept == pytest.approx(without, abs=1e-2 if rough else 1e-5)
+    found = evaluate(load_model(shop.folder / "run"), readings=False)
+    assert 0 <= found["digit"]["accuracy"] <= 1
