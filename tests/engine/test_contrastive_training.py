@@ -33,14 +33,12 @@ BERT = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+NO_DROPOUT = {"hidden_dropout_prob": None, "attention_probs_dropout_prob": None}
+LLAMA = {"type": "causal_lm", "config": {"model_type": "llama", **NO_DROPOUT}}
 TEXT = {"type": "transformers", "config": BERT, "tokenizer": "bytes", "max_length": 64}
 PAIR: dict[str, Any] = {
     "inputs": {
-        "image": {
-            "modality": "image",
-            "encoder": {"type": "tiny_parts:Tiny"},
-            "connector": "mean",
-        },
+        "image": {"modality": "image", "encoder": {"type": "tiny_parts:Tiny"}, "connector": "mean"},
         "caption": {"modality": "text", "encoder": TEXT, "connector": "mean"},
     },
     "tasks": {
@@ -136,15 +134,11 @@ def test_a_process_without_a_readable_row_goes_along(shop: Any) -> None:
         (shop.folder / f"{i}.png").write_bytes(b"")
         if i < 8:
             Image.fromarray(row["image"]).save(shop.folder / f"{i}.png")
-        lines.append({"image": f"{i}.png", "caption": row["caption"], "word": row["word"]})
+        lines.append({**row, "image": f"{i}.png", "label": int(row["label"])})
     (shop.folder / "rows.json").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
     data = {"source": "json", "path": "rows.json", "on_error": "skip"}
-    recipe = shop.recipe(
-        PAIR,
-        {"tasks": {"match": {"data": None}}},
-        {"tasks": {"match": {"data": {"train": data}}}},
-        {"train": {"steps": 6, "batch_size": 1, "accumulate": 2}},
-    )
+    few = {"train": {"steps": 6, "batch_size": 1, "accumulate": 2}}
+    recipe = shop.recipe(PAIR, asked(data=None), asked(data={"train": data}), few)
     done = shop.go(recipe, "two", processes=2)
     assert done.returncode == 0, done.stderr
     assert len(shop.losses("two")) == 6
@@ -164,11 +158,10 @@ def test_chunks_give_the_gradients_of_the_whole_batch(shop: Any, rows: int) -> N
     )
     first = gradients(model, batch)
     handle.remove()
-    count = -(-8 // rows)
+    kept, count = [mask.flatten().tolist() for mask in drawn], -(-8 // rows)
     if count > 1:  # each chunk ran twice, and dropped the same
-        assert len(drawn) == 2 * count
-        again = {tuple(mask.flatten().tolist()) for mask in drawn[count:]}
-        assert again == {tuple(mask.flatten().tolist()) for mask in drawn[:count]}
+        assert len(kept) == 2 * count
+        assert sorted(kept[count:]) == sorted(kept[:count])
     second = gradients(model, batch)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -210,9 +203,7 @@ def test_chunks_and_batch_norms_do_not_go_together(shop: Any) -> None:
         model(batch_of(model, 4))
 
 
-def test_a_locked_tower_is_not_run(
-    shop: Any, forbid: Callable[[Any, str], None], recwarn: pytest.WarningsRecorder
-) -> None:
+def test_a_locked_tower_is_not_run(shop: Any, forbid: Callable[[Any, str], None]) -> None:
     """LiT: the text tower is frozen, so its features come from the store."""
     recipe = shop.recipe(PAIR, texts(freeze=True))
     shop.train(recipe, "first")
@@ -224,17 +215,15 @@ def test_a_locked_tower_is_not_run(
 
 
 def test_only_biases_train(shop: Any) -> None:
-    model = composed(shop, texts(train_only="bias"))
-    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    before = dict(composed(shop, texts(train_only="bias")).named_parameters())
     encoder = "streams.caption.encoder."
-    for name, parameter in model.named_parameters():
+    for name, parameter in before.items():
         expected = not name.startswith(encoder) or name.endswith("bias")
         assert parameter.requires_grad == expected, name
     trained = shop.train(shop.recipe(PAIR, texts(train_only="bias")), "run")
     moved = {n for n, p in trained.named_parameters() if not torch.equal(p, before[n])}
-    mine = {n for n in moved if n.startswith(encoder)}
-    assert mine and all(name.endswith("bias") for name in mine)
-    assert any(name.startswith("streams.image") for name in moved)
+    assert {name.split(".")[1] for name in moved if "encoder" in name} == {"image", "caption"}
+    assert all(n.endswith("bias") for n in moved if n.startswith(encoder))
     again = load_model(shop.folder / "run").state_dict()
     assert all(torch.equal(again[n], t) for n, t in trained.state_dict().items())
 
@@ -244,20 +233,14 @@ def test_only_biases_train(shop: Any) -> None:
     [
         ({"freeze": True}, r"encoder.train_only: stands beside freeze"),
         ({"lora": {"r": 2}}, r"encoder.train_only: stands beside lora"),
-        ({"type": "causal_lm", "config": None}, r"encoder.train_only: causal_lm has no bias"),
+        (LLAMA, r"encoder.train_only: causal_lm has no bias"),
     ],
 )
 def test_biases_that_cannot_train_are_refused(
     shop: Any, changes: dict[str, Any], words: str
 ) -> None:
-    recipe = shop.recipe(PAIR, texts(**changes, train_only="bias"))
-    if changes.get("type"):
-        llama = {**BERT, "model_type": "llama", "num_key_value_heads": 2}
-        dropped = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-        config = {k: v for k, v in llama.items() if k not in dropped}
-        recipe["inputs"]["caption"]["encoder"]["config"] = config
     with pytest.raises(RecipeError, match=words):
-        build(parse_recipe(recipe))
+        composed(shop, texts(**changes, train_only="bias"))
 
 
 def test_widths_that_do_not_meet_are_refused(shop: Any) -> None:
@@ -277,8 +260,7 @@ def test_teachers_and_looks_may_have_any_width(shop: Any) -> None:
         asked(loss="soft", alike={"image": "look"}, data={"train": data, "test": data}),
         asked(teachers=[{"image": "seen", "caption": "said"}]),
     )
-    wide = {**BERT, "hidden_size": 8}
-    recipe["inputs"]["said"]["encoder"]["config"] = wide
+    recipe["inputs"]["said"]["encoder"]["config"] = {**BERT, "hidden_size": 8}
     shop.train(recipe, "run")
     lines = (shop.folder / "run" / "metrics.jsonl").read_text().splitlines()
     assert all(json.loads(line)["teachers"] > 0 for line in lines if '"loss"' in line)
@@ -294,8 +276,8 @@ def test_an_evaluation_says_ranks_and_accuracy(shop: Any) -> None:
     assert found["image_to_caption_chance@1_same_parity"] > found["image_to_caption_chance@1"]
     assert found["batch_gap"] < 1e-5
     assert "recall@1_image_shuffled" in found
-    lines = (shop.folder / "run" / "predictions-match.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    lines = (shop.folder / "run" / "predictions-match.jsonl").read_text()
+    rows = [json.loads(line) for line in lines.splitlines()]
     assert len(rows) == 30
     keys = {row["key"] for row in rows}
     for row in rows:
