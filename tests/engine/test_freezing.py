@@ -1,0 +1,215 @@
+"""What trains and what does not: gradients, modes, what a run keeps, and what a load refuses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sensorium.engine import _loop
+from sensorium.engine.build import build
+from sensorium.engine.config import parse_recipe
+from sensorium.engine.errors import RecipeError
+from sensorium.engine.hub import load_model
+from sensorium.engine.state import kept
+
+IMAGE, SCAN, HEAD = "streams.image.encoder.", "streams.scan.encoder.", "tasks.digit.heads.head."
+CONNECTOR = "streams.scan.connector."
+
+
+def train(**settings: Any) -> dict[str, Any]:
+    return {"train": settings}
+
+
+CAPTIONS: dict[str, Any] = {"inputs": {"image": None}, "tasks": {"digit": None}}
+"""Of the two tasks the second alone."""
+
+
+def encoder(**keys: Any) -> dict[str, Any]:
+    return {"inputs": {"image": {"encoder": {"dropout": 0.3, "norm": True, **keys}}}}
+
+
+def decoder(**keys: Any) -> dict[str, Any]:
+    return {"backbone": {"options": {"attention_dropout": 0.2}, **keys}}
+
+
+@pytest.fixture
+def learned(shop: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Train, and give (the names that a gradient reached, those whose values moved, the model)."""
+
+    def run(recipe: dict[str, Any]) -> tuple[set[str], set[str], Any]:
+        before = {k: v.clone() for k, v in build(parse_recipe(recipe)).state_dict().items()}
+        reached: set[str] = set()
+        real = _loop.Loop._update
+
+        def update(self: Any, factor: float) -> None:
+            found = self.model.named_parameters()
+            reached.update(n for n, p in found if p.grad is not None and bool(p.grad.any()))
+            real(self, factor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_loop.Loop, "_update", update)
+            model = shop.train(recipe, "run")
+        after = model.state_dict()
+        assert after.keys() == before.keys()
+        return reached, {n for n in after if not torch.equal(after[n], before[n])}, model
+
+    return run
+
+
+def names(model: nn.Module, *prefixes: str) -> set[str]:
+    return {n for n, _ in model.named_parameters() if n.startswith(prefixes)}
+
+
+def test_without_freezing_gradients_reach_everything(shop: Any, learned: Any) -> None:
+    reached, moved, model = learned(shop.both(encoder(), decoder(), train(steps=6)))
+    every = {name for name, _ in model.named_parameters()}
+    assert reached == every <= moved
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_frozen_is_frozen_and_the_rest_trains(shop: Any, learned: Any, cache: bool) -> None:
+    """A head alone; neither weights nor the running means of a batch norm move."""
+    recipe = shop.recipe(encoder(freeze=True), {"cache": {"features": cache}}, train(steps=6))
+    reached, moved, model = learned(recipe)
+    assert reached == moved == names(model, HEAD)
+
+
+def test_gradients_pass_through_a_frozen_decoder(shop: Any, learned: Any) -> None:
+    """LLaVA's first stage: the connector alone, between two frozen models."""
+    recipe = shop.both(
+        CAPTIONS,
+        {"inputs": {"scan": {"encoder": {"freeze": True}}}},
+        decoder(freeze=True),
+        train(steps=4),
+    )
+    reached, moved, model = learned(recipe)
+    assert reached == names(model, CONNECTOR)
+    assert moved == reached | {"tasks.caption.step"}
+    assert not model.backbone.training
+
+
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_the_last_blocks_train(shop: Any, learned: Any, last: int) -> None:
+    reached, moved, model = learned(shop.recipe(encoder(freeze={"last": last}), train(steps=4)))
+    blocks = tuple(f"{IMAGE}layers.{i}." for i in range(2 - last, 2))
+    assert reached == moved == names(model, HEAD, *blocks)
+    part = model.streams["image"].encoder
+    assert [block.training for block in part.layers] == [i >= 2 - last for i in range(2)]
+    assert not part.norm.training and not part.patch.training
+
+
+def test_the_last_block_of_a_decoder_trains(shop: Any, learned: Any) -> None:
+    two = {"backbone": {"options": {"num_hidden_layers": 2}, "freeze": {"last": 1}}}
+    reached, _, model = learned(shop.both(two, train(steps=4)))
+    part = names(model, "backbone.")
+    open_ = {n for n in part if ".layers.1." in n}
+    assert open_ and reached & part == open_
+
+
+@pytest.mark.parametrize("also", [{}, {"freeze": True}])
+def test_adapters_of_an_encoder_are_all_that_trains_of_it(
+    shop: Any, learned: Any, also: dict[str, Any]
+) -> None:
+    reached, moved, model = learned(shop.recipe(encoder(lora={"r": 4}, **also), train(steps=6)))
+    adapters = {n for n in names(model, IMAGE) if "lora_" in n}
+    assert len(adapters) == 4  # two matrices for the linear map of each of two blocks
+    assert {tuple(model.get_parameter(n).shape) for n in adapters} == {(4, 8), (8, 4)}
+    assert reached == adapters | names(model, HEAD)
+    assert moved & names(model, IMAGE) == adapters
+
+
+def test_adapters_of_a_decoder_are_all_that_trains_of_it(shop: Any, learned: Any) -> None:
+    recipe = shop.both(CAPTIONS, decoder(lora={"r": 2}), train(steps=4))
+    reached, moved, model = learned(recipe)
+    part = names(model, "backbone.")
+    adapters = {n for n in part if "lora_" in n}
+    assert len(adapters) == 2 * 7  # q, k, v, o and the three of the feed-forward
+    assert reached & part == moved & part == adapters
+    named = shop.both(decoder(lora={"r": 2, "target_modules": ["q_proj"]}))
+    found = [n for n, p in build(parse_recipe(named)).named_parameters() if "lora_" in n]
+    assert len(found) == 2 and all("q_proj" in n for n in found)
+
+
+def test_mistakes_in_freezing_are_named(shop: Any) -> None:
+    for change, message in (
+        (encoder(freeze={"last": 3}), r"image\.encoder\.freeze\.last: found 3, it has 2 blocks"),
+        (encoder(lora={"rank": 3}), r"inputs\.image\.encoder\.lora\.rank: "),
+        (encoder(lora={"r": 2, "target_modules": ["nix"]}), r"image\.encoder\.lora: .*nix"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            build(parse_recipe(shop.recipe(change)))
+    frozen = {**encoder(freeze=True), "tasks": {"digit": {"head": {"freeze": True}}}}
+    with pytest.raises(RecipeError, match="nothing trains; every part is frozen"):
+        shop.train(shop.recipe(frozen, {"tasks": {"digit": {"head": {"type": "linear"}}}}), "run")
+
+
+def test_what_is_frozen_stays_in_eval_when_the_model_is_put_to_train(shop: Any) -> None:
+    """Of the whole model this holds always. Who calls `.train()` on the frozen part itself gets
+    what he asked for, until the model is put to train again, as before each run of training."""
+    model = build(parse_recipe(shop.both(encoder(freeze=True), decoder(freeze=True))))
+    frozen = model.streams["image"].encoder
+
+    def modes() -> tuple[bool, bool, bool, bool]:
+        scan = model.streams["scan"].encoder
+        return frozen.training, frozen.norm.training, model.backbone.training, scan.training
+
+    assert modes() == (False, False, False, True)
+    assert model.eval().train() is model
+    assert modes() == (False, False, False, True)
+    nn.Sequential(model).train()  # a wrapper, as DistributedDataParallel is one
+    assert modes() == (False, False, False, True)
+    frozen.train()
+    assert frozen.training
+    model.train()
+    assert modes() == (False, False, False, True)
+
+
+def test_a_run_keeps_what_was_trained_and_nothing_else(shop: Any) -> None:
+    loaded = {"inputs": {"image": {"encoder": {"dim": 256, "weights": "encoder.safetensors"}}}}
+    big = build(parse_recipe(shop.recipe({"inputs": {"image": {"encoder": {"dim": 256}}}})))
+    save_file(big.streams["image"].encoder.state_dict(), shop.folder / "encoder.safetensors")
+    head = {f"{HEAD}map.weight", f"{HEAD}map.bias"}
+    for name, change, expected in (
+        ("head", {"freeze": True}, set()),
+        ("adapters", {"lora": {"r": 1}}, {"lora_A", "lora_B"}),
+        ("last", {"freeze": {"last": 1}}, {"layers.1.map"}),
+        ("whole", {}, {"patch", "layers.0", "layers.1"}),
+    ):
+        recipe = shop.recipe(loaded, {"inputs": {"image": {"encoder": change}}}, train(steps=2))
+        model = shop.train(recipe, name)
+        found = load_file(shop.folder / name / "model.safetensors")
+        rest = set(found) - head
+        assert set(found) >= head
+        assert all(any(e in n for e in expected) for n in rest), rest
+        assert all(any(e in n for n in rest) for e in expected), rest
+        again = load_model(shop.folder / name).state_dict()
+        assert all(torch.equal(again[n], value) for n, value in model.state_dict().items())
+    assert (shop.folder / "head" / "model.safetensors").stat().st_size < 12_000  # 10 x 256 floats
+    assert (shop.folder / "encoder.safetensors").stat().st_size > 500_000
+
+
+def test_a_random_encoder_that_is_frozen_is_kept_for_nobody_else_has_it(shop: Any) -> None:
+    model = shop.train(shop.recipe(encoder(freeze=True), train(steps=2)), "run")
+    assert names(model, IMAGE) <= set(kept(model))
+    again = load_model(shop.folder / "run").state_dict()
+    assert all(torch.equal(again[n], value) for n, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("change", [{"freeze": True}, {"freeze": {"last": 1}}, {"lora": {"r": 2}}])
+def test_another_encoder_is_refused_by_name(shop: Any, change: dict[str, Any]) -> None:
+    file = shop.folder / "encoder.safetensors"
+    state = build(parse_recipe(shop.recipe())).streams["image"].encoder.state_dict()
+    save_file(state, file)
+    told = {"inputs": {"image": {"encoder": {"weights": str(file), **change}}}}
+    shop.train(shop.recipe(told, train(steps=2)), "run")
+    load_model(shop.folder / "run")
+    save_file({**state, "layers.0.map.bias": state["layers.0.map.bias"] + 1e-6}, file)
+    with pytest.raises(RecipeError, match=r"inputs\.image\.encoder: the run was trained on weight"):
+        load_model(shop.folder / "run")
+    prints = json.loads((shop.folder / "run" / "fingerprints.json").read_text())
+    assert list(prints) == ["inputs.image.encoder"]
