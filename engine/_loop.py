@@ -31,7 +31,7 @@ from .errors import Interrupted, RecipeError, RunError
 from .log import Log
 from .optim import optimizer, set_rates
 from .parts import derive
-from .prefill import Filler
+from .prefill import Filler, place
 from .rows import TRAIN, VALIDATION, Skipped, open_split
 from .score import Scorer
 from .state import Checkpoints
@@ -283,18 +283,6 @@ class Loop:
             self.checkpoints.write(step, self.model, self.optimizer.optimizer, extra)
         self.accelerator.wait_for_everyone()
         return self.checkpoints.place(step)
-
-
-def place(model: Model, device: torch.device, served: set[str]) -> None:
-    """Move a model to a device, but for the encoders that are not run."""
-    for name, module in model.named_children():
-        if name != "streams":
-            module.to(device)
-    for name in model.streams:
-        stream = model.stream(name)
-        for part in (stream.connector, None if name in served else stream.encoder):
-            if part is not None:
-                part.to(device)
 
 
 def _forward_only(source: Source, seed: int) -> Source:

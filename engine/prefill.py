@@ -191,3 +191,15 @@ def _cells(users: Sequence[Rows], name: str) -> list[Cell]:
 
 def _shapes(sample: Sample) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(sorted((key, tuple(value.shape)) for key, value in sample.items()))
+
+
+def place(model: Model, device: torch.device, served: set[str]) -> None:
+    """Move a model to a device, but for the encoders that are not run."""
+    for name, module in model.named_children():
+        if name != "streams":
+            module.to(device)
+    for name in model.streams:
+        stream = model.stream(name)
+        for part in (stream.connector, None if name in served else stream.encoder):
+            if part is not None:
+                part.to(device)
