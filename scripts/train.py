@@ -16,23 +16,34 @@ import typer
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe's file")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    out: Annotated[Path | None, typer.Option(help="the run's folder; runs/<recipe>")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
     resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint")] = False,
     overwrite: Annotated[bool, typer.Option(help="begin anew in the same folder")] = False,
     quiet: Annotated[bool, typer.Option(help="no bar, no lines")] = False,
 ) -> None:
-    """Train a recipe into runs/<recipe>, from the start or from its newest checkpoint."""
+    """Train a recipe, from the start or from its newest checkpoint.
+
+    configs/captioning/shapes.yaml is trained into runs/captioning/shapes, mine.yaml into
+    runs/mine.
+    """
     from sensorium.engine.config import load_recipe
     from sensorium.engine.train import train
 
     found = load_recipe(recipe, overrides or ())
-    folder = out or Path("runs") / Path(recipe).stem
+    folder = out or run_folder(Path(recipe))
     if overwrite and not resume:
         shutil.rmtree(folder, ignore_errors=True)
     command = " ".join(["sensorium", *sys.argv[1:]])
     train(found, folder, resume=resume, show=not quiet, command=command)
     if not quiet:
         print(folder)
+
+
+def run_folder(recipe: Path) -> Path:
+    """Where a recipe is trained: its path below `configs`, or its name, below `runs`."""
+    parts = recipe.with_suffix("").parts
+    below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
+    return Path("runs").joinpath(*below)
 
 
 if __name__ == "__main__":
