@@ -115,6 +115,22 @@ class Shop:
 
         return train(parse_recipe(recipe), self.folder / name, resume=resume, show=False)
 
+    def cut(self, recipe: Mapping[str, Any], name: str, step: int) -> None:
+        """Train until a step is done, and be gone before its checkpoint or validation."""
+        from sensorium.engine._loop import Loop
+
+        real = Loop._checked
+
+        def checked(loop: Any, done: int) -> bool:
+            if done == step:
+                raise InterruptedError
+            return bool(real(loop, done))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Loop, "_checked", checked)
+            with pytest.raises(InterruptedError):
+                self.train(recipe, name)
+
     def losses(self, name: str) -> list[tuple[int, str, float]]:
         """(step, task, loss) of every step that a run logged."""
         from sensorium.engine.log import read_metrics

@@ -1,4 +1,4 @@
-"""The training loop: orders, epochs, streams, validation, and rows that cannot be read."""
+"""The training loop: orders, epochs, streams, and rows that cannot be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from sensorium.engine import _loop, data
 from sensorium.engine._order import Schedule
 from sensorium.engine.data import Windowed
 from sensorium.engine.errors import RecipeError, RunError
-from sensorium.engine.log import read_metrics
 from sensorium.modalities.base import StreamingSource
 
 ROWS = 12
@@ -156,21 +155,9 @@ def test_a_stream_trains_and_resumes(
     )
     whole = shop.values(recipe, "whole")
     assert whole == shop.values(shop.changed(recipe, train(workers=1)), "other")
-    with monkeypatch.context() as patch:
-        patch.setattr(_loop.Loop, "_checked", _stopping_at(7, _loop.Loop._checked))
-        with pytest.raises(InterruptedError):
-            shop.train(recipe, "cut")
+    shop.cut(recipe, "cut", 7)
     shop.train(recipe, "cut", resume=True)
     assert [loss for _, _, loss in shop.losses("cut")] == whole
-
-
-def _stopping_at(last: int, real: Any) -> Any:
-    def checked(self: Any, step: int) -> bool:
-        if step == last:
-            raise InterruptedError
-        return bool(real(self, step))
-
-    return checked
 
 
 def test_a_frozen_encoder_over_a_stream_is_run_and_not_cached(shop: Any, pictures: Path) -> None:
@@ -219,94 +206,6 @@ def test_an_order_of_a_stream_is_refused(shop: Any, pictures: Path) -> None:
     recipe = shop.recipe(stream(pictures), train(steps=1, order="length", by="word"))
     with pytest.raises(RecipeError, match=r"train\.order: length .*tasks\.digit.*stream.*limit"):
         shop.train(recipe, "run")
-
-
-def held(**rule: Any) -> dict[str, Any]:
-    return {
-        "tasks": {"digit": {"data": {"train": {"holdout": 0.2}}}},
-        **train(steps=12, validate={"every": 2, "best": "digit/accuracy", **rule}),
-    }
-
-
-def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
-    """Validation says what is written here."""
-    from sensorium.engine.rows import Skipped
-    from sensorium.engine.score import Score, Scorer
-
-    left = iter(values)
-
-    def score(self: Any, rows: Any, **options: Any) -> Score:
-        self.model.eval()
-        value = 0.0 if options.get("limit") == 1 else next(left)  # one batch: is there a metric?
-        return Score({"accuracy": value}, [], [], [], Skipped())
-
-    monkeypatch.setattr(Scorer, "score", score)
-
-
-@pytest.mark.parametrize(
-    ("values", "mode", "end", "best"),
-    [
-        ([0.1, 0.5, 0.2, 0.3, 0.9, 0.9], "max", 8, 4),
-        ([0.9, 0.5, 0.6, 0.4, 0.4, 0.4], "min", 12, 8),
-        ([float("nan"), 0.2, 0.1, 0.3, 0.1, 0.1], "max", 12, 8),
-    ],
-)
-def test_training_ends_early_and_the_best_weights_are_kept(
-    shop: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    values: list[float],
-    mode: str,
-    end: int,
-    best: int,
-) -> None:
-    from safetensors.torch import load_file
-
-    recipe = shop.recipe(held(patience=2, mode=mode), train(checkpoint={"every": 2, "keep": 9}))
-    scripted(monkeypatch, values)
-    shop.train(recipe, "run")
-    run = shop.folder / "run"
-    assert shop.losses("run")[-1][0] == end
-    kept = load_file(run / "model.safetensors")
-    then = load_file(run / "checkpoints" / f"step-{best:08d}" / "model.safetensors")
-    last = load_file(run / "checkpoints" / f"step-{end:08d}" / "model.safetensors")
-    assert all(torch.equal(kept[name], then[name]) for name in kept)
-    assert any(not torch.equal(kept[name], last[name]) for name in kept)
-    assert not (run / "best.safetensors").exists()
-
-
-def test_the_best_is_remembered_over_a_resume(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = shop.recipe(held(), train(checkpoint={"every": 4}))
-    with monkeypatch.context() as patch:
-        scripted(patch, [0.1, 0.9, 0.2])
-        patch.setattr(_loop.Loop, "_checked", _stopping_at(7, _loop.Loop._checked))
-        with pytest.raises(InterruptedError):
-            shop.train(recipe, "run")
-    with monkeypatch.context() as patch:  # killed again, when its weights are being written
-        scripted(patch, [0.2, 0.3, 0.4, 0.5])
-        patch.setattr("sensorium.engine.train.save_run", _raising)
-        with pytest.raises(InterruptedError):
-            shop.train(recipe, "run", resume=True)
-    scripted(monkeypatch, [0.3, 0.4, 0.5][1:])
-    model = shop.train(recipe, "run", resume=True)
-    scripted(monkeypatch, [0.1, 0.9, 0.2, 0.2, 0.3, 0.4])
-    whole = shop.train(recipe, "whole")
-    for one, other in zip(model.parameters(), whole.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
-def _raising(*args: Any, **options: Any) -> None:
-    raise InterruptedError
-
-
-def test_validation_changes_no_loss(shop: Any) -> None:
-    with_it = shop.recipe(
-        held(), {"inputs": {"image": {"encoder": {"dropout": 0.2, "norm": True}}}}
-    )
-    without = shop.changed(with_it, {"train": {"validate": None}})
-    assert shop.values(with_it, "with") == shop.values(without, "without")
-    lines = read_metrics(shop.folder / "with")
-    found = [x["step"] for x in lines if "validation" in x]
-    assert found == [2, 4, 6, 8, 10, 12]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
