@@ -1,0 +1,68 @@
+"""What the README shows is run as it stands: the stranger's encoder, the recipes, the verbs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sensorium.engine._yaml import parse
+from sensorium.engine.config import parse_recipe
+from sensorium.engine.hub import load
+from sensorium.engine.plan import plan_recipe
+from sensorium.engine.train import train
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?:<!-- test: (\S+) -->\n)?```(\w*)\n(.*?)```", README, re.DOTALL)
+RECIPES = [body for _, kind, body in BLOCKS if kind == "yaml" and "tasks:" in body]
+
+
+def _file(name: str) -> str:
+    return next(body for marked, _, body in BLOCKS if marked == name)
+
+
+def test_the_encoder_of_the_page_is_short_and_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = _file("my_file.py")
+    assert len(text.splitlines()) < 40
+    (tmp_path / "my_file.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
+    (section,) = (body for _, _, body in BLOCKS if body.startswith("encoder:"))
+    recipe = {
+        "inputs": {"image": {"modality": "image", **parse(section, "README")}},
+        "tasks": {
+            "digit": {
+                "type": "classification",
+                "input": "image",
+                "target": "word",
+                "data": {"train": {"source": "digits", "split": "train", "limit": 32}},
+            }
+        },
+        "train": {"steps": 3, "batch_size": 8, "log_every": 1},
+    }
+    model = train(parse_recipe(recipe), tmp_path / "run", show=False)
+    assert type(model.stream("image").encoder).__name__ == "MyEncoder"
+    embedded = load(tmp_path / "run").embed(image=np.zeros((8, 8, 3), dtype=np.uint8))
+    assert embedded.shape == (1, 64)
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_the_recipes_of_the_page_are_right(text: str) -> None:
+    plan_recipe(parse_recipe(parse(text, "README")))
+
+
+def test_the_page_shows_a_whole_recipe() -> None:
+    assert RECIPES
+
+
+def test_every_verb_of_the_page_is_there() -> None:
+    from sensorium.scripts.app import app
+
+    known = {command.name for command in app.registered_commands} | {"cache"}
+    said = set(re.findall(r"(?:^|`)sensorium ([a-z]+)", README, re.MULTILINE))
+    assert said <= known
+    assert {"check", "train", "evaluate", "generate"} <= said
