@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ._columns import arrow_table, check_unique, new_fields
 from ._search import Block, search
-from ._side import side
+from ._side import Side, side
 from .catalogue import optional
 from .errors import RecipeError, RunError, did_you_mean
 from .index import (
@@ -54,7 +54,7 @@ class LanceIndex:
         self._about = About.from_json(
             (table.schema.metadata or {}).get(ABOUT, b"{}").decode(), place
         )
-        self._kept: list[Block] | None = None
+        self._forget()
 
     @property
     def about(self) -> About:
@@ -98,8 +98,14 @@ class LanceIndex:
         merge = self._table.merge_insert([DATA, KEY]).when_matched_update_all()
         done = merge.when_not_matched_insert_all().execute(rows)
         self._table.checkout_latest()
-        self._kept = None
+        self._forget()
         return Added(done.num_inserted_rows, done.num_updated_rows)
+
+    def _forget(self) -> None:
+        """What was made from a version that is no longer the one looked at."""
+        self._rows_held: int | None = None
+        self._kept: list[Block] | None = None
+        self._sides: dict[str, Side] = {}
 
     def _widen(self, entries: Sequence[Entry]) -> None:
         """Columns that the data has and the table has not, as empty ones; another writer may be
@@ -119,11 +125,13 @@ class LanceIndex:
         """Join the small files that many commits leave behind."""
         self._table.optimize()
         self._table.checkout_latest()
-        self._kept = None
+        self._forget()
 
     def count(self, where: str | None = None) -> int:
         if where is None:
-            return int(self._table.count_rows())
+            if self._rows_held is None:
+                self._rows_held = int(self._table.count_rows())
+            return self._rows_held
         # The planner that reads rows knows the columns; the one that counts is less clear.
         self._told(lambda: self._query([KEY], where).limit(1).to_arrow())
         return int(self._table.count_rows(where))
@@ -169,10 +177,11 @@ class LanceIndex:
             return search(queries, self._blocks(where), min(k, rows))
         if kind == "exact":
             return search(queries, self._vectors(rows), min(k, rows))
-        made = side(
-            self._side_folder(), kind, self._table.version, rows, self.about.dim, self._blocks
-        )
-        return made.search(queries, min(k, rows))
+        if kind not in self._sides:
+            self._sides[kind] = side(
+                self._side_folder(), kind, self._table.version, rows, self.about.dim, self._blocks
+            )
+        return self._sides[kind].search(queries, min(k, rows))
 
     def _vectors(self, rows: int) -> Iterable[Block]:
         """The table's vectors: from memory where they fit, else as they are read."""

@@ -12,26 +12,30 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._search import Block
+from ._search import Block, search
 from ._shard import sync_folder
 from .catalogue import optional
 from .errors import RunError
 
 LINKS = 16
 BUILD_EFFORT = 80
-HNSW_EFFORT = 128
-"""Neighbours of a node; candidates that are looked at when it is added, and in a search."""
+"""HNSW: neighbours of a node; candidates that are looked at when it is added."""
 
-LISTS_PER_ROOT = 4
-PROBED = 1 / 16
-TRAINED_ON = 64
-"""IVF: `4 sqrt(rows)` lists, a sixteenth of which is read; rows that each centre is found from."""
+LISTS_PER_ROOT = 2
+TRAINED_ON = 40
+"""IVF: `2 sqrt(rows)` lists, values in 8 bits; rows that each list's centre is found from."""
 
+RECALL = 0.96
+NEAREST = 10
+ASKED = 200
+"""A search looks as far as it takes to find this share of the ten nearest, asked for rows of the
+table itself when the index is built. Queries unlike the rows (words among pictures) find less."""
 
 STALE_SECONDS = 86400.0
 """A `.part` that nobody has written to for a day has no writer."""
@@ -68,13 +72,14 @@ def side(
             found = faiss.read_index(str(path))
         except RuntimeError as error:
             raise RunError(f"{path}: faiss cannot read it; remove it, it is built again") from error
-        return Side(KINDS[kind].tune(faiss, found, rows))
+        return Side(found)
     built = KINDS[kind].build(faiss, rows, dim, blocks)
+    _tune(built, partial(KINDS[kind].look, faiss, built), rows, blocks)
     _write(faiss, built, path)
     for old in folder.glob(f"{kind}-v*.faiss"):
         if old != path:
             old.unlink(missing_ok=True)
-    return Side(KINDS[kind].tune(faiss, built, rows))
+    return Side(built)
 
 
 def _write(faiss: Any, built: Any, path: Path) -> None:
@@ -103,7 +108,7 @@ def _ivf(faiss: Any, rows: int, dim: int, blocks: Callable[[], Iterable[Block]])
     inverted = faiss.IndexIVFScalarQuantizer(
         coarse, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
     )
-    inverted.train(_sample(blocks(), rows, min(rows, TRAINED_ON * lists)))
+    inverted.train(_few(blocks(), rows, TRAINED_ON * lists)[1])
     return _filled(inverted, blocks())
 
 
@@ -117,31 +122,47 @@ def _filled(index: Any, blocks: Iterable[Block]) -> Any:
     return index
 
 
-def _sample(blocks: Iterable[Block], rows: int, wanted: int) -> np.ndarray:
-    """Every n-th vector, `[about wanted, D]`."""
-    every = max(1, rows // wanted)
-    taken, seen = [], 0
+def _look_wide(faiss: Any, index: Any, effort: int) -> None:
+    faiss.downcast_index(index.index).hnsw.efSearch = effort
+
+
+def _look_in(faiss: Any, index: Any, effort: int) -> None:
+    index.nprobe = min(effort, index.nlist)
+
+
+def _tune(
+    index: Any, look: Callable[[int], None], rows: int, blocks: Callable[[], Iterable[Block]]
+) -> None:
+    """Find the least effort that finds `RECALL` of the nearest; faiss keeps it in the file."""
+    ids, asked = _few(blocks(), rows, ASKED)
+    _, right = search(asked, blocks(), min(NEAREST + 1, rows))
+    effort = NEAREST
+    while True:
+        look(effort)
+        _, found = index.search(asked, right.shape[1])
+        hits = sum(len({*a} & {*b} - {i}) for a, b, i in zip(right, found, ids, strict=True))
+        wanted = sum(len({*a} - {i}) for a, i in zip(right, ids, strict=True))
+        if hits >= RECALL * wanted or effort >= rows:
+            return
+        effort *= 2
+
+
+def _few(blocks: Iterable[Block], rows: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """ids `[about wanted]` and vectors of rows from all over the table."""
+    every, seen = max(1, rows // wanted), 0
+    taken: list[Block] = []
     for ids, vectors in blocks:
-        taken.append(vectors[(-seen) % every :: every])
+        part = slice(-seen % every, None, every)
+        taken.append((ids[part].copy(), vectors[part].copy()))  # a view would hold its block
         seen += len(ids)
-    return np.concatenate(taken)
-
-
-def _search_wide(faiss: Any, index: Any, rows: int) -> Any:
-    faiss.downcast_index(index.index).hnsw.efSearch = HNSW_EFFORT
-    return index
-
-
-def _probe(faiss: Any, index: Any, rows: int) -> Any:
-    index.nprobe = max(1, round(_lists(rows) * PROBED))
-    return index
+    return np.concatenate([i for i, _ in taken]), np.concatenate([v for _, v in taken])
 
 
 class Way(NamedTuple):
-    """How a kind of index is built, and how hard it is searched."""
+    """How a kind of index is built, and how far a search of it looks."""
 
     build: Callable[[Any, int, int, Callable[[], Iterable[Block]]], Any]
-    tune: Callable[[Any, Any, int], Any]
+    look: Callable[[Any, Any, int], None]
 
 
-KINDS = {"hnsw": Way(_hnsw, _search_wide), "ivf": Way(_ivf, _probe)}
+KINDS = {"hnsw": Way(_hnsw, _look_wide), "ivf": Way(_ivf, _look_in)}

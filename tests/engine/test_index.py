@@ -219,7 +219,7 @@ class TestSide:
         right = [set(row) for row in keys(index.search(queries, 10))]
         found = [set(row) for row in keys(index.search(queries, 10, kind=kind))]
         recall = np.mean([len(a & b) / 10 for a, b in zip(right, found, strict=True)])
-        assert recall > {"hnsw": 0.95, "ivf": 0.3}[kind]  # 35 lists of which it reads two
+        assert recall > 0.9
 
     def test_it_is_built_once_a_version(
         self, filled: tuple[LanceIndex, np.ndarray], kind: Any, monkeypatch: pytest.MonkeyPatch
@@ -262,7 +262,7 @@ class TestSide:
         (built,) = (Path(index.place) / "side").iterdir()
         built.write_bytes(built.read_bytes()[:500])
         with pytest.raises(RunError, match="remove it, it is built again"):
-            index.search(vectors[:1], 1, kind=kind)
+            open_index(index.place).search(vectors[:1], 1, kind=kind)
 
 
 def test_side_indices_want_a_local_disk(filled: tuple[LanceIndex, np.ndarray]) -> None:

@@ -1,0 +1,156 @@
+"""python -m sensorium.scripts.bench_retrieval [--rows 100000] [--large 1000000]
+
+Searching an index against faiss and sentence-transformers, on the same vectors, in turns.
+Expected are: exact search, at least the speed of the faster of `faiss.IndexFlatIP` and
+`semantic_search`; approximate search, recall@10 of 0.95 in at most 1.1 times the time of bare
+faiss with the same index; a process that fills and searches the large table, under 3 GB.
+
+Timed is the search alone: scores and row ids for query vectors that are there already.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+K = 10
+CHUNK = 20_000
+CLUSTERS = 1000
+NOISE = 1.5
+
+
+def vectors(rows: int, dim: int, seed: int, start: int = 0) -> Iterator[np.ndarray]:
+    """Overlapping clusters on the sphere, a chunk at a time: those from `start` on."""
+    centres = np.random.default_rng(seed).standard_normal((CLUSTERS, dim), dtype=np.float32)
+    for begin in range(start, start + rows, CHUNK):
+        rng = np.random.default_rng((seed, begin))
+        made = centres[rng.integers(0, CLUSTERS, min(CHUNK, start + rows - begin))]
+        made = made + NOISE * rng.standard_normal(made.shape, dtype=np.float32)
+        yield made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def filled(place: str, rows: int, dim: int, seed: int) -> Any:
+    """An index of these vectors, written as `embed` writes it."""
+    from sensorium.engine.index import About, Entry, create_index
+
+    index = create_index(place, About("bench", "x", "none", dim, "fp32", {"x": "0"}))
+    start = 0
+    for chunk in vectors(rows, dim, seed):
+        ids = range(start, start + len(chunk))
+        pairs = zip(ids, chunk, strict=True)
+        index.add([Entry(str(i), "", "{}", i, i.to_bytes(16, "big"), v, {}) for i, v in pairs])
+        start += len(chunk)
+    index.compact()
+    return index
+
+
+def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, taken in turns there and back (ABCCBA), after one of each."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name in list(ways)[:: 1 if turn % 2 else -1]:
+            began = time.perf_counter()
+            ways[name]()
+            taken[name].append(time.perf_counter() - began)
+    return {name: float(np.median(seconds[1:])) for name, seconds in taken.items()}
+
+
+def shown(took: dict[str, float]) -> str:
+    return "  ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in took.items())
+
+
+def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> None:
+    """Three ways that give the same rows; ours as a share of the faster peer's speed."""
+    import faiss
+    import torch
+    from sentence_transformers.util import dot_score, semantic_search
+
+    flat, tensor = faiss.IndexFlatIP(corpus.shape[1]), torch.from_numpy(corpus)
+    flat.add(corpus)
+    for some in (queries[:1], queries):
+        asked = torch.from_numpy(some)
+        ways = {
+            "sensorium": partial(index.nearest, some, K),
+            "faiss flat": partial(flat.search, some, K),
+            "semantic_search": partial(
+                semantic_search, asked, tensor, top_k=K, score_function=dot_score
+            ),
+        }
+        took = in_turns(ways, rounds)
+        ratio = min(took["faiss flat"], took["semantic_search"]) / took["sensorium"]
+        print(f"exact, batch {len(some):<3} {shown(took)}  speed / the faster peer's {ratio:.2f}")
+
+
+def approximate(index: Any, queries: np.ndarray, rounds: int) -> None:
+    """The same faiss index through ours and bare, and how many of the ten nearest it finds."""
+    right = index.nearest(queries, K)[1]
+    for kind in ("hnsw", "ivf"):
+        began = time.perf_counter()
+        found = index.nearest(queries, K, kind=kind)[1]
+        built = time.perf_counter() - began
+        recall = np.mean([len({*a} & {*b}) / K for a, b in zip(right, found, strict=True)])
+        bare = index._sides[kind].index
+        for some in (queries[:1], queries):
+            ways = {
+                "sensorium": partial(index.nearest, some, K, kind=kind),
+                "faiss": partial(bare.search, some, K),
+            }
+            took = in_turns(ways, 10 * rounds)
+            ratio = took["sensorium"] / took["faiss"]
+            print(
+                f"{kind}, batch {len(some):<3} {shown(took)}  time / faiss {ratio:.2f}  "
+                f"recall@{K} {recall:.3f}  built in {built:.0f} s"
+            )
+
+
+def large(rows: int, dim: int, seed: int, out: str) -> None:
+    """In a process of its own: fill, search, and the most memory that it had at any time."""
+    index, (queries,) = filled(out, rows, dim, seed), vectors(64, dim, seed, start=rows)
+    for kind in ("exact", "ivf"):
+        index.nearest(queries[:1], K, kind=kind)
+        began = time.perf_counter()
+        index.nearest(queries, K, kind=kind)
+        took = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        print(f"{rows} x {dim}, {kind}: 64 queries {took:.2f} s  peak RSS {peak:.2f} GB (< 3)")
+
+
+def main(
+    rows: Annotated[int, typer.Option(help="rows of the timed table")] = 100_000,
+    large_rows: Annotated[int, typer.Option("--large", help="rows of the other; 0: none")] = 0,
+    dim: int = 512,
+    rounds: Annotated[int, typer.Option(help="turns; the median counts")] = 15,
+    seed: int = 0,
+    only_large: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Print every ratio, with the command, the hardware and what was expected."""
+    if only_large is not None:
+        large(rows, dim, seed, only_large)
+        return
+    from sensorium.scripts._bench import machine
+
+    print(f"command    {' '.join(['python -m sensorium.scripts.bench_retrieval', *sys.argv[1:]])}")
+    print(f"hardware   {machine()}; seed {seed}, {rows} x {dim}, k {K}, median of {rounds}")
+    with tempfile.TemporaryDirectory(prefix="sensorium-bench-") as work:
+        index = filled(f"{work}/index", rows, dim, seed)
+        corpus = np.concatenate(list(vectors(rows, dim, seed)))
+        (queries,) = vectors(64, dim, seed, start=rows)
+        exact(index, corpus, queries, rounds)
+        approximate(index, queries, rounds)
+        if large_rows:
+            command = [sys.executable, "-m", __spec__.name, "--rows", str(large_rows)]
+            command += ["--dim", str(dim), "--seed", str(seed), "--only-large", f"{work}/large"]
+            subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
