@@ -1,7 +1,7 @@
 """Sensorium: any encoder, any language decoder, one recipe.
 
-`load` a run's folder and ask it; `compose` a recipe's model; `save` one. They are imported when
-first asked for, so that `import sensorium` costs nothing.
+`load` a run's folder and ask it; `compose` a recipe's model; `save` one, or `push` it to the hub.
+They are imported when first asked for, so that `import sensorium` costs nothing.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engine.build import build as compose
-    from .engine.hub import load, save
+    from .engine.hub import load, push, save
 
-__all__ = ["__version__", "compose", "load", "save"]
+__all__ = ["__version__", "compose", "load", "push", "save"]
 __version__ = "0.1.0.dev0"
 
 _LATER = {
     "compose": ("engine.build", "build"),
     "load": ("engine.hub", "load"),
+    "push": ("engine.hub", "push"),
     "save": ("engine.hub", "save"),
 }
 

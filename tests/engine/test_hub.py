@@ -305,7 +305,7 @@ def test_import_is_light_and_the_rest_comes_when_asked_for() -> None:
         "import sys, sensorium; "
         "heavy = {'torch', 'numpy', 'pydantic', 'yaml', 'transformers'} & set(sys.modules); "
         "print(sorted(heavy), sensorium.__version__ != '', "
-        "{'load', 'compose', 'save'} <= set(dir(sensorium)))"
+        "{'load', 'compose', 'push', 'save'} <= set(dir(sensorium)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", "True", "True"]
