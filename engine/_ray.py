@@ -22,10 +22,10 @@ from ._cells import Cells, Prepared
 from ._given import Given, reopen
 from .catalogue import optional
 from .compose import Model
-from .embed import COMMIT_ROWS, Embedded, about, filled, finish, open_for, report
+from .embed import COMMIT_ROWS, Embedded, filled, finish, open_for, report
 from .embedder import Embedder, load_any
 from .errors import RecipeError
-from .index import Added, open_index
+from .index import About, Added, open_index
 from .log import Log
 
 
@@ -60,12 +60,10 @@ class Actor:
 
 def embed_with_ray(
     model: Model,
-    stream: str,
+    maker: About,
     given: Given,
     out: str,
     *,
-    run: str,
-    overrides: Sequence[str] = (),
     batch_size: int = 64,
     workers: int = 1,
     commit_rows: int = COMMIT_ROWS,
@@ -79,14 +77,13 @@ def embed_with_ray(
             "use --engine local, or give the source streaming=false"
         )
     began = time.monotonic()
-    maker = about(model, stream, run, overrides)
     index = open_for(out, maker)
-    embedder = Embedder(model, stream, "cpu")
-    cells = Cells(given, stream, embedder.reader, embedder.collate)
+    embedder = Embedder(model, maker.stream, "cpu")
+    cells = Cells(given, maker.stream, embedder.reader, embedder.collate)
     places = np.fromiter(cells.pending(index.identities()), dtype=np.int64)
     found = Embedded(there=len(given.source) - len(places))
     if len(places):
-        arguments = (maker.run, tuple(overrides), stream, given.text, out, batch_size)
+        arguments = (maker.run, maker.overrides, maker.stream, given.text, out, batch_size)
         for row in _rows(places, arguments, max(1, workers), commit_rows):
             failed, left = json.loads(row["told"])
             told = Prepared(failed=[(key, why) for key, why in failed], left=set(left))

@@ -131,37 +131,35 @@ def filled(prepared: Prepared, embedder: Embedder) -> list[Entry]:
 
 def embed(
     model: Model,
-    stream: str,
+    maker: About,
     given: Given,
     out: str,
     *,
-    run: str,
-    overrides: Sequence[str] = (),
     batch_size: int = 64,
     workers: int = 0,
     commit_rows: int = COMMIT_ROWS,
     log: Log | None = None,
 ) -> Embedded:
-    """Embed what the index does not hold yet; one process, one device.
+    """Embed what the index does not hold yet; one process, one device. maker: see `about`.
 
     Raises RecipeError for a stream or an index that does not fit, RunError where no row could
     be embedded.
     """
     began = time.monotonic()
-    embedder = Embedder(model, stream)
-    cells = Cells(given, stream, embedder.reader, embedder.collate)
-    index = open_for(out, about(model, stream, run, overrides))
+    embedder = Embedder(model, maker.stream)
+    cells = Cells(given, maker.stream, embedder.reader, embedder.collate)
+    index = open_for(out, maker)
     done = index.identities()
     writer, found = Writer(index, commit_rows), Embedded()
     rows = None if isinstance(given.source, StreamingSource) else len(given.source)
     seen = 0
     try:
         for prepared in loader(cells, done, batch_size, workers):
+            seen += len(prepared.entries) + len(prepared.failed)
             writer.put(filled(prepared, embedder))
             report(prepared, found, log)
-            seen += len(prepared.entries) + len(prepared.failed)
             if log is not None and rows is not None:
-                log.filling(stream, seen, rows)
+                log.filling(maker.stream, seen, rows)
     finally:
         writer.commit()  # after an error too: the rows that are here are whole
     found.added, found.seconds = writer.added, time.monotonic() - began

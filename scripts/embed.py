@@ -39,6 +39,7 @@ def main(
     """Embed a data set into an index that can be searched; goes on where it was stopped."""
     from sensorium.engine._given import given
     from sensorium.engine.catalogue import load
+    from sensorium.engine.embed import about
     from sensorium.engine.embedder import load_any, only_stream
     from sensorium.engine.log import Log
 
@@ -46,11 +47,9 @@ def main(
     name = only_stream(model, stream)
     done = load(ENGINES[engine])(
         model,
-        name,
+        about(model, name, run, overrides or ()),
         given(model.plan, name, data or (), task, split),
         out,
-        run=run,
-        overrides=overrides or (),
         batch_size=batch_size,
         workers=workers,
         log=Log(None),

@@ -19,7 +19,7 @@ from PIL import Image
 from sensorium.engine import embed as engine
 from sensorium.engine._given import Given, given, reopen
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.embed import Embedded, embed
+from sensorium.engine.embed import Embedded, about, embed
 from sensorium.engine.embedder import Embedder, fingerprint, load_any, only_stream
 from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.hub import Pipeline
@@ -56,7 +56,7 @@ class Place:
         run = recipe or self.recipe
         model = load_any(run)
         rows = given(model.plan, "image", data, None, how.pop("split", "test"))
-        return embed(model, "image", rows, out, run=run, **how)
+        return embed(model, about(model, "image", run, ()), rows, out, **how)
 
     def rows(self, out: str = "index", *columns: str) -> dict[str, Any]:
         """key -> vector and columns; a key that stands twice fails."""
@@ -182,12 +182,12 @@ class Endless(StreamingSource):
 @pytest.mark.parametrize("workers", [0, 3])
 def test_a_stream_is_read_once_and_goes_on(place: Place, workers: int) -> None:
     model = load_any(place.recipe)
-    rows = Given(Endless(), "", "{}")
-    done = embed(model, "image", rows, "index", run="x", batch_size=4, workers=workers)
+    maker, rows = about(model, "image", "x", ()), Given(Endless(), "", "{}")
+    done = embed(model, maker, rows, "index", batch_size=4, workers=workers)
     assert done.added.new == 22
     assert list(done.skipped.reasons) == ["5"]
     assert {r["number"] for r in place.rows("index", "number").values()} == {*range(23)} - {5}
-    again = embed(model, "image", rows, "index", run="x", workers=workers)
+    again = embed(model, maker, rows, "index", workers=workers)
     assert again.added.new == 0
 
 
@@ -197,12 +197,13 @@ def test_a_killed_run_goes_on(place: Place, forward: int) -> None:
     """Killed in an encoder's forward: what was committed stays, and is not embedded again."""
     recipe = str(place.shop.write(place.written(type="fatal_parts:Fatal"), "fatal"))
     code = (
-        "from sensorium.engine.embed import embed\n"
+        "from sensorium.engine.embed import about, embed\n"
         "from sensorium.engine._given import given\n"
         "from sensorium.engine.embedder import load_any\n"
         f"model = load_any({recipe!r})\n"
         "rows = given(model.plan, 'image', (), None, 'test')\n"
-        f"embed(model, 'image', rows, 'index', run={recipe!r}, batch_size=3, commit_rows=6)\n"
+        f"maker = about(model, 'image', {recipe!r}, ())\n"
+        "embed(model, maker, rows, 'index', batch_size=3, commit_rows=6)\n"
     )
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "FATAL": str(forward)}
@@ -238,8 +239,8 @@ def test_a_kill_in_mid_commit_loses_no_row_that_was_there(place: Place, after: f
         "        kill.join()\n"
         "    return done\n"
         "_lance.LanceIndex.add = fatal\n"
-        f"embed.embed(model, 'image', rows, 'index', run={place.recipe!r}, batch_size=5,"
-        " commit_rows=5)\n"
+        f"maker = embed.about(model, 'image', {place.recipe!r}, ())\n"
+        "embed.embed(model, maker, rows, 'index', batch_size=5, commit_rows=5)\n"
     )
     died = place.shop.run([sys.executable, "-c", code])
     assert died.returncode == -signal.SIGKILL, died.stderr
@@ -374,8 +375,9 @@ def test_ray_gives_the_same_rows(place: Place) -> None:
     place.go(str(folder), batch_size=4)
     model = load_any(place.recipe)
     rows = given(model.plan, "image", [str(folder)], None, "")
-    how: dict[str, Any] = {"run": place.recipe, "batch_size": 4, "commit_rows": 6}
-    done = embed_with_ray(model, "image", rows, "cluster", workers=2, **how)
+    maker = about(model, "image", place.recipe, ())
+    how: dict[str, Any] = {"batch_size": 4, "commit_rows": 6}
+    done = embed_with_ray(model, maker, rows, "cluster", workers=2, **how)
     assert (done.added.new, list(done.skipped.reasons)) == (20, ["broken.png"])
     same(
         place.rows("index", "image", "split", "_identity", "_place", "_data"),
@@ -385,7 +387,7 @@ def test_ray_gives_the_same_rows(place: Place) -> None:
     assert dataclasses.asdict(open_index("index").about) == dataclasses.asdict(
         open_index("cluster").about
     )
-    assert embed_with_ray(model, "image", rows, "cluster", **how).there == 20
+    assert embed_with_ray(model, maker, rows, "cluster", **how).there == 20
 
 
 def test_ray_wants_rows_by_index(place: Place) -> None:
@@ -393,7 +395,8 @@ def test_ray_wants_rows_by_index(place: Place) -> None:
 
     model = load_any(place.recipe)
     with pytest.raises(RecipeError, match="which a streaming source has not"):
-        embed_with_ray(model, "image", Given(Endless(), "", "{}"), "index", run=place.recipe)
+        maker = about(model, "image", place.recipe, ())
+        embed_with_ray(model, maker, Given(Endless(), "", "{}"), "index")
 
 
 def test_commits_come_by_time_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,12 +416,12 @@ def test_a_recipe_may_be_changed_and_is_remembered(place: Place) -> None:
     changes = ["inputs.image.encoder.scale=2.0"]
     model = load_any(place.recipe, changes)
     rows = given(model.plan, "image", (), None, "test")
-    embed(model, "image", rows, "index", run=place.recipe, overrides=changes)
-    about = open_index("index").about
-    assert about.overrides == tuple(changes)
-    again = load_any(about.run, about.overrides)
-    assert fingerprint(again, "image") == about.prints["image"]
+    embed(model, about(model, "image", place.recipe, changes), rows, "index")
+    kept = open_index("index").about
+    assert kept.overrides == tuple(changes)
+    again = load_any(kept.run, kept.overrides)
+    assert fingerprint(again, "image") == kept.prints["image"]
     with pytest.raises(RecipeError, match="is a run and takes no changes"):
         place.shop.train(place.written(), "run")
         load_any("run", changes)
-    assert parse_recipe(place.written()).inputs["image"].modality == about.modality
+    assert parse_recipe(place.written()).inputs["image"].modality == kept.modality

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from sensorium.engine._found import lines, table
 from sensorium.engine._given import given
-from sensorium.engine.embed import embed
+from sensorium.engine.embed import about, embed
 from sensorium.engine.embedder import load_any
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.index import Hit, open_index
@@ -81,7 +81,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("words", folder / "notes.jsonl", "texts"),
     ):
         rows = given(model.plan, stream, [str(data)], None, "")
-        embed(model, stream, rows, str(folder / out), run=run)
+        embed(model, about(model, stream, run, ()), rows, str(folder / out))
     return folder
 
 

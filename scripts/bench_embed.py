@@ -1,0 +1,139 @@
+"""python -m sensorium.scripts.bench_embed [--images 512] [--model ViT-B-32]
+
+Pictures embedded a second by `sensorium embed`'s own function, into a LanceDB table, against a
+bare loop over open_clip's model and transforms with the same loader settings, which keeps its
+vectors in a list. Expected is a ratio of at least 0.95.
+
+Timed is each whole pass, wall clock and in turns: reading, preparing, encoding, and for ours
+opening and committing the index. Not timed are imports, building the models, making the
+pictures, fingerprinting the weights, and a first pass that warms the process up.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+
+class Pictures:
+    """A plain data set of files, as a user of open_clip writes it."""
+
+    def __init__(self, files: list[Path], prepare: Any) -> None:
+        self.files, self.prepare = files, prepare
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Any:
+        from PIL import Image
+
+        with Image.open(self.files[index]) as picture:
+            return self.prepare(picture)
+
+
+def bare(model: Any, prepare: Any, files: list[Path], batch: int, workers: int) -> np.ndarray:
+    """`[N, D]` of unit length."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    found = []
+    with torch.no_grad():
+        loader = DataLoader(Pictures(files, prepare), batch, num_workers=workers)  # type: ignore[arg-type]
+        for pixels in loader:
+            found.append(model.encode_image(pixels, normalize=True).numpy())
+    return np.concatenate(found)
+
+
+def checkpoint(folder: Path, name: str) -> str:
+    """Random weights of a named model in open_clip's own format."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    config = json.dumps({"model_cfg": open_clip.get_model_config(name)})
+    (folder / "open_clip_config.json").write_text(config, encoding="utf-8")
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+def recipe(name: str, dim: int) -> dict[str, Any]:
+    """The whole model; only its picture tower is timed."""
+    encoder = {"type": "open_clip", "name": name, "freeze": True}
+    image = {"modality": "image", "encoder": {**encoder, "output": "embedding"}}
+    text = {"modality": "text", "encoder": encoder, "connector": "cls"}
+    task = {"type": "contrastive", "streams": ["image", "text"], "dim": dim}
+    return {"inputs": {"image": image, "text": text}, "tasks": {"match": task}}
+
+
+def main(
+    images: Annotated[int, typer.Option(help="pictures of 256 x 256 px, JPEG")] = 512,
+    model: Annotated[str, typer.Option(help="an open_clip name; random weights")] = "ViT-B-32",
+    batch: int = 32,
+    workers: int = 0,
+    rounds: Annotated[int, typer.Option(help="passes of each; the median counts")] = 5,
+    seed: int = 0,
+) -> None:
+    """Print both speeds and their ratio."""
+    import open_clip
+    import torch
+
+    from sensorium.engine._given import given
+    from sensorium.engine.build import build
+    from sensorium.engine.config import parse_recipe
+    from sensorium.engine.embed import about, embed
+    from sensorium.engine.index import open_index
+    from sensorium.scripts._bench import machine
+    from sensorium.scripts.bench_cache import pictures
+
+    torch.manual_seed(seed)
+    with tempfile.TemporaryDirectory(prefix="sensorium-bench-") as work:
+        photos = pictures(Path(work, "photos"), images, seed)
+        files = sorted(photos.rglob("*.jpg"))
+        name = checkpoint(Path(work, "model"), model)
+        peer, _, prepare = open_clip.create_model_and_transforms(name)
+        ours = build(parse_recipe(recipe(name, peer.eval().visual.output_dim)))
+        rows = given(ours.plan, "image", [str(photos)], None, "")
+        maker = about(ours, "image", "bench", ())
+        passes: list[str] = []
+
+        def embedded() -> None:
+            passes.append(f"{work}/index-{len(passes)}")
+            embed(ours, maker, rows, passes[-1], batch_size=batch, workers=workers)
+
+        took: dict[str, list[float]] = {"sensorium": [], "open_clip": []}
+        ways = {
+            "sensorium": embedded,
+            "open_clip": lambda: bare(peer, prepare, files, batch, workers),
+        }
+        for turn in range(rounds + 1):
+            for way in list(ways)[:: 1 if turn % 2 else -1]:
+                began = time.perf_counter()
+                ways[way]()
+                took[way].append(time.perf_counter() - began)
+        made = open_index(passes[-1]).where(None, ["key", "vector"])
+        stored = {row["key"]: row["vector"] for row in made}
+        right = bare(peer, prepare, files, batch, workers)
+        wrong = max(
+            float(np.abs(np.array(stored[f.relative_to(photos).as_posix()]) - v).max())
+            for f, v in zip(files, right, strict=True)
+        )
+    speeds = {way: images / float(np.median(seconds[1:])) for way, seconds in took.items()}
+    print(f"command    {' '.join(['python -m sensorium.scripts.bench_embed', *sys.argv[1:]])}")
+    print(f"hardware   {machine()}")
+    print(f"work       {model}, random weights, seed {seed}; {images} pictures, batch {batch}, ")
+    print(f"           workers {workers}; median of {rounds}; vectors differ by {wrong:.0e}")
+    for way, speed in speeds.items():
+        print(f"{way:<10} {speed:8.1f} pictures/s")
+    print(f"ratio      {speeds['sensorium'] / speeds['open_clip']:8.3f} (>= 0.95)")
+
+
+if __name__ == "__main__":
+    typer.run(main)
