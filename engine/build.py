@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..modalities.base import Source
 from .compose import Model, compose
 from .config import Recipe, load_recipe
 from .fit import fit, load_fitted
@@ -11,6 +12,19 @@ from .plan import RecipePlan, plan_recipe
 from .rows import TRAIN, open_split
 
 FITTED = "fitted"
+
+
+class _TrainingSplits(dict[str, Source]):
+    """By task, opened when a part asks for rows: a checkpoint's own tokenizer asks for none, and
+    whoever searches their own files with a published model has no training data."""
+
+    def __init__(self, plan: RecipePlan) -> None:
+        super().__init__()
+        self._plan = plan
+
+    def __missing__(self, task: str) -> Source:
+        self[task] = open_split(self._plan, task, TRAIN)
+        return self[task]
 
 
 def ready(recipe: Recipe, fitted: Path | None = None, *, restored: bool = False) -> RecipePlan:
@@ -24,7 +38,7 @@ def ready(recipe: Recipe, fitted: Path | None = None, *, restored: bool = False)
     if fitted is not None:
         load_fitted(plan, fitted)
     elif plan.fitted():
-        fit(plan, {task: open_split(plan, task, TRAIN) for task in plan.tasks})
+        fit(plan, _TrainingSplits(plan))
     return plan
 
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -43,10 +43,9 @@ def bare(model: Any, prepare: Any, files: list[Path], batch: int, workers: int) 
     import torch
     from torch.utils.data import DataLoader
 
-    found = []
+    found, plain = [], cast(Any, Pictures(files, prepare))
     with torch.no_grad():
-        loader = DataLoader(Pictures(files, prepare), batch, num_workers=workers)  # type: ignore[arg-type]
-        for pixels in loader:
+        for pixels in DataLoader(plain, batch, num_workers=workers):
             found.append(model.encode_image(pixels, normalize=True).numpy())
     return np.concatenate(found)
 
