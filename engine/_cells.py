@@ -6,7 +6,8 @@ A row that cannot be read travels as a failure, and is reported in the main proc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ from ._given import Given
 from .data import Reader
 from .embedder import Collator, Group
 from .index import Entry
+
+Done = Callable[[], np.ndarray]
+"""Gives the sorted identities of the rows that need nothing."""
 
 FAILURES = (ReadError, ValueError, KeyError, OSError)
 
@@ -67,16 +71,10 @@ class Cells:
 
     def stream_batches(self, done: np.ndarray, size: int) -> Iterator[Prepared]:
         """Every row of a streaming source that is not among `done`, in batches."""
-        batch: list[tuple[int, Any]] = []
         source = self.given.source
         assert isinstance(source, StreamingSource)
-        for pair in enumerate(source):
-            if not contains(done, self.identity(pair[0])):
-                batch.append(pair)
-            if len(batch) == size:
-                yield self._prepare(batch)
-                batch = []
-        if batch:
+        rows = (r for r in enumerate(source) if not contains(done, self.identity(r[0])))
+        while batch := list(itertools.islice(rows, size)):
             yield self._prepare(batch)
 
     def _prepare(self, rows: Iterable[tuple[int, Any]]) -> Prepared:
@@ -133,39 +131,33 @@ class _Stream(IterableDataset[Prepared]):
         return self.cells.stream_batches(self.done, self.size)
 
 
-class _Batches:
-    """Places as a sampler, `size` at a time; nothing is listed beforehand."""
+class _Pending:
+    """The places of rows that are left to do as a sampler, `size` at a time; nothing is listed
+    beforehand, and `done` is asked when the first is."""
 
-    def __init__(self, places: Iterable[int], size: int) -> None:
-        self.places, self.size = places, size
+    def __init__(self, cells: Cells, done: Done, size: int) -> None:
+        self.cells, self.done, self.size = cells, done, size
 
     def __iter__(self) -> Iterator[list[int]]:
-        batch: list[int] = []
-        for place in self.places:
-            batch.append(place)
-            if len(batch) == self.size:
-                yield batch
-                batch = []
-        if batch:
+        places = self.cells.pending(self.done())
+        while batch := list(itertools.islice(places, self.size)):
             yield batch
 
 
-def loader(cells: Cells, done: np.ndarray, batch_size: int, workers: int) -> Iterator[Prepared]:
+def loader(cells: Cells, done: Done, batch_size: int, workers: int) -> Iterator[Prepared]:
     """The batches of all rows that are left to do, made by `workers` processes (a streaming
-    source by one at most, which reads it once)."""
-    generator = torch.Generator()  # the loader's own: torch's global one is not touched
+    source by one at most, which reads it once).
+
+    done: called once, before this returns, and for rows by index after the workers were forked:
+    whatever opens a table starts threads, which a fork does not survive.
+    """
+    options: dict[str, Any] = {"batch_size": None}
+    options["generator"] = torch.Generator()  # the loader's own: torch's global one is not touched
     if isinstance(cells.given.source, StreamingSource):
-        stream = _Stream(cells, done, batch_size)
-        return iter(
-            DataLoader(stream, batch_size=None, num_workers=min(workers, 1), generator=generator)
-        )
-    places = _Batches(cells.pending(done), batch_size)
-    return iter(
-        DataLoader(
-            _Rows(cells),
-            sampler=places,
-            batch_size=None,
-            num_workers=workers,
-            generator=generator,
-        )
-    )
+        stream = _Stream(cells, done(), batch_size)
+        return iter(DataLoader(stream, num_workers=min(workers, 1), **options))
+    if not workers:  # no process to be forked, and no batch is asked for ahead
+        known = done()
+        done = lambda: known  # noqa: E731
+    places = _Pending(cells, done, batch_size)
+    return iter(DataLoader(_Rows(cells), sampler=places, num_workers=workers, **options))

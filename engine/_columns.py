@@ -23,11 +23,11 @@ TYPES: dict[type, Any] = {
 def columns_of(row: Mapping[str, Any]) -> tuple[dict[str, Scalar | None], list[str]]:
     """The scalars and texts of a row, and the names of what is neither (a list, a picture) or
     would take the place of a column that every index has. A `Path` names a signal, as a
-    picture's pixels do, and is neither."""
+    picture's pixels do, and is neither; so is the split, which has a column of its own."""
     found: dict[str, Scalar | None] = {}
     left: list[str] = []
     for name, value in row.items():
-        if isinstance(value, Path):
+        if isinstance(value, Path) or name == SPLIT:
             continue
         plain = _plain(value)
         if name in OWN or name.startswith("_row") or (plain is None and value is not None):

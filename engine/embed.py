@@ -148,28 +148,41 @@ def embed(
     began = time.monotonic()
     embedder = Embedder(model, maker.stream)
     cells = Cells(given, maker.stream, embedder.reader, embedder.collate)
-    index = open_for(out, maker)
-    done = index.identities()
-    writer, found = Writer(index, commit_rows), Embedded()
+    opened: list[Index] = []
+
+    def done() -> np.ndarray:
+        opened.append(open_for(out, maker))
+        return opened[0].identities()
+
+    batches = loader(cells, done, batch_size, workers)
+    writer, found = Writer(opened[0], commit_rows), Embedded()
     rows = None if isinstance(given.source, StreamingSource) else len(given.source)
     seen = 0
     try:
-        for prepared in loader(cells, done, batch_size, workers):
+        for prepared in batches:
             seen += len(prepared.entries) + len(prepared.failed)
             writer.put(filled(prepared, embedder))
-            report(prepared, found, log)
-            if log is not None and rows is not None:
-                log.filling(maker.stream, seen, rows)
+            report(prepared, found, log, (maker.stream, seen, rows))
     finally:
         writer.commit()  # after an error too: the rows that are here are whole
-    found.added, found.seconds = writer.added, time.monotonic() - began
-    found.there = 0 if rows is None else rows - seen
-    finish(index, found)
+    found.added, found.there = writer.added, 0 if rows is None else rows - seen
+    found.seconds = time.monotonic() - began
+    report(Prepared(), found, log, (maker.stream, rows or 0, rows))
+    finish(opened[0], found)
     return found
 
 
-def report(prepared: Prepared, found: Embedded, log: Log | None) -> None:
-    """Count what went wrong in a batch, and say what is new of it."""
+def report(
+    prepared: Prepared,
+    found: Embedded,
+    log: Log | None,
+    progress: tuple[str, int, int | None] = ("", 0, None),
+) -> None:
+    """Count what went wrong in a batch, and say what is new of it. progress: of what, rows done,
+    and rows in all where that is known."""
+    what, seen, rows = progress
+    if log is not None and rows is not None:
+        log.filling(what, seen, rows)
     for key, reason in prepared.failed:
         if found.skipped.add(key, reason) and log is not None:
             log.say(f"{key}: {reason}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ._columns import text as text_of
 from ._given import Given, reopen
 from .catalogue import load
 from .compose import Model
@@ -133,7 +134,7 @@ class Retriever:
             if text not in opened:
                 opened[text] = reopen(self.model.plan, stream, text)
             source, place = opened[text].source, hit.row[PLACE]
-            if source.key(place) != hit.key:
+            if text_of(source.key(place)) != hit.key:
                 return "the data set has changed since it was embedded"
             return self.show(stream, source[place][stream])
         except (ValueError, KeyError, IndexError, TypeError, OSError, RunError) as error:

@@ -1,13 +1,14 @@
-"""What the benchmarks share: two clocks, and a line about the machine."""
+"""What the benchmarks share: two clocks, turns, and a line about the machine."""
 
 from __future__ import annotations
 
 import os
 import platform
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Times(NamedTuple):
@@ -28,6 +29,17 @@ def timed(work: Callable[[], object]) -> Times:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return Times(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, taken in turns there and back (ABCCBA), after one of each."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name in list(ways)[:: 1 if turn % 2 else -1]:
+            began = time.perf_counter()
+            ways[name]()
+            taken[name].append(time.perf_counter() - began)
+    return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
 
 
 def machine() -> str:

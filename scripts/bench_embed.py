@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -89,7 +88,7 @@ def main(
     from sensorium.engine.config import parse_recipe
     from sensorium.engine.embed import about, embed
     from sensorium.engine.index import open_index
-    from sensorium.scripts._bench import machine
+    from sensorium.scripts._bench import in_turns, machine
     from sensorium.scripts.bench_cache import pictures
 
     torch.manual_seed(seed)
@@ -107,16 +106,11 @@ def main(
             passes.append(f"{work}/index-{len(passes)}")
             embed(ours, maker, rows, passes[-1], batch_size=batch, workers=workers)
 
-        took: dict[str, list[float]] = {"sensorium": [], "open_clip": []}
         ways = {
             "sensorium": embedded,
             "open_clip": lambda: bare(peer, prepare, files, batch, workers),
         }
-        for turn in range(rounds + 1):
-            for way in list(ways)[:: 1 if turn % 2 else -1]:
-                began = time.perf_counter()
-                ways[way]()
-                took[way].append(time.perf_counter() - began)
+        took = in_turns(ways, rounds)
         made = open_index(passes[-1]).where(None, ["key", "vector"])
         stored = {row["key"]: row["vector"] for row in made}
         right = bare(peer, prepare, files, batch, workers)
@@ -124,7 +118,7 @@ def main(
             float(np.abs(np.array(stored[f.relative_to(photos).as_posix()]) - v).max())
             for f, v in zip(files, right, strict=True)
         )
-    speeds = {way: images / float(np.median(seconds[1:])) for way, seconds in took.items()}
+    speeds = {way: images / seconds for way, seconds in took.items()}
     print(f"command    {' '.join(['python -m sensorium.scripts.bench_embed', *sys.argv[1:]])}")
     print(f"hardware   {machine()}")
     print(f"work       {model}, random weights, seed {seed}; {images} pictures, batch {batch}, ")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -53,17 +53,6 @@ def filled(place: str, rows: int, dim: int, seed: int) -> Any:
     return index
 
 
-def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, taken in turns there and back (ABCCBA), after one of each."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name in list(ways)[:: 1 if turn % 2 else -1]:
-            began = time.perf_counter()
-            ways[name]()
-            taken[name].append(time.perf_counter() - began)
-    return {name: float(np.median(seconds[1:])) for name, seconds in taken.items()}
-
-
 def shown(took: dict[str, float]) -> str:
     return "  ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in took.items())
 
@@ -73,6 +62,8 @@ def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> N
     import faiss
     import torch
     from sentence_transformers.util import dot_score, semantic_search
+
+    from sensorium.scripts._bench import in_turns
 
     flat, tensor = faiss.IndexFlatIP(corpus.shape[1]), torch.from_numpy(corpus)
     flat.add(corpus)
@@ -92,6 +83,8 @@ def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> N
 
 def approximate(index: Any, queries: np.ndarray, rounds: int) -> None:
     """The same faiss index through ours and bare, and how many of the ten nearest it finds."""
+    from sensorium.scripts._bench import in_turns
+
     right = index.nearest(queries, K)[1]
     for kind in ("hnsw", "ivf"):
         began = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from sensorium.engine import _lance, _search, _side
+from sensorium.engine._columns import columns_of
 from sensorium.engine._lance import LanceIndex
 from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.index import About, Added, Entry, create_index, exists, open_index
@@ -147,6 +149,33 @@ def test_a_value_that_its_column_cannot_take(index: LanceIndex, value: Any, said
     with pytest.raises(RunError, match=said):
         index.add(entries(unit(1), 1, age=[value]))
     assert index.count() == 1
+
+
+def test_names_that_are_no_utf_8(index: LanceIndex) -> None:
+    (entry,) = entries(unit(1))
+    columns, _ = columns_of({"file": "a\udcff.jpg"})
+    index.add([dataclasses.replace(entry, key="a\udcff.jpg", columns=columns)])
+    (row,) = index.where(None, ["key", "file"])
+    assert set(row.values()) == {"a\\udcff.jpg"}
+
+
+def test_columns_are_scalars_and_texts() -> None:
+    row = {
+        "a": np.float32(2),
+        "b": np.bool_(True),
+        "c": None,
+        "d.e": "x",
+        "split": "val",
+        "f": [1],
+        "g": {"path": "x"},
+        "vector": 3,
+        "h": Path("x"),
+        "i": np.zeros(2),
+    }
+    found, left = columns_of(row)
+    assert found == {"a": 2.0, "b": True, "c": None, "d_e": "x"}
+    assert left == ["f", "g", "vector", "i"]
+    assert [type(v) for v in found.values()] == [float, bool, type(None), str]
 
 
 def test_two_rows_of_one_key(index: LanceIndex) -> None:

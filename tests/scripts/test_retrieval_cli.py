@@ -194,6 +194,16 @@ def test_it_is_a_script_too(index: str) -> None:
         assert (done.stdout + done.stderr).count("\n") == 1
 
 
+@pytest.mark.slow
+def test_workers_are_forked_before_the_table_has_threads(trained: str) -> None:
+    """LanceDB warns where it is forked: its locks may be held."""
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "sensorium", "embed", trained]
+    command += ["--stream", "image", "--data", "photos", "--out", "forked", "--workers", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "6 rows embedded" in done.stdout
+
+
 @pytest.mark.parametrize("library", ["lancedb", "faiss"])
 def test_an_absent_library_names_its_extra(
     index: str, run: Run, monkeypatch: pytest.MonkeyPatch, library: str
