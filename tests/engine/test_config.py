@@ -276,7 +276,7 @@ def test_recipes_are_shipped() -> None:
 @pytest.mark.parametrize("name", RECIPES_SHIPPED)
 def test_a_shipped_recipe_begins_with_its_command_and_its_result(name: str) -> None:
     first, second, *_ = (SHIPPED / name).read_text(encoding="utf-8").splitlines()
-    command = re.escape(f"# sensorium train configs/{name}")
+    command = f"# sensorium (train|embed) {re.escape(f'configs/{name}')}"
     assert re.fullmatch(f"{command}( [^&]+)?( && sensorium .+)*", first), first
     assert second == "# not yet run" or re.match(r"# .*\d", second), second
 
