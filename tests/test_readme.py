@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ def test_the_encoder_of_the_page_is_short_and_trains(
     assert len(text.splitlines()) < 40
     (tmp_path / "my_file.py").write_text(text)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_file", raising=False)
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
     (section,) = (body for _, _, body in BLOCKS if body.startswith("encoder:"))
     recipe = {
@@ -48,6 +51,7 @@ def test_the_encoder_of_the_page_is_short_and_trains(
     assert type(model.stream("image").encoder).__name__ == "MyEncoder"
     embedded = load(tmp_path / "run").embed(image=np.zeros((8, 8, 3), dtype=np.uint8))
     assert embedded.shape == (1, 64)
+    del sys.modules["my_file"]  # another test has a file of the same name
 
 
 @pytest.mark.parametrize("text", RECIPES)
