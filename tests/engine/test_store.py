@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +20,20 @@ from sensorium.engine._shelf import remove
 from sensorium.engine._store import CacheWarning, Store
 
 FILLER = """
-    import sys, time
+    import os, signal, sys
     import numpy as np
     from pathlib import Path
     from sensorium.engine.cache import Store, fill
 
-    root, log, delay = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+    root, log, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     store = Store(root, "features", {"of": "test"})
 
     def compute(places):
         for i in places:
             with log.open("a") as file:
                 file.write(f"{i}\\n")
-            time.sleep(delay)
+            if i == last:
+                os.kill(os.getpid(), signal.SIGKILL)
             yield {"tokens": np.full((i % 5 + 1, 4), i, np.float32)}
 
     import sensorium.engine._store as machinery
@@ -46,9 +46,10 @@ def expected(i: int) -> np.ndarray:
     return np.full((i % 5 + 1, 4), i, np.float32)
 
 
-def filler(root: Path, log: Path, delay: float) -> subprocess.Popen[bytes]:
+def filler(root: Path, log: Path, last: int = -1) -> subprocess.Popen[bytes]:
+    """A process that fills a store of 60 rows; it is killed when it comes to row `last`."""
     code = textwrap.dedent(FILLER)
-    return subprocess.Popen([sys.executable, "-c", code, str(root), str(log), str(delay)])
+    return subprocess.Popen([sys.executable, "-c", code, str(root), str(log), str(last)])
 
 
 def fill_some(root: Path, count: int = 20, shards: int = 1) -> Store:
@@ -162,16 +163,11 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
 
 def test_killed_in_mid_fill_resumes_with_what_is_missing(tmp_path: Path) -> None:
     root, log = tmp_path / "cache", tmp_path / "computed.txt"
-    process = filler(root, log, 0.02)
-    deadline = time.monotonic() + 60
-    while len(Store(root, "features", {"of": "test"})) < 12 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert filler(root, log, 33).wait() == -signal.SIGKILL
     kept = set(Store(root, "features", {"of": "test"})._where)
     assert 12 <= len(kept) < 60
     log.unlink()
-    assert filler(root, log, 0).wait() == 0
+    assert filler(root, log).wait() == 0
     computed = [f"k{i}" for i in log.read_text().split()]
     assert sorted(computed) == sorted({f"k{i}" for i in range(60)} - kept)
     store = Store(root, "features", {"of": "test"})
@@ -194,7 +190,7 @@ def test_a_half_written_shard_is_not_seen_and_is_swept_up(tmp_path: Path) -> Non
 
 def test_two_processes_fill_one_store(tmp_path: Path) -> None:
     root = tmp_path / "cache"
-    both = [filler(root, tmp_path / f"{n}.txt", 0.005) for n in range(2)]
+    both = [filler(root, tmp_path / f"{n}.txt") for n in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     store = Store(root, "features", {"of": "test"})
     assert len(store) == 60
