@@ -27,6 +27,7 @@ ROOMS = {
 }
 
 BASES = {
+    "action_tokenizer": "sensorium.modalities.action.base:ActionTokenizer",
     "backbone": "sensorium.backbones.base:Backbone",
     "connector": "sensorium.connectors.base:Connector",
     "encoder": "sensorium.modalities.base:Encoder",
@@ -36,7 +37,23 @@ BASES = {
 }
 """What the classes of a kind inherit from."""
 
-EXTRAS = {"faiss": "retrieval", "lancedb": "retrieval", "ray": "ray"}
+EXTRAS = {
+    "av": "video",
+    "einops": "mri",
+    "espeakng_loader": "talker",
+    "faiss": "retrieval",
+    "gymnasium": "control",
+    "jiwer": "audio",
+    "lancedb": "retrieval",
+    "metaworld": "control",
+    "monai": "mri",
+    "mujoco": "control",
+    "nibabel": "mri",
+    "nilearn": "mri",
+    "pydicom": "mri",
+    "ray": "ray",
+    "soundfile": "audio",
+}
 """Optional library -> the extra of this package that installs it."""
 
 
@@ -140,7 +157,8 @@ def find(kind: str, name: str, where: str) -> Any:
 
 def _of_kind(found: Any, kind: str, path: str, where: str) -> Any:
     """Refuse a class of another room; sources and augments may be functions."""
-    base = load(BASES[kind.rpartition("_")[2]]) if kind.rpartition("_")[2] in BASES else None
+    path_of_base = BASES.get(kind, BASES.get(kind.rpartition("_")[2]))
+    base = load(path_of_base) if path_of_base else None
     if base is not None and not (isinstance(found, type) and issubclass(found, base)):
         raise RecipeError(
             f"{where}: {path} is no {kind.replace('_', ' ')}; expected a class that inherits "

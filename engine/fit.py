@@ -38,7 +38,9 @@ def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: str) -> Iterat
     """What a part at a place is fitted on: a task's rows, a stream's raw values, or texts."""
     room, _, rest = where.partition(".")
     if room == "tasks":
-        yield from _each(sources[rest.partition(".")[0]])
+        name, _, argument = rest.partition(".")
+        for row in _each(sources[name]):
+            yield from plan.tasks[name].task.material(argument, row)
     elif room == "inputs":
         name = rest.partition(".")[0]
         read = load(load(plan.streams[name].modality).READ)

@@ -124,6 +124,10 @@ class Task(nn.Module):
         """The texts of a row that a tokenizer should be fitted on."""
         return ()
 
+    def material(self, part: str, row: Row) -> Iterable[Any]:
+        """What of a row one of its fitted parts is fitted on; the row itself, if not said."""
+        return (row,)
+
     def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
         """Views of one sample (crops, say); they are collated and encoded apart."""
         return {"main": sample}

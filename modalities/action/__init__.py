@@ -1,0 +1,1 @@
+"""Actions and states: reading, tokens, encoders, and a simulator's demonstrations."""

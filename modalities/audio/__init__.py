@@ -1,0 +1,1 @@
+"""Sound: reading, preparing, encoding, and data that is generated."""

@@ -1,0 +1,1 @@
+"""3D MRI: reading, preparing, encoding, and a phantom."""
