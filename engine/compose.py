@@ -38,13 +38,19 @@ class Stream(nn.Module):
     def dim(self) -> int:
         return self.encoder.dim if self.connector is None else self.connector.out_dim
 
+    def width(self, point: str = "") -> int:
+        """The width behind the connector, or, at the point `encoder`, before it."""
+        return self.encoder.dim if point == "encoder" else self.dim
+
+    def encoded(self, given: Given, options: Mapping[str, Any]) -> Features:
+        """What the encoder gives for a batch, or gave before."""
+        if isinstance(given, Features):  # perhaps stored in a smaller precision than the weights
+            return given.to(torch.float32)
+        return self.encode(given, **options)
+
     def run(self, given: Given, options: Mapping[str, Any]) -> Features:
         """From a batch, or from what the encoder gave before, to the connector's features."""
-        if isinstance(given, Features):  # perhaps stored in a smaller precision than the weights
-            stored = given.to(torch.float32)
-        else:
-            stored = self.encode(given, **options)
-        features: Features = self(stored)
+        features: Features = self(self.encoded(given, options))
         return features
 
     def encode(self, batch: dict[str, Tensor], **options: Any) -> Features:
@@ -80,7 +86,8 @@ class Model(nn.Module):
         self.tasks = nn.ModuleDict(tasks)
 
     def encoder(self, batch: Batch) -> Encode:
-        """`encode` for one batch: each stream, view and set of options runs once.
+        """`encode` for one batch: each stream, view and set of options runs once. The stream
+        `audio.encoder` is what the encoder of `audio` gives, before its connector.
 
         chunk: rows that run at a time; of their activations only the features are kept, the
         rest is computed again in the backward (for batches larger than memory).
@@ -91,16 +98,21 @@ class Model(nn.Module):
             stream: str, view: str = "main", chunk: int | None = None, **options: Any
         ) -> Features:
             key = (stream, view, *((k, _same(options[k])) for k in sorted(options)))
-            if key not in memo:
-                part = self.stream(stream)
-                stored = batch.features.get(stream)
-                if stored is not None:
-                    options = {}
-                given = batch.streams[stream][view] if stored is None else stored
-                if chunk is None:
-                    memo[key] = part.run(given, options)
-                else:
-                    memo[key] = in_chunks(part, part.run, given, options, rows=chunk)
+            if key in memo:
+                return memo[key]
+            name, _, point = stream.partition(".")
+            part = self.stream(name)
+            if chunk is None and not point:
+                memo[key] = part(encode(f"{name}.encoder", view, **options))
+                return memo[key]
+            stored = batch.features.get(name)
+            given = batch.streams[name][view] if stored is None else stored
+            options = options if stored is None else {}
+            run = part.encoded if point else part.run
+            if chunk is None:
+                memo[key] = run(given, options)
+            else:
+                memo[key] = in_chunks(part, run, given, options, rows=chunk)
             return memo[key]
 
         return encode
@@ -173,7 +185,9 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     tasks = {name: t.task for name, t in plan.tasks.items()}
     for name, task in plan.tasks.items():
         for head, (stream, out_dim) in task.task.head_widths().items():
-            built = task.heads[head].build(seed, in_dim=streams[stream].dim, out_dim=out_dim)
+            on, _, point = stream.partition(".")
+            width = streams[on].width(point)
+            built = task.heads[head].build(seed, in_dim=width, out_dim=out_dim)
             tasks[name].heads[head] = built
     model = Model(plan, streams, backbone, tasks)
     if weights:

@@ -21,7 +21,10 @@ Row = Mapping[str, Any]
 
 
 class Encode(Protocol):
-    """Run a stream of this batch: encoder, then connector. Runs once a step and view."""
+    """Run a stream of this batch: encoder, then connector. Runs once a step and view.
+
+    `audio` is the stream's end; `audio.encoder` what its encoder gives, before the connector.
+    """
 
     def __call__(self, stream: str, view: str = "main", **options: Any) -> Features: ...
 
@@ -109,7 +112,8 @@ class Task(nn.Module):
         return self.dim
 
     def head_widths(self) -> dict[str, tuple[str, int]]:
-        """Of each of `head_names`, once fitted: the stream it reads and its `out_dim`."""
+        """Of each of `head_names`, once fitted: the stream it reads (`audio`, or `audio.encoder`
+        for what stands before the connector) and its `out_dim`."""
         return {}
 
     def columns(self) -> tuple[str, ...]:

@@ -1,0 +1,97 @@
+"""A stream has two points that a task may look at: its end, and its encoder's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sensorium.engine.compose import Model, compose
+from sensorium.engine.config import parse_recipe
+from sensorium.engine.plan import plan_recipe
+from sensorium.modalities.base import Features
+from sensorium.tasks.base import Batch, Encode, Loss, Task
+
+
+class TwoPoints(Task):
+    """A head on the encoder's tokens, another on the connector's."""
+
+    head_names = ("before", "behind")
+
+    def __init__(self, *, stream: str = "image") -> None:
+        super().__init__()
+        self.streams = (stream,)
+
+    def head_widths(self) -> dict[str, tuple[str, int]]:
+        return {"before": ("image.encoder", 3), "behind": ("image", 3)}
+
+    def loss(self, batch: Batch, encode: Encode, backbone: Any) -> Loss:
+        heads = {n: self.heads[n](encode(s)) for n, (s, _) in self.head_widths().items()}
+        total: Tensor = torch.stack([f.vector().sum() for f in heads.values()]).sum()
+        return Loss(total, len(batch))
+
+    def example(self) -> list[dict[str, Any]]:
+        return []
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    encoder = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8, "weights": "none"}
+    recipe = {
+        "inputs": {
+            "image": {
+                "modality": "image",
+                "encoder": encoder,
+                "connector": {"type": "stack", "k": 2},
+            }
+        },
+        "tasks": {"two": {"type": f"{__name__}:TwoPoints"}},
+    }
+    return compose(plan_recipe(parse_recipe(recipe)))
+
+
+@pytest.fixture
+def batch(model: Model) -> Batch:
+    given = {"pixel_values": torch.randn(2, 3, 8, 8)}
+    return Batch("two", [{}, {}], ["0", "1"], {"image": {"main": given}})
+
+
+def test_the_encoders_features_are_the_connectors_input(model: Model, batch: Batch) -> None:
+    encode, stream = model.encoder(batch), model.stream("image")
+    before, behind = encode("image.encoder"), encode("image")
+    assert before.tokens.shape == (2, 4, 8) and behind.tokens.shape[1] == 2
+    torch.testing.assert_close(stream(before).tokens, behind.tokens)
+
+
+@pytest.mark.parametrize("order", [("image", "image.encoder"), ("image.encoder", "image")])
+def test_the_encoder_runs_once_for_both(
+    model: Model, batch: Batch, order: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    encoder = model.stream("image").encoder
+    original = encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda **k: (runs.append(1), original(**k))[1])
+    encode = model.encoder(batch)
+    for point in order:
+        encode(point)
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_points_are_the_same_from_stored_features(
+    model: Model, batch: Batch, chunk: int | None
+) -> None:
+    stored: Features = model.encoder(batch)("image.encoder")
+    again = Batch("two", batch.targets, batch.keys, features={"image": stored})
+    for point in ("image.encoder", "image"):
+        found = model.encoder(again)(point, chunk=chunk)
+        torch.testing.assert_close(found.tokens, model.encoder(batch)(point).tokens)
+
+
+def test_heads_are_built_for_the_point_they_read(model: Model, batch: Batch) -> None:
+    heads = model.task("two").heads
+    assert (heads["before"].in_dim, heads["behind"].in_dim) == (8, model.stream("image").dim)
+    model(batch).total.backward()
+    assert all(p.grad is not None for p in model.parameters())
