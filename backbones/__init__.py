@@ -2,5 +2,6 @@
 
 BACKBONES = {
     "causal": "sensorium.backbones.causal:Causal",
+    "diffusion": "sensorium.backbones.diffusion:Diffusion",
     "seq2seq": "sensorium.backbones.seq2seq:Seq2Seq",
 }

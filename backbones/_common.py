@@ -182,6 +182,10 @@ class Pretrained(Backbone):
             self.new_rows[key] = nn.Parameter(grown)
         return self.table.num_embeddings + held
 
+    def open_rows(self) -> None:
+        for rows in self.new_rows.values():
+            rows.requires_grad_(True)
+
     @property
     def _held(self) -> int:
         """How many rows were added."""

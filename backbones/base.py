@@ -58,6 +58,9 @@ class Backbone(Part, nn.Module):
         """Append `n` rows to the vocabulary; only these rows train. Gives the first new id."""
         raise NotImplementedError
 
+    def open_rows(self) -> None:
+        """Let the rows that were added train, whatever was frozen since."""
+
     def forward(
         self,
         embeds: Tensor,

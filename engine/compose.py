@@ -195,6 +195,8 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     for where, module, section in sections(model):
         with seeded(seed, where, "adapters"):
             adapt(module, section, where)
+    if backbone is not None:
+        backbone.open_rows()
     return model.train()
 
 
