@@ -1,0 +1,127 @@
+"""How near transcripts come to what was said: word and character error rates over a corpus.
+
+Errors are jiwer's (substitutions, deletions, insertions of a least-cost alignment), counted after
+a normaliser of transformers that reads hypothesis and reference alike; a rate is all errors by
+all words of the references. `EnglishTextNormalizer` writes spelled-out numbers as numerals
+('one two' becomes '12', one wrong digit makes the whole number wrong): it suits references that
+hold numerals; `BasicTextNormalizer` (lower case, no punctuation) suits the rest.
+
+Legend: `N` utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jiwer
+import numpy as np
+
+Normalizer = Literal["basic", "english", "none"]
+
+RESAMPLED = 1000
+"""Corpora that the interval is made of."""
+
+
+class SpeechMetrics:
+    """Accumulates transcripts and their references.
+
+    wer, cer: errors by words and by characters of the references. wer_low, wer_high: the middle
+    95 % of the rates of corpora drawn from these utterances with replacement (percentile
+    bootstrap, seeded). exact: share of transcripts without an error. An utterance may have an
+    empty reference: whatever is said there is an error.
+    """
+
+    def __init__(self, normalizer: Normalizer = "basic", seed: int = 0) -> None:
+        self.normalizer: Normalizer = normalizer
+        self.seed = seed
+        self.texts: list[str] = []
+        self.references: list[str] = []
+
+    def update(
+        self, predictions: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """The `text` of predictions and targets of the same rows; ValueError where one has none."""
+        for made, wanted in zip(predictions, targets, strict=True):
+            if "text" not in wanted:
+                raise ValueError(
+                    f"speech metrics: no reference for {made['text']!r}; evaluate on data that "
+                    "has the columns of `text`"
+                )
+            self.texts.append(made["text"])
+            self.references.append(wanted["text"])
+
+    def compute(self) -> dict[str, float]:
+        if not self.texts:
+            raise ValueError("speech metrics: no transcript was accumulated; is the split empty?")
+        normalise = normaliser(self.normalizer)
+        said = [normalise(text) for text in self.texts]
+        known = [normalise(text) for text in self.references]
+        errors, words = error_counts(known, said)
+        letters = jiwer.process_characters(known, said)
+        low, high = interval(errors, words, self.seed)
+        return {
+            "wer": _rate(errors.sum(), words.sum()),
+            "cer": _rate(_errors(letters.alignments).sum(), sum(map(len, letters.references))),
+            "wer_low": low,
+            "wer_high": high,
+            "exact": float((errors == 0).mean()),
+        }
+
+
+def normaliser(name: Normalizer) -> Callable[[str], str]:
+    """A text as it is compared. `english` is used without its table of British spellings, which
+    comes with Whisper's weights alone."""
+    # Imported when a score is asked for: it takes a second, and `check` asks for none.
+    from transformers.models.whisper import english_normalizer as whisper
+
+    makers: dict[str, Callable[[], Callable[[str], str]]] = {
+        "basic": whisper.BasicTextNormalizer,
+        "english": lambda: whisper.EnglishTextNormalizer({}),
+        "none": lambda: str,
+    }
+    normalise = makers[name]()
+    return lambda text: " ".join(normalise(text).split())
+
+
+def error_counts(
+    references: Sequence[str], hypotheses: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Word errors and reference words `[N]` of each utterance; texts are compared as they are."""
+    found = jiwer.process_words(list(references), list(hypotheses))
+    return _errors(found.alignments), np.array([len(words) for words in found.references])
+
+
+def interval(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The middle 95 % of the word error rates of corpora drawn with replacement."""
+    rates = resampled(errors, words, seed)
+    if not np.isfinite(rates).all():  # a corpus without a word
+        return float("nan"), float("nan")
+    low, high = np.quantile(rates, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def resampled(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The word error rates of `RESAMPLED` corpora `[RESAMPLED]`. Systems that are given the same
+    number of utterances and one seed are drawn alike: differences of their rates are paired."""
+    rng = np.random.default_rng(seed)
+    rates = np.empty(RESAMPLED)
+    for turn in range(RESAMPLED):
+        drawn = rng.integers(len(words), size=len(words))
+        rates[turn] = _rate(errors[drawn].sum(), words[drawn].sum())
+    return rates
+
+
+def _errors(alignments: Sequence[Sequence[Any]]) -> np.ndarray:
+    return np.array([sum(_cost(chunk) for chunk in chunks) for chunks in alignments])
+
+
+def _cost(chunk: Any) -> int:
+    if chunk.type == "equal":
+        return 0
+    reference = chunk.ref_end_idx - chunk.ref_start_idx
+    return int(max(reference, chunk.hyp_end_idx - chunk.hyp_start_idx))
+
+
+def _rate(errors: float, words: float) -> float:
+    return float(errors / words) if words else float("nan")
