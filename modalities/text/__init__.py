@@ -17,5 +17,6 @@ SOURCES: dict[str, str] = {}
 TOKENIZERS = {
     "bpe": "sensorium.modalities.text.tokenizers:BPE",
     "bytes": "sensorium.modalities.text.tokenizers:Bytes",
+    "characters": "sensorium.modalities.text.characters:Characters",
     "own": "sensorium.modalities.text.tokenizers:Own",
 }

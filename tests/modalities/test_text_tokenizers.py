@@ -18,9 +18,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sensorium.modalities.base import Tokenizer
 from sensorium.modalities.text import TOKENIZERS
+from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE, Bytes, Own
 
 TEXTS = ["a handwritten seven, thin and slanted", "a handwritten two, bold", "<image> naïve 猫"] * 4
+STRANGE = ["", " ", "\n\t\r\x00", "e\u0301 é ﬁ", "👩‍🚀"]
 TYPED = "say <eos> or <image> or <pad><bos> literally"
 
 
@@ -28,6 +30,12 @@ def trained() -> BPE:
     bpe = BPE(size=320)
     bpe.fit(TEXTS)
     return bpe
+
+
+def spelled() -> Characters:
+    characters = Characters()
+    characters.fit([*TEXTS, TYPED, *STRANGE])
+    return characters
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +64,7 @@ def own(folder: Path) -> Own:
 MAKERS: dict[str, Callable[[Path], Tokenizer]] = {
     "bpe": lambda _: trained(),
     "bytes": lambda _: Bytes(),
+    "characters": lambda _: spelled(),
     "own": own,
 }
 
@@ -68,7 +77,7 @@ def tokenizer(request: pytest.FixtureRequest, folder: Path) -> Tokenizer:
     return made
 
 
-@pytest.mark.parametrize("text", [*TEXTS[:3], TYPED, "", " ", "\n\t\r\x00", "e\u0301 é ﬁ", "👩‍🚀"])
+@pytest.mark.parametrize("text", [*TEXTS[:3], TYPED, *STRANGE])
 def test_round_trip(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
@@ -125,11 +134,10 @@ def test_bpe_is_deterministic_and_shorter_than_bytes() -> None:
     assert len(trained().encode(TEXTS[0])) < len(Bytes().encode(TEXTS[0])) / 2
 
 
-@pytest.mark.parametrize("made", [BPE(), Own(name="not/there")])
+@pytest.mark.parametrize("made", [BPE(), Characters(), Own(name="not/there")])
 def test_used_before_fit(made: Tokenizer) -> None:
     uses: list[Callable[[], object]] = [
         lambda: made.size,
-        lambda: made.pad_id,
         lambda: made.encode("a"),
         lambda: made.decode([5]),
         made.state,
@@ -197,3 +205,18 @@ def test_own_without_an_end(tmp_path: Path) -> None:
 def test_own_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tokenizer own: none at"):
         Own(name=str(tmp_path / "nothing")).fit(())
+
+
+def test_characters_are_what_the_training_texts_hold() -> None:
+    made = Characters()
+    made.fit(["Go", "on"])
+    assert (made.encode("GOON"), made.decode(made.encode("GOON"))) == ([3, 5, 5, 4], "goon")
+    with pytest.raises(ValueError, match="'stop' holds 'p', 's', 't', which none of the 3"):
+        made.encode("stop")
+    with pytest.raises(ValueError, match="no text to fit on"):
+        Characters().fit(["", ""])
+    with pytest.raises(ValueError, match="row 1 is int"):
+        Characters().fit(["a", 3])
+    kept = Characters(lower=False)
+    kept.fit(["Go", "on"])
+    assert kept.decode(kept.encode("Goo")) == "Goo"

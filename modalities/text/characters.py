@@ -1,0 +1,82 @@
+"""Characters as tokens: the vocabulary of a recogniser that spells (CTC, Graves et al. 2006)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..base import Tokenizer
+
+SPECIAL = ("<pad>", "<bos>", "<eos>")  # ids 0, 1, 2
+
+
+class Characters(Tokenizer):
+    """Every character of the training texts behind three special tokens, in sorted order.
+
+    lower: texts are read in lower case. A character that the training texts lack is refused:
+    nothing could ever have learned it.
+    """
+
+    pad_id, bos_id, eos_id = range(len(SPECIAL))
+
+    def __init__(self, *, lower: bool = True) -> None:
+        self.lower = lower
+        self._letters: tuple[str, ...] = ()
+        self._places: dict[str, int] = {}
+
+    # The contract has a plain attribute; here it is known only after the fit.
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return len(SPECIAL) + len(self._fitted)
+
+    @property
+    def _fitted(self) -> tuple[str, ...]:
+        if not self._letters:
+            raise RuntimeError("tokenizer characters: used before fit or load_state")
+        return self._letters
+
+    def fit(self, rows: Iterable[Any]) -> None:
+        """Collect the characters of `rows`, which are texts. ValueError where there is none."""
+        found: set[str] = set()
+        for place, row in enumerate(rows):
+            if not isinstance(row, str):
+                raise ValueError(
+                    f"tokenizer characters: fits on texts, row {place} is {type(row).__name__}"
+                )
+            found.update(self._read(row))
+        if not found:
+            raise ValueError("tokenizer characters: there is no text to fit on; use bytes")
+        self._take(sorted(found))
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of a text; with `special` between `<bos>` and `<eos>`. Raises ValueError for a
+        character that is not in the vocabulary."""
+        count = len(self._fitted)
+        lost = sorted({letter for letter in self._read(text) if letter not in self._places})
+        if lost:
+            raise ValueError(
+                f"tokenizer characters: {text!r} holds {', '.join(map(repr, lost))}, which none "
+                f"of the {count} characters of the training texts is; change the text, or train "
+                "with such texts"
+            )
+        ids = [self._places[letter] for letter in self._read(text)]
+        return [self.bos_id, *ids, self.eos_id] if special else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        letters = self._fitted
+        first = len(SPECIAL)
+        return "".join(letters[i - first] for i in ids if first <= i < first + len(letters))
+
+    def state(self) -> dict[str, Any]:
+        return {"letters": list(self._fitted), "lower": self.lower}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.lower = state["lower"]
+        self._take(state["letters"])
+
+    def _read(self, text: str) -> str:
+        return text.lower() if self.lower else text
+
+    def _take(self, letters: Sequence[str]) -> None:
+        self._letters = tuple(letters)
+        self._places = {letter: len(SPECIAL) + i for i, letter in enumerate(letters)}
