@@ -1,1 +1,15 @@
 """Actions and states: reading, tokens, encoders, and a simulator's demonstrations."""
+
+from importlib import import_module
+from typing import Any
+
+TOKENIZERS: dict[str, str] = {}
+
+
+def __getattr__(name: str) -> Any:
+    """The tokenizers' classes, imported when first asked for."""
+    for path in TOKENIZERS.values():
+        module, _, found = path.partition(":")
+        if found == name:
+            return getattr(import_module(module), found)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,119 @@
+"""Action tokenizers: chunks of actions <-> ids of a small vocabulary, fitted on the training split.
+
+Legend: `B` chunks, `steps` samples of a chunk, `dof` numbers of an action, `L` tokens of a chunk.
+A chunk is `[steps, dof]` in the robot's own units; its padding is `[steps]` bool, True where a
+sample lies outside the episode.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from abc import abstractmethod
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from ..base import Fitted
+from . import TOKENIZERS
+
+SETTINGS, ARRAYS = "action_tokenizer.json", "action_tokenizer.safetensors"
+
+
+class ActionTokenizer(Fitted):
+    """What a control task asks of a tokenizer.
+
+    dof: numbers of an action; None until `fit`, where the constructor was not told.
+    size: ids lie in `[0, size)`. pins_start: sample 0 of a chunk is the last action executed,
+    which has no token: `decode` needs it as `start`, and execution begins at sample 1.
+    A constructor keeps its arguments as attributes of the same names.
+    """
+
+    kind = "action_tokenizer"
+
+    dof: int | None
+    size: int
+    pins_start: bool = False
+
+    @abstractmethod
+    def length(self, steps: int) -> int | None:
+        """Tokens of a chunk of `steps` samples; None where it varies from chunk to chunk.
+
+        Raises ValueError where `steps` cannot be encoded, or before `dof` is known.
+        """
+
+    @abstractmethod
+    def fit(self, rows: Iterable[Any]) -> None:
+        """Learn from chunks: an array `[B, steps, dof]`, or an iterable, read once, of chunks
+        `[steps, dof]` or pairs `(chunk, padding)`. ValueError for one that is not finite."""
+
+    @abstractmethod
+    def encode(
+        self, chunks: Tensor, *, padding: Tensor | None = None, start: Tensor | None = None
+    ) -> Tensor | list[Tensor]:
+        """`[B, steps, dof]` -> ids `[B, L]` long; a list of `[L_i]` where `length` is None.
+
+        start: `[B, dof]` the last action executed, where `pins_start`; else the chunks' own first.
+        Raises ValueError for values that are not finite, and for another dof than fitted.
+        """
+
+    @abstractmethod
+    def decode(
+        self, ids: Tensor | list[Tensor], *, steps: int, start: Tensor | None = None
+    ) -> Tensor:
+        """What `encode` gave -> `[B, steps, dof]` float32. ValueError for ids out of range."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write the options and what was fitted: JSON, and safetensors for arrays."""
+        place, state = Path(folder), self.state()
+        place.mkdir(parents=True, exist_ok=True)
+        arrays = {k: np.ascontiguousarray(v) for k, v in state.items() if isinstance(v, np.ndarray)}
+        saved = {
+            "type": type(self).__name__,
+            "options": {name: getattr(self, name) for name in _options(type(self))},
+            "state": {key: value for key, value in state.items() if key not in arrays},
+        }
+        save_file(arrays, place / ARRAYS)
+        (place / SETTINGS).write_text(json.dumps(saved, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """What `save` wrote; ValueError for a folder that holds none, or another kind."""
+        place = Path(folder)
+        try:
+            saved = json.loads((place / SETTINGS).read_text(encoding="utf-8"))
+            arrays = load_file(place / ARRAYS)
+            made = cls._named(saved["type"])(**saved["options"])
+            made.load_state({**saved["state"], **arrays})
+        except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+            raise ValueError(
+                f"{place}: holds no whole action tokenizer ({error}); expected {SETTINGS} and "
+                f"{ARRAYS}, as `save` writes them"
+            ) from error
+        return made
+
+    @classmethod
+    def _named(cls, name: str) -> type[Self]:
+        """The class that a file names: this one, or one of the catalogue."""
+        known: dict[str, Any] = {cls.__name__: cls}
+        for path in TOKENIZERS.values():
+            module, _, found = path.partition(":")
+            if found == name:
+                known[found] = getattr(import_module(module), found)
+        if name not in known or not issubclass(known[name], cls):
+            raise ValueError(
+                f"{SETTINGS} was saved by {name}, which is no {cls.__name__}; load it with "
+                f"{name}.load"
+            )
+        found_class: type[Self] = known[name]
+        return found_class
+
+
+def _options(kind: type) -> list[str]:
+    return [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
