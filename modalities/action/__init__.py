@@ -5,6 +5,11 @@ from typing import Any
 
 TOKENIZERS: dict[str, str] = {}
 
+ENVS = {
+    "metaworld": "sensorium.modalities.action.metaworld:make",
+}
+"""Family of environments -> `make(task, seed, cameras=(), size=128)`; others are gymnasium's."""
+
 
 def __getattr__(name: str) -> Any:
     """The tokenizers' classes, imported when first asked for."""

@@ -1,0 +1,161 @@
+"""Meta-World's robot arm as a gymnasium environment with a dict for an observation.
+
+Its own `reset(seed=)` is ignored, and each of its resets deals one of fifty layouts: here a
+seed means the episode that `gym.make("Meta-World/MT1", env_name=..., seed=seed)` and one reset
+give. Source: Meta-World (v3), https://meta-world.github.io.
+
+Observation: `state [39]` (hand 0:4, object 4:18, the same a step before 18:36, goal 36:39),
+`proprio [8]` (the hand alone, now and a step before), and a picture a camera, uint8
+`[size, size, 3]`. Action `[4]` in [-1, 1]: the hand's displacement, and the gripper's effort.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gymnasium
+import metaworld
+import numpy as np
+from gymnasium import spaces
+from metaworld.policies import ENV_POLICY_MAP
+from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+from ._offscreen import Cameras
+
+PROPRIO = (0, 1, 2, 3, 18, 19, 20, 21)
+"""What of the state a robot knows of itself: its hand, now and a step before."""
+
+CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
+
+RATE = 80.0
+"""Control steps a second of simulated time."""
+
+GOAL_COLOUR = (1.0, 0.0, 1.0, 1.0)
+"""The goal's dot is red like the arm, in some tasks; nothing else is magenta."""
+
+Observation = dict[str, np.ndarray]
+
+
+class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
+    """One task, `push-v3`. An episode is decided by its seed alone; `reset()` without one begins
+    the same episode again. cameras: names of `CAMERAS`. size: px a side of their pictures.
+
+    Raises ValueError for a task or a camera that Meta-World does not have.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": int(RATE)}
+    render_mode = "rgb_array"
+
+    def __init__(
+        self, task: str, seed: int = 0, *, cameras: Sequence[str] = (), size: int = 128
+    ) -> None:
+        _known("task", task, metaworld.MT1.ENV_NAMES)
+        for camera in cameras:
+            _known("camera", camera, CAMERAS)
+        self.task, self.seed, self.cameras, self.size = task, seed, tuple(cameras), size
+        self.inner: Any = None
+        self._drawers: dict[int, Cameras] = {}
+        picture = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = spaces.Dict(
+            {
+                "state": spaces.Box(-np.inf, np.inf, (39,), np.float32),
+                "proprio": spaces.Box(-np.inf, np.inf, (len(PROPRIO),), np.float32),
+                **dict.fromkeys(cameras, picture),
+            }
+        )
+        self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin the episode of a seed: a simulation of its own, and its one reset."""
+        super().reset(seed=seed)
+        self.seed = self.seed if seed is None else seed
+        self.inner = _made(self.task, self.seed)
+        state, info = self.inner.reset()
+        self._drawers = {}
+        _recolour(self.simulator.model)
+        return self._observed(state), info
+
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """As gymnasium's; `info["success"]` is 1.0 where the task is done at this step."""
+        state, reward, ended, cut, info = self.inner.step(np.asarray(action, np.float32))
+        return self._observed(state), float(reward), ended, cut, info
+
+    def render(self) -> np.ndarray:
+        """What the first camera sees; `corner` where none was asked for."""
+        return self.picture(self.cameras[0] if self.cameras else "corner")
+
+    def picture(self, camera: str, size: int | None = None) -> np.ndarray:
+        """What a camera sees now, uint8 `[size, size, 3]`; RuntimeError where nothing can draw."""
+        size = size or self.size
+        if size not in self._drawers:
+            self._drawers[size] = Cameras(self.simulator.model, self.simulator.model_name, size)
+        return self._drawers[size].picture(self.simulator.data, camera)
+
+    @property
+    def simulator(self) -> Any:
+        """Meta-World's own environment, with MuJoCo's `model` and `data`."""
+        return self.inner.unwrapped
+
+    def _observed(self, state: np.ndarray) -> Observation:
+        values = np.asarray(state, np.float32)
+        seen = {camera: self.picture(camera) for camera in self.cameras}
+        return {"state": values, "proprio": values[list(PROPRIO)], **seen}
+
+
+def make(task: str, seed: int = 0, *, cameras: Sequence[str] = (), size: int = 128) -> MetaWorld:
+    """The environment of a task, `push-v3`; see `MetaWorld`."""
+    return MetaWorld(task, seed, cameras=cameras, size=size)
+
+
+def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The scripted controller of a task: `state [39]` -> action `[4]`, clipped to its space."""
+    _known("task", task, tuple(ENV_POLICY_MAP))
+    policy = ENV_POLICY_MAP[task]()
+
+    def act(state: np.ndarray) -> np.ndarray:
+        with warnings.catch_warnings():  # it says that it asks for more than is allowed
+            warnings.simplefilter("ignore")
+            wanted = policy.get_action(np.asarray(state, np.float64))
+        return np.clip(wanted, -1.0, 1.0).astype(np.float32)
+
+    return act
+
+
+def _made(task: str, seed: int) -> Any:
+    with _layouts_alone():
+        return gymnasium.make("Meta-World/MT1", env_name=task, seed=seed, disable_env_checker=True)
+
+
+def _recolour(model: Any) -> None:
+    for place in range(model.nsite):
+        if "goal" in model.site(place).name:
+            model.site_rgba[place] = GOAL_COLOUR
+
+
+@contextlib.contextmanager
+def _layouts_alone() -> Iterator[None]:
+    """Deal the fifty layouts without moving the arm into place for each: two thirds of the time
+    to make an environment go there, and no layout depends on it."""
+    whole = SawyerXYZEnv._reset_hand
+
+    def still(self: Any, steps: int = 50) -> None:
+        self.init_tcp = self.tcp_center
+
+    SawyerXYZEnv._reset_hand = still
+    try:
+        yield
+    finally:
+        SawyerXYZEnv._reset_hand = whole
+
+
+def _known(what: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        cure = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+        raise ValueError(f"{what}: Meta-World has no {what} {name!r}; {cure}")

@@ -1,0 +1,124 @@
+"""Meta-World as an environment: one seed one episode, the expert, the pictures, the refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("metaworld")
+
+from sensorium.modalities.action.metaworld import GOAL_COLOUR, PROPRIO, MetaWorld, expert, make
+
+TASKS = ("reach-v3", "push-v3", "button-press-v3", "drawer-open-v3", "window-close-v3")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_seed_is_its_construction_and_one_reset(task: str) -> None:
+    """Also where the layouts are dealt without moving the arm for each."""
+    import gymnasium
+
+    theirs = gymnasium.make("Meta-World/MT1", env_name=task, seed=7, disable_env_checker=True)
+    wanted, _ = theirs.reset()
+    ours = make(task, 7)
+    found, _ = ours.reset()
+    np.testing.assert_array_equal(found["state"], wanted.astype(np.float32))
+    action = np.array([0.3, -0.2, 0.5, 1.0], np.float32)
+    for _ in range(5):
+        wanted, *_ = theirs.step(action)
+        found, *_ = ours.step(action)
+        np.testing.assert_array_equal(found["state"], wanted.astype(np.float32))
+
+
+def test_the_same_seed_is_the_same_episode_however_it_is_asked_for() -> None:
+    env = make("push-v3", 3)
+    first, _ = env.reset()
+    env.step(np.ones(4, np.float32))
+    again, _ = env.reset()
+    asked, _ = make("push-v3").reset(seed=3)
+    other, _ = env.reset(seed=4)
+    np.testing.assert_array_equal(first["state"], again["state"])
+    np.testing.assert_array_equal(first["state"], asked["state"])
+    assert not np.array_equal(first["state"], other["state"])
+
+
+def test_an_observation_is_of_its_space_and_the_hand_alone_is_proprio() -> None:
+    env = make("reach-v3", 1)
+    found, _ = env.reset()
+    assert env.observation_space.contains(found)
+    np.testing.assert_array_equal(found["proprio"], found["state"][list(PROPRIO)])
+    assert not set(PROPRIO) & {*range(4, 18), *range(22, 39)}, "neither the object nor the goal"
+
+
+def test_the_expert_succeeds_with_actions_of_the_space() -> None:
+    env, act = make("reach-v3", 2), expert("reach-v3")
+    found, _ = env.reset()
+    done = False
+    for _ in range(150):
+        action = act(found["state"])
+        assert env.action_space.contains(action)
+        found, _, _, _, info = env.step(action)
+        done = done or bool(info["success"])
+    assert done
+
+
+@pytest.mark.parametrize(
+    ("make_it", "line"),
+    [
+        (lambda: make("pusg-v3"), "no task 'pusg-v3'; did you mean 'push-v3'"),
+        (lambda: expert("fly"), "no task 'fly'"),
+        (lambda: make("push-v3", cameras=["corner9"]), "no camera 'corner9'; did you mean"),
+    ],
+)
+def test_what_is_not_there_is_named(make_it: object, line: str) -> None:
+    with pytest.raises(ValueError, match=line.replace("?", r"\?")):
+        make_it()  # type: ignore[operator]
+
+
+@pytest.fixture
+def seen() -> MetaWorld:
+    env = make("reach-v3", 1, cameras=["topview", "corner"], size=64)
+    try:
+        env.reset()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    return env
+
+
+def test_pictures_show_the_goal_in_a_colour_of_its_own(seen: MetaWorld) -> None:
+    found, _ = seen.reset(seed=1)
+    assert seen.observation_space.contains(found)
+    strong = np.array(GOAL_COLOUR[:3]) > 0.5
+    pixels = found["topview"].astype(int)
+    goal = (pixels[..., strong].min(-1) - pixels[..., ~strong].max(-1)) > 60
+    assert 4 <= goal.sum() <= 60
+    other, _ = seen.reset(seed=2)
+    assert not np.array_equal(found["topview"], other["topview"])
+
+
+def test_many_environments_draw_side_by_side(seen: MetaWorld) -> None:
+    """A second OpenGL context gives noise under OSMesa."""
+    alone, _ = seen.reset(seed=1)
+    pair = [make(task, 1, cameras=["topview"], size=64) for task in ("push-v3", "reach-v3")]
+    for env in pair:
+        env.reset()
+    np.testing.assert_array_equal(pair[1].picture("topview"), alone["topview"])
+    assert pair[1].picture("corner", 32).shape == (32, 32, 3)
+    np.testing.assert_array_equal(seen.picture("topview"), alone["topview"])
+
+
+def test_a_machine_that_cannot_draw_says_what_to_install() -> None:
+    """In a process of its own: MuJoCo chooses how to draw when it is imported."""
+    code = (
+        "from sensorium.modalities.action.metaworld import make\n"
+        "env = make('reach-v3', cameras=['corner'])\n"
+        "try:\n    env.reset()\n"
+        "except RuntimeError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"MUJOCO_GL": "glfw"}, capture_output=True, text=True
+    )
+    assert "apt install libegl1 libegl-mesa0" in done.stdout, done.stderr[-500:]
+    assert len(done.stdout.splitlines()) == 1
