@@ -1,0 +1,230 @@
+"""Sound as people have it -> one canonical value: float32 samples and their rate.
+
+Files are decoded by soundfile (libsndfile): WAV, FLAC, OGG, MP3, AIFF..., told apart by their
+content, never by their name. Nothing is resampled or mixed here: a processor does that, since
+its weights say which rate they want.
+
+Legend: `C` channels, `N` samples.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from ..base import ReadError
+
+SOUND = "a sound that libsndfile can decode (WAV, FLAC, OGG, MP3, AIFF...)"
+ARRAY = "int8/16/32, uint8, or floats in [-1, 1], of [N] or [C, N]"
+CHANNELS = 64
+"""More are samples that stand where channels should."""
+
+OVERSHOOT = 4.0
+"""Float samples a little beyond 1 come from codecs and mixing and are saturated, as a loudspeaker
+would; beyond this they are integers that were turned into floats."""
+
+LEAD = 12 * 1152
+"""Samples decoded ahead of a segment: an MP3 frame needs what the frames before it saved."""
+
+_SHORT = re.compile(r"^ *(?:data|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
+_TORN = re.compile(r"Junk after the last page|> file length|does not match value from 'ds64'")
+UNKNOWN = 0x7FFFFFFF
+"""The length that a program writes into a WAV which it could not know: this or more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """samples: float32 `[C, N]` in [-1, 1]. rate: samples a second, in Hz."""
+
+    samples: np.ndarray
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        return self.samples.shape[-1] / self.rate
+
+    def segment(self, start: float, end: float | None) -> Sound:
+        """The part from `start` to `end` seconds; nothing where they lie outside."""
+        last = None if end is None else round(end * self.rate)
+        return Sound(self.samples[:, round(start * self.rate) : last], self.rate)
+
+
+class LazySound(ABC):
+    """A cell whose sound is made when it is read: a row's other columns cost nothing."""
+
+    @abstractmethod
+    def sound(self) -> Sound:
+        """The sound itself; the same whenever it is asked for."""
+
+
+def read(source: Any) -> Sound:
+    """Any source of sound -> `Sound`.
+
+    source: a path, bytes, a binary file object, a `Sound` or `LazySound`, `(array, rate)`, or a
+    cell with `path`, `bytes` or `array` (then `rate` or `sampling_rate` in Hz as well), and
+    perhaps `start` and `end` in seconds: of a file, only that segment is decoded. Arrays are
+    `[N]` or `[C, N]`. Raises `ReadError` for what is no sound, empty, truncated or not finite.
+    """
+    if isinstance(source, LazySound):
+        source = source.sound()
+    if isinstance(source, Sound):
+        return _checked(source.samples, source.rate, source)
+    if isinstance(source, Mapping):
+        return _from_cell(source)
+    if isinstance(source, tuple) and len(source) == 2:
+        return _from_array(source[0], source[1], source[0])
+    if isinstance(source, (str, Path, bytes, bytearray, memoryview)) or hasattr(source, "read"):
+        return _from_file(source, 0.0, None)
+    if hasattr(source, "__array__"):
+        raise ReadError(source, "an array without its rate", "(array, rate in Hz)")
+    raise ReadError(source, "no kind of sound", "a path, bytes, a file or (array, rate)")
+
+
+def _from_cell(cell: Mapping[str, Any]) -> Sound:
+    start, end = _span(cell)
+    array = cell.get("array")
+    if array is not None:
+        rate = cell.get("rate", cell.get("sampling_rate"))
+        whole = _from_array(array, rate, array)
+        return _checked(whole.segment(start, end).samples, whole.rate, array)
+    data = cell.get("bytes")
+    if data is not None:
+        return _from_file(data, start, end, cell.get("path"))
+    if cell.get("path"):
+        return _from_file(cell["path"], start, end)
+    wrong = f"a cell with the keys {sorted(map(str, cell))}"
+    raise ReadError(cell, wrong, "'path', 'bytes' or 'array' in it")
+
+
+def _span(cell: Mapping[str, Any]) -> tuple[float, float | None]:
+    start, end = cell.get("start"), cell.get("end")
+    begin = 0.0 if start is None else float(start)
+    stop = None if end is None else float(end)
+    if not (0 <= begin < float("inf")) or (stop is not None and not stop > begin):
+        name = cell.get("path") or cell.get("bytes") or "cell"
+        raise ReadError(name, f"a segment from {start} to {end} s", "0 <= start < end")
+    return begin, stop
+
+
+@contextmanager
+def _opened(source: Any, name: object) -> Iterator[Any]:
+    """A file for libsndfile, without a name that it could take the format from."""
+    if isinstance(source, (str, Path)):
+        try:
+            with Path(source).open("rb") as file:
+                if not file.seek(0, io.SEEK_END):
+                    raise ReadError(name, "it is empty", SOUND)
+                file.seek(0)
+                yield file.fileno()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ReadError(name, reason, "a file that can be read") from error
+        return
+    data = source.read() if hasattr(source, "read") else source
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise ReadError(name, f"it gives {type(data).__name__}, not bytes", "a binary file")
+    if not len(data):
+        raise ReadError(name, "it is empty", SOUND)
+    yield io.BytesIO(data)
+
+
+def _from_file(source: Any, start: float, end: float | None, name: object = None) -> Sound:
+    name = source if name is None else name
+    with _opened(source, name) as file:
+        try:
+            opened = soundfile.SoundFile(file, closefd=False)
+        except (soundfile.SoundFileError, TypeError) as error:
+            raise ReadError(name, "no sound, or a broken header", SOUND) from error
+        with opened:
+            _check_whole(opened, name)
+            try:
+                samples = _decode(opened, start, end, name)
+            except soundfile.SoundFileError as error:
+                raise ReadError(name, f"broken or truncated ({error})", "a whole file") from error
+            return _checked(samples, opened.samplerate, name)
+
+
+def _decode(file: Any, start: float, end: float | None, name: object) -> np.ndarray:
+    """Samples `[C, N]` of a segment; what the file announces and does not hold is an error."""
+    first = round(start * file.samplerate)
+    last = file.frames if end is None else min(file.frames, round(end * file.samplerate))
+    if file.frames and first >= file.frames:
+        held = f"{file.frames / file.samplerate:.3f} s"
+        raise ReadError(name, f"a segment from {start} s of a sound of {held}", "less than that")
+    lead = min(first, LEAD)
+    if first > lead:
+        file.seek(first - lead)
+    wanted = last - first + lead
+    samples = file.read(wanted, dtype="float32", always_2d=True).T
+    if samples.shape[1] < wanted:
+        wrong = f"truncated: {samples.shape[1]} of {wanted} samples"
+        raise ReadError(name, wrong, "a whole file")
+    return np.ascontiguousarray(samples[:, lead:])
+
+
+def _check_whole(file: Any, name: object) -> None:
+    """What libsndfile noticed and goes on without: less data than the header announces."""
+    notes = file.extra_info
+    found = _SHORT.search(notes)
+    if found and int(found[2]) < int(found[1]) < UNKNOWN:
+        raise ReadError(name, f"truncated: {found[2]} of {found[1]} bytes", "a whole file")
+    if _TORN.search(notes):
+        raise ReadError(name, "truncated, or its length is wrong", "a whole file")
+
+
+def _from_array(array: Any, rate: Any, source: object) -> Sound:
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+        array = (array.float() if array.is_floating_point() else array).numpy()
+    values = np.asarray(array)
+    if values.ndim not in (1, 2) or values.dtype.kind not in "iuf":
+        raise ReadError(source, f"an array {values.dtype} {values.shape}", ARRAY)
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or not rate > 0:
+        raise ReadError(source, f"an array with rate {rate}", "its rate in Hz")
+    if int(rate) != rate:
+        raise ReadError(source, f"a rate of {rate} Hz", "a whole number")
+    return _checked(_to_floats(np.atleast_2d(values), source), int(rate), source)
+
+
+def _to_floats(values: np.ndarray, source: object) -> np.ndarray:
+    """Any kind of number as float32 of the same loudness; unsigned bytes lie around 128."""
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / 128
+    if values.dtype in (np.int8, np.int16, np.int32):
+        return (values / -float(np.iinfo(values.dtype).min)).astype(np.float32)
+    if values.dtype.kind == "f":
+        return values.astype(np.float32)
+    raise ReadError(source, f"values of type {values.dtype}", ARRAY)
+
+
+def _checked(samples: np.ndarray, rate: int, source: object) -> Sound:
+    channels, count = samples.shape
+    if not count or not channels:
+        raise ReadError(source, "it holds no samples", "at least one")
+    if channels > CHANNELS:
+        raise ReadError(source, f"{channels} channels of {count} samples", "[C, N]; transpose it")
+    peak = float(np.abs(samples).max())  # NaN where any sample is
+    if not np.isfinite(peak):
+        bad = int((~np.isfinite(samples)).sum())
+        raise ReadError(source, f"{bad} of {samples.size} samples are not finite", "numbers")
+    if peak > OVERSHOOT:
+        raise ReadError(source, f"floats up to {peak:g}", ARRAY)
+    return Sound(samples if peak <= 1 else np.clip(samples, -1, 1), rate)
+
+
+def example(rng: np.random.Generator) -> Sound:
+    """Half a second of a quiet tone at 16 kHz with some noise, for dry runs."""
+    time = np.arange(8000) / 16000
+    tone = 0.2 * np.sin(2 * np.pi * rng.uniform(200, 800) * time)
+    noise = rng.normal(0, 0.01, time.shape)
+    return Sound((tone + noise)[None].astype(np.float32), 16000)
