@@ -67,12 +67,17 @@ class StreamSection(Strict):
 
 
 class DataSection(Strict):
-    """Where rows come from: `source` and its options; `columns` says which cell is which."""
+    """Where rows come from: `source` and its options; `columns` says which cell is which.
+
+    window: of a source of episodes, the first and last frame that a column's cell holds, counted
+    from the row's own.
+    """
 
     model_config = ConfigDict(extra="allow", validate_default=True, protected_namespaces=())
 
     source: str
     columns: dict[str, str] = {}
+    window: dict[str, tuple[int, int]] = {}
     limit: PositiveInt | None = None
     holdout: Fraction = 0.0
     on_error: Literal["raise", "skip"] = "raise"

@@ -20,6 +20,7 @@ from .parts import derive, reported
 from .plan import RecipePlan
 from .schema import arguments, validate_options
 from .sources import limit, rename
+from .windows import Windows
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -48,13 +49,15 @@ class Subset(Source):
 
 
 def open_section(section: DataSection, where: str) -> Source:
-    """The source of one data section, its columns renamed as the recipe says."""
+    """The source of one data section: its columns renamed, then windows, then a limit."""
     part = find("source", section.source, f"{where}.source")
     options = validate_options(part, section.options, where)
-    with reported(where, {"columns", *arguments(part)}):
+    with reported(where, {"columns", "window", *arguments(part)}):
         source: Source = part(**options)
         if section.columns:
             source = rename(source, section.columns)
+        if section.window:
+            source = Windows(source, section.window)
         if section.limit is not None:
             source = limit(source, section.limit)
     return source
@@ -85,13 +88,27 @@ def open_split(plan: RecipePlan, task: str, split: str) -> Source:
             raise RecipeError(f"{where}.holdout: a stream cannot be parted; give it a `limit`")
         return source
     if name == TRAIN and held:
-        order = np.random.default_rng(derive(0, "holdout")).permutation(len(source))
-        cut = round(len(source) * held)
-        rows = order[:cut] if split == VALIDATION else order[cut:]
-        source = Subset(source, np.sort(rows))
+        source = Subset(source, _part(source, held, split == VALIDATION, where))
     if len(source) == 0:
         raise RecipeError(f"{where}: holds no row")
     return source
+
+
+def _part(source: Source, held: float, kept: bool, where: str) -> np.ndarray:
+    """The rows that are held out, or (not `kept`) the rest, in order. Of a source of episodes
+    whole episodes are: the frames of one are too much alike to lie on both sides."""
+    groups = list(source.episodes)
+    count = len(groups) or len(source)
+    order = np.random.default_rng(derive(0, "holdout")).permutation(count)
+    cut = round(count * held)
+    if groups and not 0 < cut < count:
+        raise RecipeError(
+            f"{where}.holdout: {held} of {count} episodes is {cut}; whole episodes are held out, "
+            "and one at least must be on each side"
+        )
+    chosen = order[:cut] if kept else order[cut:]
+    rows = np.concatenate([np.asarray(groups[i]) for i in chosen]) if groups else chosen
+    return np.sort(rows)
 
 
 def splits(plan: RecipePlan, task: str) -> list[str]:

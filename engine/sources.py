@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from ..modalities.base import Source, StreamingSource
 
@@ -56,6 +58,13 @@ class Mapped(Source):
     def key(self, index: int) -> str:
         return self.source.key(index)
 
+    @property
+    def episodes(self) -> Sequence[range]:
+        return self.source.episodes
+
+    def array(self, column: str) -> np.ndarray:
+        return self.source.array(self.names.get(column, column))
+
     def identity(self, index: int, column: str) -> str:
         return self.source.identity(index, self.names.get(column, column))
 
@@ -97,6 +106,15 @@ class Limited(Source):
 
     def key(self, index: int) -> str:
         return self.source.key(index)
+
+    @property
+    def episodes(self) -> Sequence[range]:
+        """The last one may be cut short."""
+        few = range(len(self))
+        return [few[e.start : e.stop] for e in self.source.episodes if e.start < len(few)]
+
+    def array(self, column: str) -> np.ndarray:
+        return self.source.array(column)[: len(self)]
 
     def identity(self, index: int, column: str) -> str:
         return self.source.identity(index, column)

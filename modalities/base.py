@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -267,6 +268,15 @@ class Source:
     def fingerprint(self) -> str:
         """Changes whenever a row may have changed; part of the caches' keys."""
         raise NotImplementedError
+
+    @property
+    def episodes(self) -> Sequence[range]:
+        """The rows of each episode, where rows are frames in the order of time; else none."""
+        return ()
+
+    def array(self, column: str) -> np.ndarray:
+        """A column of numbers `[rows, ...]`; ValueError where cells differ in shape."""
+        return np.stack([np.asarray(self[i][column]) for i in range(len(self))])
 
     def identity(self, index: int, column: str) -> str:
         """The name of one cell, under which its cached values are kept: wrappers pass the

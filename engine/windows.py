@@ -1,0 +1,135 @@
+"""`data.window`: cells that are stretches of an episode, for a source whose rows are frames.
+
+`window: {state: [-1, 0], action: [0, 19]}` makes the row of frame t hold the state of frames t - 1
+and t, and the actions of t to t + 19. Where a window reaches out of its episode, the first or the
+last frame is repeated, and the column `<name>_padding` says so.
+
+Legend: `n` frames of a window, `N` rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..modalities.base import Source, StreamingSource
+from .errors import did_you_mean
+
+FRAME = "frame_index"
+"""The number of a frame in its episode, where a source has such a column."""
+
+Span = tuple[int, int]
+
+
+class Windows(Source):
+    """Rows of an episodic source, with windows in the place of some columns.
+
+    A cell of shape `[...]` becomes an array `[n, ...]` (floats as float32); a plain number becomes
+    `[n, 1]`, so that a window is always steps by values. `<name>_padding` is bool `[n]`, True
+    outside the episode. The other columns are those of the frame itself. Raises ValueError where
+    a column is not there, holds no numbers, or misses frames, and where there are no episodes.
+    """
+
+    def __init__(self, source: Source, spans: Mapping[str, Span]) -> None:
+        _check(source, spans)
+        self.source, self.spans = source, dict(spans)
+        known = source.columns or tuple(source[0])
+        self.columns = (*known, *(f"{name}_padding" for name in spans))
+        self._first, self._last = _bounds(source, known)
+        self._cells = {name: _frames(source, name) for name in spans}
+        self._offsets = {name: np.arange(low, high + 1) for name, (low, high) in spans.items()}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = dict(self.source[index])
+        for name in self.spans:
+            row[name], row[f"{name}_padding"] = self._window(name, index)
+        return row
+
+    def _window(self, name: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The frames `[n, ...]` around a row, and which of them `[n]` the episode lacks."""
+        wanted = index + self._offsets[name]
+        first, last, cells = self._first[index], self._last[index], self._cells[name]
+        if wanted[0] >= first and wanted[-1] <= last:
+            return cells[wanted[0] : wanted[-1] + 1].copy(), np.zeros(len(wanted), bool)
+        inside = np.minimum(np.maximum(wanted, first), last)
+        return cells[inside], wanted != inside
+
+    @property
+    def episodes(self) -> Sequence[range]:
+        return self.source.episodes
+
+    def array(self, column: str) -> np.ndarray:
+        return super().array(column) if column in self.spans else self.source.array(column)
+
+    def key(self, index: int) -> str:
+        return self.source.key(index)
+
+    def identity(self, index: int, column: str) -> str:
+        name = self.source.identity(index, column)
+        return f"{name}|{list(self.spans[column])}" if column in self.spans else name
+
+    def fingerprint(self) -> str:
+        said = sorted((name, list(span)) for name, span in self.spans.items())
+        return f"{self.source.fingerprint()}{said}"
+
+
+def _check(source: Source, spans: Mapping[str, Span]) -> None:
+    if isinstance(source, StreamingSource) or not source.episodes:
+        raise ValueError(
+            "window: this source has no episodes; lerobot, metaworld and frames (tables with an "
+            "episode_index) have"
+        )
+    known = source.columns or tuple(source[0])
+    for name, (low, high) in spans.items():
+        if name not in known:
+            raise ValueError(f"window.{name}: there is no such column{did_you_mean(name, known)}")
+        if f"{name}_padding" in known:
+            raise ValueError(f"window.{name}: there is a column {name}_padding already; rename it")
+        if low > high:
+            raise ValueError(
+                f"window.{name}: found [{low}, {high}], expected the first frame before the last; "
+                f"for example [{high}, {low}]"
+            )
+
+
+def _bounds(source: Source, known: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """First and last row `[N]` of every row's episode; ValueError where frames are missing."""
+    first, last = np.zeros(len(source), np.int64), np.full(len(source), -1, np.int64)
+    for episode in source.episodes:
+        first[episode.start : episode.stop] = episode.start
+        last[episode.start : episode.stop] = episode.stop - 1
+    if (last < 0).any():
+        raise ValueError(f"window: row {source.key(int(np.argmin(last)))} is in no episode")
+    if FRAME in known:
+        frames = source.array(FRAME).astype(np.int64).reshape(-1)
+        rows = np.arange(len(source))
+        lost = np.flatnonzero((frames - frames[first]) != rows - first)
+        if len(lost):
+            row = int(lost[0])
+            raise ValueError(
+                f"window: row {source.key(row)} is frame {frames[row]}, expected frame "
+                f"{frames[row - 1] + 1} after the one before it; frames are missing"
+            )
+    return first, last
+
+
+def _frames(source: Source, name: str) -> np.ndarray:
+    """The column as `[N, ...]` with at least one axis beside the rows."""
+    try:
+        cells = source.array(name)
+    except (TypeError, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"window.{name}: its cells cannot be stacked: {told}") from error
+    if cells.dtype.kind not in "biuf":
+        raise ValueError(
+            f"window.{name}: holds {cells.dtype.name}, expected numbers of one shape; pictures and "
+            "texts are taken of the frame itself"
+        )
+    if cells.dtype.kind == "f":
+        cells = cells.astype(np.float32, copy=False)
+    return cells[:, None] if cells.ndim == 1 else cells

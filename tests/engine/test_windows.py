@@ -1,0 +1,155 @@
+"""Windows over episodes: what they hold at the edges, their names in caches, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sensorium.engine.config import DataSection
+from sensorium.engine.errors import RecipeError
+from sensorium.engine.rows import Subset, _part, open_section
+from sensorium.engine.sources import limit, rename
+from sensorium.engine.windows import Windows
+from sensorium.modalities.base import Source, StreamingSource
+
+LENGTHS = (5, 1, 3)
+
+
+class Recorded(Source):
+    """Three episodes; the state of row i is [i, -i], its speed i / 2."""
+
+    columns = ("q", "speed", "note", "picture", "frame_index")
+
+    def __init__(self, *, lost: bool = False) -> None:
+        self.frames = [t + (lost and t > 2) for n in LENGTHS for t in range(n)]
+
+    def __len__(self) -> int:
+        return sum(LENGTHS)
+
+    @property
+    def episodes(self) -> Sequence[range]:
+        ends = np.cumsum(LENGTHS).tolist()
+        return [range(e - n, e) for e, n in zip(ends, LENGTHS, strict=True)]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            "q": np.array([index, -index], np.float64),
+            "speed": index / 2,
+            "note": f"row {index}",
+            "picture": {"bytes": b"..."},
+            "frame_index": self.frames[index],
+        }
+
+    def key(self, index: int) -> str:
+        return f"r{index}"
+
+    def fingerprint(self) -> str:
+        return "recorded"
+
+
+class Plain(Recorded):
+    episodes = ()
+
+
+class Stream(StreamingSource):
+    columns = ("q",)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield {"q": np.zeros(2)}
+
+    def fingerprint(self) -> str:
+        return "stream"
+
+
+@pytest.mark.parametrize("index", range(sum(LENGTHS)))
+@pytest.mark.parametrize("span", [(-1, 0), (0, 4), (0, 0), (-2, 3), (3, 4), (-9, -7)])
+def test_a_window_is_what_its_definition_says(index: int, span: tuple[int, int]) -> None:
+    source = Recorded()
+    row = Windows(source, {"q": span})[index]
+    mine = next(e for e in source.episodes if index in e)
+    wanted = [index + k for k in range(span[0], span[1] + 1)]
+    held = [source[min(max(i, mine.start), mine.stop - 1)]["q"] for i in wanted]
+    assert np.array_equal(row["q"], np.stack(held))
+    assert row["q_padding"].tolist() == [i not in mine for i in wanted]
+    assert row["q"].dtype == np.float32 and row["q_padding"].dtype == np.bool_
+    assert row["note"] == f"row {index}"
+
+
+def test_a_number_becomes_a_column_of_one() -> None:
+    windows = Windows(Recorded(), {"speed": (0, 2)})
+    assert windows[1]["speed"].tolist() == [[0.5], [1.0], [1.5]]
+    assert {"speed", "speed_padding", "q"} <= set(windows.columns)
+
+
+def test_a_row_may_be_changed_without_changing_its_neighbours() -> None:
+    windows = Windows(Recorded(), {"q": (0, 1)})
+    windows[0]["q"][:] = 99
+    assert windows[0]["q"].max() < 99 and windows[1]["q"].max() < 99
+
+
+def test_names_of_cells_tell_windows_apart() -> None:
+    source = Recorded()
+    one, other = Windows(source, {"q": (-1, 0)}), Windows(source, {"q": (0, 1)})
+    assert one.identity(2, "q") != other.identity(2, "q") != source.identity(2, "q")
+    assert one.identity(2, "note") == source.identity(2, "note")
+    assert one.key(2) == source.key(2)
+    assert len({one.fingerprint(), other.fingerprint(), source.fingerprint()}) == 3
+
+
+def test_a_recipe_renames_then_windows_then_limits() -> None:
+    own = {"source": f"{__name__}:Recorded", "columns": {"state": "q"}, "limit": 4}
+    section = DataSection.model_validate({**own, "window": {"state": [0, 2]}})
+    source = open_section(section, "data")
+    assert len(source) == 4 and [len(e) for e in source.episodes] == [4]
+    assert source[3]["state"][:, 0].tolist() == [3, 4, 4]  # the limit is on rows, not on windows
+    assert source[3]["state_padding"].tolist() == [False, False, True]
+    assert section.model_dump()["window"] == {"state": (0, 2)}
+
+
+def test_the_wrappers_keep_episodes_and_arrays() -> None:
+    source = limit(rename(Recorded(), {"state": "q"}), 6)
+    assert [len(e) for e in source.episodes] == [5, 1]
+    assert source.array("state").shape == (6, 2)
+    assert not Subset(source, np.arange(3)).episodes
+
+
+@pytest.mark.parametrize(
+    ("source", "window", "told"),
+    [
+        (Plain(), {"q": (0, 1)}, "this source has no episodes"),
+        (Stream(), {"q": (0, 1)}, "this source has no episodes"),
+        (Recorded(lost=True), {"q": (0, 1)}, "row r3 is frame 4, expected frame 3.*missing"),
+        (Recorded(), {"qq": (0, 1)}, r"window\.qq: there is no such column; did you mean 'q'"),
+        (Recorded(), {"q": (1, 0)}, r"window\.q: found \[1, 0\].*\[0, 1\]"),
+        (Recorded(), {"note": (0, 1)}, r"window\.note: holds str\d*, expected numbers"),
+        (Recorded(), {"picture": (0, 1)}, r"window\.picture: holds object, expected numbers"),
+    ],
+)
+def test_what_has_no_windows(source: Source, window: dict[str, tuple[int, int]], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Windows(source, window)
+
+
+def test_a_mistake_is_told_with_its_place() -> None:
+    values = {"source": f"{__name__}:Recorded", "window": {"q": [1, 0]}}
+    with pytest.raises(RecipeError, match=r"^tasks\.push\.data\.train\.window\.q: found \[1, 0\]"):
+        open_section(DataSection.model_validate(values), "tasks.push.data.train")
+
+
+def test_whole_episodes_are_held_out() -> None:
+    windows = Windows(Recorded(), {"q": (0, 2)})
+    kept, rest = (_part(windows, 0.34, side, "data") for side in (True, False))
+    assert sorted([*kept, *rest]) == list(range(len(windows)))
+    for episode in windows.episodes:
+        assert len({i in kept for i in episode}) == 1
+    assert len(kept) in LENGTHS
+    with pytest.raises(RecipeError, match=r"data\.holdout: 0\.1 of 3 episodes is 0"):
+        _part(windows, 0.1, True, "data")
+
+
+def test_without_episodes_rows_are_held_out() -> None:
+    kept, rest = (_part(Plain(), 0.5, side, "data") for side in (True, False))
+    assert len(kept) == 4 and sorted([*kept, *rest]) == list(range(9))
