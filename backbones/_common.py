@@ -169,8 +169,9 @@ class Pretrained(Backbone):
     def add_tokens(self, n: int) -> int:
         """Append `n` rows to the vocabulary; only these rows train. Gives the first new id.
 
-        They are parameters of their own (`new_rows`), near the mean of the table's rows, and
-        train until something freezes them: add them after freezing. The tables stay as they are.
+        They are parameters of their own (`new_rows`), near the mean of the table's rows; the
+        tables stay as they are. Weights that are loaded later leave them, and `open_rows` lets
+        them train whatever was frozen.
         """
         if n < 1:
             raise ValueError(f"add_tokens: found {n}, expected at least 1")
@@ -181,6 +182,9 @@ class Pretrained(Backbone):
             grown = torch.cat([rows, self.new_rows[key].detach()])
             self.new_rows[key] = nn.Parameter(grown)
         return self.table.num_embeddings + held
+
+    def added(self) -> frozenset[str]:
+        return frozenset(f"new_rows.{key}" for key in self.new_rows)
 
     def open_rows(self) -> None:
         for rows in self.new_rows.values():

@@ -58,6 +58,10 @@ class Backbone(Part, nn.Module):
         """Append `n` rows to the vocabulary; only these rows train. Gives the first new id."""
         raise NotImplementedError
 
+    def added(self) -> frozenset[str]:
+        """Names in the state of the rows that were added: weights from elsewhere lack them."""
+        return frozenset()
+
     def open_rows(self) -> None:
         """Let the rows that were added train, whatever was frozen since."""
 

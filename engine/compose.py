@@ -19,7 +19,7 @@ from ..tasks.base import Batch, Encode, Loss, Task
 from ._chunks import Given, in_chunks
 from .adapt import adapt, is_frozen, settle
 from .errors import RecipeError
-from .parts import Plan, count, seeded
+from .parts import Plan, count, reported, seeded
 from .plan import RecipePlan
 from .weights import fill
 
@@ -189,6 +189,10 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
             width = streams[on].width(point)
             built = task.heads[head].build(seed, in_dim=width, out_dim=out_dim)
             tasks[name].heads[head] = built
+        with task.plan.reported(), seeded(seed, task.plan.where, "attach"):
+            new = task.task.new_tokens()
+            first = backbone.add_tokens(new) if backbone is not None and new else None
+            task.task.attach(backbone, first)
     model = Model(plan, streams, backbone, tasks)
     if weights:
         _fill(model)
@@ -223,11 +227,20 @@ def own_parameters(module: nn.Module, trainable: bool | None = None) -> int:
     return count(module, trainable) - heads
 
 
+def check_loaded(module: nn.Module, where: str) -> None:
+    """Ask a task whether what was read into it fits; RecipeError with its place."""
+    if isinstance(module, Task):
+        with reported(where):
+            module.loaded()
+
+
 def _fill(model: Model) -> None:
     for where, module, part in sections(model):
         every = all(p.requires_grad for p in module.parameters())
         if not (model.plan.restored and part.trains_whole and every):
-            fill(module, part.weights, where)
+            with seeded(model.plan.recipe.train.seed, where, "fill"):
+                fill(module, part.weights, where)
+            check_loaded(module, where)
 
 
 def _wanted(plan: RecipePlan, name: str, backbone: Backbone | None) -> dict[str, int]:
@@ -240,7 +253,7 @@ def _wanted(plan: RecipePlan, name: str, backbone: Backbone | None) -> dict[str,
         width = task.width(name)
         if width is not None:
             wanted[f"tasks.{key}.dim"] = width
-        elif task.uses_backbone and backbone is not None:
+        elif task.uses_backbone and backbone is not None and name not in task.aside:
             wanted["backbone"] = backbone.dim
     return wanted
 

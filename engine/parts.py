@@ -52,16 +52,17 @@ class Plan:
     def _carries_weights(self) -> bool:
         if not (isinstance(self.part, type) and issubclass(self.part, Part)):
             return False
-        with self._reported():
+        with self.reported():
             return bool(self.part.carries_weights(self.options))
 
-    def _reported(self) -> contextlib.AbstractContextManager[None]:
+    def reported(self) -> contextlib.AbstractContextManager[None]:
+        """Its own complaints inside, with its place in front."""
         return reported(self.where, arguments(self.part))
 
     def resolve(self) -> None:
         """Complete the options by the library's own configuration (may download)."""
         if isinstance(self.part, type) and issubclass(self.part, Part):
-            with self._reported(), _named(self.options.get("name")):
+            with self.reported(), _named(self.options.get("name")):
                 self.options = self.part.resolve(dict(self.options))
 
     def resolved_section(self) -> Section:
@@ -74,7 +75,7 @@ class Plan:
 
     def build(self, seed: int = 0, **given: Any) -> Any:
         """The module; `given` is what the engine knows (in_dim, out_dim)."""
-        with self._reported(), seeded(seed, self.where):
+        with self.reported(), seeded(seed, self.where):
             return self.part(**self.options, **self.fitted, **given)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .adapt import is_frozen
 from .cache import content_hash
-from .compose import Model, sections
+from .compose import Model, check_loaded, sections
 from .errors import RecipeError, RunError
 from .parts import Plan
 
@@ -106,6 +106,8 @@ def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
                 f"{tuple(wanted[name].shape)}; was the recipe changed?"
             )
         wanted[name].copy_(tensor)
+    for where, module, _ in sections(model):
+        check_loaded(module, f"{source}: {where}")
 
 
 class Checkpoints:

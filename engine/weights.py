@@ -1,8 +1,8 @@
 """Where a part's weights come from: the library, nothing, a run, a file, the hub.
 
 `pretrained`, `none`, `runs/x` (the part at the same place of that run), `runs/x:image`
-(that stream of it), `file.safetensors`, `hf-hub:org/name@revision`. A bare `a/b` that is
-no folder is refused: it could mean either.
+(that stream of it, or that task), `file.safetensors`, `hf-hub:org/name@revision`. A bare
+`a/b` that is no folder is refused: it could mean either.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ..backbones.base import Backbone
 from ..modalities.base import Part
 from ._yaml import parse_file
 from .errors import RecipeError, did_you_mean
@@ -40,7 +41,7 @@ def check_form(weights: str, where: str) -> None:
 
 
 def _split(weights: str) -> tuple[Path, str | None]:
-    """`runs/x:image` -> the folder, and the stream that it names."""
+    """`runs/x:image` -> the folder, and the stream or task that it names."""
     if Path(weights).exists():
         return Path(weights), None
     path, colon, stream = weights.rpartition(":")
@@ -60,13 +61,13 @@ def fill(module: nn.Module, weights: str, where: str) -> None:
             text = " ".join(str(error).split())
             raise RecipeError(f"{where}.weights: pretrained: {text}") from error
         return
-    path, stream = _split(weights)
+    path, name = _split(weights)
     if weights.startswith(HUB):
-        path, stream = download(weights), None
+        path, name = download(weights), None
     if path.is_file():
         _load(module, read_file(path, where), where, str(path))
         return
-    _from_run(module, path, stream, where)
+    _from_run(module, path, name, where)
 
 
 def download(weights: str) -> Path:
@@ -101,20 +102,30 @@ def read_file(path: Path, where: str, prefix: str = "") -> dict[str, Tensor]:
         ) from error
 
 
-def _from_run(module: nn.Module, run: Path, stream: str | None, where: str) -> None:
+def _from_run(module: nn.Module, run: Path, name: str | None, where: str) -> None:
     """The part at `where` of another run; where that run had it from elsewhere, from there."""
     keys = where.split(".")
-    if stream is not None:
-        if keys[0] != "inputs":
-            raise RecipeError(f"{where}.weights: ':{stream}' names a stream; this is none")
-        keys[1] = stream
+    if name is not None:
+        if len(keys) < 2:
+            raise RecipeError(f"{where}.weights: ':{name}' names a stream or task; this is none")
+        keys[1] = name
     section = _section(run, keys, where)
-    prefix = ".".join(["streams", *keys[1:]] if keys[0] == "inputs" else keys) + "."
+    prefix = f"{_place(keys)}."
     state = read_file(run / WEIGHTS, where, prefix)
     source = section.get("weights", "none")
     if source != "none":  # what that run did not train, it did not save
         fill(module, source, ".".join(keys))
     _load(module, state, where, str(run), whole=source == "none")
+
+
+def _place(keys: list[str]) -> str:
+    """The name in a model's state of the part that stands at these keys of its recipe."""
+    room, *rest = keys
+    if room == "inputs":
+        return ".".join(["streams", *rest])
+    if room == "tasks" and len(rest) > 1:  # a task's own parts are its heads
+        return ".".join([room, rest[0], "heads", *rest[1:]])
+    return ".".join(keys)
 
 
 def _section(run: Path, keys: list[str], where: str) -> dict[str, Any]:
@@ -146,7 +157,8 @@ def _load(
                 f"{where}: {source} has {name} {tuple(value.shape)}, the recipe builds "
                 f"{tuple(own[name].shape)}; build it with the options that it was saved with"
             )
-    missing = sorted(set(own) - set(state))
+    added = module.added() if isinstance(module, Backbone) else frozenset()
+    missing = sorted(set(own) - set(state) - added)
     if whole and missing:
         raise RecipeError(f"{where}: {source} lacks {missing[0]} (and {len(missing) - 1} more)")
     module.load_state_dict(state, strict=False)

@@ -88,9 +88,10 @@ class Task(nn.Module):
     encoder beyond a forward (`layers`, `token_mask`, `taps`). layers: hidden layers it wants
     of each stream. head_names: sections of the recipe's task that are heads; they are built by
     the engine and stand in `heads`. dim: the width its streams must end in, where the task
-    says so. uses_backbone: True where the task needs the shared decoder. gathers: True where
-    the loss looks at other processes' rows: it is then asked of every process, of one whose rows
-    were all unreadable with an empty batch.
+    says so. uses_backbone: True where the task needs the shared decoder. aside: streams that the
+    decoder does not read, so that they may end in any width. gathers: True where the loss looks
+    at other processes' rows: it is then asked of every process, of one whose rows were all
+    unreadable with an empty batch.
 
     What must resume (a teacher, centres) is a buffer or a submodule.
     """
@@ -101,6 +102,7 @@ class Task(nn.Module):
     head_names: ClassVar[tuple[str, ...]] = ()
     dim: int | None = None
     uses_backbone: bool = False
+    aside: tuple[str, ...] = ()
     gathers: bool = False
 
     def __init__(self) -> None:
@@ -115,6 +117,18 @@ class Task(nn.Module):
         """Of each of `head_names`, once fitted: the stream it reads (`audio`, or `audio.encoder`
         for what stands before the connector) and its `out_dim`."""
         return {}
+
+    def new_tokens(self) -> int:
+        """How many ids it wants after those of the decoder, once fitted."""
+        return 0
+
+    def attach(self, backbone: Backbone | None, first: int | None) -> None:
+        """Meet the decoder, before any weight is loaded: build what needs its width. `first`: the
+        first of the ids asked for. Called again where the plan is composed again."""
+
+    def loaded(self) -> None:
+        """Called when its tensors came from a run; ValueError where they belong to another
+        decoder or vocabulary than the one it met."""
 
     def columns(self) -> tuple[str, ...]:
         """The columns that `targets` reads; a data set without one of them is refused."""

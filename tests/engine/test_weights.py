@@ -264,3 +264,14 @@ def test_nothing_is_ever_unpickled() -> None:
     ]
     assert len(PACKAGE) > 50
     assert found == []
+
+
+def test_a_head_of_a_run(first: Model) -> None:
+    """Of the task of the same name, or of the one that is named."""
+    saved = first.task("digit").heads["head"].state_dict()
+    for name, source in (("digit", "runs/first"), ("number", "runs/first:digit")):
+        recipe = _recipe()
+        task = {**recipe["tasks"]["digit"], "head": {"type": "linear", "weights": source}}
+        recipe["tasks"] = {name: task}
+        model = compose(ready(parse_recipe(recipe)), seed=0)
+        assert _equal(model.task(name).heads["head"].state_dict(), saved)
