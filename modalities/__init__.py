@@ -6,6 +6,7 @@ HTML, for reports), `ENCODERS`, `AUGMENTS` and `SOURCES` (name -> class).
 """
 
 MODALITIES = {
+    "action": "sensorium.modalities.action",
     "audio": "sensorium.modalities.audio",
     "image": "sensorium.modalities.image",
     "text": "sensorium.modalities.text",

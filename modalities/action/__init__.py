@@ -3,6 +3,21 @@
 from importlib import import_module
 from typing import Any
 
+READ = "sensorium.modalities.action.read:read"
+EXAMPLE = "sensorium.modalities.action.read:example"
+PREVIEW = "sensorium.modalities.action.read:preview"
+
+ENCODERS = {
+    "state": "sensorium.modalities.action.state:State",
+    "trajectory": "sensorium.modalities.action.trajectory:Trajectory",
+}
+
+AUGMENTS = {
+    "action": "sensorium.modalities.action.processor:Noise",
+}
+
+SOURCES: dict[str, str] = {}
+
 TOKENIZERS: dict[str, str] = {}
 
 ENVS = {

@@ -1,0 +1,43 @@
+"""What the encoders of motions share: values of any number of steps, padded, and their places.
+
+Legend: `B` batch, `T` steps (tokens), `dof` joints, `D` width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..base import Encoder, Sample
+from .normalizer import Normalizer
+from .processor import MotionProcessor
+
+
+class StepEncoder(Encoder):
+    """One token a step. normalizer: fitted before; it says how many joints there are."""
+
+    def __init__(self, normalizer: Normalizer, dim: int) -> None:
+        super().__init__()
+        if not normalizer.dof:
+            raise ValueError("normalizer: is not fitted, so that the number of joints is unknown")
+        if dim < 2 or dim % 2:
+            raise ValueError(f"dim: found {dim}, expected an even width of at least 2")
+        self.dim = dim
+        self.processor = MotionProcessor(normalizer)
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """values `[B, T, dof]`, padded on the right with zeros, and mask `[B, T]`."""
+        values = [sample["values"] for sample in samples]
+        lengths = torch.tensor([len(v) for v in values])
+        padded = nn.utils.rnn.pad_sequence(values, batch_first=True)
+        return {"values": padded, "mask": torch.arange(padded.shape[1]) < lengths[:, None]}
+
+
+def places(steps: Tensor, dim: int) -> Tensor:
+    """Sines and cosines of step numbers `[...]` -> `[..., dim]` (Vaswani et al., 2017, 3.5)."""
+    half = torch.arange(dim // 2, device=steps.device, dtype=torch.float32)
+    angles = steps[..., None] * torch.exp(-math.log(10_000.0) * half / (dim // 2))
+    return torch.cat([angles.sin(), angles.cos()], -1)

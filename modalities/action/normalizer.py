@@ -1,0 +1,95 @@
+"""States and actions on one scale: a shift and a scale a joint, learned from the training split.
+
+Legend: `steps` of time, `dof` joints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from ..base import Fitted
+from .read import read
+
+
+class Normalizer(Fitted):
+    """`(value - shift) / scale` a joint, cut off at `clip`.
+
+    how: `mean_std`, or `quantiles`: the shares `quantile` and `1 - quantile` of the values come
+    to lie at -1 and 1. clip: largest size of a normalised value; it bounds what a joint that
+    hardly moved in training may do to a model. A joint that never moved is only shifted.
+    """
+
+    def __init__(
+        self,
+        *,
+        how: Literal["mean_std", "quantiles"] = "mean_std",
+        quantile: float = 0.01,
+        clip: float = 10.0,
+    ) -> None:
+        if not 0 <= quantile < 0.5:
+            raise ValueError(f"quantile: found {quantile}, expected a share from 0 to below 0.5")
+        if not clip > 0:
+            raise ValueError(f"clip: found {clip}, expected a size above 0")
+        self.how, self.quantile, self.clip = how, quantile, clip
+        self.shift = np.zeros(0)
+        self.scale = np.zeros(0)
+
+    @property
+    def dof(self) -> int:
+        """Joints that it was fitted on; 0 before."""
+        return len(self.shift)
+
+    def fit(self, rows: Iterable[Any]) -> None:
+        """rows: motions, or anything that `read` takes. ValueError where their joints differ."""
+        found: list[np.ndarray] = []
+        for row in rows:
+            motion = read(row)
+            if found and motion.dof != found[0].shape[1]:
+                raise ValueError(
+                    f"normalizer: row {len(found)} has {motion.dof} joints, those before it have "
+                    f"{found[0].shape[1]}; leave it out, or name the columns"
+                )
+            found.append(motion.values)
+        if not found:
+            raise ValueError("normalizer: no row to learn from")
+        values = np.concatenate(found).astype(np.float64)  # [steps, dof]
+        self.shift, scale = SCALES[self.how](values, self.quantile)
+        # Rounding leaves a constant joint a spread of about 1e-7 of its size (float32).
+        constant = scale <= 1e-6 * np.abs(values).max(0)
+        self.scale = np.where(constant, 1.0, scale)
+
+    def state(self) -> dict[str, Any]:
+        return {"how": self.how, "shift": self.shift, "scale": self.scale}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        shift, scale = (np.asarray(state[k], np.float64) for k in ("shift", "scale"))
+        if state["how"] != self.how:
+            raise ValueError(
+                f"normalizer: was fitted as {state['how']}, the recipe says {self.how}; fit again"
+            )
+        self.shift, self.scale = shift, scale
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """`[..., dof]` in the joints' units -> normalised, float32."""
+        scaled = (values - self.shift) / self.scale
+        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+
+    def decode(self, values: np.ndarray) -> np.ndarray:
+        """`[..., dof]` normalised -> in the joints' units, float32."""
+        found: np.ndarray = (values * self.scale + self.shift).astype(np.float32)
+        return found
+
+
+def _moments(values: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    return values.mean(0), values.std(0)
+
+
+def _bounds(values: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    low, high = np.quantile(values, (quantile, 1 - quantile), axis=0)
+    return (low + high) / 2, (high - low) / 2
+
+
+SCALES = {"mean_std": _moments, "quantiles": _bounds}

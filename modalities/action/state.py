@@ -1,0 +1,44 @@
+"""A window of a robot's state as tokens, one a step.
+
+Legend: `B` batch, `T` steps (tokens), `dof` joints, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..base import Features
+from ._steps import StepEncoder, places
+from .normalizer import Normalizer
+
+
+class State(StepEncoder):
+    """Each step by a linear map, or a perceptron, plus where it stands before the last one.
+
+    dim: width of a token. hidden: width of a hidden layer; without one the map is linear.
+    """
+
+    def __init__(
+        self, *, normalizer: Normalizer, dim: int = 128, hidden: int | None = None
+    ) -> None:
+        super().__init__(normalizer, dim)
+        if hidden is not None and hidden < 1:
+            raise ValueError(f"hidden: found {hidden}, expected a width of at least 1")
+        self.values = (
+            nn.Linear(normalizer.dof, dim)
+            if hidden is None
+            else nn.Sequential(nn.Linear(normalizer.dof, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        )
+        self.place = nn.Linear(dim, dim, bias=False)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return [self.values]
+
+    def forward(self, values: Tensor, mask: Tensor) -> Features:
+        """values `[B, T, dof]` normalised, mask `[B, T]` -> tokens `[B, T, D]`."""
+        ages = torch.arange(values.shape[1], device=values.device) - mask.sum(1, keepdim=True) + 1
+        tokens = self.values(values) + self.place(places(ages.to(values.dtype), self.dim))
+        return Features(tokens.masked_fill(~mask.unsqueeze(-1), 0), mask, grid=mask.shape[1:])

@@ -1,0 +1,101 @@
+"""A trajectory read as a whole: a small transformer over its steps.
+
+The encoder of actions in a conditional VAE (Zhao et al., "Learning Fine-Grained Bimanual
+Manipulation with Low-Cost Hardware" (ACT), 2023) and in the retrieval of motions by words.
+
+Legend: `B` batch, `T` steps (tokens), `dof` joints, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..base import Features
+from ._steps import StepEncoder, places
+from .normalizer import Normalizer
+
+Tap = Callable[[Tensor, Tensor], Tensor]
+"""The tokens `[B, T, D]` of a layer and their mask `[B, T]` -> new tokens."""
+
+
+class Trajectory(StepEncoder):
+    """Tokens `[B, T, D]` behind `layers` blocks that see all real steps; `pooled` is a learned
+    summary token's. `token_mask` puts a learned token in the place of steps.
+
+    depth: blocks. heads: of the attention; they divide dim.
+    """
+
+    offers = frozenset({"layers", "taps", "token_mask"})
+
+    def __init__(
+        self, *, normalizer: Normalizer, dim: int = 128, depth: int = 2, heads: int = 4
+    ) -> None:
+        super().__init__(normalizer, dim)
+        if depth < 1 or heads < 1 or dim % heads:
+            raise ValueError(
+                f"heads: found {heads} heads, {depth} blocks and dim {dim}; expected at least one "
+                "of each, and heads that divide dim"
+            )
+        self.values = nn.Linear(normalizer.dof, dim)
+        self.summary = nn.Parameter(torch.zeros(dim))
+        self.mask_token = nn.Parameter(torch.zeros(dim))
+        for token in (self.summary, self.mask_token):
+            nn.init.trunc_normal_(token, std=0.02)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                dim, heads, 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.layers)
+
+    def forward(
+        self,
+        values: Tensor,
+        mask: Tensor,
+        layers: Sequence[int] = (),
+        token_mask: Tensor | None = None,
+        taps: Mapping[int, Tap] | None = None,
+    ) -> Features:
+        """values `[B, T, dof]` normalised, mask `[B, T]`; layers count from 0 or from the end."""
+        wanted, changed = [self._layer(i) for i in layers], self._taps(taps)
+        x = self._embed(values, token_mask)  # [B, 1 + T, D]: the summary first
+        seen = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
+        hidden: dict[int, Features] = {}
+        for number, block in enumerate(self.layers):
+            x = block(x, src_key_padding_mask=~seen)
+            if number in changed:
+                x = torch.cat([x[:, :1], changed[number](x[:, 1:], mask)], dim=1)
+            if number in wanted:
+                hidden[number] = self._features(x, mask)
+        return self._features(x, mask).replace(layers=tuple(hidden[i] for i in wanted))
+
+    def _embed(self, values: Tensor, token_mask: Tensor | None) -> Tensor:
+        tokens = self.values(values)
+        if token_mask is not None:
+            mask_token = self.mask_token.to(tokens.dtype)
+            tokens = torch.where(token_mask.unsqueeze(-1), mask_token, tokens)
+        steps = torch.arange(values.shape[1], device=values.device)
+        tokens = tokens + places(steps, self.dim).to(tokens.dtype)
+        summary = self.summary.to(tokens.dtype).expand(len(values), 1, -1)
+        return torch.cat([summary, tokens], dim=1)
+
+    def _features(self, x: Tensor, mask: Tensor) -> Features:
+        x = self.norm(x)
+        tokens = x[:, 1:].masked_fill(~mask.unsqueeze(-1), 0)
+        return Features(tokens, mask, grid=mask.shape[1:], pooled=x[:, 0])
+
+    def _taps(self, taps: Mapping[int, Tap] | None) -> dict[int, Tap]:
+        return {self._layer(i): tap for i, tap in (taps or {}).items()}
+
+    def _layer(self, number: int) -> int:
+        depth = len(self.layers)
+        if not -depth <= number < depth:
+            raise ValueError(f"trajectory: there is no layer {number}; it has {depth}")
+        return number % depth
