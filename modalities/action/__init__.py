@@ -18,7 +18,9 @@ AUGMENTS = {
 
 SOURCES: dict[str, str] = {}
 
-TOKENIZERS: dict[str, str] = {}
+TOKENIZERS = {
+    "bspline": "sensorium.modalities.action.bspline:BSplineTokenizer",
+}
 
 ENVS = {
     "metaworld": "sensorium.modalities.action.metaworld:make",

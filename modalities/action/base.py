@@ -116,4 +116,4 @@ class ActionTokenizer(Fitted):
 
 
 def _options(kind: type) -> list[str]:
-    return [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
+    return list(inspect.signature(kind).parameters)

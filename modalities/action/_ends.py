@@ -1,0 +1,71 @@
+"""What is known of a curve's ends: positions, and velocities in units a chunk.
+
+Legend: `B` chunks, `C` conditions (start position, start velocity, end position, end velocity, as
+far as the orders go).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Orders(NamedTuple):
+    """0: nothing is known; 1: the position; 2: the velocity too."""
+
+    start: int
+    end: int
+
+    @property
+    def both(self) -> int:
+        return self.start + self.end
+
+
+def of_chunks(
+    orders: Orders, values: Tensor, start: Tensor | None, end: Tensor | None
+) -> Tensor | None:
+    """`[B, C, dof]` for chunks `[B, steps, dof]`: what is given, else the chunks' own ends."""
+    if not orders.both:
+        return given(orders, start, end, values[:, 0])
+    rate = max(values.shape[1] - 1, 1)
+    first, last = values[:, 0], values[:, -1]
+    if start is None:
+        speed = (values[:, min(1, rate)] - first) * rate
+        start = torch.stack([first, speed], 1)[:, : orders.start] if orders.start else None
+    if end is None:
+        speed = (last - values[:, max(-2, -values.shape[1])]) * rate
+        end = torch.stack([last, speed], 1)[:, : orders.end] if orders.end else None
+    return given(orders, start, end, first)
+
+
+def given(orders: Orders, start: Tensor | None, end: Tensor | None, like: Tensor) -> Tensor | None:
+    """`[B, C, dof]` of what was given for as many chunks as `like [B, dof]`; None where `C` is 0.
+
+    Raises ValueError for an end that is missing, has another shape, or is not asked for.
+    """
+    parts = [
+        _checked(name, value, order, like)
+        for name, value, order in (("start", start, orders.start), ("end", end, orders.end))
+    ]
+    return torch.cat(parts, 1) if orders.both else None
+
+
+def _checked(name: str, value: Tensor | None, order: int, like: Tensor) -> Tensor:
+    shape = (len(like), order, like.shape[1])
+    said = f"[{shape[0]}, {shape[2]}]" if order == 1 else str(list(shape))
+    if not order:
+        if value is not None:
+            raise ValueError(f"{name}: was given, but {name}_order is 0; leave it out, or say 1")
+        return like.new_zeros(shape)
+    if value is None:
+        raise ValueError(f"{name}: is missing, {name}_order is {order}; give {name} {said}")
+    found = torch.as_tensor(value, device=like.device).to(like.dtype)
+    if found.ndim == 2 and order == 1:
+        found = found[:, None]
+    if tuple(found.shape) != shape:
+        raise ValueError(f"{name}: found {list(value.shape)}, expected {said}")
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError(f"{name}: holds numbers that are not finite; expected finite ones")
+    return found

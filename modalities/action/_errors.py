@@ -1,0 +1,104 @@
+"""What a tokenizer would lose with other numbers of bases, over the data that it was fitted on.
+
+Mean and largest absolute error of a joint, in its own units, before tokens are rounded.
+
+Legend: `b` chunks, `d` joints of one kind, `N` bases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._basis import basis, phases
+from ._solve import Curve, solve
+
+MOST = 32
+"""The largest number of bases that is tried."""
+
+
+class JointErrors(NamedTuple):
+    """A joint's errors by number of bases: `mean[i]` and `max[i]` with `num_basis[i]`."""
+
+    joint: int
+    num_basis: list[int]
+    mean: list[float]
+    max: list[float]
+
+    def enough(self, error: float, measure: str) -> int | None:
+        """The smallest number of bases that stays within an error; None where none does."""
+        pairs = zip(self.num_basis, getattr(self, measure), strict=True)
+        return next((count for count, found in pairs if found <= error), None)
+
+
+class Tally:
+    """Sums and largest errors of some joints, for every number of bases that was tried."""
+
+    def __init__(self, joints: Sequence[int], tried: Sequence[int]) -> None:
+        self.joints = list(joints)
+        self.sums = {count: np.zeros(len(self.joints)) for count in tried}
+        self.largest = {count: np.zeros(len(self.joints)) for count in tried}
+        self.samples = dict.fromkeys(tried, 0)
+
+    def add(self, count: int, errors: np.ndarray, samples: int) -> None:
+        """errors: `[b, steps, d]` absolute, zero where padded."""
+        self.sums[count] += errors.sum((0, 1))
+        self.largest[count] = np.maximum(self.largest[count], errors.max((0, 1)))
+        self.samples[count] += samples
+
+    def found(self) -> list[JointErrors]:
+        tried = [count for count, samples in self.samples.items() if samples]
+        return [
+            JointErrors(
+                joint,
+                tried,
+                [float(self.sums[n][i] / self.samples[n]) for n in tried],
+                [float(self.largest[n][i]) for n in tried],
+            )
+            for i, joint in enumerate(self.joints)
+        ]
+
+
+class CurveErrors:
+    """The errors of joints that share a curve, over blocks of chunks."""
+
+    def __init__(self, curve: Curve, joints: Sequence[int], ridge: float) -> None:
+        self.curve, self.ridge = curve, ridge
+        tried = sorted({*range(curve.least, MOST + 1), curve.num_basis})
+        self.tally = Tally(joints, tried)
+        self._smoothers: dict[tuple[int, bytes], tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(self, values: np.ndarray, real: np.ndarray, conditions: np.ndarray) -> None:
+        """values `[b, steps, dof]`, real `[b, steps]`, conditions `[b, C, dof]`."""
+        for pattern in np.unique(real, axis=0):
+            same = (real == pattern).all(1)
+            chunks = values[same][:, :, self.tally.joints]
+            given = conditions[same][:, :, self.tally.joints]
+            for count in self.tally.sums:
+                if count > len(pattern):
+                    continue
+                smoother, shift = self._smoother(count, pattern)
+                errors = np.abs(chunks - smoother @ chunks - shift @ given)
+                errors *= pattern[None, :, None]
+                self.tally.add(count, errors, int(pattern.sum()) * len(chunks))
+
+    def _smoother(self, count: int, pattern: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`[steps, steps]` and `[steps, C]`: what a chunk and its conditions come back as."""
+        key = (count, pattern.tobytes())
+        if key not in self._smoothers:
+            curve = self.curve._replace(num_basis=count)
+            whole = basis(phases(len(pattern)), count, curve.degree)
+            solution = solve(curve, pattern, self.ridge)
+            free = whole[:, curve.free]
+            self._smoothers[key] = (
+                free @ solution.points,
+                free @ solution.shift + whole @ curve.conditioned(),
+            )
+        return self._smoothers[key]
+
+
+def states(errors: Sequence[JointErrors]) -> list[dict[str, Any]]:
+    """As JSON, and `[JointErrors(**row) for row in ...]` is the way back."""
+    return [row._asdict() for row in errors]

@@ -1,0 +1,183 @@
+"""What a tokenizer is given, checked once: chunks to encode, ids to decode, rows to fit on.
+
+Legend: `B` chunks, `steps` samples, `dof` numbers of an action, `L` tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Given = Tensor | list[Tensor]
+"""Tokens of a batch, or one by one."""
+
+BLOCK = 1024
+"""Chunks that are fitted on at a time."""
+
+
+def known(dof: int | None) -> int:
+    """The fitted `dof`; ValueError before the fit."""
+    if dof is None:
+        raise ValueError("action tokenizer: used before fit; fit it, or load a saved one")
+    return dof
+
+
+def same_dof(dof: int | None, fitted: int) -> int:
+    """ValueError where a saved tokenizer is for another number of joints."""
+    if dof not in (None, fitted):
+        raise ValueError(f"dof: the saved tokenizer has {fitted}, these options say {dof}")
+    return fitted
+
+
+def vocabulary(size: int) -> int:
+    """The number of bins; ValueError where there is no choice between them."""
+    if size < 2:
+        raise ValueError(f"vocab: found {size}, expected at least 2 bins")
+    return size
+
+
+def quantiles(given: Sequence[float]) -> tuple[float, float]:
+    """The lower and the upper one, as they were given."""
+    low, high = given
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"quantiles: found {low} and {high}, expected 0 <= lower < upper <= 1")
+    return low, high
+
+
+def chunks(given: Tensor, dof: int | None, padding: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """`[B, steps, dof]` floats, zero where padded, and `real [B, steps]` where any is padded."""
+    found = torch.as_tensor(given)
+    if found.ndim != 3 or found.shape[2] != known(dof):
+        raise ValueError(
+            f"actions: found chunks {tuple(found.shape)}, expected [B, steps, {dof}]: "
+            f"the tokenizer was fitted on {dof} joints"
+        )
+    values = found if found.dtype == torch.float64 else found.float()
+    if padding is None:
+        return values, None
+    padded = torch.as_tensor(padding, device=values.device).bool()
+    if padded.shape != values.shape[:2]:
+        raise ValueError(
+            f"padding: found {tuple(padded.shape)} for chunks {tuple(values.shape)}, "
+            f"expected {tuple(values.shape[:2])}"
+        )
+    if not padded.any():
+        return values, None
+    if padded.all(1).any():
+        where = int(padded.all(1).nonzero()[0])
+        raise ValueError(f"padding: chunk {where} has no real sample; leave it out")
+    return values.masked_fill(padded[..., None], 0.0), ~padded
+
+
+def refuse_infinite(values: Tensor) -> None:
+    """ValueError that names the first number of `[B, steps, dof]` that is not finite."""
+    wrong = (~torch.isfinite(values)).nonzero()
+    if len(wrong):
+        chunk, step, joint = wrong[0].tolist()
+        raise ValueError(
+            f"actions: chunk {chunk} has {values[chunk, step, joint].item()} at step {step}, "
+            f"joint {joint}; expected finite numbers: leave the chunk out, or mark it as padding"
+        )
+
+
+def held(values: Tensor, real: Tensor | None) -> Tensor:
+    """`[B, steps, ...]` with each padded sample as the last real one before it, else the first."""
+    if real is None:
+        return values
+    place = torch.arange(real.shape[1], device=real.device)
+    last = torch.where(real, place, -1).cummax(1).values
+    last = torch.where(last < 0, real.to(torch.uint8).argmax(1, keepdim=True), last)
+    return values.gather(1, last[..., None].expand(-1, -1, values.shape[2]))
+
+
+def ids(given: Given, length: int, size: int, grid: tuple[int, int] | None) -> Tensor:
+    """`[B, L]` long as `flat` has it; ValueError for another shape or a foreign id."""
+    found = flat(given, length, grid, "ids")
+    if found.is_floating_point() or found.dtype == torch.bool:
+        raise ValueError(f"ids: found {found.dtype}, expected whole numbers below {size}")
+    if found.numel():
+        low, high = (int(end) for end in found.aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(
+                f"ids: found {low if low < 0 else high}, expected ids in [0, {size}); restrict "
+                "the logits to the action ids"
+            )
+    return found
+
+
+def flat(given: Given, length: int, grid: tuple[int, int] | None, what: str) -> Tensor:
+    """`[B, L]` from `[B, L]`, a list of `[L]`, or `[B, N, dof]` where all have `N` tokens."""
+    if isinstance(given, list) and len({len(row) for row in given}) > 1:
+        raise ValueError(f"{what}: found rows of several lengths, expected {length} in each")
+    found = torch.stack(list(given)) if isinstance(given, list) else torch.as_tensor(given)
+    if found.ndim == 3 and tuple(found.shape[1:]) == grid:
+        found = found.flatten(1)
+    if found.ndim != 2 or found.shape[1] != length:
+        other = f" or [B, {grid[0]}, {grid[1]}]" if grid else ""
+        raise ValueError(f"{what}: found {tuple(found.shape)}, expected [B, {length}]{other}")
+    return found
+
+
+def blocks(rows: Iterable[Any], dof: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What `fit` is given, in blocks of chunks of one length, read once.
+
+    Yields `values [b, steps, dof]` float64, zero where padded, and `real [b, steps]` bool.
+    Chunks without a real sample are left out. ValueError for one that is not finite, has
+    another dof, or where there is none.
+    """
+    group: list[tuple[np.ndarray, np.ndarray]] = []
+    count = 0
+    for count, row in enumerate(rows, start=1):
+        values, real = _chunk(row, count - 1, dof)
+        dof = values.shape[1]
+        if group and (len(values) != len(group[0][0]) or len(group) == BLOCK):
+            yield _stacked(group)
+            group = []
+        if real.any():
+            group.append((values, real))
+    if group:
+        yield _stacked(group)
+    elif not count:
+        raise ValueError("action tokenizer: there is no chunk of actions to fit on; give data")
+
+
+def _chunk(row: Any, index: int, dof: int | None) -> tuple[np.ndarray, np.ndarray]:
+    chunk, padding = row if isinstance(row, tuple) else (row, None)
+    values = _array(chunk, index)
+    if values.ndim != 2 or not len(values) or dof not in (None, values.shape[1]):
+        raise ValueError(
+            f"actions: chunk {index} is {values.shape}, expected [steps, {dof or 'dof'}]"
+        )
+    real = np.ones(len(values), bool) if padding is None else ~np.array(padding, bool)
+    if real.shape != (len(values),):
+        raise ValueError(
+            f"padding: chunk {index} has {real.shape} for {len(values)} steps; expected one a step"
+        )
+    values = np.where(real[:, None], values, 0.0)
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        step, joint = wrong[0]
+        raise ValueError(
+            f"actions: chunk {index} has {values[step, joint]} at step {step}, joint {joint}; "
+            "expected finite numbers: leave the chunk out, or mark it as padding"
+        )
+    return values, real
+
+
+def _array(chunk: Any, index: int) -> np.ndarray:
+    if isinstance(chunk, Tensor):
+        return chunk.detach().double().cpu().numpy()
+    try:
+        return np.asarray(chunk, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"actions: chunk {index} is no array of numbers ({error}); expected [steps, dof]"
+        ) from error
+
+
+def _stacked(group: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([values for values, _ in group]), np.stack([real for _, real in group])

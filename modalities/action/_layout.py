@@ -1,0 +1,103 @@
+"""Where a chunk's tokens stand: basis-major, so that all joints of one time lie together.
+
+Joints with the same curve share the rows of one stack of matrices, so that a batch is one product
+whatever the joints; `cells` picks from `stack [R, dof]` what tokens stand for.
+
+Legend: `L` tokens of a chunk, `R` rows of the stack (free control points of every curve), `A` all
+control points of every curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ._ends import Orders
+from ._solve import Curve
+
+HIGHEST = 10
+"""The highest degree: what lies above is never meant."""
+
+
+class Layout:
+    """curves: a joint's `Curve`, or the number of tokens of one that has switch times."""
+
+    def __init__(self, joints: Sequence[Curve | int]) -> None:
+        self.joints, self.dof = tuple(joints), len(joints)
+        self.curves = sorted({joint for joint in joints if isinstance(joint, Curve)})
+        self.switches = [d for d, joint in enumerate(joints) if not isinstance(joint, Curve)]
+        counts = [_count(joint) for joint in joints]
+        order = sorted((m, d) for d, count in enumerate(counts) for m in range(count))
+        self.length = len(order)
+        self.grid = (max(counts), len(counts)) if len(set(counts)) == 1 else None
+        self.joint = np.array([d for _, d in order], int)  # [L]
+        self.tokens = [np.flatnonzero(self.joint == d) for d in range(len(counts))]
+        self.smooth = np.array([i for i, (_, d) in enumerate(order) if d not in self.switches], int)
+        tops = dict(zip(self.curves, self._tops([_count(c) for c in self.curves]), strict=True))
+        rows = [tops[joint] + m for m, d in order if isinstance(joint := self.joints[d], Curve)]
+        self.cells = np.array(rows, int) * len(counts) + self.joint[self.smooth]
+        self.rows = sum(_count(curve) for curve in self.curves)
+        # Every cell is a token, in order: nothing has to be picked.
+        self.whole = np.array_equal(self.cells, np.arange(self.rows * len(counts)))
+
+    @staticmethod
+    def _tops(counts: Sequence[int]) -> list[int]:
+        return [sum(counts[:i]) for i in range(len(counts))]
+
+    def owners(self) -> np.ndarray:
+        """`[A, dof]` 1 where a control point is one of the joint's own."""
+        return np.concatenate(
+            [
+                np.tile([float(curve == joint) for joint in self.joints], (curve.num_basis, 1))
+                for curve in self.curves
+            ]
+            or [np.zeros((0, len(self.joints)))]
+        )
+
+    def free(self) -> np.ndarray:
+        """`[R]` which of the `A` control points samples decide."""
+        tops = self._tops([curve.num_basis for curve in self.curves])
+        found = [
+            top + np.arange(curve.num_basis)[curve.free]
+            for top, curve in zip(tops, self.curves, strict=True)
+        ]
+        return np.concatenate([*found, np.zeros(0, int)])
+
+
+def joints(
+    dof: int,
+    num_basis: int | list[int],
+    degree: int,
+    grippers: Sequence[int],
+    gripper: str,
+    orders: Orders,
+) -> list[Curve | int]:
+    """What the options say of each joint. ValueError for an option that cannot be."""
+    counts = [num_basis] * dof if isinstance(num_basis, int) else num_basis
+    if len(counts) != dof:
+        raise ValueError(f"num_basis: found {len(counts)} numbers, expected one a joint: {dof}")
+    if not 0 <= degree <= HIGHEST:
+        raise ValueError(f"degree: found {degree}, expected 0 to {HIGHEST}")
+    if degree < max(orders) - 1 or (degree < 1 and orders.both):
+        raise ValueError(f"degree: found {degree}, a curve with known ends needs at least 1")
+    wrong = [column for column in grippers if not -dof <= column < dof]
+    if wrong:
+        raise ValueError(f"grippers: there is no column {wrong[0]}; the actions have {dof}")
+    steps = {column % dof for column in grippers}
+    kinds: list[Curve | int] = []
+    for d, count in enumerate(counts):
+        curve = Curve(count, 0) if d in steps else Curve(count, degree, *orders)
+        if count < curve.least:
+            raise ValueError(
+                f"num_basis: found {count} for joint {d}, expected at least {curve.least} for "
+                f"degree {curve.degree}"
+            )
+        kinds.append(count if d in steps and gripper == "switch" else curve)
+    return kinds
+
+
+def _count(joint: Curve | int) -> int:
+    if not isinstance(joint, Curve):
+        return joint
+    return joint.num_basis - joint.start - joint.end

@@ -1,0 +1,91 @@
+"""The matrices of a layout's curves, one above the other, kept for each length, padding, device.
+
+Legend: `R` free control points of all curves, `A` all of them, `C` conditions, `S` places,
+`U` patterns of padding.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._basis import basis
+from ._layout import Layout
+from ._solve import solve, warn
+
+KEPT = 512
+"""Matrices that are kept; the longest unused goes first."""
+
+
+class Stack:
+    """Everything linear about a tokenizer: samples to control points, and back."""
+
+    def __init__(self, layout: Layout, conditions: int, ridge: float) -> None:
+        self.layout, self.conditions, self.ridge = layout, conditions, ridge
+        self._kept: OrderedDict[Hashable, tuple[np.ndarray, ...]] = OrderedDict()
+        self._tensors: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+
+    def solver(self, steps: int, real: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
+        """`[R, steps]` and `[R, C]`; with padding `[B, R, steps]` and `[B, R, C]`."""
+        if real is None:
+            whole = np.ones(steps, bool)
+            points, shift = self._cast(("solve", steps), lambda: self._solved(whole), like)
+            return points, shift
+        patterns, which = torch.unique(real, dim=0, return_inverse=True)
+        found = [self._padded(pattern, like) for pattern in patterns.cpu().numpy()]
+        points, shift = (torch.stack(each)[which] for each in zip(*found, strict=True))
+        return points, shift
+
+    def curve(self, places: np.ndarray, derivative: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """`[S, A]` the bases at places in [0, 1], and `[A, C]` what conditions decide."""
+        key = ("basis", derivative, places.tobytes())
+        bases, held = self._cast(key, lambda: self._evaluated(places, derivative), like)
+        return bases, held
+
+    def _padded(self, pattern: np.ndarray, like: Tensor) -> tuple[Tensor, ...]:
+        return self._cast(("solve", pattern.tobytes()), lambda: self._solved(pattern), like)
+
+    def _cast(
+        self, key: Hashable, make: Callable[[], tuple[np.ndarray, ...]], like: Tensor
+    ) -> tuple[Tensor, ...]:
+        """float64 is made once, and cast once for a device and a precision."""
+        place = (key, like.device, like.dtype)
+        if place not in self._tensors:
+            if key not in self._kept:
+                self._kept[key] = make()
+            self._tensors[place] = tuple(
+                torch.as_tensor(array, device=like.device, dtype=like.dtype)
+                for array in self._kept[key]
+            )
+        for kept, used in ((self._kept, key), (self._tensors, place)):
+            kept.move_to_end(used)
+            while len(kept) > KEPT:
+                kept.popitem(last=False)
+        return self._tensors[place]
+
+    def _solved(self, real: np.ndarray) -> tuple[np.ndarray, ...]:
+        points, shifts = [np.zeros((0, len(real)))], [np.zeros((0, self.conditions))]
+        for curve in self.layout.curves:
+            found = solve(curve, real, self.ridge)
+            if real.all():
+                warn(curve, len(real), found.condition)
+            points.append(found.points)
+            shifts.append(self._wide(found.shift))
+        return np.concatenate(points), np.concatenate(shifts)
+
+    def _evaluated(self, places: np.ndarray, derivative: int) -> tuple[np.ndarray, ...]:
+        bases, held = [np.zeros((len(places), 0))], [np.zeros((0, self.conditions))]
+        for curve in self.layout.curves:
+            bases.append(basis(places, curve.num_basis, curve.degree, derivative))
+            held.append(self._wide(curve.conditioned()))
+        return np.concatenate(bases, axis=1), np.concatenate(held)
+
+    def _wide(self, found: np.ndarray) -> np.ndarray:
+        """A step-like joint knows no conditions: columns of zeros."""
+        wide = np.zeros((len(found), self.conditions))
+        wide[:, : found.shape[1]] = found
+        return wide
