@@ -1,1 +1,11 @@
 """3D MRI: reading, preparing, encoding, and a phantom."""
+
+READ = "sensorium.modalities.mri.read:read"
+EXAMPLE = "sensorium.modalities.mri.read:example"
+PREVIEW = "sensorium.modalities.mri.preview:preview"
+
+ENCODERS: dict[str, str] = {}
+
+AUGMENTS: dict[str, str] = {}
+
+SOURCES: dict[str, str] = {}

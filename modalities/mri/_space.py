@@ -1,0 +1,80 @@
+"""Where a volume lies: orientation, spacing, and the checks that every source goes through.
+
+Legend: `C` channels, `X Y Z` voxels towards right, anterior, superior. An affine takes voxel
+indices to mm; world coordinates are RAS, as in NIfTI.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from ..base import ReadError
+
+LEAST = 1e-4
+"""mm; a smaller voxel edge is a damaged header."""
+
+
+def oriented(
+    values: np.ndarray, affine: np.ndarray, source: object, present: tuple[bool, ...] = ()
+) -> MetaTensor:
+    """`[C, X, Y, Z]` in any orientation -> the canonical volume: float32, axes nearest to RAS.
+
+    The meta data keep the source's own affine and shape (`original_affine`,
+    `original_shape`), and which channels are there (`contrasts`). Raises ReadError for a
+    singular affine, values that are not finite, and a volume of one value.
+    """
+    check_affine(affine, source)
+    if values.ndim != 4 or min(values.shape) < 1 or sum(n > 1 for n in values.shape[1:]) < 3:
+        raise ReadError(
+            source, f"has the shape {values.shape[1:]}", "a volume with three axes longer than 1"
+        )
+    turn = io_orientation(affine)
+    shape = values.shape[1:]
+    axes = np.concatenate([[[0, 1]], turn + [[1, 0]] * 3])  # the channels stay in front
+    turned = apply_orientation(values, axes)
+    data = np.array(turned, dtype=np.float32, order="K")
+    _check_values(data, source)
+    meta: dict[str, Any] = {
+        "original_affine": torch.from_numpy(np.array(affine, dtype=np.float64)),
+        "original_shape": shape,
+        "contrasts": present or (True,) * len(data),
+    }
+    return MetaTensor(
+        torch.from_numpy(data), torch.from_numpy(affine @ inv_ornt_aff(turn, shape)), meta
+    )
+
+
+def check_affine(affine: np.ndarray, source: object) -> None:
+    """Refuse an affine that does not say where voxels lie."""
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise ReadError(source, "its affine is not a finite 4 x 4 matrix", "a whole header")
+    edges = spacing(affine)
+    if edges.min() < LEAST:
+        found = " x ".join(f"{edge:g}" for edge in edges)
+        raise ReadError(source, f"its voxels measure {found} mm", "edges above 0 mm in the header")
+    if abs(np.linalg.det(affine[:3, :3])) < 1e-4 * edges.prod():
+        raise ReadError(
+            source, "its affine is singular: two axes point the same way", "three directions"
+        )
+
+
+def spacing(affine: np.ndarray) -> np.ndarray:
+    """Edges of a voxel in mm, an axis."""
+    found: np.ndarray = np.sqrt((np.asarray(affine, dtype=np.float64)[:3, :3] ** 2).sum(0))
+    return found
+
+
+def _check_values(data: np.ndarray, source: object) -> None:
+    low, high = float(data.min()), float(data.max())
+    if not np.isfinite([low, high]).all():
+        bad = int((~np.isfinite(data)).sum())
+        raise ReadError(
+            source, f"{bad:,} of {data.size:,} voxels are not finite", "numbers; repair the file"
+        )
+    if low == high:
+        raise ReadError(source, f"every voxel is {low:g}", "a volume with something in it")

@@ -1,0 +1,165 @@
+"""Volumes -> samples of one spacing and size, and the way back into the source's own space.
+
+Every spatial step is an affine map: what the sample's voxels mean in mm stands in its affine,
+so a mask or a box goes back without the history of what was done.
+
+Legend: `C` contrasts, `X Y Z` voxels of the sample, `U V W` of the source, both RAS.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..base import Processor, ReadError, Sample
+from ._space import spacing as edges_of
+
+BLUR = 2.0
+"""Shrinking an axis by more than this loses detail that may matter."""
+
+
+@dataclass
+class VolumeProcessor(Processor):
+    """Resample to `spacing` mm, crop to the foreground, clip at `percentiles`, z-score over the
+    foreground, centre in `size` voxels.
+
+    contrasts: channels of a sample; a source with fewer gets zeros for the rest. foreground:
+    share of the range above the darkest value from which a voxel counts as body. spacing None
+    keeps the source's own.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None = None
+    contrasts: int = 1
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    foreground: float = 0.05
+    crop: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1 or (self.spacing is not None and min(self.spacing) <= 0):
+            raise ValueError(
+                f"size, spacing: found {self.size} and {self.spacing}, expected numbers above 0"
+            )
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(
+                f"percentiles: found {low} and {high}, expected 0 <= low < high <= 100"
+            )
+
+    def prepare(self, raw: Any) -> Sample:
+        """`volume` float32 `[C, X, Y, Z]` (0 = background), `inside` bool `[X, Y, Z]` (False =
+        beyond the source), `contrasts` bool `[C]`, `affine` float32 `[4, 4]` (voxel to mm)."""
+        values, source = raw.as_tensor().float(), raw.affine.double()
+        there = self._there(raw, len(values))
+        volume = values.new_zeros(self.contrasts, *values.shape[1:])
+        volume[: len(values)] = values
+        body = self._body(volume[there])
+        affine = self._placed(source, body)
+        self._warn(source, affine, tuple(values.shape[1:]))
+        grid = lookup(affine, self.size, source, tuple(values.shape[1:]))
+        inside = (grid.abs() <= 1 + 1e-6).all(-1)
+        volume = pull(volume, grid) * inside
+        body = (pull(body[None].float(), grid)[0] >= 0.5) & inside
+        volume[there] = torch.stack([self._scored(channel, body) for channel in volume[there]])
+        return {
+            "volume": volume,
+            "inside": inside,
+            "contrasts": there,
+            "affine": affine.float(),
+        }
+
+    def _there(self, raw: Any, count: int) -> Tensor:
+        if count > self.contrasts:
+            raise ReadError(
+                raw.meta.get("filename_or_obj", raw),
+                f"has {count} channels",
+                f"at most {self.contrasts} (contrasts: {count} takes them all)",
+            )
+        present = list(raw.meta.get("contrasts", (True,) * count))
+        return torch.tensor(present + [False] * (self.contrasts - count))
+
+    def _body(self, channels: Tensor) -> Tensor:
+        """`[U, V, W]` bool: where any contrast is brighter than the background."""
+        found = torch.zeros_like(channels[0], dtype=torch.bool)
+        for channel in channels:
+            low, high = _quantiles(channel.flatten(), self.percentiles)
+            found |= channel > low + self.foreground * (high - low)
+        return found
+
+    def _placed(self, source: Tensor, body: Tensor) -> Tensor:
+        """The sample's affine: its own spacing, the body's box in the middle."""
+        edges = torch.from_numpy(edges_of(source.numpy()))
+        wanted = edges if self.spacing is None else torch.tensor(self.spacing).double()
+        last = torch.tensor(body.shape).double() - 1
+        low, high = torch.zeros(3).double(), last
+        if self.crop and bool(body.any()):
+            places = body.nonzero().double()
+            low, high = places.amin(0), places.amax(0)
+        middle = (low + high) / 2
+        affine = source.clone()
+        affine[:3, :3] = source[:3, :3] / edges * wanted
+        centre = source[:3, :3] @ middle + source[:3, 3]
+        half = (torch.tensor(self.size).double() - 1) / 2
+        affine[:3, 3] = centre - affine[:3, :3] @ half
+        return affine
+
+    def _warn(self, source: Tensor, affine: Tensor, shape: tuple[int, ...]) -> None:
+        shrunk = edges_of(affine.numpy()) / edges_of(source.numpy())
+        if self.spacing is not None and shrunk.max() > BLUR:
+            axis = int(shrunk.argmax())
+            warnings.warn(
+                f"spacing: axis {'xyz'[axis]} shrinks by {shrunk[axis]:.1f} "
+                f"({shape[axis]} voxels of {edges_of(source.numpy())[axis]:.2g} mm to "
+                f"{self.spacing[axis]:.2g} mm); detail below that is lost",
+                stacklevel=3,
+            )
+
+    def _scored(self, channel: Tensor, body: Tensor) -> Tensor:
+        """Mean 0 and deviation 1 over the body; the rest is 0, as padding is."""
+        seen = channel[body]
+        if seen.numel() < 2:
+            return torch.zeros_like(channel)
+        low, high = _quantiles(seen, self.percentiles)
+        clipped = channel.clamp(low, high)
+        seen = clipped[body]
+        return torch.where(body, (clipped - seen.mean()) / seen.std().clamp(min=1e-6), 0.0)
+
+
+def _quantiles(values: Tensor, percentiles: tuple[float, float]) -> tuple[float, float]:
+    found = np.percentile(values.numpy(), percentiles)
+    return float(found[0]), float(found[1])
+
+
+def lookup(
+    affine: Tensor, shape: tuple[int, ...], source: Tensor, source_shape: tuple[int, ...]
+) -> Tensor:
+    """Where the voxels of one space lie in another: `[X, Y, Z, 3]`, `grid_sample`'s coordinates.
+
+    affine, shape: the space that is filled. source, source_shape: the space that is read.
+    """
+    axes = [torch.arange(n, dtype=torch.float64) for n in shape]
+    voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)  # [X, Y, Z, 3]
+    way = torch.linalg.inv(source.double()) @ affine.double()
+    places = voxels @ way[:3, :3].T + way[:3, 3]
+    last = torch.tensor(source_shape).double() - 1
+    found = torch.where(last > 0, 2 * places / last.clamp(min=1) - 1, 0.0)
+    return found.flip(-1).float()  # grid_sample counts from the last axis
+
+
+def pull(volume: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
+    """`[C, U, V, W]` read at a `lookup`: `[C, X, Y, Z]`; zeros outside."""
+    found: Tensor = F.grid_sample(
+        volume[None].float(), grid[None], mode=mode, padding_mode="zeros", align_corners=True
+    )
+    return found[0]
+
+
+def place(mask: Tensor, affine: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A mask `[C, U, V, W]` of one space in another, by the nearest voxel: `[C, X, Y, Z]`."""
+    return pull(mask, lookup(like, shape, affine, tuple(mask.shape[1:])), mode="nearest")

@@ -1,0 +1,166 @@
+"""Volumes become samples, and what is found in a sample goes back into the source's own space."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sensorium.modalities.base import ReadError
+from sensorium.modalities.mri.processor import VolumeProcessor, lookup, place, pull
+from sensorium.modalities.mri.read import read
+from sensorium.modalities.mri.write import box_of, save, to_source
+
+TURN = np.array([[0.8, -0.6, 0, 5], [0.6, 0.8, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
+AFFINES = {
+    "ras": np.diag([2.0, 2, 3, 1]),
+    "lps": np.diag([-2.0, -2, 3, 1]),
+    "psl": np.array([[0.0, 0, -2, 9], [-2, 0, 0, 8], [0, 2, 0, 7], [0, 0, 0, 1]]),
+    "oblique": TURN @ np.diag([-2.0, 2, 3, 1]),
+}
+
+
+def scan(affine: np.ndarray, shape: tuple[int, ...] = (24, 20, 16)) -> Any:
+    """A smooth body in air."""
+    axes = [np.linspace(-1, 1, n) for n in shape]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    values = 1000 * np.exp(-2 * (x**2 + y**2 + z**2)) + 50 * np.sin(5 * x) ** 2
+    values[x**2 + y**2 + z**2 > 0.8] = 0
+    return read({"array": values.astype(np.float32), "affine": affine})
+
+
+def brightest(sample: dict[str, Tensor]) -> Tensor:
+    """The centre of mass of what is bright, in mm."""
+    weight = sample["volume"][0].clamp(min=1.0) - 1.0
+    places = weight.nonzero().double()
+    share = weight[weight > 0].double()
+    middle = (places * share[:, None]).sum(0) / share.sum()
+    affine = sample["affine"].double()
+    return affine[:3, :3] @ middle + affine[:3, 3]
+
+
+@pytest.mark.parametrize("name", AFFINES)
+@pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0), (3.0, 2.5, 4.0)])
+def test_the_body_stays_where_it_is_in_the_world(name: str, spacing: Any) -> None:
+    raw = scan(AFFINES[name])
+    sample = VolumeProcessor(size=(20, 20, 20), spacing=spacing).prepare(raw)
+    assert sample["volume"].shape == (1, 20, 20, 20) and sample["affine"].shape == (4, 4)
+    middle = (torch.tensor(raw.shape[1:]).double() - 1) / 2
+    wanted = raw.affine[:3, :3] @ middle + raw.affine[:3, 3]
+    assert float((brightest(sample) - wanted).norm()) < 1.0
+
+
+def test_the_foreground_has_mean_0_and_deviation_1_and_the_rest_is_0() -> None:
+    sample = VolumeProcessor(size=(40, 40, 40)).prepare(scan(AFFINES["ras"]))
+    volume, inside = sample["volume"][0], sample["inside"]
+    body = volume != 0
+    assert abs(float(volume[body].mean())) < 1e-4 and abs(float(volume[body].std()) - 1) < 1e-3
+    assert not body[~inside].any() and not inside.all()
+
+
+def test_scaling_a_scan_changes_nothing() -> None:
+    processor, raw = VolumeProcessor(size=(16, 16, 16)), scan(AFFINES["ras"])
+    wanted = processor.prepare(raw)["volume"]
+    found = processor.prepare(read({"array": raw[0].numpy() * 7, "affine": raw.affine}))["volume"]
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_absent_contrasts_are_zeros_with_a_mask() -> None:
+    raw = read([scan(AFFINES["ras"]), None, scan(AFFINES["ras"])])
+    sample = VolumeProcessor(size=(16, 16, 16), contrasts=4).prepare(raw)
+    assert sample["contrasts"].tolist() == [True, False, True, False]
+    assert sample["volume"].shape[0] == 4 and not sample["volume"][[1, 3]].any()
+    torch.testing.assert_close(sample["volume"][0], sample["volume"][2])
+    with pytest.raises(ReadError, match=r"has 3 channels; expected at most 2 \(contrasts: 3"):
+        VolumeProcessor(size=(16, 16, 16), contrasts=2).prepare(raw)
+
+
+def test_an_axis_that_shrinks_by_more_than_2_warns_with_the_factor() -> None:
+    raw = scan(AFFINES["ras"])
+    with pytest.warns(UserWarning, match=r"axis y shrinks by 2.5 \(20 voxels of 2 mm to 5 mm\)"):
+        VolumeProcessor(size=(8, 8, 8), spacing=(4.0, 5.0, 6.0)).prepare(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VolumeProcessor(size=(8, 8, 8), spacing=(4.0, 4.0, 6.0)).prepare(raw)
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_a_mask_returns_to_the_sources_own_space(tmp_path: Path, name: str) -> None:
+    """Written by a tool that knows nothing of ours, read back by another."""
+    affine, shape = AFFINES[name], (24, 20, 16)
+    values = np.asarray(scan(np.eye(4))[0])
+    nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "scan.nii.gz")
+    lesion = np.zeros(shape, dtype=np.uint8)
+    lesion[4:9, 10:15, 5:9] = 1
+    raw = read(tmp_path / "scan.nii.gz")
+    sample = VolumeProcessor(size=(26, 26, 26)).prepare(raw)
+    cell = read({"array": lesion, "affine": affine})
+    there = place(cell.as_tensor(), cell.affine, sample["affine"], (26, 26, 26))[0] > 0.5
+    assert int(there.sum()) == int(lesion.sum())
+    save(tmp_path / "mask.nii.gz", there, sample["affine"], raw)
+    back = nibabel.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(np.asarray(back.dataobj), lesion)
+    np.testing.assert_allclose(back.affine, affine, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_a_box_is_the_same_in_both_spaces(name: str) -> None:
+    raw = scan(AFFINES[name])
+    sample = VolumeProcessor(size=(26, 26, 26)).prepare(raw)
+    mask = torch.zeros(raw.shape[1:], dtype=torch.bool)
+    mask[3:8, 9:12, 5:9] = True
+    there = place(mask[None].float(), raw.affine, sample["affine"], (26, 26, 26))[0] > 0.5
+    own, found = box_of(mask, raw.affine), box_of(there, sample["affine"])
+    assert own is not None and found is not None
+    torch.testing.assert_close(found, own, atol=1e-3, rtol=0)
+    assert box_of(mask & False, raw.affine) is None
+
+
+def test_a_resampled_mask_returns_nearly_whole() -> None:
+    raw = scan(AFFINES["oblique"], (40, 36, 30))
+    sample = VolumeProcessor(size=(48, 48, 48), spacing=(1.5, 1.5, 1.5)).prepare(raw)
+    mask = torch.zeros(raw.shape[1:])
+    mask[10:24, 12:25, 8:20] = 1
+    there = place(mask[None], raw.affine, sample["affine"], (48, 48, 48))[0] > 0.5
+    back = to_source(there, sample["affine"], raw)
+    turned = read({"array": back.float().numpy(), "affine": raw.meta["original_affine"]})[0] > 0.5
+    overlap = 2 * float((turned & (mask > 0.5)).sum()) / float(turned.sum() + mask.sum())
+    assert overlap > 0.95
+
+
+def test_reading_a_space_in_itself_changes_nothing() -> None:
+    values, affine = torch.randn(2, 5, 6, 7), torch.from_numpy(AFFINES["oblique"])
+    grid = lookup(affine, (5, 6, 7), affine, (5, 6, 7))
+    torch.testing.assert_close(pull(values, grid), values, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 40, 2)])
+def test_any_size_fits(size: tuple[int, int, int]) -> None:
+    sample = VolumeProcessor(size=size).prepare(scan(AFFINES["lps"], (3, 4, 5)))
+    assert sample["volume"].shape == (1, *size) and bool(sample["volume"].isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"size": (0, 4, 4)}, "size, spacing: found"),
+        ({"size": (4, 4, 4), "spacing": (1.0, 0.0, 1.0)}, "size, spacing: found"),
+        ({"size": (4, 4, 4), "percentiles": (99.0, 1.0)}, "percentiles: found 99.0 and 1.0"),
+    ],
+)
+def test_settings_are_checked(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        VolumeProcessor(**options)
+
+
+def test_it_travels_to_workers_and_says_its_settings() -> None:
+    processor = VolumeProcessor(size=(8, 8, 8), contrasts=2)
+    assert pickle.loads(pickle.dumps(processor)) == processor
+    assert processor.settings()["contrasts"] == 2
