@@ -18,4 +18,5 @@ HEADS = {
     "attention_probe": "sensorium.connectors.heads:AttentionProbe",
     "linear": "sensorium.connectors.heads:LinearHead",
     "mlp": "sensorium.connectors.heads:MLPHead",
+    "per_token": "sensorium.connectors.projectors:Linear",
 }

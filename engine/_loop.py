@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,14 +172,12 @@ class Loop:
         keys: list[str] = []
         for turn in range(settings.accumulate):
             batch = next(stream)
-            for line in settle_failures(
-                batch, f"tasks.{batch.task}.data.train", self._skips(batch.task), self.skipped
-            ):
-                self.log.say(line)
+            self._settle(batch.task, batch.failed)
             keys += batch.keys
             last = turn == settings.accumulate - 1
             with self._exchange(last), self.accelerator.autocast():
                 loss = self.net(batch.to(device))
+            self._settle(batch.task, loss.failed)
             _add(sums, "loss", loss.total)
             _add(sums, "count", torch.as_tensor(loss.count, device=device, dtype=torch.float32))
             for name, value in loss.parts.items():
@@ -200,6 +198,12 @@ class Loop:
         for name in self.model.tasks:
             self.model.task(name).after_step(step + 1)
         self._report(step + 1, batch.task, totals, number, lr, time.perf_counter() - began)
+
+    def _settle(self, task: str, failed: Sequence[tuple[str, str]]) -> None:
+        """Report rows that could not be read or learned, or stop at the first."""
+        where = f"tasks.{task}.data.train"
+        for line in settle_failures(failed, where, self._skips(task), self.skipped):
+            self.log.say(line)
 
     def _seed(self, step: int) -> None:
         """Python's, numpy's and torch's generators: what a step draws depends on (seed, step,

@@ -17,6 +17,7 @@ from ..connectors.base import Connector
 from ..modalities.base import Encoder, Features
 from ..tasks.base import Batch, Encode, Loss, Task
 from ._chunks import Given, in_chunks
+from ._pieces import encoded
 from .adapt import adapt, is_frozen, settle
 from .errors import RecipeError
 from .parts import Plan, count, reported, seeded
@@ -57,8 +58,7 @@ class Stream(nn.Module):
         """What the encoder gives; without a graph where nothing in it trains."""
         trains = not is_frozen(self.encoder) or "taps" in options
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-            features: Features = self.encoder(**batch, **options)
-        return features
+            return encoded(self.encoder, batch, options)
 
     def forward(self, features: Features) -> Features:
         return features if self.connector is None else self.connector(features)
@@ -183,11 +183,12 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
         _meets(plan, name, streams[name], backbone)
         _offers(plan, name, encoders[name])
     tasks = {name: t.task for name, t in plan.tasks.items()}
+    widths = {f"{s}{p}": streams[s].width(p[1:]) for s in streams for p in ("", ".encoder")}
     for name, task in plan.tasks.items():
+        with task.plan.reported(), seeded(seed, task.plan.where, "measure"):
+            task.task.measure(widths)
         for head, (stream, out_dim) in task.task.head_widths().items():
-            on, _, point = stream.partition(".")
-            width = streams[on].width(point)
-            built = task.heads[head].build(seed, in_dim=width, out_dim=out_dim)
+            built = task.heads[head].build(seed, in_dim=widths[stream], out_dim=out_dim)
             tasks[name].heads[head] = built
         with task.plan.reported(), seeded(seed, task.plan.where, "attach"):
             new = task.task.new_tokens()

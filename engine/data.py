@@ -210,10 +210,12 @@ def readers(plan: RecipePlan, encoders: Mapping[str, Encoder], augment: bool) ->
     }
 
 
-def settle_failures(batch: Batch, where: str, skip: bool, skipped: Skipped) -> list[str]:
-    """Count the batch's failures, or raise the first; gives what is new to be reported."""
+def settle_failures(
+    failed: Sequence[tuple[str, str]], where: str, skip: bool, skipped: Skipped
+) -> list[str]:
+    """Count failures (keys and reasons), or raise the first; gives what is new to be reported."""
     lines = []
-    for key, reason in batch.failed:
+    for key, reason in failed:
         line = f"{where}, row {key}: {reason}"
         if not skip:
             raise RunError(f"{line} (data.*.on_error: skip goes on without it)")

@@ -131,7 +131,7 @@ def _task(name: str, section: TaskSection) -> TaskPlan:
     options = section.options
     with reported(where):
         arguments(part)  # a task that names an engine's key is refused before its heads are read
-    said = {head: options.pop(head, "linear") for head in part.head_names}
+    said = {h: options.pop(h, part.head_types.get(h, "linear")) for h in part.head_names}
     own = plan(section.with_options(options), "task", where)
     heads = {
         head: plan(Section.model_validate(value), "head", f"{where}.{head}")

@@ -58,7 +58,7 @@ class Scorer:
         found: list[tuple[str, Any, dict[str, Any]]] = []
         for batch in batches({rows.name: rows}, addresses, Collate(self.model.encoders())):
             where = f"tasks.{rows.name}, evaluation"
-            for line in settle_failures(batch, where, skip, skipped):
+            for line in settle_failures(batch.failed, where, skip, skipped):
                 if self.log is not None:
                     self.log.say(line)
             if len(batch):

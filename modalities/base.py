@@ -180,12 +180,14 @@ class Encoder(Part, nn.Module):
     its batch: `layers` (a tuple of hidden layers to give back), `token_mask` (`[B, T]`
     bool, True = replaced by a learned mask token), `taps` (`{layer: function}`; the
     function takes the layer's tokens `[B, T, D]` and mask, and gives new tokens).
+    along: what of its batch runs along time (one is the bool mask), and the steps of a token.
     """
 
     dim: int
     processor: Processor
     batch_invariant: bool = True
     offers: frozenset[str] = frozenset()
+    along: Mapping[str, int] = {}
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Samples -> the keyword arguments of `forward`; equal shapes are stacked."""

@@ -20,10 +20,22 @@ from ..modalities.base import Features, Sample
 Row = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Window:
+    """How a signal of more than `limit` tokens is encoded: in pieces of `length` tokens, of which
+    each shares `overlap` with the next."""
+
+    length: int
+    overlap: int
+    limit: int
+
+
 class Encode(Protocol):
     """Run a stream of this batch: encoder, then connector. Runs once a step and view.
 
     `audio` is the stream's end; `audio.encoder` what its encoder gives, before the connector.
+    With the option `window` (a `Window`) signals too long to be encoded at once are encoded in
+    pieces, where the encoder says that its signals can be cut (`along`).
     """
 
     def __call__(self, stream: str, view: str = "main", **options: Any) -> Features: ...
@@ -64,11 +76,14 @@ class Batch:
 @dataclass
 class Loss:
     """`total`: a sum over `count` items (target tokens, rows), so that the engine can divide by
-    the count of all processes and accumulation steps. `parts`: further sums to log."""
+    the count of all processes and accumulation steps. `parts`: further sums to log. `failed`:
+    keys of rows that could not be learned, each with the reason; they are in no sum, and are
+    reported and counted as rows that cannot be read are."""
 
     total: Tensor
     count: Tensor | int
     parts: dict[str, Tensor] = field(default_factory=dict)
+    failed: list[tuple[str, str]] = field(default_factory=list)
 
 
 Embed = Callable[[str, Sequence[Any]], Tensor]
@@ -87,7 +102,8 @@ class Task(nn.Module):
     """streams: the names of the streams it uses, in order. needs: what it asks of a stream's
     encoder beyond a forward (`layers`, `token_mask`, `taps`). layers: hidden layers it wants
     of each stream. head_names: sections of the recipe's task that are heads; they are built by
-    the engine and stand in `heads`. dim: the width its streams must end in, where the task
+    the engine and stand in `heads`; head_types: their type where a recipe names none, `linear`
+    if not said. dim: the width its streams must end in, where the task
     says so. uses_backbone: True where the task needs the shared decoder. aside: streams that the
     decoder does not read, so that they may end in any width. gathers: True where the loss looks
     at other processes' rows: it is then asked of every process, of one whose rows were all
@@ -100,6 +116,7 @@ class Task(nn.Module):
     needs: Mapping[str, frozenset[str]] = {}
     layers: Mapping[str, tuple[int, ...]] = {}
     head_names: ClassVar[tuple[str, ...]] = ()
+    head_types: ClassVar[Mapping[str, str]] = {}
     dim: int | None = None
     uses_backbone: bool = False
     aside: tuple[str, ...] = ()
@@ -129,6 +146,10 @@ class Task(nn.Module):
     def loaded(self) -> None:
         """Called when its tensors came from a run; ValueError where they belong to another
         decoder or vocabulary than the one it met."""
+
+    def measure(self, widths: Mapping[str, int]) -> None:
+        """Build what needs the widths of its streams: of each its end (`audio`) and its encoder's
+        (`audio.encoder`). Called before weights are loaded, and again where composed again."""
 
     def columns(self) -> tuple[str, ...]:
         """The columns that `targets` reads; a data set without one of them is refused."""

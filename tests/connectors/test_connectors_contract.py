@@ -16,7 +16,7 @@ IN, OUT, BATCH = 16, 24, 3
 ALL = {**{f"connector:{k}": v for k, v in CONNECTORS.items()}}
 ALL |= {f"head:{k}": v for k, v in HEADS.items()}
 VECTORS = {f"connector:{k}" for k in ("attention_pool", "cls", "latent_attention", "max", "mean")}
-VECTORS |= {f"head:{k}" for k in HEADS}
+VECTORS |= {f"head:{k}" for k in HEADS if k != "per_token"}
 POOLED = {"connector:cls", "head:linear", "head:mlp"}  # read `pooled` where there is one
 OPTIONS: dict[str, dict[str, Any]] = {
     "connector:latent_attention": {"latents": 5},

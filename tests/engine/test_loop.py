@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,14 @@ def given(source: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The keys of every batch that training takes, in order."""
     found: list[list[str]] = []
-    real = _loop.settle_failures
+    real = _loop.batches
 
-    def settle(batch: Any, *rest: Any) -> Any:
-        found.append(batch.keys)
-        return real(batch, *rest)
+    def batches(*given: Any) -> Iterator[Any]:
+        for batch in real(*given):
+            found.append(batch.keys)
+            yield batch
 
-    monkeypatch.setattr(_loop, "settle_failures", settle)
+    monkeypatch.setattr(_loop, "batches", batches)
     return found
 
 

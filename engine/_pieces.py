@@ -1,0 +1,113 @@
+"""A signal longer than an encoder should read at once: encoded in overlapping pieces.
+
+Pieces are cut at whole tokens and encoded a few at a time, whatever rows they are of. Where two
+overlap, the first gives the tokens before the middle of the overlap and the second those behind,
+so that no token stands at a cut. Memory for the encoder is that of a few pieces.
+
+Legend: `B` rows, `T` tokens of the longest, `N` pieces of one call, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..modalities.base import Encoder, Features
+from ..tasks.base import Window
+
+TOGETHER = 8
+"""Pieces that are encoded in one forward."""
+
+Batch = dict[str, Tensor]
+
+
+def encoded(encoder: Encoder, batch: Batch, options: Mapping[str, Any]) -> Features:
+    """What the encoder gives. With the option `window`, rows that are longer than its limit are
+    encoded in pieces where the encoder says how its signals are cut, and whole where not."""
+    rest = {name: value for name, value in options.items() if name != "window"}
+    window: Window | None = options.get("window")
+    if window is None or not encoder.along:
+        found: Features = encoder(**batch, **rest)
+        return found
+    return _Cutter(encoder, window, rest).encode(batch)
+
+
+class _Cutter:
+    def __init__(self, encoder: Encoder, window: Window, options: Mapping[str, Any]) -> None:
+        self.encoder, self.window, self.options = encoder, window, options
+        self.hop = max(1, window.length - window.overlap)
+        self.lead = (window.length - self.hop) // 2
+
+    def encode(self, batch: Batch) -> Features:
+        tokens = self._tokens(batch)
+        long = [row for row, count in enumerate(tokens) if count > self.window.limit]
+        if not long:
+            found: Features = self.encoder(**batch, **self.options)
+            return found
+        rows: dict[int, list[Tensor]] = {row: [] for row in range(len(tokens))}
+        short = [row for row in rows if row not in long]
+        if short:
+            whole = self._run(_rows(batch, short), 0, max(tokens[row] for row in short))
+            for row, values, mask in zip(short, whole.tokens, whole.mask, strict=True):
+                rows[row].append(values[mask])
+        places = [(row, start) for row in long for start in self._starts(tokens[row])]
+        like = self._long(batch, tokens, places, rows)
+        packed = Features.pack([torch.cat(parts) for parts in rows.values()])
+        return packed.replace(grid=(packed.tokens.shape[1],), step=like.step, origin=like.origin)
+
+    def _tokens(self, batch: Batch) -> list[int]:
+        """Tokens of each row, as many as its real steps make."""
+        name = next(n for n in self.encoder.along if batch[n].dtype == torch.bool)
+        steps = batch[name].sum(1).tolist()
+        return [-(-count // self.encoder.along[name]) for count in steps]
+
+    def _starts(self, tokens: int) -> Iterator[int]:
+        """First tokens of pieces; the last is the one that no other would add to."""
+        start = 0
+        while True:
+            yield start
+            if start + self.window.length >= tokens:
+                return
+            start += self.hop
+
+    def _long(
+        self,
+        batch: Batch,
+        tokens: list[int],
+        places: list[tuple[int, int]],
+        rows: dict[int, list[Tensor]],
+    ) -> Features:
+        """Encode pieces, and add what each gives to its row; gives the features of some piece."""
+        length = self.window.length
+        for first in range(0, len(places), TOGETHER):
+            group = places[first : first + TOGETHER]
+            pieces = [self._cut(_rows(batch, [row]), start, length) for row, start in group]
+            joined = {name: torch.cat([p[name] for p in pieces]) for name in batch}
+            found: Features = self.encoder(**joined, **self.options)
+            for (row, start), values, mask in zip(group, found.tokens, found.mask, strict=True):
+                begin = self.lead if start else 0
+                last = start + length >= tokens[row]
+                stop = int(mask.sum()) if last else self.hop + self.lead
+                rows[row].append(values[begin:stop])
+        return found
+
+    def _run(self, batch: Batch, start: int, length: int) -> Features:
+        found: Features = self.encoder(**self._cut(batch, start, length), **self.options)
+        return found
+
+    def _cut(self, batch: Batch, start: int, length: int) -> Batch:
+        """The steps of `length` tokens from one on, padded on the right where there are fewer."""
+        cut = dict(batch)
+        for name, steps in self.encoder.along.items():
+            found = batch[name][:, start * steps : (start + length) * steps]
+            missing = length * steps - found.shape[1]
+            cut[name] = F.pad(found, (0, 0) * (found.ndim - 2) + (0, missing))
+        return cut
+
+
+def _rows(batch: Batch, rows: list[int]) -> Batch:
+    return {name: tensor[rows] for name, tensor in batch.items()}

@@ -1,0 +1,89 @@
+"""Long signals in pieces: what an encoder that looks no further than the overlap cannot tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sensorium.engine._pieces import TOGETHER, encoded
+from sensorium.modalities.base import Encoder, Features
+from sensorium.tasks.base import Window
+
+STEPS = 2
+
+
+class Near(Encoder):
+    """A token of two steps sees one token on each side; remembers the rows of its forwards."""
+
+    dim, along = 4, {"steps": STEPS, "mask": STEPS}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 4, 3 * STEPS, stride=STEPS, padding=STEPS)
+        self.calls: list[tuple[int, int]] = []
+
+    def forward(self, *, steps: Tensor, mask: Tensor, **options: Any) -> Features:
+        self.calls.append((len(steps), steps.shape[1] // STEPS))
+        tokens = self.conv((steps * mask[..., None]).mT).mT[:, : steps.shape[1] // STEPS]
+        real = mask[:, ::STEPS]
+        grid = (tokens.shape[1],)
+        return Features(tokens * real[..., None], real, grid=grid, step=(0.1,), origin=(0.05,))
+
+
+def batch(lengths: list[int], seed: int = 0) -> dict[str, Tensor]:
+    width = STEPS * -(-max(lengths) // STEPS)
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    steps = torch.randn(len(lengths), width, 3, generator=torch.Generator().manual_seed(seed))
+    return {"steps": steps * mask[..., None], "mask": mask}
+
+
+@pytest.fixture
+def near() -> Near:
+    torch.manual_seed(0)
+    return Near().eval()
+
+
+@pytest.mark.parametrize("lengths", [[90], [33, 90, 41, 7], [59, 1, 120], [20, 20]])
+@pytest.mark.parametrize("window", [Window(10, 4, 10), Window(9, 3, 20), Window(16, 2, 16)])
+def test_pieces_equal_the_whole(near: Near, lengths: list[int], window: Window) -> None:
+    given = batch(lengths)
+    whole, pieces = near(**given), encoded(near, given, {"window": window})
+    assert torch.equal(pieces.mask, whole.mask)
+    torch.testing.assert_close(pieces.tokens, whole.tokens)
+    assert (pieces.grid, pieces.step, pieces.origin) == (whole.grid, whole.step, whole.origin)
+
+
+def test_few_pieces_of_one_length_at_a_time(near: Near) -> None:
+    encoded(near, batch([600, 30]), {"window": Window(12, 4, 20)})
+    short, *rest = near.calls
+    assert short == (1, 15)  # the row below the limit, as it is
+    assert all(rows <= TOGETHER and length == 12 for rows, length in rest)
+    assert sum(rows for rows, _ in rest) == -(-(300 - 12) // 8) + 1
+
+
+def test_short_signals_are_encoded_as_ever(near: Near) -> None:
+    given = batch([30, 14])
+    found = encoded(near, given, {"window": Window(5, 1, 15)})
+    assert near.calls == [(2, 15)]
+    assert torch.equal(found.tokens, near(**given).tokens)
+
+
+def test_an_encoder_that_says_nothing_reads_the_whole(near: Near) -> None:
+    near.along = {}
+    encoded(near, batch([100]), {"window": Window(5, 1, 5)})
+    assert near.calls == [(1, 50)]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_neighbours_do_not_matter(near: Near, rows: int) -> None:
+    lengths, window = [70, 25, 111], Window(10, 4, 12)
+    whole = encoded(near, batch(lengths), {"window": window})
+    given = batch(lengths)
+    for start in range(0, 3, rows):
+        part = {name: value[start : start + rows] for name, value in given.items()}
+        found = encoded(near, part, {"window": window})
+        kept = whole.tokens[start : start + rows, : found.tokens.shape[1]]
+        torch.testing.assert_close(found.tokens, kept)
