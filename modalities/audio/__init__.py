@@ -4,8 +4,12 @@ READ = "sensorium.modalities.audio.read:read"
 EXAMPLE = "sensorium.modalities.audio.read:example"
 PREVIEW = "sensorium.modalities.audio.preview:preview"
 
-ENCODERS: dict[str, str] = {}
+ENCODERS = {
+    "logmel_conformer": "sensorium.modalities.audio.logmel_conformer:LogMelConformer",
+}
 
 AUGMENTS: dict[str, str] = {}
 
-SOURCES: dict[str, str] = {}
+SOURCES = {
+    "talker": "sensorium.modalities.audio.talker:Talker",
+}

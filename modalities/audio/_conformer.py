@@ -1,0 +1,139 @@
+"""Conformer blocks whose frames do not depend on padding.
+
+Gulati et al., "Conformer: Convolution-augmented Transformer for Speech Recognition", 2020, with
+rotary positions (Su et al., "RoFormer", 2021: a product of query and key depends on the
+distance alone) and a norm over the width of a frame in place of BatchNorm, whose statistics
+would hold padding. Frames that are padding are zeroed before every convolution.
+
+Legend: `B` batch, `T` frames, `D` width, `H` heads, `K` kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def blank(x: Tensor, mask: Tensor) -> Tensor:
+    """x `[B, T, D]` with zeros where mask `[B, T]` is False, whatever stood there."""
+    return x.masked_fill(~mask.unsqueeze(-1), 0)
+
+
+class Convolution(nn.Module):
+    """The convolution of a Conformer block: gate, depthwise over time, norm, mix."""
+
+    def __init__(self, dim: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.enter = nn.Linear(dim, 2 * dim)
+        self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.inner = nn.LayerNorm(dim)
+        self.leave = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`[B, T, D]` -> what is added to it."""
+        gated = blank(F.glu(self.enter(self.norm(x))), mask)
+        mixed = self.depthwise(gated.mT).mT
+        added: Tensor = self.dropout(self.leave(F.silu(self.inner(mixed))))
+        return added
+
+
+class FeedForward(nn.Sequential):
+    """Two linear maps, frame by frame."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, dim),
+            nn.Dropout(dropout),
+        )
+
+
+class Attention(nn.Module):
+    """Self-attention over the real frames; positions turn queries and keys."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.enter = nn.Linear(dim, 3 * dim)
+        self.leave = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`[B, T, D]` -> what is added to it."""
+        parts = self.enter(self.norm(x)).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, H, D / H]
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        query, key = turned(query), turned(key)
+        seen = F.scaled_dot_product_attention(query, key, value, mask[:, None, None])
+        added: Tensor = self.dropout(self.leave(seen.transpose(1, 2).flatten(2)))
+        return added
+
+
+class ConvBlock(nn.Module):
+    """The convolution alone: local, and cheap in front of the attention."""
+
+    def __init__(self, dim: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.convolution = Convolution(dim, kernel, dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        added: Tensor = x + self.convolution(x, mask)
+        return added
+
+
+class ConformerBlock(nn.Module):
+    """Half a feed-forward, attention, convolution, half a feed-forward, norm."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.before = FeedForward(dim, hidden, dropout)
+        self.attention = Attention(dim, heads, dropout)
+        self.convolution = Convolution(dim, kernel, dropout)
+        self.after = FeedForward(dim, hidden, dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + 0.5 * self.before(x)
+        x = x + self.attention(x, mask)
+        x = x + self.convolution(x, mask)
+        normed: Tensor = self.norm(x + 0.5 * self.after(x))
+        return normed
+
+
+class Subsampling(nn.Module):
+    """Mel bands -> frames of width D, halved in number by each strided convolution.
+
+    A sample of L frames gives `ceil(L / 2^n)`, whatever it is padded to: frame `j` of the
+    result is centred on frame `j * 2^n`.
+    """
+
+    def __init__(self, mels: int, dim: int, halvings: int, kernel: int = 5) -> None:
+        super().__init__()
+        pad = kernel // 2
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(dim if i else mels, dim, kernel, stride=2, padding=pad)
+            for i in range(halvings)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, F, M]`, `[B, F]` -> `[B, T, D]`, `[B, T]`."""
+        for convolution in self.convolutions:
+            x = F.silu(convolution(blank(x, mask).mT).mT)
+            mask = mask[:, ::2]
+        return self.norm(x), mask
+
+
+def turned(x: Tensor, base: float = 10000.0) -> Tensor:
+    """x `[B, H, T, D]`, pairs of values turned by an angle that grows with the frame's place."""
+    half = x.shape[-1] // 2
+    rates = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * rates
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

@@ -1,0 +1,146 @@
+"""A Conformer on log-mel frames, small enough to train from nothing.
+
+Gulati et al. 2020; see `_conformer.py` for what is changed so that a sample's features depend
+neither on padding nor on its neighbours.
+
+Legend: `B` batch, `F` mel frames, `M` mel bands, `T` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..base import Encoder, Features, Sample
+from ._conformer import ConformerBlock, ConvBlock, Subsampling, blank
+from .processor import LogMel
+
+Tap = Callable[[Tensor, Tensor], Tensor]
+"""The tokens `[B, T, D]` of a layer and their mask `[B, T]` -> new tokens."""
+
+CENTRE, SPREAD = -8.0, 5.0
+"""About the mean and deviation of log powers of speech at a usual level, for `fixed`."""
+
+
+class LogMelConformer(Encoder):
+    """Log-mels, strided convolutions, convolution blocks, Conformer blocks.
+
+    dim: width. front: convolution blocks before the depth Conformer blocks. expand: width of a
+    feed-forward in dims. subsample: mel frames a token. normalize: `bands` takes from each band
+    its mean over the sound (no microphone, no steady tone remains), `level` the mean of all
+    bands (loudness goes, the spectrum stays), `fixed` nothing of the sound's own. mask_token:
+    learn a token that stands for masked frames. The rest is the spectrogram's: see `LogMel`.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int = 144,
+        depth: int = 4,
+        heads: int = 4,
+        kernel: int = 15,
+        front: int = 0,
+        expand: int = 4,
+        subsample: Literal[2, 4, 8] = 4,
+        dropout: float = 0.1,
+        normalize: Literal["bands", "level", "fixed"] = "bands",
+        mask_token: bool = False,
+        rate: int = 16000,
+        mels: int = 64,
+        window: float = 0.025,
+        hop: float = 0.01,
+        low: float = 20.0,
+        high: float = 7600.0,
+    ) -> None:
+        super().__init__()
+        _check(dim, heads, kernel)
+        self.dim, self.normalize, self.subsample = dim, normalize, subsample
+        self.processor: LogMel = LogMel(rate, mels, window, hop, low, high)
+        self.step = subsample * round(hop * rate) / rate
+        self.subsampling = Subsampling(mels, dim, subsample.bit_length() - 1)
+        hidden = expand * dim
+        self.layers = nn.ModuleList(
+            [ConvBlock(dim, kernel, dropout) for _ in range(front)]
+            + [ConformerBlock(dim, heads, hidden, kernel, dropout) for _ in range(depth)]
+        )
+        self.mask_token = nn.Parameter(torch.randn(dim) * 0.02) if mask_token else None
+        self.offers = frozenset({"layers", "taps"} | ({"token_mask"} if mask_token else set()))
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return [self.subsampling, *self.layers]
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """mels `[B, F, M]` padded on the right, mask `[B, F]`."""
+        return padded([sample["mels"] for sample in samples], "mels")
+
+    def forward(
+        self,
+        mels: Tensor,
+        mask: Tensor,
+        layers: Sequence[int] = (),
+        token_mask: Tensor | None = None,
+        taps: Mapping[int, Tap] | None = None,
+    ) -> Features:
+        """mels `[B, F, M]`, mask `[B, F]` -> tokens `[B, ceil(F / subsample), D]`.
+
+        layers, taps: blocks (`front`, then `depth`), from 0 or from the end (-1).
+        """
+        count = len(self.layers)
+        wanted, added = places(layers, count), dict(taps or {})
+        added = dict(zip(places(added, count), added.values(), strict=True))
+        x, mask = self.subsampling(_normal(mels, mask, self.normalize), mask)
+        if token_mask is not None:
+            if self.mask_token is None:
+                raise ValueError("logmel_conformer: got a token mask; say mask_token: true")
+            x = torch.where(token_mask.unsqueeze(-1), self.mask_token.to(x.dtype), x)
+        hidden: dict[int, Tensor] = {}
+        for place, layer in enumerate(self.layers):
+            x = layer(x, mask)
+            if place in added:
+                x = added[place](x, mask)
+            if place in wanted:
+                hidden[place] = x
+        kept = tuple(self._features(hidden[place], mask) for place in wanted)
+        return self._features(x, mask).replace(layers=kept)
+
+    def _features(self, x: Tensor, mask: Tensor) -> Features:
+        return Features(blank(x, mask), mask, grid=(x.shape[1],), step=(self.step,), origin=(0.0,))
+
+
+def padded(rows: Sequence[Tensor], name: str) -> dict[str, Tensor]:
+    """Rows of any lengths as one batch, padded on the right with zeros, and its `mask`."""
+    lengths = torch.tensor([len(row) for row in rows])
+    batch = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    return {name: batch, "mask": torch.arange(batch.shape[1]) < lengths[:, None]}
+
+
+def places(wanted: Sequence[int] | Mapping[int, object], count: int) -> list[int]:
+    """Layers counted from the end (-1) as layers counted from 0; ValueError where there is none."""
+    for layer in wanted:
+        if not -count <= layer < count:
+            raise ValueError(f"layer {layer} was asked for, found {count} layers")
+    return [layer % count for layer in wanted]
+
+
+def _normal(mels: Tensor, mask: Tensor, how: str) -> Tensor:
+    """Log powers of a usual mean and spread; statistics of the real frames alone."""
+    if how == "fixed":
+        return (mels - CENTRE) / SPREAD
+    real = mask.unsqueeze(-1)
+    frames = real.sum(1, keepdim=True)
+    mean = mels.masked_fill(~real, 0).sum(1, keepdim=True) / frames  # [B, 1, M]
+    if how == "level":
+        mean = mean.mean(-1, keepdim=True)
+    return (mels - mean) / SPREAD
+
+
+def _check(dim: int, heads: int, kernel: int) -> None:
+    if heads < 1 or dim % (2 * heads):
+        raise ValueError(
+            f"heads: found {heads} at dim {dim}, expected a number whose double divides dim"
+        )
+    if kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"kernel: found {kernel}, expected an odd number; say {kernel + 1}")

@@ -1,0 +1,120 @@
+"""Sound -> log-mel spectrogram, or the one waveform at a model's rate.
+
+Legend: `C` channels, `N` samples, `F` frames, `M` mel bands.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+import torchaudio
+from torch import Tensor
+from torchaudio.functional import melscale_fbanks
+
+from ..base import Processor, ReadError, Sample
+from .read import Sound
+
+FLOOR = 1e-10
+"""The least power of a band: its logarithm, about -23, is what digital silence holds."""
+
+KERNEL = 20_000_000
+"""The most taps of a resampling filter; rates without a common divisor ask for one as large as
+their product."""
+
+
+def mono(sound: Sound, rate: int) -> Tensor:
+    """`[N]` the mean of the channels at `rate` Hz. Raises ReadError for a rate that has no
+    practical filter, and for a sound without samples or with NaN in it."""
+    samples = torch.from_numpy(sound.samples)
+    if not samples.numel():
+        raise ReadError(sound, "it holds no samples", "at least one")
+    if not samples.isfinite().all():
+        raise ReadError(sound, "samples that are not finite", "numbers")
+    wave = samples.mean(0)
+    if sound.rate == rate:
+        return wave
+    shared = math.gcd(sound.rate, rate)
+    if (sound.rate // shared) * (rate // shared) > KERNEL:
+        wrong = f"{sound.rate} Hz, which has no filter of a sane size to {rate} Hz"
+        raise ReadError(sound, wrong, "a usual rate (8000, 11025, 16000, 22050, 44100, 48000...)")
+    resampled: Tensor = _resampler(sound.rate, rate)(wave)
+    return resampled
+
+
+@functools.lru_cache(maxsize=16)
+def _resampler(source: int, target: int) -> torchaudio.transforms.Resample:
+    return torchaudio.transforms.Resample(source, target)
+
+
+def framed(sound: Sound, rate: int, window: float) -> Tensor:
+    """As `mono`; ReadError for a sound that is shorter than a window of so many seconds."""
+    if sound.seconds < window:
+        wrong = f"{1000 * sound.seconds:.4g} ms of sound"
+        raise ReadError(sound, wrong, f"at least one window, {1000 * window:.4g} ms")
+    return mono(sound, rate)
+
+
+@dataclass(frozen=True)
+class LogMel(Processor):
+    """Sound -> `{"mels": float32 [F, M]}`, the natural logarithm of the power in mel bands.
+
+    rate: Hz. mels: bands between low and high (Hz). window, hop: seconds. Frame `i` is centred
+    on sample `i * hop`. Nothing is normalised here, so that augmentation knows powers; an
+    encoder does that, over the real frames alone.
+    """
+
+    rate: int = 16000
+    mels: int = 64
+    window: float = 0.025
+    hop: float = 0.01
+    low: float = 20.0
+    high: float = 7600.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= self.rate / 2:
+            raise ValueError(
+                f"high: found bands from {self.low:g} to {self.high:g} Hz, expected "
+                f"0 <= low < high <= {self.rate / 2:g} Hz, half the rate"
+            )
+        if not 1 <= round(self.hop * self.rate) <= round(self.window * self.rate):
+            raise ValueError(
+                f"hop: found {self.hop} s with a window of {self.window} s, expected at least one "
+                f"sample at {self.rate} Hz and at most the window"
+            )
+        if self.mels < 1 or not (_filters(self).sum(0) > 0).all():
+            raise ValueError(
+                f"mels: found {self.mels} bands from {self.low:g} to {self.high:g} Hz, some of "
+                "them empty; take fewer bands or a longer window"
+            )
+
+    @property
+    def size(self) -> int:
+        """Points of the Fourier transform: the next power of two of the window."""
+        return 1 << (round(self.window * self.rate) - 1).bit_length()
+
+    def prepare(self, raw: Sound) -> Sample:
+        wave = framed(raw, self.rate, self.window)
+        length = round(self.window * self.rate)
+        spectrum = torch.stft(
+            wave,
+            self.size,
+            round(self.hop * self.rate),
+            length,
+            torch.hann_window(length),
+            pad_mode="constant",  # reflection would need a second half of a window
+            return_complex=True,
+        )
+        power = spectrum.real.square() + spectrum.imag.square()  # [size / 2 + 1, F]
+        mels = power.mT @ _filters(self)
+        return {"mels": mels.clamp(min=FLOOR).log()}
+
+
+@functools.lru_cache(maxsize=16)
+def _filters(mel: LogMel) -> Tensor:
+    """`[size / 2 + 1, M]` triangles on the HTK scale, as torchaudio makes them."""
+    with torch.device("cpu"):  # a processor computes, also where the encoder stands on meta
+        filters: Tensor = melscale_fbanks(mel.size // 2 + 1, mel.low, mel.high, mel.mels, mel.rate)
+    return filters
