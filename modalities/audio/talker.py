@@ -1,0 +1,215 @@
+"""Spoken sentences: espeak-ng says what a grammar writes, in a hundred voices.
+
+It is one synthesiser: what is learned from it, and every figure, says nothing about people's
+speech. What is said, and by whom, follows from (seed, split, index) alone; the sound is made when
+its cell is read, so that keys, texts and lengths cost nothing.
+
+Legend: `N` samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..base import ReadError, Source
+from ._espeak import Utterance, Voice, speak, version
+from ._voices import speaker
+from .grammar import GRAMMARS
+from .read import LazySound, Sound
+
+Held = Literal["voices", "accents", "sentences"]
+
+RATE = 22_050
+LOUDNESS = (-32.0, -20.0)
+"""Lowest and highest level of an utterance, in dB of its mean power below full scale."""
+
+PAUSE = (0.15, 0.6)
+"""Shortest and longest silence before each utterance of a longer recording, and at its end, s."""
+
+REVISION = 1
+"""To be raised whenever the same arguments give other texts or sounds."""
+
+
+@dataclass(frozen=True)
+class Speech(LazySound):
+    """A recording that is made when it is read: utterances of one voice, pauses, perhaps noise.
+
+    pauses: seconds of silence before each of the texts, and at the end. loudness: dB. snr: dB
+    between the mean power of what is said and the noise, None without noise. seed: the noise's.
+    """
+
+    texts: tuple[str, ...]
+    voice: Voice
+    pauses: tuple[float, ...]
+    loudness: float
+    snr: float | None
+    seed: int
+
+    def sound(self) -> Sound:
+        pieces = [_silence(self.pauses[0])]
+        for text, pause in zip(self.texts, self.pauses[1:], strict=True):
+            spoken = _floats(speak(text, self.voice))
+            pieces += [_levelled(spoken, self.loudness), _silence(pause)]
+        clean = np.concatenate(pieces)
+        if self.snr is None:
+            return Sound(clean[None], RATE)
+        power = _power(clean) if self.texts else 10 ** (self.loudness / 10)
+        noise = _noise(len(clean), self.seed) * np.sqrt(power / 10 ** (self.snr / 10))
+        mixed = clean + noise
+        return Sound((mixed / max(1.0, np.abs(mixed).max()))[None].astype(np.float32), RATE)
+
+    def seconds(self) -> float:
+        """How long it takes, estimated from the letters and the voice's rate."""
+        return sum(_estimate(text, self.voice.rate) for text in self.texts) + sum(self.pauses)
+
+    def part(self, number: int) -> Speech:
+        """One of its utterances as a recording of its own."""
+        ends = (self.pauses[0], self.pauses[-1])
+        seed = self.seed + number + 1
+        return Speech((self.texts[number],), self.voice, ends, self.loudness, self.snr, seed)
+
+
+class Talker(Source):
+    """Rows `audio, text, words, seconds, voice, accent, variant, parts`, from (seed, split, index).
+
+    grammar: `commands` (61 words) or `sentences` (8 to 25 words of 344). split: `train`, or
+    `test`, which holds out what `hold` says: voices, accents, sentences (in `sentences`, each then
+    has a pair of neighbours that training never says); the rest of a test row is as in training,
+    and `train` has none of what any `hold` would hold out. count: rows. snr: dB of noise, or a
+    range that each row draws from; None is clean. join: lowest and highest number of utterances of
+    a row (0 is silence). text: the words as they were given to the synthesiser. seconds: an
+    estimate, for `train.by`. parts: `{audio, text}` of each utterance of a row by itself.
+    """
+
+    columns = ("audio", "text", "words", "seconds", "voice", "accent", "variant", "parts")
+
+    def __init__(
+        self,
+        *,
+        grammar: Literal["commands", "sentences"] = "commands",
+        split: Literal["train", "test"],
+        hold: list[Held] | None = None,
+        count: int = 1000,
+        seed: int = 0,
+        snr: float | list[float] | None = None,
+        join: list[int] | None = None,
+    ) -> None:
+        self.grammar, self.split, self.count, self.seed = grammar, split, count, seed
+        self.hold = _held(split, hold)
+        self.snr = _range("snr", [snr, snr] if isinstance(snr, (int, float)) else snr)
+        joined = _range("join", [1, 1] if join is None else list(map(float, join)))
+        assert joined is not None
+        self.join = (int(joined[0]), int(joined[1]))
+        if count < 1:
+            raise ValueError(f"count: found {count}, expected at least 1 row")
+        if self.join[0] < 0:
+            raise ValueError(f"join: found {self.join[0]} utterances, expected 0 or more")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        speech = self.speech(index)
+        text = " ".join(speech.texts)
+        voice = speech.voice
+        return {
+            "audio": speech,
+            "text": text,
+            "words": len(text.split()),
+            "seconds": speech.seconds(),
+            "voice": f"{voice.accent}+{voice.variant}",
+            "accent": voice.accent,
+            "variant": voice.variant,
+            "parts": [
+                {"audio": speech.part(i), "text": said} for i, said in enumerate(speech.texts)
+            ],
+        }
+
+    def speech(self, index: int) -> Speech:
+        """The recording of a row, not yet made."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        place = f"{self.grammar} {self.split} {' '.join(self.hold)}"
+        rng = np.random.default_rng([self.seed, zlib.crc32(place.encode()), index])
+        voice = speaker(rng, "voices" in self.hold, "accents" in self.hold)
+        grammar, held = GRAMMARS[self.grammar], "sentences" in self.hold
+        count = int(rng.integers(self.join[0], self.join[1] + 1))
+        single = self.join == (1, 1)
+        return Speech(
+            texts=tuple(grammar.draw(rng, held) for _ in range(count)),
+            voice=voice,
+            pauses=(0.05, 0.05) if single else tuple(rng.uniform(*PAUSE, count + 1).tolist()),
+            loudness=float(rng.uniform(*LOUDNESS)),
+            snr=None if self.snr is None else float(rng.uniform(*self.snr)),
+            seed=int(rng.integers(2**31)),
+        )
+
+    def key(self, index: int) -> str:
+        held = "".join(f"/{name}" for name in self.hold)
+        return f"talker/{self.grammar}/{self.split}{held}/{self.seed}/{index}"
+
+    def fingerprint(self) -> str:
+        options = (self.grammar, self.split, self.hold, self.count, self.seed, self.snr, self.join)
+        made = f"talker {REVISION} {version()} {options}"
+        return hashlib.sha256(made.encode()).hexdigest()
+
+
+def _held(split: str, hold: list[Held] | None) -> tuple[Held, ...]:
+    if split == "train":
+        if hold:
+            raise ValueError(f"hold: found {hold} with split: train, expected it on split: test")
+        return ()
+    names: tuple[Held, ...] = ("voices", "accents", "sentences")
+    chosen = ["voices", "sentences"] if hold is None else hold
+    return tuple(name for name in names if name in chosen)
+
+
+def _range(name: str, values: list[float] | None) -> tuple[float, float] | None:
+    """Lowest and highest of an option that may be a range."""
+    if values is None:
+        return None
+    if len(values) != 2 or values[0] > values[1]:
+        raise ValueError(f"{name}: found {values}, expected [lowest, highest]")
+    return values[0], values[1]
+
+
+def _silence(seconds: float) -> np.ndarray:
+    return np.zeros(round(seconds * RATE), np.float32)
+
+
+def _floats(spoken: Utterance) -> np.ndarray:
+    if spoken.rate != RATE:  # no build of espeak-ng that we know
+        raise ReadError("talker", f"espeak-ng speaks at {spoken.rate} Hz", f"{RATE} Hz")
+    return spoken.samples.astype(np.float32) / 32768
+
+
+def _levelled(samples: np.ndarray, decibels: float) -> np.ndarray:
+    """At a mean power in dB below full scale; never clipped."""
+    gain = 10 ** (decibels / 20) / np.sqrt(_power(samples))
+    return samples * np.float32(min(gain, 0.99 / max(1e-6, float(np.abs(samples).max()))))
+
+
+def _power(samples: np.ndarray) -> float:
+    """Mean power of what is not silence."""
+    values = samples.astype(np.float64)
+    return float(values @ values) / max(1, np.count_nonzero(values)) + 1e-12
+
+
+def _noise(count: int, seed: int) -> np.ndarray:
+    """Noise of unit power whose spectrum falls by a random amount, from white to pink."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.fft.rfft(rng.standard_normal(count))
+    tilt = np.maximum(np.arange(len(spectrum)), 50.0 * count / RATE) ** (-rng.uniform(0, 0.5))
+    noise = np.fft.irfft(spectrum * tilt, count)
+    shaped: np.ndarray = noise / np.sqrt((noise**2).mean())
+    return shaped
+
+
+def _estimate(text: str, rate: int) -> float:
+    """Seconds of a text: fitted to what espeak-ng takes, voices differ by a fifth."""
+    return (0.2 + 0.048 * len(text)) * 175 / rate
