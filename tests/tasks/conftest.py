@@ -81,7 +81,7 @@ class Streams:
         self.features = features
 
     def __call__(self, stream: str, view: str = "main", **options: Any) -> Features:
-        return self.features[stream]
+        return self.features[stream.partition(".")[0]]
 
     def rows(self, start: int, stop: int) -> Streams:
         cut = {

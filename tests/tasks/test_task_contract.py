@@ -10,7 +10,9 @@ import typing
 import pytest
 import torch
 
-from sensorium.modalities.base import Features, Fitted
+from sensorium.connectors import HEADS
+from sensorium.modalities.base import Features, Fitted, Tokenizer
+from sensorium.modalities.text.characters import Characters
 from sensorium.tasks import TASKS
 from sensorium.tasks.base import Batch, Task
 
@@ -33,9 +35,13 @@ OPTIONS: dict[str, list[dict[str, typing.Any]]] = {
             "match": "region",
         },
     ],
+    "ctc": [{"stream": "image", "text": "{said}"}, {"stream": "state", "silence": True}],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
 }
 ENGINE_KEYS = {"type", "freeze", "lora", "lr", "weights", "augment", "schema", "copy", "json"}
+CONCRETE: dict[type, type] = {Tokenizer: Characters}
+"""What a recipe would name for an argument that several classes fit."""
+
 IN_BATCH = {"contrastive"}
 """Tasks whose loss compares the rows of a batch: it is no sum of single rows' losses."""
 
@@ -60,19 +66,29 @@ def fitted_arguments(part: type[Task]) -> dict[str, type[Fitted]]:
 
 def build(name: str, case: int) -> tuple[Task, dict[str, Fitted]]:
     part = class_of(name)
-    parts = {argument: kind() for argument, kind in fitted_arguments(part).items()}
+    wanted = fitted_arguments(part)
+    parts = {argument: CONCRETE.get(kind, kind)() for argument, kind in wanted.items()}
     task = part(**OPTIONS[name][case], **parts)
-    for fitted in parts.values():
-        fitted.fit(task.example())
+    for argument, fitted in parts.items():
+        fitted.fit([found for row in task.example() for found in task.material(argument, row)])
     return task, parts
+
+
+def head(task: Task, name: str, width: int, make_head: typing.Any) -> torch.nn.Module:
+    """A stand-in that ends in a vector; a task that asks for another kind gets that."""
+    if name not in task.head_types:
+        return typing.cast(torch.nn.Module, make_head(16, width))
+    module, _, attribute = HEADS[task.head_types[name]].partition(":")
+    made = getattr(importlib.import_module(module), attribute)(16, width)
+    return typing.cast(torch.nn.Module, made)
 
 
 @pytest.fixture(params=CASES, ids=[f"{name}-{i}" for name, i in CASES])
 def made(request, make_streams, make_ragged, make_head, backbone):  # type: ignore[no-untyped-def]
     task, _ = build(*request.param)
     torch.manual_seed(0)
-    for head, (_, width) in task.head_widths().items():
-        task.heads[head] = make_head(16, width)
+    for name, (_, width) in task.head_widths().items():
+        task.heads[name] = head(task, name, width, make_head)
     rows = task.example()
     encode = make_streams(image=make_ragged(len(rows), 5), state=make_ragged(len(rows), 4, seed=1))
     batch = Batch("it", [task.targets(row) for row in rows], [str(i) for i in range(len(rows))])

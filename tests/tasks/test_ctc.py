@@ -1,0 +1,229 @@
+"""CTC as a task: what is learned, what is refused, what heads in between and hints change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sensorium.connectors.projectors import Linear
+from sensorium.modalities.base import Features
+from sensorium.modalities.text.characters import Characters
+from sensorium.tasks._conditions import Conditions
+from sensorium.tasks.base import Batch, Encode
+from sensorium.tasks.ctc import Ctc
+
+DIM, STEP = 6, 0.04
+ROWS = [{"text": "go", "language": "en"}, {"text": "see", "language": "de"}]
+
+
+def build(rows: list[dict[str, Any]] = ROWS, **options: Any) -> Ctc:
+    torch.manual_seed(0)
+    tokenizer, values = Characters(), Conditions()
+    task = Ctc(tokenizer=tokenizer, values=values, **options)
+    tokenizer.fit([text for row in rows for text in task.material("tokenizer", row)])
+    values.fit(rows)
+    task.measure({"audio": DIM, "audio.encoder": DIM})
+    task.heads["head"] = Linear(DIM, task.head_widths()["head"][1])
+    return task
+
+
+def batch(task: Ctc, rows: list[dict[str, Any]] = ROWS) -> Batch:
+    return Batch("ctc", [task.targets(row) for row in rows], [f"row {i}" for i in range(len(rows))])
+
+
+class Layered:
+    """`encode` over two layers with taps behind each; remembers what it was asked."""
+
+    def __init__(self, lengths: list[int], seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self.tokens = torch.randn(len(lengths), max(lengths), DIM)
+        self.mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        self.layers = [nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)]
+        self.options: list[dict[str, Any]] = []
+
+    def __call__(
+        self,
+        stream: str,
+        view: str = "main",
+        taps: Mapping[int, Callable[[Tensor, Tensor], Tensor]] | None = None,
+        **options: Any,
+    ) -> Features:
+        self.options.append(options)
+        if stream.endswith(".encoder") and len(self.options) % 2 == 0:
+            taps = None  # a stream runs once, and its taps too
+        tokens = self.tokens
+        for place, layer in enumerate(self.layers):
+            tokens = torch.tanh(layer(tokens))
+            if taps and place in taps:
+                tokens = taps[place](tokens, self.mask)
+        return Features(
+            tokens, self.mask, grid=(tokens.shape[1],), step=(STEP,), origin=(STEP / 2,)
+        )
+
+
+def encode(lengths: list[int]) -> Encode:
+    return Layered(lengths)
+
+
+def test_the_loss_is_torchs_own() -> None:
+    task, heard = build(), encode([9, 6])
+    found = task.loss(batch(task), heard, None)
+    log_probs = task.heads["head"](heard("audio")).tokens.log_softmax(-1).transpose(0, 1)
+    ids = [task.tokenizer.encode(row["text"]) for row in ROWS]
+    known = F.ctc_loss(
+        log_probs,
+        torch.tensor([i for row in ids for i in row]),
+        torch.tensor([9, 6]),
+        torch.tensor([2, 3]),
+        blank=task.blank,
+        reduction="sum",
+    )
+    torch.testing.assert_close(found.total, known)
+    assert found.count == 5
+
+
+@pytest.mark.parametrize("lengths", [[9, 3], [1, 3], [1, 9]])
+def test_rows_that_need_more_frames_are_failed_by_name(lengths: list[int]) -> None:
+    """`see` needs four frames: three letters, and a blank within the pair."""
+    task = build()
+    found = task.loss(batch(task), encode(lengths), None)
+    bad = [
+        i for i, (length, needed) in enumerate(zip(lengths, (2, 4), strict=True)) if length < needed
+    ]
+    assert [key for key, _ in found.failed] == [f"row {i}" for i in bad]
+    if 1 in bad:
+        assert found.failed[-1][1].startswith(
+            "text: 'see' needs 4 frames (3 tokens, 1 repeats), the signal has 3"
+        )
+    assert found.count == sum(len(row["text"]) for i, row in enumerate(ROWS) if i not in bad)
+    found.total.backward()
+    assert found.total.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
+
+
+def test_a_failed_row_leaves_the_others_alone() -> None:
+    task, heard = build(), Layered([9, 3])
+    both = task.loss(batch(task), heard, None)
+    alone = Layered([9, 3])
+    alone.tokens, alone.mask, alone.layers = heard.tokens[:1], heard.mask[:1], heard.layers
+    torch.testing.assert_close(both.total, task.loss(batch(task, ROWS[:1]), alone, None).total)
+
+
+def test_a_letter_that_training_lacked_fails_its_row() -> None:
+    task = build()
+    rows = [{"text": "go"}, {"text": "stop"}]
+    found = task.loss(batch(task, rows), encode([9, 9]), None)
+    assert found.failed[0][0] == "row 1" and "'p', 't', which none of the 4" in found.failed[0][1]
+
+
+def test_an_empty_transcript_is_refused_or_learned_as_silence() -> None:
+    with pytest.raises(ValueError, match="text: the transcript is empty, ' '; leave the row out"):
+        build().targets({"text": " "})
+    task = build(silence=True)
+    rows = [{"text": ""}, {"text": "go"}]
+    found = task.loss(batch(task, rows), encode([5, 5]), None)
+    assert found.total.isfinite() and found.count == 2 and not found.failed
+
+
+def test_a_row_without_a_transcript_can_be_read_and_not_learned() -> None:
+    task = build()
+    asked = batch(task, [{}, {}])
+    assert all(set(row) == {"text"} for row in task.predict(asked, encode([5, 3]), None))
+    with pytest.raises(ValueError, match="row 'row 0': has no text; add text"):
+        task.loss(asked, encode([5, 3]), None)
+
+
+def test_half_precision_does_not_reach_the_loss() -> None:
+    task, heard = build(), encode([9, 6])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = task.loss(batch(task), heard, None)
+    assert found.total.dtype == torch.float32
+    torch.testing.assert_close(
+        found.total, task.loss(batch(task), heard, None).total, rtol=0.05, atol=0
+    )
+
+
+def test_heads_in_between_share_the_loss() -> None:
+    heard = Layered([9, 6])
+    plain, task = build(), build(between=[0], share=0.25)
+    assert task.needs == {"audio": {"taps"}} and not plain.needs
+    task.heads.load_state_dict(plain.heads.state_dict())
+    for parameter in task.between.back.parameters():
+        nn.init.zeros_(parameter)
+    found = task.loss(batch(task), heard, None)
+    last = plain.loss(batch(plain), Layered([9, 6]), None).total  # the encoder is the plain one
+    torch.testing.assert_close(found.total, 0.75 * last + 0.25 * found.parts["between"])
+    task.loss(batch(task), heard, None).total.backward()
+    assert all(p.grad is not None for p in task.parameters())
+
+
+def test_what_a_head_in_between_reads_reaches_the_layers_after_it() -> None:
+    task = build(between=[0])
+    silent = build(between=[0])
+    nn.init.zeros_(silent.between.back.weight), nn.init.zeros_(silent.between.back.bias)
+    asked = batch(task)
+    ours, _ = task._features(asked, encode([9, 6]), [])
+    theirs, _ = silent._features(asked, encode([9, 6]), [])
+    assert not torch.allclose(ours.tokens, theirs.tokens)
+
+
+def test_hints_are_told_to_a_part_of_the_rows_and_read_when_given() -> None:
+    task = build(condition=["language"], known=0.5)
+    asked = batch(task, ROWS * 200)
+    assert asked.targets[0]["condition"] == {"language": 2}
+    told = task.train()._places(asked)[:, 0]
+    assert 0.4 < (told > 0).float().mean() < 0.6
+    assert (task.eval()._places(asked)[:, 0] > 0).all()
+    asked.targets = [task.targets({"text": "go"}) for _ in range(4)]
+    assert (task._places(asked) == 0).all()
+    with pytest.raises(ValueError, match="'fr' in the column 'language' was not in the training"):
+        task.targets({"text": "go", "language": "fr"})
+
+
+def test_a_hint_changes_what_is_heard() -> None:
+    task = build(condition=["language"]).eval()
+    heard = Layered([9, 6])
+    one = task._features(batch(task), heard, [])[0].tokens
+    asked = batch(task, [dict(row, language="en") for row in ROWS])
+    other = task._features(asked, heard, [])[0].tokens
+    assert torch.equal(one[0], other[0]) and not torch.equal(one[1][:6], other[1][:6])
+
+
+def test_conditions_that_changed_are_refused() -> None:
+    fitted = Conditions()
+    fitted.bind(["language"])
+    fitted.fit(ROWS)
+    other = Conditions()
+    other.bind(["task"])
+    with pytest.raises(ValueError, match="fitted on language, the task names task"):
+        other.load_state(fitted.state())
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"share": 1.0}, "share: found 1.0"),
+        ({"known": 1.5}, "known: found 1.5"),
+        ({"overlap": 1.0}, "overlap: found 1.0"),
+        ({"between": [1, 1]}, "between: found"),
+        ({"window": 2}, "window: found 2"),
+        ({"text": "<audio>"}, "text: '<audio>' must be made of columns"),
+        ({"text": "always"}, "text: 'always' must be made of columns"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        build(**options)
+
+
+def test_what_generation_takes() -> None:
+    task = build()
+    with pytest.raises(ValueError, match="ctc: found num_beams; expected beam"):
+        task.predict(batch(task), encode([5, 5]), None, num_beams=3)
+    with pytest.raises(ValueError, match="ctc: found beam 0"):
+        task.predict(batch(task), encode([5, 5]), None, beam=0)

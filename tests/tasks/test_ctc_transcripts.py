@@ -1,0 +1,110 @@
+"""From frames to words and times, and how long a piece of a recording is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from sensorium.modalities.base import Features, Tokenizer
+from sensorium.modalities.text.characters import Characters
+from sensorium.modalities.text.tokenizers import BPE
+from sensorium.tasks._alignment import cuts, words_of
+from sensorium.tasks._lengths import Lengths
+from sensorium.tasks._transcripts import Reading, transcribe
+
+TEXTS = ["go left now", "a see saw", "go go"]
+
+
+def characters() -> Characters:
+    made = Characters()
+    made.fit(TEXTS)
+    return made
+
+
+def bpe() -> BPE:
+    made = BPE(size=280)
+    made.fit(TEXTS * 3)
+    return made
+
+
+def frames(tokenizer: Tokenizer, spoken: Sequence[str | None]) -> Tensor:
+    """Log probabilities whose best path is one letter, or the blank (None), a frame."""
+    blank = tokenizer.size
+    path = [blank if letter is None else tokenizer.encode(letter)[0] for letter in spoken]
+    values = torch.full((len(path), blank + 1), 0.01)
+    values[torch.arange(len(path)), path] = 1.0
+    return values.log().log_softmax(-1)
+
+
+def said(log_probs: Tensor, limit: int = 0, **asked: object) -> dict[str, object]:
+    tokenizer = characters()
+    reading = Reading(tokenizer, tokenizer.size, **asked)  # type: ignore[arg-type]
+    where = Features.full(log_probs[None], grid=(len(log_probs),), step=(0.1,), origin=(0.05,))
+    return transcribe(log_probs, where, reading, limit)
+
+
+SPOKEN = ["g", "o", None, " ", None, None, "s", "e", None, "e", "e", None]
+
+
+def test_words_stand_where_their_letters_are() -> None:
+    found = said(frames(characters(), SPOKEN), times=True)
+    assert found == {"text": "go see", "words": [["go", 0.0, 0.2], ["see", 0.6, 1.1]]}
+
+
+def test_silence_has_no_words() -> None:
+    quiet = frames(characters(), [None] * 6)
+    assert said(quiet, times=True, confidence=True) == {"text": "", "words": [], "confidence": 1.0}
+    assert said(quiet[:0], times=True, beam=4) == {"text": "", "words": []}
+
+
+def test_confidence_falls_with_the_posteriors() -> None:
+    sure = frames(characters(), SPOKEN)
+    unsure = (sure / 3).log_softmax(-1)
+    high, low = (said(each, confidence=True)["confidence"] for each in (sure, unsure))
+    assert isinstance(high, float) and isinstance(low, float) and 0 < low < high <= 1
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("limit", [0, 5, 13, 40])
+def test_reading_span_by_span_changes_nothing(beam: int, limit: int) -> None:
+    spoken = [*SPOKEN, " ", "n", "o", "w", None, None, " ", *SPOKEN]
+    log_probs = frames(characters(), spoken)
+    found, whole = (said(log_probs, at, times=True, beam=beam) for at in (limit, 0))
+    assert found == whole
+    assert found["text"] == "go see now go see"
+
+
+@pytest.mark.parametrize("tokenizer", [characters(), bpe()], ids=["characters", "bpe"])
+@pytest.mark.parametrize("text", [*TEXTS, " go  left ", "", " "])
+def test_words_of_tokens(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    found = words_of(tokenizer, ids)
+    assert [word for word, _, _ in found] == text.split()
+    for word, first, behind in found:
+        assert tokenizer.decode(ids[first:behind]).strip() == word
+
+
+def test_cuts_lie_between_words() -> None:
+    words = [(0, 4), (6, 10), (14, 30), (31, 33)]
+    assert cuts(words, 40, 100) == [(0, 40)]
+    found = cuts(words, 40, 12)
+    assert found == [(0, 12), (12, 30), (30, 40)]
+    assert cuts([], 40, 12) == [(0, 40)]
+
+
+def test_pieces_are_as_long_as_most_rows_were() -> None:
+    lengths = Lengths(None, 0.25)
+    assert lengths.window() is None
+    lengths.add(torch.arange(1, 101))
+    window = lengths.window()
+    assert window is not None
+    assert (window.length, window.overlap, window.limit) == (90, 22, 100)
+    again = Lengths(None, 0.25)
+    again.load_state_dict(lengths.state_dict())
+    assert again.window() == window
+    own = Lengths(40, 0.5)
+    own.load_state_dict(lengths.state_dict())
+    assert own.window() is not None and own.window().length == 40  # type: ignore[union-attr]
