@@ -58,6 +58,7 @@ class LogMelConformer(Encoder):
         super().__init__()
         _check(dim, heads, kernel)
         self.dim, self.normalize, self.subsample = dim, normalize, subsample
+        self.along = {"mels": subsample, "mask": subsample}
         self.processor: LogMel = LogMel(rate, mels, window, hop, low, high)
         self.step = subsample * round(hop * rate) / rate
         self.subsampling = Subsampling(mels, dim, subsample.bit_length() - 1)
