@@ -5,10 +5,17 @@ EXAMPLE = "sensorium.modalities.audio.read:example"
 PREVIEW = "sensorium.modalities.audio.preview:preview"
 
 ENCODERS = {
+    "ast": "sensorium.modalities.audio.ast:AST",
+    "clap": "sensorium.modalities.audio.clap:Clap",
     "logmel_conformer": "sensorium.modalities.audio.logmel_conformer:LogMelConformer",
+    "wav2vec2": "sensorium.modalities.audio.wav2vec2:Wav2Vec2",
+    "whisper": "sensorium.modalities.audio.whisper:Whisper",
 }
 
-AUGMENTS: dict[str, str] = {}
+AUGMENTS = {
+    "audio": "sensorium.modalities.audio.augment:MelAugment",
+    "wave": "sensorium.modalities.audio.augment:WaveAugment",
+}
 
 SOURCES = {
     "talker": "sensorium.modalities.audio.talker:Talker",

@@ -197,7 +197,7 @@ def _levelled(samples: np.ndarray, decibels: float) -> np.ndarray:
 def _power(samples: np.ndarray) -> float:
     """Mean power of what is not silence."""
     values = samples.astype(np.float64)
-    return float(values @ values) / max(1, np.count_nonzero(values)) + 1e-12
+    return float(values @ values) / max(1, int(np.count_nonzero(values))) + 1e-12
 
 
 def _noise(count: int, seed: int) -> np.ndarray:
