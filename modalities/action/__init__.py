@@ -16,7 +16,11 @@ AUGMENTS = {
     "action": "sensorium.modalities.action.processor:Noise",
 }
 
-SOURCES: dict[str, str] = {}
+SOURCES = {
+    "frames": "sensorium.modalities.action.frames:Frames",
+    "lerobot": "sensorium.modalities.action.lerobot:LeRobot",
+    "metaworld": "sensorium.modalities.action.demonstrations:Demonstrations",
+}
 
 TOKENIZERS = {
     "bspline": "sensorium.modalities.action.bspline:BSplineTokenizer",

@@ -1,0 +1,132 @@
+"""A scripted expert's episodes of Meta-World, recorded after clipping.
+
+Noise for robustness follows Laskey et al., "DART: Noise Injection for Robust Imitation Learning",
+2017: the robot is disturbed, the label is what the expert wants. DART labels every disturbed
+state with one clean action; a chunk of actions needs the ones after it too. So a disturbed
+episode is not recorded while it is disturbed: from the layout's start it goes on with noise for a
+number of steps that is drawn, and then the expert goes on alone, recorded, from where that left
+it. Every recorded action is the expert's own, clean and clipped, at the state beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+from PIL import Image
+
+from ._record import Recording
+from .metaworld import MetaWorld, Observation, expert, make
+
+WHOLE = mujoco.mjtState.mjSTATE_INTEGRATION.value
+"""All that decides how a simulation goes on, the start of its solver included."""
+
+TOO_LONG = 250
+"""Steps after which an episode that has not succeeded is given up."""
+
+
+@dataclass(frozen=True)
+class Demonstrator:
+    """One task's expert. noise: deviation of what is added to each action, which lies in [-1, 1].
+    branches: disturbed episodes a seed, beside its clean one. hold: steps recorded after the
+    first success. cameras, size: pictures that are kept, PNG."""
+
+    task: str
+    noise: float = 0.0
+    branches: int = 0
+    hold: int = 20
+    cameras: tuple[str, ...] = ()
+    size: int = 128
+
+    def episodes(self, seed: int, words: Sequence[str]) -> Iterator[Recording | None]:
+        """The clean episode of a seed, then the disturbed ones; None for one that failed. words:
+        ways to ask for it, of which one is drawn."""
+        rng = np.random.default_rng([zlib.crc32(self.task.encode()), seed])
+        env = make(self.task, seed)
+        first, _ = env.reset()
+        begin = _Moment(env)
+        clean = self._recorded(env, first, words[int(rng.integers(len(words)))])
+        yield clean
+        longest = TOO_LONG // 2 if clean is None else len(clean) - self.hold
+        for _ in range(self.branches):
+            begin.restore()
+            found = self._disturbed(env, first, int(rng.integers(1, longest + 1)), rng)
+            yield self._recorded(env, found, words[int(rng.integers(len(words)))])
+
+    def _disturbed(
+        self, env: MetaWorld, found: Observation, steps: int, rng: np.random.Generator
+    ) -> Observation:
+        """What is observed after some steps with noise, or at the first success in them."""
+        act = expert(self.task)
+        for _ in range(steps):
+            noisy = act(found["state"]) + self.noise * rng.standard_normal(4)
+            found, _, _, _, info = env.step(np.clip(noisy, -1, 1).astype(np.float32))
+            if info["success"]:
+                break
+        return found
+
+    def _recorded(self, env: MetaWorld, found: Observation, words: str) -> Recording | None:
+        act, steps, left, done = expert(self.task), list[dict[str, Any]](), TOO_LONG, False
+        while left > 0:
+            action = act(found["state"])
+            seen = {camera: _png(env.picture(camera, self.size)) for camera in self.cameras}
+            own = {"state": found["state"], "proprio": found["proprio"], "action": action}
+            if not all(np.isfinite(values).all() for values in own.values()):
+                return None
+            steps.append({**own, **seen})
+            found, _, _, _, info = env.step(action)
+            left -= 1
+            if info["success"] and not done:
+                done, left = True, self.hold
+        return Recording(words, _columns(steps)) if done else None
+
+
+class _Moment:
+    """An environment as it is now, to be put back: MuJoCo's state, and what the classes around it
+    count or remember (numbers and arrays)."""
+
+    def __init__(self, env: MetaWorld) -> None:
+        self.env = env
+        model, data = env.simulator.model, env.simulator.data
+        self.state = np.empty(mujoco.mj_stateSize(model, WHOLE))
+        mujoco.mj_getState(model, data, self.state, WHOLE)
+        self.kept = [(layer, _memory(layer)) for layer in _layers(env.inner)]
+
+    def restore(self) -> None:
+        model, data = self.env.simulator.model, self.env.simulator.data
+        mujoco.mj_setState(model, data, self.state, WHOLE)
+        mujoco.mj_forward(model, data)  # places follow from the state, and the cameras see them
+        mujoco.mj_setState(model, data, self.state, WHOLE)  # the solver's start, which that moved
+        for layer, memory in self.kept:
+            vars(layer).update(copy.deepcopy(memory))
+
+
+def _layers(env: Any) -> Iterator[Any]:
+    """A gymnasium environment and what it is wrapped around, from the outside to the inside."""
+    yield env
+    while env is not env.unwrapped:
+        env = env.env
+        yield env
+
+
+def _memory(layer: Any) -> dict[str, Any]:
+    plain = (bool, int, float, str, np.ndarray, np.generic, type(None))
+    return {k: copy.deepcopy(v) for k, v in vars(layer).items() if isinstance(v, plain)}
+
+
+def _columns(steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Dicts a step -> columns: arrays stacked, pictures as they are."""
+    cells = {name: [step[name] for step in steps] for name in steps[0]}
+    return {k: v if isinstance(v[0], bytes) else np.stack(v) for k, v in cells.items()}
+
+
+def _png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()

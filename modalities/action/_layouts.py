@@ -1,0 +1,132 @@
+"""Where a LeRobotDataset keeps things, by the version of its format.
+
+v2.0 and v2.1: a file an episode, JSON lines about them. v3.0: files of many episodes, Parquet
+about them. Both say in `meta/info.json` what their columns are. Source: the folders that
+LeRobot (https://github.com/huggingface/lerobot) writes; nothing of that package is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+
+@dataclass
+class Episode:
+    """One recording: its rows' file, and of each camera the video and where in it (s) it begins."""
+
+    index: int
+    length: int
+    data: Path
+    videos: dict[str, tuple[Path, float]] = field(default_factory=dict)
+
+
+@dataclass
+class Layout:
+    """A folder as its `meta` describes it. tasks: what was asked, by `task_index`."""
+
+    folder: Path
+    info: dict[str, Any]
+    episodes: list[Episode]
+    tasks: dict[int, str]
+
+    @property
+    def videos(self) -> list[str]:
+        """Columns whose cells are frames of video files."""
+        return [name for name, said in self.info["features"].items() if said["dtype"] == "video"]
+
+
+def read_layout(folder: Path) -> Layout:
+    """ValueError where `meta` is incomplete, broken, or of a version that is not known."""
+    info = _json(folder / "meta/info.json")
+    version = info.get("codebase_version")
+    if version not in READERS:
+        raise ValueError(
+            f"{folder}: codebase_version is {version!r}, expected {', '.join(READERS)}; convert "
+            "it with LeRobot's own scripts"
+        )
+    lacks = [k for k in ("features", "fps", "data_path") if not info.get(k)]
+    if lacks:
+        raise ValueError(f"{folder}/meta/info.json: lacks {', '.join(lacks)}")
+    try:
+        return READERS[version](folder, info)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{folder}/meta: lacks {error}; copy the whole folder again") from error
+
+
+def _cameras(info: dict[str, Any]) -> list[str]:
+    return [name for name, said in info["features"].items() if said["dtype"] == "video"]
+
+
+def _by_episode(folder: Path, info: dict[str, Any]) -> Layout:
+    """v2: `data/chunk-000/episode_000012.parquet`."""
+    found, cameras = [], _cameras(info)
+    for said in _json_lines(folder / "meta/episodes.jsonl"):
+        index = int(said["episode_index"])
+        place = {"episode_chunk": index // int(info["chunks_size"]), "episode_index": index}
+        videos = {
+            key: (folder / info["video_path"].format(video_key=key, **place), 0.0)
+            for key in cameras
+        }
+        data = folder / info["data_path"].format(**place)
+        found.append(Episode(index, int(said["length"]), data, videos))
+    tasks = {int(t["task_index"]): t["task"] for t in _json_lines(folder / "meta/tasks.jsonl")}
+    return Layout(folder, info, found, tasks)
+
+
+def _by_file(folder: Path, info: dict[str, Any]) -> Layout:
+    """v3: `data/chunk-000/file-000.parquet`, and where each episode lies in which."""
+    files = sorted((folder / "meta/episodes").glob("chunk-*/file-*.parquet"))
+    if not files:
+        raise ValueError(f"{folder}/meta/episodes: holds no chunk-*/file-*.parquet")
+    found, cameras = [], _cameras(info)
+    for said in (row for file in files for row in _table(file).to_pylist()):
+        videos = {}
+        for key in cameras:
+            chunk, number = (said[f"videos/{key}/{k}"] for k in ("chunk_index", "file_index"))
+            path = info["video_path"].format(video_key=key, chunk_index=chunk, file_index=number)
+            videos[key] = (folder / path, float(said[f"videos/{key}/from_timestamp"]))
+        place = {k: said[f"data/{k}"] for k in ("chunk_index", "file_index")}
+        data = folder / info["data_path"].format(**place)
+        found.append(Episode(int(said["episode_index"]), int(said["length"]), data, videos))
+    table = _table(folder / "meta/tasks.parquet")
+    words = next(n for n in table.column_names if n != "task_index")  # pandas' index, named or not
+    pairs = zip(table["task_index"].to_pylist(), table[words].to_pylist(), strict=True)
+    return Layout(folder, info, found, dict(pairs))
+
+
+READERS = {"v2.0": _by_episode, "v2.1": _by_episode, "v3.0": _by_file}
+
+
+def _table(path: Path) -> pa.Table:
+    try:
+        return parquet.read_table(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file; copy the whole folder again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: broken ({' '.join(str(error).split())})") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file; is this a LeRobotDataset?") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: is no JSON: {error}") from error
+    return found
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file; copy the whole folder again") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: is no JSON: {error}") from error

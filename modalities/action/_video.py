@@ -1,0 +1,66 @@
+"""Single frames of a video file, found by their time, decoded when they are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..base import ReadError
+
+
+def pyav() -> ModuleType:
+    """PyAV; ValueError that names the extra where it is absent."""
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "videos: PyAV is not installed: pip install 'sensorium[video]', or say videos: false"
+        ) from error
+    return av
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """The frame at a time, in s, of a file. As an array: uint8 `[H, W, 3]`.
+
+    tolerance: in s; where no frame lies so close to the time, it is missing (ReadError).
+    """
+
+    path: Path
+    time: float
+    tolerance: float
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.decode(), dtype)
+
+    @property
+    def name(self) -> str:
+        return f"{self.path} at {self.time:.4f} s"
+
+    def decode(self) -> np.ndarray:
+        """From the key frame before it on; ReadError for a missing frame or a broken file."""
+        av = pyav()
+        try:
+            with av.open(str(self.path)) as container:
+                stream = container.streams.video[0]
+                early = max(0.0, self.time - self.tolerance)
+                container.seek(int(early / stream.time_base), stream=stream)
+                for frame in container.decode(stream):
+                    if frame.time is not None and frame.time >= self.time - self.tolerance:
+                        return self._pixels(frame)
+        except FileNotFoundError:
+            raise ReadError(self, "there is no such file", "a video file") from None
+        except (av.FFmpegError, IndexError, OSError) as error:
+            told = " ".join(str(error).split())
+            raise ReadError(self, f"broken or truncated ({told})", "a whole video file") from error
+        raise ReadError(self, "the video ends before this time", "a frame at it")
+
+    def _pixels(self, frame: Any) -> np.ndarray:
+        if frame.time > self.time + self.tolerance:
+            raise ReadError(self, f"the next frame is at {frame.time:.4f} s", "a frame at it")
+        pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+        return pixels

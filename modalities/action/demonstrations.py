@@ -1,0 +1,171 @@
+"""Demonstrations of Meta-World's scripted experts, recorded when first asked for and then kept.
+
+A seed is an episode's construction and one reset: 0-999 for training, 2000-2049 for development,
+5000-5199 for the test. What was recorded lies as a LeRobotDataset under the cache's folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from ..base import Source
+from ._experts import Demonstrator
+from ._record import Recording, write
+from .instructions import seen, unseen
+from .lerobot import LeRobot
+from .metaworld import RATE, make
+
+SEEDS = {
+    "train": range(1000),
+    "development": range(2000, 2050),
+    "test": range(5000, 5200),
+}
+
+NAMES = {"instruction": "task", "task": "environment"}
+"""Our column -> the folder's: what LeRobot calls a task is the sentence that asks for it."""
+
+REVISION = 1
+"""To be raised whenever the same options give other rows."""
+
+
+class Demonstrations(Source):
+    """Rows `state [39], proprio [8], action [4], instruction, task, seed, disturbed` and a PNG a
+    camera, frame after frame; with `episode_index, frame_index, timestamp` (s).
+
+    tasks: `push-v3`, ... episodes: seeds of each. split: which seeds, and which words: one way to
+    ask is kept for `test`. noise: deviation of what is added to the actions (in [-1, 1]) of
+    further episodes, `branches` a seed, before they are recorded; recorded actions are always the
+    expert's own. hold: frames recorded after the first success. cameras: pictures that are kept,
+    `size` px a side. An episode in which the expert fails is left out, and counted in a warning.
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: list[str],
+        episodes: int = 100,
+        split: Literal["train", "development", "test"] = "train",
+        noise: float = 0.0,
+        branches: int = 1,
+        hold: int = 20,
+        cameras: list[str] | None = None,
+        size: int = 128,
+    ) -> None:
+        seeds = SEEDS[split]
+        if not 0 < episodes <= len(seeds):
+            raise ValueError(
+                f"episodes: found {episodes}, expected 1 to {len(seeds)}, the seeds of {split}"
+            )
+        if noise < 0 or branches < 0 or hold < 1:
+            raise ValueError(
+                f"noise: found noise {noise}, branches {branches}, hold {hold}; expected at least "
+                "0, 0 and 1"
+            )
+        if not tasks or len(set(tasks)) < len(tasks):
+            raise ValueError(f"tasks: found {tasks}, expected one or several, each once")
+        for task in tasks:
+            make(task, cameras=cameras or ())  # refuses what Meta-World does not have
+            seen(task)
+        self.tasks, self.split, self.seeds = tuple(tasks), split, seeds[:episodes]
+        self.noise, self.branches = noise, branches if noise else 0
+        self.hold, self.cameras, self.size = hold, tuple(cameras or ()), size
+        own = ("state", "proprio", "action", *self.cameras, "seed", "disturbed")
+        self.columns = (*own, "timestamp", "frame_index", "episode_index", *NAMES)
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, or will lie once it is recorded."""
+        name = f"{'-'.join(t.removesuffix('-v3') for t in self.tasks)[:60]}-{self.split}"
+        return cache_folder() / "metaworld" / f"{name}-{self.fingerprint()[:16]}"
+
+    @functools.cached_property
+    def rows(self) -> LeRobot:
+        """What was recorded; the first time it is asked for, it is."""
+        if not self.folder.is_dir():
+            write(self.folder, self._recordings(), RATE, options=self._options())
+        return LeRobot(path=str(self.folder))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        return {name: row[NAMES.get(name, name)] for name in self.columns}
+
+    @property
+    def episodes(self) -> Sequence[range]:
+        return self.rows.episodes
+
+    def array(self, column: str) -> np.ndarray:
+        return self.rows.array(NAMES.get(column, column))
+
+    def key(self, index: int) -> str:
+        return f"metaworld/{self.split}/{self.rows.key(index).partition('/')[2]}"
+
+    def fingerprint(self) -> str:
+        text = json.dumps(self._options(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _options(self) -> dict[str, Any]:
+        """Everything that decides the rows."""
+        return {
+            "revision": REVISION,
+            "metaworld": version("metaworld"),
+            "mujoco": version("mujoco"),
+            "words": [[task, *self._words(task)] for task in self.tasks],
+            "seeds": [self.seeds.start, self.seeds.stop],
+            "noise": self.noise,
+            "branches": self.branches,
+            "hold": self.hold,
+            "cameras": list(self.cameras),
+            "size": self.size if self.cameras else None,
+        }
+
+    def _words(self, task: str) -> tuple[str, ...]:
+        return (unseen(task),) if self.split == "test" else seen(task)
+
+    def _recordings(self) -> Iterator[Recording]:
+        """Every task's episodes, seed by seed; those that failed are counted."""
+        failed, count = 0, len(self.tasks) * len(self.seeds)
+        with tqdm(total=count, desc="recording metaworld", disable=None) as bar:
+            for task in self.tasks:
+                expert = Demonstrator(
+                    task, self.noise, self.branches, self.hold, self.cameras, self.size
+                )
+                for seed in self.seeds:
+                    for number, found in enumerate(expert.episodes(seed, self._words(task))):
+                        if found is None:
+                            failed += 1
+                        else:
+                            yield _labelled(found, task, seed, disturbed=number > 0)
+                    bar.update()
+        if failed:
+            text = f"metaworld: the expert failed in {failed} of {count * (1 + self.branches)}"
+            warnings.warn(f"{text} episodes, which are left out", stacklevel=2)
+
+
+def _labelled(found: Recording, task: str, seed: int, *, disturbed: bool) -> Recording:
+    count = len(found)
+    own = {"seed": np.full(count, seed), "disturbed": np.full(count, disturbed)}
+    return Recording(found.task, {**found.columns, **own, "environment": [task] * count})
+
+
+def cache_folder() -> Path:
+    """The engine's cache folder: `$SENSORIUM_CACHE`, else `$XDG_CACHE_HOME/sensorium`, else
+    `~/.cache/sensorium`."""
+    own = os.environ.get("SENSORIUM_CACHE")
+    if own:
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "sensorium"
