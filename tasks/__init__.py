@@ -1,6 +1,8 @@
 """What is asked of a model."""
 
 TASKS = {
+    "asr": "sensorium.tasks.asr:Asr",
+    "asr_diffusion": "sensorium.tasks.asr_diffusion:AsrDiffusion",
     "captioning": "sensorium.tasks.captioning:Captioning",
     "classification": "sensorium.tasks.classification:Classification",
     "contrastive": "sensorium.tasks.contrastive:Contrastive",

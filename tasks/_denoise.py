@@ -33,6 +33,9 @@ class Canvas:
     given: Tensor
     least: Tensor
 
+    def to(self, device: torch.device | str) -> Canvas:
+        return Canvas(*(tensor.to(device) for tensor in vars(self).values()))
+
 
 @dataclass(frozen=True)
 class Rule:

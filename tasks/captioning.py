@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..backbones.base import Backbone
 from ..modalities.base import Features
-from .base import Batch, Encode, Loss, Row, Task
+from .base import Batch, Encode, Loss, Metrics, Row, Task
 from .prompts import Prompt, assemble, example_row
 from .text_metrics import TextMetrics
 
@@ -126,7 +126,7 @@ class Captioning(Task):
         kept = [row[: row.index(eos)] if eos in row else row for row in ids]
         return [{"text": backbone.tokenizer.decode(row).strip()} for row in kept]
 
-    def metrics(self) -> CaptionMetrics:
+    def metrics(self) -> Metrics:
         return CaptionMetrics(self.facts)
 
     def example(self) -> list[dict[str, Any]]:

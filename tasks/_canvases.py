@@ -1,0 +1,124 @@
+"""Canvases of a batch: those that decoding begins with, and those that training learns from.
+
+Training matches decoding. A row without a prior is its tokens, `eos` and further `eos` up to a
+length such as decoding has; of its places a share is masked (LLaDA's forward process). A row
+with a prior is laid out as the prior would be: its sure words are visible, right or wrong, and
+only the places that decoding would find masked are masked. In half of these rows the visible
+wrong tokens are masked too, as verification leaves them.
+
+Legend: `B` rows, `G` places, `n` tokens of a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ..backbones.noising import levels, mask_out, weights
+from ._denoise import Canvas
+from ._priors import Layout, Prior, Slots, fill_in, lay_out
+
+
+@dataclass(frozen=True)
+class Special:
+    """Ids that mean something on a canvas."""
+
+    mask_id: int
+    eos_id: int
+    gap_id: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """ids `[B, G]` as they are shown, real `[B, G]`, wanted `[B, G]`, hidden `[B, G]` the places
+    that are masked, weight `[B, G]` what the cross entropy of each place counts."""
+
+    ids: Tensor
+    real: Tensor
+    wanted: Tensor
+    hidden: Tensor
+    weight: Tensor
+
+
+def begin(slots: Sequence[Slots], special: Special) -> Canvas:
+    """What denoising starts from."""
+    rows = [torch.tensor([_or(t, special.mask_id) for t in s.tokens]) for s in slots]
+    opened = [torch.tensor([t is None for t in s.tokens]) for s in slots]
+    real = pad_sequence([torch.ones_like(row) for row in opened], True, False)
+    ids, masks = pad_sequence(rows, True, special.eos_id), pad_sequence(opened, True, False)
+    least = torch.tensor([s.least for s in slots])
+    return Canvas(ids, real, masks, real & ~masks, least)
+
+
+def empty(length: int) -> Slots:
+    """A canvas without a prior."""
+    return Slots([None] * length, 0, 0)
+
+
+def learn(
+    truths: Sequence[Sequence[int]],
+    priors: Sequence[Prior | None],
+    layout: Layout,
+    longest: int,
+    special: Special,
+    draws: torch.Generator,
+) -> Learned:
+    """Noisy canvases for texts of `n` tokens; `longest`: places of a canvas without a prior."""
+    pairs = zip(truths, priors, strict=True)
+    rows = [_row(truth, prior, layout, longest, special, draws) for truth, prior in pairs]
+    shown, wanted, counted = (
+        [torch.tensor(column) for column in group] for group in zip(*rows, strict=True)
+    )
+    ids = pad_sequence(shown, True, special.eos_id)  # -1: a place that is not given
+    real = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in shown], True, False)
+    truth = pad_sequence(wanted, True, special.eos_id)
+    share = levels(len(rows), float(torch.rand((), generator=draws)))
+    free = (ids < 0) & real
+    noisy = mask_out(
+        torch.where(ids < 0, truth, ids),
+        free,
+        share,
+        torch.rand(ids.shape, generator=draws),
+        special.mask_id,
+    )
+    hidden = free & (noisy == special.mask_id)
+    given = (real & ~free) / real.sum(1, keepdim=True)
+    weight = (weights(hidden, share, real) + given) * pad_sequence(counted, True, False)
+    return Learned(noisy, real, truth, hidden, weight)
+
+
+def _row(
+    truth: Sequence[int],
+    prior: Prior | None,
+    layout: Layout,
+    longest: int,
+    special: Special,
+    draws: torch.Generator,
+) -> tuple[list[int], list[int], list[bool]]:
+    """What a canvas shows (-1 where nothing), what it should hold, and what is learned of it."""
+
+    def below(high: int) -> int:
+        return int(torch.randint(max(high, 1), (), generator=draws))
+
+    if prior is None:
+        size = layout.length(max(0, len(truth) + below(5) - 2))
+        if below(2):
+            size = len(truth) + 1 + below(longest - len(truth))
+        size = max(size, len(truth) + 1)
+        return [-1] * size, [*truth, *[special.eos_id] * (size - len(truth))], [True] * size
+    slots = lay_out(prior, layout)
+    wanted, counted = fill_in(slots, truth, special.eos_id, special.gap_id)
+    doubted = bool(below(2))
+    shown = [
+        -1 if token is None or (doubted and token != right) else token
+        for token, right in zip(slots.tokens, wanted, strict=True)
+    ]
+    return shown, wanted, counted
+
+
+def _or(token: int | None, other: int) -> int:
+    return other if token is None else token

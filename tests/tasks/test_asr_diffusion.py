@@ -1,0 +1,276 @@
+"""Transcription by masked diffusion: canvases as decoding has them, priors, passes, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sensorium.backbones.causal import Causal
+from sensorium.backbones.diffusion import Diffusion
+from sensorium.backbones.noising import FLOOR
+from sensorium.connectors.projectors import Linear
+from sensorium.modalities.base import Features
+from sensorium.modalities.text.characters import Characters
+from sensorium.modalities.text.tokenizers import Bytes
+from sensorium.tasks._canvases import Special, begin, empty, learn
+from sensorium.tasks._denoise import Denoised
+from sensorium.tasks._priors import Layout, Prior, lay_out
+from sensorium.tasks.asr_diffusion import AsrDiffusion
+from sensorium.tasks.base import Batch
+
+DIM = 32
+LETTERS = "abcd "
+OPTIONS = {"hidden_size": DIM, "intermediate_size": 64, "num_hidden_layers": 2}
+MASK, EOS, GAP = 90, 91, 92
+
+
+class Spoken(nn.Module):
+    """A letter is two frames of a vector of its own, then one of silence: what a CTC head wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.vectors = torch.randn(len(LETTERS) + 1, DIM, generator=generator)
+
+    def forward(self, texts: Sequence[str]) -> Features:
+        rows = [[LETTERS.index(c) for c in text for _ in range(2)] for text in texts]
+        spaced = [[v for i in range(0, len(r), 2) for v in (*r[i : i + 2], -1)] for r in rows]
+        return Features.pack([self.vectors[torch.tensor(r)] for r in spaced])
+
+
+def make(**options: Any) -> AsrDiffusion:
+    spelling = Characters()
+    task = AsrDiffusion(
+        prompt="<audio> say:", tokenizer=spelling, **{"length": 12, "slack": 4, **options}
+    )
+    spelling.fit([LETTERS])
+    torch.manual_seed(0)
+    task.heads["prior"] = Linear(DIM, task.head_widths()["prior"][1])
+    return task
+
+
+def meet(task: AsrDiffusion) -> Diffusion:
+    torch.manual_seed(0)
+    backbone = Diffusion(tokenizer=Bytes(), name="tiny-llama", options=OPTIONS)
+    task.attach(backbone, backbone.add_tokens(task.new_tokens()))
+    return backbone
+
+
+class Encode:
+    """`encode` over what a sentence sounds like, with a connector that changes nothing."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.features = Spoken()(texts)
+
+    def __call__(self, stream: str, view: str = "main", **options: Any) -> Features:
+        return self.features
+
+
+def batch_of(task: AsrDiffusion, texts: Sequence[str]) -> tuple[Batch, Encode]:
+    rows = [task.targets({"text": text}) for text in texts]
+    return Batch("it", rows, [str(i) for i in range(len(texts))]), Encode(texts)
+
+
+def prior(ids: Sequence[int], sure: float = 1.0) -> Prior:
+    return Prior("", list(ids), [sure] * len(ids), list(range(len(ids))))
+
+
+LAYOUT = Layout(keep=0.9, stretch=1.2, slack=4, least=0.5)
+SPECIAL = Special(MASK, EOS, GAP)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_without_priors_a_canvas_is_the_text_and_its_end(seed: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    truths = [[5, 6, 7], [8] * 9, []]
+    made = learn(truths, [None] * 3, LAYOUT, 16, SPECIAL, draws)
+    for row, truth in enumerate(truths):
+        size = int(made.real[row].sum())
+        assert size > len(truth)
+        assert made.wanted[row, :size].tolist() == [*truth, *[EOS] * (size - len(truth))]
+        shown, hidden = made.ids[row, :size], made.hidden[row, :size]
+        assert shown[hidden].eq(MASK).all()
+        assert torch.equal(shown[~hidden], made.wanted[row, :size][~hidden])
+        weights = made.weight[row]
+        assert weights[~made.hidden[row]].eq(0).all()
+        assert len(weights[weights > 0].unique()) <= 1
+        assert weights.max() <= 1 / (FLOOR * size) + 1e-6
+
+
+def test_with_a_prior_training_sees_what_decoding_begins_with() -> None:
+    """Its sure words stand where decoding has them; nothing else is given."""
+    said = [10, 11, 12, 13, 14]
+    found = Prior("", said, [1.0, 1.0, 0.2, 1.0, 1.0], [0, 1, 2, 3, 4])
+    truth = [10, 20, 12, 13, 14]
+    start = begin([lay_out(found, LAYOUT)], SPECIAL)
+    wrong_shown = 0
+    for seed in range(20):
+        draws = torch.Generator().manual_seed(seed)
+        made = learn([truth], [found], LAYOUT, 16, SPECIAL, draws)
+        assert made.ids.shape == start.ids.shape and torch.equal(made.real, start.real)
+        given = start.given[0]
+        assert made.hidden[0][given].sum() <= 1  # the wrong one, where verification took it back
+        right = made.ids[0] == made.wanted[0]
+        wrong = given & ~right & ~made.hidden[0]
+        wrong_shown += int(wrong.sum())
+        assert made.weight[0][wrong].gt(0).all()  # a loss on visible wrong tokens
+        sure = given & (start.ids[0] == made.wanted[0])
+        assert torch.equal(made.ids[0][sure], start.ids[0][sure]) and int(sure.sum()) == 3
+    assert 0 < wrong_shown < 20
+
+
+def test_a_canvas_without_a_prior_is_all_masks() -> None:
+    start = begin([empty(5), lay_out(prior([7, 8]), LAYOUT)], SPECIAL)
+    assert start.ids[0].tolist() == [MASK] * 5 + [EOS] * 2
+    assert start.open[0].tolist() == [True] * 5 + [False] * 2
+    assert start.given.sum(1).tolist() == [0, 2] and start.real.sum(1).tolist() == [5, 7]
+
+
+@pytest.mark.parametrize(("share", "rows"), [(0.0, 0), (1 / 3, 4), (1.0, 12)])
+def test_a_share_of_the_rows_learns_from_priors(share: float, rows: int) -> None:
+    task = make(corrected=share)
+    backbone = meet(task)
+    for step in (0, 1, 7):
+        found = task._first_heard(Spoken()(["ab"] * 12), backbone, torch.Generator())
+        assert sum(p is not None for p in found) == rows
+        task.after_step(step)
+
+
+def test_the_loss_is_finite_and_trains_everything() -> None:
+    task = make()
+    backbone = meet(task)
+    batch, encode = batch_of(task, ["abc d", "dd", "a"])
+    encode.features.tokens.requires_grad_()
+    loss = task.loss(batch, encode, backbone)
+    assert int(loss.count) == 3 and loss.total.isfinite()
+    total = loss.parts["denoise"] + loss.parts["correct"] + task.ctc * loss.parts["ctc"]
+    torch.testing.assert_close(total, loss.total.detach())
+    loss.total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
+    assert backbone.new_rows["input"].grad is not None
+    again = task.loss(batch, encode, backbone)
+    assert torch.equal(again.total, loss.total)  # a resumed step is the same step
+    task.after_step(1)
+    assert not torch.equal(task.loss(batch, encode, backbone).total, loss.total)
+
+
+def test_a_prior_that_is_frozen_has_no_loss_of_its_own() -> None:
+    task = make()
+    backbone = meet(task)
+    task.heads["prior"].requires_grad_(False)
+    batch, encode = batch_of(task, ["ab", "cd"])
+    assert float(task.loss(batch, encode, backbone).parts["ctc"]) == 0
+
+
+def test_a_text_that_has_too_few_frames_is_named() -> None:
+    task = make()
+    backbone = meet(task)
+    batch, encode = batch_of(task, ["ab", "cd"])
+    batch.targets[1] = task.targets({"text": "dddd dddd"})
+    found = task.loss(batch, encode, backbone)
+    assert [key for key, _ in found.failed] == ["1"] and "needs 15 frames" in found.failed[0][1]
+    assert found.total.isfinite()
+
+
+def test_the_context_is_read_once_and_a_pass_costs_the_canvas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = make(threshold=1.1).eval()
+    backbone = meet(task).eval()
+    calls: list[str] = []
+    for name in ("read", "forward"):
+        real = getattr(backbone, name)
+
+        def counted(*args: Any, _real: Any = real, _name: str = name, **kwargs: Any) -> Any:
+            calls.append(_name)
+            return _real(*args, **kwargs)
+
+        monkeypatch.setattr(backbone, name, counted)
+    batch, encode = batch_of(task, ["ab"])
+    found = task.predict(batch, encode, backbone, prior=False)
+    assert calls == ["read"] + ["forward"] * found[0]["passes"]
+    calls.clear()
+    assert task.predict(batch, encode, backbone, prior=False, steps=3)[0]["passes"] <= 3
+
+
+def test_rows_in_a_batch_say_what_they_say_alone() -> None:
+    task, texts = make(threshold=0.02).eval(), ["abcd", "b", "d c b a"]
+    backbone = meet(task).eval()
+    whole = task.predict(*batch_of(task, texts), backbone)
+    for text, found in zip(texts, whole, strict=True):
+        assert task.predict(*batch_of(task, [text]), backbone) == [found]
+        assert set(found) == {"text", "passes", "prior"}
+
+
+def test_the_gap_is_no_text() -> None:
+    task = make()
+    backbone = meet(task)
+    ids = [*Bytes().encode("a"), task.special.gap_id, *Bytes().encode("b")]
+    assert task.texts(Denoised([ids], [1], [3]), backbone) == ["ab"]
+    assert task.special.gap_id >= Bytes.size
+
+
+def test_a_decoder_from_left_to_right_is_refused() -> None:
+    backbone = Causal(tokenizer=Bytes(), name="tiny-llama", options=OPTIONS)
+    with pytest.raises(ValueError, match=r"say `type: diffusion` in backbone"):
+        make().attach(backbone, backbone.add_tokens(1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stretch": 0.5}, "stretch: found 0.5, expected at least 1"),
+        ({"corrected": 1.5}, "corrected: found 1.5, expected 0 to 1"),
+        ({"length": 0}, "length: found 0, expected at least 1"),
+        ({"prompt": "nothing"}, "names no stream"),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        AsrDiffusion(**{"prompt": "<audio>", "tokenizer": Characters(), **options})
+    task = make()
+    backbone = meet(task)
+    with pytest.raises(ValueError, match="found beams; expected prior, steps, threshold"):
+        task.predict(*batch_of(task, ["a"]), backbone, beams=2)
+
+
+def learned(task: AsrDiffusion, texts: Sequence[str], steps: int) -> Diffusion:
+    backbone = meet(task)
+    parameters = [*task.parameters(), *backbone.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3)
+    batch, encode = batch_of(task, texts)
+    for step in range(steps):
+        loss = task.loss(batch, encode, backbone)
+        (loss.total / loss.count).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        task.after_step(step + 1)
+    task.eval()
+    backbone.eval()
+    return backbone
+
+
+@pytest.mark.slow
+def test_it_learns_to_spell_and_to_correct_a_wrong_prior() -> None:
+    texts = ["abcd", "bad", "a cab", "dad", "cd ab", "b", "add a", "cab bad"]
+    task = make()
+    backbone = learned(task, texts, 500)
+    batch, encode = batch_of(task, texts)
+    for first in (True, False):
+        found = task.predict(batch, encode, backbone, prior=first)
+        assert sum(row["text"] == text for row, text in zip(found, texts, strict=True)) >= 7
+        assert max(row["passes"] for row in found) < 8
+    memory = backbone.read(task._context(batch, encode, backbone), "canvas")
+    wrong: list[Prior | None] = []
+    for text in texts:
+        ids = backbone.tokenizer.encode(text)
+        ids[0] = backbone.tokenizer.encode("d" if text[0] != "d" else "a")[0]
+        wrong.append(prior(ids))
+    corrected = task.texts(task.decode(memory, wrong, backbone), backbone)
+    right = sum(a == b for a, b in zip(corrected, texts, strict=True))
+    assert right >= len(texts) // 2  # none of the priors was

@@ -1,0 +1,121 @@
+"""Hypotheses as canvases: lengths, what stays, and what the places should hold."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from sensorium.modalities.text.characters import Characters
+from sensorium.modalities.text.tokenizers import BPE
+from sensorium.tasks._ctc_decode import Spelled
+from sensorium.tasks._priors import Layout, Prior, fill_in, lay_out, prior_of
+
+TEXTS = ["the old cat sat on the mat", "a dog ran over the hill", "the cat ran"]
+EOS, GAP = 2, 99
+
+
+@pytest.fixture
+def spelling() -> Characters:
+    made = Characters()
+    made.fit(TEXTS)
+    return made
+
+
+@pytest.fixture
+def tokenizer() -> BPE:
+    made = BPE(size=280)
+    made.fit(TEXTS)
+    return made
+
+
+def heard(spelling: Characters, text: str, unsure: str = "") -> Spelled:
+    ids = spelling.encode(text)
+    at = text.index(unsure) if unsure else -1
+    scores = [0.4 if at <= i < at + len(unsure) else 0.99 for i in range(len(ids))]
+    return Spelled(ids, [(i, i + 1) for i in range(len(ids))], scores)
+
+
+def layout(**changes: float) -> Layout:
+    options = {"keep": 0.9, "stretch": 1.2, "slack": 4, "least": 0.5, **changes}
+    return Layout(**options)  # type: ignore[arg-type]
+
+
+def prior(ids: list[int], doubtful: set[int]) -> Prior:
+    """A word a token."""
+    sure = [0.1 if i in doubtful else 1.0 for i in range(len(ids))]
+    return Prior("", ids, sure, list(range(len(ids))))
+
+
+def test_a_word_is_as_sure_as_its_least_sure_letter(spelling: Characters, tokenizer: BPE) -> None:
+    found = prior_of(heard(spelling, "the old cat sat", "l"), spelling, tokenizer)
+    assert found.text == "the old cat sat" and found.ids == tokenizer.encode(found.text)
+    pieces = [tokenizer.decode([i]).strip() for i in found.ids]
+    unsure = "".join(p for p, s in zip(pieces, found.sure, strict=True) if s < 0.9)
+    assert unsure == "old"
+    assert [len(set(found.words)), max(found.words)] == [4, 3]
+
+
+def test_silence_is_a_canvas_of_slack(spelling: Characters, tokenizer: BPE) -> None:
+    slots = lay_out(prior_of(Spelled([], [], []), spelling, tokenizer), layout())
+    assert slots.tokens == [None] * 4 and slots.least == 0
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 9, 10, 40])
+@pytest.mark.parametrize("doubtful", [0, 1, 5, 40])
+def test_the_length_is_that_of_the_formula(tokens: int, doubtful: int) -> None:
+    found = lay_out(prior(list(range(10, 10 + tokens)), set(range(doubtful))), layout())
+    assert len(found.tokens) == math.ceil(round(1.2 * tokens, 6)) + 4
+    stay = [t for t in found.tokens if t is not None]
+    assert stay == list(range(10 + min(doubtful, tokens), 10 + tokens))
+
+
+def test_room_stands_beside_doubtful_words() -> None:
+    found = lay_out(prior([10, 11, 12, 13, 14, 15, 16, 17, 18, 19], {3}), layout())
+    assert found.tokens == [10, 11, 12, None, None, 14, 15, 16, 17, 18, 19, *[None] * 5]
+    assert found.head == 11 and found.least == 5
+
+
+def test_a_word_that_is_shorter_leaves_gaps_and_longer_ones_fit() -> None:
+    slots = lay_out(prior([10, 11, 12, 13, 14], {2}), layout())  # 10 11 . . 13 14 | . . . .
+    same, learned = fill_in(slots, [10, 11, 7, 13, 14], EOS, GAP)
+    assert same == [10, 11, 7, GAP, 13, 14, EOS, EOS, EOS, EOS] and all(learned)
+    longer, learned = fill_in(slots, [10, 11, 7, 8, 13, 14], EOS, GAP)
+    assert longer[:6] == [10, 11, 7, 8, 13, 14] and all(learned)
+    shorter, _ = fill_in(slots, [10, 11, 13, 14, 20], EOS, GAP)
+    assert shorter == [10, 11, GAP, GAP, 13, 14, 20, EOS, EOS, EOS]
+
+
+def test_places_that_are_too_few_are_not_learned() -> None:
+    slots = lay_out(prior([10, 11, 12], set()), layout(slack=2))  # 10 11 12 | . . .
+    wanted, learned = fill_in(slots, [10, 7, 8, 12], EOS, GAP)
+    assert learned == [True, False, True, True, True, True]
+    assert wanted[0] == 10 and wanted[2] == 12 and wanted[3:] == [EOS] * 3
+
+
+def test_a_wrong_word_that_stays_should_be_another() -> None:
+    slots = lay_out(prior([10, 11, 12], set()), layout())
+    wanted, learned = fill_in(slots, [10, 7, 12], EOS, GAP)
+    assert wanted[:3] == [10, 7, 12] and all(learned)
+
+
+def test_the_truth_comes_back_wherever_it_fits() -> None:
+    """Whatever was misheard: without gaps, up to the end, the wanted places are the truth, but
+    for words that were missed where the canvas has no room."""
+    rng, whole = random.Random(0), 0
+    for _ in range(300):
+        truth = [rng.randrange(10, 30) for _ in range(rng.randrange(1, 15))]
+        said = [t if rng.random() < 0.8 else rng.randrange(10, 30) for t in truth]
+        said = [t for t in said if rng.random() < 0.9]
+        doubtful = {i for i in range(len(said)) if rng.random() < 0.3}
+        slots = lay_out(prior(said, doubtful), layout(slack=8))
+        wanted, learned = fill_in(slots, truth, EOS, GAP)
+        assert len(wanted) == len(learned) == len(slots.tokens)
+        if all(learned) and EOS in wanted:
+            text = [t for t in wanted[: wanted.index(EOS)] if t != GAP]
+            rest = iter(truth)
+            assert all(token in rest for token in text)
+            whole += text == truth
+            assert set(wanted[wanted.index(EOS) :]) == {EOS}
+    assert whole > 100
