@@ -1,0 +1,111 @@
+"""CTC from recipe to transcript: rows that cannot be learned, and recordings of any length."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from sensorium.engine.check import check
+from sensorium.engine.config import parse_recipe
+from sensorium.engine.errors import RunError
+from sensorium.engine.hub import load
+from sensorium.tasks.base import Window
+
+PICTURES: dict[str, Any] = {
+    "inputs": {"image": {"modality": "image", "encoder": {"type": "tiny_parts:Tiny"}}},
+    "tasks": {
+        "read": {
+            "type": "ctc",
+            "stream": "image",
+            "text": "{word}",
+            "tokenizer": "characters",
+            "data": {"train": {"source": "digits", "split": "train", "limit": 40}},
+        }
+    },
+    "train": {"steps": 5, "batch_size": 8, "lr": 0.01, "log_every": 1},
+}
+"""Pictures of four tokens: 'four' fits, 'three' does not."""
+
+
+def sound(**task: Any) -> dict[str, Any]:
+    encoder = {"type": "logmel_conformer", "dim": 16, "depth": 2, "heads": 2, "kernel": 3, "hop": 0.008}
+    talker = {"source": "talker", "grammar": "commands", "split": "train", "count": 8}
+    return {
+        "inputs": {"audio": {"modality": "audio", "encoder": encoder}},
+        "tasks": {
+            "ctc": {"type": "ctc", "tokenizer": "characters", "data": {"train": talker}, **task}
+        },
+        "train": {"steps": 4, "batch_size": 4, "lr": 0.01, "log_every": 1},
+    }
+
+
+def skipping(recipe: Mapping[str, Any], shop: Any) -> dict[str, Any]:
+    data = {"data": {"train": {"on_error": "skip"}}}
+    return dict(shop.changed(recipe, {"tasks": {"read": data}}))
+
+
+def test_a_row_that_cannot_be_learned_ends_training_with_its_key(shop: Any) -> None:
+    line = r"tasks\.read.data.train, row \S+: text: .\w+. needs \d frames .* the signal has 4"
+    with pytest.raises(RunError, match=line):
+        shop.train(shop.changed(PICTURES, {"train": {"batch_size": 40}}), "stops")
+
+
+def test_or_is_skipped_and_counted(shop: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    shop.train(skipping(PICTURES, shop), "skips")
+    assert all(loss < 100 for _, _, loss in shop.losses("skips"))
+    log = (shop.folder / "skips" / "metrics.jsonl").read_text()
+    assert "NaN" not in log
+
+
+def test_the_dry_run(shop: Any) -> None:
+    stages = {stage.where: stage.shape for stage in check(parse_recipe(sound())).stages}
+    assert stages["tasks.ctc.head"].startswith("[B, ")
+
+
+@pytest.fixture
+def spoken(shop: Any) -> Any:
+    pytest.importorskip("espeakng_loader")
+    return shop
+
+
+def test_a_recogniser_is_trained_saved_and_asked(spoken: Any) -> None:
+    recipe = sound(between=[0], condition=["accent"])
+    spoken.train(recipe, "run")
+    pipeline = load(spoken.folder / "run")
+    task = pipeline.model.task("ctc")
+    assert int(task.lengths.seen.sum()) == 16  # 4 steps of 4 rows
+    cell = {"array": torch.randn(1, 16000).numpy() * 0.1, "rate": 16000}
+    found = pipeline.generate("ctc", audio=cell, options={"times": True, "beam": 2})
+    assert set(found) == {"text", "words"}
+    assert json.loads(json.dumps(found)) == found
+    told = pipeline.generate("ctc", audio=cell, accent="en-us-nyc", options={"confidence": True})
+    assert 0 < told["confidence"] <= 1
+
+
+def test_a_long_recording_is_read_in_pieces(spoken: Any) -> None:
+    spoken.train(sound(), "run")
+    pipeline = load(spoken.folder / "run")
+    task, encoder = pipeline.model.task("ctc"), pipeline.model.stream("audio").encoder
+    window = task.lengths.window()
+    assert isinstance(window, Window) and window.length <= window.limit == task.lengths.longest
+    read: list[torch.Size] = []
+    encoder.register_forward_hook(lambda module, args, found: read.append(found.tokens.shape))
+    wave = torch.randn(1, 16000 * 20, generator=torch.Generator().manual_seed(0)).numpy() * 0.1
+    cell = {"array": wave, "rate": 16000}
+    alone = pipeline.generate("ctc", audio=cell)
+    assert all(rows > 1 and length == window.length for rows, length, _ in read)
+    short = {"array": wave[:, :16000], "rate": 16000}
+    together = pipeline.generate("ctc", audio=[short, cell, cell])
+    assert together[1] == together[2] == alone
+    assert together[0] == pipeline.generate("ctc", audio=short)
+
+
+def test_silence_is_read(spoken: Any) -> None:
+    spoken.train(sound(), "run")
+    cell = {"array": torch.zeros(1, 16000).numpy(), "rate": 16000}
+    found = load(spoken.folder / "run").generate("ctc", audio=cell, options={"times": True})
+    assert isinstance(found["text"], str) and len(found["words"]) == len(found["text"].split())
