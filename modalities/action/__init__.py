@@ -23,13 +23,25 @@ SOURCES = {
 }
 
 TOKENIZERS = {
+    "bins": "sensorium.modalities.action.bins:BinTokenizer",
     "bspline": "sensorium.modalities.action.bspline:BSplineTokenizer",
+    "fast": "sensorium.modalities.action.fast:FastTokenizer",
 }
 
 ENVS = {
     "metaworld": "sensorium.modalities.action.metaworld:make",
 }
 """Family of environments -> `make(task, seed, cameras=(), size=128)`; others are gymnasium's."""
+
+EXPERTS = {
+    "metaworld": "sensorium.modalities.action.metaworld:expert",
+}
+"""Family of environments -> `expert(task)`, a controller that its package brings."""
+
+WORDS = {
+    "metaworld": "sensorium.modalities.action.metaworld:told",
+}
+"""Family of environments -> `told(task, seed)`, what a robot is told to do in an episode."""
 
 
 def __getattr__(name: str) -> Any:

@@ -40,6 +40,13 @@ def vocabulary(size: int) -> int:
     return size
 
 
+def at_least_zero(option: str, value: float) -> float:
+    """A number that may not be negative."""
+    if not value >= 0:
+        raise ValueError(f"{option}: found {value}, expected 0 or more")
+    return value
+
+
 def quantiles(given: Sequence[float]) -> tuple[float, float]:
     """The lower and the upper one, as they were given."""
     low, high = given
@@ -130,19 +137,21 @@ def blocks(rows: Iterable[Any], dof: int | None) -> Iterator[tuple[np.ndarray, n
     another dof, or where there is none.
     """
     group: list[tuple[np.ndarray, np.ndarray]] = []
-    count = 0
+    count, blank = 0, 0
     for count, row in enumerate(rows, start=1):
         values, real = _chunk(row, count - 1, dof)
         dof = values.shape[1]
+        if not real.any():
+            blank += 1
+            continue
         if group and (len(values) != len(group[0][0]) or len(group) == BLOCK):
             yield _stacked(group)
             group = []
-        if real.any():
-            group.append((values, real))
-    if group:
-        yield _stacked(group)
-    elif not count:
-        raise ValueError("action tokenizer: there is no chunk of actions to fit on; give data")
+        group.append((values, real))
+    if count == blank:
+        found = "every chunk is padding alone" if count else "there is no chunk of actions"
+        raise ValueError(f"action tokenizer: {found}; give data to fit on")
+    yield _stacked(group)
 
 
 def _chunk(row: Any, index: int, dof: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -60,7 +60,8 @@ class BSplineTokenizer(ActionTokenizer):
         self.vocab = self.size = _given.vocabulary(vocab)
         self.grippers, self.gripper = grippers, gripper
         self.start_order, self.end_order = start_order, end_order
-        self.quantiles, self.ridge = _given.quantiles(quantiles), ridge
+        self.quantiles = _given.quantiles(quantiles)
+        self.ridge = _given.at_least_zero("ridge", ridge)
         self.dof = len(num_basis) if dof is None and isinstance(num_basis, list) else dof
         self.pins_start = start_order > 0
         self._orders = Orders(start_order, end_order)
@@ -89,9 +90,8 @@ class BSplineTokenizer(ActionTokenizer):
                 fitting = Fitting(self._layout, self._stack, self._orders)
             self.length(values.shape[1])
             fitting.add(values, real)
-        if fitting is None:
-            raise ValueError("action tokenizer: every chunk is padding alone; give data")
-        self.load_state({"dof": self.dof, **fitting.found(self.quantiles)})
+        if fitting is not None:  # blocks refuse to be none
+            self.load_state({"dof": self.dof, **fitting.found(self.quantiles)})
 
     def length(self, steps: int) -> int:
         """Tokens of a chunk; the same for any number of steps that can be encoded."""

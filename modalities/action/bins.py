@@ -1,0 +1,84 @@
+"""A token a joint a step: the bins of RT-2 and OpenVLA (arXiv 2307.15818, 2406.09246).
+
+Actions are scaled so that their 1 % and 99 % quantiles are the ends of `vocab` equal bins, and
+come back as the bins' centres.
+
+Legend: `B` chunks, `L = steps * dof` tokens, step by step (token `t * dof + d`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from . import _given
+from ._bounds import Reservoir, bounds
+from ._samples import Bounds, finite, unpinned
+from .base import ActionTokenizer
+
+KEPT = 1_000_000
+"""Samples that the quantiles are taken of."""
+
+
+class BinTokenizer(ActionTokenizer):
+    """dof: numbers of an action; None: as the data. vocab: bins. quantiles: their outer ends."""
+
+    def __init__(
+        self,
+        *,
+        dof: int | None = None,
+        vocab: int = 256,
+        quantiles: tuple[float, float] = (0.01, 0.99),
+    ) -> None:
+        self.dof = dof
+        self.vocab = self.size = _given.vocabulary(vocab)
+        self.quantiles = _given.quantiles(quantiles)
+        self._bounds: Bounds | None = None
+
+    def length(self, steps: int) -> int:
+        """`steps * dof`."""
+        return steps * _given.known(self.dof)
+
+    def fit(self, rows: Iterable[Any]) -> None:
+        """Learn the quantiles of each joint's samples; padded ones have no say."""
+        samples = Reservoir(KEPT)
+        for values, real in _given.blocks(rows, self.dof):
+            samples.add(values[real])
+        low, high = bounds(samples.rows(), self.quantiles)
+        self.load_state({"low": low, "high": high})
+
+    def encode(
+        self, chunks: Tensor, *, padding: Tensor | None = None, start: Tensor | None = None
+    ) -> Tensor:
+        """`[B, steps, dof]` -> ids `[B, steps * dof]`; what lies outside is in an outer bin."""
+        unpinned(start)
+        within = self._ready().shrink(finite(chunks, self.dof, padding))
+        found = ((within / 2 + 0.5) * self.vocab).floor().clamp(0, self.vocab - 1)
+        return found.flatten(1).long()
+
+    def decode(
+        self, ids: Tensor | list[Tensor], *, steps: int, start: Tensor | None = None
+    ) -> Tensor:
+        """Ids `[B, steps * dof]` -> `[B, steps, dof]`: the bins' centres."""
+        unpinned(start)
+        ready = self._ready()
+        dof = _given.known(self.dof)
+        found = _given.ids(ids, steps * dof, self.size, (steps, dof))
+        centres = (found.float() + 0.5) / self.vocab * 2 - 1
+        return ready.stretch(centres.unflatten(1, (steps, dof)))
+
+    def state(self) -> dict[str, Any]:
+        """`low`, `high [dof]`."""
+        ready = self._ready()
+        return {"low": ready.low, "high": ready.high}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self._bounds = Bounds.of_state(state, self.dof)
+        self.dof = len(state["low"])
+
+    def _ready(self) -> Bounds:
+        if self._bounds is None:
+            raise ValueError("action tokenizer: used before fit; fit it, or load a saved one")
+        return self._bounds
