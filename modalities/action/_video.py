@@ -53,14 +53,16 @@ class VideoFrame:
                     if frame.time is not None and frame.time >= self.time - self.tolerance:
                         return self._pixels(frame)
         except FileNotFoundError:
-            raise ReadError(self, "there is no such file", "a video file") from None
+            raise ReadError(self.name, "there is no such file", "a video file") from None
         except (av.FFmpegError, IndexError, OSError) as error:
             told = " ".join(str(error).split())
-            raise ReadError(self, f"broken or truncated ({told})", "a whole video file") from error
-        raise ReadError(self, "the video ends before this time", "a frame at it")
+            raise ReadError(
+                self.name, f"broken or truncated ({told})", "a whole video file"
+            ) from error
+        raise ReadError(self.name, "the video ends before this time", "a frame at it")
 
     def _pixels(self, frame: Any) -> np.ndarray:
         if frame.time > self.time + self.tolerance:
-            raise ReadError(self, f"the next frame is at {frame.time:.4f} s", "a frame at it")
+            raise ReadError(self.name, f"the next frame is at {frame.time:.4f} s", "a frame at it")
         pixels: np.ndarray = frame.to_ndarray(format="rgb24")
         return pixels
