@@ -19,4 +19,5 @@ AUGMENTS = {
 
 SOURCES = {
     "talker": "sensorium.modalities.audio.talker:Talker",
+    "talker_lips": "sensorium.modalities.audio.lips:TalkerLips",
 }

@@ -50,16 +50,27 @@ class Speech(LazySound):
     snr: float | None
     seed: int
 
-    def sound(self) -> Sound:
-        pieces = [_silence(self.pauses[0])]
+    def placed(self) -> tuple[list[tuple[int, Utterance]], int]:
+        """The utterances, each with the sample at which it begins, and the samples in all."""
+        found, place = [], round(self.pauses[0] * RATE)
         for text, pause in zip(self.texts, self.pauses[1:], strict=True):
-            spoken = _floats(speak(text, self.voice))
-            pieces += [_levelled(spoken, self.loudness), _silence(pause)]
-        clean = np.concatenate(pieces)
+            spoken = speak(text, self.voice)
+            if spoken.rate != RATE:  # no build of espeak-ng that we know
+                raise ReadError("talker", f"espeak-ng speaks at {spoken.rate} Hz", f"{RATE} Hz")
+            found.append((place, spoken))
+            place += len(spoken.samples) + round(pause * RATE)
+        return found, place
+
+    def sound(self) -> Sound:
+        utterances, count = self.placed()
+        clean = np.zeros(count, np.float32)
+        for start, spoken in utterances:
+            samples = _levelled(spoken.samples.astype(np.float32) / 32768, self.loudness)
+            clean[start : start + len(samples)] = samples
         if self.snr is None:
             return Sound(clean[None], RATE)
         power = _power(clean) if self.texts else 10 ** (self.loudness / 10)
-        noise = _noise(len(clean), self.seed) * np.sqrt(power / 10 ** (self.snr / 10))
+        noise = _noise(count, self.seed) * np.sqrt(power / 10 ** (self.snr / 10))
         mixed = clean + noise
         return Sound((mixed / max(1.0, np.abs(mixed).max()))[None].astype(np.float32), RATE)
 
@@ -86,7 +97,16 @@ class Talker(Source):
     estimate, for `train.by`. parts: `{audio, text}` of each utterance of a row by itself.
     """
 
-    columns = ("audio", "text", "words", "seconds", "voice", "accent", "variant", "parts")
+    columns: tuple[str, ...] = (
+        "audio",
+        "text",
+        "words",
+        "seconds",
+        "voice",
+        "accent",
+        "variant",
+        "parts",
+    )
 
     def __init__(
         self,
@@ -176,16 +196,6 @@ def _range(name: str, values: list[float] | None) -> tuple[float, float] | None:
     if len(values) != 2 or values[0] > values[1]:
         raise ValueError(f"{name}: found {values}, expected [lowest, highest]")
     return values[0], values[1]
-
-
-def _silence(seconds: float) -> np.ndarray:
-    return np.zeros(round(seconds * RATE), np.float32)
-
-
-def _floats(spoken: Utterance) -> np.ndarray:
-    if spoken.rate != RATE:  # no build of espeak-ng that we know
-        raise ReadError("talker", f"espeak-ng speaks at {spoken.rate} Hz", f"{RATE} Hz")
-    return spoken.samples.astype(np.float32) / 32768
 
 
 def _levelled(samples: np.ndarray, decibels: float) -> np.ndarray:
