@@ -6,6 +6,10 @@ PREVIEW = "sensorium.modalities.mri.preview:preview"
 
 ENCODERS: dict[str, str] = {}
 
-AUGMENTS: dict[str, str] = {}
+AUGMENTS = {
+    "mri": "sensorium.modalities.mri.augment:MRIAugment",
+}
 
-SOURCES: dict[str, str] = {}
+SOURCES = {
+    "phantom": "sensorium.modalities.mri.phantom:Phantom",
+}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -17,7 +18,7 @@ from ..base import ReadError
 GZIP = b"\x1f\x8b"
 UNITS = {"meter": 1e3, "micron": 1e-3}
 """Of a header's own unit, how many mm one is."""
-_DAMAGED: tuple[type[Exception], ...] = (igzip_lib.IsalError, zlib.error, EOFError)
+_DAMAGED: Any = (igzip_lib.IsalError, zlib.error, EOFError)
 
 
 def nifti(content: bytes, source: object) -> tuple[np.ndarray, np.ndarray]:

@@ -20,13 +20,18 @@ LEAST = 1e-4
 
 
 def oriented(
-    values: np.ndarray, affine: np.ndarray, source: object, present: tuple[bool, ...] = ()
+    values: np.ndarray,
+    affine: np.ndarray,
+    source: object,
+    present: tuple[bool, ...] = (),
+    *,
+    flat: bool = False,
 ) -> MetaTensor:
     """`[C, X, Y, Z]` in any orientation -> the canonical volume: float32, axes nearest to RAS.
 
     The meta data keep the source's own affine and shape (`original_affine`,
     `original_shape`), and which channels are there (`contrasts`). Raises ReadError for a
-    singular affine, values that are not finite, and a volume of one value.
+    singular affine, values that are not finite, and, unless `flat`, a volume of one value.
     """
     check_affine(affine, source)
     if values.ndim != 4 or min(values.shape) < 1 or sum(n > 1 for n in values.shape[1:]) < 3:
@@ -38,7 +43,7 @@ def oriented(
     axes = np.concatenate([[[0, 1]], turn + [[1, 0]] * 3])  # the channels stay in front
     turned = apply_orientation(values, axes)
     data = np.array(turned, dtype=np.float32, order="K")
-    _check_values(data, source)
+    _check_values(data, source, flat)
     meta: dict[str, Any] = {
         "original_affine": torch.from_numpy(np.array(affine, dtype=np.float64)),
         "original_shape": shape,
@@ -69,12 +74,12 @@ def spacing(affine: np.ndarray) -> np.ndarray:
     return found
 
 
-def _check_values(data: np.ndarray, source: object) -> None:
+def _check_values(data: np.ndarray, source: object, flat: bool) -> None:
     low, high = float(data.min()), float(data.max())
     if not np.isfinite([low, high]).all():
         bad = int((~np.isfinite(data)).sum())
         raise ReadError(
             source, f"{bad:,} of {data.size:,} voxels are not finite", "numbers; repair the file"
         )
-    if low == high:
+    if low == high and not flat:
         raise ReadError(source, f"every voxel is {low:g}", "a volume with something in it")

@@ -205,6 +205,19 @@ def _numbers(value: Any) -> np.ndarray:
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
+def read_mask(source: Any) -> MetaTensor:
+    """A mask `[1, X, Y, Z]` of zeros and ones (anything above 0 counts), as `read` otherwise; it
+    may be empty or full."""
+    if callable(source) and not isinstance(source, (MetaTensor, torch.Tensor)):
+        source = source()
+    if isinstance(source, MetaTensor):
+        values, affine = source.as_tensor()[0].numpy(), source.affine.numpy()
+    else:
+        values, affine = _values(source, dict(source) if isinstance(source, Mapping) else {})
+    marked = _channels(values, None, source) > 0
+    return oriented(marked, affine, source, flat=True)
+
+
 def example(rng: np.random.Generator) -> MetaTensor:
     """A volume as scanners give them, for dry runs and tests."""
     values = rng.uniform(0, 100, (1, 20, 22, 18)).astype(np.float32)

@@ -1,0 +1,135 @@
+"""A subject in the scanner: volumes of one grid, and the masks of what is said about them.
+
+Legend: `X Y Z` voxels, `K` sequences; mm, RAS.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ._anatomy import Anatomy, anatomy
+from ._subject import CAPSULE, CAPSULE_RADIUS, Subject, Warp
+from .signals import SEQUENCES, jittered, signal
+
+FIELD_OF_VIEW = (190.0, 224.0, 180.0)
+MIDDLE = (0.0, -18.0, 8.0)
+"""mm; the middle of the brain in the template."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """shape: voxels. affine: `[4, 4]` rows, voxel to mm."""
+
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+
+    def matrix(self) -> Tensor:
+        return torch.tensor(self.affine, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """volumes: `[K, X, Y, Z]` float32. lesion, ventricles: bool `[X, Y, Z]`."""
+
+    volumes: Tensor
+    lesion: Tensor
+    ventricles: Tensor
+    grid: Grid
+
+
+def draw_grid(rng: np.random.Generator, spacing: float) -> Grid:
+    """A field of view about the head, voxels about `spacing` mm, one axis often coarser."""
+    edges = np.full(3, spacing * rng.uniform(0.92, 1.08))
+    edges[rng.integers(3)] *= rng.choice([1.0, 1.0, 1.3, 1.6])
+    view = np.array(FIELD_OF_VIEW) * rng.uniform(0.97, 1.05, 3)
+    shape = np.maximum(4, np.rint(view / edges)).astype(int)
+    start = np.array(MIDDLE) + rng.normal(0, 2, 3) - edges * (shape - 1) / 2
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = np.diag(edges), start
+    rows = tuple(tuple(map(float, row)) for row in affine)
+    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), rows)
+
+
+@functools.lru_cache(maxsize=2)
+def scan(subject: Subject, grid: Grid, sequences: tuple[str, ...], seed: int) -> Scan:
+    """Simulate; the last two are kept, since a row asks for a volume and for its masks."""
+    rng = np.random.default_rng(seed)
+    edge = float(min(grid.affine[i][i] for i in range(3)))
+    body = anatomy(1 if edge < 1.9 else 2)
+    warp = Warp(subject, rng)
+    points = _points(grid)  # [X, Y, Z, 3]
+    template = warp(points)
+    tissue = _sampled(body, template, edge)  # [4, X, Y, Z]
+    parts = dict(zip(("grey", "white", "fluid"), tissue[:3], strict=True))
+    lesion = _ball(template, subject)
+    for name in parts:
+        parts[name] = parts[name] * (1 - lesion)
+    parts["lesion"] = lesion
+    if subject.capsule:
+        side = points.new_tensor([-1.0 if subject.mirrored else 1.0, 1.0, 1.0])
+        apart = (points - points.new_tensor(CAPSULE) * side - warp.shift).norm(dim=-1)
+        parts["capsule"] = _soft(CAPSULE_RADIUS - apart, edge)
+    bias = _bias(rng, grid.shape)
+    volumes = [_measured(parts, name, bias, subject.noise, rng) for name in sequences]
+    return Scan(torch.stack(volumes), lesion > 0.5, tissue[3] > 0.5, grid)
+
+
+def _points(grid: Grid) -> Tensor:
+    axes = [torch.arange(n, dtype=torch.float64) for n in grid.shape]
+    voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    matrix = grid.matrix()
+    return (voxels @ matrix[:3, :3].T + matrix[:3, 3]).float()
+
+
+def _sampled(body: Anatomy, places: Tensor, edge: float) -> Tensor:
+    maps = body.tissue[None]
+    if edge > 3:  # a voxel sees its neighbourhood
+        maps = F.avg_pool3d(maps, 3, stride=1, padding=1)
+    inverse = torch.linalg.inv(body.affine).float()
+    voxels = places @ inverse[:3, :3].T + inverse[:3, 3]
+    last = voxels.new_tensor([n - 1 for n in maps.shape[2:]])
+    grid = (2 * voxels / last - 1).flip(-1)[None]
+    return F.grid_sample(maps, grid, padding_mode="zeros", align_corners=True)[0]
+
+
+def _ball(template: Tensor, subject: Subject) -> Tensor:
+    """`[X, Y, Z]` share of a voxel that is lesion."""
+    if subject.lesion is None:
+        return torch.zeros(template.shape[:-1])
+    centre = template.new_tensor(subject.lesion.centre)
+    apart = (template - centre).norm(dim=-1) * subject.scale
+    return _soft(subject.lesion.diameter / 2 - apart, 1.5)
+
+
+def _soft(inside: Tensor, width: float) -> Tensor:
+    return (inside / width + 0.5).clamp(0, 1)
+
+
+def _bias(rng: np.random.Generator, shape: Sequence[int]) -> Tensor:
+    """A smooth gain between about 0.7 and 1.4."""
+    coarse = torch.from_numpy(rng.normal(0, 0.12, (1, 1, 4, 4, 4))).float()
+    found = F.interpolate(coarse, size=tuple(shape), mode="trilinear", align_corners=True)
+    return found[0, 0].exp()
+
+
+def _measured(
+    parts: dict[str, Tensor], name: str, bias: Tensor, noise: float, rng: np.random.Generator
+) -> Tensor:
+    """Partial volumes by their signals, gain, Rician noise; units as a scanner's, about 1000."""
+    timing = jittered(SEQUENCES[name], rng)
+    clean = torch.zeros_like(bias)
+    brightest = 1e-6
+    for tissue, share in parts.items():
+        value = signal(tissue, timing)
+        clean += value * share
+        brightest = max(brightest, value if tissue != "capsule" else 0.0)
+    clean = clean / brightest * bias
+    real, imaginary = (torch.from_numpy(rng.normal(0, noise, bias.shape)).float() for _ in range(2))
+    return ((clean + real) ** 2 + imaginary**2).sqrt() * 1000

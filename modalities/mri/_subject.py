@@ -1,0 +1,143 @@
+"""One subject of the phantom: what is true of it, and how its head differs from the template.
+
+Everything is drawn from (seed, split, subject), the lesion first, so that nothing about a series
+can tell of a label. Coordinates in mm, RAS: +x is the patient's right.
+
+Legend: `N` points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ._anatomy import OFF_MIDLINE, Anatomy
+
+CELLS = (5, 6, 5)
+"""Of the lattice of random displacements."""
+REACH = 110.0
+"""mm from the middle to the lattice's border."""
+VENTRICLE = (14.0, -18.0, 14.0)
+FRONTAL, OCCIPITAL = (26.0, 62.0, 4.0), (24.0, -96.0, 2.0)
+CAPSULE, CAPSULE_RADIUS = (80.0, -8.0, -4.0), 7.0
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """side: left or right. centre: mm in the template, RAS. diameter: mm in the subject."""
+
+    side: str
+    region: str
+    centre: tuple[float, float, float]
+    diameter: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """ventricles: scale of the left and the right one. bulges: mm at the right frontal and the
+    left occipital pole. scale: of the whole head. noise: deviation against the brightest value.
+    mirrored: everything lies on the other side, names and all. seed: of the rest."""
+
+    lesion: Lesion | None
+    ventricles: tuple[float, float]
+    bulges: tuple[float, float]
+    scale: float
+    capsule: bool
+    noise: float
+    mirrored: bool
+    seed: int
+
+    @property
+    def ventricle(self) -> float:
+        return sum(self.ventricles) / 2
+
+
+def draw(rng: np.random.Generator, anatomy: Anatomy, healthy: float, flip_lr: bool) -> Subject:
+    lesion = _lesion(rng, anatomy) if rng.random() >= healthy else None
+    ventricle, apart = rng.uniform(0.75, 1.5), rng.uniform(0.04, 0.1)
+    mirrored = bool(flip_lr and rng.random() < 0.5)
+    if mirrored and lesion is not None:
+        side = "left" if lesion.side == "right" else "right"
+        lesion = Lesion(side, lesion.region, lesion.centre, lesion.diameter)
+    return Subject(
+        lesion,
+        (ventricle + apart, ventricle - apart),
+        (rng.uniform(3, 6), rng.uniform(3, 6)),
+        rng.uniform(0.92, 1.06),
+        bool(rng.random() < 0.5),
+        rng.uniform(0.008, 0.03),
+        mirrored,
+        int(rng.integers(2**62)),
+    )
+
+
+def _lesion(rng: np.random.Generator, anatomy: Anatomy) -> Lesion:
+    region = str(rng.choice(sorted(anatomy.places)))
+    places = anatomy.places[region]
+    x, y, z = places[rng.integers(len(places))] + rng.normal(0, 2, 3)
+    x = max(float(x), OFF_MIDLINE)
+    side = "right" if rng.random() < 0.5 else "left"
+    diameter = float(round(rng.uniform(14, min(30, 1.6 * x + 6))))
+    centre = (x if side == "right" else -x, float(y), float(z))
+    return Lesion(side, region, centre, diameter)
+
+
+class Warp:
+    """World places of a subject -> the template's: pose, scale, ventricles, bulges, and a smooth
+    random field."""
+
+    def __init__(self, subject: Subject, pose: np.random.Generator) -> None:
+        rng = np.random.default_rng(subject.seed)
+        self.subject = subject
+        self.field = torch.from_numpy(rng.normal(0, 2.0, (1, 3, *CELLS))).float()
+        self.turn = _rotation(pose.normal(0, 0.05, 3))
+        self.shift = torch.from_numpy(pose.normal(0, 2.0, 3)).float()
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """`[..., 3]` mm in the scanner -> `[..., 3]` mm in the template."""
+        found = (points - self.shift) @ self.turn / self.subject.scale
+        if self.subject.mirrored:
+            found = found * found.new_tensor([-1.0, 1.0, 1.0])
+        found = found - self._bulge(found)
+        found = found + self._ventricles(found)
+        return found + self._random(found)
+
+    def _bulge(self, points: Tensor) -> Tensor:
+        """Right in front and left behind, as in most people (the Yakovlevian torque)."""
+        front, back = self.subject.bulges
+        right = points.new_tensor(FRONTAL)
+        left = points.new_tensor(OCCIPITAL) * points.new_tensor([-1.0, 1.0, 1.0])
+        ahead = points.new_tensor([0.25, 1.0, 0.0])
+        return near(points, right, 26.0) * front * ahead - near(points, left, 26.0) * back * ahead
+
+    def _ventricles(self, points: Tensor) -> Tensor:
+        moved = torch.zeros_like(points)
+        for sign, scale in zip((-1.0, 1.0), self.subject.ventricles, strict=True):
+            centre = points.new_tensor(VENTRICLE) * points.new_tensor([sign, 1.0, 1.0])
+            moved += near(points, centre, 27.0) * (centre - points) * (1 - 1 / scale)
+        return moved
+
+    def _random(self, points: Tensor) -> Tensor:
+        grid = (points / REACH).flip(-1).reshape(1, -1, 1, 1, 3)
+        found = F.grid_sample(self.field, grid, padding_mode="border", align_corners=True)
+        return found.reshape(3, -1).T.reshape(points.shape)
+
+
+def near(points: Tensor, centre: Tensor, width: float) -> Tensor:
+    """`[..., 1]` 1 at the centre, falling off over `width` mm."""
+    return (-((points - centre) ** 2).sum(-1, keepdim=True) / (2 * width**2)).exp()
+
+
+def _rotation(angles: np.ndarray) -> Tensor:
+    turn = np.eye(3)
+    for axis, angle in enumerate(angles):
+        c, s = np.cos(angle), np.sin(angle)
+        one = np.eye(3)
+        i, j = [k for k in range(3) if k != axis]
+        one[i, i], one[i, j], one[j, i], one[j, j] = c, -s, s, c
+        turn = turn @ one
+    return torch.from_numpy(turn).float()

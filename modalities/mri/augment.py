@@ -1,0 +1,127 @@
+"""Variation of prepared volumes in training: what another scan of the same head would differ by.
+
+Spatial changes move the sample's affine with them, so masks and boxes in mm stay true. There is no
+mirror here: left and right are named in labels and texts that a sample does not know; data that
+knows them mirrors both (`source: phantom`, `flip_lr`).
+
+Legend: `C` contrasts, `X Y Z` voxels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge, Le
+from monai.transforms import GibbsNoise, RandBiasField, RandRicianNoise
+from torch import Tensor
+
+from ..base import Sample
+from .processor import lookup, pull
+
+Share = Annotated[float, Ge(0), Le(1)]
+
+
+class MRIAugment:
+    """rotate: degrees about each axis, at most. scale, shift: share of the size, at most. bias:
+    strength of the bias field. gibbs: share of k-space that is cut, at most. noise: Rician, its
+    deviation against the body's, at most. drop: share of the contrasts that are left out; one at
+    least stays. A value of 0 turns a step off."""
+
+    def __init__(
+        self,
+        *,
+        rotate: Annotated[float, Ge(0), Le(180)] = 8.0,
+        scale: Share = 0.08,
+        shift: Share = 0.05,
+        bias: Share = 0.2,
+        gibbs: Share = 0.3,
+        noise: Share = 0.1,
+        drop: Share = 0.0,
+    ) -> None:
+        self.rotate, self.scale, self.shift = rotate, scale, shift
+        self.bias, self.gibbs, self.noise, self.drop = bias, gibbs, noise, drop
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """A varied copy: `volume [C, X, Y, Z]`, `inside`, `contrasts`, `affine` as they were."""
+        found = self._moved(dict(sample), rng)
+        found["contrasts"] = self._kept(sample["contrasts"], rng)
+        volume = torch.zeros_like(found["volume"])
+        steps = self._steps(rng)
+        for channel in found["contrasts"].nonzero().flatten().tolist():
+            volume[channel] = _varied(found["volume"][channel], steps)
+        found["volume"] = volume
+        return found
+
+    def _moved(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        size = sample["inside"].shape
+        move = _motion(rng, size, math.radians(self.rotate), self.scale, self.shift)
+        if torch.equal(move, torch.eye(4).double()):
+            return sample
+        eye = torch.eye(4).double()
+        grid = lookup(move, tuple(size), eye, tuple(size))
+        within = (grid.abs() <= 1 + 1e-6).all(-1)
+        sample["volume"] = pull(sample["volume"], grid)
+        sample["inside"] = (pull(sample["inside"][None], grid, "nearest")[0] > 0.5) & within
+        sample["affine"] = (sample["affine"].double() @ move).float()
+        return sample
+
+    def _kept(self, contrasts: Tensor, rng: np.random.Generator) -> Tensor:
+        there = contrasts.nonzero().flatten().numpy()
+        draws = rng.random(len(there))
+        keep = draws >= self.drop
+        keep[draws.argmax()] = True
+        found = torch.zeros_like(contrasts)
+        found[torch.from_numpy(there[keep])] = True
+        return found
+
+    def _steps(self, rng: np.random.Generator) -> list[Callable[[Tensor], Tensor]]:
+        """The same for every contrast of a sample: one coil, one noise level."""
+        steps: list[Callable[[Tensor], Tensor]] = []
+        if self.bias:
+            field = RandBiasField(coeff_range=(0.0, self.bias * rng.random()), prob=1.0)
+            field.set_random_state(int(rng.integers(2**31)))
+            steps.append(lambda image: torch.as_tensor(field(image)))
+        if self.gibbs:
+            steps.append(GibbsNoise(alpha=float(self.gibbs * rng.random())))
+        if self.noise:
+            deviation = float(self.noise * rng.random())
+            grain = RandRicianNoise(prob=1.0, std=deviation, sample_std=False)
+            grain.set_random_state(int(rng.integers(2**31)))
+            steps.append(lambda image: torch.as_tensor(grain(image)))
+        return steps
+
+
+def _varied(channel: Tensor, steps: list[Callable[[Tensor], Tensor]]) -> Tensor:
+    """The steps want a magnitude image, a sample is one of scores: there and back."""
+    body = channel != 0
+    if not steps or int(body.sum()) < 2:
+        return channel
+    low = channel[body].min()
+    image = torch.where(body, channel - low, 0.0)[None]
+    for step in steps:
+        image = torch.as_tensor(step(image)).as_subclass(Tensor)
+    seen = image[0][body]
+    return torch.where(body, (image[0] - seen.mean()) / seen.std().clamp(min=1e-6), 0.0)
+
+
+def _motion(
+    rng: np.random.Generator, size: torch.Size, rotate: float, scale: float, shift: float
+) -> Tensor:
+    """`[4, 4]` a voxel of the new sample -> a voxel of the old, about the middle."""
+    angles, sizes = rng.uniform(-rotate, rotate, 3), 1 + rng.uniform(-scale, scale, 3)
+    moves = rng.uniform(-shift, shift, 3) * np.array(size)
+    turn = np.eye(3)
+    for axis, angle in enumerate(angles):
+        one, (i, j) = np.eye(3), [k for k in range(3) if k != axis]
+        one[i, i] = one[j, j] = np.cos(angle)
+        one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ one
+    middle = (np.array(size) - 1) / 2
+    found = np.eye(4)
+    found[:3, :3] = turn * sizes
+    found[:3, 3] = middle + moves - found[:3, :3] @ middle
+    return torch.from_numpy(found)

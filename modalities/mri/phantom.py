@@ -1,0 +1,167 @@
+"""A generated head: `source: phantom`.
+
+One anatomy for all (the MNI152 template), so what a model learns of it says nothing of real
+heads: it shows that a pipeline works. A subject has one study: four series, or one volume of four
+co-registered contrasts, and one report.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from monai.data import MetaTensor
+
+from ..base import Source
+from . import _reports
+from ._anatomy import anatomy
+from ._scan import Grid, Scan, draw_grid, scan
+from ._space import oriented
+from ._subject import Subject, draw
+from .signals import SEQUENCES
+from .write import box_of
+
+SPLITS = {"train": 0, "validation": 1, "test": 2}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A volume, or a mask of one, that is simulated when it is read."""
+
+    subject: Subject
+    grid: Grid
+    sequences: tuple[str, ...]
+    seed: int
+    what: Literal["volumes", "lesion", "ventricles"] = "volumes"
+
+    def scan(self) -> Scan:
+        return scan(self.subject, self.grid, self.sequences, self.seed)
+
+    def __call__(self) -> MetaTensor:
+        values = getattr(self.scan(), self.what)
+        values = values if self.what == "volumes" else values[None]
+        matrix = self.grid.matrix().numpy()
+        flat = self.what != "volumes"
+        return oriented(values.numpy(), matrix, f"phantom {self.seed}", flat=flat)
+
+
+class Phantom(Source):
+    """Rows of generated subjects. Columns:
+
+    `volume` and `mask` (the lesion's; read by `read` and `read_mask`), `box` (`[6]` mm, RAS: low
+    and high corner, or None), `sequence`, `side`, `region`, `size_mm`, `lesion` (yes or no),
+    `ventricle` (their scale, 1 = the template's), `ventricles` (in a word), `study`, `subject`,
+    `capsule` (half have a bright one at the right temple, which no report mentions), `report` (one
+    text a study), `description` (the sequence's sentence, then the report), `sentences` (of the
+    description: `{text, mask}`, the mask None where the sentence is about the whole).
+
+    subjects: how many. view: a row a `series`, or a row a `study` of all contrasts as channels.
+    spacing: mm, about. healthy: share without a lesion. flip_lr: half the subjects are mirrored,
+    with every side that is named.
+    """
+
+    columns = (
+        "volume", "mask", "box", "sequence", "side", "region", "size_mm", "lesion", "ventricle",
+        "ventricles", "study", "subject", "capsule", "report", "description", "sentences",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        split: Literal["train", "validation", "test"] = "train",
+        subjects: int = 250,
+        view: Literal["series", "study"] = "series",
+        sequences: tuple[str, ...] = tuple(SEQUENCES),
+        spacing: float = 4.0,
+        healthy: float = 0.2,
+        flip_lr: bool = False,
+        seed: int = 0,
+    ) -> None:
+        unknown = [name for name in sequences if name not in SEQUENCES]
+        if unknown or not sequences:
+            found = unknown[0] if unknown else "none"
+            raise ValueError(f"sequences: found {found}, expected some of {', '.join(SEQUENCES)}")
+        if subjects < 1 or spacing <= 0:
+            raise ValueError(
+                f"subjects, spacing: found {subjects} and {spacing}, expected numbers above 0"
+            )
+        if not 0 <= healthy <= 1:
+            raise ValueError(f"healthy: found {healthy}, expected a share between 0 and 1")
+        self.split, self.subjects, self.view = split, subjects, view
+        self.sequences, self.spacing, self.seed = tuple(sequences), spacing, seed
+        self.healthy, self.flip_lr = healthy, flip_lr
+
+    def __len__(self) -> int:
+        return self.subjects * (len(self.sequences) if self.view == "series" else 1)
+
+    def _place(self, index: int) -> tuple[int, tuple[str, ...]]:
+        """The subject of a row, and the sequences that it shows."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if self.view == "study":
+            return index, self.sequences
+        number, which = divmod(index, len(self.sequences))
+        return number, (self.sequences[which],)
+
+    def key(self, index: int) -> str:
+        number, shown = self._place(index)
+        series = f"-{shown[0]}" if self.view == "series" else ""
+        return f"{self.split}-{number:05d}{series}"
+
+    def fingerprint(self) -> str:
+        told = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        text = json.dumps(told, sort_keys=True, default=list)
+        return f"phantom-1-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number, shown = self._place(index)
+        subject = self._subject(number)
+        seed = self._derived(number, "scan", *shown)
+        grid = draw_grid(np.random.default_rng(seed), self.spacing)
+        cell = functools.partial(Cell, subject, grid, shown, seed)
+        findings = _reports.sentences(subject, self._rng(number, "report"))
+        opening = _reports.of_series(shown[0], self._rng(number, "opening", *shown))
+        said = [opening, *findings] if self.view == "series" else findings
+        masks: dict[str, Callable[[], MetaTensor] | None] = {
+            "": None, "lesion": cell("lesion"), "ventricles": cell("ventricles")
+        }  # fmt: skip
+        lesion = subject.lesion
+        return {
+            "volume": cell(),
+            "mask": cell("lesion"),
+            "box": functools.partial(_box, cell("lesion")) if lesion else None,
+            "sequence": shown[0] if self.view == "series" else "all",
+            "side": lesion.side if lesion else "none",
+            "region": lesion.region if lesion else "none",
+            "size_mm": lesion.diameter if lesion else 0.0,
+            "lesion": "yes" if lesion else "no",
+            "ventricle": subject.ventricle,
+            "ventricles": _reports.grade(subject),
+            "study": f"{self.split}-{number:05d}",
+            "subject": f"{self.split}-{number:05d}",
+            "capsule": subject.capsule,
+            "report": " ".join(sentence.text for sentence in findings),
+            "description": " ".join(sentence.text for sentence in said),
+            "sentences": [{"text": s.text, "mask": masks[s.about]} for s in said],
+        }
+
+    def _subject(self, number: int) -> Subject:
+        return draw(self._rng(number, "subject"), anatomy(2), self.healthy, self.flip_lr)
+
+    def _derived(self, number: int, *what: str) -> int:
+        text = "\0".join(map(str, (self.seed, SPLITS[self.split], number, *what)))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
+
+    def _rng(self, number: int, *what: str) -> np.random.Generator:
+        return np.random.default_rng(self._derived(number, *what))
+
+
+def _box(cell: Cell) -> list[float] | None:
+    """The lesion's box in mm; None where the scan's voxels missed it."""
+    found = box_of(cell.scan().lesion, cell.grid.matrix())
+    return None if found is None else [float(value) for value in found]
