@@ -1,0 +1,122 @@
+"""Control points as numbers: BEAST-ACT (arXiv 2506.06072), with or without its conditional VAE.
+
+Legend: `B` rows, `L` tokens of a chunk, `Q` places that say `W` of them each, `D` width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones.base import Backbone
+from ..modalities.action.base import ActionTokenizer
+from ..modalities.base import Features
+from ._action_cvae import ActionVAE, divergence
+from ._action_forms import SPREAD, Form, Said, fixed_length
+from .base import Loss
+from .chunks import Chunk, Chunks
+
+
+class Points:
+    """The continuous side of a tokenizer: control points `[B, L]` in [-1, 1]."""
+
+    def __init__(self, tokenizer: ActionTokenizer) -> None:
+        if not hasattr(tokenizer, "encode_continuous"):
+            raise ValueError(
+                f"tokenizer: {type(tokenizer).__name__} has no control points to regress; say "
+                "tokenizer: bspline"
+            )
+        self.tokenizer: Any = tokenizer
+
+    def encode(self, chunk: Chunk) -> Tensor:
+        found: Tensor = self.tokenizer.encode_continuous(
+            chunk.actions, padding=chunk.padding, start=chunk.start
+        )
+        return found.flatten(1).float()
+
+    def decode(self, points: Tensor, steps: int, start: Tensor | None) -> Tensor:
+        """`[B, steps, dof]`; ValueError for points that are not finite."""
+        if not torch.isfinite(points).all():
+            row = int((~torch.isfinite(points)).any(1).nonzero()[0])
+            raise ValueError(
+                f"actions: row {row} of the batch has control points that are not finite; the "
+                "model has diverged: train it with a smaller train.lr"
+            )
+        inside = points.clamp(-1, 1)
+        found: Tensor = self.tokenizer.decode_continuous(inside, steps=steps, start=start)
+        return found
+
+
+class Continuous(Form):
+    """Control points regressed at learned places, L1. latent: numbers of the conditional VAE; none
+    without it. kl: weight of its divergence."""
+
+    options: ClassVar[tuple[str, ...]] = ("latent", "kl")
+    discrete: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        tokenizer: ActionTokenizer,
+        chunk: Chunks,
+        *,
+        latent: int | None = None,
+        kl: float | None = None,
+    ) -> None:
+        super().__init__(tokenizer, chunk)
+        if kl is not None and (latent is None or kl < 0):
+            raise ValueError(
+                f"kl: found {kl} with latent: {latent}; expected 0 or more, beside the number of "
+                "the latent"
+            )
+        self.points = Points(tokenizer)
+        self.latent, self.kl = latent, 10.0 if kl is None else kl
+        self.vae: ActionVAE | None = None
+
+    def attach(self, backbone: Backbone, first: int | None) -> None:
+        length = fixed_length(self.tokenizer, self.chunk.steps, "continuous")
+        # A place says one number a joint, basis by basis, where the joints have as many.
+        width = 1 if length % self.chunk.dof else self.chunk.dof
+        self.slots = nn.Parameter(torch.randn(length // width, backbone.dim) * SPREAD)
+        self.out = nn.Linear(backbone.dim, width)
+        if self.latent is not None:
+            self.vae = ActionVAE(self.chunk, backbone.dim, self.latent)
+
+    def regress(self, context: Features, backbone: Backbone, latent: Tensor | None) -> Tensor:
+        """`[B, L]` control points."""
+        if self.vae is not None and latent is not None:
+            token = self.vae.token(latent).to(context.tokens.dtype)
+            mask = torch.cat([torch.ones_like(context.mask[:, :1]), context.mask], 1)
+            context = Features(torch.cat([token, context.tokens], 1), mask)
+        embeds = self.slots.expand(len(context.tokens), -1, -1)
+        hidden = backbone(embeds, context=context, attention="canvas")
+        found: Tensor = self.out(hidden.to(self.out.weight.dtype))
+        return found.flatten(1).float()
+
+    def loss(self, context: Features, chunk: Chunk, backbone: Backbone) -> Loss:
+        """Absolute error, the mean of a chunk's points, and `kl` times the divergence: a sum over
+        rows. The latent is drawn in training, the mean of its distribution otherwise."""
+        wanted = self.points.encode(chunk).to(context.tokens.device)
+        if self.vae is None:
+            error = (self.regress(context, backbone, None) - wanted).abs().mean(1).sum()
+            return Loss(error, len(wanted), {"l1": error.detach()})
+        mean, log_variance = self.vae.posterior(context.mean(), chunk)
+        latent = mean
+        if self.training:
+            latent = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+        error = (self.regress(context, backbone, latent) - wanted).abs().mean(1).sum()
+        kl = divergence(mean, log_variance).sum()
+        total = error + self.kl * kl
+        return Loss(total, len(wanted), {"l1": error.detach(), "kl": kl.detach()})
+
+    def say(self, context: Features, backbone: Backbone) -> Said:
+        """The points of the latent 0."""
+        latent = None
+        if self.vae is not None:
+            latent = context.tokens.new_zeros(len(context.tokens), self.vae.latent)
+        return self.regress(context, backbone, latent)
+
+    def decode(self, said: Said, steps: int, start: Tensor | None) -> Tensor:
+        assert isinstance(said, Tensor)
+        return self.points.decode(said, steps, start)

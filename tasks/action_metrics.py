@@ -1,0 +1,101 @@
+"""How far predicted chunks are from those recorded, in the robot's own units.
+
+Legend: `N` samples inside their episodes, `dof` numbers of an action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from ..modalities.action.base import ActionTokenizer
+from .chunks import Chunk
+
+
+@runtime_checkable
+class _Bounded(Protocol):
+    """A tokenizer that says how much of chunks lies outside its bounds, joint by joint."""
+
+    def clipped(self, chunks: Tensor, *, padding: Tensor | None = None) -> list[float]: ...
+
+
+class ActionMetrics:
+    """l1, mse: mean over samples and joints; l1_gripper and l1_joints where the tokenizer knows
+    grippers. token_accuracy, where ids were said. decodable: chunks whose tokens meant a
+    trajectory. clipped: share of what was recorded that lies outside the tokenizer's bounds,
+    where it has some, and so cannot be said. jerk: mean square of the third difference, a step
+    being the unit of time; beside it jerk_data, that of the recorded actions."""
+
+    def __init__(self, tokenizer: ActionTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.errors: list[np.ndarray] = []
+        self.jerks: list[tuple[float, float]] = []
+        self.tokens: list[tuple[int, int]] = []
+        self.decodable: list[bool] = []
+        self.clipped: list[float] = []
+
+    def update(
+        self, predictions: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Predictions and targets of the same rows; ValueError where a row has no actions."""
+        if any("actions" not in target for target in targets):
+            raise ValueError("action metrics: a row has no actions; evaluate on data that has them")
+        for said, target in zip(predictions, targets, strict=True):
+            real = ~np.asarray(target["padding"], bool)
+            found, wanted = (np.asarray(one["actions"], float)[real] for one in (said, target))
+            self.errors.append(found - wanted)
+            if len(found) > 3:
+                self.jerks.append((_jerk(found), _jerk(wanted)))
+            self.decodable.append(not said.get("undecodable", False))
+        if isinstance(self.tokenizer, _Bounded):
+            chunk = Chunk.of(targets)
+            share = self.tokenizer.clipped(chunk.actions, padding=chunk.padding)
+            self.clipped += [float(np.mean(share))] * len(targets)
+        spoken = [
+            (s["tokens"], t) for s, t in zip(predictions, targets, strict=True) if "tokens" in s
+        ]
+        if spoken:
+            chunk = Chunk.of([target for _, target in spoken])
+            ids = self.tokenizer.encode(chunk.actions, padding=chunk.padding, start=chunk.start)
+            for (said_ids, _), wanted_ids in zip(spoken, ids, strict=True):
+                self._count(said_ids, wanted_ids.tolist())
+
+    def _count(self, said: Sequence[int], wanted: Sequence[int]) -> None:
+        right = sum(a == b for a, b in zip(said, wanted, strict=False))
+        self.tokens.append((right, max(len(said), len(wanted))))
+
+    def compute(self) -> dict[str, float]:
+        if not self.errors:
+            raise ValueError("action metrics: no row was accumulated; is the split empty?")
+        error = np.concatenate(self.errors)  # [N, dof]
+        values = {"l1": float(np.abs(error).mean()), "mse": float(np.square(error).mean())}
+        values |= self._kinds(np.abs(error).mean(0))
+        if self.tokens:
+            right, every = np.sum(self.tokens, axis=0)
+            values["token_accuracy"] = float(right / every)
+        values["decodable"] = float(np.mean(self.decodable))
+        if self.clipped:
+            values["clipped"] = float(np.mean(self.clipped))
+        if self.jerks:
+            found, wanted = np.mean(self.jerks, axis=0)
+            values |= {"jerk": float(found), "jerk_data": float(wanted)}
+        return values
+
+    def _kinds(self, each: np.ndarray) -> dict[str, float]:
+        """Of a joint's mean error `[dof]`: that of grippers and that of the others."""
+        said: list[int] = getattr(self.tokenizer, "grippers", None) or []
+        grippers = np.zeros(len(each), bool)
+        grippers[said] = True
+        if grippers.all() or not grippers.any():
+            return {}
+        return {
+            "l1_gripper": float(each[grippers].mean()),
+            "l1_joints": float(each[~grippers].mean()),
+        }
+
+
+def _jerk(actions: np.ndarray) -> float:
+    return float(np.square(np.diff(actions, 3, axis=0)).mean())

@@ -1,0 +1,155 @@
+"""Chunks of actions: how a row holds one, and what all of the training split have in common.
+
+A chunk is what `data.window` makes of the column of actions, `{action: [0, 19]}`: `[steps, dof]`
+in the robot's own units, and `<column>_padding` `[steps]`, True outside the episode.
+
+Legend: `B` rows, `steps` samples of a chunk, `dof` numbers of an action.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..modalities.base import Fitted
+from .base import Row
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A batch. actions: `[B, steps, dof]`. padding: `[B, steps]` bool, True = outside the episode.
+    start: `[B, dof]`, the last action executed, where the tokenizer pins it."""
+
+    actions: Tensor
+    padding: Tensor
+    start: Tensor | None = None
+
+    @classmethod
+    def of(cls, targets: Sequence[Mapping[str, Any]]) -> Chunk:
+        """The chunks of a batch's targets, on the CPU."""
+        starts = [target["start"] for target in targets if "start" in target]
+        return cls(
+            torch.tensor([target["actions"] for target in targets]),
+            torch.tensor([target["padding"] for target in targets], dtype=torch.bool),
+            torch.tensor(starts) if starts else None,
+        )
+
+
+def read_chunk(row: Row, column: str) -> Pair:
+    """A row's `actions [steps, dof]` float32 and `padding [steps]` bool.
+
+    Raises ValueError for a column that is not there, is no chunk, or holds a number that is none.
+    """
+    if column not in row:
+        known = ", ".join(map(repr, row)) or "no column"
+        raise ValueError(f"action: {column!r} is not in the row, which has {known}")
+    values = _numbers(row[column], column)
+    if values.ndim != 2:
+        raise ValueError(
+            f"action: the column {column!r} holds {values.shape}, expected a chunk [steps, dof]; "
+            f"give the data a window, such as window: {{{column}: [0, 19]}}"
+        )
+    padding = np.asarray(row.get(f"{column}_padding", np.zeros(len(values))), dtype=bool)
+    if padding.shape != (len(values),):
+        raise ValueError(
+            f"action: the column '{column}_padding' is {padding.shape}, expected ({len(values)},): "
+            "one truth a step"
+        )
+    if padding.all():
+        raise ValueError(f"action: no step of {column!r} lies inside the episode; leave it out")
+    wrong = np.argwhere(~np.isfinite(values) & ~padding[:, None])
+    if len(wrong):
+        step, joint = wrong[0]
+        raise ValueError(
+            f"action: {column!r} holds {values[step, joint]} at step {step}, joint {joint}; "
+            "expected finite numbers: leave the row out (data.*.on_error: skip), or mend the data"
+        )
+    return np.where(padding[:, None], np.nan_to_num(values), values), padding
+
+
+def read_action(row: Row, column: str) -> np.ndarray:
+    """A row's single action `[dof]` float32 (the last one executed)."""
+    values = _numbers(row[column], column)
+    values = values[-1] if values.ndim == 2 and len(values) == 1 else values  # a window of one
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise ValueError(
+            f"last_action: the column {column!r} is {values.shape}, expected one action [dof] of "
+            "finite numbers"
+        )
+    return values
+
+
+def _numbers(cell: Any, column: str) -> np.ndarray:
+    try:
+        return np.asarray(cell, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"action: the column {column!r} holds no numbers ({error})") from None
+
+
+class Chunks(Fitted):
+    """What the chunks of the training split have in common: `steps`, `dof`, and the mean and
+    deviation of each joint, padded samples left out (a constant joint has deviation 1)."""
+
+    def __init__(self) -> None:
+        self.steps, self.dof = 0, 0
+        self.mean: list[float] = []
+        self.std: list[float] = []
+
+    def fit(self, rows: Iterable[Pair]) -> None:
+        """Learn from pairs (actions, padding); ValueError where their shapes differ."""
+        count = 0
+        first = total = square = np.zeros(0)
+        for values, padding in rows:
+            if not self.steps:
+                (self.steps, self.dof), first = values.shape, values[~padding][0].astype(float)
+                total = square = np.zeros(self.dof)
+            self.check(values)
+            apart = values[~padding] - first  # from the first, so that no digits are lost
+            count += len(apart)
+            total, square = total + apart.sum(0), square + (apart**2).sum(0)
+        if not count:
+            raise ValueError("chunk: there is no chunk of actions to learn from; give data")
+        mean = total / count
+        spread = np.sqrt(np.maximum(square / count - mean**2, 0.0))
+        self.mean = (first + mean).tolist()
+        self.std = [
+            s if s > 1e-6 * (1 + abs(m)) else 1.0 for s, m in zip(spread, mean, strict=True)
+        ]
+
+    def check(self, values: np.ndarray) -> None:
+        """Refuse a chunk of another shape than was fitted."""
+        if self.steps and values.shape != (self.steps, self.dof):
+            raise ValueError(
+                f"action: found a chunk of {values.shape[0]} steps and {values.shape[1]} numbers, "
+                f"the training split has {self.steps} steps and {self.dof}; give all splits the "
+                "same window of the same robot"
+            )
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """`[..., dof]` in the robot's units -> standardised."""
+        return (actions - self._like(self.mean, actions)) / self._like(self.std, actions)
+
+    def rest(self, steps: int) -> list[list[float]]:
+        """The mean action, `steps` times."""
+        return [list(self.mean) for _ in range(steps)]
+
+    @staticmethod
+    def _like(numbers: Sequence[float], actions: Tensor) -> Tensor:
+        return torch.tensor(numbers, dtype=actions.dtype, device=actions.device)
+
+    def state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "dof": self.dof, "mean": self.mean, "std": self.std}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.steps, self.dof = int(state["steps"]), int(state["dof"])
+        self.mean, self.std = [[float(v) for v in state[key]] for key in ("mean", "std")]
+        if len(self.mean) != self.dof or not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean: found {self.mean}, expected {self.dof} finite numbers")

@@ -1,0 +1,137 @@
+"""Control tasks with decoders of tiny size, and rows for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sensorium.backbones.base import Backbone
+from sensorium.backbones.causal import Causal
+from sensorium.backbones.seq2seq import Seq2Seq
+from sensorium.modalities.action.base import ActionTokenizer
+from sensorium.modalities.action.bins import BinTokenizer
+from sensorium.modalities.action.bspline import BSplineTokenizer
+from sensorium.modalities.action.fast import FastTokenizer
+from sensorium.modalities.base import Features
+from sensorium.tasks.base import Batch
+from sensorium.tasks.chunks import Chunks
+from sensorium.tasks.control import Control
+
+STEPS, DIM = 12, 32
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": DIM,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+}
+T5 = {
+    "model_type": "t5",
+    "d_model": DIM,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "dropout_rate": 0.0,
+}
+SPLINE = {"num_basis": 4, "degree": 3, "vocab": 32}
+CASES: dict[str, tuple[dict[str, Any], Callable[[], ActionTokenizer]]] = {
+    "parallel": ({}, lambda: BSplineTokenizer(**SPLINE)),
+    "gripper": ({}, lambda: BSplineTokenizer(**SPLINE, grippers=[-1])),
+    "tail": ({"vocabulary": "tail"}, lambda: BSplineTokenizer(**SPLINE)),
+    "pinned": ({}, lambda: BSplineTokenizer(**SPLINE, start_order=1)),
+    "uneven": ({}, lambda: BSplineTokenizer(num_basis=[4, 5], degree=3, vocab=32)),
+    "regressed": ({"form": "continuous"}, lambda: BSplineTokenizer(**SPLINE)),
+    "regressed-uneven": (
+        {"form": "continuous"},
+        lambda: BSplineTokenizer(num_basis=[4, 5], degree=3, vocab=32),
+    ),
+    "vae": ({"form": "continuous", "latent": 3, "kl": 0.1}, lambda: BSplineTokenizer(**SPLINE)),
+    "fourier": ({"form": "fourier", "frequencies": 6}, lambda: BSplineTokenizer(**SPLINE)),
+    "bins": ({"form": "autoregressive"}, lambda: BinTokenizer(vocab=16)),
+    "bins-tail": (
+        {"form": "autoregressive", "vocabulary": "tail", "attention": "prefix"},
+        lambda: BinTokenizer(vocab=16),
+    ),
+    "fast": ({"form": "autoregressive"}, lambda: FastTokenizer(vocab=64, scale=4.0)),
+}
+BACKBONES = {"causal": (Causal, LLAMA), "seq2seq": (Seq2Seq, T5)}
+
+
+def made_rows(count: int = 6, seed: int = 0, steps: bool = False) -> list[dict[str, Any]]:
+    """Two joints (one that steps on request) whose way two numbers tell; ragged ends."""
+    rng = np.random.default_rng(seed)
+    time = np.linspace(0, 1, STEPS)
+    found = []
+    for i in range(count):
+        a, b = rng.uniform(-1, 1, 2)
+        moving = a * time + b * np.sin(3 * time)
+        falling = b * time**2 - a * np.cos(2 * time)
+        padding = np.arange(STEPS) >= STEPS - i % 3
+        chunk = np.stack([moving, np.sign(falling) if steps else falling], 1).astype(np.float32)
+        row = {"action": chunk, "action_padding": padding, "last_action": chunk[0]}
+        found.append({**row, "state": [a, b], "word": ("push", "pull")[i % 2]})
+    return found
+
+
+class Joined(nn.Module):
+    """A control task with its decoder, and a linear map from the numbers of a row to two tokens."""
+
+    def __init__(self, case: str, kind: str, make_streams: Any, letters: Any) -> None:
+        super().__init__()
+        options, make = CASES[case]
+        self.chunk, self.tokenizer = Chunks(), make()
+        data = made_rows(40, steps=case == "gripper")
+        made: Any = {"prompt": "<state>{word}", "tokenizer": self.tokenizer, "chunk": self.chunk}
+        self.task = Control(**made, **options)
+        for part, fitted in (("chunk", self.chunk), ("tokenizer", self.tokenizer)):
+            fitted.fit([one for row in data for one in self.task.material(part, row)])
+        torch.manual_seed(0)
+        family, config = BACKBONES[kind]
+        self.backbone: Backbone = family(tokenizer=letters, config=config)
+        new = self.task.new_tokens()
+        self.task.attach(self.backbone, self.backbone.add_tokens(new) if new else None)
+        self.state = nn.Linear(2, 2 * DIM)
+        self.make_streams = make_streams
+
+    def batch(self, data: Sequence[dict[str, Any]]) -> tuple[Batch, Any]:
+        numbers = torch.tensor([row["state"] for row in data], dtype=torch.float32)
+        tokens = self.state(numbers).unflatten(1, (2, DIM))
+        targets = [self.task.targets(row) for row in data]
+        keys = [str(i) for i in range(len(data))]
+        return Batch("act", targets, keys), self.make_streams(state=Features.full(tokens))
+
+    def loss(self, data: Sequence[dict[str, Any]]) -> Any:
+        return self.task.loss(*self.batch(data), self.backbone)
+
+    @torch.no_grad()
+    def predict(self, data: Sequence[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
+        return self.eval().task.predict(*self.batch(data), self.backbone, **options)
+
+
+@pytest.fixture
+def letters(backbone: Any) -> Any:
+    return backbone.tokenizer
+
+
+@pytest.fixture
+def join(make_streams: Any, letters: Any) -> Callable[..., Joined]:
+    return lambda case, kind="causal": Joined(case, kind, make_streams, letters)
+
+
+@pytest.fixture(params=CASES)
+def joined(request: Any, join: Any) -> Joined:
+    return join(request.param)
+
+
+@pytest.fixture
+def rows() -> Callable[..., list[dict[str, Any]]]:
+    return made_rows

@@ -1,0 +1,92 @@
+"""The Fourier head against its definition by the autocorrelation of its coefficients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.integrate import quad
+from torch import Tensor
+
+from sensorium.tasks.fourier import FourierHead
+
+
+def coefficients(frequencies: int, rows: int = 5) -> Tensor:
+    generator = torch.Generator().manual_seed(frequencies)
+    parts = torch.randn(2, rows, frequencies + 1, generator=generator, dtype=torch.float64)
+    return torch.complex(*parts)
+
+
+def correlations(a: Tensor) -> Tensor:
+    """c_k = sum_l a_l conj(a_{l+k})."""
+    count = a.shape[-1]
+    return torch.stack([(a[:, : count - k] * a[:, k:].conj()).sum(1) for k in range(count)], 1)
+
+
+def density(a: Tensor, z: Tensor) -> Tensor:
+    """p(z) = 1/2 + Re sum_k (c_k / Re c_0) e^{i k pi z}."""
+    c, k = correlations(a), torch.arange(1, a.shape[-1])
+    waves = torch.exp(1j * math.pi * k[:, None] * z)
+    return 0.5 + ((c[:, 1:] / c[:, :1].real) @ waves.to(c.dtype)).real
+
+
+@pytest.mark.parametrize("frequencies", [0, 1, 4, 12])
+def test_probabilities_are_the_paper_s_density_at_the_centres(frequencies: int) -> None:
+    a, bins = coefficients(frequencies), 32
+    centres = (2 * torch.arange(bins, dtype=torch.float64) + 1) / bins - 1
+    expected = density(a, centres)
+    expected = expected / expected.sum(1, keepdim=True)
+    found = FourierHead(3, bins, frequencies).probabilities(a.real, a.imag)
+    torch.testing.assert_close(found, expected)
+    assert bool((found >= 0).all())
+    torch.testing.assert_close(found.sum(1), torch.ones(5, dtype=torch.float64))
+
+
+def test_the_density_integrates_to_one() -> None:
+    for a in coefficients(6):
+        found, _ = quad(lambda z, a=a: float(density(a[None], torch.tensor([z]).double())), -1, 1)
+        assert found == pytest.approx(1.0)
+
+
+def test_no_frequency_is_the_uniform_distribution() -> None:
+    found = FourierHead(4, 8, 0)(torch.randn(3, 4)).softmax(-1)
+    torch.testing.assert_close(found, torch.full((3, 8), 1 / 8))
+
+
+def test_roughness_is_the_paper_s_sum() -> None:
+    a = coefficients(5)
+    c, k = correlations(a)[:, 1:], torch.arange(1, 6)
+    expected = 2 * (2 * math.pi**2 * k**2 * c.abs().square()).sum(1)
+    torch.testing.assert_close(FourierHead(3, 16, 5).roughness(a.real, a.imag), expected)
+
+
+def test_half_precision_is_left_out_of_it() -> None:
+    head, hidden = FourierHead(8, 16, 3), torch.randn(2, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head(hidden)
+    torch.testing.assert_close(found, head(hidden))
+    assert found.dtype == torch.float32
+
+
+def test_neighbouring_bins_learn_together() -> None:
+    """Mass that a gradient gives to one bin reaches the next ones before the far ones."""
+    torch.manual_seed(0)
+    head, hidden = FourierHead(8, 64, 4), torch.randn(16, 8)
+    optimizer = torch.optim.Adam(head.parameters(), 0.02)
+    for _ in range(100):
+        loss = torch.nn.functional.cross_entropy(head(hidden), torch.full((16,), 20))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = head(hidden).softmax(-1).mean(0)
+    assert int(found.argmax()) == 20
+    assert bool(found[19] > found[10] and found[21] > found[30])
+
+
+@pytest.mark.parametrize(
+    ("bins", "frequencies", "line"), [(1, 0, "bins: found 1"), (8, 5, "frequencies: found 5")]
+)
+def test_wrong_sizes_are_named(bins: int, frequencies: int, line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        FourierHead(4, bins, frequencies)
