@@ -14,10 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def blank(x: Tensor, mask: Tensor) -> Tensor:
-    """x `[B, T, D]` with zeros where mask `[B, T]` is False, whatever stood there."""
-    return x.masked_fill(~mask.unsqueeze(-1), 0)
+from ._batch import blank
 
 
 class Convolution(nn.Module):

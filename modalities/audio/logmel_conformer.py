@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..base import Encoder, Features, Sample
-from ._conformer import ConformerBlock, ConvBlock, Subsampling, blank
+from ._batch import blank, padded, places
+from ._conformer import ConformerBlock, ConvBlock, Subsampling
 from .processor import LogMel
 
 Tap = Callable[[Tensor, Tensor], Tensor]
@@ -60,6 +61,7 @@ class LogMelConformer(Encoder):
         self.dim, self.normalize, self.subsample = dim, normalize, subsample
         self.along = {"mels": subsample, "mask": subsample}
         self.processor: LogMel = LogMel(rate, mels, window, hop, low, high)
+        self.along = {"mels": subsample, "mask": subsample}
         self.step = subsample * round(hop * rate) / rate
         self.subsampling = Subsampling(mels, dim, subsample.bit_length() - 1)
         hidden = expand * dim
@@ -109,21 +111,6 @@ class LogMelConformer(Encoder):
 
     def _features(self, x: Tensor, mask: Tensor) -> Features:
         return Features(blank(x, mask), mask, grid=(x.shape[1],), step=(self.step,), origin=(0.0,))
-
-
-def padded(rows: Sequence[Tensor], name: str) -> dict[str, Tensor]:
-    """Rows of any lengths as one batch, padded on the right with zeros, and its `mask`."""
-    lengths = torch.tensor([len(row) for row in rows])
-    batch = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-    return {name: batch, "mask": torch.arange(batch.shape[1]) < lengths[:, None]}
-
-
-def places(wanted: Sequence[int] | Mapping[int, object], count: int) -> list[int]:
-    """Layers counted from the end (-1) as layers counted from 0; ValueError where there is none."""
-    for layer in wanted:
-        if not -count <= layer < count:
-            raise ValueError(f"layer {layer} was asked for, found {count} layers")
-    return [layer % count for layer in wanted]
 
 
 def _normal(mels: Tensor, mask: Tensor, how: str) -> Tensor:

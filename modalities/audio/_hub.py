@@ -1,0 +1,182 @@
+"""What the encoders on models of transformers share: configuration, weights, layers.
+
+Legend: `B` batch, `T` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, AutoConfig, AutoFeatureExtractor
+
+from ..base import Encoder, Features
+from ._batch import blank, places
+from .extractor import Extractor
+
+Json = dict[str, Any]
+
+
+class HubSound(Encoder):
+    """A model of transformers that hears. Subclasses say `kind`, `types` and how they run.
+
+    name: a hub id (`org/name`, `org/name@revision`) or a folder; its weights are read by `load`.
+    config: the configuration with its `model_type`; beside a `name` it replaces values of the
+    checkpoint's. processor: the feature extractor's settings, with its class as
+    `feature_extractor_type`; without a name and without it, those the model type has.
+    """
+
+    kind: ClassVar[str]
+    types: ClassVar[tuple[str, ...]]
+    offers: frozenset[str] = frozenset({"layers"})
+
+    def __init__(
+        self, name: str = "", config: Json | None = None, processor: Json | None = None
+    ) -> None:
+        super().__init__()
+        self.name = name
+        if name and (processor is None or "model_type" not in (config or {})):
+            found = self.resolve({"name": f"local-dir:{path_of(name)}", "config": config})
+            config, processor = found["config"], processor or found["processor"]
+        self.config = self._configuration(dict(config or {}))
+        self.model: Any = self.build()
+        self.processor: Extractor = self.extractor(processor or self.own())
+
+    @classmethod
+    def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Read the configurations of `name`: the model's and the feature extractor's."""
+        if not options.get("name"):
+            return options
+        where = place(options["name"])
+        try:
+            model = json.loads(AutoConfig.from_pretrained(**where).to_json_string(use_diff=False))
+            made = AutoFeatureExtractor.from_pretrained(**where)
+        except (OSError, ValueError) as error:
+            line = " ".join(str(error).split())
+            raise ValueError(
+                f"name: {options['name']} has no model or no feature extractor, expected a "
+                f"model's folder or hub id ({line})"
+            ) from error
+        steps = {**json.loads(made.to_json_string()), "feature_extractor_type": type(made).__name__}
+        return {
+            **options,
+            "config": {**model, **(options.get("config") or {}), "model_type": model["model_type"]},
+            "processor": {**steps, **(options.get("processor") or {})},
+        }
+
+    @classmethod
+    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+        """True for a hub id and for a folder with safetensors in it."""
+        if not options.get("name"):
+            return False
+        path = Path(path_of(options["name"]))
+        return any(path.glob("*.safetensors")) if path.exists() else True
+
+    def load(self) -> None:
+        """Fill from the checkpoint; refused where it lacks a weight of this model."""
+        if not self.name:
+            super().load()
+        with _no_report():
+            found, report = self.loader().from_pretrained(
+                **place(self.name),
+                config=self.config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        model = self.part(found)
+        names = {id(p): n for n, p in found.named_parameters()}
+        lacking = [names[id(p)] for p in model.parameters()]
+        lacking = sorted(set(lacking) & set(report["missing_keys"]))
+        if lacking:
+            raise ValueError(
+                f"name: {self.name} lacks {len(lacking)} weights of {type(model).__name__}, "
+                f"{lacking[0]} among them; name a checkpoint of that model, or say weights: none"
+            )
+        self.model.load_state_dict(model.state_dict())
+
+    def _configuration(self, settings: Json) -> Any:
+        kind = settings.get("model_type")
+        if kind not in self.types:
+            raise ValueError(
+                f"config: found model_type {kind!r}, expected {' or '.join(self.types)}; "
+                "name a folder or hub id, or give a config with its model_type"
+            )
+        return CONFIG_MAPPING[kind].from_dict(settings)
+
+    def build(self) -> Any:
+        """The model without weights, in fp32 whatever the checkpoint's own precision."""
+        return self.part(self.loader()._from_config(self.config, dtype=torch.float32))
+
+    def loader(self) -> Any:
+        """The class of transformers that reads the checkpoint."""
+        raise NotImplementedError
+
+    def part(self, model: Any) -> Any:
+        """The part of that model which is run."""
+        return model
+
+    def own(self) -> Json:
+        """The settings of a feature extractor for a model from nothing."""
+        raise NotImplementedError
+
+    def extractor(self, settings: Json) -> Extractor:
+        """The processor; `settings` are the feature extractor's."""
+        raise NotImplementedError
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers from input to output."""
+        lists = ((n, m) for n, m in self.model.named_modules() if isinstance(m, nn.ModuleList))
+        return next((tuple(m) for n, m in lists if n.rpartition(".")[2] == "layers"), ())
+
+    def hidden(self, output: Any, layers: Sequence[int]) -> list[Tensor]:
+        """What the layers gave, by place, 0 the first, -1 the last."""
+        states = output.hidden_states[1:] if layers else ()
+        return [states[layer] for layer in places(layers, len(states))]
+
+
+def in_time(
+    tokens: Tensor, mask: Tensor, step: float, origin: float, layers: Sequence[Tensor] = ()
+) -> Features:
+    """Features along time, zeros where there is none; layers likewise."""
+
+    def along(x: Tensor) -> Features:
+        grid = (x.shape[1],)
+        return Features(blank(x, mask), mask, grid=grid, step=(step,), origin=(origin,))
+
+    return along(tokens).replace(layers=tuple(along(layer) for layer in layers))
+
+
+def path_of(name: str) -> str:
+    """A folder or hub id without `hf-hub:`, `local-dir:` and revision."""
+    return str(place(name)["pretrained_model_name_or_path"])
+
+
+def place(name: str) -> dict[str, Any]:
+    """A name, with or without `hf-hub:` or `local-dir:`, as keywords of `from_pretrained`."""
+    if name.startswith("local-dir:") or (not name.startswith("hf-hub:") and Path(name).exists()):
+        path = name.removeprefix("local-dir:")
+        return {"pretrained_model_name_or_path": path, "local_files_only": True}
+    path, at, revision = name.removeprefix("hf-hub:").partition("@")
+    return {"pretrained_model_name_or_path": path, **({"revision": revision} if at else {})}
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Keep transformers from listing the weights of the other towers: `load` checks its own."""
+    log = logging.getLogger("transformers.modeling_utils")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    log.addFilter(wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(wanted)

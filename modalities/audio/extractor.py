@@ -1,0 +1,113 @@
+"""Feature extractors of transformers: the settings of the weights, run by who wrote them.
+
+An extractor holds plain JSON values; the library's own is built from them when the first sound
+comes (in a loader's worker, say) and is never pickled.
+
+Legend: `N` samples, `F` frames, `M` mel bands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..base import Processor, ReadError, Sample
+from .processor import framed
+from .read import Sound
+
+SETTINGS = ("feature_extractor_type", "processor_class", "image_processor_type")
+
+
+@dataclass(frozen=True)
+class Extractor(Processor):
+    """Sound -> `{"wave": [N]}` by `kind`, a class of transformers, with its `options`.
+
+    least, most: seconds that the model takes; most of 0 is no limit.
+    """
+
+    kind: str
+    options: dict[str, Any] = field(default_factory=dict)
+    least: float = 0.025
+    most: float = 0.0
+
+    @property
+    def rate(self) -> int:
+        return int(self.options["sampling_rate"])
+
+    @cached_property
+    def _made(self) -> Any:
+        import transformers
+
+        found = getattr(transformers, self.kind, None)
+        if found is None:
+            raise ValueError(f"processor: transformers has no feature extractor {self.kind!r}")
+        return found(**{k: v for k, v in self.options.items() if k not in SETTINGS})
+
+    def wave(self, raw: Sound) -> Tensor:
+        """`[N]` one channel at the model's rate; ReadError where it is too short or too long."""
+        wave = framed(raw, self.rate, self.least)
+        if self.most and len(wave) > round(self.most * self.rate):
+            wrong = f"{raw.seconds:.4g} s of sound"
+            raise ReadError(raw, wrong, f"at most {self.most:.4g} s; cut it by start and end")
+        return wave
+
+    def extract(self, wave: Tensor, **options: Any) -> dict[str, Tensor]:
+        """What the library gives for one sound."""
+        given = self._made(wave.numpy(), sampling_rate=self.rate, return_tensors="pt", **options)
+        return {name: value[0] for name, value in given.items()}
+
+    def prepare(self, raw: Sound) -> Sample:
+        """`{"wave": [N]}`, at the rate and of the mean and spread that the weights want."""
+        return {"wave": self.extract(self.wave(raw))["input_values"].float()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_made"}
+
+    def settings(self) -> dict[str, Any]:
+        return {**self.__getstate__(), "options": dict(self.options)}
+
+
+class FilterBank(Extractor):
+    """`{"values": [F, 2 M]}`, frames in pairs: w2v-BERT's. An odd last frame is left out."""
+
+    def prepare(self, raw: Sound) -> Sample:
+        given = self.extract(self.wave(raw), return_attention_mask=True)
+        real = given["attention_mask"].bool()
+        return {"values": given["input_features"][: len(real)][real].float()}
+
+
+class WhisperMel(Extractor):
+    """`{"values": [F, M], "frames": []}`: the frames of the sound, and those behind it up to the
+    first that hears nothing of it; `Whisper.collate` goes on with that one to the window's end."""
+
+    def prepare(self, raw: Sound) -> Sample:
+        wave = self.wave(raw)
+        mels = self.extract(wave)["input_features"].mT  # [frames of the window, M]
+        hop = int(self._made.hop_length)
+        silent = -(-(len(wave) + int(self._made.n_fft) // 2) // hop) + 1
+        real = min(-(-len(wave) // hop), len(mels))
+        # A copy: a view would keep the whole window in the cache of samples.
+        return {"values": mels[:silent].float().clone(), "frames": torch.tensor(real)}
+
+
+class PatchMel(Extractor):
+    """`{"values": [F, M], "frames": []}`: AST's window, and how many of its frames are real."""
+
+    def prepare(self, raw: Sound) -> Sample:
+        wave = self.wave(raw)
+        values = self.extract(wave)["input_values"].float()
+        window, hop = round(0.025 * self.rate), round(0.01 * self.rate)  # kaldi's, not an option
+        real = 1 + (len(wave) - window) // hop
+        return {"values": values, "frames": torch.tensor(min(real, len(values)))}
+
+
+class FusedMel(Extractor):
+    """`{"values": [1 or 4, F, M], "longer": [1]}`: CLAP's, short sounds repeated."""
+
+    def prepare(self, raw: Sound) -> Sample:
+        given = self.extract(self.wave(raw))
+        return {"values": given["input_features"].float(), "longer": given["is_longer"]}
