@@ -5,6 +5,7 @@ TASKS = {
     "asr_diffusion": "sensorium.tasks.asr_diffusion:AsrDiffusion",
     "captioning": "sensorium.tasks.captioning:Captioning",
     "classification": "sensorium.tasks.classification:Classification",
+    "control": "sensorium.tasks.control:Control",
     "contrastive": "sensorium.tasks.contrastive:Contrastive",
     "ctc": "sensorium.tasks.ctc:Ctc",
     "regression": "sensorium.tasks.regression:Regression",

@@ -7,10 +7,13 @@ import inspect
 import json
 import typing
 
+import numpy as np
 import pytest
 import torch
 
 from sensorium.connectors import HEADS
+from sensorium.modalities.action.base import ActionTokenizer
+from sensorium.modalities.action.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features, Fitted, Tokenizer
 from sensorium.modalities.text.characters import Characters
 from sensorium.tasks import TASKS
@@ -40,18 +43,27 @@ OPTIONS: dict[str, list[dict[str, typing.Any]]] = {
             "match": "region",
         },
     ],
+    "control": [
+        {"prompt": "<image> {instruction} <state>"},
+        {"prompt": "<state>", "form": "continuous"},
+        {"prompt": "<image>", "form": "fourier", "frequencies": 4},
+        {"prompt": "{instruction} <state>", "form": "autoregressive"},
+    ],
     "ctc": [{"stream": "image", "text": "{said}"}, {"stream": "state", "silence": True}],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
 }
 ENGINE_KEYS = {"type", "freeze", "lora", "lr", "weights", "augment", "schema", "copy", "json"}
-CONCRETE: dict[type, type] = {Tokenizer: Characters}
+CONCRETE: dict[type, type] = {ActionTokenizer: BSplineTokenizer, Tokenizer: Characters}
 """What a recipe would name for an argument that several classes fit."""
 
 IN_BATCH = {"asr_diffusion", "contrastive"}
 """Tasks whose loss looks at the batch (compares its rows, spreads noise evenly over them): it is
 no sum of single rows' losses."""
 
-DECODERS = {"asr_diffusion": "sensorium.backbones.diffusion:Diffusion"}
+DECODERS = {
+    "asr_diffusion": "sensorium.backbones.diffusion:Diffusion",
+    "control": "sensorium.backbones.causal:Causal",
+}
 """Tasks that want another decoder than the stand-in."""
 
 CASES = [(name, i) for name in TASKS for i in range(len(OPTIONS.get(name, [{}])))]
@@ -193,9 +205,16 @@ def test_heads_are_named_beforehand(made) -> None:  # type: ignore[no-untyped-de
 def test_a_row_without_targets_can_be_predicted(made) -> None:  # type: ignore[no-untyped-def]
     """Asking about a new signal needs no answer in the data."""
     task, batch, encode, backbone = made
-    asked = {"question": "what?", "x": 2}
+    asked = {"question": "what?", "instruction": "push it", "x": 2}
     batch.targets = [task.targets(asked)] * len(batch)
     assert len(task.eval().predict(batch, encode, backbone)) == len(batch)
+
+
+def saved(state: typing.Mapping[str, typing.Any]) -> dict[str, typing.Any]:
+    """A state as a run's folder gives it back: arrays as safetensors, the rest as JSON."""
+    arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+    rest = {key: value for key, value in state.items() if key not in arrays}
+    return {**json.loads(json.dumps(rest)), **arrays}
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)
@@ -204,7 +223,7 @@ def test_fitted_parts_come_back_from_json(name: str, case: int) -> None:
     again = {key: type(part)() for key, part in parts.items()}
     other = class_of(name)(**OPTIONS[name][case], **again)
     for key, part in parts.items():
-        again[key].load_state(json.loads(json.dumps(part.state())))
+        again[key].load_state(saved(part.state()))
     assert other.head_widths() == task.head_widths()
     for row in task.example():
         assert other.targets(row) == task.targets(row)
