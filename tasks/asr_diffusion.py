@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone, Memory
 from ..modalities.base import Features, Tokenizer
 from ._canvases import Learned, Special, begin, empty, learn
-from ._ctc_decode import frames_needed, greedy
-from ._ctc_heads import ctc_losses, frame_logits
+from ._ctc_decode import greedy
+from ._ctc_heads import frame_logits
 from ._denoise import Denoised, Rule, denoise
+from ._hearing import corrupted, loss_a_token, some, spelled
 from ._priors import Layout, Prior, lay_out, prior_of
 from .asr import Asr
 from .base import Batch, Encode, Loss, Row
@@ -117,8 +118,8 @@ class AsrDiffusion(Asr):
         whose text a prior that trains cannot spell in its frames is failed and left out."""
         backbone = _decoder(backbone)
         texts, features = self._chosen(batch), encode(self.heard)
-        spelled, failed = self._spelled(texts, features, batch.keys)
-        kept = [i for i, ids in enumerate(spelled) if ids is not None]
+        ids, failed = self._spelled(texts, features, batch.keys)
+        kept = [i for i, row in enumerate(ids) if row is not None]
         context = some(self._context(batch, encode, backbone), kept)
         features = some(features, kept)
         draws = torch.Generator().manual_seed(zlib.crc32(f"{self._now}/{batch.keys}".encode()))
@@ -133,49 +134,31 @@ class AsrDiffusion(Asr):
             draws,
         )
         each, hidden = self._each(context, made, backbone), made.hidden.to(context.tokens.device)
-        own = self._own(features, [ids for ids in spelled if ids is not None])
+        own = self._own(features, [row for row in ids if row is not None])
         parts = {"denoise": (each * hidden).sum(), "correct": (each * ~hidden).sum(), "ctc": own}
         parts = {name: value.detach() for name, value in parts.items()}
         return Loss(each.sum() + self.ctc * own, len(kept), parts, failed)
 
-    @property
-    def _now(self) -> int:
-        return 0 if self.step.is_meta else int(self.step)
+    def _spelled(
+        self, texts: Sequence[str], features: Features, keys: Sequence[str]
+    ) -> tuple[list[list[int] | None], list[tuple[str, str]]]:
+        """As `spelled`; for a prior that does not train nothing is, and nothing fails."""
+        if not self._prior_trains:
+            return [[] for _ in texts], []
+        return spelled(self.tokenizer, texts, features, keys)
+
+    def _own(self, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:
+        if not self._prior_trains:
+            return features.tokens.new_zeros(())
+        return loss_a_token(frame_logits(self, "prior", features), features, ids)
 
     @property
     def _prior_trains(self) -> bool:
         return self.ctc > 0 and any(p.requires_grad for p in self.heads["prior"].parameters())
 
-    def _spelled(
-        self, texts: Sequence[str], features: Features, keys: Sequence[str]
-    ) -> tuple[list[list[int] | None], list[tuple[str, str]]]:
-        """The prior's ids of each text, None for one that it cannot learn, and why it cannot;
-        nothing is spelled for a prior that does not train."""
-        if not self._prior_trains:
-            return [[] for _ in texts], []
-        known = not features.mask.is_meta
-        frames = features.lengths.tolist() if known else [1 << 30] * len(texts)
-        found: list[list[int] | None] = []
-        failed: list[tuple[str, str]] = []
-        for key, text, has in zip(keys, texts, frames, strict=True):
-            try:
-                ids = self.tokenizer.encode(text)
-                if (needed := frames_needed(ids)) > has:
-                    raise ValueError(f"text: {text!r} needs {needed} frames, the signal has {has}")
-                found.append(ids)
-            except ValueError as error:
-                found.append(None)
-                failed.append((key, str(error)))
-        return found, failed
-
-    def _own(self, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:
-        """The CTC loss of the prior's head, a token, summed over rows."""
-        if not self._prior_trains:
-            return features.tokens.new_zeros(())
-        logits = frame_logits(self, "prior", features)
-        losses = ctc_losses(logits, features.lengths.tolist() if not logits.is_meta else [], ids)
-        lengths = torch.tensor([max(len(row), 1) for row in ids], device=losses.device)
-        return (losses / lengths).sum()
+    @property
+    def _now(self) -> int:
+        return 0 if self.step.is_meta else int(self.step)
 
     def _first_heard(
         self, features: Features, backbone: Backbone, draws: torch.Generator
@@ -188,11 +171,8 @@ class AsrDiffusion(Asr):
         found: list[Prior | None] = [None] * rows
         if not places or features.tokens.is_meta:
             return found
-        clean = some(features, places)
-        share = self.corrupt * torch.rand(len(places), 1, 1, generator=draws)
-        kept = torch.rand(clean.tokens.shape, generator=draws) >= share
-        noisy = clean.tokens.detach() * (kept / (1 - share)).to(clean.tokens)
-        heard = self.priors(Features(noisy, clean.mask), backbone)
+        noisy = corrupted(some(features, places), self.corrupt, draws)
+        heard = self.priors(noisy, backbone)
         for place, prior in zip(places, heard, strict=True):
             found[place] = prior
         return found
@@ -279,14 +259,6 @@ class AsrDiffusion(Asr):
         """The transcripts of canvases that were denoised."""
         kept = [[i for i in row if i != self.special.gap_id] for row in found.ids]
         return [backbone.tokenizer.decode(row).strip() for row in kept]
-
-
-def some(features: Features, rows: Sequence[int]) -> Features:
-    """Some rows of a batch, in order."""
-    if len(rows) == len(features.tokens):
-        return features
-    places = torch.tensor(rows, dtype=torch.long, device=features.tokens.device)
-    return Features(features.tokens[places], features.mask[places])
 
 
 def _decoder(backbone: Backbone | None) -> Backbone:

@@ -1,0 +1,61 @@
+"""The recogniser whose hypothesis a diffusion decoder begins at: its texts, its loss, its errors.
+
+Legend: `B` rows, `T` frames, `D` width, `V` classes, the blank (the last) among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..modalities.base import Features, Tokenizer
+from ._ctc_decode import frames_needed
+from ._ctc_heads import ctc_losses
+
+
+def some(features: Features, rows: Sequence[int]) -> Features:
+    """Some rows of a batch, in order."""
+    if len(rows) == len(features.tokens):
+        return features
+    places = torch.tensor(rows, dtype=torch.long, device=features.tokens.device)
+    return Features(features.tokens[places], features.mask[places])
+
+
+def spelled(
+    tokenizer: Tokenizer, texts: Sequence[str], features: Features, keys: Sequence[str]
+) -> tuple[list[list[int] | None], list[tuple[str, str]]]:
+    """The ids of each text, None for one that does not fit its frames or holds what the tokenizer
+    does not know; and the keys of these, with the reason."""
+    known = not features.mask.is_meta
+    frames = features.lengths.tolist() if known else [1 << 30] * len(texts)
+    found: list[list[int] | None] = []
+    failed: list[tuple[str, str]] = []
+    for key, text, has in zip(keys, texts, frames, strict=True):
+        try:
+            ids = tokenizer.encode(text)
+            if (needed := frames_needed(ids)) > has:
+                raise ValueError(f"text: {text!r} needs {needed} frames, the signal has {has}")
+            found.append(ids)
+        except ValueError as error:
+            found.append(None)
+            failed.append((key, str(error)))
+    return found, failed
+
+
+def loss_a_token(logits: Tensor, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:
+    """The CTC loss of `logits [B, T, V]`, each row's by its tokens, summed over rows."""
+    frames = [] if logits.is_meta else features.lengths.tolist()
+    losses = ctc_losses(logits, frames, ids)
+    lengths = torch.tensor([max(len(row), 1) for row in ids], device=losses.device)
+    return (losses / lengths).sum()
+
+
+def corrupted(features: Features, most: float, draws: torch.Generator) -> Features:
+    """Features of which each row lost a share of its values, up to `most`: a recogniser that
+    learned from these very rows makes the errors here that it makes on voices it never heard."""
+    share = most * torch.rand(len(features.tokens), 1, 1, generator=draws)
+    kept = torch.rand(features.tokens.shape, generator=draws) >= share
+    scaled = (kept / (1 - share)).to(features.tokens)
+    return Features(features.tokens.detach() * scaled, features.mask)
