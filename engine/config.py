@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, model_validator
 
 from . import _yaml
+from ._env import Env
 from .errors import RecipeError
 from .schema import Strict, validate
 
@@ -147,13 +148,14 @@ class Cache(Strict):
 
 
 class Recipe(Strict):
-    """Streams, a shared decoder, tasks, and how they are trained."""
+    """Streams, a shared decoder, tasks, how they are trained, and where a robot acts."""
 
     inputs: dict[str, StreamSection]
     backbone: Section | None = None
     tasks: dict[str, TaskSection]
     train: Train = Train()
     cache: Cache = Cache()
+    env: Env | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As YAML would hold it: `Recipe.model_validate` takes it back."""

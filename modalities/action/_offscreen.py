@@ -7,6 +7,7 @@ faster, and a policy does not miss them.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import os
@@ -34,6 +35,7 @@ def _context() -> Any:
         try:
             context = importlib.import_module(way).GLContext(640, 640)
             context.make_current()
+            atexit.register(context.free)  # before the library that it belongs to
             return context
         except Exception as error:  # each way has errors of its own
             wrong.append(f"{way}: {type(error).__name__}")

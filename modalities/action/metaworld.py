@@ -25,6 +25,7 @@ from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from ._offscreen import Cameras
+from .instructions import seen, unseen
 
 PROPRIO = (0, 1, 2, 3, 18, 19, 20, 21)
 """What of the state a robot knows of itself: its hand, now and a step before."""
@@ -36,6 +37,9 @@ RATE = 80.0
 
 GOAL_COLOUR = (1.0, 0.0, 1.0, 1.0)
 """The goal's dot is red like the arm, in some tasks; nothing else is magenta."""
+
+TEST = 5000
+"""Seeds from here on are for the test: what was told in training is not told there."""
 
 Observation = dict[str, np.ndarray]
 
@@ -125,6 +129,11 @@ def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
         return np.clip(wanted, -1.0, 1.0).astype(np.float32)
 
     return act
+
+
+def told(task: str, seed: int) -> str:
+    """What a robot is told to do in an episode; ValueError for a task without words."""
+    return unseen(task) if seed >= TEST else seen(task)[seed % len(seen(task))]
 
 
 def _made(task: str, seed: int) -> Any:

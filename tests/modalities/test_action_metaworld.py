@@ -10,7 +10,16 @@ import pytest
 
 pytest.importorskip("metaworld")
 
-from sensorium.modalities.action.metaworld import GOAL_COLOUR, PROPRIO, MetaWorld, expert, make
+from sensorium.modalities.action.instructions import seen as words
+from sensorium.modalities.action.instructions import unseen
+from sensorium.modalities.action.metaworld import (
+    GOAL_COLOUR,
+    PROPRIO,
+    MetaWorld,
+    expert,
+    make,
+    told,
+)
 
 TASKS = ("reach-v3", "push-v3", "button-press-v3", "drawer-open-v3", "window-close-v3")
 
@@ -62,6 +71,13 @@ def test_the_expert_succeeds_with_actions_of_the_space() -> None:
         found, _, _, _, info = env.step(action)
         done = done or bool(info["success"])
     assert done
+
+
+def test_what_is_told_in_the_test_was_not_told_before() -> None:
+    before = {told("push-v3", seed) for seed in (0, 1, 2, 2000, 2049, 4999)}
+    assert before <= set(words("push-v3"))
+    assert {told("push-v3", seed) for seed in (5000, 5199)} == {unseen("push-v3")}
+    assert unseen("push-v3") not in before
 
 
 @pytest.mark.parametrize(

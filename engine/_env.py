@@ -1,0 +1,170 @@
+"""`env:` of a recipe: which environments a control task drives, and how they meet its streams.
+
+`family/task` is an environment of this package (`metaworld/push-v3`), any other name one that
+`gymnasium.make` knows. All are seen the same way: an observation is a dict of arrays (one that
+is a single array becomes `state`), a picture is uint8 `[H, W, 3]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge, Gt
+from pydantic import Field
+
+from .catalogue import load, optional
+from .errors import RecipeError, did_you_mean
+from .schema import Strict
+
+ENVS = "sensorium.modalities.action:ENVS"
+WORDS = "sensorium.modalities.action:WORDS"
+SINGLE = "state"
+"""What an observation that is a single array is called."""
+RENDER = "render"
+"""A gymnasium environment's own picture, as a camera's name."""
+
+
+class Env(Strict):
+    """name: one environment or several. task: the control task, where there are several.
+    observe: stream -> key of the observation, or keys whose values are joined; its own name by
+    default. cameras, size: pictures that are asked for, px a side. options: handed to
+    `gymnasium.make`. rate: control steps a second. success: the key of `info`.
+    column: the column of the prompt that the instruction fills. instruction: a text, or by
+    environment one or several, which the episodes take in turn; the environment's own words, if
+    not said. execute: steps of a chunk that
+    are executed before the next is asked for; all, if not said. ensemble: weight all chunks that
+    speak of a step by exp(-ensemble * i), the oldest has i = 0 (ACT); then `execute` is 1, if not
+    said. hand: the key of the observation whose first three values are the hand's position.
+    """
+
+    name: str | list[str]
+    task: str | None = None
+    observe: dict[str, str | list[str]] = {}
+    cameras: list[str] = []
+    size: Annotated[int, Gt(0)] = 128
+    options: dict[str, Any] = {}
+    rate: Annotated[float, Gt(0)] | None = None
+    max_steps: Annotated[int, Gt(0)] | None = None
+    clip: bool = True
+    success: str = "success"
+    column: str = "instruction"
+    instruction: str | dict[str, str | list[str]] = Field(default_factory=dict)
+    execute: Annotated[int, Gt(0)] | None = None
+    ensemble: Annotated[float, Ge(0)] | None = None
+    hand: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [self.name] if isinstance(self.name, str) else list(self.name)
+
+    def texts(self, name: str) -> list[str]:
+        """The instructions of an environment; none where the recipe says none."""
+        if isinstance(self.instruction, str):
+            return [self.instruction]
+        said = self.instruction.get(name, self.instruction.get(name.rpartition("/")[2], []))
+        return [said] if isinstance(said, str) else list(said)
+
+
+class Simulator:
+    """An environment as a policy meets it. Raises RecipeError where there is no such one."""
+
+    def __init__(self, name: str, section: Env) -> None:
+        self.name = name
+        self.env = _made(name, section)
+        own = not _family(name)
+        unknown = [c for c in section.cameras if own and c != RENDER]
+        if unknown:
+            raise RecipeError(
+                f"env.cameras: {name} has no camera {unknown[0]!r}; say {RENDER} for the picture "
+                "that it renders"
+            )
+        self._rendered = own and bool(section.cameras)
+
+    def reset(self, seed: int) -> dict[str, Any]:
+        """The first observation of the episode of a seed."""
+        found, _ = self.env.reset(seed=seed)
+        return self._observed(found)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], bool, dict[str, Any]]:
+        """Observation, whether the episode is over, and `info`."""
+        found, _, ended, cut, info = self.env.step(action)
+        return self._observed(found), bool(ended or cut), info
+
+    def picture(self) -> np.ndarray | None:
+        """What a person would look at, uint8 `[H, W, 3]`; None where nothing is drawn."""
+        found = self.env.render()
+        return None if found is None else np.asarray(found, np.uint8)
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _observed(self, found: Any) -> dict[str, Any]:
+        seen = dict(found) if isinstance(found, Mapping) else {SINGLE: found}
+        return {**seen, RENDER: self.picture()} if self._rendered else seen
+
+
+def _family(name: str) -> str | None:
+    """The catalogue's path of an environment's family."""
+    found: str | None = load(ENVS).get(name.partition("/")[0])
+    return found
+
+
+def _made(name: str, section: Env) -> Any:
+    gymnasium = optional("gymnasium")
+    path = _family(name)
+    try:
+        if path:
+            optional(path.partition(":")[0])
+            task = name.partition("/")[2]
+            return load(path)(task, cameras=section.cameras, size=section.size, **section.options)
+        module, colon, _ = name.partition(":")
+        if colon:
+            load(module)  # a file of the current folder may be meant
+        return gymnasium.make(name, **{"render_mode": "rgb_array", **section.options})
+    except gymnasium.error.UnregisteredEnv as error:
+        near = did_you_mean(name, gymnasium.registry)
+        raise RecipeError(
+            f"env.name: gymnasium knows no {name!r}{near} (module:name imports it first)"
+        ) from error
+    except (gymnasium.error.Error, ValueError, TypeError, ModuleNotFoundError) as error:
+        told = " ".join(str(error).split())
+        raise RecipeError(f"env.name: {name} cannot be made: {told}") from error
+
+
+def action_space(name: str, section: Env) -> Any:
+    """The environment's space of actions, without its pictures."""
+    simulator = Simulator(name, section.model_copy(update={"cameras": []}))
+    simulator.close()
+    return simulator.env.action_space
+
+
+def check_space(space: Any, dof: int | None, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds `[dof]` of an action space; RecipeError where it is none for actions of `dof`."""
+    shape, low = getattr(space, "shape", None), getattr(space, "low", None)
+    if low is None or shape is None or len(shape) != 1:
+        raise RecipeError(
+            f"{where}: takes actions of {space}, expected a Box of one axis; a control task gives "
+            f"{dof} numbers a step"
+        )
+    if dof is not None and shape[0] != dof:
+        raise RecipeError(
+            f"{where}: takes actions of {shape[0]} numbers, the policy was fitted on {dof}; roll "
+            "out where the demonstrations came from, or train on such actions"
+        )
+    return np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
+
+
+def instructions(section: Env, name: str, seeds: Sequence[int]) -> list[str]:
+    """The instruction of every episode: the recipe's, its paraphrases taken in turn by the seed,
+    or the environment's own words; none where neither has any."""
+    texts = section.texts(name)
+    if texts:
+        return [texts[seed % len(texts)] for seed in seeds]
+    family, _, task = name.partition("/")
+    path = load(WORDS).get(family)
+    try:
+        return [load(path)(task, seed) for seed in seeds] if path else []
+    except ValueError:
+        return []

@@ -1,0 +1,97 @@
+"""Figures of episodes: intervals, jerk, films, the table."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sensorium.engine._film import write_film
+from sensorium.engine._outcomes import Episode, jerk, summary, table, wilson
+from sensorium.engine.errors import RecipeError
+
+
+@given(st.integers(1, 500), st.data())
+def test_wilson_holds_the_shares_that_a_score_test_would_not_refuse(
+    count: int, data: st.DataObject
+) -> None:
+    """Its ends solve |k / n - p| = z sqrt(p (1 - p) / n)."""
+    successes = data.draw(st.integers(0, count))
+    z, share = 1.959963984540054, successes / count
+    low, high = wilson(successes, count)
+    assert 0 <= low <= share <= high <= 1
+    for end in (low, high):
+        if 0 < end < 1:
+            right = z * math.sqrt(end * (1 - end) / count)
+            assert math.isclose(abs(share - end), right, rel_tol=1e-9)
+
+
+@given(st.integers(1, 300), st.data())
+def test_wilson_is_symmetric_and_shrinks(count: int, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, count))
+    low, high = wilson(successes, count)
+    mirrored = wilson(count - successes, count)
+    np.testing.assert_allclose((low, high), (1 - mirrored[1], 1 - mirrored[0]), atol=1e-12)
+    wide, tight = (high - low), np.ptp(wilson(4 * successes, 4 * count))
+    assert tight < wide
+
+
+def test_no_episode_says_nothing() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+@given(st.integers(4, 30), st.floats(-2, 2), st.floats(-2, 2), st.floats(-2, 2))
+def test_jerk_of_a_cubic_is_its_third_difference(n: int, a: float, b: float, c: float) -> None:
+    t = np.arange(n, dtype=float)
+    path = np.stack([a * t**3 + b * t**2 + c, b * t], 1)
+    assert math.isclose(jerk(path), 36 * a * a, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def test_jerk_of_three_steps_is_not_defined() -> None:
+    assert math.isnan(jerk(np.zeros((3, 2))))
+
+
+def episode(successes: list[bool], seed: int = 0) -> Episode:
+    found = Episode(seed)
+    for i, success in enumerate(successes):
+        found.note(np.array([float(i)]), success, None)
+    return found
+
+
+def test_a_summary_counts_success_at_any_step_and_at_the_last() -> None:
+    three = [[False, True, False], [False, False, True], [False] * 3]
+    found = summary([episode(s) for s in three])
+    assert found["episodes"] == 3 and found["steps"] == 9
+    assert math.isclose(found["success"], 2 / 3)
+    assert math.isclose(found["success_at_end"], 1 / 3)
+    assert found["success_interval"] == wilson(2, 3)
+    assert found["steps_to_success"] == 2.5
+    assert found["command_jerk"] is None and found["hand_jerk"] is None
+    lines = table({"a/x": found, "a/y": found}).splitlines()
+    assert [line.split()[0] for line in lines] == ["environment", "a/x", "a/y", "mean"]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
+def test_a_film_has_its_frames(tmp_path: Path, suffix: str) -> None:
+    frames = [np.full((17, 33, 3), 20 * i, np.uint8) for i in range(5)]
+    path = tmp_path / f"film{suffix}"
+    if suffix == ".gif":
+        write_film(path, frames, 10)
+        assert Image.open(path).n_frames == 5
+        return
+    av = pytest.importorskip("av")
+    write_film(path, frames, 10)
+    with av.open(str(path)) as file:
+        assert len(list(file.decode(video=0))) == 5
+
+
+def test_a_film_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="draws no picture"):
+        write_film(tmp_path / "a.gif", [], 10)
+    with pytest.raises(RecipeError, match=r"found '.avi', expected .gif or .mp4"):
+        write_film(tmp_path / "a.avi", [np.zeros((2, 2, 3), np.uint8)], 10)
