@@ -18,6 +18,7 @@ AUGMENTS = {
 }
 
 SOURCES = {
+    "sounds": "sensorium.modalities.audio.sounds:Sounds",
     "talker": "sensorium.modalities.audio.talker:Talker",
     "talker_lips": "sensorium.modalities.audio.lips:TalkerLips",
 }
