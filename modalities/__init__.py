@@ -9,5 +9,6 @@ MODALITIES = {
     "action": "sensorium.modalities.action",
     "audio": "sensorium.modalities.audio",
     "image": "sensorium.modalities.image",
+    "mri": "sensorium.modalities.mri",
     "text": "sensorium.modalities.text",
 }

@@ -4,7 +4,9 @@ READ = "sensorium.modalities.mri.read:read"
 EXAMPLE = "sensorium.modalities.mri.read:example"
 PREVIEW = "sensorium.modalities.mri.preview:preview"
 
-ENCODERS: dict[str, str] = {}
+ENCODERS = {
+    "vit3d": "sensorium.modalities.mri.vit3d:ViT3D",
+}
 
 AUGMENTS = {
     "mri": "sensorium.modalities.mri.augment:MRIAugment",

@@ -1,0 +1,61 @@
+"""Volumes as patches, padding kept out of every convolution.
+
+Legend: `B` batch, `C` contrasts, `D` width, `X Y Z` voxels, `x y z` tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Size = tuple[int, int, int]
+
+
+class Patches3D(nn.Module):
+    """Non-overlapping patches of `patch` voxels, after strided 3 x 3 x 3 convolutions of the
+    widths `stem`. Raises ValueError where a stage does not divide the patch."""
+
+    def __init__(self, contrasts: int, dim: int, patch: Size, stem: list[int]) -> None:
+        super().__init__()
+        halved = 2 ** len(stem)
+        if min(patch) < 1 or any(p % halved for p in patch):
+            raise ValueError(
+                f"patch: {patch} voxels with a stem of {len(stem)}; expected multiples of {halved}"
+            )
+        self.patch = patch
+        widths = [contrasts, *stem]
+        self.stem = nn.ModuleList(Halving(i, o) for i, o in itertools.pairwise(widths))
+        rest = tuple(p // halved for p in patch)
+        self.project = nn.Conv3d(widths[-1], dim, rest, rest)
+
+    def forward(self, volume: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """volume `[B, C, X, Y, Z]`, inside `[B, X, Y, Z]` -> `[B, D, x, y, z]` and which of them
+        are real `[B, x, y, z]`. Axes that the patch does not divide are padded at the far end."""
+        sides = [
+            math.ceil(n / p) * p - n for n, p in zip(volume.shape[2:], self.patch, strict=True)
+        ]
+        ends = [0, sides[2], 0, sides[1], 0, sides[0]]
+        real = F.pad(inside[:, None].to(volume.dtype), ends)
+        found = F.pad(volume, ends) * real
+        for stage in self.stem:
+            real = F.max_pool3d(real, 2)
+            found = stage(found) * real
+        whole = self.project.kernel_size
+        real = F.max_pool3d(real, whole, whole)
+        return self.project(found), real[:, 0] > 0.5
+
+
+class Halving(nn.Module):
+    """A strided convolution; normed a voxel over its channels, so that no neighbour counts."""
+
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__()
+        self.map = nn.Conv3d(in_width, out_width, 3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(out_width)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        found = self.map(volume)  # [B, D, x, y, z]
+        return F.gelu(self.norm(found.movedim(1, -1)).movedim(-1, 1))

@@ -1,0 +1,175 @@
+"""A vision transformer on volumes: any grid, any subset of its contrasts, padding kept out.
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, with patches of three axes; the shape
+of Decipher-MR's encoder is ViT-B (dim 768, depth 12, heads 12), which is the default here. With
+`stem`, strided convolutions come first (Xiao et al., "Early Convolutions Help Transformers See
+Better", 2021); small models learn far sooner with them.
+
+Legend: `B` batch, `C` contrasts, `D` width, `X Y Z` voxels, `x y z` tokens, `T = x y z`, `P`
+leading tokens (CLS and registers).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..base import Encoder, Features
+from ._patches import Patches3D
+from .processor import VolumeProcessor
+
+Size = tuple[int, int, int]
+
+
+class ViT3D(Encoder):
+    """size: voxels of a prepared volume. patch: voxels of a token. contrasts: how many channels
+    there may be; which of them are there is told to the network by an embedding each. stem: widths
+    of convolutions before the patches, each halving the axes. registers: further leading tokens.
+    spacing, percentiles, crop: see `VolumeProcessor`.
+    """
+
+    offers = frozenset({"layers", "token_mask", "taps"})
+
+    def __init__(
+        self,
+        *,
+        size: Size = (96, 96, 96),
+        patch: Size = (16, 16, 16),
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        contrasts: int = 1,
+        stem: list[int] | None = None,
+        registers: int = 0,
+        layer_scale: float | None = 1e-5,
+        drop_path: float = 0.0,
+        spacing: tuple[float, float, float] | None = None,
+        percentiles: tuple[float, float] = (0.5, 99.5),
+        crop: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value in {
+            "dim": dim,
+            "depth": depth,
+            "heads": heads,
+            "contrasts": contrasts,
+        }.items():
+            if value < 1:
+                raise ValueError(f"{name}: found {value}, expected at least 1")
+        if dim % heads:
+            raise ValueError(f"heads: {heads} do not divide dim {dim}")
+        if any(s < p for s, p in zip(size, patch, strict=True)):
+            raise ValueError(f"size: {size} voxels hold no patch of {patch}; enlarge size")
+        self.dim = dim
+        self.processor = VolumeProcessor(size, spacing, contrasts, percentiles, crop=crop)
+        self.patches = Patches3D(contrasts, dim, patch, stem or [])
+        grid = tuple(math.ceil(s / p) for s, p in zip(size, patch, strict=True))
+        self.position = nn.Parameter(torch.zeros(1, dim, *grid))
+        self.leading = nn.Parameter(torch.zeros(1, 1 + registers, dim))
+        self.mask_token = nn.Parameter(torch.zeros(dim))
+        self.contrast = nn.Parameter(torch.zeros(contrasts, dim))
+        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
+        self.layers = nn.ModuleList(
+            Block(dim, heads, mlp_ratio, qkv_bias=True, init_values=layer_scale, drop_path=rate)
+            for rate in rates
+        )
+        self.norm = nn.LayerNorm(dim)
+        for parameter in (self.position, self.leading, self.mask_token, self.contrast):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return [self.patches, *self.layers]
+
+    def collate(self, samples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Volumes of any shapes, padded at the far ends; what is padding is not `inside`."""
+        shape = [max(s["inside"].shape[axis] for s in samples) for axis in range(3)]
+        return {
+            "volume": torch.stack([_padded(s["volume"], shape) for s in samples]),
+            "inside": torch.stack([_padded(s["inside"], shape) for s in samples]),
+            "contrasts": torch.stack([s["contrasts"] for s in samples]),
+            "affine": torch.stack([s["affine"] for s in samples]),
+        }
+
+    def forward(
+        self,
+        volume: Tensor,
+        inside: Tensor,
+        contrasts: Tensor,
+        affine: Tensor,
+        layers: Sequence[int] = (),
+        token_mask: Tensor | None = None,
+        taps: Mapping[int, Callable[[Tensor, Tensor], Tensor]] | None = None,
+    ) -> Features:
+        """volume `[B, C, X, Y, Z]`, inside `[B, X, Y, Z]` -> Features `[B, T, D]`, grid (x, y, z);
+        a token is real where any of its voxels is inside. `step` and `origin` are in voxels.
+
+        layers: blocks from 0, or from the end (-1).
+        """
+        there = contrasts[:, :, None, None, None]
+        tokens, real = self.patches(volume * there, inside)  # [B, D, x, y, z], [B, x, y, z]
+        grid = tuple(tokens.shape[2:])
+        tokens, mask = tokens.flatten(2).transpose(1, 2), real.flatten(1)
+        if token_mask is not None:
+            tokens = torch.where(token_mask[..., None], self.mask_token.to(tokens.dtype), tokens)
+        tokens = (
+            tokens + self._positions(grid) + (contrasts.to(tokens.dtype) @ self.contrast)[:, None]
+        )
+        place = self._place(grid, affine)
+        hidden, kept = self._through(
+            tokens, mask, {i % len(self.layers) for i in layers}, taps or {}
+        )
+        prefix = self.leading.shape[1]
+
+        def features(states: Tensor) -> Features:
+            states = self.norm(states)
+            return Features(states[:, prefix:], mask, pooled=states[:, 0], **place)
+
+        chosen = tuple(features(kept[i % len(self.layers)]) for i in layers)
+        return features(hidden).replace(layers=chosen)
+
+    def _through(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        wanted: set[int],
+        taps: Mapping[int, Callable[[Tensor, Tensor], Tensor]],
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        prefix, kept = self.leading.shape[1], {}
+        hidden = torch.cat([self.leading.expand(len(tokens), -1, -1), tokens], 1)  # [B, P + T, D]
+        seen = torch.cat([mask.new_ones(len(mask), prefix), mask], 1)
+        hide = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
+        hide = hide.masked_fill(~seen, torch.finfo(hidden.dtype).min)[:, None, None]
+        for number, block in enumerate(self.layers):
+            hidden = block(hidden, attn_mask=hide)
+            for place in (number, number - len(self.layers)):
+                if place in taps:
+                    changed = taps[place](hidden[:, prefix:], mask)
+                    hidden = torch.cat([hidden[:, :prefix], changed], 1)
+            if number in wanted:
+                kept[number] = hidden
+        return hidden, kept
+
+    def _positions(self, grid: tuple[int, ...]) -> Tensor:
+        """`[1, T, D]` learned on one grid, interpolated on others."""
+        position: Tensor = self.position
+        if tuple(position.shape[2:]) != grid:
+            position = F.interpolate(position, grid, mode="trilinear", align_corners=False)
+        return position.flatten(2).transpose(1, 2)
+
+    def _place(self, grid: tuple[int, ...], affine: Tensor) -> dict[str, Any]:
+        step = tuple(float(p) for p in self.patches.patch)
+        origin = tuple((p - 1) / 2 for p in step)
+        return {"grid": grid, "step": step, "origin": origin, "affine": affine}
+
+
+def _padded(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """The three last axes up to a shape, with zeros."""
+    missing = [n - m for n, m in zip(shape, values.shape[-3:], strict=True)]
+    return F.pad(values, [0, missing[2], 0, missing[1], 0, missing[0]])
