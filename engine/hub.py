@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..tasks.base import Batch
+from ._acting import control_task
+from ._history import repeated, spans_of
 from .build import FITTED, ready
 from .card import command_of, made_by, write_card
 from .compose import Model, compose
@@ -68,8 +71,8 @@ def load_model(folder: str | Path) -> Model:
 
 
 class Pipeline:
-    """A loaded model with what a user asks of it: `generate`, `embed`, by name of the task or
-    stream. Values are what the modality's `read` takes: a path, bytes, an array, a text."""
+    """A loaded model with what a user asks of it: `generate`, `act`, `embed`, by name of the task
+    or stream. Values are what the modality's `read` takes: a path, bytes, an array, a text."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -104,6 +107,22 @@ class Pipeline:
             batch = self._collate(task, items).to(self.model.device)
             made = self.model.eval().predict(batch, **(options or {}))
         return made if several else made[0]
+
+    def act(self, task: str, **inputs: Any) -> np.ndarray:
+        """The chunk of actions `[steps, dof]` to execute now; lists give `[B, steps, dof]`.
+
+        Nothing is remembered: one frame stands for all of a stream's window. `engine.policy`
+        keeps the history, executes a part of each chunk and asks again.
+        """
+        plan = self.model.plan
+        control_task(plan, task, "act")
+        streams = plan.tasks[task].task.streams
+        spans = spans_of(plan.recipe.tasks[task], streams, f"tasks.{task}.data")
+        full = {k: repeated(v, spans[k]) if k in spans else v for k, v in inputs.items()}
+        made = self.generate(task, **full)
+        chunks = [row["actions"] for row in (made if isinstance(made, list) else [made])]
+        found = np.asarray(chunks, np.float32)
+        return found if isinstance(made, list) else found[0]
 
     @torch.no_grad()
     def embed(self, **stream: Any) -> Tensor:

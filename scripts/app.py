@@ -14,6 +14,7 @@ from sensorium.scripts import (
     recipes,
     report,
     retrieve,
+    rollout,
     schema,
     train,
 )
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _verb in (check, train, evaluate, generate, embed, retrieve, report, info, schema, recipes):
+VERBS = (check, train, evaluate, generate, embed, retrieve, rollout, report)
+for _verb in (*VERBS, info, schema, recipes):
     app.command(_verb.__name__.rpartition(".")[2])(_verb.main)
 app.add_typer(cache.app, name="cache")

@@ -18,7 +18,7 @@ from PIL import Image
 from sensorium import __main__ as entry
 
 VERBS = ["cache", "check", "embed", "evaluate", "generate", "info", "recipes", "report"]
-VERBS += ["retrieve", "schema", "train"]
+VERBS += ["retrieve", "rollout", "schema", "train"]
 HEAVY = ["numpy", "torch", "transformers", "yaml"]
 
 RECIPE: dict[str, Any] = {

@@ -1,0 +1,121 @@
+"""Episodes of one environment, side by side: the model is asked once for all that need a chunk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ._conditions import Conditions
+from ._env import Env, Simulator
+from ._outcomes import Episode
+from .errors import RecipeError
+from .log import Log
+
+STEPS = 500
+"""Where neither the recipe nor the environment ends an episode."""
+
+
+class Acting(Protocol):
+    """A policy, or what stands for one. observe: stream -> key or keys of an observation."""
+
+    calls: int
+    seconds: float
+
+    @property
+    def observe(self) -> Mapping[str, Any]: ...
+
+    def reset(self, texts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None: ...
+
+    def step(self, observations: Sequence[Any], who: Sequence[int]) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class How:
+    """batch: episodes side by side. films: how many of the first are filmed, as `suffix`."""
+
+    batch: int = 25
+    conditions: Conditions = field(default_factory=Conditions)
+    films: int = 0
+    suffix: str = ".gif"
+
+
+@dataclass
+class Rolled:
+    """What came of them. frames: pictures by seed. wall: seconds, with the simulator."""
+
+    episodes: list[Episode] = field(default_factory=list)
+    frames: dict[int, list[np.ndarray]] = field(default_factory=dict)
+    wall: float = 0.0
+
+
+class Runner:
+    """One environment's episodes. Raises RunError, which names episode and step, where the policy
+    gives or is given what is not finite."""
+
+    def __init__(self, acting: Acting, name: str, section: Env, how: How) -> None:
+        self.acting, self.name, self.section, self.how = acting, name, section, how
+        self.steps = section.max_steps or STEPS
+        self.rolled = Rolled()
+        self._simulators: list[Simulator] = []
+
+    def run(self, seeds: Sequence[int], log: Log | None = None) -> Rolled:
+        """An episode a seed, `batch` at a time."""
+        began, size = time.perf_counter(), min(self.how.batch, len(seeds))
+        self.how.conditions.check(self.acting.observe, size, len(seeds))
+        self._simulators = [Simulator(self.name, self.section) for _ in range(size)]
+        for start in range(0, len(seeds), size):
+            self._side_by_side(seeds[start : start + size], self.how.films - start)
+            if log is not None:
+                log.filling(self.name, len(self.rolled.episodes), len(seeds))
+        for simulator in self._simulators:
+            simulator.close()
+        self.rolled.wall += time.perf_counter() - began
+        return self.rolled
+
+    def _side_by_side(self, seeds: Sequence[int], films: int) -> None:
+        column = self.section.column
+        told = self.how.conditions.texts(self.section, self.name, seeds) or [""] * len(seeds)
+        self.acting.reset(
+            [{column: text} if text else {} for text in told],
+            [f"{self.name}, seed {seed}" for seed in seeds],
+        )
+        episodes = [Episode(seed, text) for seed, text in zip(seeds, told, strict=True)]
+        seen = [self._simulators[i].reset(seed) for i, seed in enumerate(seeds)]
+        self.rolled.episodes += episodes
+        self.rolled.frames |= {seed: [] for seed in seeds[: max(0, films)]}
+        alive = list(range(len(seeds)))
+        for _ in range(self.steps):
+            shown = self.how.conditions.apply(seen, self.acting.observe)
+            actions = self.acting.step([shown[i] for i in alive], alive)
+            over = set()
+            for i, action in zip(alive, actions, strict=True):
+                seen[i], ended = self._step(i, episodes[i], action)
+                over |= {i} if ended else set()
+            alive = [i for i in alive if i not in over]
+            if not alive:
+                return
+
+    def _step(
+        self, place: int, episode: Episode, action: np.ndarray
+    ) -> tuple[dict[str, Any], bool]:
+        simulator, frames = self._simulators[place], self.rolled.frames.get(episode.seed)
+        if frames is not None and (picture := simulator.picture()) is not None:
+            frames.append(picture)
+        seen, ended, info = simulator.step(action)
+        success, hand = self.section.success, self.section.hand
+        if success not in info:
+            raise RecipeError(
+                f"env.success: {self.name} tells no {success!r}; its info has "
+                f"{', '.join(map(str, info)) or 'nothing'}"
+            )
+        if hand is not None and hand not in seen:
+            raise RecipeError(
+                f"env.hand: {self.name} observes no {hand!r}; there are {', '.join(seen)}"
+            )
+        position = None if hand is None else np.asarray(seen[hand], np.float64)[:3]
+        episode.note(np.asarray(action), bool(info[success]), position)
+        return seen, ended

@@ -1,0 +1,61 @@
+"""The mean demonstration, replayed with closed eyes: what a task yields to who looks at nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ._env import Env, Simulator
+from ._episodes import STEPS
+from .catalogue import load
+from .errors import RecipeError
+
+EXPERTS = "sensorium.modalities.action:EXPERTS"
+SEEDS = range(50)
+"""Episodes of which the mean is taken; the first of those that demonstrations come from."""
+
+
+class Replay:
+    """A policy that gives the actions `[steps, dof]` one after the other, then the last again."""
+
+    def __init__(self, actions: np.ndarray) -> None:
+        self.actions = actions
+        self.calls, self.seconds, self.observe = 0, 0.0, dict[str, Any]()
+        self._step = 0
+
+    def reset(self, texts: Sequence[Mapping[str, Any]] = ({},), names: Sequence[str] = ()) -> None:
+        self._step = 0
+
+    def step(self, observations: Sequence[Any], who: Sequence[int] | None = None) -> np.ndarray:
+        action = self.actions[min(self._step, len(self.actions) - 1)]
+        self._step += 1
+        return np.repeat(action[None], len(observations), axis=0)
+
+
+def mean_demonstration(name: str, section: Env) -> Replay:
+    """The mean, step by step, of what the environment's own expert does in `SEEDS`.
+
+    Raises RecipeError where the environment brings no expert.
+    """
+    family, _, task = name.partition("/")
+    path = load(EXPERTS).get(family)
+    if path is None:
+        raise RecipeError(
+            f"--replay-mean: {name} brings no expert to replay; there are experts of: "
+            f"{', '.join(load(EXPERTS))}"
+        )
+    simulator = Simulator(name, section.model_copy(update={"cameras": []}))
+    act, steps = load(path)(task), section.max_steps or STEPS
+    total = np.zeros((steps, *simulator.env.action_space.shape), np.float64)
+    for seed in SEEDS:
+        seen = simulator.reset(seed)
+        for step in range(steps):
+            action = act(seen["state"])
+            total[step] += action
+            seen, ended, _ = simulator.step(action)
+            if ended and step + 1 < steps:
+                total[step + 1 :] += action
+                break
+    return Replay((total / len(SEEDS)).astype(np.float32))

@@ -1,0 +1,117 @@
+"""A policy in its environments, and the figures that are written into the run's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._acting import control_task
+from ._env import Env, action_space, check_space
+from ._episodes import Acting, How, Rolled, Runner
+from ._film import write_film
+from ._outcomes import summary
+from ._replay import mean_demonstration
+from .errors import RecipeError, RunError
+from .hub import Pipeline
+from .log import Log
+from .policy import policy_of
+
+FPS = 20.0
+"""Of a film, where the recipe says no rate."""
+
+
+def section_of(pipeline: Pipeline, names: Sequence[str] = (), **changes: Any) -> Env:
+    """The run's `env:` section with what a command line changes of it (None changes nothing)."""
+    said = pipeline.model.plan.recipe.env
+    if said is None and not names:
+        raise RecipeError("env: the recipe has none; name one with --env, or add env: {name: ...}")
+    base = Env(name=list(names)) if said is None else said
+    return base.model_copy(update={k: v for k, v in changes.items() if v is not None})
+
+
+def rollout(
+    pipeline: Pipeline,
+    section: Env,
+    *,
+    names: Sequence[str] = (),
+    seeds: Sequence[int] = range(2000, 2050),
+    how: How | None = None,
+    folder: Path | None = None,
+    log: Log | None = None,
+) -> dict[str, dict[str, Any]]:
+    """`{environment: figures}`, for one or several environments of the section, or `names`.
+
+    With a folder, writes `rollout-<environment>.json` and the films into it. Raises RecipeError
+    where an environment does not fit the policy, before its first step.
+    """
+    how, found = how or How(), {}
+    pipeline.model.eval()
+    for name in names or section.names:
+        acting = acting_in(pipeline, section, name, how)
+        runner = Runner(acting, name, section, how)
+        try:
+            rolled = runner.run(seeds, log)
+        except RuntimeError as error:  # a simulator that can draw no picture
+            raise error if isinstance(error, RunError) else RunError(f"{name}: {error}") from error
+        found[name] = figures(acting, rolled)
+        if folder is not None:
+            write(folder, runner, found[name])
+    return found
+
+
+def acting_in(pipeline: Pipeline, section: Env, name: str, how: How) -> Acting:
+    """The model as a policy of an environment whose actions it can give, or its stand-in."""
+    _, task = control_task(pipeline.model.plan, section.task, "env.task")
+    bounds = check_space(action_space(name, section), task.chunk.dof, f"env.name: {name}")
+    policy = policy_of(pipeline, section, bounds)
+    if section.column in task.columns() and not how.conditions.texts(section, name, [0]):
+        raise RecipeError(
+            f"env.instruction: {name} has no words of its own for {{{section.column}}} of the "
+            f'prompt; say what it is told, for example instruction: "reach the goal"'
+        )
+    if how.conditions.replay:
+        return mean_demonstration(name, section)
+    return policy
+
+
+def figures(acting: Acting, rolled: Rolled) -> dict[str, Any]:
+    """The summary, with speeds: of the model alone, and with the simulator."""
+    found = summary(rolled.episodes)
+    return {
+        **found,
+        "model_calls": acting.calls,
+        "model_seconds": acting.seconds,
+        "steps_per_model_second": found["steps"] / acting.seconds if acting.seconds else None,
+        "steps_per_second": found["steps"] / rolled.wall,
+    }
+
+
+def write(folder: Path, runner: Runner, figure: Mapping[str, Any]) -> Path:
+    """Write figures, episodes, the first one's trajectory, and films; gives the JSON's path."""
+    label, rolled, rate = runner.how.conditions.label(), runner.rolled, runner.section.rate
+    stem = "-".join(filter(None, ("rollout", *runner.name.replace(":", "/").split("/"), label)))
+    films = [
+        write_film(folder / f"{stem}-{seed}{runner.how.suffix}", frames, rate or FPS).name
+        for seed, frames in rolled.frames.items()
+    ]
+    first = rolled.episodes[0]
+    value = {
+        "env": runner.name,
+        "conditions": label,
+        "summary": figure,
+        "films": films,
+        "rate": rate,
+        "trajectory": {
+            "seed": first.seed,
+            "commands": np.array(first.commands).tolist(),
+            "hand": np.array(first.hand).tolist(),
+        },
+        "episodes": [episode.to_json() for episode in rolled.episodes],
+    }
+    path = folder / f"{stem}.json"
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,214 @@
+"""A tiny run in a stranger's world: figures, conditions, films, refusals, the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("gymnasium")
+
+from sensorium import __main__ as entry
+from sensorium.engine._conditions import Conditions
+from sensorium.engine._env import Env
+from sensorium.engine._episodes import How
+from sensorium.engine.config import parse_recipe
+from sensorium.engine.errors import RecipeError, RunError
+from sensorium.engine.hub import Pipeline, load
+from sensorium.engine.policy import policy_of
+from sensorium.engine.rollout import rollout, section_of
+from sensorium.engine.train import train
+
+WORLD = Path(__file__).with_name("tiny_world.py")
+LINE = "tiny_world:TinyLine-v0"
+STEM = "rollout-tiny_world-TinyLine-v0"
+
+RECIPE: dict[str, Any] = {
+    "inputs": {
+        "state": {
+            "modality": "action",
+            "encoder": {"type": "state", "dim": 16, "hidden": 16},
+            "connector": "linear",
+        }
+    },
+    "backbone": {
+        "type": "causal",
+        "name": "tiny-llama",
+        "tokenizer": "bytes",
+        "weights": "none",
+        "options": {
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+        },
+    },
+    "tasks": {
+        "walk": {
+            "type": "control",
+            "prompt": "<state> {instruction}",
+            "form": "continuous",
+            "tokenizer": {"type": "bspline", "num_basis": 4, "degree": 3},
+            "data": {
+                "train": {
+                    "source": "tiny_world:Walks",
+                    "window": {"state": [-1, 0], "action": [0, 5]},
+                }
+            },
+        }
+    },
+    "train": {"steps": 80, "batch_size": 16, "lr": 0.01},
+    "env": {"name": LINE, "execute": 3, "hand": "hand", "max_steps": 15, "instruction": "go"},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the stranger's world and a run."""
+    folder = tmp_path_factory.mktemp("rollout")
+    shutil.copy(WORLD, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SENSORIUM_CACHE", str(folder / "cache"))
+        patch.syspath_prepend(str(folder))
+        patch.delitem(sys.modules, "tiny_world", raising=False)
+        train(parse_recipe(RECIPE), folder / "run", show=False)
+        yield folder
+        sys.modules.pop("tiny_world", None)
+
+
+@pytest.fixture(scope="module")
+def pipeline(home: Path) -> Pipeline:
+    return load(home / "run")
+
+
+def test_it_gets_there_and_says_how(pipeline: Pipeline, home: Path) -> None:
+    section = section_of(pipeline)
+    found = rollout(pipeline, section, seeds=range(6), folder=home / "run")[LINE]
+    assert found["success"] >= 0.8 and found["episodes"] == 6
+    assert found["steps"] == 6 * 12, "the world ends after 12 steps, before max_steps"
+    assert found["model_calls"] == 12 // 3, "one call for all six, every three steps"
+    written = json.loads((home / "run" / f"{STEM}.json").read_text())
+    assert written["env"] == LINE and written["conditions"] == ""
+    assert np.shape(written["trajectory"]["commands"]) == (12, 1)
+    assert np.shape(written["trajectory"]["hand"]) == (12, 2)
+    assert [e["seed"] for e in written["episodes"]] == list(range(6))
+    assert {e["instruction"] for e in written["episodes"]} == {"go"}
+
+
+def test_a_batch_decides_nothing(pipeline: Pipeline, home: Path) -> None:
+    section = section_of(pipeline)
+    figures = [
+        rollout(pipeline, section, seeds=range(5), how=How(batch))[LINE] for batch in (1, 2, 5)
+    ]
+    for name in ("success", "success_at_end", "steps"):
+        assert len({figure[name] for figure in figures}) == 1
+    np.testing.assert_allclose(
+        [f["hand_jerk"] for f in figures], figures[0]["hand_jerk"], rtol=1e-3
+    )
+
+
+def test_it_needs_its_own_eyes(pipeline: Pipeline) -> None:
+    """Half of the goals lie on the other side: another's state is a coin."""
+    section, seeds = section_of(pipeline), range(24)
+    own = rollout(pipeline, section, seeds=seeds)[LINE]["success"]
+    for conditions in (Conditions(shuffle=("state",)), Conditions(blank=("state",))):
+        other = rollout(pipeline, section, seeds=seeds, how=How(24, conditions))[LINE]
+        assert other["success"] < own - 0.2
+
+
+@pytest.mark.parametrize("suffix", [".gif"])
+def test_the_first_episodes_are_filmed(pipeline: Pipeline, tmp_path: Path, suffix: str) -> None:
+    how = How(batch=2, films=3, suffix=suffix)
+    rollout(pipeline, section_of(pipeline), seeds=range(7, 12), how=how, folder=tmp_path)
+    films = sorted(path.name for path in tmp_path.glob(f"*{suffix}"))
+    assert films == sorted(f"{STEM}-{seed}{suffix}" for seed in (7, 8, 9))
+    assert json.loads((tmp_path / f"{STEM}.json").read_text())["films"] == films
+    assert 2 <= Image.open(tmp_path / films[0]).n_frames <= 12  # equal pictures become one
+
+
+def test_a_pipeline_acts(pipeline: Pipeline) -> None:
+    """`act` gives the chunk whose first steps the policy executes at the start of an episode."""
+    state = np.array([0.0, 0.5], np.float32)
+    chunk = pipeline.act("walk", state=state, instruction="go")
+    assert chunk.shape == (6, 1) and chunk.dtype == np.float32
+    both = pipeline.act("walk", state=[state, -state], instruction="go")
+    np.testing.assert_allclose(both[0], chunk, atol=1e-5)
+    policy = policy_of(pipeline, section_of(pipeline))
+    policy.reset([{"instruction": "go"}])
+    np.testing.assert_allclose(policy.step({"state": state}), chunk[0], atol=1e-5)
+    with pytest.raises(RecipeError, match="act: there is no task 'wlk'; did you mean 'walk'"):
+        pipeline.act("wlk", state=state)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"options": {"dof": 2}}, "takes actions of 2 numbers, the policy was fitted on 1"),
+        ({"name": "CartPole-v1"}, r"takes actions of Discrete\(2\), expected a Box"),
+        ({"name": "TinyLine-v9"}, "env.name: .*TinyLine"),
+        ({"success": "won"}, "env.success: .* tells no 'won'; its info has success"),
+        ({"hand": "foot"}, "env.hand: .* observes no 'foot'; there are state, hand"),
+        ({"observe": {"stat": "x"}}, "env.observe.stat: .* did you mean 'state'"),
+        ({"task": "talk"}, "env.task: there is no task 'talk'; did you mean 'walk'"),
+        ({"cameras": ["corner"]}, "has no camera 'corner'; say render"),
+        ({"instruction": {}}, "env.instruction: .* no words of its own for {instruction}"),
+        ({"execute": 9}, "env.execute: found 9, and a chunk has 6 steps"),
+    ],
+)
+def test_an_environment_that_does_not_fit(
+    pipeline: Pipeline, changes: dict[str, Any], line: str
+) -> None:
+    section = Env.model_validate({**RECIPE["env"], **changes})
+    with pytest.raises(RecipeError, match=line) as error:
+        rollout(pipeline, section, seeds=range(2))
+    assert "\n" not in str(error.value)
+
+
+def test_a_sensor_that_fails_stops_the_robot(pipeline: Pipeline) -> None:
+    section = Env.model_validate({**RECIPE["env"], "options": {"broken": True}})
+    line = f"{LINE}, seed 1, step 3: state holds a value that is not finite"
+    with pytest.raises(RunError, match=line):
+        rollout(pipeline, section, seeds=[1])
+
+
+def test_conditions_that_cannot_be(pipeline: Pipeline) -> None:
+    section = section_of(pipeline)
+    cases = [
+        (Conditions(shuffle=("stat",)), range(4), "no stream 'stat'; did you mean 'state'"),
+        (Conditions(shuffle=("state",)), range(1), "leave one alone"),
+        (Conditions(swap=True), range(2), "--swap: .* there is no other"),
+        (Conditions(replay=True), range(2), "--replay-mean: .* brings no expert"),
+    ]
+    for conditions, seeds, line in cases:
+        with pytest.raises(RecipeError, match=line):
+            rollout(pipeline, section, seeds=seeds, how=How(conditions=conditions))
+
+
+def test_the_command_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["rollout", "run", "--episodes", "4", "--blank", "state", "--instruction", "go there"]
+    monkeypatch.setattr(sys, "argv", ["sensorium", *words])
+    with pytest.raises(SystemExit) as end:
+        entry.main()
+    assert not end.value.code
+    heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split()[0] == "environment" and line.split()[0] == LINE
+    path = home / "run" / f"{STEM}-blank-state-told-otherwise.json"
+    assert json.loads(path.read_text())["episodes"][0]["instruction"] == "go there"
+
+
+def test_a_run_without_an_environment(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.model.plan.recipe, "env", None)
+    with pytest.raises(RecipeError, match="env: the recipe has none; name one with --env"):
+        section_of(pipeline)
+    assert section_of(pipeline, [LINE], execute=2).execute == 2
