@@ -1,8 +1,8 @@
 """Where a part's weights come from: the library, nothing, a run, a file, the hub.
 
 `pretrained`, `none`, `runs/x` (the part at the same place of that run), `runs/x:image`
-(that stream of it, or that task), `file.safetensors`, `hf-hub:org/name@revision`. A bare
-`a/b` that is no folder is refused: it could mean either.
+(that stream of it, or that task; `runs/x:ctc.head` names a head), `file.safetensors`,
+`hf-hub:org/name@revision`. A bare `a/b` that is no folder is refused: it could mean either.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: str) -> Non
     if name is not None:
         if len(keys) < 2:
             raise RecipeError(f"{where}.weights: ':{name}' names a stream or task; this is none")
-        keys[1] = name
+        named = name.split(".")
+        keys[1 : 1 + len(named)] = named
     section = _section(run, keys, where)
     prefix = f"{_place(keys)}."
     state = read_file(run / WEIGHTS, where, prefix)

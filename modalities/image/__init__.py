@@ -5,6 +5,7 @@ EXAMPLE = "sensorium.modalities.image.read:example"
 PREVIEW = "sensorium.modalities.image.read:preview"
 
 ENCODERS = {
+    "frames": "sensorium.modalities.image.frames:Frames",
     "open_clip": "sensorium.modalities.image.open_clip:OpenClipVision",
     "patches": "sensorium.modalities.image.patches:Patches",
     "timm": "sensorium.modalities.image.timm:Timm",

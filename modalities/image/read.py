@@ -1,4 +1,5 @@
 """Pictures as people have them -> one canonical value: an RGB `PIL.Image`, upright, 8 bit.
+What says its frames a second is a clip (`clip.py`).
 
 Files of any format that Pillow decodes (the first frame or page), bytes, file objects, arrays,
 tensors, pictures and the cells of 🤗 datasets. Transparency lies on white; 16-bit values keep
@@ -20,21 +21,25 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..base import ReadError
+from .clip import Clip, is_clip, read_clip
 
 PICTURE = "a picture that Pillow can decode (JPEG, PNG, WebP, TIFF, BMP, GIF...)"
 ARRAY = "uint8, uint16, bool, or floats in [0, 1], of [H, W] or [H, W, 1 | 3 | 4]"
 PREVIEW_SIZE = 256
 
 
-def read(source: Any) -> Image.Image:
-    """Any source of a picture -> RGB `PIL.Image`.
+def read(source: Any) -> Any:
+    """Any source of a picture -> RGB `PIL.Image`, of a clip -> `Clip`.
 
     source: a path, bytes, a file object, a picture, a cell `{"bytes":, "path":}`, an array
-    `[H, W]` or `[H, W, 1 | 3 | 4]`, or a tensor (`[C, H, W]` too, as torchvision has it).
+    `[H, W]` or `[H, W, 1 | 3 | 4]`, or a tensor (`[C, H, W]` too, as torchvision has it); for a
+    clip a cell `{"frames": [T, H, W, 3], "fps":}`, or an array that has an attribute `fps`.
     Raises `ReadError` for what is no picture, empty, truncated, or too large to be safe.
     """
     if isinstance(source, Image.Image):
         return _decode(source, source)
+    if is_clip(source):
+        return read_clip(source)
     if isinstance(source, torch.Tensor):
         return _from_array(_channels_last(source), source)
     if hasattr(source, "__array__"):
@@ -162,8 +167,12 @@ def example(rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(blots).resize((60, 48), Image.Resampling.BICUBIC)
 
 
-def preview(image: Image.Image) -> str:
-    """An `<img>` of a picture with its pixels in the page; tiny ones are enlarged by CSS."""
+def preview(image: Image.Image | Clip) -> str:
+    """An `<img>` of a picture with its pixels in the page; tiny ones are enlarged by CSS. Of a
+    clip there are up to eight frames, side by side."""
+    if isinstance(image, Clip):
+        chosen = image.frames[:: max(1, -(-len(image.frames) // 8))]
+        image = Image.fromarray(np.concatenate(list(chosen), axis=1))
     small = image.copy()
     small.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
     buffer = io.BytesIO()

@@ -267,9 +267,10 @@ def test_nothing_is_ever_unpickled() -> None:
 
 
 def test_a_head_of_a_run(first: Model) -> None:
-    """Of the task of the same name, or of the one that is named."""
+    """Of the task of the same name, or of the one that is named, or by its whole name."""
     saved = first.task("digit").heads["head"].state_dict()
-    for name, source in (("digit", "runs/first"), ("number", "runs/first:digit")):
+    sources = ("runs/first:digit", "runs/first:digit.head")
+    for name, source in (("digit", "runs/first"), *(("number", source) for source in sources)):
         recipe = _recipe()
         task = {**recipe["tasks"]["digit"], "head": {"type": "linear", "weights": source}}
         recipe["tasks"] = {name: task}
