@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ..modalities.base import Fitted, Part
-from .catalogue import find
+from .catalogue import entries, find
 from .config import Section
 from .errors import RecipeError, placed
 from .schema import arguments, fitted_arguments, validate_options
@@ -111,7 +111,8 @@ def _fitted_options(
     if base.kind is None:
         return said
     if "type" not in said:
-        raise RecipeError(f"{where}: is required here; for example {name}: bpe, or {name}: bytes")
+        some = ", or ".join(f"{name}: {known}" for known in list(entries(base.kind))[:2])
+        raise RecipeError(f"{where}: is required here; for example {some}")
     wanted = arguments(find(base.kind, said["type"], where))
     for argument, (_, default) in wanted.items():  # `tokenizer: own` takes its owner's name
         if default is inspect.Parameter.empty and argument not in said:

@@ -94,8 +94,9 @@ class ActionTask(Task):
         return ActionMetrics(self.tokenizer)
 
     def example_rows(self, prompts: Sequence[Prompt] = ()) -> list[dict[str, Any]]:
-        """Two waves of 40 samples, as many joints as the tokenizer wants."""
-        time = np.linspace(0, 1, 40, dtype=np.float32)[:, None]
+        """Two waves, of as many samples and joints as the tokenizer wants."""
+        steps = max(16, *np.atleast_1d(getattr(self.tokenizer, "num_basis", 1)).tolist())
+        time = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
         joints = np.arange(1, (self.tokenizer.dof or 2) + 1, dtype=np.float32)
         rows = []
         for text, phase in (("reach the goal", 0.0), ("push it", 1.0)):

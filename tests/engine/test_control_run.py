@@ -1,0 +1,176 @@
+"""A control recipe from its rows to its run's folder and back."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from sensorium.engine.check import check
+from sensorium.engine.config import parse_recipe
+from sensorium.engine.errors import RecipeError
+from sensorium.engine.evaluate import evaluate
+from sensorium.engine.hub import load
+from sensorium.engine.train import train
+from sensorium.modalities.base import Source
+
+SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+SPLINE = {"type": "bspline", "num_basis": 4, "degree": 3, "vocab": 16, "grippers": [-1]}
+
+
+class Arms(Source):
+    """Episodes of an arm that goes where its instruction says, and closes its hand half-way."""
+
+    columns = ("state", "action", "instruction")
+
+    def __init__(self, *, count: int = 6, nan: bool = False) -> None:
+        self.count, self.nan = count, nan
+
+    @property
+    def episodes(self) -> list[range]:
+        return [range(i * 20, i * 20 + 20) for i in range(self.count)]
+
+    def __len__(self) -> int:
+        return self.count * 20
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        episode, frame = divmod(index, 20)
+        left = episode % 2
+        state = np.array([frame / 20, episode / self.count, 1.0], np.float32)
+        speed = -0.1 if left else 0.1
+        if self.nan and index == 7:
+            speed = np.nan
+        action = np.array([speed, frame / 40, 1.0 if frame > 10 else -1.0], np.float32)
+        return {"state": state, "action": action, "instruction": "left" if left else "right"}
+
+    def fingerprint(self) -> str:
+        return f"arms {self.count}"
+
+
+def recipe(**task: Any) -> dict[str, Any]:
+    data = {"source": f"{__name__}:Arms", "window": {"state": [-1, 0], "action": [0, 7]}}
+    return {
+        "inputs": {
+            "state": {
+                "modality": "action",
+                "encoder": {"type": "state", "dim": 16},
+                "connector": "linear",
+            }
+        },
+        "backbone": {
+            "type": "causal",
+            "name": "tiny-llama",
+            "tokenizer": "bytes",
+            "options": {**SMALL, "num_attention_heads": 2, "num_key_value_heads": 2},
+        },
+        "tasks": {
+            "act": {
+                "type": "control",
+                "prompt": "<state> {instruction}",
+                "tokenizer": SPLINE,
+                "data": {"train": data, "test": {**data, "count": 2}},
+                **task,
+            }
+        },
+        "train": {"steps": 6, "batch_size": 16},
+    }
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {},
+        {"form": "continuous", "latent": 2},
+        {"form": "fourier", "frequencies": 4},
+        {"form": "autoregressive", "tokenizer": "bins"},
+        {"form": "autoregressive", "tokenizer": "fast"},
+    ],
+    ids=str,
+)
+def test_a_run_comes_back_as_it_was(task: dict[str, Any]) -> None:
+    said = parse_recipe(recipe(**task))
+    assert "a step of act" in str(check(said))
+    model = train(said, Path("run"), show=False)
+    scores = evaluate(model, readings=False)["act"]
+    assert {"l1", "l1_gripper", "l1_joints"} <= set(scores) or "grippers" not in str(task)
+    asked: Any = {"state": np.zeros((2, 3), np.float32), "instruction": "left"}
+    again = load("run")
+    assert evaluate(again.model, readings=False)["act"] == scores
+    found = again.generate("act", **asked)
+    assert np.shape(found["actions"]) == (8, 3)
+    assert np.isfinite(found["actions"]).all()
+
+
+def test_the_rate_is_the_user_s() -> None:
+    train(parse_recipe(recipe()), Path("run"), show=False)
+    ask: Any = {"state": np.zeros((2, 3), np.float32), "instruction": "left"}
+    model = load("run")
+    slow, fast = (
+        np.array(model.generate("act", options={"steps": n}, **ask)["actions"]) for n in (8, 15)
+    )
+    assert fast.shape == (15, 3)
+    np.testing.assert_allclose(fast[::2, :2], slow[:, :2], atol=1e-5)
+    with pytest.raises(RecipeError, match=r"act: options: found {'step': 3}, expected none, or st"):
+        model.generate("act", options={"step": 3}, **ask)
+
+
+def test_a_vocabulary_that_moved_is_refused() -> None:
+    """Two tasks have rows of their own after the text's; whose come first is frozen."""
+    said = recipe()
+    said["tasks"]["again"] = copy.deepcopy(said["tasks"]["act"])
+    train(parse_recipe(said), Path("run"), show=False)
+    path = Path("run/recipe.yaml")
+    written = yaml.safe_load(path.read_text())
+    written["tasks"] = dict(reversed(written["tasks"].items()))
+    path.write_text(yaml.safe_dump(written, sort_keys=False))
+    with pytest.raises(RecipeError, match=r"tasks\.\w+: vocabulary: the run was trained with") as e:
+        load("run")
+    assert "\n" not in str(e.value)
+
+
+def test_a_dry_run_needs_no_data() -> None:
+    said = recipe(tokenizer={**SPLINE, "vocab": 64, "num_basis": 30})
+    del said["tasks"]["act"]["data"]
+    assert "walked with its example rows" in str(check(parse_recipe(said)))
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "line"),
+    [
+        ({}, {"nan": True}, "'action' holds nan at step"),
+        ({}, {"window": {"action": [0, 2]}}, r"num_basis: 4 bases cannot be found from a chunk of"),
+        ({}, {"window": {"state": [-1, 0]}}, r"holds \(3,\), expected a chunk \[steps, dof\]"),
+        ({"tokenizer": {**SPLINE, "dof": 7}}, {}, r"actions: chunk 0 is \(8, 3\), expected \[ste"),
+        ({"action": "torque"}, {}, "torque"),
+        ({"latent": 2}, {}, r"tasks\.act\.latent: is of form: continuous"),
+        (
+            {"tokenizer": None},
+            {},
+            r"tasks\.act\.tokenizer: is required here; for example token",
+        ),
+    ],
+)
+def test_mistakes_are_lines(task: dict[str, Any], data: dict[str, Any], line: str) -> None:
+    said = recipe(**task)
+    said["tasks"]["act"]["data"]["train"] |= data
+    with pytest.raises(RecipeError, match=line) as error:
+        train(parse_recipe(said), Path("run"), show=False)
+    assert str(error.value).startswith("tasks.act")
+    assert "\n" not in str(error.value)
+
+
+def test_predictions_are_written_beside_the_metrics() -> None:
+    model = train(parse_recipe(recipe()), Path("run"), show=False)
+    evaluate(model, readings=False, folder=Path("run"))
+    line = json.loads(Path("run/predictions-act.jsonl").read_text().splitlines()[0])
+    assert np.shape(line["prediction"]["actions"]) == np.shape(line["target"]["actions"])
