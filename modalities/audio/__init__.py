@@ -18,6 +18,8 @@ AUGMENTS = {
 }
 
 SOURCES = {
+    "commonvoice": "sensorium.modalities.audio.corpora:CommonVoice",
+    "librispeech": "sensorium.modalities.audio.corpora:LibriSpeech",
     "sounds": "sensorium.modalities.audio.sounds:Sounds",
     "talker": "sensorium.modalities.audio.talker:Talker",
     "talker_lips": "sensorium.modalities.audio.lips:TalkerLips",

@@ -1,0 +1,170 @@
+"""Recorded speech as it is handed out: LibriSpeech's folders, Common Voice's tables.
+
+Both give `audio` as a path, so that a damaged file is a row like any other, and is reported by
+whoever reads it.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from ..base import Source
+
+
+class _Files(Source):
+    """Rows that each name one sound file. found: (file, the row's other columns)."""
+
+    def __init__(self, top: Path, found: list[tuple[Path, dict[str, Any]]]) -> None:
+        self.top, self.found = top, found
+        self.columns = ("audio", *found[0][1])
+        if "seconds" not in self.columns:
+            self.columns = (*self.columns, "seconds")
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        file, rest = self.found[index]
+        row = {"audio": str(file), **rest}
+        return row if "seconds" in row else {**row, "seconds": _seconds(file)}
+
+    def key(self, index: int) -> str:
+        return self.found[index][0].relative_to(self.top).as_posix()
+
+    def identity(self, index: int, column: str) -> str:
+        named = _stamp(self.found[index][0]) if column == "audio" else ""
+        return named or super().identity(index, column)
+
+    def fingerprint(self) -> str:
+        return self._whole
+
+    @functools.cached_property
+    def _whole(self) -> str:
+        digest = hashlib.sha256()
+        for file, rest in self.found:
+            digest.update(f"{_stamp(file) or file}|{rest}\0".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+
+class LibriSpeech(_Files):
+    """Rows `audio, text, speaker, chapter, words, seconds` of `<path>[/<split>]/*/*/*.trans.txt`.
+
+    split: `train-clean-100`, `dev-clean`, `test-other`... lower: the transcripts, which are in
+    capitals, in small letters. Raises ValueError where there are no transcripts.
+    """
+
+    def __init__(self, *, path: str, split: str | None = None, lower: bool = False) -> None:
+        top = _folder(path, split)
+        tables = sorted(top.rglob("*.trans.txt"))
+        if not tables:
+            raise ValueError(f"path: found no *.trans.txt under {top}, expected LibriSpeech's own")
+        super().__init__(top, [row for table in tables for row in _transcripts(table, lower)])
+
+
+class CommonVoice(_Files):
+    """Rows `audio, text, words, seconds` and the other columns of `<path>/<split>.tsv`.
+
+    path: a language's folder, with `clips` in it. split: `train`, `dev`, `test`, `validated`...
+    seconds: of `clip_durations.tsv` where it is there. Raises ValueError for a table that is none.
+    """
+
+    def __init__(self, *, path: str, split: str) -> None:
+        top = _folder(path, None)
+        table = top / f"{split}.tsv"
+        if not table.is_file():
+            there = ", ".join(sorted(file.stem for file in top.glob("*.tsv"))) or "none"
+            raise ValueError(f"split: found no {table}, expected one of its tables: {there}")
+        rows = list(_table(table, ("path", "sentence")))
+        if not rows:
+            raise ValueError(f"split: found no rows in {table}, expected at least one")
+        lengths = _lengths(top)
+        super().__init__(top, [_clip(top, row, lengths) for row in rows])
+
+
+def _folder(path: str, split: str | None) -> Path:
+    top = Path(path).expanduser().absolute()
+    folder = top / split if split else top
+    if not folder.is_dir():
+        inside = sorted(p.name for p in top.iterdir() if p.is_dir()) if top.is_dir() else []
+        cure = f"; it holds {', '.join(inside[:8])}" if inside else ""
+        where = "split" if top.is_dir() else "path"
+        raise ValueError(f"{where}: found no folder {folder}, expected one{cure}")
+    return folder
+
+
+def _transcripts(table: Path, lower: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The utterances of a chapter: `1272-128104-0000 MISTER QUILTER IS ...`, a line each."""
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+        name, _, text = line.strip().partition(" ")
+        if not name:
+            continue
+        parts = name.split("-")
+        if len(parts) != 3 or not text:
+            raise ValueError(
+                f"path: found {line[:60]!r} in {table}, line {number}, expected "
+                "speaker-chapter-number and a text"
+            )
+        said = text.lower() if lower else text
+        yield (
+            table.parent / f"{name}.flac",
+            {"text": said, "speaker": parts[0], "chapter": parts[1], "words": len(said.split())},
+        )
+
+
+def _table(file: Path, wanted: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """Rows of tab-separated values in which a quotation mark is nothing special."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        missing = [name for name in wanted if name not in (reader.fieldnames or [])]
+        if missing:
+            raise ValueError(
+                f"split: found no column {missing[0]!r} in {file}, expected {', '.join(wanted)}"
+            )
+        for number, row in enumerate(reader, 2):
+            if None in row or any(row[name] is None for name in wanted):
+                raise ValueError(
+                    f"split: found a row of another width in {file}, line {number}, expected "
+                    f"{len(reader.fieldnames or [])} values"
+                )
+            yield row
+
+
+def _clip(top: Path, row: dict[str, str], lengths: dict[str, float]) -> tuple[Path, dict[str, Any]]:
+    name = row["path"] if Path(row["path"]).suffix else f"{row['path']}.mp3"  # older releases
+    rest: dict[str, Any] = {k: v for k, v in row.items() if k not in ("path", "sentence")}
+    rest |= {"text": row["sentence"], "words": len(row["sentence"].split())}
+    if lengths:
+        rest["seconds"] = lengths.get(name, float("nan"))
+    return top / "clips" / name, rest
+
+
+def _lengths(top: Path) -> dict[str, float]:
+    """Seconds of the clips, where the release says them in milliseconds."""
+    file = top / "clip_durations.tsv"
+    if not file.is_file():
+        return {}
+    rows = _table(file, ("clip", "duration[ms]"))
+    return {row["clip"]: float(row["duration[ms]"]) / 1000 for row in rows}
+
+
+def _seconds(file: Path) -> float:
+    """From the file's header; not a number where it cannot be read, which `read` will say."""
+    try:
+        return float(soundfile.info(str(file)).duration)
+    except (OSError, soundfile.SoundFileError):
+        return float("nan")
+
+
+def _stamp(file: Path) -> str:
+    """Path, size and time of a file; nothing where there is none."""
+    if not file.is_file():
+        return ""
+    stat = file.stat()
+    return f"{file}|{stat.st_size}|{stat.st_mtime_ns}"
