@@ -51,7 +51,7 @@ class _Cutter:
         rows: dict[int, list[Tensor]] = {row: [] for row in range(len(tokens))}
         short = [row for row in rows if row not in long]
         if short:
-            whole = self._run(_rows(batch, short), 0, max(tokens[row] for row in short))
+            whole = self._run(_rows(batch, short), short, max(tokens[row] for row in short))
             for row, values, mask in zip(short, whole.tokens, whole.mask, strict=True):
                 rows[row].append(values[mask])
         places = [(row, start) for row in long for start in self._starts(tokens[row])]
@@ -87,7 +87,7 @@ class _Cutter:
             group = places[first : first + TOGETHER]
             pieces = [self._cut(_rows(batch, [row]), start, length) for row, start in group]
             joined = {name: torch.cat([p[name] for p in pieces]) for name in batch}
-            found: Features = self.encoder(**joined, **self.options)
+            found: Features = self.encoder(**joined, **self._of([row for row, _ in group]))
             for (row, start), values, mask in zip(group, found.tokens, found.mask, strict=True):
                 begin = self.lead if start else 0
                 last = start + length >= tokens[row]
@@ -95,9 +95,17 @@ class _Cutter:
                 rows[row].append(values[begin:stop])
         return found
 
-    def _run(self, batch: Batch, start: int, length: int) -> Features:
-        found: Features = self.encoder(**self._cut(batch, start, length), **self.options)
+    def _run(self, batch: Batch, rows: list[int], length: int) -> Features:
+        found: Features = self.encoder(**self._cut(batch, 0, length), **self._of(rows))
         return found
+
+    def _of(self, rows: list[int]) -> dict[str, Any]:
+        """The options for other rows than the batch's: a tap that differs by row has an `of`."""
+        taps = self.options.get("taps")
+        if not taps:
+            return dict(self.options)
+        mine = {layer: tap.of(rows) if hasattr(tap, "of") else tap for layer, tap in taps.items()}
+        return {**self.options, "taps": mine}
 
     def _cut(self, batch: Batch, start: int, length: int) -> Batch:
         """The steps of `length` tokens from one on, padded on the right where there are fewer."""

@@ -11,6 +11,7 @@ Legend: `B` rows, `T` frames, `V` classes, the blank among them, `D` width of th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -89,24 +90,42 @@ class Hints(nn.Module):
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(size + 1, dim) for size in sizes)
 
-    def tap(self, places: Tensor) -> Tap:
-        """places `[B, columns]`: of each value in its table; 0 where it is not known."""
+    def forward(self, places: Tensor) -> Tensor:
+        """places `[B, columns]` of each value in its table, 0 where it is not known -> `[B, D]`."""
+        told = [table(places[:, i]) for i, table in enumerate(self.tables)]
+        return torch.stack(told).sum(0)
 
-        def run(tokens: Tensor, mask: Tensor) -> Tensor:
-            told = [table(places[:, i]) for i, table in enumerate(self.tables)]
-            added = torch.stack(told).sum(0)[:, None] * mask[..., None]  # [B, T, D]
-            return tokens + added.to(tokens.dtype)
 
-        return run
+@dataclass(frozen=True)
+class Told:
+    """A tap that adds a vector of each row, `[B, D]`, to all its frames."""
+
+    vectors: Tensor
+
+    def __call__(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return tokens + (self.vectors[:, None] * mask[..., None]).to(tokens.dtype)
+
+    def of(self, rows: Sequence[int]) -> Told:
+        """The same tap for other rows: those of which pieces are encoded."""
+        return Told(self.vectors[list(rows)])
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Taps of one layer, one after the other."""
+
+    taps: tuple[Tap, ...]
+
+    def __call__(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        for tap in self.taps:
+            tokens = tap(tokens, mask)
+        return tokens
+
+    def of(self, rows: Sequence[int]) -> Chain:
+        return Chain(tuple(tap.of(rows) if isinstance(tap, Told) else tap for tap in self.taps))
 
 
 def chained(taps: Sequence[tuple[int, Tap]]) -> Mapping[int, Tap]:
-    """Taps by layer; several of one layer one after the other."""
-    found: dict[int, Tap] = {}
-    for layer, tap in taps:
-        found[layer] = _after(found[layer], tap) if layer in found else tap
-    return found
-
-
-def _after(first: Tap, second: Tap) -> Tap:
-    return lambda tokens, mask: second(first(tokens, mask), mask)
+    """Taps by layer."""
+    layers = dict.fromkeys(layer for layer, _ in taps)
+    return {wanted: Chain(tuple(t for layer, t in taps if layer == wanted)) for wanted in layers}

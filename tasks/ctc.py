@@ -19,7 +19,7 @@ from ..backbones.base import Backbone
 from ..modalities.base import Features, Tokenizer
 from ._conditions import Conditions
 from ._ctc_decode import frames_needed
-from ._ctc_heads import Between, Hints, Tap, chained, ctc_losses, frame_logits
+from ._ctc_heads import Between, Hints, Tap, Told, chained, ctc_losses, frame_logits
 from ._lengths import Lengths
 from ._transcripts import Reading, transcribe
 from .base import Batch, Encode, Loss, Row, Task
@@ -186,7 +186,7 @@ class Ctc(Task):
     def _taps(self, batch: Batch, heard: list[tuple[Tensor, Tensor]]) -> Mapping[int, Tap]:
         taps: list[tuple[int, Tap]] = []
         if self.values.columns:
-            taps.append((0, self.hints.tap(self._places(batch))))
+            taps.append((0, Told(self.hints(self._places(batch)))))
         taps += [(layer, self.between.tap(heard)) for layer in self.layers_between]
         return chained(taps)
 

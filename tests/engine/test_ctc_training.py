@@ -32,7 +32,14 @@ PICTURES: dict[str, Any] = {
 
 
 def sound(**task: Any) -> dict[str, Any]:
-    encoder = {"type": "logmel_conformer", "dim": 16, "depth": 2, "heads": 2, "kernel": 3, "hop": 0.008}
+    encoder = {
+        "type": "logmel_conformer",
+        "dim": 16,
+        "depth": 2,
+        "heads": 2,
+        "kernel": 3,
+        "hop": 0.008,
+    }
     talker = {"source": "talker", "grammar": "commands", "split": "train", "count": 8}
     return {
         "inputs": {"audio": {"modality": "audio", "encoder": encoder}},
@@ -86,8 +93,9 @@ def test_a_recogniser_is_trained_saved_and_asked(spoken: Any) -> None:
     assert 0 < told["confidence"] <= 1
 
 
-def test_a_long_recording_is_read_in_pieces(spoken: Any) -> None:
-    spoken.train(sound(), "run")
+@pytest.mark.parametrize("told", [{}, {"between": [1], "condition": ["accent"]}])
+def test_a_long_recording_is_read_in_pieces(spoken: Any, told: dict[str, Any]) -> None:
+    spoken.train(sound(**told), "run")
     pipeline = load(spoken.folder / "run")
     task, encoder = pipeline.model.task("ctc"), pipeline.model.stream("audio").encoder
     window = task.lengths.window()
@@ -96,6 +104,10 @@ def test_a_long_recording_is_read_in_pieces(spoken: Any) -> None:
     encoder.register_forward_hook(lambda module, args, found: read.append(found.tokens.shape))
     wave = torch.randn(1, 16000 * 20, generator=torch.Generator().manual_seed(0)).numpy() * 0.1
     cell = {"array": wave, "rate": 16000}
+    if told:
+        hints = ["en-us-nyc", "en-029", "en-us-nyc"]
+        several = pipeline.generate("ctc", audio=[cell] * 3, accent=hints)
+        assert several[0] == several[2] == pipeline.generate("ctc", audio=cell, accent=hints[0])
     alone = pipeline.generate("ctc", audio=cell)
     assert all(rows > 1 and length == window.length for rows, length, _ in read)
     short = {"array": wave[:, :16000], "rate": 16000}
