@@ -27,7 +27,6 @@ from gymnasium.envs.mujoco import MujocoEnv
 from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
-from ._models import compiled_once
 from ._offscreen import Cameras
 from .instructions import seen, unseen
 
@@ -141,11 +140,9 @@ def told(task: str, seed: int) -> str:
 
 
 def _made(task: str, seed: int) -> Any:
-    with _patched(SawyerXYZEnv, "_reset_hand", _still):
-        with _patched(MujocoEnv, "_initialize_simulation", _simulation):
-            return gymnasium.make(
-                "Meta-World/MT1", env_name=task, seed=seed, disable_env_checker=True
-            )
+    still = _patched(SawyerXYZEnv, "_reset_hand", _still)
+    with still, _patched(MujocoEnv, "_initialize_simulation", _simulation):
+        return gymnasium.make("Meta-World/MT1", env_name=task, seed=seed, disable_env_checker=True)
 
 
 def _still(env: Any, steps: int = 50) -> None:
