@@ -66,15 +66,21 @@ class PixelShuffle(Connector):
 class Stack(Connector):
     """Joins `k` neighbours along the sequence; the last group is filled with zeros.
 
-    A group with one real token is real. The grid stays where it has one axis; of more axes
-    it is lost.
+    depth: affine maps of a group, with a GELU between them; 2 is the projector of Llama-AVSR
+    (Cappellazzo et al. 2024) and SLAM-LLM. A group with one real token is real. The grid stays
+    where it has one axis; of more axes it is lost.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, k: int = 2) -> None:
+    def __init__(self, in_dim: int, out_dim: int, *, k: int = 2, depth: int = 1) -> None:
         super().__init__(in_dim, out_dim)
         at_least("stack", "k", k, 1)
+        at_least("stack", "depth", depth, 1)
         self.k = k
-        self.map = nn.Linear(in_dim * k, out_dim)
+        more = [
+            layer for _ in range(depth - 1) for layer in (nn.GELU(), nn.Linear(out_dim, out_dim))
+        ]
+        first = nn.Linear(in_dim * k, out_dim)
+        self.map = nn.Sequential(first, *more) if more else first
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, ceil(T / k), out_dim]`."""
