@@ -21,7 +21,14 @@ from sensorium.modalities.action.metaworld import (
     told,
 )
 
-TASKS = ("reach-v3", "push-v3", "button-press-v3", "drawer-open-v3", "window-close-v3")
+TASKS = (
+    "reach-v3",
+    "push-v3",
+    "button-press-v3",
+    "drawer-open-v3",
+    "window-close-v3",
+    "pick-place-v3",
+)
 
 
 @pytest.mark.parametrize("task", TASKS)
