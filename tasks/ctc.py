@@ -104,8 +104,8 @@ class Ctc(Task):
             found["text"] = self.text.render(row)[0]
             if not found["text"].strip() and not self.silence:
                 raise ValueError(
-                    f"text: the transcript is empty, {found['text']!r}; leave the row out, or say "
-                    "silence: true to learn that nothing is said"
+                    "text: the transcript is empty; leave the row out, or say silence: true to "
+                    "learn that nothing is said"
                 )
         return found
 
@@ -131,7 +131,8 @@ class Ctc(Task):
         ]
         total = torch.stack(each).sum()
         parts = {"between": torch.stack(each[1:]).sum().detach() / self.share} if heard else {}
-        return Loss(total, sum(map(len, kept)), parts, failed)
+        # Silence counts as one token: a batch of it would be divided by nothing.
+        return Loss(total, sum(max(1, len(row)) for row in kept), parts, failed)
 
     def predict(
         self,
@@ -220,8 +221,8 @@ class Ctc(Task):
         needed = frames_needed(ids)
         if needed > frames:
             raise ValueError(
-                f"text: {text!r} needs {needed} frames ({len(ids)} tokens, "
-                f"{needed - len(ids)} repeats), the signal has {frames}; is it the right text, or "
+                f"text: longer than the frames allow; {text!r} needs {needed} ({len(ids)} tokens, "
+                f"{needed - len(ids)} repeats), the signal has {frames}: is it the right text, or "
                 "does the encoder shorten too much?"
             )
         return ids
