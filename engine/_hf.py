@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ FAILURES = (datasets.exceptions.DatasetsError, tarfile.TarError, ValueError, OSE
 
 def load_files(kind: str, files: list[Path], split: str, **options: Any) -> Any:
     """Local files of one kind; converted once, under the cache's root, unless they stream."""
-    with quiet():
+    with quiet(), stored_sound():
         return datasets.load_dataset(
             kind,
             data_files=[glob.escape(str(file)) for file in files],
@@ -40,6 +41,38 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         datasets.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def stored_sound() -> Iterator[None]:
+    """Sounds may be taken from where they lie, as bytes and paths: for that alone 🤗 datasets
+    would want torchcodec, which is not asked to encode anything."""
+    encode = datasets.Audio.encode_example
+    datasets.Audio.encode_example = functools.partialmethod(_as_stored, encode)
+    try:
+        yield
+    finally:
+        datasets.Audio.encode_example = encode
+
+
+def _as_stored(audio: Any, encode: Callable[[Any, Any], Any], value: Any) -> Any:
+    if isinstance(value, Mapping) and "array" not in value:
+        return {"bytes": value.get("bytes"), "path": value.get("path")}
+    if isinstance(value, (str, Path)):
+        return {"bytes": None, "path": str(value)}
+    return encode(audio, value)
+
+
+def each_row(rows: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
+    """Every row, in every process: `iter(rows)` would deal them to the loader's workers, which
+    here all read the same stream and take their batches out of it."""
+    batches = rows.iter(batch_size=1)
+    while True:
+        with stored_sound():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield {name: values[0] for name, values in batch.items()}
 
 
 def root_cause(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import datasets
 
 from ..modalities.base import Source, StreamingSource
 from ._files import find_files, fingerprint_of
-from ._hf import FAILURES, load_files, quiet, root_cause
+from ._hf import FAILURES, each_row, load_files, quiet, root_cause, stored_sound
 from ._tables import Tar
 from .errors import RecipeError
 
@@ -35,7 +35,7 @@ class TarStream(StreamingSource):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
-            yield from _each(self._rows)
+            yield from each_row(self._rows)
         except FAILURES as error:  # a shard that ends too early
             raise RecipeError(f"{self.files[0].parent}: {root_cause(error)}") from error
 
@@ -95,10 +95,10 @@ class HubStream(StreamingSource):
 
     @property
     def columns(self) -> tuple[str, ...]:  # type: ignore[override]  # known when loaded
-        return tuple(self._rows.features or next(iter(self._rows)))
+        return tuple(self._rows.features or next(each_row(self._rows)))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return _each(self._rows)
+        return each_row(self._rows)
 
     def fingerprint(self) -> str:
         return f"{self.path}|{self.config}|{self.split}|{self.revision}"
@@ -117,16 +117,9 @@ def hub(
     return part(path=path, config=config, split=split, revision=revision)
 
 
-def _each(rows: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
-    """Every row, in every process: `iter(rows)` would deal them to the loader's workers, which
-    here all read the same stream and take their batches out of it."""
-    for batch in rows.iter(batch_size=1):
-        yield {name: values[0] for name, values in batch.items()}
-
-
 def _from_hub(source: Hub | HubStream, *, streaming: bool) -> Any:
     try:
-        with quiet():
+        with quiet(), stored_sound():
             return datasets.load_dataset(
                 source.path,
                 source.config,
