@@ -14,11 +14,13 @@ import pytest
 pytest.importorskip("metaworld")
 
 from sensorium.engine.cache import cache_root
+from sensorium.engine.windows import Windows
 from sensorium.modalities.action._experts import Demonstrator, _Moment
 from sensorium.modalities.action._record import Recording, write
 from sensorium.modalities.action.demonstrations import SEEDS, Demonstrations, cache_folder
 from sensorium.modalities.action.instructions import INSTRUCTIONS, seen, unseen
 from sensorium.modalities.action.metaworld import PROPRIO, expert, make
+from sensorium.modalities.image.read import read as read_picture
 
 TASKS = ["reach-v3", "window-close-v3"]
 
@@ -196,3 +198,20 @@ def test_whoever_records_first_is_kept(tmp_path: Path) -> None:
         write(tmp_path / "a", [Recording("push", {"action": actions})], value)
     assert json.loads((tmp_path / "a/meta/info.json").read_text())["fps"] == 1.0
     assert [f.name for f in tmp_path.iterdir()] == ["a"]
+
+
+def test_pictures_are_those_of_the_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn for what is recorded alone, and read by the modality of pictures."""
+    drawn = iter(range(10_000))
+
+    def picture(self: Any, camera: str, size: int | None = None) -> np.ndarray:
+        return np.full((size or 0, size or 0, 3), next(drawn) % 256, np.uint8)
+
+    monkeypatch.setattr("sensorium.modalities.action.metaworld.MetaWorld.picture", picture)
+    options: dict[str, Any] = {"noise": 0.3, "hold": 2, "cameras": ["corner"], "size": 16}
+    source = Demonstrations(tasks=["reach-v3"], episodes=1, **options)
+    seen = [np.asarray(read_picture(source[i]["corner"])) for i in range(len(source))]
+    assert all(pixels.shape == (16, 16, 3) for pixels in seen)
+    assert [int(pixels[0, 0, 0]) for pixels in seen] == [i % 256 for i in range(len(source))]
+    with pytest.raises(ValueError, match=r"window\.corner: its cells cannot be stacked: corner"):
+        Windows(source, {"corner": (0, 1)})
