@@ -100,6 +100,8 @@ def _readings(scorer: Scorer, rows: Rows) -> dict[str, float]:
         return {}
     found: dict[str, float] = {}
     for stream in rows.task.streams:
+        if stream in rows.task.answers:
+            continue
         dealt = Rows(rows.name, rows.task, Dealt(rows.source, stream), rows.readers)
         other = scorer.score(dealt, skip=True).metrics
         found |= {f"{name}_{stream}_shuffled": value for name, value in other.items()}

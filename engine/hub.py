@@ -95,14 +95,15 @@ class Pipeline:
         if task not in plan.tasks:
             raise RecipeError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
         wanted = plan.tasks[task].task
-        missing = [name for name in wanted.streams if name not in inputs]
+        asked = [s for s in wanted.streams if s not in wanted.answers or s in inputs]
+        missing = [name for name in asked if name not in inputs]
         if missing:
             raise RecipeError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
         several = any(isinstance(value, list) for value in inputs.values())
         items = []
         with reported(task):  # a column that the prompt wants, an option that nobody knows
             for i, row in enumerate(_table(inputs)):
-                samples = {s: {"main": self._sample(s, row[s])} for s in wanted.streams}
+                samples = {s: {"main": self._sample(s, row[s])} for s in asked}
                 items.append(Item(str(i), wanted.targets(row), samples))
             batch = self._collate(task, items).to(self.model.device)
             made = self.model.eval().predict(batch, **(options or {}))

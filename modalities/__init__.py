@@ -10,5 +10,6 @@ MODALITIES = {
     "audio": "sensorium.modalities.audio",
     "image": "sensorium.modalities.image",
     "mri": "sensorium.modalities.mri",
+    "mri_mask": "sensorium.modalities.mri.masks",
     "text": "sensorium.modalities.text",
 }

@@ -103,9 +103,10 @@ class Task(nn.Module):
     encoder beyond a forward (`layers`, `token_mask`, `taps`). layers: hidden layers it wants
     of each stream. head_names: sections of the recipe's task that are heads; they are built by
     the engine and stand in `heads`; head_types: their type where a recipe names none, `linear`
-    if not said. dim: the width its streams must end in, where the task
-    says so. uses_backbone: True where the task needs the shared decoder. aside: streams that the
-    decoder does not read, so that they may end in any width. gathers: True where the loss looks
+    if not said. dim: the width its streams must end in, where the task says so. uses_backbone:
+    True where the task needs the shared decoder. aside: streams that the decoder does not read,
+    so that they may end in any width. answers: streams that hold what is to be said (a mask): the
+    loss and the scores read them, a prediction does without. gathers: True where the loss looks
     at other processes' rows: it is then asked of every process, of one whose rows were all
     unreadable with an empty batch.
 
@@ -120,6 +121,7 @@ class Task(nn.Module):
     dim: int | None = None
     uses_backbone: bool = False
     aside: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
     gathers: bool = False
 
     def __init__(self) -> None:

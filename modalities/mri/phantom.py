@@ -53,8 +53,8 @@ class Cell:
 class Phantom(Source):
     """Rows of generated subjects. Columns:
 
-    `volume` and `mask` (the lesion's; read by `read` and `read_mask`), `box` (`[6]` mm, RAS: low
-    and high corner, or None), `sequence`, `side`, `region`, `size_mm`, `lesion` (yes or no),
+    `volume` and `mask` (the lesion's; read by `read` and `read_mask`), `box` (a function that
+    gives `[6]` mm, RAS: low and high corner; None without a lesion), `sequence`, `side`, `region`, `size_mm`, `lesion` (yes or no),
     `ventricle` (their scale, 1 = the template's), `ventricles` (in a word), `study`, `subject`,
     `capsule` (half have a bright one at the right temple, which no report mentions), `report` (one
     text a study), `description` (the sequence's sentence, then the report), `sentences` (of the
@@ -161,6 +161,7 @@ class Phantom(Source):
         return np.random.default_rng(self._derived(number, *what))
 
 
+@functools.lru_cache(maxsize=100_000)
 def _box(cell: Cell) -> list[float] | None:
     """The lesion's box in mm; None where the scan's voxels missed it."""
     found = box_of(cell.scan().lesion, cell.grid.matrix())

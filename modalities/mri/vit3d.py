@@ -91,8 +91,8 @@ class ViT3D(Encoder):
         """Volumes of any shapes, padded at the far ends; what is padding is not `inside`."""
         shape = [max(s["inside"].shape[axis] for s in samples) for axis in range(3)]
         return {
-            "volume": torch.stack([_padded(s["volume"], shape) for s in samples]),
-            "inside": torch.stack([_padded(s["inside"], shape) for s in samples]),
+            "volume": torch.stack([padded(s["volume"], shape) for s in samples]),
+            "inside": torch.stack([padded(s["inside"], shape) for s in samples]),
             "contrasts": torch.stack([s["contrasts"] for s in samples]),
             "affine": torch.stack([s["affine"] for s in samples]),
         }
@@ -169,7 +169,7 @@ class ViT3D(Encoder):
         return {"grid": grid, "step": step, "origin": origin, "affine": affine}
 
 
-def _padded(values: Tensor, shape: Sequence[int]) -> Tensor:
+def padded(values: Tensor, shape: Sequence[int]) -> Tensor:
     """The three last axes up to a shape, with zeros."""
     missing = [n - m for n, m in zip(shape, values.shape[-3:], strict=True)]
     return F.pad(values, [0, missing[2], 0, missing[1], 0, missing[0]])

@@ -1,15 +1,20 @@
-"""A stream has two points that a task may look at: its end, and its encoder's."""
+"""The points of a stream that a task may look at: its end, its encoder's; and answers."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
+from sensorium.engine.errors import RecipeError
+from sensorium.engine.evaluate import evaluate
+from sensorium.engine.hub import Pipeline
 from sensorium.engine.plan import plan_recipe
 from sensorium.modalities.base import Features
 from sensorium.tasks.base import Batch, Encode, Loss, Task
@@ -95,3 +100,56 @@ def test_heads_are_built_for_the_point_they_read(model: Model, batch: Batch) -> 
     assert (heads["before"].in_dim, heads["behind"].in_dim) == (8, model.stream("image").dim)
     model(batch).total.backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+class Copied(Task):
+    """Says how far a picture is from the one that holds the answer, where there is one."""
+
+    streams, answers = ("image", "wanted"), ("wanted",)
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def predict(self, batch: Batch, encode: Encode, backbone: Any, **options: Any) -> list[Any]:
+        mean = encode("image").mean().mean(1)
+        if "wanted" in batch.streams:
+            mean = mean - encode("wanted").mean().mean(1)
+        return [{"off": float(value)} for value in mean]
+
+    def metrics(self) -> Any:
+        return Off()
+
+    def example(self) -> list[dict[str, Any]]:
+        return []
+
+
+class Off:
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def update(self, predictions: Any, targets: Any) -> None:
+        self.values += [p["off"] for p in predictions]
+
+    def compute(self) -> dict[str, float]:
+        return {"off": max(map(abs, self.values))}
+
+
+def test_a_prediction_does_without_the_answer_and_a_score_deals_it_to_nobody(
+    tmp_path: Path,
+) -> None:
+    encoder = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8, "weights": "none"}
+    stream = {"modality": "image", "encoder": encoder}
+    data = {"test": {"source": "digits", "split": "test", "limit": 6}}
+    data["test"]["columns"] = {"wanted": "image", "image": "image"}
+    recipe = {
+        "inputs": {"image": stream, "wanted": stream},
+        "tasks": {"copy": {"type": f"{__name__}:Copied", "data": data}},
+        "cache": {"features": False},
+    }
+    made = compose(plan_recipe(parse_recipe(recipe)))
+    picture = Image.new("RGB", (8, 8), (9, 9, 9))
+    assert set(Pipeline(made).generate("copy", image=picture)) == {"off"}
+    found = evaluate(made)["copy"]
+    assert "off_image_shuffled" in found and "off_wanted_shuffled" not in found
+    with pytest.raises(RecipeError, match="needs image"):
+        Pipeline(made).generate("copy", wanted=picture)
