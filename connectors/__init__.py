@@ -12,6 +12,7 @@ CONNECTORS = {
     "pixel_shuffle": "sensorium.connectors.shorteners:PixelShuffle",
     "resampler": "sensorium.connectors.resampler:Resampler",
     "stack": "sensorium.connectors.shorteners:Stack",
+    "weighted_layers": "sensorium.connectors.layers:WeightedLayers",
 }
 
 HEADS = {

@@ -17,7 +17,11 @@ class Connector(nn.Module):
     `forward(Features [B, T, in_dim]) -> Features [B, T', out_dim]` with the new mask, grid,
     step and origin. One that ends in a vector gives `pooled [B, out_dim]` and the same
     vector as its only token.
+
+    hidden_layers: those of the encoder that it wants as `features.layers`, in this order.
     """
+
+    hidden_layers: tuple[int, ...] = ()
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()

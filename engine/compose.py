@@ -10,58 +10,18 @@ from collections.abc import Hashable, Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..backbones.base import Backbone
-from ..connectors.base import Connector
 from ..modalities.base import Encoder, Features
 from ..tasks.base import Batch, Encode, Loss, Task
-from ._chunks import Given, in_chunks
-from ._pieces import encoded
-from .adapt import adapt, is_frozen, settle
+from ._chunks import in_chunks
+from .adapt import adapt, settle
 from .errors import RecipeError
 from .parts import Plan, count, reported, seeded
 from .plan import RecipePlan
+from .stream import Stream
 from .weights import fill
-
-
-class Stream(nn.Module):
-    """An input's encoder and the connector that carries its features on (or None)."""
-
-    encoder: Encoder
-
-    def __init__(self, encoder: Encoder, connector: Connector | None) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.connector = connector
-
-    @property
-    def dim(self) -> int:
-        return self.encoder.dim if self.connector is None else self.connector.out_dim
-
-    def width(self, point: str = "") -> int:
-        """The width behind the connector, or, at the point `encoder`, before it."""
-        return self.encoder.dim if point == "encoder" else self.dim
-
-    def encoded(self, given: Given, options: Mapping[str, Any]) -> Features:
-        """What the encoder gives for a batch, or gave before."""
-        if isinstance(given, Features):  # perhaps stored in a smaller precision than the weights
-            return given.to(torch.float32)
-        return self.encode(given, **options)
-
-    def run(self, given: Given, options: Mapping[str, Any]) -> Features:
-        """From a batch, or from what the encoder gave before, to the connector's features."""
-        features: Features = self(self.encoded(given, options))
-        return features
-
-    def encode(self, batch: dict[str, Tensor], **options: Any) -> Features:
-        """What the encoder gives; without a graph where nothing in it trains."""
-        trains = not is_frozen(self.encoder) or "taps" in options
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-            return encoded(self.encoder, batch, options)
-
-    def forward(self, features: Features) -> Features:
-        return features if self.connector is None else self.connector(features)
 
 
 class Model(nn.Module):
@@ -94,26 +54,30 @@ class Model(nn.Module):
         """
         memo: dict[Hashable, Features] = {}
 
-        def encode(
-            stream: str, view: str = "main", chunk: int | None = None, **options: Any
-        ) -> Features:
+        def made(stream: str, view: str, chunk: int | None, options: Mapping[str, Any]) -> Features:
             key = (stream, view, *((k, _same(options[k])) for k in sorted(options)))
             if key in memo:
                 return memo[key]
             name, _, point = stream.partition(".")
             part = self.stream(name)
             if chunk is None and not point:
-                memo[key] = part(encode(f"{name}.encoder", view, **options))
+                memo[key] = part(made(f"{name}.encoder", view, None, options))
                 return memo[key]
             stored = batch.features.get(name)
             given = batch.streams[name][view] if stored is None else stored
-            options = options if stored is None else {}
             run = part.encoded if point else part.run
             if chunk is None:
                 memo[key] = run(given, options)
             else:
                 memo[key] = in_chunks(part, run, given, options, rows=chunk)
             return memo[key]
+
+        def encode(
+            stream: str, view: str = "main", chunk: int | None = None, **options: Any
+        ) -> Features:
+            found = made(stream, view, chunk, options)
+            name, _, point = stream.partition(".")
+            return self.stream(name).for_tasks(found) if point else found
 
         return encode
 
@@ -180,8 +144,9 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
             out_dim = _out_dim(plan, name, encoders[name], backbone)
             connector = part.connector.build(seed, in_dim=encoders[name].dim, out_dim=out_dim)
         streams[name] = Stream(encoders[name], connector)
+        streams[name].layers += tuple(_layers(plan, name))
         _meets(plan, name, streams[name], backbone)
-        _offers(plan, name, encoders[name])
+        _offers(plan, name, streams[name])
     tasks = {name: t.task for name, t in plan.tasks.items()}
     widths = {f"{s}{p}": streams[s].width(p[1:]) for s in streams for p in ("", ".encoder")}
     for name, task in plan.tasks.items():
@@ -270,13 +235,24 @@ def _out_dim(plan: RecipePlan, name: str, encoder: Encoder, backbone: Backbone |
     return next(iter(wanted.values()), encoder.dim)
 
 
-def _offers(plan: RecipePlan, name: str, encoder: Encoder) -> None:
+def _layers(plan: RecipePlan, name: str) -> list[int]:
+    """The hidden layers that tasks want of a stream."""
+    return sorted({n for part in plan.tasks.values() for n in part.task.layers.get(name, ())})
+
+
+def _offers(plan: RecipePlan, name: str, stream: Stream) -> None:
+    encoder, type_ = stream.encoder, plan.streams[name].encoder.section.type
+    if stream.own and "layers" not in encoder.offers:
+        raise RecipeError(
+            f"inputs.{name}.connector: needs hidden layers, and {type_} offers none; "
+            "take another connector"
+        )
     for key, part in plan.tasks.items():
         lacking = part.task.needs.get(name, frozenset()) - encoder.offers
         if lacking:
             raise RecipeError(
                 f"tasks.{key}: needs {', '.join(sorted(lacking))} of inputs.{name}.encoder, "
-                f"and {plan.streams[name].encoder.section.type} offers "
+                f"and {type_} offers "
                 f"{', '.join(sorted(encoder.offers)) or 'nothing beyond a forward'}"
             )
 

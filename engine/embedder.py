@@ -73,7 +73,7 @@ class Embedder:
         for places, batch in groups:
             moved = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
             with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=bool(dtype)):
-                features = self.stream(self.stream.encode(moved))
+                features = self.stream.run(moved, {})
             found[places] = F.normalize(features.vector().float(), dim=-1).cpu().numpy()
         return found
 

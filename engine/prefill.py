@@ -26,9 +26,10 @@ from .cache import (
     sample_to_record,
     to_records,
 )
-from .compose import Model, Stream
+from .compose import Model
 from .data import Reader, Rows
 from .plan import RecipePlan
+from .stream import Stream
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is filled, rows done, rows in all)."""
@@ -100,11 +101,10 @@ class Filler:
     def _features(self, name: str, users: Sequence[Rows], cells: list[Cell]) -> None:
         reader = users[0].readers[name]
         stream = self.model.stream(name)
-        layers = sorted({n for u in users for n in u.task.layers.get(name, ())})
         precision = self.plan.recipe.cache.precision
         identity = encoder_identity(
             stream.encoder,
-            layers=tuple(layers),
+            layers=stream.layers,
             precision=self.precision if precision == "as_computed" else precision,
             options=self.plan.streams[name].encoder.options,
         )
@@ -114,7 +114,7 @@ class Filler:
         def compute(places: list[int]) -> Iterable[Record | None]:
             samples = [cells[i].sample(reader) for i in places]
             good = [s for s in samples if s is not None]
-            records = iter(self._encode(stream, good, tuple(layers)))
+            records = iter(self._encode(stream, good))
             return [None if s is None else next(records) for s in samples]
 
         if store.missing([c.identity for c in cells]):
@@ -124,9 +124,7 @@ class Filler:
         for user in users:
             user.readers[name].features = store
 
-    def _encode(
-        self, stream: Stream, samples: Sequence[Sample], layers: tuple[int, ...]
-    ) -> list[Record]:
+    def _encode(self, stream: Stream, samples: Sequence[Sample]) -> list[Record]:
         """Records of samples, in order; samples of equal shapes together where it matters."""
         groups: dict[object, list[int]] = {}
         for i, sample in enumerate(samples):
@@ -135,7 +133,7 @@ class Filler:
         records: dict[int, Record] = {}
         wanted = self.plan.recipe.cache.precision
         for places in groups.values():
-            features = self._run(stream.encoder, [samples[i] for i in places], layers)
+            features = self._run(stream.encoder, [samples[i] for i in places], stream.layers)
             made = to_records(features, wanted if wanted in PRECISIONS else None)
             records |= dict(zip(places, made, strict=True))
         return [records[i] for i in range(len(samples))]

@@ -30,7 +30,7 @@ def build(name: str, in_dim: int = IN, out_dim: int = OUT, **options: Any) -> Co
     module, _, cls = ALL[name].partition(":")
     part = getattr(importlib.import_module(module), cls)
     made: Connector = part(in_dim, out_dim, **{**OPTIONS.get(name, {}), **options})
-    if made.layers:
+    if made.hidden_layers:
         made.register_forward_pre_hook(with_layers)
     return made
 
@@ -38,7 +38,7 @@ def build(name: str, in_dim: int = IN, out_dim: int = OUT, **options: Any) -> Co
 def with_layers(part: Any, args: tuple[Any, ...]) -> tuple[Features]:
     """The features with hidden layers, each another multiple of the tokens."""
     plain = args[0].replace(layers=())
-    deep = (plain.replace(tokens=plain.tokens * (i + 1)) for i in range(len(part.layers)))
+    deep = (plain.replace(tokens=plain.tokens * (i + 1)) for i in range(len(part.hidden_layers)))
     return (plain.replace(layers=tuple(deep)),)
 
 
@@ -182,4 +182,4 @@ def test_autocast(name: str) -> None:
 def test_layers_pass(name: str) -> None:
     part, features = build(name), some(name)
     deep = features.replace(layers=(features,))
-    assert part(deep).layers == (() if part.layers else (features,))
+    assert part(deep).layers == (() if part.hidden_layers else (features,))

@@ -1,0 +1,65 @@
+"""A sum of hidden layers whose weights are learned.
+
+Peters et al., "Deep contextualized word representations" (ELMo), 2018, equation 1; for frozen
+speech encoders Yang et al., "SUPERB", 2021, section 3: what a task needs lies at another depth
+than what pre-training ended in.
+
+Legend: `B` batch, `T` tokens, `D` width, `L` layers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..modalities.base import Features
+from ._parts import at_least, blank
+from .base import Connector
+
+
+class WeightedLayers(Connector):
+    """`sum_l softmax(w)_l h_l` over hidden layers, then a linear map to `out_dim`.
+
+    last: how many layers, counted from the last. normalize: bring each token of each layer to
+    mean 0 and deviation 1 before, so that no layer leads by its scale.
+    """
+
+    def __init__(
+        self, in_dim: int, out_dim: int, *, last: int = 4, normalize: bool = False
+    ) -> None:
+        super().__init__(in_dim, out_dim)
+        at_least("weighted_layers", "last", last, 1)
+        self.hidden_layers = tuple(range(-last, 0))
+        self.normalize = normalize
+        self.weights = nn.Parameter(torch.zeros(last))
+        self.map = nn.Linear(in_dim, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim]` in each of `hidden_layers` -> `[B, T, out_dim]`."""
+        self._check(features)
+        shares = self.weights.softmax(0)
+        total = features.tokens.new_zeros(())
+        for share, layer in zip(shares, features.layers, strict=True):
+            total = total + share * self._ready(layer.tokens, features.mask)
+        tokens = blank(self.map(total), features.mask)
+        return features.replace(tokens=tokens, pooled=None, layers=())
+
+    def _ready(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        tokens = blank(tokens, mask)
+        return nn.functional.layer_norm(tokens, tokens.shape[-1:]) if self.normalize else tokens
+
+    def _check(self, features: Features) -> None:
+        wanted = (*features.tokens.shape[:2], self.in_dim)
+        found = [tuple(layer.tokens.shape) for layer in features.layers]
+        if len(found) != len(self.hidden_layers):
+            raise ValueError(
+                f"weighted_layers: got {len(found)} hidden layers, expected "
+                f"{len(self.hidden_layers)}; an encoder that offers `layers` "
+                "gives them, whole and not in pieces"
+            )
+        for layer, shape in zip(self.hidden_layers, found, strict=True):
+            if shape != wanted:
+                raise ValueError(
+                    f"weighted_layers: layer {layer} is {shape}, the encoder's tokens {wanted}; "
+                    f"lower last from {len(self.hidden_layers)} to layers of one shape"
+                )

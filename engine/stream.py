@@ -1,0 +1,71 @@
+"""One input on its way: the encoder, its hidden layers, and the connector that carries them on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..connectors.base import Connector
+from ..modalities.base import Encoder, Features
+from ._chunks import Given
+from ._pieces import encoded
+from .adapt import is_frozen
+
+
+class Stream(nn.Module):
+    """An input's encoder and the connector that carries its features on (or None).
+
+    layers: hidden layers that a store of its features holds, in this order: the connector's,
+    then those that tasks want. What comes from the encoder begins with the connector's too.
+    """
+
+    encoder: Encoder
+
+    def __init__(self, encoder: Encoder, connector: Connector | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.connector = connector
+        self.own = () if connector is None else connector.hidden_layers
+        self.layers = self.own
+
+    @property
+    def dim(self) -> int:
+        return self.encoder.dim if self.connector is None else self.connector.out_dim
+
+    def width(self, point: str = "") -> int:
+        """The width behind the connector, or, at the point `encoder`, before it."""
+        return self.encoder.dim if point == "encoder" else self.dim
+
+    def encoded(self, given: Given, options: Mapping[str, Any]) -> Features:
+        """What the encoder gives for a batch, or gave before."""
+        wanted = (*self.own, *options.get("layers", ()))
+        if not isinstance(given, Features):
+            return self.encode(given, **{**options, **({"layers": wanted} if wanted else {})})
+        stored = given.to(torch.float32)  # perhaps stored in a smaller precision than the weights
+        kept = dict(zip(self.layers, stored.layers, strict=False))
+        return stored.replace(layers=tuple(kept[layer] for layer in wanted))
+
+    def for_tasks(self, features: Features) -> Features:
+        """Without the hidden layers that the connector asked for."""
+        return features.replace(layers=features.layers[len(self.own) :]) if self.own else features
+
+    def run(self, given: Given, options: Mapping[str, Any]) -> Features:
+        """From a batch, or from what the encoder gave before, to the connector's features."""
+        features: Features = self(self.encoded(given, options))
+        return features
+
+    def encode(self, batch: dict[str, Tensor], **options: Any) -> Features:
+        """What the encoder gives; without a graph where nothing in it trains."""
+        trains = not is_frozen(self.encoder) or "taps" in options
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+            return encoded(self.encoder, batch, options)
+
+    def forward(self, features: Features) -> Features:
+        if self.connector is None:
+            return features
+        own = features.layers[: len(self.own)]
+        found: Features = self.connector(features.replace(layers=own))
+        return found.replace(layers=self.for_tasks(features).layers)

@@ -1,0 +1,142 @@
+"""A connector that asks for hidden layers gets them, cached and not, beside those of tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from sensorium.engine.errors import RecipeError
+from sensorium.engine.stream import Stream
+from sensorium.modalities.base import Encoder, Features
+
+SPEECH = {
+    "model_type": "wav2vec2",
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "conv_dim": [8, 8],
+    "conv_kernel": [10, 8],
+    "conv_stride": [10, 8],
+}
+
+CLAP = {
+    "patch_embeds_hidden_size": 8,
+    "hidden_size": 16,
+    "depths": [1, 1],
+    "num_attention_heads": [1, 2],
+    "spec_size": 128,
+    "num_mel_bins": 32,
+    "window_size": 4,
+}
+
+
+def sounds(folder: Path, count: int = 12) -> Path:
+    """Files of two kinds and three lengths, and the table that names them."""
+    rng = np.random.default_rng(0)
+    lines = ["audio,word"]
+    for i in range(count):
+        time = np.arange(3200 + 800 * (i % 3)) / 16000
+        wave = 0.2 * np.sin(2 * np.pi * (300, 900)[i % 2] * time) + rng.normal(0, 0.01, time.shape)
+        soundfile.write(folder / f"{i}.wav", wave.astype(np.float32), 16000)
+        lines.append(f"{folder / f'{i}.wav'},{('low', 'high')[i % 2]}")
+    table = folder / "sounds.csv"
+    table.write_text("\n".join(lines) + "\n")
+    return table
+
+
+def recipe(shop: Any, *changes: Any) -> dict[str, Any]:
+    """A linear probe on the learned sum of the layers of a frozen speech encoder."""
+    probe = {
+        "inputs": {
+            "audio": {
+                "modality": "audio",
+                "encoder": {"type": "wav2vec2", "config": SPEECH, "freeze": True},
+                "connector": {"type": "weighted_layers", "last": 3},
+            }
+        },
+        "tasks": {
+            "word": {
+                "type": "classification",
+                "input": "audio",
+                "target": "word",
+                "data": {"train": {"source": "csv", "path": str(sounds(shop.folder))}},
+            }
+        },
+    }
+    gone: dict[str, Any] = {"inputs": {"image": None}, "tasks": {"digit": None}}
+    found: dict[str, Any] = shop.recipe(gone, probe, {"train": {"steps": 8}}, *changes)
+    return found
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_a_probe_on_weighted_layers_learns_alike_cached_and_not(shop: Any, norm: str) -> None:
+    settings = {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer"}
+    said = {"inputs": {"audio": {"encoder": {"config": settings}}}}
+    batch = {"train": {"batch_size": 1 if norm == "group" else 4}}  # equal lengths where it matters
+    whole = recipe(shop, said, batch)
+    cached = shop.values(whole, "cached")
+    assert len(list((shop.folder / "cache").glob("features/*"))) == 1
+    without = shop.values(shop.changed(whole, {"cache": {"features": False}}), "without")
+    assert cached == pytest.approx(without, abs=1e-5)
+    weights = shop.train(whole, "again").stream("audio").connector.weights
+    assert weights.detach().abs().sum() > 0  # which layers count is learned
+
+
+def test_how_many_layers_is_another_store(shop: Any) -> None:
+    for last in (2, 3):
+        shop.values(recipe(shop, {"inputs": {"audio": {"connector": {"last": last}}}}), f"{last}")
+    assert len(list((shop.folder / "cache").glob("features/*"))) == 2
+
+
+def test_an_encoder_without_layers_is_refused(shop: Any) -> None:
+    stream = {
+        "modality": "audio",
+        "encoder": {"type": "clap", "config": {"model_type": "clap_audio_model", **CLAP}},
+        "connector": "weighted_layers",
+    }
+    whole = recipe(shop, {"inputs": {"audio": None}}, {"inputs": {"audio": stream}})
+    with pytest.raises(RecipeError, match=r"audio.connector: needs hidden layers, and clap offers"):
+        shop.train(whole, "refused")
+
+
+class Deep(Encoder):
+    """Layer n is the input times n."""
+
+    dim = 2
+
+    def forward(self, x: torch.Tensor, layers: tuple[int, ...] = ()) -> Features:
+        kept = tuple(Features.full(x * n) for n in layers)
+        return Features.full(x, layers=kept)
+
+
+class Pick(torch.nn.Module):
+    """A connector that gives the sum of the layers it asked for."""
+
+    hidden_layers, out_dim = (3, 1), 2
+
+    def forward(self, features: Features) -> Features:
+        total = sum((layer.tokens for layer in features.layers), torch.zeros(()))
+        return features.replace(tokens=total, layers=())
+
+
+@pytest.mark.parametrize("asked", [(), (2,), (5, 1)])
+def test_connector_and_task_each_get_what_they_asked_for(asked: tuple[int, ...]) -> None:
+    x = torch.ones(1, 2, 2)
+    stream = Stream(Deep(), Pick())  # type: ignore[arg-type]
+    stream.layers = (3, 1, 1, 2, 5)  # what a store of this stream holds
+    options = {"layers": asked} if asked else {}
+    stored = stream.encoder(x, layers=stream.layers)
+    for given in ({"x": x}, stored):
+        found = stream.run(given, options)
+        assert torch.equal(found.tokens, 4 * x)
+        assert [float(f.tokens[0, 0, 0]) for f in found.layers] == list(asked)
+        before = stream.for_tasks(stream.encoded(given, options))
+        assert [float(f.tokens[0, 0, 0]) for f in before.layers] == list(asked)
