@@ -7,11 +7,10 @@ from pathlib import Path
 from ..modalities.base import Source
 from .compose import Model, compose
 from .config import Recipe, load_recipe
+from .fit import FITTED as FITTED
 from .fit import fit, load_fitted
 from .plan import RecipePlan, plan_recipe
 from .rows import TRAIN, open_split
-
-FITTED = "fitted"
 
 
 class _TrainingSplits(dict[str, Source]):

@@ -16,18 +16,28 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..modalities.base import Source, StreamingSource
+from ..modalities.base import Fitted, Source, StreamingSource
 from .catalogue import load
 from .errors import RecipeError, placed
 from .plan import RecipePlan
+from .weights import run_of
+
+FITTED = "fitted"
+"""The folder of a run that holds the states."""
 
 STREAMED = 10_000
 """Rows of a streaming source that parts are fitted on."""
 
 
 def fit(plan: RecipePlan, sources: Mapping[str, Source]) -> None:
-    """Fit every part that wants it; `sources` are the tasks' training splits."""
+    """Fit every part that wants it; `sources` are the tasks' training splits. What belongs to
+    weights of another run was fitted with them, and is read from there."""
+    known = plan.fitted_from()
     for where, part in plan.fitted().items():
+        run = run_of(known[where], where)
+        if run is not None:
+            _take(part, where, run[0] / FITTED / f"{run[1]}.json")
+            continue
         try:
             part.fit(_rows(plan, sources, where))
         except ValueError as error:
@@ -74,14 +84,18 @@ def save_fitted(plan: RecipePlan, folder: Path) -> None:
 def load_fitted(plan: RecipePlan, folder: Path) -> None:
     """Take the states of a run's folder; RecipeError names one that is missing."""
     for where, part in plan.fitted().items():
-        path = folder / f"{where}.json"
-        if not path.is_file():
-            raise RecipeError(f"{where}: the run holds no {path}; was it fitted?")
-        state, arrays = read_json(path), path.with_suffix(".safetensors")
-        try:
-            part.load_state({**state, **(load_file(arrays) if arrays.is_file() else {})})
-        except (KeyError, ValueError, OSError, SafetensorError) as error:
-            raise RecipeError(f"{path}: does not fit {where}: {error}; copy it again") from error
+        _take(part, where, folder / f"{where}.json")
+
+
+def _take(part: Fitted, where: str, path: Path) -> None:
+    """Read a state that was saved."""
+    if not path.is_file():
+        raise RecipeError(f"{where}: the run holds no {path}; was it fitted?")
+    state, arrays = read_json(path), path.with_suffix(".safetensors")
+    try:
+        part.load_state({**state, **(load_file(arrays) if arrays.is_file() else {})})
+    except (KeyError, ValueError, OSError, SafetensorError) as error:
+        raise RecipeError(f"{path}: does not fit {where}: {error}; copy it again") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def _fitted_options(
 
 
 def _fitted(base: type[Fitted], said: dict[str, Any], where: str) -> Fitted:
-    options = {key: value for key, value in said.items() if key != "type"}
+    options = {key: value for key, value in said.items() if key not in ("type", "weights")}
     part = find(base.kind, said["type"], where) if base.kind else base
     with reported(where, arguments(part)):
         made = part(**validate_options(part, options, where))

@@ -60,10 +60,21 @@ class RecipePlan:
 
     def fitted(self) -> dict[str, Fitted]:
         """Every part to be fitted, by its place: tasks', streams', the backbone's."""
+        return {f"{p.where}.{n}": part for p in self._owners() for n, part in p.fitted.items()}
+
+    def fitted_from(self) -> dict[str, str]:
+        """By its place, where the weights of a fitted part's owner come from, or what the part's
+        own section says: it is not fitted again if that is a run."""
+        return {
+            f"{p.where}.{name}": p.fitted_sections[name].get("weights", p.weights)
+            for p in self._owners()
+            for name in p.fitted
+        }
+
+    def _owners(self) -> list[Plan]:
         order = [t.plan for t in self.tasks.values()]
         order += [s.encoder for s in self.streams.values()]
-        order += [self.backbone] if self.backbone else []
-        return {f"{p.where}.{name}": part for p in order for name, part in p.fitted.items()}
+        return order + ([self.backbone] if self.backbone else [])
 
     def resolve(self) -> None:
         """Complete every part's options, and the recipe by them (may download)."""
@@ -98,6 +109,9 @@ def plan_recipe(recipe: Recipe, *, restored: bool = False) -> RecipePlan:
     for part in found.plans():
         if not (restored and part.trains_whole):
             check_form(part.weights, f"{part.where}.weights")
+            for name, said in part.fitted_sections.items():
+                if "weights" in said:
+                    check_form(said["weights"], f"{part.where}.{name}.weights")
     _agree(found)
     return found
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from ..backbones.base import Backbone
 from ..modalities.base import Part
+from ..tasks.base import Task
 from ._yaml import parse_file
 from .errors import RecipeError, did_you_mean
 
@@ -46,6 +48,18 @@ def _split(weights: str) -> tuple[Path, str | None]:
         return Path(weights), None
     path, colon, stream = weights.rpartition(":")
     return (Path(path), stream) if colon else (Path(weights), None)
+
+
+def run_of(weights: str, where: str) -> tuple[Path, str] | None:
+    """The run that weights name, and the place of the part at `where` in it; None where they are
+    none, the library's, or a mere file (may download)."""
+    if weights in ("pretrained", "none"):
+        return None
+    path, name = (download(weights), None) if weights.startswith(HUB) else _split(weights)
+    keys = where.split(".")
+    if name is not None and len(keys) > 2:
+        keys[1] = name
+    return (path, ".".join(keys)) if (path / "recipe.yaml").is_file() else None
 
 
 def fill(module: nn.Module, weights: str, where: str) -> None:
@@ -116,7 +130,20 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: str) -> Non
     source = section.get("weights", "none")
     if source != "none":  # what that run did not train, it did not save
         fill(module, source, ".".join(keys))
-    _load(module, state, where, str(run), whole=source == "none")
+    filled = _heads_from_elsewhere(module, section, ".".join(keys))
+    _load(module, state, where, str(run), whole=source == "none", filled=filled)
+
+
+def _heads_from_elsewhere(module: nn.Module, section: Mapping[str, Any], where: str) -> set[str]:
+    """Fill a task's heads that the run had from elsewhere; gives the names in its state."""
+    filled: set[str] = set()
+    for name, head in module.heads.items() if isinstance(module, Task) else ():
+        said = section.get(name)
+        source = said.get("weights", "none") if isinstance(said, dict) else "none"
+        if source != "none":
+            fill(head, source, f"{where}.{name}")
+            filled |= {f"heads.{name}.{key}" for key in head.state_dict()}
+    return filled
 
 
 def _place(keys: list[str]) -> str:
@@ -143,9 +170,15 @@ def _section(run: Path, keys: list[str], where: str) -> dict[str, Any]:
 
 
 def _load(
-    module: nn.Module, state: dict[str, Tensor], where: str, source: str, whole: bool = True
+    module: nn.Module,
+    state: dict[str, Tensor],
+    where: str,
+    source: str,
+    whole: bool = True,
+    filled: Set[str] = frozenset(),
 ) -> None:
-    """Load a state; every key and shape that does not fit is one line."""
+    """Load a state; every key and shape that does not fit is one line. filled: names that may be
+    lacking."""
     own = module.state_dict()
     for name, value in state.items():
         if name not in own:
@@ -159,7 +192,7 @@ def _load(
                 f"{tuple(own[name].shape)}; build it with the options that it was saved with"
             )
     added = module.added() if isinstance(module, Backbone) else frozenset()
-    missing = sorted(set(own) - set(state) - added)
+    missing = sorted(set(own) - set(state) - added - filled)
     if whole and missing:
         raise RecipeError(f"{where}: {source} lacks {missing[0]} (and {len(missing) - 1} more)")
     module.load_state_dict(state, strict=False)

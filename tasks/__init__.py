@@ -1,6 +1,7 @@
 """What is asked of a model."""
 
 TASKS = {
+    "action_regression": "sensorium.tasks.action_regression:ActionRegression",
     "asr": "sensorium.tasks.asr:Asr",
     "asr_diffusion": "sensorium.tasks.asr_diffusion:AsrDiffusion",
     "captioning": "sensorium.tasks.captioning:Captioning",
@@ -8,5 +9,6 @@ TASKS = {
     "control": "sensorium.tasks.control:Control",
     "contrastive": "sensorium.tasks.contrastive:Contrastive",
     "ctc": "sensorium.tasks.ctc:Ctc",
+    "distill_actions": "sensorium.tasks.distill_actions:DistillActions",
     "regression": "sensorium.tasks.regression:Regression",
 }

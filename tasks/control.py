@@ -15,14 +15,13 @@ from torch import Tensor
 
 from ..backbones.base import Backbone
 from ..modalities.action.base import ActionTokenizer
-from ..modalities.base import Features
 from ._action_forms import Form, Fourier, Parallel
 from ._action_points import Continuous
+from ._action_prompt import context, decoder, parsed
 from ._action_rows import ActionTask
 from ._action_sequences import Autoregressive
 from .base import Batch, Encode, Loss, Row
 from .chunks import Chunks
-from .prompts import Prompt, assemble
 
 FORMS: dict[str, type[Form]] = {
     "autoregressive": Autoregressive,
@@ -97,8 +96,8 @@ class Control(ActionTask):
 
     def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
         """The form's own; padded samples decide nothing."""
-        chunk = self.chunks_of(batch)
-        return self.form.loss(self._context(batch, encode, backbone), chunk, decoder(backbone))
+        known = context(self.prompt, batch, encode, backbone)
+        return self.form.loss(known, self.chunks_of(batch), decoder(backbone))
 
     def predict(
         self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
@@ -110,7 +109,7 @@ class Control(ActionTask):
         tokens that means nothing (FAST) gives the mean action and `undecodable: true`.
         """
         steps, start = self.steps_of(options), self.starts(batch)
-        said = self.form.say(self._context(batch, encode, backbone), decoder(backbone))
+        said = self.form.say(context(self.prompt, batch, encode, backbone), decoder(backbone))
         made: list[dict[str, Any]]
         if isinstance(said, Tensor):
             said = said.cpu()
@@ -132,10 +131,6 @@ class Control(ActionTask):
     def example(self) -> list[dict[str, Any]]:
         return self.example_rows([self.prompt])
 
-    def _context(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Features:
-        texts = [target["prompt"] for target in batch.targets]
-        return assemble(self.prompt.streams, texts, encode, decoder(backbone))
-
 
 def _of_form(form: str, said: Mapping[str, Any]) -> dict[str, Any]:
     """The options said, if they are the form's own."""
@@ -147,23 +142,3 @@ def _of_form(form: str, said: Mapping[str, Any]) -> dict[str, Any]:
                 "say the other form"
             )
     return dict(said)
-
-
-def parsed(prompt: str) -> Prompt:
-    """The prompt's template; ValueError where it names no stream."""
-    try:
-        found = Prompt(prompt)
-    except ValueError as error:
-        raise ValueError(f"prompt: {error}") from None
-    if not found.streams:
-        raise ValueError(
-            f"prompt: {prompt!r} names no stream; write <state> where the input called state is "
-            "to stand"
-        )
-    return found
-
-
-def decoder(backbone: Backbone | None) -> Backbone:
-    if backbone is None:
-        raise ValueError("control needs a decoder; add a `backbone` section to the recipe")
-    return backbone

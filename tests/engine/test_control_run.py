@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from sensorium.engine.build import ready
 from sensorium.engine.check import check
+from sensorium.engine.compose import compose
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.evaluate import evaluate
@@ -174,3 +178,69 @@ def test_predictions_are_written_beside_the_metrics() -> None:
     evaluate(model, readings=False, folder=Path("run"))
     line = json.loads(Path("run/predictions-act.jsonl").read_text().splitlines()[0])
     assert np.shape(line["prediction"]["actions"]) == np.shape(line["target"]["actions"])
+
+
+def policy(**changes: Any) -> dict[str, Any]:
+    """A small policy, an expert for the student that `recipe` becomes."""
+    said = recipe()
+    said["tasks"]["act"] |= {"type": "action_regression", "input": "state", **changes}
+    for key in ("prompt", "backbone"):
+        said["tasks"]["act"].pop(key, None)
+    del said["backbone"]
+    return said
+
+
+def student(stage: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """A student that reads the state through the decoder, and the expert's stream beside it."""
+    said, frozen = recipe(), {"weights": "expert:state", "freeze": True}
+    expert = {**said["inputs"]["state"]["encoder"], **frozen}
+    said["inputs"]["expert"] = {"modality": "action", "encoder": expert}
+    said["inputs"]["expert"]["connector"] = {"type": "linear", **frozen}
+    said["backbone"] |= backbone
+    task = said["tasks"]["act"]
+    task |= {"type": "distill_actions", "expert": "expert", **stage}
+    task["decoder"] = {"type": "mlp", "weights": "expert", "freeze": True}
+    task["tokenizer"] = {**SPLINE, "weights": "expert"}
+    for data in task["data"].values():
+        data["columns"] = {"expert": "state"}
+    said["train"] |= {"steps": 30, "lr": 3e-3}
+    return said
+
+
+def test_a_student_learns_from_an_expert_in_two_stages() -> None:
+    """VITA-VLA: aligned with the decoder frozen, then tuned from there; all through recipes."""
+    expert = train(parse_recipe(policy()), Path("expert"), show=False)
+    first = train(
+        parse_recipe(student({"align": 1.0}, {"freeze": True})), Path("first"), show=False
+    )
+    theirs, own = expert.task("act"), first.task("act")
+    for name, value in theirs.heads["decoder"].state_dict().items():
+        torch.testing.assert_close(own.heads["decoder"].state_dict()[name], value)
+    assert own.tokenizer.state()["low"].tolist() == theirs.tokenizer.state()["low"].tolist()
+    tuned = student({"align": 0.1, "act": 1.0, "weights": "first"}, {"weights": "first"})
+    tuned["inputs"]["state"]["encoder"]["weights"] = "first"
+    tuned["inputs"]["state"]["connector"] = {"type": "linear", "weights": "first"}
+    second = train(parse_recipe(tuned), Path("second"), show=False)
+    before, after = (evaluate(m, readings=False)["act"]["l1"] for m in (first, second))
+    assert after < before
+    found = load("second").generate("act", state=np.zeros((2, 3), np.float32), instruction="left")
+    assert np.shape(found["actions"]) == (8, 3)
+
+
+def test_what_was_fitted_comes_with_the_weights() -> None:
+    """A frozen encoder reads values scaled as when it was trained, whatever the new data."""
+    expert = train(parse_recipe(policy()), Path("expert"), show=False)
+    other = policy()
+    other["tasks"]["act"]["data"]["train"]["count"] = 3
+    fitted = compose(ready(parse_recipe(other)))
+    other["inputs"]["state"]["encoder"]["weights"] = "expert"
+    taken = compose(ready(parse_recipe(other)))
+
+    def scale(model: Any) -> str:
+        state = model.plan.fitted()["inputs.state.encoder.normalizer"].state()
+        return str({name: np.asarray(value).tolist() for name, value in state.items()})
+
+    assert scale(taken) == scale(expert) != scale(fitted)
+    other["tasks"]["act"]["tokenizer"] = {**SPLINE, "weights": "nowhere"}
+    with pytest.raises(RecipeError, match=r"tasks\.act\.tokenizer\.weights: found 'nowhere'"):
+        ready(parse_recipe(other))

@@ -20,6 +20,7 @@ from sensorium.tasks import TASKS
 from sensorium.tasks.base import Batch, Task
 
 OPTIONS: dict[str, list[dict[str, typing.Any]]] = {
+    "action_regression": [{"input": "state"}],
     "asr": [{"prompt": "<state> {question}:", "max_new_tokens": 3}, {"prompt": "<image> <state>"}],
     "asr_diffusion": [
         {"prompt": "<image> {question}", "corrected": 0.5},
@@ -50,6 +51,10 @@ OPTIONS: dict[str, list[dict[str, typing.Any]]] = {
         {"prompt": "{instruction} <state>", "form": "autoregressive"},
     ],
     "ctc": [{"stream": "image", "text": "{said}"}, {"stream": "state", "silence": True}],
+    "distill_actions": [
+        {"prompt": "<image> {instruction}", "expert": "state", "act": 1.0},
+        {"prompt": "<image>", "expert": "state", "act": 1.0, "distance": "cosine"},
+    ],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
 }
 ENGINE_KEYS = {"type", "freeze", "lora", "lr", "weights", "augment", "schema", "copy", "json"}
@@ -63,6 +68,7 @@ no sum of single rows' losses."""
 DECODERS = {
     "asr_diffusion": "sensorium.backbones.diffusion:Diffusion",
     "control": "sensorium.backbones.causal:Causal",
+    "distill_actions": "sensorium.backbones.causal:Causal",
 }
 """Tasks that want another decoder than the stand-in."""
 
@@ -174,7 +180,7 @@ def test_gradients_reach_the_real_tokens_of_its_streams_alone(made) -> None:  # 
     task.loss(batch, encode, backbone).total.backward()
     for name, features in encode.features.items():
         grad = features.tokens.grad
-        if name in task.streams:
+        if name in task.streams and name not in task.aside:
             assert torch.equal(grad.abs().sum(-1) > 0, features.mask)
         else:
             assert grad is None
@@ -245,4 +251,5 @@ def test_losses_run_without_values(made, make_streams, monkeypatch) -> None:  # 
     loss = task.to("meta").loss(batch, make_streams(**meta), backbone.to("meta"))
     assert loss.total.is_meta
     loss.total.backward()
-    assert all(meta[stream].tokens.grad is not None for stream in task.streams)
+    read = set(task.streams) - set(task.aside)
+    assert all(meta[stream].tokens.grad is not None for stream in read)

@@ -17,6 +17,7 @@ from sensorium.modalities.action.bspline import BSplineTokenizer
 from sensorium.modalities.action.fast import FastTokenizer
 from sensorium.tasks._action_cvae import divergence
 from sensorium.tasks._action_ids import ActionIds
+from sensorium.tasks._action_prompt import context
 from sensorium.tasks.chunks import Chunks
 from sensorium.tasks.control import Control
 
@@ -25,7 +26,7 @@ ALLOWED = ["parallel", "tail", "bins", "bins-tail", "fast", "fourier"]
 
 def context_of(joined: Any, data: Any) -> Any:
     batch, encode = joined.batch(data)
-    return joined.task._context(batch, encode, joined.backbone)
+    return context(joined.task.prompt, batch, encode, joined.backbone)
 
 
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])

@@ -1,0 +1,126 @@
+"""Learning to act from an expert: what is aligned, what trains, and what the expert decodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sensorium.backbones.causal import Causal
+from sensorium.connectors.heads import MLPHead
+from sensorium.modalities.action.bspline import BSplineTokenizer
+from sensorium.modalities.base import Features
+from sensorium.tasks.action_regression import ActionRegression
+from sensorium.tasks.base import Batch
+from sensorium.tasks.chunks import Chunks
+from sensorium.tasks.distill_actions import DistillActions
+
+WIDTH, DIM, STEPS = 6, 32, 12
+SIZES = {"hidden_size": DIM, "intermediate_size": 32, "num_hidden_layers": 1}
+
+
+class Pair:
+    """A student and the expert's task, over one head and one tokenizer."""
+
+    def __init__(self, letters: Any, make_streams: Any, **options: Any) -> None:
+        torch.manual_seed(0)
+        self.chunk, self.tokenizer = Chunks(), BSplineTokenizer(num_basis=5, degree=3)
+        own: Any = {"tokenizer": self.tokenizer, "chunk": self.chunk}
+        self.expert = ActionRegression(input="state", **own)
+        self.student = DistillActions(prompt="<image> {word}", expert="state", **own, **options)
+        time = np.linspace(0, 1, STEPS)
+        chunks = [np.stack([a * time, time**2 - a], 1) for a in np.linspace(-1, 1, 6)]
+        self.rows = [{"action": c.astype(np.float32), "word": "go"} for c in chunks]
+        for part, fitted in (("chunk", self.chunk), ("tokenizer", self.tokenizer)):
+            fitted.fit([m for row in self.rows for m in self.student.material(part, row)])
+        head = MLPHead(WIDTH, self.student.head_widths()["decoder"][1])
+        self.student.heads["decoder"] = self.expert.heads["decoder"] = head
+        self.backbone = Causal(tokenizer=letters, name="tiny-llama", options=SIZES)
+        self.student.attach(self.backbone, None)
+        targets = [self.student.targets(row) for row in self.rows]
+        self.batch = Batch("act", targets, [str(i) for i in range(len(self.rows))])
+        self.image = torch.randn(len(self.rows), 3, DIM, requires_grad=True)
+        self.state = torch.randn(len(self.rows), 2, WIDTH, requires_grad=True)
+        streams = {"image": Features.full(self.image), "state": Features.full(self.state)}
+        self.encode, self.streams = make_streams(**streams), make_streams
+
+    def loss(self) -> Any:
+        return self.student.loss(self.batch, self.encode, self.backbone)
+
+
+@pytest.fixture
+def pair(backbone: Any, make_streams: Any) -> Any:
+    return lambda **options: Pair(backbone.tokenizer, make_streams, **options)
+
+
+@pytest.mark.parametrize("distance", ["mse", "cosine"])
+def test_alignment_is_the_distance_to_the_expert_s_features(pair: Any, distance: str) -> None:
+    made = pair(distance=distance)
+    mapped = made.student._mapped(made.batch, made.encode, made.backbone)
+    wanted = made.state.mean(1)
+    expected = F.mse_loss(mapped, wanted) * len(made.batch)
+    if distance == "cosine":
+        expected = (1 - F.cosine_similarity(mapped, wanted)).sum()
+    torch.testing.assert_close(made.loss().total, expected)
+
+
+def test_with_the_decoder_frozen_query_and_mapper_train(pair: Any) -> None:
+    """VITA-VLA's first stage; nothing flows into the expert."""
+    made = pair()
+    made.backbone.requires_grad_(False)
+    made.loss().total.backward()
+    trained = {name for name, p in made.student.named_parameters() if p.grad is not None}
+    assert trained == {
+        "query",
+        *(f"mapper.{name}" for name, _ in made.student.mapper.named_parameters()),
+    }
+    assert made.image.grad is not None
+    assert made.state.grad is None
+
+
+def test_a_student_with_the_expert_s_features_acts_as_the_expert(
+    pair: Any, monkeypatch: Any
+) -> None:
+    made = pair(act=1.0)
+    expert = made.expert.predict(made.batch, made.encode, None)
+    features = made.encode("state").vector()
+    monkeypatch.setattr(made.student, "_mapped", lambda *_: features)
+    without = made.streams(image=made.encode("image"))
+    assert made.student.predict(made.batch, without, made.backbone) == expert
+    loss = made.loss()
+    assert loss.parts["distance"] == 0
+    torch.testing.assert_close(loss.total, made.expert.loss(made.batch, made.encode, None).total)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"), [({}, "distance"), ({"align": 0.0, "act": 1.0}, "l1")]
+)
+def test_the_student_learns(pair: Any, options: dict[str, float], part: str) -> None:
+    made = pair(**options)
+    parameters = [*made.student.parameters(), *made.backbone.parameters(), made.image]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3)
+    losses = []
+    for _ in range(40):
+        loss = made.loss()
+        losses.append(float(loss.parts[part]))
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    assert 2 * losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"align": 0.0}, "align: found align 0.0 and act 0.0"),
+        ({"act": -1.0}, "align: found align 1.0 and act -1.0"),
+        ({"expert": "image"}, "expert: 'image' stands in the prompt too"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], line: str) -> None:
+    said: Any = {"prompt": "<image>", "expert": "state", **options}
+    with pytest.raises(ValueError, match=line):
+        DistillActions(tokenizer=BSplineTokenizer(), chunk=Chunks(), **said)
