@@ -8,7 +8,6 @@ Legend: `B` rows, `L` tokens of the longest target, `N` tokens of all targets, `
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone
 from ..modalities.base import Features
 from .base import Batch, Encode, Loss, Metrics, Row, Task
+from .facts import Facts
 from .prompts import Prompt, assemble, example_row
 from .text_metrics import TextMetrics
 
@@ -32,6 +32,7 @@ class Captioning(Task):
     the step (a buffer, so that a resumed run picks the same); in evaluation the loss takes the
     first, the metrics all. attention: how the decoder reads the context. facts: regular
     expressions with a group, by name: is what they find in a caption what the reference says?
+    within: by which share a fact that is a number may be off.
     """
 
     uses_backbone = True
@@ -45,6 +46,7 @@ class Captioning(Task):
         attention: Literal["causal", "prefix"] = "causal",
         max_new_tokens: int = 64,
         facts: dict[str, str] | None = None,
+        within: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.prompt, self.target = _parsed("prompt", prompt), _parsed("target", target)
@@ -61,7 +63,7 @@ class Captioning(Task):
             raise ValueError(f"max_new_tokens: found {max_new_tokens}, expected at least 1")
         self.streams = tuple(dict.fromkeys(self.prompt.streams))
         self.attention, self.max_new_tokens = attention, max_new_tokens
-        self.facts = _patterns(facts or {})
+        self.facts = Facts(facts or {}, within)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def columns(self) -> tuple[str, ...]:
@@ -170,17 +172,6 @@ def _parsed(option: str, template: str) -> Prompt:
         return Prompt(template)
     except ValueError as error:
         raise ValueError(f"{option}: {error}") from None
-
-
-def _patterns(facts: dict[str, str]) -> dict[str, str]:
-    for name, pattern in facts.items():
-        try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
-            raise ValueError(f"facts.{name}: {pattern!r} is no pattern: {error}") from None
-        if not groups:
-            raise ValueError(f"facts.{name}: {pattern!r} has no group; write (...) round the fact")
-    return facts
 
 
 def _decoder(backbone: Backbone | None) -> Backbone:

@@ -9,10 +9,11 @@ smoothing) and ROUGE-L (Lin 2004, F-measure, best reference) are torchmetrics'; 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 
 from .cider import cider_d
+from .facts import Facts
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -29,11 +30,11 @@ class TextMetrics:
     words: of all words of the references, the share that the prediction has at the same place
     (with several references, the one that fares best). bleu4, rouge_l: of the whole set, and
     mean of the texts. cider_d: 0 to 10; rarity of words is that among the texts accumulated.
-    fact_<name>: share of texts in which a pattern finds what it finds in the reference.
+    fact_<name>, fact_f1: see `Facts`; of the first reference.
     """
 
-    def __init__(self, facts: Mapping[str, str] | None = None) -> None:
-        self.facts = {name: re.compile(pattern) for name, pattern in (facts or {}).items()}
+    def __init__(self, facts: Facts | None = None) -> None:
+        self.facts = facts or Facts({})
         self.texts: list[str] = []
         self.references: list[list[str]] = []
 
@@ -67,18 +68,8 @@ class TextMetrics:
             "bleu4": float(bleu_score(lines, right)),
             "rouge_l": float(rouge["rougeL_fmeasure"]),
             "cider_d": sum(cider_d(said, known)) / len(said),
-            **{f"fact_{name}": self._fact(pattern) for name, pattern in self.facts.items()},
+            **self.facts.scores(self.texts, [texts[0] for texts in self.references]),
         }
-
-    def _fact(self, pattern: re.Pattern[str]) -> float:
-        """Of the texts whose first reference states a fact, the share that states the same."""
-        pairs = [
-            (found.groups(), pattern.search(text))
-            for text, references in zip(self.texts, self.references, strict=True)
-            if (found := pattern.search(references[0]))
-        ]
-        right = sum(said is not None and said.groups() == fact for fact, said in pairs)
-        return right / len(pairs) if pairs else float("nan")
 
     def _exact(self) -> int:
         def plain(text: str) -> str:

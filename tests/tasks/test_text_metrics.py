@@ -6,8 +6,10 @@ import random
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from sensorium.tasks.cider import cider_d
+from sensorium.tasks.facts import Facts
 from sensorium.tasks.text_metrics import TextMetrics, words
 
 TEXTS = [
@@ -183,8 +185,34 @@ def test_a_missing_reference_or_an_empty_set_is_named() -> None:
 
 
 def test_facts_are_parsed_back_and_compared_with_the_reference() -> None:
-    metrics = TextMetrics({"size": r"(small|large)", "side": r"on the (left|right)"})
+    facts = Facts({"size": r"(small|large)", "side": r"on the (left|right)"})
+    metrics = TextMetrics(facts)
     metrics.add(["a small one on the right", "large"], [["a small one"], ["small, on the left"]])
     found = metrics.compute()
     assert found["fact_size"] == 0.5
     assert found["fact_side"] == 0.0  # the first reference names no side: it does not count
+    # Said: small, right, large. Known: small, small, left. One of three and three is right.
+    assert found["fact_f1"] == pytest.approx(2 * 1 / (3 + 3))
+
+
+def test_f1_equals_scikit_learns_where_a_fact_is_a_class() -> None:
+    rng = np.random.default_rng(0)
+    said, known = (rng.choice(["left", "right", "none"], 60) for _ in range(2))
+    texts = [f"side {s}" for s in said]
+    found = Facts({"side": r"side (left|right)"}).scores(texts, [f"side {k}" for k in known])
+    wanted = f1_score(known, said, labels=["left", "right"], average="micro")
+    assert found["fact_f1"] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("said", "right"), [("20", 1.0), ("23", 1.0), ("24.1", 0.0), ("", 0.0)])
+def test_numbers_may_be_off_by_a_share(said: str, right: float) -> None:
+    facts = Facts({"size": r"([\d.]+) mm"}, {"size": 0.2})
+    assert facts.scores([f"of {said} mm"], ["of 20 mm"])["fact_size"] == right
+
+
+def test_facts_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"within\.size: there is no fact 'size'"):
+        Facts({"side": "(left)"}, {"size": 0.2})
+    with pytest.raises(ValueError, match=r"within\.size: found -0\.2"):
+        Facts({"size": "(1)"}, {"size": -0.2})
+    assert Facts({}).scores(["a"], ["b"]) == {}
