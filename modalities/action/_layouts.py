@@ -16,6 +16,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 
+PLACED = ("episode_index", "length", "data/", "videos/")
+"""What of a v3 episode's description says where it lies; the statistics beside it are many."""
+
+
 @dataclass
 class Episode:
     """One recording: its rows' file, and of each camera the video and where in it (s) it begins."""
@@ -85,7 +89,9 @@ def _by_file(folder: Path, info: dict[str, Any]) -> Layout:
     if not files:
         raise ValueError(f"{folder}/meta/episodes: holds no chunk-*/file-*.parquet")
     found, cameras = [], _cameras(info)
-    for said in (row for file in files for row in _table(file).to_pylist()):
+    tables = [_table(file) for file in files]
+    wanted = [n for n in tables[0].column_names if n.startswith(PLACED)]
+    for said in (row for table in tables for row in table.select(wanted).to_pylist()):
         videos = {}
         for key in cameras:
             chunk, number = (said[f"videos/{key}/{k}"] for k in ("chunk_index", "file_index"))
