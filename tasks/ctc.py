@@ -9,7 +9,7 @@ Legend: `B` rows, `T` frames, `V` classes, the blank (the last) among them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -18,9 +18,9 @@ from torch import Tensor
 from ..backbones.base import Backbone
 from ..modalities.base import Features, Tokenizer
 from ._conditions import Conditions
-from ._ctc_decode import frames_needed
 from ._ctc_heads import Between, Hints, Tap, Told, chained, ctc_losses, frame_logits
 from ._lengths import Lengths
+from ._spelling import spelled
 from ._transcripts import Reading, transcribe
 from .base import Batch, Encode, Loss, Row, Task
 from .prompts import Prompt, example_row
@@ -120,11 +120,10 @@ class Ctc(Task):
         frames = [_frames(found, mask) for found, mask, _ in scales]
         if self.training and not logits.is_meta:
             self.lengths.add(encoded.lengths)
-        ids, failed = self._spelled(batch, [min(several) for several in zip(*frames, strict=True)])
-        good = [i for i, row in enumerate(ids) if row is not None]
-        kept = [row for row in ids if row is not None]
+        fewest = [min(several) for several in zip(*frames, strict=True)]
+        good, ids, failed = spelled(self.tokenizer, batch, fewest)
         each = [
-            scale * ctc_losses(found[good], [of[i] for i in good], kept).sum()
+            scale * ctc_losses(found[good], [of[i] for i in good], ids).sum()
             if good
             else found.sum() * 0
             for (found, _, scale), of in zip(scales, frames, strict=True)
@@ -132,7 +131,7 @@ class Ctc(Task):
         total = torch.stack(each).sum()
         parts = {"between": torch.stack(each[1:]).sum().detach() / self.share} if heard else {}
         # Silence counts as one token: a batch of it would be divided by nothing.
-        return Loss(total, sum(max(1, len(row)) for row in kept), parts, failed)
+        return Loss(total, sum(max(1, len(row)) for row in ids), parts, failed)
 
     def predict(
         self,
@@ -152,7 +151,7 @@ class Ctc(Task):
             found = ", ".join(options) if options else f"beam {beam}"
             raise ValueError(f"ctc: found {found}; expected beam: 1 or more, times, confidence")
         features, _ = self._features(batch, encode, [], long=True)
-        log_probs = frame_logits(self, "head", features).log_softmax(-1)  # [B, T, V]
+        log_probs = frame_logits(self, "head", features).log_softmax(-1).cpu()  # [B, T, V]
         reading = Reading(self.tokenizer, self.blank, beam, times, confidence)
         return [
             transcribe(row[:length], features, reading, self.lengths.longest)
@@ -199,33 +198,6 @@ class Ctc(Task):
             places = places * (torch.rand(len(batch), 1) < self.known)
         device: torch.device = next(self.hints.parameters()).device
         return places.to(device)
-
-    def _spelled(
-        self, batch: Batch, frames: Sequence[int]
-    ) -> tuple[list[list[int] | None], list[tuple[str, str]]]:
-        """The ids of each row, None for one that cannot be learned, and why it cannot."""
-        ids: list[list[int] | None] = []
-        failed: list[tuple[str, str]] = []
-        for key, target, count in zip(batch.keys, batch.targets, frames, strict=True):
-            if "text" not in target:
-                raise ValueError(f"row {key!r}: has no text; add {', '.join(self.text.columns)}")
-            try:
-                ids.append(self._fitting(target["text"], count))
-            except ValueError as error:
-                ids.append(None)
-                failed.append((key, str(error)))
-        return ids, failed
-
-    def _fitting(self, text: str, frames: int) -> list[int]:
-        ids = self.tokenizer.encode(text)
-        needed = frames_needed(ids)
-        if needed > frames:
-            raise ValueError(
-                f"text: longer than the frames allow; {text!r} needs {needed} ({len(ids)} tokens, "
-                f"{needed - len(ids)} repeats), the signal has {frames}: is it the right text, or "
-                "does the encoder shorten too much?"
-            )
-        return ids
 
 
 def _frames(logits: Tensor, mask: Tensor) -> list[int]:

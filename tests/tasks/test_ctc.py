@@ -135,7 +135,7 @@ def test_a_row_without_a_transcript_can_be_read_and_not_learned() -> None:
     task = build()
     asked = batch(task, [{}, {}])
     assert all(set(row) == {"text"} for row in task.predict(asked, encode([5, 3]), None))
-    with pytest.raises(ValueError, match="row 'row 0': has no text; add text"):
+    with pytest.raises(ValueError, match="row 'row 0': has no text; add the columns"):
         task.loss(asked, encode([5, 3]), None)
 
 
