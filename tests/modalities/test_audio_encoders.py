@@ -68,6 +68,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "conformer": ("logmel_conformer", {**SMALL, "mask_token": True}),
     "conformer front": ("logmel_conformer", {**SMALL, "front": 2, "normalize": "fixed"}),
     "conformer level": ("logmel_conformer", {**SMALL, "subsample": 8, "normalize": "level"}),
+    "torchaudio": ("torchaudio_conformer", SMALL),
     "whisper": ("whisper", {"config": WHISPER}),
     "wav2vec2 group": ("wav2vec2", {"config": {"model_type": "wav2vec2", **WIDE}}),
     "wav2vec2 layer": ("wav2vec2", {"config": {"model_type": "wav2vec2", **LAYER}}),
@@ -278,3 +279,18 @@ def test_silence_is_finite(case: str) -> None:
     silent = Sound(np.zeros((2, 6400), np.float32), 16000)
     features = encoder(**encoder.collate([encoder.processor.prepare(silent)]))
     assert features.tokens.isfinite().all()
+
+
+def test_torchaudios_conformer_is_torchaudios() -> None:
+    """The same tokens as its class gives for the same input, and padding that it reads."""
+    encoder = make("torchaudio")
+    seen: list[torch.Tensor] = []
+    encoder.enter.register_forward_hook(lambda part, args, output: seen.append(output))
+    given = batch(encoder)
+    features = encoder(**given)
+    want, lengths = encoder.model(seen[0], features.lengths)
+    assert torch.equal(lengths, features.lengths)
+    assert torch.allclose(features.tokens[features.mask], want[features.mask], atol=1e-6)
+    alone = encoder(**encoder.collate([encoder.processor.prepare(sound(1, SECONDS[1]))]))
+    beside = features.tokens[1, : alone.tokens.shape[1]]
+    assert not torch.allclose(beside, alone.tokens[0], atol=1e-3)

@@ -1,0 +1,96 @@
+"""torchaudio's Conformer as it is, on the same log-mels as ours.
+
+Gulati et al. 2020, by `torchaudio.models.Conformer`. Its convolutions read padding, so that a
+sound's last frames depend on the longest of its batch.
+
+Legend: `B` batch, `F` mel frames, `M` mel bands, `T` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torchaudio
+from torch import Tensor, nn
+
+from ..base import Encoder, Features, Sample
+from ._batch import blank, padded, places, up_to
+from .processor import LogMel
+
+
+class TorchaudioConformer(Encoder):
+    """Log-mel frames stacked `subsample` at a time, then `torchaudio.models.Conformer`.
+
+    dim, depth, heads, expand, kernel, dropout: of the Conformer; expand is the width of a
+    feed-forward in dims. Bands are brought to mean 0 over the sound. The rest is the
+    spectrogram's: see `LogMel`.
+    """
+
+    batch_invariant = False
+    offers = frozenset({"layers"})
+
+    def __init__(
+        self,
+        *,
+        dim: int = 144,
+        depth: int = 4,
+        heads: int = 4,
+        expand: int = 4,
+        kernel: int = 31,
+        subsample: int = 4,
+        dropout: float = 0.1,
+        rate: int = 16000,
+        mels: int = 64,
+        window: float = 0.025,
+        hop: float = 0.01,
+        low: float = 20.0,
+        high: float = 7600.0,
+    ) -> None:
+        super().__init__()
+        if heads < 1 or dim % heads:
+            raise ValueError(f"heads: found {heads} at dim {dim}, expected a divisor of dim")
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"kernel: found {kernel}, expected an odd number; say {kernel + 1}")
+        if subsample < 1:
+            raise ValueError(f"subsample: found {subsample}, expected at least 1")
+        self.dim, self.subsample = dim, subsample
+        self.processor: LogMel = LogMel(rate, mels, window, hop, low, high)
+        self.enter = nn.Linear(mels * subsample, dim)
+        self.model = torchaudio.models.Conformer(
+            dim, heads, expand * dim, depth, kernel, dropout=dropout
+        )
+        self.step = subsample * round(hop * rate) / rate
+        self.origin = (subsample - 1) / 2 * round(hop * rate) / rate
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return [self.enter, *self.model.conformer_layers]
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """mels `[B, F, M]` padded on the right, mask `[B, F]`."""
+        return padded([sample["mels"] for sample in samples], "mels")
+
+    def forward(self, mels: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> Features:
+        """mels `[B, F, M]`, mask `[B, F]` -> tokens `[B, ceil(F / subsample), D]`.
+
+        layers: Conformer layers by place, 0 the first, -1 the last.
+        """
+        wanted = places(layers, len(self.model.conformer_layers))
+        frames = mask.sum(1)
+        mean = blank(mels, mask).sum(1) / frames[:, None]  # [B, M]
+        normal = blank((mels - mean[:, None]) / 5, mask)
+        missing = -mels.shape[1] % self.subsample
+        stacked = nn.functional.pad(normal, (0, 0, 0, missing)).unflatten(1, (-1, self.subsample))
+        x = self.enter(stacked.flatten(2))  # [B, T, D]
+        real = up_to((frames + self.subsample - 1) // self.subsample, x.shape[1])
+        hidden: list[Tensor] = []
+        x = x.transpose(0, 1)  # the layers want time first
+        for layer in self.model.conformer_layers:
+            x = layer(x, ~real)
+            hidden.append(x)
+        kept = tuple(self._features(hidden[place], real) for place in wanted)
+        return self._features(x, real).replace(layers=kept)
+
+    def _features(self, x: Tensor, mask: Tensor) -> Features:
+        tokens = blank(x.transpose(0, 1), mask)
+        grid = (mask.shape[1],)
+        return Features(tokens, mask, grid=grid, step=(self.step,), origin=(self.origin,))
