@@ -45,15 +45,18 @@ def lost(path: Path) -> str:
 
 def path_identity(cell: object) -> str | None:
     """Path, size and time of the file that a cell names (`str`, `Path`, `{"path":, "bytes":
-    None}`); None where it names none."""
+    None}`), and what else the cell says of it (a segment); None where it names none."""
+    more = ""
     if isinstance(cell, Mapping) and cell.get("bytes") is None:
+        said = {key: cell[key] for key in sorted(cell, key=str) if key not in ("bytes", "path")}
+        more = f"|{said}" if any(value is not None for value in said.values()) else ""
         cell = cell.get("path")
     # os.path, not Path.is_file: a text that is too long for a path is simply no file.
     if not isinstance(cell, (str, Path)) or not os.path.isfile(cell):  # noqa: PTH113
         return None
     path = Path(cell).absolute()
     stat = path.stat()
-    return f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
+    return f"{path}|{stat.st_size}|{stat.st_mtime_ns}{more}"
 
 
 def fingerprint_of(files: Iterable[Path], *settings: object) -> str:

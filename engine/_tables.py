@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,9 +64,14 @@ class Files(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row: dict[str, Any] = self._rows[index].to_pylist()[0]
         for name in self.paths:
-            if row[name] is not None:
-                row[name] = str(self.root / row[name])
+            row[name] = self._found(row[name])
         return row
+
+    def _found(self, cell: Any) -> Any:
+        """A file name, or a cell with one and perhaps a segment of it, taken from `root`."""
+        if isinstance(cell, Mapping) and cell.get("path") is not None:
+            return {**cell, "path": self._found(cell["path"])}
+        return str(self.root / cell) if isinstance(cell, str) else cell
 
     def key(self, index: int) -> str:
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -101,3 +102,19 @@ def test_the_library_is_left_as_it_was(tmp_path: Path) -> None:
     for _ in source:
         assert datasets.Audio.encode_example is before
     assert datasets.Audio.encode_example is before
+
+
+def test_segments_of_one_file_are_cells_of_their_own(tmp_path: Path) -> None:
+    """A manifest of segments: its paths are found beside it, and no two share a cache's name."""
+    (tmp_path / "long.wav").write_bytes(encoded(TONES[2]))
+    spans = [(0.0, 0.1), (0.1, 0.3), (0.1, None)]
+    rows = [
+        {"audio": {"path": "long.wav", "start": start, "end": end}, "text": "said"}
+        for start, end in spans
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    file = str(tmp_path / "rows.jsonl")
+    source: Source = find("source", "json", "here")(path=file, paths=["audio"])
+    found = [read(source[i]["audio"]).seconds for i in range(3)]
+    assert found == pytest.approx([0.1, 0.2, 0.2])
+    assert len({source.identity(i, "audio") for i in range(3)}) == 3
