@@ -75,7 +75,7 @@ _Callback = ctypes.CFUNCTYPE(
 def library() -> tuple[str, bytes | None]:
     """The library's file and the folder of its data: of the package `espeakng_loader`, else the
     system's. Raises `ReadError` where there is neither."""
-    if importlib.util.find_spec("espeakng_loader") is not None:
+    if _packaged():
         import espeakng_loader
 
         return espeakng_loader.get_library_path(), espeakng_loader.get_data_path().encode()
@@ -83,6 +83,16 @@ def library() -> tuple[str, bytes | None]:
     if found is None:
         raise ReadError("talker", "espeak-ng is not installed", LIBRARY)
     return found, None
+
+
+def require() -> None:
+    """As `library`, without importing anything where the package is there."""
+    if not _packaged():
+        library()
+
+
+def _packaged() -> bool:
+    return importlib.util.find_spec("espeakng_loader") is not None
 
 
 @contextmanager

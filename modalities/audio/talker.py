@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..base import ReadError, Source
-from ._espeak import Utterance, Voice, speak, version
+from ._espeak import Utterance, Voice, require, speak, version
 from ._voices import speaker
 from .grammar import GRAMMARS
 from .read import LazySound, Sound
@@ -122,9 +122,9 @@ class Talker(Source):
         self.grammar, self.split, self.count, self.seed = grammar, split, count, seed
         self.hold = _held(split, hold)
         self.snr = _range("snr", [snr, snr] if isinstance(snr, (int, float)) else snr)
-        joined = _range("join", [1, 1] if join is None else list(map(float, join)))
-        assert joined is not None
-        self.join = (int(joined[0]), int(joined[1]))
+        lowest, highest = _range("join", None if join is None else [*map(float, join)]) or (1, 1)
+        self.join = (int(lowest), int(highest))
+        require()
         if count < 1:
             raise ValueError(f"count: found {count}, expected at least 1 row")
         if self.join[0] < 0:
