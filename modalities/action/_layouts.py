@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-
 PLACED = ("episode_index", "length", "data/", "videos/")
 """What of a v3 episode's description says where it lies; the statistics beside it are many."""
 
