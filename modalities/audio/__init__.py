@@ -8,6 +8,7 @@ ENCODERS = {
     "ast": "sensorium.modalities.audio.ast:AST",
     "clap": "sensorium.modalities.audio.clap:Clap",
     "logmel_conformer": "sensorium.modalities.audio.logmel_conformer:LogMelConformer",
+    "torchaudio_bundle": "sensorium.modalities.audio.torchaudio_bundle:TorchaudioBundle",
     "torchaudio_conformer": "sensorium.modalities.audio.torchaudio_conformer:TorchaudioConformer",
     "wav2vec2": "sensorium.modalities.audio.wav2vec2:Wav2Vec2",
     "whisper": "sensorium.modalities.audio.whisper:Whisper",

@@ -118,3 +118,21 @@ def _filters(mel: LogMel) -> Tensor:
     with torch.device("cpu"):  # a processor computes, also where the encoder stands on meta
         filters: Tensor = melscale_fbanks(mel.size // 2 + 1, mel.low, mel.high, mel.mels, mel.rate)
     return filters
+
+
+@dataclass(frozen=True)
+class Wave(Processor):
+    """Sound -> `{"wave": float32 [N]}` at `rate` Hz.
+
+    normalize: bring it to mean 0 and deviation 1. least: seconds that the model needs.
+    """
+
+    rate: int
+    normalize: bool
+    least: float
+
+    def prepare(self, raw: Sound) -> Sample:
+        wave = framed(raw, self.rate, self.least)
+        return {
+            "wave": torch.nn.functional.layer_norm(wave, wave.shape) if self.normalize else wave
+        }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchaudio
 from safetensors.torch import load_file, save_file
 
 from sensorium.modalities.audio import ENCODERS
@@ -64,10 +65,22 @@ SECOND = {
     "truncation": "rand_trunc",
 }
 
+BUNDLE = {
+    "extractor_conv_layer_config": [[16, 10, 5], [16, 8, 8], [16, 4, 4]],
+    "encoder_embed_dim": 32,
+    "encoder_pos_conv_kernel": 8,
+    "encoder_pos_conv_groups": 2,
+    "encoder_num_layers": 3,
+    "encoder_num_heads": 2,
+    "encoder_ff_interm_features": 48,
+}
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "conformer": ("logmel_conformer", {**SMALL, "mask_token": True}),
     "conformer front": ("logmel_conformer", {**SMALL, "front": 2, "normalize": "fixed"}),
     "conformer level": ("logmel_conformer", {**SMALL, "subsample": 8, "normalize": "level"}),
+    "bundle group": ("torchaudio_bundle", {"name": "WAV2VEC2_BASE", "options": BUNDLE}),
+    "bundle layer": ("torchaudio_bundle", {"name": "HUBERT_LARGE", "options": BUNDLE}),
     "torchaudio": ("torchaudio_conformer", SMALL),
     "whisper": ("whisper", {"config": WHISPER}),
     "wav2vec2 group": ("wav2vec2", {"config": {"model_type": "wav2vec2", **WIDE}}),
@@ -294,3 +307,29 @@ def test_torchaudios_conformer_is_torchaudios() -> None:
     alone = encoder(**encoder.collate([encoder.processor.prepare(sound(1, SECONDS[1]))]))
     beside = features.tokens[1, : alone.tokens.shape[1]]
     assert not torch.allclose(beside, alone.tokens[0], atol=1e-3)
+
+
+def test_a_bundle_is_the_model_that_torchaudio_builds() -> None:
+    encoder = make("bundle layer")
+    peer = torchaudio.models.wav2vec2_model(
+        **{**torchaudio.pipelines.HUBERT_LARGE._params, **BUNDLE}
+    ).eval()
+    peer.load_state_dict(encoder.model.state_dict())
+    given = batch(encoder)
+    features = encoder(**given, layers=(0, 1))
+    want, lengths = peer(given["wave"], given["mask"].sum(1))
+    assert torch.equal(lengths, features.lengths)
+    assert torch.allclose(features.tokens[features.mask], want[features.mask], atol=1e-5)
+    hidden, _ = peer.extract_features(given["wave"], given["mask"].sum(1))
+    for found, state in zip(features.layers, hidden[:2], strict=True):
+        assert torch.allclose(found.tokens[features.mask], state[features.mask], atol=1e-5)
+
+
+def test_mistakes_with_bundles_are_one_line() -> None:
+    build = kind("bundle group")
+    with pytest.raises(ValueError, match="no bundle 'WAV2VEC2_BAS'; did you mean WAV2VEC2_BASE"):
+        build(name="WAV2VEC2_BAS")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="options: torchaudio cannot build WAV2VEC2_BASE so"):
+        build(name="WAV2VEC2_BASE", options={"wide": 3})  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="as a pickle, which is not read"):
+        make("bundle group").load()
