@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from .base import Row
+from ..backbones.base import Backbone
+from ..modalities.base import Features
+from .base import Batch, Encode, Row
 from .captioning import Captioning
 from .speech_metrics import Normalizer, SpeechMetrics
 
@@ -47,6 +49,10 @@ class Asr(Captioning):
             )
         said = {"text": found["references"][0]} if found["references"] else {}
         return {**found, **said}
+
+    def context(self, batch: Batch, encode: Encode, backbone: Backbone) -> Features:
+        """The prompt of a batch with its streams in it, as the decoder reads it."""
+        return self._context(batch, encode, backbone)
 
     def metrics(self) -> TranscriptMetrics:
         return TranscriptMetrics(self.normalizer)

@@ -1,0 +1,181 @@
+"""The recognisers that `bench_asr` compares, on features that were computed once.
+
+Legend: `B` rows, `P` positions of the prompt, `n` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from sensorium.engine.compose import Model
+from sensorium.engine.data import Collate, Rows, readers
+from sensorium.engine.rows import open_split
+from sensorium.modalities.base import Features
+from sensorium.tasks.asr import Asr
+from sensorium.tasks.asr_diffusion import AsrDiffusion
+from sensorium.tasks.base import Batch
+
+TASK = "transcribe"
+
+
+@dataclass
+class Row:
+    """A row: its target, its features `[T, D]`, its tokens for the decoder, seconds of sound, and
+    the milliseconds of its encoder and of its CTC head."""
+
+    target: dict[str, Any]
+    features: Features
+    tokens: int
+    seconds: float
+    encoder: float = 0.0
+    ctc: float = 0.0
+    prior: Any = None
+
+
+@dataclass
+class Said:
+    """What one recogniser said of each row: texts, decoder's passes, milliseconds of decoding and
+    of them those in which the prompt was read."""
+
+    texts: list[str] = field(default_factory=list)
+    passes: list[int] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+    prefill: list[float] = field(default_factory=list)
+
+
+class Clock:
+    """Milliseconds: of this process's own work on a CPU, of the wall on an accelerator."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def now(self) -> float:
+        if self.device.type == "cpu":
+            return time.process_time() * 1000
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter() * 1000
+
+    def __call__(self, work: Callable[[], Any]) -> tuple[Any, float]:
+        began = self.now()
+        found = work()
+        return found, self.now() - began
+
+
+def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int) -> list[Row]:
+    """Rows whose text has so many tokens, with what the encoder and the CTC head of a diffusion
+    model make of them, one by one."""
+    source = open_split(model.plan, TASK, split)
+    task, device = cast(AsrDiffusion, model.task(TASK)), model.device
+    backbone: Any = model.backbone
+    rows = Rows(TASK, task, source, readers(model.plan, model.encoders(), augment=False))
+    stream, clock = task.streams[0], Clock(device)
+    found: list[Row] = []
+    for index in range(len(source)):
+        text = source[index]["text"]
+        tokens = len(backbone.tokenizer.encode(text)) + 1
+        if not shortest <= tokens <= longest or len(found) == count:
+            continue
+        batch = Collate(model.encoders())(TASK, [rows.item(index)]).to(device)
+        if batch.failed:
+            continue
+        encode = functools.partial(model.stream(stream).encode, batch.streams[stream]["main"])
+        features, encoder = clock(encode)
+        prior, ctc = clock(functools.partial(task.priors, features, backbone))
+        seconds = float(source[index]["seconds"])
+        found.append(Row(batch.targets[0], features, tokens, seconds, encoder, ctc, prior[0]))
+    return found
+
+
+def joined(rows: Sequence[Row], stream: str) -> Batch:
+    """Rows as a batch whose features are there already."""
+    features = Features.pack([row.features.tokens[0][row.features.mask[0]] for row in rows])
+    keys = [str(i) for i in range(len(rows))]
+    return Batch(TASK, [row.target for row in rows], keys, features={stream: features})
+
+
+@torch.no_grad()
+def autoregress(model: Model, rows: Sequence[Row], bare: bool, most: int) -> Said:
+    """Transcripts of a causal decoder, greedy: by transformers' `generate`, or by a bare loop."""
+    task, clock = cast(Asr, model.task(TASK)), Clock(model.device)
+    backbone: Any = model.backbone
+    batch = joined(rows, task.streams[0])
+    began = clock.now()
+    context = task.context(batch, model.encoder(batch), backbone)
+    made = clock.now() - began
+    _, read = clock(lambda: backbone.read(context))
+    options = {"max_new_tokens": most, "do_sample": False}
+    way = (
+        (lambda: _loop(backbone, context, most))
+        if bare
+        else (lambda: backbone.generate(context, **options).tolist())
+    )
+    ids, took = clock(way)  # it reads the prompt itself
+    eos, size = backbone.tokenizer.eos_id, len(rows)
+    kept = [row[: row.index(eos)] if eos in row else row for row in ids]
+    texts = [backbone.tokenizer.decode(row).strip() for row in kept]
+    steps = [len(row) + 1 for row in kept]
+    return Said(texts, steps, [(made + took) / size] * size, [(made + read) / size] * size)
+
+
+def _loop(backbone: Any, context: Features, most: int) -> list[list[int]]:
+    """Greedy decoding with a cache and nothing else; a batch is padded on the left."""
+    lengths = context.lengths.tolist()
+    longest = max(lengths)
+    tokens = torch.stack(
+        [_left(t[:n], longest) for t, n in zip(context.tokens, lengths, strict=True)]
+    )
+    even = min(lengths) == longest
+    mask = torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]
+    mask = mask.long().to(tokens.device)
+    inputs: dict[str, Tensor] = {"inputs_embeds": tokens}
+    done = torch.zeros(len(lengths), dtype=torch.bool, device=tokens.device)
+    cache, said = None, []
+    for _ in range(most):
+        places = {} if even else {"attention_mask": mask, "position_ids": _places(mask, inputs)}
+        out = backbone.model(**inputs, **places, past_key_values=cache, use_cache=True)
+        best = out.logits[:, -1].argmax(-1)
+        said.append(best)
+        done |= best == backbone.tokenizer.eos_id
+        if bool(done.all()):
+            break
+        cache, inputs = out.past_key_values, {"input_ids": best[:, None]}
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+    found: list[list[int]] = torch.stack(said, 1).tolist()
+    return found
+
+
+def _left(tokens: Tensor, length: int) -> Tensor:
+    return torch.cat([tokens.new_zeros(length - len(tokens), tokens.shape[1]), tokens])
+
+
+def _places(mask: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    new = next(iter(inputs.values())).shape[1]
+    return (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
+
+
+@torch.no_grad()
+def diffuse(
+    model: Model, rows: Sequence[Row], prior: bool, heard: Sequence[Row] | None = None
+) -> Said:
+    """Transcripts by denoising. heard: rows whose sound the decoder gets instead."""
+    task, clock = cast(AsrDiffusion, model.task(TASK)), Clock(model.device)
+    backbone: Any = model.backbone
+    batch = joined(heard or rows, task.streams[0])
+    began = clock.now()
+    context = task.context(batch, model.encoder(batch), backbone)
+    memory = backbone.read(context, "canvas")
+    read = clock.now()
+    found = task.decode(memory, [row.prior if prior else None for row in rows], backbone)
+    texts = task.texts(found, backbone)
+    ended = clock.now()
+    size = len(rows)
+    return Said(
+        texts, found.passes, [(ended - began) / size] * size, [(read - began) / size] * size
+    )

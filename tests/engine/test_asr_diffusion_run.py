@@ -1,0 +1,115 @@
+"""Masked diffusion through the engine: check, train, save, load; a prior from another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sensorium.engine.build import build, ready
+from sensorium.engine.check import check
+from sensorium.engine.config import parse_recipe
+from sensorium.engine.errors import RecipeError
+from sensorium.engine.hub import load, load_model, save_run
+from sensorium.engine.train import train
+
+SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    """A scanned digit's sixteen patches are the frames in which its name is spelled."""
+    data = {"train": {"source": "digits", "split": "train"}}
+    encoder = {"type": "patches", "size": 16, "patch_size": 4, "dim": 16}
+    task = {
+        "type": "asr_diffusion",
+        "prompt": "<image> name:",
+        "target": "{word}",
+        "tokenizer": "characters",
+        "length": 10,
+        "data": data,
+    }
+    return {
+        "inputs": {"image": {"modality": "image", "encoder": encoder, "connector": "linear"}},
+        "backbone": {
+            "type": "diffusion",
+            "name": "tiny-llama",
+            "tokenizer": "bytes",
+            "weights": "none",
+            "options": SIZES,
+        },
+        "tasks": {"name": {**task, **changes}},
+        "train": {"steps": 3, "batch_size": 4, "lr": 1e-2},
+    }
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def pictures() -> list[Any]:
+    from sensorium.modalities.image.digits import Digits
+
+    source = Digits(split="test")
+    return [source[i]["image"] for i in range(3)]
+
+
+def test_a_run_comes_back_as_it_was() -> None:
+    train(parse_recipe(recipe()), Path("run"))
+    model, pipeline = load_model("run"), load("run")
+    again = load("run")
+    saved = load_file(Path("run/model.safetensors"))
+    gap = model.task("name").special.gap_id  # type: ignore[union-attr]
+    assert saved["backbone.new_rows.input"].shape[0] == 1  # the gap; the mask is the tokenizer's
+    assert gap == 260
+    found = pipeline.generate("name", image=pictures(), threshold=0.05)
+    assert found == again.generate("name", image=pictures(), threshold=0.05)
+    assert {"text", "passes", "prior"} == set(found[0])
+
+
+def test_the_dry_run_knows_its_shapes() -> None:
+    report = check(parse_recipe(recipe()))
+    assert {"backbone", "tasks.name.prior"} <= {stage.where for stage in report.stages}
+
+
+def test_the_prior_comes_from_a_ctc_run() -> None:
+    first = recipe()
+    first["tasks"] = {
+        "spell": {
+            "type": "ctc",
+            "stream": "image",
+            "text": "{word}",
+            "tokenizer": "characters",
+            "data": first["tasks"]["name"]["data"],
+        }
+    }
+    del first["backbone"], first["inputs"]["image"]["connector"]
+    ctc = build(parse_recipe(first))
+    save_run(ctc, Path("heard"))
+    section = {"type": "per_token", "weights": "heard:spell.head", "freeze": True}
+    values = recipe(prior=section)
+    encoder = values["inputs"]["image"]["encoder"]
+    values["inputs"]["image"]["encoder"] = {**encoder, "weights": "heard", "freeze": True}
+    model = build(parse_recipe(values))
+    for key, value in ctc.task("spell").heads["head"].state_dict().items():
+        assert torch.equal(model.task("name").heads["prior"].state_dict()[key], value)
+    assert not any(p.requires_grad for p in model.task("name").heads["prior"].parameters())
+
+
+def test_added_rows_train_though_the_decoder_is_frozen() -> None:
+    values = recipe()
+    values["backbone"]["lora"] = {"r": 2}
+    model = build(parse_recipe(values))
+    trains = {n for n, p in model.backbone.named_parameters() if p.requires_grad}  # type: ignore[union-attr]
+    assert {n for n in trains if "lora" not in n} == {"new_rows.input", "new_rows.output"}
+
+
+def test_a_decoder_from_left_to_right_is_refused_with_its_place() -> None:
+    values = recipe()
+    values["backbone"]["type"] = "causal"
+    with pytest.raises(RecipeError, match=r"tasks\.name: .*say `type: diffusion` in backbone"):
+        build(parse_recipe(values))
+    assert ready(parse_recipe(recipe()))
