@@ -22,6 +22,9 @@ from ._stack import Stack
 FAR = 10.0
 """Control points outside the bounds by this many times their width: other units, it seems."""
 
+FEW = 16
+"""Up to so many joints one large product is faster than a small one a chunk, despite the copy."""
+
 
 class Codec:
     """state: `low`, `high [P]` and `levels [G, 2]`, as fitted."""
@@ -30,10 +33,22 @@ class Codec:
         self, layout: Layout, stack: Stack, orders: _ends.Orders, state: Mapping[str, Any]
     ) -> None:
         self.layout, self.stack, self.orders = layout, stack, orders
-        low, high = state["low"], state["high"]
-        middle, inverse = (low + high) / 2, scale(low, high)
-        self._arrays = (middle, high - low, inverse, 0.5 - middle * inverse, state["levels"])
-        self._made: dict[Any, tuple[Tensor, ...]] = {}
+        low, high = np.asarray(state["low"]), np.asarray(state["high"])
+        inverse = scale(low, high)
+        self._arrays = {
+            "inverse": inverse,
+            # A constant joint lies in the middle, whatever its token.
+            "offset": 0.5 - (low + high) / 2 * inverse,
+            "low": layout.spread(np.where(inverse > 0, low, (low + high) / 2)),
+            "width": layout.spread(np.where(inverse > 0, high - low, 0.0)),
+            "levels": np.asarray(state["levels"]),
+            "owners": layout.owners(),
+            "cells": layout.cells,
+            "order": layout.order,
+            "token": layout.spread(layout.smooth),
+            "free": layout.free(),
+        }
+        self._made: dict[Any, dict[str, Tensor]] = {}
 
     def encode(
         self, values: Tensor, real: Tensor | None, start: Tensor | None, end: Tensor | None
@@ -42,18 +57,18 @@ class Codec:
         with torch.autocast(values.device.type, enabled=False):
             z = self._control_points(values, real, start, end)
         self._look(z, values)
-        z = z.clamp_(0, 1)
+        z = z.clamp(0, 1)
         if not self.layout.switches:
             return z
-        found = z.new_empty(len(z), self.layout.length)
-        found[:, self._index(self.layout.smooth, z)] = z
-        levels = self._tensors(z)[4]
-        high = _given.held(values, real)[:, :, self.layout.switches] >= levels.mean(1)
+        with_steps = values[:, :, self.layout.switches]
+        if not bool(torch.isfinite(with_steps).all()):
+            _given.refuse_infinite(values)
+        fitted = self._tensors(values)
+        high = _given.held(with_steps, real) >= fitted["levels"].mean(1)
+        parts = [z]
         for g, joint in enumerate(self.layout.switches):
-            places = self.layout.tokens[joint]
-            coded = _switch.encode(high[:, :, g], len(places))
-            found[:, self._index(places, z)] = coded.to(z.dtype)
-        return found
+            parts.append(_switch.encode(high[:, :, g], len(self.layout.tokens[joint])).to(z))
+        return torch.cat(parts, 1).index_select(1, fitted["order"])
 
     def _control_points(
         self, values: Tensor, real: Tensor | None, start: Tensor | None, end: Tensor | None
@@ -62,14 +77,14 @@ class Codec:
         held = _given.held(values, real) if self.orders.both else values
         ends = _ends.of_chunks(self.orders, held, start, end)
         points, shift = self.stack.solver(values.shape[1], real, values)
-        found = points @ values  # [B, R, dof]
+        found = _product(points, values)  # [B, R, dof]
         if ends is not None:
             found = found + shift @ ends
+        fitted = self._tensors(values)
         flat = found.flatten(1)
         if not self.layout.whole:
-            flat = flat[:, self._index(self.layout.cells, values)]
-        _, _, inverse, offset, _ = self._tensors(values)
-        return torch.addcmul(offset, flat, inverse)
+            flat = flat.index_select(1, fitted["cells"])
+        return torch.addcmul(fitted["offset"], flat, fitted["inverse"])
 
     def decode(
         self,
@@ -80,47 +95,35 @@ class Codec:
         derivative: int,
     ) -> Tensor:
         """`[B, L]` -> `[B, S, dof]` at places in [0, 1], or its derivative by them."""
-        dof = len(self.layout.joints)
-        ends = _ends.given(self.orders, start, end, z.new_empty(len(z), dof))
+        ends = _ends.given(self.orders, start, end, z.new_empty(len(z), self.layout.dof))
         with torch.autocast(z.device.type, enabled=False):
             bases, held = self.stack.curve(places, derivative, z)  # [S, A], [A, C]
-            found = bases @ self._points(z, ends, held)
+            found = _product(bases, self._points(z, ends, held))
         if self.layout.switches and not derivative:
-            levels, at = self._tensors(z)[4], torch.as_tensor(places, device=z.device)
+            levels, at = self._tensors(z)["levels"], torch.as_tensor(places).to(z)
             for g, joint in enumerate(self.layout.switches):
-                high = _switch.decode(z[:, self._index(self.layout.tokens[joint], z)], at)
+                high = _switch.decode(z[:, self.layout.tokens[joint]], at)
                 found[:, :, joint] = torch.where(high, levels[g, 1], levels[g, 0])
         return found
 
     def _points(self, z: Tensor, ends: Tensor | None, held: Tensor) -> Tensor:
         """`[B, A, dof]` every control point, zero in the rows of other joints' curves."""
-        middle, width = self._tensors(z)[:2]
-        layout, dof = self.layout, len(self.layout.joints)
-        smooth = z[:, self._index(layout.smooth, z)] if layout.switches else z
-        flat = torch.addcmul(middle, smooth - 0.5, width)
-        if not layout.whole:
-            free = flat.new_zeros(len(z), layout.rows * dof)
-            flat = free.index_copy(1, self._index(layout.cells, z), flat)
-        points = flat.unflatten(1, (layout.rows, dof))
+        fitted = self._tensors(z)
+        spread = z if self.layout.whole else z.index_select(1, fitted["token"])
+        flat = torch.addcmul(fitted["low"], spread, fitted["width"])
+        points = flat.unflatten(1, (self.layout.rows, self.layout.dof))
         if ends is None:
             return points
-        owners = torch.as_tensor(layout.owners(), dtype=z.dtype, device=z.device)
-        return ((held @ ends) * owners).index_copy(1, self._index(layout.free(), z), points)
+        return ((held @ ends) * fitted["owners"]).index_copy(1, fitted["free"], points)
 
     def outside(self, values: Tensor, real: Tensor | None) -> list[float]:
         """`[dof]` the share of a joint's control points that encoding would clip."""
         z = self._control_points(values, real, None, None).double()
         wrong = ((z < -1e-6) | (z > 1 + 1e-6)).double().mean(0).cpu().numpy()
-        owner = self.layout.joint[self.layout.smooth]
-        return [
-            float(wrong[owner == d].mean()) if (owner == d).any() else 0.0
-            for d in range(len(self.layout.joints))
-        ]
+        return self.layout.by_joint(wrong)
 
     def _look(self, z: Tensor, values: Tensor) -> None:
         """One look at the extremes finds what is not finite and what is far outside."""
-        if self.layout.switches:
-            _given.refuse_infinite(values)
         if not z.numel():
             return
         low, high = (float(end) for end in z.aminmax())
@@ -136,15 +139,25 @@ class Codec:
                 stacklevel=5,
             )
 
-    def _tensors(self, like: Tensor) -> tuple[Tensor, ...]:
-        """The fitted arrays, on a device and in a precision."""
+    def _tensors(self, like: Tensor) -> dict[str, Tensor]:
+        """The fitted arrays and the indices, on a device and in a precision."""
         key = (like.device, like.dtype)
         if key not in self._made:
-            self._made[key] = tuple(
-                torch.as_tensor(array, device=like.device, dtype=like.dtype)
-                for array in self._arrays
-            )
+            self._made[key] = {
+                name: torch.as_tensor(
+                    array,
+                    device=like.device,
+                    dtype=like.dtype if array.dtype.kind == "f" else torch.long,
+                )
+                for name, array in self._arrays.items()
+            }
         return self._made[key]
 
-    def _index(self, places: np.ndarray, like: Tensor) -> Tensor:
-        return torch.as_tensor(places, device=like.device)
+
+def _product(matrix: Tensor, stack: Tensor) -> Tensor:
+    """`[R, T]` or `[B, R, T]` times `[B, T, dof]` -> `[B, R, dof]`."""
+    if matrix.ndim == 3 or stack.shape[2] > FEW:
+        return matrix @ stack
+    count, inner, dof = stack.shape
+    rows = stack.transpose(1, 2).reshape(count * dof, inner) @ matrix.T
+    return rows.view(count, dof, len(matrix)).transpose(1, 2)

@@ -50,19 +50,14 @@ class Fitting:
         low, high = bounds(rows, quantiles)
         margin = 1e-9 * np.maximum(np.abs(low), np.abs(high))
         outside = ((rows < low - margin) | (rows > high + margin)).mean(0)
-        owner = self.layout.joint[self.layout.smooth]
         levels = np.array([self._levels(g) for g in range(len(self.layout.switches))])
         errors = [row for each in self.errors for row in each.tally.found()]
         errors += [self._switching(g, levels[g]) for g in range(len(levels))]
-        clipped = [
-            float(outside[owner == d].mean()) if (owner == d).any() else 0.0
-            for d in range(len(self.layout.joints))
-        ]
         return {
             "low": low,
             "high": high,
             "levels": levels.reshape(-1, 2),
-            "clipped": clipped,
+            "clipped": self.layout.by_joint(outside),
             "errors": [row._asdict() for row in sorted(errors)],
         }
 

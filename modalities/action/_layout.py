@@ -34,12 +34,30 @@ class Layout:
         self.joint = np.array([d for _, d in order], int)  # [L]
         self.tokens = [np.flatnonzero(self.joint == d) for d in range(len(counts))]
         self.smooth = np.array([i for i, (_, d) in enumerate(order) if d not in self.switches], int)
+        # Control points first, then the switches: where each token is found among them.
+        self.order = np.argsort(
+            np.concatenate([self.smooth, *(self.tokens[d] for d in self.switches)])
+        )
         tops = dict(zip(self.curves, self._tops([_count(c) for c in self.curves]), strict=True))
         rows = [tops[joint] + m for m, d in order if isinstance(joint := self.joints[d], Curve)]
-        self.cells = np.array(rows, int) * len(counts) + self.joint[self.smooth]
         self.rows = sum(_count(curve) for curve in self.curves)
+        self.cells = np.array(rows, int) * self.dof + self.joint[self.smooth]
         # Every cell is a token, in order: nothing has to be picked.
-        self.whole = np.array_equal(self.cells, np.arange(self.rows * len(counts)))
+        self.whole = not self.switches and np.array_equal(
+            self.cells, np.arange(self.rows * self.dof)
+        )
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """`[P]`, one a token, as `[R * dof]`: zero in the cells of other joints' curves."""
+        found = np.zeros(self.rows * self.dof, values.dtype)
+        found[self.cells] = values
+        return found
+
+    def by_joint(self, values: np.ndarray) -> list[float]:
+        """`[P]`, one a control point -> the means of each joint's; 0 where it has none."""
+        owner = self.joint[self.smooth]
+        means = [values[owner == d].mean() if (owner == d).any() else 0.0 for d in range(self.dof)]
+        return [float(mean) for mean in means]
 
     @staticmethod
     def _tops(counts: Sequence[int]) -> list[int]:

@@ -26,15 +26,19 @@ def longest(vocab: int) -> int:
 def encode(high: Tensor, count: int) -> Tensor:
     """States `[B, steps]` bool (True = high) -> `[B, count]`: half-way between two samples."""
     flips = high[:, 1:] != high[:, :-1]  # [B, steps - 1]
-    halfway = torch.arange(flips.shape[1], device=high.device) + 0.5
-    times = torch.where(flips, END * halfway / max(flips.shape[1], 1), 1.0)
-    times = times.sort(1).values[:, : count - 1]
-    rest = times.new_ones(len(high), count - 1 - times.shape[1])
-    return torch.cat([high[:, :1].to(times.dtype), times, rest], 1)
+    row, place = flips.nonzero(as_tuple=True)  # in order of rows, then of time
+    number = flips.sum(1)
+    rank = torch.arange(len(row), device=high.device) - (number.cumsum(0) - number)[row]
+    kept = rank < count - 1
+    found = torch.ones(len(high), count, device=high.device)
+    found[:, 0] = high[:, 0].to(found.dtype)
+    found[row[kept], 1 + rank[kept]] = END * (place[kept] + 0.5) / max(flips.shape[1], 1)
+    return found
 
 
 def decode(z: Tensor, phases: Tensor) -> Tensor:
     """`[B, K]` -> states `[B, S]` bool at `phases [S]` in [0, 1]."""
-    passed = z[:, 1:, None] <= END * phases.to(z.dtype)  # [B, K - 1, S]
-    flipped: Tensor = passed.sum(1) % 2 == 1
-    return flipped != (z[:, :1] >= 0.5)
+    high = (z[:, :1] >= 0.5).expand(-1, len(phases))
+    for time in z[:, 1:, None].unbind(1):
+        high = high ^ (time <= END * phases)
+    return high

@@ -122,10 +122,8 @@ class FastTokenizer(ActionTokenizer):
                     f"{dof} joints = {expected}; it stands for no chunk"
                 )
         letters = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4")
-        numbers = torch.from_numpy(letters.astype(np.float32) + (self._least - FIRST)).to(device)
-        coefficients = numbers.view(-1, steps, dof) / self.scale
-        with torch.autocast(numbers.device.type, enabled=False):
-            return self._scaled().stretch(cosines(steps).to(numbers).T @ coefficients)
+        numbers = torch.from_numpy(letters.astype(np.int64) + (self._least - FIRST))
+        return self._values(numbers.view(-1, steps, dof).to(device))
 
     def _listed(self, ids: Tensor | list[Tensor]) -> list[list[int]]:
         """Ids as lists; ValueError for a foreign one."""
@@ -152,6 +150,13 @@ class FastTokenizer(ActionTokenizer):
         with torch.autocast(values.device.type, enabled=False):
             within = self._scaled().shrink(values)
             return (cosines(values.shape[1]).to(within) @ within * self.scale).round().long()
+
+    def _values(self, numbers: Tensor) -> Tensor:
+        """The way back, as float32."""
+        coefficients = numbers.float() / self.scale
+        with torch.autocast(numbers.device.type, enabled=False):
+            values = cosines(numbers.shape[1]).to(coefficients).T @ coefficients
+            return self._scaled().stretch(values)
 
     def _texts(self, numbers: Tensor) -> list[str]:
         """A character a number, lowest frequency first, all joints of it together."""
