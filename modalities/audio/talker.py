@@ -31,8 +31,8 @@ LOUDNESS = (-32.0, -20.0)
 PAUSE = (0.15, 0.6)
 """Shortest and longest silence before each utterance of a longer recording, and at its end, s."""
 
-REVISION = 1
-"""To be raised whenever the same arguments give other texts or sounds."""
+REVISION, NOISE_REVISION = 1, 2
+"""To be raised whenever the same arguments give other texts or sounds, or other noise alone."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ class Talker(Source):
 
     def fingerprint(self) -> str:
         options = (self.grammar, self.split, self.hold, self.count, self.seed, self.snr, self.join)
-        made = f"talker {REVISION} {version()} {options}"
+        noise = "" if self.snr is None else f" noise {NOISE_REVISION}"
+        made = f"talker {REVISION} {version()} {options}{noise}"
         return hashlib.sha256(made.encode()).hexdigest()
 
 
@@ -213,9 +214,10 @@ def _power(samples: np.ndarray) -> float:
 def _noise(count: int, seed: int) -> np.ndarray:
     """Noise of unit power whose spectrum falls by a random amount, from white to pink."""
     rng = np.random.default_rng(seed)
-    spectrum = np.fft.rfft(rng.standard_normal(count))
-    tilt = np.maximum(np.arange(len(spectrum)), 50.0 * count / RATE) ** (-rng.uniform(0, 0.5))
-    noise = np.fft.irfft(spectrum * tilt, count)
+    size = 1 << max(0, count - 1).bit_length()  # a prime length would take ten times as long
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    tilt = np.maximum(np.arange(len(spectrum)), 50.0 * size / RATE) ** (-rng.uniform(0, 0.5))
+    noise = np.fft.irfft(spectrum * tilt, size)[:count]
     shaped: np.ndarray = noise / np.sqrt((noise**2).mean())
     return shaped
 
