@@ -124,3 +124,15 @@ def test_silence_is_read(spoken: Any) -> None:
     cell = {"array": torch.zeros(1, 16000).numpy(), "rate": 16000}
     found = load(spoken.folder / "run").generate("ctc", audio=cell, options={"times": True})
     assert isinstance(found["text"], str) and len(found["words"]) == len(found["text"].split())
+
+
+def test_a_head_is_trained_on_stored_features(spoken: Any) -> None:
+    frozen = {"inputs": {"audio": {"encoder": {"freeze": True, "weights": "none"}}}}
+    recipe = spoken.changed(sound(), frozen)
+    fresh = spoken.values(spoken.changed(recipe, {"cache": {"features": False}}), "fresh")
+    stored = spoken.values(recipe, "stored")
+    assert stored == pytest.approx(fresh, rel=1e-5)
+    seen = [
+        load(spoken.folder / name).model.task("ctc").lengths.seen for name in ("fresh", "stored")
+    ]
+    assert torch.equal(*seen)
