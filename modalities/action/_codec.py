@@ -60,15 +60,10 @@ class Codec:
         z = z.clamp(0, 1)
         if not self.layout.switches:
             return z
-        with_steps = values[:, :, self.layout.switches]
-        if not bool(torch.isfinite(with_steps).all()):
-            _given.refuse_infinite(values)
-        fitted = self._tensors(values)
-        high = _given.held(with_steps, real) >= fitted["levels"].mean(1)
-        parts = [z]
+        high, parts = self._high(values, real), [z]
         for g, joint in enumerate(self.layout.switches):
             parts.append(_switch.encode(high[:, :, g], len(self.layout.tokens[joint])).to(z))
-        return torch.cat(parts, 1).index_select(1, fitted["order"])
+        return torch.cat(parts, 1).index_select(1, self._tensors(z)["order"])
 
     def _control_points(
         self, values: Tensor, real: Tensor | None, start: Tensor | None, end: Tensor | None
@@ -117,10 +112,24 @@ class Codec:
         return ((held @ ends) * fitted["owners"]).index_copy(1, fitted["free"], points)
 
     def outside(self, values: Tensor, real: Tensor | None) -> list[float]:
-        """`[dof]` the share of a joint's control points that encoding would clip."""
+        """`[dof]` the share of a joint's control points that encoding would clip; of the chunks
+        that switch more often than there are tokens, where it has switch times."""
         z = self._control_points(values, real, None, None).double()
         wrong = ((z < -1e-6) | (z > 1 + 1e-6)).double().mean(0).cpu().numpy()
-        return self.layout.by_joint(wrong)
+        found = self.layout.by_joint(wrong)
+        high = self._high(values, real)
+        flips = (high[:, 1:] != high[:, :-1]).sum(1)  # [B, G]
+        for joint, number in zip(self.layout.switches, flips.T, strict=True):
+            often = number > len(self.layout.tokens[joint]) - 1
+            found[joint] = float(often.double().mean())
+        return found
+
+    def _high(self, values: Tensor, real: Tensor | None) -> Tensor:
+        """`[B, steps, G]` bool: the states of the joints that have switch times."""
+        with_steps = values[:, :, self.layout.switches]
+        if not bool(torch.isfinite(with_steps).all()):
+            _given.refuse_infinite(values)
+        return _given.held(with_steps, real) >= self._tensors(values)["levels"].mean(1)
 
     def _look(self, z: Tensor, values: Tensor) -> None:
         """One look at the extremes finds what is not finite and what is far outside."""

@@ -5,17 +5,21 @@ Legend: `b` chunks of a block, `P` tokens that are control points, `G` joints wi
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 
 from . import _given, _switch
-from ._bounds import Reservoir, bounds
+from ._bounds import KEPT, Reservoir, bounds
 from ._ends import Orders, of_chunks
 from ._errors import MOST, CurveErrors, JointErrors, Tally
 from ._layout import Layout
 from ._stack import Stack
+
+UNEVEN = 0.02
+"""A mean error of a two-valued joint, as a share of what lies between its values, that is told."""
 
 
 class Fitting:
@@ -24,7 +28,7 @@ class Fitting:
     def __init__(self, layout: Layout, stack: Stack, orders: Orders) -> None:
         self.layout, self.stack, self.orders = layout, stack, orders
         self.points = Reservoir()
-        self.states: list[tuple[np.ndarray, np.ndarray]] = []
+        self.steps = StepJoints(layout)
         self.errors = [
             CurveErrors(curve, [d for d, j in enumerate(layout.joints) if j == curve], stack.ridge)
             for curve in layout.curves
@@ -41,8 +45,7 @@ class Fitting:
         self.points.add(found.flatten(1)[:, self.layout.cells].numpy())
         for errors in self.errors:
             errors.add(values, real, given[:, : errors.curve.start + errors.curve.end])
-        if self.layout.switches:
-            self.states.append((held[:, :, self.layout.switches].numpy(), real))
+        self.steps.add(held.numpy(), real)
 
     def found(self, quantiles: tuple[float, float]) -> dict[str, Any]:
         """Bounds `low`, `high [P]`, `levels [G, 2]`, and the errors a joint."""
@@ -50,33 +53,68 @@ class Fitting:
         low, high = bounds(rows, quantiles)
         margin = 1e-9 * np.maximum(np.abs(low), np.abs(high))
         outside = ((rows < low - margin) | (rows > high + margin)).mean(0)
-        levels = np.array([self._levels(g) for g in range(len(self.layout.switches))])
-        errors = [row for each in self.errors for row in each.tally.found()]
-        errors += [self._switching(g, levels[g]) for g in range(len(levels))]
+        levels, errors, lost = self.steps.found()
+        errors += [row for each in self.errors for row in each.tally.found()]
+        clipped = self.layout.by_joint(outside)
         return {
             "low": low,
             "high": high,
-            "levels": levels.reshape(-1, 2),
-            "clipped": self.layout.by_joint(outside),
+            "levels": levels,
+            "clipped": [lost.get(d, share) for d, share in enumerate(clipped)],
             "errors": [row._asdict() for row in sorted(errors)],
         }
 
+
+class StepJoints:
+    """The samples of joints that have switch times: of the first `KEPT` chunks."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.joints = layout.switches
+        self.counts = [len(layout.tokens[joint]) for joint in self.joints]
+        self.blocks: list[tuple[np.ndarray, np.ndarray]] = []
+        self.seen = 0
+
+    def add(self, held: np.ndarray, real: np.ndarray) -> None:
+        """held `[b, steps, dof]`, the last real sample repeated over padding."""
+        if self.joints and self.seen < KEPT:
+            self.seen += len(held)
+            self.blocks.append((held[:, :, self.joints], real))
+
+    def found(self) -> tuple[np.ndarray, list[JointErrors], dict[int, float]]:
+        """Levels `[G, 2]`, the errors by number of tokens, and a joint's share of chunks that
+        switch more often than there are tokens. Warns of a joint with more than two values."""
+        levels = np.array([self._levels(g) for g in range(len(self.joints))]).reshape(-1, 2)
+        errors = [self._errors(g, levels[g]) for g in range(len(self.joints))]
+        lost = [self._lost(g, levels[g]) for g in range(len(self.joints))]
+        for row, (low, high) in zip(errors, levels, strict=True):
+            if min(row.mean) > UNEVEN * (high - low):
+                warnings.warn(
+                    f"grippers: joint {row.joint} has more than two values (with {low:.3g} and "
+                    f"{high:.3g} it is {min(row.mean):.2g} off in the mean); leave it out of the "
+                    "grippers, or say gripper: degree0",
+                    stacklevel=4,
+                )
+        return levels, errors, dict(zip(self.joints, lost, strict=True))
+
     def _levels(self, g: int) -> list[float]:
         """The two states: medians of what lies above and below the middle."""
-        seen = np.concatenate([held[:, :, g][real] for held, real in self.states])
+        seen = np.concatenate([held[:, :, g][real] for held, real in self.blocks])
         high = seen >= (seen.min() + seen.max()) / 2
         low = seen[~high] if not high.all() else seen
         return [float(np.median(low)), float(np.median(seen[high]))]
 
-    def _switching(self, g: int, levels: np.ndarray) -> JointErrors:
-        tally = Tally([self.layout.switches[g]], range(1, MOST + 1))
-        for held, real in self.states:
-            states = torch.from_numpy(held[:, :, g])
-            high = states >= float(levels.mean())
+    def _lost(self, g: int, levels: np.ndarray) -> float:
+        high = [held[:, :, g] >= levels.mean() for held, _ in self.blocks]
+        number = np.concatenate([(own[:, 1:] != own[:, :-1]).sum(1) for own in high])
+        return float((number > self.counts[g] - 1).mean())
+
+    def _errors(self, g: int, levels: np.ndarray) -> JointErrors:
+        tally = Tally([self.joints[g]], range(1, MOST + 1))
+        for held, real in self.blocks:
+            high = torch.from_numpy(held[:, :, g] >= levels.mean())
+            places = torch.linspace(0, 1, high.shape[1])
             for count in tally.sums:
-                back = _switch.decode(
-                    _switch.encode(high, count), torch.linspace(0, 1, high.shape[1])
-                )
+                back = _switch.decode(_switch.encode(high, count), places)
                 error = np.abs(np.where(back.numpy(), levels[1], levels[0]) - held[:, :, g])
                 tally.add(count, (error * real)[:, :, None], int(real.sum()))
         return tally.found()[0]

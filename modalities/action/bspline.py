@@ -83,7 +83,8 @@ class BSplineTokenizer(ActionTokenizer):
 
     def fit(self, rows: Iterable[Any]) -> None:
         """Learn bounds and errors in one pass: an array `[B, steps, dof]`, or chunks, or pairs
-        of a chunk and its padding. Bounds are quantiles of up to 100,000 chunks, drawn evenly."""
+        of a chunk and its padding. Bounds are quantiles of up to 100,000 chunks, drawn evenly;
+        grippers' states are those of the first 100,000."""
         fitting: Fitting | None = None
         for values, real in _given.blocks(rows, self.dof):
             if fitting is None:
@@ -203,8 +204,8 @@ class BSplineTokenizer(ActionTokenizer):
     def clipped(
         self, chunks: Tensor | None = None, *, padding: Tensor | None = None
     ) -> list[float]:
-        """`[dof]` share of a joint's control points outside its bounds: of the data that was
-        fitted, or of `chunks [B, steps, dof]`."""
+        """`[dof]` share of a joint's control points outside its bounds (of chunks with more
+        switches than tokens): of the data that was fitted, or of `chunks [B, steps, dof]`."""
         if chunks is None:
             return list(self._fitted()._state["clipped"])
         values, real = _given.chunks(chunks, self.dof, padding)

@@ -89,6 +89,8 @@ def test_the_first_switches_are_kept() -> None:
     found = made.decode(made.encode(data), steps=20)[..., 1]
     assert torch.equal(found[:, :9], data[:, :9, 1])
     assert (found[:, 9:] == found[:, 8:9]).all()
+    assert made.clipped()[1] == 0.5
+    assert made.clipped(data)[1] == 1.0
 
 
 @pytest.mark.parametrize("levels", [(0.0, 1.0), (-1.0, 1.0), (0.02, 0.08)])
@@ -169,3 +171,10 @@ def test_the_report_counts_switches() -> None:
     assert made.suggest(1e-3, measure="max")[1] == 3
     derivative = made.decode(made.encode(data), steps=20, derivative=1)
     assert not derivative[..., 1].any()
+
+
+def test_a_joint_with_more_values_is_told() -> None:
+    data = steps_at([[k] for k in range(1, 20)], 20)
+    data[..., 1] = torch.linspace(-1, 1, 20)
+    with pytest.warns(UserWarning, match="grippers: joint 1 has more than two values"):
+        fitted(data)
