@@ -58,8 +58,10 @@ def encoder_identity(
     options: the recipe's resolved section; it holds what no weight shows (a number of heads,
     which layer is read).
     """
+    inner = {name: _class_identity(type(getattr(encoder, name))) for name in encoder.inner}
     return {
         **_class_identity(type(encoder)),
+        **({"inner": inner} if inner else {}),
         "options": _plain(options or {}),
         "processor": processor_identity(encoder.processor),
         "weights": weights_hash(encoder),

@@ -178,7 +178,7 @@ def sections(model: Model) -> list[tuple[str, nn.Module, Plan]]:
         found.append(("backbone", model.backbone, plan.backbone))
     for name, part in plan.streams.items():
         stream = model.stream(name)
-        found.append((f"inputs.{name}.encoder", stream.encoder, part.encoder))
+        found += _within(f"inputs.{name}.encoder", stream.encoder, part.encoder)
         if part.connector and stream.connector is not None:
             found.append((f"inputs.{name}.connector", stream.connector, part.connector))
     for name, task in plan.tasks.items():
@@ -187,10 +187,19 @@ def sections(model: Model) -> list[tuple[str, nn.Module, Plan]]:
     return found
 
 
+def _within(where: str, module: nn.Module, part: Plan) -> list[tuple[str, nn.Module, Plan]]:
+    """A part, then those that it is built round."""
+    found = [(where, module, part)]
+    for name, inner in part.inner.items():
+        found += _within(inner.where, getattr(module, name), inner)
+    return found
+
+
 def own_parameters(module: nn.Module, trainable: bool | None = None) -> int:
-    """As `count`, a task's heads left out: they have a section of their own."""
-    heads = count(module.heads, trainable) if isinstance(module, Task) else 0
-    return count(module, trainable) - heads
+    """As `count`, what has a section of its own left out: a task's heads, inner parts."""
+    others = [module.heads] if isinstance(module, Task) else []
+    others += [getattr(module, name) for name in getattr(module, "inner", ())]
+    return count(module, trainable) - sum(count(other, trainable) for other in others)
 
 
 def check_loaded(module: nn.Module, where: str) -> None:

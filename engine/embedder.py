@@ -108,7 +108,7 @@ def fingerprint(model: Model, name: str) -> str:
     """Changes with a stream's encoder, connector, preprocessing or precision; nothing else."""
     part, plan = model.stream(name), model.plan.streams[name]
     identity = encoder_identity(
-        part.encoder, precision=model.plan.recipe.train.precision, options=plan.encoder.options
+        part.encoder, precision=model.plan.recipe.train.precision, options=plan.encoder.identity
     )
     connector: dict[str, Any] = {}
     if part.connector is not None and plan.connector is not None:

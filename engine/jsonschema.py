@@ -112,10 +112,11 @@ def _rules(
 
 
 def _options(part: Any, engine: Iterable[str], known: Schema) -> Schema:
-    """The options of a class, its heads among them, beside the engine's keys; no others."""
+    """The options of a class, its heads and inner parts among them, beside the engine's keys."""
     described = options_model(part).model_json_schema()
     known.update(described.get("$defs", {}))
     heads = {head: {"$ref": "#/$defs/head"} for head in getattr(part, "head_names", ())}
+    heads |= {name: {"$ref": "#/$defs/Section"} for name in getattr(part, "inner", ())}
     options = described.get("properties", {}) | heads
     return {
         "properties": options,

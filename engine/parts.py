@@ -19,7 +19,7 @@ from torch import nn
 
 from ..modalities.base import Fitted, Part
 from .catalogue import entries, find
-from .config import Section
+from .config import Section, plain
 from .errors import RecipeError, placed
 from .schema import arguments, fitted_arguments, validate_options
 
@@ -27,7 +27,8 @@ from .schema import arguments, fitted_arguments, validate_options
 @dataclass
 class Plan:
     """where: its place in the recipe, `inputs.image.encoder`. fitted: parts that its
-    constructor wants fitted, by argument; `fitted_sections` what the recipe says of them."""
+    constructor wants fitted, by argument; `fitted_sections` what the recipe says of them. inner:
+    parts that it is built round, by argument."""
 
     where: str
     section: Section
@@ -35,6 +36,7 @@ class Plan:
     options: dict[str, Any]
     fitted: dict[str, Fitted] = field(default_factory=dict)
     fitted_sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    inner: dict[str, Plan] = field(default_factory=dict)
 
     @property
     def weights(self) -> str:
@@ -61,13 +63,16 @@ class Plan:
 
     def resolve(self) -> None:
         """Complete the options by the library's own configuration (may download)."""
+        for part in self.inner.values():
+            part.resolve()
         if isinstance(self.part, type) and issubclass(self.part, Part):
             with self.reported(), _named(self.options.get("name")):
                 self.options = self.part.resolve(dict(self.options))
 
     def resolved_section(self) -> Section:
         """The section as it is written back out, complete."""
-        said = {**self.options, **self.fitted_sections}
+        inner = {name: plain(part.resolved_section()) for name, part in self.inner.items()}
+        said = {**self.options, **self.fitted_sections, **inner}
         ordered = {name: said[name] for name in arguments(self.part) if name in said}
         section = self.section.with_options(ordered)
         section.weights = self.weights
@@ -75,8 +80,21 @@ class Plan:
 
     def build(self, seed: int = 0, **given: Any) -> Any:
         """The module; `given` is what the engine knows (in_dim, out_dim)."""
+        inner = {name: part.build(seed) for name, part in self.inner.items()}
         with self.reported(), seeded(seed, self.where):
-            return self.part(**self.options, **self.fitted, **given)
+            return self.part(**self.options, **self.fitted, **inner, **given)
+
+    def parts(self) -> list[Plan]:
+        """The part, and those within it."""
+        return [self, *(found for part in self.inner.values() for found in part.parts())]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides what it computes, beside its weights: its options, and those within it."""
+        within = {
+            name: {"type": part.section.type, **part.identity} for name, part in self.inner.items()
+        }
+        return {**self.options, **within}
 
 
 def plan(section: Section, kind: str, where: str) -> Plan:
@@ -86,7 +104,12 @@ def plan(section: Section, kind: str, where: str) -> Plan:
         wanted = fitted_arguments(part)
     options = validate_options(part, section.options, where)
     said = {name: options.pop(name, None) for name in wanted}
-    found = Plan(where, section, part, options)
+    inner = {
+        name: plan(Section.model_validate(options.pop(name)), of, f"{where}.{name}")
+        for name, of in getattr(part, "inner", {}).items()
+        if name in options
+    }
+    found = Plan(where, section, part, options, inner=inner)
     if section.weights == "pretrained" and not found._carries_weights():
         raise RecipeError(
             f"{where}.weights: {section.type} has no pretrained weights for these options; "

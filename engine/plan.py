@@ -52,7 +52,7 @@ class RecipePlan:
     def plans(self) -> list[Plan]:
         """Every part, in the order of building."""
         found = [self.backbone] if self.backbone else []
-        found += [s.encoder for s in self.streams.values()]
+        found += [part for s in self.streams.values() for part in s.encoder.parts()]
         found += [s.connector for s in self.streams.values() if s.connector]
         for task in self.tasks.values():
             found += [task.plan, *task.heads.values()]
@@ -73,13 +73,13 @@ class RecipePlan:
 
     def _owners(self) -> list[Plan]:
         order = [t.plan for t in self.tasks.values()]
-        order += [s.encoder for s in self.streams.values()]
+        order += [part for s in self.streams.values() for part in s.encoder.parts()]
         return order + ([self.backbone] if self.backbone else [])
 
     def resolve(self) -> None:
         """Complete every part's options, and the recipe by them (may download)."""
         for part in self.plans():
-            part.resolve()
+            part.resolve()  # those within another twice: what is resolved stays as it is
         recipe = self.recipe.model_copy(deep=True)
         if self.backbone:
             recipe.backbone = self.backbone.resolved_section()

@@ -106,7 +106,7 @@ class Filler:
             stream.encoder,
             layers=stream.layers,
             precision=self.precision if precision == "as_computed" else precision,
-            options=self.plan.streams[name].encoder.options,
+            options=self.plan.streams[name].encoder.identity,
         )
         store = Store(cache_root(), "features", identity)
         encoder = stream.encoder.eval()

@@ -85,6 +85,8 @@ def options_model(part: Any) -> type[BaseModel]:
     for name, (hint, default) in arguments(part).items():
         if fitted_class(hint) is not None:
             hint, default = str | dict[str, Any] | None, None
+        elif name in getattr(part, "inner", ()):
+            hint = str | dict[str, Any]
         fields[name] = (hint, ... if default is inspect.Parameter.empty else default)
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     name = getattr(part, "__name__", "Options")

@@ -130,19 +130,24 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: str) -> Non
     source = section.get("weights", "none")
     if source != "none":  # what that run did not train, it did not save
         fill(module, source, ".".join(keys))
-    filled = _heads_from_elsewhere(module, section, ".".join(keys))
+    filled = _parts_from_elsewhere(module, section, ".".join(keys))
     _load(module, state, where, str(run), whole=source == "none", filled=filled)
 
 
-def _heads_from_elsewhere(module: nn.Module, section: Mapping[str, Any], where: str) -> set[str]:
-    """Fill a task's heads that the run had from elsewhere; gives the names in its state."""
+def _parts_from_elsewhere(module: nn.Module, section: Mapping[str, Any], where: str) -> set[str]:
+    """Fill a task's heads, and inner parts, that the run had from elsewhere; gives the names in
+    its state."""
     filled: set[str] = set()
-    for name, head in module.heads.items() if isinstance(module, Task) else ():
+    parts = (
+        {f"heads.{n}": (n, h) for n, h in module.heads.items()} if isinstance(module, Task) else {}
+    )
+    parts |= {name: (name, getattr(module, name)) for name in getattr(module, "inner", ())}
+    for place, (name, part) in parts.items():
         said = section.get(name)
         source = said.get("weights", "none") if isinstance(said, dict) else "none"
         if source != "none":
-            fill(head, source, f"{where}.{name}")
-            filled |= {f"heads.{name}.{key}" for key in head.state_dict()}
+            fill(part, source, f"{where}.{name}")
+            filled |= {f"{place}.{key}" for key in part.state_dict()}
     return filled
 
 

@@ -155,7 +155,13 @@ class Part:
 
     `resolve` finds the configuration (the only step that may download), `__init__`
     builds from it (safe on the meta device; no download, no seed), `load` fills it.
+
+    inner: arguments that are parts themselves, with the kind of each (`{"encoder":
+    "image_encoder"}`): the recipe gives a section, the constructor gets the part built, and keeps
+    it under the argument's name.
     """
+
+    inner: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:

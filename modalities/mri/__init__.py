@@ -5,6 +5,8 @@ EXAMPLE = "sensorium.modalities.mri.read:example"
 PREVIEW = "sensorium.modalities.mri.preview:preview"
 
 ENCODERS = {
+    "monai": "sensorium.modalities.mri.monai:Monai",
+    "slices": "sensorium.modalities.mri.slices:Slices",
     "vit3d": "sensorium.modalities.mri.vit3d:ViT3D",
 }
 

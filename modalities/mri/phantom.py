@@ -54,11 +54,12 @@ class Phantom(Source):
     """Rows of generated subjects. Columns:
 
     `volume` and `mask` (the lesion's; read by `read` and `read_mask`), `box` (a function that
-    gives `[6]` mm, RAS: low and high corner; None without a lesion), `sequence`, `side`, `region`, `size_mm`, `lesion` (yes or no),
-    `ventricle` (their scale, 1 = the template's), `ventricles` (in a word), `study`, `subject`,
-    `capsule` (half have a bright one at the right temple, which no report mentions), `report` (one
-    text a study), `description` (the sequence's sentence, then the report), `sentences` (of the
-    description: `{text, mask}`, the mask None where the sentence is about the whole).
+    gives `[6]` mm, RAS: low and high corner; None without a lesion), `sequence`, `side`, `region`,
+    `size_mm`, `lesion` (yes or no), `ventricle` (their scale, 1 = the template's), `ventricles`
+    (in a word), `study`, `subject`, `capsule` (half have a bright one at the right temple, which
+    no report mentions), `report` (one text a study), `description` (the sequence's sentence, then
+    the report), `sentences` (of the description: `{text, mask}`, the mask None where the sentence
+    is about the whole).
 
     subjects: how many. view: a row a `series`, or a row a `study` of all contrasts as channels.
     spacing: mm, about. healthy: share without a lesion. flip_lr: half the subjects are mirrored,
