@@ -1,0 +1,65 @@
+"""Transcription by the shared decoder: references, metrics, two streams at their own rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from sensorium.connectors.shorteners import Stack
+from sensorium.modalities.base import Features
+from sensorium.tasks.asr import Asr, TranscriptMetrics
+from sensorium.tasks.base import Batch
+
+
+def test_targets_hold_the_reference_where_there_is_one() -> None:
+    task = Asr(prompt="<audio> Transcribe the {language} speech:")
+    row = {"text": "good day", "language": "english"}
+    found = task.targets(row)
+    assert found["text"] == "good day" and found["references"] == ["good day"]
+    assert found["prompt"] == ["", " Transcribe the english speech:"]
+    assert "text" not in task.targets({"language": "english"})
+    assert task.columns() == ("language", "text")
+    with pytest.raises(ValueError, match="holds 2 texts, expected one transcript"):
+        task.targets({**row, "text": ["good day", "good night"]})
+
+
+def test_metrics_are_word_errors_after_the_normaliser_that_is_named() -> None:
+    wanted = [{"text": "One, two three."}, {"text": "four"}]
+    said = [{"text": "one two four"}, {"text": "four"}]
+    metrics = Asr(prompt="<audio>").metrics()
+    metrics.update(said, wanted)
+    assert metrics.compute()["wer"] == pytest.approx(1 / 4)
+    plain = Asr(prompt="<audio>", normalizer="none").metrics()
+    plain.update(said, wanted)
+    assert plain.compute()["wer"] == pytest.approx(2 / 4)
+    assert "passes" not in metrics.compute()
+
+
+def test_passes_are_averaged_where_predictions_count_them() -> None:
+    metrics = TranscriptMetrics()
+    said = [{"text": "a", "passes": 2}, {"text": "b", "passes": 5}]
+    metrics.update(said, [{"text": "a"}, {"text": "b"}])
+    assert metrics.compute()["passes"] == 3.5
+
+
+def test_two_streams_each_have_a_compression_of_their_own(backbone: Any) -> None:
+    torch.manual_seed(0)
+    audio, lips = Stack(12, 16, k=4), Stack(8, 16, k=2, depth=2)
+    streams = {
+        "audio": audio(Features.full(torch.randn(2, 10, 12), grid=(10,))),
+        "lips": lips(Features.full(torch.randn(2, 5, 8), grid=(5,))),
+    }
+
+    def encode(stream: str, view: str = "main", **options: Any) -> Features:
+        return streams[stream]
+
+    task = Asr(prompt="<audio><lips>", max_new_tokens=3)
+    assert task.streams == ("audio", "lips")
+    batch = Batch("it", [task.targets({"text": t}) for t in ("ab", "c")], ["0", "1"])
+    context = task.context(batch, encode, backbone)
+    assert context.lengths.tolist() == [1 + 3 + 3] * 2  # bos, ceil(10 / 4), ceil(5 / 2)
+    task.loss(batch, encode, backbone).total.backward()
+    for part in (audio, lips):
+        assert all(p.grad is not None and p.grad.any() for p in part.parameters())
