@@ -1,0 +1,100 @@
+"""python -m sensorium.scripts.bench_control [--steps 1500] [--episodes 25]
+
+Control steps a second, success and jerk of one recipe whose actions are said in three ways: all
+B-spline tokens at once (`parallel`), bins one after another (`autoregressive`, RT-2 and OpenVLA),
+and FAST. Backbone, data, training steps and the steps executed of each chunk are the same; the
+peers' tokens are generated with a cache and restricted logits. Expected: at least 10 times the
+control steps a second of bins, at equal or better success, and less jerk.
+
+Control steps a second are those executed over the seconds that the policy took, the simulator
+left out; they are taken of one environment alone and of a batch. Each way is trained here first
+(or read from `--out`, where it was).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+WAYS: dict[str, list[str]] = {
+    "bspline": [],
+    "bins": ["tasks.act.form=autoregressive", "tasks.act.tokenizer={type: bins}"],
+    "fast": ["tasks.act.form=autoregressive", "tasks.act.tokenizer={type: fast}"],
+}
+"""Name -> what changes in the recipe."""
+
+
+def ready(recipe: str, out: Path, name: str, overrides: list[str]) -> Any:
+    """The loaded run of one way, trained where there is none yet."""
+    from sensorium.engine.config import load_recipe
+    from sensorium.engine.hub import load
+    from sensorium.engine.train import train
+    from sensorium.engine.weights import WEIGHTS
+
+    folder = out / name
+    if not (folder / WEIGHTS).is_file():
+        train(load_recipe(recipe, [*WAYS[name], *overrides]), folder, command="bench_control")
+    return load(folder)
+
+
+def rolled(pipeline: Any, episodes: int, seed: int, batch: int) -> dict[str, Any]:
+    """Figures of all the recipe's environments together."""
+    from sensorium.engine._episodes import How
+    from sensorium.engine._outcomes import wilson
+    from sensorium.engine.rollout import rollout, section_of
+
+    section = section_of(pipeline)
+    seeds = range(seed, seed + episodes)
+    found = list(rollout(pipeline, section, seeds=seeds, how=How(batch)).values())
+    done = sum(round(each["success"] * each["episodes"]) for each in found)
+    count = sum(each["episodes"] for each in found)
+    return {
+        "success": done / count,
+        "interval": wilson(done, count),
+        "speed": sum(e["steps"] for e in found) / sum(e["model_seconds"] for e in found),
+        "jerk": sum(e["command_jerk"] for e in found) / len(found),
+        "hand_jerk": sum(e["hand_jerk"] or 0.0 for e in found) / len(found),
+    }
+
+
+def line(name: str, alone: dict[str, Any], many: dict[str, Any], bins: float) -> str:
+    low, high = many["interval"]
+    return (
+        f"{name:<8} {alone['speed']:>10.1f} {many['speed']:>10.1f} {alone['speed'] / bins:>9.1f} "
+        f"{many['success']:>8.3f} ({low:.3f} to {high:.3f}) {many['jerk']:>8.3g} "
+        f"{many['hand_jerk']:>10.3g}"
+    )
+
+
+def main(
+    recipe: str = "configs/control/metaworld_state.yaml",
+    steps: Annotated[int, typer.Option(help="of training, each way")] = 1500,
+    episodes: Annotated[int, typer.Option(help="of each environment")] = 25,
+    alone: Annotated[int, typer.Option(help="of them, one at a time, for the speed")] = 1,
+    seed: Annotated[int, typer.Option(help="of the first; 5000 is the test")] = 5000,
+    batch: int = 25,
+    out: Annotated[Path, typer.Option(help="where the runs are")] = Path("runs/bench_control"),
+    way: Annotated[list[str] | None, typer.Option(help="only these")] = None,
+    override: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the recipe")] = None,
+) -> None:
+    """Print a line a way; the ratio is to bins, one environment alone."""
+    from sensorium.scripts._bench import machine
+
+    overrides = [f"train.steps={steps}", *(override or ())]
+    found = {}
+    for name in way or WAYS:
+        pipeline = ready(recipe, out, name, overrides)
+        one = rolled(pipeline, alone, seed, 1)
+        found[name] = (one, rolled(pipeline, episodes, seed, batch))
+    bins = found["bins"][0]["speed"] if "bins" in found else float("nan")
+    print(machine())
+    print(f"{episodes} episodes each from seed {seed}; {steps} steps of training; {recipe}")
+    print("way       steps/s 1  steps/s n   to bins  success                     jerk  hand jerk")
+    for name, (one, many) in found.items():
+        print(line(name, one, many, bins))
+
+
+if __name__ == "__main__":
+    typer.run(main)
