@@ -10,16 +10,17 @@ A row of a data set becomes a raw value (`read`), a raw value becomes a sample
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from .rows import Source as Source
+from .rows import StreamingSource as StreamingSource
 
 Sample = dict[str, Tensor]
 """What a processor gives for one raw value, and what the sample cache keeps."""
@@ -252,55 +253,3 @@ class Tokenizer(Fitted):
         padded = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad_id)
         lengths = torch.tensor([len(i) for i in ids])
         return padded, torch.arange(padded.shape[1]) < lengths[:, None]
-
-
-class Source:
-    """Rows of data, by index: `Class(**keywords of the recipe's data section)`.
-
-    A row is a dict of cells; a cell is whatever the modality's `read` takes (a path, bytes,
-    an array) or a plain value. Opening a source is cheap; a row is made when asked for.
-    """
-
-    columns: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def key(self, index: int) -> str:
-        """The name of a row, for errors and caches."""
-        return str(index)
-
-    def fingerprint(self) -> str:
-        """Changes whenever a row may have changed; part of the caches' keys."""
-        raise NotImplementedError
-
-    @property
-    def episodes(self) -> Sequence[range]:
-        """The rows of each episode, where rows are frames in the order of time; else none."""
-        return ()
-
-    def array(self, column: str) -> np.ndarray:
-        """A column of numbers `[rows, ...]`; ValueError where cells differ in shape."""
-        return np.stack([np.asarray(self[i][column]) for i in range(len(self))])
-
-    def identity(self, index: int, column: str) -> str:
-        """The name of one cell, under which its cached values are kept: wrappers pass the
-        question on, so that the same cell has one name however it is reached."""
-        return f"{self._print}|{self.key(index)}|{column}"
-
-    @functools.cached_property
-    def _print(self) -> str:
-        return self.fingerprint()
-
-
-class StreamingSource(Source):
-    """Rows in the order that they come, of a number that is not known beforehand."""
-
-    def __len__(self) -> int:
-        raise TypeError("a streaming source has no length")
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        raise NotImplementedError

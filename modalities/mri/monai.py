@@ -45,7 +45,9 @@ class Monai(Encoder):
         crop: bool = True,
     ) -> None:
         super().__init__()
-        self.processor = VolumeProcessor(size, spacing, contrasts, percentiles, crop=crop)
+        self.processor: VolumeProcessor = VolumeProcessor(
+            size, spacing, contrasts, percentiles, crop=crop
+        )
         self.model = _network(name, options or {}, contrasts)
         with torch.device("meta"):
             shapes = _maps(_network(name, options or {}, contrasts), contrasts, size, name)

@@ -82,6 +82,7 @@ class Slices(Encoder):
         self.encoder, self.axis, self.every, self.dim = encoder, axis, every, encoder.dim
         self.batch_invariant = encoder.batch_invariant
         volume = VolumeProcessor(size, spacing, contrasts, percentiles, crop=crop)
+        self.size = size
         self.processor = SliceProcessor(volume, encoder.processor, axis, every)
         self.position = nn.Parameter(torch.zeros(len(range(0, size[axis], every)), self.dim))
         nn.init.trunc_normal_(self.position, std=0.02)
@@ -126,8 +127,7 @@ class Slices(Encoder):
 
     def _place(self, grid: tuple[int, ...]) -> dict[str, Any]:
         """In voxels of the prepared volume; pictures are the whole of it, whatever their size."""
-        size = self.processor.volume.size
-        step = [n / count for n, count in zip(size, grid, strict=True)]
+        step = [n / count for n, count in zip(self.size, grid, strict=True)]
         origin = [(s - 1) / 2 for s in step]
         step[self.axis], origin[self.axis] = float(self.every), 0.0
         return {"grid": grid, "step": tuple(step), "origin": tuple(origin)}

@@ -1,0 +1,64 @@
+"""Rows of data, wherever they come from: by index, or as they come.
+
+Part of `base.py`, which names both classes too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Source:
+    """Rows of data, by index: `Class(**keywords of the recipe's data section)`.
+
+    A row is a dict of cells; a cell is whatever the modality's `read` takes (a path, bytes,
+    an array) or a plain value. Opening a source is cheap; a row is made when asked for.
+    """
+
+    columns: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def key(self, index: int) -> str:
+        """The name of a row, for errors and caches."""
+        return str(index)
+
+    def fingerprint(self) -> str:
+        """Changes whenever a row may have changed; part of the caches' keys."""
+        raise NotImplementedError
+
+    @property
+    def episodes(self) -> Sequence[range]:
+        """The rows of each episode, where rows are frames in the order of time; else none."""
+        return ()
+
+    def array(self, column: str) -> np.ndarray:
+        """A column of numbers `[rows, ...]`; ValueError where cells differ in shape."""
+        return np.stack([np.asarray(self[i][column]) for i in range(len(self))])
+
+    def identity(self, index: int, column: str) -> str:
+        """The name of one cell, under which its cached values are kept: wrappers pass the
+        question on, so that the same cell has one name however it is reached."""
+        return f"{self._print}|{self.key(index)}|{column}"
+
+    @functools.cached_property
+    def _print(self) -> str:
+        return self.fingerprint()
+
+
+class StreamingSource(Source):
+    """Rows in the order that they come, of a number that is not known beforehand."""
+
+    def __len__(self) -> int:
+        raise TypeError("a streaming source has no length")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        raise NotImplementedError
