@@ -173,6 +173,7 @@ def _agree(found: RecipePlan) -> None:
         if name not in used:
             raise RecipeError(f"inputs.{name}: no task uses it; name it in a prompt or take it out")
     _agree_on_training(found.recipe)
+    _agree_on_env(found.recipe)
 
 
 def _agree_on_training(recipe: Recipe) -> None:
@@ -207,3 +208,17 @@ def _agree_on_training(recipe: Recipe) -> None:
             f"train.validate.best: found {rule.best!r}, expected task/metric"
             f"{did_you_mean(name, tasks)}"
         )
+
+
+def _agree_on_env(recipe: Recipe) -> None:
+    """What `env` says of the tasks and the streams."""
+    env = recipe.env
+    if env is None:
+        return
+    if env.task is not None and env.task not in recipe.tasks:
+        near = did_you_mean(env.task, recipe.tasks)
+        raise RecipeError(f"env.task: there is no task {env.task!r}{near}")
+    for stream in env.observe:
+        if stream not in recipe.inputs:
+            near = did_you_mean(stream, recipe.inputs)
+            raise RecipeError(f"env.observe.{stream}: there is no such stream among inputs{near}")

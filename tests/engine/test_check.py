@@ -89,7 +89,7 @@ def _stages(report: Report) -> dict[str, Stage]:
 FEWER = {
     f"control/metaworld_{name}.yaml": [
         f"tasks.act.data.train.{few}"
-        for few in ("episodes=1", "branches=0", "hold=1", "tasks=[reach-v3]")
+        for few in ("episodes=1", "branches=0", "hold=1", "size=32", "tasks=[reach-v3]")
     ]
     for name in ("state", "pixels")
 }

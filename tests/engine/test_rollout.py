@@ -22,6 +22,7 @@ from sensorium.engine._episodes import How
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.hub import Pipeline, load
+from sensorium.engine.plan import plan_recipe
 from sensorium.engine.policy import policy_of
 from sensorium.engine.rollout import rollout, section_of
 from sensorium.engine.train import train
@@ -171,6 +172,23 @@ def test_an_environment_that_does_not_fit(
     with pytest.raises(RecipeError, match=line) as error:
         rollout(pipeline, section, seeds=range(2))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"task": "wlk"}, "env.task: there is no task 'wlk'; did you mean 'walk'"),
+        ({"observe": {"stat": "x"}}, "env.observe.stat: .* did you mean 'state'"),
+        ({"sucess": "won"}, "env.sucess: .* did you mean 'success'"),
+        ({"execute": 0}, "env.execute: found 0 .*, expected int > 0"),
+    ],
+)
+def test_a_section_that_does_not_fit_its_recipe(
+    home: Path, changes: dict[str, Any], line: str
+) -> None:
+    """Found when the recipe is read, before anything is built."""
+    with pytest.raises(RecipeError, match=line):
+        plan_recipe(parse_recipe({**RECIPE, "env": {**RECIPE["env"], **changes}}))
 
 
 def test_a_sensor_that_fails_stops_the_robot(pipeline: Pipeline) -> None:
