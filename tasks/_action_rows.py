@@ -94,14 +94,17 @@ class ActionTask(Task):
         return ActionMetrics(self.tokenizer)
 
     def example_rows(self, prompts: Sequence[Prompt] = ()) -> list[dict[str, Any]]:
-        """Two waves, of as many samples and joints as the tokenizer wants."""
+        """Two waves, of as many samples and joints as the tokenizer wants; grippers step."""
         steps = max(16, *np.atleast_1d(getattr(self.tokenizer, "num_basis", 1)).tolist())
         time = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
-        joints = np.arange(1, (self.tokenizer.dof or 2) + 1, dtype=np.float32)
+        grippers: list[int] = getattr(self.tokenizer, "grippers", None) or []
+        fewest = max([2, *(g + 1 if g >= 0 else -g for g in grippers)])
+        joints = np.arange(1, (self.tokenizer.dof or fewest) + 1, dtype=np.float32)
         rows = []
         for text, phase in (("reach the goal", 0.0), ("push it", 1.0)):
             row = example_row(prompts, text)
             row[self.action] = np.sin(3 * time * joints + phase)
+            row[self.action][:, grippers] = np.where(time < 0.5, -1.0, 1.0)
             row[f"{self.action}_padding"] = time[:, 0] > 1 - phase / 4
             rows.append(row)
         return rows

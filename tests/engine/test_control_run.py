@@ -142,8 +142,9 @@ def test_a_vocabulary_that_moved_is_refused() -> None:
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_dry_run_needs_no_data() -> None:
-    said = recipe(tokenizer={**SPLINE, "vocab": 64, "num_basis": 30})
+    said = recipe(tokenizer={**SPLINE, "vocab": 64, "num_basis": 30, "grippers": [4]})
     del said["tasks"]["act"]["data"]
     assert "walked with its example rows" in str(check(parse_recipe(said)))
 
