@@ -33,6 +33,13 @@ def same_dof(dof: int | None, fitted: int) -> int:
     return fitted
 
 
+def joints(dof: int | None) -> int | None:
+    """The option `dof`; ValueError for less than one."""
+    if dof is not None and dof < 1:
+        raise ValueError(f"dof: found {dof}, expected at least 1; leave it out to take the data's")
+    return dof
+
+
 def vocabulary(size: int) -> int:
     """The number of bins; ValueError where there is no choice between them."""
     if size < 2:
@@ -120,7 +127,9 @@ def flat(given: Given, length: int, grid: tuple[int, int] | None, what: str) -> 
     """`[B, L]` from `[B, L]`, a list of `[L]`, or `[B, N, dof]` where all have `N` tokens."""
     if isinstance(given, list) and len({len(row) for row in given}) > 1:
         raise ValueError(f"{what}: found rows of several lengths, expected {length} in each")
-    found = torch.stack(list(given)) if isinstance(given, list) else torch.as_tensor(given)
+    if isinstance(given, list):
+        given = torch.stack(given) if given else torch.zeros(0, length, dtype=torch.long)
+    found = torch.as_tensor(given)
     if found.ndim == 3 and tuple(found.shape[1:]) == grid:
         found = found.flatten(1)
     if found.ndim != 2 or found.shape[1] != length:

@@ -32,7 +32,7 @@ class BinTokenizer(ActionTokenizer):
         vocab: int = 256,
         quantiles: tuple[float, float] = (0.01, 0.99),
     ) -> None:
-        self.dof = dof
+        self.dof = _given.joints(dof)
         self.vocab = self.size = _given.vocabulary(vocab)
         self.quantiles = _given.quantiles(quantiles)
         self._bounds: Bounds | None = None

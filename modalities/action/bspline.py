@@ -63,7 +63,8 @@ class BSplineTokenizer(ActionTokenizer):
         self.start_order, self.end_order = start_order, end_order
         self.quantiles = _given.quantiles(quantiles)
         self.ridge = _given.at_least_zero("ridge", ridge)
-        self.dof = len(num_basis) if dof is None and isinstance(num_basis, list) else dof
+        named = len(num_basis) if dof is None and isinstance(num_basis, list) else dof
+        self.dof = _given.joints(named)
         self.pins_start = start_order > 0
         self._orders = Orders(start_order, end_order)
         self._lay(self.dof)

@@ -49,7 +49,7 @@ class FastTokenizer(ActionTokenizer):
     ) -> None:
         if scale <= 0:
             raise ValueError(f"scale: found {scale}, expected more than 0")
-        self.dof, self.scale = dof, scale
+        self.dof, self.scale = _given.joints(dof), scale
         self.vocab = self.size = _given.vocabulary(vocab)
         self.quantiles = _given.quantiles(quantiles)
         self._bounds: Bounds | None = None

@@ -195,7 +195,16 @@ def test_a_constant_joint_stays(make: Make) -> None:
 
 
 def test_an_empty_batch(fitted: ActionTokenizer) -> None:
-    assert len(fitted.encode(torch.zeros(0, STEPS, DOF))) == 0
+    ids = fitted.encode(torch.zeros(0, STEPS, DOF))
+    assert len(ids) == 0
+    assert fitted.decode(ids, steps=STEPS).shape == (0, STEPS, DOF)
+    assert fitted.decode([], steps=STEPS).shape == (0, STEPS, DOF)
+
+
+@pytest.mark.parametrize("dof", [0, -1])
+def test_no_joints_are_refused(make: Make, dof: int) -> None:
+    with pytest.raises(ValueError, match=f"dof: found {dof}, expected at least 1"):
+        make(dof=dof)
 
 
 def test_autocast_changes_nothing(fitted: ActionTokenizer) -> None:
@@ -205,6 +214,21 @@ def test_autocast_changes_nothing(fitted: ActionTokenizer) -> None:
         back = fitted.decode(ids, steps=STEPS)
     assert same(ids, fitted.encode(chunks))
     assert torch.equal(back, fitted.decode(ids, steps=STEPS))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same(fitted: ActionTokenizer) -> None:
+    chunks = smooth()
+    padding = (torch.arange(STEPS) >= 15).expand(len(chunks), -1)
+    for options in ({}, {"padding": padding}):
+        ids = fitted.encode(chunks.cuda(), **options)
+        back = fitted.decode(ids, steps=STEPS)
+        assert all(row.is_cuda for row in ids)
+        assert back.is_cuda
+        expected = fitted.decode(fitted.encode(chunks, **options), steps=STEPS)
+        # A number on the edge of a bin may fall on its other side.
+        assert (back.cpu() - expected).abs().mean() < 1e-3 * expected.abs().mean()
 
 
 def test_the_package_gives_the_classes() -> None:
