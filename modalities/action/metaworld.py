@@ -44,6 +44,9 @@ GOAL_COLOUR = (1.0, 0.0, 1.0, 1.0)
 TEST = 5000
 """Seeds from here on are for the test: what was told in training is not told there."""
 
+SHOWN = 240
+"""Px a side of what a person is shown."""
+
 Observation = dict[str, np.ndarray]
 
 
@@ -94,8 +97,8 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
         return self._observed(state), float(reward), ended, cut, info
 
     def render(self) -> np.ndarray:
-        """What the first camera sees; `corner` where none was asked for."""
-        return self.picture(self.cameras[0] if self.cameras else "corner")
+        """For a person: the scene from `corner2`, a camera that hangs upside down, put upright."""
+        return np.ascontiguousarray(self.picture("corner2", SHOWN)[::-1, ::-1])
 
     def picture(self, camera: str, size: int | None = None) -> np.ndarray:
         """What a camera sees now, uint8 `[size, size, 3]`; RuntimeError where nothing can draw."""

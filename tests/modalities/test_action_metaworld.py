@@ -121,6 +121,12 @@ def test_pictures_show_the_goal_in_a_colour_of_its_own(seen: MetaWorld) -> None:
     assert not np.array_equal(found["topview"], other["topview"])
 
 
+def test_a_person_is_shown_the_scene_upright(seen: MetaWorld) -> None:
+    """The camera's picture turned by half: the arm hangs from above the table."""
+    shown = seen.render()
+    np.testing.assert_array_equal(np.rot90(shown, 2), seen.picture("corner2", len(shown)))
+
+
 def test_many_environments_draw_side_by_side(seen: MetaWorld) -> None:
     """A second OpenGL context gives noise under OSMesa."""
     alone, _ = seen.reset(seed=1)
