@@ -3,7 +3,9 @@
 A record of features holds `tokens [T, D]` without padding and, where there are any,
 `pooled [D]`, `affine [4, 4]`, `grid`, `step`, `origin`; hidden layers under `layers.0.`,
 `layers.1.`, ... The round trip is exact, but for padding that no sample of the new batch
-needs. Legend: `B` batch, `T` tokens, `D` width.
+needs. Volumes are padded at the far ends of their axes: where that leaves holes among a
+sample's tokens the record has a `mask [T]` and all tokens of the smallest grid that holds
+what is real. Legend: `B` batch, `T` tokens, `D` width.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..modalities.base import Features, Sample
+from ._grids import cut, on_one_grid
 from ._shard import BF16, Record
 from ._store import CONTENT
 
@@ -47,16 +50,19 @@ def record_to_sample(record: Record) -> Sample:
 
 def to_records(features: Features, precision: str | None = None) -> list[Record]:
     """One record a sample. precision: `float32 | float16 | bfloat16` for tokens and pooled,
-    None for what the encoder computed in. Raises ValueError for padding on the left."""
+    None for what the encoder computed in. Raises ValueError for a mask with holes and no grid."""
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"cache: precision is {precision!r}, expected one of {[*PRECISIONS]}")
     dtype = features.tokens.dtype if precision is None else PRECISIONS[precision]
     lengths = features.lengths.tolist()
     places = torch.arange(features.tokens.shape[1], device=features.mask.device)
-    if not torch.equal(features.mask, places < features.lengths[:, None]):
+    holes = (features.mask != (places < features.lengths[:, None])).any(1).tolist()
+    if any(holes) and (features.grid is None or len(features.grid) == 1):
         raise ValueError("cache: a mask has holes; Features are padded on the right")
     tokens = to_array(features.tokens.to(dtype))
     records: list[Record] = [{"tokens": tokens[i, :n]} for i, n in enumerate(lengths)]
+    for i in range(len(records)) if any(holes) else ():
+        records[i] = cut(tokens[i], to_array(features.mask[i]), features.grid or ())
     for i, record in enumerate(records):
         if features.pooled is not None:
             record["pooled"] = to_array(features.pooled[i].to(dtype))
@@ -65,7 +71,7 @@ def to_records(features: Features, precision: str | None = None) -> list[Record]
         if features.grid is not None:
             # Along one axis the grid is the length, and a shorter sample has its own.
             grid = features.grid if len(features.grid) > 1 else (lengths[i],)
-            record["grid"] = np.array(grid, np.int64)
+            record.setdefault("grid", np.array(grid, np.int64))
         if features.step is not None:
             record["step"] = np.array(features.step, np.float64)
         if features.origin is not None:
@@ -77,8 +83,10 @@ def to_records(features: Features, precision: str | None = None) -> list[Record]
 
 
 def from_records(records: Sequence[Record]) -> Features:
-    """A batch, padded on the right with zeros. Where grids (steps, origins) disagree there is
-    none. Raises ValueError for records of different widths, dtypes or fields."""
+    """A batch, padded on the right with zeros; volumes at the far ends of their axes. Where other
+    grids (steps, origins) disagree there is none. Raises ValueError for records of different
+    widths, dtypes or fields."""
+    records = on_one_grid(records)
     grid = _grid(records)
     tokens = [record["tokens"] for record in records]
     longest = max(len(t) for t in tokens)
@@ -93,9 +101,13 @@ def from_records(records: Sequence[Record]) -> Features:
         layers.append(
             from_records([_inner(record, f"layers.{len(layers)}.") for record in records])
         )
+    mask = torch.arange(long) < lengths[:, None]
+    for row, record in zip(mask, records, strict=True):
+        if "mask" in record:
+            row[:] = to_tensor(record["mask"])
     return Features(
         _pad(tokens, long),
-        torch.arange(long) < lengths[:, None],
+        mask,
         grid,
         None if lost else _agreed(records, "step"),
         None if lost else _agreed(records, "origin"),

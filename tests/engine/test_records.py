@@ -102,6 +102,48 @@ def test_grids_that_disagree_are_none() -> None:
     assert agreed.grid == (2, 2) and agreed.step is None and agreed.origin == (4.0, 4.0)
 
 
+def volume(*shapes: tuple[int, ...], largest: tuple[int, ...]) -> Features:
+    """A batch of volumes of some shapes, padded at the far ends of their axes."""
+    real = torch.zeros(len(shapes), *largest, dtype=torch.bool)
+    for row, shape in zip(real, shapes, strict=True):
+        row[tuple(slice(0, n) for n in shape)] = True
+    numbers = torch.randn(*real.shape, 3, generator=torch.Generator().manual_seed(0))
+    return Features(
+        (numbers * real[..., None]).flatten(1, -2),
+        real.flatten(1),
+        grid=largest,
+        step=(2.0,) * len(largest),
+        origin=(0.5,) * len(largest),
+        affine=torch.eye(4).repeat(len(shapes), 1, 1),
+    )
+
+
+def test_volumes_of_several_shapes_come_back() -> None:
+    """Each alone on its own grid; together padded as their encoder pads them."""
+    shapes = [(2, 3, 4), (3, 2, 2), (1, 3, 3)]
+    both = volume(*shapes, largest=(3, 3, 4))
+    deep = both.replace(layers=(both.replace(tokens=both.tokens * 2),))
+    records = to_records(deep)
+    assert_same(from_records(records), deep)
+    for shape, record in zip(shapes, records, strict=True):
+        alone = from_records([record])
+        assert alone.grid == shape and alone.mask.all()
+    assert_same(from_records(records[:2]), both_of(deep, 2))
+
+
+def both_of(features: Features, rows: int) -> Features:
+    """The first rows of a batch."""
+    cut = {k: getattr(features, k)[:rows] for k in ("tokens", "mask", "affine")}
+    return features.replace(**cut, layers=tuple(both_of(f, rows) for f in features.layers))
+
+
+def test_a_volume_with_holes_comes_back() -> None:
+    """What lies beyond the source is no token, wherever it lies."""
+    value = volume((2, 2, 2), (2, 2, 2), largest=(2, 2, 2))
+    value = value.replace(mask=value.mask & (torch.arange(8) != 3))
+    assert_same(from_records(to_records(value)), value)
+
+
 def test_records_that_do_not_fit_are_refused() -> None:
     one, two = Features.full(torch.randn(1, 2, 3)), Features.full(torch.randn(1, 2, 4))
     with pytest.raises(ValueError, match=r"float32 \(3,\) and float32 \(4,\)"):
