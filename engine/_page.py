@@ -137,7 +137,7 @@ _METRICS = """
 {% for s in t.sentences %}
 <p class="{{ {true: 'good', false: 'bad', none: 'soft'}[s.good] }}">{{ mark(s.good) }} {{ s.text }}
 </p>{% endfor %}
-{% else %}<p class="soft">There are none.</p>{% endfor %}</section>
+{% else %}<p class="soft">There are none.</p>{% endfor %}{{ run.rollouts }}</section>
 """
 
 _SAMPLES = """

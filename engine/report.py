@@ -20,6 +20,7 @@ from markupsafe import Markup
 from ._curves import logged, loss_chart, other_charts, validation_charts
 from ._page import PAGE
 from ._readings import Table, read_table
+from ._rollouts import show_rollouts
 from ._samples import Samples, pick, read_predictions, show_inputs
 from ._way import Way, way
 from .config import DataSection, Recipe, load_recipe
@@ -37,7 +38,8 @@ _MADE = re.compile(r"^Made with .+$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Page:
-    """One run as the template wants it. notes: what is missing. facts: (name, value)."""
+    """One run as the template wants it. notes: what is missing. facts: (name, value). rollouts: of
+    a robot, empty where there are none."""
 
     name: str
     command: str
@@ -49,6 +51,7 @@ class Page:
     curves: list[tuple[str, Markup]]
     others: list[tuple[str, Markup]]
     tables: list[Table]
+    rollouts: Markup
     samples: list[Samples]
     recipe: str
 
@@ -110,6 +113,7 @@ def _page(run: Path, name: str, count: int) -> Page:
         curves=validation_charts(lines),
         others=other_charts(lines),
         tables=tables,
+        rollouts=show_rollouts(run),
         samples=grids,
         recipe=_text(run / "recipe.yaml"),
     )

@@ -24,6 +24,7 @@ from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.hub import Pipeline, load
 from sensorium.engine.plan import plan_recipe
 from sensorium.engine.policy import policy_of
+from sensorium.engine.report import write_report
 from sensorium.engine.rollout import rollout, section_of
 from sensorium.engine.train import train
 
@@ -230,3 +231,20 @@ def test_a_run_without_an_environment(pipeline: Pipeline, monkeypatch: pytest.Mo
     with pytest.raises(RecipeError, match="env: the recipe has none; name one with --env"):
         section_of(pipeline)
     assert section_of(pipeline, [LINE], execute=2).execute == 2
+
+
+def test_the_page_shows_what_came_of_it(pipeline: Pipeline, home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(home / "run", run)
+    for old in run.glob("rollout-*"):
+        old.unlink()
+    rollout(pipeline, section_of(pipeline), seeds=range(4), how=How(films=1), folder=run)
+    blank = How(conditions=Conditions(blank=("state",)))
+    rollout(pipeline, section_of(pipeline), seeds=range(4), how=blank, folder=run)
+    page = write_report([run], tmp_path / "page.html").read_text()
+    assert page.count(f"<th scope='row'>{LINE}</th>") == 2
+    assert "blank state" in page and "as it is" in page
+    assert "data:image/gif;base64," in page and "12 steps of 1 joints" in page
+    (run / f"{STEM}.json").write_text("{}")
+    with pytest.raises(RecipeError, match=r"is no rollout .* roll the run out again"):
+        write_report([run], tmp_path / "page.html")

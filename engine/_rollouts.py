@@ -1,0 +1,84 @@
+"""A run's rollouts as a part of its page: figures by environment and condition, films, and the
+commands of each first episode."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from .catalogue import load
+from .errors import RecipeError
+
+PREVIEW = "sensorium.modalities.action:PREVIEW"
+READ = "sensorium.modalities.action:READ"
+
+TYPES = {".gif": ("img", "image/gif"), ".mp4": ("video controls", "video/mp4")}
+"""Suffix of a film -> its element and its kind."""
+
+HEADS = ("environment", "condition", "episodes", "success", "95 %", "at the end", "steps to it")
+
+
+def show_rollouts(run: Path) -> Markup:
+    """What `rollout-*.json` of a run's folder say; nothing where there are none. Raises RecipeError
+    for a file that is none of ours."""
+    found = [_read(path) for path in sorted(run.glob("rollout-*.json"))]
+    if not found:
+        return Markup("")
+    return Markup("").join([Markup("<h4>Rollouts</h4>"), _table(found), *_films(run, found)])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found["env"], found["summary"]["success_interval"], found["trajectory"]["commands"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RecipeError(f"{path}: is no rollout ({error}); roll the run out again") from error
+    return found
+
+
+def _table(found: list[dict[str, Any]]) -> Markup:
+    row = Markup("<tr><th scope='row'>{}</th>" + "<td>{}</td>" * (len(HEADS) - 1) + "</tr>")
+    heads = Markup("").join(Markup("<th scope='col'>{}</th>").format(head) for head in HEADS)
+    rows = Markup("").join(row.format(*_cells(each)) for each in found)
+    form = "<div class='scroll'><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
+    return Markup(form).format(heads, rows)
+
+
+def _cells(found: dict[str, Any]) -> list[str]:
+    figures = found["summary"]
+    low, high = figures["success_interval"]
+    return [
+        found["env"],
+        found["conditions"].replace("-", " ") or "as it is",
+        str(figures["episodes"]),
+        f"{figures['success']:.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{figures['success_at_end']:.3f}",
+        f"{figures['steps_to_success'] or '–'}",
+    ]
+
+
+def _films(run: Path, found: list[dict[str, Any]]) -> Iterator[Markup]:
+    item = Markup("<li class='sample'>{}<p><small>{}</small></p></li>")
+    shown = [item.format(_film(run / name), name) for each in found for name in each["films"]]
+    shown += [item.format(_commands(each), f"commands in {each['env']}") for each in found]
+    yield Markup("<ul class='grid wide'>{}</ul>").format(Markup("").join(shown))
+
+
+def _film(path: Path) -> Markup:
+    if not path.is_file():
+        return Markup("<p>The film is not there any more.</p>")
+    tag, kind = TYPES[path.suffix]
+    text = base64.b64encode(path.read_bytes()).decode("ascii")
+    end = "" if tag == "img" else "</video>"
+    return Markup(f"<{tag} src='data:{kind};base64,{text}' alt=''>{end}")
+
+
+def _commands(found: dict[str, Any]) -> Markup:
+    raw = load(load(READ))(found["trajectory"]["commands"])
+    return Markup(load(load(PREVIEW))(raw))
