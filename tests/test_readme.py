@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,12 @@ def test_the_encoder_of_the_page_is_short_and_trains(
     embedded = load(tmp_path / "run").embed(image=np.zeros((8, 8, 3), dtype=np.uint8))
     assert embedded.shape == (1, 64)
     del sys.modules["my_file"]  # another test has a file of the same name
+
+
+def test_the_tokens_of_the_page_are_what_it_says() -> None:
+    said: dict[str, Any] = {}
+    exec(_file("tokens"), said)
+    assert said["ids"].shape == (256, 70) and said["again"].shape == (256, 100, 7)
 
 
 @pytest.mark.parametrize("text", RECIPES)
