@@ -16,8 +16,8 @@ from ..backbones.base import Backbone
 from ..modalities.base import Encoder, Features
 from ..tasks.base import Batch, Encode, Loss, Task
 from ._chunks import in_chunks
+from ._ends import end_width, hidden_layers, leaders_first, meets, offers, stays_as_it_is
 from .adapt import adapt, settle
-from .errors import RecipeError
 from .parts import Plan, count, reported, seeded
 from .plan import RecipePlan
 from .stream import Stream
@@ -137,16 +137,16 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     seed = plan.recipe.train.seed if seed is None else seed
     backbone = plan.backbone.build(seed) if plan.backbone else None
     encoders = {name: s.encoder.build(seed) for name, s in plan.streams.items()}
-    streams = {}
-    for name, part in plan.streams.items():
-        connector = None
-        if part.connector is not None:
-            out_dim = _out_dim(plan, name, encoders[name], backbone)
-            connector = part.connector.build(seed, in_dim=encoders[name].dim, out_dim=out_dim)
-        streams[name] = Stream(encoders[name], connector)
-        streams[name].layers += tuple(_layers(plan, name))
-        _meets(plan, name, streams[name], backbone)
-        _offers(plan, name, streams[name])
+    streams = {name: Stream(encoder, None) for name, encoder in encoders.items()}
+    for name in leaders_first(plan):
+        part = plan.streams[name].connector
+        if part is not None:
+            out_dim = end_width(plan, name, streams, backbone)
+            connector = part.build(seed, in_dim=encoders[name].dim, out_dim=out_dim)
+            streams[name] = Stream(encoders[name], connector)
+        streams[name].layers += hidden_layers(plan, name)
+        meets(plan, name, streams, backbone)
+        offers(plan, name, streams[name])
     tasks = {name: t.task for name, t in plan.tasks.items()}
     widths = {f"{s}{p}": streams[s].width(p[1:]) for s in streams for p in ("", ".encoder")}
     for name, task in plan.tasks.items():
@@ -165,6 +165,7 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     for where, module, section in sections(model):
         with seeded(seed, where, "adapters"):
             adapt(module, section, where)
+    stays_as_it_is(plan, streams)
     if backbone is not None:
         backbone.open_rows()
     return model.train()
@@ -216,61 +217,3 @@ def _fill(model: Model) -> None:
             with seeded(model.plan.recipe.train.seed, where, "fill"):
                 fill(module, part.weights, where)
             check_loaded(module, where)
-
-
-def _wanted(plan: RecipePlan, name: str, backbone: Backbone | None) -> dict[str, int]:
-    """The widths that tasks want of a stream, by who wants them."""
-    wanted: dict[str, int] = {}
-    for key, part in plan.tasks.items():
-        task = part.task
-        if name not in task.streams:
-            continue
-        width = task.width(name)
-        if width is not None:
-            wanted[f"tasks.{key}.dim"] = width
-        elif task.uses_backbone and backbone is not None and name not in task.aside:
-            wanted["backbone"] = backbone.dim
-    return wanted
-
-
-def _out_dim(plan: RecipePlan, name: str, encoder: Encoder, backbone: Backbone | None) -> int:
-    wanted = _wanted(plan, name, backbone)
-    if len(set(wanted.values())) > 1:
-        widths = " and ".join(f"{who} {dim}" for who, dim in wanted.items())
-        raise RecipeError(
-            f"inputs.{name}.connector: must end in two widths at once, {widths}; "
-            "give each its own stream, or make the widths equal"
-        )
-    return next(iter(wanted.values()), encoder.dim)
-
-
-def _layers(plan: RecipePlan, name: str) -> list[int]:
-    """The hidden layers that tasks want of a stream."""
-    return sorted({n for part in plan.tasks.values() for n in part.task.layers.get(name, ())})
-
-
-def _offers(plan: RecipePlan, name: str, stream: Stream) -> None:
-    encoder, type_ = stream.encoder, plan.streams[name].encoder.section.type
-    if stream.own and "layers" not in encoder.offers:
-        raise RecipeError(
-            f"inputs.{name}.connector: needs hidden layers, and {type_} offers none; "
-            "take another connector"
-        )
-    for key, part in plan.tasks.items():
-        lacking = part.task.needs.get(name, frozenset()) - encoder.offers
-        if lacking:
-            raise RecipeError(
-                f"tasks.{key}: needs {', '.join(sorted(lacking))} of inputs.{name}.encoder, "
-                f"and {type_} offers "
-                f"{', '.join(sorted(encoder.offers)) or 'nothing beyond a forward'}"
-            )
-
-
-def _meets(plan: RecipePlan, name: str, stream: Stream, backbone: Backbone | None) -> None:
-    for who, dim in _wanted(plan, name, backbone).items():
-        if stream.dim != dim:
-            part = plan.streams[name].encoder
-            raise RecipeError(
-                f"inputs.{name}: {part.section.type} gives tokens of width {stream.dim}, "
-                f"{who} takes {dim}; add `connector: linear` to inputs.{name}"
-            )

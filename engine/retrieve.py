@@ -110,8 +110,10 @@ class Retriever:
 
     def _embedder(self, stream: str) -> Embedder:
         if stream not in self._embedders:
-            model = self.model
-            same_maker(self.place, self.index.about, stream, fingerprint(model, stream), self.run)
+            model, made = self.model, self.index.about
+            # A stream that the index's run had not (a student) came later, to what made the index.
+            if stream in made.prints:
+                same_maker(self.place, made, stream, fingerprint(model, stream), self.run)
             self._embedders[stream] = Embedder(model, stream)
         return self._embedders[stream]
 

@@ -10,5 +10,6 @@ TASKS = {
     "contrastive": "sensorium.tasks.contrastive:Contrastive",
     "ctc": "sensorium.tasks.ctc:Ctc",
     "distill_actions": "sensorium.tasks.distill_actions:DistillActions",
+    "distill_embedding": "sensorium.tasks.distill_embedding:DistillEmbedding",
     "regression": "sensorium.tasks.regression:Regression",
 }

@@ -105,7 +105,9 @@ class Task(nn.Module):
     the engine and stand in `heads`; head_types: their type where a recipe names none, `linear`
     if not said. dim: the width its streams must end in, where the task says so. uses_backbone:
     True where the task needs the shared decoder. aside: streams that the decoder does not read,
-    so that they may end in any width. answers: streams that hold what is to be said (a mask): the
+    so that they may end in any width. fixed: streams that must not train (a teacher); one that does
+    is refused. follows: streams that end in the width of another one.
+    answers: streams that hold what is to be said (a mask): the
     loss and the scores read them, a prediction does without. gathers: True where the loss looks
     at other processes' rows: it is then asked of every process, of one whose rows were all
     unreadable with an empty batch.
@@ -121,6 +123,8 @@ class Task(nn.Module):
     dim: int | None = None
     uses_backbone: bool = False
     aside: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
+    follows: Mapping[str, str] = {}
     answers: tuple[str, ...] = ()
     gathers: bool = False
 

@@ -55,6 +55,10 @@ OPTIONS: dict[str, list[dict[str, typing.Any]]] = {
         {"prompt": "<image> {instruction}", "expert": "state", "act": 1.0},
         {"prompt": "<image>", "expert": "state", "act": 1.0, "distance": "cosine"},
     ],
+    "distill_embedding": [
+        {"student": "image", "teacher": "state"},
+        {"student": "state", "teacher": "image", "loss": "cosine", "dim": 16, "group": "text"},
+    ],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
 }
 ENGINE_KEYS = {"type", "freeze", "lora", "lr", "weights", "augment", "schema", "copy", "json"}

@@ -1,0 +1,135 @@
+"""A student and its frozen teacher: zero where they coincide, and what is learned of whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sensorium.modalities.base import Features
+from sensorium.tasks.base import Batch
+from sensorium.tasks.distill_embedding import DistillEmbedding
+
+ROWS, DIM = 6, 8
+LOSSES = ("mse", "cosine")
+
+
+def vectors(seed: int, rows: int = ROWS) -> torch.Tensor:
+    return torch.randn(rows, DIM, generator=torch.Generator().manual_seed(seed))
+
+
+def features(vectors: torch.Tensor) -> Features:
+    """Vectors as a stream gives them."""
+    return Features.full(vectors[:, None]).replace(pooled=vectors)
+
+
+def batch(targets: list[dict[str, Any]] | None = None, rows: int = ROWS) -> Batch:
+    return Batch("match", targets or [{} for _ in range(rows)], [str(i) for i in range(rows)])
+
+
+def task(**options: Any) -> DistillEmbedding:
+    return DistillEmbedding(student="speech", teacher="text", **options)
+
+
+def value(made: DistillEmbedding, streams: Any) -> torch.Tensor:
+    return made.loss(batch(), streams, None).total
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_zero_exactly_where_the_vectors_coincide(make_streams: Any, loss: Any) -> None:
+    made, goal = task(loss=loss), vectors(0)
+    same = value(made, make_streams(speech=features(goal), text=features(goal)))
+    torch.testing.assert_close(same, torch.zeros(()), atol=1e-5, rtol=0)
+    for row in range(ROWS):
+        moved = goal.clone()
+        moved[row] = moved[row].roll(1)
+        assert value(made, make_streams(speech=features(moved), text=features(goal))) > 1e-3
+
+
+def test_lengths_matter_to_mse_alone(make_streams: Any) -> None:
+    goal = vectors(0)
+    streams = make_streams(speech=features(2 * goal), text=features(goal))
+    torch.testing.assert_close(value(task(), streams), goal.square().mean(1).sum())
+    assert value(task(loss="cosine"), streams) < 1e-5
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_teacher_gets_no_gradient(make_streams: Any, loss: Any) -> None:
+    own, goal = vectors(1).requires_grad_(), vectors(2).requires_grad_()
+    value(task(loss=loss), make_streams(speech=features(own), text=features(goal))).backward()
+    assert own.grad is not None
+    assert (own.grad.abs().sum(1) > 0).all()
+    assert goal.grad is None
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_stands_in_the_padding_changes_nothing(
+    make_streams: Any, make_ragged: Callable[..., Features], loss: Any
+) -> None:
+    made = task(loss=loss)
+    pair = {"speech": make_ragged(ROWS, 5), "text": make_ragged(ROWS, 4, seed=1)}
+    longer = {}
+    for name, given in pair.items():
+        tokens = torch.where(given.mask[..., None], given.tokens, torch.randn_like(given.tokens))
+        more = torch.randn(ROWS, 3, given.dim)
+        mask = F.pad(given.mask, (0, 3))
+        longer[name] = Features(torch.cat([tokens, more], 1), mask)
+    torch.testing.assert_close(
+        value(made, make_streams(**longer)), value(made, make_streams(**pair))
+    )
+
+
+def scores(own: torch.Tensor, goal: torch.Tensor, made: DistillEmbedding, **row: Any) -> Any:
+    targets = [made.targets({k: v[i] for k, v in row.items()}) for i in range(len(own))]
+    metrics = made.metrics()
+    for part in (slice(0, 2), slice(2, None)):  # batch by batch
+        found = [
+            {"speech": a.tolist(), "text": b.tolist()}
+            for a, b in zip(own[part], goal[part], strict=True)
+        ]
+        metrics.update(found, targets[part])
+    return metrics.compute()
+
+
+def test_metrics_are_means_over_all_rows() -> None:
+    own, goal = vectors(3), vectors(4)
+    found = scores(own, goal, task())
+    assert found["mse"] == pytest.approx(float(F.mse_loss(own, goal)), rel=1e-5)
+    cosines = F.cosine_similarity(own, goal)
+    assert found["cosine"] == pytest.approx(float(cosines.mean()), rel=1e-4)
+    nearest = (F.normalize(own) @ F.normalize(goal).T).argmax(1)
+    wrong = (nearest != torch.arange(ROWS)).float().mean()
+    assert found["xsim"] == pytest.approx(float(wrong))
+    assert found["speech_to_text_recall@1"] == pytest.approx(1 - found["xsim"])
+
+
+def test_a_perfect_student_makes_no_error() -> None:
+    goal = vectors(5)
+    found = scores(goal, goal, task())
+    assert (found["mse"], found["xsim"]) == (0.0, 0.0)
+    assert found["cosine"] == pytest.approx(1.0)
+
+
+def test_rows_of_one_text_are_right_answers_to_each_other() -> None:
+    goal = vectors(6)
+    goal[1] = goal[0]  # said twice
+    texts = ["go", "go", *"abcd"]
+    assert scores(goal, goal, task(group="said"), said=texts)["xsim"] == 0
+    assert scores(goal, goal, task())["xsim"] > 0  # else they are each other's wrong answer
+
+
+def test_what_is_written_says_which_row_came_first(make_streams: Any) -> None:
+    made, goal = task(), vectors(7)
+    streams = make_streams(speech=features(goal.roll(1, 0)), text=features(goal))
+    found = made.predict(batch(), streams, None)
+    written = made.written(found, batch().targets, batch().keys)
+    assert [row["speech_to_text"]["first"] for row in written] == ["5", "0", "1", "2", "3", "4"]
+    assert written[0]["speech_to_text"]["rank"] > 1
+
+
+def test_a_student_is_not_its_own_teacher() -> None:
+    with pytest.raises(ValueError, match="teacher: found 'text', which is the student"):
+        DistillEmbedding(student="text", teacher="text")
