@@ -195,8 +195,7 @@ class Loop:
         if number:  # else no process could read a row of this step
             self._update(self.accelerator.num_processes / (share * number))
         self.optimizer.zero_grad(set_to_none=True)
-        for name in self.model.tasks:
-            self.model.task(name).after_step(step + 1)
+        self.model.after_step(step + 1, settings.steps)
         self._report(step + 1, batch.task, totals, number, lr, time.perf_counter() - began)
 
     def _settle(self, task: str, failed: Sequence[tuple[str, str]]) -> None:

@@ -26,12 +26,13 @@ def adapt(module: nn.Module, plan: Plan, where: str) -> None:
     if section.freeze is True:
         if section.lora is None:  # with adapters the part is frozen but for them
             module.requires_grad_(False)
-            _mark(module)
+            keep_still(module)
     elif isinstance(section.freeze, Last):
         _freeze_but_last(module, section.freeze.last, where)
 
 
-def _mark(module: nn.Module) -> None:
+def keep_still(module: nn.Module) -> None:
+    """In `eval()` from now on, whatever `train()` is told."""
     setattr(module, _FROZEN, True)
     module.eval()
 
@@ -65,7 +66,7 @@ def _freeze_but_last(module: nn.Module, last: int, where: str) -> None:
     trains = {m for block in open_ for m in block.modules()}
     for part in module.modules():
         if not trains & set(part.modules()):
-            _mark(part)
+            keep_still(part)
 
 
 def _train_biases(module: nn.Module, plan: Plan, where: str) -> None:

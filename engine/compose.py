@@ -15,6 +15,7 @@ from torch import nn
 from ..backbones.base import Backbone
 from ..modalities.base import Encoder, Features
 from ..tasks.base import Batch, Encode, Loss, Task
+from ._averages import after_step, begin_averages
 from ._chunks import in_chunks
 from ._ends import end_width, hidden_layers, leaders_first, meets, offers, stays_as_it_is
 from .adapt import adapt, settle
@@ -47,7 +48,8 @@ class Model(nn.Module):
 
     def encoder(self, batch: Batch) -> Encode:
         """`encode` for one batch: each stream, view and set of options runs once. The stream
-        `audio.encoder` is what the encoder of `audio` gives, before its connector.
+        `audio.encoder` is what the encoder of `audio` gives, before its connector, and
+        `audio.teacher` what its average gives.
 
         chunk: rows that run at a time; of their activations only the features are kept, the
         rest is computed again in the backward (for batches larger than memory).
@@ -65,7 +67,7 @@ class Model(nn.Module):
                 return memo[key]
             stored = batch.features.get(name)
             given = batch.streams[name][view] if stored is None else stored
-            run = part.encoded if point else part.run
+            run = part.at(point)
             if chunk is None:
                 memo[key] = run(given, options)
             else:
@@ -108,6 +110,10 @@ class Model(nn.Module):
     def predict(self, batch: Batch, **options: Any) -> list[Any]:
         """One JSON value a row."""
         return self.task(batch.task).predict(batch, self.encoder(batch), self.backbone, **options)
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Tell the tasks of a step that is done, of `steps`; RunError where one halts."""
+        after_step({name: self.task(name) for name in self.tasks}, self.stream, step, steps)
 
     def train(self, mode: bool = True) -> Model:
         """As usual, but what is frozen stays in `eval()`."""
@@ -166,6 +172,7 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
         with seeded(seed, where, "adapters"):
             adapt(module, section, where)
     stays_as_it_is(plan, streams)
+    begin_averages(plan, streams)
     if backbone is not None:
         backbone.open_rows()
     return model.train()

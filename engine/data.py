@@ -104,9 +104,13 @@ class Rows:
             item.samples[name] = {"main": sample}
             return
         rng = np.random.default_rng(derive(self.seed, epoch, self.name, name, identity))
-        if reader.augment is not None:
-            sample = reader.augment(sample, rng)
-        item.samples[name] = self.task.views(name, sample, rng)
+        vary, apart = reader.augment, self.task.varies_views
+        if vary is not None and not apart:
+            sample = vary(sample, rng)
+        views = self.task.views(name, sample, rng)
+        if vary is not None and apart:
+            views = {view: vary(made, rng) for view, made in views.items()}
+        item.samples[name] = views
 
 
 def _stored(store: Store, reader: Reader, cell: Any, identity: str) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,14 +20,17 @@ class Stream(nn.Module):
 
     layers: hidden layers that a store of its features holds, in this order: the connector's,
     then those that tasks want. What comes from the encoder begins with the connector's too.
+    teacher: a moving average of the encoder, where a task keeps one.
     """
 
     encoder: Encoder
+    teacher: Encoder | None
 
     def __init__(self, encoder: Encoder, connector: Connector | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.connector = connector
+        self.teacher = None
         self.own = () if connector is None else connector.hidden_layers
         self.layers = self.own
 
@@ -36,8 +39,15 @@ class Stream(nn.Module):
         return self.encoder.dim if self.connector is None else self.connector.out_dim
 
     def width(self, point: str = "") -> int:
-        """The width behind the connector, or, at the point `encoder`, before it."""
-        return self.encoder.dim if point == "encoder" else self.dim
+        """The width behind the connector, or, at another point (`encoder`), before it."""
+        return self.encoder.dim if point else self.dim
+
+    def at(self, point: str) -> Callable[[Given, Mapping[str, Any]], Features]:
+        """What gives the features of a point: `encoder`, `teacher`, or the end."""
+        found = {"": self.run, "encoder": self.encoded, "teacher": self.taught}
+        if point not in found or (point == "teacher" and self.teacher is None):
+            raise ValueError(f"a stream has no point {point!r} here; there are: encoder, the end")
+        return found[point]
 
     def encoded(self, given: Given, options: Mapping[str, Any]) -> Features:
         """What the encoder gives for a batch, or gave before."""
@@ -62,6 +72,16 @@ class Stream(nn.Module):
         trains = not is_frozen(self.encoder) or "taps" in options
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             return encoded(self.encoder, batch, options)
+
+    def taught(self, given: Given, options: Mapping[str, Any]) -> Features:
+        """What the average of the encoder gives for a batch, without a graph."""
+        if self.teacher is None or isinstance(given, Features):
+            raise ValueError("a teacher reads batches, not stored features; is its encoder frozen?")
+        wanted = (*self.own, *options.get("layers", ()))
+        with torch.no_grad():
+            return encoded(
+                self.teacher, given, {**options, **({"layers": wanted} if wanted else {})}
+            )
 
     def forward(self, features: Features) -> Features:
         if self.connector is None:

@@ -1,7 +1,8 @@
 """Where a part's weights come from: the library, nothing, a run, a file, the hub.
 
 `pretrained`, `none`, `runs/x` (the part at the same place of that run), `runs/x:image`
-(that stream of it, or that task; `runs/x:ctc.head` names a head), `file.safetensors`,
+(that stream of it, or that task; `runs/x:ctc.head` names a head, `runs/x:image.teacher` the average
+of that stream's encoder), `file.safetensors`,
 `hf-hub:org/name@revision`. A bare `a/b` that is no folder is refused: it could mean either.
 """
 
@@ -23,6 +24,7 @@ from .errors import RecipeError, did_you_mean
 
 WEIGHTS = "model.safetensors"
 HUB = "hf-hub:"
+TEACHER = "teacher"
 
 
 def check_form(weights: str, where: str) -> None:
@@ -124,10 +126,15 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: str) -> Non
             raise RecipeError(f"{where}.weights: ':{name}' names a stream or task; this is none")
         named = name.split(".")
         keys[1 : 1 + len(named)] = named
-    section = _section(run, keys, where)
+    average = keys[0] == "inputs" and keys[2:] == [TEACHER]
+    section = _section(run, [*keys[:2], "encoder"] if average else keys, where)
     prefix = f"{_place(keys)}."
     state = read_file(run / WEIGHTS, where, prefix)
-    source = section.get("weights", "none")
+    if average and not state:
+        raise RecipeError(
+            f"{where}.weights: the run {run} keeps no average of {keys[1]}; take {run}:{keys[1]}"
+        )
+    source = "none" if average else section.get("weights", "none")  # an average is saved whole
     if source != "none":  # what that run did not train, it did not save
         fill(module, source, ".".join(keys))
     filled = _parts_from_elsewhere(module, section, ".".join(keys))

@@ -33,7 +33,8 @@ class Window:
 class Encode(Protocol):
     """Run a stream of this batch: encoder, then connector. Runs once a step and view.
 
-    `audio` is the stream's end; `audio.encoder` what its encoder gives, before the connector.
+    `audio` is the stream's end; `audio.encoder` what its encoder gives, before the connector;
+    `audio.teacher` what the average of that encoder gives (`Task.averages`), without a graph.
     With the option `window` (a `Window`) signals too long to be encoded at once are encoded in
     pieces, where the encoder says that its signals can be cut (`along`).
     """
@@ -86,6 +87,10 @@ class Loss:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
+class Halt(RuntimeError):
+    """What a task saw makes it useless to go on: what was found, what was expected, what to do."""
+
+
 Embed = Callable[[str, Sequence[Any]], Tensor]
 """(stream, raw values) -> their vectors `[values, D]`, of unit length."""
 
@@ -108,9 +113,12 @@ class Task(nn.Module):
     so that they may end in any width. fixed: streams that must not train (a teacher); one that does
     is refused. follows: streams that end in the width of another one.
     answers: streams that hold what is to be said (a mask): the
-    loss and the scores read them, a prediction does without. gathers: True where the loss looks
-    at other processes' rows: it is then asked of every process, of one whose rows were all
-    unreadable with an empty batch.
+    loss and the scores read them, a prediction does without. averages: streams of whose encoder
+    a moving average is kept (a teacher); it begins as the encoder does, follows it after each
+    step by `momentum`, never trains, and is saved. varies_views: True where `augment` varies each
+    view by itself, not the sample before. gathers: True where the loss looks at other processes'
+    rows: it is then asked of every process, of one whose rows were all unreadable with an empty
+    batch.
 
     What must resume (a teacher, centres) is a buffer or a submodule.
     """
@@ -126,6 +134,8 @@ class Task(nn.Module):
     fixed: tuple[str, ...] = ()
     follows: Mapping[str, str] = {}
     answers: tuple[str, ...] = ()
+    averages: tuple[str, ...] = ()
+    varies_views: bool = False
     gathers: bool = False
 
     def __init__(self) -> None:
@@ -205,7 +215,12 @@ class Task(nn.Module):
         return predictions
 
     def after_step(self, step: int) -> None:
-        """Called after each optimizer step (moving averages, schedules)."""
+        """Called after each optimizer step (schedules); may raise `Halt`."""
+
+    def momentum(self, done: float) -> float:
+        """Called after each optimizer step, where there are `averages`: the share of them that
+        stays. done: the share of the training that lies behind, 0 to 1."""
+        raise NotImplementedError
 
     def example(self) -> list[dict[str, Any]]:
         """A few rows with the columns of `columns()`: for the dry run, the docs and the tests."""
