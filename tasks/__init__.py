@@ -9,6 +9,7 @@ TASKS = {
     "control": "sensorium.tasks.control:Control",
     "contrastive": "sensorium.tasks.contrastive:Contrastive",
     "ctc": "sensorium.tasks.ctc:Ctc",
+    "dino": "sensorium.tasks.dino:Dino",
     "distill_actions": "sensorium.tasks.distill_actions:DistillActions",
     "distill_embedding": "sensorium.tasks.distill_embedding:DistillEmbedding",
     "regression": "sensorium.tasks.regression:Regression",

@@ -1,0 +1,98 @@
+"""Global and local crops of a prepared sample: what self-supervision compares.
+
+Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments"
+(multi-crop), 2020. A crop is a box of the sample, of the sample's own proportions, resampled to a
+fixed size: pictures and volumes alike. What is as large as the signal is cropped with it (which
+voxels are inside), what is not (which contrasts are there) stays, and an affine goes along.
+
+Legend: `C` channels, `n` axes in space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..modalities.base import Sample
+
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """size: of the crop, an axis, or one for all. scale: share of the sample's content that it
+    shows, at least and at most."""
+
+    size: int | Sequence[int]
+    scale: Range
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """A random crop. Raises ValueError where the sample has other axes than `size`."""
+        extent = extent_of(sample)
+        size = (self.size,) * len(extent) if isinstance(self.size, int) else tuple(self.size)
+        if len(size) != len(extent):
+            raise ValueError(
+                f"size: {list(size)} has {len(size)} axes, the samples have {len(extent)} "
+                f"({' x '.join(map(str, extent))}); give as many"
+            )
+        edge = rng.uniform(*self.scale) ** (1 / len(extent))
+        box = [max(1, min(n, round(n * edge))) for n in extent]
+        low = [int(rng.integers(n - wide + 1)) for n, wide in zip(extent, box, strict=True)]
+        return cropped(sample, extent, low, box, size)
+
+
+def extent_of(sample: Sample) -> tuple[int, ...]:
+    """The shape in space of a sample's signal: its largest tensor `[C, ...]`."""
+    signals = [t for t in sample.values() if t.is_floating_point() and t.ndim > 1]
+    if not signals:
+        raise ValueError("a sample without a signal that lies in space cannot be cropped")
+    return tuple(max(signals, key=torch.numel).shape[1:])
+
+
+def cropped(
+    sample: Sample,
+    extent: Sequence[int],
+    low: Sequence[int],
+    box: Sequence[int],
+    size: Sequence[int],
+) -> Sample:
+    """The box of `box` voxels from `low` on, resampled to `size`."""
+    place: tuple[Any, ...] = (Ellipsis, *(slice(a, a + n) for a, n in zip(low, box, strict=True)))
+    found = {
+        key: _resized(value[place], size)
+        if tuple(value.shape[-len(extent) :]) == tuple(extent)
+        else value
+        for key, value in sample.items()
+    }
+    if "affine" in sample:
+        found["affine"] = sample["affine"] @ _way(low, box, size).to(sample["affine"])
+    return found
+
+
+def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
+    axes = len(size)
+    if tuple(values.shape[-axes:]) == tuple(size):
+        return values.clone()
+    flat = values.reshape(1, -1, *values.shape[-axes:])
+    if values.is_floating_point():
+        found = F.interpolate(flat, list(size), mode=LINEAR[axes], align_corners=False)
+    else:
+        found = F.interpolate(flat.float(), list(size), mode="nearest-exact").to(values.dtype)
+    return found.reshape(*values.shape[:-axes], *size)
+
+
+def _way(low: Sequence[int], box: Sequence[int], size: Sequence[int]) -> Tensor:
+    """`[n + 1, n + 1]` voxel of the crop -> voxel of the sample; the edges of both coincide."""
+    axes = len(size)
+    way = torch.eye(axes + 1, dtype=torch.float64)
+    for i, (first, wide, count) in enumerate(zip(low, box, size, strict=True)):
+        way[i, i] = wide / count
+        way[i, axes] = first + (wide / count - 1) / 2
+    return way

@@ -1,0 +1,276 @@
+"""Self-supervision: a student learns what its own moving average says of other crops.
+
+Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", 2023, for any encoder
+with `token_mask`: pictures, volumes. What is compared are the encoder's vector and its tokens;
+its connector, if there is one, takes no part.
+
+Legend: `B` rows, `T` tokens of a global crop, `D` width, `K` prototypes, `M` masked tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..backbones.base import Backbone
+from ..modalities.base import Features, Sample
+from . import _dino_losses as losses
+from ._blocks import block_masks
+from ._crops import Crop, Range
+from ._gather import gathered
+from .averages import averaged, cosine, follow
+from .base import Batch, Encode, Halt, Loss, Task
+
+GLOBALS = ("global0", "global1")
+ENOUGH = 16
+"""Rows of a process from which KoLeo counts, and vectors from which a collapse is judged."""
+BLIND = 0.999
+"""Share of log K from which a teacher tells nothing apart."""
+
+
+class Dino(Task):
+    """input: the stream. size, scale: of the two global crops, an axis or all, and the share of
+    the sample that they show; local_size, local_scale, local_crops: of the local ones.
+
+    prototypes, hidden, bottleneck: of both heads (the vector's, the masked tokens'). masked,
+    mask_ratio: share of the global crops that are masked, and of their tokens. patch_weight,
+    koleo_weight: of the masked tokens' loss and of KoLeo (none below 16 rows a process).
+
+    temperature: the student's; teacher_temperature: the teacher's at first and after `warmup`, a
+    share of the training. momentum: of the average, from its first value to its last by a cosine.
+    min_rank, patience: the run stops where the teacher's vectors have used fewer directions, or
+    its targets told nothing apart, for so many steps on end.
+    """
+
+    done: Tensor
+    stuck: Tensor
+    seen: Tensor
+    gathers = True
+    varies_views = True
+
+    def __init__(
+        self,
+        *,
+        input: str,
+        size: int | list[int],
+        local_size: int | list[int],
+        scale: Range = (0.32, 1.0),
+        local_scale: Range = (0.05, 0.32),
+        local_crops: int = 8,
+        prototypes: int = 65536,
+        hidden: int = 2048,
+        bottleneck: int = 256,
+        masked: float = 0.5,
+        mask_ratio: Range = (0.1, 0.5),
+        patch_weight: float = 1.0,
+        koleo_weight: float = 0.1,
+        temperature: float = 0.1,
+        teacher_temperature: Range = (0.04, 0.07),
+        warmup: float = 0.3,
+        momentum: Range = (0.992, 1.0),
+        min_rank: float = 1.1,
+        patience: int = 200,
+    ) -> None:
+        super().__init__()
+        shares = {"scale": scale, "local_scale": local_scale, "mask_ratio": mask_ratio}
+        for name, (low, high) in {**shares, "momentum": momentum}.items():
+            if not 0 <= low <= high <= 1:
+                raise ValueError(f"{name}: found {low} to {high}, expected 0 <= low <= high <= 1")
+        counts = {"prototypes": prototypes, "hidden": hidden, "bottleneck": bottleneck}
+        for name, value in {**counts, "patience": patience}.items():
+            if value < 1:
+                raise ValueError(f"{name}: found {value}, expected at least 1")
+        for name, number in {"local_crops": local_crops, "warmup": warmup}.items():
+            if number < 0:
+                raise ValueError(f"{name}: found {number}, expected 0 or more")
+        if not 0 <= masked <= 1:
+            raise ValueError(f"masked: found {masked}, expected a share between 0 and 1")
+        if min(temperature, *teacher_temperature) <= 0:
+            raise ValueError("temperature, teacher_temperature: expected numbers above 0")
+        self.input = input
+        self.streams = self.averages = (input,)
+        self.needs = {input: frozenset({"token_mask"})}
+        self.crop, self.local = Crop(size, scale), Crop(local_size, local_scale)
+        self.locals = tuple(f"local{i}" for i in range(local_crops))
+        self.in_dim = 0  # until it is measured
+        self.sizes = (hidden, bottleneck, prototypes)
+        self.masked, self.mask_ratio = masked, mask_ratio
+        self.patch_weight, self.koleo_weight = patch_weight, koleo_weight
+        self.student_temperature, self.warmup = temperature, warmup
+        self.teacher_temperature, self.momenta = teacher_temperature, momentum
+        self.min_rank, self.patience = min_rank, patience
+        self.student, self.teacher = nn.ModuleDict(), nn.ModuleDict()
+        self.register_buffer("done", torch.zeros(()))
+        self.register_buffer("stuck", torch.zeros((), dtype=torch.long))
+        self.register_buffer("seen", torch.zeros(2))  # the rank and the entropy of the last step
+
+    def measure(self, widths: Mapping[str, int]) -> None:
+        """The heads of the student, and the teacher's, which begin alike."""
+        self.in_dim = widths[f"{self.input}.encoder"]
+        for name in ("vector", "token"):
+            self.student[name] = losses.Prototypes(self.in_dim, *self.sizes)
+            self.teacher[name] = averaged(self.student[name])
+
+    def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
+        """`global0`, `global1`, `local0`, ..."""
+        found = {name: self.crop(sample, rng) for name in GLOBALS}
+        return {**found, **{name: self.local(sample, rng) for name in self.locals}}
+
+    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+        """Summed over rows. Logged: `vector`, `token`, `koleo`, and of the teacher `entropy` (of
+        its targets; at most log K) and `rank` (of its vectors; at least 1)."""
+        rows = len(batch)
+        taught = [self._detached(encode, view) for view in GLOBALS] if rows else []
+        masks = [
+            block_masks(f.grid or (f.tokens.shape[1],), rows, self.masked, self.mask_ratio)
+            for f in taught
+        ]
+        told = [
+            encode(f"{self.input}.encoder", view, token_mask=mask.to(f.tokens.device))
+            for view, mask, f in zip(GLOBALS, masks, taught, strict=False)
+        ]
+        told += [encode(f"{self.input}.encoder", view) for view in self.locals if rows]
+        vectors, goal = self._stacked(told), self._stacked(taught)
+        targets = losses.sinkhorn(self._head("teacher", "vector", goal), self._warm())
+        whole = self._vectors(vectors, targets, rows)
+        token = self._tokens(told, taught, masks, rows)
+        spread = vectors.new_zeros(())
+        if rows >= ENOUGH and self.koleo_weight:
+            pair = vectors[: 2 * rows].split(rows)
+            spread = rows * (losses.koleo(pair[0]) + losses.koleo(pair[1])) / 2
+        total = whole + self.patch_weight * token + self.koleo_weight * spread
+        parts = {"vector": whole, "token": token, "koleo": spread, **self._watch(goal, targets)}
+        return Loss(total, rows, {name: value.detach() for name, value in parts.items()})
+
+    def _detached(self, encode: Encode, view: str) -> Features:
+        with torch.no_grad():
+            found = encode(f"{self.input}.teacher", view)
+            return found.replace(tokens=found.tokens.detach())
+
+    def _stacked(self, views: Sequence[Features]) -> Tensor:
+        """`[views B, D]` their vectors; none where the batch is empty."""
+        if not views:
+            return next(self.student.parameters()).new_zeros(0, self.in_dim)
+        return torch.cat([view.vector() for view in views])
+
+    def _head(self, who: str, which: str, vectors: Tensor) -> Tensor:
+        found: Tensor = getattr(self, who)[which](vectors)
+        return found
+
+    def _warm(self) -> Tensor:
+        """The teacher's temperature now."""
+        low, high = self.teacher_temperature
+        done = (self.done / max(self.warmup, 1e-9)).clamp(max=1)
+        return low + (high - low) * (done if self.warmup else torch.ones_like(done))
+
+    def _vectors(self, vectors: Tensor, targets: Tensor, rows: int) -> Tensor:
+        """Each student's crop against the teacher's other global crops, the mean of all pairs."""
+        said = self._head("student", "vector", vectors)
+        if not rows:
+            return said.sum() * 0
+        crops, goals = said.split(rows), targets.split(rows)
+        pairs = [
+            losses.cross_entropy(crop, goal, self.student_temperature).sum()
+            for i, crop in enumerate(crops)
+            for j, goal in enumerate(goals)
+            if i != j
+        ]
+        return torch.stack(pairs).mean()
+
+    def _tokens(
+        self,
+        told: Sequence[Features],
+        taught: Sequence[Features],
+        masks: Sequence[Tensor],
+        rows: int,
+    ) -> Tensor:
+        """At masked tokens that are real: the mean of a crop's tokens, then of the masked crops."""
+        if rows:
+            row, place = torch.cat(list(masks)).nonzero().to(taught[0].tokens.device).T
+            real = torch.cat([f.mask for f in taught])[row, place]  # [M]
+            goal = torch.cat([f.tokens for f in taught])[row, place]  # [M, D]
+            mine = torch.cat([f.tokens for f in told[:2]])[row, place]
+        else:
+            goal = mine = self._stacked(())
+            row, real = goal.new_zeros(0, dtype=torch.long), goal.new_zeros(0, dtype=torch.bool)
+        targets = losses.sinkhorn(self._head("teacher", "token", goal), self._warm(), real)
+        said = self._head("student", "token", mine)
+        each = losses.cross_entropy(said, targets, self.student_temperature) * real
+        count = each.new_zeros(2 * rows).index_add(0, row, real.to(each.dtype))
+        weights = 1 / count.clamp(min=1)[row]
+        crops = 2 * math.ceil(rows * self.masked)
+        return (each * weights).sum() * rows / max(1, crops)
+
+    @torch.no_grad()
+    def _watch(self, vectors: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """What the teacher does, the same in every process, as sums over this one's rows."""
+        every, _ = gathered(vectors.detach())
+        total = losses.over_processes(losses.entropy(targets).sum())
+        entropy = total / max(1, len(every))
+        found = losses.rank(every) if len(every) else entropy.new_ones(())
+        rows = len(vectors) // 2
+        if self.training and not entropy.is_meta and len(every) >= ENOUGH:
+            blind = entropy > BLIND * math.log(max(2, self.sizes[2]))
+            stuck = (found < self.min_rank) | blind
+            self.stuck.copy_(torch.where(stuck, self.stuck + 1, 0))
+            self.seen.copy_(torch.stack([found, entropy]))
+        return {"entropy": entropy * rows, "rank": found * rows}
+
+    def after_step(self, step: int) -> None:
+        """Stops a run whose teacher says the same of everything."""
+        if int(self.stuck) >= self.patience:
+            found, entropy = self.seen.tolist()
+            raise Halt(
+                f"collapsed: the teacher's vectors have rank {found:.2f} (expected {self.min_rank} "
+                f"or more) and its targets entropy {entropy:.2f} (expected less than "
+                f"{BLIND * math.log(max(2, self.sizes[2])):.2f}) for {self.patience} steps; lower "
+                "train.lr, raise train.batch_size or koleo_weight, or give it more varied crops"
+            )
+
+    def momentum(self, done: float) -> float:
+        """Brings the teacher's heads on, as the engine does its encoder."""
+        found = cosine(*self.momenta, done)
+        self.done.fill_(done)
+        follow(self.teacher, self.student, found)
+        return found
+
+    def predict(
+        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
+    ) -> list[list[float]]:
+        """The teacher's vector of the whole signal, at unit length."""
+        vectors = encode(f"{self.input}.teacher").vector().float()
+        found: list[list[float]] = nn.functional.normalize(vectors, dim=-1).tolist()
+        return found
+
+    def metrics(self) -> Spread:
+        return Spread()
+
+    def example(self) -> list[dict[str, Any]]:
+        return [{}, {}]
+
+
+class Spread:
+    """Of vectors: `rank`, the directions that they use, and `spread`, one minus the length of
+    their mean (0 where all are alike)."""
+
+    def __init__(self) -> None:
+        self.vectors: list[Sequence[float]] = []
+
+    def update(
+        self, predictions: Sequence[Sequence[float]], targets: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self.vectors += predictions
+
+    def compute(self) -> dict[str, float]:
+        if not self.vectors:
+            raise ValueError("dino: no row was accumulated; is the split empty?")
+        vectors = torch.tensor(self.vectors)
+        return {
+            "rank": float(losses.rank(vectors)),
+            "spread": float(1 - vectors.mean(0).norm()),
+        }

@@ -1,0 +1,262 @@
+"""Averages of encoders that a task asks for: begun, followed, saved, resumed, taken as weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sensorium.engine.compose import Model, compose
+from sensorium.engine.config import parse_recipe
+from sensorium.engine.errors import RecipeError, RunError
+from sensorium.engine.hub import load, load_model
+from sensorium.engine.plan import plan_recipe
+from sensorium.engine.state import kept, read_tensors
+from sensorium.modalities.base import Encoder, Features, Sample
+from sensorium.modalities.image.processor import TimmProcessor
+from sensorium.tasks.base import Batch, Encode, Halt, Loss, Task
+
+
+class Tokens(Encoder):
+    """Patches of 4 px with a mask token, a dropout and a batch norm."""
+
+    offers = frozenset({"token_mask"})
+
+    def __init__(self, *, dim: int = 8, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.dim, self.processor = dim, TimmProcessor((3, 16, 16))
+        self.patch, self.norm = nn.Conv2d(3, dim, 4, 4), nn.BatchNorm2d(dim)
+        self.mask_token, self.dropout = nn.Parameter(torch.ones(dim)), nn.Dropout(dropout)
+        self.mix = nn.Linear(dim, dim)
+
+    def forward(self, pixel_values: Tensor, token_mask: Tensor | None = None) -> Features:
+        patches = self.norm(self.patch(pixel_values))
+        grid = (patches.shape[2], patches.shape[3])
+        tokens = patches.flatten(2).transpose(1, 2)
+        if token_mask is not None:
+            tokens = torch.where(token_mask[..., None], self.mask_token, tokens)
+        tokens = self.dropout(torch.tanh(self.mix(tokens)))
+        return Features.full(tokens, grid=grid, pooled=tokens.mean(1))
+
+
+class Half(Task):
+    """Draws the stream's vectors to their average's; `halts` at a step."""
+
+    def __init__(self, *, stream: str = "image", halts: int = 0, share: float = 0.5) -> None:
+        super().__init__()
+        self.streams = self.averages = (stream,)
+        self.halts, self.share, self.told = halts, share, [0.0]
+
+    def after_step(self, step: int) -> None:
+        if step == self.halts:
+            raise Halt("found nothing, expected something; look again")
+
+    def momentum(self, done: float) -> float:
+        self.told.append(done)
+        return self.share
+
+    def loss(self, batch: Batch, encode: Encode, backbone: Any) -> Loss:
+        point = f"{self.streams[0]}.teacher"
+        goal = encode(point).vector()
+        assert not goal.requires_grad
+        return Loss((encode(self.streams[0]).vector() - goal - 1).square().sum(), len(batch))
+
+    def predict(self, batch: Batch, encode: Encode, backbone: Any, **options: Any) -> list[Any]:
+        return [0] * len(batch)
+
+    def example(self) -> list[dict[str, Any]]:
+        return [{}, {}]
+
+
+HALF: dict[str, Any] = {
+    "inputs": {"image": {"modality": "image", "encoder": {"type": f"{__name__}:Tokens"}}},
+    "tasks": {
+        "near": {
+            "type": f"{__name__}:Half",
+            "data": {"train": {"source": "digits", "split": "train", "limit": 32}},
+        }
+    },
+    "train": {"steps": 6, "batch_size": 8, "lr": 0.02, "log_every": 1, "checkpoint": {"every": 2}},
+}
+DINO = {
+    "type": "dino",
+    "input": "image",
+    "size": 16,
+    "local_size": 8,
+    "local_crops": 1,
+    "prototypes": 16,
+    "hidden": 12,
+    "bottleneck": 6,
+    "data": {"train": {"source": "digits", "split": "train", "limit": 32}},
+}
+SELF: dict[str, Any] = {**HALF, "tasks": {"dino": DINO}}
+
+
+def composed(recipe: dict[str, Any]) -> Model:
+    return compose(plan_recipe(parse_recipe(recipe)))
+
+
+def parameters(module: nn.Module | None) -> Tensor:
+    assert module is not None
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def test_the_average_begins_as_the_encoder_and_stays_still() -> None:
+    model = composed(HALF).train()
+    stream = model.stream("image")
+    assert stream.teacher is not None and stream.encoder.training
+    assert torch.equal(parameters(stream.teacher), parameters(stream.encoder))
+    assert not any(m.training for m in stream.teacher.modules())
+    assert not any(p.requires_grad for p in stream.teacher.parameters())
+    assert "streams.image.teacher.mix.weight" in kept(model)
+    batch = Batch("near", [{}] * 2, ["a", "b"])
+    batch.streams["image"] = {"main": {"pixel_values": torch.randn(2, 3, 16, 16)}}
+    encode = model.encoder(batch)
+    assert encode("image.teacher") is encode("image.teacher")  # runs once, as any stream does
+    assert not encode("image.teacher").tokens.requires_grad
+    assert encode("image.encoder").tokens.requires_grad
+
+
+def test_a_stream_without_an_average_has_no_such_point() -> None:
+    model = composed(HALF)
+    model.stream("image").teacher = None
+    batch = Batch("near", [], [], {"image": {"main": {}}})
+    with pytest.raises(ValueError, match="no point 'teacher' here"):
+        model.encoder(batch)("image.teacher")
+
+
+def _data() -> dict[str, Any]:
+    return {"data": {"train": {"source": "digits", "split": "train", "limit": 16}}}
+
+
+def test_it_follows_after_each_step(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`a = (a + w) / 2` of what the encoder was after each step."""
+    from sensorium.engine import _averages
+
+    seen: list[Tensor] = []
+    real = _averages.follow
+
+    def follow(average: nn.Module, module: nn.Module, momentum: float) -> None:
+        seen.append(parameters(module))
+        real(average, module, momentum)
+
+    monkeypatch.setattr(_averages, "follow", follow)
+    begin = parameters(composed(HALF).stream("image").encoder)
+    model = shop.train(HALF, "run")
+    for weights in seen:
+        begin = (begin + weights) / 2
+    torch.testing.assert_close(parameters(model.stream("image").teacher), begin)
+    assert model.task("near").told == pytest.approx([0, *((i + 1) / 6 for i in range(6))])
+
+
+@pytest.mark.parametrize("recipe", [HALF, SELF], ids=["near", "dino"])
+def test_it_resumes_bit_for_bit(shop: Any, recipe: dict[str, Any]) -> None:
+    whole = shop.train(recipe, "whole")
+    shop.cut(recipe, "cut", 5)  # behind checkpoint 4
+    resumed = shop.train(recipe, "cut", resume=True)
+    assert shop.losses("cut") == shop.losses("whole")
+    own, other = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(own[name], other[name]) for name in own)
+    assert any(name.startswith("streams.image.teacher.") for name in own)
+
+
+def test_its_weights_are_those_of_the_next_recipe(shop: Any) -> None:
+    first = shop.train(SELF, "first")
+    stream = first.stream("image")
+    assert not torch.equal(parameters(stream.teacher), parameters(stream.encoder))
+
+    def begun(weights: str) -> Tensor:
+        encoder = {"type": f"{__name__}:Tokens", "weights": weights, "freeze": True}
+        tasks = {"digit": {"type": "classification", "input": "image", "target": "word", **_data()}}
+        inputs = {"image": {"modality": "image", "encoder": encoder}}
+        plan = plan_recipe(parse_recipe({"inputs": inputs, "tasks": tasks}))
+        for part in plan.fitted().values():
+            part.fit([{"word": "one"}, {"word": "two"}])
+        return parameters(compose(plan).stream("image").encoder)
+
+    folder = shop.folder / "first"
+    assert torch.equal(begun(str(folder)), parameters(stream.encoder))
+    assert torch.equal(begun(f"{folder}:image.teacher"), parameters(stream.teacher))
+    again = load_model(folder).stream("image")
+    assert torch.equal(parameters(again.teacher), parameters(stream.teacher))
+    with pytest.raises(RecipeError, match=r"has no inputs\.scan"):
+        begun(f"{folder}:scan.teacher")
+
+
+def test_a_run_without_an_average_says_so(shop: Any) -> None:
+    shop.train(shop.recipe({"train": {"steps": 1}}), "plain")
+    encoder = {"type": "tiny_parts:Tiny", "weights": f"{shop.folder}/plain:image.teacher"}
+    recipe = shop.recipe({"inputs": {"image": {"encoder": encoder}}, "train": {"steps": 1}})
+    with pytest.raises(RecipeError, match=r"keeps no average of image; take .*plain:image"):
+        shop.train(recipe, "next")
+
+
+def test_what_a_task_found_stops_the_run(shop: Any) -> None:
+    recipe = shop.changed(HALF, {"tasks": {"near": {"halts": 3}}})
+    with pytest.raises(RunError, match=r"^step 3: tasks\.near: found nothing, expected something"):
+        shop.train(recipe, "run")
+
+
+def test_a_frozen_encoder_and_two_averages_are_refused(shop: Any) -> None:
+    frozen = {"inputs": {"image": {"encoder": {"freeze": True}}}}
+    with pytest.raises(RecipeError, match=r"inputs.image.encoder: is frozen, and tasks.near"):
+        composed(shop.changed(HALF, frozen))
+    with pytest.raises(RecipeError, match=r"tasks.other: keeps an average of inputs.image"):
+        composed(shop.changed(HALF, {"tasks": {"other": HALF["tasks"]["near"]}}))
+
+
+def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
+    from sensorium.engine.data import Reader, Rows
+    from sensorium.modalities.base import Processor
+    from sensorium.modalities.image.digits import Digits
+
+    class Same(Processor):
+        def prepare(self, raw: Any) -> Sample:
+            return {"pixel_values": torch.zeros(3, 8, 8)}
+
+    def moved(sample: Sample, rng: np.random.Generator) -> Sample:
+        return {key: value + float(rng.random()) for key, value in sample.items()}
+
+    class Twice(Half):
+        def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
+            return {"a": dict(sample), "b": dict(sample)}
+
+    task = Twice()
+    rows = Rows("near", task, Digits(split="train"), {"image": Reader(None, Same(), moved)}, True)
+    rows.readers["image"].read = lambda cell: cell
+    alike = rows.item(0).samples["image"]
+    assert torch.equal(alike["a"]["pixel_values"], alike["b"]["pixel_values"])
+    task.varies_views = True
+    apart = rows.item(0).samples["image"]
+    assert not torch.equal(apart["a"]["pixel_values"], apart["b"]["pixel_values"])
+    again = rows.item(0).samples["image"]
+    assert torch.equal(apart["a"]["pixel_values"], again["a"]["pixel_values"])
+
+
+def test_a_self_supervised_run_says_what_its_teacher_does(shop: Any) -> None:
+    from sensorium.engine.log import read_metrics
+
+    test = {
+        "tasks": {"dino": {"data": {"test": {"source": "digits", "split": "test", "limit": 9}}}}
+    }
+    shop.train(shop.changed(SELF, test), "run")
+    lines = read_metrics(shop.folder / "run")
+    assert all({"vector", "token", "koleo", "entropy", "rank"} <= set(line) for line in lines[:6])
+    from sensorium.engine.evaluate import evaluate
+
+    found = evaluate(load_model(shop.folder / "run"))["dino"]
+    assert 1 <= found["rank"] <= 8 and 0 <= found["spread"] <= 1
+    assert load(shop.folder / "run").embed(image=np.zeros((8, 8, 3), np.uint8)).shape == (1, 8)
+
+
+def test_exact_tensors_of_a_checkpoint_hold_the_teacher(shop: Any) -> None:
+    shop.train(SELF, "run")
+    newest = max((shop.folder / "run" / "checkpoints").glob("step-*"))
+    tensors = read_tensors(newest / "model.safetensors")
+    assert {"streams.image.teacher.mix.weight", "tasks.dino.teacher.vector.prototypes"} <= set(
+        tensors
+    )
+    assert float(tensors["tasks.dino.done"]) == 1.0
