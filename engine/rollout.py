@@ -92,6 +92,7 @@ def figures(acting: Acting, rolled: Rolled) -> dict[str, Any]:
 
 def write(folder: Path, runner: Runner, figure: Mapping[str, Any]) -> Path:
     """Write figures, episodes, the first one's trajectory, and films; gives the JSON's path."""
+    folder.mkdir(parents=True, exist_ok=True)
     label, rolled, rate = runner.how.conditions.label(), runner.rolled, runner.section.rate
     stem = "-".join(filter(None, ("rollout", *runner.name.replace(":", "/").split("/"), label)))
     films = [

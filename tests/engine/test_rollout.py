@@ -137,6 +137,12 @@ def test_the_first_episodes_are_filmed(pipeline: Pipeline, tmp_path: Path, suffi
     assert 2 <= Image.open(tmp_path / films[0]).n_frames <= 12  # equal pictures become one
 
 
+def test_a_folder_that_is_not_there_is_made(pipeline: Pipeline, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "place"
+    rollout(pipeline, section_of(pipeline), seeds=range(1), how=How(films=1), folder=out)
+    assert {path.suffix for path in out.iterdir()} == {".json", ".gif"}
+
+
 def test_a_pipeline_acts(pipeline: Pipeline) -> None:
     """`act` gives the chunk whose first steps the policy executes at the start of an episode."""
     state = np.array([0.0, 0.5], np.float32)
