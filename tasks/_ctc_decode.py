@@ -17,6 +17,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ._lexicon import Node
+
 PRUNED = 1e-4
 """A class less likely than this at a frame starts no new prefix there."""
 
@@ -47,11 +49,12 @@ def greedy(log_probs: Tensor, blank: int) -> Spelled:
 
 
 def prefix_beam(
-    log_probs: Tensor, blank: int, beam: int, pruned: float = PRUNED
+    log_probs: Tensor, blank: int, beam: int, pruned: float = PRUNED, tree: Node | None = None
 ) -> list[tuple[list[int], float]]:
     """The `beam` most likely texts of `[T, V]` with their log probabilities, best first.
 
-    Exact where the beam holds every prefix and nothing is pruned.
+    Exact where the beam holds every prefix and nothing is pruned. tree: the texts that there are;
+    where no prefix in the beam is whole at the end, the prefixes are given as they are.
     """
     frames: list[list[float]] = log_probs.double().tolist()
     floor = math.log(pruned) if pruned > 0 else -math.inf
@@ -59,14 +62,23 @@ def prefix_beam(
     found: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
     for frame in frames:
         likely = [c for c, value in enumerate(frame) if value >= floor and c != blank]
-        found = dict(_best(_step(found, frame, likely, blank), beam))
-    return [(list(ids), _total(both)) for ids, both in _best(found, beam)]
+        found = dict(_best(_step(found, frame, likely, blank, tree), beam))
+    whole = {ids: both for ids, both in found.items() if tree and _node(tree, ids).whole}
+    return [(list(ids), _total(both)) for ids, both in _best(whole or found, beam)]
+
+
+def _node(tree: Node, prefix: tuple[int, ...]) -> Node:
+    for token in prefix:
+        tree = tree.after[token]
+    return tree
 
 
 _Prefixes = dict[tuple[int, ...], tuple[float, float]]
 
 
-def _step(found: _Prefixes, frame: list[float], likely: list[int], blank: int) -> _Prefixes:
+def _step(
+    found: _Prefixes, frame: list[float], likely: list[int], blank: int, tree: Node | None
+) -> _Prefixes:
     """Every prefix goes on by one frame."""
     grown: _Prefixes = {}
 
@@ -79,7 +91,10 @@ def _step(found: _Prefixes, frame: list[float], likely: list[int], blank: int) -
         last = prefix[-1] if prefix else None
         same = -math.inf if last is None else in_token + frame[last]
         add(prefix, either + frame[blank], same)
+        allowed = _node(tree, prefix).after if tree else None
         for token in likely:
+            if allowed is not None and token not in allowed:
+                continue
             # A token comes twice only with a blank between.
             before = in_blank if token == last else either
             add((*prefix, token), -math.inf, before + frame[token])

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..modalities.base import Features, Tokenizer
 from ._alignment import Clock, cuts, word_times, words_of
 from ._ctc_decode import Spelled, greedy, prefix_beam
+from ._lexicon import Node
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Reading:
     beam: int = 1
     times: bool = False
     confidence: bool = False
+    tree: Node | None = None
 
 
 def transcribe(
@@ -45,7 +47,7 @@ def transcribe(
         frames = log_probs[start:stop]
         ids = greedy(frames, reading.blank).ids
         if reading.beam > 1:
-            ids = prefix_beam(frames, reading.blank, reading.beam)[0][0]
+            ids = prefix_beam(frames, reading.blank, reading.beam, tree=reading.tree)[0][0]
         texts.append(reading.tokenizer.decode(ids))
         if reading.times:
             words += word_times(

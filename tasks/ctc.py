@@ -20,6 +20,7 @@ from ..modalities.base import Features, Tokenizer
 from ._conditions import Conditions
 from ._ctc_heads import Between, Hints, Tap, Told, chained, ctc_losses, frame_logits
 from ._lengths import Lengths
+from ._lexicon import Lexicon
 from ._spelling import spelled
 from ._transcripts import Reading, transcribe
 from .base import Batch, Encode, Loss, Row, Task
@@ -34,7 +35,9 @@ class Ctc(Task):
     between: layers of the encoder behind which a further head reads the same text, and gives
     what it read to the layers after it; the loss is then `(1 - share)` of the last head's and
     `share` of their mean. condition: columns (language, task) that the encoder is told, in
-    training for a part `known` of the rows. normalizer: how metrics compare (`speech_metrics`).
+    training for a part `known` of the rows. beam: texts that are followed at once in reading; 1
+    takes the best path. lexicon: follow texts of the training words alone. normalizer: how
+    metrics compare (`speech_metrics`).
 
     window: frames of a piece of a recording that is longer than all training rows; by default
     the 90th percentile of their lengths. overlap: the part of a piece that it shares.
@@ -48,6 +51,7 @@ class Ctc(Task):
         *,
         tokenizer: Tokenizer,
         values: Conditions,
+        words: Lexicon,
         stream: str = "audio",
         text: str = "{text}",
         silence: bool = False,
@@ -55,15 +59,21 @@ class Ctc(Task):
         share: float = 0.8,
         condition: list[str] | None = None,
         known: float = 0.5,
+        beam: int = 1,
+        lexicon: bool = False,
         normalizer: Normalizer = "basic",
         window: int | None = None,
         overlap: float = 0.25,
     ) -> None:
         super().__init__()
         _check(share=share, known=known, overlap=overlap, window=window, between=between)
+        if beam < 1 or (lexicon and beam < 2):
+            least = "2 with a lexicon, which a search follows" if lexicon else "1"
+            raise ValueError(f"beam: found {beam}, expected at least {least}")
         self.text = _template(text)
         self.streams = (stream,)
-        self.tokenizer, self.values = tokenizer, values
+        self.tokenizer, self.values, self.words = tokenizer, values, words
+        self.beam, self.lexicon = beam, lexicon
         values.bind(condition or ())
         self.silence, self.layers_between = silence, tuple(between or ())
         self.share, self.known = share, known
@@ -91,8 +101,8 @@ class Ctc(Task):
         return tuple(dict.fromkeys((*self.text.columns, *self.values.columns)))
 
     def material(self, part: str, row: Row) -> Iterable[Any]:
-        """The tokenizer is fitted on the transcripts, the conditions on whole rows."""
-        return (self.text.render(row)[0],) if part == "tokenizer" else (row,)
+        """Tokenizer and lexicon are fitted on the transcripts, the conditions on whole rows."""
+        return (row,) if part == "values" else (self.text.render(row)[0],)
 
     def targets(self, row: Row) -> dict[str, Any]:
         """`text`: the transcript; none where the row lacks its columns, as when a new recording
@@ -139,20 +149,22 @@ class Ctc(Task):
         encode: Encode,
         backbone: Backbone | None,
         *,
-        beam: int = 1,
+        beam: int | None = None,
         times: bool = False,
         confidence: bool = False,
         **options: Any,
     ) -> list[dict[str, Any]]:
-        """`{"text": ...}` a row. beam: texts that are followed at once; 1 takes the best path.
+        """`{"text": ...}` a row. beam: in place of the task's own; 1 follows no lexicon.
         times: `words`, `[[word, first second, last second], ...]`. confidence: the geometric mean
         of the tokens' highest posteriors, of the best path."""
+        beam = self.beam if beam is None else beam
         if options or beam < 1:
             found = ", ".join(options) if options else f"beam {beam}"
             raise ValueError(f"ctc: found {found}; expected beam: 1 or more, times, confidence")
         features, _ = self._features(batch, encode, [], long=True)
         log_probs = frame_logits(self, "head", features).log_softmax(-1).cpu()  # [B, T, V]
-        reading = Reading(self.tokenizer, self.blank, beam, times, confidence)
+        tree = self.words.tree(self.tokenizer) if self.lexicon else None
+        reading = Reading(self.tokenizer, self.blank, beam, times, confidence, tree)
         return [
             transcribe(row[:length], features, reading, self.lengths.longest)
             for row, length in zip(log_probs, features.lengths.tolist(), strict=True)

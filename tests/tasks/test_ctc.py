@@ -14,6 +14,7 @@ from sensorium.connectors.projectors import Linear
 from sensorium.modalities.base import Features
 from sensorium.modalities.text.characters import Characters
 from sensorium.tasks._conditions import Conditions
+from sensorium.tasks._lexicon import Lexicon
 from sensorium.tasks.base import Batch, Encode
 from sensorium.tasks.ctc import Ctc
 
@@ -23,10 +24,11 @@ ROWS = [{"text": "go", "language": "en"}, {"text": "see", "language": "de"}]
 
 def build(rows: list[dict[str, Any]] = ROWS, **options: Any) -> Ctc:
     torch.manual_seed(0)
-    tokenizer, values = Characters(), Conditions()
-    task = Ctc(tokenizer=tokenizer, values=values, **options)
+    tokenizer, values, words = Characters(), Conditions(), Lexicon()
+    task = Ctc(tokenizer=tokenizer, values=values, words=words, **options)
     tokenizer.fit([text for row in rows for text in task.material("tokenizer", row)])
     values.fit(rows)
+    words.fit([text for row in rows for text in task.material("words", row)])
     task.measure({"audio": DIM, "audio.encoder": DIM})
     task.heads["head"] = Linear(DIM, task.head_widths()["head"][1])
     return task
@@ -213,6 +215,8 @@ def test_conditions_that_changed_are_refused() -> None:
         ({"overlap": 1.0}, "overlap: found 1.0"),
         ({"between": [1, 1]}, "between: found"),
         ({"window": 2}, "window: found 2"),
+        ({"beam": 0}, "beam: found 0, expected at least 1"),
+        ({"lexicon": True}, "beam: found 1, expected at least 2 with a lexicon"),
         ({"text": "<audio>"}, "text: '<audio>' must be made of columns"),
         ({"text": "always"}, "text: 'always' must be made of columns"),
     ],
@@ -228,3 +232,11 @@ def test_what_generation_takes() -> None:
         task.predict(batch(task), encode([5, 5]), None, num_beams=3)
     with pytest.raises(ValueError, match="ctc: found beam 0"):
         task.predict(batch(task), encode([5, 5]), None, beam=0)
+
+
+def test_a_lexicon_gives_words_of_training_alone() -> None:
+    rows = [{"text": "go see"}, {"text": "sea"}]
+    task = build(rows, beam=8, lexicon=True)
+    for seed in range(5):
+        found = task.predict(batch(task, rows), Layered([12, 7], seed), None)
+        assert {word for row in found for word in row["text"].split()} <= {"go", "see", "sea"}

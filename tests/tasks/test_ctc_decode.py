@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sensorium.modalities.text.characters import Characters
+from sensorium.modalities.text.tokenizers import BPE
 from sensorium.tasks._ctc_decode import frames_needed, greedy, prefix_beam
 from sensorium.tasks._ctc_heads import ctc_losses
+from sensorium.tasks._lexicon import Lexicon
 
 CASES = [(frames, classes, seed) for frames in (1, 3, 5) for classes in (2, 4) for seed in (0, 1)]
 
@@ -102,3 +105,42 @@ def test_as_many_frames_as_tokens_and_repeats(ids: list[int]) -> None:
     assert enough.isfinite().all()
     if needed > 1:
         assert ctc_losses(some(needed, 4)[None], [needed - 1], [ids]).isinf().all()
+
+
+def lexicon(*words: str) -> tuple[Characters, Lexicon]:
+    tokenizer, found = Characters(), Lexicon()
+    tokenizer.fit([" ".join(words) + " "])
+    found.fit([" ".join(words)])
+    return tokenizer, found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_along_words_is_exact_too(seed: int) -> None:
+    """Every text of the words that fits has the probability of all of its paths."""
+    tokenizer, words = lexicon("a", "ab", "b")
+    blank = tokenizer.size
+    log_probs = some(5, blank + 1, seed)
+    found = prefix_beam(log_probs, blank, 10_000, pruned=0, tree=words.tree(tokenizer))
+    texts = [tokenizer.decode(ids) for ids, _ in found]
+    assert all(set(text.split(" ")) <= {"", "a", "ab", "b"} for text in texts)
+    assert {"", "a", "ab", "b", "a b", "ab b", "b a"} <= set(texts)
+    for ids, value in found:
+        known = ctc_losses(log_probs[None], [5], [ids])
+        assert -value == pytest.approx(float(known), rel=1e-4)
+
+
+def test_where_no_word_is_whole_the_search_gives_what_it_has() -> None:
+    tokenizer, words = lexicon("ab")
+    blank = tokenizer.size
+    log_probs = torch.full((1, blank + 1), -20.0)
+    log_probs[0, tokenizer.encode("a")[0]] = 0.0
+    found = prefix_beam(log_probs, blank, 1, tree=words.tree(tokenizer))
+    assert tokenizer.decode(found[0][0]) == "a"
+
+
+def test_pieces_that_are_no_letters_have_no_lexicon() -> None:
+    tokenizer, words = BPE(size=300), Lexicon()
+    tokenizer.fit(["go on and on"] * 4)
+    words.fit(["go on"])
+    with pytest.raises(ValueError, match="lexicon: needs a tokenizer that spells"):
+        words.tree(tokenizer)

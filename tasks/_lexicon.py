@@ -1,0 +1,52 @@
+"""The words of the training transcripts, as a tree of tokens that a search may follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..modalities.base import Fitted, Tokenizer
+
+
+@dataclass
+class Node:
+    """after: the nodes that follow, by token. whole: True where a word ends here."""
+
+    after: dict[int, Node] = field(default_factory=dict)
+    whole: bool = False
+
+
+class Lexicon(Fitted):
+    """The words of the training transcripts, in sorted order."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def fit(self, rows: Iterable[str]) -> None:
+        self.words = sorted({word for text in rows for word in text.split()})
+
+    def state(self) -> dict[str, Any]:
+        return {"words": self.words}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.words = list(state["words"])
+
+    def tree(self, tokenizer: Tokenizer) -> Node:
+        """Texts of these words with a space between: a word's end leads on by the space to its
+        beginning. ValueError where a tokenizer's pieces hold more than a space or a word's part."""
+        root = Node(whole=True)  # an empty text is one too
+        space = tokenizer.encode(" ")
+        for word in self.words:
+            node, ids = root, tokenizer.encode(word)
+            spelt = len(ids) == len(word) and tokenizer.decode(ids).lower() == word.lower()
+            if len(space) != 1 or space[0] in ids or not spelt:
+                raise ValueError(
+                    "lexicon: needs a tokenizer that spells words letter by letter; say tokenizer: "
+                    "characters, or leave lexicon out"
+                )
+            for token in ids:
+                node = node.after.setdefault(token, Node())
+            node.whole = True
+            node.after[space[0]] = root
+        return root
