@@ -25,6 +25,11 @@ from .rows import StreamingSource as StreamingSource
 Sample = dict[str, Tensor]
 """What a processor gives for one raw value, and what the sample cache keeps."""
 
+Marks = Mapping[str, tuple[Any, Any]]
+"""What a report draws on a raw value, by name: (what a model said, what was wanted), None where
+there is none. `words` `[[word, first second, last second], ...]`; `boxes` `[[low corner, high
+corner], ...]` in mm or px, flat; `mask` as its modality reads it."""
+
 
 class ReadError(ValueError):
     """A signal that cannot be read: which one, what is wrong, what would be right."""
@@ -226,6 +231,22 @@ class Fitted(ABC):
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave."""
+
+    def charts(self) -> Sequence[Chart]:
+        """What a report shows of what was learned; nothing, if not said."""
+        return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """Lines for a report. x, y: what the axes are. lines: the points of each, by name. at: of some,
+    the x that holds for the run."""
+
+    title: str
+    x: str
+    y: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    at: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Tokenizer(Fitted):

@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..base import Chart
 from ._basis import basis, phases
 from ._solve import Curve, solve
 
 MOST = 32
 """The largest number of bases that is tried."""
+JOINTS = 5
+"""Joints of one chart."""
 
 
 class JointErrors(NamedTuple):
@@ -102,3 +105,29 @@ class CurveErrors:
 def states(errors: Sequence[JointErrors]) -> list[dict[str, Any]]:
     """As JSON, and `[JointErrors(**row) for row in ...]` is the way back."""
     return [row._asdict() for row in errors]
+
+
+def charts(errors: Sequence[JointErrors], num_basis: int | Sequence[int]) -> list[Chart]:
+    """Mean and largest error over the number of bases, some joints a chart.
+
+    num_basis: in use, of all joints or of each.
+    """
+    known = [row for row in errors if row.num_basis]
+    used = num_basis if isinstance(num_basis, int) else dict(enumerate(num_basis))
+    found = []
+    for rows in (known[i : i + JOINTS] for i in range(0, len(known), JOINTS)):
+        names = {row.joint: f"joint {row.joint}, with {_of(used, row.joint)}" for row in rows}
+        at = {names[row.joint]: float(_of(used, row.joint)) for row in rows}
+        for what, said in (("mean", "Mean"), ("max", "Largest")):
+            lines = {names[r.joint]: _points(r.num_basis, getattr(r, what)) for r in rows}
+            title = f"{said} error of a chunk, by bases"
+            found.append(Chart(title, "bases", "in the joint's units", lines, at))
+    return found
+
+
+def _of(used: int | dict[int, int], joint: int) -> int:
+    return used if isinstance(used, int) else used[joint]
+
+
+def _points(counts: Sequence[int], values: Sequence[float]) -> list[tuple[float, float]]:
+    return [(float(n), value) for n, value in zip(counts, values, strict=True)]

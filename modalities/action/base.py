@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..base import Fitted
 from . import TOKENIZERS
+from ._outline import Outline
 
 SETTINGS, ARRAYS = "action_tokenizer.json", "action_tokenizer.safetensors"
 
@@ -68,6 +69,11 @@ class ActionTokenizer(Fitted):
         self, ids: Tensor | list[Tensor], *, steps: int, start: Tensor | None = None
     ) -> Tensor:
         """What `encode` gave -> `[B, steps, dof]` float32. ValueError for ids out of range."""
+
+    def outlines(self, actions: np.ndarray) -> Sequence[Outline | None]:
+        """The curve, knots and control points of each joint of a decoded `[steps, dof]`, None where
+        they cannot be known; empty for a tokenizer without curves."""
+        return ()
 
     def save(self, folder: str | Path) -> None:
         """Write the options and what was fitted: JSON, and safetensors for arrays."""

@@ -18,13 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _given, _switch
+from ..base import Chart
+from . import _errors, _given, _switch
 from ._basis import phases
 from ._codec import Codec
 from ._ends import Orders
 from ._errors import JointErrors
 from ._fitting import Fitting
 from ._layout import Layout, joints
+from ._outline import Outline, outlines
 from ._stack import Stack
 from .base import ActionTokenizer
 
@@ -236,6 +238,13 @@ class BSplineTokenizer(ActionTokenizer):
                 )
             found.append(count)
         return found
+
+    def charts(self) -> list[Chart]:
+        """The errors by number of bases, five joints a chart."""
+        return _errors.charts(self.errors(), self.num_basis)
+
+    def outlines(self, actions: np.ndarray) -> list[Outline | None]:
+        return outlines(self._layout.joints, actions)
 
     def state(self) -> dict[str, Any]:
         """`low`, `high`, `levels` as arrays; `dof`, `clipped` and `errors` as JSON."""

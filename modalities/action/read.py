@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..base import ReadError
+from ..base import Marks, ReadError
 from ._table import columns_of, read_table
 
 ARRAY = "finite numbers of [steps, dof], or [dof] for one step"
@@ -107,23 +107,24 @@ def example(rng: np.random.Generator) -> Motion:
     return Motion(np.sin(speed * time + phase).astype(np.float32), 10.0)
 
 
-def preview(motion: Motion) -> str:
-    """An `<svg>` with one line a joint over the steps, all on one scale."""
+def preview(motion: Motion, marks: Marks | None = None) -> str:
+    """An `<svg>` with one line a joint over the steps, all on one scale; of a single step a bar
+    a joint. Nothing is marked."""
     low, high = float(motion.values.min()), float(motion.values.max())
-    lines = "".join(_lines(motion.values, low, high))
+    draw = _lines if motion.steps > 1 else _bars
+    lines = "".join(draw(motion.values, low, high))
     rate = "" if motion.rate is None else f" at {motion.rate:g} Hz"
-    told = html.escape(f"{motion.steps} steps of {motion.dof} joints{rate}")
+    many = "step" if motion.steps == 1 else "steps"
+    told = html.escape(f"{motion.steps} {many} of {motion.dof} joints{rate}")
     return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
+        f'<figure style="margin:0"><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
         f'aria-label="{told}"><rect width="{WIDTH}" height="{HEIGHT}" fill="#f6f6f6"/>{lines}</svg>'
         f"<figcaption>{told}, from {low:.3g} to {high:.3g}</figcaption></figure>"
     )
 
 
 def _lines(values: np.ndarray, low: float, high: float) -> Iterator[str]:
-    """One polyline a joint; a single step is drawn as a level line."""
-    if len(values) == 1:
-        values = np.repeat(values, 2, axis=0)
+    """One polyline a joint."""
     x = np.linspace(4, WIDTH - 4, len(values))
     span = (high - low) or 1.0
     for joint, column in enumerate(values.T):
@@ -131,3 +132,16 @@ def _lines(values: np.ndarray, low: float, high: float) -> Iterator[str]:
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
         colour = COLOURS[joint % len(COLOURS)]
         yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+
+
+def _bars(values: np.ndarray, low: float, high: float) -> Iterator[str]:
+    """One bar a joint, from zero."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    unit, wide = (HEIGHT - 8) / ((high - low) or 1.0), (WIDTH - 8) / values.shape[1]
+    for joint, value in enumerate(values[0].tolist()):
+        top = 4 + (high - max(value, 0.0)) * unit
+        tall = max(abs(value) * unit, 1.0)
+        yield (
+            f'<rect x="{4 + joint * wide:.1f}" y="{top:.1f}" width="{wide * 0.8:.1f}" '
+            f'height="{tall:.1f}" fill="{COLOURS[0]}"/>'
+        )

@@ -1,4 +1,6 @@
-"""A sound in a report: an `<audio>` element that plays it, over its spectrogram.
+"""A sound in a report: an `<audio>` element that plays it, under its spectrogram.
+
+Words that were heard stand under their times; where they are long, the picture is to be scrolled.
 
 Legend: `N` samples, `F` frequencies, `T` frames.
 """
@@ -12,12 +14,15 @@ import numpy as np
 import soundfile
 from PIL import Image
 
+from ..base import Marks
+from . import _timeline
 from .read import Sound
 
 LONGEST = 30.0
 """Seconds that a page holds of one sound; a longer one is cut, and says so."""
 
 HEIGHT, WIDTH = 128, 640
+"""px of the picture; it is shown at half of them, so that it is sharp on fine screens."""
 FLOOR = 70.0
 """dB below the loudest point that are drawn as silence."""
 
@@ -25,16 +30,28 @@ DARK, BRIGHT = (250, 250, 252), (28, 42, 94)
 """Colours of silence and of the loudest point."""
 
 
-def preview(sound: Sound) -> str:
-    """HTML of a sound, with everything in the page: playable, and to be looked at."""
+def preview(sound: Sound, marks: Marks | None = None) -> str:
+    """HTML of a sound, with everything in the page: playable, and to be looked at.
+
+    marks: `words`, `[[word, first second, last second], ...]`.
+    """
     part = sound.segment(0.0, LONGEST)
     cut = f", the first {LONGEST:g} s" if sound.seconds > LONGEST else ""
-    said = f"{sound.seconds:.2f} s, {sound.rate} Hz, {len(sound.samples)} channels{cut}"
+    many = "1 channel" if len(sound.samples) == 1 else f"{len(sound.samples)} channels"
+    said = f"{sound.seconds:.2f} s, {sound.rate} Hz, {many}{cut}"
+    words = ((marks or {}).get("words") or (None, None))[0]
+    across = _timeline.width(part.seconds) if words else WIDTH // 2
+    image = f"data:image/jpeg;base64,{_base64(_picture(part, 2 * across))}"
+    shown = (
+        _timeline.draw(image, words, part.seconds, HEIGHT // 2, said)
+        if words
+        else f'<img src="{image}" width="{across}" height="{HEIGHT // 2}" '
+        f'alt="spectrogram, {said}" style="display:block">'
+    )
     return (
-        f'<figure style="display:inline-block;margin:0"><img src="data:image/png;base64,'
-        f'{_base64(_picture(part))}" width="{WIDTH // 2}" height="{HEIGHT // 2}" '
-        f'alt="spectrogram, {said}"><br><audio controls preload="none" '
-        f'style="width:{WIDTH // 2}px" src="data:audio/wav;base64,{_base64(_wav(part))}"></audio>'
+        f'<figure style="margin:0">{shown}<audio controls preload="none" '
+        f'style="display:block;width:100%;max-width:{WIDTH // 2}px" '
+        f'src="data:audio/flac;base64,{_base64(_flac(part))}"></audio>'
         f"<figcaption>{said}</figcaption></figure>"
     )
 
@@ -51,21 +68,23 @@ def spectrogram(sound: Sound) -> np.ndarray:
     return decibels
 
 
-def _picture(sound: Sound) -> bytes:
+def _picture(sound: Sound, across: int) -> bytes:
     level = spectrogram(sound)
     share = np.clip((level - level.max()) / FLOOR + 1, 0, 1)[..., None]
     pixels = np.asarray(DARK) * (1 - share) + np.asarray(BRIGHT) * share
     picture = Image.fromarray(pixels.astype(np.uint8))
     buffer = io.BytesIO()
-    picture.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR).save(buffer, format="PNG")
+    picture.resize((across, HEIGHT), Image.Resampling.BILINEAR).save(
+        buffer, format="JPEG", quality=85
+    )
     return buffer.getvalue()
 
 
-def _wav(sound: Sound) -> bytes:
-    """16-bit WAV, in one channel where there are more than browsers play."""
+def _flac(sound: Sound) -> bytes:
+    """16-bit FLAC, in one channel where there are more than browsers play."""
     samples = sound.samples if len(sound.samples) <= 2 else sound.samples.mean(0, keepdims=True)
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples.T, sound.rate, format="WAV", subtype="PCM_16")
+    soundfile.write(buffer, samples.T, sound.rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 

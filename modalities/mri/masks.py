@@ -3,6 +3,7 @@
 READ = "sensorium.modalities.mri.read:read_mask"
 EXAMPLE = "sensorium.modalities.mri.mask:example"
 PREVIEW = "sensorium.modalities.mri.preview:preview"
+MARK = "mask"
 
 ENCODERS = {
     "mask": "sensorium.modalities.mri.mask:Mask",

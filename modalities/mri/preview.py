@@ -1,4 +1,4 @@
-"""A volume for a page: its three middle slices, as a radiologist looks at them.
+"""A volume for a page: three slices, as a radiologist looks at them, with what was found in it.
 
 Legend: `C` channels, `X Y Z` voxels towards right, anterior, superior.
 """
@@ -13,39 +13,48 @@ from markupsafe import escape
 from monai.data import MetaTensor
 from PIL import Image
 
-HEIGHT = 180
-"""px of a slice on the page."""
+from ..base import Marks
+from . import _overlay
+from ._overlay import Plane
+
+SHOWN = {"said": "orange: said", "wanted": "green: reference"}
 
 
-def preview(raw: MetaTensor) -> str:
-    """HTML: axial, coronal and sagittal slices through the middle of the first contrast that is
-    there. The patient's right is on the left; superior or anterior is up."""
+def preview(raw: MetaTensor, marks: Marks | None = None) -> str:
+    """HTML: axial, coronal and sagittal slices of the first contrast that is there, through what
+    is marked, or else the middle. The patient's right is on the left; superior or anterior is up.
+
+    marks: `boxes`, `[6]` mm each, low corner and high corner, RAS; `mask` and `map`, whatever
+    `read_mask` and `read` take.
+    """
     there = raw.meta.get("contrasts", (True,))
     volume = raw.as_tensor()[there.index(True)].numpy()
     edges = [float(edge) for edge in raw.pixdim]
-    strip = Image.fromarray(montage(volume, edges, [n // 2 for n in volume.shape]))
+    found = _overlay.found(raw, marks or {})
+    at = _overlay.middle(found, volume.shape)
+    strip = Image.fromarray(montage(volume, edges, at, found))
     buffer = io.BytesIO()
     strip.save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
     shape = " x ".join(map(str, volume.shape))
     told = escape(f"{shape} voxels of {' x '.join(f'{e:.2g}' for e in edges)} mm")
-    return f'<img src="data:image/png;base64,{data}" alt="{told}" title="{told}">'
+    image = f'<img src="data:image/png;base64,{data}" alt="{told}" title="{told}">'
+    legend = "; ".join(text for who, text in SHOWN.items() if any(f.who == who for f in found))
+    return f"{image}<br><small>{legend}</small>" if legend else image
 
 
-def montage(volume: np.ndarray, edges: list[float], at: list[int]) -> np.ndarray:
-    """`[X, Y, Z]` -> grey `[HEIGHT, W]` uint8: the slices through voxel `at`, side by side."""
+def montage(
+    volume: np.ndarray, edges: list[float], at: list[int], found: list[_overlay.Found] | None = None
+) -> np.ndarray:
+    """`[X, Y, Z]` -> uint8 `[HEIGHT, W, 3]`: the slices through voxel `at`, side by side, with
+    what was found drawn on them."""
     low, high = np.percentile(volume, (1, 99.5))
     grey = ((volume - low) / max(high - low, 1e-6)).clip(0, 1) * 255
-    planes = [
-        (grey[:, :, at[2]], edges[0], edges[1]),
-        (grey[:, at[1], :], edges[0], edges[2]),
-        (grey[at[0], :, :], edges[1], edges[2]),
-    ]
     shown = []
-    for plane, across, up in planes:
-        image = np.flipud(plane.T)
-        # Radiological convention: the right side of the patient, where x grows, is on the left.
-        image = np.fliplr(image).astype(np.uint8)
-        width = max(1, round(HEIGHT * plane.shape[0] * across / (plane.shape[1] * up)))
-        shown.append(np.asarray(Image.fromarray(image).resize((width, HEIGHT))))
+    for across, up in ((0, 1), (0, 2), (1, 2)):
+        plane = Plane(across, up, 3 - across - up, at, volume.shape, edges)
+        picture = plane.picture(grey.astype(np.uint8)).convert("RGB")
+        for one in found or []:
+            picture = one.drawn(picture, plane)
+        shown.append(np.asarray(picture))
     return np.concatenate(shown, 1)
