@@ -17,7 +17,9 @@ CONNECTORS = {
 
 HEADS = {
     "attention_probe": "sensorium.connectors.heads:AttentionProbe",
+    "detr": "sensorium.connectors.queries:Detr",
     "linear": "sensorium.connectors.heads:LinearHead",
     "mlp": "sensorium.connectors.heads:MLPHead",
     "per_token": "sensorium.connectors.projectors:Linear",
+    "unetr": "sensorium.connectors.decoders:Unetr",
 }

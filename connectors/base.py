@@ -18,7 +18,8 @@ class Connector(nn.Module):
     step and origin. One that ends in a vector gives `pooled [B, out_dim]` and the same
     vector as its only token.
 
-    hidden_layers: those of the encoder that it wants as `features.layers`, in this order.
+    hidden_layers: those of the encoder that it wants as `features.layers`, in this order; the task
+    of a head asks for them.
     """
 
     hidden_layers: tuple[int, ...] = ()

@@ -141,13 +141,13 @@ def fold(values: Tensor, grid: tuple[int, ...], factors: tuple[int, ...]) -> Ten
     return split.reshape(values.shape[0], -1, math.prod(factors) * values.shape[-1])
 
 
-def scaled(step: tuple[float, ...] | None, factors: tuple[int, ...]) -> tuple[float, ...] | None:
+def scaled(step: tuple[float, ...] | None, factors: tuple[float, ...]) -> tuple[float, ...] | None:
     """The extent of a token that holds `factors` of the old ones."""
     return None if step is None else tuple(s * f for s, f in zip(step, factors, strict=True))
 
 
 def centred(
-    origin: tuple[float, ...] | None, step: tuple[float, ...] | None, factors: tuple[int, ...]
+    origin: tuple[float, ...] | None, step: tuple[float, ...] | None, factors: tuple[float, ...]
 ) -> tuple[float, ...] | None:
     """The centre of the first token that holds `factors` of the old ones."""
     if origin is None or step is None:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import nn
+
 from ..backbones.base import Backbone
+from ..connectors.base import Connector
 from .adapt import is_frozen
 from .errors import RecipeError
 from .plan import RecipePlan
@@ -58,6 +61,19 @@ def hidden_layers(plan: RecipePlan, name: str) -> tuple[int, ...]:
     """The hidden layers that tasks want of a stream."""
     wanted = {n for part in plan.tasks.values() for n in part.task.layers.get(name, ())}
     return tuple(sorted(wanted))
+
+
+def head_layers(plan: RecipePlan, where: str, stream: str, head: nn.Module, own: Stream) -> None:
+    """Keep the hidden layers that a head wants of its stream; refuse an encoder without any."""
+    wanted = head.hidden_layers if isinstance(head, Connector) else ()
+    if wanted and "layers" not in own.encoder.offers:
+        name = stream.partition(".")[0]
+        type_ = plan.streams[name].encoder.section.type
+        raise RecipeError(
+            f"{where}: needs hidden layers of inputs.{name}.encoder, and {type_} offers none; "
+            "leave its layers out"
+        )
+    own.layers += tuple(layer for layer in wanted if layer not in own.layers)
 
 
 def offers(plan: RecipePlan, name: str, stream: Stream) -> None:

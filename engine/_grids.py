@@ -26,8 +26,8 @@ def cut(tokens: np.ndarray, mask: np.ndarray, grid: tuple[int, ...]) -> Record:
 
 
 def on_one_grid(records: Sequence[Record]) -> Sequence[Record]:
-    """Records of several axes and an affine whose grids differ, padded at the far ends to the largest; others as
-    they are."""
+    """Records of several axes and an affine whose grids differ, padded at the far ends to the
+    largest; others as they are."""
     if not all("affine" in record and "grid" in record for record in records):
         return records
     grids = {tuple(record["grid"].tolist()) for record in records}

@@ -17,7 +17,15 @@ from ..modalities.base import Encoder, Features
 from ..tasks.base import Batch, Encode, Loss, Task
 from ._averages import after_step, begin_averages
 from ._chunks import in_chunks
-from ._ends import end_width, hidden_layers, leaders_first, meets, offers, stays_as_it_is
+from ._ends import (
+    end_width,
+    head_layers,
+    hidden_layers,
+    leaders_first,
+    meets,
+    offers,
+    stays_as_it_is,
+)
 from .adapt import adapt, settle
 from .parts import Plan, count, reported, seeded
 from .plan import RecipePlan
@@ -161,6 +169,8 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
         for head, (stream, out_dim) in task.task.head_widths().items():
             built = task.heads[head].build(seed, in_dim=widths[stream], out_dim=out_dim)
             tasks[name].heads[head] = built
+            own = streams[stream.partition(".")[0]]
+            head_layers(plan, task.heads[head].where, stream, built, own)
         with task.plan.reported(), seeded(seed, task.plan.where, "attach"):
             new = task.task.new_tokens()
             first = backbone.add_tokens(new) if backbone is not None and new else None

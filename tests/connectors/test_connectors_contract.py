@@ -16,12 +16,15 @@ IN, OUT, BATCH = 16, 24, 3
 ALL = {**{f"connector:{k}": v for k, v in CONNECTORS.items()}}
 ALL |= {f"head:{k}": v for k, v in HEADS.items()}
 VECTORS = {f"connector:{k}" for k in ("attention_pool", "cls", "latent_attention", "max", "mean")}
-VECTORS |= {f"head:{k}" for k in HEADS if k != "per_token"}
+VECTORS |= {f"head:{k}" for k in HEADS if k not in ("detr", "per_token", "unetr")}
+GRIDDED = {"connector:pixel_shuffle", "head:unetr"}
 POOLED = {"connector:cls", "head:linear", "head:mlp"}  # read `pooled` where there is one
 OPTIONS: dict[str, dict[str, Any]] = {
     "connector:latent_attention": {"latents": 5},
     "connector:resampler": {"queries": 4, "self_attention": True},
     "connector:stack": {"depth": 2},
+    "head:detr": {"queries": 3, "width": 16, "depth": 1},
+    "head:unetr": {"ups": 1, "width": 16, "layers": [0], "axes": 2},
 }
 GRIDS: tuple[tuple[int, ...] | None, ...] = (None, (16,), (4, 4), (2, 2, 4))
 
@@ -58,12 +61,12 @@ def some(name: str, grid: tuple[int, ...] | None = (4, 4), **changes: Any) -> Fe
 
 
 def options_for(name: str, grid: tuple[int, ...] | None) -> dict[str, Any]:
-    folds = name == "connector:pixel_shuffle" and grid is not None and len(grid) == 3
-    return {"axes": 3} if folds else {}
+    solid = name in GRIDDED and grid is not None and len(grid) == 3
+    return {"axes": 3} if solid else {}
 
 
 def suits(name: str, grid: tuple[int, ...] | None) -> bool:
-    return name != "connector:pixel_shuffle" or (grid is not None and len(grid) > 1)
+    return name not in GRIDDED or (grid is not None and len(grid) > 1)
 
 
 CASES = [(n, g) for n in ALL for g in GRIDS if suits(n, g)]
@@ -96,7 +99,7 @@ def test_padding_changes_nothing(name: str) -> None:
     again = part(features.replace(tokens=garbage))
     torch.testing.assert_close(again.tokens, known.tokens, rtol=0, atol=0)
 
-    grid = (8, 4) if name == "connector:pixel_shuffle" else None
+    grid = (8, 4) if name in GRIDDED else None
     longer = features.replace(
         tokens=torch.nn.functional.pad(garbage, (0, 0, 0, 16)),
         mask=torch.nn.functional.pad(features.mask, (0, 16)),

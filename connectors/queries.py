@@ -1,0 +1,80 @@
+"""Learned queries that look for things among the tokens: a head that ends in a token a query.
+
+Carion et al., "End-to-End Object Detection with Transformers" (DETR), 2020, section 3.2; without
+its own encoder, since the tokens come from one. A query's place begins where it looks, at the mean
+of the tokens' places under its attention (as the anchors of Meng et al., "Conditional DETR", 2021,
+but read off the tokens): with few volumes a place is then pointed at long before it could be
+learned as a number.
+
+Legend: `B` batch, `T` tokens, `Q` queries, `W` width of the decoder.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..modalities.base import Features
+from ._parts import additive, at_least, blank, sincos, split_evenly
+from .base import Connector
+
+
+class Detr(Connector):
+    """`queries` learned queries attend to each other and to the tokens, `depth` times.
+
+    Tokens of a grid of `n` axes get fixed sine-cosine positions, at any size, and the numbers 1 to
+    n of a query are logits of a place in shares of that grid. width: of the decoder, small enough
+    for a head of a frozen encoder. heads: must divide it.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        queries: int = 8,
+        width: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(in_dim, out_dim)
+        for option, found in (("queries", queries), ("depth", depth)):
+            at_least("detr", option, found, 1)
+        split_evenly("detr", width, heads)
+        self.read = nn.Sequential(nn.LayerNorm(in_dim), nn.Linear(in_dim, width))
+        self.queries = nn.Parameter(torch.randn(queries, width) * 0.5)
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(
+                width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(depth)
+        )
+        self.point = nn.Linear(width, width)
+        self.map = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, out_dim)
+        )
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, Q, out_dim]`, without a grid; every query is real."""
+        content: Tensor = self.read(blank(features.tokens, features.mask))  # [B, T, W]
+        memory, grid = content, features.grid
+        if grid is not None:
+            memory = memory + sincos(grid, memory.shape[-1], memory)
+        hide = additive(features.mask, memory)
+        hidden = self.queries.to(memory.dtype).expand(len(memory), -1, -1)
+        for layer in self.layers:
+            hidden = layer(hidden, memory, memory_key_padding_mask=hide)
+        made = self.map(hidden)
+        if grid is not None and len(grid) < self.out_dim:
+            looks = self.point(hidden) @ content.mT + hide[:, None]  # [B, Q, T]
+            place = looks.float().softmax(-1) @ _centres(grid, content).float()
+            offset = place.logit(eps=1e-3).to(made.dtype)  # [B, Q, n]
+            made = made + nn.functional.pad(offset, (1, self.out_dim - 1 - len(grid)))
+        return Features.full(made).replace(affine=features.affine, layers=features.layers)
+
+
+def _centres(grid: tuple[int, ...], like: Tensor) -> Tensor:
+    """`[T, n]` the middle of every token, in shares of the grid."""
+    axes = [(torch.arange(size, device=like.device) + 0.5) / size for size in grid]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
