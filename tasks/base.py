@@ -205,6 +205,11 @@ class Task(nn.Module):
         """Further metrics of a split that ask more of the model than its rows' predictions."""
         return {}
 
+    def maps(self, prediction: Any) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """What of a prediction is a map, by name: its values on a grid, and the matrix from there
+        to the world of its first stream; `generate --out folder` writes each as a file."""
+        return {}
+
     def written(
         self,
         predictions: Sequence[Any],

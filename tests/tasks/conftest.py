@@ -85,7 +85,7 @@ class Streams:
 
     def rows(self, start: int, stop: int) -> Streams:
         cut = {
-            name: Features(f.tokens[start:stop], f.mask[start:stop])
+            name: f.replace(tokens=f.tokens[start:stop], mask=f.mask[start:stop])
             for name, f in self.features.items()
         }
         return Streams(**cut)

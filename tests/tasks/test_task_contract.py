@@ -64,13 +64,22 @@ OPTIONS: dict[str, list[dict[str, typing.Any]]] = {
         {"student": "image", "teacher": "state"},
         {"student": "state", "teacher": "image", "loss": "cosine", "dim": 16, "group": "text"},
     ],
+    "grounded": [
+        {"input": "image", "text": "state", "dim": 16},
+        {"input": "image", "text": "state", "finding": "f", "about": "a", "group": "study"},
+    ],
+    "localization": [{"input": "image"}, {"input": "state", "target": "found", "l1": 0.0}],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
+    "segmentation": [{"input": "image", "mask": "state"}],
 }
 ENGINE_KEYS = {"type", "freeze", "lora", "lr", "weights", "augment", "schema", "copy", "json"}
 CONCRETE: dict[type, type] = {ActionTokenizer: BSplineTokenizer, Tokenizer: Characters}
 """What a recipe would name for an argument that several classes fit."""
 
-IN_BATCH = {"asr_diffusion", "contrastive", "dino"}
+GRIDDED = {"grounded", "localization", "segmentation"}
+"""Tasks that ask where tokens lie."""
+
+IN_BATCH = {"asr_diffusion", "contrastive", "dino", "grounded"}
 """Tasks whose loss looks at the batch (compares its rows, spreads noise evenly over them): it is
 no sum of single rows' losses."""
 
@@ -142,9 +151,21 @@ def made(request, make_streams, make_ragged, make_head, backbone):  # type: igno
     new = task.new_tokens()
     task.attach(backbone, backbone.add_tokens(new) if new else None)
     rows = task.example()
-    encode = make_streams(image=make_ragged(len(rows), 5), state=make_ragged(len(rows), 4, seed=1))
+    longest = {"image": 5, "state": 4, "mask": 3}
+    encode = make_streams(
+        **{n: make_ragged(len(rows), count, seed=i) for i, (n, count) in enumerate(longest.items())}
+    )
+    if request.param[0] in GRIDDED:
+        encode = make_streams(**{name: solid(f) for name, f in encode.features.items()})
     batch = Batch("it", [task.targets(row) for row in rows], [str(i) for i in range(len(rows))])
+    batch.features = dict(encode.features)
     return task, batch, encode, backbone
+
+
+def solid(features: Features) -> Features:
+    """The same tokens as a column of a volume."""
+    grid = (features.tokens.shape[1], 1, 1)
+    return features.replace(grid=grid, step=(2.0,) * 3, origin=(0.5,) * 3)
 
 
 def test_every_task_has_options_here() -> None:
@@ -257,7 +278,9 @@ def test_losses_run_without_values(made, make_streams, monkeypatch) -> None:  # 
         lambda context, ids, *_: backbone.embed(ids) + context.mean()[:, None],
     )
     meta = {
-        name: Features(f.tokens.detach().to("meta").requires_grad_(), f.mask.to("meta"))
+        name: f.replace(
+            tokens=f.tokens.detach().to("meta").requires_grad_(), mask=f.mask.to("meta")
+        )
         for name, f in encode.features.items()
     }
     loss = task.to("meta").loss(batch, make_streams(**meta), backbone.to("meta"))

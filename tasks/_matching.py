@@ -1,0 +1,21 @@
+"""Which prediction answers for which target: the assignment of least cost.
+
+Kuhn, "The Hungarian method", 1955, by scipy; for detection as in DETR (Carion et al. 2020).
+"""
+
+from __future__ import annotations
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+def matched(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """cost `[Q, N]` -> the rows and the columns `[min(Q, N)]` of the cheapest pairs, each row and
+    each column once at most. Values that are no numbers are dearer than any."""
+    if cost.is_meta:  # a dry run has no values
+        places = torch.arange(min(cost.shape), device=cost.device)
+        return places, places
+    plain = torch.nan_to_num(cost.detach().double().cpu(), nan=1e12, posinf=1e12, neginf=-1e12)
+    rows, columns = linear_sum_assignment(plain.numpy())
+    return torch.from_numpy(rows).to(cost.device), torch.from_numpy(columns).to(cost.device)

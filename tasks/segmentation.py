@@ -1,0 +1,140 @@
+"""Segmentation: a mask over a signal's own space, from the tokens of a grid.
+
+`L = 1 - 2 sum(p t) / (sum p + sum t)` (Dice; Milletari et al., "V-Net", 2016) plus the binary cross
+entropy, a row, over its real voxels. True masks are a stream of their own that keeps its space:
+they are laid over the head's grid by the affines of both, and predictions back over theirs.
+
+Legend: `B` rows, `V` voxels of the head's grid, `n` axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..backbones.base import Backbone
+from ..connectors.base import Connector
+from ..modalities.base import Features
+from ._places import laid, to_world
+from ._runs import runs, unrun
+from .base import Batch, Encode, Loss, Metrics, Row, Task
+from .mask_metrics import MaskMetrics, agreement
+
+WHO = "segmentation"
+SMOOTH = 1e-5
+"""MONAI's: added to both sides of Dice's fraction."""
+
+
+class Segmentation(Task):
+    """input: the stream. mask: the stream of true masks (`modality: mri_mask`). dice, ce: weights
+    of the two losses. threshold: the share from which a voxel belongs to the mask."""
+
+    head_names: ClassVar[tuple[str, ...]] = ("head",)
+    head_types: ClassVar[dict[str, str]] = {"head": "unetr"}
+
+    def __init__(
+        self,
+        *,
+        input: str,
+        mask: str = "mask",
+        dice: float = 1.0,
+        ce: float = 1.0,
+        threshold: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if min(dice, ce) < 0 or dice + ce == 0:
+            raise ValueError(f"dice, ce: found {dice} and {ce}, expected weights, one above 0")
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold: found {threshold}, expected between 0 and 1")
+        if mask == input:
+            raise ValueError(f"mask: is {mask!r}, the input itself; name the stream of true masks")
+        self.streams = (input, mask)
+        self.aside = self.answers = (mask,)
+        self.dice, self.ce, self.threshold = dice, ce, threshold
+
+    def head_widths(self) -> dict[str, tuple[str, int]]:
+        return {"head": (f"{self.streams[0]}.encoder", 1)}
+
+    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+        """Summed over rows. `overlap`: the soft Dice, a sum over rows too."""
+        found = self._found(encode)
+        wanted = self._wanted(found, encode).flatten(1)  # [B, V]
+        logits, real = found.tokens[..., 0].float(), found.mask
+        share = logits.sigmoid() * real
+        wanted = wanted * real
+        both = (share * wanted).sum(1)
+        overlap = (2 * both + SMOOTH) / (share.sum(1) + wanted.sum(1) + SMOOTH)
+        each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * real
+        entropy = each.sum(1) / real.sum(1).clamp(min=1)
+        total = (self.dice * (1 - overlap) + self.ce * entropy).sum()
+        return Loss(total, len(batch), {"overlap": overlap.detach().sum()})
+
+    def predict(
+        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
+    ) -> list[dict[str, Any]]:
+        """`mask` as runs of its grid (`_runs.py`), its `size` in the world's units (mm cubed), and,
+        where the true mask is there, `scores` against it on its own grid."""
+        found = self._found(encode)
+        grid, matrix = found.grid or (), to_world(found, WHO)
+        share = found.tokens[..., 0].float().sigmoid()
+        masks = ((share >= self.threshold) & found.mask).unflatten(1, grid)  # [B, *grid]
+        sizes = torch.linalg.det(matrix[:, :-1, :-1].cpu()).abs()
+        rows = [
+            {"mask": runs(mask, place), "size": float(mask.sum()) * float(size)}
+            for mask, place, size in zip(masks, matrix, sizes, strict=True)
+        ]
+        truth = self.streams[1]
+        if truth in batch.features or truth in batch.streams:
+            for row, scores in zip(rows, self._scores(masks, matrix, encode), strict=True):
+                row["scores"] = scores
+        return rows
+
+    def metrics(self) -> Metrics:
+        return MaskMetrics()
+
+    def maps(self, prediction: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
+        return {"mask": unrun(prediction["mask"])}
+
+    def targets(self, row: Row) -> dict[str, Any]:
+        return {}
+
+    def example(self) -> list[dict[str, Any]]:
+        return [{}, {}]
+
+    def _scores(
+        self, masks: Tensor, matrix: Tensor, encode: Encode
+    ) -> list[dict[str, float | None]]:
+        truth = encode(self.streams[1])
+        values, there = _grid_of(truth), to_world(truth, WHO)
+        own = laid(masks[:, None].float(), matrix, there, tuple(values.shape[2:]))
+        spacing = there[:, :-1, :-1].norm(dim=1).cpu().tolist()
+        pairs = zip(own[:, 0].cpu() > 0.5, values[:, 0].cpu() > 0.5, spacing, strict=True)
+        return [agreement(found, wanted, edges) for found, wanted, edges in pairs]
+
+    def _wanted(self, found: Features, encode: Encode) -> Tensor:
+        """`[B, 1, *grid]` the true masks on the grid that was found."""
+        truth = encode(self.streams[1])
+        here, there = to_world(found, WHO), to_world(truth, WHO)
+        return laid(_grid_of(truth), there, here, found.grid or ())
+
+    def _found(self, encode: Encode) -> Features:
+        head = self.heads["head"]
+        layers = head.hidden_layers if isinstance(head, Connector) else ()
+        options: dict[str, Any] = {"layers": layers} if layers else {}
+        found: Features = head(encode(f"{self.streams[0]}.encoder", **options))
+        if found.grid is None or found.dim != 1:
+            raise ValueError(
+                f"{WHO}: its head gives tokens of {found.dim} on the grid {found.grid}; expected "
+                "one number a voxel, as `head: unetr` gives it"
+            )
+        return found
+
+
+def _grid_of(truth: Features) -> Tensor:
+    """`[B, 1, *grid]` the values of masks, 0 where padding is."""
+    values = truth.tokens[..., 0].detach().float() * truth.mask
+    return values.unflatten(1, truth.grid or (-1,))[:, None]

@@ -1,0 +1,225 @@
+"""Segmentation: MONAI's loss and metrics, in the space of the true mask, padding left out."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from monai.losses import DiceCELoss
+from monai.metrics import DiceMetric, HausdorffDistanceMetric
+
+from sensorium.connectors.decoders import Unetr
+from sensorium.modalities.base import Features
+from sensorium.tasks._runs import runs, unrun
+from sensorium.tasks.base import Batch
+from sensorium.tasks.mask_metrics import MaskMetrics, agreement
+from sensorium.tasks.segmentation import Segmentation
+
+GRID, FINE = (3, 4, 2), (6, 8, 4)
+
+
+def tokens_of(rows: int, grid: tuple[int, ...] = GRID, seed: int = 0) -> Features:
+    numbers = torch.randn(rows, math.prod(grid), 16, generator=torch.Generator().manual_seed(seed))
+    axes = len(grid)
+    affine = None
+    if axes == 3:
+        affine = torch.eye(4).repeat(rows, 1, 1)
+        affine[:, :3, 3] = 5.0
+    return Features.full(
+        numbers, grid=grid, step=(2.0,) * axes, origin=(0.5,) * axes, affine=affine
+    )
+
+
+def masks_of(values: torch.Tensor, shift: float = 5.0) -> Features:
+    """bool `[B, *grid]` as a stream of masks, voxels of 1 from `shift` on."""
+    axes = values.ndim - 1
+    affine = None
+    if axes == 3:
+        affine = torch.eye(4).repeat(len(values), 1, 1)
+        affine[:, :3, 3] = shift
+    return Features.full(
+        values.flatten(1)[..., None].float(),
+        grid=tuple(values.shape[1:]),
+        step=(1.0,) * axes,
+        origin=(0.0,) * axes,
+        affine=affine,
+    )
+
+
+def some_masks(rows: int, grid: tuple[int, ...] = FINE) -> torch.Tensor:
+    return torch.rand(rows, *grid, generator=torch.Generator().manual_seed(1)) > 0.6
+
+
+def task_of(axes: int = 3, **options: object) -> Segmentation:
+    torch.manual_seed(0)
+    task = Segmentation(input="volume", **options)
+    task.heads["head"] = Unetr(16, 1, ups=1, width=16, axes=axes)
+    return task
+
+
+def ask(task: Segmentation, volume: Features, mask: Features | None):  # type: ignore[no-untyped-def]
+    rows = len(volume.tokens)
+    batch = Batch("it", [{}] * rows, [str(i) for i in range(rows)])
+    if mask is not None:
+        batch.features["mask"] = mask
+    return batch, lambda name, **_: volume if name.startswith("volume") else mask
+
+
+@pytest.mark.parametrize(("grid", "fine"), [(GRID, FINE), ((3, 4), (6, 8))])
+def test_the_loss_is_monai_s(grid: tuple[int, ...], fine: tuple[int, ...]) -> None:
+    task, volume, wanted = task_of(len(grid)), tokens_of(3, grid), some_masks(3, fine)
+    batch, encode = ask(task, volume, masks_of(wanted))
+    logits = task.heads["head"](volume).tokens[..., 0].unflatten(1, fine)[:, None]
+    known = DiceCELoss(sigmoid=True)(logits, wanted[:, None].float())
+    loss = task.loss(batch, encode, None)
+    torch.testing.assert_close(loss.total / int(loss.count), known)
+
+
+def test_a_mask_is_laid_over_the_volume_by_both_affines() -> None:
+    """The same voxels stored from another corner on, with the affine that says so."""
+    task, volume, wanted = task_of(), tokens_of(2), some_masks(2)
+    batch, encode = ask(task, volume, masks_of(wanted))
+    known = task.loss(batch, encode, None).total
+    wider = torch.nn.functional.pad(wanted, (3, 2, 1, 0, 2, 2))
+    shifted = masks_of(wider)
+    shifted.affine[:, :3, 3] -= torch.tensor([2.0, 1.0, 3.0])
+    batch, encode = ask(task, volume, shifted)
+    torch.testing.assert_close(task.loss(batch, encode, None).total, known)
+    turned = masks_of(wanted.flip(1))
+    turned.affine[:, 0, 0] = -1.0
+    turned.affine[:, 0, 3] = 5.0 + FINE[0] - 1
+    batch, encode = ask(task, volume, turned)
+    torch.testing.assert_close(task.loss(batch, encode, None).total, known)
+
+
+def test_padded_tokens_count_for_nothing() -> None:
+    task, volume, wanted = task_of(), tokens_of(2), some_masks(2)
+    real = torch.ones(2, *GRID, dtype=torch.bool)
+    real[1, 2:] = False
+    volume = volume.replace(mask=real.flatten(1))
+    batch, encode = ask(task, volume, masks_of(wanted))
+    known = task.loss(batch, encode, None).total
+    noise = volume.tokens.masked_fill(~volume.mask[..., None], 1e3)
+    other = wanted.clone()
+    other[1, 4:] = ~other[1, 4:]
+    batch, encode = ask(task, volume.replace(tokens=noise), masks_of(other))
+    torch.testing.assert_close(task.loss(batch, encode, None).total, known)
+    said = task.predict(batch, encode, None)
+    assert not unrun(said[1]["mask"])[0][4:].any()
+
+
+def test_scores_are_monai_s_in_mm() -> None:
+    found, wanted = torch.zeros(2, 12, 10, 8, dtype=torch.bool)
+    found[2:6, 3:7, 2:5], wanted[3:8, 3:6, 2:6] = True, True
+    edges = (1.0, 2.0, 4.0)
+    dice, distance = DiceMetric(), HausdorffDistanceMetric(percentile=95)
+    a, b = found[None, None].float(), wanted[None, None].float()
+    dice(a, b)
+    distance(a, b, spacing=edges)
+    scores = agreement(found, wanted, edges)
+    assert scores["dice"] == pytest.approx(float(dice.aggregate()))
+    assert scores["hd95"] == pytest.approx(float(distance.aggregate()))
+
+
+def test_scores_of_equal_and_of_empty_masks() -> None:
+    full, empty = torch.ones(4, 4, 4, dtype=torch.bool), torch.zeros(4, 4, 4, dtype=torch.bool)
+    full[0] = False
+    assert agreement(full, full, (1, 1, 1)) == {"dice": 1, "hd95": 0, "found": 48, "wanted": 48}
+    missed, alarm = agreement(empty, full, (1, 1, 1)), agreement(full, empty, (1, 1, 1))
+    assert missed["dice"] == 0 and missed["hd95"] is alarm["dice"] is alarm["hd95"] is None
+    metrics = MaskMetrics()
+    same, quiet = agreement(full, full, (1, 1, 1)), agreement(empty, empty, (1, 1, 1))
+    metrics.update([{"scores": s} for s in (same, missed, alarm, quiet)], [{}] * 4)
+    assert metrics.compute() == {"dice": 0.5, "hd95": 0.0, "missed": 0.5, "false_alarms": 0.5}
+
+
+def test_metrics_without_rows_or_masks_say_so() -> None:
+    with pytest.raises(ValueError, match="no row was accumulated"):
+        MaskMetrics().compute()
+    with pytest.raises(ValueError, match="predicted without its mask"):
+        MaskMetrics().update([{"mask": {}}], [{}])
+
+
+@pytest.mark.parametrize("fill", [0.0, 0.3, 1.0])
+def test_runs_and_back(fill: float) -> None:
+    mask, matrix = torch.rand(3, 4, 5) < fill, torch.randn(4, 4)
+    told = json.loads(json.dumps(runs(mask, matrix)))
+    again, place = unrun(told)
+    assert torch.equal(again, mask)
+    torch.testing.assert_close(place, matrix)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
+    """Tokens of two codes; the mask is where one of them stands, on a grid twice as fine."""
+    grid = (4,) * axes
+    coarse = torch.rand(8, *grid, generator=torch.Generator().manual_seed(2)) > 0.7
+    wanted = coarse
+    for axis in range(1, axes + 1):
+        wanted = wanted.repeat_interleave(2, axis)
+    volume = tokens_of(8, grid)
+    code = torch.where(coarse.flatten(1)[..., None], 1.0, -1.0) * torch.arange(16).sin()
+    volume, task = volume.replace(tokens=volume.tokens * 0.1 + code), task_of(axes)
+    batch, encode = ask(task, volume, masks_of(wanted))
+    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-2)
+    for _ in range(25):
+        optimizer.zero_grad()
+        (task.loss(batch, encode, None).total / 8).backward()
+        optimizer.step()
+    said, metrics = task.predict(batch, encode, None), task.metrics()
+    assert json.loads(json.dumps(said)) == said
+    metrics.update(said, batch.targets)
+    assert metrics.compute()["dice"] > 0.95
+    voxels = unrun(said[0]["mask"])[0].sum()
+    assert said[0]["size"] == pytest.approx(float(voxels))  # voxels of 1 x 1 x 1
+
+
+def test_without_the_answer_it_predicts_and_does_not_score() -> None:
+    task, volume = task_of(), tokens_of(2)
+    batch, encode = ask(task, volume, None)
+    said = task.predict(batch, encode, None)
+    assert all("scores" not in row for row in said)
+    values, matrix = task.maps(said[0])["mask"]
+    assert tuple(values.shape) == FINE
+    torch.testing.assert_close(matrix[:3, 3], torch.full((3,), 5.0))
+
+
+def test_hidden_layers_are_asked_for() -> None:
+    task, volume = task_of(), tokens_of(1)
+    task.heads["head"] = Unetr(16, 1, ups=2, width=16, layers=[1, 2])
+    asked = {}
+
+    def encode(name: str, **options: object) -> Features:
+        asked[name] = options
+        return volume.replace(layers=(volume, volume))
+
+    task.predict(Batch("it", [{}], ["0"]), encode, None)
+    assert asked == {"volume.encoder": {"layers": (1, 2)}}
+    task.heads["head"] = Unetr(16, 1, ups=2, layers=[1])
+    with pytest.raises(ValueError, match="got 0 hidden layers, expected 1"):
+        task.heads["head"](volume)
+    with pytest.raises(ValueError, match="3 layers join at 2 doublings"):
+        Unetr(16, 1, ups=2, layers=[1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"dice": 0.0, "ce": 0.0}, "dice"),
+        ({"threshold": 1.0}, "threshold"),
+        ({"mask": "x"}, "mask"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{named}.*found|^{named}: is"):
+        Segmentation(input="x", **options)
+
+
+def test_a_head_that_decodes_no_grid_is_named() -> None:
+    task = task_of()
+    task.heads["head"] = Unetr(16, 2, ups=1)
+    batch, encode = ask(task, tokens_of(1), masks_of(some_masks(1)))
+    with pytest.raises(ValueError, match="expected one number a voxel"):
+        task.loss(batch, encode, None)
