@@ -25,13 +25,20 @@ FINEST = 300
 @dataclass(frozen=True)
 class Line:
     """color: its place in the page's palette. faint: thin, without a legend of its own.
-    dots: every point is marked, for values that are few."""
+    dots: every point is marked, for values that are few. at: the x whose value stands beside its
+    name, and whose point is marked; the last, if not said."""
 
     name: str
     points: Sequence[Point]
     color: int = 0
     faint: bool = False
     dots: bool = False
+    at: float | None = None
+
+    @property
+    def end(self) -> Point:
+        """The point that stands for the line in a legend."""
+        return next((point for point in self.points if point[0] == self.at), self.points[-1])
 
 
 def chart(lines: Sequence[Line], x_label: str, y_label: str) -> Markup:
@@ -160,12 +167,13 @@ def _drawn(line: Line, across: Callable[[float], float], up: Callable[[float], f
     kind = f"line c{line.color % 6}" + (" faint" if line.faint else "")
     places = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in thinned(line.points))
     drawn = Markup('<polyline class="{}" points="{}"/>').format(kind, places)
-    if not line.dots and len(line.points) > 1:
+    marked = line.points if line.dots or len(line.points) == 1 else [line.end]
+    if marked == [line.end] and line.at is None and len(line.points) > 1:
         return drawn
     dot = Markup('<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>')
     return drawn + Markup("").join(
         dot.format(line.color % 6, across(x), up(y), f"{line.name}, {x:,.0f}: {y:.4g}")
-        for x, y in line.points
+        for x, y in marked
     )
 
 
@@ -173,7 +181,7 @@ def _entry(line: Line) -> Markup:
     return Markup(
         '<li><svg class="swatch" viewBox="0 0 24 8" aria-hidden="true">'
         '<path class="line c{}" d="M0 4H24"/></svg>{} <b>{}</b></li>'
-    ).format(line.color % 6, escape(line.name), short(line.points[-1][1]))
+    ).format(line.color % 6, escape(line.name), short(line.end[1]))
 
 
 def _told(line: Line) -> str:

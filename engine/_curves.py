@@ -1,4 +1,4 @@
-"""The curves of a run: what `metrics.jsonl` holds, as charts."""
+"""The curves of a run: what `metrics.jsonl` holds and what was fitted, as charts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..modalities.base import Chart
 from ._charts import Line, Point, chart, smooth
+from .plan import RecipePlan
 
 LABELS = {
     "loss": "loss, mean per item",
@@ -68,6 +70,25 @@ def other_charts(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, Markup]]
         drawn = [Line(task, points, color) for color, (task, points) in series]
         charts.append((LABELS.get(name, name), chart(drawn, "step", LABELS.get(name, name))))
     return [(title, drawing) for title, drawing in charts if drawing]
+
+
+def fitted_charts(plan: RecipePlan) -> list[tuple[str, list[tuple[str, Markup]]]]:
+    """(part, [(title, chart)]) of the fitted parts that have something to look at."""
+    found = []
+    for where, part in plan.fitted().items():
+        try:
+            known = part.charts()
+        except ValueError:
+            continue  # its state is not there, which the page says
+        drawn = [(each.title, chart(_lines(each), each.x, each.y)) for each in known]
+        if drawn:
+            found.append((where, drawn))
+    return found
+
+
+def _lines(known: Chart) -> list[Line]:
+    named = enumerate(known.lines.items())
+    return [Line(name, points, i, at=known.at.get(name)) for i, (name, points) in named]
 
 
 def logged(lines: Iterable[Mapping[str, Any]], name: str) -> dict[str, list[Point]]:

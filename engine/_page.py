@@ -71,6 +71,7 @@ thead th { color: var(--soft); font-weight: 600; }
 .grid { list-style: none; margin: 0 0 1rem; padding: 0; display: grid; gap: .7rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); }
 .grid.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
+.grid.full { grid-template-columns: repeat(auto-fill, minmax(min(100%, 36rem), 1fr)); }
 .sample { border: 1px solid var(--edge); border-radius: 8px; padding: .6rem; min-width: 0;
   background: var(--card); font-size: .88rem; line-height: 1.4; }
 .sample.wrong { border-color: var(--bad); background: var(--bad-paper); }
@@ -79,6 +80,7 @@ thead th { color: var(--soft); font-weight: 600; }
 .sample p { margin: .2rem 0 0; white-space: pre-line; } .sample .input { margin-bottom: .3rem; }
 .input > small { display: block; }
 .sample small { color: var(--soft); } mark { background: var(--mark); color: inherit; }
+mark.lost { background: none; border-bottom: 2px solid var(--bad); }
 summary { cursor: pointer; font-weight: 600; margin-bottom: .5rem; }
 """
 
@@ -119,7 +121,10 @@ a name: its last value.</p>
 {% else %}<p class="soft">There are none.</p>{% endif %}
 {% if run.others %}<details><summary>Learning rate, speed and what else was logged</summary>
 <div class="charts">{% for title, drawing in run.others %}<div><h4>{{ title }}</h4>{{ drawing }}
-</div>{% endfor %}</div></details>{% endif %}</section>
+</div>{% endfor %}</div></details>{% endif %}
+{% for part, drawn in run.fitted %}<details open><summary>Fitted: {{ part }}</summary>
+<div class="charts">{% for title, drawing in drawn %}<div><h4>{{ title }}</h4>{{ drawing }}</div>
+{% endfor %}</div></details>{% endfor %}</section>
 """
 
 _METRICS = """
@@ -145,17 +150,21 @@ _SAMPLES = """
 {% for s in run.samples %}<details{{ ' open' if loop.first }}>
 <summary>{{ s.label }}, {{ '{:,}'.format(s.count) }} rows</summary>
 {% if s.problem %}<p class="note">The inputs cannot be shown here: {{ s.problem }}</p>{% endif %}
+{% if s.marked %}<p class="soft">Words that differ from the nearest reference are
+<mark>marked</mark>; in the reference, <mark class="lost">those that were not said</mark>.</p>
+{% endif %}
 {% if s.asked %}<p>Asked (◻ an input): <code>{{ s.asked }}</code></p>{% endif %}
-{% for title, group in s.groups %}<h4>{{ title }}</h4><ul class="grid{{ ' wide' if s.wide }}">
+{% for title, group in s.groups %}<h4>{{ title }}</h4><ul class="grid {{ s.grid }}">
 {% for one in group %}{% set v = one.verdict %}
 <li class="sample{{ ' wrong' if v.right is false }}">
 {% for name, shown in one.inputs %}<div class="input">
 {% if one.inputs|length > 1 %}<small>{{ name }}</small>{% endif %}{{ shown }}</div>{% endfor %}
+{% if one.drawing %}<div class="input">{{ one.drawing }}</div>{% endif %}
 {% if one.asked %}<p><small>asked</small> {{ one.asked }}</p>{% endif %}
 <p>{% if v.right is true %}<b class="good">✓ right</b>{% elif v.right is false %}
 <b class="bad">✗ wrong</b>{% endif %}</p>
 <p><small>said</small> {{ v.said }}</p>
-{% for text in v.wanted %}<p><small>reference</small> {{ text }}</p>{% endfor %}
+{% for text in v.references %}<p><small>reference</small> {{ text }}</p>{% endfor %}
 <p><small>{{ v.note }}{{ ' · ' if v.note }}{{ one.key }}</small></p></li>
 {% endfor %}</ul>{% endfor %}</details>
 {% else %}<p class="soft">There are none: the run has no predictions.</p>{% endfor %}

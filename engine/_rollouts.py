@@ -1,5 +1,5 @@
 """A run's rollouts as a part of its page: figures by environment and condition, films, and the
-commands of each first episode."""
+commands and the way of the hand of each first episode."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ READ = "sensorium.modalities.action:READ"
 
 TYPES = {".gif": ("img", "image/gif"), ".mp4": ("video controls", "video/mp4")}
 """Suffix of a film -> its element and its kind."""
+
+LARGEST = 12_000_000
+"""Bytes of all films on a page; those after that stay in the run's folder."""
 
 HEADS = ("environment", "condition", "episodes", "success", "95 %", "at the end", "steps to it")
 
@@ -42,8 +45,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _table(found: list[dict[str, Any]]) -> Markup:
-    row = Markup("<tr><th scope='row'>{}</th>" + "<td>{}</td>" * (len(HEADS) - 1) + "</tr>")
-    heads = Markup("").join(Markup("<th scope='col'>{}</th>").format(head) for head in HEADS)
+    row = Markup(
+        "<tr><th scope='row'>{}</th>"
+        + "<td>{}</td>"
+        + "<td class='n'>{}</td>" * (len(HEADS) - 2)
+        + "</tr>"
+    )
+    head = Markup("<th scope='col'{}>{}</th>")
+    number = Markup(" class='n'")
+    heads = Markup("").join(head.format(number if i > 1 else "", h) for i, h in enumerate(HEADS))
     rows = Markup("").join(row.format(*_cells(each)) for each in found)
     form = "<div class='scroll'><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
     return Markup(form).format(heads, rows)
@@ -65,20 +75,30 @@ def _cells(found: dict[str, Any]) -> list[str]:
 
 def _films(run: Path, found: list[dict[str, Any]]) -> Iterator[Markup]:
     item = Markup("<li class='sample'>{}<p><small>{}</small></p></li>")
-    shown = [item.format(_film(run / name), name) for each in found for name in each["films"]]
-    shown += [item.format(_commands(each), f"commands in {each['env']}") for each in found]
+    shown, left = [], LARGEST
+    for name in (name for each in found for name in each["films"]):
+        shown.append(item.format(_film(run / name, left), name))
+        left -= (run / name).stat().st_size if (run / name).is_file() else 0
+    for each in found:
+        way = each["trajectory"]
+        where = " ".join(filter(None, (each["env"], each["conditions"].replace("-", " "))))
+        shown.append(item.format(_motion(way["commands"]), f"commands in {where}"))
+        if way.get("hand"):
+            shown.append(item.format(_motion(way["hand"]), f"the hand in {where}"))
     yield Markup("<ul class='grid wide'>{}</ul>").format(Markup("").join(shown))
 
 
-def _film(path: Path) -> Markup:
+def _film(path: Path, left: int) -> Markup:
     if not path.is_file():
         return Markup("<p>The film is not there any more.</p>")
+    if path.stat().st_size > left:
+        return Markup("<p>The film would make the page too large; it lies in the run's folder.</p>")
     tag, kind = TYPES[path.suffix]
     text = base64.b64encode(path.read_bytes()).decode("ascii")
     end = "" if tag == "img" else "</video>"
     return Markup(f"<{tag} src='data:{kind};base64,{text}' alt=''>{end}")
 
 
-def _commands(found: dict[str, Any]) -> Markup:
-    raw = load(load(READ))(found["trajectory"]["commands"])
+def _motion(values: list[list[float]]) -> Markup:
+    raw = load(load(READ))(values)
     return Markup(load(load(PREVIEW))(raw))

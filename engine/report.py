@@ -17,20 +17,25 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ._curves import logged, loss_chart, other_charts, validation_charts
+from ._curves import fitted_charts, logged, loss_chart, other_charts, validation_charts
 from ._page import PAGE
 from ._readings import Table, read_table
 from ._rollouts import show_rollouts
-from ._samples import Samples, pick, read_predictions, show_inputs
+from ._samples import Samples, pick, read_predictions
+from ._shown import show
 from ._way import Way, way
 from .config import DataSection, Recipe, load_recipe
 from .errors import RecipeError
 from .evaluate import EVALUATION
+from .fit import FITTED, load_fitted
 from .log import read_metrics
 from .plan import RecipePlan, plan_recipe
 
 SAMPLES = 24
 """Rows shown of a split."""
+
+SMALL = 1e-3
+"""A metric below this would lose its digits."""
 
 _COMMAND = re.compile(r"^Trained by `(.+)`\.$", re.MULTILINE)
 _MADE = re.compile(r"^Made with .+$", re.MULTILINE)
@@ -50,6 +55,7 @@ class Page:
     loss: Markup
     curves: list[tuple[str, Markup]]
     others: list[tuple[str, Markup]]
+    fitted: list[tuple[str, list[tuple[str, Markup]]]]
     tables: list[Table]
     rollouts: Markup
     samples: list[Samples]
@@ -94,10 +100,10 @@ def _page(run: Path, name: str, count: int) -> Page:
         notes.append("No step was logged: there is nothing to draw.")
     if not evaluation:
         notes.append(f"Not evaluated yet: sensorium evaluate {run}")
-    plan = _plan(recipe, notes)
+    plan = _plan(recipe, run, notes)
     best = recipe.train.validate_.best if recipe.train.validate_ else None
     predictions = {label: _predictions(run, label) for label in _labels(run, evaluation)}
-    grids = [_grid(label, ln, plan, count) for label, ln in predictions.items() if ln]
+    grids = [_grid(label, ln, plan, run, count) for label, ln in predictions.items() if ln]
     tables = [
         read_table(label, values, list(recipe.inputs), best, len(predictions[label]) or None)
         for label, values in evaluation.items()
@@ -112,6 +118,7 @@ def _page(run: Path, name: str, count: int) -> Page:
         loss=loss_chart(lines),
         curves=validation_charts(lines),
         others=other_charts(lines),
+        fitted=[] if plan is None else fitted_charts(plan),
         tables=tables,
         rollouts=show_rollouts(run),
         samples=grids,
@@ -136,13 +143,20 @@ def _evaluation(path: Path) -> dict[str, dict[str, float | None]]:
     return found
 
 
-def _plan(recipe: Recipe, notes: list[str]) -> RecipePlan | None:
-    """The plan that opens the data; without it, the page has all but the inputs, and says so."""
+def _plan(recipe: Recipe, run: Path, notes: list[str]) -> RecipePlan | None:
+    """The plan that opens the data, with what was fitted; without it, the page has all but the
+    inputs, and says so."""
     try:
-        return plan_recipe(recipe)
+        plan = plan_recipe(recipe)
     except RecipeError as error:
         notes.append(f"The inputs cannot be shown here: {error}")
         return None
+    try:
+        if (run / FITTED).is_dir():
+            load_fitted(plan, run / FITTED)
+    except RecipeError as error:
+        notes.append(f"What was fitted cannot be shown here: {error}")
+    return plan
 
 
 def _labels(run: Path, evaluation: Mapping[str, Any]) -> list[str]:
@@ -157,12 +171,12 @@ def _predictions(run: Path, label: str) -> list[dict[str, Any]]:
 
 
 def _grid(
-    label: str, lines: Sequence[Mapping[str, Any]], plan: RecipePlan | None, count: int
+    label: str, lines: Sequence[Mapping[str, Any]], plan: RecipePlan | None, run: Path, count: int
 ) -> Samples:
     grid = pick(label, lines, count)
     task, _, split = label.partition("@")
     if plan is not None and task in plan.tasks:
-        show_inputs(grid, plan, task, split or "test")
+        show(grid, plan, run, task, split or "test")
     return grid
 
 
@@ -193,4 +207,6 @@ def _source(data: DataSection) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.4f}"
+    if value is None:
+        return "not defined"
+    return f"{value:.4f}" if abs(value) >= SMALL or not value else f"{value:.2e}"

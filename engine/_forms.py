@@ -1,0 +1,149 @@
+"""How a prediction is judged and shown, by the form that it has: a text, a label, actions, boxes.
+
+A form is a key of the prediction, never a task or a modality. What a prediction says about its
+inputs (words at their times, boxes, a mask) becomes marks, which their modality draws on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..modalities.base import Marks
+from ._verdict import Verdict, plain
+
+MARKS = ("words", "boxes", "mask", "map")
+"""Keys of a prediction or a target that are drawn on the inputs, and not said in words."""
+
+ASIDE = (*MARKS, "tokens", "scores")
+"""Keys that would only fill the page with numbers."""
+
+SURE = 0.5
+"""Boxes with a lower score are not shown, but for the surest."""
+
+
+def _text(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+    said, alone = str(prediction["text"]), target.get("text")
+    wanted = target.get("references") or ([] if alone is None else [alone])
+    references = [str(reference) for reference in wanted]
+    note = plain({k: v for k, v in prediction.items() if k not in (*ASIDE, "text")})
+    if not references:
+        return Verdict(said, note=note)
+    right = said.split() in [reference.split() for reference in references]
+    return Verdict(said, references, right, note, words=not right)
+
+
+def _label(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+    said, score = prediction["label"], prediction.get("score")
+    note = "" if score is None else f"score {score:.3f}"
+    if "label" not in target:
+        return Verdict(plain(said), note=note)
+    wanted = target["label"]
+    several = isinstance(wanted, list) and isinstance(said, list)
+    right = sorted(map(str, said)) == sorted(map(str, wanted)) if several else said == wanted
+    return Verdict(plain(said), [plain(wanted)], right, note)
+
+
+def _actions(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+    said = np.array(prediction["actions"], float)  # [steps, dof]
+    text = f"{len(said)} steps of {said.shape[1]} joints"
+    if prediction.get("undecodable"):
+        return Verdict(text, right=False, note="its tokens mean nothing: the mean action instead")
+    wanted = np.array(target.get("actions", ()), float)
+    real = ~np.array(target.get("padding", [False] * len(wanted)), bool)
+    if wanted.shape != said.shape or not real.any():
+        return Verdict(text)
+    off = np.abs(said - wanted)[real]
+    joint = int(off.max(0).argmax())
+    note = f"off by {off.mean():.3g} in the mean, by {off.max():.3g} at most (joint {joint})"
+    return Verdict(text, note=note)
+
+
+def _boxes(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+    said, scores = _surest(prediction), list(prediction.get("scores") or ())
+    note = ", ".join(f"score {score:.3g}" for score in scores[: len(said)])
+    if "boxes" not in target:
+        return Verdict(_count(said), note=note)
+    wanted = list(target["boxes"] or ())
+    if not said or not wanted:
+        right = not wanted and (not said or max(scores, default=1.0) < SURE)
+        return Verdict(_count(said), [_count(wanted)], right, note)
+    best = [max(overlap(box, other) for other in said) for box in wanted]
+    overlaps = ", ".join(f"overlap (IoU) {share:.2f}" for share in best)
+    return Verdict(_count(said), [_count(wanted)], note=", ".join(filter(None, (overlaps, note))))
+
+
+def _count(boxes: Sequence[Any]) -> str:
+    return "1 box" if len(boxes) == 1 else f"{len(boxes) or 'no'} boxes"
+
+
+def _surest(prediction: Mapping[str, Any]) -> list[Sequence[float]]:
+    """Its boxes, the surest first as they come: those that it is sure of, and one at least."""
+    boxes = list(prediction.get("boxes") or ())
+    scores = prediction.get("scores") or [1.0] * len(boxes)
+    sure = [box for box, score in zip(boxes, scores, strict=False) if score >= SURE]
+    return sure or boxes[:1]
+
+
+def overlap(first: Sequence[float], second: Sequence[float]) -> float:
+    """What two boxes share of what they cover; a box is its low corner, then its high one."""
+    a, b = (np.array(box, float).reshape(2, -1) for box in (first, second))
+    both = np.prod(np.clip(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0, None))
+    either = np.prod(a[1] - a[0]) + np.prod(b[1] - b[0]) - both
+    return float(both / either) if either > 0 else 0.0
+
+
+def _values(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+    """Values by name. With numbers there is no right and wrong, but how far off they are."""
+    prediction = {k: v for k, v in prediction.items() if k not in ASIDE}
+    shared = [name for name in prediction if name in target]
+    numbers = [n for n in shared if isinstance(prediction[n], float)]
+    off = ", ".join(f"{name} off by {abs(prediction[name] - target[name]):.3g}" for name in numbers)
+    same = all(prediction[name] == target[name] for name in shared)
+    right = None if numbers or not shared else same
+    kept = shared or [name for name in target if name not in (*ASIDE, "prompt")]
+    wanted = {name: target[name] for name in kept}
+    return Verdict(plain(prediction), [plain(wanted)] if wanted else [], right, off)
+
+
+@dataclass(frozen=True)
+class Form:
+    """draw: `module:function`, (prediction, target, the task's fitted parts) -> HTML."""
+
+    judge: Callable[[Mapping[str, Any], Mapping[str, Any]], Verdict]
+    draw: str | None = None
+
+
+FORMS = {
+    "text": Form(_text),
+    "label": Form(_label),
+    "actions": Form(_actions, "sensorium.modalities.action.drawing:draw"),
+    "boxes": Form(_boxes),
+}
+"""Key of a prediction -> how it is judged and drawn; the first that it has."""
+
+
+def form_of(prediction: Any) -> Form:
+    """A prediction's form; values by name where it has none of `FORMS`."""
+    has = prediction if isinstance(prediction, Mapping) else {}
+    return next((form for key, form in FORMS.items() if key in has), Form(_values))
+
+
+def judge(prediction: Any, target: Any) -> Verdict:
+    """A prediction beside what was wanted, by the form that both have."""
+    if not isinstance(prediction, Mapping) or not isinstance(target, Mapping):
+        right = None if isinstance(prediction, float) else prediction == target
+        return Verdict(plain(prediction), [plain(target)], right)
+    return form_of(prediction).judge(prediction, target)
+
+
+def marks_of(prediction: Any, target: Any) -> Marks:
+    """What a prediction and its target say about the inputs, by name: `(said, wanted)`."""
+    said = dict(prediction) if isinstance(prediction, Mapping) else {}
+    wanted = dict(target) if isinstance(target, Mapping) else {}
+    if "boxes" in said:
+        said["boxes"] = _surest(said)
+    return {k: (said.get(k), wanted.get(k)) for k in MARKS if said.get(k) or wanted.get(k)}

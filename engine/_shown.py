@@ -1,0 +1,103 @@
+"""What is drawn of the rows on a page: the inputs with what was said about them, and what was said.
+
+`PREVIEW` of a modality turns a raw value into HTML, with the marks that it can draw (words,
+boxes, a mask) on it. Streams that hold the answer are drawn on the others, where their
+modality says as which mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from ..modalities.base import Fitted, Source, StreamingSource
+from ._forms import form_of, marks_of
+from ._samples import Sample, Samples
+from .catalogue import load
+from .plan import RecipePlan
+from .rows import open_split
+
+LARGEST = 24_000_000
+"""Characters of one split's inputs on a page; the rows after that are shown without."""
+
+
+def show(samples: Samples, plan: RecipePlan, run: Path, task: str, split: str) -> None:
+    """Put drawings and inputs of the picked rows in place; `problem` says what went wrong."""
+    parts = _parts(plan, task)
+    wanted = {sample.key: sample for sample in samples.shown}
+    try:
+        for sample in samples.shown:
+            sample.drawing = _drawn(sample, parts)
+        rows = _rows(open_split(plan, task, split), set(wanted))
+        left = LARGEST
+        for key, sample in wanted.items():
+            if key in rows and left > 0:
+                sample.inputs = _inputs(sample, rows[key], plan, task, run)
+                left -= sum(len(drawn) for _, drawn in sample.inputs)
+    except (ValueError, OSError) as error:
+        samples.problem = str(error)
+        return
+    missing = [key for key in wanted if key not in rows]
+    bare = [key for key in rows if not wanted[key].inputs]
+    if missing:
+        samples.problem = (
+            f"{len(missing)} rows, {missing[0]!r} the first, are no longer in the data"
+        )
+    elif bare and left <= 0:
+        samples.problem = f"those of {len(bare)} rows would make the page too large"
+
+
+def _parts(plan: RecipePlan, task: str) -> dict[str, Fitted]:
+    """The task's own fitted parts, by the name of the argument."""
+    start = f"tasks.{task}."
+    return {k.removeprefix(start): part for k, part in plan.fitted().items() if k.startswith(start)}
+
+
+def _drawn(sample: Sample, parts: Mapping[str, Fitted]) -> Markup:
+    draw = form_of(sample.prediction).draw
+    return Markup(load(draw)(sample.prediction, sample.target, parts)) if draw else Markup("")
+
+
+def _inputs(
+    sample: Sample, row: Mapping[str, Any], plan: RecipePlan, task: str, run: Path
+) -> list[tuple[str, Markup]]:
+    """(stream, HTML) of those that hold no answer; of the others too, where nothing draws them."""
+    asked = plan.tasks[task].task
+    packages = {name: load(plan.streams[name].modality) for name in asked.streams}
+    raw = {name: load(packages[name].READ)(row[name]) for name in asked.streams}
+    said = marks_of(sample.prediction, sample.target)
+    marks: dict[str, tuple[Any, Any]] = {k: (_here(a, run), b) for k, (a, b) in said.items()}
+    drawn_on = {n: packages[n].MARK for n in asked.answers if hasattr(packages[n], "MARK")}
+    for name, mark in drawn_on.items():
+        marks[mark] = (marks.get(mark, (None, None))[0], raw[name])
+    return [
+        (name, Markup(load(packages[name].PREVIEW)(raw[name], marks)))
+        for name in asked.streams
+        if name not in drawn_on
+    ]
+
+
+def _here(value: Any, run: Path) -> Any:
+    """A file of the run's folder by its whole path; anything else as it is."""
+    return str(run / value) if isinstance(value, str) and (run / value).is_file() else value
+
+
+def _rows(source: Source, keys: set[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for key, row in _entries(source, keys):
+        found.setdefault(key, row)
+        if len(found) == len(keys):
+            break
+    return found
+
+
+def _entries(source: Source, keys: set[str]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """The rows of the keys; a row by index is made only where it is wanted."""
+    if isinstance(source, StreamingSource):
+        named = ((source.key(i), row) for i, row in enumerate(source))
+        return (pair for pair in named if pair[0] in keys)
+    places = (i for i in range(len(source)) if source.key(i) in keys)
+    return ((source.key(i), source[i]) for i in places)

@@ -1,0 +1,186 @@
+"""What a report makes of each form of prediction: words, actions, boxes, masks; and its films."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sensorium.engine._curves import fitted_charts
+from sensorium.engine._forms import judge, marks_of, overlap
+from sensorium.engine._samples import pick
+from sensorium.engine._verdict import compare
+from sensorium.engine.config import parse_recipe
+from sensorium.engine.fit import FITTED, save_fitted
+from sensorium.engine.plan import RecipePlan, plan_recipe
+from sensorium.engine.report import write_report
+from sensorium.engine.rows import open_split
+
+CUBE, APART = [0, 0, 0, 2, 2, 2], [1, 0, 0, 3, 2, 2]
+STEPS = [[0.0, 1.0], [0.5, 1.0], [2.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "right", "note"),
+    [
+        ({"text": "a b", "passes": 3}, {"text": "a b"}, True, "passes 3"),
+        ({"text": "a", "words": [["a", 0, 1]]}, {"text": "b"}, False, ""),
+        ({"text": ""}, {"text": ""}, True, ""),
+        ({"actions": STEPS}, {}, None, ""),
+        ({"actions": STEPS, "undecodable": True}, {"actions": STEPS}, False, "mean action"),
+        ({"boxes": [CUBE], "scores": [0.9]}, {"boxes": [APART]}, None, "overlap (IoU) 0.33"),
+        ({"boxes": [CUBE], "scores": [0.1]}, {"boxes": []}, True, "score 0.1"),
+        ({"boxes": [CUBE], "scores": [0.9]}, {"boxes": []}, False, ""),
+        ({"boxes": []}, {"boxes": [CUBE]}, False, ""),
+        ({"boxes": []}, {}, None, ""),
+        ({"dice": 0.5, "mask": [[1]]}, {"dice": 1.0}, None, "off by 0.5"),
+    ],
+)
+def test_forms_are_judged(
+    prediction: dict[str, Any], target: dict[str, Any], right: bool | None, note: str
+) -> None:
+    verdict = judge(prediction, target)
+    assert verdict.right is right and note in verdict.note
+    assert "[" not in verdict.text
+
+
+def test_actions_are_off_only_where_there_is_something_to_do() -> None:
+    wanted = [[0.0, 1.0], [0.0, 1.25], [9.0, 9.0]]
+    verdict = judge({"actions": STEPS}, {"actions": wanted, "padding": [False, False, True]})
+    assert verdict.note == "off by 0.188 in the mean, by 0.5 at most (joint 0)"
+    assert not verdict.wanted and verdict.text == "3 steps of 2 joints"
+
+
+def test_what_differs_is_marked_on_both_sides() -> None:
+    said, (far, near) = compare(["a", "big", "dog"], [["two"], ["a", "dog", "<barks>"]])
+    assert said == "a <mark>big</mark> dog <mark>…</mark>"
+    assert near == 'a dog <mark class="lost">&lt;barks&gt;</mark>' and far == "two"
+    twice = judge({"text": "go " * 300}, {"text": "go " * 299 + "on"})
+    assert "go on" not in twice.references[0] and twice.references[0].count("<mark") == 1
+
+
+def test_overlaps() -> None:
+    assert overlap(CUBE, CUBE) == 1 and overlap(CUBE, [5, 5, 5, 6, 6, 6]) == 0
+    assert overlap([0, 0, 2, 1], [1, 0, 3, 1]) == pytest.approx(1 / 3)
+    assert overlap([0, 0, 0, 0], [0, 0, 0, 0]) == 0
+
+
+def test_marks_are_what_is_there() -> None:
+    words = [["a", 0.0, 0.5]]
+    assert marks_of({"text": "a", "words": words}, {"text": "a"}) == {"words": (words, None)}
+    low, sure = [0, 0, 1, 1], [2, 2, 3, 3]
+    made = {"boxes": [sure, low], "scores": [0.8, 0.2]}
+    assert marks_of(made, {"boxes": [low]}) == {"boxes": ([sure], [low])}
+    assert marks_of({"boxes": [low], "scores": [0.2]}, {}) == {"boxes": ([low], None)}
+    assert marks_of("a", None) == {}
+
+
+def test_neighbours_are_not_all_that_is_shown() -> None:
+    lines = [{"key": str(i), "prediction": {"actions": STEPS}, "target": {}} for i in range(100)]
+    ((title, group),) = pick("act", lines, 4).groups
+    assert [sample.key for sample in group] == ["0", "25", "50", "75"]
+    assert title == "Rows: 4 of 100, evenly apart"
+
+
+ROBOT = {
+    "inputs": {
+        "state": {"modality": "action", "encoder": {"type": "state"}, "connector": "linear"}
+    },
+    "backbone": {"type": "causal", "name": "tiny-llama", "tokenizer": "bytes", "weights": "none"},
+    "tasks": {
+        "walk": {
+            "type": "control",
+            "prompt": "<state>",
+            "form": "continuous",
+            "tokenizer": {"type": "bspline", "num_basis": 4, "degree": 3},
+        }
+    },
+}
+
+
+@pytest.fixture
+def robot(tmp_path: Path) -> tuple[Path, RecipePlan]:
+    """A run's folder with fitted parts and predictions made up, over a table of walks."""
+    rng = np.random.default_rng(0)
+    table = tmp_path / "walks.jsonl"
+    rows = [{"state": rng.normal(size=3).tolist()} for _ in range(4)]
+    chunks = np.cumsum(rng.normal(size=(4, 8, 2)), 1)
+    for row, chunk in zip(rows, chunks, strict=True):
+        row["action"] = chunk.tolist()
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = parse_recipe(ROBOT)
+    data = {split: {"source": "json", "path": str(table)} for split in ("train", "test")}
+    recipe = parse_recipe({**ROBOT, "tasks": {"walk": {**ROBOT["tasks"]["walk"], "data": data}}})
+    plan, run = plan_recipe(recipe), tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text(json.dumps(recipe.model_dump(mode="json", by_alias=True)))
+    fitted = plan.fitted()
+    fitted["tasks.walk.tokenizer"].fit(chunks)
+    fitted["tasks.walk.chunk"].fit((chunk, np.zeros(8, bool)) for chunk in chunks)
+    fitted["inputs.state.encoder.normalizer"].fit([np.array([row["state"]]) for row in rows])
+    save_fitted(plan, run / FITTED)
+    source = open_split(plan, "walk", "test")
+    lines = [
+        {
+            "key": source.key(i),
+            "prediction": {"actions": (chunk + 0.1).tolist()},
+            "target": {"actions": chunk.tolist(), "padding": [False] * 7 + [True]},
+        }
+        for i, chunk in enumerate(chunks)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run / "predictions-walk.jsonl").write_text(text)
+    return run, plan
+
+
+def test_a_robots_page_shows_curves_knots_and_errors(
+    robot: tuple[Path, RecipePlan], tmp_path: Path
+) -> None:
+    run, _ = robot
+    page = write_report([run], tmp_path / "page.html").read_text()
+    assert "Fitted: tasks.walk.tokenizer" in page and "joint 1, with 4" in page
+    assert page.count('aria-label="8 steps of 2 joints"') == 4
+    assert page.count('<circle cx="') >= 4 * 2 * 7
+    assert "control points" in page and "reference" in page and "off by 0.1" in page
+    assert "1 step of 3 joints" in page and "nan" not in page
+
+
+def test_a_page_goes_on_without_what_was_fitted(
+    robot: tuple[Path, RecipePlan], tmp_path: Path
+) -> None:
+    run, plan = robot
+    (run / FITTED / "tasks.walk.tokenizer.json").unlink()
+    page = write_report([run], tmp_path / "page.html").read_text()
+    assert "What was fitted cannot be shown here: tasks.walk.tokenizer" in page
+    assert "8 steps of 2 joints" in page and "control points" not in page
+    assert len(fitted_charts(plan)) == 1
+    assert not fitted_charts(plan_recipe(plan.recipe))
+
+
+def test_films_that_are_too_large_stay_where_they_are(
+    robot: tuple[Path, RecipePlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = robot
+    summary = {"episodes": 1, "success": 1.0, "success_interval": [0.2, 1.0]}
+    summary |= {"success_at_end": 1.0, "steps_to_success": 3}
+    for number in (1, 2):
+        (run / f"{number}.gif").write_bytes(b"GIF89a")
+    told = {"env": "world", "conditions": "", "summary": summary, "films": ["1.gif", "2.gif"]}
+    told["trajectory"] = {"seed": 1, "commands": STEPS, "hand": [[0.0, 0.0, 0.1]] * 4}
+    (run / "rollout-world.json").write_text(json.dumps(told))
+    monkeypatch.setattr("sensorium.engine._rollouts.LARGEST", 9)
+    page = write_report([run], tmp_path / "page.html").read_text()
+    assert page.count("data:image/gif") == 1 and "lies in the run" in page
+    assert "commands in world" in page and "the hand in world" in page
+
+
+def test_inputs_that_would_make_a_page_too_large_are_counted(
+    robot: tuple[Path, RecipePlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sensorium.engine._shown.LARGEST", 500)
+    page = write_report([robot[0]], tmp_path / "page.html").read_text()
+    assert "would make the page too large" in page
+    assert 0 < page.count("1 step of 3 joints<") < 4 or page.count("1 step of 3 joints") < 8
