@@ -58,7 +58,7 @@ def evaluate(
             section = plan.recipe.tasks[task].data.get(name)
             skip = section is not None and section.on_error == "skip"
             _fill(scorer, rows)
-            scored = scorer.score(rows, skip=skip)
+            scored = scorer.score(rows, skip=skip, full=True)
             label = task if name == "test" else f"{task}@{name}"
             found[label] = scored.metrics | (_readings(scorer, rows) if readings else {})
             if folder is not None and accelerator.is_main_process:

@@ -48,9 +48,11 @@ class Scorer:
         limit: int | None = None,
         batch_size: int | None = None,
         skip: bool = False,
+        full: bool = False,
     ) -> Score:
         """Every row of a split, or the first `limit` batches; `skip` goes on without a row that
-        cannot be read. Leaves the model in `eval()`."""
+        cannot be read; `full` asks for all that the task can say. Leaves the model in `eval()`."""
+        options = rows.task.in_full if full else {}
         self.model.eval()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         addresses = in_order(rows, batch_size or self.batch_size, world, rank)[:limit]
@@ -63,7 +65,7 @@ class Scorer:
                     self.log.say(line)
             if len(batch):
                 with self.accelerator.autocast():
-                    made = self.model.predict(batch.to(self.accelerator.device))
+                    made = self.model.predict(batch.to(self.accelerator.device), **options)
                 found += list(zip(batch.keys, made, batch.targets, strict=True))
         if world > 1:
             found = gather_object(found)

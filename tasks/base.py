@@ -109,9 +109,10 @@ class Task(nn.Module):
     of each stream. head_names: sections of the recipe's task that are heads; they are built by
     the engine and stand in `heads`; head_types: their type where a recipe names none, `linear`
     if not said. dim: the width its streams must end in, where the task says so. uses_backbone:
-    True where the task needs the shared decoder. aside: streams that the decoder does not read,
-    so that they may end in any width. fixed: streams that must not train (a teacher); one that does
-    is refused. follows: streams that end in the width of another one.
+    True where the task needs the shared decoder. in_full: options of `predict` for what is
+    written at evaluation and looked at (times of words). aside: streams that the decoder does
+    not read, so that they may end in any width. fixed: streams that must not train (a teacher);
+    one that does is refused. follows: streams that end in the width of another one.
     answers: streams that hold what is to be said (a mask): the
     loss and the scores read them, a prediction does without. averages: streams of whose encoder
     a moving average is kept (a teacher); it begins as the encoder does, follows it after each
@@ -130,6 +131,7 @@ class Task(nn.Module):
     head_types: ClassVar[Mapping[str, str]] = {}
     dim: int | None = None
     uses_backbone: bool = False
+    in_full: Mapping[str, Any] = {}
     aside: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     follows: Mapping[str, str] = {}

@@ -45,6 +45,7 @@ class Ctc(Task):
 
     head_names: ClassVar[tuple[str, ...]] = ("head",)
     head_types: ClassVar[Mapping[str, str]] = {"head": "per_token"}
+    in_full: Mapping[str, Any] = {"times": None}
 
     def __init__(
         self,
@@ -150,18 +151,21 @@ class Ctc(Task):
         backbone: Backbone | None,
         *,
         beam: int | None = None,
-        times: bool = False,
+        times: bool | None = False,
         confidence: bool = False,
         **options: Any,
     ) -> list[dict[str, Any]]:
         """`{"text": ...}` a row. beam: in place of the task's own; 1 follows no lexicon.
-        times: `words`, `[[word, first second, last second], ...]`. confidence: the geometric mean
-        of the tokens' highest posteriors, of the best path."""
+        times: `words`, `[[word, first second, last second], ...]`; None: where frames say when
+        they are. confidence: the geometric mean of the tokens' highest posteriors, of the best
+        path."""
         beam = self.beam if beam is None else beam
         if options or beam < 1:
             found = ", ".join(options) if options else f"beam {beam}"
             raise ValueError(f"ctc: found {found}; expected beam: 1 or more, times, confidence")
         features, _ = self._features(batch, encode, [], long=True)
+        if times is None:
+            times = features.step is not None and features.origin is not None
         log_probs = frame_logits(self, "head", features).log_softmax(-1).cpu()  # [B, T, V]
         tree = self.words.tree(self.tokenizer) if self.lexicon else None
         reading = Reading(self.tokenizer, self.blank, beam, times, confidence, tree)

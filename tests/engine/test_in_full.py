@@ -1,0 +1,45 @@
+"""What evaluation asks of a task beyond its metrics: all that a person wants to look at."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sensorium.engine.evaluate import evaluate
+from sensorium.engine.hub import load
+
+ENCODER = {"type": "logmel_conformer", "dim": 16, "depth": 1, "heads": 2, "kernel": 3}
+TALKER = {"source": "talker", "grammar": "commands", "split": "train", "count": 6}
+PICTURES = {"source": "digits", "split": "train", "limit": 6, "on_error": "skip"}
+
+
+def recipe(stream: str, encoder: dict[str, Any], data: dict[str, Any], text: str) -> dict[str, Any]:
+    asked = {"type": "ctc", "stream": stream, "text": text, "tokenizer": "characters"}
+    return {
+        "inputs": {stream: {"modality": stream, "encoder": encoder}},
+        "tasks": {"read": {**asked, "data": {"train": data, "test": data}}},
+        "train": {"steps": 2, "batch_size": 3},
+    }
+
+
+def predictions(shop: Any, told: dict[str, Any]) -> list[dict[str, Any]]:
+    shop.train(told, "run")
+    evaluate(load(shop.folder / "run").model, readings=False, folder=shop.folder / "run")
+    lines = (shop.folder / "run/predictions-read.jsonl").read_text().splitlines()
+    return [json.loads(line)["prediction"] for line in lines]
+
+
+def test_words_have_their_times(shop: Any) -> None:
+    pytest.importorskip("espeakng_loader")
+    found = predictions(shop, recipe("audio", ENCODER, TALKER, "{text}"))
+    assert len(found) == 6 and all("words" in made for made in found)
+    assert [" ".join(word for word, _, _ in made["words"]) for made in found] == [
+        made["text"] for made in found
+    ]
+
+
+def test_or_none_where_frames_do_not_say_when_they_are(shop: Any) -> None:
+    found = predictions(shop, recipe("image", {"type": "tiny_parts:Tiny"}, PICTURES, "{word}"))
+    assert found and not any("words" in made for made in found)
