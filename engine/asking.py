@@ -6,14 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ._maps import stem_of, write_maps
 from .errors import RecipeError, did_you_mean
 from .hub import Pipeline
 
 
 def ask(
-    pipeline: Pipeline, words: Sequence[str], *, task: str | None, options: Mapping[str, Any]
+    pipeline: Pipeline,
+    words: Sequence[str],
+    *,
+    task: str | None,
+    options: Mapping[str, Any],
+    folder: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """A dict a row: its inputs, and the prediction. Files go to the task's only stream."""
+    """A dict a row: its inputs, and the prediction. Files go to the task's only stream.
+
+    folder: maps among the predictions are written into it as files."""
     tasks = pipeline.model.plan.tasks
     if task is None and len(tasks) > 1:
         raise RecipeError(f"--task: there are {', '.join(tasks)}; say which")
@@ -33,7 +41,8 @@ def ask(
         else:
             files.append(word)
     if files:
-        free = [stream for stream in streams if stream not in named]
+        answers = tasks[name].task.answers
+        free = [s for s in streams if s not in named and s not in answers]
         if len(free) != 1:
             raise RecipeError(
                 f"{files[0]}: for which stream? write NAME={files[0]}, NAME one of "
@@ -42,8 +51,28 @@ def ask(
         named[free[0]] = files
     inputs = {key: values if len(values) > 1 else values[0] for key, values in named.items()}
     made = pipeline.generate(name, options=options, **inputs)
-    rows = made if isinstance(made, list) else [made]
-    return [
-        {**{k: v[i] if isinstance(v, list) else v for k, v in inputs.items()}, "prediction": row}
-        for i, row in enumerate(rows)
+    made = made if isinstance(made, list) else [made]
+    rows = [
+        {k: v[i] if isinstance(v, list) else v for k, v in inputs.items()} for i in range(len(made))
     ]
+    if folder is not None:
+        made = _in_files(pipeline, name, rows, made, folder)
+    return [{**row, "prediction": said} for row, said in zip(rows, made, strict=True)]
+
+
+def _in_files(
+    pipeline: Pipeline,
+    task: str,
+    rows: Sequence[Mapping[str, Any]],
+    made: Sequence[Any],
+    folder: Path,
+) -> list[Any]:
+    """Predictions whose maps are files of the folder, each under a name of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stream, taken, written = pipeline.model.plan.tasks[task].task.streams[0], set[str](), []
+    for index, (row, said) in enumerate(zip(rows, made, strict=True)):
+        stem = stem_of(row[stream], index)
+        stem = f"{stem}-{index}" if stem in taken else stem
+        taken.add(stem)
+        written.append(write_maps(pipeline, task, row, said, folder / stem))
+    return written

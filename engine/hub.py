@@ -144,8 +144,12 @@ class Pipeline:
         features = self.model.encoder(batch)(name)
         return F.normalize(features.vector().float(), dim=-1)
 
+    def raw(self, stream: str, value: Any) -> Any:
+        """A value as its modality reads it, before anything is made of it."""
+        return self._readers[stream].read(value)
+
     def _sample(self, stream: str, value: Any) -> dict[str, Tensor]:
-        return self._readers[stream].processor.prepare(self._readers[stream].read(value))
+        return self._readers[stream].processor.prepare(self.raw(stream, value))
 
 
 def _table(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:

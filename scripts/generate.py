@@ -12,7 +12,9 @@ def main(
     run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
     inputs: Annotated[list[str], typer.Argument(metavar="FILE|NAME=VALUE...")],
     task: Annotated[str | None, typer.Option(help="which task; the only one by default")] = None,
-    out: Annotated[Path | None, typer.Option(help="write JSON lines here")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="write JSON lines here; a folder, and masks as files")
+    ] = None,
     option: Annotated[list[str] | None, typer.Option(help="of generation: num_beams=4")] = None,
 ) -> None:
     """Ask a run about files: one JSON line a file. NAME=VALUE gives a stream or a column."""
@@ -29,11 +31,13 @@ def main(
         if not (name and equals):
             raise RecipeError(f"--option {text}: found no '=', expected NAME=VALUE")
         options[name] = parse(value, f"--option {name}")
-    made = ask(load(run), inputs, task=task, options=options)
+    folder = out if out and not out.is_file() and (out.is_dir() or not out.suffix) else None
+    made = ask(load(run), inputs, task=task, options=options, folder=folder)
     lines = [json.dumps(line, ensure_ascii=False) for line in made]
     if out is None:
         print("\n".join(lines))
     else:
+        out = out if folder is None else folder / "predictions.jsonl"
         out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 READ = "sensorium.modalities.mri.read:read"
 EXAMPLE = "sensorium.modalities.mri.read:example"
 PREVIEW = "sensorium.modalities.mri.preview:preview"
+SAVE = "sensorium.modalities.mri.write:write"
 
 ENCODERS = {
     "monai": "sensorium.modalities.mri.monai:Monai",

@@ -42,6 +42,13 @@ def save(path: str | Path, values: Tensor, affine: Tensor, source: MetaTensor) -
     nibabel.save(image, str(path))
 
 
+def write(path: Path, values: Tensor, affine: Tensor, source: MetaTensor) -> Path:
+    """As `save`, with the ending of the format; gives the file."""
+    found = path.with_name(f"{path.name}.nii.gz")
+    save(found, values, affine, source)
+    return found
+
+
 def box_of(mask: Tensor, affine: Tensor) -> Tensor | None:
     """`[6]` the box of a mask `[X, Y, Z]` in mm, RAS: low corner, high corner, outer edges of its
     voxels; None for an empty mask."""

@@ -1,0 +1,47 @@
+"""Maps among predictions (masks, similarities), written as files of the signal they lie over.
+
+A modality that can write them says so by `SAVE`: `(path without ending, values, matrix, raw value)
+-> path`; the raw value tells the space that the file is to be in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .catalogue import load
+from .errors import RecipeError
+from .hub import Pipeline
+
+
+def write_maps(
+    pipeline: Pipeline, task: str, inputs: Mapping[str, Any], prediction: Any, stem: Path
+) -> Any:
+    """The prediction of one row, its maps written as `<stem>_<name>` and named in their stead.
+
+    Raises RecipeError where the signal's modality has no files for maps.
+    """
+    asked = pipeline.model.plan.tasks[task].task
+    maps = asked.maps(prediction)
+    if not maps:
+        return prediction
+    stream = asked.streams[0]
+    section = pipeline.model.plan.recipe.inputs[stream]
+    package = load(pipeline.model.plan.streams[stream].modality)
+    if not hasattr(package, "SAVE"):
+        raise RecipeError(
+            f"--out: {section.modality} has no files for the maps of {task}; name a file "
+            "(out.jsonl), which holds them as numbers"
+        )
+    raw, save = pipeline.raw(stream, inputs[stream]), load(package.SAVE)
+    written = dict(prediction)
+    for name, (values, matrix) in maps.items():
+        written[name] = str(save(stem.with_name(f"{stem.name}_{name}"), values, matrix, raw))
+    return written
+
+
+def stem_of(value: Any, index: int) -> str:
+    """A name for the files of a row: its own file's, or its number."""
+    name = Path(value).name if isinstance(value, (str, Path)) else ""
+    return name.partition(".")[0] or str(index)
