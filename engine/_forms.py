@@ -15,7 +15,7 @@ import numpy as np
 from ..modalities.base import Marks
 from ._verdict import Verdict, plain
 
-MARKS = ("words", "boxes", "mask", "map")
+MARKS = ("words", "boxes", "mask", "map", "peak")
 """Keys of a prediction or a target that are drawn on the inputs, and not said in words."""
 
 ASIDE = (*MARKS, "tokens", "scores")
@@ -88,6 +88,18 @@ def _surest(prediction: Mapping[str, Any]) -> list[Sequence[float]]:
     return sure or boxes[:1]
 
 
+def _mask(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+    rest = {k: v for k, v in prediction.items() if k not in ASIDE}
+    return Verdict(plain(rest) or "a mask", note=plain(prediction.get("scores") or {}))
+
+
+def _peak(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+    """A place that was pointed at; `hit` says whether it is the right one."""
+    rest = {k: v for k, v in prediction.items() if k not in (*ASIDE, "hit") and v is not None}
+    place = ", ".join(f"{value:.3g}" for value in prediction["peak"])
+    return Verdict(f"at {place}", right=prediction.get("hit"), note=plain(rest))
+
+
 def overlap(first: Sequence[float], second: Sequence[float]) -> float:
     """What two boxes share of what they cover; a box is its low corner, then its high one."""
     a, b = (np.array(box, float).reshape(2, -1) for box in (first, second))
@@ -122,6 +134,8 @@ FORMS = {
     "label": Form(_label),
     "actions": Form(_actions, "sensorium.modalities.action.drawing:draw"),
     "boxes": Form(_boxes),
+    "mask": Form(_mask),
+    "peak": Form(_peak),
 }
 """Key of a prediction -> how it is judged and drawn; the first that it has."""
 

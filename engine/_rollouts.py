@@ -96,7 +96,9 @@ def _film(path: Path, left: int) -> Markup:
     tag, kind = TYPES[path.suffix]
     text = base64.b64encode(path.read_bytes()).decode("ascii")
     end = "" if tag == "img" else "</video>"
-    return Markup(f"<{tag} src='data:{kind};base64,{text}' alt=''>{end}")
+    wide = "width:100%;max-width:20rem"
+    shown = Markup("<{} style='{}' aria-label='{}' src='data:{};base64,{}'>")
+    return shown.format(Markup(tag), wide, f"film {path.name}", kind, text) + Markup(end)
 
 
 def _motion(values: list[list[float]]) -> Markup:

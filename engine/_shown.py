@@ -13,7 +13,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..modalities.base import Fitted, Source, StreamingSource
+from ..modalities.base import Fitted, Marks, Source, StreamingSource
+from ..tasks.base import Task
 from ._forms import form_of, marks_of
 from ._samples import Sample, Samples
 from .catalogue import load
@@ -70,6 +71,7 @@ def _inputs(
     raw = {name: load(packages[name].READ)(row[name]) for name in asked.streams}
     said = marks_of(sample.prediction, sample.target)
     marks: dict[str, tuple[Any, Any]] = {k: (_here(a, run), b) for k, (a, b) in said.items()}
+    marks |= _maps(sample.prediction, asked, marks)
     drawn_on = {n: packages[n].MARK for n in asked.answers if hasattr(packages[n], "MARK")}
     for name, mark in drawn_on.items():
         marks[mark] = (marks.get(mark, (None, None))[0], raw[name])
@@ -78,6 +80,15 @@ def _inputs(
         for name in asked.streams
         if name not in drawn_on
     ]
+
+
+def _maps(prediction: Any, task: Task, marks: Marks) -> dict[str, tuple[Any, Any]]:
+    """What of a prediction the task itself knows to lay on a grid of the world."""
+    if not {"map", "mask"} & marks.keys():
+        return {}
+    laid = task.maps(prediction)
+    found = {k: {"array": v.numpy(), "affine": m.numpy()} for k, (v, m) in laid.items()}
+    return {name: (cell, marks.get(name, (None, None))[1]) for name, cell in found.items()}
 
 
 def _here(value: Any, run: Path) -> Any:

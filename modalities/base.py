@@ -28,7 +28,7 @@ Sample = dict[str, Tensor]
 Marks = Mapping[str, tuple[Any, Any]]
 """What a report draws on a raw value, by name: (what a model said, what was wanted), None where
 there is none. `words` `[[word, first second, last second], ...]`; `boxes` `[[low corner, high
-corner], ...]` in mm or px, flat; `mask` as its modality reads it."""
+corner], ...]` in mm or px, flat; `peak`, a place; `mask` and `map` as its modality reads them."""
 
 
 class ReadError(ValueError):

@@ -18,6 +18,8 @@ from ._solve import Curve, solve
 
 MOST = 32
 """The largest number of bases that is tried."""
+ROUNDING = 1e-9
+"""Errors below this share of the largest are rounding."""
 JOINTS = 5
 """Joints of one chart."""
 
@@ -130,4 +132,7 @@ def _of(used: int | dict[int, int], joint: int) -> int:
 
 
 def _points(counts: Sequence[int], values: Sequence[float]) -> list[tuple[float, float]]:
-    return [(float(n), value) for n, value in zip(counts, values, strict=True)]
+    """As many bases as samples leave nothing but rounding, which is no error."""
+    least = ROUNDING * max(values)
+    errors = [value if value > least else 0.0 for value in values]
+    return [(float(n), error) for n, error in zip(counts, errors, strict=True)]

@@ -24,6 +24,8 @@ HEIGHT = 180
 """px of a slice on the page."""
 
 COLOURS = {"said": (255, 140, 0), "wanted": (60, 200, 90)}
+NEAR = 2
+"""Voxels from a slice within which a place is marked on it."""
 FILL = 0.35
 """Opacity of a mask, and of the highest value of a map."""
 
@@ -108,7 +110,26 @@ class Box:
         return picture
 
 
-Found = Area | Box
+@dataclass(frozen=True)
+class Peak:
+    """A place in voxels that was pointed at."""
+
+    who: str
+    centre: list[float] | None
+
+    def drawn(self, picture: Image.Image, plane: Plane) -> Image.Image:
+        """Drawn where the slice is nearest to it."""
+        place = self.centre
+        if place is None or abs(place[plane.through] - plane.at[plane.through]) > NEAR:
+            return picture
+        x, y = plane.point(place)
+        pen = ImageDraw.Draw(picture)
+        for line in ((x - 7, y, x + 7, y), (x, y - 7, x, y + 7)):
+            pen.line(line, fill=COLOURS[self.who], width=2)
+        return picture
+
+
+Found = Area | Box | Peak
 
 
 def found(raw: MetaTensor, marks: Marks) -> list[Found]:
@@ -121,6 +142,8 @@ def found(raw: MetaTensor, marks: Marks) -> list[Found]:
         if "mask" in given:
             drawn.append(Area(who, _laid(read_mask(given["mask"]), raw), sharp=True))
         drawn += [_box(who, box, raw) for box in given.get("boxes", ()) if len(box) == 6]
+        if len(given.get("peak", ())) == 3:
+            drawn.append(Peak(who, _voxels(np.array([given["peak"]]), raw)[0].tolist()))
     return drawn
 
 
@@ -149,6 +172,12 @@ def _map(value: Any, raw: MetaTensor) -> np.ndarray:
 def _box(who: str, box: Sequence[float], raw: MetaTensor) -> Box:
     """In voxels: the box around its eight corners."""
     corners = np.array([[box[a], box[1 + b], box[2 + c]] for a, b, c in product((0, 3), repeat=3)])
-    inverse = torch.linalg.inv(raw.affine.double()).numpy()
-    places = corners @ inverse[:3, :3].T + inverse[:3, 3]
+    places = _voxels(corners, raw)
     return Box(who, places.min(0).tolist(), places.max(0).tolist())
+
+
+def _voxels(places: np.ndarray, raw: MetaTensor) -> np.ndarray:
+    """`[n, 3]` mm -> voxels."""
+    inverse = torch.linalg.inv(raw.affine.double()).numpy()
+    found: np.ndarray = places @ inverse[:3, :3].T + inverse[:3, 3]
+    return found

@@ -25,7 +25,7 @@ def preview(raw: MetaTensor, marks: Marks | None = None) -> str:
     is marked, or else the middle. The patient's right is on the left; superior or anterior is up.
 
     marks: `boxes`, `[6]` mm each, low corner and high corner, RAS; `mask` and `map`, whatever
-    `read_mask` and `read` take.
+    `read_mask` and `read` take; `peak`, `[3]` mm.
     """
     there = raw.meta.get("contrasts", (True,))
     volume = raw.as_tensor()[there.index(True)].numpy()

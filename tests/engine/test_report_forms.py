@@ -36,7 +36,10 @@ STEPS = [[0.0, 1.0], [0.5, 1.0], [2.0, 1.0]]
         ({"boxes": [CUBE], "scores": [0.9]}, {"boxes": []}, False, ""),
         ({"boxes": []}, {"boxes": [CUBE]}, False, ""),
         ({"boxes": []}, {}, None, ""),
-        ({"dice": 0.5, "mask": [[1]]}, {"dice": 1.0}, None, "off by 0.5"),
+        ({"mask": {"runs": [1]}, "size": 8.0, "scores": {"dice": 0.5}}, {}, None, "dice 0.5"),
+        ({"peak": [1.0, 2.0, 3.0], "score": 0.9, "hit": True}, {}, True, "score 0.9"),
+        ({"peak": [1.0, 2.0, 3.0], "score": 0.9, "hit": None}, {}, None, "score 0.9"),
+        ({"dice": 0.5, "map": [[1]]}, {"dice": 1.0}, None, "off by 0.5"),
     ],
 )
 def test_forms_are_judged(

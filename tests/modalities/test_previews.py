@@ -83,6 +83,9 @@ def test_a_box_lies_where_its_mm_are() -> None:
     assert (39 - left, 39 - right) == pytest.approx((30, 8), abs=1.5)
     assert (39 - top, 39 - bottom) == pytest.approx((-4, -20), abs=1.5)
     assert not len(coloured(html, COLOURS["wanted"])) and "orange: said" in html
+    spot = coloured(preview(raw, {"peak": ([19.0, 0.0, 0.0], None)}), COLOURS["said"])
+    places = spot[spot[:, 1] < HEIGHT].mean(0) / HEIGHT * side
+    assert 39 - places == pytest.approx((0.0, 19.0), abs=1.5)
     far = [[8.0, -20.0, 0.0, 30.0, -4.0, 12.0], [8.0, -20.0, 30.0, 30.0, -4.0, 36.0]]
     both = coloured(preview(raw, {"boxes": (far, None)}), COLOURS["said"])
     assert len(both[both[:, 1] < HEIGHT]) == len(axial)  # the slice does not reach the second
