@@ -12,6 +12,7 @@ TASKS = {
     "dino": "sensorium.tasks.dino:Dino",
     "distill_actions": "sensorium.tasks.distill_actions:DistillActions",
     "distill_embedding": "sensorium.tasks.distill_embedding:DistillEmbedding",
+    "grounded": "sensorium.tasks.grounded:Grounded",
     "localization": "sensorium.tasks.localization:Localization",
     "regression": "sensorium.tasks.regression:Regression",
     "segmentation": "sensorium.tasks.segmentation:Segmentation",

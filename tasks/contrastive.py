@@ -187,7 +187,7 @@ class Contrastive(Task):
         for key, target in zip(batch.keys, batch.targets, strict=True):
             if "group" not in target:
                 raise ValueError(f"row {key!r}: has no column {self.group!r} to be grouped by")
-            known.append(_number(target["group"]))
+            known.append(number_of(target["group"]))
         ids = torch.tensor(known, dtype=torch.long).reshape(-1, 1).to(places.device)
         every, _ = gathered(ids)
         return found | ((ids == every.T) & (ids != 0))
@@ -252,7 +252,7 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _number(value: object) -> int:
+def number_of(value: object) -> int:
     """A number of 63 bits that stands for a value in every process; 0 for null."""
     if value is None:
         return 0

@@ -26,6 +26,8 @@ from ._subject import Subject, draw
 from .signals import SEQUENCES
 from .write import box_of
 
+ABOUT = ("lesion", "ventricles")
+"""What the findings of a report are about, in their order."""
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 
@@ -61,12 +63,15 @@ class Phantom(Source):
     the report), `sentences` (of the description: `{text, mask}`, the mask None where the sentence
     is about the whole).
 
-    subjects: how many. view: a row a `series`, or a row a `study` of all contrasts as channels.
+    subjects: how many. view: a row a `series`, a row a `study` of all contrasts as channels, or a
+    row a `sentence` of a series' findings, with columns more: `sentence`, `sentence_mask` (empty
+    where there is no lesion), `about` (lesion or ventricles), `finding` (side and region, or how
+    large).
     spacing: mm, about. healthy: share without a lesion. flip_lr: half the subjects are mirrored,
     with every side that is named.
     """
 
-    columns = (
+    columns: tuple[str, ...] = (
         "volume", "mask", "box", "sequence", "side", "region", "size_mm", "lesion", "ventricle",
         "ventricles", "study", "subject", "capsule", "report", "description", "sentences",
     )  # fmt: skip
@@ -76,7 +81,7 @@ class Phantom(Source):
         *,
         split: Literal["train", "validation", "test"] = "train",
         subjects: int = 250,
-        view: Literal["series", "study"] = "series",
+        view: Literal["series", "study", "sentence"] = "series",
         sequences: tuple[str, ...] = tuple(SEQUENCES),
         spacing: float = 4.0,
         healthy: float = 0.2,
@@ -96,9 +101,12 @@ class Phantom(Source):
         self.split, self.subjects, self.view = split, subjects, view
         self.sequences, self.spacing, self.seed = tuple(sequences), spacing, seed
         self.healthy, self.flip_lr = healthy, flip_lr
+        if view == "sentence":
+            self.columns = (*self.columns, "sentence", "sentence_mask", "about", "finding")
 
     def __len__(self) -> int:
-        return self.subjects * (len(self.sequences) if self.view == "series" else 1)
+        series = 1 if self.view == "study" else len(self.sequences)
+        return self.subjects * series * (len(ABOUT) if self.view == "sentence" else 1)
 
     def _place(self, index: int) -> tuple[int, tuple[str, ...]]:
         """The subject of a row, and the sequences that it shows."""
@@ -106,13 +114,21 @@ class Phantom(Source):
             raise IndexError(index)
         if self.view == "study":
             return index, self.sequences
-        number, which = divmod(index, len(self.sequences))
+        series = index // len(ABOUT) if self.view == "sentence" else index
+        number, which = divmod(series, len(self.sequences))
         return number, (self.sequences[which],)
 
     def key(self, index: int) -> str:
         number, shown = self._place(index)
-        series = f"-{shown[0]}" if self.view == "series" else ""
-        return f"{self.split}-{number:05d}{series}"
+        series = "" if self.view == "study" else f"-{shown[0]}"
+        said = f"-{ABOUT[index % len(ABOUT)]}" if self.view == "sentence" else ""
+        return f"{self.split}-{number:05d}{series}{said}"
+
+    def identity(self, index: int, column: str) -> str:
+        """The sentences of a series share its volume."""
+        if self.view == "sentence" and column != "sentence_mask":
+            index -= index % len(ABOUT)
+        return super().identity(index, column)
 
     def fingerprint(self) -> str:
         told = {k: v for k, v in vars(self).items() if not k.startswith("_")}
@@ -127,16 +143,16 @@ class Phantom(Source):
         cell = functools.partial(Cell, subject, grid, shown, seed)
         findings = _reports.sentences(subject, self._rng(number, "report"))
         opening = _reports.of_series(shown[0], self._rng(number, "opening", *shown))
-        said = [opening, *findings] if self.view == "series" else findings
+        said = findings if self.view == "study" else [opening, *findings]
         masks: dict[str, Callable[[], MetaTensor] | None] = {
             "": None, "lesion": cell("lesion"), "ventricles": cell("ventricles")
         }  # fmt: skip
         lesion = subject.lesion
-        return {
+        row: dict[str, Any] = {
             "volume": cell(),
             "mask": cell("lesion"),
             "box": functools.partial(_box, cell("lesion")) if lesion else None,
-            "sequence": shown[0] if self.view == "series" else "all",
+            "sequence": "all" if self.view == "study" else shown[0],
             "side": lesion.side if lesion else "none",
             "region": lesion.region if lesion else "none",
             "size_mm": lesion.diameter if lesion else 0.0,
@@ -150,6 +166,13 @@ class Phantom(Source):
             "description": " ".join(sentence.text for sentence in said),
             "sentences": [{"text": s.text, "mask": masks[s.about]} for s in said],
         }
+        if self.view == "sentence":
+            about = ABOUT[index % len(ABOUT)]
+            found = f"{row['side']} {row['region']}" if about == "lesion" else row["ventricles"]
+            sentence = findings[index % len(ABOUT)].text
+            row |= {"sentence": sentence, "sentence_mask": masks[about]}
+            row |= {"about": about, "finding": found}
+        return row
 
     def _subject(self, number: int) -> Subject:
         return draw(self._rng(number, "subject"), anatomy(2), self.healthy, self.flip_lr)

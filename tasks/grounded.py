@@ -1,0 +1,203 @@
+"""Grounding: the tokens of a signal that a sentence is about are near to it, the others are not.
+
+Binary cross-entropy between the similarity of tokens and a sentence and the sentence's mask, over
+the grid of tokens; covered and uncovered tokens weigh alike, for there are few of the former.
+Similarity as in Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023: a learned scale
+and bias of the cosine. Beside a contrastive task on the same streams it tells where.
+
+Legend: `B` rows, `T` tokens, `D` width of the space, `n` axes of the grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbones.base import Backbone
+from ..modalities.base import Features
+from ._laid import cover
+from ._places import indices, moved, to_world
+from ._similarity import unit
+from .base import Batch, Encode, Loss, Metrics, Row, Task
+from .contrastive import LARGEST, number_of
+from .pointing import Pointing
+
+WHO = "grounded"
+
+
+class Grounded(Task):
+    """input: a stream whose connector keeps the grid (`linear`, `mlp`). text: the stream of
+    sentences. mask: the stream of what each sentence is about (`modality: mri_mask`), empty where
+    what it speaks of is nowhere. dim: width of the space that the first two end in.
+
+    finding, about: columns. A sentence is also held against the signals of the batch whose rows
+    are `about` the same and have another `finding`: it is nowhere in them. Without `finding` each
+    sentence is held against its own signal alone.
+
+    group, share: rows whose value of the column `group` (a study) falls into this share of all
+    values are grounded, the others are not; which, follows from the value alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        input: str,
+        text: str,
+        mask: str = "mask",
+        dim: int = 128,
+        finding: str | None = None,
+        about: str | None = None,
+        group: str | None = None,
+        share: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if len({input, text, mask}) < 3:
+            raise ValueError(
+                f"input, text, mask: found {input}, {text}, {mask}; name three streams"
+            )
+        if not 0 < share <= 1:
+            raise ValueError(f"share: found {share}, expected more than 0 and at most 1")
+        if share < 1 and group is None:
+            raise ValueError("share: a share of what? name the column of the studies as group")
+        if about is not None and finding is None:
+            raise ValueError("about: stands without finding; name the column of the findings too")
+        self.input, self.text, self.mask = input, text, mask
+        self.streams = (input, text, mask)
+        self.aside = self.answers = (mask,)
+        self.dim, self.share = dim, share
+        self.names = {"finding": finding, "about": about, "group": group}
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def width(self, stream: str) -> int | None:
+        return None if stream == self.mask else self.dim
+
+    def columns(self) -> tuple[str, ...]:
+        return tuple(name for name in self.names.values() if name is not None)
+
+    def targets(self, row: Row) -> dict[str, Any]:
+        """`finding`, `about` and whether the row is `grounded`, where the row has the columns."""
+        found: dict[str, Any] = {
+            key: str(row[name])
+            for key, name in self.names.items()
+            if name is not None and name in row and key != "group"
+        }
+        group = self.names["group"]
+        if group is not None and group in row:
+            found["grounded"] = number_of(row[group]) < self.share * 2**63
+        return found
+
+    def after_step(self, step: int) -> None:
+        with torch.no_grad():
+            self.log_scale.clamp_(max=math.log(LARGEST))
+
+    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+        """Summed over the rows that are grounded. `there`: how sure covered tokens are of it, and
+        `elsewhere` the others; `peak`: rows whose surest token is covered."""
+        tokens = encode(self.input)
+        covered = cover(encode(self.mask), tokens, WHO).to(tokens.tokens.device)  # [B, T]
+        logits = self._logits(tokens, encode)  # [B sentences, B signals, T]
+        real = tokens.mask.float()
+        counts = [float(target.get("grounded", True)) for target in batch.targets]
+        rows = torch.tensor(counts, device=real.device)
+        own = logits.diagonal().T  # [B, T]
+        yes = _mean(F.softplus(-own), covered * real)
+        no = _mean(F.softplus(own), (1 - covered) * real)
+        total = (yes + no) / 2
+        apart = self._apart(batch)  # [B sentences, B signals]
+        if bool(apart.any()):
+            nowhere = _mean(F.softplus(logits), real[None].expand_as(logits))
+            total = total + _mean(nowhere, apart.float().to(real.device)) / 2
+        seen = own.detach().masked_fill(~tokens.mask, -torch.inf)
+        peak = covered.gather(1, seen.argmax(1, keepdim=True))[:, 0] > 0
+        parts = {
+            "there": (_mean(own.detach().sigmoid(), covered * real) * rows).sum(),
+            "elsewhere": (_mean(own.detach().sigmoid(), (1 - covered) * real) * rows).sum(),
+            "peak": (peak * rows).sum(),
+        }
+        return Loss((total * rows).sum(), int(sum(counts)), parts)
+
+    def _logits(self, tokens: Features, encode: Encode) -> Tensor:
+        """`[B sentences, B signals, T]`, in float32."""
+        sentences = unit(encode(self.text).vector())
+        cosines = torch.einsum("sd,btd->sbt", sentences, unit(tokens.tokens))
+        return self.log_scale.exp() * cosines + self.bias
+
+    def _apart(self, batch: Batch) -> Tensor:
+        """`[B, B]` bool: the sentence of a row is nowhere in the signal of another."""
+        keys = [(t.get("about"), t.get("finding")) for t in batch.targets]
+        return torch.tensor(
+            [[a == b and None not in (f, g) and f != g for b, g in keys] for a, f in keys]
+        ).reshape(len(keys), len(keys))
+
+    def predict(
+        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
+    ) -> list[dict[str, Any]]:
+        """`peak`: the place (mm in the source's world, for volumes) most alike to the sentence, its
+        `score`, and the `map` of scores over the grid with its matrix to the world. Where the mask
+        is there also `hit`, `covered` (share of the tokens) and `off` (mm to its centre), None
+        where it is empty."""
+        tokens = encode(self.input)
+        matrix, grid = to_world(tokens, WHO), tokens.grid or ()
+        own = self._logits(tokens, encode).diagonal().T.sigmoid().detach() * tokens.mask
+        places = moved(matrix, indices(grid, own).expand(len(own), -1, -1))  # [B, T, n]
+        best = own.argmax(1)
+        rows: list[dict[str, Any]] = [
+            {
+                "peak": places[i, best[i]].tolist(),
+                "score": float(own[i, best[i]]),
+                "map": {
+                    "values": [round(value, 4) for value in own[i].tolist()],
+                    "grid": list(grid),
+                    "matrix": matrix[i].tolist(),
+                },
+            }
+            for i in range(len(own))
+        ]
+        if self.mask in batch.features or self.mask in batch.streams:
+            covered = cover(encode(self.mask), tokens, WHO) * tokens.mask
+            for i, row in enumerate(rows):
+                row.update(_scored(covered[i], places[i], int(best[i]), int(tokens.lengths[i])))
+        return rows
+
+    def maps(self, prediction: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
+        found = prediction["map"]
+        values = torch.tensor(found["values"]).reshape(found["grid"])
+        return {"map": (values, torch.tensor(found["matrix"]))}
+
+    def metrics(self) -> Metrics:
+        return Pointing()
+
+    def written(
+        self,
+        predictions: Sequence[Any],
+        targets: Sequence[Mapping[str, Any]],
+        keys: Sequence[str],
+    ) -> list[dict[str, Any]]:
+        """Without the maps."""
+        return [{k: v for k, v in row.items() if k != "map"} for row in predictions]
+
+    def example(self) -> list[dict[str, Any]]:
+        return [{name: f"{name} {i}" for name in self.columns()} for i in range(2)]
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean over the last axis; 0 where nothing weighs."""
+    return (values * weights).sum(-1) / weights.sum(-1).clamp(min=1e-6)
+
+
+def _scored(covered: Tensor, places: Tensor, best: int, tokens: int) -> dict[str, Any]:
+    """How a peak lies to a mask: covered `[T]`, places `[T, n]`."""
+    if not bool(covered.any()):
+        return {"hit": None, "covered": None, "off": None}
+    centre = (covered[:, None] * places).sum(0) / covered.sum()
+    return {
+        "hit": bool(covered[best] > 0),
+        "covered": int((covered > 0).sum()) / tokens,
+        "off": float((places[best] - centre).norm()),
+    }

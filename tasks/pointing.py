@@ -1,0 +1,37 @@
+"""The pointing game: does the place that is most alike lie within the mask?
+
+Zhang et al., "Top-down Neural Attention by Excitation Backprop", 2016.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class Pointing:
+    """`hit`: share of the rows with a mask whose peak is covered; `chance`: of a token by chance;
+    `off`: mm from the peak to the mask's centre, the mean; `rows`: how many have a mask. nan where
+    none has."""
+
+    def __init__(self) -> None:
+        self.found: list[Mapping[str, Any]] = []
+
+    def update(
+        self, predictions: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self.found += [row for row in predictions if row.get("hit") is not None]
+
+    def compute(self) -> dict[str, float]:
+        count = len(self.found)
+
+        def mean(key: str) -> float:
+            return sum(float(row[key]) for row in self.found) / count if count else math.nan
+
+        return {
+            "hit": mean("hit"),
+            "chance": mean("covered"),
+            "off": mean("off"),
+            "rows": float(count),
+        }

@@ -1,0 +1,281 @@
+"""Grounding: masks laid over tokens, what counts as elsewhere, maps that come back as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sensorium.modalities.base import Features
+from sensorium.modalities.mri.mask import Mask
+from sensorium.modalities.mri.phantom import Phantom
+from sensorium.modalities.mri.read import read, read_mask
+from sensorium.modalities.mri.vit3d import ViT3D
+from sensorium.modalities.mri.write import save
+from sensorium.tasks._laid import cover
+from sensorium.tasks.base import Batch
+from sensorium.tasks.grounded import Grounded
+from sensorium.tasks.pointing import Pointing
+
+GRID, DIM = (3, 4, 2), 8
+TOKENS = 24
+OPTIONS: dict[str, Any] = {"input": "scan", "text": "said", "dim": DIM}
+
+
+def tokens(rows: int, seed: int = 0, padded: int = 0) -> Features:
+    values = torch.randn(rows, TOKENS, DIM, generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones(rows, TOKENS, dtype=torch.bool)
+    if padded:
+        mask[:, -padded:] = False
+    turned = torch.diag(torch.tensor([-2.0, 3.0, 1.0, 1.0]))
+    turned[:3, 3] = torch.tensor([10.0, -4.0, 7.0])
+    return Features(
+        values.requires_grad_(), mask, GRID, (4.0,) * 3, (1.5,) * 3, turned.expand(rows, -1, -1)
+    )
+
+
+def mask_of(like: Features, chosen: list[list[int]]) -> Features:
+    """Masks that cover some tokens of each row wholly, drawn on voxels of their own."""
+    fine = torch.zeros(len(chosen), *(4 * n for n in GRID))
+    for row, places in enumerate(chosen):
+        for place in places:
+            x, y, z = np.unravel_index(place, GRID)
+            fine[row, 4 * x : 4 * x + 4, 4 * y : 4 * y + 4, 4 * z : 4 * z + 4] = 1
+    return Features.full(
+        fine.flatten(1)[..., None],
+        grid=tuple(fine.shape[1:]), step=(1.0,) * 3, origin=(0.0,) * 3, affine=like.affine,
+    )  # fmt: skip
+
+
+class Given:
+    def __init__(self, **features: Features) -> None:
+        self.features = features
+
+    def __call__(self, stream: str, view: str = "main", **options: Any) -> Features:
+        return self.features[stream]
+
+
+def texts(rows: int, seed: int = 1) -> Features:
+    vectors = torch.randn(rows, DIM, generator=torch.Generator().manual_seed(seed))
+    return Features.full(vectors.requires_grad_()[:, None], pooled=vectors)
+
+
+def case(
+    chosen: list[list[int]], targets: list[dict[str, Any]] | None = None, padded: int = 0
+) -> tuple[Batch, Given]:
+    rows = len(chosen)
+    scan = tokens(rows, padded=padded)
+    encode = Given(scan=scan, said=texts(rows), mask=mask_of(scan, chosen))
+    batch = Batch("ground", targets or [{}] * rows, [str(i) for i in range(rows)])
+    batch.features = dict(encode.features)
+    return batch, encode
+
+
+def test_a_mask_is_averaged_over_each_tokens_extent() -> None:
+    like = tokens(2)
+    whole = cover(mask_of(like, [[0, 5], []]), like, "it")
+    wanted = torch.zeros(2, TOKENS)
+    wanted[0, [0, 5]] = 1
+    torch.testing.assert_close(whole, wanted)
+    half = mask_of(like, [[5], [7]])
+    values = half.tokens.clone().unflatten(1, half.grid or ())
+    values[:, :, :, ::2] = 0
+    found = cover(half.replace(tokens=values.flatten(1, 3)), like, "it")
+    assert found[0, 5] == pytest.approx(0.5) and found[1, 7] == pytest.approx(0.5)
+    assert float(found.sum()) == pytest.approx(1.0)
+
+
+def test_a_mask_in_another_space_covers_the_same_places() -> None:
+    """Its voxels may lie in any order and size: only the world counts."""
+    like = tokens(1)
+    plain = mask_of(like, [[0, 9, 23]])
+    assert plain.affine is not None
+    values = plain.tokens.unflatten(1, plain.grid or ())
+    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
+    flip[0, 3] = values.shape[1] - 1
+    flipped = plain.replace(tokens=values.flip(1).flatten(1, 3), affine=plain.affine @ flip)
+    torch.testing.assert_close(cover(flipped, like, "it"), cover(plain, like, "it"))
+
+
+def test_the_loss_is_the_balanced_cross_entropy_of_torch() -> None:
+    batch, encode = case([[0, 5], [7]], padded=3)
+    task = Grounded(**OPTIONS)
+    loss = task.loss(batch, encode, None)
+    scan = encode("scan")
+    cosines = F.cosine_similarity(scan.tokens, encode("said").vector()[:, None], dim=-1)
+    logits = task.log_scale.exp() * cosines + task.bias
+    goal = cover(encode("mask"), scan, "it")
+    each = F.binary_cross_entropy_with_logits(logits, goal, reduction="none")
+    yes, no = goal > 0, (goal == 0) & scan.mask
+    wanted = [(each[i][yes[i]].mean() + each[i][no[i]].mean()) / 2 for i in range(2)]
+    torch.testing.assert_close(loss.total, torch.stack(wanted).sum())
+    assert loss.count == 2
+
+
+def test_padded_tokens_count_for_nothing() -> None:
+    batch, encode = case([[0], [7]], padded=3)
+    task = Grounded(**OPTIONS)
+    plain = task.loss(batch, encode, None).total
+    scan = encode("scan")
+    noise = scan.tokens.detach().clone()
+    noise[~scan.mask] = 9.0
+    encode.features["scan"] = scan.replace(tokens=noise)
+    torch.testing.assert_close(task.loss(batch, encode, None).total, plain)
+    assert all(0 <= token < TOKENS - 3 for token in _peaks(task, batch, encode))
+
+
+def _peaks(task: Grounded, batch: Batch, encode: Given) -> list[int]:
+    return [int(np.argmax(row["map"]["values"])) for row in task.predict(batch, encode, None)]
+
+
+def test_a_sentence_is_nowhere_in_signals_with_another_finding() -> None:
+    facts = [("lesion", "left"), ("lesion", "right"), ("lesion", "left"), ("ventricles", "large")]
+    targets = [{"about": about, "finding": finding} for about, finding in facts]
+    task = Grounded(**OPTIONS, finding="finding", about="about")
+    apart = task._apart(Batch("it", targets, list("abcd")))
+    wanted = torch.zeros(4, 4, dtype=torch.bool)
+    wanted[0, 1] = wanted[1, 0] = wanted[1, 2] = wanted[2, 1] = True
+    assert torch.equal(apart, wanted)
+    batch, encode = case([[0], [7], [3], [9]], targets)
+    alone = task.loss(case([[0], [7], [3], [9]])[0], encode, None).total
+    logits = task._logits(encode("scan"), encode)
+    nowhere = F.softplus(logits).mean(-1)  # [sentences, signals]
+    more = nowhere[0, 1] + (nowhere[1, 0] + nowhere[1, 2]) / 2 + nowhere[2, 1]
+    torch.testing.assert_close(task.loss(batch, encode, None).total, alone + more / 2)
+
+
+def test_a_share_of_the_studies_is_grounded_whole() -> None:
+    task = Grounded(**OPTIONS, group="study", share=0.3)
+    chosen = [task.targets({"study": f"s{i // 4}"})["grounded"] for i in range(4000)]
+    assert all(len(set(chosen[i : i + 4])) == 1 for i in range(0, 4000, 4))
+    assert 0.25 < sum(chosen) / 4000 < 0.35
+    batch, encode = case([[0], [7]], [{"grounded": True}, {"grounded": False}])
+    loss = task.loss(batch, encode, None)
+    assert loss.count == 1
+    loss.total.backward()
+    grad = encode("scan").tokens.grad
+    assert grad is not None and grad[0].any() and not grad[1].any()
+    nobody = case([[0]], [{"grounded": False}])
+    none = task.loss(*nobody, None)
+    assert none.count == 0 and float(none.total.detach()) == 0 and none.total.requires_grad
+
+
+def test_an_empty_mask_is_nowhere() -> None:
+    batch, encode = case([[]])
+    task = Grounded(**OPTIONS)
+    loss = task.loss(batch, encode, None)
+    logits = task._logits(encode("scan"), encode)[0, 0]
+    torch.testing.assert_close(loss.total, F.softplus(logits).mean() / 2)
+    (row,) = task.predict(batch, encode, None)
+    assert (row["hit"], row["covered"], row["off"]) == (None, None, None)
+    metrics = Pointing()
+    metrics.update([row], [{}])
+    assert np.isnan(metrics.compute()["hit"])
+
+
+def test_it_learns_to_point() -> None:
+    chosen = [[0], [7], [13], [20]]
+    batch, encode = case(chosen)
+    task = Grounded(**OPTIONS)
+    scan, said = encode("scan"), encode("said")
+    free = [scan.tokens, said.pooled, *task.parameters()]
+    assert said.pooled is not None
+    optimizer = torch.optim.Adam([p for p in free if p is not None], lr=0.05)
+    for _ in range(60):
+        loss = task.loss(batch, encode, None)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    found = task.predict(batch, encode, None)
+    assert _peaks(task, batch, encode) == [0, 7, 13, 20]
+    metrics = task.metrics()
+    metrics.update(found, batch.targets)
+    values = metrics.compute()
+    assert values["hit"] == 1 and values["chance"] == pytest.approx(1 / TOKENS)
+    assert values["off"] == pytest.approx(0, abs=1e-3) and values["rows"] == 4
+    assert all("map" not in row for row in task.written(found, batch.targets, batch.keys))
+
+
+def test_it_predicts_without_a_mask() -> None:
+    batch, encode = case([[0], [7]])
+    batch.features = {}
+    del encode.features["mask"]
+    assert set(Grounded(**OPTIONS).predict(batch, encode, None)[0]) == {"peak", "score", "map"}
+
+
+def test_a_map_lies_over_the_volume_that_was_read(tmp_path: Path) -> None:
+    """Tokens that know where the lesion is: their map, written in the volume's own space, is
+    brightest there."""
+    row = Phantom(subjects=1, healthy=0.0, sequences=("T2w",), view="sentence", spacing=6.0)[0]
+    encoder, masks = ViT3D(size=(32, 40, 32), patch=(8, 8, 8), dim=8, depth=1, heads=2), Mask()
+    sample = encoder.processor.prepare(read(row["volume"]))
+    found = encoder(**encoder.collate([sample]))
+    mask = masks(**masks.collate([masks.processor.prepare(read_mask(row["sentence_mask"]))]))
+    share = cover(mask, found, "it")
+    assert 0 < float(share.sum()) < 8
+    knowing = torch.stack([share - 0.1, torch.ones_like(share)], -1)
+    encode = Given(scan=found.replace(tokens=knowing), said=_said([1.0, 0.0]), mask=mask)
+    task = Grounded(input="scan", text="said", dim=2)
+    batch = Batch("it", [{}], ["a"], features=dict(encode.features))
+    (said,) = task.predict(batch, encode, None)
+    assert said["hit"]
+    low, high = torch.tensor(row["box"]()).split(3)
+    peak = torch.tensor(said["peak"])
+    assert ((low - 24 < peak) & (peak < high + 24)).all()  # half a token of 48 mm
+    values, matrix = task.maps(said)["map"]
+    source = read(row["volume"])
+    save(tmp_path / "map.nii.gz", values, matrix, source)
+    written = nibabel.load(tmp_path / "map.nii.gz")
+    assert written.shape == tuple(source.meta["original_shape"])
+    np.testing.assert_allclose(written.affine, source.meta["original_affine"], atol=1e-4)
+    brightest = np.unravel_index(np.argmax(written.get_fdata()), written.shape)
+    there = nibabel.affines.apply_affine(written.affine, brightest)
+    assert np.abs(there - peak.numpy()).max() < 12
+
+
+def _said(vector: list[float]) -> Features:
+    pooled = torch.tensor([vector])
+    return Features.full(pooled[:, None], pooled=pooled)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"text": "scan"}, "input, text, mask: found scan, scan, mask; name three"),
+        ({"share": 0.0}, r"share: found 0\.0"),
+        ({"share": 0.5}, "share: a share of what"),
+        ({"about": "kind"}, "about: stands without finding"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Grounded(**{**OPTIONS, **options})
+
+
+def test_a_stream_without_a_grid_is_refused() -> None:
+    batch, encode = case([[0]])
+    encode.features["scan"] = Features.full(encode("scan").tokens)
+    with pytest.raises(ValueError, match="grounded: the features do not say where"):
+        Grounded(**OPTIONS).loss(batch, encode, None)
+
+
+def test_sentences_of_a_phantom_know_their_masks() -> None:
+    source = Phantom(subjects=6, sequences=("T1w", "T2w"), view="sentence", healthy=0.5, seed=3)
+    series = Phantom(subjects=6, sequences=("T1w", "T2w"), healthy=0.5, seed=3)
+    assert len(source) == 24 and set(source.columns) == set(source[0])
+    assert len({source.key(i) for i in range(24)}) == 24
+    for i in range(24):
+        row, whole = source[i], series[i // 2]
+        assert row["volume"] == whole["volume"] and row["study"] == whole["study"]
+        assert row["sentence"] in row["report"] and row["about"] == ("lesion", "ventricles")[i % 2]
+        assert source.identity(i, "volume") == source.identity(i - i % 2, "volume")
+        if row["about"] == "lesion" and row["lesion"] == "yes":
+            assert row["finding"] in row["sentence"]
+    assert source.identity(0, "sentence_mask") != source.identity(1, "sentence_mask")
+    healthy = next(r for r in map(source.__getitem__, range(0, 24, 2)) if r["lesion"] == "no")
+    assert not bool(read_mask(healthy["sentence_mask"]).any())
