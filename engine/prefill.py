@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 
 from ..modalities.base import Encoder, Features, ReadError, Sample, StreamingSource
-from ..tasks.base import Task
 from .adapt import is_frozen
 from .cache import (
     PRECISIONS,
@@ -45,7 +44,7 @@ def why_not_cached(plan: RecipePlan, model: Model, name: str) -> str | None:
     if plan.streams[name].augment is not None:
         return "its input is augmented"
     for key, task in plan.tasks.items():
-        if name in task.task.streams and type(task.task).views is not Task.views:
+        if name in task.task.streams and task.task.varies(name):
             return f"tasks.{key} takes views of it"
         if task.task.needs.get(name, frozenset()) - {"layers"}:
             return f"tasks.{key} reaches into the encoder"

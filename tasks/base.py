@@ -189,6 +189,11 @@ class Task(nn.Module):
         """Views of one sample (crops, say); they are collated and encoded apart."""
         return {"main": sample}
 
+    def varies(self, stream: str) -> bool:
+        """True where `views` gives other samples than the one it is given: no store can then hold
+        what the encoder makes of it."""
+        return type(self).views is not Task.views
+
     def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
         raise NotImplementedError
 

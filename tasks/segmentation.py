@@ -12,15 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
 from ..connectors.base import Connector
-from ..modalities.base import Features
+from ..modalities.base import Features, Sample
 from ._places import laid, to_world
 from ._runs import runs, unrun
+from ._windows import slid, window_of
 from .base import Batch, Encode, Loss, Metrics, Row, Task
 from .mask_metrics import MaskMetrics, agreement
 
@@ -31,7 +33,12 @@ SMOOTH = 1e-5
 
 class Segmentation(Task):
     """input: the stream. mask: the stream of true masks (`modality: mri_mask`). dice, ce: weights
-    of the two losses. threshold: the share from which a voxel belongs to the mask."""
+    of the two losses. threshold: the share from which a voxel belongs to the mask.
+
+    window: voxels of a prepared signal that are encoded at a time, where it is too large for one:
+    a random window in training, in prediction all of them, blended where they overlap; what the
+    encoder gives is not cached then. overlap: the share of a window that the next one shares.
+    """
 
     head_names: ClassVar[tuple[str, ...]] = ("head",)
     head_types: ClassVar[dict[str, str]] = {"head": "unetr"}
@@ -44,20 +51,36 @@ class Segmentation(Task):
         dice: float = 1.0,
         ce: float = 1.0,
         threshold: float = 0.5,
+        window: list[int] | None = None,
+        overlap: float = 0.5,
     ) -> None:
         super().__init__()
         if min(dice, ce) < 0 or dice + ce == 0:
             raise ValueError(f"dice, ce: found {dice} and {ce}, expected weights, one above 0")
         if not 0 < threshold < 1:
             raise ValueError(f"threshold: found {threshold}, expected between 0 and 1")
+        if not 0 <= overlap < 1 or (window is not None and min(window, default=0) < 1):
+            raise ValueError(
+                f"window, overlap: found {window} and {overlap}, expected voxels an axis, and a "
+                "share of at least 0 and less than 1"
+            )
         if mask == input:
             raise ValueError(f"mask: is {mask!r}, the input itself; name the stream of true masks")
         self.streams = (input, mask)
         self.aside = self.answers = (mask,)
         self.dice, self.ce, self.threshold = dice, ce, threshold
+        self.window, self.overlap = window, overlap
 
     def head_widths(self) -> dict[str, tuple[str, int]]:
         return {"head": (f"{self.streams[0]}.encoder", 1)}
+
+    def varies(self, stream: str) -> bool:
+        return self.window is not None and stream == self.streams[0]
+
+    def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
+        if self.window is None or stream != self.streams[0]:
+            return {"main": sample}
+        return {"main": window_of(sample, self.window, rng)}
 
     def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
         """Summed over rows. `overlap`: the soft Dice, a sum over rows too."""
@@ -78,7 +101,7 @@ class Segmentation(Task):
     ) -> list[dict[str, Any]]:
         """`mask` as runs of its grid (`_runs.py`), its `size` in the world's units (mm cubed), and,
         where the true mask is there, `scores` against it on its own grid."""
-        found = self._found(encode)
+        found = self._whole(batch, encode)
         grid, matrix = found.grid or (), to_world(found, WHO)
         share = found.tokens[..., 0].float().sigmoid()
         masks = ((share >= self.threshold) & found.mask).unflatten(1, grid)  # [B, *grid]
@@ -121,11 +144,27 @@ class Segmentation(Task):
         here, there = to_world(found, WHO), to_world(truth, WHO)
         return laid(_grid_of(truth), there, here, found.grid or ())
 
-    def _found(self, encode: Encode) -> Features:
+    def _whole(self, batch: Batch, encode: Encode) -> Features:
+        """As `_found`, window by window where the task has one and the signals are there."""
+        views = batch.streams.get(self.streams[0])
+        if self.window is None or views is None:
+            return self._found(encode)
+        count = iter(range(1_000_000))
+
+        def run(tensors: dict[str, Tensor]) -> Features:
+            view = f"window {next(count)}"
+            views[view] = tensors
+            found = self._found(encode, view)
+            del views[view]
+            return found
+
+        return slid(views["main"], self.window, self.overlap, run)
+
+    def _found(self, encode: Encode, view: str = "main") -> Features:
         head = self.heads["head"]
         layers = head.hidden_layers if isinstance(head, Connector) else ()
         options: dict[str, Any] = {"layers": layers} if layers else {}
-        found: Features = head(encode(f"{self.streams[0]}.encoder", **options))
+        found: Features = head(encode(f"{self.streams[0]}.encoder", view, **options))
         if found.grid is None or found.dim != 1:
             raise ValueError(
                 f"{WHO}: its head gives tokens of {found.dim} on the grid {found.grid}; expected "

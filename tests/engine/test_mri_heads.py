@@ -155,6 +155,24 @@ def test_a_mask_is_written_in_the_source_s_own_space(run: tuple[Path, Path]) -> 
     assert set(numbers[0]["prediction"]["mask"]) == {"grid", "affine", "runs"}
 
 
+def test_large_volumes_are_learned_and_segmented_by_windows(
+    run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    made = recipe(run[0])
+    del made["tasks"]["place"]
+    made["tasks"]["shape"]["window"] = [8, 8, 8]
+    made["inputs"]["volume"]["encoder"]["size"] = [24, 16, 16]
+    made["inputs"]["volume"]["encoder"]["weights"] = "none"
+    train(parse_recipe(made), tmp_path / "run", show=False)
+    assert len(losses(tmp_path / "run")) == 6
+    model = load_model(tmp_path / "run")
+    found = evaluate(model)["shape"]
+    assert 0 <= found["dice"] <= 1 and found["batch_gap"] == pytest.approx(0, abs=1e-4)
+    file = json.loads(run[0].read_text().splitlines()[0])["volume"]
+    mask = load(tmp_path / "run").generate("shape", volume=file)["mask"]
+    assert mask["grid"] == [24, 16, 16]
+
+
 def test_layers_of_an_encoder_that_has_none_are_refused(tmp_path: Path) -> None:
     made = recipe(tmp_path / "rows.jsonl")
     made["inputs"]["volume"]["encoder"] = {"type": "monai", "name": "resnet18", "freeze": True}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from monai.losses import DiceCELoss
@@ -13,6 +14,7 @@ from monai.metrics import DiceMetric, HausdorffDistanceMetric
 from sensorium.connectors.decoders import Unetr
 from sensorium.modalities.base import Features
 from sensorium.tasks._runs import runs, unrun
+from sensorium.tasks._windows import slid, window_of
 from sensorium.tasks.base import Batch
 from sensorium.tasks.mask_metrics import MaskMetrics, agreement
 from sensorium.tasks.segmentation import Segmentation
@@ -64,7 +66,7 @@ def ask(task: Segmentation, volume: Features, mask: Features | None):  # type: i
     batch = Batch("it", [{}] * rows, [str(i) for i in range(rows)])
     if mask is not None:
         batch.features["mask"] = mask
-    return batch, lambda name, **_: volume if name.startswith("volume") else mask
+    return batch, lambda name, *_, **__: volume if name.startswith("volume") else mask
 
 
 @pytest.mark.parametrize(("grid", "fine"), [(GRID, FINE), ((3, 4), (6, 8))])
@@ -191,7 +193,7 @@ def test_hidden_layers_are_asked_for() -> None:
     task.heads["head"] = Unetr(16, 1, ups=2, width=16, layers=[1, 2])
     asked = {}
 
-    def encode(name: str, **options: object) -> Features:
+    def encode(name: str, view: str = "main", **options: object) -> Features:
         asked[name] = options
         return volume.replace(layers=(volume, volume))
 
@@ -202,6 +204,57 @@ def test_hidden_layers_are_asked_for() -> None:
         task.heads["head"](volume)
     with pytest.raises(ValueError, match="3 layers join at 2 doublings"):
         Unetr(16, 1, ups=2, layers=[1, 2, 3])
+
+
+def voxelwise(tensors: dict[str, torch.Tensor]) -> Features:
+    """A decoder without any reach: each voxel is its own logit."""
+    volume, inside = tensors["volume"], tensors["inside"]
+    return Features(
+        volume.flatten(1)[..., None] * inside.flatten(1)[..., None],
+        inside.flatten(1),
+        grid=tuple(volume.shape[2:]),
+        step=(1.0,) * 3,
+        origin=(0.0,) * 3,
+        affine=tensors["affine"],
+    )
+
+
+def volume_of(rows: int, size: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    inside = torch.ones(rows, *size, dtype=torch.bool)
+    inside[0, :2] = False
+    affine = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])).repeat(rows, 1, 1)
+    return {
+        "volume": torch.randn(rows, 1, *size),
+        "inside": inside,
+        "contrasts": torch.ones(rows, 1, dtype=torch.bool),
+        "affine": affine,
+    }
+
+
+@pytest.mark.parametrize("window", [[4, 4, 4], [8, 6, 4], [12, 12, 12]])
+def test_windows_make_the_whole(window: list[int]) -> None:
+    """Where nothing reaches across voxels it does not matter how the volume is cut."""
+    tensors = volume_of(2, (9, 8, 10))
+    found, known = slid(tensors, window, 0.5, voxelwise), voxelwise(tensors)
+    torch.testing.assert_close(found.tokens, known.tokens)
+    assert torch.equal(found.mask, known.mask)
+    assert (found.grid, found.step, found.origin) == (known.grid, known.step, known.origin)
+    assert torch.equal(found.affine, known.affine)
+
+
+def test_a_window_keeps_its_place() -> None:
+    sample = {key: value[0] for key, value in volume_of(1, (9, 8, 10)).items()}
+    part = window_of(sample, [4, 5, 6], np.random.default_rng(0))
+    assert part["volume"].shape == (1, 4, 5, 6) and part["inside"].shape == (4, 5, 6)
+    low = ((part["affine"] - sample["affine"])[:3, 3] / 2).round().long().tolist()
+    whole = sample["volume"][:, low[0] :, low[1] :, low[2] :]
+    torch.testing.assert_close(part["volume"], whole[:, :4, :5, :6])
+    task = task_of(window=[4, 5, 6])
+    assert task.varies("volume") and not task.varies("mask") and not task_of().varies("volume")
+    with pytest.raises(ValueError, match="hold no affine"):
+        window_of({"volume": sample["volume"]}, [4, 4, 4], np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"window: \[3, 3, 3\] voxels come back as"):
+        slid(volume_of(1, (6, 6, 6)), [3, 3, 3], 0.0, lambda t: tokens_of(1).replace(step=(2,) * 3))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""Signals too large to be encoded at once: window by window, blended by MONAI's inferer.
+
+Legend: `C` channels, `n` axes in space; a row is encoded at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor
+
+from ..modalities.base import Features, Sample
+from ._crops import cropped, extent_of
+
+Tensors = dict[str, Tensor]
+
+
+def window_of(sample: Sample, window: Sequence[int], rng: np.random.Generator) -> Sample:
+    """A random window of a sample, as it is: no axis is stretched. Raises ValueError."""
+    extent = extent_of(sample)
+    if len(extent) != len(window):
+        raise ValueError(f"window: {list(window)} has {len(window)} axes, samples {len(extent)}")
+    if "affine" not in sample:
+        raise ValueError(
+            "window: the samples hold no affine, which says where a window of them lies; leave "
+            "window out"
+        )
+    box = [min(n, wide) for n, wide in zip(extent, window, strict=True)]
+    low = [int(rng.integers(n - wide + 1)) for n, wide in zip(extent, box, strict=True)]
+    return cropped(sample, extent, low, box, box)
+
+
+def slid(
+    tensors: Tensors, window: Sequence[int], overlap: float, run: Callable[[Tensors], Features]
+) -> Features:
+    """The batch of a stream through `run`, which gives one number a voxel of a window, blended by
+    a Gaussian: Features of the whole `[B, V, 1]`. Raises ValueError for a window that `run`
+    does not fill."""
+    rows = [
+        _slid({key: value[i : i + 1] for key, value in tensors.items()}, window, overlap, run)
+        for i in range(len(next(iter(tensors.values()))))
+    ]
+    first = rows[0]
+    affine = None if first.affine is None else torch.cat([f.affine for f in rows])  # type: ignore[misc]
+    return first.replace(
+        tokens=torch.cat([f.tokens for f in rows]),
+        mask=torch.cat([f.mask for f in rows]),
+        affine=affine,
+    )
+
+
+def _slid(
+    row: Tensors, window: Sequence[int], overlap: float, run: Callable[[Tensors], Features]
+) -> Features:
+    extent, axes = extent_of({key: value[0] for key, value in row.items()}), len(window)
+    # What lies in space is cut as one tensor; what does not (which contrasts are there) stays.
+    spatial = {k: v for k, v in row.items() if tuple(v.shape[-axes:]) == extent}
+    joined = torch.cat([v.reshape(1, -1, *extent).float() for v in spatial.values()], 1)
+    made: list[Features] = []
+
+    def predict(part: Tensor) -> Tensor:
+        """`[1, C, *window]` -> logits and what is real, `[1, 2, *finer or coarser]`."""
+        pieces = part.split([v.reshape(1, -1, *extent).shape[1] for v in spatial.values()], 1)
+        cut = {
+            key: piece.reshape(*value.shape[:-axes], *piece.shape[2:]).to(value.dtype)
+            for (key, value), piece in zip(spatial.items(), pieces, strict=True)
+        }
+        found = run({**row, **cut})
+        _check(found, part.shape[2:])
+        made.append(found)
+        both = torch.stack([found.tokens[..., 0].float(), found.mask.float()], 1)
+        return both.unflatten(2, found.grid or ())
+
+    whole: Tensor = sliding_window_inference(
+        joined, window, 1, predict, overlap=overlap, mode="gaussian"
+    )
+    real = whole[:, 1].flatten(1) > 0.5
+    tokens = whole[:, 0].flatten(1)[..., None] * real[..., None]
+    return made[0].replace(tokens=tokens, mask=real, grid=tuple(whole.shape[2:]), layers=())
+
+
+def _check(found: Features, window: Sequence[int]) -> None:
+    covered = [n * s for n, s in zip(found.grid or (), found.step or (), strict=True)]
+    if [round(c) for c in covered] != list(window):
+        raise ValueError(
+            f"window: {list(window)} voxels come back as {[round(c) for c in covered]}; choose "
+            "multiples of the encoder's patch"
+        )
