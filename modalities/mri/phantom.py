@@ -126,7 +126,7 @@ class Phantom(Source):
 
     def identity(self, index: int, column: str) -> str:
         """The sentences of a series share its volume."""
-        if self.view == "sentence" and column != "sentence_mask":
+        if self.view == "sentence" and column in ("volume", "mask"):
             index -= index % len(ABOUT)
         return super().identity(index, column)
 

@@ -276,6 +276,7 @@ def test_sentences_of_a_phantom_know_their_masks() -> None:
         assert source.identity(i, "volume") == source.identity(i - i % 2, "volume")
         if row["about"] == "lesion" and row["lesion"] == "yes":
             assert row["finding"] in row["sentence"]
-    assert source.identity(0, "sentence_mask") != source.identity(1, "sentence_mask")
+    for column in ("sentence", "sentence_mask"):
+        assert source.identity(0, column) != source.identity(1, column)
     healthy = next(r for r in map(source.__getitem__, range(0, 24, 2)) if r["lesion"] == "no")
     assert not bool(read_mask(healthy["sentence_mask"]).any())
