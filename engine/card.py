@@ -82,7 +82,7 @@ def write_card(model: Model, folder: Path) -> None:
 
 
 def _metrics(folder: Path) -> str:
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float | None]] = {}
     where = "evaluation.json"
     if (folder / where).is_file():
         found = json.loads((folder / where).read_text(encoding="utf-8"))
@@ -92,5 +92,9 @@ def _metrics(folder: Path) -> str:
                 found, where = line["validation"], f"validation at step {line['step']}"
     if not found:
         return "Not evaluated yet: `sensorium evaluate`."
-    rows = [f"| {task} | {m} | {v:.4g} |" for task, ms in found.items() for m, v in ms.items()]
+    rows = [
+        f"| {task} | {m} | {'not defined' if v is None else format(v, '.4g')} |"
+        for task, ms in found.items()
+        for m, v in ms.items()
+    ]
     return f"From {where}.\n\n| task | metric | value |\n|---|---|---|\n" + "\n".join(rows)
