@@ -69,8 +69,9 @@ def _boxes(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
         return Verdict(_count(said), note=note)
     wanted = list(target["boxes"] or ())
     if not said or not wanted:
-        right = not wanted and (not said or max(scores, default=1.0) < SURE)
-        return Verdict(_count(said), [_count(wanted)], right, note)
+        unsure = bool(said) and max(scores, default=1.0) < SURE
+        text = f"{_count(said)}, but unsure" if unsure else _count(said)
+        return Verdict(text, [_count(wanted)], not wanted and (not said or unsure), note)
     best = [max(overlap(box, other) for other in said) for box in wanted]
     overlaps = ", ".join(f"overlap (IoU) {share:.2f}" for share in best)
     return Verdict(_count(said), [_count(wanted)], note=", ".join(filter(None, (overlaps, note))))

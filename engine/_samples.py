@@ -96,7 +96,9 @@ def pick(label: str, lines: Sequence[Mapping[str, Any]], count: int) -> Samples:
         if found[:n]
     ]
     if spread := _spread(open_, left):
-        groups.append((f"Rows: {len(spread):,} of {len(open_):,}, evenly apart", spread))
+        some = f"{len(spread):,} of {len(open_):,}, evenly apart"
+        told = some if len(spread) < len(open_) else f"all {len(open_):,}"
+        groups.append((f"Rows: {told}", spread))
     asked = {s.asked for s in every}
     shared = asked.pop() if len(asked) == 1 else ""
     for sample in every if shared else ():
