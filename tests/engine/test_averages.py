@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.errors import RecipeError, RunError
+from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
+from sensorium.engine.log import read_metrics
 from sensorium.engine.plan import plan_recipe
 from sensorium.engine.state import kept, read_tensors
 from sensorium.modalities.base import Encoder, Features, Sample
@@ -21,14 +24,15 @@ from sensorium.tasks.base import Batch, Encode, Halt, Loss, Task
 
 
 class Tokens(Encoder):
-    """Patches of 4 px with a mask token, a dropout and a batch norm."""
+    """Patches of 4 px with a mask token; dropout and a batch norm on request."""
 
     offers = frozenset({"token_mask"})
 
-    def __init__(self, *, dim: int = 8, dropout: float = 0.3) -> None:
+    def __init__(self, *, dim: int = 8, dropout: float = 0.3, norm: bool = True) -> None:
         super().__init__()
         self.dim, self.processor = dim, TimmProcessor((3, 16, 16))
-        self.patch, self.norm = nn.Conv2d(3, dim, 4, 4), nn.BatchNorm2d(dim)
+        self.patch = nn.Conv2d(3, dim, 4, 4)
+        self.norm = nn.BatchNorm2d(dim) if norm else nn.Identity()
         self.mask_token, self.dropout = nn.Parameter(torch.ones(dim)), nn.Dropout(dropout)
         self.mix = nn.Linear(dim, dim)
 
@@ -237,19 +241,33 @@ def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
 
 
 def test_a_self_supervised_run_says_what_its_teacher_does(shop: Any) -> None:
-    from sensorium.engine.log import read_metrics
-
     test = {
         "tasks": {"dino": {"data": {"test": {"source": "digits", "split": "test", "limit": 9}}}}
     }
     shop.train(shop.changed(SELF, test), "run")
     lines = read_metrics(shop.folder / "run")
     assert all({"vector", "token", "koleo", "entropy", "rank"} <= set(line) for line in lines[:6])
-    from sensorium.engine.evaluate import evaluate
-
     found = evaluate(load_model(shop.folder / "run"))["dino"]
     assert 1 <= found["rank"] <= 8 and 0 <= found["spread"] <= 1
     assert load(shop.folder / "run").embed(image=np.zeros((8, 8, 3), np.uint8)).shape == (1, 8)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(shop: Any) -> None:
+    """Targets are centred over the rows of both; masks, which each draws by itself, left out."""
+    shutil.copy(__file__, shop.folder / "averages_parts.py")
+    plain = {"type": "averages_parts:Tokens", "dropout": 0.0, "norm": False}
+    said = {"masked": 0.0, "koleo_weight": 0.0}
+    change = {"inputs": {"image": {"encoder": plain}}, "tasks": {"dino": said}}
+    recipe = shop.changed(SELF, change, {"train": {"steps": 3}})
+    one = shop.go(recipe, "one")
+    assert one.returncode == 0, one.stderr
+    two = shop.go(shop.changed(recipe, {"train": {"batch_size": 4}}), "two", processes=2)
+    assert two.returncode == 0, two.stderr
+    lines = [read_metrics(shop.folder / name) for name in ("one", "two")]
+    for key in ("loss", "vector", "entropy", "rank"):
+        values = [[line[key] for line in run if key in line] for run in lines]
+        assert values[1] == pytest.approx(values[0], rel=1e-4), key
 
 
 def test_exact_tensors_of_a_checkpoint_hold_the_teacher(shop: Any) -> None:
