@@ -96,6 +96,7 @@ FEWER = {
 """Recipes whose data are recorded in a simulator when first asked for -> a minute less of it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", sorted(str(p.relative_to(SHIPPED)) for p in SHIPPED.rglob("*.yaml"))
 )

@@ -208,6 +208,7 @@ def student(stage: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, 
     return said
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_an_expert_in_two_stages() -> None:
     """VITA-VLA: aligned with the decoder frozen, then tuned from there; all through recipes."""
     expert = train(parse_recipe(policy()), Path("expert"), show=False)

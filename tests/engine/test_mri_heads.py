@@ -155,6 +155,7 @@ def test_a_mask_is_written_in_the_source_s_own_space(run: tuple[Path, Path]) -> 
     assert set(numbers[0]["prediction"]["mask"]) == {"grid", "affine", "runs"}
 
 
+@pytest.mark.slow
 def test_large_volumes_are_learned_and_segmented_by_windows(
     run: tuple[Path, Path], tmp_path: Path
 ) -> None:

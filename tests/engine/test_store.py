@@ -161,6 +161,7 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
         writer.put("k", {"names": np.array(["a", "b"])})
 
 
+@pytest.mark.slow
 def test_killed_in_mid_fill_resumes_with_what_is_missing(tmp_path: Path) -> None:
     root, log = tmp_path / "cache", tmp_path / "computed.txt"
     assert filler(root, log, 33).wait() == -signal.SIGKILL
@@ -188,6 +189,7 @@ def test_a_half_written_shard_is_not_seen_and_is_swept_up(tmp_path: Path) -> Non
     assert not old.exists() and new.exists()  # the new one may have a living writer
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_store(tmp_path: Path) -> None:
     root = tmp_path / "cache"
     both = [filler(root, tmp_path / f"{n}.txt") for n in range(2)]

@@ -31,6 +31,7 @@ TASKS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_a_seed_is_its_construction_and_one_reset(task: str) -> None:
     """Also where the layouts are dealt without moving the arm for each."""

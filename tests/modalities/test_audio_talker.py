@@ -107,6 +107,7 @@ def test_the_estimated_seconds_sort_like_the_real_ones() -> None:
     assert np.corrcoef(real, [row["seconds"] for row in some])[0, 1] > 0.9
 
 
+@pytest.mark.slow
 def test_a_recording_is_the_same_in_any_order_and_process() -> None:
     source = Talker(split="train", snr=10.0, count=12)
     here = [read(source[i]["audio"]).samples for i in range(12)]
@@ -222,6 +223,7 @@ def test_without_espeak_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         library.cache_clear()
 
 
+@pytest.mark.slow
 def test_opening_a_source_loads_no_library() -> None:
     code = (
         "import sys; from sensorium.modalities.audio.talker import Talker; "

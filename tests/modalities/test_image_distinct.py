@@ -8,6 +8,7 @@ import pytest
 from sensorium.modalities.image.shapes import HELD_OUT, Shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test", "held_out"])
 def test_no_caption_comes_twice(split: str) -> None:
     source = Shapes(split=split, count=300, distinct=True)

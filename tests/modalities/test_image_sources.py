@@ -100,6 +100,7 @@ def test_shapes_are_the_same_whenever_they_are_made() -> None:
         two[50]
 
 
+@pytest.mark.slow
 def test_no_caption_of_the_other_splits_occurs_in_train() -> None:
     captions = {split: {row["caption"] for row in rows(split)} for split in SPLITS}
     assert not captions["train"] & captions["test"]

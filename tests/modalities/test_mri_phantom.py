@@ -48,6 +48,7 @@ def test_signals_follow_the_equations() -> None:
     assert signal("white", timings["FLAIR"]) < signal("lesion", timings["FLAIR"])
 
 
+@pytest.mark.slow
 def test_rows_are_the_same_every_time_and_travel(studies: Phantom) -> None:
     again = pickle.loads(pickle.dumps(Phantom(view="study", healthy=0.3, **SMALL)))
     assert again.fingerprint() == studies.fingerprint()
@@ -125,6 +126,7 @@ def test_every_lobe_has_places_apart_from_the_others() -> None:
         assert apart.min() > 6 and found[:, 0].min() > 8
 
 
+@pytest.mark.slow
 def test_the_ventricle_target_is_in_the_voxels_beyond_the_heads_size() -> None:
     """Regress the ventricles' share of the head on the target, the scale held constant."""
     source = Phantom(subjects=24, view="study", sequences=("T1w",), spacing=4.0, healthy=1.0)

@@ -190,6 +190,7 @@ def test_a_teacher_that_tells_things_apart_goes_on() -> None:
     assert 0 < entropy < math.log(24) and 1 < rank <= 12 + 1e-3
 
 
+@pytest.mark.slow
 def test_it_learns_on_the_same_crops() -> None:
     task, encode, batch = made(8, momentum=(0.9, 1.0))
     parameters = [*encode.points["encoder"].parameters(), *task.student.parameters()]

@@ -174,6 +174,7 @@ def test_padded_tokens_count_for_nothing() -> None:
     torch.testing.assert_close(task.loss(batch, lambda *_: noisy, None).total, known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [2, 3])
 def test_it_learns_where_a_bright_place_is(axes: int) -> None:
     """Synthetic tokens: a code at one place of the grid, which differs from row to row."""

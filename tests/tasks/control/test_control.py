@@ -69,6 +69,7 @@ LEARNS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "kind", "count"), LEARNS)
 def test_every_form_learns(join: Any, rows: Any, case: str, kind: str, count: int) -> None:
     """Rows not seen are at least twice nearer than the mean chunk is to them."""
