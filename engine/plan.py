@@ -6,8 +6,11 @@ names no stream, a stream nobody uses, a task without its decoder.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from torch import nn
 
 from ..modalities.base import Fitted
 from ..tasks.base import Task
@@ -100,6 +103,8 @@ def plan_recipe(recipe: Recipe, *, restored: bool = False) -> RecipePlan:
 
     restored: what was trained will be read from a run's own file.
     """
+    _names("inputs", recipe.inputs)
+    _names("tasks", recipe.tasks)
     streams = {name: _stream(name, s) for name, s in recipe.inputs.items()}
     backbone = plan(recipe.backbone, "backbone", "backbone") if recipe.backbone else None
     if not recipe.tasks:
@@ -114,6 +119,17 @@ def plan_recipe(recipe: Recipe, *, restored: bool = False) -> RecipePlan:
                     check_form(said["weights"], f"{part.where}.{name}.weights")
     _agree(found)
     return found
+
+
+def _names(room: str, named: Iterable[str]) -> None:
+    """Streams and tasks are modules of the model, under names that torch does not use itself."""
+    taken = nn.ModuleDict()
+    for name in named:
+        if hasattr(taken, name):
+            raise RecipeError(
+                f"{room}.{name}: the name {name!r} is one that torch's modules use themselves; "
+                f"say {name}_1, for example"
+            )
 
 
 def _stream(name: str, section: StreamSection) -> StreamPlan:

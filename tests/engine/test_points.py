@@ -153,3 +153,16 @@ def test_a_prediction_does_without_the_answer_and_a_score_deals_it_to_nobody(
     assert "off_image_shuffled" in found and "off_wanted_shuffled" not in found
     with pytest.raises(RecipeError, match="needs image"):
         Pipeline(made).generate("copy", wanted=picture)
+
+
+@pytest.mark.parametrize("name", ["half", "float"])
+@pytest.mark.parametrize("room", ["inputs", "tasks"])
+def test_a_name_that_torch_uses_is_refused(name: str, room: str) -> None:
+    encoder = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8, "weights": "none"}
+    stream, task = (name, "two") if room == "inputs" else ("image", name)
+    recipe = {
+        "inputs": {stream: {"modality": "image", "encoder": encoder}},
+        "tasks": {task: {"type": f"{__name__}:TwoPoints", "stream": stream}},
+    }
+    with pytest.raises(RecipeError, match=f"{room}.{name}: the name '{name}' is one"):
+        plan_recipe(parse_recipe(recipe))
