@@ -1,10 +1,11 @@
 """python -m sensorium.scripts.bench_control [--steps 1500] [--episodes 25]
 
-Control steps a second, success and jerk of one recipe whose actions are said in three ways: all
-B-spline tokens at once (`parallel`), bins one after another (`autoregressive`, RT-2 and OpenVLA),
-and FAST. Backbone, data, training steps and the steps executed of each chunk are the same; the
-peers' tokens are generated with a cache and restricted logits. Expected: at least 10 times the
-control steps a second of bins, at equal or better success, and less jerk.
+Control steps a second, success and jerk of one recipe whose actions are said in four ways: all
+B-spline tokens at once (`parallel`), their control points regressed (`continuous`), bins one after
+another (`autoregressive`, RT-2 and OpenVLA), and FAST. Backbone, data, training steps and the
+steps executed of each chunk are the same; the peers' tokens are generated with a cache and
+restricted logits. Expected: at least 10 times the control steps a second of bins, at equal or
+better success, and less jerk.
 
 Control steps a second are those executed over the seconds that the policy took, the simulator
 left out; they are taken of one environment alone and of a batch. Each way is trained here first
@@ -19,7 +20,8 @@ from typing import Annotated, Any
 import typer
 
 WAYS: dict[str, list[str]] = {
-    "bspline": [],
+    "bspline": ["tasks.act.form=parallel"],
+    "points": ["tasks.act.form=continuous"],
     "bins": ["tasks.act.form=autoregressive", "tasks.act.tokenizer={type: bins}"],
     "fast": ["tasks.act.form=autoregressive", "tasks.act.tokenizer={type: fast}"],
 }
