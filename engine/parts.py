@@ -62,9 +62,7 @@ class Plan:
         return reported(self.where, arguments(self.part))
 
     def resolve(self) -> None:
-        """Complete the options by the library's own configuration (may download)."""
-        for part in self.inner.values():
-            part.resolve()
+        """Complete its own options by the library's configuration (may download)."""
         if isinstance(self.part, type) and issubclass(self.part, Part):
             with self.reported(), _named(self.options.get("name")):
                 self.options = self.part.resolve(dict(self.options))

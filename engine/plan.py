@@ -82,7 +82,7 @@ class RecipePlan:
     def resolve(self) -> None:
         """Complete every part's options, and the recipe by them (may download)."""
         for part in self.plans():
-            part.resolve()  # those within another twice: what is resolved stays as it is
+            part.resolve()
         recipe = self.recipe.model_copy(deep=True)
         if self.backbone:
             recipe.backbone = self.backbone.resolved_section()
