@@ -59,7 +59,6 @@ class LogMelConformer(Encoder):
         super().__init__()
         _check(dim, heads, kernel)
         self.dim, self.normalize, self.subsample = dim, normalize, subsample
-        self.along = {"mels": subsample, "mask": subsample}
         self.processor: LogMel = LogMel(rate, mels, window, hop, low, high)
         self.along = {"mels": subsample, "mask": subsample}
         self.step = subsample * round(hop * rate) / rate

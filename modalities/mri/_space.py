@@ -83,3 +83,14 @@ def _check_values(data: np.ndarray, source: object, flat: bool) -> None:
         )
     if low == high and not flat:
         raise ReadError(source, f"every voxel is {low:g}", "a volume with something in it")
+
+
+def rotation(angles: np.ndarray) -> np.ndarray:
+    """`[3, 3]` turns about the first, then the second, then the third axis, in radians."""
+    turn = np.eye(3)
+    for axis, angle in enumerate(angles):
+        one, (i, j) = np.eye(3), [k for k in range(3) if k != axis]
+        one[i, i] = one[j, j] = np.cos(angle)
+        one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ one
+    return turn

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ._anatomy import OFF_MIDLINE, Anatomy
+from ._space import rotation
 
 CELLS = (5, 6, 5)
 """Of the lattice of random displacements."""
@@ -94,7 +95,7 @@ class Warp:
         rng = np.random.default_rng(subject.seed)
         self.subject = subject
         self.field = torch.from_numpy(rng.normal(0, 2.0, (1, 3, *CELLS))).float()
-        self.turn = _rotation(pose.normal(0, 0.05, 3))
+        self.turn = torch.from_numpy(rotation(pose.normal(0, 0.05, 3))).float()
         self.shift = torch.from_numpy(pose.normal(0, 2.0, 3)).float()
 
     def __call__(self, points: Tensor) -> Tensor:
@@ -130,14 +131,3 @@ class Warp:
 def near(points: Tensor, centre: Tensor, width: float) -> Tensor:
     """`[..., 1]` 1 at the centre, falling off over `width` mm."""
     return (-((points - centre) ** 2).sum(-1, keepdim=True) / (2 * width**2)).exp()
-
-
-def _rotation(angles: np.ndarray) -> Tensor:
-    turn = np.eye(3)
-    for axis, angle in enumerate(angles):
-        c, s = np.cos(angle), np.sin(angle)
-        one = np.eye(3)
-        i, j = [k for k in range(3) if k != axis]
-        one[i, i], one[i, j], one[j, i], one[j, j] = c, -s, s, c
-        turn = turn @ one
-    return torch.from_numpy(turn).float()

@@ -20,6 +20,7 @@ from monai.transforms import GibbsNoise, RandBiasField, RandRicianNoise
 from torch import Tensor
 
 from ..base import Sample
+from ._space import rotation
 from .processor import lookup, pull
 
 Share = Annotated[float, Ge(0), Le(1)]
@@ -114,14 +115,8 @@ def _motion(
     """`[4, 4]` a voxel of the new sample -> a voxel of the old, about the middle."""
     angles, sizes = rng.uniform(-rotate, rotate, 3), 1 + rng.uniform(-scale, scale, 3)
     moves = rng.uniform(-shift, shift, 3) * np.array(size)
-    turn = np.eye(3)
-    for axis, angle in enumerate(angles):
-        one, (i, j) = np.eye(3), [k for k in range(3) if k != axis]
-        one[i, i] = one[j, j] = np.cos(angle)
-        one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
-        turn = turn @ one
     middle = (np.array(size) - 1) / 2
     found = np.eye(4)
-    found[:3, :3] = turn * sizes
+    found[:3, :3] = rotation(angles) * sizes
     found[:3, 3] = middle + moves - found[:3, :3] @ middle
     return torch.from_numpy(found)
