@@ -49,32 +49,23 @@ class Monai(Encoder):
             size, spacing, contrasts, percentiles, crop=crop
         )
         self.model = _network(name, options or {}, contrasts)
-        with torch.device("meta"):
-            shapes = _maps(_network(name, options or {}, contrasts), contrasts, size, name)
+        with torch.device("meta"):  # where shapes cost nothing
+            outline = _network(name, options or {}, contrasts).eval()
+        shapes = _maps(outline, contrasts, size, name)
         self.layer = _chosen(shapes, layer, name)
         self.dim = shapes[self.layer][1]
-        self._drop_unused()
+        self._drop_unused(outline)
 
-    def _drop_unused(self) -> None:
+    def _drop_unused(self, outline: nn.Module) -> None:
         """What lies behind the map gets no gradient: it is not part of the encoder."""
-        used: set[int] = set()
-
-        def note(module: nn.Module, *_: Any) -> None:
-            used.update(id(p) for p in module.parameters(recurse=False))
-
-        hooks = [m.register_forward_pre_hook(note) for m in self.model.modules()]
+        used: set[str] = set()
+        for where, module in outline.named_modules():
+            module.register_forward_pre_hook(lambda *_, where=where: used.add(where))
         size = (1, self.processor.contrasts, *self.processor.size)
-        device = next(self.model.parameters()).device
-        training = self.model.training
-        with torch.no_grad():
-            self._map(torch.zeros(size, device=device), self.model.eval())
-        self.model.train(training)
-        for hook in hooks:
-            hook.remove()
-        for module in self.model.modules():
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                if id(parameter) not in used:
-                    setattr(module, name, None)
+        self._map(torch.zeros(size, device="meta"), outline)
+        for where, module in self.model.named_modules():
+            for name, _ in [] if where in used else list(module.named_parameters(recurse=False)):
+                setattr(module, name, None)
 
     def forward(
         self, volume: Tensor, inside: Tensor, contrasts: Tensor, affine: Tensor
