@@ -22,6 +22,7 @@ from sensorium.modalities.base import Encoder, Features, ReadError
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "state linear": ("state", {"dim": 16}),
     "state perceptron": ("state", {"dim": 16, "hidden": 24}),
+    "state deep": ("state", {"dim": 16, "hidden": 24, "depth": 2}),
     "trajectory": ("trajectory", {"dim": 16, "depth": 3, "heads": 2}),
 }
 DOF = 5
@@ -198,6 +199,8 @@ def test_options_that_cannot_be() -> None:
     for case, options, told in (
         ("state", {"dim": 7}, "^dim: found 7"),
         ("state", {"hidden": 0}, "^hidden: found 0"),
+        ("state", {"depth": 1}, "^depth: found 1 with hidden: None"),
+        ("state", {"hidden": 8, "depth": -1}, "^depth: found -1"),
         ("trajectory", {"dim": 16, "heads": 3}, "^heads: found 3"),
     ):
         module, _, name = ENCODERS[case].partition(":")
