@@ -27,16 +27,17 @@ TASK = "transcribe"
 
 @dataclass
 class Row:
-    """A row: its target, its features `[T, D]`, its tokens for the decoder, seconds of sound, and
-    the milliseconds of its encoder and of its CTC head."""
+    """A row: what the engine reads of it, its target, its tokens for the decoder, seconds of
+    sound; its features `[T, D]`, what the CTC head heard, and the milliseconds of both."""
 
+    item: Any
     target: dict[str, Any]
-    features: Features
     tokens: int
     seconds: float
+    features: Features
+    prior: Any = None
     encoder: float = 0.0
     ctc: float = 0.0
-    prior: Any = None
 
 
 @dataclass
@@ -69,28 +70,42 @@ class Clock:
 
 
 def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int) -> list[Row]:
-    """Rows whose text has so many tokens, with what the encoder and the CTC head of a diffusion
-    model make of them, one by one."""
+    """Rows whose text has so many tokens, heard one by one."""
     source = open_split(model.plan, TASK, split)
-    task, device = cast(AsrDiffusion, model.task(TASK)), model.device
+    task = cast(AsrDiffusion, model.task(TASK))
     backbone: Any = model.backbone
     rows = Rows(TASK, task, source, readers(model.plan, model.encoders(), augment=False))
-    stream, clock = task.streams[0], Clock(device)
     found: list[Row] = []
     for index in range(len(source)):
-        text = source[index]["text"]
-        tokens = len(backbone.tokenizer.encode(text)) + 1
+        row = source[index]
+        tokens = len(backbone.tokenizer.encode(row["text"])) + 1
         if not shortest <= tokens <= longest or len(found) == count:
             continue
-        batch = Collate(model.encoders())(TASK, [rows.item(index)]).to(device)
-        if batch.failed:
-            continue
-        encode = functools.partial(model.stream(stream).encode, batch.streams[stream]["main"])
-        features, encoder = clock(encode)
-        prior, ctc = clock(functools.partial(task.priors, features, backbone))
-        seconds = float(source[index]["seconds"])
-        found.append(Row(batch.targets[0], features, tokens, seconds, encoder, ctc, prior[0]))
+        item = rows.item(index)
+        batch = Collate(model.encoders())(TASK, [item])
+        if not batch.failed:
+            nothing = Features.pack([torch.zeros(0, 1)])
+            found.append(Row(item, batch.targets[0], tokens, float(row["seconds"]), nothing))
+    hear(model, found, 1)
     return found
+
+
+@torch.no_grad()
+def hear(model: Model, rows: Sequence[Row], size: int) -> None:
+    """What the encoder and the CTC head of a diffusion model make of rows, in batches of like
+    lengths; a row's milliseconds are its share of its batch's."""
+    task, clock = cast(AsrDiffusion, model.task(TASK)), Clock(model.device)
+    stream, order = task.streams[0], sorted(rows, key=lambda row: row.tokens)
+    for start in range(0, len(order), size):
+        mine = order[start : start + size]
+        batch = Collate(model.encoders())(TASK, [row.item for row in mine]).to(model.device)
+        inputs = batch.streams[stream]["main"]
+        features, encoder = clock(functools.partial(model.stream(stream).encode, inputs))
+        priors, ctc = clock(functools.partial(task.priors, features, cast(Any, model.backbone)))
+        own = [tokens[mask] for tokens, mask in zip(features.tokens, features.mask, strict=True)]
+        for row, values, prior in zip(mine, own, priors, strict=True):
+            row.features, row.prior = Features.pack([values]), prior
+            row.encoder, row.ctc = encoder / len(mine), ctc / len(mine)
 
 
 def joined(rows: Sequence[Row], stream: str) -> Batch:

@@ -23,7 +23,7 @@ import typer
 
 from sensorium.engine.compose import Model
 from sensorium.engine.hub import load_model
-from sensorium.scripts._asr import TASK, Row, Said, autoregress, bench_rows, diffuse
+from sensorium.scripts._asr import TASK, Row, Said, autoregress, bench_rows, diffuse, hear
 from sensorium.scripts._bench import machine
 from sensorium.tasks.asr_diffusion import AsrDiffusion
 from sensorium.tasks.speech_metrics import error_counts, interval, normaliser, resampled
@@ -184,6 +184,7 @@ def main(
     )
     print(f"parameters; threshold {task.threshold}; WER after the normaliser {normalizer!r}")
     for size in (1, 8):
+        hear(models[1], rows, size)
         ways = contest(models[0], models[1], rows, size, most)
         slow_name, (slow, first, _, fast, other) = next(iter(ways)), ways.values()
         print(f"\nBatch {size}\n\n" + "\n".join(table(rows, ways, errors)))

@@ -36,7 +36,7 @@ def test_the_bare_loop_says_what_generate_says(lengths: list[int]) -> None:
 
 def rows(tokens: Sequence[int]) -> list[Row]:
     features = Features.full(torch.zeros(1, 2, 4))
-    return [Row({"text": f"row {n}"}, features, n, 2.0) for n in tokens]
+    return [Row(None, {"text": f"row {n}"}, n, 2.0, features) for n in tokens]
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
