@@ -24,12 +24,12 @@ from ._experts import Demonstrator
 from ._record import Recording, write
 from .instructions import seen, unseen
 from .lerobot import LeRobot
-from .metaworld import RATE, make
+from .metaworld import FIRST, RATE, make
 
 SEEDS = {
     "train": range(1000),
-    "development": range(2000, 2050),
-    "test": range(5000, 5200),
+    "development": range(FIRST["development"], FIRST["development"] + 50),
+    "test": range(FIRST["test"], FIRST["test"] + 200),
 }
 
 NAMES = {"instruction": "task", "task": "environment"}
@@ -44,10 +44,11 @@ class Demonstrations(Source):
     camera, frame after frame; with `episode_index, frame_index, timestamp` (s).
 
     tasks: `push-v3`, ... episodes: seeds of each. split: which seeds, and which words: one way to
-    ask is kept for `test`. noise: deviation of what is added to the actions (in [-1, 1]) of
-    further episodes, `branches` a seed, before they are recorded; recorded actions are always the
-    expert's own. hold: frames recorded after the first success. cameras: pictures that are kept,
-    `size` px a side. An episode in which the expert fails is left out, and counted in a warning.
+    ask is kept for `development` and another for `test`. noise: deviation of what is added to the
+    actions (in [-1, 1]) of further episodes, `branches` a seed, before they are recorded; recorded
+    actions are always the expert's own. hold: frames recorded after the first success. cameras:
+    pictures that are kept, `size` px a side. An episode in which the expert fails is left out, and
+    counted in a warning.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Demonstrations(Source):
         }
 
     def _words(self, task: str) -> tuple[str, ...]:
-        return (unseen(task),) if self.split == "test" else seen(task)
+        return seen(task) if self.split == "train" else (unseen(task, self.split),)
 
     def _recordings(self) -> Iterator[Recording]:
         """Every task's episodes, seed by seed; those that failed are counted."""

@@ -41,8 +41,8 @@ RATE = 80.0
 GOAL_COLOUR = (1.0, 0.0, 1.0, 1.0)
 """The goal's dot is red like the arm, in some tasks; nothing else is magenta."""
 
-TEST = 5000
-"""Seeds from here on are for the test: what was told in training is not told there."""
+FIRST = {"development": 2000, "test": 5000}
+"""A split's first seed. From there on, what was told in training is not told."""
 
 SHOWN = 240
 """Px a side of what a person is shown."""
@@ -139,7 +139,8 @@ def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def told(task: str, seed: int) -> str:
     """What a robot is told to do in an episode; ValueError for a task without words."""
-    return unseen(task) if seed >= TEST else seen(task)[seed % len(seen(task))]
+    split = max((s for s in FIRST if seed >= FIRST[s]), key=FIRST.__getitem__, default=None)
+    return unseen(task, split) if split else seen(task)[seed % len(seen(task))]
 
 
 def _made(task: str, seed: int) -> Any:

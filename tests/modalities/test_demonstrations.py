@@ -143,13 +143,11 @@ def test_splits_share_neither_seeds_nor_the_words_of_the_test() -> None:
     for one, other in itertools.combinations(SEEDS.values(), 2):
         assert not set(one) & set(other)
     assert [len(s) for s in SEEDS.values()] == [1000, 50, 200]
+    said = {word for task in INSTRUCTIONS for way in seen(task) for word in way.split()}
     for task, ways in INSTRUCTIONS.items():
-        assert len(set(ways)) == len(ways) >= 3 and unseen(task) not in seen(task)
-        known = {word for way in seen(task) for word in way.split()}
-        others = {
-            word for ways in INSTRUCTIONS.values() for way in ways[:-1] for word in way.split()
-        }
-        assert set(unseen(task).split()) <= known | others | {"shut", "out"}
+        kept = {unseen(task, split) for split in ("development", "test")}
+        assert len(kept) == 2 and not kept & set(seen(task)) and len(seen(task)) == len(ways) - 2
+        assert {word for way in kept for word in way.split()} <= said | {"shut"}
     every = [way for ways in INSTRUCTIONS.values() for way in ways]
     assert len(set(every)) == len(every)
 
