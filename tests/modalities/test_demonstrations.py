@@ -18,7 +18,7 @@ from sensorium.engine.windows import Windows
 from sensorium.modalities.action._experts import Demonstrator, _Moment
 from sensorium.modalities.action._record import Recording, write
 from sensorium.modalities.action.demonstrations import SEEDS, Demonstrations, cache_folder
-from sensorium.modalities.action.instructions import INSTRUCTIONS, seen, unseen
+from sensorium.modalities.action.instructions import KEPT, SENTENCES, seen, unseen
 from sensorium.modalities.action.metaworld import PROPRIO, expert, make
 from sensorium.modalities.image.read import read as read_picture
 
@@ -143,13 +143,14 @@ def test_splits_share_neither_seeds_nor_the_words_of_the_test() -> None:
     for one, other in itertools.combinations(SEEDS.values(), 2):
         assert not set(one) & set(other)
     assert [len(s) for s in SEEDS.values()] == [1000, 50, 200]
-    said = {word for task in INSTRUCTIONS for way in seen(task) for word in way.split()}
-    for task, ways in INSTRUCTIONS.items():
-        kept = {unseen(task, split) for split in ("development", "test")}
-        assert len(kept) == 2 and not kept & set(seen(task)) and len(seen(task)) == len(ways) - 2
-        assert {word for way in kept for word in way.split()} <= said | {"shut"}
-    every = [way for ways in INSTRUCTIONS.values() for way in ways]
+    said = {word for task in SENTENCES for way in seen(task) for word in way.split()}
+    for task in SENTENCES:
+        kept = {unseen(task, split) for split in KEPT}
+        assert len(kept) == 2 and not kept & set(seen(task)) and len(seen(task)) >= 8
+        assert {word for way in kept for word in way.split()} <= said
+    every = [way for task in SENTENCES for way in (*seen(task), *(k[task] for k in KEPT.values()))]
     assert len(set(every)) == len(every)
+    assert all(way == " ".join(way.split()) and "{" not in way for way in every)
 
 
 @pytest.mark.parametrize(
