@@ -128,5 +128,6 @@ def _columns(steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _png(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
+    # Half the time of the default, for a tenth more bytes.
+    Image.fromarray(picture).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
