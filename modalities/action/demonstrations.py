@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +42,8 @@ REVISION = 1
 
 class Demonstrations(Source):
     """Rows `state [39], proprio [8], action [4], instruction, task, seed, disturbed` and a PNG a
-    camera, frame after frame; with `episode_index, frame_index, timestamp` (s).
+    camera, frame after frame; with `episode_index, frame_index, timestamp` (s). instruction: one
+    of the ways to ask, drawn for each row.
 
     tasks: `push-v3`, ... episodes: seeds of each. split: which seeds, and which words: one way to
     ask is kept for `development` and another for `test`. noise: deviation of what is added to the
@@ -88,7 +90,7 @@ class Demonstrations(Source):
     def folder(self) -> Path:
         """Where it lies, or will lie once it is recorded."""
         name = f"{'-'.join(t.removesuffix('-v3') for t in self.tasks)[:60]}-{self.split}"
-        return cache_folder() / "metaworld" / f"{name}-{self.fingerprint()[:16]}"
+        return cache_folder() / "metaworld" / f"{name}-{self._digest()[:16]}"
 
     @functools.cached_property
     def rows(self) -> LeRobot:
@@ -102,7 +104,13 @@ class Demonstrations(Source):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
-        return {name: row[NAMES.get(name, name)] for name in self.columns}
+        found = {name: row[NAMES.get(name, name)] for name in self.columns}
+        return {**found, "instruction": self._asked(index, found["task"])}
+
+    def _asked(self, index: int, task: str) -> str:
+        """One way for a whole episode would tie its words to its layout."""
+        ways = self._words(task)
+        return ways[zlib.crc32(self.key(index).encode()) % len(ways)]
 
     @property
     def episodes(self) -> Sequence[range]:
@@ -115,6 +123,9 @@ class Demonstrations(Source):
         return f"metaworld/{self.split}/{self.rows.key(index).partition('/')[2]}"
 
     def fingerprint(self) -> str:
+        return f"asked-1-{self._digest()}"
+
+    def _digest(self) -> str:
         text = json.dumps(self._options(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -47,6 +47,12 @@ def test_rows_hold_what_they_say(recorded: Demonstrations) -> None:
     assert np.abs(recorded.array("action")).max() <= 1
 
 
+def test_an_episode_is_asked_for_in_many_ways(recorded: Demonstrations) -> None:
+    for episode in recorded.episodes:
+        ways = {recorded[i]["instruction"] for i in episode}
+        assert len(ways) > 3 and ways <= set(seen(recorded[episode.start]["task"]))
+
+
 def test_every_action_is_the_experts_own_clean_and_clipped(recorded: Demonstrations) -> None:
     """Above all where an episode goes on from a disturbed state."""
     states, actions = recorded.array("state"), recorded.array("action")
