@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._anatomy import Anatomy, anatomy
+from ._anatomy import anatomy
 from ._subject import CAPSULE, CAPSULE_RADIUS, Subject, Warp
 from .signals import SEQUENCES, jittered, signal
 
@@ -62,11 +62,10 @@ def scan(subject: Subject, grid: Grid, sequences: tuple[str, ...], seed: int) ->
     """Simulate; the last two are kept, since a row asks for a volume and for its masks."""
     rng = np.random.default_rng(seed)
     edge = float(min(grid.affine[i][i] for i in range(3)))
-    body = anatomy(1 if edge < 1.9 else 2)
     warp = Warp(subject, rng)
     points = _points(grid)  # [X, Y, Z, 3]
     template = warp(points)
-    tissue = _sampled(body, template, edge)  # [4, X, Y, Z]
+    tissue = _sampled(template, edge)  # [4, X, Y, Z]
     parts = dict(zip(("grey", "white", "fluid"), tissue[:3], strict=True))
     lesion = _ball(template, subject)
     for name in parts:
@@ -88,10 +87,16 @@ def _points(grid: Grid) -> Tensor:
     return (voxels @ matrix[:3, :3].T + matrix[:3, 3]).float()
 
 
-def _sampled(body: Anatomy, places: Tensor, edge: float) -> Tensor:
-    maps = body.tissue[None]
-    if edge > 3:  # a voxel sees its neighbourhood
-        maps = F.avg_pool3d(maps, 3, stride=1, padding=1)
+@functools.lru_cache(maxsize=2)
+def _blurred(resolution: int) -> Tensor:
+    """`[1, 4, X, Y, Z]` the maps as a large voxel sees them, with its neighbourhood."""
+    return F.avg_pool3d(anatomy(resolution).tissue[None], 3, stride=1, padding=1)
+
+
+def _sampled(places: Tensor, edge: float) -> Tensor:
+    resolution = 1 if edge < 1.9 else 2
+    body = anatomy(resolution)
+    maps = _blurred(resolution) if edge > 3 else body.tissue[None]
     inverse = torch.linalg.inv(body.affine).float()
     voxels = places @ inverse[:3, :3].T + inverse[:3, 3]
     last = voxels.new_tensor([n - 1 for n in maps.shape[2:]])

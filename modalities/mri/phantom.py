@@ -28,6 +28,8 @@ from .write import box_of
 
 ABOUT = ("lesion", "ventricles")
 """What the findings of a report are about, in their order."""
+VERSION = "phantom-1"
+"""Changes with what is simulated."""
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 
@@ -57,23 +59,24 @@ class Phantom(Source):
 
     `volume` and `mask` (the lesion's; read by `read` and `read_mask`), `box` (a function that
     gives `[6]` mm, RAS: low and high corner; None without a lesion), `sequence`, `side`, `region`,
-    `size_mm`, `lesion` (yes or no), `ventricle` (their scale, 1 = the template's), `ventricles`
-    (in a word), `study`, `subject`, `capsule` (half have a bright one at the right temple, which
-    no report mentions), `report` (one text a study), `description` (the sequence's sentence, then
-    the report), `sentences` (of the description: `{text, mask}`, the mask None where the sentence
-    is about the whole).
+    `finding` (both in one), `size_mm`, `lesion` (yes or no), `ventricle` (their scale, 1 = the
+    template's), `ventricles` (in a word), `study`, `subject`, `capsule` (half have a bright one at
+    the right temple, which no report mentions), `report` (one text a study), `description` (the
+    sequence's sentence, then the report), `sentences` (of the description: `{text, mask}`, the mask
+    None where the sentence is about the whole).
 
     subjects: how many. view: a row a `series`, a row a `study` of all contrasts as channels, or a
     row a `sentence` of a series' findings, with columns more: `sentence`, `sentence_mask` (empty
-    where there is no lesion), `about` (lesion or ventricles), `finding` (side and region, or how
-    large).
+    where there is no lesion), `about` (lesion or ventricles); `finding` is then how large those
+    are, where it is about them.
     spacing: mm, about. healthy: share without a lesion. flip_lr: half the subjects are mirrored,
     with every side that is named.
     """
 
     columns: tuple[str, ...] = (
         "volume", "mask", "box", "sequence", "side", "region", "size_mm", "lesion", "ventricle",
-        "ventricles", "study", "subject", "capsule", "report", "description", "sentences",
+        "ventricles", "finding", "study", "subject", "capsule", "report", "description",
+        "sentences",
     )  # fmt: skip
 
     def __init__(
@@ -102,7 +105,7 @@ class Phantom(Source):
         self.sequences, self.spacing, self.seed = tuple(sequences), spacing, seed
         self.healthy, self.flip_lr = healthy, flip_lr
         if view == "sentence":
-            self.columns = (*self.columns, "sentence", "sentence_mask", "about", "finding")
+            self.columns = (*self.columns, "sentence", "sentence_mask", "about")
 
     def __len__(self) -> int:
         series = 1 if self.view == "study" else len(self.sequences)
@@ -125,15 +128,21 @@ class Phantom(Source):
         return f"{self.split}-{number:05d}{series}{said}"
 
     def identity(self, index: int, column: str) -> str:
-        """The sentences of a series share its volume."""
-        if self.view == "sentence" and column in ("volume", "mask"):
-            index -= index % len(ABOUT)
-        return super().identity(index, column)
+        """A volume and its masks are the same, however many subjects there are and whatever the
+        rows are."""
+        what = {"volume": "volumes", "mask": "lesion"}.get(column)
+        if self.view == "sentence" and column == "sentence_mask":
+            what = ABOUT[index % len(ABOUT)]
+        if what is None:
+            return super().identity(index, column)
+        number, shown = self._place(index)
+        drawn = (self.seed, self.split, number, self.spacing, self.healthy, self.flip_lr)
+        return "|".join(map(str, (VERSION, *drawn, *shown, what)))
 
     def fingerprint(self) -> str:
         told = {k: v for k, v in vars(self).items() if not k.startswith("_")}
         text = json.dumps(told, sort_keys=True, default=list)
-        return f"phantom-1-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return f"{VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         number, shown = self._place(index)
@@ -159,6 +168,7 @@ class Phantom(Source):
             "lesion": "yes" if lesion else "no",
             "ventricle": subject.ventricle,
             "ventricles": _reports.grade(subject),
+            "finding": f"{lesion.side} {lesion.region}" if lesion else "none",
             "study": f"{self.split}-{number:05d}",
             "subject": f"{self.split}-{number:05d}",
             "capsule": subject.capsule,
@@ -168,10 +178,9 @@ class Phantom(Source):
         }
         if self.view == "sentence":
             about = ABOUT[index % len(ABOUT)]
-            found = f"{row['side']} {row['region']}" if about == "lesion" else row["ventricles"]
             sentence = findings[index % len(ABOUT)].text
-            row |= {"sentence": sentence, "sentence_mask": masks[about]}
-            row |= {"about": about, "finding": found}
+            row |= {"sentence": sentence, "sentence_mask": masks[about], "about": about}
+            row["finding"] = row["finding"] if about == "lesion" else row["ventricles"]
         return row
 
     def _subject(self, number: int) -> Subject:

@@ -68,6 +68,23 @@ def test_splits_share_no_subject() -> None:
     assert all(not facts[a] & facts[b] for a, b in itertools.combinations(splits, 2))
 
 
+def test_a_volume_has_one_name_however_rows_are_cut() -> None:
+    """So that it is simulated once for all recipes."""
+    series, more = Phantom(**SMALL), Phantom(**{**SMALL, "subjects": 30})
+    said = Phantom(**SMALL, view="sentence")
+    for index in (0, 5, 11):
+        for column in ("volume", "mask"):
+            name = series.identity(index, column)
+            assert name == more.identity(index, column) == said.identity(2 * index, column)
+        assert said.identity(2 * index, "sentence_mask") == series.identity(index, "mask")
+        assert said.identity(2 * index + 1, "sentence_mask") != series.identity(index, "mask")
+    every = {series.identity(i, c) for i in range(len(series)) for c in ("volume", "mask")}
+    assert len(every) == 2 * len(series)
+    for changed in ({"seed": 7}, {"spacing": 11.0}, {"split": "test"}, {"healthy": 0.9}):
+        other = Phantom(**{**SMALL, **changed})
+        assert other.identity(0, "volume") != series.identity(0, "volume")
+
+
 def test_a_series_belongs_to_its_study() -> None:
     source = Phantom(**SMALL)
     assert len(source) == 12 * 4
