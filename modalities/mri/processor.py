@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,7 +39,7 @@ class VolumeProcessor(Processor):
     spacing: tuple[float, float, float] | None = None
     contrasts: int = 1
     percentiles: tuple[float, float] = (0.5, 99.5)
-    foreground: float = 0.05
+    foreground: float = 0.1
     crop: bool = True
 
     def __post_init__(self) -> None:
@@ -85,12 +86,14 @@ class VolumeProcessor(Processor):
         return torch.tensor(present + [False] * (self.contrasts - count))
 
     def _body(self, channels: Tensor) -> Tensor:
-        """`[U, V, W]` bool: where any contrast is brighter than the background."""
-        found = torch.zeros_like(channels[0], dtype=torch.bool)
+        """`[U, V, W]` bool: where any contrast is brighter than the background, and so are its
+        neighbours on average (not so in air's noise), and what that encloses (fluid is black)."""
+        found = np.zeros(channels.shape[1:], dtype=bool)
         for channel in channels:
             low, high = _quantiles(channel.flatten(), self.percentiles)
-            found |= channel > low + self.foreground * (high - low)
-        return found
+            around = ndimage.uniform_filter(channel.numpy(), 3, mode="nearest")
+            found |= np.minimum(channel.numpy(), around) > low + self.foreground * (high - low)
+        return torch.from_numpy(ndimage.binary_fill_holes(found))
 
     def _placed(self, source: Tensor, body: Tensor) -> Tensor:
         """The sample's affine: its own spacing, the body's box in the middle."""

@@ -65,6 +65,18 @@ def test_the_foreground_has_mean_0_and_deviation_1_and_the_rest_is_0() -> None:
     assert not body[~inside].any() and not inside.all()
 
 
+def test_the_airs_noise_is_not_body_and_black_fluid_inside_is() -> None:
+    rng, axes = np.random.default_rng(0), [np.arange(n) - n / 2 for n in (40, 36, 30)]
+    apart = np.sqrt(sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")))
+    clean = np.where((apart < 11) & (apart > 3), 1000.0, 0.0)
+    noisy = np.hypot(*(clean * share + rng.normal(0, 30, clean.shape) for share in (1, 0)))
+    raw = read({"array": noisy.astype(np.float32), "affine": np.eye(4)})
+    body = VolumeProcessor(size=(40, 36, 30), crop=False).prepare(raw)["volume"][0] != 0
+    wanted = torch.from_numpy(apart < 11)
+    assert float((body & ~wanted).sum() / wanted.sum()) < 0.01
+    assert float((body & wanted).sum() / wanted.sum()) > 0.99
+
+
 def test_scaling_a_scan_changes_nothing() -> None:
     processor, raw = VolumeProcessor(size=(16, 16, 16)), scan(AFFINES["ras"])
     wanted = processor.prepare(raw)["volume"]
