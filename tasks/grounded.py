@@ -41,6 +41,9 @@ class Grounded(Task):
 
     group, share: rows whose value of the column `group` (a study) falls into this share of all
     values are grounded, the others are not; which, follows from the value alone.
+
+    focus: how much more the surest of the uncovered tokens weigh, by `exp(focus * logit)`. At 0
+    all weigh alike, and who always points at one place errs in few tokens of many.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Grounded(Task):
         about: str | None = None,
         group: str | None = None,
         share: float = 1.0,
+        focus: float = 0.0,
     ) -> None:
         super().__init__()
         if len({input, text, mask}) < 3:
@@ -66,10 +70,12 @@ class Grounded(Task):
             raise ValueError("share: a share of what? name the column of the studies as group")
         if about is not None and finding is None:
             raise ValueError("about: stands without finding; name the column of the findings too")
+        if focus < 0:
+            raise ValueError(f"focus: found {focus}, expected at least 0")
         self.input, self.text, self.mask = input, text, mask
         self.streams = (input, text, mask)
         self.aside = self.answers = (mask,)
-        self.dim, self.share = dim, share
+        self.dim, self.share, self.focus = dim, share, focus
         self.names = {"finding": finding, "about": about, "group": group}
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.zeros(()))
@@ -107,11 +113,11 @@ class Grounded(Task):
         rows = torch.tensor(counts, device=real.device)
         own = logits.diagonal().T  # [B, T]
         yes = _mean(F.softplus(-own), covered * real)
-        no = _mean(F.softplus(own), (1 - covered) * real)
+        no = _mean(F.softplus(own), (1 - covered) * self._weights(own, real))
         total = (yes + no) / 2
         apart = self._apart(batch)  # [B sentences, B signals]
         if bool(apart.any()):
-            nowhere = _mean(F.softplus(logits), real[None].expand_as(logits))
+            nowhere = _mean(F.softplus(logits), self._weights(logits, real.expand_as(logits)))
             total = total + _mean(nowhere, apart.float().to(real.device)) / 2
         seen = own.detach().masked_fill(~tokens.mask, -torch.inf)
         peak = covered.gather(1, seen.argmax(1, keepdim=True))[:, 0] > 0
@@ -121,6 +127,11 @@ class Grounded(Task):
             "peak": (peak * rows).sum(),
         }
         return Loss((total * rows).sum(), int(sum(counts)), parts)
+
+    def _weights(self, logits: Tensor, real: Tensor) -> Tensor:
+        """Of tokens that a sentence is not about, `[..., T]`; at most 1, for one surest of all."""
+        sure = self.focus * logits.detach()
+        return (sure - sure.amax(-1, keepdim=True)).exp() * real
 
     def _logits(self, tokens: Features, encode: Encode) -> Tensor:
         """`[B sentences, B signals, T]`, in float32."""

@@ -117,6 +117,27 @@ def test_the_loss_is_the_balanced_cross_entropy_of_torch() -> None:
     assert loss.count == 2
 
 
+def test_with_focus_the_surest_uncovered_tokens_weigh_most() -> None:
+    facts = [{"about": "lesion", "finding": side} for side in ("left", "right")]
+    batch, encode = case([[0, 5], [7]], facts, padded=3)
+    task = Grounded(**OPTIONS, finding="finding", about="about", focus=2.0)
+    logits, real = task._logits(encode("scan"), encode), encode("scan").mask
+    covered = cover(encode("mask"), encode("scan"), "it") > 0
+
+    def hardest(values: torch.Tensor, open_: torch.Tensor) -> torch.Tensor:
+        weights = (2 * values[open_]).softmax(0).detach()
+        return (weights * F.softplus(values[open_])).sum()
+
+    total = torch.zeros(())
+    for i, other in ((0, 1), (1, 0)):
+        own = logits[i, i]
+        total = (
+            total + (F.softplus(-own[covered[i]]).mean() + hardest(own, real[i] & ~covered[i])) / 2
+        )
+        total = total + hardest(logits[i, other], real[other]) / 2
+    torch.testing.assert_close(task.loss(batch, encode, None).total, total)
+
+
 def test_padded_tokens_count_for_nothing() -> None:
     batch, encode = case([[0], [7]], padded=3)
     task = Grounded(**OPTIONS)
