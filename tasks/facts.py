@@ -34,17 +34,24 @@ class Facts:
         if not self.patterns:
             return {}
         found, right, said, wanted = {}, 0, 0, 0
-        for name, pattern in self.patterns.items():
-            pairs = [
-                (_groups(pattern, text), _groups(pattern, reference))
-                for text, reference in zip(texts, references, strict=True)
-            ]
+        stated = [(self.of(t), self.of(r)) for t, r in zip(texts, references, strict=True)]
+        for name in self.patterns:
+            pairs = [(made.get(name), known.get(name)) for made, known in stated]
             same = sum(self._same(name, made, known) for made, known in pairs)
             known = sum(known is not None for _, known in pairs)
             found[f"fact_{name}"] = same / known if known else float("nan")
             right, wanted = right + same, wanted + known
             said += sum(made is not None for made, _ in pairs)
         return {**found, "fact_f1": 2 * right / (said + wanted) if said + wanted else float("nan")}
+
+    def of(self, text: str) -> dict[str, Found]:
+        """The facts that a text states."""
+        found = {name: _groups(pattern, text) for name, pattern in self.patterns.items()}
+        return {name: groups for name, groups in found.items() if groups is not None}
+
+    def agreeing(self, made: Mapping[str, Found], known: Mapping[str, Found]) -> int:
+        """How many facts of one text the other states too, by what `of` gives of both."""
+        return sum(self._same(name, groups, known.get(name)) for name, groups in made.items())
 
     def _same(self, name: str, made: Found | None, known: Found | None) -> bool:
         if made is None or known is None:
