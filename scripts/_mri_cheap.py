@@ -1,0 +1,155 @@
+"""Rows that expose shortcuts: what is reached without any network, in the form of a run's answers.
+
+`majority` looks at nothing; `histogram` at how often each intensity is there; `blocks` at the mean
+of every block of voxels. Logistic and ridge regression on the last two.
+
+Legend: `N` rows, `F` features, `X Y Z` voxels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sensorium.engine.build import build
+from sensorium.engine.config import Recipe
+from sensorium.engine.data import Rows, readers
+from sensorium.engine.prefill import Filler
+from sensorium.engine.rows import open_split
+from sensorium.modalities.base import Sample
+from sensorium.scripts._mri_runs import Answer
+
+BINS = np.linspace(-3, 4, 49)
+"""Deviations from the mean of the body."""
+BLOCKS = 6
+"""An axis."""
+WAYS = ("majority", "histogram", "blocks")
+
+
+class Cheap:
+    """The rows of a recipe's splits, as plain numbers.
+
+    features: by split and way `[N, F]`. rows: by split, the rows' keys and labels.
+    """
+
+    def __init__(self, recipe: Recipe, splits: Sequence[str] = ("train", "test")) -> None:
+        (task,) = recipe.tasks
+        model = build(recipe)
+        plan = model.plan
+        self.rows: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        self.features: dict[tuple[str, str], np.ndarray] = {}
+        for split in splits:
+            own = readers(plan, model.encoders(), augment=False)
+            rows = Rows(task, plan.tasks[task].task, open_split(plan, task, split), own)
+            Filler(plan, model, model.device, "fp32", 16).attach([rows])
+            own["volume"].features = None
+            self._read(split, rows)
+
+    def _read(self, split: str, rows: Rows) -> None:
+        source, reader = rows.source, rows.readers["volume"]
+        kept, found = [], []
+        for i in range(len(source)):
+            row = source[i]
+            sample = reader.sample(row["volume"], source.identity(i, "volume"))
+            found.append((histogram(sample), blocks(sample)))
+            box = row["box"]() if row["box"] is not None else None
+            labels = {k: row[k] for k in ("sequence", "side", "ventricle")}
+            kept.append((source.key(i), {**labels, "box": box}))
+        self.rows[split] = kept
+        for place, way in enumerate(("histogram", "blocks")):
+            self.features[split, way] = np.stack([pair[place] for pair in found])
+        self.features[split, "majority"] = np.zeros((len(kept), 1))
+
+    def answers(self, way: str, count: int, split: str = "test") -> dict[str, list[Answer]]:
+        """What a way says of a split, learned from the first `count` rows of the training split."""
+        seen = self.features["train", way][:count]
+        asked = self.features[split, way]
+        known = [labels for _, labels in self.rows["train"][:count]]
+        found = {
+            label: self._labels(label, seen, known, asked, split) for label in ("sequence", "side")
+        }
+        sizes = np.array([labels["ventricle"] for labels in known])
+        numbers = ridge(seen, sizes, asked)
+        found["ventricle"] = [
+            Answer(key, {"ventricle": float(n)}, {"ventricle": labels["ventricle"]})
+            for (key, labels), n in zip(self.rows[split], numbers, strict=True)
+        ]
+        found["box"] = self._boxes(seen, known, asked, split)
+        return found
+
+    def _labels(
+        self, label: str, seen: np.ndarray, known: list[dict[str, Any]], asked: np.ndarray,
+        split: str,
+    ) -> list[Answer]:  # fmt: skip
+        names = [labels[label] for labels in known]
+        scores = logistic(seen, names, asked)
+        return [
+            Answer(key, {"scores": said}, {"label": labels[label]})
+            for (key, labels), said in zip(self.rows[split], scores, strict=True)
+        ]
+
+    def _boxes(
+        self, seen: np.ndarray, known: list[dict[str, Any]], asked: np.ndarray, split: str
+    ) -> list[Answer]:
+        """Ridge regression of the corners; the majority says the box whose centre lies in most."""
+        there = [i for i, labels in enumerate(known) if labels["box"] is not None]
+        boxes = np.array([known[i]["box"] for i in there]).reshape(-1, 6)
+        if np.ptp(seen) == 0:
+            said = np.tile(commonest(boxes), (len(asked), 1))
+        else:
+            said = ridge(seen[there], boxes, asked)
+        return [
+            Answer(
+                key,
+                {"boxes": [box.tolist()], "scores": [1.0]},
+                {"boxes": [] if labels["box"] is None else [labels["box"]]},
+            )
+            for (key, labels), box in zip(self.rows[split], said, strict=True)
+        ]
+
+
+def histogram(sample: Sample) -> np.ndarray:
+    """`[F]` shares of the body's voxels by their intensity."""
+    values = sample["volume"][0].numpy()
+    counts, _ = np.histogram(values[values != 0], BINS)
+    return np.asarray(counts / max(1, counts.sum()))
+
+
+def blocks(sample: Sample) -> np.ndarray:
+    """`[F]` means of blocks, `BLOCKS` along each axis."""
+    parts = [np.array_split(np.arange(n), BLOCKS) for n in sample["volume"].shape[1:]]
+    values = sample["volume"][0].numpy()
+    for axis, part in enumerate(parts):
+        values = np.stack([values.take(p, axis).mean(axis) for p in part], axis)
+    return np.asarray(values.reshape(-1))
+
+
+def commonest(boxes: np.ndarray) -> np.ndarray:
+    """Of boxes `[N, 6]`, the one whose centre lies in the most of them."""
+    centres = (boxes[:, :3] + boxes[:, 3:]) / 2
+    inside = (centres[:, None] >= boxes[None, :, :3]) & (centres[:, None] <= boxes[None, :, 3:])
+    return np.asarray(boxes[inside.all(-1).sum(1).argmax()])
+
+
+def logistic(seen: np.ndarray, names: list[str], asked: np.ndarray) -> list[dict[str, float]]:
+    """A share of each class a row; features that never change give how common each class is."""
+    if np.ptp(seen) == 0:
+        share = {name: count / len(names) for name, count in sorted(Counter(names).items())}
+        return [share] * len(asked)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=0.1))
+    shares = model.fit(seen, names).predict_proba(asked)
+    return [dict(zip(map(str, model.classes_), map(float, row), strict=True)) for row in shares]
+
+
+def ridge(seen: np.ndarray, wanted: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Numbers `[N, ...]`; features that never change give the mean."""
+    if np.ptp(seen) == 0:
+        return np.broadcast_to(wanted.mean(0), (len(asked), *wanted.shape[1:]))
+    model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
+    return np.asarray(model.fit(seen, wanted).predict(asked))

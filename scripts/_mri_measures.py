@@ -1,0 +1,134 @@
+"""What the answers of a run are worth: a figure a column, from rows of the phantom's test split.
+
+Legend: `N` rows, `S` studies, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sensorium.modalities.mri.phantom import Phantom
+from sensorium.scripts._mri_runs import Answer
+from sensorium.scripts._mri_scores import Measure, auroc, chance_of_recall, ratio, recall
+from sensorium.tasks.box_metrics import BoxMetrics
+from sensorium.tasks.facts import Facts
+
+COLUMNS = {
+    "sequence": "sequence AUROC",
+    "side": "side accuracy",
+    "ventricle": "ventricle MAE",
+    "dice": "Dice",
+    "hd95": "HD95 mm",
+    "missed": "missed",
+    "box": "box hit",
+    "recall": "study recall@5",
+}
+LESS = ("ventricle", "hd95", "missed")
+"""Columns in which less is better."""
+SEEN = ("T2w", "FLAIR", "PDw")
+"""Sequences that show a lesion beside its surroundings; on T1w the side is not asked."""
+K = 5
+
+
+@dataclass
+class Truth:
+    """The split that is asked: its studies in order, and what their reports say.
+
+    chance: a figure without any signal, by column, where there is one.
+    """
+
+    source: Phantom
+    facts: Facts
+    chance: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        step = len(self.source.sequences)
+        rows = [self.source[i] for i in range(0, len(self.source), step)]
+        self.studies = {row["study"]: place for place, row in enumerate(rows)}
+        self.reports = [row["report"] for row in rows]
+        self.same = same_facts(self.facts, self.reports)
+        self.chance |= {"sequence": 0.5, "side": 0.5, "recall": chance_of_recall(self.same, K)}
+
+    def study(self, answer: Answer) -> int:
+        return self.studies[answer.key.rpartition("-")[0]]
+
+    def measures(self, answers: Mapping[str, Sequence[Answer]]) -> dict[str, Measure]:
+        """By column, what the answers of the heads (`sequence`, `side`, `ventricle`, `mask`,
+        `box`, `recall`) come to."""
+        found: dict[str, Measure] = {}
+        for head, column in (("sequence", "sequence"), ("cls", "cls"), ("mean", "mean")):
+            if head in answers:
+                found[column] = self._classes(answers[head])
+        if "side" in answers:
+            seen = [a for a in answers["side"] if a.known["label"] != "none"]
+            seen = [a for a in seen if a.key.rpartition("-")[2] in SEEN]
+            found["side"] = self._mean(seen, [side_of(a) == a.known["label"] for a in seen], "side")
+        if "ventricle" in answers:
+            off = [abs(a.said["ventricle"] - a.known["ventricle"]) for a in answers["ventricle"]]
+            found["ventricle"] = self._mean(answers["ventricle"], off, "ventricle")
+        if "mask" in answers:
+            there = [a for a in answers["mask"] if a.said["scores"]["wanted"]]
+            found["dice"] = self._mean(there, [a.said["scores"]["dice"] for a in there], "dice")
+            said = [a for a in there if a.said["scores"]["hd95"] is not None]
+            found["hd95"] = self._mean(said, [a.said["scores"]["hd95"] for a in said], "hd95")
+            lost = [not a.said["scores"]["found"] for a in there]
+            found["missed"] = self._mean(there, lost, "missed")
+        if "box" in answers:
+            there = [a for a in answers["box"] if a.known["boxes"]]
+            found["box"] = self._mean(there, [hit(a) for a in there], "box")
+        if "recall" in answers:
+            found["recall"] = self._recall(answers["recall"])
+        return found
+
+    def _classes(self, rows: Sequence[Answer]) -> Measure:
+        classes = list(rows[0].said["scores"])
+        scores = np.array([[a.said["scores"][c] for c in classes] for a in rows])
+        wanted = np.array([classes.index(a.known["label"]) for a in rows])
+        return auroc(scores, wanted, [self.study(a) for a in rows])
+
+    def _mean(self, rows: Sequence[Answer], values: Sequence[float], column: str) -> Measure:
+        better = -1 if column in LESS else 1
+        study = [self.study(a) for a in rows]
+        return ratio(values, study, better=better, chance=self.chance.get(column))
+
+    def _recall(self, rows: Sequence[Answer]) -> Measure:
+        """Each series asks for reports, one a study; right is one that says the same."""
+        study = np.array([self.study(a) for a in rows])
+        volumes = np.array([a.said["volume"] for a in rows])  # [N, D]
+        first = [int(np.argmax(study == place)) for place in range(len(self.studies))]
+        texts = np.array([rows[place].said["report"] for place in first])  # [S, D]
+        ranked = np.argsort(-volumes @ texts.T, axis=1, kind="stable")
+        return self._mean(rows, recall(ranked.tolist(), self.same[study], K), "recall")
+
+    def reports_of(self, texts: Sequence[str], rows: Sequence[Answer]) -> Measure:
+        """F1 of the facts that texts state, against the rows' references."""
+        right, all_of = [], []
+        for text, row in zip(texts, rows, strict=True):
+            made, known = self.facts.of(text), self.facts.of(row.known["references"][0])
+            right.append(2.0 * self.facts.agreeing(made, known))
+            all_of.append(float(len(made) + len(known)))
+        return ratio(right, [self.study(a) for a in rows], all_of)
+
+
+def same_facts(facts: Facts, texts: Sequence[str]) -> np.ndarray:
+    """`[S, S]` bool: does the second text state what the first does, no more and no less?"""
+    stated = [facts.of(text) for text in texts]
+    return np.array(
+        [[len(b) == len(a) == facts.agreeing(b, a) for b in stated] for a in stated]
+    )  # fmt: skip
+
+
+def side_of(answer: Answer) -> str:
+    """Left or right, whichever is likelier; which lesions there are is not asked here."""
+    scores = answer.said["scores"]
+    return "left" if scores.get("left", 0.0) > scores.get("right", 0.0) else "right"
+
+
+def hit(answer: Answer) -> float:
+    """Does the centre of the surest box lie in the true one?"""
+    metrics = BoxMetrics()
+    metrics.update([answer.said], [answer.known])
+    return metrics.compute()["box_hit"]

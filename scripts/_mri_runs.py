@@ -1,0 +1,223 @@
+"""The runs of `mri_benchmark`: which recipe, with which changes, where, and what each answers.
+
+Every run is a recipe of `configs/mri` and a folder; one that is whole is read, not trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+
+from sensorium.engine.build import build
+from sensorium.engine.config import Recipe, load_recipe, parse_recipe
+from sensorium.engine.data import Rows, readers
+from sensorium.engine.hub import load_model
+from sensorium.engine.prefill import Filler
+from sensorium.engine.rows import open_split
+from sensorium.engine.score import Scorer
+from sensorium.engine.train import train
+from sensorium.engine.weights import WEIGHTS
+from sensorium.scripts._bench import Times, timed
+
+SPENT, FEATURES = "spent.json", "features"
+GROUNDED, PLAIN, RANDOM, SLICES, NOTHING = "grounded", "aligned", "random", "slices", "nothing"
+FROZEN = (GROUNDED, PLAIN, RANDOM, SLICES)
+
+LEAST = 16
+"""Rows that are asked at a time, at least."""
+
+
+class Head(NamedTuple):
+    """recipe: below `configs/mri`. task: its name there. steps, batch: of training. changes: of
+    the recipe."""
+
+    recipe: str
+    task: str
+    steps: int
+    batch: int
+    changes: tuple[str, ...] = ()
+
+
+LINEAR = "tasks.sequence.head=linear"
+HEADS = {
+    "sequence": Head("sequence", "sequence", 150, 32),
+    "cls": Head("sequence", "sequence", 150, 64, (LINEAR,)),
+    "mean": Head("sequence", "sequence", 150, 64, (LINEAR, "inputs.volume.connector=mean")),
+    "side": Head("sequence", "sequence", 300, 32, ("tasks.sequence.target=side",)),
+    "ventricle": Head("ventricle", "ventricle", 200, 32),
+    "box": Head("localization", "lesion", 300, 32),
+    "mask": Head("segmentation", "lesion", 120, 8),
+    "recall": Head("align", "match", 200, 32),
+}
+TOGETHER = ("sequence", "side", "ventricle", "box", "mask", "recall")
+"""Heads of the network that is trained from nothing, which learns them side by side."""
+
+
+class Answer(NamedTuple):
+    """What a run said of a row of the test split."""
+
+    key: str
+    said: Any
+    known: dict[str, Any]
+
+
+SLICED = """{type: slices, size: [48, 48, 48], spacing: [4, 4, 4], every: 4, heads: 6,
+freeze: true, weights: none, encoder: {type: timm, name: vit_tiny_patch16_224, weights: none,
+options: {img_size: 48, patch_size: 8, embed_dim: 144, depth: 4, num_heads: 6}}}"""
+"""The encoder of slices, as large as the one of volumes."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """out: where runs are. subjects, held: of the training and of the test split. steps: of the
+    stages, by name. effort: by which the heads' steps are multiplied. encoder: further options of
+    the encoder, KEY=VALUE. slices: the encoder of slices, YAML."""
+
+    out: Path
+    subjects: int = 250
+    held: int = 75
+    steps: Mapping[str, int] = field(default_factory=dict)
+    effort: float = 1.0
+    batch: int | None = None
+    encoder: tuple[str, ...] = ()
+    slices: str = SLICED
+    split: str = "test"
+
+    def stage(self, name: str, before: str | None = None) -> Path:
+        """A stage by its recipe; `before`: the stage whose weights it begins with."""
+        changes = [] if before is None else [f"inputs.volume.encoder.weights={self.out / before}"]
+        if before == "dino":
+            changes[0] += ":volume.teacher"
+        if name in self.steps:
+            changes.append(f"train.steps={self.steps[name]}")
+        if self.batch is not None:
+            changes.append(f"train.batch_size={self.batch}")
+        return self._ready(name, self._recipe(name, changes))
+
+    def head(self, which: str, encoder: str, share: float) -> Path:
+        """A head on a frozen encoder, trained with a share of the labels."""
+        name = f"{encoder}/{which}-{100 * share:g}"
+        return self._ready(name, self.head_recipe(which, encoder, share))
+
+    def head_recipe(self, which: str, encoder: str, share: float) -> Recipe:
+        head, rows = HEADS[which], self.rows(share)
+        changes = [
+            *self._frozen(encoder),
+            *head.changes,
+            f"train.steps={max(1, round(head.steps * self.effort))}",
+            f"train.batch_size={min(head.batch, rows)}",
+            "train.validate=null",
+            f"tasks.{head.task}.data.train.limit={rows}",
+        ]
+        if which == "recall":
+            changes.append("cache.features=true")
+        if which == "mask" and encoder == SLICES:  # it offers no layers, and more slices
+            changes.append("tasks.lesion.head={type: unetr, ups: 2, width: 32}")
+        return self._recipe(head.recipe, changes, plain=encoder == SLICES)
+
+    def features(self, encoder: str) -> Path:
+        """The pass of a frozen encoder over the training split, before any head."""
+        folder = self.out / encoder / FEATURES
+        if not (folder / SPENT).is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            model = build(self.head_recipe("sequence", encoder, 1.0))
+            ((name, part),) = model.plan.tasks.items()
+            own = readers(model.plan, model.encoders(), augment=False)
+            rows = Rows(name, part.task, open_split(model.plan, name, "train"), own)
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            filler = Filler(model.plan, model, device, "fp32", 32)
+            _note(folder, timed(lambda: filler.attach([rows])))
+        return folder
+
+    def nothing(self, share: float, steps: int) -> Path:
+        """All heads and the network under them, trained together from nothing."""
+        return self._ready(f"{NOTHING}/all-{100 * share:g}", self._together(share, steps))
+
+    def rows(self, share: float) -> int:
+        """Series with a label: four a subject."""
+        return max(1, round(4 * self.subjects * share))
+
+    def _frozen(self, encoder: str) -> list[str]:
+        if encoder == SLICES:
+            return [f"inputs.volume.encoder={self.slices}"]
+        weights = {GROUNDED: self.out / "align_grounded", PLAIN: self.out / "align"}.get(encoder)
+        at = "inputs.volume.encoder"
+        return [f"{at}.freeze=true", f"{at}.weights={weights or 'none'}"]
+
+    def _recipe(self, name: str, changes: Sequence[str], plain: bool = False) -> Recipe:
+        path = f"configs/mri/{name}.yaml"
+        sizes = {"train": self.subjects, self.split: self.held}
+        tasks = load_recipe(path).tasks
+        data = [
+            f"tasks.{task}.data.{split}.subjects={size}"
+            for task, section in tasks.items()
+            for split, size in sizes.items()
+            if split in section.data
+        ]
+        own = [] if plain else [f"inputs.volume.encoder.{text}" for text in self.encoder]
+        return load_recipe(path, [*data, *own, *changes])
+
+    def _together(self, share: float, steps: int) -> Recipe:
+        """The heads' recipes as one; they read what the connector gives, on its grid."""
+        found: dict[str, Any] = {"inputs": {}, "tasks": {}}
+        for which in TOGETHER:
+            head = HEADS[which]
+            made = self.head_recipe(which, RANDOM, share).to_dict()
+            found["inputs"] = {**made["inputs"], **found["inputs"]}
+            found["tasks"][which] = made["tasks"][head.task]
+        found["inputs"]["volume"]["encoder"]["freeze"] = False
+        found["inputs"]["volume"]["connector"] = "mlp"
+        found["train"] = {
+            "steps": steps, "batch_size": min(self.batch or 16, self.rows(share)), "lr": 1e-3
+        }  # fmt: skip
+        found["cache"] = {"samples": True, "features": False}
+        return parse_recipe(found)
+
+    def _ready(self, name: str, recipe: Recipe) -> Path:
+        folder = self.out / name
+        if not (folder / WEIGHTS).is_file():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                took = timed(lambda: train(recipe, folder, show=False, command="mri_benchmark"))
+            _note(folder, took)
+        return folder
+
+
+def _note(folder: Path, took: Times) -> None:
+    (folder / SPENT).write_text(json.dumps(took._asdict()) + "\n", encoding="utf-8")
+
+
+def spent(folder: Path) -> Times:
+    """Seconds of a run's training; none where they were not written."""
+    path = folder / SPENT
+    return Times(**json.loads(path.read_text("utf-8"))) if path.is_file() else Times(0.0, 0.0)
+
+
+def answers(folder: Path, task: str, split: str = "test") -> list[Answer]:
+    """What a run says of every row of a split; kept beside it."""
+    kept = folder / f"answers-{task}-{split}.json"
+    if not kept.is_file():
+        found = _asked(folder, task, split)
+        kept.write_text(json.dumps(found), encoding="utf-8")
+    return [Answer(*row) for row in json.loads(kept.read_text("utf-8"))]
+
+
+def _asked(folder: Path, task: str, split: str) -> list[Answer]:
+    model = load_model(folder)
+    plan, settings = model.plan, model.plan.recipe.train
+    own = readers(plan, model.encoders(), augment=False)
+    rows = Rows(task, plan.tasks[task].task, open_split(plan, task, split), own)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), device_placement=False)
+    size = max(settings.batch_size, LEAST)
+    Filler(plan, model, accelerator.device, settings.precision, size).attach([rows])
+    scored = Scorer(model.to(accelerator.device), size, accelerator).score(rows, full=True)
+    return [
+        Answer(*row) for row in zip(scored.keys, scored.predictions, scored.targets, strict=True)
+    ]

@@ -1,0 +1,136 @@
+"""Figures of a benchmark, with intervals by bootstrap over studies.
+
+A resample is how often each study was drawn, so that two models are weighed by the same ones
+(paired), and a study's series stay together: they are no independent answers.
+
+Legend: `R` resamples, `S` studies, `N` rows, `K` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MIDDLE = (0.025, 0.975)
+"""Of the resamples: the 95 % interval."""
+
+
+def draws(studies: int, count: int = 2000, seed: int = 0) -> np.ndarray:
+    """`[1 + R, S]` how often each study counts: once in the first row, as drawn in the others."""
+    rng = np.random.default_rng(seed)
+    found = rng.multinomial(studies, np.full(studies, 1 / studies), size=count)
+    return np.concatenate([np.ones((1, studies), dtype=int), found])
+
+
+@dataclass(frozen=True)
+class Measure:
+    """of: the weights of rows `[R, N]` -> `[R]`. study: `[N]` the place of each row's study among
+    all. better: 1 where more is better, -1 where less is. chance: what no model at all reaches."""
+
+    of: Callable[[np.ndarray], np.ndarray]
+    study: np.ndarray
+    better: int = 1
+    chance: float | None = None
+
+    def over(self, drawn: np.ndarray) -> np.ndarray:
+        """`[R]` the figure of every resample; NaN where it drew none of the rows."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.of(drawn[:, self.study].astype(float))
+
+    def beyond(self, drawn: np.ndarray) -> bool:
+        """Whether the interval excludes chance, on the better side."""
+        if self.chance is None:
+            return False
+        return interval(self.better * (self.over(drawn) - self.chance))[0] > 0
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of the resamples, without the first, which is the figure itself."""
+    low, high = np.nanquantile(values[1:], MIDDLE)
+    return float(low), float(high)
+
+
+def ratio(
+    above: Sequence[float],
+    study: Sequence[int],
+    below: Sequence[float] | None = None,
+    *,
+    better: int = 1,
+    chance: float | None = None,
+) -> Measure:
+    """A sum over rows by another; by their number where there is no other: the mean."""
+    top = np.asarray(above, dtype=float)
+    under = np.ones_like(top) if below is None else np.asarray(below, dtype=float)
+    return Measure(lambda w: (w @ top) / (w @ under), np.asarray(study, int), better, chance)
+
+
+def auroc(scores: np.ndarray, wanted: np.ndarray, study: Sequence[int]) -> Measure:
+    """scores `[N, K]`, wanted `[N]` places of classes: the mean over classes of one against the
+    rest, ties counted half."""
+    sides = [_pairs(scores[:, k], wanted == k) for k in range(scores.shape[1])]
+    usable = [side for side, k in zip(sides, range(scores.shape[1]), strict=True)
+              if 0 < (wanted == k).sum() < len(wanted)]  # fmt: skip
+    return Measure(
+        lambda w: np.mean([side(w) for side in usable], axis=0), np.asarray(study, int), 1, 0.5
+    )
+
+
+def _pairs(scores: np.ndarray, yes: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Weights `[R, N]` -> the weighted share of pairs (yes, no) in which yes scores higher."""
+    order = np.argsort(scores, kind="stable")
+    ranked, truth = scores[order], yes[order].astype(float)
+    first = np.searchsorted(ranked, ranked, "left")
+    last = np.searchsorted(ranked, ranked, "right")
+
+    def share(weights: np.ndarray) -> np.ndarray:
+        own = weights[:, order]
+        no = own * (1 - truth)
+        below = np.concatenate([np.zeros((len(no), 1)), no.cumsum(1)], 1)
+        won = (below[:, first] + below[:, last]) / 2
+        pairs = (own * truth).sum(1) * no.sum(1)
+        return np.asarray((own * truth * won).sum(1) / pairs)
+
+    return share
+
+
+def recall(ranked: Sequence[Sequence[int]], same: np.ndarray, k: int) -> list[float]:
+    """ranked: of each query, candidates from the nearest on. same `[N, C]` bool: which of them
+    say the same. 1 where one of the first k does."""
+    return [float(same[row, list(best[:k])].any()) for row, best in enumerate(ranked)]
+
+
+def chance_of_recall(same: np.ndarray, k: int) -> float:
+    """Of an order by chance: the share of queries with a right answer among the first k."""
+    candidates, right = same.shape[1], same.sum(1)
+    missed = np.ones(len(same))
+    for drawn in range(min(k, candidates)):
+        missed *= np.clip(candidates - right - drawn, 0, None) / (candidates - drawn)
+    return float((1 - missed).mean())
+
+
+def compared(one: Measure, other: Measure, drawn: np.ndarray) -> tuple[float, float, float]:
+    """How much better `one` is, and the interval of the difference over the same resamples."""
+    apart = one.better * (one.over(drawn) - other.over(drawn))
+    return float(apart[0]), *interval(apart)
+
+
+def verdict(one: Measure, other: Measure, drawn: np.ndarray) -> str:
+    """`holds`, `tie` (both beyond chance), `tie at chance` or `below`."""
+    _, low, high = compared(one, other, drawn)
+    if low > 0:
+        return "holds"
+    if high < 0:
+        return "below"
+    both = one.beyond(drawn) and other.beyond(drawn)
+    return "tie, both beyond chance" if both else "tie at chance, does not count"
+
+
+def told(measure: Measure | None, drawn: np.ndarray, digits: int = 2) -> str:
+    """`0.91 (0.88 to 0.93)`; a dash where there is nothing."""
+    if measure is None or not len(measure.study):
+        return "-"
+    values = measure.over(drawn)
+    low, high = interval(values)
+    return f"{values[0]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

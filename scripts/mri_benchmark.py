@@ -1,0 +1,156 @@
+"""python -m sensorium.scripts.mri_benchmark [--out runs/mri_benchmark]
+
+The whole way on generated heads: self-supervision (`configs/mri/dino.yaml`), alignment with reports
+without and with grounding (`align.yaml`, `align_grounded.yaml`), heads on the frozen encoders from
+cached features (`sequence.yaml`, `ventricle.yaml`, `localization.yaml`, `segmentation.yaml`, and
+reports to find), and reports in words (`report.yaml`). Prints one table at 1, 10 and 100 % of the
+labels, the comparisons that are required, and what generated reports are worth.
+
+Every run is a folder below `--out`; what is whole there is read, not trained again. Intervals are
+the middle 95 % of a bootstrap over the test split's studies; they do not tell of other seeds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import typer
+
+from sensorium.engine.config import load_recipe
+from sensorium.modalities.mri.phantom import Phantom
+from sensorium.scripts._bench import machine
+from sensorium.scripts._mri_cheap import WAYS, Cheap
+from sensorium.scripts._mri_measures import Truth
+from sensorium.scripts._mri_runs import (
+    FROZEN,
+    GROUNDED,
+    HEADS,
+    NOTHING,
+    RANDOM,
+    SLICES,
+    TOGETHER,
+    Bench,
+    answers,
+    spent,
+)
+from sensorium.scripts._mri_scores import draws
+from sensorium.scripts._mri_tables import (
+    Figures,
+    cached_head,
+    comparisons,
+    own_reports,
+    sides,
+    table,
+    written,
+)
+from sensorium.tasks.facts import Facts
+
+SHARES = (0.01, 0.1, 1.0)
+VECTORS = ("cls", "mean")
+"""Heads that ask what an encoder's own vectors are worth."""
+
+
+def truth_of(bench: Bench, cheap: Cheap) -> Truth:
+    """The split that is asked, with what is reached without any signal."""
+    options = load_recipe("configs/mri/report.yaml").tasks["report"].options
+    source = Phantom(split=cast(Any, bench.split), subjects=bench.held)
+    truth = Truth(source, Facts(options["facts"], options["within"]))
+    blind = truth.measures(cheap.answers("majority", bench.rows(1.0), bench.split))
+    ones = np.ones((1, len(truth.studies)))
+    truth.chance |= {name: float(blind[name].over(ones)[0]) for name in ("ventricle", "box")}
+    shares = [float(row["mask"]().mean()) for row in map(source.__getitem__, range(len(source)))]
+    truth.chance["dice"] = float(np.mean([2 * p / (1 + p) for p in shares if p]))
+    return truth
+
+
+def figures(bench: Bench, truth: Truth, shares: tuple[float, ...], steps: int) -> Figures:
+    """By share of the labels and row: a measure a column."""
+    found: Figures = {share: {} for share in shares}
+    for share in shares:
+        for encoder in FROZEN:
+            bench.features(encoder)
+            heads = [h for h in HEADS if encoder != SLICES or h not in VECTORS]
+            said = {
+                head: answers(bench.head(head, encoder, share), HEADS[head].task, bench.split)
+                for head in heads
+            }
+            found[share][encoder] = truth.measures(said)
+        whole = bench.nothing(share, steps if share == 1 else max(1, steps // 2))
+        said = {head: answers(whole, head, bench.split) for head in TOGETHER}
+        found[share][NOTHING] = truth.measures(said)
+    return found
+
+
+def costs(bench: Bench) -> Iterator[str]:
+    """CPU minutes of everything that was trained, by folder."""
+    yield "| runs | CPU minutes | wall minutes |\n|---|---|---|"
+    total = [0.0, 0.0]
+    for place in sorted(p for p in bench.out.iterdir() if p.is_dir()):
+        times = [spent(p.parent) for p in place.rglob("spent.json")]
+        cpu, wall = sum(t.cpu for t in times) / 60, sum(t.wall for t in times) / 60
+        total = [total[0] + cpu, total[1] + wall]
+        yield f"| {place.name} ({len(times)}) | {cpu:.1f} | {wall:.1f} |"
+    yield f"| all | {total[0]:.1f} | {total[1]:.1f} |"
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="where the runs are")] = Path("runs/mri_benchmark"),
+    subjects: Annotated[int, typer.Option(help="of the training split, four series each")] = 250,
+    held: Annotated[int, typer.Option(help="of the split that is asked")] = 75,
+    dino: Annotated[
+        int | None, typer.Option(help="steps of self-supervision; else the recipe's")
+    ] = None,
+    align: Annotated[int | None, typer.Option(help="steps of alignment; else the recipe's")] = None,
+    grounded: Annotated[
+        int | None, typer.Option(help="steps of alignment with grounding; else the recipe's")
+    ] = None,
+    report: Annotated[
+        int | None, typer.Option(help="steps of report generation; else the recipe's")
+    ] = None,
+    nothing: Annotated[int, typer.Option(help="steps of all heads from nothing")] = 360,
+    effort: Annotated[float, typer.Option(help="multiplies the frozen heads' steps")] = 1.0,
+    batch: Annotated[int | None, typer.Option(help="of the stages; else the recipes'")] = None,
+    share: Annotated[list[float] | None, typer.Option(help="of the labels")] = None,
+    encoder: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the encoder")] = None,
+    slices: Annotated[str | None, typer.Option(help="the encoder of slices, YAML")] = None,
+    split: Annotated[str, typer.Option(help="that is asked")] = "test",
+    resamples: Annotated[int, typer.Option(help="of the bootstrap")] = 2000,
+) -> None:
+    """Train what is missing, ask everything, print markdown."""
+    asked = {"dino": dino, "align": align, "align_grounded": grounded, "report": report}
+    steps = {name: count for name, count in asked.items() if count is not None}
+    more = {} if slices is None else {"slices": slices}
+    bench = Bench(
+        out, subjects, held, steps, effort, batch, tuple(encoder or ()), split=split, **more
+    )
+    for name, before in (("dino", None), ("align", "dino"), ("align_grounded", "dino")):
+        bench.stage(name, before)
+    bench.stage("report", "align_grounded")
+    cheap = Cheap(bench.head_recipe("sequence", RANDOM, 1.0), ("train", split))
+    truth = truth_of(bench, cheap)
+    found = figures(bench, truth, tuple(share or SHARES), nothing)
+    for part, rows in found.items():
+        rows |= {w: truth.measures(cheap.answers(w, bench.rows(part), split)) for w in WAYS}
+    drawn = draws(len(truth.studies), resamples)
+    print(f"`{' '.join(['python -m sensorium.scripts.mri_benchmark', *sys.argv[1:]])}`\n")
+    print(f"{machine()}. Phantoms of one anatomy: no figure speaks of real heads.")
+    print(
+        f"{len(truth.studies)} studies of the split {split}, {bench.rows(1.0):,} labelled series\n"
+    )
+    for lines in (
+        table(found, truth, drawn),
+        comparisons(found, truth, drawn),
+        sides(found, drawn),
+    ):
+        print("\n".join(lines), end="\n\n")
+    for lines in (own_reports(bench, truth, drawn), written(bench, truth, drawn), costs(bench)):
+        print("\n".join(lines), end="\n\n")
+    print(cached_head(bench, GROUNDED))
+
+
+if __name__ == "__main__":
+    typer.run(main)
