@@ -76,13 +76,15 @@ options: {img_size: 48, patch_size: 8, embed_dim: 144, depth: 4, num_heads: 6}}}
 
 @dataclass(frozen=True)
 class Bench:
-    """out: where runs are. subjects, held: of the training and of the test split. steps: of the
+    """out: where runs are. subjects, held: with labels, and of the split that is asked. seen:
+    subjects of the stages before the heads, if not the recipes' own. steps: of the
     stages, by name. effort: by which the heads' steps are multiplied. encoder: further options of
     the encoder, KEY=VALUE. slices: the encoder of slices, YAML."""
 
     out: Path
     subjects: int = 250
     held: int = 75
+    seen: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
     effort: float = 1.0
     batch: int | None = None
@@ -99,7 +101,8 @@ class Bench:
             changes.append(f"train.steps={self.steps[name]}")
         if self.batch is not None:
             changes.append(f"train.batch_size={self.batch}")
-        return self._ready(name, self._recipe(name, changes))
+        subjects = self.subjects if name == "report" else self.seen
+        return self._ready(name, self._recipe(name, changes, subjects))
 
     def head(self, which: str, encoder: str, share: float) -> Path:
         """A head on a frozen encoder, trained with a share of the labels."""
@@ -120,7 +123,7 @@ class Bench:
             changes.append("cache.features=true")
         if which == "mask" and encoder == SLICES:  # it offers no layers, and more slices
             changes.append("tasks.lesion.head={type: unetr, ups: 2, width: 32}")
-        return self._recipe(head.recipe, changes, plain=encoder == SLICES)
+        return self._recipe(head.recipe, changes, self.subjects, encoder == SLICES)
 
     def features(self, encoder: str) -> Path:
         """The pass of a frozen encoder over the training split, before any head."""
@@ -151,15 +154,17 @@ class Bench:
         at = "inputs.volume.encoder"
         return [f"{at}.freeze=true", f"{at}.weights={weights or 'none'}"]
 
-    def _recipe(self, name: str, changes: Sequence[str], plain: bool = False) -> Recipe:
+    def _recipe(
+        self, name: str, changes: Sequence[str], subjects: int | None, plain: bool = False
+    ) -> Recipe:
+        """subjects: of the training split, if not the recipe's own. plain: without `encoder`."""
         path = f"configs/mri/{name}.yaml"
-        sizes = {"train": self.subjects, self.split: self.held}
-        tasks = load_recipe(path).tasks
+        sizes = {"train": subjects, self.split: self.held}
         data = [
             f"tasks.{task}.data.{split}.subjects={size}"
-            for task, section in tasks.items()
+            for task, section in load_recipe(path).tasks.items()
             for split, size in sizes.items()
-            if split in section.data
+            if split in section.data and size is not None
         ]
         own = [] if plain else [f"inputs.volume.encoder.{text}" for text in self.encoder]
         return load_recipe(path, [*data, *own, *changes])

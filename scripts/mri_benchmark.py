@@ -99,8 +99,11 @@ def costs(bench: Bench) -> Iterator[str]:
 
 def main(
     out: Annotated[Path, typer.Option(help="where the runs are")] = Path("runs/mri_benchmark"),
-    subjects: Annotated[int, typer.Option(help="of the training split, four series each")] = 250,
+    subjects: Annotated[int, typer.Option(help="with labels, four series each")] = 250,
     held: Annotated[int, typer.Option(help="of the split that is asked")] = 75,
+    seen: Annotated[
+        int | None, typer.Option(help="subjects before the heads; else the recipes'")
+    ] = None,
     dino: Annotated[
         int | None, typer.Option(help="steps of self-supervision; else the recipe's")
     ] = None,
@@ -125,7 +128,7 @@ def main(
     steps = {name: count for name, count in asked.items() if count is not None}
     more = {} if slices is None else {"slices": slices}
     bench = Bench(
-        out, subjects, held, steps, effort, batch, tuple(encoder or ()), split=split, **more
+        out, subjects, held, seen, steps, effort, batch, tuple(encoder or ()), split=split, **more
     )
     for name, before in (("dino", None), ("align", "dino"), ("align_grounded", "dino")):
         bench.stage(name, before)
