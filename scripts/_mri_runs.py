@@ -32,6 +32,8 @@ FROZEN = (GROUNDED, PLAIN, RANDOM, SLICES)
 
 LEAST = 16
 """Rows that are asked at a time, at least."""
+STEPS = 360
+"""Of the network that is trained from nothing."""
 
 
 class Head(NamedTuple):
@@ -75,13 +77,12 @@ options: {img_size: 48, patch_size: 8, embed_dim: 144, depth: 4, num_heads: 6}}}
 
 
 @dataclass(frozen=True)
-class Bench:
-    """out: where runs are. subjects, held: with labels, and of the split that is asked. seen:
-    subjects of the stages before the heads, if not the recipes' own. steps: of the
-    stages, by name. effort: by which the heads' steps are multiplied. encoder: further options of
-    the encoder, KEY=VALUE. slices: the encoder of slices, YAML."""
+class Sizes:
+    """subjects, held: with labels, and of the split that is asked. seen: subjects of the stages
+    before the heads, if not the recipes' own. steps, batch: of the stages (and `nothing`), if not
+    the recipes' own. effort: by which the heads' steps are multiplied. encoder: further options of
+    the encoder, KEY=VALUE."""
 
-    out: Path
     subjects: int = 250
     held: int = 75
     seen: int | None = None
@@ -89,6 +90,14 @@ class Bench:
     effort: float = 1.0
     batch: int | None = None
     encoder: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """out: where the runs are. slices: the encoder of slices, YAML. split: that is asked."""
+
+    out: Path
+    sizes: Sizes = field(default_factory=Sizes)
     slices: str = SLICED
     split: str = "test"
 
@@ -97,11 +106,11 @@ class Bench:
         changes = [] if before is None else [f"inputs.volume.encoder.weights={self.out / before}"]
         if before == "dino":
             changes[0] += ":volume.teacher"
-        if name in self.steps:
-            changes.append(f"train.steps={self.steps[name]}")
-        if self.batch is not None:
-            changes.append(f"train.batch_size={self.batch}")
-        subjects = self.subjects if name == "report" else self.seen
+        if name in self.sizes.steps:
+            changes.append(f"train.steps={self.sizes.steps[name]}")
+        if self.sizes.batch is not None:
+            changes.append(f"train.batch_size={self.sizes.batch}")
+        subjects = self.sizes.subjects if name == "report" else self.sizes.seen
         return self._ready(name, self._recipe(name, changes, subjects))
 
     def head(self, which: str, encoder: str, share: float) -> Path:
@@ -114,7 +123,7 @@ class Bench:
         changes = [
             *self._frozen(encoder),
             *head.changes,
-            f"train.steps={max(1, round(head.steps * self.effort))}",
+            f"train.steps={max(1, round(head.steps * self.sizes.effort))}",
             f"train.batch_size={min(head.batch, rows)}",
             "train.validate=null",
             f"tasks.{head.task}.data.train.limit={rows}",
@@ -123,7 +132,7 @@ class Bench:
             changes.append("cache.features=true")
         if which == "mask" and encoder == SLICES:  # it offers no layers, and more slices
             changes.append("tasks.lesion.head={type: unetr, ups: 2, width: 32}")
-        return self._recipe(head.recipe, changes, self.subjects, encoder == SLICES)
+        return self._recipe(head.recipe, changes, self.sizes.subjects, encoder == SLICES)
 
     def features(self, encoder: str) -> Path:
         """The pass of a frozen encoder over the training split, before any head."""
@@ -139,13 +148,16 @@ class Bench:
             _note(folder, timed(lambda: filler.attach([rows])))
         return folder
 
-    def nothing(self, share: float, steps: int) -> Path:
-        """All heads and the network under them, trained together from nothing."""
-        return self._ready(f"{NOTHING}/all-{100 * share:g}", self._together(share, steps))
+    def nothing(self, share: float) -> Path:
+        """All heads and the network under them, trained together from nothing; with few labels for
+        half as long."""
+        steps = self.sizes.steps.get(NOTHING, STEPS)
+        recipe = self._together(share, steps if share == 1 else max(1, steps // 2))
+        return self._ready(f"{NOTHING}/all-{100 * share:g}", recipe)
 
     def rows(self, share: float) -> int:
         """Series with a label: four a subject."""
-        return max(1, round(4 * self.subjects * share))
+        return max(1, round(4 * self.sizes.subjects * share))
 
     def _frozen(self, encoder: str) -> list[str]:
         if encoder == SLICES:
@@ -159,14 +171,14 @@ class Bench:
     ) -> Recipe:
         """subjects: of the training split, if not the recipe's own. plain: without `encoder`."""
         path = f"configs/mri/{name}.yaml"
-        sizes = {"train": subjects, self.split: self.held}
+        sizes = {"train": subjects, self.split: self.sizes.held}
         data = [
             f"tasks.{task}.data.{split}.subjects={size}"
             for task, section in load_recipe(path).tasks.items()
             for split, size in sizes.items()
             if split in section.data and size is not None
         ]
-        own = [] if plain else [f"inputs.volume.encoder.{text}" for text in self.encoder]
+        own = [] if plain else [f"inputs.volume.encoder.{text}" for text in self.sizes.encoder]
         return load_recipe(path, [*data, *own, *changes])
 
     def _together(self, share: float, steps: int) -> Recipe:
@@ -180,7 +192,7 @@ class Bench:
         found["inputs"]["volume"]["encoder"]["freeze"] = False
         found["inputs"]["volume"]["connector"] = "mlp"
         found["train"] = {
-            "steps": steps, "batch_size": min(self.batch or 16, self.rows(share)), "lr": 1e-3
+            "steps": steps, "batch_size": min(self.sizes.batch or 16, self.rows(share)), "lr": 1e-3
         }  # fmt: skip
         found["cache"] = {"samples": True, "features": False}
         return parse_recipe(found)

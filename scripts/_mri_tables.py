@@ -104,7 +104,7 @@ def written(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
     """F1 of the facts of generated reports, beside texts that look at nothing."""
     rows = answers(bench.out / "report", "report", bench.split)
     known = [row.known["references"][0] for row in rows]
-    usual = usual_report(truth.facts, bench.subjects)
+    usual = usual_report(truth.facts, bench.sizes.subjects)
     ways = {
         "generated": [row.said["text"] for row in rows],
         f"always `{CONSTANT}`": [CONSTANT] * len(rows),

@@ -13,7 +13,7 @@ the middle 95 % of a bootstrap over the test split's studies; they do not tell o
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -31,9 +31,11 @@ from sensorium.scripts._mri_runs import (
     HEADS,
     NOTHING,
     RANDOM,
+    SLICED,
     SLICES,
     TOGETHER,
     Bench,
+    Sizes,
     answers,
     spent,
 )
@@ -57,7 +59,7 @@ VECTORS = ("cls", "mean")
 def truth_of(bench: Bench, cheap: Cheap) -> Truth:
     """The split that is asked, with what is reached without any signal."""
     options = load_recipe("configs/mri/report.yaml").tasks["report"].options
-    source = Phantom(split=cast(Any, bench.split), subjects=bench.held)
+    source = Phantom(split=cast(Any, bench.split), subjects=bench.sizes.held)
     truth = Truth(source, Facts(options["facts"], options["within"]))
     blind = truth.measures(cheap.answers("majority", bench.rows(1.0), bench.split))
     ones = np.ones((1, len(truth.studies)))
@@ -67,7 +69,7 @@ def truth_of(bench: Bench, cheap: Cheap) -> Truth:
     return truth
 
 
-def figures(bench: Bench, truth: Truth, shares: tuple[float, ...], steps: int) -> Figures:
+def figures(bench: Bench, truth: Truth, shares: Sequence[float]) -> Figures:
     """By share of the labels and row: a measure a column."""
     found: Figures = {share: {} for share in shares}
     for share in shares:
@@ -79,7 +81,7 @@ def figures(bench: Bench, truth: Truth, shares: tuple[float, ...], steps: int) -
                 for head in heads
             }
             found[share][encoder] = truth.measures(said)
-        whole = bench.nothing(share, steps if share == 1 else max(1, steps // 2))
+        whole = bench.nothing(share)
         said = {head: answers(whole, head, bench.split) for head in TOGETHER}
         found[share][NOTHING] = truth.measures(said)
     return found
@@ -101,20 +103,8 @@ def main(
     out: Annotated[Path, typer.Option(help="where the runs are")] = Path("runs/mri_benchmark"),
     subjects: Annotated[int, typer.Option(help="with labels, four series each")] = 250,
     held: Annotated[int, typer.Option(help="of the split that is asked")] = 75,
-    seen: Annotated[
-        int | None, typer.Option(help="subjects before the heads; else the recipes'")
-    ] = None,
-    dino: Annotated[
-        int | None, typer.Option(help="steps of self-supervision; else the recipe's")
-    ] = None,
-    align: Annotated[int | None, typer.Option(help="steps of alignment; else the recipe's")] = None,
-    grounded: Annotated[
-        int | None, typer.Option(help="steps of alignment with grounding; else the recipe's")
-    ] = None,
-    report: Annotated[
-        int | None, typer.Option(help="steps of report generation; else the recipe's")
-    ] = None,
-    nothing: Annotated[int, typer.Option(help="steps of all heads from nothing")] = 360,
+    seen: Annotated[int | None, typer.Option(help="subjects of the stages before")] = None,
+    steps: Annotated[list[str] | None, typer.Option(help="STAGE=N; else the recipe's")] = None,
     effort: Annotated[float, typer.Option(help="multiplies the frozen heads' steps")] = 1.0,
     batch: Annotated[int | None, typer.Option(help="of the stages; else the recipes'")] = None,
     share: Annotated[list[float] | None, typer.Option(help="of the labels")] = None,
@@ -124,33 +114,29 @@ def main(
     resamples: Annotated[int, typer.Option(help="of the bootstrap")] = 2000,
 ) -> None:
     """Train what is missing, ask everything, print markdown."""
-    asked = {"dino": dino, "align": align, "align_grounded": grounded, "report": report}
-    steps = {name: count for name, count in asked.items() if count is not None}
-    more = {} if slices is None else {"slices": slices}
-    bench = Bench(
-        out, subjects, held, seen, steps, effort, batch, tuple(encoder or ()), split=split, **more
-    )
+    asked = {name: int(count) for name, _, count in (t.partition("=") for t in steps or ())}
+    sizes = Sizes(subjects, held, seen, asked, effort, batch, tuple(encoder or ()))
+    bench = Bench(out, sizes, slices or SLICED, split)
     for name, before in (("dino", None), ("align", "dino"), ("align_grounded", "dino")):
         bench.stage(name, before)
     bench.stage("report", "align_grounded")
     cheap = Cheap(bench.head_recipe("sequence", RANDOM, 1.0), ("train", split))
     truth = truth_of(bench, cheap)
-    found = figures(bench, truth, tuple(share or SHARES), nothing)
+    found = figures(bench, truth, share or SHARES)
     for part, rows in found.items():
         rows |= {w: truth.measures(cheap.answers(w, bench.rows(part), split)) for w in WAYS}
     drawn = draws(len(truth.studies), resamples)
     print(f"`{' '.join(['python -m sensorium.scripts.mri_benchmark', *sys.argv[1:]])}`\n")
     print(f"{machine()}. Phantoms of one anatomy: no figure speaks of real heads.")
-    print(
-        f"{len(truth.studies)} studies of the split {split}, {bench.rows(1.0):,} labelled series\n"
-    )
+    print(f"{held} studies of the split {split}; 100 % are {bench.rows(1.0):,} labelled series\n")
     for lines in (
         table(found, truth, drawn),
         comparisons(found, truth, drawn),
         sides(found, drawn),
+        own_reports(bench, truth, drawn),
+        written(bench, truth, drawn),
+        costs(bench),
     ):
-        print("\n".join(lines), end="\n\n")
-    for lines in (own_reports(bench, truth, drawn), written(bench, truth, drawn), costs(bench)):
         print("\n".join(lines), end="\n\n")
     print(cached_head(bench, GROUNDED))
 

@@ -196,8 +196,9 @@ def test_the_whole_way_at_a_tiny_size(
 
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
     tiny: dict[str, Any] = {
-        "subjects": 8, "held": 4, "seen": 8, "dino": 2, "align": 2, "grounded": 2, "report": 2,
-        "nothing": 6, "effort": 0.01, "batch": 4, "share": [0.5, 1.0], "resamples": 50,
+        "subjects": 8, "held": 4, "seen": 8, "effort": 0.01,
+        "steps": ["dino=2", "align=2", "align_grounded=2", "report=2", "nothing=6"],
+        "batch": 4, "share": [0.5, 1.0], "resamples": 50,
         "encoder": ["dim=48", "depth=2", "heads=2"],
     }  # fmt: skip
     for _ in range(2):  # the second time all is read
