@@ -57,8 +57,8 @@ KEPT: dict[str, dict[str, str]] = {
         "pick-place-v3": "pick up the puck and bring it to the target",
     },
 }
-"""Split -> task -> the way to ask that no other split has; its words are not kept, so that it can
-be understood."""
+"""Split -> task -> the way to ask that no other split has; each of its words has been heard in
+training, so that it can be understood."""
 
 
 @functools.cache

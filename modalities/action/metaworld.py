@@ -42,7 +42,7 @@ GOAL_COLOUR = (1.0, 0.0, 1.0, 1.0)
 """The goal's dot is red like the arm, in some tasks; nothing else is magenta."""
 
 FIRST = {"development": 2000, "test": 5000}
-"""A split's first seed. From there on, what was told in training is not told."""
+"""A split's first seed, in their order. From there on, what was told in training is not told."""
 
 SHOWN = 240
 """Px a side of what a person is shown."""
@@ -139,8 +139,8 @@ def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def told(task: str, seed: int) -> str:
     """What a robot is told to do in an episode; ValueError for a task without words."""
-    split = max((s for s in FIRST if seed >= FIRST[s]), key=FIRST.__getitem__, default=None)
-    return unseen(task, split) if split else seen(task)[seed % len(seen(task))]
+    begun = [split for split, first in FIRST.items() if seed >= first]
+    return unseen(task, begun[-1]) if begun else seen(task)[seed % len(seen(task))]
 
 
 def _made(task: str, seed: int) -> Any:
