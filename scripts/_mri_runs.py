@@ -198,11 +198,15 @@ class Bench:
         return parse_recipe(found)
 
     def _ready(self, name: str, recipe: Recipe) -> Path:
+        """A run; one that was interrupted goes on."""
         folder = self.out / name
         if not (folder / WEIGHTS).is_file():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                took = timed(lambda: train(recipe, folder, show=False, command="mri_benchmark"))
+                begun = (folder / "recipe.yaml").is_file()
+                took = timed(
+                    lambda: train(recipe, folder, resume=begun, show=False, command="mri_benchmark")
+                )
             _note(folder, took)
         return folder
 

@@ -15,8 +15,8 @@ Size = tuple[int, int, int]
 
 
 class Patches3D(nn.Module):
-    """Non-overlapping patches of `patch` voxels, after strided 3 x 3 x 3 convolutions of the
-    widths `stem`. Raises ValueError where a stage does not divide the patch."""
+    """Non-overlapping patches of `patch` voxels, after 3 x 3 x 3 convolutions of the widths `stem`,
+    each of which halves the axes. Raises ValueError where a stage does not divide the patch."""
 
     def __init__(self, contrasts: int, dim: int, patch: Size, stem: list[int]) -> None:
         super().__init__()
@@ -27,7 +27,9 @@ class Patches3D(nn.Module):
             )
         self.patch = patch
         widths = [contrasts, *stem]
-        self.stem = nn.ModuleList(Halving(i, o) for i, o in itertools.pairwise(widths))
+        self.stem = nn.ModuleList(
+            Halving(i, o, number == 0) for number, (i, o) in enumerate(itertools.pairwise(widths))
+        )
         rest = tuple(p // halved for p in patch)
         self.project = nn.Conv3d(widths[-1], dim, rest, rest)
 
@@ -49,13 +51,15 @@ class Patches3D(nn.Module):
 
 
 class Halving(nn.Module):
-    """A strided convolution; normed a voxel over its channels, so that no neighbour counts."""
+    """A convolution that halves the axes. The first one of a stem steps over every other voxel;
+    the others keep the largest of eight, since what is small and bright is easily averaged away.
+    Not normed: a norm over a voxel's channels would take its brightness."""
 
-    def __init__(self, in_width: int, out_width: int) -> None:
+    def __init__(self, in_width: int, out_width: int, first: bool) -> None:
         super().__init__()
-        self.map = nn.Conv3d(in_width, out_width, 3, stride=2, padding=1)
-        self.norm = nn.LayerNorm(out_width)
+        self.map = nn.Conv3d(in_width, out_width, 3, stride=2 if first else 1, padding=1)
+        self.first = first
 
     def forward(self, volume: Tensor) -> Tensor:
-        found = self.map(volume)  # [B, D, x, y, z]
-        return F.gelu(self.norm(found.movedim(1, -1)).movedim(-1, 1))
+        found = F.gelu(self.map(volume))  # [B, D, x, y, z]
+        return found if self.first else F.max_pool3d(found, 2)

@@ -2,7 +2,7 @@
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, with patches of three axes; the shape
 of Decipher-MR's encoder is ViT-B (dim 768, depth 12, heads 12), which is the default here. With
-`stem`, strided convolutions come first (Xiao et al., "Early Convolutions Help Transformers See
+`stem`, convolutions come first (Xiao et al., "Early Convolutions Help Transformers See
 Better", 2021); small models learn far sooner with them.
 
 Legend: `B` batch, `C` contrasts, `D` width, `X Y Z` voxels, `x y z` tokens, `T = x y z`, `P`
