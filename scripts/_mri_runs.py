@@ -62,6 +62,10 @@ TOGETHER = ("sequence", "side", "ventricle", "box", "mask", "recall")
 """Heads of the network that is trained from nothing, which learns them side by side."""
 
 
+VECTORS = ("cls", "mean")
+"""Heads that ask what an encoder's own vectors are worth."""
+
+
 class Answer(NamedTuple):
     """What a run said of a row of the test split."""
 
@@ -118,6 +122,13 @@ class Bench:
         name = f"{encoder}/{which}-{100 * share:g}"
         return self._ready(name, self.head_recipe(which, encoder, share))
 
+    def heads(self, encoder: str, shares: Sequence[float]) -> None:
+        """All heads on a frozen encoder, and what each answers."""
+        self.features(encoder)
+        for share in shares:
+            for which in heads_of(encoder):
+                answers(self.head(which, encoder, share), HEADS[which].task, self.split)
+
     def head_recipe(self, which: str, encoder: str, share: float) -> Recipe:
         head, rows = HEADS[which], self.rows(share)
         changes = [
@@ -149,11 +160,14 @@ class Bench:
         return folder
 
     def nothing(self, share: float) -> Path:
-        """All heads and the network under them, trained together from nothing; with few labels for
-        half as long."""
+        """All heads and the network under them, trained together from nothing, and what they
+        answer; with few labels for half as long."""
         steps = self.sizes.steps.get(NOTHING, STEPS)
         recipe = self._together(share, steps if share == 1 else max(1, steps // 2))
-        return self._ready(f"{NOTHING}/all-{100 * share:g}", recipe)
+        folder = self._ready(f"{NOTHING}/all-{100 * share:g}", recipe)
+        for head in TOGETHER:
+            answers(folder, head, self.split)
+        return folder
 
     def rows(self, share: float) -> int:
         """Series with a label: four a subject."""
@@ -209,6 +223,11 @@ class Bench:
                 )
             _note(folder, took)
         return folder
+
+
+def heads_of(encoder: str) -> list[str]:
+    """Those that it has: slices have no vector of the whole."""
+    return [head for head in HEADS if encoder != SLICES or head not in VECTORS]
 
 
 def _note(folder: Path, took: Times) -> None:

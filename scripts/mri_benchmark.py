@@ -12,12 +12,17 @@ the middle 95 % of a bootstrap over the test split's studies; they do not tell o
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import numpy as np
+import torch
 import typer
 
 from sensorium.engine.config import load_recipe
@@ -30,6 +35,7 @@ from sensorium.scripts._mri_runs import (
     GROUNDED,
     HEADS,
     NOTHING,
+    PLAIN,
     RANDOM,
     SLICED,
     SLICES,
@@ -37,6 +43,7 @@ from sensorium.scripts._mri_runs import (
     Bench,
     Sizes,
     answers,
+    heads_of,
     spent,
 )
 from sensorium.scripts._mri_scores import draws
@@ -52,8 +59,6 @@ from sensorium.scripts._mri_tables import (
 from sensorium.tasks.facts import Facts
 
 SHARES = (0.01, 0.1, 1.0)
-VECTORS = ("cls", "mean")
-"""Heads that ask what an encoder's own vectors are worth."""
 
 
 def truth_of(bench: Bench, cheap: Cheap) -> Truth:
@@ -69,16 +74,45 @@ def truth_of(bench: Bench, cheap: Cheap) -> Truth:
     return truth
 
 
+def waves(bench: Bench, shares: Sequence[float]) -> list[list[Callable[[], object]]]:
+    """All that is trained; what stands in one wave waits for nothing but the waves before."""
+
+    def heads(encoder: str) -> Callable[[], object]:
+        return functools.partial(bench.heads, encoder, shares)
+
+    def stage(*names: str) -> Callable[[], object]:
+        return functools.partial(bench.stage, *names)
+
+    nothing = [functools.partial(bench.nothing, share) for share in shares]
+    return [
+        [stage("dino"), heads(RANDOM)],
+        [stage("align_grounded", "dino"), heads(SLICES), *nothing, stage("align", "dino")],
+        [stage("report", "align_grounded"), heads(GROUNDED), heads(PLAIN)],
+    ]
+
+
+def work(all_of: Sequence[Sequence[Callable[[], object]]], jobs: int) -> None:
+    """Wave after wave, `jobs` processes side by side, which share the cores."""
+    if jobs == 1:
+        for job in (job for wave in all_of for job in wave):
+            job()
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    spawn = multiprocessing.get_context("spawn")  # a fork would share torch's threads
+    with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (threads,)) as pool:
+        for wave in all_of:
+            for done in [pool.submit(job) for job in wave]:
+                done.result()
+
+
 def figures(bench: Bench, truth: Truth, shares: Sequence[float]) -> Figures:
     """By share of the labels and row: a measure a column."""
     found: Figures = {share: {} for share in shares}
     for share in shares:
         for encoder in FROZEN:
-            bench.features(encoder)
-            heads = [h for h in HEADS if encoder != SLICES or h not in VECTORS]
             said = {
                 head: answers(bench.head(head, encoder, share), HEADS[head].task, bench.split)
-                for head in heads
+                for head in heads_of(encoder)
             }
             found[share][encoder] = truth.measures(said)
         whole = bench.nothing(share)
@@ -111,15 +145,14 @@ def main(
     encoder: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the encoder")] = None,
     slices: Annotated[str | None, typer.Option(help="the encoder of slices, YAML")] = None,
     split: Annotated[str, typer.Option(help="that is asked")] = "test",
+    jobs: Annotated[int, typer.Option(min=1, help="processes side by side")] = 1,
     resamples: Annotated[int, typer.Option(help="of the bootstrap")] = 2000,
 ) -> None:
     """Train what is missing, ask everything, print markdown."""
     asked = {name: int(count) for name, _, count in (t.partition("=") for t in steps or ())}
     sizes = Sizes(subjects, held, seen, asked, effort, batch, tuple(encoder or ()))
     bench = Bench(out, sizes, slices or SLICED, split)
-    for name, before in (("dino", None), ("align", "dino"), ("align_grounded", "dino")):
-        bench.stage(name, before)
-    bench.stage("report", "align_grounded")
+    work(waves(bench, share or SHARES), jobs)
     cheap = Cheap(bench.head_recipe("sequence", RANDOM, 1.0), ("train", split))
     truth = truth_of(bench, cheap)
     found = figures(bench, truth, share or SHARES)
