@@ -51,12 +51,11 @@ class FeedForward(nn.Sequential):
 
 
 class Attention(nn.Module):
-    """Self-attention over the real frames, `context` on each side or all of them; positions turn
-    queries and keys."""
+    """Self-attention over the real frames; positions turn queries and keys."""
 
-    def __init__(self, dim: int, heads: int, dropout: float, context: int | None = None) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.context = heads, context
+        self.heads = heads
         self.norm = nn.LayerNorm(dim)
         self.enter = nn.Linear(dim, 3 * dim)
         self.leave = nn.Linear(dim, dim)
@@ -67,18 +66,9 @@ class Attention(nn.Module):
         parts = self.enter(self.norm(x)).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, H, D / H]
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         query, key = turned(query), turned(key)
-        seen = F.scaled_dot_product_attention(query, key, value, self._near(mask))
+        seen = F.scaled_dot_product_attention(query, key, value, mask[:, None, None])
         added: Tensor = self.dropout(self.leave(seen.transpose(1, 2).flatten(2)))
         return added
-
-    def _near(self, mask: Tensor) -> Tensor:
-        """mask `[B, T]` -> what each frame sees, `[B, 1, 1 or T, T]`; padding sees all that is
-        real, for a frame that sees nothing has no attention at all."""
-        if self.context is None:
-            return mask[:, None, None]
-        places = torch.arange(mask.shape[1], device=mask.device)
-        near = (places[:, None] - places).abs() <= self.context
-        return (mask[:, None] & (near | ~mask[..., None]))[:, None]
 
 
 class ConvBlock(nn.Module):
@@ -96,18 +86,10 @@ class ConvBlock(nn.Module):
 class ConformerBlock(nn.Module):
     """Half a feed-forward, attention, convolution, half a feed-forward, norm."""
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        hidden: int,
-        kernel: int,
-        dropout: float,
-        context: int | None = None,
-    ) -> None:
+    def __init__(self, dim: int, heads: int, hidden: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.before = FeedForward(dim, hidden, dropout)
-        self.attention = Attention(dim, heads, dropout, context)
+        self.attention = Attention(dim, heads, dropout)
         self.convolution = Convolution(dim, kernel, dropout)
         self.after = FeedForward(dim, hidden, dropout)
         self.norm = nn.LayerNorm(dim)

@@ -30,12 +30,10 @@ class LogMelConformer(Encoder):
     """Log-mels, strided convolutions, convolution blocks, Conformer blocks.
 
     dim: width. front: convolution blocks before the depth Conformer blocks. expand: width of a
-    feed-forward in dims. context: tokens on each side that attention sees; all by default (with
-    few, the pieces of a long recording are heard as it is whole). subsample: mel frames a token.
-    normalize: `bands` takes from each band its mean over the sound (no microphone, no steady tone
-    remains), `level` the mean of all bands (loudness goes, the spectrum stays), `fixed` nothing of
-    the sound's own. mask_token: learn a token that stands for masked frames. The rest is the
-    spectrogram's: see `LogMel`.
+    feed-forward in dims. subsample: mel frames a token. normalize: `bands` takes from each band
+    its mean over the sound (no microphone, no steady tone remains), `level` the mean of all
+    bands (loudness goes, the spectrum stays), `fixed` nothing of the sound's own. mask_token:
+    learn a token that stands for masked frames. The rest is the spectrogram's: see `LogMel`.
     """
 
     def __init__(
@@ -47,7 +45,6 @@ class LogMelConformer(Encoder):
         kernel: int = 15,
         front: int = 0,
         expand: int = 4,
-        context: int | None = None,
         subsample: Literal[2, 4, 8] = 4,
         dropout: float = 0.1,
         normalize: Literal["bands", "level", "fixed"] = "bands",
@@ -60,7 +57,7 @@ class LogMelConformer(Encoder):
         high: float = 7600.0,
     ) -> None:
         super().__init__()
-        _check(dim, heads, kernel, context)
+        _check(dim, heads, kernel)
         self.dim, self.normalize, self.subsample = dim, normalize, subsample
         self.processor: LogMel = LogMel(rate, mels, window, hop, low, high)
         self.along = {"mels": subsample, "mask": subsample}
@@ -69,7 +66,7 @@ class LogMelConformer(Encoder):
         hidden = expand * dim
         self.layers = nn.ModuleList(
             [ConvBlock(dim, kernel, dropout) for _ in range(front)]
-            + [ConformerBlock(dim, heads, hidden, kernel, dropout, context) for _ in range(depth)]
+            + [ConformerBlock(dim, heads, hidden, kernel, dropout) for _ in range(depth)]
         )
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02) if mask_token else None
         self.offers = frozenset({"layers", "taps"} | ({"token_mask"} if mask_token else set()))
@@ -127,12 +124,10 @@ def _normal(mels: Tensor, mask: Tensor, how: str) -> Tensor:
     return (mels - mean) / SPREAD
 
 
-def _check(dim: int, heads: int, kernel: int, context: int | None) -> None:
+def _check(dim: int, heads: int, kernel: int) -> None:
     if heads < 1 or dim % (2 * heads):
         raise ValueError(
             f"heads: found {heads} at dim {dim}, expected a number whose double divides dim"
         )
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"kernel: found {kernel}, expected an odd number; say {kernel + 1}")
-    if context is not None and context < 1:
-        raise ValueError(f"context: found {context}, expected at least 1 token, or null for all")

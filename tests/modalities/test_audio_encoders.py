@@ -78,7 +78,6 @@ BUNDLE = {
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "conformer": ("logmel_conformer", {**SMALL, "mask_token": True}),
     "conformer front": ("logmel_conformer", {**SMALL, "front": 2, "normalize": "fixed"}),
-    "conformer near": ("logmel_conformer", {**SMALL, "normalize": "fixed", "context": 1}),
     "conformer level": ("logmel_conformer", {**SMALL, "subsample": 8, "normalize": "level"}),
     "bundle group": ("torchaudio_bundle", {"name": "WAV2VEC2_BASE", "options": BUNDLE}),
     "bundle layer": ("torchaudio_bundle", {"name": "HUBERT_LARGE", "options": BUNDLE}),
@@ -293,18 +292,6 @@ def test_silence_is_finite(case: str) -> None:
     silent = Sound(np.zeros((2, 6400), np.float32), 16000)
     features = encoder(**encoder.collate([encoder.processor.prepare(silent)]))
     assert features.tokens.isfinite().all()
-
-
-def test_with_a_context_what_is_far_changes_nothing() -> None:
-    near, far = make("conformer near"), make("conformer front")
-    one = near.processor.prepare(sound(0, 2.0))["mels"]
-    other = torch.cat([one[:120], one[120:].flip(0)])  # ten tokens and more behind the twentieth
-    for encoder, same in ((near, True), (far, False)):
-        pair = encoder(**encoder.collate([{"mels": one}, {"mels": other}])).tokens
-        assert torch.allclose(pair[0, :20], pair[1, :20], atol=1e-6) is same
-        assert not torch.allclose(pair[0, 35:], pair[1, 35:], atol=1e-3)
-    with pytest.raises(ValueError, match="context: found 0, expected at least 1 token"):
-        kind("conformer near")(context=0)  # type: ignore[call-arg]
 
 
 def test_torchaudios_conformer_is_torchaudios() -> None:

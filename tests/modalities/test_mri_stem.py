@@ -1,4 +1,4 @@
-"""What a stem of volumes has to tell: where something small and bright lies, in a drifting gain."""
+"""What a volume's stem has to tell: where something small and bright lies, in a gain that drifts."""
 
 from __future__ import annotations
 
