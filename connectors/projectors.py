@@ -4,7 +4,8 @@
 Legend: `B` batch, `T` tokens, `D` width.
 
 `pooled` is None behind a projector: the vector of the encoder's space has another width and
-meaning, and no gradient would have fitted the map to it. `layers` pass as they are.
+meaning, and no gradient would have fitted the map to it. With `vector` it has a map of its own,
+so that a task on the whole and one on the tokens share a stream. `layers` pass as they are.
 """
 
 from __future__ import annotations
@@ -22,28 +23,33 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "si
 
 
 class _Projector(Connector):
-    """`map`: `[..., in_dim] -> [..., out_dim]`, built by the subclass."""
+    """`map`: `[..., in_dim] -> [..., out_dim]`, and `whole`, the same for the vector or None; built
+    by the subclass."""
 
     map: nn.Module
+    whole: nn.Module | None
 
     def forward(self, features: Features) -> Features:
-        """`[B, T, in_dim] -> [B, T, out_dim]`, same mask and grid."""
+        """`[B, T, in_dim] -> [B, T, out_dim]`, same mask and grid; pooled `[B, out_dim]` or None."""
         tokens: Tensor = self.map(blank(features.tokens, features.mask))
-        return features.replace(tokens=blank(tokens, features.mask), pooled=None)
+        pooled = None if self.whole is None else self.whole(features.vector())
+        return features.replace(tokens=blank(tokens, features.mask), pooled=pooled)
 
 
 class Linear(_Projector):
-    """One affine map of every token."""
+    """One affine map of every token. vector: another one of the vector of the whole."""
 
-    def __init__(self, in_dim: int, out_dim: int) -> None:
+    def __init__(self, in_dim: int, out_dim: int, *, vector: bool = False) -> None:
         super().__init__(in_dim, out_dim)
         self.map = nn.Linear(in_dim, out_dim)
+        self.whole = nn.Linear(in_dim, out_dim) if vector else None
 
 
 class MLP(_Projector):
     """`depth` affine maps with an activation between them.
 
-    hidden: width between the maps (default: out_dim). norm: a LayerNorm on what comes in.
+    hidden: width between the maps (default: out_dim). norm: a LayerNorm on what comes in. vector:
+    the same again for the vector of the whole.
     """
 
     def __init__(
@@ -55,12 +61,18 @@ class MLP(_Projector):
         hidden: int | None = None,
         activation: Literal["gelu", "relu", "silu"] = "gelu",
         norm: bool = False,
+        vector: bool = False,
     ) -> None:
         super().__init__(in_dim, out_dim)
         at_least("mlp", "depth", depth, 1)
         widths = [in_dim, *[hidden or out_dim] * (depth - 1), out_dim]
-        layers: list[nn.Module] = [nn.LayerNorm(in_dim)] if norm else []
-        for place, (wide, narrow) in enumerate(pairwise(widths)):
-            layers += [ACTIVATIONS[activation]()] if place else []
-            layers.append(nn.Linear(wide, narrow))
-        self.map = nn.Sequential(*layers)
+
+        def made() -> nn.Module:
+            layers: list[nn.Module] = [nn.LayerNorm(in_dim)] if norm else []
+            for place, (wide, narrow) in enumerate(pairwise(widths)):
+                layers += [ACTIVATIONS[activation]()] if place else []
+                layers.append(nn.Linear(wide, narrow))
+            return nn.Sequential(*layers)
+
+        self.map = made()
+        self.whole = made() if vector else None

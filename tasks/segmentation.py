@@ -9,6 +9,7 @@ Legend: `B` rows, `V` voxels of the head's grid, `n` axes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -33,7 +34,9 @@ SMOOTH = 1e-5
 
 class Segmentation(Task):
     """input: the stream. mask: the stream of true masks (`modality: mri_mask`). dice, ce: weights
-    of the two losses. threshold: the share from which a voxel belongs to the mask.
+    of the two losses. threshold: the share from which a voxel belongs to the mask. prior: what a
+    new head says of every voxel (Lin et al., "Focal Loss for Dense Object Detection", 2017): where
+    it begins at a half, small masks are given up before they are found.
 
     window: voxels of a prepared signal that are encoded at a time, where it is too large for one:
     a random window in training, in prediction all of them, blended where they overlap; what the
@@ -51,14 +54,16 @@ class Segmentation(Task):
         dice: float = 1.0,
         ce: float = 1.0,
         threshold: float = 0.5,
+        prior: float = 0.01,
         window: list[int] | None = None,
         overlap: float = 0.5,
     ) -> None:
         super().__init__()
         if min(dice, ce) < 0 or dice + ce == 0:
             raise ValueError(f"dice, ce: found {dice} and {ce}, expected weights, one above 0")
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold: found {threshold}, expected between 0 and 1")
+        for name, share in (("threshold", threshold), ("prior", prior)):
+            if not 0 < share < 1:
+                raise ValueError(f"{name}: found {share}, expected between 0 and 1")
         if not 0 <= overlap < 1 or (window is not None and min(window, default=0) < 1):
             raise ValueError(
                 f"window, overlap: found {window} and {overlap}, expected voxels an axis, and a "
@@ -70,6 +75,7 @@ class Segmentation(Task):
         self.aside = self.answers = (mask,)
         self.dice, self.ce, self.threshold = dice, ce, threshold
         self.window, self.overlap = window, overlap
+        self.start = math.log(prior / (1 - prior))
 
     def head_widths(self) -> dict[str, tuple[str, int]]:
         return {"head": (f"{self.streams[0]}.encoder", 1)}
@@ -170,7 +176,7 @@ class Segmentation(Task):
                 f"{WHO}: its head gives tokens of {found.dim} on the grid {found.grid}; expected "
                 "one number a voxel, as `head: unetr` gives it"
             )
-        return found
+        return found.replace(tokens=found.tokens + self.start)
 
 
 def _grid_of(truth: Features) -> Tensor:

@@ -74,6 +74,7 @@ def test_the_loss_is_monai_s(grid: tuple[int, ...], fine: tuple[int, ...]) -> No
     task, volume, wanted = task_of(len(grid)), tokens_of(3, grid), some_masks(3, fine)
     batch, encode = ask(task, volume, masks_of(wanted))
     logits = task.heads["head"](volume).tokens[..., 0].unflatten(1, fine)[:, None]
+    logits = logits + math.log(0.01 / 0.99)  # where a new head begins
     known = DiceCELoss(sigmoid=True)(logits, wanted[:, None].float())
     loss = task.loss(batch, encode, None)
     torch.testing.assert_close(loss.total / int(loss.count), known)
@@ -166,7 +167,7 @@ def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
     volume, task = volume.replace(tokens=volume.tokens * 0.1 + code), task_of(axes)
     batch, encode = ask(task, volume, masks_of(wanted))
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-2)
-    for _ in range(25):
+    for _ in range(60):
         optimizer.zero_grad()
         (task.loss(batch, encode, None).total / 8).backward()
         optimizer.step()
@@ -176,6 +177,28 @@ def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
     assert metrics.compute()["dice"] > 0.95
     voxels = unrun(said[0]["mask"])[0].sum()
     assert said[0]["size"] == pytest.approx(float(voxels))  # voxels of 1 x 1 x 1
+
+
+@pytest.mark.parametrize(("prior", "found"), [(0.01, True), (0.5, False)])
+def test_a_small_mask_is_given_up_by_a_head_that_begins_at_a_half(
+    prior: float, found: bool
+) -> None:
+    grid = (6, 6, 6)
+    place = torch.randint(216, (8,), generator=torch.Generator().manual_seed(3))
+    one = torch.nn.functional.one_hot(place, 216).bool()
+    volume, fine = tokens_of(8, grid), one.unflatten(1, grid)
+    for axis in (1, 2, 3):
+        fine = fine.repeat_interleave(2, axis)
+    volume = volume.replace(tokens=volume.tokens * 0.5 + one[..., None] * torch.arange(16).sin())
+    task = task_of(prior=prior)
+    batch, encode = ask(task, volume, masks_of(fine))
+    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        (task.loss(batch, encode, None).total / 8).backward()
+        optimizer.step()
+    rows = task.predict(batch, encode, None)
+    assert (sum(row["scores"]["dice"] for row in rows) / 8 > 0.3) is found
 
 
 def test_without_the_answer_it_predicts_and_does_not_score() -> None:
@@ -262,6 +285,7 @@ def test_a_window_keeps_its_place() -> None:
     [
         ({"dice": 0.0, "ce": 0.0}, "dice"),
         ({"threshold": 1.0}, "threshold"),
+        ({"prior": 0.0}, "prior"),
         ({"mask": "x"}, "mask"),
     ],
 )
