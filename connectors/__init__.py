@@ -18,6 +18,7 @@ CONNECTORS = {
 HEADS = {
     "attention_probe": "sensorium.connectors.heads:AttentionProbe",
     "detr": "sensorium.connectors.queries:Detr",
+    "flatten": "sensorium.connectors.heads:Flatten",
     "linear": "sensorium.connectors.heads:LinearHead",
     "mlp": "sensorium.connectors.heads:MLPHead",
     "per_token": "sensorium.connectors.projectors:Linear",

@@ -5,11 +5,14 @@ Legend: `B` batch, `T` tokens, `D` width.
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..modalities.base import Features
-from ._parts import additive, blank, one, sincos, split_evenly
+from ._parts import additive, at_least, blank, one, sincos, split_evenly
 from .base import Connector
 
 
@@ -73,6 +76,51 @@ class AttentionProbe(Connector):
         padding = additive(features.mask, query)
         read = self.attention(query, tokens, tokens, padding, need_weights=False)[0]
         return one(features, self.map(read.squeeze(1)))
+
+
+class Flatten(Connector):
+    """Every token is squeezed to `width` numbers, and a map reads all of them, each at its place:
+    for what is told by how much there is where (the head of PatchTST, Nie et al. 2023).
+
+    grid: places that are read, from the first on; what is padding may lie beyond, tokens may not.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, grid: list[int], width: int = 8) -> None:
+        super().__init__(in_dim, out_dim)
+        at_least("flatten", "width", width, 1)
+        if min(grid, default=0) < 1:
+            raise ValueError(f"flatten: grid {grid}, expected one axis or more, of 1 or more")
+        self.grid = tuple(grid)
+        self.squeeze = nn.Sequential(nn.LayerNorm(in_dim), nn.Linear(in_dim, width), nn.GELU())
+        places = width * math.prod(grid)
+        self.map = nn.Sequential(nn.LayerNorm(places), nn.Linear(places, out_dim))
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> pooled [B, out_dim]`."""
+        tokens = self.squeeze(blank(features.tokens, features.mask))
+        tokens = self._placed(blank(tokens, features.mask), features)
+        return one(features, self.map(tokens.flatten(1)))
+
+    def _placed(self, tokens: Tensor, features: Features) -> Tensor:
+        """`[B, T, W] -> [B, *grid, W]`, cut and filled with zeros at the far ends."""
+        grid = features.grid or (tokens.shape[1],)
+        if len(grid) != len(self.grid):
+            raise ValueError(
+                f"flatten: reads a grid of {len(self.grid)} axes, the features have {grid}; say "
+                "grid with as many"
+            )
+        if grid == self.grid:
+            return tokens
+        inside = tuple(slice(n) for n in self.grid)
+        kept = features.mask.unflatten(1, grid)[:, *inside]
+        if not features.mask.is_meta and int(kept.sum()) < int(features.mask.sum()):
+            raise ValueError(
+                f"flatten: tokens lie beyond the grid {list(self.grid)}, the features have {grid}; "
+                "say a larger grid"
+            )
+        tokens = tokens.unflatten(1, grid)[:, *inside]
+        missing = [n - m for n, m in zip(self.grid, tokens.shape[1:-1], strict=True)]
+        return F.pad(tokens, [0, 0, *(x for n in reversed(missing) for x in (0, n))])
 
 
 def _vector(features: Features) -> torch.Tensor:

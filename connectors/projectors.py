@@ -30,7 +30,7 @@ class _Projector(Connector):
     whole: nn.Module | None
 
     def forward(self, features: Features) -> Features:
-        """`[B, T, in_dim] -> [B, T, out_dim]`, same mask and grid; pooled `[B, out_dim]` or None."""
+        """`[B, T, in_dim] -> [B, T, out_dim]`, same mask and grid."""
         tokens: Tensor = self.map(blank(features.tokens, features.mask))
         pooled = None if self.whole is None else self.whole(features.vector())
         return features.replace(tokens=blank(tokens, features.mask), pooled=pooled)

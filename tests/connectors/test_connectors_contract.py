@@ -24,6 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "connector:resampler": {"queries": 4, "self_attention": True},
     "connector:stack": {"depth": 2},
     "head:detr": {"queries": 3, "width": 16, "depth": 1},
+    "head:flatten": {"grid": [4, 4], "width": 3},
     "head:unetr": {"ups": 1, "width": 16, "layers": [0], "axes": 2},
 }
 GRIDS: tuple[tuple[int, ...] | None, ...] = (None, (16,), (4, 4), (2, 2, 4))
@@ -61,6 +62,8 @@ def some(name: str, grid: tuple[int, ...] | None = (4, 4), **changes: Any) -> Fe
 
 
 def options_for(name: str, grid: tuple[int, ...] | None) -> dict[str, Any]:
+    if name == "head:flatten":
+        return {"grid": list(grid or (16,))}
     solid = name in GRIDDED and grid is not None and len(grid) == 3
     return {"axes": 3} if solid else {}
 
@@ -99,7 +102,7 @@ def test_padding_changes_nothing(name: str) -> None:
     again = part(features.replace(tokens=garbage))
     torch.testing.assert_close(again.tokens, known.tokens, rtol=0, atol=0)
 
-    grid = (8, 4) if name in GRIDDED else None
+    grid = (8, 4) if name in GRIDDED | {"head:flatten"} else None
     longer = features.replace(
         tokens=torch.nn.functional.pad(garbage, (0, 0, 0, 16)),
         mask=torch.nn.functional.pad(features.mask, (0, 16)),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sensorium.connectors._parts import sincos
-from sensorium.connectors.heads import AttentionProbe, LinearHead, MLPHead
+from sensorium.connectors.heads import AttentionProbe, Flatten, LinearHead, MLPHead
 from sensorium.connectors.poolers import AttentionPool, Cls, LatentAttention, Max, Mean
 from sensorium.connectors.projectors import MLP, Linear
 from sensorium.connectors.resampler import Resampler
@@ -174,6 +174,23 @@ def test_attention_probe_knows_where() -> None:
     torch.testing.assert_close(probe(features).pooled, probe(turned).pooled)
     there, back = (probe(f.replace(grid=(3, 4))).pooled for f in (features, turned))
     assert (there - back).abs().max() > 1e-4
+
+
+def test_flatten_reads_every_place_by_itself() -> None:
+    head = Flatten(8, 3, grid=[3, 4], width=2)
+    features = Features.full(torch.randn(2, 12, 8)).replace(grid=(3, 4))
+    turned = features.replace(tokens=features.tokens.flip(1))
+    assert (head(features).pooled - head(turned).pooled).abs().max() > 1e-4
+    wide = torch.nn.functional.pad(features.tokens.unflatten(1, (3, 4)), [0, 0, 0, 1, 0, 2])
+    mask = torch.nn.functional.pad(features.mask.unflatten(1, (3, 4)), [0, 1, 0, 2]).flatten(1)
+    padded = features.replace(tokens=wide.flatten(1, 2), mask=mask, grid=(5, 5))
+    torch.testing.assert_close(head(padded).pooled, head(features).pooled)
+    with pytest.raises(ValueError, match="tokens lie beyond the grid"):
+        head(padded.replace(mask=torch.ones_like(mask)))
+    with pytest.raises(ValueError, match="reads a grid of 2 axes, the features have"):
+        head(features.replace(grid=(3, 2, 2)))
+    with pytest.raises(ValueError, match="expected one axis or more"):
+        Flatten(8, 3, grid=[])
 
 
 @pytest.mark.parametrize("grid", [(7,), (3, 5), (2, 3, 4)])

@@ -1,4 +1,4 @@
-"""What a volume's stem has to tell: where something small and bright lies, in a gain that drifts."""
+"""What a stem of volumes has to tell: where something small and bright lies in drifting gain."""
 
 from __future__ import annotations
 
