@@ -26,7 +26,7 @@ from sensorium.engine.train import train
 from sensorium.engine.weights import WEIGHTS
 from sensorium.scripts._bench import Times, timed
 
-SPENT, FEATURES = "spent.json", "features"
+SPENT, FEATURES, GRID = "spent.json", "features", "grid.json"
 GROUNDED, PLAIN, RANDOM, SLICES, NOTHING = "grounded", "aligned", "random", "slices", "nothing"
 FROZEN = (GROUNDED, PLAIN, RANDOM, SLICES)
 
@@ -37,26 +37,26 @@ STEPS = 360
 
 
 class Head(NamedTuple):
-    """recipe: below `configs/mri`. task: its name there. steps, batch: of training. changes: of
-    the recipe."""
+    """recipe: below `configs/mri`. task: its name there. changes: of the recipe. placed: it reads
+    every token at its place, and has to be told the encoder's grid."""
 
     recipe: str
     task: str
-    steps: int
-    batch: int
     changes: tuple[str, ...] = ()
+    placed: bool = False
 
 
 LINEAR = "tasks.sequence.head=linear"
+SIDE = ("tasks.sequence.target=side", "tasks.sequence.head={type: flatten}", "train.steps=300")
 HEADS = {
-    "sequence": Head("sequence", "sequence", 150, 32),
-    "cls": Head("sequence", "sequence", 150, 64, (LINEAR,)),
-    "mean": Head("sequence", "sequence", 150, 64, (LINEAR, "inputs.volume.connector=mean")),
-    "side": Head("sequence", "sequence", 300, 32, ("tasks.sequence.target=side",)),
-    "ventricle": Head("ventricle", "ventricle", 200, 32),
-    "box": Head("localization", "lesion", 300, 32),
-    "mask": Head("segmentation", "lesion", 120, 8),
-    "recall": Head("align", "match", 200, 32),
+    "sequence": Head("sequence", "sequence"),
+    "cls": Head("sequence", "sequence", (LINEAR,)),
+    "mean": Head("sequence", "sequence", (LINEAR, "inputs.volume.connector=mean")),
+    "side": Head("sequence", "sequence", SIDE, placed=True),
+    "ventricle": Head("ventricle", "ventricle", placed=True),
+    "box": Head("localization", "lesion"),
+    "mask": Head("segmentation", "lesion"),
+    "recall": Head("align", "match", ("train.steps=300", "train.lr=3e-3", "cache.features=true")),
 }
 TOGETHER = ("sequence", "side", "ventricle", "box", "mask", "recall")
 """Heads of the network that is trained from nothing, which learns them side by side."""
@@ -76,7 +76,7 @@ class Answer(NamedTuple):
 
 SLICED = """{type: slices, size: [48, 48, 48], spacing: [4, 4, 4], every: 4, heads: 6,
 freeze: true, weights: none, encoder: {type: timm, name: vit_tiny_patch16_224, weights: none,
-options: {img_size: 48, patch_size: 8, embed_dim: 144, depth: 4, num_heads: 6}}}"""
+options: {img_size: 48, patch_size: 8, embed_dim: 144, depth: 3, num_heads: 6}}}"""
 """The encoder of slices, as large as the one of volumes."""
 
 
@@ -134,16 +134,19 @@ class Bench:
         changes = [
             *self._frozen(encoder),
             *head.changes,
-            f"train.steps={max(1, round(head.steps * self.sizes.effort))}",
-            f"train.batch_size={min(head.batch, rows)}",
+            *(f"tasks.{head.task}.head.grid={self.grid(encoder)}" for _ in range(head.placed)),
             "train.validate=null",
             f"tasks.{head.task}.data.train.limit={rows}",
         ]
-        if which == "recall":
-            changes.append("cache.features=true")
-        if which == "mask" and encoder == SLICES:  # it offers no layers, and more slices
-            changes.append("tasks.lesion.head={type: unetr, ups: 2, width: 32}")
-        return self._recipe(head.recipe, changes, self.sizes.subjects, encoder == SLICES)
+        if which == "mask" and encoder == SLICES:  # it offers no layers
+            changes.append("tasks.lesion.head.layers=[]")
+        plain = encoder == SLICES
+        known = self._recipe(head.recipe, changes, self.sizes.subjects, plain).train
+        changes += [
+            f"train.steps={max(1, round(known.steps * self.sizes.effort))}",
+            f"train.batch_size={min(known.batch_size, rows)}",
+        ]
+        return self._recipe(head.recipe, changes, self.sizes.subjects, plain)
 
     def features(self, encoder: str) -> Path:
         """The pass of a frozen encoder over the training split, before any head."""
@@ -157,7 +160,14 @@ class Bench:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             filler = Filler(model.plan, model, device, "fp32", 32)
             _note(folder, timed(lambda: filler.attach([rows])))
+            grid = rows.item(0).records["volume"]["grid"]
+            (folder / GRID).write_text(json.dumps([int(n) for n in grid]), encoding="utf-8")
         return folder
+
+    def grid(self, encoder: str) -> list[int]:
+        """Of a frozen encoder's tokens."""
+        found: list[int] = json.loads((self.features(encoder) / GRID).read_text("utf-8"))
+        return found
 
     def nothing(self, share: float) -> Path:
         """All heads and the network under them, trained together from nothing, and what they
