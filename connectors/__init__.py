@@ -4,6 +4,7 @@ CONNECTORS = {
     "attention_pool": "sensorium.connectors.poolers:AttentionPool",
     "cls": "sensorium.connectors.poolers:Cls",
     "conv": "sensorium.connectors.shorteners:Conv",
+    "flatten": "sensorium.connectors.heads:Flatten",
     "latent_attention": "sensorium.connectors.poolers:LatentAttention",
     "linear": "sensorium.connectors.projectors:Linear",
     "max": "sensorium.connectors.poolers:Max",

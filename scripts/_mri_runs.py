@@ -37,26 +37,32 @@ STEPS = 360
 
 
 class Head(NamedTuple):
-    """recipe: below `configs/mri`. task: its name there. changes: of the recipe. placed: it reads
+    """recipe: below `configs/mri`. task: its name there. changes: of the recipe. placed: what reads
     every token at its place, and has to be told the encoder's grid."""
 
     recipe: str
     task: str
     changes: tuple[str, ...] = ()
-    placed: bool = False
+    placed: str | None = None
 
 
 LINEAR = "tasks.sequence.head=linear"
 SIDE = ("tasks.sequence.target=side", "tasks.sequence.head={type: flatten}", "train.steps=300")
+RECALL = (
+    "inputs.volume.connector={type: flatten}",
+    "train.steps=600",
+    "train.lr=3e-3",
+    "cache.features=true",
+)
 HEADS = {
     "sequence": Head("sequence", "sequence"),
     "cls": Head("sequence", "sequence", (LINEAR,)),
     "mean": Head("sequence", "sequence", (LINEAR, "inputs.volume.connector=mean")),
-    "side": Head("sequence", "sequence", SIDE, placed=True),
-    "ventricle": Head("ventricle", "ventricle", placed=True),
+    "side": Head("sequence", "sequence", SIDE, "tasks.sequence.head"),
+    "ventricle": Head("ventricle", "ventricle", (), "tasks.ventricle.head"),
     "box": Head("localization", "lesion"),
     "mask": Head("segmentation", "lesion"),
-    "recall": Head("align", "match", ("train.steps=300", "train.lr=3e-3", "cache.features=true")),
+    "recall": Head("align", "match", RECALL, "inputs.volume.connector"),
 }
 TOGETHER = ("sequence", "side", "ventricle", "box", "mask", "recall")
 """Heads of the network that is trained from nothing, which learns them side by side."""
@@ -134,7 +140,7 @@ class Bench:
         changes = [
             *self._frozen(encoder),
             *head.changes,
-            *(f"tasks.{head.task}.head.grid={self.grid(encoder)}" for _ in range(head.placed)),
+            *([f"{head.placed}.grid={self.grid(encoder)}"] if head.placed else []),
             "train.validate=null",
             f"tasks.{head.task}.data.train.limit={rows}",
         ]
