@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torchaudio
 from torch import Tensor
+from torch.nn import functional as F
 from torchaudio.functional import melscale_fbanks
 
 from ..base import Processor, ReadError, Sample
@@ -19,6 +20,9 @@ from .read import Sound
 
 FLOOR = 1e-10
 """The least power of a band: its logarithm, about -23, is what digital silence holds."""
+
+TOGETHER = 4096
+"""Frames whose spectrum is held at a time: a long recording's would be eight times its mels."""
 
 KERNEL = 20_000_000
 """The most taps of a resampling filter; rates without a common divisor ask for one as large as
@@ -97,19 +101,27 @@ class LogMel(Processor):
 
     def prepare(self, raw: Sound) -> Sample:
         wave = framed(raw, self.rate, self.window)
+        hop, edge = round(self.hop * self.rate), self.size // 2
+        wave = F.pad(wave, (edge, edge))  # reflection would need a second half of a window
+        frames = range(0, 1 + (len(wave) - self.size) // hop, TOGETHER)
+        reach = (TOGETHER - 1) * hop + self.size
+        mels = [self._mels(wave[first * hop :][:reach], hop) for first in frames]
+        return {"mels": torch.cat(mels).clamp(min=FLOOR).log()}
+
+    def _mels(self, wave: Tensor, hop: int) -> Tensor:
+        """`[N] -> [F, M]` power; the first frame begins at the first sample."""
         length = round(self.window * self.rate)
         spectrum = torch.stft(
             wave,
             self.size,
-            round(self.hop * self.rate),
+            hop,
             length,
             torch.hann_window(length),
-            pad_mode="constant",  # reflection would need a second half of a window
+            center=False,
             return_complex=True,
         )
         power = spectrum.real.square() + spectrum.imag.square()  # [size / 2 + 1, F]
-        mels = power.mT @ _filters(self)
-        return {"mels": mels.clamp(min=FLOOR).log()}
+        return power.mT @ _filters(self)
 
 
 @functools.lru_cache(maxsize=16)

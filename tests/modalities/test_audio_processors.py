@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchaudio
 
+from sensorium.modalities.audio import processor
 from sensorium.modalities.audio.logmel_conformer import LogMelConformer
 from sensorium.modalities.audio.processor import LogMel, mono
 from sensorium.modalities.audio.read import Sound
@@ -36,6 +37,16 @@ def test_mels_are_torchaudios(options: dict[str, float]) -> None:
     )
     want = peer(torch.from_numpy(sound.samples))[0].mT.log()
     assert torch.allclose(mel.prepare(sound)["mels"], want, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [400, 8000, 8079, 8080, 8081])
+def test_a_long_recording_is_transformed_a_part_at_a_time(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = LogMel().prepare(noise(count))["mels"]
+    monkeypatch.setattr(processor, "TOGETHER", 7)
+    assert torch.allclose(LogMel().prepare(noise(count))["mels"], whole, atol=1e-5)
+    assert len(whole) == 1 + count // 160
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 192000])
