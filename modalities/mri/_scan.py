@@ -44,6 +44,34 @@ class Scan:
     grid: Grid
 
 
+class Pose:
+    """A subject as it lies in the scanner: all that its masks need, and nothing is measured.
+
+    Draws from `rng` first of all.
+    """
+
+    def __init__(self, subject: Subject, grid: Grid, rng: np.random.Generator) -> None:
+        self.subject = subject
+        self.edge = float(min(grid.affine[i][i] for i in range(3)))
+        self.warp = Warp(subject, rng)
+        self.points = _points(grid)  # [X, Y, Z, 3]
+        self.template = self.warp(self.points)
+
+    def tissue(self, kinds: slice = slice(None)) -> Tensor:
+        """`[4, X, Y, Z]` shares of grey, white and fluid, and of the ventricles."""
+        return _sampled(self.template, self.edge, kinds)
+
+    def lesion(self) -> Tensor:
+        """`[X, Y, Z]` share of a voxel that is lesion."""
+        return _ball(self.template, self.subject)
+
+
+def mask(what: str, subject: Subject, grid: Grid, seed: int) -> Tensor:
+    """`lesion` or `ventricles` of a scan, bool `[X, Y, Z]`, without the scan."""
+    pose = Pose(subject, grid, np.random.default_rng(seed))
+    return (pose.lesion() if what == "lesion" else pose.tissue(slice(3, 4))[0]) > 0.5
+
+
 def draw_grid(rng: np.random.Generator, spacing: float) -> Grid:
     """A field of view about the head, voxels about `spacing` mm, one axis often coarser."""
     edges = np.full(3, spacing * rng.uniform(0.92, 1.08))
@@ -61,19 +89,15 @@ def draw_grid(rng: np.random.Generator, spacing: float) -> Grid:
 def scan(subject: Subject, grid: Grid, sequences: tuple[str, ...], seed: int) -> Scan:
     """Simulate; the last two are kept, since a row asks for a volume and for its masks."""
     rng = np.random.default_rng(seed)
-    edge = float(min(grid.affine[i][i] for i in range(3)))
-    warp = Warp(subject, rng)
-    points = _points(grid)  # [X, Y, Z, 3]
-    template = warp(points)
-    tissue = _sampled(template, edge)  # [4, X, Y, Z]
-    parts = dict(zip(("grey", "white", "fluid"), tissue[:3], strict=True))
-    lesion = _ball(template, subject)
-    for name in parts:
-        parts[name] = parts[name] * (1 - lesion)
+    pose = Pose(subject, grid, rng)
+    tissue, lesion, edge = pose.tissue(), pose.lesion(), pose.edge
+    parts = dict(zip(("grey", "white", "fluid"), tissue[:3] * (1 - lesion), strict=True))
     parts["lesion"] = lesion
     if subject.capsule:
-        side = points.new_tensor([-1.0 if subject.mirrored else 1.0, 1.0, 1.0])
-        apart = (points - points.new_tensor(CAPSULE) * side - warp.shift).norm(dim=-1)
+        side = pose.points.new_tensor([-1.0 if subject.mirrored else 1.0, 1.0, 1.0])
+        apart = (pose.points - pose.points.new_tensor(CAPSULE) * side - pose.warp.shift).norm(
+            dim=-1
+        )
         parts["capsule"] = _soft(CAPSULE_RADIUS - apart, edge)
     bias = _bias(rng, grid.shape)
     volumes = [_measured(parts, name, bias, subject.noise, rng) for name in sequences]
@@ -93,10 +117,10 @@ def _blurred(resolution: int) -> Tensor:
     return F.avg_pool3d(anatomy(resolution).tissue[None], 3, stride=1, padding=1)
 
 
-def _sampled(places: Tensor, edge: float) -> Tensor:
+def _sampled(places: Tensor, edge: float, kinds: slice) -> Tensor:
     resolution = 1 if edge < 1.9 else 2
     body = anatomy(resolution)
-    maps = _blurred(resolution) if edge > 3 else body.tissue[None]
+    maps = (_blurred(resolution) if edge > 3 else body.tissue[None])[:, kinds]
     inverse = torch.linalg.inv(body.affine).float()
     voxels = places @ inverse[:3, :3].T + inverse[:3, 3]
     last = voxels.new_tensor([n - 1 for n in maps.shape[2:]])

@@ -20,7 +20,7 @@ from monai.data import MetaTensor
 from ..base import Source
 from . import _reports
 from ._anatomy import anatomy
-from ._scan import Grid, Scan, draw_grid, scan
+from ._scan import Grid, Scan, draw_grid, mask, scan
 from ._space import oriented
 from ._subject import Subject, draw
 from .signals import SEQUENCES
@@ -47,8 +47,10 @@ class Cell:
         return scan(self.subject, self.grid, self.sequences, self.seed)
 
     def __call__(self) -> MetaTensor:
-        values = getattr(self.scan(), self.what)
-        values = values if self.what == "volumes" else values[None]
+        if self.what == "volumes":
+            values = self.scan().volumes
+        else:
+            values = mask(self.what, self.subject, self.grid, self.seed)[None]
         matrix = self.grid.matrix().numpy()
         flat = self.what != "volumes"
         return oriented(values.numpy(), matrix, f"phantom {self.seed}", flat=flat)
@@ -197,5 +199,5 @@ class Phantom(Source):
 @functools.lru_cache(maxsize=100_000)
 def _box(cell: Cell) -> list[float] | None:
     """The lesion's box in mm; None where the scan's voxels missed it."""
-    found = box_of(cell.scan().lesion, cell.grid.matrix())
+    found = box_of(mask("lesion", cell.subject, cell.grid, cell.seed), cell.grid.matrix())
     return None if found is None else [float(value) for value in found]

@@ -16,6 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from sensorium.modalities.mri._anatomy import LOBES, anatomy
+from sensorium.modalities.mri._scan import mask
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.modalities.mri.read import read, read_mask
 from sensorium.modalities.mri.signals import SEQUENCES, Timing, signal
@@ -234,3 +235,12 @@ def test_make_phantom_writes_what_the_readers_read(tmp_path: Path) -> None:
         assert nibabel.aff2axcodes(image.affine.numpy()) == ("R", "A", "S")
     folder = (tmp_path / rows[0]["dicom"]).parent
     assert read({"path": folder, "series": "FLAIR"}).shape == image.shape
+
+
+def test_masks_are_those_of_the_scan_that_they_do_not_wait_for() -> None:
+    for index in range(8):
+        cell = Phantom(subjects=8)[index]["volume"]
+        whole = cell.scan()
+        for what in ("lesion", "ventricles"):
+            found = mask(what, cell.subject, cell.grid, cell.seed)
+            assert torch.equal(found, getattr(whole, what)), what
