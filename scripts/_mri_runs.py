@@ -50,7 +50,7 @@ LINEAR = "tasks.sequence.head=linear"
 SIDE = ("tasks.sequence.target=side", "tasks.sequence.head={type: flatten}", "train.steps=300")
 RECALL = (
     "inputs.volume.connector={type: flatten}",
-    "train.steps=600",
+    "train.steps=450",
     "train.lr=3e-3",
     "cache.features=true",
 )
@@ -128,12 +128,10 @@ class Bench:
         name = f"{encoder}/{which}-{100 * share:g}"
         return self._ready(name, self.head_recipe(which, encoder, share))
 
-    def heads(self, encoder: str, shares: Sequence[float]) -> None:
+    def heads(self, encoder: str, share: float) -> None:
         """All heads on a frozen encoder, and what each answers."""
-        self.features(encoder)
-        for share in shares:
-            for which in heads_of(encoder):
-                answers(self.head(which, encoder, share), HEADS[which].task, self.split)
+        for which in heads_of(encoder):
+            answers(self.head(which, encoder, share), HEADS[which].task, self.split)
 
     def head_recipe(self, which: str, encoder: str, share: float) -> Recipe:
         head, rows = HEADS[which], self.rows(share)

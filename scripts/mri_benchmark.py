@@ -12,14 +12,14 @@ the middle 95 % of a bootstrap over the test split's studies; they do not tell o
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from sensorium.scripts._bench import machine
 from sensorium.scripts._mri_cheap import WAYS, Cheap
 from sensorium.scripts._mri_measures import Truth
 from sensorium.scripts._mri_runs import (
+    FEATURES,
     FROZEN,
     GROUNDED,
     HEADS,
@@ -74,35 +75,51 @@ def truth_of(bench: Bench, cheap: Cheap) -> Truth:
     return truth
 
 
-def waves(bench: Bench, shares: Sequence[float]) -> list[list[Callable[[], object]]]:
-    """All that is trained; what stands in one wave waits for nothing but the waves before."""
+class Job(NamedTuple):
+    """What is to be done, when the jobs `after` are done."""
 
-    def heads(encoder: str) -> Callable[[], object]:
-        return functools.partial(bench.heads, encoder, shares)
-
-    def stage(*names: str) -> Callable[[], object]:
-        return functools.partial(bench.stage, *names)
-
-    nothing = [functools.partial(bench.nothing, share) for share in shares]
-    return [
-        [stage("dino"), heads(RANDOM)],
-        [stage("align_grounded", "dino"), heads(SLICES), *nothing, stage("align", "dino")],
-        [stage("report", "align_grounded"), heads(GROUNDED), heads(PLAIN)],
-    ]
+    call: Callable[[], object]
+    after: tuple[str, ...] = ()
 
 
-def work(all_of: Sequence[Sequence[Callable[[], object]]], jobs: int) -> None:
-    """Wave after wave, `jobs` processes side by side, which share the cores."""
-    if jobs == 1:
-        for job in (job for wave in all_of for job in wave):
-            job()
+def jobs_of(bench: Bench, shares: Sequence[float]) -> dict[str, Job]:
+    """All that is trained, the most urgent first; none stands before one that it waits for."""
+    seen = {GROUNDED: ("align_grounded",), PLAIN: ("align",), RANDOM: (), SLICES: ()}
+    found = {
+        "dino": Job(partial(bench.stage, "dino")),
+        f"{RANDOM} {FEATURES}": Job(partial(bench.features, RANDOM)),
+        "align_grounded": Job(partial(bench.stage, "align_grounded", "dino"), ("dino",)),
+        "align": Job(partial(bench.stage, "align", "dino"), ("dino",)),
+        "report": Job(partial(bench.stage, "report", "align_grounded"), ("align_grounded",)),
+    }
+    for encoder in FROZEN:
+        name = f"{encoder} {FEATURES}"
+        found.setdefault(name, Job(partial(bench.features, encoder), seen[encoder]))
+        for share in reversed(shares):
+            found[f"{encoder} {share}"] = Job(partial(bench.heads, encoder, share), (name,))
+    for share in reversed(shares):  # it asks the random encoder for its grid
+        job = Job(partial(bench.nothing, share), (f"{RANDOM} {FEATURES}",))
+        found[f"{NOTHING} {share}"] = job
+    return found
+
+
+def work(todo: dict[str, Job], count: int) -> None:
+    """Every job, `count` processes side by side, which share the cores."""
+    if count == 1:
+        for job in todo.values():
+            job.call()
         return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, (os.cpu_count() or 1) // count)
     spawn = multiprocessing.get_context("spawn")  # a fork would share torch's threads
-    with ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (threads,)) as pool:
-        for wave in all_of:
-            for done in [pool.submit(job) for job in wave]:
-                done.result()
+    waiting, done, running = dict(todo), set[str](), dict[Future[object], str]()
+    with ProcessPoolExecutor(count, spawn, torch.set_num_threads, (threads,)) as pool:
+        while waiting or running:
+            ready = [name for name, job in waiting.items() if done.issuperset(job.after)]
+            for name in ready[: count - len(running)]:
+                running[pool.submit(waiting.pop(name).call)] = name
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                ended.result()
+                done.add(running.pop(ended))
 
 
 def figures(bench: Bench, truth: Truth, shares: Sequence[float]) -> Figures:
@@ -152,7 +169,7 @@ def main(
     asked = {name: int(count) for name, _, count in (t.partition("=") for t in steps or ())}
     sizes = Sizes(subjects, held, seen, asked, effort, batch, tuple(encoder or ()))
     bench = Bench(out, sizes, slices or SLICED, split)
-    work(waves(bench, share or SHARES), jobs)
+    work(jobs_of(bench, share or SHARES), jobs)
     cheap = Cheap(bench.head_recipe("sequence", RANDOM, 1.0), ("train", split))
     truth = truth_of(bench, cheap)
     found = figures(bench, truth, share or SHARES)
