@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sensorium.modalities.mri.phantom import Phantom
 from sensorium.scripts import _mri_scores as scores
 from sensorium.scripts._mri_cheap import blocks, commonest, histogram, logistic, ridge
 from sensorium.scripts._mri_measures import Truth, same_facts
-from sensorium.scripts._mri_runs import Answer
+from sensorium.scripts._mri_runs import Answer, Bench
 from sensorium.scripts._mri_tables import usual_report
 from sensorium.tasks.facts import Facts
 from sensorium.tasks.mask_metrics import agreement
@@ -188,6 +189,19 @@ def test_the_usual_report_is_one_of_the_training_split() -> None:
     assert usual_report(FACTS, 3) in texts
 
 
+def test_no_job_stands_before_one_that_it_waits_for(tmp_path: Path) -> None:
+    from sensorium.scripts.mri_benchmark import Job, jobs_of, work
+
+    known: set[str] = set()
+    for name, job in jobs_of(Bench(tmp_path), (0.1, 1.0)).items():
+        assert known.issuperset(job.after), name
+        known.add(name)
+    assert len(known) == 5 + 3 + 4 * 2 + 2  # stages and features, heads, the network from nothing
+    done: list[int] = []
+    work({"a": Job(partial(done.append, 1)), "b": Job(partial(done.append, 2), ("a",))}, 1)
+    assert done == [1, 2]
+
+
 @pytest.mark.slow
 def test_the_whole_way_at_a_tiny_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -201,8 +215,8 @@ def test_the_whole_way_at_a_tiny_size(
         "batch": 4, "share": [0.5, 1.0], "resamples": 50,
         "encoder": ["dim=48", "depth=2", "heads=2"],
     }  # fmt: skip
-    for _ in range(2):  # the second time all is read
-        mri_benchmark.main(tmp_path / "runs", **tiny, slices=None, split="test")
+    for jobs in (2, 1):  # the second time all is read
+        mri_benchmark.main(tmp_path / "runs", **tiny, slices=None, split="test", jobs=jobs)
     first, second = capsys.readouterr().out.split("`python -m")[1:]
     assert first.count("| 50 % | frozen") == 3 and "| chance |" in first
     assert "generated" in first and "KiB" in first
