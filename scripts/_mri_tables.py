@@ -137,7 +137,7 @@ def usual_report(facts: Facts, subjects: int) -> str:
     return texts[max(range(len(texts)), key=f1)]
 
 
-def cached_head(bench: Bench, encoder: str = GROUNDED) -> str:
+def cached_head(bench: Bench, encoder: str) -> str:
     """What a head costs whose encoder's features are kept, and how large its file is."""
     folder = bench.out / encoder / "sequence-100"
     times, size = spent(folder), (folder / WEIGHTS).stat().st_size

@@ -188,7 +188,7 @@ def main(
         costs(bench),
     ):
         print("\n".join(lines), end="\n\n")
-    print(cached_head(bench, GROUNDED))
+    print(cached_head(bench, PLAIN))  # the report stage has filled the features of the other
 
 
 if __name__ == "__main__":
