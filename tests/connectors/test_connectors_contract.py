@@ -15,8 +15,10 @@ from sensorium.modalities.base import Features
 IN, OUT, BATCH = 16, 24, 3
 ALL = {**{f"connector:{k}": v for k, v in CONNECTORS.items()}}
 ALL |= {f"head:{k}": v for k, v in HEADS.items()}
-VECTORS = {f"connector:{k}" for k in ("attention_pool", "cls", "latent_attention", "max", "mean")}
+POOLERS = ("attention_pool", "cls", "flatten", "latent_attention", "max", "mean")
+VECTORS = {f"connector:{k}" for k in POOLERS}
 VECTORS |= {f"head:{k}" for k in HEADS if k not in ("detr", "per_token", "unetr")}
+PLACED = {"connector:flatten", "head:flatten"}  # told the grid that they read
 GRIDDED = {"connector:pixel_shuffle", "head:unetr"}
 POOLED = {"connector:cls", "head:linear", "head:mlp"}  # read `pooled` where there is one
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -24,7 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "connector:resampler": {"queries": 4, "self_attention": True},
     "connector:stack": {"depth": 2},
     "head:detr": {"queries": 3, "width": 16, "depth": 1},
-    "head:flatten": {"grid": [4, 4], "width": 3},
+    **{name: {"grid": [4, 4], "width": 3} for name in PLACED},
     "head:unetr": {"ups": 1, "width": 16, "layers": [0], "axes": 2},
 }
 GRIDS: tuple[tuple[int, ...] | None, ...] = (None, (16,), (4, 4), (2, 2, 4))
@@ -62,7 +64,7 @@ def some(name: str, grid: tuple[int, ...] | None = (4, 4), **changes: Any) -> Fe
 
 
 def options_for(name: str, grid: tuple[int, ...] | None) -> dict[str, Any]:
-    if name == "head:flatten":
+    if name in PLACED:
         return {"grid": list(grid or (16,))}
     solid = name in GRIDDED and grid is not None and len(grid) == 3
     return {"axes": 3} if solid else {}
@@ -102,7 +104,7 @@ def test_padding_changes_nothing(name: str) -> None:
     again = part(features.replace(tokens=garbage))
     torch.testing.assert_close(again.tokens, known.tokens, rtol=0, atol=0)
 
-    grid = (8, 4) if name in GRIDDED | {"head:flatten"} else None
+    grid = (8, 4) if name in GRIDDED | PLACED else None
     longer = features.replace(
         tokens=torch.nn.functional.pad(garbage, (0, 0, 0, 16)),
         mask=torch.nn.functional.pad(features.mask, (0, 16)),
