@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sensorium.engine._yaml import parse
 from sensorium.engine.config import load_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.plan import plan_recipe
@@ -219,6 +220,14 @@ def test_several_runs_and_inputs_that_are_gone(run: Path, tmp_path: Path) -> Non
     assert "The inputs cannot be shown here" in page.text and "stranger" in page.text
     assert "red" in page.text and "a blue dot" in page.text
     assert page.all("div", "frozen") and "tiny-llama" in page.text
+
+
+def test_the_weights_that_a_run_began_with_may_be_gone(run: Path, tmp_path: Path) -> None:
+    recipe = parse(CLASSIFY, "recipe")
+    recipe["inputs"]["image"]["encoder"]["weights"] = "runs/gone"
+    (run / "recipe.yaml").write_text(json.dumps(recipe))
+    page = Page(write_report([run], tmp_path / "r.html"))
+    assert "cannot be shown" not in page.text and page.all("img")
 
 
 def test_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path) -> None:
