@@ -31,8 +31,9 @@ class _Projector(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, T, out_dim]`, same mask and grid."""
-        tokens: Tensor = self.map(blank(features.tokens, features.mask))
-        pooled = None if self.whole is None else self.whole(features.vector())
+        real = features.replace(tokens=blank(features.tokens, features.mask))
+        tokens: Tensor = self.map(real.tokens)
+        pooled = None if self.whole is None else self.whole(real.vector())
         return features.replace(tokens=blank(tokens, features.mask), pooled=pooled)
 
 

@@ -176,6 +176,22 @@ def test_attention_probe_knows_where() -> None:
     assert (there - back).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("kind", [Linear, MLP])
+def test_a_projector_maps_the_whole_by_a_map_of_its_own(kind: type[Linear | MLP]) -> None:
+    torch.manual_seed(0)
+    part, features = kind(8, 5, vector=True), Features.full(torch.randn(2, 3, 8))
+    assert part.whole is not None
+    vector = torch.randn(2, 8)
+    found = part(features.replace(pooled=vector))
+    torch.testing.assert_close(found.pooled, part.whole(vector))
+    torch.testing.assert_close(found.tokens, part.map(features.tokens))
+    assert not torch.allclose(found.pooled, part.map(vector))
+    padded = torch.nn.functional.pad(features.tokens, [0, 0, 0, 2], value=torch.nan)
+    mask = torch.nn.functional.pad(features.mask, [0, 2])
+    mean = part(features.replace(tokens=padded, mask=mask)).pooled  # without a vector, the mean
+    torch.testing.assert_close(mean, part.whole(features.tokens.mean(1)))
+
+
 def test_flatten_reads_every_place_by_itself() -> None:
     head = Flatten(8, 3, grid=[3, 4], width=2)
     features = Features.full(torch.randn(2, 12, 8)).replace(grid=(3, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,6 +155,14 @@ def test_runs_and_back(fill: float) -> None:
     torch.testing.assert_close(place, matrix)
 
 
+def fit(task: Segmentation, batch: Batch, encode: Any, rate: float, steps: int) -> None:
+    optimizer = torch.optim.AdamW(task.parameters(), lr=rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (task.loss(batch, encode, None).total / len(batch)).backward()
+        optimizer.step()
+
+
 @pytest.mark.parametrize("axes", [2, 3])
 def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
     """Tokens of two codes; the mask is where one of them stands, on a grid twice as fine."""
@@ -166,11 +175,7 @@ def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
     code = torch.where(coarse.flatten(1)[..., None], 1.0, -1.0) * torch.arange(16).sin()
     volume, task = volume.replace(tokens=volume.tokens * 0.1 + code), task_of(axes)
     batch, encode = ask(task, volume, masks_of(wanted))
-    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-2)
-    for _ in range(60):
-        optimizer.zero_grad()
-        (task.loss(batch, encode, None).total / 8).backward()
-        optimizer.step()
+    fit(task, batch, encode, 1e-2, 60)
     said, metrics = task.predict(batch, encode, None), task.metrics()
     assert json.loads(json.dumps(said)) == said
     metrics.update(said, batch.targets)
@@ -192,11 +197,7 @@ def test_a_small_mask_is_given_up_by_a_head_that_begins_at_a_half(
     volume = volume.replace(tokens=volume.tokens * 0.5 + one[..., None] * torch.arange(16).sin())
     task = task_of(prior=prior)
     batch, encode = ask(task, volume, masks_of(fine))
-    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
-    for _ in range(120):
-        optimizer.zero_grad()
-        (task.loss(batch, encode, None).total / 8).backward()
-        optimizer.step()
+    fit(task, batch, encode, 3e-3, 120)
     rows = task.predict(batch, encode, None)
     assert (sum(row["scores"]["dice"] for row in rows) / 8 > 0.3) is found
 
