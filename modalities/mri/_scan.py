@@ -85,19 +85,17 @@ def draw_grid(rng: np.random.Generator, spacing: float) -> Grid:
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), rows)
 
 
-@functools.lru_cache(maxsize=2)
 def scan(subject: Subject, grid: Grid, sequences: tuple[str, ...], seed: int) -> Scan:
-    """Simulate; the last two are kept, since a row asks for a volume and for its masks."""
+    """Simulate: volumes, and the masks that `mask` draws without them."""
     rng = np.random.default_rng(seed)
     pose = Pose(subject, grid, rng)
     tissue, lesion, edge = pose.tissue(), pose.lesion(), pose.edge
     parts = dict(zip(("grey", "white", "fluid"), tissue[:3] * (1 - lesion), strict=True))
     parts["lesion"] = lesion
     if subject.capsule:
-        side = pose.points.new_tensor([-1.0 if subject.mirrored else 1.0, 1.0, 1.0])
-        apart = (pose.points - pose.points.new_tensor(CAPSULE) * side - pose.warp.shift).norm(
-            dim=-1
-        )
+        side = lesion.new_tensor([-1.0 if subject.mirrored else 1.0, 1.0, 1.0])
+        there = lesion.new_tensor(CAPSULE) * side
+        apart = (pose.points - there - pose.warp.shift).norm(dim=-1)
         parts["capsule"] = _soft(CAPSULE_RADIUS - apart, edge)
     bias = _bias(rng, grid.shape)
     volumes = [_measured(parts, name, bias, subject.noise, rng) for name in sequences]
