@@ -85,7 +85,7 @@ class _Cutter:
         length = self.window.length
         for first in range(0, len(places), TOGETHER):
             group = places[first : first + TOGETHER]
-            pieces = [self._cut(_rows(batch, [row]), start, length) for row, start in group]
+            pieces = [self._cut(_row(batch, row), start, length) for row, start in group]
             joined = {name: torch.cat([p[name] for p in pieces]) for name in batch}
             found: Features = self.encoder(**joined, **self._of([row for row, _ in group]))
             for (row, start), values, mask in zip(group, found.tokens, found.mask, strict=True):
@@ -115,6 +115,11 @@ class _Cutter:
             missing = length * steps - found.shape[1]
             cut[name] = F.pad(found, (0, 0) * (found.ndim - 2) + (0, missing))
         return cut
+
+
+def _row(batch: Batch, row: int) -> Batch:
+    """A view, for a recording may be long and its pieces are many."""
+    return {name: tensor[row : row + 1] for name, tensor in batch.items()}
 
 
 def _rows(batch: Batch, rows: list[int]) -> Batch:
