@@ -58,55 +58,49 @@ def prefix_beam(
     """
     frames: list[list[float]] = log_probs.double().tolist()
     floor = math.log(pruned) if pruned > 0 else -math.inf
-    # Of each prefix the log probability of its paths that end in the blank, and of the others.
-    found: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
+    found: _Prefixes = {(): (0.0, -math.inf, tree)}
     for frame in frames:
         likely = [c for c, value in enumerate(frame) if value >= floor and c != blank]
-        found = dict(_best(_step(found, frame, likely, blank, tree), beam))
-    whole = {ids: both for ids, both in found.items() if tree and _node(tree, ids).whole}
-    return [(list(ids), _total(both)) for ids, both in _best(whole or found, beam)]
+        found = dict(_best(_step(found, frame, likely, blank), beam))
+    whole = {ids: of for ids, of in found.items() if of[2] and of[2].whole}
+    return [(list(ids), _total(of)) for ids, of in _best(whole or found, beam)]
 
 
-def _node(tree: Node, prefix: tuple[int, ...]) -> Node:
-    for token in prefix:
-        tree = tree.after[token]
-    return tree
+_State = tuple[float, float, Node | None]
+"""Log probabilities of a prefix's paths that end in the blank and of the others; its node."""
+
+_Prefixes = dict[tuple[int, ...], _State]
 
 
-_Prefixes = dict[tuple[int, ...], tuple[float, float]]
-
-
-def _step(
-    found: _Prefixes, frame: list[float], likely: list[int], blank: int, tree: Node | None
-) -> _Prefixes:
+def _step(found: _Prefixes, frame: list[float], likely: list[int], blank: int) -> _Prefixes:
     """Every prefix goes on by one frame."""
     grown: _Prefixes = {}
 
-    def add(prefix: tuple[int, ...], in_blank: float, in_token: float) -> None:
-        b, t = grown.get(prefix, (-math.inf, -math.inf))
-        grown[prefix] = (_log_add(b, in_blank), _log_add(t, in_token))
+    def add(prefix: tuple[int, ...], in_blank: float, in_token: float, node: Node | None) -> None:
+        b, t, _ = grown.get(prefix, (-math.inf, -math.inf, None))
+        grown[prefix] = (_log_add(b, in_blank), _log_add(t, in_token), node)
 
-    for prefix, (in_blank, in_token) in found.items():
+    for prefix, (in_blank, in_token, node) in found.items():
         either = _log_add(in_blank, in_token)
         last = prefix[-1] if prefix else None
         same = -math.inf if last is None else in_token + frame[last]
-        add(prefix, either + frame[blank], same)
-        allowed = _node(tree, prefix).after if tree else None
+        add(prefix, either + frame[blank], same, node)
         for token in likely:
-            if allowed is not None and token not in allowed:
+            if node is not None and token not in node.after:
                 continue
             # A token comes twice only with a blank between.
             before = in_blank if token == last else either
-            add((*prefix, token), -math.inf, before + frame[token])
+            after = None if node is None else node.after[token]
+            add((*prefix, token), -math.inf, before + frame[token], after)
     return grown
 
 
-def _best(found: _Prefixes, beam: int) -> list[tuple[tuple[int, ...], tuple[float, float]]]:
+def _best(found: _Prefixes, beam: int) -> list[tuple[tuple[int, ...], _State]]:
     return sorted(found.items(), key=lambda item: -_total(item[1]))[:beam]
 
 
-def _total(both: tuple[float, float]) -> float:
-    return _log_add(*both)
+def _total(of: _State) -> float:
+    return _log_add(of[0], of[1])
 
 
 def _log_add(a: float, b: float) -> float:
