@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..modalities.base import Sample
+from ._precision import autocast
 from .build import build
 from .cache import encoder_identity, weights_hash
 from .compose import Model
@@ -31,8 +32,6 @@ from .weights import HUB
 
 Group = tuple[list[int], dict[str, Tensor]]
 """Places of samples in their batch, and the samples collated."""
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Collator:
@@ -69,10 +68,9 @@ class Embedder:
     def vectors(self, groups: Sequence[Group]) -> np.ndarray:
         """Collated samples -> `[B, D]` float32 of unit length, in the order of the samples."""
         found = np.empty((sum(len(places) for places, _ in groups), self.dim), np.float32)
-        dtype = DTYPES.get(self.precision)
         for places, batch in groups:
             moved = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-            with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=bool(dtype)):
+            with torch.no_grad(), autocast(self.device, self.precision):
                 features = self.stream.run(moved, {})
             found[places] = F.normalize(features.vector().float(), dim=-1).cpu().numpy()
         return found

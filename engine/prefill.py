@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from ..modalities.base import Encoder, Features, ReadError, Sample, StreamingSource
+from ._precision import autocast
 from .adapt import is_frozen
 from .cache import (
     PRECISIONS,
@@ -139,9 +140,8 @@ class Filler:
 
     def _run(self, encoder: Encoder, samples: list[Sample], layers: tuple[int, ...]) -> Features:
         batch = {k: v.to(self.device) for k, v in encoder.collate(samples).items()}
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
         options = {"layers": layers} if layers else {}
-        with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+        with torch.no_grad(), autocast(self.device, self.precision):
             features: Features = encoder(**batch, **options)
         return features.to("cpu")
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from sensorium.engine._precision import autocast
 from sensorium.engine.compose import Model
 from sensorium.engine.data import Collate, Rows, readers
 from sensorium.engine.rows import open_split
@@ -92,14 +93,17 @@ def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int
 @torch.no_grad()
 def hear(model: Model, rows: Sequence[Row], size: int) -> None:
     """What the encoder and the CTC head of a diffusion model make of rows, in batches of like
-    lengths; a row's milliseconds are its share of its batch's."""
+    lengths, the encoder in the precision that its recipe stored features in; a row's milliseconds
+    are its share of its batch's."""
     task, clock = cast(AsrDiffusion, model.task(TASK)), Clock(model.device)
     stream, order = task.streams[0], sorted(rows, key=lambda row: row.tokens)
     for start in range(0, len(order), size):
         mine = order[start : start + size]
         batch = Collate(model.encoders())(TASK, [row.item for row in mine]).to(model.device)
         inputs = batch.streams[stream]["main"]
-        features, encoder = clock(functools.partial(model.stream(stream).encode, inputs))
+        with autocast(model.device, model.plan.recipe.train.precision):
+            features, encoder = clock(functools.partial(model.stream(stream).encode, inputs))
+        features = features.to(torch.float32)
         priors, ctc = clock(functools.partial(task.priors, features, cast(Any, model.backbone)))
         own = [tokens[mask] for tokens, mask in zip(features.tokens, features.mask, strict=True)]
         for row, values, prior in zip(mine, own, priors, strict=True):
