@@ -8,7 +8,7 @@ from ..modalities.base import Source
 from .compose import Model, compose
 from .config import Recipe, load_recipe
 from .fit import FITTED as FITTED
-from .fit import fit, load_fitted
+from .fit import check_heads, fit, load_fitted
 from .plan import RecipePlan, plan_recipe
 from .rows import TRAIN, open_split
 
@@ -38,6 +38,7 @@ def ready(recipe: Recipe, fitted: Path | None = None, *, restored: bool = False)
         load_fitted(plan, fitted)
     elif plan.fitted():
         fit(plan, _TrainingSplits(plan))
+        check_heads(plan)
     return plan
 
 

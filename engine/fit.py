@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from ..modalities.base import Fitted, Source, StreamingSource
 from .catalogue import load
 from .errors import RecipeError, placed
+from .parts import Plan
 from .plan import RecipePlan
 from .weights import run_of
 
@@ -42,6 +43,29 @@ def fit(plan: RecipePlan, sources: Mapping[str, Source]) -> None:
             part.fit(_rows(plan, sources, where))
         except ValueError as error:
             raise RecipeError(placed(where, error)) from error
+
+
+def check_heads(plan: RecipePlan) -> None:
+    """A head that another run's task learned answers in that task's tokens: RecipeError where
+    they are not ours."""
+    for task in plan.tasks.values():
+        for head in task.heads.values():
+            run = run_of(head.weights, head.where)
+            if run is not None:
+                _check_head(task.plan, head.where, *run)
+
+
+def _check_head(task: Plan, where: str, folder: Path, place: str) -> None:
+    room, its = place.split(".")[:2]
+    for name, part in task.fitted.items():
+        path = folder / FITTED / f"{room}.{its}.{name}.json"
+        if part.kind is None or not path.is_file():
+            continue
+        if read_json(path) != json.loads(_written(part.state())[0]):
+            raise RecipeError(
+                f"{task.where}.{name}: differs from the one that {where} learned with; say "
+                f"weights: {folder}:{its} in its section"
+            )
 
 
 def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: str) -> Iterator[Any]:
@@ -73,12 +97,17 @@ def save_fitted(plan: RecipePlan, folder: Path) -> None:
     """One JSON file a part, and one safetensors file where it has arrays."""
     for where, part in plan.fitted().items():
         folder.mkdir(parents=True, exist_ok=True)
-        state = part.state()
-        arrays = {k: np.ascontiguousarray(v) for k, v in state.items() if isinstance(v, np.ndarray)}
-        rest = {k: v for k, v in state.items() if k not in arrays}
-        (folder / f"{where}.json").write_text(json.dumps(rest, indent=1), encoding="utf-8")
+        text, arrays = _written(part.state())
+        (folder / f"{where}.json").write_text(text, encoding="utf-8")
         if arrays:
             save_file(arrays, folder / f"{where}.safetensors")
+
+
+def _written(state: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
+    """A state's JSON, and its arrays."""
+    arrays = {k: np.ascontiguousarray(v) for k, v in state.items() if isinstance(v, np.ndarray)}
+    rest = {k: v for k, v in state.items() if k not in arrays}
+    return json.dumps(rest, indent=1), arrays
 
 
 def load_fitted(plan: RecipePlan, folder: Path) -> None:

@@ -58,10 +58,14 @@ def run_of(weights: str, where: str) -> tuple[Path, str] | None:
     if weights in ("pretrained", "none"):
         return None
     path, name = (download(weights), None) if weights.startswith(HUB) else _split(weights)
-    keys = where.split(".")
-    if name is not None and len(keys) > 2:
-        keys[1] = name
+    keys = _named(where.split("."), name if where.count(".") > 1 else None)
     return (path, ".".join(keys)) if (path / "recipe.yaml").is_file() else None
+
+
+def _named(keys: list[str], name: str | None) -> list[str]:
+    """A place's keys with another stream's or task's name, or task's and head's."""
+    named = name.split(".") if name else []
+    return [keys[0], *named, *keys[1 + len(named) :]]
 
 
 def fill(module: nn.Module, weights: str, where: str) -> None:
@@ -124,8 +128,7 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: str) -> Non
     if name is not None:
         if len(keys) < 2:
             raise RecipeError(f"{where}.weights: ':{name}' names a stream or task; this is none")
-        named = name.split(".")
-        keys[1 : 1 + len(named)] = named
+        keys = _named(keys, name)
     average = keys[0] == "inputs" and keys[2:] == [TEACHER]
     section = _section(run, [*keys[:2], "encoder"] if average else keys, where)
     prefix = f"{_place(keys)}."

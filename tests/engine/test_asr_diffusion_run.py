@@ -75,28 +75,48 @@ def test_the_dry_run_knows_its_shapes() -> None:
     assert {"backbone", "tasks.name.prior"} <= {stage.where for stage in report.stages}
 
 
-def test_the_prior_comes_from_a_ctc_run() -> None:
-    first = recipe()
-    first["tasks"] = {
+def heard(text: str = "{word}") -> Any:
+    """A saved CTC run, in the folder `heard`."""
+    values = recipe()
+    values["tasks"] = {
         "spell": {
             "type": "ctc",
             "stream": "image",
-            "text": "{word}",
+            "text": text,
             "tokenizer": "characters",
-            "data": first["tasks"]["name"]["data"],
+            "data": values["tasks"]["name"]["data"],
         }
     }
-    del first["backbone"], first["inputs"]["image"]["connector"]
-    ctc = build(parse_recipe(first))
+    del values["backbone"], values["inputs"]["image"]["connector"]
+    ctc = build(parse_recipe(values))
     save_run(ctc, Path("heard"))
+    return ctc
+
+
+def after(**changes: Any) -> dict[str, Any]:
+    """The recipe on the encoder and the head of that run."""
     section = {"type": "per_token", "weights": "heard:spell.head", "freeze": True}
-    values = recipe(prior=section)
+    values = recipe(prior=section, **changes)
     encoder = values["inputs"]["image"]["encoder"]
     values["inputs"]["image"]["encoder"] = {**encoder, "weights": "heard", "freeze": True}
-    model = build(parse_recipe(values))
+    return values
+
+
+def test_the_prior_comes_from_a_ctc_run() -> None:
+    ctc = heard()
+    model = build(parse_recipe(after()))
     for key, value in ctc.task("spell").heads["head"].state_dict().items():
         assert torch.equal(model.task("name").heads["prior"].state_dict()[key], value)
     assert not any(p.requires_grad for p in model.task("name").heads["prior"].parameters())
+
+
+def test_a_prior_that_spells_otherwise_is_refused_and_can_bring_its_spelling() -> None:
+    heard("{word}!")
+    expected = r"tasks\.name\.tokenizer: differs .*tasks\.name\.prior learned .*heard:spell in"
+    with pytest.raises(RecipeError, match=expected):
+        build(parse_recipe(after()))
+    model = build(parse_recipe(after(tokenizer={"type": "characters", "weights": "heard:spell"})))
+    assert model.task("name").tokenizer.encode("!") != []  # type: ignore[union-attr]
 
 
 def test_added_rows_train_though_the_decoder_is_frozen() -> None:
