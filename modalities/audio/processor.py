@@ -37,13 +37,13 @@ def mono(sound: Sound, rate: int) -> Tensor:
         raise ReadError(sound, "it holds no samples", "at least one")
     if not samples.isfinite().all():
         raise ReadError(sound, "samples that are not finite", "numbers")
-    wave = samples.mean(0)
     if sound.rate == rate:
-        return wave
+        return samples.mean(0)
     shared = math.gcd(sound.rate, rate)
     if (sound.rate // shared) * (rate // shared) > KERNEL:
         wrong = f"{sound.rate} Hz, which has no filter of a sane size to {rate} Hz"
         raise ReadError(sound, wrong, "a usual rate (8000, 11025, 16000, 22050, 44100, 48000...)")
+    wave = samples[0] if len(samples) == 1 else samples.mean(0)  # no copy of a long recording
     resampled: Tensor = _resampler(sound.rate, rate)(wave)
     return resampled
 
