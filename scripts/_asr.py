@@ -18,6 +18,7 @@ from sensorium.engine._precision import autocast
 from sensorium.engine.compose import Model
 from sensorium.engine.data import Collate, Rows, readers
 from sensorium.engine.rows import open_split
+from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import Features
 from sensorium.tasks.asr import Asr
 from sensorium.tasks.asr_diffusion import AsrDiffusion
@@ -86,7 +87,8 @@ def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int
         batch = Collate(model.encoders())(TASK, [item])
         if not batch.failed:
             nothing = Features.pack([torch.zeros(0, 1)])
-            found.append(Row(item, batch.targets[0], tokens, float(row["seconds"]), nothing))
+            seconds = read(row[task.streams[0]]).seconds  # the column `seconds` is a guess
+            found.append(Row(item, batch.targets[0], tokens, seconds, nothing))
     return found
 
 
@@ -96,7 +98,7 @@ def hear(model: Model, rows: Sequence[Row], size: int) -> None:
     lengths, the encoder in the precision that its recipe stored features in; a row's milliseconds
     are its share of its batch's."""
     task, clock = cast(AsrDiffusion, model.task(TASK)), Clock(model.device)
-    stream, order = task.streams[0], sorted(rows, key=lambda row: row.tokens)
+    stream, order = task.streams[0], sorted(rows, key=lambda row: row.seconds)
     for start in range(0, len(order), size):
         mine = order[start : start + size]
         batch = Collate(model.encoders())(TASK, [row.item for row in mine]).to(model.device)
