@@ -58,49 +58,67 @@ def prefix_beam(
     """
     frames: list[list[float]] = log_probs.double().tolist()
     floor = math.log(pruned) if pruned > 0 else -math.inf
-    found: _Prefixes = {(): (0.0, -math.inf, tree)}
+    found: _Beam = {_Prefix(None, None, tree): (0.0, -math.inf)}
     for frame in frames:
         likely = [c for c, value in enumerate(frame) if value >= floor and c != blank]
         found = dict(_best(_step(found, frame, likely, blank), beam))
-    whole = {ids: of for ids, of in found.items() if of[2] and of[2].whole}
-    return [(list(ids), _total(of)) for ids, of in _best(whole or found, beam)]
+    whole = {prefix: of for prefix, of in found.items() if prefix.node and prefix.node.whole}
+    return [(prefix.ids(), _log_add(*of)) for prefix, of in _best(whole or found, beam)]
 
 
-_State = tuple[float, float, Node | None]
-"""Log probabilities of a prefix's paths that end in the blank and of the others; its node."""
+class _Prefix:
+    """Tokens so far, as the last one behind another prefix; the same tokens are the same object,
+    so that a long text costs no more than a short one. node: where a lexicon's tree stands."""
 
-_Prefixes = dict[tuple[int, ...], _State]
+    __slots__ = ("after", "before", "last", "node")
+
+    def __init__(self, before: _Prefix | None, last: int | None, node: Node | None) -> None:
+        self.before, self.last, self.node = before, last, node
+        self.after: dict[int, _Prefix] = {}
+
+    def then(self, token: int) -> _Prefix:
+        """One token more, of those that the lexicon has."""
+        if token not in self.after:
+            node = self.node.after[token] if self.node else None
+            self.after[token] = _Prefix(self, token, node)
+        return self.after[token]
+
+    def ids(self) -> list[int]:
+        found: list[int] = []
+        prefix: _Prefix | None = self
+        while prefix is not None and prefix.last is not None:
+            found.append(prefix.last)
+            prefix = prefix.before
+        return found[::-1]
 
 
-def _step(found: _Prefixes, frame: list[float], likely: list[int], blank: int) -> _Prefixes:
+_Beam = dict[_Prefix, tuple[float, float]]
+"""Of each prefix the log probability of its paths that end in the blank, and of the others."""
+
+
+def _step(found: _Beam, frame: list[float], likely: list[int], blank: int) -> _Beam:
     """Every prefix goes on by one frame."""
-    grown: _Prefixes = {}
+    grown: _Beam = {}
 
-    def add(prefix: tuple[int, ...], in_blank: float, in_token: float, node: Node | None) -> None:
-        b, t, _ = grown.get(prefix, (-math.inf, -math.inf, None))
-        grown[prefix] = (_log_add(b, in_blank), _log_add(t, in_token), node)
+    def add(prefix: _Prefix, in_blank: float, in_token: float) -> None:
+        b, t = grown.get(prefix, (-math.inf, -math.inf))
+        grown[prefix] = (_log_add(b, in_blank), _log_add(t, in_token))
 
-    for prefix, (in_blank, in_token, node) in found.items():
+    for prefix, (in_blank, in_token) in found.items():
         either = _log_add(in_blank, in_token)
-        last = prefix[-1] if prefix else None
-        same = -math.inf if last is None else in_token + frame[last]
-        add(prefix, either + frame[blank], same, node)
+        same = -math.inf if prefix.last is None else in_token + frame[prefix.last]
+        add(prefix, either + frame[blank], same)
         for token in likely:
-            if node is not None and token not in node.after:
+            if prefix.node is not None and token not in prefix.node.after:
                 continue
             # A token comes twice only with a blank between.
-            before = in_blank if token == last else either
-            after = None if node is None else node.after[token]
-            add((*prefix, token), -math.inf, before + frame[token], after)
+            before = in_blank if token == prefix.last else either
+            add(prefix.then(token), -math.inf, before + frame[token])
     return grown
 
 
-def _best(found: _Prefixes, beam: int) -> list[tuple[tuple[int, ...], _State]]:
-    return sorted(found.items(), key=lambda item: -_total(item[1]))[:beam]
-
-
-def _total(of: _State) -> float:
-    return _log_add(of[0], of[1])
+def _best(found: _Beam, beam: int) -> list[tuple[_Prefix, tuple[float, float]]]:
+    return sorted(found.items(), key=lambda item: -_log_add(*item[1]))[:beam]
 
 
 def _log_add(a: float, b: float) -> float:
