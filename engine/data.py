@@ -55,7 +55,15 @@ class Reader:
         """What `prepare` gives for a cell, from the store where it is there."""
         if self.samples is not None and identity in self.samples:
             return record_to_sample(self.samples.get([identity])[0])
-        return self.processor.prepare(self.read(cell))
+        return self.prepared(cell)
+
+    def prepared(self, cell: Any) -> Sample:
+        """What `prepare` gives for a cell. Raises ReadError, which names the cell."""
+        raw = self.read(cell)
+        try:
+            return self.processor.prepare(raw)
+        except ReadError as error:
+            raise ReadError(cell, error.wrong, error.right) from error
 
 
 @dataclass

@@ -77,8 +77,7 @@ class Embedder:
 
     def query(self, value: Any) -> np.ndarray:
         """One value, as the modality's `read` takes it -> `[1, D]`. Raises ReadError."""
-        sample = self.reader.processor.prepare(self.reader.read(value))
-        return self.vectors(self.collate([sample]))
+        return self.vectors(self.collate([self.reader.prepared(value)]))
 
 
 def only_stream(model: Model, name: str | None) -> str:

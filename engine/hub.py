@@ -149,7 +149,7 @@ class Pipeline:
         return self._readers[stream].read(value)
 
     def _sample(self, stream: str, value: Any) -> dict[str, Tensor]:
-        return self._readers[stream].processor.prepare(self.raw(stream, value))
+        return self._readers[stream].prepared(value)
 
 
 def _table(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -44,6 +44,8 @@ class ReadError(ValueError):
 
 def describe(source: object) -> str:
     """A short name for a source of data, fit for one line of an error."""
+    if isinstance(source, Mapping) and isinstance(source.get("path"), str):
+        source = source["path"]  # a cell of a data set
     if isinstance(source, (str, Path)):
         return str(source) if len(str(source)) <= 200 else f"{str(source)[:200]}..."
     if isinstance(source, (bytes, bytearray)):

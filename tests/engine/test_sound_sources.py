@@ -15,8 +15,10 @@ import pytest
 import soundfile
 
 from sensorium.engine.catalogue import find
+from sensorium.engine.data import Reader
+from sensorium.modalities.audio.processor import LogMel
 from sensorium.modalities.audio.read import read
-from sensorium.modalities.base import Source, StreamingSource
+from sensorium.modalities.base import ReadError, Source, StreamingSource
 
 TONES = [0.3 * np.sin(np.arange(1600 * (i + 1)) * 0.1 * (i + 1)) for i in range(3)]
 
@@ -118,3 +120,13 @@ def test_segments_of_one_file_are_cells_of_their_own(tmp_path: Path) -> None:
     found = [read(source[i]["audio"]).seconds for i in range(3)]
     assert found == pytest.approx([0.1, 0.2, 0.2])
     assert len({source.identity(i, "audio") for i in range(3)}) == 3
+
+
+def test_what_no_window_holds_is_named_as_the_file_that_it_is(tmp_path: Path) -> None:
+    """The processor sees samples alone; whoever gave a thousand files wants to know which."""
+    path = str(tmp_path / "short.wav")
+    soundfile.write(path, np.zeros(100, np.float32), 16000)
+    reader = Reader(read, LogMel())
+    for cell in (path, {"path": path, "bytes": None}, {"path": path, "start": 0.001}):
+        with pytest.raises(ReadError, match=r"short\.wav: .* ms of sound; expected at least one"):
+            reader.prepared(cell)
