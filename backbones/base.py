@@ -82,6 +82,10 @@ class Backbone(Part, nn.Module):
         """The context once, for many forwards: `read` + `forward` equals one pass."""
         raise NotImplementedError
 
+    def rows(self, memory: Memory, places: Tensor) -> Memory:
+        """What `read` gives for the rows `[n]` of a batch alone, for when the others are done."""
+        raise NotImplementedError
+
     def continuation(
         self,
         context: Features,

@@ -116,6 +116,11 @@ class Causal(Pretrained):
         self._masked(packed.tokens, packed.line, packed.line, attention, cache)
         return Memory(packed.line.real, cache, attention)
 
+    def rows(self, memory: Memory, places: Tensor) -> Memory:
+        cache = _copied(memory.state)
+        cache.batch_select_indices(places)
+        return Memory(memory.mask[places], cache, memory.attention)
+
     def _after(
         self, memory: Memory, embeds: Tensor, mask: Tensor | None, attention: Attention
     ) -> Tensor:
@@ -129,8 +134,7 @@ class Causal(Pretrained):
         start = memory.mask.sum(1, keepdim=True)
         line = packed.line
         query = Line(line.position + start, line.real, line.context)
-        cache = copy.copy(memory.state)  # layers grow by concatenation: the memory's stay
-        cache.layers = [copy.copy(layer) for layer in memory.state.layers]
+        cache = _copied(memory.state)
         return packed.unpack(self._masked(packed.tokens, query, seen + query, attention, cache))
 
     def continuation(
@@ -190,6 +194,13 @@ class Causal(Pretrained):
 
     def blocks(self) -> Sequence[nn.Module]:
         return self._layers(self.decoder)
+
+
+def _copied(cache: DynamicCache) -> DynamicCache:
+    """A cache whose layers grow, or lose rows, apart: both make new tensors."""
+    found = copy.copy(cache)
+    found.layers = [copy.copy(layer) for layer in cache.layers]
+    return found
 
 
 def _line(mask: Tensor) -> Line:

@@ -103,6 +103,9 @@ class Seq2Seq(Pretrained):
         real = packed.line.real
         return Memory(real, self._encode(packed.tokens, real), attention)
 
+    def rows(self, memory: Memory, places: Tensor) -> Memory:
+        return Memory(memory.mask[places], memory.state[places], memory.attention)
+
     @property
     def start_id(self) -> int:
         """The id that stands before the first target."""

@@ -250,8 +250,10 @@ class AsrDiffusion(Asr):
         canvas = begin(slots, self.special).to(memory.mask.device)
 
         def predict(ids: Tensor, real: Tensor, wanted: Tensor) -> Tensor:
-            hidden = backbone(backbone.embed(ids), real, memory, "canvas")  # [B, G, D]
-            return backbone.logits(hidden[wanted])
+            rows = wanted.any(1).nonzero().squeeze(1)  # decided rows cost nothing more
+            mine = memory if len(rows) == len(ids) else backbone.rows(memory, rows)
+            hidden = backbone(backbone.embed(ids[rows]), real[rows], mine, "canvas")  # [b, G, D]
+            return backbone.logits(hidden[wanted[rows]])
 
         return denoise(canvas, predict, rule)
 

@@ -98,6 +98,9 @@ def test_read_and_forward_are_one_pass(
     scale = max(float(g.abs().max()) for g in in_one)
     for a, b in zip(in_parts, in_one, strict=True):
         torch.testing.assert_close(a / scale, b / scale, rtol=1e-5, atol=1e-5)
+    some = torch.tensor([2, 0])
+    alone = model(embeds[some], positions.mask[some], model.rows(memory, some), how)
+    torch.testing.assert_close(alone[real[some]], whole[some][real[some]], rtol=1e-5, atol=1e-5)
     again = model(embeds, positions.mask, memory, how)  # the memory is as it was
     torch.testing.assert_close(again, parts, rtol=0, atol=0)
 

@@ -197,6 +197,22 @@ def test_the_context_is_read_once_and_a_pass_costs_the_canvas(
     assert task.predict(batch, encode, backbone, prior=False, steps=3)[0]["passes"] <= 3
 
 
+def test_a_decided_row_takes_part_in_no_further_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make(threshold=1.1).eval()
+    backbone = meet(task).eval()
+    rows: list[int] = []
+    real = backbone.forward
+
+    def counted(embeds: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        rows.append(len(embeds))
+        return real(embeds, *args, **kwargs)
+
+    monkeypatch.setattr(backbone, "forward", counted)
+    batch, encode = batch_of(task, ["ab", "abcab", "b"])
+    found = task.predict(batch, encode, backbone, prior=True)
+    assert sum(rows) == sum(row["passes"] for row in found)
+
+
 def test_rows_in_a_batch_say_what_they_say_alone() -> None:
     task, texts = make(threshold=0.02).eval(), ["abcd", "b", "d c b a"]
     backbone = meet(task).eval()
