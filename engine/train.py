@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from datetime import timedelta
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def train(
             InitProcessGroupKwargs(timeout=timedelta(days=1)),
         ],
     )
+    atexit.unregister(_leave)
+    atexit.register(_leave)
     main = accelerator.is_main_process
     _claim(folder, resume)
     accelerator.wait_for_everyone()  # every process has looked before one writes
@@ -70,6 +73,13 @@ def train(
         (folder / BEST).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return model
+
+
+def _leave() -> None:
+    """End the group of processes at exit: its threads, still running when the interpreter is
+    gone, abort the process now and then, and a training that was done counts as failed."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _claim(folder: Path, resume: bool) -> None:
