@@ -12,10 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import Accelerator
 
 from ..tasks.base import Task
+from ._processes import meet
 from .card import write_card
 from .compose import Model
 from .data import Rows, readers
@@ -47,7 +46,7 @@ def evaluate(
     writes `evaluation.json` and a `predictions-*.jsonl` a split.
     """
     plan = model.plan
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), device_placement=False)
+    accelerator = meet()
     scorer = Scorer(model, batch_size or plan.recipe.train.batch_size, accelerator, log)
     found: dict[str, dict[str, float]] = {}
     for task in tasks or plan.tasks:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from ._loop import Loop
+from ._processes import meet
 from ._validation import BEST
 from .build import FITTED, ready
 from .card import command_of, made_by
@@ -37,18 +35,14 @@ def train(
     SIGINT or SIGTERM, when the checkpoint is written.
     """
     AcceleratorState._reset_state()  # an earlier run of this process may have had another one
-    accelerator = Accelerator(
-        mixed_precision={"fp32": "no"}.get(recipe.train.precision, recipe.train.precision),
-        cpu=not torch.cuda.is_available(),
-        device_placement=False,
-        kwargs_handlers=[
+    accelerator = meet(
+        {"fp32": "no"}.get(recipe.train.precision, recipe.train.precision),
+        [
             DistributedDataParallelKwargs(find_unused_parameters=True),
             # The others wait while one downloads weights or fills the cache.
             InitProcessGroupKwargs(timeout=timedelta(days=1)),
         ],
     )
-    atexit.unregister(_leave)
-    atexit.register(_leave)
     main = accelerator.is_main_process
     _claim(folder, resume)
     accelerator.wait_for_everyone()  # every process has looked before one writes
@@ -73,13 +67,6 @@ def train(
         (folder / BEST).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return model
-
-
-def _leave() -> None:
-    """End the group of processes at exit: its threads, still running when the interpreter is
-    gone, abort the process now and then, and a training that was done counts as failed."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _claim(folder: Path, resume: bool) -> None:
