@@ -47,12 +47,13 @@ class Cell:
         return scan(self.subject, self.grid, self.sequences, self.seed)
 
     def __call__(self) -> MetaTensor:
-        if self.what == "volumes":
-            values = self.scan().volumes
-        else:
-            values = mask(self.what, self.subject, self.grid, self.seed)[None]
-        matrix = self.grid.matrix().numpy()
         flat = self.what != "volumes"
+        values = (
+            mask(self.what, self.subject, self.grid, self.seed)[None]
+            if flat
+            else self.scan().volumes
+        )
+        matrix = self.grid.matrix().numpy()
         return oriented(values.numpy(), matrix, f"phantom {self.seed}", flat=flat)
 
 
