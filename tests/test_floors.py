@@ -75,7 +75,7 @@ def _parent(module: str) -> str:
 def floor_of(module: str) -> str:
     """`modalities.image.timm` -> `modalities.image`; other rooms are one floor each."""
     first, _, rest = module.partition(".")
-    if module == "modalities.rows":  # the second half of `modalities/base.py`
+    if module in ("modalities.rows", "modalities.features"):  # parts of `modalities/base.py`
         return "modalities.base"
     return f"{first}.{rest.partition('.')[0]}" if first == "modalities" and rest else first
 
