@@ -109,11 +109,11 @@ def entries(kind: str) -> dict[str, str]:
     if kind == "source":
         names = dict(load("sensorium.engine.sources:SOURCES"))
         for path in entries("modality").values():
-            names |= load(path).SOURCES
+            names |= getattr(load(path), "SOURCES", {})
     elif kind in ROOMS:
         names = dict(load(ROOMS[kind]))
     else:
-        names = dict(getattr(load(entries("modality")[modality]), f"{room.upper()}S"))
+        names = dict(getattr(load(entries("modality")[modality]), f"{room.upper()}S", {}))
     for name, path in _plugins().get(kind, {}).items():
         if names.get(name, path) != path:
             raise RecipeError(

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sensorium.engine import catalogue
 from sensorium.engine.catalogue import BASES, entries, find, load
 from sensorium.engine.errors import RecipeError, did_you_mean
+from sensorium.engine.jsonschema import schema
 from sensorium.engine.schema import arguments
 from sensorium.modalities.base import Source
 
@@ -107,6 +109,24 @@ def test_plugins_that_clash_are_refused(
 def test_the_same_plugin_twice_is_one(plugins: list[EntryPoint]) -> None:
     plugins += [_point("connector.a", MLP)] * 2
     assert find("connector", "a", "here") is load(MLP)
+
+
+def test_a_modality_without_sources_breaks_no_recipe(
+    plugins: list[EntryPoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed modality brings what it has; the names of the others stay."""
+    (tmp_path / "bare_modality.py").write_text('ENCODERS = {"mine": "bare_encoders:Mine"}\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.append(_point("modality.bare", "bare_modality"))
+    assert find("source", "digits", "here") is load("sensorium.modalities.image.digits:Digits")
+    assert entries("bare_encoder") == {"mine": "bare_encoders:Mine"}
+    assert entries("bare_augment") == {}
+    assert "bare" in {rule["if"]["properties"]["modality"]["const"] for rule in _streams()}
+
+
+def _streams() -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = schema()["$defs"]["StreamSection"]["allOf"]
+    return rules
 
 
 def test_a_class_of_the_current_folder_is_found(
