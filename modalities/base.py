@@ -127,6 +127,45 @@ class Encoder(Part, nn.Module):
         return ()
 
 
+@dataclasses.dataclass
+class Loss:
+    """A sum over items and their number, so that the engine can divide by the count of all
+    processes and accumulation steps.
+
+    total: scalar with a graph. count: items (target tokens, rows) that it sums over. parts: further
+    sums to log. failed: (key, reason) of rows that could not be learned; they are in no sum, and
+    are reported and counted as unreadable rows are.
+    """
+
+    total: Tensor
+    count: Tensor | int
+    parts: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+class Decoder(Part, nn.Module):
+    """`Features` -> a signal: a language model, a flow head, a vocoder, an image generator.
+
+    dim: width of the features that condition it. A target is what the decoder generates, as the
+    tensors of a batch; which tensors, and what `generate` returns, is said by each decoder.
+    """
+
+    dim: int
+
+    def loss(self, condition: Features, target: Mapping[str, Tensor]) -> Loss:
+        """Compute the loss of a target given its condition `[B, T, D]`."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def generate(self, condition: Features, **options: Any) -> Any:
+        """Generate one signal for each row of the condition `[B, T, D]`."""
+        raise NotImplementedError
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Return the layers from input to output, for `freeze: {last: n}`; empty if unknown."""
+        return ()
+
+
 class Fitted(ABC):
     """A part that is fitted on the training split before the model is composed.
 

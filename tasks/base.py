@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..backbones.base import Backbone
 from ..modalities.base import Features, Sample
+from ..modalities.base import Loss as Loss
 
 Row = Mapping[str, Any]
 
@@ -72,19 +73,6 @@ class Batch:
         }
         features = {n: f.to(device, non_blocking=True) for n, f in self.features.items()}
         return replace(self, streams=streams, features=features)
-
-
-@dataclass
-class Loss:
-    """`total`: a sum over `count` items (target tokens, rows), so that the engine can divide by
-    the count of all processes and accumulation steps. `parts`: further sums to log. `failed`:
-    keys of rows that could not be learned, each with the reason; they are in no sum, and are
-    reported and counted as rows that cannot be read are."""
-
-    total: Tensor
-    count: Tensor | int
-    parts: dict[str, Tensor] = field(default_factory=dict)
-    failed: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Halt(RuntimeError):
