@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ..modalities.base import Features, Part, Tokenizer
 
-Attention = Literal["causal", "prefix", "canvas", "bidirectional"]
+Attention = Literal["causal", "prefix", "block", "bidirectional"]
 
 
 @dataclass(frozen=True)
-class Memory:
+class ContextCache:
     """A context that was read once: a key-value cache or an encoder's output.
 
     mask: `[B, P]` bool, True = real. state: the model's own object. attention: how the
@@ -31,24 +31,21 @@ class Memory:
     attention: Attention
 
 
-Context = Features | Memory
-
-
 class Backbone(Part, nn.Module):
     """A language model that reads embeddings. Nothing about pixels or sound in here.
 
     dim: width of the embeddings. mask_id: the id that stands for "not yet known" in masked
-    diffusion, or None. attentions: the kinds of attention this model can do.
+    diffusion, or None. attention_kinds: the kinds of attention this model can do.
 
     Attention: `causal`; `prefix` (the context sees itself both ways, the rest is causal);
-    `canvas` (the context sees itself, the positions see everything); `bidirectional` (no
+    `block` (the context sees itself, the positions see everything); `bidirectional` (no
     context: an encoder).
     """
 
     dim: int
     tokenizer: Tokenizer
     mask_id: int | None = None
-    attentions: frozenset[str] = frozenset({"causal"})
+    attention_kinds: frozenset[str] = frozenset({"causal"})
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids `[..., T]` -> embeddings `[..., T, D]`, as the model itself would feed them."""
@@ -58,18 +55,18 @@ class Backbone(Part, nn.Module):
         """Append `n` rows to the vocabulary; only these rows train. Gives the first new id."""
         raise NotImplementedError
 
-    def added(self) -> frozenset[str]:
+    def added_token_parameters(self) -> frozenset[str]:
         """Names in the state of the rows that were added: weights from elsewhere lack them."""
         return frozenset()
 
-    def open_rows(self) -> None:
+    def unfreeze_added_tokens(self) -> None:
         """Let the rows that were added train, whatever was frozen since."""
 
     def forward(
         self,
         embeds: Tensor,
         mask: Tensor | None = None,
-        context: Context | None = None,
+        context: Features | ContextCache | None = None,
         attention: Attention = "causal",
     ) -> Tensor:
         """embeds `[B, T, D]`, mask `[B, T]` -> hidden `[B, T, D]` of these positions alone.
@@ -78,15 +75,15 @@ class Backbone(Part, nn.Module):
         """
         raise NotImplementedError
 
-    def read(self, context: Features, attention: Attention = "causal") -> Memory:
-        """The context once, for many forwards: `read` + `forward` equals one pass."""
+    def prefill(self, context: Features, attention: Attention = "causal") -> ContextCache:
+        """The context once, for many forwards: `prefill` + `forward` equals one pass."""
         raise NotImplementedError
 
-    def rows(self, memory: Memory, places: Tensor) -> Memory:
-        """What `read` gives for the rows `[n]` of a batch alone, for when the others are done."""
+    def select_rows(self, cache: ContextCache, rows: Tensor) -> ContextCache:
+        """Return the cache of the rows `[n]` of the batch alone, for when the others are done."""
         raise NotImplementedError
 
-    def continuation(
+    def teacher_force(
         self,
         context: Features,
         ids: Tensor,

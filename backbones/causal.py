@@ -3,8 +3,8 @@
 Legend: `B` batch, `P` context, `T` positions, `L` target ids, `D` width, `V` vocabulary.
 
 The context stands in front of the positions, in one row. Under `causal` attention the row is
-packed and needs no mask; under the other kinds, and after a `Memory`, the model gets additive
-4-D masks and position ids. A memory is a key-value cache without sliding windows: the masks
+packed and needs no mask; under the other kinds, and after a `ContextCache`, the model gets additive
+4-D masks and position ids. A cache is a key-value cache without sliding windows: the masks
 see to those, so that nothing a later position may look at is thrown away.
 """
 
@@ -21,10 +21,18 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from ..modalities.base import Features
-from ._common import Pretrained
-from .base import Attention, Context, Memory
+from .base import Attention, ContextCache
 from .builtin import CAUSAL
-from .masks import Line, additive, allowed_length, pack, ragged, take, windows
+from .masks import (
+    Positions,
+    additive,
+    allowed_length,
+    pack,
+    positions_from_mask,
+    sliding_windows,
+    take,
+)
+from .pretrained import Pretrained
 
 
 class Causal(Pretrained):
@@ -33,10 +41,10 @@ class Causal(Pretrained):
     auto: ClassVar[Any] = AutoModelForCausalLM
     builtin = CAUSAL
 
-    def _refusal(self) -> str | None:
+    def unsupported_reason(self) -> str | None:
         takes = inspect.signature(self.decoder.forward).parameters
         code = sys.modules[type(self.decoder).__module__]
-        odd = set(windows(self.settings)) - {"", "full_attention", "sliding_attention"}
+        odd = set(sliding_windows(self.settings)) - {"", "full_attention", "sliding_attention"}
         if self.model._is_stateful or odd:
             return f"its layers hold a state: {', '.join(sorted(odd)) or 'recurrent'}"
         if not (hasattr(code, "create_causal_mask") and hasattr(code, "ALL_ATTENTION_FUNCTIONS")):
@@ -52,7 +60,7 @@ class Causal(Pretrained):
         self,
         embeds: Tensor,
         mask: Tensor | None = None,
-        context: Context | None = None,
+        context: Features | ContextCache | None = None,
         attention: Attention = "causal",
     ) -> Tensor:
         """embeds `[B, T, D]`, mask `[B, T]` -> hidden `[B, T, D]`; rows may be padded anywhere.
@@ -61,14 +69,16 @@ class Causal(Pretrained):
         """
         self._check(attention, context)
         embeds = embeds.to(self.dtype)
-        if isinstance(context, Memory):
+        if isinstance(context, ContextCache):
             return self._after(context, embeds, mask, attention)
         if context is None:
             packed = pack(embeds, mask)
         else:
             packed = pack(embeds, mask, context.tokens.to(self.dtype), context.mask)
         # On the meta device transformers cannot look for packed rows, and a mask spares it that.
-        masked = attention != "causal" or (packed.tokens.device.type == "meta" and not self.refusal)
+        masked = attention != "causal" or (
+            packed.tokens.device.type == "meta" and not self.unsupported
+        )
         if masked:
             hidden = self._masked(packed.tokens, packed.line, packed.line, attention)
         else:
@@ -79,12 +89,12 @@ class Causal(Pretrained):
     def _masked(
         self,
         tokens: Tensor,
-        query: Line,
-        key: Line,
+        query: Positions,
+        key: Positions,
         attention: Attention,
         cache: DynamicCache | None = None,
     ) -> Tensor:
-        kinds = windows(self.settings)
+        kinds = sliding_windows(self.settings)
         self._fits(key.real.shape[1], attention)
         found: Tensor = self.decoder(
             inputs_embeds=tokens,
@@ -98,14 +108,14 @@ class Causal(Pretrained):
     def _fits(self, length: int, attention: Attention) -> None:
         allowed_length(self.settings, self.kind, length, attention)
 
-    def read(self, context: Features, attention: Attention = "causal") -> Memory:
-        """The context as a key-value cache; `prefix` and `canvas` read it both ways.
+    def prefill(self, context: Features, attention: Attention = "causal") -> ContextCache:
+        """The context as a key-value cache; `prefix` and `block` read it both ways.
 
         Raises ValueError for a model that takes no mask of ours.
         """
-        if self.refusal or attention == "bidirectional":
-            reason = self.refusal or "bidirectional attention has no context"
-            raise ValueError(f"{self.kind} cannot read a context ahead: {reason}")
+        if self.unsupported or attention == "bidirectional":
+            reason = self.unsupported or "bidirectional attention has no context"
+            raise ValueError(f"{self.kind} cannot prefill a context: {reason}")
         packed = pack(
             context.tokens[:, :0].to(self.dtype),
             context.mask[:, :0],
@@ -114,30 +124,30 @@ class Causal(Pretrained):
         )
         cache = DynamicCache()
         self._masked(packed.tokens, packed.line, packed.line, attention, cache)
-        return Memory(packed.line.real, cache, attention)
+        return ContextCache(packed.line.real, cache, attention)
 
-    def rows(self, memory: Memory, places: Tensor) -> Memory:
-        cache = _copied(memory.state)
-        cache.batch_select_indices(places)
-        return Memory(memory.mask[places], cache, memory.attention)
+    def select_rows(self, cache: ContextCache, rows: Tensor) -> ContextCache:
+        state = _copied(cache.state)
+        state.batch_select_indices(rows)
+        return ContextCache(cache.mask[rows], state, cache.attention)
 
     def _after(
-        self, memory: Memory, embeds: Tensor, mask: Tensor | None, attention: Attention
+        self, cache: ContextCache, embeds: Tensor, mask: Tensor | None, attention: Attention
     ) -> Tensor:
-        if (memory.attention == "causal") != (attention == "causal"):
+        if (cache.attention == "causal") != (attention == "causal"):
             raise ValueError(
-                f"context: was read for {memory.attention} attention, found {attention}; "
-                "read it again for this one"
+                f"context: was prefilled for {cache.attention} attention, found {attention}; "
+                "prefill it again for this one"
             )
         packed = pack(embeds, mask)
-        seen = _line(memory.mask)
-        start = memory.mask.sum(1, keepdim=True)
+        seen = _line(cache.mask)
+        start = cache.mask.sum(1, keepdim=True)
         line = packed.line
-        query = Line(line.position + start, line.real, line.context)
-        cache = _copied(memory.state)
-        return packed.unpack(self._masked(packed.tokens, query, seen + query, attention, cache))
+        query = Positions(line.position + start, line.real, line.context)
+        state = _copied(cache.state)
+        return packed.unpack(self._masked(packed.tokens, query, seen + query, attention, state))
 
-    def continuation(
+    def teacher_force(
         self,
         context: Features,
         ids: Tensor,
@@ -168,9 +178,9 @@ class Causal(Pretrained):
     ) -> Tensor:
         """New ids `[B, L]` after the context, padded with `pad_id`; transformers' options."""
         self._check(attention, context)
-        if attention == "canvas":
+        if attention == "block":
             raise ValueError(
-                "canvas attention fills positions at once; generate takes causal or prefix"
+                "block attention fills positions at once; generate takes causal or prefix"
             )
         self._filled(context)
         order = context.mask.to(torch.uint8).argsort(dim=1, stable=True)
@@ -185,7 +195,7 @@ class Causal(Pretrained):
 
     def _prefix(self, tokens: Tensor, mask: Tensor, options: dict[str, Any]) -> DynamicCache:
         """A cache of all positions but the last, read both ways; a copy for every beam."""
-        line, cache = ragged(mask[:, :-1], context=True), DynamicCache()
+        line, cache = positions_from_mask(mask[:, :-1], context=True), DynamicCache()
         self._masked(tokens[:, :-1], line, line, "prefix", cache)
         copies = max(options.get("num_beams", 1), options.get("num_return_sequences", 1))
         for layer in cache.layers:
@@ -203,6 +213,6 @@ def _copied(cache: DynamicCache) -> DynamicCache:
     return found
 
 
-def _line(mask: Tensor) -> Line:
+def _line(mask: Tensor) -> Positions:
     """The places of a packed context."""
-    return Line(torch.arange(mask.shape[1], device=mask.device)[None], mask, mask)
+    return Positions(torch.arange(mask.shape[1], device=mask.device)[None], mask, mask)

@@ -2,7 +2,7 @@
 
 LLaDA (Nie et al., "Large Language Diffusion Models", 2025): a transformer without the causal
 mask predicts every masked place from all the others; `noising.py` has what it is trained on.
-Any decoder that `causal` can run under `canvas` attention will do.
+Any decoder that `causal` can run under `block` attention will do.
 
 Legend: `B` batch, `T` places of the canvas, `D` width, `V` vocabulary.
 """
@@ -20,7 +20,7 @@ from .causal import Causal
 
 
 class Diffusion(Causal):
-    """As `causal`, read both ways: `canvas` (after a context) and `bidirectional` alone.
+    """As `causal`, read both ways: `block` (after a context) and `bidirectional` alone.
 
     `mask_id` is the tokenizer's own mask token where it has one, else a row added to the
     vocabulary, which trains whatever else is frozen. Its logit is -inf: a mask is never an answer.
@@ -41,20 +41,20 @@ class Diffusion(Causal):
         super().__init__(
             tokenizer=tokenizer, name=name, config=config, attn=attn, dtype=dtype, options=options
         )
-        if self.refusal:
+        if self.unsupported:
             raise ValueError(
-                f"name: {self.kind} cannot see both ways ({self.refusal}), which masked diffusion "
-                "needs; use a llama, a qwen or the like"
+                f"name: {self.kind} cannot see both ways ({self.unsupported}), which masked "
+                "diffusion needs; use a llama, a qwen or the like"
             )
-        self.attentions = frozenset({"canvas", "bidirectional"})
+        self.attention_kinds = frozenset({"block", "bidirectional"})
         own = tokenizer.mask_id
         self.mask_id = self.add_tokens(1) if own is None else own
 
     def supports(self, attention: Attention) -> str | None:
-        """None for `canvas` and `bidirectional`; else why not."""
-        if attention in self.attentions:
+        """None for `block` and `bidirectional`; else why not."""
+        if attention in self.attention_kinds:
             return None
-        return f"diffusion fills masked places and cannot do {attention} attention; use canvas"
+        return f"diffusion fills masked places and cannot do {attention} attention; use block"
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]`; -inf for the mask."""
@@ -62,7 +62,7 @@ class Diffusion(Causal):
         known = torch.arange(found.shape[-1], device=found.device) if ids is None else ids
         return found.masked_fill(known == self.mask_id, float("-inf"))
 
-    def continuation(
+    def teacher_force(
         self, context: Features, ids: Tensor, mask: Tensor, attention: Attention = "causal"
     ) -> NoReturn:
         """Refused: no place of a canvas comes after another."""

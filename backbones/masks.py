@@ -20,7 +20,7 @@ from .base import Attention
 
 
 @dataclass(frozen=True)
-class Line:
+class Positions:
     """Places of a row. position: `[B, N]` (or `[1, N]`) count of real places before. real,
     context: `[B, N]` bool, whether a place is real, and whether it is of the context."""
 
@@ -28,12 +28,12 @@ class Line:
     real: Tensor
     context: Tensor
 
-    def __getitem__(self, part: slice) -> Line:
-        return Line(self.position[:, part], self.real[:, part], self.context[:, part])
+    def __getitem__(self, part: slice) -> Positions:
+        return Positions(self.position[:, part], self.real[:, part], self.context[:, part])
 
-    def __add__(self, other: Line) -> Line:
+    def __add__(self, other: Positions) -> Positions:
         pairs = zip(self.parts, other.parts, strict=True)
-        return Line(*(torch.cat([a.expand(len(b), -1), b], 1) for a, b in pairs))
+        return Positions(*(torch.cat([a.expand(len(b), -1), b], 1) for a, b in pairs))
 
     @property
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,7 +46,7 @@ class Packed:
     positions of the embeds went (None: they stayed)."""
 
     tokens: Tensor
-    line: Line
+    line: Positions
     back: Tensor | None
 
     def unpack(self, hidden: Tensor) -> Tensor:
@@ -87,17 +87,17 @@ def pack(
     return Packed(take(tokens, order), _line(real.gather(1, order), order < first), back)
 
 
-def _line(real: Tensor, context: Tensor) -> Line:
-    return Line(torch.arange(real.shape[1], device=real.device)[None], real, context & real)
+def _line(real: Tensor, context: Tensor) -> Positions:
+    return Positions(torch.arange(real.shape[1], device=real.device)[None], real, context & real)
 
 
-def ragged(mask: Tensor, context: bool) -> Line:
+def positions_from_mask(mask: Tensor, context: bool) -> Positions:
     """The places of `mask [B, N]` where they stand, whichever side is padded."""
     position = (mask.cumsum(1) - 1).clamp(min=0)
-    return Line(position, mask, mask if context else torch.zeros_like(mask))
+    return Positions(position, mask, mask if context else torch.zeros_like(mask))
 
 
-def windows(config: Any) -> dict[str, int | None]:
+def sliding_windows(config: Any) -> dict[str, int | None]:
     """Layer type -> its sliding window (None: sees everything), from a decoder's configuration;
     the type is empty where all layers are alike."""
     window = getattr(config, "sliding_window", None)
@@ -107,13 +107,13 @@ def windows(config: Any) -> dict[str, int | None]:
     return {kind: window if kind == "sliding_attention" else None for kind in types}
 
 
-def allowed(attention: Attention, query: Line, key: Line, window: int | None) -> Tensor:
+def allowed(attention: Attention, query: Positions, key: Positions, window: int | None) -> Tensor:
     """`[B, Q, K]` bool: which keys a query sees. The queries are the last places of the keys."""
     q, k = query.position[:, :, None], key.position[:, None, :]
     seen = k <= q
     if attention == "prefix":
         seen = seen | key.context[:, None, :]
-    elif attention == "canvas":
+    elif attention == "block":
         seen = key.context[:, None, :] | ~query.context[:, :, None]
     elif attention == "bidirectional":
         seen = torch.ones_like(seen)
@@ -128,8 +128,8 @@ def allowed(attention: Attention, query: Line, key: Line, window: int | None) ->
 
 def additive(
     attention: Attention,
-    query: Line,
-    key: Line,
+    query: Positions,
+    key: Positions,
     kinds: dict[str, int | None],
     dtype: torch.dtype,
 ) -> Tensor | dict[str, Tensor]:
@@ -150,8 +150,8 @@ def allowed_length(config: Any, kind: str, length: int, attention: Attention) ->
     turning = getattr(config, "rope_parameters", None)
     if limit is not None and turning is None and length > limit:
         raise ValueError(f"{kind} has {limit} positions, found {length}; shorten the context")
-    window = min((w for w in windows(config).values() if w is not None), default=None)
-    wide = attention in ("canvas", "bidirectional")
+    window = min((w for w in sliding_windows(config).values() if w is not None), default=None)
+    wide = attention in ("block", "bidirectional")
     if wide and window is not None and length > window:
         raise ValueError(
             f"{kind} has a sliding window of {window}, found {length} positions under {attention} "

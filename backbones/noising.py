@@ -17,7 +17,7 @@ FLOOR = 1e-3
 """Least share of masks: `1 / p` would explode at small levels."""
 
 
-def levels(rows: int, offset: float, floor: float = FLOOR) -> Tensor:
+def sample_timesteps(rows: int, offset: float, floor: float = FLOOR) -> Tensor:
     """`[B]` shares `p`, one in each of `B` equal parts of (0, 1): lower variance than free draws.
 
     offset: in [0, 1), where the first of them begins (Kingma et al. 2021, appendix I.1).
@@ -26,12 +26,12 @@ def levels(rows: int, offset: float, floor: float = FLOOR) -> Tensor:
     return (1 - floor) * level + floor
 
 
-def mask_out(ids: Tensor, answer: Tensor, share: Tensor, draws: Tensor, mask_id: int) -> Tensor:
+def apply_mask(ids: Tensor, answer: Tensor, share: Tensor, draws: Tensor, mask_id: int) -> Tensor:
     """ids `[B, L]` with `mask_id` where `answer [B, L]` is True and `draws [B, L] < share [B]`."""
     return ids.masked_fill(answer & (draws < share[:, None]), mask_id)
 
 
-def weights(masked: Tensor, share: Tensor, answer: Tensor) -> Tensor:
+def elbo_weights(masked: Tensor, share: Tensor, answer: Tensor) -> Tensor:
     """`[B, L]` what each place's cross entropy counts: `1 / (p * length)` where it is masked."""
     length = answer.sum(1).clamp(min=1)
     return masked / (share * length)[:, None]

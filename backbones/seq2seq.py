@@ -3,7 +3,7 @@
 Legend: `B` batch, `P` context, `T` positions, `L` target ids, `D` width, `V` vocabulary.
 
 The context goes to the encoder, which always sees all of it, the positions to the decoder.
-`causal` and `prefix` are therefore the same; under `canvas` the positions see each other;
+`causal` and `prefix` are therefore the same; under `block` the positions see each other;
 `bidirectional` is the encoder alone.
 """
 
@@ -19,10 +19,10 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..modalities.base import Features
-from ._common import Pretrained
-from .base import Attention, Context, Memory
+from .base import Attention, ContextCache
 from .builtin import SEQ2SEQ
-from .masks import additive, allowed_length, pack, windows
+from .masks import additive, allowed_length, pack, sliding_windows
+from .pretrained import Pretrained
 
 
 class Seq2Seq(Pretrained):
@@ -31,7 +31,7 @@ class Seq2Seq(Pretrained):
     auto: ClassVar[Any] = AutoModelForSeq2SeqLM
     builtin = SEQ2SEQ
 
-    def _refusal(self) -> str | None:
+    def unsupported_reason(self) -> str | None:
         for stack in (self.encoder, self.decoder):
             if getattr(stack, "embed_scale", 1.0) != 1.0:
                 raise ValueError(
@@ -67,7 +67,7 @@ class Seq2Seq(Pretrained):
         self,
         embeds: Tensor,
         mask: Tensor | None = None,
-        context: Context | None = None,
+        context: Features | ContextCache | None = None,
         attention: Attention = "causal",
     ) -> Tensor:
         """embeds `[B, T, D]`, mask `[B, T]` -> hidden `[B, T, D]`; rows may be padded anywhere.
@@ -80,31 +80,31 @@ class Seq2Seq(Pretrained):
             return packed.unpack(self._encode(packed.tokens, packed.line.real))
         if context is None:
             raise ValueError(f"{self.kind} is an encoder-decoder and needs a context; found none")
-        memory = context if isinstance(context, Memory) else self.read(context, attention)
+        cache = context if isinstance(context, ContextCache) else self.prefill(context, attention)
         length, dtype = packed.tokens.shape[1], packed.tokens.dtype
         allowed_length(self.settings, self.kind, length, attention)
         # As in the causal family: packed rows need no mask, the meta device does.
         own = None
-        if attention == "canvas" or packed.tokens.device.type == "meta":
-            kinds = windows(self.settings)
+        if attention == "block" or packed.tokens.device.type == "meta":
+            kinds = sliding_windows(self.settings)
             own = additive(attention, packed.line, packed.line, kinds, dtype)
         hidden = self.decoder(
             inputs_embeds=packed.tokens,
             attention_mask=own,
-            encoder_hidden_states=memory.state,
-            encoder_attention_mask=_padding(memory.mask, length, dtype),
+            encoder_hidden_states=cache.state,
+            encoder_attention_mask=_padding(cache.mask, length, dtype),
             use_cache=False,
         ).last_hidden_state
         return packed.unpack(hidden)
 
-    def read(self, context: Features, attention: Attention = "causal") -> Memory:
+    def prefill(self, context: Features, attention: Attention = "causal") -> ContextCache:
         """The encoder's output for the context."""
         packed = pack(context.tokens.to(self.dtype), context.mask)
         real = packed.line.real
-        return Memory(real, self._encode(packed.tokens, real), attention)
+        return ContextCache(real, self._encode(packed.tokens, real), attention)
 
-    def rows(self, memory: Memory, places: Tensor) -> Memory:
-        return Memory(memory.mask[places], memory.state[places], memory.attention)
+    def select_rows(self, cache: ContextCache, rows: Tensor) -> ContextCache:
+        return ContextCache(cache.mask[rows], cache.state[rows], cache.attention)
 
     @property
     def start_id(self) -> int:
@@ -116,7 +116,7 @@ class Seq2Seq(Pretrained):
         bos = self.tokenizer.bos_id
         return self.tokenizer.pad_id if bos is None else bos
 
-    def continuation(
+    def teacher_force(
         self,
         context: Features,
         ids: Tensor,
@@ -142,15 +142,15 @@ class Seq2Seq(Pretrained):
     ) -> Tensor:
         """New ids `[B, L]` for the context, padded with `pad_id`; transformers' options."""
         self._check(attention, context)
-        if attention == "canvas":
+        if attention == "block":
             raise ValueError(
-                "canvas attention fills positions at once; generate takes causal or prefix"
+                "block attention fills positions at once; generate takes causal or prefix"
             )
         self._filled(context)
-        memory = self.read(context, attention)
+        cache = self.prefill(context, attention)
         found: Tensor = self._generator().generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=memory.state),
-            attention_mask=memory.mask.long(),
+            encoder_outputs=BaseModelOutput(last_hidden_state=cache.state),
+            attention_mask=cache.mask.long(),
             **{"decoder_start_token_id": self.start_id, **options},
         )
         return found[:, 1:]

@@ -184,7 +184,7 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     stays_as_it_is(plan, streams)
     begin_averages(plan, streams)
     if backbone is not None:
-        backbone.open_rows()
+        backbone.unfreeze_added_tokens()
     return model.train()
 
 

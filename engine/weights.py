@@ -206,7 +206,7 @@ def _load(
                 f"{where}: {source} has {name} {tuple(value.shape)}, the recipe builds "
                 f"{tuple(own[name].shape)}; build it with the options that it was saved with"
             )
-    added = module.added() if isinstance(module, Backbone) else frozenset()
+    added = module.added_token_parameters() if isinstance(module, Backbone) else frozenset()
     missing = sorted(set(own) - set(state) - added - filled)
     if whole and missing:
         raise RecipeError(f"{where}: {source} lacks {missing[0]} (and {len(missing) - 1} more)")

@@ -129,7 +129,7 @@ def autoregress(model: Model, rows: Sequence[Row], bare: bool, most: int) -> Sai
     began = clock.now()
     context = task.context(batch, model.encoder(batch), backbone)
     made = clock.now() - began
-    _, read = clock(lambda: backbone.read(context))
+    _, read = clock(lambda: backbone.prefill(context))
     options = {"max_new_tokens": most, "do_sample": False}
     way = (
         (lambda: _loop(backbone, context, most))
@@ -190,7 +190,7 @@ def diffuse(
     batch = joined(heard or rows, task.streams[0])
     began = clock.now()
     context = task.context(batch, model.encoder(batch), backbone)
-    memory = backbone.read(context, "canvas")
+    memory = backbone.prefill(context, "block")
     read = clock.now()
     found = task.decode(memory, [row.prior if prior else None for row in rows], backbone)
     texts = task.texts(found, backbone)

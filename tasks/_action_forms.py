@@ -83,7 +83,7 @@ def fixed_length(tokenizer: ActionTokenizer, steps: int, form: str) -> int:
 
 
 class Parallel(Form):
-    """All ids in one pass under `canvas` attention. vocabulary: where the ids lie."""
+    """All ids in one pass under `block` attention. vocabulary: where the ids lie."""
 
     options: ClassVar[tuple[str, ...]] = ("vocabulary",)
 
@@ -110,7 +110,7 @@ class Parallel(Form):
 
     def hidden(self, context: Features, backbone: Backbone) -> Tensor:
         embeds = self.slots.expand(len(context.tokens), -1, -1)
-        return backbone(embeds, context=context, attention="canvas")  # [B, L, D]
+        return backbone(embeds, context=context, attention="block")  # [B, L, D]
 
     def loss(self, context: Features, chunk: Chunk, backbone: Backbone) -> Loss:
         """Cross entropy, summed over tokens; labels are not shifted."""

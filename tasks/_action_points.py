@@ -90,7 +90,7 @@ class Continuous(Form):
             mask = torch.cat([torch.ones_like(context.mask[:, :1]), context.mask], 1)
             context = Features(torch.cat([token, context.tokens], 1), mask)
         embeds = self.slots.expand(len(context.tokens), -1, -1)
-        hidden = backbone(embeds, context=context, attention="canvas")
+        hidden = backbone(embeds, context=context, attention="block")
         found: Tensor = self.out(hidden.to(self.out.weight.dtype))
         return found.flatten(1).float()
 

@@ -70,7 +70,7 @@ class Autoregressive(Form):
         device, allowed = context.tokens.device, self.allowed(backbone)
         places = mask.flatten().nonzero().squeeze(1).to(device)
         wanted, mask = wanted.to(device), mask.to(device)
-        hidden = backbone.continuation(context, allowed[wanted], mask, self.attention)
+        hidden = backbone.teacher_force(context, allowed[wanted], mask, self.attention)
         logits = backbone.logits(hidden.flatten(0, 1)[places], allowed).float()
         right = wanted.flatten()[places]
         total = F.cross_entropy(logits, right, reduction="sum")

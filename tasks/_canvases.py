@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..backbones.noising import levels, mask_out, weights
+from ..backbones.noising import apply_mask, elbo_weights, sample_timesteps
 from ._denoise import Canvas
 from ._priors import Layout, Prior, Slots, fill_in, lay_out
 
@@ -76,9 +76,9 @@ def learn(
     ids = pad_sequence(shown, True, special.eos_id)  # -1: a place that is not given
     real = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in shown], True, False)
     truth = pad_sequence(wanted, True, special.eos_id)
-    share = levels(len(rows), float(torch.rand((), generator=draws)))
+    share = sample_timesteps(len(rows), float(torch.rand((), generator=draws)))
     free = (ids < 0) & real
-    noisy = mask_out(
+    noisy = apply_mask(
         torch.where(ids < 0, truth, ids),
         free,
         share,
@@ -87,7 +87,7 @@ def learn(
     )
     hidden = free & (noisy == special.mask_id)
     given = (real & ~free) / real.sum(1, keepdim=True)
-    weight = (weights(hidden, share, real) + given) * pad_sequence(counted, True, False)
+    weight = (elbo_weights(hidden, share, real) + given) * pad_sequence(counted, True, False)
     return Learned(noisy, real, truth, hidden, weight)
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbones.base import Backbone, Memory
+from ..backbones.base import Backbone, ContextCache
 from ..modalities.base import Features, Tokenizer
 from ._canvases import Learned, Special, begin, empty, learn
 from ._ctc_decode import greedy
@@ -102,7 +102,7 @@ class AsrDiffusion(Asr):
     def attach(self, backbone: Backbone | None, first: int | None) -> None:
         if backbone is None or first is None:
             return
-        if backbone.mask_id is None or "causal" in backbone.attentions:
+        if backbone.mask_id is None or "causal" in backbone.attention_kinds:
             raise ValueError(
                 "asr_diffusion: fills masked places, which a decoder read from left to right does "
                 "not do; say `type: diffusion` in backbone"
@@ -182,7 +182,7 @@ class AsrDiffusion(Asr):
         device = context.tokens.device
         places = made.weight.flatten().nonzero().squeeze(1)
         ids, real = made.ids.to(device), made.real.to(device)
-        hidden = backbone(backbone.embed(ids), real, context, "canvas")  # [B, G, D]
+        hidden = backbone(backbone.embed(ids), real, context, "block")  # [B, G, D]
         logits = backbone.logits(hidden.flatten(0, 1)[places.to(device)]).float()  # [N, V]
         wanted, weight = made.wanted.flatten()[places], made.weight.flatten()[places]
         found = F.cross_entropy(logits, wanted.to(device), reduction="none") * weight.to(device)
@@ -210,7 +210,7 @@ class AsrDiffusion(Asr):
                 f"asr_diffusion: found {', '.join(options)}; expected prior, steps, threshold"
             )
         backbone = _decoder(backbone)
-        memory = backbone.read(self._context(batch, encode, backbone), "canvas")
+        memory = backbone.prefill(self._context(batch, encode, backbone), "block")
         heard = self.priors(encode(self.heard), backbone) if prior else [None] * len(batch)
         found = self.decode(memory, heard, backbone, threshold=threshold, steps=steps)
         return [
@@ -231,7 +231,7 @@ class AsrDiffusion(Asr):
 
     def decode(
         self,
-        memory: Memory,
+        memory: ContextCache,
         priors: Sequence[Prior | None],
         backbone: Backbone,
         threshold: float | None = None,
@@ -251,8 +251,8 @@ class AsrDiffusion(Asr):
 
         def predict(ids: Tensor, real: Tensor, wanted: Tensor) -> Tensor:
             rows = wanted.any(1).nonzero().squeeze(1)  # decided rows cost nothing more
-            mine = memory if len(rows) == len(ids) else backbone.rows(memory, rows)
-            hidden = backbone(backbone.embed(ids[rows]), real[rows], mine, "canvas")  # [b, G, D]
+            mine = memory if len(rows) == len(ids) else backbone.select_rows(memory, rows)
+            hidden = backbone(backbone.embed(ids[rows]), real[rows], mine, "block")  # [b, G, D]
             return backbone.logits(hidden[wanted[rows]])
 
         return denoise(canvas, predict, rule)

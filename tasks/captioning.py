@@ -106,7 +106,7 @@ class Captioning(Task):
         # Places of real tokens are found on the CPU, where no device has to be waited for.
         places = mask.flatten().nonzero().squeeze(1).to(context.tokens.device)
         ids, mask = ids.to(context.tokens.device), mask.to(context.tokens.device)
-        hidden = backbone.continuation(context, ids, mask, self.attention)  # [B, L, D]
+        hidden = backbone.teacher_force(context, ids, mask, self.attention)  # [B, L, D]
         wanted = ids.flatten()[places]  # [N]
         logits = backbone.logits(hidden.flatten(0, 1)[places]).float()  # [N, V]
         total = F.cross_entropy(logits, wanted, reduction="sum")

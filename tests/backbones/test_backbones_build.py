@@ -118,15 +118,15 @@ SEVEN = {
 }
 
 
-@pytest.mark.parametrize("how", ["causal", "prefix", "canvas"])
+@pytest.mark.parametrize("how", ["causal", "prefix", "block"])
 def test_seven_billion_parameters_on_the_meta_device(how: Any, tokenizer: Any) -> None:
     with torch.device("meta"):
         model = Causal(tokenizer=tokenizer, config=SEVEN)
         context = Features.full(torch.empty(2, 576, model.dim))
         ids = torch.zeros(2, 5, dtype=torch.long)
-        hidden = model.continuation(context, ids, torch.ones_like(ids).bool(), how)
+        hidden = model.teacher_force(context, ids, torch.ones_like(ids).bool(), how)
         logits = model.logits(hidden)
-        memory = model.read(context, how)
+        memory = model.prefill(context, how)
         after = model(model.embed(ids), context=memory, attention=how)
     assert sum(p.numel() for p in model.parameters()) > 6.5e9
     assert (logits.shape, after.shape) == ((2, 5, 32000), (2, 5, 4096))
@@ -140,7 +140,7 @@ def test_every_family_on_the_meta_device(kind: str, configs: Any, tokenizer: Any
         model = family(tokenizer=tokenizer, config=configs[kind], attn=attn(kind))
         context = Features.full(torch.empty(2, 6, model.dim))
         ids = torch.zeros(2, 5, dtype=torch.long)
-        hidden = model.continuation(context, ids, torch.ones_like(ids).bool())
+        hidden = model.teacher_force(context, ids, torch.ones_like(ids).bool())
         model.logits(hidden).sum().backward()
         first = model.add_tokens(3)
     assert hidden.shape == (2, 5, model.dim)
@@ -152,17 +152,17 @@ def test_only_added_tokens_train(kind: str, build: Callable[..., Any], tokenizer
     model = build(kind, attn=attn(kind))
     model.requires_grad_(False)
     plain = torch.randint(3, 40, (2, 5))
-    before = model.logits(model.continuation(context_of(model, plain), plain, plain > 0))
+    before = model.logits(model.teacher_force(context_of(model, plain), plain, plain > 0))
     tables = {k: v.clone() for k, v in model.model.state_dict().items()}
     assert model.add_tokens(2) == tokenizer.size
     assert model.add_tokens(1) == tokenizer.size + 2
-    after = model.logits(model.continuation(context_of(model, plain), plain, plain > 0))
+    after = model.logits(model.teacher_force(context_of(model, plain), plain, plain > 0))
     assert after.shape[-1] == tokenizer.size + 3
     torch.testing.assert_close(after[..., : tokenizer.size], before)
     ids = torch.tensor([[5, 40, 42, 41], [41, 7, 40, 42]])
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     old = {k: v.clone() for k, v in model.new_rows.items()}
-    logits = model.logits(model.continuation(context_of(model, ids), ids, ids > 0))
+    logits = model.logits(model.teacher_force(context_of(model, ids), ids, ids > 0))
     nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten()).backward()
     optimizer.step()
     assert {n.split(".")[0] for n, p in model.named_parameters() if p.requires_grad} == {"new_rows"}
@@ -171,8 +171,8 @@ def test_only_added_tokens_train(kind: str, build: Callable[..., Any], tokenizer
     for key, value in model.model.state_dict().items():
         assert torch.equal(value, tables[key]), key
     some = torch.tensor([41, 3, 40])
-    logits = model.logits(model.continuation(context_of(model, ids), ids, ids > 0))
-    chosen = model.logits(model.continuation(context_of(model, ids), ids, ids > 0), some)
+    logits = model.logits(model.teacher_force(context_of(model, ids), ids, ids > 0))
+    chosen = model.logits(model.teacher_force(context_of(model, ids), ids, ids > 0), some)
     torch.testing.assert_close(chosen, logits[..., some], rtol=1e-5, atol=1e-5)
 
 
@@ -198,8 +198,8 @@ def test_added_tokens_are_as_if_the_table_had_them(
     own._modules["new_rows"] = nn.ParameterDict()
     ids = torch.tensor([[5, 40, 42, 41, 3]])
     torch.testing.assert_close(model.embed(ids), own.embed(ids))
-    found = model.continuation(context_of(model, ids), ids, ids > 0)
-    wanted = own.continuation(context_of(own, ids), ids, ids > 0)
+    found = model.teacher_force(context_of(model, ids), ids, ids > 0)
+    wanted = own.teacher_force(context_of(own, ids), ids, ids > 0)
     torch.testing.assert_close(model.logits(found), own.logits(wanted), rtol=1e-4, atol=1e-4)
     options = {"max_new_tokens": 12, "num_beams": 2, "eos_token_id": None}
     generated = model.generate(context_of(model, ids), **options)
@@ -230,7 +230,7 @@ def test_states_go_there_and_back(kind: str, build: Callable[..., Any], tokenize
             parameter.add_(torch.randn_like(parameter) * 0.1)
     two.load_state_dict(one.state_dict())
     ids = torch.tensor([[5, 40, 41, 7]])
-    first, second = (m.continuation(context_of(m, ids), ids, ids > 0) for m in (one, two))
+    first, second = (m.teacher_force(context_of(m, ids), ids, ids > 0) for m in (one, two))
     assert torch.equal(one.logits(first), two.logits(second))
 
 
@@ -289,7 +289,7 @@ def test_half_precision_takes_wider_embeds(build: Callable[..., Any]) -> None:
     model = build("llama", dtype="bfloat16")
     mask = torch.tensor([[True, True, False]])
     context = Features(torch.randn(1, 3, model.dim), mask)
-    for how in ("causal", "canvas"):
+    for how in ("causal", "block"):
         hidden = model(torch.randn(1, 2, model.dim), context=context, attention=how)
         assert hidden.dtype == torch.bfloat16
         assert hidden.isfinite().all()

@@ -17,7 +17,7 @@ SHORT = ("mistral-short", "gemma3-short")
 PAIRS = ("t5", "bart", "t5gemma")
 MASKLESS = ("bloom", "mamba2")
 EAGER = ("gemma2", "t5gemma", *MASKLESS)
-KINDS: tuple[Attention, ...] = ("causal", "prefix", "canvas")
+KINDS: tuple[Attention, ...] = ("causal", "prefix", "block")
 CASES = [
     *[(kind, how) for kind in (*WIDE, *PAIRS) for how in KINDS],
     *[(kind, how) for kind in SHORT for how in ("causal", "prefix")],
@@ -51,7 +51,7 @@ def test_who_sees_whom(
     after = model(moved(embeds, at), context=context, attention=how)
     changed = (after - before).abs().amax((0, 2)) > 1e-6
     assert changed[at:].all()
-    assert bool(changed[:at].any()) == (how == "canvas")
+    assert bool(changed[:at].any()) == (how == "block")
     earlier = context.replace(tokens=moved(context.tokens, 5))
     assert (
         (model(embeds, context=earlier, attention=how) - before).abs().amax((0, 2)) > 1e-6
@@ -66,9 +66,9 @@ def test_the_context_sees_itself_and_nothing_after(
     """Keys of the context in the cache: they tell whether it was read both ways."""
     model = build(kind, attn=attn)
     context = padded([5], model.dim)
-    keys = [layer.keys for layer in model.read(context, how).state.layers]
+    keys = [layer.keys for layer in model.prefill(context, how).state.layers]
     other = context.replace(tokens=moved(context.tokens, 4))
-    moved_keys = [layer.keys for layer in model.read(other, how).state.layers]
+    moved_keys = [layer.keys for layer in model.prefill(other, how).state.layers]
     changed = (keys[1] - moved_keys[1]).abs().amax((0, 1, 3)) > 1e-6
     assert changed[4]
     assert bool(changed[:4].all()) == (how != "causal")
@@ -90,7 +90,7 @@ def test_read_and_forward_are_one_pass(
         return [g for g in found if g is not None]
 
     whole = model(embeds, positions.mask, context, how)
-    memory = model.read(context, how)
+    memory = model.prefill(context, how)
     parts = model(embeds, positions.mask, memory, how)
     real = positions.mask
     torch.testing.assert_close(parts[real], whole[real], rtol=1e-5, atol=1e-5)
@@ -99,7 +99,7 @@ def test_read_and_forward_are_one_pass(
     for a, b in zip(in_parts, in_one, strict=True):
         torch.testing.assert_close(a / scale, b / scale, rtol=1e-5, atol=1e-5)
     some = torch.tensor([2, 0])
-    alone = model(embeds[some], positions.mask[some], model.rows(memory, some), how)
+    alone = model(embeds[some], positions.mask[some], model.select_rows(memory, some), how)
     torch.testing.assert_close(alone[real[some]], whole[some][real[some]], rtol=1e-5, atol=1e-5)
     again = model(embeds, positions.mask, memory, how)  # the memory is as it was
     torch.testing.assert_close(again, parts, rtol=0, atol=0)
@@ -182,25 +182,25 @@ def test_short_windows_are_kept_in_our_masks(
     model = build(kind)
     context, embeds = padded([7, 7], model.dim), torch.randn(2, 5, model.dim)
     own = model.model(inputs_embeds=torch.cat([context.tokens, embeds], 1), use_cache=False).logits
-    ours = model.logits(model(embeds, context=model.read(context)))
+    ours = model.logits(model(embeds, context=model.prefill(context)))
     torch.testing.assert_close(ours, own[:, 7:], rtol=1e-5, atol=1e-5)
-    for how in ("canvas", "bidirectional"):
+    for how in ("block", "bidirectional"):
         with pytest.raises(ValueError, match=r"sliding window of 4, found 5 .*sliding_window: 5"):
             model(embeds, attention=how)
 
 
 @pytest.mark.parametrize("kind", MASKLESS)
-@pytest.mark.parametrize("how", ["prefix", "canvas", "bidirectional"])
+@pytest.mark.parametrize("how", ["prefix", "block", "bidirectional"])
 def test_what_cannot_be_done_is_refused_by_name(
     kind: str, how: Attention, build: Callable[..., Any], padded: Callable[..., Features]
 ) -> None:
     model = build(kind, attn="eager")
-    assert model.attentions == {"causal"}
+    assert model.attention_kinds == {"causal"}
     assert kind in (model.supports(how) or "")
     with pytest.raises(ValueError, match=rf"{kind} cannot do {how} .* it can do causal"):
         model(torch.randn(1, 3, model.dim), attention=how)
-    with pytest.raises(ValueError, match=rf"{kind} cannot read"):
-        model.read(padded([3], model.dim))
+    with pytest.raises(ValueError, match=rf"{kind} cannot prefill"):
+        model.prefill(padded([3], model.dim))
 
 
 def test_mistakes_are_named(build: Callable[..., Any], padded: Callable[..., Features]) -> None:
@@ -208,8 +208,8 @@ def test_mistakes_are_named(build: Callable[..., Any], padded: Callable[..., Fea
     context, embeds = padded([3], model.dim), torch.randn(1, 2, model.dim)
     with pytest.raises(ValueError, match="takes no context"):
         model(embeds, context=context, attention="bidirectional")
-    with pytest.raises(ValueError, match="was read for causal attention, found canvas"):
-        model(embeds, context=model.read(context), attention="canvas")
+    with pytest.raises(ValueError, match="was prefilled for causal attention, found block"):
+        model(embeds, context=model.prefill(context), attention="block")
     with pytest.raises(ValueError, match="gpt2 has 64 positions, found 65"):
         model(torch.randn(1, 65, model.dim))
     with pytest.raises(ValueError, match="needs a context"):

@@ -13,7 +13,13 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sensorium.backbones.diffusion import Diffusion
-from sensorium.backbones.noising import FLOOR, levels, mask_out, reveal_schedule, weights
+from sensorium.backbones.noising import (
+    FLOOR,
+    apply_mask,
+    elbo_weights,
+    reveal_schedule,
+    sample_timesteps,
+)
 from sensorium.modalities.base import Features
 
 WIDE = ("llama", "qwen3", "gpt2", "opt", "gemma3")
@@ -31,8 +37,8 @@ def test_a_pass_after_reading_equals_one_pass(
 ) -> None:
     model = make(kind, configs, tokenizer, attn=attn)
     context, canvas = padded([5, 3], model.dim), padded([4, 6], model.dim)
-    whole = model(canvas.tokens, canvas.mask, context, "canvas")
-    parts = model(canvas.tokens, canvas.mask, model.read(context, "canvas"), "canvas")
+    whole = model(canvas.tokens, canvas.mask, context, "block")
+    parts = model(canvas.tokens, canvas.mask, model.prefill(context, "block"), "block")
     torch.testing.assert_close(parts[canvas.mask], whole[canvas.mask], rtol=1e-5, atol=1e-5)
 
 
@@ -42,10 +48,10 @@ def test_the_context_never_sees_the_canvas(
     """Else a memory that is read once would not do for every pass."""
     model = make("llama", configs, tokenizer)
     context, canvas = padded([5], model.dim), padded([4], model.dim)
-    state = model.read(context, "canvas").state
+    state = model.prefill(context, "block").state
     keys = [layer.keys.clone() for layer in state.layers]
-    model(canvas.tokens, canvas.mask, context, "canvas")
-    again = model.read(context, "canvas").state
+    model(canvas.tokens, canvas.mask, context, "block")
+    again = model.prefill(context, "block").state
     assert all(torch.equal(a, layer.keys) for a, layer in zip(keys, again.layers, strict=True))
 
 
@@ -83,7 +89,7 @@ def test_the_row_survives_weights_and_a_freeze(
     assert torch.equal(model.table.weight, own.get_input_embeddings().weight)
     assert model.mask_id == tokenizer.size and model.new_rows["input"].shape == (1, model.dim)
     model.requires_grad_(False)
-    model.open_rows()
+    model.unfreeze_added_tokens()
     trains = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trains == {"new_rows.input", "new_rows.output"}
     first = model.add_tokens(2)
@@ -95,12 +101,12 @@ def test_what_a_canvas_cannot_do_is_refused(
 ) -> None:
     model = make("llama", configs, tokenizer)
     context = padded([3], model.dim)
-    with pytest.raises(ValueError, match="cannot do causal attention; use canvas"):
+    with pytest.raises(ValueError, match="cannot do causal attention; use block"):
         model(context.tokens, attention="causal")
     with pytest.raises(ValueError, match="asr_diffusion, or the backbone `causal`"):
         model.generate(context)
     with pytest.raises(ValueError, match="teacher forcing"):
-        model.continuation(context, torch.zeros(1, 2, dtype=torch.long), context.mask[:, :2])
+        model.teacher_force(context, torch.zeros(1, 2, dtype=torch.long), context.mask[:, :2])
     with pytest.raises(ValueError, match="mamba2 cannot see both ways"):
         make("mamba2", configs, tokenizer, attn="eager")
 
@@ -112,33 +118,33 @@ def test_uniform_logits_give_the_logarithm_of_the_vocabulary(share: float) -> No
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, size, (rows, length), generator=generator)
     answer, shares = torch.ones_like(ids, dtype=torch.bool), torch.full((rows,), share)
-    noisy = mask_out(ids, answer, shares, torch.rand(rows, length, generator=generator), size)
+    noisy = apply_mask(ids, answer, shares, torch.rand(rows, length, generator=generator), size)
     each = F.cross_entropy(torch.zeros(rows * length, size), ids.flatten(), reduction="none")
-    loss = (each.view(rows, length) * weights(noisy == size, shares, answer)).sum(1)
+    loss = (each.view(rows, length) * elbo_weights(noisy == size, shares, answer)).sum(1)
     spread = float(loss.std()) / math.sqrt(rows)
     assert abs(float(loss.mean()) - math.log(size)) <= 4 * spread + 1e-5
 
 
 def test_the_prompt_is_never_masked_and_no_mask_is_no_loss() -> None:
     ids, answer = torch.arange(12).view(2, 6), torch.tensor([[False] * 3 + [True] * 3] * 2)
-    all_of_it = mask_out(ids, answer, torch.ones(2), torch.rand(2, 6), 99)
+    all_of_it = apply_mask(ids, answer, torch.ones(2), torch.rand(2, 6), 99)
     assert torch.equal(all_of_it[:, :3], ids[:, :3]) and all_of_it[:, 3:].eq(99).all()
-    none = mask_out(ids, answer, torch.full((2,), FLOOR), torch.full((2, 6), 0.5), 99)
+    none = apply_mask(ids, answer, torch.full((2,), FLOOR), torch.full((2, 6), 0.5), 99)
     assert torch.equal(none, ids)
-    assert weights(none == 99, torch.full((2,), FLOOR), answer).eq(0).all()
+    assert elbo_weights(none == 99, torch.full((2,), FLOOR), answer).eq(0).all()
 
 
 def test_padding_with_eos_counts_in_the_length() -> None:
     """An answer of 2 tokens padded to 4 weighs its places by 4."""
     answer = torch.tensor([[True, True, True, True]])
-    found = weights(answer, torch.ones(1), answer)
+    found = elbo_weights(answer, torch.ones(1), answer)
     torch.testing.assert_close(found.sum(1), torch.ones(1))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])
 def test_levels_are_one_in_each_part_and_floored(rows: int) -> None:
     for offset in (0.0, 0.3, 0.999):
-        share = levels(rows, offset)
+        share = sample_timesteps(rows, offset)
         assert share.min() >= FLOOR and share.max() <= 1
         part = (((share - FLOOR) / (1 - FLOOR) - offset) % 1 * rows).round() % rows
         assert sorted(part.tolist()) == list(range(rows))

@@ -32,7 +32,7 @@ def loop(model: Any, context: Features, how: Attention, steps: int) -> Tensor:
     ids = torch.zeros(len(context.tokens), 0, dtype=torch.long)
     for _ in range(steps):
         padded = torch.cat([ids, torch.full_like(context.mask[:, :1], 0, dtype=torch.long)], 1)
-        hidden = model.continuation(context, padded, torch.ones_like(padded).bool(), how)
+        hidden = model.teacher_force(context, padded, torch.ones_like(padded).bool(), how)
         ids = torch.cat([ids, model.logits(hidden[:, -1:]).argmax(-1)], 1)
     return ids
 
@@ -112,7 +112,7 @@ def test_continuation_is_one_row(
     """Nothing stands between prompt and answer: the hidden states of [context, ids]."""
     model = build(kind, attn=attn(kind))
     context, ids = padded([6, 3], model.dim), torch.randint(3, 40, (2, 4))
-    hidden = model.continuation(context, ids, torch.ones_like(ids).bool(), how)
+    hidden = model.teacher_force(context, ids, torch.ones_like(ids).bool(), how)
     for row, length in enumerate((6, 3)):
         prompt = context.tokens[row : row + 1, :length]
         answer = model.embed(ids[row : row + 1, :3])
@@ -128,7 +128,7 @@ def test_generate_takes_no_canvas(build: Callable[..., Any], padded: Callable[..
     for kind in ("llama", "t5"):
         model = build(kind)
         with pytest.raises(ValueError, match="generate takes causal or prefix"):
-            model.generate(padded([3], model.dim), "canvas")
+            model.generate(padded([3], model.dim), "block")
 
 
 @torch.no_grad()

@@ -83,7 +83,11 @@ def build(*args: Any, seed: int = 0, **tasks: Any) -> Model:
 
 def rows(model: Model) -> dict[str, Tensor]:
     assert model.backbone is not None
-    return {k: v for k, v in model.backbone.state_dict().items() if k in model.backbone.added()}
+    return {
+        k: v
+        for k, v in model.backbone.state_dict().items()
+        if k in model.backbone.added_token_parameters()
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -107,9 +111,9 @@ def test_the_rows_train_whatever_is_frozen(how: dict[str, Any]) -> None:
     model(batch).total.backward()
     assert model.backbone is not None
     trained = {n for n, p in model.backbone.named_parameters() if p.grad is not None}
-    assert trained >= model.backbone.added()
+    assert trained >= model.backbone.added_token_parameters()
     frozen = how.get("freeze", False)
-    assert not frozen or trained == model.backbone.added()
+    assert not frozen or trained == model.backbone.added_token_parameters()
 
 
 def test_the_rows_depend_on_the_seed_alone() -> None:
@@ -137,7 +141,9 @@ def test_a_decoder_without_such_rows_can_be_begun_with() -> None:
     saved = load_file("bare/model.safetensors")
     assert model.backbone is not None
     for name, value in model.backbone.state_dict().items():
-        assert name in model.backbone.added() or torch.equal(saved[f"backbone.{name}"], value)
+        assert name in model.backbone.added_token_parameters() or torch.equal(
+            saved[f"backbone.{name}"], value
+        )
 
 
 def test_ids_that_moved_are_refused() -> None:

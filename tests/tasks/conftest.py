@@ -49,7 +49,7 @@ class Recurrent(Backbone):
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         return self.out(hidden) if ids is None else self.out(hidden)[..., ids]
 
-    def continuation(
+    def teacher_force(
         self, context: Features, ids: Tensor, mask: Tensor, attention: str = "causal"
     ) -> Tensor:
         rows = []

@@ -182,7 +182,7 @@ def test_the_context_is_read_once_and_a_pass_costs_the_canvas(
     task = make(threshold=1.1).eval()
     backbone = meet(task).eval()
     calls: list[str] = []
-    for name in ("read", "forward"):
+    for name in ("prefill", "forward"):
         real = getattr(backbone, name)
 
         def counted(*args: Any, _real: Any = real, _name: str = name, **kwargs: Any) -> Any:
@@ -192,7 +192,7 @@ def test_the_context_is_read_once_and_a_pass_costs_the_canvas(
         monkeypatch.setattr(backbone, name, counted)
     batch, encode = batch_of(task, ["ab"])
     found = task.predict(batch, encode, backbone, prior=False)
-    assert calls == ["read"] + ["forward"] * found[0]["passes"]
+    assert calls == ["prefill"] + ["forward"] * found[0]["passes"]
     calls.clear()
     assert task.predict(batch, encode, backbone, prior=False, steps=3)[0]["passes"] <= 3
 
@@ -281,7 +281,7 @@ def test_it_learns_to_spell_and_to_correct_a_wrong_prior() -> None:
         found = task.predict(batch, encode, backbone, prior=first)
         assert sum(row["text"] == text for row, text in zip(found, texts, strict=True)) >= 7
         assert max(row["passes"] for row in found) < 8
-    memory = backbone.read(task._context(batch, encode, backbone), "canvas")
+    memory = backbone.prefill(task._context(batch, encode, backbone), "block")
     wrong: list[Prior | None] = []
     for text in texts:
         ids = backbone.tokenizer.encode(text)

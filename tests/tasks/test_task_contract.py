@@ -274,7 +274,7 @@ def test_losses_run_without_values(made, make_streams, monkeypatch) -> None:  # 
     # The stand-in's GRU walks over real tokens; a real decoder only needs the shapes.
     monkeypatch.setattr(
         backbone,
-        "continuation",
+        "teacher_force",
         lambda context, ids, *_: backbone.embed(ids) + context.mean()[:, None],
     )
     meta = {

@@ -35,22 +35,22 @@ def test_parallel_is_one_pass_of_blocks(join: Any, rows: Any, kind: str) -> None
     joined = join("parallel", kind).eval()
     data, form = rows(), joined.task.form
     context = context_of(joined, data)
-    memory = joined.backbone.read(context, "canvas")
+    memory = joined.backbone.prefill(context, "block")
     embeds = form.slots.expand(len(data), -1, -1)
-    hidden = joined.backbone(embeds, context=memory, attention="canvas")
+    hidden = joined.backbone(embeds, context=memory, attention="block")
     logits = joined.backbone.logits(hidden)[..., form.map.ids]
     ids = form.encode(joined.task.chunks_of(joined.batch(data)[0]))
     expected = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="sum")
     torch.testing.assert_close(joined.loss(data).total, expected, rtol=1e-4, atol=1e-4)
     slots = form.slots.detach().clone().requires_grad_()
-    seen = joined.backbone(slots[None], context=memory_of(joined, rows(1)), attention="canvas")
+    seen = joined.backbone(slots[None], context=memory_of(joined, rows(1)), attention="block")
     for place in (0, -1):
         (found,) = torch.autograd.grad(seen[0, place].sum(), slots, retain_graph=True)
         assert bool((found.abs().sum(1) > 0).all())
 
 
 def memory_of(joined: Any, data: Any) -> Any:
-    return joined.backbone.read(context_of(joined, data), "canvas")
+    return joined.backbone.prefill(context_of(joined, data), "block")
 
 
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])
@@ -77,7 +77,7 @@ def test_generation_is_the_most_likely_token_after_each_other(
     said = form.say(context, joined.backbone)
     ids = form.map.ids[said]
     mask = torch.ones_like(ids, dtype=torch.bool)
-    hidden = joined.backbone.continuation(context, ids, mask, form.attention)
+    hidden = joined.backbone.teacher_force(context, ids, mask, form.attention)
     assert torch.equal(joined.backbone.logits(hidden, form.map.ids).argmax(-1), said)
 
 
@@ -101,7 +101,7 @@ def test_added_ids_follow_the_text_s_and_tail_ids_are_the_last(join: Any) -> Non
     size, text = added.tokenizer.size, added.backbone.tokenizer.size
     assert added.task.form.map.ids.tolist() == list(range(text, text + size))
     assert tail.task.form.map.ids.tolist() == [text - 1 - k for k in range(size)]
-    assert not tail.backbone.added() and added.backbone.added()
+    assert not tail.backbone.added_token_parameters() and added.backbone.added_token_parameters()
     assert join("fourier").task.new_tokens() == join("regressed").task.new_tokens() == 0
 
 

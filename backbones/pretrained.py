@@ -15,9 +15,15 @@ from torch.nn import functional as F
 from transformers import GenerationConfig
 
 from ..modalities.base import Features, Tokenizer
-from ._configs import Fields, has_weights, make_config, one_line, read_config
-from ._shell import Echo, GrownHead, GrownTable, exchange, path_of
-from .base import Attention, Backbone, Context
+from .base import Attention, Backbone, ContextCache
+from .configs import Fields, has_weights, make_config, one_line, read_config
+from .submodules import (
+    ExtendedEmbedding,
+    ExtendedLMHead,
+    PrecomputedHidden,
+    path_of,
+    replace_submodules,
+)
 
 
 class Pretrained(Backbone):
@@ -59,9 +65,9 @@ class Pretrained(Backbone):
         self.new_rows = nn.ParameterDict()
         self._check_table()
         self.dim = self.table.embedding_dim
-        self.refusal = self._refusal()
-        kinds = {"causal"} if self.refusal else {"causal", "prefix", "canvas", "bidirectional"}
-        self.attentions = frozenset(kinds)
+        self.unsupported = self.unsupported_reason()
+        kinds = {"causal"} if self.unsupported else {"causal", "prefix", "block", "bidirectional"}
+        self.attention_kinds = frozenset(kinds)
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +96,7 @@ class Pretrained(Backbone):
                 "tokenizer, or train the model from nothing"
             )
 
-    def _refusal(self) -> str | None:
+    def unsupported_reason(self) -> str | None:
         """Why the model cannot do other attention than causal; None where it can."""
         raise NotImplementedError
 
@@ -140,17 +146,19 @@ class Pretrained(Backbone):
 
     def supports(self, attention: Attention) -> str | None:
         """None where the model can do this attention; else why not, by name."""
-        if attention in self.attentions:
+        if attention in self.attention_kinds:
             return None
-        kinds = ", ".join(sorted(self.attentions))
-        return f"{self.kind} cannot do {attention} attention ({self.refusal}); it can do {kinds}"
+        kinds = ", ".join(sorted(self.attention_kinds))
+        return (
+            f"{self.kind} cannot do {attention} attention ({self.unsupported}); it can do {kinds}"
+        )
 
-    def _check(self, attention: Attention, context: Context | None) -> None:
+    def _check(self, attention: Attention, context: Features | ContextCache | None) -> None:
         if reason := self.supports(attention):
             raise ValueError(reason)
         if attention == "bidirectional" and context is not None:
             raise ValueError(
-                "bidirectional attention takes no context; put it into the embeds, or use canvas"
+                "bidirectional attention takes no context; put it into the embeds, or use block"
             )
 
     def _filled(self, context: Features) -> None:
@@ -160,7 +168,9 @@ class Pretrained(Backbone):
             raise ValueError("context: a row is empty; it needs at least one token (a bos, say)")
 
     def _embed(self, table: nn.Embedding, ids: Tensor) -> Tensor:
-        found: Tensor = (GrownTable(table, self.new_rows["input"]) if self.new_rows else table)(ids)
+        found: Tensor = (
+            ExtendedEmbedding(table, self.new_rows["input"]) if self.new_rows else table
+        )(ids)
         return found
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -170,8 +180,8 @@ class Pretrained(Backbone):
         """Append `n` rows to the vocabulary; only these rows train. Gives the first new id.
 
         They are parameters of their own (`new_rows`), near the mean of the table's rows; the
-        tables stay as they are. Weights that are loaded later leave them, and `open_rows` lets
-        them train whatever was frozen.
+        tables stay as they are. Weights that are loaded later leave them, and
+        `unfreeze_added_tokens` lets them train whatever was frozen.
         """
         if n < 1:
             raise ValueError(f"add_tokens: found {n}, expected at least 1")
@@ -183,10 +193,10 @@ class Pretrained(Backbone):
             self.new_rows[key] = nn.Parameter(grown)
         return self.table.num_embeddings + held
 
-    def added(self) -> frozenset[str]:
+    def added_token_parameters(self) -> frozenset[str]:
         return frozenset(f"new_rows.{key}" for key in self.new_rows)
 
-    def open_rows(self) -> None:
+    def unfreeze_added_tokens(self) -> None:
         for rows in self.new_rows.values():
             rows.requires_grad_(True)
 
@@ -213,22 +223,22 @@ class Pretrained(Backbone):
             path: m for path, m in modules if isinstance(m, nn.Embedding) and id(m.weight) in own
         }
 
-    def _grown_head(self, ids: Tensor | None = None) -> dict[str, nn.Module]:
+    def _extended_head(self, ids: Tensor | None = None) -> dict[str, nn.Module]:
         if not self.new_rows and ids is None:
             return {}
         key = "output" if "output" in self.new_rows else "input"
         rows = self.new_rows[key] if self.new_rows else None
-        return {path_of(self.model, self.head): GrownHead(self.head, rows, ids)}
+        return {path_of(self.model, self.head): ExtendedLMHead(self.head, rows, ids)}
 
     def _logits(self, hidden: Tensor, ids: Tensor | None, **inputs: Any) -> Tensor:
-        ran = {path_of(self.model, self.decoder): Echo(self.decoder, hidden)}
-        found: Tensor = self._exchange(ran | self._grown_head(ids), ids)(
+        ran = {path_of(self.model, self.decoder): PrecomputedHidden(self.decoder, hidden)}
+        found: Tensor = self._replaced(ran | self._extended_head(ids), ids)(
             **inputs, use_cache=False
         ).logits
         return found
 
-    def _exchange(self, parts: Mapping[str, nn.Module], ids: Tensor | None = None) -> Any:
-        shell = exchange(self.model, parts)
+    def _replaced(self, parts: Mapping[str, nn.Module], ids: Tensor | None = None) -> Any:
+        shell = replace_submodules(self.model, parts)
         bias = self.model._buffers.get("final_logits_bias")  # BART's and its like's
         if bias is not None:
             bias = F.pad(bias, (0, self._held)) if self._held else bias
@@ -239,11 +249,11 @@ class Pretrained(Backbone):
     def _generator(self) -> Any:
         """The model for `generate`: it knows the new ids, and no options but the caller's
         (those stored beside a checkpoint would change with where the weights came from)."""
-        parts = self._grown_head()
+        parts = self._extended_head()
         if self.new_rows:
             rows = self.new_rows["input"]
-            parts |= {path: GrownTable(t, rows) for path, t in self._tables().items()}
-        shell = self._exchange(parts)
+            parts |= {path: ExtendedEmbedding(t, rows) for path, t in self._tables().items()}
+        shell = self._replaced(parts)
         shell.generation_config = GenerationConfig(
             eos_token_id=self.tokenizer.eos_id,
             pad_token_id=self.tokenizer.pad_id,

@@ -1,6 +1,6 @@
 """A model's own methods over exchanged parts, without touching the model.
 
-`exchange` gives a shallow copy of a model in which named submodules are replaced; weights
+`replace_submodules` gives a shallow copy of a model in which named submodules are replaced; weights
 are shared, and the model itself, its state dict and its adapters stay as they are. With it
 a model's own `forward` turns hidden states into logits (whatever it scales, caps or adds
 on the way), and its own `generate` reads and writes ids that were added to the vocabulary.
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
 
 
-def exchange(root: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
+def replace_submodules(root: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
     """A shallow copy of `root` with the submodules at the dotted paths replaced."""
     shell = copy.copy(root)
     shell.__dict__["_modules"] = dict(root._modules)
@@ -26,7 +26,7 @@ def exchange(root: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
         name, _, rest = path.partition(".")
         inner = shell._modules[name]
         if rest and inner is not None:
-            part = exchange(inner, {rest: part})
+            part = replace_submodules(inner, {rest: part})
         shell._modules[name] = part
     return shell
 
@@ -48,7 +48,7 @@ class _Hidden(BaseModelOutput):
         return None
 
 
-class Echo(nn.Module):
+class PrecomputedHidden(nn.Module):
     """Stands for a decoder that has already run: gives the same hidden states to any call."""
 
     def __init__(self, decoder: nn.Module, hidden: Tensor) -> None:
@@ -59,7 +59,7 @@ class Echo(nn.Module):
         return _Hidden(last_hidden_state=self.hidden)
 
 
-class GrownTable(nn.Module):
+class ExtendedEmbedding(nn.Module):
     """An embedding with `rows [n, D]` after its own; they are scaled as it scales its own."""
 
     def __init__(self, table: nn.Embedding, rows: Tensor) -> None:
@@ -80,7 +80,7 @@ class GrownTable(nn.Module):
         return torch.where((ids >= self.size).unsqueeze(-1), new.to(old.dtype), old)
 
 
-class GrownHead(nn.Module):
+class ExtendedLMHead(nn.Module):
     """An output layer with `rows [n, D]` after its own, all rows or those of `ids [k]`."""
 
     def __init__(self, head: nn.Module, rows: Tensor | None, ids: Tensor | None = None) -> None:
