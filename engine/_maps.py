@@ -26,6 +26,8 @@ def write_maps(
     maps = asked.maps(prediction)
     if not maps:
         return prediction
+    if not asked.streams:
+        raise RecipeError(f"--out: {task} reads no stream whose files its maps could be")
     stream = asked.streams[0]
     section = pipeline.model.plan.recipe.inputs[stream]
     package = load(pipeline.model.plan.streams[stream].modality)

@@ -103,11 +103,12 @@ _ABOUT = """
 <p class="soft">{{ run.made }}</p></section>
 <section><h3>The way of the data</h3>
 <div class="way" role="img" aria-label="{{ run.way.told() }}">
-<div class="lanes" style="flex-grow: {{ run.way.longest }}">
+{% if run.way.lanes %}<div class="lanes" style="flex-grow: {{ run.way.longest }}">
 {% for lane in run.way.lanes %}<div class="lane">
 {% for b in lane %}{{ arrow() if not loop.first }}{{ box(b) }}{% endfor %}</div>{% endfor %}</div>
-{% if run.way.backbone %}{{ arrow() }}{{ box(run.way.backbone) }}{% endif %}
-{{ arrow() }}<div class="ends">{% for b in run.way.tasks %}{{ box(b) }}{% endfor %}</div>
+{{ arrow() }}{% endif %}
+{% if run.way.backbone %}{{ box(run.way.backbone) }}{{ arrow() }}{% endif %}
+<div class="ends">{% for b in run.way.tasks %}{{ box(b) }}{% endfor %}</div>
 </div></section>
 """
 

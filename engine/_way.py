@@ -30,7 +30,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Way:
-    """lanes: an input's boxes in order, an input each. backbone: None where no task has one."""
+    """Boxes of the diagram, from left to right.
+
+    lanes: one list of boxes per input, in order; empty if the recipe has no inputs.
+    backbone: None if no task uses one.
+    """
 
     lanes: list[list[Box]]
     backbone: Box | None
@@ -38,13 +42,14 @@ class Way:
 
     @property
     def longest(self) -> int:
-        return max(len(lane) for lane in self.lanes)
+        return max((len(lane) for lane in self.lanes), default=0)
 
     def told(self) -> str:
-        """The same in words."""
+        """Return the diagram in words, for its `aria-label`."""
         lanes = " and ".join(", then ".join(_say(box) for box in lane) for lane in self.lanes)
-        middle = f", then {_say(self.backbone)}" if self.backbone else ""
-        return f"{lanes}{middle}, then {' and '.join(_say(box) for box in self.tasks)}"
+        decoder = _say(self.backbone) if self.backbone else ""
+        tasks = " and ".join(_say(box) for box in self.tasks)
+        return ", then ".join(filter(None, (lanes, decoder, tasks)))
 
 
 def way(recipe: Recipe, card: str, plan: RecipePlan | None = None) -> Way:

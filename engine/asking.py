@@ -43,6 +43,10 @@ def ask(
     if files:
         answers = tasks[name].task.answers
         free = [s for s in streams if s not in named and s not in answers]
+        if not streams:
+            columns = " or ".join(f"{column}=VALUE" for column in sorted(known))
+            cure = f"write {columns}" if columns else "leave it out"
+            raise RecipeError(f"{files[0]}: {name} reads no stream; {cure}")
         if len(free) != 1:
             raise RecipeError(
                 f"{files[0]}: for which stream? write NAME={files[0]}, NAME one of "
@@ -69,9 +73,9 @@ def _in_files(
 ) -> list[Any]:
     """Predictions whose maps are files of the folder, each under a name of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    stream, taken, written = pipeline.model.plan.tasks[task].task.streams[0], set[str](), []
+    streams, taken, written = pipeline.model.plan.tasks[task].task.streams, set[str](), []
     for index, (row, said) in enumerate(zip(rows, made, strict=True)):
-        stem = stem_of(row[stream], index)
+        stem = stem_of(row[streams[0]] if streams else None, index)
         stem = f"{stem}-{index}" if stem in taken else stem
         taken.add(stem)
         written.append(write_maps(pipeline, task, row, said, folder / stem))

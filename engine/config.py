@@ -150,7 +150,7 @@ class Cache(Strict):
 class Recipe(Strict):
     """Streams, a shared decoder, tasks, how they are trained, and where a robot acts."""
 
-    inputs: dict[str, StreamSection]
+    inputs: dict[str, StreamSection] = {}
     backbone: Section | None = None
     tasks: dict[str, TaskSection]
     train: Train = Train()

@@ -87,6 +87,8 @@ def only_stream(model: Model, name: str | None) -> str:
         return name
     if name is not None:
         raise RecipeError(f"--stream: there is no {name!r}{did_you_mean(name, known)}")
+    if not known:
+        raise RecipeError("--stream: the recipe has no stream to embed")
     if len(known) != 1:
         raise RecipeError(f"--stream: which? there are: {', '.join(known)}")
     return known[0]

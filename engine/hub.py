@@ -128,6 +128,8 @@ class Pipeline:
     @torch.no_grad()
     def embed(self, **stream: Any) -> Tensor:
         """`[B, D]` vectors of unit length of one stream: its connector's, or the encoder's."""
+        if not self._encoders:
+            raise RecipeError("embed: the recipe has no stream")
         if len(stream) != 1:
             raise RecipeError(f"embed: takes one stream, found {', '.join(stream) or 'none'}")
         ((name, values),) = stream.items()

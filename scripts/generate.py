@@ -10,7 +10,7 @@ import typer
 
 def main(
     run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
-    inputs: Annotated[list[str], typer.Argument(metavar="FILE|NAME=VALUE...")],
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="[FILE|NAME=VALUE]...")] = None,
     task: Annotated[str | None, typer.Option(help="which task; the only one by default")] = None,
     out: Annotated[
         Path | None, typer.Option(help="write JSON lines here; a folder, and masks as files")
@@ -32,7 +32,7 @@ def main(
             raise RecipeError(f"--option {text}: found no '=', expected NAME=VALUE")
         options[name] = parse(value, f"--option {name}")
     folder = out if out and not out.is_file() and (out.is_dir() or not out.suffix) else None
-    made = ask(load(run), inputs, task=task, options=options, folder=folder)
+    made = ask(load(run), inputs or (), task=task, options=options, folder=folder)
     lines = [json.dumps(line, ensure_ascii=False) for line in made]
     if out is None:
         print("\n".join(lines))
