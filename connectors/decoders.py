@@ -103,7 +103,7 @@ class Unetr(Connector):
         if len(features.layers) < wanted:
             raise ValueError(
                 f"unetr: got {len(features.layers)} hidden layers, expected {wanted}; take an "
-                "encoder that offers `layers`, or leave layers out"
+                "encoder that supports `layers`, or leave layers out"
             )
         for layer in features.layers[:wanted]:
             if layer.tokens.shape[1:] != (math.prod(grid), self.in_dim):

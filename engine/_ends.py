@@ -66,11 +66,11 @@ def hidden_layers(plan: RecipePlan, name: str) -> tuple[int, ...]:
 def head_layers(plan: RecipePlan, where: str, stream: str, head: nn.Module, own: Stream) -> None:
     """Keep the hidden layers that a head wants of its stream; refuse an encoder without any."""
     wanted = head.hidden_layers if isinstance(head, Connector) else ()
-    if wanted and "layers" not in own.encoder.offers:
+    if wanted and "layers" not in own.encoder.supports:
         name = stream.partition(".")[0]
         type_ = plan.streams[name].encoder.section.type
         raise RecipeError(
-            f"{where}: needs hidden layers of inputs.{name}.encoder, and {type_} offers none; "
+            f"{where}: needs hidden layers of inputs.{name}.encoder, and {type_} supports none; "
             "leave its layers out"
         )
     own.layers += tuple(layer for layer in wanted if layer not in own.layers)
@@ -79,18 +79,18 @@ def head_layers(plan: RecipePlan, where: str, stream: str, head: nn.Module, own:
 def offers(plan: RecipePlan, name: str, stream: Stream) -> None:
     """Refuse an encoder that lacks what its connector or a task asks of it."""
     encoder, type_ = stream.encoder, plan.streams[name].encoder.section.type
-    if stream.own and "layers" not in encoder.offers:
+    if stream.own and "layers" not in encoder.supports:
         raise RecipeError(
-            f"inputs.{name}.connector: needs hidden layers, and {type_} offers none; "
+            f"inputs.{name}.connector: needs hidden layers, and {type_} supports none; "
             "take another connector"
         )
     for key, part in plan.tasks.items():
-        lacking = part.task.needs.get(name, frozenset()) - encoder.offers
+        lacking = part.task.needs.get(name, frozenset()) - encoder.supports
         if lacking:
             raise RecipeError(
                 f"tasks.{key}: needs {', '.join(sorted(lacking))} of inputs.{name}.encoder, "
-                f"and {type_} offers "
-                f"{', '.join(sorted(encoder.offers)) or 'nothing beyond a forward'}"
+                f"and {type_} supports "
+                f"{', '.join(sorted(encoder.supports)) or 'nothing beyond a forward'}"
             )
 
 

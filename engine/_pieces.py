@@ -30,7 +30,7 @@ def encoded(encoder: Encoder, batch: Batch, options: Mapping[str, Any]) -> Featu
     encoded in pieces where the encoder says how its signals are cut, and whole where not."""
     rest = {name: value for name, value in options.items() if name != "window"}
     window: Window | None = options.get("window")
-    if window is None or not encoder.along:
+    if window is None or not encoder.time_inputs:
         found: Features = encoder(**batch, **rest)
         return found
     return _Cutter(encoder, window, rest).encode(batch)
@@ -61,9 +61,9 @@ class _Cutter:
 
     def _tokens(self, batch: Batch) -> list[int]:
         """Tokens of each row, as many as its real steps make."""
-        name = next(n for n in self.encoder.along if batch[n].dtype == torch.bool)
+        name = next(n for n in self.encoder.time_inputs if batch[n].dtype == torch.bool)
         steps = batch[name].sum(1).tolist()
-        return [-(-count // self.encoder.along[name]) for count in steps]
+        return [-(-count // self.encoder.time_inputs[name]) for count in steps]
 
     def _starts(self, tokens: int) -> Iterator[int]:
         """First tokens of pieces; the last is the one that no other would add to."""
@@ -100,17 +100,17 @@ class _Cutter:
         return found
 
     def _of(self, rows: list[int]) -> dict[str, Any]:
-        """The options for other rows than the batch's: a tap that differs by row has an `of`."""
-        taps = self.options.get("taps")
-        if not taps:
+        """The options for other rows than the batch's: a hook that differs by row has an `of`."""
+        hooks = self.options.get("layer_hooks")
+        if not hooks:
             return dict(self.options)
-        mine = {layer: tap.of(rows) if hasattr(tap, "of") else tap for layer, tap in taps.items()}
-        return {**self.options, "taps": mine}
+        mine = {layer: h.of(rows) if hasattr(h, "of") else h for layer, h in hooks.items()}
+        return {**self.options, "layer_hooks": mine}
 
     def _cut(self, batch: Batch, start: int, length: int) -> Batch:
         """The steps of `length` tokens from one on, padded on the right where there are fewer."""
         cut = dict(batch)
-        for name, steps in self.encoder.along.items():
+        for name, steps in self.encoder.time_inputs.items():
             found = batch[name][:, start * steps : (start + length) * steps]
             missing = length * steps - found.shape[1]
             cut[name] = F.pad(found, (0, 0) * (found.ndim - 2) + (0, missing))

@@ -69,7 +69,7 @@ class Stream(nn.Module):
 
     def encode(self, batch: dict[str, Tensor], **options: Any) -> Features:
         """What the encoder gives; without a graph where nothing in it trains."""
-        trains = not is_frozen(self.encoder) or "taps" in options
+        trains = not is_frozen(self.encoder) or "layer_hooks" in options
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             return encoded(self.encoder, batch, options)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -101,22 +101,26 @@ class Part:
         raise ValueError(f"{type(self).__name__} carries no pretrained weights; say weights: none")
 
 
+LayerHook = Callable[[Tensor, Tensor], Tensor]
+"""The tokens `[B, T, D]` behind a layer and their mask `[B, T]` -> the tokens that go on."""
+
+
 class Encoder(Part, nn.Module):
     """A batch of samples -> `Features`. Knows nothing of tasks or decoders.
 
     dim: width of the tokens. processor: makes its samples. batch_invariant: False where
-    padding or neighbours change a sample's features. offers: what `forward` takes beyond
-    its batch: `layers` (a tuple of hidden layers to give back), `token_mask` (`[B, T]`
-    bool, True = replaced by a learned mask token), `taps` (`{layer: function}`; the
-    function takes the layer's tokens `[B, T, D]` and mask, and gives new tokens).
-    along: what of its batch runs along time (one is the bool mask), and the steps of a token.
+    padding or neighbours change a sample's features. supports: what `forward` takes beyond
+    its batch: `layers` (a tuple of hidden layers to return), `token_mask` (`[B, T]`
+    bool, True = replaced by a learned mask token), `layer_hooks` (`{layer: LayerHook}`).
+    time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
+    steps of a token.
     """
 
     dim: int
     processor: Processor
     batch_invariant: bool = True
-    offers: frozenset[str] = frozenset()
-    along: Mapping[str, int] = {}
+    supports: frozenset[str] = frozenset()
+    time_inputs: Mapping[str, int] = {}
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Samples -> the keyword arguments of `forward`; equal shapes are stacked."""

@@ -142,7 +142,7 @@ class Bench:
             "train.validate=null",
             f"tasks.{head.task}.data.train.limit={rows}",
         ]
-        if which == "mask" and encoder == SLICES:  # it offers no layers
+        if which == "mask" and encoder == SLICES:  # it supports no layers
             changes.append("tasks.lesion.head.layers=[]")
         plain = encoder == SLICES
         known = self._recipe(head.recipe, changes, self.sizes.subjects, plain).train

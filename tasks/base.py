@@ -93,7 +93,7 @@ class Metrics(Protocol):
 
 class Task(nn.Module):
     """streams: the names of the streams it uses, in order. needs: what it asks of a stream's
-    encoder beyond a forward (`layers`, `token_mask`, `taps`). layers: hidden layers it wants
+    encoder beyond a forward (`layers`, `token_mask`, `layer_hooks`). layers: hidden layers it wants
     of each stream. head_names: sections of the recipe's task that are heads; they are built by
     the engine and stand in `heads`; head_types: their type where a recipe names none, `linear`
     if not said. dim: the width its streams must end in, where the task says so. uses_backbone:

@@ -81,7 +81,7 @@ class Ctc(Task):
         self.normalizer: Normalizer = normalizer
         self.lengths = Lengths(window, overlap)
         if between or condition:
-            self.needs = {stream: frozenset({"taps"})}
+            self.needs = {stream: frozenset({"layer_hooks"})}
 
     @property
     def blank(self) -> int:
@@ -193,7 +193,7 @@ class Ctc(Task):
         stream = self.streams[0]
         options: dict[str, Any] = {}
         if self.needs:
-            options["taps"] = self._taps(batch, heard)
+            options["layer_hooks"] = self._taps(batch, heard)
         if long and (window := self.lengths.window()) is not None:
             options["window"] = window
         features = encode(stream, **options)

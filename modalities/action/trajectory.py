@@ -8,17 +8,14 @@ Legend: `B` batch, `T` steps (tokens), `dof` joints, `D` width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..base import Features
+from ..base import Features, LayerHook
 from ._steps import StepEncoder, places
 from .normalizer import Normalizer
-
-Tap = Callable[[Tensor, Tensor], Tensor]
-"""The tokens `[B, T, D]` of a layer and their mask `[B, T]` -> new tokens."""
 
 
 class Trajectory(StepEncoder):
@@ -28,7 +25,7 @@ class Trajectory(StepEncoder):
     depth: blocks. heads: of the attention; they divide dim.
     """
 
-    offers = frozenset({"layers", "taps", "token_mask"})
+    supports = frozenset({"layers", "layer_hooks", "token_mask"})
 
     def __init__(
         self, *, normalizer: Normalizer, dim: int = 128, depth: int = 2, heads: int = 4
@@ -61,10 +58,10 @@ class Trajectory(StepEncoder):
         mask: Tensor,
         layers: Sequence[int] = (),
         token_mask: Tensor | None = None,
-        taps: Mapping[int, Tap] | None = None,
+        layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Features:
         """values `[B, T, dof]` normalised, mask `[B, T]`; layers count from 0 or from the end."""
-        wanted, changed = [self._layer(i) for i in layers], self._taps(taps)
+        wanted, changed = [self._layer(i) for i in layers], self._hooks(layer_hooks)
         x = self._embed(values, token_mask)  # [B, 1 + T, D]: the summary first
         seen = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
         hidden: dict[int, Features] = {}
@@ -91,8 +88,8 @@ class Trajectory(StepEncoder):
         tokens = x[:, 1:].masked_fill(~mask.unsqueeze(-1), 0)
         return Features(tokens, mask, grid=mask.shape[1:], pooled=x[:, 0])
 
-    def _taps(self, taps: Mapping[int, Tap] | None) -> dict[int, Tap]:
-        return {self._layer(i): tap for i, tap in (taps or {}).items()}
+    def _hooks(self, layer_hooks: Mapping[int, LayerHook] | None) -> dict[int, LayerHook]:
+        return {self._layer(i): hook for i, hook in (layer_hooks or {}).items()}
 
     def _layer(self, number: int) -> int:
         depth = len(self.layers)

@@ -34,7 +34,7 @@ class HubSound(Encoder):
 
     kind: ClassVar[str]
     types: ClassVar[tuple[str, ...]]
-    offers: frozenset[str] = frozenset({"layers"})
+    supports: frozenset[str] = frozenset({"layers"})
 
     def __init__(
         self, name: str = "", config: Json | None = None, processor: Json | None = None

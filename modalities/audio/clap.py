@@ -32,7 +32,7 @@ class Clap(HubSound):
 
     kind = "clap"
     types = ("clap_audio_model", "clap")
-    offers = frozenset()
+    supports = frozenset()
 
     def __init__(
         self,

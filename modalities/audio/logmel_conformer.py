@@ -8,19 +8,16 @@ Legend: `B` batch, `F` mel frames, `M` mel bands, `T` tokens, `D` width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..base import Encoder, Features, Sample
+from ..base import Encoder, Features, LayerHook, Sample
 from ._batch import blank, padded, places
 from ._conformer import ConformerBlock, ConvBlock, Subsampling
 from .processor import LogMel
-
-Tap = Callable[[Tensor, Tensor], Tensor]
-"""The tokens `[B, T, D]` of a layer and their mask `[B, T]` -> new tokens."""
 
 CENTRE, SPREAD = -8.0, 5.0
 """About the mean and deviation of log powers of speech at a usual level, for `fixed`."""
@@ -60,7 +57,7 @@ class LogMelConformer(Encoder):
         _check(dim, heads, kernel)
         self.dim, self.normalize, self.subsample = dim, normalize, subsample
         self.processor: LogMel = LogMel(rate, mels, window, hop, low, high)
-        self.along = {"mels": subsample, "mask": subsample}
+        self.time_inputs = {"mels": subsample, "mask": subsample}
         self.step = subsample * round(hop * rate) / rate
         self.subsampling = Subsampling(mels, dim, subsample.bit_length() - 1)
         hidden = expand * dim
@@ -69,7 +66,9 @@ class LogMelConformer(Encoder):
             + [ConformerBlock(dim, heads, hidden, kernel, dropout) for _ in range(depth)]
         )
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02) if mask_token else None
-        self.offers = frozenset({"layers", "taps"} | ({"token_mask"} if mask_token else set()))
+        self.supports = frozenset(
+            {"layers", "layer_hooks"} | ({"token_mask"} if mask_token else set())
+        )
 
     def blocks(self) -> Sequence[nn.Module]:
         return [self.subsampling, *self.layers]
@@ -84,14 +83,14 @@ class LogMelConformer(Encoder):
         mask: Tensor,
         layers: Sequence[int] = (),
         token_mask: Tensor | None = None,
-        taps: Mapping[int, Tap] | None = None,
+        layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Features:
         """mels `[B, F, M]`, mask `[B, F]` -> tokens `[B, ceil(F / subsample), D]`.
 
-        layers, taps: blocks (`front`, then `depth`), from 0 or from the end (-1).
+        layers, layer_hooks: blocks (`front`, then `depth`), from 0 or from the end (-1).
         """
         count = len(self.layers)
-        wanted, added = places(layers, count), dict(taps or {})
+        wanted, added = places(layers, count), dict(layer_hooks or {})
         added = dict(zip(places(added, count), added.values(), strict=True))
         x, mask = self.subsampling(_normal(mels, mask, self.normalize), mask)
         if token_mask is not None:

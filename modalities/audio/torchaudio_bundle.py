@@ -28,7 +28,7 @@ class TorchaudioBundle(Encoder):
     padding changes features.
     """
 
-    offers = frozenset({"layers"})
+    supports = frozenset({"layers"})
 
     def __init__(self, name: str, options: dict[str, Any] | None = None) -> None:
         super().__init__()

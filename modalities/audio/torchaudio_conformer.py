@@ -27,7 +27,7 @@ class TorchaudioConformer(Encoder):
     """
 
     batch_invariant = False
-    offers = frozenset({"layers"})
+    supports = frozenset({"layers"})
 
     def __init__(
         self,

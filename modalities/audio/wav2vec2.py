@@ -57,13 +57,13 @@ class Wav2Vec2(HubSound):
         # Its masks would be drawn by numpy in training, on top of what the recipe says.
         self.model.config.mask_time_prob = self.model.config.mask_feature_prob = 0.0
         if hasattr(self.model, "masked_spec_embed"):
-            self.offers = frozenset({"layers", "token_mask"})
+            self.supports = frozenset({"layers", "token_mask"})
         layered = getattr(self.config, "feat_extract_norm", "layer") != "group"
         self.batch_invariant = layered and self.config.model_type not in READ_PADDING
         # Models normed over groups were trained without: silence fills their batches.
         self.attends = self.processor.options.get("return_attention_mask", layered)
         self.step, self.origin = self._place()
-        self.along = {"values": 1, "mask": 1} if self.banks else {}
+        self.time_inputs = {"values": 1, "mask": 1} if self.banks else {}
 
     @property
     def banks(self) -> bool:

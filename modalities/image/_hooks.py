@@ -12,27 +12,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Tap = Callable[[Tensor, Tensor], Tensor]
-"""The tokens `[B, T, D]` of a layer and their mask `[B, T]` -> new tokens."""
+from ..base import LayerHook
 
 
 @contextmanager
-def tapped(
-    blocks: Sequence[nn.Module], taps: Mapping[int, Tap] | None, prefix: int, mask: Tensor | None
+def hooked(
+    blocks: Sequence[nn.Module],
+    layer_hooks: Mapping[int, LayerHook] | None,
+    prefix: int,
+    mask: Tensor | None,
 ) -> Iterator[None]:
-    """Each tap sees what its block gives, without the `prefix` leading tokens, and replaces it."""
+    """Replace the output of each block by what its hook returns; the hook does not see the `prefix`
+    leading tokens."""
 
-    def hook(tap: Tap) -> Callable[[nn.Module, Any, Any], Any]:
+    def wrap(hook: LayerHook) -> Callable[[nn.Module, Any, Any], Any]:
         def run(module: nn.Module, args: Any, output: Any) -> Any:
             whole = output[0] if isinstance(output, tuple) else output  # [B, P + T, D]
             tokens = whole[:, prefix:]
             seen = tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
-            whole = torch.cat([whole[:, :prefix], tap(tokens, seen)], dim=1)
+            whole = torch.cat([whole[:, :prefix], hook(tokens, seen)], dim=1)
             return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
         return run
 
-    handles = [blocks[i].register_forward_hook(hook(tap)) for i, tap in (taps or {}).items()]
+    handles = [
+        blocks[i].register_forward_hook(wrap(hook)) for i, hook in (layer_hooks or {}).items()
+    ]
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from ..base import Features
 from ._grid import Size, fit, from_map
 
 PLAIN = (Beit, Eva, VisionTransformer)
-"""Families whose blocks all see the same tokens: taps and token masks have one meaning there."""
+"""Families whose blocks all see the same tokens: hooks and token masks have one meaning there."""
 
 MAPPED = {
     "CrossVit": True,  # two branches of two widths: the second one's tokens

@@ -52,7 +52,7 @@ class OpenClipVision(Encoder):
         size = self.model.image_size
         side = (size, size) if isinstance(size, int) else tuple(size)
         self.processor = OpenClipProcessor(size=side, **_clip.steps(found["preprocess_cfg"]))
-        self.offers = frozenset({"layers"} if output == "tokens" else ())
+        self.supports = frozenset({"layers"} if output == "tokens" else ())
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from timm.models import get_model_input_config, parse_model_name
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 from torch import Tensor, nn
 
-from ..base import Encoder, Features
+from ..base import Encoder, Features, LayerHook
 from . import _timm
-from ._hooks import Tap, masked, tapped
+from ._hooks import hooked, masked
 from .processor import TimmProcessor
 
 TRANSFORM = ("crop_mode", "crop_pct", "interpolation", "mean", "std")
@@ -56,9 +56,11 @@ class Timm(Encoder):
             raise ValueError(f"timm: {name} takes no mask token; a plain ViT, BEiT or EVA does")
         self.mask_token = nn.Parameter(torch.zeros(self.model.embed_dim)) if mask_token else None
         found = (
-            {"layers"} | ({"taps"} if plain else set()) | ({"token_mask"} if mask_token else set())
+            {"layers"}
+            | ({"layer_hooks"} if plain else set())
+            | ({"token_mask"} if mask_token else set())
         )
-        self.offers = frozenset(found)
+        self.supports = frozenset(found)
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -96,30 +98,35 @@ class Timm(Encoder):
         pixel_values: Tensor,
         layers: Sequence[int] = (),
         token_mask: Tensor | None = None,
-        taps: Mapping[int, Tap] | None = None,
+        layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Features:
         """pixel_values `[B, C, H, W]` -> Features `[B, T, D]` with `grid (H / step, W / step)`.
 
         layers: blocks of a transformer, else stages, from 0 or from the end (-1).
         """
         with ExitStack() as stack:
-            if taps or token_mask is not None:
-                self._change(stack, token_mask, taps)
+            if layer_hooks or token_mask is not None:
+                self._change(stack, token_mask, layer_hooks)
             if self.layer is None:
                 return _timm.encode(self.model, pixel_values, layers)
             first, *rest = _timm.hidden(self.model, pixel_values, (self.layer, *layers))
             return first.replace(layers=tuple(rest))
 
     def _change(
-        self, stack: ExitStack, token_mask: Tensor | None, taps: Mapping[int, Tap] | None
+        self,
+        stack: ExitStack,
+        token_mask: Tensor | None,
+        layer_hooks: Mapping[int, LayerHook] | None,
     ) -> None:
-        if taps and "taps" not in self.offers:
-            raise ValueError(f"timm: {self.name} takes no taps; a plain ViT, BEiT or EVA does")
+        if layer_hooks and "layer_hooks" not in self.supports:
+            raise ValueError(
+                f"timm: {self.name} takes no layer_hooks; a plain ViT, BEiT or EVA does"
+            )
         if token_mask is not None:
             if self.mask_token is None:
                 raise ValueError(f"timm: {self.name} got a token mask; say mask_token: true")
             stack.enter_context(masked(self.model.patch_embed, token_mask, self.mask_token))
-        stack.enter_context(tapped(self.blocks(), taps, self.model.num_prefix_tokens, None))
+        stack.enter_context(hooked(self.blocks(), layer_hooks, self.model.num_prefix_tokens, None))
 
 
 def _complete(name: str, options: dict[str, Any]) -> dict[str, Any]:

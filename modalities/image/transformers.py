@@ -32,7 +32,7 @@ class TransformersVision(Encoder):
     layer (-2: the last but one, as LLaVA does), not from the last.
     """
 
-    offers = frozenset({"layers"})
+    supports = frozenset({"layers"})
 
     def __init__(
         self,

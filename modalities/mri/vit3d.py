@@ -12,7 +12,7 @@ leading tokens (CLS and registers).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..base import Encoder, Features
+from ..base import Encoder, Features, LayerHook
 from ._patches import Patches3D
 from .processor import VolumeProcessor
 
@@ -34,7 +34,7 @@ class ViT3D(Encoder):
     spacing, percentiles, crop: see `VolumeProcessor`.
     """
 
-    offers = frozenset({"layers", "token_mask", "taps"})
+    supports = frozenset({"layers", "token_mask", "layer_hooks"})
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ViT3D(Encoder):
         affine: Tensor,
         layers: Sequence[int] = (),
         token_mask: Tensor | None = None,
-        taps: Mapping[int, Callable[[Tensor, Tensor], Tensor]] | None = None,
+        layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Features:
         """volume `[B, C, X, Y, Z]`, inside `[B, X, Y, Z]` -> Features `[B, T, D]`, grid (x, y, z);
         a token is real where any of its voxels is inside. `step` and `origin` are in voxels.
@@ -123,7 +123,7 @@ class ViT3D(Encoder):
         )
         place = self._place(grid, affine)
         hidden, kept = self._through(
-            tokens, mask, {i % len(self.layers) for i in layers}, taps or {}
+            tokens, mask, {i % len(self.layers) for i in layers}, layer_hooks or {}
         )
         prefix = self.leading.shape[1]
 
@@ -139,7 +139,7 @@ class ViT3D(Encoder):
         tokens: Tensor,
         mask: Tensor,
         wanted: set[int],
-        taps: Mapping[int, Callable[[Tensor, Tensor], Tensor]],
+        layer_hooks: Mapping[int, LayerHook],
     ) -> tuple[Tensor, dict[int, Tensor]]:
         prefix, kept = self.leading.shape[1], {}
         hidden = torch.cat([self.leading.expand(len(tokens), -1, -1), tokens], 1)  # [B, P + T, D]
@@ -149,8 +149,8 @@ class ViT3D(Encoder):
         for number, block in enumerate(self.layers):
             hidden = block(hidden, attn_mask=hide)
             for place in (number, number - len(self.layers)):
-                if place in taps:
-                    changed = taps[place](hidden[:, prefix:], mask)
+                if place in layer_hooks:
+                    changed = layer_hooks[place](hidden[:, prefix:], mask)
                     hidden = torch.cat([hidden[:, :prefix], changed], 1)
             if number in wanted:
                 kept[number] = hidden

@@ -29,7 +29,7 @@ class HubText(Encoder):
     """
 
     kind: ClassVar[str]
-    offers: frozenset[str] = frozenset({"layers"})
+    supports: frozenset[str] = frozenset({"layers"})
 
     def __init__(
         self,

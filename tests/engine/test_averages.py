@@ -26,7 +26,7 @@ from sensorium.tasks.base import Batch, Encode, Halt, Loss, Task
 class Tokens(Encoder):
     """Patches of 4 px with a mask token; dropout and a batch norm on request."""
 
-    offers = frozenset({"token_mask"})
+    supports = frozenset({"token_mask"})
 
     def __init__(self, *, dim: int = 8, dropout: float = 0.3, norm: bool = True) -> None:
         super().__init__()

@@ -147,7 +147,7 @@ def test_other_layers_are_other_features(shop: Any) -> None:
     tiny_parts = __import__("tiny_parts")
 
     class Deep(tiny_parts.Tiny):
-        offers = frozenset({"layers"})
+        supports = frozenset({"layers"})
 
         def forward(self, pixel_values: Any, layers: tuple[int, ...] = ()) -> Features:
             features = super().forward(pixel_values)

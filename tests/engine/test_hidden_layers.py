@@ -103,7 +103,9 @@ def test_an_encoder_without_layers_is_refused(shop: Any) -> None:
         "connector": "weighted_layers",
     }
     whole = recipe(shop, {"inputs": {"audio": None}}, {"inputs": {"audio": stream}})
-    with pytest.raises(RecipeError, match=r"audio.connector: needs hidden layers, and clap offers"):
+    with pytest.raises(
+        RecipeError, match=r"audio.connector: needs hidden layers, and clap supports"
+    ):
         shop.train(whole, "refused")
 
 

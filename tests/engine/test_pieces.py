@@ -18,7 +18,7 @@ STEPS = 2
 class Near(Encoder):
     """A token of two steps sees one token on each side; remembers the rows of its forwards."""
 
-    dim, along = 4, {"steps": STEPS, "mask": STEPS}
+    dim, time_inputs = 4, {"steps": STEPS, "mask": STEPS}
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def test_short_signals_are_encoded_as_ever(near: Near) -> None:
 
 
 def test_an_encoder_that_says_nothing_reads_the_whole(near: Near) -> None:
-    near.along = {}
+    near.time_inputs = {}
     encoded(near, batch([100]), {"window": Window(5, 1, 5)})
     assert near.calls == [(1, 50)]
 

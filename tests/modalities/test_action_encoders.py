@@ -93,7 +93,7 @@ def test_the_order_of_steps_matters(case: str) -> None:
 def test_gradients_reach_every_parameter(case: str) -> None:
     encoder = make(case).train()
     given = batch(encoder, 4, 2)
-    if "token_mask" in encoder.offers:
+    if "token_mask" in encoder.supports:
         given["token_mask"] = torch.tensor([[True, False, False, False], [False] * 4])
     sum((t * torch.randn_like(t)).sum() for t in leaves(encoder(**given))).backward()
     lost = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
@@ -126,7 +126,7 @@ def test_state_comes_back_from_safetensors(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if "trajectory" in c])
-def test_hidden_layers_masks_and_taps(case: str) -> None:
+def test_hidden_layers_masks_and_hooks(case: str) -> None:
     encoder = make(case)
     given = batch(encoder, 4, 2)
     deep = encoder(**given, layers=(0, -1, -2))
@@ -140,7 +140,7 @@ def test_hidden_layers_masks_and_taps(case: str) -> None:
     masked = encoder(**given, token_mask=hidden)
     given["values"][0, 1] = 7.0
     assert torch.equal(masked.tokens, encoder(**given, token_mask=hidden).tokens)
-    tapped = encoder(**given, taps={-1: lambda tokens, mask: tokens + mask[..., None]})
+    tapped = encoder(**given, layer_hooks={-1: lambda tokens, mask: tokens + mask[..., None]})
     assert not torch.equal(tapped.tokens, encoder(**given).tokens)
 
 

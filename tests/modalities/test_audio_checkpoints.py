@@ -242,7 +242,7 @@ def test_a_task_masks_tokens_and_nothing_else_does(tmp_path: Path) -> None:
     hidden = torch.zeros_like(plain.mask)
     hidden[:, 3] = True
     assert not torch.allclose(encoder.eval()(**given, token_mask=hidden).tokens, plain.tokens)
-    assert "token_mask" in encoder.offers
+    assert "token_mask" in encoder.supports
 
 
 def test_a_checkpoint_without_a_weight_is_refused(tmp_path: Path) -> None:

@@ -259,8 +259,8 @@ def test_no_samples_is_one_line() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_hidden_layers(case: str) -> None:
     encoder = make(case)
-    if "layers" not in encoder.offers:
-        pytest.skip("offers none")
+    if "layers" not in encoder.supports:
+        pytest.skip("not supported")
     given = batch(encoder)
     plain, deep = encoder(**given), encoder(**given, layers=(0, -1, -2))
     for a, b in zip(leaves(plain), leaves(deep), strict=True):
@@ -277,12 +277,14 @@ def test_hidden_layers(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_tap_replaces_a_layer(case: str) -> None:
     encoder = make(case)
-    if "taps" not in encoder.offers:
-        pytest.skip("offers none")
+    if "layer_hooks" not in encoder.supports:
+        pytest.skip("not supported")
     given, plain = batch(encoder), encoder(**batch(encoder))
-    same = encoder(**given, taps={0: lambda tokens, mask: tokens})
+    same = encoder(**given, layer_hooks={0: lambda tokens, mask: tokens})
     assert torch.equal(same.tokens, plain.tokens)
-    tapped = encoder(**given, taps={-1: lambda tokens, mask: tokens * 0 + mask.unsqueeze(-1)})
+    tapped = encoder(
+        **given, layer_hooks={-1: lambda tokens, mask: tokens * 0 + mask.unsqueeze(-1)}
+    )
     assert torch.equal(tapped.tokens, plain.mask.unsqueeze(-1).expand_as(plain.tokens).float())
 
 

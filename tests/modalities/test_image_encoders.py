@@ -231,7 +231,7 @@ DEEP = [c for c in CASES if "patches" not in c and c not in SHALLOW]
 def test_hidden_layers(case: str) -> None:
     encoder = make(case)
     given = batch(encoder, 2)
-    assert "layers" in encoder.offers
+    assert "layers" in encoder.supports
     plain, deep = encoder(**given), encoder(**given, layers=(0, -1, -2))
     for a, b in zip(leaves(plain), leaves(deep), strict=True):
         assert torch.allclose(a, b, atol=1e-6)

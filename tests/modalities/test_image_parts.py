@@ -58,7 +58,7 @@ def test_names_say_whether_they_carry_weights(part: Any, name: str, carries: boo
 def test_taps_and_token_masks_of_a_plain_vit() -> None:
     torch.manual_seed(0)
     encoder = Timm("vit_tiny_patch16_224", VIT, mask_token=True).eval()
-    assert encoder.offers == {"layers", "taps", "token_mask"}
+    assert encoder.supports == {"layers", "layer_hooks", "token_mask"}
     given = {"pixel_values": torch.randn(2, 3, 32, 32)}
     plain, seen = encoder(**given), []
 
@@ -66,11 +66,11 @@ def test_taps_and_token_masks_of_a_plain_vit() -> None:
         seen.append((tokens, mask))
         return tokens
 
-    assert torch.equal(encoder(**given, taps={1: look}).tokens, plain.tokens)
+    assert torch.equal(encoder(**given, layer_hooks={1: look}).tokens, plain.tokens)
     layer = encoder(**given, layers=(1,)).layers[0]
     assert torch.equal(seen[0][0], layer.tokens)
     assert torch.equal(seen[0][1], layer.mask)
-    zeroed = encoder(**given, taps={-1: lambda tokens, mask: tokens * 0})
+    zeroed = encoder(**given, layer_hooks={-1: lambda tokens, mask: tokens * 0})
     assert zeroed.tokens.std(1).max() < 1e-6
     assert torch.equal(encoder(**given).tokens, plain.tokens)  # no hook stays behind
 

@@ -136,7 +136,7 @@ def test_gradients_reach_every_parameter(encoder: Encoder) -> None:
     encoder.train()
     batch = encoder.collate(samples(encoder))
     options: dict[str, Any] = {}
-    if "token_mask" in encoder.offers:
+    if "token_mask" in encoder.supports:
         tokens = encoder(**batch).tokens.shape[:2]
         options["token_mask"] = torch.arange(tokens[1]).expand(tokens) % 2 == 0
     features = encoder(**batch, **options)
@@ -188,11 +188,11 @@ def test_layers_are_the_hidden_states_and_taps_change_them() -> None:
     assert not torch.allclose(whole.layers[0].tokens, whole.tokens)
     seen: list[Tensor] = []
 
-    def tap(tokens: Tensor, mask: Tensor) -> Tensor:
+    def hook(tokens: Tensor, mask: Tensor) -> Tensor:
         seen.append(mask)
         return tokens * 0
 
-    changed = encoder(**batch, taps={-1: tap})
+    changed = encoder(**batch, layer_hooks={-1: hook})
     assert changed.tokens.std() < whole.tokens.std()
     torch.testing.assert_close(seen[0], whole.mask)
 

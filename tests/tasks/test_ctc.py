@@ -39,7 +39,7 @@ def batch(task: Ctc, rows: list[dict[str, Any]] = ROWS) -> Batch:
 
 
 class Layered:
-    """`encode` over two layers with taps behind each; remembers what it was asked."""
+    """`encode` over two layers with hooks behind each; remembers what it was asked."""
 
     def __init__(self, lengths: list[int], seed: int = 0) -> None:
         torch.manual_seed(seed)
@@ -52,17 +52,17 @@ class Layered:
         self,
         stream: str,
         view: str = "main",
-        taps: Mapping[int, Callable[[Tensor, Tensor], Tensor]] | None = None,
+        layer_hooks: Mapping[int, Callable[[Tensor, Tensor], Tensor]] | None = None,
         **options: Any,
     ) -> Features:
         self.options.append(options)
         if stream.endswith(".encoder") and len(self.options) % 2 == 0:
-            taps = None  # a stream runs once, and its taps too
+            layer_hooks = None  # a stream runs once, and its hooks too
         tokens = self.tokens
         for place, layer in enumerate(self.layers):
             tokens = torch.tanh(layer(tokens))
-            if taps and place in taps:
-                tokens = taps[place](tokens, self.mask)
+            if layer_hooks and place in layer_hooks:
+                tokens = layer_hooks[place](tokens, self.mask)
         return Features(
             tokens, self.mask, grid=(tokens.shape[1],), step=(STEP,), origin=(STEP / 2,)
         )
@@ -154,7 +154,7 @@ def test_half_precision_does_not_reach_the_loss() -> None:
 def test_heads_in_between_share_the_loss() -> None:
     heard = Layered([9, 6])
     plain, task = build(), build(between=[0], share=0.25)
-    assert task.needs == {"audio": {"taps"}} and not plain.needs
+    assert task.needs == {"audio": {"layer_hooks"}} and not plain.needs
     task.heads.load_state_dict(plain.heads.state_dict())
     for parameter in task.between.back.parameters():
         nn.init.zeros_(parameter)

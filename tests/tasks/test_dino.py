@@ -221,7 +221,7 @@ def test_pictures_are_learned_by_the_same_task() -> None:
         options={**options, "dynamic_img_size": True},
         mask_token=True,
     )
-    assert "token_mask" in encoder.offers
+    assert "token_mask" in encoder.supports
     task = Dino(input="image", size=16, local_size=8, local_crops=1, **SIZES)
     task.measure({"image": 12, "image.encoder": 12})
     rng = np.random.default_rng(0)
