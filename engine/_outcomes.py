@@ -11,22 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist, fmean, median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 
 def wilson(successes: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a share; it lies in [0, 1], and is all of that for no episode."""
+    """Return Wilson's interval of a proportion, within [0, 1]; the whole of it if `count` is 0."""
     if count == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, square = successes / count, z * z / count
-    middle = share + square / 2
-    half = z * math.sqrt(share * (1 - share) / count + square / (4 * count))
-    low, high = (middle - half) / (1 + square), (middle + half) / (1 + square)
-    return (0.0 if successes == 0 else low), (1.0 if successes == count else high)
+    low, high = binomtest(successes, count).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
 
 
 def jerk(values: np.ndarray) -> float:

@@ -71,6 +71,25 @@ def test_the_interval_is_seeded_and_narrows_with_more_utterances() -> None:
     assert np.ptp(resampled(np.ones(9, int), np.full(9, 4))) == 0
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 300])
+def test_a_corpus_is_drawn_with_replacement(count: int) -> None:
+    """The rates of corpora drawn one after the other from one generator."""
+    rng = np.random.default_rng(count)
+    words = rng.integers(1, 9, count)
+    errors = rng.binomial(words, 0.3)
+    draws, wanted = np.random.default_rng(5), []
+    for _ in range(1000):
+        i = draws.integers(count, size=count)
+        wanted.append(errors[i].sum() / words[i].sum())
+    np.testing.assert_array_equal(resampled(errors, words, 5), wanted)
+    low, high = interval(errors, words, 5)
+    assert (low, high) == tuple(np.quantile(wanted, [0.025, 0.975]))
+
+
+def test_corpora_without_a_word_have_no_interval() -> None:
+    assert np.isnan(interval(np.array([1, 0]), np.array([0, 3]))).all()
+
+
 def test_systems_are_drawn_alike() -> None:
     errors, words = error_counts(KNOWN * 5, SAID * 5)
     assert (resampled(errors + 1, words) > resampled(errors, words)).all()
