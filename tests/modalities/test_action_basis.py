@@ -36,6 +36,28 @@ def test_the_basis_is_scipys(degree: int, more: int, steps: int, derivative: int
     curves = [BSpline(ends, unit, degree, extrapolate=False) for unit in np.eye(count)]
     expected = np.stack([c.derivative(derivative)(u) if derivative else c(u) for c in curves], 1)
     assert np.abs(found - expected).max() <= 1e-12 * max(1.0, np.abs(expected).max())
+    if not derivative:
+        matrix = BSpline.design_matrix(u, ends, degree).toarray()
+        np.testing.assert_allclose(found, matrix, rtol=0, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(DEGREES, st.integers(0, 12), st.integers(2, 60))
+def test_the_basis_obeys_the_recursion_of_cox_and_de_boor(
+    degree: int, more: int, steps: int
+) -> None:
+    """Each degree from the one below; the last piece holds its right end."""
+    count = degree + 1 + more
+    u, ends = phases(steps), knots(count, degree)
+    piece = np.clip(np.searchsorted(ends, u, side="right") - 1, 0, count - 1)
+    rows = np.eye(count + degree)[piece]
+    for order in range(1, degree + 1):
+        spans = ends[order:] - ends[:-order]
+        inverse = np.divide(1.0, spans, out=np.zeros_like(spans), where=spans > 0)
+        left = (u[:, None] - ends[: -order - 1]) * inverse[:-1] * rows[:, :-1]
+        right = (ends[order + 1 :] - u[:, None]) * inverse[1:] * rows[:, 1:]
+        rows = left + right
+    np.testing.assert_allclose(basis(u, count, degree), rows, rtol=0, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=60)
