@@ -1,47 +1,42 @@
-"""Pictures of an episode as a file to look at: a GIF by Pillow, an MP4 by PyAV."""
+"""Video files of an episode: GIF by Pillow and MP4 by PyAV, both through imageio."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from .catalogue import optional
 from .errors import RecipeError
 
 
-def _gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
-    pictures = [Image.fromarray(frame) for frame in frames]
-    pause = max(20, round(1000 / fps))  # viewers slow down whatever asks for less
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=pause, loop=0)
+def _gif(frames: np.ndarray, fps: float) -> dict[str, Any]:
+    # Viewers slow down whatever asks for less than 20 ms a frame.
+    return {"plugin": "pillow", "image": frames, "duration": max(20, round(1000 / fps)), "loop": 0}
 
 
-def _mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
-    av = optional("av")
-    height, width = (side - side % 2 for side in frames[0].shape[:2])  # yuv420p wants even sides
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame in frames:
-            picture = np.ascontiguousarray(frame[:height, :width])
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(stream.encode())
+def _mp4(frames: np.ndarray, fps: float) -> dict[str, Any]:
+    optional("av")
+    height, width = (side - side % 2 for side in frames.shape[1:3])  # yuv420p wants even sides
+    codec = {"codec": "libx264", "out_pixel_format": "yuv420p"}
+    return {"plugin": "pyav", "image": frames[:, :height, :width], "fps": fps, **codec}
 
 
-WRITERS: dict[str, Callable[[Path, Sequence[np.ndarray], float], None]] = {
-    ".gif": _gif,
-    ".mp4": _mp4,
-}
+FORMATS: dict[str, Callable[[np.ndarray, float], dict[str, Any]]] = {".gif": _gif, ".mp4": _mp4}
+"""Suffix -> arguments of `imageio.v3.imwrite` for frames uint8 `[T, H, W, 3]` and a frame rate."""
 
 
-def write_film(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
-    """Write frames uint8 `[H, W, 3]`; the suffix says how. RecipeError for another suffix."""
-    if path.suffix not in WRITERS:
-        raise RecipeError(f"{path.name}: found {path.suffix!r}, expected {' or '.join(WRITERS)}")
+def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
+    """Write frames uint8 `[H, W, 3]` in the format of the suffix, and return the path.
+
+    Raise RecipeError for another suffix, or where there is no frame.
+    """
+    if path.suffix not in FORMATS:
+        raise RecipeError(f"{path.name}: found {path.suffix!r}, expected {' or '.join(FORMATS)}")
     if not frames:
         raise RecipeError(f"{path.name}: the environment draws no picture of itself")
-    WRITERS[path.suffix](path, frames, fps)
+    arguments = FORMATS[path.suffix](np.stack(frames), fps)
+    optional("imageio.v3").imwrite(path, **arguments)
     return path

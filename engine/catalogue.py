@@ -43,6 +43,7 @@ EXTRAS = {
     "espeakng_loader": "talker",
     "faiss": "retrieval",
     "gymnasium": "control",
+    "imageio": "control",
     "isal": "mri",
     "jiwer": "audio",
     "lancedb": "retrieval",

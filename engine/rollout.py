@@ -12,7 +12,7 @@ import numpy as np
 from ._acting import control_task
 from ._env import Env, action_space, check_space
 from ._episodes import Acting, How, Rolled, Runner
-from ._film import write_film
+from ._film import write_video
 from ._outcomes import summary
 from ._replay import mean_demonstration
 from .errors import RecipeError, RunError
@@ -96,7 +96,7 @@ def write(folder: Path, runner: Runner, figure: Mapping[str, Any]) -> Path:
     label, rolled, rate = runner.how.conditions.label(), runner.rolled, runner.section.rate
     stem = "-".join(filter(None, ("rollout", *runner.name.replace(":", "/").split("/"), label)))
     films = [
-        write_film(folder / f"{stem}-{seed}{runner.how.suffix}", frames, rate or FPS).name
+        write_video(folder / f"{stem}-{seed}{runner.how.suffix}", frames, rate or FPS).name
         for seed, frames in rolled.frames.items()
     ]
     first = rolled.episodes[0]

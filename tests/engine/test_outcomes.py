@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sensorium.engine._film import write_film
+from sensorium.engine._film import write_video
 from sensorium.engine._outcomes import Episode, jerk, summary, table, wilson
 from sensorium.engine.errors import RecipeError
 
@@ -76,22 +76,31 @@ def test_a_summary_counts_success_at_any_step_and_at_the_last() -> None:
     assert [line.split()[0] for line in lines] == ["environment", "a/x", "a/y", "mean"]
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
-def test_a_film_has_its_frames(tmp_path: Path, suffix: str) -> None:
-    frames = [np.full((17, 33, 3), 20 * i, np.uint8) for i in range(5)]
-    path = tmp_path / f"film{suffix}"
-    if suffix == ".gif":
-        write_film(path, frames, 10)
-        assert Image.open(path).n_frames == 5
-        return
+FRAMES = [np.full((17, 33, 3), 20 * i, np.uint8) for i in range(5)]
+
+
+@pytest.mark.parametrize(("fps", "pause"), [(10, 100), (80, 20)])
+def test_a_gif_has_its_frames_and_loops(tmp_path: Path, fps: float, pause: int) -> None:
+    with Image.open(write_video(tmp_path / "film.gif", FRAMES, fps)) as film:
+        assert film.n_frames == 5 and film.info["loop"] == 0
+        for number, frame in enumerate(FRAMES):
+            film.seek(number)
+            assert film.info["duration"] == pause  # ms; a viewer takes no less than 20
+            np.testing.assert_array_equal(np.asarray(film.convert("RGB")), frame)
+
+
+def test_an_mp4_has_its_frames_with_even_sides(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
-    write_film(path, frames, 10)
-    with av.open(str(path)) as file:
-        assert len(list(file.decode(video=0))) == 5
+    with av.open(str(write_video(tmp_path / "film.mp4", FRAMES, 12.5))) as film:
+        (stream,) = film.streams.video
+        assert stream.codec_context.name == "h264" and stream.average_rate == 12.5
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(stream)]
+    assert [frame.shape for frame in frames] == [(16, 32, 3)] * 5
+    assert np.abs([f.mean() - i * 20 for i, f in enumerate(frames)]).max() < 6  # it is lossy
 
 
 def test_a_film_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="draws no picture"):
-        write_film(tmp_path / "a.gif", [], 10)
+        write_video(tmp_path / "a.gif", [], 10)
     with pytest.raises(RecipeError, match=r"found '.avi', expected .gif or .mp4"):
-        write_film(tmp_path / "a.avi", [np.zeros((2, 2, 3), np.uint8)], 10)
+        write_video(tmp_path / "a.avi", [np.zeros((2, 2, 3), np.uint8)], 10)
