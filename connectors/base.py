@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..modalities.base import Features
+from ..modalities.base import Features, Part
 
 
-class Connector(nn.Module):
+class Connector(Part, nn.Module):
     """Built as `Class(in_dim, out_dim, **own options)`. Knows no modality.
 
     `forward(Features [B, T, in_dim]) -> Features [B, T', out_dim]` with the new mask, grid,
