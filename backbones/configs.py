@@ -6,8 +6,7 @@ small built-in configurations; or its configuration stands in the recipe.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig
 
 from ..modalities.base import Tokenizer
+from ..modalities.messages import did_you_mean
 
 Fields = dict[str, Any]
 
@@ -23,22 +23,16 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def similar(word: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
-
-
 def read_config(name: str, builtin: Mapping[str, Fields]) -> Fields:
     """The configuration that a name stands for, as plain JSON values; may download."""
     if name in builtin:
         return dict(builtin[name])
-    known = ", ".join(builtin)
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ValueError(
             f"name: no configuration for {name!r} ({one_line(error)}); expected a folder with a "
-            f"config.json, a hub id, or one of {known}{similar(name, builtin)}"
+            f"config.json, a hub id, or a built-in name{did_you_mean(name, builtin)}"
         ) from error
     fields: Fields = _plain(config.to_dict())
     return fields
@@ -72,7 +66,7 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
     if kind not in CONFIG_MAPPING:
         raise ValueError(
             f"config.model_type: found {kind!r}, expected a kind of model that transformers "
-            f"has{similar(str(kind), CONFIG_MAPPING)}"
+            f"has{did_you_mean(str(kind), CONFIG_MAPPING)}"
         )
     if "vocab_size" not in fields:
         fields |= _vocabulary(tokenizer)
@@ -81,7 +75,7 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
     for key in options:
         if key not in fields and not hasattr(plain, key):
             raise ValueError(
-                f"options.{key}: {kind} has no such field{similar(key, plain.to_dict())}"
+                f"options.{key}: {kind} has no such field{did_you_mean(key, plain.to_dict())}"
             )
     own_names = {family.attribute_map.get(key, key): value for key, value in options.items()}
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from .errors import did_you_mean
+from ..modalities.messages import closest, did_you_mean
 
 Loc = tuple[int | str, ...]
 
@@ -62,8 +61,8 @@ def _meant(problems: Sequence[Any]) -> set[Loc]:
     found: set[Loc] = set()
     for *parent, last in (p["loc"] for p in problems if p["type"] == "extra_forbidden"):
         names = [str(loc[-1]) for loc in lost if list(loc[:-1]) == parent]
-        near = difflib.get_close_matches(str(last), names, n=1)
-        found |= {(*parent, name) for name in near}
+        near = closest(str(last), names)
+        found |= {(*parent, near)} if near else set()
     return found
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from ..modalities.messages import closest
 
 _MAGIC = frozenset("*?[")
 
@@ -37,9 +38,9 @@ def lost(path: Path) -> str:
     nearest = next(p for p in path.parents if p.is_dir())
     step = path.relative_to(nearest).parts[0]
     there = sorted(p.name for p in nearest.iterdir())
-    near = difflib.get_close_matches(step, there, n=1)
+    near = closest(step, there)
     listed = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
-    cure = f"did you mean {near[0]!r}?" if near else f"it holds {listed or 'nothing'}"
+    cure = f"did you mean {near!r}?" if near else f"it holds {listed or 'nothing'}"
     return f"{path}: does not exist; the nearest folder is {nearest}: {cure}"
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container
+
+from ..modalities.messages import did_you_mean as did_you_mean
 
 
 class RecipeError(ValueError):
@@ -35,15 +36,3 @@ def placed(where: str, error: BaseException, options: Container[str] = ()) -> st
     if key and key[1] in options:
         return f"{where}.{text}"
     return f"{where}: {text.removeprefix(where.rpartition('.')[2] + ': ')}"
-
-
-def did_you_mean(name: str, known: Iterable[str], limit: int = 12) -> str:
-    """`; did you mean 'mlp'?`, or the names that there are."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    if not known:
-        return "; there are none"
-    more = f" and {len(known) - limit} more" if len(known) > limit else ""
-    return f"; there are: {', '.join(known[:limit])}{more}"

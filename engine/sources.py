@@ -6,7 +6,6 @@ catalogue. A stream has no length and no row by index until it is given a `limit
 
 from __future__ import annotations
 
-import difflib
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..modalities.base import Source, StreamingSource
+from ..modalities.messages import did_you_mean
 
 SOURCES = {
     "audiofolder": "sensorium.engine._folders:AudioFolder",
@@ -150,10 +150,8 @@ class Taken(Source):
 def _renamed(known: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
     for wanted, found in names.items():
         if found not in known:
-            near = difflib.get_close_matches(found, known, n=1)
-            cure = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"columns.{wanted}: there is no column {found!r} among {', '.join(known)}{cure}"
+                f"columns.{wanted}: there is no column {found!r}{did_you_mean(found, known)}"
             )
     return (*names, *(name for name in known if name not in names))
 

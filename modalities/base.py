@@ -12,13 +12,13 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .features import Features as Features
+from .messages import short_repr
 from .rows import Source as Source
 from .rows import StreamingSource as StreamingSource
 
@@ -35,25 +35,11 @@ class ReadError(ValueError):
     """A signal that cannot be read: which one, what is wrong, what would be right."""
 
     def __init__(self, source: object, wrong: str, right: str) -> None:
-        self.source, self.wrong, self.right = describe(source), wrong, right
+        self.source, self.wrong, self.right = short_repr(source), wrong, right
         super().__init__(f"{self.source}: {wrong}; expected {right}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.source, self.wrong, self.right))
-
-
-def describe(source: object) -> str:
-    """A short name for a source of data, fit for one line of an error."""
-    if isinstance(source, Mapping) and isinstance(source.get("path"), str):
-        source = source["path"]  # a cell of a data set
-    if isinstance(source, (str, Path)):
-        return str(source) if len(str(source)) <= 200 else f"{str(source)[:200]}..."
-    if isinstance(source, (bytes, bytearray)):
-        return f"<{len(source)} bytes>"
-    shape = getattr(source, "shape", None)
-    if shape is not None:
-        return f"<{type(source).__name__} {tuple(shape)}>"
-    return f"<{getattr(source, 'name', None) or type(source).__name__}>"
 
 
 class Processor:

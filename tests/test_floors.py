@@ -75,8 +75,8 @@ def _parent(module: str) -> str:
 def floor_of(module: str) -> str:
     """`modalities.image.timm` -> `modalities.image`; other rooms are one floor each."""
     first, _, rest = module.partition(".")
-    if module in ("modalities.rows", "modalities.features"):  # parts of `modalities/base.py`
-        return "modalities.base"
+    if first == "modalities" and SOURCES[module].parent.name == first and rest:
+        return "modalities.base"  # `base.py` and the files beside it are one layer
     return f"{first}.{rest.partition('.')[0]}" if first == "modalities" and rest else first
 
 

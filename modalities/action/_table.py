@@ -5,7 +5,6 @@ Legend: `N` rows.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from ..base import ReadError
+from ..messages import did_you_mean
 
 FILES = "a CSV or Parquet file of numbers"
 TIME = "timestamp"
@@ -54,9 +54,8 @@ def columns_of(
         raise ReadError(source, f"no columns of joints among {', '.join(known)}", FILES)
     for name in wanted:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            cure = f"; did you mean {near[0]!r}?" if near else ""
-            raise ReadError(source, f"no column {name!r}", f"one of {', '.join(known)}{cure}")
+            cure = f"one of {', '.join(known)}{did_you_mean(str(name), known)}"
+            raise ReadError(source, f"no column {name!r}", cure)
     parts = [column(table, name, source) for name in wanted]
     values = np.concatenate([p.reshape(len(p), -1) for p in parts], axis=1)
     timed = TIME in known and TIME not in wanted and table.num_rows > 1

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,6 +26,7 @@ from gymnasium.envs.mujoco import MujocoEnv
 from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
+from ..messages import did_you_mean
 from ._offscreen import Cameras
 from .instructions import seen, unseen
 
@@ -187,6 +187,4 @@ def _recolour(model: Any) -> None:
 
 def _known(what: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        cure = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
-        raise ValueError(f"{what}: Meta-World has no {what} {name!r}; {cure}")
+        raise ValueError(f"{what}: Meta-World has no {what} {name!r}{did_you_mean(name, names)}")

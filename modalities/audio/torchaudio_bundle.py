@@ -8,7 +8,6 @@ Legend: `B` batch, `N` samples, `T` tokens, `D` width.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from ..base import Encoder, Features, Sample
+from ..messages import did_you_mean
 from ._batch import blank, padded, places, up_to
 from .processor import Wave
 
@@ -97,6 +97,5 @@ def _bundle(name: str) -> Any:
     shelf = vars(torchaudio.pipelines)
     known = [n for n in shelf if getattr(shelf[n], "_model_type", "") == "Wav2Vec2"]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
-        raise ValueError(f"name: no bundle {name!r}; did you mean {', '.join(near) or known[0]}?")
+        raise ValueError(f"name: no bundle {name!r}{did_you_mean(name, known)}")
     return shelf[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,8 @@ from open_clip.factory import (
 from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
+
+from ..messages import did_you_mean
 
 Json = dict[str, Any]
 OPTIONS = ("embed_dim", "preprocess_cfg", "quick_gelu", "vision_cfg")
@@ -51,10 +52,9 @@ def _named(name: str, place: str) -> tuple[Json, Json]:
     base, _, tag = place.partition(":")
     model = open_clip.get_model_config(base)
     if model is None:
-        near = difflib.get_close_matches(base, open_clip.list_models(), n=3)
-        known = f"did you mean {', '.join(near)}?" if near else "see open_clip.list_models()"
+        near = did_you_mean(base, open_clip.list_models())
         cure = f" (a folder: local-dir:{name}; a hub id: hf-hub:{name})" if "/" in name else ""
-        raise ValueError(f"open_clip: no model {base!r}; {known}{cure}")
+        raise ValueError(f"open_clip: no model {base!r}{near}{cure}")
     if not tag:
         return model, {}
     steps = open_clip.get_pretrained_cfg(base, tag)

@@ -5,7 +5,6 @@ Legend: `B` batch, `T` tokens, `D` width, `C` channels, `H`, `W` px of the prepa
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from timm.models._hub import load_model_config_from_hf, load_model_config_from_p
 from torch import Tensor, nn
 
 from ..base import Encoder, Features, LayerHook
+from ..messages import did_you_mean
 from . import _timm
 from ._hooks import hooked, masked
 from .processor import TimmProcessor
@@ -137,8 +137,8 @@ def _complete(name: str, options: dict[str, Any]) -> dict[str, Any]:
     if source == "hf-hub" and "pretrained_cfg" not in options:
         raise ValueError(f"timm: {name} is not resolved; build it from Timm.resolve(...)")
     if source is None and not timm.is_model(place.partition(".")[0]):
-        near = difflib.get_close_matches(place, timm.list_models(), n=3)
-        raise ValueError(f"timm: no model {place!r}; did you mean {', '.join(near) or 'another'}?")
+        near = did_you_mean(place, timm.list_models())
+        raise ValueError(f"timm: no model {place!r}{near}")
     whole = Timm.resolve({"name": name, "options": options})["options"]
     return {key: tuple(v) if isinstance(v, list) else v for key, v in whole.items()}
 

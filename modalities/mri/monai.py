@@ -5,7 +5,6 @@ Legend: `B` batch, `C` contrasts, `D` width, `X Y Z` voxels, `x y z` places of t
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
@@ -14,6 +13,7 @@ from monai.networks import nets
 from torch import Tensor, nn
 
 from ..base import Encoder, Features
+from ..messages import did_you_mean
 from .processor import VolumeProcessor
 
 
@@ -99,10 +99,8 @@ class Monai(Encoder):
 def _network(name: str, options: dict[str, Any], contrasts: int) -> nn.Module:
     kind = getattr(nets, name, None)
     if kind is None or not callable(kind):
-        near = difflib.get_close_matches(name, dir(nets), n=3)
-        raise ValueError(
-            f"name: MONAI has no network {name!r}; did you mean {', '.join(near) or 'another'}?"
-        )
+        classes = [key for key, value in vars(nets).items() if callable(value)]
+        raise ValueError(f"name: MONAI has no network {name!r}{did_you_mean(name, classes)}")
     given = {"spatial_dims": 3, "in_channels": contrasts, "n_input_channels": contrasts}
     takes = dict(inspect.signature(kind).parameters)
     handed_on = any(p.kind is p.VAR_KEYWORD for p in takes.values())
@@ -147,8 +145,8 @@ def _maps(
 def _chosen(shapes: dict[str, torch.Size], layer: str | None, name: str) -> str:
     if layer is not None:
         if layer not in shapes:
-            near = difflib.get_close_matches(layer, shapes, n=3) or list(shapes)[-3:]
-            raise ValueError(f"layer: {name} makes no map at {layer!r}; some: {', '.join(near)}")
+            near = did_you_mean(layer, shapes)
+            raise ValueError(f"layer: {name} makes no map at {layer!r}{near}")
         return layer
     maps = {w: s for w, s in shapes.items() if s[2:].numel() > 1}
     if not maps:

@@ -5,7 +5,6 @@ Legend: `B` batch, `N` the model's context length, `D` width of the space shared
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from ..base import Encoder, Features
+from ..messages import did_you_mean
 from ._clip_ids import OpenClipTextProcessor, build_tokenizer
 from ._hub import configuration
 from ._place import HUB, LOCAL
@@ -123,11 +123,8 @@ def _read(name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"open_clip: no model at {name!r}: {error}") from error
     if found is None:
-        near = difflib.get_close_matches(model, open_clip.list_models(), 1)
-        raise ValueError(
-            f"open_clip: no model {model!r}"
-            + (f"; did you mean {near[0]!r}?" if near else "; see open_clip.list_models()")
-        )
+        near = did_you_mean(model, open_clip.list_models())
+        raise ValueError(f"open_clip: no model {model!r}{near}")
     if tag is not None:
         _check_tag(model, tag, bool(found.get("quick_gelu", False)))
     return found

@@ -329,7 +329,7 @@ def test_a_bundle_is_the_model_that_torchaudio_builds() -> None:
 
 def test_mistakes_with_bundles_are_one_line() -> None:
     build = kind("bundle group")
-    with pytest.raises(ValueError, match="no bundle 'WAV2VEC2_BAS'; did you mean WAV2VEC2_BASE"):
+    with pytest.raises(ValueError, match="no bundle 'WAV2VEC2_BAS'; did you mean 'WAV2VEC2_BASE'"):
         build(name="WAV2VEC2_BAS")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="options: torchaudio cannot build WAV2VEC2_BASE so"):
         build(name="WAV2VEC2_BASE", options={"wide": 3})  # type: ignore[call-arg]
