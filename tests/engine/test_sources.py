@@ -53,7 +53,9 @@ def test_columns_get_the_names_that_a_recipe_wants(inner: type[Source]) -> None:
     assert set(source.columns) == {"a", "b", "image"} and len(source.columns) == 3
     assert isinstance(source, StreamingSource) == (inner is Counted)
     assert source.fingerprint() != rename(inner(), {"image": "b"}).fingerprint()
-    with pytest.raises(ValueError, match=r"columns\.image: there is no column 'aa'; did you mean 'a'"):
+    with pytest.raises(
+        ValueError, match=r"columns\.image: there is no column 'aa'; did you mean 'a'"
+    ):
         rename(inner(), {"image": "aa"})
 
 
