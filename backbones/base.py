@@ -35,7 +35,8 @@ class Backbone(Part, nn.Module):
     """A language model that reads embeddings. Nothing about pixels or sound in here.
 
     dim: width of the embeddings. mask_id: the id that stands for "not yet known" in masked
-    diffusion, or None. attention_kinds: the kinds of attention this model can do.
+    diffusion, or None. supports: the kinds of attention it can do, `inputs_embeds`, and
+    `vocabulary` (it has both `embed` and `logits`).
 
     Attention: `causal`; `prefix` (the context sees itself both ways, the rest is causal);
     `block` (the context sees itself, the positions see everything); `bidirectional` (no
@@ -45,7 +46,17 @@ class Backbone(Part, nn.Module):
     dim: int
     tokenizer: Tokenizer
     mask_id: int | None = None
-    attention_kinds: frozenset[str] = frozenset({"causal"})
+    supports: frozenset[str] = frozenset({"causal", "inputs_embeds", "vocabulary"})
+
+    def unsupported_reason(self, ability: str) -> str | None:
+        """Return why the model does not support something, in one line; None if it does."""
+        if ability in self.supports:
+            return None
+        return f"{type(self).__name__} does not support {ability}; it supports {self._supported}"
+
+    @property
+    def _supported(self) -> str:
+        return ", ".join(sorted(self.supports))
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids `[..., T]` -> embeddings `[..., T, D]`, as the model itself would feed them."""

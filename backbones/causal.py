@@ -41,7 +41,7 @@ class Causal(Pretrained):
     auto: ClassVar[Any] = AutoModelForCausalLM
     builtin = CAUSAL
 
-    def unsupported_reason(self) -> str | None:
+    def _no_masks(self) -> str | None:
         takes = inspect.signature(self.decoder.forward).parameters
         code = sys.modules[type(self.decoder).__module__]
         odd = set(sliding_windows(self.settings)) - {"", "full_attention", "sliding_attention"}
@@ -77,7 +77,7 @@ class Causal(Pretrained):
             packed = pack(embeds, mask, context.tokens.to(self.dtype), context.mask)
         # On the meta device transformers cannot look for packed rows, and a mask spares it that.
         masked = attention != "causal" or (
-            packed.tokens.device.type == "meta" and not self.unsupported
+            packed.tokens.device.type == "meta" and not self.no_masks
         )
         if masked:
             hidden = self._masked(packed.tokens, packed.line, packed.line, attention)
@@ -113,8 +113,8 @@ class Causal(Pretrained):
 
         Raises ValueError for a model that takes no mask of ours.
         """
-        if self.unsupported or attention == "bidirectional":
-            reason = self.unsupported or "bidirectional attention has no context"
+        if self.no_masks or attention == "bidirectional":
+            reason = self.no_masks or "bidirectional attention has no context"
             raise ValueError(f"{self.kind} cannot prefill a context: {reason}")
         packed = pack(
             context.tokens[:, :0].to(self.dtype),

@@ -41,20 +41,19 @@ class Diffusion(Causal):
         super().__init__(
             tokenizer=tokenizer, name=name, config=config, attn=attn, dtype=dtype, options=options
         )
-        if self.unsupported:
+        if self.no_masks:
             raise ValueError(
-                f"name: {self.kind} cannot see both ways ({self.unsupported}), which masked "
+                f"name: {self.kind} cannot see both ways ({self.no_masks}), which masked "
                 "diffusion needs; use a llama, a qwen or the like"
             )
-        self.attention_kinds = frozenset({"block", "bidirectional"})
+        self.supports -= {"causal", "prefix"}
         own = tokenizer.mask_id
         self.mask_id = self.add_tokens(1) if own is None else own
 
-    def supports(self, attention: Attention) -> str | None:
-        """None for `block` and `bidirectional`; else why not."""
-        if attention in self.attention_kinds:
+    def unsupported_reason(self, ability: str) -> str | None:
+        if ability in self.supports:
             return None
-        return f"diffusion fills masked places and cannot do {attention} attention; use block"
+        return f"diffusion fills masked places and cannot do {ability} attention; use block"
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]`; -inf for the mask."""

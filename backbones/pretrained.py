@@ -65,9 +65,9 @@ class Pretrained(Backbone):
         self.new_rows = nn.ParameterDict()
         self._check_table()
         self.dim = self.table.embedding_dim
-        self.unsupported = self.unsupported_reason()
-        kinds = {"causal"} if self.unsupported else {"causal", "prefix", "block", "bidirectional"}
-        self.attention_kinds = frozenset(kinds)
+        self.no_masks = self._no_masks()
+        if not self.no_masks:
+            self.supports |= {"prefix", "block", "bidirectional"}
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -96,8 +96,8 @@ class Pretrained(Backbone):
                 "tokenizer, or train the model from nothing"
             )
 
-    def unsupported_reason(self) -> str | None:
-        """Why the model cannot do other attention than causal; None where it can."""
+    def _no_masks(self) -> str | None:
+        """Return why the model takes no mask but its own causal one; None if it takes any."""
         raise NotImplementedError
 
     def load(self) -> None:
@@ -144,17 +144,13 @@ class Pretrained(Backbone):
     def decoder(self) -> Any:
         return self.model.get_decoder()
 
-    def supports(self, attention: Attention) -> str | None:
-        """None where the model can do this attention; else why not, by name."""
-        if attention in self.attention_kinds:
+    def unsupported_reason(self, ability: str) -> str | None:
+        if ability in self.supports:
             return None
-        kinds = ", ".join(sorted(self.attention_kinds))
-        return (
-            f"{self.kind} cannot do {attention} attention ({self.unsupported}); it can do {kinds}"
-        )
+        return f"{self.kind} cannot do {ability} ({self.no_masks}); it can do {self._supported}"
 
     def _check(self, attention: Attention, context: Features | ContextCache | None) -> None:
-        if reason := self.supports(attention):
+        if reason := self.unsupported_reason(attention):
             raise ValueError(reason)
         if attention == "bidirectional" and context is not None:
             raise ValueError(

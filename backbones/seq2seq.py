@@ -31,7 +31,7 @@ class Seq2Seq(Pretrained):
     auto: ClassVar[Any] = AutoModelForSeq2SeqLM
     builtin = SEQ2SEQ
 
-    def unsupported_reason(self) -> str | None:
+    def _no_masks(self) -> str | None:
         for stack in (self.encoder, self.decoder):
             if getattr(stack, "embed_scale", 1.0) != 1.0:
                 raise ValueError(

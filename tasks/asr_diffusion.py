@@ -102,7 +102,7 @@ class AsrDiffusion(Asr):
     def attach(self, backbone: Backbone | None, first: int | None) -> None:
         if backbone is None or first is None:
             return
-        if backbone.mask_id is None or "causal" in backbone.attention_kinds:
+        if backbone.mask_id is None or "causal" in backbone.supports:
             raise ValueError(
                 "asr_diffusion: fills masked places, which a decoder read from left to right does "
                 "not do; say `type: diffusion` in backbone"
