@@ -6,20 +6,21 @@ import json
 from collections.abc import Sequence
 
 from .index import Hit
+from .table import format_table
 
 WIDEST = 48
 
 
-def lines(hits: Sequence[Hit]) -> str:
-    """One JSON object a row: `rank`, `score`, and the row's columns."""
+def hits_to_jsonl(hits: Sequence[Hit]) -> str:
+    """Return one JSON object a row: `rank`, `score`, and the row's columns."""
     return "\n".join(
         json.dumps({"rank": i, "score": round(hit.score, 6), **hit.columns()}, ensure_ascii=False)
         for i, hit in enumerate(hits, 1)
     )
 
 
-def table(hits: Sequence[Hit]) -> str:
-    """A line a row under the names of the columns; long texts are cut."""
+def format_hits(hits: Sequence[Hit]) -> str:
+    """Return a line a row under the names of the columns; long texts are cut."""
     if not hits:
         return "no row was found"
     names = list(dict.fromkeys(name for hit in hits for name in hit.columns()))
@@ -27,11 +28,7 @@ def table(hits: Sequence[Hit]) -> str:
     for i, hit in enumerate(hits, 1):
         said = hit.columns()
         rows.append([str(i), f"{hit.score:.4f}", *(_short(said.get(name, "")) for name in names)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return format_table(rows)
 
 
 def _short(value: object) -> str:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from .table import format_table
+
 
 def wilson(successes: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's interval of a proportion, within [0, 1]; the whole of it if `count` is 0."""
@@ -112,8 +114,8 @@ COLUMNS = {
 """Figure -> its heading and format in a terminal."""
 
 
-def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """A line an environment, and the mean success of several."""
+def format_summaries(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a line an environment, and the mean success of several."""
     lines = [["environment", *(heading for heading, _ in COLUMNS.values())]]
     for name, figures in found.items():
         cells = [_cell(figures.get(key), spec) for key, (_, spec) in COLUMNS.items()]
@@ -121,9 +123,7 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     if len(found) > 1:
         mean = fmean(figures["success"] for figures in found.values())
         lines.append(["mean", f"{mean:.3f}", *("" for _ in list(COLUMNS)[1:])])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    rows = (zip(line, widths, strict=True) for line in lines)
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in row).rstrip() for row in rows)
+    return format_table(lines)
 
 
 def _cell(value: Any, spec: str) -> str:

@@ -31,6 +31,7 @@ from .plan import RecipePlan, plan_recipe
 from .prefill import why_not_cached
 from .rows import TRAIN, open_split
 from .sources import limit
+from .table import format_table
 
 ROWS = 2
 TRIED = 64
@@ -68,11 +69,7 @@ class Report:
             (s.where, s.type, s.shape, f"{s.parameters:,}", f"{s.trained:,}", s.note)
             for s in self.stages
         ]
-        widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-            for row in [head, *rows]
-        ]
+        lines = [format_table([head, *rows], right=(3, 4))]
         for task, flops in self.flops.items():
             lines.append(
                 f"a step of {task}: {flops / 1e9:.3g} GFLOP, about {self.memory[task] / 1e9:.2g} GB"

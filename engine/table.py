@@ -1,15 +1,26 @@
-"""Metrics as a table for a terminal."""
+"""Text tables for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+
+GAP = "  "
 
 
-def table(found: Mapping[str, Mapping[str, float]]) -> str:
-    """A line a metric, a column a task; a shuffled input's score beside its own."""
-    lines = []
-    for task, metrics in found.items():
-        lines.append(task)
-        width = max((len(name) for name in metrics), default=0)
-        lines += [f"  {name.ljust(width)}  {value:.4f}" for name, value in metrics.items()]
-    return "\n".join(lines)
+def format_table(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+    """Return rows of cells as aligned lines; `right` holds the columns of numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [str.rjust if i in right else str.ljust for i in range(len(widths))]
+    return "\n".join(
+        GAP.join(side(cell, n) for side, cell, n in zip(sides, row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def format_metrics(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the metrics of each task (or `task@split`), indented below its name."""
+    blocks = []
+    for task, values in metrics.items():
+        rows = [(f"{GAP}{name}", f"{value:.4f}") for name, value in values.items()]
+        blocks += [task, *([format_table(rows, right=(1,))] if rows else [])]
+    return "\n".join(blocks)

@@ -13,14 +13,16 @@ app = typer.Typer(help="What is kept between runs: list it, remove it, verify it
 def ls() -> None:
     """Every store: its id, level, records and size."""
     from sensorium.engine.cache import cache_root, list_stores
+    from sensorium.engine.table import format_table
 
     root = cache_root()
+    rows = [("store", "level", "records", "MB", "of")]
     for store in list_stores(root):
         what = store.identity.get("class") or store.identity.get("processor", {}).get("class", "")
-        print(
-            f"{store.id[:12]}  {store.level:<8}  {store.records:>8}  "
-            f"{store.nbytes / 1e6:>10.1f} MB  {what}"
-        )
+        size = f"{store.nbytes / 1e6:.1f}"
+        rows.append((store.id[:12], store.level, f"{store.records:,}", size, what))
+    if len(rows) > 1:
+        print(format_table(rows, right=(2, 3)))
     print(root)
 
 

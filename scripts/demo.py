@@ -27,7 +27,7 @@ def main(
     from sensorium.engine.hub import load_model
     from sensorium.engine.log import Log
     from sensorium.engine.report import write_report
-    from sensorium.engine.table import table
+    from sensorium.engine.table import format_metrics
     from sensorium.engine.train import train
 
     began = time.perf_counter()
@@ -50,7 +50,7 @@ def main(
         train(load_recipe(recipe, overrides), folder, command=command)
         found |= evaluate(load_model(folder), log=Log(None), folder=folder)
     page = write_report([captioner, classifier], out / "report.html")
-    print(table(found))
+    print(format_metrics(found))
     for line in (captioner / "predictions-caption.jsonl").read_text().splitlines()[:5]:
         row = json.loads(line)
         print(f"{row['key']:>12}: {row['prediction']['text']}")

@@ -20,7 +20,7 @@ def main(
     from sensorium.engine.evaluate import evaluate
     from sensorium.engine.hub import load_model
     from sensorium.engine.log import Log
-    from sensorium.engine.table import table
+    from sensorium.engine.table import format_metrics
 
     folder = Path(run) if Path(run).is_dir() else None
     found = evaluate(
@@ -33,7 +33,7 @@ def main(
         log=Log(None),
         folder=folder,
     )
-    print(table(found))
+    print(format_metrics(found))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ def main() -> None:
     import torch
 
     from sensorium.engine.cache import cache_root
+    from sensorium.engine.table import format_table
 
     rows = {"python": platform.python_version(), "system": platform.platform()}
     for name in ("sensorium", *_LIBRARIES):
@@ -28,8 +29,7 @@ def main() -> None:
             torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
         )
     rows["cache"] = str(cache_root())
-    width = max(map(len, rows))
-    print("\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items()))
+    print(format_table(list(rows.items())))
 
 
 _LIBRARIES = (

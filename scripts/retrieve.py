@@ -29,7 +29,7 @@ def main(
     sheet: Annotated[Path | None, typer.Option(help="write a page with thumbnails")] = None,
 ) -> None:
     """Search an index with a text, a picture, a sound, a volume: any stream of its run."""
-    from sensorium.engine._found import lines, table
+    from sensorium.engine._found import format_hits, hits_to_jsonl
     from sensorium.engine.retrieve import Retriever, only_query
     from sensorium.engine.sheet import write_sheet
 
@@ -37,7 +37,7 @@ def main(
     asked = only_query({n: v for n, v in given.items() if v is not None}, MODALITIES, query)
     retriever = Retriever(place, run)
     hits = retriever.find(asked, k, where=where, kind=index)
-    print(lines(hits) if json else table(hits))
+    print(hits_to_jsonl(hits) if json else format_hits(hits))
     if sheet is not None:
         write_sheet(
             sheet,

@@ -43,7 +43,7 @@ def main(
     """Let a run act in its environments; writes rollout-*.json and films into its folder."""
     from sensorium.engine._conditions import Conditions
     from sensorium.engine._episodes import How
-    from sensorium.engine._outcomes import table
+    from sensorium.engine._outcomes import format_summaries
     from sensorium.engine.hub import load
     from sensorium.engine.log import Log
     from sensorium.engine.rollout import rollout, section_of
@@ -62,7 +62,7 @@ def main(
         folder=out or (Path(run) if Path(run).is_dir() else None),
         log=Log(None),
     )
-    print(table(found))
+    print(format_summaries(found))
 
 
 if __name__ == "__main__":

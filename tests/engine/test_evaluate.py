@@ -19,7 +19,7 @@ from sensorium.engine.evaluate import evaluate
 from sensorium.engine.log import Log
 from sensorium.engine.rows import open_section, open_split, splits
 from sensorium.engine.score import Dealt
-from sensorium.engine.table import table
+from sensorium.engine.table import format_metrics
 from sensorium.engine.train import train
 
 PARTS = """
@@ -276,7 +276,9 @@ def test_nothing_trains_in_evaluation(models: Mapping[str, Model]) -> None:
 
 
 def test_the_table_has_every_number() -> None:
-    text = table({"caption": {"exact_match": 0.5, "bleu4": 0.25}, "digit": {"accuracy": 1.0}})
+    text = format_metrics(
+        {"caption": {"exact_match": 0.5, "bleu4": 0.25}, "digit": {"accuracy": 1.0}}
+    )
     assert text.splitlines() == [
         "caption",
         "  exact_match  0.5000",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sensorium.engine._film import write_video
-from sensorium.engine._outcomes import Episode, jerk, summary, table, wilson
+from sensorium.engine._outcomes import Episode, format_summaries, jerk, summary, wilson
 from sensorium.engine.errors import RecipeError
 
 
@@ -72,7 +72,7 @@ def test_a_summary_counts_success_at_any_step_and_at_the_last() -> None:
     assert found["success_interval"] == wilson(2, 3)
     assert found["steps_to_success"] == 2.5
     assert found["command_jerk"] is None and found["hand_jerk"] is None
-    lines = table({"a/x": found, "a/y": found}).splitlines()
+    lines = format_summaries({"a/x": found, "a/y": found}).splitlines()
     assert [line.split()[0] for line in lines] == ["environment", "a/x", "a/y", "mean"]
 
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from PIL import Image
 from safetensors.torch import save_file
 
-from sensorium.engine._found import lines, table
+from sensorium.engine._found import format_hits, hits_to_jsonl
 from sensorium.engine._given import given
 from sensorium.engine.embed import about, embed
 from sensorium.engine.embedder import load_any
@@ -255,12 +255,12 @@ def test_tables_and_lines() -> None:
         Hit(0.5, {"key": "a", **own, "age": 3, "word": None}),
         Hit(-0.25, {"key": "b", **own, "age": None, "word": "né " * 40, "split": "test"}),
     ]
-    rows = [json.loads(line) for line in lines(hits).splitlines()]
+    rows = [json.loads(line) for line in hits_to_jsonl(hits).splitlines()]
     assert rows[0] == {"rank": 1, "score": 0.5, "key": "a", "age": 3}
     assert rows[1]["word"] == "né " * 40
-    head, first, second = table(hits).splitlines()
+    head, first, second = format_hits(hits).splitlines()
     assert head.split() == ["score", "key", "age", "split", "word"]
     assert first.split() == ["1", "0.5000", "a", "3"]
     assert second.endswith("…")
     assert len(second) < 100
-    assert (table([]), lines([])) == ("no row was found", "")
+    assert (format_hits([]), hits_to_jsonl([])) == ("no row was found", "")

@@ -273,8 +273,9 @@ def test_the_cache_is_listed_verified_and_removed(run: Run, home: Path) -> None:
     code, _, err = run("train", "tiny.yaml", *frozen, "--out", "runs/frozen", "--overwrite")
     assert code == 0, err
     _, out, _ = run("cache", "ls")
-    *stores, root = out.splitlines()
+    head, *stores, root = out.splitlines()
     assert root == str(home / "cache")
+    assert head.split() == ["store", "level", "records", "MB", "of"]
     assert len(stores) == 1
     identity, level, records, *_ = stores[0].split()
     assert (level, int(records)) == ("features", 8)
