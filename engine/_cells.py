@@ -16,10 +16,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..modalities.base import ReadError, Sample, StreamingSource
+from ..modalities.groups import EncoderInputs
 from ._columns import columns_of
 from ._given import Given
 from .data import Reader
-from .embedder import Collator, Group
 from .index import Entry
 
 Done = Callable[[], np.ndarray]
@@ -30,11 +30,11 @@ FAILURES = (ReadError, ValueError, KeyError, OSError)
 
 @dataclass
 class Prepared:
-    """A batch. entries: its readable rows, still without vectors. groups: their samples. failed:
-    (key, reason). left: names of columns that an index does not take."""
+    """A batch. entries: its readable rows, still without vectors. inputs: their samples, collated.
+    failed: (key, reason). left: names of columns that an index does not take."""
 
     entries: list[Entry] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
+    inputs: EncoderInputs = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
     left: set[str] = field(default_factory=set)
 
@@ -46,7 +46,7 @@ class Cells:
     given: Given
     stream: str
     reader: Reader
-    collate: Collator
+    collate: Callable[[Sequence[Sample]], EncoderInputs]
 
     def identity(self, place: int) -> bytes:
         """16 bytes that change when the row's key or cell does."""
@@ -90,7 +90,8 @@ class Cells:
             else:
                 made.entries.append(entry)
                 samples.append(sample)
-        made.groups = self.collate(samples)
+        if samples:
+            made.inputs = self.collate(samples)
         return made
 
     def _read(self, place: int, row: Any, left: set[str]) -> tuple[Entry, Sample]:

@@ -9,7 +9,7 @@ Legend: `B` rows, `T` tokens of the longest, `N` pieces of one call, `D` width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,7 +87,9 @@ class _Cutter:
             group = places[first : first + TOGETHER]
             pieces = [self._cut(_row(batch, row), start, length) for row, start in group]
             joined = {name: torch.cat([p[name] for p in pieces]) for name in batch}
-            found: Features = self.encoder(**joined, **self._of([row for row, _ in group]))
+            found: Features = self.encoder(
+                **joined, **options_of(self.options, [row for row, _ in group])
+            )
             for (row, start), values, mask in zip(group, found.tokens, found.mask, strict=True):
                 begin = self.lead if start else 0
                 last = start + length >= tokens[row]
@@ -96,16 +98,10 @@ class _Cutter:
         return found
 
     def _run(self, batch: Batch, rows: list[int], length: int) -> Features:
-        found: Features = self.encoder(**self._cut(batch, 0, length), **self._of(rows))
+        found: Features = self.encoder(
+            **self._cut(batch, 0, length), **options_of(self.options, rows)
+        )
         return found
-
-    def _of(self, rows: list[int]) -> dict[str, Any]:
-        """The options for other rows than the batch's: a hook that differs by row has an `of`."""
-        hooks = self.options.get("layer_hooks")
-        if not hooks:
-            return dict(self.options)
-        mine = {layer: h.of(rows) if hasattr(h, "of") else h for layer, h in hooks.items()}
-        return {**self.options, "layer_hooks": mine}
 
     def _cut(self, batch: Batch, start: int, length: int) -> Batch:
         """The steps of `length` tokens from one on, padded on the right where there are fewer."""
@@ -115,6 +111,15 @@ class _Cutter:
             missing = length * steps - found.shape[1]
             cut[name] = F.pad(found, (0, 0) * (found.ndim - 2) + (0, missing))
         return cut
+
+
+def options_of(options: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """Return the options for some rows of a batch: hooks that differ by row have an `of`."""
+    hooks = options.get("layer_hooks")
+    if not hooks:
+        return dict(options)
+    chosen = {layer: h.of(rows) if hasattr(h, "of") else h for layer, h in hooks.items()}
+    return {**options, "layer_hooks": chosen}
 
 
 def _row(batch: Batch, row: int) -> Batch:

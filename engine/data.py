@@ -25,6 +25,7 @@ from ..modalities.base import (
     Source,
     StreamingSource,
 )
+from ..modalities.groups import collate
 from ..tasks.base import Batch, Task
 from ._order import Address
 from .cache import Record, Store, from_records, record_to_sample
@@ -149,7 +150,7 @@ class Collate:
                 continue
             views = good[0].samples[name]
             batch.streams[name] = {
-                view: self.encoders[name].collate([item.samples[name][view] for item in good])
+                view: collate(self.encoders[name], [item.samples[name][view] for item in good])
                 for view in views
             }
         return batch

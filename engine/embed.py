@@ -118,7 +118,7 @@ def filled(prepared: Prepared, embedder: Embedder) -> list[Entry]:
     """The rows of a batch with their vectors; one that is no number becomes a failure."""
     if not prepared.entries:
         return []
-    vectors = embedder.vectors(prepared.groups)
+    vectors = embedder.vectors(prepared.inputs)
     finite = np.isfinite(vectors).all(1)
     made = []
     for entry, vector, good in zip(prepared.entries, vectors, finite, strict=True):

@@ -8,6 +8,7 @@ Legend: `B` samples, `D` width of a vector.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from ..modalities.base import Sample
+from ..modalities.groups import EncoderInputs, collate
+from ..tasks.base import Batch
 from ._precision import autocast
 from .build import build
 from .cache import encoder_identity, weights_hash
@@ -29,27 +30,6 @@ from .data import Reader, readers
 from .errors import RecipeError, did_you_mean
 from .hub import load_model
 from .weights import HUB
-
-Group = tuple[list[int], dict[str, Tensor]]
-"""Places of samples in their batch, and the samples collated."""
-
-
-class Collator:
-    """Samples -> groups that an encoder takes at once: all of them, or those of equal shapes where
-    padding would change what it gives."""
-
-    def __init__(self, model: Model, stream: str) -> None:
-        self.encoder = model.stream(stream).encoder
-
-    def __call__(self, samples: Sequence[Sample]) -> list[Group]:
-        groups: dict[object, list[int]] = {}
-        for i, sample in enumerate(samples):
-            shapes = tuple(sorted((k, tuple(v.shape)) for k, v in sample.items()))
-            groups.setdefault(None if self.encoder.batch_invariant else shapes, []).append(i)
-        return [
-            (places, self.encoder.collate([samples[i] for i in places]))
-            for places in groups.values()
-        ]
 
 
 class Embedder:
@@ -62,18 +42,15 @@ class Embedder:
         self.stream = model.stream(stream).to(self.device).eval()
         self.dim = self.stream.dim
         self.reader: Reader = readers(model.plan, model.encoders(), augment=False)[stream]
-        self.collate = Collator(model, stream)
+        self.collate = functools.partial(collate, self.stream.encoder)
         self.precision = model.plan.recipe.train.precision
 
-    def vectors(self, groups: Sequence[Group]) -> np.ndarray:
+    def vectors(self, inputs: EncoderInputs) -> np.ndarray:
         """Collated samples -> `[B, D]` float32 of unit length, in the order of the samples."""
-        found = np.empty((sum(len(places) for places, _ in groups), self.dim), np.float32)
-        for places, batch in groups:
-            moved = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-            with torch.no_grad(), autocast(self.device, self.precision):
-                features = self.stream.run(moved, {})
-            found[places] = F.normalize(features.vector().float(), dim=-1).cpu().numpy()
-        return found
+        batch = Batch("", [], [], {"": {"main": inputs}}).to(self.device)
+        with torch.no_grad(), autocast(self.device, self.precision):
+            features = self.stream.run(batch.streams[""]["main"], {})
+        return F.normalize(features.vector().float(), dim=-1).cpu().numpy()
 
     def query(self, value: Any) -> np.ndarray:
         """One value, as the modality's `read` takes it -> `[1, D]`. Raises ReadError."""

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..modalities.base import Encoder, Features, ReadError, Sample, StreamingSource
+from ..modalities.base import ReadError, Sample, StreamingSource
+from ..modalities.groups import collate, groups_of
+from ..tasks.base import Batch
 from ._precision import autocast
 from .adapt import is_frozen
 from .cache import (
@@ -125,25 +127,21 @@ class Filler:
             user.readers[name].features = store
 
     def _encode(self, stream: Stream, samples: Sequence[Sample]) -> list[Record]:
-        """Records of samples, in order; samples of equal shapes together where it matters."""
-        groups: dict[object, list[int]] = {}
-        for i, sample in enumerate(samples):
-            shapes = None if stream.encoder.batch_invariant else _shapes(sample)
-            groups.setdefault(shapes, []).append(i)
+        """Records of samples, in order."""
+        if not samples:
+            return []
+        kept = self.plan.recipe.cache.precision
+        precision = kept if kept in PRECISIONS else None
+        options = {"layers": stream.layers} if stream.layers else {}
+        batch = Batch("", [], [], {"": {"main": collate(stream.encoder, samples)}})
+        inputs = batch.to(self.device).streams[""]["main"]
         records: dict[int, Record] = {}
-        wanted = self.plan.recipe.cache.precision
-        for places in groups.values():
-            features = self._run(stream.encoder, [samples[i] for i in places], stream.layers)
-            made = to_records(features, wanted if wanted in PRECISIONS else None)
-            records |= dict(zip(places, made, strict=True))
-        return [records[i] for i in range(len(samples))]
-
-    def _run(self, encoder: Encoder, samples: list[Sample], layers: tuple[int, ...]) -> Features:
-        batch = {k: v.to(self.device) for k, v in encoder.collate(samples).items()}
-        options = {"layers": layers} if layers else {}
         with torch.no_grad(), autocast(self.device, self.precision):
-            features: Features = encoder(**batch, **options)
-        return features.to("cpu")
+            for rows, tensors in groups_of(inputs):  # apart, since each group has its own grid
+                features = stream.encoder(**tensors, **options).to("cpu")
+                places = range(len(samples)) if rows is None else rows
+                records |= dict(zip(places, to_records(features, precision), strict=True))
+        return [records[i] for i in range(len(samples))]
 
     def _fill(
         self,
@@ -184,10 +182,6 @@ def _cells(users: Sequence[Rows], name: str) -> list[Cell]:
             identity = rows.source.identity(i, name)
             found.setdefault(identity, Cell(rows, i, name, identity))
     return list(found.values())
-
-
-def _shapes(sample: Sample) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple(sorted((key, tuple(value.shape)) for key, value in sample.items()))
 
 
 def place(model: Model, device: torch.device, served: set[str]) -> None:

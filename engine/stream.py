@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..connectors.base import Connector
 from ..modalities.base import Encoder, Features
-from ._chunks import Given
-from ._pieces import encoded
+from ..modalities.groups import EncoderInputs, ShapeGroups, StreamInput, Tensors, encode_by_group
+from ._pieces import encoded, options_of
 from .adapt import is_frozen
 
 
@@ -42,19 +42,19 @@ class Stream(nn.Module):
         """The width behind the connector, or, at another point (`encoder`), before it."""
         return self.encoder.dim if point else self.dim
 
-    def at(self, point: str) -> Callable[[Given, Mapping[str, Any]], Features]:
+    def at(self, point: str) -> Callable[[StreamInput, Mapping[str, Any]], Features]:
         """What gives the features of a point: `encoder`, `teacher`, or the end."""
         found = {"": self.run, "encoder": self.encoded, "teacher": self.taught}
         if point not in found or (point == "teacher" and self.teacher is None):
             raise ValueError(f"a stream has no point {point!r} here; there are: encoder, the end")
         return found[point]
 
-    def encoded(self, given: Given, options: Mapping[str, Any]) -> Features:
+    def encoded(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """What the encoder gives for a batch, or gave before."""
         wanted = (*self.own, *options.get("layers", ()))
-        if not isinstance(given, Features):
-            return self.encode(given, **{**options, **({"layers": wanted} if wanted else {})})
-        stored = given.to(torch.float32)  # perhaps stored in a smaller precision than the weights
+        if not isinstance(inputs, Features):
+            return self.encode(inputs, **{**options, **({"layers": wanted} if wanted else {})})
+        stored = inputs.to(torch.float32)  # perhaps stored in a smaller precision than the weights
         kept = dict(zip(self.layers, stored.layers, strict=False))
         return stored.replace(layers=tuple(kept[layer] for layer in wanted))
 
@@ -62,25 +62,25 @@ class Stream(nn.Module):
         """Without the hidden layers that the connector asked for."""
         return features.replace(layers=features.layers[len(self.own) :]) if self.own else features
 
-    def run(self, given: Given, options: Mapping[str, Any]) -> Features:
+    def run(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """From a batch, or from what the encoder gave before, to the connector's features."""
-        features: Features = self(self.encoded(given, options))
+        features: Features = self(self.encoded(inputs, options))
         return features
 
-    def encode(self, batch: dict[str, Tensor], **options: Any) -> Features:
+    def encode(self, inputs: EncoderInputs, **options: Any) -> Features:
         """What the encoder gives; without a graph where nothing in it trains."""
         trains = not is_frozen(self.encoder) or "layer_hooks" in options
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-            return encoded(self.encoder, batch, options)
+            return encode(self.encoder, inputs, options)
 
-    def taught(self, given: Given, options: Mapping[str, Any]) -> Features:
+    def taught(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """What the average of the encoder gives for a batch, without a graph."""
-        if self.teacher is None or isinstance(given, Features):
+        if self.teacher is None or isinstance(inputs, Features):
             raise ValueError("a teacher reads batches, not stored features; is its encoder frozen?")
         wanted = (*self.own, *options.get("layers", ()))
         with torch.no_grad():
-            return encoded(
-                self.teacher, given, {**options, **({"layers": wanted} if wanted else {})}
+            return encode(
+                self.teacher, inputs, {**options, **({"layers": wanted} if wanted else {})}
             )
 
     def forward(self, features: Features) -> Features:
@@ -89,3 +89,18 @@ class Stream(nn.Module):
         own = features.layers[: len(self.own)]
         found: Features = self.connector(features.replace(layers=own))
         return found.replace(layers=self.for_tasks(features).layers)
+
+
+def encode(encoder: Encoder, inputs: EncoderInputs, options: Mapping[str, Any]) -> Features:
+    """Return an encoder's features of a batch; groups of equal shapes are encoded one by one."""
+    if isinstance(inputs, ShapeGroups) and options.get("token_mask") is not None:
+        raise ValueError(
+            "token_mask: the samples differ in shape, and padding would change what "
+            f"{type(encoder).__name__} returns, so they are encoded apart; cut or resize them to "
+            "one shape"
+        )
+
+    def run(tensors: Tensors, rows: list[int] | None) -> Features:
+        return encoded(encoder, tensors, options if rows is None else options_of(options, rows))
+
+    return encode_by_group(inputs, run)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..backbones.base import Backbone
 from ..modalities.base import Features, Sample
 from ..modalities.base import Loss as Loss
+from ..modalities.groups import EncoderInputs
 
 Row = Mapping[str, Any]
 
@@ -47,15 +48,16 @@ class Encode(Protocol):
 class Batch:
     """Rows of one task on their way through the model.
 
-    streams: the encoders' keyword arguments, by stream and view. features: what a frozen
-    encoder gave, by stream, where it came from the cache. targets: what the task's
+    streams: the encoders' keyword arguments, by stream and view; in groups of equal shapes where
+    padding would change features. features: what a frozen encoder gave, by stream, where it came
+    from the cache. targets: what the task's
     `targets` gave, a row each. keys: the rows' names, for errors.
     """
 
     task: str
     targets: list[dict[str, Any]]
     keys: list[str]
-    streams: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)
+    streams: dict[str, dict[str, EncoderInputs]] = field(default_factory=dict)
     features: dict[str, Features] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -64,15 +66,13 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch, its tensors on a device."""
-        streams = {
-            name: {
-                view: {key: value.to(device, non_blocking=True) for key, value in tensors.items()}
-                for view, tensors in views.items()
-            }
-            for name, views in self.streams.items()
-        }
-        features = {n: f.to(device, non_blocking=True) for n, f in self.features.items()}
-        return replace(self, streams=streams, features=features)
+
+        def move(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: move(inner) for key, inner in value.items()}
+            return value.to(device, non_blocking=True)
+
+        return replace(self, streams=move(self.streams), features=move(self.features))
 
 
 class Halt(RuntimeError):

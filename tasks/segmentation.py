@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone
 from ..connectors.base import Connector
 from ..modalities.base import Features, Sample
+from ..modalities.groups import encode_by_group
 from ._places import laid, to_world
 from ._runs import runs, unrun
 from ._windows import slid, window_of
@@ -164,7 +165,8 @@ class Segmentation(Task):
             del views[view]
             return found
 
-        return slid(views["main"], self.window, self.overlap, run)
+        window, overlap = self.window, self.overlap
+        return encode_by_group(views["main"], lambda group, _: slid(group, window, overlap, run))
 
     def _found(self, encode: Encode, view: str = "main") -> Features:
         head = self.heads["head"]

@@ -1,0 +1,183 @@
+"""Samples of different shapes in one batch, for encoders whose features padding changes.
+
+`collate` keeps such samples apart, grouped by shape; each group is encoded by itself, and
+`merge` puts the features together again, padded, in the order of the rows.
+
+Legend: `B` rows of a batch, `T` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor
+
+from .base import Encoder, Features, Sample
+
+Tensors = dict[str, Tensor]
+"""The keyword arguments of an encoder's forward."""
+
+PER_TOKEN = ("tokens", "mask")
+"""The fields of `Features` that have a value for each token, `[B, T, ...]`."""
+
+
+@dataclass(frozen=True)
+class ShapeGroups:
+    """A batch in groups of rows whose samples have equal shapes.
+
+    groups: of each, its rows in ascending order, and their samples collated.
+    """
+
+    groups: tuple[tuple[list[int], Tensors], ...]
+
+    def __iter__(self) -> Iterator[tuple[list[int], Tensors]]:
+        return iter(self.groups)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As `Tensor.to`, for every tensor."""
+        moved = (
+            (rows, {name: value.to(*args, **kwargs) for name, value in tensors.items()})
+            for rows, tensors in self.groups
+        )
+        return type(self)(tuple(moved))
+
+
+EncoderInputs = Tensors | ShapeGroups
+"""The samples of a batch, as an encoder takes them."""
+
+StreamInput = EncoderInputs | Features
+"""What a stream starts from: samples, or features that its encoder computed before."""
+
+
+def collate(encoder: Encoder, samples: Sequence[Sample]) -> EncoderInputs:
+    """Return the samples as one batch; as groups of equal shapes if the encoder is not
+    `batch_invariant` and shapes differ."""
+    if encoder.batch_invariant:
+        return encoder.collate(samples)
+    groups: dict[object, list[int]] = {}
+    for row, sample in enumerate(samples):
+        shapes = tuple(sorted((name, tuple(value.shape)) for name, value in sample.items()))
+        groups.setdefault(shapes, []).append(row)
+    if len(groups) == 1:
+        return encoder.collate(samples)
+    return ShapeGroups(
+        tuple((rows, encoder.collate([samples[i] for i in rows])) for rows in groups.values())
+    )
+
+
+def groups_of(inputs: EncoderInputs) -> Iterator[tuple[list[int] | None, Tensors]]:
+    """Yield rows and tensors of each group; the rows are None if the batch is one group."""
+    if isinstance(inputs, ShapeGroups):
+        yield from inputs
+    else:
+        yield None, inputs
+
+
+def encode_by_group(
+    inputs: EncoderInputs, run: Callable[[Tensors, list[int] | None], Features]
+) -> Features:
+    """Return the features of a batch from `run(tensors, rows)` of each of its groups."""
+    if not isinstance(inputs, ShapeGroups):
+        return run(inputs, None)
+    return merge([(rows, run(tensors, rows)) for rows, tensors in inputs])
+
+
+def count_rows(inputs: StreamInput) -> int:
+    """Return the number of rows. Raise ValueError if tensors disagree about it."""
+    if isinstance(inputs, Features):
+        return len(inputs.tokens)
+    total = 0
+    for rows, tensors in groups_of(inputs):
+        counts = {name: len(value) for name, value in tensors.items()}
+        if len({*counts.values(), *([] if rows is None else [len(rows)])}) != 1:
+            listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise ValueError(f"a batch has no common number of rows ({listed})")
+        total += next(iter(counts.values()))
+    return total
+
+
+def select_rows(inputs: StreamInput, rows: range) -> StreamInput:
+    """Return consecutive rows, counted from the first of them."""
+    if isinstance(inputs, Features):
+        fields = {f.name: getattr(inputs, f.name) for f in dataclasses.fields(inputs)}
+        tensors = {n: v[rows.start : rows.stop] for n, v in fields.items() if isinstance(v, Tensor)}
+        layers = tuple(cast(Features, select_rows(layer, rows)) for layer in inputs.layers)
+        return inputs.replace(**tensors, layers=layers)
+    if not isinstance(inputs, ShapeGroups):
+        return {name: value[rows.start : rows.stop] for name, value in inputs.items()}
+    found: list[tuple[list[int], Tensors]] = []
+    for members, tensors in inputs:
+        places = [place for place, row in enumerate(members) if row in rows]
+        if places:
+            chosen = {name: value[places] for name, value in tensors.items()}
+            found.append(([members[place] - rows.start for place in places], chosen))
+    return found[0][1] if len(found) == 1 else ShapeGroups(tuple(found))
+
+
+def merge(parts: Sequence[tuple[Sequence[int], Features]]) -> Features:
+    """Return the features of a batch from those of its parts, each with the rows that it holds.
+
+    Padded with zeros: on the right, and volumes (an affine, grids of as many axes) at the far
+    ends of their axes. If other grids disagree there is none. The features of a batch that comes
+    from the cache are padded alike. Gradients flow to every part.
+    """
+    rows, features = [list(part) for part, _ in parts], [part for _, part in parts]
+    shapes, grid = _shapes(features)
+    lost = grid is None and any(part.grid is not None for part in features)
+    whole: dict[str, Any] = {
+        "grid": grid,
+        "step": None if lost else _agreed(features, "step"),
+        "origin": None if lost else _agreed(features, "origin"),
+        "layers": tuple(
+            merge(list(zip(rows, layers, strict=True)))
+            for layers in zip(*(part.layers for part in features), strict=True)
+        ),
+    }
+    for name in (f.name for f in dataclasses.fields(Features) if f.name not in whole):
+        values = [getattr(part, name) for part in features]
+        if all(value is None for value in values):
+            continue
+        if any(value is None for value in values):
+            raise ValueError(f"features of one batch: some have {name!r}, others have not")
+        whole[name] = _join(rows, values, shapes if name in PER_TOKEN else [()] * len(rows))
+    return features[0].replace(**whole)
+
+
+def _join(
+    rows: Sequence[list[int]], values: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]
+) -> Tensor:
+    """Place values `[rows, T, ...]`, whose tokens are laid out as `shapes`, into one tensor."""
+    largest = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+    tail = values[0].shape[2:] if largest else values[0].shape[1:]
+    whole = values[0].new_zeros(sum(map(len, rows)), *largest, *tail)
+    for members, value, shape in zip(rows, values, shapes, strict=True):
+        placed = value.unflatten(1, shape) if shape else value
+        region: tuple[Tensor | slice, ...] = (torch.tensor(members), *map(slice, shape))
+        whole[region] = placed
+    return whole.flatten(1, len(largest)) if largest else whole
+
+
+def _shapes(features: Sequence[Features]) -> tuple[list[tuple[int, ...]], tuple[int, ...] | None]:
+    """Return how the tokens of each part are laid out before padding, and the common grid."""
+    grids = [part.grid for part in features]
+    lengths: list[tuple[int, ...]] = [(part.tokens.shape[1],) for part in features]
+    known = [grid for grid in grids if grid is not None]
+    axes = {len(grid) for grid in known}
+    if len(known) < len(grids) or len(axes) > 1:
+        return lengths, None
+    if axes == {1}:
+        return lengths, max(known)
+    if len(set(known)) == 1:
+        return known, known[0]
+    if any(part.affine is None for part in features):
+        return lengths, None
+    return known, tuple(max(sizes) for sizes in zip(*known, strict=True))
+
+
+def _agreed(features: Sequence[Features], name: str) -> tuple[float, ...] | None:
+    values = {getattr(part, name) for part in features}
+    return values.pop() if len(values) == 1 else None

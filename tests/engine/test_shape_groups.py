@@ -1,0 +1,254 @@
+"""Encoders whose features padding changes: each row has the features that it has alone, in
+training, evaluation, the cache, embedding and the pipeline."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sensorium.engine._given import Given
+from sensorium.engine.build import build
+from sensorium.engine.check import check
+from sensorium.engine.compose import Model
+from sensorium.engine.config import parse_recipe
+from sensorium.engine.data import Collate, Rows, batches, in_order, readers
+from sensorium.engine.embed import about, embed
+from sensorium.engine.hub import Pipeline
+from sensorium.engine.index import open_index
+from sensorium.engine.log import read_metrics
+from sensorium.engine.prefill import Filler
+from sensorium.engine.train import train
+from sensorium.modalities.audio.read import Sound
+from sensorium.modalities.base import Features, Source
+from sensorium.tasks.base import Batch
+
+SPEECH = {
+    "model_type": "wav2vec2",
+    "feat_extract_norm": "group",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "conv_dim": [8, 8, 8],
+    "conv_kernel": [10, 8, 4],
+    "conv_stride": [5, 8, 4],
+    **dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout"), 0.0),
+    **dict.fromkeys(("feat_proj_dropout", "layerdrop"), 0.0),
+}
+STEPS = (4000, 9000, 4000, 6500, 9000, 5000)
+
+
+class Sounds(Source):
+    """Noise of a few lengths, in 16 kHz."""
+
+    columns = ("audio", "word")
+
+    def __init__(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return len(STEPS)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        samples = np.random.default_rng(index).normal(0, 0.1, (1, STEPS[index]))
+        return {"audio": Sound(samples.astype(np.float32), 16000), "word": "ab"[index % 2]}
+
+    def fingerprint(self) -> str:
+        return f"sounds {STEPS}"
+
+
+def recipe(*, freeze: bool, cached: bool = True, steps: int = 0, **task: Any) -> dict[str, Any]:
+    data = {split: {"source": f"{__name__}:Sounds"} for split in ("train", "test")}
+    return {
+        "inputs": {
+            "audio": {
+                "modality": "audio",
+                "encoder": {"type": "wav2vec2", "config": SPEECH, "freeze": freeze},
+                "connector": "mlp",
+            }
+        },
+        "tasks": {
+            "word": {"type": "classification", "input": "audio", "target": "word", "data": data}
+            | task
+        },
+        "train": {"steps": steps, "batch_size": 6, "lr": 0.01, "log_every": 1},
+        "cache": {"features": cached},
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("groups")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SENSORIUM_CACHE", str(folder / "cache"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    found = build(parse_recipe(recipe(freeze=True)))
+    assert not found.stream("audio").encoder.batch_invariant
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(model: Model) -> list[Tensor]:
+    """`[T_i, D]` the encoder's features of each row by itself."""
+    encoder, found = model.stream("audio").encoder.eval(), []
+    for row in Sounds():
+        with torch.no_grad():
+            features = encoder(**encoder.collate([encoder.processor.prepare(row["audio"])]))
+        found.append(features.tokens[0])
+    return found
+
+
+def dataset(model: Model, training: bool = False) -> Rows:
+    return Rows(
+        "word", model.task("word"), Sounds(), readers(model.plan, model.encoders(), False), training
+    )
+
+
+def batch_of(model: Model, rows: Rows) -> Batch:
+    (batch,) = batches({"word": rows}, in_order(rows, 6), Collate(model.encoders()))
+    return batch
+
+
+def assert_alone(features: Features, alone: list[Tensor]) -> None:
+    assert features.lengths.tolist() == [len(tokens) for tokens in alone]
+    for tokens, mask, own in zip(features.tokens, features.mask, alone, strict=True):
+        torch.testing.assert_close(tokens[mask], own, rtol=0, atol=1e-5)
+        assert not tokens[~mask].any()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("cached", [True, False])
+def test_features_are_those_of_the_row_alone(
+    model: Model, alone: list[Tensor], training: bool, cached: bool
+) -> None:
+    rows = dataset(model, training)
+    if cached:
+        Filler(model.plan, model, torch.device("cpu"), "fp32", 6).attach([rows])
+    batch = batch_of(model, rows)
+    assert ("audio" in batch.features) == cached
+    with torch.no_grad():
+        assert_alone(model.train(training).encoder(batch)("audio.encoder"), alone)
+
+
+def test_geometry_is_that_of_the_cache(model: Model) -> None:
+    rows = dataset(model)
+    plain = model.encoder(batch_of(model, rows))("audio.encoder")
+    Filler(model.plan, model, torch.device("cpu"), "fp32", 6).attach([rows])
+    stored = batch_of(model, rows).features["audio"]
+    assert (plain.grid, plain.step, plain.origin) == (stored.grid, stored.step, stored.origin)
+    assert torch.equal(plain.mask, stored.mask)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 6])
+def test_embeddings_are_those_of_the_row_alone(
+    model: Model, alone: list[Tensor], home: Path, batch_size: int
+) -> None:
+    stream = model.stream("audio").eval()
+    with torch.no_grad():
+        ends = [stream(Features.full(tokens[None])) for tokens in alone]
+        own = torch.cat([F.normalize(end.vector(), dim=-1) for end in ends])
+    sounds = [row["audio"] for row in Sounds()]
+    torch.testing.assert_close(Pipeline(model).embed(audio=sounds), own, rtol=0, atol=1e-5)
+    place = str(home / f"index-{batch_size}")
+    embed(
+        model, about(model, "audio", "run", ()), Given(Sounds(), "", "{}"), place,
+        batch_size=batch_size,
+    )  # fmt: skip
+    stored = {row["key"]: row["vector"] for row in open_index(place).where(None, ["key", "vector"])}
+    found = torch.tensor([stored[str(i)] for i in range(len(STEPS))])
+    torch.testing.assert_close(found, own, rtol=0, atol=1e-5)
+
+
+def test_predictions_do_not_depend_on_the_batch(model: Model) -> None:
+    sounds = [row["audio"] for row in Sounds()]
+    pipeline = Pipeline(model)
+    together = pipeline.generate("word", audio=sounds)
+    for prediction, sound in zip(together, sounds, strict=True):
+        single = pipeline.generate("word", audio=sound)
+        assert prediction["scores"] == pytest.approx(single["scores"], abs=1e-5)
+
+
+def gradients(model: Model, batches_: list[Batch]) -> dict[str, Tensor]:
+    model.train().zero_grad()
+    for batch in batches_:
+        model(batch).total.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_gradients_are_the_sum_of_those_of_the_rows() -> None:
+    model = build(parse_recipe(recipe(freeze=False)))
+    rows, collate = dataset(model), Collate(model.encoders())
+    items = [rows.item(i) for i in range(len(STEPS))]
+    together = gradients(model, [collate("word", items)])
+    apart = gradients(model, [collate("word", [item]) for item in items])
+    assert together.keys() == apart.keys()
+    assert any(name.startswith("streams.audio.encoder") for name in together)
+    for name, value in apart.items():
+        scale = float(value.abs().max()) + 1e-3
+        torch.testing.assert_close(together[name], value, rtol=0, atol=1e-4 * scale, msg=name)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 6])
+def test_chunks_change_nothing(chunk: int) -> None:
+    model = build(parse_recipe(recipe(freeze=False)))
+    batch, found = batch_of(model, dataset(model)), []
+    for rows in (None, chunk):
+        model.train().zero_grad()
+        features = model.encoder(batch)("audio", chunk=rows)
+        (features.tokens * torch.arange(features.tokens.shape[1])[:, None]).sum().backward()
+        grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        found.append((features, grads))
+    (whole, expected), (chunked, grads) = found
+    assert torch.equal(whole.mask, chunked.mask) and whole.grid == chunked.grid
+    torch.testing.assert_close(chunked.tokens, whole.tokens, rtol=0, atol=1e-5)
+    for name, value in expected.items():
+        scale = float(value.abs().max()) + 1e-3
+        torch.testing.assert_close(grads[name], value, rtol=0, atol=1e-4 * scale, msg=name)
+
+
+def test_masks_over_tokens_are_refused(model: Model) -> None:
+    batch = batch_of(model, dataset(model))
+    hidden = torch.zeros(6, 9, dtype=torch.bool)
+    with pytest.raises(ValueError, match="token_mask: the samples differ in shape"):
+        model.encoder(batch)("audio.encoder", token_mask=hidden)
+
+
+def test_check_walks_rows_of_different_shapes() -> None:
+    report = check(parse_recipe(recipe(freeze=False, steps=1)))
+    assert next(s for s in report.stages if s.where == "inputs.audio.encoder").shape
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_batch(shop: Any) -> None:
+    """Processes hold different numbers of groups."""
+    shutil.copy(__file__, shop.folder / "grouped.py")
+    data = {"train": {"source": "grouped:Sounds"}, "test": None}
+    one = shop.changed(recipe(freeze=False, steps=3), {"tasks": {"word": {"data": data}}})
+    shop.train(one, "one")
+    done = shop.go(shop.changed(one, {"train": {"batch_size": 3}}), "two", processes=2)
+    assert done.returncode == 0, done.stderr
+    found, expected = ([loss for *_, loss in shop.losses(name)] for name in ("two", "one"))
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_cached_and_uncached_runs_agree(home: Path) -> None:
+    losses = {}
+    for cached in (True, False):
+        folder = home / f"run-{cached}"
+        train(parse_recipe(recipe(freeze=True, cached=cached, steps=4)), folder, show=False)
+        losses[cached] = [line["loss"] for line in read_metrics(folder) if "loss" in line]
+    assert losses[True] == pytest.approx(losses[False], abs=1e-5)

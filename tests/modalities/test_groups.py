@@ -1,0 +1,150 @@
+"""Batches in groups of equal shapes: what is collated, selected, and merged again."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sensorium.engine.cache import from_records, to_records
+from sensorium.modalities.base import Encoder, Features, Sample
+from sensorium.modalities.groups import (
+    ShapeGroups,
+    collate,
+    count_rows,
+    encode_by_group,
+    merge,
+    select_rows,
+)
+
+
+class Plain(Encoder):
+    """Stacks its samples; a padded token would be counted as real."""
+
+    dim = 2
+
+    def __init__(self, *, batch_invariant: bool = False) -> None:
+        super().__init__()
+        self.batch_invariant = batch_invariant
+
+    def collate(self, samples: Any) -> dict[str, Tensor]:
+        values = torch.nn.utils.rnn.pad_sequence([s["x"] for s in samples], batch_first=True)
+        return {"x": values}
+
+    def forward(self, x: Tensor) -> Features:
+        return Features.full(x, grid=(x.shape[1],), step=(0.5,), pooled=x.sum(1))
+
+
+LENGTHS = (3, 5, 3, 1, 5, 5)
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    torch.manual_seed(0)
+    return [{"x": torch.randn(length, 2)} for length in LENGTHS]
+
+
+def test_equal_shapes_and_invariant_encoders_are_one_batch(samples: list[Sample]) -> None:
+    equal = [samples[1], samples[4]]
+    assert not isinstance(collate(Plain(), equal), ShapeGroups)
+    assert torch.equal(collate(Plain(), equal)["x"], Plain().collate(equal)["x"])  # type: ignore[index]
+    whole = collate(Plain(batch_invariant=True), samples)
+    assert not isinstance(whole, ShapeGroups) and whole["x"].shape == (6, 5, 2)
+
+
+def test_rows_of_groups_come_back_in_order(samples: list[Sample]) -> None:
+    encoder, inputs = Plain(), collate(Plain(), samples)
+    assert isinstance(inputs, ShapeGroups)
+    assert [rows for rows, _ in inputs] == [[0, 2], [1, 4, 5], [3]]
+    found = encode_by_group(inputs, lambda tensors, rows: encoder(**tensors))
+    assert found.lengths.tolist() == list(LENGTHS) and found.grid == (5,) and found.step == (0.5,)
+    assert found.pooled is not None
+    for row, sample in enumerate(samples):
+        assert torch.equal(found.tokens[row, : LENGTHS[row]], sample["x"])
+        assert not found.tokens[row, LENGTHS[row] :].any()
+        assert torch.equal(found.pooled[row], sample["x"].sum(0))
+
+
+@pytest.mark.parametrize("rows", [range(2), range(1, 4), range(3, 6), range(4, 6), range(6)])
+def test_rows_are_selected_with_their_shapes(samples: list[Sample], rows: range) -> None:
+    inputs = collate(Plain(), samples)
+    selected = select_rows(inputs, rows)
+    assert count_rows(selected) == len(rows)
+    found = encode_by_group(selected, lambda tensors, _: Plain()(**tensors))  # type: ignore[arg-type]
+    for place, row in enumerate(rows):
+        assert torch.equal(found.tokens[place, : LENGTHS[row]], samples[row]["x"])
+    features = encode_by_group(inputs, lambda tensors, _: Plain()(**tensors))
+    cut = select_rows(features.replace(layers=(features,)), rows)
+    assert isinstance(cut, Features)
+    assert torch.equal(cut.tokens, features.tokens[rows.start : rows.stop])
+    assert torch.equal(cut.layers[0].mask, features.mask[rows.start : rows.stop])
+
+
+def test_gradients_flow_to_every_part() -> None:
+    parts = [torch.randn(2, 3, 2, requires_grad=True), torch.randn(1, 5, 2, requires_grad=True)]
+    merged = merge([([0, 2], Features.full(parts[0])), ([1], Features.full(parts[1]))])
+    merged.tokens.square().sum().backward()
+    for part in parts:
+        assert torch.equal(part.grad, 2 * part.detach())  # type: ignore[arg-type]
+
+
+def features(rows: int, length: int, grid: tuple[int, ...] | None, **fields: Any) -> Features:
+    where = {} if grid is None else {"step": (2.0,) * len(grid), "origin": (1.0,) * len(grid)}
+    return Features.full(torch.randn(rows, length, 3), grid=grid, **where, **fields)
+
+
+def volume(rows: int, *grid: int) -> Features:
+    return features(rows, math.prod(grid), grid, affine=torch.randn(rows, 4, 4))
+
+
+CASES: dict[str, Any] = {
+    "one length": lambda: [features(2, 4, (4,)), features(1, 4, (4,))],
+    "frames": lambda: [features(2, 4, (4,)), features(1, 7, (7,)), features(3, 1, (1,))],
+    "no grid": lambda: [features(2, 4, None), features(1, 6, None)],
+    "no grid in one": lambda: [features(2, 4, (4,)), features(1, 6, None)],
+    "pictures": lambda: [features(2, 6, (2, 3)), features(1, 6, (2, 3))],
+    "pictures that differ": lambda: [features(2, 6, (2, 3)), features(1, 4, (2, 2))],
+    "axes that differ": lambda: [features(2, 6, (2, 3)), features(1, 6, (6,))],
+    "volumes": lambda: [volume(2, 2, 1, 3), volume(1, 1, 3, 2)],
+    "steps that differ": lambda: [features(1, 4, (4,)), features(1, 4, (4,)).replace(step=(9.0,))],
+    "pooled": lambda: [features(2, 3, (3,), pooled=torch.randn(2, 3)) for _ in range(2)],
+    "hidden layers": lambda: [
+        features(1, n, (n,), layers=(features(1, n, (n,)), features(1, 2 * n, (2 * n,))))
+        for n in (2, 5)
+    ],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_merged_features_are_those_of_the_cache(case: str) -> None:
+    """Stored apart and read as one batch, or merged: the same."""
+    torch.manual_seed(0)
+    parts, rows = CASES[case](), []
+    order = torch.randperm(sum(len(part.tokens) for part in parts)).tolist()
+    for part in parts:
+        rows.append(sorted(order[: len(part.tokens)]))
+        order = order[len(part.tokens) :]
+    pairs = list(zip(rows, parts, strict=True))
+    records = {i: r for members, part in pairs for i, r in zip(members, to_records(part))}  # noqa: B905
+    stored = from_records([records[i] for i in range(len(records))])
+    assert_equal(merge(pairs), stored)
+
+
+def assert_equal(one: Features, two: Features) -> None:
+    for name in ("tokens", "mask", "affine", "pooled"):
+        a, b = getattr(one, name), getattr(two, name)
+        assert (a is None) == (b is None) and (a is None or torch.equal(a, b)), name
+    assert (one.grid, one.step, one.origin) == (two.grid, two.step, two.origin)
+    for a, b in zip(one.layers, two.layers, strict=True):
+        assert_equal(a, b)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    one = features(1, 2, None)
+    with pytest.raises(ValueError, match="some have 'pooled', others have not"):
+        merge([([0], one), ([1], one.replace(pooled=torch.randn(1, 3)))])
+    with pytest.raises(ValueError, match="no common number of rows \\(x 2, size 1\\)"):
+        count_rows({"x": torch.zeros(2, 3), "size": torch.zeros(1)})
