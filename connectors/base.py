@@ -6,9 +6,24 @@ signature; its `out_dim` comes from its task.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
 
 from ..modalities.base import Features, Part
+
+
+@dataclass(frozen=True)
+class Between:
+    """Where the widths of a connector within another part come from: names of arguments of that
+    part's constructor, each a part itself (its `dim`) or a number.
+
+    `Annotated[Connector, Between("encoder", "dim")]` goes from the width of the argument
+    `encoder` to the number `dim`. Within a connector, `in_dim` and `out_dim` are its own.
+    """
+
+    in_dim: str
+    out_dim: str
 
 
 class Connector(Part, nn.Module):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modalities import base
-from ..modalities.base import Encoder, Fitted, Processor, Sample
+from ..modalities.base import Encoder, Fitted, Part, Processor, Sample
 from ._records import to_array
 from ._shard import Record
 from ._store import CONTENT
@@ -58,7 +58,11 @@ def encoder_identity(
     options: the recipe's resolved section; it holds what no weight shows (a number of heads,
     which layer is read).
     """
-    inner = {name: _class_identity(type(getattr(encoder, name))) for name in encoder.inner}
+    inner = {
+        name: _class_identity(type(module))
+        for name, module in encoder.named_modules()
+        if name and isinstance(module, Part)
+    }
     return {
         **_class_identity(type(encoder)),
         **({"inner": inner} if inner else {}),

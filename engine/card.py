@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .adapt import is_frozen
-from .compose import Model, own_parameters, sections
+from .compose import Model, own_parameters
 from .log import read_metrics
 
 _CARD = """---
@@ -56,10 +56,10 @@ def write_card(model: Model, folder: Path) -> None:
     """Write `README.md`: parts, data, the metrics of `evaluation.json` or the last validation."""
     command = model.command
     parts = [
-        f"| {where} | {part.section.type} | {part.weights} | {own_parameters(module):,} | "
-        f"{'no' if is_frozen(module) else f'{own_parameters(module, True):,}'} |"
-        for where, module, part in sections(model)
-        if own_parameters(module)
+        f"| {c.where} | {c.plan.section.type} | {c.plan.weights} | {own_parameters(model, c):,} | "
+        f"{'no' if is_frozen(c.module) else f'{own_parameters(model, c, True):,}'} |"
+        for c in model.components
+        if own_parameters(model, c)
     ]
     data = [
         f"| {task} | {split} | {section.source} {section.options or ''} |"

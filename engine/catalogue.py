@@ -30,6 +30,7 @@ BASES = {
     "action_tokenizer": "sensorium.modalities.action.base:ActionTokenizer",
     "backbone": "sensorium.backbones.base:Backbone",
     "connector": "sensorium.connectors.base:Connector",
+    "decoder": "sensorium.modalities.base:Decoder",
     "encoder": "sensorium.modalities.base:Encoder",
     "head": "sensorium.connectors.base:Connector",
     "task": "sensorium.tasks.base:Task",
@@ -104,8 +105,17 @@ def _plugins() -> dict[str, dict[str, str]]:
     return found
 
 
+def kind_of(part: type) -> str | None:
+    """The kind of part that a class is, or that its subclasses are: `backbone`, `encoder`, ..."""
+    kinds = ("backbone", "connector", "encoder", "decoder")  # a backbone is a decoder too
+    return next((kind for kind in kinds if issubclass(part, load(BASES[kind]))), None)
+
+
 def entries(kind: str) -> dict[str, str]:
-    """The names of a kind: `connector`, `task`, `source`, `image_encoder`, `modality`, ..."""
+    """The names of a kind: `connector`, `task`, `source`, `image_encoder`, `modality`, ...
+
+    `encoder` and `decoder` have those of every modality, `image/timm`.
+    """
     modality, _, room = kind.rpartition("_")
     if kind == "source":
         names = dict(load("sensorium.engine.sources:SOURCES"))
@@ -113,6 +123,13 @@ def entries(kind: str) -> dict[str, str]:
             names |= getattr(load(path), "SOURCES", {})
     elif kind in ROOMS:
         names = dict(load(ROOMS[kind]))
+    elif not modality:
+        names = {
+            f"{modality}/{name}": path
+            for modality in entries("modality")
+            for name, path in entries(f"{modality}_{kind}").items()
+        }
+        names |= entries("backbone") if kind == "decoder" else {}
     else:
         names = dict(getattr(load(entries("modality")[modality]), f"{room.upper()}S", {}))
     for name, path in _plugins().get(kind, {}).items():
@@ -127,7 +144,8 @@ def entries(kind: str) -> dict[str, str]:
 
 def find(kind: str, name: str, where: str) -> Any:
     """The class that a recipe's `type` names; `where` is the place for the message."""
-    known = entries(kind)
+    room = kind.rpartition("_")[2]
+    known = entries(room if "/" in name and room in ("encoder", "decoder") else kind)
     path = known.get(name, name)
     module, colon, attribute = path.partition(":")
     if name not in known and not (module and colon and attribute):

@@ -20,7 +20,7 @@ from ..modalities.base import Features, Source, StreamingSource
 from ..tasks.base import Batch
 from .adapt import is_frozen
 from .catalogue import load
-from .compose import Model, compose, own_parameters, sections
+from .compose import Model, compose, own_parameters
 from .config import Recipe
 from .data import Collate, Item, Rows, readers
 from .errors import RecipeError, placed
@@ -102,8 +102,9 @@ def _bring_tasks(model: Model) -> None:
     stay, some are read (a step's number)."""
     for module in model.tasks.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            moved = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-            setattr(module, name, moved)
+            if not parameter.is_meta:
+                moved = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+                setattr(module, name, moved)
 
 
 class _Example(Source):
@@ -181,7 +182,8 @@ def _walk(model: Model, name: str, batch: Batch, report: Report, shapes: dict[st
     scale = model.plan.recipe.train.batch_size / max(1, len(batch))
     saved = _Saved(model)
     handles = [
-        module.register_forward_hook(_noting(shapes, where)) for where, module, _ in sections(model)
+        component.module.register_forward_hook(_noting(shapes, component.where))
+        for component in model.components
     ]
     try:
         with FlopCounterMode(display=False) as counter, saved.counting(), _reported(name):
@@ -244,8 +246,9 @@ def _shape(output: Any) -> str:
 
 def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
     begins: list[str] = []
-    for where, module, part in sections(model):
-        own = own_parameters(module)
+    for component in model.components:
+        where, module, part = component
+        own, trained = (own_parameters(model, component, only) for only in (None, True))
         if where.startswith("tasks.") and not own:
             continue
         frozen = is_frozen(module)
@@ -260,9 +263,7 @@ def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
             )
         if part.weights == "none" and own and not frozen:
             begins.append(where)
-        stage = Stage(
-            where, part.section.type, shapes.get(where, ""), own, own_parameters(module, True), note
-        )
+        stage = Stage(where, part.section.type, shapes.get(where, ""), own, trained, note)
         report.stages.append(stage)
     if begins:
         report.notes.append(f"begins at random weights: {', '.join(begins)}")

@@ -7,7 +7,7 @@ the loss of the batch's task, given `encode` and the backbone.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -27,17 +27,25 @@ from ._ends import (
     stays_as_it_is,
 )
 from .adapt import adapt, settle
-from .parts import Plan, count, reported, seeded
+from .parts import Modules, Plan, reported, seeded
 from .plan import RecipePlan
 from .stream import Stream
 from .weights import fill
+
+
+class Component(NamedTuple):
+    """A part of a model and the section that describes it: what the engine's keys stand on."""
+
+    where: str
+    module: nn.Module
+    plan: Plan
 
 
 class Model(nn.Module):
     """Streams, the shared decoder and the tasks of a recipe.
 
     `model(batch)` is the loss of the batch's task. `plan` remembers what it was made of,
-    `command` what trained it.
+    `command` what trained it. components: everything that a section of the recipe describes.
     """
 
     def __init__(
@@ -46,9 +54,11 @@ class Model(nn.Module):
         streams: dict[str, Stream],
         backbone: Backbone | None,
         tasks: dict[str, Task],
+        components: list[Component],
     ) -> None:
         super().__init__()
         self.plan = plan
+        self.components = components
         self.command = ""
         self.streams = nn.ModuleDict(streams)
         self.backbone = backbone
@@ -149,14 +159,15 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     device). Raises RecipeError where widths do not meet: both parts, both numbers, the key.
     """
     seed = plan.recipe.train.seed if seed is None else seed
-    backbone = plan.backbone.build(seed) if plan.backbone else None
-    encoders = {name: s.encoder.build(seed) for name, s in plan.streams.items()}
+    modules: Modules = {}
+    backbone = plan.backbone.build(seed, modules) if plan.backbone else None
+    encoders = {name: s.encoder.build(seed, modules) for name, s in plan.streams.items()}
     streams = {name: Stream(encoder, None) for name, encoder in encoders.items()}
     for name in leaders_first(plan):
         part = plan.streams[name].connector
         if part is not None:
             out_dim = end_width(plan, name, streams, backbone)
-            connector = part.build(seed, in_dim=encoders[name].dim, out_dim=out_dim)
+            connector = part.build(seed, modules, in_dim=encoders[name].dim, out_dim=out_dim)
             streams[name] = Stream(encoders[name], connector)
         streams[name].layers += hidden_layers(plan, name)
         meets(plan, name, streams, backbone)
@@ -164,10 +175,13 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     tasks = {name: t.task for name, t in plan.tasks.items()}
     widths = {f"{s}{p}": streams[s].width(p[1:]) for s in streams for p in ("", ".encoder")}
     for name, task in plan.tasks.items():
+        modules[id(task.plan)] = task.task
+        task.plan.build_children(seed, modules, {})
         with task.plan.reported(), seeded(seed, task.plan.where, "measure"):
             task.task.measure(widths)
         for head, (stream, out_dim) in task.task.head_widths().items():
-            built = task.heads[head].build(seed, in_dim=widths[stream], out_dim=out_dim)
+            ends = {"in_dim": widths[stream], "out_dim": out_dim}
+            built = task.heads[head].build(seed, modules, **ends)
             tasks[name].heads[head] = built
             own = streams[stream.partition(".")[0]]
             head_layers(plan, task.heads[head].where, stream, built, own)
@@ -175,49 +189,35 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
             new = task.task.new_tokens()
             first = backbone.add_tokens(new) if backbone is not None and new else None
             task.task.attach(backbone, first)
-    model = Model(plan, streams, backbone, tasks)
+    components = [Component(part.where, modules[id(part)], part) for part in plan.plans()]
+    model = Model(plan, streams, backbone, tasks, components)
     if weights:
         _fill(model)
-    for where, module, section in sections(model):
+    for where, module, section in components:
         with seeded(seed, where, "adapters"):
             adapt(module, section, where)
     stays_as_it_is(plan, streams)
     begin_averages(plan, streams)
-    if backbone is not None:
-        backbone.unfreeze_added_tokens()
+    for _, module, _ in components:
+        if isinstance(module, Backbone):
+            module.unfreeze_added_tokens()
     return model.train()
 
 
-def sections(model: Model) -> list[tuple[str, nn.Module, Plan]]:
-    """(place, module, section) of every part that the engine's keys may stand on."""
-    plan = model.plan
-    found: list[tuple[str, nn.Module, Plan]] = []
-    if plan.backbone and model.backbone is not None:
-        found.append(("backbone", model.backbone, plan.backbone))
-    for name, part in plan.streams.items():
-        stream = model.stream(name)
-        found += _within(f"inputs.{name}.encoder", stream.encoder, part.encoder)
-        if part.connector and stream.connector is not None:
-            found.append((f"inputs.{name}.connector", stream.connector, part.connector))
-    for name, task in plan.tasks.items():
-        found.append((f"tasks.{name}", model.task(name), task.plan))
-        found += [(p.where, model.task(name).heads[h], p) for h, p in task.heads.items()]
-    return found
-
-
-def _within(where: str, module: nn.Module, part: Plan) -> list[tuple[str, nn.Module, Plan]]:
-    """A part, then those that it is built round."""
-    found = [(where, module, part)]
-    for name, inner in part.inner.items():
-        found += _within(inner.where, getattr(module, name), inner)
-    return found
-
-
-def own_parameters(module: nn.Module, trainable: bool | None = None) -> int:
-    """As `count`, what has a section of its own left out: a task's heads, inner parts."""
-    others = [module.heads] if isinstance(module, Task) else []
-    others += [getattr(module, name) for name in getattr(module, "inner", ())]
-    return count(module, trainable) - sum(count(other, trainable) for other in others)
+def own_parameters(model: Model, component: Component, trainable: bool | None = None) -> int:
+    """As `count`, without the parameters of the components within it."""
+    within = {id(module) for module in component.module.modules()} - {id(component.module)}
+    inner = {
+        id(parameter)
+        for other in model.components
+        if id(other.module) in within
+        for parameter in other.module.parameters()
+    }
+    return sum(
+        p.numel()
+        for p in component.module.parameters()
+        if id(p) not in inner and trainable in (None, p.requires_grad)
+    )
 
 
 def check_loaded(module: nn.Module, where: str) -> None:
@@ -228,9 +228,11 @@ def check_loaded(module: nn.Module, where: str) -> None:
 
 
 def _fill(model: Model) -> None:
-    for where, module, part in sections(model):
+    for where, module, part in model.components:
         every = all(p.requires_grad for p in module.parameters())
-        if not (model.plan.restored and part.trains_whole and every):
+        if part.comes_with_owner:
+            check_loaded(module, where)
+        elif not (model.plan.restored and part.trains_whole and every):
             with seeded(model.plan.recipe.train.seed, where, "fill"):
                 fill(module, part.weights, where)
             check_loaded(module, where)

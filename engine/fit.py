@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..modalities.base import Fitted, Source, StreamingSource
+from ..tasks.base import Task
 from .catalogue import load
 from .errors import RecipeError, placed
 from .parts import Plan
@@ -74,7 +75,7 @@ def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: str) -> Iterat
     if room == "tasks":
         name, _, argument = rest.partition(".")
         for row in _each(sources[name]):
-            yield from plan.tasks[name].task.material(argument, row)
+            yield from _examples(plan.tasks[name].task, argument, row)
     elif room == "inputs":
         name = rest.partition(".")[0]
         read = load(load(plan.streams[name].modality).READ)
@@ -85,6 +86,11 @@ def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: str) -> Iterat
         for key, task in plan.tasks.items():
             for row in _each(sources[key]):
                 yield from task.task.corpus(row)
+
+
+def _examples(task: Task, part: str, row: Mapping[str, Any]) -> Iterable[Any]:
+    """What a task offers of a row for a fitted part of its own, or of a part within it."""
+    return task.corpus(row) if "." in part else task.material(part, row)
 
 
 def _each(source: Source) -> Iterable[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from .catalogue import entries, find
 from .config import DataSection, Recipe, Section, TaskSection
 from .errors import RecipeError
-from .schema import Strict, options_model
+from .schema import Strict, options_model, part_arguments
 
 Schema = dict[str, Any]
 
@@ -116,7 +116,7 @@ def _options(part: Any, engine: Iterable[str], known: Schema) -> Schema:
     described = options_model(part).model_json_schema()
     known.update(described.get("$defs", {}))
     heads = {head: {"$ref": "#/$defs/head"} for head in getattr(part, "head_names", ())}
-    heads |= {name: {"$ref": "#/$defs/Section"} for name in getattr(part, "inner", ())}
+    heads |= {name: {"$ref": "#/$defs/Section"} for name in part_arguments(part)}
     options = described.get("properties", {}) | heads
     return {
         "properties": options,

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from .compose import Model, sections
+from .compose import Model
 from .config import Train
 from .errors import RecipeError
 
@@ -15,7 +15,7 @@ from .errors import RecipeError
 def optimizer(model: Model, train: Train) -> torch.optim.AdamW:
     """AdamW over what trains; a part's own `lr` holds for its parameters."""
     rates: dict[int, float] = {}
-    for _, module, part in sections(model):
+    for _, module, part in model.components:
         if part.section.lr is not None:
             rates |= {id(p): part.section.lr for p in module.parameters()}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}

@@ -8,9 +8,10 @@ so that a part's first weights depend on the recipe's seed and its place alone.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import inspect
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,17 +19,21 @@ import torch
 from torch import nn
 
 from ..modalities.base import Fitted, Part
-from .catalogue import entries, find
+from .catalogue import entries, find, kind_of
 from .config import Section, plain
 from .errors import RecipeError, placed
-from .schema import arguments, fitted_arguments, validate_options
+from .schema import arguments, fitted_arguments, part_arguments, validate, validate_options
+
+Modules = dict[int, nn.Module]
+"""The modules that were built so far, by the id of their plan."""
 
 
 @dataclass
 class Plan:
     """where: its place in the recipe, `inputs.image.encoder`. fitted: parts that its
-    constructor wants fitted, by argument; `fitted_sections` what the recipe says of them. inner:
-    parts that it is built round, by argument."""
+    constructor wants fitted, by argument; `fitted_sections` what the recipe says of them.
+    children: parts that its constructor takes, by argument. owner: the part it is a child of.
+    allocated: its module, where another constructor keeps it before it is initialized."""
 
     where: str
     section: Section
@@ -36,14 +41,25 @@ class Plan:
     options: dict[str, Any]
     fitted: dict[str, Fitted] = field(default_factory=dict)
     fitted_sections: dict[str, dict[str, Any]] = field(default_factory=dict)
-    inner: dict[str, Plan] = field(default_factory=dict)
+    children: dict[str, Plan] = field(default_factory=dict)
+    owner: Plan | None = field(default=None, repr=False, compare=False)
+    allocated: nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property
     def weights(self) -> str:
         """Where its weights come from; `pretrained` by default where its name carries some."""
         if self.section.weights is not None:
             return self.section.weights
+        if self.comes_with_owner and self.owner is not None:
+            return self.owner.weights
         return "pretrained" if self._carries_weights() else "none"
+
+    @property
+    def comes_with_owner(self) -> bool:
+        """True where the run or file that its owner is filled from holds its weights too."""
+        if self.section.weights is not None or self.owner is None:
+            return False
+        return self.owner.weights not in ("pretrained", "none")
 
     @property
     def trains_whole(self) -> bool:
@@ -69,54 +85,122 @@ class Plan:
 
     def resolved_section(self) -> Section:
         """The section as it is written back out, complete."""
-        inner = {name: plain(part.resolved_section()) for name, part in self.inner.items()}
-        said = {**self.options, **self.fitted_sections, **inner}
+        children = {name: plain(part.resolved_section()) for name, part in self.children.items()}
+        said = {**self.options, **self.fitted_sections, **children}
         ordered = {name: said[name] for name in arguments(self.part) if name in said}
         section = self.section.with_options(ordered)
-        section.weights = self.weights
+        section.weights = None if self.comes_with_owner else self.weights
         return section
 
-    def build(self, seed: int = 0, **given: Any) -> Any:
-        """The module; `given` is what the engine knows (in_dim, out_dim)."""
-        inner = {name: part.build(seed) for name, part in self.inner.items()}
-        with self.reported(), seeded(seed, self.where):
-            return self.part(**self.options, **self.fitted, **inner, **given)
+    def allocate(self) -> nn.Module:
+        """Return its module, to be initialized by `build`: for a constructor that only keeps it."""
+        self.allocated = self.part.__new__(self.part)
+        return self.allocated
+
+    def build(self, seed: int = 0, modules: Modules | None = None, **widths: int) -> Any:
+        """Return the module, its children built before it.
+
+        widths: what the engine knows (in_dim, out_dim). modules: those that were built for this
+        model so far; each plan is built once.
+        """
+        modules = {} if modules is None else modules
+        if id(self) not in modules:
+            children = self.build_children(seed, modules, widths)
+            made: Any = self.allocated or self.part.__new__(self.part)
+            with self.reported(), seeded(seed, self.where):
+                made.__init__(**self.options, **self.fitted, **children, **widths)
+            modules[id(self)] = made
+        return modules[id(self)]
+
+    def build_children(
+        self, seed: int, modules: Modules, widths: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """Build the children: connectors last, since they stand between the others."""
+        between = {name: part_arguments(self.part)[name].widths for name in self.children}
+        defaults = {name: default for name, (_, default) in arguments(self.part).items()}
+        values: dict[str, Any] = {**defaults, **self.options, **widths}
+        made: dict[str, Any] = {}
+        for name in sorted(self.children, key=lambda name: between[name] is not None):
+            ends = between[name]
+            known = {
+                end: self._width(name, argument, values)
+                for end, argument in (dataclasses.asdict(ends) if ends else {}).items()
+            }
+            values[name] = made[name] = self.children[name].build(seed, modules, **known)
+        return made
+
+    def _width(self, connector: str, argument: str, values: Mapping[str, Any]) -> int:
+        value = values.get(argument)
+        for attribute in ("out_dim", "dim"):
+            value = getattr(value, attribute, value)
+        if not isinstance(value, int):
+            raise RecipeError(
+                f"{self.where}.{connector}: stands beside {argument!r}, which has no width here; "
+                f"set {self.where}.{argument}"
+            )
+        return value
 
     def parts(self) -> list[Plan]:
         """The part, and those within it."""
-        return [self, *(found for part in self.inner.values() for found in part.parts())]
+        return [self, *(found for part in self.children.values() for found in part.parts())]
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides what it computes, beside its weights: its options, and those within it."""
         within = {
-            name: {"type": part.section.type, **part.identity} for name, part in self.inner.items()
+            name: {"type": part.section.type, **part.identity}
+            for name, part in self.children.items()
         }
         return {**self.options, **within}
 
 
-def plan(section: Section, kind: str, where: str) -> Plan:
-    """Find the class of a section and check its options; RecipeError names the place."""
+def plan(section: Section, kind: str, where: str, owner: Plan | None = None) -> Plan:
+    """Find the class of a section and check its options; RecipeError names the place.
+
+    kind: the catalogue of its short names, `connector` or `image_encoder`.
+    """
     part = find(kind, section.type, f"{where}.type")
     with reported(where):
-        wanted = fitted_arguments(part)
+        wanted, inner = fitted_arguments(part), part_arguments(part)
     options = validate_options(part, section.options, where)
     said = {name: options.pop(name, None) for name in wanted}
-    inner = {
-        name: plan(Section.model_validate(options.pop(name)), of, f"{where}.{name}")
-        for name, of in getattr(part, "inner", {}).items()
-        if name in options
-    }
-    found = Plan(where, section, part, options, inner=inner)
+    sections = {name: options.pop(name) for name in inner if options.get(name) is not None}
+    found = Plan(where, section, part, options, owner=owner)
     if section.weights == "pretrained" and not found._carries_weights():
         raise RecipeError(
             f"{where}.weights: {section.type} has no pretrained weights for these options; "
             "say weights: none"
         )
+    for name, value in sections.items():
+        found.children[name] = _child(found, kind, name, value)
     for name, base in wanted.items():
         own = _fitted_options(found, name, base, said[name])
         found.fitted_sections[name] = own
         found.fitted[name] = _fitted(base, own, f"{where}.{name}")
+    return found
+
+
+def _child(owner: Plan, kind: str, name: str, value: Any) -> Plan:
+    """The plan of a part within a part."""
+    argument, where = part_arguments(owner.part)[name], f"{owner.where}.{name}"
+    of = kind_of(argument.base)
+    if of is None:
+        raise RecipeError(f"{where}: no catalogue has a {argument.base.__name__}")
+    if of == "connector" and argument.widths is None:
+        raise RecipeError(
+            f"{where}: {owner.part.__name__} does not say what this connector stands between; "
+            "annotate it Annotated[Connector, Between('encoder', 'dim')], say"
+        )
+    if of in ("encoder", "decoder"):
+        modality = argument.modality or kind.rpartition("_")[0]
+        of = f"{modality}_{of}" if modality else of
+    section = validate(Section, value if isinstance(value, dict) else {"type": value}, where, name)
+    found = plan(section, of, where, owner)
+    if not issubclass(found.part, argument.base):
+        raise RecipeError(
+            f"{where}.type: {section.type} is no {argument.base.__name__}, which "
+            f"{owner.part.__name__} takes"
+        )
     return found
 
 

@@ -17,7 +17,7 @@ from ..tasks.base import Task
 from .catalogue import entries, find
 from .config import Recipe, Section, StreamSection, TaskSection, plain
 from .errors import RecipeError, did_you_mean
-from .parts import Plan, plan, reported
+from .parts import Plan, plan, reported, seeded
 from .schema import arguments, validate_options
 from .weights import check_form
 
@@ -53,13 +53,13 @@ class RecipePlan:
     restored: bool = False
 
     def plans(self) -> list[Plan]:
-        """Every part, in the order of building."""
+        """Every part, an owner before the parts within it."""
         found = [self.backbone] if self.backbone else []
-        found += [part for s in self.streams.values() for part in s.encoder.parts()]
-        found += [s.connector for s in self.streams.values() if s.connector]
+        for stream in self.streams.values():
+            found += [stream.encoder, *([stream.connector] if stream.connector else [])]
         for task in self.tasks.values():
             found += [task.plan, *task.heads.values()]
-        return found
+        return [part for owner in found for part in owner.parts()]
 
     def fitted(self) -> dict[str, Fitted]:
         """Every part to be fitted, by its place: tasks', streams', the backbone's."""
@@ -75,9 +75,10 @@ class RecipePlan:
         }
 
     def _owners(self) -> list[Plan]:
-        order = [t.plan for t in self.tasks.values()]
-        order += [part for s in self.streams.values() for part in s.encoder.parts()]
-        return order + ([self.backbone] if self.backbone else [])
+        """Tasks first, the backbone last."""
+        plans = self.plans()
+        rooms = ("tasks", "inputs", "backbone")
+        return [p for room in rooms for p in plans if p.where.split(".")[0] == room]
 
     def resolve(self) -> None:
         """Complete every part's options, and the recipe by them (may download)."""
@@ -164,10 +165,26 @@ def _task(name: str, section: TaskSection) -> TaskPlan:
     said = {h: options.pop(h, part.head_types.get(h, "linear")) for h in part.head_names}
     own = plan(section.with_options(options), "task", where)
     heads = {
-        head: plan(Section.model_validate(value), "head", f"{where}.{head}")
+        head: plan(Section.model_validate(value), "head", f"{where}.{head}", own)
         for head, value in said.items()
     }
-    return TaskPlan(own, own.build(), heads)
+    return TaskPlan(own, _built(own), heads)
+
+
+def _built(own: Plan) -> Task:
+    """The task, whose inner parts are there but not initialized: they wait for what is fitted."""
+    children = {name: child.allocate() for name, child in own.children.items()}
+    try:
+        with own.reported(), seeded(0, own.where):
+            made: Task = own.part(**own.options, **own.fitted, **children)
+    except AttributeError as error:
+        if not children:
+            raise
+        raise RecipeError(
+            f"{own.where}: {own.part.__name__} uses {' or '.join(children)} in its constructor "
+            f"({error}); keep it there, and use it from build on"
+        ) from error
+    return made
 
 
 def _agree(found: RecipePlan) -> None:

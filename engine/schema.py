@@ -7,14 +7,17 @@ The engine's own keys (`type`, `freeze`, `lora`, `train_only`, `lr`, `weights`, 
 from __future__ import annotations
 
 import inspect
+import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from ..modalities.base import Fitted
+from ..connectors.base import Between
+from ..modalities.base import Fitted, Part
 from ._complaints import complaints, truth_as_number
 from .errors import RecipeError, placed
 
@@ -23,6 +26,7 @@ ENGINE_KEYS = frozenset(
 )
 GIVEN = frozenset({"self", "in_dim", "out_dim"})
 
+_OPTIONAL = str | dict[str, Any] | None
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -35,12 +39,36 @@ class Strict(BaseModel):
     )
 
 
+@dataclass(frozen=True)
+class PartArgument:
+    """A constructor argument that takes a part: `Encoder`, `Annotated[Encoder, "image"] | None`.
+
+    base: the class of the annotation. modality: whose encoders or decoders are found by short
+    name, if annotated. widths: of a connector, what it stands between. required: no default.
+    """
+
+    base: type[Part]
+    modality: str | None
+    widths: Between | None
+    required: bool
+
+
+def _classes(annotation: Any) -> Iterator[tuple[type, tuple[Any, ...]]]:
+    """(class, metadata) of an annotation, of what `Annotated` holds, and of a union's members."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        for found, metadata in _classes(args[0]):
+            yield found, (*metadata, *args[1:])
+    elif origin in (typing.Union, types.UnionType):
+        for arg in args:
+            yield from _classes(arg)
+    elif isinstance(annotation, type):
+        yield annotation, ()
+
+
 def fitted_class(annotation: Any) -> type[Fitted] | None:
-    """The `Fitted` subclass that an annotation asks for, or None."""
-    for candidate in (annotation, *typing.get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Fitted):
-            return candidate
-    return None
+    """Return the `Fitted` subclass of an annotation, or None."""
+    return next((c for c, _ in _classes(annotation) if issubclass(c, Fitted)), None)
 
 
 @cache
@@ -51,7 +79,7 @@ def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
     """
     function: Any = getattr(part, "__init__", part) if isinstance(part, type) else part
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         raise ValueError(f"{part.__name__}: its annotations cannot be read: {error}") from error
     found: dict[str, tuple[Any, Any]] = {}
@@ -79,14 +107,28 @@ def fitted_arguments(part: Any) -> dict[str, type[Fitted]]:
 
 
 @cache
+def part_arguments(part: Any) -> dict[str, PartArgument]:
+    """Return the options of a class that are parts themselves, by name."""
+    found: dict[str, PartArgument] = {}
+    for name, (hint, default) in arguments(part).items():
+        for base, metadata in _classes(hint):
+            if issubclass(base, Part):
+                modality = next((m for m in metadata if isinstance(m, str)), None)
+                widths = next((m for m in metadata if isinstance(m, Between)), None)
+                required = default is inspect.Parameter.empty
+                found[name] = PartArgument(base, modality, widths, required)
+    return found
+
+
+@cache
 def options_model(part: Any) -> type[BaseModel]:
     """The pydantic model of a class's options."""
     fields: dict[str, Any] = {}
     for name, (hint, default) in arguments(part).items():
         if fitted_class(hint) is not None:
-            hint, default = str | dict[str, Any] | None, None
-        elif name in getattr(part, "inner", ()):
-            hint = str | dict[str, Any]
+            hint, default = _OPTIONAL, None
+        elif name in part_arguments(part):
+            hint = str | dict[str, Any] if default is inspect.Parameter.empty else _OPTIONAL
         fields[name] = (hint, ... if default is inspect.Parameter.empty else default)
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     name = getattr(part, "__name__", "Options")

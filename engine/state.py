@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .adapt import is_frozen
 from .cache import content_hash
-from .compose import Model, check_loaded, sections
+from .compose import Model, check_loaded
 from .errors import RecipeError, RunError
 from .parts import Plan
 
@@ -35,7 +35,7 @@ def _from_elsewhere(module: nn.Module, part: Plan) -> dict[str, Tensor]:
 
 def kept(model: Model) -> dict[str, Tensor]:
     """The tensors of `model.safetensors`, by their name in the model."""
-    parts = [_from_elsewhere(module, part) for _, module, part in sections(model)]
+    parts = [_from_elsewhere(module, part) for _, module, part in model.components]
     left_out = {id(tensor) for found in parts for tensor in found.values()}
     state = model.state_dict(keep_vars=True)
     return {name: t.detach() for name, t in state.items() if id(t) not in left_out}
@@ -43,7 +43,7 @@ def kept(model: Model) -> dict[str, Tensor]:
 
 def fingerprints(model: Model) -> dict[str, str]:
     """SHA-256 of what is not kept of every part, by its place."""
-    parts = {where: _from_elsewhere(module, part) for where, module, part in sections(model)}
+    parts = {where: _from_elsewhere(module, part) for where, module, part in model.components}
     return {where: content_hash(found) for where, found in parts.items() if found}
 
 
@@ -106,7 +106,7 @@ def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
                 f"{tuple(wanted[name].shape)}; was the recipe changed?"
             )
         wanted[name].copy_(tensor)
-    for where, module, _ in sections(model):
+    for where, module, _ in model.components:
         check_loaded(module, f"{source}: {where}")
 
 

@@ -9,7 +9,7 @@ of that stream's encoder), `file.safetensors`,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..modalities.base import Part
 from ..tasks.base import Task
 from ._yaml import parse_file
 from .errors import RecipeError, did_you_mean
+from .schema import part_arguments
 
 WEIGHTS = "model.safetensors"
 HUB = "hf-hub:"
@@ -131,8 +132,7 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: str) -> Non
         keys = _named(keys, name)
     average = keys[0] == "inputs" and keys[2:] == [TEACHER]
     section = _section(run, [*keys[:2], "encoder"] if average else keys, where)
-    prefix = f"{_place(keys)}."
-    state = read_file(run / WEIGHTS, where, prefix)
+    state = _state(run / WEIGHTS, keys, where)
     if average and not state:
         raise RecipeError(
             f"{where}.weights: the run {run} keeps no average of {keys[1]}; take {run}:{keys[1]}"
@@ -140,35 +140,46 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: str) -> Non
     source = "none" if average else section.get("weights", "none")  # an average is saved whole
     if source != "none":  # what that run did not train, it did not save
         fill(module, source, ".".join(keys))
-    filled = _parts_from_elsewhere(module, section, ".".join(keys))
+    filled = _fill_children(module, section, ".".join(keys))
     _load(module, state, where, str(run), whole=source == "none", filled=filled)
 
 
-def _parts_from_elsewhere(module: nn.Module, section: Mapping[str, Any], where: str) -> set[str]:
-    """Fill a task's heads, and inner parts, that the run had from elsewhere; gives the names in
-    its state."""
+def _fill_children(module: nn.Module, section: Mapping[str, Any], where: str) -> set[str]:
+    """Fill the heads of a task and the parts within a part that the run had from elsewhere. Return
+    their names in the state of the module."""
     filled: set[str] = set()
-    parts = (
-        {f"heads.{n}": (n, h) for n, h in module.heads.items()} if isinstance(module, Task) else {}
-    )
-    parts |= {name: (name, getattr(module, name)) for name in getattr(module, "inner", ())}
-    for place, (name, part) in parts.items():
-        said = section.get(name)
-        source = said.get("weights", "none") if isinstance(said, dict) else "none"
+    for key, name, child in _children(module):
+        inner = section.get(key)
+        if not isinstance(inner, dict):
+            continue
+        source = inner.get("weights", "none")
         if source != "none":
-            fill(part, source, f"{where}.{name}")
-            filled |= {f"{place}.{key}" for key in part.state_dict()}
+            fill(child, source, f"{where}.{key}")
+            filled |= {f"{name}.{tensor}" for tensor in child.state_dict()}
+        filled |= {f"{name}.{t}" for t in _fill_children(child, inner, f"{where}.{key}")}
     return filled
 
 
-def _place(keys: list[str]) -> str:
-    """The name in a model's state of the part that stands at these keys of its recipe."""
+def _children(module: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+    """The parts within a part: (key in its section, name in its state, module)."""
+    if isinstance(module, Task):
+        yield from ((name, f"heads.{name}", head) for name, head in module.heads.items())
+    part: Any = type(module)
+    for name in part_arguments(part):
+        child = getattr(module, name, None)
+        if isinstance(child, nn.Module):
+            yield name, name, child
+
+
+def _state(path: Path, keys: list[str], where: str) -> dict[str, Tensor]:
+    """What a run's file holds of the part at these keys of its recipe: a stream's, or a task's head
+    or inner part."""
     room, *rest = keys
-    if room == "inputs":
-        return ".".join(["streams", *rest])
-    if room == "tasks" and len(rest) > 1:  # a task's own parts are its heads
-        return ".".join([room, rest[0], "heads", *rest[1:]])
-    return ".".join(keys)
+    places = [".".join([{"inputs": "streams"}.get(room, room), *rest])]
+    if room == "tasks" and len(rest) > 1:
+        places.append(".".join([room, rest[0], "heads", *rest[1:]]))
+    states = (read_file(path, where, f"{place}.") for place in places)
+    return next((state for state in states if state), {})
 
 
 def _section(run: Path, keys: list[str], where: str) -> dict[str, Any]:

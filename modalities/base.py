@@ -65,12 +65,15 @@ class Part:
     `resolve` finds the configuration (the only step that may download), `__init__`
     builds from it (safe on the meta device; no download, no seed), `load` fills it.
 
-    inner: arguments that are parts themselves, with the kind of each (`{"encoder":
-    "image_encoder"}`): the recipe gives a section, the constructor gets the part built, and keeps
-    it under the argument's name.
+    A part may contain parts: a constructor argument annotated `Encoder`, `Connector`, `Backbone`,
+    `Decoder`, or a subclass of one, takes a section in the recipe; the constructor receives the
+    part built, and keeps it under the argument's name. The section has the keys of any part:
+    `weights`, `freeze`, `lora`, `train_only`, `lr`. Short names of an inner encoder or decoder are
+    those of the modality of the outer part; `Annotated[Encoder, "image"]` names another one, and
+    `type: image/timm` does so in the recipe. An inner connector says what it stands between
+    (`connectors.base.Between`). A task keeps its inner parts in the constructor and uses them from
+    `build` on, since they are initialized when what they need is fitted.
     """
-
-    inner: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
@@ -58,12 +58,10 @@ class Slices(Encoder):
     contrasts: see `VolumeProcessor`; three contrasts are the colours of a picture, else the first
     is its grey."""
 
-    inner: ClassVar = {"encoder": "image_encoder"}
-
     def __init__(
         self,
         *,
-        encoder: Encoder,
+        encoder: Annotated[Encoder, "image"],
         size: tuple[int, int, int] = (96, 96, 96),
         axis: Literal[0, 1, 2] = 2,
         every: int = 1,

@@ -17,7 +17,6 @@ from PIL import Image
 
 from sensorium.engine.build import build
 from sensorium.engine.check import Report, Stage, check
-from sensorium.engine.compose import sections
 from sensorium.engine.config import load_recipe, parse_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.parts import count
@@ -135,7 +134,7 @@ def test_it_tells_the_way_of_the_data() -> None:
 def test_its_numbers_are_those_of_the_model(changes: Mapping[str, Any]) -> None:
     stages = _stages(_report(**changes))
     model = build(parse_recipe(_with(**changes)))
-    for where, module, _ in sections(model):
+    for where, module, _ in model.components:
         if where in stages:
             assert stages[where].parameters == count(module)
             assert stages[where].trained == count(module, True)

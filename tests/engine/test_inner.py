@@ -10,7 +10,7 @@ import torch
 
 from sensorium.engine.build import build
 from sensorium.engine.check import check
-from sensorium.engine.compose import own_parameters, sections
+from sensorium.engine.compose import own_parameters
 from sensorium.engine.config import load_recipe, parse_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load_model, save_run
@@ -48,14 +48,13 @@ def recipe(picture: Any = None, **slices: Any) -> dict[str, Any]:
 def test_the_section_within_has_keys_of_its_own() -> None:
     frozen = recipe({**PICTURE, "freeze": True})
     model = build(parse_recipe(frozen))
-    places = {where: module for where, module, _ in sections(model)}
+    places = {where: module for where, module, _ in model.components}
     outer, inner = places["inputs.volume.encoder"], places["inputs.volume.encoder.encoder"]
     assert outer.encoder is inner
     assert not any(p.requires_grad for p in inner.parameters())
     assert all(p.requires_grad for p in outer.across.parameters())
-    assert own_parameters(outer) + own_parameters(inner) == sum(
-        p.numel() for p in outer.parameters()
-    )
+    ours = [c for c in model.components if c.where.startswith("inputs.volume.encoder")]
+    assert sum(own_parameters(model, c) for c in ours) == sum(p.numel() for p in outer.parameters())
     assert why_not_cached(model.plan, model, "volume") is not None
 
 
