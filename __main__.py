@@ -7,10 +7,12 @@ import sys
 
 def main() -> None:
     """Run a verb. Exit code 2 for a mistake of the user's, 1 for a failure, a line each."""
+    from .engine.console import console
     from .scripts.app import app
 
     try:
-        app(prog_name="sensorium")
+        with console():
+            app(prog_name="sensorium")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -13,7 +13,7 @@ from ._conditions import Conditions
 from ._env import Env, Simulator
 from ._outcomes import Episode
 from .errors import RecipeError
-from .log import Log
+from .log import RunLogger
 
 STEPS = 500
 """Where neither the recipe nor the environment ends an episode."""
@@ -62,7 +62,7 @@ class Runner:
         self.rolled = Rolled()
         self._simulators: list[Simulator] = []
 
-    def run(self, seeds: Sequence[int], log: Log | None = None) -> Rolled:
+    def run(self, seeds: Sequence[int], log: RunLogger | None = None) -> Rolled:
         """An episode a seed, `batch` at a time."""
         began, size = time.perf_counter(), min(self.how.batch, len(seeds))
         self.how.conditions.check(self.acting.observe, size, len(seeds))
@@ -70,7 +70,7 @@ class Runner:
         for start in range(0, len(seeds), size):
             self._side_by_side(seeds[start : start + size], self.how.films - start)
             if log is not None:
-                log.filling(self.name, len(self.rolled.episodes), len(seeds))
+                log.progress(self.name, len(self.rolled.episodes), len(seeds))
         for simulator in self._simulators:
             simulator.close()
         self.rolled.wall += time.perf_counter() - began

@@ -28,7 +28,7 @@ from .compose import Model
 from .config import Train
 from .data import Collate, Rows, Windowed, batches, readers, settle_failures
 from .errors import Interrupted, RecipeError, RunError
-from .log import Log
+from .log import RunLogger
 from .optim import optimizer, set_rates
 from .parts import derive
 from .prefill import Filler, place
@@ -45,7 +45,7 @@ class Loop:
     folder: Path
     model: Model
     accelerator: Accelerator
-    log: Log
+    log: RunLogger
     rows: dict[str, Rows] = field(default_factory=dict)
     skipped: Skipped = field(default_factory=Skipped)
     validation: Validation | None = None
@@ -63,7 +63,7 @@ class Loop:
             if settings.validate_ is not None:
                 plain = readers(plan, encoders, augment=False)
                 held[name] = Rows(name, part.task, open_split(plan, name, VALIDATION), plain)
-        progress = self.log.filling
+        progress = self.log.progress
         filler = Filler(plan, model, device, settings.precision, settings.batch_size, progress)
         with self.accelerator.main_process_first():
             served = filler.attach([*self.rows.values(), *held.values()])
@@ -95,7 +95,7 @@ class Loop:
         """Every step to the end, or to a signal."""
         start = self._resume() if resume else 0
         stream = self._batches(start)
-        self.log.bar(self.settings.steps, start, self.folder.name)
+        self.log.start(self.settings.steps, start, self.folder.name)
         with self.signals:
             for step in range(start, self.settings.steps):
                 self._step(step, stream)
@@ -103,12 +103,12 @@ class Loop:
                     break
         self.log.close()
         if len(self.skipped):
-            self.log.say(self.skipped.summary())
+            self.log.info(self.skipped.summary())
 
     def _resume(self) -> int:
         found = self.checkpoints.newest()
         if found is None:
-            self.log.say(f"{self.folder}: no checkpoint yet, beginning at step 0")
+            self.log.info(f"{self.folder}: no checkpoint yet, beginning at step 0")
             self.log.rewind(-1)
             return 0
         state = self.checkpoints.read(found, self.model, self.optimizer.optimizer)
@@ -202,7 +202,7 @@ class Loop:
         """Report rows that could not be read or learned, or stop at the first."""
         where = f"tasks.{task}.data.train"
         for line in settle_failures(failed, where, self._skips(task), self.skipped):
-            self.log.say(line)
+            self.log.info(line)
 
     def _seed(self, step: int) -> None:
         """Python's, numpy's and torch's generators: what a step draws depends on (seed, step,

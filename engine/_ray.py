@@ -26,7 +26,7 @@ from .embed import COMMIT_ROWS, Embedded, filled, finish, open_for, report
 from .embedder import Embedder, load_any
 from .errors import RecipeError
 from .index import About, Added, open_index
-from .log import Log
+from .log import RunLogger
 
 
 class Actor:
@@ -67,7 +67,7 @@ def embed_with_ray(
     batch_size: int = 64,
     workers: int = 1,
     commit_rows: int = COMMIT_ROWS,
-    log: Log | None = None,
+    log: RunLogger | None = None,
 ) -> Embedded:
     """As `embed`, by `workers` actors: on the cluster that `RAY_ADDRESS` names, else on this
     machine. The same rows as the local engine's. Raises RecipeError for a streaming source."""

@@ -13,7 +13,7 @@ from .compose import Model
 from .config import Validate
 from .data import Rows
 from .errors import RecipeError, did_you_mean
-from .log import Log
+from .log import RunLogger
 from .score import Scorer
 from .state import kept, read_tensors, restore, write_tensors
 
@@ -30,7 +30,7 @@ class Validation:
     model: Model
     scorer: Scorer
     folder: Path
-    log: Log
+    log: RunLogger
     state: dict[str, Any] = field(default_factory=dict)
 
     def begin(self) -> None:
@@ -44,7 +44,7 @@ class Validation:
         found = self._score(self.rows, self.rule.batches)
         self.log.write({"step": step, "validation": found})
         shown = _shown(found)
-        self.log.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
+        self.log.info(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
         return self.rule.best is not None and self._better(step, self._best(found))
 
     def _score(self, every: dict[str, Rows], limit: int | None) -> dict[str, dict[str, float]]:
@@ -83,7 +83,7 @@ class Validation:
             return
         with torch.no_grad():
             restore(self.model, read_tensors(best), str(best))
-        self.log.say(f"kept the weights of step {self.state['step']} ({self.state['value']:.4g})")
+        self.log.info(f"kept the weights of step {self.state['step']} ({self.state['value']:.4g})")
 
 
 def _shown(found: dict[str, dict[str, float]]) -> dict[str, float]:

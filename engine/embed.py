@@ -22,7 +22,7 @@ from .compose import Model
 from .embedder import Embedder, fingerprint
 from .errors import RecipeError, RunError
 from .index import About, Added, Entry, Index, create_index, exists, open_index
-from .log import Log
+from .log import RunLogger
 from .rows import Skipped
 from .weights import HUB
 
@@ -138,7 +138,7 @@ def embed(
     batch_size: int = 64,
     workers: int = 0,
     commit_rows: int = COMMIT_ROWS,
-    log: Log | None = None,
+    log: RunLogger | None = None,
 ) -> Embedded:
     """Embed what the index does not hold yet; one process, one device. maker: see `about`.
 
@@ -175,20 +175,22 @@ def embed(
 def report(
     prepared: Prepared,
     found: Embedded,
-    log: Log | None,
+    log: RunLogger | None,
     progress: tuple[str, int, int | None] = ("", 0, None),
 ) -> None:
     """Count what went wrong in a batch, and say what is new of it. progress: of what, rows done,
     and rows in all where that is known."""
     what, seen, rows = progress
     if log is not None and rows is not None:
-        log.filling(what, seen, rows)
+        log.progress(what, seen, rows)
     for key, reason in prepared.failed:
         if found.skipped.add(key, reason) and log is not None:
-            log.say(f"{key}: {reason}")
+            log.info(f"{key}: {reason}")
     for name in sorted(prepared.left - found.left):
         if log is not None:
-            log.say(f"the column {name!r} is left out: it is no text or number, or the index's own")
+            log.info(
+                f"the column {name!r} is left out: it is no text or number, or the index's own"
+            )
     found.left |= prepared.left
 
 

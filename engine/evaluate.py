@@ -19,7 +19,7 @@ from .card import write_card
 from .compose import Model
 from .data import Rows, readers
 from .errors import RecipeError
-from .log import Log
+from .log import RunLogger
 from .prefill import Filler
 from .rows import Subset, open_split, splits
 from .score import Dealt, Score, Scorer
@@ -37,7 +37,7 @@ def evaluate(
     batch_size: int | None = None,
     limit: int | None = None,
     readings: bool = True,
-    log: Log | None = None,
+    log: RunLogger | None = None,
     folder: Path | None = None,
 ) -> dict[str, dict[str, float]]:
     """`{task: {metric: value}}` over the recipe's splits that training has not seen.
@@ -89,7 +89,7 @@ def _fill(scorer: Scorer, rows: Rows) -> None:
     """Use, and fill, the stores that training used; then every part goes to the device."""
     model, device = scorer.model, scorer.accelerator.device
     precision = model.plan.recipe.train.precision
-    progress = scorer.log.filling if scorer.log else None
+    progress = scorer.log.progress if scorer.log else None
     Filler(model.plan, model, device, precision, scorer.batch_size, progress).attach([rows])
     model.to(device)
 

@@ -1,8 +1,9 @@
-"""What a run writes while it goes: `metrics.jsonl`, a progress bar, lines for a person."""
+"""The log of a run: `metrics.jsonl`, lines for a person through `logging`, and progress bars."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,24 @@ from tqdm import tqdm
 
 METRICS = "metrics.jsonl"
 
+logger = logging.getLogger(__name__)
+# Else Python itself prints a library's warnings and errors, to whoever configures nothing.
+logging.getLogger(__name__.partition(".")[0]).addHandler(logging.NullHandler())
 
-class Log:
-    """A run's log. Silent but for its file where `show` is False; the bar only on a terminal."""
+
+class RunLogger:
+    """Write `metrics.jsonl` into a folder, and say on the logger what happens.
+
+    Lines are records of level INFO below the logger `sensorium`, which nobody sees unless they
+    configure it, as the command line does (`console.py`); progress bars are drawn under the same
+    condition, on a terminal. folder: None, no file. show: False, the file alone.
+    """
 
     def __init__(self, folder: Path | None, *, show: bool = True) -> None:
         self.show = show
         self._path = folder / METRICS if folder is not None else None
         self._bar: tqdm[Any] | None = None
-        self._fills: tuple[str, tqdm[Any]] | None = None
+        self._progress: tuple[str, tqdm[Any]] | None = None
 
     def rewind(self, step: int) -> None:
         """Drop the lines after a step: training goes on from there."""
@@ -30,37 +40,37 @@ class Log:
         self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def write(self, values: dict[str, Any]) -> None:
-        """One line of `metrics.jsonl`."""
+        """Append a line to `metrics.jsonl`."""
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
 
-    def say(self, text: str) -> None:
-        """A line for a person, beside the bar."""
+    def info(self, text: str) -> None:
+        """Log a line for a person."""
         if self.show:
-            tqdm.write(text, file=sys.stderr)
+            logger.info("%s", text)
 
-    def bar(self, total: int, start: int, what: str) -> None:
-        self._bar = tqdm(
-            total=total, initial=start, desc=what, unit="step", disable=self._quiet(), leave=True
-        )
+    def start(self, total: int, start: int, what: str) -> None:
+        """Begin the bar of a training run that has come to step `start` of `total`."""
+        self._bar = tqdm(total=total, initial=start, desc=what, unit="step", disable=self._quiet())
 
     def step(self, **values: Any) -> None:
+        """Move the training bar by one step; `values` stand beside it."""
         if self._bar is not None:
             self._bar.update()
             if values:
                 self._bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()})
 
-    def filling(self, what: str, done: int, total: int) -> None:
-        """Progress of a store being filled; a `Progress` of `prefill`."""
-        if self._fills is None or self._fills[0] != what:
-            bar = tqdm(total=total, desc=f"cache {what}", unit="row", disable=self._quiet())
-            self._fills = (what, bar)
-        bar = self._fills[1]
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show how far a pass over rows or episodes has come; called with `done == total` at its
+        end."""
+        if self._progress is None or self._progress[0] != what:
+            self._progress = (what, tqdm(total=total, desc=what, disable=self._quiet()))
+        bar = self._progress[1]
         bar.update(done - bar.n)
         if done == total:
             bar.close()
-            self._fills = None
+            self._progress = None
 
     def close(self) -> None:
         if self._bar is not None:
@@ -68,7 +78,7 @@ class Log:
             self._bar = None
 
     def _quiet(self) -> bool:
-        return not self.show or not sys.stderr.isatty()
+        return not (self.show and logger.isEnabledFor(logging.INFO) and sys.stderr.isatty())
 
 
 def _step(line: str) -> int:
@@ -79,7 +89,7 @@ def _step(line: str) -> int:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; one that was cut short is left out."""
+    """Return the lines of a run's log, without one that was cut short."""
     path = folder / METRICS
     if not path.exists():
         return []

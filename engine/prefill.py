@@ -152,7 +152,7 @@ class Filler:
     ) -> None:
         def report(done: int, total: int) -> None:
             if self.progress is not None:
-                self.progress(what, done, total)
+                self.progress(f"cache {what}", done, total)
 
         keys = [c.identity for c in cells]
         fill(store, keys, compute, batch_size=self.batch_size, progress=report)

@@ -17,7 +17,7 @@ from ._outcomes import summary
 from ._replay import mean_demonstration
 from .errors import RecipeError, RunError
 from .hub import Pipeline
-from .log import Log
+from .log import RunLogger
 from .policy import policy_of
 
 FPS = 20.0
@@ -41,7 +41,7 @@ def rollout(
     seeds: Sequence[int] = range(2000, 2050),
     how: How | None = None,
     folder: Path | None = None,
-    log: Log | None = None,
+    log: RunLogger | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`{environment: figures}`, for one or several environments of the section, or `names`.
 

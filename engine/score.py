@@ -16,7 +16,7 @@ from ..modalities.base import Source
 from .compose import Model
 from .data import Collate, Rows, batches, in_order, settle_failures
 from .hub import Pipeline
-from .log import Log
+from .log import RunLogger
 from .parts import derive
 from .rows import Skipped
 
@@ -39,7 +39,7 @@ class Scorer:
     model: Model
     batch_size: int
     accelerator: Accelerator
-    log: Log | None = None
+    log: RunLogger | None = None
 
     def score(
         self,
@@ -62,7 +62,7 @@ class Scorer:
             where = f"tasks.{rows.name}, evaluation"
             for line in settle_failures(batch.failed, where, skip, skipped):
                 if self.log is not None:
-                    self.log.say(line)
+                    self.log.info(line)
             if len(batch):
                 with self.accelerator.autocast():
                     made = self.model.predict(batch.to(self.accelerator.device), **options)

@@ -18,7 +18,7 @@ from .config import Recipe
 from .errors import RecipeError
 from .fit import save_fitted
 from .hub import save_run
-from .log import Log
+from .log import RunLogger
 
 
 def train(
@@ -46,7 +46,7 @@ def train(
     main = accelerator.is_main_process
     _claim(folder, resume)
     accelerator.wait_for_everyone()  # every process has looked before one writes
-    log = Log(folder if main else None, show=show and main)
+    log = RunLogger(folder if main else None, show=show and main)
     with accelerator.main_process_first():
         plan = ready(recipe, folder / FITTED if resume else None)
     if main and not resume:

@@ -25,7 +25,7 @@ def main(
     from sensorium.engine.config import load_recipe
     from sensorium.engine.evaluate import evaluate
     from sensorium.engine.hub import load_model
-    from sensorium.engine.log import Log
+    from sensorium.engine.log import RunLogger
     from sensorium.engine.report import write_report
     from sensorium.engine.table import format_metrics
     from sensorium.engine.train import train
@@ -48,7 +48,7 @@ def main(
         sys.stderr.write(f"\n[{i + 1}/{len(stages)}] {what}: {recipe}\n")
         command = " ".join(["sensorium", "train", recipe, *overrides])
         train(load_recipe(recipe, overrides), folder, command=command)
-        found |= evaluate(load_model(folder), log=Log(None), folder=folder)
+        found |= evaluate(load_model(folder), log=RunLogger(None), folder=folder)
     page = write_report([captioner, classifier], out / "report.html")
     print(format_metrics(found))
     for line in (captioner / "predictions-caption.jsonl").read_text().splitlines()[:5]:
@@ -58,4 +58,7 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    from sensorium.engine.console import console
+
+    with console():
+        typer.run(main)

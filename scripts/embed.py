@@ -41,7 +41,7 @@ def main(
     from sensorium.engine.catalogue import load
     from sensorium.engine.embed import about
     from sensorium.engine.embedder import load_any, only_stream
-    from sensorium.engine.log import Log
+    from sensorium.engine.log import RunLogger
 
     model = load_any(run, overrides or ())
     name = only_stream(model, stream)
@@ -52,7 +52,7 @@ def main(
         out,
         batch_size=batch_size,
         workers=workers,
-        log=Log(None),
+        log=RunLogger(None),
     )
     print(f"{out}: {done.summary()}")
 

@@ -19,7 +19,7 @@ def main(
     """Score a run; writes evaluation.json and the predictions into its folder."""
     from sensorium.engine.evaluate import evaluate
     from sensorium.engine.hub import load_model
-    from sensorium.engine.log import Log
+    from sensorium.engine.log import RunLogger
     from sensorium.engine.table import format_metrics
 
     folder = Path(run) if Path(run).is_dir() else None
@@ -30,7 +30,7 @@ def main(
         batch_size=batch_size,
         limit=limit,
         readings=readings,
-        log=Log(None),
+        log=RunLogger(None),
         folder=folder,
     )
     print(format_metrics(found))

@@ -45,7 +45,7 @@ def main(
     from sensorium.engine._episodes import How
     from sensorium.engine._outcomes import format_summaries
     from sensorium.engine.hub import load
-    from sensorium.engine.log import Log
+    from sensorium.engine.log import RunLogger
     from sensorium.engine.rollout import rollout, section_of
 
     pipeline = load(run)
@@ -60,7 +60,7 @@ def main(
         seeds=range(seed, seed + episodes),
         how=How(batch, conditions, films, f".{film}"),
         folder=out or (Path(run) if Path(run).is_dir() else None),
-        log=Log(None),
+        log=RunLogger(None),
     )
     print(format_summaries(found))
 

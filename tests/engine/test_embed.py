@@ -112,7 +112,7 @@ def test_a_folder_of_pictures(place: Place) -> None:
     (folder / "empty.jpg").touch()
     (folder / "notes.txt").write_text("no picture")
     said: list[str] = []
-    log = type("Log", (), {"say": lambda self, text: said.append(text), "filling": print})()
+    log = type("Log", (), {"info": lambda self, text: said.append(text), "progress": print})()
     done = place.go(str(folder), log=log, batch_size=5)
     assert done.added.new == 12
     assert set(done.skipped.reasons) == {"broken.png", "empty.jpg"}

@@ -16,7 +16,7 @@ from sensorium.engine.compose import Model
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.evaluate import evaluate
-from sensorium.engine.log import Log
+from sensorium.engine.log import RunLogger
 from sensorium.engine.rows import open_section, open_split, splits
 from sensorium.engine.score import Dealt
 from sensorium.engine.table import format_metrics
@@ -242,8 +242,8 @@ def test_an_unreadable_row_is_fatal_or_counted(home: Path, tmp_path: Path) -> No
     recipe["tasks"]["digit"]["data"] = {"train": skipping, "test": skipping}
     said: list[str] = []
 
-    class Said(Log):
-        def say(self, text: str) -> None:
+    class Said(RunLogger):
+        def info(self, text: str) -> None:
             said.append(text)
 
     found = evaluate(build(parse_recipe(recipe)), folder=tmp_path, log=Said(None))

@@ -1,0 +1,91 @@
+"""Log lines: on the logger of the package, and on stderr only from the command line."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from sensorium.engine.console import console
+from sensorium.engine.log import RunLogger, read_metrics
+
+LIBRARY = """
+import logging
+from sensorium.engine.log import RunLogger
+log = RunLogger(None)
+log.start(2, 0, "run")
+log.info("step 1")
+log.step(loss=1.0)
+log.progress("cache image", 1, 1)
+log.close()
+logging.getLogger("sensorium.engine").warning("a warning")
+"""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_library_user_sees_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", LIBRARY], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_lines_are_records_of_the_package(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "sensorium"):
+        RunLogger(None).info("100 % of it")
+        RunLogger(None, show=False).info("unseen")
+    assert [(r.name, r.levelname, r.message) for r in caplog.records] == [
+        ("sensorium.engine.log", "INFO", "100 % of it")
+    ]
+
+
+def test_the_console_has_a_line_a_record_and_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    with console():
+        RunLogger(None).info("step 1")
+        logging.getLogger("sensorium.modalities").warning("a row is %s", "odd")
+        warnings.warn("two\n  lines", UserWarning, stacklevel=1)
+        with console():
+            pass
+        RunLogger(None).info("step 2")
+    RunLogger(None).info("after")
+    with pytest.warns(UserWarning, match="after"):
+        warnings.warn("after", stacklevel=1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "step 1\nwarning: a row is odd\nwarning: two lines\nstep 2\n"
+
+
+def test_bars_are_drawn_for_the_console_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(show: bool) -> str:
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stderr", screen)
+        log = RunLogger(None, show=show)
+        log.start(2, 0, "my-run")
+        log.step(loss=0.5)
+        log.progress("cache image", 4, 4)
+        log.close()
+        return screen.getvalue()
+
+    assert drawn(True) == ""  # nobody has configured the logger
+    with console():
+        text = drawn(True)
+        assert "my-run" in text and "cache image" in text and "4/4" in text
+        assert drawn(False) == ""
+
+
+def test_the_file_is_written_whatever_is_shown(tmp_path: Path) -> None:
+    for show in (True, False):
+        log = RunLogger(tmp_path, show=show)
+        log.write({"step": 1, "loss": 2.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}] * 2
+    RunLogger(tmp_path).rewind(0)
+    assert read_metrics(tmp_path) == []
