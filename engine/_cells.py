@@ -19,7 +19,7 @@ from ..modalities.base import ReadError, Sample, StreamingSource
 from ..modalities.groups import EncoderInputs
 from ._columns import columns_of
 from ._given import Given
-from .data import Reader
+from .data import StreamReader
 from .index import Entry
 
 Done = Callable[[], np.ndarray]
@@ -45,7 +45,7 @@ class Cells:
 
     given: Given
     stream: str
-    reader: Reader
+    reader: StreamReader
     collate: Callable[[Sequence[Sample]], EncoderInputs]
 
     def identity(self, place: int) -> bytes:

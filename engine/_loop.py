@@ -26,12 +26,12 @@ from ._signals import Signals
 from ._validation import Validation
 from .compose import Model
 from .config import Train
-from .data import Collate, Rows, Windowed, batches, readers, settle_failures
+from .data import Collator, ShuffleBuffer, TaskDataset, batches, handle_failures, stream_readers
 from .errors import Interrupted, RecipeError, RunError
 from .log import RunLogger
 from .optim import optimizer, set_rates
 from .parts import derive
-from .prefill import Filler, place
+from .prefill import FeatureCacher, place
 from .rows import TRAIN, VALIDATION, Skipped, open_split
 from .score import Scorer
 from .state import Checkpoints
@@ -46,7 +46,7 @@ class Loop:
     model: Model
     accelerator: Accelerator
     log: RunLogger
-    rows: dict[str, Rows] = field(default_factory=dict)
+    rows: dict[str, TaskDataset] = field(default_factory=dict)
     skipped: Skipped = field(default_factory=Skipped)
     validation: Validation | None = None
     signals: Signals = field(default_factory=Signals)
@@ -58,13 +58,15 @@ class Loop:
         held = {}
         for name, part in plan.tasks.items():
             source = _forward_only(open_split(plan, name, TRAIN), settings.seed)
-            own = readers(plan, encoders, augment=True)
-            self.rows[name] = Rows(name, part.task, source, own, True, settings.seed)
+            own = stream_readers(plan, encoders, augment=True)
+            self.rows[name] = TaskDataset(name, part.task, source, own, True, settings.seed)
             if settings.validate_ is not None:
-                plain = readers(plan, encoders, augment=False)
-                held[name] = Rows(name, part.task, open_split(plan, name, VALIDATION), plain)
+                plain = stream_readers(plan, encoders, augment=False)
+                held[name] = TaskDataset(name, part.task, open_split(plan, name, VALIDATION), plain)
         progress = self.log.progress
-        filler = Filler(plan, model, device, settings.precision, settings.batch_size, progress)
+        filler = FeatureCacher(
+            plan, model, device, settings.precision, settings.batch_size, progress
+        )
         with self.accelerator.main_process_first():
             served = filler.attach([*self.rows.values(), *held.values()])
         place(model, device, served)
@@ -73,7 +75,7 @@ class Loop:
             rule = settings.validate_
             self.validation = Validation(rule, held, model, scorer, self.folder, self.log)
             self.validation.begin()
-        self.collate = Collate(encoders)
+        self.collate = Collator(encoders)
         self.optimizer: Any = optimizer(model, settings)
         self.net: Any = model
         if self.accelerator.num_processes > 1:
@@ -127,7 +129,7 @@ class Loop:
     def _batches(self, step: int) -> Iterator[Batch]:
         settings, accelerator = self.settings, self.accelerator
         lengths = {
-            name: None if isinstance(rows.source, Windowed) else len(rows.source)
+            name: None if isinstance(rows.source, ShuffleBuffer) else len(rows.source)
             for name, rows in self.rows.items()
         }
         schedule = Schedule(
@@ -152,7 +154,7 @@ class Loop:
             raise RecipeError(f"train.order: {settings.order} needs train.by, a column")
         found = {}
         for name, rows in self.rows.items():
-            if isinstance(rows.source, Windowed):
+            if isinstance(rows.source, ShuffleBuffer):
                 raise RecipeError(
                     f"train.order: {settings.order} looks at every row first, and tasks.{name} is "
                     "a stream; give it a `limit`, or say shuffle"
@@ -201,7 +203,7 @@ class Loop:
     def _settle(self, task: str, failed: Sequence[tuple[str, str]]) -> None:
         """Report rows that could not be read or learned, or stop at the first."""
         where = f"tasks.{task}.data.train"
-        for line in settle_failures(failed, where, self._skips(task), self.skipped):
+        for line in handle_failures(failed, where, self._skips(task), self.skipped):
             self.log.info(line)
 
     def _seed(self, step: int) -> None:
@@ -289,7 +291,7 @@ class Loop:
 
 
 def _forward_only(source: Source, seed: int) -> Source:
-    return Windowed(source, seed) if isinstance(source, StreamingSource) else source
+    return ShuffleBuffer(source, seed) if isinstance(source, StreamingSource) else source
 
 
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from .compose import Model
 from .config import Validate
-from .data import Rows
+from .data import TaskDataset
 from .errors import RecipeError, did_you_mean
 from .log import RunLogger
 from .score import Scorer
@@ -26,7 +26,7 @@ class Validation:
     checkpoint."""
 
     rule: Validate
-    rows: dict[str, Rows]
+    rows: dict[str, TaskDataset]
     model: Model
     scorer: Scorer
     folder: Path
@@ -47,7 +47,9 @@ class Validation:
         self.log.info(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
         return self.rule.best is not None and self._better(step, self._best(found))
 
-    def _score(self, every: dict[str, Rows], limit: int | None) -> dict[str, dict[str, float]]:
+    def _score(
+        self, every: dict[str, TaskDataset], limit: int | None
+    ) -> dict[str, dict[str, float]]:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             found = {n: self.scorer.score(rows, limit=limit).metrics for n, rows in every.items()}
         self.model.train()

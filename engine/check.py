@@ -22,13 +22,13 @@ from .adapt import is_frozen
 from .catalogue import load
 from .compose import Model, compose, own_parameters
 from .config import Recipe
-from .data import Collate, Item, Rows, readers
+from .data import Collator, PreparedRow, TaskDataset, stream_readers
 from .errors import RecipeError, placed
 from .fit import fit
 from .optim import optimizer
 from .parts import count
 from .plan import RecipePlan, plan_recipe
-from .prefill import why_not_cached
+from .prefill import uncacheable_reason
 from .rows import TRAIN, open_split
 from .sources import limit
 from .table import format_table
@@ -154,13 +154,13 @@ def _batch(plan: RecipePlan, model: Model, name: str, source: Source) -> Batch:
     """The first rows that can be read. One that cannot is an error, unless it may be skipped."""
     encoders = model.encoders()
     first = limit(source, TRIED)
-    own = readers(plan, encoders, augment=False)
-    rows = Rows(name, plan.tasks[name].task, first, own, training=True)
+    own = stream_readers(plan, encoders, augment=False)
+    rows = TaskDataset(name, plan.tasks[name].task, first, own, training=True)
     data = plan.recipe.tasks[name].data.get(TRAIN)
     skip = data is not None and data.on_error == "skip"
-    items: list[Item] = []
+    items: list[PreparedRow] = []
     for i in range(len(first)):
-        item = rows.item(i, 0)
+        item = rows.prepare(i, 0)
         if item.failure is None:
             items.append(item)
         elif not skip:
@@ -174,7 +174,7 @@ def _batch(plan: RecipePlan, model: Model, name: str, source: Source) -> Batch:
         raise RecipeError(
             f"tasks.{name}.data.{TRAIN}: none of the first {len(first)} rows can be read"
         )
-    return Collate(encoders)(name, items).to("meta")
+    return Collator(encoders)(name, items).to("meta")
 
 
 def _walk(model: Model, name: str, batch: Batch, report: Report, shapes: dict[str, str]) -> None:
@@ -254,7 +254,7 @@ def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
         frozen = is_frozen(module)
         note = "frozen" if frozen else ""
         if where.endswith(".encoder"):
-            reason = why_not_cached(model.plan, model, where.split(".")[1])
+            reason = uncacheable_reason(model.plan, model, where.split(".")[1])
             note = "frozen, features cached" if reason is None else note
         if part.weights == "none" and frozen and own:
             report.notes.append(

@@ -40,7 +40,7 @@ WINDOW = 2048
 
 
 @dataclass
-class Reader:
+class StreamReader:
     """One stream as the loader sees it: how its cells are read, prepared and varied.
 
     samples, features: stores to look in first; what is missing there is read again.
@@ -56,9 +56,9 @@ class Reader:
         """What `prepare` gives for a cell, from the store where it is there."""
         if self.samples is not None and identity in self.samples:
             return record_to_sample(self.samples.get([identity])[0])
-        return self.prepared(cell)
+        return self.prepare(cell)
 
-    def prepared(self, cell: Any) -> Sample:
+    def prepare(self, cell: Any) -> Sample:
         """What `prepare` gives for a cell. Raises ReadError, which names the cell."""
         raw = self.read(cell)
         try:
@@ -68,7 +68,7 @@ class Reader:
 
 
 @dataclass
-class Item:
+class PreparedRow:
     """A row, ready to be collated; `failure` says why it is not."""
 
     key: str
@@ -79,31 +79,31 @@ class Item:
 
 
 @dataclass
-class Rows:
+class TaskDataset:
     """A split of a task: its source, and what becomes of a row."""
 
     name: str
     task: Task
     source: Source
-    readers: Mapping[str, Reader]
+    readers: Mapping[str, StreamReader]
     training: bool = False
     seed: int = 0
 
-    def item(self, index: int, epoch: int = 0) -> Item:
+    def prepare(self, index: int, epoch: int = 0) -> PreparedRow:
         """The row at an index, at an epoch; reads only what no store holds."""
         key = self.source.key(index)
         try:
             row = self.source[index]
-            made = Item(key, self.task.targets(row))
+            made = PreparedRow(key, self.task.targets(row))
             for name in self.task.streams:
                 self._add(made, name, row[name], self.source.identity(index, name), epoch)
         except ReadError as error:
-            return Item(key, failure=str(error))
+            return PreparedRow(key, failure=str(error))
         except (ValueError, KeyError, OSError) as error:
-            return Item(key, failure=" ".join(f"{type(error).__name__}: {error}".split()))
+            return PreparedRow(key, failure=" ".join(f"{type(error).__name__}: {error}".split()))
         return made
 
-    def _add(self, item: Item, name: str, cell: Any, identity: str, epoch: int) -> None:
+    def _add(self, item: PreparedRow, name: str, cell: Any, identity: str, epoch: int) -> None:
         reader = self.readers[name]
         if reader.features is not None:
             item.records[name] = _stored(reader.features, reader, cell, identity)
@@ -122,7 +122,7 @@ class Rows:
         item.samples[name] = views
 
 
-def _stored(store: Store, reader: Reader, cell: Any, identity: str) -> Record:
+def _stored(store: Store, reader: StreamReader, cell: Any, identity: str) -> Record:
     """What the encoder gave, which is not there any more: a row without it could not be read."""
     if identity not in store:
         reader.sample(cell, identity)  # says what is wrong with it
@@ -133,12 +133,12 @@ def _stored(store: Store, reader: Reader, cell: Any, identity: str) -> Record:
 
 
 @dataclass
-class Collate:
+class Collator:
     """Items -> Batch. `encoders` collate their own samples."""
 
     encoders: Mapping[str, Encoder]
 
-    def __call__(self, task: str, items: Sequence[Item]) -> Batch:
+    def __call__(self, task: str, items: Sequence[PreparedRow]) -> Batch:
         good = [item for item in items if item.failure is None]
         batch = Batch(task, [i.targets for i in good], [i.key for i in good])
         batch.failed = [(i.key, i.failure) for i in items if i.failure is not None]
@@ -159,18 +159,18 @@ class Collate:
 class _Addressed(Dataset[Batch]):
     """A whole batch by its rows' addresses: `batch_sampler` gives one at a time."""
 
-    def __init__(self, rows: Mapping[str, Rows], collate: Collate) -> None:
+    def __init__(self, rows: Mapping[str, TaskDataset], collate: Collator) -> None:
         self.rows, self.collate = rows, collate
 
     def __getitem__(self, addresses: Any) -> Batch:
-        items = [self.rows[a.task].item(a.row, a.epoch) for a in addresses]
+        items = [self.rows[a.task].prepare(a.row, a.epoch) for a in addresses]
         return self.collate(addresses[0].task, items)
 
 
 def batches(
-    rows: Mapping[str, Rows],
+    rows: Mapping[str, TaskDataset],
     addresses: Iterable[Sequence[Address]],
-    collate: Collate,
+    collate: Collator,
     workers: int = 0,
 ) -> Iterator[Batch]:
     """The batches of the addresses, in their order, made by `workers` processes."""
@@ -202,7 +202,9 @@ class _Given:
         return iter(self.addresses)
 
 
-def in_order(rows: Rows, batch_size: int, world: int = 1, rank: int = 0) -> list[list[Address]]:
+def sequential_batches(
+    rows: TaskDataset, batch_size: int, world: int = 1, rank: int = 0
+) -> list[list[Address]]:
     """Every row once, in order; this process's share, as batches."""
     if isinstance(rows.source, StreamingSource):
         raise RunError(f"tasks.{rows.name}: a streaming split has no end; give it a `limit`")
@@ -211,10 +213,12 @@ def in_order(rows: Rows, batch_size: int, world: int = 1, rank: int = 0) -> list
     return [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
 
 
-def readers(plan: RecipePlan, encoders: Mapping[str, Encoder], augment: bool) -> dict[str, Reader]:
+def stream_readers(
+    plan: RecipePlan, encoders: Mapping[str, Encoder], augment: bool
+) -> dict[str, StreamReader]:
     """A reader a stream, without stores."""
     return {
-        name: Reader(
+        name: StreamReader(
             load(load(stream.modality).READ),
             encoders[name].processor,
             stream.augment if augment else None,
@@ -223,7 +227,7 @@ def readers(plan: RecipePlan, encoders: Mapping[str, Encoder], augment: bool) ->
     }
 
 
-def settle_failures(
+def handle_failures(
     failed: Sequence[tuple[str, str]], where: str, skip: bool, skipped: Skipped
 ) -> list[str]:
     """Count failures (keys and reasons), or raise the first; gives what is new to be reported."""
@@ -237,7 +241,7 @@ def settle_failures(
     return lines
 
 
-class Windowed(StreamingSource):
+class ShuffleBuffer(StreamingSource):
     """A stream as rows by index, for a reader that goes forward: shuffled within windows.
 
     At the end of the stream it begins again. Going back starts it anew.

@@ -26,7 +26,7 @@ from .build import build
 from .cache import encoder_identity, weights_hash
 from .compose import Model
 from .config import load_recipe
-from .data import Reader, readers
+from .data import StreamReader, stream_readers
 from .errors import RecipeError, did_you_mean
 from .hub import load_model
 from .weights import HUB
@@ -41,7 +41,9 @@ class Embedder:
         self.device = torch.device(device or default)
         self.stream = model.stream(stream).to(self.device).eval()
         self.dim = self.stream.dim
-        self.reader: Reader = readers(model.plan, model.encoders(), augment=False)[stream]
+        self.reader: StreamReader = stream_readers(model.plan, model.encoders(), augment=False)[
+            stream
+        ]
         self.collate = functools.partial(collate, self.stream.encoder)
         self.precision = model.plan.recipe.train.precision
 
@@ -54,7 +56,7 @@ class Embedder:
 
     def query(self, value: Any) -> np.ndarray:
         """One value, as the modality's `read` takes it -> `[1, D]`. Raises ReadError."""
-        return self.vectors(self.collate([self.reader.prepared(value)]))
+        return self.vectors(self.collate([self.reader.prepare(value)]))
 
 
 def only_stream(model: Model, name: str | None) -> str:

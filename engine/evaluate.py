@@ -17,12 +17,12 @@ from ..tasks.base import Task
 from ._processes import meet
 from .card import write_card
 from .compose import Model
-from .data import Rows, readers
+from .data import TaskDataset, stream_readers
 from .errors import RecipeError
 from .log import RunLogger
-from .prefill import Filler
+from .prefill import FeatureCacher
 from .rows import Subset, open_split, splits
-from .score import Dealt, Score, Scorer
+from .score import Score, Scorer, ShuffledStream
 
 EVALUATION = "evaluation.json"
 PROBED = 64
@@ -76,43 +76,43 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _rows(model: Model, task: str, split: str, limit: int | None) -> Rows:
+def _rows(model: Model, task: str, split: str, limit: int | None) -> TaskDataset:
     plan = model.plan
     source = open_split(plan, task, split)
     if limit is not None and limit < len(source):
         source = Subset(source, np.arange(limit))
-    own = readers(plan, model.encoders(), augment=False)
-    return Rows(task, plan.tasks[task].task, source, own)
+    own = stream_readers(plan, model.encoders(), augment=False)
+    return TaskDataset(task, plan.tasks[task].task, source, own)
 
 
-def _fill(scorer: Scorer, rows: Rows) -> None:
+def _fill(scorer: Scorer, rows: TaskDataset) -> None:
     """Use, and fill, the stores that training used; then every part goes to the device."""
     model, device = scorer.model, scorer.accelerator.device
     precision = model.plan.recipe.train.precision
     progress = scorer.log.progress if scorer.log else None
-    Filler(model.plan, model, device, precision, scorer.batch_size, progress).attach([rows])
+    FeatureCacher(model.plan, model, device, precision, scorer.batch_size, progress).attach([rows])
     model.to(device)
 
 
-def _readings(scorer: Scorer, rows: Rows) -> dict[str, float]:
+def _readings(scorer: Scorer, rows: TaskDataset) -> dict[str, float]:
     if len(rows.source) < 2:
         return {}
     found: dict[str, float] = {}
     for stream in rows.task.streams:
         if stream in rows.task.answers:
             continue
-        dealt = Rows(rows.name, rows.task, Dealt(rows.source, stream), rows.readers)
+        dealt = TaskDataset(rows.name, rows.task, ShuffledStream(rows.source, stream), rows.readers)
         other = scorer.score(dealt, skip=True).metrics
         found |= {f"{name}_{stream}_shuffled": value for name, value in other.items()}
     found["batch_gap"] = _batch_gap(scorer, rows)
     return found
 
 
-def _batch_gap(scorer: Scorer, rows: Rows) -> float:
+def _batch_gap(scorer: Scorer, rows: TaskDataset) -> float:
     """The largest change of a metric when the same rows are scored one by one, from the signal."""
     first = Subset(rows.source, np.arange(min(PROBED, len(rows.source))))
-    own = readers(scorer.model.plan, scorer.model.encoders(), augment=False)
-    plain = Rows(rows.name, rows.task, first, own)
+    own = stream_readers(scorer.model.plan, scorer.model.encoders(), augment=False)
+    plain = TaskDataset(rows.name, rows.task, first, own)
     one = scorer.score(plain, skip=True, batch_size=1).metrics
     many = scorer.score(plain, skip=True, batch_size=max(2, scorer.batch_size)).metrics
     gaps = [abs(one[name] - many[name]) for name in one if math.isfinite(one[name] - many[name])]

@@ -23,7 +23,7 @@ from .build import FITTED, ready
 from .card import command_of, made_by, write_card
 from .compose import Model, compose
 from .config import load_recipe
-from .data import Collate, Item, Reader, readers
+from .data import Collator, PreparedRow, StreamReader, stream_readers
 from .errors import RecipeError
 from .fit import read_json, save_fitted
 from .parts import reported
@@ -77,8 +77,10 @@ class Pipeline:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._encoders = model.encoders()
-        self._readers: dict[str, Reader] = readers(model.plan, self._encoders, augment=False)
-        self._collate = Collate(self._encoders)
+        self._readers: dict[str, StreamReader] = stream_readers(
+            model.plan, self._encoders, augment=False
+        )
+        self._collate = Collator(self._encoders)
 
     def to(self, device: str | torch.device) -> Pipeline:
         self.model.to(device)
@@ -104,7 +106,7 @@ class Pipeline:
         with reported(task):  # a column that the prompt wants, an option that nobody knows
             for i, row in enumerate(_table(inputs)):
                 samples = {s: {"main": self._sample(s, row[s])} for s in asked}
-                items.append(Item(str(i), wanted.targets(row), samples))
+                items.append(PreparedRow(str(i), wanted.targets(row), samples))
             batch = self._collate(task, items).to(self.model.device)
             made = self.model.eval().predict(batch, **(options or {}))
         return made if several else made[0]
@@ -138,7 +140,7 @@ class Pipeline:
             raise RecipeError(f"embed: there is no stream {name!r}; there are: {there}")
         values = values if isinstance(values, list) else [values]
         items = [
-            Item(str(i), {}, {name: {"main": self._sample(name, value)}})
+            PreparedRow(str(i), {}, {name: {"main": self._sample(name, value)}})
             for i, value in enumerate(values)
         ]
         batch: Batch = self._collate("", items).to(self.model.device)
@@ -151,7 +153,7 @@ class Pipeline:
         return self._readers[stream].read(value)
 
     def _sample(self, stream: str, value: Any) -> dict[str, Tensor]:
-        return self._readers[stream].prepared(value)
+        return self._readers[stream].prepare(value)
 
 
 def _table(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from .cache import (
     to_records,
 )
 from .compose import Model
-from .data import Reader, Rows
+from .data import StreamReader, TaskDataset
 from .plan import RecipePlan
 from .stream import Stream
 
@@ -37,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is filled, rows done, rows in all)."""
 
 
-def why_not_cached(plan: RecipePlan, model: Model, name: str) -> str | None:
+def uncacheable_reason(plan: RecipePlan, model: Model, name: str) -> str | None:
     """The reason why a stream's features cannot be kept, or None where they can."""
     stream = model.stream(name)
     if not plan.recipe.cache.features:
@@ -55,7 +55,7 @@ def why_not_cached(plan: RecipePlan, model: Model, name: str) -> str | None:
 
 
 @dataclass
-class Filler:
+class FeatureCacher:
     """Fills the stores of a model's streams for rows of its tasks."""
 
     plan: RecipePlan
@@ -65,7 +65,7 @@ class Filler:
     batch_size: int
     progress: Progress | None = None
 
-    def attach(self, rows: Sequence[Rows]) -> set[str]:
+    def attach(self, rows: Sequence[TaskDataset]) -> set[str]:
         """Fill what the recipe keeps of these rows; their readers then look there first.
 
         Gives the streams whose encoder is not needed any more.
@@ -78,12 +78,12 @@ class Filler:
             cells = _cells(users, name)
             if self.plan.recipe.cache.samples:
                 self._samples(name, users, cells)
-            if why_not_cached(self.plan, self.model, name) is None:
+            if uncacheable_reason(self.plan, self.model, name) is None:
                 self._features(name, users, cells)
                 served.add(name)
         return served
 
-    def _samples(self, name: str, users: Sequence[Rows], cells: list[Cell]) -> None:
+    def _samples(self, name: str, users: Sequence[TaskDataset], cells: list[Cell]) -> None:
         reader = users[0].readers[name]
         identity = {
             "modality": self.plan.streams[name].modality,
@@ -100,7 +100,7 @@ class Filler:
         for user in users:
             user.readers[name].samples = store
 
-    def _features(self, name: str, users: Sequence[Rows], cells: list[Cell]) -> None:
+    def _features(self, name: str, users: Sequence[TaskDataset], cells: list[Cell]) -> None:
         reader = users[0].readers[name]
         stream = self.model.stream(name)
         precision = self.plan.recipe.cache.precision
@@ -162,12 +162,12 @@ class Filler:
 class Cell:
     """One stream's cell of one row."""
 
-    rows: Rows
+    rows: TaskDataset
     index: int
     stream: str
     identity: str
 
-    def sample(self, reader: Reader) -> Sample | None:
+    def sample(self, reader: StreamReader) -> Sample | None:
         """None where it cannot be read: the loader will say so, or skip it, when it comes."""
         try:
             return reader.sample(self.rows.source[self.index][self.stream], self.identity)
@@ -175,7 +175,7 @@ class Cell:
             return None
 
 
-def _cells(users: Sequence[Rows], name: str) -> list[Cell]:
+def _cells(users: Sequence[TaskDataset], name: str) -> list[Cell]:
     found: dict[str, Cell] = {}
     for rows in users:
         for i in range(len(rows.source)):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..modalities.base import Source
 from .compose import Model
-from .data import Collate, Rows, batches, in_order, settle_failures
+from .data import Collator, TaskDataset, batches, handle_failures, sequential_batches
 from .hub import Pipeline
 from .log import RunLogger
 from .parts import derive
@@ -43,7 +43,7 @@ class Scorer:
 
     def score(
         self,
-        rows: Rows,
+        rows: TaskDataset,
         *,
         limit: int | None = None,
         batch_size: int | None = None,
@@ -55,12 +55,12 @@ class Scorer:
         options = rows.task.in_full if full else {}
         self.model.eval()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        addresses = in_order(rows, batch_size or self.batch_size, world, rank)[:limit]
+        addresses = sequential_batches(rows, batch_size or self.batch_size, world, rank)[:limit]
         skipped = Skipped()
         found: list[tuple[str, Any, dict[str, Any]]] = []
-        for batch in batches({rows.name: rows}, addresses, Collate(self.model.encoders())):
+        for batch in batches({rows.name: rows}, addresses, Collator(self.model.encoders())):
             where = f"tasks.{rows.name}, evaluation"
-            for line in settle_failures(batch.failed, where, skip, skipped):
+            for line in handle_failures(batch.failed, where, skip, skipped):
                 if self.log is not None:
                     self.log.info(line)
             if len(batch):
@@ -86,7 +86,7 @@ class Scorer:
         return torch.cat([ask.embed(**{stream: list(part)}) for part in parts]).cpu()
 
 
-class Dealt(Source):
+class ShuffledStream(Source):
     """Rows whose cell of one stream is another row's: dealt round a random circle."""
 
     def __init__(self, source: Source, stream: str, seed: int = 0) -> None:

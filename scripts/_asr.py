@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sensorium.engine._precision import autocast
 from sensorium.engine.compose import Model
-from sensorium.engine.data import Collate, Rows, readers
+from sensorium.engine.data import Collator, TaskDataset, stream_readers
 from sensorium.engine.rows import open_split
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import Features
@@ -76,15 +76,17 @@ def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int
     source = open_split(model.plan, TASK, split)
     task = cast(AsrDiffusion, model.task(TASK))
     backbone: Any = model.backbone
-    rows = Rows(TASK, task, source, readers(model.plan, model.encoders(), augment=False))
+    rows = TaskDataset(
+        TASK, task, source, stream_readers(model.plan, model.encoders(), augment=False)
+    )
     found: list[Row] = []
     for index in range(len(source)):
         row = source[index]
         tokens = len(backbone.tokenizer.encode(row["text"])) + 1
         if not shortest <= tokens <= longest or len(found) == count:
             continue
-        item = rows.item(index)
-        batch = Collate(model.encoders())(TASK, [item])
+        item = rows.prepare(index)
+        batch = Collator(model.encoders())(TASK, [item])
         if not batch.failed:
             nothing = Features.pack([torch.zeros(0, 1)])
             seconds = read(row[task.streams[0]]).seconds  # the column `seconds` is a guess
@@ -101,7 +103,7 @@ def hear(model: Model, rows: Sequence[Row], size: int) -> None:
     stream, order = task.streams[0], sorted(rows, key=lambda row: row.seconds)
     for start in range(0, len(order), size):
         mine = order[start : start + size]
-        batch = Collate(model.encoders())(TASK, [row.item for row in mine]).to(model.device)
+        batch = Collator(model.encoders())(TASK, [row.item for row in mine]).to(model.device)
         inputs = batch.streams[stream]["main"]
         with autocast(model.device, model.plan.recipe.train.precision):
             features, encoder = clock(functools.partial(model.stream(stream).encode, inputs))

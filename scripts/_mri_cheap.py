@@ -19,8 +19,8 @@ from sklearn.preprocessing import StandardScaler
 
 from sensorium.engine.build import build
 from sensorium.engine.config import Recipe
-from sensorium.engine.data import Rows, readers
-from sensorium.engine.prefill import Filler
+from sensorium.engine.data import TaskDataset, stream_readers
+from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.rows import open_split
 from sensorium.modalities.base import Sample
 from sensorium.scripts._mri_runs import Answer
@@ -45,13 +45,13 @@ class Cheap:
         self.rows: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self.features: dict[tuple[str, str], np.ndarray] = {}
         for split in splits:
-            own = readers(plan, model.encoders(), augment=False)
-            rows = Rows(task, plan.tasks[task].task, open_split(plan, task, split), own)
-            Filler(plan, model, model.device, "fp32", 16).attach([rows])
+            own = stream_readers(plan, model.encoders(), augment=False)
+            rows = TaskDataset(task, plan.tasks[task].task, open_split(plan, task, split), own)
+            FeatureCacher(plan, model, model.device, "fp32", 16).attach([rows])
             own["volume"].features = None
             self._read(split, rows)
 
-    def _read(self, split: str, rows: Rows) -> None:
+    def _read(self, split: str, rows: TaskDataset) -> None:
         source, reader = rows.source, rows.readers["volume"]
         kept, found = [], []
         for i in range(len(source)):

@@ -17,9 +17,9 @@ from accelerate import Accelerator
 
 from sensorium.engine.build import build
 from sensorium.engine.config import Recipe, load_recipe, parse_recipe
-from sensorium.engine.data import Rows, readers
+from sensorium.engine.data import TaskDataset, stream_readers
 from sensorium.engine.hub import load_model
-from sensorium.engine.prefill import Filler
+from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.rows import open_split
 from sensorium.engine.score import Scorer
 from sensorium.engine.train import train
@@ -159,12 +159,12 @@ class Bench:
             folder.mkdir(parents=True, exist_ok=True)
             model = build(self.head_recipe("sequence", encoder, 1.0))
             ((name, part),) = model.plan.tasks.items()
-            own = readers(model.plan, model.encoders(), augment=False)
-            rows = Rows(name, part.task, open_split(model.plan, name, "train"), own)
+            own = stream_readers(model.plan, model.encoders(), augment=False)
+            rows = TaskDataset(name, part.task, open_split(model.plan, name, "train"), own)
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            filler = Filler(model.plan, model, device, "fp32", 32)
+            filler = FeatureCacher(model.plan, model, device, "fp32", 32)
             _note(folder, timed(lambda: filler.attach([rows])))
-            grid = rows.item(0).records["volume"]["grid"]
+            grid = rows.prepare(0).records["volume"]["grid"]
             (folder / GRID).write_text(json.dumps([int(n) for n in grid]), encoding="utf-8")
         return folder
 
@@ -266,11 +266,11 @@ def answers(folder: Path, task: str, split: str = "test") -> list[Answer]:
 def _asked(folder: Path, task: str, split: str) -> list[Answer]:
     model = load_model(folder)
     plan, settings = model.plan, model.plan.recipe.train
-    own = readers(plan, model.encoders(), augment=False)
-    rows = Rows(task, plan.tasks[task].task, open_split(plan, task, split), own)
+    own = stream_readers(plan, model.encoders(), augment=False)
+    rows = TaskDataset(task, plan.tasks[task].task, open_split(plan, task, split), own)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), device_placement=False)
     size = max(settings.batch_size, LEAST)
-    Filler(plan, model, accelerator.device, settings.precision, size).attach([rows])
+    FeatureCacher(plan, model, accelerator.device, settings.precision, size).attach([rows])
     scored = Scorer(model.to(accelerator.device), size, accelerator).score(rows, full=True)
     return [
         Answer(*row) for row in zip(scored.keys, scored.predictions, scored.targets, strict=True)

@@ -26,8 +26,8 @@ from torch import Tensor
 from sensorium.engine.build import ready
 from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.data import Collate, Rows, batches, in_order, readers
-from sensorium.engine.prefill import Filler
+from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, stream_readers
+from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.rows import open_split
 from sensorium.modalities.text.tokenizers import Bytes
 from sensorium.scripts._bench import Times, machine, timed
@@ -61,12 +61,14 @@ def recipe(image: int, patch: int, width: int, layers: int, decoder: int) -> dic
 
 def loader(model: Model, rows: int, stored: bool) -> Iterator[Batch]:
     """The engine's batches, over and over, from pictures or from stored features."""
-    own = readers(model.plan, model.encoders(), augment=False)
-    split = Rows("caption", model.task("caption"), open_split(model.plan, "caption", "train"), own)
+    own = stream_readers(model.plan, model.encoders(), augment=False)
+    split = TaskDataset(
+        "caption", model.task("caption"), open_split(model.plan, "caption", "train"), own
+    )
     if stored:
-        Filler(model.plan, model, torch.device("cpu"), "fp32", rows).attach([split])
-    addresses = itertools.cycle(in_order(split, rows))
-    return batches({"caption": split}, addresses, Collate(model.encoders()))
+        FeatureCacher(model.plan, model, torch.device("cpu"), "fp32", rows).attach([split])
+    addresses = itertools.cycle(sequential_batches(split, rows))
+    return batches({"caption": split}, addresses, Collator(model.encoders()))
 
 
 def stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:

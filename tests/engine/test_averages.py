@@ -213,7 +213,7 @@ def test_a_frozen_encoder_and_two_averages_are_refused(shop: Any) -> None:
 
 
 def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
-    from sensorium.engine.data import Reader, Rows
+    from sensorium.engine.data import StreamReader, TaskDataset
     from sensorium.modalities.base import Processor
     from sensorium.modalities.image.digits import Digits
 
@@ -229,14 +229,16 @@ def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
             return {"a": dict(sample), "b": dict(sample)}
 
     task = Twice()
-    rows = Rows("near", task, Digits(split="train"), {"image": Reader(None, Same(), moved)}, True)
+    rows = TaskDataset(
+        "near", task, Digits(split="train"), {"image": StreamReader(None, Same(), moved)}, True
+    )
     rows.readers["image"].read = lambda cell: cell
-    alike = rows.item(0).samples["image"]
+    alike = rows.prepare(0).samples["image"]
     assert torch.equal(alike["a"]["pixel_values"], alike["b"]["pixel_values"])
     task.varies_views = True
-    apart = rows.item(0).samples["image"]
+    apart = rows.prepare(0).samples["image"]
     assert not torch.equal(apart["a"]["pixel_values"], apart["b"]["pixel_values"])
-    again = rows.item(0).samples["image"]
+    again = rows.prepare(0).samples["image"]
     assert torch.equal(apart["a"]["pixel_values"], again["a"]["pixel_values"])
 
 

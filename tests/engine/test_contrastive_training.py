@@ -15,7 +15,7 @@ from sensorium.engine.adapt import is_frozen
 from sensorium.engine.build import build
 from sensorium.engine.compose import Model
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.data import Collate, Item, readers
+from sensorium.engine.data import Collator, PreparedRow, stream_readers
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
@@ -73,13 +73,13 @@ def composed(shop: Any, *changes: Any) -> Model:
 
 def batch_of(model: Model, rows: int) -> Batch:
     source, encoders = Digits(split="train"), model.encoders()
-    own, task = readers(model.plan, encoders, augment=False), model.task("match")
+    own, task = stream_readers(model.plan, encoders, augment=False), model.task("match")
     items = []
     for i in range(rows):
         row = source[i]
         samples = {s: {"main": own[s].sample(row[s], str(i))} for s in task.streams}
-        items.append(Item(str(i), task.targets(row), samples))
-    return Collate(encoders)("match", items)
+        items.append(PreparedRow(str(i), task.targets(row), samples))
+    return Collator(encoders)("match", items)
 
 
 def gradients(model: Model, batch: Batch) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.log import RunLogger
 from sensorium.engine.rows import open_section, open_split, splits
-from sensorium.engine.score import Dealt
+from sensorium.engine.score import ShuffledStream
 from sensorium.engine.table import format_metrics
 from sensorium.engine.train import train
 
@@ -211,7 +211,7 @@ def test_training_rows_are_never_scored_unasked(models: Mapping[str, Model]) -> 
 def test_each_row_gets_another_rows_cell() -> None:
     section = parse_recipe(RECIPE).tasks["digit"].data["writer"]
     source = open_section(section, "here")
-    dealt = Dealt(source, "image")
+    dealt = ShuffledStream(source, "image")
     givers = [int(g) for g in dealt.giver]
     assert sorted(givers) == list(range(len(source)))
     for i, giver in enumerate(givers):

@@ -15,7 +15,7 @@ from sensorium.engine.config import load_recipe, parse_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load_model, save_run
 from sensorium.engine.jsonschema import schema
-from sensorium.engine.prefill import why_not_cached
+from sensorium.engine.prefill import uncacheable_reason
 
 PICTURE = {"type": "patches", "size": 16, "patch_size": 8, "dim": 8}
 
@@ -55,12 +55,12 @@ def test_the_section_within_has_keys_of_its_own() -> None:
     assert all(p.requires_grad for p in outer.across.parameters())
     ours = [c for c in model.components if c.where.startswith("inputs.volume.encoder")]
     assert sum(own_parameters(model, c) for c in ours) == sum(p.numel() for p in outer.parameters())
-    assert why_not_cached(model.plan, model, "volume") is not None
+    assert uncacheable_reason(model.plan, model, "volume") is not None
 
 
 def test_all_of_it_frozen_is_cached() -> None:
     model = build(parse_recipe(recipe(freeze=True)))
-    assert why_not_cached(model.plan, model, "volume") is None
+    assert uncacheable_reason(model.plan, model, "volume") is None
 
 
 def test_check_tells_of_both() -> None:

@@ -34,7 +34,7 @@ from transformers import (
 from sensorium.engine.build import ready
 from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.data import Collate, Rows, batches, in_order, readers
+from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, stream_readers
 from sensorium.engine.rows import open_split
 from sensorium.tasks.base import Batch
 
@@ -137,8 +137,10 @@ def ours(llava: Any, folder: Path) -> Model:
 @pytest.fixture
 def batch(ours: Model) -> Batch:
     source, task = open_split(ours.plan, "answer", "train"), ours.task("answer")
-    rows = Rows("answer", task, source, readers(ours.plan, ours.encoders(), augment=False))
-    [found] = batches({"answer": rows}, in_order(rows, 3), Collate(ours.encoders()))
+    rows = TaskDataset(
+        "answer", task, source, stream_readers(ours.plan, ours.encoders(), augment=False)
+    )
+    [found] = batches({"answer": rows}, sequential_batches(rows, 3), Collator(ours.encoders()))
     assert not found.failed
     return found
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sensorium.engine import _loop, data
 from sensorium.engine._order import Schedule
-from sensorium.engine.data import Windowed
+from sensorium.engine.data import ShuffleBuffer
 from sensorium.engine.errors import RecipeError, RunError
 from sensorium.modalities.base import StreamingSource
 
@@ -190,18 +190,18 @@ def test_a_window_is_shuffled_and_nothing_is_lost_or_read_twice(
 ) -> None:
     monkeypatch.setattr(data, "WINDOW", 5)
     source = Counted(10)
-    rows = Windowed(source, seed=0)
+    rows = ShuffleBuffer(source, seed=0)
     taken = [rows[i]["n"] for i in range(20)]
     assert sorted(taken[:5]) == [0, 1, 2, 3, 4] and sorted(taken[5:10]) == [5, 6, 7, 8, 9]
     assert sorted(taken[10:]) == list(range(10)) and taken[:10] != taken[10:]
     assert source.begun == 2
-    again = Windowed(source, seed=0)
+    again = ShuffleBuffer(source, seed=0)
     assert [again[i]["n"] for i in range(13, 20)] == taken[13:]  # as a resumed run begins
 
 
 def test_a_stream_without_rows_is_refused(shop: Any) -> None:
     with pytest.raises(RunError, match="stream has no row"):
-        Windowed(Counted(0), seed=0)[0]
+        ShuffleBuffer(Counted(0), seed=0)[0]
 
 
 def test_an_order_of_a_stream_is_refused(shop: Any, pictures: Path) -> None:

@@ -18,12 +18,12 @@ from sensorium.engine.build import build
 from sensorium.engine.check import check
 from sensorium.engine.compose import Model
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.data import Collate, Rows, batches, in_order, readers
+from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, stream_readers
 from sensorium.engine.embed import about, embed
 from sensorium.engine.hub import Pipeline
 from sensorium.engine.index import open_index
 from sensorium.engine.log import read_metrics
-from sensorium.engine.prefill import Filler
+from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.train import train
 from sensorium.modalities.audio.read import Sound
 from sensorium.modalities.base import Features, Source
@@ -112,14 +112,18 @@ def alone(model: Model) -> list[Tensor]:
     return found
 
 
-def dataset(model: Model, training: bool = False) -> Rows:
-    return Rows(
-        "word", model.task("word"), Sounds(), readers(model.plan, model.encoders(), False), training
+def dataset(model: Model, training: bool = False) -> TaskDataset:
+    return TaskDataset(
+        "word",
+        model.task("word"),
+        Sounds(),
+        stream_readers(model.plan, model.encoders(), False),
+        training,
     )
 
 
-def batch_of(model: Model, rows: Rows) -> Batch:
-    (batch,) = batches({"word": rows}, in_order(rows, 6), Collate(model.encoders()))
+def batch_of(model: Model, rows: TaskDataset) -> Batch:
+    (batch,) = batches({"word": rows}, sequential_batches(rows, 6), Collator(model.encoders()))
     return batch
 
 
@@ -137,7 +141,7 @@ def test_features_are_those_of_the_row_alone(
 ) -> None:
     rows = dataset(model, training)
     if cached:
-        Filler(model.plan, model, torch.device("cpu"), "fp32", 6).attach([rows])
+        FeatureCacher(model.plan, model, torch.device("cpu"), "fp32", 6).attach([rows])
     batch = batch_of(model, rows)
     assert ("audio" in batch.features) == cached
     with torch.no_grad():
@@ -147,7 +151,7 @@ def test_features_are_those_of_the_row_alone(
 def test_geometry_is_that_of_the_cache(model: Model) -> None:
     rows = dataset(model)
     plain = model.encoder(batch_of(model, rows))("audio.encoder")
-    Filler(model.plan, model, torch.device("cpu"), "fp32", 6).attach([rows])
+    FeatureCacher(model.plan, model, torch.device("cpu"), "fp32", 6).attach([rows])
     stored = batch_of(model, rows).features["audio"]
     assert (plain.grid, plain.step, plain.origin) == (stored.grid, stored.step, stored.origin)
     assert torch.equal(plain.mask, stored.mask)
@@ -191,8 +195,8 @@ def gradients(model: Model, batches_: list[Batch]) -> dict[str, Tensor]:
 
 def test_gradients_are_the_sum_of_those_of_the_rows() -> None:
     model = build(parse_recipe(recipe(freeze=False)))
-    rows, collate = dataset(model), Collate(model.encoders())
-    items = [rows.item(i) for i in range(len(STEPS))]
+    rows, collate = dataset(model), Collator(model.encoders())
+    items = [rows.prepare(i) for i in range(len(STEPS))]
     together = gradients(model, [collate("word", items)])
     apart = gradients(model, [collate("word", [item]) for item in items])
     assert together.keys() == apart.keys()

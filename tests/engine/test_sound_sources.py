@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from sensorium.engine.catalogue import find
-from sensorium.engine.data import Reader
+from sensorium.engine.data import StreamReader
 from sensorium.modalities.audio.processor import LogMel
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import ReadError, Source, StreamingSource
@@ -126,7 +126,7 @@ def test_what_no_window_holds_is_named_as_the_file_that_it_is(tmp_path: Path) ->
     """The processor sees samples alone; whoever gave a thousand files wants to know which."""
     path = str(tmp_path / "short.wav")
     soundfile.write(path, np.zeros(100, np.float32), 16000)
-    reader = Reader(read, LogMel())
+    reader = StreamReader(read, LogMel())
     for cell in (path, {"path": path, "bytes": None}, {"path": path, "start": 0.001}):
         with pytest.raises(ReadError, match=r"short\.wav: .* ms of sound; expected at least one"):
-            reader.prepared(cell)
+            reader.prepare(cell)
