@@ -101,9 +101,9 @@ def test_a_student_with_the_expert_s_features_acts_as_the_expert(
 def test_the_student_learns(pair: Any, options: dict[str, float], part: str) -> None:
     made = pair(**options)
     parameters = [*made.student.parameters(), *made.backbone.parameters(), made.image]
-    optimizer = torch.optim.AdamW(parameters, lr=3e-3)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     losses = []
-    for _ in range(40):
+    for _ in range(80):  # of twelve seeds, none was above a quarter; processors draw differently
         loss = made.loss()
         losses.append(float(loss.parts[part]))
         optimizer.zero_grad()
