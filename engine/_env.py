@@ -1,8 +1,9 @@
 """`env:` of a recipe: which environments a control task drives, and how they meet its streams.
 
-`family/task` is an environment of this package (`metaworld/push-v3`), any other name one that
-`gymnasium.make` knows. All are seen the same way: an observation is a dict of arrays (one that
-is a single array becomes `state`), a picture is uint8 `[H, W, 3]`.
+`family/task` is an environment of a modality's `envs` or of a plug-in (`metaworld/push-v3`), or of
+a class named in full (`my_file:Line/go`); any other name is one that `gymnasium.make` knows. All
+are seen the same way: an observation is a dict of arrays (one that is a single array becomes
+`state`), a picture is uint8 `[H, W, 3]`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,10 @@ import numpy as np
 from annotated_types import Ge, Gt
 from pydantic import Field
 
-from .catalogue import load, optional
+from .catalogue import find, import_optional, load, registered
 from .errors import RecipeError, did_you_mean
 from .schema import Strict
 
-ENVS = "sensorium.modalities.action:ENVS"
-WORDS = "sensorium.modalities.action:WORDS"
 SINGLE = "state"
 """What an observation that is a single array is called."""
 RENDER = "render"
@@ -72,15 +71,15 @@ class Simulator:
 
     def __init__(self, name: str, section: Env) -> None:
         self.name = name
-        self.env = _made(name, section)
-        own = not _family(name)
-        unknown = [c for c in section.cameras if own and c != RENDER]
+        family = env_class(name)
+        self.env = _made(name, family, section)
+        unknown = [c for c in section.cameras if family is None and c != RENDER]
         if unknown:
             raise RecipeError(
                 f"env.cameras: {name} has no camera {unknown[0]!r}; say {RENDER} for the picture "
                 "that it renders"
             )
-        self._rendered = own and bool(section.cameras)
+        self._rendered = family is None and bool(section.cameras)
 
     def reset(self, seed: int) -> dict[str, Any]:
         """The first observation of the episode of a seed."""
@@ -105,20 +104,23 @@ class Simulator:
         return {**seen, RENDER: self.picture()} if self._rendered else seen
 
 
-def _family(name: str) -> str | None:
-    """The catalogue's path of an environment's family."""
-    found: str | None = load(ENVS).get(name.partition("/")[0])
-    return found
+def env_class(name: str) -> Any | None:
+    """Return the class that makes `family/task`, or None if `gymnasium.make` does.
+
+    family: a name of `Modality.envs` or of a plug-in, or `module:Class`.
+    """
+    family, slash, _ = name.partition("/")
+    module, colon, attribute = family.partition(":")
+    known = hasattr(load(module), attribute) if slash and colon else family in registered("env")
+    return find("env", family, "env.name") if slash and known else None
 
 
-def _made(name: str, section: Env) -> Any:
-    gymnasium = optional("gymnasium")
-    path = _family(name)
+def _made(name: str, family: Any | None, section: Env) -> Any:
+    gymnasium = import_optional("gymnasium")
     try:
-        if path:
-            optional(path.partition(":")[0])
+        if family is not None:
             task = name.partition("/")[2]
-            return load(path)(task, cameras=section.cameras, size=section.size, **section.options)
+            return family(task, cameras=section.cameras, size=section.size, **section.options)
         module, colon, _ = name.partition(":")
         if colon:
             load(module)  # a file of the current folder may be meant
@@ -162,9 +164,9 @@ def instructions(section: Env, name: str, seeds: Sequence[int]) -> list[str]:
     texts = section.texts(name)
     if texts:
         return [texts[seed % len(texts)] for seed in seeds]
-    family, _, task = name.partition("/")
-    path = load(WORDS).get(family)
+    instruct = getattr(env_class(name), "instruction", None)
+    task = name.partition("/")[2]
     try:
-        return [load(path)(task, seed) for seed in seeds] if path else []
+        return [instruct(task, seed) for seed in seeds] if instruct else []
     except ValueError:
         return []

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .catalogue import optional
+from .catalogue import import_optional
 from .errors import RecipeError
 
 
@@ -18,7 +18,7 @@ def _gif(frames: np.ndarray, fps: float) -> dict[str, Any]:
 
 
 def _mp4(frames: np.ndarray, fps: float) -> dict[str, Any]:
-    optional("av")
+    import_optional("av")
     height, width = (side - side % 2 for side in frames.shape[1:3])  # yuv420p wants even sides
     codec = {"codec": "libx264", "out_pixel_format": "yuv420p"}
     return {"plugin": "pyav", "image": frames[:, :height, :width], "fps": fps, **codec}
@@ -38,5 +38,5 @@ def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
     if not frames:
         raise RecipeError(f"{path.name}: the environment draws no picture of itself")
     arguments = FORMATS[path.suffix](np.stack(frames), fps)
-    optional("imageio.v3").imwrite(path, **arguments)
+    import_optional("imageio.v3").imwrite(path, **arguments)
     return path

@@ -16,7 +16,7 @@ from typing import Any
 from ..modalities.base import Source, StreamingSource
 from . import _yaml
 from ._files import find_folder, path_identity
-from .catalogue import entries
+from .catalogue import registered
 from .config import DataSection
 from .errors import RecipeError, did_you_mean
 from .plan import RecipePlan
@@ -132,7 +132,7 @@ def _path(plan: RecipePlan, stream: str, path: Path) -> dict[str, Any]:
             )
         return {"source": BY_SUFFIX[path.suffix.lower()], "path": str(path)}
     modality = plan.recipe.inputs[stream].modality
-    if f"{modality}folder" not in entries("source"):
+    if f"{modality}folder" not in registered("source"):
         own = f"{__name__}:Files"
         return {"source": own, "path": str(path), "columns": {stream: "file"}}
     columns = {} if stream == modality else {"columns": {stream: modality}}

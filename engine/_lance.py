@@ -17,7 +17,7 @@ import pyarrow as pa
 from ._columns import arrow_table, check_unique, new_fields
 from ._search import Block, search
 from ._side import Side, side
-from .catalogue import optional
+from .catalogue import import_optional
 from .errors import RecipeError, RunError, did_you_mean
 from .index import (
     DATA,
@@ -242,7 +242,7 @@ class LanceIndex:
 
 
 def _connect(place: str) -> Any:
-    lancedb = optional("lancedb")
+    lancedb = import_optional("lancedb")
     try:
         return lancedb.connect(place)
     except (OSError, ValueError, RuntimeError) as error:

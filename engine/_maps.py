@@ -1,7 +1,7 @@
 """Maps among predictions (masks, similarities), written as files of the signal they lie over.
 
-A modality that can write them says so by `SAVE`: `(path without ending, values, matrix, raw value)
--> path`; the raw value tells the space that the file is to be in.
+A modality that can write them has a `save`: `(path without suffix, values, matrix, raw value) ->
+path`; the raw value tells the space that the file is to be in.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ def write_maps(
         raise RecipeError(f"--out: {task} reads no stream whose files its maps could be")
     stream = asked.streams[0]
     section = pipeline.model.plan.recipe.inputs[stream]
-    package = load(pipeline.model.plan.streams[stream].modality)
-    if not hasattr(package, "SAVE"):
+    save = pipeline.model.plan.streams[stream].modality.save
+    if save is None:
         raise RecipeError(
             f"--out: {section.modality} has no files for the maps of {task}; name a file "
             "(out.jsonl), which holds them as numbers"
         )
-    raw, save = pipeline.raw(stream, inputs[stream]), load(package.SAVE)
+    raw, write = pipeline.raw(stream, inputs[stream]), load(save)
     written = dict(prediction)
     for name, (values, matrix) in maps.items():
-        written[name] = str(save(stem.with_name(f"{stem.name}_{name}"), values, matrix, raw))
+        written[name] = str(write(stem.with_name(f"{stem.name}_{name}"), values, matrix, raw))
     return written
 
 

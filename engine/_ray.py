@@ -20,7 +20,7 @@ import torch
 from ..modalities.base import StreamingSource
 from ._cells import Cells, Prepared
 from ._given import Given, reopen
-from .catalogue import optional
+from .catalogue import import_optional
 from .compose import Model
 from .embed import COMMIT_ROWS, Embedded, filled, finish, open_for, report
 from .embedder import Embedder, load_any
@@ -97,8 +97,8 @@ def embed_with_ray(
 def _rows(places: np.ndarray, arguments: tuple[Any, ...], workers: int, size: int) -> Any:
     """What the actors give, as it comes."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
-    ray = optional("ray")
-    optional("ray.data")
+    ray = import_optional("ray")
+    import_optional("ray.data")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     started = not ray.is_initialized()
     if started:

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ._env import Env, Simulator
+from ._env import Env, Simulator, env_class
 from ._episodes import STEPS
-from .catalogue import load
 from .errors import RecipeError
 
-EXPERTS = "sensorium.modalities.action:EXPERTS"
 SEEDS = range(50)
 """Episodes of which the mean is taken; the first of those that demonstrations come from."""
 
@@ -39,20 +37,19 @@ def mean_demonstration(name: str, section: Env) -> Replay:
 
     Raises RecipeError where the environment brings no expert.
     """
-    family, _, task = name.partition("/")
-    path = load(EXPERTS).get(family)
-    if path is None:
+    expert = getattr(env_class(name), "expert", None)
+    if expert is None:
         raise RecipeError(
-            f"--replay-mean: {name} brings no expert to replay; there are experts of: "
-            f"{', '.join(load(EXPERTS))}"
+            f"--replay-mean: {name} brings no expert to replay; a class of `Modality.envs` may "
+            "have one, as metaworld/push-v3 has"
         )
     simulator = Simulator(name, section.model_copy(update={"cameras": []}))
-    act, steps = load(path)(task), section.max_steps or STEPS
+    act, steps = expert(name.partition("/")[2]), section.max_steps or STEPS
     total = np.zeros((steps, *simulator.env.action_space.shape), np.float64)
     for seed in SEEDS:
         seen = simulator.reset(seed)
         for step in range(steps):
-            action = act(seen["state"])
+            action = act(seen)
             total[step] += action
             seen, ended, _ = simulator.step(action)
             if ended and step + 1 < steps:

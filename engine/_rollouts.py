@@ -11,11 +11,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from .catalogue import load
+from ..modalities.modality import Modality
+from .catalogue import find, load
 from .errors import RecipeError
-
-PREVIEW = "sensorium.modalities.action:PREVIEW"
-READ = "sensorium.modalities.action:READ"
 
 TYPES = {".gif": ("img", "image/gif"), ".mp4": ("video controls", "video/mp4")}
 """Suffix of a film -> its element and its kind."""
@@ -102,5 +100,5 @@ def _film(path: Path, left: int) -> Markup:
 
 
 def _motion(values: list[list[float]]) -> Markup:
-    raw = load(load(READ))(values)
-    return Markup(load(load(PREVIEW))(raw))
+    action: Modality = find("modality", "action", "report")
+    return Markup(load(action.preview)(load(action.read)(values)))

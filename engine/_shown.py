@@ -1,6 +1,6 @@
 """What is drawn of the rows on a page: the inputs with what was said about them, and what was said.
 
-`PREVIEW` of a modality turns a raw value into HTML, with the marks that it can draw (words,
+The `preview` of a modality turns a raw value into HTML, with the marks that it can draw (words,
 boxes, a mask) on it. Streams that hold the answer are drawn on the others, where their
 modality says as which mark.
 """
@@ -67,16 +67,16 @@ def _inputs(
 ) -> list[tuple[str, Markup]]:
     """(stream, HTML) of those that hold no answer; of the others too, where nothing draws them."""
     asked = plan.tasks[task].task
-    packages = {name: load(plan.streams[name].modality) for name in asked.streams}
-    raw = {name: load(packages[name].READ)(row[name]) for name in asked.streams}
+    modalities = {name: plan.streams[name].modality for name in asked.streams}
+    raw = {name: load(modalities[name].read)(row[name]) for name in asked.streams}
     said = marks_of(sample.prediction, sample.target)
     marks: dict[str, tuple[Any, Any]] = {k: (_here(a, run), b) for k, (a, b) in said.items()}
     marks |= _maps(sample.prediction, asked, marks)
-    drawn_on = {n: packages[n].MARK for n in asked.answers if hasattr(packages[n], "MARK")}
+    drawn_on = {n: mark for n in asked.answers if (mark := modalities[n].annotation)}
     for name, mark in drawn_on.items():
         marks[mark] = (marks.get(mark, (None, None))[0], raw[name])
     return [
-        (name, Markup(load(packages[name].PREVIEW)(raw[name], marks)))
+        (name, Markup(load(modalities[name].preview)(raw[name], marks)))
         for name in asked.streams
         if name not in drawn_on
     ]

@@ -20,7 +20,7 @@ import numpy as np
 
 from ._search import Block, search
 from ._shard import sync_folder
-from .catalogue import optional
+from .catalogue import import_optional
 from .errors import RunError
 
 LINKS = 16
@@ -65,7 +65,7 @@ def side(
 
     blocks: begins a pass over the table's vectors. Raises RunError for a file that is damaged.
     """
-    faiss = optional("faiss")
+    faiss = import_optional("faiss")
     path = folder / f"{kind}-v{version}.faiss"
     if path.is_file():
         try:

@@ -1,8 +1,9 @@
-"""Short names -> classes: the catalogues of the rooms, plug-ins, and `package.module:Class`.
+"""Registry of the parts that a recipe names: short names, plug-ins and `package.module:Name`.
 
-A catalogue is a literal dict of strings in its package; nothing is imported before it is
-asked for. Installed packages add names through the entry-point group `sensorium.plugins`,
-an entry named `<kind>.<name>` (`connector.qformer`, `image_encoder.mine`, `modality.eeg`).
+Short names are literal mappings of lazy strings in the package that holds the parts, or fields
+of a `Modality`; nothing is imported before it is used. Installed packages add names through the
+entry-point group `sensorium.plugins`, an entry named `<kind>.<name>`: `connector.qformer`,
+`modality.eeg`, or `image_encoder.mine` for a part of one modality.
 """
 
 from __future__ import annotations
@@ -10,33 +11,60 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import re
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError, did_you_mean
 
-ROOMS = {
-    "backbone": "sensorium.backbones:BACKBONES",
-    "connector": "sensorium.connectors:CONNECTORS",
-    "head": "sensorium.connectors:HEADS",
-    "modality": "sensorium.modalities:MODALITIES",
-    "task": "sensorium.tasks:TASKS",
-    "tokenizer": "sensorium.modalities.text:TOKENIZERS",
-}
 
-BASES = {
-    "action_tokenizer": "sensorium.modalities.action.base:ActionTokenizer",
-    "backbone": "sensorium.backbones.base:Backbone",
-    "connector": "sensorium.connectors.base:Connector",
-    "decoder": "sensorium.modalities.base:Decoder",
-    "encoder": "sensorium.modalities.base:Encoder",
-    "head": "sensorium.connectors.base:Connector",
-    "task": "sensorium.tasks.base:Task",
-    "tokenizer": "sensorium.modalities.base:Tokenizer",
+@dataclass(frozen=True)
+class Kind:
+    """One kind of part.
+
+    names: the mapping of the package's own short names, as a lazy string. field: the field of
+    `Modality` that holds names of this kind. scoped: the names belong to one modality: the kind
+    `image_encoder` has those of images, `encoder` those of all, as `image/timm`. base: the class
+    that all inherit from, as a lazy string; None if functions are parts too. instances: the
+    parts are objects of that class.
+    """
+
+    names: str | None = None
+    base: str | None = None
+    field: str | None = None
+    scoped: bool = False
+    instances: bool = False
+
+
+KINDS = {
+    "backbone": Kind("sensorium.backbones:BACKBONES", "sensorium.backbones.base:Backbone"),
+    "connector": Kind("sensorium.connectors:CONNECTORS", "sensorium.connectors.base:Connector"),
+    "head": Kind("sensorium.connectors:HEADS", "sensorium.connectors.base:Connector"),
+    "modality": Kind(
+        "sensorium.modalities:MODALITIES", "sensorium.modalities.modality:Modality", instances=True
+    ),
+    "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),
+    "source": Kind("sensorium.engine.sources:SOURCES", field="sources"),
+    "env": Kind(field="envs"),
+    "encoder": Kind(base="sensorium.modalities.base:Encoder", field="encoders", scoped=True),
+    "decoder": Kind(
+        "sensorium.backbones:BACKBONES", "sensorium.modalities.base:Decoder", "decoders", True
+    ),
+    "augment": Kind(field="augments", scoped=True),
+    "text_tokenizer": Kind(
+        base="sensorium.modalities.base:Tokenizer", field="tokenizers", scoped=True
+    ),
+    "action_tokenizer": Kind(
+        base="sensorium.modalities.action.base:ActionTokenizer", field="tokenizers", scoped=True
+    ),
+    "tokenizer": Kind(base="sensorium.modalities.base:Fitted", field="tokenizers", scoped=True),
 }
-"""What the classes of a kind inherit from."""
+"""The kinds of parts; a new kind is one line. A kind of one modality (`text_tokenizer`) may have
+a line of its own, if its parts inherit from a class of their own."""
 
 EXTRAS = {
     "av": "video",
@@ -61,19 +89,19 @@ EXTRAS = {
 
 
 def load(path: str) -> Any:
-    """The object at `package.module:name`, or the module at `package.module`."""
+    """Import `package.module:name` and return the object, or the module without a name."""
     module, _, name = path.partition(":")
     if importlib.util.find_spec(module.partition(".")[0]) is None:
-        here = str(Path.cwd())
-        if here not in sys.path:
-            sys.path.insert(0, here)
+        folder = str(Path.cwd())
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
             importlib.invalidate_caches()
-    found = importlib.import_module(module)
-    return getattr(found, name) if name else found
+    imported = importlib.import_module(module)
+    return getattr(imported, name) if name else imported
 
 
-def optional(module: str) -> Any:
-    """A library that an extra brings; RecipeError names the extra where it is absent."""
+def import_optional(module: str) -> Any:
+    """Import a library of an extra. Raise RecipeError, which names the extra, if it is missing."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -85,16 +113,112 @@ def optional(module: str) -> Any:
         ) from error
 
 
+def registered(kind: str, *, import_plugins: bool = True) -> dict[str, str]:
+    """Return the short names of a kind with their lazy strings.
+
+    import_plugins: False leaves out what only installed modalities hold, which would have to
+    be imported. Raises RecipeError if two parts have one name, or a plug-in is broken.
+    """
+    names: dict[str, str] = {}
+    for more in _mappings(kind, import_plugins):
+        for name, path in more.items():
+            if names.get(name, path) != path:
+                raise RecipeError(
+                    f"plug-in {path} takes the name of the {kind} {name!r} ({names[name]}); "
+                    "uninstall it, or name the class in full"
+                )
+            names[name] = path
+    return names
+
+
+def kind_of(part: type) -> str | None:
+    """Return the kind of part that a class is: `backbone`, `encoder`, ...; None if it is none."""
+    bases = {kind: spec.base for kind, spec in KINDS.items() if spec.base and not spec.instances}
+    return next((kind for kind, base in bases.items() if issubclass(part, load(base))), None)
+
+
+def find(kind: str, name: str, where: str) -> Any:
+    """Return the part of a kind by its short name or `package.module:Name`.
+
+    where: the place in the recipe, for the message. Raises RecipeError, one line, if there is
+    no such part, it cannot be imported, or it is of another kind.
+    """
+    spec, modality = _spec(kind)
+    within = kind.removeprefix(f"{modality}_") if "/" in name and ":" not in name else kind
+    known = registered(within, import_plugins=False)
+    if name not in known and not _LAZY.fullmatch(name):
+        known = registered(within)
+        if name not in known:
+            raise RecipeError(_unknown(kind, name, known, where))
+    path = known.get(name, name)
+    label = f"{where}: {_label(within, name, path)}"
+    found = _import(path, label)
+    if spec.base is not None and not _is_of_kind(found, spec):
+        what = "an object of" if spec.instances else "a class that inherits from"
+        raise RecipeError(f"{label} is no {_describe(kind)}; expected {what} {spec.base}")
+    if kind == "modality" and name not in known:
+        _NAMED[name] = path
+    return found
+
+
+def _is_of_kind(found: object, spec: Kind) -> bool:
+    base = load(spec.base or "builtins:object")
+    if spec.instances:
+        return isinstance(found, base)
+    return isinstance(found, type) and issubclass(found, base)
+
+
+_LAZY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+_NAMED: dict[str, str] = {}
+"""Modalities that recipes of this process named by `module:NAME`: their data sets and
+environments have short names like those of installed modalities."""
+
+
+def _spec(kind: str) -> tuple[Kind, str]:
+    """Return the table's line of a kind, and the modality of `<modality>_<kind>`."""
+    modality, _, name = kind.rpartition("_")
+    spec = KINDS.get(kind)
+    if spec is None:
+        spec = KINDS.get(name)
+        if spec is None or not spec.scoped:
+            raise RecipeError(f"there is no kind of part {kind!r}{did_you_mean(kind, KINDS)}")
+    return spec, modality if spec.scoped else ""
+
+
+def _mappings(kind: str, import_plugins: bool) -> Iterator[Mapping[str, str]]:
+    """Yield the mappings that hold names of a kind, the package's own first."""
+    spec, modality = _spec(kind)
+    if spec.names is not None and not modality:
+        yield load(spec.names)
+    yield _plugins().get(kind, {})
+    if spec.field is None:
+        return
+    own = load(KINDS["modality"].names or "")
+    modalities = [*own, *_NAMED, *(_plugins().get("modality", {}) if import_plugins else ())]
+    for name in [modality] if modality else modalities:
+        if spec.scoped and not modality:
+            inner = registered(f"{name}_{kind}")
+            yield {f"{name}/{short}": path for short, path in inner.items()}
+        else:
+            yield getattr(find("modality", name, f"modality {name}"), spec.field)
+
+
 @functools.cache
 def _plugins() -> dict[str, dict[str, str]]:
+    """Return the names that installed packages add, by kind."""
     found: dict[str, dict[str, str]] = {}
     for entry in entry_points(group="sensorium.plugins"):
         kind, dot, name = entry.name.partition(".")
+        label = f"plug-in {entry.name} ({entry.value})"
         if not dot:
-            raise RecipeError(
-                f"plug-in {entry.name!r} ({entry.value}): its name is <kind>.<name>, "
-                "for example connector.qformer"
-            )
+            raise RecipeError(f"{label}: its name is <kind>.<name>, for example connector.qformer")
+        try:
+            _spec(kind)
+        except RecipeError as error:
+            raise RecipeError(f"{label}: {error}") from None
+        if not _LAZY.fullmatch(entry.value):
+            raise RecipeError(f"{label}: expected package.module:name")
         known = found.setdefault(kind, {})
         if known.get(name, entry.value) != entry.value:
             raise RecipeError(
@@ -105,58 +229,29 @@ def _plugins() -> dict[str, dict[str, str]]:
     return found
 
 
-def kind_of(part: type) -> str | None:
-    """The kind of part that a class is, or that its subclasses are: `backbone`, `encoder`, ..."""
-    kinds = ("backbone", "connector", "encoder", "decoder")  # a backbone is a decoder too
-    return next((kind for kind in kinds if issubclass(part, load(BASES[kind]))), None)
+def _describe(kind: str) -> str:
+    return " ".join(filter(None, kind.rpartition("_")[::2]))
 
 
-def entries(kind: str) -> dict[str, str]:
-    """The names of a kind: `connector`, `task`, `source`, `image_encoder`, `modality`, ...
-
-    `encoder` and `decoder` have those of every modality, `image/timm`.
-    """
-    modality, _, room = kind.rpartition("_")
-    if kind == "source":
-        names = dict(load("sensorium.engine.sources:SOURCES"))
-        for path in entries("modality").values():
-            names |= getattr(load(path), "SOURCES", {})
-    elif kind in ROOMS:
-        names = dict(load(ROOMS[kind]))
-    elif not modality:
-        names = {
-            f"{modality}/{name}": path
-            for modality in entries("modality")
-            for name, path in entries(f"{modality}_{kind}").items()
-        }
-        names |= entries("backbone") if kind == "decoder" else {}
-    else:
-        names = dict(getattr(load(entries("modality")[modality]), f"{room.upper()}S", {}))
-    for name, path in _plugins().get(kind, {}).items():
-        if names.get(name, path) != path:
-            raise RecipeError(
-                f"plug-in {path} takes the name of the {kind} {name!r} ({names[name]}); "
-                "uninstall it, or name the class in full"
-            )
-        names[name] = path
-    return names
+def _label(kind: str, name: str, path: str) -> str:
+    """Return how a message calls a part: a plug-in by its own name too."""
+    return f"plug-in {kind}.{name} ({path})" if name in _plugins().get(kind, {}) else path
 
 
-def find(kind: str, name: str, where: str) -> Any:
-    """The class that a recipe's `type` names; `where` is the place for the message."""
-    room = kind.rpartition("_")[2]
-    known = entries(room if "/" in name and room in ("encoder", "decoder") else kind)
-    path = known.get(name, name)
-    module, colon, attribute = path.partition(":")
-    if name not in known and not (module and colon and attribute):
-        before, dot, last = name.rpartition(".")
-        own = f"{before}:{last}" if dot and ":" not in name else "package.module:Class"
-        raise RecipeError(
-            f"{where}: no {kind.replace('_', ' ')} is called {name!r}"
-            f"{did_you_mean(name, known)} (your own: {own})"
-        )
+def _unknown(kind: str, name: str, known: Mapping[str, str], where: str) -> str:
+    before, dot, last = name.rpartition(".")
+    full = f"{before}:{last}" if dot and ":" not in name else "package.module:Class"
+    return (
+        f"{where}: no {_describe(kind)} is called {name!r}{did_you_mean(name, known)} "
+        f"(your own: {full})"
+    )
+
+
+def _import(path: str, label: str) -> Any:
+    """Import the object of a lazy string. Raise RecipeError, one line, if that fails."""
+    module, _, attribute = path.partition(":")
     try:
-        found = load(module)
+        imported = load(module)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         extra = EXTRAS.get(missing)
@@ -165,23 +260,13 @@ def find(kind: str, name: str, where: str) -> Any:
             if extra
             else f"there is no module {error.name!r} here or in the current folder"
         )
-        raise RecipeError(f"{where}: {path} cannot be imported: {cure}") from error
-    if not hasattr(found, attribute):
-        inside = [name for name, value in vars(found).items() if isinstance(value, type)]
+        raise RecipeError(f"{label} cannot be imported: {cure}") from error
+    except ImportError as error:
+        text = " ".join(str(error).split())
+        raise RecipeError(f"{label} cannot be imported: {text}") from error
+    if not hasattr(imported, attribute):
+        names = [name for name in vars(imported) if not name.startswith("_")]
         raise RecipeError(
-            f"{where}: the module {module} has no class {attribute!r}"
-            f"{did_you_mean(attribute, inside)}"
+            f"{label}: the module has no {attribute!r}{did_you_mean(attribute, names)}"
         )
-    return _of_kind(getattr(found, attribute), kind, path, where)
-
-
-def _of_kind(found: Any, kind: str, path: str, where: str) -> Any:
-    """Refuse a class of another room; sources and augments may be functions."""
-    path_of_base = BASES.get(kind, BASES.get(kind.rpartition("_")[2]))
-    base = load(path_of_base) if path_of_base else None
-    if base is not None and not (isinstance(found, type) and issubclass(found, base)):
-        raise RecipeError(
-            f"{where}: {path} is no {kind.replace('_', ' ')}; expected a class that inherits "
-            f"from {base.__module__}:{base.__name__}"
-        )
-    return found
+    return getattr(imported, attribute)

@@ -7,7 +7,7 @@ is found here. Gives the way of the data, stage by stage, and what a step costs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,8 +115,7 @@ class _Example(Source):
         for i, row in enumerate(plan.tasks[task].task.example()):
             made = dict(row)
             for name in plan.tasks[task].task.streams:
-                package = load(plan.streams[name].modality)
-                made[name] = load(package.EXAMPLE)(np.random.default_rng(i))
+                made[name] = _example(plan, task, name)(np.random.default_rng(i))
             self.rows.append(made)
         self.columns = tuple(self.rows[0])
 
@@ -128,6 +127,18 @@ class _Example(Source):
 
     def fingerprint(self) -> str:
         return "example"
+
+
+def _example(plan: RecipePlan, task: str, stream: str) -> Callable[[np.random.Generator], Any]:
+    """Return what makes cells of a stream. Raise RecipeError if its modality cannot."""
+    path = plan.streams[stream].modality.example
+    if path is None:
+        raise RecipeError(
+            f"tasks.{task}: has no data.train, and the modality of inputs.{stream}, "
+            f"{plan.recipe.inputs[stream].modality}, makes no example; add data.train"
+        )
+    make: Callable[[np.random.Generator], Any] = load(path)
+    return make
 
 
 def _source(plan: RecipePlan, task: str, report: Report) -> Source:

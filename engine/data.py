@@ -219,7 +219,7 @@ def stream_readers(
     """A reader a stream, without stores."""
     return {
         name: StreamReader(
-            load(load(stream.modality).READ),
+            load(stream.modality.read),
             encoders[name].processor,
             stream.augment if augment else None,
         )

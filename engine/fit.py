@@ -78,7 +78,7 @@ def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: str) -> Iterat
             yield from _examples(plan.tasks[name].task, argument, row)
     elif room == "inputs":
         name = rest.partition(".")[0]
-        read = load(load(plan.streams[name].modality).READ)
+        read = load(plan.streams[name].modality.read)
         for key, task in plan.tasks.items():
             if name in task.task.streams:
                 yield from (read(row[name]) for row in _each(sources[key]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .catalogue import entries, find
+from ..modalities.modality import Modality
+from .catalogue import find, registered
 from .config import DataSection, Recipe, Section, TaskSection
 from .errors import RecipeError
 from .schema import Strict, options_model, part_arguments
@@ -22,6 +23,8 @@ def schema(recipe: Recipe | None = None) -> Schema:
     found = Recipe.model_json_schema(by_alias=True)
     known = found["$defs"]
     own = _own(recipe) if recipe else {}
+    names = sorted({*registered("modality"), *own.get("modality", ())})
+    modalities = {name: find("modality", name, "modality") for name in names}
     for name in ("Section", "DataSection", "TaskSection"):
         known[name]["type"] = ["object", "string"]
     for kind in ("head", "connector", "backbone"):
@@ -33,7 +36,7 @@ def schema(recipe: Recipe | None = None) -> Schema:
     known["TaskSection"]["allOf"] = _rules("task", own.get("task", ()), TaskSection, known)
     sources = _rules("source", own.get("source", ()), DataSection, known, "source")
     known["DataSection"]["allOf"] = sources
-    stream["allOf"] = [_modality(name, own, known) for name in entries("modality")]
+    stream["allOf"] = [_modality(name, modalities[name], own, known) for name in modalities]
     found["properties"]["extends"] = {"type": "string"}
     del found["$defs"]
     return {
@@ -66,13 +69,13 @@ def _partial(rule: Any) -> Any:
     return found
 
 
-def _modality(name: str, own: dict[str, set[str]], known: Schema) -> Schema:
+def _modality(name: str, modality: Modality, own: dict[str, set[str]], known: Schema) -> Schema:
     """The encoders and variations of one kind of signal."""
     kind = f"{name}_encoder"
     then: Schema = {"encoder": {"allOf": _rules(kind, own.get(kind, ()), Section, known)}}
-    augments = entries(f"{name}_augment")
-    if name in augments:
-        part = find(f"{name}_augment", name, name)
+    default = next(iter(modality.augments), None)
+    if default is not None:
+        part = find(f"{name}_augment", default, name)
         then["augment"] = {
             "if": {"required": ["type"]},
             "else": _options(part, ("type",), known),
@@ -84,6 +87,7 @@ def _own(recipe: Recipe) -> dict[str, set[str]]:
     """The types that a recipe names, by kind: some are `package.module:Class`."""
     found: dict[str, set[str]] = {}
     for stream in recipe.inputs.values():
+        found.setdefault("modality", set()).add(stream.modality)
         found.setdefault(f"{stream.modality}_encoder", set()).add(stream.encoder.type)
         if stream.connector:
             found.setdefault("connector", set()).add(stream.connector.type)
@@ -101,7 +105,7 @@ def _rules(
     """For every name of a kind: where `key` is that name, these are the options."""
     rules = []
     engine = [field.alias or name for name, field in section.model_fields.items()]
-    for name in sorted({*entries(kind), *own}):
+    for name in sorted({*registered(kind), *own}):
         try:
             part = find(kind, name, kind)
         except RecipeError:

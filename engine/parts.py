@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from ..modalities.base import Fitted, Part
-from .catalogue import entries, find, kind_of
+from .catalogue import find, kind_of, registered
 from .config import Section, plain
 from .errors import RecipeError, placed
 from .schema import arguments, fitted_arguments, part_arguments, validate, validate_options
@@ -216,7 +216,7 @@ def _fitted_options(
     if base.kind is None:
         return said
     if "type" not in said:
-        some = ", or ".join(f"{name}: {known}" for known in list(entries(base.kind))[:2])
+        some = ", or ".join(f"{name}: {known}" for known in list(registered(base.kind))[:2])
         raise RecipeError(f"{where}: is required here; for example {some}")
     wanted = arguments(find(base.kind, said["type"], where))
     for argument, (_, default) in wanted.items():  # `tokenizer: own` takes its owner's name

@@ -13,8 +13,9 @@ from typing import Any
 from torch import nn
 
 from ..modalities.base import Fitted
+from ..modalities.modality import Modality
 from ..tasks.base import Task
-from .catalogue import entries, find
+from .catalogue import find
 from .config import Recipe, Section, StreamSection, TaskSection, plain
 from .errors import RecipeError, did_you_mean
 from .parts import Plan, plan, reported, seeded
@@ -24,9 +25,9 @@ from .weights import check_form
 
 @dataclass
 class StreamPlan:
-    """modality: the module path of its package."""
+    """One input: its modality, and the plans of its parts."""
 
-    modality: str
+    modality: Modality
     encoder: Plan
     connector: Plan | None
     augment: Any | None
@@ -135,21 +136,21 @@ def _names(room: str, named: Iterable[str]) -> None:
 
 def _stream(name: str, section: StreamSection) -> StreamPlan:
     where = f"inputs.{name}"
-    modalities = entries("modality")
-    if section.modality not in modalities:
-        raise RecipeError(
-            f"{where}.modality: no modality is called {section.modality!r}"
-            f"{did_you_mean(section.modality, modalities)}"
-        )
+    modality: Modality = find("modality", section.modality, f"{where}.modality")
     augment = None
     if section.augment is not None:
         options = dict(section.augment)
-        kind = options.pop("type", section.modality)
+        kind = options.pop("type", next(iter(modality.augments), None))
+        if kind is None:
+            raise RecipeError(
+                f"{where}.augment: {section.modality} has no augment of its own; "
+                "say type: package.module:Class"
+            )
         part = find(f"{section.modality}_augment", kind, f"{where}.augment")
         with reported(f"{where}.augment", arguments(part)):
             augment = part(**validate_options(part, options, f"{where}.augment"))
     return StreamPlan(
-        modalities[section.modality],
+        modality,
         plan(section.encoder, f"{section.modality}_encoder", f"{where}.encoder"),
         plan(section.connector, "connector", f"{where}.connector") if section.connector else None,
         augment,

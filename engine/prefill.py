@@ -86,7 +86,7 @@ class FeatureCacher:
     def _samples(self, name: str, users: Sequence[TaskDataset], cells: list[Cell]) -> None:
         reader = users[0].readers[name]
         identity = {
-            "modality": self.plan.streams[name].modality,
+            "read": self.plan.streams[name].modality.read,
             "processor": processor_identity(reader.processor),
         }
         store = Store(cache_root(), "samples", identity)

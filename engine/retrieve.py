@@ -119,8 +119,8 @@ class Retriever:
 
     def show(self, stream: str, cell: Any) -> Markup:
         """A cell of a stream as its modality shows it."""
-        modality = load(self.model.plan.streams[stream].modality)
-        return Markup(load(modality.PREVIEW)(load(modality.READ)(cell)))
+        modality = self.model.plan.streams[stream].modality
+        return Markup(load(modality.preview)(load(modality.read)(cell)))
 
     def previews(self, hits: list[Hit]) -> list[Markup | str]:
         """What was found as its modality shows it, or why it cannot be shown."""

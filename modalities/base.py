@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .features import Features as Features
 from .messages import short_repr
+from .modality import Modality as Modality
 from .rows import Source as Source
 from .rows import StreamingSource as StreamingSource
 
@@ -201,7 +202,7 @@ class Chart:
 class Tokenizer(Fitted):
     """Text <-> ids. Ids are plain integers below `size`."""
 
-    kind = "tokenizer"
+    kind = "text_tokenizer"
 
     size: int
     pad_id: int

@@ -127,7 +127,7 @@ def test_tasks_use_no_encoder() -> None:
     encoders = {
         path.removeprefix("sensorium.").partition(":")[0]
         for module, name, path in catalogues()
-        if name == "ENCODERS"
+        if name == "encoders"
     }
     assert encoders
     used = {m: GRAPH[m] & encoders for m in GRAPH if floor_of(m) == "tasks" and GRAPH[m] & encoders}
@@ -148,14 +148,14 @@ def test_only_scripts_name_the_package() -> None:
 
 def test_packages_import_nothing_heavy() -> None:
     """A catalogue is strings: what it names is imported when a recipe asks for it."""
-    light = {"__future__", "collections", "importlib", "typing"}
+    light = {"__future__", "collections", "importlib", "typing", "..modality"}
     heavy = [
         f"{module or 'sensorium'}: {name}"
         for module, tree in TREES.items()
         if SOURCES[module].name == "__init__.py"
         for node in tree.body
         for name in _names(node)
-        if name.partition(".")[0] not in light
+        if (name if name.startswith(".") else name.partition(".")[0]) not in light
     ]
     assert not heavy
 
@@ -169,15 +169,21 @@ def _names(node: ast.stmt) -> list[str]:
 
 
 def catalogues() -> Iterator[tuple[str, str, str]]:
-    """`(module, catalogue, "sensorium.module:Class")` of every literal catalogue."""
+    """`(module, catalogue, "sensorium.module:Class")` of every literal catalogue: a mapping, or
+    a field of a `Modality`, which is called by its name."""
     for module, tree in TREES.items():
-        for node in tree.body:
-            name = _assigned(node)
-            value = getattr(node, "value", None)
-            if SOURCES[module].name == "__init__.py" and name.isupper():
-                for leaf in ast.walk(value) if value else ():
-                    if isinstance(leaf, ast.Constant) and str(leaf.value).startswith("sensorium."):
-                        yield module, name, str(leaf.value)
+        for node in tree.body if SOURCES[module].name == "__init__.py" else ():
+            name, value = _assigned(node), getattr(node, "value", None)
+            if isinstance(value, ast.Call) and name.isupper():
+                for keyword in value.keywords:
+                    yield from ((module, keyword.arg or "", path) for path in _paths(keyword.value))
+            elif value is not None and name.isupper():
+                yield from ((module, name, path) for path in _paths(value))
+
+
+def _paths(node: ast.AST) -> list[str]:
+    leaves = [leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)]
+    return [leaf for leaf in leaves if isinstance(leaf, str) and leaf.startswith("sensorium.")]
 
 
 def _assigned(node: ast.stmt) -> str:

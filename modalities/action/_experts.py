@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from ._record import Recording
-from .metaworld import MetaWorld, Observation, expert, make
+from .metaworld import MetaWorld, Observation, expert
 
 WHOLE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 """All that decides how a simulation goes on, the start of its solver included."""
@@ -48,7 +48,7 @@ class Demonstrator:
         """The clean episode of a seed, then the disturbed ones; None for one that failed. words:
         ways to ask for it, of which one is drawn."""
         rng = np.random.default_rng([zlib.crc32(self.task.encode()), seed])
-        env = make(self.task, seed)
+        env = MetaWorld(self.task, seed)
         first, _ = env.reset()
         begin = _Moment(env)
         clean = self._recorded(env, first, words[int(rng.integers(len(words)))])

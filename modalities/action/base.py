@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from ..base import Fitted
-from . import TOKENIZERS
+from . import ACTION
 from ._outline import Outline
 
 SETTINGS, ARRAYS = "action_tokenizer.json", "action_tokenizer.safetensors"
@@ -108,7 +108,7 @@ class ActionTokenizer(Fitted):
     def _named(cls, name: str) -> type[Self]:
         """The class that a file names: this one, or one of the catalogue."""
         known: dict[str, Any] = {cls.__name__: cls}
-        for path in TOKENIZERS.values():
+        for path in ACTION.tokenizers.values():
             module, _, found = path.partition(":")
             if found == name:
                 known[found] = getattr(import_module(module), found)

@@ -25,7 +25,7 @@ from ._experts import Demonstrator
 from ._record import Recording, write
 from .instructions import seen, unseen
 from .lerobot import LeRobot
-from .metaworld import FIRST, RATE, make
+from .metaworld import FIRST, RATE, MetaWorld
 
 SEEDS = {
     "train": range(1000),
@@ -78,7 +78,7 @@ class Demonstrations(Source):
         if not tasks or len(set(tasks)) < len(tasks):
             raise ValueError(f"tasks: found {tasks}, expected one or several, each once")
         for task in tasks:
-            make(task, cameras=cameras or ())  # refuses what Meta-World does not have
+            MetaWorld(task, cameras=cameras or ())  # refuses what Meta-World does not have
             seen(task)
         self.tasks, self.split, self.seeds = tuple(tasks), split, seeds[:episodes]
         self.noise, self.branches = noise, branches if noise else 0

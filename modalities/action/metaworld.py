@@ -107,6 +107,21 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
             self._drawers[size] = Cameras(self.simulator.model, self.simulator.model_name, size)
         return self._drawers[size].picture(self.simulator.data, camera)
 
+    @staticmethod
+    def expert(task: str) -> Callable[[Observation], np.ndarray]:
+        """Return the scripted controller of a task: observation -> action."""
+        act = expert(task)
+        return lambda observation: act(observation["state"])
+
+    @staticmethod
+    def instruction(task: str, seed: int) -> str:
+        """Return the text that describes the task in an episode.
+
+        Raises ValueError for a task without instructions.
+        """
+        begun = [split for split, first in FIRST.items() if seed >= first]
+        return unseen(task, begun[-1]) if begun else seen(task)[seed % len(seen(task))]
+
     @property
     def simulator(self) -> Any:
         """Meta-World's own environment, with MuJoCo's `model` and `data`."""
@@ -116,11 +131,6 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
         values = np.asarray(state, np.float32)
         seen = {camera: self.picture(camera) for camera in self.cameras}
         return {"state": values, "proprio": values[list(PROPRIO)], **seen}
-
-
-def make(task: str, seed: int = 0, *, cameras: Sequence[str] = (), size: int = 128) -> MetaWorld:
-    """The environment of a task, `push-v3`; see `MetaWorld`."""
-    return MetaWorld(task, seed, cameras=cameras, size=size)
 
 
 def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -135,12 +145,6 @@ def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
         return np.clip(wanted, -1.0, 1.0).astype(np.float32)
 
     return act
-
-
-def told(task: str, seed: int) -> str:
-    """What a robot is told to do in an episode; ValueError for a task without words."""
-    begun = [split for split, first in FIRST.items() if seed >= first]
-    return unseen(task, begun[-1]) if begun else seen(task)[seed % len(seen(task))]
 
 
 def _made(task: str, seed: int) -> Any:

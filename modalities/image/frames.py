@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..base import Encoder, Features, Processor, Sample
-from . import ENCODERS
+from . import IMAGE
 from .clip import Clip
 
 
@@ -98,9 +98,9 @@ class Frames(Encoder):
 def _section(said: Mapping[str, Any]) -> tuple[type[Encoder], dict[str, Any]]:
     """The class of a section of this modality, and its options."""
     kind = said.get("type")
-    names = [name for name in ENCODERS if name != "frames"]
+    names = [name for name in IMAGE.encoders if name != "frames"]
     if kind not in names:
         raise ValueError(f"encoder.type: found {kind!r}, expected one of {', '.join(names)}")
-    module, _, name = ENCODERS[str(kind)].partition(":")
+    module, _, name = IMAGE.encoders[str(kind)].partition(":")
     part: type[Encoder] = getattr(importlib.import_module(module), name)
     return part, {key: value for key, value in said.items() if key != "type"}

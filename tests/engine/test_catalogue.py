@@ -8,55 +8,59 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
 from sensorium.engine import catalogue
-from sensorium.engine.catalogue import BASES, entries, find, load
+from sensorium.engine.catalogue import find, load, registered
 from sensorium.engine.errors import RecipeError, did_you_mean
 from sensorium.engine.jsonschema import schema
 from sensorium.engine.schema import arguments
 from sensorium.modalities.base import Source
 
-MODALITIES = sorted(entries("modality"))
+MODALITIES = sorted(registered("modality"))
 KINDS = [
-    *(kind for kind in catalogue.ROOMS if kind != "modality"),
-    *(f"{name}_{room}" for name in MODALITIES for room in ("encoder", "augment")),
-    "source",
+    *(kind for kind, spec in catalogue.KINDS.items() if not spec.scoped and kind != "modality"),
+    *(f"{name}_{kind}" for name in MODALITIES for kind in ("encoder", "decoder", "augment")),
+    "action_tokenizer",
+    "text_tokenizer",
 ]
-NAMES = [(kind, name) for kind in KINDS for name in sorted(entries(kind))]
+NAMES = [(kind, name) for kind in KINDS for name in sorted(registered(kind))]
 
 
 @pytest.mark.parametrize(("kind", "name"), NAMES, ids=[f"{k}-{n}" for k, n in NAMES])
 def test_a_name_is_a_class_whose_options_a_recipe_can_give(kind: str, name: str) -> None:
     found = find(kind, name, "here")
-    arguments(found)  # raises where its constructor breaks the rules
     assert (inspect.getdoc(found) or "").strip()
-    room = kind.rpartition("_")[2]
-    if room in BASES:
-        assert issubclass(found, load(BASES[room]))
-    elif kind == "source" and isinstance(found, type):
+    if kind == "env":
+        return  # options of a simulator are not typed
+    arguments(found)  # raises where its constructor breaks the rules
+    if kind == "source" and isinstance(found, type):
         assert issubclass(found, Source)
 
 
 @pytest.mark.parametrize("name", MODALITIES)
-def test_a_modality_says_what_the_engine_asks_of_it(name: str) -> None:
-    import numpy as np
-
-    package = load(entries("modality")[name])
-    raw = load(package.EXAMPLE)(np.random.default_rng(0))
-    assert load(package.READ)(raw) is not None
-    assert isinstance(load(package.PREVIEW)(load(package.READ)(raw)), str)
+def test_what_a_modality_makes_it_can_read_and_show(name: str) -> None:
+    modality = find("modality", name, "here")
+    raw = load(modality.example)(np.random.default_rng(0))
+    assert load(modality.read)(raw) is not None
+    assert isinstance(load(modality.preview)(load(modality.read)(raw)), str)
 
 
-def test_the_rooms_are_listed_without_their_libraries() -> None:
+def test_parts_of_all_modalities_are_named_with_their_modality() -> None:
+    assert find("encoder", "image/timm", "here") is find("image_encoder", "timm", "here")
+    assert find("image_encoder", "text/causal_lm", "here") is find(
+        "text_encoder", "causal_lm", "here"
+    )
+    assert set(registered("backbone")) <= set(registered("decoder"))
+
+
+def test_the_kinds_are_listed_without_their_libraries() -> None:
     """Names are strings until one is asked for."""
     code = (
-        "import sys; from sensorium.engine.catalogue import entries; "
-        "names = [entries(k) for k in ('backbone', 'connector', 'head', 'task', 'tokenizer')]; "
-        "names += [entries(f'{m}_encoder') for m in entries('modality')]; "
-        "assert all(names); "
+        "import sys; from sensorium.engine.catalogue import KINDS, registered; "
+        "assert all(registered(kind) for kind in KINDS if kind != 'source'); "
         "print(sorted({'timm', 'open_clip', 'transformers', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -69,6 +73,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
     found: list[EntryPoint] = []
     monkeypatch.setattr(catalogue, "entry_points", lambda group: found)
     catalogue._plugins.cache_clear()
+    monkeypatch.setattr(catalogue, "_NAMED", {})
     yield found
     catalogue._plugins.cache_clear()
 
@@ -84,8 +89,8 @@ def test_a_plugin_adds_a_name(plugins: list[EntryPoint]) -> None:
     plugins.append(_point("connector.qformer", MLP))
     plugins.append(_point("image_encoder.mine", "sensorium.modalities.image.patches:Patches"))
     assert find("connector", "qformer", "here") is load(MLP)
-    assert "mine" in entries("image_encoder")
-    assert "qformer" not in entries("head")
+    assert "mine" in registered("image_encoder")
+    assert "qformer" not in registered("head")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,8 @@ def test_a_plugin_adds_a_name(plugins: list[EntryPoint]) -> None:
     [
         ([("connector.a", MLP), ("connector.a", "other:MLP")], ("two plug-ins", MLP, "other:MLP")),
         ([("connector.mlp", "other:MLP")], ("takes the name", "'mlp'", MLP, "other:MLP")),
-        ([("qformer", MLP)], ("'qformer'", "<kind>.<name>", "connector.qformer")),
+        ([("qformer", MLP)], ("plug-in qformer", "<kind>.<name>", "connector.qformer")),
+        ([("conector.a", MLP)], ("plug-in conector.a", "did you mean 'connector'")),
     ],
 )
 def test_plugins_that_clash_are_refused(
@@ -115,18 +121,49 @@ def test_a_modality_without_sources_breaks_no_recipe(
     plugins: list[EntryPoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An installed modality brings what it has; the names of the others stay."""
-    (tmp_path / "bare_modality.py").write_text('ENCODERS = {"mine": "bare_encoders:Mine"}\n')
+    (tmp_path / "bare_modality.py").write_text(
+        "from sensorium.modalities.modality import Modality\n"
+        'BARE = Modality(encoders={"mine": "bare_encoders:Mine"})\n'
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    plugins.append(_point("modality.bare", "bare_modality"))
+    plugins.append(_point("modality.bare", "bare_modality:BARE"))
     assert find("source", "digits", "here") is load("sensorium.modalities.image.digits:Digits")
-    assert entries("bare_encoder") == {"mine": "bare_encoders:Mine"}
-    assert entries("bare_augment") == {}
-    assert "bare" in {rule["if"]["properties"]["modality"]["const"] for rule in _streams()}
+    assert "bare_modality" not in sys.modules  # what others have is found without it
+    assert registered("bare_encoder") == {"mine": "bare_encoders:Mine"}
+    assert registered("encoder")["bare/mine"] == "bare_encoders:Mine"
+    assert registered("bare_augment") == {}
+    rules = schema()["$defs"]["StreamSection"]["allOf"]
+    assert "bare" in {rule["if"]["properties"]["modality"]["const"] for rule in rules}
 
 
-def _streams() -> list[dict[str, Any]]:
-    rules: list[dict[str, Any]] = schema()["$defs"]["StreamSection"]["allOf"]
-    return rules
+BROKEN = {
+    "no module": ("gone_modality:X", "there is no module 'gone_modality'"),
+    "no library": ("wants_a_library:X", "there is no module 'no_such_library'"),
+    "no name in it": ("broken_modality:Y", "has no 'Y'; there are: X"),
+    "an old import": ("stale_modality:X", "cannot import name 'gone'"),
+    "another object": ("broken_modality:X", "expected an object of sensorium.modalities.modality"),
+    "a module": ("broken_modality", "expected package.module:name"),
+}
+
+
+@pytest.mark.parametrize(("value", "words"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_plugin_is_named_in_one_line(
+    plugins: list[EntryPoint],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+    words: str,
+) -> None:
+    (tmp_path / "broken_modality.py").write_text("X = 1\n")
+    (tmp_path / "stale_modality.py").write_text("from sensorium import gone\n")
+    (tmp_path / "wants_a_library.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.append(_point("modality.broken", value))
+    for kind, name in (("modality", "broken"), ("source", "nowhere")):
+        with pytest.raises(RecipeError) as error:
+            find(kind, name, "here")
+        assert f"plug-in modality.broken ({value})" in str(error.value)
+        assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_class_of_the_current_folder_is_found(

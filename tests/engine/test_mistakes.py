@@ -201,7 +201,7 @@ NAMES: dict[str, Case] = {
     "no class": (
         {f"{ENCODER}.type": "sensorium.modalities.image.patches:Patch"},
         f"{ENCODER}.type",
-        ("no class 'Patch'", "'Patches'"),
+        ("the module has no 'Patch'", "'Patches'"),
     ),
     "a class of another room": (
         {ENCODER: {"type": "sensorium.connectors.projectors:MLP"}},

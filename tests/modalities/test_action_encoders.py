@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sensorium.modalities.action import ENCODERS
+from sensorium.modalities.action import ACTION
 from sensorium.modalities.action.normalizer import Normalizer
 from sensorium.modalities.action.processor import Noise
 from sensorium.modalities.action.read import Motion, read
@@ -40,7 +40,7 @@ def normalizer(**options: Any) -> Normalizer:
 
 
 def make(case: str) -> Encoder:
-    module, _, name = ENCODERS[CASES[case][0]].partition(":")
+    module, _, name = ACTION.encoders[CASES[case][0]].partition(":")
     torch.manual_seed(0)
     kind = getattr(importlib.import_module(module), name)
     made: Encoder = kind(normalizer=normalizer(), **CASES[case][1])
@@ -56,7 +56,7 @@ def leaves(features: Features) -> list[torch.Tensor]:
 
 
 def test_every_encoder_of_the_catalogue_is_tried() -> None:
-    assert {name for name, _ in CASES.values()} == set(ENCODERS)
+    assert {name for name, _ in CASES.values()} == set(ACTION.encoders)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -203,7 +203,7 @@ def test_options_that_cannot_be() -> None:
         ("state", {"hidden": 8, "depth": -1}, "^depth: found -1"),
         ("trajectory", {"dim": 16, "heads": 3}, "^heads: found 3"),
     ):
-        module, _, name = ENCODERS[case].partition(":")
+        module, _, name = ACTION.encoders[case].partition(":")
         with pytest.raises(ValueError, match=told):
             getattr(importlib.import_module(module), name)(normalizer=normalizer(), **options)
         with pytest.raises(ValueError, match=r"^normalizer: is not fitted"):

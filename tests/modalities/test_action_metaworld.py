@@ -17,8 +17,6 @@ from sensorium.modalities.action.metaworld import (
     PROPRIO,
     MetaWorld,
     expert,
-    make,
-    told,
 )
 
 TASKS = (
@@ -39,7 +37,7 @@ def test_a_seed_is_its_construction_and_one_reset(task: str) -> None:
 
     theirs = gymnasium.make("Meta-World/MT1", env_name=task, seed=7, disable_env_checker=True)
     wanted, _ = theirs.reset()
-    ours = make(task, 7)
+    ours = MetaWorld(task, 7)
     found, _ = ours.reset()
     np.testing.assert_array_equal(found["state"], wanted.astype(np.float32))
     action = np.array([0.3, -0.2, 0.5, 1.0], np.float32)
@@ -50,11 +48,11 @@ def test_a_seed_is_its_construction_and_one_reset(task: str) -> None:
 
 
 def test_the_same_seed_is_the_same_episode_however_it_is_asked_for() -> None:
-    env = make("push-v3", 3)
+    env = MetaWorld("push-v3", 3)
     first, _ = env.reset()
     env.step(np.ones(4, np.float32))
     again, _ = env.reset()
-    asked, _ = make("push-v3").reset(seed=3)
+    asked, _ = MetaWorld("push-v3").reset(seed=3)
     other, _ = env.reset(seed=4)
     np.testing.assert_array_equal(first["state"], again["state"])
     np.testing.assert_array_equal(first["state"], asked["state"])
@@ -62,7 +60,7 @@ def test_the_same_seed_is_the_same_episode_however_it_is_asked_for() -> None:
 
 
 def test_an_observation_is_of_its_space_and_the_hand_alone_is_proprio() -> None:
-    env = make("reach-v3", 1)
+    env = MetaWorld("reach-v3", 1)
     found, _ = env.reset()
     assert env.observation_space.contains(found)
     np.testing.assert_array_equal(found["proprio"], found["state"][list(PROPRIO)])
@@ -70,7 +68,7 @@ def test_an_observation_is_of_its_space_and_the_hand_alone_is_proprio() -> None:
 
 
 def test_the_expert_succeeds_with_actions_of_the_space() -> None:
-    env, act = make("reach-v3", 2), expert("reach-v3")
+    env, act = MetaWorld("reach-v3", 2), expert("reach-v3")
     found, _ = env.reset()
     done = False
     for _ in range(150):
@@ -82,18 +80,20 @@ def test_the_expert_succeeds_with_actions_of_the_space() -> None:
 
 
 def test_what_is_told_in_the_test_was_not_told_before() -> None:
-    assert {told("push-v3", seed) for seed in range(1000)} == set(words("push-v3"))
+    assert {MetaWorld.instruction("push-v3", seed) for seed in range(1000)} == set(words("push-v3"))
     for split, seeds in (("development", (2000, 2049)), ("test", (5000, 5199))):
-        assert {told("push-v3", seed) for seed in seeds} == {unseen("push-v3", split)}
+        assert {MetaWorld.instruction("push-v3", seed) for seed in seeds} == {
+            unseen("push-v3", split)
+        }
         assert unseen("push-v3", split) not in words("push-v3")
 
 
 @pytest.mark.parametrize(
     ("make_it", "line"),
     [
-        (lambda: make("pusg-v3"), "no task 'pusg-v3'; did you mean 'push-v3'"),
+        (lambda: MetaWorld("pusg-v3"), "no task 'pusg-v3'; did you mean 'push-v3'"),
         (lambda: expert("fly"), "no task 'fly'"),
-        (lambda: make("push-v3", cameras=["corner9"]), "no camera 'corner9'; did you mean"),
+        (lambda: MetaWorld("push-v3", cameras=["corner9"]), "no camera 'corner9'; did you mean"),
     ],
 )
 def test_what_is_not_there_is_named(make_it: object, line: str) -> None:
@@ -103,7 +103,7 @@ def test_what_is_not_there_is_named(make_it: object, line: str) -> None:
 
 @pytest.fixture
 def seen() -> MetaWorld:
-    env = make("reach-v3", 1, cameras=["topview", "corner"], size=64)
+    env = MetaWorld("reach-v3", 1, cameras=["topview", "corner"], size=64)
     try:
         env.reset()
     except RuntimeError as error:
@@ -131,7 +131,7 @@ def test_a_person_is_shown_the_scene_upright(seen: MetaWorld) -> None:
 def test_many_environments_draw_side_by_side(seen: MetaWorld) -> None:
     """A second OpenGL context gives noise under OSMesa."""
     alone, _ = seen.reset(seed=1)
-    pair = [make(task, 1, cameras=["topview"], size=64) for task in ("push-v3", "reach-v3")]
+    pair = [MetaWorld(task, 1, cameras=["topview"], size=64) for task in ("push-v3", "reach-v3")]
     for env in pair:
         env.reset()
     np.testing.assert_array_equal(pair[1].picture("topview"), alone["topview"])
@@ -142,8 +142,8 @@ def test_many_environments_draw_side_by_side(seen: MetaWorld) -> None:
 def test_a_machine_that_cannot_draw_says_what_to_install() -> None:
     """In a process of its own: MuJoCo chooses how to draw when it is imported."""
     code = (
-        "from sensorium.modalities.action.metaworld import make\n"
-        "env = make('reach-v3', cameras=['corner'])\n"
+        "from sensorium.modalities.action.metaworld import MetaWorld\n"
+        "env = MetaWorld('reach-v3', cameras=['corner'])\n"
         "try:\n    env.reset()\n"
         "except RuntimeError as error:\n    print(error)\n"
     )

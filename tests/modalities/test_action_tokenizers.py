@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sensorium.modalities import action
-from sensorium.modalities.action import TOKENIZERS
+from sensorium.modalities.action import ACTION
 from sensorium.modalities.action.base import ActionTokenizer
 
 STEPS, DOF = 20, 3
@@ -31,10 +31,10 @@ def smooth(count: int = 200, steps: int = STEPS, dof: int = DOF, seed: int = 0) 
     return waves * torch.tensor([10.0 ** (d % 3) for d in range(dof)])
 
 
-@pytest.fixture(params=sorted(TOKENIZERS))
+@pytest.fixture(params=sorted(ACTION.tokenizers))
 def make(request: pytest.FixtureRequest) -> Make:
     """The class of a name of the catalogue."""
-    module, _, name = TOKENIZERS[request.param].partition(":")
+    module, _, name = ACTION.tokenizers[request.param].partition(":")
     found: Make = getattr(importlib.import_module(module), name)
     return found
 
@@ -177,7 +177,7 @@ def test_a_folder_without_one_is_refused(fitted: ActionTokenizer, tmp_path: Path
     fitted.save(tmp_path)
     other = next(
         kind
-        for path in TOKENIZERS.values()
+        for path in ACTION.tokenizers.values()
         if (kind := getattr(action, path.partition(":")[2])) is not type(fitted)
     )
     with pytest.raises(ValueError, match=f"saved by {type(fitted).__name__}"):
@@ -232,7 +232,7 @@ def test_a_gpu_gives_the_same(fitted: ActionTokenizer) -> None:
 
 
 def test_the_package_gives_the_classes() -> None:
-    for path in TOKENIZERS.values():
+    for path in ACTION.tokenizers.values():
         assert issubclass(getattr(action, path.partition(":")[2]), ActionTokenizer)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = action.Nothing

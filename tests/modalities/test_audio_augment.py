@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sensorium.engine.catalogue import find
-from sensorium.modalities.audio import AUGMENTS
+from sensorium.modalities.audio import AUDIO
 from sensorium.modalities.audio.augment import MelAugment, WaveAugment
 
 FRAMES, BANDS = 200, 40
@@ -35,7 +35,7 @@ def applied(seed: int = 0, **options: Any) -> Tensor:
     return MelAugment(**options)({"mels": mels()}, np.random.default_rng(seed))["mels"]
 
 
-@pytest.mark.parametrize("name", AUGMENTS)
+@pytest.mark.parametrize("name", AUDIO.augments)
 def test_without_options_nothing_happens(name: str) -> None:
     sample = {"mels": mels()} if name == "audio" else {"wave": mels()[:, 0]}
     found = find("audio_augment", name, "here")()(sample, np.random.default_rng(0))

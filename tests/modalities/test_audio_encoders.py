@@ -14,7 +14,7 @@ import torch
 import torchaudio
 from safetensors.torch import load_file, save_file
 
-from sensorium.modalities.audio import ENCODERS
+from sensorium.modalities.audio import AUDIO
 from sensorium.modalities.audio.read import Sound
 from sensorium.modalities.base import Encoder, Features, ReadError
 
@@ -113,7 +113,7 @@ SECONDS = (0.5, 0.31, 0.42)
 
 
 def kind(case: str) -> type[Encoder]:
-    module, _, name = ENCODERS[CASES[case][0]].partition(":")
+    module, _, name = AUDIO.encoders[CASES[case][0]].partition(":")
     found: type[Encoder] = getattr(importlib.import_module(module), name)
     return found
 
@@ -142,7 +142,7 @@ def leaves(features: Features) -> list[torch.Tensor]:
 
 
 def test_every_encoder_of_the_catalogue_is_tried() -> None:
-    assert {name for name, _ in CASES.values()} == set(ENCODERS)
+    assert {name for name, _ in CASES.values()} == set(AUDIO.encoders)
 
 
 @pytest.mark.parametrize("case", CASES)

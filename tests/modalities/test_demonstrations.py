@@ -19,7 +19,7 @@ from sensorium.modalities.action._experts import Demonstrator, _Moment
 from sensorium.modalities.action._record import Recording, write
 from sensorium.modalities.action.demonstrations import SEEDS, Demonstrations, cache_folder
 from sensorium.modalities.action.instructions import KEPT, SENTENCES, seen, unseen
-from sensorium.modalities.action.metaworld import PROPRIO, expert, make
+from sensorium.modalities.action.metaworld import PROPRIO, MetaWorld, expert
 from sensorium.modalities.image.read import read as read_picture
 
 TASKS = ["reach-v3", "window-close-v3"]
@@ -69,7 +69,7 @@ def test_the_actions_lead_from_each_state_to_the_next(recorded: Demonstrations) 
         row = recorded[episode.start]
         if row["disturbed"] or row["seed"]:
             continue
-        env = make(row["task"], row["seed"])
+        env = MetaWorld(row["task"], row["seed"])
         found, _ = env.reset()
         for i in episode:
             assert np.array_equal(found["state"], recorded[i]["state"])
@@ -89,7 +89,7 @@ def test_a_disturbed_episode_begins_elsewhere(recorded: Demonstrations) -> None:
 
 @pytest.mark.parametrize("task", ["reach-v3", "push-v3", "pick-place-v3"])
 def test_a_simulation_is_put_back_exactly(task: str) -> None:
-    env, act = make(task, 3), expert(task)
+    env, act = MetaWorld(task, 3), expert(task)
     first, _ = env.reset()
     moment = _Moment(env)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sensorium.modalities.base import Encoder, Features
-from sensorium.modalities.image import ENCODERS
+from sensorium.modalities.image import IMAGE
 from sensorium.modalities.image.read import example, read
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3}
@@ -110,7 +110,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kind(case: str) -> type[Encoder]:
-    module, _, name = ENCODERS[CASES[case][0]].partition(":")
+    module, _, name = IMAGE.encoders[CASES[case][0]].partition(":")
     found: type[Encoder] = getattr(importlib.import_module(module), name)
     return found
 
@@ -134,7 +134,7 @@ def leaves(features: Features) -> list[torch.Tensor]:
 
 
 def test_every_encoder_of_the_catalogue_is_tried() -> None:
-    assert {name for name, _ in CASES.values()} == set(ENCODERS)
+    assert {name for name, _ in CASES.values()} == set(IMAGE.encoders)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sensorium.modalities.base import Encoder, Features, Sample
 from sensorium.modalities.image.patches import Patches
-from sensorium.modalities.mri import ENCODERS
+from sensorium.modalities.mri import MRI
 from sensorium.modalities.mri.read import example, read
 
 SMALL = {"size": (16, 16, 16), "patch": (8, 8, 8), "dim": 24, "depth": 3, "heads": 2}
@@ -61,7 +61,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def build(case: str) -> Encoder:
     name, options = CASES[case]
-    module, _, attribute = ENCODERS[name].partition(":")
+    module, _, attribute = MRI.encoders[name].partition(":")
     kind: type[Encoder] = getattr(importlib.import_module(module), attribute)
     within = {key: Patches(**options[key]) for key in kind.inner}
     return kind(**{**kind.resolve(options), **within})
@@ -78,7 +78,7 @@ def samples(encoder: Encoder, count: int = 2) -> list[Sample]:
 
 
 def test_every_encoder_has_a_case() -> None:
-    assert {name for name, _ in CASES.values()} == set(ENCODERS)
+    assert {name for name, _ in CASES.values()} == set(MRI.encoders)
 
 
 @pytest.fixture(params=CASES)
@@ -206,7 +206,7 @@ def test_layers_are_the_hidden_states_and_taps_change_them() -> None:
     ],
 )
 def test_token_counts(size: Any, patch: Any, tokens: int) -> None:
-    module, _, attribute = ENCODERS["vit3d"].partition(":")
+    module, _, attribute = MRI.encoders["vit3d"].partition(":")
     kind = getattr(importlib.import_module(module), attribute)
     encoder = kind(size=size, patch=patch, dim=8, depth=1, heads=1)
     assert math.prod(encoder.position.shape[2:]) == tokens
@@ -215,7 +215,7 @@ def test_token_counts(size: Any, patch: Any, tokens: int) -> None:
 
 
 def test_the_blocks_of_vit_b_have_its_parameters() -> None:
-    module, _, attribute = ENCODERS["vit3d"].partition(":")
+    module, _, attribute = MRI.encoders["vit3d"].partition(":")
     with torch.device("meta"):
         encoder = getattr(importlib.import_module(module), attribute)(layer_scale=None)
     assert sum(p.numel() for p in encoder.layers.parameters()) == 85_054_464
@@ -259,6 +259,6 @@ def test_a_volume_smaller_than_a_patch_is_padded_to_one() -> None:
     ],
 )
 def test_options_are_checked(options: dict[str, Any], line: str) -> None:
-    module, _, attribute = ENCODERS["vit3d"].partition(":")
+    module, _, attribute = MRI.encoders["vit3d"].partition(":")
     with pytest.raises(ValueError, match=line):
         getattr(importlib.import_module(module), attribute)(**{**SMALL, **options})

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.engine.catalogue import entries, load
+from sensorium.engine.catalogue import find, load, registered
 
 MARKS: dict[str, tuple[Any, Any]] = {
     "words": ([["<b>", 0.1, 0.2]], None),
@@ -20,15 +20,15 @@ MARKS: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(entries("modality")))
+@pytest.mark.parametrize("name", sorted(registered("modality")))
 def test_marks_that_it_cannot_draw_are_left_alone(name: str) -> None:
     pytest.importorskip(
         {"audio": "soundfile", "mri": "monai", "mri_mask": "monai"}.get(name, "PIL")
     )
-    package = load(entries("modality")[name])
-    raw = load(package.READ)(load(package.EXAMPLE)(np.random.default_rng(0)))
+    modality = find("modality", name, "here")
+    raw = load(modality.read)(load(modality.example)(np.random.default_rng(0)))
     for marks in (None, {}, MARKS):
-        shown = load(package.PREVIEW)(raw, marks)
+        shown = load(modality.preview)(raw, marks)
         assert shown and "<b>" not in shown
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sensorium.modalities.base import Encoder
-from sensorium.modalities.text import ENCODERS
+from sensorium.modalities.text import TEXT
 from sensorium.modalities.text.causal_lm import CausalLM
 from sensorium.modalities.text.open_clip import OpenClipText
 from sensorium.modalities.text.tokenizers import BPE
@@ -57,10 +57,10 @@ def makers(tmp_path: Path, bpe: BPE, save_clip: Callable[..., str]) -> dict[str,
     }
 
 
-@pytest.fixture(params=ENCODERS)
+@pytest.fixture(params=TEXT.encoders)
 def make(request: pytest.FixtureRequest, makers: dict[str, Maker]) -> Maker:
     maker = makers[request.param]
-    module, _, name = ENCODERS[request.param].partition(":")
+    module, _, name = TEXT.encoders[request.param].partition(":")
     assert type(maker()) is getattr(importlib.import_module(module), name)
     return maker
 

@@ -17,7 +17,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sensorium.modalities.base import Tokenizer
-from sensorium.modalities.text import TOKENIZERS
+from sensorium.modalities.text import TEXT
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE, Bytes, Own
 
@@ -69,10 +69,10 @@ MAKERS: dict[str, Callable[[Path], Tokenizer]] = {
 }
 
 
-@pytest.fixture(params=TOKENIZERS)
+@pytest.fixture(params=TEXT.tokenizers)
 def tokenizer(request: pytest.FixtureRequest, folder: Path) -> Tokenizer:
     made = MAKERS[request.param](folder)
-    module, _, name = TOKENIZERS[request.param].partition(":")
+    module, _, name = TEXT.tokenizers[request.param].partition(":")
     assert type(made) is getattr(importlib.import_module(module), name)
     return made
 

@@ -1,0 +1,79 @@
+"""The declaration of a modality: how one kind of signal is read and shown, and its parts.
+
+Imports no library, so that all modalities can be listed at no cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .messages import short_repr
+
+_LAZY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """One kind of signal: `IMAGE = Modality(read="my_package.read:read", encoders={...})`.
+
+    A recipe names a modality by its short name, by `module:NAME`, or by the name of an
+    installed plug-in. Every value is a lazy string, `package.module:name`, imported when it is
+    first used, or a mapping from short names to lazy strings.
+
+    Functions:
+        read: cell of a data set -> raw value. Raises ReadError. Returns the cell by default.
+        example: numpy Generator -> cell, for dry runs of recipes without data.
+        preview: (raw value, annotations) -> HTML for reports; a short text by default.
+        save: (path without suffix, values, affine, raw value) -> path of the written file.
+    annotation: if streams of this modality are drawn on other streams (a mask on its volume),
+        the key of `Annotations` that their previews draw it as.
+
+    Parts, by short name:
+        encoders, decoders, augments (the first is the default), tokenizers: for streams of this
+            modality.
+        sources: data sets, which any recipe may name.
+        envs: families of simulated environments, which `env.name: family/task` may name. A
+            class `(task, *, cameras, size, **options)` with the interface of `gymnasium.Env`.
+            Optional static methods: `expert(task)` returns a controller `observation -> action`,
+            `instruction(task, seed)` the text that describes the task in an episode.
+    """
+
+    read: str = f"{__name__}:return_cell"
+    example: str | None = None
+    preview: str = f"{__name__}:preview_as_text"
+    save: str | None = None
+    annotation: str | None = None
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    decoders: Mapping[str, str] = field(default_factory=dict)
+    augments: Mapping[str, str] = field(default_factory=dict)
+    tokenizers: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    envs: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if each.name == "annotation" or value is None:
+                continue
+            paths = value if isinstance(value, Mapping) else {"": value}
+            for name, path in paths.items():
+                if not (isinstance(path, str) and _LAZY.fullmatch(path)):
+                    where = f"{each.name}.{name}".rstrip(".")
+                    raise ValueError(
+                        f"Modality: {where} is {short_repr(path)}, expected 'package.module:name'"
+                    )
+
+
+def return_cell(cell: Any) -> Any:
+    """Return the cell of a data set as the raw value: nothing has to be read."""
+    return cell
+
+
+def preview_as_text(raw: Any, annotations: Any = None) -> str:
+    """Return a short text for a raw value that has no preview of its own."""
+    return f"<p>{html.escape(short_repr(raw))}</p>"
