@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from ..modalities.base import Features
 from .base import Attention, ContextCache
-from .builtin import CAUSAL
+from .configs import CAUSAL
 from .masks import (
     Positions,
     additive,

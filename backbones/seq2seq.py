@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..modalities.base import Features
 from .base import Attention, ContextCache
-from .builtin import SEQ2SEQ
+from .configs import SEQ2SEQ
 from .masks import additive, allowed_length, pack, sliding_windows
 from .pretrained import Pretrained
 
