@@ -1,46 +1,55 @@
-"""The shared language decoder, behind one call for every family of models.
+"""The contract of a language decoder: one interface for every family of models.
 
-Legend: `B` batch, `T` positions of the embeds, `P` positions of the context, `D` width,
-`V` vocabulary.
+    context --prefill--> ContextCache --forward(embeds)--> hidden [B, T, D] --logits--> [B, T, V]
+
+`teacher_force` is forward over the embedded target, `generate` its autoregressive loop.
+
+Legend: `B` batch, `P` positions of the context, `T` positions of the embeds, `L` target ids, `D`
+width, `V` vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from ..modalities.base import Features, Part, Tokenizer
-
-Attention = Literal["causal", "prefix", "block", "bidirectional"]
+from ..modalities.base import Decoder, Features, LayerHook, Loss, Tokenizer
+from .visibility import Attention, Visibility
 
 
 @dataclass(frozen=True)
 class ContextCache:
-    """A context that was read once: a key-value cache or an encoder's output.
+    """A context that was run once, for many forwards: a key-value cache or an encoder's output.
 
-    mask: `[B, P]` bool, True = real. state: the model's own object. attention: how the
-    context was read. A forward leaves it as it was.
+    mask: bool `[B, P]`, True = real. state: the model's own object. attention: how the context
+    sees itself. A forward leaves the cache as it was.
     """
 
     mask: Tensor
     state: Any
-    attention: Attention
+    attention: Visibility
 
 
-class Backbone(Part, nn.Module):
-    """A language model that reads embeddings. Nothing about pixels or sound in here.
+HiddenStates = tuple[Tensor, tuple[Tensor, ...]]
 
-    dim: width of the embeddings. mask_id: the id that stands for "not yet known" in masked
-    diffusion, or None. supports: the kinds of attention it can do, `inputs_embeds`, and
-    `vocabulary` (it has both `embed` and `logits`).
 
-    Attention: `causal`; `prefix` (the context sees itself both ways, the rest is causal);
-    `block` (the context sees itself, the positions see everything); `bidirectional` (no
-    context: an encoder).
+class Backbone(Decoder):
+    """A language model that reads embeddings. It knows nothing of pixels or sound.
+
+    dim: width of the embeddings. tokenizer: text <-> ids. mask_id: the id that stands for a token
+    that is not known yet, or None. supports: what this model can do, out of
+        `causal`, `prefix`, `block`, `bidirectional`: names of `attention`;
+        `visibility`: any other `Visibility` (masks, packed documents, windows by layer);
+        `layer_hooks`, `hidden_states`: options of `forward`;
+        `inputs_embeds`: it reads embeddings; `vocabulary`: it has both `embed` and `logits`.
+
+    `attention` says who attends to whom; see `visibility.py`. A model that cannot do what it is
+    asked for raises ValueError with the reason of `unsupported_reason`.
     """
 
     dim: int
@@ -63,15 +72,15 @@ class Backbone(Part, nn.Module):
         raise NotImplementedError
 
     def add_tokens(self, n: int) -> int:
-        """Append `n` rows to the vocabulary; only these rows train. Gives the first new id."""
+        """Append `n` rows to the vocabulary; only these train. Return the first new id."""
         raise NotImplementedError
 
     def added_token_parameters(self) -> frozenset[str]:
-        """Names in the state of the rows that were added: weights from elsewhere lack them."""
+        """Return the names of the added rows in the state; other weights lack them."""
         return frozenset()
 
     def unfreeze_added_tokens(self) -> None:
-        """Let the rows that were added train, whatever was frozen since."""
+        """Let the added rows train, whatever was frozen since."""
 
     def forward(
         self,
@@ -79,19 +88,29 @@ class Backbone(Part, nn.Module):
         mask: Tensor | None = None,
         context: Features | ContextCache | None = None,
         attention: Attention = "causal",
-    ) -> Tensor:
+        layer_hooks: Mapping[int, LayerHook] | None = None,
+        hidden_states: Sequence[int] = (),
+    ) -> Tensor | HiddenStates:
         """embeds `[B, T, D]`, mask `[B, T]` -> hidden `[B, T, D]` of these positions alone.
 
-        context: what stands before them (a causal model) or in the encoder (seq2seq).
+        mask: True = real; None: all. context: what stands before the embeds (causal models) or in
+        the encoder (seq2seq). layer_hooks: `{layer: function}`; the function takes the output of
+        the layer at these positions, `[B, T, D]`, and their mask, and returns what goes on.
+        hidden_states: layers whose output is returned too, behind their hooks; the last one's is
+        behind the final norm.
+
+        Return the hidden states of the last layer; if `hidden_states` names layers, a pair of it
+        and a tuple of theirs. Layers count from 0, or from the end (-1); of an encoder-decoder
+        they are the decoder's, or the encoder's under `bidirectional`.
         """
         raise NotImplementedError
 
     def prefill(self, context: Features, attention: Attention = "causal") -> ContextCache:
-        """The context once, for many forwards: `prefill` + `forward` equals one pass."""
+        """Run the context once; `prefill`, then `forward`, equals one pass over both."""
         raise NotImplementedError
 
     def select_rows(self, cache: ContextCache, rows: Tensor) -> ContextCache:
-        """Return the cache of the rows `[n]` of the batch alone, for when the others are done."""
+        """Return the cache of the rows `[n]` of the batch alone."""
         raise NotImplementedError
 
     def teacher_force(
@@ -100,21 +119,40 @@ class Backbone(Part, nn.Module):
         ids: Tensor,
         mask: Tensor,
         attention: Attention = "causal",
+        layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Tensor:
-        """Teacher forcing: hidden `[B, L, D]` whose place i predicts `ids[:, i]` (`[B, L]`)."""
+        """Return hidden `[B, L, D]` whose position i predicts `ids[:, i]` (ids, mask: `[B, L]`).
+
+        Nothing is put between context and target. A visibility's mask is that of [context, ids].
+        """
         raise NotImplementedError
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
-        """hidden `[..., D]` -> logits `[..., V]`, or `[..., len(ids)]` of the allowed rows."""
+        """hidden `[..., D]` -> logits `[..., V]`, or `[..., len(ids)]` of the ids alone."""
         raise NotImplementedError
+
+    def loss(
+        self, condition: Features, target: Mapping[str, Tensor], attention: Attention = "causal"
+    ) -> Loss:
+        """Compute the cross-entropy of the target after the condition, summed over its tokens.
+
+        target: `ids [B, L]` and `mask [B, L]` bool, True = real.
+        """
+        device = condition.tokens.device
+        ids, mask = target["ids"].to(device), target["mask"].to(device)
+        logits = self.logits(self.teacher_force(condition, ids, mask, attention)).float()
+        labels = ids.masked_fill(~mask, -100)
+        total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+        return Loss(total, mask.sum())
 
     @torch.no_grad()
     def generate(
-        self, context: Features, attention: Attention = "causal", **options: Any
+        self, condition: Features, attention: Attention = "causal", **options: Any
     ) -> Tensor:
-        """New ids `[B, L]` after the context, padded with `pad_id`; transformers' options."""
-        raise NotImplementedError
+        """Return new ids `[B, L]` after the condition, padded with `pad_id`.
 
-    def blocks(self) -> Sequence[nn.Module]:
-        """The layers from input to output, for `freeze: {last: n}`."""
-        return ()
+        attention: `causal`, `prefix`, or a visibility of the condition `[B, P, P]`; a new token
+        sees what the condition's last position sees, and the new tokens before it. options: those
+        of transformers' `generate`.
+        """
+        raise NotImplementedError

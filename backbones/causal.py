@@ -13,26 +13,32 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from ..modalities.base import Features
-from .base import Attention, ContextCache
+from ..modalities.base import Features, LayerHook
+from .base import ContextCache, HiddenStates
 from .configs import CAUSAL
 from .masks import (
+    Packed,
     Positions,
-    additive,
-    allowed_length,
+    arrange,
+    check_length,
     pack,
+    packed_positions,
+    position_ids,
     positions_from_mask,
+    real_first,
     sliding_windows,
     take,
 )
 from .pretrained import Pretrained
+from .submodules import LayerAccess, layers_of, run_masked
+from .visibility import Attention, Visibility, as_visibility
 
 
 class Causal(Pretrained):
@@ -56,75 +62,101 @@ class Causal(Pretrained):
         """The configuration of the decoder."""
         return self.model.config.get_text_config(decoder=True)
 
+    def _visibility(
+        self, attention: Attention, context: Features | ContextCache | None
+    ) -> Visibility:
+        visibility = super()._visibility(attention, context)
+        if visibility.future_weight and context is not None:
+            raise ValueError(
+                "a visibility with future_weight takes no context: the context would see what "
+                "comes after it; put it into the embeds"
+            )
+        return visibility
+
     def forward(
         self,
         embeds: Tensor,
         mask: Tensor | None = None,
         context: Features | ContextCache | None = None,
         attention: Attention = "causal",
-    ) -> Tensor:
-        """embeds `[B, T, D]`, mask `[B, T]` -> hidden `[B, T, D]`; rows may be padded anywhere.
+        layer_hooks: Mapping[int, LayerHook] | None = None,
+        hidden_states: Sequence[int] = (),
+    ) -> Tensor | HiddenStates:
+        """See `Backbone.forward`; rows may be padded anywhere.
 
         Raises ValueError for attention that the model cannot do.
         """
-        self._check(attention, context)
+        visibility = self._visibility(attention, context)
         embeds = embeds.to(self.dtype)
-        if isinstance(context, ContextCache):
-            return self._after(context, embeds, mask, attention)
-        if context is None:
-            packed = pack(embeds, mask)
-        else:
+        if isinstance(context, Features):
             packed = pack(embeds, mask, context.tokens.to(self.dtype), context.mask)
-        # On the meta device transformers cannot look for packed rows, and a mask spares it that.
-        masked = attention != "causal" or (
-            packed.tokens.device.type == "meta" and not self.no_masks
-        )
-        if masked:
-            hidden = self._masked(packed.tokens, packed.line, packed.line, attention)
         else:
-            self._fits(packed.tokens.shape[1], attention)
-            hidden = self.decoder(inputs_embeds=packed.tokens, use_cache=False).last_hidden_state
-        return packed.unpack(hidden)
+            packed = pack(embeds, mask)
+        access = LayerAccess(self.kind, self.blocks(), packed, mask, layer_hooks, hidden_states)
+        if isinstance(context, ContextCache):
+            return access.output(self._after(context, packed, visibility, access))
+        if self._needs_mask(visibility, packed.tokens.device):
+            past, places = packed.first, packed.places
+            length = places.shape[1] - past
+            visibility = visibility.map_masks(lambda m: arrange(m, past, length, places, places))
+            row = packed.positions
+            return access.output(self._masked(packed.tokens, row, row, visibility, access=access))
+        check_length(self.settings, self.kind, packed.tokens.shape[1], visibility)
+        with access.attached():
+            out = self.decoder(inputs_embeds=packed.tokens, use_cache=False)
+        return access.output(out.last_hidden_state)
+
+    def _needs_mask(self, visibility: Visibility, device: torch.device) -> bool:
+        """On the meta device transformers cannot look for packed rows; a mask spares it that."""
+        plain = visibility.is_named and visibility.base == "causal"
+        return not plain or (device.type == "meta" and not self.no_masks)
 
     def _masked(
         self,
         tokens: Tensor,
         query: Positions,
         key: Positions,
-        attention: Attention,
+        visibility: Visibility,
         cache: DynamicCache | None = None,
+        access: LayerAccess | None = None,
     ) -> Tensor:
-        kinds = sliding_windows(self.settings)
-        self._fits(key.real.shape[1], attention)
-        found: Tensor = self.decoder(
-            inputs_embeds=tokens,
-            attention_mask=additive(attention, query, key, kinds, tokens.dtype),
-            position_ids=query.position.expand(len(tokens), -1),
+        """Hidden `[B, Q, D]` of packed tokens; the visibility's masks stand as both positions."""
+        check_length(self.settings, self.kind, key.real.shape[1], visibility)
+        return run_masked(
+            self.decoder,
+            self.settings,
+            tokens,
+            query,
+            key,
+            visibility,
+            access or LayerAccess(self.kind, self.blocks(), Packed(tokens, query)),
+            position_ids=position_ids(visibility, query, key),
             past_key_values=cache,
             use_cache=cache is not None,
-        ).last_hidden_state
-        return found
-
-    def _fits(self, length: int, attention: Attention) -> None:
-        allowed_length(self.settings, self.kind, length, attention)
+        )
 
     def prefill(self, context: Features, attention: Attention = "causal") -> ContextCache:
-        """The context as a key-value cache; `prefix` and `block` read it both ways.
+        """Return the context as a key-value cache; `prefix` and `block` run it both ways.
 
         Raises ValueError for a model that takes no mask of ours.
         """
-        if self.no_masks or attention == "bidirectional":
+        visibility = as_visibility(attention)
+        if self.no_masks or visibility.base == "bidirectional":
             reason = self.no_masks or "bidirectional attention has no context"
             raise ValueError(f"{self.kind} cannot prefill a context: {reason}")
+        visibility = self._visibility(visibility, context)
+        nothing = context.replace(tokens=context.tokens[:, :0], mask=context.mask[:, :0], grid=None)
         packed = pack(
-            context.tokens[:, :0].to(self.dtype),
-            context.mask[:, :0],
+            nothing.tokens.to(self.dtype),
+            nothing.mask,
             context.tokens.to(self.dtype),
             context.mask,
         )
-        cache = DynamicCache()
-        self._masked(packed.tokens, packed.line, packed.line, attention, cache)
-        return ContextCache(packed.line.real, cache, attention)
+        length, places = context.mask.shape[1], packed.places
+        visibility = visibility.map_masks(lambda m: arrange(m, 0, length, places, places))
+        cache, row = DynamicCache(), packed.positions
+        self._masked(packed.tokens, row, row, visibility, cache)
+        return ContextCache(context.mask, cache, as_visibility(attention))
 
     def select_rows(self, cache: ContextCache, rows: Tensor) -> ContextCache:
         state = _copied(cache.state)
@@ -132,20 +164,25 @@ class Causal(Pretrained):
         return ContextCache(cache.mask[rows], state, cache.attention)
 
     def _after(
-        self, cache: ContextCache, embeds: Tensor, mask: Tensor | None, attention: Attention
+        self, cache: ContextCache, packed: Packed, visibility: Visibility, access: LayerAccess
     ) -> Tensor:
-        if (cache.attention == "causal") != (attention == "causal"):
+        """Hidden `[B, T, D]` of a packed row behind the context in a cache."""
+        before, after = cache.attention.base, visibility.base
+        if (before == "causal") != (after == "causal"):
             raise ValueError(
-                f"context: was prefilled for {cache.attention} attention, found {attention}; "
+                f"context: was prefilled for {before} attention, found {after}; "
                 "prefill it again for this one"
             )
-        packed = pack(embeds, mask)
-        seen = _line(cache.mask)
-        start = cache.mask.sum(1, keepdim=True)
-        line = packed.line
-        query = Positions(line.position + start, line.real, line.context)
+        order = real_first(cache.mask)
+        real = cache.mask.gather(1, order)
+        past, queries = order.shape[1], packed.places + order.shape[1]
+        keys = torch.cat([order, queries], 1)
+        length = queries.shape[1]
+        visibility = visibility.map_masks(lambda m: arrange(m, past, length, queries, keys))
+        query = packed.positions.after(cache.mask.sum(1, keepdim=True))
+        key = packed_positions(real, real) + query
         state = _copied(cache.state)
-        return packed.unpack(self._masked(packed.tokens, query, seen + query, attention, state))
+        return self._masked(packed.tokens, query, key, visibility, state, access)
 
     def teacher_force(
         self,
@@ -153,19 +190,30 @@ class Causal(Pretrained):
         ids: Tensor,
         mask: Tensor,
         attention: Attention = "causal",
+        layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Tensor:
-        """Teacher forcing: hidden `[B, L, D]` whose place i predicts `ids[:, i]`.
+        """Return hidden `[B, L, D]` whose position i predicts `ids[:, i]`.
 
         The last real position of the context stands before the targets (nothing is put between
-        prompt and answer), and so belongs to neither way of a prefix, as in `generate`.
+        prompt and answer), and so is not of the context of a prefix, as in `generate`.
         """
-        self._filled(context)
-        places = torch.arange(context.mask.shape[1], device=context.mask.device)
-        last = (places * context.mask).amax(1, keepdim=True)  # [B, 1]
-        before = context.replace(mask=context.mask & (places != last), grid=None)
+        self._check_filled(context)
+        past, length = context.mask.shape[1], ids.shape[1]
+        numbers = torch.arange(past, device=context.mask.device)
+        last = (numbers * context.mask).amax(1, keepdim=True)  # [B, 1]
+        before = context.replace(mask=context.mask & (numbers != last), grid=None)
         embeds = torch.cat([take(context.tokens, last), self.embed(ids[:, :-1])], 1)
         known = torch.cat([torch.ones_like(mask[:, :1]), mask[:, :-1]], 1)
-        return self(embeds, known, before, attention)
+
+        def moved(visible: Tensor) -> Tensor:
+            """The same for [before, last, all but the last id]."""
+            rest = torch.arange(past, past + length - 1, device=numbers.device)
+            order = torch.cat([numbers.expand(len(last), -1), last, rest.expand(len(last), -1)], 1)
+            return arrange(visible, past, length, order, order)
+
+        visibility = as_visibility(attention).map_masks(moved)
+        hidden: Tensor = self(embeds, known, before, visibility, layer_hooks)
+        return hidden
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
@@ -174,36 +222,43 @@ class Causal(Pretrained):
 
     @torch.no_grad()
     def generate(
-        self, context: Features, attention: Attention = "causal", **options: Any
+        self, condition: Features, attention: Attention = "causal", **options: Any
     ) -> Tensor:
-        """New ids `[B, L]` after the context, padded with `pad_id`; transformers' options."""
-        self._check(attention, context)
-        if attention == "block":
-            raise ValueError(
-                "block attention fills positions at once; generate takes causal or prefix"
-            )
-        self._filled(context)
-        order = context.mask.to(torch.uint8).argsort(dim=1, stable=True)
-        order = order[:, order.shape[1] - int(context.lengths.max()) :]
-        tokens, mask = take(context.tokens.to(self.dtype), order), context.mask.gather(1, order)
-        if attention == "prefix" and tokens.shape[1] > 1:
-            options["past_key_values"] = self._prefix(tokens, mask, options)
+        """Return new ids `[B, L]` after the condition, padded with `pad_id`."""
+        visibility = self._visibility(attention, condition)
+        self._check_generates(visibility)
+        self._check_filled(condition)
+        order = condition.mask.to(torch.uint8).argsort(dim=1, stable=True)
+        order = order[:, order.shape[1] - int(condition.lengths.max()) :]
+        tokens, mask = take(condition.tokens.to(self.dtype), order), condition.mask.gather(1, order)
+        row, length = positions_from_mask(mask, context=True), condition.mask.shape[1]
+        visibility = visibility.map_masks(lambda m: arrange(m, 0, length, order, order))
+        if self._needs_mask(visibility, tokens.device) and tokens.shape[1] > 1:
+            options["past_key_values"] = self._prefix(tokens, row, visibility, options)
+        if visibility.mask is not None:
+            # A new token sees what the last position sees, and the new tokens before it.
+            options["position_ids"] = position_ids(visibility, row, row)
+            mask = mask & visibility.mask[:, -1]
+            mask[:, -1] = True
         found: Tensor = self._generator().generate(
             inputs_embeds=tokens, attention_mask=mask.long(), **options
         )
         return found
 
-    def _prefix(self, tokens: Tensor, mask: Tensor, options: dict[str, Any]) -> DynamicCache:
-        """A cache of all positions but the last, read both ways; a copy for every beam."""
-        line, cache = positions_from_mask(mask[:, :-1], context=True), DynamicCache()
-        self._masked(tokens[:, :-1], line, line, "prefix", cache)
+    def _prefix(
+        self, tokens: Tensor, row: Positions, visibility: Visibility, options: dict[str, Any]
+    ) -> DynamicCache:
+        """A cache of all positions but the last; a copy for every beam."""
+        cache, row = DynamicCache(), row[:-1]
+        visibility = visibility.map_masks(lambda m: m[:, :-1, :-1])
+        self._masked(tokens[:, :-1], row, row, visibility, cache)
         copies = max(options.get("num_beams", 1), options.get("num_return_sequences", 1))
         for layer in cache.layers:
             layer.batch_repeat_interleave(copies)
         return cache
 
     def blocks(self) -> Sequence[nn.Module]:
-        return self._layers(self.decoder)
+        return layers_of(self.decoder)
 
 
 def _copied(cache: DynamicCache) -> DynamicCache:
@@ -211,8 +266,3 @@ def _copied(cache: DynamicCache) -> DynamicCache:
     found = copy.copy(cache)
     found.layers = [copy.copy(layer) for layer in cache.layers]
     return found
-
-
-def _line(mask: Tensor) -> Positions:
-    """The places of a packed context."""
-    return Positions(torch.arange(mask.shape[1], device=mask.device)[None], mask, mask)

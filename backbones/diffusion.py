@@ -14,8 +14,7 @@ from typing import Any, Literal, NoReturn
 import torch
 from torch import Tensor
 
-from ..modalities.base import Features, Tokenizer
-from .base import Attention
+from ..modalities.base import Tokenizer
 from .causal import Causal
 
 
@@ -61,15 +60,11 @@ class Diffusion(Causal):
         known = torch.arange(found.shape[-1], device=found.device) if ids is None else ids
         return found.masked_fill(known == self.mask_id, float("-inf"))
 
-    def teacher_force(
-        self, context: Features, ids: Tensor, mask: Tensor, attention: Attention = "causal"
-    ) -> NoReturn:
+    def teacher_force(self, *args: Any, **options: Any) -> NoReturn:
         """Refused: no place of a canvas comes after another."""
         self._refuse("teacher forcing")
 
-    def generate(
-        self, context: Features, attention: Attention = "causal", **options: Any
-    ) -> NoReturn:
+    def generate(self, *args: Any, **options: Any) -> NoReturn:
         """Refused: text comes by denoising a canvas, which is its task's business."""
         self._refuse("generating token by token")
 

@@ -1,65 +1,90 @@
-"""Who sees whom: packing, positions and the additive masks of the four kinds of attention.
+"""From a visibility to what a model takes: packed rows, position ids and additive masks.
 
-Legend: `B` batch, `N` places of a row, `Q` queries, `K` keys, `T` embeds, `P` context, `D` width.
+Legend: `B` batch, `N` positions of a row, `Q` queries, `K` keys, `T` embeds, `P` context, `D`
+width.
 
 Rows are packed first: the real tokens of [context, embeds] moved together to the left. A
 causal model then needs no mask at all, since a real token never sees the padding that comes
-after it, and keeps its fast path; the other kinds take an additive 4-D float mask (never
-bool: eager attention would add True as +1 and let the future through).
+after it, and keeps its fast path; every other visibility becomes an additive 4-D float mask, here
+and nowhere else (never bool: eager attention would add True as +1 and let the future through).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .base import Attention
+from .visibility import AttentionKind, Visibility
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Places of a row. position: `[B, N]` (or `[1, N]`) count of real places before. real,
-    context: `[B, N]` bool, whether a place is real, and whether it is of the context."""
+    """Positions of a row. index: `[B, N]` (or `[1, N]`), the number of real positions before.
+    real, context: bool `[B, N]`, whether a position is real, and whether it is of the context."""
 
-    position: Tensor
+    index: Tensor
     real: Tensor
     context: Tensor
 
     def __getitem__(self, part: slice) -> Positions:
-        return Positions(self.position[:, part], self.real[:, part], self.context[:, part])
+        return Positions(self.index[:, part], self.real[:, part], self.context[:, part])
 
     def __add__(self, other: Positions) -> Positions:
         pairs = zip(self.parts, other.parts, strict=True)
         return Positions(*(torch.cat([a.expand(len(b), -1), b], 1) for a, b in pairs))
 
+    def after(self, start: Tensor) -> Positions:
+        """Return the same positions behind `start [B, 1]` others."""
+        return Positions(self.index + start, self.real, self.context)
+
     @property
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.position, self.real, self.context
+        return self.index, self.real, self.context
 
 
 @dataclass(frozen=True)
 class Packed:
-    """tokens `[B, N, D]`, real ones first; line: their places; back: `[B, T]`, where the
-    positions of the embeds went (None: they stayed)."""
+    """A packed row. tokens: `[B, N, D]`, real ones first. first: `P`, how many positions stand
+    before the embeds. order: `[B, N]`, which of [context, embeds] stands at each position; back:
+    `[B, T]`, where the embeds went (both None: all stayed where they were)."""
 
     tokens: Tensor
-    line: Positions
-    back: Tensor | None
+    positions: Positions
+    first: int = 0
+    order: Tensor | None = None
+    back: Tensor | None = None
 
     def unpack(self, hidden: Tensor) -> Tensor:
         """hidden `[B, N, D]` -> `[B, T, D]` of the embeds' positions, in their own order."""
         return hidden if self.back is None else take(hidden, self.back)
 
+    def put_back(self, hidden: Tensor, changed: Tensor) -> Tensor:
+        """hidden `[B, N, D]` with `changed [B, T, D]` at the embeds' positions."""
+        if self.back is None:
+            return changed
+        return hidden.scatter(1, self.back[..., None].expand_as(changed), changed)
+
+    @property
+    def places(self) -> Tensor:
+        """`[B, N]`: `order`, also where all stayed."""
+        if self.order is not None:
+            return self.order
+        rows, length = self.tokens.shape[:2]
+        return torch.arange(length, device=self.tokens.device).expand(rows, -1)
+
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:
     """tokens `[B, N, D]`, index `[B, K]` -> `[B, K, D]`: whole rows are copied, which is several
     times faster than `gather` forwards and backwards."""
-    rows, places, width = tokens.shape
-    start = torch.arange(rows, device=index.device)[:, None] * places
-    flat = tokens.reshape(rows * places, width).index_select(0, (index + start).flatten())
+    rows, length, width = tokens.shape
+    start = torch.arange(rows, device=index.device)[:, None] * length
+    flat = tokens.reshape(rows * length, width).index_select(0, (index + start).flatten())
     return flat.view(rows, -1, width)
 
 
@@ -76,25 +101,51 @@ def pack(
     rows, length = embeds.shape[:2]
     if before is None and mask is None:
         real = embeds.new_ones((rows, length), dtype=torch.bool)
-        return Packed(embeds, _line(real, torch.zeros_like(real)), None)
+        return Packed(embeds, packed_positions(real, torch.zeros_like(real)))
     mask = embeds.new_ones((rows, length), dtype=torch.bool) if mask is None else mask
     real, tokens, first = mask, embeds, 0
     if before is not None and before_mask is not None:
         first = before.shape[1]
         real, tokens = torch.cat([before_mask, mask], 1), torch.cat([before, embeds], 1)
-    order = (~real).to(torch.uint8).argsort(dim=1, stable=True)
+    order = real_first(real)
     back = order.argsort(dim=1)[:, first:]
-    return Packed(take(tokens, order), _line(real.gather(1, order), order < first), back)
+    positions = packed_positions(real.gather(1, order), order < first)
+    return Packed(take(tokens, order), positions, first, order, back)
 
 
-def _line(real: Tensor, context: Tensor) -> Positions:
+def real_first(mask: Tensor) -> Tensor:
+    """`[B, N]`: the positions of `mask [B, N]`, real ones first, otherwise in order."""
+    return (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+
+
+def packed_positions(real: Tensor, context: Tensor) -> Positions:
     return Positions(torch.arange(real.shape[1], device=real.device)[None], real, context & real)
 
 
 def positions_from_mask(mask: Tensor, context: bool) -> Positions:
-    """The places of `mask [B, N]` where they stand, whichever side is padded."""
-    position = (mask.cumsum(1) - 1).clamp(min=0)
-    return Positions(position, mask, mask if context else torch.zeros_like(mask))
+    """The positions of `mask [B, N]` where they stand, whichever side is padded."""
+    index = (mask.cumsum(1) - 1).clamp(min=0)
+    return Positions(index, mask, mask if context else torch.zeros_like(mask))
+
+
+def arrange(mask: Tensor, past: int, length: int, queries: Tensor, keys: Tensor) -> Tensor:
+    """A visibility's mask, whose rows and columns stand as the caller has them, `[B, Q, K]`.
+
+    past, length: `P` and `T` of the caller. queries `[B, Q]`, keys `[B, K]`: places in
+    [context, embeds]. Rows and columns of the context that the mask lacks see everything.
+    """
+    rows, columns = mask.shape[1:]
+    whole = past + length
+    if (rows, columns) not in {(length, length), (length, whole), (whole, whole)}:
+        raise ValueError(
+            f"visibility: found a mask {tuple(mask.shape)}, expected [B, {length}, {length}], "
+            f"[B, {length}, {whole}] or [B, {whole}, {whole}] for {past} positions of context "
+            f"and {length} after it"
+        )
+    mask = F.pad(mask.to(queries.device), (whole - columns, 0, whole - rows, 0), value=True)
+    mask = mask.expand(len(queries), -1, -1)
+    chosen = mask.gather(1, queries[..., None].expand(-1, -1, whole))
+    return chosen.gather(2, keys[:, None].expand(-1, queries.shape[1], -1))
 
 
 def sliding_windows(config: Any) -> dict[str, int | None]:
@@ -107,53 +158,90 @@ def sliding_windows(config: Any) -> dict[str, int | None]:
     return {kind: window if kind == "sliding_attention" else None for kind in types}
 
 
-def allowed(attention: Attention, query: Positions, key: Positions, window: int | None) -> Tensor:
-    """`[B, Q, K]` bool: which keys a query sees. The queries are the last places of the keys."""
-    q, k = query.position[:, :, None], key.position[:, None, :]
+def base_rule(base: AttentionKind, query: Positions, key: Positions) -> Tensor:
+    """`[B, Q, K]` bool: which keys a query sees under a named kind of attention."""
+    q, k = query.index[:, :, None], key.index[:, None, :]
     seen = k <= q
-    if attention == "prefix":
-        seen = seen | key.context[:, None, :]
-    elif attention == "block":
-        seen = key.context[:, None, :] | ~query.context[:, :, None]
-    elif attention == "bidirectional":
-        seen = torch.ones_like(seen)
-    if window is not None:
-        seen = seen & ((q - k).abs() < window)
-    seen = seen & key.real[:, None, :]
-    # A place always sees itself: a row of nothing but -inf would be NaN in half precision.
-    n, m = query.real.shape[1], key.real.shape[1]
-    itself = torch.ones((n, m), dtype=torch.bool, device=seen.device).tril(m - n).triu(m - n)
-    return seen | itself
+    if base == "prefix":
+        return seen | key.context[:, None, :]
+    if base == "block":
+        return key.context[:, None, :] | ~query.context[:, :, None]
+    return torch.ones_like(seen) if base == "bidirectional" else seen
+
+
+def position_ids(visibility: Visibility, query: Positions, key: Positions) -> Tensor:
+    """`[B, Q]`. The visibility's mask stands as the queries and keys do, `[B, Q, K]`."""
+    if not visibility.restart_positions or visibility.mask is None:
+        return query.index.expand(len(query.real), -1)
+    earlier = key.index[:, None, :] < query.index[:, :, None]
+    return (visibility.mask & earlier & key.real[:, None, :]).sum(2)
 
 
 def additive(
-    attention: Attention,
+    visibility: Visibility,
     query: Positions,
     key: Positions,
-    kinds: dict[str, int | None],
+    windows: dict[str, int | None],
     dtype: torch.dtype,
 ) -> Tensor | dict[str, Tensor]:
-    """The mask `[B, 1, Q, K]` a model takes, or one for each type of layer where they differ."""
+    """The mask `[B, 1, Q, K]` a model takes, or one for each type of layer where they differ.
+
+    The queries are the last positions of the keys; the visibility's mask stands as both do.
+    """
     made: dict[int | None, Tensor] = {}
-    for window in set(kinds.values()):
-        seen = allowed(attention, query, key, window)[:, None]
-        empty = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-        made[window] = empty.masked_fill(~seen, torch.finfo(dtype).min)
+    for window in set(windows.values()):
+        made[window] = _additive(visibility, query, key, window, dtype)
     if len(made) == 1:
         return next(iter(made.values()))
-    return {kind: made[window] for kind, window in kinds.items()}
+    return {kind: made[window] for kind, window in windows.items()}
 
 
-def allowed_length(config: Any, kind: str, length: int, attention: Attention) -> None:
+def additive_by_layer(
+    layers: Mapping[int, Visibility],
+    query: Positions,
+    key: Positions,
+    config: Any,
+    dtype: torch.dtype,
+) -> dict[int, Tensor]:
+    """The masks `[B, 1, Q, K]` of the layers that have a visibility of their own."""
+    types = getattr(config, "layer_types", None)
+    windows = sliding_windows(config)
+    return {
+        layer: _additive(inner, query, key, windows[types[layer] if types else ""], dtype)
+        for layer, inner in layers.items()
+    }
+
+
+def _additive(
+    visibility: Visibility, query: Positions, key: Positions, window: int | None, dtype: torch.dtype
+) -> Tensor:
+    base = base_rule(visibility.base, query, key)
+    seen = torch.ones_like(base) if visibility.future_weight else base
+    limit = min((w for w in (window, visibility.window) if w is not None), default=None)
+    if limit is not None:
+        distance = query.index[:, :, None] - key.index[:, None, :]
+        seen = seen & (distance.abs() < limit)
+    seen = seen & key.real[:, None, :]
+    if visibility.mask is not None:
+        seen = seen & visibility.mask
+    # A position always sees itself: a row of nothing but -inf would be NaN in half precision.
+    n, m = query.real.shape[1], key.real.shape[1]
+    itself = torch.ones((n, m), dtype=torch.bool, device=seen.device).tril(m - n).triu(m - n)
+    bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    if visibility.future_weight:
+        bias = bias.masked_fill(~base, math.log(visibility.future_weight))
+    return bias.masked_fill(~(seen | itself), torch.finfo(dtype).min)[:, None]
+
+
+def check_length(config: Any, kind: str, length: int, visibility: Visibility) -> None:
     """Refuse a row of `length` that the model of this kind has no positions or no window for."""
     limit = getattr(config, "max_position_embeddings", None)
     turning = getattr(config, "rope_parameters", None)
     if limit is not None and turning is None and length > limit:
         raise ValueError(f"{kind} has {limit} positions, found {length}; shorten the context")
     window = min((w for w in sliding_windows(config).values() if w is not None), default=None)
-    wide = attention in ("block", "bidirectional")
-    if wide and window is not None and length > window:
+    if visibility.sees_ahead and window is not None and length > window:
         raise ValueError(
-            f"{kind} has a sliding window of {window}, found {length} positions under {attention} "
-            f"attention, which sees all of them; set options: {{sliding_window: {length}}}"
+            f"{kind} has a sliding window of {window}, found {length} positions that see each "
+            f"other both ways; set options: {{sliding_window: {length}}}"
         )

@@ -5,7 +5,7 @@ Legend: `B` batch, `T` positions, `D` width, `V` vocabulary, `n` added tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,15 +15,17 @@ from torch.nn import functional as F
 from transformers import GenerationConfig
 
 from ..modalities.base import Features, Tokenizer
-from .base import Attention, Backbone, ContextCache
+from .base import Backbone, ContextCache
 from .configs import Fields, has_weights, make_config, one_line, read_config
 from .submodules import (
     ExtendedEmbedding,
     ExtendedLMHead,
     PrecomputedHidden,
+    layers_of,
     path_of,
     replace_submodules,
 )
+from .visibility import Attention, Visibility, as_visibility
 
 
 class Pretrained(Backbone):
@@ -67,7 +69,9 @@ class Pretrained(Backbone):
         self.dim = self.table.embedding_dim
         self.no_masks = self._no_masks()
         if not self.no_masks:
-            self.supports |= {"prefix", "block", "bidirectional"}
+            self.supports |= {"prefix", "block", "bidirectional", "visibility"}
+        if layers_of(self.decoder):
+            self.supports |= {"layer_hooks", "hidden_states"}
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -149,15 +153,30 @@ class Pretrained(Backbone):
             return None
         return f"{self.kind} cannot do {ability} ({self.no_masks}); it can do {self._supported}"
 
-    def _check(self, attention: Attention, context: Features | ContextCache | None) -> None:
-        if reason := self.unsupported_reason(attention):
-            raise ValueError(reason)
-        if attention == "bidirectional" and context is not None:
+    def _visibility(
+        self, attention: Attention, context: Features | ContextCache | None
+    ) -> Visibility:
+        """Return what `attention` stands for. Raise ValueError if the model cannot do it."""
+        visibility = as_visibility(attention)
+        for ability in (visibility.base, None if visibility.is_named else "visibility"):
+            if ability is not None and (reason := self.unsupported_reason(ability)):
+                raise ValueError(reason)
+        if visibility.base == "bidirectional" and context is not None:
             raise ValueError(
                 "bidirectional attention takes no context; put it into the embeds, or use block"
             )
+        return visibility
 
-    def _filled(self, context: Features) -> None:
+    def _check_generates(self, visibility: Visibility) -> None:
+        """Refuse what has no meaning one token after the other."""
+        if visibility.base == "block":
+            raise ValueError(
+                "block attention fills positions at once; generate takes causal or prefix"
+            )
+        if visibility.window or visibility.layers:
+            raise ValueError("generate: takes no windows of a visibility; leave them out")
+
+    def _check_filled(self, context: Features) -> None:
         """Refuse a row without context where something is to follow it."""
         known = context.mask.device.type != "meta"
         if context.tokens.shape[1] == 0 or (known and not bool(context.mask.any(1).all())):
@@ -256,8 +275,3 @@ class Pretrained(Backbone):
             bos_token_id=self.tokenizer.bos_id,
         )
         return shell
-
-    @staticmethod
-    def _layers(stack: nn.Module) -> Sequence[nn.Module]:
-        lists = [list(child) for child in stack.children() if isinstance(child, nn.ModuleList)]
-        return max(lists, key=len, default=[])

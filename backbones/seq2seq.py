@@ -10,7 +10,7 @@ The context goes to the encoder, which always sees all of it, the positions to t
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 
-from ..modalities.base import Features
-from .base import Attention, ContextCache
+from ..modalities.base import Features, LayerHook
+from .base import ContextCache, HiddenStates
 from .configs import SEQ2SEQ
-from .masks import additive, allowed_length, pack, sliding_windows
+from .masks import Packed, arrange, check_length, pack, real_first
 from .pretrained import Pretrained
+from .submodules import LayerAccess, layers_of, run_masked
+from .visibility import CAUSAL, Attention, Visibility, as_visibility
 
 
 class Seq2Seq(Pretrained):
@@ -55,13 +57,16 @@ class Seq2Seq(Pretrained):
         """As `embed`, from the decoder's table where it has one of its own (T5Gemma)."""
         return self._embed(self.decoder.get_input_embeddings(), ids)
 
-    def _encode(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Packed tokens `[B, P, D]` -> the encoder's output `[B, P, D]`."""
-        allowed_length(self.encoder.config, self.kind, mask.shape[1], "causal")
-        found: Tensor = self.encoder(
-            inputs_embeds=tokens, attention_mask=_padding(mask, mask.shape[1], tokens.dtype)
-        ).last_hidden_state
-        return found
+    def _visibility(
+        self, attention: Attention, context: Features | ContextCache | None
+    ) -> Visibility:
+        visibility = super()._visibility(attention, context)
+        if visibility.restart_positions:
+            raise ValueError(
+                f"{self.kind}: documents and facets have no meaning in an encoder-decoder, whose "
+                "encoder sees all of the context; give each a row of its own"
+            )
+        return visibility
 
     def forward(
         self,
@@ -69,39 +74,83 @@ class Seq2Seq(Pretrained):
         mask: Tensor | None = None,
         context: Features | ContextCache | None = None,
         attention: Attention = "causal",
-    ) -> Tensor:
-        """embeds `[B, T, D]`, mask `[B, T]` -> hidden `[B, T, D]`; rows may be padded anywhere.
+        layer_hooks: Mapping[int, LayerHook] | None = None,
+        hidden_states: Sequence[int] = (),
+    ) -> Tensor | HiddenStates:
+        """See `Backbone.forward`; rows may be padded anywhere.
 
         Raises ValueError for attention that the model cannot do, and for a missing context.
         """
-        self._check(attention, context)
+        visibility = self._visibility(attention, context)
         packed = pack(embeds.to(self.dtype), mask)
-        if attention == "bidirectional":
-            return packed.unpack(self._encode(packed.tokens, packed.line.real))
+        alone = visibility.base == "bidirectional"
+        layers = layers_of(self.encoder if alone else self.decoder)
+        access = LayerAccess(self.kind, layers, packed, mask, layer_hooks, hidden_states)
+        if alone:
+            return access.output(self._encode(packed, visibility, access))
         if context is None:
             raise ValueError(f"{self.kind} is an encoder-decoder and needs a context; found none")
-        cache = context if isinstance(context, ContextCache) else self.prefill(context, attention)
-        length, dtype = packed.tokens.shape[1], packed.tokens.dtype
-        allowed_length(self.settings, self.kind, length, attention)
+        cache = context if isinstance(context, ContextCache) else self.prefill(context)
+        return access.output(self._decode(packed, cache, visibility, access))
+
+    def _encode(self, packed: Packed, visibility: Visibility, access: LayerAccess) -> Tensor:
+        """Packed tokens `[B, P, D]` -> the encoder's output `[B, P, D]`."""
+        config, tokens, row = self.encoder.config, packed.tokens, packed.positions
+        length, places = row.real.shape[1], packed.places
+        check_length(config, self.kind, length, CAUSAL)
+        if not visibility.is_named:
+            visibility = visibility.map_masks(lambda m: arrange(m, 0, length, places, places))
+            return run_masked(self.encoder, config, tokens, row, row, visibility, access)
+        with access.attached():
+            found: Tensor = self.encoder(
+                inputs_embeds=tokens, attention_mask=_padding(row.real, length, tokens.dtype)
+            ).last_hidden_state
+        return found
+
+    def _decode(
+        self, packed: Packed, cache: ContextCache, visibility: Visibility, access: LayerAccess
+    ) -> Tensor:
+        """Packed tokens `[B, T, D]` -> the decoder's output `[B, T, D]`."""
+        tokens, row, places = packed.tokens, packed.positions, packed.places
+        length = tokens.shape[1]
+        check_length(self.settings, self.kind, length, visibility)
+        real = cache.mask.gather(1, real_first(cache.mask))
+        inputs = {
+            "encoder_hidden_states": cache.state,
+            "encoder_attention_mask": _padding(real, length, tokens.dtype),
+            "use_cache": False,
+        }
         # As in the causal family: packed rows need no mask, the meta device does.
-        own = None
-        if attention == "block" or packed.tokens.device.type == "meta":
-            kinds = sliding_windows(self.settings)
-            own = additive(attention, packed.line, packed.line, kinds, dtype)
-        hidden = self.decoder(
-            inputs_embeds=packed.tokens,
-            attention_mask=own,
-            encoder_hidden_states=cache.state,
-            encoder_attention_mask=_padding(cache.mask, length, dtype),
-            use_cache=False,
-        ).last_hidden_state
-        return packed.unpack(hidden)
+        plain = visibility.is_named and visibility.base != "block"
+        if plain and tokens.device.type != "meta":
+            with access.attached():
+                out = self.decoder(inputs_embeds=tokens, **inputs)
+            found: Tensor = out.last_hidden_state
+            return found
+        visibility = visibility.map_masks(lambda m: self._own(m, length, places))
+        return run_masked(
+            self.decoder, self.settings, tokens, row, row, visibility, access, **inputs
+        )
+
+    def _own(self, mask: Tensor, length: int, order: Tensor) -> Tensor:
+        """The mask of the decoder's self-attention, `[B, T, T]`, for positions in this order."""
+        if mask.shape[1:] != (length, length):
+            raise ValueError(
+                f"{self.kind}: found a mask {tuple(mask.shape)}, expected [B, {length}, {length}]: "
+                "the decoder of an encoder-decoder always sees the whole context"
+            )
+        return arrange(mask, 0, length, order, order)
 
     def prefill(self, context: Features, attention: Attention = "causal") -> ContextCache:
-        """The encoder's output for the context."""
+        """Return the encoder's output for the context, which always sees all of itself."""
+        visibility = as_visibility(attention)
+        if not visibility.is_named:
+            raise ValueError(
+                f"{self.kind}: the encoder sees all of the context; give the visibility to forward"
+            )
         packed = pack(context.tokens.to(self.dtype), context.mask)
-        real = packed.line.real
-        return ContextCache(real, self._encode(packed.tokens, real), attention)
+        access = LayerAccess(self.kind, layers_of(self.encoder), packed)
+        return ContextCache(context.mask, self._encode(packed, CAUSAL, access), visibility)
 
     def select_rows(self, cache: ContextCache, rows: Tensor) -> ContextCache:
         return ContextCache(cache.mask[rows], cache.state[rows], cache.attention)
@@ -122,12 +171,26 @@ class Seq2Seq(Pretrained):
         ids: Tensor,
         mask: Tensor,
         attention: Attention = "causal",
+        layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Tensor:
-        """Teacher forcing: hidden `[B, L, D]` whose place i predicts `ids[:, i]`."""
-        self._filled(context)
+        """Return hidden `[B, L, D]` whose position i predicts `ids[:, i]`.
+
+        The decoder starts with `start_id`, which sees the whole context.
+        """
+        self._check_filled(context)
         known = torch.cat([torch.full_like(ids[:, :1], self.start_id), ids[:, :-1]], 1)
         real = torch.cat([torch.ones_like(mask[:, :1]), mask[:, :-1]], 1)
-        return self(self.embed_positions(known), real, context, attention)
+
+        def moved(visible: Tensor) -> Tensor:
+            """The same for [start, all but the last id]."""
+            order = torch.arange(ids.shape[1], device=visible.device)
+            shifted = (order - 1).clamp(min=0).expand(len(ids), -1)
+            visible = self._own(visible, len(order), shifted)
+            return visible | (order == 0)[:, None] | (order == 0)
+
+        visibility = as_visibility(attention).map_masks(moved)
+        hidden: Tensor = self(self.embed_positions(known), real, context, visibility, layer_hooks)
+        return hidden
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
@@ -138,25 +201,23 @@ class Seq2Seq(Pretrained):
 
     @torch.no_grad()
     def generate(
-        self, context: Features, attention: Attention = "causal", **options: Any
+        self, condition: Features, attention: Attention = "causal", **options: Any
     ) -> Tensor:
-        """New ids `[B, L]` for the context, padded with `pad_id`; transformers' options."""
-        self._check(attention, context)
-        if attention == "block":
-            raise ValueError(
-                "block attention fills positions at once; generate takes causal or prefix"
-            )
-        self._filled(context)
-        cache = self.prefill(context, attention)
+        """Return new ids `[B, L]` for the condition, padded with `pad_id`."""
+        visibility = self._visibility(attention, condition)
+        self._check_generates(visibility)
+        self._check_filled(condition)
+        cache = self.prefill(condition, visibility)
+        real = cache.mask.gather(1, real_first(cache.mask))
         found: Tensor = self._generator().generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=cache.state),
-            attention_mask=cache.mask.long(),
+            attention_mask=real.long(),
             **{"decoder_start_token_id": self.start_id, **options},
         )
         return found[:, 1:]
 
     def blocks(self) -> Sequence[nn.Module]:
-        return [*self._layers(self.encoder), *self._layers(self.decoder)]
+        return [*layers_of(self.encoder), *layers_of(self.decoder)]
 
 
 def _padding(mask: Tensor, queries: int, dtype: torch.dtype) -> Tensor:
