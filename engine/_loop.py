@@ -26,7 +26,8 @@ from ._signals import Signals
 from ._validation import Validation
 from .compose import Model
 from .config import Train
-from .data import Collator, ShuffleBuffer, TaskDataset, batches, handle_failures, stream_readers
+from .data import Collator, ShuffleBuffer, batches, handle_failures
+from .dataset import TaskDataset, task_dataset
 from .errors import Interrupted, RecipeError, RunError
 from .log import RunLogger
 from .optim import optimizer, set_rates
@@ -56,13 +57,13 @@ class Loop:
         model, plan, device = self.model, self.model.plan, self.accelerator.device
         settings, encoders = self.settings, model.encoders()
         held = {}
-        for name, part in plan.tasks.items():
+        for name in plan.tasks:
             source = _forward_only(open_split(plan, name, TRAIN), settings.seed)
-            own = stream_readers(plan, encoders, augment=True)
-            self.rows[name] = TaskDataset(name, part.task, source, own, True, settings.seed)
+            self.rows[name] = task_dataset(
+                plan, encoders, name, source, training=True, augment=True
+            )
             if settings.validate_ is not None:
-                plain = stream_readers(plan, encoders, augment=False)
-                held[name] = TaskDataset(name, part.task, open_split(plan, name, VALIDATION), plain)
+                held[name] = task_dataset(plan, encoders, name, open_split(plan, name, VALIDATION))
         progress = self.log.progress
         filler = FeatureCacher(
             plan, model, device, settings.precision, settings.batch_size, progress

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..modalities.base import StreamingSource
-from ._cells import Cells, Prepared
+from ._cells import EmbeddingBatch, PendingRows
 from ._given import Given, reopen
 from .catalogue import import_optional
 from .compose import Model
@@ -38,23 +38,24 @@ class Actor:
         model = load_any(run, overrides)
         self.embedder = Embedder(model, stream)
         given = reopen(model.plan, stream, text)
-        self.cells = Cells(given, stream, self.embedder.reader, self.embedder.collate)
+        dataset = self.embedder.dataset(given.source)
+        self.rows = PendingRows(given, stream, dataset, self.embedder.collator)
         self.index, self.batch = open_index(out), batch
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """`{"data": places}` -> one row: how many were added, and what went wrong, as JSON."""
         places = [int(place) for place in rows["data"]]
-        entries, told = [], Prepared()
+        entries, told = [], EmbeddingBatch()
         for start in range(0, len(places), self.batch):
-            prepared = self.cells.prepare(places[start : start + self.batch])
+            prepared = self.rows.prepare(places[start : start + self.batch])
             entries += filled(prepared, self.embedder)
             told.failed += prepared.failed
-            told.left |= prepared.left
+            told.dropped_columns |= prepared.dropped_columns
         added = self.index.add(entries)
         return {
             "new": [added.new],
             "replaced": [added.replaced],
-            "told": [json.dumps([told.failed, sorted(told.left)])],
+            "told": [json.dumps([told.failed, sorted(told.dropped_columns)])],
         }
 
 
@@ -79,14 +80,17 @@ def embed_with_ray(
     began = time.monotonic()
     index = open_for(out, maker)
     embedder = Embedder(model, maker.stream, "cpu")
-    cells = Cells(given, maker.stream, embedder.reader, embedder.collate)
-    places = np.fromiter(cells.pending(index.identities()), dtype=np.int64)
+    dataset = embedder.dataset(given.source)
+    pending = PendingRows(given, maker.stream, dataset, embedder.collator)
+    places = np.fromiter(pending.pending(index.identities()), dtype=np.int64)
     found = Embedded(there=len(given.source) - len(places))
     if len(places):
         arguments = (maker.run, maker.overrides, maker.stream, given.text, out, batch_size)
         for row in _rows(places, arguments, max(1, workers), commit_rows):
             failed, left = json.loads(row["told"])
-            told = Prepared(failed=[(key, why) for key, why in failed], left=set(left))
+            told = EmbeddingBatch(
+                failed=[(key, why) for key, why in failed], dropped_columns=set(left)
+            )
             found.added += Added(row["new"], row["replaced"])
             report(told, found, log)
     found.seconds = time.monotonic() - began

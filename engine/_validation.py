@@ -11,7 +11,7 @@ import torch
 
 from .compose import Model
 from .config import Validate
-from .data import TaskDataset
+from .dataset import TaskDataset
 from .errors import RecipeError, did_you_mean
 from .log import RunLogger
 from .score import Scorer

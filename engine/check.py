@@ -22,7 +22,8 @@ from .adapt import is_frozen
 from .catalogue import load
 from .compose import Model, compose, own_parameters
 from .config import Recipe
-from .data import Collator, PreparedRow, TaskDataset, stream_readers
+from .data import Collator, failure_line
+from .dataset import PreparedRow, task_dataset
 from .errors import RecipeError, placed
 from .fit import fit
 from .optim import optimizer
@@ -30,7 +31,7 @@ from .parts import count
 from .plan import RecipePlan, plan_recipe
 from .prefill import uncacheable_reason
 from .rows import TRAIN, open_split
-from .sources import limit
+from .sources import RowList, limit
 from .table import format_table
 
 ROWS = 2
@@ -107,26 +108,15 @@ def _bring_tasks(model: Model) -> None:
                 setattr(module, name, moved)
 
 
-class _Example(Source):
+def _example_rows(plan: RecipePlan, task: str) -> Source:
     """The rows of a task's own example, with made-up signals in its streams."""
-
-    def __init__(self, plan: RecipePlan, task: str) -> None:
-        self.rows = []
-        for i, row in enumerate(plan.tasks[task].task.example()):
-            made = dict(row)
-            for name in plan.tasks[task].task.streams:
-                made[name] = _example(plan, task, name)(np.random.default_rng(i))
-            self.rows.append(made)
-        self.columns = tuple(self.rows[0])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.rows[index]
-
-    def fingerprint(self) -> str:
-        return "example"
+    rows = []
+    for i, row in enumerate(plan.tasks[task].task.example()):
+        made = dict(row)
+        for name in plan.tasks[task].task.streams:
+            made[name] = _example(plan, task, name)(np.random.default_rng(i))
+        rows.append(made)
+    return RowList(rows)
 
 
 def _example(plan: RecipePlan, task: str, stream: str) -> Callable[[np.random.Generator], Any]:
@@ -145,7 +135,7 @@ def _source(plan: RecipePlan, task: str, report: Report) -> Source:
     """The task's training rows; its example where the recipe names no data."""
     if TRAIN not in plan.recipe.tasks[task].data:
         report.notes.append(f"tasks.{task}: has no data.train; walked with its example rows")
-        return _Example(plan, task)
+        return _example_rows(plan, task)
     for split in plan.recipe.tasks[task].data:
         source = open_split(plan, task, split)
         if split == TRAIN:
@@ -165,27 +155,22 @@ def _batch(plan: RecipePlan, model: Model, name: str, source: Source) -> Batch:
     """The first rows that can be read. One that cannot is an error, unless it may be skipped."""
     encoders = model.encoders()
     first = limit(source, TRIED)
-    own = stream_readers(plan, encoders, augment=False)
-    rows = TaskDataset(name, plan.tasks[name].task, first, own, training=True)
+    dataset = task_dataset(plan, encoders, name, first, training=True)
     data = plan.recipe.tasks[name].data.get(TRAIN)
     skip = data is not None and data.on_error == "skip"
-    items: list[PreparedRow] = []
+    where = f"tasks.{name}.data.{TRAIN}"
+    rows: list[PreparedRow] = []
     for i in range(len(first)):
-        item = rows.prepare(i, 0)
-        if item.failure is None:
-            items.append(item)
+        row = dataset.prepare(i)
+        if row.failure is None:
+            rows.append(row)
         elif not skip:
-            raise RecipeError(
-                f"tasks.{name}.data.{TRAIN}, row {item.key}: {item.failure} "
-                "(data.*.on_error: skip goes on without it)"
-            )
-        if len(items) == ROWS:
+            raise RecipeError(failure_line(where, row.key, row.failure))
+        if len(rows) == ROWS:
             break
-    if not items:
-        raise RecipeError(
-            f"tasks.{name}.data.{TRAIN}: none of the first {len(first)} rows can be read"
-        )
-    return Collator(encoders)(name, items).to("meta")
+    if not rows:
+        raise RecipeError(f"{where}: none of the first {len(first)} rows can be read")
+    return Collator(encoders)(name, rows).to("meta")
 
 
 def _walk(model: Model, name: str, batch: Batch, report: Report, shapes: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..modalities.base import StreamingSource
-from ._cells import Cells, Prepared, loader
+from ._cells import EmbeddingBatch, PendingRows, pending_batches
 from ._given import Given
 from .compose import Model
 from .embedder import Embedder, fingerprint
@@ -114,11 +114,11 @@ class Writer:
         self._waiting, self._since = [], time.monotonic()
 
 
-def filled(prepared: Prepared, embedder: Embedder) -> list[Entry]:
+def filled(prepared: EmbeddingBatch, embedder: Embedder) -> list[Entry]:
     """The rows of a batch with their vectors; one that is no number becomes a failure."""
-    if not prepared.entries:
+    if prepared.batch is None or not prepared.entries:
         return []
-    vectors = embedder.vectors(prepared.inputs)
+    vectors = embedder.vectors(prepared.batch)
     finite = np.isfinite(vectors).all(1)
     made = []
     for entry, vector, good in zip(prepared.entries, vectors, finite, strict=True):
@@ -147,14 +147,14 @@ def embed(
     """
     began = time.monotonic()
     embedder = Embedder(model, maker.stream)
-    cells = Cells(given, maker.stream, embedder.reader, embedder.collate)
+    pending = PendingRows(given, maker.stream, embedder.dataset(given.source), embedder.collator)
     opened: list[Index] = []
 
     def done() -> np.ndarray:
         opened.append(open_for(out, maker))
         return opened[0].identities()
 
-    batches = loader(cells, done, batch_size, workers)
+    batches = pending_batches(pending, done, batch_size, workers)
     writer, found = Writer(opened[0], commit_rows), Embedded()
     rows = None if isinstance(given.source, StreamingSource) else len(given.source)
     seen = 0
@@ -167,13 +167,13 @@ def embed(
         writer.commit()  # after an error too: the rows that are here are whole
     found.added, found.there = writer.added, 0 if rows is None else rows - seen
     found.seconds = time.monotonic() - began
-    report(Prepared(), found, log, (maker.stream, rows or 0, rows))
+    report(EmbeddingBatch(), found, log, (maker.stream, rows or 0, rows))
     finish(opened[0], found)
     return found
 
 
 def report(
-    prepared: Prepared,
+    prepared: EmbeddingBatch,
     found: Embedded,
     log: RunLogger | None,
     progress: tuple[str, int, int | None] = ("", 0, None),
@@ -186,12 +186,12 @@ def report(
     for key, reason in prepared.failed:
         if found.skipped.add(key, reason) and log is not None:
             log.info(f"{key}: {reason}")
-    for name in sorted(prepared.left - found.left):
+    for name in sorted(prepared.dropped_columns - found.left):
         if log is not None:
             log.info(
                 f"the column {name!r} is left out: it is no text or number, or the index's own"
             )
-    found.left |= prepared.left
+    found.left |= prepared.dropped_columns
 
 
 def finish(index: Index, found: Embedded) -> None:

@@ -8,7 +8,6 @@ Legend: `B` samples, `D` width of a vector.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -19,16 +18,18 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..modalities.groups import EncoderInputs, collate
+from ..modalities.base import Source
 from ..tasks.base import Batch
 from ._precision import autocast
 from .build import build
 from .cache import encoder_identity, weights_hash
 from .compose import Model
 from .config import load_recipe
-from .data import StreamReader, stream_readers
+from .data import Collator
+from .dataset import StreamDataset, stream_readers
 from .errors import RecipeError, did_you_mean
 from .hub import load_model
+from .sources import RowList
 from .weights import HUB
 
 
@@ -41,22 +42,26 @@ class Embedder:
         self.device = torch.device(device or default)
         self.stream = model.stream(stream).to(self.device).eval()
         self.dim = self.stream.dim
-        self.reader: StreamReader = stream_readers(model.plan, model.encoders(), augment=False)[
-            stream
-        ]
-        self.collate = functools.partial(collate, self.stream.encoder)
+        self.name = stream
+        self.readers = stream_readers(model.plan, model.encoders(), [stream])
+        self.collator = Collator(model.encoders())
         self.precision = model.plan.recipe.train.precision
 
-    def vectors(self, inputs: EncoderInputs) -> np.ndarray:
-        """Collated samples -> `[B, D]` float32 of unit length, in the order of the samples."""
-        batch = Batch("", [], [], {"": {"main": inputs}}).to(self.device)
+    def dataset(self, source: Source) -> StreamDataset:
+        """Return the rows of a source with this stream prepared."""
+        return StreamDataset(source, self.readers)
+
+    def vectors(self, batch: Batch) -> np.ndarray:
+        """`[B, D]` float32 of unit length, a row each of a batch."""
+        inputs = batch.to(self.device).streams[self.name]["main"]
         with torch.no_grad(), autocast(self.device, self.precision):
-            features = self.stream.run(batch.streams[""]["main"], {})
+            features = self.stream.run(inputs, {})
         return F.normalize(features.vector().float(), dim=-1).cpu().numpy()
 
     def query(self, value: Any) -> np.ndarray:
         """One value, as the modality's `read` takes it -> `[1, D]`. Raises ReadError."""
-        return self.vectors(self.collate([self.reader.prepare(value)]))
+        row = self.dataset(RowList([{self.name: value}])).load(0)
+        return self.vectors(self.collator("", [row]))
 
 
 def only_stream(model: Model, name: str | None) -> str:

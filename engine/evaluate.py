@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..tasks.base import Task
 from ._processes import meet
 from .card import write_card
 from .compose import Model
-from .data import TaskDataset, stream_readers
+from .dataset import TaskDataset, task_dataset
 from .errors import RecipeError
 from .log import RunLogger
 from .prefill import FeatureCacher
@@ -81,8 +82,7 @@ def _rows(model: Model, task: str, split: str, limit: int | None) -> TaskDataset
     source = open_split(plan, task, split)
     if limit is not None and limit < len(source):
         source = Subset(source, np.arange(limit))
-    own = stream_readers(plan, model.encoders(), augment=False)
-    return TaskDataset(task, plan.tasks[task].task, source, own)
+    return task_dataset(plan, model.encoders(), task, source)
 
 
 def _fill(scorer: Scorer, rows: TaskDataset) -> None:
@@ -101,8 +101,8 @@ def _readings(scorer: Scorer, rows: TaskDataset) -> dict[str, float]:
     for stream in rows.task.streams:
         if stream in rows.task.answers:
             continue
-        dealt = TaskDataset(rows.name, rows.task, ShuffledStream(rows.source, stream), rows.readers)
-        other = scorer.score(dealt, skip=True).metrics
+        shuffled = replace(rows, source=ShuffledStream(rows.source, stream))
+        other = scorer.score(shuffled, skip=True).metrics
         found |= {f"{name}_{stream}_shuffled": value for name, value in other.items()}
     found["batch_gap"] = _batch_gap(scorer, rows)
     return found
@@ -111,8 +111,7 @@ def _readings(scorer: Scorer, rows: TaskDataset) -> dict[str, float]:
 def _batch_gap(scorer: Scorer, rows: TaskDataset) -> float:
     """The largest change of a metric when the same rows are scored one by one, from the signal."""
     first = Subset(rows.source, np.arange(min(PROBED, len(rows.source))))
-    own = stream_readers(scorer.model.plan, scorer.model.encoders(), augment=False)
-    plain = TaskDataset(rows.name, rows.task, first, own)
+    plain = task_dataset(scorer.model.plan, scorer.model.encoders(), rows.name, first)
     one = scorer.score(plain, skip=True, batch_size=1).metrics
     many = scorer.score(plain, skip=True, batch_size=max(2, scorer.batch_size)).metrics
     gaps = [abs(one[name] - many[name]) for name in one if math.isfinite(one[name] - many[name])]

@@ -16,17 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..tasks.base import Batch
 from ._acting import control_task
 from ._history import repeated, spans_of
 from .build import FITTED, ready
 from .card import command_of, made_by, write_card
 from .compose import Model, compose
 from .config import load_recipe
-from .data import Collator, PreparedRow, StreamReader, stream_readers
+from .data import Collator
+from .dataset import StreamDataset, stream_readers, task_dataset
 from .errors import RecipeError
 from .fit import read_json, save_fitted
 from .parts import reported
+from .sources import RowList
 from .state import (
     check_fingerprints,
     fingerprints,
@@ -77,10 +78,8 @@ class Pipeline:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._encoders = model.encoders()
-        self._readers: dict[str, StreamReader] = stream_readers(
-            model.plan, self._encoders, augment=False
-        )
-        self._collate = Collator(self._encoders)
+        self._readers = stream_readers(model.plan, self._encoders, self._encoders)
+        self._collator = Collator(self._encoders)
 
     def to(self, device: str | torch.device) -> Pipeline:
         self.model.to(device)
@@ -102,13 +101,11 @@ class Pipeline:
         if missing:
             raise RecipeError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
         several = any(isinstance(value, list) for value in inputs.values())
-        items = []
+        rows = RowList(_table(inputs))
+        dataset = task_dataset(plan, self._encoders, task, rows, streams=asked)
         with reported(task):  # a column that the prompt wants, an option that nobody knows
-            for i, row in enumerate(_table(inputs)):
-                samples = {s: {"main": self._sample(s, row[s])} for s in asked}
-                items.append(PreparedRow(str(i), wanted.targets(row), samples))
-            batch = self._collate(task, items).to(self.model.device)
-            made = self.model.eval().predict(batch, **(options or {}))
+            batch = self._collator(task, [dataset.load(i) for i in range(len(rows))])
+            made = self.model.eval().predict(batch.to(self.model.device), **(options or {}))
         return made if several else made[0]
 
     def act(self, task: str, **inputs: Any) -> np.ndarray:
@@ -139,11 +136,10 @@ class Pipeline:
             there = ", ".join(self._encoders)
             raise RecipeError(f"embed: there is no stream {name!r}; there are: {there}")
         values = values if isinstance(values, list) else [values]
-        items = [
-            PreparedRow(str(i), {}, {name: {"main": self._sample(name, value)}})
-            for i, value in enumerate(values)
-        ]
-        batch: Batch = self._collate("", items).to(self.model.device)
+        rows = RowList([{name: value} for value in values])
+        dataset = StreamDataset(rows, {name: self._readers[name]})
+        batch = self._collator("", [dataset.load(i) for i in range(len(rows))])
+        batch = batch.to(self.model.device)
         self.model.eval()
         features = self.model.encoder(batch)(name)
         return F.normalize(features.vector().float(), dim=-1)
@@ -151,9 +147,6 @@ class Pipeline:
     def raw(self, stream: str, value: Any) -> Any:
         """A value as its modality reads it, before anything is made of it."""
         return self._readers[stream].read(value)
-
-    def _sample(self, stream: str, value: Any) -> dict[str, Tensor]:
-        return self._readers[stream].prepare(value)
 
 
 def _table(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..modalities.base import ReadError, Sample, StreamingSource
-from ..modalities.groups import collate, groups_of
-from ..tasks.base import Batch
+from ..modalities.base import StreamingSource
+from ..modalities.groups import groups_of
 from ._precision import autocast
 from .adapt import is_frozen
 from .cache import (
@@ -29,7 +28,8 @@ from .cache import (
     to_records,
 )
 from .compose import Model
-from .data import StreamReader, TaskDataset
+from .data import Collator
+from .dataset import PreparedRow, StreamDataset, TaskDataset
 from .plan import RecipePlan
 from .stream import Stream
 
@@ -72,9 +72,11 @@ class FeatureCacher:
         """
         served: set[str] = set()
         for name in self.plan.streams:
-            users = [r for r in rows if name in r.task.streams]
+            users = [r for r in rows if name in r.readers]
             if not users or any(isinstance(r.source, StreamingSource) for r in users):
                 continue
+            for user in users:
+                user.readers[name].features = None  # what a store lacks is made from samples
             cells = _cells(users, name)
             if self.plan.recipe.cache.samples:
                 self._samples(name, users, cells)
@@ -92,16 +94,14 @@ class FeatureCacher:
         store = Store(cache_root(), "samples", identity)
 
         def compute(places: list[int]) -> Iterable[Record | None]:
-            for sample in map(cells.__getitem__, places):
-                made = sample.sample(reader)
-                yield None if made is None else sample_to_record(made)
+            for row in (cells[i].prepare() for i in places):
+                yield None if row.failure else sample_to_record(row.samples[name]["main"])
 
         self._fill(store, f"{name}: samples", cells, compute)
         for user in users:
             user.readers[name].samples = store
 
     def _features(self, name: str, users: Sequence[TaskDataset], cells: list[Cell]) -> None:
-        reader = users[0].readers[name]
         stream = self.model.stream(name)
         precision = self.plan.recipe.cache.precision
         identity = encoder_identity(
@@ -114,34 +114,33 @@ class FeatureCacher:
         encoder = stream.encoder.eval()
 
         def compute(places: list[int]) -> Iterable[Record | None]:
-            samples = [cells[i].sample(reader) for i in places]
-            good = [s for s in samples if s is not None]
-            records = iter(self._encode(stream, good))
-            return [None if s is None else next(records) for s in samples]
+            rows = [cells[i].prepare() for i in places]
+            records = iter(self._encode(stream, name, rows))
+            return [None if row.failure else next(records) for row in rows]
 
-        if store.missing([c.identity for c in cells]):
+        if store.missing([cell.key for cell in cells]):
             encoder.to(self.device)
             self._fill(store, f"{name}: features", cells, compute)
             encoder.to("cpu")
         for user in users:
             user.readers[name].features = store
 
-    def _encode(self, stream: Stream, samples: Sequence[Sample]) -> list[Record]:
-        """Records of samples, in order."""
-        if not samples:
+    def _encode(self, stream: Stream, name: str, rows: Sequence[PreparedRow]) -> list[Record]:
+        """Return the features of the rows that could be read, in order, as records."""
+        batch = Collator({name: stream.encoder})("", rows).to(self.device)
+        if not len(batch):
             return []
         kept = self.plan.recipe.cache.precision
         precision = kept if kept in PRECISIONS else None
         options = {"layers": stream.layers} if stream.layers else {}
-        batch = Batch("", [], [], {"": {"main": collate(stream.encoder, samples)}})
-        inputs = batch.to(self.device).streams[""]["main"]
         records: dict[int, Record] = {}
         with torch.no_grad(), autocast(self.device, self.precision):
-            for rows, tensors in groups_of(inputs):  # apart, since each group has its own grid
+            # Apart, since each group has a grid of its own.
+            for members, tensors in groups_of(batch.streams[name]["main"]):
                 features = stream.encoder(**tensors, **options).to("cpu")
-                places = range(len(samples)) if rows is None else rows
+                places = range(len(batch)) if members is None else members
                 records |= dict(zip(places, to_records(features, precision), strict=True))
-        return [records[i] for i in range(len(samples))]
+        return [records[i] for i in range(len(batch))]
 
     def _fill(
         self,
@@ -154,34 +153,33 @@ class FeatureCacher:
             if self.progress is not None:
                 self.progress(f"cache {what}", done, total)
 
-        keys = [c.identity for c in cells]
+        keys = [cell.key for cell in cells]
         fill(store, keys, compute, batch_size=self.batch_size, progress=report)
 
 
 @dataclass
 class Cell:
-    """One stream's cell of one row."""
+    """One cell of a stream, and its key in the stores."""
 
-    rows: TaskDataset
+    dataset: StreamDataset
     index: int
-    stream: str
-    identity: str
+    key: str
 
-    def sample(self, reader: StreamReader) -> Sample | None:
-        """None where it cannot be read: the loader will say so, or skip it, when it comes."""
-        try:
-            return reader.sample(self.rows.source[self.index][self.stream], self.identity)
-        except (ReadError, ValueError, KeyError, OSError):
-            return None
+    def prepare(self) -> PreparedRow:
+        """Read the cell alone. One that cannot be read stays out of the stores: the loader reports
+        it, or skips it, when it comes."""
+        return self.dataset.prepare(self.index)
 
 
 def _cells(users: Sequence[TaskDataset], name: str) -> list[Cell]:
-    found: dict[str, Cell] = {}
-    for rows in users:
-        for i in range(len(rows.source)):
-            identity = rows.source.identity(i, name)
-            found.setdefault(identity, Cell(rows, i, name, identity))
-    return list(found.values())
+    """Return the different cells of a stream."""
+    cells: dict[str, Cell] = {}
+    for user in users:
+        alone = StreamDataset(user.source, {name: user.readers[name]})
+        for index in range(len(user)):
+            key = user.source.identity(index, name)
+            cells.setdefault(key, Cell(alone, index, key))
+    return list(cells.values())
 
 
 def place(model: Model, device: torch.device, served: set[str]) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..modalities.base import Source
 from .compose import Model
-from .data import Collator, TaskDataset, batches, handle_failures, sequential_batches
+from .data import Collator, batches, handle_failures, sequential_batches
+from .dataset import TaskDataset
 from .hub import Pipeline
 from .log import RunLogger
 from .parts import derive

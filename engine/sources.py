@@ -123,6 +123,23 @@ class Limited(Source):
         return f"{self.source.fingerprint()}[:{self.limit}]"
 
 
+class RowList(Source):
+    """Rows that are in memory."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.rows = [dict(row) for row in rows]
+        self.columns = tuple(self.rows[0]) if self.rows else ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+    def fingerprint(self) -> str:
+        return "rows in memory"
+
+
 class Taken(Source):
     """The first rows of a stream, read when first asked for and held in memory."""
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sensorium.engine._precision import autocast
 from sensorium.engine.compose import Model
-from sensorium.engine.data import Collator, TaskDataset, stream_readers
+from sensorium.engine.data import Collator
+from sensorium.engine.dataset import task_dataset
 from sensorium.engine.rows import open_split
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import Features
@@ -76,9 +77,7 @@ def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int
     source = open_split(model.plan, TASK, split)
     task = cast(AsrDiffusion, model.task(TASK))
     backbone: Any = model.backbone
-    rows = TaskDataset(
-        TASK, task, source, stream_readers(model.plan, model.encoders(), augment=False)
-    )
+    rows = task_dataset(model.plan, model.encoders(), TASK, source)
     found: list[Row] = []
     for index in range(len(source)):
         row = source[index]

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sensorium.engine.build import build
 from sensorium.engine.config import Recipe
-from sensorium.engine.data import TaskDataset, stream_readers
+from sensorium.engine.dataset import TaskDataset, task_dataset
 from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.rows import open_split
 from sensorium.modalities.base import Sample
@@ -45,22 +45,21 @@ class Cheap:
         self.rows: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self.features: dict[tuple[str, str], np.ndarray] = {}
         for split in splits:
-            own = stream_readers(plan, model.encoders(), augment=False)
-            rows = TaskDataset(task, plan.tasks[task].task, open_split(plan, task, split), own)
+            source = open_split(plan, task, split)
+            rows = task_dataset(plan, model.encoders(), task, source, streams=["volume"])
             FeatureCacher(plan, model, model.device, "fp32", 16).attach([rows])
-            own["volume"].features = None
+            rows.readers["volume"].features = None
             self._read(split, rows)
 
     def _read(self, split: str, rows: TaskDataset) -> None:
-        source, reader = rows.source, rows.readers["volume"]
         kept, found = [], []
-        for i in range(len(source)):
-            row = source[i]
-            sample = reader.sample(row["volume"], source.identity(i, "volume"))
+        for i in range(len(rows)):
+            prepared = rows.load(i)
+            row, sample = prepared.row, prepared.samples["volume"]["main"]
             found.append((histogram(sample), blocks(sample)))
             box = row["box"]() if row["box"] is not None else None
             labels = {k: row[k] for k in ("sequence", "side", "ventricle")}
-            kept.append((source.key(i), {**labels, "box": box}))
+            kept.append((prepared.key, {**labels, "box": box}))
         self.rows[split] = kept
         for place, way in enumerate(("histogram", "blocks")):
             self.features[split, way] = np.stack([pair[place] for pair in found])

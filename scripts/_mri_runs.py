@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from sensorium.engine.build import build
 from sensorium.engine.config import Recipe, load_recipe, parse_recipe
-from sensorium.engine.data import TaskDataset, stream_readers
+from sensorium.engine.dataset import task_dataset
 from sensorium.engine.hub import load_model
 from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.rows import open_split
@@ -158,9 +158,9 @@ class Bench:
         if not (folder / SPENT).is_file():
             folder.mkdir(parents=True, exist_ok=True)
             model = build(self.head_recipe("sequence", encoder, 1.0))
-            ((name, part),) = model.plan.tasks.items()
-            own = stream_readers(model.plan, model.encoders(), augment=False)
-            rows = TaskDataset(name, part.task, open_split(model.plan, name, "train"), own)
+            (name,) = model.plan.tasks
+            source = open_split(model.plan, name, "train")
+            rows = task_dataset(model.plan, model.encoders(), name, source)
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             filler = FeatureCacher(model.plan, model, device, "fp32", 32)
             _note(folder, timed(lambda: filler.attach([rows])))
@@ -266,8 +266,7 @@ def answers(folder: Path, task: str, split: str = "test") -> list[Answer]:
 def _asked(folder: Path, task: str, split: str) -> list[Answer]:
     model = load_model(folder)
     plan, settings = model.plan, model.plan.recipe.train
-    own = stream_readers(plan, model.encoders(), augment=False)
-    rows = TaskDataset(task, plan.tasks[task].task, open_split(plan, task, split), own)
+    rows = task_dataset(plan, model.encoders(), task, open_split(plan, task, split))
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), device_placement=False)
     size = max(settings.batch_size, LEAST)
     FeatureCacher(plan, model, accelerator.device, settings.precision, size).attach([rows])

@@ -26,7 +26,8 @@ from torch import Tensor
 from sensorium.engine.build import ready
 from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, stream_readers
+from sensorium.engine.data import Collator, batches, sequential_batches
+from sensorium.engine.dataset import task_dataset
 from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.rows import open_split
 from sensorium.modalities.text.tokenizers import Bytes
@@ -61,10 +62,8 @@ def recipe(image: int, patch: int, width: int, layers: int, decoder: int) -> dic
 
 def loader(model: Model, rows: int, stored: bool) -> Iterator[Batch]:
     """The engine's batches, over and over, from pictures or from stored features."""
-    own = stream_readers(model.plan, model.encoders(), augment=False)
-    split = TaskDataset(
-        "caption", model.task("caption"), open_split(model.plan, "caption", "train"), own
-    )
+    source = open_split(model.plan, "caption", "train")
+    split = task_dataset(model.plan, model.encoders(), "caption", source)
     if stored:
         FeatureCacher(model.plan, model, torch.device("cpu"), "fp32", rows).attach([split])
     addresses = itertools.cycle(sequential_batches(split, rows))

@@ -213,7 +213,7 @@ def test_a_frozen_encoder_and_two_averages_are_refused(shop: Any) -> None:
 
 
 def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
-    from sensorium.engine.data import StreamReader, TaskDataset
+    from sensorium.engine.dataset import StreamReader, TaskDataset
     from sensorium.modalities.base import Processor
     from sensorium.modalities.image.digits import Digits
 
@@ -229,10 +229,8 @@ def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
             return {"a": dict(sample), "b": dict(sample)}
 
     task = Twice()
-    rows = TaskDataset(
-        "near", task, Digits(split="train"), {"image": StreamReader(None, Same(), moved)}, True
-    )
-    rows.readers["image"].read = lambda cell: cell
+    readers = {"image": StreamReader(lambda cell: cell, Same(), moved)}
+    rows = TaskDataset(Digits(split="train"), readers, "near", task, training=True)
     alike = rows.prepare(0).samples["image"]
     assert torch.equal(alike["a"]["pixel_values"], alike["b"]["pixel_values"])
     task.varies_views = True

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sensorium.engine import prefill
+from sensorium.engine.dataset import PreparedRow
 from sensorium.engine.errors import RunError
 from sensorium.modalities.image import read as image
 
@@ -218,12 +219,13 @@ def test_a_row_that_appears_after_the_fill_is_told(
     """A disk that was away for a moment: its rows have no features, and no encoder is there."""
     table = pictures(shop)
     recipe = shop.recipe(FROZEN, table, train(steps=6))
-    real = prefill.Cell.sample
+    real = prefill.Cell.prepare
 
-    def away(self: Any, reader: Any) -> Any:
-        return None if self.index == 5 else real(self, reader)
+    def away(self: Any) -> Any:
+        row = real(self)
+        return PreparedRow.failed(row.key, OSError("away")) if self.index == 5 else row
 
-    monkeypatch.setattr(prefill.Cell, "sample", away)
+    monkeypatch.setattr(prefill.Cell, "prepare", away)
     with pytest.raises(RunError, match=r"row rows\.csv#5: .*when the cache was filled.*run again"):
         shop.train(recipe, "run")
     monkeypatch.undo()

@@ -15,7 +15,8 @@ from sensorium.engine.adapt import is_frozen
 from sensorium.engine.build import build
 from sensorium.engine.compose import Model
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.data import Collator, PreparedRow, stream_readers
+from sensorium.engine.data import Collator
+from sensorium.engine.dataset import task_dataset
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
@@ -72,14 +73,9 @@ def composed(shop: Any, *changes: Any) -> Model:
 
 
 def batch_of(model: Model, rows: int) -> Batch:
-    source, encoders = Digits(split="train"), model.encoders()
-    own, task = stream_readers(model.plan, encoders, augment=False), model.task("match")
-    items = []
-    for i in range(rows):
-        row = source[i]
-        samples = {s: {"main": own[s].sample(row[s], str(i))} for s in task.streams}
-        items.append(PreparedRow(str(i), task.targets(row), samples))
-    return Collator(encoders)("match", items)
+    encoders = model.encoders()
+    dataset = task_dataset(model.plan, encoders, "match", Digits(split="train"))
+    return Collator(encoders)("match", [dataset.load(i) for i in range(rows)])
 
 
 def gradients(model: Model, batch: Batch) -> dict[str, Tensor]:

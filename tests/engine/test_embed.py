@@ -19,6 +19,7 @@ from PIL import Image
 from sensorium.engine import embed as engine
 from sensorium.engine._given import Given, given, reopen
 from sensorium.engine.config import parse_recipe
+from sensorium.engine.dataset import PreparedRow
 from sensorium.engine.embed import Embedded, about, embed
 from sensorium.engine.embedder import Embedder, fingerprint, load_any, only_stream
 from sensorium.engine.errors import RecipeError, RunError
@@ -293,13 +294,13 @@ def test_unequal_shapes_are_encoded_apart_where_padding_would_tell(place: Place)
 
     encoder.forward = counted  # type: ignore[method-assign]
     embedder = Embedder(model, "image", "cpu")
-    samples = [
-        {"pixel_values": torch.rand(1, 8, 8 + 8 * (i % 2), generator=torch.manual_seed(i))}
-        for i in range(5)
+    rows = [
+        PreparedRow(str(i), samples={"image": {"main": {"pixel_values": torch.rand(1, 8, width)}}})
+        for i, width in enumerate((8, 16, 8, 16, 8))
     ]
-    together = embedder.vectors(embedder.collate(samples))
+    together = embedder.vectors(embedder.collator("", rows))
     assert seen == [3, 2]
-    alone = np.concatenate([embedder.vectors(embedder.collate([s])) for s in samples])
+    alone = np.concatenate([embedder.vectors(embedder.collator("", [row])) for row in rows])
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 

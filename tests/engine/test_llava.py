@@ -34,7 +34,8 @@ from transformers import (
 from sensorium.engine.build import ready
 from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, stream_readers
+from sensorium.engine.data import Collator, batches, sequential_batches
+from sensorium.engine.dataset import task_dataset
 from sensorium.engine.rows import open_split
 from sensorium.tasks.base import Batch
 
@@ -136,10 +137,8 @@ def ours(llava: Any, folder: Path) -> Model:
 
 @pytest.fixture
 def batch(ours: Model) -> Batch:
-    source, task = open_split(ours.plan, "answer", "train"), ours.task("answer")
-    rows = TaskDataset(
-        "answer", task, source, stream_readers(ours.plan, ours.encoders(), augment=False)
-    )
+    source = open_split(ours.plan, "answer", "train")
+    rows = task_dataset(ours.plan, ours.encoders(), "answer", source)
     [found] = batches({"answer": rows}, sequential_batches(rows, 3), Collator(ours.encoders()))
     assert not found.failed
     return found

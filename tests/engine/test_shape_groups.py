@@ -18,7 +18,8 @@ from sensorium.engine.build import build
 from sensorium.engine.check import check
 from sensorium.engine.compose import Model
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, stream_readers
+from sensorium.engine.data import Collator, batches, sequential_batches
+from sensorium.engine.dataset import TaskDataset, task_dataset
 from sensorium.engine.embed import about, embed
 from sensorium.engine.hub import Pipeline
 from sensorium.engine.index import open_index
@@ -113,13 +114,7 @@ def alone(model: Model) -> list[Tensor]:
 
 
 def dataset(model: Model, training: bool = False) -> TaskDataset:
-    return TaskDataset(
-        "word",
-        model.task("word"),
-        Sounds(),
-        stream_readers(model.plan, model.encoders(), False),
-        training,
-    )
+    return task_dataset(model.plan, model.encoders(), "word", Sounds(), training=training)
 
 
 def batch_of(model: Model, rows: TaskDataset) -> Batch:

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from sensorium.engine.catalogue import find
-from sensorium.engine.data import StreamReader
+from sensorium.engine.dataset import StreamReader
 from sensorium.modalities.audio.processor import LogMel
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import ReadError, Source, StreamingSource

@@ -1,0 +1,210 @@
+"""The rows of a source, each read, prepared and augmented when asked for.
+
+What a sample becomes depends on (seed, epoch, row) alone, so any number of workers and a resumed
+run see the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from ..modalities.base import Encoder, Processor, ReadError, Sample, Source
+from ..tasks.base import Row, Task
+from .cache import Record, Store, record_to_sample
+from .catalogue import load
+from .parts import derive
+from .plan import RecipePlan
+
+FAILURES = (ReadError, ValueError, KeyError, OSError)
+"""What is wrong with a row; any other exception is a fault of the program."""
+
+
+@dataclass
+class StreamReader:
+    """One stream of a data set: how its cells are read, prepared and augmented.
+
+    samples, features: stores to look in first; what is missing there is read again.
+    """
+
+    read: Callable[[Any], Any]
+    processor: Processor
+    augment: Callable[[Sample, np.random.Generator], Sample] | None = None
+    samples: Store | None = None
+    features: Store | None = None
+
+    @property
+    def cached(self) -> bool:
+        """Whether a cell's key is looked up in a store."""
+        return self.samples is not None or self.features is not None
+
+    def sample(self, cell: Any, key: str) -> Sample:
+        """Return the sample of a cell, from the store if it is there."""
+        if self.samples is not None and key in self.samples:
+            return record_to_sample(self.samples.get([key])[0])
+        return self.prepare(cell)
+
+    def prepare(self, cell: Any) -> Sample:
+        """Read a cell and return its sample. Raise ReadError, which names the cell."""
+        raw = self.read(cell)
+        try:
+            return self.processor.prepare(raw)
+        except ReadError as error:
+            raise ReadError(cell, error.wrong, error.right) from error
+
+    def record(self, cell: Any, key: str) -> Record:
+        """Return the stored features of a cell. Raise ReadError if there are none: the encoder
+        that would compute them is not loaded any more."""
+        assert self.features is not None
+        if key not in self.features:
+            self.sample(cell, key)  # raises what is wrong with it
+            wrong = "could not be read when the cache was filled, and can now"
+            raise ReadError(cell, wrong, "the same; run again")
+        return self.features.get([key])[0]
+
+
+@dataclass
+class PreparedRow:
+    """A row, ready to be collated; `failure` says why it is not.
+
+    row: the cells as the source returned them. targets: what the task made of it. samples: views
+    of each stream. records: stored features of a stream.
+    """
+
+    key: str
+    row: Row = field(default_factory=dict, repr=False)
+    targets: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, dict[str, Sample]] = field(default_factory=dict)
+    records: dict[str, Record] = field(default_factory=dict)
+    failure: str | None = None
+
+    @classmethod
+    def failed(cls, key: str, error: Exception) -> Self:
+        """Return a row that could not be read, with the reason in one line."""
+        reason = f"{type(error).__name__}: {error}"
+        return cls(key, failure=str(error) if isinstance(error, ReadError) else flat(reason))
+
+
+def flat(text: str) -> str:
+    """Return a text in one line."""
+    return " ".join(text.split())
+
+
+@dataclass
+class StreamDataset:
+    """The rows of a source, the cells of some streams prepared. readers: by stream."""
+
+    source: Source
+    readers: Mapping[str, StreamReader]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def prepare(self, index: int, epoch: int = 0, row: Row | None = None) -> PreparedRow:
+        """Return the row at an index, at an epoch; with a `failure` if it cannot be read.
+
+        row: its cells, if they were read before.
+        """
+        try:
+            return self.load(index, epoch, row)
+        except FAILURES as error:
+            return PreparedRow.failed(self.source.key(index), error)
+
+    def load(self, index: int, epoch: int = 0, row: Row | None = None) -> PreparedRow:
+        """As `prepare`. Raise one of `FAILURES` if the row cannot be read."""
+        cells = self.source[index] if row is None else row
+        prepared = PreparedRow(self.source.key(index), cells, self.targets(cells))
+        for name, reader in self.readers.items():
+            key = self.source.identity(index, name) if reader.cached or self.draws else ""
+            if reader.features is not None:
+                prepared.records[name] = reader.record(cells[name], key)
+            else:
+                sample = reader.sample(cells[name], key)
+                prepared.samples[name] = self.views(name, sample, key, epoch)
+        return prepared
+
+    @property
+    def draws(self) -> bool:
+        """Whether views depend on random draws, which depend on the cell's key."""
+        return False
+
+    def targets(self, row: Row) -> dict[str, Any]:
+        """Return what a row adds to the batch beside its streams."""
+        return {}
+
+    def views(self, stream: str, sample: Sample, key: str, epoch: int) -> dict[str, Sample]:
+        """Return the views of a sample."""
+        return {"main": sample}
+
+
+@dataclass
+class TaskDataset(StreamDataset):
+    """The rows of a source as a task sees them.
+
+    name: of the task, in errors and random draws. training: views are drawn and samples augmented.
+    """
+
+    name: str
+    task: Task
+    training: bool = False
+    seed: int = 0
+
+    @property
+    def draws(self) -> bool:
+        return self.training
+
+    def targets(self, row: Row) -> dict[str, Any]:
+        return self.task.targets(row)
+
+    def views(self, stream: str, sample: Sample, key: str, epoch: int) -> dict[str, Sample]:
+        if not self.training:
+            return {"main": sample}
+        rng = np.random.default_rng(derive(self.seed, epoch, self.name, stream, key))
+        augment, apart = self.readers[stream].augment, self.task.varies_views
+        if augment is not None and not apart:
+            sample = augment(sample, rng)
+        views = self.task.views(stream, sample, rng)
+        if augment is not None and apart:
+            views = {view: augment(made, rng) for view, made in views.items()}
+        return views
+
+
+def task_dataset(
+    plan: RecipePlan,
+    encoders: Mapping[str, Encoder],
+    name: str,
+    source: Source,
+    *,
+    streams: Iterable[str] | None = None,
+    training: bool = False,
+    augment: bool = False,
+) -> TaskDataset:
+    """Return the rows of a source as a task of the recipe sees them, without stores.
+
+    streams: those that are prepared, by default all of the task.
+    """
+    task = plan.tasks[name].task
+    chosen = task.streams if streams is None else streams
+    readers = stream_readers(plan, encoders, chosen, augment=augment)
+    return TaskDataset(source, readers, name, task, training, plan.recipe.train.seed)
+
+
+def stream_readers(
+    plan: RecipePlan,
+    encoders: Mapping[str, Encoder],
+    streams: Iterable[str],
+    *,
+    augment: bool = False,
+) -> dict[str, StreamReader]:
+    """Return a reader for each stream, without stores."""
+    return {
+        name: StreamReader(
+            load(plan.streams[name].modality.read),
+            encoders[name].processor,
+            plan.streams[name].augment if augment else None,
+        )
+        for name in streams
+    }
