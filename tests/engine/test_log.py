@@ -52,14 +52,14 @@ def test_the_console_has_a_line_a_record_and_a_warning(capsys: pytest.CaptureFix
         logging.getLogger("sensorium.modalities").warning("a row is %s", "odd")
         warnings.warn("two\n  lines", UserWarning, stacklevel=1)
         with console():
-            pass
-        RunLogger(None).info("step 2")
+            RunLogger(None).info("step 2")
+        RunLogger(None).info("step 3")
     RunLogger(None).info("after")
     with pytest.warns(UserWarning, match="after"):
         warnings.warn("after", stacklevel=1)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "step 1\nwarning: a row is odd\nwarning: two lines\nstep 2\n"
+    assert err == "step 1\nwarning: a row is odd\nwarning: two lines\nstep 2\nstep 3\n"
 
 
 def test_bars_are_drawn_for_the_console_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
