@@ -1,11 +1,12 @@
-"""A run's rollouts as a part of its page: figures by environment and condition, films, and the
-commands and the way of the hand of each first episode."""
+"""A run's rollouts as a part of its page: figures by environment and condition, videos, and the
+commands and the trajectory of the hand of each first episode."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +16,65 @@ from ..modalities.modality import Modality
 from .catalogue import find, load
 from .errors import RecipeError
 
-TYPES = {".gif": ("img", "image/gif"), ".mp4": ("video controls", "video/mp4")}
-"""Suffix of a film -> its element and its kind."""
+TYPES = {".gif": "image/gif", ".mp4": "video/mp4"}
+"""Suffix of a video -> its media type."""
 
 LARGEST = 12_000_000
-"""Bytes of all films on a page; those after that stay in the run's folder."""
+"""Bytes of all videos on a page; those after that stay in the run's folder."""
 
-HEADS = ("environment", "condition", "episodes", "success", "95 %", "at the end", "steps to it")
+COLUMNS = ("environment", "condition", "episodes", "success", "95 %", "at the end", "steps to it")
 
 
-def show_rollouts(run: Path) -> Markup:
-    """What `rollout-*.json` of a run's folder say; nothing where there are none. Raises RecipeError
-    for a file that is none of ours."""
-    found = [_read(path) for path in sorted(run.glob("rollout-*.json"))]
-    if not found:
-        return Markup("")
-    return Markup("").join([Markup("<h4>Rollouts</h4>"), _table(found), *_films(run, found)])
+@dataclass(frozen=True)
+class Video:
+    """data: base64; empty where `problem` says why it is not shown."""
+
+    name: str
+    kind: str = ""
+    data: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """rows: cells below `columns`. trajectories: (name, HTML)."""
+
+    rows: list[list[str]]
+    films: list[Video]
+    trajectories: list[tuple[str, Markup]]
+    columns: tuple[str, ...] = COLUMNS
+
+
+def read_rollouts(run: Path) -> Rollouts | None:
+    """Return what `rollout-*.json` of a run's folder hold; None where there are none.
+
+    Raise RecipeError for a file that is none of ours.
+    """
+    results = [_read(path) for path in sorted(run.glob("rollout-*.json"))]
+    if not results:
+        return None
+    return Rollouts(
+        [_cells(each) for each in results],
+        list(_videos(run, [name for each in results for name in each["films"]])),
+        [drawn for each in results for drawn in _trajectories(each)],
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found["env"], found["summary"]["success_interval"], found["trajectory"]["commands"]
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        result["env"], result["summary"]["success_interval"], result["trajectory"]["commands"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise RecipeError(f"{path}: is no rollout ({error}); roll the run out again") from error
-    return found
+    return result
 
 
-def _table(found: list[dict[str, Any]]) -> Markup:
-    row = Markup(
-        "<tr><th scope='row'>{}</th>"
-        + "<td>{}</td>"
-        + "<td class='n'>{}</td>" * (len(HEADS) - 2)
-        + "</tr>"
-    )
-    head = Markup("<th scope='col'{}>{}</th>")
-    number = Markup(" class='n'")
-    heads = Markup("").join(head.format(number if i > 1 else "", h) for i, h in enumerate(HEADS))
-    rows = Markup("").join(row.format(*_cells(each)) for each in found)
-    form = "<div class='scroll'><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
-    return Markup(form).format(heads, rows)
-
-
-def _cells(found: dict[str, Any]) -> list[str]:
-    figures = found["summary"]
+def _cells(result: dict[str, Any]) -> list[str]:
+    figures = result["summary"]
     low, high = figures["success_interval"]
     return [
-        found["env"],
-        found["conditions"].replace("-", " ") or "as it is",
+        result["env"],
+        result["conditions"].replace("-", " ") or "as it is",
         str(figures["episodes"]),
         f"{figures['success']:.3f}",
         f"{low:.3f} to {high:.3f}",
@@ -71,32 +83,28 @@ def _cells(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _films(run: Path, found: list[dict[str, Any]]) -> Iterator[Markup]:
-    item = Markup("<li class='sample'>{}<p><small>{}</small></p></li>")
-    shown, left = [], LARGEST
-    for name in (name for each in found for name in each["films"]):
-        shown.append(item.format(_film(run / name, left), name))
-        left -= (run / name).stat().st_size if (run / name).is_file() else 0
-    for each in found:
-        way = each["trajectory"]
-        where = " ".join(filter(None, (each["env"], each["conditions"].replace("-", " "))))
-        shown.append(item.format(_motion(way["commands"]), f"commands in {where}"))
-        if way.get("hand"):
-            shown.append(item.format(_motion(way["hand"]), f"the hand in {where}"))
-    yield Markup("<ul class='grid wide'>{}</ul>").format(Markup("").join(shown))
+def _videos(run: Path, names: list[str]) -> Iterator[Video]:
+    left = LARGEST
+    for name in names:
+        path = run / name
+        if not path.is_file():
+            yield Video(name, problem="The video is no longer there.")
+            continue
+        left -= path.stat().st_size
+        if left < 0:
+            problem = "The video would make the page too large; it is in the run's folder."
+            yield Video(name, problem=problem)
+        else:
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            yield Video(name, TYPES[path.suffix], data)
 
 
-def _film(path: Path, left: int) -> Markup:
-    if not path.is_file():
-        return Markup("<p>The film is not there any more.</p>")
-    if path.stat().st_size > left:
-        return Markup("<p>The film would make the page too large; it lies in the run's folder.</p>")
-    tag, kind = TYPES[path.suffix]
-    text = base64.b64encode(path.read_bytes()).decode("ascii")
-    end = "" if tag == "img" else "</video>"
-    wide = "width:100%;max-width:20rem"
-    shown = Markup("<{} style='{}' aria-label='{}' src='data:{};base64,{}'>")
-    return shown.format(Markup(tag), wide, f"film {path.name}", kind, text) + Markup(end)
+def _trajectories(result: dict[str, Any]) -> Iterator[tuple[str, Markup]]:
+    trajectory = result["trajectory"]
+    where = " ".join(filter(None, (result["env"], result["conditions"].replace("-", " "))))
+    yield f"commands in {where}", _motion(trajectory["commands"])
+    if trajectory.get("hand"):
+        yield f"the hand in {where}", _motion(trajectory["hand"])
 
 
 def _motion(values: list[list[float]]) -> Markup:

@@ -1,4 +1,4 @@
-"""The way of the data through a recipe, as boxes: inputs, encoders, connectors, decoder, tasks."""
+"""The pipeline of a recipe as boxes: inputs, encoders, connectors, decoder, tasks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Way:
+class PipelineDiagram:
     """Boxes of the diagram, from left to right.
 
     lanes: one list of boxes per input, in order; empty if the recipe has no inputs.
@@ -44,17 +44,21 @@ class Way:
     def longest(self) -> int:
         return max((len(lane) for lane in self.lanes), default=0)
 
-    def told(self) -> str:
-        """Return the diagram in words, for its `aria-label`."""
-        lanes = " and ".join(", then ".join(_say(box) for box in lane) for lane in self.lanes)
-        decoder = _say(self.backbone) if self.backbone else ""
-        tasks = " and ".join(_say(box) for box in self.tasks)
+    @property
+    def aria_label(self) -> str:
+        """The diagram in words."""
+        lanes = " and ".join(", then ".join(_in_words(box) for box in lane) for lane in self.lanes)
+        decoder = _in_words(self.backbone) if self.backbone else ""
+        tasks = " and ".join(_in_words(box) for box in self.tasks)
         return ", then ".join(filter(None, (lanes, decoder, tasks)))
 
 
-def way(recipe: Recipe, card: str, plan: RecipePlan | None = None) -> Way:
-    """The boxes of a recipe. card: the run's README.md, or nothing. plan: tells which streams a
-    task takes, and whether through the decoder."""
+def pipeline_diagram(recipe: Recipe, card: str, plan: RecipePlan | None = None) -> PipelineDiagram:
+    """Return the boxes of a recipe.
+
+    card: the run's README.md, or nothing. plan: tells which streams a task takes, and whether
+    through the decoder.
+    """
     sizes = {place: _short(number) for place, number in _ROW.findall(card)}
     lanes = []
     for name, stream in recipe.inputs.items():
@@ -71,7 +75,7 @@ def way(recipe: Recipe, card: str, plan: RecipePlan | None = None) -> Way:
         for name in recipe.tasks
     ]
     decoder = _part("decoder", "backbone", backbone, sizes) if backbone else None
-    return Way(lanes, decoder, tasks)
+    return PipelineDiagram(lanes, decoder, tasks)
 
 
 def _takes(recipe: Recipe, name: str, plan: RecipePlan | None) -> str:
@@ -117,5 +121,5 @@ def _short(number: str) -> str:
     return str(count)
 
 
-def _say(box: Box) -> str:
+def _in_words(box: Box) -> str:
     return " ".join(filter(None, (box.role, box.title, box.trained)))

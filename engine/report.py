@@ -1,6 +1,6 @@
 """A page about runs, to look at: one HTML file that needs nothing but itself.
 
-What was run, the way of the data, curves, metrics beside those with the input shuffled among
+What was run, the pipeline, curves, metrics beside those with the input shuffled among
 the rows, and samples: raw inputs as their modality shows them, with prediction and reference.
 Several runs stand side by side. What a run lacks, the page says.
 """
@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ._curves import fitted_charts, logged, loss_chart, other_charts, validation_charts
-from ._page import PAGE
+from ._page import write_page
 from ._readings import Table, read_table
-from ._rollouts import show_rollouts
+from ._rollouts import Rollouts, read_rollouts
 from ._samples import Samples, pick, read_predictions
 from ._shown import show
-from ._way import Way, way
+from ._way import PipelineDiagram, pipeline_diagram
 from .config import DataSection, Recipe, load_recipe
 from .errors import RecipeError
 from .evaluate import EVALUATION
@@ -34,52 +33,43 @@ from .plan import RecipePlan, plan_recipe
 SAMPLES = 24
 """Rows shown of a split."""
 
-SMALL = 1e-3
-"""A metric below this would lose its digits."""
-
 _COMMAND = re.compile(r"^Trained by `(.+)`\.$", re.MULTILINE)
 _MADE = re.compile(r"^Made with .+$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Page:
-    """One run as the template wants it. notes: what is missing. facts: (name, value). rollouts: of
-    a robot, empty where there are none."""
+class RunReport:
+    """What the template shows of a run. notes: what is missing. facts: (name, value). rollouts: of
+    a robot, None where there are none."""
 
     name: str
     command: str
     made: str
     notes: list[str]
     facts: list[tuple[str, str]]
-    way: Way
+    pipeline: PipelineDiagram
     loss: Markup
     curves: list[tuple[str, Markup]]
     others: list[tuple[str, Markup]]
     fitted: list[tuple[str, list[tuple[str, Markup]]]]
     tables: list[Table]
-    rollouts: Markup
+    rollouts: Rollouts | None
     samples: list[Samples]
     recipe: str
 
 
 def write_report(runs: Sequence[Path], out: Path, *, samples: int = SAMPLES) -> Path:
-    """Write the page of one run or several; gives its path.
+    """Write the page of one run or several, and return its path.
 
-    runs: runs' folders. samples: rows shown of a split. Raises RecipeError where a folder is
+    runs: runs' folders. samples: rows shown of a split. Raise RecipeError where a folder is
     no run, or one of its files cannot be read.
     """
     if not runs:
         raise RecipeError("report: there is no run; name the folder of one or several")
-    pages = [_page(Path(run), name, samples) for run, name in zip(runs, _names(runs), strict=True)]
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = _number
-    title = " and ".join(page.name for page in pages)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    text = environment.from_string(PAGE).render(title=title, runs=pages)
-    out.write_text(text, encoding="utf-8")
-    return out
+    names = _names(runs)
+    reports = [_run_report(Path(run), name, samples) for run, name in zip(runs, names, strict=True)]
+    title = f"Report: {' and '.join(names)}"
+    return write_page(out, "report.html.j2", title=title, runs=reports)
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -88,7 +78,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
 
-def _page(run: Path, name: str, count: int) -> Page:
+def _run_report(run: Path, name: str, count: int) -> RunReport:
     if not (run / "recipe.yaml").is_file():
         raise RecipeError(f"{run}: holds no recipe.yaml; is it a run's folder?")
     recipe = load_recipe(run / "recipe.yaml")
@@ -108,19 +98,19 @@ def _page(run: Path, name: str, count: int) -> Page:
         read_table(label, values, list(recipe.inputs), best, len(predictions[label]) or None)
         for label, values in evaluation.items()
     ]
-    return Page(
+    return RunReport(
         name=name,
         command=_found(_COMMAND, card, 1),
         made=_found(_MADE, card, 0),
         notes=notes,
         facts=_facts(recipe, lines),
-        way=way(recipe, card, plan),
+        pipeline=pipeline_diagram(recipe, card, plan),
         loss=loss_chart(lines),
         curves=validation_charts(lines),
         others=other_charts(lines),
         fitted=[] if plan is None else fitted_charts(plan),
         tables=tables,
-        rollouts=show_rollouts(run),
+        rollouts=read_rollouts(run),
         samples=grids,
         recipe=_text(run / "recipe.yaml"),
     )
@@ -204,9 +194,3 @@ def _source(data: DataSection) -> str:
     said = {**data.options, "holdout": data.holdout or None, "limit": data.limit}
     kept = [f"{name} {value}" for name, value in said.items() if value is not None]
     return f"{data.source} ({', '.join(kept)})" if kept else data.source
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "not defined"
-    return f"{value:.4f}" if abs(value) >= SMALL or not value else f"{value:.2e}"

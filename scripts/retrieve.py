@@ -44,7 +44,7 @@ def main(
             hits,
             retriever.previews(hits),
             title=f"{len(hits)} nearest in {place}",
-            asked=retriever.show(retriever.stream_of(asked), asked.value),
+            query=retriever.show(retriever.stream_of(asked), asked.value),
             note=f"{index} search{f', where {where}' if where else ''}; {retriever.run}",
         )
         typer.echo(str(sheet), err=True)

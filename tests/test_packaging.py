@@ -24,6 +24,7 @@ MODULES = sorted(
     for file in [*ROOT.glob("*.py"), *(f for room in ROOMS for f in (ROOT / room).rglob("*.py"))]
 )
 RECIPES = sorted(f.relative_to(ROOT).as_posix() for f in (ROOT / "configs").rglob("*.yaml"))
+DATA = ["py.typed", *(f.relative_to(ROOT).as_posix() for f in ROOT.glob("engine/*_templates/*"))]
 HEAVY = ("datasets", "numpy", "open_clip", "pydantic", "timm", "torch", "transformers")
 
 
@@ -133,7 +134,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         held = set(archive.namelist())
     info = {name for name in held if name.partition("/")[0].endswith(".dist-info")}
     assert RECIPES
-    assert held - info == {f"sensorium/{name}" for name in [*MODULES, *RECIPES, "py.typed"]}
+    assert held - info == {f"sensorium/{name}" for name in [*MODULES, *RECIPES, *DATA]}
+    assert any(name.endswith(".html.j2") for name in DATA)
     assert any(name.endswith("/licenses/LICENSE") for name in info)
 
 

@@ -165,7 +165,7 @@ def test_samples_are_counted_and_wrong_ones_marked(
 def test_a_sample_shows_the_picture_of_its_own_row(run: Path, tmp_path: Path) -> None:
     source = write_report([run], tmp_path / "r.html").read_text()
     rows = Digits(split="test")
-    assert source.index(preview(read(rows[0]["image"]))) < source.index(f"{rows.key(0)}</small>")
+    assert source.index(preview(read(rows[0]["image"]))) < source.index(f"{rows.key(0)}</p>")
     shown = re.findall(r"data:image/png;base64,([^\"]+)\"", source)
     wanted = [i for i in range(40) if not i % 4][:10] + [i for i in range(40) if i % 4][:14]
     for data, i in zip(shown, wanted, strict=True):
@@ -216,7 +216,7 @@ def test_several_runs_and_inputs_that_are_gone(run: Path, tmp_path: Path) -> Non
     _predictions(other / "predictions-caption.jsonl", [{"key": "0", **line}])
     page = Page(write_report([run, other], tmp_path / "r.html"))
     assert len(page.all("article")) == 2
-    assert "At a glance" in page.text and "image: yes" in page.text
+    assert "Overview" in page.text and "image: yes" in page.text
     assert "The inputs cannot be shown here" in page.text and "stranger" in page.text
     assert "red" in page.text and "a blue dot" in page.text
     assert page.all("div", "frozen") and "tiny-llama" in page.text

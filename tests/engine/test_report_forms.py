@@ -176,7 +176,7 @@ def test_films_that_are_too_large_stay_where_they_are(
     (run / "rollout-world.json").write_text(json.dumps(told))
     monkeypatch.setattr("sensorium.engine._rollouts.LARGEST", 9)
     page = write_report([run], tmp_path / "page.html").read_text()
-    assert page.count("data:image/gif") == 1 and "lies in the run" in page
+    assert page.count("data:image/gif") == 1 and "in the run&#39;s folder" in page
     assert "commands in world" in page and "the hand in world" in page
 
 

@@ -11,7 +11,7 @@ import pytest
 from sensorium.engine._charts import Line, chart, log_ticks, short, smooth, thinned, ticks
 from sensorium.engine._readings import noise, read_table
 from sensorium.engine._samples import judge, pick
-from sensorium.engine._way import way
+from sensorium.engine._way import pipeline_diagram
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.plan import plan_recipe
 
@@ -163,7 +163,7 @@ def test_a_chart_puts_points_where_they_belong() -> None:
 
 def test_the_way_says_what_a_task_takes() -> None:
     recipe = parse_recipe(RECIPE)
-    boxes = way(recipe, CARD, plan_recipe(recipe))
+    boxes = pipeline_diagram(recipe, CARD, plan_recipe(recipe))
     assert [box.detail for box in boxes.tasks] == [
         "captioning",
         "classification, of picture, without the decoder",
@@ -173,5 +173,5 @@ def test_the_way_says_what_a_task_takes() -> None:
         ["input", "encoder"],
     ]
     assert boxes.lanes[0][1].size == "12.3\N{NO-BREAK SPACE}k" and boxes.lanes[0][1].frozen
-    assert boxes.backbone and "decoder causal trained" in boxes.told()
-    assert "encoder patches frozen" in boxes.told()
+    assert boxes.backbone and "decoder causal trained" in boxes.aria_label
+    assert "encoder patches frozen" in boxes.aria_label

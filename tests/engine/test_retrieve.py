@@ -219,7 +219,7 @@ class TestSheet:
             hits = retriever.find(query, 3)
             shown = retriever.previews(hits)
             path = tmp_path / "deep" / "sheet.html"
-            write_sheet(path, hits, shown, title="<b>", asked=Markup("<i>q</i>"), note="<&>")
+            write_sheet(path, hits, shown, title="<b>", query=Markup("<i>q</i>"), note="<&>")
             return path.read_text()
 
         return make

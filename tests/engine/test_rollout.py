@@ -248,7 +248,7 @@ def test_the_page_shows_what_came_of_it(pipeline: Pipeline, home: Path, tmp_path
     blank = How(conditions=Conditions(blank=("state",)))
     rollout(pipeline, section_of(pipeline), seeds=range(4), how=blank, folder=run)
     page = write_report([run], tmp_path / "page.html").read_text()
-    assert page.count(f"<th scope='row'>{LINE}</th>") == 2
+    assert page.count(f'<th scope="row">{LINE}</th>') == 2
     assert "blank state" in page and "as it is" in page
     assert "data:image/gif;base64," in page and "12 steps of 1 joints" in page
     (run / f"{STEM}.json").write_text("{}")

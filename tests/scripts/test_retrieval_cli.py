@@ -119,7 +119,7 @@ def test_a_folder_of_photographs_in_three_commands(index: str, run: Run) -> None
     assert len(rows) == 2
     assert err == "a.html\n"
     page = Path("a.html").read_text()
-    assert page.count("<li>") == page.count("data:image/png") == 2
+    assert page.count('<li class="sample">') == page.count("data:image/png") == 2
     assert "a beach" in page
 
 
