@@ -355,7 +355,7 @@ class TestData:
 
         folder = place.pictures([1, 2])
         (folder / ".hidden").touch()
-        monkeypatch.setattr(_given, "entries", lambda kind: {})
+        monkeypatch.setattr(_given, "registered", lambda kind: {})
         assert place.go(str(folder)).added.new == 2
         assert place.rows("index", "path")["odd/001.png"]["path"] == str(folder / "odd/001.png")
 
