@@ -82,7 +82,7 @@ def fitted_charts(plan: RecipePlan) -> list[tuple[str, list[tuple[str, Markup]]]
             continue  # its state is not there, which the page says
         drawn = [(each.title, chart(_lines(each), each.x, each.y)) for each in known]
         if drawn:
-            found.append((where, drawn))
+            found.append((str(where), drawn))
     return found
 
 

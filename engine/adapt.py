@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..backbones.base import Backbone
-from ..modalities.base import Encoder
+from ..modalities.base import Decoder, Encoder
 from .config import Last
 from .errors import RecipeError, placed
 from .parts import Plan
@@ -50,7 +50,7 @@ def is_frozen(module: nn.Module) -> bool:
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
-    return list(module.blocks()) if isinstance(module, (Encoder, Backbone)) else []
+    return list(module.blocks()) if isinstance(module, (Encoder, Decoder, Backbone)) else []
 
 
 def _freeze_but_last(module: nn.Module, last: int, where: str) -> None:

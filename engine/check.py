@@ -249,8 +249,8 @@ def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
             continue
         frozen = is_frozen(module)
         note = "frozen" if frozen else ""
-        if where.endswith(".encoder"):
-            reason = uncacheable_reason(model.plan, model, where.split(".")[1])
+        if where.section == "inputs" and where.inside == "encoder":
+            reason = uncacheable_reason(model.plan, model, where.name)
             note = "frozen, features cached" if reason is None else note
         if part.weights == "none" and frozen and own:
             report.notes.append(

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..backbones.base import Backbone
-from ..modalities.base import Encoder, Features
+from ..modalities.base import Decoder, Encoder, Features
 from ..tasks.base import Batch, Encode, Loss, Task
 from ._averages import after_step, begin_averages
 from ._chunks import in_chunks
@@ -27,6 +27,8 @@ from ._ends import (
     stays_as_it_is,
 )
 from .adapt import adapt, settle
+from .component_path import BACKBONE, ComponentPath
+from .errors import did_you_mean
 from .parts import Modules, Plan, reported, seeded
 from .plan import RecipePlan
 from .stream import Stream
@@ -36,13 +38,13 @@ from .weights import fill
 class Component(NamedTuple):
     """A part of a model and the section that describes it: what the engine's keys stand on."""
 
-    where: str
+    where: ComponentPath
     module: nn.Module
     plan: Plan
 
 
 class Model(nn.Module):
-    """Streams, the shared decoder and the tasks of a recipe.
+    """Streams, decoders and tasks of a recipe.
 
     `model(batch)` is the loss of the batch's task. `plan` remembers what it was made of,
     `command` what trained it. components: everything that a section of the recipe describes.
@@ -52,7 +54,7 @@ class Model(nn.Module):
         self,
         plan: RecipePlan,
         streams: dict[str, Stream],
-        backbone: Backbone | None,
+        decoders: dict[str, Decoder],
         tasks: dict[str, Task],
         components: list[Component],
     ) -> None:
@@ -61,7 +63,7 @@ class Model(nn.Module):
         self.components = components
         self.command = ""
         self.streams = nn.ModuleDict(streams)
-        self.backbone = backbone
+        self.decoders = nn.ModuleDict(decoders)
         self.tasks = nn.ModuleDict(tasks)
 
     def encoder(self, batch: Batch) -> Encode:
@@ -103,6 +105,17 @@ class Model(nn.Module):
 
     def stream(self, name: str) -> Stream:
         return cast(Stream, self.streams[name])
+
+    def decoder(self, name: str = BACKBONE) -> Decoder:
+        """Return a decoder by its name. Raise ValueError if the recipe has none of that name."""
+        if name not in self.decoders:
+            raise ValueError(f"there is no decoder {name!r}{did_you_mean(name, self.decoders)}")
+        return cast(Decoder, self.decoders[name])
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The decoder of that name, or None if the recipe has none."""
+        return cast(Backbone, self.decoders[BACKBONE]) if BACKBONE in self.decoders else None
 
     def encoders(self) -> dict[str, Encoder]:
         return {name: self.stream(name).encoder for name in self.streams}
@@ -160,7 +173,8 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     """
     seed = plan.recipe.train.seed if seed is None else seed
     modules: Modules = {}
-    backbone = plan.backbone.build(seed, modules) if plan.backbone else None
+    decoders = {name: part.build(seed, modules) for name, part in plan.decoders.items()}
+    backbone = decoders.get(BACKBONE)
     encoders = {name: s.encoder.build(seed, modules) for name, s in plan.streams.items()}
     streams = {name: Stream(encoder, None) for name, encoder in encoders.items()}
     for name in leaders_first(plan):
@@ -190,7 +204,7 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
             first = backbone.add_tokens(new) if backbone is not None and new else None
             task.task.attach(backbone, first)
     components = [Component(part.where, modules[id(part)], part) for part in plan.plans()]
-    model = Model(plan, streams, backbone, tasks, components)
+    model = Model(plan, streams, decoders, tasks, components)
     if weights:
         _fill(model)
     for where, module, section in components:

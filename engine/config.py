@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from . import _yaml
 from ._env import Env
+from .component_path import BACKBONE
 from .errors import RecipeError
 from .schema import Strict, validate
 
@@ -148,10 +149,14 @@ class Cache(Strict):
 
 
 class Recipe(Strict):
-    """Streams, a shared decoder, tasks, how they are trained, and where a robot acts."""
+    """Streams, decoders, tasks, how they are trained, and where a robot acts.
+
+    `backbone` is the decoder of that name; `decoders` are the others.
+    """
 
     inputs: dict[str, StreamSection] = {}
     backbone: Section | None = None
+    decoders: dict[str, Section] = {}
     tasks: dict[str, TaskSection]
     train: Train = Train()
     cache: Cache = Cache()
@@ -200,8 +205,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     """The recipe of a dict, as `Recipe.to_dict` gives it."""
     found = validate(Recipe, values, "", "a recipe")
-    for room, names in (("inputs", found.inputs), ("tasks", found.tasks)):
-        for name in names:
+    if BACKBONE in found.decoders:
+        if found.backbone is not None:
+            raise RecipeError(
+                f"decoders.{BACKBONE}: {BACKBONE} is short for it, and is there too; take one out"
+            )
+        found.backbone = found.decoders.pop(BACKBONE)
+    for room in ("inputs", "decoders", "tasks"):
+        for name in getattr(found, room):
             if not name.isidentifier():
                 like = re.sub(r"\W+|^\d+", "_", name)
                 raise RecipeError(

@@ -20,7 +20,7 @@ class Interrupted(RunError):
     """Stopped by a signal, a checkpoint written."""
 
 
-_PLACE = re.compile(r"(inputs|backbone|tasks|train|cache|env)(\.\w+)*: ")
+_PLACE = re.compile(r"(inputs|backbone|decoders|tasks|train|cache|env)(\.\w+)*: ")
 _KEY = re.compile(r"(\w+)(\.\w+)*: ")
 
 

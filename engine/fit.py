@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from ..modalities.base import Fitted, Source, StreamingSource
 from ..tasks.base import Task
 from .catalogue import load
+from .component_path import ComponentPath
 from .errors import RecipeError, placed
 from .parts import Plan
 from .plan import RecipePlan
@@ -56,28 +57,25 @@ def check_heads(plan: RecipePlan) -> None:
                 _check_head(task.plan, head.where, *run)
 
 
-def _check_head(task: Plan, where: str, folder: Path, place: str) -> None:
-    room, its = place.split(".")[:2]
+def _check_head(task: Plan, where: ComponentPath, folder: Path, source: ComponentPath) -> None:
     for name, part in task.fitted.items():
-        path = folder / FITTED / f"{room}.{its}.{name}.json"
+        path = folder / FITTED / f"tasks.{source.name}.{name}.json"
         if part.kind is None or not path.is_file():
             continue
         if read_json(path) != json.loads(_written(part.state())[0]):
             raise RecipeError(
                 f"{task.where}.{name}: differs from the one that {where} learned with; say "
-                f"weights: {folder}:{its} in its section"
+                f"weights: {folder}:{source.name} in its section"
             )
 
 
-def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: str) -> Iterator[Any]:
-    """What a part at a place is fitted on: a task's rows, a stream's raw values, or texts."""
-    room, _, rest = where.partition(".")
-    if room == "tasks":
-        name, _, argument = rest.partition(".")
+def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: ComponentPath) -> Iterator[Any]:
+    """What a part at a path is fitted on: a task's rows, a stream's raw values, or texts."""
+    name = where.name
+    if where.section == "tasks":
         for row in _each(sources[name]):
-            yield from _examples(plan.tasks[name].task, argument, row)
-    elif room == "inputs":
-        name = rest.partition(".")[0]
+            yield from _examples(plan.tasks[name].task, where.inside, row)
+    elif where.section == "inputs":
         read = load(plan.streams[name].modality.read)
         for key, task in plan.tasks.items():
             if name in task.task.streams:

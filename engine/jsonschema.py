@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..modalities.modality import Modality
-from .catalogue import find, registered
+from .catalogue import find, kind_of, registered
 from .config import DataSection, Recipe, Section, TaskSection
 from .errors import RecipeError
 from .schema import Strict, options_model, part_arguments
@@ -27,12 +27,13 @@ def schema(recipe: Recipe | None = None) -> Schema:
     modalities = {name: find("modality", name, "modality") for name in names}
     for name in ("Section", "DataSection", "TaskSection"):
         known[name]["type"] = ["object", "string"]
-    for kind in ("head", "connector", "backbone"):
+    for kind in PARTS:
         part = {"$ref": "#/$defs/Section"}
         known[kind] = {"allOf": [part, *_rules(kind, own.get(kind, ()), Section, known)]}
     stream = known["StreamSection"]
     for place, kind in ((stream, "connector"), (found, "backbone")):
         place["properties"][kind] = {"anyOf": [{"$ref": f"#/$defs/{kind}"}, {"type": "null"}]}
+    found["properties"]["decoders"]["additionalProperties"] = {"$ref": "#/$defs/decoder"}
     known["TaskSection"]["allOf"] = _rules("task", own.get("task", ()), TaskSection, known)
     sources = _rules("source", own.get("source", ()), DataSection, known, "source")
     known["DataSection"]["allOf"] = sources
@@ -50,6 +51,8 @@ def schema(recipe: Recipe | None = None) -> Schema:
 
 
 PARTIAL = "partial_"
+PARTS = ("head", "connector", "backbone", "decoder")
+"""The kinds whose sections are the same wherever they stand."""
 
 
 def _partial(rule: Any) -> Any:
@@ -93,6 +96,7 @@ def _own(recipe: Recipe) -> dict[str, set[str]]:
             found.setdefault("connector", set()).add(stream.connector.type)
     if recipe.backbone:
         found["backbone"] = {recipe.backbone.type}
+    found["decoder"] = {section.type for section in recipe.decoders.values()}
     for task in recipe.tasks.values():
         found.setdefault("task", set()).add(task.type)
         found.setdefault("source", set()).update(split.source for split in task.data.values())
@@ -120,8 +124,11 @@ def _options(part: Any, engine: Iterable[str], known: Schema) -> Schema:
     described = options_model(part).model_json_schema()
     known.update(described.get("$defs", {}))
     heads = {head: {"$ref": "#/$defs/head"} for head in getattr(part, "head_names", ())}
-    heads |= {name: {"$ref": "#/$defs/Section"} for name in part_arguments(part)}
     options = described.get("properties", {}) | heads
+    for name, argument in part_arguments(part).items():
+        kind = kind_of(argument.base)
+        section = {"$ref": f"#/$defs/{kind if kind in PARTS else 'Section'}"}
+        options[name] = section if argument.required else {"anyOf": [section, {"type": "null"}]}
     return {
         "properties": options,
         "required": described.get("required", []),

@@ -20,6 +20,7 @@ from torch import nn
 
 from ..modalities.base import Fitted, Part
 from .catalogue import find, kind_of, registered
+from .component_path import ComponentPath
 from .config import Section, plain
 from .errors import RecipeError, placed
 from .schema import arguments, fitted_arguments, part_arguments, validate, validate_options
@@ -35,7 +36,7 @@ class Plan:
     children: parts that its constructor takes, by argument. owner: the part it is a child of.
     allocated: its module, where another constructor keeps it before it is initialized."""
 
-    where: str
+    where: ComponentPath
     section: Section
     part: Any
     options: dict[str, Any]
@@ -154,7 +155,7 @@ class Plan:
         return {**self.options, **within}
 
 
-def plan(section: Section, kind: str, where: str, owner: Plan | None = None) -> Plan:
+def plan(section: Section, kind: str, where: ComponentPath, owner: Plan | None = None) -> Plan:
     """Find the class of a section and check its options; RecipeError names the place.
 
     kind: the catalogue of its short names, `connector` or `image_encoder`.
@@ -182,7 +183,7 @@ def plan(section: Section, kind: str, where: str, owner: Plan | None = None) -> 
 
 def _child(owner: Plan, kind: str, name: str, value: Any) -> Plan:
     """The plan of a part within a part."""
-    argument, where = part_arguments(owner.part)[name], f"{owner.where}.{name}"
+    argument, where = part_arguments(owner.part)[name], owner.where / name
     of = kind_of(argument.base)
     if of is None:
         raise RecipeError(f"{where}: no catalogue has a {argument.base.__name__}")

@@ -16,6 +16,7 @@ from ..modalities.base import Fitted
 from ..modalities.modality import Modality
 from ..tasks.base import Task
 from .catalogue import find
+from .component_path import BACKBONE, ComponentPath
 from .config import Recipe, Section, StreamSection, TaskSection, plain
 from .errors import RecipeError, did_you_mean
 from .parts import Plan, plan, reported, seeded
@@ -49,45 +50,46 @@ class RecipePlan:
 
     recipe: Recipe
     streams: dict[str, StreamPlan]
-    backbone: Plan | None
+    decoders: dict[str, Plan]
     tasks: dict[str, TaskPlan]
     restored: bool = False
 
     def plans(self) -> list[Plan]:
         """Every part, an owner before the parts within it."""
-        found = [self.backbone] if self.backbone else []
+        found = list(self.decoders.values())
         for stream in self.streams.values():
             found += [stream.encoder, *([stream.connector] if stream.connector else [])]
         for task in self.tasks.values():
             found += [task.plan, *task.heads.values()]
         return [part for owner in found for part in owner.parts()]
 
-    def fitted(self) -> dict[str, Fitted]:
-        """Every part to be fitted, by its place: tasks', streams', the backbone's."""
-        return {f"{p.where}.{n}": part for p in self._owners() for n, part in p.fitted.items()}
+    def fitted(self) -> dict[ComponentPath, Fitted]:
+        """Every part to be fitted, by its place: tasks', streams', decoders'."""
+        return {p.where / n: part for p in self._owners() for n, part in p.fitted.items()}
 
-    def fitted_from(self) -> dict[str, str]:
+    def fitted_from(self) -> dict[ComponentPath, str]:
         """By its place, where the weights of a fitted part's owner come from, or what the part's
         own section says: it is not fitted again if that is a run."""
         return {
-            f"{p.where}.{name}": p.fitted_sections[name].get("weights", p.weights)
+            p.where / name: p.fitted_sections[name].get("weights", p.weights)
             for p in self._owners()
             for name in p.fitted
         }
 
     def _owners(self) -> list[Plan]:
-        """Tasks first, the backbone last."""
+        """Tasks first, decoders last."""
         plans = self.plans()
-        rooms = ("tasks", "inputs", "backbone")
-        return [p for room in rooms for p in plans if p.where.split(".")[0] == room]
+        sections = ("tasks", "inputs", "decoders")
+        return [p for section in sections for p in plans if p.where.section == section]
 
     def resolve(self) -> None:
         """Complete every part's options, and the recipe by them (may download)."""
         for part in self.plans():
             part.resolve()
         recipe = self.recipe.model_copy(deep=True)
-        if self.backbone:
-            recipe.backbone = self.backbone.resolved_section()
+        sections = {name: part.resolved_section() for name, part in self.decoders.items()}
+        recipe.backbone = sections.pop(BACKBONE, None)
+        recipe.decoders = sections
         for name, stream in self.streams.items():
             recipe.inputs[name].encoder = stream.encoder.resolved_section()
             if stream.connector:
@@ -108,11 +110,11 @@ def plan_recipe(recipe: Recipe, *, restored: bool = False) -> RecipePlan:
     _names("inputs", recipe.inputs)
     _names("tasks", recipe.tasks)
     streams = {name: _stream(name, s) for name, s in recipe.inputs.items()}
-    backbone = plan(recipe.backbone, "backbone", "backbone") if recipe.backbone else None
+    decoders = _decoders(recipe)
     if not recipe.tasks:
         raise RecipeError("tasks: there are none; a recipe asks for at least one")
     tasks = {name: _task(name, section) for name, section in recipe.tasks.items()}
-    found = RecipePlan(recipe, streams, backbone, tasks, restored)
+    found = RecipePlan(recipe, streams, decoders, tasks, restored)
     for part in found.plans():
         if not (restored and part.trains_whole):
             check_form(part.weights, f"{part.where}.weights")
@@ -123,8 +125,19 @@ def plan_recipe(recipe: Recipe, *, restored: bool = False) -> RecipePlan:
     return found
 
 
+def _decoders(recipe: Recipe) -> dict[str, Plan]:
+    """The backbone first; it is a language model, the others may be decoders of any kind."""
+    _names("decoders", recipe.decoders)
+    found = {}
+    if recipe.backbone is not None:
+        found[BACKBONE] = plan(recipe.backbone, "backbone", ComponentPath(BACKBONE))
+    for name, section in recipe.decoders.items():
+        found[name] = plan(section, "decoder", ComponentPath(f"decoders.{name}"))
+    return found
+
+
 def _names(room: str, named: Iterable[str]) -> None:
-    """Streams and tasks are modules of the model, under names that torch does not use itself."""
+    """Refuse names that torch's modules use: streams, decoders and tasks are modules by name."""
     taken = nn.ModuleDict()
     for name in named:
         if hasattr(taken, name):
@@ -135,7 +148,7 @@ def _names(room: str, named: Iterable[str]) -> None:
 
 
 def _stream(name: str, section: StreamSection) -> StreamPlan:
-    where = f"inputs.{name}"
+    where = ComponentPath(f"inputs.{name}")
     modality: Modality = find("modality", section.modality, f"{where}.modality")
     augment = None
     if section.augment is not None:
@@ -151,14 +164,14 @@ def _stream(name: str, section: StreamSection) -> StreamPlan:
             augment = part(**validate_options(part, options, f"{where}.augment"))
     return StreamPlan(
         modality,
-        plan(section.encoder, f"{section.modality}_encoder", f"{where}.encoder"),
-        plan(section.connector, "connector", f"{where}.connector") if section.connector else None,
+        plan(section.encoder, f"{section.modality}_encoder", where / "encoder"),
+        plan(section.connector, "connector", where / "connector") if section.connector else None,
         augment,
     )
 
 
 def _task(name: str, section: TaskSection) -> TaskPlan:
-    where = f"tasks.{name}"
+    where = ComponentPath(f"tasks.{name}")
     part = find("task", section.type, f"{where}.type")
     options = section.options
     with reported(where):
@@ -166,7 +179,7 @@ def _task(name: str, section: TaskSection) -> TaskPlan:
     said = {h: options.pop(h, part.head_types.get(h, "linear")) for h in part.head_names}
     own = plan(section.with_options(options), "task", where)
     heads = {
-        head: plan(Section.model_validate(value), "head", f"{where}.{head}", own)
+        head: plan(Section.model_validate(value), "head", where / head, own)
         for head, value in said.items()
     }
     return TaskPlan(own, _built(own), heads)
@@ -198,7 +211,7 @@ def _agree(found: RecipePlan) -> None:
                     f"{did_you_mean(stream, found.streams)}"
                 )
         used |= set(task.task.streams)
-        if task.task.uses_backbone and found.backbone is None:
+        if task.task.uses_backbone and BACKBONE not in found.decoders:
             raise RecipeError(
                 f"tasks.{name}: needs a language decoder; add `backbone:`, for example "
                 "{type: causal, name: tiny-llama, tokenizer: bpe, weights: none}"

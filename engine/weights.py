@@ -20,6 +20,7 @@ from ..backbones.base import Backbone
 from ..modalities.base import Part
 from ..tasks.base import Task
 from ._yaml import parse_file
+from .component_path import ComponentPath, joined
 from .errors import RecipeError, did_you_mean
 from .schema import part_arguments
 
@@ -53,23 +54,17 @@ def _split(weights: str) -> tuple[Path, str | None]:
     return (Path(path), stream) if colon else (Path(weights), None)
 
 
-def run_of(weights: str, where: str) -> tuple[Path, str] | None:
+def run_of(weights: str, where: ComponentPath) -> tuple[Path, ComponentPath] | None:
     """The run that weights name, and the place of the part at `where` in it; None where they are
     none, the library's, or a mere file (may download)."""
     if weights in ("pretrained", "none"):
         return None
     path, name = (download(weights), None) if weights.startswith(HUB) else _split(weights)
-    keys = _named(where.split("."), name if where.count(".") > 1 else None)
-    return (path, ".".join(keys)) if (path / "recipe.yaml").is_file() else None
+    there = where.renamed(name) if name else where
+    return (path, there) if (path / "recipe.yaml").is_file() else None
 
 
-def _named(keys: list[str], name: str | None) -> list[str]:
-    """A place's keys with another stream's or task's name, or task's and head's."""
-    named = name.split(".") if name else []
-    return [keys[0], *named, *keys[1 + len(named) :]]
-
-
-def fill(module: nn.Module, weights: str, where: str) -> None:
+def fill(module: nn.Module, weights: str, where: ComponentPath) -> None:
     """Fill a built part at `where` (`inputs.image.encoder`) from what its `weights` say."""
     if weights == "none":
         return
@@ -123,28 +118,26 @@ def read_file(path: Path, where: str, prefix: str = "") -> dict[str, Tensor]:
         ) from error
 
 
-def _from_run(module: nn.Module, run: Path, name: str | None, where: str) -> None:
+def _from_run(module: nn.Module, run: Path, name: str | None, where: ComponentPath) -> None:
     """The part at `where` of another run; where that run had it from elsewhere, from there."""
-    keys = where.split(".")
-    if name is not None:
-        if len(keys) < 2:
-            raise RecipeError(f"{where}.weights: ':{name}' names a stream or task; this is none")
-        keys = _named(keys, name)
-    average = keys[0] == "inputs" and keys[2:] == [TEACHER]
-    section = _section(run, [*keys[:2], "encoder"] if average else keys, where)
-    state = _state(run / WEIGHTS, keys, where)
+    path = where.renamed(name) if name else where
+    average = path.section == "inputs" and path.keys[2] == TEACHER
+    described = joined("inputs", path.name, "encoder", *path.keys[3:]) if average else path
+    options = _section(run, described, where)
+    state = _state(run / WEIGHTS, path, where)
     if average and not state:
         raise RecipeError(
-            f"{where}.weights: the run {run} keeps no average of {keys[1]}; take {run}:{keys[1]}"
+            f"{where}.weights: the run {run} keeps no average of {path.name}; "
+            f"take {run}:{path.name}"
         )
-    source = "none" if average else section.get("weights", "none")  # an average is saved whole
+    source = "none" if average else options.get("weights", "none")  # an average is saved whole
     if source != "none":  # what that run did not train, it did not save
-        fill(module, source, ".".join(keys))
-    filled = _fill_children(module, section, ".".join(keys))
+        fill(module, source, path)
+    filled = _fill_children(module, options, path)
     _load(module, state, where, str(run), whole=source == "none", filled=filled)
 
 
-def _fill_children(module: nn.Module, section: Mapping[str, Any], where: str) -> set[str]:
+def _fill_children(module: nn.Module, section: Mapping[str, Any], where: ComponentPath) -> set[str]:
     """Fill the heads of a task and the parts within a part that the run had from elsewhere. Return
     their names in the state of the module."""
     filled: set[str] = set()
@@ -154,9 +147,9 @@ def _fill_children(module: nn.Module, section: Mapping[str, Any], where: str) ->
             continue
         source = inner.get("weights", "none")
         if source != "none":
-            fill(child, source, f"{where}.{key}")
+            fill(child, source, where / key)
             filled |= {f"{name}.{tensor}" for tensor in child.state_dict()}
-        filled |= {f"{name}.{t}" for t in _fill_children(child, inner, f"{where}.{key}")}
+        filled |= {f"{name}.{t}" for t in _fill_children(child, inner, where / key)}
     return filled
 
 
@@ -171,19 +164,15 @@ def _children(module: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
             yield name, name, child
 
 
-def _state(path: Path, keys: list[str], where: str) -> dict[str, Tensor]:
-    """What a run's file holds of the part at these keys of its recipe: a stream's, or a task's head
-    or inner part."""
-    room, *rest = keys
-    places = [".".join([{"inputs": "streams"}.get(room, room), *rest])]
-    if room == "tasks" and len(rest) > 1:
-        places.append(".".join([room, rest[0], "heads", *rest[1:]]))
-    states = (read_file(path, where, f"{place}.") for place in places)
+def _state(file: Path, path: ComponentPath, where: str) -> dict[str, Tensor]:
+    """What a run's file holds of the part at a path of its recipe."""
+    states = (read_file(file, where, prefix) for prefix in path.state_prefixes())
     return next((state for state in states if state), {})
 
 
-def _section(run: Path, keys: list[str], where: str) -> dict[str, Any]:
+def _section(run: Path, path: ComponentPath, where: str) -> dict[str, Any]:
     section = parse_file(run / "recipe.yaml")
+    keys = path.split(".")
     for i, key in enumerate(keys):
         if not isinstance(section, dict) or key not in section:
             known = list(section) if isinstance(section, dict) else []

@@ -63,7 +63,8 @@ def test_a_run_comes_back_as_it_was() -> None:
     again = load("run")
     saved = load_file(Path("run/model.safetensors"))
     gap = model.task("name").special.gap_id  # type: ignore[union-attr]
-    assert saved["backbone.new_rows.input"].shape[0] == 1  # the gap; the mask is the tokenizer's
+    new_rows = saved["decoders.backbone.new_rows.input"]
+    assert new_rows.shape[0] == 1  # the gap; the mask is the tokenizer's
     assert gap == 260
     found = pipeline.generate("name", image=pictures(), threshold=0.05)
     assert found == again.generate("name", image=pictures(), threshold=0.05)

@@ -106,7 +106,7 @@ def test_the_last_blocks_train(shop: Any, learned: Any, last: int) -> None:
 def test_the_last_block_of_a_decoder_trains(shop: Any, learned: Any) -> None:
     two = {"backbone": {"options": {"num_hidden_layers": 2}, "freeze": {"last": 1}}}
     reached, _, model = learned(shop.both(two, train(steps=4)))
-    part = names(model, "backbone.")
+    part = names(model, "decoders.backbone.")
     open_ = {n for n in part if ".layers.1." in n}
     assert open_ and reached & part == open_
 
@@ -126,7 +126,7 @@ def test_adapters_of_an_encoder_are_all_that_trains_of_it(
 def test_adapters_of_a_decoder_are_all_that_trains_of_it(shop: Any, learned: Any) -> None:
     recipe = shop.both(CAPTIONS, decoder(lora={"r": 2}), train(steps=4))
     reached, moved, model = learned(recipe)
-    part = names(model, "backbone.")
+    part = names(model, "decoders.backbone.")
     adapters = {n for n in part if "lora_" in n}
     assert len(adapters) == 2 * 7  # q, k, v, o and the three of the feed-forward
     assert reached & part == moved & part == adapters

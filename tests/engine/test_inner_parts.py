@@ -158,7 +158,7 @@ INNER = {
     "inputs.image.encoder.inside.inside": "streams.image.encoder.inside.inside",
     "inputs.image.connector.inside": "streams.image.connector.inside",
     "tasks.digit.head.inside": "tasks.digit.heads.head.inside",
-    "backbone.inside": "backbone.inside",
+    "backbone.inside": "decoders.backbone.inside",
 }
 """The place of each in the recipe, and its name in the model."""
 
@@ -259,11 +259,11 @@ def test_weights_of_the_owner_are_those_of_the_parts_within(tmp_path: Path) -> N
     model = made(second)
     ours, theirs = model.state_dict(), first.state_dict()
     for name in theirs:
-        if name.startswith(("streams.image.encoder", "backbone", "tasks.distil")):
+        if name.startswith(("streams.image.encoder", "decoders", "tasks.distil")):
             torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0, msg=name)
     save_run(model, tmp_path / "second")
     saved = load_file(tmp_path / "second" / "model.safetensors")
-    assert not [k for k in saved if k.startswith(("streams.image.encoder", "backbone"))]
+    assert not [k for k in saved if k.startswith(("streams.image.encoder", "decoders"))]
     again = load_model(tmp_path / "second").state_dict()
     torch.testing.assert_close(again, ours, rtol=0, atol=0)
 

@@ -147,6 +147,7 @@ def test_it_accepts_every_recipe(whole: dict[str, Any], name: str) -> None:
         ("inputs.image.connector", {"type": "mlp", "depth": "deep"}),
         ("inputs.image.augment", {"shfit": 0.1}),
         ("backbone.tokeniser", "bpe"),
+        ("decoders", {"teacher": {"type": "causal", "tokeniser": "bpe"}}),
         ("tasks.caption.promt", "x"),
         ("tasks.caption.data.train.spilt", "train"),
         ("tasks.caption.data.train.split", "trian"),
@@ -161,6 +162,12 @@ def test_it_refuses_a_mistake(whole: dict[str, Any], path: str, value: Any) -> N
         section = section[key]
     section[last] = value
     assert not _accepts(whole, whole, recipe)
+
+
+def test_it_accepts_decoders_by_name(whole: dict[str, Any]) -> None:
+    recipe = _recipe("captioning/digits.yaml")
+    recipe["decoders"] = {"teacher": {**recipe["backbone"], "freeze": True}}
+    assert _accepts(whole, whole, recipe)
 
 
 def test_what_extends_another_says_only_what_differs(whole: dict[str, Any]) -> None:

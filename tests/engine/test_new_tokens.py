@@ -142,7 +142,7 @@ def test_a_decoder_without_such_rows_can_be_begun_with() -> None:
     assert model.backbone is not None
     for name, value in model.backbone.state_dict().items():
         assert name in model.backbone.added_token_parameters() or torch.equal(
-            saved[f"backbone.{name}"], value
+            saved[f"decoders.backbone.{name}"], value
         )
 
 
