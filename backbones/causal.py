@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from ..modalities.base import Features, LayerHook
 from .base import ContextCache, HiddenStates
 from .configs import CAUSAL
+from .layers import LayerAccess, layers_of, run_masked
 from .masks import (
     Packed,
     Positions,
@@ -37,7 +38,6 @@ from .masks import (
     take,
 )
 from .pretrained import Pretrained
-from .submodules import LayerAccess, layers_of, run_masked
 from .visibility import Attention, Visibility, as_visibility
 
 

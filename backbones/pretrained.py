@@ -15,16 +15,16 @@ from torch.nn import functional as F
 from transformers import GenerationConfig
 
 from ..modalities.base import Features, Tokenizer
-from .base import Backbone, ContextCache
-from .configs import Fields, has_weights, make_config, one_line, read_config
-from .submodules import (
+from ..modalities.submodules import (
     ExtendedEmbedding,
     ExtendedLMHead,
     PrecomputedHidden,
-    layers_of,
     path_of,
     replace_submodules,
 )
+from .base import Backbone, ContextCache
+from .configs import Fields, has_weights, make_config, one_line, read_config
+from .layers import layers_of
 from .visibility import Attention, Visibility, as_visibility
 
 

@@ -21,9 +21,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..modalities.base import Features, LayerHook
 from .base import ContextCache, HiddenStates
 from .configs import SEQ2SEQ
+from .layers import LayerAccess, layers_of, run_masked
 from .masks import Packed, arrange, check_length, pack, real_first
 from .pretrained import Pretrained
-from .submodules import LayerAccess, layers_of, run_masked
 from .visibility import CAUSAL, Attention, Visibility, as_visibility
 
 

@@ -1,122 +1,21 @@
-"""A model's own methods over other submodules, and access to its layers, without touching it.
+"""Access to the layers of a stack for the time of one forward: hooks, hidden states, masks.
 
-`replace_submodules` returns a shallow copy of a model in which named submodules are replaced;
-weights are shared, and the model itself, its state dict and its adapters stay as they are. With it
-a model's own `forward` turns hidden states into logits (whatever it scales, caps or adds
-on the way), and its own `generate` reads and writes ids that were added to the vocabulary.
-`LayerAccess` reads, changes and masks single layers for the time of one forward.
+Legend: `B` batch, `N` positions of a packed row, `Q` queries, `K` keys, `T` embeds, `D` width.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers.modeling_outputs import BaseModelOutput
 
 from ..modalities.base import LayerHook
 from .base import HiddenStates
 from .masks import Packed, Positions, additive, additive_by_layer, sliding_windows
 from .visibility import Visibility
-
-
-def replace_submodules(root: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
-    """A shallow copy of `root` with the submodules at the dotted paths replaced."""
-    shell = copy.copy(root)
-    shell.__dict__["_modules"] = dict(root._modules)
-    for path, part in parts.items():
-        name, _, rest = path.partition(".")
-        inner = shell._modules[name]
-        if rest and inner is not None:
-            part = replace_submodules(inner, {rest: part})
-        shell._modules[name] = part
-    return shell
-
-
-def path_of(root: nn.Module, part: nn.Module) -> str:
-    """The dotted path of a submodule."""
-    for path, module in root.named_modules():
-        if module is part:
-            return path
-    raise ValueError(f"{type(root).__name__} has no module {type(part).__name__}")
-
-
-class _Hidden(BaseModelOutput):
-    """An output that has hidden states and None for whatever else is asked of it."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return None
-
-
-class PrecomputedHidden(nn.Module):
-    """Stands for a decoder that has already run: gives the same hidden states to any call."""
-
-    def __init__(self, decoder: nn.Module, hidden: Tensor) -> None:
-        super().__init__()
-        self.config, self.hidden = decoder.config, hidden
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return _Hidden(last_hidden_state=self.hidden)
-
-
-class ExtendedEmbedding(nn.Module):
-    """An embedding with `rows [n, D]` after its own; they are scaled as it scales its own."""
-
-    def __init__(self, table: nn.Embedding, rows: Tensor) -> None:
-        super().__init__()
-        self.table, self.size = table, table.num_embeddings
-        more = copy.copy(table)
-        more.__dict__["_parameters"] = {"weight": rows}
-        more.num_embeddings, more.padding_idx = len(rows), None
-        self.more = more
-
-    @property
-    def weight(self) -> Tensor:
-        return self.table.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        old = self.table(ids.clamp(max=self.size - 1))
-        new = self.more((ids - self.size).clamp(min=0))
-        return torch.where((ids >= self.size).unsqueeze(-1), new.to(old.dtype), old)
-
-
-class ExtendedLMHead(nn.Module):
-    """An output layer with `rows [n, D]` after its own, all rows or those of `ids [k]`."""
-
-    def __init__(self, head: nn.Module, rows: Tensor | None, ids: Tensor | None = None) -> None:
-        super().__init__()
-        self.head, self.rows, self.ids = head, rows, ids
-
-    @property
-    def weight(self) -> Any:
-        return self.head.weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        if self.ids is not None and isinstance(self.head, nn.Linear):
-            return self._some(hidden, self.head, self.ids)
-        logits = self.head(hidden)
-        if self.rows is not None:
-            new = F.linear(hidden, self.rows.to(hidden.dtype))
-            logits = torch.cat([logits, new.to(logits.dtype)], dim=-1)
-        # An adapted head is no plain matrix: its rows are chosen after the product.
-        return logits if self.ids is None else logits[..., self.ids]
-
-    def _some(self, hidden: Tensor, head: nn.Linear, ids: Tensor) -> Tensor:
-        if self.rows is None:
-            return F.linear(hidden, head.weight[ids], None if head.bias is None else head.bias[ids])
-        size = head.weight.shape[0]
-        new, old = ids >= size, ids.clamp(max=size - 1)
-        more = self.rows[(ids - size).clamp(min=0)].to(head.weight.dtype)
-        weight = torch.where(new[:, None], more, head.weight[old])
-        bias = None if head.bias is None else head.bias[old].masked_fill(new, 0)
-        return F.linear(hidden, weight, bias)
 
 
 class LayerAccess:
