@@ -18,7 +18,8 @@ from torch import Tensor, nn
 class Features:
     """A batch of token sequences, and where their tokens lie.
 
-    tokens: `[B, T, D]`. mask: `[B, T]` bool, True = real, padded on the right.
+    tokens: `[B, T, D]`, zeros in the padding. mask: `[B, T]` bool, True = real, padded on the
+    right (volumes: at the far ends of their axes).
     grid: how the tokens lie, `(14, 14)`, `(6, 7, 6)`, `(frames,)`, or None; `T == prod(grid)`.
     step, origin: extent of a token and centre of the first, an axis of the grid, in s, mm or px.
     affine: `[B, 4, 4]` voxel to world, for volumes. pooled: `[B, D]` or None (a CLS token, say).

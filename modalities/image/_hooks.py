@@ -35,6 +35,9 @@ def hooked(
 
         return run
 
+    for number in layer_hooks or ():
+        if not -len(blocks) <= number < len(blocks):
+            raise ValueError(f"layer_hooks: there is no layer {number}; it has {len(blocks)}")
     handles = [
         blocks[i].register_forward_hook(wrap(hook)) for i, hook in (layer_hooks or {}).items()
     ]

@@ -122,17 +122,23 @@ class ViT3D(Encoder):
             tokens + self._positions(grid) + (contrasts.to(tokens.dtype) @ self.contrast)[:, None]
         )
         place = self._place(grid, affine)
-        hidden, kept = self._through(
-            tokens, mask, {i % len(self.layers) for i in layers}, layer_hooks or {}
-        )
+        chosen = [self._layer(i) for i in layers]
+        hooks = {self._layer(i): hook for i, hook in (layer_hooks or {}).items()}
+        hidden, kept = self._through(tokens, mask, set(chosen), hooks)
         prefix = self.leading.shape[1]
 
         def features(states: Tensor) -> Features:
             states = self.norm(states)
-            return Features(states[:, prefix:], mask, pooled=states[:, 0], **place)
+            tokens = states[:, prefix:].masked_fill(~mask[..., None], 0)
+            return Features(tokens, mask, pooled=states[:, 0], **place)
 
-        chosen = tuple(features(kept[i % len(self.layers)]) for i in layers)
-        return features(hidden).replace(layers=chosen)
+        return features(hidden).replace(layers=tuple(features(kept[i]) for i in chosen))
+
+    def _layer(self, number: int) -> int:
+        depth = len(self.layers)
+        if not -depth <= number < depth:
+            raise ValueError(f"vit3d: there is no layer {number}; it has {depth}")
+        return number % depth
 
     def _through(
         self,
@@ -148,10 +154,9 @@ class ViT3D(Encoder):
         hide = hide.masked_fill(~seen, torch.finfo(hidden.dtype).min)[:, None, None]
         for number, block in enumerate(self.layers):
             hidden = block(hidden, attn_mask=hide)
-            for place in (number, number - len(self.layers)):
-                if place in layer_hooks:
-                    changed = layer_hooks[place](hidden[:, prefix:], mask)
-                    hidden = torch.cat([hidden[:, :prefix], changed], 1)
+            if number in layer_hooks:
+                changed = layer_hooks[number](hidden[:, prefix:], mask)
+                hidden = torch.cat([hidden[:, :prefix], changed], 1)
             if number in wanted:
                 kept[number] = hidden
         return hidden, kept
