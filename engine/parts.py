@@ -160,7 +160,13 @@ def plan(section: Section, kind: str, where: ComponentPath, owner: Plan | None =
 
     kind: the catalogue of its short names, `connector` or `image_encoder`.
     """
-    part = find(kind, section.type, f"{where}.type")
+    return plan_part(find(kind, section.type, f"{where}.type"), section, kind, where, owner)
+
+
+def plan_part(
+    part: Any, section: Section, kind: str, where: str, owner: Plan | None = None
+) -> Plan:
+    """Check the options of a section against a class that was found; see `plan`."""
     with reported(where):
         wanted, inner = fitted_arguments(part), part_arguments(part)
     options = validate_options(part, section.options, where)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("backbones", "connectors", "engine", "modalities", "scripts", "tasks")
+ROOMS = ("backbones", "connectors", "engine", "modalities", "scripts", "tasks", "testing")
 FILES = sorted([*ROOT.glob("*.py"), *(f for room in ROOMS for f in (ROOT / room).rglob("*.py"))])
 LONGEST = 300
 
@@ -24,6 +24,7 @@ BELOW = {
     "backbones": ("modalities.base",),
     "tasks": ("connectors", "backbones", "modalities"),
     "engine": ("tasks", "connectors", "backbones", "modalities"),
+    "testing": ("engine", "tasks", "connectors", "backbones", "modalities"),
     "scripts": ("engine", "tasks", "connectors", "backbones", "modalities", ""),
 }
 """What each floor may import besides itself; `""` is the root package, the face of the house."""

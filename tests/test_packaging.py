@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("backbones", "connectors", "engine", "modalities", "scripts", "tasks")
+ROOMS = ("backbones", "connectors", "engine", "modalities", "scripts", "tasks", "testing")
 MODULES = sorted(
     file.relative_to(ROOT).as_posix()
     for file in [*ROOT.glob("*.py"), *(f for room in ROOMS for f in (ROOT / room).rglob("*.py"))]

@@ -50,6 +50,7 @@ def test_the_encoder_of_the_page_is_short_and_trains(
     }
     model = train(parse_recipe(recipe), tmp_path / "run", show=False)
     assert type(model.stream("image").encoder).__name__ == "MyEncoder"
+    exec(_file("contract"), {})
     embedded = load(tmp_path / "run").embed(image=np.zeros((8, 8, 3), dtype=np.uint8))
     assert embedded.shape == (1, 64)
     del sys.modules["my_file"]  # another test has a file of the same name

@@ -1,30 +1,21 @@
-"""The contract of every encoder of states and trajectories, and of their normalisation."""
+"""Encoders of states and trajectories beyond the common contract, and their normalisation."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import pickle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from encoder_cases import ACTION, contract
 
-from sensorium.modalities.action import ACTION
+from sensorium.engine.catalogue import find
 from sensorium.modalities.action.normalizer import Normalizer
 from sensorium.modalities.action.processor import Noise
 from sensorium.modalities.action.read import Motion, read
 from sensorium.modalities.base import Encoder, Features, ReadError
 
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "state linear": ("state", {"dim": 16}),
-    "state perceptron": ("state", {"dim": 16, "hidden": 24}),
-    "state deep": ("state", {"dim": 16, "hidden": 24, "depth": 2}),
-    "trajectory": ("trajectory", {"dim": 16, "depth": 3, "heads": 2}),
-}
 DOF = 5
 
 
@@ -40,11 +31,7 @@ def normalizer(**options: Any) -> Normalizer:
 
 
 def make(case: str) -> Encoder:
-    module, _, name = ACTION.encoders[CASES[case][0]].partition(":")
-    torch.manual_seed(0)
-    kind = getattr(importlib.import_module(module), name)
-    made: Encoder = kind(normalizer=normalizer(), **CASES[case][1])
-    return made.eval()
+    return contract("action", case, motions(40, 60)).encoder
 
 
 def batch(encoder: Encoder, *lengths: int) -> dict[str, torch.Tensor]:
@@ -55,11 +42,7 @@ def leaves(features: Features) -> list[torch.Tensor]:
     return [features.tokens, *([] if features.pooled is None else [features.pooled])]
 
 
-def test_every_encoder_of_the_catalogue_is_tried() -> None:
-    assert {name for name, _ in CASES.values()} == set(ACTION.encoders)
-
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ACTION)
 def test_one_token_a_step(case: str) -> None:
     encoder = make(case)
     features = encoder(**batch(encoder, 4, 2, 1))
@@ -69,7 +52,7 @@ def test_one_token_a_step(case: str) -> None:
     assert encoder.blocks() and encoder.batch_invariant
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ACTION)
 def test_padding_and_neighbours_change_nothing(case: str) -> None:
     encoder = make(case)
     given = batch(encoder, 3, 7)
@@ -81,7 +64,7 @@ def test_padding_and_neighbours_change_nothing(case: str) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ACTION)
 def test_the_order_of_steps_matters(case: str) -> None:
     encoder = make(case)
     values, mask = torch.ones(1, 4, DOF), torch.ones(1, 4, dtype=torch.bool)
@@ -89,52 +72,13 @@ def test_the_order_of_steps_matters(case: str) -> None:
     assert all(not torch.allclose(tokens[i], tokens[j]) for i in range(4) for j in range(i))
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_gradients_reach_every_parameter(case: str) -> None:
-    encoder = make(case).train()
-    given = batch(encoder, 4, 2)
-    if "token_mask" in encoder.supports:
-        given["token_mask"] = torch.tensor([[True, False, False, False], [False] * 4])
-    sum((t * torch.randn_like(t)).sum() for t in leaves(encoder(**given))).backward()
-    lost = [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not lost
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_meta_device_gives_the_same_shapes(case: str) -> None:
-    real = make(case)
-    given = batch(real, 3, 2)
-    with torch.device("meta"):
-        encoder = make(case)
-    assert all(p.is_meta for p in encoder.parameters())
-    found, want = encoder(**{k: v.to("meta") for k, v in given.items()}), real(**given)
-    assert found.tokens.is_meta
-    assert [t.shape for t in leaves(found)] == [t.shape for t in leaves(want)]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_state_comes_back_from_safetensors(case: str, tmp_path: Path) -> None:
-    encoder, path = make(case), tmp_path / "state.safetensors"
-    save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, path)
-    other, given = make(case), batch(encoder, 3, 2)
-    for parameter in other.parameters():
-        torch.nn.init.normal_(parameter)
-    assert not torch.equal(other(**given).tokens, encoder(**given).tokens)
-    other.load_state_dict(load_file(path))
-    for a, b in zip(leaves(other(**given)), leaves(encoder(**given)), strict=True):
-        assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize("case", [c for c in CASES if "trajectory" in c])
-def test_hidden_layers_masks_and_hooks(case: str) -> None:
-    encoder = make(case)
+def test_the_last_layer_is_the_output_and_masked_steps_are_not_seen() -> None:
+    encoder = make("trajectory")
     given = batch(encoder, 4, 2)
     deep = encoder(**given, layers=(0, -1, -2))
     for a, b in zip(leaves(deep), leaves(deep.layers[1]), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(encoder(**given, layers=(1,)).layers[0].tokens, deep.layers[2].tokens)
-    with pytest.raises(ValueError, match="there is no layer 99"):
-        encoder(**given, layers=(99,))
     hidden = torch.zeros(2, 4, dtype=torch.bool)
     hidden[0, 1] = True
     masked = encoder(**given, token_mask=hidden)
@@ -144,13 +88,9 @@ def test_hidden_layers_masks_and_hooks(case: str) -> None:
     assert not torch.equal(tapped.tokens, encoder(**given).tokens)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_processors_are_small_values(case: str) -> None:
+@pytest.mark.parametrize("case", ACTION)
+def test_another_number_of_joints_is_refused(case: str) -> None:
     processor = make(case).processor
-    again = pickle.loads(pickle.dumps(processor))
-    (motion,) = motions(3)
-    assert torch.equal(again.prepare(motion)["values"], processor.prepare(motion)["values"])
-    assert json.loads(json.dumps(again.settings())) == json.loads(json.dumps(processor.settings()))
     with pytest.raises(ReadError, match=f"7 joints a step; expected {DOF}"):
         processor.prepare(read(np.zeros((2, 7))))
 
@@ -203,11 +143,11 @@ def test_options_that_cannot_be() -> None:
         ("state", {"hidden": 8, "depth": -1}, "^depth: found -1"),
         ("trajectory", {"dim": 16, "heads": 3}, "^heads: found 3"),
     ):
-        module, _, name = ACTION.encoders[case].partition(":")
+        encoder: Any = find("action_encoder", case, "here")
         with pytest.raises(ValueError, match=told):
-            getattr(importlib.import_module(module), name)(normalizer=normalizer(), **options)
+            encoder(normalizer=normalizer(), **options)
         with pytest.raises(ValueError, match=r"^normalizer: is not fitted"):
-            getattr(importlib.import_module(module), name)(normalizer=Normalizer())
+            encoder(normalizer=Normalizer())
 
 
 def test_noise_comes_from_its_generator_alone() -> None:

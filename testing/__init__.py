@@ -1,0 +1,24 @@
+"""Contract checks for parts of your own: `check_encoder(MyEncoder, modality="image", size=16)`.
+
+Each check builds the class as the engine does from a recipe's options, runs the contract that
+the package's own parts meet, and raises AssertionError, one line, at the first violation. They
+are plain functions for any test runner, and need neither network nor accelerator.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .encoders import check_encoder
+
+__all__ = ["check_encoder"]
+
+_MODULES = {"check_encoder": "encoders"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

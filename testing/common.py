@@ -1,0 +1,179 @@
+"""What all contract checks share: expectations, values that compare, parts built from options."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ..engine.config import Section
+from ..engine.parts import Plan, plan_part
+from ..modalities.base import Features
+
+RTOL, ATOL = 1e-4, 1e-5
+"""Tolerances of two computations that should agree: float32, and sums in another order."""
+
+
+def expect(condition: object, message: str) -> None:
+    """Raise AssertionError with a message unless a condition holds."""
+    if not condition:
+        raise AssertionError(message)
+
+
+@contextlib.contextmanager
+def checking(name: str, step: str) -> Iterator[None]:
+    """Report what fails inside as AssertionError, one line that begins with `name, step`."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{name}, {step}: {error}") from error.__cause__
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise AssertionError(f"{name}, {step}: {type(error).__name__}: {text}") from error
+
+
+def plan_options(cls: type, kind: str, options: Mapping[str, Any]) -> Plan:
+    """Return the plan of a class with a recipe's options. Fitted parts are not fitted yet."""
+    section = Section.model_validate({**options, "type": f"{cls.__module__}:{cls.__qualname__}"})
+    return plan_part(cls, section, kind, cls.__name__)
+
+
+def fit_parts(plan: Plan, examples: Sequence[Any]) -> None:
+    """Fit what the constructor takes fitted, here and in parts within it."""
+    for part in plan.parts():
+        for fittable in part.fitted.values():
+            fittable.fit(iter(examples))
+
+
+def check_resolve(plan: Plan) -> None:
+    """Resolve the options; they are JSON, and resolving them again changes nothing."""
+    for part in plan.parts():
+        part.resolve()
+        once = json.dumps(part.options, sort_keys=True)
+        part.resolve()
+        again = json.dumps(part.options, sort_keys=True)
+        expect(once == again, f"resolve(resolve(options)) is {again}, expected {once}")
+
+
+def same(first: Any, second: Any) -> bool:
+    """Return whether two values are equal: tensors, arrays and what holds them too."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        equal = first.shape == second.shape and first.dtype == second.dtype
+        return equal and torch.equal(first.nan_to_num(), second.nan_to_num())
+    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
+        first, second = np.asarray(first), np.asarray(second)
+        numeric = first.dtype.kind in "fc"
+        return first.shape == second.shape and np.array_equal(first, second, equal_nan=numeric)
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        pairs = zip(first, second, strict=False)
+        return len(first) == len(second) and all(same(a, b) for a, b in pairs)
+    if type(first) is type(second) and type(first).__eq__ is object.__eq__:
+        return first is second or same(vars(first), vars(second))
+    if dataclasses.is_dataclass(first) and type(first) is type(second):
+        return same(vars(first), vars(second))
+    return bool(first == second) or (first != first and second != second)  # NaN is the same
+
+
+def copy_for_worker(value: Any) -> Any:
+    """Return a copy of a value as a worker process of the loader receives it."""
+    return ForkingPickler.loads(ForkingPickler.dumps(value))
+
+
+def close(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors agree within the tolerances."""
+    return first.shape == second.shape and torch.allclose(first, second, RTOL, ATOL)
+
+
+def gap(first: Tensor, second: Tensor) -> str:
+    """Return how far two tensors are apart, for a message."""
+    if first.shape != second.shape:
+        return f"shapes {tuple(first.shape)} and {tuple(second.shape)}"
+    return f"they differ by up to {(first - second).abs().max().item():.2g}"
+
+
+def outputs(features: Features) -> list[Tensor]:
+    """Return the tensors of features that carry a gradient."""
+    return [features.tokens, *([] if features.pooled is None else [features.pooled])]
+
+
+def check_features(features: Any, rows: int, dim: int) -> None:
+    """Check shapes, mask, padding and geometry."""
+    expect(isinstance(features, Features), f"returned {type(features).__name__}, expected Features")
+    tokens, mask = features.tokens, features.mask
+    expect(len(tokens) == rows, f"{len(tokens)} rows of features for a batch of {rows}")
+    expect(features.dim == dim, f"tokens have width {features.dim}, expected {dim}")
+    expect(tokens.is_floating_point(), f"tokens are {tokens.dtype}, expected floating point")
+    expect(tokens.isfinite().all(), "tokens hold NaN or infinity")
+    axes = len(features.grid or ())
+    padded_right = torch.equal(mask, mask.cummin(1).values)
+    expect(axes > 1 or padded_right, "mask: padding is not on the right")
+    padding = tokens[~mask]
+    expect(not padding.any(), "tokens of the padding are not zero")
+    if features.pooled is not None:
+        shape, wanted = tuple(features.pooled.shape), (rows, dim)
+        expect(shape == wanted, f"pooled has the shape {shape}, expected {wanted}")
+        expect(features.pooled.isfinite().all(), "pooled holds NaN or infinity")
+    if features.affine is not None:
+        shape = tuple(features.affine.shape)
+        expect(shape == (rows, 4, 4), f"affine has the shape {shape}, expected {(rows, 4, 4)}")
+    known = (features.step, features.origin)
+    expect((known[0] is None) == (known[1] is None), "one of step and origin is None")
+    for name, values in zip(("step", "origin"), known, strict=True):
+        count = axes if values is None else len(values)
+        expect(count == axes, f"{name} has {count} axes, the grid {axes}")
+    expect(
+        all(value > 0 for value in features.step or ()), f"step is {features.step}, expected > 0"
+    )
+
+
+def check_gradients(
+    module: nn.Module, values: Iterable[Tensor], unused: Sequence[str] = (), what: str = "parameter"
+) -> None:
+    """Check that a backward from `values` reaches every parameter that trains."""
+    generator = torch.Generator().manual_seed(0)
+    total = torch.zeros(())
+    for value in values:
+        if value.requires_grad:
+            total = total + (value * torch.randn(value.shape, generator=generator)).sum()
+    if total.requires_grad:
+        total.backward()
+    parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    lost = [n for n, p in parameters.items() if p.grad is None and not n.startswith(tuple(unused))]
+    some = ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
+    expect(not lost, f"no gradient reaches the {what} {some}")
+    reached = {n: p.grad for n, p in parameters.items() if p.grad is not None}
+    broken = [n for n, grad in reached.items() if not grad.isfinite().all()]
+    expect(not broken, f"the gradient of {', '.join(broken[:4])} is not finite")
+    dead = [n for n, grad in reached.items() if not grad.any() and not n.startswith(tuple(unused))]
+    expect(not dead, f"the gradient of {', '.join(dead[:4])} is zero")
+
+
+def open_zero_branches(module: nn.Module) -> None:
+    """Fill parameters that begin at zero: their branch would hide what stands before it."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def check_state(module: nn.Module, other: nn.Module) -> None:
+    """Write a module's state as safetensors and read it into another one of its kind."""
+    state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    other.load_state_dict(load(save(state)))
+
+
+def check_meta(module: nn.Module) -> None:
+    """Check that a module which was built on the meta device lies there."""
+    real = [name for name, parameter in module.named_parameters() if not parameter.is_meta]
+    expect(not real, f"the constructor puts {', '.join(real[:4])} on a real device")

@@ -1,0 +1,268 @@
+"""A small case of every kind of encoder: options of a recipe, and cells to encode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sensorium.engine.catalogue import find
+from sensorium.modalities.base import Encoder, Features
+from sensorium.testing.encoders import EncoderContract
+
+Case = tuple[str, dict[str, Any]]
+
+VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3}
+CLIP = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 3, "head_width": 16},
+}
+COCA = {**CLIP, "vision_cfg": {**CLIP["vision_cfg"], "attn_pooler_heads": 4}}
+RESNET = {"vision_cfg": {"image_size": 64, "width": 8, "layers": [1, 1, 1, 1]}}
+TOWER = {"vision_cfg": {"timm_model_name": "test_convnext"}}
+LAYERS = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+HF = {**LAYERS, "image_size": 32, "patch_size": 8}
+PIPELINE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+CONV = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "image_size": 64}
+SWIN = {"patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+PATCHES = {"size": 32, "patch_size": 8, "dim": 24}
+
+
+def hf(model_type: str, **more: Any) -> dict[str, Any]:
+    return {"config": {"model_type": model_type, **more}}
+
+
+IMAGE: dict[str, Case] = {
+    "patches": ("patches", PATCHES),
+    "patches with a stem": ("patches", {**PATCHES, "stem": [8, 16]}),
+    "frames": ("frames", {"encoder": {"type": "patches", **PATCHES}}),
+    "timm ViT": ("timm", {"name": "vit_tiny_patch16_224", "options": VIT}),
+    "timm convolution": ("timm", {"name": "test_convnext"}),
+    "timm grey": ("timm", {"name": "test_vit", "options": {"in_chans": 1, "img_size": 32}}),
+    "timm layer": ("timm", {"name": "vit_tiny_patch16_224", "options": VIT, "layer": -2}),
+    "open_clip ViT": ("open_clip", {"name": "ViT-B-32", "options": CLIP}),
+    "open_clip vector": (
+        "open_clip",
+        {"name": "ViT-B-32-quickgelu", "options": CLIP, "output": "embedding"},
+    ),
+    "open_clip ResNet": ("open_clip", {"name": "RN50", "options": RESNET}),
+    "open_clip CoCa": ("open_clip", {"name": "coca_ViT-B-32", "options": COCA}),
+    "open_clip timm": ("open_clip", {"name": "convnext_base", "options": TOWER}),
+    "hf ViT": ("transformers", hf("vit", **HF)),
+    "hf layer": ("transformers", {**hf("vit", **HF), "layer": -2}),
+    "hf DINOv2": ("transformers", hf("dinov2", **HF)),
+    "hf registers": ("transformers", {**hf("dinov2_with_registers", **HF), "processor": PIPELINE}),
+    "hf DINOv3": ("transformers", hf("dinov3_vit", num_register_tokens=2, **HF)),
+    "hf DINOv3 ConvNeXt": (
+        "transformers",
+        {**hf("dinov3_convnext", **CONV), "processor": PIPELINE},
+    ),
+    "hf CLIP": ("transformers", hf("clip", vision_config=HF)),
+    "hf SigLIP": ("transformers", hf("siglip", vision_config=HF)),
+    "hf SigLIP 2": (
+        "transformers",
+        hf("siglip2_vision_model", **LAYERS, patch_size=8, num_patches=16),
+    ),
+    "hf ConvNeXt": ("transformers", hf("convnext", **CONV)),
+    "hf Swin": ("transformers", hf("swin", image_size=32, **SWIN)),
+}
+
+SMALL = {"dim": 16, "heads": 2, "kernel": 5, "mels": 20, "depth": 2, "expand": 2}
+SPEECH = {
+    **LAYERS,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "conv_dim": [16, 16, 16],
+    "conv_kernel": [10, 8, 4],
+    "conv_stride": [5, 8, 4],
+}
+NORMED = {**SPEECH, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+WHISPER = {
+    "d_model": 32,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "num_mel_bins": 20,
+    "max_source_positions": 50,
+}
+HTSAT = {
+    "patch_embeds_hidden_size": 8,
+    "hidden_size": 16,
+    "depths": [1, 1],
+    "num_attention_heads": [1, 2],
+    "spec_size": 128,
+    "num_mel_bins": 32,
+    "window_size": 4,
+    "projection_dim": 24,
+}
+SECOND = {
+    "feature_extractor_type": "ClapFeatureExtractor",
+    "feature_size": 32,
+    "sampling_rate": 16000,
+    "hop_length": 160,
+    "max_length_s": 1,
+    "fft_window_size": 512,
+    "frequency_max": 8000,
+    "truncation": "rand_trunc",
+}
+FUSION = {"enable_fusion": True, "aff_block_r": 2}
+BUNDLE = {
+    "extractor_conv_layer_config": [[16, 10, 5], [16, 8, 8], [16, 4, 4]],
+    "encoder_embed_dim": 32,
+    "encoder_pos_conv_kernel": 8,
+    "encoder_pos_conv_groups": 2,
+    "encoder_num_layers": 3,
+    "encoder_num_heads": 2,
+    "encoder_ff_interm_features": 48,
+}
+WAV2VEC2 = ("hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "wav2vec2-conformer")
+
+AUDIO: dict[str, Case] = {
+    "conformer": ("logmel_conformer", {**SMALL, "mask_token": True}),
+    "conformer front": ("logmel_conformer", {**SMALL, "front": 2, "normalize": "fixed"}),
+    "conformer level": ("logmel_conformer", {**SMALL, "subsample": 8, "normalize": "level"}),
+    "bundle group": ("torchaudio_bundle", {"name": "WAV2VEC2_BASE", "options": BUNDLE}),
+    "bundle layer": ("torchaudio_bundle", {"name": "HUBERT_LARGE", "options": BUNDLE}),
+    "torchaudio": ("torchaudio_conformer", SMALL),
+    "whisper": ("whisper", hf("whisper", **WHISPER)),
+    "wav2vec2 group": ("wav2vec2", hf("wav2vec2", **SPEECH)),
+    "wav2vec2 layer": ("wav2vec2", hf("wav2vec2", **NORMED)),
+    "w2v-bert": ("wav2vec2", hf("wav2vec2-bert", feature_projection_input_dim=40, **LAYERS)),
+    **{name: ("wav2vec2", hf(name, **NORMED)) for name in WAV2VEC2},
+    "ast": (
+        "ast",
+        hf("audio-spectrogram-transformer", num_mel_bins=36, max_length=66, **LAYERS),
+    ),
+    "clap": ("clap", {**hf("clap_audio_model", **HTSAT), "processor": SECOND}),
+    "clap embedding": (
+        "clap",
+        {**hf("clap_audio_model", **HTSAT), "processor": SECOND, "output": "embedding"},
+    ),
+    "clap fused": (
+        "clap",
+        {
+            **hf("clap_audio_model", **HTSAT, **FUSION),
+            "processor": {**SECOND, "truncation": "fusion"},
+        },
+    ),
+}
+
+CUBE = {"size": (16, 16, 16), "patch": (8, 8, 8), "dim": 24, "depth": 3, "heads": 2}
+SLICE = {"type": "image/patches", "size": 16, "patch_size": 8, "dim": 24}
+DENSE = {"init_features": 8, "growth_rate": 4, "block_config": [2, 2]}
+NARROW = {"widen_factor": 0.125}
+
+MRI: dict[str, Case] = {
+    "vit3d": ("vit3d", CUBE),
+    "vit3d with a stem": ("vit3d", {**CUBE, "stem": [4, 8], "registers": 2, "contrasts": 3}),
+    "vit3d of flat patches": ("vit3d", {**CUBE, "patch": (8, 8, 4), "layer_scale": None}),
+    "monai DenseNet": (
+        "monai",
+        {"name": "DenseNet121", "options": DENSE, "size": (16, 16, 16)},
+    ),
+    "monai ResNet": (
+        "monai",
+        {"name": "resnet10", "options": NARROW, "size": (32, 32, 32), "contrasts": 2},
+    ),
+    "slices": ("slices", {"encoder": SLICE, "size": (16, 16, 6), "heads": 2}),
+    "slices, sagittal": (
+        "slices",
+        {
+            "encoder": SLICE, "size": (6, 16, 12), "axis": 0, "every": 2, "heads": 2,
+            "contrasts": 3,
+        },
+    ),
+}  # fmt: skip
+MRI_MASK: dict[str, Case] = {"mask": ("mask", {})}
+
+ACTION: dict[str, Case] = {
+    "state linear": ("state", {"dim": 16}),
+    "state perceptron": ("state", {"dim": 16, "hidden": 24}),
+    "state deep": ("state", {"dim": 16, "hidden": 24, "depth": 2}),
+    "trajectory": ("trajectory", {"dim": 16, "depth": 3, "heads": 2}),
+}
+
+TOKENIZER = {"tokenizer": {"type": "bpe", "size": 300}, "max_length": 64}
+DECODER = {**LAYERS, "max_position_embeddings": 96}
+TEXT: dict[str, Case] = {
+    "transformers": ("transformers", {**hf("bert", **DECODER), **TOKENIZER}),
+    "causal_lm": ("causal_lm", {**hf("llama", **DECODER), **TOKENIZER}),
+}
+
+CASES = {
+    "action": ACTION, "audio": AUDIO, "image": IMAGE, "mri": MRI, "mri_mask": MRI_MASK,
+    "text": TEXT,
+}  # fmt: skip
+EACH = [(modality, name) for modality, cases in CASES.items() for name in cases]
+
+UNUSED = {  # parameters that need what only pre-training gives, or lie behind the chosen layer
+    "timm layer": ("model.blocks.2", "model.norm", "model.fc_norm"),
+    "hf layer": ("model.layers.2", "model.layernorm"),
+    **dict.fromkeys(("hf DINOv2", "hf registers", "hf DINOv3"), ("model.embeddings.mask_token",)),
+    **{
+        name: ("model.masked_spec_embed",)
+        for name, (kind, _) in AUDIO.items()
+        if kind == "wav2vec2"
+    },
+    "wav2vec2-conformer": ("model.masked_spec_embed", "model.encoder.pos_conv_embed"),
+}
+TEXTS = ["a red robot", "the small robot pushes a blue puck to the goal, slowly", "né <image> 猫"]
+
+
+def examples(modality: str) -> list[Any]:
+    """Three cells, different in size where the signal may be."""
+    rng = np.random.default_rng(0)
+    match modality:
+        case "action":
+            return [rng.normal(2, 3, (steps, 5)).astype(np.float32) for steps in (4, 2, 1)]
+        case "audio":
+            return [sound(i, seconds) for i, seconds in enumerate((0.5, 0.31, 0.42))]
+        case "image":
+            return [
+                rng.integers(0, 256, size, np.uint8)
+                for size in ((48, 60, 3), (60, 20, 3), (9, 9, 3))
+            ]
+        case "mri":
+            shapes, wide = ((20, 22, 18), (3, 4, 5), (22, 20, 18)), np.diag([4.0, 4.0, 4.0, 1.0])
+            return [{"array": rng.uniform(1, 9, shape), "affine": wide} for shape in shapes]
+        case "mri_mask":
+            shapes = ((5, 6, 7), (8, 3, 4), (6, 6, 6))
+            return [{"array": rng.random(s) < 0.5, "affine": np.eye(4)} for s in shapes]
+        case "text":
+            return TEXTS
+    return []
+
+
+def sound(number: int, seconds: float, rate: int = 16000) -> dict[str, Any]:
+    rng = np.random.default_rng(number)
+    time = np.arange(round(seconds * rate)) / rate
+    sweep = np.sin(2 * np.pi * (200 + 900 * number + 2000 * rng.random() * time) * time)
+    wave = 0.3 * sweep + rng.normal(0, 0.02, time.shape)
+    return {"array": wave.astype(np.float32), "sampling_rate": rate}
+
+
+def contract(modality: str, name: str, cells: Sequence[Any] | None = None) -> EncoderContract:
+    """Return a case, built and with its cells read."""
+    kind, options = CASES[modality][name]
+    cells = examples(modality) if cells is None else cells
+    made = EncoderContract(find(f"{modality}_encoder", kind, "here"), modality, cells)
+    made.build(options)
+    return made
+
+
+def build(modality: str, name: str) -> Encoder:
+    """Return the encoder of a case, in `eval()`."""
+    return contract(modality, name).encoder
+
+
+def encode(encoder: Encoder, raws: Sequence[Any], **options: Any) -> Features:
+    """Encode raw values in one batch."""
+    batch = encoder.collate([encoder.processor.prepare(raw) for raw in raws])
+    features: Features = encoder(**batch, **options)
+    return features
