@@ -50,7 +50,8 @@ class Causal(Pretrained):
     def _no_masks(self) -> str | None:
         takes = inspect.signature(self.decoder.forward).parameters
         code = sys.modules[type(self.decoder).__module__]
-        odd = set(sliding_windows(self.settings)) - {"", "full_attention", "sliding_attention"}
+        types = set(sliding_windows(self.settings).by_type)
+        odd = types - {"", "full_attention", "sliding_attention"}
         if self.model._is_stateful or odd:
             return f"its layers hold a state: {', '.join(sorted(odd)) or 'recurrent'}"
         if not (hasattr(code, "create_causal_mask") and hasattr(code, "ALL_ATTENTION_FUNCTIONS")):
@@ -92,7 +93,7 @@ class Causal(Pretrained):
             packed = pack(embeds, mask, context.tokens.to(self.dtype), context.mask)
         else:
             packed = pack(embeds, mask)
-        access = LayerAccess(self.kind, self.blocks(), packed, mask, layer_hooks, hidden_states)
+        access = self._access(self.blocks(), packed, mask, layer_hooks, hidden_states)
         if isinstance(context, ContextCache):
             return access.output(self._after(context, packed, visibility, access))
         if self._needs_mask(visibility, packed.tokens.device):
@@ -124,7 +125,7 @@ class Causal(Pretrained):
         check_length(self.settings, self.kind, key.real.shape[1], visibility)
         return run_masked(
             self.decoder,
-            self.settings,
+            sliding_windows(self.settings),
             tokens,
             query,
             key,
@@ -218,7 +219,8 @@ class Causal(Pretrained):
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
         flat = hidden.reshape(1, -1, hidden.shape[-1])
-        return self._logits(flat, ids, inputs_embeds=flat).view(*hidden.shape[:-1], -1)
+        found = self._logits(flat, ids, inputs_embeds=flat, use_cache=False)
+        return found.view(*hidden.shape[:-1], -1)
 
     @torch.no_grad()
     def generate(

@@ -109,7 +109,7 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
             f"has{did_you_mean(str(kind), CONFIG_MAPPING)}"
         )
     if "vocab_size" not in fields:
-        fields |= _vocabulary(tokenizer)
+        fields = {**_vocabulary(tokenizer), **fields}
     family = CONFIG_MAPPING[kind]
     plain = family()
     for key in options:
@@ -125,7 +125,10 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
 
 
 def _vocabulary(tokenizer: Tokenizer) -> Fields:
-    """No padding id: its row of the table would never train, and masks do without it."""
+    """What the tokenizer decides where a configuration says nothing of it.
+
+    No padding id: its row of the table would never train, and masks do without it.
+    """
     bos = tokenizer.bos_id
     return {
         "vocab_size": tokenizer.size,

@@ -9,7 +9,7 @@ Legend: `B` batch, `T` places of the canvas, `D` width, `V` vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ class Diffusion(Causal):
     """
 
     mask_id: int
+    always: ClassVar[frozenset[str]] = frozenset()
+    with_masks: ClassVar[frozenset[str]] = frozenset({"block", "bidirectional", "visibility"})
 
     def __init__(
         self,
@@ -45,7 +47,6 @@ class Diffusion(Causal):
                 f"name: {self.kind} cannot see both ways ({self.no_masks}), which masked "
                 "diffusion needs; use a llama, a qwen or the like"
             )
-        self.supports -= {"causal", "prefix"}
         own = tokenizer.mask_id
         self.mask_id = self.add_tokens(1) if own is None else own
 

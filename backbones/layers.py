@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..modalities.base import LayerHook
 from .base import HiddenStates
-from .masks import Packed, Positions, additive, additive_by_layer, sliding_windows
+from .masks import Packed, Positions, Windows, additive, additive_by_layer
 from .visibility import Visibility
 
 
@@ -107,7 +107,7 @@ class LayerAccess:
 
 def run_masked(
     stack: nn.Module,
-    config: Any,
+    windows: Windows,
     tokens: Tensor,
     query: Positions,
     key: Positions,
@@ -119,10 +119,10 @@ def run_masked(
 
     The visibility's masks stand as the queries and keys do.
     """
-    mask = additive(visibility, query, key, sliding_windows(config), tokens.dtype)
+    mask = additive(visibility, query, key, windows, tokens.dtype)
     shared = list(mask.values()) if isinstance(mask, dict) else [mask]
     layers = {access.index(i): inner for i, inner in visibility.layers.items()}
-    by_layer = additive_by_layer(layers, query, key, config, tokens.dtype)
+    by_layer = additive_by_layer(layers, query, key, windows, tokens.dtype)
     with access.attached(by_layer, shared):
         out = stack(inputs_embeds=tokens, attention_mask=mask, **inputs)
     found: Tensor = out.last_hidden_state
@@ -132,4 +132,8 @@ def run_masked(
 def layers_of(stack: nn.Module) -> Sequence[nn.Module]:
     """Return the layers of a stack from input to output; empty if it holds no list of modules."""
     lists = [list(child) for child in stack.children() if isinstance(child, nn.ModuleList)]
-    return max(lists, key=len, default=[])
+    if lists:
+        return max(lists, key=len)
+    count = getattr(stack.config, "num_hidden_layers", None)
+    inner = (m for m in stack.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
+    return list(next(inner, ()))

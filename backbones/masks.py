@@ -12,7 +12,7 @@ and nowhere else (never bool: eager attention would add True as +1 and let the f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,14 +148,32 @@ def arrange(mask: Tensor, past: int, length: int, queries: Tensor, keys: Tensor)
     return chosen.gather(2, keys[:, None].expand(-1, queries.shape[1], -1))
 
 
-def sliding_windows(config: Any) -> dict[str, int | None]:
-    """Layer type -> its sliding window (None: sees everything), from a decoder's configuration;
-    the type is empty where all layers are alike."""
-    window = getattr(config, "sliding_window", None)
+@dataclass(frozen=True)
+class Windows:
+    """The sliding windows of a stack. by_type: layer type -> its window (None: it sees
+    everything); the type is empty where all layers are alike. types: the type of each layer."""
+
+    by_type: Mapping[str, int | None]
+    types: Sequence[str]
+
+    def of(self, layer: int) -> int | None:
+        return self.by_type[self.types[layer] if self.types else ""]
+
+    @property
+    def narrowest(self) -> int | None:
+        return min((w for w in self.by_type.values() if w is not None), default=None)
+
+
+def sliding_windows(config: Any, both_ways: bool = False) -> Windows:
+    """The windows of a configuration. both_ways: it is an encoder's, which sees as far ahead, and
+    whose window does not count the position itself."""
+    window: int | None = getattr(config, "sliding_window", None)
+    if both_ways and window is not None:
+        window += 1
     types = getattr(config, "layer_types", None)
     if types is None:
-        return {"": window}
-    return {kind: window if kind == "sliding_attention" else None for kind in types}
+        return Windows({"": window}, ())
+    return Windows({t: window if t == "sliding_attention" else None for t in types}, types)
 
 
 def base_rule(base: AttentionKind, query: Positions, key: Positions) -> Tensor:
@@ -181,7 +199,7 @@ def additive(
     visibility: Visibility,
     query: Positions,
     key: Positions,
-    windows: dict[str, int | None],
+    windows: Windows,
     dtype: torch.dtype,
 ) -> Tensor | dict[str, Tensor]:
     """The mask `[B, 1, Q, K]` a model takes, or one for each type of layer where they differ.
@@ -189,25 +207,23 @@ def additive(
     The queries are the last positions of the keys; the visibility's mask stands as both do.
     """
     made: dict[int | None, Tensor] = {}
-    for window in set(windows.values()):
+    for window in set(windows.by_type.values()):
         made[window] = _additive(visibility, query, key, window, dtype)
     if len(made) == 1:
         return next(iter(made.values()))
-    return {kind: made[window] for kind, window in windows.items()}
+    return {kind: made[window] for kind, window in windows.by_type.items()}
 
 
 def additive_by_layer(
     layers: Mapping[int, Visibility],
     query: Positions,
     key: Positions,
-    config: Any,
+    windows: Windows,
     dtype: torch.dtype,
 ) -> dict[int, Tensor]:
     """The masks `[B, 1, Q, K]` of the layers that have a visibility of their own."""
-    types = getattr(config, "layer_types", None)
-    windows = sliding_windows(config)
     return {
-        layer: _additive(inner, query, key, windows[types[layer] if types else ""], dtype)
+        layer: _additive(inner, query, key, windows.of(layer), dtype)
         for layer, inner in layers.items()
     }
 
@@ -233,13 +249,18 @@ def _additive(
     return bias.masked_fill(~(seen | itself), torch.finfo(dtype).min)[:, None]
 
 
-def check_length(config: Any, kind: str, length: int, visibility: Visibility) -> None:
-    """Refuse a row of `length` that the model of this kind has no positions or no window for."""
+def check_length(
+    config: Any, kind: str, length: int, visibility: Visibility, offset: int = 0
+) -> None:
+    """Refuse a row of `length` that the model of this kind has no positions or no window for.
+
+    offset: the position that counts as the first."""
     limit = getattr(config, "max_position_embeddings", None)
+    limit = None if limit is None else limit - offset
     turning = getattr(config, "rope_parameters", None)
     if limit is not None and turning is None and length > limit:
         raise ValueError(f"{kind} has {limit} positions, found {length}; shorten the context")
-    window = min((w for w in sliding_windows(config).values() if w is not None), default=None)
+    window = sliding_windows(config).narrowest
     if visibility.sees_ahead and window is not None and length > window:
         raise ValueError(
             f"{kind} has a sliding window of {window}, found {length} positions that see each "

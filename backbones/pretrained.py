@@ -5,16 +5,16 @@ Legend: `B` batch, `T` positions, `D` width, `V` vocabulary, `n` added tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
-from ..modalities.base import Features, Tokenizer
+from ..modalities.base import Features, LayerHook, Tokenizer
 from ..modalities.submodules import (
     ExtendedEmbedding,
     ExtendedLMHead,
@@ -24,7 +24,8 @@ from ..modalities.submodules import (
 )
 from .base import Backbone, ContextCache
 from .configs import Fields, has_weights, make_config, one_line, read_config
-from .layers import layers_of
+from .layers import LayerAccess, layers_of
+from .masks import Packed
 from .visibility import Attention, Visibility, as_visibility
 
 
@@ -39,6 +40,10 @@ class Pretrained(Backbone):
 
     auto: ClassVar[Any]
     builtin: ClassVar[Mapping[str, Fields]]
+    always: ClassVar[frozenset[str]] = frozenset({"causal"})
+    with_masks: ClassVar[frozenset[str]] = frozenset(
+        {"prefix", "block", "bidirectional", "visibility"}
+    )
 
     def __init__(
         self,
@@ -68,10 +73,10 @@ class Pretrained(Backbone):
         self._check_table()
         self.dim = self.table.embedding_dim
         self.no_masks = self._no_masks()
-        if not self.no_masks:
-            self.supports |= {"prefix", "block", "bidirectional", "visibility"}
-        if layers_of(self.decoder):
-            self.supports |= {"layer_hooks", "hidden_states"}
+        found = {"inputs_embeds", "vocabulary"} | self.always
+        found |= set() if self.no_masks else self.with_masks
+        found |= {"layer_hooks", "hidden_states"} if layers_of(self.decoder) else set()
+        self.supports = frozenset(found)
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -146,12 +151,17 @@ class Pretrained(Backbone):
 
     @property
     def decoder(self) -> Any:
-        return self.model.get_decoder()
+        """The stack of layers that reads embeddings."""
+        found = self.model.get_decoder()
+        # ModernBERT's has an attribute of that name, which is its output layer.
+        return found if isinstance(found, PreTrainedModel) else self.model.base_model
 
     def unsupported_reason(self, ability: str) -> str | None:
         if ability in self.supports:
             return None
-        return f"{self.kind} cannot do {ability} ({self.no_masks}); it can do {self._supported}"
+        masks = ability in self.with_masks and self.no_masks is not None
+        why = f" ({self.no_masks})" if masks else ""
+        return f"{self.kind} cannot do {ability}{why}; it can do {self._supported}"
 
     def _visibility(
         self, attention: Attention, context: Features | ContextCache | None
@@ -166,6 +176,21 @@ class Pretrained(Backbone):
                 "bidirectional attention takes no context; put it into the embeds, or use block"
             )
         return visibility
+
+    def _access(
+        self,
+        layers: Sequence[nn.Module],
+        packed: Packed,
+        mask: Tensor | None,
+        layer_hooks: Mapping[int, LayerHook] | None,
+        hidden_states: Sequence[int],
+    ) -> LayerAccess:
+        """Return what a forward does at its layers. Raise ValueError if it cannot."""
+        asked = {"layer_hooks": bool(layer_hooks), "hidden_states": bool(hidden_states)}
+        for ability, wanted in asked.items():
+            if wanted and (reason := self.unsupported_reason(ability)):
+                raise ValueError(reason)
+        return LayerAccess(self.kind, layers, packed, mask, layer_hooks, hidden_states)
 
     def _check_generates(self, visibility: Visibility) -> None:
         """Refuse what has no meaning one token after the other."""
@@ -247,9 +272,7 @@ class Pretrained(Backbone):
 
     def _logits(self, hidden: Tensor, ids: Tensor | None, **inputs: Any) -> Tensor:
         ran = {path_of(self.model, self.decoder): PrecomputedHidden(self.decoder, hidden)}
-        found: Tensor = self._replaced(ran | self._extended_head(ids), ids)(
-            **inputs, use_cache=False
-        ).logits
+        found: Tensor = self._replaced(ran | self._extended_head(ids), ids)(**inputs).logits
         return found
 
     def _replaced(self, parts: Mapping[str, nn.Module], ids: Tensor | None = None) -> Any:

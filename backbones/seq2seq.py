@@ -22,7 +22,7 @@ from ..modalities.base import Features, LayerHook
 from .base import ContextCache, HiddenStates
 from .configs import SEQ2SEQ
 from .layers import LayerAccess, layers_of, run_masked
-from .masks import Packed, arrange, check_length, pack, real_first
+from .masks import Packed, arrange, check_length, pack, real_first, sliding_windows
 from .pretrained import Pretrained
 from .visibility import CAUSAL, Attention, Visibility, as_visibility
 
@@ -85,7 +85,7 @@ class Seq2Seq(Pretrained):
         packed = pack(embeds.to(self.dtype), mask)
         alone = visibility.base == "bidirectional"
         layers = layers_of(self.encoder if alone else self.decoder)
-        access = LayerAccess(self.kind, layers, packed, mask, layer_hooks, hidden_states)
+        access = self._access(layers, packed, mask, layer_hooks, hidden_states)
         if alone:
             return access.output(self._encode(packed, visibility, access))
         if context is None:
@@ -100,7 +100,8 @@ class Seq2Seq(Pretrained):
         check_length(config, self.kind, length, CAUSAL)
         if not visibility.is_named:
             visibility = visibility.map_masks(lambda m: arrange(m, 0, length, places, places))
-            return run_masked(self.encoder, config, tokens, row, row, visibility, access)
+            windows = sliding_windows(config, both_ways=True)
+            return run_masked(self.encoder, windows, tokens, row, row, visibility, access)
         with access.attached():
             found: Tensor = self.encoder(
                 inputs_embeds=tokens, attention_mask=_padding(row.real, length, tokens.dtype)
@@ -128,9 +129,8 @@ class Seq2Seq(Pretrained):
             found: Tensor = out.last_hidden_state
             return found
         visibility = visibility.map_masks(lambda m: self._own(m, length, places))
-        return run_masked(
-            self.decoder, self.settings, tokens, row, row, visibility, access, **inputs
-        )
+        windows = sliding_windows(self.settings)
+        return run_masked(self.decoder, windows, tokens, row, row, visibility, access, **inputs)
 
     def _own(self, mask: Tensor, length: int, order: Tensor) -> Tensor:
         """The mask of the decoder's self-attention, `[B, T, T]`, for positions in this order."""
@@ -196,7 +196,8 @@ class Seq2Seq(Pretrained):
         """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
         flat = hidden.reshape(1, -1, hidden.shape[-1])
         encoded = BaseModelOutput(last_hidden_state=flat)
-        found = self._logits(flat, ids, decoder_inputs_embeds=flat, encoder_outputs=encoded)
+        inputs = {"decoder_inputs_embeds": flat, "encoder_outputs": encoded, "use_cache": False}
+        found = self._logits(flat, ids, **inputs)
         return found.view(*hidden.shape[:-1], -1)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensorium.backbones.masks import additive, packed_positions
+from sensorium.backbones.masks import Windows, additive, packed_positions
 from sensorium.backbones.visibility import (
     BIDIRECTIONAL,
     BLOCK,
@@ -167,7 +167,8 @@ def test_a_schedule_scales_the_attention_to_later_positions() -> None:
     real = torch.ones(1, 3, dtype=torch.bool)
     line = packed_positions(real, ~real)
     scores = torch.randn(3, 3)
-    bias = additive(Visibility.full_to_causal(0.75), line, line, {"": None}, torch.float32)
+    windows, schedule = Windows({"": None}, ()), Visibility.full_to_causal(0.75)
+    bias = additive(schedule, line, line, windows, torch.float32)
     assert isinstance(bias, Tensor)
     scaled = scores.exp() * torch.where(torch.ones(3, 3).tril() > 0, 1.0, 0.25)
     expected = scaled / scaled.sum(1, keepdim=True)

@@ -1,0 +1,156 @@
+"""Masked language models: any `AutoModelForMaskedLM` (BERT, RoBERTa, DeBERTa, ModernBERT...).
+
+Legend: `B` batch, `T` positions, `D` width, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NoReturn
+
+from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM
+
+from ..modalities.base import Features, LayerHook, Tokenizer
+from .base import ContextCache, HiddenStates
+from .configs import Fields
+from .layers import LayerAccess, layers_of, run_masked
+from .masks import (
+    Packed,
+    arrange,
+    check_length,
+    pack,
+    position_ids,
+    sliding_windows,
+)
+from .pretrained import Pretrained
+from .visibility import CAUSAL, Attention, Visibility
+
+
+class Masked(Pretrained):
+    """An encoder that predicts the tokens at its mask ids; it attends both ways.
+
+    `mask_id` is the tokenizer's mask token. A text is read at once: no context, no generation.
+    """
+
+    auto: ClassVar[Any] = AutoModelForMaskedLM
+    builtin: ClassVar[Mapping[str, Fields]] = {}
+    always: ClassVar[frozenset[str]] = frozenset({"bidirectional"})
+    with_masks: ClassVar[frozenset[str]] = frozenset({"visibility"})
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Tokenizer,
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        attn: Literal["sdpa", "eager"] = "sdpa",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        if tokenizer.mask_id is None:
+            raise ValueError(
+                "tokenizer: has no mask token, which a masked language model needs; take the "
+                "model's own, or bpe or bytes"
+            )
+        if config is not None and "vocab_size" not in config:  # positions are counted from it
+            config = {"pad_token_id": tokenizer.pad_id, **config}
+        super().__init__(
+            tokenizer=tokenizer, name=name, config=config, attn=attn, dtype=dtype, options=options
+        )
+        width = self.model.config.hidden_size
+        if width != self.dim:
+            raise ValueError(
+                f"config: {self.kind} embeds {self.dim} wide, its hidden states are {width} wide; "
+                "take a model whose two widths are one"
+            )
+
+    def _no_masks(self) -> str | None:
+        if getattr(self.model.config, "token_dropout", False):
+            raise ValueError(
+                f"config: {self.kind} scales embeddings by the masks among its ids, which it does "
+                "not see here; set options: {token_dropout: false}"
+            )
+        if "attention_mask" not in self._inputs:
+            raise ValueError(f"config: {self.kind} takes no attention mask, so no padding")
+        code = sys.modules[type(self.decoder).__module__]
+        takes = hasattr(code, "create_bidirectional_mask")
+        return None if takes else "it makes its own mask and takes no other"
+
+    @property
+    def decoder(self) -> Any:
+        return self.model.base_model
+
+    @property
+    def _inputs(self) -> Mapping[str, Any]:
+        return inspect.signature(self.decoder.forward).parameters
+
+    @property
+    def _first_position(self) -> int:
+        """The position id of the first token: RoBERTa's kind counts from behind the padding id."""
+        for name, table in self.decoder.named_modules():
+            if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+                return 0 if table.padding_idx is None else table.padding_idx + 1
+        return 0
+
+    def forward(
+        self,
+        embeds: Tensor,
+        mask: Tensor | None = None,
+        context: Features | ContextCache | None = None,
+        attention: Attention = "causal",
+        layer_hooks: Mapping[int, LayerHook] | None = None,
+        hidden_states: Sequence[int] = (),
+    ) -> Tensor | HiddenStates:
+        """See `Backbone.forward`; rows may be padded anywhere. attention: `bidirectional`."""
+        visibility = self._visibility(attention, context)
+        packed = pack(embeds.to(self.dtype), mask)
+        access = self._access(self.blocks(), packed, mask, layer_hooks, hidden_states)
+        config, length = self.model.config, packed.tokens.shape[1]
+        check_length(config, self.kind, length, CAUSAL, self._first_position)
+        meta = packed.tokens.device.type == "meta"
+        if visibility.is_named and (not meta or self.no_masks):
+            real = None if mask is None or meta else packed.positions.real.long()
+            with access.attached():
+                out = self.decoder(inputs_embeds=packed.tokens, attention_mask=real)
+            return access.output(out.last_hidden_state)
+        return access.output(self._masked(packed, visibility, access))
+
+    def _masked(self, packed: Packed, visibility: Visibility, access: LayerAccess) -> Tensor:
+        row, places = packed.positions, packed.places
+        length = places.shape[1]
+        visibility = visibility.map_masks(lambda m: arrange(m, 0, length, places, places))
+        inputs = {}
+        if visibility.restart_positions:
+            if "position_ids" not in self._inputs:
+                raise ValueError(f"{self.kind} takes no position ids, so they cannot restart")
+            inputs["position_ids"] = position_ids(visibility, row, row) + self._first_position
+        windows = sliding_windows(self.model.config, both_ways=True)
+        return run_masked(
+            self.decoder, windows, packed.tokens, row, row, visibility, access, **inputs
+        )
+
+    def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
+        """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
+        flat = hidden.reshape(1, -1, hidden.shape[-1])
+        return self._logits(flat, ids, inputs_embeds=flat).view(*hidden.shape[:-1], -1)
+
+    def prefill(self, *args: Any, **options: Any) -> NoReturn:
+        self._refuse("prefill")
+
+    def teacher_force(self, *args: Any, **options: Any) -> NoReturn:
+        self._refuse("teacher_force")
+
+    def generate(self, *args: Any, **options: Any) -> NoReturn:
+        self._refuse("generate")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ValueError(
+            f"{what}: the backbone `masked` sees a whole text at once and writes none token by "
+            "token; use `causal`, `seq2seq` or `diffusion`"
+        )
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return layers_of(self.decoder)
