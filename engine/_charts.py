@@ -1,32 +1,44 @@
-"""Small line charts as inline SVG: axes, ticks, units, a legend; no library and no script.
+"""Line charts for the report, drawn by matplotlib as inline SVG.
 
-Legend: a point is `(step, value)`; a position in the drawing is in its own px, y downwards.
+Legend: a point is `(step, value)`.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from markupsafe import Markup, escape
+import numpy as np
+from markupsafe import Markup
+
+from ..modalities.figures import COLORS, DASHES, new_figure, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Point = tuple[float, float]
 
-WIDTH, HEIGHT = 380, 240
-LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 42
+WIDTH, HEIGHT = 320, 205
+"""px: what a narrow column of the page has."""
+BOX = (50 / WIDTH, 40 / HEIGHT, (WIDTH - 60) / WIDTH, (HEIGHT - 48) / HEIGHT)
+"""Left, bottom, width and height of the axes, as shares of the figure."""
 DECADES = 1.3
 """Values that span more powers of ten than this are drawn on a logarithmic axis."""
-FINEST = 300
-"""Places along the x axis beyond which a line keeps only the extremes of each."""
+MAX_POINTS = 600
+"""Points of a line beyond which it keeps only the extremes of each stretch."""
+MAX_LABEL = 24
+"""Characters that stand beside the axis."""
+PALETTE = 6
 
 
 @dataclass(frozen=True)
 class Line:
     """color: its place in the page's palette. faint: thin, without a legend of its own.
     dots: every point is marked, for values that are few. at: the x whose value stands beside its
-    name, and whose point is marked; the last, if not said."""
+    name, and whose point is marked; by default the last."""
 
     name: str
     points: Sequence[Point]
@@ -40,62 +52,83 @@ class Line:
         """The point that stands for the line in a legend."""
         return next((point for point in self.points if point[0] == self.at), self.points[-1])
 
+    @property
+    def marked(self) -> list[Point]:
+        """The points that are drawn as dots."""
+        if self.dots or len(self.points) == 1:
+            return list(self.points)
+        return [] if self.at is None else [self.end]
 
-def chart(lines: Sequence[Line], x_label: str, y_label: str) -> Markup:
-    """A `<figure>` of the lines that have points; empty where none has."""
+
+@dataclass(frozen=True)
+class LineChart:
+    """An SVG, and its legend: (name, value, place in the palette)."""
+
+    svg: Markup
+    legend: list[tuple[str, str, int]]
+
+
+def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> LineChart | None:
+    """Return a chart of the lines that have points; None where none has."""
     lines = [line for line in lines if line.points]
     if not lines:
-        return Markup("")
-    xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points]
-    log = min(ys) > 0 and math.log10(max(ys) / min(ys)) > DECADES
-    x_ticks = [t for t in ticks(min(xs), max(xs)) if min(xs) <= t <= max(xs)]
-    y_ticks = log_ticks(min(ys), max(ys)) if log else ticks(min(ys), max(ys))
-    across = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
-    up = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP, log)
-    label = f"{y_label} over {x_label}. " + "; ".join(_told(ln) for ln in lines if not ln.faint)
-    return Markup(
-        '<figure class="chart"><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}{}</svg>'
-        '<ul class="legend">{}</ul></figure>'
-    ).format(
-        WIDTH,
-        HEIGHT,
-        label,
-        Markup("").join(_row(up(t), t) for t in (_powers(y_ticks) if log else y_ticks)),
-        Markup("").join(_column(across(t), t) for t in x_ticks)
-        + _labels(x_label, y_label + (" (log)" if log else "")),
-        Markup("").join(_drawn(line, across, up) for line in lines),
-        Markup("").join(_entry(line) for line in lines if not line.faint),
-    )
+        return None
+    named = [line for line in lines if not line.faint]
+    label = f"{y_label} over {x_label}. " + "; ".join(map(_in_words, named))
+    titles: dict[str, str] = {}
+    with new_figure(WIDTH, HEIGHT) as figure:
+        axes = figure.add_axes(BOX)
+        for number, line in enumerate(lines):
+            titles |= _draw(axes, line, number)
+        _scale(axes, [y for line in lines for _, y in line.points])
+        axes.set_xlabel(x_label)
+        name = y_label if len(y_label) <= MAX_LABEL else f"{y_label[: MAX_LABEL - 1]}…"
+        axes.set_ylabel(f"{name} (log)" if axes.get_yscale() == "log" else name)
+        svg = to_svg(figure, label, titles)
+    legend = [(line.name, format_tick(line.end[1]), line.color % PALETTE) for line in named]
+    return LineChart(Markup(svg), legend)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers, 1, 2 or 5 apart times a power of ten, that cover `low` to `high`."""
-    if low == high:
-        low, high = low - (abs(low) * 0.1 or 1.0), high + (abs(high) * 0.1 or 1.0)
-    rough = (high - low) / count
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(s * unit for s in (1, 2, 5, 10) if s * unit >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
-    return [i * step for i in range(first, last + 1)]
+def _draw(axes: Axes, line: Line, number: int) -> dict[str, str]:
+    """Draw a line and its dots; return what each dot says under the mouse."""
+    color, dashes = COLORS[f"c{line.color % PALETTE}"], DASHES[line.color % PALETTE]
+    x, y = zip(*downsample(line.points), strict=True)
+    if line.faint:
+        axes.plot(x, y, color=color, linewidth=1, alpha=0.35)
+    else:
+        axes.plot(x, y, color=color, linestyle=dashes)
+    titles = {}
+    for place, (step, value) in enumerate(line.marked):
+        gid = f"dot-{number}-{place}"
+        axes.plot([step], [value], "o", markersize=5, color=color, clip_on=False, gid=gid)
+        titles[gid] = f"{line.name}, {step:,.0f}: {value:.4g}"
+    return titles
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten that cover `low` to `high`."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    every = [part * 10.0**power for power in powers for part in (1, 2, 5)]
-    start = max(i for i, tick in enumerate(every) if tick <= low * 1.001)
-    end = min(i for i, tick in enumerate(every) if tick >= high * 0.999)
-    return every[start : end + 1]
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    """Choose a linear or a logarithmic axis, and its ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    short = FuncFormatter(lambda value, _: format_tick(value))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(short)
+    low, high = min(values), max(values)
+    if low > 0 and math.log10(high / low) > DECADES:
+        axes.set_yscale("log")
+        few = math.log10(high / low) < 2.5
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(short)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
 
 
-def _powers(found: list[float]) -> list[float]:
-    """The powers of ten among logarithmic ticks that are too many to be read."""
-    return found if len(found) < 9 else [t for t in found if math.log10(t) % 1 < 1e-9]
-
-
-def short(value: float) -> str:
-    """A number as a tick or a legend says it: `0.05`, `2,000`, `35k`, `1e-4`."""
+def format_tick(value: float) -> str:
+    """Return a number as a tick or a legend has it: `0.05`, `2,000`, `35k`, `1e-4`."""
     size = abs(value)
     if 0 < size < 1e-3:
         mantissa, _, power = f"{value:.1e}".partition("e")
@@ -107,83 +140,26 @@ def short(value: float) -> str:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """The mean of each point and its neighbours, a thirtieth of them on either side."""
-    reach = max(2, len(points) // 30)
-    found = []
-    for i, (x, _) in enumerate(points):
-        near = [y for _, y in points[max(0, i - reach) : i + reach + 1]]
-        found.append((x, sum(near) / len(near)))
-    return found
+    """Return the mean of each point and its neighbours, a thirtieth of them on either side."""
+    reach = min(max(2, len(points) // 30), (len(points) - 1) // 2)
+    values, window = np.array([y for _, y in points]), np.ones(2 * reach + 1)
+    sums, counts = (np.convolve(v, window, "same") for v in (values, np.ones_like(values)))
+    return [(x, float(y)) for (x, _), y in zip(points, sums / counts, strict=True)]
 
 
-def thinned(points: Sequence[Point], count: int = FINEST) -> list[Point]:
-    """The lowest and highest point of each of `count` stretches, so that no spike is lost."""
-    if len(points) <= 2 * count:
+def downsample(points: Sequence[Point], count: int = MAX_POINTS) -> list[Point]:
+    """Return the lowest and highest point of each stretch, so that no spike is lost."""
+    if len(points) <= count:
         return list(points)
-    cuts = [len(points) * i // count for i in range(count + 1)]
-    found: list[Point] = []
+    cuts = [len(points) * i // (count // 2) for i in range(count // 2 + 1)]
+    kept: list[Point] = []
     for start, end in itertools.pairwise(cuts):
         part = sorted(points[start:end], key=lambda point: point[1])
-        found += sorted({part[0], part[-1]})
-    return found
+        kept += sorted({part[0], part[-1]})
+    return kept
 
 
-def _scale(
-    low: float, high: float, start: float, end: float, log: bool = False
-) -> Callable[[float], float]:
-    if log:
-        low, high = math.log10(low), math.log10(high)
-    span = (high - low) or 1.0
-
-    def place(value: float) -> float:
-        return start + (end - start) * ((math.log10(value) if log else value) - low) / span
-
-    return place
-
-
-def _row(y: float, tick: float) -> Markup:
-    return Markup('<path class="rule" d="M{} {:.1f}H{}"/>').format(LEFT, y, WIDTH - RIGHT) + Markup(
-        '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
-    ).format(LEFT - 7, y + 4, short(tick))
-
-
-def _column(x: float, tick: float) -> Markup:
-    low = HEIGHT - BOTTOM
-    return Markup('<path class="rule" d="M{:.1f} {}v5"/>').format(x, low) + Markup(
-        '<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>'
-    ).format(x, low + 18, short(tick))
-
-
-def _labels(x_label: str, y_label: str) -> Markup:
-    middle, centre = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
-    return Markup(
-        '<path class="base" d="M{} {}H{}"/>'
-        '<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>'
-        '<text class="axis" transform="translate(12 {}) rotate(-90)" text-anchor="middle">{}</text>'
-    ).format(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, middle, HEIGHT - 6, x_label, centre, y_label)
-
-
-def _drawn(line: Line, across: Callable[[float], float], up: Callable[[float], float]) -> Markup:
-    kind = f"line c{line.color % 6}" + (" faint" if line.faint else "")
-    places = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in thinned(line.points))
-    drawn = Markup('<polyline class="{}" points="{}"/>').format(kind, places)
-    marked = line.points if line.dots or len(line.points) == 1 else [line.end]
-    if marked == [line.end] and line.at is None and len(line.points) > 1:
-        return drawn
-    dot = Markup('<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>')
-    return drawn + Markup("").join(
-        dot.format(line.color % 6, across(x), up(y), f"{line.name}, {x:,.0f}: {y:.4g}")
-        for x, y in marked
-    )
-
-
-def _entry(line: Line) -> Markup:
-    return Markup(
-        '<li><svg class="swatch" viewBox="0 0 24 8" aria-hidden="true">'
-        '<path class="line c{}" d="M0 4H24"/></svg>{} <b>{}</b></li>'
-    ).format(line.color % 6, escape(line.name), short(line.end[1]))
-
-
-def _told(line: Line) -> str:
+def _in_words(line: Line) -> str:
     (first, start), (last, end) = line.points[0], line.points[-1]
-    return f"{line.name}: {short(start)} at {short(first)}, {short(end)} at {short(last)}"
+    begin = f"{format_tick(start)} at {format_tick(first)}"
+    return f"{line.name}: {begin}, {format_tick(end)} at {format_tick(last)}"

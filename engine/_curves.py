@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from markupsafe import Markup
-
 from ..modalities.base import Chart
-from ._charts import Line, Point, chart, smooth
+from ._charts import Line, LineChart, Point, line_chart, smooth
 from .plan import RecipePlan
 
 LABELS = {
@@ -17,49 +15,51 @@ LABELS = {
     "lr": "learning rate",
     "samples_per_s": "samples per second",
 }
-FEW = 8
+MIN_POINTS_TO_SMOOTH = 8
 """Below so many points a smoothed line would only hide them."""
-MOST = 5
+MAX_LINES = 5
 """Lines that can be told apart in one chart."""
 
+Titled = tuple[str, LineChart]
 
-def loss_chart(lines: Iterable[Mapping[str, Any]]) -> Markup:
-    """Each task's training loss: as logged, thin, and smoothed on top."""
+
+def loss_chart(lines: Iterable[Mapping[str, Any]]) -> LineChart | None:
+    """Return each task's training loss: as logged, thin, and smoothed on top."""
     drawn = []
     for color, (task, points) in enumerate(logged(lines, "loss").items()):
-        if len(points) < FEW:
+        if len(points) < MIN_POINTS_TO_SMOOTH:
             drawn.append(Line(task, points, color, dots=True))
         else:
             drawn += [Line(task, points, color, faint=True), Line(task, smooth(points), color)]
-    return chart(drawn, "step", LABELS["loss"])
+    return line_chart(drawn, "step", LABELS["loss"])
 
 
-def validation_charts(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
-    """(title, chart): a task's shares of one together, each other metric on a scale of its own."""
+def validation_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
+    """Return a task's shares of one together, and each other metric on a scale of its own."""
     found: dict[str, dict[str, list[Point]]] = {}
     for line in lines:
         for task, metrics in line.get("validation", {}).items():
             for name, value in metrics.items():
                 if math.isfinite(value):
                     found.setdefault(task, {}).setdefault(name, []).append((line["step"], value))
-    charts = []
+    charts: list[tuple[str, str, list[Line]]] = []
     for task, metrics in found.items():
         shares = [n for n, points in metrics.items() if all(0 <= y <= 1 for _, y in points)]
-        size = math.ceil(len(shares) / max(1, math.ceil(len(shares) / MOST)))
+        size = math.ceil(len(shares) / max(1, math.ceil(len(shares) / MAX_LINES)))
         groups = [shares[i : i + size] for i in range(0, len(shares), size or 1)]
         for names in groups:
             drawn = [Line(n, metrics[n], color, dots=True) for color, n in enumerate(names)]
-            charts.append((f"{task}, validation", chart(drawn, "step", "share of 1")))
+            charts.append((f"{task}, validation", "share of 1", drawn))
         charts += [
-            (f"{task}, validation", chart([Line(name, points, dots=True)], "step", name))
+            (f"{task}, validation", name, [Line(name, points, dots=True)])
             for name, points in metrics.items()
             if name not in shares
         ]
-    return charts
+    return _drawn(charts, "step")
 
 
-def other_charts(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
-    """(title, chart) for whatever else was logged: the learning rate, speed, parts of the loss."""
+def other_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
+    """Return whatever else was logged: the learning rate, speed, parts of the loss."""
     lines = list(lines)
     names = dict.fromkeys(name for line in lines if "task" in line for name in line)
     charts = []
@@ -68,22 +68,32 @@ def other_charts(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, Markup]]
             continue
         series = enumerate(logged(lines, name).items())
         drawn = [Line(task, points, color) for color, (task, points) in series]
-        charts.append((LABELS.get(name, name), chart(drawn, "step", LABELS.get(name, name))))
-    return [(title, drawing) for title, drawing in charts if drawing]
+        charts.append((LABELS.get(name, name), LABELS.get(name, name), drawn))
+    return _drawn(charts, "step")
 
 
-def fitted_charts(plan: RecipePlan) -> list[tuple[str, list[tuple[str, Markup]]]]:
-    """(part, [(title, chart)]) of the fitted parts that have something to look at."""
+def fitted_charts(plan: RecipePlan) -> list[tuple[str, list[Titled]]]:
+    """Return (part, charts) of the fitted parts that have something to look at."""
     found = []
     for where, part in plan.fitted().items():
         try:
             known = part.charts()
         except ValueError:
             continue  # its state is not there, which the page says
-        drawn = [(each.title, chart(_lines(each), each.x, each.y)) for each in known]
+        drawn = [
+            titled
+            for each in known
+            for titled in _drawn([(each.title, each.y, _lines(each))], each.x)
+        ]
         if drawn:
             found.append((str(where), drawn))
     return found
+
+
+def _drawn(charts: Iterable[tuple[str, str, list[Line]]], x_label: str) -> list[Titled]:
+    """Draw (title, label of the values, lines), but for those without a point."""
+    drawn = ((title, line_chart(lines, x_label, y_label)) for title, y_label, lines in charts)
+    return [(title, chart) for title, chart in drawn if chart is not None]
 
 
 def _lines(known: Chart) -> list[Line]:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from ._curves import fitted_charts, logged, loss_chart, other_charts, validation_charts
+from ._charts import LineChart
+from ._curves import Titled, fitted_charts, logged, loss_chart, other_charts, validation_charts
 from ._page import write_page
 from ._readings import Table, read_table
 from ._rollouts import Rollouts, read_rollouts
@@ -48,10 +47,10 @@ class RunReport:
     notes: list[str]
     facts: list[tuple[str, str]]
     pipeline: PipelineDiagram
-    loss: Markup
-    curves: list[tuple[str, Markup]]
-    others: list[tuple[str, Markup]]
-    fitted: list[tuple[str, list[tuple[str, Markup]]]]
+    loss: LineChart | None
+    curves: list[Titled]
+    others: list[Titled]
+    fitted: list[tuple[str, list[Titled]]]
     tables: list[Table]
     rollouts: Rollouts | None
     samples: list[Samples]

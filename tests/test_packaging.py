@@ -25,7 +25,16 @@ MODULES = sorted(
 )
 RECIPES = sorted(f.relative_to(ROOT).as_posix() for f in (ROOT / "configs").rglob("*.yaml"))
 DATA = ["py.typed", *(f.relative_to(ROOT).as_posix() for f in ROOT.glob("engine/*_templates/*"))]
-HEAVY = ("datasets", "numpy", "open_clip", "pydantic", "timm", "torch", "transformers")
+HEAVY = (
+    "datasets",
+    "matplotlib",
+    "numpy",
+    "open_clip",
+    "pydantic",
+    "timm",
+    "torch",
+    "transformers",
+)
 
 
 @pytest.fixture(scope="module")

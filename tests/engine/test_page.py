@@ -26,7 +26,7 @@ def run_report(**changes: object) -> RunReport:
         "notes": [],
         "facts": [],
         "pipeline": PipelineDiagram([], None, [Box("task", "t")]),
-        "loss": Markup(""),
+        "loss": None,
         "curves": [],
         "others": [],
         "fitted": [],

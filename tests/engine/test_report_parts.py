@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from sensorium.engine._charts import Line, chart, log_ticks, short, smooth, thinned, ticks
+from sensorium.engine._charts import (
+    Line,
+    LineChart,
+    downsample,
+    format_tick,
+    line_chart,
+    smooth,
+)
 from sensorium.engine._readings import noise, read_table
 from sensorium.engine._samples import judge, pick
 from sensorium.engine._way import pipeline_diagram
@@ -115,50 +123,69 @@ def test_chance_stays_within_the_noise() -> None:
         assert np.mean(beyond) < 0.02
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.871, 0.99), (-3, 12_345), (2, 2), (0, 0)])
-def test_ticks_are_even_and_cover(low: float, high: float) -> None:
-    found = ticks(low, high)
-    assert found[0] <= low + 1e-9 and found[-1] >= high - 1e-9
-    assert 2 <= len(found) <= 12
-    assert np.allclose(np.diff(found), found[1] - found[0])
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.007, 4.2), (1, 100), (3e-7, 8e5)])
-def test_log_ticks_cover(low: float, high: float) -> None:
-    found = log_ticks(low, high)
-    assert found[0] <= low * 1.001 and found[-1] >= high * 0.999
-    assert found[1] > low and found[-2] < high
-
-
 @pytest.mark.parametrize(
     ("value", "said"),
     [(0, "0"), (0.05, "0.05"), (2000, "2,000"), (35_000, "35k"), (1e-4, "1e-4"), (-5e6, "-5M")],
 )
 def test_numbers_are_short(value: float, said: str) -> None:
-    assert short(value) == said
+    assert format_tick(value) == said
 
 
-def test_smoothing_keeps_a_line_and_has_no_lag() -> None:
-    line = [(float(x), 3.0 * x) for x in range(50)]
-    inner = slice(5, -5)
-    assert np.allclose(smooth(line)[inner], line[inner])
+@pytest.mark.parametrize("count", [8, 50, 301])
+def test_smoothing_keeps_a_line_and_has_no_lag(count: int) -> None:
+    line = [(float(x), 3.0 * x) for x in range(count)]
+    reach = max(2, count // 30)
+    smoothed = smooth(line)
+    assert np.allclose(smoothed[reach:-reach], line[reach:-reach])
+    assert smoothed[0] == (0.0, pytest.approx(np.mean([y for _, y in line[: reach + 1]])))
 
 
 def test_thinning_keeps_spikes() -> None:
     points = [(float(x), 0.0) for x in range(10_000)]
     points[4321] = (4321.0, 9.0)
-    found = thinned(points)
-    assert (4321.0, 9.0) in found and len(found) <= 600
-    assert found == sorted(found)
+    kept = downsample(points)
+    assert (4321.0, 9.0) in kept and len(kept) <= 600
+    assert kept == sorted(kept)
+
+
+def points_of(chart: LineChart, color: str) -> list[tuple[float, float]]:
+    """The px of the lines of a colour, y downwards."""
+    root = ElementTree.fromstring(chart.svg)
+    drawn = [e for e in root.iter("path") if f"stroke: var(--{color}" in e.get("style", "")]
+    numbers = re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", drawn[0].get("d", ""))
+    return [(float(x), float(y)) for x, y in numbers]
 
 
 def test_a_chart_puts_points_where_they_belong() -> None:
-    drawn = str(chart([Line("a", [(0, 0), (5, 5), (10, 10)])], "step", "loss"))
-    places = re.findall(r"([\d.]+),([\d.]+)", re.search(r'points="([^"]+)"', drawn)[1])  # type: ignore[index]
-    (x0, y0), (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in places]
-    assert x1 == pytest.approx((x0 + x2) / 2) and y1 == pytest.approx((y0 + y2) / 2)
-    assert x0 < x2 and y0 > y2
-    assert not chart([Line("a", [])], "step", "loss")
+    chart = line_chart([Line("a", [(0, 0), (5, 5), (10, 10)])], "step", "loss")
+    assert chart is not None and line_chart([Line("a", [])], "step", "loss") is None
+    (x0, y0), (x1, y1), (x2, y2) = points_of(chart, "c0")
+    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.01) and y1 == pytest.approx(
+        (y0 + y2) / 2, abs=0.01
+    )
+    assert 0 < x0 < x2 < 320 and 205 > y0 > y2 > 0
+    assert chart.legend == [("a", "10", 0)]
+
+
+def test_values_of_many_sizes_stand_on_a_logarithmic_axis() -> None:
+    chart = line_chart([Line("a", [(0, 1e-4), (1, 1e-2), (2, 1.0)])], "step", "lr")
+    assert chart is not None and ">lr (log)</text>" in chart.svg
+    (_, y0), (_, y1), (_, y2) = points_of(chart, "c0")
+    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.02)
+    for tick in ("0.01", "1e-4"):
+        assert f">{tick}</text>" in chart.svg
+
+
+def test_a_chart_tells_its_dots_and_its_ends() -> None:
+    lines = [Line("a", [(0, 1), (10, 2)], dots=True), Line("b", [(0, 1), (5, 3), (9, 4)], 1, at=5)]
+    lines += [Line("noise", [(0, 1)] * 9, 2, faint=True)]
+    chart = line_chart(lines, "bases", "error")
+    assert chart is not None
+    root = ElementTree.fromstring(chart.svg)
+    titles = [element.text for element in root.iter("title")]
+    assert titles == ["a, 0: 1", "a, 10: 2", "b, 5: 3"]
+    assert root.get("aria-label") == "error over bases. a: 1 at 0, 2 at 10; b: 1 at 0, 4 at 9"
+    assert chart.legend == [("a", "2", 0), ("b", "3", 1)]
 
 
 def test_the_way_says_what_a_task_takes() -> None:

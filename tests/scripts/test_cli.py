@@ -19,7 +19,7 @@ from sensorium import __main__ as entry
 
 VERBS = ["cache", "check", "embed", "evaluate", "generate", "info", "recipes", "report"]
 VERBS += ["retrieve", "rollout", "schema", "train"]
-HEAVY = ["numpy", "torch", "transformers", "yaml"]
+HEAVY = ["matplotlib", "numpy", "torch", "transformers", "yaml"]
 
 RECIPE: dict[str, Any] = {
     "inputs": {
