@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from ..modalities.messages import closest, did_you_mean
+from .renamed import renamed
 
 Loc = tuple[int | str, ...]
 
@@ -45,7 +46,9 @@ def complaints(
         if extra and whole:
             known = _fields(owner) if owner else {}
             name = what if owner is model else "this section"
-            line = f"{name} has no such option{did_you_mean(keys[-1], known)}"
+            now = renamed(place, what if owner is model else "")
+            hint = f"; it is called {now} now" if now else did_you_mean(keys[-1], known)
+            line = f"{name} has no such option{hint}"
         elif missing and whole:
             line = f"is required, and is not there; expected {expected}"
         else:

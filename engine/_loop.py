@@ -25,17 +25,17 @@ from ._order import Schedule
 from ._signals import Signals
 from ._validation import Validation
 from .compose import Model
-from .config import Train
 from .data import Collator, ShuffleBuffer, batches, handle_failures
 from .dataset import TaskDataset, task_dataset
 from .errors import Interrupted, RecipeError, RunError
 from .log import RunLogger
-from .optim import optimizer, set_rates
+from .optim import build_optimizer, lr_schedule, set_lr
 from .parts import derive
 from .prefill import FeatureCacher, place
 from .rows import TRAIN, VALIDATION, Skipped, open_split
 from .score import Scorer
 from .state import Checkpoints
+from .train_config import Train
 
 
 @dataclass
@@ -77,7 +77,8 @@ class Loop:
             self.validation = Validation(rule, held, model, scorer, self.folder, self.log)
             self.validation.begin()
         self.collate = Collator(encoders)
-        self.optimizer: Any = optimizer(model, settings)
+        self.optimizer: Any = build_optimizer(model, settings)
+        self.lr_factor = lr_schedule(settings)
         self.net: Any = model
         if self.accelerator.num_processes > 1:
             self._ignore(served)
@@ -137,47 +138,44 @@ class Loop:
             lengths,
             settings.batch_size,
             settings.seed,
-            settings.accumulate,
+            settings.gradient_accumulation_steps,
             accelerator.num_processes,
             accelerator.process_index,
-            settings.order,
-            settings.mix,
+            settings.sampler.type,
+            settings.task_weights,
             self._by(),
         )
-        return batches(self.rows, schedule.batches(step), self.collate, settings.workers)
+        return batches(self.rows, schedule.batches(step), self.collate, settings.num_workers)
 
     def _by(self) -> dict[str, list[object]]:
-        """The values of the column that `order` looks at."""
+        """The values of the column that the sampler looks at."""
         settings = self.settings
-        if settings.order == "shuffle":
+        sampler = settings.sampler
+        if sampler.column is None:
             return {}
-        if settings.by is None:
-            raise RecipeError(f"train.order: {settings.order} needs train.by, a column")
         found = {}
         for name, rows in self.rows.items():
             if isinstance(rows.source, ShuffleBuffer):
                 raise RecipeError(
-                    f"train.order: {settings.order} looks at every row first, and tasks.{name} is "
-                    "a stream; give it a `limit`, or say shuffle"
+                    f"train.sampler: {sampler.type} looks at every row first, and tasks.{name} is "
+                    "a stream; give it a `limit`, or say type: shuffle"
                 )
-            if settings.by not in (rows.source.columns or rows.source[0]):
-                raise RecipeError(f"train.by: tasks.{name} has no column {settings.by!r}")
-            found[name] = [rows.source[i][settings.by] for i in range(len(rows.source))]
+            found[name] = [rows.source[i][sampler.column] for i in range(len(rows.source))]
         return found
 
     def _step(self, step: int, stream: Iterator[Batch]) -> None:
         began = time.perf_counter()
         settings, device = self.settings, self.accelerator.device
         self._seed(step)
-        lr = set_rates(self.optimizer, settings, step)
-        share = 1.0 / (settings.batch_size * settings.accumulate)
+        lr = set_lr(self.optimizer, self.lr_factor(step))
+        share = 1.0 / (settings.batch_size * settings.gradient_accumulation_steps)
         sums: dict[str, Tensor] = {}
         keys: list[str] = []
-        for turn in range(settings.accumulate):
+        for turn in range(settings.gradient_accumulation_steps):
             batch = next(stream)
             self._settle(batch.task, batch.failed)
             keys += batch.keys
-            last = turn == settings.accumulate - 1
+            last = turn == settings.gradient_accumulation_steps - 1
             with self._exchange(last), self.accelerator.autocast():
                 loss = self.net(batch.to(device))
             self._settle(batch.task, loss.failed)
@@ -193,7 +191,8 @@ class Loop:
         if not math.isfinite(value):
             raise RunError(
                 f"step {step + 1}: the loss is {value}; rows {', '.join(keys[:8])}"
-                f"{' ...' if len(keys) > 8 else ''}; lower train.lr, or look at these rows"
+                f"{' ...' if len(keys) > 8 else ''}; lower train.optimizer.lr, or look at these "
+                "rows"
             )
         if number:  # else no process could read a row of this step
             self._update(self.accelerator.num_processes / (share * number))
@@ -236,8 +235,8 @@ class Loop:
         trained = [p for p in self.model.parameters() if p.grad is not None]
         for parameter in trained:
             parameter.grad.mul_(factor)  # type: ignore[union-attr]
-        if self.settings.clip is not None:
-            torch.nn.utils.clip_grad_norm_(trained, self.settings.clip)
+        if self.settings.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(trained, self.settings.max_grad_norm)
         self.optimizer.step()
 
     def _report(
@@ -251,7 +250,7 @@ class Loop:
     ) -> None:
         parts = {name: value / max(number, 1.0) for name, value in totals.items()}
         if step % self.settings.log_every == 0 or step == self.settings.steps:
-            rows = self.settings.batch_size * self.settings.accumulate
+            rows = self.settings.batch_size * self.settings.gradient_accumulation_steps
             speed = rows * self.accelerator.num_processes / seconds
             line = {"step": step, "task": task, **parts, "lr": lr}
             self.log.write({**line, "samples_per_s": round(speed, 1)})

@@ -15,7 +15,7 @@ import numpy as np
 from .errors import RecipeError
 from .parts import derive
 
-Order = Literal["shuffle", "length", "balanced", "within"]
+Order = Literal["shuffle", "length", "balanced", "single_group"]
 
 
 class Address(NamedTuple):
@@ -29,7 +29,7 @@ class Address(NamedTuple):
 @dataclass
 class Schedule:
     """lengths: rows of each task (None: a stream, taken as it comes). batch_size: rows of one
-    process in one forward. by: the column's values that `length`, `balanced` and `within`
+    process in one forward. by: the column's values that `length`, `balanced` and `single_group`
     look at, a task each."""
 
     lengths: Mapping[str, int | None]
@@ -39,13 +39,13 @@ class Schedule:
     world: int = 1
     rank: int = 0
     order: Order = "shuffle"
-    mix: Mapping[str, float] = field(default_factory=dict)
+    task_weights: Mapping[str, float] = field(default_factory=dict)
     by: Mapping[str, Sequence[object]] = field(default_factory=dict)
 
     def task(self, step: int) -> str:
         """The task of an optimizer step."""
         names = list(self.lengths)
-        weights = np.array([self.mix.get(name, 1.0) for name in names])
+        weights = np.array([self.task_weights.get(name, 1.0) for name in names])
         draw = (derive(self.seed, "mix", step) / 2**63) * weights.sum()
         return names[min(int(np.searchsorted(np.cumsum(weights), draw, "right")), len(names) - 1)]
 
@@ -88,8 +88,8 @@ class Schedule:
         whole = self.batch_size * self.world
         if self.order == "balanced":
             return _balanced(shuffled, values, rng)
-        if self.order == "within":
-            return _within(shuffled, values, whole, rng)
+        if self.order == "single_group":
+            return _single_group(shuffled, values, whole, rng)
         return _by_length(shuffled, values, whole, rng)
 
 
@@ -113,7 +113,7 @@ def _length(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) else float(len(value))  # type: ignore[arg-type]
 
 
-def _within(
+def _single_group(
     shuffled: np.ndarray, values: Sequence[object], whole: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Each batch of one value, the values in turn: a common one does not show all its rows in
@@ -124,8 +124,9 @@ def _within(
     for name in names:
         if len(groups[name]) < whole:
             raise RecipeError(
-                f"train.by: {name!r} has {len(groups[name])} rows, a batch of order: within takes "
-                f"{whole} of one value; lower train.batch_size, or say order: balanced"
+                f"train.sampler: {name!r} has {len(groups[name])} rows, a batch of type: "
+                f"single_group takes {whole} of one value; lower train.batch_size, or say "
+                "type: balanced"
             )
     order: list[int] = []
     turn = 0

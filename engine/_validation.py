@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from .compose import Model
-from .config import Validate
 from .dataset import TaskDataset
 from .errors import RecipeError, did_you_mean
 from .log import RunLogger
 from .score import Scorer
 from .state import kept, read_tensors, restore, write_tensors
+from .train_config import Validate
 
 BEST = "best.safetensors"
 
@@ -34,9 +34,9 @@ class Validation:
     state: dict[str, Any] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Refuse a `best` that no metric is called, before the first step: one batch is scored."""
-        if self.rule.best is not None:
-            name = self.rule.best.partition("/")[0]
+        """Refuse a `metric` that no task has before the first step: one batch is scored."""
+        if self.rule.metric is not None:
+            name = self.rule.metric.partition("/")[0]
             self._best(self._score({name: self.rows[name]}, 1))
 
     def after(self, step: int) -> bool:
@@ -45,7 +45,7 @@ class Validation:
         self.log.write({"step": step, "validation": found})
         shown = _shown(found)
         self.log.info(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
-        return self.rule.best is not None and self._better(step, self._best(found))
+        return self.rule.metric is not None and self._better(step, self._best(found))
 
     def _score(
         self, every: dict[str, TaskDataset], limit: int | None
@@ -56,10 +56,10 @@ class Validation:
         return found
 
     def _best(self, found: dict[str, dict[str, float]]) -> float:
-        shown, best = _shown(found), self.rule.best or ""
+        shown, best = _shown(found), self.rule.metric or ""
         if best not in shown:
             raise RecipeError(
-                f"train.validate.best: no metric is called {best!r}{did_you_mean(best, shown)}"
+                f"train.validate.metric: no metric is called {best!r}{did_you_mean(best, shown)}"
             )
         return shown[best]
 

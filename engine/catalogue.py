@@ -47,6 +47,8 @@ KINDS = {
     "modality": Kind(
         "sensorium.modalities:MODALITIES", "sensorium.modalities.modality:Modality", instances=True
     ),
+    "optimizer": Kind("sensorium.engine.optim:OPTIMIZERS", "torch.optim:Optimizer"),
+    "schedule": Kind("sensorium.engine.optim:SCHEDULES"),
     "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),
     "source": Kind("sensorium.engine.sources:SOURCES", field="sources"),
     "env": Kind(field="envs"),

@@ -26,7 +26,7 @@ from .data import Collator, failure_line
 from .dataset import PreparedRow, task_dataset
 from .errors import RecipeError, placed
 from .fit import fit
-from .optim import optimizer
+from .optim import build_optimizer, lr_schedule
 from .parts import count
 from .plan import RecipePlan, plan_recipe
 from .prefill import uncacheable_reason
@@ -89,7 +89,8 @@ def check(recipe: Recipe) -> Report:
         model = compose(plan, weights=False)
         _bring_tasks(model)
     if recipe.train.steps:
-        optimizer(model, recipe.train)  # refuses a recipe in which nothing trains
+        build_optimizer(model, recipe.train)  # refuses a recipe in which nothing trains
+        lr_schedule(recipe.train)
     shapes: dict[str, str] = {}
     for name in plan.tasks:
         batch = _batch(plan, model, name, sources[name])

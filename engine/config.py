@@ -12,17 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, Field, model_validator
+from annotated_types import Ge, Lt
+from pydantic import ConfigDict, model_validator
 
 from . import _yaml
 from ._env import Env
 from .component_path import BACKBONE
 from .errors import RecipeError
-from .schema import Strict, validate
+from .schema import Strict, TypedSection, validate
+from .train_config import Positive, PositiveInt, Train
 
-PositiveInt = Annotated[int, Gt(0)]
-Positive = Annotated[float, Gt(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
@@ -32,27 +31,14 @@ class Last(Strict):
     last: Annotated[int, Ge(0)]
 
 
-class Section(Strict):
+class Section(TypedSection):
     """A part: the engine's keys, and the part's own options beside them."""
 
-    model_config = ConfigDict(extra="allow", validate_default=True, protected_namespaces=())
-
-    type: str
     weights: str | None = None
     freeze: bool | Last = False
     lora: dict[str, Any] | None = None
     train_only: Literal["bias"] | None = None
     lr: Positive | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        return {"type": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What the section says beside the engine's keys."""
-        return dict(self.model_extra or {})
 
     def with_options(self, options: Mapping[str, Any]) -> Self:
         own = {name: getattr(self, name) for name in type(self).model_fields}
@@ -98,46 +84,6 @@ class TaskSection(Section):
     """A task: its class's options, its heads' sections, and its data by split."""
 
     data: dict[str, DataSection] = {}
-
-
-class Validate(Strict):
-    """Validation in training, on the split `validation` or the rows that `holdout` kept."""
-
-    every: PositiveInt
-    best: str | None = None
-    mode: Literal["max", "min"] = "max"
-    patience: PositiveInt | None = None
-    batches: PositiveInt | None = None
-
-
-class Checkpoint(Strict):
-    """A checkpoint every so many steps, and how many are kept."""
-
-    every: PositiveInt | None = None
-    keep: PositiveInt = 2
-
-
-class Train(Strict):
-    """How the recipe is trained. `batch_size` is one process's rows of one forward."""
-
-    steps: Annotated[int, Ge(0)] = 1000
-    batch_size: PositiveInt = 32
-    accumulate: PositiveInt = 1
-    lr: Positive = 1e-3
-    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
-    weight_decay: Annotated[float, Ge(0)] = 0.01
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: Annotated[float, Ge(0), Le(1)] = 0.05
-    clip: Positive | None = 1.0
-    seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    workers: Annotated[int, Ge(0)] = 0
-    order: Literal["shuffle", "length", "balanced", "within"] = "shuffle"
-    by: str | None = None
-    mix: dict[str, Positive] = {}
-    log_every: PositiveInt = 10
-    validate_: Validate | None = Field(default=None, alias="validate")
-    checkpoint: Checkpoint = Checkpoint()
 
 
 class Cache(Strict):

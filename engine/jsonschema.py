@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ..modalities.modality import Modality
 from .catalogue import find, kind_of, registered
 from .config import DataSection, Recipe, Section, TaskSection
 from .errors import RecipeError
-from .schema import Strict, options_model, part_arguments
+from .library_options import options_model as library_model
+from .optim import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS
+from .schema import Strict, TypedSection, options_model, part_arguments
+from .train_config import OptimizerSection, ScheduleSection
 
 Schema = dict[str, Any]
 
@@ -37,6 +40,15 @@ def schema(recipe: Recipe | None = None) -> Schema:
     known["TaskSection"]["allOf"] = _rules("task", own.get("task", ()), TaskSection, known)
     sources = _rules("source", own.get("source", ()), DataSection, known, "source")
     known["DataSection"]["allOf"] = sources
+    for section, kind, passed in (
+        (OptimizerSection, "optimizer", OPTIMIZER_ARGUMENTS),
+        (ScheduleSection, "schedule", SCHEDULE_ARGUMENTS),
+    ):
+        described = known[section.__name__]
+        described["type"] = ["object", "string"]
+        described["allOf"] = _library_rules(kind, section, passed, known)
+    sampler = known["SamplerSection"]
+    known["SamplerSection"] = {"anyOf": [sampler, {"enum": sampler["properties"]["type"]["enum"]}]}
     stream["allOf"] = [_modality(name, modalities[name], own, known) for name in modalities]
     found["properties"]["extends"] = {"type": "string"}
     del found["$defs"]
@@ -116,6 +128,26 @@ def _rules(
             continue  # a library that is not installed: its options are not known here
         where = {"properties": {key: {"const": name}}, "required": [key]}
         rules.append({"if": where, "then": _options(part, engine, known)})
+    return rules
+
+
+def _library_rules(
+    kind: str, section: type[TypedSection], passed: Collection[str], known: Schema
+) -> list[Schema]:
+    """`_rules` for a kind whose entries are another library's. passed: the engine's arguments."""
+    rules = []
+    for name, path in sorted(registered(kind).items()):
+        described = library_model(find(kind, path, kind), passed).model_json_schema()
+        known.update(described.get("$defs", {}))
+        options = described.get("properties", {})
+        rule = {
+            "properties": options,
+            "required": described.get("required", []),
+            "propertyNames": {"enum": [*section.model_fields, *options]},
+        }
+        default = section.model_fields["type"].default == name
+        where = {"properties": {"type": {"const": name}}}
+        rules.append({"if": where if default else where | {"required": ["type"]}, "then": rule})
     return rules
 
 

@@ -1,19 +1,89 @@
-"""The optimizer of a recipe: groups by part, decay on matrices alone, rates by the step."""
+"""Optimizers and learning-rate schedules of a recipe.
+
+Both are registries of names of other libraries; their options are read from the signature of
+what the name stands for. A schedule is a pure function of the step, so that resuming needs no
+state of it.
+"""
 
 from __future__ import annotations
 
-import math
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
+from .catalogue import find
 from .compose import Model
-from .config import Train
-from .errors import RecipeError
+from .errors import RecipeError, placed
+from .library_options import library_options, parameters
+from .train_config import Train
+
+OPTIMIZERS = {
+    "adafactor": "torch.optim:Adafactor",
+    "adagrad": "torch.optim:Adagrad",
+    "adam": "torch.optim:Adam",
+    "adamw": "torch.optim:AdamW",
+    "nadam": "torch.optim:NAdam",
+    "radam": "torch.optim:RAdam",
+    "rmsprop": "torch.optim:RMSprop",
+    "sgd": "torch.optim:SGD",
+}
+
+OPTIMIZER_ARGUMENTS = ("params", "lr")
+"""Arguments of an optimizer that are not options of `train.optimizer`."""
+
+_TRANSFORMERS = "transformers.optimization:get_"
+SCHEDULES = {
+    "constant": f"{_TRANSFORMERS}constant_schedule_with_warmup",
+    "cosine": f"{_TRANSFORMERS}cosine_schedule_with_warmup",
+    "cosine_with_min_lr": f"{_TRANSFORMERS}cosine_with_min_lr_schedule_with_warmup",
+    "cosine_with_restarts": f"{_TRANSFORMERS}cosine_with_hard_restarts_schedule_with_warmup",
+    "inverse_sqrt": f"{_TRANSFORMERS}inverse_sqrt_schedule",
+    "linear": f"{_TRANSFORMERS}linear_schedule_with_warmup",
+    "polynomial": f"{_TRANSFORMERS}polynomial_decay_schedule_with_warmup",
+    "warmup_stable_decay": f"{_TRANSFORMERS}wsd_schedule",
+}
+"""Names of `transformers.SchedulerType`; `constant` takes the warm-up too."""
+
+SCHEDULE_ARGUMENTS = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
+"""Arguments of a schedule that the engine passes."""
 
 
-def optimizer(model: Model, train: Train) -> torch.optim.AdamW:
-    """AdamW over what trains; a part's own `lr` holds for its parameters."""
+def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer over all that trains; a part's own `lr` holds for its
+    parameters, weight decay for matrices alone.
+
+    Raises RecipeError for options that the optimizer does not take, and if nothing trains.
+    """
+    where, section = "train.optimizer", train.optimizer
+    optimizer_class = find("optimizer", section.type, f"{where}.type")
+    options = library_options(optimizer_class, section.options, where, OPTIMIZER_ARGUMENTS)
+    known = parameters(optimizer_class)
+    closure = inspect.signature(optimizer_class.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise RecipeError(
+            f"{where}.type: {section.type} evaluates the loss several times a step; expected an "
+            "optimizer whose step() needs no closure"
+        )
+    groups = _parameter_groups(model, section.lr)
+    if not groups:
+        raise RecipeError("train: nothing trains; every part is frozen and there is no head")
+    if "weight_decay" in known:
+        for group in groups:
+            if group["params"][0].ndim <= 1:
+                group["weight_decay"] = 0.0
+    try:
+        built: torch.optim.Optimizer = optimizer_class(groups, lr=section.lr, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RecipeError(placed(where, error, known)) from error
+    return built
+
+
+def _parameter_groups(model: Model, default_lr: float) -> list[dict[str, Any]]:
+    """Return one group for each learning rate and for matrices and vectors apart."""
     rates: dict[int, float] = {}
     for _, module, part in model.components:
         if part.section.lr is not None:
@@ -21,34 +91,43 @@ def optimizer(model: Model, train: Train) -> torch.optim.AdamW:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            key = (rates.get(id(parameter), train.lr), parameter.ndim > 1)
+            key = (rates.get(id(parameter), default_lr), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
-    if not groups:
-        raise RecipeError("train: nothing trains; every part is frozen and there is no head")
-    return torch.optim.AdamW(
-        [
-            {"params": params, "lr": lr, "base": lr, "weight_decay": train.weight_decay * decay}
-            for (lr, decay), params in groups.items()
-        ],
-        betas=train.betas,
-    )
+    return [{"params": params, "lr": lr, "base_lr": lr} for (lr, _), params in groups.items()]
 
 
-def set_rates(optimizer: torch.optim.Optimizer, train: Train, step: int) -> float:
-    """Set each group's rate for a step (0 is the first); gives the first group's."""
+def lr_schedule(train: Train) -> Callable[[int], float]:
+    """Return the factor of the learning rate as a function of the step (0 is the first).
+
+    The values are those of the library's schedule but for its very first step, which warm-up
+    gives a learning rate of 0: that step is left out.
+    """
+    where, section = "train.schedule", train.schedule
+    schedule = find("schedule", section.type, f"{where}.type")
+    options = library_options(schedule, section.options, where, SCHEDULE_ARGUMENTS)
+    warmup = round(train.warmup_ratio * train.steps)
+    skipped = int(warmup > 0)
+    counts = {
+        "num_warmup_steps": warmup + skipped,
+        "num_training_steps": train.steps + skipped,
+    }
+    known = parameters(schedule)
+    dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=train.optimizer.lr)
+    try:
+        found = schedule(dummy, **{k: v for k, v in counts.items() if k in known}, **options)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(placed(where, error, known)) from error
+    if not isinstance(found, LambdaLR):
+        raise RecipeError(
+            f"{where}.type: {section.type} returns {type(found).__name__}; expected a LambdaLR, "
+            "whose factor depends on the step alone"
+        )
+    factor = found.lr_lambdas[0]
+    return lambda step: float(factor(step + skipped))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    """Set each group's learning rate to `factor` times its base; return the first group's."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base"] * scale(train, step)
+        group["lr"] = group["base_lr"] * factor
     return float(optimizer.param_groups[0]["lr"])
-
-
-def scale(train: Train, step: int) -> float:
-    """The share of its rate that a group has at a step: linear warm-up, then the schedule."""
-    warm = round(train.warmup * train.steps)
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    done = (step - warm) / max(1, train.steps - warm)
-    return {
-        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
-        "linear": 1 - done,
-        "constant": 1.0,
-    }[train.schedule]

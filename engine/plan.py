@@ -226,17 +226,19 @@ def _agree(found: RecipePlan) -> None:
 def _agree_on_training(recipe: Recipe) -> None:
     """What `train` says of the tasks and of their rows."""
     train, tasks = recipe.train, recipe.tasks
-    for name in train.mix:
+    for name in train.task_weights:
         if name not in tasks:
-            raise RecipeError(f"train.mix.{name}: no such task{did_you_mean(name, tasks)}")
-    if train.by is None and train.order != "shuffle":
+            raise RecipeError(f"train.task_weights.{name}: no such task{did_you_mean(name, tasks)}")
+    sampler = train.sampler
+    if sampler.column is None and sampler.type != "shuffle":
         raise RecipeError(
-            f"train.by: is required with order: {train.order}; name the column that it looks at"
+            f"train.sampler.column: is required with type: {sampler.type}; name the column that "
+            "it looks at"
         )
-    if train.by is not None and train.order == "shuffle":
+    if sampler.column is not None and sampler.type == "shuffle":
         raise RecipeError(
-            f"train.by: found {train.by!r}, and order: shuffle looks at no column; say "
-            "order: length, balanced or within, or take it out"
+            f"train.sampler.column: found {sampler.column!r}, and type: shuffle looks at no "
+            "column; say type: length, balanced or single_group, or take it out"
         )
     rule = train.validate_
     if rule is None:
@@ -249,10 +251,10 @@ def _agree_on_training(recipe: Recipe) -> None:
                 f"tasks.{name}.data: train.validate needs rows that training does not see; add "
                 "data.validation, or data.train.holdout: 0.1"
             )
-    name, _, metric = (rule.best or "").partition("/")
-    if rule.best is not None and not (name in tasks and metric):
+    name, _, metric = (rule.metric or "").partition("/")
+    if rule.metric is not None and not (name in tasks and metric):
         raise RecipeError(
-            f"train.validate.best: found {rule.best!r}, expected task/metric"
+            f"train.validate.metric: found {rule.metric!r}, expected task/metric"
             f"{did_you_mean(name, tasks)}"
         )
 

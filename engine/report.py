@@ -90,7 +90,7 @@ def _run_report(run: Path, name: str, count: int) -> RunReport:
     if not evaluation:
         notes.append(f"Not evaluated yet: sensorium evaluate {run}")
     plan = _plan(recipe, run, notes)
-    best = recipe.train.validate_.best if recipe.train.validate_ else None
+    best = recipe.train.validate_.metric if recipe.train.validate_ else None
     predictions = {label: _predictions(run, label) for label in _labels(run, evaluation)}
     grids = [_grid(label, ln, plan, run, count) for label, ln in predictions.items() if ln]
     tables = [
@@ -174,8 +174,8 @@ def _facts(recipe: Recipe, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str
     done = max((line["step"] for line in lines), default=0)
     facts = [
         ("Steps", f"{done:,} of {settings.steps:,}"),
-        ("Rows a step", f"{settings.batch_size * settings.accumulate:,}"),
-        ("Learning rate", f"{settings.lr:g}, {settings.schedule}"),
+        ("Rows a step", f"{settings.batch_size * settings.gradient_accumulation_steps:,}"),
+        ("Learning rate", f"{settings.optimizer.lr:g}, {settings.schedule.type}"),
         ("Precision", settings.precision),
         ("Seed", str(settings.seed)),
     ]

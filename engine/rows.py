@@ -80,7 +80,7 @@ def open_split(plan: RecipePlan, task: str, split: str) -> Source:
     where = f"tasks.{task}.data.{name}"
     source = open_section(sections[name], where)
     check_columns(source, plan.tasks[task].task, where)
-    by = plan.recipe.train.by
+    by = plan.recipe.train.sampler.column
     if name == TRAIN and by is not None:
         _check_by(by, _columns(source), task)
     if isinstance(source, StreamingSource):
@@ -129,7 +129,7 @@ def check_columns(source: Source, task: Task, where: str) -> None:
 def _check_by(by: str, known: tuple[str, ...], task: str) -> None:
     if by not in known:
         raise RecipeError(
-            f"train.by: the training split of tasks.{task} has no column {by!r}"
+            f"train.sampler.column: the training split of tasks.{task} has no column {by!r}"
             f"{did_you_mean(by, known)}"
         )
 

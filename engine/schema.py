@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
 from ..connectors.base import Between
 from ..modalities.base import Fitted, Part
@@ -37,6 +37,25 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+
+class TypedSection(Strict):
+    """A section that names a class by `type`, its options beside the engine's own keys. The name
+    alone is short for `{type: name}`."""
+
+    model_config = ConfigDict(extra="allow", validate_default=True, protected_namespaces=())
+
+    type: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The section's keys that are not the engine's."""
+        return dict(self.model_extra or {})
 
 
 @dataclass(frozen=True)

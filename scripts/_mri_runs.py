@@ -51,7 +51,7 @@ SIDE = ("tasks.sequence.target=side", "tasks.sequence.head={type: flatten}", "tr
 RECALL = (
     "inputs.volume.connector={type: flatten}",
     "train.steps=450",
-    "train.lr=3e-3",
+    "train.optimizer.lr=3e-3",
     "cache.features=true",
 )
 HEADS = {
@@ -220,8 +220,10 @@ class Bench:
         found["inputs"]["volume"]["encoder"]["freeze"] = False
         found["inputs"]["volume"]["connector"] = "mlp"
         found["train"] = {
-            "steps": steps, "batch_size": min(self.sizes.batch or 16, self.rows(share)), "lr": 1e-3
-        }  # fmt: skip
+            "steps": steps,
+            "batch_size": min(self.sizes.batch or 16, self.rows(share)),
+            "optimizer": {"type": "adamw", "lr": 1e-3, "betas": [0.9, 0.98]},
+        }
         found["cache"] = {"samples": True, "features": False}
         return parse_recipe(found)
 

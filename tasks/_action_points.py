@@ -42,7 +42,7 @@ class Points:
             row = int((~torch.isfinite(points)).any(1).nonzero()[0])
             raise ValueError(
                 f"actions: row {row} of the batch has control points that are not finite; the "
-                "model has diverged: train it with a smaller train.lr"
+                "model has diverged: train it with a smaller train.optimizer.lr"
             )
         inside = points.clamp(-1, 1)
         found: Tensor = self.tokenizer.decode_continuous(inside, steps=steps, start=start)

@@ -229,7 +229,8 @@ class Dino(Task):
                 f"collapsed: the teacher's vectors have rank {found:.2f} (expected {self.min_rank} "
                 f"or more) and its targets entropy {entropy:.2f} (expected less than "
                 f"{BLIND * math.log(max(2, self.sizes[2])):.2f}) for {self.patience} steps; lower "
-                "train.lr, raise train.batch_size or koleo_weight, or give it more varied crops"
+                "train.optimizer.lr, raise train.batch_size or koleo_weight, or give it more "
+                "varied crops"
             )
 
     def momentum(self, done: float) -> float:

@@ -94,7 +94,8 @@ class Talker(Source):
     and `train` has none of what any `hold` would hold out. count: rows. snr: dB of noise, or a
     range that each row draws from; None is clean. join: lowest and highest number of utterances of
     a row (0 is silence). text: the words as they were given to the synthesiser. seconds: an
-    estimate, for `train.by`. parts: `{audio, text}` of each utterance of a row by itself.
+    estimate, for `train.sampler.column`. parts: `{audio, text}` of each utterance of a row by
+    itself.
     """
 
     columns: tuple[str, ...] = (

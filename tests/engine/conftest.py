@@ -42,7 +42,7 @@ CLASSIFY = {
             "data": {"train": {"source": "digits", "split": "train", "limit": 40}},
         }
     },
-    "train": {"steps": 10, "batch_size": 4, "lr": 0.01, "log_every": 1},
+    "train": {"steps": 10, "batch_size": 4, "optimizer": {"lr": 0.01}, "log_every": 1},
 }
 """An encoder and a head; an epoch is ten steps."""
 

@@ -41,7 +41,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
             "options": SIZES,
         },
         "tasks": {"name": {**task, **changes}},
-        "train": {"steps": 3, "batch_size": 4, "lr": 1e-2},
+        "train": {"steps": 3, "batch_size": 4, "optimizer": {"lr": 1e-2}},
     }
 
 

@@ -83,7 +83,13 @@ HALF: dict[str, Any] = {
             "data": {"train": {"source": "digits", "split": "train", "limit": 32}},
         }
     },
-    "train": {"steps": 6, "batch_size": 8, "lr": 0.02, "log_every": 1, "checkpoint": {"every": 2}},
+    "train": {
+        "steps": 6,
+        "batch_size": 8,
+        "optimizer": {"lr": 0.02},
+        "log_every": 1,
+        "checkpoint": {"every": 2},
+    },
 }
 DINO = {
     "type": "dino",

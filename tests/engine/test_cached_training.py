@@ -43,7 +43,7 @@ def test_the_losses_are_the_same_with_the_cache_and_without(shop: Any, workers: 
     noisy = {"inputs": {"image": {"encoder": {"dropout": 0.3, "norm": True, "noise": 0.2}}}}
     held = {"tasks": {"digit": {"data": {"train": {"holdout": 0.2}}}}}
     recipe = shop.recipe(
-        FROZEN, noisy, held, train(steps=30, workers=workers, validate={"every": 10})
+        FROZEN, noisy, held, train(steps=30, num_workers=workers, validate={"every": 10})
     )
     without = shop.values(shop.changed(recipe, PLAIN), "without")
     assert not (shop.folder / "cache").exists()
@@ -119,7 +119,7 @@ def test_what_changes_the_features_is_a_miss(shop: Any) -> None:
 
     run(1)
     run(0)
-    run(0, train(seed=5, lr=0.5), {"inputs": {"image": {"connector": "linear"}}})
+    run(0, train(seed=5, optimizer={"lr": 0.5}), {"inputs": {"image": {"connector": "linear"}}})
     run(1, {"inputs": {"image": {"encoder": {"scale": 2.0}}}})  # the processor's
     run(1, {"inputs": {"image": {"encoder": {"noise": 0.5}}}})  # shown by no weight
     run(1, {"cache": {"precision": "float16"}})

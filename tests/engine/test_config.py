@@ -106,10 +106,12 @@ TRAIN = st.fixed_dictionaries(
     {},
     optional={
         "steps": st.integers(0, 9),
-        "betas": st.just([0.5, 0.75]),
-        "clip": st.none() | st.just(2),
-        "mix": st.just({"a": 2}),
-        "validate": st.fixed_dictionaries({"every": st.integers(1, 5)}, optional={"best": TEXTS}),
+        "optimizer": st.just("sgd") | st.just({"type": "adamw", "betas": [0.5, 0.75]}),
+        "sampler": st.just("shuffle") | st.just({"type": "length", "column": "a"}),
+        "schedule": st.just("linear"),
+        "max_grad_norm": st.none() | st.just(2),
+        "task_weights": st.just({"a": 2}),
+        "validate": st.fixed_dictionaries({"every": st.integers(1, 5)}, optional={"metric": TEXTS}),
         "checkpoint": st.just({"every": 3}),
     },
 )
@@ -146,9 +148,9 @@ def test_a_recipe_is_its_own_dict(values: dict[str, Any]) -> None:
 
 
 def test_a_null_that_is_no_default_is_kept() -> None:
-    values = {"inputs": {}, "tasks": {}, "train": {"clip": None}}
-    assert parse_recipe(values).to_dict()["train"]["clip"] is None
-    assert "by" not in parse_recipe(values).to_dict()["train"]
+    values = {"inputs": {}, "tasks": {}, "train": {"max_grad_norm": None}}
+    assert parse_recipe(values).to_dict()["train"]["max_grad_norm"] is None
+    assert "validate" not in parse_recipe(values).to_dict()["train"]
 
 
 BASE = {
@@ -167,7 +169,7 @@ BASE = {
             "data": {"train": {"source": "digits", "split": "train", "limit": 40}},
         }
     },
-    "train": {"steps": 2, "clip": None},
+    "train": {"steps": 2, "max_grad_norm": None},
 }
 
 
@@ -181,9 +183,10 @@ def recipe(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("text", "place", "expected"),
     [
-        ("train.lr=3e-4", ["train", "lr"], 3e-4),
-        ("train.clip=null", ["train", "clip"], None),
-        ("train.betas=[0.5, 0.9]", ["train", "betas"], [0.5, 0.9]),
+        ("train.optimizer.lr=3e-4", ["train", "optimizer", "lr"], 3e-4),
+        ("train.max_grad_norm=null", ["train", "max_grad_norm"], None),
+        ("train.optimizer=sgd", ["train", "optimizer"], {"type": "sgd", "lr": 1e-3}),
+        ("train.schedule.type=linear", ["train", "schedule"], {"type": "linear"}),
         ("train.validate.every=5", ["train", "validate", "every"], 5),
         ("inputs.image.encoder.dim=8", ["inputs", "image", "encoder", "dim"], 8),
         ("inputs.image.connector.hidden=7", ["inputs", "image", "connector", "hidden"], 7),
@@ -200,7 +203,7 @@ def test_overrides(recipe: Path, text: str, place: list[str], expected: Any) -> 
 
 
 def test_the_last_override_holds(recipe: Path) -> None:
-    assert load_recipe(recipe, ["train.lr=1", "train.lr=2"]).train.lr == 2
+    assert load_recipe(recipe, ["train.steps=1", "train.steps=2"]).train.steps == 2
 
 
 def test_extends_merges_and_takes_away(recipe: Path, tmp_path: Path) -> None:
@@ -239,7 +242,7 @@ def test_a_resolved_recipe_resolves_to_itself(tmp_path: Path) -> None:
     second = plan_recipe(again)
     second.resolve()
     assert second.recipe == again
-    assert again.train.clip is None
+    assert again.train.max_grad_norm is None
 
 
 HEAD = """

@@ -20,7 +20,7 @@ def schedule(batch_size: int = 4, world: int = 1, rank: int = 0) -> Schedule:
         seed=3,
         world=world,
         rank=rank,
-        order="within",
+        order="single_group",
         by={"match": REGIONS},
     )
 

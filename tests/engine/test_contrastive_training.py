@@ -133,7 +133,7 @@ def test_a_process_without_a_readable_row_goes_along(shop: Any) -> None:
         lines.append({**row, "image": f"{i}.png", "label": int(row["label"])})
     (shop.folder / "rows.json").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
     data = {"source": "json", "path": "rows.json", "on_error": "skip"}
-    few = {"train": {"steps": 6, "batch_size": 1, "accumulate": 2}}
+    few = {"train": {"steps": 6, "batch_size": 1, "gradient_accumulation_steps": 2}}
     recipe = shop.recipe(PAIR, asked(data=None), asked(data={"train": data}), few)
     done = shop.go(recipe, "two", processes=2)
     assert done.returncode == 0, done.stderr

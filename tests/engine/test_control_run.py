@@ -204,7 +204,7 @@ def student(stage: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, 
     task["tokenizer"] = {**SPLINE, "weights": "expert"}
     for data in task["data"].values():
         data["columns"] = {"expert": "state"}
-    said["train"] |= {"steps": 30, "lr": 3e-3}
+    said["train"] |= {"steps": 30, "optimizer": {"lr": 3e-3}}
     return said
 
 

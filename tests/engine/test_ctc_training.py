@@ -27,7 +27,7 @@ PICTURES: dict[str, Any] = {
             "data": {"train": {"source": "digits", "split": "train", "limit": 40}},
         }
     },
-    "train": {"steps": 5, "batch_size": 8, "lr": 0.01, "log_every": 1},
+    "train": {"steps": 5, "batch_size": 8, "optimizer": {"lr": 0.01}, "log_every": 1},
 }
 """Pictures of four tokens: 'four' fits, 'three' does not."""
 
@@ -47,7 +47,7 @@ def sound(**task: Any) -> dict[str, Any]:
         "tasks": {
             "ctc": {"type": "ctc", "tokenizer": "characters", "data": {"train": talker}, **task}
         },
-        "train": {"steps": 4, "batch_size": 4, "lr": 0.01, "log_every": 1},
+        "train": {"steps": 4, "batch_size": 4, "optimizer": {"lr": 0.01}, "log_every": 1},
     }
 
 
@@ -62,10 +62,11 @@ def test_a_row_that_cannot_be_learned_ends_training_with_its_key(shop: Any) -> N
         shop.train(shop.changed(PICTURES, {"train": {"batch_size": 40}}), "stops")
 
 
-def test_or_is_skipped_and_counted(shop: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    train(parse_recipe(skipping(PICTURES, shop)), shop.folder / "skips", show=True)
+def test_or_is_skipped_and_counted(shop: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "sensorium"):
+        train(parse_recipe(skipping(PICTURES, shop)), shop.folder / "skips", show=True)
     assert all(loss < 100 for _, _, loss in shop.losses("skips"))
-    *rows, summary = capsys.readouterr().err.splitlines()
+    *rows, summary = caplog.messages
     told = [line for line in rows if "longer than the frames allow" in line]
     assert len({line.partition(":")[0] for line in told}) == len(told) > 10  # each row once
     assert f"skipped: {len(told)} x text: longer than the frames allow" in summary

@@ -78,7 +78,7 @@ RECIPE: dict[str, Any] = {
             },
         },
     },
-    "train": {"steps": 80, "batch_size": 32, "lr": 0.03, "log_every": 40},
+    "train": {"steps": 80, "batch_size": 32, "optimizer": {"lr": 0.03}, "log_every": 40},
 }
 
 

@@ -71,7 +71,13 @@ RECIPE: dict[str, Any] = {
             "data": {"train": {"source": "digits", "split": "train", "limit": 40}},
         },
     },
-    "train": {"steps": 4, "batch_size": 4, "lr": 0.01, "clip": None, "log_every": 1},
+    "train": {
+        "steps": 4,
+        "batch_size": 4,
+        "optimizer": {"lr": 0.01},
+        "max_grad_norm": None,
+        "log_every": 1,
+    },
 }
 
 

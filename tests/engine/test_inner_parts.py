@@ -22,7 +22,7 @@ from sensorium.engine.compose import Model
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load_model, save_run
-from sensorium.engine.optim import optimizer
+from sensorium.engine.optim import build_optimizer
 from sensorium.modalities.base import Encoder, Features
 from sensorium.tasks.base import Batch, Encode, Loss, Task
 
@@ -215,8 +215,8 @@ def test_adapters_are_all_that_trains_of_it(place: str) -> None:
 def test_train_only_and_lr_hold_for_it(place: str) -> None:
     model = made(changed(place, lr=0.5))
     rates = {
-        id(p): g["base"]
-        for g in optimizer(model, model.plan.recipe.train).param_groups
+        id(p): g["base_lr"]
+        for g in build_optimizer(model, model.plan.recipe.train).param_groups
         for p in g["params"]
     }
     assert {rates[id(p)] for p in inside(model, place).parameters()} == {0.5}

@@ -95,7 +95,9 @@ def test_no_steps_is_a_run_that_learned_nothing(shop: Any) -> None:
 def test_by_length_puts_rows_of_like_length_together(
     shop: Any, pictures: Path, seen: list[list[str]]
 ) -> None:
-    recipe = shop.recipe(table(pictures), train(steps=3, order="length", by="size"))
+    recipe = shop.recipe(
+        table(pictures), train(steps=3, sampler={"type": "length", "column": "size"})
+    )
     shop.train(recipe, "run")
     sizes = [sorted(int(key.partition("#")[2]) for key in keys) for keys in seen]
     assert sorted(sizes) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
@@ -104,7 +106,9 @@ def test_by_length_puts_rows_of_like_length_together(
 def test_balanced_gives_every_value_equally_often(
     shop: Any, pictures: Path, seen: list[list[str]]
 ) -> None:
-    recipe = shop.recipe(table(pictures), train(steps=3, order="balanced", by="word"))
+    recipe = shop.recipe(
+        table(pictures), train(steps=3, sampler={"type": "balanced", "column": "word"})
+    )
     shop.train(recipe, "run")
     rows = [int(key.partition("#")[2]) for keys in seen for key in keys]
     assert Counter(row % 3 == 0 for row in rows) == {True: 6, False: 6}
@@ -112,7 +116,7 @@ def test_balanced_gives_every_value_equally_often(
 
 
 def test_the_mix_of_tasks_is_what_was_asked_for() -> None:
-    schedule = Schedule({"a": 100, "b": 100}, 4, 0, mix={"a": 3.0})
+    schedule = Schedule({"a": 100, "b": 100}, 4, 0, task_weights={"a": 3.0})
     drawn = Counter(schedule.task(step) for step in range(4000))
     assert drawn["a"] / 4000 == pytest.approx(0.75, abs=0.03)
 
@@ -153,10 +157,10 @@ def test_a_stream_trains_and_resumes(
     monkeypatch.setattr(data, "WINDOW", 8)
     augment = {"inputs": {"image": {"augment": {"noise": 0.1}, "encoder": {"dropout": 0.1}}}}
     recipe = shop.recipe(
-        form(pictures), augment, train(steps=8, workers=workers, checkpoint={"every": 5})
+        form(pictures), augment, train(steps=8, num_workers=workers, checkpoint={"every": 5})
     )
     whole = shop.values(recipe, "whole")
-    assert whole == shop.values(shop.changed(recipe, train(workers=1)), "other")
+    assert whole == shop.values(shop.changed(recipe, train(num_workers=1)), "other")
     shop.cut(recipe, "cut", 7)
     shop.train(recipe, "cut", resume=True)
     assert [loss for _, _, loss in shop.losses("cut")] == whole
@@ -205,26 +209,29 @@ def test_a_stream_without_rows_is_refused(shop: Any) -> None:
 
 
 def test_an_order_of_a_stream_is_refused(shop: Any, pictures: Path) -> None:
-    recipe = shop.recipe(stream(pictures), train(steps=1, order="length", by="word"))
-    with pytest.raises(RecipeError, match=r"train\.order: length .*tasks\.digit.*stream.*limit"):
+    recipe = shop.recipe(
+        stream(pictures), train(steps=1, sampler={"type": "length", "column": "word"})
+    )
+    with pytest.raises(RecipeError, match=r"train\.sampler: length .*tasks\.digit.*stream.*limit"):
         shop.train(recipe, "run")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_row_that_cannot_be_read_is_fatal_or_skipped_as_asked(
-    shop: Any, pictures: Path, workers: int, capsys: pytest.CaptureFixture[str]
+    shop: Any, pictures: Path, workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     (pictures / "4.png").write_bytes(b"no picture")
     (pictures / "7.png").unlink()
-    recipe = shop.recipe(table(pictures), train(steps=6, workers=workers))
+    recipe = shop.recipe(table(pictures), train(steps=6, num_workers=workers))
     with pytest.raises(RunError, match=r"tasks\.digit\.data\.train, row rows\.jsonl#[47]: .*skip"):
         shop.train(recipe, "stops")
     from sensorium.engine.config import parse_recipe
     from sensorium.engine.train import train as run
 
     skipping = shop.changed(recipe, table(pictures, on_error="skip"))
-    run(parse_recipe(skipping), shop.folder / "goes", show=True)
-    said = capsys.readouterr().err.splitlines()
+    with caplog.at_level("INFO", "sensorium"):
+        run(parse_recipe(skipping), shop.folder / "goes", show=True)
+    said = caplog.messages
     assert len([line for line in said if "rows.jsonl#4" in line]) == 1  # told once, in two epochs
     assert len([line for line in said if "rows.jsonl#7" in line]) == 1
     assert any(line.startswith("2 rows could not be read and were skipped: ") for line in said)
@@ -235,7 +242,7 @@ def test_a_step_without_a_row_changes_nothing(
 ) -> None:
     for i in range(ROWS):
         (pictures / f"{i}.png").write_bytes(b"")
-    decay = train(steps=3, weight_decay=0.1)
+    decay = train(steps=3, optimizer={"weight_decay": 0.1})
     recipe = shop.recipe(table(pictures, on_error="skip"), decay)
     untouched = shop.train(shop.changed(recipe, train(steps=0)), "before")
     model = shop.train(recipe, "run")

@@ -111,8 +111,12 @@ VALUES: dict[str, Case] = {
     "text for a section": ({"inputs.image": "timm"}, "inputs.image", ("'timm'", "modality")),
     "text for sections": ({"inputs": "image"}, "inputs", ("'image'", "named sections")),
     "truth for weights": ({f"{ENCODER}.weights": False}, f"{ENCODER}.weights", ("False", "str")),
-    "a negative rate": ({"train.lr": -1}, "train.lr", ("-1", "> 0")),
-    "an endless rate": ({"train.lr": float("inf")}, "train.lr", ("inf", "> 0")),
+    "a negative rate": ({"train.optimizer": {"lr": -1}}, "train.optimizer.lr", ("-1", "> 0")),
+    "an endless rate": (
+        {"train.optimizer": {"lr": float("inf")}},
+        "train.optimizer.lr",
+        ("inf", "> 0"),
+    ),
     "negative steps": ({"train.steps": -1}, "train.steps", ("-1", ">= 0")),
     "a negative depth": ({f"{CONNECTOR}.depth": -1}, CONNECTOR, ("depth", "-1", "at least 1")),
     "an empty batch": ({"train.batch_size": 0}, "train.batch_size", ("0", "> 0")),
@@ -187,7 +191,11 @@ NAMES: dict[str, Case] = {
         f"{TRAIN}.columns.word",
         ("'wrod'", "'word'"),
     ),
-    "a task of the mix": ({"train.mix": {"captoin": 1}}, "train.mix.captoin", ("'caption'",)),
+    "a task of the weights": (
+        {"train.task_weights": {"captoin": 1}},
+        "train.task_weights.captoin",
+        ("'caption'",),
+    ),
     "a stream's own": (
         {"inputs.my image": {"modality": "image", "encoder": "patches"}},
         "inputs.my image",
@@ -274,13 +282,13 @@ AGREEMENT: dict[str, Case] = {
         ("gone", "does not exist"),
     ),
     "best of no task": (
-        {"train.validate": {"every": 1, "best": "captoin/words"}},
-        "train.validate.best",
+        {"train.validate": {"every": 1, "metric": "captoin/words"}},
+        "train.validate.metric",
         ("'captoin/words'", "task/metric", "'caption'"),
     ),
     "best without task": (
-        {"train.validate": {"every": 1, "best": "words"}},
-        "train.validate.best",
+        {"train.validate": {"every": 1, "metric": "words"}},
+        "train.validate.metric",
         ("'words'", "task/metric"),
     ),
     "validation on nothing": (
@@ -288,11 +296,19 @@ AGREEMENT: dict[str, Case] = {
         "tasks.caption.data",
         ("data.validation", "holdout: 0.1"),
     ),
-    "order without by": ({"train.order": "length"}, "train.by", ("order: length", "column")),
-    "by without order": ({"train.by": "word"}, "train.by", ("'word'", "order: length")),
+    "a sampler without column": (
+        {"train.sampler": "length"},
+        "train.sampler.column",
+        ("type: length", "column"),
+    ),
+    "a column without sampler": (
+        {"train.sampler": {"column": "word"}},
+        "train.sampler.column",
+        ("'word'", "type: length"),
+    ),
     "by an unknown column": (
-        {"train.order": "balanced", "train.by": "wrod"},
-        "train.by",
+        {"train.sampler": {"type": "balanced", "column": "wrod"}},
+        "train.sampler.column",
         ("'wrod'", "'word'", "caption"),
     ),
     "nothing that trains": (
@@ -385,12 +401,12 @@ def test_a_file_that_is_no_recipe(
 
 
 OVERRIDES = {
-    "no equals": ("train.lr", "train.lr", ("no '='", "key.key=value")),
+    "no equals": ("train.steps", "train.steps", ("no '='", "key.key=value")),
     "no key": ("=3", "=3", ("key.key=value",)),
     "below a number": ("train.steps.more=3", "train.steps.more", ("steps is 1", "no keys")),
     "misspelt": ("train.stpes=3", "train.stpes", ("'steps'",)),
     "wrong type": ("train.steps=few", "train.steps", ("'few' (str)", "int >= 0")),
-    "no YAML": ("train.mix={a: [", "train.mix", ("expected YAML",)),
+    "no YAML": ("train.task_weights={a: [", "train.task_weights", ("expected YAML",)),
 }
 
 
@@ -487,10 +503,10 @@ def test_a_run_that_is_not_there(
 def test_a_best_that_no_metric_has_ends_before_the_first_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edits = {"train.validate": {"every": 1, "best": "caption/wrods"}}
+    edits = {"train.validate": {"every": 1, "metric": "caption/wrods"}}
     Path("recipe.yaml").write_text(_edited(edits))
     line = _fails(monkeypatch, capsys, "train", "recipe.yaml", "--quiet")
-    assert line.startswith("train.validate.best: ")
+    assert line.startswith("train.validate.metric: ")
     assert "'caption/words'" in line
     assert not Path("runs/recipe/metrics.jsonl").exists()
 

@@ -81,7 +81,7 @@ def recipe(rows: Path, **changes: Any) -> dict[str, Any]:
                 "data": data,
             },
         },
-        "train": {"steps": 6, "batch_size": 3, "log_every": 1, "lr": 1e-2},
+        "train": {"steps": 6, "batch_size": 3, "log_every": 1, "optimizer": {"lr": 1e-2}},
     }
     return made | changes
 

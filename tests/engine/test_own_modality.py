@@ -40,7 +40,7 @@ CLASSIFY: dict[str, Any] = {
             "data": {"train": {"source": "waves"}, "test": {"source": "waves", "count": 1}},
         }
     },
-    "train": {"steps": 3, "batch_size": 4, "lr": 0.01, "log_every": 1},
+    "train": {"steps": 3, "batch_size": 4, "optimizer": {"lr": 0.01}, "log_every": 1},
 }
 BACKBONE = {
     "type": "causal",

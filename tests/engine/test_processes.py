@@ -19,19 +19,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 
-import torch
-
-from sensorium.engine import _loop
 from sensorium.engine.config import load_recipe
 from sensorium.engine.train import train
 
-
-def descent(model, settings):
-    groups = [{"params": [p for p in model.parameters() if p.requires_grad], "base": settings.lr}]
-    return torch.optim.SGD(groups, lr=settings.lr)
-
-
-_loop.optimizer = descent  # Adam would turn gradients that are only rounding into whole steps
 for name in sys.argv[1:]:
     train(load_recipe(f"{name}.yaml"), Path(name), show=False)
 """
@@ -92,13 +82,19 @@ def descend(shop: Any, recipes: dict[str, dict[str, Any]], count: int) -> None:
 
 def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(shop: Any) -> None:
     """With rows that cannot be read there are steps for which a process has no row at all."""
-    settings = train(steps=6, lr=0.3, schedule="constant", checkpoint={"every": 6}, clip=0.5)
+    settings = train(  # Adam would turn gradients that are only rounding into whole steps
+        steps=6,
+        optimizer={"type": "sgd", "lr": 0.3},
+        schedule="constant",
+        checkpoint={"every": 6},
+        max_grad_norm=0.5,
+    )
     uneven, torn = captions(shop), unreadable(shop)
     cases: dict[str, dict[str, Any]] = {
         "plain": shop.recipe(settings),
         "uneven": shop.both(settings, uneven),
-        "accumulated": shop.both(settings, uneven, train(accumulate=2)),
-        "unclipped": shop.recipe(settings, train(clip=None)),
+        "accumulated": shop.both(settings, uneven, train(gradient_accumulation_steps=2)),
+        "unclipped": shop.recipe(settings, train(max_grad_norm=None)),
         "adapted": shop.recipe(settings, {"inputs": {"image": {"encoder": {"lora": {"r": 2}}}}}),
         "torn": shop.changed(torn, settings),
         "torn_cached": shop.changed(
@@ -143,11 +139,11 @@ def test_the_command_line_under_torchrun_stops_and_goes_on(shop: Any) -> None:
         train(
             steps=8,
             batch_size=2,
-            accumulate=2,
-            workers=1,
-            mix={"caption": 2.0},
+            gradient_accumulation_steps=2,
+            num_workers=1,
+            task_weights={"caption": 2.0},
             checkpoint={"every": 8},
-            validate={"every": 2, "best": "digit/accuracy"},
+            validate={"every": 2, "metric": "digit/accuracy"},
         ),
     )
     whole = shop.go(recipe, "whole", processes=2)

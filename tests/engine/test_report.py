@@ -33,7 +33,7 @@ tasks:
     data:
       train: {source: digits, split: train, holdout: 0.1}
       test: {source: digits, split: test}
-train: {steps: 40, validate: {every: 10, best: digit/accuracy}}
+train: {steps: 40, validate: {every: 10, metric: digit/accuracy}}
 """
 CAPTION = """
 inputs:

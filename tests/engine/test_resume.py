@@ -23,7 +23,12 @@ EVERYTHING: dict[str, Any] = {
     },
     "backbone": {"options": {"attention_dropout": 0.2}},
     "tasks": {"digit": {"head": {"type": "mlp", "dropout": 0.2}}},
-    "train": {"steps": 12, "accumulate": 2, "checkpoint": {"every": 3}, "mix": {"caption": 0.7}},
+    "train": {
+        "steps": 12,
+        "gradient_accumulation_steps": 2,
+        "checkpoint": {"every": 3},
+        "task_weights": {"caption": 0.7},
+    },
 }
 """All that could differ after a resume: two tasks, accumulation, augmentation, dropout."""
 
@@ -37,7 +42,7 @@ def train(**settings: Any) -> dict[str, Any]:
 def test_killed_in_mid_training_and_resumed_has_the_losses_of_a_whole_run(
     shop: Any, workers: int
 ) -> None:
-    recipe = shop.both(EVERYTHING, train(workers=workers))
+    recipe = shop.both(EVERYTHING, train(num_workers=workers))
     shop.train(recipe, "whole")
     whole = shop.losses("whole")
     assert {task for _, task, _ in whole} == {"digit", "caption"}
@@ -123,7 +128,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
     shop: Any, fault: str, workers: int
 ) -> None:
     """`group-`: the loader's workers get the signal too, as from a terminal or a scheduler."""
-    recipe = shop.recipe(train(steps=9, accumulate=2, workers=workers))
+    recipe = shop.recipe(train(steps=9, gradient_accumulation_steps=2, num_workers=workers))
     stopped = shop.go(recipe, "run", fault=fault)
     assert stopped.returncode == 130, stopped.stderr
     (line,) = stopped.stderr.splitlines()
@@ -135,7 +140,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_a_number_stops_with_the_step_and_the_rows(shop: Any) -> None:
-    recipe = shop.recipe(train(accumulate=2))
+    recipe = shop.recipe(train(gradient_accumulation_steps=2))
     stopped = shop.go(recipe, "run", fault="nan@6")
     assert stopped.returncode == 1
     (line,) = stopped.stderr.splitlines()

@@ -67,7 +67,7 @@ RECIPE: dict[str, Any] = {
             },
         }
     },
-    "train": {"steps": 80, "batch_size": 16, "lr": 0.01},
+    "train": {"steps": 80, "batch_size": 16, "optimizer": {"lr": 0.01}},
     "env": {"name": LINE, "execute": 3, "hand": "hand", "max_steps": 15, "instruction": "go"},
 }
 

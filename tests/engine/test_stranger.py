@@ -53,7 +53,7 @@ RECIPE: dict[str, Any] = {
             },
         }
     },
-    "train": {"steps": 150, "batch_size": 32, "lr": 0.02},
+    "train": {"steps": 150, "batch_size": 32, "optimizer": {"lr": 0.02}},
 }
 
 USE = """

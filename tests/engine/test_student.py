@@ -65,7 +65,7 @@ STUDENT: dict[str, Any] = {
             "data": {k: {**v, "columns": {"look": "image"}} for k, v in ROWS.items()},
         }
     },
-    "train": {"steps": 6, "batch_size": 8, "lr": 0.01, "log_every": 1},
+    "train": {"steps": 6, "batch_size": 8, "optimizer": {"lr": 0.01}, "log_every": 1},
 }
 
 

@@ -20,7 +20,7 @@ def train(**settings: Any) -> dict[str, Any]:
 def held(**rule: Any) -> dict[str, Any]:
     return {
         "tasks": {"digit": {"data": {"train": {"holdout": 0.2}}}},
-        **train(steps=12, validate={"every": 2, "best": "digit/accuracy", **rule}),
+        **train(steps=12, validate={"every": 2, "metric": "digit/accuracy", **rule}),
     }
 
 

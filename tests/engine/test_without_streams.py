@@ -23,9 +23,12 @@ DATA = {
 PRIOR: dict[str, Any] = {
     "tasks": {"prior": {"type": "streamless_parts:Prior", "data": DATA}},
     "train": {
-        "steps": 4, "batch_size": 4, "log_every": 1, "validate": {"every": 2, "best": "prior/nll"},
+        "steps": 4,
+        "batch_size": 4,
+        "log_every": 1,
+        "validate": {"every": 2, "metric": "prior/nll"},
     },
-}  # fmt: skip
+}
 LANGUAGE: dict[str, Any] = {
     "inputs": {},
     "backbone": {

@@ -1,0 +1,79 @@
+"""The `train:` section of a recipe: how long, how fast and in which order a model is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import Field, model_validator
+
+from .schema import Strict, TypedSection
+
+PositiveInt = Annotated[int, Gt(0)]
+Positive = Annotated[float, Gt(0)]
+
+
+class OptimizerSection(TypedSection):
+    """An optimizer and its constructor's options. `lr` holds for every part that names none."""
+
+    type: str = "adamw"
+    lr: Positive = 1e-3
+
+
+class ScheduleSection(TypedSection):
+    """A learning-rate schedule and its options."""
+
+    type: str = "cosine"
+
+
+class SamplerSection(Strict):
+    """The order of the rows. column: what `length`, `balanced` and `single_group` look at."""
+
+    type: Literal["shuffle", "length", "balanced", "single_group"] = "shuffle"
+    column: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+
+class Validate(Strict):
+    """Validation while training, on the split `validation` or on the rows that `holdout` keeps.
+
+    metric: `task/metric`, whose best weights are kept. patience: validations without a better
+    value after which training ends.
+    """
+
+    every: PositiveInt
+    metric: str | None = None
+    mode: Literal["max", "min"] = "max"
+    patience: PositiveInt | None = None
+    batches: PositiveInt | None = None
+
+
+class Checkpoint(Strict):
+    """A checkpoint every so many steps, and how many are kept."""
+
+    every: PositiveInt | None = None
+    keep: PositiveInt = 2
+
+
+class Train(Strict):
+    """How the recipe is trained. `batch_size` is one process's rows of one forward."""
+
+    steps: Annotated[int, Ge(0)] = 1000
+    batch_size: PositiveInt = 32
+    gradient_accumulation_steps: PositiveInt = 1
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    warmup_ratio: Annotated[float, Ge(0), Le(1)] = 0.05
+    max_grad_norm: Positive | None = 1.0
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    num_workers: Annotated[int, Ge(0)] = 0
+    sampler: SamplerSection = SamplerSection()
+    task_weights: dict[str, Positive] = {}
+    log_every: PositiveInt = 10
+    validate_: Validate | None = Field(default=None, alias="validate")
+    checkpoint: Checkpoint = Checkpoint()
