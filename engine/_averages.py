@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from ..tasks.averages import averaged, follow
 from ..tasks.base import Halt, Task
-from .adapt import is_frozen, keep_still
+from .adapt import is_frozen, mark_frozen
 from .errors import RecipeError, RunError
 from .plan import RecipePlan
 from .stream import Stream
@@ -34,7 +34,7 @@ def begin_averages(plan: RecipePlan, streams: Mapping[str, Stream]) -> None:
                 )
             kept[name] = key
             teacher = averaged(streams[name].encoder)
-            keep_still(teacher)
+            mark_frozen(teacher)
             streams[name].teacher = teacher
 
 

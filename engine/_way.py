@@ -100,9 +100,12 @@ def _part(role: str, place: str, section: Section, sizes: Mapping[str, str]) -> 
 def _trained(section: Section) -> str:
     frozen = section.freeze
     if section.train_only is not None:
-        return "biases trained"
+        only = section.train_only
+        name = only if isinstance(only, str) else only.get("type", next(iter(only)))
+        return f"{name} trained"
     if section.lora is not None:
-        return f"LoRA r {section.lora['r']}" if "r" in section.lora else "LoRA"
+        method = str(section.lora.get("type", "lora")).replace("lora", "LoRA")
+        return f"{method} r {section.lora['r']}" if "r" in section.lora else method
     if isinstance(frozen, Last):
         return f"last {frozen.last} blocks trained"
     return "frozen" if frozen else "trained"

@@ -1,8 +1,8 @@
-"""What trains: `freeze`, `lora` and `train_only` on any part."""
+"""What trains of a part: `freeze`, `lora` and `train_only`."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -10,42 +10,49 @@ from torch import nn
 from ..backbones.base import Backbone
 from ..modalities.base import Decoder, Encoder
 from .config import Last
-from .errors import RecipeError, placed
+from .errors import RecipeError, did_you_mean, placed
+from .library_options import library_options, parameters
 from .parts import Plan
+from .selectors import select
 
 _FROZEN = "_sensorium_frozen"
 
 
-def adapt(module: nn.Module, plan: Plan, where: str) -> None:
-    """Freeze a part, or all but its last blocks, and add adapters, as its section says."""
+def apply_adapters(module: nn.Module, plan: Plan, where: str) -> None:
+    """Freeze a part or some of it and add adapters, as its section says."""
     section = plan.section
     if section.train_only is not None:
-        _train_biases(module, plan, where)
+        if section.lora is not None or section.freeze is not False:
+            other = "freeze" if section.lora is None else "lora"
+            raise RecipeError(f"{where}.train_only: stands beside {other}; take one of them out")
+        chosen = select(module, section.train_only, f"{where}.train_only")
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in chosen)
     if section.lora is not None:
-        _add_lora(module, section.lora, where)
+        _add_adapter(module, section.lora, f"{where}.lora")
     if section.freeze is True:
         if section.lora is None:  # with adapters the part is frozen but for them
             module.requires_grad_(False)
-            keep_still(module)
+            mark_frozen(module)
     elif isinstance(section.freeze, Last):
         _freeze_but_last(module, section.freeze.last, where)
 
 
-def keep_still(module: nn.Module) -> None:
-    """In `eval()` from now on, whatever `train()` is told."""
+def mark_frozen(module: nn.Module) -> None:
+    """Keep a module in `eval()` from now on, whatever mode its parents are put in."""
     setattr(module, _FROZEN, True)
     module.eval()
 
 
-def settle(model: nn.Module) -> None:
-    """Put every frozen module back into `eval()`, whatever `train()` just did."""
+def restore_frozen_eval(model: nn.Module) -> None:
+    """Put every module that is marked as frozen back into `eval()`."""
     for module in model.modules():
         if getattr(module, _FROZEN, False):
             module.eval()
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """True where nothing in it trains and nothing in it may change."""
+    """Return whether nothing in a module trains and nothing in it may change."""
     return getattr(module, _FROZEN, False) and not any(p.requires_grad for p in module.parameters())
 
 
@@ -66,44 +73,34 @@ def _freeze_but_last(module: nn.Module, last: int, where: str) -> None:
     trains = {m for block in open_ for m in block.modules()}
     for part in module.modules():
         if not trains & set(part.modules()):
-            keep_still(part)
+            mark_frozen(part)
 
 
-def _train_biases(module: nn.Module, plan: Plan, where: str) -> None:
-    """Only the biases train: Ben Zaken et al., "BitFit", 2022; Udever (2023) for embeddings."""
-    section = plan.section
-    if section.lora is not None or section.freeze is not False:
-        other = "freeze" if section.lora is None else "lora"
-        raise RecipeError(f"{where}.train_only: stands beside {other}; take one of them out")
-    biases = {id(p) for name, p in module.named_parameters() if name.endswith("bias")}
-    if not biases:
+def _add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> None:
+    """Add a peft adapter, LoRA if no `type` is named, to the `target_modules`, which are the
+    linear layers of the part's blocks if none are named."""
+    from peft import (
+        PEFT_TYPE_TO_CONFIG_MAPPING,
+        PEFT_TYPE_TO_TUNER_MAPPING,
+        inject_adapter_in_model,
+    )
+
+    methods = {str(kind.value).lower(): kind for kind in PEFT_TYPE_TO_TUNER_MAPPING}
+    name = section.get("type", "lora")
+    if name not in methods:
         raise RecipeError(
-            f"{where}.train_only: {section.type} has no bias to train; say lora: {{r: 8}}, or "
-            "freeze: {last: 1}"
+            f"{where}.type: peft has no adapter {name!r}{did_you_mean(str(name), methods)}"
         )
-    for parameter in module.parameters():
-        parameter.requires_grad_(id(parameter) in biases)
-
-
-def _add_lora(module: nn.Module, options: dict[str, Any], where: str) -> None:
-    """peft's LoRA on the linear layers of a part's blocks, or on the `target_modules` named."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    options = dict(options)
-    known = [field.name for field in dataclasses.fields(LoraConfig)]
-    for name in options:
-        if name not in known:
-            raise RecipeError(
-                f"{where}.lora.{name}: peft's LoraConfig has no such option; its usual ones are "
-                "r, lora_alpha, lora_dropout and target_modules"
-            )
-    if "target_modules" not in options:
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[methods[name]]
+    given = {key: value for key, value in section.items() if key != "type"}
+    options = library_options(config_class, given, where)
+    known = parameters(config_class)
+    if "target_modules" in known and options.get("target_modules") is None:
         inside = {m for b in _blocks(module) for m in b.modules()} or set(module.modules())
         options["target_modules"] = [
             name for name, m in module.named_modules() if isinstance(m, nn.Linear) and m in inside
         ]
     try:
-        config = LoraConfig(**options)
-        inject_adapter_in_model(config, module)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(placed(f"{where}.lora", error)) from error
+        inject_adapter_in_model(config_class(**options), module)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise RecipeError(placed(where, error)) from error

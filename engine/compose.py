@@ -26,7 +26,7 @@ from ._ends import (
     offers,
     stays_as_it_is,
 )
-from .adapt import adapt, settle
+from .adapt import apply_adapters, restore_frozen_eval
 from .component_path import BACKBONE, ComponentPath
 from .errors import did_you_mean
 from .parts import Modules, Plan, reported, seeded
@@ -149,7 +149,7 @@ class Model(nn.Module):
     def train(self, mode: bool = True) -> Model:
         """As usual, but what is frozen stays in `eval()`."""
         super().train(mode)
-        settle(self)
+        restore_frozen_eval(self)
         return self
 
     @property
@@ -209,7 +209,7 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
         _fill(model)
     for where, module, section in components:
         with seeded(seed, where, "adapters"):
-            adapt(module, section, where)
+            apply_adapters(module, section, where)
     stays_as_it_is(plan, streams)
     begin_averages(plan, streams)
     for _, module, _ in components:

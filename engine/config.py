@@ -37,7 +37,7 @@ class Section(TypedSection):
     weights: str | None = None
     freeze: bool | Last = False
     lora: dict[str, Any] | None = None
-    train_only: Literal["bias"] | None = None
+    train_only: str | dict[str, Any] | None = None
     lr: Positive | None = None
 
     def with_options(self, options: Mapping[str, Any]) -> Self:

@@ -229,7 +229,7 @@ def test_only_biases_train(shop: Any) -> None:
     [
         ({"freeze": True}, r"encoder.train_only: stands beside freeze"),
         ({"lora": {"r": 2}}, r"encoder.train_only: stands beside lora"),
-        (LLAMA, r"encoder.train_only: causal_lm has no bias"),
+        (LLAMA, r"encoder.train_only: bias selects no parameter"),
     ],
 )
 def test_biases_that_cannot_train_are_refused(

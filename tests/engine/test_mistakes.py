@@ -79,7 +79,7 @@ MISSPELT: dict[str, Case] = {
         ("'shift'",),
     ),
     "freeze's": ({f"{ENCODER}.freeze": {"lst": 1}}, f"{ENCODER}.freeze", ("true | false", "last")),
-    "lora's": ({"backbone.lora": {"rank": 8}}, "backbone.lora.rank", ("lora_alpha",)),
+    "lora's": ({"backbone.lora": {"rank": 8}}, "backbone.lora.rank", ("LoraConfig",)),
     "timm's": (
         {ENCODER: {**TIMM, "options": {"image_size": 32}}},
         f"{ENCODER}.options",
