@@ -219,8 +219,8 @@ class Causal(Pretrained):
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
         flat = hidden.reshape(1, -1, hidden.shape[-1])
-        found = self._logits(flat, ids, inputs_embeds=flat, use_cache=False)
-        return found.view(*hidden.shape[:-1], -1)
+        logits = self._logits(flat, ids, inputs_embeds=flat, use_cache=False)
+        return logits.view(*hidden.shape[:-1], logits.shape[-1])
 
     @torch.no_grad()
     def generate(

@@ -197,8 +197,8 @@ class Seq2Seq(Pretrained):
         flat = hidden.reshape(1, -1, hidden.shape[-1])
         encoded = BaseModelOutput(last_hidden_state=flat)
         inputs = {"decoder_inputs_embeds": flat, "encoder_outputs": encoded, "use_cache": False}
-        found = self._logits(flat, ids, **inputs)
-        return found.view(*hidden.shape[:-1], -1)
+        logits = self._logits(flat, ids, **inputs)
+        return logits.view(*hidden.shape[:-1], logits.shape[-1])
 
     @torch.no_grad()
     def generate(

@@ -1,7 +1,7 @@
 """Moving averages of encoders that tasks ask for: begun, and brought on after each step.
 
 An average is a part of the model's state, so that it resumes and is saved with the rest;
-`weights: runs/x:image.teacher` takes it as the weights of the next recipe's encoder.
+`weights: runs/x:image.ema` takes it as the weights of the next recipe's encoder.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..tasks.averages import averaged, follow
-from ..tasks.base import Halt, Task
+from ..tasks.base import Context, StopTraining, Task
 from .adapt import is_frozen, mark_frozen
 from .errors import RecipeError, RunError
 from .plan import RecipePlan
@@ -21,7 +21,7 @@ def begin_averages(plan: RecipePlan, streams: Mapping[str, Stream]) -> None:
     frozen, or where two tasks would move one average."""
     kept: dict[str, str] = {}
     for key, part in plan.tasks.items():
-        for name in part.task.averages:
+        for name in (n for n, use in part.task.streams.items() if use.ema):
             if name in kept:
                 raise RecipeError(
                     f"tasks.{key}: keeps an average of inputs.{name}.encoder, and so does "
@@ -35,21 +35,21 @@ def begin_averages(plan: RecipePlan, streams: Mapping[str, Stream]) -> None:
             kept[name] = key
             teacher = averaged(streams[name].encoder)
             mark_frozen(teacher)
-            streams[name].teacher = teacher
+            streams[name].ema = teacher
 
 
-def after_step(
-    tasks: Mapping[str, Task], stream: Callable[[str], Stream], step: int, steps: int
-) -> None:
-    """Tell the tasks of a step that is done, and bring their averages on; RunError where one of
-    them says that it is useless to go on."""
-    for name, task in tasks.items():
-        try:
-            task.after_step(step)
-        except Halt as error:
-            raise RunError(f"step {step}: tasks.{name}: {error}") from error
-        if task.averages:
-            momentum = task.momentum(step / steps)
-            for part in map(stream, task.averages):
-                if part.teacher is not None:
-                    follow(part.teacher, part.encoder, momentum)
+def on_step_end(name: str, task: Task, context: Context, stream: Callable[[str], Stream]) -> None:
+    """Call a task after an optimizer step and update its moving averages. Raise RunError if the
+    task stops the training."""
+    try:
+        task.on_step_end(context)
+    except StopTraining as error:
+        raise RunError(f"step {context.step}: tasks.{name}: {error}") from error
+    pairs = list(task.ema_modules())
+    for part in (stream(key) for key, use in task.streams.items() if use.ema):
+        if part.ema is not None:
+            pairs.append((part.ema, part.encoder))
+    if pairs:
+        decay = task.ema_decay(context.progress)
+        for average, module in pairs:
+            follow(average, module, decay)

@@ -19,35 +19,49 @@ from .stream import Stream
 Streams = Mapping[str, Stream]
 
 
-def leaders_first(plan: RecipePlan) -> list[str]:
-    """The streams; those that end in the width of another one come last."""
-    followers = {name for part in plan.tasks.values() for name in part.task.follows}
+def order_by_dependency(plan: RecipePlan) -> list[str]:
+    """Return the streams; those that end in the width of another one come last."""
+    followers = {
+        name
+        for part in plan.tasks.values()
+        for name, use in part.task.streams.items()
+        if isinstance(use.width, str) and use.width in plan.streams
+    }
     return sorted(plan.streams, key=followers.__contains__)
 
 
-def _wanted(
+def _widths(
     plan: RecipePlan, name: str, streams: Streams, backbone: Backbone | None
 ) -> dict[str, int]:
-    """The widths that tasks want of a stream, by who wants them."""
-    wanted: dict[str, int] = {}
+    """The widths that a stream has to end in, by what requires them."""
+    widths: dict[str, int] = {}
     for key, part in plan.tasks.items():
-        task = part.task
-        if name not in task.streams:
+        use = part.task.streams.get(name)
+        if use is None or use.width is None:
             continue
-        width = task.width(name)
-        if width is not None:
-            wanted[f"tasks.{key}.dim"] = width
-        elif task.uses_backbone and backbone is not None and name not in task.aside:
-            wanted["backbone"] = backbone.dim
-        elif name in task.follows:
-            leader = task.follows[name]
-            wanted[f"tasks.{key} (as wide as inputs.{leader})"] = streams[leader].dim
-    return wanted
+        if isinstance(use.width, int):
+            widths[f"tasks.{key}.dim"] = use.width
+        elif use.width in streams:
+            widths[f"tasks.{key} (as wide as inputs.{use.width})"] = streams[use.width].dim
+        elif backbone is not None:
+            widths[use.width] = backbone.dim
+    return widths
 
 
-def end_width(plan: RecipePlan, name: str, streams: Streams, backbone: Backbone | None) -> int:
+def check_decoders(plan: RecipePlan, task: str, decoders: Mapping[str, Backbone]) -> None:
+    """Raise RecipeError if a decoder cannot do the attention that a task uses it with."""
+    for name, use in plan.tasks[task].task.decoders.items():
+        lacking = use.attention - decoders[name].supports
+        if lacking:
+            raise RecipeError(
+                f"tasks.{task}: uses {name} with {', '.join(sorted(lacking))} attention, which it "
+                f"cannot do; it can do {', '.join(sorted(decoders[name].supports))}"
+            )
+
+
+def required_width(plan: RecipePlan, name: str, streams: Streams, backbone: Backbone | None) -> int:
     """The width that a stream's connector has to end in: its encoder's, where no task says."""
-    wanted = _wanted(plan, name, streams, backbone)
+    wanted = _widths(plan, name, streams, backbone)
     if len(set(wanted.values())) > 1:
         widths = " and ".join(f"{who} {dim}" for who, dim in wanted.items())
         raise RecipeError(
@@ -59,11 +73,13 @@ def end_width(plan: RecipePlan, name: str, streams: Streams, backbone: Backbone 
 
 def hidden_layers(plan: RecipePlan, name: str) -> tuple[int, ...]:
     """The hidden layers that tasks want of a stream."""
-    wanted = {n for part in plan.tasks.values() for n in part.task.layers.get(name, ())}
-    return tuple(sorted(wanted))
+    uses = (part.task.streams.get(name) for part in plan.tasks.values())
+    return tuple(sorted({n for use in uses if use is not None for n in use.hidden_states}))
 
 
-def head_layers(plan: RecipePlan, where: str, stream: str, head: nn.Module, own: Stream) -> None:
+def request_head_layers(
+    plan: RecipePlan, where: str, stream: str, head: nn.Module, own: Stream
+) -> None:
     """Keep the hidden layers that a head wants of its stream; refuse an encoder without any."""
     wanted = head.hidden_layers if isinstance(head, Connector) else ()
     if wanted and "layers" not in own.encoder.supports:
@@ -76,7 +92,7 @@ def head_layers(plan: RecipePlan, where: str, stream: str, head: nn.Module, own:
     own.layers += tuple(layer for layer in wanted if layer not in own.layers)
 
 
-def offers(plan: RecipePlan, name: str, stream: Stream) -> None:
+def check_encoder_support(plan: RecipePlan, name: str, stream: Stream) -> None:
     """Refuse an encoder that lacks what its connector or a task asks of it."""
     encoder, type_ = stream.encoder, plan.streams[name].encoder.section.type
     if stream.own and "layers" not in encoder.supports:
@@ -85,7 +101,8 @@ def offers(plan: RecipePlan, name: str, stream: Stream) -> None:
             "take another connector"
         )
     for key, part in plan.tasks.items():
-        lacking = part.task.needs.get(name, frozenset()) - encoder.supports
+        use = part.task.streams.get(name)
+        lacking = frozenset() if use is None else use.supports - encoder.supports
         if lacking:
             raise RecipeError(
                 f"tasks.{key}: needs {', '.join(sorted(lacking))} of inputs.{name}.encoder, "
@@ -94,9 +111,9 @@ def offers(plan: RecipePlan, name: str, stream: Stream) -> None:
             )
 
 
-def meets(plan: RecipePlan, name: str, streams: Streams, backbone: Backbone | None) -> None:
+def check_width(plan: RecipePlan, name: str, streams: Streams, backbone: Backbone | None) -> None:
     """Refuse a stream that ends in another width than a task takes."""
-    for who, dim in _wanted(plan, name, streams, backbone).items():
+    for who, dim in _widths(plan, name, streams, backbone).items():
         if streams[name].dim != dim:
             part = plan.streams[name].encoder
             raise RecipeError(
@@ -105,10 +122,11 @@ def meets(plan: RecipePlan, name: str, streams: Streams, backbone: Backbone | No
             )
 
 
-def stays_as_it_is(plan: RecipePlan, streams: Streams) -> None:
-    """Refuse a stream that trains where a task takes it for fixed (a teacher)."""
+def check_frozen(plan: RecipePlan, streams: Streams) -> None:
+    """Raise RecipeError if a stream trains that a task uses as a teacher."""
     for key, part in plan.tasks.items():
-        for name in part.task.fixed:
+        teachers = [n for n, use in part.task.streams.items() if use.role == "teacher"]
+        for name in teachers:
             stream, where = streams[name], f"inputs.{name}"
             open_ = [] if is_frozen(stream.encoder) else [f"{where}.encoder"]
             if stream.connector is not None and any(

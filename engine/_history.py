@@ -6,7 +6,7 @@ Legend: `n` frames of a window.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .errors import RecipeError
 Span = tuple[int, int]
 
 
-def spans_of(section: TaskSection, streams: tuple[str, ...], where: str) -> dict[str, Span]:
+def spans_of(section: TaskSection, streams: Container[str], where: str) -> dict[str, Span]:
     """The windows of a task's streams, first and last frame counted from now.
 
     Raises RecipeError for one that looks into the future: nobody has seen it yet.

@@ -25,7 +25,7 @@ from ._order import Schedule
 from ._signals import Signals
 from ._validation import Validation
 from .compose import Model
-from .data import Collator, ShuffleBuffer, batches, handle_failures
+from .data import ShuffleBuffer, batches, handle_failures
 from .dataset import TaskDataset, task_dataset
 from .errors import Interrupted, RecipeError, RunError
 from .log import RunLogger
@@ -76,7 +76,7 @@ class Loop:
             rule = settings.validate_
             self.validation = Validation(rule, held, model, scorer, self.folder, self.log)
             self.validation.begin()
-        self.collate = Collator(encoders)
+        self.collate = model.collator()
         self.optimizer: Any = build_optimizer(model, settings)
         self.lr_factor = lr_schedule(settings)
         self.net: Any = model
@@ -98,6 +98,7 @@ class Loop:
     def run(self, resume: bool) -> None:
         """Every step to the end, or to a signal."""
         start = self._resume() if resume else 0
+        self.model.step, self.model.steps = start, self.settings.steps
         stream = self._batches(start)
         self.log.start(self.settings.steps, start, self.folder.name)
         with self.signals:
@@ -197,7 +198,7 @@ class Loop:
         if number:  # else no process could read a row of this step
             self._update(self.accelerator.num_processes / (share * number))
         self.optimizer.zero_grad(set_to_none=True)
-        self.model.after_step(step + 1, settings.steps)
+        self.model.on_step_end(step + 1, settings.steps)
         self._report(step + 1, batch.task, totals, number, lr, time.perf_counter() - began)
 
     def _settle(self, task: str, failed: Sequence[tuple[str, str]]) -> None:

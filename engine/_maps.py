@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..tasks.base import ExportsMaps
 from .catalogue import load
 from .errors import RecipeError
 from .hub import Pipeline
@@ -23,12 +24,12 @@ def write_maps(
     Raises RecipeError where the signal's modality has no files for maps.
     """
     asked = pipeline.model.plan.tasks[task].task
-    maps = asked.maps(prediction)
+    maps = asked.export_maps(prediction) if isinstance(asked, ExportsMaps) else {}
     if not maps:
         return prediction
     if not asked.streams:
         raise RecipeError(f"--out: {task} reads no stream whose files its maps could be")
-    stream = asked.streams[0]
+    stream = asked.inputs()[0]
     section = pipeline.model.plan.recipe.inputs[stream]
     save = pipeline.model.plan.streams[stream].modality.save
     if save is None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..modalities.base import Encoder, Features
-from ..tasks.base import Window
+from ..tasks.base import ChunkSpec
 
 TOGETHER = 8
 """Pieces that are encoded in one forward."""
@@ -29,7 +29,7 @@ def encoded(encoder: Encoder, batch: Batch, options: Mapping[str, Any]) -> Featu
     """What the encoder gives. With the option `window`, rows that are longer than its limit are
     encoded in pieces where the encoder says how its signals are cut, and whole where not."""
     rest = {name: value for name, value in options.items() if name != "window"}
-    window: Window | None = options.get("window")
+    window: ChunkSpec | None = options.get("window")
     if window is None or not encoder.time_inputs:
         found: Features = encoder(**batch, **rest)
         return found
@@ -37,7 +37,7 @@ def encoded(encoder: Encoder, batch: Batch, options: Mapping[str, Any]) -> Featu
 
 
 class _Cutter:
-    def __init__(self, encoder: Encoder, window: Window, options: Mapping[str, Any]) -> None:
+    def __init__(self, encoder: Encoder, window: ChunkSpec, options: Mapping[str, Any]) -> None:
         self.encoder, self.window, self.options = encoder, window, options
         self.hop = max(1, window.length - window.overlap)
         self.lead = (window.length - self.hop) // 2

@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ..modalities.base import Fitted, Marks, Source, StreamingSource
-from ..tasks.base import Task
+from ..tasks.base import ExportsMaps, Task
 from ._forms import form_of, marks_of
 from ._samples import Sample, Samples
 from .catalogue import load
@@ -72,7 +72,11 @@ def _inputs(
     said = marks_of(sample.prediction, sample.target)
     marks: dict[str, tuple[Any, Any]] = {k: (_here(a, run), b) for k, (a, b) in said.items()}
     marks |= _maps(sample.prediction, asked, marks)
-    drawn_on = {n: mark for n in asked.answers if (mark := modalities[n].annotation)}
+    drawn_on = {
+        n: mark
+        for n, use in asked.streams.items()
+        if use.role == "label" and (mark := modalities[n].annotation)
+    }
     for name, mark in drawn_on.items():
         marks[mark] = (marks.get(mark, (None, None))[0], raw[name])
     return [
@@ -86,7 +90,7 @@ def _maps(prediction: Any, task: Task, marks: Marks) -> dict[str, tuple[Any, Any
     """What of a prediction the task itself knows to lay on a grid of the world."""
     if not {"map", "mask"} & marks.keys():
         return {}
-    laid = task.maps(prediction)
+    laid = task.export_maps(prediction) if isinstance(task, ExportsMaps) else {}
     found = {k: {"array": v.numpy(), "affine": m.numpy()} for k, (v, m) in laid.items()}
     return {name: (cell, marks.get(name, (None, None))[1]) for name, cell in found.items()}
 

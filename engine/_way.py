@@ -85,7 +85,7 @@ def _takes(recipe: Recipe, name: str, plan: RecipePlan | None) -> str:
         task = plan.tasks[name].task
         if set(task.streams) != set(recipe.inputs):
             said.append(f"of {' and '.join(dict.fromkeys(task.streams))}")
-        if recipe.backbone is not None and not task.uses_backbone:
+        if recipe.backbone is not None and not task.decoders:
             said.append("without the decoder")
     return ", ".join(said)
 

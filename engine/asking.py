@@ -41,8 +41,7 @@ def ask(
         else:
             files.append(word)
     if files:
-        answers = tasks[name].task.answers
-        free = [s for s in streams if s not in named and s not in answers]
+        free = [s for s in tasks[name].task.inputs() if s not in named]
         if not streams:
             columns = " or ".join(f"{column}=VALUE" for column in sorted(known))
             cure = f"write {columns}" if columns else "leave it out"
@@ -73,7 +72,7 @@ def _in_files(
 ) -> list[Any]:
     """Predictions whose maps are files of the folder, each under a name of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    streams, taken, written = pipeline.model.plan.tasks[task].task.streams, set[str](), []
+    streams, taken, written = pipeline.model.plan.tasks[task].task.inputs(), set[str](), []
     for index, (row, said) in enumerate(zip(rows, made, strict=True)):
         stem = stem_of(row[streams[0]] if streams else None, index)
         stem = f"{stem}-{index}" if stem in taken else stem

@@ -22,7 +22,7 @@ from .adapt import is_frozen
 from .catalogue import load
 from .compose import Model, compose, own_parameters
 from .config import Recipe
-from .data import Collator, failure_line
+from .data import failure_line
 from .dataset import PreparedRow, task_dataset
 from .errors import RecipeError, placed
 from .fit import fit
@@ -112,7 +112,7 @@ def _bring_tasks(model: Model) -> None:
 def _example_rows(plan: RecipePlan, task: str) -> Source:
     """The rows of a task's own example, with made-up signals in its streams."""
     rows = []
-    for i, row in enumerate(plan.tasks[task].task.example()):
+    for i, row in enumerate(plan.tasks[task].task.example_rows()):
         made = dict(row)
         for name in plan.tasks[task].task.streams:
             made[name] = _example(plan, task, name)(np.random.default_rng(i))
@@ -171,7 +171,7 @@ def _batch(plan: RecipePlan, model: Model, name: str, source: Source) -> Batch:
             break
     if not rows:
         raise RecipeError(f"{where}: none of the first {len(first)} rows can be read")
-    return Collator(encoders)(name, rows).to("meta")
+    return model.collator()(name, rows).to("meta")
 
 
 def _walk(model: Model, name: str, batch: Batch, report: Report, shapes: dict[str, str]) -> None:

@@ -6,28 +6,29 @@ the loss of the batch's task, given `encode` and the backbone.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 
 from ..backbones.base import Backbone
-from ..modalities.base import Decoder, Encoder, Features
-from ..tasks.base import Batch, Encode, Loss, Task
-from ._averages import after_step, begin_averages
-from ._chunks import in_chunks
+from ..modalities.base import Decoder, Encoder
+from ..tasks.base import Batch, Loss, Task
+from ._averages import begin_averages, on_step_end
+from ._context import ModelContext
 from ._ends import (
-    end_width,
-    head_layers,
+    check_decoders,
+    check_encoder_support,
+    check_frozen,
+    check_width,
     hidden_layers,
-    leaders_first,
-    meets,
-    offers,
-    stays_as_it_is,
+    order_by_dependency,
+    request_head_layers,
+    required_width,
 )
 from .adapt import apply_adapters, restore_frozen_eval
 from .component_path import BACKBONE, ComponentPath
+from .data import Collator
 from .errors import did_you_mean
 from .parts import Modules, Plan, reported, seeded
 from .plan import RecipePlan
@@ -62,46 +63,14 @@ class Model(nn.Module):
         self.plan = plan
         self.components = components
         self.command = ""
+        self.step, self.steps = 0, plan.recipe.train.steps
         self.streams = nn.ModuleDict(streams)
         self.decoders = nn.ModuleDict(decoders)
         self.tasks = nn.ModuleDict(tasks)
 
-    def encoder(self, batch: Batch) -> Encode:
-        """`encode` for one batch: each stream, view and set of options runs once. The stream
-        `audio.encoder` is what the encoder of `audio` gives, before its connector, and
-        `audio.teacher` what its average gives.
-
-        chunk: rows that run at a time; of their activations only the features are kept, the
-        rest is computed again in the backward (for batches larger than memory).
-        """
-        memo: dict[Hashable, Features] = {}
-
-        def made(stream: str, view: str, chunk: int | None, options: Mapping[str, Any]) -> Features:
-            key = (stream, view, *((k, _same(options[k])) for k in sorted(options)))
-            if key in memo:
-                return memo[key]
-            name, _, point = stream.partition(".")
-            part = self.stream(name)
-            if chunk is None and not point:
-                memo[key] = part(made(f"{name}.encoder", view, None, options))
-                return memo[key]
-            stored = batch.features.get(name)
-            given = batch.streams[name][view] if stored is None else stored
-            run = part.at(point)
-            if chunk is None:
-                memo[key] = run(given, options)
-            else:
-                memo[key] = in_chunks(part, run, given, options, rows=chunk)
-            return memo[key]
-
-        def encode(
-            stream: str, view: str = "main", chunk: int | None = None, **options: Any
-        ) -> Features:
-            found = made(stream, view, chunk, options)
-            name, _, point = stream.partition(".")
-            return self.stream(name).for_tasks(found) if point else found
-
-        return encode
+    def context(self, batch: Batch) -> ModelContext:
+        """Return the context of one batch, which its task asks for features and decoders."""
+        return ModelContext(self, batch)
 
     def stream(self, name: str) -> Stream:
         return cast(Stream, self.streams[name])
@@ -117,6 +86,10 @@ class Model(nn.Module):
         """The decoder of that name, or None if the recipe has none."""
         return cast(Backbone, self.decoders[BACKBONE]) if BACKBONE in self.decoders else None
 
+    def collator(self) -> Collator:
+        """Return what makes batches of this model's rows."""
+        return Collator(self.encoders(), {name: self.task(name) for name in self.tasks})
+
     def encoders(self) -> dict[str, Encoder]:
         return {name: self.stream(name).encoder for name in self.streams}
 
@@ -126,25 +99,29 @@ class Model(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         task = self.task(batch.task)
         if len(batch):
-            return task.loss(batch, self.encoder(batch), self.backbone)
+            return task.loss(batch, self.context(batch))
         # Every row of this process was unreadable: nothing, with a graph. It is made first, so
         # that a backward comes to it last: processes meet in the same order everywhere.
-        own = {id(p) for p in task.parameters()} if task.gathers else set()
+        own = {id(p) for p in task.parameters()} if task.cross_rows else set()
         rest = (p.sum() * 0 for p in self.parameters() if p.requires_grad and id(p) not in own)
         nothing = sum(rest, torch.zeros((), device=self.device))
-        if not task.gathers:
+        if not task.cross_rows:
             return Loss(nothing, 0)
-        loss = task.loss(batch, self.encoder(batch), self.backbone)
+        loss = task.loss(batch, self.context(batch))
         return Loss(loss.total + nothing, loss.count, loss.parts)
 
     @torch.no_grad()
     def predict(self, batch: Batch, **options: Any) -> list[Any]:
         """One JSON value a row."""
-        return self.task(batch.task).predict(batch, self.encoder(batch), self.backbone, **options)
+        return self.task(batch.task).predict(batch, self.context(batch), **options)
 
-    def after_step(self, step: int, steps: int) -> None:
-        """Tell the tasks of a step that is done, of `steps`; RunError where one halts."""
-        after_step({name: self.task(name) for name in self.tasks}, self.stream, step, steps)
+    def on_step_end(self, step: int, steps: int) -> None:
+        """Call the tasks after an optimizer step, `step` of `steps`, and update the moving
+        averages. Raise RunError if a task stops the training."""
+        self.step, self.steps = step, steps
+        for name in self.tasks:
+            context = self.context(Batch(name, [], []))
+            on_step_end(name, self.task(name), context, self.stream)
 
     def train(self, mode: bool = True) -> Model:
         """As usual, but what is frozen stays in `eval()`."""
@@ -161,10 +138,6 @@ class Model(nn.Module):
         return next(self.parameters(), torch.empty(0)).device
 
 
-def _same(value: Any) -> Hashable:
-    return value if isinstance(value, (tuple, str, int, float)) else id(value)
-
-
 def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) -> Model:
     """Build the model of a resolved plan whose fitted parts are fitted.
 
@@ -177,32 +150,29 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     backbone = decoders.get(BACKBONE)
     encoders = {name: s.encoder.build(seed, modules) for name, s in plan.streams.items()}
     streams = {name: Stream(encoder, None) for name, encoder in encoders.items()}
-    for name in leaders_first(plan):
+    for name in order_by_dependency(plan):
         part = plan.streams[name].connector
         if part is not None:
-            out_dim = end_width(plan, name, streams, backbone)
+            out_dim = required_width(plan, name, streams, backbone)
             connector = part.build(seed, modules, in_dim=encoders[name].dim, out_dim=out_dim)
             streams[name] = Stream(encoders[name], connector)
         streams[name].layers += hidden_layers(plan, name)
-        meets(plan, name, streams, backbone)
-        offers(plan, name, streams[name])
+        check_width(plan, name, streams, backbone)
+        check_encoder_support(plan, name, streams[name])
     tasks = {name: t.task for name, t in plan.tasks.items()}
     widths = {f"{s}{p}": streams[s].width(p[1:]) for s in streams for p in ("", ".encoder")}
     for name, task in plan.tasks.items():
         modules[id(task.plan)] = task.task
         task.plan.build_children(seed, modules, {})
-        with task.plan.reported(), seeded(seed, task.plan.where, "measure"):
-            task.task.measure(widths)
-        for head, (stream, out_dim) in task.task.head_widths().items():
-            ends = {"in_dim": widths[stream], "out_dim": out_dim}
+        check_decoders(plan, name, decoders)
+        with task.plan.reported(), seeded(seed, task.plan.where, "build"):
+            task.task.build(widths, decoders)
+        for head, use in task.task.head_uses.items():
+            ends = {"in_dim": widths[use.stream], "out_dim": use.out_dim}
             built = task.heads[head].build(seed, modules, **ends)
             tasks[name].heads[head] = built
-            own = streams[stream.partition(".")[0]]
-            head_layers(plan, task.heads[head].where, stream, built, own)
-        with task.plan.reported(), seeded(seed, task.plan.where, "attach"):
-            new = task.task.new_tokens()
-            first = backbone.add_tokens(new) if backbone is not None and new else None
-            task.task.attach(backbone, first)
+            stream = streams[use.stream.partition(".")[0]]
+            request_head_layers(plan, task.heads[head].where, use.stream, built, stream)
     components = [Component(part.where, modules[id(part)], part) for part in plan.plans()]
     model = Model(plan, streams, decoders, tasks, components)
     if weights:
@@ -210,7 +180,7 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
     for where, module, section in components:
         with seeded(seed, where, "adapters"):
             apply_adapters(module, section, where)
-    stays_as_it_is(plan, streams)
+    check_frozen(plan, streams)
     begin_averages(plan, streams)
     for _, module, _ in components:
         if isinstance(module, Backbone):
@@ -238,7 +208,7 @@ def check_loaded(module: nn.Module, where: str) -> None:
     """Ask a task whether what was read into it fits; RecipeError with its place."""
     if isinstance(module, Task):
         with reported(where):
-            module.loaded()
+            module.validate_loaded()
 
 
 def _fill(model: Model) -> None:

@@ -9,7 +9,7 @@ import functools
 import itertools
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..modalities.base import Encoder, StreamingSource
 from ..modalities.groups import collate
-from ..tasks.base import Batch
+from ..tasks.base import Batch, Task
 from ._order import Address
 from .cache import from_records
 from .dataset import PreparedRow, TaskDataset
@@ -34,13 +34,17 @@ WINDOW = 2048
 
 @dataclass
 class Collator:
-    """Prepared rows -> Batch. `encoders` collate the samples of their streams."""
+    """Prepared rows -> Batch. `encoders` collate the samples of their streams, `tasks` add labels
+    that are computed for a batch."""
 
     encoders: Mapping[str, Encoder]
+    tasks: Mapping[str, Task] = field(default_factory=dict)
 
-    def __call__(self, task: str, rows: Sequence[PreparedRow]) -> Batch:
+    def __call__(self, name: str, rows: Sequence[PreparedRow]) -> Batch:
         good = [row for row in rows if row.failure is None]
-        batch = Batch(task, [row.targets for row in good], [row.key for row in good])
+        batch = Batch.of(name, [row.key for row in good], [row.example for row in good])
+        if name in self.tasks and good:
+            self.tasks[name].prepare_batch(batch)
         batch.failed = [(row.key, row.failure) for row in rows if row.failure is not None]
         if not good:
             return batch

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..modalities.base import Encoder, Processor, ReadError, Sample, Source
-from ..tasks.base import Row, Task
+from ..tasks.base import Example, Row, Task, Tools
 from .cache import Record, Store, record_to_sample
 from .catalogue import load
 from .parts import derive
@@ -70,13 +70,13 @@ class StreamReader:
 class PreparedRow:
     """A row, ready to be collated; `failure` says why it is not.
 
-    row: the cells as the source returned them. targets: what the task made of it. samples: views
+    row: the cells as the source returned them. example: what the task made of it. samples: views
     of each stream. records: stored features of a stream.
     """
 
     key: str
     row: Row = field(default_factory=dict, repr=False)
-    targets: dict[str, Any] = field(default_factory=dict)
+    example: Example = field(default_factory=Example)
     samples: dict[str, dict[str, Sample]] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
     failure: str | None = None
@@ -116,7 +116,8 @@ class StreamDataset:
     def load(self, index: int, epoch: int = 0, row: Row | None = None) -> PreparedRow:
         """As `prepare`. Raise one of `FAILURES` if the row cannot be read."""
         cells = self.source[index] if row is None else row
-        prepared = PreparedRow(self.source.key(index), cells, self.targets(cells))
+        row_key = self.source.key(index)
+        prepared = PreparedRow(row_key, cells, self.example(cells, row_key, epoch))
         for name, reader in self.readers.items():
             key = self.source.identity(index, name) if reader.cached or self.draws else ""
             if reader.features is not None:
@@ -131,9 +132,9 @@ class StreamDataset:
         """Whether views depend on random draws, which depend on the cell's key."""
         return False
 
-    def targets(self, row: Row) -> dict[str, Any]:
+    def example(self, row: Row, key: str, epoch: int) -> Example:
         """Return what a row adds to the batch beside its streams."""
-        return {}
+        return Example()
 
     def views(self, stream: str, sample: Sample, key: str, epoch: int) -> dict[str, Sample]:
         """Return the views of a sample."""
@@ -149,6 +150,7 @@ class TaskDataset(StreamDataset):
 
     name: str
     task: Task
+    tools: Tools = field(default_factory=Tools)
     training: bool = False
     seed: int = 0
 
@@ -156,14 +158,17 @@ class TaskDataset(StreamDataset):
     def draws(self) -> bool:
         return self.training
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        return self.task.targets(row)
+    def example(self, row: Row, key: str, epoch: int) -> Example:
+        rng = None
+        if self.training:
+            rng = np.random.default_rng(derive(self.seed, epoch, self.name, key))
+        return self.task.prepare(row, self.tools, rng)
 
     def views(self, stream: str, sample: Sample, key: str, epoch: int) -> dict[str, Sample]:
         if not self.training:
             return {"main": sample}
         rng = np.random.default_rng(derive(self.seed, epoch, self.name, stream, key))
-        augment, apart = self.readers[stream].augment, self.task.varies_views
+        augment, apart = self.readers[stream].augment, self.task.streams[stream].augment == "view"
         if augment is not None and not apart:
             sample = augment(sample, rng)
         views = self.task.views(stream, sample, rng)
@@ -189,7 +194,7 @@ def task_dataset(
     task = plan.tasks[name].task
     chosen = task.streams if streams is None else streams
     readers = stream_readers(plan, encoders, chosen, augment=augment)
-    return TaskDataset(source, readers, name, task, training, plan.recipe.train.seed)
+    return TaskDataset(source, readers, name, task, plan.tools, training, plan.recipe.train.seed)
 
 
 def stream_readers(

@@ -25,7 +25,6 @@ from .build import build
 from .cache import encoder_identity, weights_hash
 from .compose import Model
 from .config import load_recipe
-from .data import Collator
 from .dataset import StreamDataset, stream_readers
 from .errors import RecipeError, did_you_mean
 from .hub import load_model
@@ -44,7 +43,7 @@ class Embedder:
         self.dim = self.stream.dim
         self.name = stream
         self.readers = stream_readers(model.plan, model.encoders(), [stream])
-        self.collator = Collator(model.encoders())
+        self.collator = model.collator()
         self.precision = model.plan.recipe.train.precision
 
     def dataset(self, source: Source) -> StreamDataset:

@@ -98,9 +98,7 @@ def _readings(scorer: Scorer, rows: TaskDataset) -> dict[str, float]:
     if len(rows.source) < 2:
         return {}
     found: dict[str, float] = {}
-    for stream in rows.task.streams:
-        if stream in rows.task.answers:
-            continue
+    for stream in rows.task.inputs():
         shuffled = replace(rows, source=ShuffledStream(rows.source, stream))
         other = scorer.score(shuffled, skip=True).metrics
         found |= {f"{name}_{stream}_shuffled": value for name, value in other.items()}
@@ -119,7 +117,7 @@ def _batch_gap(scorer: Scorer, rows: TaskDataset) -> float:
 
 
 def _write_predictions(path: Path, task: Task, scored: Score) -> None:
-    written = task.written(scored.predictions, scored.targets, scored.keys)
+    written = task.format_predictions(scored.predictions, scored.targets, scored.keys)
     lines = (
         json.dumps({"key": key, "prediction": made, "target": target}, ensure_ascii=False)
         for key, made, target in zip(scored.keys, written, scored.targets, strict=True)

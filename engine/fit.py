@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..modalities.base import Fitted, Source, StreamingSource
-from ..tasks.base import Task
 from .catalogue import load
 from .component_path import ComponentPath
 from .errors import RecipeError, placed
@@ -74,7 +73,7 @@ def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: ComponentPath)
     name = where.name
     if where.section == "tasks":
         for row in _each(sources[name]):
-            yield from _examples(plan.tasks[name].task, where.inside, row)
+            yield from plan.tasks[name].task.fit_examples(where.inside, row)
     elif where.section == "inputs":
         read = load(plan.streams[name].modality.read)
         for key, task in plan.tasks.items():
@@ -83,12 +82,7 @@ def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: ComponentPath)
     else:
         for key, task in plan.tasks.items():
             for row in _each(sources[key]):
-                yield from task.task.corpus(row)
-
-
-def _examples(task: Task, part: str, row: Mapping[str, Any]) -> Iterable[Any]:
-    """What a task offers of a row for a fitted part of its own, or of a part within it."""
-    return task.corpus(row) if "." in part else task.material(part, row)
+                yield from task.task.fit_examples(where, row)
 
 
 def _each(source: Source) -> Iterable[dict[str, Any]]:

@@ -22,7 +22,6 @@ from .build import FITTED, ready
 from .card import command_of, made_by, write_card
 from .compose import Model, compose
 from .config import load_recipe
-from .data import Collator
 from .dataset import StreamDataset, stream_readers, task_dataset
 from .errors import RecipeError
 from .fit import read_json, save_fitted
@@ -79,7 +78,7 @@ class Pipeline:
         self.model = model
         self._encoders = model.encoders()
         self._readers = stream_readers(model.plan, self._encoders, self._encoders)
-        self._collator = Collator(self._encoders)
+        self._collator = model.collator()
 
     def to(self, device: str | torch.device) -> Pipeline:
         self.model.to(device)
@@ -96,7 +95,8 @@ class Pipeline:
         if task not in plan.tasks:
             raise RecipeError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
         wanted = plan.tasks[task].task
-        asked = [s for s in wanted.streams if s not in wanted.answers or s in inputs]
+        needed = wanted.inputs()
+        asked = [s for s in wanted.streams if s in needed or s in inputs]
         missing = [name for name in asked if name not in inputs]
         if missing:
             raise RecipeError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
@@ -141,7 +141,7 @@ class Pipeline:
         batch = self._collator("", [dataset.load(i) for i in range(len(rows))])
         batch = batch.to(self.model.device)
         self.model.eval()
-        features = self.model.encoder(batch)(name)
+        features = self.model.context(batch).encode(name)
         return F.normalize(features.vector().float(), dim=-1)
 
     def raw(self, stream: str, value: Any) -> Any:

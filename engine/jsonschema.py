@@ -155,7 +155,7 @@ def _options(part: Any, engine: Iterable[str], known: Schema) -> Schema:
     """The options of a class, its heads and inner parts among them, beside the engine's keys."""
     described = options_model(part).model_json_schema()
     known.update(described.get("$defs", {}))
-    heads = {head: {"$ref": "#/$defs/head"} for head in getattr(part, "head_names", ())}
+    heads = {head: {"$ref": "#/$defs/head"} for head in getattr(part, "head_types", ())}
     options = described.get("properties", {}) | heads
     for name, argument in part_arguments(part).items():
         kind = kind_of(argument.base)

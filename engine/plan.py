@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from ..modalities.base import Fitted
+from ..modalities.base import Fitted, Tokenizer
 from ..modalities.modality import Modality
-from ..tasks.base import Task
+from ..tasks.base import Task, Tools
 from .catalogue import find
 from .component_path import BACKBONE, ComponentPath
 from .config import Recipe, Section, StreamSection, TaskSection, plain
@@ -53,6 +53,12 @@ class RecipePlan:
     decoders: dict[str, Plan]
     tasks: dict[str, TaskPlan]
     restored: bool = False
+
+    @property
+    def tools(self) -> Tools:
+        """What tasks prepare rows with: the tokenizers of the decoders."""
+        fitted = {name: part.fitted.get("tokenizer") for name, part in self.decoders.items()}
+        return Tools({n: cast(Tokenizer, t) for n, t in fitted.items() if t is not None})
 
     def plans(self) -> list[Plan]:
         """Every part, an owner before the parts within it."""
@@ -176,7 +182,7 @@ def _task(name: str, section: TaskSection) -> TaskPlan:
     options = section.options
     with reported(where):
         arguments(part)  # a task that names an engine's key is refused before its heads are read
-    said = {h: options.pop(h, part.head_types.get(h, "linear")) for h in part.head_names}
+    said = {name: options.pop(name, default) for name, default in part.head_types.items()}
     own = plan(section.with_options(options), "task", where)
     heads = {
         head: plan(Section.model_validate(value), "head", where / head, own)
@@ -211,7 +217,7 @@ def _agree(found: RecipePlan) -> None:
                     f"{did_you_mean(stream, found.streams)}"
                 )
         used |= set(task.task.streams)
-        if task.task.uses_backbone and BACKBONE not in found.decoders:
+        if task.task.decoders and BACKBONE not in found.decoders:
             raise RecipeError(
                 f"tasks.{name}: needs a language decoder; add `backbone:`, for example "
                 "{type: causal, name: tiny-llama, tokenizer: bpe, weights: none}"

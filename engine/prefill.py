@@ -47,9 +47,10 @@ def uncacheable_reason(plan: RecipePlan, model: Model, name: str) -> str | None:
     if plan.streams[name].augment is not None:
         return "its input is augmented"
     for key, task in plan.tasks.items():
-        if name in task.task.streams and task.task.varies(name):
+        use = task.task.streams.get(name)
+        if use is not None and use.views:
             return f"tasks.{key} takes views of it"
-        if task.task.needs.get(name, frozenset()) - {"layers"}:
+        if use is not None and use.supports - {"layers"}:
             return f"tasks.{key} reaches into the encoder"
     return None
 

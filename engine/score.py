@@ -13,8 +13,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from ..modalities.base import Source
+from ..tasks.base import DatasetMetrics
 from .compose import Model
-from .data import Collator, batches, handle_failures, sequential_batches
+from .data import batches, handle_failures, sequential_batches
 from .dataset import TaskDataset
 from .hub import Pipeline
 from .log import RunLogger
@@ -53,13 +54,13 @@ class Scorer:
     ) -> Score:
         """Every row of a split, or the first `limit` batches; `skip` goes on without a row that
         cannot be read; `full` asks for all that the task can say. Leaves the model in `eval()`."""
-        options = rows.task.in_full if full else {}
+        options = rows.task.eval_options if full else {}
         self.model.eval()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         addresses = sequential_batches(rows, batch_size or self.batch_size, world, rank)[:limit]
         skipped = Skipped()
         found: list[tuple[str, Any, dict[str, Any]]] = []
-        for batch in batches({rows.name: rows}, addresses, Collator(self.model.encoders())):
+        for batch in batches({rows.name: rows}, addresses, self.model.collator()):
             where = f"tasks.{rows.name}, evaluation"
             for line in handle_failures(batch.failed, where, skip, skipped):
                 if self.log is not None:
@@ -67,7 +68,7 @@ class Scorer:
             if len(batch):
                 with self.accelerator.autocast():
                     made = self.model.predict(batch.to(self.accelerator.device), **options)
-                found += list(zip(batch.keys, made, batch.targets, strict=True))
+                found += list(zip(batch.keys, made, batch.references, strict=True))
         if world > 1:
             found = gather_object(found)
         keys, predictions = [k for k, _, _ in found], [p for _, p, _ in found]
@@ -75,7 +76,11 @@ class Scorer:
         metrics = rows.task.metrics()
         metrics.update(predictions, targets)
         with self.accelerator.autocast():
-            extra = rows.task.extra_metrics(predictions, targets, self._embed)
+            extra = (
+                rows.task.dataset_metrics(predictions, targets, self._embed)
+                if isinstance(rows.task, DatasetMetrics)
+                else {}
+            )
         values = {name: float(value) for name, value in (metrics.compute() | extra).items()}
         return Score(values, predictions, targets, keys, skipped)
 

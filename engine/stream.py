@@ -20,17 +20,17 @@ class Stream(nn.Module):
 
     layers: hidden layers that a store of its features holds, in this order: the connector's,
     then those that tasks want. What comes from the encoder begins with the connector's too.
-    teacher: a moving average of the encoder, where a task keeps one.
+    ema: a moving average of the encoder, where a task keeps one.
     """
 
     encoder: Encoder
-    teacher: Encoder | None
+    ema: Encoder | None
 
     def __init__(self, encoder: Encoder, connector: Connector | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.connector = connector
-        self.teacher = None
+        self.ema = None
         self.own = () if connector is None else connector.hidden_layers
         self.layers = self.own
 
@@ -43,9 +43,9 @@ class Stream(nn.Module):
         return self.encoder.dim if point else self.dim
 
     def at(self, point: str) -> Callable[[StreamInput, Mapping[str, Any]], Features]:
-        """What gives the features of a point: `encoder`, `teacher`, or the end."""
-        found = {"": self.run, "encoder": self.encoded, "teacher": self.taught}
-        if point not in found or (point == "teacher" and self.teacher is None):
+        """What gives the features of a point: `encoder`, `ema`, or the end."""
+        found = {"": self.run, "encoder": self.encoded, "ema": self.taught}
+        if point not in found or (point == "ema" and self.ema is None):
             raise ValueError(f"a stream has no point {point!r} here; there are: encoder, the end")
         return found[point]
 
@@ -75,13 +75,11 @@ class Stream(nn.Module):
 
     def taught(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """What the average of the encoder gives for a batch, without a graph."""
-        if self.teacher is None or isinstance(inputs, Features):
+        if self.ema is None or isinstance(inputs, Features):
             raise ValueError("a teacher reads batches, not stored features; is its encoder frozen?")
         wanted = (*self.own, *options.get("layers", ()))
         with torch.no_grad():
-            return encode(
-                self.teacher, inputs, {**options, **({"layers": wanted} if wanted else {})}
-            )
+            return encode(self.ema, inputs, {**options, **({"layers": wanted} if wanted else {})})
 
     def forward(self, features: Features) -> Features:
         if self.connector is None:

@@ -1,7 +1,7 @@
 """Where a part's weights come from: the library, nothing, a run, a file, the hub.
 
 `pretrained`, `none`, `runs/x` (the part at the same place of that run), `runs/x:image`
-(that stream of it, or that task; `runs/x:ctc.head` names a head, `runs/x:image.teacher` the average
+(that stream of it, or that task; `runs/x:ctc.head` names a head, `runs/x:image.ema` the average
 of that stream's encoder), `file.safetensors`,
 `hf-hub:org/name@revision`. A bare `a/b` that is no folder is refused: it could mean either.
 """
@@ -26,7 +26,7 @@ from .schema import part_arguments
 
 WEIGHTS = "model.safetensors"
 HUB = "hf-hub:"
-TEACHER = "teacher"
+EMA = "ema"
 
 
 def check_form(weights: str, where: str) -> None:
@@ -121,7 +121,7 @@ def read_file(path: Path, where: str, prefix: str = "") -> dict[str, Tensor]:
 def _from_run(module: nn.Module, run: Path, name: str | None, where: ComponentPath) -> None:
     """The part at `where` of another run; where that run had it from elsewhere, from there."""
     path = where.renamed(name) if name else where
-    average = path.section == "inputs" and path.keys[2] == TEACHER
+    average = path.section == "inputs" and path.keys[2] == EMA
     described = joined("inputs", path.name, "encoder", *path.keys[3:]) if average else path
     options = _section(run, described, where)
     state = _state(run / WEIGHTS, path, where)

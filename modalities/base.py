@@ -218,6 +218,13 @@ class Tokenizer(Fitted):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without special tokens."""
 
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Return messages, `[{role: ..., content: ...}]`, as the text that the model was trained
+        on, up to where the answer begins. Raise ValueError if there is no chat template."""
+        raise ValueError(
+            f"tokenizer: {type(self).__name__} has no chat template; write the prompt as one text"
+        )
+
     def batch(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
         """Texts -> ids `[B, L]` and mask `[B, L]` bool, padded on the right with `pad_id`."""
         ids = [torch.tensor(self.encode(t, **options), dtype=torch.long) for t in texts]

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sensorium.engine._precision import autocast
 from sensorium.engine.compose import Model
-from sensorium.engine.data import Collator
 from sensorium.engine.dataset import task_dataset
 from sensorium.engine.rows import open_split
 from sensorium.modalities.audio.read import read
@@ -24,6 +23,7 @@ from sensorium.modalities.base import Features
 from sensorium.tasks.asr import Asr
 from sensorium.tasks.asr_diffusion import AsrDiffusion
 from sensorium.tasks.base import Batch
+from sensorium.tasks.prompts import assemble
 
 TASK = "transcribe"
 
@@ -85,11 +85,11 @@ def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int
         if not shortest <= tokens <= longest or len(found) == count:
             continue
         item = rows.prepare(index)
-        batch = Collator(model.encoders())(TASK, [item])
+        batch = model.collator()(TASK, [item])
         if not batch.failed:
             nothing = Features.pack([torch.zeros(0, 1)])
-            seconds = read(row[task.streams[0]]).seconds  # the column `seconds` is a guess
-            found.append(Row(item, batch.targets[0], tokens, seconds, nothing))
+            seconds = read(row[task.prompt.streams[0]]).seconds  # the column `seconds` is a guess
+            found.append(Row(item, batch.references[0], tokens, seconds, nothing))
     return found
 
 
@@ -99,10 +99,10 @@ def hear(model: Model, rows: Sequence[Row], size: int) -> None:
     lengths, the encoder in the precision that its recipe stored features in; a row's milliseconds
     are its share of its batch's."""
     task, clock = cast(AsrDiffusion, model.task(TASK)), Clock(model.device)
-    stream, order = task.streams[0], sorted(rows, key=lambda row: row.seconds)
+    stream, order = task.prompt.streams[0], sorted(rows, key=lambda row: row.seconds)
     for start in range(0, len(order), size):
         mine = order[start : start + size]
-        batch = Collator(model.encoders())(TASK, [row.item for row in mine]).to(model.device)
+        batch = model.collator()(TASK, [row.item for row in mine]).to(model.device)
         inputs = batch.streams[stream]["main"]
         with autocast(model.device, model.plan.recipe.train.precision):
             features, encoder = clock(functools.partial(model.stream(stream).encode, inputs))
@@ -118,7 +118,9 @@ def joined(rows: Sequence[Row], stream: str) -> Batch:
     """Rows as a batch whose features are there already."""
     features = Features.pack([row.features.tokens[0][row.features.mask[0]] for row in rows])
     keys = [str(i) for i in range(len(rows))]
-    return Batch(TASK, [row.target for row in rows], keys, features={stream: features})
+    batch = Batch.of(TASK, keys, [row.item.example for row in rows])
+    batch.features[stream] = features
+    return batch
 
 
 @torch.no_grad()
@@ -126,9 +128,9 @@ def autoregress(model: Model, rows: Sequence[Row], bare: bool, most: int) -> Sai
     """Transcripts of a causal decoder, greedy: by transformers' `generate`, or by a bare loop."""
     task, clock = cast(Asr, model.task(TASK)), Clock(model.device)
     backbone: Any = model.backbone
-    batch = joined(rows, task.streams[0])
+    batch = joined(rows, task.prompt.streams[0])
     began = clock.now()
-    context = task.context(batch, model.encoder(batch), backbone)
+    context = assemble(task.prompt.streams, batch, model.context(batch))
     made = clock.now() - began
     _, read = clock(lambda: backbone.prefill(context))
     options = {"max_new_tokens": most, "do_sample": False}
@@ -188,9 +190,9 @@ def diffuse(
     """Transcripts by denoising. heard: rows whose sound the decoder gets instead."""
     task, clock = cast(AsrDiffusion, model.task(TASK)), Clock(model.device)
     backbone: Any = model.backbone
-    batch = joined(heard or rows, task.streams[0])
+    batch = joined(heard or rows, task.prompt.streams[0])
     began = clock.now()
-    context = task.context(batch, model.encoder(batch), backbone)
+    context = assemble(task.prompt.streams, batch, model.context(batch))
     memory = backbone.prefill(context, "block")
     read = clock.now()
     found = task.decode(memory, [row.prior if prior else None for row in rows], backbone)

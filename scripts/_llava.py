@@ -39,10 +39,12 @@ def inputs(model: Any, batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     tower = model.stream("image").encoder.model.config
     patches = (tower.image_size // tower.patch_size) ** 2
     rows, labels, prompts = [], [], []
-    for target in batch.targets:
-        before, after = (tokenizer.encode(text) for text in target["prompt"])
-        prompt = [tokenizer.bos_id, *before, *[picture] * patches, *after]
-        answer = [*tokenizer.encode(target["references"][0]), tokenizer.eos_id]
+    names = ("prompt.0", "prompt.1", "target")
+    for row in range(len(batch)):
+        before, after, answer = (
+            batch.labels[name][row][batch.label_masks[name][row]].tolist() for name in names
+        )
+        prompt = [*before, *[picture] * patches, *after]
         prompts.append(prompt)
         rows.append(torch.tensor(prompt + answer))
         labels.append(torch.tensor([-100] * len(prompt) + answer))

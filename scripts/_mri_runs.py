@@ -115,7 +115,7 @@ class Bench:
         """A stage by its recipe; `before`: the stage whose weights it begins with."""
         changes = [] if before is None else [f"inputs.volume.encoder.weights={self.out / before}"]
         if before == "dino":
-            changes[0] += ":volume.teacher"
+            changes[0] += ":volume.ema"
         if name in self.sizes.steps:
             changes.append(f"train.steps={self.sizes.steps[name]}")
         if self.sizes.batch is not None:

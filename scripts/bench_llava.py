@@ -26,7 +26,7 @@ from torch import Tensor
 from sensorium.engine.build import ready
 from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.data import Collator, batches, sequential_batches
+from sensorium.engine.data import batches, sequential_batches
 from sensorium.engine.dataset import task_dataset
 from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.rows import open_split
@@ -67,7 +67,7 @@ def loader(model: Model, rows: int, stored: bool) -> Iterator[Batch]:
     if stored:
         FeatureCacher(model.plan, model, torch.device("cpu"), "fp32", rows).attach([split])
     addresses = itertools.cycle(sequential_batches(split, rows))
-    return batches({"caption": split}, addresses, Collator(model.encoders()))
+    return batches({"caption": split}, addresses, model.collator())
 
 
 def stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:

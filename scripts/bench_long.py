@@ -63,7 +63,7 @@ def main(
 
     pipeline = load(run)
     task = next(iter(pipeline.model.plan.tasks))
-    stream = pipeline.model.plan.tasks[task].task.streams[0]
+    stream = pipeline.model.plan.tasks[task].task.inputs()[0]
     speech = recording(minutes, snr, seed)
     sound, parts = speech.sound(), [speech.part(i) for i in range(len(speech.texts))]
     said = " ".join(speech.texts)

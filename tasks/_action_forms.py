@@ -22,7 +22,7 @@ from ..backbones.base import Backbone
 from ..modalities.action.base import ActionTokenizer
 from ..modalities.base import Features
 from ._action_ids import ActionIds, Vocabulary
-from .base import Loss
+from .base import Batch, Loss
 from .chunks import Chunk, Chunks
 from .fourier import FourierHead
 
@@ -30,13 +30,13 @@ SPREAD = 0.02
 """Deviation of what is learned from nothing, as in most configurations of transformers."""
 
 Said = Tensor | list[Tensor]
-"""What a form says of a batch: ids `[B, L]`, sequences of ids, or control points `[B, L]`."""
+"""What a form generates for a batch: ids `[B, L]`, sequences of ids, or control points `[B, L]`."""
 
 
 class Form(nn.Module):
     """options: of the task's options, those that are this form's own. discrete: says ids.
 
-    tokenizer, chunk: fitted by the time of `attach`, which builds what needs a width.
+    tokenizer, chunk: fitted by the time of `build`, which creates what needs a width.
     """
 
     options: ClassVar[tuple[str, ...]] = ()
@@ -46,19 +46,18 @@ class Form(nn.Module):
         super().__init__()
         self.tokenizer, self.chunk = tokenizer, chunk
 
-    def new_tokens(self) -> int:
-        return 0
-
-    def attach(self, backbone: Backbone, first: int | None) -> None:
+    def build(self, backbone: Backbone) -> None:
+        """Create what depends on the decoder, and add tokens to it."""
         raise NotImplementedError
 
-    def loaded(self) -> None:
-        """ValueError where what was read does not belong to the decoder."""
+    def validate_loaded(self) -> None:
+        """Raise ValueError if loaded tensors belong to another decoder."""
 
-    def loss(self, context: Features, chunk: Chunk, backbone: Backbone) -> Loss:
+    def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
+        """target: what `encode` made of the batch's chunks, padded, on the batch's device."""
         raise NotImplementedError
 
-    def say(self, context: Features, backbone: Backbone) -> Said:
+    def generate(self, context: Features, backbone: Backbone) -> Said:
         """The most likely chunk of each row, as tokens; no randomness."""
         raise NotImplementedError
 
@@ -67,7 +66,7 @@ class Form(nn.Module):
         return self.tokenizer.decode(said, steps=steps, start=start)
 
     def encode(self, chunk: Chunk) -> Said:
-        """The ids of a batch's chunks."""
+        """Return the tokens of a batch's chunks; runs in a loader worker."""
         return self.tokenizer.encode(chunk.actions, padding=chunk.padding, start=chunk.start)
 
 
@@ -93,15 +92,12 @@ class Parallel(Form):
         super().__init__(tokenizer, chunk)
         self.map = ActionIds(vocabulary)
 
-    def new_tokens(self) -> int:
-        return self.map.new(self.tokenizer.size)
-
-    def attach(self, backbone: Backbone, first: int | None) -> None:
-        self.map.attach(backbone, self.tokenizer.size, first)
+    def build(self, backbone: Backbone) -> None:
+        self.map.build(backbone, self.tokenizer.size)
         length = fixed_length(self.tokenizer, self.chunk.steps, "parallel")
         self.slots = nn.Parameter(torch.randn(length, backbone.dim) * SPREAD)
 
-    def loaded(self) -> None:
+    def validate_loaded(self) -> None:
         self.map.check()
 
     def logits(self, context: Features, backbone: Backbone) -> Tensor:
@@ -112,17 +108,15 @@ class Parallel(Form):
         embeds = self.slots.expand(len(context.tokens), -1, -1)
         return backbone(embeds, context=context, attention="block")  # [B, L, D]
 
-    def loss(self, context: Features, chunk: Chunk, backbone: Backbone) -> Loss:
+    def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
         """Cross entropy, summed over tokens; labels are not shifted."""
-        ids = self.encode(chunk)
-        assert isinstance(ids, Tensor)
         logits = self.logits(context, backbone).flatten(0, 1)
-        wanted = ids.to(logits.device).flatten()
-        total = F.cross_entropy(logits, wanted, reduction="sum")
-        correct = (logits.detach().argmax(-1) == wanted).sum()
-        return Loss(total, ids.numel(), {"correct": correct})
+        labels = target.flatten()
+        total = F.cross_entropy(logits, labels, reduction="sum")
+        correct = (logits.detach().argmax(-1) == labels).sum()
+        return Loss(total, labels.numel(), {"correct": correct})
 
-    def say(self, context: Features, backbone: Backbone) -> Said:
+    def generate(self, context: Features, backbone: Backbone) -> Said:
         return self.logits(context, backbone).argmax(-1)
 
 
@@ -143,30 +137,25 @@ class Fourier(Parallel):
         Form.__init__(self, tokenizer, chunk)
         self.frequencies, self.smoothness = frequencies, smoothness
 
-    def new_tokens(self) -> int:
-        return 0
-
-    def attach(self, backbone: Backbone, first: int | None) -> None:
+    def build(self, backbone: Backbone) -> None:
         self.head = FourierHead(backbone.dim, self.tokenizer.size, self.frequencies)
         length = fixed_length(self.tokenizer, self.chunk.steps, "fourier")
         self.slots = nn.Parameter(torch.randn(length, backbone.dim) * SPREAD)
 
-    def loaded(self) -> None:
+    def validate_loaded(self) -> None:
         """There is no mapping to check."""
 
     def logits(self, context: Features, backbone: Backbone) -> Tensor:
         found: Tensor = self.head(self.hidden(context, backbone))
         return found
 
-    def loss(self, context: Features, chunk: Chunk, backbone: Backbone) -> Loss:
+    def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
         """Cross entropy over bins and `smoothness` times the roughness, summed over tokens."""
-        ids = self.encode(chunk)
-        assert isinstance(ids, Tensor)
         real, imaginary = self.head.coefficients(self.hidden(context, backbone))
         logits = self.head.log(real, imaginary).flatten(0, 1)
-        wanted = ids.to(logits.device).flatten()
-        total = F.cross_entropy(logits, wanted, reduction="sum")
+        labels = target.flatten()
+        total = F.cross_entropy(logits, labels, reduction="sum")
         rough = self.head.roughness(real, imaginary).sum()
-        correct = (logits.detach().argmax(-1) == wanted).sum()
+        correct = (logits.detach().argmax(-1) == labels).sum()
         parts = {"correct": correct, "roughness": rough.detach()}
-        return Loss(total + self.smoothness * rough, ids.numel(), parts)
+        return Loss(total + self.smoothness * rough, labels.numel(), parts)

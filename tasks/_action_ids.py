@@ -28,16 +28,13 @@ class ActionIds(nn.Module):
         self.vocabulary = vocabulary
         self.own: list[int] = []
 
-    def new(self, size: int) -> int:
-        """How many ids have to be added for `size` tokens."""
-        return size if self.vocabulary == "added" else 0
-
-    def attach(self, backbone: Backbone, size: int, first: int | None) -> None:
-        """Fix the mapping; `first` of the added ids, where there are any."""
-        if first is None:
-            self.own = _tail(backbone, size)
-        else:
+    def build(self, backbone: Backbone, size: int) -> None:
+        """Fix the mapping of `size` tokens; add them to the decoder with `added`."""
+        if self.vocabulary == "added":
+            first = backbone.add_tokens(size)
             self.own = list(range(first, first + size))
+        else:
+            self.own = _tail(backbone, size)
         self.register_buffer("ids", torch.tensor(self.own))
 
     def check(self) -> None:

@@ -15,7 +15,7 @@ from ..modalities.action.base import ActionTokenizer
 from ..modalities.base import Features
 from ._action_cvae import ActionVAE, divergence
 from ._action_forms import SPREAD, Form, Said, fixed_length
-from .base import Loss
+from .base import Batch, Loss
 from .chunks import Chunk, Chunks
 
 
@@ -74,7 +74,7 @@ class Continuous(Form):
         self.latent, self.kl = latent, 10.0 if kl is None else kl
         self.vae: ActionVAE | None = None
 
-    def attach(self, backbone: Backbone, first: int | None) -> None:
+    def build(self, backbone: Backbone) -> None:
         length = fixed_length(self.tokenizer, self.chunk.steps, "continuous")
         # A place says one number a joint, basis by basis, where the joints have as many.
         width = 1 if length % self.chunk.dof else self.chunk.dof
@@ -94,23 +94,25 @@ class Continuous(Form):
         found: Tensor = self.out(hidden.to(self.out.weight.dtype))
         return found.flatten(1).float()
 
-    def loss(self, context: Features, chunk: Chunk, backbone: Backbone) -> Loss:
+    def encode(self, chunk: Chunk) -> Said:
+        return self.points.encode(chunk)
+
+    def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
         """Absolute error, the mean of a chunk's points, and `kl` times the divergence: a sum over
         rows. The latent is drawn in training, the mean of its distribution otherwise."""
-        wanted = self.points.encode(chunk).to(context.tokens.device)
         if self.vae is None:
-            error = (self.regress(context, backbone, None) - wanted).abs().mean(1).sum()
-            return Loss(error, len(wanted), {"l1": error.detach()})
-        mean, log_variance = self.vae.posterior(context.mean(), chunk)
+            error = (self.regress(context, backbone, None) - target).abs().mean(1).sum()
+            return Loss(error, len(target), {"l1": error.detach()})
+        mean, log_variance = self.vae.posterior(context.mean(), Chunk.of(batch))
         latent = mean
         if self.training:
             latent = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-        error = (self.regress(context, backbone, latent) - wanted).abs().mean(1).sum()
+        error = (self.regress(context, backbone, latent) - target).abs().mean(1).sum()
         kl = divergence(mean, log_variance).sum()
         total = error + self.kl * kl
-        return Loss(total, len(wanted), {"l1": error.detach(), "kl": kl.detach()})
+        return Loss(total, len(target), {"l1": error.detach(), "kl": kl.detach()})
 
-    def say(self, context: Features, backbone: Backbone) -> Said:
+    def generate(self, context: Features, backbone: Backbone) -> Said:
         """The points of the latent 0."""
         latent = None
         if self.vae is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..modalities.action.base import ActionTokenizer
 from .action_metrics import ActionMetrics
-from .base import Batch, Row, Task
+from .base import Batch, Example, Row, Task, Tools
 from .chunks import Chunk, Chunks, Pair, read_action, read_chunk
 from .prompts import Prompt, example_row
 
@@ -39,45 +39,55 @@ class ActionTask(Task):
     def columns(self) -> tuple[str, ...]:
         return (self.action,)
 
-    def material(self, part: str, row: Row) -> Iterable[Pair]:
-        """The row's chunk and its padding: what the tokenizer and `chunk` are fitted on."""
-        return (read_chunk(row, self.action),)
+    def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
+        """Tokenizer and `chunk` are fitted on the row's chunk and its padding."""
+        if part in ("tokenizer", "chunk"):
+            pair: Pair = read_chunk(row, self.action)
+            return (pair,)
+        return super().fit_examples(part, row)
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        """`actions`, `padding`: the chunk, where the row has one. `start`: the action executed
-        last, where the tokenizer begins there."""
-        found: dict[str, Any] = {}
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """Labels: `actions` `[steps, dof]` and `padding` `[steps]`, if the row has a chunk;
+        `start` `[dof]`, the action executed last, if the tokenizer begins there. Reference: the
+        same numbers."""
+        arrays: dict[str, np.ndarray] = {}
         if self.action in row:
-            values, padding = read_chunk(row, self.action)
-            self.chunk.check(values)
-            found = {"actions": values.tolist(), "padding": padding.tolist()}
+            arrays["actions"], arrays["padding"] = read_chunk(row, self.action)
+            self.chunk.check(arrays["actions"])
         if self.tokenizer.pins_start and self.last_action in row:
-            found["start"] = read_action(row, self.last_action).tolist()
-        elif self.tokenizer.pins_start and found:
-            found["start"] = found["actions"][0]
-        return found
+            arrays["start"] = read_action(row, self.last_action)
+        elif self.tokenizer.pins_start and arrays:
+            arrays["start"] = arrays["actions"][0]
+        labels = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
+        return Example(labels, {name: array.tolist() for name, array in arrays.items()})
 
-    def chunks_of(self, batch: Batch) -> Chunk:
-        """The batch's chunks; ValueError names a row that has none."""
-        for key, target in zip(batch.keys, batch.targets, strict=True):
-            if "actions" not in target:
-                raise ValueError(
-                    f"row {key!r}: has no actions to learn; its data must have the column "
-                    f"{self.action!r}"
-                )
-        return Chunk.of(batch.targets)
+    def prepare_batch(self, batch: Batch) -> None:
+        """Label `target`: what `encode` makes of the chunks, if all rows have one."""
+        if "actions" in batch.labels:
+            batch.add_label("target", list(self.encode(Chunk.of(batch))))
+
+    def encode(self, chunk: Chunk) -> Tensor | list[Tensor]:
+        """Return what the task learns of the chunks of a batch, one tensor a row."""
+        raise NotImplementedError
+
+    def target(self, batch: Batch) -> Tensor:
+        """Return the label `target`. Raise ValueError if a row has no actions."""
+        if "target" not in batch.labels and "actions" in batch.missing:
+            batch.missing["target"] = batch.missing["actions"]
+        return batch.label(
+            "target", f"has no actions to learn; its data must have the column {self.action!r}"
+        )
 
     def starts(self, batch: Batch) -> Tensor | None:
-        """`[B, dof]` where the tokenizer begins at the action executed last, else None."""
+        """`[B, dof]` on the CPU if the tokenizer begins at the action executed last, else None."""
         if not self.tokenizer.pins_start:
             return None
-        for key, target in zip(batch.keys, batch.targets, strict=True):
-            if "start" not in target:
-                raise ValueError(
-                    f"row {key!r}: the tokenizer begins at the action executed last; give it in "
-                    f"the column {self.last_action!r} (the resting position, at first)"
-                )
-        return torch.tensor([target["start"] for target in batch.targets])
+        start = batch.label(
+            "start",
+            "the tokenizer begins at the action executed last; give it in the column "
+            f"{self.last_action!r} (the resting position, at first)",
+        )
+        return start.cpu()
 
     def steps_of(self, options: Mapping[str, Any]) -> int:
         """The samples asked for, by default as many as the data's chunks have."""
@@ -93,7 +103,7 @@ class ActionTask(Task):
     def metrics(self) -> ActionMetrics:
         return ActionMetrics(self.tokenizer)
 
-    def example_rows(self, prompts: Sequence[Prompt] = ()) -> list[dict[str, Any]]:
+    def chunk_rows(self, prompts: Sequence[Prompt] = ()) -> list[dict[str, Any]]:
         """Two waves, of as many samples and joints as the tokenizer wants; grippers step."""
         steps = max(16, *np.atleast_1d(getattr(self.tokenizer, "num_basis", 1)).tolist())
         time = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
@@ -109,5 +119,5 @@ class ActionTask(Task):
             rows.append(row)
         return rows
 
-    def example(self) -> list[dict[str, Any]]:
-        return self.example_rows()
+    def example_rows(self) -> list[dict[str, Any]]:
+        return self.chunk_rows()

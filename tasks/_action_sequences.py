@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ..backbones.base import Backbone
@@ -18,7 +17,7 @@ from ..modalities.action.base import ActionTokenizer
 from ..modalities.base import Features
 from ._action_forms import Form, Said
 from ._action_ids import ActionIds, Vocabulary
-from .base import Loss
+from .base import Batch, Loss
 from .chunks import Chunk, Chunks
 
 
@@ -40,13 +39,10 @@ class Autoregressive(Form):
         self.map = ActionIds(vocabulary)
         self.attention = attention
 
-    def new_tokens(self) -> int:
-        return self.map.new(self.tokenizer.size)
+    def build(self, backbone: Backbone) -> None:
+        self.map.build(backbone, self.tokenizer.size)
 
-    def attach(self, backbone: Backbone, first: int | None) -> None:
-        self.map.attach(backbone, self.tokenizer.size, first)
-
-    def loaded(self) -> None:
+    def validate_loaded(self) -> None:
         self.map.check()
 
     @property
@@ -59,25 +55,26 @@ class Autoregressive(Form):
             return self.map.ids
         return torch.cat([self.map.ids, self.map.ids.new_tensor([backbone.tokenizer.eos_id])])
 
-    def loss(self, context: Features, chunk: Chunk, backbone: Backbone) -> Loss:
-        """Cross entropy among the allowed ids, summed over tokens, the end included."""
-        end = self.tokenizer.size  # the place of `eos` among the allowed
-        more = [end] if self.length is None else []
-        rows = [torch.tensor([*row.tolist(), *more]) for row in self.encode(chunk)]
-        lengths = torch.tensor([len(row) for row in rows])
-        wanted = pad_sequence(rows, batch_first=True)  # [B, L]
-        mask = torch.arange(wanted.shape[1]) < lengths[:, None]
-        device, allowed = context.tokens.device, self.allowed(backbone)
-        places = mask.flatten().nonzero().squeeze(1).to(device)
-        wanted, mask = wanted.to(device), mask.to(device)
-        hidden = backbone.teacher_force(context, allowed[wanted], mask, self.attention)
-        logits = backbone.logits(hidden.flatten(0, 1)[places], allowed).float()
-        right = wanted.flatten()[places]
-        total = F.cross_entropy(logits, right, reduction="sum")
-        correct = (logits.detach().argmax(-1) == right).sum()
-        return Loss(total, int(lengths.sum()), {"correct": correct})
+    def encode(self, chunk: Chunk) -> Said:
+        """The tokens of each chunk; the end behind them if lengths vary."""
+        end = [self.tokenizer.size] if self.length is None else []  # `eos` among the allowed
+        return [torch.tensor([*row.tolist(), *end]) for row in super().encode(chunk)]
 
-    def say(self, context: Features, backbone: Backbone) -> Said:
+    def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
+        """Cross entropy among the allowed ids, summed over tokens, the end included."""
+        mask = batch.label_masks["target"]  # [B, L]
+        allowed = self.allowed(backbone)
+        positions = mask.flatten().nonzero().squeeze(1).to(target.device)
+        hidden = backbone.teacher_force(
+            context, allowed[target], mask.to(target.device), self.attention
+        )
+        logits = backbone.logits(hidden.flatten(0, 1)[positions], allowed).float()
+        labels = target.flatten()[positions]
+        total = F.cross_entropy(logits, labels, reduction="sum")
+        correct = (logits.detach().argmax(-1) == labels).sum()
+        return Loss(total, int(mask.sum()), {"correct": correct})
+
+    def generate(self, context: Features, backbone: Backbone) -> Said:
         allowed, length = self.allowed(backbone), self.length
         # Without merges FAST has a token a number; with the end there is one more.
         longest = length or self.chunk.steps * self.chunk.dof + 1

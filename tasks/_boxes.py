@@ -49,7 +49,7 @@ def unit_to_world(to_world: Tensor, grid: tuple[int, ...]) -> Tensor:
     return to_world @ own
 
 
-def shares(boxes: Tensor, unit: Tensor) -> Tensor:
+def world_to_cxcywh(boxes: Tensor, unit: Tensor) -> Tensor:
     """World `[B, N, 2 n]` -> centre and size in shares of the grid `[B, N, 2 n]`.
 
     The centre goes through the matrix; the size is measured along the world's axes, so that a box
@@ -60,7 +60,7 @@ def shares(boxes: Tensor, unit: Tensor) -> Tensor:
     return torch.cat([centre, (high - low) / _extent(unit)], -1)
 
 
-def world(found: Tensor, unit: Tensor) -> Tensor:
+def cxcywh_to_world(found: Tensor, unit: Tensor) -> Tensor:
     """The way back: shares `[B, N, 2 n]` -> corners in the world `[B, N, 2 n]`."""
     centre, size = found.chunk(2, -1)
     middle, half = moved(unit, centre), size * _extent(unit) / 2

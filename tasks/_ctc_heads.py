@@ -29,7 +29,8 @@ def frame_logits(task: Task, name: str, features: Features) -> Tensor:
 
     Raises ValueError where the head is missing, or does not keep the frames.
     """
-    stream, width = task.head_widths()[name]
+    use = task.head_uses[name]
+    stream, width = use.stream, use.out_dim
     where = f"{type(task).__name__.lower()}: its head {name!r} on the stream {stream!r}"
     if name not in task.heads:
         raise ValueError(f"{where} was not built; give the task a section `{name}: per_token`")

@@ -13,7 +13,8 @@ def head_output(task: Task, name: str, features: Features) -> Tensor:
 
     Raises ValueError where the head is missing, or does not end in one vector of its width.
     """
-    stream, width = task.head_widths()[name]
+    use = task.head_uses[name]
+    stream, width = use.stream, use.out_dim
     where = f"{type(task).__name__.lower()}: its head {name!r} on the stream {stream!r}"
     if name not in task.heads:
         raise ValueError(

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..modalities.base import Features, Tokenizer
-from ._ctc_decode import frames_needed
+from ..modalities.base import Features
 from ._ctc_heads import ctc_losses
 
 
@@ -21,27 +20,6 @@ def some(features: Features, rows: Sequence[int]) -> Features:
         return features
     places = torch.tensor(rows, dtype=torch.long, device=features.tokens.device)
     return Features(features.tokens[places], features.mask[places])
-
-
-def spelled(
-    tokenizer: Tokenizer, texts: Sequence[str], features: Features, keys: Sequence[str]
-) -> tuple[list[list[int] | None], list[tuple[str, str]]]:
-    """The ids of each text, None for one that does not fit its frames or holds what the tokenizer
-    does not know; and the keys of these, with the reason."""
-    known = not features.mask.is_meta
-    frames = features.lengths.tolist() if known else [1 << 30] * len(texts)
-    found: list[list[int] | None] = []
-    failed: list[tuple[str, str]] = []
-    for key, text, has in zip(keys, texts, frames, strict=True):
-        try:
-            ids = tokenizer.encode(text)
-            if (needed := frames_needed(ids)) > has:
-                raise ValueError(f"text: {text!r} needs {needed} frames, the signal has {has}")
-            found.append(ids)
-        except ValueError as error:
-            found.append(None)
-            failed.append((key, str(error)))
-    return found, failed
 
 
 def loss_a_token(logits: Tensor, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Window
+from .base import ChunkSpec
 
 MOST = 8192
 """Lengths that are told apart; longer ones count as this."""
@@ -38,12 +38,12 @@ class Lengths(nn.Module):
         found = self.seen.nonzero()
         return int(found[-1]) if len(found) else 0
 
-    def window(self) -> Window | None:
+    def window(self) -> ChunkSpec | None:
         """How a signal longer than all that training saw is cut; None where none is known."""
         length = self.piece or self._usual()
         if length < 4:
             return None
-        return Window(length, int(length * self.overlap), max(length, self.longest))
+        return ChunkSpec(length, int(length * self.overlap), max(length, self.longest))
 
     def _usual(self) -> int:
         shares = self.seen.cumsum(0) / self.seen.sum().clamp(min=1)

@@ -1,41 +1,39 @@
-"""Which rows a recogniser can learn: their texts as ids, or the reason why not."""
+"""Which rows a CTC head can learn from: those with at least as many frames as their text needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..modalities.base import Tokenizer
 from ._ctc_decode import frames_needed
 from .base import Batch
 
 
-def spelled(
-    tokenizer: Tokenizer, batch: Batch, frames: Sequence[int]
+def fitting_rows(
+    batch: Batch, frames: Sequence[int]
 ) -> tuple[list[int], list[list[int]], list[tuple[str, str]]]:
-    """Places of the rows that can be learned, their ids, and the keys of the others with the
-    reason. frames: those of each row. ValueError where a row has no text at all."""
-    good: list[int] = []
-    ids: list[list[int]] = []
+    """Return the rows whose text fits their frames, their ids, and of the others key and reason.
+
+    frames: the number of frames of each row. The ids are the label `ids`. Raise ValueError if a
+    row has no text.
+    """
+    labels = batch.label("ids", "has no text; add the columns of `text`")
+    padded = [[0] * labels.shape[1]] * len(labels) if labels.is_meta else labels.tolist()
+    lengths = batch.label_masks["ids"].sum(1).tolist()
+    rows: list[int] = []
+    kept: list[list[int]] = []
     failed: list[tuple[str, str]] = []
-    for place, (key, target) in enumerate(zip(batch.keys, batch.targets, strict=True)):
-        if "text" not in target:
-            raise ValueError(f"row {key!r}: has no text; add the columns of `text`")
-        try:
-            ids.append(_fitting(tokenizer, target["text"], frames[place]))
-            good.append(place)
-        except ValueError as error:
-            failed.append((key, str(error)))
-    return good, ids, failed
-
-
-def _fitting(tokenizer: Tokenizer, text: str, frames: int) -> list[int]:
-    """The ids of a text; ValueError where no path over the frames spells them."""
-    ids = tokenizer.encode(text)
-    needed = frames_needed(ids)
-    if needed > frames:
-        raise ValueError(
-            f"text: longer than the frames allow; {text!r} needs {needed} ({len(ids)} tokens, "
-            f"{needed - len(ids)} repeats), the signal has {frames}: is it the right text, or "
+    for row, (ids, length, available) in enumerate(zip(padded, lengths, frames, strict=True)):
+        ids = ids[:length]
+        needed = frames_needed(ids)
+        if needed <= available:
+            rows.append(row)
+            kept.append(ids)
+            continue
+        text = batch.references[row].get("text")
+        reason = (
+            f"text: longer than the frames allow; {text!r} needs {needed} ({length} tokens, "
+            f"{needed - length} repeats), the signal has {available}: is it the right text, or "
             "does the encoder shorten too much?"
         )
-    return ids
+        failed.append((batch.keys[row], reason))
+    return rows, kept, failed

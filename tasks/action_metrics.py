@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ..modalities.action.base import ActionTokenizer
-from .chunks import Chunk
+from .chunks import chunks_of_references
 
 
 @runtime_checkable
@@ -38,34 +38,34 @@ class ActionMetrics:
         self.clipped: list[float] = []
 
     def update(
-        self, predictions: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]
+        self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Predictions and targets of the same rows; ValueError where a row has no actions."""
-        if any("actions" not in target for target in targets):
+        """Predictions and references of the same rows. Raise ValueError if one has no actions."""
+        if any("actions" not in reference for reference in references):
             raise ValueError("action metrics: a row has no actions; evaluate on data that has them")
-        for said, target in zip(predictions, targets, strict=True):
-            real = ~np.asarray(target["padding"], bool)
-            found, wanted = (np.asarray(one["actions"], float)[real] for one in (said, target))
-            self.errors.append(found - wanted)
-            if len(found) > 3:
-                self.jerks.append((_jerk(found), _jerk(wanted)))
-            self.decodable.append(not said.get("undecodable", False))
+        pairs = list(zip(predictions, references, strict=True))
+        for prediction, reference in pairs:
+            real = ~np.asarray(reference["padding"], bool)
+            actions = np.asarray(prediction["actions"], float)[real]
+            target = np.asarray(reference["actions"], float)[real]
+            self.errors.append(actions - target)
+            if len(actions) > 3:
+                self.jerks.append((_jerk(actions), _jerk(target)))
+            self.decodable.append(not prediction.get("undecodable", False))
         if isinstance(self.tokenizer, _Bounded):
-            chunk = Chunk.of(targets)
+            chunk = chunks_of_references(references)
             share = self.tokenizer.clipped(chunk.actions, padding=chunk.padding)
-            self.clipped += [float(np.mean(share))] * len(targets)
-        spoken = [
-            (s["tokens"], t) for s, t in zip(predictions, targets, strict=True) if "tokens" in s
-        ]
-        if spoken:
-            chunk = Chunk.of([target for _, target in spoken])
+            self.clipped += [float(np.mean(share))] * len(references)
+        with_tokens = [(p["tokens"], r) for p, r in pairs if "tokens" in p]
+        if with_tokens:
+            chunk = chunks_of_references([reference for _, reference in with_tokens])
             ids = self.tokenizer.encode(chunk.actions, padding=chunk.padding, start=chunk.start)
-            for (said_ids, _), wanted_ids in zip(spoken, ids, strict=True):
-                self._count(said_ids, wanted_ids.tolist())
+            for (tokens, _), target_ids in zip(with_tokens, ids, strict=True):
+                self._count(tokens, target_ids.tolist())
 
-    def _count(self, said: Sequence[int], wanted: Sequence[int]) -> None:
-        right = sum(a == b for a, b in zip(said, wanted, strict=False))
-        self.tokens.append((right, max(len(said), len(wanted))))
+    def _count(self, tokens: Sequence[int], target: Sequence[int]) -> None:
+        correct = sum(a == b for a, b in zip(tokens, target, strict=False))
+        self.tokens.append((correct, max(len(tokens), len(target))))
 
     def compute(self) -> dict[str, float]:
         if not self.errors:

@@ -12,20 +12,18 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..backbones.base import Backbone
 from ..modalities.action.base import ActionTokenizer
 from ._action_forms import fixed_length
 from ._action_points import Points
 from ._action_rows import ActionTask
 from ._heads import head_output
-from .base import Batch, Encode, Loss
-from .chunks import Chunks
+from .base import Batch, Context, HeadUse, Loss, StreamUse
+from .chunks import Chunk, Chunks
 
 
 class ActionRegression(ActionTask):
     """input: the stream. tokenizer: one with control points. Its head is the `decoder`."""
 
-    head_names: ClassVar[tuple[str, ...]] = ("decoder",)
     head_types: ClassVar[Mapping[str, str]] = {"decoder": "mlp"}
 
     def __init__(
@@ -38,34 +36,35 @@ class ActionRegression(ActionTask):
         last_action: str = "last_action",
     ) -> None:
         super().__init__(tokenizer, chunk, action, last_action)
-        self.streams = (input,)
+        self.input = input
+        self.streams = {input: StreamUse()}
         self.points = Points(tokenizer)
 
-    def head_widths(self) -> dict[str, tuple[str, int]]:
+    @property
+    def head_uses(self) -> Mapping[str, HeadUse]:
         length = fixed_length(self.tokenizer, self.chunk.steps, "regression")
-        return {"decoder": (self.streams[-1], length)}
+        return {"decoder": HeadUse(stream=self.input, out_dim=length)}
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def encode(self, chunk: Chunk) -> Tensor | list[Tensor]:
+        return self.points.encode(chunk)
+
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Absolute error, the mean of a chunk's control points, a sum over rows."""
-        error = self.error(head_output(self, "decoder", encode(self.streams[-1])), batch)
-        return Loss(error, len(batch))
+        points = head_output(self, "decoder", ctx.encode(self.input))
+        return Loss(self.error(points, batch), len(batch))
 
-    def error(self, found: Tensor, batch: Batch) -> Tensor:
+    def error(self, points: Tensor, batch: Batch) -> Tensor:
         """Of control points `[B, L]`: the mean of a chunk's absolute errors, a sum over rows."""
-        wanted = self.points.encode(self.chunks_of(batch)).to(found.device)
-        return (found - wanted).abs().mean(1).sum()
+        return (points - self.target(batch)).abs().mean(1).sum()
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[dict[str, Any]]:
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """`{"actions": [steps][dof]}` a row, always finite. options: `steps`, the samples over
         the time of a chunk."""
-        found = head_output(self, "decoder", encode(self.streams[-1]))
-        return self.told(found, batch, options)
+        return self.decoded(head_output(self, "decoder", ctx.encode(self.input)), batch, options)
 
-    def told(
+    def decoded(
         self, points: Tensor, batch: Batch, options: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Control points `[B, L]` as predictions."""
-        made = self.points.decode(points.cpu(), self.steps_of(options), self.starts(batch))
-        return [{"actions": one} for one in made.tolist()]
+        actions = self.points.decode(points.cpu(), self.steps_of(options), self.starts(batch))
+        return [{"actions": row} for row in actions.tolist()]

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from ..backbones.base import Backbone
-from ..modalities.base import Features
-from .base import Batch, Encode, Row
+import numpy as np
+
+from .base import Example, Row, Tools
 from .captioning import Captioning
 from .speech_metrics import Normalizer, SpeechMetrics
 
@@ -28,7 +28,7 @@ class Asr(Captioning):
     def __init__(
         self,
         *,
-        prompt: str,
+        prompt: str | dict[str, Any],
         target: str = "{text}",
         attention: Literal["causal", "prefix"] = "causal",
         max_new_tokens: int = 128,
@@ -39,20 +39,18 @@ class Asr(Captioning):
         )
         self.normalizer: Normalizer = normalizer
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        """As captioning's, and `text`: the reference, where the row has one."""
-        found = super().targets(row)
-        if len(found["references"]) > 1:
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """As captioning's, with `text` in the reference, if the row has one."""
+        example = super().prepare(row, tools, rng)
+        references = example.reference["references"]
+        if len(references) > 1:
             raise ValueError(
-                f"target: {self.target.template!r} holds {len(found['references'])} texts, "
-                "expected one transcript a row"
+                f"target: {self.target.template!r} holds {len(references)} texts, expected one "
+                "transcript a row"
             )
-        said = {"text": found["references"][0]} if found["references"] else {}
-        return {**found, **said}
-
-    def context(self, batch: Batch, encode: Encode, backbone: Backbone) -> Features:
-        """The prompt of a batch with its streams in it, as the decoder reads it."""
-        return self._context(batch, encode, backbone)
+        if references:
+            example.reference["text"] = references[0]
+        return example
 
     def metrics(self) -> TranscriptMetrics:
         return TranscriptMetrics(self.normalizer)
@@ -66,12 +64,12 @@ class TranscriptMetrics(SpeechMetrics):
         self.passes: list[int] = []
 
     def update(
-        self, predictions: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]
+        self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
     ) -> None:
-        super().update(predictions, targets)
-        self.passes += [made["passes"] for made in predictions if "passes" in made]
+        super().update(predictions, references)
+        self.passes += [p["passes"] for p in predictions if "passes" in p]
 
     def compute(self) -> dict[str, float]:
-        found = super().compute()
+        metrics = super().compute()
         mean = {"passes": sum(self.passes) / len(self.passes)} if self.passes else {}
-        return {**found, **mean}
+        return {**metrics, **mean}

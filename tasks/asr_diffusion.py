@@ -12,10 +12,10 @@ Legend: `B` rows, `G` places of a canvas, `T` frames, `V` vocabulary, `N` places
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,11 +26,12 @@ from ._canvases import Learned, Special, begin, empty, learn
 from ._ctc_decode import greedy
 from ._ctc_heads import frame_logits
 from ._denoise import Denoised, Rule, denoise
-from ._hearing import corrupted, loss_a_token, some, spelled
+from ._hearing import corrupted, loss_a_token, some
 from ._priors import Layout, Prior, lay_out, prior_of
+from ._spelling import fitting_rows
 from .asr import Asr
-from .base import Batch, Encode, Loss, Row
-from .prompts import example_row
+from .base import BACKBONE, Batch, Context, DecoderUse, Example, HeadUse, Loss, Row, Tools
+from .prompts import assemble, example_row, require_streams
 from .speech_metrics import Normalizer
 
 
@@ -50,13 +51,12 @@ class AsrDiffusion(Asr):
     this share is dropped, so that the CTC makes the errors there that it makes on new voices.
     """
 
-    head_names: ClassVar[tuple[str, ...]] = ("prior",)
     head_types: ClassVar[Mapping[str, str]] = {"prior": "per_token"}
 
     def __init__(
         self,
         *,
-        prompt: str,
+        prompt: str | dict[str, Any],
         tokenizer: Tokenizer,
         target: str = "{text}",
         normalizer: Normalizer = "basic",
@@ -73,6 +73,8 @@ class AsrDiffusion(Asr):
         ctc: float = 0.3,
     ) -> None:
         super().__init__(prompt=prompt, target=target, normalizer=normalizer)
+        require_streams(self.prompt)
+        self.decoders = {BACKBONE: DecoderUse(attention=frozenset({"block"}))}
         _shares(least=least, corrected=corrected, corrupt=corrupt, keep=keep)
         _numbers(length=(length, 1), slack=(slack, 1), max_passes=(max_passes, 1))
         if stretch < 1:
@@ -84,160 +86,186 @@ class AsrDiffusion(Asr):
         self.special = Special(-1, -1, -1)  # known when the task meets its decoder
 
     @property
-    def heard(self) -> str:
-        """The stream that the prior is heard in, before its connector."""
-        return f"{self.streams[0]}.encoder"
+    def draft_stream(self) -> str:
+        """The stream whose encoder the CTC head reads, before its connector."""
+        return f"{self.prompt.streams[0]}.encoder"
 
-    def head_widths(self) -> dict[str, tuple[str, int]]:
-        return {"prior": (self.heard, self.tokenizer.size + 1)}
+    @property
+    def head_uses(self) -> Mapping[str, HeadUse]:
+        return {"prior": HeadUse(stream=self.draft_stream, out_dim=self.tokenizer.size + 1)}
 
-    def material(self, part: str, row: Row) -> Iterable[Any]:
-        """The spelling is fitted on the transcripts."""
-        return tuple(self._references(row))
+    def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
+        """The CTC tokenizer is fitted on the transcripts."""
+        return self._references(row) if part == "tokenizer" else super().fit_examples(part, row)
 
-    def new_tokens(self) -> int:
-        """The gap: a place of the canvas that no token took."""
-        return 1
-
-    def attach(self, backbone: Backbone | None, first: int | None) -> None:
-        if backbone is None or first is None:
-            return
-        if backbone.mask_id is None or "causal" in backbone.supports:
+    def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
+        """Add one token, the gap: a position of the canvas that no token took."""
+        decoder = decoders[BACKBONE]
+        gap = decoder.add_tokens(1)
+        if decoder.mask_id is None or "causal" in decoder.supports:
             raise ValueError(
-                "asr_diffusion: fills masked places, which a decoder read from left to right does "
-                "not do; say `type: diffusion` in backbone"
+                "asr_diffusion: predicts masked positions, which a causal decoder does not do; "
+                "say `type: diffusion` in backbone"
             )
-        self.special = Special(backbone.mask_id, backbone.tokenizer.eos_id, first)
+        self.special = Special(decoder.mask_id, decoder.tokenizer.eos_id, gap)
 
-    def example(self) -> list[dict[str, Any]]:
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """As `Asr`, with `ids`, the tokens of the transcript for the CTC head; a row that its
+        tokenizer cannot write is an error if the head trains."""
+        example = super().prepare(row, tools, rng)
+        if "target" in example.labels:
+            example.labels["target"] = example.labels["target"][:-1]  # canvases end by themselves
+        if "text" in example.reference:
+            try:
+                ids = self.tokenizer.encode(example.reference["text"])
+                example.labels["ids"] = torch.tensor(ids, dtype=torch.long)
+            except ValueError:
+                if rng is not None and self._head_trains:
+                    raise
+                example.labels["ids"] = torch.zeros(0, dtype=torch.long)
+        return example
+
+    def example_rows(self) -> list[dict[str, Any]]:
         return [example_row((self.prompt, self.target), text) for text in ("a", "go")]
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
-        """A mean over the places of each canvas, summed over rows. `denoise`: what masked places
-        cost, `correct`: what visible ones of priors do, `ctc`: the prior's own, a token. A row
-        whose text a prior that trains cannot spell in its frames is failed and left out."""
-        backbone = _decoder(backbone)
-        texts, features = self._chosen(batch), encode(self.heard)
-        ids, failed = self._spelled(texts, features, batch.keys)
-        kept = [i for i, row in enumerate(ids) if row is not None]
-        context = some(self._context(batch, encode, backbone), kept)
-        features = some(features, kept)
-        draws = torch.Generator().manual_seed(zlib.crc32(f"{self._now}/{batch.keys}".encode()))
-        if not kept:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
+        """A mean over the positions of each canvas, summed over rows. `denoise`: the loss of
+        masked positions, `correct`: of visible ones of drafts, `ctc`: of the CTC head, a token.
+        With a CTC head that trains, a row whose text needs more frames than there are is failed
+        and left out."""
+        decoder = ctx.decoder()
+        texts = self._texts(batch)
+        features = ctx.encode(self.draft_stream)
+        rows, ids, failed = self._fitting(batch, features)
+        context = some(assemble(self.prompt.streams, batch, ctx), rows)
+        features = some(features, rows)
+        if not rows:
             return Loss((context.tokens.sum() + features.tokens.sum()) * 0, 0, failed=failed)
-        made = learn(
-            [backbone.tokenizer.encode(texts[i]) for i in kept],
-            self._first_heard(features, backbone, draws),
+        canvases = learn(
+            [texts[i] for i in rows],
+            self._drafts(features, decoder, ctx),
             self.layout,
             self.length,
             self.special,
-            draws,
+            ctx.generator,
         )
-        each, hidden = self._each(context, made, backbone), made.hidden.to(context.tokens.device)
-        own = self._own(features, [row for row in ids if row is not None])
-        parts = {"denoise": (each * hidden).sum(), "correct": (each * ~hidden).sum(), "ctc": own}
+        losses = self._losses(context, canvases, decoder)  # [B, G]
+        hidden = canvases.hidden.to(context.tokens.device)
+        ctc = self._ctc(features, ids)
+        parts = {
+            "denoise": (losses * hidden).sum(),
+            "correct": (losses * ~hidden).sum(),
+            "ctc": ctc,
+        }
         parts = {name: value.detach() for name, value in parts.items()}
-        return Loss(each.sum() + self.ctc * own, len(kept), parts, failed)
+        return Loss(losses.sum() + self.ctc * ctc, len(rows), parts, failed)
 
-    def _spelled(
-        self, texts: Sequence[str], features: Features, keys: Sequence[str]
-    ) -> tuple[list[list[int] | None], list[tuple[str, str]]]:
-        """As `spelled`; for a prior that does not train nothing is, and nothing fails."""
-        if not self._prior_trains:
-            return [[] for _ in texts], []
-        return spelled(self.tokenizer, texts, features, keys)
+    def _texts(self, batch: Batch) -> list[list[int]]:
+        """The decoder's tokens of each row's transcript."""
+        ids = batch.label(
+            "target",
+            f"has no text to learn; its data must have the columns of {self.target.template!r}",
+        )
+        lengths = batch.label_masks["target"].sum(1).tolist()
+        padded = [[0] * ids.shape[1]] * len(ids) if ids.is_meta else ids.tolist()
+        return [row[:length] for row, length in zip(padded, lengths, strict=True)]
 
-    def _own(self, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:
-        if not self._prior_trains:
+    def _fitting(
+        self, batch: Batch, features: Features
+    ) -> tuple[list[int], list[list[int]], list[tuple[str, str]]]:
+        """As `fitting_rows`; with a CTC head that does not train every row fits."""
+        if not self._head_trains:
+            return list(range(len(batch))), [[] for _ in range(len(batch))], []
+        known = not features.mask.is_meta
+        frames = features.lengths.tolist() if known else [1 << 30] * len(batch)
+        return fitting_rows(batch, frames)
+
+    def _ctc(self, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:
+        if not self._head_trains:
             return features.tokens.new_zeros(())
         return loss_a_token(frame_logits(self, "prior", features), features, ids)
 
     @property
-    def _prior_trains(self) -> bool:
+    def _head_trains(self) -> bool:
+        if "prior" not in self.heads:
+            return self.ctc > 0
         return self.ctc > 0 and any(p.requires_grad for p in self.heads["prior"].parameters())
 
-    @property
-    def _now(self) -> int:
-        return 0 if self.step.is_meta else int(self.step)
-
-    def _first_heard(
-        self, features: Features, backbone: Backbone, draws: torch.Generator
-    ) -> list[Prior | None]:
-        """Hypotheses with the CTC's own errors for the share of the rows that learn from one."""
-        rows = len(features.tokens)
-        turns = torch.arange(rows + 1) + self._now % 1000
+    def _drafts(self, features: Features, decoder: Backbone, ctx: Context) -> list[Prior | None]:
+        """Hypotheses with errors of the CTC head, for the share of the rows that learn from one."""
+        count = len(features.tokens)
+        turns = torch.arange(count + 1) + ctx.step % 1000
         chosen = (turns * self.corrected).floor().long().diff().bool()
-        places = chosen.nonzero().squeeze(1).tolist()
-        found: list[Prior | None] = [None] * rows
-        if not places or features.tokens.is_meta:
-            return found
-        noisy = corrupted(some(features, places), self.corrupt, draws)
-        heard = self.priors(noisy, backbone)
-        for place, prior in zip(places, heard, strict=True):
-            found[place] = prior
-        return found
+        rows = chosen.nonzero().squeeze(1).tolist()
+        drafts: list[Prior | None] = [None] * count
+        if not rows or features.tokens.is_meta:
+            return drafts
+        noisy = corrupted(some(features, rows), self.corrupt, ctx.generator)
+        for row, draft in zip(rows, self.priors(noisy, decoder), strict=True):
+            drafts[row] = draft
+        return drafts
 
-    def _each(self, context: Features, made: Learned, backbone: Backbone) -> Tensor:
-        """`[B, G]` the weighted cross entropy of each place of a canvas."""
+    def _losses(self, context: Features, canvases: Learned, decoder: Backbone) -> Tensor:
+        """`[B, G]` the weighted cross entropy of each position of a canvas."""
         device = context.tokens.device
-        places = made.weight.flatten().nonzero().squeeze(1)
-        ids, real = made.ids.to(device), made.real.to(device)
-        hidden = backbone(backbone.embed(ids), real, context, "block")  # [B, G, D]
-        logits = backbone.logits(hidden.flatten(0, 1)[places.to(device)]).float()  # [N, V]
-        wanted, weight = made.wanted.flatten()[places], made.weight.flatten()[places]
-        found = F.cross_entropy(logits, wanted.to(device), reduction="none") * weight.to(device)
-        flat = torch.zeros(made.weight.numel(), device=device).index_add(
-            0, places.to(device), found
-        )
-        return flat.view(made.weight.shape)
+        positions = canvases.weight.flatten().nonzero().squeeze(1)
+        ids, real = canvases.ids.to(device), canvases.real.to(device)
+        hidden = decoder(decoder.embed(ids), real, context, "block")  # [B, G, D]
+        logits = decoder.logits(hidden.flatten(0, 1)[positions.to(device)]).float()  # [N, V]
+        labels = canvases.wanted.flatten()[positions].to(device)
+        weight = canvases.weight.flatten()[positions].to(device)
+        losses = F.cross_entropy(logits, labels, reduction="none") * weight
+        flat = torch.zeros(canvases.weight.numel(), device=device)
+        return flat.index_add(0, positions.to(device), losses).view(canvases.weight.shape)
 
     def predict(
         self,
         batch: Batch,
-        encode: Encode,
-        backbone: Backbone | None,
+        ctx: Context,
         *,
         prior: bool = True,
         steps: int | None = None,
         threshold: float | None = None,
         **options: Any,
-    ) -> list[dict[str, Any]]:
-        """`text`, `passes` of the decoder, and `prior`: what was heard first, a row. prior: False
-        begins at nothing but masks. steps: passes that reveal equal numbers of places, in place
-        of the threshold."""
+    ) -> list[Any]:
+        """`text`, `passes` of the decoder, and `prior`: the CTC head's hypothesis, a row. prior:
+        False begins with masks alone. steps: passes that reveal equal numbers of positions, in
+        place of the threshold."""
         if options:
             raise ValueError(
                 f"asr_diffusion: found {', '.join(options)}; expected prior, steps, threshold"
             )
-        backbone = _decoder(backbone)
-        memory = backbone.prefill(self._context(batch, encode, backbone), "block")
-        heard = self.priors(encode(self.heard), backbone) if prior else [None] * len(batch)
-        found = self.decode(memory, heard, backbone, threshold=threshold, steps=steps)
+        decoder = ctx.decoder()
+        cache = decoder.prefill(assemble(self.prompt.streams, batch, ctx), "block")
+        drafts: Sequence[Prior | None] = [None] * len(batch)
+        if prior:
+            drafts = self.priors(ctx.encode(self.draft_stream), decoder)
+        canvas = self.decode(cache, drafts, decoder, threshold=threshold, steps=steps)
         return [
-            {"text": text, "passes": passes, **({"prior": first.text} if first else {})}
-            for text, passes, first in zip(
-                self.texts(found, backbone), found.passes, heard, strict=True
+            {"text": text, "passes": passes, **({"prior": draft.text} if draft else {})}
+            for text, passes, draft in zip(
+                self.texts(canvas, decoder), canvas.passes, drafts, strict=True
             )
         ]
 
     @torch.no_grad()
-    def priors(self, features: Features, backbone: Backbone) -> list[Prior]:
-        """What the CTC head hears in the encoder's features, in the decoder's tokens."""
+    def priors(self, features: Features, decoder: Backbone) -> list[Prior]:
+        """Return the CTC head's hypotheses, in the decoder's tokens."""
         logs = frame_logits(self, "prior", features).log_softmax(-1).cpu()  # [B, T, V]
         return [
-            prior_of(greedy(row[:length], self.tokenizer.size), self.tokenizer, backbone.tokenizer)
+            prior_of(greedy(row[:length], self.tokenizer.size), self.tokenizer, decoder.tokenizer)
             for row, length in zip(logs, features.lengths.tolist(), strict=True)
         ]
 
     def decode(
         self,
-        memory: ContextCache,
+        cache: ContextCache,
         priors: Sequence[Prior | None],
-        backbone: Backbone,
+        decoder: Backbone,
         threshold: float | None = None,
         steps: int | None = None,
     ) -> Denoised:
-        """Denoise a canvas for each row of a prompt that was read."""
+        """Denoise a canvas for each row of a prefilled prompt."""
         rule = Rule(
             mask_id=self.special.mask_id,
             eos_id=self.special.eos_id,
@@ -247,26 +275,20 @@ class AsrDiffusion(Asr):
             most=self.max_passes,
         )
         slots = [empty(self.length) if p is None else lay_out(p, self.layout) for p in priors]
-        canvas = begin(slots, self.special).to(memory.mask.device)
+        canvas = begin(slots, self.special).to(cache.mask.device)
 
-        def predict(ids: Tensor, real: Tensor, wanted: Tensor) -> Tensor:
-            rows = wanted.any(1).nonzero().squeeze(1)  # decided rows cost nothing more
-            mine = memory if len(rows) == len(ids) else backbone.select_rows(memory, rows)
-            hidden = backbone(backbone.embed(ids[rows]), real[rows], mine, "block")  # [b, G, D]
-            return backbone.logits(hidden[wanted[rows]])
+        def predict(ids: Tensor, real: Tensor, masked: Tensor) -> Tensor:
+            rows = masked.any(1).nonzero().squeeze(1)  # decided rows cost nothing more
+            row_cache = cache if len(rows) == len(ids) else decoder.select_rows(cache, rows)
+            hidden = decoder(decoder.embed(ids[rows]), real[rows], row_cache, "block")  # [b, G, D]
+            return decoder.logits(hidden[masked[rows]])
 
         return denoise(canvas, predict, rule)
 
-    def texts(self, found: Denoised, backbone: Backbone) -> list[str]:
-        """The transcripts of canvases that were denoised."""
-        kept = [[i for i in row if i != self.special.gap_id] for row in found.ids]
-        return [backbone.tokenizer.decode(row).strip() for row in kept]
-
-
-def _decoder(backbone: Backbone | None) -> Backbone:
-    if backbone is None:
-        raise ValueError("asr_diffusion needs a decoder; add a `backbone` section to the recipe")
-    return backbone
+    def texts(self, canvas: Denoised, decoder: Backbone) -> list[str]:
+        """Return the transcripts of denoised canvases."""
+        rows = [[i for i in row if i != self.special.gap_id] for row in canvas.ids]
+        return [decoder.tokenizer.decode(row).strip() for row in rows]
 
 
 def _shares(**shares: float) -> None:

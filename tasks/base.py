@@ -1,14 +1,20 @@
-"""What is asked of a model: targets, loss, prediction, metrics.
+"""The contract of a task: what it reads, its loss, its predictions, its metrics.
 
-A task sees streams only through `encode` and the decoder only through the backbone's
-contract: nothing in here knows a modality or a model's name.
+A task sees encoders only through `Context.encode` and decoders only through `Context.decoder`;
+it knows neither a modality nor a model's name. The engine reads the declarations (`streams`,
+`decoders`, `head_uses`), builds what they ask for, and calls the methods in this order:
+
+1. `prepare(row, tools, rng)` in a loader worker: an `Example` of one row.
+2. `loss(batch, ctx)` in training, or `predict(batch, ctx)` and `metrics()` in evaluation.
+3. `on_step_end(ctx)` after each optimizer step.
+
+Legend: `B` rows of a batch, `T` tokens, `D` width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,210 +24,192 @@ from ..backbones.base import Backbone
 from ..modalities.base import Features, Sample
 from ..modalities.base import Loss as Loss
 from ..modalities.groups import EncoderInputs
+from .batch import Batch as Batch
+from .batch import Example as Example
+from .batch import Tools as Tools
+from .uses import BACKBONE as BACKBONE
+from .uses import ChunkSpec as ChunkSpec
+from .uses import DecoderUse as DecoderUse
+from .uses import HeadUse as HeadUse
+from .uses import StreamUse as StreamUse
 
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Window:
-    """How a signal of more than `limit` tokens is encoded: in pieces of `length` tokens, of which
-    each shares `overlap` with the next."""
+class Context(Protocol):
+    """The model as a task sees it, for one batch.
 
-    length: int
-    overlap: int
-    limit: int
-
-
-class Encode(Protocol):
-    """Run a stream of this batch: encoder, then connector. Runs once a step and view.
-
-    `audio` is the stream's end; `audio.encoder` what its encoder gives, before the connector;
-    `audio.teacher` what the average of that encoder gives (`Task.averages`), without a graph.
-    With the option `window` (a `Window`) signals too long to be encoded at once are encoded in
-    pieces, where the encoder says that its signals can be cut (`along`).
+    step: optimizer steps taken so far. progress: the same as a share of all steps, 0 to 1.
+    generator: a CPU generator, seeded by the run's seed, the step and the rows of the batch.
     """
 
-    def __call__(self, stream: str, view: str = "main", **options: Any) -> Features: ...
+    step: int
+    progress: float
+
+    @property
+    def generator(self) -> torch.Generator: ...
+
+    def encode(self, stream: str, view: str = "main", **options: Any) -> Features:
+        """Return the features of a stream: encoder, then connector. Each stream, view and set of
+        options runs once a step.
+
+        `audio` is the end of the stream; `audio.encoder` the encoder's output before the
+        connector; `audio.ema` the output of the moving average of that encoder, without a graph.
+        Options: `chunk`, rows that are encoded at a time, their activations computed again in the
+        backward; `windows`, a `ChunkSpec` for long signals; and what the encoder supports
+        (`token_mask`, `layer_hooks`, `hidden_states`).
+        """
+        ...
+
+    def sample(self, stream: str, view: str = "main") -> EncoderInputs:
+        """Return the batch's own tensors of a stream, such as token ids."""
+        ...
+
+    def decoder(self, name: str = BACKBONE) -> Backbone:
+        """Return a decoder by its name. Raise ValueError if the recipe has none of that name."""
+        ...
 
 
-@dataclass
-class Batch:
-    """Rows of one task on their way through the model.
+class StopTraining(RuntimeError):
+    """A task found that it is useless to go on: what was found, what was expected, what to do."""
 
-    streams: the encoders' keyword arguments, by stream and view; in groups of equal shapes where
-    padding would change features. features: what a frozen encoder gave, by stream, where it came
-    from the cache. targets: what the task's
-    `targets` gave, a row each. keys: the rows' names, for errors.
+
+class Metrics(Protocol):
+    """An accumulator: updated batch by batch, computed once."""
+
+    def update(
+        self, predictions: Sequence[Any], references: Sequence[Mapping[str, Any]]
+    ) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
+
+class Task(nn.Module):
+    """An objective on streams and decoders.
+
+    streams: what it asks of each stream, in order; may be empty. decoders: what it asks of each
+    decoder. head_types: sections of the recipe's task that are heads, with the type each has by
+    default; `head_uses` says what they read. eval_options: options of `predict` in an
+    evaluation (times of words). cross_rows: the loss compares rows of all processes; it is then
+    called in every process, with an empty batch in one whose rows were all unreadable.
+
+    State that must resume (centres, queues) is a buffer or a submodule.
     """
 
-    task: str
-    targets: list[dict[str, Any]]
-    keys: list[str]
-    streams: dict[str, dict[str, EncoderInputs]] = field(default_factory=dict)
-    features: dict[str, Features] = field(default_factory=dict)
-    failed: list[tuple[str, str]] = field(default_factory=list)
+    streams: Mapping[str, StreamUse] = {}
+    decoders: Mapping[str, DecoderUse] = {}
+    head_types: ClassVar[Mapping[str, str]] = {}
+    eval_options: Mapping[str, Any] = {}
+    cross_rows: bool = False
 
-    def __len__(self) -> int:
-        return len(self.targets)
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict()
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same batch, its tensors on a device."""
+    @property
+    def head_uses(self) -> Mapping[str, HeadUse]:
+        """What each head of `head_types` reads and returns; called once the task is fitted."""
+        return {}
 
-        def move(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: move(inner) for key, inner in value.items()}
-            return value.to(device, non_blocking=True)
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns that `prepare` reads; data without one of them is refused."""
+        return ()
 
-        return replace(self, streams=move(self.streams), features=move(self.features))
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """Return the labels and the reference of a row.
 
+        Runs in a loader worker. rng: depends on the seed, the epoch and the row alone; None in
+        evaluation. A row without the task's columns is one that is only asked about.
+        """
+        return Example()
 
-class Halt(RuntimeError):
-    """What a task saw makes it useless to go on: what was found, what was expected, what to do."""
+    def prepare_batch(self, batch: Batch) -> None:
+        """Add labels that are cheaper to compute for many rows at once (chunks of actions as
+        tokens). Runs in a loader worker, on the collated examples."""
+
+    def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
+        """Return views of one sample (crops, say); they are collated and encoded apart."""
+        return {"main": sample}
+
+    def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
+        """Return what of a row a part is fitted on: `part` is an argument of the task, or, with a
+        dot, the part of another: `backbone.tokenizer`, which is fitted on texts."""
+        return () if "." in part else (row,)
+
+    def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
+        """Create what depends on the model, before any weight is loaded.
+
+        widths: of each stream its end (`audio`) and its encoder's output (`audio.encoder`).
+        Tokens are added to a decoder here (`add_tokens`). Called once a composed model, and
+        again if the recipe is composed again.
+        """
+
+    def validate_loaded(self) -> None:
+        """Raise ValueError if tensors that were just loaded belong to another decoder or
+        vocabulary than the one that `build` saw."""
+
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
+        """Return a sum over the rows and its count."""
+        raise NotImplementedError
+
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
+        """Return one JSON value a row."""
+        raise NotImplementedError
+
+    def metrics(self) -> Metrics:
+        raise NotImplementedError
+
+    def format_predictions(
+        self,
+        predictions: Sequence[Any],
+        references: Sequence[Mapping[str, Any]],
+        keys: Sequence[str],
+    ) -> Sequence[Any]:
+        """Return what of each prediction is written beside the metrics, a JSON value a row."""
+        return predictions
+
+    def on_step_end(self, ctx: Context) -> None:
+        """Called after each optimizer step. May raise `StopTraining`."""
+
+    def ema_decay(self, progress: float) -> float:
+        """Return the share of the moving averages that stays after a step, for streams with
+        `ema` and for `ema_modules`."""
+        raise NotImplementedError
+
+    def ema_modules(self) -> Iterable[tuple[nn.Module, nn.Module]]:
+        """Return pairs (average, module) of the task's own modules that follow `ema_decay`."""
+        return ()
+
+    def example_rows(self) -> list[dict[str, Any]]:
+        """Return a few rows with the columns of `columns()`: for the dry run, docs and tests."""
+        raise NotImplementedError
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the streams that a prediction needs."""
+        return tuple(name for name, use in self.streams.items() if use.role == "input")
 
 
 Embed = Callable[[str, Sequence[Any]], Tensor]
 """(stream, raw values) -> their vectors `[values, D]`, of unit length."""
 
 
-class Metrics(Protocol):
-    """An accumulator: fed batch by batch, read once."""
+@runtime_checkable
+class DatasetMetrics(Protocol):
+    """A task whose metrics of a split ask more of the model than its rows' predictions."""
 
-    def update(self, predictions: Sequence[Any], targets: Sequence[Mapping[str, Any]]) -> None: ...
-
-    def compute(self) -> dict[str, float]: ...
-
-
-class Task(nn.Module):
-    """streams: the names of the streams it uses, in order. needs: what it asks of a stream's
-    encoder beyond a forward (`layers`, `token_mask`, `layer_hooks`). layers: hidden layers it wants
-    of each stream. head_names: sections of the recipe's task that are heads; they are built by
-    the engine and stand in `heads`; head_types: their type where a recipe names none, `linear`
-    if not said. dim: the width its streams must end in, where the task says so. uses_backbone:
-    True where the task needs the shared decoder. in_full: options of `predict` for what is
-    written at evaluation and looked at (times of words). aside: streams that the decoder does
-    not read, so that they may end in any width. fixed: streams that must not train (a teacher);
-    one that does is refused. follows: streams that end in the width of another one.
-    answers: streams that hold what is to be said (a mask): the
-    loss and the scores read them, a prediction does without. averages: streams of whose encoder
-    a moving average is kept (a teacher); it begins as the encoder does, follows it after each
-    step by `momentum`, never trains, and is saved. varies_views: True where `augment` varies each
-    view by itself, not the sample before. gathers: True where the loss looks at other processes'
-    rows: it is then asked of every process, of one whose rows were all unreadable with an empty
-    batch.
-
-    What must resume (a teacher, centres) is a buffer or a submodule.
-    """
-
-    streams: tuple[str, ...] = ()
-    needs: Mapping[str, frozenset[str]] = {}
-    layers: Mapping[str, tuple[int, ...]] = {}
-    head_names: ClassVar[tuple[str, ...]] = ()
-    head_types: ClassVar[Mapping[str, str]] = {}
-    dim: int | None = None
-    uses_backbone: bool = False
-    in_full: Mapping[str, Any] = {}
-    aside: tuple[str, ...] = ()
-    fixed: tuple[str, ...] = ()
-    follows: Mapping[str, str] = {}
-    answers: tuple[str, ...] = ()
-    averages: tuple[str, ...] = ()
-    varies_views: bool = False
-    gathers: bool = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heads = nn.ModuleDict()
-
-    def width(self, stream: str) -> int | None:
-        """The width that one of its streams must end in; None where any will do."""
-        return self.dim
-
-    def head_widths(self) -> dict[str, tuple[str, int]]:
-        """Of each of `head_names`, once fitted: the stream it reads (`audio`, or `audio.encoder`
-        for what stands before the connector) and its `out_dim`."""
-        return {}
-
-    def new_tokens(self) -> int:
-        """How many ids it wants after those of the decoder, once fitted."""
-        return 0
-
-    def attach(self, backbone: Backbone | None, first: int | None) -> None:
-        """Meet the decoder, before any weight is loaded: build what needs its width. `first`: the
-        first of the ids asked for. Called again where the plan is composed again."""
-
-    def loaded(self) -> None:
-        """Called when its tensors came from a run; ValueError where they belong to another
-        decoder or vocabulary than the one it met."""
-
-    def measure(self, widths: Mapping[str, int]) -> None:
-        """Build what needs the widths of its streams: of each its end (`audio`) and its encoder's
-        (`audio.encoder`). Called before weights are loaded, and again where composed again."""
-
-    def columns(self) -> tuple[str, ...]:
-        """The columns that `targets` reads; a data set without one of them is refused."""
-        return ()
-
-    def targets(self, row: Row) -> dict[str, Any]:
-        """What a row of the data adds to the batch, beside its streams."""
-        return {}
-
-    def corpus(self, row: Row) -> Iterable[str]:
-        """The texts of a row that a tokenizer should be fitted on."""
-        return ()
-
-    def material(self, part: str, row: Row) -> Iterable[Any]:
-        """What of a row one of its fitted parts is fitted on; the row itself, if not said."""
-        return (row,)
-
-    def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
-        """Views of one sample (crops, say); they are collated and encoded apart."""
-        return {"main": sample}
-
-    def varies(self, stream: str) -> bool:
-        """True where `views` gives other samples than the one it is given: no store can then hold
-        what the encoder makes of it."""
-        return type(self).views is not Task.views
-
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
-        raise NotImplementedError
-
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[Any]:
-        """One JSON value a row."""
-        raise NotImplementedError
-
-    def metrics(self) -> Metrics:
-        raise NotImplementedError
-
-    def extra_metrics(
-        self, predictions: Sequence[Any], targets: Sequence[Mapping[str, Any]], embed: Embed
-    ) -> dict[str, float]:
-        """Further metrics of a split that ask more of the model than its rows' predictions."""
-        return {}
-
-    def maps(self, prediction: Any) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """What of a prediction is a map, by name: its values on a grid, and the matrix from there
-        to the world of its first stream; `generate --out folder` writes each as a file."""
-        return {}
-
-    def written(
+    def dataset_metrics(
         self,
         predictions: Sequence[Any],
-        targets: Sequence[Mapping[str, Any]],
-        keys: Sequence[str],
-    ) -> Sequence[Any]:
-        """What of a split's predictions is written beside its metrics, a JSON value a row."""
-        return predictions
+        references: Sequence[Mapping[str, Any]],
+        embed: Embed,
+    ) -> dict[str, float]: ...
 
-    def after_step(self, step: int) -> None:
-        """Called after each optimizer step (schedules); may raise `Halt`."""
 
-    def momentum(self, done: float) -> float:
-        """Called after each optimizer step, where there are `averages`: the share of them that
-        stays. done: the share of the training that lies behind, 0 to 1."""
-        raise NotImplementedError
+@runtime_checkable
+class ExportsMaps(Protocol):
+    """A task whose predictions hold maps, which `generate --out FOLDER` writes as files."""
 
-    def example(self) -> list[dict[str, Any]]:
-        """A few rows with the columns of `columns()`: for the dry run, the docs and the tests."""
-        raise NotImplementedError
+    def export_maps(self, prediction: Any) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Return values on a grid, and the matrix from there to the world of the first stream,
+        by name."""
+        ...

@@ -18,29 +18,35 @@ import torch
 from torch import Tensor
 
 from ..modalities.base import Fitted
-from .base import Row
+from .base import Batch, Row
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A batch. actions: `[B, steps, dof]`. padding: `[B, steps]` bool, True = outside the episode.
-    start: `[B, dof]`, the last action executed, where the tokenizer pins it."""
+    """Chunks of a batch. actions: `[B, steps, dof]`. padding: `[B, steps]` bool, True = outside
+    the episode. start: `[B, dof]`, the last action executed, where the tokenizer pins it."""
 
     actions: Tensor
     padding: Tensor
     start: Tensor | None = None
 
     @classmethod
-    def of(cls, targets: Sequence[Mapping[str, Any]]) -> Chunk:
-        """The chunks of a batch's targets, on the CPU."""
-        starts = [target["start"] for target in targets if "start" in target]
-        return cls(
-            torch.tensor([target["actions"] for target in targets]),
-            torch.tensor([target["padding"] for target in targets], dtype=torch.bool),
-            torch.tensor(starts) if starts else None,
-        )
+    def of(cls, batch: Batch) -> Chunk:
+        """The chunks of a batch, from its labels."""
+        labels = batch.labels
+        return cls(labels["actions"], labels["padding"], labels.get("start"))
+
+
+def chunks_of_references(references: Sequence[Mapping[str, Any]]) -> Chunk:
+    """Return the chunks of a split's references, on the CPU."""
+    starts = [row["start"] for row in references if "start" in row]
+    return Chunk(
+        torch.tensor([row["actions"] for row in references]),
+        torch.tensor([row["padding"] for row in references], dtype=torch.bool),
+        torch.tensor(starts) if starts else None,
+    )
 
 
 def read_chunk(row: Row, column: str) -> Pair:

@@ -8,15 +8,16 @@ Legend: `B` rows, `K` classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbones.base import Backbone
 from ._heads import head_output
-from .base import Batch, Encode, Loss, Metrics, Row, Task
+from .base import Batch, Context, Example, HeadUse, Loss, Metrics, Row, StreamUse, Task, Tools
 from .class_metrics import LabelMetrics, MultiLabelMetrics
 from .labels import Labels
 
@@ -27,7 +28,7 @@ class Classification(Task):
     scores: give every class's score, which AUROC and average precision are made of.
     """
 
-    head_names: ClassVar[tuple[str, ...]] = ("head",)
+    head_types: ClassVar[Mapping[str, str]] = {"head": "linear"}
 
     def __init__(
         self,
@@ -45,88 +46,75 @@ class Classification(Task):
             if not 0 <= share < 1:
                 raise ValueError(f"{name}: found {share}, expected at least 0 and less than 1")
         labels.bind(target)
-        self.streams = (input,)
+        self.input, self.streams = input, {input: StreamUse()}
         self.labels, self.target, self.multi_label = labels, target, multi_label
         self.smoothing, self.threshold, self.scores = smoothing, threshold, scores
 
-    def head_widths(self) -> dict[str, tuple[str, int]]:
-        return {"head": (self.streams[0], len(self.labels))}
+    @property
+    def head_uses(self) -> Mapping[str, HeadUse]:
+        return {"head": HeadUse(stream=self.input, out_dim=len(self.labels))}
 
     def columns(self) -> tuple[str, ...]:
         return (self.target,)
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        """`label`: the label, or the list of labels; absent where the row lacks the column."""
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """Label: `class`, an index, or with `multi_label` `[K]` ones and zeros. Reference:
+        `label`, the label or the list of labels. Neither if the row lacks the column."""
         if self.target not in row:
-            return {}
-        found = self.labels.read(row)
-        for label in found:
-            self.labels.index(label)
+            return Example()
+        labels = self.labels.read(row)
+        indices = [self.labels.index(label) for label in labels]
         if self.multi_label:
-            return {"label": found}
-        if len(found) != 1 or isinstance(row[self.target], (list, tuple)):
+            ones = torch.zeros(len(self.labels))
+            ones[indices] = 1.0
+            return Example({"class": ones}, {"label": labels})
+        if len(labels) != 1 or isinstance(row[self.target], (list, tuple)):
             raise ValueError(
-                f"the column {self.target!r} holds the list {found}, expected one label; "
+                f"the column {self.target!r} holds the list {labels}, expected one label; "
                 "say multi_label: true"
             )
-        return {"label": found[0]}
+        return Example({"class": torch.tensor(indices[0])}, {"label": labels[0]})
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """`correct`: rows whose label comes first; with `multi_label` the share of classes that
         are right, summed over rows."""
-        wanted = self._wanted(batch)
-        logits = self._logits(encode)  # [B, K]
-        wanted = wanted.to(logits.device)
+        target = batch.label("class", f"has no label; add the column {self.target!r}")
+        logits = self._logits(ctx)  # [B, K]
         if self.multi_label:
-            smooth = wanted * (1 - self.smoothing) + self.smoothing / 2
-            each = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
-            right = (logits.detach().sigmoid() >= self.threshold) == wanted.bool()
-            return Loss(each.mean(1).sum(), len(batch), {"correct": right.float().mean(1).sum()})
-        total = F.cross_entropy(logits, wanted, reduction="sum", label_smoothing=self.smoothing)
-        return Loss(total, len(batch), {"correct": (logits.detach().argmax(1) == wanted).sum()})
+            smooth = target * (1 - self.smoothing) + self.smoothing / 2
+            losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+            right = (logits.detach().sigmoid() >= self.threshold) == target.bool()
+            return Loss(losses.mean(1).sum(), len(batch), {"correct": right.float().mean(1).sum()})
+        total = F.cross_entropy(logits, target, reduction="sum", label_smoothing=self.smoothing)
+        return Loss(total, len(batch), {"correct": (logits.detach().argmax(1) == target).sum()})
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[dict[str, Any]]:
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """`label` (a list with `multi_label`), `score` of the one label, and `scores`: the share
         of each class, by its name."""
-        logits = self._logits(encode)
+        logits = self._logits(ctx)
         shares = logits.sigmoid() if self.multi_label else logits.softmax(1)
-        return [self._answer(row) for row in shares.tolist()]
+        return [self._prediction(row) for row in shares.tolist()]
 
     def metrics(self) -> Metrics:
         kind = MultiLabelMetrics if self.multi_label else LabelMetrics
         return kind(self.labels.classes)
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         known = self.labels.state()["classes"][:2] or ["cat", "dog"]
         return [{self.target: [label] if self.multi_label else label} for label in known]
 
-    def _answer(self, shares: list[float]) -> dict[str, Any]:
+    def _prediction(self, shares: list[float]) -> dict[str, Any]:
         classes = self.labels.classes
-        found: dict[str, Any]
+        prediction: dict[str, Any]
         if self.multi_label:
-            kept = [c for c, share in zip(classes, shares, strict=True) if share >= self.threshold]
-            found = {"label": kept}
+            pairs = zip(classes, shares, strict=True)
+            prediction = {"label": [c for c, share in pairs if share >= self.threshold]}
         else:
             best = max(range(len(classes)), key=shares.__getitem__)
-            found = {"label": classes[best], "score": shares[best]}
+            prediction = {"label": classes[best], "score": shares[best]}
         if self.scores:
-            found["scores"] = {str(c): share for c, share in zip(classes, shares, strict=True)}
-        return found
+            prediction["scores"] = {str(c): p for c, p in zip(classes, shares, strict=True)}
+        return prediction
 
-    def _logits(self, encode: Encode) -> Tensor:
-        return head_output(self, "head", encode(self.streams[0]))
-
-    def _wanted(self, batch: Batch) -> Tensor:
-        """`[B]` places of the labels, or `[B, K]` ones and zeros; on the CPU."""
-        for key, target in zip(batch.keys, batch.targets, strict=True):
-            if "label" not in target:
-                raise ValueError(f"row {key!r}: has no label; add the column {self.target!r}")
-        known = [target["label"] for target in batch.targets]
-        if not self.multi_label:
-            return torch.tensor([self.labels.index(label) for label in known])
-        wanted = torch.zeros(len(known), len(self.labels))
-        for row, labels in zip(wanted, known, strict=True):
-            row[[self.labels.index(label) for label in labels]] = 1.0
-        return wanted
+    def _logits(self, ctx: Context) -> Tensor:
+        return head_output(self, "head", ctx.encode(self.input))

@@ -9,19 +9,19 @@ Legend: `B` rows of this process, `N` rows of all processes, `D` width of the sp
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..backbones.base import Backbone
 from ._gather import gathered
+from ._hashing import stable_hash
 from ._similarity import cross_entropy, even, pairwise_sigmoid, soft, to_teachers, unit
-from .base import Batch, Embed, Encode, Loss, Row, Task
+from .base import Batch, Context, Embed, Example, Loss, Row, StreamUse, Task, Tools
 from .retrieval_metrics import RetrievalMetrics
 from .zero_shot import ZeroShot
 
@@ -48,7 +48,7 @@ class Contrastive(Task):
     `{input: image, target: word, templates: ["a {}."], classes: [...]}`, see `ZeroShot`.
     """
 
-    gathers = True
+    cross_rows = True
 
     def __init__(
         self,
@@ -73,8 +73,11 @@ class Contrastive(Task):
         self.dim, self.kind, self.group, self.match = dim, loss, group, match
         self.alike, self.teachers = alike or {}, teachers or []
         self._check(temperature, chunk)
-        others = [*self.alike.values(), *(t[s] for t in self.teachers for s in self.embedded)]
-        self.streams = tuple(dict.fromkeys((*self.embedded, *others)))
+        frozen = [*self.alike.values(), *(t[s] for t in self.teachers for s in self.embedded)]
+        self.teacher_streams = tuple(dict.fromkeys(frozen))
+        self.streams = {name: StreamUse(role="teacher") for name in self.teacher_streams} | {
+            name: StreamUse(width=dim) for name in self.embedded
+        }
         self.teacher_weight, self.chunk = teacher_weight, chunk
         self.zero_shot = ZeroShot.read(zero_shot, self.embedded) if zero_shot else None
         begin = -math.log(temperature or TEMPERATURES[loss])
@@ -94,7 +97,12 @@ class Contrastive(Task):
         for name in self.alike:
             if name not in self.embedded:
                 raise ValueError(f"alike: {name!r} is none of {', '.join(self.embedded)}")
+        for name, look in self.alike.items():
+            if look in self.embedded:
+                raise ValueError(f"alike: {name}: {look!r} is itself learned; name a frozen stream")
         for place, teacher in enumerate(self.teachers):
+            if set(teacher.values()) & set(self.embedded):
+                raise ValueError(f"teachers: number {place + 1} names a stream that is learned")
             if set(teacher) != set(self.embedded):
                 raise ValueError(
                     f"teachers: number {place + 1} stands for {', '.join(teacher) or 'none'}, "
@@ -105,124 +113,124 @@ class Contrastive(Task):
     def pairs(self) -> list[tuple[str, str]]:
         return list(itertools.combinations(self.embedded, 2))
 
-    def width(self, stream: str) -> int | None:
-        return self.dim if stream in self.embedded else None
-
     def columns(self) -> tuple[str, ...]:
         return () if self.group is None else (self.group,)
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        """`group`, `match` and `label`, where they are asked for and the row has them."""
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """Label: `group`, a number that stands for its value. Reference: `group`, `match` and
+        `label`, if they are asked for and the row has them."""
+        example = Example()
         label = None if self.zero_shot is None else self.zero_shot.target
-        wanted = {"group": self.group, "match": self.match, "label": label}
-        return {k: _plain(row[c]) for k, c in wanted.items() if c is not None and c in row}
+        columns = {"group": self.group, "match": self.match, "label": label}
+        for key, column in columns.items():
+            if column is not None and column in row:
+                example.reference[key] = _plain(row[column])
+        if "group" in example.reference:
+            number = stable_hash(example.reference["group"])
+            example.labels["group"] = torch.tensor(number, dtype=torch.long)
+        return example
 
-    def after_step(self, step: int) -> None:
+    def on_step_end(self, ctx: Context) -> None:
         with torch.no_grad():
             self.log_scale.clamp_(max=math.log(LARGEST))
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Summed over rows, the mean of all pairs of streams. `correct`: rows whose nearest
         belongs to them, the mean of all directions; `scale`: 1 / temperature."""
-        own = {name: self._vectors(batch, encode, name) for name in self.embedded}
-        others = [name for name in self.streams if name not in own]
-        given = {name: self._vectors(batch, encode, name) for name in others}
+        local = {name: self._vectors(batch, ctx, name) for name in self.embedded}
+        teachers = {name: self._vectors(batch, ctx, name) for name in self.teacher_streams}
         device = self.log_scale.device
         with _exactly(device):
-            packed, start = gathered(torch.cat(list(own.values()), 1))
-            every = dict(zip(own, packed.split(self.width(self.embedded[0]) or 0, 1), strict=True))
-            whole = {name: gathered(rows)[0] for name, rows in given.items()}
-            places = torch.arange(start, start + len(batch), device=device)
-            positive = self._positive(batch, places, len(packed))
-            goals = dict.fromkeys(own, even(positive))
+            packed, start = gathered(torch.cat(list(local.values()), 1))
+            every = dict(zip(local, packed.split(self.dim, 1), strict=True))
+            every_teacher = {name: gathered(rows)[0] for name, rows in teachers.items()}
+            rows = torch.arange(start, start + len(batch), device=device)
+            positive = self._positive(batch, rows, len(packed))
+            targets = dict.fromkeys(local, even(positive))
             for name, look in self.alike.items():
-                goals[name] = soft(given[look], whole[look], positive)
-            total, correct, taught = torch.zeros(3, device=device)
+                targets[name] = soft(teachers[look], every_teacher[look], positive)
+            total, correct, distilled = torch.zeros(3, device=device)
             for a, b in self.pairs:
-                value, right = self._pair(own, every, (a, b), positive, goals)
+                value, right = self._pair(local, every, (a, b), positive, targets)
                 total, correct = total + value, correct + right
-                known = [given[t[a]] @ whole[t[b]].T for t in self.teachers]
-                if known:
-                    taught = taught + to_teachers(own[a] @ every[b].T, known)
+                cosines = [teachers[t[a]] @ every_teacher[t[b]].T for t in self.teachers]
+                if cosines:
+                    distilled = distilled + to_teachers(local[a] @ every[b].T, cosines)
             number, scale = len(self.pairs), self.log_scale.detach().exp() * len(batch)
             parts = {"correct": correct / number, "scale": scale}
             if self.teachers:
-                parts["teachers"] = taught.detach() / number
-            return Loss((total + self.teacher_weight * taught) / number, len(batch), parts)
+                parts["teachers"] = distilled.detach() / number
+            return Loss((total + self.teacher_weight * distilled) / number, len(batch), parts)
 
     def _pair(
         self,
-        own: Mapping[str, Tensor],
+        local: Mapping[str, Tensor],
         every: Mapping[str, Tensor],
         pair: tuple[str, str],
         positive: Tensor,
-        goals: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The loss of a pair of streams, and how many rows find what belongs to them."""
+        """The loss of a pair of streams, and the number of rows whose nearest belongs to them."""
         (a, b), scale = pair, self.log_scale.exp()
-        there, back = scale * own[a] @ every[b].T, scale * own[b] @ every[a].T  # [B, N]
-        right = (_hits(there, positive) + _hits(back, positive)) / 2
+        a_to_b, b_to_a = scale * local[a] @ every[b].T, scale * local[b] @ every[a].T  # [B, N]
+        correct = (_top1_correct(a_to_b, positive) + _top1_correct(b_to_a, positive)) / 2
         if self.bias is not None:  # one matrix: the other direction's is its transpose
-            return pairwise_sigmoid(there + self.bias, positive), right
-        value = cross_entropy(there, goals[a]) + cross_entropy(back, goals[b])
-        return value / 2, right
+            return pairwise_sigmoid(a_to_b + self.bias, positive), correct
+        value = cross_entropy(a_to_b, targets[a]) + cross_entropy(b_to_a, targets[b])
+        return value / 2, correct
 
-    def _vectors(self, batch: Batch, encode: Encode, stream: str) -> Tensor:
-        """`[B, D]` of unit length; without a graph where nothing is to be learned."""
+    def _vectors(self, batch: Batch, ctx: Context, stream: str) -> Tensor:
+        """`[B, D]` of unit length."""
         learns = stream in self.embedded
         if not len(batch):
-            width = self.width(stream) or 0
+            width = self.dim if learns else 0
             return torch.zeros(0, width, device=self.log_scale.device, requires_grad=learns)
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            chunked = learns and self.chunk is not None
-            options: dict[str, Any] = {"chunk": self.chunk} if chunked else {}
-            return unit(encode(stream, **options).vector())
+        chunked = learns and self.chunk is not None
+        options: dict[str, Any] = {"chunk": self.chunk} if chunked else {}
+        return unit(ctx.encode(stream, **options).vector())
 
-    def _positive(self, batch: Batch, places: Tensor, rows: int) -> Tensor:
-        """`[B, N]` bool: what belongs together, a row and itself (its place) always."""
-        found = places[:, None] == torch.arange(rows, device=places.device)
+    def _positive(self, batch: Batch, rows: Tensor, every: int) -> Tensor:
+        """`[B, N]` bool: the pairs that belong together; a row and itself always do."""
+        positive = rows[:, None] == torch.arange(every, device=rows.device)
         if self.group is None:
-            return found
-        known = []
-        for key, target in zip(batch.keys, batch.targets, strict=True):
-            if "group" not in target:
-                raise ValueError(f"row {key!r}: has no column {self.group!r} to be grouped by")
-            known.append(number_of(target["group"]))
-        ids = torch.tensor(known, dtype=torch.long).reshape(-1, 1).to(places.device)
-        every, _ = gathered(ids)
-        return found | ((ids == every.T) & (ids != 0))
+            return positive
+        if len(batch):
+            ids = batch.label("group", f"has no column {self.group!r} to be grouped by")
+        else:
+            ids = torch.zeros(0, dtype=torch.long)
+        ids = ids.reshape(-1, 1).to(rows.device)
+        every_id, _ = gathered(ids)
+        return positive | ((ids == every_id.T) & (ids != 0))
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[dict[str, list[float]]]:
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """A row's vector of unit length, by stream."""
-        found = {name: unit(encode(name).vector()).tolist() for name in self.embedded}
-        return [{name: rows[i] for name, rows in found.items()} for i in range(len(batch))]
+        vectors = {name: unit(ctx.encode(name).vector()).tolist() for name in self.embedded}
+        return [{name: rows[i] for name, rows in vectors.items()} for i in range(len(batch))]
 
     def metrics(self) -> RetrievalMetrics:
         return RetrievalMetrics(self.pairs, self.match)
 
-    def extra_metrics(
-        self, predictions: Sequence[Any], targets: Sequence[Mapping[str, Any]], embed: Embed
+    def dataset_metrics(
+        self, predictions: Sequence[Any], references: Sequence[Mapping[str, Any]], embed: Embed
     ) -> dict[str, float]:
         """`zero_shot_accuracy` and `zero_shot_chance`, where they are asked for."""
         if self.zero_shot is None:
             return {}
         vectors = torch.tensor([p[self.zero_shot.input] for p in predictions])
-        return self.zero_shot.score(vectors, [t.get("label") for t in targets], embed)
+        return self.zero_shot.score(vectors, [r.get("label") for r in references], embed)
 
-    def written(
+    def format_predictions(
         self,
         predictions: Sequence[Any],
-        targets: Sequence[Mapping[str, Any]],
+        references: Sequence[Mapping[str, Any]],
         keys: Sequence[str],
     ) -> list[dict[str, Any]]:
         """In each direction the rank of the right answer, and the row that came first."""
         metrics = self.metrics()
-        metrics.update(predictions, targets)
+        metrics.update(predictions, references)
         return metrics.answers(keys)
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [{}, {}]
         names = self.zero_shot.classes if self.zero_shot else None
         label = None if self.zero_shot is None else self.zero_shot.target
@@ -240,7 +248,7 @@ def _exactly(device: torch.device) -> contextlib.AbstractContextManager[None]:
     return torch.autocast(device.type, enabled=False)
 
 
-def _hits(logits: Tensor, positive: Tensor) -> Tensor:
+def _top1_correct(logits: Tensor, positive: Tensor) -> Tensor:
     """Rows whose largest logit belongs to them."""
     if not logits.numel():
         return logits.new_zeros(())
@@ -250,11 +258,3 @@ def _hits(logits: Tensor, positive: Tensor) -> Tensor:
 def _plain(value: Any) -> Any:
     """A cell as JSON holds it: numpy's scalars are Python's."""
     return value.item() if hasattr(value, "item") else value
-
-
-def number_of(value: object) -> int:
-    """A number of 63 bits that stands for a value in every process; 0 for null."""
-    if value is None:
-        return 0
-    text = f"{type(value).__name__}:{value}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1 or 1

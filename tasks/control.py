@@ -11,17 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from ..backbones.base import Backbone
 from ..modalities.action.base import ActionTokenizer
 from ._action_forms import Form, Fourier, Parallel
 from ._action_points import Continuous
-from ._action_prompt import context, decoder, parsed
 from ._action_rows import ActionTask
 from ._action_sequences import Autoregressive
-from .base import Batch, Encode, Loss, Row
-from .chunks import Chunks
+from .base import BACKBONE, Batch, Context, DecoderUse, Example, Loss, Row, StreamUse, Tools
+from .chunks import Chunk, Chunks
+from .prompts import assemble, parse_prompt, require_streams
 
 FORMS: dict[str, type[Form]] = {
     "autoregressive": Autoregressive,
@@ -42,12 +43,10 @@ class Control(ActionTask):
     smoothness (fourier): of the series, and the weight of its roughness.
     """
 
-    uses_backbone = True
-
     def __init__(
         self,
         *,
-        prompt: str,
+        prompt: str | dict[str, Any],
         tokenizer: ActionTokenizer,
         chunk: Chunks,
         action: str = "action",
@@ -61,8 +60,8 @@ class Control(ActionTask):
         smoothness: float | None = None,
     ) -> None:
         super().__init__(tokenizer, chunk, action, last_action)
-        self.prompt = parsed(prompt)
-        self.streams = tuple(dict.fromkeys(self.prompt.streams))
+        self.prompt = parse_prompt(prompt)
+        self.streams = {name: StreamUse(width=BACKBONE) for name in require_streams(self.prompt)}
         own = {
             "vocabulary": vocabulary,
             "attention": attention,
@@ -73,63 +72,68 @@ class Control(ActionTask):
         }
         said = {name: value for name, value in own.items() if value is not None}
         self.form = FORMS[form](tokenizer, chunk, **_of_form(form, said))
+        kind = (attention or "causal") if form == "autoregressive" else "block"
+        self.decoders = {BACKBONE: DecoderUse(attention=frozenset({kind}))}
 
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.prompt.columns, self.action)))
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        """`prompt`: the texts around the streams; the rest as in `ActionTask`, none of it where
-        the row has no actions (a robot asks what to do)."""
-        return {"prompt": self.prompt.render(row), **super().targets(row)}
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """Labels: the prompt's texts, and those of `ActionTask`, which a row has not when a robot
+        asks what to do."""
+        example = super().prepare(row, tools, rng)
+        example.labels |= self.prompt.encode(row, tools.tokenizer())
+        return example
 
-    def corpus(self, row: Row) -> Iterable[str]:
-        return [text for text in self.prompt.render(row) if text]
+    def encode(self, chunk: Chunk) -> Tensor | list[Tensor]:
+        return self.form.encode(chunk)
 
-    def new_tokens(self) -> int:
-        return self.form.new_tokens()
+    def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
+        if part.endswith(".tokenizer"):
+            return [text for text in self.prompt.render(row) if text]
+        return super().fit_examples(part, row)
 
-    def attach(self, backbone: Backbone | None, first: int | None) -> None:
-        self.form.attach(decoder(backbone), first)
+    def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
+        self.form.build(decoders[BACKBONE])
 
-    def loaded(self) -> None:
-        self.form.loaded()
+    def validate_loaded(self) -> None:
+        self.form.validate_loaded()
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """The form's own; padded samples decide nothing."""
-        known = context(self.prompt, batch, encode, backbone)
-        return self.form.loss(known, self.chunks_of(batch), decoder(backbone))
+        target = self.target(batch)
+        context = assemble(self.prompt.streams, batch, ctx)
+        return self.form.loss(context, batch, target, ctx.decoder())
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[dict[str, Any]]:
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """`{"actions": [steps][dof]}` a row, in the robot's units, always finite and the same for
-        the same row; `tokens`, where the form says ids.
+        the same row; `tokens`, if the form generates ids.
 
         options: `steps`, the samples over the same time (another control rate). A sequence of
-        tokens that means nothing (FAST) gives the mean action and `undecodable: true`.
+        tokens that cannot be decoded (FAST) gives the mean action and `undecodable: true`.
         """
         steps, start = self.steps_of(options), self.starts(batch)
-        said = self.form.say(context(self.prompt, batch, encode, backbone), decoder(backbone))
-        made: list[dict[str, Any]]
-        if isinstance(said, Tensor):
-            said = said.cpu()
-            made = [{"actions": one} for one in self.form.decode(said, steps, start).tolist()]
+        output = self.form.generate(assemble(self.prompt.streams, batch, ctx), ctx.decoder())
+        rows: list[dict[str, Any]]
+        if isinstance(output, Tensor):
+            output = output.cpu()
+            rows = [{"actions": a} for a in self.form.decode(output, steps, start).tolist()]
         else:
-            starts = [None] * len(said) if start is None else list(start[:, None])
-            made = [self._decoded(r.cpu(), steps, s) for r, s in zip(said, starts, strict=True)]
+            starts = [None] * len(output) if start is None else list(start[:, None])
+            rows = [self._decoded(t.cpu(), steps, s) for t, s in zip(output, starts, strict=True)]
         if not self.form.discrete:
-            return made
-        return [{**one, "tokens": row.tolist()} for one, row in zip(made, said, strict=True)]
+            return rows
+        return [{**row, "tokens": t.tolist()} for row, t in zip(rows, output, strict=True)]
 
     def _decoded(self, tokens: Tensor, steps: int, start: Tensor | None) -> dict[str, Any]:
-        """Of tokens whose number varies, and that may mean nothing."""
+        """Decode tokens whose number varies, and which may not be decodable."""
         try:
             return {"actions": self.form.decode([tokens], steps, start)[0].tolist()}
         except ValueError:
             return {"actions": self.chunk.rest(steps), "undecodable": True}
 
-    def example(self) -> list[dict[str, Any]]:
-        return self.example_rows([self.prompt])
+    def example_rows(self) -> list[dict[str, Any]]:
+        return self.chunk_rows([self.prompt])
 
 
 def _of_form(form: str, said: Mapping[str, Any]) -> dict[str, Any]:

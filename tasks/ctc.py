@@ -12,19 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbones.base import Backbone
 from ..modalities.base import Features, Tokenizer
 from ._conditions import Conditions
 from ._ctc_heads import Between, Hints, Tap, Told, chained, ctc_losses, frame_logits
 from ._lengths import Lengths
 from ._lexicon import Lexicon
-from ._spelling import spelled
+from ._spelling import fitting_rows
 from ._transcripts import Reading, transcribe
-from .base import Batch, Encode, Loss, Row, Task
-from .prompts import Prompt, example_row
+from .base import Batch, Context, Example, HeadUse, Loss, Row, StreamUse, Task, Tools
+from .prompts import example_row, parse_target
 from .speech_metrics import Normalizer, SpeechMetrics
 
 
@@ -43,9 +43,8 @@ class Ctc(Task):
     the 90th percentile of their lengths. overlap: the part of a piece that it shares.
     """
 
-    head_names: ClassVar[tuple[str, ...]] = ("head",)
     head_types: ClassVar[Mapping[str, str]] = {"head": "per_token"}
-    in_full: Mapping[str, Any] = {"times": None}
+    eval_options: Mapping[str, Any] = {"times": None}
 
     def __init__(
         self,
@@ -71,8 +70,10 @@ class Ctc(Task):
         if beam < 1 or (lexicon and beam < 2):
             least = "2 with a lexicon, which a search follows" if lexicon else "1"
             raise ValueError(f"beam: found {beam}, expected at least {least}")
-        self.text = _template(text)
-        self.streams = (stream,)
+        self.text = parse_target("text", text)
+        hooks = frozenset({"layer_hooks"}) if between or condition else frozenset[str]()
+        self.stream = stream
+        self.streams = {stream: StreamUse(supports=hooks)}
         self.tokenizer, self.values, self.words = tokenizer, values, words
         self.beam, self.lexicon = beam, lexicon
         values.bind(condition or ())
@@ -80,19 +81,18 @@ class Ctc(Task):
         self.share, self.known = share, known
         self.normalizer: Normalizer = normalizer
         self.lengths = Lengths(window, overlap)
-        if between or condition:
-            self.needs = {stream: frozenset({"layer_hooks"})}
 
     @property
     def blank(self) -> int:
         """The class behind the tokenizer's."""
         return self.tokenizer.size
 
-    def head_widths(self) -> dict[str, tuple[str, int]]:
-        return {"head": (self.streams[0], self.blank + 1)}
+    @property
+    def head_uses(self) -> Mapping[str, HeadUse]:
+        return {"head": HeadUse(stream=self.stream, out_dim=self.blank + 1)}
 
-    def measure(self, widths: Mapping[str, int]) -> None:
-        dim = widths[f"{self.streams[0]}.encoder"]
+    def build(self, widths: Mapping[str, int], decoders: Mapping[str, Any]) -> None:
+        dim = widths[f"{self.stream}.encoder"]
         if self.layers_between:
             self.between = Between(dim, self.blank + 1)
         if self.values.columns:
@@ -101,54 +101,67 @@ class Ctc(Task):
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.text.columns, *self.values.columns)))
 
-    def material(self, part: str, row: Row) -> Iterable[Any]:
+    def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
         """Tokenizer and lexicon are fitted on the transcripts, the conditions on whole rows."""
-        return (row,) if part == "values" else (self.text.render(row)[0],)
+        if part in ("tokenizer", "words"):
+            return (self.text.render(row)[0],)
+        return super().fit_examples(part, row)
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        """`text`: the transcript; none where the row lacks its columns, as when a new recording
-        is transcribed. `condition`: places of what is known of the row."""
-        found: dict[str, Any] = {}
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """Labels: `ids`, the tokens of the transcript; none if the row lacks its columns, as when
+        a new recording is transcribed; `condition`, a number for each condition of the row.
+        Reference: `text`."""
+        example = Example()
         if self.values.columns:
-            found["condition"] = self.values.read(row)
-        if all(column in row for column in self.text.columns):
-            found["text"] = self.text.render(row)[0]
-            if not found["text"].strip() and not self.silence:
-                raise ValueError(
-                    "text: the transcript is empty; leave the row out, or say silence: true to "
-                    "learn that nothing is said"
-                )
-        return found
+            known = self.values.read(row)
+            numbers = [known.get(column, 0) for column in self.values.columns]
+            example.labels["condition"] = torch.tensor(numbers)
+            example.reference["condition"] = known
+        if any(column not in row for column in self.text.columns):
+            return example
+        text = self.text.render(row)[0]
+        if not text.strip() and not self.silence:
+            raise ValueError(
+                "text: the transcript is empty; leave the row out, or say silence: true to "
+                "learn that nothing is said"
+            )
+        example.reference["text"] = text
+        try:
+            example.labels["ids"] = torch.tensor(self.tokenizer.encode(text), dtype=torch.long)
+        except ValueError:  # a character that training never saw: an error, but not of the metrics
+            if rng is not None:
+                raise
+        return example
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Summed over rows, by the count of target tokens. A row whose text needs more frames
-        than there are, or holds what the tokenizer does not know, is failed and left out."""
-        heard: list[tuple[Tensor, Tensor]] = []
-        features, encoded = self._features(batch, encode, heard)
+        than there are is failed and left out."""
+        intermediate: list[tuple[Tensor, Tensor]] = []
+        features, encoded = self._features(batch, ctx, intermediate)
         logits = frame_logits(self, "head", features)  # [B, T, V]
-        scales = [(logits, features.mask, 1 - self.share if heard else 1.0)]
-        scales += [(found, mask, self.share / len(heard)) for found, mask in heard]
-        frames = [_frames(found, mask) for found, mask, _ in scales]
+        last_weight = 1 - self.share if intermediate else 1.0
+        heads = [(logits, features.mask, last_weight)]
+        heads += [(z, mask, self.share / len(intermediate)) for z, mask in intermediate]
+        frames = [_frames(z, mask) for z, mask, _ in heads]
         if self.training and not logits.is_meta:
             self.lengths.add(encoded.lengths)
         fewest = [min(several) for several in zip(*frames, strict=True)]
-        good, ids, failed = spelled(self.tokenizer, batch, fewest)
-        each = [
-            scale * ctc_losses(found[good], [of[i] for i in good], ids).sum()
-            if good
-            else found.sum() * 0
-            for (found, _, scale), of in zip(scales, frames, strict=True)
+        rows, ids, failed = fitting_rows(batch, fewest)
+        losses = [
+            weight * ctc_losses(z[rows], [of[i] for i in rows], ids).sum() if rows else z.sum() * 0
+            for (z, _, weight), of in zip(heads, frames, strict=True)
         ]
-        total = torch.stack(each).sum()
-        parts = {"between": torch.stack(each[1:]).sum().detach() / self.share} if heard else {}
+        total = torch.stack(losses).sum()
+        parts = {}
+        if intermediate:
+            parts["between"] = torch.stack(losses[1:]).sum().detach() / self.share
         # Silence counts as one token: a batch of it would be divided by nothing.
         return Loss(total, sum(max(1, len(row)) for row in ids), parts, failed)
 
     def predict(
         self,
         batch: Batch,
-        encode: Encode,
-        backbone: Backbone | None,
+        ctx: Context,
         *,
         beam: int | None = None,
         times: bool | None = False,
@@ -161,9 +174,9 @@ class Ctc(Task):
         path."""
         beam = self.beam if beam is None else beam
         if options or beam < 1:
-            found = ", ".join(options) if options else f"beam {beam}"
-            raise ValueError(f"ctc: found {found}; expected beam: 1 or more, times, confidence")
-        features, _ = self._features(batch, encode, [], long=True)
+            wrong = ", ".join(options) if options else f"beam {beam}"
+            raise ValueError(f"ctc: found {wrong}; expected beam: 1 or more, times, confidence")
+        features, _ = self._features(batch, ctx, [], long=True)
         if times is None:
             times = features.step is not None and features.origin is not None
         log_probs = frame_logits(self, "head", features).log_softmax(-1).cpu()  # [B, T, V]
@@ -177,43 +190,43 @@ class Ctc(Task):
     def metrics(self) -> SpeechMetrics:
         return SpeechMetrics(self.normalizer)
 
-    def example(self) -> list[dict[str, Any]]:
-        said = [example_row([self.text], text) for text in ("a", "go")]
+    def example_rows(self) -> list[dict[str, Any]]:
+        rows = [example_row([self.text], text) for text in ("a", "go")]
         hints = {c: (known or ["en"])[0] for c, known in self.values.values.items()}
-        return [{**hints, **row} for row in said]
+        return [{**hints, **row} for row in rows]
 
     def _features(
         self,
         batch: Batch,
-        encode: Encode,
-        heard: list[tuple[Tensor, Tensor]],
+        ctx: Context,
+        intermediate: list[tuple[Tensor, Tensor]],
         long: bool = False,
     ) -> tuple[Features, Features]:
-        """The stream's end and its encoder's; what heads in between read goes to `heard`."""
-        stream = self.streams[0]
+        """The features of the stream and of its encoder; the logits and masks of heads in between
+        are appended to `intermediate`."""
         options: dict[str, Any] = {}
-        if self.needs:
-            options["layer_hooks"] = self._taps(batch, heard)
-        if long and (window := self.lengths.window()) is not None:
-            options["window"] = window
-        features = encode(stream, **options)
-        return features, encode(f"{stream}.encoder", **options)
+        if self.layers_between or self.values.columns:
+            options["layer_hooks"] = self._hooks(batch, intermediate)
+        if long and (windows := self.lengths.window()) is not None:
+            options["window"] = windows
+        features = ctx.encode(self.stream, **options)
+        return features, ctx.encode(f"{self.stream}.encoder", **options)
 
-    def _taps(self, batch: Batch, heard: list[tuple[Tensor, Tensor]]) -> Mapping[int, Tap]:
-        taps: list[tuple[int, Tap]] = []
+    def _hooks(self, batch: Batch, intermediate: list[tuple[Tensor, Tensor]]) -> Mapping[int, Tap]:
+        hooks: list[tuple[int, Tap]] = []
         if self.values.columns:
-            taps.append((0, Told(self.hints(self._places(batch)))))
-        taps += [(layer, self.between.tap(heard)) for layer in self.layers_between]
-        return chained(taps)
+            hooks.append((0, Told(self.hints(self._conditions(batch)))))
+        hooks += [(layer, self.between.tap(intermediate)) for layer in self.layers_between]
+        return chained(hooks)
 
-    def _places(self, batch: Batch) -> Tensor:
-        """`[B, columns]`; in training part of the rows are told nothing."""
-        told = [[t["condition"].get(c, 0) for c in self.values.columns] for t in batch.targets]
-        places = torch.tensor(told)
+    def _conditions(self, batch: Batch) -> Tensor:
+        """`[B, columns]`; in training part of the rows have no condition."""
+        conditions = batch.label("condition", "has no condition")
         if self.training:
-            places = places * (torch.rand(len(batch), 1) < self.known)
+            told = torch.rand(len(batch), 1) < self.known
+            conditions = conditions * told.to(conditions.device)
         device: torch.device = next(self.hints.parameters()).device
-        return places.to(device)
+        return conditions.to(device)
 
 
 def _frames(logits: Tensor, mask: Tensor) -> list[int]:
@@ -222,15 +235,6 @@ def _frames(logits: Tensor, mask: Tensor) -> list[int]:
         return [1 << 30] * len(logits)
     lengths: list[int] = mask.sum(1).tolist()
     return lengths
-
-
-def _template(text: str) -> Prompt:
-    found = Prompt(text)
-    if found.streams or not found.columns:
-        raise ValueError(
-            f"text: {text!r} must be made of columns, such as {{text}}, without streams"
-        )
-    return found
 
 
 def _check(*, between: list[int] | None, window: int | None, **shares: float) -> None:

@@ -10,21 +10,20 @@ Legend: `B` rows, `T` tokens of a global crop, `D` width, `K` prototypes, `M` ma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..backbones.base import Backbone
 from ..modalities.base import Features, Sample
 from . import _dino_losses as losses
 from ._blocks import block_masks
 from ._crops import Crop, Range
 from ._gather import gathered
-from .averages import averaged, cosine, follow
-from .base import Batch, Encode, Halt, Loss, Task
+from .averages import averaged, cosine
+from .base import Batch, Context, Loss, StopTraining, StreamUse, Task
 
 GLOBALS = ("global0", "global1")
 ENOUGH = 16
@@ -47,11 +46,9 @@ class Dino(Task):
     its targets told nothing apart, for so many steps on end.
     """
 
-    done: Tensor
     stuck: Tensor
     seen: Tensor
-    gathers = True
-    varies_views = True
+    cross_rows = True
 
     def __init__(
         self,
@@ -93,8 +90,11 @@ class Dino(Task):
         if min(temperature, *teacher_temperature) <= 0:
             raise ValueError("temperature, teacher_temperature: expected numbers above 0")
         self.input = input
-        self.streams = self.averages = (input,)
-        self.needs = {input: frozenset({"token_mask"})}
+        self.streams = {
+            input: StreamUse(
+                supports=frozenset({"token_mask"}), ema=True, views=True, augment="view"
+            )
+        }
         self.crop, self.local = Crop(size, scale), Crop(local_size, local_scale)
         self.locals = tuple(f"local{i}" for i in range(local_crops))
         self.in_dim = 0  # until it is measured
@@ -105,11 +105,10 @@ class Dino(Task):
         self.teacher_temperature, self.momenta = teacher_temperature, momentum
         self.min_rank, self.patience = min_rank, patience
         self.student, self.teacher = nn.ModuleDict(), nn.ModuleDict()
-        self.register_buffer("done", torch.zeros(()))
         self.register_buffer("stuck", torch.zeros((), dtype=torch.long))
         self.register_buffer("seen", torch.zeros(2))  # the rank and the entropy of the last step
 
-    def measure(self, widths: Mapping[str, int]) -> None:
+    def build(self, widths: Mapping[str, int], decoders: Mapping[str, Any]) -> None:
         """The heads of the student, and the teacher's, which begin alike."""
         self.in_dim = widths[f"{self.input}.encoder"]
         for name in ("vector", "token"):
@@ -121,36 +120,34 @@ class Dino(Task):
         found = {name: self.crop(sample, rng) for name in GLOBALS}
         return {**found, **{name: self.local(sample, rng) for name in self.locals}}
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Summed over rows. Logged: `vector`, `token`, `koleo`, and of the teacher `entropy` (of
         its targets; at most log K) and `rank` (of its vectors; at least 1)."""
         rows = len(batch)
-        taught = [self._detached(encode, view) for view in GLOBALS] if rows else []
+        teacher = [ctx.encode(f"{self.input}.ema", view) for view in GLOBALS] if rows else []
         masks = [
             block_masks(f.grid or (f.tokens.shape[1],), rows, self.masked, self.mask_ratio)
-            for f in taught
+            for f in teacher
         ]
-        told = [
-            encode(f"{self.input}.encoder", view, token_mask=mask.to(f.tokens.device))
-            for view, mask, f in zip(GLOBALS, masks, taught, strict=False)
+        student = [
+            ctx.encode(f"{self.input}.encoder", view, token_mask=mask.to(f.tokens.device))
+            for view, mask, f in zip(GLOBALS, masks, teacher, strict=False)
         ]
-        told += [encode(f"{self.input}.encoder", view) for view in self.locals if rows]
-        vectors, goal = self._stacked(told), self._stacked(taught)
-        targets = losses.sinkhorn(self._head("teacher", "vector", goal), self._warm())
+        student += [ctx.encode(f"{self.input}.encoder", view) for view in self.locals if rows]
+        vectors, teacher_vectors = self._stacked(student), self._stacked(teacher)
+        temperature = self._teacher_temperature(ctx.progress)
+        logits = self._head("teacher", "vector", teacher_vectors)
+        targets = losses.sinkhorn(logits, temperature)
         whole = self._vectors(vectors, targets, rows)
-        token = self._tokens(told, taught, masks, rows)
+        token = self._tokens(student, teacher, masks, rows, temperature)
         spread = vectors.new_zeros(())
         if rows >= ENOUGH and self.koleo_weight:
             pair = vectors[: 2 * rows].split(rows)
             spread = rows * (losses.koleo(pair[0]) + losses.koleo(pair[1])) / 2
         total = whole + self.patch_weight * token + self.koleo_weight * spread
-        parts = {"vector": whole, "token": token, "koleo": spread, **self._watch(goal, targets)}
+        parts = {"vector": whole, "token": token, "koleo": spread}
+        parts |= self._watch(teacher_vectors, targets)
         return Loss(total, rows, {name: value.detach() for name, value in parts.items()})
-
-    def _detached(self, encode: Encode, view: str) -> Features:
-        with torch.no_grad():
-            found = encode(f"{self.input}.teacher", view)
-            return found.replace(tokens=found.tokens.detach())
 
     def _stacked(self, views: Sequence[Features]) -> Tensor:
         """`[views B, D]` their vectors; none where the batch is empty."""
@@ -158,22 +155,22 @@ class Dino(Task):
             return next(self.student.parameters()).new_zeros(0, self.in_dim)
         return torch.cat([view.vector() for view in views])
 
-    def _head(self, who: str, which: str, vectors: Tensor) -> Tensor:
-        found: Tensor = getattr(self, who)[which](vectors)
-        return found
+    def _head(self, owner: str, name: str, vectors: Tensor) -> Tensor:
+        logits: Tensor = getattr(self, owner)[name](vectors)
+        return logits
 
-    def _warm(self) -> Tensor:
-        """The teacher's temperature now."""
+    def _teacher_temperature(self, progress: float) -> float:
+        """The teacher's temperature, which rises during `warmup`."""
         low, high = self.teacher_temperature
-        done = (self.done / max(self.warmup, 1e-9)).clamp(max=1)
-        return low + (high - low) * (done if self.warmup else torch.ones_like(done))
+        share = min(progress / self.warmup, 1.0) if self.warmup else 1.0
+        return low + (high - low) * share
 
     def _vectors(self, vectors: Tensor, targets: Tensor, rows: int) -> Tensor:
         """Each student's crop against the teacher's other global crops, the mean of all pairs."""
-        said = self._head("student", "vector", vectors)
+        logits = self._head("student", "vector", vectors)
         if not rows:
-            return said.sum() * 0
-        crops, goals = said.split(rows), targets.split(rows)
+            return logits.sum() * 0
+        crops, goals = logits.split(rows), targets.split(rows)
         pairs = [
             losses.cross_entropy(crop, goal, self.student_temperature).sum()
             for i, crop in enumerate(crops)
@@ -184,23 +181,24 @@ class Dino(Task):
 
     def _tokens(
         self,
-        told: Sequence[Features],
-        taught: Sequence[Features],
+        student: Sequence[Features],
+        teacher: Sequence[Features],
         masks: Sequence[Tensor],
         rows: int,
+        temperature: float,
     ) -> Tensor:
         """At masked tokens that are real: the mean of a crop's tokens, then of the masked crops."""
         if rows:
-            row, place = torch.cat(list(masks)).nonzero().to(taught[0].tokens.device).T
-            real = torch.cat([f.mask for f in taught])[row, place]  # [M]
-            goal = torch.cat([f.tokens for f in taught])[row, place]  # [M, D]
-            mine = torch.cat([f.tokens for f in told[:2]])[row, place]
+            row, place = torch.cat(list(masks)).nonzero().to(teacher[0].tokens.device).T
+            real = torch.cat([f.mask for f in teacher])[row, place]  # [M]
+            goal = torch.cat([f.tokens for f in teacher])[row, place]  # [M, D]
+            tokens = torch.cat([f.tokens for f in student[:2]])[row, place]
         else:
-            goal = mine = self._stacked(())
+            goal = tokens = self._stacked(())
             row, real = goal.new_zeros(0, dtype=torch.long), goal.new_zeros(0, dtype=torch.bool)
-        targets = losses.sinkhorn(self._head("teacher", "token", goal), self._warm(), real)
-        said = self._head("student", "token", mine)
-        each = losses.cross_entropy(said, targets, self.student_temperature) * real
+        targets = losses.sinkhorn(self._head("teacher", "token", goal), temperature, real)
+        logits = self._head("student", "token", tokens)
+        each = losses.cross_entropy(logits, targets, self.student_temperature) * real
         count = each.new_zeros(2 * rows).index_add(0, row, real.to(each.dtype))
         weights = 1 / count.clamp(min=1)[row]
         crops = 2 * math.ceil(rows * self.masked)
@@ -221,37 +219,36 @@ class Dino(Task):
             self.seen.copy_(torch.stack([found, entropy]))
         return {"entropy": entropy * rows, "rank": found * rows}
 
-    def after_step(self, step: int) -> None:
-        """Stops a run whose teacher says the same of everything."""
+    def on_step_end(self, ctx: Context) -> None:
+        """Stop a run whose teacher maps all inputs to the same targets."""
+        if ctx.step % max(1, self.patience // 10):
+            return  # reading the counter waits for the device
         if int(self.stuck) >= self.patience:
-            found, entropy = self.seen.tolist()
-            raise Halt(
-                f"collapsed: the teacher's vectors have rank {found:.2f} (expected {self.min_rank} "
+            rank, entropy = self.seen.tolist()
+            raise StopTraining(
+                f"collapsed: the teacher's vectors have rank {rank:.2f} (expected {self.min_rank} "
                 f"or more) and its targets entropy {entropy:.2f} (expected less than "
                 f"{BLIND * math.log(max(2, self.sizes[2])):.2f}) for {self.patience} steps; lower "
                 "train.optimizer.lr, raise train.batch_size or koleo_weight, or give it more "
                 "varied crops"
             )
 
-    def momentum(self, done: float) -> float:
-        """Brings the teacher's heads on, as the engine does its encoder."""
-        found = cosine(*self.momenta, done)
-        self.done.fill_(done)
-        follow(self.teacher, self.student, found)
-        return found
+    def ema_decay(self, progress: float) -> float:
+        return cosine(*self.momenta, progress)
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[list[float]]:
+    def ema_modules(self) -> Iterable[tuple[nn.Module, nn.Module]]:
+        return ((self.teacher, self.student),)
+
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """The teacher's vector of the whole signal, at unit length."""
-        vectors = encode(f"{self.input}.teacher").vector().float()
-        found: list[list[float]] = nn.functional.normalize(vectors, dim=-1).tolist()
-        return found
+        vectors = ctx.encode(f"{self.input}.ema").vector().float()
+        rows: list[list[float]] = nn.functional.normalize(vectors, dim=-1).tolist()
+        return rows
 
     def metrics(self) -> Spread:
         return Spread()
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return [{}, {}]
 
 
@@ -263,7 +260,7 @@ class Spread:
         self.vectors: list[Sequence[float]] = []
 
     def update(
-        self, predictions: Sequence[Sequence[float]], targets: Sequence[Mapping[str, Any]]
+        self, predictions: Sequence[Sequence[float]], references: Sequence[Mapping[str, Any]]
     ) -> None:
         self.vectors += predictions
 

@@ -13,23 +13,23 @@ Legend: `B` rows, `D` width of the decoder, `E` of the expert's features, `L` co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
-from ..connectors.base import Connector
 from ..modalities.action.base import ActionTokenizer
 from ..modalities.base import Features
 from ._action_forms import SPREAD
-from ._action_prompt import context, decoder, parsed
 from ._heads import head_output
 from .action_regression import ActionRegression
-from .base import Batch, Encode, Loss, Row
+from .base import BACKBONE, Batch, Context, DecoderUse, Example, Loss, Row, StreamUse, Tools
 from .chunks import Chunks
+from .prompts import assemble, parse_prompt, require_streams
 
 
 class DistillActions(ActionRegression):
@@ -37,12 +37,10 @@ class DistillActions(ActionRegression):
     training reads it. align, act: weights of the distance to the expert's features and of the
     error of the actions. distance: mean square, or one minus the cosine."""
 
-    uses_backbone = True
-
     def __init__(
         self,
         *,
-        prompt: str,
+        prompt: str | dict[str, Any],
         expert: str,
         tokenizer: ActionTokenizer,
         chunk: Chunks,
@@ -60,7 +58,8 @@ class DistillActions(ActionRegression):
             action=action,
             last_action=last_action,
         )
-        self.prompt = parsed(prompt)
+        self.prompt = parse_prompt(prompt)
+        prompt_streams = require_streams(self.prompt)
         if expert in self.prompt.streams:
             raise ValueError(
                 f"expert: {expert!r} stands in the prompt too; give the expert an input of its "
@@ -70,58 +69,60 @@ class DistillActions(ActionRegression):
             raise ValueError(
                 f"align: found align {align} and act {act}, expected 0 or more, one of them more"
             )
-        self.streams = (*dict.fromkeys(self.prompt.streams), expert)
-        self.aside = self.answers = (expert,)
+        self.streams = {name: StreamUse(width=BACKBONE) for name in prompt_streams}
+        self.streams[expert] = StreamUse(role="teacher")
+        self.decoders = {BACKBONE: DecoderUse(attention=frozenset({attention}))}
         self.align, self.act, self.distance, self.attention = align, act, distance, attention
 
-    def attach(self, backbone: Backbone | None, first: int | None) -> None:
-        dim, head = decoder(backbone).dim, self.heads["decoder"]
-        assert isinstance(head, Connector)
+    def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
+        dim, expert_dim = decoders[BACKBONE].dim, widths[self.input]
         self.query = nn.Parameter(torch.randn(1, dim) * SPREAD)
         self.mapper = nn.Sequential(
-            nn.Linear(dim, head.in_dim), nn.GELU(), nn.Linear(head.in_dim, head.in_dim)
+            nn.Linear(dim, expert_dim), nn.GELU(), nn.Linear(expert_dim, expert_dim)
         )
 
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.prompt.columns, self.action)))
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        return {"prompt": self.prompt.render(row), **super().targets(row)}
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        example = super().prepare(row, tools, rng)
+        example.labels |= self.prompt.encode(row, tools.tokenizer())
+        return example
 
-    def corpus(self, row: Row) -> Iterable[str]:
-        return [text for text in self.prompt.render(row) if text]
+    def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
+        if part.endswith(".tokenizer"):
+            return [text for text in self.prompt.render(row) if text]
+        return super().fit_examples(part, row)
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """`align` times the distance and `act` times the error of the control points, a sum over
         rows."""
-        mapped = self._mapped(batch, encode, backbone)
-        wanted = encode(self.streams[-1]).vector().detach().float()
-        apart = (mapped - wanted).square().mean(1)
+        student = self._student(batch, ctx)
+        teacher = ctx.encode(self.input).vector().float()
+        distance = (student - teacher).square().mean(1)
         if self.distance == "cosine":
-            apart = 1 - F.cosine_similarity(mapped, wanted, dim=1)
-        total, parts = self.align * apart.sum(), {"distance": apart.detach().sum()}
+            distance = 1 - F.cosine_similarity(student, teacher, dim=1)
+        total, parts = self.align * distance.sum(), {"distance": distance.detach().sum()}
         if self.act:
-            error = self.error(head_output(self, "decoder", _features(mapped)), batch)
+            error = self.error(head_output(self, "decoder", _features(student)), batch)
             total, parts["l1"] = total + self.act * error, error.detach()
         return Loss(total, len(batch), parts)
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[dict[str, Any]]:
-        """As `ActionRegression`; the expert's stream is not looked at."""
-        mapped = self._mapped(batch, encode, backbone)
-        return self.told(head_output(self, "decoder", _features(mapped)), batch, options)
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
+        """As `ActionRegression`, without the expert's stream."""
+        student = self._student(batch, ctx)
+        return self.decoded(head_output(self, "decoder", _features(student)), batch, options)
 
-    def example(self) -> list[dict[str, Any]]:
-        return self.example_rows([self.prompt])
+    def example_rows(self) -> list[dict[str, Any]]:
+        return self.chunk_rows([self.prompt])
 
-    def _mapped(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Tensor:
-        """`[B, E]` what the student would have the expert's features be."""
-        known = context(self.prompt, batch, encode, backbone)
-        query = self.query.expand(len(known.tokens), 1, -1)
-        hidden = decoder(backbone)(query, context=known, attention=self.attention)[:, 0]
-        found: Tensor = self.mapper(hidden.to(self.mapper[0].weight.dtype))
-        return found.float()
+    def _student(self, batch: Batch, ctx: Context) -> Tensor:
+        """`[B, E]` the decoder's output at the query, mapped to the expert's features."""
+        context = assemble(self.prompt.streams, batch, ctx)
+        query = self.query.expand(len(context.tokens), 1, -1)
+        hidden = ctx.decoder()(query, context=context, attention=self.attention)[:, 0]
+        student: Tensor = self.mapper(hidden.to(self.mapper[0].weight.dtype))
+        return student.float()
 
 
 def _features(vectors: Tensor) -> Features:

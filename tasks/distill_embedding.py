@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbones.base import Backbone
-from .base import Batch, Encode, Loss, Row, Task
+from .base import Batch, Context, Example, Loss, Row, StreamUse, Task, Tools
 from .retrieval_metrics import RetrievalMetrics
 
 
@@ -43,56 +43,54 @@ class DistillEmbedding(Task):
         if student == teacher:
             raise ValueError(f"teacher: found {teacher!r}, which is the student; name another")
         self.student, self.teacher, self.kind, self.group = student, teacher, loss, group
-        self.streams = (student, teacher)
-        self.aside = self.fixed = (teacher,)
-        self.follows = {student: teacher}
-        self.dim = dim
+        width = teacher if dim is None else dim
+        self.streams = {
+            student: StreamUse(width=width),
+            teacher: StreamUse(role="teacher", width=dim),
+        }
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        """`group`, where it is asked for and the row has it."""
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """Reference: `group`, if it is asked for and the row has it."""
         if self.group is None or self.group not in row:
-            return {}
+            return Example()
         value = row[self.group]
-        return {"group": value.item() if hasattr(value, "item") else value}
+        return Example(reference={"group": value.item() if hasattr(value, "item") else value})
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Summed over rows; zero where the vectors coincide. `mse` and `cosine` are both logged."""
-        own, goal = self._vectors(encode)
-        squares = (own - goal).square().mean(1)
-        cosines = F.cosine_similarity(own, goal, dim=1)
+        student, teacher = self._vector(self.student, ctx), self._vector(self.teacher, ctx)
+        squares = (student - teacher).square().mean(1)
+        cosines = F.cosine_similarity(student, teacher, dim=1)
         total = squares.sum() if self.kind == "mse" else (1 - cosines).sum()
         parts = {"mse": squares.detach().sum(), "cosine": cosines.detach().sum()}
         return Loss(total, len(batch), parts)
 
-    def _vectors(self, encode: Encode) -> tuple[Tensor, Tensor]:
-        """`[B, D]` the student's and the teacher's; nothing is learned of the latter."""
-        own = encode(self.student).vector().float()
-        with torch.no_grad():
-            goal = encode(self.teacher).vector().detach().float()
-        return own, goal
+    def _vector(self, stream: str, ctx: Context) -> Tensor:
+        """`[B, D]` in float32."""
+        return ctx.encode(stream).vector().float()
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[dict[str, list[float]]]:
-        """A row's two vectors, as they are, by stream."""
-        own, goal = (vectors.tolist() for vectors in self._vectors(encode))
-        return [{self.student: a, self.teacher: b} for a, b in zip(own, goal, strict=True)]
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
+        """A row's vectors, not normalized, by stream: the student's, and the teacher's if the
+        batch has its stream."""
+        streams = [name for name in (self.student, self.teacher) if batch.has(name)]
+        vectors = {name: self._vector(name, ctx).tolist() for name in streams}
+        return [{name: rows[i] for name, rows in vectors.items()} for i in range(len(batch))]
 
     def metrics(self) -> DistanceMetrics:
         return DistanceMetrics(self.student, self.teacher)
 
-    def written(
+    def format_predictions(
         self,
         predictions: Sequence[Any],
-        targets: Sequence[Mapping[str, Any]],
+        references: Sequence[Mapping[str, Any]],
         keys: Sequence[str],
     ) -> list[dict[str, Any]]:
         """In each direction the rank of the right answer, and the row that came first."""
         search = RetrievalMetrics([(self.student, self.teacher)])
-        search.update(predictions, targets)
+        search.update(predictions, references)
         return search.answers(keys)
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return [{} if self.group is None else {self.group: f"{self.group} {i}"} for i in range(2)]
 
 
@@ -108,9 +106,9 @@ class DistanceMetrics:
     def update(
         self,
         predictions: Sequence[Mapping[str, Sequence[float]]],
-        targets: Sequence[Mapping[str, Any]],
+        references: Sequence[Mapping[str, Any]],
     ) -> None:
-        self.search.update(predictions, targets)
+        self.search.update(predictions, references)
 
     def compute(self) -> dict[str, float]:
         found = self.search.compute()

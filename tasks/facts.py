@@ -24,9 +24,11 @@ class Facts:
         self.within = dict(within or {})
         for name, share in self.within.items():
             if name not in self.patterns:
-                raise ValueError(f"within.{name}: there is no fact {name!r} among facts")
+                raise ValueError(f"fact_tolerance.{name}: there is no fact {name!r} among facts")
             if share < 0:
-                raise ValueError(f"within.{name}: found {share}, expected a share of at least 0")
+                raise ValueError(
+                    f"fact_tolerance.{name}: found {share}, expected a share of at least 0"
+                )
 
     def scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """`fact_<name>`: of the references that state a fact, the share whose text states the

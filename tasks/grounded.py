@@ -14,17 +14,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.base import Backbone
 from ..modalities.base import Features
+from ._hashing import stable_hash
 from ._laid import cover
 from ._places import indices, moved, to_world
 from ._similarity import unit
-from .base import Batch, Encode, Loss, Metrics, Row, Task
-from .contrastive import LARGEST, number_of
+from .base import Batch, Context, Example, Loss, Metrics, Row, StreamUse, Task, Tools
+from .contrastive import LARGEST
 from .pointing import Pointing
 
 WHO = "grounded"
@@ -73,44 +74,42 @@ class Grounded(Task):
         if focus < 0:
             raise ValueError(f"focus: found {focus}, expected at least 0")
         self.input, self.text, self.mask = input, text, mask
-        self.streams = (input, text, mask)
-        self.aside = self.answers = (mask,)
+        self.streams = {name: StreamUse(width=dim) for name in (input, text)}
+        self.streams[mask] = StreamUse(role="label")
         self.dim, self.share, self.focus = dim, share, focus
         self.names = {"finding": finding, "about": about, "group": group}
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def width(self, stream: str) -> int | None:
-        return None if stream == self.mask else self.dim
-
     def columns(self) -> tuple[str, ...]:
         return tuple(name for name in self.names.values() if name is not None)
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        """`finding`, `about` and whether the row is `grounded`, where the row has the columns."""
-        found: dict[str, Any] = {
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """Label: `grounded`, 1 or 0. Reference: `finding`, `about` and whether the row is
+        `grounded`, if the row has the columns."""
+        reference: dict[str, Any] = {
             key: str(row[name])
             for key, name in self.names.items()
             if name is not None and name in row and key != "group"
         }
         group = self.names["group"]
         if group is not None and group in row:
-            found["grounded"] = number_of(row[group]) < self.share * 2**63
-        return found
+            reference["grounded"] = stable_hash(row[group]) < self.share * 2**63
+        grounded = torch.tensor(float(reference.get("grounded", True)))
+        return Example({"grounded": grounded}, reference)
 
-    def after_step(self, step: int) -> None:
+    def on_step_end(self, ctx: Context) -> None:
         with torch.no_grad():
             self.log_scale.clamp_(max=math.log(LARGEST))
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Summed over the rows that are grounded. `there`: how sure covered tokens are of it, and
         `elsewhere` the others; `peak`: rows whose surest token is covered."""
-        tokens = encode(self.input)
-        covered = cover(encode(self.mask), tokens, WHO).to(tokens.tokens.device)  # [B, T]
-        logits = self._logits(tokens, encode)  # [B sentences, B signals, T]
+        tokens = ctx.encode(self.input)
+        covered = cover(ctx.encode(self.mask), tokens, WHO).to(tokens.tokens.device)  # [B, T]
+        logits = self._logits(tokens, ctx)  # [B sentences, B signals, T]
         real = tokens.mask.float()
-        counts = [float(target.get("grounded", True)) for target in batch.targets]
-        rows = torch.tensor(counts, device=real.device)
+        rows = batch.label("grounded", "has no group").to(real.device)
         own = logits.diagonal().T  # [B, T]
         yes = _mean(F.softplus(-own), covered * real)
         no = _mean(F.softplus(own), (1 - covered) * self._weights(own, real))
@@ -126,36 +125,34 @@ class Grounded(Task):
             "elsewhere": (_mean(own.detach().sigmoid(), (1 - covered) * real) * rows).sum(),
             "peak": (peak * rows).sum(),
         }
-        return Loss((total * rows).sum(), int(sum(counts)), parts)
+        return Loss((total * rows).sum(), rows.sum(), parts)
 
     def _weights(self, logits: Tensor, real: Tensor) -> Tensor:
         """Of tokens that a sentence is not about, `[..., T]`; at most 1, for one surest of all."""
         sure = self.focus * logits.detach()
         return (sure - sure.amax(-1, keepdim=True)).exp() * real
 
-    def _logits(self, tokens: Features, encode: Encode) -> Tensor:
+    def _logits(self, tokens: Features, ctx: Context) -> Tensor:
         """`[B sentences, B signals, T]`, in float32."""
-        sentences = unit(encode(self.text).vector())
+        sentences = unit(ctx.encode(self.text).vector())
         cosines = torch.einsum("sd,btd->sbt", sentences, unit(tokens.tokens))
         return self.log_scale.exp() * cosines + self.bias
 
     def _apart(self, batch: Batch) -> Tensor:
         """`[B, B]` bool: the sentence of a row is nowhere in the signal of another."""
-        keys = [(t.get("about"), t.get("finding")) for t in batch.targets]
+        keys = [(t.get("about"), t.get("finding")) for t in batch.references]
         return torch.tensor(
             [[a == b and None not in (f, g) and f != g for b, g in keys] for a, f in keys]
         ).reshape(len(keys), len(keys))
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[dict[str, Any]]:
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """`peak`: the place (mm in the source's world, for volumes) most alike to the sentence, its
         `score`, and the `map` of scores over the grid with its matrix to the world. Where the mask
         is there also `hit`, `covered` (share of the tokens) and `off` (mm to its centre), None
         where it is empty."""
-        tokens = encode(self.input)
+        tokens = ctx.encode(self.input)
         matrix, grid = to_world(tokens, WHO), tokens.grid or ()
-        own = self._logits(tokens, encode).diagonal().T.sigmoid().detach() * tokens.mask
+        own = self._logits(tokens, ctx).diagonal().T.sigmoid().detach() * tokens.mask
         places = moved(matrix, indices(grid, own).expand(len(own), -1, -1))  # [B, T, n]
         best = own.argmax(1)
         rows: list[dict[str, Any]] = [
@@ -170,13 +167,13 @@ class Grounded(Task):
             }
             for i in range(len(own))
         ]
-        if self.mask in batch.features or self.mask in batch.streams:
-            covered = cover(encode(self.mask), tokens, WHO) * tokens.mask
+        if batch.has(self.mask):
+            covered = cover(ctx.encode(self.mask), tokens, WHO) * tokens.mask
             for i, row in enumerate(rows):
                 row.update(_scored(covered[i], places[i], int(best[i]), int(tokens.lengths[i])))
         return rows
 
-    def maps(self, prediction: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
+    def export_maps(self, prediction: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
         found = prediction["map"]
         values = torch.tensor(found["values"]).reshape(found["grid"])
         return {"map": (values, torch.tensor(found["matrix"]))}
@@ -184,16 +181,16 @@ class Grounded(Task):
     def metrics(self) -> Metrics:
         return Pointing()
 
-    def written(
+    def format_predictions(
         self,
         predictions: Sequence[Any],
-        targets: Sequence[Mapping[str, Any]],
+        references: Sequence[Mapping[str, Any]],
         keys: Sequence[str],
     ) -> list[dict[str, Any]]:
         """Without the maps."""
         return [{k: v for k, v in row.items() if k != "map"} for row in predictions]
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return [{name: f"{name} {i}" for name in self.columns()} for i in range(2)]
 
 

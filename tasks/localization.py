@@ -11,19 +11,19 @@ Legend: `B` rows, `Q` queries, `N` boxes of a row, `n` axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbones.base import Backbone
 from ..modalities.base import Features
-from ._boxes import giou, shares, unit_to_world, world
+from ._boxes import cxcywh_to_world, giou, unit_to_world, world_to_cxcywh
 from ._matching import matched
 from ._places import to_world
-from .base import Batch, Encode, Loss, Metrics, Row, Task
+from .base import Batch, Context, Example, HeadUse, Loss, Metrics, Row, StreamUse, Task, Tools
 from .box_metrics import BoxMetrics
 
 WHO = "localization"
@@ -37,8 +37,7 @@ class Localization(Task):
     threshold: predictions below this score are left out, but for the best one.
     """
 
-    head_names: ClassVar[tuple[str, ...]] = ("head",)
-    head_types: ClassVar[dict[str, str]] = {"head": "detr"}
+    head_types: ClassVar[Mapping[str, str]] = {"head": "detr"}
 
     def __init__(
         self,
@@ -59,109 +58,101 @@ class Localization(Task):
             raise ValueError(f"absent: found {absent}, expected more than 0 and at most 1")
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold: found {threshold}, expected at least 0 and less than 1")
-        self.streams = (input,)
+        self.input, self.streams = input, {input: StreamUse()}
         self.target, self.axes = target, axes
         self.l1, self.giou, self.absent, self.threshold = l1, giou, absent, threshold
 
-    def head_widths(self) -> dict[str, tuple[str, int]]:
-        return {"head": (self.streams[0], 1 + 2 * self.axes)}
+    @property
+    def head_uses(self) -> Mapping[str, HeadUse]:
+        return {"head": HeadUse(stream=self.input, out_dim=1 + 2 * self.axes)}
 
     def columns(self) -> tuple[str, ...]:
         return (self.target,)
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        """`boxes`: `[2 n]` numbers each; absent where the row lacks the column."""
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """Label and reference: `boxes`, `2 n` numbers each. Neither if the row lacks the column."""
         if self.target not in row:
-            return {}
+            return Example()
         cell = row[self.target]
         cell = cell() if callable(cell) else cell
         several = [] if cell is None else list(cell)
         if several and not isinstance(several[0], (list, tuple)) and not _has_axis(several[0]):
             several = [several]
-        return {"boxes": [self._box(box) for box in several]}
+        boxes = [self._box(box) for box in several]
+        label = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 2 * self.axes)
+        return Example({"boxes": label}, {"boxes": boxes})
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Summed over rows: of a row, the mean over its queries (weighted) and over its boxes.
         `overlapping`: the share of a row's boxes that their query comes near (GIoU above 0)."""
-        wanted = self._wanted(batch)
-        logits, found, unit = self._found(encode)
-        placed = world(found, unit)  # [B, Q, 2 n]
+        padded = batch.label("boxes", f"has no boxes; add the column {self.target!r}")
+        counts = batch.label_masks["boxes"].sum(1).tolist()
+        logits, shares, unit = self._queries(ctx)
+        predicted = cxcywh_to_world(shares, unit)  # [B, Q, 2 n]
         total = logits.new_zeros(())
         hits = logits.new_zeros(())
-        for row, boxes in enumerate(wanted):
-            boxes = boxes.to(logits.device)
-            known = shares(boxes[None], unit[row : row + 1])[0]
-            each = (found[row][:, None] - known[None]).abs().sum(-1)  # [Q, N]
-            overlap = giou(placed[row][:, None], boxes[None])
-            cost = self.l1 * each - self.giou * overlap - logits[row].sigmoid()[:, None]
-            queries, places = matched(cost)
-            total = total + self._there(logits[row], queries)
+        for row, count in enumerate(counts):
+            boxes = padded[row, :count]
+            target = world_to_cxcywh(boxes[None], unit[row : row + 1])[0]
+            distance = (shares[row][:, None] - target[None]).abs().sum(-1)  # [Q, N]
+            overlap = giou(predicted[row][:, None], boxes[None])
+            cost = self.l1 * distance - self.giou * overlap - logits[row].sigmoid()[:, None]
+            queries, matches = matched(cost)
+            total = total + self._objectness(logits[row], queries)
             if len(boxes):
-                near, over = each[queries, places], overlap[queries, places]
+                near, over = distance[queries, matches], overlap[queries, matches]
                 total = total + (self.l1 * near + self.giou * (1 - over)).mean()
                 hits = hits + (over.detach() > 0).float().mean()
-        # A batch without any box must give the place's weights a gradient all the same.
-        return Loss(total + 0 * found.sum(), len(batch), {"overlapping": hits})
+        # A batch without any box must give the box weights a gradient all the same.
+        return Loss(total + 0 * shares.sum(), len(batch), {"overlapping": hits})
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[dict[str, Any]]:
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """`boxes` in the source's world, the surest first, and their `scores`."""
-        logits, found, unit = self._found(encode)
-        boxes = world(found, unit).cpu().tolist()
+        logits, shares, unit = self._queries(ctx)
+        boxes = cxcywh_to_world(shares, unit).cpu().tolist()
         return [
-            self._answer(scores, places)
+            self._prediction(scores, places)
             for scores, places in zip(logits.sigmoid().cpu().tolist(), boxes, strict=True)
         ]
 
     def metrics(self) -> Metrics:
         return BoxMetrics()
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         one = [*[-8.0] * self.axes, *[4.0] * self.axes]
         return [{self.target: one}, {self.target: None}]
 
-    def _answer(self, scores: list[float], boxes: list[list[float]]) -> dict[str, Any]:
+    def _prediction(self, scores: list[float], boxes: list[list[float]]) -> dict[str, Any]:
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
         kept = [i for i in order if scores[i] >= self.threshold] or order[:1]
         return {"boxes": [boxes[i] for i in kept], "scores": [scores[i] for i in kept]}
 
-    def _there(self, logits: Tensor, queries: Tensor) -> Tensor:
+    def _objectness(self, logits: Tensor, queries: Tensor) -> Tensor:
         """Binary cross entropy of a row's queries `[Q]`, the empty ones weighted less."""
-        answer = torch.zeros_like(logits).index_fill(0, queries, 1.0)
-        weights = answer + self.absent * (1 - answer)
-        each = F.binary_cross_entropy_with_logits(logits, answer, reduction="none")
-        return (weights * each).sum() / weights.sum()
+        target = torch.zeros_like(logits).index_fill(0, queries, 1.0)
+        weights = target + self.absent * (1 - target)
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return (weights * losses).sum() / weights.sum()
 
-    def _found(self, encode: Encode) -> tuple[Tensor, Tensor, Tensor]:
+    def _queries(self, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
         """`[B, Q]` logits, `[B, Q, 2 n]` boxes in shares of the grid, `[B, n + 1, n + 1]`."""
-        features = encode(self.streams[0])
+        features = ctx.encode(self.input)
         matrix = to_world(features, WHO)
         grid = features.grid or ()
         if len(grid) != self.axes:
             raise ValueError(
                 f"axes: {WHO} finds boxes of {self.axes} axes, the features of "
-                f"{self.streams[0]} have the grid {grid}; say axes: {len(grid)}"
+                f"{self.input} have the grid {grid}; say axes: {len(grid)}"
             )
-        made: Features = self.heads["head"](features)
+        queries: Features = self.heads["head"](features)
         width = 1 + 2 * self.axes
-        if made.tokens.shape[-1] != width or made.pooled is not None:
+        if queries.tokens.shape[-1] != width or queries.pooled is not None:
             raise ValueError(
-                f"{WHO}: its head gives one vector, or {made.tokens.shape[-1]} numbers a query; "
+                f"{WHO}: its head gives one vector, or {queries.tokens.shape[-1]} numbers a query; "
                 f"expected queries of {width}, as `head: detr` gives them"
             )
-        tokens = made.tokens.float()
+        tokens = queries.tokens.float()
         return tokens[..., 0], tokens[..., 1:].sigmoid(), unit_to_world(matrix, grid)
-
-    def _wanted(self, batch: Batch) -> list[Tensor]:
-        """A row's boxes `[N, 2 n]`, on the CPU."""
-        for key, target in zip(batch.keys, batch.targets, strict=True):
-            if "boxes" not in target:
-                raise ValueError(f"row {key!r}: has no boxes; add the column {self.target!r}")
-        return [
-            torch.tensor(target["boxes"], dtype=torch.float32).reshape(-1, 2 * self.axes)
-            for target in batch.targets
-        ]
 
     def _box(self, box: Sequence[Any]) -> list[float]:
         where = f"the column {self.target!r}"

@@ -11,16 +11,15 @@ Legend: `B` rows, `S` streams of the template (a stream may stand in it twice), 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone
-from ..modalities.base import Features
-from .base import Encode, Row
+from ..modalities.base import Features, Tokenizer
+from .base import BACKBONE, Batch, Context, Row
 
 _TOKEN = re.compile(
     r"(?P<brace>\{\{|\}\})"
@@ -29,6 +28,9 @@ _TOKEN = re.compile(
     r"|\{(?P<column>[^{}:]+)(?::(?P<spec>[^{}]*))?\}"
     r"|(?P<stray>[{}])"
 )
+
+_STREAM_MARK = "\ue000\ue001"
+"""Stands for a stream while a chat template is applied: private-use characters."""
 
 _Piece = str | tuple[str, str]
 """A text, or the name and format of a column."""
@@ -51,6 +53,14 @@ class Prompt:
         """
         return ["".join(self._fill(row, piece) for piece in gap) for gap in self._gaps]
 
+    def encode(self, row: Row, tokenizer: Tokenizer, name: str = "prompt") -> dict[str, Tensor]:
+        """Return the labels of a row's prompt: the ids of its `S + 1` texts, `prompt.0` to
+        `prompt.S`. The tokenizer's `bos`, if it has one, stands in front of the first."""
+        ids = [tokenizer.encode(text) for text in self.render(row)]
+        if tokenizer.bos_id is not None:
+            ids[0] = [tokenizer.bos_id, *ids[0]]
+        return {f"{name}.{i}": torch.tensor(row, dtype=torch.long) for i, row in enumerate(ids)}
+
     def _fill(self, row: Row, piece: _Piece) -> str:
         if isinstance(piece, str):
             return piece
@@ -71,6 +81,80 @@ class Prompt:
             raise ValueError(
                 f"{where} holds {value!r}, which the format {spec!r} does not fit ({error})"
             ) from None
+
+
+class ChatPrompt(Prompt):
+    """A conversation, rendered by the chat template of the decoder's tokenizer.
+
+    messages: `[{role: user, content: "<image> {question}"}]`; each content is a template. The
+    template ends where the assistant's answer begins.
+    """
+
+    def __init__(self, messages: Sequence[Mapping[str, str]]) -> None:
+        for place, message in enumerate(messages):
+            if set(message) != {"role", "content"}:
+                raise ValueError(
+                    f"chat: message {place + 1} has {', '.join(message) or 'no key'}, expected "
+                    "role and content"
+                )
+        self.roles = [message["role"] for message in messages]
+        self.contents = [Prompt(message["content"]) for message in messages]
+        self.template = " ".join(content.template for content in self.contents)
+        self.streams = tuple(s for content in self.contents for s in content.streams)
+        self.columns = tuple(dict.fromkeys(c for p in self.contents for c in p.columns))
+        self.formats = {k: v for content in self.contents for k, v in content.formats.items()}
+
+    def render(self, row: Row) -> list[str]:
+        """Return the texts of all messages, without the chat template."""
+        return [text for content in self.contents for text in content.render(row)]
+
+    def encode(self, row: Row, tokenizer: Tokenizer, name: str = "prompt") -> dict[str, Tensor]:
+        contents = [_STREAM_MARK.join(content.render(row)) for content in self.contents]
+        messages = [{"role": r, "content": c} for r, c in zip(self.roles, contents, strict=True)]
+        texts = tokenizer.chat(messages).split(_STREAM_MARK)
+        if len(texts) != len(self.streams) + 1:
+            raise ValueError(
+                f"prompt: the chat template kept {len(texts) - 1} of {len(self.streams)} streams; "
+                "write the prompt as one text"
+            )
+        ids = [tokenizer.encode(text) for text in texts]
+        return {f"{name}.{i}": torch.tensor(row, dtype=torch.long) for i, row in enumerate(ids)}
+
+
+def parse_prompt(prompt: str | Mapping[str, Any]) -> Prompt:
+    """Return the prompt of a recipe: one template, or `{chat: [messages]}`."""
+    try:
+        if isinstance(prompt, str):
+            return Prompt(prompt)
+        if set(prompt) != {"chat"} or not isinstance(prompt["chat"], Sequence):
+            raise ValueError(f"found {', '.join(prompt)}, expected a text or chat: [messages]")
+        return ChatPrompt(prompt["chat"])
+    except ValueError as error:
+        raise ValueError(f"prompt: {error}") from None
+
+
+def parse_target(option: str, template: str) -> Prompt:
+    """Return the template of a text to learn. Raise ValueError if it names a stream, or no
+    column."""
+    try:
+        target = Prompt(template)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+    if target.streams or not target.columns:
+        raise ValueError(
+            f"{option}: {template!r} must be made of columns, such as {{caption}}, without streams"
+        )
+    return target
+
+
+def require_streams(prompt: Prompt) -> tuple[str, ...]:
+    """Return the streams of a prompt, each once. Raise ValueError if it names none."""
+    if not prompt.streams:
+        raise ValueError(
+            f"prompt: {prompt.template!r} names no stream; write <image> where the input called "
+            "image is to stand"
+        )
+    return tuple(dict.fromkeys(prompt.streams))
 
 
 def _parse(template: str) -> tuple[tuple[str, ...], list[list[_Piece]]]:
@@ -101,56 +185,66 @@ def _parse(template: str) -> tuple[tuple[str, ...], list[list[_Piece]]]:
 
 
 def assemble(
-    streams: Sequence[str], texts: Sequence[Sequence[str]], encode: Encode, backbone: Backbone
+    streams: Sequence[str],
+    batch: Batch,
+    ctx: Context,
+    decoder: str = BACKBONE,
+    name: str = "prompt",
 ) -> Features:
-    """The context of a batch: texts and streams in the order of the template, packed.
+    """Return the context of a batch: texts and streams in the order of the template, packed.
 
-    streams: `S` names. texts: `B` rows of `S + 1` texts (`Prompt.render`). The tokenizer's
-    `bos` stands first where it has one. Gives `tokens [B, T, D]`, real ones to the left.
-    Raises ValueError where a stream's width is not the decoder's, or there is nothing to read.
+    streams: the `S` streams of the template. The texts are the batch's labels, made by
+    `Prompt.encode`. A stream with several items a cell stands with all of them, in order.
+    The result has `tokens [B, T, D]`, real ones to the left. Raise ValueError if the width of a
+    stream is not the decoder's, or the prompt is empty.
     """
-    inputs = [encode(stream) for stream in streams]
+    backbone = ctx.decoder(decoder)
+    inputs = [_stream(stream, batch, ctx, backbone) for stream in streams]
     device = inputs[0].tokens.device if inputs else next(backbone.parameters()).device
-    gaps = [
-        _embed([row[place] for row in texts], backbone, device, first=place == 0)
-        for place in range(len(streams) + 1)
-    ]
-    for stream, found in zip(streams, inputs, strict=True):
-        _check_width(stream, found, backbone)
-    segments = [s for pair in zip_longest(gaps, inputs) for s in pair if s is not None]
+    segments: list[Features] = []
+    for place in range(len(streams) + 1):
+        ids = batch.label(f"{name}.{place}", "has no prompt").to(device)
+        if ids.shape[1]:
+            mask = batch.label_masks[f"{name}.{place}"].to(device)
+            segments.append(Features(backbone.embed(ids), mask))
+        segments += inputs[place : place + 1]
     if not segments:
         raise ValueError("the prompt is empty; write some text or a stream in it")
     # The decoder's own precision, which its embeddings have: a connector may compute in another.
-    dtype = next((gap.tokens.dtype for gap in gaps if gap is not None), segments[0].tokens.dtype)
-    return _pack(segments, dtype)
+    return _pack(segments, backbone.embed(torch.zeros(1, dtype=torch.long, device=device)).dtype)
 
 
-def _check_width(stream: str, found: Features, backbone: Backbone) -> None:
-    if found.dim != backbone.dim:
+def _stream(stream: str, batch: Batch, ctx: Context, backbone: Backbone) -> Features:
+    features = ctx.encode(stream)
+    if features.dim != backbone.dim:
         raise ValueError(
-            f"inputs.{stream}.connector: gives tokens {found.dim} wide, the backbone reads "
+            f"inputs.{stream}.connector: returns tokens {features.dim} wide, the decoder reads "
             f"{backbone.dim}; give the stream a connector that ends in {backbone.dim}"
         )
+    return group_items(features, batch.items[stream]) if stream in batch.items else features
 
 
-def _embed(
-    texts: Sequence[str], backbone: Backbone, device: torch.device, *, first: bool
-) -> Features | None:
-    """Embedded texts `[B, T, D]`; equal texts are embedded once; None where all are empty."""
-    tokenizer = backbone.tokenizer
-    bos = [tokenizer.bos_id] if first and tokenizer.bos_id is not None else []
-    known = {text: [*bos, *tokenizer.encode(text)] for text in dict.fromkeys(texts)}
-    width = max(len(ids) for ids in known.values())
-    if not width:
-        return None
-    padded = [ids + [tokenizer.pad_id] * (width - len(ids)) for ids in known.values()]
-    tokens = backbone.embed(torch.tensor(padded, device=device))
-    lengths = torch.tensor([len(known[text]) for text in texts], device=device)
-    mask = torch.arange(width, device=device) < lengths[:, None]
-    if len(known) == 1:
-        return Features(tokens.expand(len(texts), -1, -1), mask)
-    places = {text: place for place, text in enumerate(known)}
-    return Features(tokens[torch.tensor([places[t] for t in texts], device=device)], mask)
+def group_items(features: Features, items: Tensor) -> Features:
+    """Return the tokens of each row's items one after another.
+
+    features: of all items of a batch, `[N, T, D]`. items: `[B]` their number in each row, on the
+    CPU. The result has `tokens [B, max(items) * T, D]`; the padding of an item stays where it is.
+    """
+    most = int(items.max()) if len(items) else 0
+    first = items.cumsum(0) - items
+    place = torch.arange(most)
+    real = place < items[:, None]  # [B, most]
+    index = torch.where(real, first[:, None] + place, 0)
+    device = features.tokens.device
+    if not len(features.tokens):
+        width = features.tokens.shape[-1]
+        return Features(
+            features.tokens.new_zeros(len(items), 0, width),
+            features.mask.new_zeros(len(items), 0),
+        )
+    tokens = features.tokens[index.to(device)].flatten(1, 2)
+    mask = features.mask[index.to(device)] & real[..., None].to(device)
+    return _left(tokens, mask.flatten(1))
 
 
 def _pack(segments: Sequence[Features], dtype: torch.dtype) -> Features:
@@ -160,8 +254,10 @@ def _pack(segments: Sequence[Features], dtype: torch.dtype) -> Features:
     """
     tokens = torch.cat([s.tokens.to(dtype) for s in segments], dim=1)  # [B, T, D]
     mask = torch.cat([s.mask for s in segments], dim=1)  # [B, T]
-    if len(segments) == 1:
-        return Features(tokens, mask)
+    return Features(tokens, mask) if len(segments) == 1 else _left(tokens, mask)
+
+
+def _left(tokens: Tensor, mask: Tensor) -> Features:
     order = mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
     index: Tensor = order.unsqueeze(-1).expand_as(tokens)
     return Features(tokens.gather(1, index), mask.gather(1, order))

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.regression import r2_score
 
-from ..backbones.base import Backbone
 from ._heads import head_output
-from .base import Batch, Encode, Loss, Metrics, Row, Task
+from .base import Batch, Context, Example, HeadUse, Loss, Metrics, Row, StreamUse, Task, Tools
 from .standardizer import Standardizer
 
 ERRORS = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
@@ -25,7 +25,7 @@ class Regression(Task):
     """input: the stream. target: a column of numbers, or several. error: squared, or smooth L1
     (squared up to one standard deviation, absolute beyond)."""
 
-    head_names: ClassVar[tuple[str, ...]] = ("head",)
+    head_types: ClassVar[Mapping[str, str]] = {"head": "linear"}
 
     def __init__(
         self,
@@ -40,47 +40,45 @@ class Regression(Task):
         if not columns or len(set(columns)) < len(columns):
             raise ValueError(f"target: found {target!r}, expected one column or more, each once")
         scale.bind(columns)
-        self.streams = (input,)
+        self.input, self.streams = input, {input: StreamUse()}
         self.scale, self.error = scale, error
 
-    def head_widths(self) -> dict[str, tuple[str, int]]:
-        return {"head": (self.streams[0], len(self.scale.columns))}
+    @property
+    def head_uses(self) -> Mapping[str, HeadUse]:
+        return {"head": HeadUse(stream=self.input, out_dim=len(self.scale.columns))}
 
     def columns(self) -> tuple[str, ...]:
         return self.scale.columns
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        """The numbers by column; nothing where the row has none of the columns."""
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        """Label: `target`, `[K]` in standardised units. Reference: the numbers by column. Neither
+        if the row has none of the columns."""
         if not any(column in row for column in self.scale.columns):
-            return {}
-        return dict(zip(self.scale.columns, self.scale.read(row), strict=True))
+            return Example()
+        numbers = self.scale.read(row)
+        target = self.scale.encode(torch.tensor(numbers, dtype=torch.float64)).float()
+        reference = dict(zip(self.scale.columns, numbers, strict=True))
+        return Example({"target": target}, reference)
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Mean over columns, sum over rows, in standardised units."""
-        for key, target in zip(batch.keys, batch.targets, strict=True):
-            if not target:
-                raise ValueError(f"row {key!r}: has no number; add {', '.join(self.columns())}")
-        rows = [[target[column] for column in self.columns()] for target in batch.targets]
-        wanted = self.scale.encode(torch.tensor(rows, dtype=torch.float64)).float()
-        found = self._found(encode)  # [B, K]
-        each = ERRORS[self.error](found, wanted.to(found.device), reduction="none")
-        return Loss(each.mean(1).sum(), len(batch))
+        target = batch.label("target", f"has no number; add {', '.join(self.columns())}")
+        errors = ERRORS[self.error](self._output(ctx), target, reduction="none")  # [B, K]
+        return Loss(errors.mean(1).sum(), len(batch))
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[dict[str, float]]:
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """A number a column, in the column's units."""
-        found = self.scale.decode(self._found(encode).cpu().double())
-        return [dict(zip(self.columns(), row, strict=True)) for row in found.tolist()]
+        numbers = self.scale.decode(self._output(ctx).cpu().double())
+        return [dict(zip(self.columns(), row, strict=True)) for row in numbers.tolist()]
 
     def metrics(self) -> Metrics:
         return NumberMetrics(self.columns())
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return [dict.fromkeys(self.columns(), number) for number in (1.0, 2.5)]
 
-    def _found(self, encode: Encode) -> Tensor:
-        return head_output(self, "head", encode(self.streams[0]))
+    def _output(self, ctx: Context) -> Tensor:
+        return head_output(self, "head", ctx.encode(self.input))
 
 
 class NumberMetrics:
@@ -91,30 +89,30 @@ class NumberMetrics:
 
     def __init__(self, columns: Sequence[str]) -> None:
         self.columns = tuple(columns)
-        self.found: list[list[float]] = []
-        self.wanted: list[list[float]] = []
+        self.predictions: list[list[float]] = []
+        self.targets: list[list[float]] = []
 
     def update(
-        self, predictions: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]
+        self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Predictions and targets of the same rows; ValueError where a target is missing."""
-        if any(column not in target for target in targets for column in self.columns):
+        """Predictions and references of the same rows. Raise ValueError if a number is missing."""
+        if any(column not in row for row in references for column in self.columns):
             raise ValueError(
                 f"number metrics: a row lacks {', '.join(self.columns)}; evaluate on data that "
                 "has them"
             )
-        self.found += [[row[column] for column in self.columns] for row in predictions]
-        self.wanted += [[row[column] for column in self.columns] for row in targets]
+        self.predictions += [[row[column] for column in self.columns] for row in predictions]
+        self.targets += [[row[column] for column in self.columns] for row in references]
 
     def compute(self) -> dict[str, float]:
-        if not self.found:
+        if not self.predictions:
             raise ValueError("number metrics: no row was accumulated; is the split empty?")
-        found = torch.tensor(self.found, dtype=torch.float64)  # [N, K]
-        wanted = torch.tensor(self.wanted, dtype=torch.float64)
+        predictions = torch.tensor(self.predictions, dtype=torch.float64)  # [N, K]
+        targets = torch.tensor(self.targets, dtype=torch.float64)
         values = {}
         for place, column in enumerate(self.columns):
             name = f"{column}/" if len(self.columns) > 1 else ""
-            a, b = found[:, place], wanted[:, place]
+            a, b = predictions[:, place], targets[:, place]
             values[f"{name}mae"] = float((a - b).abs().mean())
             values[f"{name}rmse"] = float((a - b).square().mean().sqrt())
             defined = len(b) > 1 and bool((b != b[0]).any())

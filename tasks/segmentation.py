@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbones.base import Backbone
 from ..connectors.base import Connector
 from ..modalities.base import Features, Sample
 from ..modalities.groups import encode_by_group
 from ._places import laid, to_world
 from ._runs import runs, unrun
 from ._windows import slid, window_of
-from .base import Batch, Encode, Loss, Metrics, Row, Task
+from .base import Batch, Context, HeadUse, Loss, Metrics, StreamUse, Task
 from .mask_metrics import MaskMetrics, agreement
 
 WHO = "segmentation"
@@ -44,8 +43,7 @@ class Segmentation(Task):
     encoder gives is not cached then. overlap: the share of a window that the next one shares.
     """
 
-    head_names: ClassVar[tuple[str, ...]] = ("head",)
-    head_types: ClassVar[dict[str, str]] = {"head": "unetr"}
+    head_types: ClassVar[Mapping[str, str]] = {"head": "unetr"}
 
     def __init__(
         self,
@@ -72,113 +70,102 @@ class Segmentation(Task):
             )
         if mask == input:
             raise ValueError(f"mask: is {mask!r}, the input itself; name the stream of true masks")
-        self.streams = (input, mask)
-        self.aside = self.answers = (mask,)
+        self.input, self.mask = input, mask
+        self.streams = {input: StreamUse(views=window is not None), mask: StreamUse(role="label")}
         self.dice, self.ce, self.threshold = dice, ce, threshold
         self.window, self.overlap = window, overlap
         self.start = math.log(prior / (1 - prior))
 
-    def head_widths(self) -> dict[str, tuple[str, int]]:
-        return {"head": (f"{self.streams[0]}.encoder", 1)}
-
-    def varies(self, stream: str) -> bool:
-        return self.window is not None and stream == self.streams[0]
+    @property
+    def head_uses(self) -> Mapping[str, HeadUse]:
+        return {"head": HeadUse(stream=f"{self.input}.encoder", out_dim=1)}
 
     def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
-        if self.window is None or stream != self.streams[0]:
+        if self.window is None or stream != self.input:
             return {"main": sample}
         return {"main": window_of(sample, self.window, rng)}
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Summed over rows. `overlap`: the soft Dice, a sum over rows too."""
-        found = self._found(encode)
-        wanted = self._wanted(found, encode).flatten(1)  # [B, V]
-        logits, real = found.tokens[..., 0].float(), found.mask
+        output = self._head_output(ctx)
+        logits, real = output.tokens[..., 0].float(), output.mask
+        target = self._target(output, ctx).flatten(1) * real  # [B, V]
         share = logits.sigmoid() * real
-        wanted = wanted * real
-        both = (share * wanted).sum(1)
-        overlap = (2 * both + SMOOTH) / (share.sum(1) + wanted.sum(1) + SMOOTH)
-        each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * real
-        entropy = each.sum(1) / real.sum(1).clamp(min=1)
+        both = (share * target).sum(1)
+        overlap = (2 * both + SMOOTH) / (share.sum(1) + target.sum(1) + SMOOTH)
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * real
+        entropy = losses.sum(1) / real.sum(1).clamp(min=1)
         total = (self.dice * (1 - overlap) + self.ce * entropy).sum()
         return Loss(total, len(batch), {"overlap": overlap.detach().sum()})
 
-    def predict(
-        self, batch: Batch, encode: Encode, backbone: Backbone | None, **options: Any
-    ) -> list[dict[str, Any]]:
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """`mask` as runs of its grid (`_runs.py`), its `size` in the world's units (mm cubed), and,
-        where the true mask is there, `scores` against it on its own grid."""
-        found = self._whole(batch, encode)
-        grid, matrix = found.grid or (), to_world(found, WHO)
-        share = found.tokens[..., 0].float().sigmoid()
-        masks = ((share >= self.threshold) & found.mask).unflatten(1, grid)  # [B, *grid]
+        if the batch has the true mask, `scores` against it on its own grid."""
+        output = self._sliding_output(batch, ctx)
+        grid, matrix = output.grid or (), to_world(output, WHO)
+        share = output.tokens[..., 0].float().sigmoid()
+        masks = ((share >= self.threshold) & output.mask).unflatten(1, grid)  # [B, *grid]
         sizes = torch.linalg.det(matrix[:, :-1, :-1].cpu()).abs()
         rows = [
             {"mask": runs(mask, place), "size": float(mask.sum()) * float(size)}
             for mask, place, size in zip(masks, matrix, sizes, strict=True)
         ]
-        truth = self.streams[1]
-        if truth in batch.features or truth in batch.streams:
-            for row, scores in zip(rows, self._scores(masks, matrix, encode), strict=True):
+        if batch.has(self.mask):
+            for row, scores in zip(rows, self._scores(masks, matrix, ctx), strict=True):
                 row["scores"] = scores
         return rows
 
     def metrics(self) -> Metrics:
         return MaskMetrics()
 
-    def maps(self, prediction: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
+    def export_maps(self, prediction: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
         return {"mask": unrun(prediction["mask"])}
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        return {}
-
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return [{}, {}]
 
-    def _scores(
-        self, masks: Tensor, matrix: Tensor, encode: Encode
-    ) -> list[dict[str, float | None]]:
-        truth = encode(self.streams[1])
-        values, there = _grid_of(truth), to_world(truth, WHO)
-        own = laid(masks[:, None].float(), matrix, there, tuple(values.shape[2:]))
-        spacing = there[:, :-1, :-1].norm(dim=1).cpu().tolist()
-        pairs = zip(own[:, 0].cpu() > 0.5, values[:, 0].cpu() > 0.5, spacing, strict=True)
-        return [agreement(found, wanted, edges) for found, wanted, edges in pairs]
+    def _scores(self, masks: Tensor, matrix: Tensor, ctx: Context) -> list[dict[str, float | None]]:
+        truth = ctx.encode(self.mask)
+        values, to_truth = _grid_of(truth), to_world(truth, WHO)
+        predicted = laid(masks[:, None].float(), matrix, to_truth, tuple(values.shape[2:]))
+        spacing = to_truth[:, :-1, :-1].norm(dim=1).cpu().tolist()
+        pairs = zip(predicted[:, 0].cpu() > 0.5, values[:, 0].cpu() > 0.5, spacing, strict=True)
+        return [agreement(prediction, target, edges) for prediction, target, edges in pairs]
 
-    def _wanted(self, found: Features, encode: Encode) -> Tensor:
-        """`[B, 1, *grid]` the true masks on the grid that was found."""
-        truth = encode(self.streams[1])
-        here, there = to_world(found, WHO), to_world(truth, WHO)
-        return laid(_grid_of(truth), there, here, found.grid or ())
+    def _target(self, output: Features, ctx: Context) -> Tensor:
+        """`[B, 1, *grid]` the true masks on the grid of the head's output."""
+        truth = ctx.encode(self.mask)
+        matrix, to_truth = to_world(output, WHO), to_world(truth, WHO)
+        return laid(_grid_of(truth), to_truth, matrix, output.grid or ())
 
-    def _whole(self, batch: Batch, encode: Encode) -> Features:
-        """As `_found`, window by window where the task has one and the signals are there."""
-        views = batch.streams.get(self.streams[0])
+    def _sliding_output(self, batch: Batch, ctx: Context) -> Features:
+        """As `_head_output`, window by window if the task has one and the batch the signals."""
+        views = batch.streams.get(self.input)
         if self.window is None or views is None:
-            return self._found(encode)
+            return self._head_output(ctx)
         count = iter(range(1_000_000))
 
         def run(tensors: dict[str, Tensor]) -> Features:
             view = f"window {next(count)}"
             views[view] = tensors
-            found = self._found(encode, view)
+            output = self._head_output(ctx, view)
             del views[view]
-            return found
+            return output
 
         window, overlap = self.window, self.overlap
         return encode_by_group(views["main"], lambda group, _: slid(group, window, overlap, run))
 
-    def _found(self, encode: Encode, view: str = "main") -> Features:
+    def _head_output(self, ctx: Context, view: str = "main") -> Features:
         head = self.heads["head"]
         layers = head.hidden_layers if isinstance(head, Connector) else ()
         options: dict[str, Any] = {"layers": layers} if layers else {}
-        found: Features = head(encode(f"{self.streams[0]}.encoder", view, **options))
-        if found.grid is None or found.dim != 1:
+        output: Features = head(ctx.encode(f"{self.input}.encoder", view, **options))
+        if output.grid is None or output.dim != 1:
             raise ValueError(
-                f"{WHO}: its head gives tokens of {found.dim} on the grid {found.grid}; expected "
-                "one number a voxel, as `head: unetr` gives it"
+                f"{WHO}: its head returns tokens of {output.dim} on the grid {output.grid}; "
+                "expected one number a voxel, as `head: unetr` returns it"
             )
-        return found.replace(tokens=found.tokens + self.start)
+        return output.replace(tokens=output.tokens + self.start)
 
 
 def _grid_of(truth: Features) -> Tensor:

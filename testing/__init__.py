@@ -1,5 +1,7 @@
 """Contract checks for parts of your own: `check_encoder(MyEncoder, modality="image", size=16)`.
 
+`StubContext` and `prepare_batch` stand in for a model and its loader in tests of tasks.
+
 Each check builds the class as the engine does from a recipe's options, runs the contract that
 the package's own parts meet, and raises AssertionError, one line, at the first violation. They
 are plain functions for any test runner, and need neither network nor accelerator.
@@ -11,11 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .context import StubContext, prepare_batch
     from .encoders import check_encoder
 
-__all__ = ["check_encoder"]
+__all__ = ["StubContext", "check_encoder", "prepare_batch"]
 
-_MODULES = {"check_encoder": "encoders"}
+_MODULES = {"StubContext": "context", "check_encoder": "encoders", "prepare_batch": "context"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.tasks.base import Batch, Loss, Row, Task
+from sensorium.tasks.base import Batch, Context, DecoderUse, Example, Loss, Row, Task, Tools
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -20,7 +21,7 @@ class NegativeLogLikelihood:
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
 
-    def update(self, predictions: Sequence[Any], targets: Sequence[Mapping[str, Any]]) -> None:
+    def update(self, predictions: Sequence[Any], references: Sequence[Mapping[str, Any]]) -> None:
         self.total += sum(prediction["nll"] for prediction in predictions)
         self.count += len(predictions)
 
@@ -38,14 +39,14 @@ class Prior(Task):
     def columns(self) -> tuple[str, ...]:
         return ("word",)
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        return {"word": row["word"]}
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        return Example({"word": torch.tensor(WORDS.index(row["word"]))}, {"word": row["word"]})
 
-    def loss(self, batch: Batch, encode: Any, backbone: Any) -> Loss:
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
         return Loss(self._nll(batch).sum(), len(batch))
 
-    def predict(self, batch: Batch, encode: Any, backbone: Any, **options: Any) -> list[Any]:
-        words = [target["word"] for target in batch.targets]
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
+        words = [reference["word"] for reference in batch.references]
         return [
             {"text": w, "nll": n} for w, n in zip(words, self._nll(batch).tolist(), strict=True)
         ]
@@ -53,48 +54,47 @@ class Prior(Task):
     def metrics(self) -> NegativeLogLikelihood:
         return NegativeLogLikelihood()
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return [{"word": "one"}, {"word": "two"}]
 
     def _nll(self, batch: Batch) -> Tensor:
-        ids = [WORDS.index(target["word"]) for target in batch.targets]
-        return -self.logits.log_softmax(-1)[ids]
+        return -self.logits.log_softmax(-1)[batch.label("word", "has no word")]
 
 
 class LanguageModel(Task):
     """The next token of a column's texts, by the shared decoder."""
 
-    uses_backbone = True
+    decoders = {"backbone": DecoderUse()}
 
     def columns(self) -> tuple[str, ...]:
         return ("caption",)
 
-    def targets(self, row: Row) -> dict[str, Any]:
-        return {"text": row["caption"]}
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
+        ids = tools.tokenizer().encode(row["caption"])
+        return Example({"ids": torch.tensor(ids)}, {"text": row["caption"]})
 
-    def corpus(self, row: Row) -> Iterable[str]:
+    def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
         return (row["caption"],)
 
-    def loss(self, batch: Batch, encode: Any, backbone: Any) -> Loss:
-        each, mask = self._nll(batch, backbone)
-        return Loss(each.sum(), mask.sum())
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
+        losses, mask = self._nll(batch, ctx)
+        return Loss(losses.sum(), mask.sum())
 
-    def predict(self, batch: Batch, encode: Any, backbone: Any, **options: Any) -> list[Any]:
-        each, mask = self._nll(batch, backbone)
-        means = (each.sum(1) / mask.sum(1)).tolist()
-        texts = [target["text"] for target in batch.targets]
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
+        losses, mask = self._nll(batch, ctx)
+        means = (losses.sum(1) / mask.sum(1)).tolist()
+        texts = [reference["text"] for reference in batch.references]
         return [{"text": t, "nll": n} for t, n in zip(texts, means, strict=True)]
 
     def metrics(self) -> NegativeLogLikelihood:
         return NegativeLogLikelihood()
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return [{"caption": "one"}, {"caption": "a three"}]
 
-    def _nll(self, batch: Batch, backbone: Any) -> tuple[Tensor, Tensor]:
-        ids, mask = backbone.tokenizer.batch([target["text"] for target in batch.targets])
-        device = next(backbone.parameters()).device
-        ids, mask = ids.to(device), mask.to(device)
+    def _nll(self, batch: Batch, ctx: Context) -> tuple[Tensor, Tensor]:
+        backbone, ids = ctx.decoder(), batch.label("ids", "has no text")
+        mask = batch.label_masks["ids"].to(ids.device)
         hidden = backbone(backbone.embed(ids[:, :-1]), mask[:, :-1])
         logits = backbone.logits(hidden).transpose(1, 2)
         each = F.cross_entropy(logits, ids[:, 1:], reduction="none")

@@ -20,7 +20,7 @@ from sensorium.engine.plan import plan_recipe
 from sensorium.engine.state import kept, read_tensors
 from sensorium.modalities.base import Encoder, Features, Sample
 from sensorium.modalities.image.processor import TimmProcessor
-from sensorium.tasks.base import Batch, Encode, Halt, Loss, Task
+from sensorium.tasks.base import Batch, Context, Loss, StopTraining, StreamUse, Task
 
 
 class Tokens(Encoder):
@@ -51,27 +51,26 @@ class Half(Task):
 
     def __init__(self, *, stream: str = "image", halts: int = 0, share: float = 0.5) -> None:
         super().__init__()
-        self.streams = self.averages = (stream,)
+        self.stream, self.streams = stream, {stream: StreamUse(ema=True)}
         self.halts, self.share, self.told = halts, share, [0.0]
 
-    def after_step(self, step: int) -> None:
-        if step == self.halts:
-            raise Halt("found nothing, expected something; look again")
+    def on_step_end(self, ctx: Context) -> None:
+        if ctx.step == self.halts:
+            raise StopTraining("found nothing, expected something; look again")
 
-    def momentum(self, done: float) -> float:
-        self.told.append(done)
+    def ema_decay(self, progress: float) -> float:
+        self.told.append(progress)
         return self.share
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Any) -> Loss:
-        point = f"{self.streams[0]}.teacher"
-        goal = encode(point).vector()
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
+        goal = ctx.encode(f"{self.stream}.ema").vector()
         assert not goal.requires_grad
-        return Loss((encode(self.streams[0]).vector() - goal - 1).square().sum(), len(batch))
+        return Loss((ctx.encode(self.stream).vector() - goal - 1).square().sum(), len(batch))
 
-    def predict(self, batch: Batch, encode: Encode, backbone: Any, **options: Any) -> list[Any]:
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         return [0] * len(batch)
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return [{}, {}]
 
 
@@ -117,25 +116,25 @@ def parameters(module: nn.Module | None) -> Tensor:
 def test_the_average_begins_as_the_encoder_and_stays_still() -> None:
     model = composed(HALF).train()
     stream = model.stream("image")
-    assert stream.teacher is not None and stream.encoder.training
-    assert torch.equal(parameters(stream.teacher), parameters(stream.encoder))
-    assert not any(m.training for m in stream.teacher.modules())
-    assert not any(p.requires_grad for p in stream.teacher.parameters())
-    assert "streams.image.teacher.mix.weight" in kept(model)
-    batch = Batch("near", [{}] * 2, ["a", "b"])
+    assert stream.ema is not None and stream.encoder.training
+    assert torch.equal(parameters(stream.ema), parameters(stream.encoder))
+    assert not any(m.training for m in stream.ema.modules())
+    assert not any(p.requires_grad for p in stream.ema.parameters())
+    assert "streams.image.ema.mix.weight" in kept(model)
+    batch = Batch("near", ["a", "b"], [{}] * 2)
     batch.streams["image"] = {"main": {"pixel_values": torch.randn(2, 3, 16, 16)}}
-    encode = model.encoder(batch)
-    assert encode("image.teacher") is encode("image.teacher")  # runs once, as any stream does
-    assert not encode("image.teacher").tokens.requires_grad
+    encode = model.context(batch).encode
+    assert encode("image.ema") is encode("image.ema")  # runs once, as any stream does
+    assert not encode("image.ema").tokens.requires_grad
     assert encode("image.encoder").tokens.requires_grad
 
 
 def test_a_stream_without_an_average_has_no_such_point() -> None:
     model = composed(HALF)
-    model.stream("image").teacher = None
-    batch = Batch("near", [], [], {"image": {"main": {}}})
-    with pytest.raises(ValueError, match="no point 'teacher' here"):
-        model.encoder(batch)("image.teacher")
+    model.stream("image").ema = None
+    batch = Batch("near", [], [], streams={"image": {"main": {}}})
+    with pytest.raises(ValueError, match="no point 'ema' here"):
+        model.context(batch).encode("image.ema")
 
 
 def _data() -> dict[str, Any]:
@@ -158,7 +157,7 @@ def test_it_follows_after_each_step(shop: Any, monkeypatch: pytest.MonkeyPatch) 
     model = shop.train(HALF, "run")
     for weights in seen:
         begin = (begin + weights) / 2
-    torch.testing.assert_close(parameters(model.stream("image").teacher), begin)
+    torch.testing.assert_close(parameters(model.stream("image").ema), begin)
     assert model.task("near").told == pytest.approx([0, *((i + 1) / 6 for i in range(6))])
 
 
@@ -170,13 +169,13 @@ def test_it_resumes_bit_for_bit(shop: Any, recipe: dict[str, Any]) -> None:
     assert shop.losses("cut") == shop.losses("whole")
     own, other = whole.state_dict(), resumed.state_dict()
     assert all(torch.equal(own[name], other[name]) for name in own)
-    assert any(name.startswith("streams.image.teacher.") for name in own)
+    assert any(name.startswith("streams.image.ema.") for name in own)
 
 
 def test_its_weights_are_those_of_the_next_recipe(shop: Any) -> None:
     first = shop.train(SELF, "first")
     stream = first.stream("image")
-    assert not torch.equal(parameters(stream.teacher), parameters(stream.encoder))
+    assert not torch.equal(parameters(stream.ema), parameters(stream.encoder))
 
     def begun(weights: str) -> Tensor:
         encoder = {"type": f"{__name__}:Tokens", "weights": weights, "freeze": True}
@@ -189,16 +188,16 @@ def test_its_weights_are_those_of_the_next_recipe(shop: Any) -> None:
 
     folder = shop.folder / "first"
     assert torch.equal(begun(str(folder)), parameters(stream.encoder))
-    assert torch.equal(begun(f"{folder}:image.teacher"), parameters(stream.teacher))
+    assert torch.equal(begun(f"{folder}:image.ema"), parameters(stream.ema))
     again = load_model(folder).stream("image")
-    assert torch.equal(parameters(again.teacher), parameters(stream.teacher))
+    assert torch.equal(parameters(again.ema), parameters(stream.ema))
     with pytest.raises(RecipeError, match=r"has no inputs\.scan"):
-        begun(f"{folder}:scan.teacher")
+        begun(f"{folder}:scan.ema")
 
 
 def test_a_run_without_an_average_says_so(shop: Any) -> None:
     shop.train(shop.recipe({"train": {"steps": 1}}), "plain")
-    encoder = {"type": "tiny_parts:Tiny", "weights": f"{shop.folder}/plain:image.teacher"}
+    encoder = {"type": "tiny_parts:Tiny", "weights": f"{shop.folder}/plain:image.ema"}
     recipe = shop.recipe({"inputs": {"image": {"encoder": encoder}}, "train": {"steps": 1}})
     with pytest.raises(RecipeError, match=r"keeps no average of image; take .*plain:image"):
         shop.train(recipe, "next")
@@ -239,7 +238,7 @@ def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
     rows = TaskDataset(Digits(split="train"), readers, "near", task, training=True)
     alike = rows.prepare(0).samples["image"]
     assert torch.equal(alike["a"]["pixel_values"], alike["b"]["pixel_values"])
-    task.varies_views = True
+    task.streams = {"image": StreamUse(ema=True, views=True, augment="view")}
     apart = rows.prepare(0).samples["image"]
     assert not torch.equal(apart["a"]["pixel_values"], apart["b"]["pixel_values"])
     again = rows.prepare(0).samples["image"]
@@ -280,7 +279,4 @@ def test_exact_tensors_of_a_checkpoint_hold_the_teacher(shop: Any) -> None:
     shop.train(SELF, "run")
     newest = max((shop.folder / "run" / "checkpoints").glob("step-*"))
     tensors = read_tensors(newest / "model.safetensors")
-    assert {"streams.image.teacher.mix.weight", "tasks.dino.teacher.vector.prototypes"} <= set(
-        tensors
-    )
-    assert float(tensors["tasks.dino.done"]) == 1.0
+    assert {"streams.image.ema.mix.weight", "tasks.dino.teacher.vector.prototypes"} <= set(tensors)

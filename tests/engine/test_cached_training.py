@@ -17,6 +17,7 @@ from sensorium.engine import prefill
 from sensorium.engine.dataset import PreparedRow
 from sensorium.engine.errors import RunError
 from sensorium.modalities.image import read as image
+from sensorium.tasks.labels import Labels
 
 FROZEN = {"inputs": {"image": {"encoder": {"freeze": True}, "connector": "mlp"}}}
 PLAIN = {"cache": {"features": False}}
@@ -134,17 +135,21 @@ def test_what_changes_the_features_is_a_miss(shop: Any) -> None:
 def test_other_layers_are_other_features(shop: Any) -> None:
     """What a task asks of the encoder's layers is part of the key, and comes back."""
     from sensorium.modalities.base import Encoder, Features
+    from sensorium.tasks.base import StreamUse
     from sensorium.tasks.classification import Classification
 
     shop.train(shop.recipe(train(steps=0)), "import")
     found: list[int] = []
 
     class Layered(Classification):
-        def loss(self, batch: Any, encode: Any, backbone: Any) -> Any:
-            found.append(len(encode("image", layers=(1,)).layers))
-            return super().loss(batch, encode, backbone)
+        def __init__(self, *, input: str, labels: Labels, target: str = "label") -> None:
+            super().__init__(input=input, labels=labels, target=target)
+            self.streams = {input: StreamUse(hidden_states=(1,))}
 
-    Layered.layers = {"image": (1,)}
+        def loss(self, batch: Any, ctx: Any) -> Any:
+            found.append(len(ctx.encode("image", layers=(1,)).layers))
+            return super().loss(batch, ctx)
+
     tiny_parts = __import__("tiny_parts")
 
     class Deep(tiny_parts.Tiny):

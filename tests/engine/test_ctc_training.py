@@ -14,7 +14,7 @@ from sensorium.engine.config import parse_recipe
 from sensorium.engine.errors import RunError
 from sensorium.engine.hub import load
 from sensorium.engine.train import train
-from sensorium.tasks.base import Window
+from sensorium.tasks.base import ChunkSpec
 
 PICTURES: dict[str, Any] = {
     "inputs": {"image": {"modality": "image", "encoder": {"type": "tiny_parts:Tiny"}}},
@@ -103,7 +103,7 @@ def test_a_long_recording_is_read_in_pieces(spoken: Any, told: dict[str, Any]) -
     pipeline = load(spoken.folder / "run")
     task, encoder = pipeline.model.task("ctc"), pipeline.model.stream("audio").encoder
     window = task.lengths.window()
-    assert isinstance(window, Window) and window.length <= window.limit == task.lengths.longest
+    assert isinstance(window, ChunkSpec) and window.length <= window.limit == task.lengths.longest
     read: list[torch.Size] = []
     encoder.register_forward_hook(lambda module, args, found: read.append(found.tokens.shape))
     wave = torch.randn(1, 16000 * 20, generator=torch.Generator().manual_seed(0)).numpy() * 0.1

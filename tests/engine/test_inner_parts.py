@@ -24,7 +24,7 @@ from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load_model, save_run
 from sensorium.engine.optim import build_optimizer
 from sensorium.modalities.base import Encoder, Features
-from sensorium.tasks.base import Batch, Encode, Loss, Task
+from sensorium.tasks.base import Batch, Context, Example, Loss, StreamUse, Task, Tools
 
 PATCHES = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8}
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
@@ -40,7 +40,7 @@ WORDS = ["zero", "one", "two", "three"]
 class Distil(Task):
     """Learns from an inner decoder, an inner encoder, and a connector between the two."""
 
-    streams = ("image",)
+    streams = {"image": StreamUse()}
 
     def __init__(
         self,
@@ -52,25 +52,26 @@ class Distil(Task):
         super().__init__()
         self.teacher, self.picture, self.bridge = teacher, picture, bridge
 
-    def corpus(self, row: Mapping[str, Any]) -> Iterable[str]:
+    def fit_examples(self, part: str, row: Mapping[str, Any]) -> Iterable[str]:
         return [row["word"]]
 
     def columns(self) -> tuple[str, ...]:
         return ("word",)
 
-    def targets(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"word": row["word"]}
+    def prepare(self, row: Mapping[str, Any], tools: Tools, rng: Any) -> Example:
+        ids = self.teacher.tokenizer.encode(row["word"])
+        return Example({"ids": torch.tensor(ids)}, {"word": row["word"]})
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Any) -> Loss:
-        ids, mask = self.teacher.tokenizer.batch([t["word"] for t in batch.targets])
-        device = encode("image").tokens.device
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
+        ids, mask = batch.labels["ids"], batch.label_masks["ids"]
+        device = ctx.encode("image").tokens.device
         hidden = self.teacher(self.teacher.embed(ids.to(device)), mask.to(device))
-        total: Tensor = hidden.mean() + encode("image").tokens.mean()
+        total: Tensor = hidden.mean() + ctx.encode("image").tokens.mean()
         for part in (self.picture, self.bridge):
             total = total + sum(p.mean() for p in part.parameters()) if part is not None else total
         return Loss(total, len(batch))
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return [{"word": word} for word in WORDS]
 
 

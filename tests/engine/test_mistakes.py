@@ -224,10 +224,10 @@ NAMES: dict[str, Case] = {
 }
 
 AGREEMENT: dict[str, Case] = {
-    "a prompt without stream": (
+    "a prompt without the stream": (
         {"tasks.caption.prompt": "Describe:"},
-        "tasks.caption.prompt",
-        ("'Describe:' names no stream", "<image>"),
+        "inputs.image",
+        ("no task uses it", "name it in a prompt"),
     ),
     "a prompt with an unknown stream": (
         {"tasks.caption.prompt": "<imgae> Describe:"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load_model, save_run
-from sensorium.tasks.base import Batch, Encode, Loss, Row, Task
+from sensorium.tasks.base import Batch, Context, DecoderUse, Loss, StreamUse, Task
 
 IMAGE = {
     "modality": "image",
@@ -36,37 +36,32 @@ BACKBONE = {
 class Pointing(Task):
     """Looks at one of three ids of its own after a picture."""
 
-    uses_backbone = True
-    streams = ("image",)
+    decoders = {"backbone": DecoderUse()}
+    streams = {"image": StreamUse(width="backbone")}
     ids: Tensor
 
     def __init__(self, *, number: int = 3) -> None:
         super().__init__()
         self.number = number
 
-    def new_tokens(self) -> int:
-        return self.number
-
-    def attach(self, backbone: Backbone | None, first: int | None) -> None:
-        assert backbone is not None and first is not None
+    def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
+        backbone = decoders["backbone"]
+        first = backbone.add_tokens(self.number)
         self.own = list(range(first, first + self.number))
         self.register_buffer("ids", torch.tensor(self.own))
         self.query = nn.Parameter(torch.randn(1, backbone.dim))
 
-    def loaded(self) -> None:
+    def validate_loaded(self) -> None:
         if self.ids.tolist() != self.own:
             raise ValueError(f"ids: found {self.ids.tolist()}, expected {self.own}")
 
-    def corpus(self, row: Row) -> Iterable[str]:
-        return ()
-
-    def loss(self, batch: Batch, encode: Encode, backbone: Backbone | None) -> Loss:
-        assert backbone is not None
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
+        backbone = ctx.decoder()
         embeds = self.query.expand(len(batch), 1, -1) + backbone.embed(self.ids[:1])
-        logits = backbone.logits(backbone(embeds, context=encode("image")), self.ids)
+        logits = backbone.logits(backbone(embeds, context=ctx.encode("image")), self.ids)
         return Loss(-logits.log_softmax(-1)[..., 0].sum(), len(batch))
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return [{}, {}]
 
 
@@ -106,7 +101,10 @@ def test_each_task_has_ids_after_the_others() -> None:
 def test_the_rows_train_whatever_is_frozen(how: dict[str, Any]) -> None:
     model = build(how)
     batch = Batch(
-        "point", [{}], ["0"], {"image": {"main": {"pixel_values": torch.ones(1, 3, 8, 8)}}}
+        "point",
+        ["0"],
+        [{}],
+        streams={"image": {"main": {"pixel_values": torch.ones(1, 3, 8, 8)}}},
     )
     model(batch).total.backward()
     assert model.backbone is not None

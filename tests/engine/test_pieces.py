@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sensorium.engine._pieces import TOGETHER, encoded
 from sensorium.modalities.base import Encoder, Features
-from sensorium.tasks.base import Window
+from sensorium.tasks.base import ChunkSpec
 
 STEPS = 2
 
@@ -46,9 +46,14 @@ def near() -> Near:
     return Near().eval()
 
 
+SPECS = [ChunkSpec(10, 4, 10), ChunkSpec(9, 3, 20), ChunkSpec(16, 2, 16)]
+
+
 @pytest.mark.parametrize("lengths", [[90], [33, 90, 41, 7], [59, 1, 120], [20, 20]])
-@pytest.mark.parametrize("window", [Window(10, 4, 10), Window(9, 3, 20), Window(16, 2, 16)])
-def test_pieces_equal_the_whole(near: Near, lengths: list[int], window: Window) -> None:
+@pytest.mark.parametrize(
+    "window", [ChunkSpec(10, 4, 10), ChunkSpec(9, 3, 20), ChunkSpec(16, 2, 16)]
+)
+def test_pieces_equal_the_whole(near: Near, lengths: list[int], window: ChunkSpec) -> None:
     given = batch(lengths)
     whole, pieces = near(**given), encoded(near, given, {"window": window})
     assert torch.equal(pieces.mask, whole.mask)
@@ -57,7 +62,7 @@ def test_pieces_equal_the_whole(near: Near, lengths: list[int], window: Window) 
 
 
 def test_few_pieces_of_one_length_at_a_time(near: Near) -> None:
-    encoded(near, batch([600, 30]), {"window": Window(12, 4, 20)})
+    encoded(near, batch([600, 30]), {"window": ChunkSpec(12, 4, 20)})
     short, *rest = near.calls
     assert short == (1, 15)  # the row below the limit, as it is
     assert all(rows <= TOGETHER and length == 12 for rows, length in rest)
@@ -66,20 +71,20 @@ def test_few_pieces_of_one_length_at_a_time(near: Near) -> None:
 
 def test_short_signals_are_encoded_as_ever(near: Near) -> None:
     given = batch([30, 14])
-    found = encoded(near, given, {"window": Window(5, 1, 15)})
+    found = encoded(near, given, {"window": ChunkSpec(5, 1, 15)})
     assert near.calls == [(2, 15)]
     assert torch.equal(found.tokens, near(**given).tokens)
 
 
 def test_an_encoder_that_says_nothing_reads_the_whole(near: Near) -> None:
     near.time_inputs = {}
-    encoded(near, batch([100]), {"window": Window(5, 1, 5)})
+    encoded(near, batch([100]), {"window": ChunkSpec(5, 1, 5)})
     assert near.calls == [(1, 50)]
 
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_neighbours_do_not_matter(near: Near, rows: int) -> None:
-    lengths, window = [70, 25, 111], Window(10, 4, 12)
+    lengths, window = [70, 25, 111], ChunkSpec(10, 4, 12)
     whole = encoded(near, batch(lengths), {"window": window})
     given = batch(lengths)
     for start in range(0, 3, rows):

@@ -17,27 +17,29 @@ from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import Pipeline
 from sensorium.engine.plan import plan_recipe
 from sensorium.modalities.base import Features
-from sensorium.tasks.base import Batch, Encode, Loss, Task
+from sensorium.tasks.base import Batch, Context, HeadUse, Loss, StreamUse, Task
 
 
 class TwoPoints(Task):
     """A head on the encoder's tokens, another on the connector's."""
 
-    head_names = ("before", "behind")
+    head_types = {"before": "linear", "behind": "linear"}
 
     def __init__(self, *, stream: str = "image") -> None:
         super().__init__()
-        self.streams = (stream,)
+        self.streams = {stream: StreamUse()}
 
-    def head_widths(self) -> dict[str, tuple[str, int]]:
-        return {"before": ("image.encoder", 3), "behind": ("image", 3)}
+    @property
+    def head_uses(self) -> dict[str, HeadUse]:
+        streams = {"before": "image.encoder", "behind": "image"}
+        return {name: HeadUse(stream=stream, out_dim=3) for name, stream in streams.items()}
 
-    def loss(self, batch: Batch, encode: Encode, backbone: Any) -> Loss:
-        heads = {n: self.heads[n](encode(s)) for n, (s, _) in self.head_widths().items()}
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
+        heads = {n: self.heads[n](ctx.encode(use.stream)) for n, use in self.head_uses.items()}
         total: Tensor = torch.stack([f.vector().sum() for f in heads.values()]).sum()
         return Loss(total, len(batch))
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return []
 
 
@@ -60,11 +62,11 @@ def model() -> Model:
 @pytest.fixture
 def batch(model: Model) -> Batch:
     given = {"pixel_values": torch.randn(2, 3, 8, 8)}
-    return Batch("two", [{}, {}], ["0", "1"], {"image": {"main": given}})
+    return Batch("two", ["0", "1"], [{}, {}], streams={"image": {"main": given}})
 
 
 def test_the_encoders_features_are_the_connectors_input(model: Model, batch: Batch) -> None:
-    encode, stream = model.encoder(batch), model.stream("image")
+    encode, stream = model.context(batch).encode, model.stream("image")
     before, behind = encode("image.encoder"), encode("image")
     assert before.tokens.shape == (2, 4, 8) and behind.tokens.shape[1] == 2
     torch.testing.assert_close(stream(before).tokens, behind.tokens)
@@ -78,7 +80,7 @@ def test_the_encoder_runs_once_for_both(
     encoder = model.stream("image").encoder
     original = encoder.forward
     monkeypatch.setattr(encoder, "forward", lambda **k: (runs.append(1), original(**k))[1])
-    encode = model.encoder(batch)
+    encode = model.context(batch).encode
     for point in order:
         encode(point)
     assert len(runs) == 1
@@ -88,11 +90,11 @@ def test_the_encoder_runs_once_for_both(
 def test_points_are_the_same_from_stored_features(
     model: Model, batch: Batch, chunk: int | None
 ) -> None:
-    stored: Features = model.encoder(batch)("image.encoder")
-    again = Batch("two", batch.targets, batch.keys, features={"image": stored})
+    stored: Features = model.context(batch).encode("image.encoder")
+    again = Batch("two", batch.keys, batch.references, features={"image": stored})
     for point in ("image.encoder", "image"):
-        found = model.encoder(again)(point, chunk=chunk)
-        torch.testing.assert_close(found.tokens, model.encoder(batch)(point).tokens)
+        found = model.context(again).encode(point, chunk=chunk)
+        torch.testing.assert_close(found.tokens, model.context(batch).encode(point).tokens)
 
 
 def test_heads_are_built_for_the_point_they_read(model: Model, batch: Batch) -> None:
@@ -105,21 +107,21 @@ def test_heads_are_built_for_the_point_they_read(model: Model, batch: Batch) -> 
 class Copied(Task):
     """Says how far a picture is from the one that holds the answer, where there is one."""
 
-    streams, answers = ("image", "wanted"), ("wanted",)
+    streams = {"image": StreamUse(), "wanted": StreamUse(role="label")}
 
     def __init__(self) -> None:
         super().__init__()
 
-    def predict(self, batch: Batch, encode: Encode, backbone: Any, **options: Any) -> list[Any]:
-        mean = encode("image").mean().mean(1)
-        if "wanted" in batch.streams:
-            mean = mean - encode("wanted").mean().mean(1)
+    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
+        mean = ctx.encode("image").mean().mean(1)
+        if batch.has("wanted"):
+            mean = mean - ctx.encode("wanted").mean().mean(1)
         return [{"off": float(value)} for value in mean]
 
     def metrics(self) -> Any:
         return Off()
 
-    def example(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[dict[str, Any]]:
         return []
 
 

@@ -140,12 +140,12 @@ def test_features_are_those_of_the_row_alone(
     batch = batch_of(model, rows)
     assert ("audio" in batch.features) == cached
     with torch.no_grad():
-        assert_alone(model.train(training).encoder(batch)("audio.encoder"), alone)
+        assert_alone(model.train(training).context(batch).encode("audio.encoder"), alone)
 
 
 def test_geometry_is_that_of_the_cache(model: Model) -> None:
     rows = dataset(model)
-    plain = model.encoder(batch_of(model, rows))("audio.encoder")
+    plain = model.context(batch_of(model, rows)).encode("audio.encoder")
     FeatureCacher(model.plan, model, torch.device("cpu"), "fp32", 6).attach([rows])
     stored = batch_of(model, rows).features["audio"]
     assert (plain.grid, plain.step, plain.origin) == (stored.grid, stored.step, stored.origin)
@@ -207,7 +207,7 @@ def test_chunks_change_nothing(chunk: int) -> None:
     batch, found = batch_of(model, dataset(model)), []
     for rows in (None, chunk):
         model.train().zero_grad()
-        features = model.encoder(batch)("audio", chunk=rows)
+        features = model.context(batch).encode("audio", chunk=rows)
         (features.tokens * torch.arange(features.tokens.shape[1])[:, None]).sum().backward()
         grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         found.append((features, grads))
@@ -223,7 +223,7 @@ def test_masks_over_tokens_are_refused(model: Model) -> None:
     batch = batch_of(model, dataset(model))
     hidden = torch.zeros(6, 9, dtype=torch.bool)
     with pytest.raises(ValueError, match="token_mask: the samples differ in shape"):
-        model.encoder(batch)("audio.encoder", token_mask=hidden)
+        model.context(batch).encode("audio.encoder", token_mask=hidden)
 
 
 def test_check_walks_rows_of_different_shapes() -> None:

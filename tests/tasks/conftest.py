@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sensorium.backbones.base import Backbone
 from sensorium.modalities.base import Features, Tokenizer
+from sensorium.testing import StubContext
 
 DIM = 16
 
@@ -74,21 +75,8 @@ class Recurrent(Backbone):
         return nn.utils.rnn.pad_sequence(rows, True, self.tokenizer.pad_id)
 
 
-class Streams:
-    """`encode` over features that are already there."""
-
-    def __init__(self, **features: Features) -> None:
-        self.features = features
-
-    def __call__(self, stream: str, view: str = "main", **options: Any) -> Features:
-        return self.features[stream.partition(".")[0]]
-
-    def rows(self, start: int, stop: int) -> Streams:
-        cut = {
-            name: f.replace(tokens=f.tokens[start:stop], mask=f.mask[start:stop])
-            for name, f in self.features.items()
-        }
-        return Streams(**cut)
+def streams(**features: Features) -> StubContext:
+    return StubContext(features)
 
 
 class Head(nn.Module):
@@ -118,8 +106,8 @@ def backbone() -> Recurrent:
 
 
 @pytest.fixture
-def make_streams() -> type[Streams]:
-    return Streams
+def make_streams() -> Callable[..., StubContext]:
+    return streams
 
 
 @pytest.fixture

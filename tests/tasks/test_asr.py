@@ -10,19 +10,22 @@ import torch
 from sensorium.connectors.shorteners import Stack
 from sensorium.modalities.base import Features
 from sensorium.tasks.asr import Asr, TranscriptMetrics
-from sensorium.tasks.base import Batch
+from sensorium.tasks.prompts import assemble
+from sensorium.testing import StubContext, prepare_batch
 
 
-def test_targets_hold_the_reference_where_there_is_one() -> None:
+def test_the_reference_is_the_transcript_if_the_row_has_one(backbone: Any) -> None:
     task = Asr(prompt="<audio> Transcribe the {language} speech:")
     row = {"text": "good day", "language": "english"}
-    found = task.targets(row)
-    assert found["text"] == "good day" and found["references"] == ["good day"]
-    assert found["prompt"] == ["", " Transcribe the english speech:"]
-    assert "text" not in task.targets({"language": "english"})
+    batch = prepare_batch(task, [row], decoder=backbone)
+    assert batch.references == [{"text": "good day", "references": ["good day"]}]
+    ids = batch.labels["prompt.1"][0].tolist()
+    assert backbone.tokenizer.decode(ids) == " Transcribe the english speech:"
+    asked = prepare_batch(task, [{"language": "english"}], decoder=backbone)
+    assert "text" not in asked.references[0] and "target" not in asked.labels
     assert task.columns() == ("language", "text")
     with pytest.raises(ValueError, match="holds 2 texts, expected one transcript"):
-        task.targets({**row, "text": ["good day", "good night"]})
+        prepare_batch(task, [{**row, "text": ["good day", "good night"]}], decoder=backbone)
 
 
 def test_metrics_are_word_errors_after_the_normaliser_that_is_named() -> None:
@@ -52,14 +55,12 @@ def test_two_streams_each_have_a_compression_of_their_own(backbone: Any) -> None
         "lips": lips(Features.full(torch.randn(2, 5, 8), grid=(5,))),
     }
 
-    def encode(stream: str, view: str = "main", **options: Any) -> Features:
-        return streams[stream]
-
     task = Asr(prompt="<audio><lips>", max_new_tokens=3)
-    assert task.streams == ("audio", "lips")
-    batch = Batch("it", [task.targets({"text": t}) for t in ("ab", "c")], ["0", "1"])
-    context = task.context(batch, encode, backbone)
+    assert tuple(task.streams) == ("audio", "lips")
+    batch = prepare_batch(task, [{"text": t} for t in ("ab", "c")], decoder=backbone)
+    ctx = StubContext(streams, backbone)
+    context = assemble(task.prompt.streams, batch, ctx)
     assert context.lengths.tolist() == [1 + 3 + 3] * 2  # bos, ceil(10 / 4), ceil(5 / 2)
-    task.loss(batch, encode, backbone).total.backward()
+    task.loss(batch, ctx).total.backward()
     for part in (audio, lips):
         assert all(p.grad is not None and p.grad.any() for p in part.parameters())

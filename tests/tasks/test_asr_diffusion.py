@@ -21,6 +21,8 @@ from sensorium.tasks._denoise import Denoised
 from sensorium.tasks._priors import Layout, Prior, lay_out
 from sensorium.tasks.asr_diffusion import AsrDiffusion
 from sensorium.tasks.base import Batch
+from sensorium.tasks.prompts import assemble
+from sensorium.testing import StubContext, prepare_batch
 
 DIM = 32
 LETTERS = "abcd "
@@ -49,30 +51,22 @@ def make(**options: Any) -> AsrDiffusion:
     )
     spelling.fit([LETTERS])
     torch.manual_seed(0)
-    task.heads["prior"] = Linear(DIM, task.head_widths()["prior"][1])
+    task.heads["prior"] = Linear(DIM, task.head_uses["prior"].out_dim)
     return task
 
 
 def meet(task: AsrDiffusion) -> Diffusion:
     torch.manual_seed(0)
     backbone = Diffusion(tokenizer=Bytes(), name="tiny-llama", options=OPTIONS)
-    task.attach(backbone, backbone.add_tokens(task.new_tokens()))
+    task.build({}, {"backbone": backbone})
     return backbone
 
 
-class Encode:
-    """`encode` over what a sentence sounds like, with a connector that changes nothing."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.features = Spoken()(texts)
-
-    def __call__(self, stream: str, view: str = "main", **options: Any) -> Features:
-        return self.features
-
-
-def batch_of(task: AsrDiffusion, texts: Sequence[str]) -> tuple[Batch, Encode]:
-    rows = [task.targets({"text": text}) for text in texts]
-    return Batch("it", rows, [str(i) for i in range(len(texts))]), Encode(texts)
+def batch_of(
+    task: AsrDiffusion, texts: Sequence[str], backbone: Diffusion
+) -> tuple[Batch, StubContext]:
+    batch = prepare_batch(task, [{"text": text} for text in texts], decoder=backbone)
+    return batch, StubContext({"audio": Spoken()(texts)}, backbone)
 
 
 def prior(ids: Sequence[int], sure: float = 1.0) -> Prior:
@@ -135,44 +129,45 @@ def test_a_share_of_the_rows_learns_from_priors(share: float, rows: int) -> None
     task = make(corrected=share)
     backbone = meet(task)
     for step in (0, 1, 7):
-        found = task._first_heard(Spoken()(["ab"] * 12), backbone, torch.Generator())
-        assert sum(p is not None for p in found) == rows
-        task.after_step(step)
+        context = StubContext({}).at(step, 0.0)
+        drafts = task._drafts(Spoken()(["ab"] * 12), backbone, context)
+        assert sum(draft is not None for draft in drafts) == rows
 
 
 def test_the_loss_is_finite_and_trains_everything() -> None:
     task = make()
     backbone = meet(task)
-    batch, encode = batch_of(task, ["abc d", "dd", "a"])
-    encode.features.tokens.requires_grad_()
-    loss = task.loss(batch, encode, backbone)
+    batch, encode = batch_of(task, ["abc d", "dd", "a"], backbone)
+    encode.features["audio"].tokens.requires_grad_()
+    loss = task.loss(batch, encode.on(backbone))
     assert int(loss.count) == 3 and loss.total.isfinite()
     total = loss.parts["denoise"] + loss.parts["correct"] + task.ctc * loss.parts["ctc"]
     torch.testing.assert_close(total, loss.total.detach())
     loss.total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
     assert backbone.new_rows["input"].grad is not None
-    again = task.loss(batch, encode, backbone)
+    again = task.loss(batch, encode.on(backbone))
     assert torch.equal(again.total, loss.total)  # a resumed step is the same step
-    task.after_step(1)
-    assert not torch.equal(task.loss(batch, encode, backbone).total, loss.total)
+    later = encode.on(backbone)
+    later.generator.manual_seed(1)
+    assert not torch.equal(task.loss(batch, later).total, loss.total)
 
 
 def test_a_prior_that_is_frozen_has_no_loss_of_its_own() -> None:
     task = make()
     backbone = meet(task)
     task.heads["prior"].requires_grad_(False)
-    batch, encode = batch_of(task, ["ab", "cd"])
-    assert float(task.loss(batch, encode, backbone).parts["ctc"]) == 0
+    batch, encode = batch_of(task, ["ab", "cd"], backbone)
+    assert float(task.loss(batch, encode.on(backbone)).parts["ctc"]) == 0
 
 
 def test_a_text_that_has_too_few_frames_is_named() -> None:
     task = make()
     backbone = meet(task)
-    batch, encode = batch_of(task, ["ab", "cd"])
-    batch.targets[1] = task.targets({"text": "dddd dddd"})
-    found = task.loss(batch, encode, backbone)
-    assert [key for key, _ in found.failed] == ["1"] and "needs 15 frames" in found.failed[0][1]
+    _, encode = batch_of(task, ["ab", "cd"], backbone)
+    batch, _ = batch_of(task, ["ab", "dddd dddd"], backbone)
+    found = task.loss(batch, encode.on(backbone))
+    assert [key for key, _ in found.failed] == ["1"] and "needs 15 (9 tokens" in found.failed[0][1]
     assert found.total.isfinite()
 
 
@@ -190,11 +185,11 @@ def test_the_context_is_read_once_and_a_pass_costs_the_canvas(
             return _real(*args, **kwargs)
 
         monkeypatch.setattr(backbone, name, counted)
-    batch, encode = batch_of(task, ["ab"])
-    found = task.predict(batch, encode, backbone, prior=False)
+    batch, encode = batch_of(task, ["ab"], backbone)
+    found = task.predict(batch, encode.on(backbone), prior=False)
     assert calls == ["prefill"] + ["forward"] * found[0]["passes"]
     calls.clear()
-    assert task.predict(batch, encode, backbone, prior=False, steps=3)[0]["passes"] <= 3
+    assert task.predict(batch, encode.on(backbone), prior=False, steps=3)[0]["passes"] <= 3
 
 
 def test_a_decided_row_takes_part_in_no_further_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,17 +203,17 @@ def test_a_decided_row_takes_part_in_no_further_pass(monkeypatch: pytest.MonkeyP
         return real(embeds, *args, **kwargs)
 
     monkeypatch.setattr(backbone, "forward", counted)
-    batch, encode = batch_of(task, ["ab", "abcab", "b"])
-    found = task.predict(batch, encode, backbone, prior=True)
+    batch, encode = batch_of(task, ["ab", "abcab", "b"], backbone)
+    found = task.predict(batch, encode.on(backbone), prior=True)
     assert sum(rows) == sum(row["passes"] for row in found)
 
 
 def test_rows_in_a_batch_say_what_they_say_alone() -> None:
     task, texts = make(threshold=0.02).eval(), ["abcd", "b", "d c b a"]
     backbone = meet(task).eval()
-    whole = task.predict(*batch_of(task, texts), backbone)
+    whole = task.predict(*batch_of(task, texts, backbone))
     for text, found in zip(texts, whole, strict=True):
-        assert task.predict(*batch_of(task, [text]), backbone) == [found]
+        assert task.predict(*batch_of(task, [text], backbone)) == [found]
         assert set(found) == {"text", "passes", "prior"}
 
 
@@ -233,7 +228,7 @@ def test_the_gap_is_no_text() -> None:
 def test_a_decoder_from_left_to_right_is_refused() -> None:
     backbone = Causal(tokenizer=Bytes(), name="tiny-llama", options=OPTIONS)
     with pytest.raises(ValueError, match=r"say `type: diffusion` in backbone"):
-        make().attach(backbone, backbone.add_tokens(1))
+        make().build({}, {"backbone": backbone})
 
 
 @pytest.mark.parametrize(
@@ -251,21 +246,22 @@ def test_mistakes_are_named(options: dict[str, Any], words: str) -> None:
     task = make()
     backbone = meet(task)
     with pytest.raises(ValueError, match="found beams; expected prior, steps, threshold"):
-        task.predict(*batch_of(task, ["a"]), backbone, beams=2)
+        task.predict(*batch_of(task, ["a"], backbone), beams=2)
 
 
 def learned(task: AsrDiffusion, texts: Sequence[str], steps: int) -> Diffusion:
     backbone = meet(task)
     parameters = [*task.parameters(), *backbone.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
-    batch, encode = batch_of(task, texts)
+    batch, encode = batch_of(task, texts, backbone)
     for step in range(steps):
-        loss = task.loss(batch, encode, backbone)
+        context = encode.at(step, step / steps)
+        context.generator.manual_seed(step)
+        loss = task.loss(batch, context)
         (loss.total / loss.count).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        task.after_step(step + 1)
     task.eval()
     backbone.eval()
     return backbone
@@ -276,12 +272,12 @@ def test_it_learns_to_spell_and_to_correct_a_wrong_prior() -> None:
     texts = ["abcd", "bad", "a cab", "dad", "cd ab", "b", "add a", "cab bad"]
     task = make()
     backbone = learned(task, texts, 500)
-    batch, encode = batch_of(task, texts)
+    batch, encode = batch_of(task, texts, backbone)
     for first in (True, False):
-        found = task.predict(batch, encode, backbone, prior=first)
+        found = task.predict(batch, encode.on(backbone), prior=first)
         assert sum(row["text"] == text for row, text in zip(found, texts, strict=True)) >= 7
         assert max(row["passes"] for row in found) < 8
-    memory = backbone.prefill(task._context(batch, encode, backbone), "block")
+    memory = backbone.prefill(assemble(task.prompt.streams, batch, encode), "block")
     wrong: list[Prior | None] = []
     for text in texts:
         ids = backbone.tokenizer.encode(text)

@@ -15,6 +15,7 @@ from sensorium.tasks.base import Batch
 from sensorium.tasks.class_metrics import LabelMetrics, MultiLabelMetrics
 from sensorium.tasks.classification import Classification
 from sensorium.tasks.labels import Labels
+from sensorium.testing import prepare_batch
 
 COLOURS = ["red", "green", "blue", "green", "red", "blue"]
 
@@ -36,9 +37,8 @@ def build(make_head):  # type: ignore[no-untyped-def]
     def build(*cells: object, **options: object) -> tuple[Classification, Batch]:
         task = Classification(input="image", labels=labels_of(*cells), **options)
         torch.manual_seed(0)
-        task.heads["head"] = make_head(16, task.head_widths()["head"][1])
-        rows = [task.targets({"label": cell}) for cell in cells]
-        return task, Batch("classify", rows, [str(i) for i in range(len(cells))])
+        task.heads["head"] = make_head(16, task.head_uses["head"].out_dim)
+        return task, prepare_batch(task, [{"label": cell} for cell in cells])
 
     return build
 
@@ -89,24 +89,24 @@ def test_labels_before_and_after_the_wrong_fit_are_named() -> None:
         labels.bind("colour")
     unfitted = Classification(input="image", labels=Labels(), target="colour")
     with pytest.raises(ValueError, match="'colour' was not fitted"):
-        unfitted.head_widths()
+        _ = unfitted.head_uses
 
 
 def test_a_label_that_training_had_not_is_named(build) -> None:  # type: ignore[no-untyped-def]
     task, _ = build(*COLOURS)
     with pytest.raises(ValueError, match=r"'pink' in the column 'label' .* 3 classes .'blue'"):
-        task.targets({"label": "pink"})
+        prepare_batch(task, [{"label": "pink"}])
     numbers, _ = build(0, 1)
     with pytest.raises(ValueError, match="True in the column"):
-        numbers.targets({"label": True})
+        prepare_batch(numbers, [{"label": True}])
     with pytest.raises(ValueError, match="say multi_label: true"):
-        task.targets({"label": ["red"]})
+        prepare_batch(task, [{"label": ["red"]}])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_of_one_label_is_torch_s(build, encode, smoothing) -> None:  # type: ignore[no-untyped-def]
     task, batch = build(*COLOURS, smoothing=smoothing)
-    loss = task.loss(batch, encode, None)
+    loss = task.loss(batch, encode)
     wanted = torch.tensor([["blue", "green", "red"].index(c) for c in COLOURS])
     logits = logits_of(task, encode)
     expected = nn.CrossEntropyLoss(label_smoothing=smoothing)(logits, wanted) * 6
@@ -119,7 +119,7 @@ def test_the_loss_of_one_label_is_torch_s(build, encode, smoothing) -> None:  # 
 def test_the_loss_of_several_labels_is_torch_s(build, encode, smoothing) -> None:  # type: ignore[no-untyped-def]
     cells = [["a"], ["b", "c"], [], ["c"], ["a", "b", "c"], ["b"]]
     task, batch = build(*cells, multi_label=True, smoothing=smoothing)
-    loss = task.loss(batch, encode, None)
+    loss = task.loss(batch, encode)
     wanted = torch.tensor([[float(c in cell) for c in "abc"] for cell in cells])
     smooth = wanted * (1 - smoothing) + 0.5 * smoothing
     logits = logits_of(task, encode)
@@ -132,9 +132,9 @@ def test_the_loss_of_several_labels_is_torch_s(build, encode, smoothing) -> None
 def test_a_batch_in_two_parts_gives_the_same_sums(build, encode, multi_label) -> None:  # type: ignore[no-untyped-def]
     cells = [[c] for c in COLOURS] if multi_label else COLOURS
     task, batch = build(*cells, multi_label=multi_label)
-    whole = task.loss(batch, encode, None)
+    whole = task.loss(batch, encode)
     parts = [
-        task.loss(Batch("", batch.targets[a:b], batch.keys[a:b]), encode.rows(a, b), None)
+        task.loss(prepare_batch(task, [{"label": c} for c in cells[a:b]]), encode.rows(a, b))
         for a, b in ((0, 2), (2, 6))
     ]
     torch.testing.assert_close(sum(p.total for p in parts), whole.total)
@@ -144,7 +144,7 @@ def test_a_batch_in_two_parts_gives_the_same_sums(build, encode, multi_label) ->
 
 def test_predictions_are_the_classes_and_their_shares(build, encode) -> None:  # type: ignore[no-untyped-def]
     task, batch = build(4, 7, 9, 4, 7, 9)
-    found = task.predict(batch, encode, None)
+    found = task.predict(batch, encode)
     shares = logits_of(task, encode).softmax(1).tolist()
     for row, share in zip(found, shares, strict=True):
         assert row["label"] == [4, 7, 9][int(np.argmax(share))]
@@ -156,16 +156,16 @@ def test_predictions_are_the_classes_and_their_shares(build, encode) -> None:  #
 def test_several_labels_are_those_over_the_threshold(build, encode) -> None:  # type: ignore[no-untyped-def]
     cells = [["a"], ["b", "c"], [], ["c"], ["a", "b", "c"], ["b"]]
     task, batch = build(*cells, multi_label=True, threshold=0.45)
-    for row in task.predict(batch, encode, None):
+    for row in task.predict(batch, encode):
         assert row["label"] == [c for c, share in row["scores"].items() if share >= 0.45]
 
 
 def test_scores_can_be_left_out(build, encode) -> None:  # type: ignore[no-untyped-def]
     task, batch = build(*COLOURS, scores=False)
-    found = task.predict(batch, encode, None)
+    found = task.predict(batch, encode)
     assert set(found[0]) == {"label", "score"}
     metrics = task.metrics()
-    metrics.update(found, batch.targets)
+    metrics.update(found, batch.references)
     assert set(metrics.compute()) == {"accuracy", "f1"}
 
 
@@ -227,12 +227,12 @@ def test_metrics_of_several_labels_are_scikit_learn_s(absent: bool) -> None:
 
 def test_what_has_no_label_can_be_predicted_but_not_learned(build, encode) -> None:  # type: ignore[no-untyped-def]
     task, _ = build(*COLOURS)
-    batch = Batch("", [task.targets({"other": 1})] * 6, list("abcdef"))
-    assert len(task.predict(batch, encode, None)) == 6
+    batch = prepare_batch(task, [{"other": 1}] * 6, list("abcdef"))
+    assert len(task.predict(batch, encode)) == 6
     with pytest.raises(ValueError, match="row 'a': has no label"):
-        task.loss(batch, encode, None)
+        task.loss(batch, encode)
     with pytest.raises(ValueError, match="a row has no label"):
-        task.metrics().update([{"label": "red"}], batch.targets[:1])
+        task.metrics().update([{"label": "red"}], batch.references[:1])
     with pytest.raises(ValueError, match="no row was accumulated"):
         task.metrics().compute()
 
@@ -247,7 +247,7 @@ def test_a_head_that_is_missing_or_wrong_is_named(build, encode, make_head) -> N
     task, batch = build(*COLOURS)
     task.heads["head"] = make_head(16, 5)
     with pytest.raises(ValueError, match=r"'head' on the stream 'image' .* 5, .* of 3 a row"):
-        task.loss(batch, encode, None)
+        task.loss(batch, encode)
 
     class Same(nn.Module):
         def forward(self, features: Features) -> Features:
@@ -255,7 +255,7 @@ def test_a_head_that_is_missing_or_wrong_is_named(build, encode, make_head) -> N
 
     task.heads["head"] = Same()
     with pytest.raises(ValueError, match=r"tokens \(6, 5, 16\) without a vector"):
-        task.loss(batch, encode, None)
+        task.loss(batch, encode)
     del task.heads["head"]
     with pytest.raises(ValueError, match=r"was not built; .*`head: \{type: linear\}`"):
-        task.predict(batch, encode, None)
+        task.predict(batch, encode)

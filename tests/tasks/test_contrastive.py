@@ -16,19 +16,15 @@ from sensorium.modalities.base import Features
 from sensorium.tasks._similarity import cross_entropy, soft, unit
 from sensorium.tasks.base import Batch
 from sensorium.tasks.contrastive import Contrastive
+from sensorium.testing import StubContext, prepare_batch
 
 ROWS, DIM = 7, 16
 
 
-class Vectors:
-    """`encode` over vectors that are already there."""
-
-    def __init__(self, **vectors: Tensor) -> None:
-        self.vectors = vectors
-
-    def __call__(self, stream: str, view: str = "main", **options: Any) -> Features:
-        pooled = self.vectors[stream]
-        return Features.full(pooled[:, None], pooled=pooled)
+def contexts(task: Contrastive, **vectors: Tensor) -> StubContext:
+    """A context over vectors that are already there."""
+    features = {name: Features.full(v[:, None], pooled=v) for name, v in vectors.items()}
+    return StubContext(features, teachers=task.teacher_streams)
 
 
 def some(seed: int, rows: int = ROWS, dim: int = DIM) -> Tensor:
@@ -36,9 +32,9 @@ def some(seed: int, rows: int = ROWS, dim: int = DIM) -> Tensor:
     return torch.randn(rows, dim, generator=generator, requires_grad=True)
 
 
-def batch_of(rows: int = ROWS, **columns: Sequence[object]) -> Batch:
-    targets = [{name: values[i] for name, values in columns.items()} for i in range(rows)]
-    return Batch("match", targets, [str(i) for i in range(rows)])
+def batch_of(rows: int = ROWS, group: Sequence[object] | None = None) -> Batch:
+    task = made(group=None if group is None else "group")
+    return prepare_batch(task, [{} if group is None else {"group": group[i]} for i in range(rows)])
 
 
 def made(streams: Sequence[str] = ("image", "caption"), **options: Any) -> Contrastive:
@@ -46,7 +42,7 @@ def made(streams: Sequence[str] = ("image", "caption"), **options: Any) -> Contr
 
 
 def mean_loss(task: Contrastive, batch: Batch, **vectors: Tensor) -> Tensor:
-    loss = task.loss(batch, Vectors(**vectors), None)
+    loss = task.loss(batch, contexts(task, **vectors))
     assert loss.count == len(batch)
     return loss.total / loss.count
 
@@ -109,8 +105,10 @@ def test_soft_weights_touch_the_named_direction_alone() -> None:
     """CWCL: `w_ij = (1 + cos) / 2` in rows that sum to one, from the stream that was named."""
     image, caption, look = some(0), some(1), some(2)
     task = made(loss="soft", alike={"image": "look"})
-    assert task.streams == ("image", "caption", "look")
-    assert (task.width("image"), task.width("look")) == (DIM, None)
+    widths = {name: (use.role, use.width) for name, use in task.streams.items()}
+    learned = {"image": ("input", DIM), "caption": ("input", DIM)}
+    assert widths == {"look": ("teacher", None)} | learned
+    assert task.inputs() == ("image", "caption")
     found = mean_loss(task, batch_of(), image=image, caption=caption, look=look)
     weights = (1 + F.cosine_similarity(look[:, None], look[None], dim=-1)) / 2
     logits = task.log_scale.exp() * unit(image) @ unit(caption).T
@@ -143,7 +141,7 @@ def test_teachers_add_the_distance_to_the_mean_of_their_cosines() -> None:
     given |= {name: some(8 + i, dim=5) for i, name in enumerate(("image2", "caption2"))}
     task = made(teachers=names, teacher_weight=3.0)
     batch = batch_of()
-    loss = task.loss(batch, Vectors(image=image, caption=caption, **given), None)
+    loss = task.loss(batch, contexts(task, image=image, caption=caption, **given))
     plain = mean_loss(made(), batch, image=image, caption=caption)
     mean = sum(unit(given[f"image{i}"]) @ unit(given[f"caption{i}"]).T for i in (1, 2)) / 2
     extra = F.smooth_l1_loss(unit(image) @ unit(caption).T, mean)
@@ -156,8 +154,8 @@ def test_teachers_add_the_distance_to_the_mean_of_their_cosines() -> None:
 def test_a_teacher_that_is_the_student_adds_nothing() -> None:
     image, caption = some(0), some(1)
     task = made(teachers=[{"image": "i", "caption": "c"}])
-    encode = Vectors(image=image, caption=caption, i=image * 3, c=caption * 5)
-    assert float(task.loss(batch_of(), encode, None).parts["teachers"]) < 1e-10
+    encode = contexts(task, image=image, caption=caption, i=image * 3, c=caption * 5)
+    assert float(task.loss(batch_of(), encode).parts["teachers"]) < 1e-10
 
 
 def test_a_batch_of_one_and_a_perfect_match_cost_nothing() -> None:
@@ -165,7 +163,7 @@ def test_a_batch_of_one_and_a_perfect_match_cost_nothing() -> None:
     assert mean_loss(made(), batch_of(1), image=one, caption=some(1, 1)).item() == 0
     far = torch.eye(ROWS, DIM)
     task = made(temperature=0.01)
-    loss = task.loss(batch_of(), Vectors(image=far, caption=far), None)
+    loss = task.loss(batch_of(), contexts(task, image=far, caption=far))
     assert loss.total.item() < 1e-6
     assert float(loss.parts["correct"]) == ROWS
     assert float(loss.parts["scale"] / ROWS) == pytest.approx(100)
@@ -176,7 +174,7 @@ def test_the_scale_stops_at_a_hundred() -> None:
     assert math.exp(task.log_scale.item()) == pytest.approx(1 / 0.07)
     with torch.no_grad():
         task.log_scale.fill_(9.0)
-    task.after_step(1)
+    task.on_step_end(StubContext({}))
     assert math.exp(task.log_scale.item()) == pytest.approx(100)
     assert math.exp(made(loss="siglip").log_scale.item()) == pytest.approx(10)
 
@@ -200,6 +198,8 @@ def test_cosines_are_computed_in_full_precision() -> None:
         ({"alike": {"image": "look"}}, "alike: loss: infonce"),
         ({"loss": "soft", "alike": {"sound": "look"}}, "alike: 'sound' is none of image, caption"),
         ({"teachers": [{"image": "x"}]}, "teachers: number 1 stands for image, expected"),
+        ({"loss": "soft", "alike": {"image": "caption"}}, "'caption' is itself learned"),
+        ({"teachers": [{"image": "x", "caption": "image"}]}, "names a stream that is learned"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from sensorium.engine._order import Schedule
 from sensorium.modalities.base import Features
 from sensorium.modalities.mri.phantom import Phantom
-from sensorium.tasks.base import Batch
 from sensorium.tasks.contrastive import Contrastive
+from sensorium.testing import StubContext, prepare_batch
 
 STUDIES = ["a", "b", "a", "c", "b", "a"]
 ROWS, DIM = len(STUDIES), 8
@@ -25,13 +25,9 @@ ROWS, DIM = len(STUDIES), 8
 def loss_of(studies: list[str], volume: Tensor, report: Tensor, **options: Any) -> Tensor:
     task = Contrastive(streams=["volume", "report"], dim=DIM, group="study", **options)
     vectors = {"volume": volume, "report": report}
-
-    def encode(stream: str, view: str = "main", **options: Any) -> Features:
-        return Features.full(vectors[stream][:, None], pooled=vectors[stream])
-
-    targets = [task.targets({"study": study}) for study in studies]
-    batch = Batch("match", targets, [str(i) for i in range(len(studies))])
-    found = task.loss(batch, encode, None)
+    features = {name: Features.full(v[:, None], pooled=v) for name, v in vectors.items()}
+    batch = prepare_batch(task, [{"study": study} for study in studies])
+    found = task.loss(batch, StubContext(features))
     return (found.total / found.count).detach()
 
 

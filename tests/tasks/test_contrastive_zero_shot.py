@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from sensorium.tasks.contrastive import Contrastive
 from sensorium.tasks.zero_shot import ZeroShot
+from sensorium.testing import prepare_batch
 
 CLASSES = ["circle", "square", "star"]
 TEMPLATES = ["a {}.", "the drawing of a {}", "{}!"]
@@ -55,8 +56,8 @@ def test_accuracy_is_the_share_of_rows_nearest_to_their_class(classes: list[str]
     task = Contrastive(streams=["image", "caption"], zero_shot={**SAID, "classes": classes})
     rows = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
     labels = [CLASSES[i % 3] for i in range(30)]
-    targets = [task.targets({"word": label}) for label in labels]
-    found = task.extra_metrics([{"image": row} for row in rows.tolist()], targets, embed)
+    references = prepare_batch(task, [{"word": label} for label in labels]).references
+    found = task.dataset_metrics([{"image": row} for row in rows.tolist()], references, embed)
     names = classes or CLASSES
     assert task.zero_shot is not None
     cosines = rows @ task.zero_shot.vectors(names, embed).T

@@ -15,8 +15,9 @@ from sensorium.modalities.base import Features
 from sensorium.modalities.text.characters import Characters
 from sensorium.tasks._conditions import Conditions
 from sensorium.tasks._lexicon import Lexicon
-from sensorium.tasks.base import Batch, Encode
+from sensorium.tasks.base import Batch
 from sensorium.tasks.ctc import Ctc
+from sensorium.testing import StubContext, prepare_batch
 
 DIM, STEP = 6, 0.04
 ROWS = [{"text": "go", "language": "en"}, {"text": "see", "language": "de"}]
@@ -26,29 +27,30 @@ def build(rows: list[dict[str, Any]] = ROWS, **options: Any) -> Ctc:
     torch.manual_seed(0)
     tokenizer, values, words = Characters(), Conditions(), Lexicon()
     task = Ctc(tokenizer=tokenizer, values=values, words=words, **options)
-    tokenizer.fit([text for row in rows for text in task.material("tokenizer", row)])
+    tokenizer.fit([text for row in rows for text in task.fit_examples("tokenizer", row)])
     values.fit(rows)
-    words.fit([text for row in rows for text in task.material("words", row)])
-    task.measure({"audio": DIM, "audio.encoder": DIM})
-    task.heads["head"] = Linear(DIM, task.head_widths()["head"][1])
+    words.fit([text for row in rows for text in task.fit_examples("words", row)])
+    task.build({"audio": DIM, "audio.encoder": DIM}, {})
+    task.heads["head"] = Linear(DIM, task.head_uses["head"].out_dim)
     return task
 
 
 def batch(task: Ctc, rows: list[dict[str, Any]] = ROWS) -> Batch:
-    return Batch("ctc", [task.targets(row) for row in rows], [f"row {i}" for i in range(len(rows))])
+    return prepare_batch(task, rows, [f"row {i}" for i in range(len(rows))])
 
 
-class Layered:
+class Layered(StubContext):
     """`encode` over two layers with hooks behind each; remembers what it was asked."""
 
     def __init__(self, lengths: list[int], seed: int = 0) -> None:
+        super().__init__(self.run)
         torch.manual_seed(seed)
         self.tokens = torch.randn(len(lengths), max(lengths), DIM)
         self.mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         self.layers = [nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)]
         self.options: list[dict[str, Any]] = []
 
-    def __call__(
+    def run(
         self,
         stream: str,
         view: str = "main",
@@ -68,13 +70,13 @@ class Layered:
         )
 
 
-def encode(lengths: list[int]) -> Encode:
+def encode(lengths: list[int]) -> Layered:
     return Layered(lengths)
 
 
 def test_the_loss_is_torchs_own() -> None:
     task, heard = build(), encode([9, 6])
-    found = task.loss(batch(task), heard, None)
+    found = task.loss(batch(task), heard)
     log_probs = task.heads["head"](heard("audio")).tokens.log_softmax(-1).transpose(0, 1)
     ids = [task.tokenizer.encode(row["text"]) for row in ROWS]
     known = F.ctc_loss(
@@ -93,7 +95,7 @@ def test_the_loss_is_torchs_own() -> None:
 def test_rows_that_need_more_frames_are_failed_by_name(lengths: list[int]) -> None:
     """`see` needs four frames: three letters, and a blank within the pair."""
     task = build()
-    found = task.loss(batch(task), encode(lengths), None)
+    found = task.loss(batch(task), encode(lengths))
     bad = [
         i for i, (length, needed) in enumerate(zip(lengths, (2, 4), strict=True)) if length < needed
     ]
@@ -111,57 +113,57 @@ def test_rows_that_need_more_frames_are_failed_by_name(lengths: list[int]) -> No
 
 def test_a_failed_row_leaves_the_others_alone() -> None:
     task, heard = build(), Layered([9, 3])
-    both = task.loss(batch(task), heard, None)
+    both = task.loss(batch(task), heard)
     alone = Layered([9, 3])
     alone.tokens, alone.mask, alone.layers = heard.tokens[:1], heard.mask[:1], heard.layers
-    torch.testing.assert_close(both.total, task.loss(batch(task, ROWS[:1]), alone, None).total)
+    torch.testing.assert_close(both.total, task.loss(batch(task, ROWS[:1]), alone).total)
 
 
-def test_a_letter_that_training_lacked_fails_its_row() -> None:
-    task = build()
-    rows = [{"text": "go"}, {"text": "stop"}]
-    found = task.loss(batch(task, rows), encode([9, 9]), None)
-    assert found.failed[0][0] == "row 1" and "'p', 't', which none of the 4" in found.failed[0][1]
+def test_a_letter_that_training_lacked_fails_its_row_but_not_its_metrics() -> None:
+    task, row = build(), {"text": "stop"}
+    with pytest.raises(ValueError, match="'p', 't', which none of the 4"):
+        batch(task, [row])
+    held_out = prepare_batch(task, [row], training=False)
+    assert held_out.references == [{"text": "stop"}] and "ids" not in held_out.labels
 
 
 def test_an_empty_transcript_is_refused_or_learned_as_silence() -> None:
     with pytest.raises(ValueError, match="text: the transcript is empty; leave the row out"):
-        build().targets({"text": " "})
+        batch(build(), [{"text": " "}])
     task = build(silence=True)
     rows = [{"text": ""}, {"text": "go"}]
-    found = task.loss(batch(task, rows), encode([5, 5]), None)
+    found = task.loss(batch(task, rows), encode([5, 5]))
     assert found.total.isfinite() and found.count == 3 and not found.failed
 
 
 def test_a_row_without_a_transcript_can_be_read_and_not_learned() -> None:
     task = build()
     asked = batch(task, [{}, {}])
-    assert all(set(row) == {"text"} for row in task.predict(asked, encode([5, 3]), None))
+    assert all(set(row) == {"text"} for row in task.predict(asked, encode([5, 3])))
     with pytest.raises(ValueError, match="row 'row 0': has no text; add the columns"):
-        task.loss(asked, encode([5, 3]), None)
+        task.loss(asked, encode([5, 3]))
 
 
 def test_half_precision_does_not_reach_the_loss() -> None:
     task, heard = build(), encode([9, 6])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = task.loss(batch(task), heard, None)
+        found = task.loss(batch(task), heard)
     assert found.total.dtype == torch.float32
-    torch.testing.assert_close(
-        found.total, task.loss(batch(task), heard, None).total, rtol=0.05, atol=0
-    )
+    torch.testing.assert_close(found.total, task.loss(batch(task), heard).total, rtol=0.05, atol=0)
 
 
 def test_heads_in_between_share_the_loss() -> None:
     heard = Layered([9, 6])
     plain, task = build(), build(between=[0], share=0.25)
-    assert task.needs == {"audio": {"layer_hooks"}} and not plain.needs
+    assert task.streams["audio"].supports == {"layer_hooks"}
+    assert not plain.streams["audio"].supports
     task.heads.load_state_dict(plain.heads.state_dict())
     for parameter in task.between.back.parameters():
         nn.init.zeros_(parameter)
-    found = task.loss(batch(task), heard, None)
-    last = plain.loss(batch(plain), Layered([9, 6]), None).total  # the encoder is the plain one
+    found = task.loss(batch(task), heard)
+    last = plain.loss(batch(plain), Layered([9, 6])).total  # the encoder is the plain one
     torch.testing.assert_close(found.total, 0.75 * last + 0.25 * found.parts["between"])
-    task.loss(batch(task), heard, None).total.backward()
+    task.loss(batch(task), heard).total.backward()
     assert all(p.grad is not None for p in task.parameters())
 
 
@@ -178,14 +180,14 @@ def test_what_a_head_in_between_reads_reaches_the_layers_after_it() -> None:
 def test_hints_are_told_to_a_part_of_the_rows_and_read_when_given() -> None:
     task = build(condition=["language"], known=0.5)
     asked = batch(task, ROWS * 200)
-    assert asked.targets[0]["condition"] == {"language": 2}
-    told = task.train()._places(asked)[:, 0]
+    assert asked.references[0]["condition"] == {"language": 2}
+    told = task.train()._conditions(asked)[:, 0]
     assert 0.4 < (told > 0).float().mean() < 0.6
-    assert (task.eval()._places(asked)[:, 0] > 0).all()
-    asked.targets = [task.targets({"text": "go"}) for _ in range(4)]
-    assert (task._places(asked) == 0).all()
+    assert (task.eval()._conditions(asked)[:, 0] > 0).all()
+    unknown = batch(task, [{"text": "go"}] * 4)
+    assert (task._conditions(unknown) == 0).all()
     with pytest.raises(ValueError, match="'fr' in the column 'language' was not in the training"):
-        task.targets({"text": "go", "language": "fr"})
+        batch(task, [{"text": "go", "language": "fr"}])
 
 
 def test_a_hint_changes_what_is_heard() -> None:
@@ -229,14 +231,14 @@ def test_options_that_cannot_be(options: dict[str, Any], line: str) -> None:
 def test_what_generation_takes() -> None:
     task = build()
     with pytest.raises(ValueError, match="ctc: found num_beams; expected beam"):
-        task.predict(batch(task), encode([5, 5]), None, num_beams=3)
+        task.predict(batch(task), encode([5, 5]), num_beams=3)
     with pytest.raises(ValueError, match="ctc: found beam 0"):
-        task.predict(batch(task), encode([5, 5]), None, beam=0)
+        task.predict(batch(task), encode([5, 5]), beam=0)
 
 
 def test_a_lexicon_gives_words_of_training_alone() -> None:
     rows = [{"text": "go see"}, {"text": "sea"}]
     task = build(rows, beam=8, lexicon=True)
     for seed in range(5):
-        found = task.predict(batch(task, rows), Layered([12, 7], seed), None)
+        found = task.predict(batch(task, rows), Layered([12, 7], seed))
         assert {word for row in found for word in row["text"].split()} <= {"go", "see", "sea"}

@@ -15,23 +15,25 @@ from sensorium.modalities.base import Encoder, Features
 from sensorium.modalities.image.timm import Timm
 from sensorium.modalities.mri.vit3d import ViT3D
 from sensorium.tasks._dino_losses import cross_entropy, sinkhorn
-from sensorium.tasks.averages import averaged
-from sensorium.tasks.base import Batch, Halt
+from sensorium.tasks.averages import averaged, follow
+from sensorium.tasks.base import Batch, StopTraining
 from sensorium.tasks.dino import ENOUGH, Dino
+from sensorium.testing import StubContext
 
 SIZES: dict[str, Any] = {"prototypes": 24, "hidden": 16, "bottleneck": 8}
 VOLUMES: dict[str, Any] = {"input": "scan", "size": 8, "local_size": 4, "local_crops": 2, **SIZES}
 
 
-class Live:
+class Live(StubContext):
     """`encode` of one stream by its encoder and an average of it, a view at a time."""
 
     def __init__(self, encoder: Encoder, teacher: Encoder, views: Mapping[str, Any]) -> None:
-        self.points = {"encoder": encoder, "teacher": teacher}
+        super().__init__(self.run)
+        self.points = {"encoder": encoder, "ema": teacher}
         self.views = views
         self.masks: dict[str, Tensor] = {}
 
-    def __call__(self, stream: str, view: str = "main", **options: Any) -> Features:
+    def run(self, stream: str, view: str = "main", **options: Any) -> Features:
         point = stream.partition(".")[2]
         if "token_mask" in options:
             self.masks[view] = options["token_mask"]
@@ -63,17 +65,17 @@ def made(rows: int, samples: Any = None, **options: Any) -> tuple[Dino, Live, Ba
     torch.manual_seed(0)
     encoder = vit()
     task = Dino(**{**VOLUMES, **options})
-    task.measure({"scan": 12, "scan.encoder": 12})
+    task.build({"scan": 12, "scan.encoder": 12}, {})
     rng = np.random.default_rng(0)
     views = [task.views("scan", sample, rng) for sample in samples or volumes(rows)]
     batches = {name: encoder.collate([view[name] for view in views]) for name in views[0]}
-    batch = Batch("dino", [{}] * rows, [str(i) for i in range(rows)])
+    batch = Batch("dino", [str(i) for i in range(rows)], [{}] * rows)
     return task, Live(encoder, averaged(encoder), batches), batch
 
 
 def step(task: Dino, encode: Live, batch: Batch, seed: int = 1) -> Any:
     torch.manual_seed(seed)  # of the masks
-    return task.loss(batch, encode, None)
+    return task.loss(batch, encode)
 
 
 def test_the_student_learns_and_the_teacher_does_not() -> None:
@@ -94,7 +96,7 @@ def test_the_loss_is_what_the_paper_says() -> None:
     task, encode, batch = made(4, patch_weight=0.0)
     loss = step(task, encode, batch)
     with torch.no_grad():
-        goal = torch.cat([encode("scan.teacher", f"global{i}").vector() for i in (0, 1)])
+        goal = torch.cat([encode("scan.ema", f"global{i}").vector() for i in (0, 1)])
         goals = sinkhorn(task.teacher["vector"](goal), 0.04).split(4)
         terms = []
         against = {"global0": [1], "global1": [0], "local0": [0, 1], "local1": [0, 1]}
@@ -111,9 +113,9 @@ def test_only_masked_tokens_that_are_real_count() -> None:
     plain = step(task, encode, batch).parts["token"]
     masks = torch.cat([encode.masks["global0"], encode.masks["global1"]])
     assert 0 < int(masks.sum()) < masks.numel()
-    real = torch.cat([encode("scan.teacher", f"global{i}").mask for i in (0, 1)])
+    real = torch.cat([encode("scan.ema", f"global{i}").mask for i in (0, 1)])
     assert (masks & ~real).any(), "the case has no masked padding"
-    teacher = encode.points["teacher"]
+    teacher = encode.points["ema"]
 
     def changed(where: Tensor) -> Tensor:
         def other(view: str) -> Features:
@@ -123,10 +125,10 @@ def test_only_masked_tokens_that_are_real_count() -> None:
             return found.replace(tokens=found.tokens + noise * where[rows, :, None])
 
         def asked(stream: str, view: str = "main", **options: Any) -> Features:
-            return other(view) if "teacher" in stream else encode(stream, view, **options)
+            return other(view) if "ema" in stream else encode(stream, view, **options)
 
         torch.manual_seed(1)
-        return task.loss(batch, asked, None).parts["token"]
+        return task.loss(batch, StubContext(asked)).parts["token"]
 
     torch.testing.assert_close(changed(~masks | ~real), plain)
     assert not torch.allclose(changed(masks & real), plain)
@@ -150,20 +152,15 @@ def test_koleo_needs_enough_rows() -> None:
     assert float(step(*made(ENOUGH, koleo_weight=0.0)).parts["koleo"]) == 0
 
 
-def test_the_teachers_heads_follow_and_its_temperature_warms_up() -> None:
-    task, _, _ = made(4, momentum=(0.5, 1.0), warmup=0.5)
-    with torch.no_grad():
-        for parameter in task.student.parameters():
-            parameter += 1
-    begin = next(task.teacher.parameters()).clone()
-    temperatures = [float(task._warm())]
-    assert task.momentum(0.0) == 0.5
-    torch.testing.assert_close(next(task.teacher.parameters()), begin + 0.5)
-    for done in (0.25, 0.5, 1.0):
-        task.momentum(done)
-        temperatures.append(float(task._warm()))
+def test_the_averages_decay_by_a_cosine_and_the_temperature_warms_up() -> None:
+    task, encode, batch = made(4, momentum=(0.5, 1.0), warmup=0.5)
+    assert [task.ema_decay(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.5, 0.75, 1.0])
+    assert list(task.ema_modules()) == [(task.teacher, task.student)]
+    temperatures = [task._teacher_temperature(p) for p in (0.0, 0.25, 0.5, 1.0)]
     assert temperatures == pytest.approx([0.04, 0.055, 0.07, 0.07])
-    assert float(made(4, warmup=0.0)[0]._warm()) == pytest.approx(0.07)
+    assert made(4, warmup=0.0)[0]._teacher_temperature(0.0) == pytest.approx(0.07)
+    early, late = (step(task, encode.at(0, p), batch).total for p in (0.0, 1.0))
+    assert not torch.isclose(early, late)
 
 
 def test_a_teacher_that_says_the_same_of_everything_stops_the_run() -> None:
@@ -172,10 +169,10 @@ def test_a_teacher_that_says_the_same_of_everything_stops_the_run() -> None:
     task, encode, batch = made(rows, [volumes(1)[0]] * rows, **whole)
     for _ in range(2):
         step(task, encode, batch)
-        task.after_step(1)
+        task.on_step_end(encode.at(1, 0.0))
     step(task, encode, batch)
-    with pytest.raises(Halt, match=r"collapsed: .* rank 1\.0\d? \(expected 1\.1 or more\)"):
-        task.after_step(3)
+    with pytest.raises(StopTraining, match=r"collapsed: .* rank 1\.0\d? \(expected 1\.1 or more\)"):
+        task.on_step_end(encode.at(3, 0.0))
     task.eval()
     kept = int(task.stuck)
     step(task, encode, batch)
@@ -185,7 +182,7 @@ def test_a_teacher_that_says_the_same_of_everything_stops_the_run() -> None:
 def test_a_teacher_that_tells_things_apart_goes_on() -> None:
     task, encode, batch = made(ENOUGH, patience=1, min_rank=1.0)
     loss = step(task, encode, batch)
-    task.after_step(1)
+    task.on_step_end(encode.at(1, 0.0))
     entropy, rank = (float(loss.parts[k]) / ENOUGH for k in ("entropy", "rank"))
     assert 0 < entropy < math.log(24) and 1 < rank <= 12 + 1e-3
 
@@ -202,13 +199,14 @@ def test_it_learns_on_the_same_crops() -> None:
         (loss.total / loss.count).backward()
         optimizer.step()
         values.append(float(loss.total.detach()) / 8)
-        task.momentum(number / 40)
+        for average, module in task.ema_modules():
+            follow(average, module, task.ema_decay(number / 40))
     assert sum(values[-5:]) < 0.9 * sum(values[:5])
 
 
 def test_an_empty_batch_takes_part_without_rows() -> None:
     task, encode, _ = made(4)
-    loss = task.loss(Batch("dino", [], []), encode, None)
+    loss = task.loss(Batch("dino", [], []), encode)
     assert loss.count == 0 and float(loss.total.detach()) == 0
     loss.total.backward()
     assert set(loss.parts) == {"vector", "token", "koleo", "entropy", "rank"}
@@ -223,13 +221,13 @@ def test_pictures_are_learned_by_the_same_task() -> None:
     )
     assert "token_mask" in encoder.supports
     task = Dino(input="image", size=16, local_size=8, local_crops=1, **SIZES)
-    task.measure({"image": 12, "image.encoder": 12})
+    task.build({"image": 12, "image.encoder": 12}, {})
     rng = np.random.default_rng(0)
     samples = [{"pixel_values": torch.randn(3, 20, 24)} for _ in range(3)]
     views = [task.views("image", sample, rng) for sample in samples]
     batches = {name: encoder.collate([view[name] for view in views]) for name in views[0]}
     encode = Live(encoder, averaged(encoder), batches)
-    loss = task.loss(Batch("dino", [{}] * 3, ["a", "b", "c"]), encode, None)
+    loss = task.loss(Batch("dino", ["a", "b", "c"], [{}] * 3), encode)
     loss.total.backward()
     assert all(p.grad is not None for p in encoder.parameters())
 

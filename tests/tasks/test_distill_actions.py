@@ -14,9 +14,9 @@ from sensorium.connectors.heads import MLPHead
 from sensorium.modalities.action.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features
 from sensorium.tasks.action_regression import ActionRegression
-from sensorium.tasks.base import Batch
 from sensorium.tasks.chunks import Chunks
 from sensorium.tasks.distill_actions import DistillActions
+from sensorium.testing import StubContext, prepare_batch
 
 WIDTH, DIM, STEPS = 6, 32, 12
 SIZES = {"hidden_size": DIM, "intermediate_size": 32, "num_hidden_layers": 1}
@@ -35,20 +35,19 @@ class Pair:
         chunks = [np.stack([a * time, time**2 - a], 1) for a in np.linspace(-1, 1, 6)]
         self.rows = [{"action": c.astype(np.float32), "word": "go"} for c in chunks]
         for part, fitted in (("chunk", self.chunk), ("tokenizer", self.tokenizer)):
-            fitted.fit([m for row in self.rows for m in self.student.material(part, row)])
-        head = MLPHead(WIDTH, self.student.head_widths()["decoder"][1])
+            fitted.fit([m for row in self.rows for m in self.student.fit_examples(part, row)])
+        head = MLPHead(WIDTH, self.student.head_uses["decoder"].out_dim)
         self.student.heads["decoder"] = self.expert.heads["decoder"] = head
         self.backbone = Causal(tokenizer=letters, name="tiny-llama", options=SIZES)
-        self.student.attach(self.backbone, None)
-        targets = [self.student.targets(row) for row in self.rows]
-        self.batch = Batch("act", targets, [str(i) for i in range(len(self.rows))])
+        self.student.build({"state": WIDTH}, {"backbone": self.backbone})
+        self.batch = prepare_batch(self.student, self.rows, decoder=self.backbone)
         self.image = torch.randn(len(self.rows), 3, DIM, requires_grad=True)
         self.state = torch.randn(len(self.rows), 2, WIDTH, requires_grad=True)
         streams = {"image": Features.full(self.image), "state": Features.full(self.state)}
-        self.encode, self.streams = make_streams(**streams), make_streams
+        self.encode, self.streams = StubContext(streams, teachers=("state",)), make_streams
 
     def loss(self) -> Any:
-        return self.student.loss(self.batch, self.encode, self.backbone)
+        return self.student.loss(self.batch, self.encode.on(self.backbone))
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def pair(backbone: Any, make_streams: Any) -> Any:
 @pytest.mark.parametrize("distance", ["mse", "cosine"])
 def test_alignment_is_the_distance_to_the_expert_s_features(pair: Any, distance: str) -> None:
     made = pair(distance=distance)
-    mapped = made.student._mapped(made.batch, made.encode, made.backbone)
+    mapped = made.student._student(made.batch, made.encode.on(made.backbone))
     wanted = made.state.mean(1)
     expected = F.mse_loss(mapped, wanted) * len(made.batch)
     if distance == "cosine":
@@ -85,14 +84,14 @@ def test_a_student_with_the_expert_s_features_acts_as_the_expert(
     pair: Any, monkeypatch: Any
 ) -> None:
     made = pair(act=1.0)
-    expert = made.expert.predict(made.batch, made.encode, None)
+    expert = made.expert.predict(made.batch, made.encode)
     features = made.encode("state").vector()
-    monkeypatch.setattr(made.student, "_mapped", lambda *_: features)
+    monkeypatch.setattr(made.student, "_student", lambda *_: features)
     without = made.streams(image=made.encode("image"))
-    assert made.student.predict(made.batch, without, made.backbone) == expert
+    assert made.student.predict(made.batch, without.on(made.backbone)) == expert
     loss = made.loss()
     assert loss.parts["distance"] == 0
-    torch.testing.assert_close(loss.total, made.expert.loss(made.batch, made.encode, None).total)
+    torch.testing.assert_close(loss.total, made.expert.loss(made.batch, made.encode).total)
 
 
 @pytest.mark.parametrize(

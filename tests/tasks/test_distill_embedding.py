@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from sensorium.modalities.base import Features
 from sensorium.tasks.base import Batch
 from sensorium.tasks.distill_embedding import DistillEmbedding
+from sensorium.testing import StubContext, prepare_batch
 
 ROWS, DIM = 6, 8
 LOSSES = ("mse", "cosine")
@@ -26,8 +27,10 @@ def features(vectors: torch.Tensor) -> Features:
     return Features.full(vectors[:, None]).replace(pooled=vectors)
 
 
-def batch(targets: list[dict[str, Any]] | None = None, rows: int = ROWS) -> Batch:
-    return Batch("match", targets or [{} for _ in range(rows)], [str(i) for i in range(rows)])
+def batch(rows: int = ROWS) -> Batch:
+    batch = Batch("match", [str(i) for i in range(rows)], [{} for _ in range(rows)])
+    batch.features = dict.fromkeys(("speech", "text"), features(vectors(0, rows)))
+    return batch
 
 
 def task(**options: Any) -> DistillEmbedding:
@@ -35,7 +38,7 @@ def task(**options: Any) -> DistillEmbedding:
 
 
 def value(made: DistillEmbedding, streams: Any) -> torch.Tensor:
-    return made.loss(batch(), streams, None).total
+    return made.loss(batch(), streams).total
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -59,7 +62,8 @@ def test_lengths_matter_to_mse_alone(make_streams: Any) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_teacher_gets_no_gradient(make_streams: Any, loss: Any) -> None:
     own, goal = vectors(1).requires_grad_(), vectors(2).requires_grad_()
-    value(task(loss=loss), make_streams(speech=features(own), text=features(goal))).backward()
+    streams = {"speech": features(own), "text": features(goal)}
+    value(task(loss=loss), StubContext(streams, teachers=("text",))).backward()
     assert own.grad is not None
     assert (own.grad.abs().sum(1) > 0).all()
     assert goal.grad is None
@@ -83,7 +87,8 @@ def test_what_stands_in_the_padding_changes_nothing(
 
 
 def scores(own: torch.Tensor, goal: torch.Tensor, made: DistillEmbedding, **row: Any) -> Any:
-    targets = [made.targets({k: v[i] for k, v in row.items()}) for i in range(len(own))]
+    rows = [{k: v[i] for k, v in row.items()} for i in range(len(own))]
+    targets = prepare_batch(made, rows).references
     metrics = made.metrics()
     for part in (slice(0, 2), slice(2, None)):  # batch by batch
         found = [
@@ -124,10 +129,17 @@ def test_rows_of_one_text_are_right_answers_to_each_other() -> None:
 def test_what_is_written_says_which_row_came_first(make_streams: Any) -> None:
     made, goal = task(), vectors(7)
     streams = make_streams(speech=features(goal.roll(1, 0)), text=features(goal))
-    found = made.predict(batch(), streams, None)
-    written = made.written(found, batch().targets, batch().keys)
+    found = made.predict(batch(), streams)
+    written = made.format_predictions(found, batch().references, batch().keys)
     assert [row["speech_to_text"]["first"] for row in written] == ["5", "0", "1", "2", "3", "4"]
     assert written[0]["speech_to_text"]["rank"] > 1
+
+
+def test_a_prediction_does_without_the_teacher(make_streams: Any) -> None:
+    new = batch()
+    del new.features["text"]
+    (row, *_) = task().predict(new, make_streams(speech=features(vectors(1))))
+    assert set(row) == {"speech"}
 
 
 def test_a_student_is_not_its_own_teacher() -> None:

@@ -18,9 +18,10 @@ from sensorium.modalities.mri.read import read, read_mask
 from sensorium.modalities.mri.vit3d import ViT3D
 from sensorium.modalities.mri.write import save
 from sensorium.tasks._laid import cover
-from sensorium.tasks.base import Batch
+from sensorium.tasks.base import Batch, Example
 from sensorium.tasks.grounded import Grounded
 from sensorium.tasks.pointing import Pointing
+from sensorium.testing import StubContext, prepare_batch
 
 GRID, DIM = (3, 4, 2), 8
 TOKENS = 24
@@ -52,28 +53,28 @@ def mask_of(like: Features, chosen: list[list[int]]) -> Features:
     )  # fmt: skip
 
 
-class Given:
-    def __init__(self, **features: Features) -> None:
-        self.features = features
-
-    def __call__(self, stream: str, view: str = "main", **options: Any) -> Features:
-        return self.features[stream]
-
-
 def texts(rows: int, seed: int = 1) -> Features:
     vectors = torch.randn(rows, DIM, generator=torch.Generator().manual_seed(seed))
     return Features.full(vectors.requires_grad_()[:, None], pooled=vectors)
 
 
 def case(
-    chosen: list[list[int]], targets: list[dict[str, Any]] | None = None, padded: int = 0
-) -> tuple[Batch, Given]:
+    chosen: list[list[int]], references: list[dict[str, Any]] | None = None, padded: int = 0
+) -> tuple[Batch, StubContext]:
     rows = len(chosen)
     scan = tokens(rows, padded=padded)
-    encode = Given(scan=scan, said=texts(rows), mask=mask_of(scan, chosen))
-    batch = Batch("ground", targets or [{}] * rows, [str(i) for i in range(rows)])
-    batch.features = dict(encode.features)
-    return batch, encode
+    features = {"scan": scan, "said": texts(rows), "mask": mask_of(scan, chosen)}
+    batch = batch_of(references or [{}] * rows)
+    batch.features = dict(features)
+    return batch, StubContext(features)
+
+
+def batch_of(references: list[dict[str, Any]]) -> Batch:
+    """Rows as the task prepares them, from what it writes into their references."""
+    examples = [
+        Example({"grounded": torch.tensor(float(r.get("grounded", True)))}, r) for r in references
+    ]
+    return Batch.of("ground", [str(i) for i in range(len(examples))], examples)
 
 
 def test_a_mask_is_averaged_over_each_tokens_extent() -> None:
@@ -105,7 +106,7 @@ def test_a_mask_in_another_space_covers_the_same_places() -> None:
 def test_the_loss_is_the_balanced_cross_entropy_of_torch() -> None:
     batch, encode = case([[0, 5], [7]], padded=3)
     task = Grounded(**OPTIONS)
-    loss = task.loss(batch, encode, None)
+    loss = task.loss(batch, encode)
     scan = encode("scan")
     cosines = F.cosine_similarity(scan.tokens, encode("said").vector()[:, None], dim=-1)
     logits = task.log_scale.exp() * cosines + task.bias
@@ -135,64 +136,65 @@ def test_with_focus_the_surest_uncovered_tokens_weigh_most() -> None:
             total + (F.softplus(-own[covered[i]]).mean() + hardest(own, real[i] & ~covered[i])) / 2
         )
         total = total + hardest(logits[i, other], real[other]) / 2
-    torch.testing.assert_close(task.loss(batch, encode, None).total, total)
+    torch.testing.assert_close(task.loss(batch, encode).total, total)
 
 
 def test_padded_tokens_count_for_nothing() -> None:
     batch, encode = case([[0], [7]], padded=3)
     task = Grounded(**OPTIONS)
-    plain = task.loss(batch, encode, None).total
+    plain = task.loss(batch, encode).total
     scan = encode("scan")
     noise = scan.tokens.detach().clone()
     noise[~scan.mask] = 9.0
     encode.features["scan"] = scan.replace(tokens=noise)
-    torch.testing.assert_close(task.loss(batch, encode, None).total, plain)
+    torch.testing.assert_close(task.loss(batch, encode).total, plain)
     assert all(0 <= token < TOKENS - 3 for token in _peaks(task, batch, encode))
 
 
-def _peaks(task: Grounded, batch: Batch, encode: Given) -> list[int]:
-    return [int(np.argmax(row["map"]["values"])) for row in task.predict(batch, encode, None)]
+def _peaks(task: Grounded, batch: Batch, encode: StubContext) -> list[int]:
+    return [int(np.argmax(row["map"]["values"])) for row in task.predict(batch, encode)]
 
 
 def test_a_sentence_is_nowhere_in_signals_with_another_finding() -> None:
     facts = [("lesion", "left"), ("lesion", "right"), ("lesion", "left"), ("ventricles", "large")]
     targets = [{"about": about, "finding": finding} for about, finding in facts]
     task = Grounded(**OPTIONS, finding="finding", about="about")
-    apart = task._apart(Batch("it", targets, list("abcd")))
+    apart = task._apart(batch_of(targets))
     wanted = torch.zeros(4, 4, dtype=torch.bool)
     wanted[0, 1] = wanted[1, 0] = wanted[1, 2] = wanted[2, 1] = True
     assert torch.equal(apart, wanted)
     batch, encode = case([[0], [7], [3], [9]], targets)
-    alone = task.loss(case([[0], [7], [3], [9]])[0], encode, None).total
+    alone = task.loss(case([[0], [7], [3], [9]])[0], encode).total
     logits = task._logits(encode("scan"), encode)
     nowhere = F.softplus(logits).mean(-1)  # [sentences, signals]
     more = nowhere[0, 1] + (nowhere[1, 0] + nowhere[1, 2]) / 2 + nowhere[2, 1]
-    torch.testing.assert_close(task.loss(batch, encode, None).total, alone + more / 2)
+    torch.testing.assert_close(task.loss(batch, encode).total, alone + more / 2)
 
 
 def test_a_share_of_the_studies_is_grounded_whole() -> None:
     task = Grounded(**OPTIONS, group="study", share=0.3)
-    chosen = [task.targets({"study": f"s{i // 4}"})["grounded"] for i in range(4000)]
+    rows = [{"study": f"s{i // 4}"} for i in range(4000)]
+    chosen = [row["grounded"] for row in prepare_batch(task, rows).references]
     assert all(len(set(chosen[i : i + 4])) == 1 for i in range(0, 4000, 4))
     assert 0.25 < sum(chosen) / 4000 < 0.35
     batch, encode = case([[0], [7]], [{"grounded": True}, {"grounded": False}])
-    loss = task.loss(batch, encode, None)
+    loss = task.loss(batch, encode)
     assert loss.count == 1
     loss.total.backward()
     grad = encode("scan").tokens.grad
     assert grad is not None and grad[0].any() and not grad[1].any()
     nobody = case([[0]], [{"grounded": False}])
-    none = task.loss(*nobody, None)
+    none = task.loss(*nobody)
     assert none.count == 0 and float(none.total.detach()) == 0 and none.total.requires_grad
 
 
 def test_an_empty_mask_is_nowhere() -> None:
     batch, encode = case([[]])
     task = Grounded(**OPTIONS)
-    loss = task.loss(batch, encode, None)
+    loss = task.loss(batch, encode)
     logits = task._logits(encode("scan"), encode)[0, 0]
     torch.testing.assert_close(loss.total, F.softplus(logits).mean() / 2)
-    (row,) = task.predict(batch, encode, None)
+    (row,) = task.predict(batch, encode)
     assert (row["hit"], row["covered"], row["off"]) == (None, None, None)
     metrics = Pointing()
     metrics.update([row], [{}])
@@ -208,25 +210,27 @@ def test_it_learns_to_point() -> None:
     assert said.pooled is not None
     optimizer = torch.optim.Adam([p for p in free if p is not None], lr=0.05)
     for _ in range(60):
-        loss = task.loss(batch, encode, None)
+        loss = task.loss(batch, encode)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-    found = task.predict(batch, encode, None)
+    found = task.predict(batch, encode)
     assert _peaks(task, batch, encode) == [0, 7, 13, 20]
     metrics = task.metrics()
-    metrics.update(found, batch.targets)
+    metrics.update(found, batch.references)
     values = metrics.compute()
     assert values["hit"] == 1 and values["chance"] == pytest.approx(1 / TOKENS)
     assert values["off"] == pytest.approx(0, abs=1e-3) and values["rows"] == 4
-    assert all("map" not in row for row in task.written(found, batch.targets, batch.keys))
+    assert all(
+        "map" not in row for row in task.format_predictions(found, batch.references, batch.keys)
+    )
 
 
 def test_it_predicts_without_a_mask() -> None:
     batch, encode = case([[0], [7]])
     batch.features = {}
     del encode.features["mask"]
-    assert set(Grounded(**OPTIONS).predict(batch, encode, None)[0]) == {"peak", "score", "map"}
+    assert set(Grounded(**OPTIONS).predict(batch, encode)[0]) == {"peak", "score", "map"}
 
 
 def test_a_map_lies_over_the_volume_that_was_read(tmp_path: Path) -> None:
@@ -240,15 +244,16 @@ def test_a_map_lies_over_the_volume_that_was_read(tmp_path: Path) -> None:
     share = cover(mask, found, "it")
     assert 0 < float(share.sum()) < 8
     knowing = torch.stack([share - 0.1, torch.ones_like(share)], -1)
-    encode = Given(scan=found.replace(tokens=knowing), said=_said([1.0, 0.0]), mask=mask)
+    features = {"scan": found.replace(tokens=knowing), "said": _said([1.0, 0.0]), "mask": mask}
+    encode = StubContext(features)
     task = Grounded(input="scan", text="said", dim=2)
-    batch = Batch("it", [{}], ["a"], features=dict(encode.features))
-    (said,) = task.predict(batch, encode, None)
+    batch = Batch("it", ["a"], [{}], features=features)
+    (said,) = task.predict(batch, encode)
     assert said["hit"]
     low, high = torch.tensor(row["box"]()).split(3)
     peak = torch.tensor(said["peak"])
     assert ((low - 24 < peak) & (peak < high + 24)).all()  # half a token of 48 mm
-    values, matrix = task.maps(said)["map"]
+    values, matrix = task.export_maps(said)["map"]
     source = read(row["volume"])
     save(tmp_path / "map.nii.gz", values, matrix, source)
     written = nibabel.load(tmp_path / "map.nii.gz")
@@ -282,7 +287,7 @@ def test_a_stream_without_a_grid_is_refused() -> None:
     batch, encode = case([[0]])
     encode.features["scan"] = Features.full(encode("scan").tokens)
     with pytest.raises(ValueError, match="grounded: the features do not say where"):
-        Grounded(**OPTIONS).loss(batch, encode, None)
+        Grounded(**OPTIONS).loss(batch, encode)
 
 
 def test_sentences_of_a_phantom_know_their_masks() -> None:

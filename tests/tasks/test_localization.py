@@ -15,12 +15,13 @@ from torchvision.ops import generalized_box_iou
 
 from sensorium.connectors.queries import Detr
 from sensorium.modalities.base import Features
-from sensorium.tasks._boxes import giou, iou, shares, unit_to_world, world
+from sensorium.tasks._boxes import cxcywh_to_world, giou, iou, unit_to_world, world_to_cxcywh
 from sensorium.tasks._matching import matched
 from sensorium.tasks._places import indices, laid, moved, to_world
 from sensorium.tasks.base import Batch
 from sensorium.tasks.box_metrics import BoxMetrics
 from sensorium.tasks.localization import Localization
+from sensorium.testing import StubContext, prepare_batch
 
 GRID = (4, 5, 3)
 CUBE = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
@@ -56,8 +57,7 @@ def task_of(axes: int = 3, **options: object) -> Localization:
 
 
 def batch_of(task: Localization, cells: list[object]) -> Batch:
-    rows = [task.targets({"box": cell}) for cell in cells]
-    return Batch("find", rows, [str(i) for i in range(len(rows))])
+    return prepare_batch(task, [{"box": cell} for cell in cells])
 
 
 def test_giou_of_a_box_with_itself_is_1() -> None:
@@ -95,7 +95,9 @@ def test_shares_of_a_grid_and_back() -> None:
     features = volumes(4)
     unit = unit_to_world(to_world(features, "test"), GRID)
     boxes = some_boxes(3).expand(4, -1, -1)
-    torch.testing.assert_close(world(shares(boxes, unit), unit), boxes, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        cxcywh_to_world(world_to_cxcywh(boxes, unit), unit), boxes, rtol=1e-4, atol=1e-3
+    )
     corner = moved(unit, torch.zeros(4, 1, 3))
     voxel = moved(features.affine, torch.full((4, 1, 3), -0.5))
     torch.testing.assert_close(corner, voxel)  # outer edge of the first voxel
@@ -150,18 +152,18 @@ def test_the_loss_is_its_formula() -> None:
     raw = task.heads["head"](features).tokens
     unit = unit_to_world(to_world(features, "test"), GRID)
     found = raw[..., 1:].sigmoid()
-    near = (found - shares(box[None], unit)).abs().sum()
-    over = box_giou(world(found, unit)[0], box)[0, 0]
+    near = (found - world_to_cxcywh(box[None], unit)).abs().sum()
+    over = box_giou(cxcywh_to_world(found, unit)[0], box)[0, 0]
     there = F.binary_cross_entropy_with_logits(raw[0, 0, 0], torch.tensor(1.0))
-    loss = task.loss(batch, lambda *_: features, None)
+    loss = task.loss(batch, StubContext(lambda *_: features))
     torch.testing.assert_close(loss.total, 5 * near + 2 * (1 - over) + there, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 0, 2]])
 def test_the_order_of_boxes_does_not_matter(order: list[int]) -> None:
     task, features, boxes = task_of(), volumes(1), some_boxes(3)
-    known = task.loss(batch_of(task, [boxes.tolist()]), lambda *_: features, None)
-    other = task.loss(batch_of(task, [boxes[order].tolist()]), lambda *_: features, None)
+    known = task.loss(batch_of(task, [boxes.tolist()]), StubContext(lambda *_: features))
+    other = task.loss(batch_of(task, [boxes[order].tolist()]), StubContext(lambda *_: features))
     torch.testing.assert_close(known.total, other.total)
 
 
@@ -169,9 +171,9 @@ def test_padded_tokens_count_for_nothing() -> None:
     task, features = task_of(), volumes(2)
     features = features.replace(mask=torch.arange(60) < torch.tensor([60, 20])[:, None])
     batch = batch_of(task, [CUBE, None])
-    known = task.loss(batch, lambda *_: features, None).total
+    known = task.loss(batch, StubContext(lambda *_: features)).total
     noisy = features.replace(tokens=features.tokens.masked_fill(~features.mask[..., None], 1e3))
-    torch.testing.assert_close(task.loss(batch, lambda *_: noisy, None).total, known)
+    torch.testing.assert_close(task.loss(batch, StubContext(lambda *_: noisy)).total, known)
 
 
 @pytest.mark.slow
@@ -196,20 +198,22 @@ def test_it_learns_where_a_bright_place_is(axes: int) -> None:
     optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
     for _ in range(60):
         optimizer.zero_grad()
-        (task.loss(batch, lambda *_: features, None).total / rows).backward()
+        (task.loss(batch, StubContext(lambda *_: features)).total / rows).backward()
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()
-    metrics.update(task.predict(batch, lambda *_: features, None), batch.targets)
+    metrics.update(task.predict(batch, StubContext(lambda *_: features)), batch.references)
     found = metrics.compute()
     assert found["box_hit"] > 0.8 and found["missed"] == 0
 
 
 def test_predictions_are_sorted_and_json() -> None:
     task = task_of(threshold=0.99)
-    found = task.predict(batch_of(task, [CUBE, None]), lambda *_: volumes(2), None)
+    found = task.predict(batch_of(task, [CUBE, None]), StubContext(lambda *_: volumes(2)))
     assert json.loads(json.dumps(found)) == found
     assert [len(row["boxes"]) for row in found] == [1, 1]  # the best one stays
-    every = task_of(threshold=0.0).predict(batch_of(task, [CUBE]), lambda *_: volumes(1), None)
+    every = task_of(threshold=0.0).predict(
+        batch_of(task, [CUBE]), StubContext(lambda *_: volumes(1))
+    )
     assert every[0]["scores"] == sorted(every[0]["scores"], reverse=True)
     assert len(every[0]["boxes"]) == 4
 
@@ -242,8 +246,9 @@ def test_metrics_without_rows_or_targets_say_so() -> None:
     [(None, []), ([], []), (CUBE, [CUBE]), ([CUBE, CUBE], [CUBE, CUBE]), (lambda: CUBE, [CUBE])],
 )
 def test_cells_that_hold_boxes(cell: object, boxes: list[list[float]]) -> None:
-    assert task_of().targets({"box": cell}) == {"boxes": boxes}
-    assert task_of().targets({"box": torch.tensor(CUBE).numpy()}) == {"boxes": [CUBE]}
+    batch = batch_of(task_of(), [cell, torch.tensor(CUBE).numpy()])
+    assert batch.references == [{"boxes": boxes}, {"boxes": [CUBE]}]
+    assert batch.label_masks["boxes"].sum(1).tolist() == [len(boxes), 1]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +262,7 @@ def test_cells_that_hold_boxes(cell: object, boxes: list[list[float]]) -> None:
 )
 def test_cells_that_hold_none_are_named(cell: object, wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong) as error:
-        task_of().targets({"box": cell})
+        batch_of(task_of(), [cell])
     assert "\n" not in str(error.value)
 
 
@@ -265,11 +270,11 @@ def test_a_grid_of_other_axes_and_a_head_that_is_none_are_named() -> None:
     task = task_of(2)
     batch = batch_of(task, [None])
     with pytest.raises(ValueError, match="say axes: 3"):
-        task.loss(batch, lambda *_: volumes(1), None)
+        task.loss(batch, StubContext(lambda *_: volumes(1)))
     task = task_of()
     task.heads["head"] = Detr(16, 5, width=16)
     with pytest.raises(ValueError, match="expected queries of 7"):
-        task.loss(batch_of(task, [None]), lambda *_: volumes(1), None)
+        task.loss(batch_of(task, [None]), StubContext(lambda *_: volumes(1)))
 
 
 @pytest.mark.parametrize(

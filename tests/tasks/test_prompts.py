@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensorium.modalities.base import Features
+from sensorium.tasks.base import Batch, Example
 from sensorium.tasks.prompts import Prompt, assemble
 
 ROW = {"age": 61.25, "name": "Ada", "q": "{name} <image> {{", "none": None, "many": ["a", "b"]}
@@ -130,6 +131,11 @@ def by_hand(streams, texts, encode, backbone) -> Features:  # type: ignore[no-un
     return Features.pack(rows)
 
 
+def batch_of(prompt: Prompt, rows, backbone) -> Batch:  # type: ignore[no-untyped-def]
+    examples = [Example(prompt.encode(row, backbone.tokenizer)) for row in rows]
+    return Batch.of("it", [str(i) for i in range(len(rows))], examples)
+
+
 CASES = {
     "same text": ("<image> Say:", [{}] * 5),
     "no text": ("<image>", [{}] * 5),
@@ -149,7 +155,7 @@ def test_a_context_is_its_pieces_in_order(  # type: ignore[no-untyped-def]
     prompt = Prompt(template)
     encode = make_streams(image=make_ragged(5, 6), state=make_ragged(5, 3, seed=1))
     texts = [prompt.render(row) for row in rows]
-    found = assemble(prompt.streams, texts, encode, backbone)
+    found = assemble(prompt.streams, batch_of(prompt, rows, backbone), encode.on(backbone))
     expected = by_hand(prompt.streams, texts, encode, backbone)
     assert torch.equal(found.lengths, expected.lengths)
     longest = expected.tokens.shape[1]
@@ -161,8 +167,8 @@ def test_a_context_is_its_pieces_in_order(  # type: ignore[no-untyped-def]
 def test_gradients_reach_real_tokens_alone(backbone, make_streams, make_ragged) -> None:  # type: ignore[no-untyped-def]
     image = make_ragged(4, 6)
     prompt = Prompt("a <image> {q}")
-    texts = [prompt.render({"q": "x" * n}) for n in (1, 3, 0, 2)]
-    found = assemble(prompt.streams, texts, make_streams(image=image), backbone)
+    batch = batch_of(prompt, [{"q": "x" * n} for n in (1, 3, 0, 2)], backbone)
+    found = assemble(prompt.streams, batch, make_streams(image=image).on(backbone))
     found.tokens[found.mask].square().sum().backward()
     reached = image.tokens.grad.abs().sum(-1) > 0
     assert torch.equal(reached, image.mask)
@@ -172,14 +178,15 @@ def test_gradients_reach_real_tokens_alone(backbone, make_streams, make_ragged) 
 
 def test_the_decoder_gives_the_precision(backbone, make_streams, make_ragged) -> None:  # type: ignore[no-untyped-def]
     encode = make_streams(image=make_ragged(2, 3).to(torch.bfloat16))
-    texts = [["", " a"]] * 2
-    assert assemble(("image",), texts, encode, backbone).tokens.dtype == torch.float32
+    batch = batch_of(Prompt("<image> a"), [{}] * 2, backbone)
+    assert assemble(("image",), batch, encode.on(backbone)).tokens.dtype == torch.float32
 
 
 def test_works_without_values(backbone, make_streams, make_ragged) -> None:  # type: ignore[no-untyped-def]
     """A dry run has shapes and no values: nothing may be read back from the device."""
     encode = make_streams(image=make_ragged(2, 3).to("meta"))
-    found = assemble(("image",), [["", " a"], ["", " bc"]], encode, backbone.to("meta"))
+    batch = batch_of(Prompt("<image>{q}"), [{"q": " a"}, {"q": " bc"}], backbone).to("meta")
+    found = assemble(("image",), batch, encode.on(backbone.to("meta")))
     assert found.tokens.is_meta
     assert found.tokens.shape == (2, 1 + 3 + 3, 16)
 
@@ -187,4 +194,4 @@ def test_works_without_values(backbone, make_streams, make_ragged) -> None:  # t
 def test_a_wrong_width_names_both(backbone, make_streams, make_ragged) -> None:  # type: ignore[no-untyped-def]
     encode = make_streams(image=make_ragged(1, 3, dim=24))
     with pytest.raises(ValueError, match=r"inputs\.image\.connector: .* 24 .* 16"):
-        assemble(("image",), [["", ""]], encode, backbone)
+        assemble(("image",), batch_of(Prompt("<image>"), [{}], backbone), encode.on(backbone))

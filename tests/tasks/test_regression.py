@@ -15,6 +15,7 @@ from torch import nn
 from sensorium.tasks.base import Batch
 from sensorium.tasks.regression import NumberMetrics, Regression
 from sensorium.tasks.standardizer import Standardizer
+from sensorium.testing import prepare_batch
 
 ROWS = [{"age": 20.0 + 7 * i, "mass": 1e6 * (i % 3) - 4e5} for i in range(6)]
 TABLE = np.array([[row["age"], row["mass"]] for row in ROWS])
@@ -39,8 +40,8 @@ def build(make_head):  # type: ignore[no-untyped-def]
         task = Regression(input="image", target=target, scale=scale, **options)
         scale.fit(ROWS)
         torch.manual_seed(0)
-        task.heads["head"] = make_head(16, task.head_widths()["head"][1])
-        return task, Batch("age", [task.targets(row) for row in ROWS], list("abcdef"))
+        task.heads["head"] = make_head(16, task.head_uses["head"].out_dim)
+        return task, prepare_batch(task, ROWS, list("abcdef"))
 
     return build
 
@@ -72,14 +73,14 @@ def test_what_was_learned_survives_json() -> None:
 def test_a_cell_that_is_no_number_is_named(build, value) -> None:  # type: ignore[no-untyped-def]
     task, _ = build("age")
     with pytest.raises(ValueError, match=r"'age' holds .* expected a finite number") as e:
-        task.targets({"age": value})
+        prepare_batch(task, [{"age": value}])
     assert "\n" not in str(e.value)
 
 
 def test_a_column_that_is_not_there_is_named(build) -> None:  # type: ignore[no-untyped-def]
     task, _ = build(["age", "mass"])
     with pytest.raises(ValueError, match="'mass' is not in the row, which has 'age'"):
-        task.targets({"age": 1.0})
+        prepare_batch(task, [{"age": 1.0}])
     with pytest.raises(ValueError, match="no row to learn age from"):
         scale_of([], "age")
 
@@ -94,7 +95,7 @@ def test_a_wrong_target_is_named(target: list[str]) -> None:
 @pytest.mark.parametrize(("error", "own"), [("mse", nn.MSELoss), ("smooth_l1", nn.SmoothL1Loss)])
 def test_the_loss_is_torch_s_in_standard_units(build, encode, target, error, own) -> None:  # type: ignore[no-untyped-def]
     task, batch = build(target, error=error)
-    loss = task.loss(batch, encode, None)
+    loss = task.loss(batch, encode)
     columns = [target] if isinstance(target, str) else target
     table = np.array([[row[c] for c in columns] for row in ROWS])
     wanted = torch.tensor(StandardScaler().fit_transform(table), dtype=torch.float32)
@@ -102,8 +103,7 @@ def test_the_loss_is_torch_s_in_standard_units(build, encode, target, error, own
     torch.testing.assert_close(loss.total, expected)
     assert loss.count == 6
     parts = [
-        task.loss(Batch("", batch.targets[a:b], batch.keys[a:b]), encode.rows(a, b), None)
-        for a, b in ((0, 2), (2, 6))
+        task.loss(prepare_batch(task, ROWS[a:b]), encode.rows(a, b)) for a, b in ((0, 2), (2, 6))
     ]
     torch.testing.assert_close(sum(p.total for p in parts), loss.total)
     loss.total.backward()
@@ -112,7 +112,7 @@ def test_the_loss_is_torch_s_in_standard_units(build, encode, target, error, own
 
 def test_predictions_are_in_the_columns_units(build, encode) -> None:  # type: ignore[no-untyped-def]
     task, batch = build(["age", "mass"])
-    found = task.predict(batch, encode, None)
+    found = task.predict(batch, encode)
     raw = task.heads["head"](encode("image")).pooled.detach().double().numpy()
     expected = raw * TABLE.std(0) + TABLE.mean(0)
     np.testing.assert_allclose([[r["age"], r["mass"]] for r in found], expected)
@@ -144,11 +144,11 @@ def test_r2_that_is_not_defined_is_nan(wanted: list[float]) -> None:
 
 def test_what_has_no_number_can_be_predicted_but_not_learned(build, encode) -> None:  # type: ignore[no-untyped-def]
     task, _ = build("age")
-    batch = Batch("", [task.targets({"other": 1})] * 6, list("abcdef"))
-    assert len(task.predict(batch, encode, None)) == 6
+    batch = prepare_batch(task, [{"other": 1}] * 6, list("abcdef"))
+    assert len(task.predict(batch, encode)) == 6
     with pytest.raises(ValueError, match="row 'a': has no number; add age"):
-        task.loss(batch, encode, None)
+        task.loss(batch, encode)
     with pytest.raises(ValueError, match="a row lacks age"):
-        task.metrics().update([{"age": 1.0}], batch.targets[:1])
+        task.metrics().update([{"age": 1.0}], batch.references[:1])
     with pytest.raises(ValueError, match="no row was accumulated"):
         task.metrics().compute()

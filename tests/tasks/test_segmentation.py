@@ -19,6 +19,7 @@ from sensorium.tasks._windows import slid, window_of
 from sensorium.tasks.base import Batch
 from sensorium.tasks.mask_metrics import MaskMetrics, agreement
 from sensorium.tasks.segmentation import Segmentation
+from sensorium.testing import StubContext
 
 GRID, FINE = (3, 4, 2), (6, 8, 4)
 
@@ -64,10 +65,10 @@ def task_of(axes: int = 3, **options: object) -> Segmentation:
 
 def ask(task: Segmentation, volume: Features, mask: Features | None):  # type: ignore[no-untyped-def]
     rows = len(volume.tokens)
-    batch = Batch("it", [{}] * rows, [str(i) for i in range(rows)])
+    batch = Batch("it", [str(i) for i in range(rows)], [{}] * rows)
     if mask is not None:
         batch.features["mask"] = mask
-    return batch, lambda name, *_, **__: volume if name.startswith("volume") else mask
+    return batch, StubContext(lambda name, *_, **__: volume if name.startswith("volume") else mask)
 
 
 @pytest.mark.parametrize(("grid", "fine"), [(GRID, FINE), ((3, 4), (6, 8))])
@@ -77,7 +78,7 @@ def test_the_loss_is_monai_s(grid: tuple[int, ...], fine: tuple[int, ...]) -> No
     logits = task.heads["head"](volume).tokens[..., 0].unflatten(1, fine)[:, None]
     logits = logits + math.log(0.01 / 0.99)  # where a new head begins
     known = DiceCELoss(sigmoid=True)(logits, wanted[:, None].float())
-    loss = task.loss(batch, encode, None)
+    loss = task.loss(batch, encode)
     torch.testing.assert_close(loss.total / int(loss.count), known)
 
 
@@ -85,17 +86,17 @@ def test_a_mask_is_laid_over_the_volume_by_both_affines() -> None:
     """The same voxels stored from another corner on, with the affine that says so."""
     task, volume, wanted = task_of(), tokens_of(2), some_masks(2)
     batch, encode = ask(task, volume, masks_of(wanted))
-    known = task.loss(batch, encode, None).total
+    known = task.loss(batch, encode).total
     wider = torch.nn.functional.pad(wanted, (3, 2, 1, 0, 2, 2))
     shifted = masks_of(wider)
     shifted.affine[:, :3, 3] -= torch.tensor([2.0, 1.0, 3.0])
     batch, encode = ask(task, volume, shifted)
-    torch.testing.assert_close(task.loss(batch, encode, None).total, known)
+    torch.testing.assert_close(task.loss(batch, encode).total, known)
     turned = masks_of(wanted.flip(1))
     turned.affine[:, 0, 0] = -1.0
     turned.affine[:, 0, 3] = 5.0 + FINE[0] - 1
     batch, encode = ask(task, volume, turned)
-    torch.testing.assert_close(task.loss(batch, encode, None).total, known)
+    torch.testing.assert_close(task.loss(batch, encode).total, known)
 
 
 def test_padded_tokens_count_for_nothing() -> None:
@@ -104,13 +105,13 @@ def test_padded_tokens_count_for_nothing() -> None:
     real[1, 2:] = False
     volume = volume.replace(mask=real.flatten(1))
     batch, encode = ask(task, volume, masks_of(wanted))
-    known = task.loss(batch, encode, None).total
+    known = task.loss(batch, encode).total
     noise = volume.tokens.masked_fill(~volume.mask[..., None], 1e3)
     other = wanted.clone()
     other[1, 4:] = ~other[1, 4:]
     batch, encode = ask(task, volume.replace(tokens=noise), masks_of(other))
-    torch.testing.assert_close(task.loss(batch, encode, None).total, known)
-    said = task.predict(batch, encode, None)
+    torch.testing.assert_close(task.loss(batch, encode).total, known)
+    said = task.predict(batch, encode)
     assert not unrun(said[1]["mask"])[0][4:].any()
 
 
@@ -159,7 +160,7 @@ def fit(task: Segmentation, batch: Batch, encode: Any, rate: float, steps: int) 
     optimizer = torch.optim.AdamW(task.parameters(), lr=rate)
     for _ in range(steps):
         optimizer.zero_grad()
-        (task.loss(batch, encode, None).total / len(batch)).backward()
+        (task.loss(batch, encode).total / len(batch)).backward()
         optimizer.step()
 
 
@@ -176,9 +177,9 @@ def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
     volume, task = volume.replace(tokens=volume.tokens * 0.1 + code), task_of(axes)
     batch, encode = ask(task, volume, masks_of(wanted))
     fit(task, batch, encode, 1e-2, 60)
-    said, metrics = task.predict(batch, encode, None), task.metrics()
+    said, metrics = task.predict(batch, encode), task.metrics()
     assert json.loads(json.dumps(said)) == said
-    metrics.update(said, batch.targets)
+    metrics.update(said, batch.references)
     assert metrics.compute()["dice"] > 0.95
     voxels = unrun(said[0]["mask"])[0].sum()
     assert said[0]["size"] == pytest.approx(float(voxels))  # voxels of 1 x 1 x 1
@@ -198,16 +199,16 @@ def test_a_small_mask_is_given_up_by_a_head_that_begins_at_a_half(
     task = task_of(prior=prior)
     batch, encode = ask(task, volume, masks_of(fine))
     fit(task, batch, encode, 3e-3, 120)
-    rows = task.predict(batch, encode, None)
+    rows = task.predict(batch, encode)
     assert (sum(row["scores"]["dice"] for row in rows) / 8 > 0.3) is found
 
 
 def test_without_the_answer_it_predicts_and_does_not_score() -> None:
     task, volume = task_of(), tokens_of(2)
     batch, encode = ask(task, volume, None)
-    said = task.predict(batch, encode, None)
+    said = task.predict(batch, encode)
     assert all("scores" not in row for row in said)
-    values, matrix = task.maps(said[0])["mask"]
+    values, matrix = task.export_maps(said[0])["mask"]
     assert tuple(values.shape) == FINE
     torch.testing.assert_close(matrix[:3, 3], torch.full((3,), 5.0))
 
@@ -221,7 +222,7 @@ def test_hidden_layers_are_asked_for() -> None:
         asked[name] = options
         return volume.replace(layers=(volume, volume))
 
-    task.predict(Batch("it", [{}], ["0"]), encode, None)
+    task.predict(Batch("it", ["0"], [{}]), StubContext(encode))
     assert asked == {"volume.encoder": {"layers": (1, 2)}}
     task.heads["head"] = Unetr(16, 1, ups=2, layers=[1])
     with pytest.raises(ValueError, match="got 0 hidden layers, expected 1"):
@@ -274,7 +275,8 @@ def test_a_window_keeps_its_place() -> None:
     whole = sample["volume"][:, low[0] :, low[1] :, low[2] :]
     torch.testing.assert_close(part["volume"], whole[:, :4, :5, :6])
     task = task_of(window=[4, 5, 6])
-    assert task.varies("volume") and not task.varies("mask") and not task_of().varies("volume")
+    assert task.streams["volume"].views and not task.streams["mask"].views
+    assert not task_of().streams["volume"].views
     with pytest.raises(ValueError, match="hold no affine"):
         window_of({"volume": sample["volume"]}, [4, 4, 4], np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"window: \[3, 3, 3\] voxels come back as"):
@@ -300,4 +302,4 @@ def test_a_head_that_decodes_no_grid_is_named() -> None:
     task.heads["head"] = Unetr(16, 2, ups=1)
     batch, encode = ask(task, tokens_of(1), masks_of(some_masks(1)))
     with pytest.raises(ValueError, match="expected one number a voxel"):
-        task.loss(batch, encode, None)
+        task.loss(batch, encode)

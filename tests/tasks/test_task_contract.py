@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import types
 import typing
 
 import numpy as np
@@ -17,7 +18,8 @@ from sensorium.modalities.action.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features, Fitted, Tokenizer
 from sensorium.modalities.text.characters import Characters
 from sensorium.tasks import TASKS
-from sensorium.tasks.base import Batch, Task
+from sensorium.tasks.base import BACKBONE, Task
+from sensorium.testing import StubContext, prepare_batch
 
 HEADS_OF_DINO = {"prototypes": 12, "hidden": 8, "bottleneck": 6, "mask_ratio": (0.6, 1.0)}
 OPTIONS: dict[str, list[dict[str, typing.Any]]] = {
@@ -117,13 +119,14 @@ def build(name: str, case: int) -> tuple[Task, dict[str, Fitted]]:
     parts = {argument: CONCRETE.get(kind, kind)() for argument, kind in wanted.items()}
     task = part(**OPTIONS[name][case], **parts)
     for argument, fitted in parts.items():
-        fitted.fit([found for row in task.example() for found in task.material(argument, row)])
+        rows = task.example_rows()
+        fitted.fit([example for row in rows for example in task.fit_examples(argument, row)])
     return task, parts
 
 
 def head(task: Task, name: str, width: int, make_head: typing.Any) -> torch.nn.Module:
     """A stand-in that ends in a vector; a task that asks for another kind gets that."""
-    if name not in task.head_types:
+    if task.head_types[name] == "linear":
         return typing.cast(torch.nn.Module, make_head(16, width))
     module, _, attribute = HEADS[task.head_types[name]].partition(":")
     made = getattr(importlib.import_module(module), attribute)(16, width)
@@ -144,22 +147,38 @@ def decoder(name: str, backbone: typing.Any) -> typing.Any:
 def made(request, make_streams, make_ragged, make_head, backbone):  # type: ignore[no-untyped-def]
     task, _ = build(*request.param)
     torch.manual_seed(0)
-    task.measure({f"{name}{point}": 16 for name in ("image", "state") for point in POINTS})
-    for name, (_, width) in task.head_widths().items():
-        task.heads[name] = head(task, name, width, make_head)
     backbone = decoder(request.param[0], backbone)
-    new = task.new_tokens()
-    task.attach(backbone, backbone.add_tokens(new) if new else None)
-    rows = task.example()
+    widths = {f"{name}{point}": 16 for name in ("image", "state") for point in POINTS}
+    task.build(widths, {BACKBONE: backbone})
+    for name, use in task.head_uses.items():
+        task.heads[name] = head(task, name, use.out_dim, make_head)
+    rows = task.example_rows()
     longest = {"image": 5, "state": 4, "mask": 3}
-    encode = make_streams(
-        **{n: make_ragged(len(rows), count, seed=i) for i, (n, count) in enumerate(longest.items())}
-    )
+    features = {
+        n: make_ragged(len(rows), count, seed=i) for i, (n, count) in enumerate(longest.items())
+    }
     if request.param[0] in GRIDDED:
-        encode = make_streams(**{name: solid(f) for name, f in encode.features.items()})
-    batch = Batch("it", [task.targets(row) for row in rows], [str(i) for i in range(len(rows))])
-    batch.features = dict(encode.features)
-    return task, batch, encode, backbone
+        features = {name: solid(f) for name, f in features.items()}
+    batch = prepare_batch(task, rows, decoder=backbone)
+    batch.features = dict(features)
+    return task, batch, StubContext(features, backbone, teachers_of(task))
+
+
+def teachers_of(task: Task) -> list[str]:
+    return [name for name, use in task.streams.items() if use.role == "teacher"]
+
+
+def test_views_are_declared(made) -> None:  # type: ignore[no-untyped-def]
+    """A stream whose samples the task changes is not taken from a cache."""
+    task, _, _ = made
+    if type(task).views is Task.views:
+        assert not any(use.views for use in task.streams.values())
+
+
+def test_averages_have_a_decay(made) -> None:  # type: ignore[no-untyped-def]
+    task, _, _ = made
+    if any(use.ema for use in task.streams.values()) or list(task.ema_modules()):
+        assert all(0 <= task.ema_decay(progress) <= 1 for progress in (0.0, 0.5, 1.0))
 
 
 def solid(features: Features) -> Features:
@@ -180,28 +199,30 @@ def test_options_are_typed_keywords(name: str) -> None:
     hints = typing.get_type_hints(part.__init__)
     assert all(p.kind is p.KEYWORD_ONLY and p.name in hints for p in parameters.values())
     assert not ENGINE_KEYS & set(parameters)
-    assert not set(part.head_names) & set(parameters)
+    assert not set(part.head_types) & set(parameters)
 
 
-def test_the_example_has_the_columns_and_gives_json_targets(made) -> None:  # type: ignore[no-untyped-def]
-    task, batch, _, _ = made
-    rows = task.example()
+def test_the_example_has_the_columns_and_gives_json_references(made) -> None:  # type: ignore[no-untyped-def]
+    task, batch, _ = made
+    rows = task.example_rows()
     assert len(rows) > 1
     assert all(set(row) >= set(task.columns()) for row in rows)
-    assert json.loads(json.dumps(batch.targets)) == batch.targets
+    assert json.loads(json.dumps(batch.references)) == batch.references
+    assert not batch.missing
+    assert all(len(label) == len(rows) for label in batch.labels.values())
 
 
 def test_the_loss_is_a_sum_over_its_count(made) -> None:  # type: ignore[no-untyped-def]
-    task, batch, encode, backbone = made
-    whole = task.loss(batch, encode, backbone)
+    task, batch, context = made
+    whole = task.loss(batch, context)
     assert whole.total.ndim == 0
     assert torch.isfinite(whole.total)
     assert int(whole.count) > 0
     if any(isinstance(task, class_of(name)) for name in IN_BATCH):
         return
     parts = [
-        task.loss(Batch("it", [target], [key]), encode.rows(i, i + 1), backbone)
-        for i, (key, target) in enumerate(zip(batch.keys, batch.targets, strict=True))
+        task.loss(prepare_batch(task, [row], decoder=decoder_of(context)), context.rows(i, i + 1))
+        for i, row in enumerate(task.example_rows())
     ]
     torch.testing.assert_close(sum(p.total for p in parts), whole.total)
     assert sum(int(p.count) for p in parts) == int(whole.count)
@@ -209,44 +230,51 @@ def test_the_loss_is_a_sum_over_its_count(made) -> None:  # type: ignore[no-unty
 
 
 def test_gradients_reach_the_real_tokens_of_its_streams_alone(made) -> None:  # type: ignore[no-untyped-def]
-    task, batch, encode, backbone = made
-    task.loss(batch, encode, backbone).total.backward()
-    for name, features in encode.features.items():
+    task, batch, context = made
+    task.loss(batch, context).total.backward()
+    for name, features in context.features.items():
         grad = features.tokens.grad
-        if name in task.streams and name not in task.aside:
+        if name in task.inputs():
             assert torch.equal(grad.abs().sum(-1) > 0, features.mask)
         else:
             assert grad is None
     assert all((p.grad is not None) == p.requires_grad for p in task.parameters())
-    reached = any(p.grad is not None for p in backbone.parameters())
-    assert reached == task.uses_backbone
+    reached = any(p.grad is not None for p in decoder_of(context).parameters())
+    assert reached == bool(task.decoders)
 
 
 def test_a_prediction_a_row_that_its_metrics_take(made) -> None:  # type: ignore[no-untyped-def]
-    task, batch, encode, backbone = made
-    found = task.eval().predict(batch, encode, backbone)
+    task, batch, context = made
+    found = task.eval().predict(batch, context)
     assert len(found) == len(batch)
     assert json.loads(json.dumps(found)) == found
     metrics = task.metrics()
-    metrics.update(found, batch.targets)
+    metrics.update(found, batch.references)
     values = metrics.compute()
     assert values
     assert all(isinstance(value, float) for value in values.values())
 
 
 def test_heads_are_named_beforehand(made) -> None:  # type: ignore[no-untyped-def]
-    task, _, _, _ = made
-    assert set(task.head_widths()) == set(task.head_names)
-    read = {stream.partition(".")[0] for stream, _ in task.head_widths().values()}
+    task, _, _ = made
+    assert set(task.head_uses) == set(task.head_types)
+    read = {use.stream.partition(".")[0] for use in task.head_uses.values()}
     assert read <= set(task.streams)
 
 
 def test_a_row_without_targets_can_be_predicted(made) -> None:  # type: ignore[no-untyped-def]
     """Asking about a new signal needs no answer in the data."""
-    task, batch, encode, backbone = made
+    task, batch, context = made
     asked = {"question": "what?", "instruction": "push it", "x": 2}
-    batch.targets = [task.targets(asked)] * len(batch)
-    assert len(task.eval().predict(batch, encode, backbone)) == len(batch)
+    asked_batch = prepare_batch(
+        task, [asked] * len(batch), decoder=decoder_of(context), training=False
+    )
+    asked_batch.features = {name: context.features[name] for name in task.inputs()}
+    assert len(task.eval().predict(asked_batch, context)) == len(batch)
+
+
+def decoder_of(context: StubContext) -> typing.Any:
+    return context.decoders[BACKBONE]
 
 
 def saved(state: typing.Mapping[str, typing.Any]) -> dict[str, typing.Any]:
@@ -263,14 +291,19 @@ def test_fitted_parts_come_back_from_json(name: str, case: int) -> None:
     other = class_of(name)(**OPTIONS[name][case], **again)
     for key, part in parts.items():
         again[key].load_state(saved(part.state()))
-    assert other.head_widths() == task.head_widths()
-    for row in task.example():
-        assert other.targets(row) == task.targets(row)
+    assert other.head_uses == task.head_uses
+    decoder = types.SimpleNamespace(tokenizer=Characters())
+    decoder.tokenizer.fit(["".join(map(chr, range(32, 127)))])
+    batches = [prepare_batch(t, task.example_rows(), decoder=decoder) for t in (task, other)]
+    assert batches[0].references == batches[1].references
+    for name, label in batches[0].labels.items():
+        assert torch.equal(label, batches[1].labels[name])
 
 
-def test_losses_run_without_values(made, make_streams, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_losses_run_without_values(made, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """A dry run has shapes and no values: nothing may be read back from the device."""
-    task, batch, encode, backbone = made
+    task, batch, context = made
+    backbone = decoder_of(context)
     # The stand-in's GRU walks over real tokens; a real decoder only needs the shapes.
     monkeypatch.setattr(
         backbone,
@@ -281,10 +314,10 @@ def test_losses_run_without_values(made, make_streams, monkeypatch) -> None:  # 
         name: f.replace(
             tokens=f.tokens.detach().to("meta").requires_grad_(), mask=f.mask.to("meta")
         )
-        for name, f in encode.features.items()
+        for name, f in context.features.items()
     }
-    loss = task.to("meta").loss(batch, make_streams(**meta), backbone.to("meta"))
+    context = StubContext(meta, backbone.to("meta"), teachers_of(task))
+    loss = task.to("meta").loss(batch.to("meta"), context)
     assert loss.total.is_meta
     loss.total.backward()
-    read = set(task.streams) - set(task.aside)
-    assert all(meta[stream].tokens.grad is not None for stream in read)
+    assert all(meta[stream].tokens.grad is not None for stream in task.inputs())

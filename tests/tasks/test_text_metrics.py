@@ -211,8 +211,8 @@ def test_numbers_may_be_off_by_a_share(said: str, right: float) -> None:
 
 
 def test_facts_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"within\.size: there is no fact 'size'"):
+    with pytest.raises(ValueError, match=r"fact_tolerance\.size: there is no fact 'size'"):
         Facts({"side": "(left)"}, {"size": 0.2})
-    with pytest.raises(ValueError, match=r"within\.size: found -0\.2"):
+    with pytest.raises(ValueError, match=r"fact_tolerance\.size: found -0\.2"):
         Facts({"size": "(1)"}, {"size": -0.2})
     assert Facts({}).scores(["a"], ["b"]) == {}

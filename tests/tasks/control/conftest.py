@@ -21,6 +21,7 @@ from sensorium.modalities.base import Features
 from sensorium.tasks.base import Batch
 from sensorium.tasks.chunks import Chunks
 from sensorium.tasks.control import Control
+from sensorium.testing import StubContext, prepare_batch
 
 STEPS, DIM = 12, 32
 LLAMA = {
@@ -85,7 +86,7 @@ def made_rows(count: int = 6, seed: int = 0, steps: bool = False) -> list[dict[s
 class Joined(nn.Module):
     """A control task with its decoder, and a linear map from the numbers of a row to two tokens."""
 
-    def __init__(self, case: str, kind: str, make_streams: Any, letters: Any) -> None:
+    def __init__(self, case: str, kind: str, letters: Any) -> None:
         super().__init__()
         options, make = CASES[case]
         self.chunk, self.tokenizer = Chunks(), make()
@@ -93,28 +94,25 @@ class Joined(nn.Module):
         made: Any = {"prompt": "<state>{word}", "tokenizer": self.tokenizer, "chunk": self.chunk}
         self.task = Control(**made, **options)
         for part, fitted in (("chunk", self.chunk), ("tokenizer", self.tokenizer)):
-            fitted.fit([one for row in data for one in self.task.material(part, row)])
+            fitted.fit([one for row in data for one in self.task.fit_examples(part, row)])
         torch.manual_seed(0)
         family, config = BACKBONES[kind]
         self.backbone: Backbone = family(tokenizer=letters, config=config)
-        new = self.task.new_tokens()
-        self.task.attach(self.backbone, self.backbone.add_tokens(new) if new else None)
+        self.task.build({}, {"backbone": self.backbone})
         self.state = nn.Linear(2, 2 * DIM)
-        self.make_streams = make_streams
 
     def batch(self, data: Sequence[dict[str, Any]]) -> tuple[Batch, Any]:
         numbers = torch.tensor([row["state"] for row in data], dtype=torch.float32)
         tokens = self.state(numbers).unflatten(1, (2, DIM))
-        targets = [self.task.targets(row) for row in data]
-        keys = [str(i) for i in range(len(data))]
-        return Batch("act", targets, keys), self.make_streams(state=Features.full(tokens))
+        batch = prepare_batch(self.task, data, decoder=self.backbone)
+        return batch, StubContext({"state": Features.full(tokens)}, self.backbone)
 
     def loss(self, data: Sequence[dict[str, Any]]) -> Any:
-        return self.task.loss(*self.batch(data), self.backbone)
+        return self.task.loss(*self.batch(data))
 
     @torch.no_grad()
     def predict(self, data: Sequence[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
-        return self.eval().task.predict(*self.batch(data), self.backbone, **options)
+        return self.eval().task.predict(*self.batch(data), **options)
 
 
 @pytest.fixture
@@ -123,8 +121,8 @@ def letters(backbone: Any) -> Any:
 
 
 @pytest.fixture
-def join(make_streams: Any, letters: Any) -> Callable[..., Joined]:
-    return lambda case, kind="causal": Joined(case, kind, make_streams, letters)
+def join(letters: Any) -> Callable[..., Joined]:
+    return lambda case, kind="causal": Joined(case, kind, letters)
 
 
 @pytest.fixture(params=CASES)

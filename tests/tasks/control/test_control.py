@@ -44,7 +44,7 @@ def test_predictions_are_chunks_that_metrics_take(joined: Any, rows: Any) -> Non
     assert np.shape([one["actions"] for one in found]) == (len(data), STEPS, 2)
     assert joined.predict(data) == found
     metrics = joined.task.metrics()
-    metrics.update(found, joined.batch(data)[0].targets)
+    metrics.update(found, joined.batch(data)[0].references)
     values = metrics.compute()
     assert {"l1", "mse", "decodable"} <= set(values)
     assert ("token_accuracy" in values) == joined.task.form.discrete

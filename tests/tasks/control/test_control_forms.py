@@ -17,16 +17,15 @@ from sensorium.modalities.action.bspline import BSplineTokenizer
 from sensorium.modalities.action.fast import FastTokenizer
 from sensorium.tasks._action_cvae import divergence
 from sensorium.tasks._action_ids import ActionIds
-from sensorium.tasks._action_prompt import context
 from sensorium.tasks.chunks import Chunks
 from sensorium.tasks.control import Control
+from sensorium.tasks.prompts import assemble
 
 ALLOWED = ["parallel", "tail", "bins", "bins-tail", "fast", "fourier"]
 
 
 def context_of(joined: Any, data: Any) -> Any:
-    batch, encode = joined.batch(data)
-    return context(joined.task.prompt, batch, encode, joined.backbone)
+    return assemble(joined.task.prompt.streams, *joined.batch(data))
 
 
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])
@@ -39,7 +38,7 @@ def test_parallel_is_one_pass_of_blocks(join: Any, rows: Any, kind: str) -> None
     embeds = form.slots.expand(len(data), -1, -1)
     hidden = joined.backbone(embeds, context=memory, attention="block")
     logits = joined.backbone.logits(hidden)[..., form.map.ids]
-    ids = form.encode(joined.task.chunks_of(joined.batch(data)[0]))
+    ids = joined.batch(data)[0].labels["target"]
     expected = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="sum")
     torch.testing.assert_close(joined.loss(data).total, expected, rtol=1e-4, atol=1e-4)
     slots = form.slots.detach().clone().requires_grad_()
@@ -74,7 +73,7 @@ def test_generation_is_the_most_likely_token_after_each_other(
 ) -> None:
     joined, data = join(case).eval(), rows(3)
     form, context = joined.task.form, context_of(join(case), data)
-    said = form.say(context, joined.backbone)
+    said = form.generate(context, joined.backbone)
     ids = form.map.ids[said]
     mask = torch.ones_like(ids, dtype=torch.bool)
     hidden = joined.backbone.teacher_force(context, ids, mask, form.attention)
@@ -85,13 +84,13 @@ def test_a_sequence_that_means_nothing_is_said_to(join: Any, rows: Any, monkeypa
     joined = join("fast")
     whole = joined.tokenizer.encode(torch.tensor(rows(1)[0]["action"])[None])[0]
     said = [whole, whole[:1]]
-    monkeypatch.setattr(joined.task.form, "say", lambda *_: said)
+    monkeypatch.setattr(joined.task.form, "generate", lambda *_: said)
     good, bad = joined.predict(rows(2))
     assert "undecodable" not in good
     assert bad["undecodable"] is True
     np.testing.assert_allclose(bad["actions"], [joined.chunk.mean] * 12, rtol=1e-6)
     metrics = joined.task.metrics()
-    metrics.update([good, bad], joined.batch(rows(2))[0].targets)
+    metrics.update([good, bad], joined.batch(rows(2))[0].references)
     assert metrics.compute()["decodable"] == 0.5
 
 
@@ -102,25 +101,26 @@ def test_added_ids_follow_the_text_s_and_tail_ids_are_the_last(join: Any) -> Non
     assert added.task.form.map.ids.tolist() == list(range(text, text + size))
     assert tail.task.form.map.ids.tolist() == [text - 1 - k for k in range(size)]
     assert not tail.backbone.added_token_parameters() and added.backbone.added_token_parameters()
-    assert join("fourier").task.new_tokens() == join("regressed").task.new_tokens() == 0
+    assert not join("fourier").backbone.added_token_parameters()
+    assert not join("regressed").backbone.added_token_parameters()
 
 
 @pytest.mark.parametrize("case", ["parallel", "tail", "bins"])
 def test_a_mapping_that_moved_is_refused(join: Any, case: str) -> None:
     joined = join(case)
-    joined.task.loaded()
+    joined.task.validate_loaded()
     joined.task.form.map.ids += 1
     with pytest.raises(ValueError, match=r"trained with actions at the ids \d+\.\.\d+, here") as e:
-        joined.task.loaded()
+        joined.task.validate_loaded()
     assert "\n" not in str(e.value)
 
 
 def test_a_tail_that_text_needs_is_refused(backbone: Any) -> None:
     with pytest.raises(ValueError, match="the last 200 of 259 ids, more than half; say vocabulary"):
-        ActionIds("tail").attach(backbone, 200, None)
+        ActionIds("tail").build(backbone, 200)
     backbone.tokenizer.eos_id = 258
     with pytest.raises(ValueError, match="among them the special id 258; say vocabulary: added"):
-        ActionIds("tail").attach(backbone, 16, None)
+        ActionIds("tail").build(backbone, 16)
 
 
 def test_the_divergence_is_torch_s() -> None:
@@ -139,7 +139,7 @@ def test_the_latent_is_drawn_in_training_and_zero_in_prediction(join: Any, rows:
     assert len(drawn) == 3
     assert joined.eval().loss(data).total == joined.loss(data).total
     form, context = joined.task.form, context_of(joined, data)
-    said = form.say(context, joined.backbone)
+    said = form.generate(context, joined.backbone)
     zero = form.regress(context, joined.backbone, torch.zeros(len(data), 3))
     torch.testing.assert_close(said, zero)
     other = form.regress(context, joined.backbone, torch.full((len(data), 3), 5.0))
@@ -201,7 +201,7 @@ def test_a_tokenizer_that_does_not_fit_is_named(tokenizer: Any, form: Any, line:
 def test_a_place_a_token_wants_a_fixed_number(join: Any, rows: Any) -> None:
     task, data = control(FastTokenizer(vocab=64, scale=4.0)), rows(40)
     for part, fitted in (("chunk", task.chunk), ("tokenizer", task.tokenizer)):
-        fitted.fit([one for row in data for one in task.material(part, row)])
+        fitted.fit([one for row in data for one in task.fit_examples(part, row)])
     backbone: Causal = join("parallel").backbone
     with pytest.raises(ValueError, match="FastTokenizer gives chunks of different lengths; say"):
-        task.attach(backbone, 300)
+        task.build({}, {"backbone": backbone})

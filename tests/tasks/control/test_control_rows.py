@@ -14,6 +14,7 @@ from sensorium.modalities.action.bspline import BSplineTokenizer
 from sensorium.tasks.action_metrics import ActionMetrics
 from sensorium.tasks.chunks import Chunk, Chunks, read_action, read_chunk
 from sensorium.tasks.control import Control
+from sensorium.testing import prepare_batch
 
 STEPS = 12
 
@@ -71,7 +72,7 @@ def test_another_shape_than_fitted_is_named_with_both(rows: Any, shape: tuple[in
     task = Control(prompt="<state>", tokenizer=BinTokenizer(), chunk=Chunks())
     task.chunk.fit([read_chunk(row, "action") for row in rows()])
     with pytest.raises(ValueError, match=f"{shape[0]} steps and {shape[1]} numbers, the training"):
-        task.targets({"action": np.zeros(shape)})
+        prepare_batch(task, [{"action": np.zeros(shape)}])
 
 
 @pytest.mark.parametrize("cell", [[1.0, 2.0], [[1.0, 2.0]], np.array([1.0, 2.0])])

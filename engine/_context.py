@@ -1,0 +1,76 @@
+"""A model as a task sees it: the implementation of `tasks.base.Context`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from ..backbones.base import Backbone
+from ..modalities.base import Features
+from ..modalities.groups import EncoderInputs
+from ..tasks.base import BACKBONE, Batch
+from ._chunks import in_chunks
+from .parts import derive
+
+if TYPE_CHECKING:
+    from .compose import Model
+
+
+class ModelContext:
+    """The context of one batch: each stream, view and set of options is encoded once."""
+
+    def __init__(self, model: Model, batch: Batch) -> None:
+        self.model, self.batch = model, batch
+        self.step, self.progress = model.step, model.step / max(1, model.steps)
+        self._memo: dict[Hashable, Features] = {}
+
+    @functools.cached_property
+    def generator(self) -> torch.Generator:
+        seed, batch = self.model.plan.recipe.train.seed, self.batch
+        generator = torch.Generator()
+        generator.manual_seed(derive(seed, "generator", self.step, batch.task, *batch.keys))
+        return generator
+
+    def encode(
+        self, stream: str, view: str = "main", chunk: int | None = None, **options: Any
+    ) -> Features:
+        name, _, point = stream.partition(".")
+        task = self.model.task(self.batch.task) if self.batch.task else None
+        use = None if task is None else task.streams.get(name)
+        graph = torch.is_grad_enabled() and not (use is not None and use.role == "teacher")
+        with torch.set_grad_enabled(graph):
+            features = self._encode(stream, view, chunk, options)
+        return self.model.stream(name).for_tasks(features) if point else features
+
+    def _encode(
+        self, stream: str, view: str, chunk: int | None, options: Mapping[str, Any]
+    ) -> Features:
+        key = (stream, view, *((k, _hashable(options[k])) for k in sorted(options)))
+        if key in self._memo:
+            return self._memo[key]
+        name, _, point = stream.partition(".")
+        part = self.model.stream(name)
+        if chunk is None and not point:
+            self._memo[key] = part(self._encode(f"{name}.encoder", view, None, options))
+            return self._memo[key]
+        cached = self.batch.features.get(name)
+        inputs = self.batch.streams[name][view] if cached is None else cached
+        run = part.at(point)
+        if chunk is None:
+            self._memo[key] = run(inputs, options)
+        else:
+            self._memo[key] = in_chunks(part, run, inputs, options, rows=chunk)
+        return self._memo[key]
+
+    def sample(self, stream: str, view: str = "main") -> EncoderInputs:
+        return self.batch.streams[stream][view]
+
+    def decoder(self, name: str = BACKBONE) -> Backbone:
+        return cast(Backbone, self.model.decoder(name))
+
+
+def _hashable(value: Any) -> Hashable:
+    return value if isinstance(value, (tuple, str, int, float)) else id(value)

@@ -1,0 +1,120 @@
+"""What travels through a task: an example of one row, a batch of them.
+
+Legend: `B` rows of a batch, `L` elements of the longest label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..modalities.base import Features, Tokenizer
+from ..modalities.groups import EncoderInputs
+from .uses import BACKBONE
+
+
+@dataclass
+class Example:
+    """One row, prepared in a loader worker.
+
+    labels: tensors for the loss; those with at least one axis may differ in length along it.
+    reference: JSON values for metrics and reports.
+    """
+
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    reference: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What `Task.prepare` may use beside the row: the tokenizers of the decoders, by name."""
+
+    tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
+
+    def tokenizer(self, decoder: str = BACKBONE) -> Tokenizer:
+        """Return the tokenizer of a decoder. Raise ValueError if the recipe has no such decoder."""
+        if decoder not in self.tokenizers:
+            raise ValueError(f"there is no decoder {decoder!r}; add a `{decoder}` section")
+        return self.tokenizers[decoder]
+
+
+@dataclass
+class Batch:
+    """Rows of one task on their way through the model.
+
+    labels: the collated labels, `[B, ...]`; ragged ones are padded with zeros on the right.
+    label_masks: `[B, L]` bool of each label with an axis, True = real. The masks stay on the
+    CPU, where positions of real tokens are found without waiting for the device.
+    references: the examples' JSON values, one dict a row. keys: names of the rows, for errors.
+    streams: the encoders' keyword arguments, by stream and view; in groups of equal shapes if
+    padding would change features. features: what a frozen
+    encoder computed before, by stream, if it came from the cache. items: `[B]` number of items
+    of each row, for streams with several items a cell; also on the CPU.
+    failed: key and reason of rows that could not be read. missing: labels that not every row
+    has, with the key of the first row without.
+    """
+
+    task: str
+    keys: list[str]
+    references: list[dict[str, Any]]
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    label_masks: dict[str, Tensor] = field(default_factory=dict)
+    streams: dict[str, dict[str, EncoderInputs]] = field(default_factory=dict)
+    features: dict[str, Features] = field(default_factory=dict)
+    items: dict[str, Tensor] = field(default_factory=dict)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @classmethod
+    def of(cls, task: str, keys: Sequence[str], examples: Sequence[Example]) -> Self:
+        """Collate examples, without their streams."""
+        batch = cls(task, list(keys), [example.reference for example in examples])
+        for name in dict.fromkeys(name for example in examples for name in example.labels):
+            absent = [k for k, e in zip(keys, examples, strict=True) if name not in e.labels]
+            if absent:
+                batch.missing[name] = absent[0]
+                continue
+            batch.add_label(name, [example.labels[name] for example in examples])
+        return batch
+
+    def add_label(self, name: str, values: Sequence[Tensor]) -> None:
+        """Collate one tensor a row: numbers are stacked, sequences padded."""
+        if values[0].ndim == 0:
+            self.labels[name] = torch.stack(list(values))
+            return
+        lengths = torch.tensor([len(value) for value in values])
+        self.labels[name] = nn.utils.rnn.pad_sequence(list(values), batch_first=True)
+        self.label_masks[name] = torch.arange(self.labels[name].shape[1]) < lengths[:, None]
+
+    def label(self, name: str, cure: str) -> Tensor:
+        """Return a collated label. Raise ValueError if a row has none; `cure` ends the message."""
+        if name not in self.labels:
+            key = self.missing.get(name, self.keys[0] if self.keys else "?")
+            raise ValueError(f"row {key!r}: {cure}")
+        return self.labels[name]
+
+    def has(self, stream: str) -> bool:
+        """Return whether the batch holds a stream; labels and teachers may be left out."""
+        return stream in self.streams or stream in self.features
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same batch, its tensors on a device."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: move(item) for key, item in value.items()}
+            return value.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            labels=move(self.labels),
+            streams=move(self.streams),
+            features=move(self.features),
+        )

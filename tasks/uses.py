@@ -1,0 +1,64 @@
+"""What a task declares: its streams, heads and decoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+BACKBONE = "backbone"
+"""The name of the decoder that a recipe's `backbone` section describes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamUse:
+    """What a task asks of one input stream.
+
+    role: `input` is read by `loss` and `predict`; `label` by the loss and the metrics alone;
+    `teacher` must be frozen, is encoded without a graph, and prediction does without it.
+    width: the width that the stream must end in: a number, the name of a decoder
+    (`"backbone"`), the name of another stream, or None for any.
+    supports: what the encoder must support beyond a forward (`token_mask`, `layer_hooks`).
+    hidden_states: hidden layers of the encoder that the task reads.
+    ema: the engine keeps a moving average of the encoder, `ctx.encode("image.ema")`; see
+    `Task.ema_decay`.
+    views: `Task.views` returns other samples than the one it is given, so that no cache can
+    hold the encoder's features. augment: what the recipe's `augment` is applied to, the sample
+    before `views` or each view.
+    many: a cell holds a list of items (a bag, passages, several images).
+    """
+
+    role: Literal["input", "label", "teacher"] = "input"
+    width: int | str | None = None
+    supports: frozenset[str] = frozenset()
+    hidden_states: tuple[int, ...] = ()
+    ema: bool = False
+    views: bool = False
+    augment: Literal["sample", "view"] = "sample"
+    many: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadUse:
+    """A head that the engine builds into `task.heads`: the stream it reads (`audio`, or
+    `audio.encoder` for the features before the connector) and its `out_dim`."""
+
+    stream: str
+    out_dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderUse:
+    """What a task asks of one decoder: whether it learns, and the attention it must support."""
+
+    role: Literal["student", "teacher"] = "student"
+    attention: frozenset[str] = frozenset({"causal"})
+
+
+@dataclass(frozen=True)
+class ChunkSpec:
+    """How a signal of more than `limit` tokens is encoded: in windows of `length` tokens, of
+    which each shares `overlap` with the next."""
+
+    length: int
+    overlap: int
+    limit: int
