@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ..engine.component_path import ComponentPath
 from ..engine.config import Section
 from ..engine.parts import Plan, plan_part
 from ..modalities.base import Features
@@ -43,7 +44,7 @@ def checking(name: str, step: str) -> Iterator[None]:
 def plan_options(cls: type, kind: str, options: Mapping[str, Any]) -> Plan:
     """Return the plan of a class with a recipe's options. Fitted parts are not fitted yet."""
     section = Section.model_validate({**options, "type": f"{cls.__module__}:{cls.__qualname__}"})
-    return plan_part(cls, section, kind, cls.__name__)
+    return plan_part(cls, section, kind, ComponentPath(cls.__name__))
 
 
 def fit_parts(plan: Plan, examples: Sequence[Any]) -> None:
@@ -66,8 +67,8 @@ def check_resolve(plan: Plan) -> None:
 def same(first: Any, second: Any) -> bool:
     """Return whether two values are equal: tensors, arrays and what holds them too."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
-        equal = first.shape == second.shape and first.dtype == second.dtype
-        return equal and torch.equal(first.nan_to_num(), second.nan_to_num())
+        alike = first.shape == second.shape and first.dtype == second.dtype
+        return alike and torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
     if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
         first, second = np.asarray(first), np.asarray(second)
         numeric = first.dtype.kind in "fc"

@@ -133,7 +133,7 @@ class TransformersVision(Encoder):
     def _read(self, hidden: Tensor, size: Size, mask: Tensor | None) -> Features:
         """`[B, D, h, w]` or `[B, P + T, D]` -> Features; the first of `P` tokens is CLS."""
         if mask is not None:
-            return Features(hidden, mask)
+            return Features(hidden.masked_fill(~mask[..., None], 0), mask)
         if hidden.ndim == 4:
             return from_map(hidden, size, round(size[0] / hidden.shape[2]))
         patch = getattr(self.model.config, "patch_size", 1)
