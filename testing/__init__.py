@@ -13,12 +13,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .connectors import check_connector
     from .context import StubContext, prepare_batch
     from .encoders import check_encoder
 
-__all__ = ["StubContext", "check_encoder", "prepare_batch"]
+__all__ = ["StubContext", "check_connector", "check_encoder", "prepare_batch"]
 
-_MODULES = {"StubContext": "context", "check_encoder": "encoders", "prepare_batch": "context"}
+_MODULES = {
+    "StubContext": "context",
+    "check_connector": "connectors",
+    "check_encoder": "encoders",
+    "prepare_batch": "context",
+}
 
 
 def __getattr__(name: str) -> Any:

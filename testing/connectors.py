@@ -1,0 +1,208 @@
+"""The contract of a connector, and of a head, which has the same signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from ..connectors.base import Connector
+from ..modalities.base import Features
+from .common import (
+    check_features,
+    check_gradients,
+    check_meta,
+    check_resolve,
+    check_state,
+    checking,
+    close,
+    expect,
+    gap,
+    outputs,
+    plan_options,
+    same,
+)
+
+Grid = tuple[int, ...] | None
+
+GRIDS: tuple[Grid, ...] = (None, (16,), (4, 4), (2, 2, 4))
+IN_DIM, OUT_DIM = 16, 24
+LENGTHS = (16, 10, 1)
+"""Real tokens of the rows of a batch."""
+
+
+def check_connector(
+    cls: type[Connector],
+    *,
+    grids: Sequence[Grid] = GRIDS,
+    pooled: bool = False,
+    **options: Any,
+) -> None:
+    """Check a connector or head class against the contract of `connectors.base.Connector`.
+
+    Args:
+        cls: the class; `options` are its recipe's.
+        grids: how the 16 tokens of its input may lie; leave out what it does not take.
+        pooled: True if it reads `Features.pooled`; its input then has one.
+
+    Raises:
+        AssertionError: one line, what is violated.
+    """
+    contract = ConnectorContract(cls, pooled)
+    contract.build(options)
+    for grid in grids:
+        contract.check_output(grid)
+    contract.check_rows(grids[0])
+    contract.check_padding(grids)
+    usual = next((grid for grid in grids if grid is not None and len(grid) > 1), grids[0])
+    contract.check_training(usual)
+    contract.check_copies(usual)
+
+
+class ConnectorContract:
+    """A connector under test."""
+
+    def __init__(self, cls: type[Connector], pooled: bool) -> None:
+        self.cls, self.name, self.pooled = cls, cls.__name__, pooled
+
+    def build(self, options: dict[str, Any]) -> None:
+        with checking(self.name, "options"):
+            base = "is no subclass of connectors.base.Connector"
+            expect(isinstance(self.cls, type) and issubclass(self.cls, Connector), base)
+            self.plan = plan_options(self.cls, "connector", options)
+        with checking(self.name, "resolve"):
+            check_resolve(self.plan)
+        with checking(self.name, "constructor"):
+            self.part = self.make()
+            widths = getattr(self.part, "in_dim", None), getattr(self.part, "out_dim", None)
+            expect(widths == (IN_DIM, OUT_DIM), f"in_dim and out_dim are {widths}, as attributes")
+
+    def make(self, seed: int = 0) -> Connector:
+        part: Connector = self.plan.build(seed, in_dim=IN_DIM, out_dim=OUT_DIM)
+        return part.eval()
+
+    def features(self, grid: Grid) -> Features:
+        """Return random features `[3, 16, 16]`, ragged, with the hidden layers it asks for."""
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randn(len(LENGTHS), max(LENGTHS), IN_DIM, generator=generator)
+        mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+        plain = Features(
+            tokens * mask[..., None],
+            mask,
+            grid=grid,
+            step=None if grid is None else (2.0,) * len(grid),
+            origin=None if grid is None else (1.0,) * len(grid),
+            pooled=torch.randn(len(LENGTHS), IN_DIM, generator=generator) if self.pooled else None,
+        )
+        return self.with_layers(plain)
+
+    def with_layers(self, plain: Features) -> Features:
+        """Return the features with hidden layers, each another multiple of the tokens."""
+        count = len(self.part.hidden_layers)
+        hidden = (plain.replace(tokens=plain.tokens * (i + 1)) for i in range(count))
+        return plain.replace(layers=tuple(hidden))
+
+    def check_output(self, grid: Grid) -> None:
+        with checking(self.name, f"grid {grid}"), torch.no_grad():
+            given = self.features(grid)
+            found = self.part(given)
+            check_features(found, len(LENGTHS), OUT_DIM)
+            expect(same(found.tokens, self.part(given).tokens), "eval(): not deterministic")
+            if found.pooled is not None:
+                single = found.tokens.shape[1] == 1 and bool(found.mask.all())
+                expect(single and found.grid is None, "pooled is set: expected one token, no grid")
+                expect(torch.equal(found.pooled, found.tokens[:, 0]), "pooled is not its one token")
+            expect(not found.layers or not self.part.hidden_layers, "it keeps layers that it read")
+            if not self.part.hidden_layers:
+                passed = self.part(given.replace(layers=(given,))).layers
+                expect(passed == (given,), "hidden layers of the input do not pass through")
+
+    def check_rows(self, grid: Grid) -> None:
+        with checking(self.name, "rows"), torch.no_grad():
+            given = self.features(grid)
+            whole = self.part(given)
+            for row in range(len(LENGTHS)):
+                alone = self.part(self.row(given, row)).tokens[0]
+                expect(close(alone, whole.tokens[row]), f"row {row} alone and in a batch: "
+                       f"{gap(alone, whole.tokens[row])}")  # fmt: skip
+        with checking(self.name, "a row without tokens"):
+            part, present = self.make(), torch.tensor([True, True, False])[:, None]
+            empty = self.with_layers(given.replace(mask=given.mask & present, layers=()))
+            found = part(empty)
+            expect(found.tokens.isfinite().all(), "gives NaN or infinity")
+            found.tokens.square().sum().backward()
+            grads = [p.grad for p in part.parameters() if p.grad is not None]
+            expect(all(grad.isfinite().all() for grad in grads), "gives gradients not finite")
+
+    def row(self, features: Features, row: int) -> Features:
+        pooled = None if features.pooled is None else features.pooled[row : row + 1]
+        place = slice(row, row + 1)
+        plain = features.replace(
+            tokens=features.tokens[place], mask=features.mask[place], pooled=pooled, layers=()
+        )
+        return self.with_layers(plain)
+
+    def check_padding(self, grids: Sequence[Grid]) -> None:
+        """What stands in padded places does not matter, nor how many of them there are."""
+        with checking(self.name, "padding"), torch.no_grad():
+            given = self.features(grids[0])
+            known = self.part(given)
+            hidden = ~given.mask[..., None]
+            garbage = given.tokens.masked_fill(hidden, torch.nan)
+            found = self.part(self.with_layers(given.replace(tokens=garbage, layers=())))
+            expect(same(found.tokens, known.tokens), "values in the padding change the result")
+            longer = given.replace(
+                tokens=F.pad(garbage, (0, 0, 0, len(garbage[0]))),
+                mask=F.pad(given.mask, (0, len(garbage[0]))),
+                grid=doubled(given.grid),
+                layers=(),
+            )
+            found = self.part(self.with_layers(longer))
+            length = known.tokens.shape[1]
+            expect(close(found.tokens[:, :length], known.tokens), "more padding changes the "
+                   f"result: {gap(found.tokens[:, :length], known.tokens)}")  # fmt: skip
+            same_mask = torch.equal(found.mask[:, :length], known.mask)
+            expect(same_mask and not found.mask[:, length:].any(), "more padding changes the mask")
+
+    def check_training(self, grid: Grid) -> None:
+        with checking(self.name, "gradients"):
+            part, given = self.make(), self.features(grid)
+            tokens = given.tokens.clone().requires_grad_()
+            given = self.with_layers(given.replace(tokens=tokens, layers=()))
+            check_gradients(part, outputs(part(given)))
+            if self.pooled:
+                return
+            expect(tokens.grad is not None, "no gradient reaches its input")
+            assert tokens.grad is not None
+            reached = tokens.grad.abs().sum(-1) > 0
+            expect(not reached[~given.mask].any(), "a gradient reaches the padding of its input")
+            share = reached[given.mask].float().mean().item()
+            expect(share > 0.5, f"a gradient reaches {share:.0%} of the tokens")
+
+    def check_copies(self, grid: Grid) -> None:
+        given = self.features(grid)
+        with checking(self.name, "meta device"):
+            with torch.device("meta"):
+                meta = self.make()
+            check_meta(meta)
+            shapes = [tuple(t.shape) for t in outputs(meta(given.to("meta")))]
+            real = [tuple(t.shape) for t in outputs(self.part(given))]
+            expect(shapes == real, f"shapes {shapes}, on a real device {real}")
+        with checking(self.name, "state as safetensors"), torch.no_grad():
+            other = self.make(seed=1)
+            check_state(self.part, other)
+            expect(same(other(given).tokens, self.part(given).tokens), "read back: it differs")
+        with checking(self.name, "autocast to bfloat16"), torch.no_grad():
+            known = self.part(given)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                rough = self.part(given).tokens
+            expect(not rough[~known.mask].any(), "tokens of the padding are not zero")
+            near = torch.allclose(rough.float(), known.tokens, 0.1, 0.1)
+            expect(near, f"far from float32: {gap(rough.float(), known.tokens)}")
+
+
+def doubled(grid: Grid) -> Grid:
+    """Return the grid with twice as many places along its first axis."""
+    return None if grid is None else (2 * grid[0], *grid[1:])
