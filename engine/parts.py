@@ -164,7 +164,7 @@ def plan(section: Section, kind: str, where: ComponentPath, owner: Plan | None =
 
 
 def plan_part(
-    part: Any, section: Section, kind: str, where: str, owner: Plan | None = None
+    part: Any, section: Section, kind: str, where: ComponentPath, owner: Plan | None = None
 ) -> Plan:
     """Check the options of a section against a class that was found; see `plan`."""
     with reported(where):
