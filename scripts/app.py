@@ -27,6 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 VERBS = (check, train, evaluate, generate, embed, retrieve, rollout, report)
-for _verb in (*VERBS, info, schema, recipes):
+for _verb in (*VERBS, info):
     app.command(_verb.__name__.rpartition(".")[2])(_verb.main)
+for _list in (schema.schema, recipes.recipes):
+    app.command()(_list)
 app.add_typer(cache.app, name="cache")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 
-def main() -> None:
+def recipes() -> None:
     """The recipes that come with the package: path, and the result in its header."""
     from pathlib import Path
 
@@ -20,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(recipes)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 
-def main(
+def schema(
     recipe: Annotated[str | None, typer.Argument(help="a recipe, for its own parts")] = None,
 ) -> None:
     """JSON schema of a recipe, for completion in an editor; with every part's options."""
@@ -20,4 +20,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(schema)
