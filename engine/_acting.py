@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from .errors import RecipeError, did_you_mean
+from ..modalities.messages import did_you_mean
+from .errors import RecipeError
 from .plan import RecipePlan
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..modalities.base import StreamingSource
-from ..tasks.base import Batch
+from ..tasks.batch import Batch
 from ._columns import columns_of
 from ._given import Given
 from .data import Collator, load_batches, stream_batches

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..modalities.messages import did_you_mean
 from ._env import Env, instructions
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import torch
 from ..backbones.base import Backbone
 from ..modalities.base import Features
 from ..modalities.groups import EncoderInputs
-from ..tasks.base import BACKBONE, Batch
+from ..tasks.batch import Batch
+from ..tasks.uses import BACKBONE
 from ._chunks import in_chunks
 from .parts import derive
 

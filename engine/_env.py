@@ -15,8 +15,9 @@ import numpy as np
 from annotated_types import Ge, Gt
 from pydantic import Field
 
+from ..modalities.messages import did_you_mean
 from .catalogue import find, import_optional, load, registered
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 from .schema import Strict
 
 SINGLE = "state"

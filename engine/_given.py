@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..modalities.base import Source, StreamingSource
+from ..modalities.messages import did_you_mean
 from . import _yaml
 from ._files import find_folder, path_identity
 from .catalogue import registered
 from .config import DataSection
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 from .plan import RecipePlan
 from .rows import open_section, open_split
 from .schema import validate

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..modalities.messages import did_you_mean
 from ._columns import arrow_table, check_unique, new_fields
 from ._search import Block, search
 from ._side import Side, side
 from .catalogue import import_optional
-from .errors import RecipeError, RunError, did_you_mean
+from .errors import RecipeError, RunError
 from .index import (
     DATA,
     IDENTITY,

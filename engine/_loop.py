@@ -20,7 +20,7 @@ from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 
 from ..modalities.base import Source, StreamingSource
-from ..tasks.base import Batch
+from ..tasks.batch import Batch
 from ._order import Schedule
 from ._signals import Signals
 from ._validation import Validation

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..modalities.base import Encoder, Features
-from ..tasks.base import ChunkSpec
+from ..tasks.uses import ChunkSpec
 
 TOGETHER = 8
 """Pieces that are encoded in one forward."""

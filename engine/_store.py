@@ -40,15 +40,6 @@ class CacheWarning(UserWarning):
     """Something in the cache was damaged and will be made again."""
 
 
-def cache_root() -> Path:
-    """`$SENSORIUM_CACHE`, else `$XDG_CACHE_HOME/sensorium`, else `~/.cache/sensorium`."""
-    own = os.environ.get("SENSORIUM_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "sensorium"
-
-
 def identity_hash(level: str, identity: Mapping[str, Any]) -> str:
     """The id of a store; raises TypeError where the identity is not JSON."""
     try:

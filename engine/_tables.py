@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..modalities.base import Source
+from ..modalities.messages import did_you_mean
 from ._files import find_files, find_folder, fingerprint_of, path_identity
 from ._hf import FAILURES, load_files, root_cause
-from .errors import did_you_mean
 
 
 class Files(Source):

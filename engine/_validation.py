@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from ..modalities.messages import did_you_mean
 from .compose import Model
 from .dataset import TaskDataset
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 from .log import RunLogger
 from .score import Scorer
 from .state import kept, read_tensors, restore, write_tensors

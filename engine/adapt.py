@@ -9,8 +9,9 @@ from torch import nn
 
 from ..backbones.base import Backbone
 from ..modalities.base import Decoder, Encoder
+from ..modalities.messages import did_you_mean
 from .config import Last
-from .errors import RecipeError, did_you_mean, placed
+from .errors import RecipeError, placed
 from .library_options import library_options, parameters
 from .parts import Plan
 from .selectors import select

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..modalities.messages import did_you_mean
 from ._maps import stem_of, write_maps
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 from .hub import Pipeline
 
 

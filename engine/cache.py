@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..modalities.paths import cache_root
 from ._identity import (
     content_hash,
     encoder_identity,
@@ -22,7 +23,7 @@ from ._identity import (
 from ._records import PRECISIONS, from_records, record_to_sample, sample_to_record, to_records
 from ._shard import Record, pack
 from ._shelf import StoreInfo, list_stores, remove, verify
-from ._store import CONTENT, CacheWarning, Store, cache_root
+from ._store import CONTENT, CacheWarning, Store
 from .errors import RunError
 
 __all__ = [

@@ -19,7 +19,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from .errors import RecipeError, did_you_mean
+from ..modalities.messages import did_you_mean
+from .errors import RecipeError
 
 
 @dataclass(frozen=True)

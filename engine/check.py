@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..modalities.base import Features, Source, StreamingSource
-from ..tasks.base import Batch
+from ..tasks.batch import Batch
 from .adapt import is_frozen
 from .catalogue import load
 from .compose import Model, compose, own_parameters

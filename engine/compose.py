@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from ..backbones.base import Backbone
-from ..modalities.base import Decoder, Encoder
-from ..tasks.base import Batch, Loss, Task
+from ..modalities.base import Decoder, Encoder, Loss
+from ..modalities.messages import did_you_mean
+from ..tasks.base import Task
+from ..tasks.batch import Batch
 from ._averages import begin_averages, on_step_end
 from ._context import ModelContext
 from ._ends import (
@@ -29,7 +31,6 @@ from ._ends import (
 from .adapt import apply_adapters, restore_frozen_eval
 from .component_path import BACKBONE, ComponentPath
 from .data import Collator
-from .errors import did_you_mean
 from .parts import Modules, Plan, reported, seeded
 from .plan import RecipePlan
 from .stream import Stream

@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..modalities.base import Encoder, StreamingSource
 from ..modalities.groups import collate
-from ..tasks.base import Batch, Task
+from ..tasks.base import Task
+from ..tasks.batch import Batch
 from ._order import Address
-from .cache import from_records
+from ._records import from_records
 from .dataset import PreparedRow, TaskDataset
 from .errors import RunError
 from .parts import derive

@@ -13,8 +13,11 @@ from typing import Any, Self
 import numpy as np
 
 from ..modalities.base import Encoder, Processor, ReadError, Sample, Source
-from ..tasks.base import Example, Row, Task, Tools
-from .cache import Record, Store, record_to_sample
+from ..tasks.base import Row, Task
+from ..tasks.batch import Example, Tools
+from ._records import record_to_sample
+from ._shard import Record
+from ._store import Store
 from .catalogue import load
 from .parts import derive
 from .plan import RecipePlan

@@ -19,14 +19,15 @@ import torch
 from torch.nn import functional as F
 
 from ..modalities.base import Source
-from ..tasks.base import Batch
+from ..modalities.messages import did_you_mean
+from ..tasks.batch import Batch
+from ._identity import encoder_identity, weights_hash
 from ._precision import autocast
 from .build import build
-from .cache import encoder_identity, weights_hash
 from .compose import Model
 from .config import load_recipe
 from .dataset import StreamDataset, stream_readers
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 from .hub import load_model
 from .sources import RowList
 from .weights import HUB

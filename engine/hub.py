@@ -18,13 +18,13 @@ from torch.nn import functional as F
 
 from ._acting import control_task
 from ._history import repeated, spans_of
-from .build import FITTED, ready
+from .build import ready
 from .card import command_of, made_by, write_card
 from .compose import Model, compose
 from .config import load_recipe
 from .dataset import StreamDataset, stream_readers, task_dataset
 from .errors import RecipeError
-from .fit import read_json, save_fitted
+from .fit import FITTED, read_json, save_fitted
 from .parts import reported
 from .sources import RowList
 from .state import (

@@ -17,8 +17,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from ..modalities.messages import did_you_mean
 from .catalogue import load
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 
 Kind = Literal["exact", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf")

@@ -13,12 +13,14 @@ from typing import Any, cast
 from torch import nn
 
 from ..modalities.base import Fitted, Tokenizer
+from ..modalities.messages import did_you_mean
 from ..modalities.modality import Modality
-from ..tasks.base import Task, Tools
+from ..tasks.base import Task
+from ..tasks.batch import Tools
 from .catalogue import find
 from .component_path import BACKBONE, ComponentPath
 from .config import Recipe, Section, StreamSection, TaskSection, plain
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 from .parts import Plan, plan, reported, seeded
 from .schema import arguments, validate_options
 from .weights import check_form

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from ..modalities.messages import did_you_mean
 from ._acting import control_task
 from ._env import Env
 from ._history import History, Span, spans_of
-from .errors import RecipeError, RunError, did_you_mean
+from .errors import RecipeError, RunError
 from .hub import Pipeline
 
 Row = Mapping[str, Any]

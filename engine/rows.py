@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..modalities.base import Source, StreamingSource
+from ..modalities.messages import did_you_mean
 from ..tasks.base import Task
 from .catalogue import find
 from .config import DataSection
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 from .parts import derive, reported
 from .plan import RecipePlan
 from .schema import arguments, validate_options

@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import nn
 
+from ..modalities.messages import did_you_mean
 from .catalogue import find, registered
-from .errors import RecipeError, did_you_mean, placed
+from .errors import RecipeError, placed
 from .library_options import library_options
 
 SELECTORS = {

@@ -11,12 +11,12 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from ._loop import Loop
 from ._processes import meet
 from ._validation import BEST
-from .build import FITTED, ready
+from .build import ready
 from .card import command_of, made_by
 from .compose import Model, compose
 from .config import Recipe
 from .errors import RecipeError
-from .fit import save_fitted
+from .fit import FITTED, save_fitted
 from .hub import save_run
 from .log import RunLogger
 

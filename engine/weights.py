@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from ..backbones.base import Backbone
 from ..modalities.base import Part
+from ..modalities.messages import did_you_mean
 from ..tasks.base import Task
 from ._yaml import parse_file
 from .component_path import ComponentPath, joined
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 from .schema import part_arguments
 
 WEIGHTS = "model.safetensors"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..modalities.base import Source, StreamingSource
-from .errors import did_you_mean
+from ..modalities.messages import did_you_mean
 
 FRAME = "frame_index"
 """The number of a frame in its episode, where a source has such a column."""

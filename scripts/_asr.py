@@ -22,7 +22,7 @@ from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import Features
 from sensorium.tasks.asr import Asr
 from sensorium.tasks.asr_diffusion import AsrDiffusion
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.prompts import assemble
 
 TASK = "transcribe"

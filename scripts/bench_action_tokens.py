@@ -44,7 +44,9 @@ def made(count: int, steps: int, seed: int) -> Tensor:
 
 def tokenizers() -> dict[str, Any]:
     """By the name of a row; the first is measured against the others."""
-    from sensorium.modalities.action import BinTokenizer, BSplineTokenizer, FastTokenizer
+    from sensorium.modalities.action.bins import BinTokenizer
+    from sensorium.modalities.action.bspline import BSplineTokenizer
+    from sensorium.modalities.action.fast import FastTokenizer
 
     counts, last = [*[BASES] * 6, 2], [-1]
     return {

@@ -30,10 +30,11 @@ from sensorium.engine.data import batches, sequential_batches
 from sensorium.engine.dataset import task_dataset
 from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.rows import open_split
+from sensorium.modalities.base import Loss
 from sensorium.modalities.text.tokenizers import Bytes
 from sensorium.scripts._bench import Times, machine, timed
 from sensorium.scripts._llava import inputs, peer
-from sensorium.tasks.base import Batch, Loss
+from sensorium.tasks.batch import Batch
 
 PROMPT = "<image> Describe the picture:"
 

@@ -12,8 +12,9 @@ app = typer.Typer(help="What is kept between runs: list it, remove it, verify it
 @app.command("ls")
 def ls() -> None:
     """Every store: its id, level, records and size."""
-    from sensorium.engine.cache import cache_root, list_stores
+    from sensorium.engine._shelf import list_stores
     from sensorium.engine.table import format_table
+    from sensorium.modalities.paths import cache_root
 
     root = cache_root()
     rows = [("store", "level", "records", "MB", "of")]
@@ -32,8 +33,9 @@ def rm(
     older_than: Annotated[float, typer.Option(help="only what was not used for so many days")] = 0,
 ) -> None:
     """Remove stores."""
-    from sensorium.engine.cache import cache_root, remove
+    from sensorium.engine._shelf import remove
     from sensorium.engine.errors import RecipeError
+    from sensorium.modalities.paths import cache_root
 
     try:
         gone = remove(cache_root(), which, older_than=older_than * 86400)
@@ -45,8 +47,8 @@ def rm(
 @app.command("verify")
 def verify() -> None:
     """Check every record's sum; corrupt ones are dropped, to be computed again."""
-    from sensorium.engine.cache import cache_root
-    from sensorium.engine.cache import verify as verify_all
+    from sensorium.engine._shelf import verify as verify_all
+    from sensorium.modalities.paths import cache_root
 
     found = verify_all(cache_root())
     for store, keys in found.items():

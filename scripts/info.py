@@ -13,8 +13,8 @@ def main() -> None:
 
     import torch
 
-    from sensorium.engine.cache import cache_root
     from sensorium.engine.table import format_table
+    from sensorium.modalities.paths import cache_root
 
     rows = {"python": platform.python_version(), "system": platform.platform()}
     for name in ("sensorium", *_LIBRARIES):

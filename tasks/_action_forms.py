@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from ..backbones.base import Backbone
 from ..modalities.action.base import ActionTokenizer
-from ..modalities.base import Features
+from ..modalities.base import Features, Loss
 from ._action_ids import ActionIds, Vocabulary
-from .base import Batch, Loss
+from .batch import Batch
 from .chunks import Chunk, Chunks
 from .fourier import FourierHead
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ..backbones.base import Backbone
 from ..modalities.action.base import ActionTokenizer
-from ..modalities.base import Features
+from ..modalities.base import Features, Loss
 from ._action_cvae import ActionVAE, divergence
 from ._action_forms import SPREAD, Form, Said, fixed_length
-from .base import Batch, Loss
+from .batch import Batch
 from .chunks import Chunk, Chunks
 
 

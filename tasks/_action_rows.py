@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..modalities.action.base import ActionTokenizer
 from .action_metrics import ActionMetrics
-from .base import Batch, Example, Row, Task, Tools
+from .base import Row, Task
+from .batch import Batch, Example, Tools
 from .chunks import Chunk, Chunks, Pair, read_action, read_chunk
 from .prompts import Prompt, example_row
 

@@ -14,10 +14,10 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from ..backbones.base import Backbone
 from ..modalities.action.base import ActionTokenizer
-from ..modalities.base import Features
+from ..modalities.base import Features, Loss
 from ._action_forms import Form, Said
 from ._action_ids import ActionIds, Vocabulary
-from .base import Batch, Loss
+from .batch import Batch
 from .chunks import Chunk, Chunks
 
 

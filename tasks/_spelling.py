@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ._ctc_decode import frames_needed
-from .base import Batch
+from .batch import Batch
 
 
 def fitting_rows(

@@ -13,12 +13,15 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..modalities.action.base import ActionTokenizer
+from ..modalities.base import Loss
 from ._action_forms import fixed_length
 from ._action_points import Points
 from ._action_rows import ActionTask
 from ._heads import head_output
-from .base import Batch, Context, HeadUse, Loss, StreamUse
+from .base import Context
+from .batch import Batch
 from .chunks import Chunk, Chunks
+from .uses import HeadUse, StreamUse
 
 
 class ActionRegression(ActionTask):

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .base import Example, Row, Tools
+from .base import Row
+from .batch import Example, Tools
 from .captioning import Captioning
 from .speech_metrics import Normalizer, SpeechMetrics
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone, ContextCache
-from ..modalities.base import Features, Tokenizer
+from ..modalities.base import Features, Loss, Tokenizer
 from ._canvases import Learned, Special, begin, empty, learn
 from ._ctc_decode import greedy
 from ._ctc_heads import frame_logits
@@ -30,9 +30,11 @@ from ._hearing import corrupted, loss_a_token, some
 from ._priors import Layout, Prior, lay_out, prior_of
 from ._spelling import fitting_rows
 from .asr import Asr
-from .base import BACKBONE, Batch, Context, DecoderUse, Example, HeadUse, Loss, Row, Tools
+from .base import Context, Row
+from .batch import Batch, Example, Tools
 from .prompts import assemble, example_row, require_streams
 from .speech_metrics import Normalizer
+from .uses import BACKBONE, DecoderUse, HeadUse
 
 
 class AsrDiffusion(Asr):

@@ -15,22 +15,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .base import (
-    BACKBONE,
-    Batch,
-    Context,
-    DecoderUse,
-    Example,
-    Loss,
-    Metrics,
-    Row,
-    StreamUse,
-    Task,
-    Tools,
-)
+from ..modalities.base import Loss
+from .base import Context, Metrics, Row, Task
+from .batch import Batch, Example, Tools
 from .facts import Facts
 from .prompts import assemble, example_row, parse_prompt, parse_target
 from .text_metrics import TextMetrics
+from .uses import BACKBONE, DecoderUse, StreamUse
 
 
 class Captioning(Task):

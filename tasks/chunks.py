@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ..modalities.base import Fitted
-from .base import Batch, Row
+from .base import Row
+from .batch import Batch
 
 Pair = tuple[np.ndarray, np.ndarray]
 

@@ -16,10 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..modalities.base import Loss
 from ._heads import head_output
-from .base import Batch, Context, Example, HeadUse, Loss, Metrics, Row, StreamUse, Task, Tools
+from .base import Context, Metrics, Row, Task
+from .batch import Batch, Example, Tools
 from .class_metrics import LabelMetrics, MultiLabelMetrics
 from .labels import Labels
+from .uses import HeadUse, StreamUse
 
 
 class Classification(Task):

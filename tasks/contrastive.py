@@ -18,11 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..modalities.base import Loss
 from ._gather import gathered
 from ._hashing import stable_hash
 from ._similarity import cross_entropy, even, pairwise_sigmoid, soft, to_teachers, unit
-from .base import Batch, Context, Embed, Example, Loss, Row, StreamUse, Task, Tools
+from .base import Context, Embed, Row, Task
+from .batch import Batch, Example, Tools
 from .retrieval_metrics import RetrievalMetrics
+from .uses import StreamUse
 from .zero_shot import ZeroShot
 
 LARGEST = 100.0

@@ -16,13 +16,16 @@ from torch import Tensor
 
 from ..backbones.base import Backbone
 from ..modalities.action.base import ActionTokenizer
+from ..modalities.base import Loss
 from ._action_forms import Form, Fourier, Parallel
 from ._action_points import Continuous
 from ._action_rows import ActionTask
 from ._action_sequences import Autoregressive
-from .base import BACKBONE, Batch, Context, DecoderUse, Example, Loss, Row, StreamUse, Tools
+from .base import Context, Row
+from .batch import Batch, Example, Tools
 from .chunks import Chunk, Chunks
 from .prompts import assemble, parse_prompt, require_streams
+from .uses import BACKBONE, DecoderUse, StreamUse
 
 FORMS: dict[str, type[Form]] = {
     "autoregressive": Autoregressive,

@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..modalities.base import Features, Sample
+from ..modalities.base import Features, Loss, Sample
 from . import _dino_losses as losses
 from ._blocks import block_masks
 from ._crops import Crop, Range
 from ._gather import gathered
 from .averages import averaged, cosine
-from .base import Batch, Context, Loss, StopTraining, StreamUse, Task
+from .base import Context, StopTraining, Task
+from .batch import Batch
+from .uses import StreamUse
 
 GLOBALS = ("global0", "global1")
 ENOUGH = 16

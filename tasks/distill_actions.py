@@ -23,13 +23,15 @@ from torch.nn import functional as F
 
 from ..backbones.base import Backbone
 from ..modalities.action.base import ActionTokenizer
-from ..modalities.base import Features
+from ..modalities.base import Features, Loss
 from ._action_forms import SPREAD
 from ._heads import head_output
 from .action_regression import ActionRegression
-from .base import BACKBONE, Batch, Context, DecoderUse, Example, Loss, Row, StreamUse, Tools
+from .base import Context, Row
+from .batch import Batch, Example, Tools
 from .chunks import Chunks
 from .prompts import assemble, parse_prompt, require_streams
+from .uses import BACKBONE, DecoderUse, StreamUse
 
 
 class DistillActions(ActionRegression):

@@ -17,8 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Batch, Context, Example, Loss, Row, StreamUse, Task, Tools
+from ..modalities.base import Loss
+from .base import Context, Row, Task
+from .batch import Batch, Example, Tools
 from .retrieval_metrics import RetrievalMetrics
+from .uses import StreamUse
 
 
 class DistillEmbedding(Task):

@@ -19,14 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..modalities.base import Features
+from ..modalities.base import Features, Loss
 from ._hashing import stable_hash
 from ._laid import cover
 from ._places import indices, moved, to_world
 from ._similarity import unit
-from .base import Batch, Context, Example, Loss, Metrics, Row, StreamUse, Task, Tools
+from .base import Context, Metrics, Row, Task
+from .batch import Batch, Example, Tools
 from .contrastive import LARGEST
 from .pointing import Pointing
+from .uses import StreamUse
 
 WHO = "grounded"
 

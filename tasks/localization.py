@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modalities.base import Features
+from ..modalities.base import Features, Loss
 from ._boxes import cxcywh_to_world, giou, unit_to_world, world_to_cxcywh
 from ._matching import matched
 from ._places import to_world
-from .base import Batch, Context, Example, HeadUse, Loss, Metrics, Row, StreamUse, Task, Tools
+from .base import Context, Metrics, Row, Task
+from .batch import Batch, Example, Tools
 from .box_metrics import BoxMetrics
+from .uses import HeadUse, StreamUse
 
 WHO = "localization"
 

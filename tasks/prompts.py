@@ -19,7 +19,9 @@ from torch import Tensor
 
 from ..backbones.base import Backbone
 from ..modalities.base import Features, Tokenizer
-from .base import BACKBONE, Batch, Context, Row
+from .base import Context, Row
+from .batch import Batch
+from .uses import BACKBONE
 
 _TOKEN = re.compile(
     r"(?P<brace>\{\{|\}\})"

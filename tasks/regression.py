@@ -14,9 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.regression import r2_score
 
+from ..modalities.base import Loss
 from ._heads import head_output
-from .base import Batch, Context, Example, HeadUse, Loss, Metrics, Row, StreamUse, Task, Tools
+from .base import Context, Metrics, Row, Task
+from .batch import Batch, Example, Tools
 from .standardizer import Standardizer
+from .uses import HeadUse, StreamUse
 
 ERRORS = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 

@@ -19,13 +19,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..connectors.base import Connector
-from ..modalities.base import Features, Sample
+from ..modalities.base import Features, Loss, Sample
 from ..modalities.groups import encode_by_group
 from ._places import laid, to_world
 from ._runs import runs, unrun
 from ._windows import slid, window_of
-from .base import Batch, Context, HeadUse, Loss, Metrics, StreamUse, Task
+from .base import Context, Metrics, Task
+from .batch import Batch
 from .mask_metrics import MaskMetrics, agreement
+from .uses import HeadUse, StreamUse
 
 WHO = "segmentation"
 SMOOTH = 1e-5

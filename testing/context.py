@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from ..modalities.base import Features
-from ..tasks.base import BACKBONE, Batch, Task, Tools
+from ..tasks.base import Task
+from ..tasks.batch import Batch, Tools
+from ..tasks.uses import BACKBONE
 
 Encode = Callable[..., Features]
 """`(stream, view, **options) -> Features`."""

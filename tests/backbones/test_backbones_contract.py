@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensorium.backbones.base import Attention
+from sensorium.backbones.visibility import Attention
 from sensorium.modalities.base import Features
 
 WIDE = ("llama", "qwen3", "mistral", "gemma3", "gpt2", "opt", "phi", "gpt_neox")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensorium.backbones.base import Attention
+from sensorium.backbones.visibility import Attention
 from sensorium.modalities.base import Features
 
 STACKS = ("llama", "qwen3", "mistral", "mistral-short", "gemma3", "gemma3-short", "gpt2", "opt")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sensorium.engine.catalogue import find, registered
-from sensorium.testing import check_connector
+from sensorium.testing.connectors import check_connector
 
 ALL = [(kind, name) for kind in ("connector", "head") for name in registered(kind)]
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.tasks.base import Batch, Context, DecoderUse, Example, Loss, Row, Task, Tools
+from sensorium.modalities.base import Loss
+from sensorium.tasks.base import Context, Row, Task
+from sensorium.tasks.batch import Batch, Example, Tools
+from sensorium.tasks.uses import DecoderUse
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

@@ -18,9 +18,11 @@ from sensorium.engine.hub import load, load_model
 from sensorium.engine.log import read_metrics
 from sensorium.engine.plan import plan_recipe
 from sensorium.engine.state import kept, read_tensors
-from sensorium.modalities.base import Encoder, Features, Sample
+from sensorium.modalities.base import Encoder, Features, Loss, Sample
 from sensorium.modalities.image.processor import TimmProcessor
-from sensorium.tasks.base import Batch, Context, Loss, StopTraining, StreamUse, Task
+from sensorium.tasks.base import Context, StopTraining, Task
+from sensorium.tasks.batch import Batch
+from sensorium.tasks.uses import StreamUse
 
 
 class Tokens(Encoder):

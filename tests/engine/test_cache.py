@@ -12,19 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sensorium.engine.cache import (
-    Store,
+from sensorium.engine._identity import (
     content_hash,
     encoder_identity,
-    estimate,
-    fill,
-    from_records,
     processor_identity,
-    require_space,
-    to_records,
     weights_hash,
     with_content,
 )
+from sensorium.engine._records import from_records, to_records
+from sensorium.engine._store import Store
+from sensorium.engine.cache import estimate, fill, require_space
 from sensorium.engine.errors import RunError
 from sensorium.modalities.base import Encoder, Features, Fitted, Processor
 

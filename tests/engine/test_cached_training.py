@@ -135,8 +135,8 @@ def test_what_changes_the_features_is_a_miss(shop: Any) -> None:
 def test_other_layers_are_other_features(shop: Any) -> None:
     """What a task asks of the encoder's layers is part of the key, and comes back."""
     from sensorium.modalities.base import Encoder, Features
-    from sensorium.tasks.base import StreamUse
     from sensorium.tasks.classification import Classification
+    from sensorium.tasks.uses import StreamUse
 
     shop.train(shop.recipe(train(steps=0)), "import")
     found: list[int] = []

@@ -14,10 +14,11 @@ import pytest
 
 from sensorium.engine import catalogue
 from sensorium.engine.catalogue import find, load, registered
-from sensorium.engine.errors import RecipeError, did_you_mean
+from sensorium.engine.errors import RecipeError
 from sensorium.engine.jsonschema import schema
 from sensorium.engine.schema import arguments
 from sensorium.modalities.base import Source
+from sensorium.modalities.messages import did_you_mean
 
 MODALITIES = sorted(registered("modality"))
 KINDS = [

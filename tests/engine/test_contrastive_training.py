@@ -22,7 +22,7 @@ from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
 from sensorium.modalities.image.digits import Digits
 from sensorium.modalities.text.transformers import TransformersText
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 
 BERT = {
     "model_type": "bert",

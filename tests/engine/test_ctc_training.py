@@ -14,7 +14,7 @@ from sensorium.engine.config import parse_recipe
 from sensorium.engine.errors import RunError
 from sensorium.engine.hub import load
 from sensorium.engine.train import train
-from sensorium.tasks.base import ChunkSpec
+from sensorium.tasks.uses import ChunkSpec
 
 PICTURES: dict[str, Any] = {
     "inputs": {"image": {"modality": "image", "encoder": {"type": "tiny_parts:Tiny"}}},

@@ -23,8 +23,10 @@ from sensorium.engine.config import parse_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load_model, save_run
 from sensorium.engine.optim import build_optimizer
-from sensorium.modalities.base import Encoder, Features
-from sensorium.tasks.base import Batch, Context, Example, Loss, StreamUse, Task, Tools
+from sensorium.modalities.base import Encoder, Features, Loss
+from sensorium.tasks.base import Context, Task
+from sensorium.tasks.batch import Batch, Example, Tools
+from sensorium.tasks.uses import StreamUse
 
 PATCHES = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8}
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}

@@ -37,7 +37,7 @@ from sensorium.engine.config import parse_recipe
 from sensorium.engine.data import Collator, batches, sequential_batches
 from sensorium.engine.dataset import task_dataset
 from sensorium.engine.rows import open_split
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 
 WORDS = ["<pad>", "<bos>", "<eos>", *(f"w{i}" for i in range(36)), "<picture>"]
 PAD, BOS, EOS, PICTURE = 0, 1, 2, len(WORDS) - 1

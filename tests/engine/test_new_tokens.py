@@ -17,7 +17,10 @@ from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load_model, save_run
-from sensorium.tasks.base import Batch, Context, DecoderUse, Loss, StreamUse, Task
+from sensorium.modalities.base import Loss
+from sensorium.tasks.base import Context, Task
+from sensorium.tasks.batch import Batch
+from sensorium.tasks.uses import DecoderUse, StreamUse
 
 IMAGE = {
     "modality": "image",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sensorium.engine._pieces import TOGETHER, encoded
 from sensorium.modalities.base import Encoder, Features
-from sensorium.tasks.base import ChunkSpec
+from sensorium.tasks.uses import ChunkSpec
 
 STEPS = 2
 

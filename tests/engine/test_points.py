@@ -16,8 +16,10 @@ from sensorium.engine.errors import RecipeError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import Pipeline
 from sensorium.engine.plan import plan_recipe
-from sensorium.modalities.base import Features
-from sensorium.tasks.base import Batch, Context, HeadUse, Loss, StreamUse, Task
+from sensorium.modalities.base import Features, Loss
+from sensorium.tasks.base import Context, Task
+from sensorium.tasks.batch import Batch
+from sensorium.tasks.uses import HeadUse, StreamUse
 
 
 class TwoPoints(Task):

@@ -17,8 +17,9 @@ from sensorium.engine._charts import (
     line_chart,
     smooth,
 )
+from sensorium.engine._forms import judge
 from sensorium.engine._readings import noise, read_table
-from sensorium.engine._samples import judge, pick
+from sensorium.engine._samples import pick
 from sensorium.engine._way import pipeline_diagram
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.plan import plan_recipe

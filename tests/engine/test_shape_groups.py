@@ -28,7 +28,7 @@ from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.train import train
 from sensorium.modalities.audio.read import Sound
 from sensorium.modalities.base import Features, Source
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 
 SPEECH = {
     "model_type": "wav2vec2",

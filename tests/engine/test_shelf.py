@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sensorium.engine._shelf import list_stores, remove, verify
-from sensorium.engine._store import CacheWarning, Store, cache_root
+from sensorium.engine._store import CacheWarning, Store
+from sensorium.modalities.paths import cache_root
 
 
 def fill_some(root: Path) -> Store:

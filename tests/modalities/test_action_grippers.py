@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sensorium.modalities.action import BSplineTokenizer
 from sensorium.modalities.action._switch import decode, encode, longest
+from sensorium.modalities.action.bspline import BSplineTokenizer
 
 Kind = Literal["degree0", "switch"]
 

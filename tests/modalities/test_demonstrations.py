@@ -13,7 +13,6 @@ import pytest
 
 pytest.importorskip("metaworld")
 
-from sensorium.engine.cache import cache_root
 from sensorium.engine.windows import Windows
 from sensorium.modalities.action._experts import Demonstrator, _Moment
 from sensorium.modalities.action._record import Recording, write
@@ -21,6 +20,7 @@ from sensorium.modalities.action.demonstrations import SEEDS, Demonstrations, ca
 from sensorium.modalities.action.instructions import KEPT, SENTENCES, seen, unseen
 from sensorium.modalities.action.metaworld import PROPRIO, MetaWorld, expert
 from sensorium.modalities.image.read import read as read_picture
+from sensorium.modalities.paths import cache_root
 
 TASKS = ["reach-v3", "window-close-v3"]
 

@@ -10,7 +10,7 @@ from encoder_cases import CASES, EACH, TEXTS, UNUSED, examples
 
 from sensorium.engine.catalogue import find, registered
 from sensorium.modalities.text.open_clip import OpenClipText
-from sensorium.testing import check_encoder
+from sensorium.testing.encoders import check_encoder
 
 
 @pytest.mark.parametrize(("modality", "name"), EACH)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sensorium.backbones.base import Backbone
 from sensorium.modalities.base import Features, Tokenizer
-from sensorium.testing import StubContext
+from sensorium.testing.context import StubContext
 
 DIM = 16
 

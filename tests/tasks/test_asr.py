@@ -11,7 +11,7 @@ from sensorium.connectors.shorteners import Stack
 from sensorium.modalities.base import Features
 from sensorium.tasks.asr import Asr, TranscriptMetrics
 from sensorium.tasks.prompts import assemble
-from sensorium.testing import StubContext, prepare_batch
+from sensorium.testing.context import StubContext, prepare_batch
 
 
 def test_the_reference_is_the_transcript_if_the_row_has_one(backbone: Any) -> None:

@@ -20,9 +20,9 @@ from sensorium.tasks._canvases import Special, begin, empty, learn
 from sensorium.tasks._denoise import Denoised
 from sensorium.tasks._priors import Layout, Prior, lay_out
 from sensorium.tasks.asr_diffusion import AsrDiffusion
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.prompts import assemble
-from sensorium.testing import StubContext, prepare_batch
+from sensorium.testing.context import StubContext, prepare_batch
 
 DIM = 32
 LETTERS = "abcd "

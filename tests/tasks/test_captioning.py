@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.modalities.base import Features
-from sensorium.tasks.base import Batch, Tools
+from sensorium.tasks.batch import Batch, Tools
 from sensorium.tasks.captioning import Captioning
-from sensorium.testing import prepare_batch
+from sensorium.testing.context import prepare_batch
 
 ROWS = [
     {"q": "what is it?", "caption": "a red circle"},

@@ -11,11 +11,11 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from torch import nn
 
 from sensorium.modalities.base import Features
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.class_metrics import LabelMetrics, MultiLabelMetrics
 from sensorium.tasks.classification import Classification
 from sensorium.tasks.labels import Labels
-from sensorium.testing import prepare_batch
+from sensorium.testing.context import prepare_batch
 
 COLOURS = ["red", "green", "blue", "green", "red", "blue"]
 

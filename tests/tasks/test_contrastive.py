@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from sensorium.modalities.base import Features
 from sensorium.tasks._similarity import cross_entropy, soft, unit
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.contrastive import Contrastive
-from sensorium.testing import StubContext, prepare_batch
+from sensorium.testing.context import StubContext, prepare_batch
 
 ROWS, DIM = 7, 16
 

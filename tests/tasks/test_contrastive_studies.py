@@ -16,7 +16,7 @@ from sensorium.engine._order import Schedule
 from sensorium.modalities.base import Features
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.tasks.contrastive import Contrastive
-from sensorium.testing import StubContext, prepare_batch
+from sensorium.testing.context import StubContext, prepare_batch
 
 STUDIES = ["a", "b", "a", "c", "b", "a"]
 ROWS, DIM = len(STUDIES), 8

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sensorium.tasks.contrastive import Contrastive
 from sensorium.tasks.zero_shot import ZeroShot
-from sensorium.testing import prepare_batch
+from sensorium.testing.context import prepare_batch
 
 CLASSES = ["circle", "square", "star"]
 TEMPLATES = ["a {}.", "the drawing of a {}", "{}!"]

@@ -15,9 +15,9 @@ from sensorium.modalities.base import Features
 from sensorium.modalities.text.characters import Characters
 from sensorium.tasks._conditions import Conditions
 from sensorium.tasks._lexicon import Lexicon
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.ctc import Ctc
-from sensorium.testing import StubContext, prepare_batch
+from sensorium.testing.context import StubContext, prepare_batch
 
 DIM, STEP = 6, 0.04
 ROWS = [{"text": "go", "language": "en"}, {"text": "see", "language": "de"}]

@@ -16,9 +16,10 @@ from sensorium.modalities.image.timm import Timm
 from sensorium.modalities.mri.vit3d import ViT3D
 from sensorium.tasks._dino_losses import cross_entropy, sinkhorn
 from sensorium.tasks.averages import averaged, follow
-from sensorium.tasks.base import Batch, StopTraining
+from sensorium.tasks.base import StopTraining
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.dino import ENOUGH, Dino
-from sensorium.testing import StubContext
+from sensorium.testing.context import StubContext
 
 SIZES: dict[str, Any] = {"prototypes": 24, "hidden": 16, "bottleneck": 8}
 VOLUMES: dict[str, Any] = {"input": "scan", "size": 8, "local_size": 4, "local_crops": 2, **SIZES}

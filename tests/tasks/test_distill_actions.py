@@ -16,7 +16,7 @@ from sensorium.modalities.base import Features
 from sensorium.tasks.action_regression import ActionRegression
 from sensorium.tasks.chunks import Chunks
 from sensorium.tasks.distill_actions import DistillActions
-from sensorium.testing import StubContext, prepare_batch
+from sensorium.testing.context import StubContext, prepare_batch
 
 WIDTH, DIM, STEPS = 6, 32, 12
 SIZES = {"hidden_size": DIM, "intermediate_size": 32, "num_hidden_layers": 1}

@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.modalities.base import Features
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.distill_embedding import DistillEmbedding
-from sensorium.testing import StubContext, prepare_batch
+from sensorium.testing.context import StubContext, prepare_batch
 
 ROWS, DIM = 6, 8
 LOSSES = ("mse", "cosine")

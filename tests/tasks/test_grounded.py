@@ -18,10 +18,10 @@ from sensorium.modalities.mri.read import read, read_mask
 from sensorium.modalities.mri.vit3d import ViT3D
 from sensorium.modalities.mri.write import save
 from sensorium.tasks._laid import cover
-from sensorium.tasks.base import Batch, Example
+from sensorium.tasks.batch import Batch, Example
 from sensorium.tasks.grounded import Grounded
 from sensorium.tasks.pointing import Pointing
-from sensorium.testing import StubContext, prepare_batch
+from sensorium.testing.context import StubContext, prepare_batch
 
 GRID, DIM = (3, 4, 2), 8
 TOKENS = 24

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensorium.modalities.base import Features
-from sensorium.tasks.base import Batch, Example
+from sensorium.tasks.batch import Batch, Example
 from sensorium.tasks.prompts import Prompt, assemble
 
 ROW = {"age": 61.25, "name": "Ada", "q": "{name} <image> {{", "none": None, "many": ["a", "b"]}

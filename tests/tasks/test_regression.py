@@ -12,10 +12,10 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.regression import NumberMetrics, Regression
 from sensorium.tasks.standardizer import Standardizer
-from sensorium.testing import prepare_batch
+from sensorium.testing.context import prepare_batch
 
 ROWS = [{"age": 20.0 + 7 * i, "mass": 1e6 * (i % 3) - 4e5} for i in range(6)]
 TABLE = np.array([[row["age"], row["mass"]] for row in ROWS])

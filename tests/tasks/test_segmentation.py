@@ -16,10 +16,10 @@ from sensorium.connectors.decoders import Unetr
 from sensorium.modalities.base import Features
 from sensorium.tasks._runs import runs, unrun
 from sensorium.tasks._windows import slid, window_of
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.mask_metrics import MaskMetrics, agreement
 from sensorium.tasks.segmentation import Segmentation
-from sensorium.testing import StubContext
+from sensorium.testing.context import StubContext
 
 GRID, FINE = (3, 4, 2), (6, 8, 4)
 

@@ -18,8 +18,9 @@ from sensorium.modalities.action.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features, Fitted, Tokenizer
 from sensorium.modalities.text.characters import Characters
 from sensorium.tasks import TASKS
-from sensorium.tasks.base import BACKBONE, Task
-from sensorium.testing import StubContext, prepare_batch
+from sensorium.tasks.base import Task
+from sensorium.tasks.uses import BACKBONE
+from sensorium.testing.context import StubContext, prepare_batch
 
 HEADS_OF_DINO = {"prototypes": 12, "hidden": 8, "bottleneck": 6, "mask_ratio": (0.6, 1.0)}
 OPTIONS: dict[str, list[dict[str, typing.Any]]] = {

@@ -10,7 +10,7 @@ from torch import nn
 
 from sensorium.connectors.base import Connector
 from sensorium.modalities.base import Features
-from sensorium.testing import check_connector
+from sensorium.testing.connectors import check_connector
 
 
 class Good(Connector):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.modalities.base import Encoder, Features, Processor, Sample
-from sensorium.testing import check_encoder
+from sensorium.testing.encoders import check_encoder
 
 
 class Values(Processor):

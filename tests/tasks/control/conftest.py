@@ -18,10 +18,10 @@ from sensorium.modalities.action.bins import BinTokenizer
 from sensorium.modalities.action.bspline import BSplineTokenizer
 from sensorium.modalities.action.fast import FastTokenizer
 from sensorium.modalities.base import Features
-from sensorium.tasks.base import Batch
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.chunks import Chunks
 from sensorium.tasks.control import Control
-from sensorium.testing import StubContext, prepare_batch
+from sensorium.testing.context import StubContext, prepare_batch
 
 STEPS, DIM = 12, 32
 LLAMA = {

@@ -14,7 +14,7 @@ from sensorium.modalities.action.bspline import BSplineTokenizer
 from sensorium.tasks.action_metrics import ActionMetrics
 from sensorium.tasks.chunks import Chunk, Chunks, read_action, read_chunk
 from sensorium.tasks.control import Control
-from sensorium.testing import prepare_batch
+from sensorium.testing.context import prepare_batch
 
 STEPS = 12
 
