@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base import Features, Tokenizer
-from ._hub import HubText, positions
+from .hf import HubText, positions
 
 
 class CausalLM(HubText):

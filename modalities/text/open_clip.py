@@ -18,9 +18,9 @@ from transformers import AutoConfig
 
 from ..base import Encoder, Features
 from ..messages import did_you_mean
-from ._clip_ids import OpenClipTextProcessor, build_tokenizer
-from ._hub import configuration
-from ._place import HUB, LOCAL
+from .hf import configuration
+from .open_clip_tokenizer import OpenClipTextProcessor, build_tokenizer
+from .repo_id import HUB, LOCAL
 
 
 class OpenClipText(Encoder):

@@ -18,7 +18,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
 
 from ..base import Tokenizer
-from ._place import place
+from .repo_id import place
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<mask>")  # ids 0, 1, 2, 3
 

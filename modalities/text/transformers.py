@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..base import Tokenizer
-from ._hub import HubText
+from .hf import HubText
 
 
 class TransformersText(HubText):

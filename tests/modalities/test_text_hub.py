@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel, LlamaConfig, LlamaForCausalLM
 
-from sensorium.modalities.text._place import place
 from sensorium.modalities.text.causal_lm import CausalLM
+from sensorium.modalities.text.repo_id import place
 from sensorium.modalities.text.tokenizers import BPE, Own
 from sensorium.modalities.text.transformers import TransformersText
 

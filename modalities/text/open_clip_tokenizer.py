@@ -15,7 +15,7 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from ..base import Processor, Sample
-from ._place import LOCAL
+from .repo_id import LOCAL
 
 
 class OpenClipTextProcessor(Processor):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
 from ..base import Encoder, Features, Sample, Tokenizer
-from ._place import place
 from .processor import TextProcessor
+from .repo_id import place
 
 
 class HubText(Encoder):
