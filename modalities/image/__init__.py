@@ -7,17 +7,17 @@ IMAGE = Modality(
     example="sensorium.modalities.image.read:example",
     preview="sensorium.modalities.image.read:preview",
     encoders={
-        "frames": "sensorium.modalities.image.frames:Frames",
-        "open_clip": "sensorium.modalities.image.open_clip:OpenClipVision",
-        "patches": "sensorium.modalities.image.patches:Patches",
-        "timm": "sensorium.modalities.image.timm:Timm",
-        "transformers": "sensorium.modalities.image.transformers:TransformersVision",
+        "frames": "sensorium.modalities.image.encoders.video_frames:Frames",
+        "open_clip": "sensorium.modalities.image.encoders.open_clip:OpenClipVision",
+        "patches": "sensorium.modalities.image.encoders.patches:Patches",
+        "timm": "sensorium.modalities.image.encoders.timm:Timm",
+        "transformers": "sensorium.modalities.image.encoders.transformers:TransformersVision",
     },
     augments={
         "image": "sensorium.modalities.image.augment:ImageAugment",
     },
     sources={
-        "digits": "sensorium.modalities.image.digits:Digits",
-        "shapes": "sensorium.modalities.image.shapes:Shapes",
+        "digits": "sensorium.modalities.image.datasets.digits:Digits",
+        "shapes": "sensorium.modalities.image.datasets.shapes:Shapes",
     },
 )

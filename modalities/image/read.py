@@ -1,5 +1,5 @@
 """Pictures as people have them -> one canonical value: an RGB `PIL.Image`, upright, 8 bit.
-What says its frames a second is a clip (`clip.py`).
+What says its frames a second is a clip (`video_clip.py`).
 
 Files of any format that Pillow decodes (the first frame or page), bytes, file objects, arrays,
 tensors, pictures and the cells of 🤗 datasets. Transparency lies on white; 16-bit values keep
@@ -21,7 +21,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..base import Marks, ReadError
-from .clip import Clip, is_clip, read_clip
+from .video_clip import Clip, is_clip, read_clip
 
 PICTURE = "a picture that Pillow can decode (JPEG, PNG, WebP, TIFF, BMP, GIF...)"
 ARRAY = "uint8, uint16, bool, or floats in [0, 1], of [H, W] or [H, W, 1 | 3 | 4]"

@@ -51,7 +51,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pictures() -> list[Any]:
-    from sensorium.modalities.image.digits import Digits
+    from sensorium.modalities.image.datasets.digits import Digits
 
     source = Digits(split="test")
     return [source[i]["image"] for i in range(3)]

@@ -88,7 +88,9 @@ MLP = "sensorium.connectors.projectors:MLP"
 
 def test_a_plugin_adds_a_name(plugins: list[EntryPoint]) -> None:
     plugins.append(_point("connector.qformer", MLP))
-    plugins.append(_point("image_encoder.mine", "sensorium.modalities.image.patches:Patches"))
+    plugins.append(
+        _point("image_encoder.mine", "sensorium.modalities.image.encoders.patches:Patches")
+    )
     assert find("connector", "qformer", "here") is load(MLP)
     assert "mine" in registered("image_encoder")
     assert "qformer" not in registered("head")
@@ -128,7 +130,9 @@ def test_a_modality_without_sources_breaks_no_recipe(
     )
     monkeypatch.syspath_prepend(tmp_path)
     plugins.append(_point("modality.bare", "bare_modality:BARE"))
-    assert find("source", "digits", "here") is load("sensorium.modalities.image.digits:Digits")
+    assert find("source", "digits", "here") is load(
+        "sensorium.modalities.image.datasets.digits:Digits"
+    )
     assert "bare_modality" not in sys.modules  # what others have is found without it
     assert registered("bare_encoder") == {"mine": "bare_encoders:Mine"}
     assert registered("encoder")["bare/mine"] == "bare_encoders:Mine"

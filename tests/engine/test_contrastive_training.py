@@ -20,7 +20,7 @@ from sensorium.engine.dataset import task_dataset
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
-from sensorium.modalities.image.digits import Digits
+from sensorium.modalities.image.datasets.digits import Digits
 from sensorium.modalities.text.transformers import TransformersText
 from sensorium.tasks.batch import Batch
 

@@ -167,7 +167,7 @@ def test_only_what_was_trained_is_kept(trained: Model, copy: Path) -> None:
 
 
 def test_no_training_data_is_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sensorium.modalities.image.digits import Digits
+    from sensorium.modalities.image.datasets.digits import Digits
 
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("the data were opened")

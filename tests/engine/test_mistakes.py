@@ -207,7 +207,7 @@ NAMES: dict[str, Case] = {
         ("'no_such_file'", "current folder"),
     ),
     "no class": (
-        {f"{ENCODER}.type": "sensorium.modalities.image.patches:Patch"},
+        {f"{ENCODER}.type": "sensorium.modalities.image.encoders.patches:Patch"},
         f"{ENCODER}.type",
         ("the module has no 'Patch'", "'Patches'"),
     ),

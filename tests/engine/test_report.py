@@ -17,7 +17,7 @@ from sensorium.engine.errors import RecipeError
 from sensorium.engine.plan import plan_recipe
 from sensorium.engine.report import write_report
 from sensorium.engine.rows import open_split
-from sensorium.modalities.image.digits import Digits
+from sensorium.modalities.image.datasets.digits import Digits
 from sensorium.modalities.image.read import preview, read
 
 HOSTILE = "<script>alert('x')</script> & <img src=https://example.org/x onerror=alert(1)>"

@@ -59,7 +59,7 @@ RECIPE: dict[str, Any] = {
 USE = """
 import json
 import sensorium
-from sensorium.modalities.image.digits import Digits
+from sensorium.modalities.image.datasets.digits import Digits
 
 rows = [Digits(split="test")[i] for i in range(3)]
 model = sensorium.load("runs/mine")

@@ -21,7 +21,7 @@ from sensorium.engine.errors import RecipeError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load_model
 from sensorium.engine.retrieve import Query, Retriever
-from sensorium.modalities.image.digits import Digits
+from sensorium.modalities.image.datasets.digits import Digits
 
 BERT = {
     "model_type": "bert",

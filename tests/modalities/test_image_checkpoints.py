@@ -19,10 +19,10 @@ from timm.models import save_for_hf
 from torch.nn import functional as F
 
 from sensorium.modalities.base import Encoder
-from sensorium.modalities.image.open_clip import OpenClipVision
+from sensorium.modalities.image.encoders.open_clip import OpenClipVision
+from sensorium.modalities.image.encoders.timm import Timm
+from sensorium.modalities.image.encoders.transformers import TransformersVision
 from sensorium.modalities.image.read import example
-from sensorium.modalities.image.timm import Timm
-from sensorium.modalities.image.transformers import TransformersVision
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3}
 CLIP = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sensorium.modalities.image.shapes import HELD_OUT, Shapes
+from sensorium.modalities.image.datasets.shapes import HELD_OUT, Shapes
 
 
 @pytest.mark.slow
@@ -31,6 +31,6 @@ def test_rows_are_the_same_in_any_order_and_number() -> None:
 
 
 def test_more_captions_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.modalities.image.shapes.TRIES", 1)
+    monkeypatch.setattr("sensorium.modalities.image.datasets.shapes.TRIES", 1)
     with pytest.raises(ValueError, match=r"300 rows with distinct captions, found \d+ in test"):
         Shapes(split="test", count=300, distinct=True)[0]

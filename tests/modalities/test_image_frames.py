@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from sensorium.modalities.base import ReadError
-from sensorium.modalities.image.clip import Clip
-from sensorium.modalities.image.frames import Frames
+from sensorium.modalities.image.encoders.video_frames import Frames
 from sensorium.modalities.image.read import preview, read
+from sensorium.modalities.image.video_clip import Clip
 
 PATCHES = {"type": "patches", "size": 16, "patch_size": 8, "dim": 12}
 TIMM = {

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sensorium.modalities.image.open_clip import OpenClipVision
-from sensorium.modalities.image.patches import Patches
-from sensorium.modalities.image.timm import Timm
-from sensorium.modalities.image.transformers import TransformersVision
+from sensorium.modalities.image.encoders.open_clip import OpenClipVision
+from sensorium.modalities.image.encoders.patches import Patches
+from sensorium.modalities.image.encoders.timm import Timm
+from sensorium.modalities.image.encoders.transformers import TransformersVision
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3}
 HF = {

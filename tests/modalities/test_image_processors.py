@@ -14,10 +14,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from sensorium.modalities.image.open_clip import OpenClipVision
+from sensorium.modalities.image.encoders.open_clip import OpenClipVision
+from sensorium.modalities.image.encoders.timm import Timm
+from sensorium.modalities.image.encoders.transformers import TransformersVision
 from sensorium.modalities.image.processor import HubProcessor, TimmProcessor
-from sensorium.modalities.image.timm import Timm
-from sensorium.modalities.image.transformers import TransformersVision
 
 SIZES = [(8, 8), (300, 200), (190, 301), (224, 224), (31, 700)]
 RNG = np.random.default_rng(0)

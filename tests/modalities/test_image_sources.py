@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from sensorium.modalities.image.digits import WORDS, Digits, ink, slant
+from sensorium.modalities.image.datasets.digits import WORDS, Digits, ink, slant
+from sensorium.modalities.image.datasets.shapes import COLOURS, HELD_OUT, RELATIONS, SHAPES, Shapes
 from sensorium.modalities.image.read import read
-from sensorium.modalities.image.shapes import COLOURS, HELD_OUT, RELATIONS, SHAPES, Shapes
 
 SPLITS = ("train", "test", "held_out")
 

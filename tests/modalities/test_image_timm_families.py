@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sensorium.modalities.image.timm import Timm
+from sensorium.modalities.image.encoders.timm import Timm
 
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
 STAGES = {"depths": (1, 1, 1, 1), "embed_dim": 16, "num_heads": (1, 2, 4, 8)}

@@ -17,11 +17,11 @@ from timm.models import get_model_input_config, parse_model_name
 from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 from torch import Tensor, nn
 
-from ..base import Encoder, Features, LayerHook
-from ..messages import did_you_mean
-from . import _timm
-from ._hooks import hooked, masked
-from .processor import TimmProcessor
+from ...base import Encoder, Features, LayerHook
+from ...messages import did_you_mean
+from ..processor import TimmProcessor
+from . import timm_features
+from .hooks import hooked, masked
 
 TRANSFORM = ("crop_mode", "crop_pct", "interpolation", "mean", "std")
 
@@ -49,9 +49,9 @@ class Timm(Encoder):
         self.name, self.layer = name, layer
         self.options = _complete(name, options or {})
         self.model = _create(name, self.options)
-        self.dim = _timm.width(self.model, layer)
+        self.dim = timm_features.width(self.model, layer)
         self.processor = _processor(name, self.model, transform or {})
-        plain = isinstance(self.model, _timm.PLAIN)
+        plain = isinstance(self.model, timm_features.PLAIN)
         if mask_token and not plain:
             raise ValueError(f"timm: {name} takes no mask token; a plain ViT, BEiT or EVA does")
         self.mask_token = nn.Parameter(torch.zeros(self.model.embed_dim)) if mask_token else None
@@ -91,7 +91,7 @@ class Timm(Encoder):
         self.model.load_state_dict(filled.state_dict())
 
     def blocks(self) -> Sequence[nn.Module]:
-        return _timm.blocks(self.model)
+        return timm_features.blocks(self.model)
 
     def forward(
         self,
@@ -108,8 +108,8 @@ class Timm(Encoder):
             if layer_hooks or token_mask is not None:
                 self._change(stack, token_mask, layer_hooks)
             if self.layer is None:
-                return _timm.encode(self.model, pixel_values, layers)
-            first, *rest = _timm.hidden(self.model, pixel_values, (self.layer, *layers))
+                return timm_features.encode(self.model, pixel_values, layers)
+            first, *rest = timm_features.hidden(self.model, pixel_values, (self.layer, *layers))
             return first.replace(layers=tuple(rest))
 
     def _change(

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..base import Features
+from ...base import Features
 
 Size = tuple[int, int]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import LayerHook
+from ...base import LayerHook
 
 
 @contextmanager

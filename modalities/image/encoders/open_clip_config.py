@@ -19,7 +19,7 @@ from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
-from ..messages import did_you_mean
+from ...messages import did_you_mean
 
 Json = dict[str, Any]
 OPTIONS = ("embed_dim", "preprocess_cfg", "quick_gelu", "vision_cfg")

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import Encoder, Features
-from . import _hub
-from ._grid import Size, fit, from_map
+from ...base import Encoder, Features
+from . import hf
+from .grid import Size, fit, from_map
 
 LISTS = ("layer", "layers", "stages", "blocks")
 """What transformers' models call the list of their layers."""
@@ -45,22 +45,22 @@ class TransformersVision(Encoder):
         super().__init__()
         self.name, self.layer = name, layer
         if "model_type" not in (config or {}) or (name and processor is None):
-            config, processor = _hub.find(name, config, processor, local=True)
-        self.model = _hub.build(_hub.tower(dict(config or {})))
-        self.dim = _hub.width(self.model.config, layer)
-        self.processor = _hub.processor(self.model.config, processor)
+            config, processor = hf.find(name, config, processor, local=True)
+        self.model = hf.build(hf.tower(dict(config or {})))
+        self.dim = hf.width(self.model.config, layer)
+        self.processor = hf.processor(self.model.config, processor)
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
         name, config = options.get("name", ""), options.get("config")
         if not name:
             return options
-        config, processor = _hub.find(name, config, options.get("processor"), local=False)
+        config, processor = hf.find(name, config, options.get("processor"), local=False)
         return {**options, "config": config, "processor": processor}
 
     @classmethod
     def carries_weights(cls, options: Mapping[str, Any]) -> bool:
-        place = _hub.place(options.get("name", ""))["pretrained_model_name_or_path"]
+        place = hf.place(options.get("name", ""))["pretrained_model_name_or_path"]
         if not Path(place).is_dir():
             return bool(place)
         return any(any(Path(place).glob(kind)) for kind in ("*.safetensors", "*.bin"))
@@ -70,13 +70,13 @@ class TransformersVision(Encoder):
         if not self.name:
             super().load()
         kind: Any = type(self.model)
-        with _hub.no_report():
+        with hf.no_report():
             filled, report = kind.from_pretrained(
-                **_hub.place(self.name),
+                **hf.place(self.name),
                 config=self.model.config,
                 dtype=torch.float32,
                 output_loading_info=True,
-                **_hub.without_pooler(kind),
+                **hf.without_pooler(kind),
             )
         missing = sorted(report["missing_keys"])
         if missing:

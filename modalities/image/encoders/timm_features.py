@@ -16,8 +16,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ..base import Features
-from ._grid import Size, fit, from_map
+from ...base import Features
+from .grid import Size, fit, from_map
 
 PLAIN = (Beit, Eva, VisionTransformer)
 """Families whose blocks all see the same tokens: hooks and token masks have one meaning there."""

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..base import Encoder, Features
-from ._grid import from_map
-from .processor import TimmProcessor
+from ...base import Encoder, Features
+from ..processor import TimmProcessor
+from .grid import from_map
 
 
 class Patches(Encoder):

@@ -14,10 +14,10 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
-from ..base import Encoder, Features
-from . import _clip, _timm
-from ._grid import from_map, place
-from .processor import OpenClipProcessor
+from ...base import Encoder, Features
+from ..processor import OpenClipProcessor
+from . import open_clip_config, timm_features
+from .grid import from_map, place
 
 RESNET_STRIDES = (2, 4, 8, 16, 32)
 
@@ -41,7 +41,7 @@ class OpenClipVision(Encoder):
     ) -> None:
         super().__init__()
         self.name, self.output = name, output
-        found = _clip.complete(name, options or {}, online=False)
+        found = open_clip_config.complete(name, options or {}, online=False)
         self.model = build_tower(
             found["embed_dim"],
             CLIPVisionCfg(**{**found["vision_cfg"], "timm_model_pretrained": False}),
@@ -51,24 +51,29 @@ class OpenClipVision(Encoder):
         self.dropped = () if output == "embedding" else _drop_projection(self.model)
         size = self.model.image_size
         side = (size, size) if isinstance(size, int) else tuple(size)
-        self.processor = OpenClipProcessor(size=side, **_clip.steps(found["preprocess_cfg"]))
+        self.processor = OpenClipProcessor(
+            size=side, **open_clip_config.steps(found["preprocess_cfg"])
+        )
         self.supports = frozenset({"layers"} if output == "tokens" else ())
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
         given = options.get("options") or {}
-        return {**options, "options": _clip.complete(options["name"], given, online=True)}
+        return {
+            **options,
+            "options": open_clip_config.complete(options["name"], given, online=True),
+        }
 
     @classmethod
     def carries_weights(cls, options: Mapping[str, Any]) -> bool:
-        return _clip.carries_weights(options["name"])
+        return open_clip_config.carries_weights(options["name"])
 
     def load(self) -> None:
-        _clip.load(self.name, self.model, self.dropped)
+        open_clip_config.load(self.name, self.model, self.dropped)
 
     def blocks(self) -> Sequence[nn.Module]:
         if isinstance(self.model, TimmModel):
-            return _timm.blocks(self.model.trunk)
+            return timm_features.blocks(self.model.trunk)
         if isinstance(self.model, ModifiedResNet):
             return [getattr(self.model, f"layer{i}") for i in range(1, 5)]
         return list(self.model.transformer.resblocks)
@@ -87,7 +92,7 @@ class OpenClipVision(Encoder):
             pooled = given[0] if isinstance(given, tuple) else given  # CoCa gives its tokens too
             return Features.full(pooled.unsqueeze(1), pooled=pooled)
         if isinstance(self.model, TimmModel):
-            return _timm.encode(self.model.trunk, pixel_values, layers)
+            return timm_features.encode(self.model.trunk, pixel_values, layers)
         if isinstance(self.model, ModifiedResNet):
             return _resnet(self.model, pixel_values, layers)
         return _transformer(self.model, pixel_values, layers)
@@ -95,7 +100,7 @@ class OpenClipVision(Encoder):
 
 def _width(tower: Any) -> int:
     if isinstance(tower, TimmModel):
-        return _timm.width(tower.trunk)
+        return timm_features.width(tower.trunk)
     if isinstance(tower, ModifiedResNet):
         return int(tower.attnpool.v_proj.in_features)
     return int(tower.ln_post.normalized_shape[0])

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..base import Source
+from ...base import Source
 
 COLOURS = {
     "red": (214, 39, 40),

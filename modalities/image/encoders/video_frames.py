@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..base import Encoder, Features, Processor, Sample
-from . import IMAGE
-from .clip import Clip
+from ...base import Encoder, Features, Processor, Sample
+from .. import IMAGE
+from ..video_clip import Clip
 
 
 @dataclass(frozen=True)
