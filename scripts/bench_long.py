@@ -34,7 +34,7 @@ def different(one: str, other: str) -> tuple[int, int]:
 
 def recording(minutes: float, snr: float | None, seed: int) -> Any:
     """The first row that is long enough."""
-    from sensorium.modalities.audio.talker import Talker
+    from sensorium.modalities.audio.datasets import Talker
 
     for count in range(10, 1000, 10):
         joined = [count, count]

@@ -7,25 +7,27 @@ AUDIO = Modality(
     example="sensorium.modalities.audio.read:example",
     preview="sensorium.modalities.audio.preview:preview",
     encoders={
-        "ast": "sensorium.modalities.audio.ast:AST",
-        "clap": "sensorium.modalities.audio.clap:Clap",
-        "logmel_conformer": "sensorium.modalities.audio.logmel_conformer:LogMelConformer",
-        "torchaudio_bundle": "sensorium.modalities.audio.torchaudio_bundle:TorchaudioBundle",
-        "torchaudio_conformer": (
-            "sensorium.modalities.audio.torchaudio_conformer:TorchaudioConformer"
+        "ast": "sensorium.modalities.audio.encoders.ast:AST",
+        "clap": "sensorium.modalities.audio.encoders.clap:Clap",
+        "logmel_conformer": "sensorium.modalities.audio.encoders.logmel_conformer:LogMelConformer",
+        "torchaudio_bundle": (
+            "sensorium.modalities.audio.encoders.torchaudio_bundle:TorchaudioBundle"
         ),
-        "wav2vec2": "sensorium.modalities.audio.wav2vec2:Wav2Vec2",
-        "whisper": "sensorium.modalities.audio.whisper:Whisper",
+        "torchaudio_conformer": (
+            "sensorium.modalities.audio.encoders.torchaudio_conformer:TorchaudioConformer"
+        ),
+        "wav2vec2": "sensorium.modalities.audio.encoders.wav2vec2:Wav2Vec2",
+        "whisper": "sensorium.modalities.audio.encoders.whisper:Whisper",
     },
     augments={
         "audio": "sensorium.modalities.audio.augment:MelAugment",
         "wave": "sensorium.modalities.audio.augment:WaveAugment",
     },
     sources={
-        "commonvoice": "sensorium.modalities.audio.corpora:CommonVoice",
-        "librispeech": "sensorium.modalities.audio.corpora:LibriSpeech",
-        "sounds": "sensorium.modalities.audio.sounds:Sounds",
-        "talker": "sensorium.modalities.audio.talker:Talker",
-        "talker_lips": "sensorium.modalities.audio.lips:TalkerLips",
+        "commonvoice": "sensorium.modalities.audio.datasets.corpora:CommonVoice",
+        "librispeech": "sensorium.modalities.audio.datasets.corpora:LibriSpeech",
+        "sounds": "sensorium.modalities.audio.datasets.synthetic_sounds:Sounds",
+        "talker": "sensorium.modalities.audio.datasets.synthetic_speech:Talker",
+        "talker_lips": "sensorium.modalities.audio.datasets.synthetic_lips:TalkerLips",
     },
 )

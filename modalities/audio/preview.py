@@ -15,7 +15,7 @@ import soundfile
 from PIL import Image
 
 from ..base import Marks
-from . import _timeline
+from . import word_timeline
 from .read import Sound
 
 LONGEST = 30.0
@@ -40,10 +40,10 @@ def preview(sound: Sound, marks: Marks | None = None) -> str:
     many = "1 channel" if len(sound.samples) == 1 else f"{len(sound.samples)} channels"
     said = f"{sound.seconds:.2f} s, {sound.rate} Hz, {many}{cut}"
     words = ((marks or {}).get("words") or (None, None))[0]
-    across = _timeline.width(part.seconds) if words else WIDTH // 2
+    across = word_timeline.width(part.seconds) if words else WIDTH // 2
     image = f"data:image/jpeg;base64,{_base64(_picture(part, 2 * across))}"
     shown = (
-        _timeline.draw(image, words, part.seconds, HEIGHT // 2, said)
+        word_timeline.draw(image, words, part.seconds, HEIGHT // 2, said)
         if words
         else f'<img src="{image}" width="{across}" height="{HEIGHT // 2}" '
         f'alt="spectrogram, {said}" style="display:block">'

@@ -11,11 +11,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from sensorium.modalities.audio.ast import AST
-from sensorium.modalities.audio.clap import Clap
+from sensorium.modalities.audio.encoders.ast import AST
+from sensorium.modalities.audio.encoders.clap import Clap
+from sensorium.modalities.audio.encoders.wav2vec2 import Wav2Vec2
+from sensorium.modalities.audio.encoders.whisper import Whisper
 from sensorium.modalities.audio.read import Sound
-from sensorium.modalities.audio.wav2vec2 import Wav2Vec2
-from sensorium.modalities.audio.whisper import Whisper
 from sensorium.modalities.base import Encoder, ReadError
 
 LAYERS = {

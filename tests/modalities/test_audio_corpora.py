@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sensorium.modalities.audio.corpora import CommonVoice, LibriSpeech
+from sensorium.modalities.audio.datasets.corpora import CommonVoice, LibriSpeech
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import ReadError
 

@@ -8,12 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensorium.modalities.audio._espeak import Voice
-from sensorium.modalities.audio._voices import ACCENTS
-from sensorium.modalities.audio.grammar import GRAMMARS
-from sensorium.modalities.audio.lips import MOUTHS, REST, SIDE, Lips, TalkerLips, _shapes
+from sensorium.modalities.audio.datasets import Talker
+from sensorium.modalities.audio.datasets.espeak import Voice
+from sensorium.modalities.audio.datasets.espeak_voices import ACCENTS
+from sensorium.modalities.audio.datasets.grammar import GRAMMARS
+from sensorium.modalities.audio.datasets.synthetic_lips import (
+    MOUTHS,
+    REST,
+    SIDE,
+    Lips,
+    TalkerLips,
+    _shapes,
+)
+from sensorium.modalities.audio.datasets.synthetic_speech import Speech
 from sensorium.modalities.audio.read import read
-from sensorium.modalities.audio.talker import Speech, Talker
 
 VOICE = Voice("en-us", "m1")
 

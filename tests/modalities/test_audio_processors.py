@@ -8,7 +8,7 @@ import torch
 import torchaudio
 
 from sensorium.modalities.audio import processor
-from sensorium.modalities.audio.logmel_conformer import LogMelConformer
+from sensorium.modalities.audio.encoders.logmel_conformer import LogMelConformer
 from sensorium.modalities.audio.processor import LogMel, mono
 from sensorium.modalities.audio.read import Sound
 from sensorium.modalities.base import ReadError

@@ -11,9 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensorium.modalities.audio._events import EVENTS, LENGTHS, MAKERS, PITCHES, RATE, Event
+from sensorium.modalities.audio.datasets.sound_events import (
+    EVENTS,
+    LENGTHS,
+    MAKERS,
+    PITCHES,
+    RATE,
+    Event,
+)
+from sensorium.modalities.audio.datasets.synthetic_sounds import (
+    HELD_OUT,
+    KINDS,
+    Scene,
+    Sounds,
+    caption,
+)
 from sensorium.modalities.audio.read import read
-from sensorium.modalities.audio.sounds import HELD_OUT, KINDS, Scene, Sounds, caption
 
 SPLITS = ("train", "test", "held_out")
 
@@ -86,7 +99,7 @@ def test_distinct_captions(split: Any) -> None:
 
 
 def test_too_many_distinct_captions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensorium.modalities.audio.sounds.TRIES", 2)
+    monkeypatch.setattr("sensorium.modalities.audio.datasets.synthetic_sounds.TRIES", 2)
     with pytest.raises(ValueError, match=r"^count: found 2000 rows with distinct captions"):
         Sounds(split="test", count=2000, distinct=True)[0]
     with pytest.raises(ValueError, match=r"^count: found 0"):

@@ -14,11 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensorium.modalities.audio._espeak import Voice, library, pronounce, speak
-from sensorium.modalities.audio._voices import ACCENTS, HELD_ACCENTS, HELD_VARIANTS, VARIANTS
-from sensorium.modalities.audio.grammar import GRAMMARS, LONGEST, SHORTEST, held_pairs
+from sensorium.modalities.audio.datasets import Talker
+from sensorium.modalities.audio.datasets.espeak import Voice, library, pronounce, speak
+from sensorium.modalities.audio.datasets.espeak_voices import (
+    ACCENTS,
+    HELD_ACCENTS,
+    HELD_VARIANTS,
+    VARIANTS,
+)
+from sensorium.modalities.audio.datasets.grammar import GRAMMARS, LONGEST, SHORTEST, held_pairs
+from sensorium.modalities.audio.datasets.synthetic_speech import RATE
 from sensorium.modalities.audio.read import read
-from sensorium.modalities.audio.talker import RATE, Talker
 from sensorium.modalities.base import ReadError
 
 NAMES = ("commands", "sentences")
@@ -226,7 +232,7 @@ def test_without_espeak_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_opening_a_source_loads_no_library() -> None:
     code = (
-        "import sys; from sensorium.modalities.audio.talker import Talker; "
+        "import sys; from sensorium.modalities.audio.datasets.synthetic_speech import Talker; "
         "source = Talker(split='train'); row = source[3]; source.key(3); "
         "print('espeakng_loader' in sys.modules)"
     )

@@ -34,9 +34,9 @@ def test_marks_that_it_cannot_draw_are_left_alone(name: str) -> None:
 
 def test_words_stand_under_their_times() -> None:
     pytest.importorskip("soundfile")
-    from sensorium.modalities.audio._timeline import placed, width
     from sensorium.modalities.audio.preview import preview
     from sensorium.modalities.audio.read import Sound
+    from sensorium.modalities.audio.word_timeline import placed, width
 
     sound = Sound(np.random.default_rng(0).normal(0, 0.1, (1, 16000)).astype(np.float32), 8000)
     words = [["one", 0.2, 0.5], ["two", 1.5, 1.9], ["late", 40.0, 41.0]]

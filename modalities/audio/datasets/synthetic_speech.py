@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..base import ReadError, Source
-from ._espeak import Utterance, Voice, require, speak, version
-from ._voices import speaker
+from ...base import ReadError, Source
+from ..read import LazySound, Sound
+from .espeak import Utterance, Voice, require, speak, version
+from .espeak_voices import speaker
 from .grammar import GRAMMARS
-from .read import LazySound, Sound
 
 Held = Literal["voices", "accents", "sentences"]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base import ReadError
+from ...base import ReadError
 
 SYNCHRONOUS, PHONEME_EVENTS, DONT_EXIT = 2, 1, 0x8000
 RATE_OPTION, PITCH_OPTION, RANGE_OPTION = 1, 3, 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._espeak import Voice
+from .espeak import Voice
 
 ACCENTS = (
     "en-us",

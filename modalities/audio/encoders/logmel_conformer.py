@@ -1,6 +1,6 @@
 """A Conformer on log-mel frames, small enough to train from nothing.
 
-Gulati et al. 2020; see `_conformer.py` for what is changed so that a sample's features depend
+Gulati et al. 2020; see `conformer_blocks.py` for what is changed so that a sample's features depend
 neither on padding nor on its neighbours.
 
 Legend: `B` batch, `F` mel frames, `M` mel bands, `T` tokens, `D` width.
@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..base import Encoder, Features, LayerHook, Sample
-from ._batch import blank, padded, places
-from ._conformer import ConformerBlock, ConvBlock, Subsampling
-from .processor import LogMel
+from ...base import Encoder, Features, LayerHook, Sample
+from ..processor import LogMel
+from .conformer_blocks import ConformerBlock, ConvBlock, Subsampling
+from .padding import blank, padded, places
 
 CENTRE, SPREAD = -8.0, 5.0
 """About the mean and deviation of log powers of speech at a usual level, for `fixed`."""

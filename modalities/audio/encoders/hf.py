@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoFeatureExtractor
 
-from ..base import Encoder, Features
-from ._batch import blank, places
-from .extractor import Extractor
+from ...base import Encoder, Features
+from ..hf_extractor import Extractor
+from .padding import blank, places
 
 Json = dict[str, Any]
 

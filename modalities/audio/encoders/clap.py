@@ -15,9 +15,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from transformers import ClapAudioModelWithProjection
 
-from ..base import Features
-from ._hub import HubSound, Json
-from .extractor import FusedMel
+from ...base import Features
+from ..hf_extractor import FusedMel
+from .hf import HubSound, Json
 
 
 class Clap(HubSound):

@@ -15,7 +15,7 @@ from typing import Any
 
 import soundfile
 
-from ..base import Source
+from ...base import Source
 
 
 class _Files(Source):

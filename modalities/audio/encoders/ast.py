@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from transformers import ASTModel
 
-from ..base import Features, Sample
-from ._batch import blank, up_to
-from ._hub import HubSound, Json
-from .extractor import PatchMel
+from ...base import Features, Sample
+from ..hf_extractor import PatchMel
+from .hf import HubSound, Json
+from .padding import blank, up_to
 
 SPECIAL = 2
 """The class token and the distillation token stand before the patches."""

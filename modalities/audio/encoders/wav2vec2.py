@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from ..base import Features, Sample
-from ._batch import padded, up_to
-from ._hub import HubSound, Json, in_time
-from .extractor import Extractor, FilterBank
+from ...base import Features, Sample
+from ..hf_extractor import Extractor, FilterBank
+from .hf import HubSound, Json, in_time
+from .padding import padded, up_to
 
 READ_PADDING = ("data2vec-audio", "wav2vec2-conformer")
 """Their convolutions see frames that are padding, whatever the norm."""

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torchaudio
 from torch import Tensor, nn
 
-from ..base import Encoder, Features, Sample
-from ._batch import blank, padded, places, up_to
-from .processor import LogMel
+from ...base import Encoder, Features, Sample
+from ..processor import LogMel
+from .padding import blank, padded, places, up_to
 
 
 class TorchaudioConformer(Encoder):

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..base import Source
-from ._events import EVENTS, MAKERS, RATE, Event, faded
-from .read import LazySound, Sound
+from ...base import Source
+from ..read import LazySound, Sound
+from .sound_events import EVENTS, MAKERS, RATE, Event, faded
 
 KINDS = tuple(MAKERS)
 _OF_KIND = {kind: [event for event in EVENTS if event.kind == kind] for kind in KINDS}

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from ..base import Features, Sample
-from ._batch import up_to
-from ._hub import HubSound, Json, in_time
-from .extractor import WhisperMel
+from ...base import Features, Sample
+from ..hf_extractor import WhisperMel
+from .hf import HubSound, Json, in_time
+from .padding import up_to
 
 
 class Whisper(HubSound):

@@ -14,10 +14,10 @@ from typing import Any
 import torchaudio
 from torch import Tensor, nn
 
-from ..base import Encoder, Features, Sample
-from ..messages import did_you_mean
-from ._batch import blank, padded, places, up_to
-from .processor import Wave
+from ...base import Encoder, Features, Sample
+from ...messages import did_you_mean
+from ..processor import Wave
+from .padding import blank, padded, places, up_to
 
 
 class TorchaudioBundle(Encoder):

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from .talker import RATE, Held, Speech, Talker
+from .synthetic_speech import RATE, Held, Speech, Talker
 
 SIDE = 32
 """Pixels of a side of the picture."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._batch import blank
+from .padding import blank
 
 
 class Convolution(nn.Module):
