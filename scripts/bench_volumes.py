@@ -21,8 +21,8 @@ import torch
 import typer
 from monai.transforms import LoadImage
 
+from sensorium.modalities.mri.io import read
 from sensorium.modalities.mri.processor import VolumeProcessor
-from sensorium.modalities.mri.read import read
 from sensorium.scripts._bench import in_turns, machine
 
 SHAPE = (160, 192, 160)

@@ -19,9 +19,8 @@ import typer
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from sensorium.modalities.mri.phantom import Phantom
-from sensorium.modalities.mri.read import read, read_mask
-from sensorium.modalities.mri.signals import SEQUENCES
+from sensorium.modalities.mri.io import read, read_mask
+from sensorium.modalities.mri.phantom import SEQUENCES, Phantom
 
 FACTS = ("sequence", "side", "region", "size_mm", "ventricle", "capsule", "subject")
 

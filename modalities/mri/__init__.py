@@ -3,29 +3,29 @@
 from ..modality import Modality
 
 MRI = Modality(
-    read="sensorium.modalities.mri.read:read",
-    example="sensorium.modalities.mri.read:example",
+    read="sensorium.modalities.mri.io.read:read",
+    example="sensorium.modalities.mri.io.read:example",
     preview="sensorium.modalities.mri.preview:preview",
     save="sensorium.modalities.mri.write:write",
     encoders={
-        "monai": "sensorium.modalities.mri.monai:Monai",
-        "slices": "sensorium.modalities.mri.slices:Slices",
-        "vit3d": "sensorium.modalities.mri.vit3d:ViT3D",
+        "monai": "sensorium.modalities.mri.encoders.monai:Monai",
+        "slices": "sensorium.modalities.mri.encoders.slices:Slices",
+        "vit3d": "sensorium.modalities.mri.encoders.vit3d:ViT3D",
     },
     augments={
         "mri": "sensorium.modalities.mri.augment:MRIAugment",
     },
     sources={
-        "phantom": "sensorium.modalities.mri.phantom:Phantom",
+        "phantom": "sensorium.modalities.mri.phantom.phantom:Phantom",
     },
 )
 
 MRI_MASK = Modality(
-    read="sensorium.modalities.mri.read:read_mask",
-    example="sensorium.modalities.mri.mask:example",
+    read="sensorium.modalities.mri.io.read:read_mask",
+    example="sensorium.modalities.mri.encoders.mask:example",
     preview="sensorium.modalities.mri.preview:preview",
     annotation="mask",
     encoders={
-        "mask": "sensorium.modalities.mri.mask:Mask",
+        "mask": "sensorium.modalities.mri.encoders.mask:Mask",
     },
 )

@@ -20,7 +20,7 @@ from monai.transforms import GibbsNoise, RandBiasField, RandRicianNoise
 from torch import Tensor
 
 from ..base import Sample
-from ._space import rotation
+from .io import rotation
 from .processor import lookup, pull
 
 Share = Annotated[float, Ge(0), Le(1)]

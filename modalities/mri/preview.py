@@ -14,8 +14,8 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from ..base import Marks
-from . import _overlay
-from ._overlay import Plane
+from . import overlay
+from .overlay import Plane
 
 SHOWN = {"said": "orange: said", "wanted": "green: reference"}
 
@@ -30,8 +30,8 @@ def preview(raw: MetaTensor, marks: Marks | None = None) -> str:
     there = raw.meta.get("contrasts", (True,))
     volume = raw.as_tensor()[there.index(True)].numpy()
     edges = [float(edge) for edge in raw.pixdim]
-    found = _overlay.found(raw, marks or {})
-    at = _overlay.middle(found, volume.shape)
+    found = overlay.found(raw, marks or {})
+    at = overlay.middle(found, volume.shape)
     strip = Image.fromarray(montage(volume, edges, at, found))
     buffer = io.BytesIO()
     strip.save(buffer, "PNG")
@@ -44,7 +44,7 @@ def preview(raw: MetaTensor, marks: Marks | None = None) -> str:
 
 
 def montage(
-    volume: np.ndarray, edges: list[float], at: list[int], found: list[_overlay.Found] | None = None
+    volume: np.ndarray, edges: list[float], at: list[int], found: list[overlay.Found] | None = None
 ) -> np.ndarray:
     """`[X, Y, Z]` -> uint8 `[HEIGHT, W, 3]`: the slices through voxel `at`, side by side, with
     what was found drawn on them."""

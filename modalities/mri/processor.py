@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..base import Processor, ReadError, Sample
-from ._space import spacing as edges_of
+from .io import spacing as edges_of
 
 BLUR = 2.0
 """Shrinking an axis by more than this loses detail that may matter."""

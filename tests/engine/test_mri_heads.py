@@ -19,8 +19,8 @@ from sensorium.engine.errors import RecipeError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
 from sensorium.engine.train import train
-from sensorium.modalities.mri.read import read_mask
-from sensorium.modalities.mri.vit3d import ViT3D
+from sensorium.modalities.mri.encoders.vit3d import ViT3D
+from sensorium.modalities.mri.io import read_mask
 from sensorium.modalities.mri.write import box_of
 
 SIZES: dict[str, Any] = {

@@ -12,7 +12,7 @@ import pytest
 
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.train import train
-from sensorium.modalities.mri import _nifti
+from sensorium.modalities.mri.io import nifti
 
 
 def written(folder: Path, count: int = 4) -> Path:
@@ -34,13 +34,13 @@ def test_the_second_epoch_reads_no_gzip(
 ) -> None:
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
     inflated: list[int] = []
-    original = _nifti.isal_zlib.decompress
+    original = nifti.isal_zlib.decompress
 
     def counted(content: bytes, **options: Any) -> bytes:
         inflated.append(len(content))
         return original(content, **options)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(_nifti.isal_zlib, "decompress", counted)
+    monkeypatch.setattr(nifti.isal_zlib, "decompress", counted)
     encoder = {"type": "vit3d", "size": [8, 8, 8], "patch": [4, 4, 4], "dim": 8, "depth": 1}
     recipe = {
         "inputs": {

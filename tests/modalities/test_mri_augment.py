@@ -8,8 +8,8 @@ import torch
 
 from sensorium.modalities.base import Sample
 from sensorium.modalities.mri.augment import MRIAugment
+from sensorium.modalities.mri.io import read
 from sensorium.modalities.mri.processor import VolumeProcessor
-from sensorium.modalities.mri.read import read
 
 OFF = {"rotate": 0.0, "scale": 0.0, "shift": 0.0, "bias": 0.0, "gibbs": 0.0, "noise": 0.0}
 

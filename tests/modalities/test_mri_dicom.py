@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from sensorium.modalities.base import ReadError
-from sensorium.modalities.mri.read import read
+from sensorium.modalities.mri.io import read
 
 ORIENT = [1.0, 0, 0, 0, 1, 0]
 SAGITTAL = [0.0, 1, 0, 0, 0, -1]

@@ -12,8 +12,9 @@ from encoder_cases import CUBE, MRI, build
 from torch import Tensor
 
 from sensorium.modalities.base import Encoder, Sample
-from sensorium.modalities.mri.read import example, read
-from sensorium.modalities.mri.vit3d import ViT3D
+from sensorium.modalities.mri.encoders.vit3d import ViT3D
+from sensorium.modalities.mri.io import read
+from sensorium.modalities.mri.io.read import example
 
 
 def samples(encoder: Encoder, count: int = 2) -> list[Sample]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sensorium.modalities.mri.mask import Mask, example
-from sensorium.modalities.mri.read import read_mask
+from sensorium.modalities.mri.encoders.mask import Mask, example
+from sensorium.modalities.mri.io import read_mask
 
 
 def test_tokens_are_the_voxels_in_their_own_space() -> None:

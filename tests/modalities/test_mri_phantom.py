@@ -15,11 +15,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sensorium.modalities.mri._anatomy import LOBES, anatomy
-from sensorium.modalities.mri._scan import mask
-from sensorium.modalities.mri.phantom import Phantom
-from sensorium.modalities.mri.read import read, read_mask
-from sensorium.modalities.mri.signals import SEQUENCES, Timing, signal
+from sensorium.modalities.mri.io import read, read_mask
+from sensorium.modalities.mri.phantom import SEQUENCES, Phantom
+from sensorium.modalities.mri.phantom.anatomy import LOBES, anatomy
+from sensorium.modalities.mri.phantom.signal_equations import Timing, signal
+from sensorium.modalities.mri.phantom.simulate import mask
 from sensorium.modalities.mri.write import box_of
 
 SMALL = {"subjects": 12, "spacing": 6.0}
@@ -103,7 +103,7 @@ def test_a_row_says_its_facts_without_a_scan(
     def refuse(*args: Any) -> None:
         raise AssertionError("was simulated")
 
-    monkeypatch.setattr("sensorium.modalities.mri.phantom.scan", refuse)
+    monkeypatch.setattr("sensorium.modalities.mri.phantom.phantom.scan", refuse)
     assert set(studies[0]) == set(studies.columns)
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sensorium.modalities.base import ReadError
+from sensorium.modalities.mri.io import read
 from sensorium.modalities.mri.processor import VolumeProcessor, lookup, place, pull
-from sensorium.modalities.mri.read import read
 from sensorium.modalities.mri.write import box_of, save, to_source
 
 TURN = np.array([[0.8, -0.6, 0, 5], [0.6, 0.8, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])

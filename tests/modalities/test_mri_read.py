@@ -17,7 +17,8 @@ from monai.transforms import LoadImage, Orientation
 from nibabel.testing import data_path
 
 from sensorium.modalities.base import ReadError
-from sensorium.modalities.mri.read import example, read
+from sensorium.modalities.mri.io import read
+from sensorium.modalities.mri.io.read import example
 
 RNG = np.random.default_rng(0)
 TURN = np.array([[0.8, -0.6, 0, 5], [0.6, 0.8, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])

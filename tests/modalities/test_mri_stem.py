@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.modalities.mri._patches import Patches3D
+from sensorium.modalities.mri.encoders.patch_embed3d import Patches3D
 
 EDGE, PATCH = 24, 8
 

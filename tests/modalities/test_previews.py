@@ -64,8 +64,8 @@ def coloured(html: str, colour: tuple[int, int, int]) -> np.ndarray:
 
 def test_a_box_lies_where_its_mm_are() -> None:
     pytest.importorskip("monai")
-    from sensorium.modalities.mri._overlay import COLOURS, HEIGHT
-    from sensorium.modalities.mri._space import oriented
+    from sensorium.modalities.mri.io import oriented
+    from sensorium.modalities.mri.overlay import COLOURS, HEIGHT
     from sensorium.modalities.mri.preview import preview
 
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -93,8 +93,8 @@ def test_a_box_lies_where_its_mm_are() -> None:
 
 def test_a_mask_of_another_grid_is_drawn_on_the_volume() -> None:
     pytest.importorskip("monai")
-    from sensorium.modalities.mri._overlay import found, middle
-    from sensorium.modalities.mri._space import oriented
+    from sensorium.modalities.mri.io import oriented
+    from sensorium.modalities.mri.overlay import found, middle
     from sensorium.modalities.mri.preview import preview
 
     raw = oriented(

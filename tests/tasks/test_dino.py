@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sensorium.modalities.base import Encoder, Features
 from sensorium.modalities.image.encoders.timm import Timm
-from sensorium.modalities.mri.vit3d import ViT3D
+from sensorium.modalities.mri.encoders.vit3d import ViT3D
 from sensorium.tasks._dino_losses import cross_entropy, sinkhorn
 from sensorium.tasks.averages import averaged, follow
 from sensorium.tasks.base import StopTraining

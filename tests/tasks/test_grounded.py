@@ -12,10 +12,10 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.modalities.base import Features
-from sensorium.modalities.mri.mask import Mask
+from sensorium.modalities.mri.encoders.mask import Mask
+from sensorium.modalities.mri.encoders.vit3d import ViT3D
+from sensorium.modalities.mri.io import read, read_mask
 from sensorium.modalities.mri.phantom import Phantom
-from sensorium.modalities.mri.read import read, read_mask
-from sensorium.modalities.mri.vit3d import ViT3D
 from sensorium.modalities.mri.write import save
 from sensorium.tasks._laid import cover
 from sensorium.tasks.batch import Batch, Example

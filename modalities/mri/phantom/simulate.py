@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._anatomy import anatomy
-from ._subject import CAPSULE, CAPSULE_RADIUS, Subject, Warp
-from .signals import SEQUENCES, jittered, signal
+from .anatomy import anatomy
+from .signal_equations import SEQUENCES, jittered, signal
+from .subject import CAPSULE, CAPSULE_RADIUS, Subject, Warp
 
 FIELD_OF_VIEW = (190.0, 224.0, 180.0)
 MIDDLE = (0.0, -18.0, 8.0)

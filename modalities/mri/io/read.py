@@ -18,10 +18,10 @@ import torch
 from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
-from ..base import ReadError
-from ._dicom import dicom
-from ._nifti import looks_like, nifti
-from ._space import oriented
+from ...base import ReadError
+from .dicom import dicom
+from .nifti import looks_like, nifti
+from .orientation import oriented
 
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 NIFTI = (".nii", ".nii.gz")

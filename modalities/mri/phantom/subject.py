@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._anatomy import OFF_MIDLINE, Anatomy
-from ._space import rotation
+from ..io import rotation
+from .anatomy import OFF_MIDLINE, Anatomy
 
 CELLS = (5, 6, 5)
 """Of the lattice of random displacements."""

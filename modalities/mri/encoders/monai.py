@@ -12,9 +12,9 @@ import torch
 from monai.networks import nets
 from torch import Tensor, nn
 
-from ..base import Encoder, Features
-from ..messages import did_you_mean
-from .processor import VolumeProcessor
+from ...base import Encoder, Features
+from ...messages import did_you_mean
+from ..processor import VolumeProcessor
 
 
 class _Found(Exception):

@@ -17,8 +17,8 @@ from monai.data import MetaTensor
 from PIL import Image, ImageDraw, ImageFilter
 
 from ..base import Marks
+from .io import read, read_mask
 from .processor import lookup, pull
-from .read import read, read_mask
 
 HEIGHT = 180
 """px of a slice on the page."""

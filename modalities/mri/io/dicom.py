@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..base import ReadError
-from ._frames import Frame, frames
+from ...base import ReadError
+from .dicom_frames import Frame, frames
 
 LOCALIZERS = ("localizer", "localiser", "scout", "survey")
 EVEN = 0.05

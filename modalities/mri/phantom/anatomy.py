@@ -1,7 +1,7 @@
 """The one anatomy that all phantoms share: nilearn's MNI152 tissue maps and labelled places.
 
 The maps are of the symmetric template (Fonov et al. 2011): left equals right, until a subject's
-own asymmetry (`_subject.py`). Places: Dosenbach et al. 2010, grouped into lobes.
+own asymmetry (`subject.py`). Places: Dosenbach et al. 2010, grouped into lobes.
 
 Legend: `X Y Z` voxels of the template, `N` places; coordinates in mm, RAS.
 """

@@ -13,7 +13,7 @@ import torch
 from monai.data import MetaTensor
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-from ..base import ReadError
+from ...base import ReadError
 
 LEAST = 1e-4
 """mm; a smaller voxel edge is a damaged header."""

@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 from isal import igzip_lib, isal_zlib
 
-from ..base import ReadError
+from ...base import ReadError
 
 GZIP = b"\x1f\x8b"
 UNITS = {"meter": 1e3, "micron": 1e-3}

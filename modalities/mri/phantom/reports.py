@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._subject import Subject
+from .subject import Subject
 
 LESION = (
     "There is a {size} mm lesion in the {side} {region}.",

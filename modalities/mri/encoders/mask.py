@@ -16,8 +16,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from ..base import Encoder, Features, Processor, Sample
-from ._space import oriented
+from ...base import Encoder, Features, Processor, Sample
+from ..io import oriented
 from .vit3d import padded
 
 

@@ -17,14 +17,14 @@ from typing import Any, Literal
 import numpy as np
 from monai.data import MetaTensor
 
-from ..base import Source
-from . import _reports
-from ._anatomy import anatomy
-from ._scan import Grid, Scan, draw_grid, mask, scan
-from ._space import oriented
-from ._subject import Subject, draw
-from .signals import SEQUENCES
-from .write import box_of
+from ...base import Source
+from ..io import oriented
+from ..write import box_of
+from . import reports
+from .anatomy import anatomy
+from .signal_equations import SEQUENCES
+from .simulate import Grid, Scan, draw_grid, mask, scan
+from .subject import Subject, draw
 
 ABOUT = ("lesion", "ventricles")
 """What the findings of a report are about, in their order."""
@@ -153,8 +153,8 @@ class Phantom(Source):
         seed = self._derived(number, "scan", *shown)
         grid = draw_grid(np.random.default_rng(seed), self.spacing)
         cell = functools.partial(Cell, subject, grid, shown, seed)
-        findings = _reports.sentences(subject, self._rng(number, "report"))
-        opening = _reports.of_series(shown[0], self._rng(number, "opening", *shown))
+        findings = reports.sentences(subject, self._rng(number, "report"))
+        opening = reports.of_series(shown[0], self._rng(number, "opening", *shown))
         said = findings if self.view == "study" else [opening, *findings]
         masks: dict[str, Callable[[], MetaTensor] | None] = {
             "": None, "lesion": cell("lesion"), "ventricles": cell("ventricles")
@@ -170,7 +170,7 @@ class Phantom(Source):
             "size_mm": lesion.diameter if lesion else 0.0,
             "lesion": "yes" if lesion else "no",
             "ventricle": subject.ventricle,
-            "ventricles": _reports.grade(subject),
+            "ventricles": reports.grade(subject),
             "finding": f"{lesion.side} {lesion.region}" if lesion else "none",
             "study": f"{self.split}-{number:05d}",
             "subject": f"{self.split}-{number:05d}",

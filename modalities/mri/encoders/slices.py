@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..base import Encoder, Features, Processor, Sample
-from .processor import VolumeProcessor
+from ...base import Encoder, Features, Processor, Sample
+from ..processor import VolumeProcessor
 
 BRIGHTEST = 2.5
 """Deviations from the mean that are white, and black, in a picture."""

@@ -20,9 +20,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..base import Encoder, Features, LayerHook
-from ._patches import Patches3D
-from .processor import VolumeProcessor
+from ...base import Encoder, Features, LayerHook
+from ..processor import VolumeProcessor
+from .patch_embed3d import Patches3D
 
 Size = tuple[int, int, int]
 
