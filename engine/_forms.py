@@ -133,7 +133,7 @@ class Form:
 FORMS = {
     "text": Form(_text),
     "label": Form(_label),
-    "actions": Form(_actions, "sensorium.modalities.action.drawing:draw"),
+    "actions": Form(_actions, "sensorium.modalities.action.plot:draw"),
     "boxes": Form(_boxes),
     "mask": Form(_mask),
     "peak": Form(_peak),

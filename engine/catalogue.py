@@ -63,7 +63,9 @@ KINDS = {
         base="sensorium.modalities.base:Tokenizer", field="tokenizers", scoped=True
     ),
     "action_tokenizer": Kind(
-        base="sensorium.modalities.action.base:ActionTokenizer", field="tokenizers", scoped=True
+        base="sensorium.modalities.action.tokenizers.base:ActionTokenizer",
+        field="tokenizers",
+        scoped=True,
     ),
     "tokenizer": Kind(base="sensorium.modalities.base:Fitted", field="tokenizers", scoped=True),
 }

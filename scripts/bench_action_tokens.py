@@ -44,9 +44,8 @@ def made(count: int, steps: int, seed: int) -> Tensor:
 
 def tokenizers() -> dict[str, Any]:
     """By the name of a row; the first is measured against the others."""
-    from sensorium.modalities.action.bins import BinTokenizer
-    from sensorium.modalities.action.bspline import BSplineTokenizer
-    from sensorium.modalities.action.fast import FastTokenizer
+    from sensorium.modalities.action.tokenizers import BinTokenizer, FastTokenizer
+    from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 
     counts, last = [*[BASES] * 6, 2], [-1]
     return {
@@ -91,7 +90,7 @@ def scipys(batches: list[Tensor]) -> tuple[Work, Work]:
     """Samples to control points and back, a chunk at a time, as scipy has it."""
     from scipy.interpolate import BSpline, make_lsq_spline
 
-    from sensorium.modalities.action._basis import knots, phases
+    from sensorium.modalities.action.tokenizers.bspline import knots, phases
 
     u, ends = phases(batches[0].shape[1]), knots(BASES, 4)
     arrays = [chunk for batch in batches for chunk in batch.double().numpy()]

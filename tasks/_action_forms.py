@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
-from ..modalities.action.base import ActionTokenizer
+from ..modalities.action.tokenizers import ActionTokenizer
 from ..modalities.base import Features, Loss
 from ._action_ids import ActionIds, Vocabulary
 from .batch import Batch

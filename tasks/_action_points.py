@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.base import Backbone
-from ..modalities.action.base import ActionTokenizer
+from ..modalities.action.tokenizers import ActionTokenizer
 from ..modalities.base import Features, Loss
 from ._action_cvae import ActionVAE, divergence
 from ._action_forms import SPREAD, Form, Said, fixed_length

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..modalities.action.base import ActionTokenizer
+from ..modalities.action.tokenizers import ActionTokenizer
 from .action_metrics import ActionMetrics
 from .base import Row, Task
 from .batch import Batch, Example, Tools

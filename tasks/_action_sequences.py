@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ..backbones.base import Backbone
-from ..modalities.action.base import ActionTokenizer
+from ..modalities.action.tokenizers import ActionTokenizer
 from ..modalities.base import Features, Loss
 from ._action_forms import Form, Said
 from ._action_ids import ActionIds, Vocabulary

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..modalities.action.base import ActionTokenizer
+from ..modalities.action.tokenizers import ActionTokenizer
 from ..modalities.base import Loss
 from ._action_forms import fixed_length
 from ._action_points import Points

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ..backbones.base import Backbone
-from ..modalities.action.base import ActionTokenizer
+from ..modalities.action.tokenizers import ActionTokenizer
 from ..modalities.base import Loss
 from ._action_forms import Form, Fourier, Parallel
 from ._action_points import Continuous

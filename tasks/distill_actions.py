@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
-from ..modalities.action.base import ActionTokenizer
+from ..modalities.action.tokenizers import ActionTokenizer
 from ..modalities.base import Features, Loss
 from ._action_forms import SPREAD
 from ._heads import head_output

@@ -10,24 +10,24 @@ ACTION = Modality(
     example="sensorium.modalities.action.read:example",
     preview="sensorium.modalities.action.read:preview",
     encoders={
-        "state": "sensorium.modalities.action.state:State",
-        "trajectory": "sensorium.modalities.action.trajectory:Trajectory",
+        "state": "sensorium.modalities.action.encoders.state:State",
+        "trajectory": "sensorium.modalities.action.encoders.trajectory:Trajectory",
     },
     augments={
-        "action": "sensorium.modalities.action.processor:Noise",
+        "action": "sensorium.modalities.action.augment:Noise",
     },
     sources={
-        "frames": "sensorium.modalities.action.frames:Frames",
-        "lerobot": "sensorium.modalities.action.lerobot:LeRobot",
-        "metaworld": "sensorium.modalities.action.demonstrations:Demonstrations",
+        "frames": "sensorium.modalities.action.datasets.frames:Frames",
+        "lerobot": "sensorium.modalities.action.datasets.lerobot:LeRobot",
+        "metaworld": "sensorium.modalities.action.metaworld.demonstrations:Demonstrations",
     },
     tokenizers={
-        "bins": "sensorium.modalities.action.bins:BinTokenizer",
-        "bspline": "sensorium.modalities.action.bspline:BSplineTokenizer",
-        "fast": "sensorium.modalities.action.fast:FastTokenizer",
+        "bins": "sensorium.modalities.action.tokenizers.bins:BinTokenizer",
+        "bspline": "sensorium.modalities.action.tokenizers.bspline.tokenizer:BSplineTokenizer",
+        "fast": "sensorium.modalities.action.tokenizers.fast:FastTokenizer",
     },
     envs={
-        "metaworld": "sensorium.modalities.action.metaworld:MetaWorld",
+        "metaworld": "sensorium.modalities.action.metaworld.env:MetaWorld",
     },
 )
 

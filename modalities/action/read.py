@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..base import Marks, ReadError
-from ._table import columns_of, read_table
+from .table import columns_of, read_table
 
 ARRAY = "finite numbers of [steps, dof], or [dof] for one step"
 CELL = "'values' or 'path' in it, and if need be 'columns' and 'rate'"

@@ -14,7 +14,7 @@ from sensorium.engine._env import Env, Simulator
 from sensorium.engine.config import Recipe, load_recipe
 from sensorium.engine.plan import plan_recipe
 from sensorium.engine.policy import Policy
-from sensorium.modalities.action import metaworld
+from sensorium.modalities.action.metaworld import env
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "control"
 HAND = [*range(4), *range(18, 22)]
@@ -68,8 +68,8 @@ def test_a_policy_of_pixels_is_told_neither_object_nor_goal(
         plain = inputs(recipe, section)
     except RuntimeError as error:
         pytest.skip(str(error))
-    real = metaworld._made
-    monkeypatch.setattr(metaworld, "_made", lambda task, seed: Planted(real(task, seed)))
+    real = env._made
+    monkeypatch.setattr(env, "_made", lambda task, seed: Planted(real(task, seed)))
     planted = inputs(recipe, section)
     assert len(plain) == len(planted) == 3
     assert set(plain[0]) == {"proprio", "corner", "topview"}
@@ -84,8 +84,8 @@ def test_a_policy_of_states_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(SHIPPED / "metaworld_state.yaml")
     assert recipe.env is not None
     plain = inputs(recipe, recipe.env)
-    real = metaworld._made
-    monkeypatch.setattr(metaworld, "_made", lambda task, seed: Planted(real(task, seed)))
+    real = env._made
+    monkeypatch.setattr(env, "_made", lambda task, seed: Planted(real(task, seed)))
     planted = inputs(recipe, recipe.env)
     assert not np.array_equal(plain[0]["state"], planted[0]["state"])
 

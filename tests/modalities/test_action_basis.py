@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline, make_lsq_spline
 
-from sensorium.modalities.action._basis import basis, greville, knots, phases
-from sensorium.modalities.action._solve import Curve, solve
+from sensorium.modalities.action.tokenizers.bspline import knots, phases
+from sensorium.modalities.action.tokenizers.bspline.basis import basis, greville
+from sensorium.modalities.action.tokenizers.bspline.least_squares import Curve, solve
 
 DEGREES = st.integers(0, 5)
 RNG = np.random.default_rng(0)
@@ -168,7 +169,7 @@ def test_known_ends_are_met(orders: tuple[int, int]) -> None:
 
 
 def test_a_bad_condition_is_told() -> None:
-    from sensorium.modalities.action._solve import warn
+    from sensorium.modalities.action.tokenizers.bspline.least_squares import warn
 
     with pytest.warns(UserWarning, match="num_basis: 20 bases .* on 20 steps"):
         warn(Curve(20, 4), 20, 2e4)

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import BSpline, make_lsq_spline
 from torch import Tensor
 
-from sensorium.modalities.action._basis import knots
-from sensorium.modalities.action.bspline import BSplineTokenizer
+from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer, knots
 
 
 def chunks(count: int = 100, steps: int = 20, dof: int = 3, seed: int = 0) -> Tensor:

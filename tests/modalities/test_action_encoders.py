@@ -11,8 +11,8 @@ import torch
 from encoder_cases import ACTION, contract
 
 from sensorium.engine.catalogue import find
+from sensorium.modalities.action.augment import Noise
 from sensorium.modalities.action.normalizer import Normalizer
-from sensorium.modalities.action.processor import Noise
 from sensorium.modalities.action.read import Motion, read
 from sensorium.modalities.base import Encoder, Features, ReadError
 

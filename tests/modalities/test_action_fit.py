@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sensorium.modalities.action._bounds import Reservoir, bounds, scale
-from sensorium.modalities.action._given import BLOCK, held
-from sensorium.modalities.action.bspline import BSplineTokenizer
+from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
+from sensorium.modalities.action.tokenizers.quantiles import Reservoir, bounds, scale
+from sensorium.modalities.action.tokenizers.validation import BLOCK, held
 
 
 def chunks(count: int = 300, steps: int = 20, dof: int = 2, seed: int = 0) -> Tensor:

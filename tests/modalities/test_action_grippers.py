@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sensorium.modalities.action._switch import decode, encode, longest
-from sensorium.modalities.action.bspline import BSplineTokenizer
+from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
+from sensorium.modalities.action.tokenizers.bspline.gripper import decode, encode, longest
 
 Kind = Literal["degree0", "switch"]
 

@@ -10,14 +10,9 @@ import pytest
 
 pytest.importorskip("metaworld")
 
-from sensorium.modalities.action.instructions import seen as words
-from sensorium.modalities.action.instructions import unseen
-from sensorium.modalities.action.metaworld import (
-    GOAL_COLOUR,
-    PROPRIO,
-    MetaWorld,
-    expert,
-)
+from sensorium.modalities.action.metaworld.env import GOAL_COLOUR, PROPRIO, MetaWorld, expert
+from sensorium.modalities.action.metaworld.instructions import seen as words
+from sensorium.modalities.action.metaworld.instructions import unseen
 
 TASKS = (
     "reach-v3",
@@ -142,7 +137,7 @@ def test_many_environments_draw_side_by_side(seen: MetaWorld) -> None:
 def test_a_machine_that_cannot_draw_says_what_to_install() -> None:
     """In a process of its own: MuJoCo chooses how to draw when it is imported."""
     code = (
-        "from sensorium.modalities.action.metaworld import MetaWorld\n"
+        "from sensorium.modalities.action.metaworld.env import MetaWorld\n"
         "env = MetaWorld('reach-v3', cameras=['corner'])\n"
         "try:\n    env.reset()\n"
         "except RuntimeError as error:\n    print(error)\n"

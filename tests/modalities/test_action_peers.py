@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.fft import dct, idct
 from torch import Tensor
 
-from sensorium.modalities.action.bins import BinTokenizer
-from sensorium.modalities.action.fast import FastTokenizer, cosines
+from sensorium.modalities.action.tokenizers import BinTokenizer, FastTokenizer
+from sensorium.modalities.action.tokenizers.fast import cosines
 
 
 def chunks(count: int = 100, steps: int = 20, dof: int = 3) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sensorium.modalities import action
 from sensorium.modalities.action import ACTION
-from sensorium.modalities.action.base import ActionTokenizer
+from sensorium.modalities.action.tokenizers import ActionTokenizer
 
 STEPS, DOF = 20, 3
 Make = Callable[..., ActionTokenizer]

@@ -14,11 +14,11 @@ import pytest
 pytest.importorskip("metaworld")
 
 from sensorium.engine.windows import Windows
-from sensorium.modalities.action._experts import Demonstrator, _Moment
-from sensorium.modalities.action._record import Recording, write
-from sensorium.modalities.action.demonstrations import SEEDS, Demonstrations, cache_folder
-from sensorium.modalities.action.instructions import KEPT, SENTENCES, seen, unseen
-from sensorium.modalities.action.metaworld import PROPRIO, MetaWorld, expert
+from sensorium.modalities.action.datasets import Recording, write
+from sensorium.modalities.action.metaworld.demonstrations import SEEDS, Demonstrations, cache_folder
+from sensorium.modalities.action.metaworld.env import PROPRIO, MetaWorld, expert
+from sensorium.modalities.action.metaworld.expert import Demonstrator, _Moment
+from sensorium.modalities.action.metaworld.instructions import KEPT, SENTENCES, seen, unseen
 from sensorium.modalities.image.read import read as read_picture
 from sensorium.modalities.paths import cache_root
 
@@ -212,7 +212,7 @@ def test_pictures_are_those_of_the_simulation(monkeypatch: pytest.MonkeyPatch) -
     def picture(self: Any, camera: str, size: int | None = None) -> np.ndarray:
         return np.full((size or 0, size or 0, 3), next(drawn) % 256, np.uint8)
 
-    monkeypatch.setattr("sensorium.modalities.action.metaworld.MetaWorld.picture", picture)
+    monkeypatch.setattr("sensorium.modalities.action.metaworld.env.MetaWorld.picture", picture)
     options: dict[str, Any] = {"noise": 0.3, "hold": 2, "cameras": ["corner"], "size": 16}
     source = Demonstrations(tasks=["reach-v3"], episodes=1, **options)
     seen = [np.asarray(read_picture(source[i]["corner"])) for i in range(len(source))]

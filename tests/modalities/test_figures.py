@@ -81,7 +81,7 @@ def test_matplotlib_is_imported_for_a_figure_alone() -> None:
     code = (
         "import sys, numpy as np\n"
         "import sensorium.engine.report, sensorium.engine.check, sensorium.modalities.action\n"
-        "from sensorium.modalities.action.drawing import draw\n"
+        "from sensorium.modalities.action.plot import draw\n"
         "print('matplotlib' in sys.modules)\n"
         "draw({'actions': np.eye(3)}, {}, {})\n"
         "print('matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)\n"
@@ -92,7 +92,7 @@ def test_matplotlib_is_imported_for_a_figure_alone() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_actions_are_drawn_with_what_was_not_padded(steps: int) -> None:
-    from sensorium.modalities.action.drawing import MAX_JOINTS, draw
+    from sensorium.modalities.action.plot import MAX_JOINTS, draw
 
     actions = np.arange(steps * 10.0).reshape(steps, 10)
     page = draw(

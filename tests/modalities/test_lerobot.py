@@ -15,7 +15,7 @@ from pyarrow import parquet
 from sensorium.engine.config import DataSection
 from sensorium.engine.errors import RecipeError
 from sensorium.engine.rows import open_section
-from sensorium.modalities.action.lerobot import LeRobot
+from sensorium.modalities.action.datasets import LeRobot
 from sensorium.modalities.action.read import read as read_motion
 from sensorium.modalities.base import ReadError
 from sensorium.modalities.image.read import read as read_picture

@@ -114,7 +114,7 @@ def test_a_mask_of_another_grid_is_drawn_on_the_volume() -> None:
 
 @pytest.mark.parametrize("degree", [0, 1, 3])
 def test_samples_give_back_the_control_points(degree: int) -> None:
-    from sensorium.modalities.action.bspline import BSplineTokenizer
+    from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 
     rng = np.random.default_rng(0)
     chunks = np.cumsum(rng.normal(size=(40, 20, 3)), axis=1).astype(np.float32)
@@ -134,8 +134,8 @@ def test_samples_give_back_the_control_points(degree: int) -> None:
 
 
 def test_a_tokenizers_errors_are_charts() -> None:
-    from sensorium.modalities.action.bins import BinTokenizer
-    from sensorium.modalities.action.bspline import BSplineTokenizer
+    from sensorium.modalities.action.tokenizers import BinTokenizer
+    from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 
     made = BSplineTokenizer(num_basis=[5, 6, 5, 5, 5, 5, 5])
     made.fit(np.random.default_rng(0).normal(size=(10, 16, 7)))

@@ -9,9 +9,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from sensorium.modalities.action._record import Recording, write
-from sensorium.modalities.action.frames import Frames
-from sensorium.modalities.action.lerobot import LeRobot
+from sensorium.modalities.action.datasets import LeRobot, Recording, write
+from sensorium.modalities.action.datasets.frames import Frames
 
 
 def table(rows: pa.Table, path: Path) -> None:

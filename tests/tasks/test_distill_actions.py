@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sensorium.backbones.causal import Causal
 from sensorium.connectors.heads import MLPHead
-from sensorium.modalities.action.bspline import BSplineTokenizer
+from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features
 from sensorium.tasks.action_regression import ActionRegression
 from sensorium.tasks.chunks import Chunks

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from sensorium.connectors import HEADS
-from sensorium.modalities.action.base import ActionTokenizer
-from sensorium.modalities.action.bspline import BSplineTokenizer
+from sensorium.modalities.action.tokenizers import ActionTokenizer
+from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features, Fitted, Tokenizer
 from sensorium.modalities.text.characters import Characters
 from sensorium.tasks import TASKS

@@ -13,10 +13,8 @@ from torch import nn
 from sensorium.backbones.base import Backbone
 from sensorium.backbones.causal import Causal
 from sensorium.backbones.seq2seq import Seq2Seq
-from sensorium.modalities.action.base import ActionTokenizer
-from sensorium.modalities.action.bins import BinTokenizer
-from sensorium.modalities.action.bspline import BSplineTokenizer
-from sensorium.modalities.action.fast import FastTokenizer
+from sensorium.modalities.action.tokenizers import ActionTokenizer, BinTokenizer, FastTokenizer
+from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.chunks import Chunks

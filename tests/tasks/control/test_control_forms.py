@@ -12,9 +12,8 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from sensorium.backbones.causal import Causal
-from sensorium.modalities.action.bins import BinTokenizer
-from sensorium.modalities.action.bspline import BSplineTokenizer
-from sensorium.modalities.action.fast import FastTokenizer
+from sensorium.modalities.action.tokenizers import BinTokenizer, FastTokenizer
+from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.tasks._action_cvae import divergence
 from sensorium.tasks._action_ids import ActionIds
 from sensorium.tasks.chunks import Chunks

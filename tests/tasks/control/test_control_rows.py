@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sensorium.modalities.action.bins import BinTokenizer
-from sensorium.modalities.action.bspline import BSplineTokenizer
+from sensorium.modalities.action.tokenizers import BinTokenizer
+from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.tasks.action_metrics import ActionMetrics
 from sensorium.tasks.chunks import Chunk, Chunks, read_action, read_chunk
 from sensorium.tasks.control import Control

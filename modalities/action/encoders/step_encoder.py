@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..base import Encoder, Sample
-from .normalizer import Normalizer
-from .processor import MotionProcessor
+from ...base import Encoder, Sample
+from ..normalizer import Normalizer
+from ..processor import MotionProcessor
 
 
 class StepEncoder(Encoder):

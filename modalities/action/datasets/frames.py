@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..base import ReadError, Source
-from ._table import column, columns_of, innermost, is_number, read_table
+from ...base import ReadError, Source
+from ..table import column, columns_of, innermost, is_number, read_table
 
 EPISODE, FRAME = "episode_index", "frame_index"
 

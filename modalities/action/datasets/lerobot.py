@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from ._layouts import Episode, Layout, read_layout
-from ._video import VideoFrame, pyav
 from .frames import EPISODE, FRAME, Recordings, print_of
+from .lerobot_meta import Episode, Layout, read_layout
+from .video import VideoFrame, pyav
 
 TASK = "task"
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _given
-from ._bounds import scale
+from . import validation
+from .quantiles import scale
 
 
 class Bounds:
@@ -27,7 +27,7 @@ class Bounds:
     @classmethod
     def of_state(cls, state: Mapping[str, Any], dof: int | None) -> Bounds:
         """What was saved; ValueError where it is for another number of joints."""
-        _given.same_dof(dof, len(state["low"]))
+        validation.same_dof(dof, len(state["low"]))
         return cls(np.asarray(state["low"]), np.asarray(state["high"]))
 
     def shrink(self, values: Tensor) -> Tensor:
@@ -46,9 +46,9 @@ class Bounds:
 
 def finite(chunks: Tensor, dof: int | None, padding: Tensor | None) -> Tensor:
     """`[B, steps, dof]` checked; padded samples are the last real one."""
-    values, real = _given.chunks(chunks, dof, padding)
-    _given.refuse_infinite(values)
-    return _given.held(values, real)
+    values, real = validation.chunks(chunks, dof, padding)
+    validation.refuse_infinite(values)
+    return validation.held(values, real)
 
 
 def unpinned(start: Tensor | None) -> None:

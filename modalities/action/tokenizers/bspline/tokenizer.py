@@ -18,17 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import Chart
-from . import _errors, _given, _switch
-from ._basis import phases
-from ._codec import Codec
-from ._ends import Orders
-from ._errors import JointErrors
-from ._fitting import Fitting
-from ._layout import Layout, joints
-from ._outline import Outline, outlines
-from ._stack import Stack
-from .base import ActionTokenizer
+from ....base import Chart
+from .. import validation
+from ..base import ActionTokenizer, Outline
+from . import fit_error
+from . import gripper as gripper_module
+from .basis import phases
+from .boundary import Orders
+from .codec import Codec
+from .fit_error import JointErrors
+from .fitting import Fitting
+from .layout import Layout, joints
+from .matrices import Stack
+from .outline import outlines
 
 
 class BSplineTokenizer(ActionTokenizer):
@@ -60,13 +62,13 @@ class BSplineTokenizer(ActionTokenizer):
         ridge: float = 0.0,
     ) -> None:
         self.num_basis, self.degree = num_basis, degree
-        self.vocab = self.size = _given.vocabulary(vocab)
+        self.vocab = self.size = validation.vocabulary(vocab)
         self.grippers, self.gripper = grippers, gripper
         self.start_order, self.end_order = start_order, end_order
-        self.quantiles = _given.quantiles(quantiles)
-        self.ridge = _given.at_least_zero("ridge", ridge)
+        self.quantiles = validation.quantiles(quantiles)
+        self.ridge = validation.at_least_zero("ridge", ridge)
         named = len(num_basis) if dof is None and isinstance(num_basis, list) else dof
-        self.dof = _given.joints(named)
+        self.dof = validation.joints(named)
         self.pins_start = start_order > 0
         self._orders = Orders(start_order, end_order)
         self._lay(self.dof)
@@ -89,7 +91,7 @@ class BSplineTokenizer(ActionTokenizer):
         of a chunk and its padding. Bounds are quantiles of up to 100,000 chunks, drawn evenly;
         grippers' states are those of the first 100,000."""
         fitting: Fitting | None = None
-        for values, real in _given.blocks(rows, self.dof):
+        for values, real in validation.blocks(rows, self.dof):
             if fitting is None:
                 self._lay(values.shape[2])
                 fitting = Fitting(self._layout, self._stack, self._orders)
@@ -100,14 +102,14 @@ class BSplineTokenizer(ActionTokenizer):
 
     def length(self, steps: int) -> int:
         """Tokens of a chunk; the same for any number of steps that can be encoded."""
-        _given.known(self.dof)
+        validation.known(self.dof)
         most = max((curve.num_basis for curve in self._layout.curves), default=1)
         if steps < max(most, 1):
             raise ValueError(
                 f"num_basis: {most} bases cannot be found from a chunk of {steps} steps; the "
                 f"largest usable number is {steps}"
             )
-        longest = _switch.longest(self.vocab)
+        longest = gripper_module.longest(self.vocab)
         if self._layout.switches and steps > longest:
             raise ValueError(
                 f"vocab: {self.vocab} bins tell the switches of {longest} steps apart, found a "
@@ -118,7 +120,7 @@ class BSplineTokenizer(ActionTokenizer):
     @property
     def grid(self) -> tuple[int, int] | None:
         """`(N, dof)` where all joints have `N` tokens: tokens `[B, L]` are `[B, N, dof]`, flat."""
-        _given.known(self.dof)
+        validation.known(self.dof)
         return self._layout.grid
 
     def encode(
@@ -165,7 +167,7 @@ class BSplineTokenizer(ActionTokenizer):
         `duration` seconds. derivative: 1 for velocities, 2 for accelerations, in units a second.
         """
         codec = self._ready()
-        found = _given.ids(ids, self._layout.length, self.size, self._layout.grid)
+        found = validation.ids(ids, self._layout.length, self.size, self._layout.grid)
         places = _places(steps, times, duration)
         curve = codec.decode(found / (self.vocab - 1), places, start, end, derivative)
         return curve / duration**derivative if derivative else curve
@@ -186,7 +188,7 @@ class BSplineTokenizer(ActionTokenizer):
         Differentiable. ValueError for a number that is not finite.
         """
         codec = self._ready()
-        found = _given.flat(tokens, self._layout.length, self._layout.grid, "tokens")
+        found = validation.flat(tokens, self._layout.length, self._layout.grid, "tokens")
         z = (found if found.dtype == torch.float64 else found.float()) / 2 + 0.5
         if not bool(torch.isfinite(z).all()):
             raise ValueError("tokens: hold numbers that are not finite; expected them in [-1, 1]")
@@ -211,8 +213,8 @@ class BSplineTokenizer(ActionTokenizer):
         switches than tokens): of the data that was fitted, or of `chunks [B, steps, dof]`."""
         if chunks is None:
             return list(self._fitted()._state["clipped"])
-        values, real = _given.chunks(chunks, self.dof, padding)
-        _given.refuse_infinite(values)
+        values, real = validation.chunks(chunks, self.dof, padding)
+        validation.refuse_infinite(values)
         self.length(values.shape[1])
         return self._ready().outside(values, real)
 
@@ -241,7 +243,7 @@ class BSplineTokenizer(ActionTokenizer):
 
     def charts(self) -> list[Chart]:
         """The errors by number of bases, five joints a chart."""
-        return _errors.charts(self.errors(), self.num_basis)
+        return fit_error.charts(self.errors(), self.num_basis)
 
     def outlines(self, actions: np.ndarray) -> list[Outline | None]:
         return outlines(self._layout.joints, actions)
@@ -252,7 +254,7 @@ class BSplineTokenizer(ActionTokenizer):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave; ValueError where it belongs to other options."""
-        self._lay(_given.same_dof(self.dof, int(state["dof"])))
+        self._lay(validation.same_dof(self.dof, int(state["dof"])))
         count = len(self._layout.smooth)
         if len(state["low"]) != count or len(state["high"]) != count:
             raise ValueError(
@@ -265,7 +267,7 @@ class BSplineTokenizer(ActionTokenizer):
     def _encode(
         self, chunks: Tensor, padding: Tensor | None, start: Tensor | None, end: Tensor | None
     ) -> Tensor:
-        values, real = _given.chunks(chunks, self.dof, padding)
+        values, real = validation.chunks(chunks, self.dof, padding)
         self.length(values.shape[1])
         return self._ready().encode(values, real, start, end)
 

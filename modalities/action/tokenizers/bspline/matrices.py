@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._basis import basis
-from ._layout import Layout
-from ._solve import solve, warn
+from .basis import basis
+from .layout import Layout
+from .least_squares import solve, warn
 
 KEPT = 512
 """Matrices that are kept; the longest unused goes first."""

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..base import Chart
-from ._basis import basis, phases
-from ._solve import Curve, solve
+from ....base import Chart
+from .basis import basis, phases
+from .least_squares import Curve, solve
 
 MOST = 32
 """The largest number of bases that is tried."""

@@ -22,10 +22,10 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 
-from . import _given
-from ._bounds import Reservoir, bounds
-from ._samples import Bounds, finite, unpinned
+from . import validation
 from .base import ActionTokenizer
+from .quantiles import Reservoir, bounds
+from .step_bounds import Bounds, finite, unpinned
 
 FIRST = 0x4E00
 """Character of the smallest number: a long run of letters, none of which is a space."""
@@ -49,26 +49,26 @@ class FastTokenizer(ActionTokenizer):
     ) -> None:
         if scale <= 0:
             raise ValueError(f"scale: found {scale}, expected more than 0")
-        self.dof, self.scale = _given.joints(dof), scale
-        self.vocab = self.size = _given.vocabulary(vocab)
-        self.quantiles = _given.quantiles(quantiles)
+        self.dof, self.scale = validation.joints(dof), scale
+        self.vocab = self.size = validation.vocabulary(vocab)
+        self.quantiles = validation.quantiles(quantiles)
         self._bounds: Bounds | None = None
         self._backend: Backend | None = None
         self._least = self._most = 0
 
     def length(self, steps: int) -> None:
         """Varies from chunk to chunk."""
-        _given.known(self.dof)
+        validation.known(self.dof)
 
     def fit(self, rows: Iterable[Any]) -> None:
         """Learn quantiles, the range of coefficients, and the pairs of up to 50,000 chunks."""
         kept: dict[int, Reservoir] = {}
-        for values, real in _given.blocks(rows, self.dof):
-            held = _given.held(torch.from_numpy(values), torch.from_numpy(real))
+        for values, real in validation.blocks(rows, self.dof):
+            held = validation.held(torch.from_numpy(values), torch.from_numpy(real))
             self.dof = held.shape[2]
             reservoir = kept.setdefault(held.shape[1], Reservoir(KEPT))
             reservoir.add(held.flatten(1).numpy().astype(np.float32))
-        dof = _given.known(self.dof)
+        dof = validation.known(self.dof)
         chunks = [r.rows().reshape(-1, steps, dof) for steps, r in kept.items()]
         samples = np.concatenate([c.reshape(-1, dof) for c in chunks]).astype(np.float64)
         self._bounds = Bounds(*bounds(samples, self.quantiles))
@@ -112,7 +112,7 @@ class FastTokenizer(ActionTokenizer):
         """A list of ids -> `[B, steps, dof]`; ValueError for a sequence that gives no chunk."""
         unpinned(start)
         device = ids[0].device if len(ids) else None
-        dof = _given.known(self.dof)
+        dof = validation.known(self.dof)
         expected = steps * dof
         texts = self._ready().decode_batch(self._listed(ids))
         for row, text in enumerate(texts):
@@ -129,7 +129,7 @@ class FastTokenizer(ActionTokenizer):
         """Ids as lists; ValueError for a foreign one."""
         rows = [torch.as_tensor(row) for row in ids]
         for row in rows:
-            _given.ids(row[None], len(row), self.size, None)
+            validation.ids(row[None], len(row), self.size, None)
         return [row.tolist() for row in rows]
 
     def state(self) -> dict[str, Any]:

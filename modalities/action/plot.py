@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..figures import COLORS, new_figure, to_svg
-from ._basis import phases
-from ._outline import Outline
-from .base import ActionTokenizer
+from .tokenizers import ActionTokenizer, Outline
+from .tokenizers.bspline import phases
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,12 +20,11 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ..base import Source
-from ._experts import Demonstrator
-from ._record import Recording, write
+from ...base import Source
+from ..datasets import LeRobot, Recording, write
+from .env import FIRST, RATE, MetaWorld
+from .expert import Demonstrator
 from .instructions import seen, unseen
-from .lerobot import LeRobot
-from .metaworld import FIRST, RATE, MetaWorld
 
 SEEDS = {
     "train": range(1000),

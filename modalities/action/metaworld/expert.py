@@ -21,8 +21,8 @@ import mujoco
 import numpy as np
 from PIL import Image
 
-from ._record import Recording
-from .metaworld import MetaWorld, Observation, expert
+from ..datasets import Recording
+from .env import MetaWorld, Observation, expert
 
 WHOLE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 """All that decides how a simulation goes on, the start of its solver included."""

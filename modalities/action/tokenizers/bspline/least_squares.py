@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._basis import basis, phases
+from .basis import basis, phases
 
 CONDITION = 1e4
 """Above this a change of a sample moves control points by far more than itself."""

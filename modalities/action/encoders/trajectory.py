@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..base import Features, LayerHook
-from ._steps import StepEncoder, places
-from .normalizer import Normalizer
+from ...base import Features, LayerHook
+from ..normalizer import Normalizer
+from .step_encoder import StepEncoder, places
 
 
 class Trajectory(StepEncoder):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base import ReadError
+from ...base import ReadError
 
 
 def pyav() -> ModuleType:

@@ -13,16 +13,15 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from ..base import Fitted
-from . import ACTION
-from ._outline import Outline
+from ...base import Fitted
+from .. import ACTION
 
 SETTINGS, ARRAYS = "action_tokenizer.json", "action_tokenizer.safetensors"
 
@@ -123,3 +122,12 @@ class ActionTokenizer(Fitted):
 
 def _options(kind: type) -> list[str]:
     return list(inspect.signature(kind).parameters)
+
+
+class Outline(NamedTuple):
+    """Phases in [0, 1] and values: of the curve `[F, 2]`, of its knots `[K, 2]`, and of the
+    control points `[N, 2]` at their Greville abscissae (none of a joint that switches)."""
+
+    curve: np.ndarray
+    knots: np.ndarray
+    points: np.ndarray

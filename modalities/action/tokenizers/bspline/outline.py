@@ -9,24 +9,15 @@ Legend: `N` bases, `S` samples, `F` places of a fine grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from ._basis import basis, greville, knots, phases
-from ._solve import Curve
+from ..base import Outline
+from .basis import basis, greville, knots, phases
+from .least_squares import Curve
 
 FINE = 8
 """Places between two samples at which a curve is drawn."""
-
-
-class Outline(NamedTuple):
-    """Phases in [0, 1] and values: of the curve `[F, 2]`, of its knots `[K, 2]`, and of the
-    control points `[N, 2]` at their Greville abscissae (none of a joint that switches)."""
-
-    curve: np.ndarray
-    knots: np.ndarray
-    points: np.ndarray
 
 
 def outlines(joints: Sequence[Curve | int], actions: np.ndarray) -> list[Outline | None]:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ._ends import Orders
-from ._solve import Curve
+from .boundary import Orders
+from .least_squares import Curve
 
 HIGHEST = 10
 """The highest degree: what lies above is never meant."""

@@ -26,9 +26,9 @@ from gymnasium.envs.mujoco import MujocoEnv
 from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
-from ..messages import did_you_mean
-from ._offscreen import Cameras
+from ...messages import did_you_mean
 from .instructions import seen, unseen
+from .rendering import Cameras
 
 PROPRIO = (0, 1, 2, 3, 18, 19, 20, 21)
 """What of the state a robot knows of itself: its hand, now and a step before."""

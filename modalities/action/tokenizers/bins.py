@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from . import _given
-from ._bounds import Reservoir, bounds
-from ._samples import Bounds, finite, unpinned
+from . import validation
 from .base import ActionTokenizer
+from .quantiles import Reservoir, bounds
+from .step_bounds import Bounds, finite, unpinned
 
 KEPT = 1_000_000
 """Samples that the quantiles are taken of."""
@@ -32,19 +32,19 @@ class BinTokenizer(ActionTokenizer):
         vocab: int = 256,
         quantiles: tuple[float, float] = (0.01, 0.99),
     ) -> None:
-        self.dof = _given.joints(dof)
-        self.vocab = self.size = _given.vocabulary(vocab)
-        self.quantiles = _given.quantiles(quantiles)
+        self.dof = validation.joints(dof)
+        self.vocab = self.size = validation.vocabulary(vocab)
+        self.quantiles = validation.quantiles(quantiles)
         self._bounds: Bounds | None = None
 
     def length(self, steps: int) -> int:
         """`steps * dof`."""
-        return steps * _given.known(self.dof)
+        return steps * validation.known(self.dof)
 
     def fit(self, rows: Iterable[Any]) -> None:
         """Learn the quantiles of each joint's samples; padded ones have no say."""
         samples = Reservoir(KEPT)
-        for values, real in _given.blocks(rows, self.dof):
+        for values, real in validation.blocks(rows, self.dof):
             samples.add(values[real])
         low, high = bounds(samples.rows(), self.quantiles)
         self.load_state({"low": low, "high": high})
@@ -64,8 +64,8 @@ class BinTokenizer(ActionTokenizer):
         """Ids `[B, steps * dof]` -> `[B, steps, dof]`: the bins' centres."""
         unpinned(start)
         ready = self._ready()
-        dof = _given.known(self.dof)
-        found = _given.ids(ids, steps * dof, self.size, (steps, dof))
+        dof = validation.known(self.dof)
+        found = validation.ids(ids, steps * dof, self.size, (steps, dof))
         centres = (found.float() + 0.5) / self.vocab * 2 - 1
         return ready.stretch(centres.unflatten(1, (steps, dof)))
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import _given, _switch
-from ._bounds import KEPT, Reservoir, bounds
-from ._ends import Orders, of_chunks
-from ._errors import MOST, CurveErrors, JointErrors, Tally
-from ._layout import Layout
-from ._stack import Stack
+from .. import validation
+from ..quantiles import KEPT, Reservoir, bounds
+from . import gripper
+from .boundary import Orders, of_chunks
+from .fit_error import MOST, CurveErrors, JointErrors, Tally
+from .layout import Layout
+from .matrices import Stack
 
 UNEVEN = 0.02
 """A mean error of a two-valued joint, as a share of what lies between its values, that is told."""
@@ -37,7 +38,7 @@ class Fitting:
     def add(self, values: np.ndarray, real: np.ndarray) -> None:
         """values `[b, steps, dof]`, zero where padded; real `[b, steps]`."""
         chunks, mask = torch.from_numpy(values), torch.from_numpy(real)
-        held = _given.held(chunks, mask)
+        held = validation.held(chunks, mask)
         ends = of_chunks(self.orders, held, None, None)
         given = np.zeros((len(values), 0, values.shape[2])) if ends is None else ends.numpy()
         points, shift = self.stack.solver(chunks.shape[1], None if real.all() else mask, chunks)
@@ -114,7 +115,7 @@ class StepJoints:
             high = torch.from_numpy(held[:, :, g] >= levels.mean())
             places = torch.linspace(0, 1, high.shape[1])
             for count in tally.sums:
-                back = _switch.decode(_switch.encode(high, count), places)
+                back = gripper.decode(gripper.encode(high, count), places)
                 error = np.abs(np.where(back.numpy(), levels[1], levels[0]) - held[:, :, g])
                 tally.add(count, (error * real)[:, :, None], int(real.sum()))
         return tally.found()[0]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..base import Features
-from ._steps import StepEncoder, places
-from .normalizer import Normalizer
+from ...base import Features
+from ..normalizer import Normalizer
+from .step_encoder import StepEncoder, places
 
 
 class State(StepEncoder):

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _ends, _given, _switch
-from ._bounds import scale
-from ._layout import Layout
-from ._stack import Stack
+from .. import validation
+from ..quantiles import scale
+from . import boundary, gripper
+from .layout import Layout
+from .matrices import Stack
 
 FAR = 10.0
 """Control points outside the bounds by this many times their width: other units, it seems."""
@@ -30,7 +31,7 @@ class Codec:
     """state: `low`, `high [P]` and `levels [G, 2]`, as fitted."""
 
     def __init__(
-        self, layout: Layout, stack: Stack, orders: _ends.Orders, state: Mapping[str, Any]
+        self, layout: Layout, stack: Stack, orders: boundary.Orders, state: Mapping[str, Any]
     ) -> None:
         self.layout, self.stack, self.orders = layout, stack, orders
         low, high = np.asarray(state["low"]), np.asarray(state["high"])
@@ -62,15 +63,15 @@ class Codec:
             return z
         high, parts = self._high(values, real), [z]
         for g, joint in enumerate(self.layout.switches):
-            parts.append(_switch.encode(high[:, :, g], len(self.layout.tokens[joint])).to(z))
+            parts.append(gripper.encode(high[:, :, g], len(self.layout.tokens[joint])).to(z))
         return torch.cat(parts, 1).index_select(1, self._tensors(z)["order"])
 
     def _control_points(
         self, values: Tensor, real: Tensor | None, start: Tensor | None, end: Tensor | None
     ) -> Tensor:
         """`[B, P]` between the bounds at 0 and 1, not yet clipped."""
-        held = _given.held(values, real) if self.orders.both else values
-        ends = _ends.of_chunks(self.orders, held, start, end)
+        held = validation.held(values, real) if self.orders.both else values
+        ends = boundary.of_chunks(self.orders, held, start, end)
         points, shift = self.stack.solver(values.shape[1], real, values)
         found = _product(points, values)  # [B, R, dof]
         if ends is not None:
@@ -90,14 +91,14 @@ class Codec:
         derivative: int,
     ) -> Tensor:
         """`[B, L]` -> `[B, S, dof]` at places in [0, 1], or its derivative by them."""
-        ends = _ends.given(self.orders, start, end, z.new_empty(len(z), self.layout.dof))
+        ends = boundary.given(self.orders, start, end, z.new_empty(len(z), self.layout.dof))
         with torch.autocast(z.device.type, enabled=False):
             bases, held = self.stack.curve(places, derivative, z)  # [S, A], [A, C]
             found = _product(bases, self._points(z, ends, held))
         if self.layout.switches and not derivative:
             levels, at = self._tensors(z)["levels"], torch.as_tensor(places).to(z)
             for g, joint in enumerate(self.layout.switches):
-                high = _switch.decode(z[:, self.layout.tokens[joint]], at)
+                high = gripper.decode(z[:, self.layout.tokens[joint]], at)
                 found[:, :, joint] = torch.where(high, levels[g, 1], levels[g, 0])
         return found
 
@@ -128,8 +129,8 @@ class Codec:
         """`[B, steps, G]` bool: the states of the joints that have switch times."""
         with_steps = values[:, :, self.layout.switches]
         if not bool(torch.isfinite(with_steps).all()):
-            _given.refuse_infinite(values)
-        return _given.held(with_steps, real) >= self._tensors(values)["levels"].mean(1)
+            validation.refuse_infinite(values)
+        return validation.held(with_steps, real) >= self._tensors(values)["levels"].mean(1)
 
     def _look(self, z: Tensor, values: Tensor) -> None:
         """One look at the extremes finds what is not finite and what is far outside."""
@@ -137,7 +138,7 @@ class Codec:
             return
         low, high = (float(end) for end in z.aminmax())
         if not (np.isfinite(low) and np.isfinite(high)):
-            _given.refuse_infinite(values)
+            validation.refuse_infinite(values)
         if low < -FAR or high > 1 + FAR:
             beyond = torch.maximum(z.amax(0) - 1, -z.amin(0))
             joint = int(self.layout.joint[self.layout.smooth][int(beyond.argmax())])

@@ -1,0 +1,1 @@
+"""Meta-World: environments, rendering, experts and demonstrations."""

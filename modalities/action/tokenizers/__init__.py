@@ -1,0 +1,20 @@
+"""Action tokenizers: bins, FAST and B-splines."""
+
+from typing import TYPE_CHECKING
+
+from ....lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .base import ActionTokenizer as ActionTokenizer
+    from .base import Outline as Outline
+    from .bins import BinTokenizer as BinTokenizer
+    from .fast import FastTokenizer as FastTokenizer
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "base": ["ActionTokenizer", "Outline"],
+            "bins": ["BinTokenizer"],
+            "fast": ["FastTokenizer"],
+        },
+    )
