@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..modalities.base import Features
-from ._parts import at_least, blank
 from .base import Connector
+from .layout import at_least, blank
 from .shorteners import centred, scaled
 
 CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}

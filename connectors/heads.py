@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modalities.base import Features
-from ._parts import additive, at_least, blank, one, sincos, split_evenly
 from .base import Connector
+from .layout import additive, at_least, blank, one, sincos, split_evenly
 
 
 class LinearHead(Connector):

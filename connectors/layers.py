@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..modalities.base import Features
-from ._parts import at_least, blank
 from .base import Connector
+from .layout import at_least, blank
 
 
 class WeightedLayers(Connector):

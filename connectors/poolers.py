@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..modalities.base import Features
-from ._parts import additive, at_least, blank, bridge, one, split_evenly
 from .base import Connector
+from .layout import additive, at_least, blank, bridge, one, split_evenly
 
 
 class Mean(Connector):

@@ -16,8 +16,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..modalities.base import Features
-from ._parts import at_least, blank
 from .base import Connector
+from .layout import at_least, blank
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..modalities.base import Features
-from ._parts import additive, at_least, blank, sincos, split_evenly
 from .base import Connector
+from .layout import additive, at_least, blank, sincos, split_evenly
 
 
 class Detr(Connector):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from sensorium.connectors._parts import sincos
 from sensorium.connectors.heads import AttentionProbe, Flatten, LinearHead, MLPHead
+from sensorium.connectors.layout import sincos
 from sensorium.connectors.poolers import AttentionPool, Cls, LatentAttention, Max, Mean
 from sensorium.connectors.projectors import MLP, Linear
 from sensorium.connectors.resampler import Resampler
