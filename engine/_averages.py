@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..tasks.averages import averaged, follow
 from ..tasks.base import Context, StopTraining, Task
+from ..tasks.common import averaged, follow
 from .adapt import is_frozen, mark_frozen
 from .errors import RecipeError, RunError
 from .plan import RecipePlan

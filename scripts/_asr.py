@@ -23,7 +23,7 @@ from sensorium.modalities.base import Features
 from sensorium.tasks.asr import Asr
 from sensorium.tasks.asr_diffusion import AsrDiffusion
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.prompts import assemble
+from sensorium.tasks.common import assemble
 
 TASK = "transcribe"
 

@@ -17,7 +17,7 @@ from .action_metrics import ActionMetrics
 from .base import Row, Task
 from .batch import Batch, Example, Tools
 from .chunks import Chunk, Chunks, Pair, read_action, read_chunk
-from .prompts import Prompt, example_row
+from .common import Prompt, example_row
 
 
 class ActionTask(Task):

@@ -10,8 +10,10 @@ Legend: `N` rows, `K` prototypes, `D` width.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .common import largest, over_processes
 
 
 class Prototypes(nn.Module):
@@ -83,20 +85,3 @@ def rank(vectors: Tensor) -> Tensor:
     values = torch.linalg.svdvals(F.normalize(vectors.float(), dim=-1, eps=1e-8))
     shares = values / values.sum().clamp(min=1e-12)
     return entropy(shares[None])[0].exp()
-
-
-def over_processes(values: Tensor) -> Tensor:
-    """The sum over all processes; every one of them has to ask."""
-    if not distributed.is_available() or not distributed.is_initialized():
-        return values
-    found = values.detach().clone()
-    distributed.all_reduce(found)
-    return found
-
-
-def largest(values: Tensor) -> Tensor:
-    """The largest over all processes; 0 where none has any."""
-    found = values.max() if values.numel() else values.new_full((), -torch.inf)
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return found.nan_to_num(neginf=0.0)

@@ -18,11 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors `[B, D]` at unit length, in float32."""
-    return F.normalize(vectors.float(), dim=-1)
-
-
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """logits `[B, N]`, targets `[B, N]` whose rows sum to one -> the sum over rows."""
     return -(targets * logits.log_softmax(1)).sum()

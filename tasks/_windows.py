@@ -13,7 +13,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from ..modalities.base import Features, Sample
-from ._crops import cropped, extent_of
+from .common import cropped, extent_of
 
 Tensors = dict[str, Tensor]
 

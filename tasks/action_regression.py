@@ -17,10 +17,10 @@ from ..modalities.base import Loss
 from ._action_forms import fixed_length
 from ._action_points import Points
 from ._action_rows import ActionTask
-from ._heads import head_output
 from .base import Context
 from .batch import Batch
 from .chunks import Chunk, Chunks
+from .common import head_output
 from .uses import HeadUse, StreamUse
 
 

@@ -32,7 +32,7 @@ from ._spelling import fitting_rows
 from .asr import Asr
 from .base import Context, Row
 from .batch import Batch, Example, Tools
-from .prompts import assemble, example_row, require_streams
+from .common import assemble, example_row, require_streams
 from .speech_metrics import Normalizer
 from .uses import BACKBONE, DecoderUse, HeadUse
 

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from ..modalities.base import Loss
 from .base import Context, Metrics, Row, Task
 from .batch import Batch, Example, Tools
+from .common import assemble, example_row, parse_prompt, parse_target
 from .facts import Facts
-from .prompts import assemble, example_row, parse_prompt, parse_target
 from .text_metrics import TextMetrics
 from .uses import BACKBONE, DecoderUse, StreamUse
 

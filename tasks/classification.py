@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..modalities.base import Loss
-from ._heads import head_output
 from .base import Context, Metrics, Row, Task
 from .batch import Batch, Example, Tools
 from .class_metrics import LabelMetrics, MultiLabelMetrics
+from .common import head_output
 from .labels import Labels
 from .uses import HeadUse, StreamUse
 

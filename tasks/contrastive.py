@@ -19,17 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from ..modalities.base import Loss
-from ._gather import gathered
-from ._hashing import stable_hash
-from ._similarity import cross_entropy, even, pairwise_sigmoid, soft, to_teachers, unit
+from ._similarity import cross_entropy, even, pairwise_sigmoid, soft, to_teachers
 from .base import Context, Embed, Row, Task
 from .batch import Batch, Example, Tools
+from .common import LARGEST, gathered, stable_hash, unit
 from .retrieval_metrics import RetrievalMetrics
 from .uses import StreamUse
 from .zero_shot import ZeroShot
-
-LARGEST = 100.0
-"""CLIP's limit of the scale, `1 / temperature`."""
 
 TEMPERATURES = {"infonce": 0.07, "soft": 0.07, "siglip": 0.1}
 """Where learning begins, as CLIP and SigLIP have it."""

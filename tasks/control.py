@@ -24,7 +24,7 @@ from ._action_sequences import Autoregressive
 from .base import Context, Row
 from .batch import Batch, Example, Tools
 from .chunks import Chunk, Chunks
-from .prompts import assemble, parse_prompt, require_streams
+from .common import assemble, parse_prompt, require_streams
 from .uses import BACKBONE, DecoderUse, StreamUse
 
 FORMS: dict[str, type[Form]] = {

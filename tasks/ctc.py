@@ -25,7 +25,7 @@ from ._spelling import fitting_rows
 from ._transcripts import Reading, transcribe
 from .base import Context, Row, Task
 from .batch import Batch, Example, Tools
-from .prompts import example_row, parse_target
+from .common import example_row, parse_target
 from .speech_metrics import Normalizer, SpeechMetrics
 from .uses import HeadUse, StreamUse
 

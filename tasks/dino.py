@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from ..modalities.base import Features, Loss, Sample
 from . import _dino_losses as losses
 from ._blocks import block_masks
-from ._crops import Crop, Range
-from ._gather import gathered
-from .averages import averaged, cosine
 from .base import Context, StopTraining, Task
 from .batch import Batch
+from .common import Crop, Range, averaged, cosine, gathered, over_processes
 from .uses import StreamUse
 
 GLOBALS = ("global0", "global1")
@@ -210,7 +208,7 @@ class Dino(Task):
     def _watch(self, vectors: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """What the teacher does, the same in every process, as sums over this one's rows."""
         every, _ = gathered(vectors.detach())
-        total = losses.over_processes(losses.entropy(targets).sum())
+        total = over_processes(losses.entropy(targets).sum())
         entropy = total / max(1, len(every))
         found = losses.rank(every) if len(every) else entropy.new_ones(())
         rows = len(vectors) // 2

@@ -25,12 +25,11 @@ from ..backbones.base import Backbone
 from ..modalities.action.tokenizers import ActionTokenizer
 from ..modalities.base import Features, Loss
 from ._action_forms import SPREAD
-from ._heads import head_output
 from .action_regression import ActionRegression
 from .base import Context, Row
 from .batch import Batch, Example, Tools
 from .chunks import Chunks
-from .prompts import assemble, parse_prompt, require_streams
+from .common import assemble, head_output, parse_prompt, require_streams
 from .uses import BACKBONE, DecoderUse, StreamUse
 
 

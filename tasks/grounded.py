@@ -20,13 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modalities.base import Features, Loss
-from ._hashing import stable_hash
-from ._laid import cover
-from ._places import indices, moved, to_world
-from ._similarity import unit
 from .base import Context, Metrics, Row, Task
 from .batch import Batch, Example, Tools
-from .contrastive import LARGEST
+from .common import LARGEST, cover, indices, moved, stable_hash, to_world, unit
 from .pointing import Pointing
 from .uses import StreamUse
 

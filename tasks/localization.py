@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from ..modalities.base import Features, Loss
 from ._boxes import cxcywh_to_world, giou, unit_to_world, world_to_cxcywh
 from ._matching import matched
-from ._places import to_world
 from .base import Context, Metrics, Row, Task
 from .batch import Batch, Example, Tools
 from .box_metrics import BoxMetrics
+from .common import to_world
 from .uses import HeadUse, StreamUse
 
 WHO = "localization"

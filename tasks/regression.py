@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from torchmetrics.functional.regression import r2_score
 
 from ..modalities.base import Loss
-from ._heads import head_output
 from .base import Context, Metrics, Row, Task
 from .batch import Batch, Example, Tools
+from .common import head_output
 from .standardizer import Standardizer
 from .uses import HeadUse, StreamUse
 

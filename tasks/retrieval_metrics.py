@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ._ranking import Found, Items, gap, one_each, search
-from ._similarity import unit
+from .common import unit
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "mrr", "median_rank", "ndcg@10", "chance@1")
 

@@ -21,11 +21,11 @@ from torch.nn import functional as F
 from ..connectors.base import Connector
 from ..modalities.base import Features, Loss, Sample
 from ..modalities.groups import encode_by_group
-from ._places import laid, to_world
 from ._runs import runs, unrun
 from ._windows import slid, window_of
 from .base import Context, Metrics, Task
 from .batch import Batch
+from .common import laid, to_world
 from .mask_metrics import MaskMetrics, agreement
 from .uses import HeadUse, StreamUse
 

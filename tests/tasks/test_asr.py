@@ -10,7 +10,7 @@ import torch
 from sensorium.connectors.shorteners import Stack
 from sensorium.modalities.base import Features
 from sensorium.tasks.asr import Asr, TranscriptMetrics
-from sensorium.tasks.prompts import assemble
+from sensorium.tasks.common import assemble
 from sensorium.testing.context import StubContext, prepare_batch
 
 

@@ -21,7 +21,7 @@ from sensorium.tasks._denoise import Denoised
 from sensorium.tasks._priors import Layout, Prior, lay_out
 from sensorium.tasks.asr_diffusion import AsrDiffusion
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.prompts import assemble
+from sensorium.tasks.common import assemble
 from sensorium.testing.context import StubContext, prepare_batch
 
 DIM = 32

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from sensorium.tasks import _dino_losses as losses
 from sensorium.tasks._blocks import block_mask, block_masks
-from sensorium.tasks._crops import Crop, cropped, extent_of
-from sensorium.tasks.averages import averaged, cosine, follow
+from sensorium.tasks.common import Crop, averaged, cosine, cropped, extent_of, follow
 
 
 def some(*shape: int, seed: int = 0) -> Tensor:

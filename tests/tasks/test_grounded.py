@@ -17,8 +17,8 @@ from sensorium.modalities.mri.encoders.vit3d import ViT3D
 from sensorium.modalities.mri.io import read, read_mask
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.modalities.mri.write import save
-from sensorium.tasks._laid import cover
 from sensorium.tasks.batch import Batch, Example
+from sensorium.tasks.common import cover
 from sensorium.tasks.grounded import Grounded
 from sensorium.tasks.pointing import Pointing
 from sensorium.testing.context import StubContext, prepare_batch

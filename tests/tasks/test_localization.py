@@ -17,9 +17,9 @@ from sensorium.connectors.queries import Detr
 from sensorium.modalities.base import Features
 from sensorium.tasks._boxes import cxcywh_to_world, giou, iou, unit_to_world, world_to_cxcywh
 from sensorium.tasks._matching import matched
-from sensorium.tasks._places import indices, laid, moved, to_world
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.box_metrics import BoxMetrics
+from sensorium.tasks.common import indices, laid, moved, to_world
 from sensorium.tasks.localization import Localization
 from sensorium.testing.context import StubContext, prepare_batch
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch, Example
-from sensorium.tasks.prompts import Prompt, assemble
+from sensorium.tasks.common import Prompt, assemble
 
 ROW = {"age": 61.25, "name": "Ada", "q": "{name} <image> {{", "none": None, "many": ["a", "b"]}
 

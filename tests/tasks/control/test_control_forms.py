@@ -17,8 +17,8 @@ from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.tasks._action_cvae import divergence
 from sensorium.tasks._action_ids import ActionIds
 from sensorium.tasks.chunks import Chunks
+from sensorium.tasks.common import assemble
 from sensorium.tasks.control import Control
-from sensorium.tasks.prompts import assemble
 
 ALLOWED = ["parallel", "tail", "bins", "bins-tail", "fast", "fourier"]
 

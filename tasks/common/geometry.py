@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modalities.base import Features
+from ...modalities.base import Features
 
 
 def to_world(features: Features, who: str) -> Tensor:
@@ -65,3 +65,25 @@ def laid(
         values, looked.to(values.dtype), mode=mode, padding_mode="zeros", align_corners=True
     )
     return found
+
+
+POINTS = 4
+"""Places that are looked up along each axis of a token."""
+
+
+def cover(mask: Features, tokens: Features, who: str) -> Tensor:
+    """mask: a token a place `[B, U, 1]`; tokens `[B, T, D]` -> `[B, T]` shares from 0 to 1.
+
+    Raises ValueError where one of them does not say where it lies; `who` asks.
+    """
+    there, here = to_world(mask, who), to_world(tokens, who)
+    grid, own = tokens.grid or (), mask.grid or ()
+    values = ((mask.tokens[..., 0] > 0.5) & mask.mask).float().unflatten(1, own)[:, None]
+    finer = torch.eye(len(grid) + 1, device=here.device)
+    finer[:-1, :-1] /= POINTS
+    finer[:-1, -1] = (1 / POINTS - 1) / 2
+    fine = tuple(size * POINTS for size in grid)
+    found = laid(values, there, here @ finer, fine)[:, 0]  # [B, *fine]
+    for axis, size in enumerate(grid):
+        found = found.unflatten(axis + 1, (size, POINTS)).mean(axis + 2)
+    return found.flatten(1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..modalities.base import Features
-from .base import Task
+from ...modalities.base import Features
+from ..base import Task
 
 
 def head_output(task: Task, name: str, features: Features) -> Tensor:

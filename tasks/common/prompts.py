@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backbones.base import Backbone
-from ..modalities.base import Features, Tokenizer
-from .base import Context, Row
-from .batch import Batch
-from .uses import BACKBONE
+from ...backbones.base import Backbone
+from ...modalities.base import Features, Tokenizer
+from ..base import Context, Row
+from ..batch import Batch
+from ..uses import BACKBONE
 
 _TOKEN = re.compile(
     r"(?P<brace>\{\{|\}\})"

@@ -51,3 +51,20 @@ def _collect(rows: Tensor) -> Tensor:
     found = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
     distributed.all_gather(found, rows.contiguous())
     return torch.cat(found)
+
+
+def over_processes(values: Tensor) -> Tensor:
+    """The sum over all processes; every one of them has to ask."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return values
+    found = values.detach().clone()
+    distributed.all_reduce(found)
+    return found
+
+
+def largest(values: Tensor) -> Tensor:
+    """The largest over all processes; 0 where none has any."""
+    found = values.max() if values.numel() else values.new_full((), -torch.inf)
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return found.nan_to_num(neginf=0.0)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modalities.base import Sample
+from ...modalities.base import Sample
 
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 Range = tuple[float, float]

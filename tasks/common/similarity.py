@@ -1,0 +1,15 @@
+"""Unit vectors, and the limit of the scale of their similarities."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors `[B, D]` at unit length, in float32."""
+    return F.normalize(vectors.float(), dim=-1)
+
+
+LARGEST = 100.0
+"""CLIP's limit of the scale, `1 / temperature`."""
