@@ -21,7 +21,7 @@ from sensorium.scripts._mri_runs import (
     spent,
 )
 from sensorium.scripts._mri_scores import Measure, compared, told, verdict
-from sensorium.tasks.facts import Facts
+from sensorium.tasks.text import Facts
 
 Row = dict[str, Measure]
 Figures = dict[float, dict[str, Row]]

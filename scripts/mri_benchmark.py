@@ -57,7 +57,7 @@ from sensorium.scripts._mri_tables import (
     table,
     written,
 )
-from sensorium.tasks.facts import Facts
+from sensorium.tasks.text import Facts
 
 SHARES = (0.01, 0.1, 1.0)
 

@@ -4,7 +4,7 @@ TASKS = {
     "action_regression": "sensorium.tasks.action_regression:ActionRegression",
     "asr": "sensorium.tasks.asr:Asr",
     "asr_diffusion": "sensorium.tasks.asr_diffusion:AsrDiffusion",
-    "captioning": "sensorium.tasks.captioning:Captioning",
+    "captioning": "sensorium.tasks.text.captioning:Captioning",
     "classification": "sensorium.tasks.classification:Classification",
     "control": "sensorium.tasks.control:Control",
     "contrastive": "sensorium.tasks.contrastive:Contrastive",

@@ -14,8 +14,8 @@ import numpy as np
 
 from .base import Row
 from .batch import Example, Tools
-from .captioning import Captioning
 from .speech_metrics import Normalizer, SpeechMetrics
+from .text import Captioning
 
 
 class Asr(Captioning):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch, Tools
-from sensorium.tasks.captioning import Captioning
+from sensorium.tasks.text import Captioning
 from sensorium.testing.context import prepare_batch
 
 ROWS = [

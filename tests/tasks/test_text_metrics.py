@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from sensorium.tasks.cider import cider_d
-from sensorium.tasks.facts import Facts
-from sensorium.tasks.text_metrics import TextMetrics, words
+from sensorium.tasks.text import Facts
+from sensorium.tasks.text.cider import cider_d
+from sensorium.tasks.text.metrics import TextMetrics, words
 
 TEXTS = [
     "a red circle above a small blue square",

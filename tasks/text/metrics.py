@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from .cider import cider_d
-from .facts import Facts
+from .fact_metrics import Facts
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 

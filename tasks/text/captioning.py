@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..modalities.base import Loss
-from .base import Context, Metrics, Row, Task
-from .batch import Batch, Example, Tools
-from .common import assemble, example_row, parse_prompt, parse_target
-from .facts import Facts
-from .text_metrics import TextMetrics
-from .uses import BACKBONE, DecoderUse, StreamUse
+from ...modalities.base import Loss
+from ..base import Context, Metrics, Row, Task
+from ..batch import Batch, Example, Tools
+from ..common import assemble, example_row, parse_prompt, parse_target
+from ..uses import BACKBONE, DecoderUse, StreamUse
+from .fact_metrics import Facts
+from .metrics import TextMetrics
 
 
 class Captioning(Task):
