@@ -5,7 +5,7 @@ TASKS = {
     "asr": "sensorium.tasks.asr:Asr",
     "asr_diffusion": "sensorium.tasks.asr_diffusion:AsrDiffusion",
     "captioning": "sensorium.tasks.text.captioning:Captioning",
-    "classification": "sensorium.tasks.classification:Classification",
+    "classification": "sensorium.tasks.supervised.classification:Classification",
     "control": "sensorium.tasks.control:Control",
     "contrastive": "sensorium.tasks.contrastive:Contrastive",
     "ctc": "sensorium.tasks.ctc:Ctc",
@@ -14,6 +14,6 @@ TASKS = {
     "distill_embedding": "sensorium.tasks.distill_embedding:DistillEmbedding",
     "grounded": "sensorium.tasks.grounded:Grounded",
     "localization": "sensorium.tasks.localization:Localization",
-    "regression": "sensorium.tasks.regression:Regression",
+    "regression": "sensorium.tasks.supervised.regression:Regression",
     "segmentation": "sensorium.tasks.segmentation:Segmentation",
 }

@@ -17,7 +17,7 @@ from sensorium.engine import prefill
 from sensorium.engine.dataset import PreparedRow
 from sensorium.engine.errors import RunError
 from sensorium.modalities.image import read as image
-from sensorium.tasks.labels import Labels
+from sensorium.tasks.supervised.label_encoder import Labels
 
 FROZEN = {"inputs": {"image": {"encoder": {"freeze": True}, "connector": "mlp"}}}
 PLAIN = {"cache": {"features": False}}
@@ -135,7 +135,7 @@ def test_what_changes_the_features_is_a_miss(shop: Any) -> None:
 def test_other_layers_are_other_features(shop: Any) -> None:
     """What a task asks of the encoder's layers is part of the key, and comes back."""
     from sensorium.modalities.base import Encoder, Features
-    from sensorium.tasks.classification import Classification
+    from sensorium.tasks.supervised.classification import Classification
     from sensorium.tasks.uses import StreamUse
 
     shop.train(shop.recipe(train(steps=0)), "import")

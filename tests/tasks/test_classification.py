@@ -12,9 +12,9 @@ from torch import nn
 
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.class_metrics import LabelMetrics, MultiLabelMetrics
-from sensorium.tasks.classification import Classification
-from sensorium.tasks.labels import Labels
+from sensorium.tasks.supervised.classification import Classification
+from sensorium.tasks.supervised.label_encoder import Labels
+from sensorium.tasks.supervised.metrics import LabelMetrics, MultiLabelMetrics
 from sensorium.testing.context import prepare_batch
 
 COLOURS = ["red", "green", "blue", "green", "red", "blue"]

@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.regression import NumberMetrics, Regression
-from sensorium.tasks.standardizer import Standardizer
+from sensorium.tasks.supervised.regression import NumberMetrics, Regression
+from sensorium.tasks.supervised.standardizer import Standardizer
 from sensorium.testing.context import prepare_batch
 
 ROWS = [{"age": 20.0 + 7 * i, "mass": 1e6 * (i % 3) - 4e5} for i in range(6)]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..modalities.base import Fitted
-from .base import Row
+from ...modalities.base import Fitted
+from ..base import Row
 
 
 class Standardizer(Fitted):

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.regression import r2_score
 
-from ..modalities.base import Loss
-from .base import Context, Metrics, Row, Task
-from .batch import Batch, Example, Tools
-from .common import head_output
+from ...modalities.base import Loss
+from ..base import Context, Metrics, Row, Task
+from ..batch import Batch, Example, Tools
+from ..common import head_output
+from ..uses import HeadUse, StreamUse
 from .standardizer import Standardizer
-from .uses import HeadUse, StreamUse
 
 ERRORS = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modalities.base import Loss
-from .base import Context, Metrics, Row, Task
-from .batch import Batch, Example, Tools
-from .class_metrics import LabelMetrics, MultiLabelMetrics
-from .common import head_output
-from .labels import Labels
-from .uses import HeadUse, StreamUse
+from ...modalities.base import Loss
+from ..base import Context, Metrics, Row, Task
+from ..batch import Batch, Example, Tools
+from ..common import head_output
+from ..uses import HeadUse, StreamUse
+from .label_encoder import Labels
+from .metrics import LabelMetrics, MultiLabelMetrics
 
 
 class Classification(Task):

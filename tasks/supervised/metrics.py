@@ -20,7 +20,7 @@ from torchmetrics.functional.classification import (
     multilabel_f1_score,
 )
 
-from .labels import Label
+from .label_encoder import Label
 
 
 class _ClassMetrics:
