@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.modalities.base import Features
-from sensorium.tasks._similarity import cross_entropy, soft
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.common import unit
-from sensorium.tasks.contrastive import Contrastive
+from sensorium.tasks.contrastive.contrastive import Contrastive
+from sensorium.tasks.contrastive.losses import cross_entropy, soft
 from sensorium.testing.context import StubContext, prepare_batch
 
 ROWS, DIM = 7, 16

@@ -12,8 +12,8 @@ from sklearn.metrics import ndcg_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.tasks import _ranking
-from sensorium.tasks.retrieval_metrics import RetrievalMetrics
+from sensorium.tasks.contrastive import ranking
+from sensorium.tasks.contrastive.metrics import RetrievalMetrics
 
 ROWS, DIM = 40, 6
 PAIR = [("image", "caption")]
@@ -62,8 +62,8 @@ GROUPS = {
 def test_every_measure_is_that_of_a_sort(
     groups: str, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ranking, "QUERIES", blocks[0])
-    monkeypatch.setattr(_ranking, "CANDIDATES", blocks[1])
+    monkeypatch.setattr(ranking, "QUERIES", blocks[0])
+    monkeypatch.setattr(ranking, "CANDIDATES", blocks[1])
     image, caption, known = vectors(0), vectors(1), GROUPS[groups]
     targets = [{} if known is None else {"group": known[i]} for i in range(ROWS)]
     found = metrics_of(image, caption, targets).compute()
@@ -155,8 +155,8 @@ def test_a_long_split_takes_little_memory() -> None:
                 largest = max(largest, out.numel())
             return out
 
-    items = _ranking.Items(a, torch.arange(rows), torch.zeros(rows, dtype=torch.long))
+    items = ranking.Items(a, torch.arange(rows), torch.zeros(rows, dtype=torch.long))
     with Watch():
-        found = _ranking.search(items, items)
-    assert largest <= _ranking.QUERIES * (rows + 1) < rows * rows / 4
+        found = ranking.search(items, items)
+    assert largest <= ranking.QUERIES * (rows + 1) < rows * rows / 4
     assert bool((found.ranks == 1).all())

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sensorium.engine._order import Schedule
 from sensorium.modalities.base import Features
 from sensorium.modalities.mri.phantom import Phantom
-from sensorium.tasks.contrastive import Contrastive
+from sensorium.tasks.contrastive.contrastive import Contrastive
 from sensorium.testing.context import StubContext, prepare_batch
 
 STUDIES = ["a", "b", "a", "c", "b", "a"]

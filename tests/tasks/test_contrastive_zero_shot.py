@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.tasks.contrastive import Contrastive
-from sensorium.tasks.zero_shot import ZeroShot
+from sensorium.tasks.contrastive.contrastive import Contrastive
+from sensorium.tasks.contrastive.zero_shot import ZeroShot
 from sensorium.testing.context import prepare_batch
 
 CLASSES = ["circle", "square", "star"]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.distill_embedding import DistillEmbedding
+from sensorium.tasks.contrastive.distillation import DistillEmbedding
 from sensorium.testing.context import StubContext, prepare_batch
 
 ROWS, DIM = 6, 8

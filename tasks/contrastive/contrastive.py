@@ -1,6 +1,6 @@
 """Contrastive learning: any two or more streams brought into one space, for retrieval.
 
-Rows of a batch belong together, all others apart (`_similarity.py` has the losses and their
+Rows of a batch belong together, all others apart (`losses.py` has the losses and their
 sources). Embeddings are gathered from all processes, so that every process sees all of them.
 
 Legend: `B` rows of this process, `N` rows of all processes, `D` width of the space.
@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..modalities.base import Loss
-from ._similarity import cross_entropy, even, pairwise_sigmoid, soft, to_teachers
-from .base import Context, Embed, Row, Task
-from .batch import Batch, Example, Tools
-from .common import LARGEST, gathered, stable_hash, unit
-from .retrieval_metrics import RetrievalMetrics
-from .uses import StreamUse
+from ...modalities.base import Loss
+from ..base import Context, Embed, Row, Task
+from ..batch import Batch, Example, Tools
+from ..common import LARGEST, gathered, stable_hash, unit
+from ..uses import StreamUse
+from .losses import cross_entropy, even, pairwise_sigmoid, soft, to_teachers
+from .metrics import RetrievalMetrics
 from .zero_shot import ZeroShot
 
 TEMPERATURES = {"infonce": 0.07, "soft": 0.07, "siglip": 0.1}

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._ranking import Found, Items, gap, one_each, search
-from .common import unit
+from ..common import unit
+from .ranking import Found, Items, gap, one_each, search
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "mrr", "median_rank", "ndcg@10", "chance@1")
 

@@ -14,8 +14,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from .base import Embed
-from .common import unit
+from ..base import Embed
+from ..common import unit
 
 
 class ZeroShot:

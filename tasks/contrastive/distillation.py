@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modalities.base import Loss
-from .base import Context, Row, Task
-from .batch import Batch, Example, Tools
-from .retrieval_metrics import RetrievalMetrics
-from .uses import StreamUse
+from ...modalities.base import Loss
+from ..base import Context, Row, Task
+from ..batch import Batch, Example, Tools
+from ..uses import StreamUse
+from .metrics import RetrievalMetrics
 
 
 class DistillEmbedding(Task):

@@ -1,0 +1,1 @@
+"""Contrastive alignment, its losses and metrics, and embedding distillation."""
