@@ -9,7 +9,7 @@ TASKS = {
     "control": "sensorium.tasks.control:Control",
     "contrastive": "sensorium.tasks.contrastive.contrastive:Contrastive",
     "ctc": "sensorium.tasks.ctc:Ctc",
-    "dino": "sensorium.tasks.dino:Dino",
+    "dino": "sensorium.tasks.self_supervised.dino:Dino",
     "distill_actions": "sensorium.tasks.distill_actions:DistillActions",
     "distill_embedding": "sensorium.tasks.contrastive.distillation:DistillEmbedding",
     "grounded": "sensorium.tasks.grounded:Grounded",

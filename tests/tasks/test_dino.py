@@ -14,11 +14,11 @@ from torch import Tensor
 from sensorium.modalities.base import Encoder, Features
 from sensorium.modalities.image.encoders.timm import Timm
 from sensorium.modalities.mri.encoders.vit3d import ViT3D
-from sensorium.tasks._dino_losses import cross_entropy, sinkhorn
 from sensorium.tasks.base import StopTraining
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.common import averaged, follow
-from sensorium.tasks.dino import ENOUGH, Dino
+from sensorium.tasks.self_supervised.dino import ENOUGH, Dino
+from sensorium.tasks.self_supervised.dino_losses import cross_entropy, sinkhorn
 from sensorium.testing.context import StubContext
 
 SIZES: dict[str, Any] = {"prototypes": 24, "hidden": 16, "bottleneck": 8}

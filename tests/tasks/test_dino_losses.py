@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.tasks import _dino_losses as losses
-from sensorium.tasks._blocks import block_mask, block_masks
 from sensorium.tasks.common import Crop, averaged, cosine, cropped, extent_of, follow
+from sensorium.tasks.self_supervised import dino_losses as losses
+from sensorium.tasks.self_supervised.block_mask import block_mask, block_masks
 
 
 def some(*shape: int, seed: int = 0) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .common import largest, over_processes
+from ..common import largest, over_processes
 
 
 class Prototypes(nn.Module):

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..modalities.base import Features, Loss, Sample
-from . import _dino_losses as losses
-from ._blocks import block_masks
-from .base import Context, StopTraining, Task
-from .batch import Batch
-from .common import Crop, Range, averaged, cosine, gathered, over_processes
-from .uses import StreamUse
+from ...modalities.base import Features, Loss, Sample
+from ..base import Context, StopTraining, Task
+from ..batch import Batch
+from ..common import Crop, Range, averaged, cosine, gathered, over_processes
+from ..uses import StreamUse
+from . import dino_losses as losses
+from .block_mask import block_masks
 
 GLOBALS = ("global0", "global1")
 ENOUGH = 16
