@@ -13,7 +13,7 @@ import numpy as np
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.scripts._mri_runs import Answer
 from sensorium.scripts._mri_scores import Measure, auroc, chance_of_recall, ratio, recall
-from sensorium.tasks.box_metrics import BoxMetrics
+from sensorium.tasks.dense import BoxMetrics
 from sensorium.tasks.text import Facts
 
 COLUMNS = {

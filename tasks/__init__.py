@@ -12,8 +12,8 @@ TASKS = {
     "dino": "sensorium.tasks.self_supervised.dino:Dino",
     "distill_actions": "sensorium.tasks.distill_actions:DistillActions",
     "distill_embedding": "sensorium.tasks.contrastive.distillation:DistillEmbedding",
-    "grounded": "sensorium.tasks.grounded:Grounded",
-    "localization": "sensorium.tasks.localization:Localization",
+    "grounded": "sensorium.tasks.dense.grounding:Grounded",
+    "localization": "sensorium.tasks.dense.detection:Localization",
     "regression": "sensorium.tasks.supervised.regression:Regression",
-    "segmentation": "sensorium.tasks.segmentation:Segmentation",
+    "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",
 }

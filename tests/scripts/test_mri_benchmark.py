@@ -19,7 +19,7 @@ from sensorium.scripts._mri_cheap import blocks, commonest, histogram, logistic,
 from sensorium.scripts._mri_measures import Truth, same_facts
 from sensorium.scripts._mri_runs import Answer, Bench
 from sensorium.scripts._mri_tables import usual_report
-from sensorium.tasks.mask_metrics import agreement
+from sensorium.tasks.dense.mask_metrics import agreement
 from sensorium.tasks.text import Facts
 
 FACTS = Facts(

@@ -19,8 +19,8 @@ from sensorium.modalities.mri.phantom import Phantom
 from sensorium.modalities.mri.write import save
 from sensorium.tasks.batch import Batch, Example
 from sensorium.tasks.common import cover
-from sensorium.tasks.grounded import Grounded
-from sensorium.tasks.pointing import Pointing
+from sensorium.tasks.dense.grounding import Grounded
+from sensorium.tasks.dense.pointing_metrics import Pointing
 from sensorium.testing.context import StubContext, prepare_batch
 
 GRID, DIM = (3, 4, 2), 8

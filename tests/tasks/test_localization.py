@@ -15,12 +15,12 @@ from torchvision.ops import generalized_box_iou
 
 from sensorium.connectors.queries import Detr
 from sensorium.modalities.base import Features
-from sensorium.tasks._boxes import cxcywh_to_world, giou, iou, unit_to_world, world_to_cxcywh
-from sensorium.tasks._matching import matched
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.box_metrics import BoxMetrics
 from sensorium.tasks.common import indices, laid, moved, to_world
-from sensorium.tasks.localization import Localization
+from sensorium.tasks.dense import BoxMetrics
+from sensorium.tasks.dense.boxes import cxcywh_to_world, giou, iou, unit_to_world, world_to_cxcywh
+from sensorium.tasks.dense.detection import Localization
+from sensorium.tasks.dense.matching import matched
 from sensorium.testing.context import StubContext, prepare_batch
 
 GRID = (4, 5, 3)

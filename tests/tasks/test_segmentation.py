@@ -14,11 +14,11 @@ from monai.metrics import DiceMetric, HausdorffDistanceMetric
 
 from sensorium.connectors.decoders import Unetr
 from sensorium.modalities.base import Features
-from sensorium.tasks._runs import runs, unrun
-from sensorium.tasks._windows import slid, window_of
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.mask_metrics import MaskMetrics, agreement
-from sensorium.tasks.segmentation import Segmentation
+from sensorium.tasks.dense.mask_metrics import MaskMetrics, agreement
+from sensorium.tasks.dense.rle import runs, unrun
+from sensorium.tasks.dense.segmentation import Segmentation
+from sensorium.tasks.dense.sliding_window import slid, window_of
 from sensorium.testing.context import StubContext
 
 GRID, FINE = (3, 4, 2), (6, 8, 4)

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..connectors.base import Connector
-from ..modalities.base import Features, Loss, Sample
-from ..modalities.groups import encode_by_group
-from ._runs import runs, unrun
-from ._windows import slid, window_of
-from .base import Context, Metrics, Task
-from .batch import Batch
-from .common import laid, to_world
+from ...connectors.base import Connector
+from ...modalities.base import Features, Loss, Sample
+from ...modalities.groups import encode_by_group
+from ..base import Context, Metrics, Task
+from ..batch import Batch
+from ..common import laid, to_world
+from ..uses import HeadUse, StreamUse
 from .mask_metrics import MaskMetrics, agreement
-from .uses import HeadUse, StreamUse
+from .rle import runs, unrun
+from .sliding_window import slid, window_of
 
 WHO = "segmentation"
 SMOOTH = 1e-5
@@ -101,7 +101,7 @@ class Segmentation(Task):
         return Loss(total, len(batch), {"overlap": overlap.detach().sum()})
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """`mask` as runs of its grid (`_runs.py`), its `size` in the world's units (mm cubed), and,
+        """`mask` as runs of its grid (`rle.py`), its `size` in the world's units (mm cubed), and,
         if the batch has the true mask, `scores` against it on its own grid."""
         output = self._sliding_output(batch, ctx)
         grid, matrix = output.grid or (), to_world(output, WHO)

@@ -12,8 +12,8 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from ..modalities.base import Features, Sample
-from .common import cropped, extent_of
+from ...modalities.base import Features, Sample
+from ..common import cropped, extent_of
 
 Tensors = dict[str, Tensor]
 

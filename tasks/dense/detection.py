@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modalities.base import Features, Loss
-from ._boxes import cxcywh_to_world, giou, unit_to_world, world_to_cxcywh
-from ._matching import matched
-from .base import Context, Metrics, Row, Task
-from .batch import Batch, Example, Tools
+from ...modalities.base import Features, Loss
+from ..base import Context, Metrics, Row, Task
+from ..batch import Batch, Example, Tools
+from ..common import to_world
+from ..uses import HeadUse, StreamUse
 from .box_metrics import BoxMetrics
-from .common import to_world
-from .uses import HeadUse, StreamUse
+from .boxes import cxcywh_to_world, giou, unit_to_world, world_to_cxcywh
+from .matching import matched
 
 WHO = "localization"
 

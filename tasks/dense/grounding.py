@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..modalities.base import Features, Loss
-from .base import Context, Metrics, Row, Task
-from .batch import Batch, Example, Tools
-from .common import LARGEST, cover, indices, moved, stable_hash, to_world, unit
-from .pointing import Pointing
-from .uses import StreamUse
+from ...modalities.base import Features, Loss
+from ..base import Context, Metrics, Row, Task
+from ..batch import Batch, Example, Tools
+from ..common import LARGEST, cover, indices, moved, stable_hash, to_world, unit
+from ..uses import StreamUse
+from .pointing_metrics import Pointing
 
 WHO = "grounded"
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from ._boxes import giou, iou
-from ._matching import matched
+from .boxes import giou, iou
+from .matching import matched
 
 
 class BoxMetrics:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .common import moved
+from ..common import moved
 
 LEAST = 1e-9
 """A volume below this counts as this, so that a flat box divides by no zero."""
