@@ -26,7 +26,7 @@ def heard(pipeline: Any, task: str, stream: str, sounds: Sequence[Any], batch: i
 
 def different(one: str, other: str) -> tuple[int, int]:
     """Words by which two texts differ, and words of the first."""
-    from sensorium.tasks.speech_metrics import error_counts
+    from sensorium.tasks.speech import error_counts
 
     errors, words = error_counts([one], [other])
     return int(errors[0]), int(words[0])

@@ -2,13 +2,13 @@
 
 TASKS = {
     "action_regression": "sensorium.tasks.action_regression:ActionRegression",
-    "asr": "sensorium.tasks.asr:Asr",
+    "asr": "sensorium.tasks.speech.asr:Asr",
     "asr_diffusion": "sensorium.tasks.asr_diffusion:AsrDiffusion",
     "captioning": "sensorium.tasks.text.captioning:Captioning",
     "classification": "sensorium.tasks.supervised.classification:Classification",
     "control": "sensorium.tasks.control:Control",
     "contrastive": "sensorium.tasks.contrastive.contrastive:Contrastive",
-    "ctc": "sensorium.tasks.ctc:Ctc",
+    "ctc": "sensorium.tasks.speech.ctc:Ctc",
     "dino": "sensorium.tasks.self_supervised.dino:Dino",
     "distill_actions": "sensorium.tasks.distill_actions:DistillActions",
     "distill_embedding": "sensorium.tasks.contrastive.distillation:DistillEmbedding",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..modalities.base import Features
-from ._ctc_heads import ctc_losses
+from .speech import ctc_losses
 
 
 def some(features: Features, rows: Sequence[int]) -> Features:

@@ -18,8 +18,7 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 
 from ..modalities.base import Tokenizer
-from ._alignment import words_of
-from ._ctc_decode import Spelled
+from .speech import Spelled, words_of
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,13 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone, ContextCache
 from ..modalities.base import Features, Loss, Tokenizer
 from ._canvases import Learned, Special, begin, empty, learn
-from ._ctc_decode import greedy
-from ._ctc_heads import frame_logits
 from ._denoise import Denoised, Rule, denoise
 from ._hearing import corrupted, loss_a_token, some
 from ._priors import Layout, Prior, lay_out, prior_of
-from ._spelling import fitting_rows
-from .asr import Asr
 from .base import Context, Row
 from .batch import Batch, Example, Tools
 from .common import assemble, example_row, require_streams
-from .speech_metrics import Normalizer
+from .speech import Asr, Normalizer, fitting_rows, frame_logits, greedy
 from .uses import BACKBONE, DecoderUse, HeadUse
 
 

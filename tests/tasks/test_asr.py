@@ -9,8 +9,9 @@ import torch
 
 from sensorium.connectors.shorteners import Stack
 from sensorium.modalities.base import Features
-from sensorium.tasks.asr import Asr, TranscriptMetrics
 from sensorium.tasks.common import assemble
+from sensorium.tasks.speech import Asr
+from sensorium.tasks.speech.asr import TranscriptMetrics
 from sensorium.testing.context import StubContext, prepare_batch
 
 

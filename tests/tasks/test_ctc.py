@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from sensorium.connectors.projectors import Linear
 from sensorium.modalities.base import Features
 from sensorium.modalities.text.characters import Characters
-from sensorium.tasks._conditions import Conditions
-from sensorium.tasks._lexicon import Lexicon
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.ctc import Ctc
+from sensorium.tasks.speech.conditions import Conditions
+from sensorium.tasks.speech.ctc import Ctc
+from sensorium.tasks.speech.lexicon import Lexicon
 from sensorium.testing.context import StubContext, prepare_batch
 
 DIM, STEP = 6, 0.04

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE
-from sensorium.tasks._ctc_decode import frames_needed, greedy, prefix_beam
-from sensorium.tasks._ctc_heads import ctc_losses
-from sensorium.tasks._lexicon import Lexicon
+from sensorium.tasks.speech import ctc_losses, greedy
+from sensorium.tasks.speech.decoding import frames_needed, prefix_beam
+from sensorium.tasks.speech.lexicon import Lexicon
 
 CASES = [(frames, classes, seed) for frames in (1, 3, 5) for classes in (2, 4) for seed in (0, 1)]
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from sensorium.modalities.base import Features, Tokenizer
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE
-from sensorium.tasks._alignment import cuts, words_of
-from sensorium.tasks._lengths import Lengths
-from sensorium.tasks._transcripts import Reading, transcribe
+from sensorium.tasks.speech import words_of
+from sensorium.tasks.speech.alignment import cuts
+from sensorium.tasks.speech.length_stats import Lengths
+from sensorium.tasks.speech.transcribe import Reading, transcribe
 
 TEXTS = ["go left now", "a see saw", "go go"]
 

@@ -9,13 +9,8 @@ import jiwer
 import numpy as np
 import pytest
 
-from sensorium.tasks.speech_metrics import (
-    SpeechMetrics,
-    error_counts,
-    interval,
-    normaliser,
-    resampled,
-)
+from sensorium.tasks.speech import error_counts, interval, normaliser, resampled
+from sensorium.tasks.speech.metrics import SpeechMetrics
 
 SAID = ["turn left now", "one too three four", "", "go go go"]
 KNOWN = ["turn the left now", "one two three", "stop", "go go"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchaudio.functional import forced_align, merge_tokens
 
-from ..modalities.base import Tokenizer
+from ...modalities.base import Tokenizer
 
 
 @dataclass(frozen=True)

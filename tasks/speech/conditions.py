@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..modalities.base import Fitted
-from .base import Row
+from ...modalities.base import Fitted
+from ..base import Row
 
 
 class Conditions(Fitted):

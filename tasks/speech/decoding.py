@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ._lexicon import Node
+from .lexicon import Node
 
 PRUNED = 1e-4
 """A class less likely than this at a frame starts no new prefix there."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..modalities.base import Features, Tokenizer
-from ._alignment import Clock, cuts, word_times, words_of
-from ._ctc_decode import Spelled, greedy, prefix_beam
-from ._lexicon import Node
+from ...modalities.base import Features, Tokenizer
+from .alignment import Clock, cuts, word_times, words_of
+from .decoding import Spelled, greedy, prefix_beam
+from .lexicon import Node
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..modalities.base import Fitted, Tokenizer
+from ...modalities.base import Fitted, Tokenizer
 
 
 @dataclass

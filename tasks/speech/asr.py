@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .base import Row
-from .batch import Example, Tools
-from .speech_metrics import Normalizer, SpeechMetrics
-from .text import Captioning
+from ..base import Row
+from ..batch import Example, Tools
+from ..text import Captioning
+from .metrics import Normalizer, SpeechMetrics
 
 
 class Asr(Captioning):

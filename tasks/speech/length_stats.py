@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .uses import ChunkSpec
+from ..uses import ChunkSpec
 
 MOST = 8192
 """Lengths that are told apart; longer ones count as this."""

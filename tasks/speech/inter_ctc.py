@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..modalities.base import Features
-from .base import Task
+from ...modalities.base import Features
+from ..base import Task
 
 Tap = Callable[[Tensor, Tensor], Tensor]
 """The tokens `[B, T, D]` of a layer and their mask `[B, T]` -> new tokens."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ._ctc_decode import frames_needed
-from .batch import Batch
+from ..batch import Batch
+from .decoding import frames_needed
 
 
 def fitting_rows(

@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..modalities.base import Features, Loss, Tokenizer
-from ._conditions import Conditions
-from ._ctc_heads import Between, Hints, Tap, Told, chained, ctc_losses, frame_logits
-from ._lengths import Lengths
-from ._lexicon import Lexicon
-from ._spelling import fitting_rows
-from ._transcripts import Reading, transcribe
-from .base import Context, Row, Task
-from .batch import Batch, Example, Tools
-from .common import example_row, parse_target
-from .speech_metrics import Normalizer, SpeechMetrics
-from .uses import HeadUse, StreamUse
+from ...modalities.base import Features, Loss, Tokenizer
+from ..base import Context, Row, Task
+from ..batch import Batch, Example, Tools
+from ..common import example_row, parse_target
+from ..uses import HeadUse, StreamUse
+from .conditions import Conditions
+from .inter_ctc import Between, Hints, Tap, Told, chained, ctc_losses, frame_logits
+from .length_stats import Lengths
+from .lexicon import Lexicon
+from .metrics import Normalizer, SpeechMetrics
+from .targets import fitting_rows
+from .transcribe import Reading, transcribe
 
 
 class Ctc(Task):

@@ -1,0 +1,31 @@
+"""Speech recognition with CTC and with a language model, decoding and metrics."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .alignment import words_of as words_of
+    from .asr import Asr as Asr
+    from .decoding import Spelled as Spelled
+    from .decoding import greedy as greedy
+    from .inter_ctc import ctc_losses as ctc_losses
+    from .inter_ctc import frame_logits as frame_logits
+    from .metrics import Normalizer as Normalizer
+    from .metrics import error_counts as error_counts
+    from .metrics import interval as interval
+    from .metrics import normaliser as normaliser
+    from .metrics import resampled as resampled
+    from .targets import fitting_rows as fitting_rows
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "alignment": ["words_of"],
+            "asr": ["Asr"],
+            "decoding": ["Spelled", "greedy"],
+            "inter_ctc": ["ctc_losses", "frame_logits"],
+            "metrics": ["Normalizer", "error_counts", "interval", "normaliser", "resampled"],
+            "targets": ["fitting_rows"],
+        },
+    )
