@@ -20,9 +20,9 @@ from sensorium.engine.dataset import task_dataset
 from sensorium.engine.rows import open_split
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import Features
-from sensorium.tasks.asr_diffusion import AsrDiffusion
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.common import assemble
+from sensorium.tasks.diffusion import AsrDiffusion
 from sensorium.tasks.speech import Asr
 
 TASK = "transcribe"

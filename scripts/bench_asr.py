@@ -25,7 +25,7 @@ from sensorium.engine.compose import Model
 from sensorium.engine.hub import load_model
 from sensorium.scripts._asr import TASK, Row, Said, autoregress, bench_rows, diffuse, hear
 from sensorium.scripts._bench import machine
-from sensorium.tasks.asr_diffusion import AsrDiffusion
+from sensorium.tasks.diffusion import AsrDiffusion
 from sensorium.tasks.speech import error_counts, interval, normaliser, resampled
 
 PAPER = 4.44

@@ -3,7 +3,7 @@
 TASKS = {
     "action_regression": "sensorium.tasks.action_regression:ActionRegression",
     "asr": "sensorium.tasks.speech.asr:Asr",
-    "asr_diffusion": "sensorium.tasks.asr_diffusion:AsrDiffusion",
+    "asr_diffusion": "sensorium.tasks.diffusion.asr_diffusion:AsrDiffusion",
     "captioning": "sensorium.tasks.text.captioning:Captioning",
     "classification": "sensorium.tasks.supervised.classification:Classification",
     "control": "sensorium.tasks.control:Control",

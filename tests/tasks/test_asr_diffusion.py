@@ -16,12 +16,12 @@ from sensorium.connectors.projectors import Linear
 from sensorium.modalities.base import Features
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import Bytes
-from sensorium.tasks._canvases import Special, begin, empty, learn
-from sensorium.tasks._denoise import Denoised
-from sensorium.tasks._priors import Layout, Prior, lay_out
-from sensorium.tasks.asr_diffusion import AsrDiffusion
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.common import assemble
+from sensorium.tasks.diffusion import AsrDiffusion
+from sensorium.tasks.diffusion.canvas import Special, begin, empty, learn
+from sensorium.tasks.diffusion.draft import Layout, Prior, lay_out
+from sensorium.tasks.diffusion.sampler import Denoised
 from sensorium.testing.context import StubContext, prepare_batch
 
 DIM = 32

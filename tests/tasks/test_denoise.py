@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensorium.tasks._denoise import Canvas, Denoised, Predict, Rule, denoise
+from sensorium.tasks.diffusion.sampler import Canvas, Denoised, Predict, Rule, denoise
 
 SIZE, MASK, EOS = 30, 29, 1
 

@@ -9,7 +9,7 @@ import pytest
 
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE
-from sensorium.tasks._priors import Layout, Prior, fill_in, lay_out, prior_of
+from sensorium.tasks.diffusion.draft import Layout, Prior, fill_in, lay_out, prior_of
 from sensorium.tasks.speech import Spelled
 
 TEXTS = ["the old cat sat on the mat", "a dog ran over the hill", "the cat ran"]

@@ -1,11 +1,11 @@
 """Transcription by masked diffusion: a first hypothesis is corrected, many tokens at a time.
 
 dLLM-ASR (arXiv 2601.17902) on LLaDA's process (Nie et al. 2025). A CTC head on the stream's own
-encoder gives the hypothesis, which is the prior and anchors the canvas's length (`_priors.py`);
-passes over the canvas reveal what is sure (`_denoise.py`). The prompt sees itself alone, so that
+encoder gives the hypothesis, which is the prior and anchors the canvas's length (`draft.py`);
+passes over the canvas reveal what is sure (`sampler.py`). The prompt sees itself alone, so that
 it is read once, and a pass costs the canvas.
 
-Training makes canvases as decoding does (`_canvases.py`); the loss is LLaDA's for SFT.
+Training makes canvases as decoding does (`canvas.py`); the loss is LLaDA's for SFT.
 
 Legend: `B` rows, `G` places of a canvas, `T` frames, `V` vocabulary, `N` places with a loss.
 """
@@ -20,17 +20,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbones.base import Backbone, ContextCache
-from ..modalities.base import Features, Loss, Tokenizer
-from ._canvases import Learned, Special, begin, empty, learn
-from ._denoise import Denoised, Rule, denoise
-from ._hearing import corrupted, loss_a_token, some
-from ._priors import Layout, Prior, lay_out, prior_of
-from .base import Context, Row
-from .batch import Batch, Example, Tools
-from .common import assemble, example_row, require_streams
-from .speech import Asr, Normalizer, fitting_rows, frame_logits, greedy
-from .uses import BACKBONE, DecoderUse, HeadUse
+from ...backbones.base import Backbone, ContextCache
+from ...modalities.base import Features, Loss, Tokenizer
+from ..base import Context, Row
+from ..batch import Batch, Example, Tools
+from ..common import assemble, example_row, require_streams
+from ..speech import Asr, Normalizer, fitting_rows, frame_logits, greedy
+from ..uses import BACKBONE, DecoderUse, HeadUse
+from .canvas import Learned, Special, begin, empty, learn
+from .ctc_draft import corrupted, loss_a_token, some
+from .draft import Layout, Prior, lay_out, prior_of
+from .sampler import Denoised, Rule, denoise
 
 
 class AsrDiffusion(Asr):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..modalities.base import Features
-from .speech import ctc_losses
+from ...modalities.base import Features
+from ..speech import ctc_losses
 
 
 def some(features: Features, rows: Sequence[int]) -> Features:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..backbones.noising import apply_mask, elbo_weights, sample_timesteps
-from ._denoise import Canvas
-from ._priors import Layout, Prior, Slots, fill_in, lay_out
+from ...backbones.noising import apply_mask, elbo_weights, sample_timesteps
+from .draft import Layout, Prior, Slots, fill_in, lay_out
+from .sampler import Canvas
 
 
 @dataclass(frozen=True)

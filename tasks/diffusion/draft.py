@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise
 
-from ..modalities.base import Tokenizer
-from .speech import Spelled, words_of
+from ...modalities.base import Tokenizer
+from ..speech import Spelled, words_of
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,10 @@
+"""Speech recognition with a diffusion language model."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .asr_diffusion import AsrDiffusion as AsrDiffusion
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__, {"asr_diffusion": ["AsrDiffusion"]})
