@@ -13,9 +13,9 @@ from sensorium.backbones.causal import Causal
 from sensorium.connectors.heads import MLPHead
 from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features
-from sensorium.tasks.action_regression import ActionRegression
-from sensorium.tasks.chunks import Chunks
-from sensorium.tasks.distill_actions import DistillActions
+from sensorium.tasks.control.decoders import Chunks
+from sensorium.tasks.control.distillation import DistillActions
+from sensorium.tasks.control.regression import ActionRegression
 from sensorium.testing.context import StubContext, prepare_batch
 
 WIDTH, DIM, STEPS = 6, 32, 12

@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from sensorium.tasks.fourier import FourierHead
+from sensorium.tasks.control.decoders.fourier import FourierHead
 
 
 def coefficients(frequencies: int, rows: int = 5) -> Tensor:

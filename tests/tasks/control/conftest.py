@@ -17,8 +17,8 @@ from sensorium.modalities.action.tokenizers import ActionTokenizer, BinTokenizer
 from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.chunks import Chunks
-from sensorium.tasks.control import Control
+from sensorium.tasks.control.control import Control
+from sensorium.tasks.control.decoders import Chunks
 from sensorium.testing.context import StubContext, prepare_batch
 
 STEPS, DIM = 12, 32

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from sensorium.backbones.causal import Causal
 from sensorium.modalities.action.tokenizers import BinTokenizer, FastTokenizer
 from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
-from sensorium.tasks._action_cvae import divergence
-from sensorium.tasks._action_ids import ActionIds
-from sensorium.tasks.chunks import Chunks
 from sensorium.tasks.common import assemble
-from sensorium.tasks.control import Control
+from sensorium.tasks.control.control import Control
+from sensorium.tasks.control.decoders import Chunks
+from sensorium.tasks.control.decoders.cvae import divergence
+from sensorium.tasks.control.decoders.vocabulary import ActionIds
 
 ALLOWED = ["parallel", "tail", "bins", "bins-tail", "fast", "fourier"]
 

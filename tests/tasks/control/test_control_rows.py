@@ -11,9 +11,9 @@ import torch
 
 from sensorium.modalities.action.tokenizers import BinTokenizer
 from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
-from sensorium.tasks.action_metrics import ActionMetrics
-from sensorium.tasks.chunks import Chunk, Chunks, read_action, read_chunk
-from sensorium.tasks.control import Control
+from sensorium.tasks.control.control import Control
+from sensorium.tasks.control.decoders import Chunk, Chunks, read_action, read_chunk
+from sensorium.tasks.control.metrics import ActionMetrics
 from sensorium.testing.context import prepare_batch
 
 STEPS = 12

@@ -11,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from ..modalities.action.tokenizers import ActionTokenizer
-from .chunks import chunks_of_references
+from ...modalities.action.tokenizers import ActionTokenizer
+from .decoders import chunks_of_references
 
 
 @runtime_checkable

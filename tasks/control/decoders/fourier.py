@@ -11,10 +11,19 @@ Legend: `D` width, `K` frequencies, `m` bins.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ....backbones.base import Backbone
+from ....modalities.action.tokenizers import ActionTokenizer
+from ....modalities.base import Features, Loss
+from ...batch import Batch
+from .base import SPREAD, Form, fixed_length
+from .chunks import Chunks
+from .parallel import Parallel
 
 TINY = 1e-5
 """Added to probabilities before the logarithm, as in the paper's code."""
@@ -81,3 +90,44 @@ class FourierHead(nn.Module):
 
 def _kind(tensor: Tensor) -> str:
     return "cpu" if tensor.is_meta else tensor.device.type
+
+
+class Fourier(Parallel):
+    """As `Parallel`, a Fourier series over the bins in place of the softmax; the decoder's
+    vocabulary is not touched. frequencies: of the series. smoothness: weight of its roughness."""
+
+    options: ClassVar[tuple[str, ...]] = ("frequencies", "smoothness")
+
+    def __init__(
+        self,
+        tokenizer: ActionTokenizer,
+        chunk: Chunks,
+        *,
+        frequencies: int = 16,
+        smoothness: float = 1e-6,
+    ) -> None:
+        Form.__init__(self, tokenizer, chunk)
+        self.frequencies, self.smoothness = frequencies, smoothness
+
+    def build(self, backbone: Backbone) -> None:
+        self.head = FourierHead(backbone.dim, self.tokenizer.size, self.frequencies)
+        length = fixed_length(self.tokenizer, self.chunk.steps, "fourier")
+        self.slots = nn.Parameter(torch.randn(length, backbone.dim) * SPREAD)
+
+    def validate_loaded(self) -> None:
+        """There is no mapping to check."""
+
+    def logits(self, context: Features, backbone: Backbone) -> Tensor:
+        found: Tensor = self.head(self.hidden(context, backbone))
+        return found
+
+    def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
+        """Cross entropy over bins and `smoothness` times the roughness, summed over tokens."""
+        real, imaginary = self.head.coefficients(self.hidden(context, backbone))
+        logits = self.head.log(real, imaginary).flatten(0, 1)
+        labels = target.flatten()
+        total = F.cross_entropy(logits, labels, reduction="sum")
+        rough = self.head.roughness(real, imaginary).sum()
+        correct = (logits.detach().argmax(-1) == labels).sum()
+        parts = {"correct": correct, "roughness": rough.detach()}
+        return Loss(total + self.smoothness * rough, labels.numel(), parts)

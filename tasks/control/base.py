@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..modalities.action.tokenizers import ActionTokenizer
-from .action_metrics import ActionMetrics
-from .base import Row, Task
-from .batch import Batch, Example, Tools
-from .chunks import Chunk, Chunks, Pair, read_action, read_chunk
-from .common import Prompt, example_row
+from ...modalities.action.tokenizers import ActionTokenizer
+from ..base import Row, Task
+from ..batch import Batch, Example, Tools
+from ..common import Prompt, example_row
+from .decoders import Chunk, Chunks, Pair, read_action, read_chunk
+from .metrics import ActionMetrics
 
 
 class ActionTask(Task):

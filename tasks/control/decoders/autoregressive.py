@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from ..backbones.base import Backbone
-from ..modalities.action.tokenizers import ActionTokenizer
-from ..modalities.base import Features, Loss
-from ._action_forms import Form, Said
-from ._action_ids import ActionIds, Vocabulary
-from .batch import Batch
+from ....backbones.base import Backbone
+from ....modalities.action.tokenizers import ActionTokenizer
+from ....modalities.base import Features, Loss
+from ...batch import Batch
+from .base import Form, Said
 from .chunks import Chunk, Chunks
+from .vocabulary import ActionIds, Vocabulary
 
 
 class Autoregressive(Form):

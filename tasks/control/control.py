@@ -14,18 +14,15 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from ..backbones.base import Backbone
-from ..modalities.action.tokenizers import ActionTokenizer
-from ..modalities.base import Loss
-from ._action_forms import Form, Fourier, Parallel
-from ._action_points import Continuous
-from ._action_rows import ActionTask
-from ._action_sequences import Autoregressive
-from .base import Context, Row
-from .batch import Batch, Example, Tools
-from .chunks import Chunk, Chunks
-from .common import assemble, parse_prompt, require_streams
-from .uses import BACKBONE, DecoderUse, StreamUse
+from ...backbones.base import Backbone
+from ...modalities.action.tokenizers import ActionTokenizer
+from ...modalities.base import Loss
+from ..base import Context, Row
+from ..batch import Batch, Example, Tools
+from ..common import assemble, parse_prompt, require_streams
+from ..uses import BACKBONE, DecoderUse, StreamUse
+from .base import ActionTask
+from .decoders import Autoregressive, Chunk, Chunks, Continuous, Form, Fourier, Parallel
 
 FORMS: dict[str, type[Form]] = {
     "autoregressive": Autoregressive,

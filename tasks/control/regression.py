@@ -12,16 +12,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..modalities.action.tokenizers import ActionTokenizer
-from ..modalities.base import Loss
-from ._action_forms import fixed_length
-from ._action_points import Points
-from ._action_rows import ActionTask
-from .base import Context
-from .batch import Batch
-from .chunks import Chunk, Chunks
-from .common import head_output
-from .uses import HeadUse, StreamUse
+from ...modalities.action.tokenizers import ActionTokenizer
+from ...modalities.base import Loss
+from ..base import Context
+from ..batch import Batch
+from ..common import head_output
+from ..uses import HeadUse, StreamUse
+from .base import ActionTask
+from .decoders import Chunk, Chunks, Points, fixed_length
 
 
 class ActionRegression(ActionTask):

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..backbones.base import Backbone
-from ..modalities.action.tokenizers import ActionTokenizer
-from ..modalities.base import Features, Loss
-from ._action_cvae import ActionVAE, divergence
-from ._action_forms import SPREAD, Form, Said, fixed_length
-from .batch import Batch
+from ....backbones.base import Backbone
+from ....modalities.action.tokenizers import ActionTokenizer
+from ....modalities.base import Features, Loss
+from ...batch import Batch
+from .base import SPREAD, Form, Said, fixed_length
 from .chunks import Chunk, Chunks
+from .cvae import ActionVAE, divergence
 
 
 class Points:

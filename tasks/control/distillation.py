@@ -21,16 +21,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.base import Backbone
-from ..modalities.action.tokenizers import ActionTokenizer
-from ..modalities.base import Features, Loss
-from ._action_forms import SPREAD
-from .action_regression import ActionRegression
-from .base import Context, Row
-from .batch import Batch, Example, Tools
-from .chunks import Chunks
-from .common import assemble, head_output, parse_prompt, require_streams
-from .uses import BACKBONE, DecoderUse, StreamUse
+from ...backbones.base import Backbone
+from ...modalities.action.tokenizers import ActionTokenizer
+from ...modalities.base import Features, Loss
+from ..base import Context, Row
+from ..batch import Batch, Example, Tools
+from ..common import assemble, head_output, parse_prompt, require_streams
+from ..uses import BACKBONE, DecoderUse, StreamUse
+from .decoders import SPREAD, Chunks
+from .regression import ActionRegression
 
 
 class DistillActions(ActionRegression):

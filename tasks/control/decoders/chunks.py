@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..modalities.base import Fitted
-from .base import Row
-from .batch import Batch
+from ....modalities.base import Fitted
+from ...base import Row
+from ...batch import Batch
 
 Pair = tuple[np.ndarray, np.ndarray]
 

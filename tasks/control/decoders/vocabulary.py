@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..backbones.base import Backbone
+from ....backbones.base import Backbone
 
 Vocabulary = Literal["added", "tail"]
 

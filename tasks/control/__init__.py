@@ -1,0 +1,1 @@
+"""Action prediction: control, action regression and distillation."""

@@ -1,0 +1,66 @@
+"""How a decoder says a chunk of actions: the interface of all forms, and those that say all ids at
+once.
+
+`Parallel` is BEAST-D on a causal backbone and BEAST-F on an encoder-decoder (arXiv 2506.06072):
+placeholders stand after the context and see each other; place i gives token i. The paper puts the
+embedding of the middle bin at every place and leaves it to the model's positions to tell them
+apart, which not every model's do (a T5 decoder's do not look ahead). Here each place has a learned
+slot instead.
+
+Legend: `B` rows, `L` tokens of a chunk, `K` size of the action vocabulary, `D` width.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ....backbones.base import Backbone
+from ....modalities.action.tokenizers import ActionTokenizer
+from ....modalities.base import Features, Loss
+from ...batch import Batch
+from .base import SPREAD, Form, Said, fixed_length
+from .chunks import Chunks
+from .vocabulary import ActionIds, Vocabulary
+
+
+class Parallel(Form):
+    """All ids in one pass under `block` attention. vocabulary: where the ids lie."""
+
+    options: ClassVar[tuple[str, ...]] = ("vocabulary",)
+
+    def __init__(
+        self, tokenizer: ActionTokenizer, chunk: Chunks, *, vocabulary: Vocabulary = "added"
+    ) -> None:
+        super().__init__(tokenizer, chunk)
+        self.map = ActionIds(vocabulary)
+
+    def build(self, backbone: Backbone) -> None:
+        self.map.build(backbone, self.tokenizer.size)
+        length = fixed_length(self.tokenizer, self.chunk.steps, "parallel")
+        self.slots = nn.Parameter(torch.randn(length, backbone.dim) * SPREAD)
+
+    def validate_loaded(self) -> None:
+        self.map.check()
+
+    def logits(self, context: Features, backbone: Backbone) -> Tensor:
+        """`[B, L, K]` of the action tokens alone, in float32."""
+        return backbone.logits(self.hidden(context, backbone), self.map.ids).float()
+
+    def hidden(self, context: Features, backbone: Backbone) -> Tensor:
+        embeds = self.slots.expand(len(context.tokens), -1, -1)
+        return backbone(embeds, context=context, attention="block")  # [B, L, D]
+
+    def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
+        """Cross entropy, summed over tokens; labels are not shifted."""
+        logits = self.logits(context, backbone).flatten(0, 1)
+        labels = target.flatten()
+        total = F.cross_entropy(logits, labels, reduction="sum")
+        correct = (logits.detach().argmax(-1) == labels).sum()
+        return Loss(total, labels.numel(), {"correct": correct})
+
+    def generate(self, context: Features, backbone: Backbone) -> Said:
+        return self.logits(context, backbone).argmax(-1)
