@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     """Run a verb. Exit code 2 for a mistake of the user's, 1 for a failure, a line each."""
-    from .engine.console import console
+    from .engine.utils import console
     from .scripts.app import app
 
     try:
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _code(error: Exception) -> int | None:
-    from .engine.errors import Interrupted, RecipeError, RunError
+    from .engine.utils import Interrupted, RecipeError, RunError
     from .modalities.base import ReadError
 
     if isinstance(error, Interrupted):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from ..modalities.messages import did_you_mean
-from .errors import RecipeError
 from .plan import RecipePlan
+from .utils import RecipeError
 
 
 @runtime_checkable

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from ..tasks.base import Context, StopTraining, Task
 from ..tasks.common import averaged, follow
 from .adapt import is_frozen, mark_frozen
-from .errors import RecipeError, RunError
 from .plan import RecipePlan
 from .stream import Stream
+from .utils import RecipeError, RunError
 
 
 def begin_averages(plan: RecipePlan, streams: Mapping[str, Stream]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .errors import RunError
 from .index import DATA, IDENTITY, KEY, OWN, PLACE, SPLIT, VECTOR, Entry, Scalar
+from .utils import RunError
 
 TYPES: dict[type, Any] = {
     bool: pa.bool_(),

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..modalities.messages import did_you_mean
 from ._env import Env, instructions
-from .errors import RecipeError
+from .utils import RecipeError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..modalities.groups import EncoderInputs
 from ..tasks.batch import Batch
 from ..tasks.uses import BACKBONE
 from ._chunks import in_chunks
-from .parts import derive
+from .utils import derive
 
 if TYPE_CHECKING:
     from .compose import Model

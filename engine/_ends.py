@@ -12,9 +12,9 @@ from torch import nn
 from ..backbones.base import Backbone
 from ..connectors.base import Connector
 from .adapt import is_frozen
-from .errors import RecipeError
 from .plan import RecipePlan
 from .stream import Stream
+from .utils import RecipeError
 
 Streams = Mapping[str, Stream]
 

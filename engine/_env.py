@@ -17,8 +17,8 @@ from pydantic import Field
 
 from ..modalities.messages import did_you_mean
 from .catalogue import find, import_optional, load, registered
-from .errors import RecipeError
 from .schema import Strict
+from .utils import RecipeError
 
 SINGLE = "state"
 """What an observation that is a single array is called."""

@@ -12,8 +12,7 @@ import numpy as np
 from ._conditions import Conditions
 from ._env import Env, Simulator
 from ._outcomes import Episode
-from .errors import RecipeError
-from .log import RunLogger
+from .utils import RecipeError, RunLogger
 
 STEPS = 500
 """Where neither the recipe nor the environment ends an episode."""

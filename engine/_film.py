@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .catalogue import import_optional
-from .errors import RecipeError
+from .utils import RecipeError
 
 
 def _gif(frames: np.ndarray, fps: float) -> dict[str, Any]:

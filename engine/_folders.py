@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..modalities.base import Source
-from ._files import find_files, find_folder, fingerprint_of, path_identity
+from .utils import find_files, find_folder, fingerprint_of, path_identity
 
 
 class _Folder(Source):

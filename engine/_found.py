@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from .index import Hit
-from .table import format_table
+from .utils import format_table
 
 WIDEST = 48
 

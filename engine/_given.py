@@ -16,13 +16,12 @@ from typing import Any
 from ..modalities.base import Source, StreamingSource
 from ..modalities.messages import did_you_mean
 from . import _yaml
-from ._files import find_folder, path_identity
 from .catalogue import registered
 from .config import DataSection
-from .errors import RecipeError
 from .plan import RecipePlan
 from .rows import open_section, open_split
 from .schema import validate
+from .utils import RecipeError, find_folder, path_identity
 
 WHERE = "--data"
 

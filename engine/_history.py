@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .config import TaskSection
-from .errors import RecipeError
+from .utils import RecipeError
 
 Span = tuple[int, int]
 

@@ -23,7 +23,7 @@ from ..modalities.base import Encoder, Fitted, Part, Processor, Sample
 from ._records import to_array
 from ._shard import Record
 from ._store import CONTENT
-from .errors import RunError
+from .utils import RunError
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -19,7 +19,6 @@ from ._columns import arrow_table, check_unique, new_fields
 from ._search import Block, search
 from ._side import Side, side
 from .catalogue import import_optional
-from .errors import RecipeError, RunError
 from .index import (
     DATA,
     IDENTITY,
@@ -34,6 +33,7 @@ from .index import (
     Kind,
     check_query,
 )
+from .utils import RecipeError, RunError
 
 TABLE = "embeddings"
 ABOUT = b"sensorium"

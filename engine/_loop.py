@@ -22,20 +22,17 @@ from torch import Tensor
 from ..modalities.base import Source, StreamingSource
 from ..tasks.batch import Batch
 from ._order import Schedule
-from ._signals import Signals
 from ._validation import Validation
 from .compose import Model
 from .data import ShuffleBuffer, batches, handle_failures
 from .dataset import TaskDataset, task_dataset
-from .errors import Interrupted, RecipeError, RunError
-from .log import RunLogger
 from .optim import build_optimizer, lr_schedule, set_lr
-from .parts import derive
 from .prefill import FeatureCacher, place
 from .rows import TRAIN, VALIDATION, Skipped, open_split
 from .score import Scorer
 from .state import Checkpoints
 from .train_config import Train
+from .utils import Interrupted, RecipeError, RunError, RunLogger, Signals, derive
 
 
 @dataclass

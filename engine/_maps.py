@@ -12,8 +12,8 @@ from typing import Any
 
 from ..tasks.base import ExportsMaps
 from .catalogue import load
-from .errors import RecipeError
 from .hub import Pipeline
+from .utils import RecipeError
 
 
 def write_maps(

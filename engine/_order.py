@@ -12,8 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .errors import RecipeError
-from .parts import derive
+from .utils import RecipeError, derive
 
 Order = Literal["shuffle", "length", "balanced", "single_group"]
 

@@ -24,9 +24,8 @@ from .catalogue import import_optional
 from .compose import Model
 from .embed import COMMIT_ROWS, Embedded, filled, finish, open_for, report
 from .embedder import Embedder, load_any
-from .errors import RecipeError
 from .index import About, Added, open_index
-from .log import RunLogger
+from .utils import RecipeError, RunLogger
 
 
 class Actor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._env import Env, Simulator, env_class
 from ._episodes import STEPS
-from .errors import RecipeError
+from .utils import RecipeError
 
 SEEDS = range(50)
 """Episodes of which the mean is taken; the first of those that demonstrations come from."""

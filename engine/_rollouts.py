@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from ..modalities.modality import Modality
 from .catalogue import find, load
-from .errors import RecipeError
+from .utils import RecipeError
 
 TYPES = {".gif": "image/gif", ".mp4": "video/mp4"}
 """Suffix of a video -> its media type."""

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from ._forms import judge, marks_of
 from ._verdict import Verdict
-from .errors import RecipeError
+from .utils import RecipeError
 
 LONG = 120
 """Characters beyond which texts want wider columns."""

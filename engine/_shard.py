@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .utils import sync_folder
+
 Record = dict[str, np.ndarray]
 """The arrays of one row, by name."""
 
@@ -95,15 +97,6 @@ def write_shard(folder: Path, rows: Iterable[Packed]) -> Path:
     part.replace(path)
     sync_folder(folder)
     return path
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_footer(path: Path) -> Footer:

@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._search import Block, search
-from ._shard import sync_folder
 from .catalogue import import_optional
-from .errors import RunError
+from .utils import RunError, sync_folder
 
 LINKS = 16
 BUILD_EFFORT = 80

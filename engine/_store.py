@@ -22,7 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ._shard import SUFFIX, BrokenShard, Packed, Record, Shard, pack, sync_folder, write_shard
+from ._shard import SUFFIX, BrokenShard, Packed, Record, Shard, pack, write_shard
+from .utils import sync_folder
 
 Level = Literal["samples", "features"]
 LEVELS: tuple[Level, ...] = ("samples", "features")

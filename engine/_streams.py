@@ -13,10 +13,9 @@ from typing import Any
 import datasets
 
 from ..modalities.base import Source, StreamingSource
-from ._files import find_files, fingerprint_of
 from ._hf import FAILURES, each_row, load_files, quiet, root_cause, stored_sound
 from ._tables import Tar
-from .errors import RecipeError
+from .utils import RecipeError, find_files, fingerprint_of
 
 
 class TarStream(StreamingSource):

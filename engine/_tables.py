@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from ..modalities.base import Source
 from ..modalities.messages import did_you_mean
-from ._files import find_files, find_folder, fingerprint_of, path_identity
 from ._hf import FAILURES, load_files, root_cause
+from .utils import find_files, find_folder, fingerprint_of, path_identity
 
 
 class Files(Source):

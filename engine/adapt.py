@@ -11,10 +11,10 @@ from ..backbones.base import Backbone
 from ..modalities.base import Decoder, Encoder
 from ..modalities.messages import did_you_mean
 from .config import Last
-from .errors import RecipeError, placed
 from .library_options import library_options, parameters
 from .parts import Plan
 from .selectors import select
+from .utils import RecipeError, placed
 
 _FROZEN = "_sensorium_frozen"
 

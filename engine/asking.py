@@ -8,8 +8,8 @@ from typing import Any
 
 from ..modalities.messages import did_you_mean
 from ._maps import stem_of, write_maps
-from .errors import RecipeError
 from .hub import Pipeline
+from .utils import RecipeError
 
 
 def ask(

@@ -24,7 +24,7 @@ from ._records import PRECISIONS, from_records, record_to_sample, sample_to_reco
 from ._shard import Record, pack
 from ._shelf import StoreInfo, list_stores, remove, verify
 from ._store import CONTENT, CacheWarning, Store
-from .errors import RunError
+from .utils import RunError
 
 __all__ = [
     "CONTENT",

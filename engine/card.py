@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .adapt import is_frozen
 from .compose import Model, own_parameters
-from .log import read_metrics
+from .utils import read_metrics
 
 _CARD = """---
 library_name: sensorium

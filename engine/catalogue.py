@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..modalities.messages import did_you_mean
-from .errors import RecipeError
+from .utils import RecipeError
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from .compose import Model, compose, own_parameters
 from .config import Recipe
 from .data import failure_line
 from .dataset import PreparedRow, task_dataset
-from .errors import RecipeError, placed
 from .fit import fit
 from .optim import build_optimizer, lr_schedule
 from .parts import count
@@ -32,7 +31,7 @@ from .plan import RecipePlan, plan_recipe
 from .prefill import uncacheable_reason
 from .rows import TRAIN, open_split
 from .sources import RowList, limit
-from .table import format_table
+from .utils import RecipeError, format_table, placed
 
 ROWS = 2
 TRIED = 64

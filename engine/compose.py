@@ -31,9 +31,10 @@ from ._ends import (
 from .adapt import apply_adapters, restore_frozen_eval
 from .component_path import BACKBONE, ComponentPath
 from .data import Collator
-from .parts import Modules, Plan, reported, seeded
+from .parts import Modules, Plan, reported
 from .plan import RecipePlan
 from .stream import Stream
+from .utils import seeded
 from .weights import fill
 
 

@@ -18,9 +18,9 @@ from pydantic import ConfigDict, model_validator
 from . import _yaml
 from ._env import Env
 from .component_path import BACKBONE
-from .errors import RecipeError
 from .schema import Strict, TypedSection, validate
 from .train_config import Positive, PositiveInt, Train
+from .utils import RecipeError
 
 Fraction = Annotated[float, Ge(0), Lt(1)]
 

@@ -23,9 +23,8 @@ from ..tasks.batch import Batch
 from ._order import Address
 from ._records import from_records
 from .dataset import PreparedRow, TaskDataset
-from .errors import RunError
-from .parts import derive
 from .rows import Skipped
+from .utils import RunError, derive
 
 T = TypeVar("T")
 

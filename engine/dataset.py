@@ -19,8 +19,8 @@ from ._records import record_to_sample
 from ._shard import Record
 from ._store import Store
 from .catalogue import load
-from .parts import derive
 from .plan import RecipePlan
+from .utils import derive
 
 FAILURES = (ReadError, ValueError, KeyError, OSError)
 """What is wrong with a row; any other exception is a fault of the program."""

@@ -20,10 +20,9 @@ from ._cells import EmbeddingBatch, PendingRows, pending_batches
 from ._given import Given
 from .compose import Model
 from .embedder import Embedder, fingerprint
-from .errors import RecipeError, RunError
 from .index import About, Added, Entry, Index, create_index, exists, open_index
-from .log import RunLogger
 from .rows import Skipped
+from .utils import RecipeError, RunError, RunLogger
 from .weights import HUB
 
 COMMIT_ROWS = 2048

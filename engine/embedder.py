@@ -22,14 +22,13 @@ from ..modalities.base import Source
 from ..modalities.messages import did_you_mean
 from ..tasks.batch import Batch
 from ._identity import encoder_identity, weights_hash
-from ._precision import autocast
 from .build import build
 from .compose import Model
 from .config import load_recipe
 from .dataset import StreamDataset, stream_readers
-from .errors import RecipeError
 from .hub import load_model
 from .sources import RowList
+from .utils import RecipeError, autocast
 from .weights import HUB
 
 

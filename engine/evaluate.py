@@ -15,15 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ..tasks.base import Task
-from ._processes import meet
 from .card import write_card
 from .compose import Model
 from .dataset import TaskDataset, task_dataset
-from .errors import RecipeError
-from .log import RunLogger
 from .prefill import FeatureCacher
 from .rows import Subset, open_split, splits
 from .score import Score, Scorer, ShuffledStream
+from .utils import RecipeError, RunLogger, meet
 
 EVALUATION = "evaluation.json"
 PROBED = 64

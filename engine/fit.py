@@ -19,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 from ..modalities.base import Fitted, Source, StreamingSource
 from .catalogue import load
 from .component_path import ComponentPath
-from .errors import RecipeError, placed
 from .parts import Plan
 from .plan import RecipePlan
+from .utils import RecipeError, placed
 from .weights import run_of
 
 FITTED = "fitted"

@@ -23,7 +23,6 @@ from .card import command_of, made_by, write_card
 from .compose import Model, compose
 from .config import load_recipe
 from .dataset import StreamDataset, stream_readers, task_dataset
-from .errors import RecipeError
 from .fit import FITTED, read_json, save_fitted
 from .parts import reported
 from .sources import RowList
@@ -35,6 +34,7 @@ from .state import (
     restore,
     write_tensors,
 )
+from .utils import RecipeError
 from .weights import HUB, WEIGHTS, download
 
 FINGERPRINTS = "fingerprints.json"

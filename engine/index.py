@@ -19,7 +19,7 @@ import numpy as np
 
 from ..modalities.messages import did_you_mean
 from .catalogue import load
-from .errors import RecipeError
+from .utils import RecipeError
 
 Kind = Literal["exact", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf")

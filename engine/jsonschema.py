@@ -8,11 +8,11 @@ from typing import Any
 from ..modalities.modality import Modality
 from .catalogue import find, kind_of, registered
 from .config import DataSection, Recipe, Section, TaskSection
-from .errors import RecipeError
 from .library_options import options_model as library_model
 from .optim import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS
 from .schema import Strict, TypedSection, options_model, part_arguments
 from .train_config import OptimizerSection, ScheduleSection
+from .utils import RecipeError
 
 Schema = dict[str, Any]
 

@@ -17,9 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from .catalogue import find
 from .compose import Model
-from .errors import RecipeError, placed
 from .library_options import library_options, parameters
 from .train_config import Train
+from .utils import RecipeError, placed
 
 OPTIMIZERS = {
     "adafactor": "torch.optim:Adafactor",

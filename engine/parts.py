@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import inspect
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..modalities.base import Fitted, Part
 from .catalogue import find, kind_of, registered
 from .component_path import ComponentPath
 from .config import Section, plain
-from .errors import RecipeError, placed
 from .schema import arguments, fitted_arguments, part_arguments, validate, validate_options
+from .utils import RecipeError, placed, seeded
 
 Modules = dict[int, nn.Module]
 """The modules that were built so far, by the id of their plan."""
@@ -264,20 +262,6 @@ def _named(name: object) -> Iterator[None]:
         if not isinstance(name, str) or isinstance(error, RecipeError) or name in str(error):
             raise
         raise ValueError(f"name: {name!r}: {error}") from error
-
-
-def derive(seed: int, *names: object) -> int:
-    """A seed of 63 bits from a seed and names; the same in every process and version."""
-    text = "\0".join(str(n) for n in (seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
-
-
-@contextlib.contextmanager
-def seeded(seed: int, *names: object) -> Iterator[None]:
-    """Torch's generator at a derived seed inside, as it was outside."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(derive(seed, *names))
-        yield
 
 
 def count(module: nn.Module, trainable: bool | None = None) -> int:

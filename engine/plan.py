@@ -20,9 +20,9 @@ from ..tasks.batch import Tools
 from .catalogue import find
 from .component_path import BACKBONE, ComponentPath
 from .config import Recipe, Section, StreamSection, TaskSection, plain
-from .errors import RecipeError
-from .parts import Plan, plan, reported, seeded
+from .parts import Plan, plan, reported
 from .schema import arguments, validate_options
+from .utils import RecipeError, seeded
 from .weights import check_form
 
 

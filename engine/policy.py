@@ -20,8 +20,8 @@ from ..modalities.messages import did_you_mean
 from ._acting import control_task
 from ._env import Env
 from ._history import History, Span, spans_of
-from .errors import RecipeError, RunError
 from .hub import Pipeline
+from .utils import RecipeError, RunError
 
 Row = Mapping[str, Any]
 Ask = Callable[[list[dict[str, Any]]], Sequence[np.ndarray]]

@@ -16,7 +16,6 @@ from ..modalities.base import StreamingSource
 from ..modalities.groups import groups_of
 from ..modalities.paths import cache_root
 from ._identity import encoder_identity, processor_identity
-from ._precision import autocast
 from ._records import PRECISIONS, sample_to_record, to_records
 from ._shard import Record
 from ._store import Store
@@ -27,6 +26,7 @@ from .data import Collator
 from .dataset import PreparedRow, StreamDataset, TaskDataset
 from .plan import RecipePlan
 from .stream import Stream
+from .utils import autocast
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is filled, rows done, rows in all)."""

@@ -16,18 +16,16 @@ from typing import Any
 
 from ._charts import LineChart
 from ._curves import Titled, fitted_charts, logged, loss_chart, other_charts, validation_charts
-from ._page import write_page
 from ._readings import Table, read_table
 from ._rollouts import Rollouts, read_rollouts
 from ._samples import Samples, pick, read_predictions
 from ._shown import show
 from ._way import PipelineDiagram, pipeline_diagram
 from .config import DataSection, Recipe, load_recipe
-from .errors import RecipeError
 from .evaluate import EVALUATION
 from .fit import FITTED, load_fitted
-from .log import read_metrics
 from .plan import RecipePlan, plan_recipe
+from .utils import RecipeError, read_metrics, write_page
 
 SAMPLES = 24
 """Rows shown of a split."""

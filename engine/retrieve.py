@@ -19,8 +19,8 @@ from .catalogue import load
 from .compose import Model
 from .embed import same_maker
 from .embedder import Embedder, fingerprint, load_any
-from .errors import RecipeError, RunError
 from .index import DATA, PLACE, Hit, Index, as_kind, open_index
+from .utils import RecipeError, RunError
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from ._episodes import Acting, How, Rolled, Runner
 from ._film import write_video
 from ._outcomes import summary
 from ._replay import mean_demonstration
-from .errors import RecipeError, RunError
 from .hub import Pipeline
-from .log import RunLogger
 from .policy import policy_of
+from .utils import RecipeError, RunError, RunLogger
 
 FPS = 20.0
 """Of a film, where the recipe says no rate."""

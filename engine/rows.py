@@ -16,11 +16,11 @@ from ..modalities.messages import did_you_mean
 from ..tasks.base import Task
 from .catalogue import find
 from .config import DataSection
-from .errors import RecipeError
-from .parts import derive, reported
+from .parts import reported
 from .plan import RecipePlan
 from .schema import arguments, validate_options
 from .sources import limit, rename
+from .utils import RecipeError, derive
 from .windows import Windows
 
 TRAIN, VALIDATION = "train", "validation"

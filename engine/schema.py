@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model
 from ..connectors.base import Between
 from ..modalities.base import Fitted, Part
 from ._complaints import complaints, truth_as_number
-from .errors import RecipeError, placed
+from .utils import RecipeError, placed
 
 ENGINE_KEYS = frozenset(
     {"augment", "data", "freeze", "lora", "lr", "train_only", "type", "weights"}

@@ -18,9 +18,8 @@ from .compose import Model
 from .data import batches, handle_failures, sequential_batches
 from .dataset import TaskDataset
 from .hub import Pipeline
-from .log import RunLogger
-from .parts import derive
 from .rows import Skipped
+from .utils import RunLogger, derive
 
 
 @dataclass

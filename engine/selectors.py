@@ -15,8 +15,8 @@ from torch import nn
 
 from ..modalities.messages import did_you_mean
 from .catalogue import find, registered
-from .errors import RecipeError, placed
 from .library_options import library_options
+from .utils import RecipeError, placed
 
 SELECTORS = {
     "bias": "sensorium.engine.selectors:bias",

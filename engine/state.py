@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ._identity import content_hash
 from .adapt import is_frozen
 from .compose import Model, check_loaded
-from .errors import RecipeError, RunError
 from .parts import Plan
+from .utils import RecipeError, RunError
 
 
 def _from_elsewhere(module: nn.Module, part: Plan) -> dict[str, Tensor]:

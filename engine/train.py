@@ -9,16 +9,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from ._loop import Loop
-from ._processes import meet
 from ._validation import BEST
 from .build import ready
 from .card import command_of, made_by
 from .compose import Model, compose
 from .config import Recipe
-from .errors import RecipeError
 from .fit import FITTED, save_fitted
 from .hub import save_run
-from .log import RunLogger
+from .utils import RecipeError, RunLogger, meet
 
 
 def train(

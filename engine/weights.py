@@ -22,8 +22,8 @@ from ..modalities.messages import did_you_mean
 from ..tasks.base import Task
 from ._yaml import parse_file
 from .component_path import ComponentPath, joined
-from .errors import RecipeError
 from .schema import part_arguments
+from .utils import RecipeError
 
 WEIGHTS = "model.safetensors"
 HUB = "hf-hub:"

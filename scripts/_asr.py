@@ -14,10 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sensorium.engine._precision import autocast
 from sensorium.engine.compose import Model
 from sensorium.engine.dataset import task_dataset
 from sensorium.engine.rows import open_split
+from sensorium.engine.utils import autocast
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch

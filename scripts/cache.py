@@ -13,7 +13,7 @@ app = typer.Typer(help="What is kept between runs: list it, remove it, verify it
 def ls() -> None:
     """Every store: its id, level, records and size."""
     from sensorium.engine._shelf import list_stores
-    from sensorium.engine.table import format_table
+    from sensorium.engine.utils import format_table
     from sensorium.modalities.paths import cache_root
 
     root = cache_root()
@@ -34,7 +34,7 @@ def rm(
 ) -> None:
     """Remove stores."""
     from sensorium.engine._shelf import remove
-    from sensorium.engine.errors import RecipeError
+    from sensorium.engine.utils import RecipeError
     from sensorium.modalities.paths import cache_root
 
     try:

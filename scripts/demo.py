@@ -25,10 +25,9 @@ def main(
     from sensorium.engine.config import load_recipe
     from sensorium.engine.evaluate import evaluate
     from sensorium.engine.hub import load_model
-    from sensorium.engine.log import RunLogger
     from sensorium.engine.report import write_report
-    from sensorium.engine.table import format_metrics
     from sensorium.engine.train import train
+    from sensorium.engine.utils import RunLogger, format_metrics
 
     began = time.perf_counter()
     classifier, captioner = out / "classifier", out / "captioner"
@@ -58,7 +57,7 @@ def main(
 
 
 if __name__ == "__main__":
-    from sensorium.engine.console import console
+    from sensorium.engine.utils import console
 
     with console():
         typer.run(main)

@@ -41,7 +41,7 @@ def main(
     from sensorium.engine.catalogue import load
     from sensorium.engine.embed import about
     from sensorium.engine.embedder import load_any, only_stream
-    from sensorium.engine.log import RunLogger
+    from sensorium.engine.utils import RunLogger
 
     model = load_any(run, overrides or ())
     name = only_stream(model, stream)

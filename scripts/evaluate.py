@@ -19,8 +19,7 @@ def main(
     """Score a run; writes evaluation.json and the predictions into its folder."""
     from sensorium.engine.evaluate import evaluate
     from sensorium.engine.hub import load_model
-    from sensorium.engine.log import RunLogger
-    from sensorium.engine.table import format_metrics
+    from sensorium.engine.utils import RunLogger, format_metrics
 
     folder = Path(run) if Path(run).is_dir() else None
     found = evaluate(

@@ -22,8 +22,8 @@ def main(
 
     from sensorium.engine._yaml import parse
     from sensorium.engine.asking import ask
-    from sensorium.engine.errors import RecipeError
     from sensorium.engine.hub import load
+    from sensorium.engine.utils import RecipeError
 
     options = {}
     for text in option or ():

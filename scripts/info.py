@@ -13,7 +13,7 @@ def main() -> None:
 
     import torch
 
-    from sensorium.engine.table import format_table
+    from sensorium.engine.utils import format_table
     from sensorium.modalities.paths import cache_root
 
     rows = {"python": platform.python_version(), "system": platform.platform()}

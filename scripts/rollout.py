@@ -45,8 +45,8 @@ def main(
     from sensorium.engine._episodes import How
     from sensorium.engine._outcomes import format_summaries
     from sensorium.engine.hub import load
-    from sensorium.engine.log import RunLogger
     from sensorium.engine.rollout import rollout, section_of
+    from sensorium.engine.utils import RunLogger
 
     pipeline = load(run)
     names = [name for text in env or () for name in text.split(",") if name]

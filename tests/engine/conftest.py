@@ -133,7 +133,7 @@ class Shop:
 
     def losses(self, name: str) -> list[tuple[int, str, float]]:
         """(step, task, loss) of every step that a run logged."""
-        from sensorium.engine.log import read_metrics
+        from sensorium.engine.utils import read_metrics
 
         lines = read_metrics(self.folder / name)
         return [(x["step"], x["task"], x["loss"]) for x in lines if "loss" in x]

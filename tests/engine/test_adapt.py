@@ -13,8 +13,8 @@ from sensorium.engine.adapt import apply_adapters
 from sensorium.engine.build import build
 from sensorium.engine.catalogue import registered
 from sensorium.engine.config import Section, parse_recipe
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.parts import Plan
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Encoder
 
 WHERE = "inputs.image.encoder"

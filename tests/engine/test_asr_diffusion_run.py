@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from sensorium.engine.build import build, ready
 from sensorium.engine.check import check
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load, load_model, save_run
 from sensorium.engine.train import train
+from sensorium.engine.utils import RecipeError
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
 

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
-from sensorium.engine.log import read_metrics
 from sensorium.engine.plan import plan_recipe
 from sensorium.engine.state import kept, read_tensors
+from sensorium.engine.utils import RecipeError, RunError, read_metrics
 from sensorium.modalities.base import Encoder, Features, Loss, Sample
 from sensorium.modalities.image.processor import TimmProcessor
 from sensorium.tasks.base import Context, StopTraining, Task

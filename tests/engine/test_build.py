@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from sensorium.engine.build import build
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RecipeError
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.text.tokenizers import BPE
 
 

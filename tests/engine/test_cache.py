@@ -22,7 +22,7 @@ from sensorium.engine._identity import (
 from sensorium.engine._records import from_records, to_records
 from sensorium.engine._store import Store
 from sensorium.engine.cache import estimate, fill, require_space
-from sensorium.engine.errors import RunError
+from sensorium.engine.utils import RunError
 from sensorium.modalities.base import Encoder, Features, Fitted, Processor
 
 

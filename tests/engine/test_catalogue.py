@@ -14,9 +14,9 @@ import pytest
 
 from sensorium.engine import catalogue
 from sensorium.engine.catalogue import find, load, registered
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.jsonschema import schema
 from sensorium.engine.schema import arguments
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Source
 from sensorium.modalities.messages import did_you_mean
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sensorium.engine import _yaml
 from sensorium.engine.config import find_file, load_recipe, parse_recipe
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.plan import plan_recipe
+from sensorium.engine.utils import RecipeError
 
 SCALARS: dict[str, Any] = {
     "1e-4": 1e-4,

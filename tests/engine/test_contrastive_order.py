@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from sensorium.engine._order import Address, Schedule
-from sensorium.engine.errors import RecipeError
+from sensorium.engine.utils import RecipeError
 
 REGIONS = ["head"] * 40 + ["knee"] * 12 + ["spine"] * 9
 

@@ -17,9 +17,9 @@ from sensorium.engine.compose import Model
 from sensorium.engine.config import parse_recipe
 from sensorium.engine.data import Collator
 from sensorium.engine.dataset import task_dataset
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.image.datasets.digits import Digits
 from sensorium.modalities.text.transformers import TransformersText
 from sensorium.tasks.batch import Batch

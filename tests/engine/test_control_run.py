@@ -17,10 +17,10 @@ from sensorium.engine.build import ready
 from sensorium.engine.check import check
 from sensorium.engine.compose import compose
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load
 from sensorium.engine.train import train
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Source
 
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}

@@ -11,9 +11,9 @@ import torch
 
 from sensorium.engine.check import check
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RunError
 from sensorium.engine.hub import load
 from sensorium.engine.train import train
+from sensorium.engine.utils import RunError
 from sensorium.tasks.uses import ChunkSpec
 
 PICTURES: dict[str, Any] = {

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from sensorium.engine.build import build
 from sensorium.engine.check import check
 from sensorium.engine.config import load_recipe, parse_recipe
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load_model, save_run
 from sensorium.engine.optim import optimizer
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Decoder, Features, Loss
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}

@@ -22,9 +22,9 @@ from sensorium.engine.config import parse_recipe
 from sensorium.engine.dataset import PreparedRow
 from sensorium.engine.embed import Embedded, about, embed
 from sensorium.engine.embedder import Embedder, fingerprint, load_any, only_stream
-from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.hub import Pipeline
 from sensorium.engine.index import open_index
+from sensorium.engine.utils import RecipeError, RunError
 from sensorium.modalities.base import Features, StreamingSource
 
 FATAL = Path(__file__).with_name("fatal_parts.py")

@@ -14,13 +14,11 @@ import torch
 from sensorium.engine.build import build
 from sensorium.engine.compose import Model
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.evaluate import evaluate
-from sensorium.engine.log import RunLogger
 from sensorium.engine.rows import open_section, open_split, splits
 from sensorium.engine.score import ShuffledStream
-from sensorium.engine.table import format_metrics
 from sensorium.engine.train import train
+from sensorium.engine.utils import RecipeError, RunError, RunLogger, format_metrics
 
 PARTS = """
 from dataclasses import dataclass

@@ -13,9 +13,9 @@ from torch import nn
 from sensorium.engine import _loop
 from sensorium.engine.build import build
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load_model
 from sensorium.engine.state import kept
+from sensorium.engine.utils import RecipeError
 
 IMAGE, SCAN, HEAD = "streams.image.encoder.", "streams.scan.encoder.", "tasks.digit.heads.head."
 CONNECTOR = "streams.scan.connector."

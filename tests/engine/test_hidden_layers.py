@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.stream import Stream
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Encoder, Features
 
 SPEECH = {

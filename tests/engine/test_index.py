@@ -14,8 +14,8 @@ import pytest
 from sensorium.engine import _lance, _search, _side
 from sensorium.engine._columns import columns_of
 from sensorium.engine._lance import LanceIndex
-from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.index import About, Added, Entry, create_index, exists, open_index
+from sensorium.engine.utils import RecipeError, RunError
 
 ABOUT = About("runs/x", "image", "image", 16, "fp32", {"image": "a" * 64, "text": "b" * 64})
 

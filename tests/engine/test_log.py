@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sensorium.engine.console import console
-from sensorium.engine.log import RunLogger, read_metrics
+from sensorium.engine.utils import RunLogger, console, read_metrics
 
 LIBRARY = """
 import logging
-from sensorium.engine.log import RunLogger
+from sensorium.engine.utils.run_log import RunLogger
 log = RunLogger(None)
 log.start(2, 0, "run")
 log.info("step 1")
@@ -42,7 +41,7 @@ def test_lines_are_records_of_the_package(caplog: pytest.LogCaptureFixture) -> N
         RunLogger(None).info("100 % of it")
         RunLogger(None, show=False).info("unseen")
     assert [(r.name, r.levelname, r.message) for r in caplog.records] == [
-        ("sensorium.engine.log", "INFO", "100 % of it")
+        ("sensorium.engine.utils.run_log", "INFO", "100 % of it")
     ]
 
 

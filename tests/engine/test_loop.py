@@ -17,7 +17,7 @@ from PIL import Image
 from sensorium.engine import _loop, data
 from sensorium.engine._order import Schedule
 from sensorium.engine.data import ShuffleBuffer
-from sensorium.engine.errors import RecipeError, RunError
+from sensorium.engine.utils import RecipeError, RunError
 from sensorium.modalities.base import StreamingSource
 
 ROWS = 12

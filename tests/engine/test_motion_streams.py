@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 import sensorium
 from sensorium.engine.check import check
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.train import train
+from sensorium.engine.utils import RecipeError, RunError
 
 EPISODES, FRAMES = 12, 9
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sensorium.engine._film import write_video
 from sensorium.engine._outcomes import Episode, format_summaries, jerk, summary, wilson
-from sensorium.engine.errors import RecipeError
+from sensorium.engine.utils import RecipeError
 
 
 @given(st.integers(1, 500), st.data())

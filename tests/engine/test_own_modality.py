@@ -18,13 +18,13 @@ from sensorium.engine._episodes import How
 from sensorium.engine._replay import mean_demonstration
 from sensorium.engine.check import check
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load
 from sensorium.engine.jsonschema import schema
 from sensorium.engine.plan import plan_recipe
 from sensorium.engine.report import write_report
 from sensorium.engine.rollout import rollout, section_of
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.modality import Modality
 
 PARTS = Path(__file__).with_name("series_parts.py")

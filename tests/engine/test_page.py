@@ -9,10 +9,10 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from sensorium.engine._page import TEMPLATES, format_number, render
 from sensorium.engine._rollouts import Rollouts, Video
 from sensorium.engine._way import Box, PipelineDiagram
 from sensorium.engine.report import RunReport
+from sensorium.engine.utils.template import TEMPLATES, format_number, render
 
 HOSTILE = "<script>alert('x')</script>"
 CONTACT = {"title": "t", "query": "q", "note": "n", "hits": []}

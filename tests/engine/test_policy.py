@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sensorium.engine._env import Env
 from sensorium.engine._history import History, repeated, spans_of
 from sensorium.engine.config import TaskSection
-from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.policy import Policy
+from sensorium.engine.utils import RecipeError, RunError
 
 STEPS = 4
 

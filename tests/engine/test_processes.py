@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sensorium.engine.errors import RecipeError
+from sensorium.engine.utils import RecipeError
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sensorium.engine.config import Recipe, parse_recipe
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.renamed import RENAMED, renamed
+from sensorium.engine.utils import RecipeError
 
 FIRST_EDITION: dict[str, Any] = {
     "accumulate": 2,

@@ -13,10 +13,10 @@ import pytest
 
 from sensorium.engine._yaml import parse
 from sensorium.engine.config import load_recipe
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.plan import plan_recipe
 from sensorium.engine.report import write_report
 from sensorium.engine.rows import open_split
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.image.datasets.digits import Digits
 from sensorium.modalities.image.read import preview, read
 

@@ -12,7 +12,7 @@ import torch
 
 from sensorium.engine import state
 from sensorium.engine._order import Schedule
-from sensorium.engine.errors import RecipeError
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.image.datasets.digits import Digits
 
 NOISY = {"dropout": 0.3, "noise": 0.1, "norm": True}

@@ -21,10 +21,10 @@ from sensorium.engine._found import format_hits, hits_to_jsonl
 from sensorium.engine._given import given
 from sensorium.engine.embed import about, embed
 from sensorium.engine.embedder import load_any
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.index import Hit, open_index
 from sensorium.engine.retrieve import Query, Retriever, only_query
 from sensorium.engine.sheet import write_sheet
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import ReadError
 
 CLIP = {

@@ -20,13 +20,13 @@ from sensorium.engine._conditions import Conditions
 from sensorium.engine._env import Env
 from sensorium.engine._episodes import How
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RecipeError, RunError
 from sensorium.engine.hub import Pipeline, load
 from sensorium.engine.plan import plan_recipe
 from sensorium.engine.policy import policy_of
 from sensorium.engine.report import write_report
 from sensorium.engine.rollout import rollout, section_of
 from sensorium.engine.train import train
+from sensorium.engine.utils import RecipeError, RunError
 
 WORLD = Path(__file__).with_name("tiny_world.py")
 LINE = "tiny_world:TinyLine-v0"

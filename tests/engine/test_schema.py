@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import pytest
 
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.schema import (
     ENGINE_KEYS,
     arguments,
@@ -14,6 +13,7 @@ from sensorium.engine.schema import (
     options_model,
     validate_options,
 )
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Fitted, Tokenizer
 
 

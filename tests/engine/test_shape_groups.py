@@ -23,9 +23,9 @@ from sensorium.engine.dataset import TaskDataset, task_dataset
 from sensorium.engine.embed import about, embed
 from sensorium.engine.hub import Pipeline
 from sensorium.engine.index import open_index
-from sensorium.engine.log import read_metrics
 from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.train import train
+from sensorium.engine.utils import read_metrics
 from sensorium.modalities.audio.read import Sound
 from sensorium.modalities.base import Features, Source
 from sensorium.tasks.batch import Batch

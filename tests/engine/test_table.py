@@ -10,7 +10,7 @@ from sensorium.engine._found import format_hits
 from sensorium.engine._outcomes import Episode, format_summaries, summary
 from sensorium.engine.check import Report, Stage
 from sensorium.engine.index import Hit
-from sensorium.engine.table import format_metrics, format_table
+from sensorium.engine.utils import format_metrics, format_table
 
 
 def test_columns_are_as_wide_as_their_cells_and_numbers_end_in_line() -> None:

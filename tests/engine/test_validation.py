@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sensorium.engine.log import read_metrics
 from sensorium.engine.rows import Skipped
 from sensorium.engine.score import Score, Scorer
+from sensorium.engine.utils import read_metrics
 
 
 def train(**settings: Any) -> dict[str, Any]:

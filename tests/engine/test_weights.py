@@ -15,8 +15,8 @@ from torch import Tensor
 from sensorium.engine.build import build, ready
 from sensorium.engine.compose import Model, compose
 from sensorium.engine.config import parse_recipe
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.hub import load_model, save_run
+from sensorium.engine.utils import RecipeError
 from sensorium.engine.weights import check_form
 
 DATA = {"train": {"source": "digits", "split": "train", "limit": 40}}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sensorium.engine.config import DataSection
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.rows import Subset, _part, open_section
 from sensorium.engine.sources import limit, rename
+from sensorium.engine.utils import RecipeError
 from sensorium.engine.windows import Windows
 from sensorium.modalities.base import Source, StreamingSource
 

@@ -128,7 +128,7 @@ def test_what_needs_a_stream_says_so_in_a_line(
 
 def test_the_python_api_says_so_too(home: Any) -> None:
     from sensorium import load
-    from sensorium.engine.errors import RecipeError
+    from sensorium.engine.utils import RecipeError
 
     home.train(PRIOR, "run")
     pipeline = load(home.folder / "run")

@@ -13,8 +13,8 @@ import pytest
 from pyarrow import parquet
 
 from sensorium.engine.config import DataSection
-from sensorium.engine.errors import RecipeError
 from sensorium.engine.rows import open_section
+from sensorium.engine.utils import RecipeError
 from sensorium.modalities.action.datasets import LeRobot
 from sensorium.modalities.action.read import read as read_motion
 from sensorium.modalities.base import ReadError

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..modalities.messages import closest
+from ...modalities.messages import closest
 
 _MAGIC = frozenset("*?[")
 
@@ -83,3 +83,12 @@ def _expand(pattern: str) -> list[Path]:
     if not files:
         raise ValueError(f"{path}: no file fits this pattern")
     return files
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename last through a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 
-from ..modalities.messages import did_you_mean as did_you_mean
+from ...modalities.messages import did_you_mean as did_you_mean
 
 
 class RecipeError(ValueError):

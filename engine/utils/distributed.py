@@ -28,3 +28,12 @@ def part() -> None:
     the process, and what was done counts as failed."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context in which products take a recipe's `train.precision`; fp32 changes nothing."""
+    dtype = DTYPES.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -1,0 +1,48 @@
+"""Errors, files, logging, distributed processes, signals, seeds and tables of text."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .console import console as console
+    from .distributed import autocast as autocast
+    from .distributed import meet as meet
+    from .errors import Interrupted as Interrupted
+    from .errors import RecipeError as RecipeError
+    from .errors import RunError as RunError
+    from .errors import placed as placed
+    from .files import find_files as find_files
+    from .files import find_folder as find_folder
+    from .files import fingerprint_of as fingerprint_of
+    from .files import path_identity as path_identity
+    from .files import sync_folder as sync_folder
+    from .run_log import RunLogger as RunLogger
+    from .run_log import read_metrics as read_metrics
+    from .seeding import derive as derive
+    from .seeding import seeded as seeded
+    from .signals import Signals as Signals
+    from .template import write_page as write_page
+    from .text_table import format_metrics as format_metrics
+    from .text_table import format_table as format_table
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "console": ["console"],
+            "distributed": ["autocast", "meet"],
+            "errors": ["Interrupted", "RecipeError", "RunError", "placed"],
+            "files": [
+                "find_files",
+                "find_folder",
+                "fingerprint_of",
+                "path_identity",
+                "sync_folder",
+            ],
+            "run_log": ["RunLogger", "read_metrics"],
+            "seeding": ["derive", "seeded"],
+            "signals": ["Signals"],
+            "template": ["write_page"],
+            "text_table": ["format_metrics", "format_table"],
+        },
+    )
