@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from ..modalities.messages import did_you_mean
-from .plan import RecipePlan
+from .recipe import RecipePlan
 from .utils import RecipeError
 
 

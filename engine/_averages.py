@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from ..tasks.base import Context, StopTraining, Task
 from ..tasks.common import averaged, follow
 from .adapt import is_frozen, mark_frozen
-from .plan import RecipePlan
+from .recipe import RecipePlan
 from .stream import Stream
 from .utils import RecipeError, RunError
 

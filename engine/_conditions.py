@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..modalities.messages import did_you_mean
-from ._env import Env, instructions
+from ._env import instructions
+from .recipe import Env
 from .utils import RecipeError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..modalities.base import Chart
 from ._charts import Line, LineChart, Point, line_chart, smooth
-from .plan import RecipePlan
+from .recipe import RecipePlan
 
 LABELS = {
     "loss": "loss, mean per item",

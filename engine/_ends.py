@@ -12,7 +12,7 @@ from torch import nn
 from ..backbones.base import Backbone
 from ..connectors.base import Connector
 from .adapt import is_frozen
-from .plan import RecipePlan
+from .recipe import RecipePlan
 from .stream import Stream
 from .utils import RecipeError
 

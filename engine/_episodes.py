@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ._conditions import Conditions
-from ._env import Env, Simulator
+from ._env import Simulator
 from ._outcomes import Episode
+from .recipe import Env
 from .utils import RecipeError, RunLogger
 
 STEPS = 500

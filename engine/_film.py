@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .catalogue import import_optional
+from .recipe import import_optional
 from .utils import RecipeError
 
 

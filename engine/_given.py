@@ -15,12 +15,9 @@ from typing import Any
 
 from ..modalities.base import Source, StreamingSource
 from ..modalities.messages import did_you_mean
-from . import _yaml
-from .catalogue import registered
-from .config import DataSection
-from .plan import RecipePlan
+from .recipe import DataSection, RecipePlan, parse, registered
+from .recipe.validation import validate
 from .rows import open_section, open_split
-from .schema import validate
 from .utils import RecipeError, find_folder, path_identity
 
 WHERE = "--data"
@@ -154,7 +151,7 @@ def _pairs(words: Sequence[str]) -> dict[str, Any]:
             inner = inner.setdefault(parent, {})
             if not isinstance(inner, dict):
                 raise RecipeError(f"{WHERE}: {parent} has a value already, and no keys")
-        inner[last] = _yaml.parse(value, f"{WHERE} {name}")
+        inner[last] = parse(value, f"{WHERE} {name}")
     if "source" not in values:
         raise RecipeError(f"{WHERE}: lacks source=NAME, for example source=imagefolder path=photos")
     return values

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import TaskSection
+from .recipe import TaskSection
 from .utils import RecipeError
 
 Span = tuple[int, int]

@@ -18,7 +18,6 @@ from ..modalities.messages import did_you_mean
 from ._columns import arrow_table, check_unique, new_fields
 from ._search import Block, search
 from ._side import Side, side
-from .catalogue import import_optional
 from .index import (
     DATA,
     IDENTITY,
@@ -33,6 +32,7 @@ from .index import (
     Kind,
     check_query,
 )
+from .recipe import import_optional
 from .utils import RecipeError, RunError
 
 TABLE = "embeddings"

@@ -28,10 +28,10 @@ from .data import ShuffleBuffer, batches, handle_failures
 from .dataset import TaskDataset, task_dataset
 from .optim import build_optimizer, lr_schedule, set_lr
 from .prefill import FeatureCacher, place
+from .recipe import Train
 from .rows import TRAIN, VALIDATION, Skipped, open_split
 from .score import Scorer
 from .state import Checkpoints
-from .train_config import Train
 from .utils import Interrupted, RecipeError, RunError, RunLogger, Signals, derive
 
 

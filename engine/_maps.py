@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..tasks.base import ExportsMaps
-from .catalogue import load
 from .hub import Pipeline
+from .recipe import load
 from .utils import RecipeError
 
 

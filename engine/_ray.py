@@ -20,11 +20,11 @@ import torch
 from ..modalities.base import StreamingSource
 from ._cells import EmbeddingBatch, PendingRows
 from ._given import Given, reopen
-from .catalogue import import_optional
 from .compose import Model
 from .embed import COMMIT_ROWS, Embedded, filled, finish, open_for, report
 from .embedder import Embedder, load_any
 from .index import About, Added, open_index
+from .recipe import import_optional
 from .utils import RecipeError, RunLogger
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ._env import Env, Simulator, env_class
+from ._env import Simulator, env_class
 from ._episodes import STEPS
+from .recipe import Env
 from .utils import RecipeError
 
 SEEDS = range(50)

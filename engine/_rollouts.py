@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ..modalities.modality import Modality
-from .catalogue import find, load
+from .recipe import find, load
 from .utils import RecipeError
 
 TYPES = {".gif": "image/gif", ".mp4": "video/mp4"}

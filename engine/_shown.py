@@ -17,8 +17,7 @@ from ..modalities.base import Fitted, Marks, Source, StreamingSource
 from ..tasks.base import ExportsMaps, Task
 from ._forms import form_of, marks_of
 from ._samples import Sample, Samples
-from .catalogue import load
-from .plan import RecipePlan
+from .recipe import RecipePlan, load
 from .rows import open_split
 
 LARGEST = 24_000_000

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._search import Block, search
-from .catalogue import import_optional
+from .recipe import import_optional
 from .utils import RunError, sync_folder
 
 LINKS = 16

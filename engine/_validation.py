@@ -12,9 +12,9 @@ import torch
 from ..modalities.messages import did_you_mean
 from .compose import Model
 from .dataset import TaskDataset
+from .recipe import Validate
 from .score import Scorer
 from .state import kept, read_tensors, restore, write_tensors
-from .train_config import Validate
 from .utils import RecipeError, RunLogger
 
 BEST = "best.safetensors"

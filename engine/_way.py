@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .config import Last, Recipe, Section
-from .plan import RecipePlan
+from .recipe import Last, Recipe, RecipePlan, Section
 
 _ROW = re.compile(r"^\| (\S+) \| [^|]+ \| [^|]+ \| ([\d,]+) \| [^|]+ \|$", re.MULTILINE)
 

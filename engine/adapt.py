@@ -10,9 +10,8 @@ from torch import nn
 from ..backbones.base import Backbone
 from ..modalities.base import Decoder, Encoder
 from ..modalities.messages import did_you_mean
-from .config import Last
-from .library_options import library_options, parameters
-from .parts import Plan
+from .recipe import Last, Plan
+from .recipe.validation import library_options, parameters
 from .selectors import select
 from .utils import RecipeError, placed
 

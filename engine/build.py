@@ -6,10 +6,9 @@ from pathlib import Path
 
 from ..modalities.base import Source
 from .compose import Model, compose
-from .config import Recipe, load_recipe
 from .fit import FITTED as FITTED
 from .fit import check_heads, fit, load_fitted
-from .plan import RecipePlan, plan_recipe
+from .recipe import Recipe, RecipePlan, load_recipe, plan_recipe
 from .rows import TRAIN, open_split
 
 

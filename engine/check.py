@@ -19,16 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..modalities.base import Features, Source, StreamingSource
 from ..tasks.batch import Batch
 from .adapt import is_frozen
-from .catalogue import load
 from .compose import Model, compose, own_parameters
-from .config import Recipe
 from .data import failure_line
 from .dataset import PreparedRow, task_dataset
 from .fit import fit
 from .optim import build_optimizer, lr_schedule
-from .parts import count
-from .plan import RecipePlan, plan_recipe
 from .prefill import uncacheable_reason
+from .recipe import Recipe, RecipePlan, count, load, plan_recipe
 from .rows import TRAIN, open_split
 from .sources import RowList, limit
 from .utils import RecipeError, format_table, placed

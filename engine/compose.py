@@ -29,10 +29,8 @@ from ._ends import (
     required_width,
 )
 from .adapt import apply_adapters, restore_frozen_eval
-from .component_path import BACKBONE, ComponentPath
 from .data import Collator
-from .parts import Modules, Plan, reported
-from .plan import RecipePlan
+from .recipe import BACKBONE, ComponentPath, Modules, Plan, RecipePlan, reported
 from .stream import Stream
 from .utils import seeded
 from .weights import fill

@@ -18,8 +18,7 @@ from ..tasks.batch import Example, Tools
 from ._records import record_to_sample
 from ._shard import Record
 from ._store import Store
-from .catalogue import load
-from .plan import RecipePlan
+from .recipe import RecipePlan, load
 from .utils import derive
 
 FAILURES = (ReadError, ValueError, KeyError, OSError)

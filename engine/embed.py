@@ -21,9 +21,9 @@ from ._given import Given
 from .compose import Model
 from .embedder import Embedder, fingerprint
 from .index import About, Added, Entry, Index, create_index, exists, open_index
+from .recipe import HUB
 from .rows import Skipped
 from .utils import RecipeError, RunError, RunLogger
-from .weights import HUB
 
 COMMIT_ROWS = 2048
 COMMIT_SECONDS = 30.0

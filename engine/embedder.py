@@ -24,12 +24,11 @@ from ..tasks.batch import Batch
 from ._identity import encoder_identity, weights_hash
 from .build import build
 from .compose import Model
-from .config import load_recipe
 from .dataset import StreamDataset, stream_readers
 from .hub import load_model
+from .recipe import HUB, load_recipe
 from .sources import RowList
 from .utils import RecipeError, autocast
-from .weights import HUB
 
 
 class Embedder:

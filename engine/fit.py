@@ -17,12 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..modalities.base import Fitted, Source, StreamingSource
-from .catalogue import load
-from .component_path import ComponentPath
-from .parts import Plan
-from .plan import RecipePlan
+from .recipe import ComponentPath, Plan, RecipePlan, load, run_of
 from .utils import RecipeError, placed
-from .weights import run_of
 
 FITTED = "fitted"
 """The folder of a run that holds the states."""

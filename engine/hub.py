@@ -21,10 +21,9 @@ from ._history import repeated, spans_of
 from .build import ready
 from .card import command_of, made_by, write_card
 from .compose import Model, compose
-from .config import load_recipe
 from .dataset import StreamDataset, stream_readers, task_dataset
 from .fit import FITTED, read_json, save_fitted
-from .parts import reported
+from .recipe import HUB, WEIGHTS, download, load_recipe, reported
 from .sources import RowList
 from .state import (
     check_fingerprints,
@@ -35,7 +34,6 @@ from .state import (
     write_tensors,
 )
 from .utils import RecipeError
-from .weights import HUB, WEIGHTS, download
 
 FINGERPRINTS = "fingerprints.json"
 

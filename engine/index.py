@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ..modalities.messages import did_you_mean
-from .catalogue import load
+from .recipe import load
 from .utils import RecipeError
 
 Kind = Literal["exact", "hnsw", "ivf"]

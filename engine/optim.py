@@ -15,10 +15,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from .catalogue import find
 from .compose import Model
-from .library_options import library_options, parameters
-from .train_config import Train
+from .recipe import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, Train, find
+from .recipe.validation import library_options, parameters
 from .utils import RecipeError, placed
 
 OPTIMIZERS = {
@@ -32,9 +31,6 @@ OPTIMIZERS = {
     "sgd": "torch.optim:SGD",
 }
 
-OPTIMIZER_ARGUMENTS = ("params", "lr")
-"""Arguments of an optimizer that are not options of `train.optimizer`."""
-
 _TRANSFORMERS = "transformers.optimization:get_"
 SCHEDULES = {
     "constant": f"{_TRANSFORMERS}constant_schedule_with_warmup",
@@ -47,9 +43,6 @@ SCHEDULES = {
     "warmup_stable_decay": f"{_TRANSFORMERS}wsd_schedule",
 }
 """Names of `transformers.SchedulerType`; `constant` takes the warm-up too."""
-
-SCHEDULE_ARGUMENTS = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
-"""Arguments of a schedule that the engine passes."""
 
 
 def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:

@@ -18,9 +18,9 @@ import numpy as np
 
 from ..modalities.messages import did_you_mean
 from ._acting import control_task
-from ._env import Env
 from ._history import History, Span, spans_of
 from .hub import Pipeline
+from .recipe import Env
 from .utils import RecipeError, RunError
 
 Row = Mapping[str, Any]

@@ -24,7 +24,7 @@ from .cache import fill
 from .compose import Model
 from .data import Collator
 from .dataset import PreparedRow, StreamDataset, TaskDataset
-from .plan import RecipePlan
+from .recipe import RecipePlan
 from .stream import Stream
 from .utils import autocast
 

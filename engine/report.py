@@ -21,10 +21,9 @@ from ._rollouts import Rollouts, read_rollouts
 from ._samples import Samples, pick, read_predictions
 from ._shown import show
 from ._way import PipelineDiagram, pipeline_diagram
-from .config import DataSection, Recipe, load_recipe
 from .evaluate import EVALUATION
 from .fit import FITTED, load_fitted
-from .plan import RecipePlan, plan_recipe
+from .recipe import DataSection, Recipe, RecipePlan, load_recipe, plan_recipe
 from .utils import RecipeError, read_metrics, write_page
 
 SAMPLES = 24

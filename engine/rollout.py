@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from ._acting import control_task
-from ._env import Env, action_space, check_space
+from ._env import action_space, check_space
 from ._episodes import Acting, How, Rolled, Runner
 from ._film import write_video
 from ._outcomes import summary
 from ._replay import mean_demonstration
 from .hub import Pipeline
 from .policy import policy_of
+from .recipe import Env
 from .utils import RecipeError, RunError, RunLogger
 
 FPS = 20.0

@@ -14,11 +14,8 @@ import numpy as np
 from ..modalities.base import Source, StreamingSource
 from ..modalities.messages import did_you_mean
 from ..tasks.base import Task
-from .catalogue import find
-from .config import DataSection
-from .parts import reported
-from .plan import RecipePlan
-from .schema import arguments, validate_options
+from .recipe import DataSection, RecipePlan, find, reported
+from .recipe.validation import arguments, validate_options
 from .sources import limit, rename
 from .utils import RecipeError, derive
 from .windows import Windows

@@ -14,8 +14,8 @@ from typing import Any
 from torch import nn
 
 from ..modalities.messages import did_you_mean
-from .catalogue import find, registered
-from .library_options import library_options
+from .recipe import find, registered
+from .recipe.validation import library_options
 from .utils import RecipeError, placed
 
 SELECTORS = {

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ._identity import content_hash
 from .adapt import is_frozen
 from .compose import Model, check_loaded
-from .parts import Plan
+from .recipe import Plan
 from .utils import RecipeError, RunError
 
 

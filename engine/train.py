@@ -13,9 +13,9 @@ from ._validation import BEST
 from .build import ready
 from .card import command_of, made_by
 from .compose import Model, compose
-from .config import Recipe
 from .fit import FITTED, save_fitted
 from .hub import save_run
+from .recipe import Recipe
 from .utils import RecipeError, RunLogger, meet
 
 

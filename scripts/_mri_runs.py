@@ -16,14 +16,13 @@ import torch
 from accelerate import Accelerator
 
 from sensorium.engine.build import build
-from sensorium.engine.config import Recipe, load_recipe, parse_recipe
 from sensorium.engine.dataset import task_dataset
 from sensorium.engine.hub import load_model
 from sensorium.engine.prefill import FeatureCacher
+from sensorium.engine.recipe import WEIGHTS, Recipe, load_recipe, parse_recipe
 from sensorium.engine.rows import open_split
 from sensorium.engine.score import Scorer
 from sensorium.engine.train import train
-from sensorium.engine.weights import WEIGHTS
 from sensorium.scripts._bench import Times, timed
 
 SPENT, FEATURES, GRID = "spent.json", "features", "grid.json"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sensorium.engine.weights import WEIGHTS
+from sensorium.engine.recipe import WEIGHTS
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.scripts._mri_measures import COLUMNS, Truth
 from sensorium.scripts._mri_runs import (

@@ -23,7 +23,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from sensorium.engine.config import parse_recipe
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 from sensorium.scripts._bench import Times, machine, timed
 

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from sensorium.engine.build import ready
 from sensorium.engine.compose import Model, compose
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.data import batches, sequential_batches
 from sensorium.engine.dataset import task_dataset
 from sensorium.engine.prefill import FeatureCacher
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.rows import open_split
 from sensorium.modalities.base import Loss
 from sensorium.modalities.text.tokenizers import Bytes

@@ -13,7 +13,7 @@ def main(
 ) -> None:
     """Walk a recipe without weights: every stage's shape, what trains, what a step costs."""
     from sensorium.engine.check import check
-    from sensorium.engine.config import load_recipe
+    from sensorium.engine.recipe import load_recipe
 
     print(check(load_recipe(recipe, overrides or ())))
 

@@ -38,9 +38,9 @@ def main(
 ) -> None:
     """Embed a data set into an index that can be searched; goes on where it was stopped."""
     from sensorium.engine._given import given
-    from sensorium.engine.catalogue import load
     from sensorium.engine.embed import about
     from sensorium.engine.embedder import load_any, only_stream
+    from sensorium.engine.recipe import load
     from sensorium.engine.utils import RunLogger
 
     model = load_any(run, overrides or ())

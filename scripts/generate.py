@@ -20,9 +20,9 @@ def main(
     """Ask a run about files: one JSON line a file. NAME=VALUE gives a stream or a column."""
     import json
 
-    from sensorium.engine._yaml import parse
     from sensorium.engine.asking import ask
     from sensorium.engine.hub import load
+    from sensorium.engine.recipe import parse
     from sensorium.engine.utils import RecipeError
 
     options = {}

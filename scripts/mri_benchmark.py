@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import typer
 
-from sensorium.engine.config import load_recipe
+from sensorium.engine.recipe import load_recipe
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.scripts._bench import machine
 from sensorium.scripts._mri_cheap import WAYS, Cheap

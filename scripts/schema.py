@@ -13,8 +13,7 @@ def schema(
     """JSON schema of a recipe, for completion in an editor; with every part's options."""
     import json
 
-    from sensorium.engine.config import load_recipe
-    from sensorium.engine.jsonschema import schema
+    from sensorium.engine.recipe import load_recipe, schema
 
     print(json.dumps(schema(load_recipe(recipe) if recipe else None), indent=1))
 

@@ -26,7 +26,7 @@ def main(
     configs/captioning/shapes.yaml is trained into runs/captioning/shapes, mine.yaml into
     runs/mine.
     """
-    from sensorium.engine.config import load_recipe
+    from sensorium.engine.recipe import load_recipe
     from sensorium.engine.train import train
 
     found = load_recipe(recipe, overrides or ())

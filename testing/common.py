@@ -14,9 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ..engine.component_path import ComponentPath
-from ..engine.config import Section
-from ..engine.parts import Plan, plan_part
+from ..engine.recipe import ComponentPath, Plan, Section, plan_part
 from ..modalities.base import Features
 
 RTOL, ATOL = 1e-4, 1e-5

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine._identity import encoder_identity
-from ..engine.catalogue import find, load
+from ..engine.recipe import find, load
 from ..modalities.base import Encoder, Features, Modality, Processor, Sample
 from ..modalities.groups import collate, encode_by_group
 from .common import (

@@ -155,7 +155,7 @@ def test_the_wheel_works_anywhere(wheel: Path, tmp_path: Path) -> None:
     elsewhere.mkdir()
     pip("install", "--target", site, wheel)
     code = (
-        "import sensorium, sensorium.modalities.image, sensorium.engine.config\n"
+        "import sensorium, sensorium.modalities.image, sensorium.engine.recipe.recipe\n"
         "print(sensorium.__file__)"
     )
     where = output(site, elsewhere, sys.executable, "-c", code)

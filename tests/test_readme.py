@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensorium.engine._yaml import parse
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.hub import load
-from sensorium.engine.plan import plan_recipe
+from sensorium.engine.recipe import parse, parse_recipe, plan_recipe
 from sensorium.engine.train import train
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine.catalogue import find, registered
+from sensorium.engine.recipe import find, registered
 from sensorium.testing.connectors import check_connector
 
 ALL = [(kind, name) for kind in ("connector", "head") for name in registered(kind)]

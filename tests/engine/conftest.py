@@ -110,7 +110,7 @@ class Shop:
 
     def train(self, recipe: Mapping[str, Any], name: str, *, resume: bool = False) -> Any:
         """Train in this process, into a folder; gives the model."""
-        from sensorium.engine.config import parse_recipe
+        from sensorium.engine.recipe import parse_recipe
         from sensorium.engine.train import train
 
         return train(parse_recipe(recipe), self.folder / name, resume=resume, show=False)

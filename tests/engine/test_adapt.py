@@ -11,9 +11,7 @@ from torch import nn
 
 from sensorium.engine.adapt import apply_adapters
 from sensorium.engine.build import build
-from sensorium.engine.catalogue import registered
-from sensorium.engine.config import Section, parse_recipe
-from sensorium.engine.parts import Plan
+from sensorium.engine.recipe import Plan, Section, parse_recipe, registered
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Encoder
 

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.engine.compose import Model, compose
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
-from sensorium.engine.plan import plan_recipe
+from sensorium.engine.recipe import parse_recipe, plan_recipe
 from sensorium.engine.state import kept, read_tensors
 from sensorium.engine.utils import RecipeError, RunError, read_metrics
 from sensorium.modalities.base import Encoder, Features, Loss, Sample

@@ -9,7 +9,7 @@ import pytest
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from sensorium.engine.build import build
-from sensorium.engine.config import parse_recipe
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.text.tokenizers import BPE
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sensorium.engine.card import _metrics
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load_model
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 
 RECIPE = {

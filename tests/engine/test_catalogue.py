@@ -12,17 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sensorium.engine import catalogue
-from sensorium.engine.catalogue import find, load, registered
-from sensorium.engine.jsonschema import schema
-from sensorium.engine.schema import arguments
+from sensorium.engine.recipe import find, load, registered, registry, schema
+from sensorium.engine.recipe.validation import arguments
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Source
 from sensorium.modalities.messages import did_you_mean
 
 MODALITIES = sorted(registered("modality"))
 KINDS = [
-    *(kind for kind, spec in catalogue.KINDS.items() if not spec.scoped and kind != "modality"),
+    *(kind for kind, spec in registry.KINDS.items() if not spec.scoped and kind != "modality"),
     *(f"{name}_{kind}" for name in MODALITIES for kind in ("encoder", "decoder", "augment")),
     "action_tokenizer",
     "text_tokenizer",
@@ -60,7 +58,7 @@ def test_parts_of_all_modalities_are_named_with_their_modality() -> None:
 def test_the_kinds_are_listed_without_their_libraries() -> None:
     """Names are strings until one is asked for."""
     code = (
-        "import sys; from sensorium.engine.catalogue import KINDS, registered; "
+        "import sys; from sensorium.engine.recipe.registry import KINDS, registered; "
         "assert all(registered(kind) for kind in KINDS if kind != 'source'); "
         "print(sorted({'timm', 'open_clip', 'transformers', 'torch'} & set(sys.modules)))"
     )
@@ -72,11 +70,11 @@ def test_the_kinds_are_listed_without_their_libraries() -> None:
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
     """Entry points that stand for those of installed packages."""
     found: list[EntryPoint] = []
-    monkeypatch.setattr(catalogue, "entry_points", lambda group: found)
-    catalogue._plugins.cache_clear()
-    monkeypatch.setattr(catalogue, "_NAMED", {})
+    monkeypatch.setattr(registry, "entry_points", lambda group: found)
+    registry._plugins.cache_clear()
+    monkeypatch.setattr(registry, "_NAMED", {})
     yield found
-    catalogue._plugins.cache_clear()
+    registry._plugins.cache_clear()
 
 
 def _point(name: str, value: str) -> EntryPoint:
@@ -188,7 +186,7 @@ def test_a_file_whose_library_is_missing_names_the_library(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RecipeError, match=r"here: .*no module 'no_such_library'"):
         find("connector", "wants_a_library:Mine", "here")
-    monkeypatch.setitem(catalogue.EXTRAS, "no_such_library", "birds")
+    monkeypatch.setitem(registry.EXTRAS, "no_such_library", "birds")
     with pytest.raises(RecipeError, match=r"pip install 'sensorium\[birds\]'"):
         find("connector", "wants_a_library:Mine", "here")
 

@@ -17,8 +17,7 @@ from PIL import Image
 
 from sensorium.engine.build import build
 from sensorium.engine.check import Report, Stage, check
-from sensorium.engine.config import load_recipe, parse_recipe
-from sensorium.engine.parts import count
+from sensorium.engine.recipe import count, load_recipe, parse_recipe
 from sensorium.engine.utils import RecipeError
 
 SHIPPED = Path(__file__).parents[2] / "configs"

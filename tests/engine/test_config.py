@@ -12,9 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensorium.engine import _yaml
-from sensorium.engine.config import find_file, load_recipe, parse_recipe
-from sensorium.engine.plan import plan_recipe
+from sensorium.engine.recipe import load_recipe, parse_recipe, plan_recipe, yaml_io
+from sensorium.engine.recipe.recipe import find_file
 from sensorium.engine.utils import RecipeError
 
 SCALARS: dict[str, Any] = {
@@ -48,13 +47,13 @@ SCALARS: dict[str, Any] = {
 
 @pytest.mark.parametrize("text", SCALARS)
 def test_scalars_are_read_as_people_mean_them(text: str) -> None:
-    found = _yaml.parse(f"key: {text}", "here")["key"]
+    found = yaml_io.parse(f"key: {text}", "here")["key"]
     assert found == SCALARS[text]
     assert type(found) is type(SCALARS[text])
 
 
 def test_a_key_that_looks_like_truth_is_text() -> None:
-    assert _yaml.parse("{on: 1, no: 2}", "here") == {"on": 1, "no": 2}
+    assert yaml_io.parse("{on: 1, no: 2}", "here") == {"on": 1, "no": 2}
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
@@ -76,7 +75,7 @@ VALUES = st.recursive(
 @given(VALUES)
 @settings(deadline=None)
 def test_what_is_written_is_read_back(value: Any) -> None:
-    found = _yaml.parse(_yaml.write({"key": value}), "here")["key"]
+    found = yaml_io.parse(yaml_io.write({"key": value}), "here")["key"]
     assert found == value
     assert repr(found) == repr(value)  # 1 is not 1.0, nor true
 
@@ -143,7 +142,7 @@ def test_a_recipe_is_its_own_dict(values: dict[str, Any]) -> None:
     recipe = parse_recipe(values)
     written = recipe.to_dict()
     assert parse_recipe(written) == recipe
-    assert parse_recipe(_yaml.parse(_yaml.write(written), "here")) == recipe
+    assert parse_recipe(yaml_io.parse(yaml_io.write(written), "here")) == recipe
     assert parse_recipe(written).to_dict() == written
 
 

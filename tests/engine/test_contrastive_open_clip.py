@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sensorium.engine.build import build
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.hub import Pipeline
+from sensorium.engine.recipe import parse_recipe
 
 CLIP = {
     "embed_dim": 24,

@@ -10,10 +10,9 @@ import pytest
 
 pytest.importorskip("metaworld")
 
-from sensorium.engine._env import Env, Simulator
-from sensorium.engine.config import Recipe, load_recipe
-from sensorium.engine.plan import plan_recipe
+from sensorium.engine._env import Simulator
 from sensorium.engine.policy import Policy
+from sensorium.engine.recipe import Env, Recipe, load_recipe, plan_recipe
 from sensorium.modalities.action.metaworld import env
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "control"

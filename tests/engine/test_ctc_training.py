@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sensorium.engine.check import check
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.hub import load
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 from sensorium.engine.utils import RunError
 from sensorium.tasks.uses import ChunkSpec

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from sensorium.engine.build import build
 from sensorium.engine.check import check
-from sensorium.engine.config import load_recipe, parse_recipe
 from sensorium.engine.hub import load_model, save_run
 from sensorium.engine.optim import optimizer
+from sensorium.engine.recipe import load_recipe, parse_recipe
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Decoder, Features, Loss
 

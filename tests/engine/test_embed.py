@@ -18,12 +18,12 @@ from PIL import Image
 
 from sensorium.engine import embed as engine
 from sensorium.engine._given import Given, given, reopen
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.dataset import PreparedRow
 from sensorium.engine.embed import Embedded, about, embed
 from sensorium.engine.embedder import Embedder, fingerprint, load_any, only_stream
 from sensorium.engine.hub import Pipeline
 from sensorium.engine.index import open_index
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError, RunError
 from sensorium.modalities.base import Features, StreamingSource
 

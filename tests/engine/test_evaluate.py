@@ -13,8 +13,8 @@ import torch
 
 from sensorium.engine.build import build
 from sensorium.engine.compose import Model
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.evaluate import evaluate
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.rows import open_section, open_split, splits
 from sensorium.engine.score import ShuffledStream
 from sensorium.engine.train import train

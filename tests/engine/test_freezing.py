@@ -12,8 +12,8 @@ from torch import nn
 
 from sensorium.engine import _loop
 from sensorium.engine.build import build
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.hub import load_model
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.state import kept
 from sensorium.engine.utils import RecipeError
 

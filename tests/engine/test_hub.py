@@ -18,8 +18,8 @@ from torch import Tensor
 
 import sensorium
 from sensorium.engine.compose import Model
-from sensorium.engine.config import load_recipe, parse_recipe
 from sensorium.engine.hub import FINGERPRINTS, Pipeline, push
+from sensorium.engine.recipe import load_recipe, parse_recipe
 from sensorium.engine.train import train
 from sensorium.engine.utils import RecipeError
 

@@ -11,10 +11,9 @@ import torch
 from sensorium.engine.build import build
 from sensorium.engine.check import check
 from sensorium.engine.compose import own_parameters
-from sensorium.engine.config import load_recipe, parse_recipe
 from sensorium.engine.hub import load_model, save_run
-from sensorium.engine.jsonschema import schema
 from sensorium.engine.prefill import uncacheable_reason
+from sensorium.engine.recipe import load_recipe, parse_recipe, schema
 from sensorium.engine.utils import RecipeError
 
 PICTURE = {"type": "patches", "size": 16, "patch_size": 8, "dim": 8}

@@ -19,9 +19,9 @@ from sensorium.connectors.base import Between, Connector
 from sensorium.engine.build import build
 from sensorium.engine.check import check
 from sensorium.engine.compose import Model
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.hub import load_model, save_run
 from sensorium.engine.optim import build_optimizer
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Encoder, Features, Loss
 from sensorium.tasks.base import Context, Task

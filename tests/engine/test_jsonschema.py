@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine import _yaml
-from sensorium.engine.config import load_recipe
-from sensorium.engine.jsonschema import schema
+from sensorium.engine.recipe import load_recipe, schema, yaml_io
 
 SHIPPED = Path(__file__).parents[2] / "configs"
 
@@ -121,7 +119,7 @@ def _accepts(whole: Mapping[str, Any], rule: Mapping[str, Any], value: Any) -> b
 
 
 def _recipe(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = _yaml.parse_file(SHIPPED / name)
+    found: dict[str, Any] = yaml_io.parse_file(SHIPPED / name)
     return found
 
 
@@ -210,7 +208,7 @@ def test_a_recipes_own_parts_are_in_its_schema(
     del recipe["inputs"]["image"]["augment"]
     recipe["inputs"]["image"]["encoder"] = {"type": "stranger_schema:Mine", "size": 3}
     path = tmp_path / "recipe.yaml"
-    path.write_text(_yaml.write(recipe))
+    path.write_text(yaml_io.write(recipe))
     own = json.loads(json.dumps(schema(load_recipe(path))))
     assert _accepts(own, own, recipe)
     recipe["inputs"]["image"]["encoder"]["szie"] = 4

@@ -33,9 +33,9 @@ from transformers import (
 
 from sensorium.engine.build import ready
 from sensorium.engine.compose import Model, compose
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.data import Collator, batches, sequential_batches
 from sensorium.engine.dataset import task_dataset
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.rows import open_split
 from sensorium.tasks.batch import Batch
 

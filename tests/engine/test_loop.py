@@ -225,7 +225,7 @@ def test_a_row_that_cannot_be_read_is_fatal_or_skipped_as_asked(
     recipe = shop.recipe(table(pictures), train(steps=6, num_workers=workers))
     with pytest.raises(RunError, match=r"tasks\.digit\.data\.train, row rows\.jsonl#[47]: .*skip"):
         shop.train(recipe, "stops")
-    from sensorium.engine.config import parse_recipe
+    from sensorium.engine.recipe import parse_recipe
     from sensorium.engine.train import train as run
 
     skipping = shop.changed(recipe, table(pictures, on_error="skip"))

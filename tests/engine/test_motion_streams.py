@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 import sensorium
 from sensorium.engine.check import check
-from sensorium.engine.config import parse_recipe
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 from sensorium.engine.utils import RecipeError, RunError
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sensorium.backbones.base import Backbone
 from sensorium.engine.build import ready
 from sensorium.engine.compose import Model, compose
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.hub import load_model, save_run
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Loss
 from sensorium.tasks.base import Context, Task

@@ -9,12 +9,9 @@ import torch
 from torch import nn
 from transformers.optimization import get_scheduler
 
-from sensorium.engine.catalogue import registered
 from sensorium.engine.compose import Model, compose
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.optim import OPTIMIZERS, SCHEDULES, build_optimizer, lr_schedule, set_lr
-from sensorium.engine.plan import plan_recipe
-from sensorium.engine.train_config import Train
+from sensorium.engine.recipe import Train, parse_recipe, plan_recipe, registered
 from sensorium.engine.utils import RecipeError
 
 

@@ -11,17 +11,14 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine import catalogue
 from sensorium.engine._conditions import Conditions
-from sensorium.engine._env import Env, Simulator, instructions
+from sensorium.engine._env import Simulator, instructions
 from sensorium.engine._episodes import How
 from sensorium.engine._replay import mean_demonstration
 from sensorium.engine.check import check
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load
-from sensorium.engine.jsonschema import schema
-from sensorium.engine.plan import plan_recipe
+from sensorium.engine.recipe import Env, parse_recipe, plan_recipe, registry, schema
 from sensorium.engine.report import write_report
 from sensorium.engine.rollout import rollout, section_of
 from sensorium.engine.utils import RecipeError
@@ -76,12 +73,12 @@ def name(request: Any, shop: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     """The modality's name in recipes; its file lies in the current folder."""
     shutil.copy(PARTS, shop.folder / PARTS.name)
     monkeypatch.delitem(sys.modules, "series_parts", raising=False)
-    monkeypatch.setattr(catalogue, "_NAMED", {})
-    catalogue._plugins.cache_clear()
+    monkeypatch.setattr(registry, "_NAMED", {})
+    registry._plugins.cache_clear()
     if request.param == "series":
         __import__("series_parts").write_plugin(shop.folder)
     yield request.param
-    catalogue._plugins.cache_clear()
+    registry._plugins.cache_clear()
     sys.modules.pop("series_parts", None)
 
 

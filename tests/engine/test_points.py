@@ -11,10 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from sensorium.engine.compose import Model, compose
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import Pipeline
-from sensorium.engine.plan import plan_recipe
+from sensorium.engine.recipe import parse_recipe, plan_recipe
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Features, Loss
 from sensorium.tasks.base import Context, Task

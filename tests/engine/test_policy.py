@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorium.engine._env import Env
 from sensorium.engine._history import History, repeated, spans_of
-from sensorium.engine.config import TaskSection
 from sensorium.engine.policy import Policy
+from sensorium.engine.recipe import Env, TaskSection
 from sensorium.engine.utils import RecipeError, RunError
 
 STEPS = 4

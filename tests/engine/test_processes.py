@@ -19,7 +19,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 
-from sensorium.engine.config import load_recipe
+from sensorium.engine.recipe.recipe import load_recipe
 from sensorium.engine.train import train
 
 for name in sys.argv[1:]:
@@ -122,7 +122,7 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(shop: A
 
 def untrained(shop: Any, recipe: dict[str, Any]) -> dict[str, torch.Tensor]:
     from sensorium.engine.build import build
-    from sensorium.engine.config import parse_recipe
+    from sensorium.engine.recipe import parse_recipe
     from sensorium.engine.state import kept
 
     return kept(build(parse_recipe(recipe)))

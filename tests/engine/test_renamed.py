@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine.config import Recipe, parse_recipe
-from sensorium.engine.renamed import RENAMED, renamed
+from sensorium.engine.recipe import Recipe, parse_recipe
+from sensorium.engine.recipe.validation.renamed import RENAMED, renamed
 from sensorium.engine.utils import RecipeError
 
 FIRST_EDITION: dict[str, Any] = {

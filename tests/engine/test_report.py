@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine._yaml import parse
-from sensorium.engine.config import load_recipe
-from sensorium.engine.plan import plan_recipe
+from sensorium.engine.recipe import load_recipe, parse, plan_recipe
 from sensorium.engine.report import write_report
 from sensorium.engine.rows import open_split
 from sensorium.engine.utils import RecipeError

@@ -14,9 +14,8 @@ from sensorium.engine._curves import fitted_charts
 from sensorium.engine._forms import judge, marks_of, overlap
 from sensorium.engine._samples import pick
 from sensorium.engine._verdict import compare
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.fit import FITTED, save_fitted
-from sensorium.engine.plan import RecipePlan, plan_recipe
+from sensorium.engine.recipe import RecipePlan, parse_recipe, plan_recipe
 from sensorium.engine.report import write_report
 from sensorium.engine.rows import open_split
 

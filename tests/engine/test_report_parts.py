@@ -21,8 +21,7 @@ from sensorium.engine._forms import judge
 from sensorium.engine._readings import noise, read_table
 from sensorium.engine._samples import pick
 from sensorium.engine._way import pipeline_diagram
-from sensorium.engine.config import parse_recipe
-from sensorium.engine.plan import plan_recipe
+from sensorium.engine.recipe import parse_recipe, plan_recipe
 
 PATCHES = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8, "freeze": True}
 READER = {"type": "causal_lm", "name": "tiny-llama", "weights": "none"}

@@ -17,12 +17,10 @@ pytest.importorskip("gymnasium")
 
 from sensorium import __main__ as entry
 from sensorium.engine._conditions import Conditions
-from sensorium.engine._env import Env
 from sensorium.engine._episodes import How
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.hub import Pipeline, load
-from sensorium.engine.plan import plan_recipe
 from sensorium.engine.policy import policy_of
+from sensorium.engine.recipe import Env, parse_recipe, plan_recipe
 from sensorium.engine.report import write_report
 from sensorium.engine.rollout import rollout, section_of
 from sensorium.engine.train import train

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import pytest
 
-from sensorium.engine.schema import (
-    ENGINE_KEYS,
+from sensorium.engine.recipe.validation import (
     arguments,
     fitted_arguments,
     options_model,
     validate_options,
 )
+from sensorium.engine.recipe.validation.signature_schema import ENGINE_KEYS
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Fitted, Tokenizer
 

@@ -17,13 +17,13 @@ from sensorium.engine._given import Given
 from sensorium.engine.build import build
 from sensorium.engine.check import check
 from sensorium.engine.compose import Model
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.data import Collator, batches, sequential_batches
 from sensorium.engine.dataset import TaskDataset, task_dataset
 from sensorium.engine.embed import about, embed
 from sensorium.engine.hub import Pipeline
 from sensorium.engine.index import open_index
 from sensorium.engine.prefill import FeatureCacher
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 from sensorium.engine.utils import read_metrics
 from sensorium.modalities.audio.read import Sound

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from sensorium.engine.catalogue import find
 from sensorium.engine.dataset import StreamReader
+from sensorium.engine.recipe import find
 from sensorium.modalities.audio.processor import LogMel
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import ReadError, Source, StreamingSource

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from sensorium.engine import sources
-from sensorium.engine.catalogue import load
-from sensorium.engine.schema import arguments
+from sensorium.engine.recipe import load
+from sensorium.engine.recipe.validation import arguments
 from sensorium.engine.sources import SOURCES, Limited, Mapped, limit, rename
 from sensorium.modalities.base import Source, StreamingSource
 

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from sensorium.engine.config import parse_recipe
+from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 from sensorium.modalities.mri.io import nifti
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from sensorium.engine.build import build, ready
 from sensorium.engine.compose import Model, compose
-from sensorium.engine.config import parse_recipe
 from sensorium.engine.hub import load_model, save_run
+from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.recipe.weight_source import check_form
 from sensorium.engine.utils import RecipeError
-from sensorium.engine.weights import check_form
 
 DATA = {"train": {"source": "digits", "split": "train", "limit": 40}}
 

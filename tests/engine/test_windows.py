@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensorium.engine.config import DataSection
+from sensorium.engine.recipe import DataSection
 from sensorium.engine.rows import Subset, _part, open_section
 from sensorium.engine.sources import limit, rename
 from sensorium.engine.utils import RecipeError

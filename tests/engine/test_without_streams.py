@@ -12,7 +12,7 @@ import pytest
 
 from sensorium import __main__ as entry
 from sensorium.engine.check import check
-from sensorium.engine.config import parse_recipe
+from sensorium.engine.recipe import parse_recipe
 
 PARTS = Path(__file__).with_name("streamless_parts.py")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sensorium.engine.catalogue import find
+from sensorium.engine.recipe import find
 from sensorium.modalities.base import Encoder, Features
 from sensorium.testing.encoders import EncoderContract
 

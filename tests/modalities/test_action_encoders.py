@@ -10,7 +10,7 @@ import pytest
 import torch
 from encoder_cases import ACTION, contract
 
-from sensorium.engine.catalogue import find
+from sensorium.engine.recipe import find
 from sensorium.modalities.action.augment import Noise
 from sensorium.modalities.action.normalizer import Normalizer
 from sensorium.modalities.action.read import Motion, read

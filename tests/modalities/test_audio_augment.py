@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensorium.engine.catalogue import find
+from sensorium.engine.recipe import find
 from sensorium.modalities.audio import AUDIO
 from sensorium.modalities.audio.augment import MelAugment, WaveAugment
 

@@ -11,7 +11,7 @@ import torchaudio
 from encoder_cases import AUDIO, BUNDLE, build, encode, examples
 from torch import Tensor
 
-from sensorium.engine.catalogue import find
+from sensorium.engine.recipe import find
 from sensorium.modalities.audio.read import Sound, read
 from sensorium.modalities.base import Encoder, ReadError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from encoder_cases import CASES, EACH, TEXTS, UNUSED, examples
 
-from sensorium.engine.catalogue import find, registered
+from sensorium.engine.recipe import find, registered
 from sensorium.modalities.text.open_clip import OpenClipText
 from sensorium.testing.encoders import check_encoder
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from sensorium.engine.config import DataSection
+from sensorium.engine.recipe import DataSection
 from sensorium.engine.rows import open_section
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.action.datasets import LeRobot

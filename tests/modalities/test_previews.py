@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.engine.catalogue import find, load, registered
+from sensorium.engine.recipe import find, load, registered
 
 MARKS: dict[str, tuple[Any, Any]] = {
     "words": ([["<b>", 0.1, 0.2]], None),

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from sensorium import __main__ as entry
-from sensorium.engine import catalogue
+from sensorium.engine.recipe import registry
 
 RECIPE: dict[str, Any] = {
     "inputs": {
@@ -208,14 +208,14 @@ def test_workers_are_forked_before_the_table_has_threads(trained: str) -> None:
 def test_an_absent_library_names_its_extra(
     index: str, run: Run, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    real = catalogue.importlib.import_module
+    real = registry.importlib.import_module
 
     def without(name: str, *more: Any) -> Any:
         if name == library:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *more)
 
-    monkeypatch.setattr(catalogue.importlib, "import_module", without)
+    monkeypatch.setattr(registry.importlib, "import_module", without)
     code, _, err = run("retrieve", index, "--image", "photos/0.jpg", "--index", "ivf")
     assert code == 2
     assert err == f"error: {library} is not installed: pip install 'sensorium[retrieval]'\n"

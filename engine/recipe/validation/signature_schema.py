@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
-from ..connectors.base import Between
-from ..modalities.base import Fitted, Part
-from ._complaints import complaints, truth_as_number
-from .utils import RecipeError, placed
+from ....connectors.base import Between
+from ....modalities.base import Fitted, Part
+from ...utils import RecipeError, placed
+from .validation_errors import complaints, truth_as_number
 
 ENGINE_KEYS = frozenset(
     {"augment", "data", "freeze", "lora", "lr", "train_only", "type", "weights"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .utils import RecipeError
+from ..utils import RecipeError
 
 
 class _Loader(yaml.SafeLoader):

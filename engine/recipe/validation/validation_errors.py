@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from ..modalities.messages import closest, did_you_mean
+from ....modalities.messages import closest, did_you_mean
 from .renamed import renamed
 
 Loc = tuple[int | str, ...]

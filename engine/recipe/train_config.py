@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, model_validator
 
-from .schema import Strict, TypedSection
+from .validation import Strict, TypedSection
 
 PositiveInt = Annotated[int, Gt(0)]
 Positive = Annotated[float, Gt(0)]
@@ -77,3 +77,10 @@ class Train(Strict):
     log_every: PositiveInt = 10
     validate_: Validate | None = Field(default=None, alias="validate")
     checkpoint: Checkpoint = Checkpoint()
+
+
+OPTIMIZER_ARGUMENTS = ("params", "lr")
+"""Arguments of an optimizer that are not options of `train.optimizer`."""
+
+SCHEDULE_ARGUMENTS = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
+"""Arguments of a schedule that the engine passes."""

@@ -12,18 +12,18 @@ from typing import Any, cast
 
 from torch import nn
 
-from ..modalities.base import Fitted, Tokenizer
-from ..modalities.messages import did_you_mean
-from ..modalities.modality import Modality
-from ..tasks.base import Task
-from ..tasks.batch import Tools
-from .catalogue import find
+from ...modalities.base import Fitted, Tokenizer
+from ...modalities.messages import did_you_mean
+from ...modalities.modality import Modality
+from ...tasks.base import Task
+from ...tasks.batch import Tools
+from ..utils import RecipeError, seeded
+from .component import Plan, plan, reported
 from .component_path import BACKBONE, ComponentPath
-from .config import Recipe, Section, StreamSection, TaskSection, plain
-from .parts import Plan, plan, reported
-from .schema import arguments, validate_options
-from .utils import RecipeError, seeded
-from .weights import check_form
+from .recipe import Recipe, Section, StreamSection, TaskSection, plain
+from .registry import find
+from .validation import arguments, validate_options
+from .weight_source import check_form
 
 
 @dataclass

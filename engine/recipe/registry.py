@@ -19,8 +19,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from ..modalities.messages import did_you_mean
-from .utils import RecipeError
+from ...modalities.messages import did_you_mean
+from ..utils import RecipeError
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from ..modalities.modality import Modality
-from .catalogue import find, kind_of, registered
-from .config import DataSection, Recipe, Section, TaskSection
-from .library_options import options_model as library_model
-from .optim import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS
-from .schema import Strict, TypedSection, options_model, part_arguments
-from .train_config import OptimizerSection, ScheduleSection
-from .utils import RecipeError
+from ...modalities.modality import Modality
+from ..utils import RecipeError
+from .recipe import DataSection, Recipe, Section, TaskSection
+from .registry import find, kind_of, registered
+from .train_config import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, OptimizerSection, ScheduleSection
+from .validation import Strict, TypedSection, options_model, part_arguments
+from .validation import options_model as library_model
 
 Schema = dict[str, Any]
 

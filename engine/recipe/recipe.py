@@ -2,7 +2,7 @@
 
 The engine's own sections are models with no unknown key. A part's section holds the
 engine's keys and, beside them, the options of the class that its `type` names; these are
-validated against that class's constructor (`schema.py`).
+validated against that class's constructor (`engine/recipe/validation/signature_schema.py`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal, Self, cast
 from annotated_types import Ge, Lt
 from pydantic import ConfigDict, model_validator
 
-from . import _yaml
-from ._env import Env
+from ..utils import RecipeError
+from . import yaml_io
 from .component_path import BACKBONE
-from .schema import Strict, TypedSection, validate
+from .env import Env
 from .train_config import Positive, PositiveInt, Train
-from .utils import RecipeError
+from .validation import Strict, TypedSection, validate
 
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
@@ -113,7 +113,7 @@ class Recipe(Strict):
         return plain(self)
 
     def write(self, path: Path, head: str = "") -> None:
-        path.write_text(head + _yaml.write(self.to_dict()), encoding="utf-8")
+        path.write_text(head + yaml_io.write(self.to_dict()), encoding="utf-8")
 
 
 def plain(section: Strict) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def find_file(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir() and (path / "recipe.yaml").is_file():
         return path / "recipe.yaml"
-    shipped = Path(__file__).parent.parent / path
+    shipped = Path(__file__).parents[2] / path
     if not path.exists() and path.parts[:1] == ("configs",) and shipped.is_file():
         return shipped
     if not path.is_file():
@@ -195,7 +195,7 @@ def _extended(path: Path) -> dict[str, Any]:
 
 
 def _sections(path: Path) -> dict[str, Any]:
-    values = _yaml.parse_file(path)
+    values = yaml_io.parse_file(path)
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: found {type(values).__name__}, expected keys and sections")
     return values
@@ -227,4 +227,4 @@ def _override(values: dict[str, Any], text: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"{path}: {key} is {inner!r}, which has no keys")
         section = inner
-    section[last] = _yaml.parse(value, path)
+    section[last] = yaml_io.parse(value, path)

@@ -16,12 +16,12 @@ from typing import Any
 
 from torch import nn
 
-from ..modalities.base import Fitted, Part
-from .catalogue import find, kind_of, registered
+from ...modalities.base import Fitted, Part
+from ..utils import RecipeError, placed, seeded
 from .component_path import ComponentPath
-from .config import Section, plain
-from .schema import arguments, fitted_arguments, part_arguments, validate, validate_options
-from .utils import RecipeError, placed, seeded
+from .recipe import Section, plain
+from .registry import find, kind_of, registered
+from .validation import arguments, fitted_arguments, part_arguments, validate, validate_options
 
 Modules = dict[int, nn.Module]
 """The modules that were built so far, by the id of their plan."""

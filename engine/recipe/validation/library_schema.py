@@ -1,7 +1,7 @@
 """Options of a class or function of another library: a schema read from its signature.
 
-Our own parts have to annotate every argument (`schema.py`). A library's callable may not: an
-argument without an annotation takes the type of its default. Tensors, which no recipe can hold,
+Our own parts have to annotate every argument (`signature_schema.py`). A library's callable may not:
+an argument without an annotation takes the type of its default. Tensors, which no recipe can hold,
 are left out of unions.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor
 
-from .schema import validate
+from .signature_schema import validate
 
 
 def library_options(
