@@ -21,7 +21,7 @@ from ..modalities.groups import collate
 from ..tasks.base import Task
 from ..tasks.batch import Batch
 from ._order import Address
-from ._records import from_records
+from .cache import from_records
 from .dataset import PreparedRow, TaskDataset
 from .rows import Skipped
 from .utils import RunError, derive

@@ -15,9 +15,7 @@ import numpy as np
 from ..modalities.base import Encoder, Processor, ReadError, Sample, Source
 from ..tasks.base import Row, Task
 from ..tasks.batch import Example, Tools
-from ._records import record_to_sample
-from ._shard import Record
-from ._store import Store
+from .cache import Record, Store, record_to_sample
 from .recipe import RecipePlan, load
 from .utils import derive
 

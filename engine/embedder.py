@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from ..modalities.base import Source
 from ..modalities.messages import did_you_mean
 from ..tasks.batch import Batch
-from ._identity import encoder_identity, weights_hash
 from .build import build
+from .cache import encoder_identity, weights_hash
 from .compose import Model
 from .dataset import StreamDataset, stream_readers
 from .hub import load_model

@@ -15,12 +15,17 @@ import torch
 from ..modalities.base import StreamingSource
 from ..modalities.groups import groups_of
 from ..modalities.paths import cache_root
-from ._identity import encoder_identity, processor_identity
-from ._records import PRECISIONS, sample_to_record, to_records
-from ._shard import Record
-from ._store import Store
 from .adapt import is_frozen
-from .cache import fill
+from .cache import (
+    PRECISIONS,
+    Record,
+    Store,
+    encoder_identity,
+    fill,
+    processor_identity,
+    sample_to_record,
+    to_records,
+)
 from .compose import Model
 from .data import Collator
 from .dataset import PreparedRow, StreamDataset, TaskDataset

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ._identity import content_hash
 from .adapt import is_frozen
+from .cache import content_hash
 from .compose import Model, check_loaded
 from .recipe import Plan
 from .utils import RecipeError, RunError

@@ -12,7 +12,7 @@ app = typer.Typer(help="What is kept between runs: list it, remove it, verify it
 @app.command("ls")
 def ls() -> None:
     """Every store: its id, level, records and size."""
-    from sensorium.engine._shelf import list_stores
+    from sensorium.engine.cache import list_stores
     from sensorium.engine.utils import format_table
     from sensorium.modalities.paths import cache_root
 
@@ -33,7 +33,7 @@ def rm(
     older_than: Annotated[float, typer.Option(help="only what was not used for so many days")] = 0,
 ) -> None:
     """Remove stores."""
-    from sensorium.engine._shelf import remove
+    from sensorium.engine.cache import remove
     from sensorium.engine.utils import RecipeError
     from sensorium.modalities.paths import cache_root
 
@@ -47,7 +47,7 @@ def rm(
 @app.command("verify")
 def verify() -> None:
     """Check every record's sum; corrupt ones are dropped, to be computed again."""
-    from sensorium.engine._shelf import verify as verify_all
+    from sensorium.engine.cache import verify as verify_all
     from sensorium.modalities.paths import cache_root
 
     found = verify_all(cache_root())

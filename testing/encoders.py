@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..engine._identity import encoder_identity
+from ..engine.cache import encoder_identity
 from ..engine.recipe import find, load
 from ..modalities.base import Encoder, Features, Modality, Processor, Sample
 from ..modalities.groups import collate, encode_by_group

@@ -59,7 +59,7 @@ else:
             "registry": ["find", "import_optional", "load", "registered"],
             "resolved": ["RecipePlan", "plan_recipe"],
             "train_config": ["OPTIMIZER_ARGUMENTS", "SCHEDULE_ARGUMENTS", "Train", "Validate"],
-            "weight_source": ["HUB", "WEIGHTS", "split_source", "download", "run_of"],
+            "weight_source": ["HUB", "WEIGHTS", "download", "run_of", "split_source"],
             "yaml_io": ["parse", "parse_file"],
         },
     )

@@ -12,16 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sensorium.engine._identity import (
+from sensorium.engine.cache import (
+    Store,
     content_hash,
     encoder_identity,
+    fill,
+    from_records,
     processor_identity,
+    to_records,
     weights_hash,
-    with_content,
 )
-from sensorium.engine._records import from_records, to_records
-from sensorium.engine._store import Store
-from sensorium.engine.cache import estimate, fill, require_space
+from sensorium.engine.cache.fill import estimate, require_space
+from sensorium.engine.cache.keys import with_content
 from sensorium.engine.utils import RunError
 from sensorium.modalities.base import Encoder, Features, Fitted, Processor
 

@@ -7,10 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensorium.engine._identity import with_content
-from sensorium.engine._records import from_records, record_to_sample, sample_to_record, to_records
-from sensorium.engine._store import Store
-from sensorium.engine.cache import fill
+from sensorium.engine.cache import (
+    Store,
+    fill,
+    from_records,
+    record_to_sample,
+    sample_to_record,
+    to_records,
+)
+from sensorium.engine.cache.keys import with_content
 from sensorium.modalities.base import Features
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]

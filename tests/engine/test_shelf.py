@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sensorium.engine._shelf import list_stores, remove, verify
-from sensorium.engine._store import CacheWarning, Store
+from sensorium.engine.cache import Store, list_stores, remove, verify
+from sensorium.engine.cache.store import CacheWarning
 from sensorium.modalities.paths import cache_root
 
 

@@ -14,16 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sensorium.engine import _store
-from sensorium.engine._shard import BF16, Record
-from sensorium.engine._shelf import remove
-from sensorium.engine._store import CacheWarning, Store
+from sensorium.engine.cache import Record, Store, remove
+from sensorium.engine.cache import store as store_module
+from sensorium.engine.cache.shard import BF16
+from sensorium.engine.cache.store import CacheWarning
 
 FILLER = """
     import os, signal, sys
     import numpy as np
     from pathlib import Path
-    from sensorium.engine.cache import Store, fill
+    from sensorium.engine.cache.fill import Store, fill
 
     root, log, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     store = Store(root, "features", {"of": "test"})
@@ -36,7 +36,7 @@ FILLER = """
                 os.kill(os.getpid(), signal.SIGKILL)
             yield {"tokens": np.full((i % 5 + 1, 4), i, np.float32)}
 
-    import sensorium.engine._store as machinery
+    import sensorium.engine.cache.store as machinery
     machinery._SEAL_BYTES = 512  # a shard every few records
     fill(store, [f"k{i}" for i in range(60)], compute, batch_size=4)
 """
@@ -117,7 +117,7 @@ def test_a_record_is_a_read_only_view_that_outlives_its_shard(tmp_path: Path) ->
 
 
 def test_more_shards_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_store, "_OPEN_SHARDS", 2)
+    monkeypatch.setattr(store_module, "_OPEN_SHARDS", 2)
     store = fill_some(tmp_path, 20, shards=10)
     assert len(shards_of(store)) == 10
     for i, record in enumerate(store.get([f"k{i}" for i in range(20)])):
@@ -230,7 +230,7 @@ def flip(path: Path, place: int) -> None:
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(where=st.floats(0, 1, exclude_max=True))
-@pytest.mark.filterwarnings("ignore::sensorium.engine._store.CacheWarning")
+@pytest.mark.filterwarnings("ignore::sensorium.engine.cache.store.CacheWarning")
 def test_any_flipped_bit_costs_records_and_never_gives_wrong_ones(
     tmp_path_factory: pytest.TempPathFactory, where: float
 ) -> None:

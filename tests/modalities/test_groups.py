@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensorium.engine._records import from_records, to_records
+from sensorium.engine.cache import from_records, to_records
 from sensorium.modalities.base import Encoder, Features, Sample
 from sensorium.modalities.groups import (
     ShapeGroups,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ._shard import Record
+from .shard import Record
 
 
 def cut(tokens: np.ndarray, mask: np.ndarray, grid: tuple[int, ...]) -> Record:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._shard import SUFFIX, BrokenShard, read_footer
-from ._store import LEVELS, Level, Store
+from .shard import SUFFIX, BrokenShard, read_footer
+from .store import LEVELS, Level, Store
 
 
 @dataclass(frozen=True)

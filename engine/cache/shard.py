@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .utils import sync_folder
+from ..utils import sync_folder
 
 Record = dict[str, np.ndarray]
 """The arrays of one row, by name."""

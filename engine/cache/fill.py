@@ -1,8 +1,8 @@
 """The cache: what was computed once, kept under the content that it depends on.
 
 Two levels. *Samples*: what `Processor.prepare` gave, for any encoder. *Features*: what a
-frozen encoder gave. This page fills stores; what is in them is decided in `_identity.py`,
-how a batch becomes records in `_records.py`, how they lie on disk in `_store.py`.
+frozen encoder gave. This page fills stores; what is in them is decided in `keys.py`,
+how a batch becomes records in `records.py`, how they lie on disk in `store.py`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..modalities.paths import cache_root
-from ._identity import (
-    content_hash,
-    encoder_identity,
-    processor_identity,
-    weights_hash,
-    with_content,
-)
-from ._records import PRECISIONS, from_records, record_to_sample, sample_to_record, to_records
-from ._shard import Record, pack
-from ._shelf import StoreInfo, list_stores, remove, verify
-from ._store import CONTENT, CacheWarning, Store
-from .utils import RunError
+from ...modalities.paths import cache_root
+from ..utils import RunError
+from .admin import StoreInfo, list_stores, remove, verify
+from .keys import content_hash, encoder_identity, processor_identity, weights_hash, with_content
+from .records import PRECISIONS, from_records, record_to_sample, sample_to_record, to_records
+from .shard import Record, pack
+from .store import CONTENT, CacheWarning, Store
 
 __all__ = [
     "CONTENT",

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..modalities.base import Features, Sample
-from ._grids import cut, on_one_grid
-from ._shard import BF16, Record
-from ._store import CONTENT
+from ...modalities.base import Features, Sample
+from .shard import BF16, Record
+from .store import CONTENT
+from .volume_padding import cut, on_one_grid
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -1,7 +1,7 @@
 """A store of records on disk: filled once, resumable, read by memory map.
 
     <root>/<level>/<id>/identity.json      what the records depend on, for people to read
-    <root>/<level>/<id>/*.shard            records; see `_shard.py`
+    <root>/<level>/<id>/*.shard            records; see `shard.py`
 
 The id is the SHA-256 of the identity, so that anything that changes it is another store.
 Shards appear whole or not at all, and no two processes write the same file: a killed
@@ -22,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ._shard import SUFFIX, BrokenShard, Packed, Record, Shard, pack, write_shard
-from .utils import sync_folder
+from ..utils import sync_folder
+from .shard import SUFFIX, BrokenShard, Packed, Record, Shard, pack, write_shard
 
 Level = Literal["samples", "features"]
 LEVELS: tuple[Level, ...] = ("samples", "features")

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..modalities import base
-from ..modalities.base import Encoder, Fitted, Part, Processor, Sample
-from ._records import to_array
-from ._shard import Record
-from ._store import CONTENT
-from .utils import RunError
+from ...modalities import base
+from ...modalities.base import Encoder, Fitted, Part, Processor, Sample
+from ..utils import RunError
+from .records import to_array
+from .shard import Record
+from .store import CONTENT
 
 
 def weights_hash(module: nn.Module) -> str:
