@@ -18,8 +18,7 @@ from ..modalities.base import StreamingSource
 from ..tasks.batch import Batch
 from ._columns import columns_of
 from ._given import Given
-from .data import Collator, load_batches, stream_batches
-from .dataset import FAILURES, PreparedRow, StreamDataset
+from .data import FAILURES, Collator, PreparedRow, StreamDataset, load_batches, stream_batches
 from .index import Entry
 
 Done = Callable[[], np.ndarray]

@@ -15,9 +15,9 @@ from typing import Any
 
 from ..modalities.base import Source, StreamingSource
 from ..modalities.messages import did_you_mean
+from .data import open_section, open_split
 from .recipe import DataSection, RecipePlan, parse, registered
 from .recipe.validation import validate
-from .rows import open_section, open_split
 from .utils import RecipeError, find_folder, path_identity
 
 WHERE = "--data"

@@ -21,15 +21,23 @@ from torch import Tensor
 
 from ..modalities.base import Source, StreamingSource
 from ..tasks.batch import Batch
-from ._order import Schedule
 from ._validation import Validation
 from .compose import Model
-from .data import ShuffleBuffer, batches, handle_failures
-from .dataset import TaskDataset, task_dataset
+from .data import (
+    TRAIN,
+    VALIDATION,
+    Schedule,
+    ShuffleBuffer,
+    Skipped,
+    TaskDataset,
+    batches,
+    handle_failures,
+    open_split,
+    task_dataset,
+)
 from .optim import build_optimizer, lr_schedule, set_lr
 from .prefill import FeatureCacher, place
 from .recipe import Train
-from .rows import TRAIN, VALIDATION, Skipped, open_split
 from .score import Scorer
 from .state import Checkpoints
 from .utils import Interrupted, RecipeError, RunError, RunLogger, Signals, derive

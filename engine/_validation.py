@@ -11,7 +11,7 @@ import torch
 
 from ..modalities.messages import did_you_mean
 from .compose import Model
-from .dataset import TaskDataset
+from .data import TaskDataset
 from .recipe import Validate
 from .score import Scorer
 from .state import kept, read_tensors, restore, write_tensors

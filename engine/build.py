@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ..modalities.base import Source
 from .compose import Model, compose
+from .data import TRAIN, open_split
 from .fit import FITTED as FITTED
 from .fit import check_heads, fit, load_fitted
 from .recipe import Recipe, RecipePlan, load_recipe, plan_recipe
-from .rows import TRAIN, open_split
 
 
 class _TrainingSplits(dict[str, Source]):

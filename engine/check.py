@@ -20,14 +20,11 @@ from ..modalities.base import Features, Source, StreamingSource
 from ..tasks.batch import Batch
 from .adapt import is_frozen
 from .compose import Model, compose, own_parameters
-from .data import failure_line
-from .dataset import PreparedRow, task_dataset
+from .data import TRAIN, PreparedRow, RowList, failure_line, limit, open_split, task_dataset
 from .fit import fit
 from .optim import build_optimizer, lr_schedule
 from .prefill import uncacheable_reason
 from .recipe import Recipe, RecipePlan, count, load, plan_recipe
-from .rows import TRAIN, open_split
-from .sources import RowList, limit
 from .utils import RecipeError, format_table, placed
 
 ROWS = 2

@@ -19,10 +19,10 @@ from ..modalities.base import StreamingSource
 from ._cells import EmbeddingBatch, PendingRows, pending_batches
 from ._given import Given
 from .compose import Model
+from .data import Skipped
 from .embedder import Embedder, fingerprint
 from .index import About, Added, Entry, Index, create_index, exists, open_index
 from .recipe import HUB
-from .rows import Skipped
 from .utils import RecipeError, RunError, RunLogger
 
 COMMIT_ROWS = 2048

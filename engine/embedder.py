@@ -24,10 +24,9 @@ from ..tasks.batch import Batch
 from .build import build
 from .cache import encoder_identity, weights_hash
 from .compose import Model
-from .dataset import StreamDataset, stream_readers
+from .data import RowList, StreamDataset, stream_readers
 from .hub import load_model
 from .recipe import HUB, load_recipe
-from .sources import RowList
 from .utils import RecipeError, autocast
 
 

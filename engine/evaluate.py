@@ -17,9 +17,8 @@ import numpy as np
 from ..tasks.base import Task
 from .card import write_card
 from .compose import Model
-from .dataset import TaskDataset, task_dataset
+from .data import Subset, TaskDataset, open_split, splits, task_dataset
 from .prefill import FeatureCacher
-from .rows import Subset, open_split, splits
 from .score import Score, Scorer, ShuffledStream
 from .utils import RecipeError, RunLogger, meet
 

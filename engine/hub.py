@@ -17,14 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ._acting import control_task
-from ._history import repeated, spans_of
 from .build import ready
 from .card import command_of, made_by, write_card
 from .compose import Model, compose
-from .dataset import StreamDataset, stream_readers, task_dataset
+from .data import RowList, StreamDataset, repeated, spans_of, stream_readers, task_dataset
 from .fit import FITTED, read_json, save_fitted
 from .recipe import HUB, WEIGHTS, download, load_recipe, reported
-from .sources import RowList
 from .state import (
     check_fingerprints,
     fingerprints,

@@ -27,8 +27,7 @@ from .cache import (
     to_records,
 )
 from .compose import Model
-from .data import Collator
-from .dataset import PreparedRow, StreamDataset, TaskDataset
+from .data import Collator, PreparedRow, StreamDataset, TaskDataset
 from .recipe import RecipePlan
 from .stream import Stream
 from .utils import autocast

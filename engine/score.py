@@ -15,10 +15,8 @@ from torch import Tensor
 from ..modalities.base import Source
 from ..tasks.base import DatasetMetrics
 from .compose import Model
-from .data import batches, handle_failures, sequential_batches
-from .dataset import TaskDataset
+from .data import Skipped, TaskDataset, batches, handle_failures, sequential_batches
 from .hub import Pipeline
-from .rows import Skipped
 from .utils import RunLogger, derive
 
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from sensorium.engine.compose import Model
-from sensorium.engine.dataset import task_dataset
-from sensorium.engine.rows import open_split
+from sensorium.engine.data import open_split, task_dataset
 from sensorium.engine.utils import autocast
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import Features

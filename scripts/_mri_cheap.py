@@ -18,10 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sensorium.engine.build import build
-from sensorium.engine.dataset import TaskDataset, task_dataset
+from sensorium.engine.data import TaskDataset, open_split, task_dataset
 from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.recipe import Recipe
-from sensorium.engine.rows import open_split
 from sensorium.modalities.base import Sample
 from sensorium.scripts._mri_runs import Answer
 

@@ -16,11 +16,10 @@ import torch
 from accelerate import Accelerator
 
 from sensorium.engine.build import build
-from sensorium.engine.dataset import task_dataset
+from sensorium.engine.data import open_split, task_dataset
 from sensorium.engine.hub import load_model
 from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.recipe import WEIGHTS, Recipe, load_recipe, parse_recipe
-from sensorium.engine.rows import open_split
 from sensorium.engine.score import Scorer
 from sensorium.engine.train import train
 from sensorium.scripts._bench import Times, timed

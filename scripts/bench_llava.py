@@ -25,11 +25,9 @@ from torch import Tensor
 
 from sensorium.engine.build import ready
 from sensorium.engine.compose import Model, compose
-from sensorium.engine.data import batches, sequential_batches
-from sensorium.engine.dataset import task_dataset
+from sensorium.engine.data import batches, open_split, sequential_batches, task_dataset
 from sensorium.engine.prefill import FeatureCacher
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.rows import open_split
 from sensorium.modalities.base import Loss
 from sensorium.modalities.text.tokenizers import Bytes
 from sensorium.scripts._bench import Times, machine, timed

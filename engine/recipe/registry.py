@@ -52,7 +52,7 @@ KINDS = {
     "schedule": Kind("sensorium.engine.optim:SCHEDULES"),
     "selector": Kind("sensorium.engine.selectors:SELECTORS"),
     "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),
-    "source": Kind("sensorium.engine.sources:SOURCES", field="sources"),
+    "source": Kind("sensorium.engine.data:SOURCES", field="sources"),
     "env": Kind(field="envs"),
     "encoder": Kind(base="sensorium.modalities.base:Encoder", field="encoders", scoped=True),
     "decoder": Kind(

@@ -218,7 +218,8 @@ def test_a_frozen_encoder_and_two_averages_are_refused(shop: Any) -> None:
 
 
 def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
-    from sensorium.engine.dataset import StreamReader, TaskDataset
+    from sensorium.engine.data import TaskDataset
+    from sensorium.engine.data.dataset import StreamReader
     from sensorium.modalities.base import Processor
     from sensorium.modalities.image.datasets.digits import Digits
 

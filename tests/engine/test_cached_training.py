@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sensorium.engine import prefill
-from sensorium.engine.dataset import PreparedRow
+from sensorium.engine.data import PreparedRow
 from sensorium.engine.utils import RunError
 from sensorium.modalities.image import read as image
 from sensorium.tasks.supervised.label_encoder import Labels

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from sensorium.engine._order import Address, Schedule
+from sensorium.engine.data import Schedule
+from sensorium.engine.data.sampler import Address
 from sensorium.engine.utils import RecipeError
 
 REGIONS = ["head"] * 40 + ["knee"] * 12 + ["spine"] * 9

@@ -14,8 +14,7 @@ from torch import Tensor
 from sensorium.engine.adapt import is_frozen
 from sensorium.engine.build import build
 from sensorium.engine.compose import Model
-from sensorium.engine.data import Collator
-from sensorium.engine.dataset import task_dataset
+from sensorium.engine.data import Collator, task_dataset
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
 from sensorium.engine.recipe import parse_recipe

@@ -18,7 +18,7 @@ from PIL import Image
 
 from sensorium.engine import embed as engine
 from sensorium.engine._given import Given, given, reopen
-from sensorium.engine.dataset import PreparedRow
+from sensorium.engine.data import PreparedRow
 from sensorium.engine.embed import Embedded, about, embed
 from sensorium.engine.embedder import Embedder, fingerprint, load_any, only_stream
 from sensorium.engine.hub import Pipeline

@@ -13,9 +13,9 @@ import torch
 
 from sensorium.engine.build import build
 from sensorium.engine.compose import Model
+from sensorium.engine.data import open_section, open_split, splits
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.rows import open_section, open_split, splits
 from sensorium.engine.score import ShuffledStream
 from sensorium.engine.train import train
 from sensorium.engine.utils import RecipeError, RunError, RunLogger, format_metrics

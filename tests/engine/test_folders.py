@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sensorium.engine import _folders
+from sensorium.engine.data import folders
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def pictures(folder: Path) -> Path:
 
 
 def test_a_folder_a_class(pictures: Path) -> None:
-    train = _folders.ImageFolder(path=str(pictures), split="train")
+    train = folders.ImageFolder(path=str(pictures), split="train")
     assert train.columns == ("image", "label", "class") and len(train) == 6
     assert train.classes == ["Bär", "a cat", "dog"]
     rows = [train[i] for i in range(6)]
@@ -50,38 +50,38 @@ def test_a_folder_a_class(pictures: Path) -> None:
     assert all(Path(row["image"]).is_file() for row in rows)
     assert train.key(1) == "Bär/deep/2.png" and len({train.key(i) for i in range(6)}) == 6
     # A class that this split lacks shifts no number.
-    test = _folders.ImageFolder(path=str(pictures), split="test")
+    test = folders.ImageFolder(path=str(pictures), split="test")
     assert [(test[i]["label"], test[i]["class"]) for i in (0, 2)] == [(0, "Bär"), (2, "dog")]
-    assert "class" not in _folders.ImageFolder(path=str(pictures / "train"), labels=False).columns
+    assert "class" not in folders.ImageFolder(path=str(pictures / "train"), labels=False).columns
 
 
 def test_a_changed_picture_is_another_cell_and_fingerprint(pictures: Path) -> None:
-    before = _folders.ImageFolder(path=str(pictures), split="train")
+    before = folders.ImageFolder(path=str(pictures), split="train")
     names, fingerprint = [before.identity(i, "image") for i in range(6)], before.fingerprint()
     write(pictures / "train" / "Bär" / "1.JPG", b"another")
-    after = _folders.ImageFolder(path=str(pictures), split="train")
+    after = folders.ImageFolder(path=str(pictures), split="train")
     assert [after.identity(i, "image") == names[i] for i in range(6)] == [False, *[True] * 5]
     assert after.fingerprint() != fingerprint
-    assert _folders.ImageFolder(path=str(pictures), split="train").fingerprint() == (
+    assert folders.ImageFolder(path=str(pictures), split="train").fingerprint() == (
         after.fingerprint()
     )
 
 
 def test_folders_with_mistakes(pictures: Path) -> None:
     with pytest.raises(ValueError, match=r"no file ends in .*\.wav .*\(found 3 \.JPG, 3 \.png"):
-        _folders.AudioFolder(path=str(pictures / "train"))
+        folders.AudioFolder(path=str(pictures / "train"))
     with pytest.raises(ValueError, match="did you mean 'train'"):
-        _folders.ImageFolder(path=str(pictures), split="trian")
+        folders.ImageFolder(path=str(pictures), split="trian")
     write(pictures / "train" / "loose.jpg", jpeg())
     with pytest.raises(ValueError, match=r"1 files lie beside .*\(loose.jpg\)"):
-        _folders.ImageFolder(path=str(pictures), split="train")
-    flat = _folders.ImageFolder(path=str(pictures / "train" / "dog" / "deep"))
+        folders.ImageFolder(path=str(pictures), split="train")
+    flat = folders.ImageFolder(path=str(pictures / "train" / "dog" / "deep"))
     assert flat.columns == ("image",) and len(flat) == 1
 
 
 def test_a_link_that_leads_back_is_walked_once(pictures: Path) -> None:
     (pictures / "train" / "dog" / "loop").symlink_to(pictures / "train" / "dog")
-    assert len(_folders.ImageFolder(path=str(pictures), split="train")) == 6
+    assert len(folders.ImageFolder(path=str(pictures), split="train")) == 6
 
 
 def coco(folder: Path, **changes: Any) -> Path:
@@ -100,14 +100,14 @@ def coco(folder: Path, **changes: Any) -> Path:
 
 
 def test_coco_captions(folder: Path) -> None:
-    source = _folders.Coco(images=str(folder), annotations=str(coco(folder)))
+    source = folders.Coco(images=str(folder), annotations=str(coco(folder)))
     assert [(source[i]["image_id"], source[i]["caption"]) for i in range(len(source))] == [
         (7, "a dog"),
         (3, "a cat"),
     ]
     assert source[0]["captions"] == ["a dog", "ein Hund"]
     assert source[0]["image"] == str(folder / "é 7.jpg") and tuple(source[0]) == source.columns
-    each = _folders.Coco(images=str(folder), annotations=str(folder / "captions.json"), expand=True)
+    each = folders.Coco(images=str(folder), annotations=str(folder / "captions.json"), expand=True)
     assert [each[i]["caption"] for i in range(len(each))] == ["a dog", "ein Hund", "a cat"]
     assert len({each.key(i) for i in range(3)}) == 3
     assert each.identity(0, "image") == each.identity(1, "image") == source.identity(0, "image")
@@ -117,7 +117,7 @@ def test_coco_captions(folder: Path) -> None:
 def test_coco_without_a_caption_is_counted(folder: Path) -> None:
     path = coco(folder, annotations=[{"image_id": 3, "caption": "a cat"}])
     with pytest.warns(UserWarning, match="1 of 2 pictures have no caption"):
-        source = _folders.Coco(images=str(folder), annotations=str(path))
+        source = folders.Coco(images=str(folder), annotations=str(path))
     assert [source[i]["image_id"] for i in range(len(source))] == [3]
 
 
@@ -132,4 +132,4 @@ def test_coco_without_a_caption_is_counted(folder: Path) -> None:
 def test_coco_with_mistakes(folder: Path, changes: dict[str, Any], expected: str) -> None:
     path = coco(folder, **changes)
     with pytest.raises(ValueError, match=expected):
-        _folders.Coco(images=str(folder), annotations=str(path))
+        folders.Coco(images=str(folder), annotations=str(path))

@@ -33,10 +33,8 @@ from transformers import (
 
 from sensorium.engine.build import ready
 from sensorium.engine.compose import Model, compose
-from sensorium.engine.data import Collator, batches, sequential_batches
-from sensorium.engine.dataset import task_dataset
+from sensorium.engine.data import Collator, batches, open_split, sequential_batches, task_dataset
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.rows import open_split
 from sensorium.tasks.batch import Batch
 
 WORDS = ["<pad>", "<bos>", "<eos>", *(f"w{i}" for i in range(36)), "<picture>"]

@@ -14,9 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.engine import _loop, data
-from sensorium.engine._order import Schedule
-from sensorium.engine.data import ShuffleBuffer
+from sensorium.engine import _loop
+from sensorium.engine.data import Schedule, ShuffleBuffer, streaming
 from sensorium.engine.utils import RecipeError, RunError
 from sensorium.modalities.base import StreamingSource
 
@@ -154,7 +153,7 @@ def test_a_stream_trains_and_resumes(
     shop: Any, pictures: Path, form: Any, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In windows that are smaller than the stream, and go on over its end."""
-    monkeypatch.setattr(data, "WINDOW", 8)
+    monkeypatch.setattr(streaming, "WINDOW", 8)
     augment = {"inputs": {"image": {"augment": {"noise": 0.1}, "encoder": {"dropout": 0.1}}}}
     recipe = shop.recipe(
         form(pictures), augment, train(steps=8, num_workers=workers, checkpoint={"every": 5})
@@ -192,7 +191,7 @@ class Counted(StreamingSource):
 def test_a_window_is_shuffled_and_nothing_is_lost_or_read_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(data, "WINDOW", 5)
+    monkeypatch.setattr(streaming, "WINDOW", 5)
     source = Counted(10)
     rows = ShuffleBuffer(source, seed=0)
     taken = [rows[i]["n"] for i in range(20)]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorium.engine._history import History, repeated, spans_of
+from sensorium.engine._history import History
+from sensorium.engine.data import repeated, spans_of
 from sensorium.engine.policy import Policy
 from sensorium.engine.recipe import Env, TaskSection
 from sensorium.engine.utils import RecipeError, RunError

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from sensorium.engine.data import open_split
 from sensorium.engine.recipe import load_recipe, parse, plan_recipe
 from sensorium.engine.report import write_report
-from sensorium.engine.rows import open_split
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.image.datasets.digits import Digits
 from sensorium.modalities.image.read import preview, read

@@ -14,10 +14,10 @@ from sensorium.engine._curves import fitted_charts
 from sensorium.engine._forms import judge, marks_of, overlap
 from sensorium.engine._samples import pick
 from sensorium.engine._verdict import compare
+from sensorium.engine.data import open_split
 from sensorium.engine.fit import FITTED, save_fitted
 from sensorium.engine.recipe import RecipePlan, parse_recipe, plan_recipe
 from sensorium.engine.report import write_report
-from sensorium.engine.rows import open_split
 
 CUBE, APART = [0, 0, 0, 2, 2, 2], [1, 0, 0, 3, 2, 2]
 STEPS = [[0.0, 1.0], [0.5, 1.0], [2.0, 1.0]]

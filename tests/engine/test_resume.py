@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sensorium.engine import state
-from sensorium.engine._order import Schedule
+from sensorium.engine.data import Schedule
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.image.datasets.digits import Digits
 

@@ -17,8 +17,7 @@ from sensorium.engine._given import Given
 from sensorium.engine.build import build
 from sensorium.engine.check import check
 from sensorium.engine.compose import Model
-from sensorium.engine.data import Collator, batches, sequential_batches
-from sensorium.engine.dataset import TaskDataset, task_dataset
+from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, task_dataset
 from sensorium.engine.embed import about, embed
 from sensorium.engine.hub import Pipeline
 from sensorium.engine.index import open_index

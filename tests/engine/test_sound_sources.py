@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sensorium.engine.dataset import StreamReader
+from sensorium.engine.data.dataset import StreamReader
 from sensorium.engine.recipe import find
 from sensorium.modalities.audio.processor import LogMel
 from sensorium.modalities.audio.read import read

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine import sources
+from sensorium.engine.data import SOURCES, limit, wrappers
+from sensorium.engine.data.wrappers import Limited, Mapped, rename
 from sensorium.engine.recipe import load
 from sensorium.engine.recipe.validation import arguments
-from sensorium.engine.sources import SOURCES, Limited, Mapped, limit, rename
 from sensorium.modalities.base import Source, StreamingSource
 
 
@@ -87,4 +87,4 @@ def test_a_source_that_does_not_say_its_columns() -> None:
     class Silent(Plain):
         columns = ()
 
-    assert set(sources.rename(Silent(), {"image": "a"}).columns) == {"a", "b", "image"}
+    assert set(wrappers.rename(Silent(), {"image": "a"}).columns) == {"a", "b", "image"}

@@ -11,7 +11,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from sensorium.engine._streams import TarStream, hub, webdataset
+from sensorium.engine.data.hub import TarStream, hub, webdataset
 from sensorium.modalities.base import StreamingSource
 
 ROWS = [{"file": f"ü {i}.jpg", "text": f"Bär {i}", "n": i} for i in range(5)]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sensorium.engine._tables import Csv, Json, Parquet
+from sensorium.engine.data.tables import Csv, Json, Parquet
 
 ROWS = [{"file": f"ü {i}.jpg", "text": f"Bär {i}", "n": i} for i in range(5)]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sensorium.engine.rows import Skipped
+from sensorium.engine.data import Skipped
 from sensorium.engine.score import Score, Scorer
 from sensorium.engine.utils import read_metrics
 

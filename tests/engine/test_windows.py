@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensorium.engine.data import Subset, limit, open_section
+from sensorium.engine.data.splits import _part
+from sensorium.engine.data.windows import Windows
+from sensorium.engine.data.wrappers import rename
 from sensorium.engine.recipe import DataSection
-from sensorium.engine.rows import Subset, _part, open_section
-from sensorium.engine.sources import limit, rename
 from sensorium.engine.utils import RecipeError
-from sensorium.engine.windows import Windows
 from sensorium.modalities.base import Source, StreamingSource
 
 LENGTHS = (5, 1, 3)

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("metaworld")
 
-from sensorium.engine.windows import Windows
+from sensorium.engine.data.windows import Windows
 from sensorium.modalities.action.datasets import Recording, write
 from sensorium.modalities.action.metaworld.demonstrations import SEEDS, Demonstrations, cache_folder
 from sensorium.modalities.action.metaworld.env import PROPRIO, MetaWorld, expert

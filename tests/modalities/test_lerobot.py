@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from sensorium.engine.data import open_section
 from sensorium.engine.recipe import DataSection
-from sensorium.engine.rows import open_section
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.action.datasets import LeRobot
 from sensorium.modalities.action.read import read as read_motion

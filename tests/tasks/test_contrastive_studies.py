@@ -12,7 +12,7 @@ from open_clip.loss import ClipLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.engine._order import Schedule
+from sensorium.engine.data import Schedule
 from sensorium.modalities.base import Features
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.tasks.contrastive.contrastive import Contrastive

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..modalities.base import Source, StreamingSource
-from ..modalities.messages import did_you_mean
-from ..tasks.base import Task
-from .recipe import DataSection, RecipePlan, find, reported
-from .recipe.validation import arguments, validate_options
-from .sources import limit, rename
-from .utils import RecipeError, derive
+from ...modalities.base import Source, StreamingSource
+from ...modalities.messages import did_you_mean
+from ...tasks.base import Task
+from ..recipe import DataSection, RecipePlan, find, reported
+from ..recipe.validation import arguments, validate_options
+from ..utils import RecipeError, derive
 from .windows import Windows
+from .wrappers import limit, rename
 
 TRAIN, VALIDATION = "train", "validation"
 

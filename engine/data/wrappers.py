@@ -13,19 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..modalities.base import Source, StreamingSource
-from ..modalities.messages import did_you_mean
-
-SOURCES = {
-    "audiofolder": "sensorium.engine._folders:AudioFolder",
-    "coco": "sensorium.engine._folders:Coco",
-    "csv": "sensorium.engine._tables:Csv",
-    "hub": "sensorium.engine._streams:hub",
-    "imagefolder": "sensorium.engine._folders:ImageFolder",
-    "json": "sensorium.engine._tables:Json",
-    "parquet": "sensorium.engine._tables:Parquet",
-    "webdataset": "sensorium.engine._streams:webdataset",
-}
+from ...modalities.base import Source, StreamingSource
+from ...modalities.messages import did_you_mean
 
 
 def rename(source: Source, columns: Mapping[str, str]) -> Source:

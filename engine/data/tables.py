@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..modalities.base import Source
-from ..modalities.messages import did_you_mean
-from ._hf import FAILURES, load_files, root_cause
-from .utils import find_files, find_folder, fingerprint_of, path_identity
+from ...modalities.base import Source
+from ...modalities.messages import did_you_mean
+from ..utils import find_files, find_folder, fingerprint_of, path_identity
+from .hf_datasets import FAILURES, load_files, root_cause
 
 
 class Files(Source):

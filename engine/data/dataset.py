@@ -12,12 +12,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..modalities.base import Encoder, Processor, ReadError, Sample, Source
-from ..tasks.base import Row, Task
-from ..tasks.batch import Example, Tools
-from .cache import Record, Store, record_to_sample
-from .recipe import RecipePlan, load
-from .utils import derive
+from ...modalities.base import Encoder, Processor, ReadError, Sample, Source
+from ...tasks.base import Row, Task
+from ...tasks.batch import Example, Tools
+from ..cache import Record, Store, record_to_sample
+from ..recipe import RecipePlan, load
+from ..utils import derive
 
 FAILURES = (ReadError, ValueError, KeyError, OSError)
 """What is wrong with a row; any other exception is a fault of the program."""

@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..modalities.base import Source
-from .utils import find_files, find_folder, fingerprint_of, path_identity
+from ...modalities.base import Source
+from ..utils import find_files, find_folder, fingerprint_of, path_identity
 
 
 class _Folder(Source):

@@ -6,30 +6,25 @@ A row that cannot be read travels in its batch as a failure and is handled in th
 from __future__ import annotations
 
 import functools
-import itertools
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ..modalities.base import Encoder, StreamingSource
-from ..modalities.groups import collate
-from ..tasks.base import Task
-from ..tasks.batch import Batch
-from ._order import Address
-from .cache import from_records
+from ...modalities.base import Encoder, StreamingSource
+from ...modalities.groups import collate
+from ...tasks.base import Task
+from ...tasks.batch import Batch
+from ..cache import from_records
+from ..utils import RunError
 from .dataset import PreparedRow, TaskDataset
-from .rows import Skipped
-from .utils import RunError, derive
+from .sampler import Address
+from .splits import Skipped
 
 T = TypeVar("T")
-
-WINDOW = 2048
-"""Rows of a stream that are held in memory and shuffled."""
 
 
 @dataclass
@@ -153,44 +148,3 @@ def handle_failures(
     if failed and not skip:
         raise RunError(failure_line(where, *failed[0]))
     return [f"{where}, row {key}: {reason}" for key, reason in failed if skipped.add(key, reason)]
-
-
-class ShuffleBuffer(StreamingSource):
-    """A stream as rows by index, for a reader that goes forward: shuffled within windows.
-
-    At the end of the stream it begins again. Going back starts it anew.
-    """
-
-    def __init__(self, source: StreamingSource, seed: int) -> None:
-        self.source, self.seed = source, seed
-        self.columns = source.columns
-        self._block, self._rows = -1, []  # type: tuple[int, list[dict[str, Any]]]
-        self._endless: Iterator[dict[str, Any]] | None = None
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        block, place = divmod(index, WINDOW)
-        if self._endless is None or block < self._block:
-            self._endless, self._block = self._again_and_again(), -1
-        while self._block < block:
-            self._rows = list(itertools.islice(self._endless, WINDOW))
-            self._block += 1
-        return self._rows[self._order(block)[place]]
-
-    def key(self, index: int) -> str:
-        """Its place in the stream, counted on when the stream begins again."""
-        block, place = divmod(index, WINDOW)
-        return str(block * WINDOW + self._order(block)[place])
-
-    def _again_and_again(self) -> Iterator[dict[str, Any]]:
-        while True:
-            row = None
-            for row in self.source:
-                yield row
-            if row is None:
-                raise RunError(f"{self.source.fingerprint()}: the stream has no row")
-
-    def _order(self, block: int) -> np.ndarray:
-        return np.random.default_rng(derive(self.seed, "window", block)).permutation(WINDOW)
-
-    def fingerprint(self) -> str:
-        return self.source.fingerprint()

@@ -12,10 +12,10 @@ from typing import Any
 
 import datasets
 
-from ..modalities.base import Source, StreamingSource
-from ._hf import FAILURES, each_row, load_files, quiet, root_cause, stored_sound
-from ._tables import Tar
-from .utils import RecipeError, find_files, fingerprint_of
+from ...modalities.base import Source, StreamingSource
+from ..utils import RecipeError, find_files, fingerprint_of
+from .hf_datasets import FAILURES, each_row, load_files, quiet, root_cause, stored_sound
+from .tables import Tar
 
 
 class TarStream(StreamingSource):

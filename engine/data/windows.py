@@ -9,13 +9,15 @@ Legend: `n` frames of a window, `N` rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..modalities.base import Source, StreamingSource
-from ..modalities.messages import did_you_mean
+from ...modalities.base import Source, StreamingSource
+from ...modalities.messages import did_you_mean
+from ..recipe import TaskSection
+from ..utils import RecipeError
 
 FRAME = "frame_index"
 """The number of a frame in its episode, where a source has such a column."""
@@ -133,3 +135,27 @@ def _frames(source: Source, name: str) -> np.ndarray:
     if cells.dtype.kind == "f":
         cells = cells.astype(np.float32, copy=False)
     return cells[:, None] if cells.ndim == 1 else cells
+
+
+def spans_of(section: TaskSection, streams: Container[str], where: str) -> dict[str, Span]:
+    """The windows of a task's streams, first and last frame counted from now.
+
+    Raises RecipeError for one that looks into the future: nobody has seen it yet.
+    """
+    sections = list(section.data.values())
+    found = {k: v for s in reversed(sections) for k, v in s.window.items() if k in streams}
+    for name, (first, last) in found.items():
+        if last > 0:
+            raise RecipeError(
+                f"{where}.window.{name}: found [{first}, {last}], which looks {last} frames "
+                "ahead; an environment has seen none after the frame 0"
+            )
+    return found
+
+
+def repeated(value: Any, span: Span) -> Any:
+    """A single frame as a whole window; a list of them each; what has steps already, as it is."""
+    if isinstance(value, list):
+        return [repeated(each, span) for each in value]
+    cell = np.asarray(value)
+    return np.repeat(cell[None], span[1] - span[0] + 1, axis=0) if cell.ndim == 1 else value

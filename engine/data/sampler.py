@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .utils import RecipeError, derive
+from ..utils import RecipeError, derive
 
 Order = Literal["shuffle", "length", "balanced", "single_group"]
 

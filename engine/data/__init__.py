@@ -1,0 +1,81 @@
+"""Sources, splits, windows, the sampler, streaming and the loader."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .dataset import FAILURES as FAILURES
+    from .dataset import PreparedRow as PreparedRow
+    from .dataset import StreamDataset as StreamDataset
+    from .dataset import TaskDataset as TaskDataset
+    from .dataset import stream_readers as stream_readers
+    from .dataset import task_dataset as task_dataset
+    from .loader import Collator as Collator
+    from .loader import batches as batches
+    from .loader import failure_line as failure_line
+    from .loader import handle_failures as handle_failures
+    from .loader import load_batches as load_batches
+    from .loader import sequential_batches as sequential_batches
+    from .loader import stream_batches as stream_batches
+    from .sampler import Schedule as Schedule
+    from .splits import TRAIN as TRAIN
+    from .splits import VALIDATION as VALIDATION
+    from .splits import Skipped as Skipped
+    from .splits import Subset as Subset
+    from .splits import open_section as open_section
+    from .splits import open_split as open_split
+    from .splits import splits as splits
+    from .streaming import ShuffleBuffer as ShuffleBuffer
+    from .windows import Span as Span
+    from .windows import repeated as repeated
+    from .windows import spans_of as spans_of
+    from .wrappers import RowList as RowList
+    from .wrappers import limit as limit
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "dataset": [
+                "FAILURES",
+                "PreparedRow",
+                "StreamDataset",
+                "TaskDataset",
+                "stream_readers",
+                "task_dataset",
+            ],
+            "loader": [
+                "Collator",
+                "batches",
+                "failure_line",
+                "handle_failures",
+                "load_batches",
+                "sequential_batches",
+                "stream_batches",
+            ],
+            "sampler": ["Schedule"],
+            "splits": [
+                "Skipped",
+                "Subset",
+                "TRAIN",
+                "VALIDATION",
+                "open_section",
+                "open_split",
+                "splits",
+            ],
+            "streaming": ["ShuffleBuffer"],
+            "windows": ["Span", "repeated", "spans_of"],
+            "wrappers": ["RowList", "limit"],
+        },
+    )
+
+SOURCES = {
+    "audiofolder": "sensorium.engine.data.folders:AudioFolder",
+    "coco": "sensorium.engine.data.folders:Coco",
+    "csv": "sensorium.engine.data.tables:Csv",
+    "hub": "sensorium.engine.data.hub:hub",
+    "imagefolder": "sensorium.engine.data.folders:ImageFolder",
+    "json": "sensorium.engine.data.tables:Json",
+    "parquet": "sensorium.engine.data.tables:Parquet",
+    "webdataset": "sensorium.engine.data.hub:webdataset",
+}
