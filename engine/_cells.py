@@ -16,10 +16,9 @@ import numpy as np
 
 from ..modalities.base import StreamingSource
 from ..tasks.batch import Batch
-from ._columns import columns_of
 from ._given import Given
 from .data import FAILURES, Collator, PreparedRow, StreamDataset, load_batches, stream_batches
-from .index import Entry
+from .index import Entry, columns_of
 
 Done = Callable[[], np.ndarray]
 """Returns the sorted identities of the rows that need nothing."""

@@ -403,7 +403,7 @@ def test_ray_wants_rows_by_index(place: Place) -> None:
 def test_commits_come_by_time_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "COMMIT_SECONDS", -1.0)
     sizes: list[int] = []
-    from sensorium.engine._lance import LanceIndex
+    from sensorium.engine.index.lance_index import LanceIndex
 
     add = LanceIndex.add
     monkeypatch.setattr(

@@ -11,10 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensorium.engine import _lance, _search, _side
-from sensorium.engine._columns import columns_of
-from sensorium.engine._lance import LanceIndex
-from sensorium.engine.index import About, Added, Entry, create_index, exists, open_index
+from sensorium.engine.index import (
+    About,
+    Added,
+    Entry,
+    columns_of,
+    create_index,
+    exact,
+    exists,
+    faiss_index,
+    lance_index,
+    open_index,
+)
+from sensorium.engine.index.lance_index import LanceIndex
 from sensorium.engine.utils import RecipeError, RunError
 
 ABOUT = About("runs/x", "image", "image", 16, "fp32", {"image": "a" * 64, "text": "b" * 64})
@@ -69,9 +78,9 @@ def brute(vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[str]]:
 def test_exact_search_is_brute_force(
     filled: tuple[LanceIndex, np.ndarray], k: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lance, "KEPT_BYTES", kept)
-    monkeypatch.setattr(_lance, "ROWS", 64)
-    monkeypatch.setattr(_search, "FIRST", 16)
+    monkeypatch.setattr(lance_index, "KEPT_BYTES", kept)
+    monkeypatch.setattr(lance_index, "ROWS", 64)
+    monkeypatch.setattr(exact, "FIRST", 16)
     index, vectors = filled
     queries = unit(5, seed=1)
     assert keys(index.search(queries, k)) == brute(vectors, queries, k)
@@ -256,9 +265,9 @@ class TestSide:
         index, _ = filled
         index.search(unit(1), 3, kind=kind)
         (built,) = (Path(index.place) / "side").iterdir()
-        way = _side.KINDS[kind]
+        way = faiss_index.KINDS[kind]
         with monkeypatch.context() as patch:
-            patch.setitem(_side.KINDS, kind, way._replace(build=None))
+            patch.setitem(faiss_index.KINDS, kind, way._replace(build=None))
             assert open_index(index.place).search(unit(1), 3, kind=kind)[0]
         new = unit(1, seed=9)
         index.add(entries(new, 700))

@@ -1,7 +1,7 @@
 """Embeddings that can be searched: a store of vectors and of what is known about each row.
 
 `Index` is all that embedding and retrieval see of it. The one that comes with the package is
-LanceDB, embedded, on a disk or on object storage (`_lance.py`); a served database takes its
+LanceDB, embedded, on a disk or on object storage (`lance_index.py`); a served database takes its
 place by offering the same methods.
 
 Legend: `Q` queries, `D` width of a vector, `k` hits of a query.
@@ -17,9 +17,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ..modalities.messages import did_you_mean
-from .recipe import load
-from .utils import RecipeError
+from ...modalities.messages import did_you_mean
+from ..recipe import load
+from ..utils import RecipeError
 
 Kind = Literal["exact", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf")
@@ -134,7 +134,7 @@ class Index(Protocol):
         that does not fit, a k below 1, a condition that cannot be read."""
 
 
-STORE = "sensorium.engine._lance:LanceIndex"
+STORE = "sensorium.engine.index.lance_index:LanceIndex"
 """The class that keeps indices: `open(place)`, `create(place, about)`, `exists(place)`."""
 
 

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._search import Block, search
-from .recipe import import_optional
-from .utils import RunError, sync_folder
+from ..recipe import import_optional
+from ..utils import RunError, sync_folder
+from .exact import Block, search
 
 LINKS = 16
 BUILD_EFFORT = 80

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .index import DATA, IDENTITY, KEY, OWN, PLACE, SPLIT, VECTOR, Entry, Scalar
-from .utils import RunError
+from ..utils import RunError
+from .base import DATA, IDENTITY, KEY, OWN, PLACE, SPLIT, VECTOR, Entry, Scalar
 
 TYPES: dict[type, Any] = {
     bool: pa.bool_(),

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..modalities.messages import did_you_mean
-from ._columns import arrow_table, check_unique, new_fields
-from ._search import Block, search
-from ._side import Side, side
-from .index import (
+from ...modalities.messages import did_you_mean
+from ..recipe import import_optional
+from ..utils import RecipeError, RunError
+from .arrow import arrow_table, check_unique, new_fields
+from .base import (
     DATA,
     IDENTITY,
     KEY,
@@ -32,8 +32,8 @@ from .index import (
     Kind,
     check_query,
 )
-from .recipe import import_optional
-from .utils import RecipeError, RunError
+from .exact import Block, search
+from .faiss_index import Side, side
 
 TABLE = "embeddings"
 ABOUT = b"sensorium"

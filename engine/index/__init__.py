@@ -1,0 +1,40 @@
+"""Indexes of embeddings: exact, LanceDB and faiss."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .arrow import columns_of as columns_of
+    from .arrow import text as text
+    from .base import DATA as DATA
+    from .base import PLACE as PLACE
+    from .base import About as About
+    from .base import Added as Added
+    from .base import Entry as Entry
+    from .base import Hit as Hit
+    from .base import Index as Index
+    from .base import as_kind as as_kind
+    from .base import create_index as create_index
+    from .base import exists as exists
+    from .base import open_index as open_index
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "arrow": ["columns_of", "text"],
+            "base": [
+                "About",
+                "Added",
+                "DATA",
+                "Entry",
+                "Hit",
+                "Index",
+                "PLACE",
+                "as_kind",
+                "create_index",
+                "exists",
+                "open_index",
+            ],
+        },
+    )
