@@ -10,14 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine.build import build as compose
     from .engine.hub import load, push, save
+    from .engine.model import build as compose
 
 __all__ = ["__version__", "compose", "load", "push", "save"]
 __version__ = "0.1.0.dev0"
 
 _LATER = {
-    "compose": ("engine.build", "build"),
+    "compose": ("engine.model", "build"),
     "load": ("engine.hub", "load"),
     "push": ("engine.hub", "push"),
     "save": ("engine.hub", "save"),

@@ -22,7 +22,6 @@ from torch import Tensor
 from ..modalities.base import Source, StreamingSource
 from ..tasks.batch import Batch
 from ._validation import Validation
-from .compose import Model
 from .data import (
     TRAIN,
     VALIDATION,
@@ -35,8 +34,8 @@ from .data import (
     open_split,
     task_dataset,
 )
+from .model import FeatureCacher, Model, place
 from .optim import build_optimizer, lr_schedule, set_lr
-from .prefill import FeatureCacher, place
 from .recipe import Train
 from .score import Scorer
 from .state import Checkpoints

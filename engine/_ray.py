@@ -20,10 +20,10 @@ import torch
 from ..modalities.base import StreamingSource
 from ._cells import EmbeddingBatch, PendingRows
 from ._given import Given, reopen
-from .compose import Model
 from .embed import COMMIT_ROWS, Embedded, filled, finish, open_for, report
 from .embedder import Embedder, load_any
 from .index import About, Added, open_index
+from .model import Model
 from .recipe import import_optional
 from .utils import RecipeError, RunLogger
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..modalities.messages import did_you_mean
-from .compose import Model
 from .data import TaskDataset
+from .model import Model
 from .recipe import Validate
 from .score import Scorer
 from .state import kept, read_tensors, restore, write_tensors

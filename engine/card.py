@@ -7,8 +7,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from .adapt import is_frozen
-from .compose import Model, own_parameters
+from .model import Model, own_parameters
+from .model.parameters import is_frozen
 from .utils import read_metrics
 
 _CARD = """---

@@ -18,12 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..modalities.base import Features, Source, StreamingSource
 from ..tasks.batch import Batch
-from .adapt import is_frozen
-from .compose import Model, compose, own_parameters
 from .data import TRAIN, PreparedRow, RowList, failure_line, limit, open_split, task_dataset
-from .fit import fit
+from .model import Model, compose, fit, own_parameters, uncacheable_reason
+from .model.parameters import is_frozen
 from .optim import build_optimizer, lr_schedule
-from .prefill import uncacheable_reason
 from .recipe import Recipe, RecipePlan, count, load, plan_recipe
 from .utils import RecipeError, format_table, placed
 

@@ -18,10 +18,10 @@ import numpy as np
 from ..modalities.base import StreamingSource
 from ._cells import EmbeddingBatch, PendingRows, pending_batches
 from ._given import Given
-from .compose import Model
 from .data import Skipped
 from .embedder import Embedder, fingerprint
 from .index import About, Added, Entry, Index, create_index, exists, open_index
+from .model import Model
 from .recipe import HUB
 from .utils import RecipeError, RunError, RunLogger
 

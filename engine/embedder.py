@@ -21,11 +21,10 @@ from torch.nn import functional as F
 from ..modalities.base import Source
 from ..modalities.messages import did_you_mean
 from ..tasks.batch import Batch
-from .build import build
 from .cache import encoder_identity, weights_hash
-from .compose import Model
 from .data import RowList, StreamDataset, stream_readers
 from .hub import load_model
+from .model import Model, build
 from .recipe import HUB, load_recipe
 from .utils import RecipeError, autocast
 

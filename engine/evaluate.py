@@ -16,9 +16,8 @@ import numpy as np
 
 from ..tasks.base import Task
 from .card import write_card
-from .compose import Model
 from .data import Subset, TaskDataset, open_split, splits, task_dataset
-from .prefill import FeatureCacher
+from .model import FeatureCacher, Model
 from .score import Score, Scorer, ShuffledStream
 from .utils import RecipeError, RunLogger, meet
 

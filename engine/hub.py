@@ -17,11 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ._acting import control_task
-from .build import ready
 from .card import command_of, made_by, write_card
-from .compose import Model, compose
 from .data import RowList, StreamDataset, repeated, spans_of, stream_readers, task_dataset
-from .fit import FITTED, read_json, save_fitted
+from .model import FITTED, Model, compose, read_json, ready, save_fitted
 from .recipe import HUB, WEIGHTS, download, load_recipe, reported
 from .state import (
     check_fingerprints,

@@ -22,7 +22,7 @@ from ._samples import Samples, pick, read_predictions
 from ._shown import show
 from ._way import PipelineDiagram, pipeline_diagram
 from .evaluate import EVALUATION
-from .fit import FITTED, load_fitted
+from .model import FITTED, load_fitted
 from .recipe import DataSection, Recipe, RecipePlan, load_recipe, plan_recipe
 from .utils import RecipeError, read_metrics, write_page
 

@@ -14,11 +14,11 @@ from markupsafe import Markup
 
 from ..modalities.messages import did_you_mean
 from ._given import Given, reopen
-from .compose import Model
 from .embed import same_maker
 from .embedder import Embedder, fingerprint, load_any
 from .index import DATA, PLACE, Hit, Index, as_kind, open_index
 from .index import text as text_of
+from .model import Model
 from .recipe import load
 from .utils import RecipeError, RunError
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..modalities.base import Source
 from ..tasks.base import DatasetMetrics
-from .compose import Model
 from .data import Skipped, TaskDataset, batches, handle_failures, sequential_batches
 from .hub import Pipeline
+from .model import Model
 from .utils import RunLogger, derive
 
 

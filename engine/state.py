@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .adapt import is_frozen
 from .cache import content_hash
-from .compose import Model, check_loaded
+from .model import Model, check_loaded
+from .model.parameters import is_frozen
 from .recipe import Plan
 from .utils import RecipeError, RunError
 

@@ -10,11 +10,9 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from ._loop import Loop
 from ._validation import BEST
-from .build import ready
 from .card import command_of, made_by
-from .compose import Model, compose
-from .fit import FITTED, save_fitted
 from .hub import save_run
+from .model import FITTED, Model, compose, ready, save_fitted
 from .recipe import Recipe
 from .utils import RecipeError, RunLogger, meet
 

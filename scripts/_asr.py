@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sensorium.engine.compose import Model
 from sensorium.engine.data import open_split, task_dataset
+from sensorium.engine.model import Model
 from sensorium.engine.utils import autocast
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import Features

@@ -17,9 +17,8 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sensorium.engine.build import build
 from sensorium.engine.data import TaskDataset, open_split, task_dataset
-from sensorium.engine.prefill import FeatureCacher
+from sensorium.engine.model import FeatureCacher, build
 from sensorium.engine.recipe import Recipe
 from sensorium.modalities.base import Sample
 from sensorium.scripts._mri_runs import Answer

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from sensorium.engine.build import build
 from sensorium.engine.data import open_split, task_dataset
 from sensorium.engine.hub import load_model
-from sensorium.engine.prefill import FeatureCacher
+from sensorium.engine.model import FeatureCacher, build
 from sensorium.engine.recipe import WEIGHTS, Recipe, load_recipe, parse_recipe
 from sensorium.engine.score import Scorer
 from sensorium.engine.train import train

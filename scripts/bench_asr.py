@@ -21,8 +21,8 @@ import numpy as np
 import torch
 import typer
 
-from sensorium.engine.compose import Model
 from sensorium.engine.hub import load_model
+from sensorium.engine.model import Model
 from sensorium.scripts._asr import TASK, Row, Said, autoregress, bench_rows, diffuse, hear
 from sensorium.scripts._bench import machine
 from sensorium.tasks.diffusion import AsrDiffusion

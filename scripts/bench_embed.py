@@ -84,9 +84,9 @@ def main(
     import torch
 
     from sensorium.engine._given import given
-    from sensorium.engine.build import build
     from sensorium.engine.embed import about, embed
     from sensorium.engine.index import open_index
+    from sensorium.engine.model import build
     from sensorium.engine.recipe import parse_recipe
     from sensorium.scripts._bench import in_turns, machine
     from sensorium.scripts.bench_cache import pictures

@@ -23,10 +23,8 @@ import torch
 import typer
 from torch import Tensor
 
-from sensorium.engine.build import ready
-from sensorium.engine.compose import Model, compose
 from sensorium.engine.data import batches, open_split, sequential_batches, task_dataset
-from sensorium.engine.prefill import FeatureCacher
+from sensorium.engine.model import FeatureCacher, Model, compose, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.modalities.base import Loss
 from sensorium.modalities.text.tokenizers import Bytes

@@ -50,7 +50,7 @@ KINDS = {
     ),
     "optimizer": Kind("sensorium.engine.optim:OPTIMIZERS", "torch.optim:Optimizer"),
     "schedule": Kind("sensorium.engine.optim:SCHEDULES"),
-    "selector": Kind("sensorium.engine.selectors:SELECTORS"),
+    "selector": Kind("sensorium.engine.model.parameters.selectors:SELECTORS"),
     "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),
     "source": Kind("sensorium.engine.data:SOURCES", field="sources"),
     "env": Kind(field="envs"),

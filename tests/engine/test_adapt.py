@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from sensorium.engine.adapt import apply_adapters
-from sensorium.engine.build import build
+from sensorium.engine.model import build
+from sensorium.engine.model.parameters import apply_adapters
 from sensorium.engine.recipe import Plan, Section, parse_recipe, registered
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Encoder

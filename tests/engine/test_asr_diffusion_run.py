@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sensorium.engine.build import build, ready
 from sensorium.engine.check import check
 from sensorium.engine.hub import load, load_model, save_run
+from sensorium.engine.model import build, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 from sensorium.engine.utils import RecipeError

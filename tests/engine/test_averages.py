@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sensorium.engine.compose import Model, compose
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
+from sensorium.engine.model import Model, compose
 from sensorium.engine.recipe import parse_recipe, plan_recipe
 from sensorium.engine.state import kept, read_tensors
 from sensorium.engine.utils import RecipeError, RunError, read_metrics
@@ -143,16 +143,16 @@ def _data() -> dict[str, Any]:
 
 def test_it_follows_after_each_step(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """`a = (a + w) / 2` of what the encoder was after each step."""
-    from sensorium.engine import _averages
+    from sensorium.engine.model.parameters import ema
 
     seen: list[Tensor] = []
-    real = _averages.follow
+    real = ema.follow
 
     def follow(average: nn.Module, module: nn.Module, momentum: float) -> None:
         seen.append(parameters(module))
         real(average, module, momentum)
 
-    monkeypatch.setattr(_averages, "follow", follow)
+    monkeypatch.setattr(ema, "follow", follow)
     begin = parameters(composed(HALF).stream("image").encoder)
     model = shop.train(HALF, "run")
     for weights in seen:

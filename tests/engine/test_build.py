@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from sensorium.engine.build import build
+from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.text.tokenizers import BPE

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sensorium.engine import prefill
 from sensorium.engine.data import PreparedRow
+from sensorium.engine.model import precompute
 from sensorium.engine.utils import RunError
 from sensorium.modalities.image import read as image
 from sensorium.tasks.supervised.label_encoder import Labels
@@ -224,13 +224,13 @@ def test_a_row_that_appears_after_the_fill_is_told(
     """A disk that was away for a moment: its rows have no features, and no encoder is there."""
     table = pictures(shop)
     recipe = shop.recipe(FROZEN, table, train(steps=6))
-    real = prefill.Cell.prepare
+    real = precompute.Cell.prepare
 
     def away(self: Any) -> Any:
         row = real(self)
         return PreparedRow.failed(row.key, OSError("away")) if self.index == 5 else row
 
-    monkeypatch.setattr(prefill.Cell, "prepare", away)
+    monkeypatch.setattr(precompute.Cell, "prepare", away)
     with pytest.raises(RunError, match=r"row rows\.csv#5: .*when the cache was filled.*run again"):
         shop.train(recipe, "run")
     monkeypatch.undo()

@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.engine.build import build
 from sensorium.engine.check import Report, Stage, check
+from sensorium.engine.model import build
 from sensorium.engine.recipe import count, load_recipe, parse_recipe
 from sensorium.engine.utils import RecipeError
 

@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sensorium.engine.adapt import is_frozen
-from sensorium.engine.build import build
-from sensorium.engine.compose import Model
 from sensorium.engine.data import Collator, task_dataset
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load, load_model
+from sensorium.engine.model import Model, build
+from sensorium.engine.model.parameters import is_frozen
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.image.datasets.digits import Digits

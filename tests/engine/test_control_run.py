@@ -13,11 +13,10 @@ import pytest
 import torch
 import yaml
 
-from sensorium.engine.build import ready
 from sensorium.engine.check import check
-from sensorium.engine.compose import compose
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load
+from sensorium.engine.model import compose, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 from sensorium.engine.utils import RecipeError

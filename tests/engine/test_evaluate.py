@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from sensorium.engine.build import build
-from sensorium.engine.compose import Model
 from sensorium.engine.data import open_section, open_split, splits
 from sensorium.engine.evaluate import evaluate
+from sensorium.engine.model import Model, build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.score import ShuffledStream
 from sensorium.engine.train import train

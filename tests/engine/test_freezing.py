@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sensorium.engine import _loop
-from sensorium.engine.build import build
 from sensorium.engine.hub import load_model
+from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.state import kept
 from sensorium.engine.utils import RecipeError

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from sensorium.engine.stream import Stream
+from sensorium.engine.model.stream import Stream
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Encoder, Features
 

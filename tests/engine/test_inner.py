@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from sensorium.engine.build import build
 from sensorium.engine.check import check
-from sensorium.engine.compose import own_parameters
 from sensorium.engine.hub import load_model, save_run
-from sensorium.engine.prefill import uncacheable_reason
+from sensorium.engine.model import build, own_parameters, uncacheable_reason
 from sensorium.engine.recipe import load_recipe, parse_recipe, schema
 from sensorium.engine.utils import RecipeError
 

@@ -31,9 +31,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from sensorium.engine.build import ready
-from sensorium.engine.compose import Model, compose
 from sensorium.engine.data import Collator, batches, open_split, sequential_batches, task_dataset
+from sensorium.engine.model import Model, compose, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.tasks.batch import Batch
 

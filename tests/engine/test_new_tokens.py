@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sensorium.backbones.base import Backbone
-from sensorium.engine.build import ready
-from sensorium.engine.compose import Model, compose
 from sensorium.engine.hub import load_model, save_run
+from sensorium.engine.model import Model, compose, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Loss

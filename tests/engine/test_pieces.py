@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sensorium.engine._pieces import TOGETHER, encoded
+from sensorium.engine.model.sliding_window import TOGETHER, encoded
 from sensorium.modalities.base import Encoder, Features
 from sensorium.tasks.uses import ChunkSpec
 

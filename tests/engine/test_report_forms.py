@@ -15,7 +15,7 @@ from sensorium.engine._forms import judge, marks_of, overlap
 from sensorium.engine._samples import pick
 from sensorium.engine._verdict import compare
 from sensorium.engine.data import open_split
-from sensorium.engine.fit import FITTED, save_fitted
+from sensorium.engine.model import FITTED, save_fitted
 from sensorium.engine.recipe import RecipePlan, parse_recipe, plan_recipe
 from sensorium.engine.report import write_report
 

@@ -14,14 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.engine._given import Given
-from sensorium.engine.build import build
 from sensorium.engine.check import check
-from sensorium.engine.compose import Model
 from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, task_dataset
 from sensorium.engine.embed import about, embed
 from sensorium.engine.hub import Pipeline
 from sensorium.engine.index import open_index
-from sensorium.engine.prefill import FeatureCacher
+from sensorium.engine.model import FeatureCacher, Model, build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 from sensorium.engine.utils import read_metrics

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from sensorium.engine._given import given
-from sensorium.engine.adapt import is_frozen
-from sensorium.engine.build import build
 from sensorium.engine.check import check
 from sensorium.engine.embed import about, embed
 from sensorium.engine.embedder import load_any
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.hub import load_model
+from sensorium.engine.model import build
+from sensorium.engine.model.parameters import is_frozen
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.retrieve import Query, Retriever
 from sensorium.engine.utils import RecipeError

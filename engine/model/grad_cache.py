@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ..modalities.base import Features
-from ..modalities.groups import StreamInput, count_rows, merge, select_rows
+from ...modalities.base import Features
+from ...modalities.groups import StreamInput, count_rows, merge, select_rows
 
 
 def in_chunks(

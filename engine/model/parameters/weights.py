@@ -16,13 +16,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..backbones.base import Backbone
-from ..modalities.base import Part
-from ..modalities.messages import did_you_mean
-from ..tasks.base import Task
-from .recipe import HUB, WEIGHTS, ComponentPath, download, joined, parse_file, split_source
-from .recipe.validation import part_arguments
-from .utils import RecipeError
+from ....backbones.base import Backbone
+from ....modalities.base import Part
+from ....modalities.messages import did_you_mean
+from ....tasks.base import Task
+from ...recipe import HUB, WEIGHTS, ComponentPath, download, joined, parse_file, split_source
+from ...recipe.validation import part_arguments
+from ...utils import RecipeError
 
 EMA = "ema"
 

@@ -13,17 +13,17 @@ from typing import Any
 
 from torch import nn
 
-from ..modalities.messages import did_you_mean
-from .recipe import find, registered
-from .recipe.validation import library_options
-from .utils import RecipeError, placed
+from ....modalities.messages import did_you_mean
+from ...recipe import find, registered
+from ...recipe.validation import library_options
+from ...utils import RecipeError, placed
 
 SELECTORS = {
-    "bias": "sensorium.engine.selectors:bias",
-    "embeddings": "sensorium.engine.selectors:embeddings",
-    "layers": "sensorium.engine.selectors:layers",
-    "norms": "sensorium.engine.selectors:norms",
-    "pattern": "sensorium.engine.selectors:pattern",
+    "bias": "sensorium.engine.model.parameters.selectors:bias",
+    "embeddings": "sensorium.engine.model.parameters.selectors:embeddings",
+    "layers": "sensorium.engine.model.parameters.selectors:layers",
+    "norms": "sensorium.engine.model.parameters.selectors:norms",
+    "pattern": "sensorium.engine.model.parameters.selectors:pattern",
 }
 
 MODULE = ("module",)

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-from ..backbones.base import Backbone
-from ..modalities.base import Decoder, Encoder, Loss
-from ..modalities.messages import did_you_mean
-from ..tasks.base import Task
-from ..tasks.batch import Batch
-from ._averages import begin_averages, on_step_end
-from ._context import ModelContext
-from ._ends import (
+from ...backbones.base import Backbone
+from ...modalities.base import Decoder, Encoder, Loss
+from ...modalities.messages import did_you_mean
+from ...tasks.base import Task
+from ...tasks.batch import Batch
+from ..data import Collator
+from ..recipe import BACKBONE, ComponentPath, Modules, Plan, RecipePlan, reported
+from ..utils import seeded
+from .checks import (
     check_decoders,
     check_encoder_support,
     check_frozen,
@@ -28,12 +29,9 @@ from ._ends import (
     request_head_layers,
     required_width,
 )
-from .adapt import apply_adapters, restore_frozen_eval
-from .data import Collator
-from .recipe import BACKBONE, ComponentPath, Modules, Plan, RecipePlan, reported
+from .context import ModelContext
+from .parameters import apply_adapters, begin_averages, fill, on_step_end, restore_frozen_eval
 from .stream import Stream
-from .utils import seeded
-from .weights import fill
 
 
 class Component(NamedTuple):

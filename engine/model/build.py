@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..modalities.base import Source
+from ...modalities.base import Source
+from ..data import TRAIN, open_split
+from ..recipe import Recipe, RecipePlan, load_recipe, plan_recipe
 from .compose import Model, compose
-from .data import TRAIN, open_split
 from .fit import FITTED as FITTED
 from .fit import check_heads, fit, load_fitted
-from .recipe import Recipe, RecipePlan, load_recipe, plan_recipe
 
 
 class _TrainingSplits(dict[str, Source]):

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modalities.base import Encoder, Features
-from ..tasks.uses import ChunkSpec
+from ...modalities.base import Encoder, Features
+from ...tasks.uses import ChunkSpec
 
 TOGETHER = 8
 """Pieces that are encoded in one forward."""

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..connectors.base import Connector
-from ..modalities.base import Encoder, Features
-from ..modalities.groups import EncoderInputs, ShapeGroups, StreamInput, Tensors, encode_by_group
-from ._pieces import encoded, options_of
-from .adapt import is_frozen
+from ...connectors.base import Connector
+from ...modalities.base import Encoder, Features
+from ...modalities.groups import EncoderInputs, ShapeGroups, StreamInput, Tensors, encode_by_group
+from .parameters import is_frozen
+from .sliding_window import encoded, options_of
 
 
 class Stream(nn.Module):

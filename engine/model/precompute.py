@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..modalities.base import StreamingSource
-from ..modalities.groups import groups_of
-from ..modalities.paths import cache_root
-from .adapt import is_frozen
-from .cache import (
+from ...modalities.base import StreamingSource
+from ...modalities.groups import groups_of
+from ...modalities.paths import cache_root
+from ..cache import (
     PRECISIONS,
     Record,
     Store,
@@ -26,11 +25,12 @@ from .cache import (
     sample_to_record,
     to_records,
 )
+from ..data import Collator, PreparedRow, StreamDataset, TaskDataset
+from ..recipe import RecipePlan
+from ..utils import autocast
 from .compose import Model
-from .data import Collator, PreparedRow, StreamDataset, TaskDataset
-from .recipe import RecipePlan
+from .parameters import is_frozen
 from .stream import Stream
-from .utils import autocast
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is filled, rows done, rows in all)."""

@@ -16,9 +16,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..modalities.base import Fitted, Source, StreamingSource
-from .recipe import ComponentPath, Plan, RecipePlan, load, run_of
-from .utils import RecipeError, placed
+from ...modalities.base import Fitted, Source, StreamingSource
+from ..recipe import ComponentPath, Plan, RecipePlan, load, run_of
+from ..utils import RecipeError, placed
 
 FITTED = "fitted"
 """The folder of a run that holds the states."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..tasks.base import Context, StopTraining, Task
-from ..tasks.common import averaged, follow
-from .adapt import is_frozen, mark_frozen
-from .recipe import RecipePlan
-from .stream import Stream
-from .utils import RecipeError, RunError
+from ....tasks.base import Context, StopTraining, Task
+from ....tasks.common import averaged, follow
+from ...recipe import RecipePlan
+from ...utils import RecipeError, RunError
+from ..stream import Stream
+from .adapters import is_frozen, mark_frozen
 
 
 def begin_averages(plan: RecipePlan, streams: Mapping[str, Stream]) -> None:

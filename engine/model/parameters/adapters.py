@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from ..backbones.base import Backbone
-from ..modalities.base import Decoder, Encoder
-from ..modalities.messages import did_you_mean
-from .recipe import Last, Plan
-from .recipe.validation import library_options, parameters
+from ....backbones.base import Backbone
+from ....modalities.base import Decoder, Encoder
+from ....modalities.messages import did_you_mean
+from ...recipe import Last, Plan
+from ...recipe.validation import library_options, parameters
+from ...utils import RecipeError, placed
 from .selectors import select
-from .utils import RecipeError, placed
 
 _FROZEN = "_sensorium_frozen"
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from ..backbones.base import Backbone
-from ..connectors.base import Connector
-from .adapt import is_frozen
-from .recipe import RecipePlan
+from ...backbones.base import Backbone
+from ...connectors.base import Connector
+from ..recipe import RecipePlan
+from ..utils import RecipeError
+from .parameters import is_frozen
 from .stream import Stream
-from .utils import RecipeError
 
 Streams = Mapping[str, Stream]
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from ..backbones.base import Backbone
-from ..modalities.base import Features
-from ..modalities.groups import EncoderInputs
-from ..tasks.batch import Batch
-from ..tasks.uses import BACKBONE
-from ._chunks import in_chunks
-from .utils import derive
+from ...backbones.base import Backbone
+from ...modalities.base import Features
+from ...modalities.groups import EncoderInputs
+from ...tasks.batch import Batch
+from ...tasks.uses import BACKBONE
+from ..utils import derive
+from .grad_cache import in_chunks
 
 if TYPE_CHECKING:
     from .compose import Model
