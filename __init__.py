@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine.hub import load, push, save
+    from .engine.checkpoint import load, push, save
     from .engine.model import build as compose
 
 __all__ = ["__version__", "compose", "load", "push", "save"]
@@ -18,9 +18,9 @@ __version__ = "0.1.0.dev0"
 
 _LATER = {
     "compose": ("engine.model", "build"),
-    "load": ("engine.hub", "load"),
-    "push": ("engine.hub", "push"),
-    "save": ("engine.hub", "save"),
+    "load": ("engine.checkpoint", "load"),
+    "push": ("engine.checkpoint", "push"),
+    "save": ("engine.checkpoint", "save"),
 }
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..modalities.base import Source, StreamingSource
 from ..tasks.batch import Batch
 from ._validation import Validation
+from .checkpoint import Checkpoints
 from .data import (
     TRAIN,
     VALIDATION,
@@ -38,7 +39,6 @@ from .model import FeatureCacher, Model, place
 from .optim import build_optimizer, lr_schedule, set_lr
 from .recipe import Train
 from .score import Scorer
-from .state import Checkpoints
 from .utils import Interrupted, RecipeError, RunError, RunLogger, Signals, derive
 
 

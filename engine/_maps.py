@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..tasks.base import ExportsMaps
-from .hub import Pipeline
+from .checkpoint import Pipeline
 from .recipe import load
 from .utils import RecipeError
 

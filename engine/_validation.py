@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from ..modalities.messages import did_you_mean
+from .checkpoint import kept, read_tensors, restore, write_tensors
 from .data import TaskDataset
 from .model import Model
 from .recipe import Validate
 from .score import Scorer
-from .state import kept, read_tensors, restore, write_tensors
 from .utils import RecipeError, RunLogger
 
 BEST = "best.safetensors"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..modalities.messages import did_you_mean
 from ._maps import stem_of, write_maps
-from .hub import Pipeline
+from .checkpoint import Pipeline
 from .utils import RecipeError
 
 

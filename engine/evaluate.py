@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..tasks.base import Task
-from .card import write_card
+from .checkpoint import write_card
 from .data import Subset, TaskDataset, open_split, splits, task_dataset
 from .model import FeatureCacher, Model
 from .score import Score, Scorer, ShuffledStream

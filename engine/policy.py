@@ -19,8 +19,8 @@ import numpy as np
 from ..modalities.messages import did_you_mean
 from ._acting import control_task
 from ._history import History
+from .checkpoint import Pipeline
 from .data import Span, spans_of
-from .hub import Pipeline
 from .recipe import Env
 from .utils import RecipeError, RunError
 

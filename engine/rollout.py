@@ -15,7 +15,7 @@ from ._episodes import Acting, How, Rolled, Runner
 from ._film import write_video
 from ._outcomes import summary
 from ._replay import mean_demonstration
-from .hub import Pipeline
+from .checkpoint import Pipeline
 from .policy import policy_of
 from .recipe import Env
 from .utils import RecipeError, RunError, RunLogger

@@ -10,8 +10,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from ._loop import Loop
 from ._validation import BEST
-from .card import command_of, made_by
-from .hub import save_run
+from .checkpoint import command_of, made_by, save_run
 from .model import FITTED, Model, compose, ready, save_fitted
 from .recipe import Recipe
 from .utils import RecipeError, RunLogger, meet

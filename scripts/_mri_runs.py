@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
+from sensorium.engine.checkpoint import load_model
 from sensorium.engine.data import open_split, task_dataset
-from sensorium.engine.hub import load_model
 from sensorium.engine.model import FeatureCacher, build
 from sensorium.engine.recipe import WEIGHTS, Recipe, load_recipe, parse_recipe
 from sensorium.engine.score import Scorer

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import typer
 
-from sensorium.engine.hub import load_model
+from sensorium.engine.checkpoint import load_model
 from sensorium.engine.model import Model
 from sensorium.scripts._asr import TASK, Row, Said, autoregress, bench_rows, diffuse, hear
 from sensorium.scripts._bench import machine

@@ -22,8 +22,8 @@ def main(
     """Train both, score them on pictures that training has not seen, write report.html."""
     import shutil
 
+    from sensorium.engine.checkpoint import load_model
     from sensorium.engine.evaluate import evaluate
-    from sensorium.engine.hub import load_model
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.report import write_report
     from sensorium.engine.train import train

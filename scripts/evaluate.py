@@ -17,8 +17,8 @@ def main(
     readings: Annotated[bool, typer.Option(help="the score with shuffled input as well")] = True,
 ) -> None:
     """Score a run; writes evaluation.json and the predictions into its folder."""
+    from sensorium.engine.checkpoint import load_model
     from sensorium.engine.evaluate import evaluate
-    from sensorium.engine.hub import load_model
     from sensorium.engine.utils import RunLogger, format_metrics
 
     folder = Path(run) if Path(run).is_dir() else None

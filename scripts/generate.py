@@ -21,7 +21,7 @@ def main(
     import json
 
     from sensorium.engine.asking import ask
-    from sensorium.engine.hub import load
+    from sensorium.engine.checkpoint import load
     from sensorium.engine.recipe import parse
     from sensorium.engine.utils import RecipeError
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from sensorium.engine.check import check
-from sensorium.engine.hub import load, load_model, save_run
+from sensorium.engine.checkpoint import load, load_model, save_run
 from sensorium.engine.model import build, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train

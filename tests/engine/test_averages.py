@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sensorium.engine.checkpoint import kept, load, load_model, read_tensors
 from sensorium.engine.evaluate import evaluate
-from sensorium.engine.hub import load, load_model
 from sensorium.engine.model import Model, compose
 from sensorium.engine.recipe import parse_recipe, plan_recipe
-from sensorium.engine.state import kept, read_tensors
 from sensorium.engine.utils import RecipeError, RunError, read_metrics
 from sensorium.modalities.base import Encoder, Features, Loss, Sample
 from sensorium.modalities.image.processor import TimmProcessor

@@ -289,8 +289,8 @@ def test_two_runs_may_fill_and_use_a_store_at_once(shop: Any) -> None:
 def test_a_run_over_the_cache_is_evaluated_in_whatever_it_was_stored(
     shop: Any, precision: str, stored: str
 ) -> None:
+    from sensorium.engine.checkpoint import load_model
     from sensorium.engine.evaluate import evaluate
-    from sensorium.engine.hub import load_model
 
     test = {"test": {"source": "digits", "split": "test", "limit": 20}}
     recipe = shop.recipe(FROZEN, {"tasks": {"digit": {"data": test}}})

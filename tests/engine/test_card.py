@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sensorium.engine.card import _metrics
+from sensorium.engine.checkpoint import load_model
+from sensorium.engine.checkpoint.model_card import _metrics
 from sensorium.engine.evaluate import evaluate
-from sensorium.engine.hub import load_model
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 

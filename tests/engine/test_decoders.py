@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sensorium.engine.check import check
-from sensorium.engine.hub import load_model, save_run
+from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import build
 from sensorium.engine.optim import optimizer
 from sensorium.engine.recipe import load_recipe, parse_recipe

@@ -11,10 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sensorium.engine import _loop
-from sensorium.engine.hub import load_model
+from sensorium.engine.checkpoint import kept, load_model
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.state import kept
 from sensorium.engine.utils import RecipeError
 
 IMAGE, SCAN, HEAD = "streams.image.encoder.", "streams.scan.encoder.", "tasks.digit.heads.head."

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sensorium.engine.check import check
-from sensorium.engine.hub import load_model, save_run
+from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import build, own_parameters, uncacheable_reason
 from sensorium.engine.recipe import load_recipe, parse_recipe, schema
 from sensorium.engine.utils import RecipeError

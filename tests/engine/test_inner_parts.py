@@ -17,7 +17,7 @@ from sensorium.backbones.base import Backbone
 from sensorium.backbones.causal import Causal
 from sensorium.connectors.base import Between, Connector
 from sensorium.engine.check import check
-from sensorium.engine.hub import load_model, save_run
+from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import Model, build
 from sensorium.engine.optim import build_optimizer
 from sensorium.engine.recipe import parse_recipe

@@ -85,10 +85,12 @@ def test_fewer_rows_than_a_batch_come_again(shop: Any, seen: list[list[str]]) ->
 
 
 def test_no_steps_is_a_run_that_learned_nothing(shop: Any) -> None:
-    import sensorium.engine.hub
+    import sensorium.engine.checkpoint.run_folder
 
     shop.train(shop.recipe(train(steps=0)), "run")
-    assert sensorium.engine.hub.load_model(shop.folder / "run").device.type == "cpu"
+    assert (
+        sensorium.engine.checkpoint.run_folder.load_model(shop.folder / "run").device.type == "cpu"
+    )
 
 
 def test_by_length_puts_rows_of_like_length_together(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sensorium.backbones.base import Backbone
-from sensorium.engine.hub import load_model, save_run
+from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import Model, compose, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError

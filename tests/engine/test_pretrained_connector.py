@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sensorium.connectors.base import Connector
-from sensorium.engine.hub import load_model, save_run
+from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError

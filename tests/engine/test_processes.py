@@ -121,9 +121,9 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(shop: A
 
 
 def untrained(shop: Any, recipe: dict[str, Any]) -> dict[str, torch.Tensor]:
+    from sensorium.engine.checkpoint import kept
     from sensorium.engine.model import build
     from sensorium.engine.recipe import parse_recipe
-    from sensorium.engine.state import kept
 
     return kept(build(parse_recipe(recipe)))
 

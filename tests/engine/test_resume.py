@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sensorium.engine import state
+from sensorium.engine.checkpoint import state
 from sensorium.engine.data import Schedule
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.image.datasets.digits import Digits

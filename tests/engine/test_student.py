@@ -12,10 +12,10 @@ from PIL import Image
 
 from sensorium.engine._given import given
 from sensorium.engine.check import check
+from sensorium.engine.checkpoint import load_model
 from sensorium.engine.embed import about, embed
 from sensorium.engine.embedder import load_any
 from sensorium.engine.evaluate import evaluate
-from sensorium.engine.hub import load_model
 from sensorium.engine.model import build
 from sensorium.engine.model.parameters import is_frozen
 from sensorium.engine.recipe import parse_recipe

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sensorium.engine.hub import load_model, save_run
+from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import Model, build, compose, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.recipe.weight_source import check_form

@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .cache import content_hash
-from .model import Model, check_loaded
-from .model.parameters import is_frozen
-from .recipe import Plan
-from .utils import RecipeError, RunError
+from ..cache import content_hash
+from ..model import Model, check_loaded
+from ..model.parameters import is_frozen
+from ..recipe import Plan
+from ..utils import RecipeError, RunError
 
 
 def _from_elsewhere(module: nn.Module, part: Plan) -> dict[str, Tensor]:

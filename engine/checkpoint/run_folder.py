@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._acting import control_task
-from .card import command_of, made_by, write_card
-from .data import RowList, StreamDataset, repeated, spans_of, stream_readers, task_dataset
-from .model import FITTED, Model, compose, read_json, ready, save_fitted
-from .recipe import HUB, WEIGHTS, download, load_recipe, reported
+from .._acting import control_task
+from ..data import RowList, StreamDataset, repeated, spans_of, stream_readers, task_dataset
+from ..model import FITTED, Model, compose, read_json, ready, save_fitted
+from ..recipe import HUB, WEIGHTS, download, load_recipe, reported
+from ..utils import RecipeError
+from .model_card import command_of, made_by, write_card
 from .state import (
     check_fingerprints,
     fingerprints,
@@ -29,7 +30,6 @@ from .state import (
     restore,
     write_tensors,
 )
-from .utils import RecipeError
 
 FINGERPRINTS = "fingerprints.json"
 

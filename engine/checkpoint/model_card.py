@@ -7,9 +7,9 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from .model import Model, own_parameters
-from .model.parameters import is_frozen
-from .utils import read_metrics
+from ..model import Model, own_parameters
+from ..model.parameters import is_frozen
+from ..utils import read_metrics
 
 _CARD = """---
 library_name: sensorium

@@ -1,0 +1,30 @@
+"""Checkpoints, run folders and model cards."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .model_card import command_of as command_of
+    from .model_card import made_by as made_by
+    from .model_card import write_card as write_card
+    from .run_folder import Pipeline as Pipeline
+    from .run_folder import load as load
+    from .run_folder import load_model as load_model
+    from .run_folder import push as push
+    from .run_folder import save as save
+    from .run_folder import save_run as save_run
+    from .state import Checkpoints as Checkpoints
+    from .state import kept as kept
+    from .state import read_tensors as read_tensors
+    from .state import restore as restore
+    from .state import write_tensors as write_tensors
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "model_card": ["command_of", "made_by", "write_card"],
+            "run_folder": ["Pipeline", "load", "load_model", "push", "save", "save_run"],
+            "state": ["Checkpoints", "kept", "read_tensors", "restore", "write_tensors"],
+        },
+    )
