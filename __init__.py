@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine.checkpoint import load, push, save
+    from .engine.checkpoint import push
+    from .engine.inference import load, save
     from .engine.model import build as compose
 
 __all__ = ["__version__", "compose", "load", "push", "save"]
@@ -18,9 +19,9 @@ __version__ = "0.1.0.dev0"
 
 _LATER = {
     "compose": ("engine.model", "build"),
-    "load": ("engine.checkpoint", "load"),
+    "load": ("engine.inference", "load"),
     "push": ("engine.checkpoint", "push"),
-    "save": ("engine.checkpoint", "save"),
+    "save": ("engine.inference", "save"),
 }
 
 

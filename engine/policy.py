@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..modalities.messages import did_you_mean
-from ._acting import control_task
 from ._history import History
-from .checkpoint import Pipeline
 from .data import Span, spans_of
+from .inference import Pipeline, control_task
 from .recipe import Env
 from .utils import RecipeError, RunError
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ._acting import control_task
 from ._env import action_space, check_space
 from ._episodes import Acting, How, Rolled, Runner
 from ._film import write_video
 from ._outcomes import summary
 from ._replay import mean_demonstration
-from .checkpoint import Pipeline
+from .inference import Pipeline, control_task
 from .policy import policy_of
 from .recipe import Env
 from .utils import RecipeError, RunError, RunLogger

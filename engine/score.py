@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..modalities.base import Source
 from ..tasks.base import DatasetMetrics
-from .checkpoint import Pipeline
 from .data import Skipped, TaskDataset, batches, handle_failures, sequential_batches
+from .inference import Pipeline
 from .model import Model
 from .utils import RunLogger, derive
 

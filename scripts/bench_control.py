@@ -30,7 +30,7 @@ WAYS: dict[str, list[str]] = {
 
 def ready(recipe: str, out: Path, name: str, overrides: list[str]) -> Any:
     """The loaded run of one way, trained where there is none yet."""
-    from sensorium.engine.checkpoint import load
+    from sensorium.engine.inference import load
     from sensorium.engine.recipe import WEIGHTS, load_recipe
     from sensorium.engine.train import train
 

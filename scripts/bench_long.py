@@ -58,7 +58,7 @@ def main(
     seed: int = 0,
 ) -> None:
     """Print how the recording is read whole, and sentence by sentence."""
-    from sensorium.engine.checkpoint import load
+    from sensorium.engine.inference import load
     from sensorium.scripts._bench import machine, timed
 
     pipeline = load(run)

@@ -20,8 +20,7 @@ def main(
     """Ask a run about files: one JSON line a file. NAME=VALUE gives a stream or a column."""
     import json
 
-    from sensorium.engine.asking import ask
-    from sensorium.engine.checkpoint import load
+    from sensorium.engine.inference import ask, load
     from sensorium.engine.recipe import parse
     from sensorium.engine.utils import RecipeError
 

@@ -44,7 +44,7 @@ def main(
     from sensorium.engine._conditions import Conditions
     from sensorium.engine._episodes import How
     from sensorium.engine._outcomes import format_summaries
-    from sensorium.engine.checkpoint import load
+    from sensorium.engine.inference import load
     from sensorium.engine.rollout import rollout, section_of
     from sensorium.engine.utils import RunLogger
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensorium.engine.checkpoint import load
+from sensorium.engine.inference import load
 from sensorium.engine.recipe import parse, parse_recipe, plan_recipe
 from sensorium.engine.train import train
 

@@ -8,11 +8,8 @@ if TYPE_CHECKING:
     from .model_card import command_of as command_of
     from .model_card import made_by as made_by
     from .model_card import write_card as write_card
-    from .run_folder import Pipeline as Pipeline
-    from .run_folder import load as load
     from .run_folder import load_model as load_model
     from .run_folder import push as push
-    from .run_folder import save as save
     from .run_folder import save_run as save_run
     from .state import Checkpoints as Checkpoints
     from .state import kept as kept
@@ -24,7 +21,7 @@ else:
         __name__,
         {
             "model_card": ["command_of", "made_by", "write_card"],
-            "run_folder": ["Pipeline", "load", "load_model", "push", "save", "save_run"],
+            "run_folder": ["load_model", "push", "save_run"],
             "state": ["Checkpoints", "kept", "read_tensors", "restore", "write_tensors"],
         },
     )

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from sensorium.engine.check import check
-from sensorium.engine.checkpoint import load, load_model, save_run
+from sensorium.engine.checkpoint import load_model, save_run
+from sensorium.engine.inference import load
 from sensorium.engine.model import build, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train

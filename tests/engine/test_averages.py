@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sensorium.engine.checkpoint import kept, load, load_model, read_tensors
+from sensorium.engine.checkpoint import kept, load_model, read_tensors
 from sensorium.engine.evaluate import evaluate
+from sensorium.engine.inference import load
 from sensorium.engine.model import Model, compose
 from sensorium.engine.recipe import parse_recipe, plan_recipe
 from sensorium.engine.utils import RecipeError, RunError, read_metrics

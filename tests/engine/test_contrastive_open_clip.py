@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sensorium.engine.checkpoint import Pipeline
+from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
 

@@ -14,8 +14,8 @@ import torch
 import yaml
 
 from sensorium.engine.check import check
-from sensorium.engine.checkpoint import load
 from sensorium.engine.evaluate import evaluate
+from sensorium.engine.inference import load
 from sensorium.engine.model import compose, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train

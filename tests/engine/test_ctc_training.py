@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sensorium.engine.check import check
-from sensorium.engine.checkpoint import load
+from sensorium.engine.inference import load
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 from sensorium.engine.utils import RunError

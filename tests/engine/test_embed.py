@@ -18,11 +18,11 @@ from PIL import Image
 
 from sensorium.engine import embed as engine
 from sensorium.engine._given import Given, given, reopen
-from sensorium.engine.checkpoint import Pipeline
 from sensorium.engine.data import PreparedRow
 from sensorium.engine.embed import Embedded, about, embed
 from sensorium.engine.embedder import Embedder, fingerprint, load_any, only_stream
 from sensorium.engine.index import open_index
+from sensorium.engine.inference import Pipeline
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError, RunError
 from sensorium.modalities.base import Features, StreamingSource

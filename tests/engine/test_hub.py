@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 import sensorium
-from sensorium.engine.checkpoint import Pipeline, push
+from sensorium.engine.checkpoint import push
 from sensorium.engine.checkpoint.run_folder import FINGERPRINTS
+from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import Model
 from sensorium.engine.recipe import load_recipe, parse_recipe
 from sensorium.engine.train import train

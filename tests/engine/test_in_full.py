@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine.checkpoint import load
 from sensorium.engine.evaluate import evaluate
+from sensorium.engine.inference import load
 
 ENCODER = {"type": "logmel_conformer", "dim": 16, "depth": 1, "heads": 2, "kernel": 3}
 TALKER = {"source": "talker", "grammar": "commands", "split": "train", "count": 6}

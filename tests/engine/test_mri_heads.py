@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sensorium.engine.asking import ask
-from sensorium.engine.checkpoint import load, load_model
+from sensorium.engine.checkpoint import load_model
 from sensorium.engine.evaluate import evaluate
+from sensorium.engine.inference import ask, load
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train

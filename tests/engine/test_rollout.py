@@ -18,7 +18,7 @@ pytest.importorskip("gymnasium")
 from sensorium import __main__ as entry
 from sensorium.engine._conditions import Conditions
 from sensorium.engine._episodes import How
-from sensorium.engine.checkpoint import Pipeline, load
+from sensorium.engine.inference import Pipeline, load
 from sensorium.engine.policy import policy_of
 from sensorium.engine.recipe import Env, parse_recipe, plan_recipe
 from sensorium.engine.report import write_report

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from sensorium.engine._given import Given
 from sensorium.engine.check import check
-from sensorium.engine.checkpoint import Pipeline
 from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, task_dataset
 from sensorium.engine.embed import about, embed
 from sensorium.engine.index import open_index
+from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import FeatureCacher, Model, build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..tasks.base import ExportsMaps
-from .checkpoint import Pipeline
-from .recipe import load
-from .utils import RecipeError
+from ...tasks.base import ExportsMaps
+from ..recipe import load
+from ..utils import RecipeError
+from .pipeline import Pipeline
 
 
 def write_maps(

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..modalities.messages import did_you_mean
-from ._maps import stem_of, write_maps
-from .checkpoint import Pipeline
-from .utils import RecipeError
+from ...modalities.messages import did_you_mean
+from ..utils import RecipeError
+from .export_maps import stem_of, write_maps
+from .pipeline import Pipeline
 
 
 def ask(

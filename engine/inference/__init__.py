@@ -1,0 +1,16 @@
+"""The pipeline of a trained model, and prediction for files."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline as Pipeline
+    from .pipeline import control_task as control_task
+    from .pipeline import load as load
+    from .pipeline import save as save
+    from .predict import ask as ask
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__, {"pipeline": ["Pipeline", "control_task", "load", "save"], "predict": ["ask"]}
+    )

@@ -1,0 +1,157 @@
+"""A trained model applied to rows and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...modalities.messages import did_you_mean
+from ..checkpoint import load_model, save_run
+from ..data import RowList, StreamDataset, repeated, spans_of, stream_readers, task_dataset
+from ..model import Model
+from ..recipe import RecipePlan, reported
+from ..utils import RecipeError
+
+
+@runtime_checkable
+class ControlTask(Protocol):
+    """What a policy reads of a task that predicts actions; any class that has it is one.
+
+    Each prediction holds `actions` `[steps, dof]`. chunk: `dof`, known once fitted. tokenizer:
+    `pins_start`, True if the first of the actions is the one executed last; `last_action`
+    is then the column that gives it.
+    """
+
+    streams: Any
+    chunk: Any
+    tokenizer: Any
+    last_action: str
+
+    def columns(self) -> tuple[str, ...]: ...
+
+
+def control_task(plan: RecipePlan, name: str | None, where: str) -> tuple[str, ControlTask]:
+    """Return the control task of a name, or the only one, with its name.
+
+    Raises RecipeError, which begins with `where`, if there is none or several.
+    """
+    if name is not None and name not in plan.tasks:
+        raise RecipeError(f"{where}: there is no task {name!r}{did_you_mean(name, plan.tasks)}")
+    tasks = {key: planned.task for key, planned in plan.tasks.items()}
+    control = {key: task for key, task in tasks.items() if isinstance(task, ControlTask)}
+    if name is None and len(control) == 1:
+        return next(iter(control.items()))
+    if name is None or name not in control:
+        raise RecipeError(
+            f"{where}: found {name or 'none'}, expected a control task; there are: "
+            f"{', '.join(control) or 'none'}"
+        )
+    return name, control[name]
+
+
+class Pipeline:
+    """A loaded model with what a user asks of it: `generate`, `act`, `embed`, by name of the task
+    or stream. Values are what the modality's `read` takes: a path, bytes, an array, a text."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._encoders = model.encoders()
+        self._readers = stream_readers(model.plan, self._encoders, self._encoders)
+        self._collator = model.collator()
+
+    def to(self, device: str | torch.device) -> Pipeline:
+        self.model.to(device)
+        return self
+
+    def generate(
+        self, task: str, *, options: Mapping[str, Any] | None = None, **inputs: Any
+    ) -> Any:
+        """What the task predicts for `inputs`: the streams, and the columns of its prompt.
+
+        Lists give a list of predictions; single values give one.
+        """
+        plan = self.model.plan
+        if task not in plan.tasks:
+            raise RecipeError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
+        wanted = plan.tasks[task].task
+        needed = wanted.inputs()
+        asked = [s for s in wanted.streams if s in needed or s in inputs]
+        missing = [name for name in asked if name not in inputs]
+        if missing:
+            raise RecipeError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
+        several = any(isinstance(value, list) for value in inputs.values())
+        rows = RowList(_table(inputs))
+        dataset = task_dataset(plan, self._encoders, task, rows, streams=asked)
+        with reported(task):  # a column that the prompt wants, an option that nobody knows
+            batch = self._collator(task, [dataset.load(i) for i in range(len(rows))])
+            made = self.model.eval().predict(batch.to(self.model.device), **(options or {}))
+        return made if several else made[0]
+
+    def act(self, task: str, **inputs: Any) -> np.ndarray:
+        """The chunk of actions `[steps, dof]` to execute now; lists give `[B, steps, dof]`.
+
+        Nothing is remembered: one frame stands for all of a stream's window. `engine.policy`
+        keeps the history, executes a part of each chunk and asks again.
+        """
+        plan = self.model.plan
+        control_task(plan, task, "act")
+        streams = plan.tasks[task].task.streams
+        spans = spans_of(plan.recipe.tasks[task], streams, f"tasks.{task}.data")
+        full = {k: repeated(v, spans[k]) if k in spans else v for k, v in inputs.items()}
+        made = self.generate(task, **full)
+        chunks = [row["actions"] for row in (made if isinstance(made, list) else [made])]
+        found = np.asarray(chunks, np.float32)
+        return found if isinstance(made, list) else found[0]
+
+    @torch.no_grad()
+    def embed(self, **stream: Any) -> Tensor:
+        """`[B, D]` vectors of unit length of one stream: its connector's, or the encoder's."""
+        if not self._encoders:
+            raise RecipeError("embed: the recipe has no stream")
+        if len(stream) != 1:
+            raise RecipeError(f"embed: takes one stream, found {', '.join(stream) or 'none'}")
+        ((name, values),) = stream.items()
+        if name not in self._encoders:
+            there = ", ".join(self._encoders)
+            raise RecipeError(f"embed: there is no stream {name!r}; there are: {there}")
+        values = values if isinstance(values, list) else [values]
+        rows = RowList([{name: value} for value in values])
+        dataset = StreamDataset(rows, {name: self._readers[name]})
+        batch = self._collator("", [dataset.load(i) for i in range(len(rows))])
+        batch = batch.to(self.model.device)
+        self.model.eval()
+        features = self.model.context(batch).encode(name)
+        return F.normalize(features.vector().float(), dim=-1)
+
+    def raw(self, stream: str, value: Any) -> Any:
+        """A value as its modality reads it, before anything is made of it."""
+        return self._readers[stream].read(value)
+
+
+def _table(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Columns as rows; a single value stands in every row."""
+    lengths = {name: len(v) for name, v in inputs.items() if isinstance(v, list)}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{name} {n}" for name, n in lengths.items())
+        raise RecipeError(f"inputs: lists of different lengths: {counts}")
+    count = next(iter(lengths.values()), 1)
+    return [
+        {name: v[i] if isinstance(v, list) else v for name, v in inputs.items()}
+        for i in range(count)
+    ]
+
+
+def load(folder: str | Path) -> Pipeline:
+    """A run's folder, or `hf-hub:org/name`, ready to be asked."""
+    return Pipeline(load_model(folder))
+
+
+def save(model: Pipeline | Model, folder: str | Path) -> None:
+    """Write a loaded or composed model into a folder of its own."""
+    save_run(model.model if isinstance(model, Pipeline) else model, Path(folder))
