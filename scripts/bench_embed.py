@@ -83,8 +83,7 @@ def main(
     import open_clip
     import torch
 
-    from sensorium.engine._given import given
-    from sensorium.engine.embed import about, embed
+    from sensorium.engine.embedding import about, embed, given
     from sensorium.engine.index import open_index
     from sensorium.engine.model import build
     from sensorium.engine.recipe import parse_recipe

@@ -16,8 +16,8 @@ class Engine(StrEnum):
 
 
 ENGINES = {
-    Engine.local: "sensorium.engine.embed:embed",
-    Engine.ray: "sensorium.engine._ray:embed_with_ray",
+    Engine.local: "sensorium.engine.embedding.embed:embed",
+    Engine.ray: "sensorium.engine.embedding.ray_backend:embed_with_ray",
 }
 
 
@@ -37,9 +37,7 @@ def main(
     engine: Annotated[Engine, typer.Option(help="this process, or Ray Data actors")] = Engine.local,
 ) -> None:
     """Embed a data set into an index that can be searched; goes on where it was stopped."""
-    from sensorium.engine._given import given
-    from sensorium.engine.embed import about
-    from sensorium.engine.embedder import load_any, only_stream
+    from sensorium.engine.embedding import about, given, load_any, only_stream
     from sensorium.engine.recipe import load
     from sensorium.engine.utils import RunLogger
 

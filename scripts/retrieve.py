@@ -29,9 +29,13 @@ def main(
     sheet: Annotated[Path | None, typer.Option(help="write a page with thumbnails")] = None,
 ) -> None:
     """Search an index with a text, a picture, a sound, a volume: any stream of its run."""
-    from sensorium.engine._found import format_hits, hits_to_jsonl
-    from sensorium.engine.retrieve import Retriever, only_query
-    from sensorium.engine.sheet import write_sheet
+    from sensorium.engine.embedding import (
+        Retriever,
+        format_hits,
+        hits_to_jsonl,
+        only_query,
+        write_sheet,
+    )
 
     given = {"text": text, "image": image, "audio": audio, "volume": volume}
     asked = only_query({n: v for n, v in given.items() if v is not None}, MODALITIES, query)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.engine import embed as engine
-from sensorium.engine._given import Given, given, reopen
 from sensorium.engine.data import PreparedRow
-from sensorium.engine.embed import Embedded, about, embed
-from sensorium.engine.embedder import Embedder, fingerprint, load_any, only_stream
+from sensorium.engine.embedding import about, embed, given, load_any, only_stream
+from sensorium.engine.embedding.data_spec import Given, reopen
+from sensorium.engine.embedding.embed import Embedded
+from sensorium.engine.embedding.embedder import Embedder, fingerprint
 from sensorium.engine.index import open_index
 from sensorium.engine.inference import Pipeline
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import RecipeError, RunError
 from sensorium.modalities.base import Features, StreamingSource
+
+engine = import_module("sensorium.engine.embedding.embed")
 
 FATAL = Path(__file__).with_name("fatal_parts.py")
 
@@ -198,9 +201,9 @@ def test_a_killed_run_goes_on(place: Place, forward: int) -> None:
     """Killed in an encoder's forward: what was committed stays, and is not embedded again."""
     recipe = str(place.shop.write(place.written(type="fatal_parts:Fatal"), "fatal"))
     code = (
-        "from sensorium.engine.embed import about, embed\n"
-        "from sensorium.engine._given import given\n"
-        "from sensorium.engine.embedder import load_any\n"
+        "from sensorium.engine.embedding.embed import about, embed\n"
+        "from sensorium.engine.embedding.data_spec import given\n"
+        "from sensorium.engine.embedding.embedder import load_any\n"
         f"model = load_any({recipe!r})\n"
         "rows = given(model.plan, 'image', (), None, 'test')\n"
         f"maker = about(model, 'image', {recipe!r}, ())\n"
@@ -225,8 +228,8 @@ def test_a_kill_in_mid_commit_loses_no_row_that_was_there(place: Place, after: f
     code = (
         "import os, signal, threading\n"
         "from sensorium.engine import _lance, embed\n"
-        "from sensorium.engine._given import given\n"
-        "from sensorium.engine.embedder import load_any\n"
+        "from sensorium.engine.embedding.data_spec import given\n"
+        "from sensorium.engine.embedding.embedder import load_any\n"
         f"model = load_any({place.recipe!r})\n"
         "rows = given(model.plan, 'image', (), None, 'test')\n"
         "add, calls = _lance.LanceIndex.add, []\n"
@@ -351,11 +354,11 @@ class TestData:
     def test_any_files_of_a_modality_without_a_source_of_its_own(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from sensorium.engine import _given
+        from sensorium.engine.embedding import data_spec
 
         folder = place.pictures([1, 2])
         (folder / ".hidden").touch()
-        monkeypatch.setattr(_given, "registered", lambda kind: {})
+        monkeypatch.setattr(data_spec, "registered", lambda kind: {})
         assert place.go(str(folder)).added.new == 2
         assert place.rows("index", "path")["odd/001.png"]["path"] == str(folder / "odd/001.png")
 
@@ -369,7 +372,7 @@ class TestData:
 @pytest.mark.slow
 def test_ray_gives_the_same_rows(place: Place) -> None:
     pytest.importorskip("ray")
-    from sensorium.engine._ray import embed_with_ray
+    from sensorium.engine.embedding.ray_backend import embed_with_ray
 
     folder = place.pictures(range(20))
     (folder / "broken.png").write_bytes(b"none")
@@ -392,7 +395,7 @@ def test_ray_gives_the_same_rows(place: Place) -> None:
 
 
 def test_ray_wants_rows_by_index(place: Place) -> None:
-    from sensorium.engine._ray import embed_with_ray
+    from sensorium.engine.embedding.ray_backend import embed_with_ray
 
     model = load_any(place.recipe)
     with pytest.raises(RecipeError, match="which a streaming source has not"):

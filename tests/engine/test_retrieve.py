@@ -17,13 +17,19 @@ from markupsafe import Markup
 from PIL import Image
 from safetensors.torch import save_file
 
-from sensorium.engine._found import format_hits, hits_to_jsonl
-from sensorium.engine._given import given
-from sensorium.engine.embed import about, embed
-from sensorium.engine.embedder import load_any
+from sensorium.engine.embedding import (
+    Retriever,
+    about,
+    embed,
+    format_hits,
+    given,
+    hits_to_jsonl,
+    load_any,
+    only_query,
+    write_sheet,
+)
+from sensorium.engine.embedding.retrieve import Query
 from sensorium.engine.index import Hit, open_index
-from sensorium.engine.retrieve import Query, Retriever, only_query
-from sensorium.engine.sheet import write_sheet
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import ReadError
 

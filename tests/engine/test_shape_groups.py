@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.engine._given import Given
 from sensorium.engine.check import check
 from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, task_dataset
-from sensorium.engine.embed import about, embed
+from sensorium.engine.embedding import about, embed
+from sensorium.engine.embedding.data_spec import Given
 from sensorium.engine.index import open_index
 from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import FeatureCacher, Model, build

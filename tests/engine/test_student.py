@@ -10,16 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.engine._given import given
 from sensorium.engine.check import check
 from sensorium.engine.checkpoint import load_model
-from sensorium.engine.embed import about, embed
-from sensorium.engine.embedder import load_any
+from sensorium.engine.embedding import Retriever, about, embed, given, load_any
+from sensorium.engine.embedding.retrieve import Query
 from sensorium.engine.evaluate import evaluate
 from sensorium.engine.model import build
 from sensorium.engine.model.parameters import is_frozen
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.retrieve import Query, Retriever
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.image.datasets.digits import Digits
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..modalities.base import Source, StreamingSource
-from ..modalities.messages import did_you_mean
-from .data import open_section, open_split
-from .recipe import DataSection, RecipePlan, parse, registered
-from .recipe.validation import validate
-from .utils import RecipeError, find_folder, path_identity
+from ...modalities.base import Source, StreamingSource
+from ...modalities.messages import did_you_mean
+from ..data import open_section, open_split
+from ..recipe import DataSection, RecipePlan, parse, registered
+from ..recipe.validation import validate
+from ..utils import RecipeError, find_folder, path_identity
 
 WHERE = "--data"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from .index import Hit
-from .utils import format_table
+from ..index import Hit
+from ..utils import format_table
 
 WIDEST = 48
 

@@ -12,15 +12,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..modalities.messages import did_you_mean
-from ._given import Given, reopen
+from ...modalities.messages import did_you_mean
+from ..index import DATA, PLACE, Hit, Index, as_kind, open_index
+from ..index import text as text_of
+from ..model import Model
+from ..recipe import load
+from ..utils import RecipeError, RunError
+from .data_spec import Given, reopen
 from .embed import same_maker
 from .embedder import Embedder, fingerprint, load_any
-from .index import DATA, PLACE, Hit, Index, as_kind, open_index
-from .index import text as text_of
-from .model import Model
-from .recipe import load
-from .utils import RecipeError, RunError
 
 
 @dataclass(frozen=True)

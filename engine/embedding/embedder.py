@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..modalities.base import Source
-from ..modalities.messages import did_you_mean
-from ..tasks.batch import Batch
-from .cache import encoder_identity, weights_hash
-from .checkpoint import load_model
-from .data import RowList, StreamDataset, stream_readers
-from .model import Model, build
-from .recipe import HUB, load_recipe
-from .utils import RecipeError, autocast
+from ...modalities.base import Source
+from ...modalities.messages import did_you_mean
+from ...tasks.batch import Batch
+from ..cache import encoder_identity, weights_hash
+from ..checkpoint import load_model
+from ..data import RowList, StreamDataset, stream_readers
+from ..model import Model, build
+from ..recipe import HUB, load_recipe
+from ..utils import RecipeError, autocast
 
 
 class Embedder:

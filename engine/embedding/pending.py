@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..modalities.base import StreamingSource
-from ..tasks.batch import Batch
-from ._given import Given
-from .data import FAILURES, Collator, PreparedRow, StreamDataset, load_batches, stream_batches
-from .index import Entry, columns_of
+from ...modalities.base import StreamingSource
+from ...tasks.batch import Batch
+from ..data import FAILURES, Collator, PreparedRow, StreamDataset, load_batches, stream_batches
+from ..index import Entry, columns_of
+from .data_spec import Given
 
 Done = Callable[[], np.ndarray]
 """Returns the sorted identities of the rows that need nothing."""

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..modalities.base import StreamingSource
-from ._cells import EmbeddingBatch, PendingRows, pending_batches
-from ._given import Given
-from .data import Skipped
+from ...modalities.base import StreamingSource
+from ..data import Skipped
+from ..index import About, Added, Entry, Index, create_index, exists, open_index
+from ..model import Model
+from ..recipe import HUB
+from ..utils import RecipeError, RunError, RunLogger
+from .data_spec import Given
 from .embedder import Embedder, fingerprint
-from .index import About, Added, Entry, Index, create_index, exists, open_index
-from .model import Model
-from .recipe import HUB
-from .utils import RecipeError, RunError, RunLogger
+from .pending import EmbeddingBatch, PendingRows, pending_batches
 
 COMMIT_ROWS = 2048
 COMMIT_SECONDS = 30.0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from .index import Hit
-from .utils import write_page
+from ..index import Hit
+from ..utils import write_page
 
 
 def write_sheet(

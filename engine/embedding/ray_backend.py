@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..modalities.base import StreamingSource
-from ._cells import EmbeddingBatch, PendingRows
-from ._given import Given, reopen
+from ...modalities.base import StreamingSource
+from ..index import About, Added, open_index
+from ..model import Model
+from ..recipe import import_optional
+from ..utils import RecipeError, RunLogger
+from .data_spec import Given, reopen
 from .embed import COMMIT_ROWS, Embedded, filled, finish, open_for, report
 from .embedder import Embedder, load_any
-from .index import About, Added, open_index
-from .model import Model
-from .recipe import import_optional
-from .utils import RecipeError, RunLogger
+from .pending import EmbeddingBatch, PendingRows
 
 
 class Actor:
