@@ -35,10 +35,10 @@ from .data import (
     open_split,
     task_dataset,
 )
+from .evaluation import Scorer
 from .model import FeatureCacher, Model, place
 from .optim import build_optimizer, lr_schedule, set_lr
 from .recipe import Train
-from .score import Scorer
 from .utils import Interrupted, RecipeError, RunError, RunLogger, Signals, derive
 
 

@@ -12,9 +12,9 @@ import torch
 from ..modalities.messages import did_you_mean
 from .checkpoint import kept, read_tensors, restore, write_tensors
 from .data import TaskDataset
+from .evaluation import Scorer
 from .model import Model
 from .recipe import Validate
-from .score import Scorer
 from .utils import RecipeError, RunLogger
 
 BEST = "best.safetensors"

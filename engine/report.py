@@ -16,12 +16,11 @@ from typing import Any
 
 from ._charts import LineChart
 from ._curves import Titled, fitted_charts, logged, loss_chart, other_charts, validation_charts
-from ._readings import Table, read_table
 from ._rollouts import Rollouts, read_rollouts
 from ._samples import Samples, pick, read_predictions
 from ._shown import show
 from ._way import PipelineDiagram, pipeline_diagram
-from .evaluate import EVALUATION
+from .evaluation import EVALUATION, Table, read_table
 from .model import FITTED, load_fitted
 from .recipe import DataSection, Recipe, RecipePlan, load_recipe, plan_recipe
 from .utils import RecipeError, read_metrics, write_page

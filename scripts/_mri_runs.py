@@ -17,9 +17,9 @@ from accelerate import Accelerator
 
 from sensorium.engine.checkpoint import load_model
 from sensorium.engine.data import open_split, task_dataset
+from sensorium.engine.evaluation import Scorer
 from sensorium.engine.model import FeatureCacher, build
 from sensorium.engine.recipe import WEIGHTS, Recipe, load_recipe, parse_recipe
-from sensorium.engine.score import Scorer
 from sensorium.engine.train import train
 from sensorium.scripts._bench import Times, timed
 

@@ -23,7 +23,7 @@ def main(
     import shutil
 
     from sensorium.engine.checkpoint import load_model
-    from sensorium.engine.evaluate import evaluate
+    from sensorium.engine.evaluation import evaluate
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.report import write_report
     from sensorium.engine.train import train

@@ -18,7 +18,7 @@ def main(
 ) -> None:
     """Score a run; writes evaluation.json and the predictions into its folder."""
     from sensorium.engine.checkpoint import load_model
-    from sensorium.engine.evaluate import evaluate
+    from sensorium.engine.evaluation import evaluate
     from sensorium.engine.utils import RunLogger, format_metrics
 
     folder = Path(run) if Path(run).is_dir() else None

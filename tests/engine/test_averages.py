@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.engine.checkpoint import kept, load_model, read_tensors
-from sensorium.engine.evaluate import evaluate
+from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
 from sensorium.engine.model import Model, compose
 from sensorium.engine.recipe import parse_recipe, plan_recipe

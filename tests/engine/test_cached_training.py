@@ -290,7 +290,7 @@ def test_a_run_over_the_cache_is_evaluated_in_whatever_it_was_stored(
     shop: Any, precision: str, stored: str
 ) -> None:
     from sensorium.engine.checkpoint import load_model
-    from sensorium.engine.evaluate import evaluate
+    from sensorium.engine.evaluation import evaluate
 
     test = {"test": {"source": "digits", "split": "test", "limit": 20}}
     recipe = shop.recipe(FROZEN, {"tasks": {"digit": {"data": test}}})

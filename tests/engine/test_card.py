@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sensorium.engine.checkpoint import load_model
 from sensorium.engine.checkpoint.model_card import _metrics
-from sensorium.engine.evaluate import evaluate
+from sensorium.engine.evaluation import evaluate
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.train import train
 

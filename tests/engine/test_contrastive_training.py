@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sensorium.engine.checkpoint import load_model
 from sensorium.engine.data import Collator, task_dataset
-from sensorium.engine.evaluate import evaluate
+from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
 from sensorium.engine.model import Model, build
 from sensorium.engine.model.parameters import is_frozen

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from sensorium.engine.check import check
-from sensorium.engine.evaluate import evaluate
+from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
 from sensorium.engine.model import compose, ready
 from sensorium.engine.recipe import parse_recipe

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from sensorium.engine.data import open_section, open_split, splits
-from sensorium.engine.evaluate import evaluate
+from sensorium.engine.evaluation import evaluate
+from sensorium.engine.evaluation.evaluator import ShuffledStream
 from sensorium.engine.model import Model, build
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.score import ShuffledStream
 from sensorium.engine.train import train
 from sensorium.engine.utils import RecipeError, RunError, RunLogger, format_metrics
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine.evaluate import evaluate
+from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
 
 ENCODER = {"type": "logmel_conformer", "dim": 16, "depth": 1, "heads": 2, "kernel": 3}

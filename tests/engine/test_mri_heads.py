@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sensorium.engine.checkpoint import load_model
-from sensorium.engine.evaluate import evaluate
+from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import ask, load
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe

@@ -16,7 +16,7 @@ from sensorium.engine._env import Simulator, instructions
 from sensorium.engine._episodes import How
 from sensorium.engine._replay import mean_demonstration
 from sensorium.engine.check import check
-from sensorium.engine.evaluate import evaluate
+from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
 from sensorium.engine.recipe import Env, parse_recipe, plan_recipe, registry, schema
 from sensorium.engine.report import write_report

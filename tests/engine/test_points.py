@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sensorium.engine.evaluate import evaluate
+from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import Model, compose
 from sensorium.engine.recipe import parse_recipe, plan_recipe

@@ -18,9 +18,10 @@ from sensorium.engine._charts import (
     smooth,
 )
 from sensorium.engine._forms import judge
-from sensorium.engine._readings import noise, read_table
 from sensorium.engine._samples import pick
 from sensorium.engine._way import pipeline_diagram
+from sensorium.engine.evaluation import read_table
+from sensorium.engine.evaluation.input_use import noise
 from sensorium.engine.recipe import parse_recipe, plan_recipe
 
 PATCHES = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8, "freeze": True}

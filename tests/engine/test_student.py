@@ -14,7 +14,7 @@ from sensorium.engine.check import check
 from sensorium.engine.checkpoint import load_model
 from sensorium.engine.embedding import Retriever, about, embed, given, load_any
 from sensorium.engine.embedding.retrieve import Query
-from sensorium.engine.evaluate import evaluate
+from sensorium.engine.evaluation import evaluate
 from sensorium.engine.model import build
 from sensorium.engine.model.parameters import is_frozen
 from sensorium.engine.recipe import parse_recipe

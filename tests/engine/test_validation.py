@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from sensorium.engine.data import Skipped
-from sensorium.engine.score import Score, Scorer
+from sensorium.engine.evaluation import Scorer
+from sensorium.engine.evaluation.evaluator import Score
 from sensorium.engine.utils import read_metrics
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..tasks.base import Task
-from .checkpoint import write_card
-from .data import Subset, TaskDataset, open_split, splits, task_dataset
-from .model import FeatureCacher, Model
-from .score import Score, Scorer, ShuffledStream
-from .utils import RecipeError, RunLogger, meet
+from ...tasks.base import Task
+from ..checkpoint import write_card
+from ..data import Subset, TaskDataset, open_split, splits, task_dataset
+from ..model import FeatureCacher, Model
+from ..utils import RecipeError, RunLogger, meet
+from .evaluator import Score, Scorer, ShuffledStream
 
 EVALUATION = "evaluation.json"
 PROBED = 64

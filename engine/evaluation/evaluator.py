@@ -12,12 +12,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from ..modalities.base import Source
-from ..tasks.base import DatasetMetrics
-from .data import Skipped, TaskDataset, batches, handle_failures, sequential_batches
-from .inference import Pipeline
-from .model import Model
-from .utils import RunLogger, derive
+from ...modalities.base import Source
+from ...tasks.base import DatasetMetrics
+from ..data import Skipped, TaskDataset, batches, handle_failures, sequential_batches
+from ..inference import Pipeline
+from ..model import Model
+from ..utils import RunLogger, derive
 
 
 @dataclass

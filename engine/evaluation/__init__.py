@@ -1,0 +1,21 @@
+"""The evaluator, and checks of what a model uses of its input."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .evaluate import EVALUATION as EVALUATION
+    from .evaluate import evaluate as evaluate
+    from .evaluator import Scorer as Scorer
+    from .input_use import Table as Table
+    from .input_use import read_table as read_table
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "evaluate": ["EVALUATION", "evaluate"],
+            "evaluator": ["Scorer"],
+            "input_use": ["Table", "read_table"],
+        },
+    )
