@@ -42,9 +42,7 @@ def ready(recipe: str, out: Path, name: str, overrides: list[str]) -> Any:
 
 def rolled(pipeline: Any, episodes: int, seed: int, batch: int) -> dict[str, Any]:
     """Figures of all the recipe's environments together."""
-    from sensorium.engine._episodes import How
-    from sensorium.engine._outcomes import wilson
-    from sensorium.engine.rollout import rollout, section_of
+    from sensorium.engine.rollout import How, rollout, section_of, wilson
 
     section = section_of(pipeline)
     seeds = range(seed, seed + episodes)

@@ -41,11 +41,8 @@ def main(
     out: Annotated[Path | None, typer.Option(help="where to write; else the run's folder")] = None,
 ) -> None:
     """Let a run act in its environments; writes rollout-*.json and films into its folder."""
-    from sensorium.engine._conditions import Conditions
-    from sensorium.engine._episodes import How
-    from sensorium.engine._outcomes import format_summaries
     from sensorium.engine.inference import load
-    from sensorium.engine.rollout import rollout, section_of
+    from sensorium.engine.rollout import Conditions, How, format_summaries, rollout, section_of
     from sensorium.engine.utils import RunLogger
 
     pipeline = load(run)

@@ -96,8 +96,8 @@ class Pipeline:
     def act(self, task: str, **inputs: Any) -> np.ndarray:
         """The chunk of actions `[steps, dof]` to execute now; lists give `[B, steps, dof]`.
 
-        Nothing is remembered: one frame stands for all of a stream's window. `engine.policy`
-        keeps the history, executes a part of each chunk and asks again.
+        Nothing is remembered: one frame stands for all of a stream's window. The
+        policy of `engine.rollout` keeps the history, executes a part of each chunk and asks again.
         """
         plan = self.model.plan
         control_task(plan, task, "act")

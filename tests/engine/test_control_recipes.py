@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("metaworld")
 
-from sensorium.engine._env import Simulator
-from sensorium.engine.policy import Policy
 from sensorium.engine.recipe import Env, Recipe, load_recipe, plan_recipe
+from sensorium.engine.rollout.policy import Policy
+from sensorium.engine.rollout.simulator import Simulator
 from sensorium.modalities.action.metaworld import env
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "control"

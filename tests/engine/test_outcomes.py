@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sensorium.engine._film import write_video
-from sensorium.engine._outcomes import Episode, format_summaries, jerk, summary, wilson
+from sensorium.engine.rollout import format_summaries, wilson
+from sensorium.engine.rollout.metrics import Episode, jerk, summary
+from sensorium.engine.rollout.video import write_video
 from sensorium.engine.utils import RecipeError
 
 

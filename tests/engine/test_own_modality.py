@@ -11,16 +11,14 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine._conditions import Conditions
-from sensorium.engine._env import Simulator, instructions
-from sensorium.engine._episodes import How
-from sensorium.engine._replay import mean_demonstration
 from sensorium.engine.check import check
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
 from sensorium.engine.recipe import Env, parse_recipe, plan_recipe, registry, schema
 from sensorium.engine.report import write_report
-from sensorium.engine.rollout import rollout, section_of
+from sensorium.engine.rollout import Conditions, How, rollout, section_of
+from sensorium.engine.rollout.replay import mean_demonstration
+from sensorium.engine.rollout.simulator import Simulator, instructions
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.modality import Modality
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorium.engine._history import History
 from sensorium.engine.data import repeated, spans_of
-from sensorium.engine.policy import Policy
 from sensorium.engine.recipe import Env, TaskSection
+from sensorium.engine.rollout.observation_history import History
+from sensorium.engine.rollout.policy import Policy
 from sensorium.engine.utils import RecipeError, RunError
 
 STEPS = 4

@@ -16,13 +16,11 @@ from PIL import Image
 pytest.importorskip("gymnasium")
 
 from sensorium import __main__ as entry
-from sensorium.engine._conditions import Conditions
-from sensorium.engine._episodes import How
 from sensorium.engine.inference import Pipeline, load
-from sensorium.engine.policy import policy_of
 from sensorium.engine.recipe import Env, parse_recipe, plan_recipe
 from sensorium.engine.report import write_report
-from sensorium.engine.rollout import rollout, section_of
+from sensorium.engine.rollout import Conditions, How, rollout, section_of
+from sensorium.engine.rollout.policy import policy_of
 from sensorium.engine.train import train
 from sensorium.engine.utils import RecipeError, RunError
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..modalities.messages import did_you_mean
-from .recipe import Env, find, import_optional, load, registered
-from .utils import RecipeError
+from ...modalities.messages import did_you_mean
+from ..recipe import Env, find, import_optional, load, registered
+from ..utils import RecipeError
 
 SINGLE = "state"
 """What an observation that is a single array is called."""

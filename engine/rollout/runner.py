@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ._conditions import Conditions
-from ._env import Simulator
-from ._outcomes import Episode
-from .recipe import Env
-from .utils import RecipeError, RunLogger
+from ..recipe import Env
+from ..utils import RecipeError, RunLogger
+from .ablations import Conditions
+from .metrics import Episode
+from .simulator import Simulator
 
 STEPS = 500
 """Where neither the recipe nor the environment ends an episode."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ._env import Simulator, env_class
-from ._episodes import STEPS
-from .recipe import Env
-from .utils import RecipeError
+from ..recipe import Env
+from ..utils import RecipeError
+from .runner import STEPS
+from .simulator import Simulator, env_class
 
 SEEDS = range(50)
 """Episodes of which the mean is taken; the first of those that demonstrations come from."""

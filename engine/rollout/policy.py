@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ..modalities.messages import did_you_mean
-from ._history import History
-from .data import Span, spans_of
-from .inference import Pipeline, control_task
-from .recipe import Env
-from .utils import RecipeError, RunError
+from ...modalities.messages import did_you_mean
+from ..data import Span, spans_of
+from ..inference import Pipeline, control_task
+from ..recipe import Env
+from ..utils import RecipeError, RunError
+from .observation_history import History
 
 Row = Mapping[str, Any]
 Ask = Callable[[list[dict[str, Any]]], Sequence[np.ndarray]]

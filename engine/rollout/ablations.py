@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..modalities.messages import did_you_mean
-from ._env import instructions
-from .recipe import Env
-from .utils import RecipeError
+from ...modalities.messages import did_you_mean
+from ..recipe import Env
+from ..utils import RecipeError
+from .simulator import instructions
 
 
 @dataclass(frozen=True)

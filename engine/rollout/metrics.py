@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from .utils import format_table
+from ..utils import format_table
 
 
 def wilson(successes: int, count: int, confidence: float = 0.95) -> tuple[float, float]:

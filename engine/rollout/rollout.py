@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ._env import action_space, check_space
-from ._episodes import Acting, How, Rolled, Runner
-from ._film import write_video
-from ._outcomes import summary
-from ._replay import mean_demonstration
-from .inference import Pipeline, control_task
+from ..inference import Pipeline, control_task
+from ..recipe import Env
+from ..utils import RecipeError, RunError, RunLogger
+from .metrics import summary
 from .policy import policy_of
-from .recipe import Env
-from .utils import RecipeError, RunError, RunLogger
+from .replay import mean_demonstration
+from .runner import Acting, How, Rolled, Runner
+from .simulator import action_space, check_space
+from .video import write_video
 
 FPS = 20.0
 """Of a film, where the recipe says no rate."""

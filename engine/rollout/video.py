@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .recipe import import_optional
-from .utils import RecipeError
+from ..recipe import import_optional
+from ..utils import RecipeError
 
 
 def _gif(frames: np.ndarray, fps: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .data import Span
+from ..data import Span
 
 
 class History:
