@@ -20,7 +20,7 @@ from sensorium.engine.data import open_split, task_dataset
 from sensorium.engine.evaluation import Scorer
 from sensorium.engine.model import FeatureCacher, build
 from sensorium.engine.recipe import WEIGHTS, Recipe, load_recipe, parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import train
 from sensorium.scripts._bench import Times, timed
 
 SPENT, FEATURES, GRID = "spent.json", "features", "grid.json"

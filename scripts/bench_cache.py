@@ -24,7 +24,7 @@ import typer
 from PIL import Image
 
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import train
 from sensorium.scripts._bench import Times, machine, timed
 
 ENCODER = "vit_small_patch16_224"

@@ -32,7 +32,7 @@ def ready(recipe: str, out: Path, name: str, overrides: list[str]) -> Any:
     """The loaded run of one way, trained where there is none yet."""
     from sensorium.engine.inference import load
     from sensorium.engine.recipe import WEIGHTS, load_recipe
-    from sensorium.engine.train import train
+    from sensorium.engine.training import train
 
     folder = out / name
     if not (folder / WEIGHTS).is_file():

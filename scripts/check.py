@@ -12,8 +12,8 @@ def main(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
 ) -> None:
     """Walk a recipe without weights: every stage's shape, what trains, what a step costs."""
-    from sensorium.engine.check import check
     from sensorium.engine.recipe import load_recipe
+    from sensorium.engine.training import check
 
     print(check(load_recipe(recipe, overrides or ())))
 

@@ -26,7 +26,7 @@ def main(
     from sensorium.engine.evaluation import evaluate
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.report import write_report
-    from sensorium.engine.train import train
+    from sensorium.engine.training import train
     from sensorium.engine.utils import RunLogger, format_metrics
 
     began = time.perf_counter()

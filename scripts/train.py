@@ -27,7 +27,7 @@ def main(
     runs/mine.
     """
     from sensorium.engine.recipe import load_recipe
-    from sensorium.engine.train import train
+    from sensorium.engine.training import train
 
     found = load_recipe(recipe, overrides or ())
     folder = out or run_folder(Path(recipe))

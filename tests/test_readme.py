@@ -12,7 +12,7 @@ import pytest
 
 from sensorium.engine.inference import load
 from sensorium.engine.recipe import parse, parse_recipe, plan_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import train
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?:<!-- test: (\S+) -->\n)?```(\w*)\n(.*?)```", README, re.DOTALL)

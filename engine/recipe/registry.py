@@ -48,8 +48,8 @@ KINDS = {
     "modality": Kind(
         "sensorium.modalities:MODALITIES", "sensorium.modalities.modality:Modality", instances=True
     ),
-    "optimizer": Kind("sensorium.engine.optim:OPTIMIZERS", "torch.optim:Optimizer"),
-    "schedule": Kind("sensorium.engine.optim:SCHEDULES"),
+    "optimizer": Kind("sensorium.engine.training.optim:OPTIMIZERS", "torch.optim:Optimizer"),
+    "schedule": Kind("sensorium.engine.training.optim:SCHEDULES"),
     "selector": Kind("sensorium.engine.model.parameters.selectors:SELECTORS"),
     "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),
     "source": Kind("sensorium.engine.data:SOURCES", field="sources"),

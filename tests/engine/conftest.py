@@ -111,13 +111,13 @@ class Shop:
     def train(self, recipe: Mapping[str, Any], name: str, *, resume: bool = False) -> Any:
         """Train in this process, into a folder; gives the model."""
         from sensorium.engine.recipe import parse_recipe
-        from sensorium.engine.train import train
+        from sensorium.engine.training import train
 
         return train(parse_recipe(recipe), self.folder / name, resume=resume, show=False)
 
     def cut(self, recipe: Mapping[str, Any], name: str, step: int) -> None:
         """Train until a step is done, and be gone before its checkpoint or validation."""
-        from sensorium.engine._loop import Loop
+        from sensorium.engine.training.trainer import Loop
 
         real = Loop._checked
 

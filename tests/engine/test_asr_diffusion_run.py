@@ -9,12 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sensorium.engine.check import check
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.inference import load
 from sensorium.engine.model import build, ready
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import check, train
 from sensorium.engine.utils import RecipeError
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}

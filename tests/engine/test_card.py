@@ -8,7 +8,7 @@ from sensorium.engine.checkpoint import load_model
 from sensorium.engine.checkpoint.model_card import _metrics
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import train
 
 RECIPE = {
     "inputs": {

@@ -15,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.engine.check import Report, Stage, check
 from sensorium.engine.model import build
 from sensorium.engine.recipe import count, load_recipe, parse_recipe
+from sensorium.engine.training import check
+from sensorium.engine.training.dry_run import Report, Stage
 from sensorium.engine.utils import RecipeError
 
 SHIPPED = Path(__file__).parents[2] / "configs"

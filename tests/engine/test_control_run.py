@@ -13,12 +13,11 @@ import pytest
 import torch
 import yaml
 
-from sensorium.engine.check import check
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
 from sensorium.engine.model import compose, ready
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import check, train
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Source
 

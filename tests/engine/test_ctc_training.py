@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from sensorium.engine.check import check
 from sensorium.engine.inference import load
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import check, train
 from sensorium.engine.utils import RunError
 from sensorium.tasks.uses import ChunkSpec
 

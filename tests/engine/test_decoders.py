@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sensorium.engine.check import check
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import build
-from sensorium.engine.optim import optimizer
 from sensorium.engine.recipe import load_recipe, parse_recipe
+from sensorium.engine.training import check
+from sensorium.engine.training.optim import optimizer
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Decoder, Features, Loss
 

@@ -16,7 +16,7 @@ from sensorium.engine.evaluation import evaluate
 from sensorium.engine.evaluation.evaluator import ShuffledStream
 from sensorium.engine.model import Model, build
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import train
 from sensorium.engine.utils import RecipeError, RunError, RunLogger, format_metrics
 
 PARTS = """

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sensorium.engine import _loop
 from sensorium.engine.checkpoint import kept, load_model
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.training import trainer
 from sensorium.engine.utils import RecipeError
 
 IMAGE, SCAN, HEAD = "streams.image.encoder.", "streams.scan.encoder.", "tasks.digit.heads.head."
@@ -43,7 +43,7 @@ def learned(shop: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(recipe: dict[str, Any]) -> tuple[set[str], set[str], Any]:
         before = {k: v.clone() for k, v in build(parse_recipe(recipe)).state_dict().items()}
         reached: set[str] = set()
-        real = _loop.Loop._update
+        real = trainer.Loop._update
 
         def update(self: Any, factor: float) -> None:
             found = self.model.named_parameters()
@@ -51,7 +51,7 @@ def learned(shop: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             real(self, factor)
 
         with monkeypatch.context() as patch:
-            patch.setattr(_loop.Loop, "_update", update)
+            patch.setattr(trainer.Loop, "_update", update)
             model = shop.train(recipe, "run")
         after = model.state_dict()
         assert after.keys() == before.keys()

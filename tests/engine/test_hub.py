@@ -22,7 +22,7 @@ from sensorium.engine.checkpoint.run_folder import FINGERPRINTS
 from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import Model
 from sensorium.engine.recipe import load_recipe, parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import train
 from sensorium.engine.utils import RecipeError
 
 SMALL = {

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from sensorium.engine.check import check
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import build, own_parameters, uncacheable_reason
 from sensorium.engine.recipe import load_recipe, parse_recipe, schema
+from sensorium.engine.training import check
 from sensorium.engine.utils import RecipeError
 
 PICTURE = {"type": "patches", "size": 16, "patch_size": 8, "dim": 8}

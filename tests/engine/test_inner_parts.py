@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from sensorium.backbones.base import Backbone
 from sensorium.backbones.causal import Causal
 from sensorium.connectors.base import Between, Connector
-from sensorium.engine.check import check
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import Model, build
-from sensorium.engine.optim import build_optimizer
 from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.training import check
+from sensorium.engine.training.optim import build_optimizer
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.base import Encoder, Features, Loss
 from sensorium.tasks.base import Context, Task

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.engine import _loop
 from sensorium.engine.data import Schedule, ShuffleBuffer, streaming
+from sensorium.engine.training import trainer
 from sensorium.engine.utils import RecipeError, RunError
 from sensorium.modalities.base import StreamingSource
 
@@ -36,14 +36,14 @@ def given(source: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The keys of every batch that training takes, in order."""
     found: list[list[str]] = []
-    real = _loop.batches
+    real = trainer.batches
 
     def batches(*given: Any) -> Iterator[Any]:
         for batch in real(*given):
             found.append(batch.keys)
             yield batch
 
-    monkeypatch.setattr(_loop, "batches", batches)
+    monkeypatch.setattr(trainer, "batches", batches)
     return found
 
 
@@ -227,7 +227,7 @@ def test_a_row_that_cannot_be_read_is_fatal_or_skipped_as_asked(
     with pytest.raises(RunError, match=r"tasks\.digit\.data\.train, row rows\.jsonl#[47]: .*skip"):
         shop.train(recipe, "stops")
     from sensorium.engine.recipe import parse_recipe
-    from sensorium.engine.train import train as run
+    from sensorium.engine.training import train as run
 
     skipping = shop.changed(recipe, table(pictures, on_error="skip"))
     with caplog.at_level("INFO", "sensorium"):

@@ -423,8 +423,8 @@ def test_an_override_that_is_none(
 
 
 def test_the_base_itself_is_right(capsys: pytest.CaptureFixture[str]) -> None:
-    from sensorium.engine.check import check
     from sensorium.engine.recipe import parse_recipe
+    from sensorium.engine.training import check
 
     assert "a step of caption" in str(check(parse_recipe(BASE)))
 

@@ -13,9 +13,8 @@ from pyarrow import parquet
 from safetensors.numpy import load_file
 
 import sensorium
-from sensorium.engine.check import check
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import check, train
 from sensorium.engine.utils import RecipeError, RunError
 
 EPISODES, FRAMES = 12, 9

@@ -17,7 +17,7 @@ from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import ask, load
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import train
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.mri.encoders.vit3d import ViT3D
 from sensorium.modalities.mri.io import read_mask

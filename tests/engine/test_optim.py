@@ -10,8 +10,14 @@ from torch import nn
 from transformers.optimization import get_scheduler
 
 from sensorium.engine.model import Model, compose
-from sensorium.engine.optim import OPTIMIZERS, SCHEDULES, build_optimizer, lr_schedule, set_lr
 from sensorium.engine.recipe import Train, parse_recipe, plan_recipe, registered
+from sensorium.engine.training.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    build_optimizer,
+    lr_schedule,
+    set_lr,
+)
 from sensorium.engine.utils import RecipeError
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine.check import check
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
 from sensorium.engine.recipe import Env, parse_recipe, plan_recipe, registry, schema
@@ -19,6 +18,7 @@ from sensorium.engine.report import write_report
 from sensorium.engine.rollout import Conditions, How, rollout, section_of
 from sensorium.engine.rollout.replay import mean_demonstration
 from sensorium.engine.rollout.simulator import Simulator, instructions
+from sensorium.engine.training import check
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.modality import Modality
 

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from sensorium.engine.recipe.recipe import load_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training.train import train
 
 for name in sys.argv[1:]:
     train(load_recipe(f"{name}.yaml"), Path(name), show=False)

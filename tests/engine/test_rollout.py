@@ -21,7 +21,7 @@ from sensorium.engine.recipe import Env, parse_recipe, plan_recipe
 from sensorium.engine.report import write_report
 from sensorium.engine.rollout import Conditions, How, rollout, section_of
 from sensorium.engine.rollout.policy import policy_of
-from sensorium.engine.train import train
+from sensorium.engine.training import train
 from sensorium.engine.utils import RecipeError, RunError
 
 WORLD = Path(__file__).with_name("tiny_world.py")

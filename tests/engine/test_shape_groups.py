@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.engine.check import check
 from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, task_dataset
 from sensorium.engine.embedding import about, embed
 from sensorium.engine.embedding.data_spec import Given
@@ -21,7 +20,7 @@ from sensorium.engine.index import open_index
 from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import FeatureCacher, Model, build
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import check, train
 from sensorium.engine.utils import read_metrics
 from sensorium.modalities.audio.read import Sound
 from sensorium.modalities.base import Features, Source

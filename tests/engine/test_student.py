@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.engine.check import check
 from sensorium.engine.checkpoint import load_model
 from sensorium.engine.embedding import Retriever, about, embed, given, load_any
 from sensorium.engine.embedding.retrieve import Query
@@ -18,6 +17,7 @@ from sensorium.engine.evaluation import evaluate
 from sensorium.engine.model import build
 from sensorium.engine.model.parameters import is_frozen
 from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.training import check
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.image.datasets.digits import Digits
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from sensorium.engine.check import Report, Stage
 from sensorium.engine.embedding import format_hits
 from sensorium.engine.index import Hit
 from sensorium.engine.rollout import format_summaries
 from sensorium.engine.rollout.metrics import Episode, summary
+from sensorium.engine.training.dry_run import Report, Stage
 from sensorium.engine.utils import format_metrics, format_table
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.train import train
+from sensorium.engine.training import train
 from sensorium.modalities.mri.io import nifti
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sensorium import __main__ as entry
-from sensorium.engine.check import check
 from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.training import check
 
 PARTS = Path(__file__).with_name("streamless_parts.py")
 

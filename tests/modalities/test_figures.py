@@ -80,7 +80,9 @@ def test_settings_of_the_user_are_neither_read_nor_changed(value: bool) -> None:
 def test_matplotlib_is_imported_for_a_figure_alone() -> None:
     code = (
         "import sys, numpy as np\n"
-        "import sensorium.engine.report, sensorium.engine.check, sensorium.modalities.action\n"
+        "import sensorium.engine.report\n"
+        "import sensorium.engine.training.dry_run\n"
+        "import sensorium.modalities.action\n"
         "from sensorium.modalities.action.plot import draw\n"
         "print('matplotlib' in sys.modules)\n"
         "draw({'actions': np.eye(3)}, {}, {})\n"

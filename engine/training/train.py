@@ -8,12 +8,12 @@ from pathlib import Path
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from ._loop import Loop
-from ._validation import BEST
-from .checkpoint import command_of, made_by, save_run
-from .model import FITTED, Model, compose, ready, save_fitted
-from .recipe import Recipe
-from .utils import RecipeError, RunLogger, meet
+from ..checkpoint import command_of, made_by, save_run
+from ..model import FITTED, Model, compose, ready, save_fitted
+from ..recipe import Recipe
+from ..utils import RecipeError, RunLogger, meet
+from .trainer import Loop
+from .validation import BEST
 
 
 def train(

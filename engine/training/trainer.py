@@ -19,11 +19,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 
-from ..modalities.base import Source, StreamingSource
-from ..tasks.batch import Batch
-from ._validation import Validation
-from .checkpoint import Checkpoints
-from .data import (
+from ...modalities.base import Source, StreamingSource
+from ...tasks.batch import Batch
+from ..checkpoint import Checkpoints
+from ..data import (
     TRAIN,
     VALIDATION,
     Schedule,
@@ -35,11 +34,12 @@ from .data import (
     open_split,
     task_dataset,
 )
-from .evaluation import Scorer
-from .model import FeatureCacher, Model, place
+from ..evaluation import Scorer
+from ..model import FeatureCacher, Model, place
+from ..recipe import Train
+from ..utils import Interrupted, RecipeError, RunError, RunLogger, Signals, derive
 from .optim import build_optimizer, lr_schedule, set_lr
-from .recipe import Train
-from .utils import Interrupted, RecipeError, RunError, RunLogger, Signals, derive
+from .validation import Validation
 
 
 @dataclass

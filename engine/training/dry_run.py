@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..modalities.base import Features, Source, StreamingSource
-from ..tasks.batch import Batch
-from .data import TRAIN, PreparedRow, RowList, failure_line, limit, open_split, task_dataset
-from .model import Model, compose, fit, own_parameters, uncacheable_reason
-from .model.parameters import is_frozen
+from ...modalities.base import Features, Source, StreamingSource
+from ...tasks.batch import Batch
+from ..data import TRAIN, PreparedRow, RowList, failure_line, limit, open_split, task_dataset
+from ..model import Model, compose, fit, own_parameters, uncacheable_reason
+from ..model.parameters import is_frozen
+from ..recipe import Recipe, RecipePlan, count, load, plan_recipe
+from ..utils import RecipeError, format_table, placed
 from .optim import build_optimizer, lr_schedule
-from .recipe import Recipe, RecipePlan, count, load, plan_recipe
-from .utils import RecipeError, format_table, placed
 
 ROWS = 2
 TRIED = 64

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from .model import Model
-from .recipe import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, Train, find
-from .recipe.validation import library_options, parameters
-from .utils import RecipeError, placed
+from ..model import Model
+from ..recipe import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, Train, find
+from ..recipe.validation import library_options, parameters
+from ..utils import RecipeError, placed
 
 OPTIMIZERS = {
     "adafactor": "torch.optim:Adafactor",

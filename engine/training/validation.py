@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from ..modalities.messages import did_you_mean
-from .checkpoint import kept, read_tensors, restore, write_tensors
-from .data import TaskDataset
-from .evaluation import Scorer
-from .model import Model
-from .recipe import Validate
-from .utils import RecipeError, RunLogger
+from ...modalities.messages import did_you_mean
+from ..checkpoint import kept, read_tensors, restore, write_tensors
+from ..data import TaskDataset
+from ..evaluation import Scorer
+from ..model import Model
+from ..recipe import Validate
+from ..utils import RecipeError, RunLogger
 
 BEST = "best.safetensors"
 

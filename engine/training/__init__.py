@@ -1,0 +1,13 @@
+"""Training: the trainer, validation, optimizers and the dry run."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .dry_run import check as check
+    from .train import train as train
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__, {"dry_run": ["check"], "train": ["train"]}
+    )
