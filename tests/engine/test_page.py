@@ -9,9 +9,9 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from sensorium.engine._rollouts import Rollouts, Video
-from sensorium.engine._way import Box, PipelineDiagram
-from sensorium.engine.report import RunReport
+from sensorium.engine.report.diagram import Box, PipelineDiagram
+from sensorium.engine.report.report import RunReport
+from sensorium.engine.report.rollouts import Rollouts, Video
 from sensorium.engine.utils.template import TEMPLATES, format_number, render
 
 HOSTILE = "<script>alert('x')</script>"

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensorium.engine._curves import fitted_charts
-from sensorium.engine._forms import judge, marks_of, overlap
-from sensorium.engine._samples import pick
-from sensorium.engine._verdict import compare
 from sensorium.engine.data import open_split
 from sensorium.engine.model import FITTED, save_fitted
 from sensorium.engine.recipe import RecipePlan, parse_recipe, plan_recipe
 from sensorium.engine.report import write_report
+from sensorium.engine.report.comparison import compare
+from sensorium.engine.report.curves import fitted_charts
+from sensorium.engine.report.judge import judge, marks_of, overlap
+from sensorium.engine.report.samples import pick
 
 CUBE, APART = [0, 0, 0, 2, 2, 2], [1, 0, 0, 3, 2, 2]
 STEPS = [[0.0, 1.0], [0.5, 1.0], [2.0, 1.0]]
@@ -176,7 +176,7 @@ def test_films_that_are_too_large_stay_where_they_are(
     told = {"env": "world", "conditions": "", "summary": summary, "films": ["1.gif", "2.gif"]}
     told["trajectory"] = {"seed": 1, "commands": STEPS, "hand": [[0.0, 0.0, 0.1]] * 4}
     (run / "rollout-world.json").write_text(json.dumps(told))
-    monkeypatch.setattr("sensorium.engine._rollouts.LARGEST", 9)
+    monkeypatch.setattr("sensorium.engine.report.rollouts.LARGEST", 9)
     page = write_report([run], tmp_path / "page.html").read_text()
     assert page.count("data:image/gif") == 1 and "in the run&#39;s folder" in page
     assert "commands in world" in page and "the hand in world" in page
@@ -185,7 +185,7 @@ def test_films_that_are_too_large_stay_where_they_are(
 def test_inputs_that_would_make_a_page_too_large_are_counted(
     robot: tuple[Path, RecipePlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sensorium.engine._shown.LARGEST", 500)
+    monkeypatch.setattr("sensorium.engine.report.previews.LARGEST", 500)
     page = write_report([robot[0]], tmp_path / "page.html").read_text()
     assert "would make the page too large" in page
     assert 0 < page.count("1 step of 3 joints<") < 4 or page.count("1 step of 3 joints") < 8

@@ -9,7 +9,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from sensorium.engine._charts import (
+from sensorium.engine.evaluation import read_table
+from sensorium.engine.evaluation.input_use import noise
+from sensorium.engine.recipe import parse_recipe, plan_recipe
+from sensorium.engine.report.charts import (
     Line,
     LineChart,
     downsample,
@@ -17,12 +20,9 @@ from sensorium.engine._charts import (
     line_chart,
     smooth,
 )
-from sensorium.engine._forms import judge
-from sensorium.engine._samples import pick
-from sensorium.engine._way import pipeline_diagram
-from sensorium.engine.evaluation import read_table
-from sensorium.engine.evaluation.input_use import noise
-from sensorium.engine.recipe import parse_recipe, plan_recipe
+from sensorium.engine.report.diagram import pipeline_diagram
+from sensorium.engine.report.judge import judge
+from sensorium.engine.report.samples import pick
 
 PATCHES = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8, "freeze": True}
 READER = {"type": "causal_lm", "name": "tiny-llama", "weights": "none"}

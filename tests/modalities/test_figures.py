@@ -80,7 +80,7 @@ def test_settings_of_the_user_are_neither_read_nor_changed(value: bool) -> None:
 def test_matplotlib_is_imported_for_a_figure_alone() -> None:
     code = (
         "import sys, numpy as np\n"
-        "import sensorium.engine.report\n"
+        "import sensorium.engine.report.report\n"
         "import sensorium.engine.training.dry_run\n"
         "import sensorium.modalities.action\n"
         "from sensorium.modalities.action.plot import draw\n"

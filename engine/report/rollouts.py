@@ -12,9 +12,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..modalities.modality import Modality
-from .recipe import find, load
-from .utils import RecipeError
+from ...modalities.modality import Modality
+from ..recipe import find, load
+from ..utils import RecipeError
 
 TYPES = {".gif": "image/gif", ".mp4": "video/mp4"}
 """Suffix of a video -> its media type."""

@@ -13,12 +13,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..modalities.base import Fitted, Marks, Source, StreamingSource
-from ..tasks.base import ExportsMaps, Task
-from ._forms import form_of, marks_of
-from ._samples import Sample, Samples
-from .data import open_split
-from .recipe import RecipePlan, load
+from ...modalities.base import Fitted, Marks, Source, StreamingSource
+from ...tasks.base import ExportsMaps, Task
+from ..data import open_split
+from ..recipe import RecipePlan, load
+from .judge import form_of, marks_of
+from .samples import Sample, Samples
 
 LARGEST = 24_000_000
 """Characters of one split's inputs on a page; the rows after that are shown without."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .recipe import Last, Recipe, RecipePlan, Section
+from ..recipe import Last, Recipe, RecipePlan, Section
 
 _ROW = re.compile(r"^\| (\S+) \| [^|]+ \| [^|]+ \| ([\d,]+) \| [^|]+ \|$", re.MULTILINE)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from ..modalities.figures import COLORS, DASHES, new_figure, to_svg
+from ...modalities.figures import COLORS, DASHES, new_figure, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._charts import LineChart
-from ._curves import Titled, fitted_charts, logged, loss_chart, other_charts, validation_charts
-from ._rollouts import Rollouts, read_rollouts
-from ._samples import Samples, pick, read_predictions
-from ._shown import show
-from ._way import PipelineDiagram, pipeline_diagram
-from .evaluation import EVALUATION, Table, read_table
-from .model import FITTED, load_fitted
-from .recipe import DataSection, Recipe, RecipePlan, load_recipe, plan_recipe
-from .utils import RecipeError, read_metrics, write_page
+from ..evaluation import EVALUATION, Table, read_table
+from ..model import FITTED, load_fitted
+from ..recipe import DataSection, Recipe, RecipePlan, load_recipe, plan_recipe
+from ..utils import RecipeError, read_metrics, write_page
+from .charts import LineChart
+from .curves import Titled, fitted_charts, logged, loss_chart, other_charts, validation_charts
+from .diagram import PipelineDiagram, pipeline_diagram
+from .previews import show
+from .rollouts import Rollouts, read_rollouts
+from .samples import Samples, pick, read_predictions
 
 SAMPLES = 24
 """Rows shown of a split."""

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..modalities.base import Chart
-from ._charts import Line, LineChart, Point, line_chart, smooth
-from .recipe import RecipePlan
+from ...modalities.base import Chart
+from ..recipe import RecipePlan
+from .charts import Line, LineChart, Point, line_chart, smooth
 
 LABELS = {
     "loss": "loss, mean per item",

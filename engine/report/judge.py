@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..modalities.base import Marks
-from ._verdict import Verdict, plain
+from ...modalities.base import Marks
+from .comparison import Verdict, plain
 
 MARKS = ("words", "boxes", "mask", "map", "peak")
 """Keys of a prediction or a target that are drawn on the inputs, and not said in words."""

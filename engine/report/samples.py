@@ -1,6 +1,6 @@
 """Rows of a run to look at: which ones, how many of them wrong, and what was asked of them.
 
-What was said of each is judged by its form (`_forms.py`), and drawn with the inputs (`_shown.py`).
+What was said of each is judged by its form (`judge.py`), and drawn with the inputs (`previews.py`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ._forms import judge, marks_of
-from ._verdict import Verdict
-from .utils import RecipeError
+from ..utils import RecipeError
+from .comparison import Verdict
+from .judge import judge, marks_of
 
 LONG = 120
 """Characters beyond which texts want wider columns."""
