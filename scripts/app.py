@@ -11,11 +11,9 @@ from sensorium.scripts import (
     evaluate,
     generate,
     info,
-    recipes,
     report,
     retrieve,
     rollout,
-    schema,
     train,
 )
 
@@ -29,6 +27,6 @@ app = typer.Typer(
 VERBS = (check, train, evaluate, generate, embed, retrieve, rollout, report)
 for _verb in (*VERBS, info):
     app.command(_verb.__name__.rpartition(".")[2])(_verb.main)
-for _list in (schema.schema, recipes.recipes):
+for _list in (info.schema, info.recipes):
     app.command()(_list)
 app.add_typer(cache.app, name="cache")

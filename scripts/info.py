@@ -1,6 +1,8 @@
-"""sensorium info"""
+"""sensorium info, sensorium schema [RECIPE] > recipe.schema.json, sensorium recipes"""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -47,6 +49,32 @@ _LIBRARIES = (
     "safetensors",
     "numpy",
 )
+
+
+def recipes() -> None:
+    """The recipes that come with the package: path, and the result in its header."""
+    from pathlib import Path
+
+    root = Path(__file__).parent.parent
+    for path in sorted((root / "configs").rglob("*.yaml")):
+        head = [
+            line.removeprefix("#").strip()
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line.startswith("#")
+        ]
+        print(f"{path.relative_to(root)}  {head[1] if len(head) > 1 else ''}")
+
+
+def schema(
+    recipe: Annotated[str | None, typer.Argument(help="a recipe, for its own parts")] = None,
+) -> None:
+    """JSON schema of a recipe, for completion in an editor; with every part's options."""
+    import json
+
+    from sensorium.engine.recipe import load_recipe, schema
+
+    print(json.dumps(schema(load_recipe(recipe) if recipe else None), indent=1))
+
 
 if __name__ == "__main__":
     typer.run(main)
