@@ -58,7 +58,7 @@ test: install
 	@$(MAKE) --no-print-directory slow
 
 demo: install
-	$(BIN)/python -m sensorium.scripts.demo
+	$(BIN)/python -m sensorium.scripts.examples.demo
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

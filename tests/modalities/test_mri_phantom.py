@@ -220,7 +220,7 @@ def test_options_are_checked(options: dict[str, Any], line: str) -> None:
 def test_make_phantom_writes_what_the_readers_read(tmp_path: Path) -> None:
     import typer
 
-    from sensorium.scripts.make_phantom import main
+    from sensorium.scripts.examples.make_phantom import main
 
     app = typer.Typer()
     app.command()(main)

@@ -1,6 +1,6 @@
 """Write generated heads as hospitals keep them: a tree of NIfTI files, and DICOM series.
 
-python -m sensorium.scripts.make_phantom --out phantoms --subjects 4
+python -m sensorium.scripts.examples.make_phantom --out phantoms --subjects 4
 
 phantoms/studies.csv                        a row a series: its files and what is true of it
 phantoms/sub-00000/anat/sub-00000_T1w.nii.gz, ..._mask.nii.gz, ..._report.txt

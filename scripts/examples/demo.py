@@ -1,6 +1,6 @@
 """make demo: classify scanned digits, freeze what was learned, and describe them in words.
 
-python -m sensorium.scripts.demo [--out runs/demo]
+python -m sensorium.scripts.examples.demo [--out runs/demo]
 """
 
 from __future__ import annotations
