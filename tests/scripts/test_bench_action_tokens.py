@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sensorium.scripts import bench_action_tokens as bench
+from sensorium.scripts.benchmarks import action_tokens as bench
 
 
 def test_the_gripper_switches_at_every_sample() -> None:

@@ -11,8 +11,8 @@ import torch
 from sensorium.backbones.causal import Causal
 from sensorium.modalities.base import Features
 from sensorium.modalities.text.tokenizers import Bytes
-from sensorium.scripts import bench_asr
-from sensorium.scripts._asr import Row, Said, _loop
+from sensorium.scripts.benchmarks.asr import benchmark
+from sensorium.scripts.benchmarks.asr.systems import Row, Said, _loop
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 
@@ -49,7 +49,7 @@ def test_rows_go_in_batches_of_like_lengths_and_come_back_in_order(size: int) ->
         texts = [row.target["text"] for row in some]
         return Said(texts, [row.tokens for row in some], [1.0] * count, [0.5] * count)
 
-    found = bench_asr.over(given, size, way)
+    found = benchmark.over(given, size, way)
     assert found.texts == [row.target["text"] for row in given]
     assert found.passes == [row.tokens for row in given]
     assert [n for batch in seen[1:] for n in batch] == sorted(row.tokens for row in given)
@@ -59,20 +59,20 @@ def test_speed_is_the_ratio_of_its_own_parts() -> None:
     given = rows([40, 60])
     slow = Said(["", ""], [50, 50], [103.0, 103.0], [3.0, 3.0])
     fast = Said(["", ""], [4, 4], [11.0, 11.0], [3.0, 3.0])
-    said = bench_asr.speed(given, slow, fast)
+    said = benchmark.speed(given, slow, fast)
     assert "(3.00 + 50.0 x 2.00) / (3.00 + 4.0 x 2.00)" in said
     assert f"= {103 / 11:.2f};" in said and f"{(103 / 4.44 - 3) / 2:.1f} passes" in said
-    assert "under 2 on this machine" in bench_asr.speed(given, fast, slow)
+    assert "under 2 on this machine" in benchmark.speed(given, fast, slow)
 
 
 def test_the_table_and_the_differences() -> None:
     given = rows([30, 45])
     right = Said(["row 30", "row 45"], [1, 1], [2.0, 2.0], [1.0, 1.0])
     wrong = Said(["row 31", "row 45"], [9, 9], [8.0, 8.0], [1.0, 1.0])
-    errors = bench_asr.Errors(given, "basic")
+    errors = benchmark.Errors(given, "basic")
     ways = {"token by token (generate)": wrong, "diffusion with prior": right}
-    lines = bench_asr.table(given, ways, errors)
+    lines = benchmark.table(given, ways, errors)
     assert "| 25.0 (" in lines[2] and "| 0.0 (" in lines[3] and "| 4.00 |" in lines[3]
-    assert bench_asr.compared(right, wrong, errors).startswith("-25.00 points")
-    assert len(bench_asr.lengths(given, ways, errors)) == 4
+    assert benchmark.compared(right, wrong, errors).startswith("-25.00 points")
+    assert len(benchmark.lengths(given, ways, errors)) == 4
     assert np.isfinite(errors.of(right)[0]).all()

@@ -14,11 +14,11 @@ from monai.metrics import compute_dice, compute_hausdorff_distance
 from sklearn.metrics import roc_auc_score
 
 from sensorium.modalities.mri.phantom import Phantom
-from sensorium.scripts import _mri_scores as scores
-from sensorium.scripts._mri_cheap import blocks, commonest, histogram, logistic, ridge
-from sensorium.scripts._mri_measures import Truth, same_facts
-from sensorium.scripts._mri_runs import Answer, Bench
-from sensorium.scripts._mri_tables import usual_report
+from sensorium.scripts.benchmarks.mri import bootstrap as scores
+from sensorium.scripts.benchmarks.mri.baselines import blocks, commonest, histogram, logistic, ridge
+from sensorium.scripts.benchmarks.mri.metrics import Truth, same_facts
+from sensorium.scripts.benchmarks.mri.runs import Answer, Bench
+from sensorium.scripts.benchmarks.mri.tables import usual_report
 from sensorium.tasks.dense.mask_metrics import agreement
 from sensorium.tasks.text import Facts
 
@@ -190,7 +190,7 @@ def test_the_usual_report_is_one_of_the_training_split() -> None:
 
 
 def test_no_job_stands_before_one_that_it_waits_for(tmp_path: Path) -> None:
-    from sensorium.scripts.mri_benchmark import Job, jobs_of, work
+    from sensorium.scripts.benchmarks.mri.benchmark import Job, jobs_of, work
 
     known: set[str] = set()
     for name, job in jobs_of(Bench(tmp_path), (0.1, 1.0)).items():
@@ -206,7 +206,7 @@ def test_no_job_stands_before_one_that_it_waits_for(tmp_path: Path) -> None:
 def test_the_whole_way_at_a_tiny_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sensorium.scripts import mri_benchmark
+    from sensorium.scripts.benchmarks.mri import benchmark
 
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
     tiny: dict[str, Any] = {
@@ -216,7 +216,7 @@ def test_the_whole_way_at_a_tiny_size(
         "encoder": ["dim=48", "depth=2", "heads=2"],
     }  # fmt: skip
     for jobs in (2, 1):  # the second time all is read
-        mri_benchmark.main(tmp_path / "runs", **tiny, slices=None, split="test", jobs=jobs)
+        benchmark.main(tmp_path / "runs", **tiny, slices=None, split="test", jobs=jobs)
     first, second = capsys.readouterr().out.split("`python -m")[1:]
     assert first.count("| 50 % | frozen") == 3 and "| chance |" in first
     assert "generated" in first and "KiB" in first

@@ -1,4 +1,4 @@
-"""python -m sensorium.scripts.bench_long runs/sentences_ctc [--minutes 10]
+"""python -m sensorium.scripts.benchmarks.long_audio runs/sentences_ctc [--minutes 10]
 
 A recording of many of the talker's sentences, transcribed in pieces as `sensorium generate` does,
 against the same sentences one by one: the share of words that differ, which is expected to be 1 %
@@ -59,7 +59,7 @@ def main(
 ) -> None:
     """Print how the recording is read whole, and sentence by sentence."""
     from sensorium.engine.inference import load
-    from sensorium.scripts._bench import machine, timed
+    from sensorium.scripts.benchmarks.timing import machine, timed
 
     pipeline = load(run)
     task = next(iter(pipeline.model.plan.tasks))

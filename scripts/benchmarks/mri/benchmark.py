@@ -1,4 +1,4 @@
-"""python -m sensorium.scripts.mri_benchmark [--out runs/mri_benchmark]
+"""python -m sensorium.scripts.benchmarks.mri.benchmark [--out runs/mri_benchmark]
 
 The whole way on generated heads: self-supervision (`configs/mri/dino.yaml`), alignment with reports
 without and with grounding (`align.yaml`, `align_grounded.yaml`), heads on the frozen encoders from
@@ -27,10 +27,10 @@ import typer
 
 from sensorium.engine.recipe import load_recipe
 from sensorium.modalities.mri.phantom import Phantom
-from sensorium.scripts._bench import machine
-from sensorium.scripts._mri_cheap import WAYS, Cheap
-from sensorium.scripts._mri_measures import Truth
-from sensorium.scripts._mri_runs import (
+from sensorium.scripts.benchmarks.mri.baselines import WAYS, Cheap
+from sensorium.scripts.benchmarks.mri.bootstrap import draws
+from sensorium.scripts.benchmarks.mri.metrics import Truth
+from sensorium.scripts.benchmarks.mri.runs import (
     FEATURES,
     FROZEN,
     GROUNDED,
@@ -47,8 +47,7 @@ from sensorium.scripts._mri_runs import (
     heads_of,
     spent,
 )
-from sensorium.scripts._mri_scores import draws
-from sensorium.scripts._mri_tables import (
+from sensorium.scripts.benchmarks.mri.tables import (
     Figures,
     cached_head,
     comparisons,
@@ -57,6 +56,7 @@ from sensorium.scripts._mri_tables import (
     table,
     written,
 )
+from sensorium.scripts.benchmarks.timing import machine
 from sensorium.tasks.text import Facts
 
 SHARES = (0.01, 0.1, 1.0)
@@ -176,7 +176,9 @@ def main(
     for part, rows in found.items():
         rows |= {w: truth.measures(cheap.answers(w, bench.rows(part), split)) for w in WAYS}
     drawn = draws(len(truth.studies), resamples)
-    print(f"`{' '.join(['python -m sensorium.scripts.mri_benchmark', *sys.argv[1:]])}`\n")
+    print(
+        f"`{' '.join(['python -m sensorium.scripts.benchmarks.mri.benchmark', *sys.argv[1:]])}`\n"
+    )
     print(f"{machine()}. Phantoms of one anatomy: no figure speaks of real heads.")
     print(f"{held} studies of the split {split}; 100 % are {bench.rows(1.0):,} labelled series\n")
     for lines in (

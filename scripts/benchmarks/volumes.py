@@ -1,6 +1,6 @@
 """Reading a compressed volume, against the readers of MONAI, nibabel and SimpleITK, in one run.
 
-    python -m sensorium.scripts.bench_volumes
+    python -m sensorium.scripts.benchmarks.volumes
 
 A head of 160 x 192 x 160 voxels (the MNI152 template with noise, int16) is written as `.nii.gz`
 and read by each; ours also turns it to RAS and checks its values. Then an epoch of a sample cache:
@@ -23,7 +23,7 @@ from monai.transforms import LoadImage
 
 from sensorium.modalities.mri.io import read
 from sensorium.modalities.mri.processor import VolumeProcessor
-from sensorium.scripts._bench import in_turns, machine
+from sensorium.scripts.benchmarks.timing import in_turns, machine
 
 SHAPE = (160, 192, 160)
 

@@ -1,4 +1,4 @@
-"""python -m sensorium.scripts.bench_control [--steps 1500] [--episodes 25]
+"""python -m sensorium.scripts.benchmarks.control [--steps 1500] [--episodes 25]
 
 Control steps a second, success and jerk of one recipe whose actions are said in four ways: all
 B-spline tokens at once (`parallel`), their control points regressed (`continuous`), bins one after
@@ -79,7 +79,7 @@ def main(
     override: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the recipe")] = None,
 ) -> None:
     """Print a line a way; the ratio is to bins, one environment alone."""
-    from sensorium.scripts._bench import machine
+    from sensorium.scripts.benchmarks.timing import machine
 
     overrides = [f"train.steps={steps}", *(override or ())]
     found = {}

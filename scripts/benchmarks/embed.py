@@ -1,4 +1,4 @@
-"""python -m sensorium.scripts.bench_embed [--images 512] [--model ViT-B-32]
+"""python -m sensorium.scripts.benchmarks.embed [--images 512] [--model ViT-B-32]
 
 Pictures embedded a second by `sensorium embed`'s own function, into a LanceDB table, against a
 bare loop over open_clip's model and transforms with the same loader settings, which keeps its
@@ -87,8 +87,8 @@ def main(
     from sensorium.engine.index import open_index
     from sensorium.engine.model import build
     from sensorium.engine.recipe import parse_recipe
-    from sensorium.scripts._bench import in_turns, machine
-    from sensorium.scripts.bench_cache import pictures
+    from sensorium.scripts.benchmarks.cache import pictures
+    from sensorium.scripts.benchmarks.timing import in_turns, machine
 
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory(prefix="sensorium-bench-") as work:
@@ -118,7 +118,7 @@ def main(
             for f, v in zip(files, right, strict=True)
         )
     speeds = {way: images / seconds for way, seconds in took.items()}
-    print(f"command    {' '.join(['python -m sensorium.scripts.bench_embed', *sys.argv[1:]])}")
+    print(f"command    {' '.join(['python -m sensorium.scripts.benchmarks.embed', *sys.argv[1:]])}")
     print(f"hardware   {machine()}")
     print(f"work       {model}, random weights, seed {seed}; {images} pictures, batch {batch}, ")
     print(f"           workers {workers}; median of {rounds}; vectors differ by {wrong:.0e}")

@@ -1,4 +1,5 @@
-"""python -m sensorium.scripts.bench_asr runs/asr/sentences_llm runs/asr/sentences_diffusion
+"""python -m sensorium.scripts.benchmarks.asr.benchmark runs/asr/sentences_llm \
+    runs/asr/sentences_diffusion
 
 Four ways from one frozen encoder to words: the CTC head alone (the prior), a decoder token by
 token (the faster of transformers' `generate` and a bare cached loop), the diffusion decoder
@@ -23,8 +24,16 @@ import typer
 
 from sensorium.engine.checkpoint import load_model
 from sensorium.engine.model import Model
-from sensorium.scripts._asr import TASK, Row, Said, autoregress, bench_rows, diffuse, hear
-from sensorium.scripts._bench import machine
+from sensorium.scripts.benchmarks.asr.systems import (
+    TASK,
+    Row,
+    Said,
+    autoregress,
+    bench_rows,
+    diffuse,
+    hear,
+)
+from sensorium.scripts.benchmarks.timing import machine
 from sensorium.tasks.diffusion import AsrDiffusion
 from sensorium.tasks.speech import error_counts, interval, normaliser, resampled
 
@@ -177,7 +186,9 @@ def main(
     rows = bench_rows(models[1], split, 25, 60, count)
     errors, most = Errors(rows, normalizer), 2 * max(row.tokens for row in rows)
     sizes = [sum(p.numel() for p in cast(torch.nn.Module, m.backbone).parameters()) for m in models]
-    print(f"`{' '.join(['python -m sensorium.scripts.bench_asr', *sys.argv[1:]])}`\n")
+    print(
+        f"`{' '.join(['python -m sensorium.scripts.benchmarks.asr.benchmark', *sys.argv[1:]])}`\n"
+    )
     print(f"{machine()}; {'CPU time' if device == 'cpu' else 'wall time'}, milliseconds a row")
     print(
         f"{len(rows)} rows of {split}, 25 to 60 tokens; decoders of {sizes[0]:,} and {sizes[1]:,}"

@@ -8,8 +8,9 @@ import numpy as np
 
 from sensorium.engine.recipe import WEIGHTS
 from sensorium.modalities.mri.phantom import Phantom
-from sensorium.scripts._mri_measures import COLUMNS, Truth
-from sensorium.scripts._mri_runs import (
+from sensorium.scripts.benchmarks.mri.bootstrap import Measure, compared, told, verdict
+from sensorium.scripts.benchmarks.mri.metrics import COLUMNS, Truth
+from sensorium.scripts.benchmarks.mri.runs import (
     FEATURES,
     GROUNDED,
     NOTHING,
@@ -20,7 +21,6 @@ from sensorium.scripts._mri_runs import (
     answers,
     spent,
 )
-from sensorium.scripts._mri_scores import Measure, compared, told, verdict
 from sensorium.tasks.text import Facts
 
 Row = dict[str, Measure]

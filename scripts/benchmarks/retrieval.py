@@ -1,4 +1,4 @@
-"""python -m sensorium.scripts.bench_retrieval [--rows 100000] [--large 1000000]
+"""python -m sensorium.scripts.benchmarks.retrieval [--rows 100000] [--large 1000000]
 
 Searching an index against faiss and sentence-transformers, on the same vectors, in turns.
 Expected are: exact search, at least the speed of the faster of `faiss.IndexFlatIP` and
@@ -63,7 +63,7 @@ def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> N
     import torch
     from sentence_transformers.util import dot_score, semantic_search
 
-    from sensorium.scripts._bench import in_turns
+    from sensorium.scripts.benchmarks.timing import in_turns
 
     flat, tensor = faiss.IndexFlatIP(corpus.shape[1]), torch.from_numpy(corpus)
     flat.add(corpus)
@@ -83,7 +83,7 @@ def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> N
 
 def approximate(index: Any, queries: np.ndarray, rounds: int) -> None:
     """The same faiss index through ours and bare, and how many of the ten nearest it finds."""
-    from sensorium.scripts._bench import in_turns
+    from sensorium.scripts.benchmarks.timing import in_turns
 
     right = index.nearest(queries, K)[1]
     for kind in ("hnsw", "ivf"):
@@ -129,9 +129,12 @@ def main(
     if only_large is not None:
         large(rows, dim, seed, only_large)
         return
-    from sensorium.scripts._bench import machine
+    from sensorium.scripts.benchmarks.timing import machine
 
-    print(f"command    {' '.join(['python -m sensorium.scripts.bench_retrieval', *sys.argv[1:]])}")
+    print(
+        "command    "
+        + " ".join(["python -m sensorium.scripts.benchmarks.retrieval", *sys.argv[1:]])
+    )
     print(f"hardware   {machine()}; seed {seed}, {rows} x {dim}, k {K}, median of {rounds}")
     with tempfile.TemporaryDirectory(prefix="sensorium-bench-") as work:
         index = filled(f"{work}/index", rows, dim, seed)

@@ -11,8 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sensorium.modalities.mri.phantom import Phantom
-from sensorium.scripts._mri_runs import Answer
-from sensorium.scripts._mri_scores import Measure, auroc, chance_of_recall, ratio, recall
+from sensorium.scripts.benchmarks.mri.bootstrap import (
+    Measure,
+    auroc,
+    chance_of_recall,
+    ratio,
+    recall,
+)
+from sensorium.scripts.benchmarks.mri.runs import Answer
 from sensorium.tasks.dense import BoxMetrics
 from sensorium.tasks.text import Facts
 

@@ -1,4 +1,4 @@
-"""python -m sensorium.scripts.bench_action_tokens [--chunks 4096] [--steps 50]
+"""python -m sensorium.scripts.benchmarks.action_tokens [--chunks 4096] [--steps 50]
 
 B-spline tokens against FAST, bins and scipy's splines, on the same chunks, in turns. Expected are:
 encode and decode at 10 times FAST's speed and 20 times scipy's; at no more tokens than FAST, less
@@ -107,7 +107,7 @@ def each(call: Callable[..., Any], batches: list[Any], **options: Any) -> Work:
 
 def speeds(found: dict[str, Any], chunks: Tensor, rounds: int) -> None:
     """Chunks a second of this process's own work, and how many times as fast the first is."""
-    from sensorium.scripts._bench import in_turns
+    from sensorium.scripts.benchmarks.timing import in_turns
 
     steps, fast, batches = chunks.shape[1], found["fast"], list(chunks.split(BATCH))
     encode = {name: each(own.encode, batches) for name, own in found.items()}
@@ -131,9 +131,9 @@ def main(
     seed: int = 0,
 ) -> None:
     """Print what each tokenizer costs, loses and survives, with the command and the hardware."""
-    from sensorium.scripts._bench import machine
+    from sensorium.scripts.benchmarks.timing import machine
 
-    command = " ".join(["python -m sensorium.scripts.bench_action_tokens", *sys.argv[1:]])
+    command = " ".join(["python -m sensorium.scripts.benchmarks.action_tokens", *sys.argv[1:]])
     parallel = os.environ.get("TOKENIZERS_PARALLELISM", "not set")
     print(f"command    {command}\nhardware   {machine()}; TOKENIZERS_PARALLELISM {parallel}")
     found, test = tokenizers(), made(chunks, steps, seed + 1)

@@ -1,4 +1,4 @@
-"""python -m sensorium.scripts.bench_cache [--full] [--images 1000] [--epochs 10]
+"""python -m sensorium.scripts.benchmarks.cache [--full] [--images 1000] [--epochs 10]
 
 How much the feature cache saves: an MLP head on a frozen `vit_small_patch16_224`, trained by
 `sensorium train`'s own function (a) without the cache, (b) with it, the fill included, (c)
@@ -25,7 +25,7 @@ from PIL import Image
 
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import train
-from sensorium.scripts._bench import Times, machine, timed
+from sensorium.scripts.benchmarks.timing import Times, machine, timed
 
 ENCODER = "vit_small_patch16_224"
 CLASSES = 10
@@ -98,7 +98,7 @@ def main(
         shutil.rmtree(work, ignore_errors=True)
 
     how = "every epoch ran" if full else f"extrapolated: 1 epoch ran, its steps x {epochs}"
-    print(f"command   {' '.join(['python -m sensorium.scripts.bench_cache', *sys.argv[1:]])}")
+    print(f"command   {' '.join(['python -m sensorium.scripts.benchmarks.cache', *sys.argv[1:]])}")
     print(f"hardware  {machine()}")
     print(f"work      {ENCODER}, frozen, {images} pictures, {epochs} epochs, batch {batch}, ")
     print(f"          seed {seed}; whole calls of train; (a) {how}")

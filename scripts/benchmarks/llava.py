@@ -1,4 +1,4 @@
-"""python -m sensorium.scripts.bench_llava [--rounds 20] [--batch 2] [--new-tokens 32]
+"""python -m sensorium.scripts.benchmarks.llava [--rounds 20] [--batch 2] [--new-tokens 32]
 
 A recipe against transformers' `LlavaForConditionalGeneration` on the same weights: a training
 step (forward, backward, AdamW; the tower frozen on both sides) and greedy generation, the two
@@ -28,8 +28,8 @@ from sensorium.engine.model import FeatureCacher, Model, compose, ready
 from sensorium.engine.recipe import parse_recipe
 from sensorium.modalities.base import Loss
 from sensorium.modalities.text.tokenizers import Bytes
-from sensorium.scripts._bench import Times, machine, timed
-from sensorium.scripts._llava import inputs, peer
+from sensorium.scripts.benchmarks.llava_reference import inputs, peer
+from sensorium.scripts.benchmarks.timing import Times, machine, timed
 from sensorium.tasks.batch import Batch
 
 PROMPT = "<image> Describe the picture:"
@@ -124,7 +124,7 @@ def main(
                 found = timed(runs[name])
                 times.setdefault(name, []).extend([found] if turn >= 0 else [])
 
-    print(f"command   {' '.join(['python -m sensorium.scripts.bench_llava', *sys.argv[1:]])}")
+    print(f"command   {' '.join(['python -m sensorium.scripts.benchmarks.llava', *sys.argv[1:]])}")
     print(f"hardware  {machine()}")
     print(f"work      tower {layers} x {width}, {image} px; llama 4 x {decoder}; batch {batch};")
     print(f"          {new_tokens} tokens; seed {seed}; medians of {rounds} rounds, run in turn")

@@ -21,7 +21,7 @@ from sensorium.engine.evaluation import Scorer
 from sensorium.engine.model import FeatureCacher, build
 from sensorium.engine.recipe import WEIGHTS, Recipe, load_recipe, parse_recipe
 from sensorium.engine.training import train
-from sensorium.scripts._bench import Times, timed
+from sensorium.scripts.benchmarks.timing import Times, timed
 
 SPENT, FEATURES, GRID = "spent.json", "features", "grid.json"
 GROUNDED, PLAIN, RANDOM, SLICES, NOTHING = "grounded", "aligned", "random", "slices", "nothing"

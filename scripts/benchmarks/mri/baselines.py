@@ -21,7 +21,7 @@ from sensorium.engine.data import TaskDataset, open_split, task_dataset
 from sensorium.engine.model import FeatureCacher, build
 from sensorium.engine.recipe import Recipe
 from sensorium.modalities.base import Sample
-from sensorium.scripts._mri_runs import Answer
+from sensorium.scripts.benchmarks.mri.runs import Answer
 
 BINS = np.linspace(-3, 4, 49)
 """Deviations from the mean of the body."""

@@ -1,0 +1,1 @@
+"""Benchmarks against a named peer in the same run."""
