@@ -267,7 +267,7 @@ def test_a_heads_option_that_is_false_is_kept(
     assert head["weights"] == "none"
 
 
-SHIPPED = Path(__file__).parents[2] / "configs"
+SHIPPED = Path(__file__).parents[3] / "configs"
 RECIPES_SHIPPED = sorted(str(p.relative_to(SHIPPED)) for p in SHIPPED.rglob("*.yaml"))
 
 

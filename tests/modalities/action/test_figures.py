@@ -16,7 +16,7 @@ import pytest
 from sensorium.modalities.figures import COLORS, DASHES, new_figure, to_svg
 
 HOSTILE = "<b>$\\frac$ & 図 \x07</b>"
-STYLESHEET = Path(__file__).parents[2] / "engine" / "report_templates" / "report.css"
+STYLESHEET = Path(__file__).parents[3] / "engine" / "report_templates" / "report.css"
 
 
 def drawn(label: str = "a label", color: str = "c0") -> str:

@@ -15,7 +15,7 @@ from sensorium.engine.rollout.policy import Policy
 from sensorium.engine.rollout.simulator import Simulator
 from sensorium.modalities.action.metaworld import env
 
-SHIPPED = Path(__file__).parents[2] / "configs" / "control"
+SHIPPED = Path(__file__).parents[3] / "configs" / "control"
 HAND = [*range(4), *range(18, 22)]
 
 

@@ -21,7 +21,7 @@ from sensorium.engine.training import check
 from sensorium.engine.training.dry_run import Report, Stage
 from sensorium.engine.utils import RecipeError
 
-SHIPPED = Path(__file__).parents[2] / "configs"
+SHIPPED = Path(__file__).parents[3] / "configs"
 GIGABYTE = 1e9
 
 RECIPE: dict[str, Any] = {

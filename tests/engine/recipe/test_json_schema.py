@@ -11,7 +11,7 @@ import pytest
 
 from sensorium.engine.recipe import load_recipe, schema, yaml_io
 
-SHIPPED = Path(__file__).parents[2] / "configs"
+SHIPPED = Path(__file__).parents[3] / "configs"
 
 KEYWORDS = {
     "$defs", "$ref", "additionalProperties", "allOf", "anyOf", "const", "default", "description",
