@@ -1,0 +1,354 @@
+"""The layers of the package, read from the source alone.
+
+Imports point down; packages import one another through their public faces, the names that an
+`__init__.py` lists; there are no circles; folders and files stay small.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("modalities", "connectors", "backbones", "tasks", "engine", "scripts", "testing")
+FILES = sorted([*ROOT.glob("*.py"), *(f for name in FOLDERS for f in (ROOT / name).rglob("*.py"))])
+MAX_FILES, MAX_LINES = 12, 300
+
+BELOW = {
+    "modalities": (),
+    "connectors": ("modalities",),
+    "backbones": ("modalities", "connectors"),
+    "tasks": ("modalities", "connectors", "backbones"),
+    "engine": ("modalities", "connectors", "backbones", "tasks"),
+    "testing": ("modalities", "connectors", "backbones", "tasks", "engine"),
+    "scripts": ("modalities", "connectors", "backbones", "tasks", "engine", "testing", ""),
+}
+"""What each top-level folder may import besides itself; `""` is the root package."""
+
+ENGINE = (
+    ("utils",),
+    ("recipe", "cache"),
+    ("data", "index"),
+    ("model",),
+    ("checkpoint",),
+    ("inference", "embedding"),
+    ("evaluation", "rollout"),
+    ("training", "report", "serving"),
+)
+"""The packages of the engine, lowest first; those of one line do not import one another."""
+
+FAMILIES = {"speech": ("text",), "diffusion": ("speech",)}
+"""A family of tasks -> the families whose tasks it specializes; others import only `common`."""
+
+LEVEL = {package: i for i, line in enumerate(ENGINE) for package in line}
+
+
+def module_of(path: Path) -> str:
+    """`engine/model/fit.py` -> `engine.model.fit`; a package is its folder, the root `""`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_of(path): path for path in FILES}
+TREES = {module: ast.parse(path.read_text("utf-8"), str(path)) for module, path in SOURCES.items()}
+PACKAGES = {module for module, path in SOURCES.items() if path.name == "__init__.py"}
+
+
+def package_of(module: str) -> str:
+    """The package that a module lies in; a package lies in itself."""
+    return module if module in PACKAGES else module.rpartition(".")[0]
+
+
+def has_face(package: str) -> bool:
+    """Whether others import a package by its listed names. The top-level folders and modalities
+    are catalogues: their files are imported one by one."""
+    folder, _, rest = package.partition(".")
+    return bool(rest) and not (folder == "modalities" and "." not in rest)
+
+
+def is_within(package: str, other: str) -> bool:
+    return not other or package == other or package.startswith(f"{other}.")
+
+
+def imports(module: str) -> Iterator[tuple[int, str, str]]:
+    """(line, module after `from`, name) of each import of this package; the name is "" in
+    `import sensorium.x`."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                root, _, rest = alias.name.partition(".")
+                if root == "sensorium":
+                    yield node.lineno, rest, ""
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package_of(module).split(".") if package_of(module) else []
+                base = ".".join([*above[: len(above) + 1 - node.level], *filter(None, [base])])
+            elif base.partition(".")[0] == "sensorium":
+                base = base.partition(".")[2]
+            else:
+                continue
+            yield from ((node.lineno, base, alias.name) for alias in node.names)
+
+
+@cache
+def face(package: str) -> dict[str, str]:
+    """The names that a package's `__init__.py` lists for type checkers -> the file of each."""
+    return {
+        alias.asname or alias.name: f"{package}.{node.module}"
+        for block in TREES[package].body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+@cache
+def defined(module: str) -> frozenset[str]:
+    """The names that a module binds by a definition at its top level."""
+    found = set()
+    for node in TREES[module].body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+        elif isinstance(node, ast.AnnAssign):
+            found.add(ast.unparse(node.target))
+    return frozenset(found)
+
+
+def target(base: str, name: str) -> str:
+    """The module that an import runs: the file behind a face's name, a submodule, or `base`."""
+    if base in PACKAGES and name in face(base):
+        return face(base)[name]
+    inner = f"{base}.{name}".strip(".")
+    return inner if name and inner in SOURCES and name not in defined(base) else base
+
+
+GRAPH = {module: {target(base, name) for _, base, name in imports(module)} for module in TREES}
+
+
+def may_import(importer: str, imported: str) -> bool:
+    """Whether an import points down, or stays in its layer."""
+    here, there = importer.split("."), imported.split(".")
+    if imported == "lazy" or here[0] in ("", "__main__"):
+        return True
+    if here[0] != there[0]:
+        if there[0] not in BELOW[here[0]]:
+            return False
+        # Above the modalities only tasks use one's tools, and only the engine all of them.
+        alone = here[0] in ("connectors", "backbones") and there[0] == "modalities"
+        return not (alone and _is_of_one_modality(imported))
+    if here[0] == "modalities":
+        return not _is_of_one_modality(imported) or here[1:2] == there[1:2]
+    if here[0] == "tasks":
+        return _may_in_tasks(here[1:], there[1:])
+    if here[0] == "engine" and len(here) > 1:
+        return here[1] == there[1] or LEVEL[there[1]] < LEVEL[here[1]]
+    return True
+
+
+def _is_of_one_modality(module: str) -> bool:
+    return ".".join(module.split(".")[:2]) in PACKAGES - {"modalities"}
+
+
+def _may_in_tasks(here: list[str], there: list[str]) -> bool:
+    """The files beside the families (`base.py`) come first, then `common`, then the families."""
+    importer, imported = (
+        parts[0] if parts and f"tasks.{parts[0]}" in PACKAGES else "" for parts in (here, there)
+    )
+    if imported in ("", importer):
+        return True
+    if importer in ("", "common"):
+        return False
+    return imported == "common" or imported in FAMILIES.get(importer, ())
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that reach one another."""
+    reach: dict[str, set[str]] = {}
+    for start in graph:
+        seen: set[str] = set()
+        pending = list(graph[start])
+        while pending:
+            module = pending.pop()
+            if module not in seen:
+                seen.add(module)
+                pending += graph.get(module, ())
+        reach[start] = seen
+    groups = {tuple(sorted(m for m in reach[s] if s in reach.get(m, ()))) for s in graph}
+    return sorted(list(group) for group in groups if group)
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_imports_point_down(module: str) -> None:
+    unknown = GRAPH[module] - set(TREES)
+    assert not unknown, f"{module} imports modules that do not exist: {sorted(unknown)}"
+    up = sorted(other for other in GRAPH[module] if not may_import(module, other))
+    assert not up, f"{module} may not import {up}"
+
+
+def test_no_circles() -> None:
+    assert circles(GRAPH) == []
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_packages_are_imported_through_their_faces(module: str) -> None:
+    """Inside a package, and from a package inside it, a file is imported by its own name."""
+    wrong = []
+    for line, base, name in imports(module):
+        package = package_of(target(base, name))
+        if not has_face(package) or is_within(package_of(module), package):
+            continue
+        listed = {*face(package), *defined(package)}
+        if base != package or name not in listed:
+            wrong.append(f"line {line}: {name or base} is not listed by {package}/__init__.py")
+    assert not wrong, "\n".join([SOURCES[module].relative_to(ROOT).as_posix(), *wrong])
+
+
+@pytest.mark.parametrize("package", sorted(p for p in PACKAGES if has_face(p)))
+def test_a_face_lists_definitions_of_its_files(package: str) -> None:
+    for name, module in face(package).items():
+        assert package_of(module) == package, f"{package}: {name} comes from another package"
+        assert name in defined(module), f"{package}: {module} does not define {name}"
+    table = next(
+        (
+            ast.literal_eval(call.args[1])
+            for call in ast.walk(TREES[package])
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "lazy_exports"
+        ),
+        {},
+    )
+    listed = {name: f"{package}.{file}" for file, names in table.items() for name in names}
+    assert listed == face(package), "the imports for type checkers and the table differ"
+
+
+def test_tasks_use_no_encoder() -> None:
+    encoders = {
+        path.removeprefix("sensorium.").partition(":")[0]
+        for _, name, path in catalogues()
+        if name == "encoders"
+    }
+    assert encoders
+    tasks = [module for module in GRAPH if is_within(module, "tasks")]
+    assert not {m: GRAPH[m] & encoders for m in tasks if GRAPH[m] & encoders}
+
+
+def test_only_scripts_name_the_package() -> None:
+    named = [
+        f"{module}:{node.lineno}"
+        for module, tree in TREES.items()
+        if not is_within(module, "scripts")
+        for node in ast.walk(tree)
+        if (
+            isinstance(node, ast.ImportFrom)
+            and not node.level
+            and (node.module or "").partition(".")[0] == "sensorium"
+        )
+        or (
+            isinstance(node, ast.Import) and any(a.name.startswith("sensorium") for a in node.names)
+        )
+    ]
+    assert not named, f"relative imports inside the package: {named}"
+
+
+def test_packages_import_nothing_heavy() -> None:
+    """A catalogue is strings, and a face imports a file when one of its names is used."""
+    light = {"__future__", "collections", "importlib", "typing"}
+    heavy = [
+        f"{module or 'sensorium'}: {name}"
+        for module in PACKAGES
+        for node in TREES[module].body
+        for name in _imported(node)
+        if name.partition(".")[0] not in light and name.lstrip(".") not in ("lazy", "modality")
+    ]
+    assert not heavy
+
+
+def _imported(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [a.name for a in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return ["." * node.level + (node.module or "")]
+    return []
+
+
+def catalogues() -> Iterator[tuple[str, str, str]]:
+    """`(module, catalogue, "sensorium.module:Class")` of every literal catalogue: a mapping, or
+    a field of a `Modality`, which is called by its name."""
+    for module in sorted(PACKAGES):
+        for node in TREES[module].body:
+            if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+                continue
+            name = ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+            if isinstance(node.value, ast.Call):
+                for keyword in node.value.keywords:
+                    yield from ((module, keyword.arg or "", p) for p in _paths(keyword.value))
+            else:
+                yield from ((module, name, path) for path in _paths(node.value))
+
+
+def _paths(node: ast.AST) -> list[str]:
+    leaves = [leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)]
+    return [leaf for leaf in leaves if isinstance(leaf, str) and leaf.startswith("sensorium.")]
+
+
+@pytest.mark.parametrize(("module", "name", "path"), sorted(set(catalogues())))
+def test_catalogues_name_what_their_package_defines(module: str, name: str, path: str) -> None:
+    where, _, attribute = path.removeprefix("sensorium.").partition(":")
+    assert where.startswith(f"{module}."), f"{module}.{name}: {path} is in another package"
+    assert not attribute or attribute in defined(where), f"{module}.{name}: no {path}"
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_files_are_short_and_described(module: str) -> None:
+    path = SOURCES[module]
+    lines = len(path.read_text("utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{path.relative_to(ROOT)}: {lines} lines, at most {MAX_LINES}"
+    assert not lines or ast.get_docstring(TREES[module]), f"{path}: no docstring"
+    private = path.name.startswith("_") and not path.name.startswith("__")
+    assert not private, f"{path.relative_to(ROOT)}: privacy is what the face does not list"
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES - {""}))
+def test_folders_are_small(package: str) -> None:
+    files = sorted(f.name for f in SOURCES[package].parent.glob("*.py"))
+    assert len(files) <= MAX_FILES, f"{package}: {len(files)} files, at most {MAX_FILES}"
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "allowed"),
+    [
+        ("engine.model.fit", "tasks.base", True),
+        ("tasks.base", "engine.model.fit", False),
+        ("engine.model.fit", "engine.utils.errors", True),
+        ("engine.utils.errors", "engine.model.fit", False),
+        ("engine.cache.store", "engine.recipe.recipe", False),
+        ("engine.training.train", "engine.report.report", False),
+        ("tasks.control.control", "modalities.action.tokenizers.base", True),
+        ("tasks.control.control", "tasks.common.heads", True),
+        ("tasks.control.control", "tasks.speech.ctc", False),
+        ("tasks.common.heads", "tasks.control.control", False),
+        ("tasks.base", "tasks.common.heads", False),
+        ("connectors.heads", "modalities.base", True),
+        ("connectors.heads", "modalities.image.encoders.timm", False),
+        ("connectors.heads", "backbones.base", False),
+        ("modalities.image.encoders.timm", "modalities.base", True),
+        ("modalities.image.encoders.timm", "modalities.text.read", False),
+        ("modalities.base", "modalities.image", False),
+        ("engine.checkpoint.run_folder", "scripts.train", False),
+        ("scripts.train", "engine.checkpoint.run_folder", True),
+    ],
+)
+def test_layers(importer: str, imported: str, allowed: bool) -> None:
+    assert may_import(importer, imported) is allowed
+
+
+def test_a_circle_is_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
+    assert circles(graph) == [["b", "c"]]
