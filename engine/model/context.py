@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 
 from ...backbones.base import Backbone
-from ...modalities.base import Features
+from ...modalities.base import Decoder, Features
 from ...modalities.groups import EncoderInputs
+from ...tasks.base import Task
 from ...tasks.batch import Batch
 from ...tasks.uses import BACKBONE
+from ..recipe import RecipePlan
 from ..utils import derive
 from .grad_cache import in_chunks
+from .stream import Stream
 
-if TYPE_CHECKING:
-    from .compose import Model
+
+class ComposedModel(Protocol):
+    """What the context needs of a model."""
+
+    plan: RecipePlan
+    step: int
+    steps: int
+
+    def stream(self, name: str) -> Stream: ...
+
+    def task(self, name: str) -> Task: ...
+
+    def decoder(self, name: str = BACKBONE) -> Decoder: ...
 
 
 class ModelContext:
     """The context of one batch: each stream, view and set of options is encoded once."""
 
-    def __init__(self, model: Model, batch: Batch) -> None:
+    def __init__(self, model: ComposedModel, batch: Batch) -> None:
         self.model, self.batch = model, batch
         self.step, self.progress = model.step, model.step / max(1, model.steps)
         self._memo: dict[Hashable, Features] = {}

@@ -136,7 +136,7 @@ def _library_rules(
     """`_rules` for a kind whose entries are another library's. passed: the engine's arguments."""
     rules = []
     for name, path in sorted(registered(kind).items()):
-        described = library_model(find(kind, path, kind), passed).model_json_schema()
+        described = library_model(find(kind, path, kind), frozenset(passed)).model_json_schema()
         known.update(described.get("$defs", {}))
         options = described.get("properties", {})
         rule = {

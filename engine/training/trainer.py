@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 
-from ...modalities.base import Source, StreamingSource
+from ...modalities.base import StreamingSource
 from ...tasks.batch import Batch
 from ..checkpoint import Checkpoints
 from ..data import (
@@ -62,7 +62,9 @@ class Loop:
         settings, encoders = self.settings, model.encoders()
         held = {}
         for name in plan.tasks:
-            source = _forward_only(open_split(plan, name, TRAIN), settings.seed)
+            source = open_split(plan, name, TRAIN)
+            if isinstance(source, StreamingSource):
+                source = ShuffleBuffer(source, settings.seed)
             self.rows[name] = task_dataset(
                 plan, encoders, name, source, training=True, augment=True
             )
@@ -208,7 +210,8 @@ class Loop:
     def _settle(self, task: str, failed: Sequence[tuple[str, str]]) -> None:
         """Report rows that could not be read or learned, or stop at the first."""
         where = f"tasks.{task}.data.train"
-        for line in handle_failures(failed, where, self._skips(task), self.skipped):
+        skip = self.model.plan.recipe.tasks[task].data[TRAIN].on_error == "skip"
+        for line in handle_failures(failed, where, skip, self.skipped):
             self.log.info(line)
 
     def _seed(self, step: int) -> None:
@@ -221,9 +224,6 @@ class Loop:
         if last or self.accelerator.num_processes == 1:
             return torch.enable_grad()
         return self.accelerator.no_sync(self.net)
-
-    def _skips(self, task: str) -> bool:
-        return self.model.plan.recipe.tasks[task].data[TRAIN].on_error == "skip"
 
     def _over_processes(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Sums over all processes; one whose rows could not be read knows no parts of a loss."""
@@ -285,8 +285,8 @@ class Loop:
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
     def _checkpoint(self, step: int) -> Path:
-        extra: dict[str, Any] = {"processes": self.accelerator.num_processes}
-        extra["validation"] = self.validation.state if self.validation is not None else {}
+        validation = self.validation.state if self.validation is not None else {}
+        extra = {"processes": self.accelerator.num_processes, "validation": validation}
         if self.accelerator.scaler is not None:
             extra["scaler"] = self.accelerator.scaler.state_dict()
         if self.accelerator.is_main_process:
@@ -295,10 +295,5 @@ class Loop:
         return self.checkpoints.place(step)
 
 
-def _forward_only(source: Source, seed: int) -> Source:
-    return ShuffleBuffer(source, seed) if isinstance(source, StreamingSource) else source
-
-
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
-    value = value.detach()
-    sums[name] = sums[name] + value if name in sums else value
+    sums[name] = sums[name] + value.detach() if name in sums else value.detach()

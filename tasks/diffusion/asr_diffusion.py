@@ -1,13 +1,12 @@
-"""Transcription by masked diffusion: a first hypothesis is corrected, many tokens at a time.
+"""Transcription by masked diffusion: a hypothesis is corrected, many tokens at a time.
 
 dLLM-ASR (arXiv 2601.17902) on LLaDA's process (Nie et al. 2025). A CTC head on the stream's own
-encoder gives the hypothesis, which is the prior and anchors the canvas's length (`draft.py`);
-passes over the canvas reveal what is sure (`sampler.py`). The prompt sees itself alone, so that
-it is read once, and a pass costs the canvas.
+encoder gives the hypothesis, which is the draft and sets the canvas's length (`draft.py`); passes
+over the canvas reveal the tokens that are certain (`sampler.py`). The prompt attends to itself
+alone, so that it is prefilled once, and a pass costs the canvas. Training makes canvases as
+decoding does (`canvas.py`); the loss is LLaDA's for SFT.
 
-Training makes canvases as decoding does (`canvas.py`); the loss is LLaDA's for SFT.
-
-Legend: `B` rows, `G` places of a canvas, `T` frames, `V` vocabulary, `N` places with a loss.
+Legend: `B` rows, `G` positions of a canvas, `T` frames, `V` vocabulary, `N` those with a loss.
 """
 
 from __future__ import annotations
@@ -135,8 +134,10 @@ class AsrDiffusion(Asr):
         texts = self._texts(batch)
         features = ctx.encode(self.draft_stream)
         rows, ids, failed = self._fitting(batch, features)
-        context = some(assemble(self.prompt.streams, batch, ctx), rows)
-        features = some(features, rows)
+        context, features = (
+            some(assemble(self.prompt.streams, batch, ctx), rows),
+            some(features, rows),
+        )
         if not rows:
             return Loss((context.tokens.sum() + features.tokens.sum()) * 0, 0, failed=failed)
         canvases = learn(
@@ -160,13 +161,11 @@ class AsrDiffusion(Asr):
 
     def _texts(self, batch: Batch) -> list[list[int]]:
         """The decoder's tokens of each row's transcript."""
-        ids = batch.label(
-            "target",
-            f"has no text to learn; its data must have the columns of {self.target.template!r}",
-        )
-        lengths = batch.label_masks["target"].sum(1).tolist()
+        columns = self.target.template
+        ids = batch.label("target", f"has no text to learn; its data must have {columns!r}")
         padded = [[0] * ids.shape[1]] * len(ids) if ids.is_meta else ids.tolist()
-        return [row[:length] for row, length in zip(padded, lengths, strict=True)]
+        lengths = batch.label_masks["target"].sum(1).tolist()
+        return [row[:n] for row, n in zip(padded, lengths, strict=True)]
 
     def _fitting(
         self, batch: Batch, features: Features
@@ -185,9 +184,8 @@ class AsrDiffusion(Asr):
 
     @property
     def _head_trains(self) -> bool:
-        if "prior" not in self.heads:
-            return self.ctc > 0
-        return self.ctc > 0 and any(p.requires_grad for p in self.heads["prior"].parameters())
+        head = self.heads["prior"] if "prior" in self.heads else None  # noqa: SIM401
+        return self.ctc > 0 and (head is None or any(p.requires_grad for p in head.parameters()))
 
     def _drafts(self, features: Features, decoder: Backbone, ctx: Context) -> list[Prior | None]:
         """Hypotheses with errors of the CTC head, for the share of the rows that learn from one."""
@@ -285,8 +283,8 @@ class AsrDiffusion(Asr):
 
     def texts(self, canvas: Denoised, decoder: Backbone) -> list[str]:
         """Return the transcripts of denoised canvases."""
-        rows = [[i for i in row if i != self.special.gap_id] for row in canvas.ids]
-        return [decoder.tokenizer.decode(row).strip() for row in rows]
+        gap, tokenizer = self.special.gap_id, decoder.tokenizer
+        return [tokenizer.decode([i for i in row if i != gap]).strip() for row in canvas.ids]
 
 
 def _shares(**shares: float) -> None:
