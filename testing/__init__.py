@@ -16,13 +16,27 @@ if TYPE_CHECKING:
     from .connectors import check_connector
     from .context import StubContext, prepare_batch
     from .encoders import check_encoder
+    from .fittables import check_fittable
+    from .modalities import check_modality
+    from .sources import check_source
 
-__all__ = ["StubContext", "check_connector", "check_encoder", "prepare_batch"]
+__all__ = [
+    "StubContext",
+    "check_connector",
+    "check_encoder",
+    "check_fittable",
+    "check_modality",
+    "check_source",
+    "prepare_batch",
+]
 
 _MODULES = {
     "StubContext": "context",
     "check_connector": "connectors",
     "check_encoder": "encoders",
+    "check_fittable": "fittables",
+    "check_modality": "modalities",
+    "check_source": "sources",
     "prepare_batch": "context",
 }
 

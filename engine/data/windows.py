@@ -66,7 +66,8 @@ class Windows(Source):
         return self.source.episodes
 
     def array(self, column: str) -> np.ndarray:
-        return super().array(column) if column in self.spans else self.source.array(column)
+        own = column in self.spans or column.removesuffix("_padding") in self.spans
+        return super().array(column) if own else self.source.array(column)
 
     def key(self, index: int) -> str:
         return self.source.key(index)

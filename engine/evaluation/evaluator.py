@@ -108,6 +108,9 @@ class ShuffledStream(Source):
     def key(self, index: int) -> str:
         return self.source.key(index)
 
+    def fingerprint(self) -> str:
+        return f"{self.source.fingerprint()}[{self.stream} of {derive(0, *self.giver.tolist()):x}]"
+
     def identity(self, index: int, column: str) -> str:
         giver = int(self.giver[index]) if column == self.stream else index
         return self.source.identity(giver, column)

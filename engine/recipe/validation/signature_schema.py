@@ -96,6 +96,8 @@ def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
 
     Raises ValueError where its constructor is none that a recipe could call.
     """
+    if isinstance(part, type) and part.__init__ is object.__init__:  # type: ignore[misc]
+        return {}
     function: Any = getattr(part, "__init__", part) if isinstance(part, type) else part
     try:
         hints = typing.get_type_hints(function, include_extras=True)

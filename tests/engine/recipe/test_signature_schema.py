@@ -130,5 +130,14 @@ def test_annotations_that_cannot_be_read_are_reported() -> None:
         validate_options(part, {"size": 1}, "here")
 
 
+def test_a_class_without_a_constructor_has_no_options() -> None:
+    class Bare:
+        """Nothing to say."""
+
+    assert arguments(Bare) == {} and validate_options(Bare, {}, "here") == {}
+    with pytest.raises(RecipeError, match=r"here\.size: Bare has no such option"):
+        validate_options(Bare, {"size": 3}, "here")
+
+
 def test_the_model_of_a_signature_is_made_once() -> None:
     assert options_model(Part) is options_model(Part)

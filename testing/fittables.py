@@ -1,0 +1,65 @@
+"""The contract of a part that is fitted on the training split (a tokenizer, a normalizer)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from ..engine.schema import validate_options
+from ..modalities.base import Chart, Fitted
+from .common import checking, copy_for_worker, expect, same
+
+
+def check_fittable(make: Callable[..., Fitted], rows: Iterable[Any], **options: Any) -> None:
+    """Check a class against the contract of `modalities.base.Fitted`.
+
+    Args:
+        make: the class, or a function that returns an object that is not fitted yet.
+        rows: what it is fitted on.
+        options: those of its recipe's section.
+
+    Raises:
+        AssertionError: one line, what is violated.
+    """
+    name, rows = make.__name__, list(rows)
+    with checking(name, "options"):
+        first, second, empty = (make(**validate_options(make, options, name)) for _ in range(3))
+        name = type(first).__name__
+        expect(isinstance(first, Fitted), f"{name} is no modalities.base.Fitted")
+    with checking(name, "fit"):
+        first.fit(iter(rows))
+        second.fit(iter(rows))
+        state = first.state()
+        expect(same(state, second.state()), "fitting twice on equal rows gives two states")
+    with checking(name, "state"):
+        arrays = {k: v for k, v in state.items() if isinstance(v, np.ndarray)}
+        rest = {k: v for k, v in state.items() if k not in arrays}
+        text = json.dumps(rest)
+        read = {**json.loads(text), **(load(save(_contiguous(arrays))) if arrays else {})}
+    with checking(name, "load_state"):
+        empty.load_state(read)
+        again = empty.state()
+        expect(same(_plain(again), _plain(state)), "what was written and read back is not the same")
+        first.load_state(read)
+        expect(same(_plain(first.state()), _plain(state)), "reading it again changes the state")
+    with checking(name, "in a worker"):
+        copy = copy_for_worker(first)
+        expect(same(_plain(copy.state()), _plain(state)), "its copy has another state")
+    with checking(name, "charts"):
+        expect(all(isinstance(chart, Chart) for chart in first.charts()), "are no Charts")
+
+
+def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state as its JSON is: tuples are lists."""
+    return {
+        key: value if isinstance(value, np.ndarray) else json.loads(json.dumps(value))
+        for key, value in state.items()
+    }

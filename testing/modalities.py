@@ -1,0 +1,102 @@
+"""The contract of a modality's declaration."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..engine.catalogue import find, load, registered
+from ..engine.schema import arguments
+from ..modalities.base import Modality, Source
+from .common import checking, expect
+
+EXAMPLES = 2
+ENV_METHODS = ("reset", "step", "render", "close")
+UNKNOWN = {"an annotation that nobody draws": ([1.0], None)}
+
+_SCOPED = {"encoders": "encoder", "decoders": "decoder", "augments": "augment"}
+
+
+def check_modality(name: str) -> None:
+    """Check a modality against the contract of `modalities.base.Modality`.
+
+    Args:
+        name: as a recipe names it: a short name, or `module:NAME`.
+
+    Raises:
+        AssertionError: one line, what is violated.
+    """
+    with checking(name, "declaration"):
+        modality: Modality = find("modality", name, "modality")
+        for field in dataclasses.fields(modality):
+            value = getattr(modality, field.name)
+            if field.name != "annotation":
+                paths = value.values() if isinstance(value, Mapping) else filter(None, [value])
+                for path in paths:
+                    expect(callable(load(path)), f"{field.name}: {path} cannot be called")
+    _check_functions(modality, name)
+    for field_name, kind in _SCOPED.items():
+        for short in getattr(modality, field_name):
+            with checking(name, f"{field_name}.{short}"):
+                arguments(find(f"{name}_{kind}", short, short))
+    for short in modality.sources:
+        with checking(name, f"sources.{short}"):
+            source = find("source", short, short)
+            arguments(source)
+            made = not inspect.isclass(source) or issubclass(source, Source)
+            expect(made, f"{source.__name__} is no subclass of modalities.base.Source")
+    for short in modality.envs:
+        with checking(name, f"envs.{short}"):
+            _check_env(find("env", short, short))
+    with checking(name, "short names"):
+        shared = set(modality.sources) - set(registered("source"))
+        expect(not shared, f"no recipe finds the sources {', '.join(shared)}")
+
+
+def _check_functions(modality: Modality, name: str) -> None:
+    read, preview = load(modality.read), load(modality.preview)
+    if modality.example is None:
+        return
+    with checking(name, "example"):
+        make: Callable[[np.random.Generator], Any] = load(modality.example)
+        cells = [make(np.random.default_rng(i)) for i in range(EXAMPLES)]
+    with checking(name, "read"):
+        raws = [read(cell) for cell in cells]
+        expect(all(raw is not None for raw in raws), "returns None for an example")
+    with checking(name, "preview"):
+        for raw in raws:
+            for annotations in (None, {}, UNKNOWN):
+                shown = preview(raw, annotations)
+                expect(isinstance(shown, str) and shown, f"returns {shown!r}, expected HTML")
+                expect("<script" not in shown.lower(), "holds a script, which no report runs")
+    if modality.save is not None:
+        with checking(name, "save"), tempfile.TemporaryDirectory() as folder:
+            values, matrix = _map()
+            path = Path(load(modality.save)(Path(folder) / "map", values, matrix, raws[0]))
+            expect(path.is_file(), f"returns {path}, which is no file")
+            expect(path.name.startswith("map"), f"writes {path.name}, expected map and a suffix")
+
+
+def _map() -> tuple[Any, Any]:
+    import torch
+
+    return torch.rand(2, 3, 4), torch.eye(4)
+
+
+def _check_env(env: Any) -> None:
+    lacking = [method for method in ENV_METHODS if not callable(getattr(env, method, None))]
+    expect(not lacking, f"{env.__name__} has no {', '.join(lacking)}, as gymnasium.Env has")
+    names = inspect.signature(env).parameters
+    wanted = [name for name in ("cameras", "size") if name not in names]
+    expect(not wanted, f"{env.__name__} takes no {', '.join(wanted)}")
+    for optional, count in (("expert", 1), ("instruction", 2)):
+        function = getattr(env, optional, None)
+        if function is not None:
+            found = len(inspect.signature(function).parameters)
+            expect(found == count, f"{optional} takes {found} arguments, expected {count}")
