@@ -11,13 +11,16 @@ Legend: `D` width, `n` added tokens, `k` chosen ids.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
+
+from .base import LayerHook
 
 
 def replace_submodules(root: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
@@ -112,3 +115,37 @@ class ExtendedLMHead(nn.Module):
         weight = torch.where(new[:, None], more, head.weight[old])
         bias = None if head.bias is None else head.bias[old].masked_fill(new, 0)
         return F.linear(hidden, weight, bias)
+
+
+@contextmanager
+def hooked(
+    blocks: Sequence[nn.Module],
+    layer_hooks: Mapping[int, LayerHook] | None,
+    prefix: int,
+    mask: Tensor | None,
+) -> Iterator[None]:
+    """Replace the output of each block by what its hook returns; the hook does not see the `prefix`
+    leading tokens."""
+
+    def wrap(hook: LayerHook) -> Callable[[nn.Module, Any, Any], Any]:
+        def run(module: nn.Module, args: Any, output: Any) -> Any:
+            whole = output[0] if isinstance(output, tuple) else output  # [B, P + T, D]
+            tokens = whole[:, prefix:]
+            seen = tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
+            whole = torch.cat([whole[:, :prefix], hook(tokens, seen)], dim=1)
+            return (whole, *output[1:]) if isinstance(output, tuple) else whole
+
+        return run
+
+    for number in layer_hooks or ():
+        if not -len(blocks) <= number < len(blocks):
+            raise ValueError(f"layer_hooks: there is no layer {number}; it has {len(blocks)}")
+    handles = [
+        blocks[i].register_forward_hook(wrap(hook), prepend=True)
+        for i, hook in (layer_hooks or {}).items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -167,8 +167,9 @@ def open_zero_branches(module: nn.Module) -> None:
 
 
 def check_state(module: nn.Module, other: nn.Module) -> None:
-    """Write a module's state as safetensors and read it into another one of its kind."""
-    state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    """Write a module's state as safetensors and read it into another one of its kind. Tensors that
+    two parameters share are written twice."""
+    state = {name: value.clone().contiguous() for name, value in module.state_dict().items()}
     other.load_state_dict(load(save(state)))
 
 

@@ -31,6 +31,7 @@ from .common import (
     plan_options,
     same,
 )
+from .vocabulary import check_inputs_embeds, check_vocabulary
 
 EXAMPLES = 3
 
@@ -204,10 +205,13 @@ class EncoderContract:
 
     def check_supports(self) -> None:
         """What `supports` names; each is optional."""
+        batch, tokens = self.batch(self.samples), self.features.tokens
         checks = {
             "layers": self._check_layers,
             "token_mask": self._check_token_mask,
             "layer_hooks": self._check_layer_hooks,
+            "inputs_embeds": lambda: check_inputs_embeds(self.encoder, batch),
+            "vocabulary": lambda: check_vocabulary(self.encoder, batch["ids"], tokens),
         }
         for name in sorted(self.encoder.supports):
             with checking(self.name, f"supports {name}"), torch.no_grad():

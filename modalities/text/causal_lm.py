@@ -6,13 +6,14 @@ Wang et al. 2024). Legend: `B` batch, `L` tokens, `D` width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
-from ..base import Features, Tokenizer
+from ..base import Features, LayerHook, Tokenizer
 from .hf import HubText, positions
 
 
@@ -26,6 +27,7 @@ class CausalLM(HubText):
     """
 
     kind: ClassVar[str] = "causal_lm"
+    auto_lm: ClassVar[Any] = AutoModelForCausalLM
 
     def __init__(
         self,
@@ -34,10 +36,13 @@ class CausalLM(HubText):
         config: dict[str, Any] | None = None,
         tokenizer: Tokenizer,
         max_length: int = 512,
+        lm_head: bool = False,
         echo: bool = False,
     ) -> None:
-        super().__init__(name=name, config=config, tokenizer=tokenizer, max_length=max_length)
-        self.echo, places = echo, positions(self.model)
+        super().__init__(
+            name=name, config=config, tokenizer=tokenizer, max_length=max_length, lm_head=lm_head
+        )
+        self.echo, places = echo, positions(self.encoder)
         if echo and places is not None and places < 2 * max_length:
             raise ValueError(
                 f"causal_lm: echo reads max_length {max_length} twice, the model has {places} "
@@ -54,20 +59,32 @@ class CausalLM(HubText):
         found: nn.Module = model
         return found
 
-    def inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Any]:
+    def inputs(self, ids: Tensor, mask: Tensor, embeds: Tensor | None) -> dict[str, Any]:
         # Without a mask and a cache the model looks for packed texts in the positions' values,
         # which are not there on meta; a cache, free there, keeps it from looking.
-        return {**super().inputs(ids, mask), "use_cache": ids.is_meta}
+        return {**super().inputs(ids, mask, embeds), "use_cache": ids.is_meta}
 
-    def forward(self, ids: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> Features:
-        """As `HubText`; with `echo` of the second reading."""
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        layers: Sequence[int] = (),
+        layer_hooks: Mapping[int, LayerHook] | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Features:
+        """As `HubText`; with `echo` of the second reading. Hooks then see both, `[B, 2 L, D]`."""
         if not self.echo:
-            return super().forward(ids, mask, layers)
+            return super().forward(ids, mask, layers, layer_hooks, inputs_embeds)
         lengths = mask.sum(1, keepdim=True)
         places = torch.arange(2 * ids.shape[1], device=ids.device)  # [2 L]
         again = torch.where(places < lengths, places, places - lengths)
-        twice = ids.gather(1, again.clamp(max=ids.shape[1] - 1))
-        read = super().forward(twice, places < 2 * lengths, layers)
+        again = again.clamp(max=ids.shape[1] - 1)
+        if inputs_embeds is not None:
+            rows = again.unsqueeze(-1).expand(-1, -1, inputs_embeds.shape[-1])
+            inputs_embeds = inputs_embeds.gather(1, rows)
+        read = super().forward(
+            ids.gather(1, again), places < 2 * lengths, layers, layer_hooks, inputs_embeds
+        )
         second = lengths + places[: ids.shape[1]]  # [B, L]
 
         def taken(features: Features) -> Features:

@@ -14,22 +14,30 @@ import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
-from ..base import Encoder, Features, Sample, Tokenizer
+from ..base import Encoder, Features, LayerHook, Sample, Tokenizer
+from ..submodules import (
+    ExtendedLMHead,
+    PrecomputedHidden,
+    hooked,
+    path_of,
+    replace_submodules,
+)
 from .processor import TextProcessor
 from .repo_id import place
 
 
 class HubText(Encoder):
-    """A model of transformers that reads ids. Subclasses say `kind`, `part` and `pool`.
+    """A model of transformers that reads ids. Subclasses say `kind`, `auto_lm`, `part` and `pool`.
 
     name: a hub id or a folder (see `place`); its weights are read by `load`. config: the whole
     configuration, `model_type` first; with `name` it is filled by `resolve`, without it the
     model is built from nothing and its vocabulary is the tokenizer's. max_length: longer texts
-    are cut.
+    are cut. lm_head: build the head of the language model too; the encoder then supports
+    `vocabulary`: `embed(ids)` and `logits(hidden)`.
     """
 
     kind: ClassVar[str]
-    supports: frozenset[str] = frozenset({"layers"})
+    auto_lm: ClassVar[Any]
 
     def __init__(
         self,
@@ -38,18 +46,21 @@ class HubText(Encoder):
         config: dict[str, Any] | None = None,
         tokenizer: Tokenizer,
         max_length: int = 512,
+        lm_head: bool = False,
     ) -> None:
         super().__init__()
-        self.name, self.tokenizer = name, tokenizer
+        self.name, self.tokenizer, self.lm_head = name, tokenizer, lm_head
         if config is None:
             raise ValueError(f"{self.kind}: give name (a hub id or folder) or config, and resolve")
         self.whole = configuration(
             self.kind, config if name else {**config, **_of(self.kind, config, tokenizer)}
         )
-        self.model = self.part(AutoModel.from_config(self.whole))
-        self.dim: int = self.model.config.hidden_size
+        self.model = self._built(self._auto.from_config(self.whole))
+        self.dim: int = self.encoder.config.hidden_size
         self._check(tokenizer, max_length)
         self.processor = TextProcessor(tokenizer, max_length)
+        found = {"layers", "inputs_embeds"} | ({"vocabulary"} if lm_head else set())
+        self.supports = frozenset(found | ({"layer_hooks"} if self.blocks() else set()))
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -76,14 +87,14 @@ class HubText(Encoder):
         """Read the weights of `name`; a weight that the checkpoint lacks is an error."""
         if self.name is None:
             return super().load()
-        found, report = AutoModel.from_pretrained(
+        found, report = self._auto.from_pretrained(
             **place(self.name),
             config=self.whole,
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
         )
-        model = self.part(found)
+        model = self._built(found)
         lacking = sorted(set(report["missing_keys"]) & {k for k, _ in found.named_parameters()})
         if lacking:
             raise ValueError(
@@ -94,7 +105,7 @@ class HubText(Encoder):
         return None
 
     def _check(self, tokenizer: Tokenizer, max_length: int) -> None:
-        rows, places = self.whole.vocab_size, positions(self.model)
+        rows, places = self.whole.vocab_size, positions(self.encoder)
         if rows < tokenizer.size:
             raise ValueError(
                 f"{self.kind}: the tokenizer has {tokenizer.size} ids, the model {rows} rows; "
@@ -106,6 +117,44 @@ class HubText(Encoder):
                 f"set max_length to {places} or less"
             )
 
+    @property
+    def _auto(self) -> Any:
+        if not self.lm_head:
+            return AutoModel
+        if type(self.whole) not in self.auto_lm._model_mapping or self.whole.is_encoder_decoder:
+            raise ValueError(
+                f"{self.kind}: {self.whole.model_type} has no {self.auto_lm.__name__} head; "
+                "leave lm_head out"
+            )
+        return self.auto_lm
+
+    def _built(self, model: Any) -> Any:
+        """What is kept of a model of transformers: all of it with its head, else what encodes."""
+        return model if self.lm_head else self.part(model)
+
+    @property
+    def encoder(self) -> Any:
+        """The stack that reads embeddings."""
+        return self.part(self.model.base_model) if self.lm_head else self.model
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids `[..., L]` -> embeddings `[..., L, E]`, as the model itself would feed them."""
+        found: Tensor = self.encoder.get_input_embeddings()(ids)
+        return found
+
+    def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
+        """hidden `[..., D]` -> logits `[..., V]`, or `[..., len(ids)]` of the ids alone, as the
+        model itself would give them. Raise ValueError without `lm_head`."""
+        if not self.lm_head:
+            raise ValueError(f"{self.kind}: has no head; set lm_head: true")
+        flat = hidden.reshape(1, -1, hidden.shape[-1])
+        stack, head = self.encoder, self.model.get_output_embeddings()
+        parts: dict[str, nn.Module] = {path_of(self.model, stack): PrecomputedHidden(stack, flat)}
+        if ids is not None:
+            parts[path_of(self.model, head)] = ExtendedLMHead(head, None, ids)
+        found: Tensor = replace_submodules(self.model, parts)(inputs_embeds=flat).logits
+        return found.view(*hidden.shape[:-1], -1)
+
     def part(self, model: nn.Module) -> Any:
         """The part of a model that encodes."""
         raise NotImplementedError
@@ -114,12 +163,13 @@ class HubText(Encoder):
         """tokens `[B, L, D]`, mask `[B, L]` -> `[B, D]`."""
         raise NotImplementedError
 
-    def inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Any]:
+    def inputs(self, ids: Tensor, mask: Tensor, embeds: Tensor | None) -> dict[str, Any]:
         """What the model is called with."""
         if ids.is_meta:
             # transformers looks into ids and masks for padding; on meta there is nothing to see.
-            return {"inputs_embeds": self.model.get_input_embeddings()(ids)}
-        return {"input_ids": ids, "attention_mask": mask.long()}
+            return {"inputs_embeds": self.embed(ids) if embeds is None else embeds}
+        read = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
+        return {**read, "attention_mask": mask.long()}
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """ids `[B, L]` padded on the right, mask `[B, L]`."""
@@ -128,12 +178,22 @@ class HubText(Encoder):
         lengths = torch.tensor([len(row) for row in rows])
         return {"ids": ids, "mask": torch.arange(ids.shape[1]) < lengths[:, None]}
 
-    def forward(self, ids: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> Features:
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        layers: Sequence[int] = (),
+        layer_hooks: Mapping[int, LayerHook] | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Features:
         """ids `[B, L]`, mask `[B, L]` -> tokens `[B, L, D]`.
 
-        layers: blocks by place, 0 the first, -1 the last.
+        layers, layer_hooks: blocks, 0 the first, -1 the last. inputs_embeds: `[B, L, E]`, read in
+        place of the ids' embeddings.
         """
-        out = self.model(**self.inputs(ids, mask), output_hidden_states=bool(layers))
+        with hooked(self.blocks(), layer_hooks, 0, mask):
+            inputs = self.inputs(ids, mask, inputs_embeds)
+            out = self.encoder(**inputs, output_hidden_states=bool(layers))
         tokens = out.last_hidden_state.masked_fill(~mask.unsqueeze(-1), 0)
         return Features(
             tokens,
@@ -151,8 +211,8 @@ class HubText(Encoder):
 
     def blocks(self) -> Sequence[nn.Module]:
         """The layers from input to output; empty where the model shares or hides them."""
-        count = getattr(self.model.config, "num_hidden_layers", None)
-        lists = (m for m in self.model.modules() if isinstance(m, nn.ModuleList))
+        count = getattr(self.encoder.config, "num_hidden_layers", None)
+        lists = (m for m in self.encoder.modules() if isinstance(m, nn.ModuleList))
         return next((tuple(m) for m in lists if len(m) == count), ())
 
 

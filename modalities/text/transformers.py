@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM
 
 from ..base import Tokenizer
 from .hf import HubText
@@ -21,6 +22,7 @@ class TransformersText(HubText):
     """
 
     kind: ClassVar[str] = "transformers"
+    auto_lm: ClassVar[Any] = AutoModelForMaskedLM
 
     def __init__(
         self,
@@ -29,8 +31,11 @@ class TransformersText(HubText):
         config: dict[str, Any] | None = None,
         tokenizer: Tokenizer,
         max_length: int = 512,
+        lm_head: bool = False,
     ) -> None:
-        super().__init__(name=name, config=config, tokenizer=tokenizer, max_length=max_length)
+        super().__init__(
+            name=name, config=config, tokenizer=tokenizer, max_length=max_length, lm_head=lm_head
+        )
         begins = tokenizer.encode("a", special=True)[:1]
         self.class_token = tokenizer.bos_id is not None and begins == [tokenizer.bos_id]
 

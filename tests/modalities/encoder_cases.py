@@ -192,6 +192,10 @@ TOKENIZER = {"tokenizer": {"type": "bpe", "size": 300}, "max_length": 64}
 DECODER = {**LAYERS, "max_position_embeddings": 96}
 TEXT: dict[str, Case] = {
     "transformers": ("transformers", {**hf("bert", **DECODER), **TOKENIZER}),
+    "transformers with a head": (
+        "transformers",
+        {**hf("bert", **DECODER), **TOKENIZER, "lm_head": True},
+    ),
     "causal_lm": ("causal_lm", {**hf("llama", **DECODER), **TOKENIZER}),
 }
 
@@ -203,6 +207,7 @@ EACH = [(modality, name) for modality, cases in CASES.items() for name in cases]
 
 UNUSED = {  # parameters that need what only pre-training gives, or lie behind the chosen layer
     "timm layer": ("model.blocks.2", "model.norm", "model.fc_norm"),
+    "transformers with a head": ("model.cls",),
     "hf layer": ("model.layers.2", "model.layernorm"),
     **dict.fromkeys(("hf DINOv2", "hf registers", "hf DINOv3"), ("model.embeddings.mask_token",)),
     **{

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from ...base import Encoder, Features, LayerHook
 from ...messages import did_you_mean
+from ...submodules import hooked
 from ..processor import TimmProcessor
 from . import timm_features
-from .hooks import hooked, masked
+from .hooks import masked
 
 TRANSFORM = ("crop_mode", "crop_pct", "interpolation", "mean", "std")
 
