@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .dataset import PreparedRow as PreparedRow
     from .dataset import StreamDataset as StreamDataset
     from .dataset import TaskDataset as TaskDataset
+    from .dataset import cell_items as cell_items
     from .dataset import stream_readers as stream_readers
     from .dataset import task_dataset as task_dataset
     from .loader import Collator as Collator
@@ -41,6 +42,7 @@ else:
                 "PreparedRow",
                 "StreamDataset",
                 "TaskDataset",
+                "cell_items",
                 "stream_readers",
                 "task_dataset",
             ],

@@ -6,7 +6,7 @@ run see the same values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -70,15 +70,17 @@ class StreamReader:
 class PreparedRow:
     """A row, ready to be collated; `failure` says why it is not.
 
-    row: the cells as the source returned them. example: what the task made of it. samples: views
-    of each stream. records: stored features of a stream.
+    row: the cells as the source returned them. example: what the task made of it. samples: of each
+    stream, the views of each of its items. records: of each stream, the stored features of each
+    item. many: streams with any number of items; all others have one.
     """
 
     key: str
     row: Row = field(default_factory=dict, repr=False)
     example: Example = field(default_factory=Example)
-    samples: dict[str, dict[str, Sample]] = field(default_factory=dict)
-    records: dict[str, Record] = field(default_factory=dict)
+    samples: dict[str, list[dict[str, Sample]]] = field(default_factory=dict)
+    records: dict[str, list[Record]] = field(default_factory=dict)
+    many: frozenset[str] = frozenset()
     failure: str | None = None
 
     @classmethod
@@ -86,6 +88,19 @@ class PreparedRow:
         """Return a row that could not be read, with the reason in one line."""
         reason = f"{type(error).__name__}: {error}"
         return cls(key, failure=str(error) if isinstance(error, ReadError) else flat(reason))
+
+    def count(self, stream: str) -> int:
+        """Return the number of items of a stream."""
+        return len(self.samples[stream] if stream in self.samples else self.records[stream])
+
+
+def cell_items(cell: Any, many: bool) -> Sequence[Any]:
+    """Return the raw values of a cell: itself, or those of a list. Raise ReadError."""
+    if not many:
+        return (cell,)
+    if not isinstance(cell, (list, tuple)):
+        raise ReadError(cell, "is one value", "a list of items, which may be empty")
+    return cell
 
 
 def flat(text: str) -> str:
@@ -95,10 +110,15 @@ def flat(text: str) -> str:
 
 @dataclass
 class StreamDataset:
-    """The rows of a source, the cells of some streams prepared. readers: by stream."""
+    """The rows of a source, the cells of some streams prepared.
+
+    readers: by stream. many: streams whose cells are lists of items. An item is read, cached and
+    augmented by itself, under the cell's key and its place.
+    """
 
     source: Source
     readers: Mapping[str, StreamReader]
+    many: frozenset[str] = field(default=frozenset(), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -117,15 +137,37 @@ class StreamDataset:
         """As `prepare`. Raise one of `FAILURES` if the row cannot be read."""
         cells = self.source[index] if row is None else row
         row_key = self.source.key(index)
-        prepared = PreparedRow(row_key, cells, self.example(cells, row_key, epoch))
+        example = self.example(cells, row_key, epoch)
+        prepared = PreparedRow(row_key, cells, example, many=self.many & self.readers.keys())
         for name, reader in self.readers.items():
-            key = self.source.identity(index, name) if reader.cached or self.draws else ""
+            items = self.items(name, index, cells)
             if reader.features is not None:
-                prepared.records[name] = reader.record(cells[name], key)
+                prepared.records[name] = [reader.record(value, key) for value, key in items]
             else:
-                sample = reader.sample(cells[name], key)
-                prepared.samples[name] = self.views(name, sample, key, epoch)
+                prepared.samples[name] = [
+                    self.views(name, reader.sample(value, key), key, epoch) for value, key in items
+                ]
         return prepared
+
+    def items(self, stream: str, index: int, row: Row) -> list[tuple[Any, str]]:
+        """Return the raw values of a row's cell and their keys in stores and random draws."""
+        values = cell_items(row[stream], stream in self.many)
+        named = self.draws or self.readers[stream].cached
+        key = self.source.identity(index, stream) if named else ""
+        return list(zip(values, self._keys(stream, key, len(values)), strict=True))
+
+    def item_keys(self, stream: str, index: int) -> list[str]:
+        """Return the keys of a row's items; of a row whose cell cannot be read there are none."""
+        key = self.source.identity(index, stream)
+        if stream not in self.many:
+            return [key]
+        try:
+            return self._keys(stream, key, len(cell_items(self.source[index][stream], True)))
+        except FAILURES:
+            return []
+
+    def _keys(self, stream: str, key: str, count: int) -> list[str]:
+        return [f"{key}#{place}" for place in range(count)] if stream in self.many else [key]
 
     @property
     def draws(self) -> bool:
@@ -194,7 +236,8 @@ def task_dataset(
     task = plan.tasks[name].task
     chosen = task.streams if streams is None else streams
     readers = stream_readers(plan, encoders, chosen, augment=augment)
-    return TaskDataset(source, readers, name, task, plan.tools, training, plan.recipe.train.seed)
+    seed, many = plan.recipe.train.seed, frozenset(n for n in readers if task.streams[n].many)
+    return TaskDataset(source, readers, name, task, plan.tools, training, seed, many=many)
 
 
 def stream_readers(

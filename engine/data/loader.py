@@ -43,12 +43,19 @@ class Collator:
         batch.failed = [(row.key, row.failure) for row in rows if row.failure is not None]
         if not good:
             return batch
+        for name in good[0].many:
+            batch.items[name] = torch.tensor([row.count(name) for row in good])
         for name in good[0].records:
-            batch.features[name] = from_records([row.records[name] for row in good])
-        for name, views in good[0].samples.items():
+            records = [record for row in good for record in row.records[name]]
+            if records:
+                batch.features[name] = from_records(records)
+            else:
+                batch.streams[name] = {}
+        for name in good[0].samples:
+            items = [views for row in good for views in row.samples[name]]
             batch.streams[name] = {
-                view: collate(self.encoders[name], [row.samples[name][view] for row in good])
-                for view in views
+                view: collate(self.encoders[name], [views[view] for views in items])
+                for view in (items[0] if items else ())
             }
         return batch
 

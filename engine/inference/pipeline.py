@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -74,7 +74,8 @@ class Pipeline:
     ) -> Any:
         """What the task predicts for `inputs`: the streams, and the columns of its prompt.
 
-        Lists give a list of predictions; single values give one.
+        Lists give a list of predictions; single values give one. The cell of a stream that takes
+        several items is a list by itself.
         """
         plan = self.model.plan
         if task not in plan.tasks:
@@ -85,9 +86,8 @@ class Pipeline:
         missing = [name for name in asked if name not in inputs]
         if missing:
             raise RecipeError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
-        several = any(isinstance(value, list) for value in inputs.values())
-        rows = RowList(_table(inputs))
-        dataset = task_dataset(plan, self._encoders, task, rows, streams=asked)
+        rows, several = rows_of(inputs, {s for s in asked if wanted.streams[s].many})
+        dataset = task_dataset(plan, self._encoders, task, RowList(rows), streams=asked)
         with reported(task):  # a column that the prompt wants, an option that nobody knows
             batch = self._collator(task, [dataset.load(i) for i in range(len(rows))])
             made = self.model.eval().predict(batch.to(self.model.device), **(options or {}))
@@ -134,17 +134,29 @@ class Pipeline:
         return self._readers[stream].read(value)
 
 
-def _table(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Columns as rows; a single value stands in every row."""
-    lengths = {name: len(v) for name, v in inputs.items() if isinstance(v, list)}
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{name} {n}" for name, n in lengths.items())
+def rows_of(
+    inputs: Mapping[str, Any], many: Container[str] = ()
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return columns as rows, and whether a column holds the values of several rows: a list does.
+
+    A single value stands in every row. many: streams whose cells are lists; a list of lists holds
+    the cells of several rows. Raise RecipeError if columns differ in length.
+    """
+    columns = {
+        name: value
+        for name, value in inputs.items()
+        if isinstance(value, list) and (name not in many or _is_nested(value))
+    }
+    if len({len(values) for values in columns.values()}) > 1:
+        counts = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
         raise RecipeError(f"inputs: lists of different lengths: {counts}")
-    count = next(iter(lengths.values()), 1)
-    return [
-        {name: v[i] if isinstance(v, list) else v for name, v in inputs.items()}
-        for i in range(count)
-    ]
+    count = len(next(iter(columns.values()), [None]))
+    rows = [{n: v[i] if n in columns else v for n, v in inputs.items()} for i in range(count)]
+    return rows, bool(columns)
+
+
+def _is_nested(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(item, (list, tuple)) for item in value)
 
 
 def load(folder: str | Path) -> Pipeline:

@@ -9,7 +9,7 @@ from typing import Any
 from ...modalities.messages import did_you_mean
 from ..utils import RecipeError
 from .export_maps import stem_of, write_maps
-from .pipeline import Pipeline
+from .pipeline import Pipeline, rows_of
 
 
 def ask(
@@ -53,12 +53,11 @@ def ask(
                 f"{', '.join(streams)}"
             )
         named[free[0]] = files
-    inputs = {key: values if len(values) > 1 else values[0] for key, values in named.items()}
+    many = {stream for stream, use in streams.items() if use.many}
+    inputs = {k: v if len(v) > 1 or k in many else v[0] for k, v in named.items()}
     made = pipeline.generate(name, options=options, **inputs)
-    made = made if isinstance(made, list) else [made]
-    rows = [
-        {k: v[i] if isinstance(v, list) else v for k, v in inputs.items()} for i in range(len(made))
-    ]
+    rows, several = rows_of(inputs, many)
+    made = made if several else [made]
     if folder is not None:
         made = _in_files(pipeline, name, rows, made, folder)
     return [{**row, "prediction": said} for row, said in zip(rows, made, strict=True)]

@@ -6,6 +6,7 @@ the loss of the batch's task, given `encode` and the backbone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -96,17 +97,22 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch) -> Loss:
         task = self.task(batch.task)
-        if len(batch):
+        unused = [self.stream(name) for name, views in batch.streams.items() if not views]
+        if len(batch) and not unused:
             return task.loss(batch, self.context(batch))
-        # Every row of this process was unreadable: nothing, with a graph. It is made first, so
-        # that a backward comes to it last: processes meet in the same order everywhere.
+        # Streams without an item, or all parts if every row of this process was unreadable, get
+        # gradients of zero, as other processes wait for them. Their graph is made first, so that a
+        # backward comes to it last: processes meet in the same order everywhere.
         own = {id(p) for p in task.parameters()} if task.cross_rows else set()
-        rest = (p.sum() * 0 for p in self.parameters() if p.requires_grad and id(p) not in own)
-        nothing = sum(rest, torch.zeros((), device=self.device))
-        if not task.cross_rows:
+        parts = unused if len(batch) else [self]
+        rest = (p for part in parts for p in part.parameters() if id(p) not in own)
+        nothing = sum(
+            (p.sum() * 0 for p in rest if p.requires_grad), torch.zeros((), device=self.device)
+        )
+        if not len(batch) and not task.cross_rows:
             return Loss(nothing, 0)
         loss = task.loss(batch, self.context(batch))
-        return Loss(loss.total + nothing, loss.count, loss.parts)
+        return replace(loss, total=loss.total + nothing)
 
     @torch.no_grad()
     def predict(self, batch: Batch, **options: Any) -> list[Any]:

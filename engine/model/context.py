@@ -68,10 +68,12 @@ class ModelContext:
             return self._memo[key]
         name, _, point = stream.partition(".")
         part = self.model.stream(name)
+        cached = self.batch.features.get(name)
+        if cached is None and not self.batch.streams[name]:
+            return part.without_items(point, options)
         if chunk is None and not point:
             self._memo[key] = part(self._encode(f"{name}.encoder", view, None, options))
             return self._memo[key]
-        cached = self.batch.features.get(name)
         inputs = self.batch.streams[name][view] if cached is None else cached
         run = part.at(point)
         if chunk is None:

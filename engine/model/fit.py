@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ...modalities.base import Fitted, Source, StreamingSource
+from ..data import cell_items
 from ..recipe import ComponentPath, Plan, RecipePlan, load, run_of
 from ..utils import RecipeError, placed
 
@@ -73,8 +74,9 @@ def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: ComponentPath)
     elif where.section == "inputs":
         read = load(plan.streams[name].modality.read)
         for key, task in plan.tasks.items():
-            if name in task.task.streams:
-                yield from (read(row[name]) for row in _each(sources[key]))
+            if (use := task.task.streams.get(name)) is not None:
+                for row in _each(sources[key]):
+                    yield from map(read, cell_items(row[name], use.many))
     else:
         for key, task in plan.tasks.items():
             for row in _each(sources[key]):

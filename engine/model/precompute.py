@@ -7,6 +7,7 @@ any encoder, so that decoding and resampling are paid for once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import torch
 from ...modalities.base import StreamingSource
 from ...modalities.groups import groups_of
 from ...modalities.paths import cache_root
+from ...tasks.base import Row
 from ..cache import (
     PRECISIONS,
     Record,
@@ -25,7 +27,7 @@ from ..cache import (
     sample_to_record,
     to_records,
 )
-from ..data import Collator, PreparedRow, StreamDataset, TaskDataset
+from ..data import FAILURES, Collator, PreparedRow, StreamDataset, TaskDataset
 from ..recipe import RecipePlan
 from ..utils import autocast
 from .compose import Model
@@ -94,8 +96,8 @@ class FeatureCacher:
         store = Store(cache_root(), "samples", identity)
 
         def compute(places: list[int]) -> Iterable[Record | None]:
-            for row in (cells[i].prepare() for i in places):
-                yield None if row.failure else sample_to_record(row.samples[name]["main"])
+            for row in prepare_cells([cells[i] for i in places], name):
+                yield None if row.failure else sample_to_record(row.samples[name][0]["main"])
 
         self._fill(store, f"{name}: samples", cells, compute)
         for user in users:
@@ -114,7 +116,7 @@ class FeatureCacher:
         encoder = stream.encoder.eval()
 
         def compute(places: list[int]) -> Iterable[Record | None]:
-            rows = [cells[i].prepare() for i in places]
+            rows = prepare_cells([cells[i] for i in places], name)
             records = iter(self._encode(stream, name, rows))
             return [None if row.failure else next(records) for row in rows]
 
@@ -157,28 +159,44 @@ class FeatureCacher:
         fill(store, keys, compute, batch_size=self.batch_size, progress=report)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cell:
-    """One cell of a stream, and its key in the stores."""
+    """One item of a stream: the row, the item's place in its cell, and its key in the stores."""
 
     dataset: StreamDataset
     index: int
+    item: int
     key: str
 
-    def prepare(self) -> PreparedRow:
-        """Read the cell alone. One that cannot be read stays out of the stores: the loader reports
-        it, or skips it, when it comes."""
-        return self.dataset.prepare(self.index)
+
+def prepare_cells(cells: Sequence[Cell], stream: str) -> list[PreparedRow]:
+    """Return each cell as a row of its own. One that cannot be read stays out of the stores: the
+    loader reports it, or skips it, when it comes."""
+    prepared: list[PreparedRow] = []
+    for _, group in itertools.groupby(cells, key=lambda cell: (id(cell.dataset), cell.index)):
+        items = list(group)
+        dataset, index = items[0].dataset, items[0].index
+        row: Row | None = None
+        for cell in items:
+            try:
+                row = dataset.source[index] if row is None else row
+                value, key = dataset.items(stream, index, row)[cell.item]
+                sample = dataset.readers[stream].sample(value, key)
+            except FAILURES as error:
+                prepared.append(PreparedRow.failed(cell.key, error))
+            else:
+                prepared.append(PreparedRow(cell.key, samples={stream: [{"main": sample}]}))
+    return prepared
 
 
 def _cells(users: Sequence[TaskDataset], name: str) -> list[Cell]:
-    """Return the different cells of a stream."""
+    """Return the different items of a stream."""
     cells: dict[str, Cell] = {}
     for user in users:
-        alone = StreamDataset(user.source, {name: user.readers[name]})
+        alone = StreamDataset(user.source, {name: user.readers[name]}, many=user.many)
         for index in range(len(user)):
-            key = user.source.identity(index, name)
-            cells.setdefault(key, Cell(alone, index, key))
+            for item, key in enumerate(alone.item_keys(name, index)):
+                cells.setdefault(key, Cell(alone, index, item, key))
     return list(cells.values())
 
 

@@ -67,6 +67,15 @@ class Stream(nn.Module):
         features: Features = self(self.encoded(inputs, options))
         return features
 
+    def without_items(self, point: str, options: Mapping[str, Any]) -> Features:
+        """Return the features `[0, 0, D]` of a batch none of whose rows has an item, without a
+        graph; neither the encoder nor the connector runs."""
+        device = next((p.device for p in self.parameters()), None)
+        empty = Features.full(torch.zeros(0, 0, self.width(point), device=device))
+        wanted = (*(self.own if point else ()), *options.get("layers", ()))
+        hidden = Features.full(torch.zeros(0, 0, self.encoder.dim, device=device))
+        return empty.replace(layers=(hidden,) * len(wanted))
+
     def encode(self, inputs: EncoderInputs, **options: Any) -> Features:
         """What the encoder gives; without a graph where nothing in it trains."""
         trains = not is_frozen(self.encoder) or "layer_hooks" in options

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from ...modalities.base import Fitted, Marks, Source, StreamingSource
 from ...tasks.base import ExportsMaps, Task
-from ..data import open_split
+from ..data import cell_items, open_split
 from ..recipe import RecipePlan, load
 from .judge import form_of, marks_of
 from .samples import Sample, Samples
@@ -67,7 +67,10 @@ def _inputs(
     """(stream, HTML) of those that hold no answer; of the others too, where nothing draws them."""
     asked = plan.tasks[task].task
     modalities = {name: plan.streams[name].modality for name in asked.streams}
-    raw = {name: load(modalities[name].read)(row[name]) for name in asked.streams}
+    raw = {
+        name: [load(modalities[name].read)(value) for value in cell_items(row[name], use.many)]
+        for name, use in asked.streams.items()
+    }
     said = marks_of(sample.prediction, sample.target)
     marks: dict[str, tuple[Any, Any]] = {k: (_here(a, run), b) for k, (a, b) in said.items()}
     marks |= _maps(sample.prediction, asked, marks)
@@ -77,10 +80,11 @@ def _inputs(
         if use.role == "label" and (mark := modalities[n].annotation)
     }
     for name, mark in drawn_on.items():
-        marks[mark] = (marks.get(mark, (None, None))[0], raw[name])
+        marks[mark] = (marks.get(mark, (None, None))[0], raw[name][0])
     return [
-        (name, Markup(load(modalities[name].preview)(raw[name], marks)))
+        (name, Markup(load(modalities[name].preview)(value, marks)))
         for name in asked.streams
+        for value in raw[name]
         if name not in drawn_on
     ]
 

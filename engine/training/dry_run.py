@@ -106,7 +106,9 @@ def _example_rows(plan: RecipePlan, task: str) -> Source:
     for i, row in enumerate(plan.tasks[task].task.example_rows()):
         made = dict(row)
         for name in plan.tasks[task].task.streams:
-            made[name] = _example(plan, task, name)(np.random.default_rng(i))
+            example, rng = _example(plan, task, name), np.random.default_rng(i)
+            many = plan.tasks[task].task.streams[name].many
+            made[name] = [example(rng) for _ in range(ROWS)] if many else example(rng)
         rows.append(made)
     return RowList(rows)
 

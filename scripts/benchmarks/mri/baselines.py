@@ -53,7 +53,7 @@ class Cheap:
         kept, found = [], []
         for i in range(len(rows)):
             prepared = rows.load(i)
-            row, sample = prepared.row, prepared.samples["volume"]["main"]
+            row, sample = prepared.row, prepared.samples["volume"][0]["main"]
             found.append((histogram(sample), blocks(sample)))
             box = row["box"]() if row["box"] is not None else None
             labels = {k: row[k] for k in ("sequence", "side", "ventricle")}

@@ -161,7 +161,7 @@ class Bench:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             filler = FeatureCacher(model.plan, model, device, "fp32", 32)
             _note(folder, timed(lambda: filler.attach([rows])))
-            grid = rows.prepare(0).records["volume"]["grid"]
+            grid = rows.prepare(0).records["volume"][0]["grid"]
             (folder / GRID).write_text(json.dumps([int(n) for n in grid]), encoding="utf-8")
         return folder
 

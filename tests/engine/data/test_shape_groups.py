@@ -77,7 +77,7 @@ def recipe(*, freeze: bool, cached: bool = True, steps: int = 0, **task: Any) ->
             "word": {"type": "classification", "input": "audio", "target": "word", "data": data}
             | task
         },
-        "train": {"steps": steps, "batch_size": 6, "lr": 0.01, "log_every": 1},
+        "train": {"steps": steps, "batch_size": 6, "optimizer": {"lr": 0.01}, "log_every": 1},
         "cache": {"features": cached},
     }
 

@@ -298,7 +298,9 @@ def test_unequal_shapes_are_encoded_apart_where_padding_would_tell(place: Place)
     encoder.forward = counted  # type: ignore[method-assign]
     embedder = Embedder(model, "image", "cpu")
     rows = [
-        PreparedRow(str(i), samples={"image": {"main": {"pixel_values": torch.rand(1, 8, width)}}})
+        PreparedRow(
+            str(i), samples={"image": [{"main": {"pixel_values": torch.rand(1, 8, width)}}]}
+        )
         for i, width in enumerate((8, 16, 8, 16, 8))
     ]
     together = embedder.vectors(embedder.collator("", rows))

@@ -237,12 +237,12 @@ def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
     task = Twice()
     readers = {"image": StreamReader(lambda cell: cell, Same(), moved)}
     rows = TaskDataset(Digits(split="train"), readers, "near", task, training=True)
-    alike = rows.prepare(0).samples["image"]
+    alike = rows.prepare(0).samples["image"][0]
     assert torch.equal(alike["a"]["pixel_values"], alike["b"]["pixel_values"])
     task.streams = {"image": StreamUse(ema=True, views=True, augment="view")}
-    apart = rows.prepare(0).samples["image"]
+    apart = rows.prepare(0).samples["image"][0]
     assert not torch.equal(apart["a"]["pixel_values"], apart["b"]["pixel_values"])
-    again = rows.prepare(0).samples["image"]
+    again = rows.prepare(0).samples["image"][0]
     assert torch.equal(apart["a"]["pixel_values"], again["a"]["pixel_values"])
 
 

@@ -224,13 +224,15 @@ def test_a_row_that_appears_after_the_fill_is_told(
     """A disk that was away for a moment: its rows have no features, and no encoder is there."""
     table = pictures(shop)
     recipe = shop.recipe(FROZEN, table, train(steps=6))
-    real = precompute.Cell.prepare
+    real = precompute.prepare_cells
 
-    def away(self: Any) -> Any:
-        row = real(self)
-        return PreparedRow.failed(row.key, OSError("away")) if self.index == 5 else row
+    def away(cells: Any, stream: str) -> list[PreparedRow]:
+        return [
+            PreparedRow.failed(row.key, OSError("away")) if cell.index == 5 else row
+            for cell, row in zip(cells, real(cells, stream), strict=True)
+        ]
 
-    monkeypatch.setattr(precompute.Cell, "prepare", away)
+    monkeypatch.setattr(precompute, "prepare_cells", away)
     with pytest.raises(RunError, match=r"row rows\.csv#5: .*when the cache was filled.*run again"):
         shop.train(recipe, "run")
     monkeypatch.undo()
