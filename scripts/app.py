@@ -28,5 +28,5 @@ VERBS = (check, train, evaluate, generate, embed, retrieve, rollout, report)
 for _verb in (*VERBS, info):
     app.command(_verb.__name__.rpartition(".")[2])(_verb.main)
 for _list in (info.schema, info.recipes):
-    app.command()(_list)
+    app.command(_list.__name__)(_list)
 app.add_typer(cache.app, name="cache")

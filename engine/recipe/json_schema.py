@@ -10,8 +10,7 @@ from ..utils import RecipeError
 from .recipe import DataSection, Recipe, Section, TaskSection
 from .registry import find, kind_of, registered
 from .train_config import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, OptimizerSection, ScheduleSection
-from .validation import Strict, TypedSection, options_model, part_arguments
-from .validation import options_model as library_model
+from .validation import Strict, TypedSection, library_model, options_model, part_arguments
 
 Schema = dict[str, Any]
 

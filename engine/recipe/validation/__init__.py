@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ....lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .library_schema import library_model as library_model
     from .library_schema import library_options as library_options
     from .library_schema import parameters as parameters
     from .signature_schema import Strict as Strict
@@ -19,7 +20,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "library_schema": ["library_options", "parameters"],
+            "library_schema": ["library_model", "library_options", "parameters"],
             "signature_schema": [
                 "Strict",
                 "TypedSection",

@@ -32,12 +32,12 @@ def library_options(
     without: arguments that the engine passes itself. Raises RecipeError, one line a mistake, for
     an argument that the callable does not have or a value of another type.
     """
-    model = options_model(function, without)
+    model = library_model(function, without)
     found = validate(model, values, where, model.__name__)
     return {name: getattr(found, name) for name in found.model_fields_set}
 
 
-def options_model(function: Callable[..., Any], without: Collection[str] = ()) -> type[BaseModel]:
+def library_model(function: Callable[..., Any], without: Collection[str] = ()) -> type[BaseModel]:
     """Return the pydantic model of a library's callable."""
     fields: dict[str, Any] = {}
     for name, (hint, default) in parameters(function).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ def test_the_best_is_remembered_over_a_resume(shop: Any, monkeypatch: pytest.Mon
         shop.cut(recipe, "run", 7)
     with monkeypatch.context() as patch:  # killed again, when its weights are being written
         scripted(patch, [0.2, 0.3, 0.4, 0.5])
-        patch.setattr("sensorium.engine.training.train.save_run", _raising)
+        patch.setattr(import_module("sensorium.engine.training.train"), "save_run", _raising)
         with pytest.raises(InterruptedError):
             shop.train(recipe, "run", resume=True)
     scripted(monkeypatch, [])  # every step was done
