@@ -48,10 +48,16 @@ class HeadUse:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderUse:
-    """What a task asks of one decoder: whether it learns, and the attention it must support."""
+    """What a task asks of one decoder.
+
+    role: whether it learns (`student`) or not. attention: the kinds of attention it must do
+    (`causal`, `prefix`, `block`, `bidirectional`, `visibility`). supports: what else it must
+    support (`layer_hooks`, `hidden_states`, `vocabulary`).
+    """
 
     role: Literal["student", "teacher"] = "student"
     attention: frozenset[str] = frozenset({"causal"})
+    supports: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

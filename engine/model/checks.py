@@ -49,14 +49,11 @@ def _widths(
 
 
 def check_decoders(plan: RecipePlan, task: str, decoders: Mapping[str, Backbone]) -> None:
-    """Raise RecipeError if a decoder cannot do the attention that a task uses it with."""
+    """Raise RecipeError if a decoder does not support what a task asks of it."""
     for name, use in plan.tasks[task].task.decoders.items():
-        lacking = use.attention - decoders[name].supports
-        if lacking:
-            raise RecipeError(
-                f"tasks.{task}: uses {name} with {', '.join(sorted(lacking))} attention, which it "
-                f"cannot do; it can do {', '.join(sorted(decoders[name].supports))}"
-            )
+        for ability in sorted(use.attention | use.supports):
+            if reason := decoders[name].unsupported_reason(ability):
+                raise RecipeError(f"tasks.{task}: {name}: {reason}")
 
 
 def required_width(plan: RecipePlan, name: str, streams: Streams, backbone: Backbone | None) -> int:
