@@ -220,12 +220,21 @@ class Tokenizer(Fitted):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without special tokens."""
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         """Return messages, `[{role: ..., content: ...}]`, as the text that the model was trained
-        on, up to where the answer begins. Raise ValueError if there is no chat template."""
+        on, up to where the answer begins; `encode_chat` takes it. Contents stand in it verbatim,
+        so that it can be split at a placeholder of theirs. options: variables of the template.
+
+        Raise ValueError if there is no chat template, or it leaves a content out.
+        """
         raise ValueError(
             f"tokenizer: {type(self).__name__} has no chat template; write the prompt as one text"
         )
+
+    def encode_chat(self, text: str) -> list[int]:
+        """Ids of what `chat` returned, or of a part of it: the special tokens of the template
+        become their ids."""
+        return self.encode(text)
 
     def batch(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
         """Texts -> ids `[B, L]` and mask `[B, L]` bool, padded on the right with `pad_id`."""

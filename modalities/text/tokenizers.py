@@ -7,8 +7,10 @@ is text: `<image>` or `<eos>` typed by somebody never becomes a special token, i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE as BPEModel
@@ -16,6 +18,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from ..base import Tokenizer
 from .repo_id import place
@@ -54,6 +57,7 @@ class _Backed(Tokenizer):
 
     mask_id: int | None = None
     _backend: Backend | None = None
+    _chat: Mapping[str, Any] | None = None
 
     @property
     def backend(self) -> Backend:
@@ -84,7 +88,8 @@ class _Backed(Tokenizer):
         """The text of a `tokenizer.json`, and the ids that it does not name."""
         text = self.backend.to_str()
         ids = {key: getattr(self, key) for key in ("pad_id", "bos_id", "eos_id", "mask_id")}
-        return {"tokenizer": text, **ids}
+        chat = {} if self._chat is None else {"chat": dict(self._chat)}
+        return {"tokenizer": text, **ids, **chat}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         backend = Backend.from_str(state["tokenizer"])
@@ -95,10 +100,12 @@ class _Backed(Tokenizer):
         self._backend = backend
         self.pad_id, self.eos_id = state["pad_id"], state["eos_id"]
         self.bos_id, self.mask_id = state["bos_id"], state["mask_id"]
+        self._chat = state.get("chat")
+        vars(self).pop("_markup", None)
 
     def __getstate__(self) -> dict[str, Any]:
         # A pickled backend forgets `encode_special_tokens`: travel as the state.
-        rest = {key: value for key, value in vars(self).items() if key != "_backend"}
+        rest = {k: v for k, v in vars(self).items() if k not in ("_backend", "_markup")}
         return {"rest": rest, "state": None if self._backend is None else self.state()}
 
     def __setstate__(self, given: dict[str, Any]) -> None:
@@ -177,8 +184,51 @@ class Own(_Backed):
                 "bos_id": _first(found.bos_token_id, found.cls_token_id),
                 "eos_id": eos_id,
                 "mask_id": found.mask_token_id,
+                "chat": self._template(found),
             }
         )
+
+    @staticmethod
+    def _template(found: Any) -> dict[str, Any] | None:
+        """The chat template of a tokenizer of transformers, and the tokens that it may name."""
+        if not found.chat_template:
+            return None
+        return {"template": found.get_chat_template(), "tokens": dict(found.special_tokens_map)}
+
+    def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
+        """As transformers' `apply_chat_template` with `add_generation_prompt`. A content that
+        holds a special token is refused: what a text says is text."""
+        if self._chat is None:
+            raise ValueError(
+                f"tokenizer own: {self.name!r} has no chat template; write the prompt as one text"
+            )
+        special = [t.content for t in self.backend.get_added_tokens_decoder().values() if t.special]
+        contents = [message["content"] for message in messages]
+        for number, content in enumerate(contents, 1):
+            if token := next((token for token in special if token in content), None):
+                raise ValueError(f"chat: message {number} holds {token}, a special token")
+        try:
+            (text,), _ = render_jinja_template(
+                [list(messages)],
+                chat_template=self._chat["template"],
+                add_generation_prompt=True,
+                **{**self._chat["tokens"], **options},
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"chat: the chat template refuses it: {reason}") from error
+        for number, content in enumerate(contents, 1):
+            if content.strip() not in text:
+                raise ValueError(f"chat: the template leaves out message {number}: {content!r}")
+        return str(text)
+
+    @cached_property
+    def _markup(self) -> Backend:
+        """The backend that reads special tokens of a text as such."""
+        return Backend.from_str(self.backend.to_str())
+
+    def encode_chat(self, text: str) -> list[int]:
+        return list(self._markup.encode(text, add_special_tokens=False).ids)
 
     def _end(self, found: Any, backend: Backend) -> int:
         """The id that ends a text. ValueError where none is named, or an unknown one is."""

@@ -119,7 +119,7 @@ class ChatPrompt(Prompt):
                 f"prompt: the chat template kept {len(texts) - 1} of {len(self.streams)} streams; "
                 "write the prompt as one text"
             )
-        ids = [tokenizer.encode(text) for text in texts]
+        ids = [tokenizer.encode_chat(text) for text in texts]
         return {f"{name}.{i}": torch.tensor(row, dtype=torch.long) for i, row in enumerate(ids)}
 
 
