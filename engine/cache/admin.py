@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .shard import SUFFIX, BrokenShard, read_footer
+from .shard import OLD_SUFFIX, SUFFIX, BrokenShard, OtherVersion, Shard
 from .store import LEVELS, Level, Store
 
 
@@ -69,11 +69,11 @@ def verify(root: Path) -> dict[str, list[str]]:
 
 def _info(level: Level, path: Path) -> StoreInfo:
     records = nbytes = 0
-    for shard in path.glob(f"*{SUFFIX}*"):
+    for shard in (*path.glob(f"*{SUFFIX}*"), *path.glob(f"*{OLD_SUFFIX}*")):
         try:
             nbytes += shard.stat().st_size
-            records += read_footer(shard).rows
-        except (BrokenShard, FileNotFoundError):
+            records += len(Shard(shard).keys)
+        except (BrokenShard, OtherVersion, FileNotFoundError):
             continue  # damaged: opening the store sets it aside; gone: somebody is verifying
     about = path / "identity.json"
     identity = json.loads(about.read_text(encoding="utf-8"))["identity"] if about.exists() else {}

@@ -56,7 +56,7 @@ class Filled(NamedTuple):
 
 def estimate(records: Sequence[Record], count: int) -> int:
     """Bytes on disk of `count` records like these."""
-    each = sum(pack("", record).data.nbytes for record in records) / len(records)
+    each = sum(pack("", record).nbytes for record in records) / len(records)
     return int(count * (each + 100))  # 100: key, place and checksum in the index
 
 

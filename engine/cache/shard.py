@@ -1,14 +1,16 @@
 """One file of the cache: many records, written once, read by memory map.
 
-    records (each array on a 64-byte boundary) | index (JSON) | footer (fixed size)
-
-The index holds the keys, where each record begins, its layout (names, dtypes and shapes of
-its arrays) and its CRC-32. The footer holds where the index is, its CRC-32, and the time
-that the file was given when it was sealed: another time means that somebody touched it.
+A shard is a safetensors file, which other programs open too. Records of one layout (names, dtypes
+and shapes of their arrays) are stacked: the array `tokens` of all records of layout 0 is the tensor
+`0/tokens`, `[rows, ...]`. The file's metadata holds the keys in that order, the layouts, a CRC-32 a
+record, the time that the file was given when it was sealed (another time means that somebody
+touched it), and a CRC-32 of all of this.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
 import mmap
 import os
@@ -18,9 +20,11 @@ import uuid
 import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
 
 from ..utils import sync_folder
 
@@ -30,10 +34,13 @@ Record = dict[str, np.ndarray]
 BF16 = np.dtype([("bfloat16", "<u2")])
 """numpy has no bfloat16: its bits, under a dtype that says what they are."""
 
-SUFFIX = ".shard"
-_ALIGN = 64
-_MAGIC = b"SENSOR01"
-_FOOTER = struct.Struct("<QQQQQ8s")  # index start, index bytes, its crc, rows, sealed ns, magic
+SUFFIX, OLD_SUFFIX = ".safetensors", ".shard"
+"""Of a shard, and of one of version 1, which nobody reads any more."""
+FORMAT, VERSION = "sensorium", "2"
+KINDS = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8"])
+"""dtypes that a safetensors file can hold, beside bfloat16."""
+
+_LENGTH = struct.Struct("<Q")  # the length of the header comes first
 
 Layout = tuple[tuple[str, str, tuple[int, ...]], ...]  # name, dtype, shape of each array
 
@@ -42,56 +49,54 @@ class BrokenShard(ValueError):
     """A file that is not a whole shard: cut short, or its index does not match its checksum."""
 
 
+class OtherVersion(ValueError):
+    """A shard of another version of this format."""
+
+
 class Packed(NamedTuple):
-    """A record as it will lie in the file."""
+    """A record as it will be written."""
 
     key: str
     layout: Layout
-    data: memoryview  # n bytes, a multiple of the alignment
+    arrays: tuple[np.ndarray, ...]
     crc: int
 
-
-class Footer(NamedTuple):
-    start: int
-    size: int
-    crc: int
-    rows: int
-    sealed: int
-    magic: bytes
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
 
 
 def pack(key: str, record: Record) -> Packed:
-    """Copy a record into one block of bytes; raises TypeError for arrays of objects."""
-    arrays = {name: np.asarray(array, order="C") for name, array in record.items()}
-    layout = tuple((name, _dtype_name(name, a.dtype), a.shape) for name, a in arrays.items())
-    places, size = _places(layout)
-    data = np.zeros(size, np.uint8)
-    for array, (_, _, _, offset) in zip(arrays.values(), places, strict=True):
-        data[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
-    return Packed(key, layout, data.data, zlib.crc32(data.data))
+    """Copy a record; raise TypeError for arrays of another kind than numbers or bool."""
+    arrays = {name: _native(name, np.asarray(array)) for name, array in record.items()}
+    layout = tuple((name, _dtype_name(a.dtype), a.shape) for name, a in arrays.items())
+    return Packed(key, layout, tuple(arrays.values()), _checksum(arrays.values()))
 
 
 def write_shard(folder: Path, rows: Iterable[Packed]) -> Path:
     """Write the rows beside, then move them into place: a reader sees all of them or nothing."""
     name = f"{os.getpid():07d}-{uuid.uuid4().hex[:12]}"
     part, path = folder / f"{name}.part", folder / f"{name}{SUFFIX}"
-    layouts: dict[Layout, int] = {}
-    keys, kinds, starts, crcs = [], [], [], []
-    with part.open("wb") as file:
-        for row in rows:
-            keys.append(row.key)
-            kinds.append(layouts.setdefault(row.layout, len(layouts)))
-            starts.append(file.tell())
-            crcs.append(row.crc)
-            file.write(row.data)
-        start = file.tell()
-        table = {"layouts": list(layouts), "keys": keys, "kinds": kinds, "starts": starts}
-        index = json.dumps({**table, "crcs": crcs}, separators=(",", ":")).encode()
-        sealed = int(time.time()) // 2 * 2 * 10**9  # even seconds: what every file system can keep
-        footer = Footer(start, len(index), zlib.crc32(index), len(keys), sealed, _MAGIC)
-        file.write(index)
-        file.write(_FOOTER.pack(*footer))
-        file.flush()
+    layouts: dict[Layout, list[Packed]] = {}
+    for row in rows:
+        layouts.setdefault(row.layout, []).append(row)
+    tensors = {
+        f"{i}/{name}": _stacked([row.arrays[column] for row in group])
+        for i, (layout, group) in enumerate(layouts.items())
+        for column, (name, _, _) in enumerate(layout)
+    }
+    ordered = [row for group in layouts.values() for row in group]
+    sealed = int(time.time()) // 2 * 2 * 10**9  # even seconds: what every file system can keep
+    index = {
+        "keys": [row.key for row in ordered],
+        "layouts": [[len(group), layout] for layout, group in layouts.items()],
+        "crcs": [row.crc for row in ordered],
+        "sealed": sealed,
+    }
+    fields = {key: json.dumps(value, separators=(",", ":")) for key, value in index.items()}
+    metadata = {"format": FORMAT, "version": VERSION, **fields, "crc": _index_crc(fields)}
+    save_file(tensors, part, metadata)
+    with part.open("rb") as file:
         os.fsync(file.fileno())
     os.utime(part, ns=(sealed, sealed))
     part.replace(path)
@@ -99,58 +104,50 @@ def write_shard(folder: Path, rows: Iterable[Packed]) -> Path:
     return path
 
 
-def read_footer(path: Path) -> Footer:
-    """The footer of a shard; raises BrokenShard where the file is not whole."""
-    size = path.stat().st_size
-    if size < _FOOTER.size:
-        raise BrokenShard(f"{path}: {size} bytes, a shard has at least {_FOOTER.size}")
-    with path.open("rb") as file:
-        file.seek(size - _FOOTER.size)
-        footer = Footer(*_FOOTER.unpack(file.read(_FOOTER.size)))
-    if footer.magic != _MAGIC:
-        raise BrokenShard(f"{path}: ends in {footer.magic!r}, a shard ends in {_MAGIC!r}")
-    whole = footer.start + footer.size + _FOOTER.size
-    if whole != size:
-        raise BrokenShard(f"{path}: {size} bytes, its footer says {whole}")
-    return footer
+class Group(NamedTuple):
+    """The rows of one layout: (name, dtype, shape, where the first row lies, bytes a row)."""
+
+    layout: Layout
+    columns: list[tuple[str, np.dtype, tuple[int, ...], int, int]]
 
 
 class Shard:
-    """A shard that is open for reading. `keys[i]` is the key of row i."""
+    """A shard that is open for reading. `keys[i]` is the key of row i.
+
+    Raise BrokenShard for a file that is not whole, OtherVersion for one of another version.
+    """
 
     def __init__(self, path: Path) -> None:
-        footer = read_footer(path)
-        with path.open("rb") as file:
-            file.seek(footer.start)
-            index = file.read(footer.size)
-        if zlib.crc32(index) != footer.crc:
-            raise BrokenShard(f"{path}: its index does not match its checksum")
-        table = json.loads(index)
-        self.path, self.footer = path, footer
-        self.keys: list[str] = table["keys"]
-        if len(self.keys) != footer.rows:
-            raise BrokenShard(f"{path}: {len(self.keys)} keys, its footer says {footer.rows}")
-        self._layouts: list[Layout] = [
-            tuple((n, d, tuple(s)) for n, d, s in layout) for layout in table["layouts"]
-        ]
-        self._places = [_places(layout) for layout in self._layouts]
-        self._kinds: list[int] = table["kinds"]
-        self._starts: list[int] = table["starts"]
-        self._crcs: list[int] = table["crcs"]
+        try:
+            start, header = _read_header(path)
+            index = _read_index(header)
+            spans = {name: entry["data_offsets"] for name, entry in header.items()}
+            layouts = index["layouts"]
+            self._groups = [_group(i, each, start, spans) for i, each in enumerate(layouts)]
+        except OtherVersion as error:
+            raise OtherVersion(f"{path}: {error}") from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise BrokenShard(f"{path}: {error}") from error
+        self.path = path
+        self.nbytes = path.stat().st_size
+        if self.nbytes != (
+            expected := start + max((high for _, high in spans.values()), default=0)
+        ):
+            raise BrokenShard(f"{path}: {self.nbytes} bytes, its header says {expected}")
+        self.keys: list[str] = index["keys"]
+        self._crcs: list[int] = index["crcs"]
+        self._sealed: int = index["sealed"]
+        self._ends = list(itertools.accumulate(count for count, _ in layouts))
         self._map: mmap.mmap | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return self.footer.start + self.footer.size + _FOOTER.size
 
     @property
     def touched(self) -> bool:
         """True where the file's time is not the one that it was sealed with."""
-        return self.path.stat().st_mtime_ns != self.footer.sealed
+        return self.path.stat().st_mtime_ns != self._sealed
 
     def settle(self) -> None:
         """Give the file the time that it was sealed with, after its records were checked."""
-        os.utime(self.path, ns=(self.footer.sealed, self.footer.sealed))
+        os.utime(self.path, ns=(self._sealed, self._sealed))
 
     @property
     def is_open(self) -> bool:
@@ -167,47 +164,99 @@ class Shard:
         self._map = None
 
     def read(self, row: int) -> Record:
-        """The record of a row: read-only views of the memory map."""
-        buffer, start = self.open(), self._starts[row]
+        """Return the record of a row: read-only views of the memory map."""
+        buffer, (group, place) = self.open(), self._place(row)
         return {
-            name: np.ndarray(shape, dtype, buffer, start + offset)
-            for name, dtype, shape, offset in self._places[self._kinds[row]][0]
+            name: np.ndarray(shape, dtype, buffer, start + place * size)
+            for name, dtype, shape, start, size in group.columns
         }
 
     def corrupt(self) -> list[int]:
-        """The rows whose bytes do not match their checksum."""
-        return [i for i in range(len(self.keys)) if zlib.crc32(self._bytes(i)) != self._crcs[i]]
+        """Return the rows whose bytes do not match their checksum."""
+        rows = range(len(self.keys))
+        return [i for i in rows if _checksum(self.read(i).values()) != self._crcs[i]]
 
     def without(self, rows: Collection[int]) -> Path | None:
         """Replace the file by one that lacks these rows; None where nothing is left."""
         kept = [
-            Packed(self.keys[i], self._layouts[self._kinds[i]], self._bytes(i), self._crcs[i])
-            for i in range(len(self.keys))
+            Packed(key, self._place(i)[0].layout, tuple(self.read(i).values()), self._crcs[i])
+            for i, key in enumerate(self.keys)
             if i not in rows
         ]
         path = write_shard(self.path.parent, kept) if kept else None
         self.path.unlink(missing_ok=True)
         return path
 
-    def _bytes(self, row: int) -> memoryview:
-        start, size = self._starts[row], self._places[self._kinds[row]][1]
-        return memoryview(self.open())[start : start + size]
+    def _place(self, row: int) -> tuple[Group, int]:
+        number = bisect.bisect_right(self._ends, row)
+        return self._groups[number], row - (self._ends[number - 1] if number else 0)
 
 
-def _dtype_name(name: str, dtype: np.dtype) -> str:
-    if dtype == BF16:
-        return "bfloat16"
-    if dtype.kind not in "biufc":
-        raise TypeError(f"cache: array {name!r} has dtype {dtype}, expected numbers or bool")
-    return dtype.str
+def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return where the data of a safetensors file begins, and its header."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        first = file.read(_LENGTH.size)
+        length = _LENGTH.unpack(first)[0] if len(first) == _LENGTH.size else size
+        if _LENGTH.size + length > size:
+            raise ValueError(f"{size} bytes, its header alone has {length}")
+        header: dict[str, Any] = json.loads(file.read(length))
+    return _LENGTH.size + length, header
 
 
-def _places(layout: Layout) -> tuple[list[tuple[str, np.dtype, tuple[int, ...], int]], int]:
-    """Where the arrays of a layout lie in its record, and the record's size in bytes."""
-    places, offset = [], 0
+def _read_index(header: dict[str, Any]) -> dict[str, Any]:
+    """Take the metadata out of a header, and return what it holds."""
+    metadata = header.pop("__metadata__")
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"format {metadata['format']!r}, expected {FORMAT!r}")
+    if metadata["version"] != VERSION:
+        raise OtherVersion(f"version {metadata['version']}, expected {VERSION}")
+    fields = {name: metadata[name] for name in ("keys", "layouts", "crcs", "sealed")}
+    if _index_crc(fields) != metadata["crc"]:
+        raise ValueError("its index does not match its checksum")
+    return {name: json.loads(text) for name, text in fields.items()}
+
+
+def _group(number: int, index: Any, start: int, spans: dict[str, tuple[int, int]]) -> Group:
+    """Where the rows of a layout lie. index: their number, and the layout."""
+    rows, layout = index[0], tuple((n, d, tuple(s)) for n, d, s in index[1])
+    columns = []
     for name, kind, shape in layout:
         dtype = BF16 if kind == "bfloat16" else np.dtype(kind)
-        places.append((name, dtype, shape, offset))
         size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        offset += -(-size // _ALIGN) * _ALIGN
-    return places, offset
+        low, high = spans[f"{number}/{name}"]
+        if high - low != rows * size:
+            raise ValueError(f"{name!r} has {high - low} bytes, not {rows} times {size}")
+        columns.append((name, dtype, shape, start + low, size))
+    return Group(layout, columns)
+
+
+def _native(name: str, array: np.ndarray) -> np.ndarray:
+    """A copy, in C order and the byte order of the format."""
+    if array.dtype == BF16:
+        return array.copy(order="C")
+    if array.dtype.newbyteorder("=").str[1:] not in KINDS:
+        raise TypeError(f"cache: array {name!r} has dtype {array.dtype}, expected numbers or bool")
+    return array.astype(array.dtype.newbyteorder("<"), order="C")
+
+
+def _dtype_name(dtype: np.dtype) -> str:
+    return "bfloat16" if dtype == BF16 else dtype.str
+
+
+def _stacked(arrays: list[np.ndarray]) -> torch.Tensor:
+    if arrays[0].dtype == BF16:
+        bits = np.stack([array.view(np.int16) for array in arrays])
+        return torch.from_numpy(bits).view(torch.bfloat16)
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _checksum(arrays: Iterable[np.ndarray]) -> int:
+    crc = 0
+    for array in arrays:
+        crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
+    return crc
+
+
+def _index_crc(fields: dict[str, str]) -> str:
+    return f"{zlib.crc32('|'.join(fields.values()).encode()):08x}"

@@ -1,7 +1,7 @@
 """A store of records on disk: filled once, resumable, read by memory map.
 
     <root>/<level>/<id>/identity.json      what the records depend on, for people to read
-    <root>/<level>/<id>/*.shard            records; see `shard.py`
+    <root>/<level>/<id>/*.safetensors      records; see `shard.py`
 
 The id is the SHA-256 of the identity, so that anything that changes it is another store.
 Shards appear whole or not at all, and no two processes write the same file: a killed
@@ -23,7 +23,17 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from ..utils import sync_folder
-from .shard import SUFFIX, BrokenShard, Packed, Record, Shard, pack, write_shard
+from .shard import (
+    OLD_SUFFIX,
+    SUFFIX,
+    BrokenShard,
+    OtherVersion,
+    Packed,
+    Record,
+    Shard,
+    pack,
+    write_shard,
+)
 
 Level = Literal["samples", "features"]
 LEVELS: tuple[Level, ...] = ("samples", "features")
@@ -32,6 +42,7 @@ CONTENT = "@content"
 """The array of a record that holds the hash of what it was made from."""
 
 _SEAL_BYTES = 64 * 2**20
+_SEAL_ROWS = 100_000  # safetensors reads headers of up to 100 MB
 _SEAL_SECONDS = 60.0  # what a killed fill by a slow encoder loses at most
 _STALE_SECONDS = 3600.0  # a shard is written in seconds: an older `.part` has no writer
 _OPEN_SHARDS = 256  # each map holds a file descriptor, and 1,024 is a common limit
@@ -63,7 +74,13 @@ class Store:
         self._where: dict[str, tuple[Shard, int]] = {}
         self._open: deque[Shard] = deque()
         self._dropped: set[str] = set()
+        self._other_version: set[str] = set()
         self.refresh()
+        if self._other_version or any(self.folder.glob(f"*{OLD_SUFFIX}")):
+            text = "shards of another version are ignored; remove them: sensorium cache rm"
+            warnings.warn(
+                f"cache: {self.folder}: {text} {self.id[:12]}", CacheWarning, stacklevel=2
+            )
         with contextlib.suppress(OSError):  # a read-only cache, or a store not yet begun
             os.utime(self.folder / "identity.json")  # when it was last used
 
@@ -123,7 +140,7 @@ class Store:
             self._where = {}
             for shard in self._shards.values():
                 self._index(shard)
-        for name in sorted(names - self._shards.keys()):
+        for name in sorted(names - self._shards.keys() - self._other_version):
             if loaded := self._load(self.folder / name):
                 self._shards[loaded.path.name] = loaded
                 self._index(loaded)
@@ -169,6 +186,9 @@ class Store:
             bad = shard.corrupt() if shard.touched else []
         except FileNotFoundError:  # another process is verifying
             return None
+        except OtherVersion:
+            self._other_version.add(path.name)
+            return None
         except BrokenShard as error:
             warnings.warn(f"cache: set aside: {error}", CacheWarning, stacklevel=3)
             with contextlib.suppress(OSError):  # a read-only cache
@@ -210,8 +230,9 @@ class Writer:
         """Add a record; it can be read once its shard is sealed."""
         row = pack(key, record)
         self._rows.append(row)
-        self._bytes += row.data.nbytes
-        if self._bytes >= _SEAL_BYTES or time.monotonic() - self._since >= _SEAL_SECONDS:
+        self._bytes += row.nbytes
+        full = self._bytes >= _SEAL_BYTES or len(self._rows) >= _SEAL_ROWS
+        if full or time.monotonic() - self._since >= _SEAL_SECONDS:
             self.seal()
 
     def seal(self) -> None:

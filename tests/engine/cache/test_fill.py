@@ -201,7 +201,7 @@ def test_the_estimate_is_what_the_disk_then_holds(tmp_path: Path) -> None:
     store = Store(tmp_path, "samples", {})
     keys = [f"/some/folder/picture_{i:05d}.jpg" for i in range(500)]
     fill(store, keys, lambda places: map(record, places), batch_size=50)
-    on_disk = sum(file.stat().st_size for file in store.folder.glob("*.shard"))
+    on_disk = sum(file.stat().st_size for file in store.folder.glob("*.safetensors"))
     assert on_disk == store.nbytes
     assert 0.8 * on_disk <= estimate([record(0), record(1)], 500) <= 1.25 * on_disk
 
@@ -213,7 +213,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
     store = Store(tmp_path / "cache", "samples", {})
     with pytest.raises(RunError, match=r"needs 0\.05 GB, 0\.00 GB are free; set SENSORIUM_CACHE"):
         fill(store, [str(i) for i in range(10**5)], lambda p: map(record, p), batch_size=8)
-    assert not list(store.folder.glob("*.shard"))
+    assert not list(store.folder.glob("*.safetensors"))
     require_space(tmp_path / "not" / "yet", 10_000)
     with pytest.raises(RunError):
         require_space(tmp_path / "not" / "yet", 10_001)
