@@ -7,41 +7,27 @@ the package's own parts meet, and raises AssertionError, one line, at the first 
 are plain functions for any test runner, and need neither network nor accelerator.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from ..lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .connectors import check_connector
-    from .context import StubContext, prepare_batch
-    from .encoders import check_encoder
-    from .fittables import check_fittable
-    from .modalities import check_modality
-    from .sources import check_source
-
-__all__ = [
-    "StubContext",
-    "check_connector",
-    "check_encoder",
-    "check_fittable",
-    "check_modality",
-    "check_source",
-    "prepare_batch",
-]
-
-_MODULES = {
-    "StubContext": "context",
-    "check_connector": "connectors",
-    "check_encoder": "encoders",
-    "check_fittable": "fittables",
-    "check_modality": "modalities",
-    "check_source": "sources",
-    "prepare_batch": "context",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    from .connectors import check_connector as check_connector
+    from .context import StubContext as StubContext
+    from .context import prepare_batch as prepare_batch
+    from .encoders import check_encoder as check_encoder
+    from .fittables import check_fittable as check_fittable
+    from .modalities import check_modality as check_modality
+    from .sources import check_source as check_source
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "connectors": ["check_connector"],
+            "context": ["StubContext", "prepare_batch"],
+            "encoders": ["check_encoder"],
+            "fittables": ["check_fittable"],
+            "modalities": ["check_modality"],
+            "sources": ["check_source"],
+        },
+    )

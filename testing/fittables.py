@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
-from ..engine.schema import validate_options
+from ..engine.recipe.validation import validate_options
 from ..modalities.base import Chart, Fitted
 from .common import checking, copy_for_worker, expect, same
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.catalogue import find, load, registered
-from ..engine.schema import arguments
+from ..engine.recipe import find, load, registered
+from ..engine.recipe.validation import arguments
 from ..modalities.base import Modality, Source
 from .common import checking, expect
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.schema import validate_options
+from ..engine.recipe.validation import validate_options
 from ..modalities.base import ReadError, Source, StreamingSource
 from .common import checking, copy_for_worker, expect, same
 

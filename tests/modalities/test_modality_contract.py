@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sensorium.engine import catalogue
-from sensorium.engine.catalogue import registered
+from sensorium.engine.recipe import registered, registry
 from sensorium.testing import check_modality
 
 NEEDS = {"action": "metaworld", "audio": "soundfile", "mri": "monai", "mri_mask": "monai"}
@@ -77,7 +76,7 @@ def signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_signals.py").write_text(FILE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_signals", raising=False)
-    monkeypatch.setattr(catalogue, "_NAMED", {})
+    monkeypatch.setattr(registry, "_NAMED", {})
 
 
 @pytest.mark.usefixtures("signals")

@@ -17,15 +17,13 @@ import pytest
 from PIL import Image
 
 import sensorium.engine
-import sensorium.modalities
-from sensorium.engine import data, sources
-from sensorium.engine._given import Files as FolderFiles
-from sensorium.engine.catalogue import find, registered
-from sensorium.engine.rows import Subset
-from sensorium.engine.score import ShuffledStream
-from sensorium.engine.windows import Windows
+from sensorium.engine.data import ShuffleBuffer, Subset, wrappers
+from sensorium.engine.data.windows import Windows
+from sensorium.engine.embedding.data_spec import Files
+from sensorium.engine.evaluation.evaluator import ShuffledStream
+from sensorium.engine.recipe import find, registered
 from sensorium.modalities.base import Source, StreamingSource
-from sensorium.modalities.image.digits import Digits
+from sensorium.modalities.image.datasets.digits import Digits
 from sensorium.testing import check_source
 
 Options = dict[str, Any]
@@ -91,7 +89,7 @@ def frames(top: Path) -> Options:
 
 
 def recordings(top: Path) -> Options:
-    record = pytest.importorskip("sensorium.modalities.action._record")
+    record = pytest.importorskip("sensorium.modalities.action.datasets.lerobot_writer")
     states = np.arange(12, dtype=np.float32).reshape(6, 2)
     parts = [
         record.Recording(task, {"state": states[a:b]}) for task, a, b in (("x", 0, 4), ("y", 4, 6))
@@ -157,8 +155,8 @@ NAMED: dict[str, Callable[[Path], Options] | Options] = {
     "talker_lips": SPEECH,
     "webdataset": shard,
 }
-FILES = {f"sensorium.engine.{name}" for name in ("_folders", "_streams", "_tables")}
-"""Modules whose classes the names of `engine.sources` stand for."""
+FILES = {f"sensorium.engine.data.{name}" for name in ("folders", "hub", "tables")}
+"""Modules whose classes the names of the registry stand for."""
 NEEDS = {
     "metaworld": "metaworld", "phantom": "monai", "sounds": "soundfile",
     "talker": "espeakng_loader", "talker_lips": "espeakng_loader",
@@ -211,16 +209,16 @@ def digits() -> Source:
 
 
 WRAPPED: dict[str, Callable[[], Source]] = {
-    "Files": lambda: FolderFiles(path=str(Path(__file__).parent)),
-    "Limited": lambda: sources.Limited(digits(), 5),
-    "Mapped": lambda: sources.Mapped(digits(), {"picture": "image"}),
-    "MappedStream": lambda: sources.MappedStream(Counted(), {"c": "a"}),
-    "RowList": lambda: sources.RowList([{"a": 1}, {"a": 2}]),
+    "Files": lambda: Files(path=str(Path(__file__).parent)),
+    "Limited": lambda: wrappers.Limited(digits(), 5),
+    "Mapped": lambda: wrappers.Mapped(digits(), {"picture": "image"}),
+    "MappedStream": lambda: wrappers.MappedStream(Counted(), {"c": "a"}),
+    "RowList": lambda: wrappers.RowList([{"a": 1}, {"a": 2}]),
     "ShuffledStream": lambda: ShuffledStream(digits(), "image"),
     "Subset": lambda: Subset(digits(), np.array([3, 1, 4])),
-    "Taken": lambda: sources.Taken(Counted(), 3),
+    "Taken": lambda: wrappers.Taken(Counted(), 3),
     "Windows": lambda: Windows(Walks(), {"x": (-1, 2)}),
-    "Windows of a limit": lambda: Windows(sources.Limited(Walks(), 5), {"x": (0, 1)}),
+    "Windows of a limit": lambda: Windows(wrappers.Limited(Walks(), 5), {"x": (0, 1)}),
 }
 
 
@@ -231,14 +229,13 @@ def test_a_wrapper_meets_the_contract(name: str) -> None:
 
 def test_every_source_has_a_case() -> None:
     assert set(NAMED) == set(registered("source"))
-    for package in (sensorium.engine, sensorium.modalities):
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+    for module in pkgutil.walk_packages(sensorium.engine.__path__, "sensorium.engine."):
+        importlib.import_module(module.name)
     every = set(subclasses(Source))
     named = {found for found in every if found.__module__.startswith("sensorium.engine.")}
     tried = {type(make()) for make in WRAPPED.values()}
     files = {cls for cls in named if cls.__module__ in FILES}
-    assert named - tried - files == {data.ShuffleBuffer}  # endless; by index, and forward only
+    assert named - tried - files == {ShuffleBuffer}  # endless; by index, and forward only
 
 
 def subclasses(cls: type) -> Iterator[type]:
