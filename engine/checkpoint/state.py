@@ -120,7 +120,7 @@ class Checkpoints:
         found = sorted(self.folder.glob("step-*/state.json"))
         return found[-1].parent if found else None
 
-    def place(self, step: int) -> Path:
+    def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
     def write(
@@ -139,23 +139,23 @@ class Checkpoints:
         write_tensors(beside / "optimizer.safetensors", tensors)
         state = {"step": step, "optimizer": scalars, **extra}
         (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        place = self.place(step)
-        shutil.rmtree(place, ignore_errors=True)
-        beside.rename(place)
+        path = self.path(step)
+        shutil.rmtree(path, ignore_errors=True)
+        beside.rename(path)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
-        return place
+        return path
 
-    def read(self, place: Path, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def read(self, path: Path, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Fill model and optimizer; gives the JSON state."""
         try:
-            state: dict[str, Any] = json.loads((place / "state.json").read_text(encoding="utf-8"))
+            state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
             with torch.no_grad():
-                restore(model, read_tensors(place / "model.safetensors"), str(place))
-            _join(optimizer, read_tensors(place / "optimizer.safetensors"), state["optimizer"])
+                restore(model, read_tensors(path / "model.safetensors"), str(path))
+            _join(optimizer, read_tensors(path / "optimizer.safetensors"), state["optimizer"])
             return state
         except (OSError, json.JSONDecodeError) as error:
-            raise RunError(f"{place}: is no whole checkpoint ({error}); remove it") from error
+            raise RunError(f"{path}: is no whole checkpoint ({error}); remove it") from error
 
 
 def _split(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .loader import load_batches as load_batches
     from .loader import sequential_batches as sequential_batches
     from .loader import stream_batches as stream_batches
-    from .sampler import Schedule as Schedule
+    from .sampler import BatchSampler as BatchSampler
     from .splits import TRAIN as TRAIN
     from .splits import VALIDATION as VALIDATION
     from .splits import Skipped as Skipped
@@ -55,7 +55,7 @@ else:
                 "sequential_batches",
                 "stream_batches",
             ],
-            "sampler": ["Schedule"],
+            "sampler": ["BatchSampler"],
             "splits": [
                 "Skipped",
                 "Subset",

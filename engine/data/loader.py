@@ -21,7 +21,7 @@ from ...tasks.batch import Batch
 from ..cache import from_records
 from ..utils import RunError
 from .dataset import PreparedRow, TaskDataset
-from .sampler import Address
+from .sampler import RowRef
 from .splits import Skipped
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Collator:
 
 def batches(
     datasets: Mapping[str, TaskDataset],
-    refs: Iterable[Sequence[Address]],
+    refs: Iterable[Sequence[RowRef]],
     collator: Collator,
     workers: int = 0,
 ) -> Iterator[Batch]:
@@ -71,7 +71,7 @@ def batches(
 
 
 def _batch(
-    datasets: Mapping[str, TaskDataset], collator: Collator, refs: Sequence[Address]
+    datasets: Mapping[str, TaskDataset], collator: Collator, refs: Sequence[RowRef]
 ) -> Batch:
     rows = [datasets[ref.task].prepare(ref.row, ref.epoch) for ref in refs]
     return collator(refs[0].task, rows)
@@ -133,12 +133,12 @@ class _ListSampler:
 
 def sequential_batches(
     rows: TaskDataset, batch_size: int, world: int = 1, rank: int = 0
-) -> list[list[Address]]:
+) -> list[list[RowRef]]:
     """Return references to every row once, in order; this process's share, as batches."""
     if isinstance(rows.source, StreamingSource):
         raise RunError(f"tasks.{rows.name}: a streaming split has no end; give it a `limit`")
     mine = range(rank, len(rows), world)
-    every = [Address(rows.name, 0, i) for i in mine]
+    every = [RowRef(rows.name, 0, i) for i in mine]
     return [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
 
 

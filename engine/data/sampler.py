@@ -1,23 +1,24 @@
 """Which rows make which batch: a pure function of (seed, step), so that resuming is arithmetic.
 
-Every process computes the same schedule and takes its own share of each batch; with several
-tasks a step is of one task, the same on every process.
+Every process computes the same batches and takes its own share of each; with several tasks a
+step is of one task, the same on every process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..utils import RecipeError, derive
 
-Order = Literal["shuffle", "length", "balanced", "single_group"]
+WINDOW = 50
+"""Batches whose rows are sorted by length together."""
 
 
-class Address(NamedTuple):
+class RowRef(NamedTuple):
     """A row of a task's training data, at an epoch."""
 
     task: str
@@ -26,84 +27,83 @@ class Address(NamedTuple):
 
 
 @dataclass
-class Schedule:
-    """lengths: rows of each task (None: a stream, taken as it comes). batch_size: rows of one
-    process in one forward. by: the column's values that `length`, `balanced` and `single_group`
-    look at, a task each."""
+class BatchSampler:
+    """References to the rows of each batch.
+
+    lengths: rows of each task (None: a stream, taken as it comes). batch_size: rows of one
+    process in one forward. order: a name of `train.sampler.type`. column: for each task the values
+    of the column that `length`, `balanced` and `single_group` look at.
+    """
 
     lengths: Mapping[str, int | None]
     batch_size: int
     seed: int
-    accumulate: int = 1
-    world: int = 1
-    rank: int = 0
-    order: Order = "shuffle"
+    gradient_accumulation_steps: int = 1
+    num_processes: int = 1
+    process_index: int = 0
+    order: str = "shuffle"
     task_weights: Mapping[str, float] = field(default_factory=dict)
-    by: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    column: Mapping[str, Sequence[object]] = field(default_factory=dict)
 
     def task(self, step: int) -> str:
-        """The task of an optimizer step."""
+        """Return the task of an optimizer step."""
         names = list(self.lengths)
         weights = np.array([self.task_weights.get(name, 1.0) for name in names])
         draw = (derive(self.seed, "mix", step) / 2**63) * weights.sum()
         return names[min(int(np.searchsorted(np.cumsum(weights), draw, "right")), len(names) - 1)]
 
-    def batches(self, step: int = 0) -> Iterator[list[Address]]:
-        """This process's batches from an optimizer step on, `accumulate` a step, without end."""
+    def batches(self, step: int = 0) -> Iterator[list[RowRef]]:
+        """Yield this process's batches from an optimizer step on, `gradient_accumulation_steps`
+        for each step, without end."""
         done = dict.fromkeys(self.lengths, 0)
         for earlier in range(step):
-            done[self.task(earlier)] += self.accumulate
+            done[self.task(earlier)] += self.gradient_accumulation_steps
         orders: dict[tuple[str, int], np.ndarray] = {}
         while True:
             task = self.task(step)
-            for _ in range(self.accumulate):
+            for _ in range(self.gradient_accumulation_steps):
                 yield self._batch(task, done[task], orders)
                 done[task] += 1
             step += 1
 
     def _batch(
         self, task: str, number: int, orders: dict[tuple[str, int], np.ndarray]
-    ) -> list[Address]:
-        length, whole = self.lengths[task], self.batch_size * self.world
+    ) -> list[RowRef]:
+        length, total = self.lengths[task], self.batch_size * self.num_processes
         if length is None:
-            start = number * whole + self.rank * self.batch_size
-            return [Address(task, 0, i) for i in range(start, start + self.batch_size)]
-        epoch, place = divmod(number, max(1, length // whole))
+            start = number * total + self.process_index * self.batch_size
+            return [RowRef(task, 0, i) for i in range(start, start + self.batch_size)]
+        epoch, place = divmod(number, max(1, length // total))
         if (task, epoch) not in orders:
             for key in [k for k in orders if k[0] == task]:
                 del orders[key]
             orders[task, epoch] = self._order(task, epoch, length)
         order = orders[task, epoch]
-        start = place * whole + self.rank * self.batch_size
+        start = place * total + self.process_index * self.batch_size
         rows = np.arange(start, start + self.batch_size) % length  # fewer rows than a batch: again
-        return [Address(task, epoch, int(i)) for i in order[rows]]
+        return [RowRef(task, epoch, int(i)) for i in order[rows]]
 
     def _order(self, task: str, epoch: int, length: int) -> np.ndarray:
         rng = np.random.default_rng(derive(self.seed, "order", task, epoch))
         shuffled = rng.permutation(length)
         if self.order == "shuffle":
             return shuffled
-        values = self.by[task]
-        whole = self.batch_size * self.world
-        if self.order == "balanced":
-            return _balanced(shuffled, values, rng)
-        if self.order == "single_group":
-            return _single_group(shuffled, values, whole, rng)
-        return _by_length(shuffled, values, whole, rng)
+        total = self.batch_size * self.num_processes
+        return _ORDERS[self.order](shuffled, self.column[task], total, rng)
 
 
 def _by_length(
-    shuffled: np.ndarray, values: Sequence[object], whole: int, rng: np.random.Generator
+    shuffled: np.ndarray, values: Sequence[object], total: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Rows of like length in one batch: sorted within windows of 50 batches, batches shuffled."""
+    """Rows of similar length in one batch: sorted within windows of batches, batches shuffled."""
     lengths = np.array([_length(v) for v in values])
     batches: list[np.ndarray] = []
-    for start in range(0, len(shuffled), 50 * whole):
-        window = shuffled[start : start + 50 * whole]
+    for start in range(0, len(shuffled), WINDOW * total):
+        window = shuffled[start : start + WINDOW * total]
         window = window[np.argsort(lengths[window], kind="stable")]
-        batches += [window[i : i + whole] for i in range(0, len(window), whole)]
-    full = [b for b in batches if len(b) == whole]
-    rest = [b for b in batches if len(b) < whole]
+        batches += [window[i : i + total] for i in range(0, len(window), total)]
+    full = [b for b in batches if len(b) == total]
+    rest = [b for b in batches if len(b) < total]
     picked = [full[i] for i in rng.permutation(len(full))] + rest
     return np.concatenate(picked)
 
@@ -113,18 +113,18 @@ def _length(value: object) -> float:
 
 
 def _single_group(
-    shuffled: np.ndarray, values: Sequence[object], whole: int, rng: np.random.Generator
+    shuffled: np.ndarray, values: Sequence[object], total: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Each batch of one value, the values in turn: a common one does not show all its rows in
-    an epoch, a rare one shows them again, never twice in a batch. RecipeError where a value has
-    fewer rows than a batch takes."""
+    an epoch, a rare one shows them again, never twice in a batch. Raise RecipeError if a value
+    has fewer rows than a batch."""
     groups = _groups(shuffled, values)
     names = sorted(groups, key=str)
     for name in names:
-        if len(groups[name]) < whole:
+        if len(groups[name]) < total:
             raise RecipeError(
                 f"train.sampler: {name!r} has {len(groups[name])} rows, a batch of type: "
-                f"single_group takes {whole} of one value; lower train.batch_size, or say "
+                f"single_group takes {total} of one value; lower train.batch_size, or say "
                 "type: balanced"
             )
     order: list[int] = []
@@ -132,14 +132,14 @@ def _single_group(
     while len(order) < len(shuffled):
         for i in rng.permutation(len(names)):
             rows = groups[names[i]]
-            start = turn * whole
-            order += [rows[place % len(rows)] for place in range(start, start + whole)]
+            start = turn * total
+            order += [rows[place % len(rows)] for place in range(start, start + total)]
         turn += 1
     return np.array(order[: len(shuffled)])
 
 
 def _balanced(
-    shuffled: np.ndarray, values: Sequence[object], rng: np.random.Generator
+    shuffled: np.ndarray, values: Sequence[object], total: int, rng: np.random.Generator
 ) -> np.ndarray:
     """As many rows as there are, every value equally often: rare ones come again."""
     groups = _groups(shuffled, values)
@@ -159,3 +159,10 @@ def _groups(shuffled: np.ndarray, values: Sequence[object]) -> dict[object, list
     for row in shuffled:
         groups.setdefault(values[row], []).append(int(row))
     return groups
+
+
+_ORDERS: dict[str, Callable[..., np.ndarray]] = {
+    "length": _by_length,
+    "balanced": _balanced,
+    "single_group": _single_group,
+}

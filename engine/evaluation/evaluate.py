@@ -18,7 +18,7 @@ from ...tasks.base import Task
 from ..checkpoint import write_card
 from ..data import Subset, TaskDataset, open_split, splits, task_dataset
 from ..model import FeatureCacher, Model
-from ..utils import RecipeError, RunLogger, meet
+from ..utils import RecipeError, RunLogger, init_accelerator
 from .evaluator import Score, Scorer, ShuffledStream
 
 EVALUATION = "evaluation.json"
@@ -43,7 +43,7 @@ def evaluate(
     writes `evaluation.json` and a `predictions-*.jsonl` a split.
     """
     plan = model.plan
-    accelerator = meet()
+    accelerator = init_accelerator()
     scorer = Scorer(model, batch_size or plan.recipe.train.batch_size, accelerator, log)
     found: dict[str, dict[str, float]] = {}
     for task in tasks or plan.tasks:

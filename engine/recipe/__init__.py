@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .resolved import plan_recipe as plan_recipe
     from .train_config import OPTIMIZER_ARGUMENTS as OPTIMIZER_ARGUMENTS
     from .train_config import SCHEDULE_ARGUMENTS as SCHEDULE_ARGUMENTS
+    from .train_config import SamplerSection as SamplerSection
     from .train_config import Train as Train
     from .train_config import Validate as Validate
     from .weight_source import HUB as HUB
@@ -58,7 +59,13 @@ else:
             ],
             "registry": ["find", "import_optional", "load", "registered"],
             "resolved": ["RecipePlan", "plan_recipe"],
-            "train_config": ["OPTIMIZER_ARGUMENTS", "SCHEDULE_ARGUMENTS", "Train", "Validate"],
+            "train_config": [
+                "OPTIMIZER_ARGUMENTS",
+                "SCHEDULE_ARGUMENTS",
+                "SamplerSection",
+                "Train",
+                "Validate",
+            ],
             "weight_source": ["HUB", "WEIGHTS", "download", "run_of", "split_source"],
             "yaml_io": ["parse", "parse_file"],
         },

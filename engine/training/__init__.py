@@ -7,7 +7,8 @@ from ...lazy import lazy_exports
 if TYPE_CHECKING:
     from .dry_run import check as check
     from .train import train as train
+    from .trainer import Trainer as Trainer
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
-        __name__, {"dry_run": ["check"], "train": ["train"]}
+        __name__, {"dry_run": ["check"], "train": ["train"], "trainer": ["Trainer"]}
     )

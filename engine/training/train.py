@@ -11,8 +11,8 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from ..checkpoint import command_of, made_by, save_run
 from ..model import FITTED, Model, compose, ready, save_fitted
 from ..recipe import Recipe
-from ..utils import RecipeError, RunLogger, meet
-from .trainer import Loop
+from ..utils import RecipeError, RunLogger, init_accelerator
+from .trainer import Trainer
 from .validation import BEST
 
 
@@ -23,14 +23,17 @@ def train(
     resume: bool = False,
     show: bool = True,
     command: str = "",
+    trainer: type[Trainer] = Trainer,
 ) -> Model:
     """Train a recipe into a run's folder, or go on from its newest checkpoint.
 
-    Raises RecipeError for a mistake, RunError where it cannot go on, Interrupted after
-    SIGINT or SIGTERM, when the checkpoint is written.
+    trainer: the class that trains, with other batches or another step.
+
+    Raises RecipeError for a mistake, RunError if it cannot go on, Interrupted after SIGINT or
+    SIGTERM, when the checkpoint is written.
     """
     AcceleratorState._reset_state()  # an earlier run of this process may have had another one
-    accelerator = meet(
+    accelerator = init_accelerator(
         {"fp32": "no"}.get(recipe.train.precision, recipe.train.precision),
         [
             DistributedDataParallelKwargs(find_unused_parameters=True),
@@ -51,12 +54,12 @@ def train(
         plan.recipe.write(folder / "recipe.yaml", made_by(command))
     model = compose(plan)
     model.command = command_of(folder) if resume else command
-    loop = Loop(recipe.train, folder, model, accelerator, log)
-    loop.prepare()
-    loop.run(resume)
-    if loop.validation is not None:
+    run = trainer(recipe.train, folder, model, accelerator, log)
+    run.prepare()
+    run.run(resume)
+    if run.validator is not None:
         accelerator.wait_for_everyone()
-        loop.validation.restore_best()
+        run.validator.restore_best()
     if main:
         save_run(model, folder)
         (folder / BEST).unlink(missing_ok=True)

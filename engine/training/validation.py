@@ -21,7 +21,7 @@ BEST = "best.safetensors"
 
 
 @dataclass
-class Validation:
+class Validator:
     """state: the best value, its step, and how many validations ago it was; goes into the
     checkpoint."""
 
@@ -33,13 +33,13 @@ class Validation:
     log: RunLogger
     state: dict[str, Any] = field(default_factory=dict)
 
-    def begin(self) -> None:
+    def check_metric_exists(self) -> None:
         """Refuse a `metric` that no task has before the first step: one batch is scored."""
         if self.rule.metric is not None:
             name = self.rule.metric.partition("/")[0]
             self._best(self._score({name: self.rows[name]}, 1))
 
-    def after(self, step: int) -> bool:
+    def run(self, step: int) -> bool:
         """Validate after a step; True where training should end early."""
         found = self._score(self.rows, self.rule.batches)
         self.log.write({"step": step, "validation": found})

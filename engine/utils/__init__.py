@@ -6,8 +6,9 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .console import console as console
+    from .distributed import HostSum as HostSum
     from .distributed import autocast as autocast
-    from .distributed import meet as meet
+    from .distributed import init_accelerator as init_accelerator
     from .errors import Interrupted as Interrupted
     from .errors import RecipeError as RecipeError
     from .errors import RunError as RunError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .run_log import read_metrics as read_metrics
     from .seeding import derive as derive
     from .seeding import seeded as seeded
-    from .signals import Signals as Signals
+    from .signals import GracefulStop as GracefulStop
     from .template import write_page as write_page
     from .text_table import format_metrics as format_metrics
     from .text_table import format_table as format_table
@@ -30,7 +31,7 @@ else:
         __name__,
         {
             "console": ["console"],
-            "distributed": ["autocast", "meet"],
+            "distributed": ["HostSum", "autocast", "init_accelerator"],
             "errors": ["Interrupted", "RecipeError", "RunError", "placed"],
             "files": [
                 "find_files",
@@ -41,7 +42,7 @@ else:
             ],
             "run_log": ["RunLogger", "read_metrics"],
             "seeding": ["derive", "seeded"],
-            "signals": ["Signals"],
+            "signals": ["GracefulStop"],
             "template": ["write_page"],
             "text_table": ["format_metrics", "format_table"],
         },

@@ -117,17 +117,17 @@ class Shop:
 
     def cut(self, recipe: Mapping[str, Any], name: str, step: int) -> None:
         """Train until a step is done, and be gone before its checkpoint or validation."""
-        from sensorium.engine.training.trainer import Loop
+        from sensorium.engine.training.trainer import Trainer
 
-        real = Loop._checked
+        real = Trainer._validate_and_save
 
-        def checked(loop: Any, done: int) -> bool:
-            if done == step:
+        def cut(trainer: Any) -> bool:
+            if trainer.global_step == step:
                 raise InterruptedError
-            return bool(real(loop, done))
+            return bool(real(trainer))
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Loop, "_checked", checked)
+            patch.setattr(Trainer, "_validate_and_save", cut)
             with pytest.raises(InterruptedError):
                 self.train(recipe, name)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sensorium.engine.checkpoint import state
-from sensorium.engine.data import Schedule
+from sensorium.engine.data import BatchSampler
 from sensorium.engine.utils import RecipeError
 from sensorium.modalities.image.datasets.digits import Digits
 
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_a_number_stops_with_the_step_and_the_rows(shop: Any)
     assert stopped.returncode == 1
     (line,) = stopped.stderr.splitlines()
     assert line.startswith("error: step 3: the loss is nan; rows ")
-    batches = Schedule({"digit": 40}, 4, 0, accumulate=2).batches(2)
+    batches = BatchSampler({"digit": 40}, 4, 0, gradient_accumulation_steps=2).batches(2)
     source = Digits(split="train")
     rows = [source.key(address.row) for _ in range(2) for address in next(batches)]
     assert f"rows {', '.join(rows)};" in line

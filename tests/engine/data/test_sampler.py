@@ -7,26 +7,26 @@ from collections import Counter
 
 import pytest
 
-from sensorium.engine.data import Schedule
-from sensorium.engine.data.sampler import Address
+from sensorium.engine.data import BatchSampler
+from sensorium.engine.data.sampler import RowRef
 from sensorium.engine.utils import RecipeError
 
 REGIONS = ["head"] * 40 + ["knee"] * 12 + ["spine"] * 9
 
 
-def schedule(batch_size: int = 4, world: int = 1, rank: int = 0) -> Schedule:
-    return Schedule(
+def schedule(batch_size: int = 4, world: int = 1, rank: int = 0) -> BatchSampler:
+    return BatchSampler(
         {"match": len(REGIONS)},
         batch_size,
         seed=3,
-        world=world,
-        rank=rank,
+        num_processes=world,
+        process_index=rank,
         order="single_group",
-        by={"match": REGIONS},
+        column={"match": REGIONS},
     )
 
 
-def first(made: Schedule, count: int, start: int = 0) -> list[list[Address]]:
+def first(made: BatchSampler, count: int, start: int = 0) -> list[list[RowRef]]:
     return list(itertools.islice(made.batches(start), count))
 
 

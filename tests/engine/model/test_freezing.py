@@ -43,15 +43,15 @@ def learned(shop: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(recipe: dict[str, Any]) -> tuple[set[str], set[str], Any]:
         before = {k: v.clone() for k, v in build(parse_recipe(recipe)).state_dict().items()}
         reached: set[str] = set()
-        real = trainer.Loop._update
+        real = trainer.Trainer.update
 
-        def update(self: Any, factor: float) -> None:
+        def update(self: Any, totals: Any) -> None:
             found = self.model.named_parameters()
             reached.update(n for n, p in found if p.grad is not None and bool(p.grad.any()))
-            real(self, factor)
+            real(self, totals)
 
         with monkeypatch.context() as patch:
-            patch.setattr(trainer.Loop, "_update", update)
+            patch.setattr(trainer.Trainer, "update", update)
             model = shop.train(recipe, "run")
         after = model.state_dict()
         assert after.keys() == before.keys()

@@ -128,6 +128,23 @@ def untrained(shop: Any, recipe: dict[str, Any]) -> dict[str, torch.Tensor]:
     return kept(build(parse_recipe(recipe)))
 
 
+def test_rows_that_no_process_can_read_are_counted_and_a_loss_that_is_none_ends_all(
+    shop: Any,
+) -> None:
+    recipe = shop.changed(unreadable(shop), train(steps=6, batch_size=2, log_every=3))
+    done = shop.go(recipe, "torn", processes=2)
+    assert done.returncode == 0, done.stderr
+    assert "16 rows could not be read and were skipped: " in done.stderr
+    lines = [line for line in done.stderr.splitlines() if "tasks.digit.data.train, row" in line]
+    assert len(lines) == len({line.partition(", row ")[2] for line in lines}) == 16
+    ended = shop.go(
+        shop.recipe(train(steps=4, log_every=4)), "nan", processes=2, fault="rank1-nan@2"
+    )
+    assert ended.returncode != 0
+    assert "step 2: the loss is nan; rows of another process" in ended.stderr
+    assert ended.stderr.count("step 2: the loss is nan; rows ") == 2
+
+
 def test_the_command_line_under_torchrun_stops_and_goes_on(shop: Any) -> None:
     """Two tasks with streams of their own, a frozen one from the cache, workers, validation;
     one process alone is asked to stop."""

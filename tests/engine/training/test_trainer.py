@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.engine.data import Schedule, ShuffleBuffer, streaming
+from sensorium.engine.data import BatchSampler, ShuffleBuffer, streaming
 from sensorium.engine.training import trainer
 from sensorium.engine.utils import RecipeError, RunError
 from sensorium.modalities.base import StreamingSource
@@ -36,14 +36,14 @@ def given(source: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The keys of every batch that training takes, in order."""
     found: list[list[str]] = []
-    real = trainer.batches
+    real = trainer.Trainer.batches
 
-    def batches(*given: Any) -> Iterator[Any]:
-        for batch in real(*given):
+    def batches(self: Any) -> Iterator[Any]:
+        for batch in real(self):
             found.append(batch.keys)
             yield batch
 
-    monkeypatch.setattr(trainer, "batches", batches)
+    monkeypatch.setattr(trainer.Trainer, "batches", batches)
     return found
 
 
@@ -117,7 +117,7 @@ def test_balanced_gives_every_value_equally_often(
 
 
 def test_the_mix_of_tasks_is_what_was_asked_for() -> None:
-    schedule = Schedule({"a": 100, "b": 100}, 4, 0, task_weights={"a": 3.0})
+    schedule = BatchSampler({"a": 100, "b": 100}, 4, 0, task_weights={"a": 3.0})
     drawn = Counter(schedule.task(step) for step in range(4000))
     assert drawn["a"] / 4000 == pytest.approx(0.75, abs=0.03)
 

@@ -12,7 +12,7 @@ from open_clip.loss import ClipLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from sensorium.engine.data import Schedule
+from sensorium.engine.data import BatchSampler
 from sensorium.modalities.base import Features
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.tasks.contrastive.contrastive import Contrastive
@@ -92,7 +92,7 @@ def test_regions_come_equally_often_in_batches_of_phantoms() -> None:
     counts = Counter(regions)
     assert max(counts.values()) > 2 * min(counts.values())  # healthy rows are of no region
     kinds = len(counts)
-    plan = Schedule({"match": 60}, kinds, 0, order="balanced", by={"match": regions})
+    plan = BatchSampler({"match": 60}, kinds, 0, order="balanced", column={"match": regions})
     batches = plan.batches()
     for _ in range(3):
         batch = [regions[address.row] for address in next(batches)]

@@ -1,0 +1,114 @@
+"""Losses and counts of training steps: tensors on the device until they are logged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from ...tasks.base import Loss
+from ...tasks.batch import Batch
+from ..utils import RunError
+
+
+class StepTotals:
+    """Sums over the batches of one optimizer step.
+
+    task: the step's. keys: names of this process's rows. num_items: the items that the host knows
+    of without asking the device, 0 if no row could be read. parts: False leaves all but the loss
+    and its count out.
+    """
+
+    def __init__(self, device: torch.device, parts: bool = True) -> None:
+        self.task, self.keys, self.num_items = "", list[str](), 0
+        self._device, self._parts = device, parts
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, batch: Batch, loss: Loss) -> None:
+        """Add the loss of one batch."""
+        self.task = batch.task
+        self.keys += batch.keys
+        count, on_host = loss.count, True
+        if isinstance(count, Tensor):
+            on_host = count.device.type == "cpu"
+            count = count.to(self._device, torch.float32)
+        else:
+            count = torch.full((), count, device=self._device, dtype=torch.float32)
+        self.num_items += int(loss.count) if on_host else len(batch)
+        self._add("loss", loss.total)
+        self._add("count", count)
+        if self._parts:
+            for name, value in loss.parts.items():
+                self._add(name, value)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.detach()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    @property
+    def loss(self) -> Tensor:
+        """This process's sum of losses."""
+        return self._sums["loss"]
+
+    def count(self, accelerator: Accelerator) -> Tensor:
+        """Return the number of items of all processes, on the device."""
+        count: Tensor = accelerator.reduce(_exact(self._sums["count"]), "sum")
+        return count
+
+    def read(self, accelerator: Accelerator) -> dict[str, float]:
+        """Return the means over the items of all processes: a synchronization with the device.
+
+        A process whose rows could not be read knows no parts of a loss.
+        """
+        values = torch.stack([_exact(value) for value in self._sums.values()]).tolist()
+        sums = dict(zip(self._sums, values, strict=True))
+        if accelerator.num_processes > 1:
+            gathered = gather_object([sums])
+            names = dict.fromkeys(name for each in gathered for name in each)
+            sums = {name: sum(each.get(name, 0.0) for each in gathered) for name in names}
+        count = max(sums.pop("count"), 1.0)
+        return {name: value / count for name, value in sums.items()}
+
+
+def _exact(value: Tensor) -> Tensor:
+    return value if value.device.type == "mps" else value.to(torch.float64)  # MPS has no float64
+
+
+class FiniteCheck:
+    """Remember the first step whose loss is not finite, on the device until it is asked for."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._step = torch.zeros((), dtype=torch.int64, device=accelerator.device)
+        self._loss = torch.zeros((), device=accelerator.device)
+        self._keys: dict[int, Sequence[str]] = {}
+
+    def add(self, step: int, totals: StepTotals) -> None:
+        """Look at a step's loss."""
+        loss = totals.loss.to(self._loss.dtype)
+        first = (self._step == 0) & ~torch.isfinite(loss)
+        self._step = torch.where(first, step, self._step)
+        self._loss = torch.where(first, loss, self._loss)
+        self._keys[step] = totals.keys
+
+    def raise_if_not(self) -> None:
+        """Raise RunError with the step and its rows if a loss was not finite: a synchronization.
+        Every process has to call it."""
+        steps = torch.atleast_1d(self._accelerator.gather(self._step)).tolist()
+        own, keys = int(self._step), self._keys
+        self._keys = {}
+        bad = min((step for step in steps if step), default=0)
+        if not bad:
+            return
+        value, rows = math.nan, "rows of another process"
+        if own == bad:
+            value, some = float(self._loss), keys[bad]
+            rows = f"rows {', '.join(some[:8])}{' ...' if len(some) > 8 else ''}"
+        raise RunError(
+            f"step {bad}: the loss is {value}; {rows}; lower train.optimizer.lr, or look at these "
+            "rows"
+        )
