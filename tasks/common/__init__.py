@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from .distributed import gathered as gathered
     from .distributed import largest as largest
     from .distributed import over_processes as over_processes
-    from .ema import averaged as averaged
     from .ema import cosine as cosine
-    from .ema import follow as follow
+    from .ema import ema_copy as ema_copy
+    from .ema import ema_update as ema_update
     from .geometry import cover as cover
     from .geometry import indices as indices
     from .geometry import laid as laid
@@ -36,7 +36,7 @@ else:
         {
             "crops": ["Crop", "Range", "cropped", "extent_of"],
             "distributed": ["gathered", "largest", "over_processes"],
-            "ema": ["averaged", "cosine", "follow"],
+            "ema": ["cosine", "ema_copy", "ema_update"],
             "geometry": ["cover", "indices", "laid", "moved", "to_world"],
             "hashing": ["stable_hash"],
             "heads": ["head_output"],

@@ -1,4 +1,4 @@
-"""A moving average of a module's weights: the teacher of self-supervision.
+"""An exponential moving average of a module's weights: the teacher of self-supervision.
 
 Tarvainen & Valpola, "Mean teachers are better role models", 2017.
 """
@@ -11,24 +11,27 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def averaged(module: M) -> M:
-    """A copy that does not train, for `follow`."""
-    found: M = copy.deepcopy(module)
-    return found.requires_grad_(False).eval()
+def ema_copy(module: M) -> M:
+    """Return a copy that does not train, for `ema_update`."""
+    copied: M = copy.deepcopy(module)
+    return copied.requires_grad_(False).eval()
 
 
 @torch.no_grad()
-def follow(average: nn.Module, module: nn.Module, momentum: float) -> None:
-    """`average = momentum * average + (1 - momentum) * module`; counts and other integers, and
-    what a module keeps beside its parameters, are taken as they are."""
-    for old, new in zip(average.parameters(), module.parameters(), strict=True):
-        old.lerp_(new.detach(), 1 - momentum)
-    for kept, now in zip(average.buffers(), module.buffers(), strict=True):
-        kept.copy_(now)
+def ema_update(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """Set `average = decay * average + (1 - decay) * module`, parameter by parameter. Buffers
+    (counts, running means) are copied."""
+    averages, parameters = list(average.parameters()), list(module.parameters())
+    if averages:
+        get_ema_multi_avg_fn(decay)(averages, parameters, 0)
+    kept, buffers = list(average.buffers()), list(module.buffers())
+    if kept:
+        torch._foreach_copy_(kept, buffers)
 
 
 def cosine(begin: float, end: float, done: float) -> float:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...modalities.base import Features, Loss, Sample
 from ..base import Context, StopTraining, Task
 from ..batch import Batch
-from ..common import Crop, Range, averaged, cosine, gathered, over_processes
+from ..common import Crop, Range, cosine, ema_copy, gathered, over_processes
 from ..uses import StreamUse
 from . import dino_losses as losses
 from .block_mask import block_masks
@@ -113,7 +113,7 @@ class Dino(Task):
         self.in_dim = widths[f"{self.input}.encoder"]
         for name in ("vector", "token"):
             self.student[name] = losses.Prototypes(self.in_dim, *self.sizes)
-            self.teacher[name] = averaged(self.student[name])
+            self.teacher[name] = ema_copy(self.student[name])
 
     def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
         """`global0`, `global1`, `local0`, ..."""

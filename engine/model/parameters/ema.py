@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ....tasks.base import Context, StopTraining, Task
-from ....tasks.common import averaged, follow
+from ....tasks.common import ema_copy, ema_update
 from ...recipe import RecipePlan
 from ...utils import RecipeError, RunError
 from ..stream import Stream
@@ -33,7 +33,7 @@ def begin_averages(plan: RecipePlan, streams: Mapping[str, Stream]) -> None:
                     "average; take `freeze: true` out"
                 )
             kept[name] = key
-            teacher = averaged(streams[name].encoder)
+            teacher = ema_copy(streams[name].encoder)
             mark_frozen(teacher)
             streams[name].ema = teacher
 
@@ -52,4 +52,4 @@ def on_step_end(name: str, task: Task, context: Context, stream: Callable[[str],
     if pairs:
         decay = task.ema_decay(context.progress)
         for average, module in pairs:
-            follow(average, module, decay)
+            ema_update(average, module, decay)

@@ -146,13 +146,13 @@ def test_it_follows_after_each_step(shop: Any, monkeypatch: pytest.MonkeyPatch) 
     from sensorium.engine.model.parameters import ema
 
     seen: list[Tensor] = []
-    real = ema.follow
+    real = ema.ema_update
 
     def follow(average: nn.Module, module: nn.Module, momentum: float) -> None:
         seen.append(parameters(module))
         real(average, module, momentum)
 
-    monkeypatch.setattr(ema, "follow", follow)
+    monkeypatch.setattr(ema, "ema_update", follow)
     begin = parameters(composed(HALF).stream("image").encoder)
     model = shop.train(HALF, "run")
     for weights in seen:

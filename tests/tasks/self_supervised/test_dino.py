@@ -16,7 +16,7 @@ from sensorium.modalities.image.encoders.timm import Timm
 from sensorium.modalities.mri.encoders.vit3d import ViT3D
 from sensorium.tasks.base import StopTraining
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.common import averaged, follow
+from sensorium.tasks.common import ema_copy, ema_update
 from sensorium.tasks.self_supervised.dino import ENOUGH, Dino
 from sensorium.tasks.self_supervised.dino_losses import cross_entropy, sinkhorn
 from sensorium.testing.context import StubContext
@@ -71,7 +71,7 @@ def made(rows: int, samples: Any = None, **options: Any) -> tuple[Dino, Live, Ba
     views = [task.views("scan", sample, rng) for sample in samples or volumes(rows)]
     batches = {name: encoder.collate([view[name] for view in views]) for name in views[0]}
     batch = Batch("dino", [str(i) for i in range(rows)], [{}] * rows)
-    return task, Live(encoder, averaged(encoder), batches), batch
+    return task, Live(encoder, ema_copy(encoder), batches), batch
 
 
 def step(task: Dino, encode: Live, batch: Batch, seed: int = 1) -> Any:
@@ -201,7 +201,7 @@ def test_it_learns_on_the_same_crops() -> None:
         optimizer.step()
         values.append(float(loss.total.detach()) / 8)
         for average, module in task.ema_modules():
-            follow(average, module, task.ema_decay(number / 40))
+            ema_update(average, module, task.ema_decay(number / 40))
     assert sum(values[-5:]) < 0.9 * sum(values[:5])
 
 
@@ -227,7 +227,7 @@ def test_pictures_are_learned_by_the_same_task() -> None:
     samples = [{"pixel_values": torch.randn(3, 20, 24)} for _ in range(3)]
     views = [task.views("image", sample, rng) for sample in samples]
     batches = {name: encoder.collate([view[name] for view in views]) for name in views[0]}
-    encode = Live(encoder, averaged(encoder), batches)
+    encode = Live(encoder, ema_copy(encoder), batches)
     loss = task.loss(Batch("dino", ["a", "b", "c"], [{}] * 3), encode)
     loss.total.backward()
     assert all(p.grad is not None for p in encoder.parameters())
