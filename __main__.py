@@ -25,14 +25,14 @@ def main() -> None:
 
 
 def _code(error: Exception) -> int | None:
-    from .engine.utils import Interrupted, RecipeError, RunError
+    from .engine.utils import ConfigError, Interrupted, RuntimeFailure
     from .modalities.base import ReadError
 
     if isinstance(error, Interrupted):
         return 130
-    if isinstance(error, (RecipeError, ReadError)):
+    if isinstance(error, (ConfigError, ReadError)):
         return 2
-    return 1 if isinstance(error, RunError) else None
+    return 1 if isinstance(error, RuntimeFailure) else None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ CONNECTORS = {
     "mlp": "sensorium.connectors.projectors:MLP",
     "pixel_shuffle": "sensorium.connectors.shorteners:PixelShuffle",
     "resampler": "sensorium.connectors.resampler:Resampler",
-    "stack": "sensorium.connectors.shorteners:Stack",
+    "stack": "sensorium.connectors.shorteners:FrameStack",
     "weighted_layers": "sensorium.connectors.layers:WeightedLayers",
 }
 

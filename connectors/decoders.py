@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ..modalities.base import Features
 from .base import Connector
-from .layout import at_least, blank
-from .shorteners import centred, scaled
+from .layout import at_least, mask_tokens
+from .shorteners import scale_spacing, shift_origin
 
 CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 GROW: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -72,13 +72,13 @@ class Unetr(Connector):
         """`[B, T, in_dim]` on a grid -> `[B, T 2^(u n), out_dim]` on one `2^u` times as fine."""
         grid = self._check(features)
         real = features.mask.unflatten(1, grid)[:, None]  # [B, 1, *grid]
-        hidden = _on_grid(self.start(blank(features.tokens, features.mask)), grid) * real
+        hidden = _on_grid(self.start(mask_tokens(features.tokens, features.mask)), grid) * real
         skips = features.layers[: len(self.hidden_layers)][::-1]
         for level, (up, block) in enumerate(zip(self.up, self.blocks, strict=True)):
             real = _doubled(real)
             hidden = up(hidden) * real
             if level < len(skips):
-                tokens = blank(skips[level].tokens, features.mask)
+                tokens = mask_tokens(skips[level].tokens, features.mask)
                 hidden = torch.cat([hidden, self.joins[level](tokens, grid) * real], 1)
             hidden = block(hidden) * real
         found = self.map(hidden) * real
@@ -87,8 +87,8 @@ class Unetr(Connector):
             tokens=found.flatten(2).transpose(1, 2),
             mask=real.flatten(1),
             grid=tuple(found.shape[2:]),
-            step=scaled(features.step, share),
-            origin=centred(features.origin, features.step, share),
+            step=scale_spacing(features.step, share),
+            origin=shift_origin(features.origin, features.step, share),
             pooled=None,
             layers=() if self.hidden_layers else features.layers,
         )

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..modalities.base import Features
 from .base import Connector
-from .layout import additive, at_least, blank, one, sincos, split_evenly
+from .layout import additive, at_least, mask_tokens, pooled_features, sincos, split_evenly
 
 
 class LinearHead(Connector):
@@ -25,7 +25,7 @@ class LinearHead(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> pooled [B, out_dim]`."""
-        return one(features, self.map(_vector(features)))
+        return pooled_features(features, self.map(_vector(features)))
 
 
 class MLPHead(Connector):
@@ -49,7 +49,7 @@ class MLPHead(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> pooled [B, out_dim]`."""
-        return one(features, self.map(_vector(features)))
+        return pooled_features(features, self.map(_vector(features)))
 
 
 class AttentionProbe(Connector):
@@ -69,13 +69,13 @@ class AttentionProbe(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> pooled [B, out_dim]`."""
-        tokens = self.norm(blank(features.tokens, features.mask))
+        tokens = self.norm(mask_tokens(features.tokens, features.mask))
         if features.grid is not None:
             tokens = tokens + sincos(features.grid, self.in_dim, tokens)
         query = self.query.expand(len(tokens), -1, -1)
         padding = additive(features.mask, query)
         read = self.attention(query, tokens, tokens, padding, need_weights=False)[0]
-        return one(features, self.map(read.squeeze(1)))
+        return pooled_features(features, self.map(read.squeeze(1)))
 
 
 class Flatten(Connector):
@@ -97,9 +97,9 @@ class Flatten(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> pooled [B, out_dim]`."""
-        tokens = self.squeeze(blank(features.tokens, features.mask))
-        tokens = self._placed(blank(tokens, features.mask), features)
-        return one(features, self.map(tokens.flatten(1)))
+        tokens = self.squeeze(mask_tokens(features.tokens, features.mask))
+        tokens = self._placed(mask_tokens(tokens, features.mask), features)
+        return pooled_features(features, self.map(tokens.flatten(1)))
 
     def _placed(self, tokens: Tensor, features: Features) -> Tensor:
         """`[B, T, W] -> [B, *grid, W]`, cut and filled with zeros at the far ends."""
@@ -127,4 +127,4 @@ def _vector(features: Features) -> torch.Tensor:
     """`[B, D]`, from blanked tokens: what stands in the padding must not reach the mean."""
     if features.pooled is not None:  # blanking copies every token
         return features.pooled
-    return features.replace(tokens=blank(features.tokens, features.mask)).vector()
+    return features.replace(tokens=mask_tokens(features.tokens, features.mask)).vector()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..modalities.base import Features
 from .base import Connector
-from .layout import at_least, blank
+from .layout import at_least, mask_tokens
 
 
 class WeightedLayers(Connector):
@@ -41,11 +41,11 @@ class WeightedLayers(Connector):
         total = features.tokens.new_zeros(())
         for share, layer in zip(shares, features.layers, strict=True):
             total = total + share * self._ready(layer.tokens, features.mask)
-        tokens = blank(self.map(total), features.mask)
+        tokens = mask_tokens(self.map(total), features.mask)
         return features.replace(tokens=tokens, pooled=None, layers=())
 
     def _ready(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        tokens = blank(tokens, mask)
+        tokens = mask_tokens(tokens, mask)
         return nn.functional.layer_norm(tokens, tokens.shape[-1:]) if self.normalize else tokens
 
     def _check(self, features: Features) -> None:

@@ -17,7 +17,7 @@ from ..modalities.base import Features
 MASKED = -1e4
 
 
-def blank(tokens: Tensor, mask: Tensor) -> Tensor:
+def mask_tokens(tokens: Tensor, mask: Tensor) -> Tensor:
     """tokens `[B, T, D]` with zeros where mask `[B, T]` is False, whatever stood there."""
     return tokens.masked_fill(~mask.unsqueeze(-1), 0)
 
@@ -27,7 +27,7 @@ def additive(mask: Tensor, like: Tensor) -> Tensor:
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, MASKED)
 
 
-def one(features: Features, vector: Tensor) -> Features:
+def pooled_features(features: Features, vector: Tensor) -> Features:
     """Features that end in `vector [B, D]`: it is `pooled` and the only token."""
     mask = torch.ones((len(vector), 1), dtype=torch.bool, device=vector.device)
     return features.replace(
@@ -35,7 +35,7 @@ def one(features: Features, vector: Tensor) -> Features:
     )
 
 
-def bridge(in_dim: int, out_dim: int) -> nn.Module:
+def linear_if_needed(in_dim: int, out_dim: int) -> nn.Module:
     """A linear map to `out_dim`; none where the width is that already."""
     return nn.Identity() if in_dim == out_dim else nn.Linear(in_dim, out_dim)
 

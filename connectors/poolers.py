@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..modalities.base import Features
 from .base import Connector
-from .layout import additive, at_least, blank, bridge, one, split_evenly
+from .layout import additive, at_least, linear_if_needed, mask_tokens, pooled_features, split_evenly
 
 
 class Mean(Connector):
@@ -19,12 +19,12 @@ class Mean(Connector):
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim)
-        self.map = bridge(in_dim, out_dim)
+        self.map = linear_if_needed(in_dim, out_dim)
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, 1, out_dim]`."""
-        whole = features.replace(tokens=blank(features.tokens, features.mask))
-        return one(features, self.map(whole.mean()))
+        whole = features.replace(tokens=mask_tokens(features.tokens, features.mask))
+        return pooled_features(features, self.map(whole.mean()))
 
 
 class Max(Connector):
@@ -32,13 +32,15 @@ class Max(Connector):
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim)
-        self.map = bridge(in_dim, out_dim)
+        self.map = linear_if_needed(in_dim, out_dim)
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, 1, out_dim]`."""
         lowest = torch.finfo(features.tokens.dtype).min
         top = features.tokens.masked_fill(~features.mask.unsqueeze(-1), lowest).amax(1)
-        return one(features, self.map(top.masked_fill(~features.mask.any(1, keepdim=True), 0)))
+        return pooled_features(
+            features, self.map(top.masked_fill(~features.mask.any(1, keepdim=True), 0))
+        )
 
 
 class Cls(Connector):
@@ -46,7 +48,7 @@ class Cls(Connector):
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim)
-        self.map = bridge(in_dim, out_dim)
+        self.map = linear_if_needed(in_dim, out_dim)
 
     def forward(self, features: Features) -> Features:
         """pooled `[B, in_dim] -> [B, 1, out_dim]`."""
@@ -55,7 +57,7 @@ class Cls(Connector):
                 "cls: the encoder gives no pooled vector (no class token); "
                 "use mean, max or attention_pool"
             )
-        return one(features, self.map(features.pooled))
+        return pooled_features(features, self.map(features.pooled))
 
 
 class AttentionPool(Connector):
@@ -69,15 +71,15 @@ class AttentionPool(Connector):
         split_evenly("attention_pool", in_dim, heads)
         self.query = nn.Parameter(torch.randn(1, in_dim) * 0.02)
         self.attention = nn.MultiheadAttention(in_dim, heads, batch_first=True)
-        self.map = bridge(in_dim, out_dim)
+        self.map = linear_if_needed(in_dim, out_dim)
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, 1, out_dim]`."""
-        tokens = blank(features.tokens, features.mask)
+        tokens = mask_tokens(features.tokens, features.mask)
         query = self.query.expand(len(tokens), -1, -1)
         padding = additive(features.mask, query)
         read = self.attention(query, tokens, tokens, padding, need_weights=False)[0]
-        return one(features, self.map(read.squeeze(1)))
+        return pooled_features(features, self.map(read.squeeze(1)))
 
 
 class LatentAttention(Connector):
@@ -98,9 +100,9 @@ class LatentAttention(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, 1, out_dim]`."""
-        read = self.mlp(self.attend(blank(features.tokens, features.mask)))
-        whole = features.replace(tokens=blank(read, features.mask))
-        return one(features, whole.mean())
+        read = self.mlp(self.attend(mask_tokens(features.tokens, features.mask)))
+        whole = features.replace(tokens=mask_tokens(read, features.mask))
+        return pooled_features(features, whole.mean())
 
     def attend(self, tokens: Tensor) -> Tensor:
         """`[B, T, D] -> [B, T, D]`: for every token a mixture of the latents."""

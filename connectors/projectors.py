@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..modalities.base import Features
 from .base import Connector
-from .layout import at_least, blank
+from .layout import at_least, mask_tokens
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -31,10 +31,10 @@ class _Projector(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, T, out_dim]`, same mask and grid."""
-        real = features.replace(tokens=blank(features.tokens, features.mask))
+        real = features.replace(tokens=mask_tokens(features.tokens, features.mask))
         tokens: Tensor = self.map(real.tokens)
         pooled = None if self.whole is None else self.whole(real.vector())
-        return features.replace(tokens=blank(tokens, features.mask), pooled=pooled)
+        return features.replace(tokens=mask_tokens(tokens, features.mask), pooled=pooled)
 
 
 class Linear(_Projector):

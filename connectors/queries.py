@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..modalities.base import Features
 from .base import Connector
-from .layout import additive, at_least, blank, sincos, split_evenly
+from .layout import additive, at_least, mask_tokens, sincos, split_evenly
 
 
 class Detr(Connector):
@@ -57,7 +57,7 @@ class Detr(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, Q, out_dim]`, without a grid; every query is real."""
-        content: Tensor = self.read(blank(features.tokens, features.mask))  # [B, T, W]
+        content: Tensor = self.read(mask_tokens(features.tokens, features.mask))  # [B, T, W]
         memory, grid = content, features.grid
         if grid is not None:
             memory = memory + sincos(grid, memory.shape[-1], memory)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..modalities.base import Features
 from .base import Connector
-from .layout import additive, at_least, blank, split_evenly
+from .layout import additive, at_least, mask_tokens, split_evenly
 
 
 class Resampler(Connector):
@@ -44,14 +44,14 @@ class Resampler(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, Q, out_dim]`; the grid is gone."""
-        tokens = self.read(blank(features.tokens, features.mask))
+        tokens = self.read(mask_tokens(features.tokens, features.mask))
         padding = additive(features.mask, tokens)
         hidden = self.queries.expand(len(tokens), -1, -1)
         for layer in self.layers:
             hidden = layer(hidden, tokens, padding)
         mask = features.mask.any(1, keepdim=True).expand(hidden.shape[:2])
         return features.replace(
-            tokens=blank(self.norm(hidden), mask),
+            tokens=mask_tokens(self.norm(hidden), mask),
             mask=mask,
             grid=None,
             step=None,

@@ -1,6 +1,6 @@
 """Shorteners: fewer tokens, each of several neighbours.
 
-`PixelShuffle`: InternVL 1.5 and Idefics3 fold squares of patches into the width. `Stack`:
+`PixelShuffle`: InternVL 1.5 and Idefics3 fold squares of patches into the width. `FrameStack`:
 SLAM-LLM (Ma et al. 2024) joins k frames. `Conv`: a strided convolution over time.
 Legend: `B` batch, `T` tokens, `D` width, `f` factor, `k` tokens that are joined.
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..modalities.base import Features
 from .base import Connector
-from .layout import at_least, blank
+from .layout import at_least, mask_tokens
 
 
 class PixelShuffle(Connector):
@@ -36,14 +36,14 @@ class PixelShuffle(Connector):
         """`[B, T, in_dim]` on a grid -> `[B, T / f^axes, out_dim]`."""
         grid = self._check(features)
         factors = (1,) * (len(grid) - self.axes) + (self.factor,) * self.axes
-        mask = fold(features.mask.unsqueeze(-1), grid, factors).any(-1)
-        tokens = fold(blank(features.tokens, features.mask), grid, factors)
+        mask = space_to_depth(features.mask.unsqueeze(-1), grid, factors).any(-1)
+        tokens = space_to_depth(mask_tokens(features.tokens, features.mask), grid, factors)
         return features.replace(
-            tokens=blank(self.map(tokens), mask),
+            tokens=mask_tokens(self.map(tokens), mask),
             mask=mask,
             grid=tuple(n // f for n, f in zip(grid, factors, strict=True)),
-            step=scaled(features.step, factors),
-            origin=centred(features.origin, features.step, factors),
+            step=scale_spacing(features.step, factors),
+            origin=shift_origin(features.origin, features.step, factors),
             pooled=None,
         )
 
@@ -63,7 +63,7 @@ class PixelShuffle(Connector):
         return grid
 
 
-class Stack(Connector):
+class FrameStack(Connector):
     """Joins `k` neighbours along the sequence; the last group is filled with zeros.
 
     depth: affine maps of a group, with a GELU between them; 2 is the projector of Llama-AVSR
@@ -86,15 +86,15 @@ class Stack(Connector):
         """`[B, T, in_dim] -> [B, ceil(T / k), out_dim]`."""
         missing = -features.tokens.shape[1] % self.k
         mask = nn.functional.pad(features.mask, (0, missing)).unflatten(1, (-1, self.k)).any(-1)
-        tokens = blank(features.tokens, features.mask)
+        tokens = mask_tokens(features.tokens, features.mask)
         tokens = nn.functional.pad(tokens, (0, 0, 0, missing)).unflatten(1, (-1, self.k)).flatten(2)
         line = features.grid is not None and len(features.grid) == 1
         return features.replace(
-            tokens=blank(self.map(tokens), mask),
+            tokens=mask_tokens(self.map(tokens), mask),
             mask=mask,
             grid=(mask.shape[1],) if line else None,
-            step=scaled(features.step, (self.k,)) if line else None,
-            origin=centred(features.origin, features.step, (self.k,)) if line else None,
+            step=scale_spacing(features.step, (self.k,)) if line else None,
+            origin=shift_origin(features.origin, features.step, (self.k,)) if line else None,
             pooled=None,
         )
 
@@ -117,22 +117,22 @@ class Conv(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, ceil(T / stride), out_dim]`."""
-        tokens: Tensor = self.map(blank(features.tokens, features.mask).mT).mT
+        tokens: Tensor = self.map(mask_tokens(features.tokens, features.mask).mT).mT
         mask = features.mask[
             :, :: self.stride
         ]  # j * stride < L is the same as j < ceil(L / stride)
         line = features.grid is not None and len(features.grid) == 1
         return features.replace(
-            tokens=blank(tokens, mask),
+            tokens=mask_tokens(tokens, mask),
             mask=mask,
             grid=(mask.shape[1],) if line else None,
-            step=scaled(features.step, (self.stride,)) if line else None,
+            step=scale_spacing(features.step, (self.stride,)) if line else None,
             origin=features.origin if line else None,
             pooled=None,
         )
 
 
-def fold(values: Tensor, grid: tuple[int, ...], factors: tuple[int, ...]) -> Tensor:
+def space_to_depth(values: Tensor, grid: tuple[int, ...], factors: tuple[int, ...]) -> Tensor:
     """values `[B, prod(grid), D]` -> `[B, prod(grid / factors), prod(factors) * D]`."""
     pairs = [size for n, f in zip(grid, factors, strict=True) for size in (n // f, f)]
     axes = range(len(grid))
@@ -141,12 +141,14 @@ def fold(values: Tensor, grid: tuple[int, ...], factors: tuple[int, ...]) -> Ten
     return split.reshape(values.shape[0], -1, math.prod(factors) * values.shape[-1])
 
 
-def scaled(step: tuple[float, ...] | None, factors: tuple[float, ...]) -> tuple[float, ...] | None:
+def scale_spacing(
+    step: tuple[float, ...] | None, factors: tuple[float, ...]
+) -> tuple[float, ...] | None:
     """The extent of a token that holds `factors` of the old ones."""
     return None if step is None else tuple(s * f for s, f in zip(step, factors, strict=True))
 
 
-def centred(
+def shift_origin(
     origin: tuple[float, ...] | None, step: tuple[float, ...] | None, factors: tuple[float, ...]
 ) -> tuple[float, ...] | None:
     """The centre of the first token that holds `factors` of the old ones."""

@@ -26,7 +26,7 @@ from .rows import StreamingSource as StreamingSource
 Sample = dict[str, Tensor]
 """What a processor gives for one raw value, and what the sample cache keeps."""
 
-Marks = Mapping[str, tuple[Any, Any]]
+Annotations = Mapping[str, tuple[Any, Any]]
 """What a report draws on a raw value, by name: (what a model said, what was wanted), None where
 there is none. `words` `[[word, first second, last second], ...]`; `boxes` `[[low corner, high
 corner], ...]` in mm or px, flat; `peak`, a place; `mask` and `map` as its modality reads them."""
@@ -162,7 +162,7 @@ class Decoder(Part, nn.Module):
         return ()
 
 
-class Fitted(ABC):
+class Fittable(ABC):
     """A part that is fitted on the training split before the model is composed.
 
     A constructor that asks for one (an argument annotated with a subclass) gets it
@@ -201,7 +201,7 @@ class Chart:
     at: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-class Tokenizer(Fitted):
+class Tokenizer(Fittable):
     """Text <-> ids. Ids are plain integers below `size`."""
 
     kind = "text_tokenizer"

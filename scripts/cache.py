@@ -33,14 +33,14 @@ def rm(
     older_than: Annotated[float, typer.Option(help="only what was not used for so many days")] = 0,
 ) -> None:
     """Remove stores."""
-    from sensorium.engine.cache import remove
-    from sensorium.engine.utils import RecipeError
+    from sensorium.engine.cache import remove_stores
+    from sensorium.engine.utils import ConfigError
     from sensorium.modalities.paths import cache_root
 
     try:
-        gone = remove(cache_root(), which, older_than=older_than * 86400)
+        gone = remove_stores(cache_root(), which, older_than=older_than * 86400)
     except ValueError as error:
-        raise RecipeError(str(error)) from error
+        raise ConfigError(str(error)) from error
     print(f"removed {len(gone)} stores, {sum(s.nbytes for s in gone) / 1e6:.1f} MB")
 
 

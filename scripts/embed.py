@@ -37,16 +37,21 @@ def main(
     engine: Annotated[Engine, typer.Option(help="this process, or Ray Data actors")] = Engine.local,
 ) -> None:
     """Embed a data set into an index that can be searched; goes on where it was stopped."""
-    from sensorium.engine.embedding import about, given, load_any, only_stream
+    from sensorium.engine.embedding import (
+        index_metadata,
+        load_run_or_recipe,
+        open_data,
+        resolve_stream,
+    )
     from sensorium.engine.recipe import load
     from sensorium.engine.utils import RunLogger
 
-    model = load_any(run, overrides or ())
-    name = only_stream(model, stream)
+    model = load_run_or_recipe(run, overrides or ())
+    name = resolve_stream(model, stream)
     done = load(ENGINES[engine])(
         model,
-        about(model, name, run, overrides or ()),
-        given(model.plan, name, data or (), task, split),
+        index_metadata(model, name, run, overrides or ()),
+        open_data(model.plan, name, data or (), task, split),
         out,
         batch_size=batch_size,
         workers=workers,

@@ -20,18 +20,18 @@ def main(
     """Ask a run about files: one JSON line a file. NAME=VALUE gives a stream or a column."""
     import json
 
-    from sensorium.engine.inference import ask, load
+    from sensorium.engine.inference import load, predict_files
     from sensorium.engine.recipe import parse
-    from sensorium.engine.utils import RecipeError
+    from sensorium.engine.utils import ConfigError
 
     options = {}
     for text in option or ():
         name, equals, value = text.partition("=")
         if not (name and equals):
-            raise RecipeError(f"--option {text}: found no '=', expected NAME=VALUE")
+            raise ConfigError(f"--option {text}: found no '=', expected NAME=VALUE")
         options[name] = parse(value, f"--option {name}")
     folder = out if out and not out.is_file() and (out.is_dir() or not out.suffix) else None
-    made = ask(load(run), inputs or (), task=task, options=options, folder=folder)
+    made = predict_files(load(run), inputs or (), task=task, options=options, folder=folder)
     lines = [json.dumps(line, ensure_ascii=False) for line in made]
     if out is None:
         print("\n".join(lines))

@@ -33,12 +33,12 @@ def main(
         Retriever,
         format_hits,
         hits_to_jsonl,
-        only_query,
+        parse_query,
         write_sheet,
     )
 
     given = {"text": text, "image": image, "audio": audio, "volume": volume}
-    asked = only_query({n: v for n, v in given.items() if v is not None}, MODALITIES, query)
+    asked = parse_query({n: v for n, v in given.items() if v is not None}, MODALITIES, query)
     retriever = Retriever(place, run)
     hits = retriever.find(asked, k, where=where, kind=index)
     print(hits_to_jsonl(hits) if json else format_hits(hits))

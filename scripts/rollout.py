@@ -42,20 +42,24 @@ def main(
 ) -> None:
     """Let a run act in its environments; writes rollout-*.json and films into its folder."""
     from sensorium.engine.inference import load
-    from sensorium.engine.rollout import Conditions, How, format_summaries, rollout, section_of
+    from sensorium.engine.rollout import (
+        Ablation,
+        RolloutOptions,
+        env_config,
+        format_summaries,
+        rollout,
+    )
     from sensorium.engine.utils import RunLogger
 
     pipeline = load(run)
     names = [name for text in env or () for name in text.split(",") if name]
-    conditions = Conditions(
-        tuple(shuffle or ()), tuple(blank or ()), instruction, swap, replay_mean
-    )
+    conditions = Ablation(tuple(shuffle or ()), tuple(blank or ()), instruction, swap, replay_mean)
     found = rollout(
         pipeline,
-        section_of(pipeline, names, max_steps=max_steps, execute=execute, ensemble=ensemble),
+        env_config(pipeline, names, max_steps=max_steps, execute=execute, ensemble=ensemble),
         names=names,
         seeds=range(seed, seed + episodes),
-        how=How(batch, conditions, films, f".{film}"),
+        how=RolloutOptions(batch, conditions, films, f".{film}"),
         folder=out or (Path(run) if Path(run).is_dir() else None),
         log=RunLogger(None),
     )

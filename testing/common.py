@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ..engine.recipe import ComponentPath, Plan, Section, plan_part
+from ..engine.recipe import ComponentPath, ComponentSpec, Section, plan_part
 from ..modalities.base import Features
 
 RTOL, ATOL = 1e-4, 1e-5
@@ -39,20 +39,20 @@ def checking(name: str, step: str) -> Iterator[None]:
         raise AssertionError(f"{name}, {step}: {type(error).__name__}: {text}") from error
 
 
-def plan_options(cls: type, kind: str, options: Mapping[str, Any]) -> Plan:
+def plan_options(cls: type, kind: str, options: Mapping[str, Any]) -> ComponentSpec:
     """Return the plan of a class with a recipe's options. Fitted parts are not fitted yet."""
     section = Section.model_validate({**options, "type": f"{cls.__module__}:{cls.__qualname__}"})
     return plan_part(cls, section, kind, ComponentPath(cls.__name__))
 
 
-def fit_parts(plan: Plan, examples: Sequence[Any]) -> None:
+def fit_parts(plan: ComponentSpec, examples: Sequence[Any]) -> None:
     """Fit what the constructor takes fitted, here and in parts within it."""
     for part in plan.parts():
         for fittable in part.fitted.values():
             fittable.fit(iter(examples))
 
 
-def check_resolve(plan: Plan) -> None:
+def check_resolve(plan: ComponentSpec) -> None:
     """Resolve the options; they are JSON, and resolving them again changes nothing."""
     for part in plan.parts():
         part.resolve()

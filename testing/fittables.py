@@ -10,11 +10,11 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from ..engine.recipe.validation import validate_options
-from ..modalities.base import Chart, Fitted
+from ..modalities.base import Chart, Fittable
 from .common import checking, copy_for_worker, expect, same
 
 
-def check_fittable(make: Callable[..., Fitted], rows: Iterable[Any], **options: Any) -> None:
+def check_fittable(make: Callable[..., Fittable], rows: Iterable[Any], **options: Any) -> None:
     """Check a class against the contract of `modalities.base.Fitted`.
 
     Args:
@@ -29,7 +29,7 @@ def check_fittable(make: Callable[..., Fitted], rows: Iterable[Any], **options: 
     with checking(name, "options"):
         first, second, empty = (make(**validate_options(make, options, name)) for _ in range(3))
         name = type(first).__name__
-        expect(isinstance(first, Fitted), f"{name} is no modalities.base.Fitted")
+        expect(isinstance(first, Fittable), f"{name} is no modalities.base.Fitted")
     with checking(name, "fit"):
         first.fit(iter(rows))
         second.fit(iter(rows))

@@ -6,7 +6,7 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .admin import list_stores as list_stores
-    from .admin import remove as remove
+    from .admin import remove_stores as remove_stores
     from .admin import verify as verify
     from .fill import fill as fill
     from .keys import content_hash as content_hash
@@ -24,7 +24,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "admin": ["list_stores", "remove", "verify"],
+            "admin": ["list_stores", "remove_stores", "verify"],
             "fill": ["fill"],
             "keys": ["content_hash", "encoder_identity", "processor_identity", "weights_hash"],
             "records": [

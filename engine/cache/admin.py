@@ -38,7 +38,7 @@ def list_stores(root: Path) -> list[StoreInfo]:
     return sorted((_info(level, path) for level, path in folders), key=lambda info: -info.used)
 
 
-def remove(root: Path, which: str, *, older_than: float = 0.0) -> list[StoreInfo]:
+def remove_stores(root: Path, which: str, *, older_than: float = 0.0) -> list[StoreInfo]:
     """Remove `all` stores, or the one whose id begins with `which`; gives what was removed.
 
     older_than: only those that were not used for this many seconds. Raises ValueError where

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...modalities.paths import cache_root
-from ..utils import RunError
-from .admin import StoreInfo, list_stores, remove, verify
-from .keys import content_hash, encoder_identity, processor_identity, weights_hash, with_content
+from ..utils import RuntimeFailure
+from .admin import StoreInfo, list_stores, remove_stores, verify
+from .keys import add_content_hash, content_hash, encoder_identity, processor_identity, weights_hash
 from .records import PRECISIONS, from_records, record_to_sample, sample_to_record, to_records
 from .shard import Record, pack
 from .store import CONTENT, CacheWarning, Store
@@ -28,6 +28,7 @@ __all__ = [
     "Record",
     "Store",
     "StoreInfo",
+    "add_content_hash",
     "cache_root",
     "content_hash",
     "encoder_identity",
@@ -37,13 +38,12 @@ __all__ = [
     "list_stores",
     "processor_identity",
     "record_to_sample",
-    "remove",
+    "remove_stores",
     "require_space",
     "sample_to_record",
     "to_records",
     "verify",
     "weights_hash",
-    "with_content",
 ]
 
 
@@ -65,7 +65,7 @@ def require_space(root: Path, needed: int) -> None:
     place = next(p for p in (root, *root.resolve().parents) if p.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
-        raise RunError(
+        raise RuntimeFailure(
             f"cache {root}: needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; set "
             "SENSORIUM_CACHE to a larger disk, or store in a smaller precision"
         )
@@ -98,7 +98,7 @@ def fill(
             batch = [i for i in places[start : start + batch_size] if keys[i] not in store]
             records = list(compute(batch)) if batch else []
             if len(records) != len(batch):
-                raise RunError(f"cache: {len(batch)} rows gave {len(records)} records")
+                raise RuntimeFailure(f"cache: {len(batch)} rows gave {len(records)} records")
             if start == 0 and (examples := [r for r in records if r is not None]):
                 require_space(store.folder, estimate(examples, len(places)))
             for i, record in zip(batch, records, strict=True):

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ...modalities import base
-from ...modalities.base import Encoder, Fitted, Part, Processor, Sample
-from ..utils import RunError
+from ...modalities.base import Encoder, Fittable, Part, Processor, Sample
+from ..utils import RuntimeFailure
 from .records import to_array
 from .shard import Record
 from .store import CONTENT
@@ -36,7 +36,7 @@ def content_hash(sample: Sample) -> str:
     return _tensors_hash(sample)
 
 
-def with_content(record: Record, sample: Sample) -> Record:
+def add_content_hash(record: Record, sample: Sample) -> Record:
     """The record, with the hash of its sample, for `Store.verify(content)`."""
     return {**record, CONTENT: np.frombuffer(bytes.fromhex(content_hash(sample)), np.uint8)}
 
@@ -79,7 +79,7 @@ def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach()
         if tensor.is_meta:
-            raise RunError(f"cache: {name} is on the meta device and has no values to hash")
+            raise RuntimeFailure(f"cache: {name} is on the meta device and has no values to hash")
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         digest.update(to_array(tensor.contiguous().view(-1).view(torch.uint8)).data)
     return digest.hexdigest()
@@ -124,7 +124,7 @@ def _plain(value: Any) -> Any:
         return {"array": _tensors_hash({"": value})}
     if isinstance(value, (Path, torch.dtype)):
         return str(value)
-    if isinstance(value, Fitted):
+    if isinstance(value, Fittable):
         return {**_class_identity(type(value)), "state": _plain(value.state())}
     if isinstance(value, Processor):
         return processor_identity(value)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...modalities.base import Features, Sample
 from .shard import BF16, Record
 from .store import CONTENT
-from .volume_padding import cut, on_one_grid
+from .volume_padding import crop_to_content, pad_to_common_grid
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -62,7 +62,7 @@ def to_records(features: Features, precision: str | None = None) -> list[Record]
     tokens = to_array(features.tokens.to(dtype))
     records: list[Record] = [{"tokens": tokens[i, :n]} for i, n in enumerate(lengths)]
     for i in range(len(records)) if any(holes) else ():
-        records[i] = cut(tokens[i], to_array(features.mask[i]), features.grid or ())
+        records[i] = crop_to_content(tokens[i], to_array(features.mask[i]), features.grid or ())
     for i, record in enumerate(records):
         if features.pooled is not None:
             record["pooled"] = to_array(features.pooled[i].to(dtype))
@@ -86,7 +86,7 @@ def from_records(records: Sequence[Record]) -> Features:
     """A batch, padded on the right with zeros; volumes at the far ends of their axes. Where other
     grids (steps, origins) disagree there is none. Raises ValueError for records of different
     widths, dtypes or fields."""
-    records = on_one_grid(records)
+    records = pad_to_common_grid(records)
     grid = _grid(records)
     tokens = [record["tokens"] for record in records]
     longest = max(len(t) for t in tokens)

@@ -13,7 +13,7 @@ import numpy as np
 from .shard import Record
 
 
-def cut(tokens: np.ndarray, mask: np.ndarray, grid: tuple[int, ...]) -> Record:
+def crop_to_content(tokens: np.ndarray, mask: np.ndarray, grid: tuple[int, ...]) -> Record:
     """tokens `[T, D]`, mask `[T]` -> those of the smallest grid from the first corner that holds
     every real one, and the `grid`; a `mask` where some of its tokens are padding."""
     real = mask.reshape(grid)
@@ -25,7 +25,7 @@ def cut(tokens: np.ndarray, mask: np.ndarray, grid: tuple[int, ...]) -> Record:
     return record if inner.all() else {**record, "mask": inner}
 
 
-def on_one_grid(records: Sequence[Record]) -> Sequence[Record]:
+def pad_to_common_grid(records: Sequence[Record]) -> Sequence[Record]:
     """Records of several axes and an affine whose grids differ, padded at the far ends to the
     largest; others as they are."""
     if not all("affine" in record and "grid" in record for record in records):

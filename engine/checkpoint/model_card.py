@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from ..model import Model, own_parameters
+from ..model import Model, count_own_parameters
 from ..model.parameters import is_frozen
 from ..utils import read_metrics
 
@@ -40,14 +40,14 @@ Made with sensorium {sensorium}, torch {torch}, transformers {transformers}, Pyt
 """
 
 
-def command_of(folder: Path) -> str:
+def read_command(folder: Path) -> str:
     """The command that made a run: the first line of its recipe, where it is a comment."""
     path = folder / "recipe.yaml"
     first = path.read_text(encoding="utf-8").partition("\n")[0] if path.is_file() else ""
     return first.removeprefix("# ") if first.startswith("# ") else ""
 
 
-def made_by(command: str) -> str:
+def command_header(command: str) -> str:
     """The first line of a run's recipe."""
     return f"# {command}\n" if command else ""
 
@@ -56,10 +56,11 @@ def write_card(model: Model, folder: Path) -> None:
     """Write `README.md`: parts, data, the metrics of `evaluation.json` or the last validation."""
     command = model.command
     parts = [
-        f"| {c.where} | {c.plan.section.type} | {c.plan.weights} | {own_parameters(model, c):,} | "
-        f"{'no' if is_frozen(c.module) else f'{own_parameters(model, c, True):,}'} |"
+        f"| {c.where} | {c.plan.section.type} | {c.plan.weights} | "
+        f"{count_own_parameters(model, c):,} | "
+        f"{'no' if is_frozen(c.module) else f'{count_own_parameters(model, c, True):,}'} |"
         for c in model.components
-        if own_parameters(model, c)
+        if count_own_parameters(model, c)
     ]
     data = [
         f"| {task} | {split} | {section.source} {section.options or ''} |"

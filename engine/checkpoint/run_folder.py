@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
-from ..model import FITTED, Model, compose, read_json, ready, save_fitted
+from ..model import FITTED, Model, compose, read_json, resolve_and_fit, save_fitted
 from ..recipe import HUB, WEIGHTS, download, load_recipe
-from ..utils import RecipeError
-from .model_card import command_of, made_by, write_card
+from ..utils import ConfigError
+from .model_card import command_header, read_command, write_card
 from .state import (
     check_fingerprints,
     fingerprints,
-    kept,
     read_tensors,
     restore,
+    saved_tensors,
     write_tensors,
 )
 
@@ -30,11 +30,11 @@ FINGERPRINTS = "fingerprints.json"
 def save_run(model: Model, folder: Path) -> None:
     """Write a model into a run's folder: recipe, weights, fitted parts, fingerprints, card."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.plan.recipe.write(folder / "recipe.yaml", made_by(model.command))
+    model.plan.recipe.write(folder / "recipe.yaml", command_header(model.command))
     save_fitted(model.plan, folder / FITTED)
     prints = json.dumps(fingerprints(model), indent=1)
     (folder / FINGERPRINTS).write_text(prints + "\n", encoding="utf-8")
-    write_tensors(folder / WEIGHTS, kept(model))
+    write_tensors(folder / WEIGHTS, saved_tensors(model))
     write_card(model, folder)
 
 
@@ -45,15 +45,15 @@ def load_model(folder: str | Path) -> Model:
     """
     folder = download(str(folder)) if str(folder).startswith(HUB) else Path(folder)
     if not (folder / WEIGHTS).is_file():
-        raise RecipeError(
+        raise ConfigError(
             f"{folder}: holds no {WEIGHTS}; is it a run's folder, and was the run finished?"
         )
     recipe = load_recipe(folder / "recipe.yaml")
-    model = compose(ready(recipe, folder / FITTED, restored=True))
+    model = compose(resolve_and_fit(recipe, folder / FITTED, restored=True))
     check_fingerprints(model, read_json(folder / FINGERPRINTS))
     with torch.no_grad():
         restore(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
-    model.command = command_of(folder)
+    model.command = read_command(folder)
     return model.eval()
 
 
@@ -63,7 +63,7 @@ def push(folder: str | Path, name: str, *, private: bool = False) -> str:
 
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file():
-        raise RecipeError(f"{folder}: holds no {WEIGHTS}; train it first")
+        raise ConfigError(f"{folder}: holds no {WEIGHTS}; train it first")
     api = HfApi()
     api.create_repo(name, private=private, exist_ok=True)
     api.upload_folder(

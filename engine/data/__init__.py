@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from .sampler import BatchSampler as BatchSampler
     from .splits import TRAIN as TRAIN
     from .splits import VALIDATION as VALIDATION
-    from .splits import Skipped as Skipped
+    from .splits import SkippedRows as SkippedRows
     from .splits import Subset as Subset
+    from .splits import load_split as load_split
     from .splits import open_section as open_section
-    from .splits import open_split as open_split
     from .splits import splits as splits
     from .streaming import ShuffleBuffer as ShuffleBuffer
     from .windows import Span as Span
-    from .windows import repeated as repeated
-    from .windows import spans_of as spans_of
+    from .windows import observation_windows as observation_windows
+    from .windows import tile_to_window as tile_to_window
     from .wrappers import RowList as RowList
     from .wrappers import limit as limit
 else:
@@ -57,16 +57,16 @@ else:
             ],
             "sampler": ["BatchSampler"],
             "splits": [
-                "Skipped",
+                "SkippedRows",
                 "Subset",
                 "TRAIN",
                 "VALIDATION",
                 "open_section",
-                "open_split",
+                "load_split",
                 "splits",
             ],
             "streaming": ["ShuffleBuffer"],
-            "windows": ["Span", "repeated", "spans_of"],
+            "windows": ["Span", "tile_to_window", "observation_windows"],
             "wrappers": ["RowList", "limit"],
         },
     )

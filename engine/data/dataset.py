@@ -16,8 +16,8 @@ from ...modalities.base import Encoder, Processor, ReadError, Sample, Source
 from ...tasks.base import Row, Task
 from ...tasks.batch import Example, Tools
 from ..cache import Record, Store, record_to_sample
-from ..recipe import RecipePlan, load
-from ..utils import derive
+from ..recipe import ResolvedRecipe, load
+from ..utils import derive_seed
 
 FAILURES = (ReadError, ValueError, KeyError, OSError)
 """What is wrong with a row; any other exception is a fault of the program."""
@@ -203,13 +203,13 @@ class TaskDataset(StreamDataset):
     def example(self, row: Row, key: str, epoch: int) -> Example:
         rng = None
         if self.training:
-            rng = np.random.default_rng(derive(self.seed, epoch, self.name, key))
+            rng = np.random.default_rng(derive_seed(self.seed, epoch, self.name, key))
         return self.task.prepare(row, self.tools, rng)
 
     def views(self, stream: str, sample: Sample, key: str, epoch: int) -> dict[str, Sample]:
         if not self.training:
             return {"main": sample}
-        rng = np.random.default_rng(derive(self.seed, epoch, self.name, stream, key))
+        rng = np.random.default_rng(derive_seed(self.seed, epoch, self.name, stream, key))
         augment, apart = self.readers[stream].augment, self.task.streams[stream].augment == "view"
         if augment is not None and not apart:
             sample = augment(sample, rng)
@@ -220,7 +220,7 @@ class TaskDataset(StreamDataset):
 
 
 def task_dataset(
-    plan: RecipePlan,
+    plan: ResolvedRecipe,
     encoders: Mapping[str, Encoder],
     name: str,
     source: Source,
@@ -241,7 +241,7 @@ def task_dataset(
 
 
 def stream_readers(
-    plan: RecipePlan,
+    plan: ResolvedRecipe,
     encoders: Mapping[str, Encoder],
     streams: Iterable[str],
     *,

@@ -20,7 +20,7 @@ FAILURES = (datasets.exceptions.DatasetsError, tarfile.TarError, ValueError, OSE
 
 def load_files(kind: str, files: list[Path], split: str, **options: Any) -> Any:
     """Local files of one kind; converted once, under the cache's root, unless they stream."""
-    with quiet(), stored_sound():
+    with quiet(), no_audio_decoding():
         return datasets.load_dataset(
             kind,
             data_files=[glob.escape(str(file)) for file in files],
@@ -44,7 +44,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stored_sound() -> Iterator[None]:
+def no_audio_decoding() -> Iterator[None]:
     """Sounds may be taken from where they lie, as bytes and paths: for that alone 🤗 datasets
     would want torchcodec, which is not asked to encode anything."""
     encode = datasets.Audio.encode_example
@@ -68,7 +68,7 @@ def each_row(rows: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
     here all read the same stream and take their batches out of it."""
     batches = rows.iter(batch_size=1)
     while True:
-        with stored_sound():
+        with no_audio_decoding():
             batch = next(batches, None)
         if batch is None:
             return

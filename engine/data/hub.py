@@ -13,8 +13,8 @@ from typing import Any
 import datasets
 
 from ...modalities.base import Source, StreamingSource
-from ..utils import RecipeError, find_files, fingerprint_of
-from .hf_datasets import FAILURES, each_row, load_files, quiet, root_cause, stored_sound
+from ..utils import ConfigError, find_files, fingerprint_of
+from .hf_datasets import FAILURES, each_row, load_files, no_audio_decoding, quiet, root_cause
 from .tables import Tar
 
 
@@ -36,7 +36,7 @@ class TarStream(StreamingSource):
         try:
             yield from each_row(self._rows)
         except FAILURES as error:  # a shard that ends too early
-            raise RecipeError(f"{self.files[0].parent}: {root_cause(error)}") from error
+            raise ConfigError(f"{self.files[0].parent}: {root_cause(error)}") from error
 
     def fingerprint(self) -> str:
         return fingerprint_of(self.files)
@@ -118,7 +118,7 @@ def hub(
 
 def _from_hub(source: Hub | HubStream, *, streaming: bool) -> Any:
     try:
-        with quiet(), stored_sound():
+        with quiet(), no_audio_decoding():
             return datasets.load_dataset(
                 source.path,
                 source.config,
@@ -129,8 +129,8 @@ def _from_hub(source: Hub | HubStream, *, streaming: bool) -> Any:
     except (*FAILURES, KeyError) as error:
         where = f"hub data set {source.path!r}"
         if isinstance(error, ConnectionError):
-            raise RecipeError(
+            raise ConfigError(
                 f"{where}: is not in the local cache and the hub cannot be reached (offline, or "
                 "HF_HUB_OFFLINE is set); download it once, or name local files"
             ) from error
-        raise RecipeError(f"{where}: {root_cause(error)}") from error
+        raise ConfigError(f"{where}: {root_cause(error)}") from error

@@ -14,9 +14,9 @@ import numpy as np
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
 from ...tasks.base import Task
-from ..recipe import DataSection, RecipePlan, find, reported
+from ..recipe import DataSection, ResolvedRecipe, find, located_errors
 from ..recipe.validation import arguments, validate_options
-from ..utils import RecipeError, derive
+from ..utils import ConfigError, derive_seed
 from .windows import Windows
 from .wrappers import limit, rename
 
@@ -43,14 +43,14 @@ class Subset(Source):
         return self.source.identity(int(self.rows[index]), column)
 
     def fingerprint(self) -> str:
-        return f"{self.source.fingerprint()}[{derive(0, *self.rows.tolist()):x}]"
+        return f"{self.source.fingerprint()}[{derive_seed(0, *self.rows.tolist()):x}]"
 
 
 def open_section(section: DataSection, where: str) -> Source:
     """The source of one data section: its columns renamed, then windows, then a limit."""
     part = find("source", section.source, f"{where}.source")
     options = validate_options(part, section.options, where)
-    with reported(where, {"columns", "window", *arguments(part)}):
+    with located_errors(where, {"columns", "window", *arguments(part)}):
         source: Source = part(**options)
         if section.columns:
             source = rename(source, section.columns)
@@ -61,7 +61,7 @@ def open_section(section: DataSection, where: str) -> Source:
     return source
 
 
-def open_split(plan: RecipePlan, task: str, split: str) -> Source:
+def load_split(plan: ResolvedRecipe, task: str, split: str) -> Source:
     """The rows of a task's split, as its recipe names it.
 
     `validation` may also be what `holdout` keeps of the training split; the training split
@@ -72,7 +72,7 @@ def open_split(plan: RecipePlan, task: str, split: str) -> Source:
     name = TRAIN if split == VALIDATION and VALIDATION not in sections and held else split
     if name not in sections:
         cure = " (or data.train.holdout: 0.1)" if split == VALIDATION else ""
-        raise RecipeError(
+        raise ConfigError(
             f"tasks.{task}.data: has no split {split!r}{did_you_mean(split, sections)}{cure}"
         )
     where = f"tasks.{task}.data.{name}"
@@ -83,24 +83,24 @@ def open_split(plan: RecipePlan, task: str, split: str) -> Source:
         _check_by(by, _columns(source), task)
     if isinstance(source, StreamingSource):
         if held:
-            raise RecipeError(f"{where}.holdout: a stream cannot be parted; give it a `limit`")
+            raise ConfigError(f"{where}.holdout: a stream cannot be parted; give it a `limit`")
         return source
     if name == TRAIN and held:
-        source = Subset(source, _part(source, held, split == VALIDATION, where))
+        source = Subset(source, _holdout_indices(source, held, split == VALIDATION, where))
     if len(source) == 0:
-        raise RecipeError(f"{where}: holds no row")
+        raise ConfigError(f"{where}: holds no row")
     return source
 
 
-def _part(source: Source, held: float, kept: bool, where: str) -> np.ndarray:
+def _holdout_indices(source: Source, held: float, kept: bool, where: str) -> np.ndarray:
     """The rows that are held out, or (not `kept`) the rest, in order. Of a source of episodes
     whole episodes are: the frames of one are too much alike to lie on both sides."""
     groups = list(source.episodes)
     count = len(groups) or len(source)
-    order = np.random.default_rng(derive(0, "holdout")).permutation(count)
+    order = np.random.default_rng(derive_seed(0, "holdout")).permutation(count)
     cut = round(count * held)
     if groups and not 0 < cut < count:
-        raise RecipeError(
+        raise ConfigError(
             f"{where}.holdout: {held} of {count} episodes is {cut}; whole episodes are held out, "
             "and one at least must be on each side"
         )
@@ -109,7 +109,7 @@ def _part(source: Source, held: float, kept: bool, where: str) -> np.ndarray:
     return np.sort(rows)
 
 
-def splits(plan: RecipePlan, task: str) -> list[str]:
+def splits(plan: ResolvedRecipe, task: str) -> list[str]:
     """The splits that a task can be evaluated on: all but those that training has seen."""
     return [s for s in plan.recipe.tasks[task].data if s not in (TRAIN, VALIDATION)]
 
@@ -118,7 +118,7 @@ def check_columns(source: Source, task: Task, where: str) -> None:
     known = _columns(source)
     for column in (*task.streams, *task.columns()):
         if column not in known:
-            raise RecipeError(
+            raise ConfigError(
                 f"{where}: has no column {column!r}{did_you_mean(column, known)}; "
                 f"map one with columns: {{{column}: its name}}"
             )
@@ -126,7 +126,7 @@ def check_columns(source: Source, task: Task, where: str) -> None:
 
 def _check_by(by: str, known: tuple[str, ...], task: str) -> None:
     if by not in known:
-        raise RecipeError(
+        raise ConfigError(
             f"train.sampler.column: the training split of tasks.{task} has no column {by!r}"
             f"{did_you_mean(by, known)}"
         )
@@ -136,7 +136,7 @@ def _columns(source: Source) -> tuple[str, ...]:
     return source.columns or tuple(source[0])
 
 
-class Skipped:
+class SkippedRows:
     """Rows that could not be read, by what was wrong: counted, never silent."""
 
     def __init__(self) -> None:

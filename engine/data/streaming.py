@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...modalities.base import StreamingSource
-from ..utils import RunError, derive
+from ..utils import RuntimeFailure, derive_seed
 
 WINDOW = 2048
 """Rows of a stream that are held in memory and shuffled."""
@@ -47,10 +47,10 @@ class ShuffleBuffer(StreamingSource):
             for row in self.source:
                 yield row
             if row is None:
-                raise RunError(f"{self.source.fingerprint()}: the stream has no row")
+                raise RuntimeFailure(f"{self.source.fingerprint()}: the stream has no row")
 
     def _order(self, block: int) -> np.ndarray:
-        return np.random.default_rng(derive(self.seed, "window", block)).permutation(WINDOW)
+        return np.random.default_rng(derive_seed(self.seed, "window", block)).permutation(WINDOW)
 
     def fingerprint(self) -> str:
         return self.source.fingerprint()

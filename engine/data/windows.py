@@ -17,7 +17,7 @@ import numpy as np
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
 from ..recipe import TaskSection
-from ..utils import RecipeError
+from ..utils import ConfigError
 
 FRAME = "frame_index"
 """The number of a frame in its episode, where a source has such a column."""
@@ -138,7 +138,9 @@ def _frames(source: Source, name: str) -> np.ndarray:
     return cells[:, None] if cells.ndim == 1 else cells
 
 
-def spans_of(section: TaskSection, streams: Container[str], where: str) -> dict[str, Span]:
+def observation_windows(
+    section: TaskSection, streams: Container[str], where: str
+) -> dict[str, Span]:
     """The windows of a task's streams, first and last frame counted from now.
 
     Raises RecipeError for one that looks into the future: nobody has seen it yet.
@@ -147,16 +149,16 @@ def spans_of(section: TaskSection, streams: Container[str], where: str) -> dict[
     found = {k: v for s in reversed(sections) for k, v in s.window.items() if k in streams}
     for name, (first, last) in found.items():
         if last > 0:
-            raise RecipeError(
+            raise ConfigError(
                 f"{where}.window.{name}: found [{first}, {last}], which looks {last} frames "
                 "ahead; an environment has seen none after the frame 0"
             )
     return found
 
 
-def repeated(value: Any, span: Span) -> Any:
+def tile_to_window(value: Any, span: Span) -> Any:
     """A single frame as a whole window; a list of them each; what has steps already, as it is."""
     if isinstance(value, list):
-        return [repeated(each, span) for each in value]
+        return [tile_to_window(each, span) for each in value]
     cell = np.asarray(value)
     return np.repeat(cell[None], span[1] - span[0] + 1, axis=0) if cell.ndim == 1 else value

@@ -21,17 +21,17 @@ def rename(source: Source, columns: Mapping[str, str]) -> Source:
     """The source with further names for its columns: wanted name -> name that it has."""
     if isinstance(source, StreamingSource):
         return MappedStream(source, columns)
-    return Mapped(source, columns)
+    return RenamedColumns(source, columns)
 
 
 def limit(source: Source, count: int) -> Source:
     """The first `count` rows. Of a stream, they are held in memory, and have a length."""
     if isinstance(source, StreamingSource):
-        return Taken(source, count)
+        return InMemoryPrefix(source, count)
     return Limited(source, count)
 
 
-class Mapped(Source):
+class RenamedColumns(Source):
     """Rows under the names that a recipe wants; the names that they have stay too."""
 
     def __init__(self, source: Source, columns: Mapping[str, str]) -> None:
@@ -62,7 +62,7 @@ class Mapped(Source):
 
 
 class MappedStream(StreamingSource):
-    """`Mapped`, of a stream."""
+    """`RenamedColumns`, of a stream."""
 
     def __init__(self, source: StreamingSource, columns: Mapping[str, str]) -> None:
         self.source, self.names = source, dict(columns)
@@ -129,7 +129,7 @@ class RowList(Source):
         return "rows in memory"
 
 
-class Taken(Source):
+class InMemoryPrefix(Source):
     """The first rows of a stream, read when first asked for and held in memory."""
 
     def __init__(self, source: StreamingSource, limit: int) -> None:

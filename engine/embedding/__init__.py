@@ -6,24 +6,24 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .contact_sheet import write_sheet as write_sheet
-    from .data_spec import given as given
-    from .embed import about as about
+    from .data_spec import open_data as open_data
     from .embed import embed as embed
-    from .embedder import load_any as load_any
-    from .embedder import only_stream as only_stream
+    from .embed import index_metadata as index_metadata
+    from .embedder import load_run_or_recipe as load_run_or_recipe
+    from .embedder import resolve_stream as resolve_stream
     from .format_hits import format_hits as format_hits
     from .format_hits import hits_to_jsonl as hits_to_jsonl
     from .retrieve import Retriever as Retriever
-    from .retrieve import only_query as only_query
+    from .retrieve import parse_query as parse_query
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
             "contact_sheet": ["write_sheet"],
-            "data_spec": ["given"],
-            "embed": ["about", "embed"],
-            "embedder": ["load_any", "only_stream"],
+            "data_spec": ["open_data"],
+            "embed": ["index_metadata", "embed"],
+            "embedder": ["load_run_or_recipe", "resolve_stream"],
             "format_hits": ["format_hits", "hits_to_jsonl"],
-            "retrieve": ["Retriever", "only_query"],
+            "retrieve": ["Retriever", "parse_query"],
         },
     )

@@ -15,10 +15,10 @@ from typing import Any
 
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
-from ..data import open_section, open_split
-from ..recipe import DataSection, RecipePlan, parse, registered
+from ..data import load_split, open_section
+from ..recipe import DataSection, ResolvedRecipe, parse, registered
 from ..recipe.validation import validate
-from ..utils import RecipeError, find_folder, path_identity
+from ..utils import ConfigError, find_folder, path_identity
 
 WHERE = "--data"
 
@@ -32,7 +32,7 @@ BY_SUFFIX = {
 
 
 @dataclass(frozen=True)
-class Given:
+class DataSpec:
     """An opened data set. split: its name, where it has one. text: how to open it again."""
 
     source: Source
@@ -69,9 +69,9 @@ class Files(Source):
         return str(self.folder)
 
 
-def given(
-    plan: RecipePlan, stream: str, words: Sequence[str], task: str | None, split: str
-) -> Given:
+def open_data(
+    plan: ResolvedRecipe, stream: str, words: Sequence[str], task: str | None, split: str
+) -> DataSpec:
     """What `--data` says, opened; without it, a split of the recipe's task that uses the stream.
 
     Raises RecipeError where there is no such data, or no column of the stream's name in it.
@@ -85,45 +85,45 @@ def given(
     return _of_section(values, stream)
 
 
-def reopen(plan: RecipePlan, stream: str, text: str) -> Given:
-    """The data set of a `Given.text`, which `given` wrote."""
+def open_spec(plan: ResolvedRecipe, stream: str, text: str) -> DataSpec:
+    """The data set of a `DataSpec.text`, which `given` wrote."""
     found = json.loads(text)
     if "task" in found:
         return _of_recipe(plan, found["task"], found["split"])
     return _of_section(found, stream)
 
 
-def _of_recipe(plan: RecipePlan, task: str, split: str) -> Given:
+def _of_recipe(plan: ResolvedRecipe, task: str, split: str) -> DataSpec:
     text = json.dumps({"task": task, "split": split})
-    return Given(open_split(plan, task, split), split, text)
+    return DataSpec(load_split(plan, task, split), split, text)
 
 
-def _of_section(values: dict[str, Any], stream: str) -> Given:
+def _of_section(values: dict[str, Any], stream: str) -> DataSpec:
     section = validate(DataSection, values, WHERE, "a data section")
     source = open_section(section, WHERE)
     _check(source, stream)
     split = section.options.get("split") or ""
-    return Given(source, str(split), json.dumps(values, sort_keys=True))
+    return DataSpec(source, str(split), json.dumps(values, sort_keys=True))
 
 
-def _task(plan: RecipePlan, stream: str, task: str | None) -> str:
+def _task(plan: ResolvedRecipe, stream: str, task: str | None) -> str:
     if task is not None and task not in plan.tasks:
-        raise RecipeError(f"--task: there is no {task!r}{did_you_mean(task, plan.tasks)}")
+        raise ConfigError(f"--task: there is no {task!r}{did_you_mean(task, plan.tasks)}")
     users = [n for n, t in plan.tasks.items() if stream in t.task.streams and task in (None, n)]
     if len(users) != 1:
         there = ", ".join(users) or "none"
-        raise RecipeError(
+        raise ConfigError(
             f"{WHERE}: which rows? tasks with the stream {stream!r}: {there}; name one with "
             "--task, or a folder or source with --data"
         )
     return users[0]
 
 
-def _path(plan: RecipePlan, stream: str, path: Path) -> dict[str, Any]:
+def _path(plan: ResolvedRecipe, stream: str, path: Path) -> dict[str, Any]:
     """A folder of files of the stream's modality, or a table."""
     if path.is_file():
         if path.suffix.lower() not in BY_SUFFIX:
-            raise RecipeError(
+            raise ConfigError(
                 f"{WHERE}: {path.name} is no table ({', '.join(BY_SUFFIX)}); name the folder of "
                 "the files, or say source=..."
             )
@@ -142,7 +142,7 @@ def _pairs(words: Sequence[str]) -> dict[str, Any]:
     for token in (t for word in words for t in shlex.split(word)):
         name, equals, value = token.partition("=")
         if not equals or not name:
-            raise RecipeError(
+            raise ConfigError(
                 f"{WHERE}: {token!r} is no folder or file that exists, and no KEY=VALUE"
             )
         *parents, last = name.split(".")
@@ -150,10 +150,10 @@ def _pairs(words: Sequence[str]) -> dict[str, Any]:
         for parent in parents:
             inner = inner.setdefault(parent, {})
             if not isinstance(inner, dict):
-                raise RecipeError(f"{WHERE}: {parent} has a value already, and no keys")
+                raise ConfigError(f"{WHERE}: {parent} has a value already, and no keys")
         inner[last] = parse(value, f"{WHERE} {name}")
     if "source" not in values:
-        raise RecipeError(f"{WHERE}: lacks source=NAME, for example source=imagefolder path=photos")
+        raise ConfigError(f"{WHERE}: lacks source=NAME, for example source=imagefolder path=photos")
     return values
 
 
@@ -162,9 +162,9 @@ def _check(source: Source, stream: str) -> None:
         next(iter(source), {}) if isinstance(source, StreamingSource) else source[0]
     )
     if stream not in known:
-        raise RecipeError(
+        raise ConfigError(
             f"{WHERE}: has no column {stream!r}{did_you_mean(stream, known)}; "
             f"map one with columns.{stream}=NAME"
         )
     if not isinstance(source, StreamingSource) and len(source) == 0:
-        raise RecipeError(f"{WHERE}: holds no row")
+        raise ConfigError(f"{WHERE}: holds no row")

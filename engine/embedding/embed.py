@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from ...modalities.base import StreamingSource
-from ..data import Skipped
-from ..index import About, Added, Entry, Index, create_index, exists, open_index
+from ..data import SkippedRows
+from ..index import Added, Entry, Index, IndexMetadata, create_index, exists, open_index
 from ..model import Model
 from ..recipe import HUB
-from ..utils import RecipeError, RunError, RunLogger
-from .data_spec import Given
+from ..utils import ConfigError, RunLogger, RuntimeFailure
+from .data_spec import DataSpec
 from .embedder import Embedder, fingerprint
 from .pending import EmbeddingBatch, PendingRows, pending_batches
 
@@ -31,13 +31,13 @@ COMMIT_SECONDS = 30.0
 
 
 @dataclass
-class Embedded:
+class EmbedReport:
     """added: rows written. there: rows that needed nothing. skipped: rows that could not be
     embedded, by why. left: columns that an index does not take."""
 
     added: Added = field(default_factory=Added)
     there: int = 0
-    skipped: Skipped = field(default_factory=Skipped)
+    skipped: SkippedRows = field(default_factory=SkippedRows)
     left: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
@@ -50,12 +50,12 @@ class Embedded:
         return f"{rows} rows embedded{again} in {self.seconds:.1f} s{speed}{there}{bad}"
 
 
-def about(model: Model, stream: str, run: str, overrides: Sequence[str]) -> About:
+def index_metadata(model: Model, stream: str, run: str, overrides: Sequence[str]) -> IndexMetadata:
     """Who makes an index of this stream; `run` and its `overrides` give the model again."""
     if not run.startswith(HUB) and Path(run).exists():
         run = str(Path(run).absolute())
     recipe = model.plan.recipe
-    return About(
+    return IndexMetadata(
         run,
         stream,
         recipe.inputs[stream].modality,
@@ -66,7 +66,7 @@ def about(model: Model, stream: str, run: str, overrides: Sequence[str]) -> Abou
     )
 
 
-def open_for(place: str, maker: About) -> Index:
+def open_for(place: str, maker: IndexMetadata) -> Index:
     """The index at a place, made where there is none. Raises RecipeError where another encoder
     or stream made it."""
     if not exists(place):
@@ -74,19 +74,19 @@ def open_for(place: str, maker: About) -> Index:
     found = open_index(place)
     there = found.about
     if there.stream != maker.stream:
-        raise RecipeError(
+        raise ConfigError(
             f"{place}: holds vectors of the stream {there.stream!r}, these are of "
             f"{maker.stream!r}; give them an --out of their own"
         )
-    same_maker(place, there, maker.stream, maker.prints[maker.stream], maker.run)
+    check_compatible(place, there, maker.stream, maker.prints[maker.stream], maker.run)
     return found
 
 
-def same_maker(place: str, there: About, stream: str, now: str, run: str) -> None:
+def check_compatible(place: str, there: IndexMetadata, stream: str, now: str, run: str) -> None:
     """Refuse a stream whose fingerprint is not the one that an index was made with, by name."""
     before = there.prints.get(stream, "absent")
     if before != now:
-        raise RecipeError(
+        raise ConfigError(
             f"{place}: was made by {there.run}, whose stream {stream!r} has the fingerprint "
             f"{before[:12]}; that of {run} has {now[:12]}: another encoder, connector or "
             "preprocessing; use the run that made it, or embed again into another --out"
@@ -113,7 +113,7 @@ class Writer:
         self._waiting, self._since = [], time.monotonic()
 
 
-def filled(prepared: EmbeddingBatch, embedder: Embedder) -> list[Entry]:
+def with_vectors(prepared: EmbeddingBatch, embedder: Embedder) -> list[Entry]:
     """The rows of a batch with their vectors; one that is no number becomes a failure."""
     if prepared.batch is None or not prepared.entries:
         return []
@@ -130,15 +130,15 @@ def filled(prepared: EmbeddingBatch, embedder: Embedder) -> list[Entry]:
 
 def embed(
     model: Model,
-    maker: About,
-    given: Given,
+    maker: IndexMetadata,
+    given: DataSpec,
     out: str,
     *,
     batch_size: int = 64,
     workers: int = 0,
     commit_rows: int = COMMIT_ROWS,
     log: RunLogger | None = None,
-) -> Embedded:
+) -> EmbedReport:
     """Embed what the index does not hold yet; one process, one device. maker: see `about`.
 
     Raises RecipeError for a stream or an index that does not fit, RunError where no row could
@@ -154,13 +154,13 @@ def embed(
         return opened[0].identities()
 
     batches = pending_batches(pending, done, batch_size, workers)
-    writer, found = Writer(opened[0], commit_rows), Embedded()
+    writer, found = Writer(opened[0], commit_rows), EmbedReport()
     rows = None if isinstance(given.source, StreamingSource) else len(given.source)
     seen = 0
     try:
         for prepared in batches:
             seen += len(prepared.entries) + len(prepared.failed)
-            writer.put(filled(prepared, embedder))
+            writer.put(with_vectors(prepared, embedder))
             report(prepared, found, log, (maker.stream, seen, rows))
     finally:
         writer.commit()  # after an error too: the rows that are here are whole
@@ -173,7 +173,7 @@ def embed(
 
 def report(
     prepared: EmbeddingBatch,
-    found: Embedded,
+    found: EmbedReport,
     log: RunLogger | None,
     progress: tuple[str, int, int | None] = ("", 0, None),
 ) -> None:
@@ -193,12 +193,12 @@ def report(
     found.left |= prepared.dropped_columns
 
 
-def finish(index: Index, found: Embedded) -> None:
+def finish(index: Index, found: EmbedReport) -> None:
     """Raise where nothing could be embedded; else leave a table of few files."""
     if found.added.new + found.added.replaced:
         index.compact()
     elif len(found.skipped) and not index.count():
         key, reason = next(iter(found.skipped.reasons.items()))
-        raise RunError(
+        raise RuntimeFailure(
             f"no row could be embedded; {len(found.skipped)} failed, the first: {key}: {reason}"
         )

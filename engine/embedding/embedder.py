@@ -26,14 +26,14 @@ from ..checkpoint import load_model
 from ..data import RowList, StreamDataset, stream_readers
 from ..model import Model, build
 from ..recipe import HUB, load_recipe
-from ..utils import RecipeError, autocast
+from ..utils import ConfigError, autocast
 
 
 class Embedder:
     """A stream of a model, on a device, in `eval()`."""
 
     def __init__(self, model: Model, stream: str, device: torch.device | str | None = None) -> None:
-        stream = only_stream(model, stream)
+        stream = resolve_stream(model, stream)
         default = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device or default)
         self.stream = model.stream(stream).to(self.device).eval()
@@ -60,25 +60,25 @@ class Embedder:
         return self.vectors(self.collator("", [row]))
 
 
-def only_stream(model: Model, name: str | None) -> str:
+def resolve_stream(model: Model, name: str | None) -> str:
     """The stream of a name, or the only one that there is; RecipeError names those there are."""
     known = list(model.plan.streams)
     if name in known:
         return name
     if name is not None:
-        raise RecipeError(f"--stream: there is no {name!r}{did_you_mean(name, known)}")
+        raise ConfigError(f"--stream: there is no {name!r}{did_you_mean(name, known)}")
     if not known:
-        raise RecipeError("--stream: the recipe has no stream to embed")
+        raise ConfigError("--stream: the recipe has no stream to embed")
     if len(known) != 1:
-        raise RecipeError(f"--stream: which? there are: {', '.join(known)}")
+        raise ConfigError(f"--stream: which? there are: {', '.join(known)}")
     return known[0]
 
 
-def load_any(place: str, overrides: Sequence[str] = ()) -> Model:
+def load_run_or_recipe(place: str, overrides: Sequence[str] = ()) -> Model:
     """The model of a run's folder or `hf-hub:...`, or of a recipe with its weights filled in."""
     if place.startswith(HUB) or Path(place).is_dir():
         if overrides:
-            raise RecipeError(f"{overrides[0]}: {place} is a run and takes no changes")
+            raise ConfigError(f"{overrides[0]}: {place} is a run and takes no changes")
         return load_model(place)
     return build(load_recipe(place, overrides)).eval()
 

@@ -18,7 +18,7 @@ from ...modalities.base import StreamingSource
 from ...tasks.batch import Batch
 from ..data import FAILURES, Collator, PreparedRow, StreamDataset, load_batches, stream_batches
 from ..index import Entry, columns_of
-from .data_spec import Given
+from .data_spec import DataSpec
 
 Done = Callable[[], np.ndarray]
 """Returns the sorted identities of the rows that need nothing."""
@@ -39,7 +39,7 @@ class EmbeddingBatch:
 class PendingRows:
     """The rows of a data set that are not in an index yet, prepared for one stream."""
 
-    given: Given
+    given: DataSpec
     stream: str
     dataset: StreamDataset
     collator: Collator

@@ -18,25 +18,25 @@ import numpy as np
 import torch
 
 from ...modalities.base import StreamingSource
-from ..index import About, Added, open_index
+from ..index import Added, IndexMetadata, open_index
 from ..model import Model
 from ..recipe import import_optional
-from ..utils import RecipeError, RunLogger
-from .data_spec import Given, reopen
-from .embed import COMMIT_ROWS, Embedded, filled, finish, open_for, report
-from .embedder import Embedder, load_any
+from ..utils import ConfigError, RunLogger
+from .data_spec import DataSpec, open_spec
+from .embed import COMMIT_ROWS, EmbedReport, finish, open_for, report, with_vectors
+from .embedder import Embedder, load_run_or_recipe
 from .pending import EmbeddingBatch, PendingRows
 
 
-class Actor:
+class EmbedActor:
     """What runs on a machine: embeds the rows whose places it gets, and commits them."""
 
     def __init__(
         self, run: str, overrides: Sequence[str], stream: str, text: str, out: str, batch: int
     ) -> None:
-        model = load_any(run, overrides)
+        model = load_run_or_recipe(run, overrides)
         self.embedder = Embedder(model, stream)
-        given = reopen(model.plan, stream, text)
+        given = open_spec(model.plan, stream, text)
         dataset = self.embedder.dataset(given.source)
         self.rows = PendingRows(given, stream, dataset, self.embedder.collator)
         self.index, self.batch = open_index(out), batch
@@ -47,7 +47,7 @@ class Actor:
         entries, told = [], EmbeddingBatch()
         for start in range(0, len(places), self.batch):
             prepared = self.rows.prepare(places[start : start + self.batch])
-            entries += filled(prepared, self.embedder)
+            entries += with_vectors(prepared, self.embedder)
             told.failed += prepared.failed
             told.dropped_columns |= prepared.dropped_columns
         added = self.index.add(entries)
@@ -60,19 +60,19 @@ class Actor:
 
 def embed_with_ray(
     model: Model,
-    maker: About,
-    given: Given,
+    maker: IndexMetadata,
+    given: DataSpec,
     out: str,
     *,
     batch_size: int = 64,
     workers: int = 1,
     commit_rows: int = COMMIT_ROWS,
     log: RunLogger | None = None,
-) -> Embedded:
+) -> EmbedReport:
     """As `embed`, by `workers` actors: on the cluster that `RAY_ADDRESS` names, else on this
     machine. The same rows as the local engine's. Raises RecipeError for a streaming source."""
     if isinstance(given.source, StreamingSource):
-        raise RecipeError(
+        raise ConfigError(
             "--engine ray: hands out rows by index, which a streaming source has not; "
             "use --engine local, or give the source streaming=false"
         )
@@ -82,7 +82,7 @@ def embed_with_ray(
     dataset = embedder.dataset(given.source)
     pending = PendingRows(given, maker.stream, dataset, embedder.collator)
     places = np.fromiter(pending.pending(index.identities()), dtype=np.int64)
-    found = Embedded(there=len(given.source) - len(places))
+    found = EmbedReport(there=len(given.source) - len(places))
     if len(places):
         arguments = (maker.run, maker.overrides, maker.stream, given.text, out, batch_size)
         for row in _rows(places, arguments, max(1, workers), commit_rows):
@@ -110,7 +110,7 @@ def _rows(places: np.ndarray, arguments: tuple[Any, ...], workers: int, size: in
     try:
         parts = max(workers, -(-len(places) // size))
         data = ray.data.from_numpy(np.array_split(places, parts)).map_batches(
-            Actor,
+            EmbedActor,
             fn_constructor_args=arguments,
             batch_size=None,  # a part is a batch, and a commit
             num_gpus=1 if torch.cuda.is_available() else 0,

@@ -17,10 +17,10 @@ from ..index import DATA, PLACE, Hit, Index, as_kind, open_index
 from ..index import text as text_of
 from ..model import Model
 from ..recipe import load
-from ..utils import RecipeError, RunError
-from .data_spec import Given, reopen
-from .embed import same_maker
-from .embedder import Embedder, fingerprint, load_any
+from ..utils import ConfigError, RuntimeFailure
+from .data_spec import DataSpec, open_spec
+from .embed import check_compatible
+from .embedder import Embedder, fingerprint, load_run_or_recipe
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,20 @@ class Query:
     modality: bool = False
 
 
-def only_query(given: Mapping[str, str], modalities: Mapping[str, str], named: str | None) -> Query:
+def parse_query(
+    given: Mapping[str, str], modalities: Mapping[str, str], named: str | None
+) -> Query:
     """The one query of a command line: an option of `given` (`--text ...`), whose modality stands
     in `modalities`, or `named`, a `--query STREAM=VALUE`."""
     queries = [Query(modalities[name], value, f"--{name}", True) for name, value in given.items()]
     if named is not None:
         stream, equals, value = named.partition("=")
         if not equals:
-            raise RecipeError(f"--query: found {named!r}, expected STREAM=VALUE")
+            raise ConfigError(f"--query: found {named!r}, expected STREAM=VALUE")
         queries.append(Query(stream, value, "--query"))
     if len(queries) != 1:
         options = ", ".join(f"--{name}" for name in modalities)
-        raise RecipeError(
+        raise ConfigError(
             f"retrieve: found {len(queries)} queries, expected one: {options}, --query"
         )
     return queries[0]
@@ -66,14 +68,14 @@ class Retriever:
     ) -> list[Hit]:
         """The k nearest rows, best first. Raises RecipeError, a line a mistake."""
         if not query.value.strip():
-            raise RecipeError(f"{query.said}: the query is empty")
+            raise ConfigError(f"{query.said}: the query is empty")
         if k < 1:
-            raise RecipeError(f"-k: found {k}, expected at least 1")
+            raise ConfigError(f"-k: found {k}, expected at least 1")
         asked = as_kind(kind)
         if where is not None and not where.strip():
-            raise RecipeError("--where: the condition is empty")
+            raise ConfigError("--where: the condition is empty")
         if not self.index.count():
-            raise RecipeError(f"{self.place}: holds no row; embed some first")
+            raise ConfigError(f"{self.place}: holds no row; embed some first")
         self.index.count(where)  # a condition that cannot be read, before a model is loaded
         vector = self._embedder(self.stream_of(query)).query(query.value)
         return self.index.search(vector, k, where=where, kind=asked)[0]
@@ -83,7 +85,7 @@ class Retriever:
         inputs = self.model.plan.recipe.inputs
         if not query.modality:
             if query.by not in inputs:
-                raise RecipeError(
+                raise ConfigError(
                     f"{query.said}: {self.run} has no stream {query.by!r}"
                     f"{did_you_mean(query.by, inputs)}"
                 )
@@ -92,7 +94,7 @@ class Retriever:
         if len(fits) != 1:
             has = ", ".join(f"{n} ({s.modality})" for n, s in inputs.items())
             cure = f"say which with --query {fits[0]}=..." if fits else f"it has {has}"
-            raise RecipeError(
+            raise ConfigError(
                 f"{query.said}: {self.run} has {len(fits)} streams of {query.by}; {cure}"
             )
         return fits[0]
@@ -103,9 +105,9 @@ class Retriever:
         if self._model is None:
             made_by = self.index.about.stream
             changes = self.index.about.overrides if self.run == self.index.about.run else ()
-            model = load_any(self.run, changes)
+            model = load_run_or_recipe(self.run, changes)
             now = fingerprint(model, made_by) if made_by in model.streams else "absent"
-            same_maker(self.place, self.index.about, made_by, now, self.run)
+            check_compatible(self.place, self.index.about, made_by, now, self.run)
             self._model = model
         return self._model
 
@@ -114,7 +116,7 @@ class Retriever:
             model, made = self.model, self.index.about
             # A stream that the index's run had not (a student) came later, to what made the index.
             if stream in made.prints:
-                same_maker(self.place, made, stream, fingerprint(model, stream), self.run)
+                check_compatible(self.place, made, stream, fingerprint(model, stream), self.run)
             self._embedders[stream] = Embedder(model, stream)
         return self._embedders[stream]
 
@@ -125,20 +127,20 @@ class Retriever:
 
     def previews(self, hits: list[Hit]) -> list[Markup | str]:
         """What was found as its modality shows it, or why it cannot be shown."""
-        opened: dict[str, Given] = {}
+        opened: dict[str, DataSpec] = {}
         return [self._preview(hit, opened) for hit in hits]
 
-    def _preview(self, hit: Hit, opened: dict[str, Given]) -> Markup | str:
+    def _preview(self, hit: Hit, opened: dict[str, DataSpec]) -> Markup | str:
         stream = self.index.about.stream
         try:
             if hit.row.get(stream) is not None:  # a path, or the text itself
                 return self.show(stream, hit.row[stream])
             text = hit.row[DATA]
             if text not in opened:
-                opened[text] = reopen(self.model.plan, stream, text)
+                opened[text] = open_spec(self.model.plan, stream, text)
             source, place = opened[text].source, hit.row[PLACE]
             if text_of(source.key(place)) != hit.key:
                 return "the data set has changed since it was embedded"
             return self.show(stream, source[place][stream])
-        except (ValueError, KeyError, IndexError, TypeError, OSError, RunError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, OSError, RuntimeFailure) as error:
             return f"it cannot be shown here: {error}"

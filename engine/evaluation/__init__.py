@@ -7,7 +7,7 @@ from ...lazy import lazy_exports
 if TYPE_CHECKING:
     from .evaluate import EVALUATION as EVALUATION
     from .evaluate import evaluate as evaluate
-    from .evaluator import Scorer as Scorer
+    from .evaluator import Evaluator as Evaluator
     from .input_use import Table as Table
     from .input_use import read_table as read_table
 else:
@@ -15,7 +15,7 @@ else:
         __name__,
         {
             "evaluate": ["EVALUATION", "evaluate"],
-            "evaluator": ["Scorer"],
+            "evaluator": ["Evaluator"],
             "input_use": ["Table", "read_table"],
         },
     )

@@ -14,25 +14,25 @@ from torch import Tensor
 
 from ...modalities.base import Source
 from ...tasks.base import DatasetMetrics
-from ..data import Skipped, TaskDataset, batches, handle_failures, sequential_batches
+from ..data import SkippedRows, TaskDataset, batches, handle_failures, sequential_batches
 from ..inference import Pipeline
 from ..model import Model
-from ..utils import RunLogger, derive
+from ..utils import RunLogger, derive_seed
 
 
 @dataclass
-class Score:
+class EvaluationResult:
     """metrics by name; a prediction, a target and a key for each row."""
 
     metrics: dict[str, float]
     predictions: list[Any]
     targets: list[dict[str, Any]]
     keys: list[str]
-    skipped: Skipped
+    skipped: SkippedRows
 
 
 @dataclass
-class Scorer:
+class Evaluator:
     """Predicts and scores rows with one model, `batch_size` rows a process at a time."""
 
     model: Model
@@ -48,14 +48,14 @@ class Scorer:
         batch_size: int | None = None,
         skip: bool = False,
         full: bool = False,
-    ) -> Score:
+    ) -> EvaluationResult:
         """Every row of a split, or the first `limit` batches; `skip` goes on without a row that
         cannot be read; `full` asks for all that the task can say. Leaves the model in `eval()`."""
         options = rows.task.eval_options if full else {}
         self.model.eval()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         addresses = sequential_batches(rows, batch_size or self.batch_size, world, rank)[:limit]
-        skipped = Skipped()
+        skipped = SkippedRows()
         found: list[tuple[str, Any, dict[str, Any]]] = []
         for batch in batches({rows.name: rows}, addresses, self.model.collator()):
             where = f"tasks.{rows.name}, evaluation"
@@ -79,7 +79,7 @@ class Scorer:
                 else {}
             )
         values = {name: float(value) for name, value in (metrics.compute() | extra).items()}
-        return Score(values, predictions, targets, keys, skipped)
+        return EvaluationResult(values, predictions, targets, keys, skipped)
 
     def _embed(self, stream: str, values: Sequence[Any]) -> Tensor:
         """Vectors of raw values; an encoder that a store stood for is brought to the device."""
@@ -94,7 +94,7 @@ class ShuffledStream(Source):
 
     def __init__(self, source: Source, stream: str, seed: int = 0) -> None:
         self.source, self.stream, self.columns = source, stream, source.columns
-        circle = np.random.default_rng(derive(seed, "dealt")).permutation(len(source))
+        circle = np.random.default_rng(derive_seed(seed, "dealt")).permutation(len(source))
         self.giver = np.empty(len(source), dtype=np.int64)
         self.giver[circle] = np.roll(circle, 1)
 
@@ -109,7 +109,8 @@ class ShuffledStream(Source):
         return self.source.key(index)
 
     def fingerprint(self) -> str:
-        return f"{self.source.fingerprint()}[{self.stream} of {derive(0, *self.giver.tolist()):x}]"
+        order = derive_seed(0, *self.giver.tolist())
+        return f"{self.source.fingerprint()}[{self.stream} of {order:x}]"
 
     def identity(self, index: int, column: str) -> str:
         giver = int(self.giver[index]) if column == self.stream else index

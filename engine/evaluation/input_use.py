@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 GAP = "batch_gap"
-LOOSE = 1e-3
+BATCH_GAP_TOLERANCE = 1e-3
 """A change of a metric by the batch's size that is more than rounding."""
 
 Values = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
-class Sentence:
+class Finding:
     """good: None where it cannot be said. short: the same for a table, of a stream's use."""
 
     good: bool | None
@@ -37,7 +37,7 @@ class Table:
     streams: tuple[str, ...]
     rows: list[tuple[str, float | None, list[float | None]]]
     headline: str
-    sentences: list[Sentence]
+    sentences: list[Finding]
     count: int | None = None
 
 
@@ -70,23 +70,23 @@ def _use(
     stream: str,
     place: int,
     count: int | None,
-) -> Sentence:
+) -> Finding:
     yes, no, unknown = f"{stream}: yes", f"{stream}: not shown", f"{stream}: cannot be said"
     named = f"“{stream}”"
     if all(own == others[place] for _, own, others in rows):
         text = f"Shuffling {named} among the rows changes nothing: the model does not use it."
-        return Sentence(False, text, f"{stream}: no")
+        return Finding(False, text, f"{stream}: no")
     own, other = next((v, others[place]) for m, v, others in rows if m == headline)
     if own is None or other is None:
         text = f"Whether the model uses {named} cannot be said: {headline} is not defined."
-        return Sentence(None, text, unknown)
+        return Finding(None, text, unknown)
     change = f"With {named} shuffled among the rows {headline} goes from {own:.3g} to {other:.3g}"
     if count is None:
-        return Sentence(None, f"{change}.", unknown)
+        return Finding(None, f"{change}.", unknown)
     if abs(own - other) > noise(own, other, count):
-        return Sentence(True, f"{change}: the model uses it.", yes)
+        return Finding(True, f"{change}: the model uses it.", yes)
     text = f"{change}, which chance alone may do with {count:,} rows: that the model uses it "
-    return Sentence(False, f"{text}does not show.", no)
+    return Finding(False, f"{text}does not show.", no)
 
 
 def noise(first: float, second: float, count: int) -> float:
@@ -98,10 +98,10 @@ def noise(first: float, second: float, count: int) -> float:
     return 3 * math.sqrt(sum(share * (1 - share) for share in shares) / (count + 4))
 
 
-def _batches(gap: float) -> Sentence:
-    if gap <= LOOSE:
-        return Sentence(True, "The metrics do not depend on the size of the batch.")
-    return Sentence(
+def _batches(gap: float) -> Finding:
+    if gap <= BATCH_GAP_TOLERANCE:
+        return Finding(True, "The metrics do not depend on the size of the batch.")
+    return Finding(
         False,
         f"Scored one by one, the first rows' metrics change by up to {gap:.3g}: they depend on "
         "the size of the batch.",

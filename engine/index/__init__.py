@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from .arrow import text as text
     from .base import DATA as DATA
     from .base import PLACE as PLACE
-    from .base import About as About
     from .base import Added as Added
     from .base import Entry as Entry
     from .base import Hit as Hit
     from .base import Index as Index
+    from .base import IndexMetadata as IndexMetadata
     from .base import as_kind as as_kind
     from .base import create_index as create_index
     from .base import exists as exists
@@ -24,7 +24,7 @@ else:
         {
             "arrow": ["columns_of", "text"],
             "base": [
-                "About",
+                "IndexMetadata",
                 "Added",
                 "DATA",
                 "Entry",

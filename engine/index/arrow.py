@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..utils import RunError
+from ..utils import RuntimeFailure
 from .base import DATA, IDENTITY, KEY, OWN, PLACE, SPLIT, VECTOR, Entry, Scalar
 
 TYPES: dict[type, Any] = {
@@ -56,7 +56,7 @@ def check_unique(entries: Sequence[Entry]) -> None:
     for entry in entries:
         other = seen.setdefault((entry.data, entry.key), entry.place)
         if other != entry.place:
-            raise RunError(
+            raise RuntimeFailure(
                 f"rows {other} and {entry.place} are both called {entry.key!r}; a row's key "
                 "must be its own"
             )
@@ -101,7 +101,7 @@ def _array(entries: Sequence[Entry], field: Any, values: list[Any] | None) -> An
         return pa.array(given, type=field.type)
     except (pa.ArrowException, OverflowError) as error:
         bad = next(_misfits(entries, given, field), "")
-        raise RunError(
+        raise RuntimeFailure(
             f"{bad}the column {field.name!r} holds {field.type}: {error}; map another column "
             "to it, or begin a new index"
         ) from error

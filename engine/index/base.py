@@ -19,7 +19,7 @@ import numpy as np
 
 from ...modalities.messages import did_you_mean
 from ..recipe import load
-from ..utils import RecipeError
+from ..utils import ConfigError
 
 Kind = Literal["exact", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf")
@@ -34,7 +34,7 @@ Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True)
-class About:
+class IndexMetadata:
     """Who made an index. run: the run's folder or recipe, changed by `overrides`. prints: the
     fingerprint of every stream of that run, encoder, connector and preprocessing in one;
     `stream` is the one whose vectors these are."""
@@ -51,7 +51,7 @@ class About:
         return json.dumps({"format": 1, **dataclasses.asdict(self)})
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> About:
+    def from_json(cls, text: str, where: str) -> IndexMetadata:
         """Raises RecipeError where the text was written by nobody who knows this form."""
         try:
             found = json.loads(text)
@@ -59,7 +59,7 @@ class About:
                 raise ValueError("it was written by a newer version")
             return cls(**{**found, "overrides": tuple(found["overrides"])})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RecipeError(f"{where}: is no index that can be read here ({error})") from error
+            raise ConfigError(f"{where}: is no index that can be read here ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Index(Protocol):
     """Vectors `[D]` of unit length with their columns. Rows of one data set have unique keys."""
 
     @property
-    def about(self) -> About: ...
+    def about(self) -> IndexMetadata: ...
 
     def add(self, entries: Sequence[Entry]) -> Added:
         """Write rows in one commit; one whose data set and key are there already takes its place.
@@ -144,7 +144,7 @@ def open_index(place: str) -> Index:
     return found
 
 
-def create_index(place: str, about: About) -> Index:
+def create_index(place: str, about: IndexMetadata) -> Index:
     """A new, empty index at a folder or address."""
     made: Index = load(STORE).create(place, about)
     return made
@@ -160,17 +160,17 @@ def as_kind(name: str) -> Kind:
     for kind in KINDS:
         if kind == name:
             return kind
-    raise RecipeError(f"--index: there is no {name!r}{did_you_mean(name, KINDS)}")
+    raise ConfigError(f"--index: there is no {name!r}{did_you_mean(name, KINDS)}")
 
 
 def check_query(queries: np.ndarray, k: int, dim: int, where: str) -> np.ndarray:
     """Queries as float32 `[Q, D]`, or RecipeError with both numbers."""
     found = np.atleast_2d(np.asarray(queries, dtype=np.float32))
     if found.shape[-1] != dim:
-        raise RecipeError(
+        raise ConfigError(
             f"{where}: holds vectors of width {dim}, the query has {found.shape[-1]}; "
             "ask with the run that made the index"
         )
     if k < 1:
-        raise RecipeError(f"-k: found {k}, expected at least 1")
+        raise ConfigError(f"-k: found {k}, expected at least 1")
     return np.ascontiguousarray(found)

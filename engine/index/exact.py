@@ -21,7 +21,7 @@ Block = tuple[np.ndarray, np.ndarray]
 """ids `[B]` int64, vectors `[B, D]` float32."""
 
 
-class Best:
+class TopK:
     """The k best of what was shown, for each query; of equal scores the smaller id."""
 
     def __init__(self, queries: int, k: int) -> None:
@@ -55,7 +55,7 @@ class Best:
 def search(queries: np.ndarray, blocks: Iterable[Block], k: int) -> tuple[np.ndarray, np.ndarray]:
     """queries `[Q, D]` -> scores `[Q, k]`, best first, and ids `[Q, k]` (-1 where there are no
     more rows)."""
-    best = Best(len(queries), k)
+    best = TopK(len(queries), k)
     seen = 0
     for ids, vectors in blocks:
         for part in _parts(len(ids), seen, max(FIRST, CELLS // len(queries))):

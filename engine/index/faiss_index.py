@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..recipe import import_optional
-from ..utils import RunError, sync_folder
+from ..utils import RuntimeFailure, sync_folder
 from .exact import Block, search
 
 LINKS = 16
@@ -40,7 +40,7 @@ STALE_SECONDS = 86400.0
 """A `.part` that nobody has written to for a day has no writer."""
 
 
-class Side:
+class FaissIndex:
     """A faiss index whose ids are the table's row ids."""
 
     def __init__(self, faiss_index: Any) -> None:
@@ -52,14 +52,14 @@ class Side:
         return scores, ids
 
 
-def side(
+def open_or_build_faiss(
     folder: Path,
     kind: str,
     version: int,
     rows: int,
     dim: int,
     blocks: Callable[[], Iterable[Block]],
-) -> Side:
+) -> FaissIndex:
     """The side index of a version of the table: read, or built and kept.
 
     blocks: begins a pass over the table's vectors. Raises RunError for a file that is damaged.
@@ -70,15 +70,17 @@ def side(
         try:
             found = faiss.read_index(str(path))
         except RuntimeError as error:
-            raise RunError(f"{path}: faiss cannot read it; remove it, it is built again") from error
-        return Side(found)
+            raise RuntimeFailure(
+                f"{path}: faiss cannot read it; remove it, it is built again"
+            ) from error
+        return FaissIndex(found)
     built = KINDS[kind].build(faiss, rows, dim, blocks)
     _tune(built, partial(KINDS[kind].look, faiss, built), rows, blocks)
     _write(faiss, built, path)
     for old in folder.glob(f"{kind}-v*.faiss"):
         if old != path:
             old.unlink(missing_ok=True)
-    return Side(built)
+    return FaissIndex(built)
 
 
 def _write(faiss: Any, built: Any, path: Path) -> None:
@@ -157,11 +159,11 @@ def _few(blocks: Iterable[Block], rows: int, wanted: int) -> tuple[np.ndarray, n
     return np.concatenate([i for i, _ in taken]), np.concatenate([v for _, v in taken])
 
 
-class Way(NamedTuple):
+class IndexBuilder(NamedTuple):
     """How a kind of index is built, and how far a search of it looks."""
 
     build: Callable[[Any, int, int, Callable[[], Iterable[Block]]], Any]
     look: Callable[[Any, Any, int], None]
 
 
-KINDS = {"hnsw": Way(_hnsw, _look_wide), "ivf": Way(_ivf, _look_in)}
+KINDS = {"hnsw": IndexBuilder(_hnsw, _look_wide), "ivf": IndexBuilder(_ivf, _look_in)}

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ...modalities.messages import did_you_mean
 from ..recipe import import_optional
-from ..utils import RecipeError, RunError
+from ..utils import ConfigError, RuntimeFailure
 from .arrow import arrow_table, check_unique, new_fields
 from .base import (
     DATA,
@@ -25,15 +25,15 @@ from .base import (
     PLACE,
     SPLIT,
     VECTOR,
-    About,
     Added,
     Entry,
     Hit,
+    IndexMetadata,
     Kind,
     check_query,
 )
 from .exact import Block, search
-from .faiss_index import Side, side
+from .faiss_index import FaissIndex, open_or_build_faiss
 
 TABLE = "embeddings"
 ABOUT = b"sensorium"
@@ -52,13 +52,13 @@ class LanceIndex:
 
     def __init__(self, place: str, table: Any) -> None:
         self.place, self._table = place, table
-        self._about = About.from_json(
+        self._about = IndexMetadata.from_json(
             (table.schema.metadata or {}).get(ABOUT, b"{}").decode(), place
         )
         self._forget()
 
     @property
-    def about(self) -> About:
+    def about(self) -> IndexMetadata:
         return self._about
 
     @classmethod
@@ -69,14 +69,14 @@ class LanceIndex:
     @classmethod
     def open(cls, place: str) -> LanceIndex:
         if not cls.exists(place):
-            raise RecipeError(
+            raise ConfigError(
                 f"{place}: there is no index here; make one with: "
                 f"sensorium embed RUN --stream NAME --data ... --out {place}"
             )
         return cls(place, _connect(place).open_table(TABLE))
 
     @classmethod
-    def create(cls, place: str, about: About) -> LanceIndex:
+    def create(cls, place: str, about: IndexMetadata) -> LanceIndex:
         schema = pa.schema(
             [
                 pa.field(KEY, pa.string(), nullable=False),
@@ -106,7 +106,7 @@ class LanceIndex:
         """What was made from a version that is no longer the one looked at."""
         self._rows_held: int | None = None
         self._kept: list[Block] | None = None
-        self._sides: dict[str, Side] = {}
+        self._sides: dict[str, FaissIndex] = {}
 
     def _widen(self, entries: Sequence[Entry]) -> None:
         """Columns that the data has and the table has not, as empty ones; another writer may be
@@ -179,7 +179,7 @@ class LanceIndex:
         if kind == "exact":
             return search(queries, self._vectors(rows), min(k, rows))
         if kind not in self._sides:
-            self._sides[kind] = side(
+            self._sides[kind] = open_or_build_faiss(
                 self._side_folder(), kind, self._table.version, rows, self.about.dim, self._blocks
             )
         return self._sides[kind].search(queries, min(k, rows))
@@ -227,15 +227,15 @@ class LanceIndex:
             unknown = re.search(r"No field named [`\"']?([^`\"'.]+)", text)
             if unknown:
                 known = [n for n in self._table.schema.names if not n.startswith("_")]
-                raise RecipeError(
+                raise ConfigError(
                     f"--where: there is no column {unknown[1]!r}{did_you_mean(unknown[1], known)}"
                 ) from error
             wrong = re.sub(r",? /\S+$", "", text.removeprefix("Invalid input, "))
-            raise RecipeError(f"--where: {wrong}") from error
+            raise ConfigError(f"--where: {wrong}") from error
 
     def _side_folder(self) -> Path:
         if "://" in self.place:
-            raise RecipeError(
+            raise ConfigError(
                 f"{self.place}: hnsw and ivf are kept beside an index on a local disk; "
                 "copy it there, or search it exactly"
             )
@@ -248,4 +248,4 @@ def _connect(place: str) -> Any:
         return lancedb.connect(place)
     except (OSError, ValueError, RuntimeError) as error:
         text = str(error).partition("\n")[0]
-        raise RunError(f"{place}: cannot be opened: {text}") from error
+        raise RuntimeFailure(f"{place}: cannot be opened: {text}") from error

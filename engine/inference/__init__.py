@@ -6,11 +6,15 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline as Pipeline
-    from .pipeline import control_task as control_task
+    from .pipeline import find_control_task as find_control_task
     from .pipeline import load as load
     from .pipeline import save as save
-    from .predict import ask as ask
+    from .predict import predict_files as predict_files
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
-        __name__, {"pipeline": ["Pipeline", "control_task", "load", "save"], "predict": ["ask"]}
+        __name__,
+        {
+            "pipeline": ["Pipeline", "find_control_task", "load", "save"],
+            "predict": ["predict_files"],
+        },
     )

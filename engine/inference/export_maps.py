@@ -12,7 +12,7 @@ from typing import Any
 
 from ...tasks.base import ExportsMaps
 from ..recipe import load
-from ..utils import RecipeError
+from ..utils import ConfigError
 from .pipeline import Pipeline
 
 
@@ -28,12 +28,12 @@ def write_maps(
     if not maps:
         return prediction
     if not asked.streams:
-        raise RecipeError(f"--out: {task} reads no stream whose files its maps could be")
+        raise ConfigError(f"--out: {task} reads no stream whose files its maps could be")
     stream = asked.inputs()[0]
     section = pipeline.model.plan.recipe.inputs[stream]
     save = pipeline.model.plan.streams[stream].modality.save
     if save is None:
-        raise RecipeError(
+        raise ConfigError(
             f"--out: {section.modality} has no files for the maps of {task}; name a file "
             "(out.jsonl), which holds them as numbers"
         )
@@ -44,7 +44,7 @@ def write_maps(
     return written
 
 
-def stem_of(value: Any, index: int) -> str:
+def output_stem(value: Any, index: int) -> str:
     """A name for the files of a row: its own file's, or its number."""
     name = Path(value).name if isinstance(value, (str, Path)) else ""
     return name.partition(".")[0] or str(index)

@@ -13,10 +13,17 @@ from torch.nn import functional as F
 
 from ...modalities.messages import did_you_mean
 from ..checkpoint import load_model, save_run
-from ..data import RowList, StreamDataset, repeated, spans_of, stream_readers, task_dataset
+from ..data import (
+    RowList,
+    StreamDataset,
+    observation_windows,
+    stream_readers,
+    task_dataset,
+    tile_to_window,
+)
 from ..model import Model
-from ..recipe import RecipePlan, reported
-from ..utils import RecipeError
+from ..recipe import ResolvedRecipe, located_errors
+from ..utils import ConfigError
 
 
 @runtime_checkable
@@ -36,19 +43,21 @@ class ControlTask(Protocol):
     def columns(self) -> tuple[str, ...]: ...
 
 
-def control_task(plan: RecipePlan, name: str | None, where: str) -> tuple[str, ControlTask]:
+def find_control_task(
+    plan: ResolvedRecipe, name: str | None, where: str
+) -> tuple[str, ControlTask]:
     """Return the control task of a name, or the only one, with its name.
 
     Raises RecipeError, which begins with `where`, if there is none or several.
     """
     if name is not None and name not in plan.tasks:
-        raise RecipeError(f"{where}: there is no task {name!r}{did_you_mean(name, plan.tasks)}")
+        raise ConfigError(f"{where}: there is no task {name!r}{did_you_mean(name, plan.tasks)}")
     tasks = {key: planned.task for key, planned in plan.tasks.items()}
     control = {key: task for key, task in tasks.items() if isinstance(task, ControlTask)}
     if name is None and len(control) == 1:
         return next(iter(control.items()))
     if name is None or name not in control:
-        raise RecipeError(
+        raise ConfigError(
             f"{where}: found {name or 'none'}, expected a control task; there are: "
             f"{', '.join(control) or 'none'}"
         )
@@ -79,16 +88,16 @@ class Pipeline:
         """
         plan = self.model.plan
         if task not in plan.tasks:
-            raise RecipeError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
+            raise ConfigError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
         wanted = plan.tasks[task].task
         needed = wanted.inputs()
         asked = [s for s in wanted.streams if s in needed or s in inputs]
         missing = [name for name in asked if name not in inputs]
         if missing:
-            raise RecipeError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
+            raise ConfigError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
         rows, several = rows_of(inputs, {s for s in asked if wanted.streams[s].many})
         dataset = task_dataset(plan, self._encoders, task, RowList(rows), streams=asked)
-        with reported(task):  # a column that the prompt wants, an option that nobody knows
+        with located_errors(task):  # a column that the prompt wants, an option that nobody knows
             batch = self._collator(task, [dataset.load(i) for i in range(len(rows))])
             made = self.model.eval().predict(batch.to(self.model.device), **(options or {}))
         return made if several else made[0]
@@ -100,10 +109,10 @@ class Pipeline:
         policy of `engine.rollout` keeps the history, executes a part of each chunk and asks again.
         """
         plan = self.model.plan
-        control_task(plan, task, "act")
+        find_control_task(plan, task, "act")
         streams = plan.tasks[task].task.streams
-        spans = spans_of(plan.recipe.tasks[task], streams, f"tasks.{task}.data")
-        full = {k: repeated(v, spans[k]) if k in spans else v for k, v in inputs.items()}
+        spans = observation_windows(plan.recipe.tasks[task], streams, f"tasks.{task}.data")
+        full = {k: tile_to_window(v, spans[k]) if k in spans else v for k, v in inputs.items()}
         made = self.generate(task, **full)
         chunks = [row["actions"] for row in (made if isinstance(made, list) else [made])]
         found = np.asarray(chunks, np.float32)
@@ -113,13 +122,13 @@ class Pipeline:
     def embed(self, **stream: Any) -> Tensor:
         """`[B, D]` vectors of unit length of one stream: its connector's, or the encoder's."""
         if not self._encoders:
-            raise RecipeError("embed: the recipe has no stream")
+            raise ConfigError("embed: the recipe has no stream")
         if len(stream) != 1:
-            raise RecipeError(f"embed: takes one stream, found {', '.join(stream) or 'none'}")
+            raise ConfigError(f"embed: takes one stream, found {', '.join(stream) or 'none'}")
         ((name, values),) = stream.items()
         if name not in self._encoders:
             there = ", ".join(self._encoders)
-            raise RecipeError(f"embed: there is no stream {name!r}; there are: {there}")
+            raise ConfigError(f"embed: there is no stream {name!r}; there are: {there}")
         values = values if isinstance(values, list) else [values]
         rows = RowList([{name: value} for value in values])
         dataset = StreamDataset(rows, {name: self._readers[name]})
@@ -149,7 +158,7 @@ def rows_of(
     }
     if len({len(values) for values in columns.values()}) > 1:
         counts = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
-        raise RecipeError(f"inputs: lists of different lengths: {counts}")
+        raise ConfigError(f"inputs: lists of different lengths: {counts}")
     count = len(next(iter(columns.values()), [None]))
     rows = [{n: v[i] if n in columns else v for n, v in inputs.items()} for i in range(count)]
     return rows, bool(columns)

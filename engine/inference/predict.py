@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ...modalities.messages import did_you_mean
-from ..utils import RecipeError
-from .export_maps import stem_of, write_maps
+from ..utils import ConfigError
+from .export_maps import output_stem, write_maps
 from .pipeline import Pipeline, rows_of
 
 
-def ask(
+def predict_files(
     pipeline: Pipeline,
     words: Sequence[str],
     *,
@@ -25,10 +25,10 @@ def ask(
     folder: maps among the predictions are written into it as files."""
     tasks = pipeline.model.plan.tasks
     if task is None and len(tasks) > 1:
-        raise RecipeError(f"--task: there are {', '.join(tasks)}; say which")
+        raise ConfigError(f"--task: there are {', '.join(tasks)}; say which")
     name = task or next(iter(tasks))
     if name not in tasks:
-        raise RecipeError(f"--task: there is no {name!r}{did_you_mean(name, tasks)}")
+        raise ConfigError(f"--task: there is no {name!r}{did_you_mean(name, tasks)}")
     streams = tasks[name].task.streams
     known = {*streams, *tasks[name].task.columns()}
     files: list[str] = []
@@ -38,7 +38,7 @@ def ask(
         if equals and key in known:
             named.setdefault(key, []).append(value)
         elif equals and key.isidentifier() and not Path(word).exists():
-            raise RecipeError(f"{word}: {name} takes no {key!r}{did_you_mean(key, known)}")
+            raise ConfigError(f"{word}: {name} takes no {key!r}{did_you_mean(key, known)}")
         else:
             files.append(word)
     if files:
@@ -46,9 +46,9 @@ def ask(
         if not streams:
             columns = " or ".join(f"{column}=VALUE" for column in sorted(known))
             cure = f"write {columns}" if columns else "leave it out"
-            raise RecipeError(f"{files[0]}: {name} reads no stream; {cure}")
+            raise ConfigError(f"{files[0]}: {name} reads no stream; {cure}")
         if len(free) != 1:
-            raise RecipeError(
+            raise ConfigError(
                 f"{files[0]}: for which stream? write NAME={files[0]}, NAME one of "
                 f"{', '.join(streams)}"
             )
@@ -74,7 +74,7 @@ def _in_files(
     folder.mkdir(parents=True, exist_ok=True)
     streams, taken, written = pipeline.model.plan.tasks[task].task.inputs(), set[str](), []
     for index, (row, said) in enumerate(zip(rows, made, strict=True)):
-        stem = stem_of(row[streams[0]] if streams else None, index)
+        stem = output_stem(row[streams[0]] if streams else None, index)
         stem = f"{stem}-{index}" if stem in taken else stem
         taken.add(stem)
         written.append(write_maps(pipeline, task, row, said, folder / stem))

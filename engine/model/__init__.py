@@ -6,26 +6,26 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .build import build as build
-    from .build import ready as ready
+    from .build import resolve_and_fit as resolve_and_fit
     from .compose import Model as Model
-    from .compose import check_loaded as check_loaded
     from .compose import compose as compose
-    from .compose import own_parameters as own_parameters
+    from .compose import count_own_parameters as count_own_parameters
+    from .compose import validate_loaded as validate_loaded
     from .fit import FITTED as FITTED
     from .fit import fit as fit
     from .fit import load_fitted as load_fitted
     from .fit import read_json as read_json
     from .fit import save_fitted as save_fitted
     from .precompute import FeatureCacher as FeatureCacher
-    from .precompute import place as place
+    from .precompute import move_to_device as move_to_device
     from .precompute import uncacheable_reason as uncacheable_reason
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "build": ["build", "ready"],
-            "compose": ["Model", "check_loaded", "compose", "own_parameters"],
+            "build": ["build", "resolve_and_fit"],
+            "compose": ["Model", "validate_loaded", "compose", "count_own_parameters"],
             "fit": ["FITTED", "fit", "load_fitted", "read_json", "save_fitted"],
-            "precompute": ["FeatureCacher", "place", "uncacheable_reason"],
+            "precompute": ["FeatureCacher", "move_to_device", "uncacheable_reason"],
         },
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...modalities.base import Source
-from ..data import TRAIN, open_split
-from ..recipe import Recipe, RecipePlan, load_recipe, plan_recipe
+from ..data import TRAIN, load_split
+from ..recipe import Recipe, ResolvedRecipe, load_recipe, plan_recipe
 from .compose import Model, compose
 from .fit import FITTED as FITTED
 from .fit import check_heads, fit, load_fitted
@@ -16,16 +16,18 @@ class _TrainingSplits(dict[str, Source]):
     """By task, opened when a part asks for rows: a checkpoint's own tokenizer asks for none, and
     whoever searches their own files with a published model has no training data."""
 
-    def __init__(self, plan: RecipePlan) -> None:
+    def __init__(self, plan: ResolvedRecipe) -> None:
         super().__init__()
         self._plan = plan
 
     def __missing__(self, task: str) -> Source:
-        self[task] = open_split(self._plan, task, TRAIN)
+        self[task] = load_split(self._plan, task, TRAIN)
         return self[task]
 
 
-def ready(recipe: Recipe, fitted: Path | None = None, *, restored: bool = False) -> RecipePlan:
+def resolve_and_fit(
+    recipe: Recipe, fitted: Path | None = None, *, restored: bool = False
+) -> ResolvedRecipe:
     """A plan that is resolved and whose fitted parts are fitted, from a run's folder or anew.
 
     Anything the recipe names may be downloaded here, and nowhere else. restored: what was
@@ -44,4 +46,4 @@ def ready(recipe: Recipe, fitted: Path | None = None, *, restored: bool = False)
 def build(recipe: Recipe | str | Path, fitted: Path | None = None) -> Model:
     """The composed model of a recipe (or of its file), its weights from where the recipe says."""
     found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    return compose(ready(found, fitted))
+    return compose(resolve_and_fit(found, fitted))

@@ -11,15 +11,15 @@ from torch import nn
 
 from ...backbones.base import Backbone
 from ...connectors.base import Connector
-from ..recipe import RecipePlan
-from ..utils import RecipeError
+from ..recipe import ResolvedRecipe
+from ..utils import ConfigError
 from .parameters import is_frozen
 from .stream import Stream
 
 Streams = Mapping[str, Stream]
 
 
-def order_by_dependency(plan: RecipePlan) -> list[str]:
+def order_by_dependency(plan: ResolvedRecipe) -> list[str]:
     """Return the streams; those that end in the width of another one come last."""
     followers = {
         name
@@ -31,7 +31,7 @@ def order_by_dependency(plan: RecipePlan) -> list[str]:
 
 
 def _widths(
-    plan: RecipePlan, name: str, streams: Streams, backbone: Backbone | None
+    plan: ResolvedRecipe, name: str, streams: Streams, backbone: Backbone | None
 ) -> dict[str, int]:
     """The widths that a stream has to end in, by what requires them."""
     widths: dict[str, int] = {}
@@ -48,52 +48,54 @@ def _widths(
     return widths
 
 
-def check_decoders(plan: RecipePlan, task: str, decoders: Mapping[str, Backbone]) -> None:
+def check_decoders(plan: ResolvedRecipe, task: str, decoders: Mapping[str, Backbone]) -> None:
     """Raise RecipeError if a decoder does not support what a task asks of it."""
     for name, use in plan.tasks[task].task.decoders.items():
         for ability in sorted(use.attention | use.supports):
             if reason := decoders[name].unsupported_reason(ability):
-                raise RecipeError(f"tasks.{task}: {name}: {reason}")
+                raise ConfigError(f"tasks.{task}: {name}: {reason}")
 
 
-def required_width(plan: RecipePlan, name: str, streams: Streams, backbone: Backbone | None) -> int:
+def required_width(
+    plan: ResolvedRecipe, name: str, streams: Streams, backbone: Backbone | None
+) -> int:
     """The width that a stream's connector has to end in: its encoder's, where no task says."""
     wanted = _widths(plan, name, streams, backbone)
     if len(set(wanted.values())) > 1:
         widths = " and ".join(f"{who} {dim}" for who, dim in wanted.items())
-        raise RecipeError(
+        raise ConfigError(
             f"inputs.{name}.connector: must end in two widths at once, {widths}; "
             "give each its own stream, or make the widths equal"
         )
     return next(iter(wanted.values()), streams[name].encoder.dim)
 
 
-def hidden_layers(plan: RecipePlan, name: str) -> tuple[int, ...]:
+def hidden_layers(plan: ResolvedRecipe, name: str) -> tuple[int, ...]:
     """The hidden layers that tasks want of a stream."""
     uses = (part.task.streams.get(name) for part in plan.tasks.values())
     return tuple(sorted({n for use in uses if use is not None for n in use.hidden_states}))
 
 
 def request_head_layers(
-    plan: RecipePlan, where: str, stream: str, head: nn.Module, own: Stream
+    plan: ResolvedRecipe, where: str, stream: str, head: nn.Module, own: Stream
 ) -> None:
     """Keep the hidden layers that a head wants of its stream; refuse an encoder without any."""
     wanted = head.hidden_layers if isinstance(head, Connector) else ()
     if wanted and "layers" not in own.encoder.supports:
         name = stream.partition(".")[0]
         type_ = plan.streams[name].encoder.section.type
-        raise RecipeError(
+        raise ConfigError(
             f"{where}: needs hidden layers of inputs.{name}.encoder, and {type_} supports none; "
             "leave its layers out"
         )
     own.layers += tuple(layer for layer in wanted if layer not in own.layers)
 
 
-def check_encoder_support(plan: RecipePlan, name: str, stream: Stream) -> None:
+def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> None:
     """Refuse an encoder that lacks what its connector or a task asks of it."""
     encoder, type_ = stream.encoder, plan.streams[name].encoder.section.type
     if stream.own and "layers" not in encoder.supports:
-        raise RecipeError(
+        raise ConfigError(
             f"inputs.{name}.connector: needs hidden layers, and {type_} supports none; "
             "take another connector"
         )
@@ -101,25 +103,27 @@ def check_encoder_support(plan: RecipePlan, name: str, stream: Stream) -> None:
         use = part.task.streams.get(name)
         lacking = frozenset() if use is None else use.supports - encoder.supports
         if lacking:
-            raise RecipeError(
+            raise ConfigError(
                 f"tasks.{key}: needs {', '.join(sorted(lacking))} of inputs.{name}.encoder, "
                 f"and {type_} supports "
                 f"{', '.join(sorted(encoder.supports)) or 'nothing beyond a forward'}"
             )
 
 
-def check_width(plan: RecipePlan, name: str, streams: Streams, backbone: Backbone | None) -> None:
+def check_width(
+    plan: ResolvedRecipe, name: str, streams: Streams, backbone: Backbone | None
+) -> None:
     """Refuse a stream that ends in another width than a task takes."""
     for who, dim in _widths(plan, name, streams, backbone).items():
         if streams[name].dim != dim:
             part = plan.streams[name].encoder
-            raise RecipeError(
+            raise ConfigError(
                 f"inputs.{name}: {part.section.type} gives tokens of width {streams[name].dim}, "
                 f"{who} takes {dim}; add `connector: linear` to inputs.{name}"
             )
 
 
-def check_frozen(plan: RecipePlan, streams: Streams) -> None:
+def check_frozen(plan: ResolvedRecipe, streams: Streams) -> None:
     """Raise RecipeError if a stream trains that a task uses as a teacher."""
     for key, part in plan.tasks.items():
         teachers = [n for n, use in part.task.streams.items() if use.role == "teacher"]
@@ -131,7 +135,7 @@ def check_frozen(plan: RecipePlan, streams: Streams) -> None:
             ):
                 open_.append(f"{where}.connector")
             if open_:
-                raise RecipeError(
+                raise ConfigError(
                     f"{open_[0]}: trains, and is what tasks.{key} learns from, which has to stay "
                     f"as it is; say freeze: true on {' and '.join(open_)}"
                 )

@@ -18,7 +18,7 @@ from ...modalities.messages import did_you_mean
 from ...tasks.base import Task
 from ...tasks.batch import Batch
 from ..data import Collator
-from ..recipe import BACKBONE, ComponentPath, Modules, Plan, RecipePlan, reported
+from ..recipe import BACKBONE, ComponentPath, ComponentSpec, Modules, ResolvedRecipe, located_errors
 from ..utils import seeded
 from .checks import (
     check_decoders,
@@ -31,7 +31,13 @@ from .checks import (
     required_width,
 )
 from .context import ModelContext
-from .parameters import apply_adapters, begin_averages, fill, on_step_end, restore_frozen_eval
+from .parameters import (
+    apply_adapters,
+    create_ema_encoders,
+    load_weights,
+    on_step_end,
+    restore_frozen_eval,
+)
 from .stream import Stream
 
 
@@ -40,7 +46,7 @@ class Component(NamedTuple):
 
     where: ComponentPath
     module: nn.Module
-    plan: Plan
+    plan: ComponentSpec
 
 
 class Model(nn.Module):
@@ -52,7 +58,7 @@ class Model(nn.Module):
 
     def __init__(
         self,
-        plan: RecipePlan,
+        plan: ResolvedRecipe,
         streams: dict[str, Stream],
         decoders: dict[str, Decoder],
         tasks: dict[str, Task],
@@ -142,7 +148,7 @@ class Model(nn.Module):
         return next(self.parameters(), torch.empty(0)).device
 
 
-def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) -> Model:
+def compose(plan: ResolvedRecipe, *, weights: bool = True, seed: int | None = None) -> Model:
     """Build the model of a resolved plan whose fitted parts are fitted.
 
     weights: False leaves every part as its constructor made it (the dry run on the meta
@@ -185,14 +191,14 @@ def compose(plan: RecipePlan, *, weights: bool = True, seed: int | None = None) 
         with seeded(seed, where, "adapters"):
             apply_adapters(module, section, where)
     check_frozen(plan, streams)
-    begin_averages(plan, streams)
+    create_ema_encoders(plan, streams)
     for _, module, _ in components:
         if isinstance(module, Backbone):
             module.unfreeze_added_tokens()
     return model.train()
 
 
-def own_parameters(model: Model, component: Component, trainable: bool | None = None) -> int:
+def count_own_parameters(model: Model, component: Component, trainable: bool | None = None) -> int:
     """As `count`, without the parameters of the components within it."""
     within = {id(module) for module in component.module.modules()} - {id(component.module)}
     inner = {
@@ -208,10 +214,10 @@ def own_parameters(model: Model, component: Component, trainable: bool | None = 
     )
 
 
-def check_loaded(module: nn.Module, where: str) -> None:
+def validate_loaded(module: nn.Module, where: str) -> None:
     """Ask a task whether what was read into it fits; RecipeError with its place."""
     if isinstance(module, Task):
-        with reported(where):
+        with located_errors(where):
             module.validate_loaded()
 
 
@@ -219,8 +225,8 @@ def _fill(model: Model) -> None:
     for where, module, part in model.components:
         every = all(p.requires_grad for p in module.parameters())
         if part.comes_with_owner:
-            check_loaded(module, where)
+            validate_loaded(module, where)
         elif not (model.plan.restored and part.trains_whole and every):
             with seeded(model.plan.recipe.train.seed, where, "fill"):
-                fill(module, part.weights, where)
-            check_loaded(module, where)
+                load_weights(module, part.weights, where)
+            validate_loaded(module, where)

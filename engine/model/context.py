@@ -14,16 +14,16 @@ from ...modalities.groups import EncoderInputs
 from ...tasks.base import Task
 from ...tasks.batch import Batch
 from ...tasks.uses import BACKBONE
-from ..recipe import RecipePlan
-from ..utils import derive
-from .grad_cache import in_chunks
+from ..recipe import ResolvedRecipe
+from ..utils import derive_seed
+from .grad_cache import checkpointed_chunks
 from .stream import Stream
 
 
 class ComposedModel(Protocol):
     """What the context needs of a model."""
 
-    plan: RecipePlan
+    plan: ResolvedRecipe
     step: int
     steps: int
 
@@ -46,7 +46,7 @@ class ModelContext:
     def generator(self) -> torch.Generator:
         seed, batch = self.model.plan.recipe.train.seed, self.batch
         generator = torch.Generator()
-        generator.manual_seed(derive(seed, "generator", self.step, batch.task, *batch.keys))
+        generator.manual_seed(derive_seed(seed, "generator", self.step, batch.task, *batch.keys))
         return generator
 
     def encode(
@@ -79,7 +79,7 @@ class ModelContext:
         if chunk is None:
             self._memo[key] = run(inputs, options)
         else:
-            self._memo[key] = in_chunks(part, run, inputs, options, rows=chunk)
+            self._memo[key] = checkpointed_chunks(part, run, inputs, options, rows=chunk)
         return self._memo[key]
 
     def sample(self, stream: str, view: str = "main") -> EncoderInputs:

@@ -16,10 +16,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ...modalities.base import Fitted, Source, StreamingSource
+from ...modalities.base import Fittable, Source, StreamingSource
 from ..data import cell_items
-from ..recipe import ComponentPath, Plan, RecipePlan, load, run_of
-from ..utils import RecipeError, placed
+from ..recipe import ComponentPath, ComponentSpec, ResolvedRecipe, load, source_run
+from ..utils import ConfigError, with_location
 
 FITTED = "fitted"
 """The folder of a run that holds the states."""
@@ -28,44 +28,48 @@ STREAMED = 10_000
 """Rows of a streaming source that parts are fitted on."""
 
 
-def fit(plan: RecipePlan, sources: Mapping[str, Source]) -> None:
+def fit(plan: ResolvedRecipe, sources: Mapping[str, Source]) -> None:
     """Fit every part that wants it; `sources` are the tasks' training splits. What belongs to
     weights of another run was fitted with them, and is read from there."""
     known = plan.fitted_from()
     for where, part in plan.fitted().items():
-        run = run_of(known[where], where)
+        run = source_run(known[where], where)
         if run is not None:
-            _take(part, where, run[0] / FITTED / f"{run[1]}.json")
+            _load_state(part, where, run[0] / FITTED / f"{run[1]}.json")
             continue
         try:
             part.fit(_rows(plan, sources, where))
         except ValueError as error:
-            raise RecipeError(placed(where, error)) from error
+            raise ConfigError(with_location(where, error)) from error
 
 
-def check_heads(plan: RecipePlan) -> None:
+def check_heads(plan: ResolvedRecipe) -> None:
     """A head that another run's task learned answers in that task's tokens: RecipeError where
     they are not ours."""
     for task in plan.tasks.values():
         for head in task.heads.values():
-            run = run_of(head.weights, head.where)
+            run = source_run(head.weights, head.where)
             if run is not None:
                 _check_head(task.plan, head.where, *run)
 
 
-def _check_head(task: Plan, where: ComponentPath, folder: Path, source: ComponentPath) -> None:
+def _check_head(
+    task: ComponentSpec, where: ComponentPath, folder: Path, source: ComponentPath
+) -> None:
     for name, part in task.fitted.items():
         path = folder / FITTED / f"tasks.{source.name}.{name}.json"
         if part.kind is None or not path.is_file():
             continue
         if read_json(path) != json.loads(_written(part.state())[0]):
-            raise RecipeError(
+            raise ConfigError(
                 f"{task.where}.{name}: differs from the one that {where} learned with; say "
                 f"weights: {folder}:{source.name} in its section"
             )
 
 
-def _rows(plan: RecipePlan, sources: Mapping[str, Source], where: ComponentPath) -> Iterator[Any]:
+def _rows(
+    plan: ResolvedRecipe, sources: Mapping[str, Source], where: ComponentPath
+) -> Iterator[Any]:
     """What a part at a path is fitted on: a task's rows, a stream's raw values, or texts."""
     name = where.name
     if where.section == "tasks":
@@ -89,7 +93,7 @@ def _each(source: Source) -> Iterable[dict[str, Any]]:
     return (source[i] for i in range(len(source)))
 
 
-def save_fitted(plan: RecipePlan, folder: Path) -> None:
+def save_fitted(plan: ResolvedRecipe, folder: Path) -> None:
     """One JSON file a part, and one safetensors file where it has arrays."""
     for where, part in plan.fitted().items():
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,21 +110,21 @@ def _written(state: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
     return json.dumps(rest, indent=1), arrays
 
 
-def load_fitted(plan: RecipePlan, folder: Path) -> None:
+def load_fitted(plan: ResolvedRecipe, folder: Path) -> None:
     """Take the states of a run's folder; RecipeError names one that is missing."""
     for where, part in plan.fitted().items():
-        _take(part, where, folder / f"{where}.json")
+        _load_state(part, where, folder / f"{where}.json")
 
 
-def _take(part: Fitted, where: str, path: Path) -> None:
+def _load_state(part: Fittable, where: str, path: Path) -> None:
     """Read a state that was saved."""
     if not path.is_file():
-        raise RecipeError(f"{where}: the run holds no {path}; was it fitted?")
+        raise ConfigError(f"{where}: the run holds no {path}; was it fitted?")
     state, arrays = read_json(path), path.with_suffix(".safetensors")
     try:
         part.load_state({**state, **(load_file(arrays) if arrays.is_file() else {})})
     except (KeyError, ValueError, OSError, SafetensorError) as error:
-        raise RecipeError(f"{path}: does not fit {where}: {error}; copy it again") from error
+        raise ConfigError(f"{path}: does not fit {where}: {error}; copy it again") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such file; copy the run's whole folder") from None
+        raise ConfigError(f"{path}: there is no such file; copy the run's whole folder") from None
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{path}: is no whole JSON file ({error}); copy it again") from error
+        raise ConfigError(f"{path}: is no whole JSON file ({error}); copy it again") from error
     return found

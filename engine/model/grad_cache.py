@@ -21,7 +21,7 @@ from ...modalities.base import Features
 from ...modalities.groups import StreamInput, count_rows, merge, select_rows
 
 
-def in_chunks(
+def checkpointed_chunks(
     stream: nn.Module,
     run: Callable[[StreamInput, Mapping[str, Any]], Features],
     inputs: StreamInput,

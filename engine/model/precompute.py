@@ -28,7 +28,7 @@ from ..cache import (
     to_records,
 )
 from ..data import FAILURES, Collator, PreparedRow, StreamDataset, TaskDataset
-from ..recipe import RecipePlan
+from ..recipe import ResolvedRecipe
 from ..utils import autocast
 from .compose import Model
 from .parameters import is_frozen
@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is filled, rows done, rows in all)."""
 
 
-def uncacheable_reason(plan: RecipePlan, model: Model, name: str) -> str | None:
+def uncacheable_reason(plan: ResolvedRecipe, model: Model, name: str) -> str | None:
     """The reason why a stream's features cannot be kept, or None where they can."""
     stream = model.stream(name)
     if not plan.recipe.cache.features:
@@ -60,7 +60,7 @@ def uncacheable_reason(plan: RecipePlan, model: Model, name: str) -> str | None:
 class FeatureCacher:
     """Fills the stores of a model's streams for rows of its tasks."""
 
-    plan: RecipePlan
+    plan: ResolvedRecipe
     model: Model
     device: torch.device
     precision: str
@@ -200,7 +200,7 @@ def _cells(users: Sequence[TaskDataset], name: str) -> list[Cell]:
     return list(cells.values())
 
 
-def place(model: Model, device: torch.device, served: set[str]) -> None:
+def move_to_device(model: Model, device: torch.device, served: set[str]) -> None:
     """Move a model to a device, but for the encoders that are not run."""
     for name, module in model.named_children():
         if name != "streams":

@@ -19,13 +19,13 @@ from torch.nn import functional as F
 from ...modalities.base import Encoder, Features
 from ...tasks.uses import ChunkSpec
 
-TOGETHER = 8
+WINDOWS_PER_FORWARD = 8
 """Pieces that are encoded in one forward."""
 
 Batch = dict[str, Tensor]
 
 
-def encoded(encoder: Encoder, batch: Batch, options: Mapping[str, Any]) -> Features:
+def encode_windowed(encoder: Encoder, batch: Batch, options: Mapping[str, Any]) -> Features:
     """What the encoder gives. With the option `window`, rows that are longer than its limit are
     encoded in pieces where the encoder says how its signals are cut, and whole where not."""
     rest = {name: value for name, value in options.items() if name != "window"}
@@ -83,8 +83,8 @@ class _Cutter:
     ) -> Features:
         """Encode pieces, and add what each gives to its row; gives the features of some piece."""
         length = self.window.length
-        for first in range(0, len(places), TOGETHER):
-            group = places[first : first + TOGETHER]
+        for first in range(0, len(places), WINDOWS_PER_FORWARD):
+            group = places[first : first + WINDOWS_PER_FORWARD]
             pieces = [self._cut(_row(batch, row), start, length) for row, start in group]
             joined = {name: torch.cat([p[name] for p in pieces]) for name in batch}
             found: Features = self.encoder(

@@ -12,7 +12,7 @@ from ...connectors.base import Connector
 from ...modalities.base import Encoder, Features
 from ...modalities.groups import EncoderInputs, ShapeGroups, StreamInput, Tensors, encode_by_group
 from .parameters import is_frozen
-from .sliding_window import encoded, options_of
+from .sliding_window import encode_windowed, options_of
 
 
 class Stream(nn.Module):
@@ -108,6 +108,8 @@ def encode(encoder: Encoder, inputs: EncoderInputs, options: Mapping[str, Any]) 
         )
 
     def run(tensors: Tensors, rows: list[int] | None) -> Features:
-        return encoded(encoder, tensors, options if rows is None else options_of(options, rows))
+        return encode_windowed(
+            encoder, tensors, options if rows is None else options_of(options, rows)
+        )
 
     return encode_by_group(inputs, run)

@@ -1,7 +1,7 @@
 """A part of a recipe on its way to being a module: found, checked, resolved, built.
 
-`plan` imports the class and checks the options against its constructor; `Plan.resolve` is
-the only step that may download; `Plan.build` runs the constructor under a seed of its own,
+`plan` imports the class and checks the options against its constructor; `ComponentSpec.resolve` is
+the only step that may download; `ComponentSpec.build` runs the constructor under a seed of its own,
 so that a part's first weights depend on the recipe's seed and its place alone.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import nn
 
-from ...modalities.base import Fitted, Part
-from ..utils import RecipeError, placed, seeded
+from ...modalities.base import Fittable, Part
+from ..utils import ConfigError, seeded, with_location
 from .component_path import ComponentPath
-from .recipe import Section, plain
+from .recipe import Section, to_plain_dict
 from .registry import find, kind_of, registered
 from .validation import arguments, fitted_arguments, part_arguments, validate, validate_options
 
@@ -28,7 +28,7 @@ Modules = dict[int, nn.Module]
 
 
 @dataclass
-class Plan:
+class ComponentSpec:
     """where: its place in the recipe, `inputs.image.encoder`. fitted: parts that its
     constructor wants fitted, by argument; `fitted_sections` what the recipe says of them.
     children: parts that its constructor takes, by argument. owner: the part it is a child of.
@@ -38,10 +38,10 @@ class Plan:
     section: Section
     part: Any
     options: dict[str, Any]
-    fitted: dict[str, Fitted] = field(default_factory=dict)
+    fitted: dict[str, Fittable] = field(default_factory=dict)
     fitted_sections: dict[str, dict[str, Any]] = field(default_factory=dict)
-    children: dict[str, Plan] = field(default_factory=dict)
-    owner: Plan | None = field(default=None, repr=False, compare=False)
+    children: dict[str, ComponentSpec] = field(default_factory=dict)
+    owner: ComponentSpec | None = field(default=None, repr=False, compare=False)
     allocated: nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -74,7 +74,7 @@ class Plan:
 
     def reported(self) -> contextlib.AbstractContextManager[None]:
         """Its own complaints inside, with its place in front."""
-        return reported(self.where, arguments(self.part))
+        return located_errors(self.where, arguments(self.part))
 
     def resolve(self) -> None:
         """Complete its own options by the library's configuration (may download)."""
@@ -84,7 +84,9 @@ class Plan:
 
     def resolved_section(self) -> Section:
         """The section as it is written back out, complete."""
-        children = {name: plain(part.resolved_section()) for name, part in self.children.items()}
+        children = {
+            name: to_plain_dict(part.resolved_section()) for name, part in self.children.items()
+        }
         said = {**self.options, **self.fitted_sections, **children}
         ordered = {name: said[name] for name in arguments(self.part) if name in said}
         section = self.section.with_options(ordered)
@@ -133,13 +135,13 @@ class Plan:
         for attribute in ("out_dim", "dim"):
             value = getattr(value, attribute, value)
         if not isinstance(value, int):
-            raise RecipeError(
+            raise ConfigError(
                 f"{self.where}.{connector}: stands beside {argument!r}, which has no width here; "
                 f"set {self.where}.{argument}"
             )
         return value
 
-    def parts(self) -> list[Plan]:
+    def parts(self) -> list[ComponentSpec]:
         """The part, and those within it."""
         return [self, *(found for part in self.children.values() for found in part.parts())]
 
@@ -153,7 +155,9 @@ class Plan:
         return {**self.options, **within}
 
 
-def plan(section: Section, kind: str, where: ComponentPath, owner: Plan | None = None) -> Plan:
+def plan(
+    section: Section, kind: str, where: ComponentPath, owner: ComponentSpec | None = None
+) -> ComponentSpec:
     """Find the class of a section and check its options; RecipeError names the place.
 
     kind: the catalogue of its short names, `connector` or `image_encoder`.
@@ -162,17 +166,17 @@ def plan(section: Section, kind: str, where: ComponentPath, owner: Plan | None =
 
 
 def plan_part(
-    part: Any, section: Section, kind: str, where: ComponentPath, owner: Plan | None = None
-) -> Plan:
+    part: Any, section: Section, kind: str, where: ComponentPath, owner: ComponentSpec | None = None
+) -> ComponentSpec:
     """Check the options of a section against a class that was found; see `plan`."""
-    with reported(where):
+    with located_errors(where):
         wanted, inner = fitted_arguments(part), part_arguments(part)
     options = validate_options(part, section.options, where)
     said = {name: options.pop(name, None) for name in wanted}
     sections = {name: options.pop(name) for name in inner if options.get(name) is not None}
-    found = Plan(where, section, part, options, owner=owner)
+    found = ComponentSpec(where, section, part, options, owner=owner)
     if section.weights == "pretrained" and not found._carries_weights():
-        raise RecipeError(
+        raise ConfigError(
             f"{where}.weights: {section.type} has no pretrained weights for these options; "
             "say weights: none"
         )
@@ -185,14 +189,14 @@ def plan_part(
     return found
 
 
-def _child(owner: Plan, kind: str, name: str, value: Any) -> Plan:
+def _child(owner: ComponentSpec, kind: str, name: str, value: Any) -> ComponentSpec:
     """The plan of a part within a part."""
     argument, where = part_arguments(owner.part)[name], owner.where / name
     of = kind_of(argument.base)
     if of is None:
-        raise RecipeError(f"{where}: no catalogue has a {argument.base.__name__}")
+        raise ConfigError(f"{where}: no catalogue has a {argument.base.__name__}")
     if of == "connector" and argument.widths is None:
-        raise RecipeError(
+        raise ConfigError(
             f"{where}: {owner.part.__name__} does not say what this connector stands between; "
             "annotate it Annotated[Connector, Between('encoder', 'dim')], say"
         )
@@ -202,7 +206,7 @@ def _child(owner: Plan, kind: str, name: str, value: Any) -> Plan:
     section = validate(Section, value if isinstance(value, dict) else {"type": value}, where, name)
     found = plan(section, of, where, owner)
     if not issubclass(found.part, argument.base):
-        raise RecipeError(
+        raise ConfigError(
             f"{where}.type: {section.type} is no {argument.base.__name__}, which "
             f"{owner.part.__name__} takes"
         )
@@ -210,7 +214,7 @@ def _child(owner: Plan, kind: str, name: str, value: Any) -> Plan:
 
 
 def _fitted_options(
-    owner: Plan, name: str, base: type[Fitted], said: str | dict[str, Any] | None
+    owner: ComponentSpec, name: str, base: type[Fittable], said: str | dict[str, Any] | None
 ) -> dict[str, Any]:
     """The section of a fitted part: what the recipe says, or the only thing that fits."""
     where = f"{owner.where}.{name}"
@@ -222,35 +226,35 @@ def _fitted_options(
         return said
     if "type" not in said:
         some = ", or ".join(f"{name}: {known}" for known in list(registered(base.kind))[:2])
-        raise RecipeError(f"{where}: is required here; for example {some}")
+        raise ConfigError(f"{where}: is required here; for example {some}")
     wanted = arguments(find(base.kind, said["type"], where))
     for argument, (_, default) in wanted.items():  # `tokenizer: own` takes its owner's name
         if default is inspect.Parameter.empty and argument not in said:
             if argument not in owner.options:
-                raise RecipeError(f"{where}.{argument}: is required, and is not there")
+                raise ConfigError(f"{where}.{argument}: is required, and is not there")
             said = {**said, argument: owner.options[argument]}
     return said
 
 
-def _fitted(base: type[Fitted], said: dict[str, Any], where: str) -> Fitted:
+def _fitted(base: type[Fittable], said: dict[str, Any], where: str) -> Fittable:
     options = {key: value for key, value in said.items() if key not in ("type", "weights")}
     part = find(base.kind, said["type"], where) if base.kind else base
-    with reported(where, arguments(part)):
+    with located_errors(where, arguments(part)):
         made = part(**validate_options(part, options, where))
-    if not isinstance(made, Fitted):
-        raise RecipeError(f"{where}: {part.__name__} is no {base.__name__}")
+    if not isinstance(made, Fittable):
+        raise ConfigError(f"{where}: {part.__name__} is no {base.__name__}")
     return made
 
 
 @contextlib.contextmanager
-def reported(where: str, options: Container[str] = ()) -> Iterator[None]:
+def located_errors(where: str, options: Container[str] = ()) -> Iterator[None]:
     """A constructor's own complaint, with its place in front."""
     try:
         yield
-    except RecipeError:
+    except ConfigError:
         raise
     except (ValueError, OSError) as error:
-        raise RecipeError(placed(where, error, options)) from error
+        raise ConfigError(with_location(where, error, options)) from error
 
 
 @contextlib.contextmanager
@@ -259,7 +263,7 @@ def _named(name: object) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        if not isinstance(name, str) or isinstance(error, RecipeError) or name in str(error):
+        if not isinstance(name, str) or isinstance(error, ConfigError) or name in str(error):
             raise
         raise ValueError(f"name: {name!r}: {error}") from error
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ...modalities.modality import Modality
-from ..utils import RecipeError
+from ..utils import ConfigError
 from .recipe import DataSection, Recipe, Section, TaskSection
 from .registry import find, kind_of, registered
 from .train_config import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, OptimizerSection, ScheduleSection
@@ -122,7 +122,7 @@ def _rules(
     for name in sorted({*registered(kind), *own}):
         try:
             part = find(kind, name, kind)
-        except RecipeError:
+        except ConfigError:
             continue  # a library that is not installed: its options are not known here
         where = {"properties": {key: {"const": name}}, "required": [key]}
         rules.append({"if": where, "then": _options(part, engine, known)})

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from annotated_types import Ge, Lt
 from pydantic import ConfigDict, model_validator
 
-from ..utils import RecipeError
+from ..utils import ConfigError
 from . import yaml_io
 from .component_path import BACKBONE
 from .env import Env
@@ -25,7 +25,7 @@ from .validation import Strict, TypedSection, validate
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
-class Last(Strict):
+class FreezeAllButLast(Strict):
     """`freeze: {last: n}`: only the last n blocks train."""
 
     last: Annotated[int, Ge(0)]
@@ -35,7 +35,7 @@ class Section(TypedSection):
     """A part: the engine's keys, and the part's own options beside them."""
 
     weights: str | None = None
-    freeze: bool | Last = False
+    freeze: bool | FreezeAllButLast = False
     lora: dict[str, Any] | None = None
     train_only: str | dict[str, Any] | None = None
     lr: Positive | None = None
@@ -110,13 +110,13 @@ class Recipe(Strict):
 
     def to_dict(self) -> dict[str, Any]:
         """As YAML would hold it: `Recipe.model_validate` takes it back."""
-        return plain(self)
+        return to_plain_dict(self)
 
     def write(self, path: Path, head: str = "") -> None:
         path.write_text(head + yaml_io.write(self.to_dict()), encoding="utf-8")
 
 
-def plain(section: Strict) -> dict[str, Any]:
+def to_plain_dict(section: Strict) -> dict[str, Any]:
     """A section as YAML would hold it; a null that stands for itself is left out."""
     found = {
         field.alias or name: _plain(value)
@@ -128,7 +128,7 @@ def plain(section: Strict) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Strict):
-        return plain(value)
+        return to_plain_dict(value)
     if isinstance(value, Mapping):
         return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -153,7 +153,7 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     found = validate(Recipe, values, "", "a recipe")
     if BACKBONE in found.decoders:
         if found.backbone is not None:
-            raise RecipeError(
+            raise ConfigError(
                 f"decoders.{BACKBONE}: {BACKBONE} is short for it, and is there too; take one out"
             )
         found.backbone = found.decoders.pop(BACKBONE)
@@ -161,7 +161,7 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
         for name in getattr(found, room):
             if not name.isidentifier():
                 like = re.sub(r"\W+|^\d+", "_", name)
-                raise RecipeError(
+                raise ConfigError(
                     f"{room}.{name}: a name is letters, digits and underscores, and begins with "
                     f"no digit; for example {like}"
                 )
@@ -177,7 +177,7 @@ def find_file(path: str | Path) -> Path:
     if not path.exists() and path.parts[:1] == ("configs",) and shipped.is_file():
         return shipped
     if not path.is_file():
-        raise RecipeError(f"{path}: there is no such recipe (`sensorium recipes` lists some)")
+        raise ConfigError(f"{path}: there is no such recipe (`sensorium recipes` lists some)")
     return path
 
 
@@ -187,17 +187,17 @@ def _extended(path: Path) -> dict[str, Any]:
     if base is None:
         return values
     if not isinstance(base, str):
-        raise RecipeError(f"extends: found {base!r}, expected the path of one recipe")
+        raise ConfigError(f"extends: found {base!r}, expected the path of one recipe")
     parent = _sections(path.parent / base)
     if "extends" in parent:
-        raise RecipeError(f"extends: {base} extends another recipe itself; at most one step")
+        raise ConfigError(f"extends: {base} extends another recipe itself; at most one step")
     return _merge(parent, values)
 
 
 def _sections(path: Path) -> dict[str, Any]:
     values = yaml_io.parse_file(path)
     if not isinstance(values, dict):
-        raise RecipeError(f"{path}: found {type(values).__name__}, expected keys and sections")
+        raise ConfigError(f"{path}: found {type(values).__name__}, expected keys and sections")
     return values
 
 
@@ -217,7 +217,7 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _override(values: dict[str, Any], text: str) -> None:
     path, equals, value = text.partition("=")
     if not equals or not path:
-        raise RecipeError(f"{text}: found no '=', expected key.key=value")
+        raise ConfigError(f"{text}: found no '=', expected key.key=value")
     *parents, last = path.split(".")
     section = values
     for key in parents:
@@ -225,6 +225,6 @@ def _override(values: dict[str, Any], text: str) -> None:
         if isinstance(inner, str):  # `connector: mlp` is short for `{type: mlp}`
             inner = section[key] = {"type": inner}
         if not isinstance(inner, dict):
-            raise RecipeError(f"{path}: {key} is {inner!r}, which has no keys")
+            raise ConfigError(f"{path}: {key} is {inner!r}, which has no keys")
         section = inner
     section[last] = yaml_io.parse(value, path)

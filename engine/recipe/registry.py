@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...modalities.messages import did_you_mean
-from ..utils import RecipeError
+from ..utils import ConfigError
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ KINDS = {
         field="tokenizers",
         scoped=True,
     ),
-    "tokenizer": Kind(base="sensorium.modalities.base:Fitted", field="tokenizers", scoped=True),
+    "tokenizer": Kind(base="sensorium.modalities.base:Fittable", field="tokenizers", scoped=True),
 }
 """The kinds of parts; a new kind is one line. A kind of one modality (`text_tokenizer`) may have
 a line of its own, if its parts inherit from a class of their own."""
@@ -114,7 +114,7 @@ def import_optional(module: str) -> Any:
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRAS:
             raise
-        raise RecipeError(
+        raise ConfigError(
             f"{missing} is not installed: pip install 'sensorium[{EXTRAS[missing]}]'"
         ) from error
 
@@ -129,7 +129,7 @@ def registered(kind: str, *, import_plugins: bool = True) -> dict[str, str]:
     for more in _mappings(kind, import_plugins):
         for name, path in more.items():
             if names.get(name, path) != path:
-                raise RecipeError(
+                raise ConfigError(
                     f"plug-in {path} takes the name of the {kind} {name!r} ({names[name]}); "
                     "uninstall it, or name the class in full"
                 )
@@ -155,13 +155,13 @@ def find(kind: str, name: str, where: str) -> Any:
     if name not in known and not _LAZY.fullmatch(name):
         known = registered(within)
         if name not in known:
-            raise RecipeError(_unknown(kind, name, known, where))
+            raise ConfigError(_unknown(kind, name, known, where))
     path = known.get(name, name)
     label = f"{where}: {_label(within, name, path)}"
     found = _import(path, label)
     if spec.base is not None and not _is_of_kind(found, spec):
         what = "an object of" if spec.instances else "a class that inherits from"
-        raise RecipeError(f"{label} is no {_describe(kind)}; expected {what} {spec.base}")
+        raise ConfigError(f"{label} is no {_describe(kind)}; expected {what} {spec.base}")
     if kind == "modality" and name not in known:
         _NAMED[name] = path
     return found
@@ -188,7 +188,7 @@ def _spec(kind: str) -> tuple[Kind, str]:
     if spec is None:
         spec = KINDS.get(name)
         if spec is None or not spec.scoped:
-            raise RecipeError(f"there is no kind of part {kind!r}{did_you_mean(kind, KINDS)}")
+            raise ConfigError(f"there is no kind of part {kind!r}{did_you_mean(kind, KINDS)}")
     return spec, modality if spec.scoped else ""
 
 
@@ -218,16 +218,16 @@ def _plugins() -> dict[str, dict[str, str]]:
         kind, dot, name = entry.name.partition(".")
         label = f"plug-in {entry.name} ({entry.value})"
         if not dot:
-            raise RecipeError(f"{label}: its name is <kind>.<name>, for example connector.qformer")
+            raise ConfigError(f"{label}: its name is <kind>.<name>, for example connector.qformer")
         try:
             _spec(kind)
-        except RecipeError as error:
-            raise RecipeError(f"{label}: {error}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{label}: {error}") from None
         if not _LAZY.fullmatch(entry.value):
-            raise RecipeError(f"{label}: expected package.module:name")
+            raise ConfigError(f"{label}: expected package.module:name")
         known = found.setdefault(kind, {})
         if known.get(name, entry.value) != entry.value:
-            raise RecipeError(
+            raise ConfigError(
                 f"two plug-ins offer {kind} {name!r}: {known[name]} and {entry.value}; "
                 "uninstall one, or name the class in full"
             )
@@ -266,13 +266,13 @@ def _import(path: str, label: str) -> Any:
             if extra
             else f"there is no module {error.name!r} here or in the current folder"
         )
-        raise RecipeError(f"{label} cannot be imported: {cure}") from error
+        raise ConfigError(f"{label} cannot be imported: {cure}") from error
     except ImportError as error:
         text = " ".join(str(error).split())
-        raise RecipeError(f"{label} cannot be imported: {text}") from error
+        raise ConfigError(f"{label} cannot be imported: {text}") from error
     if not hasattr(imported, attribute):
         names = [name for name in vars(imported) if not name.startswith("_")]
-        raise RecipeError(
+        raise ConfigError(
             f"{label}: the module has no {attribute!r}{did_you_mean(attribute, names)}"
         )
     return getattr(imported, attribute)

@@ -12,18 +12,18 @@ from typing import Any, cast
 
 from torch import nn
 
-from ...modalities.base import Fitted, Tokenizer
+from ...modalities.base import Fittable, Tokenizer
 from ...modalities.messages import did_you_mean
 from ...modalities.modality import Modality
 from ...tasks.base import Task
 from ...tasks.batch import Tools
-from ..utils import RecipeError, seeded
-from .component import Plan, plan, reported
+from ..utils import ConfigError, seeded
+from .component import ComponentSpec, located_errors, plan
 from .component_path import BACKBONE, ComponentPath
-from .recipe import Recipe, Section, StreamSection, TaskSection, plain
+from .recipe import Recipe, Section, StreamSection, TaskSection, to_plain_dict
 from .registry import find
 from .validation import arguments, validate_options
-from .weight_source import check_form
+from .weight_source import validate_source
 
 
 @dataclass
@@ -31,8 +31,8 @@ class StreamPlan:
     """One input: its modality, and the plans of its parts."""
 
     modality: Modality
-    encoder: Plan
-    connector: Plan | None
+    encoder: ComponentSpec
+    connector: ComponentSpec | None
     augment: Any | None
 
 
@@ -40,19 +40,19 @@ class StreamPlan:
 class TaskPlan:
     """task: built already, with parts that are not yet fitted."""
 
-    plan: Plan
+    plan: ComponentSpec
     task: Task
-    heads: dict[str, Plan]
+    heads: dict[str, ComponentSpec]
 
 
 @dataclass
-class RecipePlan:
+class ResolvedRecipe:
     """restored: what was trained will be read from a run's own file, so that the weights which
     it began with need not be there any more."""
 
     recipe: Recipe
     streams: dict[str, StreamPlan]
-    decoders: dict[str, Plan]
+    decoders: dict[str, ComponentSpec]
     tasks: dict[str, TaskPlan]
     restored: bool = False
 
@@ -62,7 +62,7 @@ class RecipePlan:
         fitted = {name: part.fitted.get("tokenizer") for name, part in self.decoders.items()}
         return Tools({n: cast(Tokenizer, t) for n, t in fitted.items() if t is not None})
 
-    def plans(self) -> list[Plan]:
+    def plans(self) -> list[ComponentSpec]:
         """Every part, an owner before the parts within it."""
         found = list(self.decoders.values())
         for stream in self.streams.values():
@@ -71,7 +71,7 @@ class RecipePlan:
             found += [task.plan, *task.heads.values()]
         return [part for owner in found for part in owner.parts()]
 
-    def fitted(self) -> dict[ComponentPath, Fitted]:
+    def fitted(self) -> dict[ComponentPath, Fittable]:
         """Every part to be fitted, by its place: tasks', streams', decoders'."""
         return {p.where / n: part for p in self._owners() for n, part in p.fitted.items()}
 
@@ -84,7 +84,7 @@ class RecipePlan:
             for name in p.fitted
         }
 
-    def _owners(self) -> list[Plan]:
+    def _owners(self) -> list[ComponentSpec]:
         """Tasks first, decoders last."""
         plans = self.plans()
         sections = ("tasks", "inputs", "decoders")
@@ -104,13 +104,13 @@ class RecipePlan:
                 recipe.inputs[name].connector = stream.connector.resolved_section()
         for name, task in self.tasks.items():
             section = task.plan.resolved_section()
-            heads = {k: plain(h.resolved_section()) for k, h in task.heads.items()}
+            heads = {k: to_plain_dict(h.resolved_section()) for k, h in task.heads.items()}
             assert isinstance(section, TaskSection)
             recipe.tasks[name] = section.with_options({**section.options, **heads})
         self.recipe = recipe
 
 
-def plan_recipe(recipe: Recipe, *, restored: bool = False) -> RecipePlan:
+def plan_recipe(recipe: Recipe, *, restored: bool = False) -> ResolvedRecipe:
     """Find and check every part of a recipe. Raises RecipeError, a line a mistake.
 
     restored: what was trained will be read from a run's own file.
@@ -120,20 +120,20 @@ def plan_recipe(recipe: Recipe, *, restored: bool = False) -> RecipePlan:
     streams = {name: _stream(name, s) for name, s in recipe.inputs.items()}
     decoders = _decoders(recipe)
     if not recipe.tasks:
-        raise RecipeError("tasks: there are none; a recipe asks for at least one")
+        raise ConfigError("tasks: there are none; a recipe asks for at least one")
     tasks = {name: _task(name, section) for name, section in recipe.tasks.items()}
-    found = RecipePlan(recipe, streams, decoders, tasks, restored)
+    found = ResolvedRecipe(recipe, streams, decoders, tasks, restored)
     for part in found.plans():
         if not (restored and part.trains_whole):
-            check_form(part.weights, f"{part.where}.weights")
+            validate_source(part.weights, f"{part.where}.weights")
             for name, said in part.fitted_sections.items():
                 if "weights" in said:
-                    check_form(said["weights"], f"{part.where}.{name}.weights")
-    _agree(found)
+                    validate_source(said["weights"], f"{part.where}.{name}.weights")
+    _cross_check(found)
     return found
 
 
-def _decoders(recipe: Recipe) -> dict[str, Plan]:
+def _decoders(recipe: Recipe) -> dict[str, ComponentSpec]:
     """The backbone first; it is a language model, the others may be decoders of any kind."""
     _names("decoders", recipe.decoders)
     found = {}
@@ -149,7 +149,7 @@ def _names(room: str, named: Iterable[str]) -> None:
     taken = nn.ModuleDict()
     for name in named:
         if hasattr(taken, name):
-            raise RecipeError(
+            raise ConfigError(
                 f"{room}.{name}: the name {name!r} is one that torch's modules use themselves; "
                 f"say {name}_1, for example"
             )
@@ -163,12 +163,12 @@ def _stream(name: str, section: StreamSection) -> StreamPlan:
         options = dict(section.augment)
         kind = options.pop("type", next(iter(modality.augments), None))
         if kind is None:
-            raise RecipeError(
+            raise ConfigError(
                 f"{where}.augment: {section.modality} has no augment of its own; "
                 "say type: package.module:Class"
             )
         part = find(f"{section.modality}_augment", kind, f"{where}.augment")
-        with reported(f"{where}.augment", arguments(part)):
+        with located_errors(f"{where}.augment", arguments(part)):
             augment = part(**validate_options(part, options, f"{where}.augment"))
     return StreamPlan(
         modality,
@@ -182,7 +182,7 @@ def _task(name: str, section: TaskSection) -> TaskPlan:
     where = ComponentPath(f"tasks.{name}")
     part = find("task", section.type, f"{where}.type")
     options = section.options
-    with reported(where):
+    with located_errors(where):
         arguments(part)  # a task that names an engine's key is refused before its heads are read
     said = {name: options.pop(name, default) for name, default in part.head_types.items()}
     own = plan(section.with_options(options), "task", where)
@@ -193,7 +193,7 @@ def _task(name: str, section: TaskSection) -> TaskPlan:
     return TaskPlan(own, _built(own), heads)
 
 
-def _built(own: Plan) -> Task:
+def _built(own: ComponentSpec) -> Task:
     """The task, whose inner parts are there but not initialized: they wait for what is fitted."""
     children = {name: child.allocate() for name, child in own.children.items()}
     try:
@@ -202,31 +202,31 @@ def _built(own: Plan) -> Task:
     except AttributeError as error:
         if not children:
             raise
-        raise RecipeError(
+        raise ConfigError(
             f"{own.where}: {own.part.__name__} uses {' or '.join(children)} in its constructor "
             f"({error}); keep it there, and use it from build on"
         ) from error
     return made
 
 
-def _agree(found: RecipePlan) -> None:
+def _cross_check(found: ResolvedRecipe) -> None:
     used: set[str] = set()
     for name, task in found.tasks.items():
         for stream in task.task.streams:
             if stream not in found.streams:
-                raise RecipeError(
+                raise ConfigError(
                     f"tasks.{name}: uses the stream {stream!r}, which is not among inputs"
                     f"{did_you_mean(stream, found.streams)}"
                 )
         used |= set(task.task.streams)
         if task.task.decoders and BACKBONE not in found.decoders:
-            raise RecipeError(
+            raise ConfigError(
                 f"tasks.{name}: needs a language decoder; add `backbone:`, for example "
                 "{type: causal, name: tiny-llama, tokenizer: bpe, weights: none}"
             )
     for name in found.streams:
         if name not in used:
-            raise RecipeError(f"inputs.{name}: no task uses it; name it in a prompt or take it out")
+            raise ConfigError(f"inputs.{name}: no task uses it; name it in a prompt or take it out")
     _agree_on_training(found.recipe)
     _agree_on_env(found.recipe)
 
@@ -236,15 +236,15 @@ def _agree_on_training(recipe: Recipe) -> None:
     train, tasks = recipe.train, recipe.tasks
     for name in train.task_weights:
         if name not in tasks:
-            raise RecipeError(f"train.task_weights.{name}: no such task{did_you_mean(name, tasks)}")
+            raise ConfigError(f"train.task_weights.{name}: no such task{did_you_mean(name, tasks)}")
     sampler = train.sampler
     if sampler.column is None and sampler.type != "shuffle":
-        raise RecipeError(
+        raise ConfigError(
             f"train.sampler.column: is required with type: {sampler.type}; name the column that "
             "it looks at"
         )
     if sampler.column is not None and sampler.type == "shuffle":
-        raise RecipeError(
+        raise ConfigError(
             f"train.sampler.column: found {sampler.column!r}, and type: shuffle looks at no "
             "column; say type: length, balanced or single_group, or take it out"
         )
@@ -255,13 +255,13 @@ def _agree_on_training(recipe: Recipe) -> None:
         if "validation" not in task.data and not (
             "train" in task.data and task.data["train"].holdout
         ):
-            raise RecipeError(
+            raise ConfigError(
                 f"tasks.{name}.data: train.validate needs rows that training does not see; add "
                 "data.validation, or data.train.holdout: 0.1"
             )
     name, _, metric = (rule.metric or "").partition("/")
     if rule.metric is not None and not (name in tasks and metric):
-        raise RecipeError(
+        raise ConfigError(
             f"train.validate.metric: found {rule.metric!r}, expected task/metric"
             f"{did_you_mean(name, tasks)}"
         )
@@ -274,8 +274,8 @@ def _agree_on_env(recipe: Recipe) -> None:
         return
     if env.task is not None and env.task not in recipe.tasks:
         near = did_you_mean(env.task, recipe.tasks)
-        raise RecipeError(f"env.task: there is no task {env.task!r}{near}")
+        raise ConfigError(f"env.task: there is no task {env.task!r}{near}")
     for stream in env.observe:
         if stream not in recipe.inputs:
             near = did_you_mean(stream, recipe.inputs)
-            raise RecipeError(f"env.observe.{stream}: there is no such stream among inputs{near}")
+            raise ConfigError(f"env.observe.{stream}: there is no such stream among inputs{near}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..utils import RecipeError
+from ..utils import ConfigError
 from .component_path import ComponentPath
 
 WEIGHTS = "model.safetensors"
 HUB = "hf-hub:"
 
 
-def check_form(weights: str, where: str) -> None:
+def validate_source(weights: str, where: str) -> None:
     """Refuse what cannot be weights, before anything is built."""
     if weights in ("pretrained", "none") or weights.startswith(HUB):
         return
@@ -21,11 +21,11 @@ def check_form(weights: str, where: str) -> None:
     if (path / WEIGHTS).is_file():
         return
     if path.is_dir():
-        raise RecipeError(f"{where}: {path} holds no {WEIGHTS}; is it the folder of a run?")
+        raise ConfigError(f"{where}: {path} holds no {WEIGHTS}; is it the folder of a run?")
     cure = "say pretrained, none, a run's folder, a .safetensors file or hf-hub:org/name"
     if weights.count("/") == 1 and path.suffix != ".safetensors":
         cure = f"for the hub say {HUB}{weights}, for a folder make sure that ./{weights} is there"
-    raise RecipeError(f"{where}: found {weights!r}, which is no file or folder here; {cure}")
+    raise ConfigError(f"{where}: found {weights!r}, which is no file or folder here; {cure}")
 
 
 def split_source(weights: str) -> tuple[Path, str | None]:
@@ -36,7 +36,7 @@ def split_source(weights: str) -> tuple[Path, str | None]:
     return (Path(path), stream) if colon else (Path(weights), None)
 
 
-def run_of(weights: str, where: ComponentPath) -> tuple[Path, ComponentPath] | None:
+def source_run(weights: str, where: ComponentPath) -> tuple[Path, ComponentPath] | None:
     """The run that weights name, and the place of the part at `where` in it; None where they are
     none, the library's, or a mere file (may download)."""
     if weights in ("pretrained", "none"):
@@ -56,4 +56,4 @@ def download(weights: str) -> Path:
         return Path(snapshot_download(name, revision=revision or None))
     except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         text = " ".join(str(error).split())
-        raise RecipeError(f"{weights}: cannot be had from the hub: {text}") from error
+        raise ConfigError(f"{weights}: cannot be had from the hub: {text}") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ..utils import RecipeError
+from ..utils import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
@@ -42,9 +42,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
         key = loader.construct_object(key_node, deep=True)
         place = f"line {key_node.start_mark.line + 1}"
         if not isinstance(key, str):
-            raise RecipeError(f"{place}: the key {key!r} is not text; put it in quotes")
+            raise ConfigError(f"{place}: the key {key!r} is not text; put it in quotes")
         if key in found:
-            raise RecipeError(f"{place}: the key {key!r} stands twice; keep one")
+            raise ConfigError(f"{place}: the key {key!r} stands twice; keep one")
         found[key] = loader.construct_object(value_node, deep=True)
     return found
 
@@ -62,13 +62,13 @@ def parse(text: str, where: str) -> Any:
     """The value of a YAML text; `where` stands in front of an error."""
     try:
         return _Loader(text).get_single_data()
-    except RecipeError as error:
-        raise RecipeError(f"{where}, {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}, {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "not YAML"
-        raise RecipeError(f"{where}{line}: {problem}; expected YAML") from None
+        raise ConfigError(f"{where}{line}: {problem}; expected YAML") from None
 
 
 def parse_file(path: Path) -> Any:
@@ -76,9 +76,9 @@ def parse_file(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such file") from None
+        raise ConfigError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
     return parse(text, str(path))
 
 

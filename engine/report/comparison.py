@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """right: None where a prediction is neither right nor wrong (a number, no reference).
     words: the words that differ are marked, in what was said and in the nearest reference."""
 
@@ -56,10 +56,10 @@ def _mark(text: str, kind: str = "") -> Markup:
     return Markup("<mark{}>{}</mark>").format(name, text)
 
 
-def plain(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A JSON value for a person: numbers short, names before their values."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {plain(v)}" for name, v in value.items())
+        return ", ".join(f"{name} {format_value(v)}" for name, v in value.items())
     if isinstance(value, list):
-        return ", ".join(map(plain, value)) or "none"
+        return ", ".join(map(format_value, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

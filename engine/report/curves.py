@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...modalities.base import Chart
-from ..recipe import RecipePlan
+from ..recipe import ResolvedRecipe
 from .charts import Line, LineChart, Point, line_chart, smooth
 
 LABELS = {
@@ -72,7 +72,7 @@ def other_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
     return _drawn(charts, "step")
 
 
-def fitted_charts(plan: RecipePlan) -> list[tuple[str, list[Titled]]]:
+def fitted_charts(plan: ResolvedRecipe) -> list[tuple[str, list[Titled]]]:
     """Return (part, charts) of the fitted parts that have something to look at."""
     found = []
     for where, part in plan.fitted().items():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..recipe import Last, Recipe, RecipePlan, Section
+from ..recipe import FreezeAllButLast, Recipe, ResolvedRecipe, Section
 
 _ROW = re.compile(r"^\| (\S+) \| [^|]+ \| [^|]+ \| ([\d,]+) \| [^|]+ \|$", re.MULTILINE)
 
@@ -52,7 +52,9 @@ class PipelineDiagram:
         return ", then ".join(filter(None, (lanes, decoder, tasks)))
 
 
-def pipeline_diagram(recipe: Recipe, card: str, plan: RecipePlan | None = None) -> PipelineDiagram:
+def pipeline_diagram(
+    recipe: Recipe, card: str, plan: ResolvedRecipe | None = None
+) -> PipelineDiagram:
     """Return the boxes of a recipe.
 
     card: the run's README.md, or nothing. plan: tells which streams a task takes, and whether
@@ -77,7 +79,7 @@ def pipeline_diagram(recipe: Recipe, card: str, plan: RecipePlan | None = None) 
     return PipelineDiagram(lanes, decoder, tasks)
 
 
-def _takes(recipe: Recipe, name: str, plan: RecipePlan | None) -> str:
+def _takes(recipe: Recipe, name: str, plan: ResolvedRecipe | None) -> str:
     """A task's type, and what it leaves aside of all that stands before it."""
     said = [recipe.tasks[name].type]
     if plan is not None:
@@ -105,7 +107,7 @@ def _trained(section: Section) -> str:
     if section.lora is not None:
         method = str(section.lora.get("type", "lora")).replace("lora", "LoRA")
         return f"{method} r {section.lora['r']}" if "r" in section.lora else method
-    if isinstance(frozen, Last):
+    if isinstance(frozen, FreezeAllButLast):
         return f"last {frozen.last} blocks trained"
     return "frozen" if frozen else "trained"
 

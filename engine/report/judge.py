@@ -12,69 +12,73 @@ from typing import Any
 
 import numpy as np
 
-from ...modalities.base import Marks
-from .comparison import Verdict, plain
+from ...modalities.base import Annotations
+from .comparison import Comparison, format_value
 
 MARKS = ("words", "boxes", "mask", "map", "peak")
 """Keys of a prediction or a target that are drawn on the inputs, and not said in words."""
 
-ASIDE = (*MARKS, "tokens", "scores")
+HIDDEN_KEYS = (*MARKS, "tokens", "scores")
 """Keys that would only fill the page with numbers."""
 
-SURE = 0.5
+CONFIDENT = 0.5
 """Boxes with a lower score are not shown, but for the surest."""
 
 
-def _text(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+def _text(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
     said, alone = str(prediction["text"]), target.get("text")
     wanted = target.get("references") or ([] if alone is None else [alone])
     references = [str(reference) for reference in wanted]
-    note = plain({k: v for k, v in prediction.items() if k not in (*ASIDE, "text")})
+    note = format_value({k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "text")})
     if not references:
-        return Verdict(said, note=note)
+        return Comparison(said, note=note)
     right = said.split() in [reference.split() for reference in references]
-    return Verdict(said, references, right, note, words=not right)
+    return Comparison(said, references, right, note, words=not right)
 
 
-def _label(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+def _label(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
     said, score = prediction["label"], prediction.get("score")
     note = "" if score is None else f"score {score:.3f}"
     if "label" not in target:
-        return Verdict(plain(said), note=note)
+        return Comparison(format_value(said), note=note)
     wanted = target["label"]
     several = isinstance(wanted, list) and isinstance(said, list)
     right = sorted(map(str, said)) == sorted(map(str, wanted)) if several else said == wanted
-    return Verdict(plain(said), [plain(wanted)], right, note)
+    return Comparison(format_value(said), [format_value(wanted)], right, note)
 
 
-def _actions(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+def _actions(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
     said = np.array(prediction["actions"], float)  # [steps, dof]
     text = f"{len(said)} steps of {said.shape[1]} joints"
     if prediction.get("undecodable"):
-        return Verdict(text, right=False, note="its tokens mean nothing: the mean action instead")
+        return Comparison(
+            text, right=False, note="its tokens mean nothing: the mean action instead"
+        )
     wanted = np.array(target.get("actions", ()), float)
     real = ~np.array(target.get("padding", [False] * len(wanted)), bool)
     if wanted.shape != said.shape or not real.any():
-        return Verdict(text)
+        return Comparison(text)
     off = np.abs(said - wanted)[real]
     joint = int(off.max(0).argmax())
     note = f"off by {off.mean():.3g} in the mean, by {off.max():.3g} at most (joint {joint})"
-    return Verdict(text, note=note)
+    return Comparison(text, note=note)
 
 
-def _boxes(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+def _boxes(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
     said, scores = _surest(prediction), list(prediction.get("scores") or ())
     note = ", ".join(f"score {score:.3g}" for score in scores[: len(said)])
     if "boxes" not in target:
-        return Verdict(_count(said), note=note)
+        return Comparison(_count(said), note=note)
     wanted = list(target["boxes"] or ())
     if not said or not wanted:
-        unsure = bool(said) and max(scores, default=1.0) < SURE
+        unsure = bool(said) and max(scores, default=1.0) < CONFIDENT
         text = f"{_count(said)}, but unsure" if unsure else _count(said)
-        return Verdict(text, [_count(wanted)], not wanted and (not said or unsure), note)
+        return Comparison(text, [_count(wanted)], not wanted and (not said or unsure), note)
     best = [max(overlap(box, other) for other in said) for box in wanted]
     overlaps = ", ".join(f"overlap (IoU) {share:.2f}" for share in best)
-    return Verdict(_count(said), [_count(wanted)], note=", ".join(filter(None, (overlaps, note))))
+    return Comparison(
+        _count(said), [_count(wanted)], note=", ".join(filter(None, (overlaps, note)))
+    )
 
 
 def _count(boxes: Sequence[Any]) -> str:
@@ -85,20 +89,22 @@ def _surest(prediction: Mapping[str, Any]) -> list[Sequence[float]]:
     """Its boxes, the surest first as they come: those that it is sure of, and one at least."""
     boxes = list(prediction.get("boxes") or ())
     scores = prediction.get("scores") or [1.0] * len(boxes)
-    sure = [box for box, score in zip(boxes, scores, strict=False) if score >= SURE]
+    sure = [box for box, score in zip(boxes, scores, strict=False) if score >= CONFIDENT]
     return sure or boxes[:1]
 
 
-def _mask(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
-    rest = {k: v for k, v in prediction.items() if k not in ASIDE}
-    return Verdict(plain(rest) or "a mask", note=plain(prediction.get("scores") or {}))
+def _mask(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
+    rest = {k: v for k, v in prediction.items() if k not in HIDDEN_KEYS}
+    return Comparison(
+        format_value(rest) or "a mask", note=format_value(prediction.get("scores") or {})
+    )
 
 
-def _peak(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+def _peak(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
     """A place that was pointed at; `hit` says whether it is the right one."""
-    rest = {k: v for k, v in prediction.items() if k not in (*ASIDE, "hit") and v is not None}
+    rest = {k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "hit") and v is not None}
     place = ", ".join(f"{value:.3g}" for value in prediction["peak"])
-    return Verdict(f"at {place}", right=prediction.get("hit"), note=plain(rest))
+    return Comparison(f"at {place}", right=prediction.get("hit"), note=format_value(rest))
 
 
 def overlap(first: Sequence[float], second: Sequence[float]) -> float:
@@ -109,53 +115,55 @@ def overlap(first: Sequence[float], second: Sequence[float]) -> float:
     return float(both / either) if either > 0 else 0.0
 
 
-def _values(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Verdict:
+def _values(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
     """Values by name. With numbers there is no right and wrong, but how far off they are."""
-    prediction = {k: v for k, v in prediction.items() if k not in ASIDE}
+    prediction = {k: v for k, v in prediction.items() if k not in HIDDEN_KEYS}
     shared = [name for name in prediction if name in target]
     numbers = [n for n in shared if isinstance(prediction[n], float)]
     off = ", ".join(f"{name} off by {abs(prediction[name] - target[name]):.3g}" for name in numbers)
     same = all(prediction[name] == target[name] for name in shared)
     right = None if numbers or not shared else same
-    kept = shared or [name for name in target if name not in (*ASIDE, "prompt")]
+    kept = shared or [name for name in target if name not in (*HIDDEN_KEYS, "prompt")]
     wanted = {name: target[name] for name in kept}
-    return Verdict(plain(prediction), [plain(wanted)] if wanted else [], right, off)
+    return Comparison(
+        format_value(prediction), [format_value(wanted)] if wanted else [], right, off
+    )
 
 
 @dataclass(frozen=True)
-class Form:
+class PredictionType:
     """draw: `module:function`, (prediction, target, the task's fitted parts) -> HTML."""
 
-    judge: Callable[[Mapping[str, Any], Mapping[str, Any]], Verdict]
+    judge: Callable[[Mapping[str, Any], Mapping[str, Any]], Comparison]
     draw: str | None = None
 
 
 FORMS = {
-    "text": Form(_text),
-    "label": Form(_label),
-    "actions": Form(_actions, "sensorium.modalities.action.plot:draw"),
-    "boxes": Form(_boxes),
-    "mask": Form(_mask),
-    "peak": Form(_peak),
+    "text": PredictionType(_text),
+    "label": PredictionType(_label),
+    "actions": PredictionType(_actions, "sensorium.modalities.action.plot:draw"),
+    "boxes": PredictionType(_boxes),
+    "mask": PredictionType(_mask),
+    "peak": PredictionType(_peak),
 }
 """Key of a prediction -> how it is judged and drawn; the first that it has."""
 
 
-def form_of(prediction: Any) -> Form:
+def form_of(prediction: Any) -> PredictionType:
     """A prediction's form; values by name where it has none of `FORMS`."""
     has = prediction if isinstance(prediction, Mapping) else {}
-    return next((form for key, form in FORMS.items() if key in has), Form(_values))
+    return next((form for key, form in FORMS.items() if key in has), PredictionType(_values))
 
 
-def judge(prediction: Any, target: Any) -> Verdict:
+def judge(prediction: Any, target: Any) -> Comparison:
     """A prediction beside what was wanted, by the form that both have."""
     if not isinstance(prediction, Mapping) or not isinstance(target, Mapping):
         right = None if isinstance(prediction, float) else prediction == target
-        return Verdict(plain(prediction), [plain(target)], right)
+        return Comparison(format_value(prediction), [format_value(target)], right)
     return form_of(prediction).judge(prediction, target)
 
 
-def marks_of(prediction: Any, target: Any) -> Marks:
+def annotations_of(prediction: Any, target: Any) -> Annotations:
     """What a prediction and its target say about the inputs, by name: `(said, wanted)`."""
     said = dict(prediction) if isinstance(prediction, Mapping) else {}
     wanted = dict(target) if isinstance(target, Mapping) else {}

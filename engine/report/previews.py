@@ -13,25 +13,27 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...modalities.base import Fitted, Marks, Source, StreamingSource
+from ...modalities.base import Annotations, Fittable, Source, StreamingSource
 from ...tasks.base import ExportsMaps, Task
-from ..data import cell_items, open_split
-from ..recipe import RecipePlan, load
-from .judge import form_of, marks_of
-from .samples import Sample, Samples
+from ..data import cell_items, load_split
+from ..recipe import ResolvedRecipe, load
+from .judge import annotations_of, form_of
+from .samples import ReportRow, SampleGrid
 
 LARGEST = 24_000_000
 """Characters of one split's inputs on a page; the rows after that are shown without."""
 
 
-def show(samples: Samples, plan: RecipePlan, run: Path, task: str, split: str) -> None:
+def attach_previews(
+    samples: SampleGrid, plan: ResolvedRecipe, run: Path, task: str, split: str
+) -> None:
     """Put drawings and inputs of the picked rows in place; `problem` says what went wrong."""
     parts = _parts(plan, task)
     wanted = {sample.key: sample for sample in samples.shown}
     try:
         for sample in samples.shown:
             sample.drawing = _drawn(sample, parts)
-        rows = _rows(open_split(plan, task, split), set(wanted))
+        rows = _rows(load_split(plan, task, split), set(wanted))
         left = LARGEST
         for key, sample in wanted.items():
             if key in rows and left > 0:
@@ -50,19 +52,19 @@ def show(samples: Samples, plan: RecipePlan, run: Path, task: str, split: str) -
         samples.problem = f"those of {len(bare)} rows would make the page too large"
 
 
-def _parts(plan: RecipePlan, task: str) -> dict[str, Fitted]:
+def _parts(plan: ResolvedRecipe, task: str) -> dict[str, Fittable]:
     """The task's own fitted parts, by the name of the argument."""
     start = f"tasks.{task}."
     return {k.removeprefix(start): part for k, part in plan.fitted().items() if k.startswith(start)}
 
 
-def _drawn(sample: Sample, parts: Mapping[str, Fitted]) -> Markup:
+def _drawn(sample: ReportRow, parts: Mapping[str, Fittable]) -> Markup:
     draw = form_of(sample.prediction).draw
     return Markup(load(draw)(sample.prediction, sample.target, parts)) if draw else Markup("")
 
 
 def _inputs(
-    sample: Sample, row: Mapping[str, Any], plan: RecipePlan, task: str, run: Path
+    sample: ReportRow, row: Mapping[str, Any], plan: ResolvedRecipe, task: str, run: Path
 ) -> list[tuple[str, Markup]]:
     """(stream, HTML) of those that hold no answer; of the others too, where nothing draws them."""
     asked = plan.tasks[task].task
@@ -71,8 +73,10 @@ def _inputs(
         name: [load(modalities[name].read)(value) for value in cell_items(row[name], use.many)]
         for name, use in asked.streams.items()
     }
-    said = marks_of(sample.prediction, sample.target)
-    marks: dict[str, tuple[Any, Any]] = {k: (_here(a, run), b) for k, (a, b) in said.items()}
+    said = annotations_of(sample.prediction, sample.target)
+    marks: dict[str, tuple[Any, Any]] = {
+        k: (_resolve_run_path(a, run), b) for k, (a, b) in said.items()
+    }
     marks |= _maps(sample.prediction, asked, marks)
     drawn_on = {
         n: mark
@@ -89,7 +93,7 @@ def _inputs(
     ]
 
 
-def _maps(prediction: Any, task: Task, marks: Marks) -> dict[str, tuple[Any, Any]]:
+def _maps(prediction: Any, task: Task, marks: Annotations) -> dict[str, tuple[Any, Any]]:
     """What of a prediction the task itself knows to lay on a grid of the world."""
     if not {"map", "mask"} & marks.keys():
         return {}
@@ -98,7 +102,7 @@ def _maps(prediction: Any, task: Task, marks: Marks) -> dict[str, tuple[Any, Any
     return {name: (cell, marks.get(name, (None, None))[1]) for name, cell in found.items()}
 
 
-def _here(value: Any, run: Path) -> Any:
+def _resolve_run_path(value: Any, run: Path) -> Any:
     """A file of the run's folder by its whole path; anything else as it is."""
     return str(run / value) if isinstance(value, str) and (run / value).is_file() else value
 

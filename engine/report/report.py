@@ -16,14 +16,14 @@ from typing import Any
 
 from ..evaluation import EVALUATION, Table, read_table
 from ..model import FITTED, load_fitted
-from ..recipe import DataSection, Recipe, RecipePlan, load_recipe, plan_recipe
-from ..utils import RecipeError, read_metrics, write_page
+from ..recipe import DataSection, Recipe, ResolvedRecipe, load_recipe, plan_recipe
+from ..utils import ConfigError, read_metrics, write_page
 from .charts import LineChart
 from .curves import Titled, fitted_charts, logged, loss_chart, other_charts, validation_charts
 from .diagram import PipelineDiagram, pipeline_diagram
-from .previews import show
+from .previews import attach_previews
 from .rollouts import Rollouts, read_rollouts
-from .samples import Samples, pick, read_predictions
+from .samples import SampleGrid, read_predictions, select_rows
 
 SAMPLES = 24
 """Rows shown of a split."""
@@ -49,7 +49,7 @@ class RunReport:
     fitted: list[tuple[str, list[Titled]]]
     tables: list[Table]
     rollouts: Rollouts | None
-    samples: list[Samples]
+    samples: list[SampleGrid]
     recipe: str
 
 
@@ -60,7 +60,7 @@ def write_report(runs: Sequence[Path], out: Path, *, samples: int = SAMPLES) -> 
     no run, or one of its files cannot be read.
     """
     if not runs:
-        raise RecipeError("report: there is no run; name the folder of one or several")
+        raise ConfigError("report: there is no run; name the folder of one or several")
     names = _names(runs)
     reports = [_run_report(Path(run), name, samples) for run, name in zip(runs, names, strict=True)]
     title = f"Report: {' and '.join(names)}"
@@ -75,7 +75,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 def _run_report(run: Path, name: str, count: int) -> RunReport:
     if not (run / "recipe.yaml").is_file():
-        raise RecipeError(f"{run}: holds no recipe.yaml; is it a run's folder?")
+        raise ConfigError(f"{run}: holds no recipe.yaml; is it a run's folder?")
     recipe = load_recipe(run / "recipe.yaml")
     card = _text(run / "README.md")
     lines = read_metrics(run)
@@ -124,22 +124,22 @@ def _evaluation(path: Path) -> dict[str, dict[str, float | None]]:
     try:
         found: dict[str, dict[str, float | None]] = json.loads(_text(path) or "{}")
     except json.JSONDecodeError as error:
-        raise RecipeError(f"{path}: {error}; evaluate the run again") from error
+        raise ConfigError(f"{path}: {error}; evaluate the run again") from error
     return found
 
 
-def _plan(recipe: Recipe, run: Path, notes: list[str]) -> RecipePlan | None:
+def _plan(recipe: Recipe, run: Path, notes: list[str]) -> ResolvedRecipe | None:
     """The plan that opens the data, with what was fitted; without it, the page has all but the
     inputs, and says so."""
     try:
         plan = plan_recipe(recipe, restored=True)  # its own weights are not asked for
-    except RecipeError as error:
+    except ConfigError as error:
         notes.append(f"The inputs cannot be shown here: {error}")
         return None
     try:
         if (run / FITTED).is_dir():
             load_fitted(plan, run / FITTED)
-    except RecipeError as error:
+    except ConfigError as error:
         notes.append(f"What was fitted cannot be shown here: {error}")
     return plan
 
@@ -156,12 +156,16 @@ def _predictions(run: Path, label: str) -> list[dict[str, Any]]:
 
 
 def _grid(
-    label: str, lines: Sequence[Mapping[str, Any]], plan: RecipePlan | None, run: Path, count: int
-) -> Samples:
-    grid = pick(label, lines, count)
+    label: str,
+    lines: Sequence[Mapping[str, Any]],
+    plan: ResolvedRecipe | None,
+    run: Path,
+    count: int,
+) -> SampleGrid:
+    grid = select_rows(label, lines, count)
     task, _, split = label.partition("@")
     if plan is not None and task in plan.tasks:
-        show(grid, plan, run, task, split or "test")
+        attach_previews(grid, plan, run, task, split or "test")
     return grid
 
 

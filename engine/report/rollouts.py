@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from ...modalities.modality import Modality
 from ..recipe import find, load
-from ..utils import RecipeError
+from ..utils import ConfigError
 
 TYPES = {".gif": "image/gif", ".mp4": "video/mp4"}
 """Suffix of a video -> its media type."""
@@ -65,7 +65,7 @@ def _read(path: Path) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         result["env"], result["summary"]["success_interval"], result["trajectory"]["commands"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise RecipeError(f"{path}: is no rollout ({error}); roll the run out again") from error
+        raise ConfigError(f"{path}: is no rollout ({error}); roll the run out again") from error
     return result
 
 

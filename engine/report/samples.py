@@ -13,21 +13,21 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..utils import RecipeError
-from .comparison import Verdict
-from .judge import judge, marks_of
+from ..utils import ConfigError
+from .comparison import Comparison
+from .judge import annotations_of, judge
 
 LONG = 120
 """Characters beyond which texts want wider columns."""
 
 
 @dataclass
-class Sample:
+class ReportRow:
     """inputs: (stream, HTML). asked: the prompt, where there is
     one. drawing: of what was said, where it has one."""
 
     key: str
-    verdict: Verdict
+    verdict: Comparison
     asked: str
     prediction: Any
     target: Any
@@ -36,18 +36,18 @@ class Sample:
 
 
 @dataclass
-class Samples:
+class SampleGrid:
     """One split's grid. groups: (title, samples). asked: the prompt that all rows share.
     problem: why inputs are not shown."""
 
     label: str
     count: int
-    groups: list[tuple[str, list[Sample]]]
+    groups: list[tuple[str, list[ReportRow]]]
     asked: str = ""
     problem: str = ""
 
     @property
-    def shown(self) -> list[Sample]:
+    def shown(self) -> list[ReportRow]:
         """Every sample of the page."""
         return [sample for _, group in self.groups for sample in group]
 
@@ -55,7 +55,7 @@ class Samples:
     def grid(self) -> str:
         """How wide a sample is: `full` for words under their times, `wide` for what is drawn or
         longer than a line or two."""
-        marks = {name for s in self.shown for name in marks_of(s.prediction, s.target)}
+        marks = {name for s in self.shown for name in annotations_of(s.prediction, s.target)}
         if "words" in marks:
             return "full"
         verdicts = [sample.verdict for sample in self.shown]
@@ -75,11 +75,11 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise RecipeError(f"{path}:{number}: {error}; evaluate the run again") from error
+            raise ConfigError(f"{path}:{number}: {error}; evaluate the run again") from error
     return found
 
 
-def pick(label: str, lines: Sequence[Mapping[str, Any]], count: int) -> Samples:
+def select_rows(label: str, lines: Sequence[Mapping[str, Any]], count: int) -> SampleGrid:
     """`count` rows, half of them wrong where there are so many, the first of their kind; of rows
     that are neither right nor wrong some that lie evenly apart."""
     every = [_sample(str(ln["key"]), ln["prediction"], ln["target"]) for ln in lines]
@@ -103,14 +103,14 @@ def pick(label: str, lines: Sequence[Mapping[str, Any]], count: int) -> Samples:
     shared = asked.pop() if len(asked) == 1 else ""
     for sample in every if shared else ():
         sample.asked = ""
-    return Samples(label, len(every), groups, shared)
+    return SampleGrid(label, len(every), groups, shared)
 
 
-def _sample(key: str, prediction: Any, target: Any) -> Sample:
-    return Sample(key, judge(prediction, target), prompt(target), prediction, target)
+def _sample(key: str, prediction: Any, target: Any) -> ReportRow:
+    return ReportRow(key, judge(prediction, target), prompt(target), prediction, target)
 
 
-def _spread(found: Sequence[Sample], count: int) -> list[Sample]:
+def _spread(found: Sequence[ReportRow], count: int) -> list[ReportRow]:
     """So many of them, evenly apart: neighbours (steps of one episode, say) are much alike."""
     count = min(count, len(found))
     return [found[len(found) * i // count] for i in range(count)]

@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .ablations import Conditions as Conditions
+    from .ablations import Ablation as Ablation
     from .metrics import format_summaries as format_summaries
     from .metrics import wilson as wilson
+    from .rollout import env_config as env_config
     from .rollout import rollout as rollout
-    from .rollout import section_of as section_of
-    from .runner import How as How
+    from .runner import RolloutOptions as RolloutOptions
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "ablations": ["Conditions"],
+            "ablations": ["Ablation"],
             "metrics": ["format_summaries", "wilson"],
-            "rollout": ["rollout", "section_of"],
-            "runner": ["How"],
+            "rollout": ["rollout", "env_config"],
+            "runner": ["RolloutOptions"],
         },
     )

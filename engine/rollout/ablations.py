@@ -11,12 +11,12 @@ import numpy as np
 
 from ...modalities.messages import did_you_mean
 from ..recipe import Env
-from ..utils import RecipeError
+from ..utils import ConfigError
 from .simulator import instructions
 
 
 @dataclass(frozen=True)
-class Conditions:
+class Ablation:
     """shuffle: streams that come from the next environment. blank: streams that are all zero.
     instruction: what every environment is told. swap: each is told what the next should do.
     replay: not the model acts, but the mean demonstration."""
@@ -39,13 +39,13 @@ class Conditions:
         """Raises RecipeError for a stream that there is not, or nobody to deal to."""
         for stream in (*self.shuffle, *self.blank):
             if stream not in observe:
-                raise RecipeError(
+                raise ConfigError(
                     f"--shuffle, --blank: there is no stream {stream!r}"
                     f"{did_you_mean(stream, observe)}"
                 )
         alone = batch == 1 or count % batch == 1
         if self.shuffle and alone:
-            raise RecipeError(
+            raise ConfigError(
                 f"--shuffle: {count} episodes in batches of {batch} leave one alone, and nobody to "
                 "deal with; change --episodes or --batch"
             )
@@ -73,7 +73,7 @@ class Conditions:
         other = names[(names.index(name) + 1) % len(names)] if name in names else name
         found = instructions(section, other, seeds) if other != name else []
         if not found:
-            raise RecipeError(
+            raise ConfigError(
                 f"--swap: {name} is told what the next of env.name is to do, and there is no other "
                 f"with words of its own among: {', '.join(names)}"
             )

@@ -28,7 +28,7 @@ def wilson(successes: int, count: int, confidence: float = 0.95) -> tuple[float,
     return float(low), float(high)
 
 
-def jerk(values: np.ndarray) -> float:
+def mean_squared_jerk(values: np.ndarray) -> float:
     """Mean squared third difference of `[steps, axes]`; NaN for fewer than four steps."""
     if len(values) < 4:
         return math.nan
@@ -66,8 +66,8 @@ class Episode:
             "success": any(self.success),
             "success_at_end": bool(self.success and self.success[-1]),
             "steps_to_success": self.first,
-            "command_jerk": _finite(jerk(np.array(self.commands))),
-            "hand_jerk": _finite(jerk(np.array(self.hand))) if self.hand else None,
+            "command_jerk": _finite(mean_squared_jerk(np.array(self.commands))),
+            "hand_jerk": _finite(mean_squared_jerk(np.array(self.hand))) if self.hand else None,
         }
 
 

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from ...modalities.messages import did_you_mean
-from ..data import Span, spans_of
-from ..inference import Pipeline, control_task
+from ..data import Span, observation_windows
+from ..inference import Pipeline, find_control_task
 from ..recipe import Env
-from ..utils import RecipeError, RunError
+from ..utils import ConfigError, RuntimeFailure
 from .observation_history import History
 
 Row = Mapping[str, Any]
-Ask = Callable[[list[dict[str, Any]]], Sequence[np.ndarray]]
+PredictChunks = Callable[[list[dict[str, Any]]], Sequence[np.ndarray]]
 """Rows -> a chunk `[steps, dof]` each."""
 
 Keys = str | Sequence[str]
@@ -33,7 +33,7 @@ LAST = "last_action"
 """What rows call the action executed last; None at first."""
 
 
-class Seat:
+class EpisodeState:
     """One environment's part: its history, its chunks and the steps at which they were made."""
 
     def __init__(self, name: str, texts: Row, spans: Mapping[str, Span]) -> None:
@@ -69,7 +69,7 @@ class Policy:
 
     def __init__(
         self,
-        ask: Ask,
+        ask: PredictChunks,
         observe: Mapping[str, Keys],
         *,
         spans: Mapping[str, Span] | None = None,
@@ -82,14 +82,14 @@ class Policy:
         self.execute = 1 if execute is None and ensemble is not None else execute
         self.ensemble, self.bounds = ensemble, bounds
         self.calls, self.seconds = 0, 0.0
-        self._seats: list[Seat] = []
+        self._seats: list[EpisodeState] = []
         self.reset()
 
     def reset(self, texts: Sequence[Row] = ({},), names: Sequence[str] = ()) -> None:
         """Begin an episode in each environment. texts: further columns of each one's rows (the
         instruction); names: of the environments, for errors."""
         called = [*names, *(f"environment {i}" for i in range(len(names), len(texts)))]
-        self._seats = [Seat(n, t, self.spans) for n, t in zip(called, texts, strict=True)]
+        self._seats = [EpisodeState(n, t, self.spans) for n, t in zip(called, texts, strict=True)]
 
     def step(self, observations: Row | Sequence[Row], who: Sequence[int] | None = None) -> Any:
         """The next action `[dof]` for an observation, or `[n, dof]` for several at once.
@@ -106,7 +106,7 @@ class Policy:
         self._predict([seat for seat in seats if seat.hungry(self.execute)])
         return np.stack([self._act(seat) for seat in seats])
 
-    def _predict(self, seats: Sequence[Seat]) -> None:
+    def _predict(self, seats: Sequence[EpisodeState]) -> None:
         if not seats:
             return
         began = time.perf_counter()
@@ -116,17 +116,17 @@ class Policy:
         self.calls += 1
         for seat, chunk in zip(seats, chunks, strict=True):
             if self.execute is not None and len(chunk) < self.execute:
-                raise RecipeError(
+                raise ConfigError(
                     f"env.execute: found {self.execute}, and a chunk has {len(chunk)} steps; "
                     f"say {len(chunk)} or fewer"
                 )
             seat.chunks.append((seat.step, np.asarray(chunk, np.float32)))
 
-    def _act(self, seat: Seat) -> np.ndarray:
+    def _act(self, seat: EpisodeState) -> np.ndarray:
         action = seat.action(self.ensemble)
         if not np.isfinite(action).all():
             joint = int(np.argmin(np.isfinite(action)))
-            raise RunError(
+            raise RuntimeFailure(
                 f"{seat.name}, step {seat.step}: the model gives {action[joint]} for number "
                 f"{joint} of the action; nothing was sent to the robot"
             )
@@ -137,34 +137,36 @@ class Policy:
         return action
 
 
-def _value(seen: Row, keys: Keys, stream: str, seat: Seat) -> Any:
+def _value(seen: Row, keys: Keys, stream: str, seat: EpisodeState) -> Any:
     """The value of a stream in an observation; several keys are joined."""
     names = [keys] if isinstance(keys, str) else list(keys)
     where = f"{seat.name}, step {seat.step}"
     for name in names:
         if seen.get(name) is None:
             there = [key for key, value in seen.items() if value is not None]
-            raise RunError(
+            raise RuntimeFailure(
                 f"{where}: the observation has no {name!r}{did_you_mean(name, there)}; the stream "
                 f"{stream} reads it, env.observe maps another"
             )
         values = np.asarray(seen[name])
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise RunError(f"{where}: {name} holds a value that is not finite; the robot stands")
+            raise RuntimeFailure(
+                f"{where}: {name} holds a value that is not finite; the robot stands"
+            )
     if len(names) == 1:
         return seen[names[0]]
     return np.concatenate([np.atleast_1d(np.asarray(seen[n], np.float32)) for n in names])
 
 
-def policy_of(
+def make_policy(
     pipeline: Pipeline, section: Env, bounds: tuple[np.ndarray, np.ndarray] | None = None
 ) -> Policy:
     """A loaded model as a policy, as `env:` says."""
     plan = pipeline.model.plan
-    name, task = control_task(plan, section.task, "env.task")
+    name, task = find_control_task(plan, section.task, "env.task")
     for stream in section.observe:
         if stream not in task.streams:
-            raise RecipeError(
+            raise ConfigError(
                 f"env.observe.{stream}: the task {name} has no such stream"
                 f"{did_you_mean(stream, task.streams)}"
             )
@@ -185,7 +187,7 @@ def policy_of(
     return Policy(
         ask,
         {stream: section.observe.get(stream, stream) for stream in task.streams},
-        spans=spans_of(plan.recipe.tasks[name], task.streams, where),
+        spans=observation_windows(plan.recipe.tasks[name], task.streams, where),
         execute=section.execute,
         ensemble=section.ensemble,
         bounds=bounds if section.clip else None,

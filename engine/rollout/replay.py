@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..recipe import Env
-from ..utils import RecipeError
+from ..utils import ConfigError
 from .runner import STEPS
 from .simulator import Simulator, env_class
 
@@ -16,7 +16,7 @@ SEEDS = range(50)
 """Episodes of which the mean is taken; the first of those that demonstrations come from."""
 
 
-class Replay:
+class OpenLoopReplay:
     """A policy that gives the actions `[steps, dof]` one after the other, then the last again."""
 
     def __init__(self, actions: np.ndarray) -> None:
@@ -33,14 +33,14 @@ class Replay:
         return np.repeat(action[None], len(observations), axis=0)
 
 
-def mean_demonstration(name: str, section: Env) -> Replay:
+def mean_demonstration(name: str, section: Env) -> OpenLoopReplay:
     """The mean, step by step, of what the environment's own expert does in `SEEDS`.
 
     Raises RecipeError where the environment brings no expert.
     """
     expert = getattr(env_class(name), "expert", None)
     if expert is None:
-        raise RecipeError(
+        raise ConfigError(
             f"--replay-mean: {name} brings no expert to replay; a class of `Modality.envs` may "
             "have one, as metaworld/push-v3 has"
         )
@@ -56,4 +56,4 @@ def mean_demonstration(name: str, section: Env) -> Replay:
             if ended and step + 1 < steps:
                 total[step + 1 :] += action
                 break
-    return Replay((total / len(SEEDS)).astype(np.float32))
+    return OpenLoopReplay((total / len(SEEDS)).astype(np.float32))

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..inference import Pipeline, control_task
+from ..inference import Pipeline, find_control_task
 from ..recipe import Env
-from ..utils import RecipeError, RunError, RunLogger
+from ..utils import ConfigError, RunLogger, RuntimeFailure
 from .metrics import summary
-from .policy import policy_of
+from .policy import make_policy
 from .replay import mean_demonstration
-from .runner import Acting, How, Rolled, Runner
+from .runner import PolicyLike, RolloutOptions, RolloutResult, Runner
 from .simulator import action_space, check_space
 from .video import write_video
 
@@ -23,11 +23,11 @@ FPS = 20.0
 """Of a film, where the recipe says no rate."""
 
 
-def section_of(pipeline: Pipeline, names: Sequence[str] = (), **changes: Any) -> Env:
+def env_config(pipeline: Pipeline, names: Sequence[str] = (), **changes: Any) -> Env:
     """The run's `env:` section with what a command line changes of it (None changes nothing)."""
     said = pipeline.model.plan.recipe.env
     if said is None and not names:
-        raise RecipeError("env: the recipe has none; name one with --env, or add env: {name: ...}")
+        raise ConfigError("env: the recipe has none; name one with --env, or add env: {name: ...}")
     base = Env(name=list(names)) if said is None else said
     return base.model_copy(update={k: v for k, v in changes.items() if v is not None})
 
@@ -38,7 +38,7 @@ def rollout(
     *,
     names: Sequence[str] = (),
     seeds: Sequence[int] = range(2000, 2050),
-    how: How | None = None,
+    how: RolloutOptions | None = None,
     folder: Path | None = None,
     log: RunLogger | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -47,28 +47,32 @@ def rollout(
     With a folder, writes `rollout-<environment>.json` and the films into it. Raises RecipeError
     where an environment does not fit the policy, before its first step.
     """
-    how, found = how or How(), {}
+    how, found = how or RolloutOptions(), {}
     pipeline.model.eval()
     for name in names or section.names:
-        acting = acting_in(pipeline, section, name, how)
+        acting = make_checked_policy(pipeline, section, name, how)
         runner = Runner(acting, name, section, how)
         try:
             rolled = runner.run(seeds, log)
         except RuntimeError as error:  # a simulator that can draw no picture
-            raise error if isinstance(error, RunError) else RunError(f"{name}: {error}") from error
-        found[name] = figures(acting, rolled)
+            raise (
+                error if isinstance(error, RuntimeFailure) else RuntimeFailure(f"{name}: {error}")
+            ) from error
+        found[name] = summarize(acting, rolled)
         if folder is not None:
             write(folder, runner, found[name])
     return found
 
 
-def acting_in(pipeline: Pipeline, section: Env, name: str, how: How) -> Acting:
+def make_checked_policy(
+    pipeline: Pipeline, section: Env, name: str, how: RolloutOptions
+) -> PolicyLike:
     """The model as a policy of an environment whose actions it can give, or its stand-in."""
-    _, task = control_task(pipeline.model.plan, section.task, "env.task")
+    _, task = find_control_task(pipeline.model.plan, section.task, "env.task")
     bounds = check_space(action_space(name, section), task.chunk.dof, f"env.name: {name}")
-    policy = policy_of(pipeline, section, bounds)
+    policy = make_policy(pipeline, section, bounds)
     if section.column in task.columns() and not how.conditions.texts(section, name, [0]):
-        raise RecipeError(
+        raise ConfigError(
             f"env.instruction: {name} has no words of its own for {{{section.column}}} of the "
             f'prompt; say what it is told, for example instruction: "reach the goal"'
         )
@@ -77,7 +81,7 @@ def acting_in(pipeline: Pipeline, section: Env, name: str, how: How) -> Acting:
     return policy
 
 
-def figures(acting: Acting, rolled: Rolled) -> dict[str, Any]:
+def summarize(acting: PolicyLike, rolled: RolloutResult) -> dict[str, Any]:
     """The summary, with speeds: of the model alone, and with the simulator."""
     found = summary(rolled.episodes)
     return {

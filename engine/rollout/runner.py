@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..recipe import Env
-from ..utils import RecipeError, RunLogger
-from .ablations import Conditions
+from ..utils import ConfigError, RunLogger
+from .ablations import Ablation
 from .metrics import Episode
 from .simulator import Simulator
 
@@ -19,7 +19,7 @@ STEPS = 500
 """Where neither the recipe nor the environment ends an episode."""
 
 
-class Acting(Protocol):
+class PolicyLike(Protocol):
     """A policy, or what stands for one. observe: stream -> key or keys of an observation."""
 
     calls: int
@@ -34,17 +34,17 @@ class Acting(Protocol):
 
 
 @dataclass(frozen=True)
-class How:
+class RolloutOptions:
     """batch: episodes side by side. films: how many of the first are filmed, as `suffix`."""
 
     batch: int = 25
-    conditions: Conditions = field(default_factory=Conditions)
+    conditions: Ablation = field(default_factory=Ablation)
     films: int = 0
     suffix: str = ".gif"
 
 
 @dataclass
-class Rolled:
+class RolloutResult:
     """What came of them. frames: pictures by seed. wall: seconds, with the simulator."""
 
     episodes: list[Episode] = field(default_factory=list)
@@ -56,13 +56,13 @@ class Runner:
     """One environment's episodes. Raises RunError, which names episode and step, where the policy
     gives or is given what is not finite."""
 
-    def __init__(self, acting: Acting, name: str, section: Env, how: How) -> None:
+    def __init__(self, acting: PolicyLike, name: str, section: Env, how: RolloutOptions) -> None:
         self.acting, self.name, self.section, self.how = acting, name, section, how
         self.steps = section.max_steps or STEPS
-        self.rolled = Rolled()
+        self.rolled = RolloutResult()
         self._simulators: list[Simulator] = []
 
-    def run(self, seeds: Sequence[int], log: RunLogger | None = None) -> Rolled:
+    def run(self, seeds: Sequence[int], log: RunLogger | None = None) -> RolloutResult:
         """An episode a seed, `batch` at a time."""
         began, size = time.perf_counter(), min(self.how.batch, len(seeds))
         self.how.conditions.check(self.acting.observe, size, len(seeds))
@@ -108,12 +108,12 @@ class Runner:
         seen, ended, info = simulator.step(action)
         success, hand = self.section.success, self.section.hand
         if success not in info:
-            raise RecipeError(
+            raise ConfigError(
                 f"env.success: {self.name} tells no {success!r}; its info has "
                 f"{', '.join(map(str, info)) or 'nothing'}"
             )
         if hand is not None and hand not in seen:
-            raise RecipeError(
+            raise ConfigError(
                 f"env.hand: {self.name} observes no {hand!r}; there are {', '.join(seen)}"
             )
         position = None if hand is None else np.asarray(seen[hand], np.float64)[:3]

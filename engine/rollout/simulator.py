@@ -15,7 +15,7 @@ import numpy as np
 
 from ...modalities.messages import did_you_mean
 from ..recipe import Env, find, import_optional, load, registered
-from ..utils import RecipeError
+from ..utils import ConfigError
 
 SINGLE = "state"
 """What an observation that is a single array is called."""
@@ -32,7 +32,7 @@ class Simulator:
         self.env = _made(name, family, section)
         unknown = [c for c in section.cameras if family is None and c != RENDER]
         if unknown:
-            raise RecipeError(
+            raise ConfigError(
                 f"env.cameras: {name} has no camera {unknown[0]!r}; say {RENDER} for the picture "
                 "that it renders"
             )
@@ -84,12 +84,12 @@ def _made(name: str, family: Any | None, section: Env) -> Any:
         return gymnasium.make(name, **{"render_mode": "rgb_array", **section.options})
     except gymnasium.error.UnregisteredEnv as error:
         near = did_you_mean(name, gymnasium.registry)
-        raise RecipeError(
+        raise ConfigError(
             f"env.name: gymnasium knows no {name!r}{near} (module:name imports it first)"
         ) from error
     except (gymnasium.error.Error, ValueError, TypeError, ModuleNotFoundError) as error:
         told = " ".join(str(error).split())
-        raise RecipeError(f"env.name: {name} cannot be made: {told}") from error
+        raise ConfigError(f"env.name: {name} cannot be made: {told}") from error
 
 
 def action_space(name: str, section: Env) -> Any:
@@ -103,12 +103,12 @@ def check_space(space: Any, dof: int | None, where: str) -> tuple[np.ndarray, np
     """The bounds `[dof]` of an action space; RecipeError where it is none for actions of `dof`."""
     shape, low = getattr(space, "shape", None), getattr(space, "low", None)
     if low is None or shape is None or len(shape) != 1:
-        raise RecipeError(
+        raise ConfigError(
             f"{where}: takes actions of {space}, expected a Box of one axis; a control task gives "
             f"{dof} numbers a step"
         )
     if dof is not None and shape[0] != dof:
-        raise RecipeError(
+        raise ConfigError(
             f"{where}: takes actions of {shape[0]} numbers, the policy was fitted on {dof}; roll "
             "out where the demonstrations came from, or train on such actions"
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..recipe import import_optional
-from ..utils import RecipeError
+from ..utils import ConfigError
 
 
 def _gif(frames: np.ndarray, fps: float) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
     Raise RecipeError for another suffix, or where there is no frame.
     """
     if path.suffix not in FORMATS:
-        raise RecipeError(f"{path.name}: found {path.suffix!r}, expected {' or '.join(FORMATS)}")
+        raise ConfigError(f"{path.name}: found {path.suffix!r}, expected {' or '.join(FORMATS)}")
     if not frames:
-        raise RecipeError(f"{path.name}: the environment draws no picture of itself")
+        raise ConfigError(f"{path.name}: the environment draws no picture of itself")
     arguments = FORMATS[path.suffix](np.stack(frames), fps)
     import_optional("imageio.v3").imwrite(path, **arguments)
     return path

@@ -18,15 +18,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...modalities.base import Features, Source, StreamingSource
 from ...tasks.batch import Batch
-from ..data import TRAIN, PreparedRow, RowList, failure_line, limit, open_split, task_dataset
-from ..model import Model, compose, fit, own_parameters, uncacheable_reason
+from ..data import TRAIN, PreparedRow, RowList, failure_line, limit, load_split, task_dataset
+from ..model import Model, compose, count_own_parameters, fit, uncacheable_reason
 from ..model.parameters import is_frozen
-from ..recipe import Recipe, RecipePlan, count, load, plan_recipe
-from ..utils import RecipeError, format_table, placed
+from ..recipe import Recipe, ResolvedRecipe, count, load, plan_recipe
+from ..utils import ConfigError, format_table, with_location
 from .optim import build_optimizer, lr_schedule
 
 ROWS = 2
-TRIED = 64
+MAX_ROWS_TRIED = 64
 """Rows that are tried before a data set is given up."""
 
 FITTED_ON = 20_000
@@ -34,7 +34,7 @@ FITTED_ON = 20_000
 
 
 @dataclass
-class Stage:
+class ComponentSummary:
     """A part on the way of the data: its shapes, and what of it trains."""
 
     where: str
@@ -50,7 +50,7 @@ class Report:
     """What `check` found. flops: of a forward and backward of one batch. memory: bytes of
     weights, gradients, optimizer and saved activations of such a step."""
 
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[ComponentSummary] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     flops: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
@@ -78,19 +78,19 @@ def check(recipe: Recipe) -> Report:
     fit(plan, {n: _short(s) for n, s in sources.items()})
     with torch.device("meta"):
         model = compose(plan, weights=False)
-        _bring_tasks(model)
+        _tasks_to_meta(model)
     if recipe.train.steps:
         build_optimizer(model, recipe.train)  # refuses a recipe in which nothing trains
         lr_schedule(recipe.train)
     shapes: dict[str, str] = {}
     for name in plan.tasks:
         batch = _batch(plan, model, name, sources[name])
-        _walk(model, name, batch, report, shapes)
+        _dry_run_task(model, name, batch, report, shapes)
     _describe(model, shapes, report)
     return report
 
 
-def _bring_tasks(model: Model) -> None:
+def _tasks_to_meta(model: Model) -> None:
     """Tasks were built with the plan: what trains in them comes to the meta device. Their buffers
     stay, some are read (a step's number)."""
     for module in model.tasks.modules():
@@ -100,7 +100,7 @@ def _bring_tasks(model: Model) -> None:
                 setattr(module, name, moved)
 
 
-def _example_rows(plan: RecipePlan, task: str) -> Source:
+def _example_rows(plan: ResolvedRecipe, task: str) -> Source:
     """The rows of a task's own example, with made-up signals in its streams."""
     rows = []
     for i, row in enumerate(plan.tasks[task].task.example_rows()):
@@ -113,11 +113,11 @@ def _example_rows(plan: RecipePlan, task: str) -> Source:
     return RowList(rows)
 
 
-def _example(plan: RecipePlan, task: str, stream: str) -> Callable[[np.random.Generator], Any]:
+def _example(plan: ResolvedRecipe, task: str, stream: str) -> Callable[[np.random.Generator], Any]:
     """Return what makes cells of a stream. Raise RecipeError if its modality cannot."""
     path = plan.streams[stream].modality.example
     if path is None:
-        raise RecipeError(
+        raise ConfigError(
             f"tasks.{task}: has no data.train, and the modality of inputs.{stream}, "
             f"{plan.recipe.inputs[stream].modality}, makes no example; add data.train"
         )
@@ -125,13 +125,13 @@ def _example(plan: RecipePlan, task: str, stream: str) -> Callable[[np.random.Ge
     return make
 
 
-def _source(plan: RecipePlan, task: str, report: Report) -> Source:
+def _source(plan: ResolvedRecipe, task: str, report: Report) -> Source:
     """The task's training rows; its example where the recipe names no data."""
     if TRAIN not in plan.recipe.tasks[task].data:
         report.notes.append(f"tasks.{task}: has no data.train; walked with its example rows")
         return _example_rows(plan, task)
     for split in plan.recipe.tasks[task].data:
-        source = open_split(plan, task, split)
+        source = load_split(plan, task, split)
         if split == TRAIN:
             found = source
         if not isinstance(source, StreamingSource) and len(source) > FITTED_ON:
@@ -145,10 +145,10 @@ def _short(source: Source) -> Source:
     return limit(source, FITTED_ON)
 
 
-def _batch(plan: RecipePlan, model: Model, name: str, source: Source) -> Batch:
+def _batch(plan: ResolvedRecipe, model: Model, name: str, source: Source) -> Batch:
     """The first rows that can be read. One that cannot is an error, unless it may be skipped."""
     encoders = model.encoders()
-    first = limit(source, TRIED)
+    first = limit(source, MAX_ROWS_TRIED)
     dataset = task_dataset(plan, encoders, name, first, training=True)
     data = plan.recipe.tasks[name].data.get(TRAIN)
     skip = data is not None and data.on_error == "skip"
@@ -159,15 +159,17 @@ def _batch(plan: RecipePlan, model: Model, name: str, source: Source) -> Batch:
         if row.failure is None:
             rows.append(row)
         elif not skip:
-            raise RecipeError(failure_line(where, row.key, row.failure))
+            raise ConfigError(failure_line(where, row.key, row.failure))
         if len(rows) == ROWS:
             break
     if not rows:
-        raise RecipeError(f"{where}: none of the first {len(first)} rows can be read")
+        raise ConfigError(f"{where}: none of the first {len(first)} rows can be read")
     return model.collator()(name, rows).to("meta")
 
 
-def _walk(model: Model, name: str, batch: Batch, report: Report, shapes: dict[str, str]) -> None:
+def _dry_run_task(
+    model: Model, name: str, batch: Batch, report: Report, shapes: dict[str, str]
+) -> None:
     """Forward and backward on the meta device, counted; scaled to the recipe's batch."""
     scale = model.plan.recipe.train.batch_size / max(1, len(batch))
     saved = _Saved(model)
@@ -193,10 +195,10 @@ def _walk(model: Model, name: str, batch: Batch, report: Report, shapes: dict[st
 def _reported(task: str) -> Iterator[None]:
     try:
         yield
-    except RecipeError:
+    except ConfigError:
         raise
     except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
-        raise RecipeError(placed(f"tasks.{task}", error)) from error
+        raise ConfigError(with_location(f"tasks.{task}", error)) from error
 
 
 class _Saved:
@@ -238,7 +240,7 @@ def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
     begins: list[str] = []
     for component in model.components:
         where, module, part = component
-        own, trained = (own_parameters(model, component, only) for only in (None, True))
+        own, trained = (count_own_parameters(model, component, only) for only in (None, True))
         if where.startswith("tasks.") and not own:
             continue
         frozen = is_frozen(module)
@@ -253,7 +255,9 @@ def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
             )
         if part.weights == "none" and own and not frozen:
             begins.append(where)
-        stage = Stage(where, part.section.type, shapes.get(where, ""), own, trained, note)
+        stage = ComponentSummary(
+            where, part.section.type, shapes.get(where, ""), own, trained, note
+        )
         report.stages.append(stage)
     if begins:
         report.notes.append(f"begins at random weights: {', '.join(begins)}")

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ..model import Model
 from ..recipe import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, Train, find
 from ..recipe.validation import library_options, parameters
-from ..utils import RecipeError, placed
+from ..utils import ConfigError, with_location
 
 OPTIMIZERS = {
     "adafactor": "torch.optim:Adafactor",
@@ -57,13 +57,13 @@ def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
     known = parameters(optimizer_class)
     closure = inspect.signature(optimizer_class.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        raise RecipeError(
+        raise ConfigError(
             f"{where}.type: {section.type} evaluates the loss several times a step; expected an "
             "optimizer whose step() needs no closure"
         )
     groups = _parameter_groups(model, section.lr)
     if not groups:
-        raise RecipeError("train: nothing trains; every part is frozen and there is no head")
+        raise ConfigError("train: nothing trains; every part is frozen and there is no head")
     if "weight_decay" in known:
         for group in groups:
             if group["params"][0].ndim <= 1:
@@ -71,7 +71,7 @@ def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
     try:
         built: torch.optim.Optimizer = optimizer_class(groups, lr=section.lr, **options)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise RecipeError(placed(where, error, known)) from error
+        raise ConfigError(with_location(where, error, known)) from error
     return built
 
 
@@ -109,9 +109,9 @@ def lr_schedule(train: Train) -> Callable[[int], float]:
     try:
         found = schedule(dummy, **{k: v for k, v in counts.items() if k in known}, **options)
     except (TypeError, ValueError) as error:
-        raise RecipeError(placed(where, error, known)) from error
+        raise ConfigError(with_location(where, error, known)) from error
     if not isinstance(found, LambdaLR):
-        raise RecipeError(
+        raise ConfigError(
             f"{where}.type: {section.type} returns {type(found).__name__}; expected a LambdaLR, "
             "whose factor depends on the step alone"
         )

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from ...modalities.messages import did_you_mean
-from ..checkpoint import kept, read_tensors, restore, write_tensors
+from ..checkpoint import read_tensors, restore, saved_tensors, write_tensors
 from ..data import TaskDataset
-from ..evaluation import Scorer
+from ..evaluation import Evaluator
 from ..model import Model
 from ..recipe import Validate
-from ..utils import RecipeError, RunLogger
+from ..utils import ConfigError, RunLogger
 
 BEST = "best.safetensors"
 
@@ -28,7 +28,7 @@ class Validator:
     rule: Validate
     rows: dict[str, TaskDataset]
     model: Model
-    scorer: Scorer
+    scorer: Evaluator
     folder: Path
     log: RunLogger
     state: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Validator:
     def _best(self, found: dict[str, dict[str, float]]) -> float:
         shown, best = _shown(found), self.rule.metric or ""
         if best not in shown:
-            raise RecipeError(
+            raise ConfigError(
                 f"train.validate.metric: no metric is called {best!r}{did_you_mean(best, shown)}"
             )
         return shown[best]
@@ -73,7 +73,7 @@ class Validator:
         if better:
             self.state = {"value": value, "step": step, "since": 0}
             if self.scorer.accelerator.is_main_process:
-                write_tensors(self.folder / BEST, kept(self.model))
+                write_tensors(self.folder / BEST, saved_tensors(self.model))
         else:
             self.state["since"] += 1
         return self.rule.patience is not None and self.state["since"] >= self.rule.patience

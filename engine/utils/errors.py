@@ -8,15 +8,15 @@ from collections.abc import Container
 from ...modalities.messages import did_you_mean as did_you_mean
 
 
-class RecipeError(ValueError):
+class ConfigError(ValueError):
     """A mistake in a recipe, a command line or a file that they name; a line each."""
 
 
-class RunError(RuntimeError):
+class RuntimeFailure(RuntimeError):
     """A run that cannot go on (a loss that is not a number, a disk that is full)."""
 
 
-class Interrupted(RunError):
+class Interrupted(RuntimeFailure):
     """Stopped by a signal, a checkpoint written."""
 
 
@@ -24,7 +24,7 @@ _PLACE = re.compile(r"(inputs|backbone|decoders|tasks|train|cache|env)(\.\w+)*: 
 _KEY = re.compile(r"(\w+)(\.\w+)*: ")
 
 
-def placed(where: str, error: BaseException, options: Container[str] = ()) -> str:
+def with_location(where: str, error: BaseException, options: Container[str] = ()) -> str:
     """An error's text as one line that begins with its place in the recipe.
 
     A complaint that begins with one of the part's `options` goes on from `where`.

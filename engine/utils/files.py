@@ -29,11 +29,15 @@ def find_folder(path: str | Path) -> Path:
     """The folder, absolute. Raises ValueError with the nearest one that exists."""
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
-        raise ValueError(f"{folder}: is a file, not a folder" if folder.exists() else lost(folder))
+        raise ValueError(
+            f"{folder}: is a file, not a folder"
+            if folder.exists()
+            else missing_path_message(folder)
+        )
     return folder
 
 
-def lost(path: Path) -> str:
+def missing_path_message(path: Path) -> str:
     """One line about a path that does not exist: where the trail ends, and what is there."""
     nearest = next(p for p in path.parents if p.is_dir())
     step = path.relative_to(nearest).parts[0]
@@ -76,7 +80,7 @@ def _expand(pattern: str) -> list[Path]:
     real = next(p for p in path.parents if p.is_dir())
     rest = str(path.relative_to(real))
     if not _MAGIC & set(rest):
-        raise ValueError(lost(path))
+        raise ValueError(missing_path_message(path))
     names = glob.glob(str(Path(glob.escape(str(real)), rest)), recursive=True)  # noqa: PTH207
     files = [Path(name) for name in sorted(names)]
     files = [f for f in files if f.is_file()]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 
-def derive(seed: int, *names: object) -> int:
+def derive_seed(seed: int, *names: object) -> int:
     """A seed of 63 bits from a seed and names; the same in every process and version."""
     text = "\0".join(str(n) for n in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
@@ -19,5 +19,5 @@ def derive(seed: int, *names: object) -> int:
 def seeded(seed: int, *names: object) -> Iterator[None]:
     """Torch's generator at a derived seed inside, as it was outside."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(derive(seed, *names))
+        torch.manual_seed(derive_seed(seed, *names))
         yield

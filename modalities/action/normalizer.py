@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..base import Fitted
+from ..base import Fittable
 from .read import read
 
 
-class Normalizer(Fitted):
+class Normalizer(Fittable):
     """`(value - shift) / scale` a joint, cut off at `clip`.
 
     how: `mean_std`, or `quantiles`: the shares `quantile` and `1 - quantile` of the values come

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..base import Marks, ReadError
+from ..base import Annotations, ReadError
 from .table import columns_of, read_table
 
 ARRAY = "finite numbers of [steps, dof], or [dof] for one step"
@@ -107,7 +107,7 @@ def example(rng: np.random.Generator) -> Motion:
     return Motion(np.sin(speed * time + phase).astype(np.float32), 10.0)
 
 
-def preview(motion: Motion, marks: Marks | None = None) -> str:
+def preview(motion: Motion, marks: Annotations | None = None) -> str:
     """An `<svg>` with one line a joint over the steps, all on one scale; of a single step a bar
     a joint. Nothing is marked."""
     low, high = float(motion.values.min()), float(motion.values.max())

@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from ..base import Marks
+from ..base import Annotations
 from . import word_timeline
 from .read import Sound
 
@@ -30,7 +30,7 @@ DARK, BRIGHT = (250, 250, 252), (28, 42, 94)
 """Colours of silence and of the loudest point."""
 
 
-def preview(sound: Sound, marks: Marks | None = None) -> str:
+def preview(sound: Sound, marks: Annotations | None = None) -> str:
     """HTML of a sound, with everything in the page: playable, and to be looked at.
 
     marks: `words`, `[[word, first second, last second], ...]`.

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..base import Marks, ReadError
+from ..base import Annotations, ReadError
 from .video_clip import Clip, is_clip, read_clip
 
 PICTURE = "a picture that Pillow can decode (JPEG, PNG, WebP, TIFF, BMP, GIF...)"
@@ -167,7 +167,7 @@ def example(rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(blots).resize((60, 48), Image.Resampling.BICUBIC)
 
 
-def preview(image: Image.Image | Clip, marks: Marks | None = None) -> str:
+def preview(image: Image.Image | Clip, marks: Annotations | None = None) -> str:
     """An `<img>` of a picture with its pixels in the page; tiny ones are enlarged by CSS. Of a
     clip there are up to eight frames, side by side. Nothing is marked."""
     if isinstance(image, Clip):

@@ -16,7 +16,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image, ImageDraw, ImageFilter
 
-from ..base import Marks
+from ..base import Annotations
 from .io import read, read_mask
 from .processor import lookup, pull
 
@@ -132,7 +132,7 @@ class Peak:
 Found = Area | Box | Peak
 
 
-def found(raw: MetaTensor, marks: Marks) -> list[Found]:
+def found(raw: MetaTensor, marks: Annotations) -> list[Found]:
     """What marks say, in the volume's voxels; what was wanted first, so that it lies below."""
     drawn: list[Found] = []
     for who, place in (("wanted", 1), ("said", 0)):

@@ -13,14 +13,14 @@ from markupsafe import escape
 from monai.data import MetaTensor
 from PIL import Image
 
-from ..base import Marks
+from ..base import Annotations
 from . import overlay
 from .overlay import Plane
 
 SHOWN = {"said": "orange: said", "wanted": "green: reference"}
 
 
-def preview(raw: MetaTensor, marks: Marks | None = None) -> str:
+def preview(raw: MetaTensor, marks: Annotations | None = None) -> str:
     """HTML: axial, coronal and sagittal slices of the first contrast that is there, through what
     is marked, or else the middle. The patient's right is on the left; superior or anterior is up.
 

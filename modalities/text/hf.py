@@ -23,7 +23,7 @@ from ..submodules import (
     replace_submodules,
 )
 from .processor import TextProcessor
-from .repo_id import place
+from .repo_id import parse_repo_id
 
 
 class HubText(Encoder):
@@ -68,7 +68,7 @@ class HubText(Encoder):
         if options.get("name") is None or options.get("config") is not None:
             return options
         try:
-            found = AutoConfig.from_pretrained(**place(options["name"]))
+            found = AutoConfig.from_pretrained(**parse_repo_id(options["name"]))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{cls.kind}: no model at {options['name']!r}: {reason}") from error
@@ -80,7 +80,7 @@ class HubText(Encoder):
         """True for a hub id and for a folder with safetensors in it."""
         if options.get("name") is None:
             return False
-        path = Path(place(options["name"])["pretrained_model_name_or_path"])
+        path = Path(parse_repo_id(options["name"])["pretrained_model_name_or_path"])
         return any(path.glob("*.safetensors")) if path.exists() else True
 
     def load(self) -> None:
@@ -88,7 +88,7 @@ class HubText(Encoder):
         if self.name is None:
             return super().load()
         found, report = self._auto.from_pretrained(
-            **place(self.name),
+            **parse_repo_id(self.name),
             config=self.whole,
             dtype=torch.float32,
             use_safetensors=True,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base import Marks, ReadError
+from ..base import Annotations, ReadError
 
 WORDS = ("a", "the", "small", "red", "seven", "robot", "sound", "push", "above", "naïve", "猫")
 
@@ -59,6 +59,6 @@ def example(rng: np.random.Generator) -> str:
     return " ".join(rng.choice(WORDS, size=int(rng.integers(3, 9))))
 
 
-def preview(text: str, marks: Marks | None = None) -> str:
+def preview(text: str, marks: Annotations | None = None) -> str:
     """One paragraph of HTML; whatever the text holds is shown, never run. Nothing is marked."""
     return f"<p>{html.escape(text)}</p>"

@@ -8,7 +8,7 @@ from typing import Any
 LOCAL, HUB = "local-dir:", "hf-hub:"
 
 
-def place(name: str) -> dict[str, Any]:
+def parse_repo_id(name: str) -> dict[str, Any]:
     """A folder, `local-dir:PATH`, a hub id or `hf-hub:org/name@revision`, as the keywords of
     `from_pretrained`."""
     if name.startswith(LOCAL) or (not name.startswith(HUB) and Path(name).exists()):

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from ..base import Tokenizer
-from .repo_id import place
+from .repo_id import parse_repo_id
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<mask>")  # ids 0, 1, 2, 3
 
@@ -166,7 +166,7 @@ class Own(_Backed):
     def fit(self, rows: Iterable[Any]) -> None:
         """Read the tokenizer (may download); the rows teach it nothing and are not read."""
         try:
-            found = AutoTokenizer.from_pretrained(**place(self.name))
+            found = AutoTokenizer.from_pretrained(**parse_repo_id(self.name))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"tokenizer own: none at {self.name!r}: {reason}") from error

@@ -107,7 +107,7 @@ def each(call: Callable[..., Any], batches: list[Any], **options: Any) -> Work:
 
 def speeds(found: dict[str, Any], chunks: Tensor, rounds: int) -> None:
     """Chunks a second of this process's own work, and how many times as fast the first is."""
-    from sensorium.scripts.benchmarks.timing import in_turns
+    from sensorium.scripts.benchmarks.timing import interleaved_median
 
     steps, fast, batches = chunks.shape[1], found["fast"], list(chunks.split(BATCH))
     encode = {name: each(own.encode, batches) for name, own in found.items()}
@@ -116,7 +116,7 @@ def speeds(found: dict[str, Any], chunks: Tensor, rounds: int) -> None:
     encode["fast without BPE"] = each(fast._numbers, batches)
     decode["fast without BPE"] = each(fast._values, [fast._numbers(b) for b in batches])
     encode["scipy"], decode["scipy"] = scipys(batches)
-    took = [in_turns(ways, rounds, time.process_time) for ways in (encode, decode)]
+    took = [interleaved_median(ways, rounds, time.process_time) for ways in (encode, decode)]
     ours = next(iter(found))
     print(f"\n{'chunks a second':16} |  encode |  decode | {ours} is so many times as fast")
     for name in encode:

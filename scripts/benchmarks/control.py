@@ -42,11 +42,11 @@ def ready(recipe: str, out: Path, name: str, overrides: list[str]) -> Any:
 
 def rolled(pipeline: Any, episodes: int, seed: int, batch: int) -> dict[str, Any]:
     """Figures of all the recipe's environments together."""
-    from sensorium.engine.rollout import How, rollout, section_of, wilson
+    from sensorium.engine.rollout import RolloutOptions, env_config, rollout, wilson
 
-    section = section_of(pipeline)
+    section = env_config(pipeline)
     seeds = range(seed, seed + episodes)
-    found = list(rollout(pipeline, section, seeds=seeds, how=How(batch)).values())
+    found = list(rollout(pipeline, section, seeds=seeds, how=RolloutOptions(batch)).values())
     done = sum(round(each["success"] * each["episodes"]) for each in found)
     count = sum(each["episodes"] for each in found)
     return {

@@ -83,12 +83,12 @@ def main(
     import open_clip
     import torch
 
-    from sensorium.engine.embedding import about, embed, given
+    from sensorium.engine.embedding import embed, index_metadata, open_data
     from sensorium.engine.index import open_index
     from sensorium.engine.model import build
     from sensorium.engine.recipe import parse_recipe
     from sensorium.scripts.benchmarks.cache import pictures
-    from sensorium.scripts.benchmarks.timing import in_turns, machine
+    from sensorium.scripts.benchmarks.timing import interleaved_median, machine
 
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory(prefix="sensorium-bench-") as work:
@@ -97,8 +97,8 @@ def main(
         name = checkpoint(Path(work, "model"), model)
         peer, _, prepare = open_clip.create_model_and_transforms(name)
         ours = build(parse_recipe(recipe(name, peer.eval().visual.output_dim)))
-        rows = given(ours.plan, "image", [str(photos)], None, "")
-        maker = about(ours, "image", "bench", ())
+        rows = open_data(ours.plan, "image", [str(photos)], None, "")
+        maker = index_metadata(ours, "image", "bench", ())
         passes: list[str] = []
 
         def embedded() -> None:
@@ -109,7 +109,7 @@ def main(
             "sensorium": embedded,
             "open_clip": lambda: bare(peer, prepare, files, batch, workers),
         }
-        took = in_turns(ways, rounds)
+        took = interleaved_median(ways, rounds)
         made = open_index(passes[-1]).where(None, ["key", "vector"])
         stored = {row["key"]: row["vector"] for row in made}
         right = bare(peer, prepare, files, batch, workers)

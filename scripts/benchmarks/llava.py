@@ -23,12 +23,12 @@ import torch
 import typer
 from torch import Tensor
 
-from sensorium.engine.data import batches, open_split, sequential_batches, task_dataset
-from sensorium.engine.model import FeatureCacher, Model, compose, ready
+from sensorium.engine.data import batches, load_split, sequential_batches, task_dataset
+from sensorium.engine.model import FeatureCacher, Model, compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
 from sensorium.modalities.base import Loss
 from sensorium.modalities.text.tokenizers import Bytes
-from sensorium.scripts.benchmarks.llava_reference import inputs, peer
+from sensorium.scripts.benchmarks.llava_reference import inputs, reference_llava
 from sensorium.scripts.benchmarks.timing import Times, machine, timed
 from sensorium.tasks.batch import Batch
 
@@ -59,7 +59,7 @@ def recipe(image: int, patch: int, width: int, layers: int, decoder: int) -> dic
 
 def loader(model: Model, rows: int, stored: bool) -> Iterator[Batch]:
     """The engine's batches, over and over, from pictures or from stored features."""
-    source = open_split(model.plan, "caption", "train")
+    source = load_split(model.plan, "caption", "train")
     split = task_dataset(model.plan, model.encoders(), "caption", source)
     if stored:
         FeatureCacher(model.plan, model, torch.device("cpu"), "fp32", rows).attach([split])
@@ -81,7 +81,11 @@ def stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], 
 
 def contest(model: Model, rows: int, new_tokens: int) -> dict[str, Callable[[], object]]:
     """What is measured, by name. Raises ValueError where the models are not the same."""
-    batch, cached, llava = next(loader(model, rows, False)), loader(model, rows, True), peer(model)
+    batch, cached, llava = (
+        next(loader(model, rows, False)),
+        loader(model, rows, True),
+        reference_llava(model),
+    )
     step, asked = inputs(model, batch)
 
     def mean(found: Loss) -> Tensor:
@@ -118,7 +122,7 @@ def main(
     times: dict[str, list[Times]] = {}
     with tempfile.TemporaryDirectory(prefix="sensorium-bench-") as folder:
         os.environ["SENSORIUM_CACHE"] = folder
-        runs = contest(compose(ready(parse_recipe(values)), seed=seed), batch, new_tokens)
+        runs = contest(compose(resolve_and_fit(parse_recipe(values)), seed=seed), batch, new_tokens)
         for turn in range(-2, rounds):  # two rounds warm up; every other goes backwards
             for name in list(runs)[:: -1 if turn % 2 else 1]:
                 found = timed(runs[name])

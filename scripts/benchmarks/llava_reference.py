@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 
-def peer(model: Any) -> Any:
+def reference_llava(model: Any) -> Any:
     """transformers' own LLaVA with the weights of a composed recipe, its tower frozen too."""
     stream, decoder = model.stream("image"), model.backbone.model
     tower = stream.encoder.model

@@ -40,9 +40,9 @@ def vectors(rows: int, dim: int, seed: int, start: int = 0) -> Iterator[np.ndarr
 
 def filled(place: str, rows: int, dim: int, seed: int) -> Any:
     """An index of these vectors, written as `embed` writes it."""
-    from sensorium.engine.index import About, Entry, create_index
+    from sensorium.engine.index import Entry, IndexMetadata, create_index
 
-    index = create_index(place, About("bench", "x", "none", dim, "fp32", {"x": "0"}))
+    index = create_index(place, IndexMetadata("bench", "x", "none", dim, "fp32", {"x": "0"}))
     start = 0
     for chunk in vectors(rows, dim, seed):
         ids = range(start, start + len(chunk))
@@ -63,7 +63,7 @@ def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> N
     import torch
     from sentence_transformers.util import dot_score, semantic_search
 
-    from sensorium.scripts.benchmarks.timing import in_turns
+    from sensorium.scripts.benchmarks.timing import interleaved_median
 
     flat, tensor = faiss.IndexFlatIP(corpus.shape[1]), torch.from_numpy(corpus)
     flat.add(corpus)
@@ -76,14 +76,14 @@ def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> N
                 semantic_search, asked, tensor, top_k=K, score_function=dot_score
             ),
         }
-        took = in_turns(ways, rounds)
+        took = interleaved_median(ways, rounds)
         ratio = min(took["faiss flat"], took["semantic_search"]) / took["sensorium"]
         print(f"exact, batch {len(some):<3} {shown(took)}  speed / the faster peer's {ratio:.2f}")
 
 
 def approximate(index: Any, queries: np.ndarray, rounds: int) -> None:
     """The same faiss index through ours and bare, and how many of the ten nearest it finds."""
-    from sensorium.scripts.benchmarks.timing import in_turns
+    from sensorium.scripts.benchmarks.timing import interleaved_median
 
     right = index.nearest(queries, K)[1]
     for kind in ("hnsw", "ivf"):
@@ -97,7 +97,7 @@ def approximate(index: Any, queries: np.ndarray, rounds: int) -> None:
                 "sensorium": partial(index.nearest, some, K, kind=kind),
                 "faiss": partial(bare.search, some, K),
             }
-            took = in_turns(ways, 10 * rounds)
+            took = interleaved_median(ways, 10 * rounds)
             ratio = took["sensorium"] / took["faiss"]
             print(
                 f"{kind}, batch {len(some):<3} {shown(took)}  time / faiss {ratio:.2f}  "

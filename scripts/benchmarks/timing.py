@@ -31,7 +31,7 @@ def timed(work: Callable[[], object]) -> Times:
     return Times(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def in_turns(
+def interleaved_median(
     ways: Mapping[str, Callable[[], Any]],
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,

@@ -23,7 +23,7 @@ from monai.transforms import LoadImage
 
 from sensorium.modalities.mri.io import read
 from sensorium.modalities.mri.processor import VolumeProcessor
-from sensorium.scripts.benchmarks.timing import in_turns, machine
+from sensorium.scripts.benchmarks.timing import interleaved_median, machine
 
 SHAPE = (160, 192, 160)
 
@@ -60,7 +60,7 @@ def main(
         }
         size = path.stat().st_size / 1e6
         print(f"{SHAPE} int16, {size:.1f} MB compressed; {machine()}; medians of {rounds}")
-        times = in_turns(readers, rounds)
+        times = interleaved_median(readers, rounds)
         fastest = min(value for name, value in times.items() if name != "Sensorium")
         print("\n| reader | ms | against the fastest peer |\n| --- | ---: | ---: |")
         for name, value in times.items():
@@ -77,7 +77,7 @@ def prepare(path: Path) -> None:
         "read and prepare": lambda: processor.prepare(read(path)),
         "from a memory map": lambda: torch.from_numpy(np.array(np.load(kept, mmap_mode="r"))),
     }
-    times = in_turns(ways, 5)
+    times = interleaved_median(ways, 5)
     told = ", ".join(f"{name} {value * 1e3:.1f} ms" for name, value in times.items())
     print(f"\nA sample of 96^3 at 2 mm: {told}")
 

@@ -35,7 +35,7 @@ class Crop:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """A random crop. Raises ValueError where the sample has other axes than `size`."""
-        extent = extent_of(sample)
+        extent = spatial_shape(sample)
         size = (self.size,) * len(extent) if isinstance(self.size, int) else tuple(self.size)
         if len(size) != len(extent):
             raise ValueError(
@@ -45,10 +45,10 @@ class Crop:
         edge = rng.uniform(*self.scale) ** (1 / len(extent))
         box = [max(1, min(n, round(n * edge))) for n in extent]
         low = [int(rng.integers(n - wide + 1)) for n, wide in zip(extent, box, strict=True)]
-        return cropped(sample, extent, low, box, size)
+        return crop_and_resize(sample, extent, low, box, size)
 
 
-def extent_of(sample: Sample) -> tuple[int, ...]:
+def spatial_shape(sample: Sample) -> tuple[int, ...]:
     """The shape in space of a sample's signal: its largest tensor `[C, ...]`."""
     signals = [t for t in sample.values() if t.is_floating_point() and t.ndim > 1]
     if not signals:
@@ -56,7 +56,7 @@ def extent_of(sample: Sample) -> tuple[int, ...]:
     return tuple(max(signals, key=torch.numel).shape[1:])
 
 
-def cropped(
+def crop_and_resize(
     sample: Sample,
     extent: Sequence[int],
     low: Sequence[int],
@@ -72,7 +72,7 @@ def cropped(
         for key, value in sample.items()
     }
     if "affine" in sample:
-        found["affine"] = sample["affine"] @ _way(low, box, size).to(sample["affine"])
+        found["affine"] = sample["affine"] @ _crop_affine(low, box, size).to(sample["affine"])
     return found
 
 
@@ -88,7 +88,7 @@ def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
     return found.reshape(*values.shape[:-axes], *size)
 
 
-def _way(low: Sequence[int], box: Sequence[int], size: Sequence[int]) -> Tensor:
+def _crop_affine(low: Sequence[int], box: Sequence[int], size: Sequence[int]) -> Tensor:
     """`[n + 1, n + 1]` voxel of the crop -> voxel of the sample; the edges of both coincide."""
     axes = len(size)
     way = torch.eye(axes + 1, dtype=torch.float64)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 
-def gathered(rows: Tensor) -> tuple[Tensor, int]:
+def all_gather_with_grad(rows: Tensor) -> tuple[Tensor, int]:
     """rows `[B, D]` -> those of all processes `[N, D]` in their order, and the place of the first
     of this one's. Every process has to ask; one without rows may give them any width."""
     if not distributed.is_available() or not distributed.is_initialized():
@@ -53,7 +53,7 @@ def _collect(rows: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def over_processes(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over all processes; every one of them has to ask."""
     if not distributed.is_available() or not distributed.is_initialized():
         return values
@@ -62,7 +62,7 @@ def over_processes(values: Tensor) -> Tensor:
     return found
 
 
-def largest(values: Tensor) -> Tensor:
+def all_reduce_max(values: Tensor) -> Tensor:
     """The largest over all processes; 0 where none has any."""
     found = values.max() if values.numel() else values.new_full((), -torch.inf)
     if distributed.is_available() and distributed.is_initialized():

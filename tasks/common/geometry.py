@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ...modalities.base import Features
 
 
-def to_world(features: Features, who: str) -> Tensor:
+def grid_to_world(features: Features, who: str) -> Tensor:
     """`[B, n + 1, n + 1]` index of a token on its grid -> world. Raises ValueError where the
     features do not say where they lie; `who` asks."""
     grid, step, origin = features.grid, features.step, features.origin
@@ -36,19 +36,19 @@ def to_world(features: Features, who: str) -> Tensor:
     return features.affine.float() @ own
 
 
-def moved(matrix: Tensor, places: Tensor) -> Tensor:
+def transform_points(matrix: Tensor, places: Tensor) -> Tensor:
     """Places `[B, N, n]` through a matrix `[B, n + 1, n + 1]`."""
     axes = places.shape[-1]
     return places @ matrix[:, :axes, :axes].mT + matrix[:, None, :axes, axes]
 
 
-def indices(grid: tuple[int, ...], like: Tensor) -> Tensor:
+def grid_coordinates(grid: tuple[int, ...], like: Tensor) -> Tensor:
     """`[prod(grid), n]` the index of every token of a grid, in their order."""
     axes = [torch.arange(size, dtype=torch.float32, device=like.device) for size in grid]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
 
 
-def laid(
+def resample_grid(
     values: Tensor, there: Tensor, here: Tensor, grid: tuple[int, ...], mode: str = "nearest"
 ) -> Tensor:
     """values `[B, C, *other grid]` read at every place of a grid: `[B, C, *grid]`, 0 outside.
@@ -56,7 +56,9 @@ def laid(
     there, here: the matrices of the values' grid and of the one that is filled, both to the world.
     """
     way = torch.linalg.inv(there) @ here
-    places = moved(way, indices(grid, values).expand(len(values), -1, -1))  # [B, N, n]
+    places = transform_points(
+        way, grid_coordinates(grid, values).expand(len(values), -1, -1)
+    )  # [B, N, n]
     last = places.new_tensor([size - 1 for size in values.shape[2:]])
     # `grid_sample` counts from -1 to 1 and from the last axis; an axis of one place has no scale.
     scaled = torch.where(last > 0, 2 * places / last.clamp(min=1) - 1, 2 * places).flip(-1)
@@ -71,19 +73,19 @@ POINTS = 4
 """Places that are looked up along each axis of a token."""
 
 
-def cover(mask: Features, tokens: Features, who: str) -> Tensor:
+def mask_coverage(mask: Features, tokens: Features, who: str) -> Tensor:
     """mask: a token a place `[B, U, 1]`; tokens `[B, T, D]` -> `[B, T]` shares from 0 to 1.
 
     Raises ValueError where one of them does not say where it lies; `who` asks.
     """
-    there, here = to_world(mask, who), to_world(tokens, who)
+    there, here = grid_to_world(mask, who), grid_to_world(tokens, who)
     grid, own = tokens.grid or (), mask.grid or ()
     values = ((mask.tokens[..., 0] > 0.5) & mask.mask).float().unflatten(1, own)[:, None]
     finer = torch.eye(len(grid) + 1, device=here.device)
     finer[:-1, :-1] /= POINTS
     finer[:-1, -1] = (1 / POINTS - 1) / 2
     fine = tuple(size * POINTS for size in grid)
-    found = laid(values, there, here @ finer, fine)[:, 0]  # [B, *fine]
+    found = resample_grid(values, there, here @ finer, fine)[:, 0]  # [B, *fine]
     for axis, size in enumerate(grid):
         found = found.unflatten(axis + 1, (size, POINTS)).mean(axis + 2)
     return found.flatten(1)

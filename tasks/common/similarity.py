@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def unit(vectors: Tensor) -> Tensor:
+def l2_normalize(vectors: Tensor) -> Tensor:
     """Vectors `[B, D]` at unit length, in float32."""
     return F.normalize(vectors.float(), dim=-1)
 
 
-LARGEST = 100.0
+MAX_LOGIT_SCALE = 100.0
 """CLIP's limit of the scale, `1 / temperature`."""

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from ...modalities.base import Loss
 from ..base import Context, Embed, Row, Task
 from ..batch import Batch, Example, Tools
-from ..common import LARGEST, gathered, stable_hash, unit
+from ..common import MAX_LOGIT_SCALE, all_gather_with_grad, l2_normalize, stable_hash
 from ..uses import StreamUse
-from .losses import cross_entropy, even, pairwise_sigmoid, soft, to_teachers
+from .losses import cross_entropy, cwcl_targets, pairwise_sigmoid, teachtext_loss, uniform_targets
 from .metrics import RetrievalMetrics
 from .zero_shot import ZeroShot
 
@@ -84,8 +84,10 @@ class Contrastive(Task):
         self.bias = nn.Parameter(torch.tensor(bias)) if loss == "siglip" else None
 
     def _check(self, temperature: float | None, chunk: int | None) -> None:
-        if temperature is not None and temperature < 1 / LARGEST:
-            raise ValueError(f"temperature: found {temperature}, expected {1 / LARGEST} or more")
+        if temperature is not None and temperature < 1 / MAX_LOGIT_SCALE:
+            raise ValueError(
+                f"temperature: found {temperature}, expected {1 / MAX_LOGIT_SCALE} or more"
+            )
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk: found {chunk}, expected at least 1")
         if (self.kind == "soft") != bool(self.alike):
@@ -131,7 +133,7 @@ class Contrastive(Task):
 
     def on_step_end(self, ctx: Context) -> None:
         with torch.no_grad():
-            self.log_scale.clamp_(max=math.log(LARGEST))
+            self.log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Summed over rows, the mean of all pairs of streams. `correct`: rows whose nearest
@@ -140,21 +142,21 @@ class Contrastive(Task):
         teachers = {name: self._vectors(batch, ctx, name) for name in self.teacher_streams}
         device = self.log_scale.device
         with _exactly(device):
-            packed, start = gathered(torch.cat(list(local.values()), 1))
+            packed, start = all_gather_with_grad(torch.cat(list(local.values()), 1))
             every = dict(zip(local, packed.split(self.dim, 1), strict=True))
-            every_teacher = {name: gathered(rows)[0] for name, rows in teachers.items()}
+            every_teacher = {name: all_gather_with_grad(rows)[0] for name, rows in teachers.items()}
             rows = torch.arange(start, start + len(batch), device=device)
             positive = self._positive(batch, rows, len(packed))
-            targets = dict.fromkeys(local, even(positive))
+            targets = dict.fromkeys(local, uniform_targets(positive))
             for name, look in self.alike.items():
-                targets[name] = soft(teachers[look], every_teacher[look], positive)
+                targets[name] = cwcl_targets(teachers[look], every_teacher[look], positive)
             total, correct, distilled = torch.zeros(3, device=device)
             for a, b in self.pairs:
                 value, right = self._pair(local, every, (a, b), positive, targets)
                 total, correct = total + value, correct + right
                 cosines = [teachers[t[a]] @ every_teacher[t[b]].T for t in self.teachers]
                 if cosines:
-                    distilled = distilled + to_teachers(local[a] @ every[b].T, cosines)
+                    distilled = distilled + teachtext_loss(local[a] @ every[b].T, cosines)
             number, scale = len(self.pairs), self.log_scale.detach().exp() * len(batch)
             parts = {"correct": correct / number, "scale": scale}
             if self.teachers:
@@ -186,7 +188,7 @@ class Contrastive(Task):
             return torch.zeros(0, width, device=self.log_scale.device, requires_grad=learns)
         chunked = learns and self.chunk is not None
         options: dict[str, Any] = {"chunk": self.chunk} if chunked else {}
-        return unit(ctx.encode(stream, **options).vector())
+        return l2_normalize(ctx.encode(stream, **options).vector())
 
     def _positive(self, batch: Batch, rows: Tensor, every: int) -> Tensor:
         """`[B, N]` bool: the pairs that belong together; a row and itself always do."""
@@ -198,12 +200,12 @@ class Contrastive(Task):
         else:
             ids = torch.zeros(0, dtype=torch.long)
         ids = ids.reshape(-1, 1).to(rows.device)
-        every_id, _ = gathered(ids)
+        every_id, _ = all_gather_with_grad(ids)
         return positive | ((ids == every_id.T) & (ids != 0))
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """A row's vector of unit length, by stream."""
-        vectors = {name: unit(ctx.encode(name).vector()).tolist() for name in self.embedded}
+        vectors = {name: l2_normalize(ctx.encode(name).vector()).tolist() for name in self.embedded}
         return [{name: rows[i] for name, rows in vectors.items()} for i in range(len(batch))]
 
     def metrics(self) -> RetrievalMetrics:

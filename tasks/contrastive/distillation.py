@@ -24,7 +24,7 @@ from ..uses import StreamUse
 from .metrics import RetrievalMetrics
 
 
-class DistillEmbedding(Task):
+class EmbeddingDistillation(Task):
     """student: the stream that learns. teacher: the stream of the same rows whose vector it learns,
     frozen (`freeze: true` on all that would train in it). loss: `mse`, the mean over the width, or
     `cosine`, one minus the cosine (then lengths are free).

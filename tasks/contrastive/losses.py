@@ -29,13 +29,13 @@ def pairwise_sigmoid(logits: Tensor, positive: Tensor) -> Tensor:
     return -F.logsigmoid(signs * logits).sum()
 
 
-def even(positive: Tensor) -> Tensor:
+def uniform_targets(positive: Tensor) -> Tensor:
     """positive `[B, N]` bool -> each row's positives share its target evenly."""
     found = positive.float()
     return found / found.sum(1, keepdim=True)
 
 
-def soft(own: Tensor, every: Tensor, positive: Tensor) -> Tensor:
+def cwcl_targets(own: Tensor, every: Tensor, positive: Tensor) -> Tensor:
     """own `[B, D]`, every `[N, D]`, unit vectors of what was put in -> targets `[B, N]`.
 
     `w_ij = (1 + cos(x_i, x_j)) / 2`, 1 for positives, divided by the sum of its row.
@@ -44,7 +44,7 @@ def soft(own: Tensor, every: Tensor, positive: Tensor) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def to_teachers(similarity: Tensor, teachers: Sequence[Tensor]) -> Tensor:
+def teachtext_loss(similarity: Tensor, teachers: Sequence[Tensor]) -> Tensor:
     """Smooth L1 of cosines `[B, N]` to the mean of the teachers' cosines: summed over rows,
     averaged over columns. Cosines have one scale, whatever the temperatures were."""
     mean = torch.stack(list(teachers)).mean(0)

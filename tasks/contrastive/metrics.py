@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..common import unit
-from .ranking import Found, Items, gap, one_each, search
+from ..common import l2_normalize
+from .ranking import Items, RankingResult, deduplicate, modality_gap, search
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "mrr", "median_rank", "ndcg@10", "chance@1")
 
@@ -55,7 +55,7 @@ class RetrievalMetrics:
         firsts = [values[f"{a}_to_{b}_recall@1"] for a, b in self.directions]
         values["recall@1"] = sum(firsts) / len(firsts)
         for a, b in self.pairs:
-            values[f"{a}_{b}_gap"] = gap(items[a].vectors, items[b].vectors)
+            values[f"{a}_{b}_gap"] = modality_gap(items[a].vectors, items[b].vectors)
         return values | (self._matched() if self.match is not None else {})
 
     @property
@@ -68,7 +68,10 @@ class RetrievalMetrics:
         items = self._items()
         rows: list[dict[str, Any]] = [{} for _ in keys]
         for a, b in self.directions:
-            (queries, query_of), (candidates, item_of) = one_each(items[a]), one_each(items[b])
+            (queries, query_of), (candidates, item_of) = (
+                deduplicate(items[a]),
+                deduplicate(items[b]),
+            )
             found = search(queries, candidates)
             row_of = {item: keys[row] for row, item in reversed(list(enumerate(item_of.tolist())))}
             ranks, nearest = found.ranks[query_of, 0].tolist(), found.nearest[query_of].tolist()
@@ -101,13 +104,13 @@ class RetrievalMetrics:
         ]
         groups = _numbered(known)
         return {
-            name: Items(unit(torch.cat(rows)), groups, torch.zeros_like(groups))
+            name: Items(l2_normalize(torch.cat(rows)), groups, torch.zeros_like(groups))
             for name, rows in self.vectors.items()
         }
 
 
-def _search(a: Items, b: Items) -> Found:
-    return search(one_each(a)[0], one_each(b)[0])
+def _search(a: Items, b: Items) -> RankingResult:
+    return search(deduplicate(a)[0], deduplicate(b)[0])
 
 
 def _numbered(values: Sequence[Any]) -> Tensor:

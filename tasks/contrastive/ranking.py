@@ -45,7 +45,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Found:
+class RankingResult:
     """ranks `[Q, R]` from 1, of the right answers from the nearest on, inf where there are fewer.
     right, candidates `[Q]`: how many there were. nearest `[Q]`: place of the first candidate."""
 
@@ -71,18 +71,18 @@ class Found:
         return gains.sum(1) / best.sum(1)
 
 
-def search(queries: Items, candidates: Items) -> Found:
+def search(queries: Items, candidates: Items) -> RankingResult:
     """Rank all candidates for each query, a block of similarities at a time."""
     parts = [_search(queries.take(slice(i, i + QUERIES)), candidates) for i in _starts(queries)]
     fields = ("ranks", "right", "candidates", "nearest")
-    return Found(*(torch.cat([getattr(p, f) for p in parts]) for f in fields))
+    return RankingResult(*(torch.cat([getattr(p, f) for p in parts]) for f in fields))
 
 
 def _starts(queries: Items) -> range:
     return range(0, len(queries), QUERIES)
 
 
-def _search(queries: Items, candidates: Items) -> Found:
+def _search(queries: Items, candidates: Items) -> RankingResult:
     depth = int(min(DEPTH, torch.unique(candidates.groups, return_counts=True)[1].max()))
     kept = torch.full((len(queries), depth), -torch.inf)
     right, asked = torch.zeros(2, len(queries))
@@ -101,7 +101,7 @@ def _search(queries: Items, candidates: Items) -> Found:
         for k in range(depth):
             before[:, k] += (wrong >= kept[:, k, None] - TIE).sum(1)
     ranks = before + torch.arange(1, depth + 1)
-    return Found(ranks.masked_fill(kept.isinf(), torch.inf), right, asked, nearest)
+    return RankingResult(ranks.masked_fill(kept.isinf(), torch.inf), right, asked, nearest)
 
 
 def _blocks(queries: Items, candidates: Items) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
@@ -116,7 +116,7 @@ def _blocks(queries: Items, candidates: Items) -> Iterator[tuple[int, Tensor, Te
         )
 
 
-def one_each(items: Items) -> tuple[Items, Tensor]:
+def deduplicate(items: Items) -> tuple[Items, Tensor]:
     """Rows of one group and kind that show the same signal are one item: the items, and the
     item of each row. (Five captions of a picture are five rows, and one picture.)"""
     direction = torch.randn(items.vectors.shape[1], generator=torch.Generator().manual_seed(0))
@@ -133,6 +133,6 @@ def one_each(items: Items) -> tuple[Items, Tensor]:
     return ordered.take(firsts.nonzero().squeeze(1)), item_of
 
 
-def gap(one: Tensor, other: Tensor) -> float:
+def modality_gap(one: Tensor, other: Tensor) -> float:
     """The distance of two modalities' means `[., D]`: Liang et al., "Mind the Gap", 2022."""
     return float((one.mean(0) - other.mean(0)).norm())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base import Embed
-from ..common import unit
+from ..common import l2_normalize
 
 
 class ZeroShot:
@@ -68,8 +68,10 @@ class ZeroShot:
     def vectors(self, classes: Sequence[str], embed: Embed) -> Tensor:
         """`[K, D]` of unit length."""
         prompts = [t.replace("{}", name) for name in classes for t in self.templates]
-        found = unit(embed(self.text, prompts)).unflatten(0, (len(classes), -1))  # [K, P, D]
-        return unit(found.mean(1))
+        found = l2_normalize(embed(self.text, prompts)).unflatten(
+            0, (len(classes), -1)
+        )  # [K, P, D]
+        return l2_normalize(found.mean(1))
 
     def score(self, vectors: Tensor, labels: Sequence[object], embed: Embed) -> dict[str, float]:
         """vectors `[N, D]`, a label a row (None: it has none) -> accuracy, and that of chance.
@@ -88,7 +90,7 @@ class ZeroShot:
                     f"{', '.join(classes)}"
                 )
         wanted = torch.tensor([classes.index(name) for name in named])
-        cosines = unit(vectors[rows]) @ self.vectors(classes, embed).to(vectors.device).T
+        cosines = l2_normalize(vectors[rows]) @ self.vectors(classes, embed).to(vectors.device).T
         own = cosines.gather(1, wanted[:, None])
         right = (cosines >= own).sum(1) == 1  # itself alone
         return {

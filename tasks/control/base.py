@@ -16,16 +16,16 @@ from ...modalities.action.tokenizers import ActionTokenizer
 from ..base import Row, Task
 from ..batch import Batch, Example, Tools
 from ..common import Prompt, example_row
-from .decoders import Chunk, Chunks, Pair, read_action, read_chunk
+from .decoders import Chunk, ChunkStatistics, Pair, read_action, read_chunk
 from .metrics import ActionMetrics
 
 
-class ActionTask(Task):
+class ControlTask(Task):
     """tokenizer, chunk: fitted on the column `action`, chunks that `data.window` makes.
     last_action: the column of the action executed last, for a tokenizer that begins there."""
 
     def __init__(
-        self, tokenizer: ActionTokenizer, chunk: Chunks, action: str, last_action: str
+        self, tokenizer: ActionTokenizer, chunk: ChunkStatistics, action: str, last_action: str
     ) -> None:
         super().__init__()
         start, end = (getattr(tokenizer, f"{side}_order", 0) for side in ("start", "end"))

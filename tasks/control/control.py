@@ -21,10 +21,18 @@ from ..base import Context, Row
 from ..batch import Batch, Example, Tools
 from ..common import assemble, parse_prompt, require_streams
 from ..uses import BACKBONE, DecoderUse, StreamUse
-from .base import ActionTask
-from .decoders import Autoregressive, Chunk, Chunks, Continuous, Form, Fourier, Parallel
+from .base import ControlTask
+from .decoders import (
+    ActionDecoder,
+    Autoregressive,
+    Chunk,
+    ChunkStatistics,
+    Continuous,
+    Fourier,
+    Parallel,
+)
 
-FORMS: dict[str, type[Form]] = {
+FORMS: dict[str, type[ActionDecoder]] = {
     "autoregressive": Autoregressive,
     "continuous": Continuous,
     "fourier": Fourier,
@@ -32,7 +40,7 @@ FORMS: dict[str, type[Form]] = {
 }
 
 
-class Control(ActionTask):
+class Control(ControlTask):
     """prompt: names streams and columns, `"<state> {instruction}"`. tokenizer: of the actions.
     action: the column of chunks, a window of the data. last_action: the column of the action
     executed last, for a tokenizer that begins there. form: how a chunk is said.
@@ -48,7 +56,7 @@ class Control(ActionTask):
         *,
         prompt: str | dict[str, Any],
         tokenizer: ActionTokenizer,
-        chunk: Chunks,
+        chunk: ChunkStatistics,
         action: str = "action",
         last_action: str = "last_action",
         form: Literal["parallel", "continuous", "autoregressive", "fourier"] = "parallel",
@@ -79,7 +87,7 @@ class Control(ActionTask):
         return tuple(dict.fromkeys((*self.prompt.columns, self.action)))
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        """Labels: the prompt's texts, and those of `ActionTask`, which a row has not when a robot
+        """Labels: the prompt's texts, and those of `ControlTask`, which a row has not when a robot
         asks what to do."""
         example = super().prepare(row, tools, rng)
         example.labels |= self.prompt.encode(row, tools.tokenizer())

@@ -28,11 +28,11 @@ from ..base import Context, Row
 from ..batch import Batch, Example, Tools
 from ..common import assemble, head_output, parse_prompt, require_streams
 from ..uses import BACKBONE, DecoderUse, StreamUse
-from .decoders import SPREAD, Chunks
+from .decoders import INIT_STD, ChunkStatistics
 from .regression import ActionRegression
 
 
-class DistillActions(ActionRegression):
+class ActionDistillation(ActionRegression):
     """prompt: of the student. expert: the stream whose vector is the expert's features; only
     training reads it. align, act: weights of the distance to the expert's features and of the
     error of the actions. distance: mean square, or one minus the cosine."""
@@ -43,7 +43,7 @@ class DistillActions(ActionRegression):
         prompt: str | dict[str, Any],
         expert: str,
         tokenizer: ActionTokenizer,
-        chunk: Chunks,
+        chunk: ChunkStatistics,
         action: str = "action",
         last_action: str = "last_action",
         align: float = 1.0,
@@ -76,7 +76,7 @@ class DistillActions(ActionRegression):
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
         dim, expert_dim = decoders[BACKBONE].dim, widths[self.input]
-        self.query = nn.Parameter(torch.randn(1, dim) * SPREAD)
+        self.query = nn.Parameter(torch.randn(1, dim) * INIT_STD)
         self.mapper = nn.Sequential(
             nn.Linear(dim, expert_dim), nn.GELU(), nn.Linear(expert_dim, expert_dim)
         )

@@ -18,11 +18,11 @@ from ..base import Context
 from ..batch import Batch
 from ..common import head_output
 from ..uses import HeadUse, StreamUse
-from .base import ActionTask
-from .decoders import Chunk, Chunks, Points, fixed_length
+from .base import ControlTask
+from .decoders import Chunk, ChunkStatistics, Points, fixed_length
 
 
-class ActionRegression(ActionTask):
+class ActionRegression(ControlTask):
     """input: the stream. tokenizer: one with control points. Its head is the `decoder`."""
 
     head_types: ClassVar[Mapping[str, str]] = {"decoder": "mlp"}
@@ -32,7 +32,7 @@ class ActionRegression(ActionTask):
         *,
         input: str,
         tokenizer: ActionTokenizer,
-        chunk: Chunks,
+        chunk: ChunkStatistics,
         action: str = "action",
         last_action: str = "last_action",
     ) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from .boxes import giou, iou
-from .matching import matched
+from .matching import hungarian_match
 
 
 class BoxMetrics:
@@ -56,7 +56,7 @@ class BoxMetrics:
         order = sorted(range(len(said["scores"])), key=lambda i: -said["scores"][i])
         best = [said["boxes"][i] for i in order[: len(wanted)]]
         found = torch.tensor(best, dtype=torch.float64).reshape(len(best), wanted.shape[-1])
-        rows, columns = matched(-giou(found[:, None], wanted[None]))
+        rows, columns = hungarian_match(-giou(found[:, None], wanted[None]))
         a, b = found[rows], wanted[columns]
         (low, high), middle = b.chunk(2, -1), sum(a.chunk(2, -1)) / 2
         inside = ((middle >= low) & (middle <= high)).all(-1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..common import moved
+from ..common import transform_points
 
 LEAST = 1e-9
 """A volume below this counts as this, so that a flat box divides by no zero."""
@@ -56,14 +56,14 @@ def world_to_cxcywh(boxes: Tensor, unit: Tensor) -> Tensor:
     comes back exactly from a grid that lies askew.
     """
     low, high = boxes.chunk(2, -1)
-    centre = moved(torch.linalg.inv(unit), (low + high) / 2)
+    centre = transform_points(torch.linalg.inv(unit), (low + high) / 2)
     return torch.cat([centre, (high - low) / _extent(unit)], -1)
 
 
 def cxcywh_to_world(found: Tensor, unit: Tensor) -> Tensor:
     """The way back: shares `[B, N, 2 n]` -> corners in the world `[B, N, 2 n]`."""
     centre, size = found.chunk(2, -1)
-    middle, half = moved(unit, centre), size * _extent(unit) / 2
+    middle, half = transform_points(unit, centre), size * _extent(unit) / 2
     return torch.cat([middle - half, middle + half], -1)
 
 

@@ -22,16 +22,16 @@ from torch.nn import functional as F
 from ...modalities.base import Features, Loss
 from ..base import Context, Metrics, Row, Task
 from ..batch import Batch, Example, Tools
-from ..common import to_world
+from ..common import grid_to_world
 from ..uses import HeadUse, StreamUse
 from .box_metrics import BoxMetrics
 from .boxes import cxcywh_to_world, giou, unit_to_world, world_to_cxcywh
-from .matching import matched
+from .matching import hungarian_match
 
 WHO = "localization"
 
 
-class Localization(Task):
+class Detection(Task):
     """input: the stream. target: the column of a box, of a list of boxes, or of None: low corner,
     then high corner, in the source's world: mm for volumes (RAS), for pictures pixels of what the
     encoder sees, rows first. axes: of a box. l1, giou: weights of the two errors of a box, beside
@@ -99,7 +99,7 @@ class Localization(Task):
             distance = (shares[row][:, None] - target[None]).abs().sum(-1)  # [Q, N]
             overlap = giou(predicted[row][:, None], boxes[None])
             cost = self.l1 * distance - self.giou * overlap - logits[row].sigmoid()[:, None]
-            queries, matches = matched(cost)
+            queries, matches = hungarian_match(cost)
             total = total + self._objectness(logits[row], queries)
             if len(boxes):
                 near, over = distance[queries, matches], overlap[queries, matches]
@@ -139,7 +139,7 @@ class Localization(Task):
     def _queries(self, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
         """`[B, Q]` logits, `[B, Q, 2 n]` boxes in shares of the grid, `[B, n + 1, n + 1]`."""
         features = ctx.encode(self.input)
-        matrix = to_world(features, WHO)
+        matrix = grid_to_world(features, WHO)
         grid = features.grid or ()
         if len(grid) != self.axes:
             raise ValueError(

@@ -22,14 +22,22 @@ from torch.nn import functional as F
 from ...modalities.base import Features, Loss
 from ..base import Context, Metrics, Row, Task
 from ..batch import Batch, Example, Tools
-from ..common import LARGEST, cover, indices, moved, stable_hash, to_world, unit
+from ..common import (
+    MAX_LOGIT_SCALE,
+    grid_coordinates,
+    grid_to_world,
+    l2_normalize,
+    mask_coverage,
+    stable_hash,
+    transform_points,
+)
 from ..uses import StreamUse
-from .pointing_metrics import Pointing
+from .pointing_metrics import PointingMetrics
 
 WHO = "grounded"
 
 
-class Grounded(Task):
+class Grounding(Task):
     """input: a stream whose connector keeps the grid (`linear`, `mlp`). text: the stream of
     sentences. mask: the stream of what each sentence is about (`modality: mri_mask`), empty where
     what it speaks of is nowhere. dim: width of the space that the first two end in.
@@ -98,13 +106,15 @@ class Grounded(Task):
 
     def on_step_end(self, ctx: Context) -> None:
         with torch.no_grad():
-            self.log_scale.clamp_(max=math.log(LARGEST))
+            self.log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Summed over the rows that are grounded. `there`: how sure covered tokens are of it, and
         `elsewhere` the others; `peak`: rows whose surest token is covered."""
         tokens = ctx.encode(self.input)
-        covered = cover(ctx.encode(self.mask), tokens, WHO).to(tokens.tokens.device)  # [B, T]
+        covered = mask_coverage(ctx.encode(self.mask), tokens, WHO).to(
+            tokens.tokens.device
+        )  # [B, T]
         logits = self._logits(tokens, ctx)  # [B sentences, B signals, T]
         real = tokens.mask.float()
         rows = batch.label("grounded", "has no group").to(real.device)
@@ -132,8 +142,8 @@ class Grounded(Task):
 
     def _logits(self, tokens: Features, ctx: Context) -> Tensor:
         """`[B sentences, B signals, T]`, in float32."""
-        sentences = unit(ctx.encode(self.text).vector())
-        cosines = torch.einsum("sd,btd->sbt", sentences, unit(tokens.tokens))
+        sentences = l2_normalize(ctx.encode(self.text).vector())
+        cosines = torch.einsum("sd,btd->sbt", sentences, l2_normalize(tokens.tokens))
         return self.log_scale.exp() * cosines + self.bias
 
     def _apart(self, batch: Batch) -> Tensor:
@@ -149,9 +159,11 @@ class Grounded(Task):
         is there also `hit`, `covered` (share of the tokens) and `off` (mm to its centre), None
         where it is empty."""
         tokens = ctx.encode(self.input)
-        matrix, grid = to_world(tokens, WHO), tokens.grid or ()
+        matrix, grid = grid_to_world(tokens, WHO), tokens.grid or ()
         own = self._logits(tokens, ctx).diagonal().T.sigmoid().detach() * tokens.mask
-        places = moved(matrix, indices(grid, own).expand(len(own), -1, -1))  # [B, T, n]
+        places = transform_points(
+            matrix, grid_coordinates(grid, own).expand(len(own), -1, -1)
+        )  # [B, T, n]
         best = own.argmax(1)
         rows: list[dict[str, Any]] = [
             {
@@ -166,7 +178,7 @@ class Grounded(Task):
             for i in range(len(own))
         ]
         if batch.has(self.mask):
-            covered = cover(ctx.encode(self.mask), tokens, WHO) * tokens.mask
+            covered = mask_coverage(ctx.encode(self.mask), tokens, WHO) * tokens.mask
             for i, row in enumerate(rows):
                 row.update(_scored(covered[i], places[i], int(best[i]), int(tokens.lengths[i])))
         return rows
@@ -177,7 +189,7 @@ class Grounded(Task):
         return {"map": (values, torch.tensor(found["matrix"]))}
 
     def metrics(self) -> Metrics:
-        return Pointing()
+        return PointingMetrics()
 
     def format_predictions(
         self,

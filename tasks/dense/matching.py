@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
-def matched(cost: Tensor) -> tuple[Tensor, Tensor]:
+def hungarian_match(cost: Tensor) -> tuple[Tensor, Tensor]:
     """cost `[Q, N]` -> the rows and the columns `[min(Q, N)]` of the cheapest pairs, each row and
     each column once at most. Values that are no numbers are dearer than any."""
     if cost.is_meta:  # a dry run has no values

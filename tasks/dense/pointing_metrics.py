@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-class Pointing:
+class PointingMetrics:
     """`hit`: share of the rows with a mask whose peak is covered; `chance`: of a token by chance;
     `off`: mm from the peak to the mask's centre, the mean; `rows`: how many have a mask. nan where
     none has."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-def runs(mask: Tensor, matrix: Tensor) -> dict[str, Any]:
+def encode_rle(mask: Tensor, matrix: Tensor) -> dict[str, Any]:
     """bool `[*grid]` and its matrix `[n + 1, n + 1]` to the world -> `grid`, `affine`, `runs` (a
     start and a length each, the last axis first)."""
     flat = mask.flatten().to(torch.int8).cpu()
@@ -23,7 +23,7 @@ def runs(mask: Tensor, matrix: Tensor) -> dict[str, Any]:
     return {"grid": list(mask.shape), "affine": matrix.cpu().tolist(), "runs": found}
 
 
-def unrun(told: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def decode_rle(told: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """What `runs` told: bool `[*grid]`, and the matrix."""
     flat = torch.zeros(math.prod(told["grid"]), dtype=torch.bool)
     for start, length in zip(told["runs"][::2], told["runs"][1::2], strict=True):

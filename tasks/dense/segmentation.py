@@ -23,11 +23,11 @@ from ...modalities.base import Features, Loss, Sample
 from ...modalities.groups import encode_by_group
 from ..base import Context, Metrics, Task
 from ..batch import Batch
-from ..common import laid, to_world
+from ..common import grid_to_world, resample_grid
 from ..uses import HeadUse, StreamUse
 from .mask_metrics import MaskMetrics, agreement
-from .rle import runs, unrun
-from .sliding_window import slid, window_of
+from .rle import decode_rle, encode_rle
+from .sliding_window import random_window, sliding_window_features
 
 WHO = "segmentation"
 SMOOTH = 1e-5
@@ -85,7 +85,7 @@ class Segmentation(Task):
     def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
         if self.window is None or stream != self.input:
             return {"main": sample}
-        return {"main": window_of(sample, self.window, rng)}
+        return {"main": random_window(sample, self.window, rng)}
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Summed over rows. `overlap`: the soft Dice, a sum over rows too."""
@@ -104,12 +104,12 @@ class Segmentation(Task):
         """`mask` as runs of its grid (`rle.py`), its `size` in the world's units (mm cubed), and,
         if the batch has the true mask, `scores` against it on its own grid."""
         output = self._sliding_output(batch, ctx)
-        grid, matrix = output.grid or (), to_world(output, WHO)
+        grid, matrix = output.grid or (), grid_to_world(output, WHO)
         share = output.tokens[..., 0].float().sigmoid()
         masks = ((share >= self.threshold) & output.mask).unflatten(1, grid)  # [B, *grid]
         sizes = torch.linalg.det(matrix[:, :-1, :-1].cpu()).abs()
         rows = [
-            {"mask": runs(mask, place), "size": float(mask.sum()) * float(size)}
+            {"mask": encode_rle(mask, place), "size": float(mask.sum()) * float(size)}
             for mask, place, size in zip(masks, matrix, sizes, strict=True)
         ]
         if batch.has(self.mask):
@@ -121,15 +121,15 @@ class Segmentation(Task):
         return MaskMetrics()
 
     def export_maps(self, prediction: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
-        return {"mask": unrun(prediction["mask"])}
+        return {"mask": decode_rle(prediction["mask"])}
 
     def example_rows(self) -> list[dict[str, Any]]:
         return [{}, {}]
 
     def _scores(self, masks: Tensor, matrix: Tensor, ctx: Context) -> list[dict[str, float | None]]:
         truth = ctx.encode(self.mask)
-        values, to_truth = _grid_of(truth), to_world(truth, WHO)
-        predicted = laid(masks[:, None].float(), matrix, to_truth, tuple(values.shape[2:]))
+        values, to_truth = _grid_of(truth), grid_to_world(truth, WHO)
+        predicted = resample_grid(masks[:, None].float(), matrix, to_truth, tuple(values.shape[2:]))
         spacing = to_truth[:, :-1, :-1].norm(dim=1).cpu().tolist()
         pairs = zip(predicted[:, 0].cpu() > 0.5, values[:, 0].cpu() > 0.5, spacing, strict=True)
         return [agreement(prediction, target, edges) for prediction, target, edges in pairs]
@@ -137,8 +137,8 @@ class Segmentation(Task):
     def _target(self, output: Features, ctx: Context) -> Tensor:
         """`[B, 1, *grid]` the true masks on the grid of the head's output."""
         truth = ctx.encode(self.mask)
-        matrix, to_truth = to_world(output, WHO), to_world(truth, WHO)
-        return laid(_grid_of(truth), to_truth, matrix, output.grid or ())
+        matrix, to_truth = grid_to_world(output, WHO), grid_to_world(truth, WHO)
+        return resample_grid(_grid_of(truth), to_truth, matrix, output.grid or ())
 
     def _sliding_output(self, batch: Batch, ctx: Context) -> Features:
         """As `_head_output`, window by window if the task has one and the batch the signals."""
@@ -155,7 +155,9 @@ class Segmentation(Task):
             return output
 
         window, overlap = self.window, self.overlap
-        return encode_by_group(views["main"], lambda group, _: slid(group, window, overlap, run))
+        return encode_by_group(
+            views["main"], lambda group, _: sliding_window_features(group, window, overlap, run)
+        )
 
     def _head_output(self, ctx: Context, view: str = "main") -> Features:
         head = self.heads["head"]

@@ -13,14 +13,14 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from ...modalities.base import Features, Sample
-from ..common import cropped, extent_of
+from ..common import crop_and_resize, spatial_shape
 
 Tensors = dict[str, Tensor]
 
 
-def window_of(sample: Sample, window: Sequence[int], rng: np.random.Generator) -> Sample:
+def random_window(sample: Sample, window: Sequence[int], rng: np.random.Generator) -> Sample:
     """A random window of a sample, as it is: no axis is stretched. Raises ValueError."""
-    extent = extent_of(sample)
+    extent = spatial_shape(sample)
     if len(extent) != len(window):
         raise ValueError(f"window: {list(window)} has {len(window)} axes, samples {len(extent)}")
     if "affine" not in sample:
@@ -30,10 +30,10 @@ def window_of(sample: Sample, window: Sequence[int], rng: np.random.Generator) -
         )
     box = [min(n, wide) for n, wide in zip(extent, window, strict=True)]
     low = [int(rng.integers(n - wide + 1)) for n, wide in zip(extent, box, strict=True)]
-    return cropped(sample, extent, low, box, box)
+    return crop_and_resize(sample, extent, low, box, box)
 
 
-def slid(
+def sliding_window_features(
     tensors: Tensors, window: Sequence[int], overlap: float, run: Callable[[Tensors], Features]
 ) -> Features:
     """The batch of a stream through `run`, which gives one number a voxel of a window, blended by
@@ -55,7 +55,7 @@ def slid(
 def _slid(
     row: Tensors, window: Sequence[int], overlap: float, run: Callable[[Tensors], Features]
 ) -> Features:
-    extent, axes = extent_of({key: value[0] for key, value in row.items()}), len(window)
+    extent, axes = spatial_shape({key: value[0] for key, value in row.items()}), len(window)
     # What lies in space is cut as one tensor; what does not (which contrasts are there) stays.
     spatial = {k: v for k, v in row.items() if tuple(v.shape[-axes:]) == extent}
     joined = torch.cat([v.reshape(1, -1, *extent).float() for v in spatial.values()], 1)

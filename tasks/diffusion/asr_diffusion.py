@@ -24,15 +24,15 @@ from ...modalities.base import Features, Loss, Tokenizer
 from ..base import Context, Row
 from ..batch import Batch, Example, Tools
 from ..common import assemble, example_row, require_streams
-from ..speech import Asr, Normalizer, fitting_rows, frame_logits, greedy
+from ..speech import ASR, Normalizer, fitting_rows, frame_logits, greedy
 from ..uses import BACKBONE, DecoderUse, HeadUse
-from .canvas import Learned, Special, begin, empty, learn
-from .ctc_draft import corrupted, loss_a_token, some
-from .draft import Layout, Prior, lay_out, prior_of
-from .sampler import Denoised, Rule, denoise
+from .canvas import NoisyTargets, Special, empty, make_initial_canvas, make_training_canvas
+from .ctc_draft import feature_dropout, per_token_ctc_loss, select_rows
+from .draft import Draft, Layout, layout_draft, prior_of
+from .sampler import Denoised, SamplerConfig, sample
 
 
-class AsrDiffusion(Asr):
+class DiffusionASR(ASR):
     """prompt, target, normalizer: as `Asr`. tokenizer: the spelling of the prior's CTC head, which
     reads the encoder of the prompt's first stream. Its section is `prior`; it trains with
     `ctc` times its own loss, or comes from a CTC run (`weights: runs/x:task.head, freeze: true`).
@@ -135,12 +135,12 @@ class AsrDiffusion(Asr):
         features = ctx.encode(self.draft_stream)
         rows, ids, failed = self._fitting(batch, features)
         context, features = (
-            some(assemble(self.prompt.streams, batch, ctx), rows),
-            some(features, rows),
+            select_rows(assemble(self.prompt.streams, batch, ctx), rows),
+            select_rows(features, rows),
         )
         if not rows:
             return Loss((context.tokens.sum() + features.tokens.sum()) * 0, 0, failed=failed)
-        canvases = learn(
+        canvases = make_training_canvas(
             [texts[i] for i in rows],
             self._drafts(features, decoder, ctx),
             self.layout,
@@ -180,28 +180,28 @@ class AsrDiffusion(Asr):
     def _ctc(self, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:
         if not self._head_trains:
             return features.tokens.new_zeros(())
-        return loss_a_token(frame_logits(self, "prior", features), features, ids)
+        return per_token_ctc_loss(frame_logits(self, "prior", features), features, ids)
 
     @property
     def _head_trains(self) -> bool:
         head = self.heads["prior"] if "prior" in self.heads else None  # noqa: SIM401
         return self.ctc > 0 and (head is None or any(p.requires_grad for p in head.parameters()))
 
-    def _drafts(self, features: Features, decoder: Backbone, ctx: Context) -> list[Prior | None]:
+    def _drafts(self, features: Features, decoder: Backbone, ctx: Context) -> list[Draft | None]:
         """Hypotheses with errors of the CTC head, for the share of the rows that learn from one."""
         count = len(features.tokens)
         turns = torch.arange(count + 1) + ctx.step % 1000
         chosen = (turns * self.corrected).floor().long().diff().bool()
         rows = chosen.nonzero().squeeze(1).tolist()
-        drafts: list[Prior | None] = [None] * count
+        drafts: list[Draft | None] = [None] * count
         if not rows or features.tokens.is_meta:
             return drafts
-        noisy = corrupted(some(features, rows), self.corrupt, ctx.generator)
+        noisy = feature_dropout(select_rows(features, rows), self.corrupt, ctx.generator)
         for row, draft in zip(rows, self.priors(noisy, decoder), strict=True):
             drafts[row] = draft
         return drafts
 
-    def _losses(self, context: Features, canvases: Learned, decoder: Backbone) -> Tensor:
+    def _losses(self, context: Features, canvases: NoisyTargets, decoder: Backbone) -> Tensor:
         """`[B, G]` the weighted cross entropy of each position of a canvas."""
         device = context.tokens.device
         positions = canvases.weight.flatten().nonzero().squeeze(1)
@@ -233,7 +233,7 @@ class AsrDiffusion(Asr):
             )
         decoder = ctx.decoder()
         cache = decoder.prefill(assemble(self.prompt.streams, batch, ctx), "block")
-        drafts: Sequence[Prior | None] = [None] * len(batch)
+        drafts: Sequence[Draft | None] = [None] * len(batch)
         if prior:
             drafts = self.priors(ctx.encode(self.draft_stream), decoder)
         canvas = self.decode(cache, drafts, decoder, threshold=threshold, steps=steps)
@@ -245,7 +245,7 @@ class AsrDiffusion(Asr):
         ]
 
     @torch.no_grad()
-    def priors(self, features: Features, decoder: Backbone) -> list[Prior]:
+    def priors(self, features: Features, decoder: Backbone) -> list[Draft]:
         """Return the CTC head's hypotheses, in the decoder's tokens."""
         logs = frame_logits(self, "prior", features).log_softmax(-1).cpu()  # [B, T, V]
         return [
@@ -256,13 +256,13 @@ class AsrDiffusion(Asr):
     def decode(
         self,
         cache: ContextCache,
-        priors: Sequence[Prior | None],
+        priors: Sequence[Draft | None],
         decoder: Backbone,
         threshold: float | None = None,
         steps: int | None = None,
     ) -> Denoised:
         """Denoise a canvas for each row of a prefilled prompt."""
-        rule = Rule(
+        rule = SamplerConfig(
             mask_id=self.special.mask_id,
             eos_id=self.special.eos_id,
             threshold=self.threshold if threshold is None else threshold,
@@ -270,8 +270,8 @@ class AsrDiffusion(Asr):
             steps=steps,
             most=self.max_passes,
         )
-        slots = [empty(self.length) if p is None else lay_out(p, self.layout) for p in priors]
-        canvas = begin(slots, self.special).to(cache.mask.device)
+        slots = [empty(self.length) if p is None else layout_draft(p, self.layout) for p in priors]
+        canvas = make_initial_canvas(slots, self.special).to(cache.mask.device)
 
         def predict(ids: Tensor, real: Tensor, masked: Tensor) -> Tensor:
             rows = masked.any(1).nonzero().squeeze(1)  # decided rows cost nothing more
@@ -279,7 +279,7 @@ class AsrDiffusion(Asr):
             hidden = decoder(decoder.embed(ids[rows]), real[rows], row_cache, "block")  # [b, G, D]
             return decoder.logits(hidden[masked[rows]])
 
-        return denoise(canvas, predict, rule)
+        return sample(canvas, predict, rule)
 
     def texts(self, canvas: Denoised, decoder: Backbone) -> list[str]:
         """Return the transcripts of denoised canvases."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ...backbones.noising import apply_mask, elbo_weights, sample_timesteps
-from .draft import Layout, Prior, Slots, fill_in, lay_out
+from .draft import Draft, DraftLayout, Layout, align_targets, layout_draft
 from .sampler import Canvas
 
 
@@ -33,7 +33,7 @@ class Special:
 
 
 @dataclass(frozen=True)
-class Learned:
+class NoisyTargets:
     """ids `[B, G]` as they are shown, real `[B, G]`, wanted `[B, G]`, hidden `[B, G]` the places
     that are masked, weight `[B, G]` what the cross entropy of each place counts."""
 
@@ -44,7 +44,7 @@ class Learned:
     weight: Tensor
 
 
-def begin(slots: Sequence[Slots], special: Special) -> Canvas:
+def make_initial_canvas(slots: Sequence[DraftLayout], special: Special) -> Canvas:
     """What denoising starts from."""
     rows = [torch.tensor([_or(t, special.mask_id) for t in s.tokens]) for s in slots]
     opened = [torch.tensor([t is None for t in s.tokens]) for s in slots]
@@ -54,19 +54,19 @@ def begin(slots: Sequence[Slots], special: Special) -> Canvas:
     return Canvas(ids, real, masks, real & ~masks, least)
 
 
-def empty(length: int) -> Slots:
+def empty(length: int) -> DraftLayout:
     """A canvas without a prior."""
-    return Slots([None] * length, 0, 0)
+    return DraftLayout([None] * length, 0, 0)
 
 
-def learn(
+def make_training_canvas(
     truths: Sequence[Sequence[int]],
-    priors: Sequence[Prior | None],
+    priors: Sequence[Draft | None],
     layout: Layout,
     longest: int,
     special: Special,
     draws: torch.Generator,
-) -> Learned:
+) -> NoisyTargets:
     """Noisy canvases for texts of `n` tokens; `longest`: places of a canvas without a prior."""
     pairs = zip(truths, priors, strict=True)
     rows = [_row(truth, prior, layout, longest, special, draws) for truth, prior in pairs]
@@ -88,12 +88,12 @@ def learn(
     hidden = free & (noisy == special.mask_id)
     given = (real & ~free) / real.sum(1, keepdim=True)
     weight = (elbo_weights(hidden, share, real) + given) * pad_sequence(counted, True, False)
-    return Learned(noisy, real, truth, hidden, weight)
+    return NoisyTargets(noisy, real, truth, hidden, weight)
 
 
 def _row(
     truth: Sequence[int],
-    prior: Prior | None,
+    prior: Draft | None,
     layout: Layout,
     longest: int,
     special: Special,
@@ -110,8 +110,8 @@ def _row(
             size = len(truth) + 1 + below(longest - len(truth))
         size = max(size, len(truth) + 1)
         return [-1] * size, [*truth, *[special.eos_id] * (size - len(truth))], [True] * size
-    slots = lay_out(prior, layout)
-    wanted, counted = fill_in(slots, truth, special.eos_id, special.gap_id)
+    slots = layout_draft(prior, layout)
+    wanted, counted = align_targets(slots, truth, special.eos_id, special.gap_id)
     doubted = bool(below(2))
     shown = [
         -1 if token is None or (doubted and token != right) else token

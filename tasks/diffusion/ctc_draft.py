@@ -14,7 +14,7 @@ from ...modalities.base import Features
 from ..speech import ctc_losses
 
 
-def some(features: Features, rows: Sequence[int]) -> Features:
+def select_rows(features: Features, rows: Sequence[int]) -> Features:
     """Some rows of a batch, in order."""
     if len(rows) == len(features.tokens):
         return features
@@ -22,7 +22,7 @@ def some(features: Features, rows: Sequence[int]) -> Features:
     return Features(features.tokens[places], features.mask[places])
 
 
-def loss_a_token(logits: Tensor, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:
+def per_token_ctc_loss(logits: Tensor, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:
     """The CTC loss of `logits [B, T, V]`, each row's by its tokens, summed over rows."""
     frames = [] if logits.is_meta else features.lengths.tolist()
     losses = ctc_losses(logits, frames, ids)
@@ -30,7 +30,7 @@ def loss_a_token(logits: Tensor, features: Features, ids: Sequence[Sequence[int]
     return (losses / lengths).sum()
 
 
-def corrupted(features: Features, most: float, draws: torch.Generator) -> Features:
+def feature_dropout(features: Features, most: float, draws: torch.Generator) -> Features:
     """Features of which each row lost a share of its values, up to `most`: a recogniser that
     learned from these very rows makes the errors here that it makes on voices it never heard."""
     share = most * torch.rand(len(features.tokens), 1, 1, generator=draws)

@@ -18,11 +18,11 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 
 from ...modalities.base import Tokenizer
-from ..speech import Spelled, words_of
+from ..speech import CTCHypothesis, words_of
 
 
 @dataclass(frozen=True)
-class Prior:
+class Draft:
     """text: what was heard first. ids: its tokens for the decoder. sure: of each token how sure
     the recogniser is of its word. words: of each token the place of its word."""
 
@@ -48,7 +48,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Slots:
+class DraftLayout:
     """A canvas of one row. tokens: `G` ids, None for a mask. head: places before the slack at
     the end. least: places before which no text ends."""
 
@@ -57,7 +57,7 @@ class Slots:
     least: int
 
 
-def prior_of(heard: Spelled, spelling: Tokenizer, tokenizer: Tokenizer) -> Prior:
+def prior_of(heard: CTCHypothesis, spelling: Tokenizer, tokenizer: Tokenizer) -> Draft:
     """A recogniser's tokens as the decoder's, each as sure as the least sure part of its word."""
     text = " ".join(spelling.decode(heard.ids).split())
     ids = tokenizer.encode(text)
@@ -69,10 +69,10 @@ def prior_of(heard: Spelled, spelling: Tokenizer, tokenizer: Tokenizer) -> Prior
     for word, (share, (_, start, stop)) in enumerate(zip(shares, spans, strict=True)):
         for place in range(start, stop):
             sure[place], words[place] = share, word
-    return Prior(text, ids, sure, words)
+    return Draft(text, ids, sure, words)
 
 
-def lay_out(prior: Prior, layout: Layout) -> Slots:
+def layout_draft(prior: Draft, layout: Layout) -> DraftLayout:
     """The canvas of a hypothesis."""
     doubtful = {w: s for w, s in zip(prior.words, prior.sure, strict=True) if s < layout.keep}
     spare = layout.length(len(prior.ids)) - layout.slack - len(prior.ids)
@@ -84,11 +84,11 @@ def lay_out(prior: Prior, layout: Layout) -> Slots:
         tokens += [None] * (last and word in roomy)
     head = len(tokens)
     tokens += [None] * (layout.length(len(prior.ids)) - head)
-    return Slots(tokens, head, int(layout.least * head))
+    return DraftLayout(tokens, head, int(layout.least * head))
 
 
-def fill_in(
-    slots: Slots, truth: Sequence[int], eos_id: int, gap_id: int
+def align_targets(
+    slots: DraftLayout, truth: Sequence[int], eos_id: int, gap_id: int
 ) -> tuple[list[int], list[bool]]:
     """What each of the `G` places should hold, and which of them can be learned.
 

@@ -38,7 +38,7 @@ class Canvas:
 
 
 @dataclass(frozen=True)
-class Rule:
+class SamplerConfig:
     """threshold: the probability from which a token is revealed. verify: below it a given token
     is masked again, once; None trusts what was given. steps: passes that reveal equal numbers of
     places, in place of the threshold. most: passes after which the rest is revealed as it is."""
@@ -62,7 +62,7 @@ class Denoised:
 
 
 @torch.no_grad()
-def denoise(canvas: Canvas, predict: Predict, rule: Rule) -> Denoised:
+def sample(canvas: Canvas, predict: Predict, rule: SamplerConfig) -> Denoised:
     """Fill a canvas; the canvas itself stays as it is."""
     state = _State(canvas, rule)
     while bool((active := state.undecided()).any()):
@@ -73,7 +73,7 @@ def denoise(canvas: Canvas, predict: Predict, rule: Rule) -> Denoised:
 class _State:
     """A canvas on its way."""
 
-    def __init__(self, canvas: Canvas, rule: Rule) -> None:
+    def __init__(self, canvas: Canvas, rule: SamplerConfig) -> None:
         self.rule = rule
         self.ids, self.real = canvas.ids.clone(), canvas.real.clone()
         self.open = canvas.open & canvas.real

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..common import largest, over_processes
+from ..common import all_reduce_max, all_reduce_sum
 
 
-class Prototypes(nn.Module):
+class DINOHead(nn.Module):
     """An MLP of three layers, a unit vector `bottleneck` wide, and its cosines with prototypes."""
 
     def __init__(self, in_dim: int, hidden: int, bottleneck: int, prototypes: int) -> None:
@@ -48,12 +48,12 @@ def sinkhorn(
     """cosines `[N, K]` -> targets `[N, K]` whose rows sum to one, the prototypes used alike, over
     the rows of all processes. real `[N]` bool: others count for nothing, and get zeros."""
     logits = cosines.float() / temperature
-    targets = (logits - largest(logits)).exp()
+    targets = (logits - all_reduce_max(logits)).exp()
     if real is not None:
         targets = targets * real[:, None]
-    number = over_processes(targets.new_tensor(float(len(targets))) if real is None else real.sum())
+    number = all_reduce_sum(targets.new_tensor(float(len(targets))) if real is None else real.sum())
     for _ in range(iterations):
-        used = over_processes(targets.sum(0)) * targets.shape[1]
+        used = all_reduce_sum(targets.sum(0)) * targets.shape[1]
         targets = targets / used.clamp(min=1e-30)
         rows = targets.sum(1, keepdim=True) * number
         targets = targets / rows.clamp(min=1e-30)
@@ -79,7 +79,7 @@ def entropy(targets: Tensor) -> Tensor:
     return -torch.special.xlogy(targets, targets).sum(-1)
 
 
-def rank(vectors: Tensor) -> Tensor:
+def rankme(vectors: Tensor) -> Tensor:
     """How many directions vectors `[N, D]` at unit length use: the exponential of the entropy of
     their singular values; 1 where they are all alike."""
     values = torch.linalg.svdvals(F.normalize(vectors.float(), dim=-1, eps=1e-8))

@@ -6,8 +6,8 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .alignment import words_of as words_of
-    from .asr import Asr as Asr
-    from .decoding import Spelled as Spelled
+    from .asr import ASR as ASR
+    from .decoding import CTCHypothesis as CTCHypothesis
     from .decoding import greedy as greedy
     from .inter_ctc import ctc_losses as ctc_losses
     from .inter_ctc import frame_logits as frame_logits
@@ -22,8 +22,8 @@ else:
         __name__,
         {
             "alignment": ["words_of"],
-            "asr": ["Asr"],
-            "decoding": ["Spelled", "greedy"],
+            "asr": ["ASR"],
+            "decoding": ["CTCHypothesis", "greedy"],
             "inter_ctc": ["ctc_losses", "frame_logits"],
             "metrics": ["Normalizer", "error_counts", "interval", "normaliser", "resampled"],
             "targets": ["fitting_rows"],

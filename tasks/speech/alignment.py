@@ -17,7 +17,7 @@ from ...modalities.base import Tokenizer
 
 
 @dataclass(frozen=True)
-class Clock:
+class FrameTimes:
     """step: extent of a frame, origin: centre of the first, both in seconds."""
 
     step: float
@@ -49,7 +49,7 @@ def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int, i
 
 
 def word_times(
-    log_probs: Tensor, ids: Sequence[int], blank: int, tokenizer: Tokenizer, clock: Clock
+    log_probs: Tensor, ids: Sequence[int], blank: int, tokenizer: Tokenizer, clock: FrameTimes
 ) -> list[tuple[str, float, float]]:
     """Each word of `ids` with its first and last second, from frames `[T, V]`.
 
@@ -68,7 +68,9 @@ def word_times(
     ]
 
 
-def cuts(words: Sequence[tuple[int, int]], frames: int, limit: int) -> list[tuple[int, int]]:
+def split_at_pauses(
+    words: Sequence[tuple[int, int]], frames: int, limit: int
+) -> list[tuple[int, int]]:
     """Spans that cover `frames`, cut half-way between two words, of `limit` frames at most where
     no word or pause is longer; words: first frame and the frame behind the last of each."""
     if frames <= limit:

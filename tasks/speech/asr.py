@@ -18,7 +18,7 @@ from ..text import Captioning
 from .metrics import Normalizer, SpeechMetrics
 
 
-class Asr(Captioning):
+class ASR(Captioning):
     """prompt: names streams, and what to do with them; a column may say the language or the task
     (`"<audio> Transcribe the {language} speech:"`). target: what was said, a template of columns.
 

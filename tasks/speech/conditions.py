@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...modalities.base import Fitted
+from ...modalities.base import Fittable
 from ..base import Row
 
 
-class Conditions(Fitted):
+class CategoryEncoder(Fittable):
     """The values of some columns, which its task names by `bind`; learned from the training split.
 
     Place 0 of a column stands for "not known", the values follow in sorted order.

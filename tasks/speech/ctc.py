@@ -21,16 +21,24 @@ from ..base import Context, Row, Task
 from ..batch import Batch, Example, Tools
 from ..common import example_row, parse_target
 from ..uses import HeadUse, StreamUse
-from .conditions import Conditions
-from .inter_ctc import Between, Hints, Tap, Told, chained, ctc_losses, frame_logits
-from .length_stats import Lengths
+from .conditions import CategoryEncoder
+from .inter_ctc import (
+    AddCondition,
+    ConditionEmbedding,
+    InterCTCHead,
+    LayerHook,
+    compose_hooks,
+    ctc_losses,
+    frame_logits,
+)
+from .length_stats import LengthHistogram
 from .lexicon import Lexicon
 from .metrics import Normalizer, SpeechMetrics
 from .targets import fitting_rows
-from .transcribe import Reading, transcribe
+from .transcribe import DecodeOptions, transcribe
 
 
-class Ctc(Task):
+class CTC(Task):
     """stream: what is heard. text: the transcript, a template of columns. silence: learn from
     rows without a word, which are refused otherwise.
 
@@ -52,7 +60,7 @@ class Ctc(Task):
         self,
         *,
         tokenizer: Tokenizer,
-        values: Conditions,
+        values: CategoryEncoder,
         words: Lexicon,
         stream: str = "audio",
         text: str = "{text}",
@@ -82,7 +90,7 @@ class Ctc(Task):
         self.silence, self.layers_between = silence, tuple(between or ())
         self.share, self.known = share, known
         self.normalizer: Normalizer = normalizer
-        self.lengths = Lengths(window, overlap)
+        self.lengths = LengthHistogram(window, overlap)
 
     @property
     def blank(self) -> int:
@@ -96,9 +104,11 @@ class Ctc(Task):
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Any]) -> None:
         dim = widths[f"{self.stream}.encoder"]
         if self.layers_between:
-            self.between = Between(dim, self.blank + 1)
+            self.between = InterCTCHead(dim, self.blank + 1)
         if self.values.columns:
-            self.hints = Hints(dim, [len(self.values.values[c]) for c in self.values.columns])
+            self.hints = ConditionEmbedding(
+                dim, [len(self.values.values[c]) for c in self.values.columns]
+            )
 
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.text.columns, *self.values.columns)))
@@ -183,7 +193,7 @@ class Ctc(Task):
             times = features.step is not None and features.origin is not None
         log_probs = frame_logits(self, "head", features).log_softmax(-1).cpu()  # [B, T, V]
         tree = self.words.tree(self.tokenizer) if self.lexicon else None
-        reading = Reading(self.tokenizer, self.blank, beam, times, confidence, tree)
+        reading = DecodeOptions(self.tokenizer, self.blank, beam, times, confidence, tree)
         return [
             transcribe(row[:length], features, reading, self.lengths.longest)
             for row, length in zip(log_probs, features.lengths.tolist(), strict=True)
@@ -214,12 +224,14 @@ class Ctc(Task):
         features = ctx.encode(self.stream, **options)
         return features, ctx.encode(f"{self.stream}.encoder", **options)
 
-    def _hooks(self, batch: Batch, intermediate: list[tuple[Tensor, Tensor]]) -> Mapping[int, Tap]:
-        hooks: list[tuple[int, Tap]] = []
+    def _hooks(
+        self, batch: Batch, intermediate: list[tuple[Tensor, Tensor]]
+    ) -> Mapping[int, LayerHook]:
+        hooks: list[tuple[int, LayerHook]] = []
         if self.values.columns:
-            hooks.append((0, Told(self.hints(self._conditions(batch)))))
+            hooks.append((0, AddCondition(self.hints(self._conditions(batch)))))
         hooks += [(layer, self.between.tap(intermediate)) for layer in self.layers_between]
-        return chained(hooks)
+        return compose_hooks(hooks)
 
     def _conditions(self, batch: Batch) -> Tensor:
         """`[B, columns]`; in training part of the rows have no condition."""

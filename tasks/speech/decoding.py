@@ -17,14 +17,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .lexicon import Node
+from .lexicon import TrieNode
 
 PRUNED = 1e-4
 """A class less likely than this at a frame starts no new prefix there."""
 
 
 @dataclass(frozen=True)
-class Spelled:
+class CTCHypothesis:
     """Tokens of one utterance, in order. spans: first frame and the frame behind the last, a token.
     scores: the highest posterior that a token has in its frames."""
 
@@ -33,11 +33,11 @@ class Spelled:
     scores: list[float]
 
 
-def greedy(log_probs: Tensor, blank: int) -> Spelled:
+def greedy(log_probs: Tensor, blank: int) -> CTCHypothesis:
     """The best path of `[T, V]`: runs merged, blanks dropped."""
     best, path = log_probs.max(-1)
     ids, counts = torch.unique_consecutive(path, return_counts=True)
-    found = Spelled([], [], [])
+    found = CTCHypothesis([], [], [])
     start, values = 0, best.tolist()
     for token, count in zip(ids.tolist(), counts.tolist(), strict=True):
         if token != blank:
@@ -48,8 +48,8 @@ def greedy(log_probs: Tensor, blank: int) -> Spelled:
     return found
 
 
-def prefix_beam(
-    log_probs: Tensor, blank: int, beam: int, pruned: float = PRUNED, tree: Node | None = None
+def prefix_beam_search(
+    log_probs: Tensor, blank: int, beam: int, pruned: float = PRUNED, tree: TrieNode | None = None
 ) -> list[tuple[list[int], float]]:
     """The `beam` most likely texts of `[T, V]` with their log probabilities, best first.
 
@@ -72,7 +72,7 @@ class _Prefix:
 
     __slots__ = ("after", "before", "last", "node")
 
-    def __init__(self, before: _Prefix | None, last: int | None, node: Node | None) -> None:
+    def __init__(self, before: _Prefix | None, last: int | None, node: TrieNode | None) -> None:
         self.before, self.last, self.node = before, last, node
         self.after: dict[int, _Prefix] = {}
 

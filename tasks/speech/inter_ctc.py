@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ...modalities.base import Features
 from ..base import Task
 
-Tap = Callable[[Tensor, Tensor], Tensor]
+LayerHook = Callable[[Tensor, Tensor], Tensor]
 """The tokens `[B, T, D]` of a layer and their mask `[B, T]` -> new tokens."""
 
 
@@ -63,7 +63,7 @@ def ctc_losses(logits: Tensor, frames: Sequence[int], ids: Sequence[Sequence[int
     )
 
 
-class Between(nn.Module):
+class InterCTCHead(nn.Module):
     """One head for all layers in between: what it reads there is given back to the layers that
     follow, `x + U softmax(W norm(x))`. With U at zero the encoder is the plain one."""
 
@@ -73,7 +73,7 @@ class Between(nn.Module):
         self.read = nn.Linear(dim, classes)
         self.back = nn.Linear(classes, dim)
 
-    def tap(self, heard: list[tuple[Tensor, Tensor]]) -> Tap:
+    def tap(self, heard: list[tuple[Tensor, Tensor]]) -> LayerHook:
         """A tap that keeps its logits `[B, T, V]` and their mask `[B, T]` in `heard`."""
 
         def run(tokens: Tensor, mask: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Between(nn.Module):
         return run
 
 
-class Hints(nn.Module):
+class ConditionEmbedding(nn.Module):
     """What is known of a row beforehand, added to every frame behind the first layer."""
 
     def __init__(self, dim: int, sizes: Sequence[int]) -> None:
@@ -98,7 +98,7 @@ class Hints(nn.Module):
 
 
 @dataclass(frozen=True)
-class Told:
+class AddCondition:
     """A tap that adds a vector of each row, `[B, D]`, to all its frames."""
 
     vectors: Tensor
@@ -106,16 +106,16 @@ class Told:
     def __call__(self, tokens: Tensor, mask: Tensor) -> Tensor:
         return tokens + (self.vectors[:, None] * mask[..., None]).to(tokens.dtype)
 
-    def of(self, rows: Sequence[int]) -> Told:
+    def of(self, rows: Sequence[int]) -> AddCondition:
         """The same tap for other rows: those of which pieces are encoded."""
-        return Told(self.vectors[list(rows)])
+        return AddCondition(self.vectors[list(rows)])
 
 
 @dataclass(frozen=True)
 class Chain:
     """Taps of one layer, one after the other."""
 
-    taps: tuple[Tap, ...]
+    taps: tuple[LayerHook, ...]
 
     def __call__(self, tokens: Tensor, mask: Tensor) -> Tensor:
         for tap in self.taps:
@@ -123,10 +123,12 @@ class Chain:
         return tokens
 
     def of(self, rows: Sequence[int]) -> Chain:
-        return Chain(tuple(tap.of(rows) if isinstance(tap, Told) else tap for tap in self.taps))
+        return Chain(
+            tuple(tap.of(rows) if isinstance(tap, AddCondition) else tap for tap in self.taps)
+        )
 
 
-def chained(taps: Sequence[tuple[int, Tap]]) -> Mapping[int, Tap]:
+def compose_hooks(taps: Sequence[tuple[int, LayerHook]]) -> Mapping[int, LayerHook]:
     """Taps by layer."""
     layers = dict.fromkeys(layer for layer, _ in taps)
     return {wanted: Chain(tuple(t for layer, t in taps if layer == wanted)) for wanted in layers}

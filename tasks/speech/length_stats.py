@@ -14,7 +14,7 @@ USUAL = 0.9
 """Pieces of a long signal are as long as this quantile of the lengths of training."""
 
 
-class Lengths(nn.Module):
+class LengthHistogram(nn.Module):
     """Counts rows by their number of tokens; a buffer, so that it is saved with the run.
 
     piece: tokens of a piece, in place of the quantile. overlap: the part of a piece that it

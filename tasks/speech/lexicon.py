@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...modalities.base import Fitted, Tokenizer
+from ...modalities.base import Fittable, Tokenizer
 
 
 @dataclass
-class Node:
+class TrieNode:
     """after: the nodes that follow, by token. whole: True where a word ends here."""
 
-    after: dict[int, Node] = field(default_factory=dict)
+    after: dict[int, TrieNode] = field(default_factory=dict)
     whole: bool = False
 
 
-class Lexicon(Fitted):
+class Lexicon(Fittable):
     """The words of the training transcripts, in sorted order."""
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class Lexicon(Fitted):
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.words = list(state["words"])
 
-    def tree(self, tokenizer: Tokenizer) -> Node:
+    def tree(self, tokenizer: Tokenizer) -> TrieNode:
         """Texts of these words with a space between: a word's end leads on by the space to its
         beginning. ValueError where a tokenizer's pieces hold more than a space or a word's part."""
-        root = Node(whole=True)  # an empty text is one too
+        root = TrieNode(whole=True)  # an empty text is one too
         space = tokenizer.encode(" ")
         for word in self.words:
             node, ids = root, tokenizer.encode(word)
@@ -46,7 +46,7 @@ class Lexicon(Fitted):
                     "characters, or leave lexicon out"
                 )
             for token in ids:
-                node = node.after.setdefault(token, Node())
+                node = node.after.setdefault(token, TrieNode())
             node.whole = True
             node.after[space[0]] = root
         return root

@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from ...modalities.base import Features, Tokenizer
-from .alignment import Clock, cuts, word_times, words_of
-from .decoding import Spelled, greedy, prefix_beam
-from .lexicon import Node
+from .alignment import FrameTimes, split_at_pauses, word_times, words_of
+from .decoding import CTCHypothesis, greedy, prefix_beam_search
+from .lexicon import TrieNode
 
 
 @dataclass(frozen=True)
-class Reading:
+class DecodeOptions:
     """What is asked of a transcript; see `Ctc.predict`."""
 
     tokenizer: Tokenizer
@@ -26,11 +26,11 @@ class Reading:
     beam: int = 1
     times: bool = False
     confidence: bool = False
-    tree: Node | None = None
+    tree: TrieNode | None = None
 
 
 def transcribe(
-    log_probs: Tensor, features: Features, reading: Reading, limit: int
+    log_probs: Tensor, features: Features, reading: DecodeOptions, limit: int
 ) -> dict[str, Any]:
     """One row's `[T, V]`. Search and alignment go span by span, cut between words, of about
     `limit` frames (0: the whole at once): their cost grows with the product of both lengths."""
@@ -47,7 +47,7 @@ def transcribe(
         frames = log_probs[start:stop]
         ids = greedy(frames, reading.blank).ids
         if reading.beam > 1:
-            ids = prefix_beam(frames, reading.blank, reading.beam, tree=reading.tree)[0][0]
+            ids = prefix_beam_search(frames, reading.blank, reading.beam, tree=reading.tree)[0][0]
         texts.append(reading.tokenizer.decode(ids))
         if reading.times:
             words += word_times(
@@ -63,15 +63,19 @@ def _text(decoded: str) -> str:
     return " ".join(decoded.split())
 
 
-def _spans(best: Spelled, frames: int, reading: Reading, limit: int) -> list[tuple[int, int]]:
+def _spans(
+    best: CTCHypothesis, frames: int, reading: DecodeOptions, limit: int
+) -> list[tuple[int, int]]:
     if not limit or frames <= limit:
         return [(0, frames)]
     words = words_of(reading.tokenizer, best.ids)
-    return cuts([(best.spans[a][0], best.spans[b - 1][1]) for _, a, b in words], frames, limit)
+    return split_at_pauses(
+        [(best.spans[a][0], best.spans[b - 1][1]) for _, a, b in words], frames, limit
+    )
 
 
-def _clock(features: Features, start: int) -> Clock:
+def _clock(features: Features, start: int) -> FrameTimes:
     if features.step is None or features.origin is None:
         raise ValueError("times: the stream's frames do not say when they are; leave times out")
     step = features.step[0]
-    return Clock(step, features.origin[0] + start * step)
+    return FrameTimes(step, features.origin[0] + start * step)

@@ -21,7 +21,7 @@ from ..base import Context, Metrics, Row, Task
 from ..batch import Batch, Example, Tools
 from ..common import head_output
 from ..uses import HeadUse, StreamUse
-from .label_encoder import Labels
+from .label_encoder import LabelEncoder
 from .metrics import LabelMetrics, MultiLabelMetrics
 
 
@@ -37,7 +37,7 @@ class Classification(Task):
         self,
         *,
         input: str,
-        labels: Labels,
+        labels: LabelEncoder,
         target: str = "label",
         multi_label: bool = False,
         smoothing: float = 0.0,

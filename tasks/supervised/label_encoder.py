@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ...modalities.base import Fitted
+from ...modalities.base import Fittable
 from ..base import Row
 
 Label = int | str | bool
 
 
-class Labels(Fitted):
+class LabelEncoder(Fittable):
     """Reads one column, which its task names by `bind` before it is fitted. A cell is one label
     (text, integer or truth value), or a list of them. Classes stand in sorted order.
 

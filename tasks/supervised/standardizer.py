@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...modalities.base import Fitted
+from ...modalities.base import Fittable
 from ..base import Row
 
 
-class Standardizer(Fitted):
+class Standardizer(Fittable):
     """Reads columns that its task names by `bind` before it is fitted.
 
     `encode`: (value - mean) / deviation, and `decode` back. A column that never changes has

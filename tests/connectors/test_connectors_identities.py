@@ -13,11 +13,11 @@ from sensorium.connectors.layout import sincos
 from sensorium.connectors.poolers import AttentionPool, Cls, LatentAttention, Max, Mean
 from sensorium.connectors.projectors import MLP, Linear
 from sensorium.connectors.resampler import Resampler
-from sensorium.connectors.shorteners import Conv, PixelShuffle, Stack
+from sensorium.connectors.shorteners import Conv, FrameStack, PixelShuffle
 from sensorium.modalities.base import Features
 
 
-def transparent(part: PixelShuffle | Stack) -> None:
+def transparent(part: PixelShuffle | FrameStack) -> None:
     """Make the map of a shortener the identity."""
     with torch.no_grad():
         part.map.weight.copy_(torch.eye(part.out_dim))
@@ -63,7 +63,7 @@ def test_pixel_shuffle_refuses(grid: tuple[int, ...] | None) -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 def test_stack_loses_nothing(k: int) -> None:
-    part, features = Stack(8, 8 * k, k=k), ragged(7, 4, 1)
+    part, features = FrameStack(8, 8 * k, k=k), ragged(7, 4, 1)
     transparent(part)
     line = features.replace(grid=(7,), step=(0.02,), origin=(0.01,))
     given = part(line)
@@ -226,8 +226,8 @@ def test_positions_tell_places_apart(grid: tuple[int, ...]) -> None:
         (lambda: AttentionPool(10, 4), "heads 8 does not divide the width 10"),
         (lambda: Resampler(8, 10), "heads 8 does not divide the width 10"),
         (lambda: Conv(4, 4, kernel=2), "kernel 2 is even; say 1 or 3"),
-        (lambda: Stack(4, 4, k=0), "k is 0, must be at least 1"),
-        (lambda: Stack(4, 4, depth=0), "depth is 0, must be at least 1"),
+        (lambda: FrameStack(4, 4, k=0), "k is 0, must be at least 1"),
+        (lambda: FrameStack(4, 4, depth=0), "depth is 0, must be at least 1"),
         (lambda: MLP(4, 4, depth=0), "depth is 0, must be at least 1"),
     ],
 )

@@ -15,7 +15,7 @@ import torch
 from sensorium.connectors import HEADS
 from sensorium.modalities.action.tokenizers import ActionTokenizer
 from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
-from sensorium.modalities.base import Features, Fitted, Tokenizer
+from sensorium.modalities.base import Features, Fittable, Tokenizer
 from sensorium.modalities.text.characters import Characters
 from sensorium.tasks import TASKS
 from sensorium.tasks.base import Task
@@ -105,16 +105,16 @@ def class_of(name: str) -> type[Task]:
     return found
 
 
-def fitted_arguments(part: type[Task]) -> dict[str, type[Fitted]]:
+def fitted_arguments(part: type[Task]) -> dict[str, type[Fittable]]:
     hints = typing.get_type_hints(part.__init__)
     return {
         name: hint
         for name, hint in hints.items()
-        if isinstance(hint, type) and issubclass(hint, Fitted)
+        if isinstance(hint, type) and issubclass(hint, Fittable)
     }
 
 
-def build(name: str, case: int) -> tuple[Task, dict[str, Fitted]]:
+def build(name: str, case: int) -> tuple[Task, dict[str, Fittable]]:
     part = class_of(name)
     wanted = fitted_arguments(part)
     parts = {argument: CONCRETE.get(kind, kind)() for argument, kind in wanted.items()}

@@ -13,14 +13,14 @@ import pytest
 import sensorium.modalities.action
 import sensorium.modalities.text
 import sensorium.tasks
-from sensorium.modalities.base import Fitted
+from sensorium.modalities.base import Fittable
 from sensorium.testing import check_fittable
 
 TEXTS = ["a red robot", "the small robot pushes a blue puck", "né 猫"]
 CHUNKS = [np.sin(np.arange(16)[:, None] * speed + [0, 1, 2]) for speed in (0.1, 0.3, 0.7, 1.1)]
 
 
-class Mean(Fitted):
+class Mean(Fittable):
     """The mean of numbers."""
 
     def __init__(self, *, scale: float = 1.0) -> None:
@@ -63,7 +63,7 @@ class Charting(Mean):
         return ["a chart"]
 
 
-BROKEN: dict[type[Fitted], str] = {
+BROKEN: dict[type[Fittable], str] = {
     Random: "fit: fitting twice on equal rows gives two states",
     Forgetful: "load_state: what was written and read back is not the same",
     Opaque: "state: TypeError",
@@ -77,7 +77,7 @@ def test_a_good_part_passes() -> None:
 
 
 @pytest.mark.parametrize("cls", BROKEN, ids=lambda cls: cls.__name__)
-def test_a_violation_is_one_line(cls: type[Fitted]) -> None:
+def test_a_violation_is_one_line(cls: type[Fittable]) -> None:
     with pytest.raises(AssertionError) as error:
         check_fittable(cls, [1.0, 2.0])
     line = str(error.value)
@@ -105,18 +105,18 @@ NOT_FITTED = {"Own", "_Backed"}
 """A checkpoint's own tokenizer, and the class that it shares with `BPE`."""
 
 
-def concrete(cls: type) -> Iterator[type[Fitted]]:
+def concrete(cls: type) -> Iterator[type[Fittable]]:
     for each in cls.__subclasses__():
         if not getattr(each, "__abstractmethods__", None):
             yield each
         yield from concrete(each)
 
 
-def fitted() -> dict[str, type[Fitted]]:
+def fitted() -> dict[str, type[Fittable]]:
     for package in (sensorium.modalities.action, sensorium.modalities.text, sensorium.tasks):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
-    return {c.__name__: c for c in concrete(Fitted) if c.__module__.startswith("sensorium.")}
+    return {c.__name__: c for c in concrete(Fittable) if c.__module__.startswith("sensorium.")}
 
 
 def test_every_fitted_part_has_a_case() -> None:

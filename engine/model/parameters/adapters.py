@@ -10,21 +10,21 @@ from torch import nn
 from ....backbones.base import Backbone
 from ....modalities.base import Decoder, Encoder
 from ....modalities.messages import did_you_mean
-from ...recipe import Last, Plan
+from ...recipe import ComponentSpec, FreezeAllButLast
 from ...recipe.validation import library_options, parameters
-from ...utils import RecipeError, placed
+from ...utils import ConfigError, with_location
 from .selectors import select
 
 _FROZEN = "_sensorium_frozen"
 
 
-def apply_adapters(module: nn.Module, plan: Plan, where: str) -> None:
+def apply_adapters(module: nn.Module, plan: ComponentSpec, where: str) -> None:
     """Freeze a part or some of it and add adapters, as its section says."""
     section = plan.section
     if section.train_only is not None:
         if section.lora is not None or section.freeze is not False:
             other = "freeze" if section.lora is None else "lora"
-            raise RecipeError(f"{where}.train_only: stands beside {other}; take one of them out")
+            raise ConfigError(f"{where}.train_only: stands beside {other}; take one of them out")
         chosen = select(module, section.train_only, f"{where}.train_only")
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in chosen)
@@ -34,7 +34,7 @@ def apply_adapters(module: nn.Module, plan: Plan, where: str) -> None:
         if section.lora is None:  # with adapters the part is frozen but for them
             module.requires_grad_(False)
             mark_frozen(module)
-    elif isinstance(section.freeze, Last):
+    elif isinstance(section.freeze, FreezeAllButLast):
         _freeze_but_last(module, section.freeze.last, where)
 
 
@@ -63,9 +63,9 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
 def _freeze_but_last(module: nn.Module, last: int, where: str) -> None:
     blocks = _blocks(module)
     if not blocks:
-        raise RecipeError(f"{where}.freeze: {type(module).__name__} has no known blocks; say true")
+        raise ConfigError(f"{where}.freeze: {type(module).__name__} has no known blocks; say true")
     if last > len(blocks):
-        raise RecipeError(f"{where}.freeze.last: found {last}, it has {len(blocks)} blocks")
+        raise ConfigError(f"{where}.freeze.last: found {last}, it has {len(blocks)} blocks")
     open_ = blocks[len(blocks) - last :]
     module.requires_grad_(False)
     for block in open_:
@@ -88,7 +88,7 @@ def _add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> N
     methods = {str(kind.value).lower(): kind for kind in PEFT_TYPE_TO_TUNER_MAPPING}
     name = section.get("type", "lora")
     if name not in methods:
-        raise RecipeError(
+        raise ConfigError(
             f"{where}.type: peft has no adapter {name!r}{did_you_mean(str(name), methods)}"
         )
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[methods[name]]
@@ -103,4 +103,4 @@ def _add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> N
     try:
         inject_adapter_in_model(config_class(**options), module)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise RecipeError(placed(where, error)) from error
+        raise ConfigError(with_location(where, error)) from error

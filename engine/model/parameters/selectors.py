@@ -16,7 +16,7 @@ from torch import nn
 from ....modalities.messages import did_you_mean
 from ...recipe import find, registered
 from ...recipe.validation import library_options
-from ...utils import RecipeError, placed
+from ...utils import ConfigError, with_location
 
 SELECTORS = {
     "bias": "sensorium.engine.model.parameters.selectors:bias",
@@ -75,12 +75,12 @@ def select(module: nn.Module, section: str | Mapping[str, Any], where: str) -> C
     try:
         names = set(selector(module, **options))
     except (TypeError, ValueError) as error:
-        raise RecipeError(placed(where, error, options)) from error
+        raise ConfigError(with_location(where, error, options)) from error
     known = [name for name, _ in module.named_parameters()]
     if not names or not names.issubset(known):
         selected = f"selects {min(names)!r}" if names else "selects no parameter"
         some = ", ".join(known[:3])
-        raise RecipeError(
+        raise ConfigError(
             f"{where}: {name} {selected} of {type(module).__name__}, whose parameters are {some}"
             f"{', ...' if len(known) > 3 else ''}; say lora: {{r: 8}} or freeze: {{last: 1}}"
         )
@@ -96,7 +96,7 @@ def _selector(section: str | Mapping[str, Any], where: str) -> tuple[str, dict[s
     named = [key for key in section if key in registered("selector")]
     if len(named) != 1:
         hint = did_you_mean(next(iter(section), ""), registered("selector"))
-        raise RecipeError(
+        raise ConfigError(
             f"{where}: found {', '.join(section) or 'nothing'}, expected one selector{hint}"
         )
     return named[0], dict(section)

@@ -22,23 +22,23 @@ from ....modalities.messages import did_you_mean
 from ....tasks.base import Task
 from ...recipe import HUB, WEIGHTS, ComponentPath, download, joined, parse_file, split_source
 from ...recipe.validation import part_arguments
-from ...utils import RecipeError
+from ...utils import ConfigError
 
 EMA = "ema"
 
 
-def fill(module: nn.Module, weights: str, where: ComponentPath) -> None:
+def load_weights(module: nn.Module, weights: str, where: ComponentPath) -> None:
     """Fill a built part at `where` (`inputs.image.encoder`) from what its `weights` say."""
     if weights == "none":
         return
     if weights == "pretrained":
         if not isinstance(module, Part):
-            raise RecipeError(f"{where}.weights: {type(module).__name__} has no pretrained weights")
+            raise ConfigError(f"{where}.weights: {type(module).__name__} has no pretrained weights")
         try:
             module.load()
         except (OSError, ValueError, RuntimeError) as error:
             text = " ".join(str(error).split())
-            raise RecipeError(f"{where}.weights: pretrained: {text}") from error
+            raise ConfigError(f"{where}.weights: pretrained: {text}") from error
         return
     path, name = split_source(weights)
     if weights.startswith(HUB):
@@ -63,7 +63,7 @@ def read_file(path: Path, where: str, prefix: str = "") -> dict[str, Tensor]:
             }
     except (OSError, SafetensorError) as error:
         text = " ".join(str(error).split())
-        raise RecipeError(
+        raise ConfigError(
             f"{where}: {path} is no whole safetensors file ({text}); copy it again"
         ) from error
 
@@ -76,13 +76,13 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: ComponentPa
     options = _section(run, described, where)
     state = _state(run / WEIGHTS, path, where)
     if average and not state:
-        raise RecipeError(
+        raise ConfigError(
             f"{where}.weights: the run {run} keeps no average of {path.name}; "
             f"take {run}:{path.name}"
         )
     source = "none" if average else options.get("weights", "none")  # an average is saved whole
     if source != "none":  # what that run did not train, it did not save
-        fill(module, source, path)
+        load_weights(module, source, path)
     filled = _fill_children(module, options, path)
     _load(module, state, where, str(run), whole=source == "none", filled=filled)
 
@@ -97,7 +97,7 @@ def _fill_children(module: nn.Module, section: Mapping[str, Any], where: Compone
             continue
         source = inner.get("weights", "none")
         if source != "none":
-            fill(child, source, where / key)
+            load_weights(child, source, where / key)
             filled |= {f"{name}.{tensor}" for tensor in child.state_dict()}
         filled |= {f"{name}.{t}" for t in _fill_children(child, inner, where / key)}
     return filled
@@ -126,7 +126,7 @@ def _section(run: Path, path: ComponentPath, where: str) -> dict[str, Any]:
     for i, key in enumerate(keys):
         if not isinstance(section, dict) or key not in section:
             known = list(section) if isinstance(section, dict) else []
-            raise RecipeError(
+            raise ConfigError(
                 f"{where}.weights: the run {run} has no {'.'.join(keys[: i + 1])}"
                 f"{did_you_mean(key, known)}"
             )
@@ -147,17 +147,17 @@ def _load(
     own = module.state_dict()
     for name, value in state.items():
         if name not in own:
-            raise RecipeError(
+            raise ConfigError(
                 f"{where}: {source} holds {name}, which {type(module).__name__} has not; "
                 "build it with the options that it was saved with"
             )
         if own[name].shape != value.shape:
-            raise RecipeError(
+            raise ConfigError(
                 f"{where}: {source} has {name} {tuple(value.shape)}, the recipe builds "
                 f"{tuple(own[name].shape)}; build it with the options that it was saved with"
             )
     added = module.added_token_parameters() if isinstance(module, Backbone) else frozenset()
     missing = sorted(set(own) - set(state) - added - filled)
     if whole and missing:
-        raise RecipeError(f"{where}: {source} lacks {missing[0]} (and {len(missing) - 1} more)")
+        raise ConfigError(f"{where}: {source} lacks {missing[0]} (and {len(missing) - 1} more)")
     module.load_state_dict(state, strict=False)

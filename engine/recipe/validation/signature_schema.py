@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
 from ....connectors.base import Between
-from ....modalities.base import Fitted, Part
-from ...utils import RecipeError, placed
-from .validation_errors import complaints, truth_as_number
+from ....modalities.base import Fittable, Part
+from ...utils import ConfigError, with_location
+from .validation_errors import find_bool_as_number, format_validation_errors
 
 ENGINE_KEYS = frozenset(
     {"augment", "data", "freeze", "lora", "lr", "train_only", "type", "weights"}
@@ -85,9 +85,9 @@ def _classes(annotation: Any) -> Iterator[tuple[type, tuple[Any, ...]]]:
         yield annotation, ()
 
 
-def fitted_class(annotation: Any) -> type[Fitted] | None:
-    """Return the `Fitted` subclass of an annotation, or None."""
-    return next((c for c, _ in _classes(annotation) if issubclass(c, Fitted)), None)
+def fitted_class(annotation: Any) -> type[Fittable] | None:
+    """Return the `Fittable` subclass of an annotation, or None."""
+    return next((c for c, _ in _classes(annotation) if issubclass(c, Fittable)), None)
 
 
 @cache
@@ -121,7 +121,7 @@ def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def fitted_arguments(part: Any) -> dict[str, type[Fitted]]:
+def fitted_arguments(part: Any) -> dict[str, type[Fittable]]:
     """The options of a class that are parts to be fitted, by name."""
     wanted = {name: fitted_class(hint) for name, (hint, _) in arguments(part).items()}
     return {name: found for name, found in wanted.items() if found is not None}
@@ -161,11 +161,11 @@ def validate(model: type[M], values: Mapping[str, Any], where: str, what: str) -
     try:
         found = model.model_validate(dict(values))
     except ValidationError as error:
-        lines = complaints(error, model, values, where, what)
-        raise RecipeError("\n".join(lines)) from None
-    wrong = truth_as_number(values, found, where)
+        lines = format_validation_errors(error, model, values, where, what)
+        raise ConfigError("\n".join(lines)) from None
+    wrong = find_bool_as_number(values, found, where)
     if wrong:
-        raise RecipeError(wrong)
+        raise ConfigError(wrong)
     return found
 
 
@@ -174,7 +174,7 @@ def validate_options(part: Any, values: Mapping[str, Any], where: str) -> dict[s
     try:
         model = options_model(part)
     except ValueError as error:
-        raise RecipeError(placed(where, error)) from error
+        raise ConfigError(with_location(where, error)) from error
     found = validate(model, values, where, getattr(part, "__name__", "it"))
     said = found.model_fields_set
     return {name: getattr(found, name) for name in type(found).model_fields if name in said}

@@ -26,7 +26,7 @@ class Place(NamedTuple):
     expected: str
 
 
-def complaints(
+def format_validation_errors(
     error: ValidationError,
     model: type[BaseModel],
     values: Mapping[str, Any],
@@ -36,7 +36,7 @@ def complaints(
     """One line a mistake; a union reports every branch, of which the first is kept."""
     lines: dict[str, str] = {}
     problems = error.errors(include_url=False)
-    meant = _meant(problems)
+    meant = _misspelt_required(problems)
     for problem in problems:
         extra, missing = problem["type"] == "extra_forbidden", problem["type"] == "missing"
         if missing and problem["loc"] in meant:
@@ -58,7 +58,7 @@ def complaints(
     return list(lines.values())
 
 
-def _meant(problems: Sequence[Any]) -> set[Loc]:
+def _misspelt_required(problems: Sequence[Any]) -> set[Loc]:
     """The places of required keys that stand there misspelt."""
     lost: list[Loc] = [p["loc"] for p in problems if p["type"] == "missing"]
     found: set[Loc] = set()
@@ -84,7 +84,7 @@ def _place(loc: Loc, model: type[BaseModel], extra: bool) -> Place:
     keys: list[str] = []
     owner: type[BaseModel] | None = model
     current: Any = model
-    expected = spell(model)
+    expected = describe_type(model)
     for i, step in enumerate(loc):
         if isinstance(current, type) and issubclass(current, BaseModel):
             field = _fields(current).get(str(step))
@@ -93,11 +93,11 @@ def _place(loc: Loc, model: type[BaseModel], extra: bool) -> Place:
             owner = current
             keys.append(str(step))
             current = _inner(field.annotation) if field else None
-            expected = spell(field.annotation) + _bounds(field.metadata) if field else ""
+            expected = describe_type(field.annotation) + _bounds(field.metadata) if field else ""
         elif typing.get_origin(current) is dict:
             keys.append(str(step))
             inside = typing.get_args(current)[1]
-            current, owner, expected = _inner(inside), None, spell(inside)
+            current, owner, expected = _inner(inside), None, describe_type(inside)
         else:
             return Place(keys, owner, False, expected)
     return Place(keys, owner, True, expected)
@@ -129,7 +129,7 @@ def _bounds(metadata: Iterable[Any]) -> str:
     return f" {' and '.join(found)}" if found else ""
 
 
-def spell(annotation: Any) -> str:
+def describe_type(annotation: Any) -> str:
     """A type in words that fit one line."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is dict and isinstance(args[1], type) and issubclass(args[1], BaseModel):
@@ -137,22 +137,22 @@ def spell(annotation: Any) -> str:
     if origin is typing.Literal:
         return " | ".join(repr(a) for a in args)
     if _is_union(annotation):
-        return " | ".join(spell(a) for a in args)
+        return " | ".join(describe_type(a) for a in args)
     if annotation is type(None):
         return "null"
     if annotation is bool:
         return "true | false"
     if origin is typing.Annotated:
-        return spell(args[0]) + _bounds(args[1:])
+        return describe_type(args[0]) + _bounds(args[1:])
     if args:
-        inner = ", ".join(spell(a) for a in args if a is not Ellipsis)
+        inner = ", ".join(describe_type(a) for a in args if a is not Ellipsis)
         return f"{getattr(origin, '__name__', origin)}[{inner}]"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a section {" + ", ".join(_fields(annotation)) + "}"
     return str(getattr(annotation, "__name__", annotation))
 
 
-def truth_as_number(raw: Any, found: Any, where: str) -> str:
+def find_bool_as_number(raw: Any, found: Any, where: str) -> str:
     """pydantic takes `true` for 1: the line of the first such place."""
     if isinstance(raw, bool) and type(found) in (int, float):
         return f"{where}: found {raw!r} (bool), expected a number"
@@ -164,7 +164,7 @@ def truth_as_number(raw: Any, found: Any, where: str) -> str:
     elif isinstance(raw, (list, tuple)) and isinstance(found, (list, tuple)):
         both = enumerate(zip(raw, found, strict=False))
         pairs = [(value, inner, f"{where}[{i}]") for i, (value, inner) in both]
-    return next(filter(None, (truth_as_number(*pair) for pair in pairs)), "")
+    return next(filter(None, (find_bool_as_number(*pair) for pair in pairs)), "")
 
 
 def _values(found: Any) -> Mapping[str, Any]:

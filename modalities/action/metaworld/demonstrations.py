@@ -23,8 +23,8 @@ from tqdm import tqdm
 from ...base import Source
 from ..datasets import LeRobot, Recording, write
 from .env import FIRST, RATE, MetaWorld
-from .expert import Demonstrator
-from .instructions import seen, unseen
+from .expert import ExpertRecorder
+from .instructions import heldout_instruction, train_instructions
 
 SEEDS = {
     "train": range(1000),
@@ -78,7 +78,7 @@ class Demonstrations(Source):
             raise ValueError(f"tasks: found {tasks}, expected one or several, each once")
         for task in tasks:
             MetaWorld(task, cameras=cameras or ())  # refuses what Meta-World does not have
-            seen(task)
+            train_instructions(task)
         self.tasks, self.split, self.seeds = tuple(tasks), split, seeds[:episodes]
         self.noise, self.branches = noise, branches if noise else 0
         self.hold, self.cameras, self.size = hold, tuple(cameras or ()), size
@@ -144,14 +144,18 @@ class Demonstrations(Source):
         }
 
     def _words(self, task: str) -> tuple[str, ...]:
-        return seen(task) if self.split == "train" else (unseen(task, self.split),)
+        return (
+            train_instructions(task)
+            if self.split == "train"
+            else (heldout_instruction(task, self.split),)
+        )
 
     def _recordings(self) -> Iterator[Recording]:
         """Every task's episodes, seed by seed; those that failed are counted."""
         failed, count = 0, len(self.tasks) * len(self.seeds)
         with tqdm(total=count, desc="recording metaworld", disable=None) as bar:
             for task in self.tasks:
-                expert = Demonstrator(
+                expert = ExpertRecorder(
                     task, self.noise, self.branches, self.hold, self.cameras, self.size
                 )
                 for seed in self.seeds:

@@ -27,8 +27,8 @@ from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from ...messages import did_you_mean
-from .instructions import seen, unseen
-from .rendering import Cameras
+from .instructions import heldout_instruction, train_instructions
+from .rendering import OffscreenRenderer
 
 PROPRIO = (0, 1, 2, 3, 18, 19, 20, 21)
 """What of the state a robot knows of itself: its hand, now and a step before."""
@@ -68,7 +68,7 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
             _known("camera", camera, CAMERAS)
         self.task, self.seed, self.cameras, self.size = task, seed, tuple(cameras), size
         self.inner: Any = None
-        self._drawers: dict[int, Cameras] = {}
+        self._drawers: dict[int, OffscreenRenderer] = {}
         picture = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = spaces.Dict(
             {
@@ -104,7 +104,9 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
         """What a camera sees now, uint8 `[size, size, 3]`; RuntimeError where nothing can draw."""
         size = size or self.size
         if size not in self._drawers:
-            self._drawers[size] = Cameras(self.simulator.model, self.simulator.model_name, size)
+            self._drawers[size] = OffscreenRenderer(
+                self.simulator.model, self.simulator.model_name, size
+            )
         return self._drawers[size].picture(self.simulator.data, camera)
 
     @staticmethod
@@ -120,7 +122,11 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
         Raises ValueError for a task without instructions.
         """
         begun = [split for split, first in FIRST.items() if seed >= first]
-        return unseen(task, begun[-1]) if begun else seen(task)[seed % len(seen(task))]
+        return (
+            heldout_instruction(task, begun[-1])
+            if begun
+            else train_instructions(task)[seed % len(train_instructions(task))]
+        )
 
     @property
     def simulator(self) -> Any:
@@ -148,12 +154,12 @@ def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _made(task: str, seed: int) -> Any:
-    still = _patched(SawyerXYZEnv, "_reset_hand", _still)
+    still = _patched(SawyerXYZEnv, "_reset_hand", _skip_reset_hand)
     with still, _patched(MujocoEnv, "_initialize_simulation", _simulation):
         return gymnasium.make("Meta-World/MT1", env_name=task, seed=seed, disable_env_checker=True)
 
 
-def _still(env: Any, steps: int = 50) -> None:
+def _skip_reset_hand(env: Any, steps: int = 50) -> None:
     """Deals the fifty layouts without moving the arm into place for each: no layout depends on
     it, and two thirds of the time to make an environment go there."""
     env.init_tcp = env.tcp_center

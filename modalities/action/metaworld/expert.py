@@ -32,7 +32,7 @@ TOO_LONG = 250
 
 
 @dataclass(frozen=True)
-class Demonstrator:
+class ExpertRecorder:
     """One task's expert. noise: deviation of what is added to each action, which lies in [-1, 1].
     branches: disturbed episodes a seed, beside its clean one. hold: steps recorded after the
     first success. cameras, size: pictures that are kept, PNG."""
@@ -50,7 +50,7 @@ class Demonstrator:
         rng = np.random.default_rng([zlib.crc32(self.task.encode()), seed])
         env = MetaWorld(self.task, seed)
         first, _ = env.reset()
-        begin = _Moment(env)
+        begin = SimulatorSnapshot(env)
         clean = self._recorded(env, first, words[int(rng.integers(len(words)))])
         yield clean
         longest = TOO_LONG // 2 if clean is None else len(clean) - self.hold
@@ -87,7 +87,7 @@ class Demonstrator:
         return Recording(words, _columns(steps)) if done else None
 
 
-class _Moment:
+class SimulatorSnapshot:
     """An environment as it is now, to be put back: MuJoCo's state, and what the classes around it
     count or remember (numbers and arrays)."""
 

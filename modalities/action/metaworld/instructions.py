@@ -62,7 +62,7 @@ training, so that it can be understood."""
 
 
 @functools.cache
-def seen(task: str) -> tuple[str, ...]:
+def train_instructions(task: str) -> tuple[str, ...]:
     """The ways to ask for a task that training may see. ValueError for a task without words."""
     if task not in SENTENCES:
         known = ", ".join(SENTENCES)
@@ -72,9 +72,9 @@ def seen(task: str) -> tuple[str, ...]:
     return tuple(way for way in every if way not in kept)
 
 
-def unseen(task: str, split: str = "test") -> str:
+def heldout_instruction(task: str, split: str = "test") -> str:
     """The way to ask for a task that is kept for a split. ValueError as in `seen`."""
-    seen(task)
+    train_instructions(task)
     return KEPT[split][task]
 
 

@@ -73,7 +73,7 @@ class _Model:
         return 0
 
 
-class Cameras:
+class OffscreenRenderer:
     """Draws one simulation. model_name: what its model file is called; size: px a side."""
 
     def __init__(self, model: Any, model_name: str, size: int) -> None:

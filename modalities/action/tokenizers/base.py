@@ -20,13 +20,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from ...base import Fitted
+from ...base import Fittable
 from .. import ACTION
 
 SETTINGS, ARRAYS = "action_tokenizer.json", "action_tokenizer.safetensors"
 
 
-class ActionTokenizer(Fitted):
+class ActionTokenizer(Fittable):
     """What a control task asks of a tokenizer.
 
     dof: numbers of an action; None until `fit`, where the constructor was not told.

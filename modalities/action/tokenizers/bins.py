@@ -16,7 +16,7 @@ from torch import Tensor
 from . import validation
 from .base import ActionTokenizer
 from .quantiles import Reservoir, bounds
-from .step_bounds import Bounds, finite, unpinned
+from .step_bounds import Bounds, check_no_start, finite
 
 KEPT = 1_000_000
 """Samples that the quantiles are taken of."""
@@ -39,12 +39,12 @@ class BinTokenizer(ActionTokenizer):
 
     def length(self, steps: int) -> int:
         """`steps * dof`."""
-        return steps * validation.known(self.dof)
+        return steps * validation.require_fitted(self.dof)
 
     def fit(self, rows: Iterable[Any]) -> None:
         """Learn the quantiles of each joint's samples; padded ones have no say."""
         samples = Reservoir(KEPT)
-        for values, real in validation.blocks(rows, self.dof):
+        for values, real in validation.iter_blocks(rows, self.dof):
             samples.add(values[real])
         low, high = bounds(samples.rows(), self.quantiles)
         self.load_state({"low": low, "high": high})
@@ -53,7 +53,7 @@ class BinTokenizer(ActionTokenizer):
         self, chunks: Tensor, *, padding: Tensor | None = None, start: Tensor | None = None
     ) -> Tensor:
         """`[B, steps, dof]` -> ids `[B, steps * dof]`; what lies outside is in an outer bin."""
-        unpinned(start)
+        check_no_start(start)
         within = self._ready().shrink(finite(chunks, self.dof, padding))
         found = ((within / 2 + 0.5) * self.vocab).floor().clamp(0, self.vocab - 1)
         return found.flatten(1).long()
@@ -62,9 +62,9 @@ class BinTokenizer(ActionTokenizer):
         self, ids: Tensor | list[Tensor], *, steps: int, start: Tensor | None = None
     ) -> Tensor:
         """Ids `[B, steps * dof]` -> `[B, steps, dof]`: the bins' centres."""
-        unpinned(start)
+        check_no_start(start)
         ready = self._ready()
-        dof = validation.known(self.dof)
+        dof = validation.require_fitted(self.dof)
         found = validation.ids(ids, steps * dof, self.size, (steps, dof))
         centres = (found.float() + 0.5) / self.vocab * 2 - 1
         return ready.stretch(centres.unflatten(1, (steps, dof)))

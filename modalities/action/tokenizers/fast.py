@@ -25,7 +25,7 @@ from torch import Tensor
 from . import validation
 from .base import ActionTokenizer
 from .quantiles import Reservoir, bounds
-from .step_bounds import Bounds, finite, unpinned
+from .step_bounds import Bounds, check_no_start, finite
 
 FIRST = 0x4E00
 """Character of the smallest number: a long run of letters, none of which is a space."""
@@ -58,17 +58,17 @@ class FastTokenizer(ActionTokenizer):
 
     def length(self, steps: int) -> None:
         """Varies from chunk to chunk."""
-        validation.known(self.dof)
+        validation.require_fitted(self.dof)
 
     def fit(self, rows: Iterable[Any]) -> None:
         """Learn quantiles, the range of coefficients, and the pairs of up to 50,000 chunks."""
         kept: dict[int, Reservoir] = {}
-        for values, real in validation.blocks(rows, self.dof):
-            held = validation.held(torch.from_numpy(values), torch.from_numpy(real))
+        for values, real in validation.iter_blocks(rows, self.dof):
+            held = validation.forward_fill(torch.from_numpy(values), torch.from_numpy(real))
             self.dof = held.shape[2]
             reservoir = kept.setdefault(held.shape[1], Reservoir(KEPT))
             reservoir.add(held.flatten(1).numpy().astype(np.float32))
-        dof = validation.known(self.dof)
+        dof = validation.require_fitted(self.dof)
         chunks = [r.rows().reshape(-1, steps, dof) for steps, r in kept.items()]
         samples = np.concatenate([c.reshape(-1, dof) for c in chunks]).astype(np.float64)
         self._bounds = Bounds(*bounds(samples, self.quantiles))
@@ -101,7 +101,7 @@ class FastTokenizer(ActionTokenizer):
         self, chunks: Tensor, *, padding: Tensor | None = None, start: Tensor | None = None
     ) -> list[Tensor]:
         """`[B, steps, dof]` -> a list of ids `[L_i]`; numbers beyond the fitted are clipped."""
-        unpinned(start)
+        check_no_start(start)
         numbers = self._numbers(finite(chunks, self.dof, padding))
         found = self._ready().encode_batch_fast(self._texts(numbers))
         return [torch.tensor(each.ids, device=numbers.device) for each in found]
@@ -110,9 +110,9 @@ class FastTokenizer(ActionTokenizer):
         self, ids: Tensor | list[Tensor], *, steps: int, start: Tensor | None = None
     ) -> Tensor:
         """A list of ids -> `[B, steps, dof]`; ValueError for a sequence that gives no chunk."""
-        unpinned(start)
+        check_no_start(start)
         device = ids[0].device if len(ids) else None
-        dof = validation.known(self.dof)
+        dof = validation.require_fitted(self.dof)
         expected = steps * dof
         texts = self._ready().decode_batch(self._listed(ids))
         for row, text in enumerate(texts):

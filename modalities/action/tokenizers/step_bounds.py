@@ -48,10 +48,10 @@ def finite(chunks: Tensor, dof: int | None, padding: Tensor | None) -> Tensor:
     """`[B, steps, dof]` checked; padded samples are the last real one."""
     values, real = validation.chunks(chunks, dof, padding)
     validation.refuse_infinite(values)
-    return validation.held(values, real)
+    return validation.forward_fill(values, real)
 
 
-def unpinned(start: Tensor | None) -> None:
+def check_no_start(start: Tensor | None) -> None:
     """ValueError where a start is given to a tokenizer that pins none."""
     if start is not None:
         raise ValueError("start: this tokenizer pins no start; leave it out, or use bspline")

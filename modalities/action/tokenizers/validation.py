@@ -19,7 +19,7 @@ BLOCK = 1024
 """Chunks that are fitted on at a time."""
 
 
-def known(dof: int | None) -> int:
+def require_fitted(dof: int | None) -> int:
     """The fitted `dof`; ValueError before the fit."""
     if dof is None:
         raise ValueError("action tokenizer: used before fit; fit it, or load a saved one")
@@ -65,7 +65,7 @@ def quantiles(given: Sequence[float]) -> tuple[float, float]:
 def chunks(given: Tensor, dof: int | None, padding: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """`[B, steps, dof]` floats, zero where padded, and `real [B, steps]` where any is padded."""
     found = torch.as_tensor(given)
-    if found.ndim != 3 or found.shape[2] != known(dof):
+    if found.ndim != 3 or found.shape[2] != require_fitted(dof):
         raise ValueError(
             f"actions: found chunks {tuple(found.shape)}, expected [B, steps, {dof}]: "
             f"the tokenizer was fitted on {dof} joints"
@@ -98,7 +98,7 @@ def refuse_infinite(values: Tensor) -> None:
         )
 
 
-def held(values: Tensor, real: Tensor | None) -> Tensor:
+def forward_fill(values: Tensor, real: Tensor | None) -> Tensor:
     """`[B, steps, ...]` with each padded sample as the last real one before it, else the first."""
     if real is None:
         return values
@@ -138,7 +138,7 @@ def flat(given: Given, length: int, grid: tuple[int, int] | None, what: str) -> 
     return found
 
 
-def blocks(rows: Iterable[Any], dof: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def iter_blocks(rows: Iterable[Any], dof: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What `fit` is given, in blocks of chunks of one length, read once.
 
     Yields `values [b, steps, dof]` float64, zero where padded, and `real [b, steps]` bool.

@@ -53,7 +53,7 @@ class HubSound(Encoder):
         """Read the configurations of `name`: the model's and the feature extractor's."""
         if not options.get("name"):
             return options
-        where = place(options["name"])
+        where = parse_repo_id(options["name"])
         try:
             model = json.loads(AutoConfig.from_pretrained(**where).to_json_string(use_diff=False))
             made = AutoFeatureExtractor.from_pretrained(**where)
@@ -84,7 +84,7 @@ class HubSound(Encoder):
             super().load()
         with _no_report():
             found, report = self.loader().from_pretrained(
-                **place(self.name),
+                **parse_repo_id(self.name),
                 config=self.config,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -155,10 +155,10 @@ def in_time(
 
 def path_of(name: str) -> str:
     """A folder or hub id without `hf-hub:`, `local-dir:` and revision."""
-    return str(place(name)["pretrained_model_name_or_path"])
+    return str(parse_repo_id(name)["pretrained_model_name_or_path"])
 
 
-def place(name: str) -> dict[str, Any]:
+def parse_repo_id(name: str) -> dict[str, Any]:
     """A name, with or without `hf-hub:` or `local-dir:`, as keywords of `from_pretrained`."""
     if name.startswith("local-dir:") or (not name.startswith("hf-hub:") and Path(name).exists()):
         path = name.removeprefix("local-dir:")

@@ -16,7 +16,7 @@ from ...base import Features
 Size = tuple[int, int]
 
 
-def place(grid: Size, size: Size, stride: int) -> dict[str, Any]:
+def token_geometry(grid: Size, size: Size, stride: int) -> dict[str, Any]:
     """`grid`, `step` and `origin` of `grid` tokens over a picture of `size` px.
 
     The step is the network's stride; where its borders or a resizing make another number of
@@ -33,7 +33,7 @@ def from_map(feature_map: Tensor, size: Size, stride: int, **more: Any) -> Featu
     """A feature map `[B, D, h, w]` -> Features of `T = h * w` tokens, row by row."""
     grid = (feature_map.shape[2], feature_map.shape[3])
     tokens = feature_map.flatten(2).transpose(1, 2)  # [B, T, D]
-    return Features.full(tokens, **place(grid, size, stride), **more)
+    return Features.full(tokens, **token_geometry(grid, size, stride), **more)
 
 
 def fit(count: int, size: Size, stride: int, prefixes: tuple[int, ...]) -> tuple[Size, int] | None:

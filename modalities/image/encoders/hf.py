@@ -20,7 +20,7 @@ from ..processor import HubProcessor
 Json = dict[str, Any]
 
 
-def place(name: str) -> dict[str, Any]:
+def parse_repo_id(name: str) -> dict[str, Any]:
     """A name, with or without `hf-hub:` or `local-dir:`, as keywords of `from_pretrained`."""
     if name.startswith("local-dir:"):
         return {"pretrained_model_name_or_path": name.removeprefix("local-dir:")}
@@ -36,7 +36,7 @@ def find(name: str, config: Json | None, processor: Json | None, local: bool) ->
     """
     if not name:
         raise ValueError("transformers: neither a name nor a config with its model_type")
-    where = {**place(name), "local_files_only": local}
+    where = {**parse_repo_id(name), "local_files_only": local}
     tower = _vision(_read(AutoConfig, where, "configuration", "a model's folder or hub id"))
     own = json.loads(tower.to_json_string(use_diff=False))
     whole = {**own, **(config or {}), "model_type": tower.model_type}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...base import Encoder, Features
 from ..processor import OpenClipProcessor
 from . import open_clip_config, timm_features
-from .grid import from_map, place
+from .grid import from_map, token_geometry
 
 RESNET_STRIDES = (2, 4, 8, 16, 32)
 
@@ -130,7 +130,7 @@ def _transformer(tower: Any, pixels: Tensor, layers: Sequence[int]) -> Features:
     pooled, tokens = tower._pool(x)
     size, patch = (pixels.shape[2], pixels.shape[3]), tower.patch_size[0]
     grid = (size[0] // patch, size[1] // patch)
-    where = place(grid, size, patch)
+    where = token_geometry(grid, size, patch)
     if tower.attn_pool is not None:  # CoCa's queries lie nowhere
         main = Features.full(tokens, pooled=pooled if pooled.ndim == 2 else None)
     elif pooled.ndim == 3:  # no pooling: the class token is still in front

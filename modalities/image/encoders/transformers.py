@@ -60,7 +60,7 @@ class TransformersVision(Encoder):
 
     @classmethod
     def carries_weights(cls, options: Mapping[str, Any]) -> bool:
-        place = hf.place(options.get("name", ""))["pretrained_model_name_or_path"]
+        place = hf.parse_repo_id(options.get("name", ""))["pretrained_model_name_or_path"]
         if not Path(place).is_dir():
             return bool(place)
         return any(any(Path(place).glob(kind)) for kind in ("*.safetensors", "*.bin"))
@@ -72,7 +72,7 @@ class TransformersVision(Encoder):
         kind: Any = type(self.model)
         with hf.no_report():
             filled, report = kind.from_pretrained(
-                **hf.place(self.name),
+                **hf.parse_repo_id(self.name),
                 config=self.model.config,
                 dtype=torch.float32,
                 output_loading_info=True,

@@ -27,28 +27,28 @@ from sensorium.engine.model import Model
 from sensorium.scripts.benchmarks.asr.systems import (
     TASK,
     Row,
-    Said,
+    SystemOutput,
     autoregress,
     bench_rows,
     diffuse,
     hear,
 )
 from sensorium.scripts.benchmarks.timing import machine
-from sensorium.tasks.diffusion import AsrDiffusion
+from sensorium.tasks.diffusion import DiffusionASR
 from sensorium.tasks.speech import error_counts, interval, normaliser, resampled
 
 PAPER = 4.44
 TRIED = 12
 """Rows on which the two token-by-token loops are compared."""
 
-Way = Callable[[Sequence[Row]], Said]
+Way = Callable[[Sequence[Row]], SystemOutput]
 
 
-def over(rows: Sequence[Row], size: int, way: Way) -> Said:
+def over(rows: Sequence[Row], size: int, way: Way) -> SystemOutput:
     """Every row, in batches of like lengths; in the rows' own order."""
     order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
     places: list[int] = []
-    all_of = Said()
+    all_of = SystemOutput()
     way([rows[i] for i in order[:size]])  # a first call warms up
     for start in range(0, len(order), size):
         mine = order[start : start + size]
@@ -57,12 +57,12 @@ def over(rows: Sequence[Row], size: int, way: Way) -> Said:
         for name, values in vars(said).items():
             getattr(all_of, name).extend(values)
     back = np.argsort(places)
-    return Said(*([values[i] for i in back] for values in vars(all_of).values()))
+    return SystemOutput(*([values[i] for i in back] for values in vars(all_of).values()))
 
 
-def heard_first(rows: Sequence[Row]) -> Said:
+def heard_first(rows: Sequence[Row]) -> SystemOutput:
     """What the CTC head alone says."""
-    return Said(
+    return SystemOutput(
         [row.prior.text for row in rows], [0] * len(rows), [row.ctc for row in rows],
         [0.0] * len(rows),
     )  # fmt: skip
@@ -75,11 +75,11 @@ class Errors:
         self.read = normaliser(cast(Any, normalizer))
         self.known = [self.read(row.target["text"]) for row in rows]
 
-    def of(self, said: Said) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, said: SystemOutput) -> tuple[np.ndarray, np.ndarray]:
         return error_counts(self.known, [self.read(text) for text in said.texts])
 
 
-def table(rows: Sequence[Row], ways: dict[str, Said], errors: Errors) -> list[str]:
+def table(rows: Sequence[Row], ways: dict[str, SystemOutput], errors: Errors) -> list[str]:
     """A line a way: errors, passes, decoding, end to end, real time."""
     lines = [
         "| way | WER % (95 %) | passes | decoding ms | end to end ms | real-time factor | speed |",
@@ -103,7 +103,7 @@ def table(rows: Sequence[Row], ways: dict[str, Said], errors: Errors) -> list[st
     return lines
 
 
-def lengths(rows: Sequence[Row], ways: dict[str, Said], errors: Errors) -> list[str]:
+def lengths(rows: Sequence[Row], ways: dict[str, SystemOutput], errors: Errors) -> list[str]:
     """Errors and decoding by length of the text."""
     lines = ["| tokens | rows | " + " | ".join(f"{n}: WER %, ms" for n in ways) + " |"]
     lines.append("|---|---|" + "---|" * len(ways))
@@ -121,7 +121,7 @@ def lengths(rows: Sequence[Row], ways: dict[str, Said], errors: Errors) -> list[
     return lines
 
 
-def speed(rows: Sequence[Row], slow: Said, fast: Said) -> str:
+def speed(rows: Sequence[Row], slow: SystemOutput, fast: SystemOutput) -> str:
     """How much faster denoising is at 40 to 60 tokens, and how fast it could be here."""
     at = [i for i, row in enumerate(rows) if 40 <= row.tokens <= 60]
     prefill = float(np.mean([slow.prefill[i] for i in at]))
@@ -139,7 +139,7 @@ def speed(rows: Sequence[Row], slow: Said, fast: Said) -> str:
     )
 
 
-def compared(first: Said, second: Said, errors: Errors) -> str:
+def compared(first: SystemOutput, second: SystemOutput, errors: Errors) -> str:
     """The difference of two rates in points, with the middle 95 % of paired resamples."""
     a, words = errors.of(first)
     b, _ = errors.of(second)
@@ -150,7 +150,7 @@ def compared(first: Said, second: Said, errors: Errors) -> str:
 
 def contest(
     llm: Model, diffusion: Model, rows: Sequence[Row], size: int, most: int
-) -> dict[str, Said]:
+) -> dict[str, SystemOutput]:
     """Every way over the rows, in batches of `size`."""
     loops: dict[str, Way] = {
         "generate": lambda some: autoregress(llm, some, False, most),
@@ -181,7 +181,7 @@ def main(
 ) -> None:
     """Compare two runs on the same rows; print markdown."""
     models = [load_model(folder).to(torch.device(device)).eval() for folder in (llm, diffusion)]
-    task = cast(AsrDiffusion, models[1].task(TASK))
+    task = cast(DiffusionASR, models[1].task(TASK))
     task.threshold = task.threshold if threshold is None else threshold
     rows = bench_rows(models[1], split, 25, 60, count)
     errors, most = Errors(rows, normalizer), 2 * max(row.tokens for row in rows)

@@ -14,15 +14,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sensorium.engine.data import open_split, task_dataset
+from sensorium.engine.data import load_split, task_dataset
 from sensorium.engine.model import Model
 from sensorium.engine.utils import autocast
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.common import assemble
-from sensorium.tasks.diffusion import AsrDiffusion
-from sensorium.tasks.speech import Asr
+from sensorium.tasks.diffusion import DiffusionASR
+from sensorium.tasks.speech import ASR
 
 TASK = "transcribe"
 
@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass
-class Said:
+class SystemOutput:
     """What one recogniser said of each row: texts, decoder's passes, milliseconds of decoding and
     of them those in which the prompt was read."""
 
@@ -73,8 +73,8 @@ class Clock:
 
 def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int) -> list[Row]:
     """Rows whose text has so many tokens; `hear` has yet to hear them."""
-    source = open_split(model.plan, TASK, split)
-    task = cast(AsrDiffusion, model.task(TASK))
+    source = load_split(model.plan, TASK, split)
+    task = cast(DiffusionASR, model.task(TASK))
     backbone: Any = model.backbone
     rows = task_dataset(model.plan, model.encoders(), TASK, source)
     found: list[Row] = []
@@ -97,7 +97,7 @@ def hear(model: Model, rows: Sequence[Row], size: int) -> None:
     """What the encoder and the CTC head of a diffusion model make of rows, in batches of like
     lengths, the encoder in the precision that its recipe stored features in; a row's milliseconds
     are its share of its batch's."""
-    task, clock = cast(AsrDiffusion, model.task(TASK)), Clock(model.device)
+    task, clock = cast(DiffusionASR, model.task(TASK)), Clock(model.device)
     stream, order = task.prompt.streams[0], sorted(rows, key=lambda row: row.seconds)
     for start in range(0, len(order), size):
         mine = order[start : start + size]
@@ -123,9 +123,9 @@ def joined(rows: Sequence[Row], stream: str) -> Batch:
 
 
 @torch.no_grad()
-def autoregress(model: Model, rows: Sequence[Row], bare: bool, most: int) -> Said:
+def autoregress(model: Model, rows: Sequence[Row], bare: bool, most: int) -> SystemOutput:
     """Transcripts of a causal decoder, greedy: by transformers' `generate`, or by a bare loop."""
-    task, clock = cast(Asr, model.task(TASK)), Clock(model.device)
+    task, clock = cast(ASR, model.task(TASK)), Clock(model.device)
     backbone: Any = model.backbone
     batch = joined(rows, task.prompt.streams[0])
     began = clock.now()
@@ -143,7 +143,7 @@ def autoregress(model: Model, rows: Sequence[Row], bare: bool, most: int) -> Sai
     kept = [row[: row.index(eos)] if eos in row else row for row in ids]
     texts = [backbone.tokenizer.decode(row).strip() for row in kept]
     steps = [len(row) + 1 for row in kept]
-    return Said(texts, steps, [(made + took) / size] * size, [(made + read) / size] * size)
+    return SystemOutput(texts, steps, [(made + took) / size] * size, [(made + read) / size] * size)
 
 
 def _loop(backbone: Any, context: Features, most: int) -> list[list[int]]:
@@ -185,9 +185,9 @@ def _places(mask: Tensor, inputs: dict[str, Tensor]) -> Tensor:
 @torch.no_grad()
 def diffuse(
     model: Model, rows: Sequence[Row], prior: bool, heard: Sequence[Row] | None = None
-) -> Said:
+) -> SystemOutput:
     """Transcripts by denoising. heard: rows whose sound the decoder gets instead."""
-    task, clock = cast(AsrDiffusion, model.task(TASK)), Clock(model.device)
+    task, clock = cast(DiffusionASR, model.task(TASK)), Clock(model.device)
     backbone: Any = model.backbone
     batch = joined(heard or rows, task.prompt.streams[0])
     began = clock.now()
@@ -198,6 +198,6 @@ def diffuse(
     texts = task.texts(found, backbone)
     ended = clock.now()
     size = len(rows)
-    return Said(
+    return SystemOutput(
         texts, found.passes, [(ended - began) / size] * size, [(read - began) / size] * size
     )

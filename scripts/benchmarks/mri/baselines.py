@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sensorium.engine.data import TaskDataset, open_split, task_dataset
+from sensorium.engine.data import TaskDataset, load_split, task_dataset
 from sensorium.engine.model import FeatureCacher, build
 from sensorium.engine.recipe import Recipe
 from sensorium.modalities.base import Sample
@@ -27,10 +27,10 @@ BINS = np.linspace(-3, 4, 49)
 """Deviations from the mean of the body."""
 BLOCKS = 6
 """An axis."""
-WAYS = ("majority", "histogram", "blocks")
+BASELINES = ("majority", "histogram", "blocks")
 
 
-class Cheap:
+class IntensityBaselines:
     """The rows of a recipe's splits, as plain numbers.
 
     features: by split and way `[N, F]`. rows: by split, the rows' keys and labels.
@@ -43,7 +43,7 @@ class Cheap:
         self.rows: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self.features: dict[tuple[str, str], np.ndarray] = {}
         for split in splits:
-            source = open_split(plan, task, split)
+            source = load_split(plan, task, split)
             rows = task_dataset(plan, model.encoders(), task, source, streams=["volume"])
             FeatureCacher(plan, model, model.device, "fp32", 16).attach([rows])
             rows.readers["volume"].features = None

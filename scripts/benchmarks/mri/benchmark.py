@@ -27,7 +27,7 @@ import typer
 
 from sensorium.engine.recipe import load_recipe
 from sensorium.modalities.mri.phantom import Phantom
-from sensorium.scripts.benchmarks.mri.baselines import WAYS, Cheap
+from sensorium.scripts.benchmarks.mri.baselines import BASELINES, IntensityBaselines
 from sensorium.scripts.benchmarks.mri.bootstrap import draws
 from sensorium.scripts.benchmarks.mri.metrics import Truth
 from sensorium.scripts.benchmarks.mri.runs import (
@@ -62,7 +62,7 @@ from sensorium.tasks.text import Facts
 SHARES = (0.01, 0.1, 1.0)
 
 
-def truth_of(bench: Bench, cheap: Cheap) -> Truth:
+def truth_of(bench: Bench, cheap: IntensityBaselines) -> Truth:
     """The split that is asked, with what is reached without any signal."""
     options = load_recipe("configs/mri/report.yaml").tasks["report"].options
     source = Phantom(split=cast(Any, bench.split), subjects=bench.sizes.held)
@@ -170,11 +170,11 @@ def main(
     sizes = Sizes(subjects, held, seen, asked, effort, batch, tuple(encoder or ()))
     bench = Bench(out, sizes, slices or SLICED, split)
     work(jobs_of(bench, share or SHARES), jobs)
-    cheap = Cheap(bench.head_recipe("sequence", RANDOM, 1.0), ("train", split))
+    cheap = IntensityBaselines(bench.head_recipe("sequence", RANDOM, 1.0), ("train", split))
     truth = truth_of(bench, cheap)
     found = figures(bench, truth, share or SHARES)
     for part, rows in found.items():
-        rows |= {w: truth.measures(cheap.answers(w, bench.rows(part), split)) for w in WAYS}
+        rows |= {w: truth.measures(cheap.answers(w, bench.rows(part), split)) for w in BASELINES}
     drawn = draws(len(truth.studies), resamples)
     print(
         f"`{' '.join(['python -m sensorium.scripts.benchmarks.mri.benchmark', *sys.argv[1:]])}`\n"

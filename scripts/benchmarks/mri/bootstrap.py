@@ -25,7 +25,7 @@ def draws(studies: int, count: int = 2000, seed: int = 0) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Measure:
+class BootstrapMetric:
     """of: the weights of rows `[R, N]` -> `[R]`. study: `[N]` the place of each row's study among
     all. better: 1 where more is better, -1 where less is. chance: what no model at all reaches."""
 
@@ -59,20 +59,22 @@ def ratio(
     *,
     better: int = 1,
     chance: float | None = None,
-) -> Measure:
+) -> BootstrapMetric:
     """A sum over rows by another; by their number where there is no other: the mean."""
     top = np.asarray(above, dtype=float)
     under = np.ones_like(top) if below is None else np.asarray(below, dtype=float)
-    return Measure(lambda w: (w @ top) / (w @ under), np.asarray(study, int), better, chance)
+    return BootstrapMetric(
+        lambda w: (w @ top) / (w @ under), np.asarray(study, int), better, chance
+    )
 
 
-def auroc(scores: np.ndarray, wanted: np.ndarray, study: Sequence[int]) -> Measure:
+def auroc(scores: np.ndarray, wanted: np.ndarray, study: Sequence[int]) -> BootstrapMetric:
     """scores `[N, K]`, wanted `[N]` places of classes: the mean over classes of one against the
     rest, ties counted half."""
     sides = [_pairs(scores[:, k], wanted == k) for k in range(scores.shape[1])]
     usable = [side for side, k in zip(sides, range(scores.shape[1]), strict=True)
               if 0 < (wanted == k).sum() < len(wanted)]  # fmt: skip
-    return Measure(
+    return BootstrapMetric(
         lambda w: np.mean([side(w) for side in usable], axis=0), np.asarray(study, int), 1, 0.5
     )
 
@@ -110,13 +112,15 @@ def chance_of_recall(same: np.ndarray, k: int) -> float:
     return float((1 - missed).mean())
 
 
-def compared(one: Measure, other: Measure, drawn: np.ndarray) -> tuple[float, float, float]:
+def compared(
+    one: BootstrapMetric, other: BootstrapMetric, drawn: np.ndarray
+) -> tuple[float, float, float]:
     """How much better `one` is, and the interval of the difference over the same resamples."""
     apart = one.better * (one.over(drawn) - other.over(drawn))
     return float(apart[0]), *interval(apart)
 
 
-def verdict(one: Measure, other: Measure, drawn: np.ndarray) -> str:
+def verdict(one: BootstrapMetric, other: BootstrapMetric, drawn: np.ndarray) -> str:
     """`holds`, `tie` (both beyond chance), `tie at chance` or `below`."""
     _, low, high = compared(one, other, drawn)
     if low > 0:
@@ -127,7 +131,7 @@ def verdict(one: Measure, other: Measure, drawn: np.ndarray) -> str:
     return "tie, both beyond chance" if both else "tie at chance, does not count"
 
 
-def told(measure: Measure | None, drawn: np.ndarray, digits: int = 2) -> str:
+def format_interval(measure: BootstrapMetric | None, drawn: np.ndarray, digits: int = 2) -> str:
     """`0.91 (0.88 to 0.93)`; a dash where there is nothing."""
     if measure is None or not len(measure.study):
         return "-"

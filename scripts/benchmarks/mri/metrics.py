@@ -12,7 +12,7 @@ import numpy as np
 
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.scripts.benchmarks.mri.bootstrap import (
-    Measure,
+    BootstrapMetric,
     auroc,
     chance_of_recall,
     ratio,
@@ -61,10 +61,10 @@ class Truth:
     def study(self, answer: Answer) -> int:
         return self.studies[answer.key.rpartition("-")[0]]
 
-    def measures(self, answers: Mapping[str, Sequence[Answer]]) -> dict[str, Measure]:
+    def measures(self, answers: Mapping[str, Sequence[Answer]]) -> dict[str, BootstrapMetric]:
         """By column, what the answers of the heads (`sequence`, `side`, `ventricle`, `mask`,
         `box`, `recall`) come to."""
-        found: dict[str, Measure] = {}
+        found: dict[str, BootstrapMetric] = {}
         for head, column in (("sequence", "sequence"), ("cls", "cls"), ("mean", "mean")):
             if head in answers:
                 found[column] = self._classes(answers[head])
@@ -89,18 +89,20 @@ class Truth:
             found["recall"] = self._recall(answers["recall"])
         return found
 
-    def _classes(self, rows: Sequence[Answer]) -> Measure:
+    def _classes(self, rows: Sequence[Answer]) -> BootstrapMetric:
         classes = list(rows[0].said["scores"])
         scores = np.array([[a.said["scores"][c] for c in classes] for a in rows])
         wanted = np.array([classes.index(a.known["label"]) for a in rows])
         return auroc(scores, wanted, [self.study(a) for a in rows])
 
-    def _mean(self, rows: Sequence[Answer], values: Sequence[float], column: str) -> Measure:
+    def _mean(
+        self, rows: Sequence[Answer], values: Sequence[float], column: str
+    ) -> BootstrapMetric:
         better = -1 if column in LESS else 1
         study = [self.study(a) for a in rows]
         return ratio(values, study, better=better, chance=self.chance.get(column))
 
-    def _recall(self, rows: Sequence[Answer]) -> Measure:
+    def _recall(self, rows: Sequence[Answer]) -> BootstrapMetric:
         """Each series asks for reports, one a study; right is one that says the same."""
         study = np.array([self.study(a) for a in rows])
         volumes = np.array([a.said["volume"] for a in rows])  # [N, D]
@@ -109,7 +111,7 @@ class Truth:
         ranked = np.argsort(-volumes @ texts.T, axis=1, kind="stable")
         return self._mean(rows, recall(ranked.tolist(), self.same[study], K), "recall")
 
-    def reports_of(self, texts: Sequence[str], rows: Sequence[Answer]) -> Measure:
+    def reports_of(self, texts: Sequence[str], rows: Sequence[Answer]) -> BootstrapMetric:
         """F1 of the facts that texts state, against the rows' references."""
         right, all_of = [], []
         for text, row in zip(texts, rows, strict=True):

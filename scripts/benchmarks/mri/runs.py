@@ -16,8 +16,8 @@ import torch
 from accelerate import Accelerator
 
 from sensorium.engine.checkpoint import load_model
-from sensorium.engine.data import open_split, task_dataset
-from sensorium.engine.evaluation import Scorer
+from sensorium.engine.data import load_split, task_dataset
+from sensorium.engine.evaluation import Evaluator
 from sensorium.engine.model import FeatureCacher, build
 from sensorium.engine.recipe import WEIGHTS, Recipe, load_recipe, parse_recipe
 from sensorium.engine.training import train
@@ -156,7 +156,7 @@ class Bench:
             folder.mkdir(parents=True, exist_ok=True)
             model = build(self.head_recipe("sequence", encoder, 1.0))
             (name,) = model.plan.tasks
-            source = open_split(model.plan, name, "train")
+            source = load_split(model.plan, name, "train")
             rows = task_dataset(model.plan, model.encoders(), name, source)
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             filler = FeatureCacher(model.plan, model, device, "fp32", 32)
@@ -265,11 +265,11 @@ def answers(folder: Path, task: str, split: str = "test") -> list[Answer]:
 def _asked(folder: Path, task: str, split: str) -> list[Answer]:
     model = load_model(folder)
     plan, settings = model.plan, model.plan.recipe.train
-    rows = task_dataset(plan, model.encoders(), task, open_split(plan, task, split))
+    rows = task_dataset(plan, model.encoders(), task, load_split(plan, task, split))
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), device_placement=False)
     size = max(settings.batch_size, LEAST)
     FeatureCacher(plan, model, accelerator.device, settings.precision, size).attach([rows])
-    scored = Scorer(model.to(accelerator.device), size, accelerator).score(rows, full=True)
+    scored = Evaluator(model.to(accelerator.device), size, accelerator).score(rows, full=True)
     return [
         Answer(*row) for row in zip(scored.keys, scored.predictions, scored.targets, strict=True)
     ]

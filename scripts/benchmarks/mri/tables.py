@@ -8,7 +8,12 @@ import numpy as np
 
 from sensorium.engine.recipe import WEIGHTS
 from sensorium.modalities.mri.phantom import Phantom
-from sensorium.scripts.benchmarks.mri.bootstrap import Measure, compared, told, verdict
+from sensorium.scripts.benchmarks.mri.bootstrap import (
+    BootstrapMetric,
+    compared,
+    format_interval,
+    verdict,
+)
 from sensorium.scripts.benchmarks.mri.metrics import COLUMNS, Truth
 from sensorium.scripts.benchmarks.mri.runs import (
     FEATURES,
@@ -23,7 +28,7 @@ from sensorium.scripts.benchmarks.mri.runs import (
 )
 from sensorium.tasks.text import Facts
 
-Row = dict[str, Measure]
+Row = dict[str, BootstrapMetric]
 Figures = dict[float, dict[str, Row]]
 """By share of the labels, then by row: a measure a column."""
 
@@ -55,10 +60,10 @@ def table(found: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
     yield "|---|---|" + "---|" * len(COLUMNS)
     for share, rows in found.items():
         for name, row in rows.items():
-            cells = [told(row.get(c), drawn, DIGITS.get(c, 2)) for c in COLUMNS]
+            cells = [format_interval(row.get(c), drawn, DIGITS.get(c, 2)) for c in COLUMNS]
             yield f"| {100 * share:g} % | {NAMES[name]} | " + " | ".join(cells) + " |"
             for probe in (p for p in PROBES if p in row):
-                line = [told(row[probe], drawn), *["-"] * (len(COLUMNS) - 1)]
+                line = [format_interval(row[probe], drawn), *["-"] * (len(COLUMNS) - 1)]
                 yield f"| {100 * share:g} % | - {PROBES[probe]} | " + " | ".join(line) + " |"
     chance = [f"{truth.chance[c]:.3g}" if c in truth.chance else "-" for c in COLUMNS]
     yield "| | chance | " + " | ".join(chance) + " |"
@@ -87,8 +92,9 @@ def sides(found: Figures, drawn: np.ndarray) -> Iterator[str]:
         with_, without = rows[GROUNDED]["side"], rows[PLAIN]["side"]
         reached = "reached" if with_.over(drawn)[0] >= ENOUGH else "not reached"
         yield (
-            f"- {100 * share:g} %: {told(with_, drawn)} with grounding ({ENOUGH} {reached}), "
-            f"{told(without, drawn)} without; chance 0.5"
+            f"- {100 * share:g} %: {format_interval(with_, drawn)} with grounding "
+            f"({ENOUGH} {reached}), "
+            f"{format_interval(without, drawn)} without; chance 0.5"
         )
 
 
@@ -97,7 +103,8 @@ def own_reports(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
     for stage, name in (("align_grounded", GROUNDED), ("align", PLAIN)):
         rows = answers(bench.out / stage, "match", bench.split)
         figure = truth.measures({"recall": rows})["recall"]
-        yield f"- {NAMES[name]}: study recall@5 {told(figure, drawn)} by its own projections"
+        interval = format_interval(figure, drawn)
+        yield f"- {NAMES[name]}: study recall@5 {interval} by its own projections"
 
 
 def written(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
@@ -117,7 +124,7 @@ def written(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
     for name, figure in found.items():
         apart, low, high = compared(first, figure, drawn)
         better = "" if figure is first else f"{apart:+.3f} ({low:+.3f} to {high:+.3f})"
-        yield f"| {name} | {told(figure, drawn)} | {better} |"
+        yield f"| {name} | {format_interval(figure, drawn)} | {better} |"
     scores = truth.facts.scores(ways["generated"], known)
     parts = ", ".join(f"{name[5:]} {value:.2f}" for name, value in scores.items())
     yield f"\nOf the references that state a fact, generated reports state the same: {parts}."

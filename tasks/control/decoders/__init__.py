@@ -6,11 +6,11 @@ from ....lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .autoregressive import Autoregressive as Autoregressive
-    from .base import SPREAD as SPREAD
-    from .base import Form as Form
+    from .base import INIT_STD as INIT_STD
+    from .base import ActionDecoder as ActionDecoder
     from .base import fixed_length as fixed_length
     from .chunks import Chunk as Chunk
-    from .chunks import Chunks as Chunks
+    from .chunks import ChunkStatistics as ChunkStatistics
     from .chunks import Pair as Pair
     from .chunks import chunks_of_references as chunks_of_references
     from .chunks import read_action as read_action
@@ -24,10 +24,10 @@ else:
         __name__,
         {
             "autoregressive": ["Autoregressive"],
-            "base": ["Form", "SPREAD", "fixed_length"],
+            "base": ["ActionDecoder", "INIT_STD", "fixed_length"],
             "chunks": [
                 "Chunk",
-                "Chunks",
+                "ChunkStatistics",
                 "Pair",
                 "chunks_of_references",
                 "read_action",

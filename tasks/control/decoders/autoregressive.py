@@ -16,12 +16,12 @@ from ....backbones.base import Backbone
 from ....modalities.action.tokenizers import ActionTokenizer
 from ....modalities.base import Features, Loss
 from ...batch import Batch
-from .base import Form, Said
-from .chunks import Chunk, Chunks
-from .vocabulary import ActionIds, Vocabulary
+from .base import ActionDecoder, ActionOutput
+from .chunks import Chunk, ChunkStatistics
+from .vocabulary import ActionVocabulary, Vocabulary
 
 
-class Autoregressive(Form):
+class Autoregressive(ActionDecoder):
     """Each token after those before it, with a cache, among the action ids alone; the text's `eos`
     ends a chunk whose length varies. attention: how the context is read."""
 
@@ -30,13 +30,13 @@ class Autoregressive(Form):
     def __init__(
         self,
         tokenizer: ActionTokenizer,
-        chunk: Chunks,
+        chunk: ChunkStatistics,
         *,
         vocabulary: Vocabulary = "added",
         attention: Literal["causal", "prefix"] = "causal",
     ) -> None:
         super().__init__(tokenizer, chunk)
-        self.map = ActionIds(vocabulary)
+        self.map = ActionVocabulary(vocabulary)
         self.attention = attention
 
     def build(self, backbone: Backbone) -> None:
@@ -55,7 +55,7 @@ class Autoregressive(Form):
             return self.map.ids
         return torch.cat([self.map.ids, self.map.ids.new_tensor([backbone.tokenizer.eos_id])])
 
-    def encode(self, chunk: Chunk) -> Said:
+    def encode(self, chunk: Chunk) -> ActionOutput:
         """The tokens of each chunk; the end behind them if lengths vary."""
         end = [self.tokenizer.size] if self.length is None else []  # `eos` among the allowed
         return [torch.tensor([*row.tolist(), *end]) for row in super().encode(chunk)]
@@ -74,7 +74,7 @@ class Autoregressive(Form):
         correct = (logits.detach().argmax(-1) == labels).sum()
         return Loss(total, int(mask.sum()), {"correct": correct})
 
-    def generate(self, context: Features, backbone: Backbone) -> Said:
+    def generate(self, context: Features, backbone: Backbone) -> ActionOutput:
         allowed, length = self.allowed(backbone), self.length
         # Without merges FAST has a token a number; with the end there is one more.
         longest = length or self.chunk.steps * self.chunk.dof + 1

@@ -10,16 +10,16 @@ from ....backbones.base import Backbone
 from ....modalities.action.tokenizers import ActionTokenizer
 from ....modalities.base import Features, Loss
 from ...batch import Batch
-from .chunks import Chunk, Chunks
+from .chunks import Chunk, ChunkStatistics
 
-SPREAD = 0.02
+INIT_STD = 0.02
 """Deviation of what is learned from nothing, as in most configurations of transformers."""
 
-Said = Tensor | list[Tensor]
+ActionOutput = Tensor | list[Tensor]
 """What a form generates for a batch: ids `[B, L]`, sequences of ids, or control points `[B, L]`."""
 
 
-class Form(nn.Module):
+class ActionDecoder(nn.Module):
     """options: of the task's options, those that are this form's own. discrete: says ids.
 
     tokenizer, chunk: fitted by the time of `build`, which creates what needs a width.
@@ -28,7 +28,7 @@ class Form(nn.Module):
     options: ClassVar[tuple[str, ...]] = ()
     discrete: ClassVar[bool] = True
 
-    def __init__(self, tokenizer: ActionTokenizer, chunk: Chunks) -> None:
+    def __init__(self, tokenizer: ActionTokenizer, chunk: ChunkStatistics) -> None:
         super().__init__()
         self.tokenizer, self.chunk = tokenizer, chunk
 
@@ -43,15 +43,15 @@ class Form(nn.Module):
         """target: what `encode` made of the batch's chunks, padded, on the batch's device."""
         raise NotImplementedError
 
-    def generate(self, context: Features, backbone: Backbone) -> Said:
+    def generate(self, context: Features, backbone: Backbone) -> ActionOutput:
         """The most likely chunk of each row, as tokens; no randomness."""
         raise NotImplementedError
 
-    def decode(self, said: Said, steps: int, start: Tensor | None) -> Tensor:
+    def decode(self, said: ActionOutput, steps: int, start: Tensor | None) -> Tensor:
         """Tokens -> actions `[B, steps, dof]`. ValueError for tokens that mean nothing."""
         return self.tokenizer.decode(said, steps=steps, start=start)
 
-    def encode(self, chunk: Chunk) -> Said:
+    def encode(self, chunk: Chunk) -> ActionOutput:
         """Return the tokens of a batch's chunks; runs in a loader worker."""
         return self.tokenizer.encode(chunk.actions, padding=chunk.padding, start=chunk.start)
 

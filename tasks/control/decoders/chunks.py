@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....modalities.base import Fitted
+from ....modalities.base import Fittable
 from ...base import Row
 from ...batch import Batch
 
@@ -101,7 +101,7 @@ def _numbers(cell: Any, column: str) -> np.ndarray:
         raise ValueError(f"action: the column {column!r} holds no numbers ({error})") from None
 
 
-class Chunks(Fitted):
+class ChunkStatistics(Fittable):
     """What the chunks of the training split have in common: `steps`, `dof`, and the mean and
     deviation of each joint, padded samples left out (a constant joint has deviation 1)."""
 

@@ -14,8 +14,8 @@ from ....backbones.base import Backbone
 from ....modalities.action.tokenizers import ActionTokenizer
 from ....modalities.base import Features, Loss
 from ...batch import Batch
-from .base import SPREAD, Form, Said, fixed_length
-from .chunks import Chunk, Chunks
+from .base import INIT_STD, ActionDecoder, ActionOutput, fixed_length
+from .chunks import Chunk, ChunkStatistics
 from .cvae import ActionVAE, divergence
 
 
@@ -49,7 +49,7 @@ class Points:
         return found
 
 
-class Continuous(Form):
+class Continuous(ActionDecoder):
     """Control points regressed at learned places, L1. latent: numbers of the conditional VAE; none
     without it. kl: weight of its divergence."""
 
@@ -59,7 +59,7 @@ class Continuous(Form):
     def __init__(
         self,
         tokenizer: ActionTokenizer,
-        chunk: Chunks,
+        chunk: ChunkStatistics,
         *,
         latent: int | None = None,
         kl: float | None = None,
@@ -78,7 +78,7 @@ class Continuous(Form):
         length = fixed_length(self.tokenizer, self.chunk.steps, "continuous")
         # A place says one number a joint, basis by basis, where the joints have as many.
         width = 1 if length % self.chunk.dof else self.chunk.dof
-        self.slots = nn.Parameter(torch.randn(length // width, backbone.dim) * SPREAD)
+        self.slots = nn.Parameter(torch.randn(length // width, backbone.dim) * INIT_STD)
         self.out = nn.Linear(backbone.dim, width)
         if self.latent is not None:
             self.vae = ActionVAE(self.chunk, backbone.dim, self.latent)
@@ -94,7 +94,7 @@ class Continuous(Form):
         found: Tensor = self.out(hidden.to(self.out.weight.dtype))
         return found.flatten(1).float()
 
-    def encode(self, chunk: Chunk) -> Said:
+    def encode(self, chunk: Chunk) -> ActionOutput:
         return self.points.encode(chunk)
 
     def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
@@ -112,13 +112,13 @@ class Continuous(Form):
         total = error + self.kl * kl
         return Loss(total, len(target), {"l1": error.detach(), "kl": kl.detach()})
 
-    def generate(self, context: Features, backbone: Backbone) -> Said:
+    def generate(self, context: Features, backbone: Backbone) -> ActionOutput:
         """The points of the latent 0."""
         latent = None
         if self.vae is not None:
             latent = context.tokens.new_zeros(len(context.tokens), self.vae.latent)
         return self.regress(context, backbone, latent)
 
-    def decode(self, said: Said, steps: int, start: Tensor | None) -> Tensor:
+    def decode(self, said: ActionOutput, steps: int, start: Tensor | None) -> Tensor:
         assert isinstance(said, Tensor)
         return self.points.decode(said, steps, start)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .chunks import Chunk, Chunks
+from .chunks import Chunk, ChunkStatistics
 
 WIDTH, HEADS, LAYERS = 64, 4, 2
 
@@ -19,7 +19,7 @@ WIDTH, HEADS, LAYERS = 64, 4, 2
 class ActionVAE(nn.Module):
     """chunk: standardises the actions. dim: `D`. latent: `Z`."""
 
-    def __init__(self, chunk: Chunks, dim: int, latent: int) -> None:
+    def __init__(self, chunk: ChunkStatistics, dim: int, latent: int) -> None:
         super().__init__()
         if latent < 1:
             raise ValueError(f"latent: found {latent}, expected at least 1")

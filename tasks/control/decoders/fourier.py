@@ -21,8 +21,8 @@ from ....backbones.base import Backbone
 from ....modalities.action.tokenizers import ActionTokenizer
 from ....modalities.base import Features, Loss
 from ...batch import Batch
-from .base import SPREAD, Form, fixed_length
-from .chunks import Chunks
+from .base import INIT_STD, ActionDecoder, fixed_length
+from .chunks import ChunkStatistics
 from .parallel import Parallel
 
 TINY = 1e-5
@@ -101,18 +101,18 @@ class Fourier(Parallel):
     def __init__(
         self,
         tokenizer: ActionTokenizer,
-        chunk: Chunks,
+        chunk: ChunkStatistics,
         *,
         frequencies: int = 16,
         smoothness: float = 1e-6,
     ) -> None:
-        Form.__init__(self, tokenizer, chunk)
+        ActionDecoder.__init__(self, tokenizer, chunk)
         self.frequencies, self.smoothness = frequencies, smoothness
 
     def build(self, backbone: Backbone) -> None:
         self.head = FourierHead(backbone.dim, self.tokenizer.size, self.frequencies)
         length = fixed_length(self.tokenizer, self.chunk.steps, "fourier")
-        self.slots = nn.Parameter(torch.randn(length, backbone.dim) * SPREAD)
+        self.slots = nn.Parameter(torch.randn(length, backbone.dim) * INIT_STD)
 
     def validate_loaded(self) -> None:
         """There is no mapping to check."""

@@ -22,26 +22,30 @@ from ....backbones.base import Backbone
 from ....modalities.action.tokenizers import ActionTokenizer
 from ....modalities.base import Features, Loss
 from ...batch import Batch
-from .base import SPREAD, Form, Said, fixed_length
-from .chunks import Chunks
-from .vocabulary import ActionIds, Vocabulary
+from .base import INIT_STD, ActionDecoder, ActionOutput, fixed_length
+from .chunks import ChunkStatistics
+from .vocabulary import ActionVocabulary, Vocabulary
 
 
-class Parallel(Form):
+class Parallel(ActionDecoder):
     """All ids in one pass under `block` attention. vocabulary: where the ids lie."""
 
     options: ClassVar[tuple[str, ...]] = ("vocabulary",)
 
     def __init__(
-        self, tokenizer: ActionTokenizer, chunk: Chunks, *, vocabulary: Vocabulary = "added"
+        self,
+        tokenizer: ActionTokenizer,
+        chunk: ChunkStatistics,
+        *,
+        vocabulary: Vocabulary = "added",
     ) -> None:
         super().__init__(tokenizer, chunk)
-        self.map = ActionIds(vocabulary)
+        self.map = ActionVocabulary(vocabulary)
 
     def build(self, backbone: Backbone) -> None:
         self.map.build(backbone, self.tokenizer.size)
         length = fixed_length(self.tokenizer, self.chunk.steps, "parallel")
-        self.slots = nn.Parameter(torch.randn(length, backbone.dim) * SPREAD)
+        self.slots = nn.Parameter(torch.randn(length, backbone.dim) * INIT_STD)
 
     def validate_loaded(self) -> None:
         self.map.check()
@@ -62,5 +66,5 @@ class Parallel(Form):
         correct = (logits.detach().argmax(-1) == labels).sum()
         return Loss(total, labels.numel(), {"correct": correct})
 
-    def generate(self, context: Features, backbone: Backbone) -> Said:
+    def generate(self, context: Features, backbone: Backbone) -> ActionOutput:
         return self.logits(context, backbone).argmax(-1)

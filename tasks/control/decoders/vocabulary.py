@@ -18,7 +18,7 @@ from ....backbones.base import Backbone
 Vocabulary = Literal["added", "tail"]
 
 
-class ActionIds(nn.Module):
+class ActionVocabulary(nn.Module):
     """`ids [K]`: the decoder's id of each token; a buffer, so that a run keeps it."""
 
     ids: Tensor

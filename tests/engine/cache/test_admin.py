@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sensorium.engine.cache import Store, list_stores, remove, verify
+from sensorium.engine.cache import Store, list_stores, remove_stores, verify
 from sensorium.engine.cache.store import CacheWarning
 from sensorium.modalities.paths import cache_root
 
@@ -38,11 +38,11 @@ def test_the_shelf_lists_verifies_and_removes(tmp_path: Path) -> None:
         assert verify(tmp_path) == {store.id: ["k2"], other.id: []}
 
     with pytest.raises(ValueError, match="'zz' fits 0 stores"):
-        remove(tmp_path, "zz")
-    assert remove(tmp_path, "all", older_than=3600) == []
-    assert [gone.id for gone in remove(tmp_path, other.id[:10])] == [other.id]
+        remove_stores(tmp_path, "zz")
+    assert remove_stores(tmp_path, "all", older_than=3600) == []
+    assert [gone.id for gone in remove_stores(tmp_path, other.id[:10])] == [other.id]
     assert [info.id for info in list_stores(tmp_path)] == [store.id]
-    remove(tmp_path, "all")
+    remove_stores(tmp_path, "all")
     assert list_stores(tmp_path) == [] and not any((tmp_path / "features").iterdir())
 
 

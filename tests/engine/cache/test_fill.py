@@ -23,9 +23,9 @@ from sensorium.engine.cache import (
     weights_hash,
 )
 from sensorium.engine.cache.fill import estimate, require_space
-from sensorium.engine.cache.keys import with_content
-from sensorium.engine.utils import RunError
-from sensorium.modalities.base import Encoder, Features, Fitted, Processor
+from sensorium.engine.cache.keys import add_content_hash
+from sensorium.engine.utils import RuntimeFailure
+from sensorium.modalities.base import Encoder, Features, Fittable, Processor
 
 
 @dataclass
@@ -87,7 +87,7 @@ def test_names_and_shapes_are_part_of_the_hash() -> None:
     others = [{"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3).double()}]
     assert weights_hash(one) == weights_hash(nn.ParameterDict({"a": torch.zeros(2, 3)}))
     assert len({weights_hash(m) for m in (one, *map(nn.ParameterDict, others))}) == 4
-    with pytest.raises(RunError, match="meta device"):
+    with pytest.raises(RuntimeFailure, match="meta device"):
         weights_hash(nn.Linear(2, 2, device="meta"))
 
 
@@ -115,7 +115,7 @@ def test_a_strangers_changed_code_is_a_miss(tmp_path: Path) -> None:
     assert found[0] == found[1] != found[2]
 
 
-class Mean(Fitted):
+class Mean(Fittable):
     def __init__(self, mean: np.ndarray) -> None:
         self.mean = mean
 
@@ -193,7 +193,7 @@ def test_an_error_keeps_what_was_computed(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fill(store, ["a", "b", "c", "d"], compute, batch_size=2)
     assert store.missing("abcd") == ["c", "d"]
-    with pytest.raises(RunError, match="2 rows gave 1 records"):
+    with pytest.raises(RuntimeFailure, match="2 rows gave 1 records"):
         fill(store, ["c", "d"], lambda places: [record(0)], batch_size=2)
 
 
@@ -211,11 +211,13 @@ def test_a_full_disk_is_told_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10**9, 10**9, 10_000))
     store = Store(tmp_path / "cache", "samples", {})
-    with pytest.raises(RunError, match=r"needs 0\.05 GB, 0\.00 GB are free; set SENSORIUM_CACHE"):
+    with pytest.raises(
+        RuntimeFailure, match=r"needs 0\.05 GB, 0\.00 GB are free; set SENSORIUM_CACHE"
+    ):
         fill(store, [str(i) for i in range(10**5)], lambda p: map(record, p), batch_size=8)
     assert not list(store.folder.glob("*.safetensors"))
     require_space(tmp_path / "not" / "yet", 10_000)
-    with pytest.raises(RunError):
+    with pytest.raises(RuntimeFailure):
         require_space(tmp_path / "not" / "yet", 10_001)
 
 
@@ -225,7 +227,7 @@ def test_verify_drops_what_was_made_from_something_else(tmp_path: Path) -> None:
     fill(
         store,
         list("abc"),
-        lambda places: (with_content(record(i), samples["abc"[i]]) for i in places),
+        lambda places: (add_content_hash(record(i), samples["abc"[i]]) for i in places),
         batch_size=3,
     )
     today = {key: content_hash(sample) for key, sample in samples.items()}

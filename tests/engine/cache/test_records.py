@@ -15,7 +15,7 @@ from sensorium.engine.cache import (
     sample_to_record,
     to_records,
 )
-from sensorium.engine.cache.keys import with_content
+from sensorium.engine.cache.keys import add_content_hash
 from sensorium.modalities.base import Features
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -168,7 +168,7 @@ def test_a_smaller_precision_rounds_the_features_and_nothing_else(precision: str
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0), (2, 3)])
 def test_samples_to_records_and_back(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     sample = {"x": (torch.randn(shape) * 3).to(dtype), "n": torch.tensor(7)}
-    back = record_to_sample(with_content(sample_to_record(sample), sample))
+    back = record_to_sample(add_content_hash(sample_to_record(sample), sample))
     assert back.keys() == sample.keys()
     for name, tensor in sample.items():
         assert back[name].dtype == tensor.dtype and torch.equal(back[name], tensor)

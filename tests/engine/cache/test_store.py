@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sensorium.engine.cache import Record, Store, list_stores, remove
+from sensorium.engine.cache import Record, Store, list_stores, remove_stores
 from sensorium.engine.cache import store as store_module
 from sensorium.engine.cache.shard import BF16
 from sensorium.engine.cache.store import CacheWarning
@@ -121,7 +121,7 @@ def test_a_record_is_a_read_only_view_that_outlives_its_shard(tmp_path: Path) ->
     store = fill_some(tmp_path)
     (record,) = store.get(["k3"])
     assert not record["tokens"].flags.owndata and not record["tokens"].flags.writeable
-    remove(tmp_path, "all")
+    remove_stores(tmp_path, "all")
     store.refresh()
     assert len(store) == 0
     np.testing.assert_array_equal(record["tokens"], expected(3))
@@ -185,7 +185,7 @@ def test_shards_of_another_version_are_ignored_in_one_line(tmp_path: Path, other
     assert again.verify() == [] and path.exists()
     (info,) = list_stores(tmp_path)
     assert (info.records, info.nbytes) == (4, store.nbytes + path.stat().st_size)
-    assert [each.id for each in remove(tmp_path, store.id[:12])] == [store.id]
+    assert [each.id for each in remove_stores(tmp_path, store.id[:12])] == [store.id]
     assert not path.exists()
 
 

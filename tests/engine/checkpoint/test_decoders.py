@@ -18,7 +18,7 @@ from sensorium.engine.model import build
 from sensorium.engine.recipe import load_recipe, parse_recipe
 from sensorium.engine.training import check
 from sensorium.engine.training.optim import optimizer
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Decoder, Features, Loss
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
@@ -166,7 +166,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_one_line(mistake: str) -> None:
     changes, line = MISTAKES[mistake]
-    with pytest.raises(RecipeError, match=line) as error:
+    with pytest.raises(ConfigError, match=line) as error:
         made(**changes)
     assert "\n" not in str(error.value)
 

@@ -23,7 +23,7 @@ from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import Model
 from sensorium.engine.recipe import load_recipe, parse_recipe
 from sensorium.engine.training import train
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 
 SMALL = {
     "hidden_size": 16,
@@ -232,7 +232,7 @@ def test_another_encoder_is_refused_by_its_name(home: Path, copy: Path) -> None:
     save_file(tensors, other / "model.safetensors")
     recipe = (copy / "recipe.yaml").read_text()
     (copy / "recipe.yaml").write_text(recipe.replace("weights: before", f"weights: {other}"))
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         sensorium.load(copy)
     prints = json.loads((copy / FINGERPRINTS).read_text())
     line = str(error.value)
@@ -254,7 +254,7 @@ def test_a_folder_that_is_not_whole_is_one_line(copy: Path, name: str, spoil: st
     else:
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2] if spoil == "cut" else b"")
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         sensorium.load(copy)
     assert "\n" not in str(error.value)
     if name != "recipe.yaml":  # a recipe that is cut short may still be YAML
@@ -264,7 +264,7 @@ def test_a_folder_that_is_not_whole_is_one_line(copy: Path, name: str, spoil: st
 @pytest.mark.parametrize("folder", ["gone", "empty"])
 def test_a_folder_that_is_no_run(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecipeError, match=r"holds no model\.safetensors"):
+    with pytest.raises(ConfigError, match=r"holds no model\.safetensors"):
         sensorium.load(tmp_path / folder)
 
 
@@ -272,7 +272,7 @@ def test_a_recipe_that_was_changed_is_refused(copy: Path) -> None:
     text = (copy / "recipe.yaml").read_text()
     assert "hidden: 8" in text
     (copy / "recipe.yaml").write_text(text.replace("hidden: 8", "hidden: 9"))
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         sensorium.load(copy)
     for word in ("tasks.digit.heads.head", "(8", "(9", "was the recipe changed?"):
         assert word in str(error.value)
@@ -304,7 +304,7 @@ def test_push_uploads_the_folder(copy: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert calls[0][1]["private"] is True
     assert "checkpoints/**" in calls[1][1]["ignore_patterns"]
     (copy / "model.safetensors").unlink()
-    with pytest.raises(RecipeError, match=r"model\.safetensors"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors"):
         push(copy, "org/name")
 
 

@@ -27,7 +27,7 @@ from sensorium.engine.inference.pipeline import rows_of
 from sensorium.engine.model import FeatureCacher, Model, build, precompute
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Loss, ReadError, Sample, Source
 from sensorium.modalities.paths import cache_root
 from sensorium.tasks.base import Context, Row, Task
@@ -310,7 +310,7 @@ def test_columns_as_rows() -> None:
     assert rows_of({"a": [1, 2], "b": 3}, {"a"}) == ([{"a": [1, 2], "b": 3}], False)
     assert rows_of({"a": []}, {"a"}) == ([{"a": []}], False)
     assert rows_of({"a": [[1], []]}, {"a"}) == ([{"a": [1]}, {"a": []}], True)
-    with pytest.raises(RecipeError, match="lists of different lengths: a 2, b 3"):
+    with pytest.raises(ConfigError, match="lists of different lengths: a 2, b 3"):
         rows_of({"a": [[1], []], "b": [1, 2, 3]}, {"a"})
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.engine.data import Collator, TaskDataset, batches, sequential_batches, task_dataset
-from sensorium.engine.embedding import about, embed
-from sensorium.engine.embedding.data_spec import Given
+from sensorium.engine.embedding import embed, index_metadata
+from sensorium.engine.embedding.data_spec import DataSpec
 from sensorium.engine.index import open_index
 from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import FeatureCacher, Model, build
@@ -160,7 +160,7 @@ def test_embeddings_are_those_of_the_row_alone(
     torch.testing.assert_close(Pipeline(model).embed(audio=sounds), own, rtol=0, atol=1e-5)
     place = str(home / f"index-{batch_size}")
     embed(
-        model, about(model, "audio", "run", ()), Given(Sounds(), "", "{}"), place,
+        model, index_metadata(model, "audio", "run", ()), DataSpec(Sounds(), "", "{}"), place,
         batch_size=batch_size,
     )  # fmt: skip
     stored = {row["key"]: row["vector"] for row in open_index(place).where(None, ["key", "vector"])}

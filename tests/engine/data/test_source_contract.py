@@ -211,12 +211,12 @@ def digits() -> Source:
 WRAPPED: dict[str, Callable[[], Source]] = {
     "Files": lambda: Files(path=str(Path(__file__).parent)),
     "Limited": lambda: wrappers.Limited(digits(), 5),
-    "Mapped": lambda: wrappers.Mapped(digits(), {"picture": "image"}),
+    "Mapped": lambda: wrappers.RenamedColumns(digits(), {"picture": "image"}),
     "MappedStream": lambda: wrappers.MappedStream(Counted(), {"c": "a"}),
     "RowList": lambda: wrappers.RowList([{"a": 1}, {"a": 2}]),
     "ShuffledStream": lambda: ShuffledStream(digits(), "image"),
     "Subset": lambda: Subset(digits(), np.array([3, 1, 4])),
-    "Taken": lambda: wrappers.Taken(Counted(), 3),
+    "Taken": lambda: wrappers.InMemoryPrefix(Counted(), 3),
     "Windows": lambda: Windows(Walks(), {"x": (-1, 2)}),
     "Windows of a limit": lambda: Windows(wrappers.Limited(Walks(), 5), {"x": (0, 1)}),
 }

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from sensorium.engine.data import Subset, limit, open_section
-from sensorium.engine.data.splits import _part
+from sensorium.engine.data.splits import _holdout_indices
 from sensorium.engine.data.windows import Windows
 from sensorium.engine.data.wrappers import rename
 from sensorium.engine.recipe import DataSection
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Source, StreamingSource
 
 LENGTHS = (5, 1, 3)
@@ -136,21 +136,21 @@ def test_what_has_no_windows(source: Source, window: dict[str, tuple[int, int]],
 
 def test_a_mistake_is_told_with_its_place() -> None:
     values = {"source": f"{__name__}:Recorded", "window": {"q": [1, 0]}}
-    with pytest.raises(RecipeError, match=r"^tasks\.push\.data\.train\.window\.q: found \[1, 0\]"):
+    with pytest.raises(ConfigError, match=r"^tasks\.push\.data\.train\.window\.q: found \[1, 0\]"):
         open_section(DataSection.model_validate(values), "tasks.push.data.train")
 
 
 def test_whole_episodes_are_held_out() -> None:
     windows = Windows(Recorded(), {"q": (0, 2)})
-    kept, rest = (_part(windows, 0.34, side, "data") for side in (True, False))
+    kept, rest = (_holdout_indices(windows, 0.34, side, "data") for side in (True, False))
     assert sorted([*kept, *rest]) == list(range(len(windows)))
     for episode in windows.episodes:
         assert len({i in kept for i in episode}) == 1
     assert len(kept) in LENGTHS
-    with pytest.raises(RecipeError, match=r"data\.holdout: 0\.1 of 3 episodes is 0"):
-        _part(windows, 0.1, True, "data")
+    with pytest.raises(ConfigError, match=r"data\.holdout: 0\.1 of 3 episodes is 0"):
+        _holdout_indices(windows, 0.1, True, "data")
 
 
 def test_without_episodes_rows_are_held_out() -> None:
-    kept, rest = (_part(Plain(), 0.5, side, "data") for side in (True, False))
+    kept, rest = (_holdout_indices(Plain(), 0.5, side, "data") for side in (True, False))
     assert len(kept) == 4 and sorted([*kept, *rest]) == list(range(9))

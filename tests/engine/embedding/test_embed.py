@@ -18,14 +18,20 @@ import torch
 from PIL import Image
 
 from sensorium.engine.data import PreparedRow
-from sensorium.engine.embedding import about, embed, given, load_any, only_stream
-from sensorium.engine.embedding.data_spec import Given, reopen
-from sensorium.engine.embedding.embed import Embedded
+from sensorium.engine.embedding import (
+    embed,
+    index_metadata,
+    load_run_or_recipe,
+    open_data,
+    resolve_stream,
+)
+from sensorium.engine.embedding.data_spec import DataSpec, open_spec
+from sensorium.engine.embedding.embed import EmbedReport
 from sensorium.engine.embedding.embedder import Embedder, fingerprint
 from sensorium.engine.index import open_index
 from sensorium.engine.inference import Pipeline
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.utils import RecipeError, RunError
+from sensorium.engine.utils import ConfigError, RuntimeFailure
 from sensorium.modalities.base import Features, StreamingSource
 
 engine = import_module("sensorium.engine.embedding.embed")
@@ -56,11 +62,13 @@ class Place:
             Image.fromarray(pixels).save(file)
         return folder
 
-    def go(self, *data: str, out: str = "index", recipe: str | None = None, **how: Any) -> Embedded:
+    def go(
+        self, *data: str, out: str = "index", recipe: str | None = None, **how: Any
+    ) -> EmbedReport:
         run = recipe or self.recipe
-        model = load_any(run)
-        rows = given(model.plan, "image", data, None, how.pop("split", "test"))
-        return embed(model, about(model, "image", run, ()), rows, out, **how)
+        model = load_run_or_recipe(run)
+        rows = open_data(model.plan, "image", data, None, how.pop("split", "test"))
+        return embed(model, index_metadata(model, "image", run, ()), rows, out, **how)
 
     def rows(self, out: str = "index", *columns: str) -> dict[str, Any]:
         """key -> vector and columns; a key that stands twice fails."""
@@ -89,8 +97,10 @@ def test_a_recipes_split_with_its_columns(place: Place) -> None:
     done = place.go()
     assert (done.added.new, done.added.replaced, len(done.skipped)) == (30, 0, 0)
     rows = place.rows("index", "split", "word", "label")
-    source = reopen(load_any(place.recipe).plan, "image", '{"task": "digit", "split": "test"}')
-    pipeline = Pipeline(load_any(place.recipe))
+    source = open_spec(
+        load_run_or_recipe(place.recipe).plan, "image", '{"task": "digit", "split": "test"}'
+    )
+    pipeline = Pipeline(load_run_or_recipe(place.recipe))
     wanted = {
         source.source.key(i): {
             "vector": pipeline.embed(image=[source.source[i]["image"]])[0].numpy(),
@@ -151,7 +161,9 @@ def test_only_what_is_new_or_changed_is_embedded(place: Place) -> None:
 def test_nothing_readable_is_a_failure(place: Place) -> None:
     (place.folder / "photos").mkdir()
     (place.folder / "photos" / "a.png").write_bytes(b"none")
-    with pytest.raises(RunError, match=r"no row could be embedded; 1 failed, the first: a\.png"):
+    with pytest.raises(
+        RuntimeFailure, match=r"no row could be embedded; 1 failed, the first: a\.png"
+    ):
         place.go("photos")
 
 
@@ -185,8 +197,8 @@ class Endless(StreamingSource):
 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_a_stream_is_read_once_and_goes_on(place: Place, workers: int) -> None:
-    model = load_any(place.recipe)
-    maker, rows = about(model, "image", "x", ()), Given(Endless(), "", "{}")
+    model = load_run_or_recipe(place.recipe)
+    maker, rows = index_metadata(model, "image", "x", ()), DataSpec(Endless(), "", "{}")
     done = embed(model, maker, rows, "index", batch_size=4, workers=workers)
     assert done.added.new == 22
     assert list(done.skipped.reasons) == ["5"]
@@ -257,7 +269,7 @@ def test_a_kill_in_mid_commit_loses_no_row_that_was_there(place: Place, after: f
 def test_another_encoder_is_refused_by_name(place: Place) -> None:
     place.go()
     other = str(place.shop.write(place.written(scale=2.0), "other"))
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(ConfigError) as caught:
         place.go(recipe=other)
     assert all(n in str(caught.value) for n in ("recipe.yaml", "other.yaml", "'image'"))
     assert len(place.rows()) == 30
@@ -276,17 +288,17 @@ def test_another_encoder_is_refused_by_name(place: Place) -> None:
 def test_a_fingerprint_changes_with_what_decides_the_vectors(
     place: Place, changes: dict[str, Any]
 ) -> None:
-    base = fingerprint(load_any(place.recipe), "image")
-    assert fingerprint(load_any(place.recipe), "image") == base
+    base = fingerprint(load_run_or_recipe(place.recipe), "image")
+    assert fingerprint(load_run_or_recipe(place.recipe), "image") == base
     other = place.shop.write(place.shop.recipe(place.written(), changes), "changed")
-    assert fingerprint(load_any(str(other)), "image") != base
+    assert fingerprint(load_run_or_recipe(str(other)), "image") != base
     more = {"train": {"steps": 77}, "tasks": {"digit": {"target": "parity"}}}
     like = place.shop.write(place.shop.recipe(place.written(), more), "like")
-    assert fingerprint(load_any(str(like)), "image") == base
+    assert fingerprint(load_run_or_recipe(str(like)), "image") == base
 
 
 def test_unequal_shapes_are_encoded_apart_where_padding_would_tell(place: Place) -> None:
-    model = load_any(place.recipe)
+    model = load_run_or_recipe(place.recipe)
     encoder = model.stream("image").encoder
     encoder.batch_invariant = False
     seen: list[int] = []
@@ -328,30 +340,30 @@ class TestData:
         (place.folder / "t.csv").write_text("a,b\n1,2\n")
         (place.folder / "picture.gif").touch()
         (place.folder / "empty").mkdir()
-        with pytest.raises(RecipeError, match=said) as caught:
-            given(load_any(place.recipe).plan, "image", words, None, "test")
+        with pytest.raises(ConfigError, match=said) as caught:
+            open_data(load_run_or_recipe(place.recipe).plan, "image", words, None, "test")
         assert "\n" not in str(caught.value)
 
     def test_tables_and_pairs(self, place: Place) -> None:
         folder = place.pictures([1, 2])
         (place.folder / "t.csv").write_text("image,age\nodd/001.png,3\neven/002.png,4\n")
-        plan = load_any(place.recipe).plan
+        plan = load_run_or_recipe(place.recipe).plan
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            table = given(plan, "image", [str(place.folder / "t.csv")], None, "")
+            table = open_data(plan, "image", [str(place.folder / "t.csv")], None, "")
             pairs = ["source=csv", f"path={place.folder / 't.csv'} columns.look=image limit=1"]
-            other = given(plan, "image", pairs, None, "")
+            other = open_data(plan, "image", pairs, None, "")
         assert [table.source[i]["age"] for i in range(2)] == [3, 4]
         assert len(other.source) == 1
         assert other.source[0]["look"] == "odd/001.png"
-        assert len(reopen(plan, "image", other.text).source) == 1
+        assert len(open_spec(plan, "image", other.text).source) == 1
 
     def test_a_split_that_is_not_there(self, place: Place) -> None:
-        plan = load_any(place.recipe).plan
-        with pytest.raises(RecipeError, match="no split 'tset'; did you mean 'test'"):
-            given(plan, "image", (), None, "tset")
-        with pytest.raises(RecipeError, match="no 'digits'; did you mean 'digit'"):
-            given(plan, "image", (), "digits", "test")
+        plan = load_run_or_recipe(place.recipe).plan
+        with pytest.raises(ConfigError, match="no split 'tset'; did you mean 'test'"):
+            open_data(plan, "image", (), None, "tset")
+        with pytest.raises(ConfigError, match="no 'digits'; did you mean 'digit'"):
+            open_data(plan, "image", (), "digits", "test")
 
     def test_any_files_of_a_modality_without_a_source_of_its_own(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
@@ -365,10 +377,10 @@ class TestData:
         assert place.rows("index", "path")["odd/001.png"]["path"] == str(folder / "odd/001.png")
 
     def test_streams(self, place: Place) -> None:
-        model = load_any(place.recipe)
-        assert only_stream(model, None) == "image"
-        with pytest.raises(RecipeError, match="no 'imag'; did you mean 'image'"):
-            only_stream(model, "imag")
+        model = load_run_or_recipe(place.recipe)
+        assert resolve_stream(model, None) == "image"
+        with pytest.raises(ConfigError, match="no 'imag'; did you mean 'image'"):
+            resolve_stream(model, "imag")
 
 
 @pytest.mark.slow
@@ -379,9 +391,9 @@ def test_ray_gives_the_same_rows(place: Place) -> None:
     folder = place.pictures(range(20))
     (folder / "broken.png").write_bytes(b"none")
     place.go(str(folder), batch_size=4)
-    model = load_any(place.recipe)
-    rows = given(model.plan, "image", [str(folder)], None, "")
-    maker = about(model, "image", place.recipe, ())
+    model = load_run_or_recipe(place.recipe)
+    rows = open_data(model.plan, "image", [str(folder)], None, "")
+    maker = index_metadata(model, "image", place.recipe, ())
     how: dict[str, Any] = {"batch_size": 4, "commit_rows": 6}
     done = embed_with_ray(model, maker, rows, "cluster", workers=2, **how)
     assert (done.added.new, list(done.skipped.reasons)) == (20, ["broken.png"])
@@ -399,10 +411,10 @@ def test_ray_gives_the_same_rows(place: Place) -> None:
 def test_ray_wants_rows_by_index(place: Place) -> None:
     from sensorium.engine.embedding.ray_backend import embed_with_ray
 
-    model = load_any(place.recipe)
-    with pytest.raises(RecipeError, match="which a streaming source has not"):
-        maker = about(model, "image", place.recipe, ())
-        embed_with_ray(model, maker, Given(Endless(), "", "{}"), "index")
+    model = load_run_or_recipe(place.recipe)
+    with pytest.raises(ConfigError, match="which a streaming source has not"):
+        maker = index_metadata(model, "image", place.recipe, ())
+        embed_with_ray(model, maker, DataSpec(Endless(), "", "{}"), "index")
 
 
 def test_commits_come_by_time_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,14 +432,14 @@ def test_commits_come_by_time_too(place: Place, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_recipe_may_be_changed_and_is_remembered(place: Place) -> None:
     changes = ["inputs.image.encoder.scale=2.0"]
-    model = load_any(place.recipe, changes)
-    rows = given(model.plan, "image", (), None, "test")
-    embed(model, about(model, "image", place.recipe, changes), rows, "index")
+    model = load_run_or_recipe(place.recipe, changes)
+    rows = open_data(model.plan, "image", (), None, "test")
+    embed(model, index_metadata(model, "image", place.recipe, changes), rows, "index")
     kept = open_index("index").about
     assert kept.overrides == tuple(changes)
-    again = load_any(kept.run, kept.overrides)
+    again = load_run_or_recipe(kept.run, kept.overrides)
     assert fingerprint(again, "image") == kept.prints["image"]
-    with pytest.raises(RecipeError, match="is a run and takes no changes"):
+    with pytest.raises(ConfigError, match="is a run and takes no changes"):
         place.shop.train(place.written(), "run")
-        load_any("run", changes)
+        load_run_or_recipe("run", changes)
     assert parse_recipe(place.written()).inputs["image"].modality == kept.modality

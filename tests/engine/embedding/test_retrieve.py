@@ -19,18 +19,18 @@ from safetensors.torch import save_file
 
 from sensorium.engine.embedding import (
     Retriever,
-    about,
     embed,
     format_hits,
-    given,
     hits_to_jsonl,
-    load_any,
-    only_query,
+    index_metadata,
+    load_run_or_recipe,
+    open_data,
+    parse_query,
     write_sheet,
 )
 from sensorium.engine.embedding.retrieve import Query
 from sensorium.engine.index import Hit, open_index
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import ReadError
 
 CLIP = {
@@ -81,13 +81,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     run = recipe(folder, "one.yaml", checkpoint(folder / "clip", 0))
     recipe(folder, "two.yaml", checkpoint(folder / "other", 1))
-    model = load_any(run)
+    model = load_run_or_recipe(run)
     for stream, data, out in (
         ("image", folder / "photos", "pictures"),
         ("words", folder / "notes.jsonl", "texts"),
     ):
-        rows = given(model.plan, stream, [str(data)], None, "")
-        embed(model, about(model, stream, run, ()), rows, str(folder / out))
+        rows = open_data(model.plan, stream, [str(data)], None, "")
+        embed(model, index_metadata(model, stream, run, ()), rows, str(folder / out))
     return folder
 
 
@@ -161,7 +161,7 @@ def ask(home: Path, *, index: str = "pictures", run: str | None = None, **query:
     ],
 )
 def test_mistakes_are_one_line(home: Path, how: dict[str, Any], said: str) -> None:
-    with pytest.raises(RecipeError, match=said) as caught:
+    with pytest.raises(ConfigError, match=said) as caught:
         ask(home, **how)
     assert "\n" not in str(caught.value)
 
@@ -172,7 +172,7 @@ def test_a_file_that_cannot_be_read(home: Path) -> None:
 
 
 def test_another_run_is_refused_by_name(home: Path) -> None:
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(ConfigError) as caught:
         ask(home, run=str(home / "two.yaml"))
     assert all(name in str(caught.value) for name in ("one.yaml", "two.yaml", "'image'"))
 
@@ -185,7 +185,7 @@ def test_a_run_whose_query_tower_has_changed_is_refused(home: Path, tmp_path: Pa
     mixed = str(tmp_path / "mixed.yaml")
     picture = str(home / "photos" / "1.jpg")
     assert ask(home, run=mixed, by="image", value=picture, said="--image")[0].key == "1.jpg"
-    with pytest.raises(RecipeError, match="whose stream 'words'"):
+    with pytest.raises(ConfigError, match="whose stream 'words'"):
         ask(home, run=mixed)
 
 
@@ -205,15 +205,15 @@ def test_a_run_that_has_moved_is_named(home: Path, tmp_path: Path) -> None:
     ],
 )
 def test_one_query_at_a_time(options: dict[str, str], named: str | None, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
-        only_query(options, {"text": "text", "volume": "mri"}, named)
+    with pytest.raises(ConfigError, match=said):
+        parse_query(options, {"text": "text", "volume": "mri"}, named)
 
 
 def test_options_are_modalities_and_query_a_stream() -> None:
     modalities = {"text": "text", "volume": "mri"}
-    volume = only_query({"volume": "a.nii"}, modalities, None)
+    volume = parse_query({"volume": "a.nii"}, modalities, None)
     assert (volume.by, volume.value, volume.modality) == ("mri", "a.nii", True)
-    named = only_query({}, modalities, "words=a=b")
+    named = parse_query({}, modalities, "words=a=b")
     assert (named.by, named.value, named.modality) == ("words", "a=b", False)
 
 

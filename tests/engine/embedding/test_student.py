@@ -11,14 +11,20 @@ import torch
 from PIL import Image
 
 from sensorium.engine.checkpoint import load_model
-from sensorium.engine.embedding import Retriever, about, embed, given, load_any
+from sensorium.engine.embedding import (
+    Retriever,
+    embed,
+    index_metadata,
+    load_run_or_recipe,
+    open_data,
+)
 from sensorium.engine.embedding.retrieve import Query
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.model import build
 from sensorium.engine.model.parameters import is_frozen
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.image.datasets.digits import Digits
 
 BERT = {
@@ -122,7 +128,7 @@ def test_a_teacher_that_trains_is_refused(shop: Any, part: str, told: str) -> No
     inputs = {"caption": {name: {"weights": "none"} for name in ("encoder", "connector")}}
     inputs["caption"][part]["freeze"] = False  # type: ignore[assignment]
     recipe = shop.changed(STUDENT, {"inputs": inputs})
-    with pytest.raises(RecipeError, match=told) as error:
+    with pytest.raises(ConfigError, match=told) as error:
         check(parse_recipe(recipe))
     assert f"say freeze: true on inputs.caption.{part}" in str(error.value)
     assert "\n" not in str(error.value)
@@ -139,15 +145,15 @@ def test_the_student_ends_in_the_width_of_its_teacher(shop: Any) -> None:
 def test_a_student_without_a_way_to_that_width_is_refused(shop: Any) -> None:
     own = {"caption": {"encoder": {"weights": "none"}, "connector": None}}
     changes = {"inputs": {**own, "look": {"connector": None}}, "tasks": {"learn": {"dim": None}}}
-    with pytest.raises(RecipeError, match=r"inputs\.look: .* width 8, .*inputs\.caption.* 12"):
+    with pytest.raises(ConfigError, match=r"inputs\.look: .* width 8, .*inputs\.caption.* 12"):
         build(parse_recipe(shop.changed(STUDENT, changes)))
 
 
 def table(shop: Any, run: str, out: str) -> None:
     """The captions of digits, as a run's `caption` gives them, in an index."""
-    model = load_any(run)
-    rows = given(model.plan, "caption", ["source=digits split=test limit=12"], None, "test")
-    embed(model, about(model, "caption", run, ()), rows, out)
+    model = load_run_or_recipe(run)
+    rows = open_data(model.plan, "caption", ["source=digits split=test limit=12"], None, "test")
+    embed(model, index_metadata(model, "caption", run, ()), rows, out)
 
 
 def test_the_student_asks_the_teacher_s_own_index(runs: Any) -> None:
@@ -170,7 +176,7 @@ def test_a_student_of_another_teacher_is_refused(runs: Any) -> None:
     again = {name: {"weights": "runs/other"} for name in ("encoder", "connector")}
     runs.train(runs.changed(STUDENT, {"inputs": {"caption": again}}), "runs/stranger")
     Image.new("L", (8, 8)).save("one.png")
-    with pytest.raises(RecipeError, match="stream 'caption' has the fingerprint"):
+    with pytest.raises(ConfigError, match="stream 'caption' has the fingerprint"):
         Retriever("old", "runs/stranger").find(Query("look", "one.png", "--query"), 1)
 
 
@@ -183,6 +189,6 @@ def test_a_known_stream_that_has_changed_is_refused(runs: Any) -> None:
         split.pop("columns")
     runs.train(renamed, "runs/renamed")
     Image.new("L", (8, 8)).save("one.png")
-    with pytest.raises(RecipeError, match="stream 'image' has the fingerprint"):
+    with pytest.raises(ConfigError, match="stream 'image' has the fingerprint"):
         Retriever("old", "runs/renamed").find(Query("image", "one.png", "--query"), 1)
     assert Path("old").exists()

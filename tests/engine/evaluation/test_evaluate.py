@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from sensorium.engine.data import open_section, open_split, splits
+from sensorium.engine.data import load_split, open_section, splits
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.evaluation.evaluator import ShuffledStream
 from sensorium.engine.model import Model, build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import train
-from sensorium.engine.utils import RecipeError, RunError, RunLogger, format_metrics
+from sensorium.engine.utils import ConfigError, RunLogger, RuntimeFailure, format_metrics
 
 PARTS = """
 from dataclasses import dataclass
@@ -161,7 +161,7 @@ def test_a_limit_scores_the_first_rows(models: Mapping[str, Model], tmp_path: Pa
     evaluate(models["plain"], tasks=["digit"], split="test", limit=7, folder=tmp_path)
     rows = (tmp_path / "predictions-digit.jsonl").read_text().splitlines()
     keys = [json.loads(row)["key"] for row in rows]
-    source = open_split(models["plain"].plan, "digit", "test")
+    source = load_split(models["plain"].plan, "digit", "test")
     assert keys == [source.key(i) for i in range(7)]
 
 
@@ -185,7 +185,7 @@ def test_the_batch_size_changes_no_metric(
 def test_what_is_not_there_is_named(
     models: Mapping[str, Model], how: dict[str, Any], words: tuple[str, ...]
 ) -> None:
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         evaluate(models["plain"], **how)
     for word in words:
         assert word in str(error.value)
@@ -197,7 +197,7 @@ def test_a_recipe_without_a_held_out_split_is_refused() -> None:
         task["data"] = {"train": task["data"]["train"]}
     model = build(parse_recipe(recipe))
     assert splits(model.plan, "digit") == []
-    with pytest.raises(RecipeError, match=r"data\.test"):
+    with pytest.raises(ConfigError, match=r"data\.test"):
         evaluate(model)
 
 
@@ -233,7 +233,7 @@ def test_an_unreadable_row_is_fatal_or_counted(home: Path, tmp_path: Path) -> No
     del recipe["tasks"]["ink"]
     data = {"source": "imagefolder", "path": str(tmp_path)}
     recipe["tasks"]["digit"]["data"] = {"train": data, "test": data}
-    with pytest.raises(RunError, match=r"0\.png.*on_error: skip"):
+    with pytest.raises(RuntimeFailure, match=r"0\.png.*on_error: skip"):
         evaluate(build(parse_recipe(recipe)))
     skipping = {**data, "on_error": "skip"}
     recipe["tasks"]["digit"]["data"] = {"train": skipping, "test": skipping}

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from sensorium.engine.checkpoint import load_model
 from sensorium.engine.evaluation import evaluate
-from sensorium.engine.inference import ask, load
+from sensorium.engine.inference import load, predict_files
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import train
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.mri.encoders.vit3d import ViT3D
 from sensorium.modalities.mri.io import read_mask
 from sensorium.modalities.mri.write import box_of
@@ -120,7 +120,7 @@ def test_heads_are_kilobytes_and_refuse_another_encoder(run: tuple[Path, Path]) 
     known = load_file(weights)
     try:
         save_file({name: tensor + 1e-3 for name, tensor in known.items()}, weights)
-        with pytest.raises(RecipeError, match=r"inputs\.volume\.encoder: the run was trained on"):
+        with pytest.raises(ConfigError, match=r"inputs\.volume\.encoder: the run was trained on"):
             load_model(folder)
     finally:
         save_file(known, weights)
@@ -139,7 +139,7 @@ def test_a_mask_is_written_in_the_source_s_own_space(run: tuple[Path, Path]) -> 
     rows, folder = run
     files = [json.loads(line)["volume"] for line in rows.read_text().splitlines()][:2]
     out = folder.parent / "out"
-    said = ask(load(folder), files, task="shape", options={}, folder=out)
+    said = predict_files(load(folder), files, task="shape", options={}, folder=out)
     for file, row in zip(files, said, strict=True):
         source, mask = nibabel.load(file), nibabel.load(row["prediction"]["mask"])
         assert mask.shape == source.shape
@@ -151,7 +151,7 @@ def test_a_mask_is_written_in_the_source_s_own_space(run: tuple[Path, Path]) -> 
         assert "scores" not in row["prediction"]
     names = sorted(path.name for path in out.iterdir())
     assert names == ["0_volume_mask.nii.gz", "1_volume_mask.nii.gz"]
-    numbers = ask(load(folder), files[:1], task="shape", options={})
+    numbers = predict_files(load(folder), files[:1], task="shape", options={})
     assert set(numbers[0]["prediction"]["mask"]) == {"grid", "affine", "runs"}
 
 
@@ -178,5 +178,5 @@ def test_layers_of_an_encoder_that_has_none_are_refused(tmp_path: Path) -> None:
     made = recipe(tmp_path / "rows.jsonl")
     made["inputs"]["volume"]["encoder"] = {"type": "monai", "name": "resnet18", "freeze": True}
     made["inputs"]["volume"]["encoder"]["size"] = [32, 32, 32]
-    with pytest.raises(RecipeError, match=r"tasks\.shape\.head: needs hidden layers"):
+    with pytest.raises(ConfigError, match=r"tasks\.shape\.head: needs hidden layers"):
         build(parse_recipe(made))

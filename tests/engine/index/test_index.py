@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from sensorium.engine.index import (
-    About,
     Added,
     Entry,
+    IndexMetadata,
     columns_of,
     create_index,
     exact,
@@ -24,9 +24,9 @@ from sensorium.engine.index import (
     open_index,
 )
 from sensorium.engine.index.lance_index import LanceIndex
-from sensorium.engine.utils import RecipeError, RunError
+from sensorium.engine.utils import ConfigError, RuntimeFailure
 
-ABOUT = About("runs/x", "image", "image", 16, "fp32", {"image": "a" * 64, "text": "b" * 64})
+ABOUT = IndexMetadata("runs/x", "image", "image", 16, "fp32", {"image": "a" * 64, "text": "b" * 64})
 
 
 def unit(rows: int, dim: int = 16, seed: int = 0) -> np.ndarray:
@@ -155,7 +155,7 @@ def test_columns_may_come_later(index: LanceIndex) -> None:
 )
 def test_a_value_that_its_column_cannot_take(index: LanceIndex, value: Any, said: str) -> None:
     index.add(entries(unit(1), age=[3]))
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RuntimeFailure, match=said):
         index.add(entries(unit(1), 1, age=[value]))
     assert index.count() == 1
 
@@ -190,7 +190,7 @@ def test_columns_are_scalars_and_texts() -> None:
 def test_two_rows_of_one_key(index: LanceIndex) -> None:
     twice = [*entries(unit(1), 5), *entries(unit(1), 5)]
     twice[1] = Entry(**{**vars(twice[0]), "place": 6})
-    with pytest.raises(RunError, match="rows 5 and 6 are both called 'row-5'"):
+    with pytest.raises(RuntimeFailure, match="rows 5 and 6 are both called 'row-5'"):
         index.add(twice)
 
 
@@ -213,7 +213,7 @@ def test_a_condition_that_cannot_be_read(
         "search": lambda: index.search(vectors[:1], 1, where=where),
         "where": lambda: list(index.where(where, ["key"])),
     }
-    with pytest.raises(RecipeError, match=said) as caught:
+    with pytest.raises(ConfigError, match=said) as caught:
         asked[ask]()
     assert "\n" not in str(caught.value)
     assert "/" not in str(caught.value)
@@ -221,24 +221,24 @@ def test_a_condition_that_cannot_be_read(
 
 def test_widths_and_numbers_that_do_not_fit(filled: tuple[LanceIndex, np.ndarray]) -> None:
     index, _ = filled
-    with pytest.raises(RecipeError, match="width 16, the query has 12"):
+    with pytest.raises(ConfigError, match="width 16, the query has 12"):
         index.search(unit(1, 12), 3)
-    with pytest.raises(RecipeError, match="-k: found 0"):
+    with pytest.raises(ConfigError, match="-k: found 0"):
         index.search(unit(1), 0)
 
 
 def test_no_index_is_there(tmp_path: Path) -> None:
     assert not exists(str(tmp_path / "none"))
     assert not exists(str(tmp_path))
-    with pytest.raises(RecipeError, match="there is no index here; make one"):
+    with pytest.raises(ConfigError, match="there is no index here; make one"):
         open_index(str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", json.dumps({"format": 2, "run": "x"}), "nonsense"])
 def test_an_index_of_another_kind(text: str) -> None:
-    with pytest.raises(RecipeError, match="here: is no index that can be read"):
-        About.from_json(text, "here")
+    with pytest.raises(ConfigError, match="here: is no index that can be read"):
+        IndexMetadata.from_json(text, "here")
 
 
 def test_an_empty_index_finds_nothing(tmp_path: Path) -> None:
@@ -299,12 +299,12 @@ class TestSide:
         index.search(vectors[:1], 1, kind=kind)
         (built,) = (Path(index.place) / "side").iterdir()
         built.write_bytes(built.read_bytes()[:500])
-        with pytest.raises(RunError, match="remove it, it is built again"):
+        with pytest.raises(RuntimeFailure, match="remove it, it is built again"):
             open_index(index.place).search(vectors[:1], 1, kind=kind)
 
 
 def test_side_indices_want_a_local_disk(filled: tuple[LanceIndex, np.ndarray]) -> None:
     index, vectors = filled
     index.place = "s3://bucket/index"
-    with pytest.raises(RecipeError, match="beside an index on a local disk"):
+    with pytest.raises(ConfigError, match="beside an index on a local disk"):
         index.search(vectors[:1], 1, kind="hnsw")

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.text.tokenizers import BPE
 
 
@@ -40,5 +40,5 @@ def test_a_checkpoints_own_tokenizer_needs_no_training_split(tmp_path: Path) -> 
 def test_a_tokenizer_that_learns_does() -> None:
     own = {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2}
     text = {"type": "transformers", "config": own, "tokenizer": {"type": "bpe", "size": 270}}
-    with pytest.raises(RecipeError, match="has no split 'train'"):
+    with pytest.raises(ConfigError, match="has no split 'train'"):
         build(parse_recipe(recipe(text)))

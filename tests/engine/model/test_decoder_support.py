@@ -9,7 +9,7 @@ import pytest
 
 from sensorium.backbones.causal import Causal
 from sensorium.engine.model.checks import check_decoders
-from sensorium.engine.utils.errors import RecipeError
+from sensorium.engine.utils.errors import ConfigError
 from sensorium.modalities.text.tokenizers import Bytes
 from sensorium.tasks.uses import DecoderUse
 
@@ -51,5 +51,5 @@ def test_a_decoder_that_supports_it_passes() -> None:
     ],
 )
 def test_what_it_lacks_is_named_with_the_reason(use: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=f"tasks.caption: backbone: {message}"):
+    with pytest.raises(ConfigError, match=f"tasks.caption: backbone: {message}"):
         check(DecoderUse(**use), config=MAMBA, attn="eager")

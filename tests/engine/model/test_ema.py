@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sensorium.engine.checkpoint import kept, load_model, read_tensors
+from sensorium.engine.checkpoint import load_model, read_tensors, saved_tensors
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
 from sensorium.engine.model import Model, compose
 from sensorium.engine.recipe import parse_recipe, plan_recipe
-from sensorium.engine.utils import RecipeError, RunError, read_metrics
+from sensorium.engine.utils import ConfigError, RuntimeFailure, read_metrics
 from sensorium.modalities.base import Encoder, Features, Loss, Sample
 from sensorium.modalities.image.processor import TimmProcessor
 from sensorium.tasks.base import Context, StopTraining, Task
@@ -120,7 +120,7 @@ def test_the_average_begins_as_the_encoder_and_stays_still() -> None:
     assert torch.equal(parameters(stream.ema), parameters(stream.encoder))
     assert not any(m.training for m in stream.ema.modules())
     assert not any(p.requires_grad for p in stream.ema.parameters())
-    assert "streams.image.ema.mix.weight" in kept(model)
+    assert "streams.image.ema.mix.weight" in saved_tensors(model)
     batch = Batch("near", ["a", "b"], [{}] * 2)
     batch.streams["image"] = {"main": {"pixel_values": torch.randn(2, 3, 16, 16)}}
     encode = model.context(batch).encode
@@ -191,7 +191,7 @@ def test_its_weights_are_those_of_the_next_recipe(shop: Any) -> None:
     assert torch.equal(begun(f"{folder}:image.ema"), parameters(stream.ema))
     again = load_model(folder).stream("image")
     assert torch.equal(parameters(again.ema), parameters(stream.ema))
-    with pytest.raises(RecipeError, match=r"has no inputs\.scan"):
+    with pytest.raises(ConfigError, match=r"has no inputs\.scan"):
         begun(f"{folder}:scan.ema")
 
 
@@ -199,21 +199,23 @@ def test_a_run_without_an_average_says_so(shop: Any) -> None:
     shop.train(shop.recipe({"train": {"steps": 1}}), "plain")
     encoder = {"type": "tiny_parts:Tiny", "weights": f"{shop.folder}/plain:image.ema"}
     recipe = shop.recipe({"inputs": {"image": {"encoder": encoder}}, "train": {"steps": 1}})
-    with pytest.raises(RecipeError, match=r"keeps no average of image; take .*plain:image"):
+    with pytest.raises(ConfigError, match=r"keeps no average of image; take .*plain:image"):
         shop.train(recipe, "next")
 
 
 def test_what_a_task_found_stops_the_run(shop: Any) -> None:
     recipe = shop.changed(HALF, {"tasks": {"near": {"halts": 3}}})
-    with pytest.raises(RunError, match=r"^step 3: tasks\.near: found nothing, expected something"):
+    with pytest.raises(
+        RuntimeFailure, match=r"^step 3: tasks\.near: found nothing, expected something"
+    ):
         shop.train(recipe, "run")
 
 
 def test_a_frozen_encoder_and_two_averages_are_refused(shop: Any) -> None:
     frozen = {"inputs": {"image": {"encoder": {"freeze": True}}}}
-    with pytest.raises(RecipeError, match=r"inputs.image.encoder: is frozen, and tasks.near"):
+    with pytest.raises(ConfigError, match=r"inputs.image.encoder: is frozen, and tasks.near"):
         composed(shop.changed(HALF, frozen))
-    with pytest.raises(RecipeError, match=r"tasks.other: keeps an average of inputs.image"):
+    with pytest.raises(ConfigError, match=r"tasks.other: keeps an average of inputs.image"):
         composed(shop.changed(HALF, {"tasks": {"other": HALF["tasks"]["near"]}}))
 
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sensorium.engine.checkpoint import kept, load_model
+from sensorium.engine.checkpoint import load_model, saved_tensors
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import trainer
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 
 IMAGE, SCAN, HEAD = "streams.image.encoder.", "streams.scan.encoder.", "tasks.digit.heads.head."
 CONNECTOR = "streams.scan.connector."
@@ -140,10 +140,10 @@ def test_mistakes_in_freezing_are_named(shop: Any) -> None:
         (encoder(lora={"rank": 3}), r"inputs\.image\.encoder\.lora\.rank: "),
         (encoder(lora={"r": 2, "target_modules": ["nix"]}), r"image\.encoder\.lora: .*nix"),
     ):
-        with pytest.raises(RecipeError, match=message):
+        with pytest.raises(ConfigError, match=message):
             build(parse_recipe(shop.recipe(change)))
     frozen = {**encoder(freeze=True), "tasks": {"digit": {"head": {"freeze": True}}}}
-    with pytest.raises(RecipeError, match="nothing trains; every part is frozen"):
+    with pytest.raises(ConfigError, match="nothing trains; every part is frozen"):
         shop.train(shop.recipe(frozen, {"tasks": {"digit": {"head": {"type": "linear"}}}}), "run")
 
 
@@ -194,7 +194,7 @@ def test_a_run_keeps_what_was_trained_and_nothing_else(shop: Any) -> None:
 
 def test_a_random_encoder_that_is_frozen_is_kept_for_nobody_else_has_it(shop: Any) -> None:
     model = shop.train(shop.recipe(encoder(freeze=True), train(steps=2)), "run")
-    assert names(model, IMAGE) <= set(kept(model))
+    assert names(model, IMAGE) <= set(saved_tensors(model))
     again = load_model(shop.folder / "run").state_dict()
     assert all(torch.equal(again[n], value) for n, value in model.state_dict().items())
 
@@ -208,7 +208,7 @@ def test_another_encoder_is_refused_by_name(shop: Any, change: dict[str, Any]) -
     shop.train(shop.recipe(told, train(steps=2)), "run")
     load_model(shop.folder / "run")
     save_file({**state, "layers.0.map.bias": state["layers.0.map.bias"] + 1e-6}, file)
-    with pytest.raises(RecipeError, match=r"inputs\.image\.encoder: the run was trained on weight"):
+    with pytest.raises(ConfigError, match=r"inputs\.image\.encoder: the run was trained on weight"):
         load_model(shop.folder / "run")
     prints = json.loads((shop.folder / "run" / "fingerprints.json").read_text())
     assert list(prints) == ["inputs.image.encoder"]

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from sensorium.engine.model.stream import Stream
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Encoder, Features
 
 SPEECH = {
@@ -104,7 +104,7 @@ def test_an_encoder_without_layers_is_refused(shop: Any) -> None:
     }
     whole = recipe(shop, {"inputs": {"audio": None}}, {"inputs": {"audio": stream}})
     with pytest.raises(
-        RecipeError, match=r"audio.connector: needs hidden layers, and clap supports"
+        ConfigError, match=r"audio.connector: needs hidden layers, and clap supports"
     ):
         shop.train(whole, "refused")
 

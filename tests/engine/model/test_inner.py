@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from sensorium.engine.checkpoint import load_model, save_run
-from sensorium.engine.model import build, own_parameters, uncacheable_reason
+from sensorium.engine.model import build, count_own_parameters, uncacheable_reason
 from sensorium.engine.recipe import load_recipe, parse_recipe, schema
 from sensorium.engine.training import check
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 
 PICTURE = {"type": "patches", "size": 16, "patch_size": 8, "dim": 8}
 
@@ -51,7 +51,9 @@ def test_the_section_within_has_keys_of_its_own() -> None:
     assert not any(p.requires_grad for p in inner.parameters())
     assert all(p.requires_grad for p in outer.across.parameters())
     ours = [c for c in model.components if c.where.startswith("inputs.volume.encoder")]
-    assert sum(own_parameters(model, c) for c in ours) == sum(p.numel() for p in outer.parameters())
+    assert sum(count_own_parameters(model, c) for c in ours) == sum(
+        p.numel() for p in outer.parameters()
+    )
     assert uncacheable_reason(model.plan, model, "volume") is not None
 
 
@@ -82,13 +84,13 @@ def test_a_run_keeps_both_and_gives_the_inner_part_to_another(tmp_path: Path) ->
 
 
 def test_mistakes_within_have_their_place() -> None:
-    with pytest.raises(RecipeError, match=r"inputs\.volume\.encoder\.encoder\.patch: Patches has"):
+    with pytest.raises(ConfigError, match=r"inputs\.volume\.encoder\.encoder\.patch: Patches has"):
         build(parse_recipe(recipe({**PICTURE, "patch": 3})))
-    with pytest.raises(RecipeError, match=r"inputs\.volume\.encoder\.encoder\.type: .*'patchs'"):
+    with pytest.raises(ConfigError, match=r"inputs\.volume\.encoder\.encoder\.type: .*'patchs'"):
         build(parse_recipe(recipe({"type": "patchs"})))
     lacking = recipe()
     del lacking["inputs"]["volume"]["encoder"]["encoder"]
-    with pytest.raises(RecipeError, match=r"inputs\.volume\.encoder\.encoder: is required"):
+    with pytest.raises(ConfigError, match=r"inputs\.volume\.encoder\.encoder: is required"):
         build(parse_recipe(lacking))
 
 

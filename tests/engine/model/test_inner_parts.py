@@ -21,7 +21,7 @@ from sensorium.engine.model import Model, build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check
 from sensorium.engine.training.optim import build_optimizer
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Encoder, Features, Loss
 from sensorium.tasks.base import Context, Task
 from sensorium.tasks.batch import Batch, Example, Tools
@@ -335,7 +335,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_have_their_place(mistake: str) -> None:
     place, keys, line = MISTAKES[mistake]
-    with pytest.raises(RecipeError, match=line):
+    with pytest.raises(ConfigError, match=line):
         made(changed(place, **keys))
 
 
@@ -350,5 +350,5 @@ class Hasty(Task):
 def test_a_task_that_uses_an_inner_part_too_early_is_told() -> None:
     values = recipe()
     values["tasks"] = {"hasty": {"type": own(Hasty), "teacher": LLAMA}}
-    with pytest.raises(RecipeError, match=r"tasks\.hasty: Hasty uses teacher in its constructor"):
+    with pytest.raises(ConfigError, match=r"tasks\.hasty: Hasty uses teacher in its constructor"):
         made(values)

@@ -31,8 +31,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from sensorium.engine.data import Collator, batches, open_split, sequential_batches, task_dataset
-from sensorium.engine.model import Model, compose, ready
+from sensorium.engine.data import Collator, batches, load_split, sequential_batches, task_dataset
+from sensorium.engine.model import Model, compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
 from sensorium.tasks.batch import Batch
 
@@ -121,7 +121,9 @@ def recipe(folder: Path, layer: int) -> dict[str, Any]:
 
 @pytest.fixture
 def ours(llava: Any, folder: Path) -> Model:
-    model = compose(ready(parse_recipe(recipe(folder, llava.config.vision_feature_layer)))).eval()
+    model = compose(
+        resolve_and_fit(parse_recipe(recipe(folder, llava.config.vision_feature_layer)))
+    ).eval()
     projector, connector = llava.model.multi_modal_projector, model.stream("image").connector
     for own, wanted in zip(
         [m for m in connector.modules() if isinstance(m, nn.Linear)],  # type: ignore[union-attr]
@@ -134,7 +136,7 @@ def ours(llava: Any, folder: Path) -> Model:
 
 @pytest.fixture
 def batch(ours: Model) -> Batch:
-    source = open_split(ours.plan, "answer", "train")
+    source = load_split(ours.plan, "answer", "train")
     rows = task_dataset(ours.plan, ours.encoders(), "answer", source)
     [found] = batches({"answer": rows}, sequential_batches(rows, 3), Collator(ours.encoders()))
     assert not found.failed

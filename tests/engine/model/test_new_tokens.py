@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from sensorium.backbones.base import Backbone
 from sensorium.engine.checkpoint import load_model, save_run
-from sensorium.engine.model import Model, compose, ready
+from sensorium.engine.model import Model, compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Loss
 from sensorium.tasks.base import Context, Task
 from sensorium.tasks.batch import Batch
@@ -75,7 +75,7 @@ def recipe(backbone: dict[str, Any] | None = None, **tasks: Any) -> Any:
 
 
 def build(*args: Any, seed: int = 0, **tasks: Any) -> Model:
-    return compose(ready(recipe(*args, **tasks)), seed=seed)
+    return compose(resolve_and_fit(recipe(*args, **tasks)), seed=seed)
 
 
 def rows(model: Model) -> dict[str, Tensor]:
@@ -151,9 +151,9 @@ def test_ids_that_moved_are_refused() -> None:
     tensors = load_file("run/model.safetensors")
     tensors["tasks.point.ids"] += 1
     save_file(tensors, "run/model.safetensors")
-    with pytest.raises(RecipeError, match=r"run.model.safetensors: tasks\.point.*ids: found"):
+    with pytest.raises(ConfigError, match=r"run.model.safetensors: tasks\.point.*ids: found"):
         load_model("run")
-    with pytest.raises(RecipeError, match=r"tasks\.point.*ids: found .* expected"):
+    with pytest.raises(ConfigError, match=r"tasks\.point.*ids: found .* expected"):
         build(point={"weights": "run"})
 
 

@@ -14,7 +14,7 @@ from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import Model, compose
 from sensorium.engine.recipe import parse_recipe, plan_recipe
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Features, Loss
 from sensorium.tasks.base import Context, Task
 from sensorium.tasks.batch import Batch
@@ -154,7 +154,7 @@ def test_a_prediction_does_without_the_answer_and_a_score_deals_it_to_nobody(
     assert set(Pipeline(made).generate("copy", image=picture)) == {"off"}
     found = evaluate(made)["copy"]
     assert "off_image_shuffled" in found and "off_wanted_shuffled" not in found
-    with pytest.raises(RecipeError, match="needs image"):
+    with pytest.raises(ConfigError, match="needs image"):
         Pipeline(made).generate("copy", wanted=picture)
 
 
@@ -167,5 +167,5 @@ def test_a_name_that_torch_uses_is_refused(name: str, room: str) -> None:
         "inputs": {stream: {"modality": "image", "encoder": encoder}},
         "tasks": {task: {"type": f"{__name__}:TwoPoints", "stream": stream}},
     }
-    with pytest.raises(RecipeError, match=f"{room}.{name}: the name '{name}' is one"):
+    with pytest.raises(ConfigError, match=f"{room}.{name}: the name '{name}' is one"):
         plan_recipe(parse_recipe(recipe))

@@ -16,7 +16,7 @@ from sensorium.connectors.base import Connector
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Features
 
 
@@ -100,10 +100,10 @@ def test_frozen_it_is_not_saved_but_fingerprinted(folder: Path, tmp_path: Path) 
     torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
     weights = load_file(folder / "model.safetensors")
     save_file({**weights, "queries": weights["queries"] + 1}, folder / "model.safetensors")
-    with pytest.raises(RecipeError, match=r"inputs\.image\.connector: the run was trained on"):
+    with pytest.raises(ConfigError, match=r"inputs\.image\.connector: the run was trained on"):
         load_model(run)
 
 
 def test_without_weights_to_load_it_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"image\.connector\.weights: .* no pretrained weights"):
+    with pytest.raises(ConfigError, match=r"image\.connector\.weights: .* no pretrained weights"):
         build(parse_recipe(recipe(queries=2, weights="pretrained")))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sensorium.engine.model.sliding_window import TOGETHER, encoded
+from sensorium.engine.model.sliding_window import WINDOWS_PER_FORWARD, encode_windowed
 from sensorium.modalities.base import Encoder, Features
 from sensorium.tasks.uses import ChunkSpec
 
@@ -55,40 +55,40 @@ SPECS = [ChunkSpec(10, 4, 10), ChunkSpec(9, 3, 20), ChunkSpec(16, 2, 16)]
 )
 def test_pieces_equal_the_whole(near: Near, lengths: list[int], window: ChunkSpec) -> None:
     given = batch(lengths)
-    whole, pieces = near(**given), encoded(near, given, {"window": window})
+    whole, pieces = near(**given), encode_windowed(near, given, {"window": window})
     assert torch.equal(pieces.mask, whole.mask)
     torch.testing.assert_close(pieces.tokens, whole.tokens)
     assert (pieces.grid, pieces.step, pieces.origin) == (whole.grid, whole.step, whole.origin)
 
 
 def test_few_pieces_of_one_length_at_a_time(near: Near) -> None:
-    encoded(near, batch([600, 30]), {"window": ChunkSpec(12, 4, 20)})
+    encode_windowed(near, batch([600, 30]), {"window": ChunkSpec(12, 4, 20)})
     short, *rest = near.calls
     assert short == (1, 15)  # the row below the limit, as it is
-    assert all(rows <= TOGETHER and length == 12 for rows, length in rest)
+    assert all(rows <= WINDOWS_PER_FORWARD and length == 12 for rows, length in rest)
     assert sum(rows for rows, _ in rest) == -(-(300 - 12) // 8) + 1
 
 
 def test_short_signals_are_encoded_as_ever(near: Near) -> None:
     given = batch([30, 14])
-    found = encoded(near, given, {"window": ChunkSpec(5, 1, 15)})
+    found = encode_windowed(near, given, {"window": ChunkSpec(5, 1, 15)})
     assert near.calls == [(2, 15)]
     assert torch.equal(found.tokens, near(**given).tokens)
 
 
 def test_an_encoder_that_says_nothing_reads_the_whole(near: Near) -> None:
     near.time_inputs = {}
-    encoded(near, batch([100]), {"window": ChunkSpec(5, 1, 5)})
+    encode_windowed(near, batch([100]), {"window": ChunkSpec(5, 1, 5)})
     assert near.calls == [(1, 50)]
 
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_neighbours_do_not_matter(near: Near, rows: int) -> None:
     lengths, window = [70, 25, 111], ChunkSpec(10, 4, 12)
-    whole = encoded(near, batch(lengths), {"window": window})
+    whole = encode_windowed(near, batch(lengths), {"window": window})
     given = batch(lengths)
     for start in range(0, 3, rows):
         part = {name: value[start : start + rows] for name, value in given.items()}
-        found = encoded(near, part, {"window": window})
+        found = encode_windowed(near, part, {"window": window})
         kept = whole.tokens[start : start + rows, : found.tokens.shape[1]]
         torch.testing.assert_close(found.tokens, kept)

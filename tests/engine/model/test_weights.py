@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sensorium.engine.checkpoint import load_model, save_run
-from sensorium.engine.model import Model, build, compose, ready
+from sensorium.engine.model import Model, build, compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.recipe.weight_source import check_form
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.recipe.weight_source import validate_source
+from sensorium.engine.utils import ConfigError
 
 DATA = {"train": {"source": "digits", "split": "train", "limit": 40}}
 
@@ -41,7 +41,7 @@ def _recipe(encoder: Mapping[str, Any] | None = None, stream: str = "image") -> 
 
 def _model(seed: int, **changes: Any) -> Model:
     recipe = parse_recipe(_recipe(**changes))
-    return compose(ready(recipe), seed=seed)
+    return compose(resolve_and_fit(recipe), seed=seed)
 
 
 def _encoder(model: Model, stream: str = "image") -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ def test_a_stream_of_the_same_name(first: Model) -> None:
 def test_a_stream_of_another_name(first: Model) -> None:
     there = {"weights": "runs/first:image"}
     assert _equal(_encoder(_model(0, encoder=there, stream="scan"), "scan"), _encoder(first))
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         _model(0, encoder={"weights": "runs/first"}, stream="scan")
     assert "runs/first has no inputs.scan" in str(error.value)
     assert "image" in str(error.value)
@@ -131,7 +131,7 @@ def test_what_was_frozen_still_needs_it(first: Model) -> None:
     frozen = {"weights": "runs/first", "freeze": True}
     save_run(_model(1, encoder=frozen), Path("runs/second"))
     Path("runs/first").rename("runs/gone")
-    with pytest.raises(RecipeError, match=r"inputs\.image\.encoder\.weights: found 'runs/first'"):
+    with pytest.raises(ConfigError, match=r"inputs\.image\.encoder\.weights: found 'runs/first'"):
         load_model("runs/second")
 
 
@@ -145,7 +145,7 @@ def test_what_was_frozen_still_needs_it(first: Model) -> None:
 def test_another_shape_is_named_with_both_numbers(
     first: Model, encoder: dict[str, Any], words: tuple[str, ...]
 ) -> None:
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         _model(0, encoder={**encoder, "weights": "runs/first"})
     line = str(error.value)
     assert line.startswith("inputs.image.encoder: ")
@@ -166,10 +166,10 @@ def test_tied_weights_come_back_under_both_names() -> None:
         "options": {**options, "tie_word_embeddings": True},
     }
     recipe["tasks"]["say"] = {"type": "captioning", "prompt": "<image>", "data": DATA}
-    tied = compose(ready(parse_recipe(recipe)), seed=100)
+    tied = compose(resolve_and_fit(parse_recipe(recipe)), seed=100)
     save_run(tied, Path("runs/tied"))
     recipe["backbone"]["weights"] = "runs/tied"
-    again = compose(ready(parse_recipe(recipe)), seed=0)
+    again = compose(resolve_and_fit(parse_recipe(recipe)), seed=0)
     assert tied.backbone is not None
     assert again.backbone is not None
     assert _equal(again.backbone.state_dict(), tied.backbone.state_dict())
@@ -179,14 +179,14 @@ def test_a_file_with_too_little(first: Model) -> None:
     state = _encoder(first)
     left = sorted(state)[0]
     save_file({k: v for k, v in state.items() if k != left}, "part.safetensors")
-    with pytest.raises(RecipeError, match=f"part.safetensors lacks {re.escape(left)}"):
+    with pytest.raises(ConfigError, match=f"part.safetensors lacks {re.escape(left)}"):
         _model(0, encoder={"weights": "part.safetensors"})
 
 
 def test_a_file_that_was_cut_short(first: Model) -> None:
     save_file(_encoder(first), "whole.safetensors")
     Path("cut.safetensors").write_bytes(Path("whole.safetensors").read_bytes()[:-100])
-    with pytest.raises(RecipeError, match=r"cut\.safetensors is no whole") as error:
+    with pytest.raises(ConfigError, match=r"cut\.safetensors is no whole") as error:
         _model(0, encoder={"weights": "cut.safetensors"})
     assert "\n" not in str(error.value)
 
@@ -195,11 +195,11 @@ def test_a_file_that_was_cut_short(first: Model) -> None:
 def test_a_run_that_is_not_whole(first: Model, cut: str) -> None:
     path = Path("runs/first") / cut
     path.unlink()
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         _model(0, encoder={"weights": "runs/first"})
     assert "inputs.image.encoder" in str(error.value) or str(path) in str(error.value)
     path.write_bytes(b"\x00\x01")
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         _model(0, encoder={"weights": "runs/first"})
     assert "\n" not in str(error.value)
 
@@ -216,15 +216,15 @@ def test_a_run_that_is_not_whole(first: Model, cut: str) -> None:
 def test_forms_that_are_refused(weights: str, words: tuple[str, ...]) -> None:
     Path("empty").mkdir()
     Path("weights.pt").write_bytes(b"")
-    with pytest.raises(RecipeError) as error:
-        check_form(weights, "here")
+    with pytest.raises(ConfigError) as error:
+        validate_source(weights, "here")
     assert str(error.value).startswith("here: ")
     for word in words:
         assert word in str(error.value)
 
 
 def test_a_hub_id_without_a_network_is_one_line() -> None:
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         _model(0, encoder={"weights": "hf-hub:org/name@v1"})
     assert "hf-hub:org/name@v1" in str(error.value)
     assert "\n" not in str(error.value)
@@ -273,5 +273,5 @@ def test_a_head_of_a_run(first: Model) -> None:
         recipe = _recipe()
         task = {**recipe["tasks"]["digit"], "head": {"type": "linear", "weights": source}}
         recipe["tasks"] = {name: task}
-        model = compose(ready(parse_recipe(recipe)), seed=0)
+        model = compose(resolve_and_fit(parse_recipe(recipe)), seed=0)
         assert _equal(model.task(name).heads["head"].state_dict(), saved)

@@ -11,8 +11,8 @@ from torch import nn
 
 from sensorium.engine.model import build
 from sensorium.engine.model.parameters import apply_adapters
-from sensorium.engine.recipe import Plan, Section, parse_recipe, registered
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.recipe import ComponentSpec, Section, parse_recipe, registered
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Encoder
 
 WHERE = "inputs.image.encoder"
@@ -50,7 +50,7 @@ class Layer(nn.Module):
 def adapted(**section: Any) -> Mixed:
     module = Mixed()
     found = Section.model_validate({"type": f"{__name__}:Mixed", **section})
-    apply_adapters(module, Plan(WHERE, found, Mixed, {}), WHERE)
+    apply_adapters(module, ComponentSpec(WHERE, found, Mixed, {}), WHERE)
     return module
 
 
@@ -100,7 +100,7 @@ def test_a_selector_trains_what_it_names(name: str) -> None:
     ],
 )
 def test_a_wrong_selector_is_one_line(section: Any, line: str) -> None:
-    with pytest.raises(RecipeError, match=rf"^inputs\.image\.encoder\.{line}") as refused:
+    with pytest.raises(ConfigError, match=rf"^inputs\.image\.encoder\.{line}") as refused:
         adapted(train_only=section)
     assert "\n" not in str(refused.value)
 
@@ -153,6 +153,6 @@ def test_target_modules_may_be_named() -> None:
     ],
 )
 def test_a_wrong_adapter_is_one_line(section: dict[str, Any], line: str) -> None:
-    with pytest.raises(RecipeError, match=rf"^inputs\.image\.encoder\.{line}") as refused:
+    with pytest.raises(ConfigError, match=rf"^inputs\.image\.encoder\.{line}") as refused:
         adapted(lora=section)
     assert "\n" not in str(refused.value)

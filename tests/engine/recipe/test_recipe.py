@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sensorium.engine.recipe import load_recipe, parse_recipe, plan_recipe, yaml_io
 from sensorium.engine.recipe.recipe import find_file
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 
 SCALARS: dict[str, Any] = {
     "1e-4": 1e-4,
@@ -227,7 +227,7 @@ def test_a_shipped_recipe_and_a_run_are_found_by_their_folder(
     assert find_file(tmp_path) == recipe
     monkeypatch.chdir(tmp_path)
     assert find_file("configs/classification/digits.yaml").is_file()
-    with pytest.raises(RecipeError, match="no such recipe"):
+    with pytest.raises(ConfigError, match="no such recipe"):
         find_file("configs/gone.yaml")
 
 

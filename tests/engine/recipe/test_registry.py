@@ -14,7 +14,7 @@ import pytest
 
 from sensorium.engine.recipe import find, load, registered, registry, schema
 from sensorium.engine.recipe.validation import arguments
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Source
 from sensorium.modalities.messages import did_you_mean
 
@@ -107,7 +107,7 @@ def test_plugins_that_clash_are_refused(
     plugins: list[EntryPoint], points: list[tuple[str, str]], words: tuple[str, ...]
 ) -> None:
     plugins += [_point(*point) for point in points]
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         find("connector", "mlp", "here")
     for word in words:
         assert word in str(error.value)
@@ -163,7 +163,7 @@ def test_a_broken_plugin_is_named_in_one_line(
     monkeypatch.syspath_prepend(tmp_path)
     plugins.append(_point("modality.broken", value))
     for kind, name in (("modality", "broken"), ("source", "nowhere")):
-        with pytest.raises(RecipeError) as error:
+        with pytest.raises(ConfigError) as error:
             find(kind, name, "here")
         assert f"plug-in modality.broken ({value})" in str(error.value)
         assert words in str(error.value) and "\n" not in str(error.value)
@@ -184,10 +184,10 @@ def test_a_file_whose_library_is_missing_names_the_library(
 ) -> None:
     (tmp_path / "wants_a_library.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(RecipeError, match=r"here: .*no module 'no_such_library'"):
+    with pytest.raises(ConfigError, match=r"here: .*no module 'no_such_library'"):
         find("connector", "wants_a_library:Mine", "here")
     monkeypatch.setitem(registry.EXTRAS, "no_such_library", "birds")
-    with pytest.raises(RecipeError, match=r"pip install 'sensorium\[birds\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'sensorium\[birds\]'"):
         find("connector", "wants_a_library:Mine", "here")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sensorium.engine.recipe import Recipe, parse_recipe
 from sensorium.engine.recipe.validation.renamed import RENAMED, renamed
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 
 FIRST_EDITION: dict[str, Any] = {
     "accumulate": 2,
@@ -26,7 +26,7 @@ FIRST_EDITION: dict[str, Any] = {
 
 
 def test_each_key_of_the_first_edition_has_its_line() -> None:
-    with pytest.raises(RecipeError) as refused:
+    with pytest.raises(ConfigError) as refused:
         parse_recipe({"inputs": {}, "tasks": {}, "train": FIRST_EDITION})
     lines = str(refused.value).splitlines()
     keys = {"validate.best" if k == "validate" else k for k in FIRST_EDITION}

@@ -13,8 +13,8 @@ from sensorium.engine.recipe.validation import (
     validate_options,
 )
 from sensorium.engine.recipe.validation.signature_schema import ENGINE_KEYS
-from sensorium.engine.utils import RecipeError
-from sensorium.modalities.base import Fitted, Tokenizer
+from sensorium.engine.utils import ConfigError
+from sensorium.modalities.base import Fittable, Tokenizer
 
 
 class Part:
@@ -82,7 +82,7 @@ def test_defaults_are_left_to_the_constructor() -> None:
     ],
 )
 def test_a_wrong_value_is_one_line(option: str, given: Any, words: tuple[str, ...]) -> None:
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         validate_options(Part, {"size": 1, option: given}, "inputs.x")
     line = str(error.value)
     assert line.startswith(f"inputs.x.{option}")
@@ -97,12 +97,12 @@ def test_fitted_arguments_are_named_by_type_or_section() -> None:
     assert validate_options(Part, given, "here")["tokenizer"] == "bpe"
     given = {"size": 1, "tokenizer": {"type": "bpe", "size": 300}}
     assert validate_options(Part, given, "here")["tokenizer"]["size"] == 300
-    with pytest.raises(RecipeError, match=r"here\.tokenizer: found 3"):
+    with pytest.raises(ConfigError, match=r"here\.tokenizer: found 3"):
         validate_options(Part, {"size": 1, "tokenizer": 3}, "here")
 
 
 def test_a_fitted_part_without_kind_needs_no_section() -> None:
-    class Means(Fitted): ...
+    class Means(Fittable): ...
 
     class Owner:
         def __init__(self, *, means: Means) -> None: ...
@@ -126,7 +126,7 @@ def test_a_constructor_may_not_name_a_key_of_the_engine(key: str) -> None:
 def test_annotations_that_cannot_be_read_are_reported() -> None:
     def part(*, size: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
-    with pytest.raises(RecipeError, match=r"here: part: .*'Missing'"):
+    with pytest.raises(ConfigError, match=r"here: part: .*'Missing'"):
         validate_options(part, {"size": 1}, "here")
 
 
@@ -135,7 +135,7 @@ def test_a_class_without_a_constructor_has_no_options() -> None:
         """Nothing to say."""
 
     assert arguments(Bare) == {} and validate_options(Bare, {}, "here") == {}
-    with pytest.raises(RecipeError, match=r"here\.size: Bare has no such option"):
+    with pytest.raises(ConfigError, match=r"here\.size: Bare has no such option"):
         validate_options(Bare, {"size": 3}, "here")
 
 

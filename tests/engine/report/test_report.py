@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from sensorium.engine.data import open_split
+from sensorium.engine.data import load_split
 from sensorium.engine.recipe import load_recipe, parse, plan_recipe
 from sensorium.engine.report import write_report
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.image.datasets.digits import Digits
 from sensorium.modalities.image.read import preview, read
 
@@ -260,12 +260,12 @@ def test_files_that_cannot_be_read(
     (run / name).unlink()
     if content is not None:
         (run / name).write_text(content)
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(ConfigError, match=said):
         write_report([run], tmp_path / "r.html")
 
 
 def test_no_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no run"):
+    with pytest.raises(ConfigError, match="no run"):
         write_report([], tmp_path / "r.html")
 
 
@@ -283,7 +283,7 @@ tasks:
     _write_run(tmp_path / "texts", recipe)
     line = {"prediction": {"label": "kind"}, "target": {"label": "rude"}}
     plan = plan_recipe(load_recipe(tmp_path / "texts" / "recipe.yaml"))
-    key = open_split(plan, "kind", "test").key(0)
+    key = load_split(plan, "kind", "test").key(0)
     _predictions(tmp_path / "texts" / "predictions-kind.jsonl", [{"key": key, **line}])
     page = Page(write_report([tmp_path / "texts"], tmp_path / "r.html"))
     assert HOSTILE in page.text and not page.all("script")

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensorium.engine.data import open_split
+from sensorium.engine.data import load_split
 from sensorium.engine.model import FITTED, save_fitted
-from sensorium.engine.recipe import RecipePlan, parse_recipe, plan_recipe
+from sensorium.engine.recipe import ResolvedRecipe, parse_recipe, plan_recipe
 from sensorium.engine.report import write_report
 from sensorium.engine.report.comparison import compare
 from sensorium.engine.report.curves import fitted_charts
-from sensorium.engine.report.judge import judge, marks_of, overlap
-from sensorium.engine.report.samples import pick
+from sensorium.engine.report.judge import annotations_of, judge, overlap
+from sensorium.engine.report.samples import select_rows
 
 CUBE, APART = [0, 0, 0, 2, 2, 2], [1, 0, 0, 3, 2, 2]
 STEPS = [[0.0, 1.0], [0.5, 1.0], [2.0, 1.0]]
@@ -73,17 +73,17 @@ def test_overlaps() -> None:
 
 def test_marks_are_what_is_there() -> None:
     words = [["a", 0.0, 0.5]]
-    assert marks_of({"text": "a", "words": words}, {"text": "a"}) == {"words": (words, None)}
+    assert annotations_of({"text": "a", "words": words}, {"text": "a"}) == {"words": (words, None)}
     low, sure = [0, 0, 1, 1], [2, 2, 3, 3]
     made = {"boxes": [sure, low], "scores": [0.8, 0.2]}
-    assert marks_of(made, {"boxes": [low]}) == {"boxes": ([sure], [low])}
-    assert marks_of({"boxes": [low], "scores": [0.2]}, {}) == {"boxes": ([low], None)}
-    assert marks_of("a", None) == {}
+    assert annotations_of(made, {"boxes": [low]}) == {"boxes": ([sure], [low])}
+    assert annotations_of({"boxes": [low], "scores": [0.2]}, {}) == {"boxes": ([low], None)}
+    assert annotations_of("a", None) == {}
 
 
 def test_neighbours_are_not_all_that_is_shown() -> None:
     lines = [{"key": str(i), "prediction": {"actions": STEPS}, "target": {}} for i in range(100)]
-    ((title, group),) = pick("act", lines, 4).groups
+    ((title, group),) = select_rows("act", lines, 4).groups
     assert [sample.key for sample in group] == ["0", "25", "50", "75"]
     assert title == "Rows: 4 of 100, evenly apart"
 
@@ -105,7 +105,7 @@ ROBOT = {
 
 
 @pytest.fixture
-def robot(tmp_path: Path) -> tuple[Path, RecipePlan]:
+def robot(tmp_path: Path) -> tuple[Path, ResolvedRecipe]:
     """A run's folder with fitted parts and predictions made up, over a table of walks."""
     rng = np.random.default_rng(0)
     table = tmp_path / "walks.jsonl"
@@ -125,7 +125,7 @@ def robot(tmp_path: Path) -> tuple[Path, RecipePlan]:
     fitted["tasks.walk.chunk"].fit((chunk, np.zeros(8, bool)) for chunk in chunks)
     fitted["inputs.state.encoder.normalizer"].fit([np.array([row["state"]]) for row in rows])
     save_fitted(plan, run / FITTED)
-    source = open_split(plan, "walk", "test")
+    source = load_split(plan, "walk", "test")
     lines = [
         {
             "key": source.key(i),
@@ -140,7 +140,7 @@ def robot(tmp_path: Path) -> tuple[Path, RecipePlan]:
 
 
 def test_a_robots_page_shows_curves_knots_and_errors(
-    robot: tuple[Path, RecipePlan], tmp_path: Path
+    robot: tuple[Path, ResolvedRecipe], tmp_path: Path
 ) -> None:
     run, _ = robot
     page = write_report([run], tmp_path / "page.html").read_text()
@@ -154,7 +154,7 @@ def test_a_robots_page_shows_curves_knots_and_errors(
 
 
 def test_a_page_goes_on_without_what_was_fitted(
-    robot: tuple[Path, RecipePlan], tmp_path: Path
+    robot: tuple[Path, ResolvedRecipe], tmp_path: Path
 ) -> None:
     run, plan = robot
     (run / FITTED / "tasks.walk.tokenizer.json").unlink()
@@ -166,7 +166,7 @@ def test_a_page_goes_on_without_what_was_fitted(
 
 
 def test_films_that_are_too_large_stay_where_they_are(
-    robot: tuple[Path, RecipePlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    robot: tuple[Path, ResolvedRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = robot
     summary = {"episodes": 1, "success": 1.0, "success_interval": [0.2, 1.0]}
@@ -183,7 +183,7 @@ def test_films_that_are_too_large_stay_where_they_are(
 
 
 def test_inputs_that_would_make_a_page_too_large_are_counted(
-    robot: tuple[Path, RecipePlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    robot: tuple[Path, ResolvedRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sensorium.engine.report.previews.LARGEST", 500)
     page = write_report([robot[0]], tmp_path / "page.html").read_text()

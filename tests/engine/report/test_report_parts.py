@@ -22,7 +22,7 @@ from sensorium.engine.report.charts import (
 )
 from sensorium.engine.report.diagram import pipeline_diagram
 from sensorium.engine.report.judge import judge
-from sensorium.engine.report.samples import pick
+from sensorium.engine.report.samples import select_rows
 
 PATCHES = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8, "freeze": True}
 READER = {"type": "causal_lm", "name": "tiny-llama", "weights": "none"}
@@ -76,10 +76,10 @@ def test_a_prompt_that_all_rows_share_stands_once() -> None:
         {"key": str(i), "prediction": {"text": "x"}, "target": {"prompt": ["", f" {q}?"]}}
         for i, q in enumerate(("who", "who"))
     ]
-    grid = pick("t", lines, 8)
+    grid = select_rows("t", lines, 8)
     assert grid.asked == "◻ who?" and {s.asked for _, g in grid.groups for s in g} == {""}
     lines[1]["target"] = {"prompt": ["", " where?"]}
-    grid = pick("t", lines, 8)
+    grid = select_rows("t", lines, 8)
     assert not grid.asked
     assert [s.asked for _, g in grid.groups for s in g] == ["◻ who?", "◻ where?"]
 

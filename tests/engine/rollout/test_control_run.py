@@ -15,10 +15,10 @@ import yaml
 
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
-from sensorium.engine.model import compose, ready
+from sensorium.engine.model import compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check, train
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Source
 
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
@@ -122,7 +122,7 @@ def test_the_rate_is_the_user_s() -> None:
     )
     assert fast.shape == (15, 3)
     np.testing.assert_allclose(fast[::2, :2], slow[:, :2], atol=1e-5)
-    with pytest.raises(RecipeError, match=r"act: options: found {'step': 3}, expected none, or st"):
+    with pytest.raises(ConfigError, match=r"act: options: found {'step': 3}, expected none, or st"):
         model.generate("act", options={"step": 3}, **ask)
 
 
@@ -135,7 +135,7 @@ def test_a_vocabulary_that_moved_is_refused() -> None:
     written = yaml.safe_load(path.read_text())
     written["tasks"] = dict(reversed(written["tasks"].items()))
     path.write_text(yaml.safe_dump(written, sort_keys=False))
-    with pytest.raises(RecipeError, match=r"tasks\.\w+: vocabulary: the run was trained with") as e:
+    with pytest.raises(ConfigError, match=r"tasks\.\w+: vocabulary: the run was trained with") as e:
         load("run")
     assert "\n" not in str(e.value)
 
@@ -166,7 +166,7 @@ def test_a_dry_run_needs_no_data() -> None:
 def test_mistakes_are_lines(task: dict[str, Any], data: dict[str, Any], line: str) -> None:
     said = recipe(**task)
     said["tasks"]["act"]["data"]["train"] |= data
-    with pytest.raises(RecipeError, match=line) as error:
+    with pytest.raises(ConfigError, match=line) as error:
         train(parse_recipe(said), Path("run"), show=False)
     assert str(error.value).startswith("tasks.act")
     assert "\n" not in str(error.value)
@@ -232,9 +232,9 @@ def test_what_was_fitted_comes_with_the_weights() -> None:
     expert = train(parse_recipe(policy()), Path("expert"), show=False)
     other = policy()
     other["tasks"]["act"]["data"]["train"]["count"] = 3
-    fitted = compose(ready(parse_recipe(other)))
+    fitted = compose(resolve_and_fit(parse_recipe(other)))
     other["inputs"]["state"]["encoder"]["weights"] = "expert"
-    taken = compose(ready(parse_recipe(other)))
+    taken = compose(resolve_and_fit(parse_recipe(other)))
 
     def scale(model: Any) -> str:
         state = model.plan.fitted()["inputs.state.encoder.normalizer"].state()
@@ -242,5 +242,5 @@ def test_what_was_fitted_comes_with_the_weights() -> None:
 
     assert scale(taken) == scale(expert) != scale(fitted)
     other["tasks"]["act"]["tokenizer"] = {**SPLINE, "weights": "nowhere"}
-    with pytest.raises(RecipeError, match=r"tasks\.act\.tokenizer\.weights: found 'nowhere'"):
-        ready(parse_recipe(other))
+    with pytest.raises(ConfigError, match=r"tasks\.act\.tokenizer\.weights: found 'nowhere'"):
+        resolve_and_fit(parse_recipe(other))

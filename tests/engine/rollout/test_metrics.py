@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sensorium.engine.rollout import format_summaries, wilson
-from sensorium.engine.rollout.metrics import Episode, jerk, summary
+from sensorium.engine.rollout.metrics import Episode, mean_squared_jerk, summary
 from sensorium.engine.rollout.video import write_video
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 
 
 @given(st.integers(1, 500), st.data())
@@ -50,11 +50,11 @@ def test_no_episode_says_nothing() -> None:
 def test_jerk_of_a_cubic_is_its_third_difference(n: int, a: float, b: float, c: float) -> None:
     t = np.arange(n, dtype=float)
     path = np.stack([a * t**3 + b * t**2 + c, b * t], 1)
-    assert math.isclose(jerk(path), 36 * a * a, rel_tol=1e-6, abs_tol=1e-9)
+    assert math.isclose(mean_squared_jerk(path), 36 * a * a, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def test_jerk_of_three_steps_is_not_defined() -> None:
-    assert math.isnan(jerk(np.zeros((3, 2))))
+    assert math.isnan(mean_squared_jerk(np.zeros((3, 2))))
 
 
 def episode(successes: list[bool], seed: int = 0) -> Episode:
@@ -101,7 +101,7 @@ def test_an_mp4_has_its_frames_with_even_sides(tmp_path: Path) -> None:
 
 
 def test_a_film_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="draws no picture"):
+    with pytest.raises(ConfigError, match="draws no picture"):
         write_video(tmp_path / "a.gif", [], 10)
-    with pytest.raises(RecipeError, match=r"found '.avi', expected .gif or .mp4"):
+    with pytest.raises(ConfigError, match=r"found '.avi', expected .gif or .mp4"):
         write_video(tmp_path / "a.avi", [np.zeros((2, 2, 3), np.uint8)], 10)

@@ -15,11 +15,11 @@ from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
 from sensorium.engine.recipe import Env, parse_recipe, plan_recipe, registry, schema
 from sensorium.engine.report import write_report
-from sensorium.engine.rollout import Conditions, How, rollout, section_of
+from sensorium.engine.rollout import Ablation, RolloutOptions, env_config, rollout
 from sensorium.engine.rollout.replay import mean_demonstration
 from sensorium.engine.rollout.simulator import Simulator, instructions
 from sensorium.engine.training import check
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.modality import Modality
 
 PARTS = Path(__file__).with_name("series_parts.py")
@@ -118,13 +118,15 @@ def test_its_options_are_in_the_schema(shop: Any, name: str) -> None:
 def test_its_simulator_is_driven(shop: Any, name: str) -> None:
     shop.train(of(ACT, name, shop), "run")
     pipeline = load(shop.folder / "run")
-    section = section_of(pipeline)
+    section = env_config(pipeline)
     assert instructions(section, "line/left", range(2)) == ["go left", "go left"]
-    figures = rollout(pipeline, section, seeds=range(2), how=How(2), folder=shop.folder / "run")
+    figures = rollout(
+        pipeline, section, seeds=range(2), how=RolloutOptions(2), folder=shop.folder / "run"
+    )
     assert set(figures) == {"line/left", "line/right"}
-    swapped = How(2, Conditions(swap=True))
+    swapped = RolloutOptions(2, Ablation(swap=True))
     assert set(rollout(pipeline, section, names=["line/left"], seeds=[0, 1], how=swapped))
-    replayed = How(2, Conditions(replay=True))
+    replayed = RolloutOptions(2, Ablation(replay=True))
     (figure,) = rollout(
         pipeline, section, names=["line/right"], seeds=[0, 1], how=replayed
     ).values()
@@ -137,7 +139,7 @@ def test_its_simulator_can_be_named_in_full(shop: Any, name: str) -> None:
     section = Env(name="series_parts:Line/left", max_steps=6)
     assert Simulator(section.names[0], section).reset(0)["state"].tolist() == [0.0, -0.5]
     assert len(mean_demonstration("series_parts:Line/left", section).actions) == 6
-    with pytest.raises(RecipeError, match=r"env\.name: series_parts:Line/up cannot be made: task"):
+    with pytest.raises(ConfigError, match=r"env\.name: series_parts:Line/up cannot be made: task"):
         Simulator("series_parts:Line/up", section)
 
 
@@ -171,7 +173,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("changes", "words"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_are_one_line(shop: Any, name: str, changes: dict[str, Any], words: str) -> None:
     recipe = shop.changed(of(CLASSIFY, name, shop), {"inputs": {"series": changes}})
-    with pytest.raises(RecipeError, match=words) as error:
+    with pytest.raises(ConfigError, match=words) as error:
         plan_recipe(parse_recipe(recipe))
     assert "\n" not in str(error.value)
 
@@ -188,7 +190,7 @@ def test_what_a_modality_does_not_declare_has_a_default(shop: Any, name: str) ->
     evaluate(model, folder=shop.folder / "run")
     assert "&lt;list&gt;" in write_report([shop.folder / "run"], Path("page.html")).read_text()
     recipe["tasks"]["kind"]["data"] = {}
-    with pytest.raises(RecipeError, match=r"modality of inputs.series, .*PLAIN, makes no example"):
+    with pytest.raises(ConfigError, match=r"modality of inputs.series, .*PLAIN, makes no example"):
         check(parse_recipe(recipe))
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorium.engine.data import repeated, spans_of
+from sensorium.engine.data import observation_windows, tile_to_window
 from sensorium.engine.recipe import Env, TaskSection
 from sensorium.engine.rollout.observation_history import History
 from sensorium.engine.rollout.policy import Policy
-from sensorium.engine.utils import RecipeError, RunError
+from sensorium.engine.utils import ConfigError, RuntimeFailure
 
 STEPS = 4
 
@@ -51,7 +51,7 @@ def test_a_part_of_a_chunk_is_executed(execute: int) -> None:
 
 
 def test_more_than_a_chunk_cannot_be_executed() -> None:
-    with pytest.raises(RecipeError, match=r"env.execute: found 5, and a chunk has 4 steps; say 4"):
+    with pytest.raises(ConfigError, match=r"env.execute: found 5, and a chunk has 4 steps; say 4"):
         drive(Policy(Teller(), {"state": "state"}, execute=5), 1)
 
 
@@ -93,17 +93,17 @@ def test_history_is_the_window_that_training_cut(first: int, more: int, frames: 
 def test_windows_of_a_recipe_become_history() -> None:
     data = {"train": {"source": "metaworld", "window": {"state": [-1, 0], "action": [0, 19]}}}
     section = TaskSection.model_validate({"type": "control", "data": data})
-    assert spans_of(section, ("state", "image"), "tasks.act.data") == {"state": (-1, 0)}
-    with pytest.raises(RecipeError, match=r"window.action: found \[0, 19\], which looks 19 frames"):
-        spans_of(section, ("action",), "tasks.act.data")
+    assert observation_windows(section, ("state", "image"), "tasks.act.data") == {"state": (-1, 0)}
+    with pytest.raises(ConfigError, match=r"window.action: found \[0, 19\], which looks 19 frames"):
+        observation_windows(section, ("action",), "tasks.act.data")
 
 
 def test_a_single_frame_stands_for_its_whole_window() -> None:
     frame = np.array([1.0, 2.0])
-    np.testing.assert_array_equal(repeated(frame, (-1, 0)), [frame, frame])
+    np.testing.assert_array_equal(tile_to_window(frame, (-1, 0)), [frame, frame])
     whole = np.stack([frame, frame + 1])
-    np.testing.assert_array_equal(repeated(whole, (-1, 0)), whole)
-    assert len(repeated([frame, frame, frame], (-1, 0))) == 3
+    np.testing.assert_array_equal(tile_to_window(whole, (-1, 0)), whole)
+    assert len(tile_to_window([frame, frame, frame], (-1, 0))) == 3
 
 
 def test_rows_hold_streams_texts_and_the_last_action() -> None:
@@ -173,7 +173,9 @@ def test_what_is_not_finite_is_never_sent(bad: float) -> None:
     seen = {"state": np.zeros(1)}
     for _ in range(2):
         policy.step([seen, seen])
-    with pytest.raises(RunError, match=r"left arm, step 2: the model gives .* number 1 .* sent"):
+    with pytest.raises(
+        RuntimeFailure, match=r"left arm, step 2: the model gives .* number 1 .* sent"
+    ):
         policy.step([seen, seen])
 
 
@@ -188,7 +190,7 @@ def test_what_is_not_finite_is_never_sent(bad: float) -> None:
 def test_what_is_not_seen_is_named(seen: dict[str, Any], line: str) -> None:
     policy = Policy(Teller(), {"state": "state"})
     policy.reset([{}], ["push, seed 3"])
-    with pytest.raises(RunError, match=rf"push, seed 3, step 0: .*{line}"):
+    with pytest.raises(RuntimeFailure, match=rf"push, seed 3, step 0: .*{line}"):
         policy.step(seen)
 
 

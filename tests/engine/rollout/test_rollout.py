@@ -19,10 +19,10 @@ from sensorium import __main__ as entry
 from sensorium.engine.inference import Pipeline, load
 from sensorium.engine.recipe import Env, parse_recipe, plan_recipe
 from sensorium.engine.report import write_report
-from sensorium.engine.rollout import Conditions, How, rollout, section_of
-from sensorium.engine.rollout.policy import policy_of
+from sensorium.engine.rollout import Ablation, RolloutOptions, env_config, rollout
+from sensorium.engine.rollout.policy import make_policy
 from sensorium.engine.training import train
-from sensorium.engine.utils import RecipeError, RunError
+from sensorium.engine.utils import ConfigError, RuntimeFailure
 
 WORLD = Path(__file__).with_name("tiny_world.py")
 LINE = "tiny_world:TinyLine-v0"
@@ -89,7 +89,7 @@ def pipeline(home: Path) -> Pipeline:
 
 
 def test_it_gets_there_and_says_how(pipeline: Pipeline, home: Path) -> None:
-    section = section_of(pipeline)
+    section = env_config(pipeline)
     found = rollout(pipeline, section, seeds=range(6), folder=home / "run")[LINE]
     assert found["success"] >= 0.8 and found["episodes"] == 6
     assert found["steps"] == 6 * 12, "the world ends after 12 steps, before max_steps"
@@ -103,9 +103,10 @@ def test_it_gets_there_and_says_how(pipeline: Pipeline, home: Path) -> None:
 
 
 def test_a_batch_decides_nothing(pipeline: Pipeline, home: Path) -> None:
-    section = section_of(pipeline)
+    section = env_config(pipeline)
     figures = [
-        rollout(pipeline, section, seeds=range(5), how=How(batch))[LINE] for batch in (1, 2, 5)
+        rollout(pipeline, section, seeds=range(5), how=RolloutOptions(batch))[LINE]
+        for batch in (1, 2, 5)
     ]
     for name in ("success", "success_at_end", "steps"):
         assert len({figure[name] for figure in figures}) == 1
@@ -116,17 +117,17 @@ def test_a_batch_decides_nothing(pipeline: Pipeline, home: Path) -> None:
 
 def test_it_needs_its_own_eyes(pipeline: Pipeline) -> None:
     """Half of the goals lie on the other side: another's state is a coin."""
-    section, seeds = section_of(pipeline), range(24)
+    section, seeds = env_config(pipeline), range(24)
     own = rollout(pipeline, section, seeds=seeds)[LINE]["success"]
-    for conditions in (Conditions(shuffle=("state",)), Conditions(blank=("state",))):
-        other = rollout(pipeline, section, seeds=seeds, how=How(24, conditions))[LINE]
+    for conditions in (Ablation(shuffle=("state",)), Ablation(blank=("state",))):
+        other = rollout(pipeline, section, seeds=seeds, how=RolloutOptions(24, conditions))[LINE]
         assert other["success"] < own - 0.2
 
 
 @pytest.mark.parametrize("suffix", [".gif"])
 def test_the_first_episodes_are_filmed(pipeline: Pipeline, tmp_path: Path, suffix: str) -> None:
-    how = How(batch=2, films=3, suffix=suffix)
-    rollout(pipeline, section_of(pipeline), seeds=range(7, 12), how=how, folder=tmp_path)
+    how = RolloutOptions(batch=2, films=3, suffix=suffix)
+    rollout(pipeline, env_config(pipeline), seeds=range(7, 12), how=how, folder=tmp_path)
     films = sorted(path.name for path in tmp_path.glob(f"*{suffix}"))
     assert films == sorted(f"{STEM}-{seed}{suffix}" for seed in (7, 8, 9))
     assert json.loads((tmp_path / f"{STEM}.json").read_text())["films"] == films
@@ -135,7 +136,7 @@ def test_the_first_episodes_are_filmed(pipeline: Pipeline, tmp_path: Path, suffi
 
 def test_a_folder_that_is_not_there_is_made(pipeline: Pipeline, tmp_path: Path) -> None:
     out = tmp_path / "new" / "place"
-    rollout(pipeline, section_of(pipeline), seeds=range(1), how=How(films=1), folder=out)
+    rollout(pipeline, env_config(pipeline), seeds=range(1), how=RolloutOptions(films=1), folder=out)
     assert {path.suffix for path in out.iterdir()} == {".json", ".gif"}
 
 
@@ -146,10 +147,10 @@ def test_a_pipeline_acts(pipeline: Pipeline) -> None:
     assert chunk.shape == (6, 1) and chunk.dtype == np.float32
     both = pipeline.act("walk", state=[state, -state], instruction="go")
     np.testing.assert_allclose(both[0], chunk, atol=1e-5)
-    policy = policy_of(pipeline, section_of(pipeline))
+    policy = make_policy(pipeline, env_config(pipeline))
     policy.reset([{"instruction": "go"}])
     np.testing.assert_allclose(policy.step({"state": state}), chunk[0], atol=1e-5)
-    with pytest.raises(RecipeError, match="act: there is no task 'wlk'; did you mean 'walk'"):
+    with pytest.raises(ConfigError, match="act: there is no task 'wlk'; did you mean 'walk'"):
         pipeline.act("wlk", state=state)
 
 
@@ -172,7 +173,7 @@ def test_an_environment_that_does_not_fit(
     pipeline: Pipeline, changes: dict[str, Any], line: str
 ) -> None:
     section = Env.model_validate({**RECIPE["env"], **changes})
-    with pytest.raises(RecipeError, match=line) as error:
+    with pytest.raises(ConfigError, match=line) as error:
         rollout(pipeline, section, seeds=range(2))
     assert "\n" not in str(error.value)
 
@@ -190,28 +191,28 @@ def test_a_section_that_does_not_fit_its_recipe(
     home: Path, changes: dict[str, Any], line: str
 ) -> None:
     """Found when the recipe is read, before anything is built."""
-    with pytest.raises(RecipeError, match=line):
+    with pytest.raises(ConfigError, match=line):
         plan_recipe(parse_recipe({**RECIPE, "env": {**RECIPE["env"], **changes}}))
 
 
 def test_a_sensor_that_fails_stops_the_robot(pipeline: Pipeline) -> None:
     section = Env.model_validate({**RECIPE["env"], "options": {"broken": True}})
     line = f"{LINE}, seed 1, step 3: state holds a value that is not finite"
-    with pytest.raises(RunError, match=line):
+    with pytest.raises(RuntimeFailure, match=line):
         rollout(pipeline, section, seeds=[1])
 
 
 def test_conditions_that_cannot_be(pipeline: Pipeline) -> None:
-    section = section_of(pipeline)
+    section = env_config(pipeline)
     cases = [
-        (Conditions(shuffle=("stat",)), range(4), "no stream 'stat'; did you mean 'state'"),
-        (Conditions(shuffle=("state",)), range(1), "leave one alone"),
-        (Conditions(swap=True), range(2), "--swap: .* there is no other"),
-        (Conditions(replay=True), range(2), "--replay-mean: .* brings no expert"),
+        (Ablation(shuffle=("stat",)), range(4), "no stream 'stat'; did you mean 'state'"),
+        (Ablation(shuffle=("state",)), range(1), "leave one alone"),
+        (Ablation(swap=True), range(2), "--swap: .* there is no other"),
+        (Ablation(replay=True), range(2), "--replay-mean: .* brings no expert"),
     ]
     for conditions, seeds, line in cases:
-        with pytest.raises(RecipeError, match=line):
-            rollout(pipeline, section, seeds=seeds, how=How(conditions=conditions))
+        with pytest.raises(ConfigError, match=line):
+            rollout(pipeline, section, seeds=seeds, how=RolloutOptions(conditions=conditions))
 
 
 def test_the_command_line(
@@ -230,9 +231,9 @@ def test_the_command_line(
 
 def test_a_run_without_an_environment(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.model.plan.recipe, "env", None)
-    with pytest.raises(RecipeError, match="env: the recipe has none; name one with --env"):
-        section_of(pipeline)
-    assert section_of(pipeline, [LINE], execute=2).execute == 2
+    with pytest.raises(ConfigError, match="env: the recipe has none; name one with --env"):
+        env_config(pipeline)
+    assert env_config(pipeline, [LINE], execute=2).execute == 2
 
 
 def test_the_page_shows_what_came_of_it(pipeline: Pipeline, home: Path, tmp_path: Path) -> None:
@@ -240,13 +241,13 @@ def test_the_page_shows_what_came_of_it(pipeline: Pipeline, home: Path, tmp_path
     shutil.copytree(home / "run", run)
     for old in run.glob("rollout-*"):
         old.unlink()
-    rollout(pipeline, section_of(pipeline), seeds=range(4), how=How(films=1), folder=run)
-    blank = How(conditions=Conditions(blank=("state",)))
-    rollout(pipeline, section_of(pipeline), seeds=range(4), how=blank, folder=run)
+    rollout(pipeline, env_config(pipeline), seeds=range(4), how=RolloutOptions(films=1), folder=run)
+    blank = RolloutOptions(conditions=Ablation(blank=("state",)))
+    rollout(pipeline, env_config(pipeline), seeds=range(4), how=blank, folder=run)
     page = write_report([run], tmp_path / "page.html").read_text()
     assert page.count(f'<th scope="row">{LINE}</th>') == 2
     assert "blank state" in page and "as it is" in page
     assert "data:image/gif;base64," in page and "12 steps of 1 joints" in page
     (run / f"{STEM}.json").write_text("{}")
-    with pytest.raises(RecipeError, match=r"is no rollout .* roll the run out again"):
+    with pytest.raises(ConfigError, match=r"is no rollout .* roll the run out again"):
         write_report([run], tmp_path / "page.html")

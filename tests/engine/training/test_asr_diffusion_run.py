@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.inference import load
-from sensorium.engine.model import build, ready
+from sensorium.engine.model import build, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check, train
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
 
@@ -114,7 +114,7 @@ def test_the_prior_comes_from_a_ctc_run() -> None:
 def test_a_prior_that_spells_otherwise_is_refused_and_can_bring_its_spelling() -> None:
     heard("{word}!")
     expected = r"tasks\.name\.tokenizer: differs .*tasks\.name\.prior learned .*heard:spell in"
-    with pytest.raises(RecipeError, match=expected):
+    with pytest.raises(ConfigError, match=expected):
         build(parse_recipe(after()))
     model = build(parse_recipe(after(tokenizer={"type": "characters", "weights": "heard:spell"})))
     assert model.task("name").tokenizer.encode("!") != []  # type: ignore[union-attr]
@@ -131,6 +131,6 @@ def test_added_rows_train_though_the_decoder_is_frozen() -> None:
 def test_a_decoder_from_left_to_right_is_refused_with_its_place() -> None:
     values = recipe()
     values["backbone"]["type"] = "causal"
-    with pytest.raises(RecipeError, match=r"tasks\.name: .*say `type: diffusion` in backbone"):
+    with pytest.raises(ConfigError, match=r"tasks\.name: .*say `type: diffusion` in backbone"):
         build(parse_recipe(values))
-    assert ready(parse_recipe(recipe()))
+    assert resolve_and_fit(parse_recipe(recipe()))

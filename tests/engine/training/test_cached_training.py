@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from sensorium.engine.data import PreparedRow
 from sensorium.engine.model import precompute
-from sensorium.engine.utils import RunError
+from sensorium.engine.utils import RuntimeFailure
 from sensorium.modalities.image import read as image
-from sensorium.tasks.supervised.label_encoder import Labels
+from sensorium.tasks.supervised.label_encoder import LabelEncoder
 
 FROZEN = {"inputs": {"image": {"encoder": {"freeze": True}, "connector": "mlp"}}}
 PLAIN = {"cache": {"features": False}}
@@ -142,7 +142,7 @@ def test_other_layers_are_other_features(shop: Any) -> None:
     found: list[int] = []
 
     class Layered(Classification):
-        def __init__(self, *, input: str, labels: Labels, target: str = "label") -> None:
+        def __init__(self, *, input: str, labels: LabelEncoder, target: str = "label") -> None:
             super().__init__(input=input, labels=labels, target=target)
             self.streams = {input: StreamUse(hidden_states=(1,))}
 
@@ -210,7 +210,9 @@ def test_rows_that_could_not_be_read_are_skipped_over_the_cache_too(shop: Any) -
     cached = shop.values(recipe, "cached")
     without = shop.values(shop.changed(recipe, PLAIN), "without")
     assert cached == pytest.approx(without, abs=1e-5)
-    with pytest.raises(RunError, match=r"tasks\.digit\.data\.train, row rows\.csv#[27]: .*picture"):
+    with pytest.raises(
+        RuntimeFailure, match=r"tasks\.digit\.data\.train, row rows\.csv#[27]: .*picture"
+    ):
         shop.train(shop.changed(recipe, pictures_of(table, on_error="raise")), "raises")
 
 
@@ -233,7 +235,9 @@ def test_a_row_that_appears_after_the_fill_is_told(
         ]
 
     monkeypatch.setattr(precompute, "prepare_cells", away)
-    with pytest.raises(RunError, match=r"row rows\.csv#5: .*when the cache was filled.*run again"):
+    with pytest.raises(
+        RuntimeFailure, match=r"row rows\.csv#5: .*when the cache was filled.*run again"
+    ):
         shop.train(recipe, "run")
     monkeypatch.undo()
 

@@ -18,7 +18,7 @@ from sensorium.engine.inference import load
 from sensorium.engine.model import Model, build
 from sensorium.engine.model.parameters import is_frozen
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.image.datasets.digits import Digits
 from sensorium.modalities.text.transformers import TransformersText
 from sensorium.tasks.batch import Batch
@@ -234,14 +234,14 @@ def test_only_biases_train(shop: Any) -> None:
 def test_biases_that_cannot_train_are_refused(
     shop: Any, changes: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(RecipeError, match=words):
+    with pytest.raises(ConfigError, match=words):
         composed(shop, texts(**changes, train_only="bias"))
 
 
 def test_widths_that_do_not_meet_are_refused(shop: Any) -> None:
     recipe = shop.recipe(PAIR)
     del recipe["inputs"]["image"]["connector"]
-    with pytest.raises(RecipeError, match=r"inputs.image.*width 8, tasks.match.dim takes 12"):
+    with pytest.raises(ConfigError, match=r"inputs.image.*width 8, tasks.match.dim takes 12"):
         build(parse_recipe(recipe))
 
 

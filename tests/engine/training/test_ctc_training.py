@@ -12,7 +12,7 @@ import torch
 from sensorium.engine.inference import load
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check, train
-from sensorium.engine.utils import RunError
+from sensorium.engine.utils import RuntimeFailure
 from sensorium.tasks.uses import ChunkSpec
 
 PICTURES: dict[str, Any] = {
@@ -57,7 +57,7 @@ def skipping(recipe: Mapping[str, Any], shop: Any) -> dict[str, Any]:
 
 def test_a_row_that_cannot_be_learned_ends_training_with_its_key(shop: Any) -> None:
     line = r"tasks\.read.data.train, row \S+: text: .*; .\w+. needs \d .* the signal has 4"
-    with pytest.raises(RunError, match=line):
+    with pytest.raises(RuntimeFailure, match=line):
         shop.train(shop.changed(PICTURES, {"train": {"batch_size": 40}}), "stops")
 
 

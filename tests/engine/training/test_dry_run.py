@@ -18,8 +18,8 @@ from PIL import Image
 from sensorium.engine.model import build
 from sensorium.engine.recipe import count, load_recipe, parse_recipe
 from sensorium.engine.training import check
-from sensorium.engine.training.dry_run import Report, Stage
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.training.dry_run import ComponentSummary, Report
+from sensorium.engine.utils import ConfigError
 
 SHIPPED = Path(__file__).parents[3] / "configs"
 GIGABYTE = 1e9
@@ -80,7 +80,7 @@ def _with(**changes: Any) -> dict[str, Any]:
     return recipe
 
 
-def _stages(report: Report) -> dict[str, Stage]:
+def _stages(report: Report) -> dict[str, ComponentSummary]:
     return {stage.where: stage for stage in report.stages}
 
 
@@ -189,7 +189,7 @@ def test_random_weights_are_said(tmp_path: Path) -> None:
 def test_parts_that_do_not_meet(
     changes: Mapping[str, Any], where: str, words: tuple[str, ...]
 ) -> None:
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         _report(**changes)
     line = str(error.value)
     assert line.startswith((f"{where}: ", f"{where}.", "inputs.image.connector"))
@@ -222,7 +222,7 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "pictures", 2)
     assert _reads(folder).stages
     (folder / "a" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(ConfigError) as error:
         _reads(folder)
     line = str(error.value)
     assert line.startswith("tasks.digit.data.train, row ")

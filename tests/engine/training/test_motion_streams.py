@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 import sensorium
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check, train
-from sensorium.engine.utils import RecipeError, RunError
+from sensorium.engine.utils import ConfigError, RuntimeFailure
 
 EPISODES, FRAMES = 12, 9
 
@@ -90,9 +90,9 @@ def test_a_run_keeps_its_scale(name: str, table: Path, tmp_path: Path) -> None:
     assert both == pytest.approx([one, one], rel=1e-5)
     moved = window + np.arange(4)[:, None] * np.array([3.0, 0, 0])
     assert model.generate("speed", state=moved)["speed"] != pytest.approx(one, rel=1e-3)
-    with pytest.raises((RecipeError, RunError), match="2 joints a step; expected 3"):
+    with pytest.raises((ConfigError, RuntimeFailure), match="2 joints a step; expected 3"):
         model.generate("speed", state=window[:, :2])
-    with pytest.raises((RecipeError, RunError), match="nan at step 0"):
+    with pytest.raises((ConfigError, RuntimeFailure), match="nan at step 0"):
         model.generate("speed", state=np.full((4, 3), np.nan))
 
 
@@ -101,7 +101,7 @@ def test_noise_is_an_augmentation(table: Path) -> None:
     values["inputs"]["state"]["augment"] = {"std": 0.1}
     check(parse_recipe(values))
     values["inputs"]["state"]["augment"] = {"std": -0.1}
-    with pytest.raises(RecipeError, match=r"inputs\.state\.augment"):
+    with pytest.raises(ConfigError, match=r"inputs\.state\.augment"):
         check(parse_recipe(values))
 
 
@@ -109,6 +109,6 @@ def test_a_missing_frame_is_found_before_training(table: Path) -> None:
     whole = parquet.read_table(table)
     parquet.write_table(pa.concat_tables([whole.slice(0, 4), whole.slice(5)]), table)
     with pytest.raises(
-        RecipeError, match=r"data\.train.*row runs/0/4 is frame 5, expected frame 4"
+        ConfigError, match=r"data\.train.*row runs/0/4 is frame 5, expected frame 4"
     ):
         check(parse_recipe(recipe(table, ENCODERS["state"])))

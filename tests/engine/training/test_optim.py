@@ -18,7 +18,7 @@ from sensorium.engine.training.optim import (
     lr_schedule,
     set_lr,
 )
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 
 
 def composed(shop: Any, *changes: dict[str, Any]) -> Model:
@@ -71,7 +71,7 @@ def test_a_library_without_annotations_is_an_optimizer_too(shop: Any) -> None:
     found = build_optimizer(composed(shop), train(optimizer={"type": name, **options}))
     assert type(found).__module__ == "transformers.optimization"
     with pytest.raises(
-        RecipeError, match=r"train\.optimizer\.relative_step: found 'maybe' \(str\)"
+        ConfigError, match=r"train\.optimizer\.relative_step: found 'maybe' \(str\)"
     ):
         build_optimizer(composed(shop), train(optimizer={"type": name, "relative_step": "maybe"}))
 
@@ -96,7 +96,7 @@ class Secant(torch.optim.SGD):
     ],
 )
 def test_a_wrong_optimizer_is_one_line(shop: Any, section: dict[str, Any], line: str) -> None:
-    with pytest.raises(RecipeError, match=f"^train\\.{line}") as refused:
+    with pytest.raises(ConfigError, match=f"^train\\.{line}") as refused:
         build_optimizer(composed(shop), train(optimizer=section))
     assert "\n" not in str(refused.value)
 
@@ -162,7 +162,7 @@ def test_a_schedule_is_a_function_of_the_step_alone() -> None:
     ],
 )
 def test_a_wrong_schedule_is_one_line(section: Any, line: str) -> None:
-    with pytest.raises(RecipeError, match=f"^train\\.{line}") as refused:
+    with pytest.raises(ConfigError, match=f"^train\\.{line}") as refused:
         lr_schedule(train(schedule=section))
     assert "\n" not in str(refused.value)
 

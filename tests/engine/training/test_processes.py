@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 
 pytestmark = pytest.mark.slow
 
@@ -121,11 +121,11 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(shop: A
 
 
 def untrained(shop: Any, recipe: dict[str, Any]) -> dict[str, torch.Tensor]:
-    from sensorium.engine.checkpoint import kept
+    from sensorium.engine.checkpoint import saved_tensors
     from sensorium.engine.model import build
     from sensorium.engine.recipe import parse_recipe
 
-    return kept(build(parse_recipe(recipe)))
+    return saved_tensors(build(parse_recipe(recipe)))
 
 
 def test_rows_that_no_process_can_read_are_counted_and_a_loss_that_is_none_ends_all(
@@ -174,7 +174,7 @@ def test_the_command_line_under_torchrun_stops_and_goes_on(shop: Any) -> None:
     before = shop.losses("run")
     assert processes(shop.folder / "run") == 2
     assert 0 < len(before) < 8 and before == losses[: len(before)]
-    with pytest.raises(RecipeError, match="was written by 2 processes, there are now 1; resume"):
+    with pytest.raises(ConfigError, match="was written by 2 processes, there are now 1; resume"):
         shop.train(recipe, "run", resume=True)
     resumed = shop.go(recipe, "run", "--resume", processes=2)
     assert resumed.returncode == 0, resumed.stderr

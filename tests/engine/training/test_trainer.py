@@ -16,7 +16,7 @@ from PIL import Image
 
 from sensorium.engine.data import BatchSampler, ShuffleBuffer, streaming
 from sensorium.engine.training import trainer
-from sensorium.engine.utils import RecipeError, RunError
+from sensorium.engine.utils import ConfigError, RuntimeFailure
 from sensorium.modalities.base import StreamingSource
 
 ROWS = 12
@@ -205,7 +205,7 @@ def test_a_window_is_shuffled_and_nothing_is_lost_or_read_twice(
 
 
 def test_a_stream_without_rows_is_refused(shop: Any) -> None:
-    with pytest.raises(RunError, match="stream has no row"):
+    with pytest.raises(RuntimeFailure, match="stream has no row"):
         ShuffleBuffer(Counted(0), seed=0)[0]
 
 
@@ -213,7 +213,7 @@ def test_an_order_of_a_stream_is_refused(shop: Any, pictures: Path) -> None:
     recipe = shop.recipe(
         stream(pictures), train(steps=1, sampler={"type": "length", "column": "word"})
     )
-    with pytest.raises(RecipeError, match=r"train\.sampler: length .*tasks\.digit.*stream.*limit"):
+    with pytest.raises(ConfigError, match=r"train\.sampler: length .*tasks\.digit.*stream.*limit"):
         shop.train(recipe, "run")
 
 
@@ -224,7 +224,9 @@ def test_a_row_that_cannot_be_read_is_fatal_or_skipped_as_asked(
     (pictures / "4.png").write_bytes(b"no picture")
     (pictures / "7.png").unlink()
     recipe = shop.recipe(table(pictures), train(steps=6, num_workers=workers))
-    with pytest.raises(RunError, match=r"tasks\.digit\.data\.train, row rows\.jsonl#[47]: .*skip"):
+    with pytest.raises(
+        RuntimeFailure, match=r"tasks\.digit\.data\.train, row rows\.jsonl#[47]: .*skip"
+    ):
         shop.train(recipe, "stops")
     from sensorium.engine.recipe import parse_recipe
     from sensorium.engine.training import train as run

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sensorium.engine.data import Skipped
-from sensorium.engine.evaluation import Scorer
-from sensorium.engine.evaluation.evaluator import Score
+from sensorium.engine.data import SkippedRows
+from sensorium.engine.evaluation import Evaluator
+from sensorium.engine.evaluation.evaluator import EvaluationResult
 from sensorium.engine.utils import read_metrics
 
 
@@ -30,12 +30,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     """Validation says what is written here."""
     left = iter(values)
 
-    def score(self: Any, rows: Any, **options: Any) -> Score:
+    def score(self: Any, rows: Any, **options: Any) -> EvaluationResult:
         self.model.eval()
         value = 0.0 if options.get("limit") == 1 else next(left)  # one batch: is there a metric?
-        return Score({"accuracy": value}, [], [], [], Skipped())
+        return EvaluationResult({"accuracy": value}, [], [], [], SkippedRows())
 
-    monkeypatch.setattr(Scorer, "score", score)
+    monkeypatch.setattr(Evaluator, "score", score)
 
 
 @pytest.mark.parametrize(

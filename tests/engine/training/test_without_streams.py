@@ -128,10 +128,10 @@ def test_what_needs_a_stream_says_so_in_a_line(
 
 def test_the_python_api_says_so_too(home: Any) -> None:
     from sensorium import load
-    from sensorium.engine.utils import RecipeError
+    from sensorium.engine.utils import ConfigError
 
     home.train(PRIOR, "run")
     pipeline = load(home.folder / "run")
     assert len(pipeline.generate("prior", word=["one", "two"])) == 2
-    with pytest.raises(RecipeError, match="embed: the recipe has no stream"):
+    with pytest.raises(ConfigError, match="embed: the recipe has no stream"):
         pipeline.embed(image="a.jpg")

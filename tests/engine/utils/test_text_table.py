@@ -10,7 +10,7 @@ from sensorium.engine.embedding import format_hits
 from sensorium.engine.index import Hit
 from sensorium.engine.rollout import format_summaries
 from sensorium.engine.rollout.metrics import Episode, summary
-from sensorium.engine.training.dry_run import Report, Stage
+from sensorium.engine.training.dry_run import ComponentSummary, Report
 from sensorium.engine.utils import format_metrics, format_table
 
 
@@ -51,8 +51,8 @@ mean         1.000"""
 
 def check() -> str:
     stages = [
-        Stage("inputs.image.encoder", "timm", "[B, 16, 96]", 467616, 0, "frozen"),
-        Stage("tasks.digit.head", "linear", "[B, 1, 10]", 970, 970),
+        ComponentSummary("inputs.image.encoder", "timm", "[B, 16, 96]", 467616, 0, "frozen"),
+        ComponentSummary("tasks.digit.head", "linear", "[B, 1, 10]", 970, 970),
     ]
     return str(Report(stages, flops={"digit": 2.87e9}, memory={"digit": 9.2e7}))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.modalities.action.tokenizers.quantiles import Reservoir, bounds, scale
-from sensorium.modalities.action.tokenizers.validation import BLOCK, held
+from sensorium.modalities.action.tokenizers.validation import BLOCK, forward_fill
 
 
 def chunks(count: int = 300, steps: int = 20, dof: int = 2, seed: int = 0) -> Tensor:
@@ -131,7 +131,7 @@ def test_held_repeats_the_nearest_real_sample() -> None:
     values = torch.arange(5.0).view(1, 5, 1).expand(3, -1, -1)
     real = torch.tensor([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [1, 0, 1, 0, 1]]).bool()
     expected = [[0, 1, 1, 1, 1], [2, 2, 2, 3, 3], [0, 0, 2, 2, 4]]
-    assert held(values, real)[..., 0].tolist() == expected
+    assert forward_fill(values, real)[..., 0].tolist() == expected
 
 
 @pytest.mark.parametrize("options", [{}, {"start_order": 1}, {"grippers": [1], "num_basis": 8}])

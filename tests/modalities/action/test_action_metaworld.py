@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("metaworld")
 
 from sensorium.modalities.action.metaworld.env import GOAL_COLOUR, PROPRIO, MetaWorld, expert
-from sensorium.modalities.action.metaworld.instructions import seen as words
-from sensorium.modalities.action.metaworld.instructions import unseen
+from sensorium.modalities.action.metaworld.instructions import heldout_instruction
+from sensorium.modalities.action.metaworld.instructions import train_instructions as words
 
 TASKS = (
     "reach-v3",
@@ -78,9 +78,9 @@ def test_what_is_told_in_the_test_was_not_told_before() -> None:
     assert {MetaWorld.instruction("push-v3", seed) for seed in range(1000)} == set(words("push-v3"))
     for split, seeds in (("development", (2000, 2049)), ("test", (5000, 5199))):
         assert {MetaWorld.instruction("push-v3", seed) for seed in seeds} == {
-            unseen("push-v3", split)
+            heldout_instruction("push-v3", split)
         }
-        assert unseen("push-v3", split) not in words("push-v3")
+        assert heldout_instruction("push-v3", split) not in words("push-v3")
 
 
 @pytest.mark.parametrize(

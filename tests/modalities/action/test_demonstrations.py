@@ -17,8 +17,13 @@ from sensorium.engine.data.windows import Windows
 from sensorium.modalities.action.datasets import Recording, write
 from sensorium.modalities.action.metaworld.demonstrations import SEEDS, Demonstrations, cache_folder
 from sensorium.modalities.action.metaworld.env import PROPRIO, MetaWorld, expert
-from sensorium.modalities.action.metaworld.expert import Demonstrator, _Moment
-from sensorium.modalities.action.metaworld.instructions import KEPT, SENTENCES, seen, unseen
+from sensorium.modalities.action.metaworld.expert import ExpertRecorder, SimulatorSnapshot
+from sensorium.modalities.action.metaworld.instructions import (
+    KEPT,
+    SENTENCES,
+    heldout_instruction,
+    train_instructions,
+)
 from sensorium.modalities.image.read import read as read_picture
 from sensorium.modalities.paths import cache_root
 
@@ -39,7 +44,7 @@ def test_rows_hold_what_they_say(recorded: Demonstrations) -> None:
     assert tuple(row) == recorded.columns
     assert row["state"].shape == (39,) and row["action"].shape == (4,)
     assert np.array_equal(row["proprio"], row["state"][list(PROPRIO)])
-    assert row["task"] == "reach-v3" and row["instruction"] in seen("reach-v3")
+    assert row["task"] == "reach-v3" and row["instruction"] in train_instructions("reach-v3")
     assert {recorded[e.start]["task"] for e in recorded.episodes} == set(TASKS)
     for name in ("state", "proprio", "action"):
         values = recorded.array(name)
@@ -50,7 +55,7 @@ def test_rows_hold_what_they_say(recorded: Demonstrations) -> None:
 def test_an_episode_is_asked_for_in_many_ways(recorded: Demonstrations) -> None:
     for episode in recorded.episodes:
         ways = {recorded[i]["instruction"] for i in episode}
-        assert len(ways) > 3 and ways <= set(seen(recorded[episode.start]["task"]))
+        assert len(ways) > 3 and ways <= set(train_instructions(recorded[episode.start]["task"]))
 
 
 def test_every_action_is_the_experts_own_clean_and_clipped(recorded: Demonstrations) -> None:
@@ -91,7 +96,7 @@ def test_a_disturbed_episode_begins_elsewhere(recorded: Demonstrations) -> None:
 def test_a_simulation_is_put_back_exactly(task: str) -> None:
     env, act = MetaWorld(task, 3), expert(task)
     first, _ = env.reset()
-    moment = _Moment(env)
+    moment = SimulatorSnapshot(env)
 
     def played() -> np.ndarray:
         found, states = first, []
@@ -108,8 +113,8 @@ def test_a_simulation_is_put_back_exactly(task: str) -> None:
 
 
 def test_a_seed_gives_one_recording(recorded: Demonstrations) -> None:
-    makers = [Demonstrator("reach-v3", noise=0.3, branches=1, hold=5) for _ in range(2)]
-    runs = [list(m.episodes(0, seen("reach-v3"))) for m in makers]
+    makers = [ExpertRecorder("reach-v3", noise=0.3, branches=1, hold=5) for _ in range(2)]
+    runs = [list(m.episodes(0, train_instructions("reach-v3"))) for m in makers]
     for one, other in zip(*runs, strict=True):
         assert one is not None and other is not None and one.task == other.task
         assert np.array_equal(one.columns["action"], other.columns["action"])
@@ -117,7 +122,7 @@ def test_a_seed_gives_one_recording(recorded: Demonstrations) -> None:
 
 
 def test_it_is_recorded_once(recorded: Demonstrations, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Demonstrator, "episodes", lambda *_: pytest.fail("recorded again"))
+    monkeypatch.setattr(ExpertRecorder, "episodes", lambda *_: pytest.fail("recorded again"))
     again = Demonstrations(tasks=TASKS, episodes=2, noise=0.3, branches=1, hold=5)
     assert again.fingerprint() == recorded.fingerprint() and len(again) == len(recorded)
     assert again.key(3) == recorded.key(3) and again.key(3).startswith("metaworld/train/0/3")
@@ -149,12 +154,20 @@ def test_splits_share_neither_seeds_nor_the_words_of_the_test() -> None:
     for one, other in itertools.combinations(SEEDS.values(), 2):
         assert not set(one) & set(other)
     assert [len(s) for s in SEEDS.values()] == [1000, 50, 200]
-    said = {word for task in SENTENCES for way in seen(task) for word in way.split()}
+    said = {word for task in SENTENCES for way in train_instructions(task) for word in way.split()}
     for task in SENTENCES:
-        kept = {unseen(task, split) for split in KEPT}
-        assert len(kept) == 2 and not kept & set(seen(task)) and len(seen(task)) >= 8
+        kept = {heldout_instruction(task, split) for split in KEPT}
+        assert (
+            len(kept) == 2
+            and not kept & set(train_instructions(task))
+            and len(train_instructions(task)) >= 8
+        )
         assert {word for way in kept for word in way.split()} <= said
-    every = [way for task in SENTENCES for way in (*seen(task), *(k[task] for k in KEPT.values()))]
+    every = [
+        way
+        for task in SENTENCES
+        for way in (*train_instructions(task), *(k[task] for k in KEPT.values()))
+    ]
     assert len(set(every)) == len(every)
     assert all(way == " ".join(way.split()) and "{" not in way for way in every)
 

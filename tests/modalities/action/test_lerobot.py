@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from sensorium.engine.data import open_section
 from sensorium.engine.recipe import DataSection
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.action.datasets import LeRobot
 from sensorium.modalities.action.read import read as read_motion
 from sensorium.modalities.base import ReadError
@@ -272,7 +272,7 @@ def test_what_is_missing_is_named(
     folder = LAYOUTS[layout](tmp_path / "arm")
     spoil(folder)
     section = DataSection.model_validate({"source": "lerobot", "path": str(folder)})
-    with pytest.raises(RecipeError, match=told) as caught:
+    with pytest.raises(ConfigError, match=told) as caught:
         open_section(section, "tasks.push.data.train")
     assert "\n" not in str(caught.value)
 

@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel, LlamaConfig, LlamaForCausalLM
 
 from sensorium.modalities.text.causal_lm import CausalLM
-from sensorium.modalities.text.repo_id import place
+from sensorium.modalities.text.repo_id import parse_repo_id
 from sensorium.modalities.text.tokenizers import BPE, Own
 from sensorium.modalities.text.transformers import TransformersText
 
@@ -95,7 +95,7 @@ def test_llama_parity(tmp_path: Path, bpe: BPE) -> None:
     ],
 )
 def test_ways_to_write_a_place(name: str, found: dict[str, str]) -> None:
-    assert place(name) == found
+    assert parse_repo_id(name) == found
     options = {"name": name}
     assert CausalLM.carries_weights(options)  # it is not here, so it must be elsewhere
 

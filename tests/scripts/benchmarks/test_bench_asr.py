@@ -12,7 +12,7 @@ from sensorium.backbones.causal import Causal
 from sensorium.modalities.base import Features
 from sensorium.modalities.text.tokenizers import Bytes
 from sensorium.scripts.benchmarks.asr import benchmark
-from sensorium.scripts.benchmarks.asr.systems import Row, Said, _loop
+from sensorium.scripts.benchmarks.asr.systems import Row, SystemOutput, _loop
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 
@@ -43,11 +43,11 @@ def rows(tokens: Sequence[int]) -> list[Row]:
 def test_rows_go_in_batches_of_like_lengths_and_come_back_in_order(size: int) -> None:
     given, seen = rows([30, 50, 40, 28, 60]), list[list[int]]()
 
-    def way(some: Sequence[Row]) -> Said:
+    def way(some: Sequence[Row]) -> SystemOutput:
         seen.append([row.tokens for row in some])
         count = len(some)
         texts = [row.target["text"] for row in some]
-        return Said(texts, [row.tokens for row in some], [1.0] * count, [0.5] * count)
+        return SystemOutput(texts, [row.tokens for row in some], [1.0] * count, [0.5] * count)
 
     found = benchmark.over(given, size, way)
     assert found.texts == [row.target["text"] for row in given]
@@ -57,8 +57,8 @@ def test_rows_go_in_batches_of_like_lengths_and_come_back_in_order(size: int) ->
 
 def test_speed_is_the_ratio_of_its_own_parts() -> None:
     given = rows([40, 60])
-    slow = Said(["", ""], [50, 50], [103.0, 103.0], [3.0, 3.0])
-    fast = Said(["", ""], [4, 4], [11.0, 11.0], [3.0, 3.0])
+    slow = SystemOutput(["", ""], [50, 50], [103.0, 103.0], [3.0, 3.0])
+    fast = SystemOutput(["", ""], [4, 4], [11.0, 11.0], [3.0, 3.0])
     said = benchmark.speed(given, slow, fast)
     assert "(3.00 + 50.0 x 2.00) / (3.00 + 4.0 x 2.00)" in said
     assert f"= {103 / 11:.2f};" in said and f"{(103 / 4.44 - 3) / 2:.1f} passes" in said
@@ -67,8 +67,8 @@ def test_speed_is_the_ratio_of_its_own_parts() -> None:
 
 def test_the_table_and_the_differences() -> None:
     given = rows([30, 45])
-    right = Said(["row 30", "row 45"], [1, 1], [2.0, 2.0], [1.0, 1.0])
-    wrong = Said(["row 31", "row 45"], [9, 9], [8.0, 8.0], [1.0, 1.0])
+    right = SystemOutput(["row 30", "row 45"], [1, 1], [2.0, 2.0], [1.0, 1.0])
+    wrong = SystemOutput(["row 31", "row 45"], [9, 9], [8.0, 8.0], [1.0, 1.0])
     errors = benchmark.Errors(given, "basic")
     ways = {"token by token (generate)": wrong, "diffusion with prior": right}
     lines = benchmark.table(given, ways, errors)

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.common import unit
+from sensorium.tasks.common import l2_normalize
 from sensorium.tasks.contrastive.contrastive import Contrastive
-from sensorium.tasks.contrastive.losses import cross_entropy, soft
+from sensorium.tasks.contrastive.losses import cross_entropy, cwcl_targets
 from sensorium.testing.context import StubContext, prepare_batch
 
 ROWS, DIM = 7, 16
@@ -80,7 +80,7 @@ def test_rows_of_a_group_belong_together(kind: str) -> None:
     task = made(loss=kind, group="study")
     image, caption = some(0), some(1)
     found = mean_loss(task, batch_of(group=groups), image=image, caption=caption)
-    logits = task.log_scale.exp() * unit(image) @ unit(caption).T
+    logits = task.log_scale.exp() * l2_normalize(image) @ l2_normalize(caption).T
     if kind == "infonce":
 
         def direction(logits: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def test_soft_weights_touch_the_named_direction_alone() -> None:
     assert task.inputs() == ("image", "caption")
     found = mean_loss(task, batch_of(), image=image, caption=caption, look=look)
     weights = (1 + F.cosine_similarity(look[:, None], look[None], dim=-1)) / 2
-    logits = task.log_scale.exp() * unit(image) @ unit(caption).T
+    logits = task.log_scale.exp() * l2_normalize(image) @ l2_normalize(caption).T
     there = -(weights * logits.log_softmax(1)).sum(1) / weights.sum(1)
     back = F.cross_entropy(logits.T, torch.arange(ROWS), reduction="none")
     torch.testing.assert_close(found, ((there + back) / 2).mean())
@@ -121,12 +121,12 @@ def test_soft_weights_touch_the_named_direction_alone() -> None:
 
 
 def test_soft_targets_keep_their_promises() -> None:
-    own = unit(some(0)).detach()
+    own = l2_normalize(some(0)).detach()
     same = torch.eye(ROWS, dtype=torch.bool)
-    weights = soft(own, own, same)
+    weights = cwcl_targets(own, own, same)
     torch.testing.assert_close(weights.sum(1), torch.ones(ROWS))
     twins = torch.stack([own[0], own[0], -own[0]])
-    weights = soft(twins, twins, torch.eye(3, dtype=torch.bool))
+    weights = cwcl_targets(twins, twins, torch.eye(3, dtype=torch.bool))
     torch.testing.assert_close(weights, torch.tensor([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]]))
     logits = some(3, ROWS, ROWS)
     torch.testing.assert_close(
@@ -144,8 +144,11 @@ def test_teachers_add_the_distance_to_the_mean_of_their_cosines() -> None:
     batch = batch_of()
     loss = task.loss(batch, contexts(task, image=image, caption=caption, **given))
     plain = mean_loss(made(), batch, image=image, caption=caption)
-    mean = sum(unit(given[f"image{i}"]) @ unit(given[f"caption{i}"]).T for i in (1, 2)) / 2
-    extra = F.smooth_l1_loss(unit(image) @ unit(caption).T, mean)
+    mean = (
+        sum(l2_normalize(given[f"image{i}"]) @ l2_normalize(given[f"caption{i}"]).T for i in (1, 2))
+        / 2
+    )
+    extra = F.smooth_l1_loss(l2_normalize(image) @ l2_normalize(caption).T, mean)
     torch.testing.assert_close(loss.total / ROWS, plain + 3 * extra)
     torch.testing.assert_close(loss.parts["teachers"] / ROWS, extra.detach())
     loss.total.backward()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.contrastive.distillation import DistillEmbedding
+from sensorium.tasks.contrastive.distillation import EmbeddingDistillation
 from sensorium.testing.context import StubContext, prepare_batch
 
 ROWS, DIM = 6, 8
@@ -33,11 +33,11 @@ def batch(rows: int = ROWS) -> Batch:
     return batch
 
 
-def task(**options: Any) -> DistillEmbedding:
-    return DistillEmbedding(student="speech", teacher="text", **options)
+def task(**options: Any) -> EmbeddingDistillation:
+    return EmbeddingDistillation(student="speech", teacher="text", **options)
 
 
-def value(made: DistillEmbedding, streams: Any) -> torch.Tensor:
+def value(made: EmbeddingDistillation, streams: Any) -> torch.Tensor:
     return made.loss(batch(), streams).total
 
 
@@ -86,7 +86,7 @@ def test_what_stands_in_the_padding_changes_nothing(
     )
 
 
-def scores(own: torch.Tensor, goal: torch.Tensor, made: DistillEmbedding, **row: Any) -> Any:
+def scores(own: torch.Tensor, goal: torch.Tensor, made: EmbeddingDistillation, **row: Any) -> Any:
     rows = [{k: v[i] for k, v in row.items()} for i in range(len(own))]
     targets = prepare_batch(made, rows).references
     metrics = made.metrics()
@@ -144,4 +144,4 @@ def test_a_prediction_does_without_the_teacher(make_streams: Any) -> None:
 
 def test_a_student_is_not_its_own_teacher() -> None:
     with pytest.raises(ValueError, match="teacher: found 'text', which is the student"):
-        DistillEmbedding(student="text", teacher="text")
+        EmbeddingDistillation(student="text", teacher="text")

@@ -18,7 +18,7 @@ from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.control.control import Control
-from sensorium.tasks.control.decoders import Chunks
+from sensorium.tasks.control.decoders import ChunkStatistics
 from sensorium.testing.context import StubContext, prepare_batch
 
 STEPS, DIM = 12, 32
@@ -87,7 +87,7 @@ class Joined(nn.Module):
     def __init__(self, case: str, kind: str, letters: Any) -> None:
         super().__init__()
         options, make = CASES[case]
-        self.chunk, self.tokenizer = Chunks(), make()
+        self.chunk, self.tokenizer = ChunkStatistics(), make()
         data = made_rows(40, steps=case == "gripper")
         made: Any = {"prompt": "<state>{word}", "tokenizer": self.tokenizer, "chunk": self.chunk}
         self.task = Control(**made, **options)

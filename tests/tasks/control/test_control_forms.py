@@ -16,9 +16,9 @@ from sensorium.modalities.action.tokenizers import BinTokenizer, FastTokenizer
 from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.tasks.common import assemble
 from sensorium.tasks.control.control import Control
-from sensorium.tasks.control.decoders import Chunks
+from sensorium.tasks.control.decoders import ChunkStatistics
 from sensorium.tasks.control.decoders.cvae import divergence
-from sensorium.tasks.control.decoders.vocabulary import ActionIds
+from sensorium.tasks.control.decoders.vocabulary import ActionVocabulary
 
 ALLOWED = ["parallel", "tail", "bins", "bins-tail", "fast", "fourier"]
 
@@ -116,10 +116,10 @@ def test_a_mapping_that_moved_is_refused(join: Any, case: str) -> None:
 
 def test_a_tail_that_text_needs_is_refused(backbone: Any) -> None:
     with pytest.raises(ValueError, match="the last 200 of 259 ids, more than half; say vocabulary"):
-        ActionIds("tail").build(backbone, 200)
+        ActionVocabulary("tail").build(backbone, 200)
     backbone.tokenizer.eos_id = 258
     with pytest.raises(ValueError, match="among them the special id 258; say vocabulary: added"):
-        ActionIds("tail").build(backbone, 16)
+        ActionVocabulary("tail").build(backbone, 16)
 
 
 def test_the_divergence_is_torch_s() -> None:
@@ -163,7 +163,7 @@ def test_a_diverged_model_sends_nothing(join: Any, rows: Any) -> None:
 
 
 def control(tokenizer: Any, prompt: str = "<state>", **options: Any) -> Control:
-    return Control(prompt=prompt, tokenizer=tokenizer, chunk=Chunks(), **options)
+    return Control(prompt=prompt, tokenizer=tokenizer, chunk=ChunkStatistics(), **options)
 
 
 @pytest.mark.parametrize(

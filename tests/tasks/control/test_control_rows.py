@@ -12,7 +12,7 @@ import torch
 from sensorium.modalities.action.tokenizers import BinTokenizer
 from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.tasks.control.control import Control
-from sensorium.tasks.control.decoders import Chunk, Chunks, read_action, read_chunk
+from sensorium.tasks.control.decoders import Chunk, ChunkStatistics, read_action, read_chunk
 from sensorium.tasks.control.metrics import ActionMetrics
 from sensorium.testing.context import prepare_batch
 
@@ -20,7 +20,7 @@ STEPS = 12
 
 
 def test_chunks_are_standardised_by_their_real_samples(rows: Any) -> None:
-    data, chunk = rows(30), Chunks()
+    data, chunk = rows(30), ChunkStatistics()
     chunk.fit(read_chunk(row, "action") for row in data)
     every = np.concatenate([row["action"][~row["action_padding"]] for row in data]).astype(float)
     np.testing.assert_allclose(chunk.mean, every.mean(0), atol=1e-7)
@@ -29,14 +29,14 @@ def test_chunks_are_standardised_by_their_real_samples(rows: Any) -> None:
     torch.testing.assert_close(
         found.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-6, rtol=0
     )
-    again = Chunks()
+    again = ChunkStatistics()
     again.load_state(json.loads(json.dumps(chunk.state())))
     assert again.state() == chunk.state()
 
 
 @pytest.mark.parametrize("value", [0.0, 1e6, -0.3])
 def test_a_joint_that_never_moves_is_only_shifted(value: float) -> None:
-    chunk = Chunks()
+    chunk = ChunkStatistics()
     chunk.fit([(np.full((5, 1), value, np.float32), np.zeros(5, bool))] * 3)
     assert chunk.std == [1.0]
     assert chunk.mean == pytest.approx([value])
@@ -69,7 +69,7 @@ def test_what_is_padded_may_be_anything() -> None:
 
 @pytest.mark.parametrize("shape", [(STEPS + 1, 2), (STEPS, 3)])
 def test_another_shape_than_fitted_is_named_with_both(rows: Any, shape: tuple[int, int]) -> None:
-    task = Control(prompt="<state>", tokenizer=BinTokenizer(), chunk=Chunks())
+    task = Control(prompt="<state>", tokenizer=BinTokenizer(), chunk=ChunkStatistics())
     task.chunk.fit([read_chunk(row, "action") for row in rows()])
     with pytest.raises(ValueError, match=f"{shape[0]} steps and {shape[1]} numbers, the training"):
         prepare_batch(task, [{"action": np.zeros(shape)}])

@@ -13,8 +13,8 @@ from sensorium.backbones.causal import Causal
 from sensorium.connectors.heads import MLPHead
 from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.modalities.base import Features
-from sensorium.tasks.control.decoders import Chunks
-from sensorium.tasks.control.distillation import DistillActions
+from sensorium.tasks.control.decoders import ChunkStatistics
+from sensorium.tasks.control.distillation import ActionDistillation
 from sensorium.tasks.control.regression import ActionRegression
 from sensorium.testing.context import StubContext, prepare_batch
 
@@ -27,10 +27,10 @@ class Pair:
 
     def __init__(self, letters: Any, make_streams: Any, **options: Any) -> None:
         torch.manual_seed(0)
-        self.chunk, self.tokenizer = Chunks(), BSplineTokenizer(num_basis=5, degree=3)
+        self.chunk, self.tokenizer = ChunkStatistics(), BSplineTokenizer(num_basis=5, degree=3)
         own: Any = {"tokenizer": self.tokenizer, "chunk": self.chunk}
         self.expert = ActionRegression(input="state", **own)
-        self.student = DistillActions(prompt="<image> {word}", expert="state", **own, **options)
+        self.student = ActionDistillation(prompt="<image> {word}", expert="state", **own, **options)
         time = np.linspace(0, 1, STEPS)
         chunks = [np.stack([a * time, time**2 - a], 1) for a in np.linspace(-1, 1, 6)]
         self.rows = [{"action": c.astype(np.float32), "word": "go"} for c in chunks]
@@ -122,4 +122,4 @@ def test_the_student_learns(pair: Any, options: dict[str, float], part: str) -> 
 def test_wrong_options_are_named(options: dict[str, Any], line: str) -> None:
     said: Any = {"prompt": "<image>", "expert": "state", **options}
     with pytest.raises(ValueError, match=line):
-        DistillActions(tokenizer=BSplineTokenizer(), chunk=Chunks(), **said)
+        ActionDistillation(tokenizer=BSplineTokenizer(), chunk=ChunkStatistics(), **said)

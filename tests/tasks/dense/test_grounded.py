@@ -18,9 +18,9 @@ from sensorium.modalities.mri.io import read, read_mask
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.modalities.mri.write import save
 from sensorium.tasks.batch import Batch, Example
-from sensorium.tasks.common import cover
-from sensorium.tasks.dense.grounding import Grounded
-from sensorium.tasks.dense.pointing_metrics import Pointing
+from sensorium.tasks.common import mask_coverage
+from sensorium.tasks.dense.grounding import Grounding
+from sensorium.tasks.dense.pointing_metrics import PointingMetrics
 from sensorium.testing.context import StubContext, prepare_batch
 
 GRID, DIM = (3, 4, 2), 8
@@ -79,14 +79,14 @@ def batch_of(references: list[dict[str, Any]]) -> Batch:
 
 def test_a_mask_is_averaged_over_each_tokens_extent() -> None:
     like = tokens(2)
-    whole = cover(mask_of(like, [[0, 5], []]), like, "it")
+    whole = mask_coverage(mask_of(like, [[0, 5], []]), like, "it")
     wanted = torch.zeros(2, TOKENS)
     wanted[0, [0, 5]] = 1
     torch.testing.assert_close(whole, wanted)
     half = mask_of(like, [[5], [7]])
     values = half.tokens.clone().unflatten(1, half.grid or ())
     values[:, :, :, ::2] = 0
-    found = cover(half.replace(tokens=values.flatten(1, 3)), like, "it")
+    found = mask_coverage(half.replace(tokens=values.flatten(1, 3)), like, "it")
     assert found[0, 5] == pytest.approx(0.5) and found[1, 7] == pytest.approx(0.5)
     assert float(found.sum()) == pytest.approx(1.0)
 
@@ -100,17 +100,17 @@ def test_a_mask_in_another_space_covers_the_same_places() -> None:
     flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
     flip[0, 3] = values.shape[1] - 1
     flipped = plain.replace(tokens=values.flip(1).flatten(1, 3), affine=plain.affine @ flip)
-    torch.testing.assert_close(cover(flipped, like, "it"), cover(plain, like, "it"))
+    torch.testing.assert_close(mask_coverage(flipped, like, "it"), mask_coverage(plain, like, "it"))
 
 
 def test_the_loss_is_the_balanced_cross_entropy_of_torch() -> None:
     batch, encode = case([[0, 5], [7]], padded=3)
-    task = Grounded(**OPTIONS)
+    task = Grounding(**OPTIONS)
     loss = task.loss(batch, encode)
     scan = encode("scan")
     cosines = F.cosine_similarity(scan.tokens, encode("said").vector()[:, None], dim=-1)
     logits = task.log_scale.exp() * cosines + task.bias
-    goal = cover(encode("mask"), scan, "it")
+    goal = mask_coverage(encode("mask"), scan, "it")
     each = F.binary_cross_entropy_with_logits(logits, goal, reduction="none")
     yes, no = goal > 0, (goal == 0) & scan.mask
     wanted = [(each[i][yes[i]].mean() + each[i][no[i]].mean()) / 2 for i in range(2)]
@@ -121,9 +121,9 @@ def test_the_loss_is_the_balanced_cross_entropy_of_torch() -> None:
 def test_with_focus_the_surest_uncovered_tokens_weigh_most() -> None:
     facts = [{"about": "lesion", "finding": side} for side in ("left", "right")]
     batch, encode = case([[0, 5], [7]], facts, padded=3)
-    task = Grounded(**OPTIONS, finding="finding", about="about", focus=2.0)
+    task = Grounding(**OPTIONS, finding="finding", about="about", focus=2.0)
     logits, real = task._logits(encode("scan"), encode), encode("scan").mask
-    covered = cover(encode("mask"), encode("scan"), "it") > 0
+    covered = mask_coverage(encode("mask"), encode("scan"), "it") > 0
 
     def hardest(values: torch.Tensor, open_: torch.Tensor) -> torch.Tensor:
         weights = (2 * values[open_]).softmax(0).detach()
@@ -141,7 +141,7 @@ def test_with_focus_the_surest_uncovered_tokens_weigh_most() -> None:
 
 def test_padded_tokens_count_for_nothing() -> None:
     batch, encode = case([[0], [7]], padded=3)
-    task = Grounded(**OPTIONS)
+    task = Grounding(**OPTIONS)
     plain = task.loss(batch, encode).total
     scan = encode("scan")
     noise = scan.tokens.detach().clone()
@@ -151,14 +151,14 @@ def test_padded_tokens_count_for_nothing() -> None:
     assert all(0 <= token < TOKENS - 3 for token in _peaks(task, batch, encode))
 
 
-def _peaks(task: Grounded, batch: Batch, encode: StubContext) -> list[int]:
+def _peaks(task: Grounding, batch: Batch, encode: StubContext) -> list[int]:
     return [int(np.argmax(row["map"]["values"])) for row in task.predict(batch, encode)]
 
 
 def test_a_sentence_is_nowhere_in_signals_with_another_finding() -> None:
     facts = [("lesion", "left"), ("lesion", "right"), ("lesion", "left"), ("ventricles", "large")]
     targets = [{"about": about, "finding": finding} for about, finding in facts]
-    task = Grounded(**OPTIONS, finding="finding", about="about")
+    task = Grounding(**OPTIONS, finding="finding", about="about")
     apart = task._apart(batch_of(targets))
     wanted = torch.zeros(4, 4, dtype=torch.bool)
     wanted[0, 1] = wanted[1, 0] = wanted[1, 2] = wanted[2, 1] = True
@@ -172,7 +172,7 @@ def test_a_sentence_is_nowhere_in_signals_with_another_finding() -> None:
 
 
 def test_a_share_of_the_studies_is_grounded_whole() -> None:
-    task = Grounded(**OPTIONS, group="study", share=0.3)
+    task = Grounding(**OPTIONS, group="study", share=0.3)
     rows = [{"study": f"s{i // 4}"} for i in range(4000)]
     chosen = [row["grounded"] for row in prepare_batch(task, rows).references]
     assert all(len(set(chosen[i : i + 4])) == 1 for i in range(0, 4000, 4))
@@ -190,13 +190,13 @@ def test_a_share_of_the_studies_is_grounded_whole() -> None:
 
 def test_an_empty_mask_is_nowhere() -> None:
     batch, encode = case([[]])
-    task = Grounded(**OPTIONS)
+    task = Grounding(**OPTIONS)
     loss = task.loss(batch, encode)
     logits = task._logits(encode("scan"), encode)[0, 0]
     torch.testing.assert_close(loss.total, F.softplus(logits).mean() / 2)
     (row,) = task.predict(batch, encode)
     assert (row["hit"], row["covered"], row["off"]) == (None, None, None)
-    metrics = Pointing()
+    metrics = PointingMetrics()
     metrics.update([row], [{}])
     assert np.isnan(metrics.compute()["hit"])
 
@@ -204,7 +204,7 @@ def test_an_empty_mask_is_nowhere() -> None:
 def test_it_learns_to_point() -> None:
     chosen = [[0], [7], [13], [20]]
     batch, encode = case(chosen)
-    task = Grounded(**OPTIONS)
+    task = Grounding(**OPTIONS)
     scan, said = encode("scan"), encode("said")
     free = [scan.tokens, said.pooled, *task.parameters()]
     assert said.pooled is not None
@@ -230,7 +230,7 @@ def test_it_predicts_without_a_mask() -> None:
     batch, encode = case([[0], [7]])
     batch.features = {}
     del encode.features["mask"]
-    assert set(Grounded(**OPTIONS).predict(batch, encode)[0]) == {"peak", "score", "map"}
+    assert set(Grounding(**OPTIONS).predict(batch, encode)[0]) == {"peak", "score", "map"}
 
 
 def test_a_map_lies_over_the_volume_that_was_read(tmp_path: Path) -> None:
@@ -241,12 +241,12 @@ def test_a_map_lies_over_the_volume_that_was_read(tmp_path: Path) -> None:
     sample = encoder.processor.prepare(read(row["volume"]))
     found = encoder(**encoder.collate([sample]))
     mask = masks(**masks.collate([masks.processor.prepare(read_mask(row["sentence_mask"]))]))
-    share = cover(mask, found, "it")
+    share = mask_coverage(mask, found, "it")
     assert 0 < float(share.sum()) < 8
     knowing = torch.stack([share - 0.1, torch.ones_like(share)], -1)
     features = {"scan": found.replace(tokens=knowing), "said": _said([1.0, 0.0]), "mask": mask}
     encode = StubContext(features)
-    task = Grounded(input="scan", text="said", dim=2)
+    task = Grounding(input="scan", text="said", dim=2)
     batch = Batch("it", ["a"], [{}], features=features)
     (said,) = task.predict(batch, encode)
     assert said["hit"]
@@ -280,14 +280,14 @@ def _said(vector: list[float]) -> Features:
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Grounded(**{**OPTIONS, **options})
+        Grounding(**{**OPTIONS, **options})
 
 
 def test_a_stream_without_a_grid_is_refused() -> None:
     batch, encode = case([[0]])
     encode.features["scan"] = Features.full(encode("scan").tokens)
     with pytest.raises(ValueError, match="grounded: the features do not say where"):
-        Grounded(**OPTIONS).loss(batch, encode)
+        Grounding(**OPTIONS).loss(batch, encode)
 
 
 def test_sentences_of_a_phantom_know_their_masks() -> None:

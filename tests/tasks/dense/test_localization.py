@@ -16,11 +16,11 @@ from torchvision.ops import generalized_box_iou
 from sensorium.connectors.queries import Detr
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.common import indices, laid, moved, to_world
+from sensorium.tasks.common import grid_coordinates, grid_to_world, resample_grid, transform_points
 from sensorium.tasks.dense import BoxMetrics
 from sensorium.tasks.dense.boxes import cxcywh_to_world, giou, iou, unit_to_world, world_to_cxcywh
-from sensorium.tasks.dense.detection import Localization
-from sensorium.tasks.dense.matching import matched
+from sensorium.tasks.dense.detection import Detection
+from sensorium.tasks.dense.matching import hungarian_match
 from sensorium.testing.context import StubContext, prepare_batch
 
 GRID = (4, 5, 3)
@@ -49,14 +49,14 @@ def volumes(rows: int, *, dim: int = 16, grid: tuple[int, ...] = GRID, seed: int
     return Features.full(tokens, grid=grid, step=(8.0,) * axes, origin=(3.5,) * axes, affine=affine)
 
 
-def task_of(axes: int = 3, **options: object) -> Localization:
+def task_of(axes: int = 3, **options: object) -> Detection:
     torch.manual_seed(0)
-    task = Localization(input="volume", axes=axes, **options)
+    task = Detection(input="volume", axes=axes, **options)
     task.heads["head"] = Detr(16, 1 + 2 * axes, queries=4, width=32)
     return task
 
 
-def batch_of(task: Localization, cells: list[object]) -> Batch:
+def batch_of(task: Detection, cells: list[object]) -> Batch:
     return prepare_batch(task, [{"box": cell} for cell in cells])
 
 
@@ -93,19 +93,21 @@ def test_a_flat_box_has_finite_overlaps_and_gradients() -> None:
 def test_shares_of_a_grid_and_back() -> None:
     """Exact, however the volume lies; the whole grid is the unit cube."""
     features = volumes(4)
-    unit = unit_to_world(to_world(features, "test"), GRID)
+    unit = unit_to_world(grid_to_world(features, "test"), GRID)
     boxes = some_boxes(3).expand(4, -1, -1)
     torch.testing.assert_close(
         cxcywh_to_world(world_to_cxcywh(boxes, unit), unit), boxes, rtol=1e-4, atol=1e-3
     )
-    corner = moved(unit, torch.zeros(4, 1, 3))
-    voxel = moved(features.affine, torch.full((4, 1, 3), -0.5))
+    corner = transform_points(unit, torch.zeros(4, 1, 3))
+    voxel = transform_points(features.affine, torch.full((4, 1, 3), -0.5))
     torch.testing.assert_close(corner, voxel)  # outer edge of the first voxel
 
 
 def test_tokens_lie_where_their_affine_says() -> None:
     features = volumes(2)
-    found = moved(to_world(features, "test"), indices(GRID, features.tokens).expand(2, -1, -1))
+    found = transform_points(
+        grid_to_world(features, "test"), grid_coordinates(GRID, features.tokens).expand(2, -1, -1)
+    )
     first = features.affine @ torch.tensor([3.5, 3.5, 3.5, 1.0])
     torch.testing.assert_close(found[:, 0], first[:, :3])
     last = torch.tensor([3.5 + 8 * (n - 1) for n in GRID] + [1.0])
@@ -116,21 +118,21 @@ def test_tokens_lie_where_their_affine_says() -> None:
 def test_values_laid_over_their_own_grid_are_themselves(grid: tuple[int, ...]) -> None:
     features = volumes(3, grid=grid)
     values = features.tokens.transpose(1, 2).unflatten(2, grid)
-    matrix = to_world(features, "test")
-    torch.testing.assert_close(laid(values, matrix, matrix, grid), values)
-    mixed = laid(values, matrix, matrix, grid, "bilinear")
+    matrix = grid_to_world(features, "test")
+    torch.testing.assert_close(resample_grid(values, matrix, matrix, grid), values)
+    mixed = resample_grid(values, matrix, matrix, grid, "bilinear")
     torch.testing.assert_close(mixed, values, rtol=1e-3, atol=1e-3)
 
 
 def test_features_that_lie_nowhere_are_named() -> None:
     with pytest.raises(ValueError, match="do not say where their tokens lie"):
-        to_world(Features.full(torch.zeros(1, 4, 2)), "test")
+        grid_to_world(Features.full(torch.zeros(1, 4, 2)), "test")
 
 
 @pytest.mark.parametrize("shape", [(4, 2), (3, 3), (2, 5), (4, 0)])
 def test_the_matching_is_a_cheapest_permutation(shape: tuple[int, int]) -> None:
     cost = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    rows, columns = matched(cost)
+    rows, columns = hungarian_match(cost)
     assert len(rows) == len(set(rows.tolist())) == len(set(columns.tolist())) == min(shape)
     wide = cost if shape[0] <= shape[1] else cost.T
     every = itertools.permutations(range(wide.shape[1]), wide.shape[0])
@@ -139,7 +141,7 @@ def test_the_matching_is_a_cheapest_permutation(shape: tuple[int, int]) -> None:
 
 
 def test_a_cost_that_is_no_number_is_dearer_than_any() -> None:
-    rows, columns = matched(torch.tensor([[math.nan], [5.0], [math.inf]]))
+    rows, columns = hungarian_match(torch.tensor([[math.nan], [5.0], [math.inf]]))
     assert (rows.tolist(), columns.tolist()) == ([1], [0])
 
 
@@ -150,7 +152,7 @@ def test_the_loss_is_its_formula() -> None:
     features, box = volumes(1), some_boxes(1)
     batch = batch_of(task, [box[0].tolist()])
     raw = task.heads["head"](features).tokens
-    unit = unit_to_world(to_world(features, "test"), GRID)
+    unit = unit_to_world(grid_to_world(features, "test"), GRID)
     found = raw[..., 1:].sigmoid()
     near = (found - world_to_cxcywh(box[None], unit)).abs().sum()
     over = box_giou(cxcywh_to_world(found, unit)[0], box)[0, 0]
@@ -183,14 +185,14 @@ def test_it_learns_where_a_bright_place_is(axes: int) -> None:
     grid, rows = (6,) * axes, 24
     random.seed(0)
     features = volumes(rows, grid=grid)
-    matrix = to_world(features, "test")
+    matrix = grid_to_world(features, "test")
     code = torch.arange(16)
     tokens, cells = features.tokens * 0.1 + code.sin(), []
     for row in range(rows):
         place = [random.randrange(1, 5) for _ in range(axes)]
         flat = sum(p * math.prod(grid[i + 1 :]) for i, p in enumerate(place))
         tokens[row, flat] += 3 * code.cos()
-        middle = moved(matrix[row : row + 1], torch.tensor([[place]]).float())[0, 0]
+        middle = transform_points(matrix[row : row + 1], torch.tensor([[place]]).float())[0, 0]
         cells.append([*(middle - 12).tolist(), *(middle + 12).tolist()])
     features, task = features.replace(tokens=tokens), task_of(axes)
     task.heads["head"] = Detr(16, 1 + 2 * axes, queries=1, width=32)
@@ -282,4 +284,4 @@ def test_a_grid_of_other_axes_and_a_head_that_is_none_are_named() -> None:
 )
 def test_wrong_options_are_named(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(options))}: found"):
-        Localization(input="volume", **options)
+        Detection(input="volume", **options)

@@ -16,9 +16,9 @@ from sensorium.connectors.decoders import Unetr
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.dense.mask_metrics import MaskMetrics, agreement
-from sensorium.tasks.dense.rle import runs, unrun
+from sensorium.tasks.dense.rle import decode_rle, encode_rle
 from sensorium.tasks.dense.segmentation import Segmentation
-from sensorium.tasks.dense.sliding_window import slid, window_of
+from sensorium.tasks.dense.sliding_window import random_window, sliding_window_features
 from sensorium.testing.context import StubContext
 
 GRID, FINE = (3, 4, 2), (6, 8, 4)
@@ -112,7 +112,7 @@ def test_padded_tokens_count_for_nothing() -> None:
     batch, encode = ask(task, volume.replace(tokens=noise), masks_of(other))
     torch.testing.assert_close(task.loss(batch, encode).total, known)
     said = task.predict(batch, encode)
-    assert not unrun(said[1]["mask"])[0][4:].any()
+    assert not decode_rle(said[1]["mask"])[0][4:].any()
 
 
 def test_scores_are_monai_s_in_mm() -> None:
@@ -150,8 +150,8 @@ def test_metrics_without_rows_or_masks_say_so() -> None:
 @pytest.mark.parametrize("fill", [0.0, 0.3, 1.0])
 def test_runs_and_back(fill: float) -> None:
     mask, matrix = torch.rand(3, 4, 5) < fill, torch.randn(4, 4)
-    told = json.loads(json.dumps(runs(mask, matrix)))
-    again, place = unrun(told)
+    told = json.loads(json.dumps(encode_rle(mask, matrix)))
+    again, place = decode_rle(told)
     assert torch.equal(again, mask)
     torch.testing.assert_close(place, matrix)
 
@@ -181,7 +181,7 @@ def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
     assert json.loads(json.dumps(said)) == said
     metrics.update(said, batch.references)
     assert metrics.compute()["dice"] > 0.95
-    voxels = unrun(said[0]["mask"])[0].sum()
+    voxels = decode_rle(said[0]["mask"])[0].sum()
     assert said[0]["size"] == pytest.approx(float(voxels))  # voxels of 1 x 1 x 1
 
 
@@ -260,7 +260,7 @@ def volume_of(rows: int, size: tuple[int, ...]) -> dict[str, torch.Tensor]:
 def test_windows_make_the_whole(window: list[int]) -> None:
     """Where nothing reaches across voxels it does not matter how the volume is cut."""
     tensors = volume_of(2, (9, 8, 10))
-    found, known = slid(tensors, window, 0.5, voxelwise), voxelwise(tensors)
+    found, known = sliding_window_features(tensors, window, 0.5, voxelwise), voxelwise(tensors)
     torch.testing.assert_close(found.tokens, known.tokens)
     assert torch.equal(found.mask, known.mask)
     assert (found.grid, found.step, found.origin) == (known.grid, known.step, known.origin)
@@ -269,7 +269,7 @@ def test_windows_make_the_whole(window: list[int]) -> None:
 
 def test_a_window_keeps_its_place() -> None:
     sample = {key: value[0] for key, value in volume_of(1, (9, 8, 10)).items()}
-    part = window_of(sample, [4, 5, 6], np.random.default_rng(0))
+    part = random_window(sample, [4, 5, 6], np.random.default_rng(0))
     assert part["volume"].shape == (1, 4, 5, 6) and part["inside"].shape == (4, 5, 6)
     low = ((part["affine"] - sample["affine"])[:3, 3] / 2).round().long().tolist()
     whole = sample["volume"][:, low[0] :, low[1] :, low[2] :]
@@ -278,9 +278,11 @@ def test_a_window_keeps_its_place() -> None:
     assert task.streams["volume"].views and not task.streams["mask"].views
     assert not task_of().streams["volume"].views
     with pytest.raises(ValueError, match="hold no affine"):
-        window_of({"volume": sample["volume"]}, [4, 4, 4], np.random.default_rng(0))
+        random_window({"volume": sample["volume"]}, [4, 4, 4], np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"window: \[3, 3, 3\] voxels come back as"):
-        slid(volume_of(1, (6, 6, 6)), [3, 3, 3], 0.0, lambda t: tokens_of(1).replace(step=(2,) * 3))
+        sliding_window_features(
+            volume_of(1, (6, 6, 6)), [3, 3, 3], 0.0, lambda t: tokens_of(1).replace(step=(2,) * 3)
+        )
 
 
 @pytest.mark.parametrize(

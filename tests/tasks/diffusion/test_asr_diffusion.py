@@ -18,9 +18,14 @@ from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import Bytes
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.common import assemble
-from sensorium.tasks.diffusion import AsrDiffusion
-from sensorium.tasks.diffusion.canvas import Special, begin, empty, learn
-from sensorium.tasks.diffusion.draft import Layout, Prior, lay_out
+from sensorium.tasks.diffusion import DiffusionASR
+from sensorium.tasks.diffusion.canvas import (
+    Special,
+    empty,
+    make_initial_canvas,
+    make_training_canvas,
+)
+from sensorium.tasks.diffusion.draft import Draft, Layout, layout_draft
 from sensorium.tasks.diffusion.sampler import Denoised
 from sensorium.testing.context import StubContext, prepare_batch
 
@@ -44,9 +49,9 @@ class Spoken(nn.Module):
         return Features.pack([self.vectors[torch.tensor(r)] for r in spaced])
 
 
-def make(**options: Any) -> AsrDiffusion:
+def make(**options: Any) -> DiffusionASR:
     spelling = Characters()
-    task = AsrDiffusion(
+    task = DiffusionASR(
         prompt="<audio> say:", tokenizer=spelling, **{"length": 12, "slack": 4, **options}
     )
     spelling.fit([LETTERS])
@@ -55,7 +60,7 @@ def make(**options: Any) -> AsrDiffusion:
     return task
 
 
-def meet(task: AsrDiffusion) -> Diffusion:
+def meet(task: DiffusionASR) -> Diffusion:
     torch.manual_seed(0)
     backbone = Diffusion(tokenizer=Bytes(), name="tiny-llama", options=OPTIONS)
     task.build({}, {"backbone": backbone})
@@ -63,14 +68,14 @@ def meet(task: AsrDiffusion) -> Diffusion:
 
 
 def batch_of(
-    task: AsrDiffusion, texts: Sequence[str], backbone: Diffusion
+    task: DiffusionASR, texts: Sequence[str], backbone: Diffusion
 ) -> tuple[Batch, StubContext]:
     batch = prepare_batch(task, [{"text": text} for text in texts], decoder=backbone)
     return batch, StubContext({"audio": Spoken()(texts)}, backbone)
 
 
-def prior(ids: Sequence[int], sure: float = 1.0) -> Prior:
-    return Prior("", list(ids), [sure] * len(ids), list(range(len(ids))))
+def prior(ids: Sequence[int], sure: float = 1.0) -> Draft:
+    return Draft("", list(ids), [sure] * len(ids), list(range(len(ids))))
 
 
 LAYOUT = Layout(keep=0.9, stretch=1.2, slack=4, least=0.5)
@@ -81,7 +86,7 @@ SPECIAL = Special(MASK, EOS, GAP)
 def test_without_priors_a_canvas_is_the_text_and_its_end(seed: int) -> None:
     draws = torch.Generator().manual_seed(seed)
     truths = [[5, 6, 7], [8] * 9, []]
-    made = learn(truths, [None] * 3, LAYOUT, 16, SPECIAL, draws)
+    made = make_training_canvas(truths, [None] * 3, LAYOUT, 16, SPECIAL, draws)
     for row, truth in enumerate(truths):
         size = int(made.real[row].sum())
         assert size > len(truth)
@@ -98,13 +103,13 @@ def test_without_priors_a_canvas_is_the_text_and_its_end(seed: int) -> None:
 def test_with_a_prior_training_sees_what_decoding_begins_with() -> None:
     """Its sure words stand where decoding has them; nothing else is given."""
     said = [10, 11, 12, 13, 14]
-    found = Prior("", said, [1.0, 1.0, 0.2, 1.0, 1.0], [0, 1, 2, 3, 4])
+    found = Draft("", said, [1.0, 1.0, 0.2, 1.0, 1.0], [0, 1, 2, 3, 4])
     truth = [10, 20, 12, 13, 14]
-    start = begin([lay_out(found, LAYOUT)], SPECIAL)
+    start = make_initial_canvas([layout_draft(found, LAYOUT)], SPECIAL)
     wrong_shown = 0
     for seed in range(20):
         draws = torch.Generator().manual_seed(seed)
-        made = learn([truth], [found], LAYOUT, 16, SPECIAL, draws)
+        made = make_training_canvas([truth], [found], LAYOUT, 16, SPECIAL, draws)
         assert made.ids.shape == start.ids.shape and torch.equal(made.real, start.real)
         given = start.given[0]
         assert made.hidden[0][given].sum() <= 1  # the wrong one, where verification took it back
@@ -118,7 +123,7 @@ def test_with_a_prior_training_sees_what_decoding_begins_with() -> None:
 
 
 def test_a_canvas_without_a_prior_is_all_masks() -> None:
-    start = begin([empty(5), lay_out(prior([7, 8]), LAYOUT)], SPECIAL)
+    start = make_initial_canvas([empty(5), layout_draft(prior([7, 8]), LAYOUT)], SPECIAL)
     assert start.ids[0].tolist() == [MASK] * 5 + [EOS] * 2
     assert start.open[0].tolist() == [True] * 5 + [False] * 2
     assert start.given.sum(1).tolist() == [0, 2] and start.real.sum(1).tolist() == [5, 7]
@@ -242,14 +247,14 @@ def test_a_decoder_from_left_to_right_is_refused() -> None:
 )
 def test_mistakes_are_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        AsrDiffusion(**{"prompt": "<audio>", "tokenizer": Characters(), **options})
+        DiffusionASR(**{"prompt": "<audio>", "tokenizer": Characters(), **options})
     task = make()
     backbone = meet(task)
     with pytest.raises(ValueError, match="found beams; expected prior, steps, threshold"):
         task.predict(*batch_of(task, ["a"], backbone), beams=2)
 
 
-def learned(task: AsrDiffusion, texts: Sequence[str], steps: int) -> Diffusion:
+def learned(task: DiffusionASR, texts: Sequence[str], steps: int) -> Diffusion:
     backbone = meet(task)
     parameters = [*task.parameters(), *backbone.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
@@ -278,7 +283,7 @@ def test_it_learns_to_spell_and_to_correct_a_wrong_prior() -> None:
         assert sum(row["text"] == text for row, text in zip(found, texts, strict=True)) >= 7
         assert max(row["passes"] for row in found) < 8
     memory = backbone.prefill(assemble(task.prompt.streams, batch, encode), "block")
-    wrong: list[Prior | None] = []
+    wrong: list[Draft | None] = []
     for text in texts:
         ids = backbone.tokenizer.encode(text)
         ids[0] = backbone.tokenizer.encode("d" if text[0] != "d" else "a")[0]

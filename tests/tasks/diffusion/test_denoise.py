@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensorium.tasks.diffusion.sampler import Canvas, Denoised, Predict, Rule, denoise
+from sensorium.tasks.diffusion.sampler import Canvas, Denoised, Predict, SamplerConfig, sample
 
 SIZE, MASK, EOS = 30, 29, 1
 
@@ -44,7 +44,7 @@ class Oracle:
 
 
 def run(predict: Predict, start: Canvas, **rule: float | int | None) -> Denoised:
-    return denoise(start, predict, Rule(mask_id=MASK, eos_id=EOS, **rule))  # type: ignore[arg-type]
+    return sample(start, predict, SamplerConfig(mask_id=MASK, eos_id=EOS, **rule))  # type: ignore[arg-type]
 
 
 def test_an_oracle_needs_one_pass_and_the_canvas_shrinks_to_the_text() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE
-from sensorium.tasks.diffusion.draft import Layout, Prior, fill_in, lay_out, prior_of
-from sensorium.tasks.speech import Spelled
+from sensorium.tasks.diffusion.draft import Draft, Layout, align_targets, layout_draft, prior_of
+from sensorium.tasks.speech import CTCHypothesis
 
 TEXTS = ["the old cat sat on the mat", "a dog ran over the hill", "the cat ran"]
 EOS, GAP = 2, 99
@@ -30,11 +30,11 @@ def tokenizer() -> BPE:
     return made
 
 
-def heard(spelling: Characters, text: str, unsure: str = "") -> Spelled:
+def heard(spelling: Characters, text: str, unsure: str = "") -> CTCHypothesis:
     ids = spelling.encode(text)
     at = text.index(unsure) if unsure else -1
     scores = [0.4 if at <= i < at + len(unsure) else 0.99 for i in range(len(ids))]
-    return Spelled(ids, [(i, i + 1) for i in range(len(ids))], scores)
+    return CTCHypothesis(ids, [(i, i + 1) for i in range(len(ids))], scores)
 
 
 def layout(**changes: float) -> Layout:
@@ -42,10 +42,10 @@ def layout(**changes: float) -> Layout:
     return Layout(**options)  # type: ignore[arg-type]
 
 
-def prior(ids: list[int], doubtful: set[int]) -> Prior:
+def prior(ids: list[int], doubtful: set[int]) -> Draft:
     """A word a token."""
     sure = [0.1 if i in doubtful else 1.0 for i in range(len(ids))]
-    return Prior("", ids, sure, list(range(len(ids))))
+    return Draft("", ids, sure, list(range(len(ids))))
 
 
 def test_a_word_is_as_sure_as_its_least_sure_letter(spelling: Characters, tokenizer: BPE) -> None:
@@ -58,45 +58,45 @@ def test_a_word_is_as_sure_as_its_least_sure_letter(spelling: Characters, tokeni
 
 
 def test_silence_is_a_canvas_of_slack(spelling: Characters, tokenizer: BPE) -> None:
-    slots = lay_out(prior_of(Spelled([], [], []), spelling, tokenizer), layout())
+    slots = layout_draft(prior_of(CTCHypothesis([], [], []), spelling, tokenizer), layout())
     assert slots.tokens == [None] * 4 and slots.least == 0
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 9, 10, 40])
 @pytest.mark.parametrize("doubtful", [0, 1, 5, 40])
 def test_the_length_is_that_of_the_formula(tokens: int, doubtful: int) -> None:
-    found = lay_out(prior(list(range(10, 10 + tokens)), set(range(doubtful))), layout())
+    found = layout_draft(prior(list(range(10, 10 + tokens)), set(range(doubtful))), layout())
     assert len(found.tokens) == math.ceil(round(1.2 * tokens, 6)) + 4
     stay = [t for t in found.tokens if t is not None]
     assert stay == list(range(10 + min(doubtful, tokens), 10 + tokens))
 
 
 def test_room_stands_beside_doubtful_words() -> None:
-    found = lay_out(prior([10, 11, 12, 13, 14, 15, 16, 17, 18, 19], {3}), layout())
+    found = layout_draft(prior([10, 11, 12, 13, 14, 15, 16, 17, 18, 19], {3}), layout())
     assert found.tokens == [10, 11, 12, None, None, 14, 15, 16, 17, 18, 19, *[None] * 5]
     assert found.head == 11 and found.least == 5
 
 
 def test_a_word_that_is_shorter_leaves_gaps_and_longer_ones_fit() -> None:
-    slots = lay_out(prior([10, 11, 12, 13, 14], {2}), layout())  # 10 11 . . 13 14 | . . . .
-    same, learned = fill_in(slots, [10, 11, 7, 13, 14], EOS, GAP)
+    slots = layout_draft(prior([10, 11, 12, 13, 14], {2}), layout())  # 10 11 . . 13 14 | . . . .
+    same, learned = align_targets(slots, [10, 11, 7, 13, 14], EOS, GAP)
     assert same == [10, 11, 7, GAP, 13, 14, EOS, EOS, EOS, EOS] and all(learned)
-    longer, learned = fill_in(slots, [10, 11, 7, 8, 13, 14], EOS, GAP)
+    longer, learned = align_targets(slots, [10, 11, 7, 8, 13, 14], EOS, GAP)
     assert longer[:6] == [10, 11, 7, 8, 13, 14] and all(learned)
-    shorter, _ = fill_in(slots, [10, 11, 13, 14, 20], EOS, GAP)
+    shorter, _ = align_targets(slots, [10, 11, 13, 14, 20], EOS, GAP)
     assert shorter == [10, 11, GAP, GAP, 13, 14, 20, EOS, EOS, EOS]
 
 
 def test_places_that_are_too_few_are_not_learned() -> None:
-    slots = lay_out(prior([10, 11, 12], set()), layout(slack=2))  # 10 11 12 | . . .
-    wanted, learned = fill_in(slots, [10, 7, 8, 12], EOS, GAP)
+    slots = layout_draft(prior([10, 11, 12], set()), layout(slack=2))  # 10 11 12 | . . .
+    wanted, learned = align_targets(slots, [10, 7, 8, 12], EOS, GAP)
     assert learned == [True, False, True, True, True, True]
     assert wanted[0] == 10 and wanted[2] == 12 and wanted[3:] == [EOS] * 3
 
 
 def test_a_wrong_word_that_stays_should_be_another() -> None:
-    slots = lay_out(prior([10, 11, 12], set()), layout())
-    wanted, learned = fill_in(slots, [10, 7, 12], EOS, GAP)
+    slots = layout_draft(prior([10, 11, 12], set()), layout())
+    wanted, learned = align_targets(slots, [10, 7, 12], EOS, GAP)
     assert wanted[:3] == [10, 7, 12] and all(learned)
 
 
@@ -109,8 +109,8 @@ def test_the_truth_comes_back_wherever_it_fits() -> None:
         said = [t if rng.random() < 0.8 else rng.randrange(10, 30) for t in truth]
         said = [t for t in said if rng.random() < 0.9]
         doubtful = {i for i in range(len(said)) if rng.random() < 0.3}
-        slots = lay_out(prior(said, doubtful), layout(slack=8))
-        wanted, learned = fill_in(slots, truth, EOS, GAP)
+        slots = layout_draft(prior(said, doubtful), layout(slack=8))
+        wanted, learned = align_targets(slots, truth, EOS, GAP)
         assert len(wanted) == len(learned) == len(slots.tokens)
         if all(learned) and EOS in wanted:
             text = [t for t in wanted[: wanted.index(EOS)] if t != GAP]

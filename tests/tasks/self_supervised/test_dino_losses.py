@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium.tasks.common import Crop, averaged, cosine, cropped, extent_of, follow
+from sensorium.tasks.common import (
+    Crop,
+    cosine,
+    crop_and_resize,
+    ema_copy,
+    ema_update,
+    spatial_shape,
+)
 from sensorium.tasks.self_supervised import dino_losses as losses
 from sensorium.tasks.self_supervised.block_mask import block_mask, block_masks
 
@@ -74,16 +81,16 @@ def test_koleo_pushes_the_nearest_apart() -> None:
 
 
 def test_rank_counts_directions_and_entropy_what_is_told_apart() -> None:
-    assert float(losses.rank(torch.eye(6))) == pytest.approx(6, rel=1e-5)
-    assert float(losses.rank(torch.ones(6, 4))) == pytest.approx(1, abs=1e-3)
-    assert float(losses.rank(torch.eye(6)[[0, 0, 0, 1, 1, 1]])) == pytest.approx(2, abs=1e-3)
+    assert float(losses.rankme(torch.eye(6))) == pytest.approx(6, rel=1e-5)
+    assert float(losses.rankme(torch.ones(6, 4))) == pytest.approx(1, abs=1e-3)
+    assert float(losses.rankme(torch.eye(6)[[0, 0, 0, 1, 1, 1]])) == pytest.approx(2, abs=1e-3)
     even = torch.full((2, 8), 1 / 8)
     torch.testing.assert_close(losses.entropy(even), torch.full((2,), math.log(8)))
     assert not losses.entropy(torch.eye(8)).any()
 
 
 def test_prototypes_are_cosines() -> None:
-    head = losses.Prototypes(6, 16, 4, 9)
+    head = losses.DINOHead(6, 16, 4, 9)
     found = head(some(20, 6)).detach()
     assert found.shape == (20, 9) and float(found.abs().max()) <= 1 + 1e-6
     with torch.no_grad():
@@ -93,19 +100,19 @@ def test_prototypes_are_cosines() -> None:
 
 def test_an_average_follows_by_its_momentum_and_never_trains() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    average = averaged(module)
+    average = ema_copy(module)
     assert not any(p.requires_grad for p in average.parameters()) and not average.training
     begin = [p.clone() for p in average.parameters()]
     with torch.no_grad():
         for parameter in module.parameters():
             parameter += 1
     module(some(8, 3))  # counts batches, moves its means
-    follow(average, module, 0.9)
+    ema_update(average, module, 0.9)
     for now, before in zip(average.parameters(), begin, strict=True):
         torch.testing.assert_close(now, before + 0.1)
     for now, own in zip(average.buffers(), module.buffers(), strict=True):
         assert torch.equal(now, own)
-    follow(average, module, 1.0)
+    ema_update(average, module, 1.0)
     torch.testing.assert_close(next(average.parameters()), begin[0] + 0.1)
 
 
@@ -169,7 +176,7 @@ def test_a_crop_of_a_volume_keeps_its_place_in_the_world() -> None:
 
 def test_crops_are_of_pictures_too_and_follow_from_the_generator() -> None:
     sample = {"pixel_values": some(3, 16, 20)}
-    assert extent_of(sample) == (16, 20)
+    assert spatial_shape(sample) == (16, 20)
     crop = Crop(8, (0.3, 0.9))
     one, again, other = (crop(sample, np.random.default_rng(s)) for s in (0, 0, 1))
     assert one["pixel_values"].shape == (3, 8, 8)
@@ -177,7 +184,7 @@ def test_crops_are_of_pictures_too_and_follow_from_the_generator() -> None:
     assert not torch.equal(one["pixel_values"], other["pixel_values"])
     whole = Crop([16, 20], (1.0, 1.0))(sample, np.random.default_rng(0))
     assert torch.equal(whole["pixel_values"], sample["pixel_values"])
-    exact = cropped(sample, (16, 20), (2, 3), (8, 8), (8, 8))["pixel_values"]
+    exact = crop_and_resize(sample, (16, 20), (2, 3), (8, 8), (8, 8))["pixel_values"]
     assert torch.equal(exact, sample["pixel_values"][:, 2:10, 3:11])
 
 

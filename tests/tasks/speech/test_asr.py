@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from sensorium.connectors.shorteners import Stack
+from sensorium.connectors.shorteners import FrameStack
 from sensorium.modalities.base import Features
 from sensorium.tasks.common import assemble
-from sensorium.tasks.speech import Asr
+from sensorium.tasks.speech import ASR
 from sensorium.tasks.speech.asr import TranscriptMetrics
 from sensorium.testing.context import StubContext, prepare_batch
 
 
 def test_the_reference_is_the_transcript_if_the_row_has_one(backbone: Any) -> None:
-    task = Asr(prompt="<audio> Transcribe the {language} speech:")
+    task = ASR(prompt="<audio> Transcribe the {language} speech:")
     row = {"text": "good day", "language": "english"}
     batch = prepare_batch(task, [row], decoder=backbone)
     assert batch.references == [{"text": "good day", "references": ["good day"]}]
@@ -32,10 +32,10 @@ def test_the_reference_is_the_transcript_if_the_row_has_one(backbone: Any) -> No
 def test_metrics_are_word_errors_after_the_normaliser_that_is_named() -> None:
     wanted = [{"text": "One, two three."}, {"text": "four"}]
     said = [{"text": "one two four"}, {"text": "four"}]
-    metrics = Asr(prompt="<audio>").metrics()
+    metrics = ASR(prompt="<audio>").metrics()
     metrics.update(said, wanted)
     assert metrics.compute()["wer"] == pytest.approx(1 / 4)
-    plain = Asr(prompt="<audio>", normalizer="none").metrics()
+    plain = ASR(prompt="<audio>", normalizer="none").metrics()
     plain.update(said, wanted)
     assert plain.compute()["wer"] == pytest.approx(2 / 4)
     assert "passes" not in metrics.compute()
@@ -50,13 +50,13 @@ def test_passes_are_averaged_where_predictions_count_them() -> None:
 
 def test_two_streams_each_have_a_compression_of_their_own(backbone: Any) -> None:
     torch.manual_seed(0)
-    audio, lips = Stack(12, 16, k=4), Stack(8, 16, k=2, depth=2)
+    audio, lips = FrameStack(12, 16, k=4), FrameStack(8, 16, k=2, depth=2)
     streams = {
         "audio": audio(Features.full(torch.randn(2, 10, 12), grid=(10,))),
         "lips": lips(Features.full(torch.randn(2, 5, 8), grid=(5,))),
     }
 
-    task = Asr(prompt="<audio><lips>", max_new_tokens=3)
+    task = ASR(prompt="<audio><lips>", max_new_tokens=3)
     assert tuple(task.streams) == ("audio", "lips")
     batch = prepare_batch(task, [{"text": t} for t in ("ab", "c")], decoder=backbone)
     ctx = StubContext(streams, backbone)

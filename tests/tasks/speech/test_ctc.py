@@ -14,8 +14,8 @@ from sensorium.connectors.projectors import Linear
 from sensorium.modalities.base import Features
 from sensorium.modalities.text.characters import Characters
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.speech.conditions import Conditions
-from sensorium.tasks.speech.ctc import Ctc
+from sensorium.tasks.speech.conditions import CategoryEncoder
+from sensorium.tasks.speech.ctc import CTC
 from sensorium.tasks.speech.lexicon import Lexicon
 from sensorium.testing.context import StubContext, prepare_batch
 
@@ -23,10 +23,10 @@ DIM, STEP = 6, 0.04
 ROWS = [{"text": "go", "language": "en"}, {"text": "see", "language": "de"}]
 
 
-def build(rows: list[dict[str, Any]] = ROWS, **options: Any) -> Ctc:
+def build(rows: list[dict[str, Any]] = ROWS, **options: Any) -> CTC:
     torch.manual_seed(0)
-    tokenizer, values, words = Characters(), Conditions(), Lexicon()
-    task = Ctc(tokenizer=tokenizer, values=values, words=words, **options)
+    tokenizer, values, words = Characters(), CategoryEncoder(), Lexicon()
+    task = CTC(tokenizer=tokenizer, values=values, words=words, **options)
     tokenizer.fit([text for row in rows for text in task.fit_examples("tokenizer", row)])
     values.fit(rows)
     words.fit([text for row in rows for text in task.fit_examples("words", row)])
@@ -35,7 +35,7 @@ def build(rows: list[dict[str, Any]] = ROWS, **options: Any) -> Ctc:
     return task
 
 
-def batch(task: Ctc, rows: list[dict[str, Any]] = ROWS) -> Batch:
+def batch(task: CTC, rows: list[dict[str, Any]] = ROWS) -> Batch:
     return prepare_batch(task, rows, [f"row {i}" for i in range(len(rows))])
 
 
@@ -200,10 +200,10 @@ def test_a_hint_changes_what_is_heard() -> None:
 
 
 def test_conditions_that_changed_are_refused() -> None:
-    fitted = Conditions()
+    fitted = CategoryEncoder()
     fitted.bind(["language"])
     fitted.fit(ROWS)
-    other = Conditions()
+    other = CategoryEncoder()
     other.bind(["task"])
     with pytest.raises(ValueError, match="fitted on language, the task names task"):
         other.load_state(fitted.state())

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE
 from sensorium.tasks.speech import ctc_losses, greedy
-from sensorium.tasks.speech.decoding import frames_needed, prefix_beam
+from sensorium.tasks.speech.decoding import frames_needed, prefix_beam_search
 from sensorium.tasks.speech.lexicon import Lexicon
 
 CASES = [(frames, classes, seed) for frames in (1, 3, 5) for classes in (2, 4) for seed in (0, 1)]
@@ -45,7 +45,7 @@ def test_a_wide_beam_is_exact(frames: int, classes: int, seed: int) -> None:
     blank = classes - 1
     log_probs = some(frames, classes, seed)
     known = by_hand(log_probs, blank)
-    found = prefix_beam(log_probs, blank, beam=10_000, pruned=0)
+    found = prefix_beam_search(log_probs, blank, beam=10_000, pruned=0)
     assert {tuple(ids) for ids, _ in found} >= {t for t, p in known.items() if p > 0}
     for ids, value in found:
         assert math.exp(value) == pytest.approx(known.get(tuple(ids), 0.0), abs=1e-12)
@@ -66,7 +66,7 @@ def test_the_loss_is_the_sum_over_paths(frames: int, classes: int, seed: int) ->
 def test_a_beam_finds_a_text_that_is_as_likely_as_it_says_at_most(beam: int) -> None:
     log_probs = some(5, 4, 3)
     known = by_hand(log_probs, 3)
-    found = prefix_beam(log_probs, 3, beam)
+    found = prefix_beam_search(log_probs, 3, beam)
     assert len(found) <= beam
     assert all(math.exp(value) <= known[tuple(ids)] + 1e-9 for ids, value in found)
     assert [value for _, value in found] == sorted((value for _, value in found), reverse=True)
@@ -76,7 +76,7 @@ def test_many_weak_paths_beat_the_best_one() -> None:
     """Why prefixes are summed: the best path is empty, the likeliest text is not."""
     log_probs = torch.tensor([[0.4, 0.6], [0.4, 0.6]]).log()
     assert greedy(log_probs, blank=1).ids == []
-    assert prefix_beam(log_probs, 1, beam=4)[0][0] == [0]
+    assert prefix_beam_search(log_probs, 1, beam=4)[0][0] == [0]
 
 
 def path(*tokens: int, classes: int = 4) -> Tensor:
@@ -120,7 +120,7 @@ def test_a_search_along_words_is_exact_too(seed: int) -> None:
     tokenizer, words = lexicon("a", "ab", "b")
     blank = tokenizer.size
     log_probs = some(5, blank + 1, seed)
-    found = prefix_beam(log_probs, blank, 10_000, pruned=0, tree=words.tree(tokenizer))
+    found = prefix_beam_search(log_probs, blank, 10_000, pruned=0, tree=words.tree(tokenizer))
     texts = [tokenizer.decode(ids) for ids, _ in found]
     assert all(set(text.split(" ")) <= {"", "a", "ab", "b"} for text in texts)
     assert {"", "a", "ab", "b", "a b", "ab b", "b a"} <= set(texts)
@@ -134,7 +134,7 @@ def test_where_no_word_is_whole_the_search_gives_what_it_has() -> None:
     blank = tokenizer.size
     log_probs = torch.full((1, blank + 1), -20.0)
     log_probs[0, tokenizer.encode("a")[0]] = 0.0
-    found = prefix_beam(log_probs, blank, 1, tree=words.tree(tokenizer))
+    found = prefix_beam_search(log_probs, blank, 1, tree=words.tree(tokenizer))
     assert tokenizer.decode(found[0][0]) == "a"
 
 

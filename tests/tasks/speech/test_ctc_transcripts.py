@@ -12,9 +12,9 @@ from sensorium.modalities.base import Features, Tokenizer
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE
 from sensorium.tasks.speech import words_of
-from sensorium.tasks.speech.alignment import cuts
-from sensorium.tasks.speech.length_stats import Lengths
-from sensorium.tasks.speech.transcribe import Reading, transcribe
+from sensorium.tasks.speech.alignment import split_at_pauses
+from sensorium.tasks.speech.length_stats import LengthHistogram
+from sensorium.tasks.speech.transcribe import DecodeOptions, transcribe
 
 TEXTS = ["go left now", "a see saw", "go go"]
 
@@ -42,7 +42,7 @@ def frames(tokenizer: Tokenizer, spoken: Sequence[str | None]) -> Tensor:
 
 def said(log_probs: Tensor, limit: int = 0, **asked: object) -> dict[str, object]:
     tokenizer = characters()
-    reading = Reading(tokenizer, tokenizer.size, **asked)  # type: ignore[arg-type]
+    reading = DecodeOptions(tokenizer, tokenizer.size, **asked)  # type: ignore[arg-type]
     where = Features.full(log_probs[None], grid=(len(log_probs),), step=(0.1,), origin=(0.05,))
     return transcribe(log_probs, where, reading, limit)
 
@@ -90,22 +90,22 @@ def test_words_of_tokens(tokenizer: Tokenizer, text: str) -> None:
 
 def test_cuts_lie_between_words() -> None:
     words = [(0, 4), (6, 10), (14, 30), (31, 33)]
-    assert cuts(words, 40, 100) == [(0, 40)]
-    found = cuts(words, 40, 12)
+    assert split_at_pauses(words, 40, 100) == [(0, 40)]
+    found = split_at_pauses(words, 40, 12)
     assert found == [(0, 12), (12, 30), (30, 40)]
-    assert cuts([], 40, 12) == [(0, 40)]
+    assert split_at_pauses([], 40, 12) == [(0, 40)]
 
 
 def test_pieces_are_as_long_as_most_rows_were() -> None:
-    lengths = Lengths(None, 0.25)
+    lengths = LengthHistogram(None, 0.25)
     assert lengths.window() is None
     lengths.add(torch.arange(1, 101))
     window = lengths.window()
     assert window is not None
     assert (window.length, window.overlap, window.limit) == (90, 22, 100)
-    again = Lengths(None, 0.25)
+    again = LengthHistogram(None, 0.25)
     again.load_state_dict(lengths.state_dict())
     assert again.window() == window
-    own = Lengths(40, 0.5)
+    own = LengthHistogram(40, 0.5)
     own.load_state_dict(lengths.state_dict())
     assert own.window() is not None and own.window().length == 40  # type: ignore[union-attr]

@@ -13,15 +13,15 @@ from torch import nn
 from sensorium.modalities.base import Features
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.supervised.classification import Classification
-from sensorium.tasks.supervised.label_encoder import Labels
+from sensorium.tasks.supervised.label_encoder import LabelEncoder
 from sensorium.tasks.supervised.metrics import LabelMetrics, MultiLabelMetrics
 from sensorium.testing.context import prepare_batch
 
 COLOURS = ["red", "green", "blue", "green", "red", "blue"]
 
 
-def labels_of(*cells: object) -> Labels:
-    labels = Labels()
+def labels_of(*cells: object) -> LabelEncoder:
+    labels = LabelEncoder()
     labels.bind("label")
     labels.fit({"label": cell} for cell in cells)
     return labels
@@ -61,7 +61,7 @@ def test_classes_are_sorted_and_survive_json(cells: list[object], classes: list[
     labels = labels_of(*cells)
     assert labels.classes == classes
     assert [labels.index(c) for c in labels.classes] == list(range(len(classes)))
-    again = Labels()
+    again = LabelEncoder()
     again.load_state(json.loads(json.dumps(labels.state())))
     assert again.classes == labels.classes
     assert list(map(type, again.classes)) == list(map(type, classes))
@@ -87,7 +87,7 @@ def test_labels_before_and_after_the_wrong_fit_are_named() -> None:
     labels = labels_of("a", "b")
     with pytest.raises(ValueError, match="'label', the target is 'colour'"):
         labels.bind("colour")
-    unfitted = Classification(input="image", labels=Labels(), target="colour")
+    unfitted = Classification(input="image", labels=LabelEncoder(), target="colour")
     with pytest.raises(ValueError, match="'colour' was not fitted"):
         _ = unfitted.head_uses
 
@@ -240,7 +240,7 @@ def test_what_has_no_label_can_be_predicted_but_not_learned(build, encode) -> No
 @pytest.mark.parametrize("option", ["smoothing", "threshold"])
 def test_a_share_out_of_bounds_is_named(option: str) -> None:
     with pytest.raises(ValueError, match=rf"{option}: found 1\.5"):
-        Classification(input="image", labels=Labels(), **{option: 1.5})
+        Classification(input="image", labels=LabelEncoder(), **{option: 1.5})
 
 
 def test_a_head_that_is_missing_or_wrong_is_named(build, encode, make_head) -> None:  # type: ignore[no-untyped-def]

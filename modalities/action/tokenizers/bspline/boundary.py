@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class Orders(NamedTuple):
+class BoundaryOrder(NamedTuple):
     """0: nothing is known; 1: the position; 2: the velocity too."""
 
     start: int
@@ -23,12 +23,12 @@ class Orders(NamedTuple):
         return self.start + self.end
 
 
-def of_chunks(
-    orders: Orders, values: Tensor, start: Tensor | None, end: Tensor | None
+def boundary_of_chunks(
+    orders: BoundaryOrder, values: Tensor, start: Tensor | None, end: Tensor | None
 ) -> Tensor | None:
     """`[B, C, dof]` for chunks `[B, steps, dof]`: what is given, else the chunks' own ends."""
     if not orders.both:
-        return given(orders, start, end, values[:, 0])
+        return boundary_values(orders, start, end, values[:, 0])
     rate = max(values.shape[1] - 1, 1)
     first, last = values[:, 0], values[:, -1]
     if start is None:
@@ -37,10 +37,12 @@ def of_chunks(
     if end is None:
         speed = (last - values[:, max(-2, -values.shape[1])]) * rate
         end = torch.stack([last, speed], 1)[:, : orders.end] if orders.end else None
-    return given(orders, start, end, first)
+    return boundary_values(orders, start, end, first)
 
 
-def given(orders: Orders, start: Tensor | None, end: Tensor | None, like: Tensor) -> Tensor | None:
+def boundary_values(
+    orders: BoundaryOrder, start: Tensor | None, end: Tensor | None, like: Tensor
+) -> Tensor | None:
     """`[B, C, dof]` of what was given for as many chunks as `like [B, dof]`; None where `C` is 0.
 
     Raises ValueError for an end that is missing, has another shape, or is not asked for.

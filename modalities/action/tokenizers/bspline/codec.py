@@ -18,7 +18,7 @@ from .. import validation
 from ..quantiles import scale
 from . import boundary, gripper
 from .layout import Layout
-from .matrices import Stack
+from .matrices import SplineMatrices
 
 FAR = 10.0
 """Control points outside the bounds by this many times their width: other units, it seems."""
@@ -31,7 +31,11 @@ class Codec:
     """state: `low`, `high [P]` and `levels [G, 2]`, as fitted."""
 
     def __init__(
-        self, layout: Layout, stack: Stack, orders: boundary.Orders, state: Mapping[str, Any]
+        self,
+        layout: Layout,
+        stack: SplineMatrices,
+        orders: boundary.BoundaryOrder,
+        state: Mapping[str, Any],
     ) -> None:
         self.layout, self.stack, self.orders = layout, stack, orders
         low, high = np.asarray(state["low"]), np.asarray(state["high"])
@@ -70,8 +74,8 @@ class Codec:
         self, values: Tensor, real: Tensor | None, start: Tensor | None, end: Tensor | None
     ) -> Tensor:
         """`[B, P]` between the bounds at 0 and 1, not yet clipped."""
-        held = validation.held(values, real) if self.orders.both else values
-        ends = boundary.of_chunks(self.orders, held, start, end)
+        held = validation.forward_fill(values, real) if self.orders.both else values
+        ends = boundary.boundary_of_chunks(self.orders, held, start, end)
         points, shift = self.stack.solver(values.shape[1], real, values)
         found = _product(points, values)  # [B, R, dof]
         if ends is not None:
@@ -91,7 +95,9 @@ class Codec:
         derivative: int,
     ) -> Tensor:
         """`[B, L]` -> `[B, S, dof]` at places in [0, 1], or its derivative by them."""
-        ends = boundary.given(self.orders, start, end, z.new_empty(len(z), self.layout.dof))
+        ends = boundary.boundary_values(
+            self.orders, start, end, z.new_empty(len(z), self.layout.dof)
+        )
         with torch.autocast(z.device.type, enabled=False):
             bases, held = self.stack.curve(places, derivative, z)  # [S, A], [A, C]
             found = _product(bases, self._points(z, ends, held))
@@ -130,7 +136,7 @@ class Codec:
         with_steps = values[:, :, self.layout.switches]
         if not bool(torch.isfinite(with_steps).all()):
             validation.refuse_infinite(values)
-        return validation.held(with_steps, real) >= self._tensors(values)["levels"].mean(1)
+        return validation.forward_fill(with_steps, real) >= self._tensors(values)["levels"].mean(1)
 
     def _look(self, z: Tensor, values: Tensor) -> None:
         """One look at the extremes finds what is not finite and what is far outside."""

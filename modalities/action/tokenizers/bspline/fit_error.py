@@ -38,7 +38,7 @@ class JointErrors(NamedTuple):
         return next((count for count, found in pairs if found <= error), None)
 
 
-class Tally:
+class ErrorAccumulator:
     """Sums and largest errors of some joints, for every number of bases that was tried."""
 
     def __init__(self, joints: Sequence[int], tried: Sequence[int]) -> None:
@@ -72,7 +72,7 @@ class CurveErrors:
     def __init__(self, curve: Curve, joints: Sequence[int], ridge: float) -> None:
         self.curve, self.ridge = curve, ridge
         tried = sorted({*range(curve.least, MOST + 1), curve.num_basis})
-        self.tally = Tally(joints, tried)
+        self.tally = ErrorAccumulator(joints, tried)
         self._smoothers: dict[tuple[int, bytes], tuple[np.ndarray, np.ndarray]] = {}
 
     def add(self, values: np.ndarray, real: np.ndarray, conditions: np.ndarray) -> None:

@@ -14,10 +14,10 @@ import torch
 from .. import validation
 from ..quantiles import KEPT, Reservoir, bounds
 from . import gripper
-from .boundary import Orders, of_chunks
-from .fit_error import MOST, CurveErrors, JointErrors, Tally
+from .boundary import BoundaryOrder, boundary_of_chunks
+from .fit_error import MOST, CurveErrors, ErrorAccumulator, JointErrors
 from .layout import Layout
-from .matrices import Stack
+from .matrices import SplineMatrices
 
 UNEVEN = 0.02
 """A mean error of a two-valued joint, as a share of what lies between its values, that is told."""
@@ -26,7 +26,7 @@ UNEVEN = 0.02
 class Fitting:
     """Takes blocks by `add`, and gives a state by `found`."""
 
-    def __init__(self, layout: Layout, stack: Stack, orders: Orders) -> None:
+    def __init__(self, layout: Layout, stack: SplineMatrices, orders: BoundaryOrder) -> None:
         self.layout, self.stack, self.orders = layout, stack, orders
         self.points = Reservoir()
         self.steps = StepJoints(layout)
@@ -38,8 +38,8 @@ class Fitting:
     def add(self, values: np.ndarray, real: np.ndarray) -> None:
         """values `[b, steps, dof]`, zero where padded; real `[b, steps]`."""
         chunks, mask = torch.from_numpy(values), torch.from_numpy(real)
-        held = validation.held(chunks, mask)
-        ends = of_chunks(self.orders, held, None, None)
+        held = validation.forward_fill(chunks, mask)
+        ends = boundary_of_chunks(self.orders, held, None, None)
         given = np.zeros((len(values), 0, values.shape[2])) if ends is None else ends.numpy()
         points, shift = self.stack.solver(chunks.shape[1], None if real.all() else mask, chunks)
         found = points @ chunks if ends is None else points @ chunks + shift @ ends
@@ -110,7 +110,7 @@ class StepJoints:
         return float((number > self.counts[g] - 1).mean())
 
     def _errors(self, g: int, levels: np.ndarray) -> JointErrors:
-        tally = Tally([self.joints[g]], range(1, MOST + 1))
+        tally = ErrorAccumulator([self.joints[g]], range(1, MOST + 1))
         for held, real in self.blocks:
             high = torch.from_numpy(held[:, :, g] >= levels.mean())
             places = torch.linspace(0, 1, high.shape[1])

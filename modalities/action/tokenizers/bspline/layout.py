@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .boundary import Orders
+from .boundary import BoundaryOrder
 from .least_squares import Curve
 
 HIGHEST = 10
@@ -89,7 +89,7 @@ def joints(
     degree: int,
     grippers: Sequence[int],
     gripper: str,
-    orders: Orders,
+    orders: BoundaryOrder,
 ) -> list[Curve | int]:
     """What the options say of each joint. ValueError for an option that cannot be."""
     counts = [num_basis] * dof if isinstance(num_basis, int) else num_basis

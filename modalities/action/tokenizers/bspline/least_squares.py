@@ -63,7 +63,7 @@ class Curve(NamedTuple):
         return found
 
 
-class Solution(NamedTuple):
+class LeastSquaresSolution(NamedTuple):
     """points `[F, steps]`, shift `[F, C]`, and the condition of the system."""
 
     points: np.ndarray
@@ -71,7 +71,7 @@ class Solution(NamedTuple):
     condition: float
 
 
-def solve(curve: Curve, real: np.ndarray, ridge: float = 0.0) -> Solution:
+def solve(curve: Curve, real: np.ndarray, ridge: float = 0.0) -> LeastSquaresSolution:
     """The matrices for chunks whose samples are real where `real [steps]` is."""
     whole = basis(phases(len(real)), curve.num_basis, curve.degree)  # [steps, N]
     held = whole @ curve.conditioned()  # [steps, C]
@@ -82,12 +82,14 @@ def solve(curve: Curve, real: np.ndarray, ridge: float = 0.0) -> Solution:
     condition = float(singular[0] / singular[-1]) if singular[-1] > 0 else float("inf")
     if real.all():
         points = _inverse(used, real, 1e-15)
-        return Solution(points, -points @ held, condition)
+        return LeastSquaresSolution(points, -points @ held, condition)
     points = _inverse(used, real, DETERMINED)
     follow = _neighbours(used, curve)  # [F, N - 1]
     steps = np.diff(np.eye(curve.num_basis), axis=0)  # [N - 1, N]
     points = points - follow @ steps[:, curve.free] @ points
-    return Solution(points, -points @ held - follow @ steps @ curve.conditioned(), condition)
+    return LeastSquaresSolution(
+        points, -points @ held - follow @ steps @ curve.conditioned(), condition
+    )
 
 
 def _inverse(used: np.ndarray, real: np.ndarray, tolerance: float) -> np.ndarray:

@@ -21,7 +21,7 @@ KEPT = 512
 """Matrices that are kept; the longest unused goes first."""
 
 
-class Stack:
+class SplineMatrices:
     """Everything linear about a tokenizer: samples to control points, and back."""
 
     def __init__(self, layout: Layout, conditions: int, ridge: float) -> None:

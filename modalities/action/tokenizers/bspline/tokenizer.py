@@ -24,12 +24,12 @@ from ..base import ActionTokenizer, Outline
 from . import fit_error
 from . import gripper as gripper_module
 from .basis import phases
-from .boundary import Orders
+from .boundary import BoundaryOrder
 from .codec import Codec
 from .fit_error import JointErrors
 from .fitting import Fitting
 from .layout import Layout, joints
-from .matrices import Stack
+from .matrices import SplineMatrices
 from .outline import outlines
 
 
@@ -70,7 +70,7 @@ class BSplineTokenizer(ActionTokenizer):
         named = len(num_basis) if dof is None and isinstance(num_basis, list) else dof
         self.dof = validation.joints(named)
         self.pins_start = start_order > 0
-        self._orders = Orders(start_order, end_order)
+        self._orders = BoundaryOrder(start_order, end_order)
         self._lay(self.dof)
 
     def _lay(self, dof: int | None) -> None:
@@ -81,7 +81,7 @@ class BSplineTokenizer(ActionTokenizer):
             dof or fewest, self.num_basis, self.degree, grippers, self.gripper, self._orders
         )
         self._layout = Layout(kinds)
-        self._stack = Stack(self._layout, self._orders.both, self.ridge)
+        self._stack = SplineMatrices(self._layout, self._orders.both, self.ridge)
         self._codec: Codec | None = None
         self._state: dict[str, Any] = {}
         self.dof = dof
@@ -91,7 +91,7 @@ class BSplineTokenizer(ActionTokenizer):
         of a chunk and its padding. Bounds are quantiles of up to 100,000 chunks, drawn evenly;
         grippers' states are those of the first 100,000."""
         fitting: Fitting | None = None
-        for values, real in validation.blocks(rows, self.dof):
+        for values, real in validation.iter_blocks(rows, self.dof):
             if fitting is None:
                 self._lay(values.shape[2])
                 fitting = Fitting(self._layout, self._stack, self._orders)
@@ -102,7 +102,7 @@ class BSplineTokenizer(ActionTokenizer):
 
     def length(self, steps: int) -> int:
         """Tokens of a chunk; the same for any number of steps that can be encoded."""
-        validation.known(self.dof)
+        validation.require_fitted(self.dof)
         most = max((curve.num_basis for curve in self._layout.curves), default=1)
         if steps < max(most, 1):
             raise ValueError(
@@ -120,7 +120,7 @@ class BSplineTokenizer(ActionTokenizer):
     @property
     def grid(self) -> tuple[int, int] | None:
         """`(N, dof)` where all joints have `N` tokens: tokens `[B, L]` are `[B, N, dof]`, flat."""
-        validation.known(self.dof)
+        validation.require_fitted(self.dof)
         return self._layout.grid
 
     def encode(
