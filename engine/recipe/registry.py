@@ -48,9 +48,9 @@ KINDS = {
     "modality": Kind(
         "sensorium.modalities:MODALITIES", "sensorium.modalities.modality:Modality", instances=True
     ),
-    "optimizer": Kind("sensorium.engine.training.optim:OPTIMIZERS", "torch.optim:Optimizer"),
-    "schedule": Kind("sensorium.engine.training.optim:SCHEDULES"),
-    "selector": Kind("sensorium.engine.model.parameters.selectors:SELECTORS"),
+    "optimizer": Kind("sensorium.engine.training.catalogue:OPTIMIZERS", "torch.optim:Optimizer"),
+    "schedule": Kind("sensorium.engine.training.catalogue:SCHEDULES"),
+    "selector": Kind("sensorium.engine.model.parameters.catalogue:SELECTORS"),
     "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),
     "source": Kind("sensorium.engine.data:SOURCES", field="sources"),
     "env": Kind(field="envs"),

@@ -20,30 +20,6 @@ from ..recipe import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, Train, find
 from ..recipe.validation import library_options, parameters
 from ..utils import ConfigError, with_location
 
-OPTIMIZERS = {
-    "adafactor": "torch.optim:Adafactor",
-    "adagrad": "torch.optim:Adagrad",
-    "adam": "torch.optim:Adam",
-    "adamw": "torch.optim:AdamW",
-    "nadam": "torch.optim:NAdam",
-    "radam": "torch.optim:RAdam",
-    "rmsprop": "torch.optim:RMSprop",
-    "sgd": "torch.optim:SGD",
-}
-
-_TRANSFORMERS = "transformers.optimization:get_"
-SCHEDULES = {
-    "constant": f"{_TRANSFORMERS}constant_schedule_with_warmup",
-    "cosine": f"{_TRANSFORMERS}cosine_schedule_with_warmup",
-    "cosine_with_min_lr": f"{_TRANSFORMERS}cosine_with_min_lr_schedule_with_warmup",
-    "cosine_with_restarts": f"{_TRANSFORMERS}cosine_with_hard_restarts_schedule_with_warmup",
-    "inverse_sqrt": f"{_TRANSFORMERS}inverse_sqrt_schedule",
-    "linear": f"{_TRANSFORMERS}linear_schedule_with_warmup",
-    "polynomial": f"{_TRANSFORMERS}polynomial_decay_schedule_with_warmup",
-    "warmup_stable_decay": f"{_TRANSFORMERS}wsd_schedule",
-}
-"""Names of `transformers.SchedulerType`; `constant` takes the warm-up too."""
-
 
 def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
     """Return the recipe's optimizer over all that trains; a part's own `lr` holds for its

@@ -18,14 +18,6 @@ from ...recipe import find, registered
 from ...recipe.validation import library_options
 from ...utils import ConfigError, with_location
 
-SELECTORS = {
-    "bias": "sensorium.engine.model.parameters.selectors:bias",
-    "embeddings": "sensorium.engine.model.parameters.selectors:embeddings",
-    "layers": "sensorium.engine.model.parameters.selectors:layers",
-    "norms": "sensorium.engine.model.parameters.selectors:norms",
-    "pattern": "sensorium.engine.model.parameters.selectors:pattern",
-}
-
 MODULE = ("module",)
 """The argument of a selector that the engine passes."""
 

@@ -11,9 +11,8 @@ from transformers.optimization import get_scheduler
 
 from sensorium.engine.model import Model, compose
 from sensorium.engine.recipe import Train, parse_recipe, plan_recipe, registered
+from sensorium.engine.training.catalogue import OPTIMIZERS, SCHEDULES
 from sensorium.engine.training.optim import (
-    OPTIMIZERS,
-    SCHEDULES,
     build_optimizer,
     lr_schedule,
     set_lr,
