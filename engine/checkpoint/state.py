@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..cache import content_hash
-from ..model import Model, check_loaded
+from ..model import Model, validate_loaded
 from ..model.parameters import is_frozen
-from ..recipe import Plan
-from ..utils import RecipeError, RunError
+from ..recipe import ComponentSpec
+from ..utils import ConfigError, RuntimeFailure
 
 
-def _from_elsewhere(module: nn.Module, part: Plan) -> dict[str, Tensor]:
+def _pretrained_tensors(module: nn.Module, part: ComponentSpec) -> dict[str, Tensor]:
     """The tensors of a part that were loaded and did not train, by their name in it."""
     if part.weights == "none":
         return {}
@@ -33,9 +33,9 @@ def _from_elsewhere(module: nn.Module, part: Plan) -> dict[str, Tensor]:
     return found | (dict(module.named_buffers()) if is_frozen(module) else {})
 
 
-def kept(model: Model) -> dict[str, Tensor]:
+def saved_tensors(model: Model) -> dict[str, Tensor]:
     """The tensors of `model.safetensors`, by their name in the model."""
-    parts = [_from_elsewhere(module, part) for _, module, part in model.components]
+    parts = [_pretrained_tensors(module, part) for _, module, part in model.components]
     left_out = {id(tensor) for found in parts for tensor in found.values()}
     state = model.state_dict(keep_vars=True)
     return {name: t.detach() for name, t in state.items() if id(t) not in left_out}
@@ -43,7 +43,7 @@ def kept(model: Model) -> dict[str, Tensor]:
 
 def fingerprints(model: Model) -> dict[str, str]:
     """SHA-256 of what is not kept of every part, by its place."""
-    parts = {where: _from_elsewhere(module, part) for where, module, part in model.components}
+    parts = {where: _pretrained_tensors(module, part) for where, module, part in model.components}
     return {where: content_hash(found) for where, found in parts.items() if found}
 
 
@@ -53,7 +53,7 @@ def check_fingerprints(model: Model, known: Mapping[str, str]) -> None:
     for where, expected in known.items():
         found = now.get(where)
         if found != expected:
-            raise RecipeError(
+            raise ConfigError(
                 f"{where}: the run was trained on weights {expected[:12]}, these are "
                 f"{(found or 'absent')[:12]}; load the ones that it names, or train again"
             )
@@ -83,7 +83,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             same = json.loads((file.metadata() or {}).get("same", "{}"))
     except (OSError, SafetensorError) as error:
-        raise RecipeError(
+        raise ConfigError(
             f"{path}: is no whole safetensors file ({error}); copy it again, or train again"
         ) from error
     return found | {name: found[source] for name, source in same.items()}
@@ -91,23 +91,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
     """Fill a composed model with what was kept; RecipeError for what does not fit."""
-    wanted = kept(model)
+    wanted = saved_tensors(model)
     missing, unknown = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or unknown:
         first = missing[0] if missing else unknown[0]
-        raise RecipeError(
+        raise ConfigError(
             f"{source}: {'lacks' if missing else 'holds an unknown'} {first} "
             f"({len(missing)} missing, {len(unknown)} unknown); was the recipe changed?"
         )
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
-            raise RecipeError(
+            raise ConfigError(
                 f"{source}: {name} is {tuple(tensor.shape)}, the recipe builds "
                 f"{tuple(wanted[name].shape)}; was the recipe changed?"
             )
         wanted[name].copy_(tensor)
     for where, module, _ in model.components:
-        check_loaded(module, f"{source}: {where}")
+        validate_loaded(module, f"{source}: {where}")
 
 
 class Checkpoints:
@@ -134,7 +134,7 @@ class Checkpoints:
         beside = self.folder / ".part"
         shutil.rmtree(beside, ignore_errors=True)  # what a kill left
         beside.mkdir(parents=True)
-        write_tensors(beside / "model.safetensors", kept(model))
+        write_tensors(beside / "model.safetensors", saved_tensors(model))
         tensors, scalars = _split(optimizer)
         write_tensors(beside / "optimizer.safetensors", tensors)
         state = {"step": step, "optimizer": scalars, **extra}
@@ -155,7 +155,7 @@ class Checkpoints:
             _join(optimizer, read_tensors(path / "optimizer.safetensors"), state["optimizer"])
             return state
         except (OSError, json.JSONDecodeError) as error:
-            raise RunError(f"{path}: is no whole checkpoint ({error}); remove it") from error
+            raise RuntimeFailure(f"{path}: is no whole checkpoint ({error}); remove it") from error
 
 
 def _split(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -19,10 +19,10 @@ from ...modalities.groups import collate
 from ...tasks.base import Task
 from ...tasks.batch import Batch
 from ..cache import from_records
-from ..utils import RunError
+from ..utils import RuntimeFailure
 from .dataset import PreparedRow, TaskDataset
 from .sampler import RowRef
-from .splits import Skipped
+from .splits import SkippedRows
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ def sequential_batches(
 ) -> list[list[RowRef]]:
     """Return references to every row once, in order; this process's share, as batches."""
     if isinstance(rows.source, StreamingSource):
-        raise RunError(f"tasks.{rows.name}: a streaming split has no end; give it a `limit`")
+        raise RuntimeFailure(f"tasks.{rows.name}: a streaming split has no end; give it a `limit`")
     mine = range(rank, len(rows), world)
     every = [RowRef(rows.name, 0, i) for i in mine]
     return [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
@@ -148,10 +148,10 @@ def failure_line(where: str, key: str, reason: str) -> str:
 
 
 def handle_failures(
-    failed: Sequence[tuple[str, str]], where: str, skip: bool, skipped: Skipped
+    failed: Sequence[tuple[str, str]], where: str, skip: bool, skipped: SkippedRows
 ) -> list[str]:
     """Count failures (keys and reasons), or raise RunError at the first; return new ones as lines
     to be reported."""
     if failed and not skip:
-        raise RunError(failure_line(where, *failed[0]))
+        raise RuntimeFailure(failure_line(where, *failed[0]))
     return [f"{where}, row {key}: {reason}" for key, reason in failed if skipped.add(key, reason)]

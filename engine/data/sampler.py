@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..utils import RecipeError, derive
+from ..utils import ConfigError, derive_seed
 
 WINDOW = 50
 """Batches whose rows are sorted by length together."""
@@ -49,7 +49,7 @@ class BatchSampler:
         """Return the task of an optimizer step."""
         names = list(self.lengths)
         weights = np.array([self.task_weights.get(name, 1.0) for name in names])
-        draw = (derive(self.seed, "mix", step) / 2**63) * weights.sum()
+        draw = (derive_seed(self.seed, "mix", step) / 2**63) * weights.sum()
         return names[min(int(np.searchsorted(np.cumsum(weights), draw, "right")), len(names) - 1)]
 
     def batches(self, step: int = 0) -> Iterator[list[RowRef]]:
@@ -84,7 +84,7 @@ class BatchSampler:
         return [RowRef(task, epoch, int(i)) for i in order[rows]]
 
     def _order(self, task: str, epoch: int, length: int) -> np.ndarray:
-        rng = np.random.default_rng(derive(self.seed, "order", task, epoch))
+        rng = np.random.default_rng(derive_seed(self.seed, "order", task, epoch))
         shuffled = rng.permutation(length)
         if self.order == "shuffle":
             return shuffled
@@ -122,7 +122,7 @@ def _single_group(
     names = sorted(groups, key=str)
     for name in names:
         if len(groups[name]) < total:
-            raise RecipeError(
+            raise ConfigError(
                 f"train.sampler: {name!r} has {len(groups[name])} rows, a batch of type: "
                 f"single_group takes {total} of one value; lower train.batch_size, or say "
                 "type: balanced"

@@ -16,13 +16,13 @@ import numpy as np
 
 from ...tasks.base import Task
 from ..checkpoint import write_card
-from ..data import Subset, TaskDataset, open_split, splits, task_dataset
+from ..data import Subset, TaskDataset, load_split, splits, task_dataset
 from ..model import FeatureCacher, Model
-from ..utils import RecipeError, RunLogger, init_accelerator
-from .evaluator import Score, Scorer, ShuffledStream
+from ..utils import ConfigError, RunLogger, init_accelerator
+from .evaluator import EvaluationResult, Evaluator, ShuffledStream
 
 EVALUATION = "evaluation.json"
-PROBED = 64
+BATCH_GAP_ROWS = 64
 """Rows that are scored one by one for the second reading."""
 
 
@@ -44,11 +44,11 @@ def evaluate(
     """
     plan = model.plan
     accelerator = init_accelerator()
-    scorer = Scorer(model, batch_size or plan.recipe.train.batch_size, accelerator, log)
+    scorer = Evaluator(model, batch_size or plan.recipe.train.batch_size, accelerator, log)
     found: dict[str, dict[str, float]] = {}
     for task in tasks or plan.tasks:
         if task not in plan.tasks:
-            raise RecipeError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
+            raise ConfigError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
         for name in [split] if split else splits(plan, task):
             rows = _rows(model, task, name, limit)
             section = plan.recipe.tasks[task].data.get(name)
@@ -56,11 +56,11 @@ def evaluate(
             _fill(scorer, rows)
             scored = scorer.score(rows, skip=skip, full=True)
             label = task if name == "test" else f"{task}@{name}"
-            found[label] = scored.metrics | (_readings(scorer, rows) if readings else {})
+            found[label] = scored.metrics | (_input_ablations(scorer, rows) if readings else {})
             if folder is not None and accelerator.is_main_process:
                 _write_predictions(folder / f"predictions-{label}.jsonl", rows.task, scored)
     if not found:
-        raise RecipeError("no task has a split to evaluate on; add data.test, or say --split")
+        raise ConfigError("no task has a split to evaluate on; add data.test, or say --split")
     if folder is not None and accelerator.is_main_process:
         finite = {t: {m: _finite(v) for m, v in ms.items()} for t, ms in found.items()}
         (folder / EVALUATION).write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
@@ -75,13 +75,13 @@ def _finite(value: float) -> float | None:
 
 def _rows(model: Model, task: str, split: str, limit: int | None) -> TaskDataset:
     plan = model.plan
-    source = open_split(plan, task, split)
+    source = load_split(plan, task, split)
     if limit is not None and limit < len(source):
         source = Subset(source, np.arange(limit))
     return task_dataset(plan, model.encoders(), task, source)
 
 
-def _fill(scorer: Scorer, rows: TaskDataset) -> None:
+def _fill(scorer: Evaluator, rows: TaskDataset) -> None:
     """Use, and fill, the stores that training used; then every part goes to the device."""
     model, device = scorer.model, scorer.accelerator.device
     precision = model.plan.recipe.train.precision
@@ -90,7 +90,7 @@ def _fill(scorer: Scorer, rows: TaskDataset) -> None:
     model.to(device)
 
 
-def _readings(scorer: Scorer, rows: TaskDataset) -> dict[str, float]:
+def _input_ablations(scorer: Evaluator, rows: TaskDataset) -> dict[str, float]:
     if len(rows.source) < 2:
         return {}
     found: dict[str, float] = {}
@@ -102,9 +102,9 @@ def _readings(scorer: Scorer, rows: TaskDataset) -> dict[str, float]:
     return found
 
 
-def _batch_gap(scorer: Scorer, rows: TaskDataset) -> float:
+def _batch_gap(scorer: Evaluator, rows: TaskDataset) -> float:
     """The largest change of a metric when the same rows are scored one by one, from the signal."""
-    first = Subset(rows.source, np.arange(min(PROBED, len(rows.source))))
+    first = Subset(rows.source, np.arange(min(BATCH_GAP_ROWS, len(rows.source))))
     plain = task_dataset(scorer.model.plan, scorer.model.encoders(), rows.name, first)
     one = scorer.score(plain, skip=True, batch_size=1).metrics
     many = scorer.score(plain, skip=True, batch_size=max(2, scorer.batch_size)).metrics
@@ -112,7 +112,7 @@ def _batch_gap(scorer: Scorer, rows: TaskDataset) -> float:
     return max(gaps, default=0.0)
 
 
-def _write_predictions(path: Path, task: Task, scored: Score) -> None:
+def _write_predictions(path: Path, task: Task, scored: EvaluationResult) -> None:
     written = task.format_predictions(scored.predictions, scored.targets, scored.keys)
     lines = (
         json.dumps({"key": key, "prediction": made, "target": target}, ensure_ascii=False)

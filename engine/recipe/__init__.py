@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .component import ComponentSpec as ComponentSpec
     from .component import Modules as Modules
-    from .component import Plan as Plan
     from .component import count as count
+    from .component import located_errors as located_errors
     from .component import plan_part as plan_part
-    from .component import reported as reported
     from .component_path import BACKBONE as BACKBONE
     from .component_path import ComponentPath as ComponentPath
     from .component_path import joined as joined
     from .env import Env as Env
     from .json_schema import schema as schema
     from .recipe import DataSection as DataSection
-    from .recipe import Last as Last
+    from .recipe import FreezeAllButLast as FreezeAllButLast
     from .recipe import Recipe as Recipe
     from .recipe import Section as Section
     from .recipe import TaskSection as TaskSection
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .registry import import_optional as import_optional
     from .registry import load as load
     from .registry import registered as registered
-    from .resolved import RecipePlan as RecipePlan
+    from .resolved import ResolvedRecipe as ResolvedRecipe
     from .resolved import plan_recipe as plan_recipe
     from .train_config import OPTIMIZER_ARGUMENTS as OPTIMIZER_ARGUMENTS
     from .train_config import SCHEDULE_ARGUMENTS as SCHEDULE_ARGUMENTS
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .weight_source import HUB as HUB
     from .weight_source import WEIGHTS as WEIGHTS
     from .weight_source import download as download
-    from .weight_source import run_of as run_of
+    from .weight_source import source_run as source_run
     from .weight_source import split_source as split_source
     from .yaml_io import parse as parse
     from .yaml_io import parse_file as parse_file
@@ -44,13 +44,13 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "component": ["Modules", "Plan", "count", "plan_part", "reported"],
+            "component": ["Modules", "ComponentSpec", "count", "plan_part", "located_errors"],
             "component_path": ["BACKBONE", "ComponentPath", "joined"],
             "env": ["Env"],
             "json_schema": ["schema"],
             "recipe": [
                 "DataSection",
-                "Last",
+                "FreezeAllButLast",
                 "Recipe",
                 "Section",
                 "TaskSection",
@@ -58,7 +58,7 @@ else:
                 "parse_recipe",
             ],
             "registry": ["find", "import_optional", "load", "registered"],
-            "resolved": ["RecipePlan", "plan_recipe"],
+            "resolved": ["ResolvedRecipe", "plan_recipe"],
             "train_config": [
                 "OPTIMIZER_ARGUMENTS",
                 "SCHEDULE_ARGUMENTS",
@@ -66,7 +66,7 @@ else:
                 "Train",
                 "Validate",
             ],
-            "weight_source": ["HUB", "WEIGHTS", "download", "run_of", "split_source"],
+            "weight_source": ["HUB", "WEIGHTS", "download", "source_run", "split_source"],
             "yaml_io": ["parse", "parse_file"],
         },
     )

@@ -15,12 +15,12 @@ from ..data import (
     ShuffleBuffer,
     TaskDataset,
     batches,
-    open_split,
+    load_split,
     task_dataset,
 )
 from ..model import Model
 from ..recipe import SamplerSection, Train
-from ..utils import RecipeError
+from ..utils import ConfigError
 
 Datasets = dict[str, TaskDataset]
 
@@ -31,10 +31,10 @@ def open_data(model: Model, settings: Train) -> tuple[Datasets, Datasets]:
     training: Datasets = {}
     held_out: Datasets = {}
     for name in plan.tasks:
-        source = _indexed(open_split(plan, name, TRAIN), settings.seed)
+        source = _indexed(load_split(plan, name, TRAIN), settings.seed)
         training[name] = task_dataset(plan, encoders, name, source, training=True, augment=True)
         if settings.validate_ is not None:
-            held_out[name] = task_dataset(plan, encoders, name, open_split(plan, name, VALIDATION))
+            held_out[name] = task_dataset(plan, encoders, name, load_split(plan, name, VALIDATION))
     return training, held_out
 
 
@@ -73,7 +73,7 @@ def _column(
     values = {}
     for name, rows in datasets.items():
         if isinstance(rows.source, ShuffleBuffer):
-            raise RecipeError(
+            raise ConfigError(
                 f"train.sampler: {sampler.type} looks at every row first, and tasks.{name} is "
                 "a stream; give it a `limit`, or say type: shuffle"
             )

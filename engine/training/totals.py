@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...tasks.base import Loss
 from ...tasks.batch import Batch
-from ..utils import RunError
+from ..utils import RuntimeFailure
 
 
 class StepTotals:
@@ -108,7 +108,7 @@ class FiniteCheck:
         if own == bad:
             value, some = float(self._loss), keys[bad]
             rows = f"rows {', '.join(some[:8])}{' ...' if len(some) > 8 else ''}"
-        raise RunError(
+        raise RuntimeFailure(
             f"step {bad}: the loss is {value}; {rows}; lower train.optimizer.lr, or look at these "
             "rows"
         )

@@ -8,10 +8,10 @@ from pathlib import Path
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from ..checkpoint import command_of, made_by, save_run
-from ..model import FITTED, Model, compose, ready, save_fitted
+from ..checkpoint import command_header, read_command, save_run
+from ..model import FITTED, Model, compose, resolve_and_fit, save_fitted
 from ..recipe import Recipe
-from ..utils import RecipeError, RunLogger, init_accelerator
+from ..utils import ConfigError, RunLogger, init_accelerator
 from .trainer import Trainer
 from .validation import BEST
 
@@ -46,14 +46,14 @@ def train(
     accelerator.wait_for_everyone()  # every process has looked before one writes
     log = RunLogger(folder if main else None, show=show and main)
     with accelerator.main_process_first():
-        plan = ready(recipe, folder / FITTED if resume else None)
+        plan = resolve_and_fit(recipe, folder / FITTED if resume else None)
     if main and not resume:
         folder.mkdir(parents=True, exist_ok=True)
         save_fitted(plan, folder / FITTED)
         # Last: a folder that has a recipe can be resumed.
-        plan.recipe.write(folder / "recipe.yaml", made_by(command))
+        plan.recipe.write(folder / "recipe.yaml", command_header(command))
     model = compose(plan)
-    model.command = command_of(folder) if resume else command
+    model.command = read_command(folder) if resume else command
     run = trainer(recipe.train, folder, model, accelerator, log)
     run.prepare()
     run.run(resume)
@@ -70,9 +70,9 @@ def train(
 def _claim(folder: Path, resume: bool) -> None:
     there = (folder / "recipe.yaml").exists()
     if resume and not there:
-        raise RecipeError(f"{folder}: holds no run to resume; train it without --resume")
+        raise ConfigError(f"{folder}: holds no run to resume; train it without --resume")
     if there and not resume:
-        raise RecipeError(
+        raise ConfigError(
             f"{folder}: holds a run already; say --resume to go on, --overwrite to begin "
             "anew, or --out for another folder"
         )

@@ -19,11 +19,11 @@ from accelerate.utils import gather_object, set_seed
 from ...tasks.base import Loss
 from ...tasks.batch import Batch
 from ..checkpoint import Checkpoints
-from ..data import TRAIN, Skipped, handle_failures
-from ..evaluation import Scorer
-from ..model import FeatureCacher, Model, place
+from ..data import TRAIN, SkippedRows, handle_failures
+from ..evaluation import Evaluator
+from ..model import FeatureCacher, Model, move_to_device
 from ..recipe import Train
-from ..utils import GracefulStop, HostSum, Interrupted, RecipeError, RunLogger, derive
+from ..utils import ConfigError, GracefulStop, HostSum, Interrupted, RunLogger, derive_seed
 from .batches import Datasets, open_data, training_batches
 from .optim import build_optimizer, lr_schedule, set_lr
 from .totals import FiniteCheck, StepTotals
@@ -50,7 +50,7 @@ class Trainer:
         self.global_step = 0
         self.datasets: Datasets = {}
         self.validator: Validator | None = None
-        self.skipped = Skipped()
+        self.skipped = SkippedRows()
         self.checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint.keep)
         self._failures: list[tuple[str, str, str]] = []  # task, key, reason; not yet reported
         self._finite = FiniteCheck(accelerator)
@@ -71,9 +71,9 @@ class Trainer:
         )
         with accelerator.main_process_first():
             served = cacher.attach([*self.datasets.values(), *held_out.values()])
-        place(model, accelerator.device, served)
+        move_to_device(model, accelerator.device, served)
         if settings.validate_ is not None:
-            scorer = Scorer(model, settings.batch_size, accelerator, self.log)
+            scorer = Evaluator(model, settings.batch_size, accelerator, self.log)
             rule = settings.validate_
             self.validator = Validator(rule, held_out, model, scorer, self.folder, self.log)
             self.validator.check_metric_exists()
@@ -124,7 +124,7 @@ class Trainer:
             return
         state = self.checkpoints.read(found, self.model, self.optimizer.optimizer)
         if state["processes"] != self.accelerator.num_processes:
-            raise RecipeError(
+            raise ConfigError(
                 f"{found}: was written by {state['processes']} processes, there are now "
                 f"{self.accelerator.num_processes}; resume with as many"
             )
@@ -139,7 +139,7 @@ class Trainer:
         """Seed Python's, numpy's and torch's generators: what a step draws depends on (seed, step,
         process) alone, so that there is no state to keep."""
         names = ("step", self.global_step, self.accelerator.process_index)
-        set_seed(derive(self.settings.seed, *names) % 2**32)
+        set_seed(derive_seed(self.settings.seed, *names) % 2**32)
 
     def batches(self) -> Iterator[Batch]:
         """Return this process's batches from `global_step` on, in the order of the steps."""

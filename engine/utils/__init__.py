@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from .distributed import HostSum as HostSum
     from .distributed import autocast as autocast
     from .distributed import init_accelerator as init_accelerator
+    from .errors import ConfigError as ConfigError
     from .errors import Interrupted as Interrupted
-    from .errors import RecipeError as RecipeError
-    from .errors import RunError as RunError
-    from .errors import placed as placed
+    from .errors import RuntimeFailure as RuntimeFailure
+    from .errors import with_location as with_location
     from .files import find_files as find_files
     from .files import find_folder as find_folder
     from .files import fingerprint_of as fingerprint_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .files import sync_folder as sync_folder
     from .run_log import RunLogger as RunLogger
     from .run_log import read_metrics as read_metrics
-    from .seeding import derive as derive
+    from .seeding import derive_seed as derive_seed
     from .seeding import seeded as seeded
     from .signals import GracefulStop as GracefulStop
     from .template import write_page as write_page
@@ -32,7 +32,7 @@ else:
         {
             "console": ["console"],
             "distributed": ["HostSum", "autocast", "init_accelerator"],
-            "errors": ["Interrupted", "RecipeError", "RunError", "placed"],
+            "errors": ["Interrupted", "ConfigError", "RuntimeFailure", "with_location"],
             "files": [
                 "find_files",
                 "find_folder",
@@ -41,7 +41,7 @@ else:
                 "sync_folder",
             ],
             "run_log": ["RunLogger", "read_metrics"],
-            "seeding": ["derive", "seeded"],
+            "seeding": ["derive_seed", "seeded"],
             "signals": ["GracefulStop"],
             "template": ["write_page"],
             "text_table": ["format_metrics", "format_table"],

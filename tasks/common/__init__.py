@@ -7,19 +7,19 @@ from ...lazy import lazy_exports
 if TYPE_CHECKING:
     from .crops import Crop as Crop
     from .crops import Range as Range
-    from .crops import cropped as cropped
-    from .crops import extent_of as extent_of
-    from .distributed import gathered as gathered
-    from .distributed import largest as largest
-    from .distributed import over_processes as over_processes
+    from .crops import crop_and_resize as crop_and_resize
+    from .crops import spatial_shape as spatial_shape
+    from .distributed import all_gather_with_grad as all_gather_with_grad
+    from .distributed import all_reduce_max as all_reduce_max
+    from .distributed import all_reduce_sum as all_reduce_sum
     from .ema import cosine as cosine
     from .ema import ema_copy as ema_copy
     from .ema import ema_update as ema_update
-    from .geometry import cover as cover
-    from .geometry import indices as indices
-    from .geometry import laid as laid
-    from .geometry import moved as moved
-    from .geometry import to_world as to_world
+    from .geometry import grid_coordinates as grid_coordinates
+    from .geometry import grid_to_world as grid_to_world
+    from .geometry import mask_coverage as mask_coverage
+    from .geometry import resample_grid as resample_grid
+    from .geometry import transform_points as transform_points
     from .hashing import stable_hash as stable_hash
     from .heads import head_output as head_output
     from .prompts import Prompt as Prompt
@@ -28,16 +28,22 @@ if TYPE_CHECKING:
     from .prompts import parse_prompt as parse_prompt
     from .prompts import parse_target as parse_target
     from .prompts import require_streams as require_streams
-    from .similarity import LARGEST as LARGEST
-    from .similarity import unit as unit
+    from .similarity import MAX_LOGIT_SCALE as MAX_LOGIT_SCALE
+    from .similarity import l2_normalize as l2_normalize
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "crops": ["Crop", "Range", "cropped", "extent_of"],
-            "distributed": ["gathered", "largest", "over_processes"],
+            "crops": ["Crop", "Range", "crop_and_resize", "spatial_shape"],
+            "distributed": ["all_gather_with_grad", "all_reduce_max", "all_reduce_sum"],
             "ema": ["cosine", "ema_copy", "ema_update"],
-            "geometry": ["cover", "indices", "laid", "moved", "to_world"],
+            "geometry": [
+                "mask_coverage",
+                "grid_coordinates",
+                "resample_grid",
+                "transform_points",
+                "grid_to_world",
+            ],
             "hashing": ["stable_hash"],
             "heads": ["head_output"],
             "prompts": [
@@ -48,6 +54,6 @@ else:
                 "parse_target",
                 "require_streams",
             ],
-            "similarity": ["LARGEST", "unit"],
+            "similarity": ["MAX_LOGIT_SCALE", "l2_normalize"],
         },
     )

@@ -20,19 +20,19 @@ from torch import Tensor, nn
 from ...modalities.base import Features, Loss, Sample
 from ..base import Context, StopTraining, Task
 from ..batch import Batch
-from ..common import Crop, Range, cosine, ema_copy, gathered, over_processes
+from ..common import Crop, Range, all_gather_with_grad, all_reduce_sum, cosine, ema_copy
 from ..uses import StreamUse
 from . import dino_losses as losses
 from .block_mask import block_masks
 
 GLOBALS = ("global0", "global1")
-ENOUGH = 16
+MIN_ROWS = 16
 """Rows of a process from which KoLeo counts, and vectors from which a collapse is judged."""
-BLIND = 0.999
+COLLAPSE_ENTROPY = 0.999
 """Share of log K from which a teacher tells nothing apart."""
 
 
-class Dino(Task):
+class DINO(Task):
     """input: the stream. size, scale: of the two global crops, an axis or all, and the share of
     the sample that they show; local_size, local_scale, local_crops: of the local ones.
 
@@ -112,7 +112,7 @@ class Dino(Task):
         """The heads of the student, and the teacher's, which begin alike."""
         self.in_dim = widths[f"{self.input}.encoder"]
         for name in ("vector", "token"):
-            self.student[name] = losses.Prototypes(self.in_dim, *self.sizes)
+            self.student[name] = losses.DINOHead(self.in_dim, *self.sizes)
             self.teacher[name] = ema_copy(self.student[name])
 
     def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
@@ -141,7 +141,7 @@ class Dino(Task):
         whole = self._vectors(vectors, targets, rows)
         token = self._tokens(student, teacher, masks, rows, temperature)
         spread = vectors.new_zeros(())
-        if rows >= ENOUGH and self.koleo_weight:
+        if rows >= MIN_ROWS and self.koleo_weight:
             pair = vectors[: 2 * rows].split(rows)
             spread = rows * (losses.koleo(pair[0]) + losses.koleo(pair[1])) / 2
         total = whole + self.patch_weight * token + self.koleo_weight * spread
@@ -207,13 +207,13 @@ class Dino(Task):
     @torch.no_grad()
     def _watch(self, vectors: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """What the teacher does, the same in every process, as sums over this one's rows."""
-        every, _ = gathered(vectors.detach())
-        total = over_processes(losses.entropy(targets).sum())
+        every, _ = all_gather_with_grad(vectors.detach())
+        total = all_reduce_sum(losses.entropy(targets).sum())
         entropy = total / max(1, len(every))
-        found = losses.rank(every) if len(every) else entropy.new_ones(())
+        found = losses.rankme(every) if len(every) else entropy.new_ones(())
         rows = len(vectors) // 2
-        if self.training and not entropy.is_meta and len(every) >= ENOUGH:
-            blind = entropy > BLIND * math.log(max(2, self.sizes[2]))
+        if self.training and not entropy.is_meta and len(every) >= MIN_ROWS:
+            blind = entropy > COLLAPSE_ENTROPY * math.log(max(2, self.sizes[2]))
             stuck = (found < self.min_rank) | blind
             self.stuck.copy_(torch.where(stuck, self.stuck + 1, 0))
             self.seen.copy_(torch.stack([found, entropy]))
@@ -228,7 +228,7 @@ class Dino(Task):
             raise StopTraining(
                 f"collapsed: the teacher's vectors have rank {rank:.2f} (expected {self.min_rank} "
                 f"or more) and its targets entropy {entropy:.2f} (expected less than "
-                f"{BLIND * math.log(max(2, self.sizes[2])):.2f}) for {self.patience} steps; lower "
+                f"{COLLAPSE_ENTROPY * math.log(max(2, self.sizes[2])):.2f}) for {self.patience} steps; lower "
                 "train.optimizer.lr, raise train.batch_size or koleo_weight, or give it more "
                 "varied crops"
             )
@@ -245,14 +245,14 @@ class Dino(Task):
         rows: list[list[float]] = nn.functional.normalize(vectors, dim=-1).tolist()
         return rows
 
-    def metrics(self) -> Spread:
-        return Spread()
+    def metrics(self) -> EmbeddingSpread:
+        return EmbeddingSpread()
 
     def example_rows(self) -> list[dict[str, Any]]:
         return [{}, {}]
 
 
-class Spread:
+class EmbeddingSpread:
     """Of vectors: `rank`, the directions that they use, and `spread`, one minus the length of
     their mean (0 where all are alike)."""
 
@@ -269,6 +269,6 @@ class Spread:
             raise ValueError("dino: no row was accumulated; is the split empty?")
         vectors = torch.tensor(self.vectors)
         return {
-            "rank": float(losses.rank(vectors)),
+            "rank": float(losses.rankme(vectors)),
             "spread": float(1 - vectors.mean(0).norm()),
         }

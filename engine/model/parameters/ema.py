@@ -10,25 +10,25 @@ from collections.abc import Callable, Mapping
 
 from ....tasks.base import Context, StopTraining, Task
 from ....tasks.common import ema_copy, ema_update
-from ...recipe import RecipePlan
-from ...utils import RecipeError, RunError
+from ...recipe import ResolvedRecipe
+from ...utils import ConfigError, RuntimeFailure
 from ..stream import Stream
 from .adapters import is_frozen, mark_frozen
 
 
-def begin_averages(plan: RecipePlan, streams: Mapping[str, Stream]) -> None:
+def create_ema_encoders(plan: ResolvedRecipe, streams: Mapping[str, Stream]) -> None:
     """Give each stream that a task averages its teacher. Raises RecipeError where the encoder is
     frozen, or where two tasks would move one average."""
     kept: dict[str, str] = {}
     for key, part in plan.tasks.items():
         for name in (n for n, use in part.task.streams.items() if use.ema):
             if name in kept:
-                raise RecipeError(
+                raise ConfigError(
                     f"tasks.{key}: keeps an average of inputs.{name}.encoder, and so does "
                     f"tasks.{kept[name]}; give each its own stream"
                 )
             if is_frozen(streams[name].encoder):
-                raise RecipeError(
+                raise ConfigError(
                     f"inputs.{name}.encoder: is frozen, and tasks.{key} learns it from its own "
                     "average; take `freeze: true` out"
                 )
@@ -44,7 +44,7 @@ def on_step_end(name: str, task: Task, context: Context, stream: Callable[[str],
     try:
         task.on_step_end(context)
     except StopTraining as error:
-        raise RunError(f"step {context.step}: tasks.{name}: {error}") from error
+        raise RuntimeFailure(f"step {context.step}: tasks.{name}: {error}") from error
     pairs = list(task.ema_modules())
     for part in (stream(key) for key, use in task.streams.items() if use.ema):
         if part.ema is not None:

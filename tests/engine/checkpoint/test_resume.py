@@ -12,7 +12,7 @@ import torch
 
 from sensorium.engine.checkpoint import state
 from sensorium.engine.data import BatchSampler
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 from sensorium.modalities.image.datasets.digits import Digits
 
 NOISY = {"dropout": 0.3, "noise": 0.1, "norm": True}
@@ -155,11 +155,11 @@ def test_a_loss_that_is_not_a_number_stops_with_the_step_and_the_rows(shop: Any)
 
 def test_what_cannot_go_on_says_so(shop: Any) -> None:
     recipe = shop.recipe(train(steps=2, checkpoint={"every": 2}))
-    with pytest.raises(RecipeError, match="run: holds no run to resume; train it without --resume"):
+    with pytest.raises(ConfigError, match="run: holds no run to resume; train it without --resume"):
         shop.train(recipe, "run", resume=True)
     shop.train(recipe, "run")
-    with pytest.raises(RecipeError, match="holds a run already; say --resume to go on, --overwr"):
+    with pytest.raises(ConfigError, match="holds a run already; say --resume to go on, --overwr"):
         shop.train(recipe, "run")
     wider = shop.recipe(train(steps=4), {"inputs": {"image": {"encoder": {"dim": 6}}}})
-    with pytest.raises(RecipeError, match=r"\(4, 8, 8\)|is \(.*the recipe builds .*was the recipe"):
+    with pytest.raises(ConfigError, match=r"\(4, 8, 8\)|is \(.*the recipe builds .*was the recipe"):
         shop.train(wider, "run", resume=True)

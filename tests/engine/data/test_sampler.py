@@ -9,7 +9,7 @@ import pytest
 
 from sensorium.engine.data import BatchSampler
 from sensorium.engine.data.sampler import RowRef
-from sensorium.engine.utils import RecipeError
+from sensorium.engine.utils import ConfigError
 
 REGIONS = ["head"] * 40 + ["knee"] * 12 + ["spine"] * 9
 
@@ -61,5 +61,5 @@ def test_epochs_differ_and_going_on_is_arithmetic() -> None:
 
 
 def test_a_value_with_too_few_rows_is_named() -> None:
-    with pytest.raises(RecipeError, match=r"'spine' has 9 rows, .* takes 10 of one value"):
+    with pytest.raises(ConfigError, match=r"'spine' has 9 rows, .* takes 10 of one value"):
         first(schedule(10), 1)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sensorium.engine.data import TRAIN, BatchSampler, batches, open_split, task_dataset
-from sensorium.engine.model import compose, ready
+from sensorium.engine.data import TRAIN, BatchSampler, batches, load_split, task_dataset
+from sensorium.engine.model import compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import Trainer
 from sensorium.engine.training import train as run
 from sensorium.engine.training.totals import StepTotals
-from sensorium.engine.utils import RunError, read_metrics
+from sensorium.engine.utils import RuntimeFailure, read_metrics
 from sensorium.tasks.batch import Batch
 
 
@@ -34,10 +34,10 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 def reference(recipe: dict[str, Any]) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The losses and weights of a loop as one writes it by hand for a classifier: AdamW, constant
     rate, two batches a step, gradients clipped."""
-    plan = ready(parse_recipe(recipe))
+    plan = resolve_and_fit(parse_recipe(recipe))
     model, settings = compose(plan), plan.recipe.train
     rows = task_dataset(
-        plan, model.encoders(), "digit", open_split(plan, "digit", TRAIN), training=True
+        plan, model.encoders(), "digit", load_split(plan, "digit", TRAIN), training=True
     )
     refs = BatchSampler({"digit": len(rows)}, settings.batch_size, settings.seed, 2).batches()
     loader = batches({"digit": rows}, refs, model.collator())
@@ -161,9 +161,9 @@ def test_a_loss_that_is_no_number_is_named_by_its_own_step(
     monkeypatch.setenv("TINY_FAULT", "nan@3")
     recipe = shop.recipe(train(steps=10, log_every=10), train(**where))
     refs = BatchSampler({"digit": 40}, 4, 0).batches(2)
-    with pytest.raises(RunError, match=r"^step 3: the loss is nan; rows ") as ended:
+    with pytest.raises(RuntimeFailure, match=r"^step 3: the loss is nan; rows ") as ended:
         shop.train(recipe, "run")
-    source = open_split(ready(parse_recipe(recipe)), "digit", TRAIN)
+    source = load_split(resolve_and_fit(parse_recipe(recipe)), "digit", TRAIN)
     rows = ", ".join(source.key(ref.row) for ref in next(refs))
     assert f"rows {rows};" in str(ended.value)
     assert not list((shop.folder / "run").glob("checkpoints/step-*"))

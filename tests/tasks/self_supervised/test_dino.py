@@ -17,7 +17,7 @@ from sensorium.modalities.mri.encoders.vit3d import ViT3D
 from sensorium.tasks.base import StopTraining
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.common import ema_copy, ema_update
-from sensorium.tasks.self_supervised.dino import ENOUGH, Dino
+from sensorium.tasks.self_supervised.dino import DINO, MIN_ROWS
 from sensorium.tasks.self_supervised.dino_losses import cross_entropy, sinkhorn
 from sensorium.testing.context import StubContext
 
@@ -62,10 +62,10 @@ def vit() -> ViT3D:
     return ViT3D(size=(8, 8, 8), patch=(2, 2, 2), dim=12, depth=2, heads=2, layer_scale=None)
 
 
-def made(rows: int, samples: Any = None, **options: Any) -> tuple[Dino, Live, Batch]:
+def made(rows: int, samples: Any = None, **options: Any) -> tuple[DINO, Live, Batch]:
     torch.manual_seed(0)
     encoder = vit()
-    task = Dino(**{**VOLUMES, **options})
+    task = DINO(**{**VOLUMES, **options})
     task.build({"scan": 12, "scan.encoder": 12}, {})
     rng = np.random.default_rng(0)
     views = [task.views("scan", sample, rng) for sample in samples or volumes(rows)]
@@ -74,7 +74,7 @@ def made(rows: int, samples: Any = None, **options: Any) -> tuple[Dino, Live, Ba
     return task, Live(encoder, ema_copy(encoder), batches), batch
 
 
-def step(task: Dino, encode: Live, batch: Batch, seed: int = 1) -> Any:
+def step(task: DINO, encode: Live, batch: Batch, seed: int = 1) -> Any:
     torch.manual_seed(seed)  # of the masks
     return task.loss(batch, encode)
 
@@ -147,10 +147,10 @@ def test_padded_voxels_change_nothing() -> None:
 
 
 def test_koleo_needs_enough_rows() -> None:
-    few, many = made(4), made(ENOUGH)
+    few, many = made(4), made(MIN_ROWS)
     assert float(step(*few).parts["koleo"]) == 0
     assert float(step(*many).parts["koleo"]) != 0
-    assert float(step(*made(ENOUGH, koleo_weight=0.0)).parts["koleo"]) == 0
+    assert float(step(*made(MIN_ROWS, koleo_weight=0.0)).parts["koleo"]) == 0
 
 
 def test_the_averages_decay_by_a_cosine_and_the_temperature_warms_up() -> None:
@@ -165,7 +165,7 @@ def test_the_averages_decay_by_a_cosine_and_the_temperature_warms_up() -> None:
 
 
 def test_a_teacher_that_says_the_same_of_everything_stops_the_run() -> None:
-    rows = ENOUGH // 2
+    rows = MIN_ROWS // 2
     whole = {"scale": (1.0, 1.0), "local_scale": (1.0, 1.0), "patience": 3}
     task, encode, batch = made(rows, [volumes(1)[0]] * rows, **whole)
     for _ in range(2):
@@ -181,10 +181,10 @@ def test_a_teacher_that_says_the_same_of_everything_stops_the_run() -> None:
 
 
 def test_a_teacher_that_tells_things_apart_goes_on() -> None:
-    task, encode, batch = made(ENOUGH, patience=1, min_rank=1.0)
+    task, encode, batch = made(MIN_ROWS, patience=1, min_rank=1.0)
     loss = step(task, encode, batch)
     task.on_step_end(encode.at(1, 0.0))
-    entropy, rank = (float(loss.parts[k]) / ENOUGH for k in ("entropy", "rank"))
+    entropy, rank = (float(loss.parts[k]) / MIN_ROWS for k in ("entropy", "rank"))
     assert 0 < entropy < math.log(24) and 1 < rank <= 12 + 1e-3
 
 
@@ -221,7 +221,7 @@ def test_pictures_are_learned_by_the_same_task() -> None:
         mask_token=True,
     )
     assert "token_mask" in encoder.supports
-    task = Dino(input="image", size=16, local_size=8, local_crops=1, **SIZES)
+    task = DINO(input="image", size=16, local_size=8, local_crops=1, **SIZES)
     task.build({"image": 12, "image.encoder": 12}, {})
     rng = np.random.default_rng(0)
     samples = [{"pixel_values": torch.randn(3, 20, 24)} for _ in range(3)]
@@ -246,4 +246,4 @@ def test_pictures_are_learned_by_the_same_task() -> None:
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Dino(**{**VOLUMES, **options})
+        DINO(**{**VOLUMES, **options})
