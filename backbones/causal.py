@@ -51,9 +51,9 @@ class Causal(Pretrained):
         takes = inspect.signature(self.decoder.forward).parameters
         code = sys.modules[type(self.decoder).__module__]
         types = set(sliding_windows(self.settings).by_type)
-        odd = types - {"", "full_attention", "sliding_attention"}
-        if self.model._is_stateful or odd:
-            return f"its layers hold a state: {', '.join(sorted(odd)) or 'recurrent'}"
+        recurrent = types - {"", "full_attention", "sliding_attention"}
+        if self.model._is_stateful or recurrent:
+            return f"its layers hold a state: {', '.join(sorted(recurrent)) or 'recurrent'}"
         if not (hasattr(code, "create_causal_mask") and hasattr(code, "ALL_ATTENTION_FUNCTIONS")):
             return "it makes its own mask and takes no other"
         return None if "position_ids" in takes else "it takes no position ids"
@@ -97,9 +97,9 @@ class Causal(Pretrained):
         if isinstance(context, ContextCache):
             return access.output(self._after(context, packed, visibility, access))
         if self._needs_mask(visibility, packed.tokens.device):
-            past, places = packed.first, packed.places
-            length = places.shape[1] - past
-            visibility = visibility.map_masks(lambda m: arrange(m, past, length, places, places))
+            past, order = packed.first, packed.indices
+            length = order.shape[1] - past
+            visibility = visibility.map_masks(lambda m: arrange(m, past, length, order, order))
             row = packed.positions
             return access.output(self._masked(packed.tokens, row, row, visibility, access=access))
         check_length(self.settings, self.kind, packed.tokens.shape[1], visibility)
@@ -153,8 +153,8 @@ class Causal(Pretrained):
             context.tokens.to(self.dtype),
             context.mask,
         )
-        length, places = context.mask.shape[1], packed.places
-        visibility = visibility.map_masks(lambda m: arrange(m, 0, length, places, places))
+        length, order = context.mask.shape[1], packed.indices
+        visibility = visibility.map_masks(lambda m: arrange(m, 0, length, order, order))
         cache, row = DynamicCache(), packed.positions
         self._masked(packed.tokens, row, row, visibility, cache)
         return ContextCache(context.mask, cache, as_visibility(attention))
@@ -176,7 +176,7 @@ class Causal(Pretrained):
             )
         order = real_first(cache.mask)
         real = cache.mask.gather(1, order)
-        past, queries = order.shape[1], packed.places + order.shape[1]
+        past, queries = order.shape[1], packed.indices + order.shape[1]
         keys = torch.cat([order, queries], 1)
         length = queries.shape[1]
         visibility = visibility.map_masks(lambda m: arrange(m, past, length, queries, keys))
@@ -242,10 +242,10 @@ class Causal(Pretrained):
             options["position_ids"] = position_ids(visibility, row, row)
             mask = mask & visibility.mask[:, -1]
             mask[:, -1] = True
-        found: Tensor = self._generator().generate(
+        ids: Tensor = self._generator().generate(
             inputs_embeds=tokens, attention_mask=mask.long(), **options
         )
-        return found
+        return ids
 
     def _prefix(
         self, tokens: Tensor, row: Positions, visibility: Visibility, options: dict[str, Any]
@@ -265,6 +265,6 @@ class Causal(Pretrained):
 
 def _copied(cache: DynamicCache) -> DynamicCache:
     """A cache whose layers grow, or lose rows, apart: both make new tensors."""
-    found = copy.copy(cache)
-    found.layers = [copy.copy(layer) for layer in cache.layers]
-    return found
+    copied = copy.copy(cache)
+    copied.layers = [copy.copy(layer) for layer in cache.layers]
+    return copied

@@ -22,7 +22,7 @@ class LayerAccess:
     """What one forward does at single layers: hooks, hidden states, masks of their own.
 
     packed: the row that the layers run on; mask: which of its embeds are real (None: all). hooks:
-    `{layer: LayerHook}`. wanted: layers whose output, behind its hook, is returned. Layers count
+    `{layer: LayerHook}`. requested: layers whose output, behind its hook, is returned. Layers count
     from 0, or from the end (-1).
     """
 
@@ -33,11 +33,11 @@ class LayerAccess:
         packed: Packed,
         mask: Tensor | None = None,
         hooks: Mapping[int, LayerHook] | None = None,
-        wanted: Sequence[int] = (),
+        requested: Sequence[int] = (),
     ) -> None:
         self.kind, self.layers, self.packed, self.mask = kind, layers, packed, mask
         self.hooks = {self.index(i): hook for i, hook in (hooks or {}).items()}
-        self.wanted = [self.index(i) for i in wanted]
+        self.requested = [self.index(i) for i in requested]
         self.outputs: dict[int, Tensor] = {}
 
     def index(self, layer: int) -> int:
@@ -49,11 +49,11 @@ class LayerAccess:
     def output(self, hidden: Tensor) -> Tensor | HiddenStates:
         """Return what a forward returns, from the packed hidden states of the last layer."""
         last = self.packed.unpack(hidden)
-        if not self.wanted:
+        if not self.requested:
             return last
         states = {i: self.packed.unpack(state) for i, state in self.outputs.items()}
         states[len(self.layers) - 1] = last
-        return last, tuple(states[i] for i in self.wanted)
+        return last, tuple(states[i] for i in self.requested)
 
     @contextmanager
     def attached(
@@ -62,7 +62,7 @@ class LayerAccess:
         """Attach it for one forward. masks: `{layer: additive mask}`, from 0, in place of those in
         `shared`, which the model hands to its layers."""
         handles = []
-        for i in {*self.hooks, *self.wanted}:
+        for i in {*self.hooks, *self.requested}:
             handles.append(self.layers[i].register_forward_hook(self._output_hook(i)))
         for i, mask in (masks or {}).items():
             hook = self._mask_hook(i, mask, shared)
@@ -78,7 +78,7 @@ class LayerAccess:
             hidden = output[0] if isinstance(output, tuple) else output
             if i in self.hooks:
                 hidden = self._changed(hidden, self.hooks[i])
-            if i in self.wanted:
+            if i in self.requested:
                 self.outputs[i] = hidden
             return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
@@ -125,8 +125,8 @@ def run_masked(
     by_layer = additive_by_layer(layers, query, key, windows, tokens.dtype)
     with access.attached(by_layer, shared):
         out = stack(inputs_embeds=tokens, attention_mask=mask, **inputs)
-    found: Tensor = out.last_hidden_state
-    return found
+    hidden: Tensor = out.last_hidden_state
+    return hidden
 
 
 def layers_of(stack: nn.Module) -> Sequence[nn.Module]:

@@ -119,9 +119,9 @@ class Masked(Pretrained):
         return access.output(self._masked(packed, visibility, access))
 
     def _masked(self, packed: Packed, visibility: Visibility, access: LayerAccess) -> Tensor:
-        row, places = packed.positions, packed.places
-        length = places.shape[1]
-        visibility = visibility.map_masks(lambda m: arrange(m, 0, length, places, places))
+        row, order = packed.positions, packed.indices
+        length = order.shape[1]
+        visibility = visibility.map_masks(lambda m: arrange(m, 0, length, order, order))
         inputs = {}
         if visibility.restart_positions:
             if "position_ids" not in self._inputs:

@@ -71,8 +71,8 @@ class Packed:
         return hidden.scatter(1, self.back[..., None].expand_as(changed), changed)
 
     @property
-    def places(self) -> Tensor:
-        """`[B, N]`: `order`, also where all stayed."""
+    def indices(self) -> Tensor:
+        """`order [B, N]`, the identity if it is None."""
         if self.order is not None:
             return self.order
         rows, length = self.tokens.shape[:2]
@@ -131,7 +131,7 @@ def positions_from_mask(mask: Tensor, context: bool) -> Positions:
 def arrange(mask: Tensor, past: int, length: int, queries: Tensor, keys: Tensor) -> Tensor:
     """A visibility's mask, whose rows and columns stand as the caller has them, `[B, Q, K]`.
 
-    past, length: `P` and `T` of the caller. queries `[B, Q]`, keys `[B, K]`: places in
+    past, length: `P` and `T` of the caller. queries `[B, Q]`, keys `[B, K]`: indices into
     [context, embeds]. Rows and columns of the context that the mask lacks see everything.
     """
     rows, columns = mask.shape[1:]
@@ -206,12 +206,12 @@ def additive(
 
     The queries are the last positions of the keys; the visibility's mask stands as both do.
     """
-    made: dict[int | None, Tensor] = {}
+    masks: dict[int | None, Tensor] = {}
     for window in set(windows.by_type.values()):
-        made[window] = _additive(visibility, query, key, window, dtype)
-    if len(made) == 1:
-        return next(iter(made.values()))
-    return {kind: made[window] for kind, window in windows.by_type.items()}
+        masks[window] = _additive(visibility, query, key, window, dtype)
+    if len(masks) == 1:
+        return next(iter(masks.values()))
+    return {layer_type: masks[window] for layer_type, window in windows.by_type.items()}
 
 
 def additive_by_layer(
@@ -257,8 +257,8 @@ def check_length(
     offset: the position that counts as the first."""
     limit = getattr(config, "max_position_embeddings", None)
     limit = None if limit is None else limit - offset
-    turning = getattr(config, "rope_parameters", None)
-    if limit is not None and turning is None and length > limit:
+    rotary = getattr(config, "rope_parameters", None)
+    if limit is not None and rotary is None and length > limit:
         raise ValueError(f"{kind} has {limit} positions, found {length}; shorten the context")
     window = sliding_windows(config).narrowest
     if visibility.sees_ahead and window is not None and length > window:

@@ -73,10 +73,10 @@ class Pretrained(Backbone):
         self._check_table()
         self.dim = self.table.embedding_dim
         self.no_masks = self._no_masks()
-        found = {"inputs_embeds", "vocabulary"} | self.always
-        found |= set() if self.no_masks else self.with_masks
-        found |= {"layer_hooks", "hidden_states"} if layers_of(self.decoder) else set()
-        self.supports = frozenset(found)
+        supports = {"inputs_embeds", "vocabulary"} | self.always
+        supports |= set() if self.no_masks else self.with_masks
+        supports |= {"layer_hooks", "hidden_states"} if layers_of(self.decoder) else set()
+        self.supports = frozenset(supports)
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Pretrained(Backbone):
         """Fill with the weights of the folder or hub id; call it before adapters are added."""
         if not self.carries_weights({"name": self.name}):
             super().load()
-        found, info = self.auto.from_pretrained(
+        loaded, info = self.auto.from_pretrained(
             self.name,
             config=self.model.config,
             attn_implementation=self.model.config._attn_implementation,
@@ -124,15 +124,15 @@ class Pretrained(Backbone):
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
                 f"name: {self.name} lacks {missing[0]} (and {len(missing) - 1} more) of "
-                f"{type(found).__name__}"
+                f"{type(loaded).__name__}"
             )
         old = dict(self.model.named_parameters())
-        place = self.table.weight.device
-        self.model = found.train(self.training).to(None if place.type == "meta" else place)
+        device = self.table.weight.device
+        self.model = loaded.train(self.training).to(None if device.type == "meta" else device)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(old[name].requires_grad)
-        if self._held:
-            self._start_rows(self._held)
+        if self._num_added:
+            self._init_rows(self._num_added)
 
     @property
     def kind(self) -> str:
@@ -142,8 +142,8 @@ class Pretrained(Backbone):
     @property
     def table(self) -> nn.Embedding:
         """The table of input embeddings."""
-        found: nn.Embedding = self.model.get_input_embeddings()
-        return found
+        table: nn.Embedding = self.model.get_input_embeddings()
+        return table
 
     @property
     def head(self) -> Any:
@@ -152,9 +152,9 @@ class Pretrained(Backbone):
     @property
     def decoder(self) -> Any:
         """The stack of layers that reads embeddings."""
-        found = self.model.get_decoder()
-        # ModernBERT's has an attribute of that name, which is its output layer.
-        return found if isinstance(found, PreTrainedModel) else self.model.base_model
+        stack = self.model.get_decoder()
+        # ModernBERT has an attribute of that name, which is its output layer.
+        return stack if isinstance(stack, PreTrainedModel) else self.model.base_model
 
     def unsupported_reason(self, ability: str) -> str | None:
         if ability in self.supports:
@@ -186,9 +186,8 @@ class Pretrained(Backbone):
         hidden_states: Sequence[int],
     ) -> LayerAccess:
         """Return what a forward does at its layers. Raise ValueError if it cannot."""
-        asked = {"layer_hooks": bool(layer_hooks), "hidden_states": bool(hidden_states)}
-        for ability, wanted in asked.items():
-            if wanted and (reason := self.unsupported_reason(ability)):
+        for ability, value in {"layer_hooks": layer_hooks, "hidden_states": hidden_states}.items():
+            if value and (reason := self.unsupported_reason(ability)):
                 raise ValueError(reason)
         return LayerAccess(self.kind, layers, packed, mask, layer_hooks, hidden_states)
 
@@ -203,35 +202,35 @@ class Pretrained(Backbone):
 
     def _check_filled(self, context: Features) -> None:
         """Refuse a row without context where something is to follow it."""
-        known = context.mask.device.type != "meta"
-        if context.tokens.shape[1] == 0 or (known and not bool(context.mask.any(1).all())):
-            raise ValueError("context: a row is empty; it needs at least one token (a bos, say)")
+        problem = "context: a row is empty; it needs at least one token (a bos, say)"
+        filled, device = context.mask.any(1).all(), context.mask.device.type
+        if device == "cuda" and context.tokens.shape[1]:
+            torch._assert_async(filled, problem)  # does not wait for the device
+        elif context.tokens.shape[1] == 0 or (device != "meta" and not bool(filled)):
+            raise ValueError(problem)
 
     def _embed(self, table: nn.Embedding, ids: Tensor) -> Tensor:
-        found: Tensor = (
-            ExtendedEmbedding(table, self.new_rows["input"]) if self.new_rows else table
-        )(ids)
-        return found
+        rows = self.new_rows["input"] if self.new_rows else None
+        embeds: Tensor = (table if rows is None else ExtendedEmbedding(table, rows))(ids)
+        return embeds
 
     def embed(self, ids: Tensor) -> Tensor:
         return self._embed(self.table, ids)
 
     def add_tokens(self, n: int) -> int:
-        """Append `n` rows to the vocabulary; only these rows train. Gives the first new id.
+        """Append `n` rows to the vocabulary; only these train. Return the first new id.
 
-        They are parameters of their own (`new_rows`), near the mean of the table's rows; the
-        tables stay as they are. Weights that are loaded later leave them, and
-        `unfreeze_added_tokens` lets them train whatever was frozen.
+        They are separate parameters (`new_rows`), initialized near the mean of the table's rows;
+        the tables are not changed. `load` initializes them again, from the loaded table.
         """
         if n < 1:
             raise ValueError(f"add_tokens: found {n}, expected at least 1")
         before = {key: rows.detach() for key, rows in self.new_rows.items()}
-        held = self._held
-        self._start_rows(n)
+        first = self.table.num_embeddings + self._num_added
+        self._init_rows(n)
         for key, rows in before.items():
-            grown = torch.cat([rows, self.new_rows[key].detach()])
-            self.new_rows[key] = nn.Parameter(grown)
-        return self.table.num_embeddings + held
+            self.new_rows[key] = nn.Parameter(torch.cat([rows, self.new_rows[key].detach()]))
+        return first
 
     def added_token_parameters(self) -> frozenset[str]:
         return frozenset(f"new_rows.{key}" for key in self.new_rows)
@@ -241,11 +240,10 @@ class Pretrained(Backbone):
             rows.requires_grad_(True)
 
     @property
-    def _held(self) -> int:
-        """How many rows were added."""
+    def _num_added(self) -> int:
         return len(self.new_rows["input"]) if self.new_rows else 0
 
-    def _start_rows(self, n: int) -> None:
+    def _init_rows(self, n: int) -> None:
         sources = {"input": self.table.weight}
         if not any(self.head.weight is table.weight for table in self._tables().values()):
             sources["output"] = self.head.weight
@@ -256,12 +254,11 @@ class Pretrained(Backbone):
                 self.new_rows[key] = nn.Parameter(start)
 
     def _tables(self) -> dict[str, nn.Embedding]:
-        """Every input table of the model, by its path."""
-        own = {id(t.weight) for t in (self.table, self.decoder.get_input_embeddings())}
+        """Return every input table of the model, by its path."""
+        inputs = {id(t.weight) for t in (self.table, self.decoder.get_input_embeddings())}
         modules = self.model.named_modules(remove_duplicate=False)
-        return {
-            path: m for path, m in modules if isinstance(m, nn.Embedding) and id(m.weight) in own
-        }
+        tables = ((path, m) for path, m in modules if isinstance(m, nn.Embedding))
+        return {path: table for path, table in tables if id(table.weight) in inputs}
 
     def _extended_head(self, ids: Tensor | None = None) -> dict[str, nn.Module]:
         if not self.new_rows and ids is None:
@@ -271,30 +268,32 @@ class Pretrained(Backbone):
         return {path_of(self.model, self.head): ExtendedLMHead(self.head, rows, ids)}
 
     def _logits(self, hidden: Tensor, ids: Tensor | None, **inputs: Any) -> Tensor:
-        ran = {path_of(self.model, self.decoder): PrecomputedHidden(self.decoder, hidden)}
-        found: Tensor = self._replaced(ran | self._extended_head(ids), ids)(**inputs).logits
-        return found
+        """Call the model with a decoder that has already run."""
+        stack = {path_of(self.model, self.decoder): PrecomputedHidden(self.decoder, hidden)}
+        logits: Tensor = self._replaced(stack | self._extended_head(ids), ids)(**inputs).logits
+        return logits
 
     def _replaced(self, parts: Mapping[str, nn.Module], ids: Tensor | None = None) -> Any:
-        shell = replace_submodules(self.model, parts)
-        bias = self.model._buffers.get("final_logits_bias")  # BART's and its like's
+        """Return a copy of the model with other submodules, and the bias of its logits to match."""
+        model = replace_submodules(self.model, parts)
+        bias = self.model._buffers.get("final_logits_bias")  # of BART and its relatives
         if bias is not None:
-            bias = F.pad(bias, (0, self._held)) if self._held else bias
+            bias = F.pad(bias, (0, self._num_added)) if self._num_added else bias
             bias = bias if ids is None else bias[:, ids]
-            shell.__dict__["_buffers"] = {**self.model._buffers, "final_logits_bias": bias}
-        return shell
+            model.__dict__["_buffers"] = {**self.model._buffers, "final_logits_bias": bias}
+        return model
 
     def _generator(self) -> Any:
-        """The model for `generate`: it knows the new ids, and no options but the caller's
-        (those stored beside a checkpoint would change with where the weights came from)."""
+        """Return the model for `generate`: with the added ids, and without the generation options
+        of a checkpoint, which would change with where the weights came from."""
         parts = self._extended_head()
         if self.new_rows:
             rows = self.new_rows["input"]
             parts |= {path: ExtendedEmbedding(t, rows) for path, t in self._tables().items()}
-        shell = self._replaced(parts)
-        shell.generation_config = GenerationConfig(
+        model = self._replaced(parts)
+        model.generation_config = GenerationConfig(
             eos_token_id=self.tokenizer.eos_id,
             pad_token_id=self.tokenizer.pad_id,
             bos_token_id=self.tokenizer.bos_id,
         )
-        return shell
+        return model

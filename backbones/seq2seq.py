@@ -54,7 +54,7 @@ class Seq2Seq(Pretrained):
         return self.decoder.config
 
     def embed_positions(self, ids: Tensor) -> Tensor:
-        """As `embed`, from the decoder's table where it has one of its own (T5Gemma)."""
+        """As `embed`, from the decoder's own table if it has one (T5Gemma)."""
         return self._embed(self.decoder.get_input_embeddings(), ids)
 
     def _visibility(
@@ -96,23 +96,23 @@ class Seq2Seq(Pretrained):
     def _encode(self, packed: Packed, visibility: Visibility, access: LayerAccess) -> Tensor:
         """Packed tokens `[B, P, D]` -> the encoder's output `[B, P, D]`."""
         config, tokens, row = self.encoder.config, packed.tokens, packed.positions
-        length, places = row.real.shape[1], packed.places
+        length, order = row.real.shape[1], packed.indices
         check_length(config, self.kind, length, CAUSAL)
         if not visibility.is_named:
-            visibility = visibility.map_masks(lambda m: arrange(m, 0, length, places, places))
+            visibility = visibility.map_masks(lambda m: arrange(m, 0, length, order, order))
             windows = sliding_windows(config, both_ways=True)
             return run_masked(self.encoder, windows, tokens, row, row, visibility, access)
         with access.attached():
-            found: Tensor = self.encoder(
+            hidden: Tensor = self.encoder(
                 inputs_embeds=tokens, attention_mask=_padding(row.real, length, tokens.dtype)
             ).last_hidden_state
-        return found
+        return hidden
 
     def _decode(
         self, packed: Packed, cache: ContextCache, visibility: Visibility, access: LayerAccess
     ) -> Tensor:
         """Packed tokens `[B, T, D]` -> the decoder's output `[B, T, D]`."""
-        tokens, row, places = packed.tokens, packed.positions, packed.places
+        tokens, row, order = packed.tokens, packed.positions, packed.indices
         length = tokens.shape[1]
         check_length(self.settings, self.kind, length, visibility)
         real = cache.mask.gather(1, real_first(cache.mask))
@@ -126,13 +126,13 @@ class Seq2Seq(Pretrained):
         if plain and tokens.device.type != "meta":
             with access.attached():
                 out = self.decoder(inputs_embeds=tokens, **inputs)
-            found: Tensor = out.last_hidden_state
-            return found
-        visibility = visibility.map_masks(lambda m: self._own(m, length, places))
+            hidden: Tensor = out.last_hidden_state
+            return hidden
+        visibility = visibility.map_masks(lambda m: self._self_mask(m, length, order))
         windows = sliding_windows(self.settings)
         return run_masked(self.decoder, windows, tokens, row, row, visibility, access, **inputs)
 
-    def _own(self, mask: Tensor, length: int, order: Tensor) -> Tensor:
+    def _self_mask(self, mask: Tensor, length: int, order: Tensor) -> Tensor:
         """The mask of the decoder's self-attention, `[B, T, T]`, for positions in this order."""
         if mask.shape[1:] != (length, length):
             raise ValueError(
@@ -159,8 +159,8 @@ class Seq2Seq(Pretrained):
     def start_id(self) -> int:
         """The id that stands before the first target."""
         config, stored = self.model.config, self.model.generation_config
-        for found in (config, stored):
-            if (start := getattr(found, "decoder_start_token_id", None)) is not None:
+        for settings in (config, stored):
+            if (start := getattr(settings, "decoder_start_token_id", None)) is not None:
                 return int(start)
         bos = self.tokenizer.bos_id
         return self.tokenizer.pad_id if bos is None else bos
@@ -185,7 +185,7 @@ class Seq2Seq(Pretrained):
             """The same for [start, all but the last id]."""
             order = torch.arange(ids.shape[1], device=visible.device)
             shifted = (order - 1).clamp(min=0).expand(len(ids), -1)
-            visible = self._own(visible, len(order), shifted)
+            visible = self._self_mask(visible, len(order), shifted)
             return visible | (order == 0)[:, None] | (order == 0)
 
         visibility = as_visibility(attention).map_masks(moved)
@@ -210,20 +210,20 @@ class Seq2Seq(Pretrained):
         self._check_filled(condition)
         cache = self.prefill(condition, visibility)
         real = cache.mask.gather(1, real_first(cache.mask))
-        found: Tensor = self._generator().generate(
+        ids: Tensor = self._generator().generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=cache.state),
             attention_mask=real.long(),
             **{"decoder_start_token_id": self.start_id, **options},
         )
-        return found[:, 1:]
+        return ids[:, 1:]
 
     def blocks(self) -> Sequence[nn.Module]:
         return [*layers_of(self.encoder), *layers_of(self.decoder)]
 
 
 def _padding(mask: Tensor, queries: int, dtype: torch.dtype) -> Tensor:
-    """The library's own 2-D mask `[B, P]`; on the meta device, which it cannot look into, a 4-D
-    one of the same meaning and of no weight."""
+    """Return the library's 2-D mask `[B, P]`; on the meta device, whose values it cannot read, a
+    4-D mask of zeros."""
     if mask.device.type != "meta":
         return mask
     return torch.zeros((len(mask), 1, queries, mask.shape[1]), dtype=dtype, device=mask.device)

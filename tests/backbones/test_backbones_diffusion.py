@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sensorium.backbones.diffusion import Diffusion
 from sensorium.backbones.noising import (
-    FLOOR,
+    MIN_MASK_PROB,
     apply_mask,
     elbo_weights,
     reveal_schedule,
@@ -101,7 +101,7 @@ def test_what_a_canvas_cannot_do_is_refused(
 ) -> None:
     model = make("llama", configs, tokenizer)
     context = padded([3], model.dim)
-    with pytest.raises(ValueError, match="cannot do causal attention; use block"):
+    with pytest.raises(ValueError, match="cannot do causal; use bidirectional, block"):
         model(context.tokens, attention="causal")
     with pytest.raises(ValueError, match="asr_diffusion, or the backbone `causal`"):
         model.generate(context)
@@ -129,9 +129,9 @@ def test_the_prompt_is_never_masked_and_no_mask_is_no_loss() -> None:
     ids, answer = torch.arange(12).view(2, 6), torch.tensor([[False] * 3 + [True] * 3] * 2)
     all_of_it = apply_mask(ids, answer, torch.ones(2), torch.rand(2, 6), 99)
     assert torch.equal(all_of_it[:, :3], ids[:, :3]) and all_of_it[:, 3:].eq(99).all()
-    none = apply_mask(ids, answer, torch.full((2,), FLOOR), torch.full((2, 6), 0.5), 99)
+    none = apply_mask(ids, answer, torch.full((2,), MIN_MASK_PROB), torch.full((2, 6), 0.5), 99)
     assert torch.equal(none, ids)
-    assert elbo_weights(none == 99, torch.full((2,), FLOOR), answer).eq(0).all()
+    assert elbo_weights(none == 99, torch.full((2,), MIN_MASK_PROB), answer).eq(0).all()
 
 
 def test_padding_with_eos_counts_in_the_length() -> None:
@@ -145,8 +145,8 @@ def test_padding_with_eos_counts_in_the_length() -> None:
 def test_levels_are_one_in_each_part_and_floored(rows: int) -> None:
     for offset in (0.0, 0.3, 0.999):
         share = sample_timesteps(rows, offset)
-        assert share.min() >= FLOOR and share.max() <= 1
-        part = (((share - FLOOR) / (1 - FLOOR) - offset) % 1 * rows).round() % rows
+        assert share.min() >= MIN_MASK_PROB and share.max() <= 1
+        part = (((share - MIN_MASK_PROB) / (1 - MIN_MASK_PROB) - offset) % 1 * rows).round() % rows
         assert sorted(part.tolist()) == list(range(rows))
 
 

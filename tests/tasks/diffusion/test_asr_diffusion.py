@@ -11,7 +11,7 @@ from torch import nn
 
 from sensorium.backbones.causal import Causal
 from sensorium.backbones.diffusion import Diffusion
-from sensorium.backbones.noising import FLOOR
+from sensorium.backbones.noising import MIN_MASK_PROB
 from sensorium.connectors.projectors import Linear
 from sensorium.modalities.base import Features
 from sensorium.modalities.text.characters import Characters
@@ -97,7 +97,7 @@ def test_without_priors_a_canvas_is_the_text_and_its_end(seed: int) -> None:
         weights = made.weight[row]
         assert weights[~made.hidden[row]].eq(0).all()
         assert len(weights[weights > 0].unique()) <= 1
-        assert weights.max() <= 1 / (FLOOR * size) + 1e-6
+        assert weights.max() <= 1 / (MIN_MASK_PROB * size) + 1e-6
 
 
 def test_with_a_prior_training_sees_what_decoding_begins_with() -> None:
