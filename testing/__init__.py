@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .backbones import check_backbone as check_backbone
     from .connectors import check_connector as check_connector
     from .context import StubContext as StubContext
     from .context import prepare_batch as prepare_batch
@@ -23,6 +24,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "backbones": ["check_backbone"],
             "connectors": ["check_connector"],
             "context": ["StubContext", "prepare_batch"],
             "encoders": ["check_encoder"],
