@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import torch
 import yaml
 
 PARTS = Path(__file__).with_name("tiny_parts.py")
+BAGS = Path(__file__).with_name("bag_parts.py")
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,6 +212,39 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     yield Shop(tmp_path, environment)
     torch.set_num_threads(threads)
     sys.modules.pop("tiny_parts", None)
+
+
+@dataclass
+class BagShop:
+    """A folder where the task of `bag_parts`, on cells of several pictures, is trained."""
+
+    shop: Shop
+    parts: Any
+
+    def recipe(self, *changes: Mapping[str, Any]) -> dict[str, Any]:
+        """A recipe with changes laid over it in order."""
+        data = {split: {"source": "bag_parts:Bags"} for split in ("train", "test")}
+        base = {
+            "inputs": {"image": {"connector": "linear"}},
+            "tasks": {"digit": None, "bag": {"type": "bag_parts:Light", "data": data}},
+            "train": {"steps": 4, "batch_size": 3},
+        }
+        return self.shop.recipe(base, *changes)
+
+    def model(self, *changes: Mapping[str, Any]) -> Any:
+        """The model of a recipe."""
+        from sensorium.engine.model import build
+        from sensorium.engine.recipe import parse_recipe
+
+        return build(parse_recipe(self.recipe(*changes)))
+
+
+@pytest.fixture
+def bags(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[BagShop]:
+    shutil.copy(BAGS, shop.folder / BAGS.name)
+    monkeypatch.delitem(sys.modules, "bag_parts", raising=False)
+    yield BagShop(shop, importlib.import_module("bag_parts"))
+    sys.modules.pop("bag_parts", None)
 
 
 @pytest.fixture
