@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.train import DeviceOption, PrecisionOption
+
 
 class Engine(StrEnum):
     """Where the encoder runs."""
@@ -35,6 +37,8 @@ def main(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     workers: Annotated[int, typer.Option(min=0, help="reading processes; with ray, actors")] = 0,
     engine: Annotated[Engine, typer.Option(help="this process, or Ray Data actors")] = Engine.local,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """Embed a data set into an index that can be searched; goes on where it was stopped."""
     from sensorium.engine.embedding import (
@@ -44,9 +48,10 @@ def main(
         resolve_stream,
     )
     from sensorium.engine.recipe import load
-    from sensorium.engine.utils import RunLogger
+    from sensorium.engine.utils import RunLogger, pick
 
-    model = load_run_or_recipe(run, overrides or ())
+    pick(device)  # before the weights are read
+    model = load_run_or_recipe(run, overrides or (), precision)
     name = resolve_stream(model, stream)
     done = load(ENGINES[engine])(
         model,
@@ -56,6 +61,7 @@ def main(
         batch_size=batch_size,
         workers=workers,
         log=RunLogger(None),
+        device=device,
     )
     print(f"{out}: {done.summary()}")
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.train import DeviceOption, PrecisionOption
+
 
 def main(
     run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
@@ -15,15 +17,18 @@ def main(
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="the first rows only")] = None,
     readings: Annotated[bool, typer.Option(help="the score with shuffled input as well")] = True,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """Score a run; writes evaluation.json and the predictions into its folder."""
     from sensorium.engine.checkpoint import load_model
     from sensorium.engine.evaluation import evaluate
-    from sensorium.engine.utils import RunLogger, format_metrics
+    from sensorium.engine.utils import RunLogger, format_metrics, pick
 
+    pick(device)  # before the weights are read
     folder = Path(run) if Path(run).is_dir() else None
     found = evaluate(
-        load_model(run),
+        load_model(run, precision),
         tasks=task,
         split=split,
         batch_size=batch_size,
@@ -31,6 +36,7 @@ def main(
         readings=readings,
         log=RunLogger(None),
         folder=folder,
+        device=device,
     )
     print(format_metrics(found))
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.train import DeviceOption, PrecisionOption
+
 
 def main(
     run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
@@ -16,6 +18,8 @@ def main(
         Path | None, typer.Option(help="write JSON lines here; a folder, and masks as files")
     ] = None,
     option: Annotated[list[str] | None, typer.Option(help="of generation: num_beams=4")] = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """Ask a run about files: one JSON line a file. NAME=VALUE gives a stream or a column."""
     import json
@@ -31,7 +35,8 @@ def main(
             raise ConfigError(f"--option {text}: found no '=', expected NAME=VALUE")
         options[name] = parse(value, f"--option {name}")
     folder = out if out and not out.is_file() and (out.is_dir() or not out.suffix) else None
-    made = predict_files(load(run), inputs or (), task=task, options=options, folder=folder)
+    pipeline = load(run, device=device, precision=precision)
+    made = predict_files(pipeline, inputs or (), task=task, options=options, folder=folder)
     lines = [json.dumps(line, ensure_ascii=False) for line in made]
     if out is None:
         print("\n".join(lines))

@@ -15,7 +15,7 @@ def main() -> None:
 
     import torch
 
-    from sensorium.engine.utils import format_table
+    from sensorium.engine.utils import available, format_table
     from sensorium.modalities.paths import cache_root
 
     rows = {"python": platform.python_version(), "system": platform.platform()}
@@ -25,11 +25,10 @@ def main() -> None:
         except PackageNotFoundError:
             rows[name] = "not installed"
     rows["cpu"] = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    rows["accelerator"] = "none"
-    if torch.cuda.is_available():
-        rows["accelerator"] = ", ".join(
-            torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
-        )
+    rows["devices"] = ", ".join(
+        f"{kind} ({getattr(torch, kind).get_device_name()})" if kind in ("cuda", "xpu") else kind
+        for kind in available()
+    )
     rows["cache"] = str(cache_root())
     print(format_table(list(rows.items())))
 

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.train import DeviceOption, PrecisionOption
+
 MODALITIES = {"text": "text", "image": "image", "audio": "audio", "volume": "mri"}
 """Option -> the modality whose stream embeds it; `--query` names any stream."""
 
@@ -27,6 +29,8 @@ def main(
     run: Annotated[str | None, typer.Option(help="the run that embeds, where it has moved")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON line a row")] = False,
     sheet: Annotated[Path | None, typer.Option(help="write a page with thumbnails")] = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """Search an index with a text, a picture, a sound, a volume: any stream of its run."""
     from sensorium.engine.embedding import (
@@ -39,7 +43,7 @@ def main(
 
     given = {"text": text, "image": image, "audio": audio, "volume": volume}
     asked = parse_query({n: v for n, v in given.items() if v is not None}, MODALITIES, query)
-    retriever = Retriever(place, run)
+    retriever = Retriever(place, run, device=device, precision=precision)
     hits = retriever.find(asked, k, where=where, kind=index)
     print(hits_to_jsonl(hits) if json else format_hits(hits))
     if sheet is not None:

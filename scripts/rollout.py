@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.train import DeviceOption, PrecisionOption
+
 
 class Film(StrEnum):
     """How a film is written."""
@@ -39,6 +41,8 @@ def main(
     films: Annotated[int, typer.Option(min=0, help="of the first episodes")] = 0,
     film: Annotated[Film, typer.Option(help="their form")] = Film.gif,
     out: Annotated[Path | None, typer.Option(help="where to write; else the run's folder")] = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """Let a run act in its environments; writes rollout-*.json and films into its folder."""
     from sensorium.engine.inference import load
@@ -51,7 +55,7 @@ def main(
     )
     from sensorium.engine.utils import RunLogger
 
-    pipeline = load(run)
+    pipeline = load(run, device=device, precision=precision)
     names = [name for text in env or () for name in text.split(",") if name]
     conditions = Ablation(tuple(shuffle or ()), tuple(blank or ()), instruction, swap, replay_mean)
     found = rollout(

@@ -12,6 +12,14 @@ from typing import Annotated
 
 import typer
 
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cuda, cuda:1, xpu, mps or cpu; else the first that is there")
+]
+PrecisionOption = Annotated[
+    str | None, typer.Option(help="fp32, bf16 or fp16; else the run's or the recipe's")
+]
+"""What every verb that runs a model takes."""
+
 
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe's file")],
@@ -20,6 +28,8 @@ def main(
     resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint")] = False,
     overwrite: Annotated[bool, typer.Option(help="begin anew in the same folder")] = False,
     quiet: Annotated[bool, typer.Option(help="no bar, no lines")] = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """Train a recipe, from the start or from its newest checkpoint.
 
@@ -28,13 +38,19 @@ def main(
     """
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.training import train
+    from sensorium.engine.utils import check_precision, pick
 
-    found = load_recipe(recipe, overrides or ())
+    pick(device)  # before a folder is removed
+    changes = list(overrides or ())
+    if precision is not None:
+        check_precision(precision)
+        changes.append(f"train.precision={precision}")
+    found = load_recipe(recipe, changes)
     folder = out or run_folder(Path(recipe))
     if overwrite and not resume:
         shutil.rmtree(folder, ignore_errors=True)
     command = " ".join(["sensorium", *sys.argv[1:]])
-    train(found, folder, resume=resume, show=not quiet, command=command)
+    train(found, folder, resume=resume, show=not quiet, command=command, device=device)
     if not quiet:
         print(folder)
 

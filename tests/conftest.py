@@ -64,3 +64,12 @@ def no_network() -> Iterator[None]:
                 socket, "getaddrinfo", _guarded(socket.getaddrinfo, lambda host, *_: host)
             )
         yield
+
+
+@pytest.fixture
+def accelerator() -> Iterator[Any]:
+    """A device other than the CPU, on any machine; see `fake_accelerator`."""
+    from sensorium.tests.fake_accelerator import fake_accelerator
+
+    with fake_accelerator() as device:
+        yield device

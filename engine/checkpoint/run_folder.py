@@ -13,7 +13,7 @@ import torch
 
 from ..model import FITTED, Model, compose, read_json, resolve_and_fit, save_fitted
 from ..recipe import HUB, WEIGHTS, download, load_recipe
-from ..utils import ConfigError
+from ..utils import ConfigError, check_precision
 from .model_card import command_header, read_command, write_card
 from .state import (
     check_fingerprints,
@@ -38,11 +38,13 @@ def save_run(model: Model, folder: Path) -> None:
     write_card(model, folder)
 
 
-def load_model(folder: str | Path) -> Model:
-    """The model of a run's folder or `hf-hub:org/name@revision`, in `eval()`.
+def load_model(folder: str | Path, precision: str | None = None) -> Model:
+    """The model of a run's folder or `hf-hub:org/name@revision`, in `eval()`, on the CPU.
 
-    Raises RecipeError where the folder is not whole, or another encoder was put in its place.
+    precision: `fp32`, `bf16` or `fp16`; None: as it was trained. Raises RecipeError where the
+    folder is not whole, or another encoder was put in its place.
     """
+    check_precision(precision)
     folder = download(str(folder)) if str(folder).startswith(HUB) else Path(folder)
     if not (folder / WEIGHTS).is_file():
         raise ConfigError(
@@ -54,6 +56,7 @@ def load_model(folder: str | Path) -> Model:
     with torch.no_grad():
         restore(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     model.command = read_command(folder)
+    model.precision = precision or model.precision
     return model.eval()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ...modalities.base import StreamingSource
 from ..data import SkippedRows
@@ -60,7 +61,7 @@ def index_metadata(model: Model, stream: str, run: str, overrides: Sequence[str]
         stream,
         recipe.inputs[stream].modality,
         model.stream(stream).dim,
-        recipe.train.precision,
+        model.precision,
         {name: fingerprint(model, name) for name in recipe.inputs},
         tuple(overrides),
     )
@@ -138,14 +139,16 @@ def embed(
     workers: int = 0,
     commit_rows: int = COMMIT_ROWS,
     log: RunLogger | None = None,
+    device: str | torch.device | None = None,
 ) -> EmbedReport:
     """Embed what the index does not hold yet; one process, one device. maker: see `about`.
+    device: see `pick`.
 
     Raises RecipeError for a stream or an index that does not fit, RunError where no row could
     be embedded.
     """
     began = time.monotonic()
-    embedder = Embedder(model, maker.stream)
+    embedder = Embedder(model, maker.stream, device)
     pending = PendingRows(given, maker.stream, embedder.dataset(given.source), embedder.collator)
     opened: list[Index] = []
 

@@ -26,7 +26,7 @@ from ..checkpoint import load_model
 from ..data import RowList, StreamDataset, stream_readers
 from ..model import Model, build
 from ..recipe import HUB, load_recipe
-from ..utils import ConfigError, autocast
+from ..utils import ConfigError, autocast, check_precision, pick
 
 
 class Embedder:
@@ -34,14 +34,13 @@ class Embedder:
 
     def __init__(self, model: Model, stream: str, device: torch.device | str | None = None) -> None:
         stream = resolve_stream(model, stream)
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device or default)
+        self.device = pick(device)
         self.stream = model.stream(stream).to(self.device).eval()
         self.dim = self.stream.dim
         self.name = stream
         self.readers = stream_readers(model.plan, model.encoders(), [stream])
         self.collator = model.collator()
-        self.precision = model.plan.recipe.train.precision
+        self.precision = model.precision
 
     def dataset(self, source: Source) -> StreamDataset:
         """Return the rows of a source with this stream prepared."""
@@ -74,20 +73,25 @@ def resolve_stream(model: Model, name: str | None) -> str:
     return known[0]
 
 
-def load_run_or_recipe(place: str, overrides: Sequence[str] = ()) -> Model:
+def load_run_or_recipe(
+    place: str, overrides: Sequence[str] = (), precision: str | None = None
+) -> Model:
     """The model of a run's folder or `hf-hub:...`, or of a recipe with its weights filled in."""
     if place.startswith(HUB) or Path(place).is_dir():
         if overrides:
             raise ConfigError(f"{overrides[0]}: {place} is a run and takes no changes")
-        return load_model(place)
-    return build(load_recipe(place, overrides)).eval()
+        return load_model(place, precision)
+    check_precision(precision)
+    model = build(load_recipe(place, overrides)).eval()
+    model.precision = precision or model.precision
+    return model
 
 
 def fingerprint(model: Model, name: str) -> str:
     """Changes with a stream's encoder, connector, preprocessing or precision; nothing else."""
     part, plan = model.stream(name), model.plan.streams[name]
     identity = encoder_identity(
-        part.encoder, precision=model.plan.recipe.train.precision, options=plan.encoder.identity
+        part.encoder, precision=model.precision, options=plan.encoder.identity
     )
     connector: dict[str, Any] = {}
     if part.connector is not None and plan.connector is not None:

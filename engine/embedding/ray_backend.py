@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ...modalities.base import StreamingSource
 from ..index import Added, IndexMetadata, open_index
 from ..model import Model
 from ..recipe import import_optional
-from ..utils import ConfigError, RunLogger
+from ..utils import ConfigError, RunLogger, pick
 from .data_spec import DataSpec, open_spec
 from .embed import COMMIT_ROWS, EmbedReport, finish, open_for, report, with_vectors
 from .embedder import Embedder, load_run_or_recipe
@@ -31,14 +30,12 @@ from .pending import EmbeddingBatch, PendingRows
 class EmbedActor:
     """What runs on a machine: embeds the rows whose places it gets, and commits them."""
 
-    def __init__(
-        self, run: str, overrides: Sequence[str], stream: str, text: str, out: str, batch: int
-    ) -> None:
-        model = load_run_or_recipe(run, overrides)
-        self.embedder = Embedder(model, stream)
-        given = open_spec(model.plan, stream, text)
+    def __init__(self, maker: IndexMetadata, text: str, out: str, batch: int, device: str) -> None:
+        model = load_run_or_recipe(maker.run, maker.overrides, maker.precision)
+        self.embedder = Embedder(model, maker.stream, device)
+        given = open_spec(model.plan, maker.stream, text)
         dataset = self.embedder.dataset(given.source)
-        self.rows = PendingRows(given, stream, dataset, self.embedder.collator)
+        self.rows = PendingRows(given, maker.stream, dataset, self.embedder.collator)
         self.index, self.batch = open_index(out), batch
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, list[Any]]:
@@ -68,6 +65,7 @@ def embed_with_ray(
     workers: int = 1,
     commit_rows: int = COMMIT_ROWS,
     log: RunLogger | None = None,
+    device: str | torch.device | None = None,
 ) -> EmbedReport:
     """As `embed`, by `workers` actors: on the cluster that `RAY_ADDRESS` names, else on this
     machine. The same rows as the local engine's. Raises RecipeError for a streaming source."""
@@ -76,7 +74,7 @@ def embed_with_ray(
             "--engine ray: hands out rows by index, which a streaming source has not; "
             "use --engine local, or give the source streaming=false"
         )
-    began = time.monotonic()
+    began, chosen = time.monotonic(), pick(device)
     index = open_for(out, maker)
     embedder = Embedder(model, maker.stream, "cpu")
     dataset = embedder.dataset(given.source)
@@ -84,7 +82,7 @@ def embed_with_ray(
     places = np.fromiter(pending.pending(index.identities()), dtype=np.int64)
     found = EmbedReport(there=len(given.source) - len(places))
     if len(places):
-        arguments = (maker.run, maker.overrides, maker.stream, given.text, out, batch_size)
+        arguments = (maker, given.text, out, batch_size, str(chosen))
         for row in _rows(places, arguments, max(1, workers), commit_rows):
             failed, left = json.loads(row["told"])
             told = EmbeddingBatch(
@@ -113,7 +111,7 @@ def _rows(places: np.ndarray, arguments: tuple[Any, ...], workers: int, size: in
             EmbedActor,
             fn_constructor_args=arguments,
             batch_size=None,  # a part is a batch, and a commit
-            num_gpus=1 if torch.cuda.is_available() else 0,
+            num_gpus=1 if arguments[-1].startswith("cuda") else 0,
             compute=ray.data.ActorPoolStrategy(size=workers),
         )
         yield from data.iter_rows()

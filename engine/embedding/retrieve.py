@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from markupsafe import Markup
 
 from ...modalities.messages import did_you_mean
@@ -17,7 +18,7 @@ from ..index import DATA, PLACE, Hit, Index, as_kind, open_index
 from ..index import text as text_of
 from ..model import Model
 from ..recipe import load
-from ..utils import ConfigError, RuntimeFailure
+from ..utils import ConfigError, RuntimeFailure, check_precision, pick
 from .data_spec import DataSpec, open_spec
 from .embed import check_compatible
 from .embedder import Embedder, fingerprint, load_run_or_recipe
@@ -56,9 +57,22 @@ def parse_query(
 class Retriever:
     """An opened index, and the model that can ask it."""
 
-    def __init__(self, place: str, run: str | None = None) -> None:
-        self.place = place
+    def __init__(
+        self,
+        place: str,
+        run: str | None = None,
+        *,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+    ) -> None:
+        self.place, self.device = place, pick(device)
         self.index: Index = open_index(place)
+        check_precision(precision)
+        if precision not in (None, self.index.about.precision):
+            raise ConfigError(
+                f"precision: {place} was embedded in {self.index.about.precision}, found "
+                f"{precision}; leave it out, or embed again into another --out"
+            )
         self.run = run or self.index.about.run
         self._model: Model | None = None
         self._embedders: dict[str, Embedder] = {}
@@ -105,7 +119,7 @@ class Retriever:
         if self._model is None:
             made_by = self.index.about.stream
             changes = self.index.about.overrides if self.run == self.index.about.run else ()
-            model = load_run_or_recipe(self.run, changes)
+            model = load_run_or_recipe(self.run, changes, self.index.about.precision)
             now = fingerprint(model, made_by) if made_by in model.streams else "absent"
             check_compatible(self.place, self.index.about, made_by, now, self.run)
             self._model = model
@@ -117,7 +131,7 @@ class Retriever:
             # A stream that the index's run had not (a student) came later, to what made the index.
             if stream in made.prints:
                 check_compatible(self.place, made, stream, fingerprint(model, stream), self.run)
-            self._embedders[stream] = Embedder(model, stream)
+            self._embedders[stream] = Embedder(model, stream, self.device)
         return self._embedders[stream]
 
     def show(self, stream: str, cell: Any) -> Markup:

@@ -36,14 +36,15 @@ def evaluate(
     readings: bool = True,
     log: RunLogger | None = None,
     folder: Path | None = None,
+    device: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """`{task: {metric: value}}` over the recipe's splits that training has not seen.
 
     The split `test` stands under the task's name, another under `task@split`. With a folder,
-    writes `evaluation.json` and a `predictions-*.jsonl` a split.
+    writes `evaluation.json` and a `predictions-*.jsonl` a split. device: see `pick`.
     """
     plan = model.plan
-    accelerator = init_accelerator()
+    accelerator = init_accelerator(device)
     scorer = Evaluator(model, batch_size or plan.recipe.train.batch_size, accelerator, log)
     found: dict[str, dict[str, float]] = {}
     for task in tasks or plan.tasks:
@@ -84,9 +85,10 @@ def _rows(model: Model, task: str, split: str, limit: int | None) -> TaskDataset
 def _fill(scorer: Evaluator, rows: TaskDataset) -> None:
     """Use, and fill, the stores that training used; then every part goes to the device."""
     model, device = scorer.model, scorer.accelerator.device
-    precision = model.plan.recipe.train.precision
     progress = scorer.log.progress if scorer.log else None
-    FeatureCacher(model.plan, model, device, precision, scorer.batch_size, progress).attach([rows])
+    FeatureCacher(model.plan, model, device, model.precision, scorer.batch_size, progress).attach(
+        [rows]
+    )
     model.to(device)
 
 

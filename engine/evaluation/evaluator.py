@@ -17,7 +17,7 @@ from ...tasks.base import DatasetMetrics
 from ..data import SkippedRows, TaskDataset, batches, handle_failures, sequential_batches
 from ..inference import Pipeline
 from ..model import Model
-from ..utils import RunLogger, derive_seed
+from ..utils import RunLogger, autocast, derive_seed
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Evaluator:
                 if self.log is not None:
                     self.log.info(line)
             if len(batch):
-                with self.accelerator.autocast():
+                with autocast(self.accelerator.device, self.model.precision):
                     made = self.model.predict(batch.to(self.accelerator.device), **options)
                 found += list(zip(batch.keys, made, batch.references, strict=True))
         if world > 1:
@@ -72,7 +72,7 @@ class Evaluator:
         targets = [t for _, _, t in found]
         metrics = rows.task.metrics()
         metrics.update(predictions, targets)
-        with self.accelerator.autocast():
+        with autocast(self.accelerator.device, self.model.precision):
             extra = (
                 rows.task.dataset_metrics(predictions, targets, self._embed)
                 if isinstance(rows.task, DatasetMetrics)

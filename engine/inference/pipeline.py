@@ -23,7 +23,7 @@ from ..data import (
 )
 from ..model import Model
 from ..recipe import ResolvedRecipe, located_errors
-from ..utils import ConfigError
+from ..utils import ConfigError, autocast, pick
 
 
 @runtime_checkable
@@ -74,8 +74,9 @@ class Pipeline:
         self._readers = stream_readers(model.plan, self._encoders, self._encoders)
         self._collator = model.collator()
 
-    def to(self, device: str | torch.device) -> Pipeline:
-        self.model.to(device)
+    def to(self, device: str | torch.device | None) -> Pipeline:
+        """Move the model to a device, see `pick`."""
+        self.model.to(pick(device))
         return self
 
     def generate(
@@ -99,7 +100,9 @@ class Pipeline:
         dataset = task_dataset(plan, self._encoders, task, RowList(rows), streams=asked)
         with located_errors(task):  # a column that the prompt wants, an option that nobody knows
             batch = self._collator(task, [dataset.load(i) for i in range(len(rows))])
-            made = self.model.eval().predict(batch.to(self.model.device), **(options or {}))
+            batch = batch.to(self.model.device)
+            with self._autocast():
+                made = self.model.eval().predict(batch, **(options or {}))
         return made if several else made[0]
 
     def act(self, task: str, **inputs: Any) -> np.ndarray:
@@ -135,8 +138,12 @@ class Pipeline:
         batch = self._collator("", [dataset.load(i) for i in range(len(rows))])
         batch = batch.to(self.model.device)
         self.model.eval()
-        features = self.model.context(batch).encode(name)
+        with self._autocast():
+            features = self.model.context(batch).encode(name)
         return F.normalize(features.vector().float(), dim=-1)
+
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.model.device, self.model.precision)
 
     def raw(self, stream: str, value: Any) -> Any:
         """A value as its modality reads it, before anything is made of it."""
@@ -168,9 +175,16 @@ def _is_nested(value: list[Any]) -> bool:
     return bool(value) and all(isinstance(item, (list, tuple)) for item in value)
 
 
-def load(folder: str | Path) -> Pipeline:
-    """A run's folder, or `hf-hub:org/name`, ready to be asked."""
-    return Pipeline(load_model(folder))
+def load(
+    folder: str | Path, *, device: str | torch.device | None = None, precision: str | None = None
+) -> Pipeline:
+    """Load a run's folder, or `hf-hub:org/name`, and move it to a device.
+
+    device: `cuda`, `cuda:1`, `xpu`, `mps` or `cpu`; None: the first of them that there is.
+    precision: `fp32`, `bf16` or `fp16`; None: as it was trained.
+    """
+    device = pick(device)  # before the weights are read
+    return Pipeline(load_model(folder, precision)).to(device)
 
 
 def save(model: Pipeline | Model, folder: str | Path) -> None:

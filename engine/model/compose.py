@@ -54,6 +54,7 @@ class Model(nn.Module):
 
     `model(batch)` is the loss of the batch's task. `plan` remembers what it was made of,
     `command` what trained it. components: everything that a section of the recipe describes.
+    precision: of the products outside training, the recipe's; `load_model` may take another.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Model(nn.Module):
         self.plan = plan
         self.components = components
         self.command = ""
+        self.precision: str = plan.recipe.train.precision
         self.step, self.steps = 0, plan.recipe.train.steps
         self.streams = nn.ModuleDict(streams)
         self.decoders = nn.ModuleDict(decoders)

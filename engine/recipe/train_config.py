@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, model_validator
 
+from ..utils import Precision
 from .validation import Strict, TypedSection
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -70,7 +71,7 @@ class Train(Strict):
     warmup_ratio: Annotated[float, Ge(0), Le(1)] = 0.05
     max_grad_norm: Positive | None = 1.0
     seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     num_workers: Annotated[int, Ge(0)] = 0
     sampler: SamplerSection = SamplerSection()
     task_weights: dict[str, Positive] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from ..checkpoint import command_header, read_command, save_run
@@ -23,18 +22,20 @@ def train(
     resume: bool = False,
     show: bool = True,
     command: str = "",
+    device: str | None = None,
     trainer: type[Trainer] = Trainer,
 ) -> Model:
     """Train a recipe into a run's folder, or go on from its newest checkpoint.
 
-    trainer: the class that trains, with other batches or another step.
+    device: see `pick`; of several processes each takes one of that kind. trainer: the class that
+    trains, with other batches or another step.
 
-    Raises RecipeError for a mistake, RunError if it cannot go on, Interrupted after SIGINT or
+    Raises ConfigError for a mistake, RuntimeFailure if it cannot go on, Interrupted after SIGINT or
     SIGTERM, when the checkpoint is written.
     """
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another one
     accelerator = init_accelerator(
-        {"fp32": "no"}.get(recipe.train.precision, recipe.train.precision),
+        device,
+        recipe.train.precision,
         [
             DistributedDataParallelKwargs(find_unused_parameters=True),
             # The others wait while one downloads weights or fills the cache.

@@ -15,7 +15,7 @@ from ..data import TaskDataset
 from ..evaluation import Evaluator
 from ..model import Model
 from ..recipe import Validate
-from ..utils import ConfigError, RunLogger
+from ..utils import ConfigError, RunLogger, fork_rng
 
 BEST = "best.safetensors"
 
@@ -50,7 +50,7 @@ class Validator:
     def _score(
         self, every: dict[str, TaskDataset], limit: int | None
     ) -> dict[str, dict[str, float]]:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with fork_rng():
             found = {n: self.scorer.score(rows, limit=limit).metrics for n, rows in every.items()}
         self.model.train()
         return found

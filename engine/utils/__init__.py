@@ -6,8 +6,13 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .console import console as console
+    from .device import Precision as Precision
+    from .device import autocast as autocast
+    from .device import available as available
+    from .device import check_precision as check_precision
+    from .device import fork_rng as fork_rng
+    from .device import pick as pick
     from .distributed import HostSum as HostSum
-    from .distributed import autocast as autocast
     from .distributed import init_accelerator as init_accelerator
     from .errors import ConfigError as ConfigError
     from .errors import Interrupted as Interrupted
@@ -31,7 +36,15 @@ else:
         __name__,
         {
             "console": ["console"],
-            "distributed": ["HostSum", "autocast", "init_accelerator"],
+            "device": [
+                "Precision",
+                "autocast",
+                "available",
+                "check_precision",
+                "fork_rng",
+                "pick",
+            ],
+            "distributed": ["HostSum", "init_accelerator"],
             "errors": ["Interrupted", "ConfigError", "RuntimeFailure", "with_location"],
             "files": [
                 "find_files",

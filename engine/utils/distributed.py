@@ -3,27 +3,69 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import KwargsHandler
+from accelerate.state import AcceleratorState
+from accelerate.utils import KwargsHandler, parse_flag_from_env, patch_environment
+
+from .device import pick
+from .errors import ConfigError
+
+LAUNCHED = "LOCAL_RANK"
+"""A launcher of several processes sets it; each then takes the device of its number."""
 
 
 def init_accelerator(
-    precision: str | None = None, handlers: Sequence[KwargsHandler] = ()
+    device: str | torch.device | None = None,
+    precision: str = "fp32",
+    handlers: Sequence[KwargsHandler] = (),
 ) -> Accelerator:
-    """Return an accelerator that leaves placement to us. precision: accelerate's name for it."""
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        cpu=not torch.cuda.is_available(),
-        device_placement=False,
-        kwargs_handlers=list(handlers),
-    )
+    """Return an accelerator on the device that `pick` chooses, that moves nothing by itself.
+
+    Of several processes each takes one device of that kind. Raises ConfigError where a device is
+    named that several processes cannot share, or that cannot train in the precision.
+    """
+    if device is None and parse_flag_from_env("ACCELERATE_USE_CPU"):  # accelerate launch --cpu
+        device = "cpu"
+    chosen, several = pick(device), LAUNCHED in os.environ
+    if several and chosen.index is not None:
+        raise ConfigError(
+            f"device: found {chosen}, but every process takes a device of its own; leave the "
+            f"number out: {chosen.type}"
+        )
+    if precision == "fp16" and chosen.type == "cpu":
+        raise ConfigError(
+            "train.precision: fp16 trains on an accelerator alone, where gradients are scaled, and "
+            "the device is cpu; take bf16 or fp32"
+        )
+    # accelerate remembers the first device and precision of a process.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    named = contextlib.nullcontext() if several else _accelerate_device(chosen)
+    with named:
+        accelerator = Accelerator(
+            mixed_precision={"fp32": "no"}.get(precision, precision),
+            cpu=chosen.type == "cpu",
+            device_placement=False,
+            kwargs_handlers=list(handlers),
+        )
+    if accelerator.device.type != chosen.type:
+        raise ConfigError(
+            f"device: accelerate starts these processes on {accelerator.device.type}, found "
+            f"{chosen.type}; leave the device out, or start one process"
+        )
     atexit.unregister(destroy_process_group)
     atexit.register(destroy_process_group)
     return accelerator
+
+
+def _accelerate_device(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """accelerate's own order of preference is another: inside, it takes this device."""
+    return patch_environment(accelerate_torch_device=str(device))
 
 
 def destroy_process_group() -> None:
@@ -51,12 +93,3 @@ class HostSum:
         torch.distributed.all_reduce(sums, group=self._group)
         found: list[int] = sums.tolist()
         return found
-
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """A context in which products take a recipe's `train.precision`; fp32 changes nothing."""
-    dtype = DTYPES.get(precision)
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)

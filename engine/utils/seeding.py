@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
+from .device import fork_rng
+
 
 def derive_seed(seed: int, *names: object) -> int:
     """A seed of 63 bits from a seed and names; the same in every process and version."""
@@ -18,6 +20,6 @@ def derive_seed(seed: int, *names: object) -> int:
 @contextlib.contextmanager
 def seeded(seed: int, *names: object) -> Iterator[None]:
     """Torch's generator at a derived seed inside, as it was outside."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with fork_rng():
         torch.manual_seed(derive_seed(seed, *names))
         yield

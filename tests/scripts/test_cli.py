@@ -163,7 +163,7 @@ def test_info_has_versions_and_devices(run: Run, home: Path) -> None:
     assert rows["sensorium"] == version("sensorium")
     assert "cores" in rows["cpu"]
     assert rows["cache"] == str(home / "cache")
-    assert {"python", "system", "accelerator", "timm"} <= set(rows)
+    assert {"python", "system", "devices", "timm"} <= set(rows)
 
 
 def test_schema_is_json(run: Run) -> None:

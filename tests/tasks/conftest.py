@@ -70,7 +70,8 @@ class Recurrent(Backbone):
             said: list[int] = []
             while len(said) < max_new_tokens and self.tokenizer.eos_id not in said:
                 said.append(int(self.logits(hidden[0, -1]).argmax()))
-                hidden, state = self.cell(self.embed(torch.tensor([[said[-1]]])), state)
+                last = torch.tensor([[said[-1]]], device=hidden.device)
+                hidden, state = self.cell(self.embed(last), state)
             rows.append(torch.tensor(said))
         return nn.utils.rnn.pad_sequence(rows, True, self.tokenizer.pad_id)
 

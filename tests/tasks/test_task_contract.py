@@ -256,6 +256,29 @@ def test_a_prediction_a_row_that_its_metrics_take(made) -> None:  # type: ignore
     assert all(isinstance(value, float) for value in values.values())
 
 
+def test_it_learns_and_answers_where_its_weights_are(made, accelerator) -> None:  # type: ignore[no-untyped-def]
+    """The fake device refuses a tensor that is made elsewhere."""
+    task, batch, context = made
+    torch.manual_seed(1)
+    expected, answers = task.loss(batch, context), task.eval().predict(batch, context)
+    there = {name: moved(f, accelerator) for name, f in context.features.items()}
+    batch, backbone = batch.to(accelerator), decoder_of(context).to(accelerator)
+    task.train().to(accelerator)
+    context = StubContext(there, backbone, teachers_of(task))
+    torch.manual_seed(1)
+    loss = task.loss(batch, context)
+    torch.testing.assert_close(loss.total.cpu(), expected.total)
+    loss.total.backward()
+    assert {p.grad.device for p in task.parameters() if p.grad is not None} <= {accelerator}
+    assert len(task.eval().predict(batch, context)) == len(answers)
+
+
+def moved(features: Features, device: torch.device) -> Features:
+    """The same features as leaves of a graph of their own."""
+    found = features.replace(tokens=features.tokens.detach()).to(device)
+    return found.replace(tokens=found.tokens.requires_grad_())
+
+
 def test_heads_are_named_beforehand(made) -> None:  # type: ignore[no-untyped-def]
     task, _, _ = made
     assert set(task.head_uses) == set(task.head_types)

@@ -24,6 +24,7 @@ import typer
 
 from sensorium.engine.checkpoint import load_model
 from sensorium.engine.model import Model
+from sensorium.engine.utils import pick
 from sensorium.scripts.benchmarks.asr.systems import (
     TASK,
     Row,
@@ -175,12 +176,12 @@ def main(
     diffusion: Annotated[str, typer.Argument(help="the run of the diffusion decoder")],
     split: Annotated[str, typer.Option(help="of the diffusion recipe's data")] = "test",
     count: Annotated[int, typer.Option(help="rows at most")] = 300,
-    device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
+    device: Annotated[str, typer.Option(help="cuda, xpu, mps or cpu")] = "cpu",
     normalizer: Annotated[str, typer.Option(help="basic, english or none")] = "basic",
     threshold: Annotated[float | None, typer.Option(help="in place of the recipe's")] = None,
 ) -> None:
     """Compare two runs on the same rows; print markdown."""
-    models = [load_model(folder).to(torch.device(device)).eval() for folder in (llm, diffusion)]
+    models = [load_model(folder).to(pick(device)).eval() for folder in (llm, diffusion)]
     task = cast(DiffusionASR, models[1].task(TASK))
     task.threshold = task.threshold if threshold is None else threshold
     rows = bench_rows(models[1], split, 25, 60, count)

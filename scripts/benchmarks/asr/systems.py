@@ -62,7 +62,7 @@ class Clock:
     def now(self) -> float:
         if self.device.type == "cpu":
             return time.process_time() * 1000
-        torch.cuda.synchronize(self.device)
+        torch.accelerator.synchronize(self.device)
         return time.perf_counter() * 1000
 
     def __call__(self, work: Callable[[], Any]) -> tuple[Any, float]:
@@ -103,7 +103,7 @@ def hear(model: Model, rows: Sequence[Row], size: int) -> None:
         mine = order[start : start + size]
         batch = model.collator()(TASK, [row.item for row in mine]).to(model.device)
         inputs = batch.streams[stream]["main"]
-        with autocast(model.device, model.plan.recipe.train.precision):
+        with autocast(model.device, model.precision):
             features, encoder = clock(functools.partial(model.stream(stream).encode, inputs))
         features = features.to(torch.float32)
         priors, ctc = clock(functools.partial(task.priors, features, cast(Any, model.backbone)))

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from accelerate import Accelerator
-
 from sensorium.engine.checkpoint import load_model
 from sensorium.engine.data import load_split, task_dataset
 from sensorium.engine.evaluation import Evaluator
 from sensorium.engine.model import FeatureCacher, build
 from sensorium.engine.recipe import WEIGHTS, Recipe, load_recipe, parse_recipe
 from sensorium.engine.training import train
+from sensorium.engine.utils import init_accelerator, pick
 from sensorium.scripts.benchmarks.timing import Times, timed
 
 SPENT, FEATURES, GRID = "spent.json", "features", "grid.json"
@@ -158,8 +156,7 @@ class Bench:
             (name,) = model.plan.tasks
             source = load_split(model.plan, name, "train")
             rows = task_dataset(model.plan, model.encoders(), name, source)
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            filler = FeatureCacher(model.plan, model, device, "fp32", 32)
+            filler = FeatureCacher(model.plan, model, pick(), "fp32", 32)
             _note(folder, timed(lambda: filler.attach([rows])))
             grid = rows.prepare(0).records["volume"][0]["grid"]
             (folder / GRID).write_text(json.dumps([int(n) for n in grid]), encoding="utf-8")
@@ -266,9 +263,9 @@ def _asked(folder: Path, task: str, split: str) -> list[Answer]:
     model = load_model(folder)
     plan, settings = model.plan, model.plan.recipe.train
     rows = task_dataset(plan, model.encoders(), task, load_split(plan, task, split))
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), device_placement=False)
+    accelerator = init_accelerator()
     size = max(settings.batch_size, LEAST)
-    FeatureCacher(plan, model, accelerator.device, settings.precision, size).attach([rows])
+    FeatureCacher(plan, model, accelerator.device, model.precision, size).attach([rows])
     scored = Evaluator(model.to(accelerator.device), size, accelerator).score(rows, full=True)
     return [
         Answer(*row) for row in zip(scored.keys, scored.predictions, scored.targets, strict=True)

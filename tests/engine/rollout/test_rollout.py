@@ -102,6 +102,12 @@ def test_it_gets_there_and_says_how(pipeline: Pipeline, home: Path) -> None:
     assert {e["instruction"] for e in written["episodes"]} == {"go"}
 
 
+def test_it_acts_where_its_weights_are(pipeline: Pipeline, home: Path, accelerator: Any) -> None:
+    there = Pipeline(load(home / "run").model.to(accelerator))
+    moved, plain = (rollout(p, env_config(p), seeds=range(2))[LINE] for p in (there, pipeline))
+    assert moved["success"] == plain["success"] and moved["steps"] == plain["steps"]
+
+
 def test_a_batch_decides_nothing(pipeline: Pipeline, home: Path) -> None:
     section = env_config(pipeline)
     figures = [

@@ -1,0 +1,87 @@
+"""Where a model runs and in which precision: one choice for every verb and the Python API."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import torch
+
+from ...modalities.messages import did_you_mean
+from .errors import ConfigError
+
+KINDS = ("cuda", "xpu", "mps", "cpu")
+"""Kinds of device in the order in which they are preferred. ROCm is `cuda` to PyTorch."""
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""What products are computed in; weights are float32."""
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def device_count(kind: str) -> int:
+    """Return the number of devices of a kind that this process can use."""
+    if kind == "cpu":
+        return 1
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    module = getattr(torch, kind)
+    return int(module.device_count()) if module.is_available() else 0
+
+
+def available() -> list[str]:
+    """Return the kinds of device that this process can use, the preferred one first."""
+    return [kind for kind in KINDS if device_count(kind)]
+
+
+def pick(device: str | torch.device | None = None) -> torch.device:
+    """Return the device to run on: the named one, or by default the first of CUDA, XPU, MPS, CPU.
+
+    Raises ConfigError where there is no such kind of device, or none of it here.
+    """
+    kinds = available()
+    if device is None:
+        return torch.device(kinds[0])
+    kind, _, index = (name := str(device)).partition(":")
+    if kind not in KINDS or ((index or name[-1:] == ":") and not index.isdecimal()):
+        raise ConfigError(
+            f"device: {name!r} is no kind of device, nor one with a number as in cuda:1"
+            f"{did_you_mean(kind, KINDS)}"
+        )
+    count = device_count(kind)
+    if not count:
+        raise ConfigError(
+            f"device: {kind} is not available here; take one of {', '.join(kinds)}, or leave the "
+            "device out"
+        )
+    if index and int(index) >= count:
+        raise ConfigError(f"device: found {name}, but {kind} has {count} here, numbered from 0")
+    return torch.device(kind, int(index)) if index and kind != "cpu" else torch.device(kind)
+
+
+def check_precision(precision: str | None) -> None:
+    """Raise ConfigError for a name that is no precision; None is no name."""
+    names = get_args(Precision)
+    if precision is not None and precision not in names:
+        raise ConfigError(f"precision: there is no {precision!r}{did_you_mean(precision, names)}")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context in which products are computed in a precision; fp32 changes nothing."""
+    dtype = DTYPES.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+@contextlib.contextmanager
+def fork_rng() -> Iterator[None]:
+    """Restore PyTorch's generators on exit, those of the CPU and of every accelerator."""
+    with contextlib.ExitStack() as stack:
+        for kind in available():
+            if kind == "mps":  # its one generator takes no number, which fork_rng gives
+                stack.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
+            elif kind != "cpu":
+                devices = range(device_count(kind))
+                stack.enter_context(torch.random.fork_rng(devices, device_type=kind))
+        stack.enter_context(torch.random.fork_rng(devices=()))
+        yield
