@@ -17,7 +17,7 @@ from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import build
 from sensorium.engine.recipe import load_recipe, parse_recipe
 from sensorium.engine.training import check
-from sensorium.engine.training.optim import optimizer
+from sensorium.engine.training.optim import build_optimizer
 from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Decoder, Features, Loss
 
@@ -77,7 +77,9 @@ def test_a_frozen_teacher_beside_the_backbone(tmp_path: Path) -> None:
     for name, value in teacher_module.state_dict().items():
         torch.testing.assert_close(value, weights[f"decoders.backbone.{name}"], rtol=0, atol=0)
     trained = {
-        id(p) for g in optimizer(model, model.plan.recipe.train).param_groups for p in g["params"]
+        id(p)
+        for g in build_optimizer(model, model.plan.recipe.train).param_groups
+        for p in g["params"]
     }
     assert not trained & {id(p) for p in teacher_module.parameters()}
     resolved = model.plan.recipe.decoders
@@ -123,7 +125,7 @@ def test_backbone_is_short_for_the_decoder_of_that_name(tmp_path: Path) -> None:
 def test_a_decoder_of_another_signal() -> None:
     model = made(decoders={"voice": {"type": f"{__name__}:Waves", "samples": 3, "lr": 0.5}})
     assert model.decoder("voice").generate(Features.full(torch.randn(2, 4, 8))).shape == (2, 3)
-    rates = {g["base"] for g in optimizer(model, model.plan.recipe.train).param_groups}
+    rates = {g["base_lr"] for g in build_optimizer(model, model.plan.recipe.train).param_groups}
     assert 0.5 in rates
 
 
