@@ -23,6 +23,8 @@ Tensors = dict[str, Tensor]
 
 PER_TOKEN = ("tokens", "mask")
 """The fields of `Features` that have a value for each token, `[B, T, ...]`."""
+PER_ROW = ("affine", "pooled")
+"""Those that have one for each row, `[B, ...]`."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def merge(parts: Sequence[tuple[Sequence[int], Features]]) -> Features:
             for layers in zip(*(part.layers for part in features), strict=True)
         ),
     }
-    for name in (f.name for f in dataclasses.fields(Features) if f.name not in whole):
+    for name in (*PER_TOKEN, *PER_ROW):
         values = [getattr(part, name) for part in features]
         if all(value is None for value in values):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from sensorium.engine.cache import from_records, to_records
 from sensorium.modalities.base import Encoder, Features, Sample
 from sensorium.modalities.groups import (
+    PER_ROW,
+    PER_TOKEN,
     ShapeGroups,
     collate,
     count_rows,
@@ -140,6 +143,11 @@ def assert_equal(one: Features, two: Features) -> None:
     assert (one.grid, one.step, one.origin) == (two.grid, two.step, two.origin)
     for a, b in zip(one.layers, two.layers, strict=True):
         assert_equal(a, b)
+
+
+def test_every_tensor_of_features_is_merged() -> None:
+    tensors = {f.name for f in dataclasses.fields(Features) if "Tensor" in str(f.type)}
+    assert tensors == {*PER_TOKEN, *PER_ROW}
 
 
 def test_what_does_not_fit_is_refused() -> None:
