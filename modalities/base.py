@@ -99,9 +99,10 @@ class Encoder(Part, nn.Module):
     """A batch of samples -> `Features`. Knows nothing of tasks or decoders.
 
     dim: width of the tokens. processor: makes its samples. batch_invariant: False if padding
-    changes a sample's features; samples of different shapes are then encoded apart. supports: what `forward` takes beyond
-    its batch: `layers` (a tuple of hidden layers to return), `token_mask` (`[B, T]`
-    bool, True = replaced by a learned mask token), `layer_hooks` (`{layer: LayerHook}`),
+    changes a sample's features; samples of different shapes are then encoded apart. supports:
+    what `forward` takes beyond its batch: `layers` (a tuple of hidden layers to return),
+    `token_mask` (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks`
+    (`{layer: LayerHook}`),
     `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids [B, L]`); and
     `vocabulary`: it has `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`.
     time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
