@@ -1,8 +1,8 @@
 """Masked diffusion: a decoder that fills masked positions in any order, several at once.
 
 LLaDA (Nie et al., "Large Language Diffusion Models", 2025): a transformer without the causal
-mask predicts every masked position from all the others; `noising.py` has its training objective.
-Any decoder that `causal` can run under `block` attention will do.
+mask predicts every masked position from all the others; `tasks/diffusion/noising.py` has its
+training objective. Any decoder that `causal` can run under `block` attention will do.
 
 Legend: `B` batch, `T` positions, `D` width, `V` vocabulary.
 """

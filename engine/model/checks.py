@@ -49,7 +49,7 @@ def _widths(
 
 
 def check_decoders(plan: ResolvedRecipe, task: str, decoders: Mapping[str, Backbone]) -> None:
-    """Raise RecipeError if a decoder does not support what a task asks of it."""
+    """Raise ConfigError if a decoder does not support what a task asks of it."""
     for name, use in plan.tasks[task].task.decoders.items():
         for ability in sorted(use.attention | use.supports):
             if reason := decoders[name].unsupported_reason(ability):
@@ -60,7 +60,9 @@ def required_width(
     plan: ResolvedRecipe, name: str, streams: Streams, backbone: Backbone | None
 ) -> int:
     """The width that a stream's connector has to end in: its encoder's, where no task says."""
-    wanted = _widths(plan, name, streams, backbone)
+    part = plan.streams[name].connector
+    sharing = [name] if part is None else plan.streams_of(part)
+    wanted = {who: d for n in sharing for who, d in _widths(plan, n, streams, backbone).items()}
     if len(set(wanted.values())) > 1:
         widths = " and ".join(f"{who} {dim}" for who, dim in wanted.items())
         raise ConfigError(
@@ -68,6 +70,18 @@ def required_width(
             "give each its own stream, or make the widths equal"
         )
     return next(iter(wanted.values()), streams[name].encoder.dim)
+
+
+def check_shared_widths(plan: ResolvedRecipe, name: str, streams: Streams) -> None:
+    """Raise ConfigError if a connector that is shared was built for encoders of another width."""
+    connector, part = streams[name].connector, plan.streams[name].connector
+    if connector is not None and part is not None:
+        width = streams[name].encoder.dim
+        if connector.in_dim != width:
+            raise ConfigError(
+                f"inputs.{name}.connector: {part.where} takes tokens of width {connector.in_dim}, "
+                f"the encoder of inputs.{name} gives {width}; give it a connector of its own"
+            )
 
 
 def hidden_layers(plan: ResolvedRecipe, name: str) -> tuple[int, ...]:
@@ -124,7 +138,7 @@ def check_width(
 
 
 def check_frozen(plan: ResolvedRecipe, streams: Streams) -> None:
-    """Raise RecipeError if a stream trains that a task uses as a teacher."""
+    """Raise ConfigError if a stream trains that a task uses as a teacher."""
     for key, part in plan.tasks.items():
         teachers = [n for n, use in part.task.streams.items() if use.role == "teacher"]
         for name in teachers:

@@ -24,6 +24,7 @@ from .checks import (
     check_decoders,
     check_encoder_support,
     check_frozen,
+    check_shared_widths,
     check_width,
     hidden_layers,
     order_by_dependency,
@@ -168,6 +169,7 @@ def compose(plan: ResolvedRecipe, *, weights: bool = True, seed: int | None = No
             out_dim = required_width(plan, name, streams, backbone)
             connector = part.build(seed, modules, in_dim=encoders[name].dim, out_dim=out_dim)
             streams[name] = Stream(encoders[name], connector)
+            check_shared_widths(plan, name, streams)
         streams[name].layers += hidden_layers(plan, name)
         check_width(plan, name, streams, backbone)
         check_encoder_support(plan, name, streams[name])
@@ -177,7 +179,7 @@ def compose(plan: ResolvedRecipe, *, weights: bool = True, seed: int | None = No
         modules[id(task.plan)] = task.task
         task.plan.build_children(seed, modules, {})
         check_decoders(plan, name, decoders)
-        with task.plan.reported(), seeded(seed, task.plan.where, "build"):
+        with task.plan.located_errors(), seeded(seed, task.plan.where, "build"):
             task.task.build(widths, decoders)
         for head, use in task.task.head_uses.items():
             ends = {"in_dim": widths[use.stream], "out_dim": use.out_dim}

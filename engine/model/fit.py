@@ -32,19 +32,20 @@ def fit(plan: ResolvedRecipe, sources: Mapping[str, Source]) -> None:
     """Fit every part that wants it; `sources` are the tasks' training splits. What belongs to
     weights of another run was fitted with them, and is read from there."""
     known = plan.fitted_from()
-    for where, part in plan.fitted().items():
+    for owner, name in plan.fitted_arguments():
+        part, where = owner.fitted[name], owner.where / name
         run = source_run(known[where], where)
         if run is not None:
             _load_state(part, where, run[0] / FITTED / f"{run[1]}.json")
             continue
         try:
-            part.fit(_rows(plan, sources, where))
+            part.fit(_rows(plan, sources, owner, name))
         except ValueError as error:
             raise ConfigError(with_location(where, error)) from error
 
 
 def check_heads(plan: ResolvedRecipe) -> None:
-    """A head that another run's task learned answers in that task's tokens: RecipeError where
+    """A head that another run's task learned answers in that task's tokens: ConfigError where
     they are not ours."""
     for task in plan.tasks.values():
         for head in task.heads.values():
@@ -68,23 +69,24 @@ def _check_head(
 
 
 def _rows(
-    plan: ResolvedRecipe, sources: Mapping[str, Source], where: ComponentPath
+    plan: ResolvedRecipe, sources: Mapping[str, Source], owner: ComponentSpec, argument: str
 ) -> Iterator[Any]:
-    """What a part at a path is fitted on: a task's rows, a stream's raw values, or texts."""
-    name = where.name
+    """What an argument of a part is fitted on: a task's rows, what tasks offer for a decoder, the
+    raw values of every stream that the part encodes."""
+    where = owner.where / argument
     if where.section == "tasks":
-        for row in _each(sources[name]):
-            yield from plan.tasks[name].task.fit_examples(where.inside, row)
-    elif where.section == "inputs":
-        read = load(plan.streams[name].modality.read)
-        for key, task in plan.tasks.items():
-            if (use := task.task.streams.get(name)) is not None:
-                for row in _each(sources[key]):
-                    yield from map(read, cell_items(row[name], use.many))
-    else:
+        for row in _each(sources[where.name]):
+            yield from plan.tasks[where.name].task.fit_examples(where.inside, row)
+    if where.section == "decoders":
         for key, task in plan.tasks.items():
             for row in _each(sources[key]):
                 yield from task.task.fit_examples(where, row)
+    for stream in plan.streams_of(owner):
+        read = load(plan.streams[stream].modality.read)
+        for key, task in plan.tasks.items():
+            if (use := task.task.streams.get(stream)) is not None:
+                for row in _each(sources[key]):
+                    yield from map(read, cell_items(row[stream], use.many))
 
 
 def _each(source: Source) -> Iterable[dict[str, Any]]:
@@ -111,7 +113,7 @@ def _written(state: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def load_fitted(plan: ResolvedRecipe, folder: Path) -> None:
-    """Take the states of a run's folder; RecipeError names one that is missing."""
+    """Take the states of a run's folder; ConfigError names one that is missing."""
     for where, part in plan.fitted().items():
         _load_state(part, where, folder / f"{where}.json")
 
@@ -128,7 +130,7 @@ def _load_state(part: Fittable, where: str, path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a run's folder; RecipeError where it is not there or not whole."""
+    """A JSON file of a run's folder; ConfigError where it is not there or not whole."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

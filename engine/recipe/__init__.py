@@ -11,8 +11,14 @@ if TYPE_CHECKING:
     from .component import located_errors as located_errors
     from .component import plan_part as plan_part
     from .component_path import BACKBONE as BACKBONE
+    from .component_path import HUB as HUB
+    from .component_path import WEIGHTS as WEIGHTS
     from .component_path import ComponentPath as ComponentPath
+    from .component_path import download as download
     from .component_path import joined as joined
+    from .component_path import source_run as source_run
+    from .component_path import split_source as split_source
+    from .component_path import unshared as unshared
     from .env import Env as Env
     from .json_schema import schema as schema
     from .recipe import DataSection as DataSection
@@ -33,11 +39,6 @@ if TYPE_CHECKING:
     from .train_config import SamplerSection as SamplerSection
     from .train_config import Train as Train
     from .train_config import Validate as Validate
-    from .weight_source import HUB as HUB
-    from .weight_source import WEIGHTS as WEIGHTS
-    from .weight_source import download as download
-    from .weight_source import source_run as source_run
-    from .weight_source import split_source as split_source
     from .yaml_io import parse as parse
     from .yaml_io import parse_file as parse_file
 else:
@@ -45,7 +46,17 @@ else:
         __name__,
         {
             "component": ["Modules", "ComponentSpec", "count", "plan_part", "located_errors"],
-            "component_path": ["BACKBONE", "ComponentPath", "joined"],
+            "component_path": [
+                "BACKBONE",
+                "HUB",
+                "WEIGHTS",
+                "ComponentPath",
+                "download",
+                "joined",
+                "source_run",
+                "split_source",
+                "unshared",
+            ],
             "env": ["Env"],
             "json_schema": ["schema"],
             "recipe": [
@@ -66,7 +77,6 @@ else:
                 "Train",
                 "Validate",
             ],
-            "weight_source": ["HUB", "WEIGHTS", "download", "source_run", "split_source"],
             "yaml_io": ["parse", "parse_file"],
         },
     )

@@ -32,6 +32,7 @@ class ComponentSpec:
     """where: its place in the recipe, `inputs.image.encoder`. fitted: parts that its
     constructor wants fitted, by argument; `fitted_sections` what the recipe says of them.
     children: parts that its constructor takes, by argument. owner: the part it is a child of.
+    references: parts of other places that its constructor takes, by argument.
     allocated: its module, where another constructor keeps it before it is initialized."""
 
     where: ComponentPath
@@ -41,6 +42,7 @@ class ComponentSpec:
     fitted: dict[str, Fittable] = field(default_factory=dict)
     fitted_sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     children: dict[str, ComponentSpec] = field(default_factory=dict)
+    references: dict[str, ComponentSpec] = field(default_factory=dict)
     owner: ComponentSpec | None = field(default=None, repr=False, compare=False)
     allocated: nn.Module | None = field(default=None, repr=False, compare=False)
 
@@ -69,17 +71,17 @@ class ComponentSpec:
     def _carries_weights(self) -> bool:
         if not (isinstance(self.part, type) and issubclass(self.part, Part)):
             return False
-        with self.reported():
+        with self.located_errors():
             return bool(self.part.carries_weights(self.options))
 
-    def reported(self) -> contextlib.AbstractContextManager[None]:
+    def located_errors(self) -> contextlib.AbstractContextManager[None]:
         """Its own complaints inside, with its place in front."""
         return located_errors(self.where, arguments(self.part))
 
     def resolve(self) -> None:
         """Complete its own options by the library's configuration (may download)."""
         if isinstance(self.part, type) and issubclass(self.part, Part):
-            with self.reported(), _named(self.options.get("name")):
+            with self.located_errors(), _named(self.options.get("name")):
                 self.options = self.part.resolve(dict(self.options))
 
     def resolved_section(self) -> Section:
@@ -107,8 +109,9 @@ class ComponentSpec:
         modules = {} if modules is None else modules
         if id(self) not in modules:
             children = self.build_children(seed, modules, widths)
+            children |= {name: p.build(seed, modules) for name, p in self.references.items()}
             made: Any = self.allocated or self.part.__new__(self.part)
-            with self.reported(), seeded(seed, self.where):
+            with self.located_errors(), seeded(seed, self.where):
                 made.__init__(**self.options, **self.fitted, **children, **widths)
             modules[id(self)] = made
         return modules[id(self)]
@@ -141,6 +144,13 @@ class ComponentSpec:
             )
         return value
 
+    def runs(self, part: ComponentSpec) -> bool:
+        """True if it is a part, contains it, or refers to it."""
+        return any(
+            own is part or any(other.runs(part) for other in own.references.values())
+            for own in self.parts()
+        )
+
     def parts(self) -> list[ComponentSpec]:
         """The part, and those within it."""
         return [self, *(found for part in self.children.values() for found in part.parts())]
@@ -150,7 +160,7 @@ class ComponentSpec:
         """What decides what it computes, beside its weights: its options, and those within it."""
         within = {
             name: {"type": part.section.type, **part.identity}
-            for name, part in self.children.items()
+            for name, part in (self.children | self.references).items()
         }
         return {**self.options, **within}
 
@@ -158,7 +168,7 @@ class ComponentSpec:
 def plan(
     section: Section, kind: str, where: ComponentPath, owner: ComponentSpec | None = None
 ) -> ComponentSpec:
-    """Find the class of a section and check its options; RecipeError names the place.
+    """Find the class of a section and check its options; ConfigError names the place.
 
     kind: the catalogue of its short names, `connector` or `image_encoder`.
     """

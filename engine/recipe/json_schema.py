@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from ...backbones.encoder import BackboneEncoder
 from ...modalities.modality import Modality
 from ..utils import ConfigError
 from .recipe import DataSection, Recipe, Section, TaskSection
@@ -26,7 +27,7 @@ def schema(recipe: Recipe | None = None) -> Schema:
     own = _own(recipe) if recipe else {}
     names = sorted({*registered("modality"), *own.get("modality", ())})
     modalities = {name: find("modality", name, "modality") for name in names}
-    for name in ("Section", "DataSection", "TaskSection"):
+    for name in ("Section", "PartSection", "DataSection", "TaskSection"):
         known[name]["type"] = ["object", "string"]
     for kind in PARTS:
         part = {"$ref": "#/$defs/Section"}
@@ -34,6 +35,7 @@ def schema(recipe: Recipe | None = None) -> Schema:
     stream = known["StreamSection"]
     for place, kind in ((stream, "connector"), (found, "backbone")):
         place["properties"][kind] = {"anyOf": [{"$ref": f"#/$defs/{kind}"}, {"type": "null"}]}
+    _add_shares(found["properties"]["inputs"], stream["properties"], known)
     found["properties"]["decoders"]["additionalProperties"] = {"$ref": "#/$defs/decoder"}
     known["TaskSection"]["allOf"] = _rules("task", own.get("task", ()), TaskSection, known)
     sources = _rules("source", own.get("source", ()), DataSection, known, "source")
@@ -58,6 +60,27 @@ def schema(recipe: Recipe | None = None) -> Schema:
         "else": found,
         "$defs": known | {f"{PARTIAL}{name}": _partial(value) for name, value in known.items()},
     }
+
+
+def _add_shares(inputs: Schema, stream: Schema, known: Schema) -> None:
+    """Let an encoder, a connector or a whole stream be `{share: query}`."""
+
+    def shared(options: Schema) -> Schema:
+        properties = {"share": {"type": "string"}, **options}
+        required = {"required": ["share"], "additionalProperties": False}
+        return {"type": "object", "properties": properties, **required}
+
+    options = options_model(BackboneEncoder).model_json_schema()["properties"]
+    known["shared_connector"] = shared({})
+    known["shared_encoder"] = shared({k: v for k, v in options.items() if k != "backbone"})
+    known["shared_stream"] = shared({key: stream[key] for key in ("modality", "augment")})
+    stream["encoder"] = _any_of(stream["encoder"], "shared_encoder")
+    stream["connector"]["anyOf"].append({"$ref": "#/$defs/shared_connector"})
+    inputs["additionalProperties"] = _any_of(inputs["additionalProperties"], "shared_stream")
+
+
+def _any_of(rule: Schema, name: str) -> Schema:
+    return {"anyOf": [rule, {"$ref": f"#/$defs/{name}"}]}
 
 
 PARTIAL = "partial_"

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from annotated_types import Ge, Lt
 from pydantic import ConfigDict, model_validator
 
+from ...modalities.messages import did_you_mean
 from ..utils import ConfigError
 from . import yaml_io
 from .component_path import BACKBONE
@@ -45,12 +46,25 @@ class Section(TypedSection):
         return cast(Self, type(self).model_construct(**own, **options))
 
 
+class PartSection(Section):
+    """The encoder or connector of a stream; `{share: query}` is that of another stream."""
+
+    SHARED: ClassVar[str] = "shared"
+    share: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typed(cls, value: Any) -> Any:
+        shares = isinstance(value, Mapping) and "share" in value
+        return {"type": cls.SHARED, **value} if shares else value
+
+
 class StreamSection(Strict):
     """A named input: what signal it is, who encodes it, what carries it on."""
 
     modality: str
-    encoder: Section
-    connector: Section | None = None
+    encoder: PartSection
+    connector: PartSection | None = None
     augment: dict[str, Any] | None = None
 
 
@@ -123,6 +137,8 @@ def to_plain_dict(section: Strict) -> dict[str, Any]:
         for name, field in type(section).model_fields.items()
         if (value := getattr(section, name)) is not None or field.default is not None
     }
+    if isinstance(section, PartSection) and section.share is not None:
+        found = {"share": section.share}  # nothing else of the engine's may stand beside it
     return found | {key: _plain(value) for key, value in (section.model_extra or {}).items()}
 
 
@@ -139,7 +155,7 @@ def _plain(value: Any) -> Any:
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a file, with `a.b.c=value` overrides applied; checked as to its form.
 
-    Raises RecipeError, one line a mistake: the place, what was found, what was expected.
+    Raises ConfigError, one line a mistake: the place, what was found, what was expected.
     """
     path = find_file(path)
     values = _extended(path)
@@ -150,6 +166,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     """The recipe of a dict, as `Recipe.to_dict` gives it."""
+    if "inputs" in values:
+        values = {**values, "inputs": _expand_streams(values["inputs"])}
     found = validate(Recipe, values, "", "a recipe")
     if BACKBONE in found.decoders:
         if found.backbone is not None:
@@ -166,6 +184,41 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
                     f"no digit; for example {like}"
                 )
     return found
+
+
+def _expand_streams(inputs: Any) -> Any:
+    """`passage: {share: query}` as sections that share the encoder, and the connector if there is
+    one; the modality is that of `query` unless it says another."""
+    if not isinstance(inputs, Mapping):
+        return inputs
+    return {name: _expanded(name, section, inputs) for name, section in inputs.items()}
+
+
+def _expanded(name: str, section: Any, inputs: Mapping[str, Any]) -> Any:
+    if not isinstance(section, Mapping) or "share" not in section:
+        return section
+    where, source = f"inputs.{name}", section["share"]
+    for key in ("encoder", "connector"):
+        if key in section:
+            raise ConfigError(
+                f"{where}.{key}: stands beside share: {source}, which is short for encoder and "
+                f"connector; say {{share: {source}}} in the one that is shared, and take share out"
+            )
+    if source == name or not isinstance(inputs.get(source), Mapping):
+        near = did_you_mean(str(source), {*inputs} - {name})
+        raise ConfigError(f"{where}.share: found {source!r}, expected another stream{near}")
+    shared = inputs[source]
+    if "share" in shared:
+        raise ConfigError(
+            f"{where}.share: {source} is shared itself; say share: {shared['share']}"
+            if shared["share"] != name
+            else f"{where}.share: {name} and {source} share each other; give one of them an encoder"
+        )
+    found = {key: value for key, value in section.items() if key != "share"}
+    if "modality" in shared:
+        found.setdefault("modality", shared["modality"])
+    parts = [key for key in ("encoder", "connector") if shared.get(key) is not None]
+    return {**found, **{key: {"share": source} for key in parts}}
 
 
 def find_file(path: str | Path) -> Path:

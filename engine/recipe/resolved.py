@@ -8,32 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from torch import nn
 
 from ...modalities.base import Fittable, Tokenizer
 from ...modalities.messages import did_you_mean
-from ...modalities.modality import Modality
 from ...tasks.base import Task
 from ...tasks.batch import Tools
 from ..utils import ConfigError, seeded
 from .component import ComponentSpec, located_errors, plan
-from .component_path import BACKBONE, ComponentPath
-from .recipe import Recipe, Section, StreamSection, TaskSection, to_plain_dict
+from .component_path import BACKBONE, ComponentPath, joined, validate_source
+from .recipe import Recipe, Section, TaskSection, to_plain_dict
 from .registry import find
-from .validation import arguments, validate_options
-from .weight_source import validate_source
-
-
-@dataclass
-class StreamPlan:
-    """One input: its modality, and the plans of its parts."""
-
-    modality: Modality
-    encoder: ComponentSpec
-    connector: ComponentSpec | None
-    augment: Any | None
+from .streams import StreamPlan as StreamPlan
+from .streams import plan_streams
+from .validation import arguments
 
 
 @dataclass
@@ -69,26 +59,44 @@ class ResolvedRecipe:
             found += [stream.encoder, *([stream.connector] if stream.connector else [])]
         for task in self.tasks.values():
             found += [task.plan, *task.heads.values()]
-        return [part for owner in found for part in owner.parts()]
+        parts = {id(part): part for owner in found for part in owner.parts()}
+        return list(parts.values())
+
+    def streams_of(self, part: ComponentSpec) -> list[str]:
+        """The streams whose encoder or connector runs a part; several if it is shared."""
+        return [
+            name
+            for name, stream in self.streams.items()
+            if any(end is not None and end.runs(part) for end in (stream.encoder, stream.connector))
+        ]
+
+    def shared(self) -> dict[ComponentPath, ComponentPath]:
+        """The encoders and connectors of streams that are those of another, and whose."""
+        ends = {
+            joined("inputs", name, kind): part
+            for name, stream in self.streams.items()
+            for kind, part in (("encoder", stream.encoder), ("connector", stream.connector))
+            if part is not None
+        }
+        return {where: part.where for where, part in ends.items() if part.where != where}
 
     def fitted(self) -> dict[ComponentPath, Fittable]:
         """Every part to be fitted, by its place: tasks', streams', decoders'."""
-        return {p.where / n: part for p in self._owners() for n, part in p.fitted.items()}
+        return {p.where / name: p.fitted[name] for p, name in self.fitted_arguments()}
 
     def fitted_from(self) -> dict[ComponentPath, str]:
         """By its place, where the weights of a fitted part's owner come from, or what the part's
         own section says: it is not fitted again if that is a run."""
         return {
             p.where / name: p.fitted_sections[name].get("weights", p.weights)
-            for p in self._owners()
-            for name in p.fitted
+            for p, name in self.fitted_arguments()
         }
 
-    def _owners(self) -> list[ComponentSpec]:
-        """Tasks first, decoders last."""
-        plans = self.plans()
+    def fitted_arguments(self) -> list[tuple[ComponentSpec, str]]:
+        """(part, argument) of every part to be fitted: tasks' first, decoders' last."""
         sections = ("tasks", "inputs", "decoders")
-        return [p for section in sections for p in plans if p.where.section == section]
+        order = sorted(self.plans(), key=lambda part: sections.index(part.where.section))
+        return [(part, name) for part in order for name in part.fitted]
 
     def resolve(self) -> None:
         """Complete every part's options, and the recipe by them (may download)."""
@@ -99,9 +107,9 @@ class ResolvedRecipe:
         recipe.backbone = sections.pop(BACKBONE, None)
         recipe.decoders = sections
         for name, stream in self.streams.items():
-            recipe.inputs[name].encoder = stream.encoder.resolved_section()
-            if stream.connector:
-                recipe.inputs[name].connector = stream.connector.resolved_section()
+            for key, end in (("encoder", stream.encoder), ("connector", stream.connector)):
+                if end is not None and getattr(recipe.inputs[name], key).share is None:
+                    setattr(recipe.inputs[name], key, end.resolved_section())
         for name, task in self.tasks.items():
             section = task.plan.resolved_section()
             heads = {k: to_plain_dict(h.resolved_section()) for k, h in task.heads.items()}
@@ -111,14 +119,14 @@ class ResolvedRecipe:
 
 
 def plan_recipe(recipe: Recipe, *, restored: bool = False) -> ResolvedRecipe:
-    """Find and check every part of a recipe. Raises RecipeError, a line a mistake.
+    """Find and check every part of a recipe. Raises ConfigError, a line a mistake.
 
     restored: what was trained will be read from a run's own file.
     """
     _names("inputs", recipe.inputs)
     _names("tasks", recipe.tasks)
-    streams = {name: _stream(name, s) for name, s in recipe.inputs.items()}
     decoders = _decoders(recipe)
+    streams = plan_streams(recipe.inputs, decoders)
     if not recipe.tasks:
         raise ConfigError("tasks: there are none; a recipe asks for at least one")
     tasks = {name: _task(name, section) for name, section in recipe.tasks.items()}
@@ -155,29 +163,6 @@ def _names(room: str, named: Iterable[str]) -> None:
             )
 
 
-def _stream(name: str, section: StreamSection) -> StreamPlan:
-    where = ComponentPath(f"inputs.{name}")
-    modality: Modality = find("modality", section.modality, f"{where}.modality")
-    augment = None
-    if section.augment is not None:
-        options = dict(section.augment)
-        kind = options.pop("type", next(iter(modality.augments), None))
-        if kind is None:
-            raise ConfigError(
-                f"{where}.augment: {section.modality} has no augment of its own; "
-                "say type: package.module:Class"
-            )
-        part = find(f"{section.modality}_augment", kind, f"{where}.augment")
-        with located_errors(f"{where}.augment", arguments(part)):
-            augment = part(**validate_options(part, options, f"{where}.augment"))
-    return StreamPlan(
-        modality,
-        plan(section.encoder, f"{section.modality}_encoder", where / "encoder"),
-        plan(section.connector, "connector", where / "connector") if section.connector else None,
-        augment,
-    )
-
-
 def _task(name: str, section: TaskSection) -> TaskPlan:
     where = ComponentPath(f"tasks.{name}")
     part = find("task", section.type, f"{where}.type")
@@ -197,7 +182,7 @@ def _built(own: ComponentSpec) -> Task:
     """The task, whose inner parts are there but not initialized: they wait for what is fitted."""
     children = {name: child.allocate() for name, child in own.children.items()}
     try:
-        with own.reported(), seeded(0, own.where):
+        with own.located_errors(), seeded(0, own.where):
             made: Task = own.part(**own.options, **own.fitted, **children)
     except AttributeError as error:
         if not children:

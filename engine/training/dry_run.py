@@ -259,5 +259,7 @@ def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
             where, part.section.type, shapes.get(where, ""), own, trained, note
         )
         report.stages.append(stage)
+    for where, source in model.plan.shared().items():
+        report.stages.append(ComponentSummary(where, "", "", 0, 0, f"shares {source}"))
     if begins:
         report.notes.append(f"begins at random weights: {', '.join(begins)}")

@@ -22,7 +22,7 @@ from ..submodules import (
     path_of,
     replace_submodules,
 )
-from .processor import TextProcessor
+from ..text_processor import TextProcessor, collate_ids
 from .repo_id import parse_repo_id
 
 
@@ -173,10 +173,7 @@ class HubText(Encoder):
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """ids `[B, L]` padded on the right, mask `[B, L]`."""
-        rows = [sample["ids"] for sample in samples]
-        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_id)
-        lengths = torch.tensor([len(row) for row in rows])
-        return {"ids": ids, "mask": torch.arange(ids.shape[1]) < lengths[:, None]}
+        return collate_ids(samples, self.tokenizer.pad_id)
 
     def forward(
         self,

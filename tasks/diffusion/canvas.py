@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ...backbones.noising import apply_mask, elbo_weights, sample_timesteps
 from .draft import Draft, DraftLayout, Layout, align_targets, layout_draft
+from .noising import apply_mask, elbo_weights, sample_timesteps
 from .sampler import Canvas
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...backbones.noising import reveal_schedule
+from .noising import reveal_schedule
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(ids `[B, G]`, real `[B, G]`, wanted `[B, G]`) -> logits `[N, V]` of the wanted places."""

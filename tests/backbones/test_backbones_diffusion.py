@@ -13,14 +13,14 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sensorium.backbones.diffusion import Diffusion
-from sensorium.backbones.noising import (
+from sensorium.modalities.base import Features
+from sensorium.tasks.diffusion.noising import (
     MIN_MASK_PROB,
     apply_mask,
     elbo_weights,
     reveal_schedule,
     sample_timesteps,
 )
-from sensorium.modalities.base import Features
 
 WIDE = ("llama", "qwen3", "gpt2", "opt", "gemma3")
 

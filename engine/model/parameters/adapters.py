@@ -53,7 +53,16 @@ def restore_frozen_eval(model: nn.Module) -> None:
 
 def is_frozen(module: nn.Module) -> bool:
     """Return whether nothing in a module trains and nothing in it may change."""
-    return getattr(module, _FROZEN, False) and not any(p.requires_grad for p in module.parameters())
+    return _is_still(module) and not any(p.requires_grad for p in module.parameters())
+
+
+def _is_still(module: nn.Module) -> bool:
+    """Return whether a module stays in `eval()`, or only wraps modules that do."""
+    if getattr(module, _FROZEN, False):
+        return True
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    children = list(module.children())
+    return not own and bool(children) and all(_is_still(child) for child in children)
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:

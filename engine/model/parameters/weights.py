@@ -20,7 +20,16 @@ from ....backbones.base import Backbone
 from ....modalities.base import Part
 from ....modalities.messages import did_you_mean
 from ....tasks.base import Task
-from ...recipe import HUB, WEIGHTS, ComponentPath, download, joined, parse_file, split_source
+from ...recipe import (
+    HUB,
+    WEIGHTS,
+    ComponentPath,
+    download,
+    joined,
+    parse_file,
+    split_source,
+    unshared,
+)
 from ...recipe.validation import part_arguments
 from ...utils import ConfigError
 
@@ -70,7 +79,7 @@ def read_file(path: Path, where: str, prefix: str = "") -> dict[str, Tensor]:
 
 def _from_run(module: nn.Module, run: Path, name: str | None, where: ComponentPath) -> None:
     """The part at `where` of another run; where that run had it from elsewhere, from there."""
-    path = where.renamed(name) if name else where
+    path = unshared(run, where.renamed(name) if name else where)
     average = path.section == "inputs" and path.keys[2] == EMA
     described = joined("inputs", path.name, "encoder", *path.keys[3:]) if average else path
     options = _section(run, described, where)

@@ -15,7 +15,7 @@ from torch import Tensor
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import Model, build, compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.recipe.weight_source import validate_source
+from sensorium.engine.recipe.component_path import validate_source
 from sensorium.engine.utils import ConfigError
 
 DATA = {"train": {"source": "digits", "split": "train", "limit": 40}}

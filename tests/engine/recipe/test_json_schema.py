@@ -173,6 +173,29 @@ def test_it_accepts_decoders_by_name(whole: dict[str, Any]) -> None:
     assert _accepts(whole, whole, recipe)
 
 
+@pytest.mark.parametrize(
+    ("passage", "accepted"),
+    [
+        ({"share": "image"}, True),
+        ({"share": "image", "modality": "image"}, True),
+        ({"share": "image", "encoder": "timm"}, False),
+        (
+            {"modality": "image", "encoder": {"share": "image"}, "connector": {"share": "image"}},
+            True,
+        ),
+        ({"modality": "text", "encoder": {"share": "backbone", "attention": "causal"}}, True),
+        ({"modality": "text", "encoder": {"share": "backbone", "attention": "both"}}, False),
+        ({"modality": "image", "encoder": {"share": "image", "pooling": "mean"}}, False),
+        ({"modality": "image", "encoder": {"share": 3}}, False),
+        ({"modality": "image", "encoder": {}}, False),
+    ],
+)
+def test_it_knows_what_may_be_shared(whole: dict[str, Any], passage: Any, accepted: bool) -> None:
+    recipe = _recipe("captioning/digits.yaml")
+    recipe["inputs"]["passage"] = passage
+    assert _accepts(whole, whole, recipe) == accepted
+
+
 def test_what_extends_another_says_only_what_differs(whole: dict[str, Any]) -> None:
     short: dict[str, Any] = {"tasks": {"digit": {"data": {"test": {"order": "writer"}}}}}
     assert not _accepts(whole, whole, short)

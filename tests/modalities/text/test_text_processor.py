@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sensorium.modalities.base import ReadError
-from sensorium.modalities.text.processor import TextProcessor, fingerprint
 from sensorium.modalities.text.tokenizers import BPE, Bytes
+from sensorium.modalities.text_processor import TextProcessor, fingerprint
 
 TEXTS = ["a red robot", "the small robot pushes a blue puck to the goal, slowly", "né <image> 猫"]
 

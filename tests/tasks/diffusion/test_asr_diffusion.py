@@ -11,7 +11,6 @@ from torch import nn
 
 from sensorium.backbones.causal import Causal
 from sensorium.backbones.diffusion import Diffusion
-from sensorium.backbones.noising import MIN_MASK_PROB
 from sensorium.connectors.projectors import Linear
 from sensorium.modalities.base import Features
 from sensorium.modalities.text.characters import Characters
@@ -26,6 +25,7 @@ from sensorium.tasks.diffusion.canvas import (
     make_training_canvas,
 )
 from sensorium.tasks.diffusion.draft import Draft, Layout, layout_draft
+from sensorium.tasks.diffusion.noising import MIN_MASK_PROB
 from sensorium.tasks.diffusion.sampler import Denoised
 from sensorium.testing.context import StubContext, prepare_batch
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from ..base import Processor, ReadError, Sample, Tokenizer
+from .base import Processor, ReadError, Sample, Tokenizer
 
 
 class TextProcessor(Processor):
@@ -44,6 +46,14 @@ class TextProcessor(Processor):
 
     def settings(self) -> dict[str, Any]:
         return {"max_length": self.max_length, "tokenizer": fingerprint(self.tokenizer)}
+
+
+def collate_ids(samples: Sequence[Sample], pad_id: int) -> dict[str, Tensor]:
+    """Return the ids of samples `[B, L]`, padded on the right, and their mask `[B, L]`."""
+    rows = [sample["ids"] for sample in samples]
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_id)
+    lengths = torch.tensor([len(row) for row in rows])
+    return {"ids": ids, "mask": torch.arange(ids.shape[1]) < lengths[:, None]}
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:

@@ -1,0 +1,176 @@
+"""The streams of a recipe as plans, and what they share.
+
+`encoder: {share: query}` is the module of the stream `query`; `connector: {share: query}`
+likewise; `passage: {share: query}` is short for both. `encoder: {share: backbone, attention:
+bidirectional}` runs a decoder's own layers over the texts of the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...backbones.encoder import BackboneEncoder
+from ...modalities.messages import did_you_mean
+from ...modalities.modality import Modality
+from ..utils import ConfigError
+from .component import ComponentSpec, located_errors, plan
+from .component_path import ComponentPath, joined
+from .recipe import PartSection, Section, StreamSection
+from .registry import find, load
+from .validation import arguments, validate_options
+
+
+@dataclass
+class StreamPlan:
+    """One input: its modality, and the plans of its parts."""
+
+    modality: Modality
+    encoder: ComponentSpec
+    connector: ComponentSpec | None
+    augment: Any | None
+
+
+def plan_streams(
+    inputs: Mapping[str, StreamSection], decoders: Mapping[str, ComponentSpec]
+) -> dict[str, StreamPlan]:
+    """Find and check the parts of streams; those that are shared are the same plan."""
+    modalities: dict[str, Modality] = {
+        name: find("modality", section.modality, f"inputs.{name}.modality")
+        for name, section in inputs.items()
+    }
+
+    def encoder(name: str) -> ComponentSpec:
+        kind = f"{inputs[name].modality}_encoder"
+        return plan(inputs[name].encoder, kind, joined("inputs", name, "encoder"))
+
+    def connector(name: str) -> ComponentSpec:
+        return plan(with_connector[name], "connector", joined("inputs", name, "connector"))
+
+    with_connector = {name: s.connector for name, s in inputs.items() if s.connector is not None}
+    sections = {name: section.encoder for name, section in inputs.items()}
+    encoders = _share_parts("encoder", sections, decoders, encoder)
+    connectors = _share_parts("connector", with_connector, decoders, connector)
+    for name, part in encoders.items():
+        if part.references:
+            _check_reads_text(modalities[name], f"inputs.{name}")
+    return {
+        name: StreamPlan(
+            modalities[name],
+            encoders[name],
+            connectors.get(name),
+            _augment(section, modalities[name], f"inputs.{name}.augment"),
+        )
+        for name, section in inputs.items()
+    }
+
+
+def _augment(section: StreamSection, modality: Modality, where: str) -> Any | None:
+    if section.augment is None:
+        return None
+    options = dict(section.augment)
+    kind = options.pop("type", next(iter(modality.augments), None))
+    if kind is None:
+        raise ConfigError(
+            f"{where}: {section.modality} has no augment of its own; say type: package.module:Class"
+        )
+    part = find(f"{section.modality}_augment", kind, where)
+    with located_errors(where, arguments(part)):
+        return part(**validate_options(part, options, where))
+
+
+Sections = Mapping[str, PartSection]
+
+
+def _share_parts(
+    kind: str,
+    sections: Sections,
+    decoders: Mapping[str, ComponentSpec],
+    plan_of: Callable[[str], ComponentSpec],
+) -> dict[str, ComponentSpec]:
+    """Return the encoders or the connectors of streams, by name; what is shared is one plan.
+
+    kind: `encoder` or `connector`. decoders: whose stack an encoder may run. plan_of: makes the
+    plan of a stream that shares nothing. Raises ConfigError, one line a mistake.
+    """
+    own: dict[str, ComponentSpec] = {}
+    for name, section in sections.items():
+        if section.share is None:
+            own[name] = plan_of(name)
+        elif section.share in decoders and (section.share == name or section.share not in sections):
+            own[name] = _encoder_of(decoders[section.share], section, joined("inputs", name, kind))
+    found = dict(own)
+    for name, section in sections.items():
+        if name not in own:
+            where = joined("inputs", name, kind)
+            found[name] = own[_source(section, sections, {*own, *decoders}, where)]
+            _check_alone(section, section.options, where, str(found[name].where))
+    return {name: found[name] for name in sections}
+
+
+def _source(section: PartSection, sections: Sections, known: set[str], where: ComponentPath) -> str:
+    """The stream whose part a section shares; ConfigError if there is none, or it shares too."""
+    source, chain = str(section.share), [where.name]
+    if source not in sections:
+        raise ConfigError(
+            f"{where}.share: found {source!r}, expected another stream with a section "
+            f"`{where.inside}`{did_you_mean(source, known)}"
+        )
+    while source not in known and source not in chain:
+        chain.append(source)
+        source = str(sections[source].share)
+    if source in chain:
+        raise ConfigError(
+            f"{where}.share: {' shares '.join([*chain, source])}, a circle; give one of them a "
+            f"section `{where.inside}` of its own"
+        )
+    if len(chain) > 1:
+        raise ConfigError(
+            f"{where}.share: {chain[1]} shares the {where.inside} of {source}; say share: {source}"
+        )
+    return source
+
+
+def _check_alone(
+    section: PartSection, options: Collection[str], where: ComponentPath, source: str
+) -> None:
+    """Refuse keys beside `share` that belong to what is shared."""
+    beside = [
+        name
+        for name, field in Section.model_fields.items()
+        if name != "type" and getattr(section, name) != field.default
+    ]
+    beside = [*(["type"] if section.type != PartSection.SHARED else []), *beside, *options]
+    if beside:
+        raise ConfigError(
+            f"{where}.{beside[0]}: stands beside share: {section.share}; say it in {source}, or "
+            "take share out"
+        )
+
+
+def _check_reads_text(modality: Modality, where: str) -> None:
+    """Refuse the stack of a decoder as the encoder of what is no text."""
+    if modality.example is None:
+        return
+    raw = load(modality.read)(load(modality.example)(np.random.default_rng(0)))
+    if not isinstance(raw, str):
+        raise ConfigError(
+            f"{where}.encoder.share: a decoder reads text, and the modality of {where} gives "
+            f"{type(raw).__name__}; give it an encoder"
+        )
+
+
+def _encoder_of(
+    decoder: ComponentSpec, section: PartSection, where: ComponentPath
+) -> ComponentSpec:
+    """The plan of an encoder that runs the stack of a decoder."""
+    if where.inside != "encoder":
+        raise ConfigError(f"{where}.share: {section.share} is a decoder; expected another stream")
+    options, given = section.options, {"backbone": section.share}
+    _check_alone(section, options.keys() & given, where, str(decoder.where))
+    options = validate_options(BackboneEncoder, {**options, **given}, where)
+    del options["backbone"]
+    return ComponentSpec(where, section, BackboneEncoder, options, references={"backbone": decoder})
