@@ -54,6 +54,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "opt": {"model_type": "opt", **OLD, "ffn_dim": 48, "word_embed_proj_dim": 32},
     "phi": {"model_type": "phi", **OLD, "intermediate_size": 48},
     "gpt_neox": {"model_type": "gpt_neox", **OLD, "intermediate_size": 48},
+    "mixtral": {"model_type": "mixtral", **LLAMA, "num_local_experts": 4},
+    "gpt_bigcode": {"model_type": "gpt_bigcode", "n_embd": 32, "n_layer": 2, "n_head": 4},
+    "modernbert-decoder": {
+        "model_type": "modernbert-decoder",
+        **OLD,
+        "intermediate_size": 48,
+        "local_attention": 128,
+        **{f"{name}_token_id": i for i, name in enumerate(("pad", "eos", "bos"))},
+    },
     "bloom": {"model_type": "bloom", "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "mamba2": {
         "model_type": "mamba2",

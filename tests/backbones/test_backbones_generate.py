@@ -13,7 +13,7 @@ from sensorium.backbones.visibility import Attention
 from sensorium.modalities.base import Features
 
 STACKS = ("llama", "qwen3", "mistral", "mistral-short", "gemma3", "gemma3-short", "gpt2", "opt")
-MORE = ("phi", "gpt_neox", "cohere")
+MORE = ("phi", "gpt_neox", "cohere", "mixtral", "gpt_bigcode", "modernbert-decoder")
 PAIRS = ("t5", "bart", "t5gemma")
 EAGER = ("gemma2", "t5gemma", "bloom", "mamba2")
 CASES = [

@@ -14,6 +14,7 @@ from sensorium.modalities.base import Decoder, Features
 STACKS = (
     *("llama", "qwen3", "mistral", "mistral-short", "gemma2", "gemma3", "gemma3-short", "gpt2"),
     *("opt", "phi", "gpt_neox", "cohere", "bloom", "mamba2"),
+    *("mixtral", "gpt_bigcode", "modernbert-decoder"),
 )
 PAIRS = ("t5", "bart", "t5gemma")
 EAGER = ("gemma2", "t5gemma", "bloom", "mamba2")

@@ -20,6 +20,7 @@ from sensorium.backbones.visibility import (
 from sensorium.modalities.base import Features
 
 WIDE = ("llama", "qwen3", "mistral", "gemma3", "gpt2", "opt", "phi", "gpt_neox", "cohere")
+WIDE += ("mixtral", "gpt_bigcode", "modernbert-decoder")
 SHORT = ("mistral-short", "gemma3-short")
 PAIRS = ("t5", "bart", "t5gemma")
 EAGER = ("gemma2", "t5gemma")
