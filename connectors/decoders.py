@@ -73,7 +73,7 @@ class Unetr(Connector):
         grid = self._check(features)
         real = features.mask.unflatten(1, grid)[:, None]  # [B, 1, *grid]
         hidden = _on_grid(self.start(mask_tokens(features.tokens, features.mask)), grid) * real
-        skips = features.layers[: len(self.hidden_layers)][::-1]
+        skips = features.hidden_states[: len(self.hidden_layers)][::-1]
         for level, (up, block) in enumerate(zip(self.up, self.blocks, strict=True)):
             real = _doubled(real)
             hidden = up(hidden) * real
@@ -87,10 +87,10 @@ class Unetr(Connector):
             tokens=found.flatten(2).transpose(1, 2),
             mask=real.flatten(1),
             grid=tuple(found.shape[2:]),
-            step=scale_spacing(features.step, share),
-            origin=shift_origin(features.origin, features.step, share),
+            spacing=scale_spacing(features.spacing, share),
+            origin=shift_origin(features.origin, features.spacing, share),
             pooled=None,
-            layers=() if self.hidden_layers else features.layers,
+            hidden_states=() if self.hidden_layers else features.hidden_states,
         )
 
     def _check(self, features: Features) -> tuple[int, ...]:
@@ -100,12 +100,12 @@ class Unetr(Connector):
                 f"unetr: decodes a grid of {self.axes} axes, the features have the grid {grid}; "
                 "say axes, and take an encoder that keeps its grid"
             )
-        if len(features.layers) < wanted:
+        if len(features.hidden_states) < wanted:
             raise ValueError(
-                f"unetr: got {len(features.layers)} hidden layers, expected {wanted}; take an "
-                "encoder that supports `layers`, or leave layers out"
+                f"unetr: got {len(features.hidden_states)} hidden layers, expected {wanted}; take "
+                "an encoder that supports `layers`, or leave layers out"
             )
-        for layer in features.layers[:wanted]:
+        for layer in features.hidden_states[:wanted]:
             if layer.tokens.shape[1:] != (math.prod(grid), self.in_dim):
                 raise ValueError(
                     f"unetr: a hidden layer is {tuple(layer.tokens.shape[1:])}, the tokens "

@@ -127,4 +127,4 @@ def _vector(features: Features) -> torch.Tensor:
     """`[B, D]`, from blanked tokens: what stands in the padding must not reach the mean."""
     if features.pooled is not None:  # blanking copies every token
         return features.pooled
-    return features.replace(tokens=mask_tokens(features.tokens, features.mask)).vector()
+    return features.replace(tokens=mask_tokens(features.tokens, features.mask)).pool()

@@ -39,10 +39,10 @@ class WeightedLayers(Connector):
         self._check(features)
         shares = self.weights.softmax(0)
         total = features.tokens.new_zeros(())
-        for share, layer in zip(shares, features.layers, strict=True):
+        for share, layer in zip(shares, features.hidden_states, strict=True):
             total = total + share * self._ready(layer.tokens, features.mask)
         tokens = mask_tokens(self.map(total), features.mask)
-        return features.replace(tokens=tokens, pooled=None, layers=())
+        return features.replace(tokens=tokens, pooled=None, hidden_states=())
 
     def _ready(self, tokens: Tensor, mask: Tensor) -> Tensor:
         tokens = mask_tokens(tokens, mask)
@@ -50,7 +50,7 @@ class WeightedLayers(Connector):
 
     def _check(self, features: Features) -> None:
         wanted = (*features.tokens.shape[:2], self.in_dim)
-        found = [tuple(layer.tokens.shape) for layer in features.layers]
+        found = [tuple(layer.tokens.shape) for layer in features.hidden_states]
         if len(found) != len(self.hidden_layers):
             raise ValueError(
                 f"weighted_layers: got {len(found)} hidden layers, expected "

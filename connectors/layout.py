@@ -31,7 +31,7 @@ def pooled_features(features: Features, vector: Tensor) -> Features:
     """Features that end in `vector [B, D]`: it is `pooled` and the only token."""
     mask = torch.ones((len(vector), 1), dtype=torch.bool, device=vector.device)
     return features.replace(
-        tokens=vector.unsqueeze(1), mask=mask, grid=None, step=None, origin=None, pooled=vector
+        tokens=vector.unsqueeze(1), mask=mask, grid=None, spacing=None, origin=None, pooled=vector
     )
 
 

@@ -33,7 +33,7 @@ class _Projector(Connector):
         """`[B, T, in_dim] -> [B, T, out_dim]`, same mask and grid."""
         real = features.replace(tokens=mask_tokens(features.tokens, features.mask))
         tokens: Tensor = self.map(real.tokens)
-        pooled = None if self.whole is None else self.whole(real.vector())
+        pooled = None if self.whole is None else self.whole(real.pool())
         return features.replace(tokens=mask_tokens(tokens, features.mask), pooled=pooled)
 
 

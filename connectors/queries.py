@@ -71,7 +71,9 @@ class Detr(Connector):
             place = looks.float().softmax(-1) @ _centres(grid, content).float()
             offset = place.logit(eps=1e-3).to(made.dtype)  # [B, Q, n]
             made = made + nn.functional.pad(offset, (1, self.out_dim - 1 - len(grid)))
-        return Features.full(made).replace(affine=features.affine, layers=features.layers)
+        return Features.dense(made).replace(
+            affine=features.affine, hidden_states=features.hidden_states
+        )
 
 
 def _centres(grid: tuple[int, ...], like: Tensor) -> Tensor:

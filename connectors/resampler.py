@@ -54,7 +54,7 @@ class Resampler(Connector):
             tokens=mask_tokens(self.norm(hidden), mask),
             mask=mask,
             grid=None,
-            step=None,
+            spacing=None,
             origin=None,
             pooled=None,
         )

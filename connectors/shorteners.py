@@ -42,8 +42,8 @@ class PixelShuffle(Connector):
             tokens=mask_tokens(self.map(tokens), mask),
             mask=mask,
             grid=tuple(n // f for n, f in zip(grid, factors, strict=True)),
-            step=scale_spacing(features.step, factors),
-            origin=shift_origin(features.origin, features.step, factors),
+            spacing=scale_spacing(features.spacing, factors),
+            origin=shift_origin(features.origin, features.spacing, factors),
             pooled=None,
         )
 
@@ -93,8 +93,8 @@ class FrameStack(Connector):
             tokens=mask_tokens(self.map(tokens), mask),
             mask=mask,
             grid=(mask.shape[1],) if line else None,
-            step=scale_spacing(features.step, (self.k,)) if line else None,
-            origin=shift_origin(features.origin, features.step, (self.k,)) if line else None,
+            spacing=scale_spacing(features.spacing, (self.k,)) if line else None,
+            origin=shift_origin(features.origin, features.spacing, (self.k,)) if line else None,
             pooled=None,
         )
 
@@ -126,7 +126,7 @@ class Conv(Connector):
             tokens=mask_tokens(tokens, mask),
             mask=mask,
             grid=(mask.shape[1],) if line else None,
-            step=scale_spacing(features.step, (self.stride,)) if line else None,
+            spacing=scale_spacing(features.spacing, (self.stride,)) if line else None,
             origin=features.origin if line else None,
             pooled=None,
         )

@@ -16,24 +16,31 @@ from torch import Tensor, nn
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """A batch of token sequences, and where their tokens lie.
+    """A batch of token sequences, and the geometry of their tokens.
 
     tokens: `[B, T, D]`, zeros in the padding. mask: `[B, T]` bool, True = real, padded on the
     right (volumes: at the far ends of their axes).
-    grid: how the tokens lie, `(14, 14)`, `(6, 7, 6)`, `(frames,)`, or None; `T == prod(grid)`.
-    step, origin: extent of a token and centre of the first, an axis of the grid, in s, mm or px.
-    affine: `[B, 4, 4]` voxel to world, for volumes. pooled: `[B, D]` or None (a CLS token, say).
-    layers: the `Features` of hidden layers that were asked for, in that order.
+    grid: arrangement of the tokens, `(14, 14)`, `(6, 7, 6)`, `(frames,)`, or None;
+    `T == prod(grid)`.
+    spacing, origin: extent of a token and centre of the first, per axis of the grid, in s, mm or
+    px. affine: `[B, 4, 4]` voxel to world, for volumes.
+    pooled: `[B, D]`, a vector of the whole (a CLS token), or None.
+    hidden_states: the `Features` of the hidden layers that were requested, in that order.
+    positions: `[B, T]` or `[B, T, axes]`, position of each token for encoders of native
+    resolution and for packed or shortened sequences, or None.
+    codes: `[B, T]` long, discrete ids of encoders that quantize, or None.
     """
 
     tokens: Tensor
     mask: Tensor
     grid: tuple[int, ...] | None = None
-    step: tuple[float, ...] | None = None
+    spacing: tuple[float, ...] | None = None
     origin: tuple[float, ...] | None = None
     affine: Tensor | None = None
     pooled: Tensor | None = None
-    layers: tuple[Features, ...] = ()
+    hidden_states: tuple[Features, ...] = ()
+    positions: Tensor | None = None
+    codes: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 3:
@@ -48,15 +55,21 @@ class Features:
                 f"Features: grid {self.grid} holds {math.prod(self.grid)} tokens, "
                 f"found {self.tokens.shape[1]}"
             )
+        for name, value in (("positions", self.positions), ("codes", self.codes)):
+            if value is not None and value.shape[:2] != self.mask.shape:
+                raise ValueError(
+                    f"Features: {name} begin with {tuple(self.mask.shape)}, "
+                    f"found {tuple(value.shape)}"
+                )
 
     @classmethod
-    def full(cls, tokens: Tensor, **where: Any) -> Self:
-        """Features without padding: every token of `tokens [B, T, D]` is real."""
+    def dense(cls, tokens: Tensor, **where: Any) -> Self:
+        """Return features without padding: every token of `tokens [B, T, D]` is real."""
         return cls(tokens, tokens.new_ones(tokens.shape[:2], dtype=torch.bool), **where)
 
     @classmethod
-    def pack(cls, sequences: Sequence[Tensor]) -> Self:
-        """Sequences `[T_i, D]` of any lengths, padded on the right with zeros."""
+    def pad(cls, sequences: Sequence[Tensor]) -> Self:
+        """Return sequences `[T_i, D]` of any lengths, padded on the right with zeros."""
         tokens = nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
         lengths = torch.tensor([len(s) for s in sequences], device=tokens.device)
         return cls(tokens, torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])
@@ -74,17 +87,17 @@ class Features:
         return dataclasses.replace(self, **changes)
 
     def mean(self) -> Tensor:
-        """`[B, D]` mean of the real tokens; zeros for a sample that has none."""
+        """`[B, D]` mean of the real tokens; zeros for a sample without any."""
         weights = self.mask.unsqueeze(-1).to(self.tokens.dtype)
         total = (self.tokens * weights).sum(1)
         return total / weights.sum(1).clamp(min=1)
 
-    def vector(self) -> Tensor:
-        """`[B, D]` `pooled` where there is one, else the mean of the real tokens."""
+    def pool(self) -> Tensor:
+        """`[B, D]` `pooled`, or the mean of the real tokens if it is None."""
         return self.mean() if self.pooled is None else self.pooled
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """As `Tensor.to`, for every tensor; a dtype leaves the mask alone."""
+        """Apply `Tensor.to` to every tensor; a dtype changes only floating-point tensors."""
 
         def move(value: Any) -> Any:
             if isinstance(value, Features):

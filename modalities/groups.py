@@ -21,7 +21,7 @@ from .base import Encoder, Features, Sample
 Tensors = dict[str, Tensor]
 """The keyword arguments of an encoder's forward."""
 
-PER_TOKEN = ("tokens", "mask")
+PER_TOKEN = ("tokens", "mask", "positions", "codes")
 """The fields of `Features` that have a value for each token, `[B, T, ...]`."""
 PER_ROW = ("affine", "pooled")
 """Those that have one for each row, `[B, ...]`."""
@@ -107,8 +107,8 @@ def select_rows(inputs: StreamInput, rows: range) -> StreamInput:
     if isinstance(inputs, Features):
         fields = {f.name: getattr(inputs, f.name) for f in dataclasses.fields(inputs)}
         tensors = {n: v[rows.start : rows.stop] for n, v in fields.items() if isinstance(v, Tensor)}
-        layers = tuple(cast(Features, select_rows(layer, rows)) for layer in inputs.layers)
-        return inputs.replace(**tensors, layers=layers)
+        layers = tuple(cast(Features, select_rows(layer, rows)) for layer in inputs.hidden_states)
+        return inputs.replace(**tensors, hidden_states=layers)
     if not isinstance(inputs, ShapeGroups):
         return {name: value[rows.start : rows.stop] for name, value in inputs.items()}
     found: list[tuple[list[int], Tensors]] = []
@@ -132,11 +132,11 @@ def merge(parts: Sequence[tuple[Sequence[int], Features]]) -> Features:
     lost = grid is None and any(part.grid is not None for part in features)
     whole: dict[str, Any] = {
         "grid": grid,
-        "step": None if lost else _agreed(features, "step"),
+        "spacing": None if lost else _agreed(features, "spacing"),
         "origin": None if lost else _agreed(features, "origin"),
-        "layers": tuple(
+        "hidden_states": tuple(
             merge(list(zip(rows, layers, strict=True)))
-            for layers in zip(*(part.layers for part in features), strict=True)
+            for layers in zip(*(part.hidden_states for part in features), strict=True)
         ),
     }
     for name in (*PER_TOKEN, *PER_ROW):

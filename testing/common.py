@@ -125,13 +125,13 @@ def check_features(features: Any, rows: int, dim: int) -> None:
     if features.affine is not None:
         shape = tuple(features.affine.shape)
         expect(shape == (rows, 4, 4), f"affine has the shape {shape}, expected {(rows, 4, 4)}")
-    known = (features.step, features.origin)
-    expect((known[0] is None) == (known[1] is None), "one of step and origin is None")
-    for name, values in zip(("step", "origin"), known, strict=True):
+    known = (features.spacing, features.origin)
+    expect((known[0] is None) == (known[1] is None), "one of spacing and origin is None")
+    for name, values in zip(("spacing", "origin"), known, strict=True):
         count = axes if values is None else len(values)
         expect(count == axes, f"{name} has {count} axes, the grid {axes}")
     expect(
-        all(value > 0 for value in features.step or ()), f"step is {features.step}, expected > 0"
+        all(value > 0 for value in features.spacing or ()), f"spacing is {features.spacing}, expected > 0"
     )
 
 

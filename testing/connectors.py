@@ -92,7 +92,7 @@ class ConnectorContract:
             tokens * mask[..., None],
             mask,
             grid=grid,
-            step=None if grid is None else (2.0,) * len(grid),
+            spacing=None if grid is None else (2.0,) * len(grid),
             origin=None if grid is None else (1.0,) * len(grid),
             pooled=torch.randn(len(LENGTHS), IN_DIM, generator=generator) if self.pooled else None,
         )
@@ -102,7 +102,7 @@ class ConnectorContract:
         """Return the features with hidden layers, each another multiple of the tokens."""
         count = len(self.part.hidden_layers)
         hidden = (plain.replace(tokens=plain.tokens * (i + 1)) for i in range(count))
-        return plain.replace(layers=tuple(hidden))
+        return plain.replace(hidden_states=tuple(hidden))
 
     def check_output(self, grid: Grid) -> None:
         with checking(self.name, f"grid {grid}"), torch.no_grad():
@@ -116,7 +116,7 @@ class ConnectorContract:
                 expect(torch.equal(found.pooled, found.tokens[:, 0]), "pooled is not its one token")
             expect(not found.layers or not self.part.hidden_layers, "it keeps layers that it read")
             if not self.part.hidden_layers:
-                passed = self.part(given.replace(layers=(given,))).layers
+                passed = self.part(given.replace(hidden_states=(given,))).layers
                 expect(passed == (given,), "hidden layers of the input do not pass through")
 
     def check_rows(self, grid: Grid) -> None:
@@ -129,7 +129,7 @@ class ConnectorContract:
                        f"{gap(alone, whole.tokens[row])}")  # fmt: skip
         with checking(self.name, "a row without tokens"):
             part, present = self.make(), torch.tensor([True, True, False])[:, None]
-            empty = self.with_layers(given.replace(mask=given.mask & present, layers=()))
+            empty = self.with_layers(given.replace(mask=given.mask & present, hidden_states=()))
             found = part(empty)
             expect(found.tokens.isfinite().all(), "gives NaN or infinity")
             found.tokens.square().sum().backward()
@@ -140,7 +140,10 @@ class ConnectorContract:
         pooled = None if features.pooled is None else features.pooled[row : row + 1]
         place = slice(row, row + 1)
         plain = features.replace(
-            tokens=features.tokens[place], mask=features.mask[place], pooled=pooled, layers=()
+            tokens=features.tokens[place],
+            mask=features.mask[place],
+            pooled=pooled,
+            hidden_states=(),
         )
         return self.with_layers(plain)
 
@@ -151,13 +154,13 @@ class ConnectorContract:
             known = self.part(given)
             hidden = ~given.mask[..., None]
             garbage = given.tokens.masked_fill(hidden, torch.nan)
-            found = self.part(self.with_layers(given.replace(tokens=garbage, layers=())))
+            found = self.part(self.with_layers(given.replace(tokens=garbage, hidden_states=())))
             expect(same(found.tokens, known.tokens), "values in the padding change the result")
             longer = given.replace(
                 tokens=F.pad(garbage, (0, 0, 0, len(garbage[0]))),
                 mask=F.pad(given.mask, (0, len(garbage[0]))),
                 grid=doubled(given.grid),
-                layers=(),
+                hidden_states=(),
             )
             found = self.part(self.with_layers(longer))
             length = known.tokens.shape[1]
@@ -170,7 +173,7 @@ class ConnectorContract:
         with checking(self.name, "gradients"):
             part, given = self.make(), self.features(grid)
             tokens = given.tokens.clone().requires_grad_()
-            given = self.with_layers(given.replace(tokens=tokens, layers=()))
+            given = self.with_layers(given.replace(tokens=tokens, hidden_states=()))
             check_gradients(part, outputs(part(given)))
             if self.pooled:
                 return

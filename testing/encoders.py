@@ -187,7 +187,7 @@ class EncoderContract:
             shapes = [[tuple(t.shape) for t in outputs(f)] for f in (found, real)]
             expect(shapes[0] == shapes[1], f"shapes {shapes[0]}, on a real device {shapes[1]}")
             expect(
-                (found.grid, found.step, found.origin) == (real.grid, real.step, real.origin),
+                (found.grid, found.step, found.origin) == (real.grid, real.spacing, real.origin),
                 "grid, step or origin differ from those on a real device",
             )
         with checking(self.name, "state as safetensors"), torch.no_grad():
@@ -223,13 +223,16 @@ class EncoderContract:
         deep = self.encode(self.samples, layers=(0, -1))
         for one, other in zip(outputs(deep), outputs(plain), strict=True):
             expect(close(one, other), f"asking for layers changes the features: {gap(one, other)}")
-        expect(len(deep.layers) == 2, f"{len(deep.layers)} layers for layers=(0, -1)")
-        for layer in deep.layers:
+        expect(len(deep.hidden_states) == 2, f"{len(deep.hidden_states)} layers for layers=(0, -1)")
+        for layer in deep.hidden_states:
             expect(len(layer.tokens) == len(plain.tokens), "a layer has another number of rows")
             alike = layer.mask.shape == plain.mask.shape
             expect(not alike or torch.equal(layer.mask, plain.mask), "a layer has another mask")
-        swapped = self.encode(self.samples, layers=(-1, 0)).layers
-        expect(same(deep.layers[0].tokens, swapped[1].tokens), "layers are not in the order asked")
+        swapped = self.encode(self.samples, layers=(-1, 0)).hidden_states
+        expect(
+            same(deep.hidden_states[0].tokens, swapped[1].tokens),
+            "layers are not in the order asked",
+        )
         self._refuses(layers=(99,))
 
     def _check_token_mask(self) -> None:

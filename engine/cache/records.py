@@ -66,19 +66,27 @@ def to_records(features: Features, precision: str | None = None) -> list[Record]
     for i, record in enumerate(records):
         if features.pooled is not None:
             record["pooled"] = to_array(features.pooled[i].to(dtype))
+        for name in ("positions", "codes"):
+            if (value := getattr(features, name)) is None:
+                continue
+            if any(holes):
+                raise ValueError(f"cache: features whose mask has holes cannot have {name}")
+            record[name] = to_array(value[i, : lengths[i]])
         if features.affine is not None:
             record["affine"] = to_array(features.affine[i])
         if features.grid is not None:
             # Along one axis the grid is the length, and a shorter sample has its own.
             grid = features.grid if len(features.grid) > 1 else (lengths[i],)
             record.setdefault("grid", np.array(grid, np.int64))
-        if features.step is not None:
-            record["step"] = np.array(features.step, np.float64)
+        if features.spacing is not None:
+            record["spacing"] = np.array(features.spacing, np.float64)
         if features.origin is not None:
             record["origin"] = np.array(features.origin, np.float64)
-    for number, layer in enumerate(features.layers):
+    for number, layer in enumerate(features.hidden_states):
         for record, inner in zip(records, to_records(layer, precision), strict=True):
-            record.update({f"layers.{number}.{name}": array for name, array in inner.items()})
+            record.update(
+                {f"hidden_states.{number}.{name}": array for name, array in inner.items()}
+            )
     return records
 
 
@@ -97,9 +105,9 @@ def from_records(records: Sequence[Record]) -> Features:
     pooled, affine = _stack(records, "pooled"), _stack(records, "affine")
     lost = grid is None and any("grid" in record for record in records)
     layers: list[Features] = []
-    while f"layers.{len(layers)}.tokens" in records[0]:
+    while f"hidden_states.{len(layers)}.tokens" in records[0]:
         layers.append(
-            from_records([_inner(record, f"layers.{len(layers)}.") for record in records])
+            from_records([_inner(record, f"hidden_states.{len(layers)}.") for record in records])
         )
     mask = torch.arange(long) < lengths[:, None]
     for row, record in zip(mask, records, strict=True):
@@ -109,11 +117,13 @@ def from_records(records: Sequence[Record]) -> Features:
         _pad(tokens, long),
         mask,
         grid,
-        None if lost else _agreed(records, "step"),
+        None if lost else _agreed(records, "spacing"),
         None if lost else _agreed(records, "origin"),
         affine,
         pooled,
         tuple(layers),
+        _ragged(records, "positions", long),
+        _ragged(records, "codes", long),
     )
 
 
@@ -138,6 +148,13 @@ def _stack(records: Sequence[Record], name: str) -> Tensor | None:
     if found and len(found) != len(records):
         raise ValueError(f"cache: {len(found)} of {len(records)} records have {name!r}")
     return _pad([array[None] for array in found], 1)[:, 0] if found else None
+
+
+def _ragged(records: Sequence[Record], name: str, length: int) -> Tensor | None:
+    found = [record[name] for record in records if name in record]
+    if found and len(found) != len(records):
+        raise ValueError(f"cache: {len(found)} of {len(records)} records have {name!r}")
+    return _pad(found, length) if found else None
 
 
 def _pad(arrays: Sequence[np.ndarray], length: int) -> Tensor:

@@ -51,7 +51,7 @@ class Embedder:
         inputs = batch.to(self.device).streams[self.name]["main"]
         with torch.no_grad(), autocast(self.device, self.precision):
             features = self.stream.run(inputs, {})
-        return F.normalize(features.vector().float(), dim=-1).cpu().numpy()
+        return F.normalize(features.pool().float(), dim=-1).cpu().numpy()
 
     def query(self, value: Any) -> np.ndarray:
         """One value, as the modality's `read` takes it -> `[1, D]`. Raises ReadError."""

@@ -56,8 +56,10 @@ class _Cutter:
                 rows[row].append(values[mask])
         places = [(row, start) for row in long for start in self._starts(tokens[row])]
         like = self._long(batch, tokens, places, rows)
-        packed = Features.pack([torch.cat(parts) for parts in rows.values()])
-        return packed.replace(grid=(packed.tokens.shape[1],), step=like.step, origin=like.origin)
+        packed = Features.pad([torch.cat(parts) for parts in rows.values()])
+        return packed.replace(
+            grid=(packed.tokens.shape[1],), spacing=like.spacing, origin=like.origin
+        )
 
     def _tokens(self, batch: Batch) -> list[int]:
         """Tokens of each row, as many as its real steps make."""

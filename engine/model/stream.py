@@ -55,12 +55,16 @@ class Stream(nn.Module):
         if not isinstance(inputs, Features):
             return self.encode(inputs, **{**options, **({"layers": wanted} if wanted else {})})
         stored = inputs.to(torch.float32)  # perhaps stored in a smaller precision than the weights
-        kept = dict(zip(self.layers, stored.layers, strict=False))
-        return stored.replace(layers=tuple(kept[layer] for layer in wanted))
+        kept = dict(zip(self.layers, stored.hidden_states, strict=False))
+        return stored.replace(hidden_states=tuple(kept[layer] for layer in wanted))
 
     def for_tasks(self, features: Features) -> Features:
         """Without the hidden layers that the connector asked for."""
-        return features.replace(layers=features.layers[len(self.own) :]) if self.own else features
+        return (
+            features.replace(hidden_states=features.hidden_states[len(self.own) :])
+            if self.own
+            else features
+        )
 
     def run(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """From a batch, or from what the encoder gave before, to the connector's features."""
@@ -71,10 +75,10 @@ class Stream(nn.Module):
         """Return the features `[0, 0, D]` of a batch none of whose rows has an item, without a
         graph; neither the encoder nor the connector runs."""
         device = next((p.device for p in self.parameters()), None)
-        empty = Features.full(torch.zeros(0, 0, self.width(point), device=device))
+        empty = Features.dense(torch.zeros(0, 0, self.width(point), device=device))
         wanted = (*(self.own if point else ()), *options.get("layers", ()))
-        hidden = Features.full(torch.zeros(0, 0, self.encoder.dim, device=device))
-        return empty.replace(layers=(hidden,) * len(wanted))
+        hidden = Features.dense(torch.zeros(0, 0, self.encoder.dim, device=device))
+        return empty.replace(hidden_states=(hidden,) * len(wanted))
 
     def encode(self, inputs: EncoderInputs, **options: Any) -> Features:
         """What the encoder gives; without a graph where nothing in it trains."""
@@ -93,9 +97,9 @@ class Stream(nn.Module):
     def forward(self, features: Features) -> Features:
         if self.connector is None:
             return features
-        own = features.layers[: len(self.own)]
-        found: Features = self.connector(features.replace(layers=own))
-        return found.replace(layers=self.for_tasks(features).layers)
+        own = features.hidden_states[: len(self.own)]
+        found: Features = self.connector(features.replace(hidden_states=own))
+        return found.replace(hidden_states=self.for_tasks(features).hidden_states)
 
 
 def encode(encoder: Encoder, inputs: EncoderInputs, options: Mapping[str, Any]) -> Features:

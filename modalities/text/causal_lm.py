@@ -92,7 +92,9 @@ class CausalLM(HubText):
             tokens = features.tokens.gather(1, rows).masked_fill(~mask.unsqueeze(-1), 0)
             return features.replace(tokens=tokens, mask=mask)
 
-        return taken(read).replace(layers=tuple(taken(layer) for layer in read.layers))
+        return taken(read).replace(
+            hidden_states=tuple(taken(layer) for layer in read.hidden_states)
+        )
 
     def pool(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
         rows = torch.arange(len(tokens), device=tokens.device)

@@ -196,7 +196,9 @@ class HubText(Encoder):
             tokens,
             mask,
             pooled=self.pool(tokens, mask),
-            layers=tuple(self._layer(out.hidden_states[1:], place, mask) for place in layers),
+            hidden_states=tuple(
+                self._layer(out.hidden_states[1:], place, mask) for place in layers
+            ),
         )
 
     def _layer(self, states: Sequence[Tensor], place: int, mask: Tensor) -> Features:

@@ -16,7 +16,7 @@ from ...modalities.base import Features
 def grid_to_world(features: Features, who: str) -> Tensor:
     """`[B, n + 1, n + 1]` index of a token on its grid -> world. Raises ValueError where the
     features do not say where they lie; `who` asks."""
-    grid, step, origin = features.grid, features.step, features.origin
+    grid, step, origin = features.grid, features.spacing, features.origin
     if grid is None or step is None or origin is None:
         raise ValueError(
             f"{who}: the features do not say where their tokens lie (grid {grid}, step {step}, "

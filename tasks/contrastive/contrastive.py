@@ -188,7 +188,7 @@ class Contrastive(Task):
             return torch.zeros(0, width, device=self.log_scale.device, requires_grad=learns)
         chunked = learns and self.chunk is not None
         options: dict[str, Any] = {"chunk": self.chunk} if chunked else {}
-        return l2_normalize(ctx.encode(stream, **options).vector())
+        return l2_normalize(ctx.encode(stream, **options).pool())
 
     def _positive(self, batch: Batch, rows: Tensor, every: int) -> Tensor:
         """`[B, N]` bool: the pairs that belong together; a row and itself always do."""
@@ -205,7 +205,7 @@ class Contrastive(Task):
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """A row's vector of unit length, by stream."""
-        vectors = {name: l2_normalize(ctx.encode(name).vector()).tolist() for name in self.embedded}
+        vectors = {name: l2_normalize(ctx.encode(name).pool()).tolist() for name in self.embedded}
         return [{name: rows[i] for name, rows in vectors.items()} for i in range(len(batch))]
 
     def metrics(self) -> RetrievalMetrics:

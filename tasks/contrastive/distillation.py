@@ -70,7 +70,7 @@ class EmbeddingDistillation(Task):
 
     def _vector(self, stream: str, ctx: Context) -> Tensor:
         """`[B, D]` in float32."""
-        return ctx.encode(stream).vector().float()
+        return ctx.encode(stream).pool().float()
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """A row's vectors, not normalized, by stream: the student's, and the teacher's if the

@@ -98,7 +98,7 @@ class ActionDistillation(ActionRegression):
         """`align` times the distance and `act` times the error of the control points, a sum over
         rows."""
         student = self._student(batch, ctx)
-        teacher = ctx.encode(self.input).vector().float()
+        teacher = ctx.encode(self.input).pool().float()
         distance = (student - teacher).square().mean(1)
         if self.distance == "cosine":
             distance = 1 - F.cosine_similarity(student, teacher, dim=1)
@@ -126,4 +126,4 @@ class ActionDistillation(ActionRegression):
 
 
 def _features(vectors: Tensor) -> Features:
-    return Features.full(vectors[:, None]).replace(pooled=vectors)
+    return Features.dense(vectors[:, None]).replace(pooled=vectors)

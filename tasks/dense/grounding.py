@@ -142,7 +142,7 @@ class Grounding(Task):
 
     def _logits(self, tokens: Features, ctx: Context) -> Tensor:
         """`[B sentences, B signals, T]`, in float32."""
-        sentences = l2_normalize(ctx.encode(self.text).vector())
+        sentences = l2_normalize(ctx.encode(self.text).pool())
         cosines = torch.einsum("sd,btd->sbt", sentences, l2_normalize(tokens.tokens))
         return self.log_scale.exp() * cosines + self.bias
 

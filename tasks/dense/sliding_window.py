@@ -79,11 +79,11 @@ def _slid(
     )
     real = whole[:, 1].flatten(1) > 0.5
     tokens = whole[:, 0].flatten(1)[..., None] * real[..., None]
-    return made[0].replace(tokens=tokens, mask=real, grid=tuple(whole.shape[2:]), layers=())
+    return made[0].replace(tokens=tokens, mask=real, grid=tuple(whole.shape[2:]), hidden_states=())
 
 
 def _check(found: Features, window: Sequence[int]) -> None:
-    covered = [n * s for n, s in zip(found.grid or (), found.step or (), strict=True)]
+    covered = [n * s for n, s in zip(found.grid or (), found.spacing or (), strict=True)]
     if [round(c) for c in covered] != list(window):
         raise ValueError(
             f"window: {list(window)} voxels come back as {[round(c) for c in covered]}; choose "

@@ -153,7 +153,7 @@ class DINO(Task):
         """`[views B, D]` their vectors; none where the batch is empty."""
         if not views:
             return next(self.student.parameters()).new_zeros(0, self.in_dim)
-        return torch.cat([view.vector() for view in views])
+        return torch.cat([view.pool() for view in views])
 
     def _head(self, owner: str, name: str, vectors: Tensor) -> Tensor:
         logits: Tensor = getattr(self, owner)[name](vectors)
@@ -225,10 +225,11 @@ class DINO(Task):
             return  # reading the counter waits for the device
         if int(self.stuck) >= self.patience:
             rank, entropy = self.seen.tolist()
+            limit = COLLAPSE_ENTROPY * math.log(max(2, self.sizes[2]))
             raise StopTraining(
                 f"collapsed: the teacher's vectors have rank {rank:.2f} (expected {self.min_rank} "
                 f"or more) and its targets entropy {entropy:.2f} (expected less than "
-                f"{COLLAPSE_ENTROPY * math.log(max(2, self.sizes[2])):.2f}) for {self.patience} steps; lower "
+                f"{limit:.2f}) for {self.patience} steps; lower "
                 "train.optimizer.lr, raise train.batch_size or koleo_weight, or give it more "
                 "varied crops"
             )
@@ -241,7 +242,7 @@ class DINO(Task):
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """The teacher's vector of the whole signal, at unit length."""
-        vectors = ctx.encode(f"{self.input}.ema").vector().float()
+        vectors = ctx.encode(f"{self.input}.ema").pool().float()
         rows: list[list[float]] = nn.functional.normalize(vectors, dim=-1).tolist()
         return rows
 

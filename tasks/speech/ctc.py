@@ -190,7 +190,7 @@ class CTC(Task):
             raise ValueError(f"ctc: found {wrong}; expected beam: 1 or more, times, confidence")
         features, _ = self._features(batch, ctx, [], long=True)
         if times is None:
-            times = features.step is not None and features.origin is not None
+            times = features.spacing is not None and features.origin is not None
         log_probs = frame_logits(self, "head", features).log_softmax(-1).cpu()  # [B, T, V]
         tree = self.words.tree(self.tokenizer) if self.lexicon else None
         reading = DecodeOptions(self.tokenizer, self.blank, beam, times, confidence, tree)

@@ -75,7 +75,7 @@ def _spans(
 
 
 def _clock(features: Features, start: int) -> FrameTimes:
-    if features.step is None or features.origin is None:
+    if features.spacing is None or features.origin is None:
         raise ValueError("times: the stream's frames do not say when they are; leave times out")
-    step = features.step[0]
+    step = features.spacing[0]
     return FrameTimes(step, features.origin[0] + start * step)

@@ -29,7 +29,7 @@ def attn(kind: str) -> str:
 
 
 def context_of(model: Any, ids: torch.Tensor) -> Features:
-    return Features.full(model.embed(ids))
+    return Features.dense(model.embed(ids))
 
 
 @pytest.mark.parametrize(("family", "name"), [(Causal, "tiny-llama"), (Seq2Seq, "tiny-t5")])
@@ -122,7 +122,7 @@ SEVEN = {
 def test_seven_billion_parameters_on_the_meta_device(how: Any, tokenizer: Any) -> None:
     with torch.device("meta"):
         model = Causal(tokenizer=tokenizer, config=SEVEN)
-        context = Features.full(torch.empty(2, 576, model.dim))
+        context = Features.dense(torch.empty(2, 576, model.dim))
         ids = torch.zeros(2, 5, dtype=torch.long)
         hidden = model.teacher_force(context, ids, torch.ones_like(ids).bool(), how)
         logits = model.logits(hidden)
@@ -138,7 +138,7 @@ def test_every_family_on_the_meta_device(kind: str, configs: Any, tokenizer: Any
     family = Seq2Seq if kind in PAIRS else Causal
     with torch.device("meta"):
         model = family(tokenizer=tokenizer, config=configs[kind], attn=attn(kind))
-        context = Features.full(torch.empty(2, 6, model.dim))
+        context = Features.dense(torch.empty(2, 6, model.dim))
         ids = torch.zeros(2, 5, dtype=torch.long)
         hidden = model.teacher_force(context, ids, torch.ones_like(ids).bool())
         model.logits(hidden).sum().backward()

@@ -117,13 +117,13 @@ def test_padding_changes_nothing(
     for row, (p, n) in enumerate(((5, 4), (3, 2))):
         alone = model(
             positions.tokens[row : row + 1, :n],
-            context=Features.full(context.tokens[row : row + 1, :p]),
+            context=Features.dense(context.tokens[row : row + 1, :p]),
             attention=how,
         )[0]
         torch.testing.assert_close(hidden[row, :n], alone, rtol=1e-5, atol=1e-5)
         turned = model(
             positions.tokens[row : row + 1, :n].flip(1),
-            context=Features.full(context.tokens[row : row + 1, :p]),
+            context=Features.dense(context.tokens[row : row + 1, :p]),
             attention=how,
         )[0]
         torch.testing.assert_close(left[row, -n:], turned, rtol=1e-5, atol=1e-5)
@@ -158,7 +158,7 @@ def test_logits_are_the_models_own(kind: str, build: Callable[..., Any]) -> None
     torch.testing.assert_close(model.logits(hidden), own, rtol=1e-5, atol=1e-5)
     some = torch.tensor([7, 3, 21])
     torch.testing.assert_close(model.logits(hidden, some), own[..., some], rtol=1e-5, atol=1e-5)
-    split = model(model.embed(ids[:, 6:]), context=Features.full(model.embed(ids[:, :6])))
+    split = model(model.embed(ids[:, 6:]), context=Features.dense(model.embed(ids[:, :6])))
     torch.testing.assert_close(model.logits(split), own[:, 6:], rtol=1e-5, atol=1e-5)
 
 
@@ -169,7 +169,7 @@ def test_logits_of_pairs_are_their_own(kind: str, build: Callable[..., Any]) -> 
     own = model.model(
         input_ids=ids, attention_mask=torch.ones_like(ids), decoder_input_ids=known
     ).logits
-    hidden = model(model.embed_positions(known), context=Features.full(model.embed(ids)))
+    hidden = model(model.embed_positions(known), context=Features.dense(model.embed(ids)))
     torch.testing.assert_close(model.logits(hidden), own, rtol=1e-5, atol=1e-5)
     some = torch.tensor([7, 3])
     torch.testing.assert_close(model.logits(hidden, some), own[..., some], rtol=1e-5, atol=1e-5)

@@ -67,10 +67,10 @@ def test_plain_prompts_are_as_with_ids(kind: str, build: Callable[..., Any]) -> 
     ids = torch.randint(3, 40, (2, 7))
     options = {"max_new_tokens": NEW, "eos_token_id": 1, "pad_token_id": 0}
     own = model.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[:, 7:]
-    found = model.generate(Features.full(model.embed(ids)), max_new_tokens=NEW)
+    found = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW)
     torch.testing.assert_close(found, own)
     beams = model.model.generate(ids, num_beams=3, **options)[:, 7:]
-    found = model.generate(Features.full(model.embed(ids)), max_new_tokens=NEW, num_beams=3)
+    found = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW, num_beams=3)
     torch.testing.assert_close(found, beams)
 
 
@@ -83,7 +83,7 @@ def test_pairs_generate_as_with_ids(kind: str, build: Callable[..., Any]) -> Non
     options |= {"decoder_start_token_id": model.start_id, "forced_eos_token_id": None}
     model.model.generation_config.forced_eos_token_id = None
     own = model.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[:, 1:]
-    found = model.generate(Features.full(model.embed(ids)), max_new_tokens=NEW, num_beams=2)
+    found = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW, num_beams=2)
     torch.testing.assert_close(found, own)
 
 
@@ -97,7 +97,7 @@ def test_beams_under_prefix_do_not_mix_rows(
     options = {"max_new_tokens": NEW, "num_beams": 3, "eos_token_id": None}
     both = model.generate(context, "prefix", **options)
     for row, length in enumerate((5, 3)):
-        alone = Features.full(context.tokens[row : row + 1, :length])
+        alone = Features.dense(context.tokens[row : row + 1, :length])
         torch.testing.assert_close(model.generate(alone, "prefix", **options)[0], both[row])
     one = model.generate(context, "prefix", **{**options, "num_beams": 1})
     several = model.generate(context, "prefix", **options, num_return_sequences=2, do_sample=False)
@@ -119,7 +119,7 @@ def test_continuation_is_one_row(
         if how == "causal":
             whole = model(torch.cat([prompt, answer], 1))[:, length - 1 :]
         else:
-            first = Features.full(prompt[:, :-1])
+            first = Features.dense(prompt[:, :-1])
             whole = model(torch.cat([prompt[:, -1:], answer], 1), context=first, attention=how)
         torch.testing.assert_close(hidden[row], whole[0], rtol=1e-5, atol=1e-5)
 

@@ -58,7 +58,7 @@ def test_logits_and_greedy_tokens_are_llavas(llava: Any, tokenizer: Any) -> None
 
     seen = llava.model.get_image_features(pixel_values=pixels)
     tokens = torch.stack(list(getattr(seen, "pooler_output", seen)))
-    context = Features.full(torch.cat([model.embed(before), tokens, model.embed(after)], 1))
+    context = Features.dense(torch.cat([model.embed(before), tokens, model.embed(after)], 1))
     hidden = model.teacher_force(context, answer, torch.ones_like(answer).bool())
     places = slice(prompt.shape[1] - 1, whole.shape[1] - 1)
     torch.testing.assert_close(model.logits(hidden), own[:, places], rtol=1e-4, atol=1e-4)

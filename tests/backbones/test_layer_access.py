@@ -61,7 +61,7 @@ def test_hidden_states_are_the_models_own(kind: str, build: Callable[..., Any]) 
     first_layer = own[0 if kind == "mamba2" else 1]  # Mamba's list begins behind the first layer
     torch.testing.assert_close(states[1], first_layer, **CLOSE)
     torch.testing.assert_close(last, own[-1], **CLOSE)
-    context = Features.full(embeds[:, :4])
+    context = Features.dense(embeds[:, :4])
     _, (first,) = model(embeds[:, 4:], context=context, hidden_states=(0,))
     torch.testing.assert_close(first, first_layer[:, 4:], **CLOSE)
 
@@ -75,7 +75,7 @@ def test_hidden_states_of_pairs(kind: str, build: Callable[..., Any]) -> None:
     out = model.model(
         input_ids=ids, attention_mask=mask, decoder_input_ids=known, output_hidden_states=True
     )
-    context = Features.full(model.embed(ids))
+    context = Features.dense(model.embed(ids))
     last, (first,) = model(model.embed_positions(known), context=context, hidden_states=(0,))
     torch.testing.assert_close(first, out.decoder_hidden_states[1], **CLOSE)
     torch.testing.assert_close(last, out.decoder_hidden_states[-1], **CLOSE)
@@ -133,7 +133,7 @@ def test_the_loss_is_that_of_transformers(kind: str, build: Callable[..., Any]) 
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
     labels = torch.cat([torch.full((2, 5), -100), ids[:, 5:].masked_fill(~mask, -100)], 1)
     own = model.model(input_ids=ids, labels=labels).loss
-    context = Features.full(model.embed(ids[:, :5]))
+    context = Features.dense(model.embed(ids[:, :5]))
     loss = model.loss(context, {"ids": ids[:, 5:], "mask": mask})
     assert int(loss.count) == 6
     torch.testing.assert_close(loss.total / loss.count, own, rtol=1e-5, atol=1e-5)
@@ -145,6 +145,6 @@ def test_the_loss_of_pairs(kind: str, build: Callable[..., Any]) -> None:
     ids, target = torch.randint(3, 40, (2, 5)), torch.randint(3, 40, (2, 4))
     known = torch.cat([torch.full_like(target[:, :1], model.start_id), target[:, :-1]], 1)
     own = model.model(input_ids=ids, decoder_input_ids=known, labels=target).loss
-    context = Features.full(model.embed(ids))
+    context = Features.dense(model.embed(ids))
     loss = model.loss(context, {"ids": target, "mask": target > 0})
     torch.testing.assert_close(loss.total / loss.count, own, rtol=1e-5, atol=1e-5)

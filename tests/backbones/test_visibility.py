@@ -41,7 +41,7 @@ def depends(output: Tensor, on: Tensor) -> Tensor:
 @pytest.mark.parametrize(("kind", "attn"), STACKS)
 def test_constants_are_the_names(kind: str, attn: str, build: Callable[..., Any]) -> None:
     model = build(kind, attn=attn)
-    embeds, context = row(model.dim, 4), Features.full(row(model.dim, 3))
+    embeds, context = row(model.dim, 4), Features.dense(row(model.dim, 3))
     for name, constant in {"causal": CAUSAL, "prefix": PREFIX, "block": BLOCK}.items():
         if name == "block" and kind in SHORT:
             continue
@@ -104,7 +104,7 @@ def test_facets_are_passes_of_their_own(kind: str, attn: str, build: Callable[..
     shared, facets = row(model.dim, 3, 1), row(model.dim, 5, 1)
     whole = torch.cat([shared, facets], 1)
     together = model(whole, attention=Visibility.facets(ids))[:, 3:]
-    context = Features.full(shared)
+    context = Features.dense(shared)
     behind = model(facets, context=model.prefill(context), attention=Visibility.facets(ids[:, 3:]))
     for start, stop in ((0, 2), (2, 5)):
         alone = model(torch.cat([shared, facets[:, start:stop]], 1))[:, 3:]
@@ -180,7 +180,7 @@ def test_a_schedule_scales_the_attention_to_later_positions() -> None:
 def test_windows_by_layer(kind: str, attn: str, build: Callable[..., Any]) -> None:
     model = build(kind, attn=attn)
     embeds = row(model.dim, 8, 1).requires_grad_()
-    context = Features.full(row(model.dim, 2, 1)) if kind in PAIRS else None
+    context = Features.dense(row(model.dim, 2, 1)) if kind in PAIRS else None
 
     def reach(visibility: Visibility) -> list[bool]:
         hidden = model(embeds, context=context, attention=visibility)
@@ -207,7 +207,7 @@ def test_generation_goes_on_from_the_last_document(
     found = model.generate(context, Visibility.documents(ids), **options)
     beams = model.generate(context, Visibility.documents(ids), **options, num_beams=2)
     for r, stop in enumerate((7, 5)):
-        alone = Features.full(context.tokens[r : r + 1, 3:stop])
+        alone = Features.dense(context.tokens[r : r + 1, 3:stop])
         assert torch.equal(model.generate(alone, **options)[0], found[r])
         assert torch.equal(model.generate(alone, **options, num_beams=2)[0], beams[r])
 
@@ -239,7 +239,7 @@ def test_teacher_forcing_and_generation_see_the_same(
 def test_the_decoder_of_a_pair(kind: str, build: Callable[..., Any]) -> None:
     """A mask is that of its self-attention, in forward and in teacher forcing."""
     model = build(kind, attn="eager" if kind in EAGER else "sdpa")
-    context = Features.full(row(model.dim, 4, 1))
+    context = Features.dense(row(model.dim, 4, 1))
     embeds = row(model.dim, 5, 1).requires_grad_()
     itself = torch.eye(5, dtype=torch.bool)[None]
     hidden = model(embeds, context=context, attention=Visibility(mask=itself))

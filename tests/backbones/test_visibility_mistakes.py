@@ -28,7 +28,7 @@ def test_models_with_masks_or_states_of_their_own_refuse(
 
 def test_mistakes_are_named(build: Callable[..., Any]) -> None:
     model, pair = build("llama"), build("t5")
-    embeds, context = torch.randn(2, 3, model.dim), Features.full(torch.randn(2, 2, model.dim))
+    embeds, context = torch.randn(2, 3, model.dim), Features.dense(torch.randn(2, 2, model.dim))
     square = torch.ones(1, 2, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"found a mask \(1, 2, 2\), expected \[B, 3, 3\]"):
         model(embeds, attention=Visibility(mask=square))

@@ -26,7 +26,7 @@ def transparent(part: PixelShuffle | FrameStack) -> None:
 
 def ragged(*lengths: int, dim: int = 8) -> Features:
     torch.manual_seed(1)
-    return Features.pack([torch.randn(n, dim) for n in lengths])
+    return Features.pad([torch.randn(n, dim) for n in lengths])
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_pixel_shuffle_loses_nothing(grid: tuple[int, ...], axes: int) -> None:
     """Each new token is its neighbours, in the order of the grid."""
     part = PixelShuffle(5, 5 * 2**axes, factor=2, axes=axes)
     transparent(part)
-    where = {"grid": grid, "step": (2.0,) * len(grid), "origin": (1.0,) * len(grid)}
+    where = {"grid": grid, "spacing": (2.0,) * len(grid), "origin": (1.0,) * len(grid)}
     tokens = torch.randn(2, math.prod(grid), 5)
-    given = part(Features.full(tokens, **where))
+    given = part(Features.dense(tokens, **where))
 
     fixed = len(grid) - axes
     assert given.grid == tuple(n if a < fixed else n // 2 for a, n in enumerate(grid))
-    assert given.step == (2.0,) * fixed + (4.0,) * axes
+    assert given.spacing == (2.0,) * fixed + (4.0,) * axes
     assert given.origin == (1.0,) * fixed + (2.0,) * axes
     old, new = tokens.unflatten(1, grid), given.tokens.unflatten(1, given.grid)
     for place in torch.cartesian_prod(*(torch.arange(n) for n in grid)).tolist():
@@ -56,7 +56,7 @@ def test_pixel_shuffle_loses_nothing(grid: tuple[int, ...], axes: int) -> None:
 
 @pytest.mark.parametrize("grid", [None, (12,), (3, 4)])
 def test_pixel_shuffle_refuses(grid: tuple[int, ...] | None) -> None:
-    features = Features.full(torch.randn(1, 12, 4), grid=grid)
+    features = Features.dense(torch.randn(1, 12, 4), grid=grid)
     with pytest.raises(ValueError, match=r"factor 2" if grid == (3, 4) else r"folds 2 axes"):
         PixelShuffle(4, 4)(features)
 
@@ -65,11 +65,11 @@ def test_pixel_shuffle_refuses(grid: tuple[int, ...] | None) -> None:
 def test_stack_loses_nothing(k: int) -> None:
     part, features = FrameStack(8, 8 * k, k=k), ragged(7, 4, 1)
     transparent(part)
-    line = features.replace(grid=(7,), step=(0.02,), origin=(0.01,))
+    line = features.replace(grid=(7,), spacing=(0.02,), origin=(0.01,))
     given = part(line)
     assert given.lengths.tolist() == [math.ceil(n / k) for n in (7, 4, 1)]
     assert given.grid == (math.ceil(7 / k),)
-    assert given.step == pytest.approx((0.02 * k,))
+    assert given.spacing == pytest.approx((0.02 * k,))
     # The centre of a group is the mean of the centres of its parts.
     assert given.origin == pytest.approx((sum(0.01 + 0.02 * i for i in range(k)) / k,))
     assert torch.equal(given.tokens.unflatten(2, (k, 8)).flatten(1, 2)[:, :7], features.tokens)
@@ -80,9 +80,9 @@ def test_conv_equals_each_sample_alone(kernel: int, stride: int) -> None:
     """The library's convolution of the unpadded sequence, and lengths by arithmetic."""
     lengths = (11, 6, 1)
     part, features = Conv(8, 12, kernel=kernel, stride=stride), ragged(*lengths)
-    given = part(features.replace(grid=(11,), step=(0.01,), origin=(0.005,)))
+    given = part(features.replace(grid=(11,), spacing=(0.01,), origin=(0.005,)))
     assert given.lengths.tolist() == [math.ceil(n / stride) for n in lengths]
-    assert given.step == pytest.approx((0.01 * stride,)) and given.origin == (0.005,)
+    assert given.spacing == pytest.approx((0.01 * stride,)) and given.origin == (0.005,)
     for row, length in enumerate(lengths):
         alone = part.map(features.tokens[row : row + 1, :length].mT).mT[0]
         torch.testing.assert_close(given.tokens[row, : len(alone)], alone)
@@ -169,7 +169,7 @@ def test_heads_read_the_vector() -> None:
 def test_attention_probe_knows_where() -> None:
     """With a grid the place of a token matters; without one it does not."""
     probe = AttentionProbe(8, 3, heads=2)
-    features = Features.full(torch.randn(2, 12, 8))
+    features = Features.dense(torch.randn(2, 12, 8))
     turned = features.replace(tokens=features.tokens.flip(1))
     torch.testing.assert_close(probe(features).pooled, probe(turned).pooled)
     there, back = (probe(f.replace(grid=(3, 4))).pooled for f in (features, turned))
@@ -179,7 +179,7 @@ def test_attention_probe_knows_where() -> None:
 @pytest.mark.parametrize("kind", [Linear, MLP])
 def test_a_projector_maps_the_whole_by_a_map_of_its_own(kind: type[Linear | MLP]) -> None:
     torch.manual_seed(0)
-    part, features = kind(8, 5, vector=True), Features.full(torch.randn(2, 3, 8))
+    part, features = kind(8, 5, vector=True), Features.dense(torch.randn(2, 3, 8))
     assert part.whole is not None
     vector = torch.randn(2, 8)
     found = part(features.replace(pooled=vector))
@@ -194,7 +194,7 @@ def test_a_projector_maps_the_whole_by_a_map_of_its_own(kind: type[Linear | MLP]
 
 def test_flatten_reads_every_place_by_itself() -> None:
     head = Flatten(8, 3, grid=[3, 4], width=2)
-    features = Features.full(torch.randn(2, 12, 8)).replace(grid=(3, 4))
+    features = Features.dense(torch.randn(2, 12, 8)).replace(grid=(3, 4))
     turned = features.replace(tokens=features.tokens.flip(1))
     assert (head(features).pooled - head(turned).pooled).abs().max() > 1e-4
     wide = torch.nn.functional.pad(features.tokens.unflatten(1, (3, 4)), [0, 0, 0, 1, 0, 2])

@@ -93,4 +93,4 @@ class Tiny(Encoder):
                 tokens = tokens * (1 + self.noise * float(np.random.standard_normal()))
         for layer in self.layers:
             tokens = layer(tokens)
-        return Features.full(tokens, grid=(2, 2))
+        return Features.dense(tokens, grid=(2, 2))

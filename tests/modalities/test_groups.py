@@ -38,7 +38,7 @@ class Plain(Encoder):
         return {"x": values}
 
     def forward(self, x: Tensor) -> Features:
-        return Features.full(x, grid=(x.shape[1],), step=(0.5,), pooled=x.sum(1))
+        return Features.dense(x, grid=(x.shape[1],), spacing=(0.5,), pooled=x.sum(1))
 
 
 LENGTHS = (3, 5, 3, 1, 5, 5)
@@ -63,7 +63,9 @@ def test_rows_of_groups_come_back_in_order(samples: list[Sample]) -> None:
     assert isinstance(inputs, ShapeGroups)
     assert [rows for rows, _ in inputs] == [[0, 2], [1, 4, 5], [3]]
     found = encode_by_group(inputs, lambda tensors, rows: encoder(**tensors))
-    assert found.lengths.tolist() == list(LENGTHS) and found.grid == (5,) and found.step == (0.5,)
+    assert (
+        found.lengths.tolist() == list(LENGTHS) and found.grid == (5,) and found.spacing == (0.5,)
+    )
     assert found.pooled is not None
     for row, sample in enumerate(samples):
         assert torch.equal(found.tokens[row, : LENGTHS[row]], sample["x"])
@@ -80,7 +82,7 @@ def test_rows_are_selected_with_their_shapes(samples: list[Sample], rows: range)
     for place, row in enumerate(rows):
         assert torch.equal(found.tokens[place, : LENGTHS[row]], samples[row]["x"])
     features = encode_by_group(inputs, lambda tensors, _: Plain()(**tensors))
-    cut = select_rows(features.replace(layers=(features,)), rows)
+    cut = select_rows(features.replace(hidden_states=(features,)), rows)
     assert isinstance(cut, Features)
     assert torch.equal(cut.tokens, features.tokens[rows.start : rows.stop])
     assert torch.equal(cut.layers[0].mask, features.mask[rows.start : rows.stop])
@@ -88,15 +90,15 @@ def test_rows_are_selected_with_their_shapes(samples: list[Sample], rows: range)
 
 def test_gradients_flow_to_every_part() -> None:
     parts = [torch.randn(2, 3, 2, requires_grad=True), torch.randn(1, 5, 2, requires_grad=True)]
-    merged = merge([([0, 2], Features.full(parts[0])), ([1], Features.full(parts[1]))])
+    merged = merge([([0, 2], Features.dense(parts[0])), ([1], Features.dense(parts[1]))])
     merged.tokens.square().sum().backward()
     for part in parts:
         assert torch.equal(part.grad, 2 * part.detach())  # type: ignore[arg-type]
 
 
 def features(rows: int, length: int, grid: tuple[int, ...] | None, **fields: Any) -> Features:
-    where = {} if grid is None else {"step": (2.0,) * len(grid), "origin": (1.0,) * len(grid)}
-    return Features.full(torch.randn(rows, length, 3), grid=grid, **where, **fields)
+    where = {} if grid is None else {"spacing": (2.0,) * len(grid), "origin": (1.0,) * len(grid)}
+    return Features.dense(torch.randn(rows, length, 3), grid=grid, **where, **fields)
 
 
 def volume(rows: int, *grid: int) -> Features:
@@ -112,7 +114,10 @@ CASES: dict[str, Any] = {
     "pictures that differ": lambda: [features(2, 6, (2, 3)), features(1, 4, (2, 2))],
     "axes that differ": lambda: [features(2, 6, (2, 3)), features(1, 6, (6,))],
     "volumes": lambda: [volume(2, 2, 1, 3), volume(1, 1, 3, 2)],
-    "steps that differ": lambda: [features(1, 4, (4,)), features(1, 4, (4,)).replace(step=(9.0,))],
+    "steps that differ": lambda: [
+        features(1, 4, (4,)),
+        features(1, 4, (4,)).replace(spacing=(9.0,)),
+    ],
     "pooled": lambda: [features(2, 3, (3,), pooled=torch.randn(2, 3)) for _ in range(2)],
     "hidden layers": lambda: [
         features(1, n, (n,), layers=(features(1, n, (n,)), features(1, 2 * n, (2 * n,))))
@@ -140,8 +145,8 @@ def assert_equal(one: Features, two: Features) -> None:
     for name in ("tokens", "mask", "affine", "pooled"):
         a, b = getattr(one, name), getattr(two, name)
         assert (a is None) == (b is None) and (a is None or torch.equal(a, b)), name
-    assert (one.grid, one.step, one.origin) == (two.grid, two.step, two.origin)
-    for a, b in zip(one.layers, two.layers, strict=True):
+    assert (one.grid, one.spacing, one.origin) == (two.grid, two.spacing, two.origin)
+    for a, b in zip(one.hidden_states, two.hidden_states, strict=True):
         assert_equal(a, b)
 
 

@@ -89,7 +89,7 @@ class Head(nn.Module):
 
     def forward(self, features: Features) -> Features:
         pooled = self.linear(features.mean())
-        return Features.full(pooled[:, None]).replace(pooled=pooled)
+        return Features.dense(pooled[:, None]).replace(pooled=pooled)
 
 
 def ragged(rows: int, longest: int, dim: int = DIM, seed: int = 0) -> Features:

@@ -185,7 +185,7 @@ def test_averages_have_a_decay(made) -> None:  # type: ignore[no-untyped-def]
 def solid(features: Features) -> Features:
     """The same tokens as a column of a volume."""
     grid = (features.tokens.shape[1], 1, 1)
-    return features.replace(grid=grid, step=(2.0,) * 3, origin=(0.5,) * 3)
+    return features.replace(grid=grid, spacing=(2.0,) * 3, origin=(0.5,) * 3)
 
 
 def test_every_task_has_options_here() -> None:

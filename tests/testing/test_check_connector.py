@@ -54,7 +54,7 @@ class Dividing(Good):
 
 class Dropping(Good):
     def forward(self, features: Features) -> Features:
-        return super().forward(features).replace(layers=())
+        return super().forward(features).replace(hidden_states=())
 
 
 class Pooling(Good):

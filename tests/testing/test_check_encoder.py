@@ -66,7 +66,7 @@ class Good(Encoder):
                     x = (layer_hooks or {})[place](x, mask)
             hidden.append(x)
         return Features(self.last(x, mask), mask).replace(
-            layers=tuple(Features(self.last(hidden[i], mask), mask) for i in layers)
+            hidden_states=tuple(Features(self.last(hidden[i], mask), mask) for i in layers)
         )
 
     def last(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Trajectory(StepEncoder):
                 x = torch.cat([x[:, :1], changed[number](x[:, 1:], mask)], dim=1)
             if number in wanted:
                 hidden[number] = self._features(x, mask)
-        return self._features(x, mask).replace(layers=tuple(hidden[i] for i in wanted))
+        return self._features(x, mask).replace(hidden_states=tuple(hidden[i] for i in wanted))
 
     def _embed(self, values: Tensor, token_mask: Tensor | None) -> Tensor:
         tokens = self.values(values)

@@ -87,11 +87,11 @@ class AST(HubSound):
         output = self.model(values, output_hidden_states=bool(layers))
         kept = tuple(self._patches(state, mask) for state in self.hidden(output, layers))
         tokens = self._patches(output.last_hidden_state, mask)
-        return tokens.replace(pooled=output.pooler_output, layers=kept)
+        return tokens.replace(pooled=output.pooler_output, hidden_states=kept)
 
     def _patches(self, states: Tensor, mask: Tensor) -> Features:
         """`[B, 2 + m * times, D]`, bands first, -> Features `[B, t * m, D]`, time first."""
         patches = states[:, SPECIAL:].unflatten(1, (self.bands, self.times)).transpose(1, 2)
         tokens = patches.flatten(1, 2)[:, : mask.shape[1]]
         grid = (mask.shape[1] // self.bands, self.bands)
-        return Features(blank(tokens, mask), mask, grid=grid, step=self.step, origin=self.origin)
+        return Features(blank(tokens, mask), mask, grid=grid, spacing=self.step, origin=self.origin)

@@ -91,17 +91,17 @@ class Clap(HubSound):
         output = self.model(input_features=values, is_longer=longer)
         if self.output == "embedding":
             vector = output.audio_embeds
-            return Features.full(vector.unsqueeze(1), pooled=vector)
+            return Features.dense(vector.unsqueeze(1), pooled=vector)
         return self._cells(output.last_hidden_state)
 
     def _cells(self, states: Tensor) -> Features:
         """`[B, D, m, t]` -> Features, time first."""
         bands, times = states.shape[2:]
         seconds, height = self.processor.most / times, self.config.num_mel_bins / bands
-        return Features.full(
+        return Features.dense(
             states.permute(0, 3, 2, 1).flatten(1, 2),
             grid=(times, bands),
-            step=(seconds, height),
+            spacing=(seconds, height),
             origin=(seconds / 2, (height - 1) / 2),
             pooled=states.flatten(2).mean(-1),
         )
@@ -110,7 +110,7 @@ class Clap(HubSound):
         """Shapes alone: which sounds are longer cannot be seen on the meta device."""
         if self.output == "embedding":
             vector = values.new_empty(len(values), self.dim)
-            return Features.full(vector.unsqueeze(1), pooled=vector)
+            return Features.dense(vector.unsqueeze(1), pooled=vector)
         folds = self.config.spec_size // self.config.num_mel_bins
         reduced = 2 ** (len(self.config.depths) - 1)
         high, wide = (self.config.spec_size // reduced // s for s in self.config.patch_stride)

@@ -148,9 +148,9 @@ def in_time(
 
     def along(x: Tensor) -> Features:
         grid = (x.shape[1],)
-        return Features(blank(x, mask), mask, grid=grid, step=(step,), origin=(origin,))
+        return Features(blank(x, mask), mask, grid=grid, spacing=(step,), origin=(origin,))
 
-    return along(tokens).replace(layers=tuple(along(layer) for layer in layers))
+    return along(tokens).replace(hidden_states=tuple(along(layer) for layer in layers))
 
 
 def path_of(name: str) -> str:

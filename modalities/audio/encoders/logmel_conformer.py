@@ -105,10 +105,12 @@ class LogMelConformer(Encoder):
             if place in wanted:
                 hidden[place] = x
         kept = tuple(self._features(hidden[place], mask) for place in wanted)
-        return self._features(x, mask).replace(layers=kept)
+        return self._features(x, mask).replace(hidden_states=kept)
 
     def _features(self, x: Tensor, mask: Tensor) -> Features:
-        return Features(blank(x, mask), mask, grid=(x.shape[1],), step=(self.step,), origin=(0.0,))
+        return Features(
+            blank(x, mask), mask, grid=(x.shape[1],), spacing=(self.step,), origin=(0.0,)
+        )
 
 
 def _normal(mels: Tensor, mask: Tensor, how: str) -> Tensor:

@@ -79,11 +79,13 @@ class TorchaudioBundle(Encoder):
         longest = tokens.shape[1]
         real = mask[:, :longest] if lengths is None else up_to(lengths, longest)
         kept = tuple(self._features(hidden[place], real) for place in wanted)
-        return self._features(tokens, real).replace(layers=kept)
+        return self._features(tokens, real).replace(hidden_states=kept)
 
     def _features(self, x: Tensor, mask: Tensor) -> Features:
         grid = (x.shape[1],)
-        return Features(blank(x, mask), mask, grid=grid, step=(self.step,), origin=(self.origin,))
+        return Features(
+            blank(x, mask), mask, grid=grid, spacing=(self.step,), origin=(self.origin,)
+        )
 
 
 def _keep(hidden: dict[int, Tensor], place: int) -> Any:

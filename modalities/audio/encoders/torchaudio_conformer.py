@@ -88,9 +88,9 @@ class TorchaudioConformer(Encoder):
             x = layer(x, ~real)
             hidden.append(x)
         kept = tuple(self._features(hidden[place], real) for place in wanted)
-        return self._features(x, real).replace(layers=kept)
+        return self._features(x, real).replace(hidden_states=kept)
 
     def _features(self, x: Tensor, mask: Tensor) -> Features:
         tokens = blank(x.transpose(0, 1), mask)
         grid = (mask.shape[1],)
-        return Features(tokens, mask, grid=grid, step=(self.step,), origin=(self.origin,))
+        return Features(tokens, mask, grid=grid, spacing=(self.step,), origin=(self.origin,))

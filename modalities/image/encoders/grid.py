@@ -26,14 +26,14 @@ def token_geometry(grid: Size, size: Size, stride: int) -> dict[str, Any]:
         float(stride) if n in (s // stride, -(-s // stride)) else s / n
         for n, s in zip(grid, size, strict=True)
     )
-    return {"grid": grid, "step": step, "origin": tuple(s / 2 for s in step)}
+    return {"grid": grid, "spacing": step, "origin": tuple(s / 2 for s in step)}
 
 
 def from_map(feature_map: Tensor, size: Size, stride: int, **more: Any) -> Features:
     """A feature map `[B, D, h, w]` -> Features of `T = h * w` tokens, row by row."""
     grid = (feature_map.shape[2], feature_map.shape[3])
     tokens = feature_map.flatten(2).transpose(1, 2)  # [B, T, D]
-    return Features.full(tokens, **token_geometry(grid, size, stride), **more)
+    return Features.dense(tokens, **token_geometry(grid, size, stride), **more)
 
 
 def fit(count: int, size: Size, stride: int, prefixes: tuple[int, ...]) -> tuple[Size, int] | None:

@@ -90,7 +90,7 @@ class OpenClipVision(Encoder):
                 )
             given = self.model(pixel_values)
             pooled = given[0] if isinstance(given, tuple) else given  # CoCa gives its tokens too
-            return Features.full(pooled.unsqueeze(1), pooled=pooled)
+            return Features.dense(pooled.unsqueeze(1), pooled=pooled)
         if isinstance(self.model, TimmModel):
             return timm_features.encode(self.model.trunk, pixel_values, layers)
         if isinstance(self.model, ModifiedResNet):
@@ -132,14 +132,14 @@ def _transformer(tower: Any, pixels: Tensor, layers: Sequence[int]) -> Features:
     grid = (size[0] // patch, size[1] // patch)
     where = token_geometry(grid, size, patch)
     if tower.attn_pool is not None:  # CoCa's queries lie nowhere
-        main = Features.full(tokens, pooled=pooled if pooled.ndim == 2 else None)
+        main = Features.dense(tokens, pooled=pooled if pooled.ndim == 2 else None)
     elif pooled.ndim == 3:  # no pooling: the class token is still in front
-        main = Features.full(tokens[:, 1:], **where, pooled=tokens[:, 0])
+        main = Features.dense(tokens[:, 1:], **where, pooled=tokens[:, 0])
     else:
-        main = Features.full(tokens, **where, pooled=pooled)
+        main = Features.dense(tokens, **where, pooled=pooled)
     by_index = dict(zip(sorted(set(order)), found, strict=True))
-    hidden = [Features.full(by_index[i][:, 1:], **where) for i in order]
-    return main.replace(layers=tuple(hidden))
+    hidden = [Features.dense(by_index[i][:, 1:], **where) for i in order]
+    return main.replace(hidden_states=tuple(hidden))
 
 
 def _resnet(tower: Any, pixels: Tensor, layers: Sequence[int]) -> Features:
@@ -151,7 +151,7 @@ def _resnet(tower: Any, pixels: Tensor, layers: Sequence[int]) -> Features:
         from_map(m, size, stride)
         for m, stride in zip(given["image_intermediates"], RESNET_STRIDES, strict=True)
     ]
-    return maps[-1].replace(layers=tuple(maps[i] for i in order))
+    return maps[-1].replace(hidden_states=tuple(maps[i] for i in order))
 
 
 def _order(layers: Sequence[int], count: int) -> list[int]:

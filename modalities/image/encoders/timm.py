@@ -111,7 +111,7 @@ class Timm(Encoder):
             if self.layer is None:
                 return timm_features.encode(self.model, pixel_values, layers)
             first, *rest = timm_features.hidden(self.model, pixel_values, (self.layer, *layers))
-            return first.replace(layers=tuple(rest))
+            return first.replace(hidden_states=tuple(rest))
 
     def _change(
         self,

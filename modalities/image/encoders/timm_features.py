@@ -46,13 +46,13 @@ def encode(model: Any, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
     """
     if type(model).__name__ in MAPPED:
         features = _mapped(model, pixels)
-        return features.replace(layers=hidden(model, pixels, layers) if layers else ())
+        return features.replace(hidden_states=hidden(model, pixels, layers) if layers else ())
     size = (pixels.shape[2], pixels.shape[3])
     if not layers:
         return _read(model, model.forward_features(pixels), size)
     order = _order(model, layers)
     final, maps = model.forward_intermediates(pixels, indices=sorted(set(order)))
-    return _read(model, final, size).replace(layers=_layers(model, maps, order, size))
+    return _read(model, final, size).replace(hidden_states=_layers(model, maps, order, size))
 
 
 def hidden(model: Any, pixels: Tensor, layers: Sequence[int]) -> tuple[Features, ...]:

@@ -120,7 +120,7 @@ class TransformersVision(Encoder):
                 f"transformers: {type(self.model).__name__} gives tokens of width {features.dim}, "
                 f"its configuration says {self.dim}; this model is not supported"
             )
-        return features.replace(layers=tuple(f.replace(pooled=None) for f in hidden))
+        return features.replace(hidden_states=tuple(f.replace(pooled=None) for f in hidden))
 
     def _hidden(self, output: Any, layer: int) -> Tensor:
         """Hidden states begin with the embedding in most models: count from the end."""
@@ -155,6 +155,6 @@ class TransformersVision(Encoder):
     def _outline(self, pixel_values: Tensor, layers: int) -> Features:
         """Shapes alone: on the meta device there are no `spatial_shapes` to loop over."""
         tokens = pixel_values.new_empty(*pixel_values.shape[:2], self.dim)
-        one = Features.full(tokens)
+        one = Features.dense(tokens)
         pooled = tokens[:, 0] if getattr(self.model, "use_head", False) else None
-        return one.replace(pooled=pooled, layers=(one,) * layers)
+        return one.replace(pooled=pooled, hidden_states=(one,) * layers)

@@ -85,12 +85,12 @@ class Frames(Encoder):
     def forward(self, *, mask: Tensor, **pictures: Tensor) -> Features:
         """Pictures `[B, T, ...]`, mask `[B, T]` -> tokens `[B, T, D]` on a grid of frames."""
         flat = {key: value.flatten(0, 1) for key, value in pictures.items()}
-        vectors = self.picture(**flat).vector().view(*mask.shape, -1)  # [B, T, D]
+        vectors = self.picture(**flat).pool().view(*mask.shape, -1)  # [B, T, D]
         return Features(
             vectors.masked_fill(~mask.unsqueeze(-1), 0),
             mask,
             grid=(mask.shape[1],),
-            step=(1 / self.fps,),
+            spacing=(1 / self.fps,),
             origin=(0.5 / self.fps,),
         )
 

@@ -55,7 +55,7 @@ class Mask(Encoder):
             mask.flatten(1)[..., None].float(),
             inside.flatten(1),
             grid=(mask.shape[1], mask.shape[2], mask.shape[3]),
-            step=(1.0, 1.0, 1.0),
+            spacing=(1.0, 1.0, 1.0),
             origin=(0.0, 0.0, 0.0),
             affine=affine,
         )

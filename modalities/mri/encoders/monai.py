@@ -74,10 +74,10 @@ class Monai(Encoder):
         found = self._map(volume * contrasts[:, :, None, None, None], self.model)
         grid = (found.shape[2], found.shape[3], found.shape[4])
         step = tuple(n / count for n, count in zip(volume.shape[2:], grid, strict=True))
-        return Features.full(
+        return Features.dense(
             found.flatten(2).transpose(1, 2),
             grid=grid,
-            step=step,
+            spacing=step,
             origin=tuple((s - 1) / 2 for s in step),
             affine=affine,
         )

@@ -111,7 +111,7 @@ class Slices(Encoder):
         slice learned from the others; pooled is the mean of the slices."""
         found = self.encoder(**pictures)
         count, batch = len(self.position), len(affine)
-        hidden = found.vector().unflatten(0, (batch, count)) + self.position  # [B, S, D]
+        hidden = found.pool().unflatten(0, (batch, count)) + self.position  # [B, S, D]
         for layer in self.across:
             hidden = layer(hidden)
         grid = found.grid if found.grid is not None else (1, found.tokens.shape[1])
@@ -119,7 +119,7 @@ class Slices(Encoder):
         tokens = tokens.unflatten(2, grid).transpose(2, 3)  # a picture's rows are the later axis
         tokens = self.norm(tokens.movedim(1, 1 + self.axis))
         place = self._place(tuple(tokens.shape[1:4]))
-        return Features.full(
+        return Features.dense(
             tokens.flatten(1, 3), **place, affine=affine, pooled=self.norm(hidden).mean(1)
         )
 
@@ -128,4 +128,4 @@ class Slices(Encoder):
         step = [n / count for n, count in zip(self.size, grid, strict=True)]
         origin = [(s - 1) / 2 for s in step]
         step[self.axis], origin[self.axis] = float(self.every), 0.0
-        return {"grid": grid, "step": tuple(step), "origin": tuple(origin)}
+        return {"grid": grid, "spacing": tuple(step), "origin": tuple(origin)}

@@ -132,7 +132,7 @@ class ViT3D(Encoder):
             tokens = states[:, prefix:].masked_fill(~mask[..., None], 0)
             return Features(tokens, mask, pooled=states[:, 0], **place)
 
-        return features(hidden).replace(layers=tuple(features(kept[i]) for i in chosen))
+        return features(hidden).replace(hidden_states=tuple(features(kept[i]) for i in chosen))
 
     def _layer(self, number: int) -> int:
         depth = len(self.layers)
@@ -171,7 +171,7 @@ class ViT3D(Encoder):
     def _place(self, grid: tuple[int, ...], affine: Tensor) -> dict[str, Any]:
         step = tuple(float(p) for p in self.patches.patch)
         origin = tuple((p - 1) / 2 for p in step)
-        return {"grid": grid, "step": step, "origin": origin, "affine": affine}
+        return {"grid": grid, "spacing": step, "origin": origin, "affine": affine}
 
 
 def padded(values: Tensor, shape: Sequence[int]) -> Tensor:

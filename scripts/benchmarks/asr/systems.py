@@ -86,7 +86,7 @@ def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int
         item = rows.prepare(index)
         batch = model.collator()(TASK, [item])
         if not batch.failed:
-            nothing = Features.pack([torch.zeros(0, 1)])
+            nothing = Features.pad([torch.zeros(0, 1)])
             seconds = read(row[task.prompt.streams[0]]).seconds  # the column `seconds` is a guess
             found.append(Row(item, batch.references[0], tokens, seconds, nothing))
     return found
@@ -109,13 +109,13 @@ def hear(model: Model, rows: Sequence[Row], size: int) -> None:
         priors, ctc = clock(functools.partial(task.priors, features, cast(Any, model.backbone)))
         own = [tokens[mask] for tokens, mask in zip(features.tokens, features.mask, strict=True)]
         for row, values, prior in zip(mine, own, priors, strict=True):
-            row.features, row.prior = Features.pack([values]), prior
+            row.features, row.prior = Features.pad([values]), prior
             row.encoder, row.ctc = encoder / len(mine), ctc / len(mine)
 
 
 def joined(rows: Sequence[Row], stream: str) -> Batch:
     """Rows as a batch whose features are there already."""
-    features = Features.pack([row.features.tokens[0][row.features.mask[0]] for row in rows])
+    features = Features.pad([row.features.tokens[0][row.features.mask[0]] for row in rows])
     keys = [str(i) for i in range(len(rows))]
     batch = Batch.of(TASK, keys, [row.item.example for row in rows])
     batch.features[stream] = features

@@ -48,7 +48,7 @@ class Tiny(Encoder):
         self.processor = Scale()
 
     def forward(self, x: Tensor) -> Features:
-        return Features.full(self.linear(x) + self.shift)
+        return Features.dense(self.linear(x) + self.shift)
 
 
 def identity(encoder: Encoder | None = None, **changes: Any) -> dict[str, Any]:

@@ -58,9 +58,9 @@ def assert_same(one: Features, two: Features) -> None:
         assert (a is None) == (b is None), name
         if a is not None:
             assert a.dtype == b.dtype and torch.equal(a, b), name
-    assert (one.grid, one.step, one.origin) == (two.grid, two.step, two.origin)
-    assert len(one.layers) == len(two.layers)
-    for a, b in zip(one.layers, two.layers, strict=True):
+    assert (one.grid, one.spacing, one.origin) == (two.grid, two.spacing, two.origin)
+    assert len(one.hidden_states) == len(two.hidden_states)
+    for a, b in zip(one.hidden_states, two.hidden_states, strict=True):
         assert_same(a, b)
 
 
@@ -68,7 +68,7 @@ def assert_same(one: Features, two: Features) -> None:
 @given(value=features())
 def test_features_to_records_and_back(value: Features) -> None:
     layers = tuple(layer for layer in value.layers if len(layer.tokens) == len(value.tokens))
-    value = value.replace(layers=layers)
+    value = value.replace(hidden_states=layers)
     assert_same(from_records(to_records(value)), value)
 
 
@@ -84,21 +84,21 @@ def test_features_through_the_store(
 
 
 def test_rows_of_several_batches_make_another_batch() -> None:
-    one = Features.pack([torch.randn(3, 2), torch.randn(5, 2)]).replace(grid=(5,), step=(0.02,))
-    two = Features.pack([torch.randn(4, 2)]).replace(grid=(4,), step=(0.02,))
+    one = Features.pad([torch.randn(3, 2), torch.randn(5, 2)]).replace(grid=(5,), spacing=(0.02,))
+    two = Features.pad([torch.randn(4, 2)]).replace(grid=(4,), spacing=(0.02,))
     mixed = from_records([to_records(two)[0], to_records(one)[0]])
     assert_same(
-        mixed, Features.pack([two.tokens[0], one.tokens[0, :3]]).replace(grid=(4,), step=(0.02,))
+        mixed, Features.pad([two.tokens[0], one.tokens[0, :3]]).replace(grid=(4,), spacing=(0.02,))
     )
 
 
 def test_grids_that_disagree_are_none() -> None:
-    one = Features.full(torch.randn(1, 4, 2), grid=(2, 2), step=(8.0, 8.0), origin=(4.0, 4.0))
-    two = Features.full(torch.randn(1, 6, 2), grid=(2, 3), step=(8.0, 8.0), origin=(4.0, 4.0))
+    one = Features.dense(torch.randn(1, 4, 2), grid=(2, 2), spacing=(8.0, 8.0), origin=(4.0, 4.0))
+    two = Features.dense(torch.randn(1, 6, 2), grid=(2, 3), spacing=(8.0, 8.0), origin=(4.0, 4.0))
     mixed = from_records(to_records(one) + to_records(two))
     assert mixed.grid is mixed.step is mixed.origin is None
     assert mixed.lengths.tolist() == [4, 6]
-    agreed = from_records(to_records(one) + to_records(one.replace(step=(1.0, 1.0))))
+    agreed = from_records(to_records(one) + to_records(one.replace(spacing=(1.0, 1.0))))
     assert agreed.grid == (2, 2) and agreed.step is None and agreed.origin == (4.0, 4.0)
 
 
@@ -112,7 +112,7 @@ def volume(*shapes: tuple[int, ...], largest: tuple[int, ...]) -> Features:
         (numbers * real[..., None]).flatten(1, -2),
         real.flatten(1),
         grid=largest,
-        step=(2.0,) * len(largest),
+        spacing=(2.0,) * len(largest),
         origin=(0.5,) * len(largest),
         affine=torch.eye(4).repeat(len(shapes), 1, 1),
     )
@@ -122,7 +122,7 @@ def test_volumes_of_several_shapes_come_back() -> None:
     """Each alone on its own grid; together padded as their encoder pads them."""
     shapes = [(2, 3, 4), (3, 2, 2), (1, 3, 3)]
     both = volume(*shapes, largest=(3, 3, 4))
-    deep = both.replace(layers=(both.replace(tokens=both.tokens * 2),))
+    deep = both.replace(hidden_states=(both.replace(tokens=both.tokens * 2),))
     records = to_records(deep)
     assert_same(from_records(records), deep)
     for shape, record in zip(shapes, records, strict=True):
@@ -134,7 +134,9 @@ def test_volumes_of_several_shapes_come_back() -> None:
 def both_of(features: Features, rows: int) -> Features:
     """The first rows of a batch."""
     cut = {k: getattr(features, k)[:rows] for k in ("tokens", "mask", "affine")}
-    return features.replace(**cut, layers=tuple(both_of(f, rows) for f in features.layers))
+    return features.replace(
+        **cut, hidden_states=tuple(both_of(f, rows) for f in features.hidden_states)
+    )
 
 
 def test_a_volume_with_holes_comes_back() -> None:
@@ -145,7 +147,7 @@ def test_a_volume_with_holes_comes_back() -> None:
 
 
 def test_records_that_do_not_fit_are_refused() -> None:
-    one, two = Features.full(torch.randn(1, 2, 3)), Features.full(torch.randn(1, 2, 4))
+    one, two = Features.dense(torch.randn(1, 2, 3)), Features.dense(torch.randn(1, 2, 4))
     with pytest.raises(ValueError, match=r"float32 \(3,\) and float32 \(4,\)"):
         from_records(to_records(one) + to_records(two))
     with pytest.raises(ValueError, match="1 of 2 records have 'pooled'"):
@@ -156,7 +158,7 @@ def test_records_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_a_smaller_precision_rounds_the_features_and_nothing_else(precision: str) -> None:
-    value = Features.full(torch.randn(2, 3, 4), affine=torch.randn(2, 4, 4))
+    value = Features.dense(torch.randn(2, 3, 4), affine=torch.randn(2, 4, 4))
     kept = from_records(to_records(value, precision))
     assert torch.equal(kept.tokens, value.tokens.to(getattr(torch, precision)))
     assert kept.affine is not None and torch.equal(kept.affine, value.affine)

@@ -144,7 +144,7 @@ def test_geometry_is_that_of_the_cache(model: Model) -> None:
     plain = model.context(batch_of(model, rows)).encode("audio.encoder")
     FeatureCacher(model.plan, model, torch.device("cpu"), "fp32", 6).attach([rows])
     stored = batch_of(model, rows).features["audio"]
-    assert (plain.grid, plain.step, plain.origin) == (stored.grid, stored.step, stored.origin)
+    assert (plain.grid, plain.spacing, plain.origin) == (stored.grid, stored.spacing, stored.origin)
     assert torch.equal(plain.mask, stored.mask)
 
 
@@ -154,8 +154,8 @@ def test_embeddings_are_those_of_the_row_alone(
 ) -> None:
     stream = model.stream("audio").eval()
     with torch.no_grad():
-        ends = [stream(Features.full(tokens[None])) for tokens in alone]
-        own = torch.cat([F.normalize(end.vector(), dim=-1) for end in ends])
+        ends = [stream(Features.dense(tokens[None])) for tokens in alone]
+        own = torch.cat([F.normalize(end.pool(), dim=-1) for end in ends])
     sounds = [row["audio"] for row in Sounds()]
     torch.testing.assert_close(Pipeline(model).embed(audio=sounds), own, rtol=0, atol=1e-5)
     place = str(home / f"index-{batch_size}")

@@ -305,7 +305,7 @@ def test_unequal_shapes_are_encoded_apart_where_padding_would_tell(place: Place)
 
     def counted(pixel_values: torch.Tensor) -> Features:
         seen.append(len(pixel_values))
-        return Features.full(pixel_values.flatten(1).unflatten(1, (-1, 8)))
+        return Features.dense(pixel_values.flatten(1).unflatten(1, (-1, 8)))
 
     encoder.forward = counted  # type: ignore[method-assign]
     embedder = Embedder(model, "image", "cpu")

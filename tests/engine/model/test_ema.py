@@ -43,7 +43,7 @@ class Tokens(Encoder):
         if token_mask is not None:
             tokens = torch.where(token_mask[..., None], self.mask_token, tokens)
         tokens = self.dropout(torch.tanh(self.mix(tokens)))
-        return Features.full(tokens, grid=grid, pooled=tokens.mean(1))
+        return Features.dense(tokens, grid=grid, pooled=tokens.mean(1))
 
 
 class Half(Task):
@@ -63,9 +63,9 @@ class Half(Task):
         return self.share
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        goal = ctx.encode(f"{self.stream}.ema").vector()
+        goal = ctx.encode(f"{self.stream}.ema").pool()
         assert not goal.requires_grad
-        return Loss((ctx.encode(self.stream).vector() - goal - 1).square().sum(), len(batch))
+        return Loss((ctx.encode(self.stream).pool() - goal - 1).square().sum(), len(batch))
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         return [0] * len(batch)

@@ -115,8 +115,8 @@ class Deep(Encoder):
     dim = 2
 
     def forward(self, x: torch.Tensor, layers: tuple[int, ...] = ()) -> Features:
-        kept = tuple(Features.full(x * n) for n in layers)
-        return Features.full(x, layers=kept)
+        kept = tuple(Features.dense(x * n) for n in layers)
+        return Features.dense(x, hidden_states=kept)
 
 
 class Pick(torch.nn.Module):
@@ -125,8 +125,8 @@ class Pick(torch.nn.Module):
     hidden_layers, out_dim = (3, 1), 2
 
     def forward(self, features: Features) -> Features:
-        total = sum((layer.tokens for layer in features.layers), torch.zeros(()))
-        return features.replace(tokens=total, layers=())
+        total = sum((layer.tokens for layer in features.hidden_states), torch.zeros(()))
+        return features.replace(tokens=total, hidden_states=())
 
 
 @pytest.mark.parametrize("asked", [(), (2,), (5, 1)])
@@ -139,6 +139,6 @@ def test_connector_and_task_each_get_what_they_asked_for(asked: tuple[int, ...])
     for given in ({"x": x}, stored):
         found = stream.run(given, options)
         assert torch.equal(found.tokens, 4 * x)
-        assert [float(f.tokens[0, 0, 0]) for f in found.layers] == list(asked)
+        assert [float(f.tokens[0, 0, 0]) for f in found.hidden_states] == list(asked)
         before = stream.for_tasks(stream.encoded(given, options))
         assert [float(f.tokens[0, 0, 0]) for f in before.layers] == list(asked)

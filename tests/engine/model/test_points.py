@@ -37,7 +37,7 @@ class TwoPoints(Task):
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
         heads = {n: self.heads[n](ctx.encode(use.stream)) for n, use in self.head_uses.items()}
-        total: Tensor = torch.stack([f.vector().sum() for f in heads.values()]).sum()
+        total: Tensor = torch.stack([f.pool().sum() for f in heads.values()]).sum()
         return Loss(total, len(batch))
 
     def example_rows(self) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ class QueryFormer(Connector):
         tokens: Tensor = nn.functional.scaled_dot_product_attention(
             self.queries.expand(len(features.tokens), -1, -1), features.tokens, features.tokens
         )
-        return Features.full(self.out(tokens))
+        return Features.dense(self.out(tokens))
 
 
 def recipe(**connector: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Near(Encoder):
         tokens = self.conv((steps * mask[..., None]).mT).mT[:, : steps.shape[1] // STEPS]
         real = mask[:, ::STEPS]
         grid = (tokens.shape[1],)
-        return Features(tokens * real[..., None], real, grid=grid, step=(0.1,), origin=(0.05,))
+        return Features(tokens * real[..., None], real, grid=grid, spacing=(0.1,), origin=(0.05,))
 
 
 def batch(lengths: list[int], seed: int = 0) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def test_pieces_equal_the_whole(near: Near, lengths: list[int], window: ChunkSpe
     whole, pieces = near(**given), encode_windowed(near, given, {"window": window})
     assert torch.equal(pieces.mask, whole.mask)
     torch.testing.assert_close(pieces.tokens, whole.tokens)
-    assert (pieces.grid, pieces.step, pieces.origin) == (whole.grid, whole.step, whole.origin)
+    assert (pieces.grid, pieces.spacing, pieces.origin) == (whole.grid, whole.spacing, whole.origin)
 
 
 def test_few_pieces_of_one_length_at_a_time(near: Near) -> None:

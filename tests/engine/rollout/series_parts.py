@@ -70,7 +70,7 @@ class Linear(Encoder):
         self.map = nn.Linear(1, dim)
 
     def forward(self, values: Tensor) -> Features:
-        return Features.full(torch.tanh(self.map(values[..., None])))
+        return Features.dense(torch.tanh(self.map(values[..., None])))
 
 
 class Jitter:

@@ -157,7 +157,7 @@ def test_other_layers_are_other_features(shop: Any) -> None:
 
         def forward(self, pixel_values: Any, layers: tuple[int, ...] = ()) -> Features:
             features = super().forward(pixel_values)
-            return features.replace(layers=tuple(features for _ in layers), grid=None)
+            return features.replace(hidden_states=tuple(features for _ in layers), grid=None)
 
     assert issubclass(Deep, Encoder)
     tiny_parts.Deep, tiny_parts.Layered = Deep, Layered

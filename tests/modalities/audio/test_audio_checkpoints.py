@@ -162,10 +162,10 @@ def test_states_of_whisper(tmp_path: Path) -> None:
             real = slice(0, int(length))
             for found, state in (
                 (features.tokens, want.last_hidden_state),
-                (features.layers[0].tokens, want.hidden_states[1]),
+                (features.hidden_states[0].tokens, want.hidden_states[1]),
             ):
                 assert torch.allclose(found[row, real], state[row, real], atol=1e-5)
-    assert features.step == (0.02,)
+    assert features.spacing == (0.02,)
 
 
 def test_a_sample_of_whisper_holds_the_sound_alone(tmp_path: Path) -> None:

@@ -30,14 +30,14 @@ def test_tokens_lie_where_they_sound(name: str) -> None:
     if name == "clap embedding":
         assert features.tokens.shape[1] == 1
         return
-    assert features.grid and features.step and features.origin and encoder.blocks()
+    assert features.grid and features.spacing and features.origin and encoder.blocks()
     if len(features.grid) > 1:
         return  # patches of a spectrogram
     lengths = features.lengths.tolist()
     assert max(lengths) == features.mask.shape[1] and np.argsort(lengths).tolist() == [1, 2, 0]
     for length, seconds in zip(lengths, SECONDS, strict=True):
-        last = features.origin[0] + (length - 1) * features.step[0]
-        assert seconds - 2 * features.step[0] - 0.02 < last < seconds + features.step[0]
+        last = features.origin[0] + (length - 1) * features.spacing[0]
+        assert seconds - 2 * features.spacing[0] - 0.02 < last < seconds + features.spacing[0]
 
 
 @pytest.mark.parametrize("name", AUDIO)
@@ -103,7 +103,7 @@ def test_a_bundle_is_the_model_that_torchaudio_builds() -> None:
     assert torch.equal(lengths, features.lengths)
     assert torch.allclose(features.tokens[features.mask], want[features.mask], atol=1e-5)
     hidden, _ = peer.extract_features(given["wave"], given["mask"].sum(1))
-    for found, state in zip(features.layers, hidden[:2], strict=True):
+    for found, state in zip(features.hidden_states, hidden[:2], strict=True):
         assert torch.allclose(found.tokens[features.mask], state[features.mask], atol=1e-5)
 
 

@@ -17,11 +17,11 @@ def test_tokens_tile_the_image(name: str) -> None:
     batch = encoder.collate([encoder.processor.prepare(read(cell)) for cell in examples("image")])
     features = encoder(**batch)
     assert features.mask.all() and encoder.blocks()
-    if features.grid is None or features.step is None or features.origin is None:
+    if features.grid is None or features.spacing is None or features.origin is None:
         return
     size = batch["pixel_values"].shape[2:]
     for count, step, origin, side in zip(
-        features.grid, features.step, features.origin, size, strict=True
+        features.grid, features.spacing, features.origin, size, strict=True
     ):
         assert origin == step / 2
         assert abs(count * step - side) < step

@@ -31,7 +31,7 @@ def test_tokens_lie_inside_the_volume(case: str) -> None:
     assert features.affine is not None and features.grid is not None and len(features.grid) == 3
     shape = batch["volume"].shape[2:] if "volume" in batch else batch["size"][0].tolist()
     for n, step, origin, size in zip(
-        features.grid, features.step, features.origin, shape, strict=True
+        features.grid, features.spacing, features.origin, shape, strict=True
     ):
         assert 0 <= origin <= size - 1 and origin + (n - 1) * step <= size - 1 + step / 2
 
@@ -57,8 +57,8 @@ def test_layers_are_the_hidden_states_and_taps_change_them() -> None:
     encoder = build("mri", "vit3d")
     batch = encoder.collate(samples(encoder))
     whole = encoder(**batch, layers=(0, -1))
-    torch.testing.assert_close(whole.layers[1].tokens, whole.tokens)
-    assert not torch.allclose(whole.layers[0].tokens, whole.tokens)
+    torch.testing.assert_close(whole.hidden_states[1].tokens, whole.tokens)
+    assert not torch.allclose(whole.hidden_states[0].tokens, whole.tokens)
     seen: list[Tensor] = []
 
     def hook(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ def test_tokens_are_the_voxels_in_their_own_space() -> None:
     raws = [example(rng), read_mask({"array": np.ones((3, 4, 5)), "affine": np.diag([2, 2, 2, 1])})]
     features = encoder(**encoder.collate([encoder.processor.prepare(raw) for raw in raws]))
     assert features.grid == (20, 22, 18) and features.dim == 1
-    assert features.step == (1.0, 1.0, 1.0) and features.origin == (0.0, 0.0, 0.0)
+    assert features.spacing == (1.0, 1.0, 1.0) and features.origin == (0.0, 0.0, 0.0)
     for index, raw in enumerate(raws):
         assert torch.equal(features.affine[index], raw.affine.float())
         whole = features.tokens[index].unflatten(0, features.grid)[..., 0]

@@ -46,7 +46,7 @@ def test_it_is_the_second_half_of_a_text_written_twice(pair: tuple[CausalLM, Cau
         torch.testing.assert_close(given.tokens[row, :length], known.tokens[0, length:])
         torch.testing.assert_close(given.pooled[row], known.tokens[0, -1])
         assert given.tokens[row, length:].eq(0).all()
-        for ours, theirs in zip(given.layers, known.layers, strict=True):
+        for ours, theirs in zip(given.hidden_states, known.hidden_states, strict=True):
             torch.testing.assert_close(ours.tokens[row, :length], theirs.tokens[0, length:])
 
 

@@ -61,7 +61,7 @@ def test_bert_parity(tmp_path: Path, save_tokenizer: Save) -> None:
     real = batch["mask"]
     torch.testing.assert_close(given.tokens[real], known.last_hidden_state[real], rtol=0, atol=1e-6)
     torch.testing.assert_close(given.pooled, known.last_hidden_state[:, 0], rtol=0, atol=1e-6)
-    for layer, index in zip(given.layers, (1, -1), strict=True):
+    for layer, index in zip(given.hidden_states, (1, -1), strict=True):
         torch.testing.assert_close(
             layer.tokens[real], known.hidden_states[index][real], rtol=0, atol=1e-6
         )
@@ -81,7 +81,10 @@ def test_llama_parity(tmp_path: Path, bpe: BPE) -> None:
         torch.testing.assert_close(given.tokens[row, : len(hidden)], hidden, rtol=0, atol=2e-6)
         torch.testing.assert_close(given.pooled[row], hidden[-1], rtol=0, atol=2e-6)
         torch.testing.assert_close(
-            given.layers[0].tokens[row, : len(hidden)], known.hidden_states[1][0], rtol=0, atol=2e-6
+            given.hidden_states[0].tokens[row, : len(hidden)],
+            known.hidden_states[1][0],
+            rtol=0,
+            atol=2e-6,
         )
 
 

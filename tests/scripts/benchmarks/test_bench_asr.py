@@ -22,7 +22,7 @@ def test_the_bare_loop_says_what_generate_says(lengths: list[int]) -> None:
     torch.manual_seed(0)
     backbone = Causal(tokenizer=Bytes(), name="tiny-llama", options=SIZES).eval()
     torch.nn.init.normal_(backbone.head.weight, std=0.5)
-    context = Features.pack([torch.randn(n, 32) for n in lengths])
+    context = Features.pad([torch.randn(n, 32) for n in lengths])
     own = backbone.generate(context, max_new_tokens=12, do_sample=False).tolist()
     eos = Bytes.eos_id
 
@@ -35,7 +35,7 @@ def test_the_bare_loop_says_what_generate_says(lengths: list[int]) -> None:
 
 
 def rows(tokens: Sequence[int]) -> list[Row]:
-    features = Features.full(torch.zeros(1, 2, 4))
+    features = Features.dense(torch.zeros(1, 2, 4))
     return [Row(None, {"text": f"row {n}"}, n, 2.0, features) for n in tokens]
 
 

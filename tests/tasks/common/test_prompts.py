@@ -128,7 +128,7 @@ def by_hand(streams, texts, encode, backbone) -> Features:  # type: ignore[no-un
                 found = encode(streams[place])
                 pieces.append(found.tokens[i][found.mask[i]])
         rows.append(torch.cat(pieces))
-    return Features.pack(rows)
+    return Features.pad(rows)
 
 
 def batch_of(prompt: Prompt, rows, backbone) -> Batch:  # type: ignore[no-untyped-def]

@@ -24,7 +24,7 @@ ROWS, DIM = 7, 16
 
 def contexts(task: Contrastive, **vectors: Tensor) -> StubContext:
     """A context over vectors that are already there."""
-    features = {name: Features.full(v[:, None], pooled=v) for name, v in vectors.items()}
+    features = {name: Features.dense(v[:, None], pooled=v) for name, v in vectors.items()}
     return StubContext(features, teachers=task.teacher_streams)
 
 

@@ -24,7 +24,7 @@ def vectors(seed: int, rows: int = ROWS) -> torch.Tensor:
 
 def features(vectors: torch.Tensor) -> Features:
     """Vectors as a stream gives them."""
-    return Features.full(vectors[:, None]).replace(pooled=vectors)
+    return Features.dense(vectors[:, None]).replace(pooled=vectors)
 
 
 def batch(rows: int = ROWS) -> Batch:

@@ -103,7 +103,7 @@ class Joined(nn.Module):
         numbers = torch.tensor([row["state"] for row in data], dtype=torch.float32)
         tokens = self.state(numbers).unflatten(1, (2, DIM))
         batch = prepare_batch(self.task, data, decoder=self.backbone)
-        return batch, StubContext({"state": Features.full(tokens)}, self.backbone)
+        return batch, StubContext({"state": Features.dense(tokens)}, self.backbone)
 
     def loss(self, data: Sequence[dict[str, Any]]) -> Any:
         return self.task.loss(*self.batch(data))

@@ -43,7 +43,7 @@ class Pair:
         self.batch = prepare_batch(self.student, self.rows, decoder=self.backbone)
         self.image = torch.randn(len(self.rows), 3, DIM, requires_grad=True)
         self.state = torch.randn(len(self.rows), 2, WIDTH, requires_grad=True)
-        streams = {"image": Features.full(self.image), "state": Features.full(self.state)}
+        streams = {"image": Features.dense(self.image), "state": Features.dense(self.state)}
         self.encode, self.streams = StubContext(streams, teachers=("state",)), make_streams
 
     def loss(self) -> Any:
@@ -85,7 +85,7 @@ def test_a_student_with_the_expert_s_features_acts_as_the_expert(
 ) -> None:
     made = pair(act=1.0)
     expert = made.expert.predict(made.batch, made.encode)
-    features = made.encode("state").vector()
+    features = made.encode("state").pool()
     monkeypatch.setattr(made.student, "_student", lambda *_: features)
     without = made.streams(image=made.encode("image"))
     assert made.student.predict(made.batch, without.on(made.backbone)) == expert

@@ -47,15 +47,15 @@ def mask_of(like: Features, chosen: list[list[int]]) -> Features:
         for place in places:
             x, y, z = np.unravel_index(place, GRID)
             fine[row, 4 * x : 4 * x + 4, 4 * y : 4 * y + 4, 4 * z : 4 * z + 4] = 1
-    return Features.full(
+    return Features.dense(
         fine.flatten(1)[..., None],
-        grid=tuple(fine.shape[1:]), step=(1.0,) * 3, origin=(0.0,) * 3, affine=like.affine,
+        grid=tuple(fine.shape[1:]), spacing=(1.0,) * 3, origin=(0.0,) * 3, affine=like.affine,
     )  # fmt: skip
 
 
 def texts(rows: int, seed: int = 1) -> Features:
     vectors = torch.randn(rows, DIM, generator=torch.Generator().manual_seed(seed))
-    return Features.full(vectors.requires_grad_()[:, None], pooled=vectors)
+    return Features.dense(vectors.requires_grad_()[:, None], pooled=vectors)
 
 
 def case(
@@ -108,7 +108,7 @@ def test_the_loss_is_the_balanced_cross_entropy_of_torch() -> None:
     task = Grounding(**OPTIONS)
     loss = task.loss(batch, encode)
     scan = encode("scan")
-    cosines = F.cosine_similarity(scan.tokens, encode("said").vector()[:, None], dim=-1)
+    cosines = F.cosine_similarity(scan.tokens, encode("said").pool()[:, None], dim=-1)
     logits = task.log_scale.exp() * cosines + task.bias
     goal = mask_coverage(encode("mask"), scan, "it")
     each = F.binary_cross_entropy_with_logits(logits, goal, reduction="none")
@@ -266,7 +266,7 @@ def test_a_map_lies_over_the_volume_that_was_read(tmp_path: Path) -> None:
 
 def _said(vector: list[float]) -> Features:
     pooled = torch.tensor([vector])
-    return Features.full(pooled[:, None], pooled=pooled)
+    return Features.dense(pooled[:, None], pooled=pooled)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: 
 
 def test_a_stream_without_a_grid_is_refused() -> None:
     batch, encode = case([[0]])
-    encode.features["scan"] = Features.full(encode("scan").tokens)
+    encode.features["scan"] = Features.dense(encode("scan").tokens)
     with pytest.raises(ValueError, match="grounded: the features do not say where"):
         Grounding(**OPTIONS).loss(batch, encode)
 

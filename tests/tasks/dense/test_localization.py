@@ -46,7 +46,9 @@ def volumes(rows: int, *, dim: int = 16, grid: tuple[int, ...] = GRID, seed: int
     tokens = torch.randn(rows, math.prod(grid), dim, generator=torch.Generator().manual_seed(seed))
     axes = len(grid)
     affine = askew(rows) if axes == 3 else None
-    return Features.full(tokens, grid=grid, step=(8.0,) * axes, origin=(3.5,) * axes, affine=affine)
+    return Features.dense(
+        tokens, grid=grid, spacing=(8.0,) * axes, origin=(3.5,) * axes, affine=affine
+    )
 
 
 def task_of(axes: int = 3, **options: object) -> Detection:
@@ -126,7 +128,7 @@ def test_values_laid_over_their_own_grid_are_themselves(grid: tuple[int, ...]) -
 
 def test_features_that_lie_nowhere_are_named() -> None:
     with pytest.raises(ValueError, match="do not say where their tokens lie"):
-        grid_to_world(Features.full(torch.zeros(1, 4, 2)), "test")
+        grid_to_world(Features.dense(torch.zeros(1, 4, 2)), "test")
 
 
 @pytest.mark.parametrize("shape", [(4, 2), (3, 3), (2, 5), (4, 0)])

@@ -31,8 +31,8 @@ def tokens_of(rows: int, grid: tuple[int, ...] = GRID, seed: int = 0) -> Feature
     if axes == 3:
         affine = torch.eye(4).repeat(rows, 1, 1)
         affine[:, :3, 3] = 5.0
-    return Features.full(
-        numbers, grid=grid, step=(2.0,) * axes, origin=(0.5,) * axes, affine=affine
+    return Features.dense(
+        numbers, grid=grid, spacing=(2.0,) * axes, origin=(0.5,) * axes, affine=affine
     )
 
 
@@ -43,10 +43,10 @@ def masks_of(values: torch.Tensor, shift: float = 5.0) -> Features:
     if axes == 3:
         affine = torch.eye(4).repeat(len(values), 1, 1)
         affine[:, :3, 3] = shift
-    return Features.full(
+    return Features.dense(
         values.flatten(1)[..., None].float(),
         grid=tuple(values.shape[1:]),
-        step=(1.0,) * axes,
+        spacing=(1.0,) * axes,
         origin=(0.0,) * axes,
         affine=affine,
     )
@@ -220,7 +220,7 @@ def test_hidden_layers_are_asked_for() -> None:
 
     def encode(name: str, view: str = "main", **options: object) -> Features:
         asked[name] = options
-        return volume.replace(layers=(volume, volume))
+        return volume.replace(hidden_states=(volume, volume))
 
     task.predict(Batch("it", ["0"], [{}]), StubContext(encode))
     assert asked == {"volume.encoder": {"layers": (1, 2)}}
@@ -238,7 +238,7 @@ def voxelwise(tensors: dict[str, torch.Tensor]) -> Features:
         volume.flatten(1)[..., None] * inside.flatten(1)[..., None],
         inside.flatten(1),
         grid=tuple(volume.shape[2:]),
-        step=(1.0,) * 3,
+        spacing=(1.0,) * 3,
         origin=(0.0,) * 3,
         affine=tensors["affine"],
     )
@@ -263,7 +263,7 @@ def test_windows_make_the_whole(window: list[int]) -> None:
     found, known = sliding_window_features(tensors, window, 0.5, voxelwise), voxelwise(tensors)
     torch.testing.assert_close(found.tokens, known.tokens)
     assert torch.equal(found.mask, known.mask)
-    assert (found.grid, found.step, found.origin) == (known.grid, known.step, known.origin)
+    assert (found.grid, found.spacing, found.origin) == (known.grid, known.spacing, known.origin)
     assert torch.equal(found.affine, known.affine)
 
 
@@ -281,7 +281,10 @@ def test_a_window_keeps_its_place() -> None:
         random_window({"volume": sample["volume"]}, [4, 4, 4], np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"window: \[3, 3, 3\] voxels come back as"):
         sliding_window_features(
-            volume_of(1, (6, 6, 6)), [3, 3, 3], 0.0, lambda t: tokens_of(1).replace(step=(2,) * 3)
+            volume_of(1, (6, 6, 6)),
+            [3, 3, 3],
+            0.0,
+            lambda t: tokens_of(1).replace(spacing=(2,) * 3),
         )
 
 

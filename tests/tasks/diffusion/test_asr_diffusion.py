@@ -46,7 +46,7 @@ class Spoken(nn.Module):
     def forward(self, texts: Sequence[str]) -> Features:
         rows = [[LETTERS.index(c) for c in text for _ in range(2)] for text in texts]
         spaced = [[v for i in range(0, len(r), 2) for v in (*r[i : i + 2], -1)] for r in rows]
-        return Features.pack([self.vectors[torch.tensor(r)] for r in spaced])
+        return Features.pad([self.vectors[torch.tensor(r)] for r in spaced])
 
 
 def make(**options: Any) -> DiffusionASR:

@@ -97,13 +97,13 @@ def test_the_loss_is_what_the_paper_says() -> None:
     task, encode, batch = made(4, patch_weight=0.0)
     loss = step(task, encode, batch)
     with torch.no_grad():
-        goal = torch.cat([encode("scan.ema", f"global{i}").vector() for i in (0, 1)])
+        goal = torch.cat([encode("scan.ema", f"global{i}").pool() for i in (0, 1)])
         goals = sinkhorn(task.teacher["vector"](goal), 0.04).split(4)
         terms = []
         against = {"global0": [1], "global1": [0], "local0": [0, 1], "local1": [0, 1]}
         for view, others in against.items():
             options = {"token_mask": encode.masks[view]} if view in encode.masks else {}
-            said = task.student["vector"](encode("scan.encoder", view, **options).vector())
+            said = task.student["vector"](encode("scan.encoder", view, **options).pool())
             terms += [cross_entropy(said, goals[other], 0.1).sum() for other in others]
     torch.testing.assert_close(loss.total, torch.stack(terms).mean())
 

@@ -52,8 +52,8 @@ def test_two_streams_each_have_a_compression_of_their_own(backbone: Any) -> None
     torch.manual_seed(0)
     audio, lips = FrameStack(12, 16, k=4), FrameStack(8, 16, k=2, depth=2)
     streams = {
-        "audio": audio(Features.full(torch.randn(2, 10, 12), grid=(10,))),
-        "lips": lips(Features.full(torch.randn(2, 5, 8), grid=(5,))),
+        "audio": audio(Features.dense(torch.randn(2, 10, 12), grid=(10,))),
+        "lips": lips(Features.dense(torch.randn(2, 5, 8), grid=(5,))),
     }
 
     task = ASR(prompt="<audio><lips>", max_new_tokens=3)

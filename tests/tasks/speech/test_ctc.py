@@ -66,7 +66,7 @@ class Layered(StubContext):
             if layer_hooks and place in layer_hooks:
                 tokens = layer_hooks[place](tokens, self.mask)
         return Features(
-            tokens, self.mask, grid=(tokens.shape[1],), step=(STEP,), origin=(STEP / 2,)
+            tokens, self.mask, grid=(tokens.shape[1],), spacing=(STEP,), origin=(STEP / 2,)
         )
 
 

@@ -43,7 +43,7 @@ def frames(tokenizer: Tokenizer, spoken: Sequence[str | None]) -> Tensor:
 def said(log_probs: Tensor, limit: int = 0, **asked: object) -> dict[str, object]:
     tokenizer = characters()
     reading = DecodeOptions(tokenizer, tokenizer.size, **asked)  # type: ignore[arg-type]
-    where = Features.full(log_probs[None], grid=(len(log_probs),), step=(0.1,), origin=(0.05,))
+    where = Features.dense(log_probs[None], grid=(len(log_probs),), spacing=(0.1,), origin=(0.05,))
     return transcribe(log_probs, where, reading, limit)
 
 
