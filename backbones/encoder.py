@@ -60,7 +60,7 @@ class BackboneEncoder(Encoder):
         hidden, states = out if layers else (out, ())
         padded = ~mask.unsqueeze(-1)
         inner = tuple(Features(state.masked_fill(padded, 0), mask) for state in states)
-        return Features(hidden.masked_fill(padded, 0), mask, layers=inner)
+        return Features(hidden.masked_fill(padded, 0), mask, hidden_states=inner)
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids `[B, L]` -> embeddings `[B, L, D]`."""

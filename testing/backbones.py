@@ -237,7 +237,7 @@ class BackboneContract:
         with checking(self.name, "gradients"):
             context = None
             if kind != "bidirectional":
-                context = Features.full(model.embed(self.ids))
+                context = Features.dense(model.embed(self.ids))
             hidden = model(model.embed(self.ids), None, context, kind)
             check_gradients(model, [model.logits(hidden)], unused)
 

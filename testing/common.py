@@ -131,7 +131,8 @@ def check_features(features: Any, rows: int, dim: int) -> None:
         count = axes if values is None else len(values)
         expect(count == axes, f"{name} has {count} axes, the grid {axes}")
     expect(
-        all(value > 0 for value in features.spacing or ()), f"spacing is {features.spacing}, expected > 0"
+        all(value > 0 for value in features.spacing or ()),
+        f"spacing is {features.spacing}, expected > 0",
     )
 
 

@@ -187,7 +187,7 @@ class EncoderContract:
             shapes = [[tuple(t.shape) for t in outputs(f)] for f in (found, real)]
             expect(shapes[0] == shapes[1], f"shapes {shapes[0]}, on a real device {shapes[1]}")
             expect(
-                (found.grid, found.step, found.origin) == (real.grid, real.spacing, real.origin),
+                (found.grid, found.spacing, found.origin) == (real.grid, real.spacing, real.origin),
                 "grid, step or origin differ from those on a real device",
             )
         with checking(self.name, "state as safetensors"), torch.no_grad():

@@ -140,7 +140,7 @@ class Pipeline:
         self.model.eval()
         with self._autocast():
             features = self.model.context(batch).encode(name)
-        return F.normalize(features.vector().float(), dim=-1)
+        return F.normalize(features.pool().float(), dim=-1)
 
     def _autocast(self) -> torch.autocast:
         return autocast(self.model.device, self.model.precision)

@@ -69,7 +69,7 @@ class Light(Task):
 
     def bags(self, batch: Batch, ctx: Context) -> Tensor:
         """`[B]` a number of each row."""
-        vectors, items = ctx.encode("image").vector(), batch.items["image"]
+        vectors, items = ctx.encode("image").pool(), batch.items["image"]
         rows = torch.arange(len(items)).repeat_interleave(items)
         return vectors.new_zeros(len(items), vectors.shape[1]).index_add(0, rows, vectors).mean(1)
 

@@ -96,10 +96,10 @@ def test_grids_that_disagree_are_none() -> None:
     one = Features.dense(torch.randn(1, 4, 2), grid=(2, 2), spacing=(8.0, 8.0), origin=(4.0, 4.0))
     two = Features.dense(torch.randn(1, 6, 2), grid=(2, 3), spacing=(8.0, 8.0), origin=(4.0, 4.0))
     mixed = from_records(to_records(one) + to_records(two))
-    assert mixed.grid is mixed.step is mixed.origin is None
+    assert mixed.grid is mixed.spacing is mixed.origin is None
     assert mixed.lengths.tolist() == [4, 6]
     agreed = from_records(to_records(one) + to_records(one.replace(spacing=(1.0, 1.0))))
-    assert agreed.grid == (2, 2) and agreed.step is None and agreed.origin == (4.0, 4.0)
+    assert agreed.grid == (2, 2) and agreed.spacing is None and agreed.origin == (4.0, 4.0)
 
 
 def volume(*shapes: tuple[int, ...], largest: tuple[int, ...]) -> Features:

@@ -124,7 +124,7 @@ def test_backbone_is_short_for_the_decoder_of_that_name(tmp_path: Path) -> None:
 
 def test_a_decoder_of_another_signal() -> None:
     model = made(decoders={"voice": {"type": f"{__name__}:Waves", "samples": 3, "lr": 0.5}})
-    assert model.decoder("voice").generate(Features.full(torch.randn(2, 4, 8))).shape == (2, 3)
+    assert model.decoder("voice").generate(Features.dense(torch.randn(2, 4, 8))).shape == (2, 3)
     rates = {g["base_lr"] for g in build_optimizer(model, model.plan.recipe.train).param_groups}
     assert 0.5 in rates
 

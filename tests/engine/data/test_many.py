@@ -108,7 +108,7 @@ def test_a_batch_without_an_item_runs_nothing(
     monkeypatch.setattr(type(model.stream("image").encoder), "forward", None)
     for point, dim in (("image.encoder", 8), ("image", model.stream("image").dim)):
         features = model.context(batch.to("cpu")).encode(point)
-        assert features.tokens.shape == (0, 0, dim) and features.vector().shape == (0, dim)
+        assert features.tokens.shape == (0, 0, dim) and features.pool().shape == (0, dim)
     model(batch).total.backward()
     connector = model.stream("image").connector
     assert connector is not None

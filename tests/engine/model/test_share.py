@@ -162,7 +162,7 @@ def vectors(model: Model, name: str) -> Tensor:
     stream = model.stream(name)
     features = stream(stream.encoder(**inputs_of(model, name)))
     assert isinstance(features, Features)
-    return features.vector()
+    return features.pool()
 
 
 def loss_of(model: Model) -> Tensor:

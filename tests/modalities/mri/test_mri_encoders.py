@@ -47,7 +47,7 @@ def test_masked_tokens_are_not_seen(case: str) -> None:
     wanted = encoder(**batch, token_mask=token_mask)
     if "stem" in MRI[case][1]:
         return  # a stem's convolutions look over the border of a patch
-    patch = [int(step) for step in wanted.step or ()]
+    patch = [int(step) for step in wanted.spacing or ()]
     batch["volume"][:, :, : patch[0], : patch[1], : patch[2]] = 7.0
     torch.testing.assert_close(encoder(**batch, token_mask=token_mask).tokens, wanted.tokens)
     assert not torch.allclose(encoder(**batch).tokens, wanted.tokens)
