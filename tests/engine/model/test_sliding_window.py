@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sensorium.engine.model.sliding_window import WINDOWS_PER_FORWARD, encode_windowed
-from sensorium.modalities.base import Encoder, Features
+from sensorium.engine.model.stream import encode
+from sensorium.modalities.base import Encoder, Features, Sample
+from sensorium.modalities.groups import collate
 from sensorium.tasks.uses import ChunkSpec
 
 STEPS = 2
@@ -92,3 +95,39 @@ def test_neighbours_do_not_matter(near: Near, rows: int) -> None:
         found = encode_windowed(near, part, {"window": window})
         kept = whole.tokens[start : start + rows, : found.tokens.shape[1]]
         torch.testing.assert_close(found.tokens, kept)
+
+
+def test_windows_within_groups_of_equal_shapes(near: Near) -> None:
+    """Rows that are encoded apart are cut into windows all the same; hooks get their rows."""
+
+    class Rows:
+        """A hook that differs by row; the encoder only passes it on."""
+
+        def __init__(self, rows: Sequence[int]) -> None:
+            self.rows = list(rows)
+
+        def of(self, rows: Sequence[int]) -> Rows:
+            return Rows([self.rows[row] for row in rows])
+
+    class Apart(Near):
+        batch_invariant = False
+
+        def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+            return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}
+
+        def forward(self, **inputs: Any) -> Features:
+            seen.append(inputs["layer_hooks"][0].rows)
+            return super().forward(**inputs)
+
+    seen: list[list[int]] = []
+    apart, lengths = Apart().eval(), [60, 14, 60, 32]
+    apart.load_state_dict(near.state_dict())
+    samples = [{k: v[0] for k, v in batch([n], seed).items()} for seed, n in enumerate(lengths)]
+    options = {"window": ChunkSpec(10, 4, 16), "layer_hooks": {0: Rows(range(4))}}
+    found = encode(apart, collate(apart, samples), options)
+    assert found.lengths.tolist() == [n // STEPS for n in lengths]
+    assert {row for rows in seen for row in rows} == {0, 1, 2, 3}
+    assert all({1} == set(rows) or 1 not in rows for rows in seen)
+    for tokens, mask, sample in zip(found.tokens, found.mask, samples, strict=True):
+        alone = near(**{k: v[None] for k, v in sample.items()}).tokens[0]
+        torch.testing.assert_close(tokens[mask], alone)

@@ -14,6 +14,7 @@ from monai.metrics import DiceMetric, HausdorffDistanceMetric
 
 from sensorium.connectors.decoders import Unetr
 from sensorium.modalities.base import Features
+from sensorium.modalities.groups import ShapeGroups
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.dense.mask_metrics import MaskMetrics, agreement
 from sensorium.tasks.dense.rle import decode_rle, encode_rle
@@ -265,6 +266,21 @@ def test_windows_make_the_whole(window: list[int]) -> None:
     assert torch.equal(found.mask, known.mask)
     assert (found.grid, found.spacing, found.origin) == (known.grid, known.spacing, known.origin)
     assert torch.equal(found.affine, known.affine)
+
+
+def test_windows_of_volumes_that_are_encoded_apart() -> None:
+    task = task_of(window=[4, 4, 4])
+    task.heads["head"] = torch.nn.Identity()
+    parts = [([0, 2], volume_of(2, (9, 8, 10))), ([1], volume_of(1, (6, 8, 5)))]
+    batch = Batch("it", ["a", "b", "c"], [{}] * 3, streams={"volume": {"main": ShapeGroups(parts)}})
+    context = StubContext(lambda name, view, **_: voxelwise(batch.streams["volume"][view]))
+    found = task._sliding_output(batch, context)
+    assert found.grid == (9, 8, 10)
+    for rows, tensors in parts:
+        alone = voxelwise(tensors)
+        for place, row in enumerate(rows):
+            expected = alone.tokens[place][alone.mask[place]] + task.start
+            torch.testing.assert_close(found.tokens[row][found.mask[row]], expected)
 
 
 def test_a_window_keeps_its_place() -> None:
