@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ONLINE = os.environ.get("HF_HUB_OFFLINE") == "0"
 FOLDER = tempfile.TemporaryDirectory(prefix="sensorium-tests-", ignore_cleanup_errors=True)
@@ -29,6 +31,24 @@ if not ONLINE:
     )
 # Two processes with two threads each on two cores take turns at waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A slow machine fails no test, and every run looks at the same examples.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let a test and its fixtures draw the same numbers whichever test ran before them."""
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
 
 HERE = {"", "::", "::1", "0.0.0.0", "localhost", socket.gethostname()}
 

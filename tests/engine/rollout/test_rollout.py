@@ -63,7 +63,8 @@ RECIPE: dict[str, Any] = {
             },
         }
     },
-    "train": {"steps": 80, "batch_size": 16, "optimizer": {"lr": 0.01}},
+    # Seventeen seeds of seventeen reach every goal; at lr 0.01 one in four learned to stand still.
+    "train": {"steps": 160, "batch_size": 16, "optimizer": {"lr": 0.003}},
     "env": {"name": LINE, "execute": 3, "hand": "hand", "max_steps": 15, "instruction": "go"},
 }
 
