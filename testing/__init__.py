@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .fittables import check_fittable as check_fittable
     from .modalities import check_modality as check_modality
     from .sources import check_source as check_source
+    from .tasks import check_task as check_task
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -31,5 +32,6 @@ else:
             "fittables": ["check_fittable"],
             "modalities": ["check_modality"],
             "sources": ["check_source"],
+            "tasks": ["check_task"],
         },
     )

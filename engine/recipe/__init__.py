@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from .registry import load as load
     from .registry import registered as registered
     from .resolved import ResolvedRecipe as ResolvedRecipe
+    from .resolved import TaskPlan as TaskPlan
     from .resolved import plan_recipe as plan_recipe
+    from .resolved import plan_task as plan_task
     from .train_config import OPTIMIZER_ARGUMENTS as OPTIMIZER_ARGUMENTS
     from .train_config import SCHEDULE_ARGUMENTS as SCHEDULE_ARGUMENTS
     from .train_config import SamplerSection as SamplerSection
@@ -69,7 +71,7 @@ else:
                 "parse_recipe",
             ],
             "registry": ["find", "import_optional", "load", "registered"],
-            "resolved": ["ResolvedRecipe", "plan_recipe"],
+            "resolved": ["ResolvedRecipe", "TaskPlan", "plan_recipe", "plan_task"],
             "train_config": [
                 "OPTIMIZER_ARGUMENTS",
                 "SCHEDULE_ARGUMENTS",

@@ -165,7 +165,11 @@ def _names(room: str, named: Iterable[str]) -> None:
 
 def _task(name: str, section: TaskSection) -> TaskPlan:
     where = ComponentPath(f"tasks.{name}")
-    part = find("task", section.type, f"{where}.type")
+    return plan_task(find("task", section.type, f"{where}.type"), section, where)
+
+
+def plan_task(part: Any, section: TaskSection, where: ComponentPath) -> TaskPlan:
+    """Check the options of a section against a task class, its heads' among them, and build it."""
     options = section.options
     with located_errors(where):
         arguments(part)  # a task that names an engine's key is refused before its heads are read

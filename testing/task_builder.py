@@ -1,0 +1,173 @@
+"""A task built as the engine builds it, over random features in place of encoders."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..backbones.base import Backbone
+from ..engine.recipe import (
+    ComponentPath,
+    Modules,
+    Section,
+    TaskPlan,
+    TaskSection,
+    find,
+    plan_part,
+    plan_task,
+)
+from ..modalities.base import Features, Loss
+from ..tasks.base import Task
+from ..tasks.batch import Batch, Tools
+from .common import expect, fit_parts
+from .context import StubContext
+
+WIDTH = 16
+TOKENS = (5, 4, 3)
+"""Tokens of the longest row, of the first stream, the second, ..."""
+
+DECODER = {
+    "name": "tiny-llama",
+    "tokenizer": "bytes",
+    "weights": "none",
+    "options": {
+        "hidden_size": WIDTH,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    },
+}
+
+
+class TaskBuilder:
+    """Builds a task, its heads, its inner parts and tiny decoders that read bytes.
+
+    decoder: type of the decoders. axes: axes of the grid on which tokens of streams lie.
+    """
+
+    def __init__(self, cls: type[Task], options: Mapping[str, Any], decoder: str, axes: int):
+        self.cls, self.options = cls, dict(options)
+        self.decoder_type, self.axes = decoder, axes
+        self.plan = self.make_plan()
+        self.rows = self.plan.task.example_rows()
+        for argument, fittable in self.plan.plan.fitted.items():
+            rows = (self.plan.task.fit_examples(argument, row) for row in self.rows)
+            fittable.fit(example for examples in rows for example in examples)
+        self.decoders = {name: self.make_decoder() for name in self.plan.task.decoders}
+        self.task = self.compose(self.plan, self.decoders)
+
+    def make_plan(self) -> TaskPlan:
+        kind = f"{self.cls.__module__}:{self.cls.__qualname__}"
+        section = TaskSection.model_validate({**self.options, "type": kind})
+        return plan_task(self.cls, section, ComponentPath(self.cls.__name__))
+
+    def make_decoder(self) -> Backbone:
+        section = Section.model_validate({**DECODER, "type": self.decoder_type})
+        part = find("backbone", self.decoder_type, "decoder")
+        made: Backbone = plan_part(part, section, "backbone", ComponentPath("backbone")).build()
+        return made.eval()
+
+    def compose(self, plan: TaskPlan, decoders: Mapping[str, Backbone], seed: int = 0) -> Task:
+        """Build what depends on the model: inner parts, the task's own modules, heads."""
+        for part in plan.plan.children.values():
+            fit_parts(part, self.rows)
+        modules: Modules = {id(plan.plan): plan.task}
+        plan.plan.build_children(seed, modules, {})
+        torch.manual_seed(seed)
+        points = {f"{s}{point}": WIDTH for s in plan.task.streams for point in ("", ".encoder")}
+        plan.task.build(points, decoders)
+        for name, use in plan.task.head_uses.items():
+            expect(name in plan.heads, f"head_uses names {name!r}, which is not in head_types")
+            ends = {"in_dim": WIDTH, "out_dim": use.out_dim}
+            plan.task.heads[name] = plan.heads[name].build(seed, modules, **ends)
+        return plan.task
+
+    def read_back(self) -> tuple[Task, dict[str, Backbone]]:
+        """Return another task whose fitted parts come from JSON and arrays, as from a run."""
+        plan = self.make_plan()
+        for argument, fittable in plan.plan.fitted.items():
+            state = self.plan.plan.fitted[argument].state()
+            arrays = {k: v for k, v in state.items() if isinstance(v, np.ndarray)}
+            rest = {k: v for k, v in state.items() if k not in arrays}
+            fittable.load_state({**json.loads(json.dumps(rest)), **arrays})
+        decoders = {name: self.make_decoder() for name in self.decoders}
+        return self.compose(plan, decoders, seed=1), decoders
+
+    def prepare(
+        self, task: Task, rows: Sequence[Mapping[str, Any]], training: bool = True
+    ) -> Batch:
+        """Return rows as the loader hands them to the task, without their streams."""
+        tools = Tools({name: decoder.tokenizer for name, decoder in self.decoders.items()})
+        examples = [
+            task.prepare(row, tools, np.random.default_rng(i) if training else None)
+            for i, row in enumerate(rows)
+        ]
+        batch = Batch.of("task", [str(i) for i in range(len(rows))], examples)
+        task.prepare_batch(batch)
+        return batch
+
+    def features(self) -> dict[str, Features]:
+        """Return random features of every stream, ragged, with noise in the padding."""
+        made = {}
+        for place, (name, use) in enumerate(self.task.streams.items()):
+            count, longest = len(self.rows), TOKENS[place % len(TOKENS)]
+            generator = torch.Generator().manual_seed(place)
+            lengths = torch.tensor([1 + (row * 2 + place) % longest for row in range(count)])
+            whole = Features(
+                torch.randn(count, longest, WIDTH, generator=generator),
+                torch.arange(longest) < lengths[:, None],
+                grid=(longest, *[1] * (self.axes - 1)),
+                step=(2.0,) * self.axes,
+                origin=(0.5,) * self.axes,
+            )
+            layers = [*use.hidden_states, *self.head_layers(name)]
+            made[name] = whole.replace(layers=(whole,) * len(layers))
+        return made
+
+    def head_layers(self, stream: str) -> list[int]:
+        """Return the hidden layers that heads read of a stream."""
+        heads = [n for n, u in self.task.head_uses.items() if u.stream.split(".")[0] == stream]
+        return [n for head in heads for n in getattr(self.task.heads[head], "hidden_layers", ())]
+
+    def context(
+        self, features: Mapping[str, Features], decoders: Mapping[str, Backbone] | None = None
+    ) -> StubContext:
+        teachers = [name for name, use in self.task.streams.items() if use.role == "teacher"]
+        context = StubContext(features, teachers=teachers)
+        context.decoders = dict(self.decoders if decoders is None else decoders)
+        return context
+
+    def loss(
+        self,
+        rows: slice = slice(None),
+        features: Mapping[str, Features] | None = None,
+        task: Task | None = None,
+        decoders: Mapping[str, Backbone] | None = None,
+    ) -> Loss:
+        """Compute the loss of some rows, at a seed; the task's buffers stay as they are."""
+        task = self.task if task is None else task
+        buffers = copy.deepcopy(dict(task.named_buffers()))
+        every = self.features() if features is None else features
+        batch = self.prepare(task, self.rows[rows])
+        batch.features = {name: _cut(f, rows) for name, f in every.items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the engine seeds every step
+            loss = task.loss(batch, self.context(batch.features, decoders))
+        with torch.no_grad():
+            for name, buffer in task.named_buffers():
+                buffer.copy_(buffers[name])
+        return loss
+
+
+def _cut(features: Features, rows: slice) -> Features:
+    """Return some rows of features; those themselves if all are asked for."""
+    if rows == slice(None):
+        return features
+    layers = tuple(_cut(layer, rows) for layer in features.layers)
+    return features.replace(tokens=features.tokens[rows], mask=features.mask[rows], layers=layers)
