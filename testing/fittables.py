@@ -15,7 +15,7 @@ from .common import checking, copy_for_worker, expect, same
 
 
 def check_fittable(make: Callable[..., Fittable], rows: Iterable[Any], **options: Any) -> None:
-    """Check a class against the contract of `modalities.base.Fitted`.
+    """Check a class against the contract of `modalities.base.Fittable`.
 
     Args:
         make: the class, or a function that returns an object that is not fitted yet.
@@ -29,7 +29,7 @@ def check_fittable(make: Callable[..., Fittable], rows: Iterable[Any], **options
     with checking(name, "options"):
         first, second, empty = (make(**validate_options(make, options, name)) for _ in range(3))
         name = type(first).__name__
-        expect(isinstance(first, Fittable), f"{name} is no modalities.base.Fitted")
+        expect(isinstance(first, Fittable), f"{name} is no modalities.base.Fittable")
     with checking(name, "fit"):
         first.fit(iter(rows))
         second.fit(iter(rows))

@@ -62,12 +62,12 @@ BROKEN = {
     "FAILING": "example: TypeError",
     "SCRIPT": "preview: holds a script, which no report runs",
     "BLANK": "preview: returns '', expected HTML",
-    "NO_ENCODER": "encoders.rows: RecipeError: rows: my_signals:Rows is no my_signals:NO_ENCODER",
+    "NO_ENCODER": "encoders.rows: ConfigError: rows: my_signals:Rows is no my_signals:NO_ENCODER",
     "NO_SOURCE": "sources.rows: Rows is no subclass of modalities.base.Source",
     "NO_WORLD": "envs.rows: Rows has no reset, step, render, close, as gymnasium.Env has",
     "BARE_WORLD": "envs.world: World takes no cameras, size",
     "INSTRUCTING": "envs.world: instruction takes 1 arguments, expected 2",
-    "THING": "declaration: RecipeError: modality: my_signals:THING is no modality",
+    "THING": "declaration: ConfigError: modality: my_signals:THING is no modality",
 }
 
 

@@ -259,8 +259,8 @@ def test_a_violation_is_one_line(cls: type[Encoder]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"modality": "actoin"}, "modality: RecipeError: modality: no modality is called 'actoin'"),
-        ({"modality": "action", "wide": 3}, "options: RecipeError: Good.wide: "),
+        ({"modality": "actoin"}, "modality: ConfigError: modality: no modality is called 'actoin'"),
+        ({"modality": "action", "wide": 3}, "options: ConfigError: Good.wide: "),
         ({"modality": "action", "examples": motions()[:1]}, "at least two are needed"),
     ],
 )

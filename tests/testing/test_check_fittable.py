@@ -90,15 +90,15 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "BinTokenizer": (CHUNKS, {}),
     "Bytes": (TEXTS, {}),
     "Characters": (TEXTS, {}),
-    "Chunks": ([(c, np.zeros(16, bool)) for c in CHUNKS], {}),
+    "ChunkStatistics": ([(c, np.zeros(16, bool)) for c in CHUNKS], {}),
     "FastTokenizer": (CHUNKS, {}),
-    "Conditions": ([{"age": 1, "place": "x"}, {"age": 3, "place": "y"}], {}),
-    "Labels": ([{"kind": "a"}, {"kind": "b"}], {}),
+    "CategoryEncoder": ([{"age": 1, "place": "x"}, {"age": 3, "place": "y"}], {}),
+    "LabelEncoder": ([{"kind": "a"}, {"kind": "b"}], {}),
     "Lexicon": (TEXTS, {}),
     "Normalizer": (CHUNKS, {}),
     "Standardizer": ([[1.0, 2.0], [3.0, 5.0]], {}),
 }
-BOUND = {"Conditions": ["age", "place"], "Labels": "kind"}
+BOUND = {"CategoryEncoder": ["age", "place"], "LabelEncoder": "kind"}
 """Those whose task names a column first."""
 
 NOT_FITTED = {"Own", "_Backed"}
