@@ -40,7 +40,7 @@ def checking(name: str, step: str) -> Iterator[None]:
 
 
 def plan_options(cls: type, kind: str, options: Mapping[str, Any]) -> ComponentSpec:
-    """Return the plan of a class with a recipe's options. Parts that are fitted are not fitted yet."""
+    """Return the plan of a class with a recipe's options; fittable parts are not fitted yet."""
     section = Section.model_validate({**options, "type": f"{cls.__module__}:{cls.__qualname__}"})
     return plan_part(cls, section, kind, ComponentPath(cls.__name__))
 
