@@ -114,10 +114,11 @@ class ConnectorContract:
                 single = found.tokens.shape[1] == 1 and bool(found.mask.all())
                 expect(single and found.grid is None, "pooled is set: expected one token, no grid")
                 expect(torch.equal(found.pooled, found.tokens[:, 0]), "pooled is not its one token")
-            expect(not found.layers or not self.part.hidden_layers, "it keeps layers that it read")
-            if not self.part.hidden_layers:
-                passed = self.part(given.replace(hidden_states=(given,))).layers
-                expect(passed == (given,), "hidden layers of the input do not pass through")
+            if self.part.hidden_layers:
+                expect(not found.hidden_states, "it keeps hidden states that it read")
+            else:
+                passed = self.part(given.replace(hidden_states=(given,))).hidden_states
+                expect(passed == (given,), "hidden states of the input do not pass through")
 
     def check_rows(self, grid: Grid) -> None:
         with checking(self.name, "rows"), torch.no_grad():

@@ -223,16 +223,14 @@ class EncoderContract:
         deep = self.encode(self.samples, layers=(0, -1))
         for one, other in zip(outputs(deep), outputs(plain), strict=True):
             expect(close(one, other), f"asking for layers changes the features: {gap(one, other)}")
-        expect(len(deep.hidden_states) == 2, f"{len(deep.hidden_states)} layers for layers=(0, -1)")
-        for layer in deep.hidden_states:
+        hidden = deep.hidden_states
+        expect(len(hidden) == 2, f"{len(hidden)} layers for layers=(0, -1)")
+        for layer in hidden:
             expect(len(layer.tokens) == len(plain.tokens), "a layer has another number of rows")
             alike = layer.mask.shape == plain.mask.shape
             expect(not alike or torch.equal(layer.mask, plain.mask), "a layer has another mask")
         swapped = self.encode(self.samples, layers=(-1, 0)).hidden_states
-        expect(
-            same(deep.hidden_states[0].tokens, swapped[1].tokens),
-            "layers are not in the order asked",
-        )
+        expect(same(hidden[0].tokens, swapped[1].tokens), "layers are not in the order asked")
         self._refuses(layers=(99,))
 
     def _check_token_mask(self) -> None:
@@ -267,8 +265,7 @@ class EncoderContract:
             self.encode(self.samples, **options)
         except ValueError:
             return
-        name = next(iter(options))
-        raise AssertionError(f"{name} of layer 99 raises no ValueError")
+        raise AssertionError(f"{', '.join(options)} of layer 99 raises no ValueError")
 
     def batch(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         return self.encoder.collate(samples)

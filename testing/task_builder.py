@@ -123,11 +123,11 @@ class TaskBuilder:
                 torch.randn(count, longest, WIDTH, generator=generator),
                 torch.arange(longest) < lengths[:, None],
                 grid=(longest, *[1] * (self.axes - 1)),
-                step=(2.0,) * self.axes,
+                spacing=(2.0,) * self.axes,
                 origin=(0.5,) * self.axes,
             )
             layers = [*use.hidden_states, *self.head_layers(name)]
-            made[name] = whole.replace(layers=(whole,) * len(layers))
+            made[name] = whole.replace(hidden_states=(whole,) * len(layers))
         return made
 
     def head_layers(self, stream: str) -> list[int]:
@@ -169,5 +169,7 @@ def _cut(features: Features, rows: slice) -> Features:
     """Return some rows of features; those themselves if all are asked for."""
     if rows == slice(None):
         return features
-    layers = tuple(_cut(layer, rows) for layer in features.layers)
-    return features.replace(tokens=features.tokens[rows], mask=features.mask[rows], layers=layers)
+    hidden_states = tuple(_cut(layer, rows) for layer in features.hidden_states)
+    return features.replace(
+        tokens=features.tokens[rows], mask=features.mask[rows], hidden_states=hidden_states
+    )

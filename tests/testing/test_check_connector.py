@@ -91,7 +91,7 @@ BROKEN: dict[type, str] = {
     Narrow: "grid None: tokens have width 23, expected 24",
     Mixing: "rows: row 0 alone and in a batch: they differ by up to",
     Dividing: "a row without tokens: gives NaN or infinity",
-    Dropping: "hidden layers of the input do not pass through",
+    Dropping: "hidden states of the input do not pass through",
     Pooling: "pooled is set: expected one token, no grid",
     Idle: "gradients: no gradient reaches the parameter idle",
     First: "gradients: a gradient reaches 33% of the tokens",

@@ -55,7 +55,7 @@ class Good(Task):
 
     def values(self, ctx: Any) -> Tensor:
         head: Features = self.heads["head"](ctx.encode(self.stream))
-        return head.vector()[:, 0]
+        return head.pool()[:, 0]
 
     def loss(self, batch: Batch, ctx: Any) -> Loss:
         return Loss(
@@ -116,7 +116,7 @@ class ReadingPadding(Good):
     def values(self, ctx: Any) -> Tensor:
         features = ctx.encode(self.stream)
         every = features.replace(mask=torch.ones_like(features.mask))
-        return self.heads["head"](every).vector()[:, 0]
+        return self.heads["head"](every).pool()[:, 0]
 
 
 class Ignoring(Good):
