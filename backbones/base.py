@@ -57,16 +57,6 @@ class Backbone(Decoder):
     mask_id: int | None = None
     supports: frozenset[str] = frozenset({"causal", "inputs_embeds", "vocabulary"})
 
-    def unsupported_reason(self, ability: str) -> str | None:
-        """Return why the model does not support something, in one line; None if it does."""
-        if ability in self.supports:
-            return None
-        return f"{type(self).__name__} does not support {ability}; it supports {self._supported}"
-
-    @property
-    def _supported(self) -> str:
-        return ", ".join(sorted(self.supports))
-
     def embed(self, ids: Tensor) -> Tensor:
         """ids `[..., T]` -> embeddings `[..., T, D]`, as the model itself would feed them."""
         raise NotImplementedError

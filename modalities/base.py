@@ -145,9 +145,21 @@ class Decoder(Part, nn.Module):
 
     dim: width of the features that condition it. A target is what the decoder generates, as the
     tensors of a batch; which tensors, and what `generate` returns, is said by each decoder.
+    supports: what it can do beyond these, by name (see `Backbone`).
     """
 
     dim: int
+    supports: frozenset[str] = frozenset()
+
+    def unsupported_reason(self, ability: str) -> str | None:
+        """Return why the decoder does not support something, in one line; None if it does."""
+        if ability in self.supports:
+            return None
+        return f"{type(self).__name__} does not support {ability}; it supports {self._supported}"
+
+    @property
+    def _supported(self) -> str:
+        return ", ".join(sorted(self.supports)) or "nothing else"
 
     def loss(self, condition: Features, target: Mapping[str, Tensor]) -> Loss:
         """Compute the loss of a target given its condition `[B, T, D]`."""

@@ -5,18 +5,19 @@ Widths are read from the objects; a mismatch is one line with both parts, both n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from ...backbones.base import Backbone
 from ...connectors.base import Connector
+from ...modalities.base import Decoder
 from ..recipe import ResolvedRecipe
 from ..utils import ConfigError
 from .parameters import is_frozen
 from .stream import Stream
 
 Streams = Mapping[str, Stream]
+Decoders = Mapping[str, Decoder]
 
 
 def order_by_dependency(plan: ResolvedRecipe) -> list[str]:
@@ -31,7 +32,7 @@ def order_by_dependency(plan: ResolvedRecipe) -> list[str]:
 
 
 def _widths(
-    plan: ResolvedRecipe, name: str, streams: Streams, backbone: Backbone | None
+    plan: ResolvedRecipe, name: str, streams: Streams, decoders: Decoders
 ) -> dict[str, int]:
     """The widths that a stream has to end in, by what requires them."""
     widths: dict[str, int] = {}
@@ -43,12 +44,12 @@ def _widths(
             widths[f"tasks.{key}.dim"] = use.width
         elif use.width in streams:
             widths[f"tasks.{key} (as wide as inputs.{use.width})"] = streams[use.width].dim
-        elif backbone is not None:
-            widths[use.width] = backbone.dim
+        elif use.width in decoders:
+            widths[str(plan.decoders[use.width].where)] = decoders[use.width].dim
     return widths
 
 
-def check_decoders(plan: ResolvedRecipe, task: str, decoders: Mapping[str, Backbone]) -> None:
+def check_decoders(plan: ResolvedRecipe, task: str, decoders: Decoders) -> None:
     """Raise ConfigError if a decoder does not support what a task asks of it."""
     for name, use in plan.tasks[task].task.decoders.items():
         for ability in sorted(use.attention | use.supports):
@@ -56,13 +57,11 @@ def check_decoders(plan: ResolvedRecipe, task: str, decoders: Mapping[str, Backb
                 raise ConfigError(f"tasks.{task}: {name}: {reason}")
 
 
-def required_width(
-    plan: ResolvedRecipe, name: str, streams: Streams, backbone: Backbone | None
-) -> int:
+def required_width(plan: ResolvedRecipe, name: str, streams: Streams, decoders: Decoders) -> int:
     """The width that a stream's connector has to end in: its encoder's, where no task says."""
     part = plan.streams[name].connector
     sharing = [name] if part is None else plan.streams_of(part)
-    wanted = {who: d for n in sharing for who, d in _widths(plan, n, streams, backbone).items()}
+    wanted = {who: d for n in sharing for who, d in _widths(plan, n, streams, decoders).items()}
     if len(set(wanted.values())) > 1:
         widths = " and ".join(f"{who} {dim}" for who, dim in wanted.items())
         raise ConfigError(
@@ -124,11 +123,9 @@ def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> No
             )
 
 
-def check_width(
-    plan: ResolvedRecipe, name: str, streams: Streams, backbone: Backbone | None
-) -> None:
+def check_width(plan: ResolvedRecipe, name: str, streams: Streams, decoders: Decoders) -> None:
     """Refuse a stream that ends in another width than a task takes."""
-    for who, dim in _widths(plan, name, streams, backbone).items():
+    for who, dim in _widths(plan, name, streams, decoders).items():
         if streams[name].dim != dim:
             part = plan.streams[name].encoder
             raise ConfigError(
@@ -137,19 +134,26 @@ def check_width(
             )
 
 
-def check_frozen(plan: ResolvedRecipe, streams: Streams) -> None:
-    """Raise ConfigError if a stream trains that a task uses as a teacher."""
+def check_frozen(plan: ResolvedRecipe, streams: Streams, decoders: Decoders) -> None:
+    """Raise ConfigError if a stream or a decoder trains that a task uses as a teacher."""
     for key, part in plan.tasks.items():
-        teachers = [n for n, use in part.task.streams.items() if use.role == "teacher"]
-        for name in teachers:
-            stream, where = streams[name], f"inputs.{name}"
-            open_ = [] if is_frozen(stream.encoder) else [f"{where}.encoder"]
-            if stream.connector is not None and any(
-                p.requires_grad for p in stream.connector.parameters()
-            ):
-                open_.append(f"{where}.connector")
-            if open_:
-                raise ConfigError(
-                    f"{open_[0]}: trains, and is what tasks.{key} learns from, which has to stay "
-                    f"as it is; say freeze: true on {' and '.join(open_)}"
-                )
+        for name, use in part.task.streams.items():
+            if use.role == "teacher":
+                stream, where = streams[name], f"inputs.{name}"
+                trained = [] if is_frozen(stream.encoder) else [f"{where}.encoder"]
+                if stream.connector is not None and any(
+                    p.requires_grad for p in stream.connector.parameters()
+                ):
+                    trained.append(f"{where}.connector")
+                _refuse_trained_teacher(key, trained)
+        for name, decoder_use in part.task.decoders.items():
+            if decoder_use.role == "teacher" and not is_frozen(decoders[name]):
+                _refuse_trained_teacher(key, [str(plan.decoders[name].where)])
+
+
+def _refuse_trained_teacher(task: str, trained: Sequence[str]) -> None:
+    if trained:
+        raise ConfigError(
+            f"{trained[0]}: trains, and is what tasks.{task} learns from, which has to stay as it "
+            f"is; say freeze: true on {' and '.join(trained)}"
+        )

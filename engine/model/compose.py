@@ -160,18 +160,17 @@ def compose(plan: ResolvedRecipe, *, weights: bool = True, seed: int | None = No
     seed = plan.recipe.train.seed if seed is None else seed
     modules: Modules = {}
     decoders = {name: part.build(seed, modules) for name, part in plan.decoders.items()}
-    backbone = decoders.get(BACKBONE)
     encoders = {name: s.encoder.build(seed, modules) for name, s in plan.streams.items()}
     streams = {name: Stream(encoder, None) for name, encoder in encoders.items()}
     for name in order_by_dependency(plan):
         part = plan.streams[name].connector
         if part is not None:
-            out_dim = required_width(plan, name, streams, backbone)
+            out_dim = required_width(plan, name, streams, decoders)
             connector = part.build(seed, modules, in_dim=encoders[name].dim, out_dim=out_dim)
             streams[name] = Stream(encoders[name], connector)
             check_shared_widths(plan, name, streams)
         streams[name].layers += hidden_layers(plan, name)
-        check_width(plan, name, streams, backbone)
+        check_width(plan, name, streams, decoders)
         check_encoder_support(plan, name, streams[name])
     tasks = {name: t.task for name, t in plan.tasks.items()}
     widths = {f"{s}{p}": streams[s].width(p[1:]) for s in streams for p in ("", ".encoder")}
@@ -194,7 +193,7 @@ def compose(plan: ResolvedRecipe, *, weights: bool = True, seed: int | None = No
     for where, module, section in components:
         with seeded(seed, where, "adapters"):
             apply_adapters(module, section, where)
-    check_frozen(plan, streams)
+    check_frozen(plan, streams, decoders)
     create_ema_encoders(plan, streams)
     for _, module, _ in components:
         if isinstance(module, Backbone):

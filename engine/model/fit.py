@@ -80,7 +80,7 @@ def _rows(
     if where.section == "decoders":
         for key, task in plan.tasks.items():
             for row in _each(sources[key]):
-                yield from task.task.fit_examples(where, row)
+                yield from task.task.fit_examples(f"{where.name}.{where.inside}", row)
     for stream in plan.streams_of(owner):
         read = load(plan.streams[stream].modality.read)
         for key, task in plan.tasks.items():

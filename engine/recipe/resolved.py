@@ -200,6 +200,7 @@ def _built(own: ComponentSpec) -> Task:
 
 def _cross_check(found: ResolvedRecipe) -> None:
     used: set[str] = set()
+    decoders: set[str] = set()
     for name, task in found.tasks.items():
         for stream in task.task.streams:
             if stream not in found.streams:
@@ -208,16 +209,27 @@ def _cross_check(found: ResolvedRecipe) -> None:
                     f"{did_you_mean(stream, found.streams)}"
                 )
         used |= set(task.task.streams)
-        if task.task.decoders and BACKBONE not in found.decoders:
-            raise ConfigError(
-                f"tasks.{name}: needs a language decoder; add `backbone:`, for example "
-                "{type: causal, name: tiny-llama, tokenizer: bpe, weights: none}"
-            )
+        for decoder in task.task.decoders:
+            if decoder not in found.decoders:
+                raise ConfigError(f"tasks.{name}: {_missing_decoder(decoder, found.decoders)}")
+        decoders |= set(task.task.decoders)
     for name in found.streams:
         if name not in used:
             raise ConfigError(f"inputs.{name}: no task uses it; name it in a prompt or take it out")
+    for name, part in found.decoders.items():
+        if name not in decoders and not found.streams_of(part):
+            raise ConfigError(f"{part.where}: no task uses it and no stream shares it; take it out")
     _agree_on_training(found.recipe)
     _agree_on_env(found.recipe)
+
+
+def _missing_decoder(name: str, known: Iterable[str]) -> str:
+    if name == BACKBONE:
+        return (
+            "needs a language decoder; add `backbone:`, for example "
+            "{type: causal, name: tiny-llama, tokenizer: bpe, weights: none}"
+        )
+    return f"uses the decoder {name!r}, which is not among decoders{did_you_mean(name, known)}"
 
 
 def _agree_on_training(recipe: Recipe) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,10 +17,14 @@ from torch import Tensor, nn
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import build
 from sensorium.engine.recipe import load_recipe, parse_recipe
-from sensorium.engine.training import check
+from sensorium.engine.training import check, train
 from sensorium.engine.training.optim import build_optimizer
 from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Decoder, Features, Loss
+from sensorium.tasks.base import Context, Task
+from sensorium.tasks.batch import Batch
+from sensorium.tasks.text import Captioning
+from sensorium.tasks.uses import BACKBONE, DecoderUse, StreamUse
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
 LLAMA = {
@@ -30,6 +35,7 @@ LLAMA = {
 }
 T5 = {"type": "seq2seq", "name": "tiny-t5", "tokenizer": "bytes", "weights": "none"}
 DATA = {"train": {"source": "digits", "split": "train", "limit": 8}}
+SAY = {"type": "captioning", "prompt": "<image>", "target": "{word}", "data": DATA}
 
 
 class Waves(Decoder):
@@ -48,12 +54,54 @@ class Waves(Decoder):
         return found
 
 
+class Several(Captioning):
+    """Captions with the backbone beside any further decoders; their tokenizers learn its texts."""
+
+    def __init__(self, *, prompt: str, target: str, others: dict[str, str]) -> None:
+        super().__init__(prompt=prompt, target=target)
+        uses = {name: DecoderUse(role=role) for name, role in others.items()}
+        self.decoders = {**self.decoders, **uses}
+
+    def fit_examples(self, part: str, row: Mapping[str, Any]) -> Iterable[Any]:
+        known = {f"{name}.tokenizer" for name in self.decoders}
+        return super().fit_examples(f"{BACKBONE}.tokenizer" if part in known else part, row)
+
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
+        found, ids = super().loss(batch, ctx), torch.ones(1, 2, dtype=torch.long)
+        for name in [name for name in self.decoders if name != BACKBONE]:
+            decoder = ctx.decoder(name)
+            hidden = decoder(decoder.embed(ids.to(found.total.device)))
+            found = replace(found, total=found.total + hidden.square().sum())
+        return found
+
+
+class Speak(Task):
+    """Asks a decoder of another signal."""
+
+    streams = {"image": StreamUse()}
+    decoders = {"voice": DecoderUse(attention=frozenset())}
+
+    def loss(self, batch: Batch, ctx: Context) -> Loss:
+        features, voice = ctx.encode("image"), cast(Any, ctx.decoder("voice"))
+        return voice.loss(features, {"samples": torch.zeros(3)})
+
+
+class Listen(Speak):
+    """Takes a decoder of another signal for a language model."""
+
+    decoders = {"voice": DecoderUse()}
+
+
 def recipe(**changes: Any) -> dict[str, Any]:
     encoder = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8}
     image = {"modality": "image", "encoder": encoder, "connector": "linear"}
-    task = {"type": "captioning", "prompt": "<image>", "target": "{word}", "data": DATA}
+    task: dict[str, Any] = dict(SAY)
     values = {"inputs": {"image": image}, "backbone": LLAMA, "tasks": {"say": task}}
-    return copy.deepcopy(values | changes)
+    values |= changes
+    others = {n: "student" for n in values.get("decoders", {}) if n != BACKBONE}
+    if others and "tasks" not in changes:
+        task |= {"type": f"{__name__}:Several", "others": others}
+    return copy.deepcopy(values)
 
 
 def made(**changes: Any) -> Any:
@@ -122,11 +170,43 @@ def test_backbone_is_short_for_the_decoder_of_that_name(tmp_path: Path) -> None:
     assert again.to_dict() == long.plan.recipe.to_dict() == short.plan.recipe.to_dict()
 
 
-def test_a_decoder_of_another_signal() -> None:
-    model = made(decoders={"voice": {"type": f"{__name__}:Waves", "samples": 3, "lr": 0.5}})
-    assert model.decoder("voice").generate(Features.dense(torch.randn(2, 4, 8))).shape == (2, 3)
+def voice(**keys: Any) -> dict[str, Any]:
+    """A recipe whose only decoder generates a signal."""
+    values = recipe(tasks={"speak": {"type": f"{__name__}:Speak", "data": DATA}})
+    del values["backbone"]
+    return values | {"decoders": {"voice": {"type": f"{__name__}:Waves", "samples": 3, **keys}}}
+
+
+def test_a_decoder_of_another_signal(tmp_path: Path) -> None:
+    values = voice(lr=0.5) | {"train": {"steps": 2, "batch_size": 4}}
+    model = train(parse_recipe(values), tmp_path / "run", show=False)
+    assert model.backbone is None
+    before = build(parse_recipe(values)).state_dict()["decoders.voice.out.bias"]
+    assert not torch.equal(model.state_dict()["decoders.voice.out.bias"].cpu(), before)
+    generated = model.decoder("voice").generate(Features.dense(torch.randn(2, 4, 8)))
+    assert generated.shape == (2, 3)
     rates = {g["base_lr"] for g in build_optimizer(model, model.plan.recipe.train).param_groups}
     assert 0.5 in rates
+
+
+def test_a_teacher_is_given_no_weights_that_train(tmp_path: Path) -> None:
+    values = recipe(decoders={"teacher": LLAMA})
+    values["tasks"]["say"]["others"] = {"teacher": "teacher"}
+    with pytest.raises(ConfigError, match=r"decoders\.teacher: trains, and is what tasks\.say"):
+        build(parse_recipe(values))
+    values["decoders"]["teacher"]["freeze"] = True
+    values["train"] = {"steps": 2, "batch_size": 4}
+    before = build(parse_recipe(values)).decoder("teacher").state_dict()
+    model = train(parse_recipe(values), tmp_path / "run", show=False)
+    after = {k: v.cpu() for k, v in model.decoder("teacher").state_dict().items()}
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def test_a_decoder_does_what_its_task_asks() -> None:
+    values = voice()
+    values["tasks"]["speak"]["type"] = f"{__name__}:Listen"
+    with pytest.raises(ConfigError, match=r"tasks\.speak: voice: Waves does not support causal"):
+        build(parse_recipe(values))
 
 
 def test_check_lists_them() -> None:
@@ -153,6 +233,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a backbone that is no language model": (
         {"backbone": {"type": f"{__name__}:Waves"}}, r"backbone\.type: .* is no backbone"
+    ),
+    "one that no task uses": (
+        {"tasks": {"say": SAY}, "decoders": {"teacher": LLAMA}},
+        r"decoders\.teacher: no task uses it and no stream shares it; take it out",
+    ),
+    "one that is not there": (
+        {"tasks": {"speak": {"type": f"{__name__}:Speak"}}, "decoders": {"voices": LLAMA}},
+        r"tasks\.speak: uses the decoder 'voice', which is not among .* did you mean 'voices'",
     ),
     "an option": (
         {"decoders": {"teacher": {**LLAMA, "tokeniser": "bpe"}}},

@@ -25,7 +25,7 @@ from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Encoder, Features, Loss
 from sensorium.tasks.base import Context, Task
 from sensorium.tasks.batch import Batch, Example, Tools
-from sensorium.tasks.uses import StreamUse
+from sensorium.tasks.uses import BACKBONE, DecoderUse, StreamUse
 
 PATCHES = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8}
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
@@ -42,6 +42,7 @@ class Distil(Task):
     """Learns from an inner decoder, an inner encoder, and a connector between the two."""
 
     streams = {"image": StreamUse()}
+    decoders = {BACKBONE: DecoderUse()}
 
     def __init__(
         self,
