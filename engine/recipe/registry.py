@@ -107,7 +107,7 @@ def load(path: str) -> Any:
 
 
 def import_optional(module: str) -> Any:
-    """Import a library of an extra. Raise RecipeError, which names the extra, if it is missing."""
+    """Import a library of an extra. Raise ConfigError, which names the extra, if it is missing."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -123,7 +123,7 @@ def registered(kind: str, *, import_plugins: bool = True) -> dict[str, str]:
     """Return the short names of a kind with their lazy strings.
 
     import_plugins: False leaves out what only installed modalities hold, which would have to
-    be imported. Raises RecipeError if two parts have one name, or a plug-in is broken.
+    be imported. Raises ConfigError if two parts have one name, or a plug-in is broken.
     """
     names: dict[str, str] = {}
     for more in _mappings(kind, import_plugins):
@@ -146,7 +146,7 @@ def kind_of(part: type) -> str | None:
 def find(kind: str, name: str, where: str) -> Any:
     """Return the part of a kind by its short name or `package.module:Name`.
 
-    where: the place in the recipe, for the message. Raises RecipeError, one line, if there is
+    where: the place in the recipe, for the message. Raises ConfigError, one line, if there is
     no such part, it cannot be imported, or it is of another kind.
     """
     spec, modality = _spec(kind)
@@ -254,7 +254,7 @@ def _unknown(kind: str, name: str, known: Mapping[str, str], where: str) -> str:
 
 
 def _import(path: str, label: str) -> Any:
-    """Import the object of a lazy string. Raise RecipeError, one line, if that fails."""
+    """Import the object of a lazy string. Raise ConfigError, one line, if that fails."""
     module, _, attribute = path.partition(":")
     try:
         imported = load(module)

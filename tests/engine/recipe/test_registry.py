@@ -124,7 +124,8 @@ def test_a_modality_without_sources_breaks_no_recipe(
     """An installed modality brings what it has; the names of the others stay."""
     (tmp_path / "bare_modality.py").write_text(
         "from sensorium.modalities.modality import Modality\n"
-        'BARE = Modality(encoders={"mine": "bare_encoders:Mine"})\n'
+        'BARE = Modality(encoders={"mine": "bare_encoders:Mine"}, decoders={"flow": "bare:Flow"},\n'
+        '                tokenizers={"codes": "bare:Codes"}, envs={"world": "bare:World"})\n'
     )
     monkeypatch.syspath_prepend(tmp_path)
     plugins.append(_point("modality.bare", "bare_modality:BARE"))
@@ -134,6 +135,9 @@ def test_a_modality_without_sources_breaks_no_recipe(
     assert "bare_modality" not in sys.modules  # what others have is found without it
     assert registered("bare_encoder") == {"mine": "bare_encoders:Mine"}
     assert registered("encoder")["bare/mine"] == "bare_encoders:Mine"
+    assert registered("decoder")["bare/flow"] == "bare:Flow"
+    assert registered("bare_tokenizer") == {"codes": "bare:Codes"}
+    assert registered("env")["world"] == "bare:World"
     assert registered("bare_augment") == {}
     rules = schema()["$defs"]["StreamSection"]["allOf"]
     assert "bare" in {rule["if"]["properties"]["modality"]["const"] for rule in rules}
