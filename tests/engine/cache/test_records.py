@@ -67,7 +67,7 @@ def assert_same(one: Features, two: Features) -> None:
 @settings(max_examples=150, deadline=None)
 @given(value=features())
 def test_features_to_records_and_back(value: Features) -> None:
-    layers = tuple(layer for layer in value.layers if len(layer.tokens) == len(value.tokens))
+    layers = tuple(layer for layer in value.hidden_states if len(layer.tokens) == len(value.tokens))
     value = value.replace(hidden_states=layers)
     assert_same(from_records(to_records(value)), value)
 

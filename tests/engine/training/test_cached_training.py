@@ -147,7 +147,7 @@ def test_other_layers_are_other_features(shop: Any) -> None:
             self.streams = {input: StreamUse(hidden_states=(1,))}
 
         def loss(self, batch: Any, ctx: Any) -> Any:
-            found.append(len(ctx.encode("image", layers=(1,)).layers))
+            found.append(len(ctx.encode("image", layers=(1,)).hidden_states))
             return super().loss(batch, ctx)
 
     tiny_parts = __import__("tiny_parts")

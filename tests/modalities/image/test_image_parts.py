@@ -67,7 +67,7 @@ def test_taps_and_token_masks_of_a_plain_vit() -> None:
         return tokens
 
     assert torch.equal(encoder(**given, layer_hooks={1: look}).tokens, plain.tokens)
-    layer = encoder(**given, layers=(1,)).layers[0]
+    layer = encoder(**given, layers=(1,)).hidden_states[0]
     assert torch.equal(seen[0][0], layer.tokens)
     assert torch.equal(seen[0][1], layer.mask)
     zeroed = encoder(**given, layer_hooks={-1: lambda tokens, mask: tokens * 0})

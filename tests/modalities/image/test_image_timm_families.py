@@ -80,7 +80,7 @@ def test_family(name: str) -> None:
     assert origin == tuple(s / 2 for s in step)
     assert torch.allclose(features.tokens[:1], alone.tokens, atol=1e-5)
     assert torch.allclose(features.tokens, deep.tokens, atol=1e-5)
-    assert [layer.tokens.shape[0] for layer in deep.layers] == [2, 2]
+    assert [layer.tokens.shape[0] for layer in deep.hidden_states] == [2, 2]
     assert encoder.blocks()
 
 
