@@ -51,10 +51,11 @@ def load_model(folder: str | Path, precision: str | None = None) -> Model:
             f"{folder}: holds no {WEIGHTS}; is it a run's folder, and was the run finished?"
         )
     recipe = load_recipe(folder / "recipe.yaml")
-    model = compose(resolve_and_fit(recipe, folder / FITTED, restored=True))
+    tensors = read_tensors(folder / WEIGHTS)
+    model = compose(resolve_and_fit(recipe, folder / FITTED), saved=tensors.keys())
     check_fingerprints(model, read_json(folder / FINGERPRINTS))
     with torch.no_grad():
-        restore(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+        restore(model, tensors, str(folder / WEIGHTS))
     model.command = read_command(folder)
     model.precision = precision or model.precision
     return model.eval()

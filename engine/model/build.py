@@ -25,15 +25,14 @@ class _TrainingSplits(dict[str, Source]):
         return self[task]
 
 
-def resolve_and_fit(
-    recipe: Recipe, fitted: Path | None = None, *, restored: bool = False
-) -> ResolvedRecipe:
+def resolve_and_fit(recipe: Recipe, fitted: Path | None = None) -> ResolvedRecipe:
     """A plan that is resolved and whose fitted parts are fitted, from a run's folder or anew.
 
-    Anything the recipe names may be downloaded here, and nowhere else. restored: what was
-    trained will be read from a run's own file.
+    Anything the recipe names may be downloaded here, and nowhere else.
     """
-    plan = plan_recipe(recipe, restored=restored)
+    plan = plan_recipe(recipe)
+    if fitted is None:
+        plan.check_sources()
     plan.resolve()
     if fitted is not None:
         load_fitted(plan, fitted)

@@ -6,6 +6,7 @@ the loss of the batch's task, given `encode` and the backbone.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -151,11 +152,19 @@ class Model(nn.Module):
         return next(self.parameters(), torch.empty(0)).device
 
 
-def compose(plan: ResolvedRecipe, *, weights: bool = True, seed: int | None = None) -> Model:
+def compose(
+    plan: ResolvedRecipe,
+    *,
+    weights: bool = True,
+    saved: Collection[str] = (),
+    seed: int | None = None,
+) -> Model:
     """Build the model of a resolved plan whose fitted parts are fitted.
 
     weights: False leaves every part as its constructor made it (the dry run on the meta
-    device). Raises RecipeError where widths do not meet: both parts, both numbers, the key.
+    device). saved: names of the tensors that a run's file holds; a part that it holds in full is
+    not loaded, so that what it began with need not be there any more. Raises ConfigError if
+    widths do not match: both parts, both numbers, the key.
     """
     seed = plan.recipe.train.seed if seed is None else seed
     modules: Modules = {}
@@ -189,7 +198,7 @@ def compose(plan: ResolvedRecipe, *, weights: bool = True, seed: int | None = No
     components = [Component(part.where, modules[id(part)], part) for part in plan.plans()]
     model = Model(plan, streams, decoders, tasks, components)
     if weights:
-        _fill(model)
+        _load_weights(model, saved)
     for where, module, section in components:
         with seeded(seed, where, "adapters"):
             apply_adapters(module, section, where)
@@ -224,12 +233,13 @@ def validate_loaded(module: nn.Module, where: str) -> None:
             module.validate_loaded()
 
 
-def _fill(model: Model) -> None:
+def _load_weights(model: Model, saved: Collection[str]) -> None:
+    prefixes = {id(module): f"{name}." for name, module in model.named_modules()}
     for where, module, part in model.components:
-        every = all(p.requires_grad for p in module.parameters())
-        if part.comes_with_owner:
-            validate_loaded(module, where)
-        elif not (model.plan.restored and part.trains_whole and every):
+        tensors = [prefixes[id(module)] + name for name in module.state_dict()]
+        if saved and all(name in saved for name in tensors):
+            continue
+        if not part.comes_with_owner:
             with seeded(model.plan.recipe.train.seed, where, "fill"):
                 load_weights(module, part.weights, where)
-            validate_loaded(module, where)
+        validate_loaded(module, where)

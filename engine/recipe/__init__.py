@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .component_path import source_run as source_run
     from .component_path import split_source as split_source
     from .component_path import unshared as unshared
+    from .component_path import validate_source as validate_source
     from .env import Env as Env
     from .json_schema import schema as schema
     from .recipe import DataSection as DataSection
@@ -58,6 +59,7 @@ else:
                 "source_run",
                 "split_source",
                 "unshared",
+                "validate_source",
             ],
             "env": ["Env"],
             "json_schema": ["schema"],

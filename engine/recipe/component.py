@@ -62,12 +62,6 @@ class ComponentSpec:
             return False
         return self.owner.weights not in ("pretrained", "none")
 
-    @property
-    def trains_whole(self) -> bool:
-        """True where the recipe neither freezes it nor any of it."""
-        section = self.section
-        return section.freeze is False and section.lora is None and section.train_only is None
-
     def _carries_weights(self) -> bool:
         if not (isinstance(self.part, type) and issubclass(self.part, Part)):
             return False

@@ -37,14 +37,12 @@ class TaskPlan:
 
 @dataclass
 class ResolvedRecipe:
-    """restored: what was trained will be read from a run's own file, so that the weights which
-    it began with need not be there any more."""
+    """A recipe whose parts are found and checked and, after `resolve`, completed."""
 
     recipe: Recipe
     streams: dict[str, StreamPlan]
     decoders: dict[str, ComponentSpec]
     tasks: dict[str, TaskPlan]
-    restored: bool = False
 
     @property
     def tools(self) -> Tools:
@@ -98,6 +96,14 @@ class ResolvedRecipe:
         order = sorted(self.plans(), key=lambda part: sections.index(part.where.section))
         return [(part, name) for part in order for name in part.fitted]
 
+    def check_sources(self) -> None:
+        """Raise ConfigError if weights that the recipe names are not there."""
+        for part in self.plans():
+            validate_source(part.weights, f"{part.where}.weights")
+            for name, section in part.fitted_sections.items():
+                if "weights" in section:
+                    validate_source(section["weights"], f"{part.where}.{name}.weights")
+
     def resolve(self) -> None:
         """Complete every part's options, and the recipe by them (may download)."""
         for part in self.plans():
@@ -118,10 +124,10 @@ class ResolvedRecipe:
         self.recipe = recipe
 
 
-def plan_recipe(recipe: Recipe, *, restored: bool = False) -> ResolvedRecipe:
+def plan_recipe(recipe: Recipe) -> ResolvedRecipe:
     """Find and check every part of a recipe. Raises ConfigError, a line a mistake.
 
-    restored: what was trained will be read from a run's own file.
+    Weights are not looked for; see `ResolvedRecipe.check_sources`.
     """
     _names("inputs", recipe.inputs)
     _names("tasks", recipe.tasks)
@@ -130,13 +136,7 @@ def plan_recipe(recipe: Recipe, *, restored: bool = False) -> ResolvedRecipe:
     if not recipe.tasks:
         raise ConfigError("tasks: there are none; a recipe asks for at least one")
     tasks = {name: _task(name, section) for name, section in recipe.tasks.items()}
-    found = ResolvedRecipe(recipe, streams, decoders, tasks, restored)
-    for part in found.plans():
-        if not (restored and part.trains_whole):
-            validate_source(part.weights, f"{part.where}.weights")
-            for name, said in part.fitted_sections.items():
-                if "weights" in said:
-                    validate_source(said["weights"], f"{part.where}.{name}.weights")
+    found = ResolvedRecipe(recipe, streams, decoders, tasks)
     _cross_check(found)
     return found
 

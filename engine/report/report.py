@@ -132,7 +132,7 @@ def _plan(recipe: Recipe, run: Path, notes: list[str]) -> ResolvedRecipe | None:
     """The plan that opens the data, with what was fitted; without it, the page has all but the
     inputs, and says so."""
     try:
-        plan = plan_recipe(recipe, restored=True)  # its own weights are not asked for
+        plan = plan_recipe(recipe)
     except ConfigError as error:
         notes.append(f"The inputs cannot be shown here: {error}")
         return None

@@ -72,6 +72,7 @@ class Report:
 def check(recipe: Recipe) -> Report:
     """Build and walk a recipe on the meta device. Raises RecipeError for every mismatch."""
     plan = plan_recipe(recipe)
+    plan.check_sources()
     plan.resolve()
     report = Report()
     sources = {name: _source(plan, name, report) for name in plan.tasks}

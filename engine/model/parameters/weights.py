@@ -29,6 +29,7 @@ from ...recipe import (
     parse_file,
     split_source,
     unshared,
+    validate_source,
 )
 from ...recipe.validation import part_arguments
 from ...utils import ConfigError
@@ -49,6 +50,7 @@ def load_weights(module: nn.Module, weights: str, where: ComponentPath) -> None:
             text = " ".join(str(error).split())
             raise ConfigError(f"{where}.weights: pretrained: {text}") from error
         return
+    validate_source(weights, f"{where}.weights")
     path, name = split_source(weights)
     if weights.startswith(HUB):
         path, name = download(weights), None
