@@ -142,7 +142,7 @@ def test_a_page_of_what_was_found(index: str, run: Run) -> None:
     code, _, err = run("retrieve", index, "--audio", "tapes/a.wav", "-k", "2", "--sheet", "s.html")
     assert code == 0, err
     page = Path("s.html").read_text()
-    assert page.count("<li>") == 2
+    assert page.count("<li class=") == 2
     assert page.count("<audio controls") == 3  # what was asked, and what was found
     assert "cannot be shown" not in page
 

@@ -6,17 +6,17 @@ import re
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
 
+from sensorium.engine.utils.template import TEMPLATES
 from sensorium.modalities.figures import COLORS, DASHES, new_figure, to_svg
 
 HOSTILE = "<b>$\\frac$ & 図 \x07</b>"
-STYLESHEET = Path(__file__).parents[3] / "engine" / "report_templates" / "report.css"
+STYLESHEET = TEMPLATES / "report.css"
 
 
 def drawn(label: str = "a label", color: str = "c0") -> str:
