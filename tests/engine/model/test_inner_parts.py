@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,7 +23,7 @@ from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check
 from sensorium.engine.training.optim import build_optimizer
 from sensorium.engine.utils import ConfigError
-from sensorium.modalities.base import Encoder, Features, Loss
+from sensorium.modalities.base import Encoder, Features, Fittable, Loss
 from sensorium.tasks.base import Context, Task
 from sensorium.tasks.batch import Batch, Example, Tools
 from sensorium.tasks.uses import BACKBONE, DecoderUse, StreamUse
@@ -302,6 +303,42 @@ def test_check_lists_them_and_counts_each_parameter_once() -> None:
     model = made(recipe())
     total = sum(p.numel() for p in model.parameters())
     assert sum(stage.parameters for stage in report.stages) == total
+
+
+class Mean(Fittable):
+    """The mean of what it was fitted on."""
+
+    def fit(self, examples: Iterable[Any]) -> None:
+        values = [float(np.asarray(example).mean()) for example in examples]
+        self.count, self.mean = len(values), sum(values) / len(values)
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.count, self.mean = state["count"], state["mean"]
+
+
+class Centred(Connector):
+    """A connector that has something to fit."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, mean: Mean) -> None:
+        super().__init__(in_dim, out_dim)
+        self.mean, self.map = mean, nn.Linear(in_dim, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        return features.replace(tokens=self.map(features.tokens - self.mean.mean), pooled=None)
+
+
+def test_a_connector_is_fitted_on_the_values_of_its_stream(tmp_path: Path) -> None:
+    values = recipe()
+    values["inputs"]["image"]["connector"] = own(Centred)
+    model = made(values)
+    mean = model.stream("image").connector.mean  # type: ignore[union-attr]
+    assert mean.count == 24 and 0 < mean.mean < 255  # twelve pictures of each of two tasks
+    save_run(model, tmp_path / "run")
+    again = load_model(tmp_path / "run").stream("image").connector.mean  # type: ignore[union-attr]
+    assert again.state() == mean.state()
 
 
 MISTAKES = {

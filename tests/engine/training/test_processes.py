@@ -53,6 +53,33 @@ def unreadable(shop: Any) -> dict[str, Any]:
     return dict(shop.recipe({"tasks": {"digit": {"data": change}}}))
 
 
+def pairs(shop: Any, encoder: dict[str, Any], **sections: Any) -> dict[str, Any]:
+    """Questions and answers through one encoder and one connector."""
+    rows = [{"query": f"what is {i}", "passage": f"it is {'one ' * (i % 3)}{i}"} for i in range(24)]
+    (shop.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    query = {"modality": "text", "encoder": encoder, "connector": "mean"}
+    task = {"type": "contrastive", "streams": ["query", "passage"], "dim": 8}
+    task["data"] = {"train": {"source": "json", "path": str(shop.folder / "pairs.jsonl")}}
+    inputs = {"query": query, "passage": {"share": "query"}}
+    return {"inputs": inputs, "tasks": {"match": task}, **sections}
+
+
+TEXT = {
+    "type": "transformers",
+    "tokenizer": "bytes",
+    "max_length": 32,
+    "config": {
+        "model_type": "bert",
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+}
+
+
 def captions(shop: Any) -> dict[str, Any]:
     """Rows whose targets are of 1 to 60 tokens."""
     from PIL import Image
@@ -90,12 +117,15 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(shop: A
         max_grad_norm=0.5,
     )
     uneven, torn = captions(shop), unreadable(shop)
+    stack = {"backbone": shop.both()["backbone"]}
     cases: dict[str, dict[str, Any]] = {
         "plain": shop.recipe(settings),
         "uneven": shop.both(settings, uneven),
         "accumulated": shop.both(settings, uneven, train(gradient_accumulation_steps=2)),
         "unclipped": shop.recipe(settings, train(max_grad_norm=None)),
         "adapted": shop.recipe(settings, {"inputs": {"image": {"encoder": {"lora": {"r": 2}}}}}),
+        "shared": shop.changed(pairs(shop, TEXT), settings),
+        "shared_stack": shop.changed(pairs(shop, {"share": "backbone"}, **stack), settings),
         "torn": shop.changed(torn, settings),
         "torn_cached": shop.changed(
             torn, settings, {"inputs": {"image": {"encoder": {"freeze": True}}}}
@@ -115,7 +145,7 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(shop: A
         before = untrained(shop, recipe)
         for key, wanted in alone.items():
             torch.testing.assert_close(together[key], wanted, rtol=0, atol=1e-5, msg=name + key)
-        moved = max(float((alone[key].float() - before[key].float()).abs().max()) for key in before)
+        moved = max(float((alone[key].float() - before[key].float()).abs().max()) for key in alone)
         assert moved > 0.01, name  # far more than the two may differ by
     assert len({task for _, task, _ in shop.losses("uneven_2")}) == 2
 
