@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..recipe import FreezeAllButLast, Recipe, ResolvedRecipe, Section
+from ..recipe import BACKBONE, FreezeAllButLast, Recipe, ResolvedRecipe, Section
 
 _ROW = re.compile(r"^\| (\S+) \| [^|]+ \| [^|]+ \| ([\d,]+) \| [^|]+ \|$", re.MULTILINE)
 
@@ -32,11 +32,11 @@ class PipelineDiagram:
     """Boxes of the diagram, from left to right.
 
     lanes: one list of boxes per input, in order; empty if the recipe has no inputs.
-    backbone: None if no task uses one.
+    decoders: the backbone first; empty if the recipe has none.
     """
 
     lanes: list[list[Box]]
-    backbone: Box | None
+    decoders: list[Box]
     tasks: list[Box]
 
     @property
@@ -47,9 +47,9 @@ class PipelineDiagram:
     def aria_label(self) -> str:
         """The diagram in words."""
         lanes = " and ".join(", then ".join(_in_words(box) for box in lane) for lane in self.lanes)
-        decoder = _in_words(self.backbone) if self.backbone else ""
+        decoders = " and ".join(_in_words(box) for box in self.decoders)
         tasks = " and ".join(_in_words(box) for box in self.tasks)
-        return ", then ".join(filter(None, (lanes, decoder, tasks)))
+        return ", then ".join(filter(None, (lanes, decoders, tasks)))
 
 
 def pipeline_diagram(
@@ -70,13 +70,14 @@ def pipeline_diagram(
         if stream.connector is not None:
             lane.append(_part("connector", f"{place}.connector", stream.connector, sizes))
         lanes.append(lane)
-    backbone = recipe.backbone
+    sections = {} if recipe.backbone is None else {BACKBONE: recipe.backbone}
+    sections |= {f"decoders.{name}": section for name, section in recipe.decoders.items()}
+    decoders = [_part("decoder", place, section, sizes) for place, section in sections.items()]
     tasks = [
         Box("task", name, _takes(recipe, name, plan), size=_heads(f"tasks.{name}.", sizes))
         for name in recipe.tasks
     ]
-    decoder = _part("decoder", "backbone", backbone, sizes) if backbone else None
-    return PipelineDiagram(lanes, decoder, tasks)
+    return PipelineDiagram(lanes, decoders, tasks)
 
 
 def _takes(recipe: Recipe, name: str, plan: ResolvedRecipe | None) -> str:
@@ -86,12 +87,14 @@ def _takes(recipe: Recipe, name: str, plan: ResolvedRecipe | None) -> str:
         task = plan.tasks[name].task
         if set(task.streams) != set(recipe.inputs):
             said.append(f"of {' and '.join(dict.fromkeys(task.streams))}")
-        if recipe.backbone is not None and not task.decoders:
+        if (recipe.backbone or recipe.decoders) and not task.decoders:
             said.append("without the decoder")
     return ", ".join(said)
 
 
 def _part(role: str, place: str, section: Section, sizes: Mapping[str, str]) -> Box:
+    if (share := getattr(section, "share", None)) is not None:
+        return Box(role, f"shared with {share}")
     name, weights = section.options.get("name", ""), section.weights
     known = f"weights: {weights}" if weights not in (None, "none") else ""
     detail = ", ".join(str(found) for found in (name, known) if found)

@@ -103,11 +103,12 @@ def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
         hints = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         raise ValueError(f"{part.__name__}: its annotations cannot be read: {error}") from error
+    is_part = isinstance(part, type) and issubclass(part, Part)
     found: dict[str, tuple[Any, Any]] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name in GIVEN:
             continue
-        if name in ENGINE_KEYS:
+        if name in ENGINE_KEYS or (name == "share" and is_part):
             raise ValueError(
                 f"{part.__name__}: its argument {name!r} is a key of the engine's own; rename it"
             )

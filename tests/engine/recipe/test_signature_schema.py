@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
+from sensorium.connectors.base import Connector
 from sensorium.engine.recipe.validation import (
     arguments,
     fitted_arguments,
@@ -113,6 +114,14 @@ def test_a_fitted_part_without_kind_needs_no_section() -> None:
         assert validate_options(Owner, {}, "here") == {}
     finally:
         del globals()["Means"]
+
+
+def test_an_encoder_or_connector_may_not_name_what_is_shared() -> None:
+    class Shares(Connector):
+        def __init__(self, in_dim: int, out_dim: int, *, share: float = 0.5) -> None: ...
+
+    with pytest.raises(ValueError, match="'share' is a key of the engine's own"):
+        arguments(Shares)
 
 
 @pytest.mark.parametrize("key", sorted(ENGINE_KEYS))

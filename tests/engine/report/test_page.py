@@ -25,7 +25,7 @@ def run_report(**changes: object) -> RunReport:
         "made": "",
         "notes": [],
         "facts": [],
-        "pipeline": PipelineDiagram([], None, [Box("task", "t")]),
+        "pipeline": PipelineDiagram([], [], [Box("task", "t")]),
         "loss": None,
         "curves": [],
         "others": [],
@@ -69,7 +69,7 @@ def test_texts_are_escaped_and_markup_is_not() -> None:
     assert "<script" not in page and "<i>q</i>" in page
     rows = [[HOSTILE, "as it is", *"12345"]]
     rollouts = Rollouts(rows, [Video(HOSTILE, problem=HOSTILE)], [(HOSTILE, Markup("<b>m</b>"))])
-    pipeline = PipelineDiagram([[Box("input", HOSTILE, HOSTILE)]], Box("decoder", "d"), [])
+    pipeline = PipelineDiagram([[Box("input", HOSTILE, HOSTILE)]], [Box("decoder", "d")], [])
     hostile = {"notes": [HOSTILE], "facts": [(HOSTILE, HOSTILE * 3)], "command": HOSTILE}
     run = run_report(**hostile, rollouts=rollouts, pipeline=pipeline, recipe=HOSTILE)
     page = render("report.html.j2", title=HOSTILE, runs=[run, run])

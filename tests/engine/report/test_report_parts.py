@@ -201,5 +201,23 @@ def test_the_way_says_what_a_task_takes() -> None:
         ["input", "encoder"],
     ]
     assert boxes.lanes[0][1].size == "12.3\N{NO-BREAK SPACE}k" and boxes.lanes[0][1].frozen
-    assert boxes.backbone and "decoder causal trained" in boxes.aria_label
+    assert boxes.decoders and "decoder causal trained" in boxes.aria_label
     assert "encoder patches frozen" in boxes.aria_label
+
+
+def test_the_pipeline_shows_every_decoder_and_what_is_shared() -> None:
+    llama = {"type": "causal", "name": "tiny-llama", "tokenizer": "bytes", "weights": "none"}
+    text = {"modality": "text", "encoder": {"share": "backbone"}, "connector": "mean"}
+    recipe = parse_recipe(
+        {
+            "inputs": {"query": text, "passage": {"share": "query"}},
+            "backbone": llama,
+            "decoders": {"teacher": {**llama, "freeze": True}},
+            "tasks": {"match": {"type": "contrastive", "streams": ["query", "passage"]}},
+        }
+    )
+    diagram = pipeline_diagram(recipe, "")
+    assert "encoder shared with backbone" in diagram.aria_label
+    assert "encoder shared with query, then connector shared with query" in diagram.aria_label
+    assert [box.role for box in diagram.decoders] == ["decoder", "decoder"]
+    assert diagram.decoders[1].frozen
