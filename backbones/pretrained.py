@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, PreTrainedModel
 
 from ..modalities.base import Features, LayerHook, Tokenizer
+from ..modalities.quiet import quiet_loading
 from ..modalities.submodules import (
     ExtendedEmbedding,
     ExtendedLMHead,
@@ -113,21 +114,21 @@ class Pretrained(Backbone):
         """Fill with the weights of the folder or hub id; call it before adapters are added."""
         if not self.carries_weights({"name": self.name}):
             super().load()
-        loaded, info = self.auto.from_pretrained(
-            self.name,
-            config=self.model.config,
-            attn_implementation=self.model.config._attn_implementation,
-            dtype=self.dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with quiet_loading():
+            loaded, info = self.auto.from_pretrained(
+                self.name,
+                config=self.model.config,
+                attn_implementation=self.model.config._attn_implementation,
+                dtype=self.dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
                 f"name: {self.name} lacks {missing[0]} (and {len(missing) - 1} more) of "
                 f"{type(loaded).__name__}"
             )
-        old = dict(self.model.named_parameters())
-        device = self.table.weight.device
+        old, device = dict(self.model.named_parameters()), self.table.weight.device
         self.model = loaded.train(self.training).to(None if device.type == "meta" else device)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(old[name].requires_grad)

@@ -24,7 +24,10 @@ MODULES = sorted(
     for file in [*ROOT.glob("*.py"), *(f for room in ROOMS for f in (ROOT / room).rglob("*.py"))]
 )
 RECIPES = sorted(f.relative_to(ROOT).as_posix() for f in (ROOT / "configs").rglob("*.yaml"))
-DATA = ["py.typed", *(f.relative_to(ROOT).as_posix() for f in ROOT.glob("engine/*_templates/*"))]
+DATA = [
+    "py.typed",
+    *(f.relative_to(ROOT).as_posix() for f in ROOT.glob("engine/utils/templates/*")),
+]
 HEAVY = (
     "datasets",
     "matplotlib",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
 from ..base import Encoder, Features, LayerHook, Sample, Tokenizer
+from ..quiet import quiet_loading
 from ..submodules import (
     ExtendedLMHead,
     PrecomputedHidden,
@@ -87,13 +88,14 @@ class HubText(Encoder):
         """Read the weights of `name`; a weight that the checkpoint lacks is an error."""
         if self.name is None:
             return super().load()
-        found, report = self._auto.from_pretrained(
-            **parse_repo_id(self.name),
-            config=self.whole,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with quiet_loading():
+            found, report = self._auto.from_pretrained(
+                **parse_repo_id(self.name),
+                config=self.whole,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
         model = self._built(found)
         lacking = sorted(set(report["missing_keys"]) & {k for k, _ in found.named_parameters()})
         if lacking:

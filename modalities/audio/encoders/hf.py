@@ -6,9 +6,7 @@ Legend: `B` batch, `T` tokens, `D` width.
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoFeatureExtractor
 
 from ...base import Encoder, Features
+from ...quiet import quiet_loading
 from ..hf_extractor import Extractor
 from .padding import blank, places
 
@@ -82,7 +81,7 @@ class HubSound(Encoder):
         """Fill from the checkpoint; refused where it lacks a weight of this model."""
         if not self.name:
             super().load()
-        with _no_report():
+        with quiet_loading():
             found, report = self.loader().from_pretrained(
                 **parse_repo_id(self.name),
                 config=self.config,
@@ -165,18 +164,3 @@ def parse_repo_id(name: str) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": path, "local_files_only": True}
     path, at, revision = name.removeprefix("hf-hub:").partition("@")
     return {"pretrained_model_name_or_path": path, **({"revision": revision} if at else {})}
-
-
-@contextmanager
-def _no_report() -> Iterator[None]:
-    """Keep transformers from listing the weights of the other towers: `load` checks its own."""
-    log = logging.getLogger("transformers.modeling_utils")
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
-
-    log.addFilter(wanted)
-    try:
-        yield
-    finally:
-        log.removeFilter(wanted)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -86,21 +83,6 @@ def without_pooler(kind: type) -> dict[str, bool]:
     it would be random then. Heads that belong to the model (SigLIP's) stay."""
     known = "add_pooling_layer" in inspect.signature(kind.__init__).parameters  # type: ignore[misc]
     return {"add_pooling_layer": False} if known else {}
-
-
-@contextmanager
-def no_report() -> Iterator[None]:
-    """Keep transformers from listing the weights of the other towers: `load` checks its own."""
-    log = logging.getLogger("transformers.modeling_utils")
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
-
-    log.addFilter(wanted)
-    try:
-        yield
-    finally:
-        log.removeFilter(wanted)
 
 
 def width(config: Any, layer: int | None) -> int:

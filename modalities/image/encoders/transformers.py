@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...base import Encoder, Features
+from ...quiet import quiet_loading
 from . import hf
 from .grid import Size, fit, from_map
 
@@ -70,7 +71,7 @@ class TransformersVision(Encoder):
         if not self.name:
             super().load()
         kind: Any = type(self.model)
-        with hf.no_report():
+        with quiet_loading():
             filled, report = kind.from_pretrained(
                 **hf.parse_repo_id(self.name),
                 config=self.model.config,
