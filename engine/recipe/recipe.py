@@ -55,7 +55,7 @@ class PartSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _typed(cls, value: Any) -> Any:
-        shares = isinstance(value, Mapping) and "share" in value
+        shares = isinstance(value, Mapping) and value.get("share") is not None
         return {"type": cls.SHARED, **value} if shares else value
 
 
@@ -204,9 +204,12 @@ def _expanded(name: str, section: Any, inputs: Mapping[str, Any]) -> Any:
                 f"{where}.{key}: stands beside share: {source}, which is short for encoder and "
                 f"connector; say {{share: {source}}} in the one that is shared, and take share out"
             )
-    if source == name or not isinstance(inputs.get(source), Mapping):
-        near = did_you_mean(str(source), {*inputs} - {name})
-        raise ConfigError(f"{where}.share: found {source!r}, expected another stream{near}")
+    others = [other for other in inputs if other != name]
+    if source not in others or not isinstance(inputs[source], Mapping):
+        raise ConfigError(
+            f"{where}.share: found {source!r}, expected another stream (the layers of a decoder are "
+            f"shared by encoder: {{share: ...}}){did_you_mean(str(source), others)}"
+        )
     shared = inputs[source]
     if "share" in shared:
         raise ConfigError(

@@ -339,6 +339,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"passage": {"share": "qery"}},
         r"inputs\.passage\.share: found 'qery', .*did you mean 'query'",
     ),
+    "no name": ({"passage": {"share": ["query"]}}, r"passage\.share: found \['query'\], expected"),
+    "nothing": (
+        {"passage": stream({"share": None})},
+        r"passage\.encoder\.type: is required",
+    ),
+    "a decoder, whole": (
+        {"passage": {"share": "backbone"}},
+        r"passage\.share: .* the layers of a decoder are shared by encoder: \{share",
+    ),
     "itself": ({"passage": stream({"share": "passage"})}, r"passage shares passage, a circle"),
     "itself, whole": ({"passage": {"share": "passage"}}, r"passage\.share: found 'passage'"),
     "a circle": (
