@@ -85,7 +85,7 @@ def test_rows_are_selected_with_their_shapes(samples: list[Sample], rows: range)
     cut = select_rows(features.replace(hidden_states=(features,)), rows)
     assert isinstance(cut, Features)
     assert torch.equal(cut.tokens, features.tokens[rows.start : rows.stop])
-    assert torch.equal(cut.layers[0].mask, features.mask[rows.start : rows.stop])
+    assert torch.equal(cut.hidden_states[0].mask, features.mask[rows.start : rows.stop])
 
 
 def test_gradients_flow_to_every_part() -> None:
@@ -120,7 +120,7 @@ CASES: dict[str, Any] = {
     ],
     "pooled": lambda: [features(2, 3, (3,), pooled=torch.randn(2, 3)) for _ in range(2)],
     "hidden layers": lambda: [
-        features(1, n, (n,), layers=(features(1, n, (n,)), features(1, 2 * n, (2 * n,))))
+        features(1, n, (n,), hidden_states=(features(1, n, (n,)), features(1, 2 * n, (2 * n,))))
         for n in (2, 5)
     ],
 }

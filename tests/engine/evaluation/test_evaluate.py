@@ -48,7 +48,7 @@ class Pixels(Encoder):
             tokens = tokens * 0
         if self.mode == "batch":  # its statistics are the batch's, in eval() as well
             tokens = tokens - tokens.mean(0) + len(tokens)
-        return Features.full(tokens[:, None])
+        return Features.dense(tokens[:, None])
 """
 
 RECIPE: dict[str, Any] = {

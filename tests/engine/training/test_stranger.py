@@ -36,7 +36,7 @@ class MyEncoder(Encoder):
         self.map = nn.Linear(size, dim)
 
     def forward(self, lines):  # [B, 2, size] -> two tokens a picture
-        return Features.full(torch.relu(self.map(lines)))
+        return Features.dense(torch.relu(self.map(lines)))
 '''
 
 RECIPE: dict[str, Any] = {
