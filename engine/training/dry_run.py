@@ -207,7 +207,8 @@ class _Saved:
 
     def __init__(self, model: nn.Module) -> None:
         self.bytes = 0
-        self.seen = {id(p) for p in model.parameters()}
+        # Tensors are kept alive while they are counted: an id is used again once its object is gone.
+        self.seen: dict[int, Tensor] = {id(p): p for p in model.parameters()}
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
@@ -216,7 +217,7 @@ class _Saved:
 
     def _pack(self, tensor: Tensor) -> Tensor:
         if id(tensor) not in self.seen:
-            self.seen.add(id(tensor))
+            self.seen[id(tensor)] = tensor
             self.bytes += tensor.numel() * tensor.element_size()
         return tensor
 
