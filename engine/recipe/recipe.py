@@ -207,8 +207,8 @@ def _expanded(name: str, section: Any, inputs: Mapping[str, Any]) -> Any:
     others = [other for other in inputs if other != name]
     if source not in others or not isinstance(inputs[source], Mapping):
         raise ConfigError(
-            f"{where}.share: found {source!r}, expected another stream (the layers of a decoder are "
-            f"shared by encoder: {{share: ...}}){did_you_mean(str(source), others)}"
+            f"{where}.share: found {source!r}, expected another stream (the layers of a decoder "
+            f"are shared by encoder: {{share: ...}}){did_you_mean(str(source), others)}"
         )
     shared = inputs[source]
     if "share" in shared:

@@ -207,7 +207,7 @@ class _Saved:
 
     def __init__(self, model: nn.Module) -> None:
         self.bytes = 0
-        # Tensors are kept alive while they are counted: an id is used again once its object is gone.
+        # Kept alive while they are counted: an id is used again once its object is gone.
         self.seen: dict[int, Tensor] = {id(p): p for p in model.parameters()}
 
     @contextlib.contextmanager
