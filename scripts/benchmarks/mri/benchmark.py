@@ -66,7 +66,7 @@ def truth_of(bench: Bench, cheap: IntensityBaselines) -> Truth:
     """The split that is asked, with what is reached without any signal."""
     options = load_recipe("configs/mri/report.yaml").tasks["report"].options
     source = Phantom(split=cast(Any, bench.split), subjects=bench.sizes.held)
-    truth = Truth(source, Facts(options["facts"], options["within"]))
+    truth = Truth(source, Facts(options["facts"], options["fact_tolerance"]))
     blind = truth.measures(cheap.answers("majority", bench.rows(1.0), bench.split))
     ones = np.ones((1, len(truth.studies)))
     truth.chance |= {name: float(blind[name].over(ones)[0]) for name in ("ventricle", "box")}

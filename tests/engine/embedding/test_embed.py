@@ -213,12 +213,12 @@ def test_a_killed_run_goes_on(place: Place, forward: int) -> None:
     """Killed in an encoder's forward: what was committed stays, and is not embedded again."""
     recipe = str(place.shop.write(place.written(type="fatal_parts:Fatal"), "fatal"))
     code = (
-        "from sensorium.engine.embedding.embed import about, embed\n"
-        "from sensorium.engine.embedding.data_spec import given\n"
-        "from sensorium.engine.embedding.embedder import load_any\n"
-        f"model = load_any({recipe!r})\n"
-        "rows = given(model.plan, 'image', (), None, 'test')\n"
-        f"maker = about(model, 'image', {recipe!r}, ())\n"
+        "from sensorium.engine.embedding.embed import embed, index_metadata\n"
+        "from sensorium.engine.embedding.data_spec import open_data\n"
+        "from sensorium.engine.embedding.embedder import load_run_or_recipe\n"
+        f"model = load_run_or_recipe({recipe!r})\n"
+        "rows = open_data(model.plan, 'image', (), None, 'test')\n"
+        f"maker = index_metadata(model, 'image', {recipe!r}, ())\n"
         "embed(model, maker, rows, 'index', batch_size=3, commit_rows=6)\n"
     )
     command = [sys.executable, "-c", code]
@@ -239,12 +239,13 @@ def test_a_killed_run_goes_on(place: Place, forward: int) -> None:
 def test_a_kill_in_mid_commit_loses_no_row_that_was_there(place: Place, after: float) -> None:
     code = (
         "import os, signal, threading\n"
-        "from sensorium.engine import _lance, embed\n"
-        "from sensorium.engine.embedding.data_spec import given\n"
-        "from sensorium.engine.embedding.embedder import load_any\n"
-        f"model = load_any({place.recipe!r})\n"
-        "rows = given(model.plan, 'image', (), None, 'test')\n"
-        "add, calls = _lance.LanceIndex.add, []\n"
+        "from sensorium.engine.embedding.embed import embed, index_metadata\n"
+        "from sensorium.engine.index.lance_index import LanceIndex\n"
+        "from sensorium.engine.embedding.data_spec import open_data\n"
+        "from sensorium.engine.embedding.embedder import load_run_or_recipe\n"
+        f"model = load_run_or_recipe({place.recipe!r})\n"
+        "rows = open_data(model.plan, 'image', (), None, 'test')\n"
+        "add, calls = LanceIndex.add, []\n"
         "def fatal(self, entries):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 3:\n"
@@ -254,9 +255,9 @@ def test_a_kill_in_mid_commit_loses_no_row_that_was_there(place: Place, after: f
         "    if len(calls) == 3:\n"
         "        kill.join()\n"
         "    return done\n"
-        "_lance.LanceIndex.add = fatal\n"
-        f"maker = embed.about(model, 'image', {place.recipe!r}, ())\n"
-        "embed.embed(model, maker, rows, 'index', batch_size=5, commit_rows=5)\n"
+        "LanceIndex.add = fatal\n"
+        f"maker = index_metadata(model, 'image', {place.recipe!r}, ())\n"
+        "embed(model, maker, rows, 'index', batch_size=5, commit_rows=5)\n"
     )
     died = place.shop.run([sys.executable, "-c", code])
     assert died.returncode == -signal.SIGKILL, died.stderr

@@ -346,7 +346,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a decoder, whole": (
         {"passage": {"share": "backbone"}},
-        r"passage\.share: .* the layers of a decoder are shared by encoder: \{share",
+        r"passage\.share: .*the layers of a decoder are shared by encoder: \{share",
     ),
     "itself": ({"passage": stream({"share": "passage"})}, r"passage shares passage, a circle"),
     "itself, whole": ({"passage": {"share": "passage"}}, r"passage\.share: found 'passage'"),
