@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...modalities.groups import PER_TOKEN
 from .shard import Record
 
 
@@ -41,17 +42,18 @@ def pad_to_common_grid(records: Sequence[Record]) -> Sequence[Record]:
 
 def _padded(record: Record, largest: tuple[int, ...]) -> Record:
     grid = tuple(record["grid"].tolist())
-    tokens, length = record["tokens"], math.prod(grid)
-    mask = record.get("mask", np.arange(length) < len(tokens))
-    whole = np.zeros((*largest, tokens.shape[-1]), tokens.dtype)
-    real = np.zeros(largest, bool)
-    box = tuple(slice(0, size) for size in grid)
-    flat = np.zeros((length, tokens.shape[-1]), tokens.dtype)
-    flat[: len(tokens)] = tokens
-    whole[box], real[box] = flat.reshape(*grid, -1), mask.reshape(grid)
-    return {
-        **record,
-        "tokens": whole.reshape(-1, tokens.shape[-1]),
-        "mask": real.reshape(-1),
-        "grid": np.array(largest, np.int64),
-    }
+    mask = record.get("mask", np.arange(math.prod(grid)) < len(record["tokens"]))
+    padded = {**record, "mask": mask, "grid": np.array(largest, np.int64)}
+    for name in (name for name in PER_TOKEN if name in padded):
+        padded[name] = _place(padded[name], grid, largest)
+    return padded
+
+
+def _place(values: np.ndarray, grid: tuple[int, ...], largest: tuple[int, ...]) -> np.ndarray:
+    """Return values `[T, ...]` of the first tokens of a grid as `[prod(largest), ...]`."""
+    tail = values.shape[1:]
+    flat = np.zeros((math.prod(grid), *tail), values.dtype)
+    flat[: len(values)] = values
+    whole = np.zeros((*largest, *tail), values.dtype)
+    whole[tuple(slice(0, size) for size in grid)] = flat.reshape(*grid, *tail)
+    return whole.reshape(-1, *tail)

@@ -123,6 +123,14 @@ CASES: dict[str, Any] = {
         features(1, n, (n,), hidden_states=(features(1, n, (n,)), features(1, 2 * n, (2 * n,))))
         for n in (2, 5)
     ],
+    "positions and codes": lambda: [
+        features(2, n, (n,), positions=torch.randn(2, n, 2), codes=torch.arange(2 * n).view(2, n))
+        for n in (3, 5)
+    ],
+    "codes of volumes": lambda: [
+        volume(1, *grid).replace(codes=torch.arange(math.prod(grid))[None])
+        for grid in ((2, 1, 3), (1, 3, 2))
+    ],
 }
 
 
@@ -142,7 +150,7 @@ def test_merged_features_are_those_of_the_cache(case: str) -> None:
 
 
 def assert_equal(one: Features, two: Features) -> None:
-    for name in ("tokens", "mask", "affine", "pooled"):
+    for name in (*PER_TOKEN, *PER_ROW):
         a, b = getattr(one, name), getattr(two, name)
         assert (a is None) == (b is None) and (a is None or torch.equal(a, b)), name
     assert (one.grid, one.spacing, one.origin) == (two.grid, two.spacing, two.origin)
