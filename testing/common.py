@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ..engine.recipe import ComponentPath, ComponentSpec, Section, plan_part
 from ..modalities.base import Features
 
-RTOL, ATOL = 1e-4, 1e-5
-"""Tolerances of two computations that should agree: float32, and sums in another order."""
+RTOL, ATOL = 1e-4, 5e-5
+"""Tolerances of two computations that should agree in float32. Products of another shape or on
+another processor sum in another order: the largest difference seen is 1e-5."""
 
 
 def expect(condition: object, message: str) -> None:

@@ -173,7 +173,7 @@ def test_only_added_tokens_train(kind: str, build: Callable[..., Any], tokenizer
     some = torch.tensor([41, 3, 40])
     logits = model.logits(model.teacher_force(context_of(model, ids), ids, ids > 0))
     chosen = model.logits(model.teacher_force(context_of(model, ids), ids, ids > 0), some)
-    torch.testing.assert_close(chosen, logits[..., some], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(chosen, logits[..., some], rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "gpt2", "phi", *PAIRS])

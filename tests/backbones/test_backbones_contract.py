@@ -94,14 +94,14 @@ def test_read_and_forward_are_one_pass(
     memory = model.prefill(context, how)
     parts = model(embeds, positions.mask, memory, how)
     real = positions.mask
-    torch.testing.assert_close(parts[real], whole[real], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(parts[real], whole[real], rtol=1e-5, atol=5e-5)
     in_parts, in_one = gradients(parts), gradients(whole)
     scale = max(float(g.abs().max()) for g in in_one)
     for a, b in zip(in_parts, in_one, strict=True):
-        torch.testing.assert_close(a / scale, b / scale, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(a / scale, b / scale, rtol=1e-5, atol=5e-5)
     some = torch.tensor([2, 0])
     alone = model(embeds[some], positions.mask[some], model.select_rows(memory, some), how)
-    torch.testing.assert_close(alone[real[some]], whole[some][real[some]], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(alone[real[some]], whole[some][real[some]], rtol=1e-5, atol=5e-5)
     again = model(embeds, positions.mask, memory, how)  # the memory is as it was
     torch.testing.assert_close(again, parts, rtol=0, atol=0)
 
@@ -120,13 +120,13 @@ def test_padding_changes_nothing(
             context=Features.dense(context.tokens[row : row + 1, :p]),
             attention=how,
         )[0]
-        torch.testing.assert_close(hidden[row, :n], alone, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(hidden[row, :n], alone, rtol=1e-5, atol=5e-5)
         turned = model(
             positions.tokens[row : row + 1, :n].flip(1),
             context=Features.dense(context.tokens[row : row + 1, :p]),
             attention=how,
         )[0]
-        torch.testing.assert_close(left[row, -n:], turned, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(left[row, -n:], turned, rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize(("kind", "attn"), [(k, a) for k in WIDE for a in ("sdpa", "eager")])
@@ -146,7 +146,7 @@ def test_bidirectional_is_the_encoder_of_a_pair(kind: str, build: Callable[..., 
     ids = torch.randint(3, 40, (2, 5))
     hidden = model(model.embed(ids), attention="bidirectional")
     own = model.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-    torch.testing.assert_close(hidden, own, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(hidden, own, rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("kind", [*WIDE, *SHORT, "gemma2", *MASKLESS])
@@ -155,11 +155,11 @@ def test_logits_are_the_models_own(kind: str, build: Callable[..., Any]) -> None
     ids = torch.randint(3, 40, (2, 9))
     own = model.model(input_ids=ids, use_cache=False).logits
     hidden = model(model.embed(ids))
-    torch.testing.assert_close(model.logits(hidden), own, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.logits(hidden), own, rtol=1e-5, atol=5e-5)
     some = torch.tensor([7, 3, 21])
-    torch.testing.assert_close(model.logits(hidden, some), own[..., some], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.logits(hidden, some), own[..., some], rtol=1e-5, atol=5e-5)
     split = model(model.embed(ids[:, 6:]), context=Features.dense(model.embed(ids[:, :6])))
-    torch.testing.assert_close(model.logits(split), own[:, 6:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.logits(split), own[:, 6:], rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -170,9 +170,9 @@ def test_logits_of_pairs_are_their_own(kind: str, build: Callable[..., Any]) -> 
         input_ids=ids, attention_mask=torch.ones_like(ids), decoder_input_ids=known
     ).logits
     hidden = model(model.embed_positions(known), context=Features.dense(model.embed(ids)))
-    torch.testing.assert_close(model.logits(hidden), own, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.logits(hidden), own, rtol=1e-5, atol=5e-5)
     some = torch.tensor([7, 3])
-    torch.testing.assert_close(model.logits(hidden, some), own[..., some], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.logits(hidden, some), own[..., some], rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("kind", ["mistral-short", "gemma3-short"])
@@ -184,7 +184,7 @@ def test_short_windows_are_kept_in_our_masks(
     context, embeds = padded([7, 7], model.dim), torch.randn(2, 5, model.dim)
     own = model.model(inputs_embeds=torch.cat([context.tokens, embeds], 1), use_cache=False).logits
     ours = model.logits(model(embeds, context=model.prefill(context)))
-    torch.testing.assert_close(ours, own[:, 7:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, own[:, 7:], rtol=1e-5, atol=5e-5)
     for how in ("block", "bidirectional"):
         with pytest.raises(ValueError, match=r"sliding window of 4, found 5 .*sliding_window: 5"):
             model(embeds, attention=how)

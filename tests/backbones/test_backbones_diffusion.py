@@ -39,7 +39,7 @@ def test_a_pass_after_reading_equals_one_pass(
     context, canvas = padded([5, 3], model.dim), padded([4, 6], model.dim)
     whole = model(canvas.tokens, canvas.mask, context, "block")
     parts = model(canvas.tokens, canvas.mask, model.prefill(context, "block"), "block")
-    torch.testing.assert_close(parts[canvas.mask], whole[canvas.mask], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(parts[canvas.mask], whole[canvas.mask], rtol=1e-5, atol=5e-5)
 
 
 def test_the_context_never_sees_the_canvas(

@@ -121,7 +121,7 @@ def test_continuation_is_one_row(
         else:
             first = Features.dense(prompt[:, :-1])
             whole = model(torch.cat([prompt[:, -1:], answer], 1), context=first, attention=how)
-        torch.testing.assert_close(hidden[row], whole[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(hidden[row], whole[0], rtol=1e-5, atol=5e-5)
 
 
 def test_generate_takes_no_canvas(build: Callable[..., Any], padded: Callable[..., Any]) -> None:

@@ -136,7 +136,7 @@ def test_the_loss_is_that_of_transformers(kind: str, build: Callable[..., Any]) 
     context = Features.dense(model.embed(ids[:, :5]))
     loss = model.loss(context, {"ids": ids[:, 5:], "mask": mask})
     assert int(loss.count) == 6
-    torch.testing.assert_close(loss.total / loss.count, own, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss.total / loss.count, own, rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -147,4 +147,4 @@ def test_the_loss_of_pairs(kind: str, build: Callable[..., Any]) -> None:
     own = model.model(input_ids=ids, decoder_input_ids=known, labels=target).loss
     context = Features.dense(model.embed(ids))
     loss = model.loss(context, {"ids": target, "mask": target > 0})
-    torch.testing.assert_close(loss.total / loss.count, own, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss.total / loss.count, own, rtol=1e-5, atol=5e-5)

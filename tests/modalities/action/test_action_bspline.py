@@ -185,7 +185,7 @@ def test_bases_may_differ_by_joint(start_order: int) -> None:
         alone = fitted(own, num_basis=count, start_order=start_order)
         first = {"start": own[:, 0]} if start_order else {}
         expected = alone.decode(alone.encode(own), steps=20, **first)
-        torch.testing.assert_close(back[:, :, [d]], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(back[:, :, [d]], expected, atol=1e-5, rtol=0)
 
 
 def test_padding_changes_nothing_before_it() -> None:

@@ -78,8 +78,8 @@ def test_family(name: str) -> None:
     assert features.pooled is None or features.pooled.shape == (2, encoder.dim)
     assert all(abs(g * s - px) <= s for g, s, px in zip(grid, step, side, strict=True))
     assert origin == tuple(s / 2 for s in step)
-    assert torch.allclose(features.tokens[:1], alone.tokens, atol=1e-5)
-    assert torch.allclose(features.tokens, deep.tokens, atol=1e-5)
+    assert torch.allclose(features.tokens[:1], alone.tokens, atol=5e-5)
+    assert torch.allclose(features.tokens, deep.tokens, atol=5e-5)
     assert [layer.tokens.shape[0] for layer in deep.hidden_states] == [2, 2]
     assert encoder.blocks()
 

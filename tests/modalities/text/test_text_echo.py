@@ -67,7 +67,7 @@ def test_it_keeps_the_rows_apart_and_runs_on_meta(pair: tuple[CausalLM, CausalLM
         alone = echo(**batch_of(echo, [text]))
         length = int(alone.mask.sum())
         torch.testing.assert_close(
-            alone.tokens[0, :length], whole.tokens[row, :length], rtol=1e-5, atol=2e-6
+            alone.tokens[0, :length], whole.tokens[row, :length], rtol=1e-5, atol=1e-5
         )
     meta = echo.to("meta")(**{name: tensor.to("meta") for name, tensor in batch.items()})
     assert meta.tokens.shape == whole.tokens.shape

@@ -14,4 +14,4 @@ def test_what_stands_in_the_padding_does_not_matter(case: str) -> None:
     features = encoder(**batch)
     assert features.grid is None and len(encoder.blocks()) == 3 and not features.mask.all()
     batch["ids"][~batch["mask"]] = 9
-    torch.testing.assert_close(encoder(**batch).tokens, features.tokens, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(encoder(**batch).tokens, features.tokens, rtol=1e-5, atol=1e-5)

@@ -26,7 +26,7 @@ def correlations(a: Tensor) -> Tensor:
 
 def density(a: Tensor, z: Tensor) -> Tensor:
     """p(z) = 1/2 + Re sum_k (c_k / Re c_0) e^{i k pi z}."""
-    c, k = correlations(a), torch.arange(1, a.shape[-1])
+    c, k = correlations(a), torch.arange(1, a.shape[-1], dtype=torch.float64)
     waves = torch.exp(1j * math.pi * k[:, None] * z)
     return 0.5 + ((c[:, 1:] / c[:, :1].real) @ waves.to(c.dtype)).real
 
@@ -56,7 +56,7 @@ def test_no_frequency_is_the_uniform_distribution() -> None:
 
 def test_roughness_is_the_paper_s_sum() -> None:
     a = coefficients(5)
-    c, k = correlations(a)[:, 1:], torch.arange(1, 6)
+    c, k = correlations(a)[:, 1:], torch.arange(1, 6, dtype=torch.float64)
     expected = 2 * (2 * math.pi**2 * k**2 * c.abs().square()).sum(1)
     torch.testing.assert_close(FourierHead(3, 16, 5).roughness(a.real, a.imag), expected)
 
