@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .state import restore as restore
     from .state import saved_tensors as saved_tensors
     from .state import write_tensors as write_tensors
+    from .transfer import optimizer_by_name as optimizer_by_name
+    from .transfer import restore_optimizer_by_name as restore_optimizer_by_name
+    from .transfer import take_over as take_over
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -23,5 +26,6 @@ else:
             "model_card": ["read_command", "command_header", "write_card"],
             "run_folder": ["load_model", "push", "save_run"],
             "state": ["Checkpoints", "saved_tensors", "read_tensors", "restore", "write_tensors"],
+            "transfer": ["optimizer_by_name", "restore_optimizer_by_name", "take_over"],
         },
     )

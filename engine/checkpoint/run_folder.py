@@ -34,8 +34,8 @@ def save_run(model: Model, folder: Path) -> None:
     save_fitted(model.plan, folder / FITTED)
     prints = json.dumps(fingerprints(model), indent=1)
     (folder / FINGERPRINTS).write_text(prints + "\n", encoding="utf-8")
-    write_tensors(folder / WEIGHTS, saved_tensors(model))
     write_card(model, folder)
+    write_tensors(folder / WEIGHTS, saved_tensors(model))  # last: a run that has them is finished
 
 
 def load_model(folder: str | Path, precision: str | None = None) -> Model:
@@ -71,6 +71,6 @@ def push(folder: str | Path, name: str, *, private: bool = False) -> str:
     api = HfApi()
     api.create_repo(name, private=private, exist_ok=True)
     api.upload_folder(
-        repo_id=name, folder_path=folder, ignore_patterns=["checkpoints/**", "*.jsonl"]
+        repo_id=name, folder_path=folder, ignore_patterns=["checkpoints/**", "stages/**", "*.jsonl"]
     )
     return f"{HUB}{name}"

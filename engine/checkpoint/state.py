@@ -6,6 +6,7 @@ adds the optimizer as safetensors, the rest as JSON: nothing is ever unpickled.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -135,9 +136,15 @@ class Checkpoints:
         shutil.rmtree(beside, ignore_errors=True)  # what a kill left
         beside.mkdir(parents=True)
         write_tensors(beside / "model.safetensors", saved_tensors(model))
-        tensors, scalars = _split(optimizer)
+        tensors, scalars = split_optimizer(optimizer)
         write_tensors(beside / "optimizer.safetensors", tensors)
-        state = {"step": step, "optimizer": scalars, **extra}
+        groups = _group_state(optimizer)
+        callbacks = extra.get("callbacks", {})
+        tensors = {n: v for n, v in callbacks.items() if isinstance(v, Tensor)}
+        write_tensors(beside / "callbacks.safetensors", tensors)
+        plain = {n: v for n, v in callbacks.items() if n not in tensors}
+        state = {"step": step, "optimizer": scalars, "optimizer_groups": groups, **extra}
+        state["callbacks"] = plain
         (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
         path = self.path(step)
         shutil.rmtree(path, ignore_errors=True)
@@ -152,13 +159,19 @@ class Checkpoints:
             state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
             with torch.no_grad():
                 restore(model, read_tensors(path / "model.safetensors"), str(path))
-            _join(optimizer, read_tensors(path / "optimizer.safetensors"), state["optimizer"])
+            tensors = read_tensors(path / "optimizer.safetensors")
+            join_optimizer(optimizer, tensors, state["optimizer"])
+            for group, values in zip(
+                optimizer.param_groups, state["optimizer_groups"], strict=True
+            ):
+                group.update(values)
+            state["callbacks"] |= read_tensors(path / "callbacks.safetensors")
             return state
         except (OSError, json.JSONDecodeError) as error:
             raise RuntimeFailure(f"{path}: is no whole checkpoint ({error}); remove it") from error
 
 
-def _split(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
     for index, values in optimizer.state_dict()["state"].items():
@@ -167,7 +180,7 @@ def _split(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[st
     return tensors, scalars
 
 
-def _join(
+def join_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
 ) -> None:
     state: dict[int, dict[str, Any]] = {}
@@ -175,3 +188,12 @@ def _join(
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _group_state(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return what an optimizer itself counts in its groups: their numbers that are no options."""
+    options = {*inspect.signature(type(optimizer)).parameters, "base_lr"}
+    return [
+        {k: v for k, v in group.items() if k not in options and isinstance(v, (int, float))}
+        for group in optimizer.param_groups
+    ]

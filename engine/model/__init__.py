@@ -7,6 +7,7 @@ from ...lazy import lazy_exports
 if TYPE_CHECKING:
     from .build import build as build
     from .build import resolve_and_fit as resolve_and_fit
+    from .compose import Component as Component
     from .compose import Model as Model
     from .compose import compose as compose
     from .compose import count_own_parameters as count_own_parameters
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .fit import fit as fit
     from .fit import load_fitted as load_fitted
     from .fit import read_json as read_json
+    from .fit import read_states as read_states
     from .fit import save_fitted as save_fitted
     from .precompute import FeatureCacher as FeatureCacher
     from .precompute import move_to_device as move_to_device
@@ -24,8 +26,8 @@ else:
         __name__,
         {
             "build": ["build", "resolve_and_fit"],
-            "compose": ["Model", "validate_loaded", "compose", "count_own_parameters"],
-            "fit": ["FITTED", "fit", "load_fitted", "read_json", "save_fitted"],
+            "compose": ["Component", "Model", "validate_loaded", "compose", "count_own_parameters"],
+            "fit": ["FITTED", "fit", "load_fitted", "read_json", "read_states", "save_fitted"],
             "precompute": ["FeatureCacher", "move_to_device", "uncacheable_reason"],
         },
     )

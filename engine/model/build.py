@@ -9,7 +9,7 @@ from ..data import TRAIN, load_split
 from ..recipe import Recipe, ResolvedRecipe, load_recipe, plan_recipe
 from .compose import Model, compose
 from .fit import FITTED as FITTED
-from .fit import check_heads, fit, load_fitted
+from .fit import States, check_heads, fit, load_fitted
 
 
 class _TrainingSplits(dict[str, Source]):
@@ -25,10 +25,13 @@ class _TrainingSplits(dict[str, Source]):
         return self[task]
 
 
-def resolve_and_fit(recipe: Recipe, fitted: Path | None = None) -> ResolvedRecipe:
+def resolve_and_fit(
+    recipe: Recipe, fitted: Path | None = None, *, states: States | None = None
+) -> ResolvedRecipe:
     """A plan that is resolved and whose fitted parts are fitted, from a run's folder or anew.
 
-    Anything the recipe names may be downloaded here, and nowhere else.
+    Anything the recipe names may be downloaded here, and nowhere else. states: of parts that are
+    fitted already.
     """
     plan = plan_recipe(recipe)
     if fitted is None:
@@ -37,7 +40,7 @@ def resolve_and_fit(recipe: Recipe, fitted: Path | None = None) -> ResolvedRecip
     if fitted is not None:
         load_fitted(plan, fitted)
     elif plan.fitted():
-        fit(plan, _TrainingSplits(plan))
+        fit(plan, _TrainingSplits(plan), states)
         check_heads(plan)
     return plan
 

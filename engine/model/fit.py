@@ -28,12 +28,20 @@ STREAMED = 10_000
 """Rows of a streaming source that parts are fitted on."""
 
 
-def fit(plan: ResolvedRecipe, sources: Mapping[str, Source]) -> None:
+States = Mapping[str, Mapping[str, Any]]
+"""States of fitted parts, by their places."""
+
+
+def fit(plan: ResolvedRecipe, sources: Mapping[str, Source], states: States | None = None) -> None:
     """Fit every part that wants it; `sources` are the tasks' training splits. What belongs to
-    weights of another run was fitted with them, and is read from there."""
+    weights of another run was fitted with them, and is read from there. states: parts that are
+    fitted already."""
     known = plan.fitted_from()
     for owner, name in plan.fitted_arguments():
         part, where = owner.fitted[name], owner.where / name
+        if states is not None and where in states:
+            part.load_state(states[where])
+            continue
         run = source_run(known[where], where)
         if run is not None:
             _load_state(part, where, run[0] / FITTED / f"{run[1]}.json")
@@ -122,11 +130,20 @@ def _load_state(part: Fittable, where: str, path: Path) -> None:
     """Read a state that was saved."""
     if not path.is_file():
         raise ConfigError(f"{where}: the run holds no {path}; was it fitted?")
-    state, arrays = read_json(path), path.with_suffix(".safetensors")
     try:
-        part.load_state({**state, **(load_file(arrays) if arrays.is_file() else {})})
+        part.load_state(_read_state(path))
     except (KeyError, ValueError, OSError, SafetensorError) as error:
         raise ConfigError(f"{path}: does not fit {where}: {error}; copy it again") from error
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    arrays = path.with_suffix(".safetensors")
+    return {**read_json(path), **(load_file(arrays) if arrays.is_file() else {})}
+
+
+def read_states(folder: Path) -> States:
+    """Return the states of a run's folder, by the places of their parts."""
+    return {path.stem: _read_state(path) for path in sorted(folder.glob("*.json"))}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from .resolved import TaskPlan as TaskPlan
     from .resolved import plan_recipe as plan_recipe
     from .resolved import plan_task as plan_task
+    from .stages import Stage as Stage
+    from .stages import stage_recipes as stage_recipes
     from .train_config import OPTIMIZER_ARGUMENTS as OPTIMIZER_ARGUMENTS
     from .train_config import SCHEDULE_ARGUMENTS as SCHEDULE_ARGUMENTS
+    from .train_config import CallbackSection as CallbackSection
     from .train_config import SamplerSection as SamplerSection
     from .train_config import Train as Train
     from .train_config import Validate as Validate
@@ -74,9 +77,11 @@ else:
             ],
             "registry": ["find", "import_optional", "load", "registered"],
             "resolved": ["ResolvedRecipe", "TaskPlan", "plan_recipe", "plan_task"],
+            "stages": ["Stage", "stage_recipes"],
             "train_config": [
                 "OPTIMIZER_ARGUMENTS",
                 "SCHEDULE_ARGUMENTS",
+                "CallbackSection",
                 "SamplerSection",
                 "Train",
                 "Validate",

@@ -10,7 +10,13 @@ from ...modalities.modality import Modality
 from ..utils import ConfigError
 from .recipe import DataSection, Recipe, Section, TaskSection
 from .registry import find, kind_of, registered
-from .train_config import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, OptimizerSection, ScheduleSection
+from .train_config import (
+    OPTIMIZER_ARGUMENTS,
+    SCHEDULE_ARGUMENTS,
+    CallbackSection,
+    OptimizerSection,
+    ScheduleSection,
+)
 from .validation import Strict, TypedSection, library_model, options_model, part_arguments
 
 Schema = dict[str, Any]
@@ -41,6 +47,7 @@ def schema(recipe: Recipe | None = None) -> Schema:
     sources = _rules("source", own.get("source", ()), DataSection, known, "source")
     known["DataSection"]["allOf"] = sources
     for section, kind, passed in (
+        (CallbackSection, "callback", ()),
         (OptimizerSection, "optimizer", OPTIMIZER_ARGUMENTS),
         (ScheduleSection, "schedule", SCHEDULE_ARGUMENTS),
     ):

@@ -20,7 +20,7 @@ from ..utils import ConfigError
 from . import yaml_io
 from .component_path import BACKBONE
 from .env import Env
-from .train_config import Positive, PositiveInt, Train
+from .train_config import CallbackSection, Positive, PositiveInt, StageSection, Train
 from .validation import Strict, TypedSection, validate
 
 Fraction = Annotated[float, Ge(0), Lt(1)]
@@ -121,6 +121,8 @@ class Recipe(Strict):
     train: Train = Train()
     cache: Cache = Cache()
     env: Env | None = None
+    callbacks: list[CallbackSection] = []
+    stages: list[StageSection] = []
 
     def to_dict(self) -> dict[str, Any]:
         """As YAML would hold it: `Recipe.model_validate` takes it back."""
@@ -247,7 +249,7 @@ def _extended(path: Path) -> dict[str, Any]:
     parent = _sections(path.parent / base)
     if "extends" in parent:
         raise ConfigError(f"extends: {base} extends another recipe itself; at most one step")
-    return _merge(parent, values)
+    return merge_sections(parent, values)
 
 
 def _sections(path: Path) -> dict[str, Any]:
@@ -257,14 +259,14 @@ def _sections(path: Path) -> dict[str, Any]:
     return values
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_sections(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` on top of `base`, section by section; null takes a key away."""
     merged = dict(base)
     for key, value in over.items():
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, Mapping) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
+            merged[key] = merge_sections(merged[key], value)
         else:
             merged[key] = value
     return merged

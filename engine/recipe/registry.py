@@ -49,6 +49,10 @@ KINDS = {
         "sensorium.modalities:MODALITIES", "sensorium.modalities.modality:Modality", instances=True
     ),
     "optimizer": Kind("sensorium.engine.training.catalogue:OPTIMIZERS", "torch.optim:Optimizer"),
+    "callback": Kind(
+        "sensorium.engine.training.catalogue:CALLBACKS",
+        "sensorium.engine.training.callbacks:Callback",
+    ),
     "schedule": Kind("sensorium.engine.training.catalogue:SCHEDULES"),
     "selector": Kind("sensorium.engine.model.parameters.catalogue:SELECTORS"),
     "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),

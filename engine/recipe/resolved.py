@@ -21,6 +21,7 @@ from .component import ComponentSpec, located_errors, plan
 from .component_path import BACKBONE, ComponentPath, joined, validate_source
 from .recipe import Recipe, Section, TaskSection, to_plain_dict
 from .registry import find
+from .stages import stage_recipes
 from .streams import StreamPlan as StreamPlan
 from .streams import plan_streams
 from .validation import arguments
@@ -108,6 +109,10 @@ class ResolvedRecipe:
         """Complete every part's options, and the recipe by them (may download)."""
         for part in self.plans():
             part.resolve()
+        self.update_recipe()
+
+    def update_recipe(self) -> None:
+        """Write the sections of the parts, as they are now, into the recipe."""
         recipe = self.recipe.model_copy(deep=True)
         sections = {name: part.resolved_section() for name, part in self.decoders.items()}
         recipe.backbone = sections.pop(BACKBONE, None)
@@ -127,8 +132,11 @@ class ResolvedRecipe:
 def plan_recipe(recipe: Recipe) -> ResolvedRecipe:
     """Find and check every part of a recipe. Raises ConfigError, a line a mistake.
 
-    Weights are not looked for; see `ResolvedRecipe.check_sources`.
+    Of a recipe with stages it is the last one. Weights are not looked for; see
+    `ResolvedRecipe.check_sources`.
     """
+    if recipe.stages:
+        recipe = stage_recipes(recipe)[-1].recipe
     _names("inputs", recipe.inputs)
     _names("tasks", recipe.tasks)
     decoders = _decoders(recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ..utils import Precision
 from .validation import Strict, TypedSection
@@ -25,6 +25,10 @@ class ScheduleSection(TypedSection):
     """A learning-rate schedule and its options."""
 
     type: str = "cosine"
+
+
+class CallbackSection(TypedSection):
+    """A callback of the trainer and its constructor's options."""
 
 
 class SamplerSection(Strict):
@@ -85,3 +89,19 @@ OPTIMIZER_ARGUMENTS = ("params", "lr")
 
 SCHEDULE_ARGUMENTS = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 """Arguments of a schedule that the engine passes."""
+
+
+class StageSection(Strict):
+    """A stage of training: its name, and keys of the recipe that differ in it.
+
+    keep_optimizer: go on with the optimizer's state of the stage before.
+    """
+
+    model_config = ConfigDict(extra="allow", validate_default=True, protected_namespaces=())
+
+    name: str
+    keep_optimizer: bool = False
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})

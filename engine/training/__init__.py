@@ -5,10 +5,17 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .callbacks import Callback as Callback
     from .dry_run import check as check
     from .train import train as train
     from .trainer import Trainer as Trainer
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
-        __name__, {"dry_run": ["check"], "train": ["train"], "trainer": ["Trainer"]}
+        __name__,
+        {
+            "callbacks": ["Callback"],
+            "dry_run": ["check"],
+            "train": ["train"],
+            "trainer": ["Trainer"],
+        },
     )

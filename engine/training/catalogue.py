@@ -1,4 +1,7 @@
-"""Short names of optimizers and learning-rate schedules, imported without their libraries."""
+"""Short names of optimizers, learning-rate schedules and callbacks, imported without their
+libraries."""
+
+CALLBACKS = {"magnitude_pruning": "sensorium.engine.training.callbacks:MagnitudePruning"}
 
 OPTIMIZERS = {
     "adafactor": "torch.optim:Adafactor",

@@ -21,9 +21,11 @@ from ...tasks.batch import Batch
 from ..data import TRAIN, PreparedRow, RowList, failure_line, limit, load_split, task_dataset
 from ..model import Model, compose, count_own_parameters, fit, uncacheable_reason
 from ..model.parameters import is_frozen
-from ..recipe import Recipe, ResolvedRecipe, count, load, plan_recipe
+from ..recipe import Recipe, ResolvedRecipe, count, load, plan_recipe, stage_recipes
 from ..utils import ConfigError, format_table, with_location
+from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule
+from .stages import StageStart
 
 ROWS = 2
 MAX_ROWS_TRIED = 64
@@ -48,18 +50,22 @@ class ComponentSummary:
 @dataclass
 class Report:
     """What `check` found. flops: of a forward and backward of one batch. memory: bytes of
-    weights, gradients, optimizer and saved activations of such a step."""
+    weights, gradients, optimizer and saved activations of such a step. stages: by folder, of a
+    recipe with stages, whose own report is empty."""
 
-    stages: list[ComponentSummary] = field(default_factory=list)
+    components: list[ComponentSummary] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     flops: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, Report] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        if self.stages:
+            return "\n\n".join(f"stage {name}\n{found}" for name, found in self.stages.items())
         head = ("part", "type", "gives", "parameters", "trained", "")
         rows = [
             (s.where, s.type, s.shape, f"{s.parameters:,}", f"{s.trained:,}", s.note)
-            for s in self.stages
+            for s in self.components
         ]
         lines = [format_table([head, *rows], right=(3, 4))]
         for task, flops in self.flops.items():
@@ -70,25 +76,43 @@ class Report:
 
 
 def check(recipe: Recipe) -> Report:
-    """Build and walk a recipe on the meta device. Raises RecipeError for every mismatch."""
+    """Build and walk a recipe, or each of its stages, on the meta device. Raises ConfigError for
+    every mismatch."""
+    stages = stage_recipes(recipe)
+    if not stages:
+        return _check(recipe)[0]
+    report, start = Report(), None
+    for stage, following in zip(stages, [*stages[1:], None], strict=True):
+        with stage.located_errors():
+            report.stages[stage.folder], model = _check(stage.recipe, start)
+        start = StageStart.of_model(following, stage, model) if following else None
+    return report
+
+
+def _check(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, Model]:
     plan = plan_recipe(recipe)
     plan.check_sources()
     plan.resolve()
     report = Report()
     sources = {name: _source(plan, name, report) for name in plan.tasks}
-    fit(plan, {n: _short(s) for n, s in sources.items()})
+    states = start.kept_states() if start else None
+    fit(plan, {n: _short(s) for n, s in sources.items()}, states)
     with torch.device("meta"):
         model = compose(plan, weights=False)
         _tasks_to_meta(model)
+    if start is not None:
+        anew = start.fill(model)
+        report.notes += [f"begins anew: {', '.join(anew)}"] if anew else []
     if recipe.train.steps:
         build_optimizer(model, recipe.train)  # refuses a recipe in which nothing trains
         lr_schedule(recipe.train)
+        build_callbacks(recipe.callbacks)
     shapes: dict[str, str] = {}
     for name in plan.tasks:
         batch = _batch(plan, model, name, sources[name])
         _dry_run_task(model, name, batch, report, shapes)
     _describe(model, shapes, report)
-    return report
+    return report, model
 
 
 def _tasks_to_meta(model: Model) -> None:
@@ -257,11 +281,11 @@ def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
             )
         if part.weights == "none" and own and not frozen:
             begins.append(where)
-        stage = ComponentSummary(
+        summary = ComponentSummary(
             where, part.section.type, shapes.get(where, ""), own, trained, note
         )
-        report.stages.append(stage)
+        report.components.append(summary)
     for where, source in model.plan.shared().items():
-        report.stages.append(ComponentSummary(where, "", "", 0, 0, f"shares {source}"))
+        report.components.append(ComponentSummary(where, "", "", 0, 0, f"shares {source}"))
     if begins:
         report.notes.append(f"begins at random weights: {', '.join(begins)}")

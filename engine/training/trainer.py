@@ -25,6 +25,7 @@ from ..model import FeatureCacher, Model, move_to_device
 from ..recipe import Train
 from ..utils import ConfigError, GracefulStop, HostSum, Interrupted, RunLogger, derive_seed
 from .batches import Datasets, open_data, training_batches
+from .callbacks import build_callbacks, callback_states, load_callback_states
 from .optim import build_optimizer, lr_schedule, set_lr
 from .totals import FiniteCheck, StepTotals
 from .validation import Validator
@@ -35,6 +36,7 @@ class Trainer:
 
     `batches` and `step` may be overridden, for example by a trainer that alternates rollouts and
     updates. datasets: the tasks' training rows. global_step: optimizer steps that are done.
+    should_stop: end after this step. callbacks: those of the recipe, in its order.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class Trainer:
     ) -> None:
         self.settings, self.folder = settings, folder
         self.model, self.accelerator, self.log = model, accelerator, log
-        self.global_step = 0
+        self.global_step, self.should_stop = 0, False
         self.datasets: Datasets = {}
         self.validator: Validator | None = None
+        self.callbacks = build_callbacks(model.plan.recipe.callbacks)
         self.skipped = SkippedRows()
         self.checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint.keep)
         self._failures: list[tuple[str, str, str]] = []  # task, key, reason; not yet reported
@@ -99,18 +102,19 @@ class Trainer:
         if resume:
             self._resume()
         self.model.step, self.model.steps = self.global_step, self.settings.steps
+        for callback in self.callbacks:
+            callback.on_train_begin(self)
         stream = self.batches()
         self.log.start(self.settings.steps, self.global_step, self.folder.name)
         self._began, self._logged_step = time.perf_counter(), self.global_step
         with self._stop:
-            while self.global_step < self.settings.steps:
+            while self.global_step < self.settings.steps and not self.should_stop:
                 self._seed()
                 lr = set_lr(self.optimizer, self.lr_factor(self.global_step))
                 totals = self.step(stream)
                 self.global_step += 1
                 self._end_step(totals, lr)
-                if self._validate_and_save():
-                    break
+                self._validate_and_save()
         self._report_failures()
         self.log.close()
         if len(self.skipped):
@@ -120,7 +124,7 @@ class Trainer:
         found = self.checkpoints.newest()
         if found is None:
             self.log.info(f"{self.folder}: no checkpoint yet, beginning at step 0")
-            self.log.rewind(-1)
+            self.log.rewind(0)
             return
         state = self.checkpoints.read(found, self.model, self.optimizer.optimizer)
         if state["processes"] != self.accelerator.num_processes:
@@ -132,8 +136,9 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.validator is not None:
             self.validator.state = state["validation"]
+        load_callback_states(self.callbacks, state["callbacks"])
         self.log.rewind(state["step"])
-        self.global_step = int(state["step"])
+        self.global_step, self.should_stop = int(state["step"]), state["should_stop"]
 
     def _seed(self) -> None:
         """Seed Python's, numpy's and torch's generators: what a step draws depends on (seed, step,
@@ -201,6 +206,8 @@ class Trainer:
         if logs:
             self._finite.raise_if_not()
         self.model.on_step_end(step, self.settings.steps)
+        for callback in self.callbacks:
+            callback.on_step_end(self)
         if logs or self.accelerator.num_processes == 1:
             self._report_failures()
         shown = {}
@@ -237,26 +244,27 @@ class Trainer:
             for line in handle_failures([(key, reason)], where, True, self.skipped):
                 self.log.info(line)
 
-    def _validate_and_save(self) -> bool:
-        """Validate and write a checkpoint if it is their turn; return whether training ends."""
+    def _validate_and_save(self) -> None:
+        """Validate and write a checkpoint if it is their turn."""
         step, paused = self.global_step, time.perf_counter()
-        last, ended = step == self.settings.steps, False
+        last = step == self.settings.steps
         rule, every = self.settings.validate_, self.settings.checkpoint.every
         if rule and self.validator and (step % rule.every == 0 or last):
             self._finite.raise_if_not()
-            ended = self.validator.run(step)
+            self.should_stop |= self.validator.run(step)
         # All processes stop after the same step.
         stopped = any(self._host_sum(self._stop.received is not None))
         if stopped or (every and step % every == 0):
             self._finite.raise_if_not()
             path = self._checkpoint()
-            if stopped and not last:
+            if stopped and not (last or self.should_stop):
                 raise Interrupted(f"stopped at step {step}, {path} written; go on with --resume")
         self._began += time.perf_counter() - paused
-        return ended
 
     def _checkpoint(self) -> Path:
         extra: dict[str, Any] = {"processes": self.accelerator.num_processes}
+        extra["should_stop"] = self.should_stop
+        extra["callbacks"] = callback_states(self.callbacks)
         extra["validation"] = self.validator.state if self.validator is not None else {}
         if self.accelerator.scaler is not None:
             extra["scaler"] = self.accelerator.scaler.state_dict()

@@ -22,26 +22,38 @@ class RunLogger:
 
     Lines are records of level INFO below the logger `sensorium`, which nobody sees unless they
     configure it, as the command line does (`console.py`); progress bars are drawn under the same
-    condition, on a terminal. folder: None, no file. show: False, the file alone.
+    condition, on a terminal. folder: None, no file. show: False, the file alone. stage: stands in
+    each line. first_step: steps of the stages before, from where lines count on.
     """
 
-    def __init__(self, folder: Path | None, *, show: bool = True) -> None:
-        self.show = show
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        show: bool = True,
+        stage: str | None = None,
+        first_step: int = 0,
+    ) -> None:
+        self.show, self._first_step = show, first_step
+        self._stage = {} if stage is None else {"stage": stage}
         self._path = folder / METRICS if folder is not None else None
         self._bar: tqdm[Any] | None = None
         self._progress: tuple[str, tqdm[Any]] | None = None
 
     def rewind(self, step: int) -> None:
-        """Drop the lines after a step: training goes on from there."""
+        """Drop the lines after a step (0: all of this stage): training goes on from there."""
         if self._path is None or not self._path.exists():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step(line) <= step]
+        kept = [line for line in lines if _step(line) <= self._first_step + step]
         self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def write(self, values: dict[str, Any]) -> None:
         """Append a line to `metrics.jsonl`."""
         if self._path is not None:
+            values = {"step": self._first_step + values["step"], **self._stage} | {
+                key: value for key, value in values.items() if key != "step"
+            }
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sensorium.engine.training import Callback, Trainer
 from sensorium.modalities.base import Encoder, Features, Processor, Sample
 
 SIGNALS = {"kill": signal.SIGKILL, "int": signal.SIGINT, "term": signal.SIGTERM}
@@ -94,3 +95,33 @@ class Tiny(Encoder):
         for layer in self.layers:
             tokens = layer(tokens)
         return Features.dense(tokens, grid=(2, 2))
+
+
+class AddMean(Callback):
+    """Add a running mean of a weight to it: what is trained depends on this callback's state."""
+
+    def __init__(self, *, rate: float = 0.5) -> None:
+        self.rate, self.mean, self.steps = rate, torch.zeros(()), 0
+
+    @torch.no_grad()
+    def on_step_end(self, trainer: Trainer) -> None:
+        weight = next(p for p in trainer.model.parameters() if p.requires_grad and p.ndim > 1)
+        self.steps += 1
+        self.mean = self.mean.lerp(weight.mean(), self.rate)
+        weight.add_(self.mean + 0.001 * self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.mean, self.steps = state["mean"], state["steps"]
+
+
+class StopAt(Callback):
+    """End the training at a step."""
+
+    def __init__(self, *, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        trainer.should_stop |= trainer.global_step == self.step

@@ -76,7 +76,10 @@ def _fields(model: type[BaseModel]) -> dict[str, Any]:
 
 def _dig(values: Any, keys: list[str]) -> Any:
     for key in keys:
-        values = values[key] if isinstance(values, Mapping) and key in values else values
+        if isinstance(values, Mapping) and key in values:
+            values = values[key]
+        elif isinstance(values, list) and key.isdigit() and int(key) < len(values):
+            values = values[int(key)]
     return values
 
 
@@ -97,6 +100,10 @@ def _place(loc: Loc, model: type[BaseModel], extra: bool) -> Place:
         elif typing.get_origin(current) is dict:
             keys.append(str(step))
             inside = typing.get_args(current)[1]
+            current, owner, expected = _inner(inside), None, describe_type(inside)
+        elif typing.get_origin(current) is list and isinstance(step, int):
+            keys.append(str(step))
+            inside = typing.get_args(current)[0]
             current, owner, expected = _inner(inside), None, describe_type(inside)
         else:
             return Place(keys, owner, False, expected)

@@ -211,7 +211,7 @@ def test_a_decoder_does_what_its_task_asks() -> None:
 
 def test_check_lists_them() -> None:
     report = check(parse_recipe(recipe(decoders={"teacher": {**LLAMA, "freeze": True}})))
-    stages = {stage.where: stage for stage in report.stages}
+    stages = {stage.where: stage for stage in report.components}
     assert stages["decoders.teacher"].trained == 0 and stages["decoders.teacher"].parameters > 0
     assert any("decoders.teacher is frozen at random weights" in note for note in report.notes)
 

@@ -224,7 +224,7 @@ def test_masks_over_tokens_are_refused(model: Model) -> None:
 
 def test_check_walks_rows_of_different_shapes() -> None:
     report = check(parse_recipe(recipe(freeze=False, steps=1)))
-    assert next(s for s in report.stages if s.where == "inputs.audio.encoder").shape
+    assert next(s for s in report.components if s.where == "inputs.audio.encoder").shape
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ def test_the_teacher_is_encoded_once(runs: Any, monkeypatch: pytest.MonkeyPatch)
         raise AssertionError("the teacher ran again")
 
     report = check(parse_recipe(STUDENT))
-    assert {s.note for s in report.stages if s.where == "inputs.caption.encoder"} == {
+    assert {s.note for s in report.components if s.where == "inputs.caption.encoder"} == {
         "frozen, features cached"
     }
     monkeypatch.setattr(TransformersText, "forward", refuse)

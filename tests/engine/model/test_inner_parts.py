@@ -297,12 +297,12 @@ def test_options_within_are_resolved(tmp_path: Path) -> None:
 
 def test_check_lists_them_and_counts_each_parameter_once() -> None:
     report = check(parse_recipe(changed("tasks.distil.teacher", freeze=True)))
-    stages = {stage.where: stage for stage in report.stages}
+    stages = {stage.where: stage for stage in report.components}
     assert set(INNER) <= set(stages)
     assert stages["tasks.distil.teacher"].trained == 0 and stages["tasks.distil.teacher"].note
     model = made(recipe())
     total = sum(p.numel() for p in model.parameters())
-    assert sum(stage.parameters for stage in report.stages) == total
+    assert sum(stage.parameters for stage in report.components) == total
 
 
 class Mean(Fittable):

@@ -318,12 +318,12 @@ def test_a_resumed_run_has_the_losses_of_a_whole_one(shop: Any, folder: Path, qu
 
 def test_check_says_what_is_shared() -> None:
     report = check(parse_recipe(recipe({"share": "query"})))
-    stages = {stage.where: stage for stage in report.stages}
+    stages = {stage.where: stage for stage in report.components}
     assert stages["inputs.passage.encoder"].note == "shares inputs.query.encoder"
     assert stages["inputs.passage.encoder"].parameters == 0
     report = check(parse_recipe(recipe(
         {"share": "query"}, {"share": "backbone"}, backbone=LLAMA)))  # fmt: skip
-    total = sum(stage.parameters for stage in report.stages)
+    total = sum(stage.parameters for stage in report.components)
     assert total == sum(p.numel() for p in with_backbone().parameters())
 
 

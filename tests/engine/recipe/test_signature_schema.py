@@ -72,7 +72,7 @@ def test_defaults_are_left_to_the_constructor() -> None:
         ("rate", True, ("True (bool)", "a number")),
         ("rate", "fast", ("'fast' (str)", "float")),
         ("kind", "c", ("'c'", "'a' | 'b'")),
-        ("sizes", [1, "x"], ("[1, 'x'] (list)", "list[int] | null")),
+        ("sizes", [1, "x"], (".1: found 'x' (str)", "expected int")),
         ("sizes", [1, True], ("[1]", "True (bool)")),
         ("sizes", 1, ("1 (int)", "list[int]")),
         ("pair", [1, 2, 3], ("[1, 2, 3]", "tuple[float, float]")),

@@ -73,7 +73,7 @@ def test_a_run_comes_back_as_it_was() -> None:
 
 def test_the_dry_run_knows_its_shapes() -> None:
     report = check(parse_recipe(recipe()))
-    assert {"backbone", "tasks.name.prior"} <= {stage.where for stage in report.stages}
+    assert {"backbone", "tasks.name.prior"} <= {stage.where for stage in report.components}
 
 
 def heard(text: str = "{word}") -> Any:

@@ -72,7 +72,7 @@ def test_or_is_skipped_and_counted(shop: Any, caplog: pytest.LogCaptureFixture) 
 
 
 def test_the_dry_run(shop: Any) -> None:
-    stages = {stage.where: stage.shape for stage in check(parse_recipe(sound())).stages}
+    stages = {stage.where: stage.shape for stage in check(parse_recipe(sound())).components}
     assert stages["tasks.ctc.head"].startswith("[B, ")
 
 

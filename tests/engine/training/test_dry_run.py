@@ -81,7 +81,7 @@ def _with(**changes: Any) -> dict[str, Any]:
 
 
 def _stages(report: Report) -> dict[str, ComponentSummary]:
-    return {stage.where: stage for stage in report.stages}
+    return {stage.where: stage for stage in report.components}
 
 
 FEWER = {
@@ -102,7 +102,7 @@ def test_every_shipped_recipe_passes(name: str) -> None:
     if name in FEWER:
         pytest.importorskip("metaworld")
     report = check(load_recipe(SHIPPED / name, FEWER.get(name, [])))
-    assert report.stages
+    assert report.components
     assert all(flops > 0 for flops in report.flops.values())
 
 
@@ -144,7 +144,7 @@ def test_its_numbers_are_those_of_the_model(changes: Mapping[str, Any]) -> None:
 
 def test_flops_and_memory_follow_the_batch() -> None:
     small, large = _report(train__batch_size=4), _report(train__batch_size=8)
-    weights = 4 * 4 * sum(s.parameters for s in small.stages)
+    weights = 4 * 4 * sum(s.parameters for s in small.components)
     for task in ("caption", "digit"):
         assert large.flops[task] == pytest.approx(2 * small.flops[task])
         assert large.memory[task] - weights == pytest.approx(2 * (small.memory[task] - weights))
@@ -220,7 +220,7 @@ def _reads(path: Path, **more: Any) -> Report:
 
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "pictures", 2)
-    assert _reads(folder).stages
+    assert _reads(folder).components
     (folder / "a" / "0.png").write_bytes(b"no picture")
     with pytest.raises(ConfigError) as error:
         _reads(folder)
@@ -228,7 +228,7 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert line.startswith("tasks.digit.data.train, row ")
     assert "0.png" in line
     assert "on_error: skip" in line
-    assert _reads(folder, on_error="skip").stages
+    assert _reads(folder, on_error="skip").components
 
 
 def test_weights_are_never_touched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_workers_change_nothing(bags: Any) -> None:
 @pytest.mark.parametrize("change", [{}, {"tasks": {"bag": {"data": None}}}])
 def test_the_dry_run(bags: Any, change: dict[str, Any]) -> None:
     report = check(parse_recipe(bags.recipe(change)))
-    assert {stage.where: stage.shape for stage in report.stages}["inputs.image.encoder"]
+    assert {stage.where: stage.shape for stage in report.components}["inputs.image.encoder"]
 
 
 def test_the_pipeline(bags: Any) -> None:

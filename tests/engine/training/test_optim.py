@@ -175,7 +175,17 @@ def test_set_lr_scales_each_groups_own_rate(shop: Any) -> None:
     assert {group["lr"] for group in optimizer.param_groups} == {0.5, 0.1}
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+class Counting(torch.optim.SGD):
+    """Keeps a number of its own in its groups, as schedule-free optimizers do."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["count"] = group.get("count", 0) + 1
+            group["lr"] = group["lr"] / group["count"]
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, f"{__name__}:Counting"])
 def test_every_optimizer_resumes_bit_for_bit(shop: Any, name: str) -> None:
     settings = {"steps": 8, "optimizer": {"type": name}, "checkpoint": {"every": 3}}
     recipe = shop.recipe({"train": settings})

@@ -144,11 +144,10 @@ def cut_after(step: int) -> Any:
     """Training ends without a word when a step's checkpoint is written."""
     real = Trainer._validate_and_save
 
-    def cut(self: Trainer) -> bool:
-        ended = real(self)
+    def cut(self: Trainer) -> None:
+        real(self)
         if self.global_step == step:
             raise InterruptedError
-        return ended
 
     return cut
 

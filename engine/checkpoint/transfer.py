@@ -1,0 +1,134 @@
+"""Begin a model where another recipe's left off: its trained tensors, its optimizer's state."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..model import Component, Model, validate_loaded
+from ..recipe import ComponentPath
+from ..utils import ConfigError
+from .state import join_optimizer, saved_tensors, split_optimizer
+
+
+@torch.no_grad()
+def take_over(model: Model, tensors: Mapping[str, Tensor], anew: Container[ComponentPath]) -> None:
+    """Copy what another model was saved with into this one, part by part.
+
+    anew: parts that begin with weights of their own; other parts have to hold all that was saved
+    of them. Adapters may be added, not taken away. A part that holds trained tensors and does not
+    train any more is saved whole from now on.
+    """
+    state = model.state_dict(keep_vars=True)
+    names = {_without_adapter(name): name for name in state}
+    parts = _Parts(model)
+    taken: set[str] = set()
+    for name, value in tensors.items():
+        owners, target = parts.owners(name), names.get(_without_adapter(name))
+        if any(part.where in anew for part in owners) or (target is None and not owners):
+            continue  # what has no part in this recipe is left behind
+        if target is None or state[target].shape != value.shape:
+            built = f"builds {tuple(state[target].shape)}" if target else "has no such tensor"
+            raise ConfigError(
+                f"{owners[-1].where}: the stage before has {name} {tuple(value.shape)}, this one "
+                f"{built}; keep the options and adapters that it was built with, or say where its "
+                "weights come from"
+            )
+        if not value.is_meta:
+            state[target].copy_(value)
+        taken.add(target)
+    _begin_averages(model, taken)
+    _save_whole(model, parts, taken)
+    if not _any_meta(model):
+        for where, module, _ in model.components:
+            validate_loaded(module, where)
+
+
+def _without_adapter(name: str) -> str:
+    """The name of a tensor without the layer that peft wraps round its module."""
+    return name.replace(".base_layer.", ".")
+
+
+class _Parts:
+    """The parts of a model by the names of their tensors."""
+
+    def __init__(self, model: Model) -> None:
+        components: dict[int, list[Component]] = {}
+        for component in model.components:
+            components.setdefault(id(component.module), []).append(component)
+        self._named = {
+            name: components[id(module)]
+            for name, module in model.named_modules(remove_duplicate=False)
+            if id(module) in components
+        }
+        for name in model.streams:  # the average of an encoder belongs to it
+            self._named[f"streams.{name}.ema"] = self._named[f"streams.{name}.encoder"]
+
+    def owners(self, tensor: str) -> list[Component]:
+        """Return the parts that a tensor lies in, the outermost first."""
+        keys = _without_adapter(tensor).split(".")
+        prefixes = (".".join(keys[:i]) for i in range(1, len(keys)))
+        return [part for prefix in prefixes for part in self._named.get(prefix, ())]
+
+
+def _begin_averages(model: Model, taken: Container[str]) -> None:
+    """A moving average that the model before did not have begins as its encoder does."""
+    for name in model.streams:
+        stream = model.stream(name)
+        if stream.ema is None or _any_meta(stream):
+            continue
+        if f"streams.{name}.ema.{next(iter(stream.ema.state_dict()), '')}" not in taken:
+            stream.ema.load_state_dict(stream.encoder.state_dict())
+
+
+def _any_meta(module: nn.Module) -> bool:
+    return any(p.is_meta for p in module.parameters())
+
+
+def _save_whole(model: Model, parts: _Parts, taken: set[str]) -> None:
+    """What was trained before and is frozen now has no other source than this run."""
+    lost = taken - set(saved_tensors(model))
+    for name in lost:
+        for part in parts.owners(name):
+            part.plan.section.weights = "none"
+    if lost:
+        model.plan.update_recipe()
+
+
+def optimizer_by_name(
+    model: Model, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the scalars of an optimizer's state, by `parameter/key`."""
+    names = _parameter_names(model, optimizer)
+    tensors, scalars = split_optimizer(optimizer)
+
+    def named(values: Mapping[str, Any]) -> dict[str, Any]:
+        pairs = ((key.partition("."), value) for key, value in values.items())
+        return {f"{names[int(index)]}/{key}": value for (index, _, key), value in pairs}
+
+    return named(tensors), named(scalars)
+
+
+def restore_optimizer_by_name(
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    scalars: Mapping[str, Any],
+) -> None:
+    """Fill an optimizer's state for the parameters that it still has."""
+    index = {name: i for i, name in enumerate(_parameter_names(model, optimizer))}
+
+    def indexed(values: Mapping[str, Any]) -> dict[str, Any]:
+        pairs = ((key.rpartition("/"), value) for key, value in values.items())
+        return {f"{index[name]}.{key}": v for (name, _, key), v in pairs if name in index}
+
+    join_optimizer(optimizer, indexed(tensors), indexed(scalars))
+
+
+def _parameter_names(model: Model, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The names of an optimizer's parameters, in its order."""
+    names = {id(p): _without_adapter(name) for name, p in model.named_parameters()}
+    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
