@@ -27,6 +27,9 @@ class Modality:
 
     Functions:
         read: cell of a data set -> raw value. Raises ReadError. Returns the cell by default.
+        files: cell -> the files that `read` opens for it, whose change makes cached values void.
+            By default those that the cell names (a path, `{"path":}`, a list of them) and all of
+            the folders that it names; none where `read` returns the cell.
         example: numpy Generator -> cell, for dry runs of recipes without data.
         preview: (raw value, annotations) -> HTML for reports; a short text by default.
         save: (path without suffix, values, affine, raw value) -> path of the written file.
@@ -44,6 +47,7 @@ class Modality:
     """
 
     read: str = f"{__name__}:return_cell"
+    files: str = f"{__package__}.paths:cell_files"
     example: str | None = None
     preview: str = f"{__name__}:preview_as_text"
     save: str | None = None
@@ -56,6 +60,8 @@ class Modality:
     envs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.read == type(self).read and self.files == type(self).files:
+            object.__setattr__(self, "files", f"{__package__}.paths:no_files")
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
             if each.name == "annotation" or value is None:

@@ -1,9 +1,23 @@
-"""Folders of the cache, shared by all modalities."""
+"""The folder of the cache, and the files behind a cell of a data set.
+
+`cell_paths` finds what a cell names, `map_paths` changes it, a modality's `files` lists what its
+`read` opens for it, and `cell_identity` says what tells the cell from any other.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FileLister = Callable[[Any], Sequence[Path]]
+"""A cell -> the files that a modality's `read` opens for it."""
+
+_DIGESTS = (bytes, bytearray, memoryview)
 
 
 def cache_root() -> Path:
@@ -13,3 +27,93 @@ def cache_root() -> Path:
         return Path(own).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "sensorium"
+
+
+def map_paths(cell: Any, change: Callable[[str | Path], Any]) -> Any:
+    """Return a cell with `change` applied to each text or `Path` that may name a file: the cell
+    itself, the `path` of a mapping without `bytes`, and those of a list's items."""
+    if isinstance(cell, (str, Path)):
+        return change(cell)
+    if isinstance(cell, Mapping):
+        if cell.get("path") is None or cell.get("bytes") is not None:
+            return cell
+        return {**cell, "path": map_paths(cell["path"], change)}
+    if isinstance(cell, (list, tuple)):
+        return [map_paths(item, change) for item in cell]
+    return cell
+
+
+def cell_paths(cell: Any) -> list[Path]:
+    """Return the files and folders that a cell names and that exist, absolute, in order."""
+    paths: list[Path] = []
+
+    def note(name: str | Path) -> str | Path:
+        # os.path, not Path.exists: a text that is too long for a path is simply no file.
+        if name and os.path.exists(name):  # noqa: PTH110
+            paths.append(Path(name).absolute())
+        return name
+
+    map_paths(cell, note)
+    return paths
+
+
+def cell_files(cell: Any) -> list[Path]:
+    """Return the files behind a cell: those that it names, and all files within the folders."""
+    return [file for path in cell_paths(cell) for file in files_within(path)]
+
+
+def no_files(cell: Any) -> list[Path]:
+    """Return nothing: the cells of a modality hold their values and name no file."""
+    return []
+
+
+def files_within(path: Path) -> list[Path]:
+    """Return a file, or all files of a folder, of its folders too, sorted."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def stamp(path: Path) -> str:
+    """Return the absolute path, size in bytes and time of change in ns of a file."""
+    path = path.absolute()
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{path}|missing"
+    return f"{path}|{status.st_size}|{status.st_mtime_ns}"
+
+
+def cell_identity(cell: Any, files: FileLister = cell_files) -> str | None:
+    """Return what tells a cell that names files from any other: each file's stamp, and what else
+    the cell says (a segment, a series). None if it names no file, or holds an object that has no
+    value to compare."""
+    behind = list(files(cell))
+    if not behind:
+        return None
+    if isinstance(cell, (str, Path)) and behind == [Path(cell).absolute()]:
+        return stamp(behind[0])
+    try:
+        described = _describe(map_paths(cell, os.path.abspath))
+    except TypeError:
+        return None
+    stamps = "\0".join(map(stamp, behind)).encode(errors="surrogateescape")
+    return f"{described}|{hashlib.sha256(stamps).hexdigest()}"
+
+
+def _describe(value: Any) -> str:
+    """Return a value as a text; large ones by their hash. Raise TypeError for other objects."""
+    if value is None or isinstance(value, (bool, int, float, str, Path)):
+        return str(value) if isinstance(value, Path) else repr(value)
+    if isinstance(value, Mapping):
+        # A key without a value says nothing: tables fill every cell of a struct.
+        items = sorted((str(k), _describe(v)) for k, v in value.items() if v is not None)
+        return "{" + ", ".join(f"{k}: {v}" for k, v in items) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_describe, value)) + "]"
+    if isinstance(value, _DIGESTS):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufcUS":
+        array = np.ascontiguousarray(value)
+        return f"{array.dtype}{array.shape}{hashlib.sha256(array.tobytes()).hexdigest()}"
+    raise TypeError(f"a {type(value).__name__} has no value to compare")

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .paths import FileLister, cell_files, cell_identity
+
 
 class Source:
     """Rows of data, by index: `Class(**keywords of the recipe's data section)`.
@@ -44,10 +46,21 @@ class Source:
         """A column of numbers `[rows, ...]`; ValueError where cells differ in shape."""
         return np.stack([np.asarray(self[i][column]) for i in range(len(self))])
 
-    def identity(self, index: int, column: str) -> str:
-        """The name of one cell, under which its cached values are kept: wrappers pass the
-        question on, so that the same cell has one name however it is reached."""
-        return f"{self._print}|{self.key(index)}|{column}"
+    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+        """Return the name of one cell, under which its cached values are kept: wrappers pass the
+        question on, so that the same cell has one name however it is reached.
+
+        files: lists the files that the column's modality opens for a cell; a replaced one is
+        another cell.
+        """
+        cell = self.named_cell(index, column)
+        named = None if cell is None else cell_identity(cell, files)
+        return named or f"{self._print}|{self.key(index)}|{column}"
+
+    def named_cell(self, index: int, column: str) -> Any:
+        """Return a cell that may name files (a path, a folder, a list of them), if it is at hand
+        without decoding; None, as by default, where `fingerprint` covers all that it holds."""
+        return None
 
     @functools.cached_property
     def _print(self) -> str:

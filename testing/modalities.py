@@ -69,6 +69,12 @@ def _check_functions(modality: Modality, name: str) -> None:
     with checking(name, "read"):
         raws = [read(cell) for cell in cells]
         expect(all(raw is not None for raw in raws), "returns None for an example")
+    with checking(name, "files"):
+        list_files = load(modality.files)
+        for cell in (*cells, None, "no such file"):
+            files = list_files(cell)
+            paths = isinstance(files, (list, tuple)) and all(isinstance(f, Path) for f in files)
+            expect(paths, f"returns {files!r}, expected a list of Paths")
     with checking(name, "preview"):
         for raw in raws:
             for annotations in (None, {}, UNKNOWN):

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from ...modalities.base import Encoder, Processor, ReadError, Sample, Source
+from ...modalities.paths import FileLister, cell_files
 from ...tasks.base import Row, Task
 from ...tasks.batch import Example, Tools
 from ..cache import Record, Store, record_to_sample
@@ -27,7 +28,8 @@ FAILURES = (ReadError, ValueError, KeyError, OSError)
 class StreamReader:
     """One stream of a data set: how its cells are read, prepared and augmented.
 
-    samples, features: stores to look in first; what is missing there is read again.
+    files: lists the files that `read` opens for a cell. samples, features: stores to look in
+    first; what is missing there is read again.
     """
 
     read: Callable[[Any], Any]
@@ -35,6 +37,7 @@ class StreamReader:
     augment: Callable[[Sample, np.random.Generator], Sample] | None = None
     samples: Store | None = None
     features: Store | None = None
+    files: FileLister = cell_files
 
     @property
     def cached(self) -> bool:
@@ -153,12 +156,12 @@ class StreamDataset:
         """Return the raw values of a row's cell and their keys in stores and random draws."""
         values = cell_items(row[stream], stream in self.many)
         named = self.draws or self.readers[stream].cached
-        key = self.source.identity(index, stream) if named else ""
+        key = self.source.identity(index, stream, self.readers[stream].files) if named else ""
         return list(zip(values, self._keys(stream, key, len(values)), strict=True))
 
     def item_keys(self, stream: str, index: int) -> list[str]:
         """Return the keys of a row's items; of a row whose cell cannot be read there are none."""
-        key = self.source.identity(index, stream)
+        key = self.source.identity(index, stream, self.readers[stream].files)
         if stream not in self.many:
             return [key]
         try:
@@ -253,6 +256,7 @@ def stream_readers(
             load(plan.streams[name].modality.read),
             encoders[name].processor,
             plan.streams[name].augment if augment else None,
+            files=load(plan.streams[name].modality.files),
         )
         for name in streams
     }

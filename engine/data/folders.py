@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ...modalities.base import Source
-from ..utils import find_files, find_folder, fingerprint_of, path_identity
+from ..utils import find_files, find_folder, fingerprint_of
 
 
 class _Folder(Source):
@@ -58,9 +58,8 @@ class _Folder(Source):
     def key(self, index: int) -> str:
         return self.files[index].relative_to(self.folder).as_posix()
 
-    def identity(self, index: int, column: str) -> str:
-        named = path_identity(self.files[index]) if column == self.column else None
-        return named or super().identity(index, column)
+    def named_cell(self, index: int, column: str) -> Any:
+        return self.files[index] if column == self.column else None
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -160,10 +159,8 @@ class Coco(Source):
         image, number = self._rows[index]
         return f"{self._names[image]}#{number}" if self.expand else self._names[image]
 
-    def identity(self, index: int, column: str) -> str:
-        picture = self.images / self._names[self._rows[index][0]]
-        named = path_identity(picture) if column == "image" else None
-        return named or super().identity(index, column)
+    def named_cell(self, index: int, column: str) -> Any:
+        return self.images / self._names[self._rows[index][0]] if column == "image" else None
 
     def fingerprint(self) -> str:
         return self._fingerprint

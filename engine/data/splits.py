@@ -13,6 +13,7 @@ import numpy as np
 
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
+from ...modalities.paths import FileLister, cell_files
 from ...tasks.base import Task
 from ..recipe import DataSection, ResolvedRecipe, find, located_errors
 from ..recipe.validation import arguments, validate_options
@@ -39,8 +40,8 @@ class Subset(Source):
     def key(self, index: int) -> str:
         return self.source.key(int(self.rows[index]))
 
-    def identity(self, index: int, column: str) -> str:
-        return self.source.identity(int(self.rows[index]), column)
+    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+        return self.source.identity(int(self.rows[index]), column, files)
 
     def fingerprint(self) -> str:
         return f"{self.source.fingerprint()}[{derive_seed(0, *self.rows.tolist()):x}]"

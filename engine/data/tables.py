@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ...modalities.base import Source
 from ...modalities.messages import did_you_mean
-from ..utils import find_files, find_folder, fingerprint_of, path_identity
+from ...modalities.paths import map_paths
+from ..utils import find_files, find_folder, fingerprint_of
 from .hf_datasets import FAILURES, load_files, root_cause
 
 
@@ -64,21 +64,15 @@ class Files(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row: dict[str, Any] = self._rows[index].to_pylist()[0]
         for name in self.paths:
-            row[name] = self._found(row[name])
+            row[name] = map_paths(row[name], lambda path: str(self.root / path))
         return row
-
-    def _found(self, cell: Any) -> Any:
-        """A file name, or a cell with one and perhaps a segment of it, taken from `root`."""
-        if isinstance(cell, Mapping) and cell.get("path") is not None:
-            return {**cell, "path": self._found(cell["path"])}
-        return str(self.root / cell) if isinstance(cell, str) else cell
 
     def key(self, index: int) -> str:
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
         return f"{self.files[0].name}{more}#{index}"
 
-    def identity(self, index: int, column: str) -> str:
-        return path_identity(self[index][column]) or super().identity(index, column)
+    def named_cell(self, index: int, column: str) -> Any:
+        return self[index][column]
 
     def fingerprint(self) -> str:
         return self._fingerprint

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
+from ...modalities.paths import FileLister, cell_files
 from ..recipe import TaskSection
 from ..utils import ConfigError
 
@@ -72,8 +73,8 @@ class Windows(Source):
     def key(self, index: int) -> str:
         return self.source.key(index)
 
-    def identity(self, index: int, column: str) -> str:
-        name = self.source.identity(index, column)
+    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+        name = self.source.identity(index, column, files)
         return f"{name}|{list(self.spans[column])}" if column in self.spans else name
 
     def fingerprint(self) -> str:

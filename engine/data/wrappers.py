@@ -15,6 +15,7 @@ import numpy as np
 
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
+from ...modalities.paths import FileLister, cell_files
 
 
 def rename(source: Source, columns: Mapping[str, str]) -> Source:
@@ -54,8 +55,8 @@ class RenamedColumns(Source):
     def array(self, column: str) -> np.ndarray:
         return self.source.array(self.names.get(column, column))
 
-    def identity(self, index: int, column: str) -> str:
-        return self.source.identity(index, self.names.get(column, column))
+    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+        return self.source.identity(index, self.names.get(column, column), files)
 
     def fingerprint(self) -> str:
         return f"{self.source.fingerprint()}{sorted(self.names.items())}"
@@ -105,8 +106,8 @@ class Limited(Source):
     def array(self, column: str) -> np.ndarray:
         return self.source.array(column)[: len(self)]
 
-    def identity(self, index: int, column: str) -> str:
-        return self.source.identity(index, column)
+    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+        return self.source.identity(index, column, files)
 
     def fingerprint(self) -> str:
         return f"{self.source.fingerprint()}[:{self.limit}]"

@@ -18,7 +18,7 @@ from ...modalities.messages import did_you_mean
 from ..data import load_split, open_section
 from ..recipe import DataSection, ResolvedRecipe, parse, registered
 from ..recipe.validation import validate
-from ..utils import ConfigError, find_folder, path_identity
+from ..utils import ConfigError, find_folder
 
 WHERE = "--data"
 
@@ -62,8 +62,8 @@ class Files(Source):
     def key(self, index: int) -> str:
         return self.files[index].as_posix()
 
-    def identity(self, index: int, column: str) -> str:
-        return path_identity(self.folder / self.files[index]) or super().identity(index, column)
+    def named_cell(self, index: int, column: str) -> Any:
+        return self.folder / self.files[index] if column == "file" else None
 
     def fingerprint(self) -> str:
         return str(self.folder)

@@ -46,8 +46,8 @@ class PendingRows:
 
     def identity(self, place: int) -> bytes:
         """16 bytes that change when the row's key or cell does."""
-        source = self.given.source
-        parts = (self.given.text, source.key(place), source.identity(place, self.stream))
+        source, files = self.given.source, self.dataset.readers[self.stream].files
+        parts = (self.given.text, source.key(place), source.identity(place, self.stream, files))
         text = "\0".join(parts).encode(errors="surrogateescape")
         return hashlib.blake2b(text, digest_size=16).digest()
 

@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from ...modalities.base import Source
+from ...modalities.paths import FileLister, cell_files
 from ...tasks.base import DatasetMetrics
 from ..data import SkippedRows, TaskDataset, batches, handle_failures, sequential_batches
 from ..inference import Pipeline
@@ -112,6 +113,6 @@ class ShuffledStream(Source):
         order = derive_seed(0, *self.giver.tolist())
         return f"{self.source.fingerprint()}[{self.stream} of {order:x}]"
 
-    def identity(self, index: int, column: str) -> str:
+    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
         giver = int(self.giver[index]) if column == self.stream else index
-        return self.source.identity(giver, column)
+        return self.source.identity(giver, column, files)

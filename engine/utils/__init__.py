@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .files import find_files as find_files
     from .files import find_folder as find_folder
     from .files import fingerprint_of as fingerprint_of
-    from .files import path_identity as path_identity
     from .files import sync_folder as sync_folder
     from .run_log import RunLogger as RunLogger
     from .run_log import read_metrics as read_metrics
@@ -50,7 +49,6 @@ else:
                 "find_files",
                 "find_folder",
                 "fingerprint_of",
-                "path_identity",
                 "sync_folder",
             ],
             "run_log": ["RunLogger", "read_metrics"],

@@ -5,10 +5,11 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from ...modalities.messages import closest
+from ...modalities.paths import stamp
 
 _MAGIC = frozenset("*?[")
 
@@ -48,25 +49,9 @@ def missing_path_message(path: Path) -> str:
     return f"{path}: does not exist; the nearest folder is {nearest}: {cure}"
 
 
-def path_identity(cell: object) -> str | None:
-    """Path, size and time of the file that a cell names (`str`, `Path`, `{"path":, "bytes":
-    None}`), and what else the cell says of it (a segment); None where it names none."""
-    more = ""
-    if isinstance(cell, Mapping) and cell.get("bytes") is None:
-        said = {key: cell[key] for key in sorted(cell, key=str) if key not in ("bytes", "path")}
-        more = f"|{said}" if any(value is not None for value in said.values()) else ""
-        cell = cell.get("path")
-    # os.path, not Path.is_file: a text that is too long for a path is simply no file.
-    if not isinstance(cell, (str, Path)) or not os.path.isfile(cell):  # noqa: PTH113
-        return None
-    path = Path(cell).absolute()
-    stat = path.stat()
-    return f"{path}|{stat.st_size}|{stat.st_mtime_ns}{more}"
-
-
 def fingerprint_of(files: Iterable[Path], *settings: object) -> str:
     """Changes when a file is added, taken away, or has another size or time."""
-    parts = [*(path_identity(file) or f"{file}|missing" for file in files), *map(repr, settings)]
+    parts = [*map(stamp, files), *map(repr, settings)]
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -4,6 +4,7 @@ from ..modality import Modality
 
 TEXT = Modality(
     read="sensorium.modalities.text.read:read",
+    files="sensorium.modalities.text.read:files",
     example="sensorium.modalities.text.read:example",
     preview="sensorium.modalities.text.read:preview",
     encoders={

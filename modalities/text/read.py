@@ -54,6 +54,11 @@ def _decode(source: Any) -> str:
     raise ReadError(source, f"a {type(source).__name__} is no text", "str, UTF-8 bytes or a Path")
 
 
+def files(source: Any) -> list[Path]:
+    """Return the file that a `Path` names; a `str` is the text itself."""
+    return [source.absolute()] if isinstance(source, Path) else []
+
+
 def example(rng: np.random.Generator) -> str:
     """A few words, for dry runs."""
     return " ".join(rng.choice(WORDS, size=int(rng.integers(3, 9))))

@@ -24,6 +24,7 @@ from sensorium.modalities.base import Encoder, Modality
 
 def read(cell): return cell
 def nothing(cell): return None
+def texts(cell): return ["a.txt"]
 def example(rng): return 1.0
 def script(raw, annotations): return "<script>1</script>"
 def blank(raw, annotations): return ""
@@ -44,6 +45,7 @@ GOOD = Modality(example="my_signals:example")
 GONE = Modality(read="my_signals:gone")
 VALUE = Modality(read="my_signals:GOOD")
 NOTHING = Modality(example="my_signals:example", read="my_signals:nothing")
+NAMES = Modality(example="my_signals:example", files="my_signals:texts")
 FAILING = Modality(example="my_signals:listing")
 SCRIPT = Modality(example="my_signals:example", preview="my_signals:script")
 BLANK = Modality(example="my_signals:example", preview="my_signals:blank")
@@ -59,6 +61,7 @@ BROKEN = {
     "GONE": "declaration: AttributeError",
     "VALUE": "declaration: read: my_signals:GOOD cannot be called",
     "NOTHING": "read: returns None for an example",
+    "NAMES": "files: returns ['a.txt'], expected a list of Paths",
     "FAILING": "example: TypeError",
     "SCRIPT": "preview: holds a script, which no report runs",
     "BLANK": "preview: returns '', expected HTML",

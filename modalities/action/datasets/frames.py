@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...base import ReadError, Source
+from ...paths import stamp
 from ..table import column, columns_of, innermost, is_number, read_table
 
 EPISODE, FRAME = "episode_index", "frame_index"
@@ -89,6 +90,10 @@ class Recordings(Source):
             raise ValueError(f"{column} holds {kind}, expected numbers")
         return found
 
+    def named_cell(self, index: int, column: str) -> Any:
+        kind = self.table.schema.field(column).type if column in self.table.column_names else None
+        return None if kind is None or is_number(innermost(kind)) else self._cell(column, index)
+
     def key(self, index: int) -> str:
         place = int(self._of_row[index])
         frame = index - self._episodes[place].start
@@ -109,7 +114,7 @@ class Frames(Recordings):
         join: dict[str, list[str]] | None = None,
         episode: str = EPISODE,
     ) -> None:
-        self.files, self.join = _files(path), join or {}
+        self.files, self.join, self.episode = _files(path), join or {}, episode
         self.name = self.files[0].stem
         tables = [read_table(file) for file in self.files]
         try:
@@ -137,15 +142,12 @@ class Frames(Recordings):
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        return print_of(self.files, repr(sorted(self.join.items())))
+        return print_of(self.files, repr(sorted(self.join.items())), self.episode)
 
 
 def print_of(files: Iterable[Path], *settings: str) -> str:
     """Changes when a file is added, taken away, or has another size or time."""
-    parts = list(settings)
-    for file in files:
-        stat = file.stat()
-        parts.append(f"{file}|{stat.st_size}|{stat.st_mtime_ns}")
+    parts = [*settings, *map(stamp, files)]
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import soundfile
 
 from ...base import Source
+from ...paths import stamp
 
 
 class _Files(Source):
@@ -38,9 +39,8 @@ class _Files(Source):
     def key(self, index: int) -> str:
         return self.found[index][0].relative_to(self.top).as_posix()
 
-    def identity(self, index: int, column: str) -> str:
-        named = _stamp(self.found[index][0]) if column == "audio" else ""
-        return named or super().identity(index, column)
+    def named_cell(self, index: int, column: str) -> Any:
+        return self.found[index][0] if column == "audio" else None
 
     def fingerprint(self) -> str:
         return self._whole
@@ -49,7 +49,7 @@ class _Files(Source):
     def _whole(self) -> str:
         digest = hashlib.sha256()
         for file, rest in self.found:
-            digest.update(f"{_stamp(file) or file}|{rest}\0".encode(errors="surrogateescape"))
+            digest.update(f"{stamp(file)}|{rest}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
@@ -160,11 +160,3 @@ def _seconds(file: Path) -> float:
         return float(soundfile.info(str(file)).duration)
     except (OSError, soundfile.SoundFileError):
         return float("nan")
-
-
-def _stamp(file: Path) -> str:
-    """Path, size and time of a file; nothing where there is none."""
-    if not file.is_file():
-        return ""
-    stat = file.stat()
-    return f"{file}|{stat.st_size}|{stat.st_mtime_ns}"
