@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,9 +49,11 @@ def main(
         resolve_stream,
     )
     from sensorium.engine.recipe import load
-    from sensorium.engine.utils import RunLogger, pick
+    from sensorium.engine.utils import RunLogger, check_folder, pick
 
     pick(device)  # before the weights are read
+    if "://" not in out:
+        check_folder(Path(out), "--out")
     model = load_run_or_recipe(run, overrides or (), precision)
     name = resolve_stream(model, stream)
     done = load(ENGINES[engine])(

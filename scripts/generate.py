@@ -26,7 +26,7 @@ def main(
 
     from sensorium.engine.inference import load, predict_files
     from sensorium.engine.recipe import parse
-    from sensorium.engine.utils import ConfigError
+    from sensorium.engine.utils import ConfigError, check_folder, check_writable, write_text
 
     options = {}
     for text in option or ():
@@ -35,6 +35,8 @@ def main(
             raise ConfigError(f"--option {text}: found no '=', expected NAME=VALUE")
         options[name] = parse(value, f"--option {name}")
     folder = out if out and not out.is_file() and (out.is_dir() or not out.suffix) else None
+    if out is not None:
+        check_folder(out, "--out") if folder else check_writable(out, "--out")
     pipeline = load(run, device=device, precision=precision)
     made = predict_files(pipeline, inputs or (), task=task, options=options, folder=folder)
     lines = [json.dumps(line, ensure_ascii=False) for line in made]
@@ -42,7 +44,7 @@ def main(
         print("\n".join(lines))
     else:
         out = out if folder is None else folder / "predictions.jsonl"
-        out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_text(out, "".join(f"{line}\n" for line in lines))
 
 
 if __name__ == "__main__":

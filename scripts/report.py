@@ -14,7 +14,10 @@ def main(
 ) -> None:
     """One self-contained HTML page: curves, metrics, and samples to look at."""
     from sensorium.engine.report import write_report
+    from sensorium.engine.utils import check_writable
 
+    if out is not None:
+        check_writable(out, "--out", make=True)
     print(write_report(runs, out or runs[0] / "report.html"))
 
 

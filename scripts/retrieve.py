@@ -40,7 +40,10 @@ def main(
         parse_query,
         write_sheet,
     )
+    from sensorium.engine.utils import check_writable
 
+    if sheet is not None:
+        check_writable(sheet, "--sheet", make=True)
     given = {"text": text, "image": image, "audio": audio, "volume": volume}
     asked = parse_query({n: v for n, v in given.items() if v is not None}, MODALITIES, query)
     retriever = Retriever(place, run, device=device, precision=precision)

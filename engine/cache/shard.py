@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ..utils import sync_folder
+from ..utils import atomic_path
 
 Record = dict[str, np.ndarray]
 """The arrays of one row, by name."""
@@ -75,8 +75,7 @@ def pack(key: str, record: Record) -> Packed:
 
 def write_shard(folder: Path, rows: Iterable[Packed]) -> Path:
     """Write the rows beside, then move them into place: a reader sees all of them or nothing."""
-    name = f"{os.getpid():07d}-{uuid.uuid4().hex[:12]}"
-    part, path = folder / f"{name}.part", folder / f"{name}{SUFFIX}"
+    path = folder / f"{os.getpid():07d}-{uuid.uuid4().hex[:12]}{SUFFIX}"
     layouts: dict[Layout, list[Packed]] = {}
     for row in rows:
         layouts.setdefault(row.layout, []).append(row)
@@ -95,12 +94,9 @@ def write_shard(folder: Path, rows: Iterable[Packed]) -> Path:
     }
     fields = {key: json.dumps(value, separators=(",", ":")) for key, value in index.items()}
     metadata = {"format": FORMAT, "version": VERSION, **fields, "crc": _index_crc(fields)}
-    save_file(tensors, part, metadata)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    os.utime(part, ns=(sealed, sealed))
-    part.replace(path)
-    sync_folder(folder)
+    with atomic_path(path) as beside:
+        save_file(tensors, beside, metadata)
+        os.utime(beside, ns=(sealed, sealed))
     return path
 
 

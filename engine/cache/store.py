@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ..utils import sync_folder
+from ..utils import make_folder, remove_parts, write_text
 from .shard import (
     OLD_SUFFIX,
     SUFFIX,
@@ -115,18 +115,12 @@ class Store:
 
     def writer(self) -> Writer:
         """Begin to add records; use it in a `with` block."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         about = self.folder / "identity.json"
         if not about.exists():
-            beside = self.folder / f"identity-{os.getpid()}.part"
-            text = json.dumps({"level": self.level, "identity": self.identity}, indent=2)
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(about)
-            sync_folder(self.folder)
-        for part in self.folder.glob("*.part"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - part.stat().st_mtime > _STALE_SECONDS:
-                    part.unlink()
+            identity = {"level": self.level, "identity": self.identity}
+            write_text(about, json.dumps(identity, indent=2))
+        remove_parts(self.folder, _STALE_SECONDS)
         return Writer(self)
 
     def refresh(self) -> None:

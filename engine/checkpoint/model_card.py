@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..model import Model, count_own_parameters
 from ..model.parameters import is_frozen
-from ..utils import read_metrics
+from ..utils import read_metrics, write_text
 
 _CARD = """---
 library_name: sensorium
@@ -79,7 +79,7 @@ def write_card(model: Model, folder: Path) -> None:
         transformers=version("transformers"),
         python=platform.python_version(),
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    write_text(folder / "README.md", text)
 
 
 def _metrics(folder: Path) -> str:

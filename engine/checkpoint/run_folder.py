@@ -13,7 +13,7 @@ import torch
 
 from ..model import FITTED, Model, compose, read_json, resolve_and_fit, save_fitted
 from ..recipe import HUB, WEIGHTS, download, load_recipe
-from ..utils import ConfigError, check_precision
+from ..utils import ConfigError, check_precision, make_folder, write_text
 from .model_card import command_header, read_command, write_card
 from .state import (
     check_fingerprints,
@@ -29,11 +29,11 @@ FINGERPRINTS = "fingerprints.json"
 
 def save_run(model: Model, folder: Path) -> None:
     """Write a model into a run's folder: recipe, weights, fitted parts, fingerprints, card."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     model.plan.recipe.write(folder / "recipe.yaml", command_header(model.command))
     save_fitted(model.plan, folder / FITTED)
     prints = json.dumps(fingerprints(model), indent=1)
-    (folder / FINGERPRINTS).write_text(prints + "\n", encoding="utf-8")
+    write_text(folder / FINGERPRINTS, prints + "\n")
     write_card(model, folder)
     write_tensors(folder / WEIGHTS, saved_tensors(model))  # last: a run that has them is finished
 

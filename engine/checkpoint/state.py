@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from ..cache import content_hash
 from ..model import Model, validate_loaded
 from ..model.parameters import is_frozen
 from ..recipe import ComponentSpec
-from ..utils import ConfigError, RuntimeFailure
+from ..utils import ConfigError, RuntimeFailure, atomic_path, write_text
 
 
 def _pretrained_tensors(module: nn.Module, part: ComponentSpec) -> dict[str, Tensor]:
@@ -61,7 +60,7 @@ def check_fingerprints(model: Model, known: Mapping[str, str]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file, written beside and moved into place. Shared tensors stand once."""
+    """Write a safetensors file, whole or not at all. Shared tensors stand once."""
     seen: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
     unique: dict[str, Tensor] = {}
     same: dict[str, str] = {}
@@ -72,9 +71,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             continue
         seen[key] = name
         unique[name] = tensor.detach().to("cpu").contiguous()
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(unique, beside, metadata={"same": json.dumps(same)} if same else None)
-    beside.replace(path)
+    with atomic_path(path) as beside:
+        save_file(unique, beside, metadata={"same": json.dumps(same)} if same else None)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -145,7 +143,7 @@ class Checkpoints:
         plain = {n: v for n, v in callbacks.items() if n not in tensors}
         state = {"step": step, "optimizer": scalars, "optimizer_groups": groups, **extra}
         state["callbacks"] = plain
-        (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        write_text(beside / "state.json", json.dumps(state))
         path = self.path(step)
         shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)

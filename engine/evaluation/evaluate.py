@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +17,18 @@ import numpy as np
 from ...tasks.base import Task
 from ..checkpoint import write_card
 from ..data import Subset, TaskDataset, load_split, splits, task_dataset
-from ..model import FeatureCacher, Model
-from ..utils import ConfigError, RunLogger, init_accelerator
+from ..model import FeatureCacher, Model, read_json
+from ..recipe import ResolvedRecipe
+from ..utils import (
+    ConfigError,
+    RunLogger,
+    RuntimeFailure,
+    check_folder,
+    format_metrics,
+    init_accelerator,
+    write_json,
+    write_text,
+)
 from .evaluator import EvaluationResult, Evaluator, ShuffledStream
 
 EVALUATION = "evaluation.json"
@@ -41,12 +51,17 @@ def evaluate(
     """`{task: {metric: value}}` over the recipe's splits that training has not seen.
 
     The split `test` stands under the task's name, another under `task@split`. With a folder,
-    writes `evaluation.json` and a `predictions-*.jsonl` a split. device: see `pick`.
+    write `evaluation.json` and a `predictions-*.jsonl` for each split; what it holds of other
+    tasks and splits stays. The first `limit` rows are written under names of their own,
+    `limit8-evaluation.json`. device: see `pick`.
     """
     plan = model.plan
+    if folder is not None:
+        check_folder(folder, "evaluate")
     accelerator = init_accelerator(device)
     scorer = Evaluator(model, batch_size or plan.recipe.train.batch_size, accelerator, log)
-    found: dict[str, dict[str, float]] = {}
+    metrics: dict[str, dict[str, float]] = {}
+    predictions: dict[str, str] = {}
     for task in tasks or plan.tasks:
         if task not in plan.tasks:
             raise ConfigError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
@@ -57,16 +72,40 @@ def evaluate(
             _fill(scorer, rows)
             scored = scorer.score(rows, skip=skip, full=True)
             label = task if name == "test" else f"{task}@{name}"
-            found[label] = scored.metrics | (_input_ablations(scorer, rows) if readings else {})
-            if folder is not None and accelerator.is_main_process:
-                _write_predictions(folder / f"predictions-{label}.jsonl", rows.task, scored)
-    if not found:
+            ablations = _input_ablations(scorer, rows) if readings else {}
+            metrics[label] = scored.metrics | ablations
+            predictions[label] = _prediction_lines(rows.task, scored)
+    if not metrics:
         raise ConfigError("no task has a split to evaluate on; add data.test, or say --split")
     if folder is not None and accelerator.is_main_process:
-        finite = {t: {m: _finite(v) for m, v in ms.items()} for t, ms in found.items()}
-        (folder / EVALUATION).write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
-        write_card(model, folder)
-    return found
+        try:
+            for label, lines in predictions.items():
+                write_text(folder / _limited(f"predictions-{label}.jsonl", limit), lines)
+            _write_evaluation(folder / _limited(EVALUATION, limit), metrics, plan)
+            write_card(model, folder)
+        except RuntimeFailure:  # what took hours is at least shown
+            if log is not None:
+                log.info(format_metrics(metrics))
+            raise
+    return metrics
+
+
+def _limited(name: str, limit: int | None) -> str:
+    """The name of a file about the first rows alone; the whole one is never replaced by it."""
+    return name if limit is None else f"limit{limit}-{name}"
+
+
+def _write_evaluation(
+    path: Path, found: Mapping[str, Mapping[str, float]], plan: ResolvedRecipe
+) -> None:
+    """Write metrics, beside those of tasks and splits that were not evaluated now. Without the
+    readings those of before stay, as they are of the same weights."""
+    before = read_json(path) if path.is_file() else {}
+    merged = {label: m for label, m in before.items() if label.partition("@")[0] in plan.tasks}
+    for label, metrics in found.items():
+        finite = {name: _finite(value) for name, value in metrics.items()}
+        merged[label] = {**merged.get(label, {}), **finite}
+    write_json(path, merged)
 
 
 def _finite(value: float) -> float | None:
@@ -114,10 +153,11 @@ def _batch_gap(scorer: Evaluator, rows: TaskDataset) -> float:
     return max(gaps, default=0.0)
 
 
-def _write_predictions(path: Path, task: Task, scored: EvaluationResult) -> None:
-    written = task.format_predictions(scored.predictions, scored.targets, scored.keys)
+def _prediction_lines(task: Task, scored: EvaluationResult) -> str:
+    """One JSON line for each row: its key, the prediction and the target."""
+    formatted = task.format_predictions(scored.predictions, scored.targets, scored.keys)
     lines = (
-        json.dumps({"key": key, "prediction": made, "target": target}, ensure_ascii=False)
-        for key, made, target in zip(scored.keys, written, scored.targets, strict=True)
+        json.dumps({"key": key, "prediction": prediction, "target": target}, ensure_ascii=False)
+        for key, prediction, target in zip(scored.keys, formatted, scored.targets, strict=True)
     )
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return "".join(f"{line}\n" for line in lines)

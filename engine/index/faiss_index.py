@@ -9,8 +9,6 @@ are the table's row ids, which hold within a version.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..recipe import import_optional
-from ..utils import RuntimeFailure, sync_folder
+from ..utils import RuntimeFailure, atomic_path, make_folder, remove_parts
 from .exact import Block, search
 
 LINKS = 16
@@ -84,17 +82,17 @@ def open_or_build_faiss(
 
 
 def _write(faiss: Any, built: Any, path: Path) -> None:
-    """Written beside, on the disk, then moved into place: whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for part in path.parent.glob("*.part"):
-        if time.time() - part.stat().st_mtime > STALE_SECONDS:
-            part.unlink(missing_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    faiss.write_index(built, str(beside))
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(path.parent)
+    """Write an index whole, or raise RuntimeFailure."""
+    make_folder(path.parent)
+    remove_parts(path.parent, STALE_SECONDS)
+    try:
+        with atomic_path(path) as beside:
+            faiss.write_index(built, str(beside))
+    except RuntimeFailure:
+        raise
+    except RuntimeError as error:  # what faiss raises for a disk that is full
+        text = " ".join(str(error).split())
+        raise RuntimeFailure(f"{path}: faiss cannot write it: {text}") from error
 
 
 def _hnsw(faiss: Any, rows: int, dim: int, blocks: Callable[[], Iterable[Block]]) -> Any:

@@ -6,13 +6,14 @@ path`; the raw value tells the space that the file is to be in.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...tasks.base import ExportsMaps
 from ..recipe import load
-from ..utils import ConfigError
+from ..utils import ConfigError, write_errors
 from .pipeline import Pipeline
 
 
@@ -40,7 +41,9 @@ def write_maps(
     raw, write = pipeline.raw(stream, inputs[stream]), load(save)
     written = dict(prediction)
     for name, (values, matrix) in maps.items():
-        written[name] = str(write(stem.with_name(f"{stem.name}_{name}"), values, matrix, raw))
+        with write_errors(stem), tempfile.TemporaryDirectory(dir=stem.parent) as beside:
+            file: Path = write(Path(beside, f"{stem.name}_{name}"), values, matrix, raw)
+            written[name] = str(file.replace(stem.parent / file.name))
     return written
 
 

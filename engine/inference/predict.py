@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...modalities.messages import did_you_mean
-from ..utils import ConfigError
+from ..utils import ConfigError, make_folder
 from .export_maps import output_stem, write_maps
 from .pipeline import Pipeline, rows_of
 
@@ -71,7 +71,7 @@ def _in_files(
     folder: Path,
 ) -> list[Any]:
     """Predictions whose maps are files of the folder, each under a name of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     streams, taken, written = pipeline.model.plan.tasks[task].task.inputs(), set[str](), []
     for index, (row, said) in enumerate(zip(rows, made, strict=True)):
         stem = output_stem(row[streams[0]] if streams else None, index)

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from ...modalities.base import Fittable, Source, StreamingSource
 from ..data import cell_items
 from ..recipe import ComponentPath, ComponentSpec, ResolvedRecipe, load, source_run
-from ..utils import ConfigError, with_location
+from ..utils import ConfigError, atomic_path, make_folder, with_location, write_text
 
 FITTED = "fitted"
 """The folder of a run that holds the states."""
@@ -106,11 +106,12 @@ def _each(source: Source) -> Iterable[dict[str, Any]]:
 def save_fitted(plan: ResolvedRecipe, folder: Path) -> None:
     """One JSON file a part, and one safetensors file where it has arrays."""
     for where, part in plan.fitted().items():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         text, arrays = _written(part.state())
-        (folder / f"{where}.json").write_text(text, encoding="utf-8")
         if arrays:
-            save_file(arrays, folder / f"{where}.safetensors")
+            with atomic_path(folder / f"{where}.safetensors") as beside:
+                save_file(arrays, beside)
+        write_text(folder / f"{where}.json", text)
 
 
 def _written(state: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:

@@ -16,7 +16,7 @@ from annotated_types import Ge, Lt
 from pydantic import ConfigDict, model_validator
 
 from ...modalities.messages import did_you_mean
-from ..utils import ConfigError
+from ..utils import ConfigError, write_text
 from . import yaml_io
 from .component_path import BACKBONE
 from .env import Env
@@ -129,7 +129,8 @@ class Recipe(Strict):
         return to_plain_dict(self)
 
     def write(self, path: Path, head: str = "") -> None:
-        path.write_text(head + yaml_io.write(self.to_dict()), encoding="utf-8")
+        """Write the recipe as YAML. head: the first line, a comment."""
+        write_text(path, head + yaml_io.write(self.to_dict()))
 
 
 def to_plain_dict(section: Strict) -> dict[str, Any]:

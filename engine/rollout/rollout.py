@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from ..inference import Pipeline, find_control_task
 from ..recipe import Env
-from ..utils import ConfigError, RunLogger, RuntimeFailure
+from ..utils import ConfigError, RunLogger, RuntimeFailure, make_folder, write_json
 from .metrics import summary
 from .policy import make_policy
 from .replay import mean_demonstration
@@ -95,7 +94,7 @@ def summarize(acting: PolicyLike, rolled: RolloutResult) -> dict[str, Any]:
 
 def write(folder: Path, runner: Runner, figure: Mapping[str, Any]) -> Path:
     """Write figures, episodes, the first one's trajectory, and films; gives the JSON's path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     label, rolled, rate = runner.how.conditions.label(), runner.rolled, runner.section.rate
     stem = "-".join(filter(None, ("rollout", *runner.name.replace(":", "/").split("/"), label)))
     films = [
@@ -117,5 +116,5 @@ def write(folder: Path, runner: Runner, figure: Mapping[str, Any]) -> Path:
         "episodes": [episode.to_json() for episode in rolled.episodes],
     }
     path = folder / f"{stem}.json"
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    write_json(path, value)
     return path

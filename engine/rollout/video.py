@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..recipe import import_optional
-from ..utils import ConfigError
+from ..utils import ConfigError, atomic_path
 
 
 def _gif(frames: np.ndarray, fps: float) -> dict[str, Any]:
@@ -38,5 +38,6 @@ def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
     if not frames:
         raise ConfigError(f"{path.name}: the environment draws no picture of itself")
     arguments = FORMATS[path.suffix](np.stack(frames), fps)
-    import_optional("imageio.v3").imwrite(path, **arguments)
+    with atomic_path(path) as beside:
+        import_optional("imageio.v3").imwrite(beside, **arguments)
     return path

@@ -21,6 +21,7 @@ from ..checkpoint import (
 )
 from ..model import FITTED, Model, read_states
 from ..recipe import WEIGHTS, ComponentPath, Recipe, Stage, load_recipe
+from ..utils import write_text
 
 STAGES = "stages"
 """The folder of a run that holds its stages."""
@@ -110,5 +111,5 @@ def _section(recipe: Recipe, where: str) -> Any:
 def save_optimizer(model: Model, optimizer: torch.optim.Optimizer, folder: Path) -> None:
     """Write an optimizer's state for a stage that keeps it."""
     tensors, scalars = optimizer_by_name(model, optimizer)
-    (folder / OPTIMIZER_SCALARS).write_text(json.dumps(scalars), encoding="utf-8")
+    write_text(folder / OPTIMIZER_SCALARS, json.dumps(scalars))
     write_tensors(folder / OPTIMIZER, tensors)

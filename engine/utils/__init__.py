@@ -5,6 +5,17 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .atomic import append_line as append_line
+    from .atomic import atomic_path as atomic_path
+    from .atomic import check_folder as check_folder
+    from .atomic import check_writable as check_writable
+    from .atomic import make_folder as make_folder
+    from .atomic import remove_parts as remove_parts
+    from .atomic import sync_file as sync_file
+    from .atomic import sync_folder as sync_folder
+    from .atomic import write_errors as write_errors
+    from .atomic import write_json as write_json
+    from .atomic import write_text as write_text
     from .console import console as console
     from .device import Precision as Precision
     from .device import autocast as autocast
@@ -21,7 +32,6 @@ if TYPE_CHECKING:
     from .files import find_files as find_files
     from .files import find_folder as find_folder
     from .files import fingerprint_of as fingerprint_of
-    from .files import sync_folder as sync_folder
     from .run_log import RunLogger as RunLogger
     from .run_log import read_metrics as read_metrics
     from .seeding import derive_seed as derive_seed
@@ -34,6 +44,19 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "atomic": [
+                "append_line",
+                "atomic_path",
+                "check_folder",
+                "check_writable",
+                "make_folder",
+                "remove_parts",
+                "sync_file",
+                "sync_folder",
+                "write_errors",
+                "write_json",
+                "write_text",
+            ],
             "console": ["console"],
             "device": [
                 "Precision",
@@ -49,7 +72,6 @@ else:
                 "find_files",
                 "find_folder",
                 "fingerprint_of",
-                "sync_folder",
             ],
             "run_log": ["RunLogger", "read_metrics"],
             "seeding": ["derive_seed", "seeded"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -72,12 +71,3 @@ def _expand(pattern: str) -> list[Path]:
     if not files:
         raise ValueError(f"{path}: no file fits this pattern")
     return files
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .atomic import append_line, write_text
+
 METRICS = "metrics.jsonl"
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class RunLogger:
             return
         lines = self._path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step(line) <= self._first_step + step]
-        self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_text(self._path, "".join(f"{line}\n" for line in kept))
 
     def write(self, values: dict[str, Any]) -> None:
         """Append a line to `metrics.jsonl`."""
@@ -54,8 +56,7 @@ class RunLogger:
             values = {"step": self._first_step + values["step"], **self._stage} | {
                 key: value for key, value in values.items() if key != "step"
             }
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
+            append_line(self._path, json.dumps(values))
 
     def info(self, text: str) -> None:
         """Log a line for a person."""

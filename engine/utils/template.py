@@ -8,6 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from .atomic import make_folder, write_text
+
 TEMPLATES = Path(__file__).with_name("templates")
 
 SMALL = 1e-3
@@ -21,8 +23,9 @@ def render(template: str, **values: Any) -> str:
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
     """Write a template's HTML, and return the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(template, **values), encoding="utf-8")
+    page = render(template, **values)
+    make_folder(path.parent)
+    write_text(path, page)
     return path
 
 

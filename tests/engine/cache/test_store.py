@@ -257,9 +257,10 @@ def test_killed_in_mid_fill_resumes_with_what_is_missing(tmp_path: Path) -> None
 
 def test_a_half_written_shard_is_not_seen_and_is_swept_up(tmp_path: Path) -> None:
     store = fill_some(tmp_path)
-    old, new = store.folder / "0-old.part", store.folder / "0-new.part"
+    old, new = store.folder / ".0-old.part", store.folder / ".0-new.part"
     for part in (old, new):
-        part.write_bytes(shards_of(store)[0].read_bytes()[:100])
+        part.mkdir()
+        (part / "0.safetensors").write_bytes(shards_of(store)[0].read_bytes()[:100])
     os.utime(old, (0, 0))
     assert len(Store(tmp_path, "features", {"of": "test"})) == 20
     with store.writer():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import write_faults as faults
 
 from sensorium.engine.data import load_split, open_section, splits
 from sensorium.engine.evaluation import evaluate
@@ -159,10 +160,52 @@ def test_without_readings_there_are_none(models: Mapping[str, Model]) -> None:
 
 def test_a_limit_scores_the_first_rows(models: Mapping[str, Model], tmp_path: Path) -> None:
     evaluate(models["plain"], tasks=["digit"], split="test", limit=7, folder=tmp_path)
-    rows = (tmp_path / "predictions-digit.jsonl").read_text().splitlines()
+    rows = (tmp_path / "limit7-predictions-digit.jsonl").read_text().splitlines()
     keys = [json.loads(row)["key"] for row in rows]
     source = load_split(models["plain"].plan, "digit", "test")
     assert keys == [source.key(i) for i in range(7)]
+
+
+SUBSETS: dict[str, dict[str, Any]] = {
+    "limit": {"limit": 3},
+    "task": {"tasks": ["ink"]},
+    "split": {"tasks": ["digit"], "split": "test"},
+    "readings": {"readings": False},
+}
+"""Ways to evaluate less than everything."""
+
+
+@pytest.mark.parametrize("less", SUBSETS)
+def test_evaluating_less_takes_nothing_away(
+    models: Mapping[str, Model], tmp_path: Path, less: str
+) -> None:
+    evaluate(models["plain"], folder=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    evaluate(models["plain"], folder=tmp_path, **SUBSETS[less])
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_a_full_disk_leaves_the_last_evaluation_and_shows_the_metrics(
+    models: Mapping[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At whichever write it is full: all files are those of before or those of now, whole."""
+    lines: list[str] = []
+    monkeypatch.setattr(RunLogger, "info", lambda self, text: lines.append(text))
+    evaluate(models["plain"], folder=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    number, refused = 0, True
+    while refused:
+        number, refused = number + 1, False
+        log = RunLogger(None)
+        with faults.fault_at(number, tmp_path, faults.refuse, faults.GROWING):
+            try:
+                evaluate(models["plain"], readings=False, folder=tmp_path, log=log)
+            except RuntimeFailure as error:
+                refused = True
+                assert "the disk is full" in str(error) and len(str(error).splitlines()) == 1
+                assert "accuracy" in lines[-1]
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert number > 3
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

@@ -1,0 +1,150 @@
+"""Files that are written beside and moved into place: after a kill, an error or on a full disk
+there is the whole file of before or the whole new one.
+
+Every file of a run, a report and an answer is written here. A failure to write is one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError, RuntimeFailure
+
+PART = ".part"
+"""How the name of a folder ends whose file is not yet in place."""
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+_NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""What file systems answer that cannot make the content of a folder last."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path of the same name, in a folder beside `path`, to write a file to; move that file
+    into place at the end.
+
+    What a library leaves beside the file goes with that folder. The file's mode follows the umask,
+    whatever the library would choose. A link is followed, so that its target is replaced. Raise
+    RuntimeFailure where the disk refuses.
+    """
+    with write_errors(path):
+        target = Path(os.path.realpath(path))
+        folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PART}")
+        try:
+            folder.mkdir()
+            beside = folder / target.name
+            yield beside
+            beside.chmod(folder.stat().st_mode & 0o666)
+            sync_file(beside)
+            beside.replace(target)
+            sync_folder(target.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Raise RuntimeFailure, one line with the path, for a disk that is full or refuses."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise RuntimeFailure(f"{path}: cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    text = " ".join(str(error).split())
+    for known, reason in _FULL.items():
+        if number == known or os.strerror(known) in text:
+            return f"{reason}; make room and go on"
+    return (error.strerror if isinstance(error, OSError) else None) or text
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole. What is no regular file (`/dev/stdout`) is written in place."""
+    if path.exists() and not path.is_file():
+        with write_errors(path):
+            path.write_text(text, encoding="utf-8")
+        return
+    with atomic_path(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a log."""
+    with write_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it."""
+    with write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def check_writable(path: Path, option: str, *, make: bool = False) -> None:
+    """Refuse a path that no file can be written to, before anything is computed.
+
+    option: what the user set, for the message. make: whether its folder is made where it does not
+    exist. Raise ConfigError, one line.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{option}: {path} is a folder; name a file in it")
+    folder = path.absolute().parent
+    if make:
+        folder = next(each for each in path.absolute().parents if each.exists())
+    if not folder.is_dir():
+        lacking = "is a file" if folder.exists() else "does not exist; make it first"
+        raise ConfigError(f"{option}: the folder {folder} {lacking}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ConfigError(f"{option}: {path} cannot be written to")
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Refuse a folder that no file can be written into; it is made where it does not exist."""
+    check_writable(folder / PART, option, make=True)
+
+
+def remove_parts(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what killed processes left half written.
+
+    older_than: seconds; where other processes may write at the same time, what is younger stays.
+    """
+    for part in folder.glob(f".*{PART}"):
+        with contextlib.suppress(OSError):
+            if not older_than or time.time() - part.stat().st_mtime > older_than:
+                shutil.rmtree(part)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content last through a loss of power."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last through a loss of power, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
+    finally:
+        os.close(descriptor)
