@@ -28,24 +28,28 @@ from ..speech import ASR, Normalizer, fitting_rows, frame_logits, greedy
 from ..uses import BACKBONE, DecoderUse, HeadUse
 from .canvas import NoisyTargets, Special, empty, make_initial_canvas, make_training_canvas
 from .ctc_draft import feature_dropout, per_token_ctc_loss, select_rows
-from .draft import Draft, Layout, layout_draft, prior_of
+from .draft import Draft, DraftConfig, layout_draft, prior_of
 from .sampler import Denoised, SamplerConfig, sample
 
 
 class DiffusionASR(ASR):
-    """prompt, target, normalizer: as `Asr`. tokenizer: the spelling of the prior's CTC head, which
-    reads the encoder of the prompt's first stream. Its section is `prior`; it trains with
-    `ctc` times its own loss, or comes from a CTC run (`weights: runs/x:task.head, freeze: true`).
+    """Speech recognition by masked diffusion from a CTC draft.
 
-    threshold: the probability from which a pass reveals a token. keep: words of the prior that
-    are less sure become masks. verify: other tokens of the prior are masked again, once, where
-    the decoder gives them less; null trusts them. stretch, slack: a canvas has
-    `ceil(stretch * m) + slack` places for a prior of m tokens. least: no text ends before this
-    share of the prior. length: places of a canvas without a prior. max_passes: then the rest
-    is revealed as it is.
+    prompt, target, normalizer: as `ASR`. tokenizer: that of the CTC head that writes the draft; the
+    head reads the encoder of the prompt's first stream. Its section is `prior`; it trains with
+    `ctc_weight` times its own loss, or comes from a CTC run (`weights: runs/x:task.head, freeze:
+    true`).
 
-    corrected: the share of the rows that learn from a prior. corrupt: of its encoder's values up to
-    this share is dropped, so that the CTC makes the errors there that it makes on new voices.
+    threshold: the probability from which a pass reveals a token. min_confidence: words of the draft
+    below it become masks. remask_below: other tokens of the draft are masked again, once, if the
+    decoder's probability is lower; null keeps them. length_factor, length_margin: a canvas has
+    `ceil(length_factor * m) + length_margin` positions for a draft of m tokens. min_length_ratio:
+    no text ends before this fraction of the draft. canvas_length: positions of a canvas without a
+    draft. max_passes: number of passes after which the rest is revealed at once.
+
+    draft_prob: the fraction of training rows that begin from a draft. feature_dropout: the largest
+    fraction of the encoder's values that is dropped for these drafts, so that the CTC head errs on
+    training rows as it does on unseen speakers.
     """
 
     head_types: ClassVar[Mapping[str, str]] = {"prior": "per_token"}
@@ -58,28 +62,44 @@ class DiffusionASR(ASR):
         target: str = "{text}",
         normalizer: Normalizer = "basic",
         threshold: float = 0.9,
-        keep: float = 0.9,
-        verify: float | None = 0.3,
-        stretch: float = 1.2,
-        slack: int = 8,
-        least: float = 0.5,
-        length: int = 64,
+        min_confidence: float = 0.9,
+        remask_below: float | None = 0.3,
+        length_factor: float = 1.2,
+        length_margin: int = 8,
+        min_length_ratio: float = 0.5,
+        canvas_length: int = 64,
         max_passes: int = 64,
-        corrected: float = 1 / 3,
-        corrupt: float = 0.3,
-        ctc: float = 0.3,
+        draft_prob: float = 1 / 3,
+        feature_dropout: float = 0.3,
+        ctc_weight: float = 0.3,
     ) -> None:
         super().__init__(prompt=prompt, target=target, normalizer=normalizer)
         require_streams(self.prompt)
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset({"block"}))}
-        _shares(least=least, corrected=corrected, corrupt=corrupt, keep=keep)
-        _numbers(length=(length, 1), slack=(slack, 1), max_passes=(max_passes, 1))
-        if stretch < 1:
-            raise ValueError(f"stretch: found {stretch}, expected at least 1")
+        _shares(
+            min_length_ratio=min_length_ratio,
+            draft_prob=draft_prob,
+            feature_dropout=feature_dropout,
+            min_confidence=min_confidence,
+        )
+        _numbers(
+            canvas_length=(canvas_length, 1),
+            length_margin=(length_margin, 1),
+            max_passes=(max_passes, 1),
+        )
+        if length_factor < 1:
+            raise ValueError(f"length_factor: found {length_factor}, expected at least 1")
         self.tokenizer = tokenizer
-        self.threshold, self.verify, self.max_passes = threshold, verify, max_passes
-        self.layout = Layout(keep, stretch, slack, least)
-        self.length, self.corrected, self.corrupt, self.ctc = length, corrected, corrupt, ctc
+        self.threshold, self.remask_below, self.max_passes = threshold, remask_below, max_passes
+        self.draft_config = DraftConfig(
+            min_confidence, length_factor, length_margin, min_length_ratio
+        )
+        self.canvas_length, self.draft_prob, self.feature_dropout, self.ctc_weight = (
+            canvas_length,
+            draft_prob,
+            feature_dropout,
+            ctc_weight,
+        )
         self.special = Special(-1, -1, -1)  # known when the task meets its decoder
 
     @property
@@ -143,8 +163,8 @@ class DiffusionASR(ASR):
         canvases = make_training_canvas(
             [texts[i] for i in rows],
             self._drafts(features, decoder, ctx),
-            self.layout,
-            self.length,
+            self.draft_config,
+            self.canvas_length,
             self.special,
             ctx.generator,
         )
@@ -157,7 +177,7 @@ class DiffusionASR(ASR):
             "ctc": ctc,
         }
         parts = {name: value.detach() for name, value in parts.items()}
-        return Loss(losses.sum() + self.ctc * ctc, len(rows), parts, failed)
+        return Loss(losses.sum() + self.ctc_weight * ctc, len(rows), parts, failed)
 
     def _texts(self, batch: Batch) -> list[list[int]]:
         """The decoder's tokens of each row's transcript."""
@@ -185,18 +205,20 @@ class DiffusionASR(ASR):
     @property
     def _head_trains(self) -> bool:
         head = self.heads["prior"] if "prior" in self.heads else None  # noqa: SIM401
-        return self.ctc > 0 and (head is None or any(p.requires_grad for p in head.parameters()))
+        return self.ctc_weight > 0 and (
+            head is None or any(p.requires_grad for p in head.parameters())
+        )
 
     def _drafts(self, features: Features, decoder: Backbone, ctx: Context) -> list[Draft | None]:
         """Hypotheses with errors of the CTC head, for the share of the rows that learn from one."""
         count = len(features.tokens)
         turns = torch.arange(count + 1) + ctx.step % 1000
-        chosen = (turns * self.corrected).floor().long().diff().bool()
+        chosen = (turns * self.draft_prob).floor().long().diff().bool()
         rows = chosen.nonzero().squeeze(1).tolist()
         drafts: list[Draft | None] = [None] * count
         if not rows or features.tokens.is_meta:
             return drafts
-        noisy = feature_dropout(select_rows(features, rows), self.corrupt, ctx.generator)
+        noisy = feature_dropout(select_rows(features, rows), self.feature_dropout, ctx.generator)
         for row, draft in zip(rows, self.priors(noisy, decoder), strict=True):
             drafts[row] = draft
         return drafts
@@ -266,11 +288,14 @@ class DiffusionASR(ASR):
             mask_id=self.special.mask_id,
             eos_id=self.special.eos_id,
             threshold=self.threshold if threshold is None else threshold,
-            verify=self.verify,
+            remask_below=self.remask_below,
             steps=steps,
-            most=self.max_passes,
+            max_passes=self.max_passes,
         )
-        slots = [empty(self.length) if p is None else layout_draft(p, self.layout) for p in priors]
+        slots = [
+            empty(self.canvas_length) if p is None else layout_draft(p, self.draft_config)
+            for p in priors
+        ]
         canvas = make_initial_canvas(slots, self.special).to(cache.mask.device)
 
         def predict(ids: Tensor, real: Tensor, masked: Tensor) -> Tensor:

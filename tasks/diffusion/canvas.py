@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .draft import Draft, DraftLayout, Layout, align_targets, layout_draft
+from .draft import Draft, DraftConfig, DraftLayout, align_targets, layout_draft
 from .noising import apply_mask, elbo_weights, sample_timesteps
 from .sampler import Canvas
 
@@ -62,14 +62,14 @@ def empty(length: int) -> DraftLayout:
 def make_training_canvas(
     truths: Sequence[Sequence[int]],
     priors: Sequence[Draft | None],
-    layout: Layout,
+    config: DraftConfig,
     longest: int,
     special: Special,
     draws: torch.Generator,
 ) -> NoisyTargets:
     """Noisy canvases for texts of `n` tokens; `longest`: places of a canvas without a prior."""
     pairs = zip(truths, priors, strict=True)
-    rows = [_row(truth, prior, layout, longest, special, draws) for truth, prior in pairs]
+    rows = [_row(truth, prior, config, longest, special, draws) for truth, prior in pairs]
     shown, wanted, counted = (
         [torch.tensor(column) for column in group] for group in zip(*rows, strict=True)
     )
@@ -94,7 +94,7 @@ def make_training_canvas(
 def _row(
     truth: Sequence[int],
     prior: Draft | None,
-    layout: Layout,
+    config: DraftConfig,
     longest: int,
     special: Special,
     draws: torch.Generator,
@@ -105,12 +105,12 @@ def _row(
         return int(torch.randint(max(high, 1), (), generator=draws))
 
     if prior is None:
-        size = layout.length(max(0, len(truth) + below(5) - 2))
+        size = config.length(max(0, len(truth) + below(5) - 2))
         if below(2):
             size = len(truth) + 1 + below(longest - len(truth))
         size = max(size, len(truth) + 1)
         return [-1] * size, [*truth, *[special.eos_id] * (size - len(truth))], [True] * size
-    slots = layout_draft(prior, layout)
+    slots = layout_draft(prior, config)
     wanted, counted = align_targets(slots, truth, special.eos_id, special.gap_id)
     doubted = bool(below(2))
     shown = [

@@ -1,8 +1,8 @@
 """A hypothesis as a canvas: what is sure stays, what is not becomes masks with room beside them.
 
 dLLM-ASR (arXiv 2601.17902) begins denoising at a first recogniser's hypothesis, which anchors
-the length: `G = ceil(stretch * m) + slack` places for `m` tokens. The places beyond `m` stand
-where the hypothesis is unsure, one a doubtful word (a misheard word seldom has as many tokens
+the length: `G = ceil(length_factor * m) + length_margin` places for `m` tokens. The places beyond `m`
+stand where the hypothesis is unsure, one a doubtful word (a misheard word seldom has as many tokens
 as the right one), the rest at its end. A place that is left over holds the `gap` token, which
 is no text; so the tokens that stay need not move when a word between them changes its length.
 
@@ -33,18 +33,18 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """keep: words less sure than this become masks. stretch, slack: of the canvas's length.
-    least: no text ends before this share of the places that the hypothesis takes."""
+class DraftConfig:
+    """min_confidence: words below it become masks. length_factor, length_margin: of the canvas's
+    length. min_length_ratio: no text ends before this fraction of the draft's positions."""
 
-    keep: float
-    stretch: float
-    slack: int
-    least: float
+    min_confidence: float
+    length_factor: float
+    length_margin: int
+    min_length_ratio: float
 
     def length(self, tokens: int) -> int:
         """`G` for a hypothesis of so many tokens."""
-        return math.ceil(round(self.stretch * tokens, 6)) + self.slack
+        return math.ceil(round(self.length_factor * tokens, 6)) + self.length_margin
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,12 @@ def prior_of(heard: CTCHypothesis, spelling: Tokenizer, tokenizer: Tokenizer) ->
     return Draft(text, ids, sure, words)
 
 
-def layout_draft(prior: Draft, layout: Layout) -> DraftLayout:
+def layout_draft(prior: Draft, config: DraftConfig) -> DraftLayout:
     """The canvas of a hypothesis."""
-    doubtful = {w: s for w, s in zip(prior.words, prior.sure, strict=True) if s < layout.keep}
-    spare = layout.length(len(prior.ids)) - layout.slack - len(prior.ids)
+    doubtful = {
+        w: s for w, s in zip(prior.words, prior.sure, strict=True) if s < config.min_confidence
+    }
+    spare = config.length(len(prior.ids)) - config.length_margin - len(prior.ids)
     roomy = set(sorted(doubtful, key=doubtful.__getitem__)[:spare])
     tokens: list[int | None] = []
     for place, (token, word) in enumerate(zip(prior.ids, prior.words, strict=True)):
@@ -83,8 +85,8 @@ def layout_draft(prior: Draft, layout: Layout) -> DraftLayout:
         last = place + 1 == len(prior.ids) or prior.words[place + 1] != word
         tokens += [None] * (last and word in roomy)
     head = len(tokens)
-    tokens += [None] * (layout.length(len(prior.ids)) - head)
-    return DraftLayout(tokens, head, int(layout.least * head))
+    tokens += [None] * (config.length(len(prior.ids)) - head)
+    return DraftLayout(tokens, head, int(config.min_length_ratio * head))
 
 
 def align_targets(

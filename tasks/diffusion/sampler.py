@@ -39,16 +39,17 @@ class Canvas:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """threshold: the probability from which a token is revealed. verify: below it a given token
-    is masked again, once; None trusts what was given. steps: passes that reveal equal numbers of
-    places, in place of the threshold. most: passes after which the rest is revealed as it is."""
+    """threshold: the probability from which a token is revealed. remask_below: tokens of the draft
+    with a lower probability are masked again, once; None keeps them. steps: number of passes that
+    reveal equal numbers of positions, in place of the threshold. max_passes: number of passes after
+    which the rest is revealed at once."""
 
     mask_id: int
     eos_id: int
     threshold: float = 0.9
-    verify: float | None = None
+    remask_below: float | None = None
     steps: int | None = None
-    most: int = 1000
+    max_passes: int = 1000
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class _State:
         self.ids, self.real = canvas.ids.clone(), canvas.real.clone()
         self.open = canvas.open & canvas.real
         self.doubted = canvas.given & canvas.real
-        if rule.verify is None:
+        if rule.remask_below is None:
             self.doubted = torch.zeros_like(self.doubted)
         place = torch.arange(self.ids.shape[1], device=self.ids.device)
         self.early = place < canvas.least[:, None]  # no text ends here
@@ -107,9 +108,9 @@ class _State:
         self.passes += active
         shown = self._chosen(sure.masked_fill(doubted, -1.0))
         again = doubted.clone()
-        if self.rule.verify is not None:
+        if self.rule.remask_below is not None:
             own = shares.gather(1, ids[asked][:, None])[:, 0]
-            again[asked] &= own < self.rule.verify
+            again[asked] &= own < self.rule.remask_below
         self._write(torch.where(shown, ids.masked_scatter(asked, token), ids), shown, again)
         self._cut(shown & (sure >= self.rule.threshold), width)
         self.doubted = self.doubted & ~active[:, None]
@@ -129,7 +130,7 @@ class _State:
     def _chosen(self, sure: Tensor) -> Tensor:
         """`[B, G]` the places that this pass reveals, of those with a confidence (not -1)."""
         turn = int(self.passes.max())
-        if turn >= self.rule.most:
+        if turn >= self.rule.max_passes:
             return sure >= 0
         if self.rule.steps is None:
             shown = sure >= max(self.rule.threshold, 0.0)

@@ -39,18 +39,24 @@ from .transcribe import DecodeOptions, transcribe
 
 
 class CTC(Task):
-    """stream: what is heard. text: the transcript, a template of columns. silence: learn from
-    rows without a word, which are refused otherwise.
+    """CTC recognition of one stream.
 
-    between: layers of the encoder behind which a further head reads the same text, and gives
-    what it read to the layers after it; the loss is then `(1 - share)` of the last head's and
-    `share` of their mean. condition: columns (language, task) that the encoder is told, in
-    training for a part `known` of the rows. beam: texts that are followed at once in reading; 1
-    takes the best path. lexicon: follow texts of the training words alone. normalizer: how
-    metrics compare (`speech_metrics`).
+    input: the stream. target: the transcript, a template of columns. allow_empty: learn from rows
+    with an empty transcript, which are refused otherwise.
+
+    interctc_layers: layers of the encoder whose output a further CTC head reads; its predictions
+    are added back to the hidden states. The loss is `(1 - interctc_weight)` times that of the last
+    head plus `interctc_weight` times the mean over these layers. condition: columns (language,
+    task) whose values the encoder is conditioned on; in training each row keeps its values with
+    probability `condition_prob`. beam: beam width; 1 takes the best path. lexicon: restrict the
+    beam to words of the training transcripts. normalizer: of the metrics' texts
+    (`SpeechMetrics`).
+
+    tokenizer, condition_encoder, lexicon_words: fitted on the training split.
 
     window: frames of a piece of a recording that is longer than all training rows; by default
-    the 90th percentile of their lengths. overlap: the part of a piece that it shares.
+    the 90th percentile of their lengths. overlap: the fraction of a piece that it shares with
+    the next.
     """
 
     head_types: ClassVar[Mapping[str, str]] = {"head": "per_token"}
@@ -60,15 +66,15 @@ class CTC(Task):
         self,
         *,
         tokenizer: Tokenizer,
-        values: CategoryEncoder,
-        words: Lexicon,
-        stream: str = "audio",
-        text: str = "{text}",
-        silence: bool = False,
-        between: list[int] | None = None,
-        share: float = 0.8,
+        condition_encoder: CategoryEncoder,
+        lexicon_words: Lexicon,
+        input: str = "audio",
+        target: str = "{text}",
+        allow_empty: bool = False,
+        interctc_layers: list[int] | None = None,
+        interctc_weight: float = 0.8,
         condition: list[str] | None = None,
-        known: float = 0.5,
+        condition_prob: float = 0.5,
         beam: int = 1,
         lexicon: bool = False,
         normalizer: Normalizer = "basic",
@@ -76,19 +82,29 @@ class CTC(Task):
         overlap: float = 0.25,
     ) -> None:
         super().__init__()
-        _check(share=share, known=known, overlap=overlap, window=window, between=between)
+        _check(
+            interctc_weight=interctc_weight,
+            condition_prob=condition_prob,
+            overlap=overlap,
+            window=window,
+            interctc_layers=interctc_layers,
+        )
         if beam < 1 or (lexicon and beam < 2):
             least = "2 with a lexicon, which a search follows" if lexicon else "1"
             raise ValueError(f"beam: found {beam}, expected at least {least}")
-        self.text = parse_target("text", text)
-        hooks = frozenset({"layer_hooks"}) if between or condition else frozenset[str]()
-        self.stream = stream
-        self.streams = {stream: StreamUse(supports=hooks)}
-        self.tokenizer, self.values, self.words = tokenizer, values, words
+        self.target = parse_target("target", target)
+        hooks = frozenset({"layer_hooks"}) if interctc_layers or condition else frozenset[str]()
+        self.input = input
+        self.streams = {input: StreamUse(supports=hooks)}
+        self.tokenizer, self.condition_encoder, self.lexicon_words = (
+            tokenizer,
+            condition_encoder,
+            lexicon_words,
+        )
         self.beam, self.lexicon = beam, lexicon
-        values.bind(condition or ())
-        self.silence, self.layers_between = silence, tuple(between or ())
-        self.share, self.known = share, known
+        condition_encoder.bind(condition or ())
+        self.allow_empty, self.interctc_layers = allow_empty, tuple(interctc_layers or ())
+        self.interctc_weight, self.condition_prob = interctc_weight, condition_prob
         self.normalizer: Normalizer = normalizer
         self.lengths = LengthHistogram(window, overlap)
 
@@ -99,24 +115,24 @@ class CTC(Task):
 
     @property
     def head_uses(self) -> Mapping[str, HeadUse]:
-        return {"head": HeadUse(stream=self.stream, out_dim=self.blank + 1)}
+        return {"head": HeadUse(stream=self.input, out_dim=self.blank + 1)}
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Any]) -> None:
-        dim = widths[f"{self.stream}.encoder"]
-        if self.layers_between:
+        dim = widths[f"{self.input}.encoder"]
+        if self.interctc_layers:
             self.between = InterCTCHead(dim, self.blank + 1)
-        if self.values.columns:
+        if self.condition_encoder.columns:
             self.hints = ConditionEmbedding(
-                dim, [len(self.values.values[c]) for c in self.values.columns]
+                dim, [len(self.condition_encoder.values[c]) for c in self.condition_encoder.columns]
             )
 
     def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.text.columns, *self.values.columns)))
+        return tuple(dict.fromkeys((*self.target.columns, *self.condition_encoder.columns)))
 
     def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
         """Tokenizer and lexicon are fitted on the transcripts, the conditions on whole rows."""
-        if part in ("tokenizer", "words"):
-            return (self.text.render(row)[0],)
+        if part in ("tokenizer", "lexicon_words"):
+            return (self.target.render(row)[0],)
         return super().fit_examples(part, row)
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
@@ -124,17 +140,17 @@ class CTC(Task):
         a new recording is transcribed; `condition`, a number for each condition of the row.
         Reference: `text`."""
         example = Example()
-        if self.values.columns:
-            known = self.values.read(row)
-            numbers = [known.get(column, 0) for column in self.values.columns]
+        if self.condition_encoder.columns:
+            known = self.condition_encoder.read(row)
+            numbers = [known.get(column, 0) for column in self.condition_encoder.columns]
             example.labels["condition"] = torch.tensor(numbers)
             example.reference["condition"] = known
-        if any(column not in row for column in self.text.columns):
+        if any(column not in row for column in self.target.columns):
             return example
-        text = self.text.render(row)[0]
-        if not text.strip() and not self.silence:
+        text = self.target.render(row)[0]
+        if not text.strip() and not self.allow_empty:
             raise ValueError(
-                "text: the transcript is empty; leave the row out, or say silence: true to "
+                "target: the transcript is empty; leave the row out, or say allow_empty: true to "
                 "learn that nothing is said"
             )
         example.reference["text"] = text
@@ -151,9 +167,9 @@ class CTC(Task):
         intermediate: list[tuple[Tensor, Tensor]] = []
         features, encoded = self._features(batch, ctx, intermediate)
         logits = frame_logits(self, "head", features)  # [B, T, V]
-        last_weight = 1 - self.share if intermediate else 1.0
+        last_weight = 1 - self.interctc_weight if intermediate else 1.0
         heads = [(logits, features.mask, last_weight)]
-        heads += [(z, mask, self.share / len(intermediate)) for z, mask in intermediate]
+        heads += [(z, mask, self.interctc_weight / len(intermediate)) for z, mask in intermediate]
         frames = [_frames(z, mask) for z, mask, _ in heads]
         if self.training and not logits.is_meta:
             self.lengths.add(encoded.lengths)
@@ -166,7 +182,7 @@ class CTC(Task):
         total = torch.stack(losses).sum()
         parts = {}
         if intermediate:
-            parts["between"] = torch.stack(losses[1:]).sum().detach() / self.share
+            parts["interctc"] = torch.stack(losses[1:]).sum().detach() / self.interctc_weight
         # Silence counts as one token: a batch of it would be divided by nothing.
         return Loss(total, sum(max(1, len(row)) for row in ids), parts, failed)
 
@@ -192,7 +208,7 @@ class CTC(Task):
         if times is None:
             times = features.spacing is not None and features.origin is not None
         log_probs = frame_logits(self, "head", features).log_softmax(-1).cpu()  # [B, T, V]
-        tree = self.words.tree(self.tokenizer) if self.lexicon else None
+        tree = self.lexicon_words.tree(self.tokenizer) if self.lexicon else None
         reading = DecodeOptions(self.tokenizer, self.blank, beam, times, confidence, tree)
         return [
             transcribe(row[:length], features, reading, self.lengths.longest)
@@ -203,8 +219,8 @@ class CTC(Task):
         return SpeechMetrics(self.normalizer)
 
     def example_rows(self) -> list[dict[str, Any]]:
-        rows = [example_row([self.text], text) for text in ("a", "go")]
-        hints = {c: (known or ["en"])[0] for c, known in self.values.values.items()}
+        rows = [example_row([self.target], text) for text in ("a", "go")]
+        hints = {c: (known or ["en"])[0] for c, known in self.condition_encoder.values.items()}
         return [{**hints, **row} for row in rows]
 
     def _features(
@@ -217,28 +233,28 @@ class CTC(Task):
         """The features of the stream and of its encoder; the logits and masks of heads in between
         are appended to `intermediate`."""
         options: dict[str, Any] = {}
-        if self.layers_between or self.values.columns:
+        if self.interctc_layers or self.condition_encoder.columns:
             options["layer_hooks"] = self._hooks(batch, intermediate)
         if long and (windows := self.lengths.window()) is not None:
             options["window"] = windows
-        features = ctx.encode(self.stream, **options)
-        return features, ctx.encode(f"{self.stream}.encoder", **options)
+        features = ctx.encode(self.input, **options)
+        return features, ctx.encode(f"{self.input}.encoder", **options)
 
     def _hooks(
         self, batch: Batch, intermediate: list[tuple[Tensor, Tensor]]
     ) -> Mapping[int, LayerHook]:
         hooks: list[tuple[int, LayerHook]] = []
-        if self.values.columns:
+        if self.condition_encoder.columns:
             hooks.append((0, AddCondition(self.hints(self._conditions(batch)))))
-        hooks += [(layer, self.between.tap(intermediate)) for layer in self.layers_between]
+        hooks += [(layer, self.between.tap(intermediate)) for layer in self.interctc_layers]
         return compose_hooks(hooks)
 
     def _conditions(self, batch: Batch) -> Tensor:
         """`[B, columns]`; in training part of the rows have no condition."""
         conditions = batch.label("condition", "has no condition")
         if self.training:
-            told = torch.rand(len(batch), 1) < self.known
-            conditions = conditions * told.to(conditions.device)
+            visible = torch.rand(len(batch), 1) < self.condition_prob
+            conditions = conditions * visible.to(conditions.device)
         device: torch.device = next(self.hints.parameters()).device
         return conditions.to(device)
 
@@ -251,11 +267,15 @@ def _frames(logits: Tensor, mask: Tensor) -> list[int]:
     return lengths
 
 
-def _check(*, between: list[int] | None, window: int | None, **shares: float) -> None:
-    for name, share in shares.items():
-        if not 0 <= share < 1 and not (name == "known" and share == 1):
-            raise ValueError(f"{name}: found {share}, expected at least 0 and less than 1")
-    if between and (len(set(between)) < len(between) or min(between) < 0):
-        raise ValueError(f"between: found {between}, expected layers from 0 on, each once")
+def _check(*, interctc_layers: list[int] | None, window: int | None, **fractions: float) -> None:
+    for name, fraction in fractions.items():
+        if not 0 <= fraction < 1 and not (name == "condition_prob" and fraction == 1):
+            raise ValueError(f"{name}: found {fraction}, expected at least 0 and less than 1")
+    if interctc_layers and (
+        len(set(interctc_layers)) < len(interctc_layers) or min(interctc_layers) < 0
+    ):
+        raise ValueError(
+            f"interctc_layers: found {interctc_layers}, expected layers from 0 on, each once"
+        )
     if window is not None and window < 4:
         raise ValueError(f"window: found {window}, expected at least 4 frames")

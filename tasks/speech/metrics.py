@@ -48,7 +48,7 @@ class SpeechMetrics:
             if "text" not in wanted:
                 raise ValueError(
                     f"speech metrics: no reference for {made['text']!r}; evaluate on data that "
-                    "has the columns of `text`"
+                    "has the columns of `target`"
                 )
             self.texts.append(made["text"])
             self.references.append(wanted["text"])

@@ -16,7 +16,7 @@ def fitting_rows(
     frames: the number of frames of each row. The ids are the label `ids`. Raise ValueError if a
     row has no text.
     """
-    labels = batch.label("ids", "has no text; add the columns of `text`")
+    labels = batch.label("ids", "has no text; add the columns of `target`")
     padded = [[0] * labels.shape[1]] * len(labels) if labels.is_meta else labels.tolist()
     lengths = batch.label_masks["ids"].sum(1).tolist()
     rows: list[int] = []
@@ -31,7 +31,7 @@ def fitting_rows(
             continue
         text = batch.references[row].get("text")
         reason = (
-            f"text: longer than the frames allow; {text!r} needs {needed} ({length} tokens, "
+            f"target: longer than the frames allow; {text!r} needs {needed} ({length} tokens, "
             f"{needed - length} repeats), the signal has {available}: is it the right text, or "
             "does the encoder shorten too much?"
         )

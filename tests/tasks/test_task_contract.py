@@ -41,7 +41,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"prompt": "<image>", "form": "fourier", "frequencies": 4},
         {"prompt": "{instruction} <state>", "form": "autoregressive"},
     ],
-    "ctc": [{"stream": "image", "text": "{said}"}, {"stream": "state", "silence": True}],
+    "ctc": [{"input": "image", "target": "{said}"}, {"input": "state", "allow_empty": True}],
     "dino": [
         {"input": "image", "size": 4, "local_size": 2, "local_crops": 1, **HEADS_OF_DINO},
         {"input": "state", "size": 4, "local_size": 2, "local_crops": 0, **HEADS_OF_DINO},

@@ -16,7 +16,7 @@ PICTURES = {"source": "digits", "split": "train", "limit": 6, "on_error": "skip"
 
 
 def recipe(stream: str, encoder: dict[str, Any], data: dict[str, Any], text: str) -> dict[str, Any]:
-    asked = {"type": "ctc", "stream": stream, "text": text, "tokenizer": "characters"}
+    asked = {"type": "ctc", "input": stream, "target": text, "tokenizer": "characters"}
     return {
         "inputs": {stream: {"modality": stream, "encoder": encoder}},
         "tasks": {"read": {**asked, "data": {"train": data, "test": data}}},

@@ -28,7 +28,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
         "prompt": "<image> name:",
         "target": "{word}",
         "tokenizer": "characters",
-        "length": 10,
+        "canvas_length": 10,
         "data": data,
     }
     return {
@@ -82,8 +82,8 @@ def heard(text: str = "{word}") -> Any:
     values["tasks"] = {
         "spell": {
             "type": "ctc",
-            "stream": "image",
-            "text": text,
+            "input": "image",
+            "target": text,
             "tokenizer": "characters",
             "data": values["tasks"]["name"]["data"],
         }

@@ -20,8 +20,8 @@ PICTURES: dict[str, Any] = {
     "tasks": {
         "read": {
             "type": "ctc",
-            "stream": "image",
-            "text": "{word}",
+            "input": "image",
+            "target": "{word}",
             "tokenizer": "characters",
             "data": {"train": {"source": "digits", "split": "train", "limit": 40}},
         }
@@ -56,7 +56,7 @@ def skipping(recipe: Mapping[str, Any], shop: Any) -> dict[str, Any]:
 
 
 def test_a_row_that_cannot_be_learned_ends_training_with_its_key(shop: Any) -> None:
-    line = r"tasks\.read.data.train, row \S+: text: .*; .\w+. needs \d .* the signal has 4"
+    line = r"tasks\.read.data.train, row \S+: target: .*; .\w+. needs \d .* the signal has 4"
     with pytest.raises(RuntimeFailure, match=line):
         shop.train(shop.changed(PICTURES, {"train": {"batch_size": 40}}), "stops")
 
@@ -68,7 +68,7 @@ def test_or_is_skipped_and_counted(shop: Any, caplog: pytest.LogCaptureFixture) 
     *rows, summary = caplog.messages
     told = [line for line in rows if "longer than the frames allow" in line]
     assert len({line.partition(":")[0] for line in told}) == len(told) > 10  # each row once
-    assert f"skipped: {len(told)} x text: longer than the frames allow" in summary
+    assert f"skipped: {len(told)} x target: longer than the frames allow" in summary
 
 
 def test_the_dry_run(shop: Any) -> None:
@@ -83,7 +83,7 @@ def spoken(shop: Any) -> Any:
 
 
 def test_a_recogniser_is_trained_saved_and_asked(spoken: Any) -> None:
-    recipe = sound(between=[0], condition=["accent"])
+    recipe = sound(interctc_layers=[0], condition=["accent"])
     spoken.train(recipe, "run")
     pipeline = load(spoken.folder / "run")
     task = pipeline.model.task("ctc")
@@ -96,7 +96,7 @@ def test_a_recogniser_is_trained_saved_and_asked(spoken: Any) -> None:
     assert 0 < told["confidence"] <= 1
 
 
-@pytest.mark.parametrize("told", [{}, {"between": [1], "condition": ["accent"]}])
+@pytest.mark.parametrize("told", [{}, {"interctc_layers": [1], "condition": ["accent"]}])
 def test_a_long_recording_is_read_in_pieces(spoken: Any, told: dict[str, Any]) -> None:
     spoken.train(sound(**told), "run")
     pipeline = load(spoken.folder / "run")

@@ -25,7 +25,7 @@ from sensorium.tasks.diffusion.canvas import (
     make_initial_canvas,
     make_training_canvas,
 )
-from sensorium.tasks.diffusion.draft import Draft, Layout, layout_draft
+from sensorium.tasks.diffusion.draft import Draft, DraftConfig, layout_draft
 from sensorium.tasks.diffusion.noising import MIN_MASK_PROB
 from sensorium.tasks.diffusion.sampler import Denoised
 from sensorium.testing.context import StubContext, prepare_batch
@@ -53,7 +53,9 @@ class Spoken(nn.Module):
 def make(**options: Any) -> DiffusionASR:
     spelling = Characters()
     task = DiffusionASR(
-        prompt="<audio> say:", tokenizer=spelling, **{"length": 12, "slack": 4, **options}
+        prompt="<audio> say:",
+        tokenizer=spelling,
+        **{"canvas_length": 12, "length_margin": 4, **options},
     )
     spelling.fit([LETTERS])
     torch.manual_seed(0)
@@ -79,7 +81,7 @@ def prior(ids: Sequence[int], sure: float = 1.0) -> Draft:
     return Draft("", list(ids), [sure] * len(ids), list(range(len(ids))))
 
 
-LAYOUT = Layout(keep=0.9, stretch=1.2, slack=4, least=0.5)
+LAYOUT = DraftConfig(min_confidence=0.9, length_factor=1.2, length_margin=4, min_length_ratio=0.5)
 SPECIAL = Special(MASK, EOS, GAP)
 
 
@@ -132,7 +134,7 @@ def test_a_canvas_without_a_prior_is_all_masks() -> None:
 
 @pytest.mark.parametrize(("share", "rows"), [(0.0, 0), (1 / 3, 4), (1.0, 12)])
 def test_a_share_of_the_rows_learns_from_priors(share: float, rows: int) -> None:
-    task = make(corrected=share)
+    task = make(draft_prob=share)
     backbone = meet(task)
     for step in (0, 1, 7):
         context = StubContext({}).at(step, 0.0)
@@ -147,7 +149,7 @@ def test_the_loss_is_finite_and_trains_everything() -> None:
     encode.features["audio"].tokens.requires_grad_()
     loss = task.loss(batch, encode.on(backbone))
     assert int(loss.count) == 3 and loss.total.isfinite()
-    total = loss.parts["denoise"] + loss.parts["correct"] + task.ctc * loss.parts["ctc"]
+    total = loss.parts["denoise"] + loss.parts["correct"] + task.ctc_weight * loss.parts["ctc"]
     torch.testing.assert_close(total, loss.total.detach())
     loss.total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
@@ -240,9 +242,9 @@ def test_a_decoder_from_left_to_right_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"stretch": 0.5}, "stretch: found 0.5, expected at least 1"),
-        ({"corrected": 1.5}, "corrected: found 1.5, expected 0 to 1"),
-        ({"length": 0}, "length: found 0, expected at least 1"),
+        ({"length_factor": 0.5}, "length_factor: found 0.5, expected at least 1"),
+        ({"draft_prob": 1.5}, "draft_prob: found 1.5, expected 0 to 1"),
+        ({"canvas_length": 0}, "canvas_length: found 0, expected at least 1"),
         ({"prompt": "nothing"}, "names no stream"),
     ],
 )

@@ -94,7 +94,7 @@ def test_only_open_places_are_asked_for() -> None:
 def test_a_prior_that_is_the_truth_needs_no_pass() -> None:
     truth = [[5, 6, 7, EOS]]
     assert run(Oracle(truth), canvas(truth)).passes == [0]
-    checked = run(Oracle(truth), canvas(truth), verify=0.3)
+    checked = run(Oracle(truth), canvas(truth), remask_below=0.3)
     assert checked.passes == [1] and checked.ids == [[5, 6, 7]]
 
 
@@ -103,11 +103,11 @@ def test_a_wrong_prior_is_masked_again_once_and_only_where_verified() -> None:
     trusted = run(Oracle(truth), canvas([[5, 20, 7, MASK]]))
     assert trusted.ids == [[5, 20, 7]] and trusted.passes == [1]
     oracle = Oracle(truth)
-    found = run(oracle, canvas([[5, 20, 7, MASK]]), verify=0.3)
+    found = run(oracle, canvas([[5, 20, 7, MASK]]), remask_below=0.3)
     assert found.ids == [[5, 6, 7]] and found.passes == [2]
     assert oracle.seen[1].tolist() == [[5, MASK, 7]]
     doubting = Oracle([[9, 9, 9, 9]], 0.2)  # believes nothing, reveals one place a pass
-    assert run(doubting, canvas([[5, 6, 7, 8]]), verify=1.0).passes == [5]
+    assert run(doubting, canvas([[5, 6, 7, 8]]), remask_below=1.0).passes == [5]
 
 
 def test_the_canvas_is_cut_at_an_end_that_is_sure_and_not_too_early() -> None:
@@ -149,5 +149,5 @@ def test_a_number_of_steps_reveals_by_the_schedule(steps: int) -> None:
 
 
 def test_what_is_left_is_revealed_when_passes_run_out() -> None:
-    found = run(Oracle([[5] * 20], 0.2), canvas([[MASK] * 20]), most=3)
+    found = run(Oracle([[5] * 20], 0.2), canvas([[MASK] * 20]), max_passes=3)
     assert found.passes == [3] and found.ids == [[5] * 20]

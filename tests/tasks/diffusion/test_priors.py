@@ -9,7 +9,13 @@ import pytest
 
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE
-from sensorium.tasks.diffusion.draft import Draft, Layout, align_targets, layout_draft, prior_of
+from sensorium.tasks.diffusion.draft import (
+    Draft,
+    DraftConfig,
+    align_targets,
+    layout_draft,
+    prior_of,
+)
 from sensorium.tasks.speech import CTCHypothesis
 
 TEXTS = ["the old cat sat on the mat", "a dog ran over the hill", "the cat ran"]
@@ -37,9 +43,15 @@ def heard(spelling: Characters, text: str, unsure: str = "") -> CTCHypothesis:
     return CTCHypothesis(ids, [(i, i + 1) for i in range(len(ids))], scores)
 
 
-def layout(**changes: float) -> Layout:
-    options = {"keep": 0.9, "stretch": 1.2, "slack": 4, "least": 0.5, **changes}
-    return Layout(**options)  # type: ignore[arg-type]
+def layout(**changes: float) -> DraftConfig:
+    options = {
+        "min_confidence": 0.9,
+        "length_factor": 1.2,
+        "length_margin": 4,
+        "min_length_ratio": 0.5,
+        **changes,
+    }
+    return DraftConfig(**options)  # type: ignore[arg-type]
 
 
 def prior(ids: list[int], doubtful: set[int]) -> Draft:
@@ -88,7 +100,7 @@ def test_a_word_that_is_shorter_leaves_gaps_and_longer_ones_fit() -> None:
 
 
 def test_places_that_are_too_few_are_not_learned() -> None:
-    slots = layout_draft(prior([10, 11, 12], set()), layout(slack=2))  # 10 11 12 | . . .
+    slots = layout_draft(prior([10, 11, 12], set()), layout(length_margin=2))  # 10 11 12 | . . .
     wanted, learned = align_targets(slots, [10, 7, 8, 12], EOS, GAP)
     assert learned == [True, False, True, True, True, True]
     assert wanted[0] == 10 and wanted[2] == 12 and wanted[3:] == [EOS] * 3
@@ -109,7 +121,7 @@ def test_the_truth_comes_back_wherever_it_fits() -> None:
         said = [t if rng.random() < 0.8 else rng.randrange(10, 30) for t in truth]
         said = [t for t in said if rng.random() < 0.9]
         doubtful = {i for i in range(len(said)) if rng.random() < 0.3}
-        slots = layout_draft(prior(said, doubtful), layout(slack=8))
+        slots = layout_draft(prior(said, doubtful), layout(length_margin=8))
         wanted, learned = align_targets(slots, truth, EOS, GAP)
         assert len(wanted) == len(learned) == len(slots.tokens)
         if all(learned) and EOS in wanted:

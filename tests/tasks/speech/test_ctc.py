@@ -25,11 +25,11 @@ ROWS = [{"text": "go", "language": "en"}, {"text": "see", "language": "de"}]
 
 def build(rows: list[dict[str, Any]] = ROWS, **options: Any) -> CTC:
     torch.manual_seed(0)
-    tokenizer, values, words = Characters(), CategoryEncoder(), Lexicon()
-    task = CTC(tokenizer=tokenizer, values=values, words=words, **options)
+    tokenizer, conditions, words = Characters(), CategoryEncoder(), Lexicon()
+    task = CTC(tokenizer=tokenizer, condition_encoder=conditions, lexicon_words=words, **options)
     tokenizer.fit([text for row in rows for text in task.fit_examples("tokenizer", row)])
-    values.fit(rows)
-    words.fit([text for row in rows for text in task.fit_examples("words", row)])
+    conditions.fit(rows)
+    words.fit([text for row in rows for text in task.fit_examples("lexicon_words", row)])
     task.build({"audio": DIM, "audio.encoder": DIM}, {})
     task.heads["head"] = Linear(DIM, task.head_uses["head"].out_dim)
     return task
@@ -102,7 +102,7 @@ def test_rows_that_need_more_frames_are_failed_by_name(lengths: list[int]) -> No
     assert [key for key, _ in found.failed] == [f"row {i}" for i in bad]
     if 1 in bad:
         assert found.failed[-1][1].startswith(
-            "text: longer than the frames allow; 'see' needs 4 (3 tokens, 1 repeats), "
+            "target: longer than the frames allow; 'see' needs 4 (3 tokens, 1 repeats), "
             "the signal has "
         )
     assert found.count == sum(len(row["text"]) for i, row in enumerate(ROWS) if i not in bad)
@@ -128,9 +128,9 @@ def test_a_letter_that_training_lacked_fails_its_row_but_not_its_metrics() -> No
 
 
 def test_an_empty_transcript_is_refused_or_learned_as_silence() -> None:
-    with pytest.raises(ValueError, match="text: the transcript is empty; leave the row out"):
+    with pytest.raises(ValueError, match="target: the transcript is empty; leave the row out"):
         batch(build(), [{"text": " "}])
-    task = build(silence=True)
+    task = build(allow_empty=True)
     rows = [{"text": ""}, {"text": "go"}]
     found = task.loss(batch(task, rows), encode([5, 5]))
     assert found.total.isfinite() and found.count == 3 and not found.failed
@@ -154,7 +154,7 @@ def test_half_precision_does_not_reach_the_loss() -> None:
 
 def test_heads_in_between_share_the_loss() -> None:
     heard = Layered([9, 6])
-    plain, task = build(), build(between=[0], share=0.25)
+    plain, task = build(), build(interctc_layers=[0], interctc_weight=0.25)
     assert task.streams["audio"].supports == {"layer_hooks"}
     assert not plain.streams["audio"].supports
     task.heads.load_state_dict(plain.heads.state_dict())
@@ -162,14 +162,14 @@ def test_heads_in_between_share_the_loss() -> None:
         nn.init.zeros_(parameter)
     found = task.loss(batch(task), heard)
     last = plain.loss(batch(plain), Layered([9, 6])).total  # the encoder is the plain one
-    torch.testing.assert_close(found.total, 0.75 * last + 0.25 * found.parts["between"])
+    torch.testing.assert_close(found.total, 0.75 * last + 0.25 * found.parts["interctc"])
     task.loss(batch(task), heard).total.backward()
     assert all(p.grad is not None for p in task.parameters())
 
 
 def test_what_a_head_in_between_reads_reaches_the_layers_after_it() -> None:
-    task = build(between=[0])
-    silent = build(between=[0])
+    task = build(interctc_layers=[0])
+    silent = build(interctc_layers=[0])
     nn.init.zeros_(silent.between.back.weight), nn.init.zeros_(silent.between.back.bias)
     asked = batch(task)
     ours, _ = task._features(asked, encode([9, 6]), [])
@@ -178,7 +178,7 @@ def test_what_a_head_in_between_reads_reaches_the_layers_after_it() -> None:
 
 
 def test_hints_are_told_to_a_part_of_the_rows_and_read_when_given() -> None:
-    task = build(condition=["language"], known=0.5)
+    task = build(condition=["language"], condition_prob=0.5)
     asked = batch(task, ROWS * 200)
     assert asked.references[0]["condition"] == {"language": 2}
     told = task.train()._conditions(asked)[:, 0]
@@ -212,15 +212,15 @@ def test_conditions_that_changed_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"share": 1.0}, "share: found 1.0"),
-        ({"known": 1.5}, "known: found 1.5"),
+        ({"interctc_weight": 1.0}, "interctc_weight: found 1.0"),
+        ({"condition_prob": 1.5}, "condition_prob: found 1.5"),
         ({"overlap": 1.0}, "overlap: found 1.0"),
-        ({"between": [1, 1]}, "between: found"),
+        ({"interctc_layers": [1, 1]}, "interctc_layers: found"),
         ({"window": 2}, "window: found 2"),
         ({"beam": 0}, "beam: found 0, expected at least 1"),
         ({"lexicon": True}, "beam: found 1, expected at least 2 with a lexicon"),
-        ({"text": "<audio>"}, "text: '<audio>' must be made of columns"),
-        ({"text": "always"}, "text: 'always' must be made of columns"),
+        ({"target": "<audio>"}, "target: '<audio>' must be made of columns"),
+        ({"target": "always"}, "target: 'always' must be made of columns"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], line: str) -> None:
