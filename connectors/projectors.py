@@ -3,9 +3,9 @@
 `Linear`: LiMBeR, Merullo et al. 2022. `MLP`: LLaVA-1.5, Liu et al. 2023 (two layers, GELU).
 Legend: `B` batch, `T` tokens, `D` width.
 
-`pooled` is None behind a projector: the vector of the encoder's space has another width and
-meaning, and no gradient would have fitted the map to it. With `vector` it has a map of its own,
-so that a task on the whole and one on the tokens share a stream. `layers` pass as they are.
+Projectors drop `pooled`: it has the encoder's width, and the projection is not trained on it. With
+`project_pooled` it has a projection of its own, so that a task on the pooled vector and a task on
+the tokens may share a stream. `hidden_states` pass unchanged.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ class _Projector(Connector):
 
 
 class Linear(_Projector):
-    """One affine map of every token. vector: another one of the vector of the whole."""
+    """A linear projection of every token. project_pooled: another one of the pooled vector."""
 
-    def __init__(self, in_dim: int, out_dim: int, *, vector: bool = False) -> None:
+    def __init__(self, in_dim: int, out_dim: int, *, project_pooled: bool = False) -> None:
         super().__init__(in_dim, out_dim)
         self.map = nn.Linear(in_dim, out_dim)
-        self.whole = nn.Linear(in_dim, out_dim) if vector else None
+        self.whole = nn.Linear(in_dim, out_dim) if project_pooled else None
 
 
 class MLP(_Projector):
     """`depth` affine maps with an activation between them.
 
-    hidden: width between the maps (default: out_dim). norm: a LayerNorm on what comes in. vector:
-    the same again for the vector of the whole.
+    hidden: width between the maps (default: out_dim). norm: a LayerNorm on the input.
+    project_pooled: a further projection of the pooled vector.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class MLP(_Projector):
         hidden: int | None = None,
         activation: Literal["gelu", "relu", "silu"] = "gelu",
         norm: bool = False,
-        vector: bool = False,
+        project_pooled: bool = False,
     ) -> None:
         super().__init__(in_dim, out_dim)
         at_least("mlp", "depth", depth, 1)
@@ -76,4 +76,4 @@ class MLP(_Projector):
             return nn.Sequential(*layers)
 
         self.map = made()
-        self.whole = made() if vector else None
+        self.whole = made() if project_pooled else None

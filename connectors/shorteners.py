@@ -2,7 +2,7 @@
 
 `PixelShuffle`: InternVL 1.5 and Idefics3 fold squares of patches into the width. `FrameStack`:
 SLAM-LLM (Ma et al. 2024) joins k frames. `Conv`: a strided convolution over time.
-Legend: `B` batch, `T` tokens, `D` width, `f` factor, `k` tokens that are joined.
+Legend: `B` batch, `T` tokens, `D` width, `f` factor, `k` (option `factor`) tokens that are joined.
 
 As behind a projector `pooled` is None: it is in the encoder's space.
 """
@@ -64,37 +64,43 @@ class PixelShuffle(Connector):
 
 
 class FrameStack(Connector):
-    """Joins `k` neighbours along the sequence; the last group is filled with zeros.
+    """Joins `factor` neighbours along the sequence; the last group is filled with zeros.
 
     depth: affine maps of a group, with a GELU between them; 2 is the projector of Llama-AVSR
     (Cappellazzo et al. 2024) and SLAM-LLM. A group with one real token is real. The grid stays
     where it has one axis; of more axes it is lost.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, k: int = 2, depth: int = 1) -> None:
+    def __init__(self, in_dim: int, out_dim: int, *, factor: int = 2, depth: int = 1) -> None:
         super().__init__(in_dim, out_dim)
-        at_least("stack", "k", k, 1)
+        at_least("stack", "factor", factor, 1)
         at_least("stack", "depth", depth, 1)
-        self.k = k
+        self.factor = factor
         more = [
             layer for _ in range(depth - 1) for layer in (nn.GELU(), nn.Linear(out_dim, out_dim))
         ]
-        first = nn.Linear(in_dim * k, out_dim)
+        first = nn.Linear(in_dim * factor, out_dim)
         self.map = nn.Sequential(first, *more) if more else first
 
     def forward(self, features: Features) -> Features:
-        """`[B, T, in_dim] -> [B, ceil(T / k), out_dim]`."""
-        missing = -features.tokens.shape[1] % self.k
-        mask = nn.functional.pad(features.mask, (0, missing)).unflatten(1, (-1, self.k)).any(-1)
+        """`[B, T, in_dim] -> [B, ceil(T / factor), out_dim]`."""
+        missing = -features.tokens.shape[1] % self.factor
+        mask = (
+            nn.functional.pad(features.mask, (0, missing)).unflatten(1, (-1, self.factor)).any(-1)
+        )
         tokens = mask_tokens(features.tokens, features.mask)
-        tokens = nn.functional.pad(tokens, (0, 0, 0, missing)).unflatten(1, (-1, self.k)).flatten(2)
+        tokens = (
+            nn.functional.pad(tokens, (0, 0, 0, missing)).unflatten(1, (-1, self.factor)).flatten(2)
+        )
         line = features.grid is not None and len(features.grid) == 1
         return features.replace(
             tokens=mask_tokens(self.map(tokens), mask),
             mask=mask,
             grid=(mask.shape[1],) if line else None,
-            spacing=scale_spacing(features.spacing, (self.k,)) if line else None,
-            origin=shift_origin(features.origin, features.spacing, (self.k,)) if line else None,
+            spacing=scale_spacing(features.spacing, (self.factor,)) if line else None,
+            origin=shift_origin(features.origin, features.spacing, (self.factor,))
+            if line
+            else None,
             pooled=None,
         )
 

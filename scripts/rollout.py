@@ -60,7 +60,13 @@ def main(
     conditions = Ablation(tuple(shuffle or ()), tuple(blank or ()), instruction, swap, replay_mean)
     found = rollout(
         pipeline,
-        env_config(pipeline, names, max_steps=max_steps, execute=execute, ensemble=ensemble),
+        env_config(
+            pipeline,
+            names,
+            max_steps=max_steps,
+            n_action_steps=execute,
+            temporal_ensemble_coeff=ensemble,
+        ),
         names=names,
         seeds=range(seed, seed + episodes),
         how=RolloutOptions(batch, conditions, films, f".{film}"),

@@ -31,14 +31,14 @@ class ControlTask(Protocol):
     """What a policy reads of a task that predicts actions; any class that has it is one.
 
     Each prediction holds `actions` `[steps, dof]`. chunk: `dof`, known once fitted. tokenizer:
-    `pins_start`, True if the first of the actions is the one executed last; `last_action`
+    `fixed_start`, True if the first of the actions is the one executed last; `previous_action`
     is then the column that gives it.
     """
 
     streams: Any
     chunk: Any
     tokenizer: Any
-    last_action: str
+    previous_action: str
 
     def columns(self) -> tuple[str, ...]: ...
 

@@ -225,14 +225,14 @@ def _fitted_options(
     if isinstance(said, str):
         said = {"type": said}
     if said is None:
-        said = {"type": "own"} if base.kind and owner._carries_weights() else {}
+        said = {"type": "pretrained"} if base.kind and owner._carries_weights() else {}
     if base.kind is None:
         return said
     if "type" not in said:
         some = ", or ".join(f"{name}: {known}" for known in list(registered(base.kind))[:2])
         raise ConfigError(f"{where}: is required here; for example {some}")
     wanted = arguments(find(base.kind, said["type"], where))
-    for argument, (_, default) in wanted.items():  # `tokenizer: own` takes its owner's name
+    for argument, (_, default) in wanted.items():  # `tokenizer: pretrained` takes its owner's name
         if default is inspect.Parameter.empty and argument not in said:
             if argument not in owner.options:
                 raise ConfigError(f"{where}.{argument}: is required, and is not there")

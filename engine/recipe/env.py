@@ -11,33 +11,38 @@ from .validation import Strict
 
 
 class Env(Strict):
-    """name: one environment or several. task: the control task, where there are several.
-    observe: stream -> key of the observation, or keys whose values are joined; its own name by
-    default. cameras, size: pictures that are asked for, px a side. options: handed to
-    `gymnasium.make`. rate: control steps a second. success: the key of `info`.
-    column: the column of the prompt that the instruction fills. instruction: a text, or by
-    environment one or several, which the episodes take in turn; the environment's own words, if
-    not said. execute: steps of a chunk that
-    are executed before the next is asked for; all, if not said. ensemble: weight all chunks that
-    speak of a step by exp(-ensemble * i), the oldest has i = 0 (ACT); then `execute` is 1, if not
-    said. hand: the key of the observation whose first three values are the hand's position.
+    """The `env:` section: in which simulators a policy acts.
+
+    name: one environment or several. task: the control task, if the recipe has several.
+    observation_keys: stream -> key of the observation, or keys whose values are joined; by default
+    the stream's name. cameras, size: cameras to render, in pixels a side. options: passed to
+    `gymnasium.make`. fps: control steps a second. max_steps: of an episode. clip: clip actions to
+    the bounds of the action space. success_key: the key of `info`.
+
+    instruction_column: the column of the prompt that holds the instruction. instruction: a text,
+    or one or several for each environment, used by the episodes in turn; by default the
+    environment's own. n_action_steps: steps of a chunk that are executed before the next is
+    predicted; by default all. temporal_ensemble_coeff: weight all chunks that cover a step by
+    `exp(-temporal_ensemble_coeff * i)`, `i = 0` for the oldest (ACT); `n_action_steps` is then 1 by
+    default. end_effector_key: the key of the observation whose first three values are the position
+    of the end effector.
     """
 
     name: str | list[str]
     task: str | None = None
-    observe: dict[str, str | list[str]] = {}
+    observation_keys: dict[str, str | list[str]] = {}
     cameras: list[str] = []
     size: Annotated[int, Gt(0)] = 128
     options: dict[str, Any] = {}
-    rate: Annotated[float, Gt(0)] | None = None
+    fps: Annotated[float, Gt(0)] | None = None
     max_steps: Annotated[int, Gt(0)] | None = None
     clip: bool = True
-    success: str = "success"
-    column: str = "instruction"
+    success_key: str = "success"
+    instruction_column: str = "instruction"
     instruction: str | dict[str, str | list[str]] = Field(default_factory=dict)
-    execute: Annotated[int, Gt(0)] | None = None
-    ensemble: Annotated[float, Ge(0)] | None = None
-    hand: str | None = None
+    n_action_steps: Annotated[int, Gt(0)] | None = None
+    temporal_ensemble_coeff: Annotated[float, Ge(0)] | None = None
+    end_effector_key: str | None = None
 
     @property
     def names(self) -> list[str]:

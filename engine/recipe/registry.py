@@ -21,6 +21,7 @@ from typing import Any
 
 from ...modalities.messages import did_you_mean
 from ..utils import ConfigError
+from .validation.renamed import RENAMED
 
 
 @dataclass(frozen=True)
@@ -251,10 +252,9 @@ def _label(kind: str, name: str, path: str) -> str:
 def _unknown(kind: str, name: str, known: Mapping[str, str], where: str) -> str:
     before, dot, last = name.rpartition(".")
     full = f"{before}:{last}" if dot and ":" not in name else "package.module:Class"
-    return (
-        f"{where}: no {_describe(kind)} is called {name!r}{did_you_mean(name, known)} "
-        f"(your own: {full})"
-    )
+    now = RENAMED.get(f"{kind}={name}")
+    hint = f"; it is called {now} now" if now else did_you_mean(name, known)
+    return f"{where}: no {_describe(kind)} is called {name!r}{hint} (your own: {full})"
 
 
 def _import(path: str, label: str) -> Any:

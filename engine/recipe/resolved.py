@@ -284,7 +284,9 @@ def _agree_on_env(recipe: Recipe) -> None:
     if env.task is not None and env.task not in recipe.tasks:
         near = did_you_mean(env.task, recipe.tasks)
         raise ConfigError(f"env.task: there is no task {env.task!r}{near}")
-    for stream in env.observe:
+    for stream in env.observation_keys:
         if stream not in recipe.inputs:
             near = did_you_mean(stream, recipe.inputs)
-            raise ConfigError(f"env.observe.{stream}: there is no such stream among inputs{near}")
+            raise ConfigError(
+                f"env.observation_keys.{stream}: there is no such stream among inputs{near}"
+            )

@@ -35,13 +35,13 @@ class Ablation:
         parts += ["told-another-task"] if self.swap else []
         return "-".join([*parts, *(["mean-replayed"] if self.replay else [])])
 
-    def check(self, observe: Mapping[str, Any], batch: int, count: int) -> None:
+    def check(self, observation_keys: Mapping[str, Any], batch: int, count: int) -> None:
         """Raises RecipeError for a stream that there is not, or nobody to deal to."""
         for stream in (*self.shuffle, *self.blank):
-            if stream not in observe:
+            if stream not in observation_keys:
                 raise ConfigError(
                     f"--shuffle, --blank: there is no stream {stream!r}"
-                    f"{did_you_mean(stream, observe)}"
+                    f"{did_you_mean(stream, observation_keys)}"
                 )
         alone = batch == 1 or count % batch == 1
         if self.shuffle and alone:
@@ -51,14 +51,14 @@ class Ablation:
             )
 
     def apply(
-        self, observations: Sequence[Mapping[str, Any]], observe: Mapping[str, Any]
+        self, observations: Sequence[Mapping[str, Any]], observation_keys: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """The observations of all environments at one step, changed as asked."""
         found = [dict(seen) for seen in observations]
-        for key in _keys(self.shuffle, observe):
+        for key in _keys(self.shuffle, observation_keys):
             for i, seen in enumerate(found):
                 seen[key] = observations[(i + 1) % len(found)].get(key)
-        for key in _keys(self.blank, observe):
+        for key in _keys(self.blank, observation_keys):
             for seen in found:
                 seen[key] = np.zeros_like(seen[key])
         return found
@@ -80,6 +80,6 @@ class Ablation:
         return found
 
 
-def _keys(streams: Sequence[str], observe: Mapping[str, Any]) -> list[str]:
-    said = [observe[stream] for stream in streams]
+def _keys(streams: Sequence[str], observation_keys: Mapping[str, Any]) -> list[str]:
+    said = [observation_keys[stream] for stream in streams]
     return [key for keys in said for key in ([keys] if isinstance(keys, str) else keys)]

@@ -37,7 +37,7 @@ def mean_squared_jerk(values: np.ndarray) -> float:
 
 @dataclass
 class Episode:
-    """commands: `[dof]` a step, as sent. hand: `[3]` a step, where `env.hand` says which.
+    """commands: `[dof]` a step, as sent. hand: `[3]` a step, if `env.end_effector_key` is set.
     success: a step each."""
 
     seed: int

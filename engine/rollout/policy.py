@@ -29,7 +29,7 @@ PredictChunks = Callable[[list[dict[str, Any]]], Sequence[np.ndarray]]
 
 Keys = str | Sequence[str]
 
-LAST = "last_action"
+LAST = "previous_action"
 """What rows call the action executed last; None at first."""
 
 
@@ -43,12 +43,12 @@ class EpisodeState:
         self.step = 0
         self.last: np.ndarray | None = None
 
-    def hungry(self, execute: int | None) -> bool:
+    def needs_chunk(self, n_action_steps: int | None) -> bool:
         """Whether the newest chunk is used up, as far as it is to be executed."""
         if not self.chunks:
             return True
         made, chunk = self.chunks[-1]
-        return self.step - made >= (execute or len(chunk))
+        return self.step - made >= (n_action_steps or len(chunk))
 
     def action(self, ensemble: float | None) -> np.ndarray:
         """`[dof]` what the chunks say of this step; the newest alone without an ensemble."""
@@ -60,27 +60,31 @@ class EpisodeState:
 
 
 class Policy:
-    """ask: rows of streams and texts -> chunks. observe: stream -> key or keys of an observation.
-    spans: stream -> frames of its window. bounds: low and high `[dof]`; actions are clipped to
-    them. execute, ensemble: see `Env`.
+    """A model as a policy.
 
-    calls: how often the model was asked; seconds: how long that took.
+    ask: rows of streams and texts -> chunks. observation_keys: stream -> key or keys of an
+    observation. spans: stream -> frames of its window. bounds: low and high `[dof]`; actions are
+    clipped to them. n_action_steps, temporal_ensemble_coeff: see `Env`.
+
+    calls: number of calls of the model; seconds: their time.
     """
 
     def __init__(
         self,
         ask: PredictChunks,
-        observe: Mapping[str, Keys],
+        observation_keys: Mapping[str, Keys],
         *,
         spans: Mapping[str, Span] | None = None,
-        execute: int | None = None,
-        ensemble: float | None = None,
+        n_action_steps: int | None = None,
+        temporal_ensemble_coeff: float | None = None,
         bounds: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         self.ask, self.spans = ask, dict(spans or {})
-        self.observe: Mapping[str, Any] = dict(observe)
-        self.execute = 1 if execute is None and ensemble is not None else execute
-        self.ensemble, self.bounds = ensemble, bounds
+        self.observation_keys: Mapping[str, Any] = dict(observation_keys)
+        self.n_action_steps = n_action_steps
+        if n_action_steps is None and temporal_ensemble_coeff is not None:
+            self.n_action_steps = 1
+        self.temporal_ensemble_coeff, self.bounds = temporal_ensemble_coeff, bounds
         self.calls, self.seconds = 0, 0.0
         self._seats: list[EpisodeState] = []
         self.reset()
@@ -102,8 +106,10 @@ class Policy:
         places = range(len(self._seats)) if who is None else who
         seats = [self._seats[place] for place in places]
         for seat, seen in zip(seats, observations, strict=True):
-            seat.history.see({s: _value(seen, k, s, seat) for s, k in self.observe.items()})
-        self._predict([seat for seat in seats if seat.hungry(self.execute)])
+            seat.history.see(
+                {s: _value(seen, k, s, seat) for s, k in self.observation_keys.items()}
+            )
+        self._predict([seat for seat in seats if seat.needs_chunk(self.n_action_steps)])
         return np.stack([self._act(seat) for seat in seats])
 
     def _predict(self, seats: Sequence[EpisodeState]) -> None:
@@ -115,15 +121,15 @@ class Policy:
         self.seconds += time.perf_counter() - began
         self.calls += 1
         for seat, chunk in zip(seats, chunks, strict=True):
-            if self.execute is not None and len(chunk) < self.execute:
+            if self.n_action_steps is not None and len(chunk) < self.n_action_steps:
                 raise ConfigError(
-                    f"env.execute: found {self.execute}, and a chunk has {len(chunk)} steps; "
-                    f"say {len(chunk)} or fewer"
+                    f"env.n_action_steps: found {self.n_action_steps}, and a chunk has "
+                    f"{len(chunk)} steps; say {len(chunk)} or fewer"
                 )
             seat.chunks.append((seat.step, np.asarray(chunk, np.float32)))
 
     def _act(self, seat: EpisodeState) -> np.ndarray:
-        action = seat.action(self.ensemble)
+        action = seat.action(self.temporal_ensemble_coeff)
         if not np.isfinite(action).all():
             joint = int(np.argmin(np.isfinite(action)))
             raise RuntimeFailure(
@@ -146,7 +152,7 @@ def _value(seen: Row, keys: Keys, stream: str, seat: EpisodeState) -> Any:
             there = [key for key, value in seen.items() if value is not None]
             raise RuntimeFailure(
                 f"{where}: the observation has no {name!r}{did_you_mean(name, there)}; the stream "
-                f"{stream} reads it, env.observe maps another"
+                f"{stream} reads it, env.observation_keys maps another"
             )
         values = np.asarray(seen[name])
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -164,31 +170,31 @@ def make_policy(
     """A loaded model as a policy, as `env:` says."""
     plan = pipeline.model.plan
     name, task = find_control_task(plan, section.task, "env.task")
-    for stream in section.observe:
+    for stream in section.observation_keys:
         if stream not in task.streams:
             raise ConfigError(
-                f"env.observe.{stream}: the task {name} has no such stream"
+                f"env.observation_keys.{stream}: the task {name} has no such stream"
                 f"{did_you_mean(stream, task.streams)}"
             )
     where = f"tasks.{name}.data"
 
-    begins = task.tokenizer.pins_start
+    begins = task.tokenizer.fixed_start
     rest = np.zeros(task.chunk.dof, np.float32)  # nothing was executed yet
 
     def ask(rows: list[dict[str, Any]]) -> list[np.ndarray]:
         wanted: dict[str, Any] = {k: [row[k] for row in rows] for k in rows[0] if k in known}
         if begins:
             last = [row[LAST] for row in rows]
-            wanted[task.last_action] = [rest if value is None else value for value in last]
+            wanted[task.previous_action] = [rest if value is None else value for value in last]
         made = pipeline.generate(name, **wanted)
         return [np.asarray(chunk["actions"], np.float32)[begins:] for chunk in made]
 
     known = {*task.streams, *task.columns()}
     return Policy(
         ask,
-        {stream: section.observe.get(stream, stream) for stream in task.streams},
+        {stream: section.observation_keys.get(stream, stream) for stream in task.streams},
         spans=observation_windows(plan.recipe.tasks[name], task.streams, where),
-        execute=section.execute,
-        ensemble=section.ensemble,
+        n_action_steps=section.n_action_steps,
+        temporal_ensemble_coeff=section.temporal_ensemble_coeff,
         bounds=bounds if section.clip else None,
     )

@@ -21,7 +21,7 @@ class OpenLoopReplay:
 
     def __init__(self, actions: np.ndarray) -> None:
         self.actions = actions
-        self.calls, self.seconds, self.observe = 0, 0.0, dict[str, Any]()
+        self.calls, self.seconds, self.observation_keys = 0, 0.0, dict[str, Any]()
         self._step = 0
 
     def reset(self, texts: Sequence[Mapping[str, Any]] = ({},), names: Sequence[str] = ()) -> None:

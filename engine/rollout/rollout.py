@@ -70,10 +70,12 @@ def make_checked_policy(
     _, task = find_control_task(pipeline.model.plan, section.task, "env.task")
     bounds = check_space(action_space(name, section), task.chunk.dof, f"env.name: {name}")
     policy = make_policy(pipeline, section, bounds)
-    if section.column in task.columns() and not how.conditions.texts(section, name, [0]):
+    if section.instruction_column in task.columns() and not how.conditions.texts(
+        section, name, [0]
+    ):
         raise ConfigError(
-            f"env.instruction: {name} has no words of its own for {{{section.column}}} of the "
-            f'prompt; say what it is told, for example instruction: "reach the goal"'
+            f"env.instruction: {name} has none for {{{section.instruction_column}}} of the "
+            'prompt; add one, for example instruction: "reach the goal"'
         )
     if how.conditions.replay:
         return mean_demonstration(name, section)
@@ -95,7 +97,7 @@ def summarize(acting: PolicyLike, rolled: RolloutResult) -> dict[str, Any]:
 def write(folder: Path, runner: Runner, figure: Mapping[str, Any]) -> Path:
     """Write figures, episodes, the first one's trajectory, and films; gives the JSON's path."""
     make_folder(folder)
-    label, rolled, rate = runner.how.conditions.label(), runner.rolled, runner.section.rate
+    label, rolled, rate = runner.how.conditions.label(), runner.rolled, runner.section.fps
     stem = "-".join(filter(None, ("rollout", *runner.name.replace(":", "/").split("/"), label)))
     films = [
         write_video(folder / f"{stem}-{seed}{runner.how.suffix}", frames, rate or FPS).name

@@ -20,13 +20,13 @@ STEPS = 500
 
 
 class PolicyLike(Protocol):
-    """A policy, or what stands for one. observe: stream -> key or keys of an observation."""
+    """The interface of a policy. observation_keys: stream -> key or keys of an observation."""
 
     calls: int
     seconds: float
 
     @property
-    def observe(self) -> Mapping[str, Any]: ...
+    def observation_keys(self) -> Mapping[str, Any]: ...
 
     def reset(self, texts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None: ...
 
@@ -65,7 +65,7 @@ class Runner:
     def run(self, seeds: Sequence[int], log: RunLogger | None = None) -> RolloutResult:
         """An episode a seed, `batch` at a time."""
         began, size = time.perf_counter(), min(self.how.batch, len(seeds))
-        self.how.conditions.check(self.acting.observe, size, len(seeds))
+        self.how.conditions.check(self.acting.observation_keys, size, len(seeds))
         self._simulators = [Simulator(self.name, self.section) for _ in range(size)]
         for start in range(0, len(seeds), size):
             self._side_by_side(seeds[start : start + size], self.how.films - start)
@@ -77,7 +77,7 @@ class Runner:
         return self.rolled
 
     def _side_by_side(self, seeds: Sequence[int], films: int) -> None:
-        column = self.section.column
+        column = self.section.instruction_column
         told = self.how.conditions.texts(self.section, self.name, seeds) or [""] * len(seeds)
         self.acting.reset(
             [{column: text} if text else {} for text in told],
@@ -89,7 +89,7 @@ class Runner:
         self.rolled.frames |= {seed: [] for seed in seeds[: max(0, films)]}
         alive = list(range(len(seeds)))
         for _ in range(self.steps):
-            shown = self.how.conditions.apply(seen, self.acting.observe)
+            shown = self.how.conditions.apply(seen, self.acting.observation_keys)
             actions = self.acting.step([shown[i] for i in alive], alive)
             over = set()
             for i, action in zip(alive, actions, strict=True):
@@ -106,15 +106,16 @@ class Runner:
         if frames is not None and (picture := simulator.picture()) is not None:
             frames.append(picture)
         seen, ended, info = simulator.step(action)
-        success, hand = self.section.success, self.section.hand
+        success, hand = self.section.success_key, self.section.end_effector_key
         if success not in info:
             raise ConfigError(
-                f"env.success: {self.name} tells no {success!r}; its info has "
+                f"env.success_key: {self.name} tells no {success!r}; its info has "
                 f"{', '.join(map(str, info)) or 'nothing'}"
             )
         if hand is not None and hand not in seen:
             raise ConfigError(
-                f"env.hand: {self.name} observes no {hand!r}; there are {', '.join(seen)}"
+                f"env.end_effector_key: {self.name} observes no {hand!r}; there are "
+                f"{', '.join(seen)}"
             )
         position = None if hand is None else np.asarray(seen[hand], np.float64)[:3]
         episode.note(np.asarray(action), bool(info[success]), position)

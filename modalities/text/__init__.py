@@ -16,6 +16,6 @@ TEXT = Modality(
         "bpe": "sensorium.modalities.text.tokenizers:BPE",
         "bytes": "sensorium.modalities.text.tokenizers:Bytes",
         "characters": "sensorium.modalities.text.characters:Characters",
-        "own": "sensorium.modalities.text.tokenizers:Own",
+        "pretrained": "sensorium.modalities.text.tokenizers:PretrainedTokenizer",
     },
 )

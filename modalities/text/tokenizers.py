@@ -151,7 +151,7 @@ class BPE(_Backed):
         self.load_state({"tokenizer": backend.to_str(), **ids})
 
 
-class Own(_Backed):
+class PretrainedTokenizer(_Backed):
     """A checkpoint's own tokenizer, from a folder or a hub id; read in `fit`, not before.
 
     eos: the token that ends a text, where the checkpoint names none. Padding is always masked,

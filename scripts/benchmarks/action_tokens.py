@@ -2,7 +2,7 @@
 
 B-spline tokens against FAST, bins and scipy's splines, on the same chunks, in turns. Expected are:
 encode and decode at 10 times FAST's speed and 20 times scipy's; at no more tokens than FAST, less
-error on smooth joints; no wrong sign of a gripper with `switch`; any ids decodable.
+error on smooth joints; no wrong sign of a gripper with `switch_times`; any ids decodable.
 
 A chunk has four smooth joints (three slow waves each), two noisy ones (the same, and white noise
 of 0.05) and a gripper that switches once, at every sample of the chunk equally often. Tokenizers

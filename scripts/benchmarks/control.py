@@ -20,10 +20,10 @@ from typing import Annotated, Any
 import typer
 
 WAYS: dict[str, list[str]] = {
-    "bspline": ["tasks.act.form=parallel"],
-    "points": ["tasks.act.form=continuous"],
-    "bins": ["tasks.act.form=autoregressive", "tasks.act.tokenizer={type: bins}"],
-    "fast": ["tasks.act.form=autoregressive", "tasks.act.tokenizer={type: fast}"],
+    "bspline": ["tasks.act.action_decoder=parallel"],
+    "points": ["tasks.act.action_decoder=continuous"],
+    "bins": ["tasks.act.action_decoder=autoregressive", "tasks.act.tokenizer={type: bins}"],
+    "fast": ["tasks.act.action_decoder=autoregressive", "tasks.act.tokenizer={type: fast}"],
 }
 """Name -> what changes in the recipe."""
 

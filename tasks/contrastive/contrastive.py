@@ -32,19 +32,22 @@ TEMPERATURES = {"infonce": 0.07, "soft": 0.07, "siglip": 0.1}
 
 
 class Contrastive(Task):
-    """streams: what is brought together, two or more; every pair of them counts alike. dim: width
-    of the space. loss: `infonce` (CLIP, symmetric), `siglip` (pairwise sigmoid with a bias) or
-    `soft` (a stream's rows are drawn to all rows, as much as what was put in is alike).
+    """Contrastive learning of two or more streams.
 
-    group: a column; rows that share its value belong together too (a row with null stands
-    alone). alike: with `soft`, `{image: look}`: the frozen stream `look` says how alike the rows
-    of `image` are. teachers: `[{image: clip_image, caption: clip_text}]`, frozen streams that
-    stand for the task's own; their cosines are approached by smooth L1, `teacher_weight` of it.
-    temperature: where it begins; it is learned. chunk: rows that are encoded at a time, their
-    activations computed again in the backward; for batches larger than memory.
+    streams: two or more; the loss is the mean over all pairs of them. dim: width of the shared
+    space. loss: `infonce` (CLIP, symmetric), `siglip` (pairwise sigmoid with a bias) or `soft`
+    (CWCL: the targets of a stream's rows are their similarities in a frozen stream).
 
-    match: a column; a second set of metrics asks among rows of the same value alone. zero_shot:
-    `{input: image, target: word, templates: ["a {}."], classes: [...]}`, see `ZeroShot`.
+    positive_group: a column; rows that share its value are positives of each other (a row with null
+    has none but itself). soft_target_streams: with `soft`, `{image: look}`: the similarities of the
+    rows of `image` are those of the frozen stream `look`. teachers: `[{image: clip_image, caption:
+    clip_text}]`, a frozen stream in place of each of the task's; their cosines are distilled with a
+    smooth L1 loss of weight `teacher_weight`. temperature: its initial value; it is learned.
+    gradcache_chunk_size: rows encoded at a time, their activations recomputed in the backward pass
+    (GradCache); for batches larger than memory.
+
+    metric_group: a column; further metrics rank a row among the rows of the same value only.
+    zero_shot: `{input: image, target: word, templates: ["a {}."], classes: [...]}`, see `ZeroShot`.
     """
 
     cross_rows = True
@@ -57,50 +60,65 @@ class Contrastive(Task):
         loss: Literal["infonce", "siglip", "soft"] = "infonce",
         temperature: float | None = None,
         bias: float = -10.0,
-        group: str | None = None,
-        alike: dict[str, str] | None = None,
+        positive_group: str | None = None,
+        soft_target_streams: dict[str, str] | None = None,
         teachers: list[dict[str, str]] | None = None,
         teacher_weight: float = 1.0,
-        chunk: int | None = None,
-        match: str | None = None,
+        gradcache_chunk_size: int | None = None,
+        metric_group: str | None = None,
         zero_shot: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.embedded = tuple(dict.fromkeys(streams))
         if len(self.embedded) < 2 or len(self.embedded) < len(streams):
             raise ValueError(f"streams: found {', '.join(streams)}; expected two different ones")
-        self.dim, self.kind, self.group, self.match = dim, loss, group, match
-        self.alike, self.teachers = alike or {}, teachers or []
-        self._check(temperature, chunk)
-        frozen = [*self.alike.values(), *(t[s] for t in self.teachers for s in self.embedded)]
+        self.dim, self.kind, self.positive_group, self.metric_group = (
+            dim,
+            loss,
+            positive_group,
+            metric_group,
+        )
+        self.soft_target_streams, self.teachers = soft_target_streams or {}, teachers or []
+        self._check(temperature, gradcache_chunk_size)
+        frozen = [
+            *self.soft_target_streams.values(),
+            *(t[s] for t in self.teachers for s in self.embedded),
+        ]
         self.teacher_streams = tuple(dict.fromkeys(frozen))
         self.streams = {name: StreamUse(role="teacher") for name in self.teacher_streams} | {
             name: StreamUse(width=dim) for name in self.embedded
         }
-        self.teacher_weight, self.chunk = teacher_weight, chunk
+        self.teacher_weight, self.gradcache_chunk_size = teacher_weight, gradcache_chunk_size
         self.zero_shot = ZeroShot.read(zero_shot, self.embedded) if zero_shot else None
         begin = -math.log(temperature or TEMPERATURES[loss])
         self.log_scale = nn.Parameter(torch.tensor(begin))
         self.bias = nn.Parameter(torch.tensor(bias)) if loss == "siglip" else None
 
-    def _check(self, temperature: float | None, chunk: int | None) -> None:
+    def _check(self, temperature: float | None, gradcache_chunk_size: int | None) -> None:
         if temperature is not None and temperature < 1 / MAX_LOGIT_SCALE:
             raise ValueError(
                 f"temperature: found {temperature}, expected {1 / MAX_LOGIT_SCALE} or more"
             )
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk: found {chunk}, expected at least 1")
-        if (self.kind == "soft") != bool(self.alike):
+        if gradcache_chunk_size is not None and gradcache_chunk_size < 1:
             raise ValueError(
-                f"alike: loss: {self.kind} with alike {self.alike or 'missing'}; the two go "
-                "together, as in loss: soft, alike: {image: look}"
+                f"gradcache_chunk_size: found {gradcache_chunk_size}, expected at least 1"
             )
-        for name in self.alike:
+        if (self.kind == "soft") != bool(self.soft_target_streams):
+            raise ValueError(
+                f"soft_target_streams: found {self.soft_target_streams or 'none'} with "
+                f"loss: {self.kind}; the two go together, as in loss: soft, "
+                "soft_target_streams: {image: look}"
+            )
+        for name in self.soft_target_streams:
             if name not in self.embedded:
-                raise ValueError(f"alike: {name!r} is none of {', '.join(self.embedded)}")
-        for name, look in self.alike.items():
+                raise ValueError(
+                    f"soft_target_streams: {name!r} is none of {', '.join(self.embedded)}"
+                )
+        for name, look in self.soft_target_streams.items():
             if look in self.embedded:
-                raise ValueError(f"alike: {name}: {look!r} is itself learned; name a frozen stream")
+                raise ValueError(
+                    f"soft_target_streams: {name}: {look!r} is itself learned; name a frozen stream"
+                )
         for place, teacher in enumerate(self.teachers):
             if set(teacher.values()) & set(self.embedded):
                 raise ValueError(f"teachers: number {place + 1} names a stream that is learned")
@@ -115,14 +133,14 @@ class Contrastive(Task):
         return list(itertools.combinations(self.embedded, 2))
 
     def columns(self) -> tuple[str, ...]:
-        return () if self.group is None else (self.group,)
+        return () if self.positive_group is None else (self.positive_group,)
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Label: `group`, a number that stands for its value. Reference: `group`, `match` and
-        `label`, if they are asked for and the row has them."""
+        `label`, if the task uses them and the row has them."""
         example = Example()
         label = None if self.zero_shot is None else self.zero_shot.target
-        columns = {"group": self.group, "match": self.match, "label": label}
+        columns = {"group": self.positive_group, "match": self.metric_group, "label": label}
         for key, column in columns.items():
             if column is not None and column in row:
                 example.reference[key] = _plain(row[column])
@@ -148,7 +166,7 @@ class Contrastive(Task):
             rows = torch.arange(start, start + len(batch), device=device)
             positive = self._positive(batch, rows, len(packed))
             targets = dict.fromkeys(local, uniform_targets(positive))
-            for name, look in self.alike.items():
+            for name, look in self.soft_target_streams.items():
                 targets[name] = cwcl_targets(teachers[look], every_teacher[look], positive)
             total, correct, distilled = torch.zeros(3, device=device)
             for a, b in self.pairs:
@@ -186,17 +204,17 @@ class Contrastive(Task):
         if not len(batch):
             width = self.dim if learns else 0
             return torch.zeros(0, width, device=self.log_scale.device, requires_grad=learns)
-        chunked = learns and self.chunk is not None
-        options: dict[str, Any] = {"chunk": self.chunk} if chunked else {}
+        chunked = learns and self.gradcache_chunk_size is not None
+        options: dict[str, Any] = {"chunk": self.gradcache_chunk_size} if chunked else {}
         return l2_normalize(ctx.encode(stream, **options).pool())
 
     def _positive(self, batch: Batch, rows: Tensor, every: int) -> Tensor:
         """`[B, N]` bool: the pairs that belong together; a row and itself always do."""
         positive = rows[:, None] == torch.arange(every, device=rows.device)
-        if self.group is None:
+        if self.positive_group is None:
             return positive
         if len(batch):
-            ids = batch.label("group", f"has no column {self.group!r} to be grouped by")
+            ids = batch.label("group", f"has no column {self.positive_group!r} to be grouped by")
         else:
             ids = torch.zeros(0, dtype=torch.long)
         ids = ids.reshape(-1, 1).to(rows.device)
@@ -209,7 +227,7 @@ class Contrastive(Task):
         return [{name: rows[i] for name, rows in vectors.items()} for i in range(len(batch))]
 
     def metrics(self) -> RetrievalMetrics:
-        return RetrievalMetrics(self.pairs, self.match)
+        return RetrievalMetrics(self.pairs, self.metric_group)
 
     def dataset_metrics(
         self, predictions: Sequence[Any], references: Sequence[Mapping[str, Any]], embed: Embed
@@ -236,7 +254,9 @@ class Contrastive(Task):
         names = self.zero_shot.classes if self.zero_shot else None
         label = None if self.zero_shot is None else self.zero_shot.target
         for i, row in enumerate(rows):
-            row.update({c: f"{c} {i}" for c in (self.group, self.match) if c is not None})
+            row.update(
+                {c: f"{c} {i}" for c in (self.positive_group, self.metric_group) if c is not None}
+            )
             if label is not None:
                 row[label] = (names or ["cat", "dog"])[-i]
         return rows

@@ -30,7 +30,7 @@ class EmbeddingDistillation(Task):
     `cosine`, one minus the cosine (then lengths are free).
 
     dim: width of the space, where the teacher's connector leads to another than its encoder's.
-    group: a column; rows that share its value are right answers to each other in the metrics.
+    positive_group: a column; rows that share its value are positives of each other in the metrics.
     """
 
     def __init__(
@@ -40,12 +40,17 @@ class EmbeddingDistillation(Task):
         teacher: str,
         loss: Literal["mse", "cosine"] = "mse",
         dim: int | None = None,
-        group: str | None = None,
+        positive_group: str | None = None,
     ) -> None:
         super().__init__()
         if student == teacher:
             raise ValueError(f"teacher: found {teacher!r}, which is the student; name another")
-        self.student, self.teacher, self.kind, self.group = student, teacher, loss, group
+        self.student, self.teacher, self.kind, self.positive_group = (
+            student,
+            teacher,
+            loss,
+            positive_group,
+        )
         width = teacher if dim is None else dim
         self.streams = {
             student: StreamUse(width=width),
@@ -54,9 +59,9 @@ class EmbeddingDistillation(Task):
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Reference: `group`, if it is asked for and the row has it."""
-        if self.group is None or self.group not in row:
+        if self.positive_group is None or self.positive_group not in row:
             return Example()
-        value = row[self.group]
+        value = row[self.positive_group]
         return Example(reference={"group": value.item() if hasattr(value, "item") else value})
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
@@ -94,7 +99,12 @@ class EmbeddingDistillation(Task):
         return search.answers(keys)
 
     def example_rows(self) -> list[dict[str, Any]]:
-        return [{} if self.group is None else {self.group: f"{self.group} {i}"} for i in range(2)]
+        return [
+            {}
+            if self.positive_group is None
+            else {self.positive_group: f"{self.positive_group} {i}"}
+            for i in range(2)
+        ]
 
 
 class DistanceMetrics:

@@ -22,10 +22,10 @@ from .metrics import ActionMetrics
 
 class ControlTask(Task):
     """tokenizer, chunk: fitted on the column `action`, chunks that `data.window` makes.
-    last_action: the column of the action executed last, for a tokenizer that begins there."""
+    previous_action: the column of the action executed last, for a tokenizer that begins there."""
 
     def __init__(
-        self, tokenizer: ActionTokenizer, chunk: ChunkStatistics, action: str, last_action: str
+        self, tokenizer: ActionTokenizer, chunk: ChunkStatistics, action: str, previous_action: str
     ) -> None:
         super().__init__()
         start, end = (getattr(tokenizer, f"{side}_order", 0) for side in ("start", "end"))
@@ -35,7 +35,7 @@ class ControlTask(Task):
                 "the chunk is said; say start_order: 1 or 0, and end_order: 0"
             )
         self.tokenizer, self.chunk = tokenizer, chunk
-        self.action, self.last_action = action, last_action
+        self.action, self.previous_action = action, previous_action
 
     def columns(self) -> tuple[str, ...]:
         return (self.action,)
@@ -55,9 +55,9 @@ class ControlTask(Task):
         if self.action in row:
             arrays["actions"], arrays["padding"] = read_chunk(row, self.action)
             self.chunk.check(arrays["actions"])
-        if self.tokenizer.pins_start and self.last_action in row:
-            arrays["start"] = read_action(row, self.last_action)
-        elif self.tokenizer.pins_start and arrays:
+        if self.tokenizer.fixed_start and self.previous_action in row:
+            arrays["start"] = read_action(row, self.previous_action)
+        elif self.tokenizer.fixed_start and arrays:
             arrays["start"] = arrays["actions"][0]
         labels = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
         return Example(labels, {name: array.tolist() for name, array in arrays.items()})
@@ -81,12 +81,12 @@ class ControlTask(Task):
 
     def starts(self, batch: Batch) -> Tensor | None:
         """`[B, dof]` on the CPU if the tokenizer begins at the action executed last, else None."""
-        if not self.tokenizer.pins_start:
+        if not self.tokenizer.fixed_start:
             return None
         start = batch.label(
             "start",
             "the tokenizer begins at the action executed last; give it in the column "
-            f"{self.last_action!r} (the resting position, at first)",
+            f"{self.previous_action!r} (the resting position, at first)",
         )
         return start.cpu()
 

@@ -1,7 +1,7 @@
-"""Control: from any streams to a chunk of actions, said by the decoder in one of four forms.
+"""Control: any streams to a chunk of actions, by one of four action decoders on the backbone.
 
 `parallel` (BEAST-D and BEAST-F, arXiv 2506.06072), `continuous` (BEAST-ACT), `autoregressive`
-(RT-2, OpenVLA, FAST), `fourier` (arXiv 2410.22269); each is a class of `FORMS`.
+(RT-2, OpenVLA, FAST), `fourier` (arXiv 2410.22269); see `ACTION_DECODERS`.
 
 Legend: `B` rows, `steps` samples of a chunk, `dof` numbers of an action.
 """
@@ -32,7 +32,7 @@ from .decoders import (
     Parallel,
 )
 
-FORMS: dict[str, type[ActionDecoder]] = {
+ACTION_DECODERS: dict[str, type[ActionDecoder]] = {
     "autoregressive": Autoregressive,
     "continuous": Continuous,
     "fourier": Fourier,
@@ -41,14 +41,16 @@ FORMS: dict[str, type[ActionDecoder]] = {
 
 
 class Control(ControlTask):
-    """prompt: names streams and columns, `"<state> {instruction}"`. tokenizer: of the actions.
-    action: the column of chunks, a window of the data. last_action: the column of the action
-    executed last, for a tokenizer that begins there. form: how a chunk is said.
+    """Prediction of action chunks by a language decoder.
 
-    Of one form alone: vocabulary (parallel, autoregressive): `added` rows of the decoder's
-    vocabulary, or its `tail`. attention (autoregressive): how the context is read. latent, kl
-    (continuous): numbers of a conditional VAE, and the weight of its divergence. frequencies,
-    smoothness (fourier): of the series, and the weight of its roughness.
+    prompt: names streams and columns, `"<state> {instruction}"`. tokenizer: of the actions. action:
+    the column of chunks. previous_action: the column of the action executed last, for a tokenizer
+    with `start_order`. action_decoder: how the backbone predicts a chunk.
+
+    Options of single action decoders: vocabulary (parallel, autoregressive): `added` rows of the
+    backbone's vocabulary, or its `tail`. attention (autoregressive): over the context. latent, kl
+    (continuous): width of the latent of a conditional VAE, and the weight of its divergence.
+    frequencies, smoothness (fourier): of the series, and the weight of its roughness.
     """
 
     def __init__(
@@ -58,8 +60,8 @@ class Control(ControlTask):
         tokenizer: ActionTokenizer,
         chunk: ChunkStatistics,
         action: str = "action",
-        last_action: str = "last_action",
-        form: Literal["parallel", "continuous", "autoregressive", "fourier"] = "parallel",
+        previous_action: str = "previous_action",
+        action_decoder: Literal["parallel", "continuous", "autoregressive", "fourier"] = "parallel",
         vocabulary: Literal["added", "tail"] | None = None,
         attention: Literal["causal", "prefix"] | None = None,
         latent: int | None = None,
@@ -67,10 +69,10 @@ class Control(ControlTask):
         frequencies: int | None = None,
         smoothness: float | None = None,
     ) -> None:
-        super().__init__(tokenizer, chunk, action, last_action)
+        super().__init__(tokenizer, chunk, action, previous_action)
         self.prompt = parse_prompt(prompt)
         self.streams = {name: StreamUse(width=BACKBONE) for name in require_streams(self.prompt)}
-        own = {
+        options = {
             "vocabulary": vocabulary,
             "attention": attention,
             "latent": latent,
@@ -78,9 +80,11 @@ class Control(ControlTask):
             "frequencies": frequencies,
             "smoothness": smoothness,
         }
-        said = {name: value for name, value in own.items() if value is not None}
-        self.form = FORMS[form](tokenizer, chunk, **_of_form(form, said))
-        kind = (attention or "causal") if form == "autoregressive" else "block"
+        options = {name: value for name, value in options.items() if value is not None}
+        self.action_decoder = ACTION_DECODERS[action_decoder](
+            tokenizer, chunk, **_decoder_options(action_decoder, options)
+        )
+        kind = (attention or "causal") if action_decoder == "autoregressive" else "block"
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset({kind}))}
 
     def columns(self) -> tuple[str, ...]:
@@ -94,7 +98,7 @@ class Control(ControlTask):
         return example
 
     def encode(self, chunk: Chunk) -> Tensor | list[Tensor]:
-        return self.form.encode(chunk)
+        return self.action_decoder.encode(chunk)
 
     def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
         if part.endswith(".tokenizer"):
@@ -102,41 +106,45 @@ class Control(ControlTask):
         return super().fit_examples(part, row)
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
-        self.form.build(decoders[BACKBONE])
+        self.action_decoder.build(decoders[BACKBONE])
 
     def validate_loaded(self) -> None:
-        self.form.validate_loaded()
+        self.action_decoder.validate_loaded()
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """The form's own; padded samples decide nothing."""
+        """Return the action decoder's loss; padded samples have no weight."""
         target = self.target(batch)
         context = assemble(self.prompt.streams, batch, ctx)
-        return self.form.loss(context, batch, target, ctx.decoder())
+        return self.action_decoder.loss(context, batch, target, ctx.decoder())
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """`{"actions": [steps][dof]}` a row, in the robot's units, always finite and the same for
-        the same row; `tokens`, if the form generates ids.
+        the same row; `tokens`, if the action decoder generates ids.
 
         options: `steps`, the samples over the same time (another control rate). A sequence of
         tokens that cannot be decoded (FAST) gives the mean action and `undecodable: true`.
         """
         steps, start = self.steps_of(options), self.starts(batch)
-        output = self.form.generate(assemble(self.prompt.streams, batch, ctx), ctx.decoder())
+        output = self.action_decoder.generate(
+            assemble(self.prompt.streams, batch, ctx), ctx.decoder()
+        )
         rows: list[dict[str, Any]]
         if isinstance(output, Tensor):
             output = output.cpu()
-            rows = [{"actions": a} for a in self.form.decode(output, steps, start).tolist()]
+            rows = [
+                {"actions": a} for a in self.action_decoder.decode(output, steps, start).tolist()
+            ]
         else:
             starts = [None] * len(output) if start is None else list(start[:, None])
             rows = [self._decoded(t.cpu(), steps, s) for t, s in zip(output, starts, strict=True)]
-        if not self.form.discrete:
+        if not self.action_decoder.discrete:
             return rows
         return [{**row, "tokens": t.tolist()} for row, t in zip(rows, output, strict=True)]
 
     def _decoded(self, tokens: Tensor, steps: int, start: Tensor | None) -> dict[str, Any]:
         """Decode tokens whose number varies, and which may not be decodable."""
         try:
-            return {"actions": self.form.decode([tokens], steps, start)[0].tolist()}
+            return {"actions": self.action_decoder.decode([tokens], steps, start)[0].tolist()}
         except ValueError:
             return {"actions": self.chunk.rest(steps), "undecodable": True}
 
@@ -144,13 +152,13 @@ class Control(ControlTask):
         return self.chunk_rows([self.prompt])
 
 
-def _of_form(form: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    """The options said, if they are the form's own."""
-    for name in said:
-        if name not in FORMS[form].options:
-            owners = [key for key, part in FORMS.items() if name in part.options]
+def _decoder_options(action_decoder: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options. Raise ValueError if one belongs to other action decoders."""
+    for name in options:
+        if name not in ACTION_DECODERS[action_decoder].options:
+            owners = [key for key, part in ACTION_DECODERS.items() if name in part.options]
             raise ValueError(
-                f"{name}: is of form: {' or '.join(owners)}, found form: {form}; take it out, or "
-                "say the other form"
+                f"{name}: belongs to action_decoder: {' or '.join(owners)}, found "
+                f"{action_decoder}; remove it, or use the other action decoder"
             )
-    return dict(said)
+    return dict(options)

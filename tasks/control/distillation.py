@@ -2,8 +2,8 @@
 
 A learned query stands behind the prompt; a mapper takes what the decoder makes of it to the
 features of a frozen expert (a run of `action_regression`), whose own decoder then gives the
-actions. First the two are aligned, `align: 1, act: 0` with the backbone frozen; then what the
-recipe leaves open is tuned on the actions themselves, `act: 1`.
+actions. First the features are aligned with the backbone frozen, `distill_weight: 1,
+action_weight: 0`; then the trainable parts are tuned on the actions, `action_weight: 1`.
 
 The expert is named by parts of the recipe: its stream (`weights: runs/expert, freeze: true`), the
 head `decoder` and the tokenizer, each with `weights: runs/expert:<its task>`.
@@ -33,9 +33,12 @@ from .regression import ActionRegression
 
 
 class ActionDistillation(ActionRegression):
-    """prompt: of the student. expert: the stream whose vector is the expert's features; only
-    training reads it. align, act: weights of the distance to the expert's features and of the
-    error of the actions. distance: mean square, or one minus the cosine."""
+    """Distillation of an action expert into a language decoder.
+
+    prompt: of the student. expert: the stream whose vector is the expert's features; only training
+    reads it. distill_weight, action_weight: weights of the distance to the expert's features and of
+    the error of the actions. distance: mean square error, or one minus the cosine.
+    """
 
     def __init__(
         self,
@@ -45,9 +48,9 @@ class ActionDistillation(ActionRegression):
         tokenizer: ActionTokenizer,
         chunk: ChunkStatistics,
         action: str = "action",
-        last_action: str = "last_action",
-        align: float = 1.0,
-        act: float = 0.0,
+        previous_action: str = "previous_action",
+        distill_weight: float = 1.0,
+        action_weight: float = 0.0,
         distance: Literal["mse", "cosine"] = "mse",
         attention: Literal["causal", "prefix"] = "causal",
     ) -> None:
@@ -56,7 +59,7 @@ class ActionDistillation(ActionRegression):
             tokenizer=tokenizer,
             chunk=chunk,
             action=action,
-            last_action=last_action,
+            previous_action=previous_action,
         )
         self.prompt = parse_prompt(prompt)
         prompt_streams = require_streams(self.prompt)
@@ -65,14 +68,20 @@ class ActionDistillation(ActionRegression):
                 f"expert: {expert!r} stands in the prompt too; give the expert an input of its "
                 "own, by data.columns of the same column"
             )
-        if align < 0 or act < 0 or not align + act:
+        if distill_weight < 0 or action_weight < 0 or not distill_weight + action_weight:
             raise ValueError(
-                f"align: found align {align} and act {act}, expected 0 or more, one of them more"
+                f"distill_weight: found {distill_weight}, with action_weight {action_weight}; "
+                "expected 0 or more each, and one of them above 0"
             )
         self.streams = {name: StreamUse(width=BACKBONE) for name in prompt_streams}
         self.streams[expert] = StreamUse(role="teacher")
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset({attention}))}
-        self.align, self.act, self.distance, self.attention = align, act, distance, attention
+        self.distill_weight, self.action_weight, self.distance, self.attention = (
+            distill_weight,
+            action_weight,
+            distance,
+            attention,
+        )
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
         dim, expert_dim = decoders[BACKBONE].dim, widths[self.input]
@@ -95,17 +104,17 @@ class ActionDistillation(ActionRegression):
         return super().fit_examples(part, row)
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """`align` times the distance and `act` times the error of the control points, a sum over
-        rows."""
+        """Return `distill_weight` times the distance plus `action_weight` times the error of the
+        control points, a sum over rows."""
         student = self._student(batch, ctx)
         teacher = ctx.encode(self.input).pool().float()
         distance = (student - teacher).square().mean(1)
         if self.distance == "cosine":
             distance = 1 - F.cosine_similarity(student, teacher, dim=1)
-        total, parts = self.align * distance.sum(), {"distance": distance.detach().sum()}
-        if self.act:
+        total, parts = self.distill_weight * distance.sum(), {"distance": distance.detach().sum()}
+        if self.action_weight:
             error = self.error(head_output(self, "decoder", _features(student)), batch)
-            total, parts["l1"] = total + self.act * error, error.detach()
+            total, parts["l1"] = total + self.action_weight * error, error.detach()
         return Loss(total, len(batch), parts)
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:

@@ -34,9 +34,9 @@ class ActionRegression(ControlTask):
         tokenizer: ActionTokenizer,
         chunk: ChunkStatistics,
         action: str = "action",
-        last_action: str = "last_action",
+        previous_action: str = "previous_action",
     ) -> None:
-        super().__init__(tokenizer, chunk, action, last_action)
+        super().__init__(tokenizer, chunk, action, previous_action)
         self.input = input
         self.streams = {input: StreamUse()}
         self.points = Points(tokenizer)

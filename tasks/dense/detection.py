@@ -35,7 +35,8 @@ class Detection(Task):
     """input: the stream. target: the column of a box, of a list of boxes, or of None: low corner,
     then high corner, in the source's world: mm for volumes (RAS), for pictures pixels of what the
     encoder sees, rows first. axes: of a box. l1, giou: weights of the two errors of a box, beside
-    1 of whether it is there. absent: weight of a query that has no box, against one that has.
+    1 of whether it is there. no_object_weight: weight of a query without a box,
+    relative to one with a box.
     threshold: predictions below this score are left out, but for the best one.
     """
 
@@ -49,20 +50,27 @@ class Detection(Task):
         axes: Literal[2, 3] = 3,
         l1: float = 5.0,
         giou: float = 2.0,
-        absent: float = 0.1,
+        no_object_weight: float = 0.1,
         threshold: float = 0.05,
     ) -> None:
         super().__init__()
         for name, value in (("l1", l1), ("giou", giou)):
             if value < 0:
                 raise ValueError(f"{name}: found {value}, expected at least 0")
-        if not 0 < absent <= 1:
-            raise ValueError(f"absent: found {absent}, expected more than 0 and at most 1")
+        if not 0 < no_object_weight <= 1:
+            raise ValueError(
+                f"no_object_weight: found {no_object_weight}, expected more than 0 and at most 1"
+            )
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold: found {threshold}, expected at least 0 and less than 1")
         self.input, self.streams = input, {input: StreamUse()}
         self.target, self.axes = target, axes
-        self.l1, self.giou, self.absent, self.threshold = l1, giou, absent, threshold
+        self.l1, self.giou, self.no_object_weight, self.threshold = (
+            l1,
+            giou,
+            no_object_weight,
+            threshold,
+        )
 
     @property
     def head_uses(self) -> Mapping[str, HeadUse]:
@@ -132,7 +140,7 @@ class Detection(Task):
     def _objectness(self, logits: Tensor, queries: Tensor) -> Tensor:
         """Binary cross entropy of a row's queries `[Q]`, the empty ones weighted less."""
         target = torch.zeros_like(logits).index_fill(0, queries, 1.0)
-        weights = target + self.absent * (1 - target)
+        weights = target + self.no_object_weight * (1 - target)
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         return (weights * losses).sum() / weights.sum()
 

@@ -38,19 +38,21 @@ WHO = "grounded"
 
 
 class Grounding(Task):
-    """input: a stream whose connector keeps the grid (`linear`, `mlp`). text: the stream of
-    sentences. mask: the stream of what each sentence is about (`modality: mri_mask`), empty where
-    what it speaks of is nowhere. dim: width of the space that the first two end in.
+    """Grounding of sentences in the tokens of a signal.
 
-    finding, about: columns. A sentence is also held against the signals of the batch whose rows
-    are `about` the same and have another `finding`: it is nowhere in them. Without `finding` each
-    sentence is held against its own signal alone.
+    input: a stream whose connector keeps the grid (`linear`, `mlp`). text: the stream of sentences.
+    mask: the stream of masks of what each sentence describes (`modality: mri_mask`), empty if it is
+    absent from the signal. dim: width of the shared space.
 
-    group, share: rows whose value of the column `group` (a study) falls into this share of all
-    values are grounded, the others are not; which, follows from the value alone.
+    finding, negative_group: columns. Rows with the same value of `negative_group` and another
+    `finding` are negatives of each other: the sentence of one holds nowhere in the signal of the
+    other. Without `finding` each sentence is compared with its own signal only.
 
-    focus: how much more the surest of the uncovered tokens weigh, by `exp(focus * logit)`. At 0
-    all weigh alike, and who always points at one place errs in few tokens of many.
+    group, grounded_fraction: rows are grounded if the hash of their value of the column `group`
+    (a study) falls into this fraction of all hashes; the others are left out of the loss.
+
+    hard_negative_scale: uncovered tokens are weighted by `exp(hard_negative_scale * logit)`. At 0
+    all weigh alike, and a model that always points to one location is barely penalised.
     """
 
     def __init__(
@@ -61,29 +63,42 @@ class Grounding(Task):
         mask: str = "mask",
         dim: int = 128,
         finding: str | None = None,
-        about: str | None = None,
+        negative_group: str | None = None,
         group: str | None = None,
-        share: float = 1.0,
-        focus: float = 0.0,
+        grounded_fraction: float = 1.0,
+        hard_negative_scale: float = 0.0,
     ) -> None:
         super().__init__()
         if len({input, text, mask}) < 3:
             raise ValueError(
                 f"input, text, mask: found {input}, {text}, {mask}; name three streams"
             )
-        if not 0 < share <= 1:
-            raise ValueError(f"share: found {share}, expected more than 0 and at most 1")
-        if share < 1 and group is None:
-            raise ValueError("share: a share of what? name the column of the studies as group")
-        if about is not None and finding is None:
-            raise ValueError("about: stands without finding; name the column of the findings too")
-        if focus < 0:
-            raise ValueError(f"focus: found {focus}, expected at least 0")
+        if not 0 < grounded_fraction <= 1:
+            raise ValueError(
+                f"grounded_fraction: found {grounded_fraction}, expected more than 0 and at most 1"
+            )
+        if grounded_fraction < 1 and group is None:
+            raise ValueError(
+                f"grounded_fraction: found {grounded_fraction} without group; name the column of "
+                "the studies as group"
+            )
+        if negative_group is not None and finding is None:
+            raise ValueError(
+                "negative_group: found without finding; name the column of the findings too"
+            )
+        if hard_negative_scale < 0:
+            raise ValueError(
+                f"hard_negative_scale: found {hard_negative_scale}, expected at least 0"
+            )
         self.input, self.text, self.mask = input, text, mask
         self.streams = {name: StreamUse(width=dim) for name in (input, text)}
         self.streams[mask] = StreamUse(role="label")
-        self.dim, self.share, self.focus = dim, share, focus
-        self.names = {"finding": finding, "about": about, "group": group}
+        self.dim, self.grounded_fraction, self.hard_negative_scale = (
+            dim,
+            grounded_fraction,
+            hard_negative_scale,
+        )
+        self.names = {"finding": finding, "about": negative_group, "group": group}
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.zeros(()))
 
@@ -100,7 +115,7 @@ class Grounding(Task):
         }
         group = self.names["group"]
         if group is not None and group in row:
-            reference["grounded"] = stable_hash(row[group]) < self.share * 2**63
+            reference["grounded"] = stable_hash(row[group]) < self.grounded_fraction * 2**63
         grounded = torch.tensor(float(reference.get("grounded", True)))
         return Example({"grounded": grounded}, reference)
 
@@ -137,7 +152,7 @@ class Grounding(Task):
 
     def _weights(self, logits: Tensor, real: Tensor) -> Tensor:
         """Of tokens that a sentence is not about, `[..., T]`; at most 1, for one surest of all."""
-        sure = self.focus * logits.detach()
+        sure = self.hard_negative_scale * logits.detach()
         return (sure - sure.amax(-1, keepdim=True)).exp() * real
 
     def _logits(self, tokens: Features, ctx: Context) -> Tensor:

@@ -1,10 +1,10 @@
 """A hypothesis as a canvas: what is sure stays, what is not becomes masks with room beside them.
 
-dLLM-ASR (arXiv 2601.17902) begins denoising at a first recogniser's hypothesis, which anchors
-the length: `G = ceil(length_factor * m) + length_margin` places for `m` tokens. The places beyond `m`
-stand where the hypothesis is unsure, one a doubtful word (a misheard word seldom has as many tokens
-as the right one), the rest at its end. A place that is left over holds the `gap` token, which
-is no text; so the tokens that stay need not move when a word between them changes its length.
+dLLM-ASR (arXiv 2601.17902) begins denoising at a CTC hypothesis, which anchors the length:
+`G = ceil(length_factor * m) + length_margin` positions for `m` tokens. The positions beyond `m` are
+placed behind uncertain words, one each (a misheard word seldom has as many tokens as the right
+one), the rest at the end. A position that is left over holds the `gap` token, which is no text; so
+the tokens that stay need not move if a word between them changes its length.
 
 Legend: `m` tokens of a hypothesis, `G` places of its canvas, `n` tokens of the truth.
 """

@@ -36,14 +36,16 @@ class DINO(Task):
     """input: the stream. size, scale: of the two global crops, an axis or all, and the share of
     the sample that they show; local_size, local_scale, local_crops: of the local ones.
 
-    prototypes, hidden, bottleneck: of both heads (the vector's, the masked tokens'). masked,
-    mask_ratio: share of the global crops that are masked, and of their tokens. patch_weight,
-    koleo_weight: of the masked tokens' loss and of KoLeo (none below 16 rows a process).
+    prototypes, hidden, bottleneck: of both heads (the vector's, the masked tokens').
+    masked_fraction, mask_ratio: fraction of the global crops that are masked, and of their tokens.
+    patch_weight, koleo_weight: of the masked tokens' loss and of KoLeo (none below 16 rows a
+    process).
 
-    temperature: the student's; teacher_temperature: the teacher's at first and after `warmup`, a
-    share of the training. momentum: of the average, from its first value to its last by a cosine.
-    min_rank, patience: the run stops where the teacher's vectors have used fewer directions, or
-    its targets told nothing apart, for so many steps on end.
+    temperature: the student's; teacher_temperature: the teacher's at first and after
+    `teacher_temperature_warmup`, a fraction of the training. ema_decay: of the moving average, from
+    its first value to its last by a cosine. min_rank, patience: training stops if, for `patience`
+    steps in a row, the rank of the teacher's vectors is below `min_rank` or its targets are all
+    but uniform.
     """
 
     stuck: Tensor
@@ -62,31 +64,36 @@ class DINO(Task):
         prototypes: int = 65536,
         hidden: int = 2048,
         bottleneck: int = 256,
-        masked: float = 0.5,
+        masked_fraction: float = 0.5,
         mask_ratio: Range = (0.1, 0.5),
         patch_weight: float = 1.0,
         koleo_weight: float = 0.1,
         temperature: float = 0.1,
         teacher_temperature: Range = (0.04, 0.07),
-        warmup: float = 0.3,
-        momentum: Range = (0.992, 1.0),
+        teacher_temperature_warmup: float = 0.3,
+        ema_decay: Range = (0.992, 1.0),
         min_rank: float = 1.1,
         patience: int = 200,
     ) -> None:
         super().__init__()
         shares = {"scale": scale, "local_scale": local_scale, "mask_ratio": mask_ratio}
-        for name, (low, high) in {**shares, "momentum": momentum}.items():
+        for name, (low, high) in {**shares, "ema_decay": ema_decay}.items():
             if not 0 <= low <= high <= 1:
                 raise ValueError(f"{name}: found {low} to {high}, expected 0 <= low <= high <= 1")
         counts = {"prototypes": prototypes, "hidden": hidden, "bottleneck": bottleneck}
         for name, value in {**counts, "patience": patience}.items():
             if value < 1:
                 raise ValueError(f"{name}: found {value}, expected at least 1")
-        for name, number in {"local_crops": local_crops, "warmup": warmup}.items():
+        for name, number in {
+            "local_crops": local_crops,
+            "teacher_temperature_warmup": teacher_temperature_warmup,
+        }.items():
             if number < 0:
                 raise ValueError(f"{name}: found {number}, expected 0 or more")
-        if not 0 <= masked <= 1:
-            raise ValueError(f"masked: found {masked}, expected a share between 0 and 1")
+        if not 0 <= masked_fraction <= 1:
+            raise ValueError(
+                f"masked_fraction: found {masked_fraction}, expected a share between 0 and 1"
+            )
         if min(temperature, *teacher_temperature) <= 0:
             raise ValueError("temperature, teacher_temperature: expected numbers above 0")
         self.input = input
@@ -99,10 +106,13 @@ class DINO(Task):
         self.locals = tuple(f"local{i}" for i in range(local_crops))
         self.in_dim = 0  # until it is measured
         self.sizes = (hidden, bottleneck, prototypes)
-        self.masked, self.mask_ratio = masked, mask_ratio
+        self.masked_fraction, self.mask_ratio = masked_fraction, mask_ratio
         self.patch_weight, self.koleo_weight = patch_weight, koleo_weight
-        self.student_temperature, self.warmup = temperature, warmup
-        self.teacher_temperature, self.momenta = teacher_temperature, momentum
+        self.student_temperature, self.teacher_temperature_warmup = (
+            temperature,
+            teacher_temperature_warmup,
+        )
+        self.teacher_temperature, self.ema_decay_range = teacher_temperature, ema_decay
         self.min_rank, self.patience = min_rank, patience
         self.student, self.teacher = nn.ModuleDict(), nn.ModuleDict()
         self.register_buffer("stuck", torch.zeros((), dtype=torch.long))
@@ -126,7 +136,7 @@ class DINO(Task):
         rows = len(batch)
         teacher = [ctx.encode(f"{self.input}.ema", view) for view in GLOBALS] if rows else []
         masks = [
-            block_masks(f.grid or (f.tokens.shape[1],), rows, self.masked, self.mask_ratio)
+            block_masks(f.grid or (f.tokens.shape[1],), rows, self.masked_fraction, self.mask_ratio)
             for f in teacher
         ]
         student = [
@@ -162,7 +172,11 @@ class DINO(Task):
     def _teacher_temperature(self, progress: float) -> float:
         """The teacher's temperature, which rises during `warmup`."""
         low, high = self.teacher_temperature
-        share = min(progress / self.warmup, 1.0) if self.warmup else 1.0
+        share = (
+            min(progress / self.teacher_temperature_warmup, 1.0)
+            if self.teacher_temperature_warmup
+            else 1.0
+        )
         return low + (high - low) * share
 
     def _vectors(self, vectors: Tensor, targets: Tensor, rows: int) -> Tensor:
@@ -201,7 +215,7 @@ class DINO(Task):
         each = losses.cross_entropy(logits, targets, self.student_temperature) * real
         count = each.new_zeros(2 * rows).index_add(0, row, real.to(each.dtype))
         weights = 1 / count.clamp(min=1)[row]
-        crops = 2 * math.ceil(rows * self.masked)
+        crops = 2 * math.ceil(rows * self.masked_fraction)
         return (each * weights).sum() * rows / max(1, crops)
 
     @torch.no_grad()
@@ -235,7 +249,7 @@ class DINO(Task):
             )
 
     def ema_decay(self, progress: float) -> float:
-        return cosine(*self.momenta, progress)
+        return cosine(*self.ema_decay_range, progress)
 
     def ema_modules(self) -> Iterable[tuple[nn.Module, nn.Module]]:
         return ((self.teacher, self.student),)

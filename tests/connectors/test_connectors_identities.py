@@ -63,7 +63,7 @@ def test_pixel_shuffle_refuses(grid: tuple[int, ...] | None) -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 def test_stack_loses_nothing(k: int) -> None:
-    part, features = FrameStack(8, 8 * k, k=k), ragged(7, 4, 1)
+    part, features = FrameStack(8, 8 * k, factor=k), ragged(7, 4, 1)
     transparent(part)
     line = features.replace(grid=(7,), spacing=(0.02,), origin=(0.01,))
     given = part(line)
@@ -179,7 +179,7 @@ def test_attention_probe_knows_where() -> None:
 @pytest.mark.parametrize("kind", [Linear, MLP])
 def test_a_projector_maps_the_whole_by_a_map_of_its_own(kind: type[Linear | MLP]) -> None:
     torch.manual_seed(0)
-    part, features = kind(8, 5, vector=True), Features.dense(torch.randn(2, 3, 8))
+    part, features = kind(8, 5, project_pooled=True), Features.dense(torch.randn(2, 3, 8))
     assert part.whole is not None
     vector = torch.randn(2, 8)
     found = part(features.replace(pooled=vector))
@@ -226,7 +226,7 @@ def test_positions_tell_places_apart(grid: tuple[int, ...]) -> None:
         (lambda: AttentionPool(10, 4), "heads 8 does not divide the width 10"),
         (lambda: Resampler(8, 10), "heads 8 does not divide the width 10"),
         (lambda: Conv(4, 4, kernel=2), "kernel 2 is even; say 1 or 3"),
-        (lambda: FrameStack(4, 4, k=0), "k is 0, must be at least 1"),
+        (lambda: FrameStack(4, 4, factor=0), "factor is 0, must be at least 1"),
         (lambda: FrameStack(4, 4, depth=0), "depth is 0, must be at least 1"),
         (lambda: MLP(4, 4, depth=0), "depth is 0, must be at least 1"),
     ],

@@ -68,7 +68,7 @@ def checkpoints(tmp_path: Path) -> dict[str, Path]:
 
 def recipe(checkpoints: dict[str, Path], rows: Path) -> dict[str, Any]:
     """Pretrained towers, a pretrained decoder with adapters, converted rows, workers, a cache."""
-    own = {"type": "own", "name": str(checkpoints["llama"])}
+    own = {"type": "pretrained", "name": str(checkpoints["llama"])}
     picture = {"type": "transformers", "name": str(checkpoints["clip"]), "freeze": True}
     hint = {"type": "transformers", "name": str(checkpoints["bert"]), "max_length": 16}
     splits = {"train": "train[:16]", "validation": "train[16:20]", "test": "train[20:]"}

@@ -14,7 +14,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "action_regression": [{"input": "state"}],
     "asr": [{"prompt": "<state> {question}:", "max_new_tokens": 3}, {"prompt": "<image> <state>"}],
     "asr_diffusion": [
-        {"prompt": "<image> {question}", "corrected": 0.5},
+        {"prompt": "<image> {question}", "draft_prob": 0.5},
         {"prompt": "<state> <image> say:", "target": "{said}", "max_passes": 2},
     ],
     "captioning": [
@@ -31,15 +31,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "streams": ["image", "state"],
             "dim": 16,
             "loss": "siglip",
-            "group": "study",
-            "match": "region",
+            "positive_group": "study",
+            "metric_group": "region",
         },
     ],
     "control": [
         {"prompt": "<image> {instruction} <state>"},
-        {"prompt": "<state>", "form": "continuous"},
-        {"prompt": "<image>", "form": "fourier", "frequencies": 4},
-        {"prompt": "{instruction} <state>", "form": "autoregressive"},
+        {"prompt": "<state>", "action_decoder": "continuous"},
+        {"prompt": "<image>", "action_decoder": "fourier", "frequencies": 4},
+        {"prompt": "{instruction} <state>", "action_decoder": "autoregressive"},
     ],
     "ctc": [{"input": "image", "target": "{said}"}, {"input": "state", "allow_empty": True}],
     "dino": [
@@ -47,16 +47,28 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"input": "state", "size": 4, "local_size": 2, "local_crops": 0, **HEADS_OF_DINO},
     ],
     "distill_actions": [
-        {"prompt": "<image> {instruction}", "expert": "state", "act": 1.0},
-        {"prompt": "<image>", "expert": "state", "act": 1.0, "distance": "cosine"},
+        {"prompt": "<image> {instruction}", "expert": "state", "action_weight": 1.0},
+        {"prompt": "<image>", "expert": "state", "action_weight": 1.0, "distance": "cosine"},
     ],
     "distill_embedding": [
         {"student": "image", "teacher": "state"},
-        {"student": "state", "teacher": "image", "loss": "cosine", "dim": 16, "group": "text"},
+        {
+            "student": "state",
+            "teacher": "image",
+            "loss": "cosine",
+            "dim": 16,
+            "positive_group": "text",
+        },
     ],
     "grounded": [
         {"input": "image", "text": "state", "dim": 16},
-        {"input": "image", "text": "state", "finding": "f", "about": "a", "group": "study"},
+        {
+            "input": "image",
+            "text": "state",
+            "finding": "f",
+            "negative_group": "a",
+            "group": "study",
+        },
     ],
     "localization": [{"input": "image"}, {"input": "state", "target": "found", "l1": 0.0}],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],

@@ -101,7 +101,7 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
 BOUND = {"CategoryEncoder": ["age", "place"], "LabelEncoder": "kind"}
 """Those whose task names a column first."""
 
-NOT_FITTED = {"Own", "_Backed"}
+NOT_FITTED = {"PretrainedTokenizer", "_Backed"}
 """A checkpoint's own tokenizer, and the class that it shares with `BPE`."""
 
 

@@ -53,7 +53,9 @@ def format_validation_errors(
             line = f"is required, and is not there; expected {expected}"
         else:
             found = _dig(values, keys)
-            line = f"found {found!r} ({type(found).__name__}), expected {expected}"
+            now = renamed(place, what if owner is model else "", found)
+            hint = f"; it is called {now} now" if now else ""
+            line = f"found {found!r} ({type(found).__name__}), expected {expected}{hint}"
         lines.setdefault(place, f"{place}: {line}")
     return list(lines.values())
 

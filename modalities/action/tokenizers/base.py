@@ -30,7 +30,7 @@ class ActionTokenizer(Fittable):
     """What a control task asks of a tokenizer.
 
     dof: numbers of an action; None until `fit`, where the constructor was not told.
-    size: ids lie in `[0, size)`. pins_start: sample 0 of a chunk is the last action executed,
+    size: ids lie in `[0, size)`. fixed_start: sample 0 of a chunk is the last action executed,
     which has no token: `decode` needs it as `start`, and execution begins at sample 1.
     A constructor keeps its arguments as attributes of the same names.
     """
@@ -39,7 +39,7 @@ class ActionTokenizer(Fittable):
 
     dof: int | None
     size: int
-    pins_start: bool = False
+    fixed_start: bool = False
 
     @abstractmethod
     def length(self, steps: int) -> int | None:
@@ -59,7 +59,7 @@ class ActionTokenizer(Fittable):
     ) -> Tensor | list[Tensor]:
         """`[B, steps, dof]` -> ids `[B, L]` long; a list of `[L_i]` where `length` is None.
 
-        start: `[B, dof]` the last action executed, where `pins_start`; else the chunks' own first.
+        start: `[B, dof]` the last action executed, where `fixed_start`; else the chunks' own first.
         Raises ValueError for values that are not finite, and for another dof than fitted.
         """
 

@@ -56,12 +56,13 @@ class ActionDecoder(nn.Module):
         return self.tokenizer.encode(chunk.actions, padding=chunk.padding, start=chunk.start)
 
 
-def fixed_length(tokenizer: ActionTokenizer, steps: int, form: str) -> int:
-    """Tokens of a chunk; ValueError where they vary, which a fixed number of places cannot say."""
+def fixed_length(tokenizer: ActionTokenizer, steps: int, action_decoder: str) -> int:
+    """Return the number of tokens of a chunk. Raise ValueError if it varies."""
     length = tokenizer.length(steps)
     if length is None:
         raise ValueError(
-            f"form: {form} has a place for each token, and {type(tokenizer).__name__} gives "
-            "chunks of different lengths; say form: autoregressive, or tokenizer: bspline"
+            f"action_decoder: {action_decoder} needs a fixed number of tokens, and chunks of "
+            f"{type(tokenizer).__name__} vary in length; use action_decoder: autoregressive, or "
+            "tokenizer: bspline"
         )
     return length

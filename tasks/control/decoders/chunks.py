@@ -88,8 +88,8 @@ def read_action(row: Row, column: str) -> np.ndarray:
     values = values[-1] if values.ndim == 2 and len(values) == 1 else values  # a window of one
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError(
-            f"last_action: the column {column!r} is {values.shape}, expected one action [dof] of "
-            "finite numbers"
+            f"previous_action: the column {column!r} is {values.shape}, expected one action [dof] "
+            "of finite numbers"
         )
     return values
 

@@ -65,7 +65,7 @@ STUDENT: dict[str, Any] = {
             "student": "look",
             "teacher": "caption",
             "dim": 10,
-            "group": "word",
+            "positive_group": "word",
             "data": {k: {**v, "columns": {"look": "image"}} for k, v in ROWS.items()},
         }
     },

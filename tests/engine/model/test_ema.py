@@ -265,7 +265,7 @@ def test_two_processes_learn_what_one_does(shop: Any) -> None:
     """Targets are centred over the rows of both; masks, which each draws by itself, left out."""
     shutil.copy(__file__, shop.folder / "averages_parts.py")
     plain = {"type": "averages_parts:Tokens", "dropout": 0.0, "norm": False}
-    said = {"masked": 0.0, "koleo_weight": 0.0}
+    said = {"masked_fraction": 0.0, "koleo_weight": 0.0}
     change = {"inputs": {"image": {"encoder": plain}}, "tasks": {"dino": said}}
     recipe = shop.changed(SELF, change, {"train": {"steps": 3}})
     one = shop.go(recipe, "one")

@@ -107,7 +107,7 @@ def recipe(folder: Path, layer: int) -> dict[str, Any]:
                 "connector": "mlp",
             }
         },
-        "backbone": {"type": "causal", "name": str(folder / "decoder"), "tokenizer": "own"},
+        "backbone": {"type": "causal", "name": str(folder / "decoder"), "tokenizer": "pretrained"},
         "tasks": {
             "answer": {
                 "type": "captioning",

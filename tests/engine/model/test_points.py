@@ -52,7 +52,7 @@ def model() -> Model:
             "image": {
                 "modality": "image",
                 "encoder": encoder,
-                "connector": {"type": "stack", "k": 2},
+                "connector": {"type": "stack", "factor": 2},
             }
         },
         "tasks": {"two": {"type": f"{__name__}:TwoPoints"}},

@@ -2,42 +2,111 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from sensorium.engine.recipe import Recipe, parse_recipe
+from sensorium.engine.recipe import Recipe
+from sensorium.engine.recipe.registry import find, registered
+from sensorium.engine.recipe.validation import arguments
 from sensorium.engine.recipe.validation.renamed import RENAMED, renamed
 from sensorium.engine.utils import ConfigError
+from sensorium.scripts import check
 
-FIRST_EDITION: dict[str, Any] = {
-    "accumulate": 2,
-    "betas": [0.9, 0.98],
-    "by": "seconds",
-    "clip": None,
-    "lr": 1e-3,
-    "mix": {"a": 2.0},
-    "order": "within",
-    "validate": {"every": 3, "best": "digit/accuracy"},
-    "warmup": 0.1,
-    "weight_decay": 0.1,
-    "workers": 2,
-}
+PLACES = [key for key in RENAMED if key.partition(".")[0] in Recipe.model_fields]
+OPTIONS = [key for key in RENAMED if "." in key and key not in PLACES and "=" not in key]
+VALUES = [key for key in RENAMED if "=" in key]
+
+PATCHES = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8}
+IMAGE = {"modality": "image", "encoder": PATCHES}
+KINDS = ("task", "connector", "head", "action_tokenizer", "text_tokenizer", "source")
 
 
-def test_each_key_of_the_first_edition_has_its_line() -> None:
+def part(name: str) -> tuple[str, str, type]:
+    """Kind, short name and class of the part that a key of the table names."""
+    for kind in KINDS:
+        for short, path in registered(kind).items():
+            if path.rpartition(":")[2] == name:
+                return kind, short, find(kind, short, "")
+    raise AssertionError(f"the table has {name}, which no registry knows")
+
+
+def recipe(kind: str, section: Any) -> tuple[dict[str, Any], str]:
+    """A recipe with this section of a part, and the section's place."""
+    if kind == "task":
+        return {"inputs": {"image": IMAGE}, "tasks": {"a": section}}, "tasks.a"
+    if kind == "action_tokenizer":
+        task = {"type": "action_regression", "input": "image", "tokenizer": section}
+        return {"inputs": {"image": IMAGE}, "tasks": {"a": task}}, "tasks.a.tokenizer"
+    if kind == "text_tokenizer":
+        task = {"type": "ctc", "input": "image", "tokenizer": section}
+        return {"inputs": {"image": IMAGE}, "tasks": {"a": task}}, "tasks.a.tokenizer"
+    if kind == "source":
+        task = {"type": "dino", "input": "image", "size": 4, "local_size": 2}
+        task["data"] = {"train": section}
+        return {"inputs": {"image": IMAGE}, "tasks": {"a": task}}, "tasks.a.data.train"
+    stream = {**IMAGE, "connector": section}
+    return {"inputs": {"image": stream}, "tasks": {}}, "inputs.image.connector"
+
+
+def nested(place: str) -> tuple[dict[str, Any], str]:
+    """A recipe that has the key of a place, `*` replaced by a name."""
+    keys = ["a" if key == "*" else key for key in place.split(".")]
+    values: dict[str, Any] = {"inputs": {}, "tasks": {}}
+    section = values
+    for key in keys[:-1]:
+        section = section.setdefault(key, {})
+    section[keys[-1]] = 1
+    return values, ".".join(keys)
+
+
+def refusal(values: dict[str, Any], folder: Path) -> list[str]:
+    """The lines of `sensorium check`."""
+    path = folder / "old.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
     with pytest.raises(ConfigError) as refused:
-        parse_recipe({"inputs": {}, "tasks": {}, "train": FIRST_EDITION})
-    lines = str(refused.value).splitlines()
-    keys = {"validate.best" if k == "validate" else k for k in FIRST_EDITION}
-    assert {line.partition(": ")[0] for line in lines} == {f"train.{key}" for key in keys}
-    for line in lines:
-        place = line.partition(":")[0]
-        assert line.endswith(f"it is called {RENAMED[place]} now"), line
+        check.main(str(path))
+    return str(refused.value).splitlines()
 
 
-@pytest.mark.parametrize("old", [k for k in RENAMED if k.startswith("train.")])
-def test_the_new_names_of_train_exist_and_the_old_ones_do_not(old: str) -> None:
+def lines_of(place: str, lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith(f"{place}: ")]
+
+
+@pytest.mark.parametrize("old", PLACES)
+def test_a_key_of_a_section(old: str, tmp_path: Path) -> None:
+    values, place = nested(old)
+    (line,) = lines_of(place, refusal(values, tmp_path))
+    assert line.endswith(f"it is called {RENAMED[old]} now")
+
+
+@pytest.mark.parametrize("old", OPTIONS)
+def test_an_option_of_a_part(old: str, tmp_path: Path) -> None:
+    name, _, option = old.partition(".")
+    kind, short, _ = part(name)
+    values, place = recipe(kind, {"source" if kind == "source" else "type": short, option: 1})
+    (line,) = lines_of(f"{place}.{option}", refusal(values, tmp_path))
+    assert line.endswith(f"it is called {RENAMED[old]} now")
+
+
+@pytest.mark.parametrize("old", VALUES)
+def test_a_value(old: str, tmp_path: Path) -> None:
+    key, _, value = old.partition("=")
+    if "." in key:
+        name, _, option = key.partition(".")
+        kind, short, _ = part(name)
+        values, place = recipe(kind, {"type": short, option: value})
+        place = f"{place}.{option}"
+    else:
+        values, place = recipe(key, {"type": value})
+    (line,) = lines_of(place, refusal(values, tmp_path))
+    assert f"it is called {RENAMED[old]} now" in line
+
+
+@pytest.mark.parametrize("old", PLACES)
+def test_the_new_key_exists_and_the_old_one_does_not(old: str) -> None:
     def known(place: str) -> bool:
         model: Any = Recipe
         for key in place.split("."):
@@ -49,14 +118,26 @@ def test_the_new_names_of_train_exist_and_the_old_ones_do_not(old: str) -> None:
             model = args[0] if args else annotation
         return True
 
-    assert not known(old)
-    assert known(RENAMED[old])
+    if "*" not in old:
+        assert not known(old)
+        assert known(RENAMED[old])
+
+
+@pytest.mark.parametrize("old", OPTIONS)
+def test_the_new_option_exists_and_the_old_one_does_not(old: str) -> None:
+    name, _, option = old.partition(".")
+    known = arguments(part(name)[2])
+    assert option not in known
+    assert RENAMED[old] in known
 
 
 def test_a_star_is_one_name_and_a_class_names_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RENAMED, "tasks.*.data.*.old", "new")
     monkeypatch.setitem(RENAMED, "Part.width", "dim")
+    monkeypatch.setitem(RENAMED, "Part.kind=small", "tiny")
     assert renamed("tasks.a.data.train.old") == "new"
     assert renamed("tasks.a.data.old") is None
     assert renamed("inputs.image.encoder.width", "Part") == "dim"
     assert renamed("inputs.image.encoder.width", "Other") is None
+    assert renamed("inputs.image.encoder.kind", "Part", "small") == "tiny"
+    assert renamed("inputs.image.encoder.kind", "Part", "large") is None

@@ -97,7 +97,7 @@ ROBOT = {
         "walk": {
             "type": "control",
             "prompt": "<state>",
-            "form": "continuous",
+            "action_decoder": "continuous",
             "tokenizer": {"type": "bspline", "num_basis": 4, "degree": 3},
         }
     },

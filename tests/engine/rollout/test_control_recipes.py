@@ -49,7 +49,9 @@ def inputs(recipe: Recipe, section: Env) -> list[dict[str, Any]]:
         rows.extend({name: row[name] for name in streams} for row in found)
         return [np.full((20, 4), 0.5, np.float32) for _ in found]
 
-    policy = Policy(ask, {name: section.observe.get(name, name) for name in streams}, execute=1)
+    policy = Policy(
+        ask, {name: section.observation_keys.get(name, name) for name in streams}, n_action_steps=1
+    )
     simulator = Simulator(section.names[0], section)
     seen = simulator.reset(3)
     for _ in range(3):

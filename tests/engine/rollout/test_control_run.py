@@ -92,10 +92,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "task",
     [
         {},
-        {"form": "continuous", "latent": 2},
-        {"form": "fourier", "frequencies": 4},
-        {"form": "autoregressive", "tokenizer": "bins"},
-        {"form": "autoregressive", "tokenizer": "fast"},
+        {"action_decoder": "continuous", "latent": 2},
+        {"action_decoder": "fourier", "frequencies": 4},
+        {"action_decoder": "autoregressive", "tokenizer": "bins"},
+        {"action_decoder": "autoregressive", "tokenizer": "fast"},
     ],
     ids=str,
 )
@@ -155,7 +155,7 @@ def test_a_dry_run_needs_no_data() -> None:
         ({}, {"window": {"state": [-1, 0]}}, r"holds \(3,\), expected a chunk \[steps, dof\]"),
         ({"tokenizer": {**SPLINE, "dof": 7}}, {}, r"actions: chunk 0 is \(8, 3\), expected \[ste"),
         ({"action": "torque"}, {}, "torque"),
-        ({"latent": 2}, {}, r"tasks\.act\.latent: is of form: continuous"),
+        ({"latent": 2}, {}, r"tasks\.act\.latent: belongs to action_decoder: continuous"),
         (
             {"tokenizer": None},
             {},
@@ -211,13 +211,15 @@ def test_a_student_learns_from_an_expert_in_two_stages() -> None:
     """VITA-VLA: aligned with the decoder frozen, then tuned from there; all through recipes."""
     expert = train(parse_recipe(policy()), Path("expert"), show=False)
     first = train(
-        parse_recipe(student({"align": 1.0}, {"freeze": True})), Path("first"), show=False
+        parse_recipe(student({"distill_weight": 1.0}, {"freeze": True})), Path("first"), show=False
     )
     theirs, own = expert.task("act"), first.task("act")
     for name, value in theirs.heads["decoder"].state_dict().items():
         torch.testing.assert_close(own.heads["decoder"].state_dict()[name], value)
     assert own.tokenizer.state()["low"].tolist() == theirs.tokenizer.state()["low"].tolist()
-    tuned = student({"align": 0.1, "act": 1.0, "weights": "first"}, {"weights": "first"})
+    tuned = student(
+        {"distill_weight": 0.1, "action_weight": 1.0, "weights": "first"}, {"weights": "first"}
+    )
     tuned["inputs"]["state"]["encoder"]["weights"] = "first"
     tuned["inputs"]["state"]["connector"] = {"type": "linear", "weights": "first"}
     second = train(parse_recipe(tuned), Path("second"), show=False)

@@ -44,21 +44,23 @@ def test_a_chunk_is_executed_to_its_end() -> None:
 @pytest.mark.parametrize("execute", [1, 2, 3, 4])
 def test_a_part_of_a_chunk_is_executed(execute: int) -> None:
     ask = Teller()
-    policy = Policy(ask, {"state": "state"}, execute=execute)
+    policy = Policy(ask, {"state": "state"}, n_action_steps=execute)
     wanted = [10 * (1 + i // execute) + i % execute for i in range(9)]
     assert drive(policy, 9) == wanted
     assert policy.calls == -(-9 // execute) and policy.seconds > 0
 
 
 def test_more_than_a_chunk_cannot_be_executed() -> None:
-    with pytest.raises(ConfigError, match=r"env.execute: found 5, and a chunk has 4 steps; say 4"):
-        drive(Policy(Teller(), {"state": "state"}, execute=5), 1)
+    with pytest.raises(
+        ConfigError, match=r"env.n_action_steps: found 5, and a chunk has 4 steps; say 4"
+    ):
+        drive(Policy(Teller(), {"state": "state"}, n_action_steps=5), 1)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 1.0])
 def test_an_ensemble_weighs_all_chunks_that_speak_of_a_step(rate: float) -> None:
     """ACT: the chunk of step s says 10 (s + 1) + t - s of step t; the oldest counts most."""
-    found = drive(Policy(Teller(), {"state": "state"}, ensemble=rate), 9)
+    found = drive(Policy(Teller(), {"state": "state"}, temporal_ensemble_coeff=rate), 9)
     for t, value in enumerate(found):
         born = range(max(0, t - STEPS + 1), t + 1)
         said = [10 * (s + 1) + t - s for s in born]
@@ -67,12 +69,14 @@ def test_an_ensemble_weighs_all_chunks_that_speak_of_a_step(rate: float) -> None
 
 
 def test_one_way_of_ensembling_is_to_listen_to_the_oldest() -> None:
-    found = drive(Policy(Teller(), {"state": "state"}, ensemble=1e6), 6)
+    found = drive(Policy(Teller(), {"state": "state"}, temporal_ensemble_coeff=1e6), 6)
     assert found == [10, 11, 12, 13, 23, 33]
 
 
 def test_an_ensemble_may_ask_less_often() -> None:
-    found = drive(Policy(Teller(), {"state": "state"}, ensemble=0.0, execute=2), 4)
+    found = drive(
+        Policy(Teller(), {"state": "state"}, temporal_ensemble_coeff=0.0, n_action_steps=2), 4
+    )
     assert found == [10, 11, (12 + 20) / 2, (13 + 21) / 2]
 
 
@@ -109,7 +113,7 @@ def test_a_single_frame_stands_for_its_whole_window() -> None:
 def test_rows_hold_streams_texts_and_the_last_action() -> None:
     ask = Teller()
     observe = {"state": ["hand", "goal"], "image": "corner"}
-    policy = Policy(ask, observe, spans={"state": (-1, 0)}, execute=1)
+    policy = Policy(ask, observe, spans={"state": (-1, 0)}, n_action_steps=1)
     policy.reset([{"instruction": "push"}])
     picture = np.zeros((2, 2, 3), np.uint8)
     for i in range(2):
@@ -117,8 +121,8 @@ def test_rows_hold_streams_texts_and_the_last_action() -> None:
     first, second = (rows[0] for rows in ask.rows)
     assert first["instruction"] == "push" and first["image"] is picture
     np.testing.assert_array_equal(second["state"], [[0, 9], [1, 9]])
-    assert first["last_action"] is None
-    np.testing.assert_array_equal(second["last_action"], [10])
+    assert first["previous_action"] is None
+    np.testing.assert_array_equal(second["previous_action"], [10])
 
 
 class Echo:
@@ -131,7 +135,7 @@ class Echo:
 def test_many_at_once_equal_one_by_one() -> None:
     """Also where one of them has ended, and goes on asking at steps of its own."""
     states = np.random.default_rng(0).normal(size=(3, 7, 2)).astype(np.float32)
-    options: dict[str, Any] = {"spans": {"state": (-2, 0)}, "execute": 2}
+    options: dict[str, Any] = {"spans": {"state": (-2, 0)}, "n_action_steps": 2}
     alone = []
     for i in range(3):
         policy = Policy(Echo(), {"state": "state"}, **options)

@@ -53,7 +53,7 @@ RECIPE: dict[str, Any] = {
         "walk": {
             "type": "control",
             "prompt": "<state> {instruction}",
-            "form": "continuous",
+            "action_decoder": "continuous",
             "tokenizer": {"type": "bspline", "num_basis": 4, "degree": 3},
             "data": {
                 "train": {
@@ -65,7 +65,13 @@ RECIPE: dict[str, Any] = {
     },
     # Seventeen seeds of seventeen reach every goal; at lr 0.01 one in four learned to stand still.
     "train": {"steps": 160, "batch_size": 16, "optimizer": {"lr": 0.003}},
-    "env": {"name": LINE, "execute": 3, "hand": "hand", "max_steps": 15, "instruction": "go"},
+    "env": {
+        "name": LINE,
+        "n_action_steps": 3,
+        "end_effector_key": "hand",
+        "max_steps": 15,
+        "instruction": "go",
+    },
 }
 
 
@@ -167,13 +173,16 @@ def test_a_pipeline_acts(pipeline: Pipeline) -> None:
         ({"options": {"dof": 2}}, "takes actions of 2 numbers, the policy was fitted on 1"),
         ({"name": "CartPole-v1"}, r"takes actions of Discrete\(2\), expected a Box"),
         ({"name": "TinyLine-v9"}, "env.name: .*TinyLine"),
-        ({"success": "won"}, "env.success: .* tells no 'won'; its info has success"),
-        ({"hand": "foot"}, "env.hand: .* observes no 'foot'; there are state, hand"),
-        ({"observe": {"stat": "x"}}, "env.observe.stat: .* did you mean 'state'"),
+        ({"success_key": "won"}, "env.success_key: .* tells no 'won'; its info has success"),
+        (
+            {"end_effector_key": "foot"},
+            "env.end_effector_key: .* observes no 'foot'; there are state, hand",
+        ),
+        ({"observation_keys": {"stat": "x"}}, "env.observation_keys.stat: .* did you mean 'state'"),
         ({"task": "talk"}, "env.task: there is no task 'talk'; did you mean 'walk'"),
         ({"cameras": ["corner"]}, "has no camera 'corner'; say render"),
-        ({"instruction": {}}, "env.instruction: .* no words of its own for {instruction}"),
-        ({"execute": 9}, "env.execute: found 9, and a chunk has 6 steps"),
+        ({"instruction": {}}, "env.instruction: .* has none for {instruction}"),
+        ({"n_action_steps": 9}, "env.n_action_steps: found 9, and a chunk has 6 steps"),
     ],
 )
 def test_an_environment_that_does_not_fit(
@@ -189,9 +198,9 @@ def test_an_environment_that_does_not_fit(
     ("changes", "line"),
     [
         ({"task": "wlk"}, "env.task: there is no task 'wlk'; did you mean 'walk'"),
-        ({"observe": {"stat": "x"}}, "env.observe.stat: .* did you mean 'state'"),
-        ({"sucess": "won"}, "env.sucess: .* did you mean 'success'"),
-        ({"execute": 0}, "env.execute: found 0 .*, expected int > 0"),
+        ({"observation_keys": {"stat": "x"}}, "env.observation_keys.stat: .* did you mean 'state'"),
+        ({"success_kye": "won"}, "env.success_kye: .* did you mean 'success_key'"),
+        ({"n_action_steps": 0}, "env.n_action_steps: found 0 .*, expected int > 0"),
     ],
 )
 def test_a_section_that_does_not_fit_its_recipe(
@@ -240,7 +249,7 @@ def test_a_run_without_an_environment(pipeline: Pipeline, monkeypatch: pytest.Mo
     monkeypatch.setattr(pipeline.model.plan.recipe, "env", None)
     with pytest.raises(ConfigError, match="env: the recipe has none; name one with --env"):
         env_config(pipeline)
-    assert env_config(pipeline, [LINE], execute=2).execute == 2
+    assert env_config(pipeline, [LINE], n_action_steps=2).n_action_steps == 2
 
 
 def test_the_page_shows_what_came_of_it(pipeline: Pipeline, home: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ PAIR: dict[str, Any] = {
             "type": "contrastive",
             "streams": ["image", "caption"],
             "dim": 12,
-            "group": "word",
+            "positive_group": "word",
             "data": {
                 "train": {"source": "digits", "split": "train", "limit": 48},
                 "test": {"source": "digits", "split": "test", "limit": 30},
@@ -88,11 +88,11 @@ def gradients(model: Model, batch: Batch) -> dict[str, Tensor]:
 LOSSES: dict[str, dict[str, Any]] = {
     "infonce": {},
     "siglip": asked(loss="siglip"),
-    "chunks": asked(chunk=3),
+    "chunks": asked(gradcache_chunk_size=3),
     "soft and taught": {
         **asked(
             loss="soft",
-            alike={"image": "look"},
+            soft_target_streams={"image": "look"},
             teachers=[{"image": "look", "caption": "said"}],
             data={"train": {"columns": {"look": "image", "said": "caption"}}, "test": None},
         ),
@@ -143,7 +143,7 @@ def test_a_process_without_a_readable_row_goes_along(shop: Any) -> None:
 def test_chunks_give_the_gradients_of_the_whole_batch(shop: Any, rows: int) -> None:
     """Dropout included: what is computed again has the random numbers of the first time."""
     noisy = {"inputs": {"image": {"encoder": {"dropout": 0.3}}}}
-    model = composed(shop, noisy, asked(chunk=rows))
+    model = composed(shop, noisy, asked(gradcache_chunk_size=rows))
     batch = batch_of(model, 8)
     drawn: list[Tensor] = []
     handle = (
@@ -163,7 +163,7 @@ def test_chunks_give_the_gradients_of_the_whole_batch(shop: Any, rows: int) -> N
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
 def test_chunks_without_dropout_change_nothing(shop: Any, rows: int) -> None:
-    chunked, whole = composed(shop, asked(chunk=rows)), composed(shop)
+    chunked, whole = composed(shop, asked(gradcache_chunk_size=rows)), composed(shop)
     batch = batch_of(whole, 8)
     found, expected = gradients(chunked, batch), gradients(whole, batch)
     assert found.keys() == expected.keys()
@@ -187,13 +187,15 @@ def test_chunks_keep_less_for_the_backward(shop: Any) -> None:
             model(batch)
         return sum(kept.values())
 
-    whole, chunked = composed(shop), composed(shop, asked(chunk=4))
+    whole, chunked = composed(shop), composed(shop, asked(gradcache_chunk_size=4))
     batch = batch_of(whole, 32)
     assert held(chunked, batch) < held(whole, batch) / 5
 
 
 def test_chunks_and_batch_norms_do_not_go_together(shop: Any) -> None:
-    model = composed(shop, asked(chunk=2), {"inputs": {"image": {"encoder": {"norm": True}}}})
+    model = composed(
+        shop, asked(gradcache_chunk_size=2), {"inputs": {"image": {"encoder": {"norm": True}}}}
+    )
     with pytest.raises(ValueError, match="chunk: the stream has batch norms that train"):
         model(batch_of(model, 4))
 
@@ -252,7 +254,9 @@ def test_teachers_and_looks_may_have_any_width(shop: Any) -> None:
     recipe = shop.recipe(
         PAIR,
         {"inputs": {"look": image, "seen": image, "said": said}},
-        asked(loss="soft", alike={"image": "look"}, data={"train": data, "test": data}),
+        asked(
+            loss="soft", soft_target_streams={"image": "look"}, data={"train": data, "test": data}
+        ),
         asked(teachers=[{"image": "seen", "caption": "said"}]),
     )
     recipe["inputs"]["said"]["encoder"]["config"] = {**BERT, "hidden_size": 8}

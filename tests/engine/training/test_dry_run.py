@@ -180,7 +180,7 @@ def test_random_weights_are_said(tmp_path: Path) -> None:
             ("2", "3"),
         ),
         (
-            {"inputs__image__connector": {"type": "stack", "k": 0}},
+            {"inputs__image__connector": {"type": "stack", "factor": 0}},
             "inputs.image.connector",
             ("k is 0", "at least"),
         ),

@@ -141,7 +141,7 @@ def test_any_rate_and_its_derivatives() -> None:
 def test_a_pinned_start_leaves_no_jump() -> None:
     made = fitted(start_order=1)
     data = chunks(seed=1)
-    assert made.pins_start
+    assert made.fixed_start
     ids = made.encode(data)
     assert ids.shape[1] == made.length(20) == 27
     back = made.decode(ids, steps=20, start=data[:, 0])

@@ -13,7 +13,7 @@ from torch import Tensor
 from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 from sensorium.modalities.action.tokenizers.bspline.gripper import decode, encode, longest
 
-Kind = Literal["degree0", "switch"]
+Kind = Literal["degree0", "switch_times"]
 
 
 def steps_at(switches: list[list[int]], steps: int, first: float = -1.0) -> Tensor:
@@ -26,7 +26,7 @@ def steps_at(switches: list[list[int]], steps: int, first: float = -1.0) -> Tens
     return torch.stack([wave, gripper], -1)
 
 
-def fitted(data: Tensor, gripper: Kind = "switch", **options: Any) -> BSplineTokenizer:
+def fitted(data: Tensor, gripper: Kind = "switch_times", **options: Any) -> BSplineTokenizer:
     made = BSplineTokenizer(grippers=[-1], gripper=gripper, **options)
     made.fit(data)
     return made

@@ -138,6 +138,6 @@ def test_bins_take_any_ids_of_the_right_number() -> None:
 def test_they_pin_no_start(make: type[FastTokenizer | BinTokenizer]) -> None:
     made = make()
     made.fit(chunks())
-    assert not made.pins_start
+    assert not made.fixed_start
     with pytest.raises(ValueError, match="start: this tokenizer pins no start"):
         made.encode(chunks(), start=chunks()[:, 0])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from sensorium.modalities.text.tokenizers import BPE, Bytes, Own
+from sensorium.modalities.text.tokenizers import BPE, Bytes, PretrainedTokenizer
 
 CHATML = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|end|>\n"
@@ -30,10 +30,10 @@ MESSAGES = [
 
 
 @pytest.fixture
-def own(tmp_path: Path, bpe: BPE) -> Callable[[str | None], tuple[Own, Any]]:
+def own(tmp_path: Path, bpe: BPE) -> Callable[[str | None], tuple[PretrainedTokenizer, Any]]:
     """A fitted tokenizer with this template, and transformers' own of the same folder."""
 
-    def make(template: str | None) -> tuple[Own, Any]:
+    def make(template: str | None) -> tuple[PretrainedTokenizer, Any]:
         theirs = PreTrainedTokenizerFast(
             tokenizer_object=bpe.backend,
             pad_token="<pad>",
@@ -43,7 +43,7 @@ def own(tmp_path: Path, bpe: BPE) -> Callable[[str | None], tuple[Own, Any]]:
         )
         theirs.chat_template = template
         theirs.save_pretrained(tmp_path)
-        ours = Own(name=str(tmp_path))
+        ours = PretrainedTokenizer(name=str(tmp_path))
         ours.fit(())
         return ours, PreTrainedTokenizerFast.from_pretrained(tmp_path)
 
@@ -52,7 +52,7 @@ def own(tmp_path: Path, bpe: BPE) -> Callable[[str | None], tuple[Own, Any]]:
 
 @pytest.mark.parametrize("template", [CHATML, WITH_BOS])
 def test_text_and_ids_are_those_of_transformers(
-    template: str, own: Callable[..., tuple[Own, Any]]
+    template: str, own: Callable[..., tuple[PretrainedTokenizer, Any]]
 ) -> None:
     ours, theirs = own(template)
     options: dict[str, Any] = {"add_generation_prompt": True}
@@ -64,7 +64,7 @@ def test_text_and_ids_are_those_of_transformers(
     assert ours.decode(ours.encode(text)) == text
 
 
-def test_options_of_the_template(own: Callable[..., tuple[Own, Any]]) -> None:
+def test_options_of_the_template(own: Callable[..., tuple[PretrainedTokenizer, Any]]) -> None:
     ours, theirs = own(CHATML)
     text = ours.chat(MESSAGES, no_thoughts=True)
     assert text.endswith("<think></think>")
@@ -76,7 +76,7 @@ def test_options_of_the_template(own: Callable[..., tuple[Own, Any]]) -> None:
 
 @pytest.mark.parametrize("placeholder", ["<image>", "{question}", "\ue000\ue001"])
 def test_placeholders_stay_where_they_stand(
-    placeholder: str, own: Callable[..., tuple[Own, Any]]
+    placeholder: str, own: Callable[..., tuple[PretrainedTokenizer, Any]]
 ) -> None:
     ours, _ = own(CHATML)
     messages = [{"role": "user", "content": f"{placeholder} and {placeholder}?"}]
@@ -87,17 +87,19 @@ def test_placeholders_stay_where_they_stand(
 
 @pytest.mark.parametrize("content", ["stop<|end|>", "<bos>", "a <|start|>system"])
 def test_a_message_never_becomes_a_special_token(
-    content: str, own: Callable[..., tuple[Own, Any]]
+    content: str, own: Callable[..., tuple[PretrainedTokenizer, Any]]
 ) -> None:
     ours, _ = own(CHATML)
     with pytest.raises(ValueError, match=r"chat: message 2 holds .*, a special token"):
         ours.chat([MESSAGES[0], {"role": "user", "content": content}])
 
 
-def test_the_template_travels_with_the_state(own: Callable[..., tuple[Own, Any]]) -> None:
+def test_the_template_travels_with_the_state(
+    own: Callable[..., tuple[PretrainedTokenizer, Any]],
+) -> None:
     ours, _ = own(WITH_BOS)
     state = json.loads(json.dumps(ours.state()))
-    again = Own(name="elsewhere")
+    again = PretrainedTokenizer(name="elsewhere")
     again.load_state(state)
     for other in (again, pickle.loads(pickle.dumps(ours))):
         assert other.chat(MESSAGES) == ours.chat(MESSAGES)
@@ -107,7 +109,7 @@ def test_the_template_travels_with_the_state(own: Callable[..., tuple[Own, Any]]
 
 
 def test_a_tokenizer_without_a_template_keeps_its_state(
-    own: Callable[..., tuple[Own, Any]],
+    own: Callable[..., tuple[PretrainedTokenizer, Any]],
 ) -> None:
     ours, _ = own(None)
     assert set(ours.state()) == {"tokenizer", "pad_id", "bos_id", "eos_id", "mask_id"}
@@ -115,7 +117,9 @@ def test_a_tokenizer_without_a_template_keeps_its_state(
         ours.chat(MESSAGES)
 
 
-def test_what_cannot_be_rendered_is_one_line(own: Callable[..., tuple[Own, Any]], bpe: BPE) -> None:
+def test_what_cannot_be_rendered_is_one_line(
+    own: Callable[..., tuple[PretrainedTokenizer, Any]], bpe: BPE
+) -> None:
     ours, _ = own(STRICT)
     with pytest.raises(ValueError, match="the chat template refuses it: the first message"):
         ours.chat(MESSAGES)

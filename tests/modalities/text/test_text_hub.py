@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, LlamaConfig, Ll
 
 from sensorium.modalities.text.causal_lm import CausalLM
 from sensorium.modalities.text.repo_id import parse_repo_id
-from sensorium.modalities.text.tokenizers import BPE, Own
+from sensorium.modalities.text.tokenizers import BPE, PretrainedTokenizer
 from sensorium.modalities.text.transformers import TransformersText
 
 Save = Callable[..., Any]
@@ -48,7 +48,7 @@ def test_bert_parity(tmp_path: Path, save_tokenizer: Save) -> None:
     theirs = BertModel(BertConfig(vocab_size=304, **SMALL)).eval()
     theirs.save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
-    own = Own(name=str(tmp_path))
+    own = PretrainedTokenizer(name=str(tmp_path))
     own.fit(())
     options = {"name": f"local-dir:{tmp_path}", "max_length": 64}
     assert TransformersText.carries_weights(options)

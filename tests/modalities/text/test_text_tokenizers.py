@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from sensorium.modalities.base import Tokenizer
 from sensorium.modalities.text import TEXT
 from sensorium.modalities.text.characters import Characters
-from sensorium.modalities.text.tokenizers import BPE, Bytes, Own
+from sensorium.modalities.text.tokenizers import BPE, Bytes, PretrainedTokenizer
 
 TEXTS = ["a handwritten seven, thin and slanted", "a handwritten two, bold", "<image> naïve 猫"] * 4
 STRANGE = ["", " ", "\n\t\r\x00", "e\u0301 é ﬁ", "👩‍🚀"]
@@ -55,8 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def own(folder: Path) -> Own:
-    made = Own(name=str(folder))
+def own(folder: Path) -> PretrainedTokenizer:
+    made = PretrainedTokenizer(name=str(folder))
     made.fit(())
     return made
 
@@ -65,7 +65,7 @@ MAKERS: dict[str, Callable[[Path], Tokenizer]] = {
     "bpe": lambda _: trained(),
     "bytes": lambda _: Bytes(),
     "characters": lambda _: spelled(),
-    "own": own,
+    "pretrained": own,
 }
 
 
@@ -102,7 +102,11 @@ def test_typed_specials_stay_text(tokenizer: Tokenizer) -> None:
 
 def test_state_is_enough(tokenizer: Tokenizer, tmp_path: Path) -> None:
     state = json.loads(json.dumps(tokenizer.state()))
-    fresh = Own(name="not/there") if isinstance(tokenizer, Own) else type(tokenizer)()
+    fresh = (
+        PretrainedTokenizer(name="not/there")
+        if isinstance(tokenizer, PretrainedTokenizer)
+        else type(tokenizer)()
+    )
     fresh.load_state(state)
     for twin in (fresh, pickle.loads(pickle.dumps(tokenizer)), copy.deepcopy(tokenizer)):
         assert twin.encode(TYPED, special=True) == tokenizer.encode(TYPED, special=True)
@@ -134,7 +138,7 @@ def test_bpe_is_deterministic_and_shorter_than_bytes() -> None:
     assert len(trained().encode(TEXTS[0])) < len(Bytes().encode(TEXTS[0])) / 2
 
 
-@pytest.mark.parametrize("made", [BPE(), Characters(), Own(name="not/there")])
+@pytest.mark.parametrize("made", [BPE(), Characters(), PretrainedTokenizer(name="not/there")])
 def test_used_before_fit(made: Tokenizer) -> None:
     uses: list[Callable[[], object]] = [
         lambda: made.size,
@@ -183,7 +187,7 @@ def word_pieces(tmp_path: Path, **names: str) -> str:
 
 
 def test_own_of_berts_kind(tmp_path: Path) -> None:
-    made = Own(name=word_pieces(tmp_path, cls_token="[CLS]", sep_token="[SEP]"))
+    made = PretrainedTokenizer(name=word_pieces(tmp_path, cls_token="[CLS]", sep_token="[SEP]"))
     made.fit(())
     assert made.encode("A cats", special=True) == [1, 3, 4, 5, 2]
     assert (made.bos_id, made.eos_id) == (1, 2)
@@ -194,17 +198,17 @@ def test_own_of_berts_kind(tmp_path: Path) -> None:
 def test_own_without_an_end(tmp_path: Path) -> None:
     name = word_pieces(tmp_path)
     with pytest.raises(ValueError, match="has no end of text; name one"):
-        Own(name=name).fit(())
+        PretrainedTokenizer(name=name).fit(())
     with pytest.raises(ValueError, match="has no token '<end>'"):
-        Own(name=name, eos="<end>").fit(())
-    made = Own(name=name, eos="[SEP]")
+        PretrainedTokenizer(name=name, eos="<end>").fit(())
+    made = PretrainedTokenizer(name=name, eos="[SEP]")
     made.fit(())
     assert made.eos_id == made.pad_id == 2 and made.bos_id is None
 
 
 def test_own_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tokenizer own: none at"):
-        Own(name=str(tmp_path / "nothing")).fit(())
+        PretrainedTokenizer(name=str(tmp_path / "nothing")).fit(())
 
 
 def test_characters_are_what_the_training_texts_hold() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from sensorium.modalities.text.tokenizers import BPE, Own
+from sensorium.modalities.text.tokenizers import BPE, PretrainedTokenizer
 from sensorium.tasks.common.prompts import parse_prompt
 
 CHATML = (
@@ -19,7 +19,7 @@ SYSTEM = {"role": "system", "content": "You describe pictures."}
 
 
 @pytest.fixture
-def tokenizers(tmp_path: Path) -> tuple[Own, Any]:
+def tokenizers(tmp_path: Path) -> tuple[PretrainedTokenizer, Any]:
     bpe = BPE(size=300)
     bpe.fit(["a red robot", "what is this?"])
     theirs = PreTrainedTokenizerFast(
@@ -31,12 +31,14 @@ def tokenizers(tmp_path: Path) -> tuple[Own, Any]:
     )
     theirs.chat_template = CHATML
     theirs.save_pretrained(tmp_path)
-    ours = Own(name=str(tmp_path))
+    ours = PretrainedTokenizer(name=str(tmp_path))
     ours.fit(())
     return ours, PreTrainedTokenizerFast.from_pretrained(tmp_path)
 
 
-def test_without_streams_the_ids_are_those_of_the_template(tokenizers: tuple[Own, Any]) -> None:
+def test_without_streams_the_ids_are_those_of_the_template(
+    tokenizers: tuple[PretrainedTokenizer, Any],
+) -> None:
     ours, theirs = tokenizers
     prompt = parse_prompt({"chat": [SYSTEM, {"role": "user", "content": "{question}"}]})
     ids = prompt.encode({"question": "what is this?"}, ours)
@@ -45,7 +47,7 @@ def test_without_streams_the_ids_are_those_of_the_template(tokenizers: tuple[Own
     assert ids["prompt.0"].tolist() == known["input_ids"]
 
 
-def test_a_stream_stands_between_two_texts(tokenizers: tuple[Own, Any]) -> None:
+def test_a_stream_stands_between_two_texts(tokenizers: tuple[PretrainedTokenizer, Any]) -> None:
     ours, theirs = tokenizers
     prompt = parse_prompt({"chat": [{"role": "user", "content": "<image> {question}"}]})
     ids = prompt.encode({"question": "what is this?"}, ours)
@@ -55,7 +57,7 @@ def test_a_stream_stands_between_two_texts(tokenizers: tuple[Own, Any]) -> None:
     assert after == theirs(rest, add_special_tokens=False)["input_ids"]
 
 
-def test_what_a_row_says_is_text(tokenizers: tuple[Own, Any]) -> None:
+def test_what_a_row_says_is_text(tokenizers: tuple[PretrainedTokenizer, Any]) -> None:
     prompt = parse_prompt({"chat": [{"role": "user", "content": "{question}"}]})
     with pytest.raises(ValueError, match=r"message 1 holds <\|end\|>, a special token"):
         prompt.encode({"question": "stop<|end|>"}, tokenizers[0])

@@ -34,7 +34,7 @@ def some(seed: int, rows: int = ROWS, dim: int = DIM) -> Tensor:
 
 
 def batch_of(rows: int = ROWS, group: Sequence[object] | None = None) -> Batch:
-    task = made(group=None if group is None else "group")
+    task = made(positive_group=None if group is None else "group")
     return prepare_batch(task, [{} if group is None else {"group": group[i]} for i in range(rows)])
 
 
@@ -77,7 +77,7 @@ def test_rows_of_a_group_belong_together(kind: str) -> None:
     groups = ["a", "b", "a", None, None, 1, "1"]  # null stands alone; 1 is not "1"
     same = torch.eye(ROWS, dtype=torch.bool)
     same[0, 2] = same[2, 0] = True
-    task = made(loss=kind, group="study")
+    task = made(loss=kind, positive_group="study")
     image, caption = some(0), some(1)
     found = mean_loss(task, batch_of(group=groups), image=image, caption=caption)
     logits = task.log_scale.exp() * l2_normalize(image) @ l2_normalize(caption).T
@@ -99,13 +99,13 @@ def test_rows_of_a_group_belong_together(kind: str) -> None:
 
 def test_a_row_without_its_group_is_named() -> None:
     with pytest.raises(ValueError, match=r"row '0': has no column 'study'"):
-        mean_loss(made(group="study"), batch_of(), image=some(0), caption=some(1))
+        mean_loss(made(positive_group="study"), batch_of(), image=some(0), caption=some(1))
 
 
 def test_soft_weights_touch_the_named_direction_alone() -> None:
     """CWCL: `w_ij = (1 + cos) / 2` in rows that sum to one, from the stream that was named."""
     image, caption, look = some(0), some(1), some(2)
-    task = made(loss="soft", alike={"image": "look"})
+    task = made(loss="soft", soft_target_streams={"image": "look"})
     widths = {name: (use.role, use.width) for name, use in task.streams.items()}
     learned = {"image": ("input", DIM), "caption": ("input", DIM)}
     assert widths == {"look": ("teacher", None)} | learned
@@ -197,12 +197,21 @@ def test_cosines_are_computed_in_full_precision() -> None:
         ({"streams": ["image"]}, "streams: found image; expected two"),
         ({"streams": ["image", "image"]}, "streams: found image, image"),
         ({"temperature": 0.001}, r"temperature: found 0\.001, expected 0\.01 or more"),
-        ({"chunk": 0}, "chunk: found 0"),
-        ({"loss": "soft"}, "alike: loss: soft with alike missing"),
-        ({"alike": {"image": "look"}}, "alike: loss: infonce"),
-        ({"loss": "soft", "alike": {"sound": "look"}}, "alike: 'sound' is none of image, caption"),
+        ({"gradcache_chunk_size": 0}, "gradcache_chunk_size: found 0"),
+        ({"loss": "soft"}, "soft_target_streams: found none with loss: soft"),
+        (
+            {"soft_target_streams": {"image": "look"}},
+            "soft_target_streams: found .* with loss: infonce",
+        ),
+        (
+            {"loss": "soft", "soft_target_streams": {"sound": "look"}},
+            "soft_target_streams: 'sound' is none of image, caption",
+        ),
         ({"teachers": [{"image": "x"}]}, "teachers: number 1 stands for image, expected"),
-        ({"loss": "soft", "alike": {"image": "caption"}}, "'caption' is itself learned"),
+        (
+            {"loss": "soft", "soft_target_streams": {"image": "caption"}},
+            "'caption' is itself learned",
+        ),
         ({"teachers": [{"image": "x", "caption": "image"}]}, "names a stream that is learned"),
     ],
 )

@@ -23,7 +23,7 @@ ROWS, DIM = len(STUDIES), 8
 
 
 def loss_of(studies: list[str], volume: Tensor, report: Tensor, **options: Any) -> Tensor:
-    task = Contrastive(streams=["volume", "report"], dim=DIM, group="study", **options)
+    task = Contrastive(streams=["volume", "report"], dim=DIM, positive_group="study", **options)
     vectors = {"volume": volume, "report": report}
     features = {name: Features.dense(v[:, None], pooled=v) for name, v in vectors.items()}
     batch = prepare_batch(task, [{"study": study} for study in studies])

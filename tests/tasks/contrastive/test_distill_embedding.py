@@ -122,7 +122,7 @@ def test_rows_of_one_text_are_right_answers_to_each_other() -> None:
     goal = vectors(6)
     goal[1] = goal[0]  # said twice
     texts = ["go", "go", *"abcd"]
-    assert scores(goal, goal, task(group="said"), said=texts)["xsim"] == 0
+    assert scores(goal, goal, task(positive_group="said"), said=texts)["xsim"] == 0
     assert scores(goal, goal, task())["xsim"] > 0  # else they are each other's wrong answer
 
 

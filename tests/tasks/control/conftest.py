@@ -48,19 +48,25 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[], ActionTokenizer]]] = {
     "tail": ({"vocabulary": "tail"}, lambda: BSplineTokenizer(**SPLINE)),
     "pinned": ({}, lambda: BSplineTokenizer(**SPLINE, start_order=1)),
     "uneven": ({}, lambda: BSplineTokenizer(num_basis=[4, 5], degree=3, vocab=32)),
-    "regressed": ({"form": "continuous"}, lambda: BSplineTokenizer(**SPLINE)),
+    "regressed": ({"action_decoder": "continuous"}, lambda: BSplineTokenizer(**SPLINE)),
     "regressed-uneven": (
-        {"form": "continuous"},
+        {"action_decoder": "continuous"},
         lambda: BSplineTokenizer(num_basis=[4, 5], degree=3, vocab=32),
     ),
-    "vae": ({"form": "continuous", "latent": 3, "kl": 0.1}, lambda: BSplineTokenizer(**SPLINE)),
-    "fourier": ({"form": "fourier", "frequencies": 6}, lambda: BSplineTokenizer(**SPLINE)),
-    "bins": ({"form": "autoregressive"}, lambda: BinTokenizer(vocab=16)),
+    "vae": (
+        {"action_decoder": "continuous", "latent": 3, "kl": 0.1},
+        lambda: BSplineTokenizer(**SPLINE),
+    ),
+    "fourier": (
+        {"action_decoder": "fourier", "frequencies": 6},
+        lambda: BSplineTokenizer(**SPLINE),
+    ),
+    "bins": ({"action_decoder": "autoregressive"}, lambda: BinTokenizer(vocab=16)),
     "bins-tail": (
-        {"form": "autoregressive", "vocabulary": "tail", "attention": "prefix"},
+        {"action_decoder": "autoregressive", "vocabulary": "tail", "attention": "prefix"},
         lambda: BinTokenizer(vocab=16),
     ),
-    "fast": ({"form": "autoregressive"}, lambda: FastTokenizer(vocab=64, scale=4.0)),
+    "fast": ({"action_decoder": "autoregressive"}, lambda: FastTokenizer(vocab=64, scale=4.0)),
 }
 BACKBONES = {"causal": (Causal, LLAMA), "seq2seq": (Seq2Seq, T5)}
 
@@ -76,7 +82,7 @@ def made_rows(count: int = 6, seed: int = 0, steps: bool = False) -> list[dict[s
         falling = b * time**2 - a * np.cos(2 * time)
         padding = np.arange(STEPS) >= STEPS - i % 3
         chunk = np.stack([moving, np.sign(falling) if steps else falling], 1).astype(np.float32)
-        row = {"action": chunk, "action_padding": padding, "last_action": chunk[0]}
+        row = {"action": chunk, "action_padding": padding, "previous_action": chunk[0]}
         found.append({**row, "state": [a, b], "word": ("push", "pull")[i % 2]})
     return found
 

@@ -47,7 +47,7 @@ def test_predictions_are_chunks_that_metrics_take(joined: Any, rows: Any) -> Non
     metrics.update(found, joined.batch(data)[0].references)
     values = metrics.compute()
     assert {"l1", "mse", "decodable"} <= set(values)
-    assert ("token_accuracy" in values) == joined.task.form.discrete
+    assert ("token_accuracy" in values) == joined.task.action_decoder.discrete
 
 
 def test_a_robot_asks_without_actions(joined: Any, rows: Any) -> None:

@@ -31,7 +31,7 @@ def context_of(joined: Any, data: Any) -> Any:
 def test_parallel_is_one_pass_of_blocks(join: Any, rows: Any, kind: str) -> None:
     """The loss is that of a context read once, then a canvas; every place sees every other."""
     joined = join("parallel", kind).eval()
-    data, form = rows(), joined.task.form
+    data, form = rows(), joined.task.action_decoder
     context = context_of(joined, data)
     memory = joined.backbone.prefill(context, "block")
     embeds = form.slots.expand(len(data), -1, -1)
@@ -56,7 +56,7 @@ def memory_of(joined: Any, data: Any) -> Any:
 def test_no_foreign_id_is_ever_said(join: Any, rows: Any, case: str, kind: str) -> None:
     """However much the decoder would like to say something else."""
     joined = join(case, kind)
-    mapped = getattr(joined.task.form, "map", None)
+    mapped = getattr(joined.task.action_decoder, "map", None)
     own = set() if mapped is None else set(mapped.own)
     with torch.no_grad():
         head = copy.deepcopy(joined.backbone.head.weight)
@@ -71,7 +71,7 @@ def test_generation_is_the_most_likely_token_after_each_other(
     join: Any, rows: Any, case: str
 ) -> None:
     joined, data = join(case).eval(), rows(3)
-    form, context = joined.task.form, context_of(join(case), data)
+    form, context = joined.task.action_decoder, context_of(join(case), data)
     said = form.generate(context, joined.backbone)
     ids = form.map.ids[said]
     mask = torch.ones_like(ids, dtype=torch.bool)
@@ -83,7 +83,7 @@ def test_a_sequence_that_means_nothing_is_said_to(join: Any, rows: Any, monkeypa
     joined = join("fast")
     whole = joined.tokenizer.encode(torch.tensor(rows(1)[0]["action"])[None])[0]
     said = [whole, whole[:1]]
-    monkeypatch.setattr(joined.task.form, "generate", lambda *_: said)
+    monkeypatch.setattr(joined.task.action_decoder, "generate", lambda *_: said)
     good, bad = joined.predict(rows(2))
     assert "undecodable" not in good
     assert bad["undecodable"] is True
@@ -97,8 +97,8 @@ def test_added_ids_follow_the_text_s_and_tail_ids_are_the_last(join: Any) -> Non
     """BEAST: token k is the id V - 1 - k."""
     added, tail = join("parallel"), join("tail")
     size, text = added.tokenizer.size, added.backbone.tokenizer.size
-    assert added.task.form.map.ids.tolist() == list(range(text, text + size))
-    assert tail.task.form.map.ids.tolist() == [text - 1 - k for k in range(size)]
+    assert added.task.action_decoder.map.ids.tolist() == list(range(text, text + size))
+    assert tail.task.action_decoder.map.ids.tolist() == [text - 1 - k for k in range(size)]
     assert not tail.backbone.added_token_parameters() and added.backbone.added_token_parameters()
     assert not join("fourier").backbone.added_token_parameters()
     assert not join("regressed").backbone.added_token_parameters()
@@ -108,7 +108,7 @@ def test_added_ids_follow_the_text_s_and_tail_ids_are_the_last(join: Any) -> Non
 def test_a_mapping_that_moved_is_refused(join: Any, case: str) -> None:
     joined = join(case)
     joined.task.validate_loaded()
-    joined.task.form.map.ids += 1
+    joined.task.action_decoder.map.ids += 1
     with pytest.raises(ValueError, match=r"trained with actions at the ids \d+\.\.\d+, here") as e:
         joined.task.validate_loaded()
     assert "\n" not in str(e.value)
@@ -137,7 +137,7 @@ def test_the_latent_is_drawn_in_training_and_zero_in_prediction(join: Any, rows:
     drawn = {float(joined.train().loss(data).total.detach()) for _ in range(3)}
     assert len(drawn) == 3
     assert joined.eval().loss(data).total == joined.loss(data).total
-    form, context = joined.task.form, context_of(joined, data)
+    form, context = joined.task.action_decoder, context_of(joined, data)
     said = form.generate(context, joined.backbone)
     zero = form.regress(context, joined.backbone, torch.zeros(len(data), 3))
     torch.testing.assert_close(said, zero)
@@ -148,7 +148,7 @@ def test_the_latent_is_drawn_in_training_and_zero_in_prediction(join: Any, rows:
 @pytest.mark.parametrize("weight", [0.0, 0.1, 10.0])
 def test_the_divergence_is_logged_and_weighed(join: Any, rows: Any, weight: float) -> None:
     joined = join("vae").eval()
-    joined.task.form.kl = weight
+    joined.task.action_decoder.kl = weight
     loss = joined.loss(rows())
     assert loss.parts["kl"] >= 0
     torch.testing.assert_close(loss.total, loss.parts["l1"] + weight * loss.parts["kl"])
@@ -157,7 +157,7 @@ def test_the_divergence_is_logged_and_weighed(join: Any, rows: Any, weight: floa
 def test_a_diverged_model_sends_nothing(join: Any, rows: Any) -> None:
     joined = join("regressed")
     with torch.no_grad():
-        joined.task.form.out.bias.fill_(torch.nan)
+        joined.task.action_decoder.out.bias.fill_(torch.nan)
     with pytest.raises(ValueError, match="row 0 of the batch has control points that are not fini"):
         joined.predict(rows())
 
@@ -169,13 +169,13 @@ def control(tokenizer: Any, prompt: str = "<state>", **options: Any) -> Control:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"latent": 4}, "latent: is of form: continuous, found form: parallel"),
-        ({"frequencies": 4}, "frequencies: is of form: fourier, found form: parallel"),
+        ({"latent": 4}, "latent: belongs to action_decoder: continuous, found parallel"),
+        ({"frequencies": 4}, "frequencies: belongs to action_decoder: fourier, found parallel"),
         (
-            {"form": "continuous", "vocabulary": "tail"},
-            "vocabulary: is of form: autoregressive or parallel, found form: continuous",
+            {"action_decoder": "continuous", "vocabulary": "tail"},
+            "vocabulary: belongs to action_decoder: autoregressive or parallel, found continuous",
         ),
-        ({"form": "continuous", "kl": 1.0}, "kl: found 1.0 with latent: None"),
+        ({"action_decoder": "continuous", "kl": 1.0}, "kl: found 1.0 with latent: None"),
         ({"prompt": "go"}, "prompt: 'go' names no stream"),
         ({"prompt": "<state> {"}, "prompt: '<state> {': a brace without its partner"),
     ],
@@ -194,7 +194,7 @@ def test_wrong_options_are_named(options: dict[str, Any], line: str) -> None:
 )
 def test_a_tokenizer_that_does_not_fit_is_named(tokenizer: Any, form: Any, line: str) -> None:
     with pytest.raises(ValueError, match=line):
-        control(tokenizer, form=form)
+        control(tokenizer, action_decoder=form)
 
 
 def test_a_place_a_token_wants_a_fixed_number(join: Any, rows: Any) -> None:
@@ -202,5 +202,5 @@ def test_a_place_a_token_wants_a_fixed_number(join: Any, rows: Any) -> None:
     for part, fitted in (("chunk", task.chunk), ("tokenizer", task.tokenizer)):
         fitted.fit([one for row in data for one in task.fit_examples(part, row)])
     backbone: Causal = join("parallel").backbone
-    with pytest.raises(ValueError, match="FastTokenizer gives chunks of different lengths; say"):
+    with pytest.raises(ValueError, match="chunks of FastTokenizer vary in length; use"):
         task.build({}, {"backbone": backbone})

@@ -82,7 +82,7 @@ def test_the_last_action_is_a_cell_or_a_window_of_one(cell: Any) -> None:
 
 @pytest.mark.parametrize("cell", [[np.nan, 0.0], [[1.0], [2.0]], 3.0])
 def test_a_last_action_that_is_none_is_named(cell: Any) -> None:
-    with pytest.raises(ValueError, match="last_action: the column 'last'"):
+    with pytest.raises(ValueError, match="previous_action: the column 'last'"):
         read_action({"last": cell}, "last")
 
 
@@ -90,10 +90,10 @@ def test_a_pinned_start_is_asked_for_and_kept(join: Any, rows: Any) -> None:
     """Sample 0 is the last action executed, exactly; without one there is a clear line."""
     joined, data = join("pinned"), rows()
     found = [one["actions"][0] for one in joined.predict(data)]
-    np.testing.assert_allclose(found, [row["last_action"] for row in data], atol=1e-6)
-    first = [{**row, "last_action": None} for row in data]
+    np.testing.assert_allclose(found, [row["previous_action"] for row in data], atol=1e-6)
+    first = [{**row, "previous_action": None} for row in data]
     for row in first:
-        del row["last_action"]
+        del row["previous_action"]
     own = [one["actions"][0] for one in joined.predict(first)]
     np.testing.assert_allclose(own, [row["action"][0] for row in data], atol=1e-6)
     with pytest.raises(ValueError, match="row '0': the tokenizer begins at the action executed"):

@@ -83,7 +83,7 @@ def test_with_the_decoder_frozen_query_and_mapper_train(pair: Any) -> None:
 def test_a_student_with_the_expert_s_features_acts_as_the_expert(
     pair: Any, monkeypatch: Any
 ) -> None:
-    made = pair(act=1.0)
+    made = pair(action_weight=1.0)
     expert = made.expert.predict(made.batch, made.encode)
     features = made.encode("state").pool()
     monkeypatch.setattr(made.student, "_student", lambda *_: features)
@@ -95,7 +95,7 @@ def test_a_student_with_the_expert_s_features_acts_as_the_expert(
 
 
 @pytest.mark.parametrize(
-    ("options", "part"), [({}, "distance"), ({"align": 0.0, "act": 1.0}, "l1")]
+    ("options", "part"), [({}, "distance"), ({"distill_weight": 0.0, "action_weight": 1.0}, "l1")]
 )
 def test_the_student_learns(pair: Any, options: dict[str, float], part: str) -> None:
     made = pair(**options)
@@ -114,8 +114,8 @@ def test_the_student_learns(pair: Any, options: dict[str, float], part: str) -> 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"align": 0.0}, "align: found align 0.0 and act 0.0"),
-        ({"act": -1.0}, "align: found align 1.0 and act -1.0"),
+        ({"distill_weight": 0.0}, "distill_weight: found 0.0, with action_weight 0.0"),
+        ({"action_weight": -1.0}, "distill_weight: found 1.0, with action_weight -1.0"),
         ({"expert": "image"}, "expert: 'image' stands in the prompt too"),
     ],
 )

@@ -121,7 +121,7 @@ def test_the_loss_is_the_balanced_cross_entropy_of_torch() -> None:
 def test_with_focus_the_surest_uncovered_tokens_weigh_most() -> None:
     facts = [{"about": "lesion", "finding": side} for side in ("left", "right")]
     batch, encode = case([[0, 5], [7]], facts, padded=3)
-    task = Grounding(**OPTIONS, finding="finding", about="about", focus=2.0)
+    task = Grounding(**OPTIONS, finding="finding", negative_group="about", hard_negative_scale=2.0)
     logits, real = task._logits(encode("scan"), encode), encode("scan").mask
     covered = mask_coverage(encode("mask"), encode("scan"), "it") > 0
 
@@ -158,7 +158,7 @@ def _peaks(task: Grounding, batch: Batch, encode: StubContext) -> list[int]:
 def test_a_sentence_is_nowhere_in_signals_with_another_finding() -> None:
     facts = [("lesion", "left"), ("lesion", "right"), ("lesion", "left"), ("ventricles", "large")]
     targets = [{"about": about, "finding": finding} for about, finding in facts]
-    task = Grounding(**OPTIONS, finding="finding", about="about")
+    task = Grounding(**OPTIONS, finding="finding", negative_group="about")
     apart = task._apart(batch_of(targets))
     wanted = torch.zeros(4, 4, dtype=torch.bool)
     wanted[0, 1] = wanted[1, 0] = wanted[1, 2] = wanted[2, 1] = True
@@ -172,7 +172,7 @@ def test_a_sentence_is_nowhere_in_signals_with_another_finding() -> None:
 
 
 def test_a_share_of_the_studies_is_grounded_whole() -> None:
-    task = Grounding(**OPTIONS, group="study", share=0.3)
+    task = Grounding(**OPTIONS, group="study", grounded_fraction=0.3)
     rows = [{"study": f"s{i // 4}"} for i in range(4000)]
     chosen = [row["grounded"] for row in prepare_batch(task, rows).references]
     assert all(len(set(chosen[i : i + 4])) == 1 for i in range(0, 4000, 4))
@@ -273,9 +273,9 @@ def _said(vector: list[float]) -> Features:
     ("options", "words"),
     [
         ({"text": "scan"}, "input, text, mask: found scan, scan, mask; name three"),
-        ({"share": 0.0}, r"share: found 0\.0"),
-        ({"share": 0.5}, "share: a share of what"),
-        ({"about": "kind"}, "about: stands without finding"),
+        ({"grounded_fraction": 0.0}, r"grounded_fraction: found 0\.0"),
+        ({"grounded_fraction": 0.5}, "grounded_fraction: found 0.5 without group"),
+        ({"negative_group": "kind"}, "negative_group: found without finding"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:

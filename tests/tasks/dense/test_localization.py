@@ -282,7 +282,7 @@ def test_a_grid_of_other_axes_and_a_head_that_is_none_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"l1": -1.0}, {"giou": -1.0}, {"absent": 0.0}, {"threshold": 1.0}]
+    "options", [{"l1": -1.0}, {"giou": -1.0}, {"no_object_weight": 0.0}, {"threshold": 1.0}]
 )
 def test_wrong_options_are_named(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(options))}: found"):

@@ -154,12 +154,14 @@ def test_koleo_needs_enough_rows() -> None:
 
 
 def test_the_averages_decay_by_a_cosine_and_the_temperature_warms_up() -> None:
-    task, encode, batch = made(4, momentum=(0.5, 1.0), warmup=0.5)
+    task, encode, batch = made(4, ema_decay=(0.5, 1.0), teacher_temperature_warmup=0.5)
     assert [task.ema_decay(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.5, 0.75, 1.0])
     assert list(task.ema_modules()) == [(task.teacher, task.student)]
     temperatures = [task._teacher_temperature(p) for p in (0.0, 0.25, 0.5, 1.0)]
     assert temperatures == pytest.approx([0.04, 0.055, 0.07, 0.07])
-    assert made(4, warmup=0.0)[0]._teacher_temperature(0.0) == pytest.approx(0.07)
+    assert made(4, teacher_temperature_warmup=0.0)[0]._teacher_temperature(0.0) == pytest.approx(
+        0.07
+    )
     early, late = (step(task, encode.at(0, p), batch).total for p in (0.0, 1.0))
     assert not torch.isclose(early, late)
 
@@ -190,7 +192,7 @@ def test_a_teacher_that_tells_things_apart_goes_on() -> None:
 
 @pytest.mark.slow
 def test_it_learns_on_the_same_crops() -> None:
-    task, encode, batch = made(8, momentum=(0.9, 1.0))
+    task, encode, batch = made(8, ema_decay=(0.9, 1.0))
     parameters = [*encode.points["encoder"].parameters(), *task.student.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
     values = []
@@ -238,9 +240,9 @@ def test_pictures_are_learned_by_the_same_task() -> None:
     [
         ({"scale": (0.5, 0.2)}, r"scale: found 0\.5 to 0\.2"),
         ({"prototypes": 0}, "prototypes: found 0"),
-        ({"masked": 1.5}, r"masked: found 1\.5"),
+        ({"masked_fraction": 1.5}, r"masked_fraction: found 1\.5"),
         ({"local_crops": -1}, "local_crops: found -1"),
-        ({"momentum": (0.9, 1.1)}, "momentum: found"),
+        ({"ema_decay": (0.9, 1.1)}, "ema_decay: found"),
         ({"temperature": 0.0}, "temperature"),
     ],
 )

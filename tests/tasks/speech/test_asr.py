@@ -50,7 +50,7 @@ def test_passes_are_averaged_where_predictions_count_them() -> None:
 
 def test_two_streams_each_have_a_compression_of_their_own(backbone: Any) -> None:
     torch.manual_seed(0)
-    audio, lips = FrameStack(12, 16, k=4), FrameStack(8, 16, k=2, depth=2)
+    audio, lips = FrameStack(12, 16, factor=4), FrameStack(8, 16, factor=2, depth=2)
     streams = {
         "audio": audio(Features.dense(torch.randn(2, 10, 12), grid=(10,))),
         "lips": lips(Features.dense(torch.randn(2, 5, 8), grid=(5,))),

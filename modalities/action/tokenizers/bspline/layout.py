@@ -111,7 +111,7 @@ def joints(
                 f"num_basis: found {count} for joint {d}, expected at least {curve.least} for "
                 f"degree {curve.degree}"
             )
-        kinds.append(count if d in steps and gripper == "switch" else curve)
+        kinds.append(count if d in steps and gripper == "switch_times" else curve)
     return kinds
 
 

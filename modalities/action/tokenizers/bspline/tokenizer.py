@@ -39,8 +39,9 @@ class BSplineTokenizer(ActionTokenizer):
     dof: numbers of an action; None: as the data. num_basis: control points, one number or one a
     joint. degree: of the joints' curves. vocab: bins of a token.
     grippers: columns that are steps, not curves (-1: the last). gripper: `degree0`, constant
-    pieces as in the paper; `switch`, two states and the times between them, of which `num_basis`
-    counts the tokens (the first state, then `num_basis - 1` switches): exact for so many.
+    pieces as in the paper; `switch_times`, two states and the times between them, of which
+    `num_basis` counts the tokens (the first state, then `num_basis - 1` switches): exact for so
+    many.
     start_order: 1, a joint's curve begins at the last action executed (`start`), without a token;
     2, with its velocity too (grippers are left out). end_order: the same at the chunk's end.
     quantiles: of the control points, which bound them (the paper has 1 % and 99 %, which clip
@@ -55,7 +56,7 @@ class BSplineTokenizer(ActionTokenizer):
         degree: int = 4,
         vocab: int = 256,
         grippers: list[int] | None = None,
-        gripper: Literal["degree0", "switch"] = "switch",
+        gripper: Literal["degree0", "switch_times"] = "switch_times",
         start_order: Literal[0, 1, 2] = 0,
         end_order: Literal[0, 1, 2] = 0,
         quantiles: tuple[float, float] = (0.001, 0.999),
@@ -69,7 +70,7 @@ class BSplineTokenizer(ActionTokenizer):
         self.ridge = validation.at_least_zero("ridge", ridge)
         named = len(num_basis) if dof is None and isinstance(num_basis, list) else dof
         self.dof = validation.joints(named)
-        self.pins_start = start_order > 0
+        self.fixed_start = start_order > 0
         self._orders = BoundaryOrder(start_order, end_order)
         self._lay(self.dof)
 
