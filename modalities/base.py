@@ -10,6 +10,7 @@ A row of a data set becomes a raw value (`read`), a raw value becomes a sample
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -54,10 +55,18 @@ class Processor:
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides what `prepare` gives, as JSON: part of the cache's keys."""
-        if dataclasses.is_dataclass(self):
-            return dataclasses.asdict(self)
-        return dict(vars(self))
+        """Return everything that decides what `prepare` returns, as JSON: part of the cache's keys
+        and of a run's fingerprints. By default, the fields of a dataclass and all attributes but
+        cached properties."""
+        fields: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+        cached = {
+            name
+            for each in type(self).__mro__
+            for name, value in vars(each).items()
+            if isinstance(value, functools.cached_property)
+        }
+        more = {k: v for k, v in vars(self).items() if k not in cached and k not in fields}
+        return fields | more
 
 
 class Part:

@@ -79,7 +79,7 @@ class EncoderContract:
                 make = load(signal.example or "")
                 examples = [make(np.random.default_rng(i)) for i in range(EXAMPLES)]
             expect(len(examples) > 1, "examples: at least two are needed")
-            read = load(signal.read)
+            self.read, read = signal.read, load(signal.read)
             self.raws = [read(cell) for cell in examples]
 
     def build(self, options: dict[str, Any]) -> None:
@@ -197,10 +197,11 @@ class EncoderContract:
             equal = same(again.tokens, self.features.tokens)
             expect(equal, f"read back: {gap(again.tokens, self.features.tokens)}")
         with checking(self.name, "identity in the feature cache"):
-            prints = [
-                json.dumps(encoder_identity(encoder, options=self.plan.identity), sort_keys=True)
+            identities = (
+                encoder_identity(encoder, read=self.read, options=self.plan.identity)
                 for encoder in (self.encoder, self.make())
-            ]
+            )
+            prints = [json.dumps(identity, sort_keys=True) for identity in identities]
             expect(prints[0] == prints[1], "two equal encoders have two identities")
 
     def check_supports(self) -> None:

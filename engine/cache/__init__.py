@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .keys import content_hash as content_hash
     from .keys import encoder_identity as encoder_identity
     from .keys import processor_identity as processor_identity
+    from .keys import read_identity as read_identity
     from .keys import weights_hash as weights_hash
     from .records import PRECISIONS as PRECISIONS
     from .records import from_records as from_records
@@ -26,7 +27,13 @@ else:
         {
             "admin": ["list_stores", "remove_stores", "verify"],
             "fill": ["fill"],
-            "keys": ["content_hash", "encoder_identity", "processor_identity", "weights_hash"],
+            "keys": [
+                "content_hash",
+                "encoder_identity",
+                "processor_identity",
+                "read_identity",
+                "weights_hash",
+            ],
             "records": [
                 "PRECISIONS",
                 "from_records",

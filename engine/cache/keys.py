@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...modalities import base
 from ...modalities.base import Encoder, Fittable, Part, Processor, Sample
 from ..utils import RuntimeFailure
 from .records import to_array
 from .shard import Record
+from .source_files import CONTRACTS, file_digest, source_digests
 from .store import CONTENT
 
 
@@ -46,17 +45,23 @@ def processor_identity(processor: Processor) -> dict[str, Any]:
     return {**_class_identity(type(processor)), "settings": _plain(processor.settings())}
 
 
+def read_identity(read: str) -> dict[str, Any]:
+    """What decides a raw value: a modality's `read`, `module:name`, and its source."""
+    return {"function": read, "source": list(source_digests(read.partition(":")[0]))}
+
+
 def encoder_identity(
     encoder: Encoder,
     *,
+    read: str,
     layers: Sequence[int] = (),
     precision: str = "float32",
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What decides an encoder's features.
 
-    options: the recipe's resolved section; it holds what no weight shows (a number of heads,
-    which layer is read).
+    read: the function of the modality, `module:name`. options: the recipe's resolved section; it
+    holds what no weight shows (a number of heads, which layer is read).
     """
     inner = {
         name: _class_identity(type(module))
@@ -67,6 +72,7 @@ def encoder_identity(
         **_class_identity(type(encoder)),
         **({"inner": inner} if inner else {}),
         "options": _plain(options or {}),
+        "read": read_identity(read),
         "processor": processor_identity(encoder.processor),
         "weights": weights_hash(encoder),
         "layers": list(layers),
@@ -86,26 +92,19 @@ def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _class_identity(kind: type) -> dict[str, Any]:
-    """The class, and the files that it and its parents are written in: changed code is a miss.
+    """The class, and the files that decide what it computes: those that it and its parents are
+    written in and, of parts and processors, those that they import of their project.
 
     Left out are Python, torch and the contracts, which decide nothing of their own.
     """
     foreign = {*sys.stdlib_module_names, "torch"}
-    files = {
-        _source_file(c)
-        for c in kind.__mro__
-        if c.__module__ != base.__name__ and c.__module__.partition(".")[0] not in foreign
-    }
-    digests = sorted(hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in files if f)
-    return {"class": f"{kind.__module__}:{kind.__qualname__}", "source": digests}
-
-
-def _source_file(kind: type) -> str | None:
-    try:
-        file = inspect.getsourcefile(kind)
-    except TypeError:  # built in, or made at a prompt
-        return None
-    return file if file and Path(file).is_file() else None
+    digests: set[str] = set()
+    for each in kind.__mro__:
+        module = each.__module__
+        if module not in CONTRACTS and module.partition(".")[0] not in foreign:
+            ours = issubclass(each, (Part, Processor, Fittable))
+            digests.update(source_digests(module) if ours else file_digest(module))
+    return {"class": f"{kind.__module__}:{kind.__qualname__}", "source": sorted(digests)}
 
 
 def _plain(value: Any) -> Any:

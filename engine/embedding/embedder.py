@@ -91,7 +91,10 @@ def fingerprint(model: Model, name: str) -> str:
     """Changes with a stream's encoder, connector, preprocessing or precision; nothing else."""
     part, plan = model.stream(name), model.plan.streams[name]
     identity = encoder_identity(
-        part.encoder, precision=model.precision, options=plan.encoder.identity
+        part.encoder,
+        read=plan.modality.read,
+        precision=model.precision,
+        options=plan.encoder.identity,
     )
     connector: dict[str, Any] = {}
     if part.connector is not None and plan.connector is not None:
@@ -111,6 +114,6 @@ def _without_source(value: Any) -> Any:
         return {
             k: _without_source(v)
             for k, v in value.items()
-            if not (k == "source" and "class" in value)
+            if not (k == "source" and ("class" in value or "function" in value))
         }
     return [_without_source(v) for v in value] if isinstance(value, list) else value

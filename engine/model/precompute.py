@@ -24,6 +24,7 @@ from ..cache import (
     encoder_identity,
     fill,
     processor_identity,
+    read_identity,
     sample_to_record,
     to_records,
 )
@@ -90,7 +91,7 @@ class FeatureCacher:
     def _samples(self, name: str, users: Sequence[TaskDataset], cells: list[Cell]) -> None:
         reader = users[0].readers[name]
         identity = {
-            "read": self.plan.streams[name].modality.read,
+            "read": read_identity(self.plan.streams[name].modality.read),
             "processor": processor_identity(reader.processor),
         }
         store = Store(cache_root(), "samples", identity)
@@ -108,6 +109,7 @@ class FeatureCacher:
         precision = self.plan.recipe.cache.precision
         identity = encoder_identity(
             stream.encoder,
+            read=self.plan.streams[name].modality.read,
             layers=stream.layers,
             precision=self.precision if precision == "as_computed" else precision,
             options=self.plan.streams[name].encoder.identity,

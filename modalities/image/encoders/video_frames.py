@@ -33,7 +33,13 @@ class FramesProcessor(Processor):
         return {key: torch.stack([frame[key] for frame in frames]) for key in frames[0]}
 
     def settings(self) -> dict[str, Any]:
-        return {"kind": type(self.picture).__name__, **self.picture.settings(), "fps": self.fps}
+        """Return those of the pictures' processor, and the rate."""
+        return {"picture": _named_settings(self.picture), "fps": self.fps}
+
+
+def _named_settings(processor: Processor) -> dict[str, Any]:
+    kind = type(processor)
+    return {"class": f"{kind.__module__}:{kind.__qualname__}", **processor.settings()}
 
 
 class Frames(Encoder):

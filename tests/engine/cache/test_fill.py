@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import shutil
 import sys
@@ -19,6 +20,7 @@ from sensorium.engine.cache import (
     fill,
     from_records,
     processor_identity,
+    read_identity,
     to_records,
     weights_hash,
 )
@@ -37,6 +39,9 @@ class Scale(Processor):
         return {"x": torch.as_tensor(raw) * self.factor}
 
 
+READ = "sensorium.modalities.image.read:read"
+
+
 class Tiny(Encoder):
     dim = 4
 
@@ -52,7 +57,8 @@ class Tiny(Encoder):
 
 
 def identity(encoder: Encoder | None = None, **changes: Any) -> dict[str, Any]:
-    return encoder_identity(encoder or Tiny(), **{"layers": (), "precision": "float32", **changes})
+    options = {"read": READ, "layers": (), "precision": "float32", **changes}
+    return encoder_identity(encoder or Tiny(), **options)
 
 
 def test_an_equal_encoder_has_an_equal_identity() -> None:
@@ -65,6 +71,9 @@ def test_an_equal_encoder_has_an_equal_identity() -> None:
 def test_whatever_changes_the_features_changes_the_identity() -> None:
     changed = [identity(), identity(Tiny(seed=1)), identity(layers=(1,)), identity(layers=(1, 2))]
     changed += [identity(precision="float16"), identity(options={"heads": 2})]
+    changed += [
+        identity(read=f"sensorium.modalities.{name}.read:read") for name in ("text", "audio")
+    ]
     encoder = Tiny()
     with torch.no_grad():
         encoder.linear.weight[0, 0] = torch.nextafter(
@@ -91,15 +100,18 @@ def test_names_and_shapes_are_part_of_the_hash() -> None:
         weights_hash(nn.Linear(2, 2, device="meta"))
 
 
+ENCODER = "from sensorium.modalities.base import Encoder, Processor\n"
+MINE = (
+    "class Mine(Encoder):\n"
+    "    dim = 2\n"
+    "    def __init__(self):\n"
+    "        super().__init__()\n"
+    "        self.processor = Processor()\n"
+)
+
+
 def test_a_strangers_changed_code_is_a_miss(tmp_path: Path) -> None:
-    code = (
-        "from sensorium.modalities.base import Encoder, Processor\n"
-        "class Mine(Encoder):\n"
-        "    dim = 2\n"
-        "    def __init__(self):\n"
-        "        super().__init__()\n"
-        "        self.processor = Processor()\n"
-    )
+    code = ENCODER + MINE
     found = []
     for number, text in enumerate((code, code, code + "# another line\n")):
         file = tmp_path / str(number) / "mine.py"
@@ -113,6 +125,55 @@ def test_a_strangers_changed_code_is_a_miss(tmp_path: Path) -> None:
             spec.loader.exec_module(module)
             found.append(identity(module.Mine()))
     assert found[0] == found[1] != found[2]
+
+
+FILES = {
+    "my_parts/__init__.py": "from .inner import scale",
+    "my_parts/encoder.py": ENCODER + "from .inner import scale\n" + MINE,
+    "my_parts/inner/__init__.py": "from .tools import scale",
+    "my_parts/inner/tools.py": "import my_helper\ndef scale(x): return x",
+    "my_parts/inner/unrelated.py": "",
+    "my_parts/signals.py": "def read(x):\n    from .lazily import decode\n    return decode(x)",
+    "my_parts/lazily.py": "def decode(cell): return cell",
+    "my_helper.py": "from my_parts.inner import tools",  # a circle
+    "stranger.py": "",
+}
+"""A project: a package whose parts import one another, and a module beside it."""
+
+
+@pytest.mark.parametrize(
+    ("file", "encoder", "reader"),
+    [
+        ("my_parts/encoder.py", True, False),
+        ("my_parts/inner/tools.py", True, False),
+        ("my_helper.py", True, False),
+        ("my_parts/signals.py", False, True),
+        ("my_parts/lazily.py", False, True),
+        ("my_parts/inner/unrelated.py", False, False),
+        ("stranger.py", False, False),
+    ],
+)
+def test_changed_code_that_a_part_imports_is_a_miss(
+    tmp_path: Path, file: str, encoder: bool, reader: bool
+) -> None:
+    seen: list[list[list[str]]] = []
+    for place in ("before", "after"):
+        for name, text in FILES.items():
+            path = tmp_path / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + ("\n# more\n" if (place, name) == ("after", file) else "\n"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(tmp_path / place))
+            part = importlib.import_module("my_parts.encoder").Mine()
+            inner = importlib.import_module("my_parts.inner.tools")
+            assert inner.__file__ == str(tmp_path / place / "my_parts/inner/tools.py")
+            both = identity(part)["source"], read_identity("my_parts.signals:read")["source"]
+            seen.append(list(both))
+        for name in [n for n in sys.modules if n.partition(".")[0] in ("my_parts", "my_helper")]:
+            del sys.modules[name]
+    (part_before, read_before), (part_after, read_after) = seen
+    assert (part_before != part_after) == encoder
+    assert (read_before != read_after) == reader
 
 
 class Mean(Fittable):
