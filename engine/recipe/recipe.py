@@ -236,7 +236,7 @@ def find_file(path: str | Path) -> Path:
     if not path.exists() and path.parts[:1] == ("configs",) and shipped.is_file():
         return shipped
     if not path.is_file():
-        raise ConfigError(f"{path}: there is no such recipe (`sensorium recipes` lists some)")
+        raise ConfigError(f"{path}: there is no such recipe (`sensorium list recipes` names some)")
     return path
 
 

@@ -198,7 +198,7 @@ def test_a_run_that_has_moved_is_named(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "named", "said"),
     [
-        ({}, None, "found 0 queries, expected one: --text, --volume, --query"),
+        ({}, None, "found 0 queries, expected one: --text, --mri, --query"),
         ({"text": "a", "volume": "b"}, None, "found 2 queries"),
         ({"text": "a"}, "words=b", "found 2 queries"),
         ({}, "words", "found 'words', expected STREAM=VALUE"),

@@ -153,7 +153,7 @@ def test_the_gap_of_the_batch(models: Mapping[str, Model], found: Mapping[str, A
 
 
 def test_without_readings_there_are_none(models: Mapping[str, Model]) -> None:
-    metrics = evaluate(models["plain"], tasks=["digit"], split="test", readings=False)
+    metrics = evaluate(models["plain"], tasks=["digit"], split="test", input_ablation=False)
     assert set(metrics) == {"digit"}
     assert not [name for name in metrics["digit"] if "shuffled" in name or name == "batch_gap"]
 
@@ -199,7 +199,7 @@ def test_a_full_disk_leaves_the_last_evaluation_and_shows_the_metrics(
         log = RunLogger(None)
         with faults.fault_at(number, tmp_path, faults.refuse, faults.GROWING):
             try:
-                evaluate(models["plain"], readings=False, folder=tmp_path, log=log)
+                evaluate(models["plain"], input_ablation=False, folder=tmp_path, log=log)
             except RuntimeFailure as error:
                 refused = True
                 assert "the disk is full" in str(error) and len(str(error).splitlines()) == 1
@@ -212,7 +212,7 @@ def test_a_full_disk_leaves_the_last_evaluation_and_shows_the_metrics(
 def test_the_batch_size_changes_no_metric(
     models: Mapping[str, Model], found: Mapping[str, Any], size: int
 ) -> None:
-    metrics = evaluate(models["plain"], batch_size=size, readings=False)
+    metrics = evaluate(models["plain"], batch_size=size, input_ablation=False)
     for task, values in metrics.items():
         for name, value in values.items():
             assert value == pytest.approx(found[task][name], abs=1e-5)

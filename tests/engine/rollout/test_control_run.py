@@ -103,11 +103,11 @@ def test_a_run_comes_back_as_it_was(task: dict[str, Any]) -> None:
     said = parse_recipe(recipe(**task))
     assert "a step of act" in str(check(said))
     model = train(said, Path("run"), show=False)
-    scores = evaluate(model, readings=False)["act"]
+    scores = evaluate(model, input_ablation=False)["act"]
     assert {"l1", "l1_gripper", "l1_joints"} <= set(scores) or "grippers" not in str(task)
     asked: Any = {"state": np.zeros((2, 3), np.float32), "instruction": "left"}
     again = load("run")
-    assert evaluate(again.model, readings=False)["act"] == scores
+    assert evaluate(again.model, input_ablation=False)["act"] == scores
     found = again.generate("act", **asked)
     assert np.shape(found["actions"]) == (8, 3)
     assert np.isfinite(found["actions"]).all()
@@ -174,7 +174,7 @@ def test_mistakes_are_lines(task: dict[str, Any], data: dict[str, Any], line: st
 
 def test_predictions_are_written_beside_the_metrics() -> None:
     model = train(parse_recipe(recipe()), Path("run"), show=False)
-    evaluate(model, readings=False, folder=Path("run"))
+    evaluate(model, input_ablation=False, folder=Path("run"))
     line = json.loads(Path("run/predictions-act.jsonl").read_text().splitlines()[0])
     assert np.shape(line["prediction"]["actions"]) == np.shape(line["target"]["actions"])
 
@@ -223,7 +223,7 @@ def test_a_student_learns_from_an_expert_in_two_stages() -> None:
     tuned["inputs"]["state"]["encoder"]["weights"] = "first"
     tuned["inputs"]["state"]["connector"] = {"type": "linear", "weights": "first"}
     second = train(parse_recipe(tuned), Path("second"), show=False)
-    before, after = (evaluate(m, readings=False)["act"]["l1"] for m in (first, second))
+    before, after = (evaluate(m, input_ablation=False)["act"]["l1"] for m in (first, second))
     assert after < before
     found = load("second").generate("act", state=np.zeros((2, 3), np.float32), instruction="left")
     assert np.shape(found["actions"]) == (8, 3)
