@@ -55,7 +55,7 @@ def _name_renamed(table: Mapping[str, str], name: str | None = None) -> Iterator
         yield
     except Exception as error:
         name = getattr(error, "option_name", name)
-        if name in table and hasattr(error, "message"):
+        if name is not None and name in table and hasattr(error, "message"):
             error.message = f"{name} is called {table[name]} now"
             if hasattr(error, "possibilities"):
                 error.possibilities = None

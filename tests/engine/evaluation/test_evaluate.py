@@ -1,4 +1,4 @@
-"""Evaluation: what it writes, and its two readings: is the input used, does the batch matter?"""
+"""Evaluation: what it writes, and its two ablations: is the input used, does the batch matter?"""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_the_gap_of_the_batch(models: Mapping[str, Model], found: Mapping[str, A
     assert leaning["ink"]["batch_gap"] > 1e-2
 
 
-def test_without_readings_there_are_none(models: Mapping[str, Model]) -> None:
+def test_without_ablations_there_are_none(models: Mapping[str, Model]) -> None:
     metrics = evaluate(models["plain"], tasks=["digit"], split="test", input_ablation=False)
     assert set(metrics) == {"digit"}
     assert not [name for name in metrics["digit"] if "shuffled" in name or name == "batch_gap"]
@@ -170,7 +170,7 @@ SUBSETS: dict[str, dict[str, Any]] = {
     "limit": {"limit": 3},
     "task": {"tasks": ["ink"]},
     "split": {"tasks": ["digit"], "split": "test"},
-    "readings": {"readings": False},
+    "ablations": {"input_ablation": False},
 }
 """Ways to evaluate less than everything."""
 

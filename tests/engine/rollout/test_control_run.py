@@ -55,7 +55,7 @@ class Arms(Source):
 
 
 def recipe(**task: Any) -> dict[str, Any]:
-    data = {"source": f"{__name__}:Arms", "window": {"state": [-1, 0], "action": [0, 7]}}
+    data = {"source": f"{__name__}:Arms", "delta_frames": {"state": [-1, 0], "action": [0, 7]}}
     return {
         "inputs": {
             "state": {
@@ -151,8 +151,16 @@ def test_a_dry_run_needs_no_data() -> None:
     ("task", "data", "line"),
     [
         ({}, {"nan": True}, "'action' holds nan at step"),
-        ({}, {"window": {"action": [0, 2]}}, r"num_basis: 4 bases cannot be found from a chunk of"),
-        ({}, {"window": {"state": [-1, 0]}}, r"holds \(3,\), expected a chunk \[steps, dof\]"),
+        (
+            {},
+            {"delta_frames": {"action": [0, 2]}},
+            r"num_basis: 4 bases cannot be found from a chunk of",
+        ),
+        (
+            {},
+            {"delta_frames": {"state": [-1, 0]}},
+            r"holds \(3,\), expected a chunk \[steps, dof\]",
+        ),
         ({"tokenizer": {**SPLINE, "dof": 7}}, {}, r"actions: chunk 0 is \(8, 3\), expected \[ste"),
         ({"action": "torque"}, {}, "torque"),
         ({"latent": 2}, {}, r"tasks\.act\.latent: belongs to action_decoder: continuous"),

@@ -58,7 +58,7 @@ ACT: dict[str, Any] = {
             "type": "control",
             "prompt": "<state> {instruction}",
             "tokenizer": {"type": "bins", "vocab": 16},
-            "data": {"train": {"source": "waves", "window": {"action": [0, 3]}}},
+            "data": {"train": {"source": "waves", "delta_frames": {"action": [0, 3]}}},
         }
     },
     "train": {"steps": 1, "batch_size": 4},

@@ -58,7 +58,7 @@ RECIPE: dict[str, Any] = {
             "data": {
                 "train": {
                     "source": "tiny_world:Walks",
-                    "window": {"state": [-1, 0], "action": [0, 5]},
+                    "delta_frames": {"state": [-1, 0], "action": [0, 5]},
                 }
             },
         }
