@@ -20,6 +20,7 @@ from ..modalities.submodules import (
     ExtendedEmbedding,
     ExtendedLMHead,
     PrecomputedHidden,
+    embeddings_of,
     path_of,
     replace_submodules,
 )
@@ -254,12 +255,10 @@ class Pretrained(Backbone):
                 start = weight.mean(0) + 0.1 * weight.std(0) * noise
                 self.new_rows[key] = nn.Parameter(start)
 
-    def _tables(self) -> dict[str, nn.Embedding]:
-        """Return every input table of the model, by its path."""
-        inputs = {id(t.weight) for t in (self.table, self.decoder.get_input_embeddings())}
-        modules = self.model.named_modules(remove_duplicate=False)
-        tables = ((path, m) for path, m in modules if isinstance(m, nn.Embedding))
-        return {path: table for path, table in tables if id(table.weight) in inputs}
+    def _tables(self) -> dict[str, nn.Module]:
+        """Return every input table of the model, by its path: with its adapter, if it has one."""
+        inputs = [t.weight for t in (self.table, self.decoder.get_input_embeddings())]
+        return embeddings_of(self.model, inputs)
 
     def _extended_head(self, ids: Tensor | None = None) -> dict[str, nn.Module]:
         if not self.new_rows and ids is None:

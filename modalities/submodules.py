@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,17 @@ def path_of(root: nn.Module, part: nn.Module) -> str:
     raise ValueError(f"{type(root).__name__} has no module {type(part).__name__}")
 
 
+def embeddings_of(root: nn.Module, weights: Sequence[Tensor]) -> dict[str, nn.Module]:
+    """Return the embeddings over one of these weights, by their paths: with the adapter, if an
+    embedding has one."""
+    tables: dict[str, nn.Module] = {}
+    for path, module in root.named_modules(remove_duplicate=False):
+        base, inside = unwrapped(module), any(path.startswith(f"{t}.") for t in tables)
+        if isinstance(base, nn.Embedding) and not inside:
+            tables |= {path: module} if any(base.weight is w for w in weights) else {}
+    return tables
+
+
 class _Hidden(BaseModelOutput):
     """An output that has hidden states and None for whatever else is asked of it."""
 
@@ -64,20 +75,46 @@ class PrecomputedHidden(nn.Module):
         return _Hidden(last_hidden_state=self.hidden)
 
 
-class ExtendedEmbedding(nn.Module):
-    """An embedding with `rows [n, D]` after its own; they are scaled as it scales its own."""
+def list_of_layers(model: nn.Module, count: int | None) -> Sequence[nn.Module]:
+    """Return the `count` layers of a model from input to output; empty if it holds no list of so
+    many modules. Of several lists it is the one with the most parameters: that of a position
+    embedding may be as long."""
+    lists = [
+        list(module)
+        for module in model.modules()
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) == count
+    ]
 
-    def __init__(self, table: nn.Embedding, rows: Tensor) -> None:
+    def size(layers: Sequence[nn.Module]) -> int:
+        return sum(p.numel() for layer in layers for p in layer.parameters())
+
+    return max(lists, key=size, default=[])
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module itself, or the one that it was before peft adapted or copied it."""
+    for name in ("base_layer", "original_module"):
+        if isinstance(inner := getattr(module, name, None), nn.Module):
+            return unwrapped(inner)
+    return module
+
+
+class ExtendedEmbedding(nn.Module):
+    """An embedding, adapted or not, with `rows [n, D]` after its own; they are scaled as it scales
+    its own."""
+
+    def __init__(self, table: nn.Module, rows: Tensor) -> None:
         super().__init__()
-        self.table, self.size = table, table.num_embeddings
-        more = copy.copy(table)
-        more.__dict__["_parameters"] = {"weight": rows}
+        base: Any = unwrapped(table)
+        self.table, self.size = table, base.weight.shape[0]
+        more = copy.copy(base)
+        more.__dict__["_parameters"] = {**base._parameters, "weight": rows}
         more.num_embeddings, more.padding_idx = len(rows), None
         self.more = more
 
     @property
     def weight(self) -> Tensor:
-        return self.table.weight
+        return cast(Tensor, self.table.weight)
 
     def forward(self, ids: Tensor) -> Tensor:
         old = self.table(ids.clamp(max=self.size - 1))

@@ -16,9 +16,7 @@ def main(
     split: Annotated[str | None, typer.Option(help="this split; else all but train")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="the first rows only")] = None,
-    input_ablation: Annotated[
-        bool, typer.Option(help="also score with shuffled inputs, and row by row")
-    ] = True,
+    readings: Annotated[bool, typer.Option(help="the score with shuffled input as well")] = True,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -35,7 +33,7 @@ def main(
         split=split,
         batch_size=batch_size,
         limit=limit,
-        input_ablation=input_ablation,
+        readings=readings,
         log=RunLogger(None),
         folder=folder,
         device=device,

@@ -20,7 +20,7 @@ from ...modalities.base import Features, Source, StreamingSource
 from ...tasks.batch import Batch
 from ..data import TRAIN, PreparedRow, RowList, failure_line, limit, load_split, task_dataset
 from ..model import Model, compose, count_own_parameters, fit, uncacheable_reason
-from ..model.parameters import is_frozen
+from ..model.parameters import AdapterCheck, is_frozen
 from ..recipe import Recipe, ResolvedRecipe, count, load, plan_recipe, stage_recipes
 from ..utils import ConfigError, format_table, with_location
 from .callbacks import build_callbacks
@@ -108,9 +108,15 @@ def _check(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, Mod
         lr_schedule(recipe.train)
         build_callbacks(recipe.callbacks)
     shapes: dict[str, str] = {}
-    for name in plan.tasks:
-        batch = _batch(plan, model, name, sources[name])
-        _dry_run_task(model, name, batch, report, shapes)
+    batches = {name: _batch(plan, model, name, sources[name]) for name in plan.tasks}
+    adapters = AdapterCheck([(c.where, c.module) for c in model.components if c.plan.section.lora])
+    for name, batch in batches.items():
+        with adapters.watching():
+            _dry_run_task(model, name, batch, report, shapes)
+    for name, batch in {} if adapters.complete else batches.items():
+        with _reported(name):
+            adapters.walk_without_dropout(model, batch)
+    adapters.validate()
     _describe(model, shapes, report)
     return report, model
 

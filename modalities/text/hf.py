@@ -20,6 +20,7 @@ from ..submodules import (
     ExtendedLMHead,
     PrecomputedHidden,
     hooked,
+    list_of_layers,
     path_of,
     replace_submodules,
 )
@@ -213,8 +214,7 @@ class HubText(Encoder):
     def blocks(self) -> Sequence[nn.Module]:
         """The layers from input to output; empty where the model shares or hides them."""
         count = getattr(self.encoder.config, "num_hidden_layers", None)
-        lists = (m for m in self.encoder.modules() if isinstance(m, nn.ModuleList))
-        return next((tuple(m) for m in lists if len(m) == count), ())
+        return list_of_layers(self.encoder, count)
 
 
 def configuration(kind: str, options: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ....lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .adapter_check import AdapterCheck as AdapterCheck
     from .adapters import apply_adapters as apply_adapters
     from .adapters import is_frozen as is_frozen
     from .adapters import restore_frozen_eval as restore_frozen_eval
@@ -15,6 +16,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "adapter_check": ["AdapterCheck"],
             "adapters": ["apply_adapters", "is_frozen", "restore_frozen_eval"],
             "ema": ["create_ema_encoders", "on_step_end"],
             "weights": ["load_weights"],

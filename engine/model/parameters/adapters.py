@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -25,11 +28,11 @@ def apply_adapters(module: nn.Module, plan: ComponentSpec, where: str) -> None:
         if section.lora is not None or section.freeze is not False:
             other = "freeze" if section.lora is None else "lora"
             raise ConfigError(f"{where}.train_only: stands beside {other}; take one of them out")
-        chosen = select(module, section.train_only, f"{where}.train_only")
+        selected = select(module, section.train_only, f"{where}.train_only")
         for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name in chosen)
+            parameter.requires_grad_(name in selected)
     if section.lora is not None:
-        _add_adapter(module, section.lora, f"{where}.lora")
+        add_adapter(module, section.lora, f"{where}.lora")
     if section.freeze is True:
         if section.lora is None:  # with adapters the part is frozen but for them
             module.requires_grad_(False)
@@ -60,9 +63,9 @@ def _is_still(module: nn.Module) -> bool:
     """Return whether a module stays in `eval()`, or only wraps modules that do."""
     if getattr(module, _FROZEN, False):
         return True
-    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     children = list(module.children())
-    return not own and bool(children) and all(_is_still(child) for child in children)
+    return not tensors and bool(children) and all(_is_still(child) for child in children)
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
@@ -85,14 +88,11 @@ def _freeze_but_last(module: nn.Module, last: int, where: str) -> None:
             mark_frozen(part)
 
 
-def _add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> None:
-    """Add a peft adapter, LoRA if no `type` is named, to the `target_modules`, which are the
-    linear layers of the part's blocks if none are named."""
-    from peft import (
-        PEFT_TYPE_TO_CONFIG_MAPPING,
-        PEFT_TYPE_TO_TUNER_MAPPING,
-        inject_adapter_in_model,
-    )
+def add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> Any:
+    """Add a peft adapter, LoRA if no `type` is named, to the `target_modules`; by default to the
+    linear maps of the part's blocks, or to its convolutions if it has none. Return peft's tuner."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     methods = {str(kind.value).lower(): kind for kind in PEFT_TYPE_TO_TUNER_MAPPING}
     name = section.get("type", "lora")
@@ -101,15 +101,100 @@ def _add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> N
             f"{where}.type: peft has no adapter {name!r}{did_you_mean(str(name), methods)}"
         )
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[methods[name]]
-    given = {key: value for key, value in section.items() if key != "type"}
-    options = library_options(config_class, given, where)
+    options = {key: value for key, value in section.items() if key != "type"}
+    options = library_options(config_class, options, where)
     known = parameters(config_class)
     if "target_modules" in known and options.get("target_modules") is None:
-        inside = {m for b in _blocks(module) for m in b.modules()} or set(module.modules())
-        options["target_modules"] = [
-            name for name, m in module.named_modules() if isinstance(m, nn.Linear) and m in inside
-        ]
+        options["target_modules"] = _exact(_default_targets(module, name == "lora", where), module)
+    tuner_class = PEFT_TYPE_TO_TUNER_MAPPING[methods[name]]
     try:
-        inject_adapter_in_model(config_class(**options), module)
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(with_location(where, error)) from error
+        config = config_class(**options)
+        if config.is_prompt_learning or config.is_adaption_prompt:
+            raise ValueError(f"type: {name} is prompt learning, which adapts no layer; say lora")
+        if tuner_class.uses_shared_state:
+            raise ValueError(f"type: {name} shares state between layers; say lora")
+        if name == "lora":
+            from .lora_layers import LAYERS
+
+            config._register_custom_module(LAYERS)
+        with warnings.catch_warnings(), without_config(module):
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # peft sets it by layer
+            tuner = tuner_class(module, config, adapter_name="default")
+    except (
+        AttributeError,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as e:
+        raise ConfigError(with_location(where, e)) from e
+    for layer in tuner.model.modules():
+        # torch's encoder layers have a path that reads weights and skips the layers' forwards; it
+        # is not taken where a hook is registered.
+        if isinstance(layer, BaseTunerLayer):
+            layer.register_forward_pre_hook(_no_change)
+    return tuner
+
+
+def _no_change(layer: nn.Module, args: Any) -> None:
+    return None
+
+
+@contextlib.contextmanager
+def without_config(module: nn.Module) -> Iterator[None]:
+    """Hide the `config` of a part from peft, which takes what has one for a model of
+    transformers."""
+    hidden = {key: vars(module).pop(key) for key in ("config",) if key in vars(module)}
+    try:
+        yield
+    finally:
+        vars(module).update(hidden)
+
+
+def _exact(targets: list[str], module: nn.Module) -> list[str] | str:
+    """Return names in the form in which peft selects these alone: it takes the names of a list for
+    endings, and a text for a regular expression."""
+    names = [name for name, _ in module.named_modules()]
+    ends = tuple(f".{target}" for target in targets)
+    if {name for name in names if name.endswith(ends)} <= set(targets):
+        return targets
+    return "|".join(map(re.escape, targets))
+
+
+def _default_targets(module: nn.Module, lora: bool, where: str) -> list[str]:
+    """Return the names of the modules that an adapter is added to if none are named. lora: their
+    weights may be read without a call of the module (`lora_layers`)."""
+    from transformers.pytorch_utils import Conv1D
+
+    inside = {m for b in _blocks(module) for m in b.modules()} or set(module.modules())
+    modules = {name: m for name, m in module.named_modules() if name and m in inside}
+    attention = {n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
+    targets = [n for n, m in modules.items() if _is_plain(m, (nn.Linear, Conv1D))]
+    if lora:
+        whole = {n for n in attention if modules[n].in_proj_weight is not None}
+        targets = [n for n in targets if n.removesuffix(".out_proj") not in whole] + sorted(whole)
+    else:  # attention never calls its `out_proj`
+        targets = [n for n in targets if n.removesuffix(".out_proj") not in attention]
+    if not targets:
+        convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        targets = [n for n, m in modules.items() if _is_plain(m, convolutions) and _is_whole(m)]
+    if not targets:
+        raise ConfigError(
+            f"{where}: {type(module).__name__} has no linear map and no convolution that could be "
+            "adapted; name target_modules, or say freeze: {last: 1}"
+        )
+    return targets
+
+
+def _is_whole(convolution: Any) -> bool:
+    """Return whether peft can adapt a convolution: it knows no dilation, and merges no groups."""
+    return convolution.groups == 1 and set(convolution.dilation) == {1}
+
+
+def _is_plain(module: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
+    """Return whether a module computes what one of the types does: its weight is there, and its
+    forward is the type's (routers of experts are linear maps that return a tuple)."""
+    if getattr(module, "weight", None) is None or nn.utils.parametrize.is_parametrized(module):
+        return False
+    return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in types)

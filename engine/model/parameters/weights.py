@@ -33,6 +33,7 @@ from ...recipe import (
 )
 from ...recipe.validation import part_arguments
 from ...utils import ConfigError
+from .merge import adapters_to_merge
 
 EMA = "ema"
 
@@ -95,34 +96,58 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: ComponentPa
     if source != "none":  # what that run did not train, it did not save
         load_weights(module, source, path)
     filled = _fill_children(module, options, path)
-    _load(module, state, where, str(run), whole=source == "none", filled=filled)
+    with adapters_to_merge(module, list(_adapted(module, options, path))):
+        names = {name for name, tensor in _tensors(module) if id(tensor) in filled}
+        _load(module, state, where, str(run), whole=source == "none", filled=names)
 
 
-def _fill_children(module: nn.Module, section: Mapping[str, Any], where: ComponentPath) -> set[str]:
+def _fill_children(module: nn.Module, section: Mapping[str, Any], where: ComponentPath) -> set[int]:
     """Fill the heads of a task and the parts within a part that the run had from elsewhere. Return
-    their names in the state of the module."""
-    filled: set[str] = set()
-    for key, name, child in _children(module):
-        inner = section.get(key)
-        if not isinstance(inner, dict):
-            continue
+    the ids of their tensors."""
+    filled: set[int] = set()
+    for key, child, inner in _child_sections(module, section):
         source = inner.get("weights", "none")
         if source != "none":
             load_weights(child, source, where / key)
-            filled |= {f"{name}.{tensor}" for tensor in child.state_dict()}
-        filled |= {f"{name}.{t}" for t in _fill_children(child, inner, where / key)}
+            filled |= {id(tensor) for _, tensor in _tensors(child)}
+        filled |= _fill_children(child, inner, where / key)
     return filled
 
 
-def _children(module: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
-    """The parts within a part: (key in its section, name in its state, module)."""
+def _adapted(
+    module: nn.Module, section: Mapping[str, Any], where: ComponentPath
+) -> Iterator[tuple[str, nn.Module, Mapping[str, Any]]]:
+    """Yield the place, module and `lora` section of a part and of the parts within it."""
+    if lora := section.get("lora"):
+        yield where, module, lora
+    for key, child, inner in _child_sections(module, section):
+        yield from _adapted(child, inner, where / key)
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _child_sections(
+    module: nn.Module, section: Mapping[str, Any]
+) -> Iterator[tuple[str, nn.Module, Mapping[str, Any]]]:
+    """Yield key, module and section of the parts within a part that have a section."""
+    for key, child in _children(module):
+        inner = section.get(key)
+        if isinstance(inner, dict):
+            yield key, child, inner
+
+
+def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts within a part: (key in its section, module)."""
     if isinstance(module, Task):
-        yield from ((name, f"heads.{name}", head) for name, head in module.heads.items())
+        yield from module.heads.items()
     part: Any = type(module)
     for name in part_arguments(part):
         child = getattr(module, name, None)
         if isinstance(child, nn.Module):
-            yield name, name, child
+            yield name, child
 
 
 def _state(file: Path, path: ComponentPath, where: str) -> dict[str, Tensor]:
@@ -155,20 +180,20 @@ def _load(
 ) -> None:
     """Load a state; every key and shape that does not fit is one line. filled: names that may be
     lacking."""
-    own = module.state_dict()
+    tensors = module.state_dict()
     for name, value in state.items():
-        if name not in own:
+        if name not in tensors:
             raise ConfigError(
                 f"{where}: {source} holds {name}, which {type(module).__name__} has not; "
                 "build it with the options that it was saved with"
             )
-        if own[name].shape != value.shape:
+        if tensors[name].shape != value.shape:
             raise ConfigError(
                 f"{where}: {source} has {name} {tuple(value.shape)}, the recipe builds "
-                f"{tuple(own[name].shape)}; build it with the options that it was saved with"
+                f"{tuple(tensors[name].shape)}; build it with the options that it was saved with"
             )
     added = module.added_token_parameters() if isinstance(module, Backbone) else frozenset()
-    missing = sorted(set(own) - set(state) - added - filled)
+    missing = sorted(set(tensors) - set(state) - added - filled)
     if whole and missing:
         raise ConfigError(f"{where}: {source} lacks {missing[0]} (and {len(missing) - 1} more)")
     module.load_state_dict(state, strict=False)

@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoFeatureExtractor
 
 from ...base import Encoder, Features
 from ...quiet import quiet_loading
+from ...submodules import list_of_layers
 from ..hf_extractor import Extractor
 from .padding import blank, places
 
@@ -131,8 +132,8 @@ class HubSound(Encoder):
 
     def blocks(self) -> Sequence[nn.Module]:
         """The layers from input to output."""
-        lists = ((n, m) for n, m in self.model.named_modules() if isinstance(m, nn.ModuleList))
-        return next((tuple(m) for n, m in lists if n.rpartition(".")[2] == "layers"), ())
+        count = getattr(self.config, "num_hidden_layers", None)
+        return list_of_layers(self.model, count)
 
     def hidden(self, output: Any, layers: Sequence[int]) -> list[Tensor]:
         """What the layers gave, by place, 0 the first, -1 the last."""

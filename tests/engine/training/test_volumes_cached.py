@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -33,13 +34,13 @@ def test_the_second_epoch_reads_no_gzip(
 ) -> None:
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
     inflated: list[int] = []
-    original = nifti.inflate
+    original = nifti.isal_zlib.decompress
 
-    def counted(content: bytes, source: object) -> bytes:
+    def counted(content: bytes, **options: Any) -> bytes:
         inflated.append(len(content))
-        return original(content, source)
+        return original(content, **options)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(nifti, "inflate", counted)
+    monkeypatch.setattr(nifti.isal_zlib, "decompress", counted)
     encoder = {"type": "vit3d", "size": [8, 8, 8], "patch": [4, 4, 4], "dim": 8, "depth": 1}
     recipe = {
         "inputs": {

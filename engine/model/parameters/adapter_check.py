@@ -1,0 +1,99 @@
+"""Whether the adapters of a model are trained: a gradient has to reach each of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...utils import ConfigError
+
+SHOWN = 3
+
+
+class AdapterCheck:
+    """Collects, over the backward passes of a dry run, what reaches the adapters of a model.
+
+    components: (place in the recipe, part) of each part whose section has `lora`.
+    """
+
+    def __init__(self, components: Sequence[tuple[str, nn.Module]]) -> None:
+        self.layers: dict[str, dict[str, nn.Module]] = {}
+        self.reached: set[int] = set()
+        self.called: set[int] = set()
+        if components:
+            from peft.tuners.tuners_utils import BaseTunerLayer
+            from peft.utils.other import AuxiliaryTrainingWrapper
+
+            kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+            for where, module in components:
+                modules = module.named_modules()
+                self.layers[where] = {n: m for n, m in modules if isinstance(m, kinds)}
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note which adapted layers run, and which of their parameters a backward reaches."""
+        layers = [layer for group in self.layers.values() for layer in group.values()]
+        handles: list[Any] = [layer.register_forward_hook(self._note_call) for layer in layers]
+        for parameter in (p for layer in layers for p in layer.parameters() if p.requires_grad):
+            handles.append(parameter.register_post_accumulate_grad_hook(self._note_gradient))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _note_call(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.called.add(id(module))
+
+    def _note_gradient(self, parameter: Tensor) -> None:
+        self.reached.add(id(parameter))
+
+    def walk_without_dropout(self, model: nn.Module, batch: Any) -> None:
+        """Walk a batch in `eval()`: in training a model may leave out layers at random."""
+        model.eval()
+        with self.watching():
+            loss = model(batch)
+            if loss.total.requires_grad:
+                loss.total.backward()
+        model.zero_grad(set_to_none=True)
+        model.train()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every adapter was reached."""
+        return not any(self._dead(group) for group in self.layers.values())
+
+    def validate(self) -> None:
+        """Raise ConfigError for adapters that no gradient reaches, by name."""
+        for where, group in self.layers.items():
+            if dead := self._dead(group):
+                raise ConfigError(
+                    f"{where}.lora: no gradient reaches the adapters of {_listed(dead)}: the model "
+                    "does not run these modules; name other target_modules"
+                )
+            unused = [name for name, layer in group.items() if self._drops_nothing(layer)]
+            if unused:
+                raise ConfigError(
+                    f"{where}.lora.lora_dropout: has no effect on {_listed(unused)}: the model "
+                    "reads their weights and does not run them; say lora_dropout: 0"
+                )
+
+    def _dead(self, group: dict[str, nn.Module]) -> list[str]:
+        return [
+            name
+            for name, layer in group.items()
+            if any(p.requires_grad and id(p) not in self.reached for p in layer.parameters())
+        ]
+
+    def _drops_nothing(self, layer: nn.Module) -> bool:
+        dropouts = getattr(layer, "lora_dropout", None)
+        drops = dropouts is not None and any(isinstance(m, nn.Dropout) for m in dropouts.values())
+        return drops and id(layer) not in self.called
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
