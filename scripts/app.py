@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from sensorium.scripts import (
     cache,
@@ -17,7 +22,64 @@ from sensorium.scripts import (
     train,
 )
 
+RENAMED: dict[str, dict[str, str]] = {
+    "": {"recipes": "list recipes"},
+    "embed": {"--engine": "--backend", "--workers": "--num-workers"},
+    "evaluate": {
+        "--readings": "--input-ablation",
+        "--no-readings": "--no-input-ablation",
+    },
+    "generate": {"--option": "--generate-kwarg"},
+    "retrieve": {"--index": "--search", "--sheet": "--html", "--volume": "--mri"},
+    "rollout": {
+        "--batch": "--num-envs",
+        "--blank": "--zero-stream",
+        "--ensemble": "--temporal-ensemble-coeff",
+        "--episodes": "--n-episodes",
+        "--execute": "--n-action-steps",
+        "--film": "--video-format",
+        "--films": "--num-videos",
+        "--replay-mean": "--open-loop-baseline",
+        "--shuffle": "--shuffle-stream",
+        "--swap": "--swap-instructions",
+    },
+}
+"""Verb -> options of the first edition and their names of today; the first row holds verbs. Used
+by error messages alone."""
+
+
+@contextlib.contextmanager
+def _name_renamed(table: Mapping[str, str], name: str | None = None) -> Iterator[None]:
+    """Add today's name to the parser's error about an unknown option or verb."""
+    try:
+        yield
+    except Exception as error:
+        name = getattr(error, "option_name", name)
+        if name is not None and name in table and hasattr(error, "message"):
+            error.message = f"{name} is called {table[name]} now"
+            if hasattr(error, "possibilities"):
+                error.possibilities = None
+        raise
+
+
+class Verb(TyperCommand):
+    """A verb whose unknown options are looked up in `RENAMED`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _name_renamed(RENAMED.get(self.name or "", {})):
+            return super().parse_args(ctx, args)
+
+
+class Verbs(TyperGroup):
+    """The verbs; unknown ones are looked up in `RENAMED`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        with _name_renamed(RENAMED[""], args[0] if args else None):
+            return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Verbs,
     help="Any encoder, any language decoder, one recipe.",
     no_args_is_help=True,
     add_completion=False,
@@ -26,7 +88,7 @@ app = typer.Typer(
 )
 VERBS = (check, train, evaluate, generate, embed, retrieve, rollout, report)
 for _verb in (*VERBS, info):
-    app.command(_verb.__name__.rpartition(".")[2])(_verb.main)
-for _list in (info.schema, info.recipes):
-    app.command(_list.__name__)(_list)
+    app.command(_verb.__name__.rpartition(".")[2], cls=Verb)(_verb.main)
+app.command("schema")(info.schema)
+app.command("list")(info.list_parts)
 app.add_typer(cache.app, name="cache")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +12,40 @@ import typer
 from sensorium.scripts.train import DeviceOption, PrecisionOption
 
 
-class Engine(StrEnum):
+class Backend(StrEnum):
     """Where the encoder runs."""
 
     local = "local"
     ray = "ray"
 
 
-ENGINES = {
-    Engine.local: "sensorium.engine.embedding.embed:embed",
-    Engine.ray: "sensorium.engine.embedding.ray_backend:embed_with_ray",
+BACKENDS = {
+    Backend.local: "sensorium.engine.embedding.embed:embed",
+    Backend.ray: "sensorium.engine.embedding.ray_backend:embed_with_ray",
 }
+
+
+def data_words(
+    data: Sequence[str] | None, source: str | None, options: Sequence[str] | None
+) -> list[str]:
+    """Return the words of `open_data`. Raise ConfigError if rows are named in two ways."""
+    import shlex
+
+    from sensorium.engine.utils import ConfigError
+
+    if source is None:
+        if options:
+            raise ConfigError("--set: is an option of --source, which is missing")
+        old = [text for text in data or () if text.startswith("source=")]
+        if old:
+            raise ConfigError(
+                f"--data {old[0]}: say --source NAME --set KEY=VALUE in place of source=NAME "
+                "KEY=VALUE"
+            )
+        return list(data or ())
+    if data:
+        raise ConfigError("--source: stands beside --data; give one of them")
+    return [shlex.quote(text) for text in (f"source={source}", *(options or ()))]
 
 
 def main(
@@ -30,14 +54,20 @@ def main(
     stream: Annotated[str | None, typer.Option(help="which input; the only one by default")] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(help="a folder, a table, or 'source=NAME key=value'; else the recipe's"),
+        typer.Option(help="a folder or a table; by default a split of the recipe"),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="a source, in place of --data")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="option of the source: KEY=VALUE")
     ] = None,
     out: Annotated[str, typer.Option(help="the index: a folder, or s3://...")] = "index",
     task: Annotated[str | None, typer.Option(help="without --data: whose split")] = None,
     split: Annotated[str, typer.Option(help="without --data: which split")] = "test",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="reading processes; with ray, actors")] = 0,
-    engine: Annotated[Engine, typer.Option(help="this process, or Ray Data actors")] = Engine.local,
+    num_workers: Annotated[int, typer.Option(min=0, help="loader processes; with ray, actors")] = 0,
+    backend: Annotated[
+        Backend, typer.Option(help="this process, or Ray Data actors")
+    ] = Backend.local,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -56,13 +86,13 @@ def main(
         check_folder(Path(out), "--out")
     model = load_run_or_recipe(run, overrides or (), precision)
     name = resolve_stream(model, stream)
-    done = load(ENGINES[engine])(
+    done = load(BACKENDS[backend])(
         model,
         index_metadata(model, name, run, overrides or ()),
-        open_data(model.plan, name, data or (), task, split),
+        open_data(model.plan, name, data_words(data, source, set_), task, split),
         out,
         batch_size=batch_size,
-        workers=workers,
+        workers=num_workers,
         log=RunLogger(None),
         device=device,
     )

@@ -16,7 +16,9 @@ def main(
     split: Annotated[str | None, typer.Option(help="this split; else all but train")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="the first rows only")] = None,
-    readings: Annotated[bool, typer.Option(help="the score with shuffled input as well")] = True,
+    input_ablation: Annotated[
+        bool, typer.Option(help="also score with shuffled inputs, and row by row")
+    ] = True,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -33,7 +35,7 @@ def main(
         split=split,
         batch_size=batch_size,
         limit=limit,
-        readings=readings,
+        input_ablation=input_ablation,
         log=RunLogger(None),
         folder=folder,
         device=device,

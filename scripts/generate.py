@@ -17,7 +17,9 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="write JSON lines here; a folder, and masks as files")
     ] = None,
-    option: Annotated[list[str] | None, typer.Option(help="of generation: num_beams=4")] = None,
+    generate_kwarg: Annotated[
+        list[str] | None, typer.Option(help="option of generation: num_beams=4")
+    ] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -29,11 +31,11 @@ def main(
     from sensorium.engine.utils import ConfigError, check_folder, check_writable, write_text
 
     options = {}
-    for text in option or ():
+    for text in generate_kwarg or ():
         name, equals, value = text.partition("=")
         if not (name and equals):
-            raise ConfigError(f"--option {text}: found no '=', expected NAME=VALUE")
-        options[name] = parse(value, f"--option {name}")
+            raise ConfigError(f"--generate-kwarg {text}: found no '=', expected NAME=VALUE")
+        options[name] = parse(value, f"--generate-kwarg {name}")
     folder = out if out and not out.is_file() and (out.is_dir() or not out.suffix) else None
     if out is not None:
         check_folder(out, "--out") if folder else check_writable(out, "--out")

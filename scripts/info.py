@@ -1,4 +1,4 @@
-"""sensorium info, sensorium schema [RECIPE] > recipe.schema.json, sensorium recipes"""
+"""sensorium info, sensorium schema [RECIPE] > recipe.schema.json, sensorium list encoders"""
 
 from __future__ import annotations
 
@@ -50,8 +50,36 @@ _LIBRARIES = (
 )
 
 
-def recipes() -> None:
-    """The recipes that come with the package: path, and the result in its header."""
+RECIPES = "recipes"
+
+
+def list_parts(
+    kind: Annotated[
+        str | None, typer.Argument(help="recipes, encoders, backbones, tasks, connectors, ...")
+    ] = None,
+) -> None:
+    """List recipes with the result in their header, or the parts of a kind with their class."""
+    from sensorium.engine.recipe import KINDS, registered
+    from sensorium.engine.utils import ConfigError, format_table
+    from sensorium.modalities.messages import did_you_mean
+
+    kinds = {plural(name): name for name in KINDS}
+    if kind is None:
+        print("\n".join([RECIPES, *kinds]))
+    elif kind == RECIPES:
+        _list_recipes()
+    elif kind in kinds:
+        print(format_table(sorted(registered(kinds[kind]).items())))
+    else:
+        raise ConfigError(f"list: there is no {kind!r}{did_you_mean(kind, [RECIPES, *kinds])}")
+
+
+def plural(kind: str) -> str:
+    """Return the plural of a kind of parts."""
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+
+
+def _list_recipes() -> None:
     from pathlib import Path
 
     root = Path(__file__).parent.parent

@@ -1,6 +1,6 @@
 """sensorium retrieve index/ --text "a dog on a beach" [-k 5] [--where "split = 'test'"]
 
-python scripts/retrieve.py index/ --image query.jpg --sheet found.html
+python scripts/retrieve.py index/ --image query.jpg --html found.html
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import typer
 
 from sensorium.scripts.train import DeviceOption, PrecisionOption
 
-MODALITIES = {"text": "text", "image": "image", "audio": "audio", "volume": "mri"}
+MODALITIES = {"text": "text", "image": "image", "audio": "audio", "mri": "mri"}
 """Option -> the modality whose stream embeds it; `--query` names any stream."""
 
 
@@ -21,14 +21,14 @@ def main(
     text: Annotated[str | None, typer.Option(help="find what fits these words")] = None,
     image: Annotated[str | None, typer.Option(help="a picture's file")] = None,
     audio: Annotated[str | None, typer.Option(help="a sound's file")] = None,
-    volume: Annotated[str | None, typer.Option(help="a 3D volume's file")] = None,
+    mri: Annotated[str | None, typer.Option(help="a 3D volume's file")] = None,
     query: Annotated[str | None, typer.Option(help="any stream: NAME=VALUE")] = None,
     k: Annotated[int, typer.Option("-k", help="how many")] = 5,
     where: Annotated[str | None, typer.Option(help="SQL: split = 'test' AND age > 60")] = None,
-    index: Annotated[str, typer.Option(help="exact, hnsw or ivf")] = "exact",
+    search: Annotated[str, typer.Option(help="exact, hnsw or ivf")] = "exact",
     run: Annotated[str | None, typer.Option(help="the run that embeds, where it has moved")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON line a row")] = False,
-    sheet: Annotated[Path | None, typer.Option(help="write a page with thumbnails")] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page with thumbnails")] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -42,23 +42,23 @@ def main(
     )
     from sensorium.engine.utils import check_writable
 
-    if sheet is not None:
-        check_writable(sheet, "--sheet", make=True)
-    given = {"text": text, "image": image, "audio": audio, "volume": volume}
+    if html is not None:
+        check_writable(html, "--html", make=True)
+    given = {"text": text, "image": image, "audio": audio, "mri": mri}
     asked = parse_query({n: v for n, v in given.items() if v is not None}, MODALITIES, query)
     retriever = Retriever(place, run, device=device, precision=precision)
-    hits = retriever.find(asked, k, where=where, kind=index)
+    hits = retriever.find(asked, k, where=where, kind=search)
     print(hits_to_jsonl(hits) if json else format_hits(hits))
-    if sheet is not None:
+    if html is not None:
         write_sheet(
-            sheet,
+            html,
             hits,
             retriever.previews(hits),
             title=f"{len(hits)} nearest in {place}",
             query=retriever.show(retriever.stream_of(asked), asked.value),
-            note=f"{index} search{f', where {where}' if where else ''}; {retriever.run}",
+            note=f"{search} search{f', where {where}' if where else ''}; {retriever.run}",
         )
-        typer.echo(str(sheet), err=True)
+        typer.echo(str(html), err=True)
 
 
 if __name__ == "__main__":  # through the verb, which tells a mistake in a line

@@ -1,4 +1,4 @@
-"""sensorium rollout runs/x [--env metaworld/push-v3] [--episodes 50] [--seed 2000]"""
+"""sensorium rollout runs/x [--env metaworld/push-v3] [--n-episodes 50] [--seed 2000]"""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import typer
 from sensorium.scripts.train import DeviceOption, PrecisionOption
 
 
-class Film(StrEnum):
-    """How a film is written."""
+class VideoFormat(StrEnum):
+    """File formats of videos."""
 
     gif = "gif"
     mp4 = "mp4"
@@ -23,28 +23,40 @@ def main(
     env: Annotated[
         list[str] | None, typer.Option(help="one, or several with commas; else the recipe's")
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1)] = 50,
+    n_episodes: Annotated[int, typer.Option(min=1)] = 50,
     seed: Annotated[int, typer.Option(min=0, help="of the first episode")] = 2000,
-    batch: Annotated[int, typer.Option(min=1, help="episodes side by side")] = 25,
+    num_envs: Annotated[int, typer.Option(min=1, help="environments in parallel")] = 25,
     max_steps: Annotated[int | None, typer.Option(min=1)] = None,
-    execute: Annotated[int | None, typer.Option(min=1, help="steps of each chunk")] = None,
-    ensemble: Annotated[float | None, typer.Option(min=0, help="ACT's weighting of chunks")] = None,
-    shuffle: Annotated[
-        list[str] | None, typer.Option(help="a stream dealt from another environment")
+    n_action_steps: Annotated[
+        int | None, typer.Option(min=1, help="executed steps of each chunk")
     ] = None,
-    blank: Annotated[list[str] | None, typer.Option(help="a stream of zeros")] = None,
-    instruction: Annotated[str | None, typer.Option(help="told to every environment")] = None,
-    swap: Annotated[bool, typer.Option("--swap", help="tell each what the next should do")] = False,
-    replay_mean: Annotated[
-        bool, typer.Option("--replay-mean", help="the mean demonstration, blind, for the model")
+    temporal_ensemble_coeff: Annotated[
+        float | None, typer.Option(min=0, help="average overlapping chunks, as ACT")
+    ] = None,
+    shuffle_stream: Annotated[
+        list[str] | None, typer.Option(help="take this stream from another environment")
+    ] = None,
+    zero_stream: Annotated[
+        list[str] | None, typer.Option(help="replace this stream by zeros")
+    ] = None,
+    instruction: Annotated[str | None, typer.Option(help="for every environment")] = None,
+    swap_instructions: Annotated[
+        bool,
+        typer.Option("--swap-instructions", help="give each environment that of the next"),
     ] = False,
-    films: Annotated[int, typer.Option(min=0, help="of the first episodes")] = 0,
-    film: Annotated[Film, typer.Option(help="their form")] = Film.gif,
+    open_loop_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--open-loop-baseline", help="replay the mean demonstration in place of the model"
+        ),
+    ] = False,
+    num_videos: Annotated[int, typer.Option(min=0, help="record the first episodes")] = 0,
+    video_format: Annotated[VideoFormat, typer.Option()] = VideoFormat.gif,
     out: Annotated[Path | None, typer.Option(help="where to write; else the run's folder")] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
-    """Let a run act in its environments; writes rollout-*.json and films into its folder."""
+    """Let a run act in its environments; writes rollout-*.json and videos into its folder."""
     from sensorium.engine.inference import load
     from sensorium.engine.rollout import (
         Ablation,
@@ -57,19 +69,25 @@ def main(
 
     pipeline = load(run, device=device, precision=precision)
     names = [name for text in env or () for name in text.split(",") if name]
-    conditions = Ablation(tuple(shuffle or ()), tuple(blank or ()), instruction, swap, replay_mean)
+    ablation = Ablation(
+        shuffle_streams=tuple(shuffle_stream or ()),
+        zero_streams=tuple(zero_stream or ()),
+        instruction=instruction,
+        swap_instructions=swap_instructions,
+        open_loop=open_loop_baseline,
+    )
     found = rollout(
         pipeline,
         env_config(
             pipeline,
             names,
             max_steps=max_steps,
-            n_action_steps=execute,
-            temporal_ensemble_coeff=ensemble,
+            n_action_steps=n_action_steps,
+            temporal_ensemble_coeff=temporal_ensemble_coeff,
         ),
         names=names,
-        seeds=range(seed, seed + episodes),
-        how=RolloutOptions(batch, conditions, films, f".{film}"),
+        seeds=range(seed, seed + n_episodes),
+        options=RolloutOptions(num_envs, ablation, num_videos, f".{video_format}"),
         folder=out or (Path(run) if Path(run).is_dir() else None),
         log=RunLogger(None),
     )

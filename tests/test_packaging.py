@@ -165,7 +165,7 @@ def test_the_wheel_works_anywhere(wheel: Path, tmp_path: Path) -> None:
     assert Path(where.strip()).is_relative_to(site)
     command = str(site / "bin" / "sensorium")
     assert "train" in output(site, elsewhere, sys.executable, command, "--help")
-    listed = output(site, elsewhere, sys.executable, command, "recipes")
+    listed = output(site, elsewhere, sys.executable, command, "list", "recipes")
     assert sorted(line.split()[0] for line in listed.splitlines()) == RECIPES
 
 

@@ -51,12 +51,12 @@ def open_section(section: DataSection, where: str) -> Source:
     """The source of one data section: its columns renamed, then windows, then a limit."""
     part = find("source", section.source, f"{where}.source")
     options = validate_options(part, section.options, where)
-    with located_errors(where, {"columns", "window", *arguments(part)}):
+    with located_errors(where, {"columns", "delta_frames", *arguments(part)}):
         source: Source = part(**options)
         if section.columns:
             source = rename(source, section.columns)
-        if section.window:
-            source = Windows(source, section.window)
+        if section.delta_frames:
+            source = Windows(source, section.delta_frames)
         if section.limit is not None:
             source = limit(source, section.limit)
     return source

@@ -1,8 +1,8 @@
-"""`data.window`: cells that are stretches of an episode, for a source whose rows are frames.
+"""`data.delta_frames`: cells that are stretches of an episode, for a source whose rows are frames.
 
-`window: {state: [-1, 0], action: [0, 19]}` makes the row of frame t hold the state of frames t - 1
-and t, and the actions of t to t + 19. Where a window reaches out of its episode, the first or the
-last frame is repeated, and the column `<name>_padding` says so.
+With `delta_frames: {state: [-1, 0], action: [0, 19]}` the row of frame t holds the state of frames
+t - 1 and t, and the actions of t to t + 19. Beyond the ends of an episode the first or the last
+frame is repeated, and the column `<name>_padding` is True.
 
 Legend: `n` frames of a window, `N` rows.
 """
@@ -85,19 +85,23 @@ class Windows(Source):
 def _check(source: Source, spans: Mapping[str, Span]) -> None:
     if isinstance(source, StreamingSource) or not source.episodes:
         raise ValueError(
-            "window: this source has no episodes; lerobot, metaworld and frames (tables with an "
-            "episode_index) have"
+            "delta_frames: this source has no episodes; lerobot, metaworld and frames (tables with "
+            "an episode_index) have"
         )
     known = source.columns or tuple(source[0])
     for name, (low, high) in spans.items():
         if name not in known:
-            raise ValueError(f"window.{name}: there is no such column{did_you_mean(name, known)}")
+            raise ValueError(
+                f"delta_frames.{name}: there is no such column{did_you_mean(name, known)}"
+            )
         if f"{name}_padding" in known:
-            raise ValueError(f"window.{name}: there is a column {name}_padding already; rename it")
+            raise ValueError(
+                f"delta_frames.{name}: there is a column {name}_padding already; rename it"
+            )
         if low > high:
             raise ValueError(
-                f"window.{name}: found [{low}, {high}], expected the first frame before the last; "
-                f"for example [{high}, {low}]"
+                f"delta_frames.{name}: found [{low}, {high}], expected the first frame before the "
+                f"last; for example [{high}, {low}]"
             )
 
 
@@ -108,7 +112,7 @@ def _bounds(source: Source, known: Sequence[str]) -> tuple[np.ndarray, np.ndarra
         first[episode.start : episode.stop] = episode.start
         last[episode.start : episode.stop] = episode.stop - 1
     if (last < 0).any():
-        raise ValueError(f"window: row {source.key(int(np.argmin(last)))} is in no episode")
+        raise ValueError(f"delta_frames: row {source.key(int(np.argmin(last)))} is in no episode")
     if FRAME in known:
         frames = source.array(FRAME).astype(np.int64).reshape(-1)
         rows = np.arange(len(source))
@@ -116,7 +120,7 @@ def _bounds(source: Source, known: Sequence[str]) -> tuple[np.ndarray, np.ndarra
         if len(lost):
             row = int(lost[0])
             raise ValueError(
-                f"window: row {source.key(row)} is frame {frames[row]}, expected frame "
+                f"delta_frames: row {source.key(row)} is frame {frames[row]}, expected frame "
                 f"{frames[row - 1] + 1} after the one before it; frames are missing"
             )
     return first, last
@@ -128,11 +132,11 @@ def _frames(source: Source, name: str) -> np.ndarray:
         cells = source.array(name)
     except (TypeError, ValueError) as error:
         told = " ".join(str(error).split())
-        raise ValueError(f"window.{name}: its cells cannot be stacked: {told}") from error
+        raise ValueError(f"delta_frames.{name}: its cells cannot be stacked: {told}") from error
     if cells.dtype.kind not in "biuf":
         raise ValueError(
-            f"window.{name}: holds {cells.dtype.name}, expected numbers of one shape; pictures and "
-            "texts are taken of the frame itself"
+            f"delta_frames.{name}: holds {cells.dtype.name}, expected numbers of one shape; "
+            "pictures and texts are taken of the frame itself"
         )
     if cells.dtype.kind == "f":
         cells = cells.astype(np.float32, copy=False)
@@ -147,11 +151,11 @@ def observation_windows(
     Raises RecipeError for one that looks into the future: nobody has seen it yet.
     """
     sections = list(section.data.values())
-    found = {k: v for s in reversed(sections) for k, v in s.window.items() if k in streams}
+    found = {k: v for s in reversed(sections) for k, v in s.delta_frames.items() if k in streams}
     for name, (first, last) in found.items():
         if last > 0:
             raise ConfigError(
-                f"{where}.window.{name}: found [{first}, {last}], which looks {last} frames "
+                f"{where}.delta_frames.{name}: found [{first}, {last}], which looks {last} frames "
                 "ahead; an environment has seen none after the frame 0"
             )
     return found

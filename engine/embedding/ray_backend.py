@@ -71,8 +71,8 @@ def embed_with_ray(
     machine. The same rows as the local engine's. Raises RecipeError for a streaming source."""
     if isinstance(given.source, StreamingSource):
         raise ConfigError(
-            "--engine ray: hands out rows by index, which a streaming source has not; "
-            "use --engine local, or give the source streaming=false"
+            "--backend ray: hands out rows by index, which a streaming source has not; "
+            "use --backend local, or give the source streaming=false"
         )
     began, chosen = time.monotonic(), pick(device)
     index = open_for(out, maker)

@@ -43,7 +43,7 @@ def evaluate(
     split: str | None = None,
     batch_size: int | None = None,
     limit: int | None = None,
-    readings: bool = True,
+    input_ablation: bool = True,
     log: RunLogger | None = None,
     folder: Path | None = None,
     device: str | None = None,
@@ -72,7 +72,7 @@ def evaluate(
             _fill(scorer, rows)
             scored = scorer.score(rows, skip=skip, full=True)
             label = task if name == "test" else f"{task}@{name}"
-            ablations = _input_ablations(scorer, rows) if readings else {}
+            ablations = _input_ablations(scorer, rows) if input_ablation else {}
             metrics[label] = scored.metrics | ablations
             predictions[label] = _prediction_lines(rows.task, scored)
     if not metrics:

@@ -160,7 +160,7 @@ def as_kind(name: str) -> Kind:
     for kind in KINDS:
         if kind == name:
             return kind
-    raise ConfigError(f"--index: there is no {name!r}{did_you_mean(name, KINDS)}")
+    raise ConfigError(f"--search: there is no {name!r}{did_you_mean(name, KINDS)}")
 
 
 def check_query(queries: np.ndarray, k: int, dim: int, where: str) -> np.ndarray:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .recipe import TaskSection as TaskSection
     from .recipe import load_recipe as load_recipe
     from .recipe import parse_recipe as parse_recipe
+    from .registry import KINDS as KINDS
     from .registry import find as find
     from .registry import import_optional as import_optional
     from .registry import load as load
@@ -75,7 +76,7 @@ else:
                 "load_recipe",
                 "parse_recipe",
             ],
-            "registry": ["find", "import_optional", "load", "registered"],
+            "registry": ["KINDS", "find", "import_optional", "load", "registered"],
             "resolved": ["ResolvedRecipe", "TaskPlan", "plan_recipe", "plan_task"],
             "stages": ["Stage", "stage_recipes"],
             "train_config": [

@@ -71,7 +71,7 @@ class StreamSection(Strict):
 class DataSection(Strict):
     """Where rows come from: `source` and its options; `columns` says which cell is which.
 
-    window: of a source of episodes, the first and last frame that a column's cell holds, counted
+    delta_frames: of a source of episodes, the first and last frame that a column holds, counted
     from the row's own.
     """
 
@@ -79,7 +79,7 @@ class DataSection(Strict):
 
     source: str
     columns: dict[str, str] = {}
-    window: dict[str, tuple[int, int]] = {}
+    delta_frames: dict[str, tuple[int, int]] = {}
     limit: PositiveInt | None = None
     holdout: Fraction = 0.0
     on_error: Literal["raise", "skip"] = "raise"
@@ -236,7 +236,7 @@ def find_file(path: str | Path) -> Path:
     if not path.exists() and path.parts[:1] == ("configs",) and shipped.is_file():
         return shipped
     if not path.is_file():
-        raise ConfigError(f"{path}: there is no such recipe (`sensorium recipes` lists some)")
+        raise ConfigError(f"{path}: there is no such recipe (`sensorium list recipes` names some)")
     return path
 
 

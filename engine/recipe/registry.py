@@ -21,7 +21,7 @@ from typing import Any
 
 from ...modalities.messages import did_you_mean
 from ..utils import ConfigError
-from .validation.renamed import RENAMED
+from .validation import RENAMED
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Rollouts:
     """rows: cells below `columns`. trajectories: (name, HTML)."""
 
     rows: list[list[str]]
-    films: list[Video]
+    videos: list[Video]
     trajectories: list[tuple[str, Markup]]
     columns: tuple[str, ...] = COLUMNS
 
@@ -55,7 +55,7 @@ def read_rollouts(run: Path) -> Rollouts | None:
         return None
     return Rollouts(
         [_cells(each) for each in results],
-        list(_videos(run, [name for each in results for name in each["films"]])),
+        list(_videos(run, [name for each in results for name in each["videos"]])),
         [drawn for each in results for drawn in _trajectories(each)],
     )
 
@@ -74,7 +74,7 @@ def _cells(result: dict[str, Any]) -> list[str]:
     low, high = figures["success_interval"]
     return [
         result["env"],
-        result["conditions"].replace("-", " ") or "as it is",
+        result["ablation"].replace("-", " ") or "as it is",
         str(figures["episodes"]),
         f"{figures['success']:.3f}",
         f"{low:.3f} to {high:.3f}",
@@ -101,7 +101,7 @@ def _videos(run: Path, names: list[str]) -> Iterator[Video]:
 
 def _trajectories(result: dict[str, Any]) -> Iterator[tuple[str, Markup]]:
     trajectory = result["trajectory"]
-    where = " ".join(filter(None, (result["env"], result["conditions"].replace("-", " "))))
+    where = " ".join(filter(None, (result["env"], result["ablation"].replace("-", " "))))
     yield f"commands in {where}", _motion(trajectory["commands"])
     if trajectory.get("hand"):
         yield f"the hand in {where}", _motion(trajectory["hand"])

@@ -1,5 +1,4 @@
-"""Does a policy use what it is given? Its success with a stream dealt to others, or blank, or
-with another instruction, stands beside its own."""
+"""Ablations of a policy's inputs: success with shuffled or zero streams, or other instructions."""
 
 from __future__ import annotations
 
@@ -17,37 +16,37 @@ from .simulator import instructions
 
 @dataclass(frozen=True)
 class Ablation:
-    """shuffle: streams that come from the next environment. blank: streams that are all zero.
-    instruction: what every environment is told. swap: each is told what the next should do.
-    replay: not the model acts, but the mean demonstration."""
+    """shuffle_streams: streams taken from the next environment. zero_streams: streams of zeros.
+    instruction: for every environment. swap_instructions: each environment has that of the next.
+    open_loop: the mean demonstration is replayed in place of the model."""
 
-    shuffle: tuple[str, ...] = ()
-    blank: tuple[str, ...] = ()
+    shuffle_streams: tuple[str, ...] = ()
+    zero_streams: tuple[str, ...] = ()
     instruction: str | None = None
-    swap: bool = False
-    replay: bool = False
+    swap_instructions: bool = False
+    open_loop: bool = False
 
     def label(self) -> str:
         """What it is called in a file's name; empty where nothing is changed."""
-        parts = [f"shuffled-{'-'.join(self.shuffle)}"] if self.shuffle else []
-        parts += [f"blank-{'-'.join(self.blank)}"] if self.blank else []
+        parts = [f"shuffled-{'-'.join(self.shuffle_streams)}"] if self.shuffle_streams else []
+        parts += [f"blank-{'-'.join(self.zero_streams)}"] if self.zero_streams else []
         parts += ["told-otherwise"] if self.instruction is not None else []
-        parts += ["told-another-task"] if self.swap else []
-        return "-".join([*parts, *(["mean-replayed"] if self.replay else [])])
+        parts += ["told-another-task"] if self.swap_instructions else []
+        return "-".join([*parts, *(["mean-replayed"] if self.open_loop else [])])
 
     def check(self, observation_keys: Mapping[str, Any], batch: int, count: int) -> None:
         """Raises RecipeError for a stream that there is not, or nobody to deal to."""
-        for stream in (*self.shuffle, *self.blank):
+        for stream in (*self.shuffle_streams, *self.zero_streams):
             if stream not in observation_keys:
                 raise ConfigError(
-                    f"--shuffle, --blank: there is no stream {stream!r}"
+                    f"--shuffle-stream, --zero-stream: there is no stream {stream!r}"
                     f"{did_you_mean(stream, observation_keys)}"
                 )
         alone = batch == 1 or count % batch == 1
-        if self.shuffle and alone:
+        if self.shuffle_streams and alone:
             raise ConfigError(
-                f"--shuffle: {count} episodes in batches of {batch} leave one alone, and nobody to "
-                "deal with; change --episodes or --batch"
+                f"--shuffle-stream: {count} episodes in batches of {batch} leave a batch of one, "
+                "which has no other to take the stream from; change --n-episodes or --num-envs"
             )
 
     def apply(
@@ -55,10 +54,10 @@ class Ablation:
     ) -> list[dict[str, Any]]:
         """The observations of all environments at one step, changed as asked."""
         found = [dict(seen) for seen in observations]
-        for key in _keys(self.shuffle, observation_keys):
+        for key in _keys(self.shuffle_streams, observation_keys):
             for i, seen in enumerate(found):
                 seen[key] = observations[(i + 1) % len(found)].get(key)
-        for key in _keys(self.blank, observation_keys):
+        for key in _keys(self.zero_streams, observation_keys):
             for seen in found:
                 seen[key] = np.zeros_like(seen[key])
         return found
@@ -67,15 +66,15 @@ class Ablation:
         """What each episode is told; RecipeError where there is no other task to name."""
         if self.instruction is not None:
             return [self.instruction] * len(seeds)
-        if not self.swap:
+        if not self.swap_instructions:
             return instructions(section, name, seeds)
         names = list(section.names)
         other = names[(names.index(name) + 1) % len(names)] if name in names else name
         found = instructions(section, other, seeds) if other != name else []
         if not found:
             raise ConfigError(
-                f"--swap: {name} is told what the next of env.name is to do, and there is no other "
-                f"with words of its own among: {', '.join(names)}"
+                f"--swap-instructions: {name} takes the instruction of the next of env.name, and "
+                f"no other has one among: {', '.join(names)}"
             )
         return found
 

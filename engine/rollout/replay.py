@@ -41,8 +41,8 @@ def mean_demonstration(name: str, section: Env) -> OpenLoopReplay:
     expert = getattr(env_class(name), "expert", None)
     if expert is None:
         raise ConfigError(
-            f"--replay-mean: {name} brings no expert to replay; a class of `Modality.envs` may "
-            "have one, as metaworld/push-v3 has"
+            f"--open-loop-baseline: {name} brings no expert to replay; a class of "
+            "`Modality.envs` may have one, as metaworld/push-v3 has"
         )
     simulator = Simulator(name, section.model_copy(update={"cameras": []}))
     act, steps = expert(name.partition("/")[2]), section.max_steps or STEPS

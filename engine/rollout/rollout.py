@@ -19,7 +19,7 @@ from .simulator import action_space, check_space
 from .video import write_video
 
 FPS = 20.0
-"""Of a film, where the recipe says no rate."""
+"""Of a video, if the recipe has no `env.fps`."""
 
 
 def env_config(pipeline: Pipeline, names: Sequence[str] = (), **changes: Any) -> Env:
@@ -37,20 +37,20 @@ def rollout(
     *,
     names: Sequence[str] = (),
     seeds: Sequence[int] = range(2000, 2050),
-    how: RolloutOptions | None = None,
+    options: RolloutOptions | None = None,
     folder: Path | None = None,
     log: RunLogger | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`{environment: figures}`, for one or several environments of the section, or `names`.
 
-    With a folder, writes `rollout-<environment>.json` and the films into it. Raises RecipeError
+    With a folder, writes `rollout-<environment>.json` and the videos into it. Raises RecipeError
     where an environment does not fit the policy, before its first step.
     """
-    how, found = how or RolloutOptions(), {}
+    options, found = options or RolloutOptions(), {}
     pipeline.model.eval()
     for name in names or section.names:
-        acting = make_checked_policy(pipeline, section, name, how)
-        runner = Runner(acting, name, section, how)
+        acting = make_checked_policy(pipeline, section, name, options)
+        runner = Runner(acting, name, section, options)
         try:
             rolled = runner.run(seeds, log)
         except RuntimeError as error:  # a simulator that can draw no picture
@@ -64,20 +64,20 @@ def rollout(
 
 
 def make_checked_policy(
-    pipeline: Pipeline, section: Env, name: str, how: RolloutOptions
+    pipeline: Pipeline, section: Env, name: str, options: RolloutOptions
 ) -> PolicyLike:
     """The model as a policy of an environment whose actions it can give, or its stand-in."""
     _, task = find_control_task(pipeline.model.plan, section.task, "env.task")
     bounds = check_space(action_space(name, section), task.chunk.dof, f"env.name: {name}")
     policy = make_policy(pipeline, section, bounds)
-    if section.instruction_column in task.columns() and not how.conditions.texts(
+    if section.instruction_column in task.columns() and not options.ablation.texts(
         section, name, [0]
     ):
         raise ConfigError(
             f"env.instruction: {name} has none for {{{section.instruction_column}}} of the "
             'prompt; add one, for example instruction: "reach the goal"'
         )
-    if how.conditions.replay:
+    if options.ablation.open_loop:
         return mean_demonstration(name, section)
     return policy
 
@@ -95,21 +95,21 @@ def summarize(acting: PolicyLike, rolled: RolloutResult) -> dict[str, Any]:
 
 
 def write(folder: Path, runner: Runner, figure: Mapping[str, Any]) -> Path:
-    """Write figures, episodes, the first one's trajectory, and films; gives the JSON's path."""
+    """Write figures, episodes, the first one's trajectory and videos; return the JSON's path."""
     make_folder(folder)
-    label, rolled, rate = runner.how.conditions.label(), runner.rolled, runner.section.fps
+    label, rolled, fps = runner.options.ablation.label(), runner.rolled, runner.section.fps
     stem = "-".join(filter(None, ("rollout", *runner.name.replace(":", "/").split("/"), label)))
-    films = [
-        write_video(folder / f"{stem}-{seed}{runner.how.suffix}", frames, rate or FPS).name
+    videos = [
+        write_video(folder / f"{stem}-{seed}{runner.options.suffix}", frames, fps or FPS).name
         for seed, frames in rolled.frames.items()
     ]
     first = rolled.episodes[0]
     value = {
         "env": runner.name,
-        "conditions": label,
+        "ablation": label,
         "summary": figure,
-        "films": films,
-        "rate": rate,
+        "videos": videos,
+        "fps": fps,
         "trajectory": {
             "seed": first.seed,
             "commands": np.array(first.commands).tolist(),

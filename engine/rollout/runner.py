@@ -35,17 +35,18 @@ class PolicyLike(Protocol):
 
 @dataclass(frozen=True)
 class RolloutOptions:
-    """batch: episodes side by side. films: how many of the first are filmed, as `suffix`."""
+    """num_envs: environments in parallel. num_videos: number of first episodes that are recorded,
+    in the format of `suffix`."""
 
-    batch: int = 25
-    conditions: Ablation = field(default_factory=Ablation)
-    films: int = 0
+    num_envs: int = 25
+    ablation: Ablation = field(default_factory=Ablation)
+    num_videos: int = 0
     suffix: str = ".gif"
 
 
 @dataclass
 class RolloutResult:
-    """What came of them. frames: pictures by seed. wall: seconds, with the simulator."""
+    """The finished episodes. frames: images by seed. wall: seconds, with the simulator."""
 
     episodes: list[Episode] = field(default_factory=list)
     frames: dict[int, list[np.ndarray]] = field(default_factory=dict)
@@ -56,19 +57,21 @@ class Runner:
     """One environment's episodes. Raises RunError, which names episode and step, where the policy
     gives or is given what is not finite."""
 
-    def __init__(self, acting: PolicyLike, name: str, section: Env, how: RolloutOptions) -> None:
-        self.acting, self.name, self.section, self.how = acting, name, section, how
+    def __init__(
+        self, acting: PolicyLike, name: str, section: Env, options: RolloutOptions
+    ) -> None:
+        self.acting, self.name, self.section, self.options = acting, name, section, options
         self.steps = section.max_steps or STEPS
         self.rolled = RolloutResult()
         self._simulators: list[Simulator] = []
 
     def run(self, seeds: Sequence[int], log: RunLogger | None = None) -> RolloutResult:
         """An episode a seed, `batch` at a time."""
-        began, size = time.perf_counter(), min(self.how.batch, len(seeds))
-        self.how.conditions.check(self.acting.observation_keys, size, len(seeds))
+        began, size = time.perf_counter(), min(self.options.num_envs, len(seeds))
+        self.options.ablation.check(self.acting.observation_keys, size, len(seeds))
         self._simulators = [Simulator(self.name, self.section) for _ in range(size)]
         for start in range(0, len(seeds), size):
-            self._side_by_side(seeds[start : start + size], self.how.films - start)
+            self._run_batch(seeds[start : start + size], self.options.num_videos - start)
             if log is not None:
                 log.progress(self.name, len(self.rolled.episodes), len(seeds))
         for simulator in self._simulators:
@@ -76,9 +79,9 @@ class Runner:
         self.rolled.wall += time.perf_counter() - began
         return self.rolled
 
-    def _side_by_side(self, seeds: Sequence[int], films: int) -> None:
+    def _run_batch(self, seeds: Sequence[int], num_videos: int) -> None:
         column = self.section.instruction_column
-        told = self.how.conditions.texts(self.section, self.name, seeds) or [""] * len(seeds)
+        told = self.options.ablation.texts(self.section, self.name, seeds) or [""] * len(seeds)
         self.acting.reset(
             [{column: text} if text else {} for text in told],
             [f"{self.name}, seed {seed}" for seed in seeds],
@@ -86,10 +89,10 @@ class Runner:
         episodes = [Episode(seed, text) for seed, text in zip(seeds, told, strict=True)]
         seen = [self._simulators[i].reset(seed) for i, seed in enumerate(seeds)]
         self.rolled.episodes += episodes
-        self.rolled.frames |= {seed: [] for seed in seeds[: max(0, films)]}
+        self.rolled.frames |= {seed: [] for seed in seeds[: max(0, num_videos)]}
         alive = list(range(len(seeds)))
         for _ in range(self.steps):
-            shown = self.how.conditions.apply(seen, self.acting.observation_keys)
+            shown = self.options.ablation.apply(seen, self.acting.observation_keys)
             actions = self.acting.step([shown[i] for i in alive], alive)
             over = set()
             for i, action in zip(alive, actions, strict=True):

@@ -46,7 +46,7 @@ def rolled(pipeline: Any, episodes: int, seed: int, batch: int) -> dict[str, Any
 
     section = env_config(pipeline)
     seeds = range(seed, seed + episodes)
-    found = list(rollout(pipeline, section, seeds=seeds, how=RolloutOptions(batch)).values())
+    found = list(rollout(pipeline, section, seeds=seeds, options=RolloutOptions(batch)).values())
     done = sum(round(each["success"] * each["episodes"]) for each in found)
     count = sum(each["episodes"] for each in found)
     return {

@@ -21,7 +21,7 @@ from .metrics import ActionMetrics
 
 
 class ControlTask(Task):
-    """tokenizer, chunk: fitted on the column `action`, chunks that `data.window` makes.
+    """tokenizer, chunk: fitted on the column `action`, chunks that `data.delta_frames` makes.
     previous_action: the column of the action executed last, for a tokenizer that begins there."""
 
     def __init__(

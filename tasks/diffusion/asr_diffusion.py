@@ -28,7 +28,14 @@ from ..speech import ASR, Normalizer, fitting_rows, frame_logits, greedy
 from ..uses import BACKBONE, DecoderUse, HeadUse
 from .canvas import NoisyTargets, Special, empty, make_initial_canvas, make_training_canvas
 from .ctc_draft import feature_dropout, per_token_ctc_loss, select_rows
-from .draft import Draft, DraftConfig, layout_draft, prior_of
+from .draft import (
+    Draft,
+    DraftConfig,
+    check_fractions,
+    check_positive,
+    layout_draft,
+    prior_of,
+)
 from .sampler import Denoised, SamplerConfig, sample
 
 
@@ -76,30 +83,15 @@ class DiffusionASR(ASR):
         super().__init__(prompt=prompt, target=target, normalizer=normalizer)
         require_streams(self.prompt)
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset({"block"}))}
-        _shares(
-            min_length_ratio=min_length_ratio,
-            draft_prob=draft_prob,
-            feature_dropout=feature_dropout,
-            min_confidence=min_confidence,
-        )
-        _numbers(
-            canvas_length=(canvas_length, 1),
-            length_margin=(length_margin, 1),
-            max_passes=(max_passes, 1),
-        )
-        if length_factor < 1:
-            raise ValueError(f"length_factor: found {length_factor}, expected at least 1")
+        check_fractions(draft_prob=draft_prob, feature_dropout=feature_dropout)
+        check_positive(canvas_length=canvas_length, max_passes=max_passes)
         self.tokenizer = tokenizer
         self.threshold, self.remask_below, self.max_passes = threshold, remask_below, max_passes
         self.draft_config = DraftConfig(
             min_confidence, length_factor, length_margin, min_length_ratio
         )
-        self.canvas_length, self.draft_prob, self.feature_dropout, self.ctc_weight = (
-            canvas_length,
-            draft_prob,
-            feature_dropout,
-            ctc_weight,
-        )
+        self.canvas_length, self.ctc_weight = canvas_length, ctc_weight
+        self.draft_prob, self.feature_dropout = draft_prob, feature_dropout
         self.special = Special(-1, -1, -1)  # known when the task meets its decoder
 
     @property
@@ -154,10 +146,8 @@ class DiffusionASR(ASR):
         texts = self._texts(batch)
         features = ctx.encode(self.draft_stream)
         rows, ids, failed = self._fitting(batch, features)
-        context, features = (
-            select_rows(assemble(self.prompt.streams, batch, ctx), rows),
-            select_rows(features, rows),
-        )
+        context = select_rows(assemble(self.prompt.streams, batch, ctx), rows)
+        features = select_rows(features, rows)
         if not rows:
             return Loss((context.tokens.sum() + features.tokens.sum()) * 0, 0, failed=failed)
         canvases = make_training_canvas(
@@ -171,12 +161,8 @@ class DiffusionASR(ASR):
         losses = self._losses(context, canvases, decoder)  # [B, G]
         hidden = canvases.hidden.to(context.tokens.device)
         ctc = self._ctc(features, ids)
-        parts = {
-            "denoise": (losses * hidden).sum(),
-            "correct": (losses * ~hidden).sum(),
-            "ctc": ctc,
-        }
-        parts = {name: value.detach() for name, value in parts.items()}
+        denoise, correct = (losses * hidden).sum(), (losses * ~hidden).sum()
+        parts = {"denoise": denoise.detach(), "correct": correct.detach(), "ctc": ctc.detach()}
         return Loss(losses.sum() + self.ctc_weight * ctc, len(rows), parts, failed)
 
     def _texts(self, batch: Batch) -> list[list[int]]:
@@ -205,9 +191,8 @@ class DiffusionASR(ASR):
     @property
     def _head_trains(self) -> bool:
         head = self.heads["prior"] if "prior" in self.heads else None  # noqa: SIM401
-        return self.ctc_weight > 0 and (
-            head is None or any(p.requires_grad for p in head.parameters())
-        )
+        trains = head is None or any(p.requires_grad for p in head.parameters())
+        return self.ctc_weight > 0 and trains
 
     def _drafts(self, features: Features, decoder: Backbone, ctx: Context) -> list[Draft | None]:
         """Hypotheses with errors of the CTC head, for the share of the rows that learn from one."""
@@ -310,15 +295,3 @@ class DiffusionASR(ASR):
         """Return the transcripts of denoised canvases."""
         gap, tokenizer = self.special.gap_id, decoder.tokenizer
         return [tokenizer.decode([i for i in row if i != gap]).strip() for row in canvas.ids]
-
-
-def _shares(**shares: float) -> None:
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name}: found {share}, expected 0 to 1")
-
-
-def _numbers(**numbers: tuple[int, int]) -> None:
-    for name, (found, least) in numbers.items():
-        if found < least:
-            raise ValueError(f"{name}: found {found}, expected at least {least}")

@@ -42,6 +42,10 @@ class DraftConfig:
     length_margin: int
     min_length_ratio: float
 
+    def __post_init__(self) -> None:
+        check_fractions(min_confidence=self.min_confidence, min_length_ratio=self.min_length_ratio)
+        check_positive(length_factor=self.length_factor, length_margin=self.length_margin)
+
     def length(self, tokens: int) -> int:
         """`G` for a hypothesis of so many tokens."""
         return math.ceil(round(self.length_factor * tokens, 6)) + self.length_margin
@@ -116,3 +120,17 @@ def align_targets(
             wanted.append(truth[next_at])
             learned.append(True)
     return wanted, learned
+
+
+def check_fractions(**options: float) -> None:
+    """Raise ValueError for an option that is not between 0 and 1."""
+    for name, value in options.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: found {value}, expected 0 to 1")
+
+
+def check_positive(**options: float) -> None:
+    """Raise ValueError for an option below 1."""
+    for name, value in options.items():
+        if value < 1:
+            raise ValueError(f"{name}: found {value}, expected at least 1")

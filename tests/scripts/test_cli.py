@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from PIL import Image
 
 from sensorium import __main__ as entry
+from sensorium.engine.recipe import KINDS
+from sensorium.scripts.app import RENAMED, app
+from sensorium.scripts.info import plural
 
-VERBS = ["cache", "check", "embed", "evaluate", "generate", "info", "recipes", "report"]
+VERBS = ["cache", "check", "embed", "evaluate", "generate", "info", "list", "report"]
 VERBS += ["retrieve", "rollout", "schema", "train"]
 HEAVY = ["matplotlib", "numpy", "torch", "transformers", "yaml"]
 
@@ -115,7 +119,7 @@ def test_both_ways_to_start_it_are_one() -> None:
     script = Path(sys.executable).with_name("sensorium")
     ways = [[str(script)], [sys.executable, "-m", "sensorium"]]
     outs = [
-        subprocess.run([*way, "recipes"], capture_output=True, text=True, check=True).stdout
+        subprocess.run([*way, "list", "recipes"], capture_output=True, text=True, check=True).stdout
         for way in ways
         if Path(way[0]).exists()
     ]
@@ -147,7 +151,7 @@ def test_no_verb_is_help(run: Run) -> None:
 
 
 def test_recipes_lists_what_is_shipped(run: Run) -> None:
-    _, out, _ = run("recipes")
+    _, out, _ = run("list", "recipes")
     configs = Path(entry.__file__).parent / "configs"
     assert len(out.splitlines()) == len(list(configs.rglob("*.yaml")))
     for line in out.splitlines():
@@ -213,7 +217,9 @@ def test_evaluate_prints_and_writes(run: Run, trained: Path) -> None:
         assert f"{name} " in out
         assert isinstance(value, (float, type(None)))
     assert "exact_match_image_shuffled" in found["answer"]
-    code, out, _ = run("evaluate", str(trained), "--no-readings", "--limit", "2", "--split", "test")
+    code, out, _ = run(
+        "evaluate", str(trained), "--no-input-ablation", "--limit", "2", "--split", "test"
+    )
     assert code == 0
     assert "shuffled" not in out
 
@@ -236,7 +242,7 @@ def test_generate_takes_files_and_columns(run: Run, trained: Path) -> None:
 def test_generate_writes_json_lines(run: Run, trained: Path, tmp_path: Path) -> None:
     target = tmp_path / "said.jsonl"
     words = ["generate", str(trained), "a.png", "parity=gerade ü", "--task", "answer"]
-    code, out, err = run(*words, "--out", str(target), "--option", "max_new_tokens=1")
+    code, out, err = run(*words, "--out", str(target), "--generate-kwarg", "max_new_tokens=1")
     assert (code, out) == (0, ""), err
     assert "gerade ü" in target.read_text(encoding="utf-8")
     assert len(_lines(target.read_text(encoding="utf-8"))) == 1
@@ -251,8 +257,11 @@ def test_generate_writes_json_lines(run: Run, trained: Path, tmp_path: Path) -> 
         (["a.png", "image=a.png", "parity=odd"], ("a.png", "image")),
         (["a.png"], ("'parity'",)),
         (["a.png", "parity=odd", "--task", "anwser"], ("--task", "'anwser'", "'answer'")),
-        (["a.png", "parity=odd", "--option", "max_new_tokens"], ("--option", "max_new_tokens")),
-        (["a.png", "parity=odd", "--option", "beams=2"], ("beams",)),
+        (
+            ["a.png", "parity=odd", "--generate-kwarg", "max_new_tokens"],
+            ("--generate-kwarg", "max_new_tokens"),
+        ),
+        (["a.png", "parity=odd", "--generate-kwarg", "beams=2"], ("beams",)),
         (["tiny.yaml", "parity=odd"], ("tiny.yaml",)),
     ],
 )
@@ -324,3 +333,42 @@ def test_the_whole_way_as_processes(home: Path, tmp_path: Path) -> None:
     assert sensorium("train", "tiny.yaml", "--out", folder).strip() == folder
     assert "exact_match" in sensorium("evaluate", folder)
     assert _lines(sensorium("generate", folder, "a.png", "parity=odd"))[0]["image"] == "a.png"
+
+
+OLD_WORDS = [
+    ([verb, old] if verb else [old], f"{old} is called {new} now")
+    for verb, table in RENAMED.items()
+    for old, new in table.items()
+]
+
+
+@pytest.mark.parametrize(("words", "line"), OLD_WORDS, ids=lambda value: str(value)[:40])
+def test_an_old_option_is_told_its_name(run: Run, words: list[str], line: str) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert line in err
+
+
+def test_the_new_options_exist() -> None:
+    for verb, table in RENAMED.items():
+        if verb:
+            command = typer.main.get_command(app).commands[verb]
+            known = {
+                name for option in command.params for name in (*option.opts, *option.secondary_opts)
+            }
+            assert set(table.values()) <= known
+            assert not set(table) & known
+
+
+@pytest.mark.parametrize("kind", [*map(plural, KINDS)])
+def test_list_names_the_parts_of_a_kind(run: Run, kind: str) -> None:
+    code, out, err = run("list", kind)
+    assert code == 0, err
+    assert all(":" in line for line in out.splitlines())
+    assert kind in run("list")[1].splitlines()
+
+
+def test_a_wrong_kind_is_one_line(run: Run) -> None:
+    code, _, err = run("list", "encodrs")
+    assert code == 2
+    assert err == "error: list: there is no 'encodrs'; did you mean 'encoders'?\n"

@@ -112,7 +112,7 @@ def index(trained: str, run: Run) -> str:
 
 
 def test_a_folder_of_photographs_in_three_commands(index: str, run: Run) -> None:
-    code, out, err = run("retrieve", index, "--text", "a beach", "-k", "2", "--sheet", "a.html")
+    code, out, err = run("retrieve", index, "--text", "a beach", "-k", "2", "--html", "a.html")
     assert code == 0, err
     head, *rows = out.splitlines()
     assert head.split() == ["score", "key", "image"]
@@ -142,7 +142,7 @@ def test_a_split_of_the_recipe_and_a_condition(trained: str, run: Run) -> None:
     run("embed", trained, "--stream", "caption", "--out", "captions", "--split", "train")
     where = "split = 'train' AND parity = 'odd'"
     options = ("--image", "photos/0.jpg", "-k", "50", "--where", where, "--json")
-    code, out, err = run("retrieve", "captions", *options, "--sheet", "c.html")
+    code, out, err = run("retrieve", "captions", *options, "--html", "c.html")
     assert code == 0, err
     rows = [json.loads(line) for line in out.splitlines()]
     assert rows
@@ -158,8 +158,8 @@ def test_a_split_of_the_recipe_and_a_condition(trained: str, run: Run) -> None:
         (["retrieve", "index", "--text", ""], "--text: the query is empty"),
         (["retrieve", "index", "--text", "x", "--where", "splt = 1"], "no column 'splt'"),
         (["retrieve", "index", "--text", "x", "-k", "0"], "-k: found 0"),
-        (["retrieve", "index", "--text", "x", "--index", "hsnw"], "did you mean 'hnsw'"),
-        (["retrieve", "index", "--volume", "a.nii"], "has 0 streams of mri"),
+        (["retrieve", "index", "--text", "x", "--search", "hsnw"], "did you mean 'hnsw'"),
+        (["retrieve", "index", "--mri", "a.nii"], "has 0 streams of mri"),
         (["retrieve", "index", "--image", "photos/broken.jpg"], "broken.jpg: no picture"),
         (["retrieve", "index"], "found 0 queries"),
         (["retrieve", "nothing", "--text", "x"], "nothing: there is no index here"),
@@ -198,7 +198,7 @@ def test_it_is_a_script_too(index: str) -> None:
 def test_workers_are_forked_before_the_table_has_threads(trained: str) -> None:
     """LanceDB warns where it is forked: its locks may be held."""
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "sensorium", "embed", trained]
-    command += ["--stream", "image", "--data", "photos", "--out", "forked", "--workers", "2"]
+    command += ["--stream", "image", "--data", "photos", "--out", "forked", "--num-workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "6 rows embedded" in done.stdout
@@ -216,6 +216,6 @@ def test_an_absent_library_names_its_extra(
         return real(name, *more)
 
     monkeypatch.setattr(registry.importlib, "import_module", without)
-    code, _, err = run("retrieve", index, "--image", "photos/0.jpg", "--index", "ivf")
+    code, _, err = run("retrieve", index, "--image", "photos/0.jpg", "--search", "ivf")
     assert code == 2
     assert err == f"error: {library} is not installed: pip install 'sensorium[retrieval]'\n"

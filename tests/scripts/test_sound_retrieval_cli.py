@@ -139,7 +139,7 @@ def test_a_recording_finds_itself(index: str, run: Run, name: str) -> None:
 
 
 def test_a_page_of_what_was_found(index: str, run: Run) -> None:
-    code, _, err = run("retrieve", index, "--audio", "tapes/a.wav", "-k", "2", "--sheet", "s.html")
+    code, _, err = run("retrieve", index, "--audio", "tapes/a.wav", "-k", "2", "--html", "s.html")
     assert code == 0, err
     page = Path("s.html").read_text()
     assert page.count("<li class=") == 2

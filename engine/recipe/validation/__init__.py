@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from .library_schema import library_model as library_model
     from .library_schema import library_options as library_options
     from .library_schema import parameters as parameters
+    from .renamed import RENAMED as RENAMED
+    from .renamed import renamed as renamed
     from .signature_schema import Strict as Strict
     from .signature_schema import TypedSection as TypedSection
     from .signature_schema import arguments as arguments
@@ -21,6 +23,7 @@ else:
         __name__,
         {
             "library_schema": ["library_model", "library_options", "parameters"],
+            "renamed": ["RENAMED", "renamed"],
             "signature_schema": [
                 "Strict",
                 "TypedSection",

@@ -55,6 +55,7 @@ RENAMED: dict[str, str] = {
     "env.observe": "env.observation_keys",
     "env.rate": "env.fps",
     "env.success": "env.success_key",
+    "tasks.*.data.*.window": "delta_frames",
     "text_tokenizer=own": "pretrained",
     "train.accumulate": "train.gradient_accumulation_steps",
     "train.betas": "train.optimizer.betas",

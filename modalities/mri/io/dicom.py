@@ -1,127 +1,200 @@
-"""DICOM as hospitals have it: a folder of files -> the one series that is meant, sorted.
+"""DICOM as hospitals have it: a collection of files -> the one series that is meant, sorted.
 
-Slices are found by position, not by number or name. What is not one volume is refused with
-what was found: several series, echoes or phases, a gap, a tilted gantry, colour.
+Slices are found by position, never by file name. A file that may belong to the series and cannot
+be read is refused by name; files of other series do not matter. What is not one volume is
+refused with what was found: several series, echoes or components, a gap, a tilted gantry.
 
 Legend: `I` columns, `J` rows, `K` slices, `N` volumes over time.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from ...base import ReadError
-from .dicom_frames import Frame, frames
+from .dicom_frames import Frame, UnusableFile, scan_file, suffix_of
+from .dicom_series import select_series
 
-LOCALIZERS = ("localizer", "localiser", "scout", "survey")
 EVEN = 0.05
 """Share of a slice's distance by which distances may differ."""
 TILT = 0.02
 """Sine of the angle between the stack and its slices' normal that still counts as none."""
+SAME_PLACE = 0.01
+"""Share of the largest distance between neighbours below which two slices lie at one place."""
+
+Member = tuple[str, Path | bytes]
+"""The name of a file, for errors, and where its content is."""
 
 
-def dicom(files: Sequence[Any], source: object, series: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Paths or file objects -> values `[I, J, K]` or `[I, J, K, N]` and the affine to RAS in mm.
+def read_dicom(
+    members: Sequence[Member], source: object, series: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Files -> values `[I, J, K]` or `[I, J, K, N]` and the affine to RAS in mm.
 
-    series: a part of the name, the number or the UID of the one that is meant. Raises ReadError.
+    series: the name (with `*` and `?` for a part of it), number or UID of the one that is meant.
+    Raise ReadError.
     """
-    found = [frame for file in files for frame in frames(file, source)]
-    if not found:
-        raise ReadError(source, f"none of its {len(files)} files is a DICOM image", "a series")
-    groups: dict[tuple[Any, ...], list[Frame]] = {}
-    for frame in found:
-        groups.setdefault(frame.group, []).append(frame)
-    return _stacked(_meant(list(groups.values()), source, series), source)
+    frames: list[Frame] = []
+    unusable: list[UnusableFile] = []
+    for name, content in members:
+        scanned = scan_file(content, name)
+        if isinstance(scanned, UnusableFile):
+            unusable.append(scanned)
+        else:
+            frames += scanned or []
+    if not frames:
+        for file in unusable:
+            if file.damaged:
+                raise file.error()
+        raise ReadError(source, f"none of its {len(members)} files is a DICOM image", "a series")
+    group = select_series(_groups(frames), source, series)
+    _check_unusable(unusable, group, source, series)
+    return _stacked(group, source)
 
 
-def _meant(groups: list[list[Frame]], source: object, series: Any) -> list[Frame]:
-    """The one group that is asked for, or the only one that is no localizer."""
-    if series is None:
-        wanted = [g for g in groups if not any(w in g[0].label.lower() for w in LOCALIZERS)]
-    else:
-        wanted = [g for g in groups if g[0].answers(str(series))]
-    if len(wanted) == 1:
-        return wanted[0]
-    listed = "; ".join(sorted(f"{g[0].label!r} ({len(g)} slices)" for g in groups))
-    if series is not None:
-        many = f"{len(wanted)} series answer to {series!r}" if wanted else f"no series {series!r}"
-        raise ReadError(source, f"{many}: {listed}", "series: <a name, number or UID of one>")
-    if not wanted:
-        raise ReadError(source, f"only localizers: {listed}", "a volume, or series: <name>")
-    raise ReadError(source, f"holds {len(wanted)} series: {listed}", "{path: ..., series: <name>}")
+def _groups(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """The slices of each volume, in the order in which they came."""
+    groups: dict[tuple[Any, ...], list[list[Frame]]] = {}
+    for frame in frames:
+        alike = groups.setdefault(frame.key, [])
+        group = next((g for g in alike if g[0].same_volume(frame)), None)
+        if group is None:
+            alike.append([frame])
+        else:
+            group.append(frame)
+    return [group for alike in groups.values() for group in alike]
 
 
-def _stacked(group: list[Frame], source: object) -> tuple[np.ndarray, np.ndarray]:
-    group = list({frame.uid: frame for frame in group}.values())  # the same instance twice
+def _check_unusable(
+    unusable: Sequence[UnusableFile], group: Sequence[Frame], source: object, series: Any
+) -> None:
+    """Raise ReadError for a file that belongs to the series, or may: one that names no series
+    and lies beside its slices, damaged or called as they are. The others are no part of it."""
+    names = {frame.file.name for frame in group}
+    folders = {PurePath(name).parent for name in names}
+    suffixes = {suffix_of(name) for name in names}
+    others = []
+    for file in unusable:
+        suffix = suffix_of(file.name)
+        alike = suffix in suffixes and not (file.text and not suffix)
+        beside = PurePath(file.name).parent in folders and (file.damaged or alike)
+        if file.series_uid == group[0].series_uid or (file.series_uid is None and beside):
+            raise file.error()
+        if file.damaged:
+            others.append(file)
+    if others and series is None:
+        warnings.warn(
+            f"{source}: {len(others)} files that hold no slice of a volume are left out "
+            f"({others[0].name}: {others[0].wrong})",
+            stacklevel=4,
+        )
+
+
+def _stacked(group: Sequence[Frame], source: object) -> tuple[np.ndarray, np.ndarray]:
     first = group[0]
     normal = np.cross(first.along_columns, first.along_rows)
-    places = np.array([frame.position @ normal for frame in group])
-    levels, level = np.unique(places.round(2), return_inverse=True)
-    if len(levels) < 2:
+    stacks = _without_copies(_places(group, normal))
+    if len(stacks) < 2:
         raise ReadError(source, f"is one slice ({first.label!r})", "a volume of several slices")
-    stacks = [
-        sorted((f for f, at in zip(group, level, strict=True) if at == k), key=lambda f: f.time)
-        for k in range(len(levels))
-    ]
-    stacks = _without_copies(stacks)
-    _check_stack(stacks, levels, normal, source)
+    _check_counts(stacks, source)
+    _check_distances(stacks, normal, source)
     volumes = [
         np.stack([stack[n].pixels().T for stack in stacks], -1) for n in range(len(stacks[0]))
     ]
     values = volumes[0] if len(volumes) == 1 else np.stack(volumes, -1)
+    if first.inverted:
+        values = values.max() - values
     start, end = stacks[0][0].position, stacks[-1][0].position
     affine = np.eye(4)
-    affine[:3, 0] = first.along_columns * first.edges[1]
-    affine[:3, 1] = first.along_rows * first.edges[0]
+    affine[:3, 0] = first.along_columns * first.spacing[1]
+    affine[:3, 1] = first.along_rows * first.spacing[0]
     affine[:3, 2] = (end - start) / (len(stacks) - 1)
     affine[:3, 3] = start
     affine[:2] *= -1  # DICOM's world is LPS
     return values, affine
 
 
+def _places(group: Sequence[Frame], normal: np.ndarray) -> list[list[Frame]]:
+    """The slices of each place along the normal, in the order of time."""
+    distances = np.array([frame.position @ normal for frame in group])
+    order = np.argsort(distances, kind="stable")
+    gaps = np.diff(distances[order])
+    limit = max(1e-3, SAME_PLACE * float(gaps.max(initial=0)))
+    places: list[list[Frame]] = [[]]
+    for index, gap in zip(order, [0.0, *gaps], strict=True):
+        if gap > limit:
+            places.append([])
+        places[-1].append(group[index])
+    return [sorted(place, key=lambda frame: frame.order) for place in places]
+
+
 def _without_copies(stacks: list[list[Frame]]) -> list[list[Frame]]:
-    """Slices that were sent twice under two names are one."""
+    """A slice that was sent twice counts once: of one place, one time and one content; of one
+    place and one content alone where some places hold more slices than others."""
+    stacks = [_unique(stack, lambda frame: frame.order) for stack in stacks]
     if len({len(stack) for stack in stacks}) == 1:
         return stacks
-    kept = []
-    for stack in stacks:
-        seen: dict[bytes, Frame] = {}
-        for frame in stack:
-            seen.setdefault(frame.content(), frame)
-        kept.append(list(seen.values()))
-    return kept
+    return [_unique(stack, lambda frame: ()) for stack in stacks]
 
 
-def _check_stack(
-    stacks: list[list[Frame]], levels: np.ndarray, normal: np.ndarray, source: object
-) -> None:
+def _unique(stack: list[Frame], key: Any) -> list[Frame]:
+    by_key: dict[tuple[float, ...], list[Frame]] = {}
+    for frame in stack:
+        alike = by_key.setdefault(key(frame), [])
+        if not any(other.content() == frame.content() for other in alike):
+            alike.append(frame)
+    return [frame for alike in by_key.values() for frame in alike]
+
+
+def _check_counts(stacks: list[list[Frame]], source: object) -> None:
     counts = {len(stack) for stack in stacks}
     if len(counts) > 1:
-        crowded = max(stacks, key=len)
         raise ReadError(
             source,
-            f"{len(crowded)} different slices lie at one place, {min(counts)} at others",
+            f"{max(counts)} different slices lie at one place, {min(counts)} at others",
             "one a place, or the same number everywhere (a series over time)",
         )
-    gaps = np.diff(levels)
+    for stack in stacks:
+        if len({frame.order for frame in stack}) < len(stack):
+            raise ReadError(
+                source,
+                f"{len(stack)} slices lie at one place, and nothing says which comes first",
+                "TemporalPositionIdentifier, TriggerTime, AcquisitionTime or InstanceNumber",
+            )
+
+
+def _check_distances(stacks: list[list[Frame]], normal: np.ndarray, source: object) -> None:
+    positions = np.array([stack[0].position for stack in stacks])  # [K, 3]
+    gaps = np.diff(positions @ normal)
     usual = float(np.median(gaps))
-    if float(np.abs(gaps - usual).max()) > max(EVEN * usual, 0.02):
+    if float(np.abs(gaps - usual).max()) > min(max(EVEN * usual, 0.02), 0.4 * usual):
         worst = int(np.abs(gaps - usual).argmax())
         raise ReadError(
             source,
-            f"slices {worst + 1} and {worst + 2} of {len(levels)} are {gaps[worst]:.3g} mm apart, "
+            f"slices {worst + 1} and {worst + 2} of {len(stacks)} are {gaps[worst]:.3g} mm apart, "
             f"the others {usual:.3g}: some are missing",
             "every slice of the series",
         )
-    way = stacks[-1][0].position - stacks[0][0].position
-    tilt = float(np.linalg.norm(np.cross(way, normal)) / np.linalg.norm(way))
+    line = positions[-1] - positions[0]
+    tilt = float(np.linalg.norm(np.cross(line, normal)) / np.linalg.norm(line))
     if tilt > TILT:
         raise ReadError(
             source,
             f"its slices are shifted sideways by {np.degrees(np.arcsin(min(tilt, 1))):.1f} degrees "
             "(gantry tilt)",
             "a stack along its normal; resample it first",
+        )
+    even = positions[0] + np.linspace(0, 1, len(stacks))[:, None] * line
+    aside = np.linalg.norm(np.cross(positions - even, normal), axis=1)
+    if aside.max() > 0.5 * min(stacks[0][0].spacing):
+        raise ReadError(
+            source,
+            f"slice {int(aside.argmax()) + 1} of {len(stacks)} lies {aside.max():.3g} mm beside "
+            "the others",
+            "a stack along its normal",
         )

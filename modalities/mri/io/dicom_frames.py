@@ -1,205 +1,275 @@
-"""The slices of DICOM files: an instance is one frame, an enhanced instance many."""
+"""The slices of DICOM files: an instance is one frame, an enhanced instance many.
+
+`scan_file` never raises: a file that holds no slice is described by an `UnusableFile`, since only
+the choice of a series tells whether that file matters.
+"""
 
 from __future__ import annotations
 
 import functools
 import io
 from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.pixels.processing import apply_modality_lut
 
 from ...base import ReadError
+from .dicom_tags import (
+    acquisition_order,
+    complex_component,
+    frame_label,
+    tag_numbers,
+    tag_words,
+    to_float,
+    value_of,
+)
+
+GREY = ("", "MONOCHROME1", "MONOCHROME2")
+PREAMBLE = 128
+"""Bytes ahead of the magic `DICM`."""
 
 
-class File:
-    """A DICOM file on disk or in memory, decoded once."""
+class DicomFile:
+    """A DICOM file on disk or in memory, decoded once. name: how errors call it."""
 
-    def __init__(self, source: Any, where: object) -> None:
-        self.source, self.where = source, where
+    def __init__(self, content: Path | bytes, name: str) -> None:
+        self.content, self.name = content, name
 
-    def header(self) -> Dataset | None:
-        """Everything but the pixels; None where it is no DICOM file."""
-        try:
-            return self._opened(stop_before_pixels=True)
-        except (InvalidDicomError, OSError):
-            return None
+    def head(self) -> bytes:
+        """Its first 4096 bytes."""
+        if isinstance(self.content, bytes):
+            return self.content[:4096]
+        with self.content.open("rb") as file:
+            return file.read(4096)
+
+    def dataset(self, **options: Any) -> Dataset:
+        source = io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content
+        return pydicom.dcmread(source, **options)
 
     @functools.cached_property
     def pixels(self) -> np.ndarray:
-        """`[J, I]`, or `[frames, J, I]`; ReadError where they cannot be decoded."""
-        data = self._opened()
+        """`[J, I]`, or `[frames, J, I]`. Raise ReadError where they cannot be decoded."""
+        syntax = None
         try:
-            found: np.ndarray = data.pixel_array
-        except (AttributeError, NotImplementedError, RuntimeError, ImportError) as error:
+            data = self.dataset()
             syntax = getattr(data.file_meta, "TransferSyntaxUID", None)
+            pixels: np.ndarray = data.pixel_array
+        except (AttributeError, NotImplementedError, RuntimeError, ImportError) as error:
             if syntax is not None and syntax.is_compressed:
                 raise ReadError(
-                    self.where,
+                    self.name,
                     f"its pixels are compressed ({syntax.name}) and no decoder is installed",
                     "one: pip install 'sensorium[dicom]'",
-                ) from None
-            raise self._damaged(error) from None
-        except (ValueError, EOFError) as error:
-            raise self._damaged(error) from None
-        return found
-
-    def _opened(self, **options: Any) -> Dataset:
-        if isinstance(self.source, io.BytesIO):
-            self.source.seek(0)
-        return pydicom.dcmread(self.source, **options)
+                ) from error
+            raise self._damaged(error) from error
+        except Exception as error:  # pydicom and its decoders have an error class a fault
+            raise self._damaged(error) from error
+        return pixels
 
     def _damaged(self, error: Exception) -> ReadError:
-        return ReadError(self.where, f"its pixels cannot be read ({_line(error)})", "them whole")
+        return ReadError(
+            self.name, f"its pixels cannot be read ({one_line(error)})", "the whole file"
+        )
 
 
 @dataclass
 class Frame:
     """One slice. position, along_columns, along_rows: mm and directions in DICOM's world (LPS);
-    `along_columns` is where the column index grows. edges: between rows and between columns, mm.
-    group: what slices of one volume share. label: that, for a person."""
+    `along_columns` is where the column index grows. spacing: between rows and between columns,
+    mm. key: what slices of one volume share exactly; echo: its echo time in ms. tags: the words
+    by which a series is chosen. order: sorts the slices of one place in time. inverted: white is
+    the lowest value (MONOCHROME1)."""
 
-    file: File
+    file: DicomFile
     number: int | None
-    uid: str
-    group: tuple[Any, ...]
+    series_uid: str
+    key: tuple[Any, ...]
+    echo: float
     label: str
-    names: tuple[str, ...]
+    tags: tuple[str, ...]
     position: np.ndarray
     along_columns: np.ndarray
     along_rows: np.ndarray
-    edges: tuple[float, float]
-    time: tuple[float, ...]
+    spacing: tuple[float, float]
+    order: tuple[float, ...]
     slope: float
-    shift: float
+    intercept: float
+    inverted: bool
+    lookup: Dataset | None = None
 
-    def answers(self, wanted: str) -> bool:
-        """True where a name, number or UID of the series is asked for."""
-        wanted = wanted.lower()
-        return wanted in map(str.lower, self.names) or wanted in self.label.lower()
+    def same_volume(self, other: Frame) -> bool:
+        """True where both may be slices of one volume: equal keys, and equal echo time, spacing
+        and orientation up to the rounding of their text."""
+        return (
+            self.key == other.key
+            and abs(self.echo - other.echo) <= 5e-3 + 1e-3 * abs(self.echo)
+            and np.allclose(self.spacing, other.spacing, rtol=1e-3)
+            and np.allclose(self.along_columns, other.along_columns, atol=0.01)
+            and np.allclose(self.along_rows, other.along_rows, atol=0.01)
+        )
 
     def pixels(self) -> np.ndarray:
         """`[J, I]` float32, rescaled."""
-        found = self.file.pixels
-        image = found[self.number or 0] if found.ndim > 2 else found
-        return np.asarray(image, dtype=np.float32) * np.float32(self.slope) + np.float32(self.shift)
+        pixels = self.file.pixels
+        image = pixels[self.number or 0] if pixels.ndim > 2 else pixels
+        if self.lookup is not None:
+            return np.asarray(apply_modality_lut(image, self.lookup), dtype=np.float32)
+        scaled = np.asarray(image, dtype=np.float32) * np.float32(self.slope)
+        return scaled + np.float32(self.intercept)
 
     def content(self) -> bytes:
+        """Its pixels, to be compared."""
         return self.pixels().tobytes()
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+@dataclass(frozen=True)
+class UnusableFile:
+    """A file without a slice. series_uid: the series that it belongs to; None where it does not
+    say. damaged: True where it is a DICOM file, or begins as one; False where its content says
+    nothing, so that only its name tells whether it should have been a slice."""
+
+    name: str
+    wrong: str
+    right: str
+    series_uid: str | None = None
+    damaged: bool = True
+    text: bool = False
+
+    def error(self) -> ReadError:
+        return ReadError(self.name, self.wrong, self.right)
 
 
-def frames(file: Any, where: object) -> list[Frame]:
-    """The slices of one file; none where it is no DICOM image. Raises ReadError for colour, and
-    for an image that does not say where it lies."""
-    opened = File(file, where)
-    data = opened.header()
-    if data is None or "Rows" not in data or "Columns" not in data:
-        return []  # no DICOM, a directory, a report, a presentation state
-    if int(data.get("SamplesPerPixel", 1)) != 1:
+def one_line(error: Exception) -> str:
+    """The start of an error's message, without line breaks."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def scan_file(content: Path | bytes, name: str) -> list[Frame] | UnusableFile | None:
+    """The slices of one file; None for a DICOM file that is no image (a report, a directory)."""
+    file = DicomFile(content, name)
+    try:
+        head = file.head()
+        if head[PREAMBLE : PREAMBLE + 4] != b"DICM":
+            return _no_dicom(head, name)
+        data = file.dataset(stop_before_pixels=True)
+    except Exception as error:  # pydicom has an error class a fault
+        return UnusableFile(name, f"its header is damaged ({one_line(error)})", "a whole file")
+    series_uid = None
+    try:
+        series_uid = str(data.get("SeriesInstanceUID") or "") or None
+        return _frames(file, data, series_uid)
+    except ReadError as error:
+        return UnusableFile(name, error.wrong, error.right, series_uid)
+    except Exception as error:  # a value that is not of its tag's kind
+        wrong = f"its header is damaged ({one_line(error)})"
+        return UnusableFile(name, wrong, "a whole file", series_uid)
+
+
+def _no_dicom(head: bytes, name: str) -> UnusableFile:
+    if not head:
+        return UnusableFile(name, "is empty", "a DICOM file", damaged=False)
+    if head[:4] in (b"\2\0\0\0", b"\2\0\1\0") or (head[:2] == b"\x08\0" and head[3:4] == b"\0"):
+        wrong = "has no DICOM preamble (128 bytes and the letters DICM)"
+        return UnusableFile(name, wrong, "a whole DICOM file; store it again with its preamble")
+    try:
+        text = b"\0" not in head and bool(head.decode("utf-8", errors="strict"))
+    except UnicodeDecodeError as error:
+        text = b"\0" not in head and error.start > len(head) - 4  # a letter cut at the end
+    return UnusableFile(name, "is no DICOM file", "a DICOM file", damaged=False, text=text)
+
+
+def _frames(file: DicomFile, data: Dataset, series_uid: str | None) -> list[Frame] | None:
+    storage = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
+    if "Rows" not in data or "Columns" not in data:
+        if storage is not None and "Image Storage" not in str(getattr(storage, "name", "")):
+            return None  # a directory, a report, a presentation state
+        raise ReadError(file.name, "its header ends before the size of its image", "a whole file")
+    grey = str(data.get("PhotometricInterpretation", "") or "").strip()
+    samples = int(data.get("SamplesPerPixel", 1) or 1)
+    if samples != 1 or grey not in GREY:
         raise ReadError(
-            where,
-            f"holds colour ({data.SamplesPerPixel} values a pixel, "
-            f"{data.get('PhotometricInterpretation', '')})",
+            file.name,
+            f"holds colour ({samples} values a pixel, {grey})",
             "grey values; leave screenshots out",
         )
-    try:
-        count = int(data.get("NumberOfFrames", 1) or 1)
-        groups = data.get("PerFrameFunctionalGroupsSequence") or []
-        if count != (len(groups) or 1):
-            raise ReadError(
-                where,
-                f"has {count} frames and says of {len(groups)} where they lie",
-                "the place of each (enhanced MR)",
-            )
-        if not groups:
-            return [_frame(opened, data, None, Dataset())]
-        return [_frame(opened, data, number, own) for number, own in enumerate(groups)]
-    except ReadError:
-        raise
-    except ValueError as error:  # a value that is not of its tag's kind
-        raise ReadError(where, f"its header is damaged ({_line(error)})", "a whole file") from None
-
-
-def _frame(file: File, data: Dataset, number: int | None, own: Dataset) -> Frame:
-    shared = (data.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-
-    def ask(key: str, group: str = "", default: Any = None) -> Any:
-        """A value of the frame, of what all frames share, or of the file."""
-        for place in (own, shared):
-            items = place.get(group) if group else None
-            if items and key in items[0]:
-                return items[0].get(key)
-        return data.get(key, default)
-
-    position = ask("ImagePositionPatient", "PlanePositionSequence")
-    turn = ask("ImageOrientationPatient", "PlaneOrientationSequence")
-    edges = ask("PixelSpacing", "PixelMeasuresSequence")
-    if position is None or turn is None or edges is None:
+    if "MOSAIC" in tag_words(data.get("ImageType")):
         raise ReadError(
-            file.where,
-            f"its image {data.get('InstanceNumber', '')} does not say where it lies",
-            "ImagePositionPatient, ImageOrientationPatient and PixelSpacing",
+            file.name, "holds all slices of a volume in one picture (mosaic)", "one slice a frame"
         )
-    along = np.array(turn, dtype=np.float64)
-    row, column = (float(edge) for edge in edges)
-    if min(row, column) <= 0:
-        raise ReadError(file.where, f"its pixels measure {row:g} x {column:g} mm", "sizes above 0")
-    echo = ask("EffectiveEchoTime", "MREchoSequence", data.get("EchoTime"))
-    kind = _kind(ask("FrameType", "MRImageFrameTypeSequence", data.get("ImageType")), data)
-    series = str(data.get("SeriesInstanceUID", ""))
-    name = str(data.get("SeriesDescription") or data.get("ProtocolName") or "unnamed")
-    time = ask("TemporalPositionIndex", "FrameContentSequence", None)
+    count = int(data.get("NumberOfFrames", 1) or 1)
+    groups = data.get("PerFrameFunctionalGroupsSequence") or []
+    if count != (len(groups) or 1):
+        raise ReadError(
+            file.name,
+            f"has {count} frames and says of {len(groups)} where they lie",
+            "the place of each (enhanced MR)",
+        )
+    if not groups:
+        return [_frame(file, data, None, Dataset(), series_uid)]
+    return [_frame(file, data, number, own, series_uid) for number, own in enumerate(groups)]
+
+
+def _frame(
+    file: DicomFile, data: Dataset, number: int | None, own: Dataset, series_uid: str | None
+) -> Frame:
+    ask = functools.partial(value_of, data, own)
+    position, orientation, spacing = _geometry(file.name, data, ask)
+    component = complex_component(ask("FrameType", "MRImageFrameTypeSequence", None), data)
+    echo = to_float(ask("EffectiveEchoTime", "MREchoSequence", data.get("EchoTime")))
+    inverted = str(data.get("PhotometricInterpretation", "")).strip() == "MONOCHROME1"
+    label, tags = frame_label(data, echo, component, inverted)
     return Frame(
         file=file,
         number=number,
-        uid=f"{data.get('SOPInstanceUID', id(data))}/{number}",
-        group=(series, _number(echo), kind, tuple(along.round(2)), data.Rows, data.Columns),
-        label=_label(name, data, echo, kind),
-        names=(name, series, str(data.get("SeriesNumber", ""))),
-        position=np.array(position, dtype=np.float64),
-        along_columns=along[:3],
-        along_rows=along[3:],
-        edges=(row, column),
-        time=tuple(
-            _number(t)
-            for t in (
-                time,
-                data.get("TemporalPositionIdentifier"),
-                data.get("AcquisitionNumber"),
-                data.get("InstanceNumber"),
-            )
-        ),
-        slope=float(_number(ask("RescaleSlope", "PixelValueTransformationSequence", 1), 1.0)),
-        shift=float(_number(ask("RescaleIntercept", "PixelValueTransformationSequence", 0))),
+        series_uid=series_uid or "",
+        key=(series_uid, component, inverted, int(data.Rows), int(data.Columns)),
+        echo=echo,
+        label=label,
+        tags=tags,
+        position=position,
+        along_columns=orientation[:3],
+        along_rows=orientation[3:],
+        spacing=spacing,
+        order=acquisition_order(data, ask, number),
+        slope=to_float(ask("RescaleSlope", "PixelValueTransformationSequence", 1), 1.0),
+        intercept=to_float(ask("RescaleIntercept", "PixelValueTransformationSequence", 0)),
+        inverted=inverted,
+        lookup=data if data.get("ModalityLUTSequence") else None,
     )
 
 
-def _kind(types: Any, data: Dataset) -> str:
-    """Magnitude, phase, real or imaginary, where the file says so."""
-    known = {"M": "magnitude", "P": "phase", "R": "real", "I": "imaginary"}
-    known |= {name.upper(): name for name in known.values()}
-    said = [str(data.get("ComplexImageComponent", ""))]
-    said += [str(t) for t in types] if types is not None and not isinstance(types, str) else []
-    return next((known[word] for word in said[:1] + said[3:] if word in known), "")
+def _geometry(
+    name: str, data: Dataset, ask: Any
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """Position `[3]`, orientation `[6]` and (row, column) spacing. Raise ReadError."""
+    position = ask("ImagePositionPatient", "PlanePositionSequence")
+    orientation = ask("ImageOrientationPatient", "PlaneOrientationSequence")
+    spacing = ask("PixelSpacing", "PixelMeasuresSequence")
+    tags = "ImagePositionPatient, ImageOrientationPatient and PixelSpacing"
+    if not position or not orientation or not spacing:
+        number = data.get("InstanceNumber", "")
+        raise ReadError(name, f"its image {number} does not say where it lies", tags)
+    place, turn, edges = (np.array(tag_numbers(v)) for v in (position, orientation, spacing))
+    finite = all(np.isfinite(values).all() for values in (place, turn, edges))
+    if (place.size, turn.size, edges.size) != (3, 6, 2) or not finite:
+        raise ReadError(name, "its place is not of 3, 6 and 2 numbers", tags)
+    if edges.min() <= 0:
+        raise ReadError(name, f"its pixels measure {edges[0]:g} x {edges[1]:g} mm", "sizes above 0")
+    lengths = np.linalg.norm(turn.reshape(2, 3), axis=1)
+    if abs(lengths - 1).max() > 0.05 or abs(turn[:3] @ turn[3:]) > 0.05:
+        raise ReadError(
+            name,
+            "its ImageOrientationPatient is not two directions at a right angle",
+            "unit vectors",
+        )
+    return place, turn, (float(edges[0]), float(edges[1]))
 
 
-def _label(name: str, data: Dataset, echo: Any, kind: str) -> str:
-    told = [f"series {data.get('SeriesNumber')}"] if data.get("SeriesNumber") is not None else []
-    told += [f"echo {_number(echo):g} ms"] if echo is not None else []
-    types = [str(t) for t in data.get("ImageType", [])] if "ImageType" in data else []
-    told += ["localizer"] if "LOCALIZER" in types else []
-    return ", ".join([name, *told, *([kind] if kind else [])])
-
-
-def _number(value: Any, default: float = 0.0) -> float:
-    try:
-        return default if value is None or value == "" else float(value)
-    except (TypeError, ValueError):
-        return default
+def suffix_of(name: str) -> str:
+    """The ending of a file's name, lower-cased; none where it is a number (`IM.0001`, a UID)."""
+    suffix = PurePath(name).suffix.lower()
+    return "" if suffix[1:].isdigit() else suffix

@@ -1,5 +1,8 @@
 """Volumes: files of NIfTI, DICOM, NRRD and MetaImage -> MONAI's `MetaTensor [C, X, Y, Z]`, RAS.
 
+Every source, on disk or in memory, goes one way: to the values and the affine of the file
+(`Volume`), then through the same checks, `volume`, and orientation.
+
 Legend: `C` channels (co-registered contrasts, or the volumes of a series), `X Y Z` voxels
 towards right, anterior, superior. The affine takes voxel indices to mm.
 """
@@ -7,9 +10,10 @@ towards right, anterior, superior. The affine takes voxel indices to mm.
 from __future__ import annotations
 
 import io
+import os
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,124 +23,193 @@ from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
 from ...base import ReadError
-from .dicom import dicom
-from .nifti import looks_like, nifti
+from .collection import folder_members, single_volume, zip_members
+from .dicom import Member, read_dicom
+from .itk import ITK, is_itk, read_itk
+from .nifti import check_dtype, looks_like_nifti, read_image, read_nifti, read_pair
 from .orientation import oriented
 
-ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
-NIFTI = (".nii", ".nii.gz")
 KEYS = {"path", "bytes", "array", "affine", "volume", "series"}
 CLOSE = 1e-3
 """mm by which the corners of co-registered contrasts may differ, a voxel of the first."""
 
-Found = tuple[np.ndarray, np.ndarray]
+Volume = tuple[np.ndarray, np.ndarray]
 """Values `[X, Y, Z]` or `[X, Y, Z, N]` in the file's own orientation, and their affine."""
 
 
 def read(source: Any) -> MetaTensor:
     """One volume, float32 `[C, X, Y, Z]`, axes nearest to RAS, affine and spacing kept.
 
-    source: a path (NIfTI, NRRD, MHA, a folder or zip of one DICOM series), the bytes of a NIfTI
-    file, a nibabel image, a MetaTensor, `{array, affine}`, or a function that gives one of
-    these. A list is several co-registered contrasts, None where one is absent: its channel is
-    zero and `meta["contrasts"]` False.
+    source: a path (NIfTI, also as a `.hdr`/`.img` pair, NRRD, MHA, a folder or zip of one of
+    these or of DICOM files), the bytes or a file object of such a file, a nibabel image, a
+    MetaTensor, `{array, affine}`, or a function that gives one of these. A list is several
+    co-registered contrasts, None where one is absent: its channel is zero and
+    `meta["contrasts"]` False.
 
-    A mapping `{path, volume, series}` says which part is meant: `volume: 3` of a 4-D file, or
-    `volume: channels` for all of them; `series: T2w` of a folder with several. Raises ReadError.
+    A mapping `{path, bytes, volume, series}` says which part is meant: `volume: 3` of a 4-D file,
+    or `volume: channels` for all of them; `series` of a folder with several, by its number, UID
+    or whole name (`T2*` for names that begin so). Where there are `bytes`, `path` is only their
+    name. Raise ReadError.
     """
-    if callable(source) and not isinstance(source, (MetaTensor, torch.Tensor)):
-        source = source()
+    source = _called(source)
     if isinstance(source, MetaTensor):
-        return _again(source)
+        return _reoriented(source)
     if isinstance(source, (list, tuple)):
         return _contrasts(source)
-    said = dict(source) if isinstance(source, Mapping) else {}
-    if unknown := said.keys() - KEYS:
+    values, affine, name = _selected(source)
+    return oriented(values, affine, name)
+
+
+def read_mask(source: Any) -> MetaTensor:
+    """A mask `[1, X, Y, Z]` of zeros and ones (anything above 0 counts), of the same sources as
+    `read`; it may be empty or full. Raise ReadError, also for several volumes."""
+    values, affine, name = _selected(_called(source))
+    if len(values) != 1:
+        raise ReadError(name, f"holds {len(values)} volumes", "one mask: volume: <number>")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ReadError(name, "holds values that are not finite", "a mask of numbers")
+    return oriented(values > 0, affine, name, flat=True)
+
+
+def _called(source: Any) -> Any:
+    """What a function gives; anything else as it is."""
+    function = callable(source) and not isinstance(source, (MetaTensor, torch.Tensor))
+    return source() if function else source
+
+
+def _selected(source: Any) -> tuple[np.ndarray, np.ndarray, object]:
+    """The values `[C, X, Y, Z]`, affine and name of a source, as its `volume` says."""
+    cell = dict(source) if isinstance(source, Mapping) else {}
+    if unknown := cell.keys() - KEYS:
         raise ReadError(
             source, f"has the keys {', '.join(sorted(map(str, unknown)))}", ", ".join(sorted(KEYS))
         )
-    values, affine = _values(source, said)
-    named = said.get("path", source)
-    return oriented(_channels(values, said.get("volume"), named), affine, named)
+    name = next((cell[k] for k in ("path", "bytes", "array") if cell.get(k) is not None), source)
+    values, affine = _volume(source, cell, name)
+    check_dtype(values.dtype, name)
+    return _channels(values, cell.get("volume"), name), affine, name
 
 
-def _values(source: Any, said: Mapping[str, Any]) -> Found:
-    if "array" in said:
-        if said.get("affine") is None:
-            raise ReadError(said["array"], "an array alone does not say where it lies", "an affine")
-        return _numbers(said["array"]), _numbers(said["affine"]).astype(np.float64)
-    content = said.get("path", said.get("bytes", source))
+def _volume(source: Any, cell: Mapping[str, Any], name: object) -> Volume:
+    content, series = source, cell.get("series")
+    if cell:
+        places = [key for key in ("array", "bytes", "path") if cell.get(key) is not None]
+        if not places:
+            raise ReadError(source, "names no volume", "path, bytes or array")
+        if places[0] == "array" or cell.get("affine") is not None:
+            return _array(cell, name)
+        content = cell[places[0]]
+    if isinstance(content, MetaTensor):
+        if content.ndim != 4:
+            raise ReadError(content, f"has {content.ndim} axes", "a MetaTensor [C, X, Y, Z]")
+        values = np.moveaxis(content.as_tensor().detach().cpu().numpy(), 0, 3)
+        return values, content.affine.numpy().astype(np.float64)
     if isinstance(content, SpatialImage):
-        return np.asarray(content.dataobj), np.array(content.affine, dtype=np.float64)
-    if isinstance(content, (bytes, bytearray)):
-        return nifti(bytes(content), content)
+        return read_image(content, name)
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        return _content(bytes(content), name, series)
     if hasattr(content, "read"):
-        return nifti(content.read(), content)
-    if isinstance(content, (str, Path)):
-        return _file(Path(content), said.get("series"))
+        if hasattr(content, "seek"):
+            content.seek(0)  # it may have been read before
+        return _content(content.read(), name, series)
+    if isinstance(content, (str, os.PathLike)):
+        return _path(Path(content), series)
     raise ReadError(
-        source, f"is a {type(source).__name__}", "a path, bytes, {array, affine} or a MetaTensor"
+        source, f"is a {type(content).__name__}", "a path, bytes, {array, affine} or a MetaTensor"
     )
 
 
-def _file(path: Path, series: Any) -> Found:
-    name = path.name.lower()
+def _array(cell: Mapping[str, Any], name: object) -> Volume:
+    if cell.get("array") is None:
+        raise ReadError(name, "has an affine beside a file", "an affine beside an array alone")
+    array = cell["array"]
+    if cell.get("affine") is None:
+        if isinstance(array, (MetaTensor, SpatialImage)):
+            return _volume(array, {}, name)
+        raise ReadError(array, "an array alone does not say where it lies", "an affine")
+    affine = _numpy(cell["affine"])
+    if affine.dtype.kind not in "iuf":
+        raise ReadError(name, f"has an affine of {affine.dtype} values", "numbers")
+    return _numpy(array), affine.astype(np.float64)
+
+
+def _numpy(value: Any) -> np.ndarray:
+    if isinstance(value, MetaTensor):
+        value = value.as_tensor()
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype == torch.bfloat16 else value
+        return np.asarray(value.numpy())
+    return np.asarray(value)
+
+
+def _path(path: Path, series: Any) -> Volume:
     if not path.exists():
         raise ReadError(path, "there is no such file", "a file or a folder")
     if path.is_dir():
-        return dicom(sorted(p for p in path.rglob("*") if p.is_file()), path, series)
-    if name.endswith(ITK):
-        return _itk(path)
+        return _collection(folder_members(path), path, series)
+    if path.name.lower().endswith(ITK):
+        return read_itk(path)
     try:
         with path.open("rb") as file:
             head = file.read(132)
+        if pair := _pair(path):
+            return read_pair(*pair, path)
+        if head[128:] == b"DICM":
+            return read_dicom([(str(path), path)], path, series)
+        if looks_like_nifti(head):
+            return read_nifti(path.read_bytes(), path)
+        if zipfile.is_zipfile(path):
+            return _collection(zip_members(path, path), path, series)
     except OSError as error:
-        raise ReadError(path, f"cannot be opened ({error.strerror})", "a readable file") from None
-    if head[128:] == b"DICM":
-        return dicom([path], path, series)
-    if name.endswith(NIFTI) or looks_like(head):
-        return nifti(path.read_bytes(), path)
-    if zipfile.is_zipfile(path):
-        return _zip(path, series)
+        raise ReadError(path, f"cannot be opened ({error.strerror})", "a readable file") from error
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        raise ReadError(path, "it has no NIfTI header", ".nii or .nii.gz")
     raise ReadError(path, "is no volume that is known", "NIfTI, DICOM, NRRD, MHA, or a zip")
 
 
-def _zip(path: Path, series: Any) -> Found:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = sorted(n for n in archive.namelist() if not n.endswith("/"))
-            whole = {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-        raise ReadError(path, f"the archive is damaged ({error})", "a whole zip") from None
-    images = [name for name in names if name.lower().endswith(NIFTI)]
-    if len(images) == 1:
-        return nifti(whole[images[0]], path)
-    return dicom([io.BytesIO(content) for content in whole.values()], path, series)
+def _pair(path: Path) -> tuple[Path, Path] | None:
+    """The header and the image of a pair that `path` is one of; None for other files."""
+    name, zipped = path.name, ""
+    if name.lower().endswith(".gz"):
+        name, zipped = name[:-3], name[-3:]
+    stem, end = name[:-4], name[-4:]
+    if end.lower() not in (".hdr", ".img"):
+        return None
+    other = {".hdr": ".img", ".img": ".hdr", ".HDR": ".IMG", ".IMG": ".HDR"}.get(end)
+    if other is None or not (beside := path.with_name(stem + other + zipped)).is_file():
+        raise ReadError(path, "is one half of a pair, without the other", "both .hdr and .img")
+    return (path, beside) if end.lower() == ".hdr" else (beside, path)
 
 
-def _itk(path: Path) -> Found:
-    try:
-        import SimpleITK
-    except ModuleNotFoundError:
-        raise ReadError(
-            path, "SimpleITK is not installed", "it for NRRD and MHA: pip install 'sensorium[itk]'"
-        ) from None
-    try:
-        image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = next(line for line in reversed(str(error).splitlines()) if line.strip())
-        raise ReadError(path, f"cannot be read ({reason.strip()})", "a whole file") from None
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise ReadError(path, "holds several values a voxel", "one grey value a voxel")
-    size = image.GetDimension()
-    affine = np.eye(4)
-    turn = np.array(image.GetDirection()).reshape(size, size)[:3, :3]
-    edges = image.GetSpacing()[:3]
-    if size < 3:
-        raise ReadError(path, f"has {size} axes", "a volume with three")
-    affine[:3, :3], affine[:3, 3] = turn * edges, image.GetOrigin()[:3]
-    affine[:2] *= -1  # ITK's world is LPS
-    return SimpleITK.GetArrayFromImage(image).T, affine
+def _content(content: bytes, name: object, series: Any) -> Volume:
+    """The bytes of a file, told by what they are; as `_path` otherwise."""
+    if content[128:132] == b"DICM":
+        return read_dicom([(_label(name), content)], name, series)
+    if is_itk(content):
+        return read_itk(content, name)
+    if not looks_like_nifti(content[:4]) and zipfile.is_zipfile(io.BytesIO(content)):
+        members = zip_members(Path(), _label(name), io.BytesIO(content))
+        return _collection(members, name, series)
+    return read_nifti(content, name)
+
+
+def _label(name: object) -> str:
+    return str(name) if isinstance(name, (str, os.PathLike)) else "its bytes"
+
+
+def _collection(members: list[Member], source: object, series: Any) -> Volume:
+    single = single_volume(members, source, series)
+    if single is None:
+        return read_dicom(members, source, series)
+    name, content = single
+    if isinstance(content, Path):
+        return _path(content, None)
+    if name.lower().endswith((".hdr", ".hdr.gz")):
+        stem = name.lower()[: name.lower().rindex(".hdr")]
+        image = next(c for n, c in members if n.lower().startswith(f"{stem}.img"))
+        return read_pair(content, image, name)
+    return _content(content, name, None)
 
 
 def _channels(values: np.ndarray, volume: Any, source: object) -> np.ndarray:
@@ -144,46 +217,49 @@ def _channels(values: np.ndarray, volume: Any, source: object) -> np.ndarray:
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim == 3:
-        return values[None]
+        values = values[..., None]
     if values.ndim != 4:
         raise ReadError(source, f"has {values.ndim} axes {values.shape}", "three, or four")
     count = values.shape[3]
     if volume == "channels":
         return np.moveaxis(values, 3, 0)
-    if isinstance(volume, int) and -count <= volume < count:
-        return values[None, ..., volume]
-    found = f"asks for volume {volume!r} of {count}" if volume is not None else ""
+    if volume is None and count == 1:
+        volume = 0
+    whole = isinstance(volume, Integral) and not isinstance(volume, bool)
+    if whole and -count <= volume < count:
+        return values[None, ..., int(volume)]
+    asked = f"asks for volume {volume!r} of {count}" if volume is not None else ""
     raise ReadError(
         source,
-        found or f"holds {count} volumes, shape {values.shape}",
+        asked or f"holds {count} volumes, shape {values.shape}",
         f"{{path: ..., volume: 0}} (to {count - 1}), or volume: channels for all",
     )
 
 
 def _contrasts(sources: Sequence[Any]) -> MetaTensor:
     """Several volumes on one grid as channels; None where one is absent."""
-    found = [None if s is None else read(s) for s in sources]
-    there = [volume for volume in found if volume is not None]
-    if not there:
+    volumes = [None if s is None else read(s) for s in sources]
+    present = [volume for volume in volumes if volume is not None]
+    if not present:
         raise ReadError(sources, "none of its contrasts is there", "one volume at least")
-    first = there[0]
-    for source, volume in zip(sources, found, strict=True):
+    first = present[0]
+    for source, volume in zip(sources, volumes, strict=True):
         if volume is not None:
             _check_same_grid(first, volume, source)
     blank = torch.zeros_like(first.as_tensor()[:1])
-    parts = [blank if v is None else v.as_tensor() for v in found]
-    present = tuple(v is not None for v in found for _ in range(1 if v is None else len(v)))
-    meta = {k: v for k, v in first.meta.items() if k != "affine"} | {"contrasts": present}
+    parts = [blank if v is None else v.as_tensor() for v in volumes]
+    contrasts = tuple(v is not None for v in volumes for _ in range(1 if v is None else len(v)))
+    meta = {k: v for k, v in first.meta.items() if k != "affine"} | {"contrasts": contrasts}
     return MetaTensor(torch.cat(parts), first.affine, meta)
 
 
 def _check_same_grid(first: MetaTensor, other: MetaTensor, source: object) -> None:
-    shape, wanted = tuple(other.shape[1:]), tuple(first.shape[1:])
-    if shape != wanted:
+    shape, expected = tuple(other.shape[1:]), tuple(first.shape[1:])
+    if shape != expected:
         raise ReadError(
-            source, f"has the shape {shape}, the first contrast {wanted}", "contrasts on one grid"
+            source, f"has the shape {shape}, the first contrast {expected}", "contrasts on one grid"
         )
-    corners = torch.tensor([[0, 0, 0, 1], [*(n - 1 for n in wanted), 1]], dtype=torch.float64)
+    corners = torch.tensor([[0, 0, 0, 1], [*(n - 1 for n in expected), 1]], dtype=torch.float64)
     apart = float(((other.affine - first.affine) @ corners.T)[:3].abs().max())
     if apart > CLOSE * float(first.pixdim.max()):
         raise ReadError(
@@ -191,31 +267,14 @@ def _check_same_grid(first: MetaTensor, other: MetaTensor, source: object) -> No
         )
 
 
-def _again(source: MetaTensor) -> MetaTensor:
-    if source.ndim != 4:
-        raise ReadError(source, f"has {source.ndim} axes", "a MetaTensor [C, X, Y, Z]")
+def _reoriented(source: MetaTensor) -> MetaTensor:
+    values, affine = _volume(source, {}, source)
+    check_dtype(values.dtype, source)
     present = tuple(source.meta.get("contrasts", ()))
-    made = oriented(source.as_tensor().numpy(), source.affine.numpy(), source, present)
-    kept = {k: source.meta[k] for k in ("original_affine", "original_shape") if k in source.meta}
-    made.meta.update(kept)
-    return made
-
-
-def _numbers(value: Any) -> np.ndarray:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-
-
-def read_mask(source: Any) -> MetaTensor:
-    """A mask `[1, X, Y, Z]` of zeros and ones (anything above 0 counts), as `read` otherwise; it
-    may be empty or full."""
-    if callable(source) and not isinstance(source, (MetaTensor, torch.Tensor)):
-        source = source()
-    if isinstance(source, MetaTensor):
-        values, affine = source.as_tensor()[0].numpy(), source.affine.numpy()
-    else:
-        values, affine = _values(source, dict(source) if isinstance(source, Mapping) else {})
-    marked = _channels(values, None, source) > 0
-    return oriented(marked, affine, source, flat=True)
+    volume = oriented(np.moveaxis(values, 3, 0), affine, source, present)
+    keys = ("original_affine", "original_shape")
+    volume.meta.update({key: source.meta[key] for key in keys if key in source.meta})
+    return volume
 
 
 def example(rng: np.random.Generator) -> MetaTensor:

@@ -1,7 +1,7 @@
-"""Chunks of actions: how a row holds one, and what all of the training split have in common.
+"""Chunks of actions: how a row holds one, and statistics of the training split.
 
-A chunk is what `data.window` makes of the column of actions, `{action: [0, 19]}`: `[steps, dof]`
-in the robot's own units, and `<column>_padding` `[steps]`, True outside the episode.
+A chunk is the column of actions with `data.delta_frames`, `{action: [0, 19]}`: `[steps, dof]` in
+the robot's own units, and `<column>_padding` `[steps]`, True outside the episode.
 
 Legend: `B` rows, `steps` samples of a chunk, `dof` numbers of an action.
 """
@@ -62,7 +62,7 @@ def read_chunk(row: Row, column: str) -> Pair:
     if values.ndim != 2:
         raise ValueError(
             f"action: the column {column!r} holds {values.shape}, expected a chunk [steps, dof]; "
-            f"give the data a window, such as window: {{{column}: [0, 19]}}"
+            f"add it to the data, such as delta_frames: {{{column}: [0, 19]}}"
         )
     padding = np.asarray(row.get(f"{column}_padding", np.zeros(len(values))), dtype=bool)
     if padding.shape != (len(values),):

@@ -102,12 +102,12 @@ def test_names_of_cells_tell_windows_apart() -> None:
 
 def test_a_recipe_renames_then_windows_then_limits() -> None:
     own = {"source": f"{__name__}:Recorded", "columns": {"state": "q"}, "limit": 4}
-    section = DataSection.model_validate({**own, "window": {"state": [0, 2]}})
+    section = DataSection.model_validate({**own, "delta_frames": {"state": [0, 2]}})
     source = open_section(section, "data")
     assert len(source) == 4 and [len(e) for e in source.episodes] == [4]
     assert source[3]["state"][:, 0].tolist() == [3, 4, 4]  # the limit is on rows, not on windows
     assert source[3]["state_padding"].tolist() == [False, False, True]
-    assert section.model_dump()["window"] == {"state": (0, 2)}
+    assert section.model_dump()["delta_frames"] == {"state": (0, 2)}
 
 
 def test_the_wrappers_keep_episodes_and_arrays() -> None:
@@ -123,10 +123,14 @@ def test_the_wrappers_keep_episodes_and_arrays() -> None:
         (Plain(), {"q": (0, 1)}, "this source has no episodes"),
         (Stream(), {"q": (0, 1)}, "this source has no episodes"),
         (Recorded(lost=True), {"q": (0, 1)}, "row r3 is frame 4, expected frame 3.*missing"),
-        (Recorded(), {"qq": (0, 1)}, r"window\.qq: there is no such column; did you mean 'q'"),
-        (Recorded(), {"q": (1, 0)}, r"window\.q: found \[1, 0\].*\[0, 1\]"),
-        (Recorded(), {"note": (0, 1)}, r"window\.note: holds str\d*, expected numbers"),
-        (Recorded(), {"picture": (0, 1)}, r"window\.picture: holds object, expected numbers"),
+        (
+            Recorded(),
+            {"qq": (0, 1)},
+            r"delta_frames\.qq: there is no such column; did you mean 'q'",
+        ),
+        (Recorded(), {"q": (1, 0)}, r"delta_frames\.q: found \[1, 0\].*\[0, 1\]"),
+        (Recorded(), {"note": (0, 1)}, r"delta_frames\.note: holds str\d*, expected numbers"),
+        (Recorded(), {"picture": (0, 1)}, r"delta_frames\.picture: holds object, expected numbers"),
     ],
 )
 def test_what_has_no_windows(source: Source, window: dict[str, tuple[int, int]], told: str) -> None:
@@ -135,8 +139,10 @@ def test_what_has_no_windows(source: Source, window: dict[str, tuple[int, int]],
 
 
 def test_a_mistake_is_told_with_its_place() -> None:
-    values = {"source": f"{__name__}:Recorded", "window": {"q": [1, 0]}}
-    with pytest.raises(ConfigError, match=r"^tasks\.push\.data\.train\.window\.q: found \[1, 0\]"):
+    values = {"source": f"{__name__}:Recorded", "delta_frames": {"q": [1, 0]}}
+    with pytest.raises(
+        ConfigError, match=r"^tasks\.push\.data\.train\.delta_frames\.q: found \[1, 0\]"
+    ):
         open_section(DataSection.model_validate(values), "tasks.push.data.train")
 
 

@@ -198,20 +198,20 @@ def test_a_run_that_has_moved_is_named(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "named", "said"),
     [
-        ({}, None, "found 0 queries, expected one: --text, --volume, --query"),
-        ({"text": "a", "volume": "b"}, None, "found 2 queries"),
+        ({}, None, "found 0 queries, expected one: --text, --mri, --query"),
+        ({"text": "a", "mri": "b"}, None, "found 2 queries"),
         ({"text": "a"}, "words=b", "found 2 queries"),
         ({}, "words", "found 'words', expected STREAM=VALUE"),
     ],
 )
 def test_one_query_at_a_time(options: dict[str, str], named: str | None, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        parse_query(options, {"text": "text", "volume": "mri"}, named)
+        parse_query(options, {"text": "text", "mri": "mri"}, named)
 
 
 def test_options_are_modalities_and_query_a_stream() -> None:
-    modalities = {"text": "text", "volume": "mri"}
-    volume = parse_query({"volume": "a.nii"}, modalities, None)
+    modalities = {"text": "text", "mri": "mri"}
+    volume = parse_query({"mri": "a.nii"}, modalities, None)
     assert (volume.by, volume.value, volume.modality) == ("mri", "a.nii", True)
     named = parse_query({}, modalities, "words=a=b")
     assert (named.by, named.value, named.modality) == ("words", "a=b", False)

@@ -1,4 +1,4 @@
-"""Evaluation: what it writes, and its two readings: is the input used, does the batch matter?"""
+"""Evaluation: what it writes, and its two ablations: is the input used, does the batch matter?"""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ def test_the_gap_of_the_batch(models: Mapping[str, Model], found: Mapping[str, A
     assert leaning["ink"]["batch_gap"] > 1e-2
 
 
-def test_without_readings_there_are_none(models: Mapping[str, Model]) -> None:
-    metrics = evaluate(models["plain"], tasks=["digit"], split="test", readings=False)
+def test_without_ablations_there_are_none(models: Mapping[str, Model]) -> None:
+    metrics = evaluate(models["plain"], tasks=["digit"], split="test", input_ablation=False)
     assert set(metrics) == {"digit"}
     assert not [name for name in metrics["digit"] if "shuffled" in name or name == "batch_gap"]
 
@@ -170,7 +170,7 @@ SUBSETS: dict[str, dict[str, Any]] = {
     "limit": {"limit": 3},
     "task": {"tasks": ["ink"]},
     "split": {"tasks": ["digit"], "split": "test"},
-    "readings": {"readings": False},
+    "ablations": {"input_ablation": False},
 }
 """Ways to evaluate less than everything."""
 
@@ -199,7 +199,7 @@ def test_a_full_disk_leaves_the_last_evaluation_and_shows_the_metrics(
         log = RunLogger(None)
         with faults.fault_at(number, tmp_path, faults.refuse, faults.GROWING):
             try:
-                evaluate(models["plain"], readings=False, folder=tmp_path, log=log)
+                evaluate(models["plain"], input_ablation=False, folder=tmp_path, log=log)
             except RuntimeFailure as error:
                 refused = True
                 assert "the disk is full" in str(error) and len(str(error).splitlines()) == 1
@@ -212,7 +212,7 @@ def test_a_full_disk_leaves_the_last_evaluation_and_shows_the_metrics(
 def test_the_batch_size_changes_no_metric(
     models: Mapping[str, Model], found: Mapping[str, Any], size: int
 ) -> None:
-    metrics = evaluate(models["plain"], batch_size=size, readings=False)
+    metrics = evaluate(models["plain"], batch_size=size, input_ablation=False)
     for task, values in metrics.items():
         for name, value in values.items():
             assert value == pytest.approx(found[task][name], abs=1e-5)

@@ -496,7 +496,7 @@ def test_a_run_that_is_not_there(
     assert line.startswith("runs/gone: ")
     line = _fails(monkeypatch, capsys, "check", "gone.yaml")
     assert line.startswith("gone.yaml: ")
-    assert "sensorium recipes" in line
+    assert "sensorium list recipes" in line
 
 
 @pytest.mark.slow

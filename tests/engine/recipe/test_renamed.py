@@ -53,7 +53,11 @@ def recipe(kind: str, section: Any) -> tuple[dict[str, Any], str]:
 
 def nested(place: str) -> tuple[dict[str, Any], str]:
     """A recipe that has the key of a place, `*` replaced by a name."""
-    keys = ["a" if key == "*" else key for key in place.split(".")]
+    if place.startswith("tasks.*.data.*."):
+        option = place.rpartition(".")[2]
+        values, section = recipe("source", {"source": "digits", option: 1})
+        return values, f"{section}.{option}"
+    keys = place.split(".")
     values: dict[str, Any] = {"inputs": {}, "tasks": {}}
     section = values
     for key in keys[:-1]:

@@ -173,7 +173,7 @@ def test_films_that_are_too_large_stay_where_they_are(
     summary |= {"success_at_end": 1.0, "steps_to_success": 3}
     for number in (1, 2):
         (run / f"{number}.gif").write_bytes(b"GIF89a")
-    told = {"env": "world", "conditions": "", "summary": summary, "films": ["1.gif", "2.gif"]}
+    told = {"env": "world", "ablation": "", "summary": summary, "videos": ["1.gif", "2.gif"]}
     told["trajectory"] = {"seed": 1, "commands": STEPS, "hand": [[0.0, 0.0, 0.1]] * 4}
     (run / "rollout-world.json").write_text(json.dumps(told))
     monkeypatch.setattr("sensorium.engine.report.rollouts.LARGEST", 9)

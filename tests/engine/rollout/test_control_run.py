@@ -55,7 +55,7 @@ class Arms(Source):
 
 
 def recipe(**task: Any) -> dict[str, Any]:
-    data = {"source": f"{__name__}:Arms", "window": {"state": [-1, 0], "action": [0, 7]}}
+    data = {"source": f"{__name__}:Arms", "delta_frames": {"state": [-1, 0], "action": [0, 7]}}
     return {
         "inputs": {
             "state": {
@@ -103,11 +103,11 @@ def test_a_run_comes_back_as_it_was(task: dict[str, Any]) -> None:
     said = parse_recipe(recipe(**task))
     assert "a step of act" in str(check(said))
     model = train(said, Path("run"), show=False)
-    scores = evaluate(model, readings=False)["act"]
+    scores = evaluate(model, input_ablation=False)["act"]
     assert {"l1", "l1_gripper", "l1_joints"} <= set(scores) or "grippers" not in str(task)
     asked: Any = {"state": np.zeros((2, 3), np.float32), "instruction": "left"}
     again = load("run")
-    assert evaluate(again.model, readings=False)["act"] == scores
+    assert evaluate(again.model, input_ablation=False)["act"] == scores
     found = again.generate("act", **asked)
     assert np.shape(found["actions"]) == (8, 3)
     assert np.isfinite(found["actions"]).all()
@@ -151,8 +151,16 @@ def test_a_dry_run_needs_no_data() -> None:
     ("task", "data", "line"),
     [
         ({}, {"nan": True}, "'action' holds nan at step"),
-        ({}, {"window": {"action": [0, 2]}}, r"num_basis: 4 bases cannot be found from a chunk of"),
-        ({}, {"window": {"state": [-1, 0]}}, r"holds \(3,\), expected a chunk \[steps, dof\]"),
+        (
+            {},
+            {"delta_frames": {"action": [0, 2]}},
+            r"num_basis: 4 bases cannot be found from a chunk of",
+        ),
+        (
+            {},
+            {"delta_frames": {"state": [-1, 0]}},
+            r"holds \(3,\), expected a chunk \[steps, dof\]",
+        ),
         ({"tokenizer": {**SPLINE, "dof": 7}}, {}, r"actions: chunk 0 is \(8, 3\), expected \[ste"),
         ({"action": "torque"}, {}, "torque"),
         ({"latent": 2}, {}, r"tasks\.act\.latent: belongs to action_decoder: continuous"),
@@ -174,7 +182,7 @@ def test_mistakes_are_lines(task: dict[str, Any], data: dict[str, Any], line: st
 
 def test_predictions_are_written_beside_the_metrics() -> None:
     model = train(parse_recipe(recipe()), Path("run"), show=False)
-    evaluate(model, readings=False, folder=Path("run"))
+    evaluate(model, input_ablation=False, folder=Path("run"))
     line = json.loads(Path("run/predictions-act.jsonl").read_text().splitlines()[0])
     assert np.shape(line["prediction"]["actions"]) == np.shape(line["target"]["actions"])
 
@@ -223,7 +231,7 @@ def test_a_student_learns_from_an_expert_in_two_stages() -> None:
     tuned["inputs"]["state"]["encoder"]["weights"] = "first"
     tuned["inputs"]["state"]["connector"] = {"type": "linear", "weights": "first"}
     second = train(parse_recipe(tuned), Path("second"), show=False)
-    before, after = (evaluate(m, readings=False)["act"]["l1"] for m in (first, second))
+    before, after = (evaluate(m, input_ablation=False)["act"]["l1"] for m in (first, second))
     assert after < before
     found = load("second").generate("act", state=np.zeros((2, 3), np.float32), instruction="left")
     assert np.shape(found["actions"]) == (8, 3)

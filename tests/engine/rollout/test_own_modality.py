@@ -58,7 +58,7 @@ ACT: dict[str, Any] = {
             "type": "control",
             "prompt": "<state> {instruction}",
             "tokenizer": {"type": "bins", "vocab": 16},
-            "data": {"train": {"source": "waves", "window": {"action": [0, 3]}}},
+            "data": {"train": {"source": "waves", "delta_frames": {"action": [0, 3]}}},
         }
     },
     "train": {"steps": 1, "batch_size": 4},
@@ -121,14 +121,14 @@ def test_its_simulator_is_driven(shop: Any, name: str) -> None:
     section = env_config(pipeline)
     assert instructions(section, "line/left", range(2)) == ["go left", "go left"]
     figures = rollout(
-        pipeline, section, seeds=range(2), how=RolloutOptions(2), folder=shop.folder / "run"
+        pipeline, section, seeds=range(2), options=RolloutOptions(2), folder=shop.folder / "run"
     )
     assert set(figures) == {"line/left", "line/right"}
-    swapped = RolloutOptions(2, Ablation(swap=True))
-    assert set(rollout(pipeline, section, names=["line/left"], seeds=[0, 1], how=swapped))
-    replayed = RolloutOptions(2, Ablation(replay=True))
+    swapped = RolloutOptions(2, Ablation(swap_instructions=True))
+    assert set(rollout(pipeline, section, names=["line/left"], seeds=[0, 1], options=swapped))
+    replayed = RolloutOptions(2, Ablation(open_loop=True))
     (figure,) = rollout(
-        pipeline, section, names=["line/right"], seeds=[0, 1], how=replayed
+        pipeline, section, names=["line/right"], seeds=[0, 1], options=replayed
     ).values()
     assert figure["success"] == 1.0
     page = write_report([shop.folder / "run"], shop.folder / "page.html").read_text()

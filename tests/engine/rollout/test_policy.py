@@ -95,10 +95,12 @@ def test_history_is_the_window_that_training_cut(first: int, more: int, frames: 
 
 
 def test_windows_of_a_recipe_become_history() -> None:
-    data = {"train": {"source": "metaworld", "window": {"state": [-1, 0], "action": [0, 19]}}}
+    data = {"train": {"source": "metaworld", "delta_frames": {"state": [-1, 0], "action": [0, 19]}}}
     section = TaskSection.model_validate({"type": "control", "data": data})
     assert observation_windows(section, ("state", "image"), "tasks.act.data") == {"state": (-1, 0)}
-    with pytest.raises(ConfigError, match=r"window.action: found \[0, 19\], which looks 19 frames"):
+    with pytest.raises(
+        ConfigError, match=r"delta_frames.action: found \[0, 19\], which looks 19 frames"
+    ):
         observation_windows(section, ("action",), "tasks.act.data")
 
 

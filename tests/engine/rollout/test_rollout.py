@@ -58,7 +58,7 @@ RECIPE: dict[str, Any] = {
             "data": {
                 "train": {
                     "source": "tiny_world:Walks",
-                    "window": {"state": [-1, 0], "action": [0, 5]},
+                    "delta_frames": {"state": [-1, 0], "action": [0, 5]},
                 }
             },
         }
@@ -102,7 +102,7 @@ def test_it_gets_there_and_says_how(pipeline: Pipeline, home: Path) -> None:
     assert found["steps"] == 6 * 12, "the world ends after 12 steps, before max_steps"
     assert found["model_calls"] == 12 // 3, "one call for all six, every three steps"
     written = json.loads((home / "run" / f"{STEM}.json").read_text())
-    assert written["env"] == LINE and written["conditions"] == ""
+    assert written["env"] == LINE and written["ablation"] == ""
     assert np.shape(written["trajectory"]["commands"]) == (12, 1)
     assert np.shape(written["trajectory"]["hand"]) == (12, 2)
     assert [e["seed"] for e in written["episodes"]] == list(range(6))
@@ -118,7 +118,7 @@ def test_it_acts_where_its_weights_are(pipeline: Pipeline, home: Path, accelerat
 def test_a_batch_decides_nothing(pipeline: Pipeline, home: Path) -> None:
     section = env_config(pipeline)
     figures = [
-        rollout(pipeline, section, seeds=range(5), how=RolloutOptions(batch))[LINE]
+        rollout(pipeline, section, seeds=range(5), options=RolloutOptions(batch))[LINE]
         for batch in (1, 2, 5)
     ]
     for name in ("success", "success_at_end", "steps"):
@@ -132,24 +132,32 @@ def test_it_needs_its_own_eyes(pipeline: Pipeline) -> None:
     """Half of the goals lie on the other side: another's state is a coin."""
     section, seeds = env_config(pipeline), range(24)
     own = rollout(pipeline, section, seeds=seeds)[LINE]["success"]
-    for conditions in (Ablation(shuffle=("state",)), Ablation(blank=("state",))):
-        other = rollout(pipeline, section, seeds=seeds, how=RolloutOptions(24, conditions))[LINE]
+    for conditions in (Ablation(shuffle_streams=("state",)), Ablation(zero_streams=("state",))):
+        other = rollout(pipeline, section, seeds=seeds, options=RolloutOptions(24, conditions))[
+            LINE
+        ]
         assert other["success"] < own - 0.2
 
 
 @pytest.mark.parametrize("suffix", [".gif"])
 def test_the_first_episodes_are_filmed(pipeline: Pipeline, tmp_path: Path, suffix: str) -> None:
-    how = RolloutOptions(batch=2, films=3, suffix=suffix)
-    rollout(pipeline, env_config(pipeline), seeds=range(7, 12), how=how, folder=tmp_path)
+    options = RolloutOptions(num_envs=2, num_videos=3, suffix=suffix)
+    rollout(pipeline, env_config(pipeline), seeds=range(7, 12), options=options, folder=tmp_path)
     films = sorted(path.name for path in tmp_path.glob(f"*{suffix}"))
     assert films == sorted(f"{STEM}-{seed}{suffix}" for seed in (7, 8, 9))
-    assert json.loads((tmp_path / f"{STEM}.json").read_text())["films"] == films
+    assert json.loads((tmp_path / f"{STEM}.json").read_text())["videos"] == films
     assert 2 <= Image.open(tmp_path / films[0]).n_frames <= 12  # equal pictures become one
 
 
 def test_a_folder_that_is_not_there_is_made(pipeline: Pipeline, tmp_path: Path) -> None:
     out = tmp_path / "new" / "place"
-    rollout(pipeline, env_config(pipeline), seeds=range(1), how=RolloutOptions(films=1), folder=out)
+    rollout(
+        pipeline,
+        env_config(pipeline),
+        seeds=range(1),
+        options=RolloutOptions(num_videos=1),
+        folder=out,
+    )
     assert {path.suffix for path in out.iterdir()} == {".json", ".gif"}
 
 
@@ -221,20 +229,29 @@ def test_a_sensor_that_fails_stops_the_robot(pipeline: Pipeline) -> None:
 def test_conditions_that_cannot_be(pipeline: Pipeline) -> None:
     section = env_config(pipeline)
     cases = [
-        (Ablation(shuffle=("stat",)), range(4), "no stream 'stat'; did you mean 'state'"),
-        (Ablation(shuffle=("state",)), range(1), "leave one alone"),
-        (Ablation(swap=True), range(2), "--swap: .* there is no other"),
-        (Ablation(replay=True), range(2), "--replay-mean: .* brings no expert"),
+        (Ablation(shuffle_streams=("stat",)), range(4), "no stream 'stat'; did you mean 'state'"),
+        (Ablation(shuffle_streams=("state",)), range(1), "leave a batch of one"),
+        (Ablation(swap_instructions=True), range(2), "--swap-instructions: .* no other has one"),
+        (Ablation(open_loop=True), range(2), "--open-loop-baseline: .* brings no expert"),
     ]
     for conditions, seeds, line in cases:
         with pytest.raises(ConfigError, match=line):
-            rollout(pipeline, section, seeds=seeds, how=RolloutOptions(conditions=conditions))
+            rollout(pipeline, section, seeds=seeds, options=RolloutOptions(ablation=conditions))
 
 
 def test_the_command_line(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["rollout", "run", "--episodes", "4", "--blank", "state", "--instruction", "go there"]
+    words = [
+        "rollout",
+        "run",
+        "--n-episodes",
+        "4",
+        "--zero-stream",
+        "state",
+        "--instruction",
+        "go there",
+    ]
     monkeypatch.setattr(sys, "argv", ["sensorium", *words])
     with pytest.raises(SystemExit) as end:
         entry.main()
@@ -257,9 +274,15 @@ def test_the_page_shows_what_came_of_it(pipeline: Pipeline, home: Path, tmp_path
     shutil.copytree(home / "run", run)
     for old in run.glob("rollout-*"):
         old.unlink()
-    rollout(pipeline, env_config(pipeline), seeds=range(4), how=RolloutOptions(films=1), folder=run)
-    blank = RolloutOptions(conditions=Ablation(blank=("state",)))
-    rollout(pipeline, env_config(pipeline), seeds=range(4), how=blank, folder=run)
+    rollout(
+        pipeline,
+        env_config(pipeline),
+        seeds=range(4),
+        options=RolloutOptions(num_videos=1),
+        folder=run,
+    )
+    blank = RolloutOptions(ablation=Ablation(zero_streams=("state",)))
+    rollout(pipeline, env_config(pipeline), seeds=range(4), options=blank, folder=run)
     page = write_report([run], tmp_path / "page.html").read_text()
     assert page.count(f'<th scope="row">{LINE}</th>') == 2
     assert "blank state" in page and "as it is" in page

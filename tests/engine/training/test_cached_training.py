@@ -305,5 +305,5 @@ def test_a_run_over_the_cache_is_evaluated_in_whatever_it_was_stored(
     without = shop.values(shop.changed(recipe, PLAIN), "without")
     rough = precision == "bf16" or stored != "as_computed"
     assert kept == pytest.approx(without, abs=1e-2 if rough else 1e-5)
-    found = evaluate(load_model(shop.folder / "run"), readings=False)
+    found = evaluate(load_model(shop.folder / "run"), input_ablation=False)
     assert 0 <= found["digit"]["accuracy"] <= 1

@@ -44,7 +44,7 @@ def recipe(table: Path, encoder: dict[str, Any], **data: Any) -> dict[str, Any]:
         "source": "frames",
         "path": str(table),
         "join": {"state": ["q0", "q1", "q2"]},
-        "window": {"state": [-2, 1]},
+        "delta_frames": {"state": [-2, 1]},
     }
     return {
         "inputs": {"state": {"modality": "action", "encoder": encoder, "connector": "mean"}},

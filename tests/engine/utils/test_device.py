@@ -248,7 +248,7 @@ def test_the_command_line_runs_on_the_named_device(
         ("train", "tiny.yaml", "--out", "run"),
         ("evaluate", "run"),
         ("generate", "run", "a.png", "--task", "answer"),
-        ("embed", "run", "--data", "source=digits split=test limit=5"),
+        ("embed", "run", "--source", "digits", "--set", "split=test", "--set", "limit=5"),
         ("retrieve", "index", "--image", "a.png"),
     ):
         moved.clear()

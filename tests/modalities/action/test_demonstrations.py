@@ -231,5 +231,7 @@ def test_pictures_are_those_of_the_simulation(monkeypatch: pytest.MonkeyPatch) -
     seen = [np.asarray(read_picture(source[i]["corner"])) for i in range(len(source))]
     assert all(pixels.shape == (16, 16, 3) for pixels in seen)
     assert [int(pixels[0, 0, 0]) for pixels in seen] == [i % 256 for i in range(len(source))]
-    with pytest.raises(ValueError, match=r"window\.corner: its cells cannot be stacked: corner"):
+    with pytest.raises(
+        ValueError, match=r"delta_frames\.corner: its cells cannot be stacked: corner"
+    ):
         Windows(source, {"corner": (0, 1)})

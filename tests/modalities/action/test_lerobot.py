@@ -171,7 +171,7 @@ def test_windows_over_its_episodes(layout: str, tmp_path: Path) -> None:
         "source": "lerobot",
         "path": str(LAYOUTS[layout](tmp_path / "arm")),
         "columns": {"state": "observation.state"},
-        "window": {"state": [-1, 0], "action": [0, 2]},
+        "delta_frames": {"state": [-1, 0], "action": [0, 2]},
     }
     source = open_section(DataSection.model_validate(values), "data")
     row = source[3]  # the last frame of the first episode

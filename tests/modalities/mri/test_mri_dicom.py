@@ -4,75 +4,25 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 import pydicom
 import pytest
+from dicom_series import ORIENT, dataset, numbers, series
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     EnhancedMRImageStorage,
-    ExplicitVRLittleEndian,
     JPEG2000Lossless,
-    MRImageStorage,
     generate_uid,
 )
 
 from sensorium.modalities.base import ReadError
 from sensorium.modalities.mri.io import read
 
-ORIENT = [1.0, 0, 0, 0, 1, 0]
 SAGITTAL = [0.0, 1, 0, 0, 0, -1]
 TILTED = [1.0, 0, 0, 0, 0.9, -0.43588989]
-
-
-def dataset(storage: str = MRImageStorage) -> Dataset:
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = storage
-    data.SOPInstanceUID = generate_uid()
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated = data.BitsStored = 16
-    data.HighBit, data.PixelRepresentation = 15, 0
-    return data
-
-
-def series(
-    folder: Path,
-    values: np.ndarray,
-    *,
-    orient: list[float] = ORIENT,
-    uid: str | None = None,
-    step: list[float] | None = None,
-    start: tuple[float, float, float] = (-10.0, -20.0, 5.0),
-    **tags: Any,
-) -> Path:
-    """`[I, J, K]` as slices with shuffled names, 2 x 1.5 mm in the plane, 3 mm apart."""
-    folder.mkdir(exist_ok=True)
-    normal = np.cross(orient[:3], orient[3:])
-    way = np.array(step) if step is not None else 3.0 * normal
-    uid = uid or generate_uid()
-    for k in range(values.shape[2]):
-        data = dataset()
-        data.SeriesInstanceUID, data.Modality = uid, "MR"
-        data.Rows, data.Columns = values.shape[1], values.shape[0]
-        data.ImageOrientationPatient = list(map(float, orient))
-        data.ImagePositionPatient = [round(float(v), 6) for v in np.array(start) + k * way]
-        data.PixelSpacing, data.InstanceNumber = [2.0, 1.5], 1
-        data.PixelData = np.ascontiguousarray(values[:, :, k].T).tobytes()
-        for name, value in tags.items():
-            setattr(data, name, value)
-        name = generate_uid()[-12:]
-        data.save_as(folder / f"{name}.dcm", enforce_file_format=True)
-    return folder
-
-
-def numbers(shape: tuple[int, ...] = (4, 5, 6)) -> np.ndarray:
-    return np.random.default_rng(0).integers(1, 1000, shape).astype(np.uint16)
 
 
 @pytest.mark.parametrize("orient", [ORIENT, SAGITTAL, TILTED])

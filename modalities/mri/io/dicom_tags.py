@@ -1,0 +1,93 @@
+"""What the tags of a DICOM header say about a slice: component, label, order in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+
+def value_of(data: Dataset, frame: Dataset, key: str, group: str = "", default: Any = None) -> Any:
+    """A value of the frame, of what all frames share, or of the file."""
+    shared = (data.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    for place in (frame, shared):
+        items = place.get(group) if group else None
+        if items and key in items[0]:
+            return items[0].get(key)
+    return data.get(key, default)
+
+
+def to_float(value: Any, default: float = 0.0) -> float:
+    """A number of a header; `default` where there is none."""
+    try:
+        return default if value is None or value == "" else float(value)
+    except (TypeError, ValueError):
+        return default
+
+
+def tag_numbers(value: Any) -> list[float]:
+    """The numbers of a tag that may hold one or several. Raise ValueError for what is none."""
+    if value is None or value == "":
+        return []
+    return [float(v) for v in ([value] if isinstance(value, (str, int, float)) else value)]
+
+
+def tag_words(types: Any) -> list[str]:
+    """The values of a tag that may hold one or several, as upper-case words."""
+    if types is None:
+        return []
+    return [str(word).upper() for word in ([types] if isinstance(types, str) else types)]
+
+
+def complex_component(types: Any, data: Dataset) -> str:
+    """Magnitude, phase, real or imaginary, where the file says so; else empty."""
+    known = {"M": "magnitude", "P": "phase", "R": "real", "I": "imaginary"}
+    known |= {name.upper(): name for name in known.values()}
+    words = [str(data.get("ComplexImageComponent", ""))]
+    words += tag_words(data.get("ImageType") if types is None else types)[2:]
+    return next((known[word] for word in words if word in known), "")
+
+
+def frame_label(
+    data: Dataset, echo: float, component: str, inverted: bool
+) -> tuple[str, tuple[str, ...]]:
+    """What a person reads of a series, and the words by which it can be chosen."""
+    name = str(data.get("SeriesDescription") or data.get("ProtocolName") or "unnamed")
+    number, uid = data.get("SeriesNumber"), str(data.get("SeriesInstanceUID", ""))
+    words = [f"series {number}"] if number is not None else []
+    words += [f"echo {echo:g} ms"] if echo else []
+    words += ["localizer"] if "LOCALIZER" in tag_words(data.get("ImageType")) else []
+    words += [component] if component else []
+    words += ["MONOCHROME1"] if inverted else []
+    tags = (name, uid, "" if number is None else str(number), *words)
+    return ", ".join([name, *words]), tags
+
+
+def acquisition_order(
+    data: Dataset, ask: Callable[..., Any], number: int | None
+) -> tuple[float, ...]:
+    """A key that sorts the slices of one place in time: temporal position, trigger time, time of
+    acquisition, then acquisition and instance number; of a file of many frames their own order."""
+    temporal = ask("TemporalPositionIndex", "FrameContentSequence", None)
+    trigger = ask(
+        "NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence", data.get("TriggerTime")
+    )
+    moment = ask("FrameAcquisitionDateTime", "FrameContentSequence", None)
+    if moment is None:
+        moment = data.get("AcquisitionDateTime")
+    if moment:
+        date, time = str(moment)[:8], str(moment)[8:]
+    else:
+        date, time = str(data.get("AcquisitionDate") or ""), str(data.get("AcquisitionTime") or "")
+    dimensions = tag_numbers(ask("DimensionIndexValues", "FrameContentSequence", None))
+    return (
+        to_float(data.get("TemporalPositionIdentifier") if temporal is None else temporal),
+        to_float(trigger),
+        to_float(date.replace(".", "")),
+        to_float(time.split("+")[0].split("-")[0].replace(":", "")),
+        to_float(data.get("AcquisitionNumber")),
+        to_float(data.get("InstanceNumber")),
+        *dimensions,
+        float(number or 0),
+    )
