@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from .keys import content_hash as content_hash
     from .keys import encoder_identity as encoder_identity
     from .keys import processor_identity as processor_identity
+    from .keys import processor_settings as processor_settings
     from .keys import read_identity as read_identity
     from .keys import weights_hash as weights_hash
+    from .keys import without_sources as without_sources
     from .records import PRECISIONS as PRECISIONS
     from .records import from_records as from_records
     from .records import record_to_sample as record_to_sample
@@ -31,8 +33,10 @@ else:
                 "content_hash",
                 "encoder_identity",
                 "processor_identity",
+                "processor_settings",
                 "read_identity",
                 "weights_hash",
+                "without_sources",
             ],
             "records": [
                 "PRECISIONS",

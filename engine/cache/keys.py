@@ -45,6 +45,25 @@ def processor_identity(processor: Processor) -> dict[str, Any]:
     return {**_class_identity(type(processor)), "settings": _plain(processor.settings())}
 
 
+def processor_settings(processor: Processor) -> dict[str, Any]:
+    """Return the class and the settings of a processor without the hashes of source files: for
+    what has to last longer than a cache, which may be made again after every change of a comment.
+    """
+    settings: dict[str, Any] = without_sources(processor_identity(processor))
+    return {"class": settings["class"], **settings["settings"]}
+
+
+def without_sources(value: Any) -> Any:
+    """Return an identity but for the hashes of source files."""
+    if isinstance(value, Mapping):
+        return {
+            k: without_sources(v)
+            for k, v in value.items()
+            if not (k == "source" and ("class" in value or "function" in value))
+        }
+    return [without_sources(v) for v in value] if isinstance(value, list) else value
+
+
 def read_identity(read: str) -> dict[str, Any]:
     """What decides a raw value: a modality's `read`, `module:name`, and its source."""
     return {"function": read, "source": list(source_digests(read.partition(":")[0]))}

@@ -18,11 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..cache import content_hash
+from ...modalities.base import Encoder
+from ...modalities.messages import short_repr
+from ..cache import content_hash, processor_settings
 from ..model import Model, validate_loaded
 from ..model.parameters import is_frozen
 from ..recipe import ComponentSpec
 from ..utils import ConfigError, RuntimeFailure, atomic_path, write_text
+
+PROCESSOR = ".processor"
 
 
 def _pretrained_tensors(module: nn.Module, part: ComponentSpec) -> dict[str, Tensor]:
@@ -41,22 +45,59 @@ def saved_tensors(model: Model) -> dict[str, Tensor]:
     return {name: t.detach() for name, t in state.items() if id(t) not in left_out}
 
 
-def fingerprints(model: Model) -> dict[str, str]:
-    """SHA-256 of what is not kept of every part, by its place."""
-    parts = {where: _pretrained_tensors(module, part) for where, module, part in model.components}
-    return {where: content_hash(found) for where, found in parts.items() if found}
+def fingerprints(model: Model) -> dict[str, Any]:
+    """Return the SHA-256 of what is not kept of every part, by its place, and the settings of
+    every encoder's preprocessing, by its place and `.processor`."""
+    prints: dict[str, Any] = {}
+    for where, module, part in model.components:
+        if tensors := _pretrained_tensors(module, part):
+            prints[str(where)] = content_hash(tensors)
+        if isinstance(module, Encoder):
+            prints[f"{where}{PROCESSOR}"] = processor_settings(module.processor)
+    return prints
 
 
-def check_fingerprints(model: Model, known: Mapping[str, str]) -> None:
-    """Refuse another encoder than the one that the run was trained on, by its place."""
-    now = fingerprints(model)
+def check_fingerprints(model: Model, known: Mapping[str, Any]) -> None:
+    """Raise ConfigError for another encoder than the one that the run was trained on, or the same
+    one with other preprocessing, by its place."""
+    current = fingerprints(model)
     for where, expected in known.items():
-        found = now.get(where)
-        if found != expected:
-            raise ConfigError(
-                f"{where}: the run was trained on weights {expected[:12]}, these are "
-                f"{(found or 'absent')[:12]}; load the ones that it names, or train again"
-            )
+        value = current.get(where)
+        if json.dumps(value, sort_keys=True) == json.dumps(expected, sort_keys=True):
+            continue
+        if where.endswith(PROCESSOR):
+            raise ConfigError(_other_settings(where, expected, value or {}))
+        raise ConfigError(
+            f"{where}: the run was trained on weights {expected[:12]}, these are "
+            f"{(value or 'absent')[:12]}; load the ones that it names, or train again"
+        )
+
+
+def _other_settings(where: str, expected: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """Return one line that names the settings in which two preprocessings differ."""
+    then, now = _flat(expected), _flat(current)
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    differences = ", ".join(
+        f"{name} {short_repr(then.get(name))} (now {short_repr(now.get(name))})"
+        for name in names[:3]
+    )
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"{where}: the run was trained with {differences}{more}; load the encoder that it names, "
+        "or train again"
+    )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their path, `picture.mean`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= (
+            _flat(value, f"{prefix}{name}.")
+            if value and isinstance(value, dict)
+            else {prefix + name: value}
+        )
+    return flat
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from ...modalities.base import Source
 from ...modalities.messages import did_you_mean
 from ...tasks.batch import Batch
-from ..cache import encoder_identity, weights_hash
+from ..cache import encoder_identity, weights_hash, without_sources
 from ..checkpoint import load_model
 from ..data import RowList, StreamDataset, stream_readers
 from ..model import Model, build
@@ -88,7 +88,9 @@ def load_run_or_recipe(
 
 
 def fingerprint(model: Model, name: str) -> str:
-    """Changes with a stream's encoder, connector, preprocessing or precision; nothing else."""
+    """Return a hash of a stream's encoder, connector, preprocessing, `read` and precision, without
+    the code that they are written in: an index of a million volumes is not made again after every
+    change of a comment."""
     part, plan = model.stream(name), model.plan.streams[name]
     identity = encoder_identity(
         part.encoder,
@@ -103,17 +105,5 @@ def fingerprint(model: Model, name: str) -> str:
             "options": plan.connector.options,
             "weights": weights_hash(part.connector),
         }
-    text = json.dumps([_without_source(identity), connector], sort_keys=True, default=str)
+    text = json.dumps([without_sources(identity), connector], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _without_source(value: Any) -> Any:
-    """An identity but for the hashes of source files: a cache may be made again after every change
-    of a comment, an index of a million volumes may not."""
-    if isinstance(value, Mapping):
-        return {
-            k: _without_source(v)
-            for k, v in value.items()
-            if not (k == "source" and ("class" in value or "function" in value))
-        }
-    return [_without_source(v) for v in value] if isinstance(value, list) else value

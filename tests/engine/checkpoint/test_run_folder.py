@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -165,7 +166,7 @@ def test_only_what_was_trained_is_kept(trained: Model, copy: Path) -> None:
     assert any(name.startswith("streams.image.connector.") for name in kept)
     assert any("lora_A" in name for name in kept)
     prints = json.loads((copy / FINGERPRINTS).read_text())
-    assert list(prints) == ["inputs.image.encoder"]
+    assert [name for name in prints if not name.endswith(".processor")] == ["inputs.image.encoder"]
 
 
 def test_no_training_data_is_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,3 +334,39 @@ def test_compose_takes_a_file_too(tmp_path: Path) -> None:
     parse_recipe(_light()).write(tmp_path / "recipe.yaml")
     a, b = sensorium.compose(tmp_path / "recipe.yaml"), sensorium.compose(parse_recipe(_light()))
     assert all(torch.equal(a.state_dict()[k], v) for k, v in b.state_dict().items())
+
+
+TIMM = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"transform": {"mean": [0.1, 0.2, 0.3]}}, "mean"),
+        ({"transform": {"crop_pct": 0.7}}, "crop_pct"),
+        ({"transform": {"crop_mode": "squash"}}, "crop_mode"),
+        ({"options": {**TIMM, "dynamic_img_size": True, "img_size": 24}}, "input_size"),
+    ],
+)
+@pytest.mark.parametrize("freeze", [True, False])
+def test_other_preprocessing_of_its_encoder_is_refused_by_name(
+    tmp_path: Path, change: dict[str, Any], named: str, freeze: bool
+) -> None:
+    encoder = {"type": "timm", "name": "vit_tiny_patch16_224", "freeze": freeze}
+    encoder |= {"options": {**TIMM, "dynamic_img_size": True}, "weights": "none"}
+    data = {"train": {"source": "digits", "split": "train", "limit": 8}}
+    recipe = {
+        "inputs": {"image": {"modality": "image", "encoder": encoder}},
+        "tasks": {
+            "digit": {"type": "classification", "input": "image", "target": "word", "data": data}
+        },
+    }
+    train(parse_recipe({**recipe, "train": {"steps": 1, "batch_size": 2}}), tmp_path, show=False)
+    sensorium.load(tmp_path)
+    written = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    written["inputs"]["image"]["encoder"] |= change
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
+    expected = rf"^inputs\.image\.encoder\.processor: the run was trained with {named} .* \(now "
+    with pytest.raises(ConfigError, match=expected) as caught:
+        sensorium.load(tmp_path)
+    assert "\n" not in str(caught.value)
