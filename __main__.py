@@ -1,30 +1,55 @@
-"""`sensorium VERB ...`, also as `python -m sensorium`."""
+"""`sensorium VERB ...`, also as `python -m sensorium`.
+
+`--debug`, anywhere on the command line, prints the traceback of an error too.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+
+DEBUG = "--debug"
 
 
 def main() -> None:
-    """Run a verb. Exit code 2 for a mistake of the user's, 1 for a failure, a line each."""
+    """Run a verb. Exit code 2 for a user's mistake, 1 for a failure; one line for each error."""
     from .engine.utils import console
     from .scripts.app import app
 
+    arguments = sys.argv[1:]
+    debug = DEBUG in arguments
     try:
-        with console():
-            app(prog_name="sensorium")
+        with console(debug=debug):
+            app([word for word in arguments if word != DEBUG], prog_name="sensorium")
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # the reader of stdout has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
-        code = _code(error)
-        if code is None:
-            raise
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {line}\n")
-        sys.exit(code)
+        sys.exit(_report(error, debug))
 
 
-def _code(error: Exception) -> int | None:
+def _report(error: Exception, debug: bool) -> int:
+    """Write an error to stderr, a line each; return the exit code."""
+    from .modalities.messages import describe_error
+
+    code = _exit_code(error)
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    text = str(error)
+    if code is None:
+        cure = "" if isinstance(error, OSError) else f" (unexpected; {DEBUG} shows where)"
+        text = f"{describe_error(error)}{cure}"
+    for line in text.splitlines():
+        sys.stderr.write(f"error: {line}\n")
+    return 1 if code is None else code
+
+
+def _exit_code(error: Exception) -> int | None:
+    """Return the exit code of an error that was foreseen, None of any other."""
     from .engine.utils import ConfigError, Interrupted, RuntimeFailure
     from .modalities.base import ReadError
 

@@ -9,20 +9,23 @@ A row of a data set becomes a raw value (`read`), a raw value becomes a sample
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .features import Features as Features
-from .messages import short_repr
+from .messages import describe_error, short_repr
 from .modality import Modality as Modality
 from .rows import Source as Source
 from .rows import StreamingSource as StreamingSource
+
+T = TypeVar("T")
 
 Sample = dict[str, Tensor]
 """What a processor gives for one raw value, and what the sample cache keeps."""
@@ -42,6 +45,35 @@ class ReadError(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.source, self.wrong, self.right))
+
+
+@contextlib.contextmanager
+def read_errors(source: object, expected: str, wrong: str = "cannot be read") -> Iterator[None]:
+    """Raise whatever a library raises within the block as ReadError, which names the source."""
+    try:
+        yield
+    except (ReadError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic in Rust is no Exception
+        raise ReadError(source, f"{wrong} ({describe_error(error)})", expected) from error
+
+
+def only_read_errors(expected: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Return a decorator of functions that read a cell: they raise nothing but ReadError.
+
+    Libraries stumble over a damaged file with exceptions of any class, which would end a run that
+    skips rows that cannot be read.
+    """
+
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+        @functools.wraps(function)
+        def read(source: Any, *args: Any, **options: Any) -> T:
+            with read_errors(source, expected):
+                return function(source, *args, **options)
+
+        return read
+
+    return decorate
 
 
 class Processor:

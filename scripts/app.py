@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -86,6 +86,33 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import PackageNotFoundError, version
+
+        import sensorium
+
+        try:
+            print(version("sensorium"))
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            print(sensorium.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print it")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="print the traceback of an error; stands anywhere")
+    ] = False,
+) -> None:
+    """Any encoder, any language decoder, one recipe."""
+
+
 VERBS = (check, train, evaluate, generate, embed, retrieve, rollout, report)
 for _verb in (*VERBS, info):
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb)(_verb.main)

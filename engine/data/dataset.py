@@ -6,22 +6,27 @@ run see the same values.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
+import torch
 
-from ...modalities.base import Encoder, Processor, ReadError, Sample, Source
+from ...modalities.base import Encoder, Processor, ReadError, Sample, Source, read_errors
+from ...modalities.messages import shorten
 from ...modalities.paths import FileLister, cell_files
 from ...tasks.base import Row, Task
 from ...tasks.batch import Example, Tools
 from ..cache import Record, Store, record_to_sample
 from ..recipe import ResolvedRecipe, load
-from ..utils import derive_seed
+from ..utils import derive_seed, log_cause
 
-FAILURES = (ReadError, ValueError, KeyError, OSError)
-"""What is wrong with a row; any other exception is a fault of the program."""
+FAILURES = (Exception,)
+"""What a row may fail with: code of libraries and plug-ins raises whatever it likes."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,11 +57,17 @@ class StreamReader:
 
     def prepare(self, cell: Any) -> Sample:
         """Read a cell and return its sample. Raise ReadError, which names the cell."""
-        raw = self.read(cell)
+        with read_errors(cell, "a cell that its modality reads"):
+            raw = self.read(cell)
+        kind = type(self.processor).__name__
         try:
-            return self.processor.prepare(raw)
+            with read_errors(raw, f"what {kind} takes", "cannot be prepared"):
+                sample = self.processor.prepare(raw)
         except ReadError as error:
             raise ReadError(cell, error.wrong, error.right) from error
+        if not isinstance(sample, Mapping) or not all(map(torch.is_tensor, sample.values())):
+            raise ReadError(cell, f"{kind}.prepare returned {_type(sample)}", "a dict of tensors")
+        return sample
 
     def record(self, cell: Any, key: str) -> Record:
         """Return the stored features of a cell. Raise ReadError if there are none: the encoder
@@ -89,8 +100,9 @@ class PreparedRow:
     @classmethod
     def failed(cls, key: str, error: Exception) -> Self:
         """Return a row that could not be read, with the reason in one line."""
+        log_cause(logger, error)
         reason = f"{type(error).__name__}: {error}"
-        return cls(key, failure=str(error) if isinstance(error, ReadError) else flat(reason))
+        return cls(key, failure=str(error) if isinstance(error, ReadError) else shorten(reason))
 
     def count(self, stream: str) -> int:
         """Return the number of items of a stream."""
@@ -106,9 +118,10 @@ def cell_items(cell: Any, many: bool) -> Sequence[Any]:
     return cell
 
 
-def flat(text: str) -> str:
-    """Return a text in one line."""
-    return " ".join(text.split())
+def _type(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return f"a {type(value).__name__}"
+    return f"a dict of {', '.join(sorted({type(v).__name__ for v in value.values()}))}"
 
 
 @dataclass

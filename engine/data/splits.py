@@ -15,9 +15,9 @@ from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
 from ...modalities.paths import FileLister, cell_files
 from ...tasks.base import Task
-from ..recipe import DataSection, ResolvedRecipe, find, located_errors
+from ..recipe import DataSection, ResolvedRecipe, find
 from ..recipe.validation import arguments, validate_options
-from ..utils import ConfigError, derive_seed
+from ..utils import ConfigError, derive_seed, located_errors
 from .windows import Windows
 from .wrappers import limit, rename
 

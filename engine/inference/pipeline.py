@@ -22,8 +22,8 @@ from ..data import (
     tile_to_window,
 )
 from ..model import Model
-from ..recipe import ResolvedRecipe, located_errors
-from ..utils import ConfigError, autocast, pick
+from ..recipe import ResolvedRecipe
+from ..utils import ConfigError, autocast, located_errors, pick
 
 
 @runtime_checkable

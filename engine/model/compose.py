@@ -19,8 +19,8 @@ from ...modalities.messages import did_you_mean
 from ...tasks.base import Task
 from ...tasks.batch import Batch
 from ..data import Collator
-from ..recipe import BACKBONE, ComponentPath, ComponentSpec, Modules, ResolvedRecipe, located_errors
-from ..utils import seeded
+from ..recipe import BACKBONE, ComponentPath, ComponentSpec, Modules, ResolvedRecipe
+from ..utils import located_errors, seeded
 from .checks import (
     check_decoders,
     check_encoder_support,

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from ...modalities.base import Fittable, Source, StreamingSource
 from ..data import cell_items
 from ..recipe import ComponentPath, ComponentSpec, ResolvedRecipe, load, source_run
-from ..utils import ConfigError, atomic_path, make_folder, with_location, write_text
+from ..utils import ConfigError, atomic_path, located_errors, make_folder, write_text
 
 FITTED = "fitted"
 """The folder of a run that holds the states."""
@@ -46,10 +46,8 @@ def fit(plan: ResolvedRecipe, sources: Mapping[str, Source], states: States | No
         if run is not None:
             _load_state(part, where, run[0] / FITTED / f"{run[1]}.json")
             continue
-        try:
+        with located_errors(where):
             part.fit(_rows(plan, sources, owner, name))
-        except ValueError as error:
-            raise ConfigError(with_location(where, error)) from error
 
 
 def check_heads(plan: ResolvedRecipe) -> None:

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from .component import ComponentSpec as ComponentSpec
     from .component import Modules as Modules
     from .component import count as count
-    from .component import located_errors as located_errors
     from .component import plan_part as plan_part
     from .component_path import BACKBONE as BACKBONE
     from .component_path import HUB as HUB
@@ -52,7 +51,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "component": ["Modules", "ComponentSpec", "count", "plan_part", "located_errors"],
+            "component": ["Modules", "ComponentSpec", "count", "plan_part"],
             "component_path": [
                 "BACKBONE",
                 "HUB",

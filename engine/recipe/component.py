@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from ...modalities.base import Fittable, Part
-from ..utils import ConfigError, seeded, with_location
+from ...modalities.messages import describe_error
+from ..utils import ConfigError, located_errors, seeded
 from .component_path import ComponentPath
 from .recipe import Section, to_plain_dict
 from .registry import find, kind_of, registered
@@ -69,8 +70,8 @@ class ComponentSpec:
             return bool(self.part.carries_weights(self.options))
 
     def located_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Its own complaints inside, with its place in front."""
-        return located_errors(self.where, arguments(self.part))
+        """Raise errors of the part's own code as ConfigError, with its place in front."""
+        return located_errors(self.where, arguments(self.part), self.section.options)
 
     def resolve(self) -> None:
         """Complete its own options by the library's configuration (may download)."""
@@ -251,25 +252,14 @@ def _fitted(base: type[Fittable], said: dict[str, Any], where: str) -> Fittable:
 
 
 @contextlib.contextmanager
-def located_errors(where: str, options: Container[str] = ()) -> Iterator[None]:
-    """A constructor's own complaint, with its place in front."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (ValueError, OSError) as error:
-        raise ConfigError(with_location(where, error, options)) from error
-
-
-@contextlib.contextmanager
 def _named(name: object) -> Iterator[None]:
-    """The hub's own complaints do not say what was looked for."""
+    """Add the name that was looked for to an error that does not say it, as those of the hub."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except Exception as error:
         if not isinstance(name, str) or isinstance(error, ConfigError) or name in str(error):
             raise
-        raise ValueError(f"name: {name!r}: {error}") from error
+        raise ValueError(f"name: {name!r}: {describe_error(error)}") from error
 
 
 def count(module: nn.Module, trainable: bool | None = None) -> int:

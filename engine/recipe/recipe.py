@@ -22,6 +22,7 @@ from .component_path import BACKBONE
 from .env import Env
 from .train_config import CallbackSection, Positive, PositiveInt, StageSection, Train
 from .validation import Strict, TypedSection, validate
+from .yaml_io import merge_sections as merge_sections
 
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
@@ -160,11 +161,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises ConfigError, one line a mistake: the place, what was found, what was expected.
     """
-    path = find_file(path)
-    values = _extended(path)
-    for text in overrides:
-        _override(values, text)
-    return parse_recipe(values)
+    values = yaml_io.read_extended(find_file(path))
+    return parse_recipe(yaml_io.apply_overrides(values, overrides))
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -238,52 +236,3 @@ def find_file(path: str | Path) -> Path:
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such recipe (`sensorium list recipes` names some)")
     return path
-
-
-def _extended(path: Path) -> dict[str, Any]:
-    values = _sections(path)
-    base = values.pop("extends", None)
-    if base is None:
-        return values
-    if not isinstance(base, str):
-        raise ConfigError(f"extends: found {base!r}, expected the path of one recipe")
-    parent = _sections(path.parent / base)
-    if "extends" in parent:
-        raise ConfigError(f"extends: {base} extends another recipe itself; at most one step")
-    return merge_sections(parent, values)
-
-
-def _sections(path: Path) -> dict[str, Any]:
-    values = yaml_io.parse_file(path)
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: found {type(values).__name__}, expected keys and sections")
-    return values
-
-
-def merge_sections(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, section by section; null takes a key away."""
-    merged = dict(base)
-    for key, value in over.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(merged.get(key), dict):
-            merged[key] = merge_sections(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _override(values: dict[str, Any], text: str) -> None:
-    path, equals, value = text.partition("=")
-    if not equals or not path:
-        raise ConfigError(f"{text}: found no '=', expected key.key=value")
-    *parents, last = path.split(".")
-    section = values
-    for key in parents:
-        inner = section.setdefault(key, {})
-        if isinstance(inner, str):  # `connector: mlp` is short for `{type: mlp}`
-            inner = section[key] = {"type": inner}
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{path}: {key} is {inner!r}, which has no keys")
-        section = inner
-    section[last] = yaml_io.parse(value, path)

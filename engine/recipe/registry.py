@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from ...modalities.messages import did_you_mean
-from ..utils import ConfigError
+from ...modalities.messages import describe_error, did_you_mean, shorten
+from ..utils import ConfigError, make_importable
 from .validation import RENAMED
 
 
@@ -100,13 +98,12 @@ EXTRAS = {
 
 
 def load(path: str) -> Any:
-    """Import `package.module:name` and return the object, or the module without a name."""
+    """Import `package.module:name` and return the object, or the module without a name.
+
+    A module that is not installed is looked for beside the recipe, then in the current folder.
+    """
     module, _, name = path.partition(":")
-    if importlib.util.find_spec(module.partition(".")[0]) is None:
-        folder = str(Path.cwd())
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-            importlib.invalidate_caches()
+    make_importable(module.partition(".")[0])
     imported = importlib.import_module(module)
     return getattr(imported, name) if name else imported
 
@@ -179,7 +176,7 @@ def _is_of_kind(found: object, spec: Kind) -> bool:
     return isinstance(found, type) and issubclass(found, base)
 
 
-_LAZY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_LAZY = re.compile(r"[A-Za-z_][\w.]*(?<!\.py):[A-Za-z_]\w*")
 
 _NAMED: dict[str, str] = {}
 """Modalities that recipes of this process named by `module:NAME`: their data sets and
@@ -250,11 +247,26 @@ def _label(kind: str, name: str, path: str) -> str:
 
 
 def _unknown(kind: str, name: str, known: Mapping[str, str], where: str) -> str:
+    path, colon, attribute = name.partition(":")
+    if path.endswith(".py") or ("/" in path and colon):
+        module = Path(path).stem
+        return (
+            f"{where}: found {shorten(name, 100)!r}, expected a module, not a file: "
+            f"{module}:{attribute or 'Class'}; {module}.py is looked for beside the recipe and in "
+            "the current folder"
+        )
     before, dot, last = name.rpartition(".")
-    full = f"{before}:{last}" if dot and ":" not in name else "package.module:Class"
+    full = f"{before}:{last}" if dot and not colon else "package.module:Class"
     now = RENAMED.get(f"{kind}={name}")
-    hint = f"; it is called {now} now" if now else did_you_mean(name, known)
-    return f"{where}: no {_describe(kind)} is called {name!r}{hint} (your own: {full})"
+    near = f"; it is called {now} now" if now else did_you_mean(name, known, limit=5)
+    called = f"no {_describe(kind)} is called {shorten(name, 60)!r}"
+    return f"{where}: {called}{near} (all: `sensorium list {_plural(kind)}`; your own: {full})"
+
+
+def _plural(kind: str) -> str:
+    """Return what `sensorium list` calls all parts of a kind: `image_encoder` is in `encoders`."""
+    name = kind.rpartition("_")[2]
+    return "modalities" if name == "modality" else f"{name}s"
 
 
 def _import(path: str, label: str) -> Any:
@@ -268,12 +280,12 @@ def _import(path: str, label: str) -> Any:
         cure = (
             f"install it with: pip install 'sensorium[{extra}]'"
             if extra
-            else f"there is no module {error.name!r} here or in the current folder"
+            else f"there is no module {error.name!r} here, beside the recipe or in the current "
+            "folder"
         )
         raise ConfigError(f"{label} cannot be imported: {cure}") from error
-    except ImportError as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"{label} cannot be imported: {text}") from error
+    except (Exception, SystemExit) as error:  # whatever the file does when it is run
+        raise ConfigError(f"{label} cannot be imported: {describe_error(error)}") from error
     if not hasattr(imported, attribute):
         names = [name for name in vars(imported) if not name.startswith("_")]
         raise ConfigError(

@@ -16,8 +16,8 @@ from ...modalities.base import Fittable, Tokenizer
 from ...modalities.messages import did_you_mean
 from ...tasks.base import Task
 from ...tasks.batch import Tools
-from ..utils import ConfigError, seeded
-from .component import ComponentSpec, located_errors, plan
+from ..utils import ConfigError, located_errors, seeded
+from .component import ComponentSpec, plan
 from .component_path import BACKBONE, ComponentPath, joined, validate_source
 from .recipe import Recipe, Section, TaskSection, to_plain_dict
 from .registry import find
@@ -196,12 +196,12 @@ def _built(own: ComponentSpec) -> Task:
     try:
         with own.located_errors(), seeded(0, own.where):
             made: Task = own.part(**own.options, **own.fitted, **children)
-    except AttributeError as error:
-        if not children:
+    except ConfigError as error:
+        if not (children and isinstance(error.__cause__, AttributeError)):
             raise
         raise ConfigError(
             f"{own.where}: {own.part.__name__} uses {' or '.join(children)} in its constructor "
-            f"({error}); keep it there, and use it from build on"
+            f"({error.__cause__}); keep it there, and use it from build on"
         ) from error
     return made
 

@@ -16,8 +16,8 @@ import numpy as np
 from ...backbones.encoder import BackboneEncoder
 from ...modalities.messages import did_you_mean
 from ...modalities.modality import Modality
-from ..utils import ConfigError
-from .component import ComponentSpec, located_errors, plan
+from ..utils import ConfigError, located_errors
+from .component import ComponentSpec, plan
 from .component_path import ComponentPath, joined
 from .recipe import PartSection, Section, StreamSection
 from .registry import find, load

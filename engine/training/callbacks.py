@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..recipe import CallbackSection, find
 from ..recipe.validation import library_options, parameters
-from ..utils import ConfigError, with_location
+from ..utils import located_errors
 
 
 class Callback:
@@ -109,10 +109,8 @@ def build_callbacks(sections: Sequence[CallbackSection]) -> list[Callback]:
         where = f"callbacks.{index}"
         callback_class = find("callback", section.type, f"{where}.type")
         options = library_options(callback_class, section.options, where, ())
-        try:
+        with located_errors(where, parameters(callback_class), options):
             built.append(callback_class(**options))
-        except (TypeError, ValueError) as error:
-            raise ConfigError(with_location(where, error, parameters(callback_class))) from error
     return built
 
 

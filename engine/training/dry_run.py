@@ -22,7 +22,7 @@ from ..data import TRAIN, PreparedRow, RowList, failure_line, limit, load_split,
 from ..model import Model, compose, count_own_parameters, fit, uncacheable_reason
 from ..model.parameters import AdapterCheck, is_frozen
 from ..recipe import Recipe, ResolvedRecipe, count, load, plan_recipe, stage_recipes
-from ..utils import ConfigError, format_table, with_location
+from ..utils import ConfigError, format_table, located_errors
 from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule
 from .stages import StageStart
@@ -114,7 +114,7 @@ def _check(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, Mod
         with adapters.watching():
             _dry_run_task(model, name, batch, report, shapes)
     for name, batch in {} if adapters.complete else batches.items():
-        with _reported(name):
+        with located_errors(f"tasks.{name}"):
             adapters.walk_without_dropout(model, batch)
     adapters.validate()
     _describe(model, shapes, report)
@@ -185,16 +185,19 @@ def _batch(plan: ResolvedRecipe, model: Model, name: str, source: Source) -> Bat
     skip = data is not None and data.on_error == "skip"
     where = f"tasks.{name}.data.{TRAIN}"
     rows: list[PreparedRow] = []
+    failed = "there is none"
     for i in range(len(first)):
+        if len(rows) == ROWS:
+            break
         row = dataset.prepare(i)
         if row.failure is None:
             rows.append(row)
-        elif not skip:
+            continue
+        failed = f"row {row.key}: {row.failure}"
+        if not skip:
             raise ConfigError(failure_line(where, row.key, row.failure))
-        if len(rows) == ROWS:
-            break
     if not rows:
-        raise ConfigError(f"{where}: none of the first {len(first)} rows can be read")
+        raise ConfigError(f"{where}: none of the first {len(first)} rows can be read; {failed}")
     return model.collator()(name, rows).to("meta")
 
 
@@ -209,7 +212,11 @@ def _dry_run_task(
         for component in model.components
     ]
     try:
-        with FlopCounterMode(display=False) as counter, saved.counting(), _reported(name):
+        with (
+            FlopCounterMode(display=False) as counter,
+            saved.counting(),
+            located_errors(f"tasks.{name}"),
+        ):
             loss = model(batch)
             if loss.total.requires_grad:
                 loss.total.backward()
@@ -220,16 +227,6 @@ def _dry_run_task(
     report.flops[name] = float(counter.get_total_flops()) * scale
     train, total = count(model, True), count(model)
     report.memory[name] = 4 * (total + 3 * train) + saved.bytes * scale
-
-
-@contextlib.contextmanager
-def _reported(task: str) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
-        raise ConfigError(with_location(f"tasks.{task}", error)) from error
 
 
 class _Saved:

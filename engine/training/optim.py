@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ..model import Model
 from ..recipe import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, Train, find
 from ..recipe.validation import library_options, parameters
-from ..utils import ConfigError, with_location
+from ..utils import ConfigError, located_errors
 
 
 def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
@@ -44,10 +44,8 @@ def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
         for group in groups:
             if group["params"][0].ndim <= 1:
                 group["weight_decay"] = 0.0
-    try:
+    with located_errors(where, known, options):
         built: torch.optim.Optimizer = optimizer_class(groups, lr=section.lr, **options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(with_location(where, error, known)) from error
     return built
 
 
@@ -82,10 +80,8 @@ def lr_schedule(train: Train) -> Callable[[int], float]:
     }
     known = parameters(schedule)
     dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=train.optimizer.lr)
-    try:
+    with located_errors(where, known, options):
         found = schedule(dummy, **{k: v for k, v in counts.items() if k in known}, **options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(with_location(where, error, known)) from error
     if not isinstance(found, LambdaLR):
         raise ConfigError(
             f"{where}.type: {section.type} returns {type(found).__name__}; expected a LambdaLR, "

@@ -21,21 +21,26 @@ if TYPE_CHECKING:
     from .device import autocast as autocast
     from .device import available as available
     from .device import check_precision as check_precision
+    from .device import derive_seed as derive_seed
     from .device import fork_rng as fork_rng
     from .device import pick as pick
+    from .device import seeded as seeded
     from .distributed import HostSum as HostSum
     from .distributed import init_accelerator as init_accelerator
     from .errors import ConfigError as ConfigError
     from .errors import Interrupted as Interrupted
     from .errors import RuntimeFailure as RuntimeFailure
+    from .errors import WorkerDied as WorkerDied
+    from .errors import located_errors as located_errors
+    from .errors import log_cause as log_cause
     from .errors import with_location as with_location
     from .files import find_files as find_files
     from .files import find_folder as find_folder
     from .files import fingerprint_of as fingerprint_of
+    from .plugin_path import add_recipe_folder as add_recipe_folder
+    from .plugin_path import make_importable as make_importable
     from .run_log import RunLogger as RunLogger
     from .run_log import read_metrics as read_metrics
-    from .seeding import derive_seed as derive_seed
-    from .seeding import seeded as seeded
     from .signals import GracefulStop as GracefulStop
     from .template import write_page as write_page
     from .text_table import format_metrics as format_metrics
@@ -63,18 +68,28 @@ else:
                 "autocast",
                 "available",
                 "check_precision",
+                "derive_seed",
                 "fork_rng",
                 "pick",
+                "seeded",
             ],
             "distributed": ["HostSum", "init_accelerator"],
-            "errors": ["Interrupted", "ConfigError", "RuntimeFailure", "with_location"],
+            "errors": [
+                "ConfigError",
+                "Interrupted",
+                "RuntimeFailure",
+                "WorkerDied",
+                "located_errors",
+                "log_cause",
+                "with_location",
+            ],
             "files": [
                 "find_files",
                 "find_folder",
                 "fingerprint_of",
             ],
+            "plugin_path": ["add_recipe_folder", "make_importable"],
             "run_log": ["RunLogger", "read_metrics"],
-            "seeding": ["derive_seed", "seeded"],
             "signals": ["GracefulStop"],
             "template": ["write_page"],
             "text_table": ["format_metrics", "format_table"],

@@ -26,8 +26,11 @@ class ConsoleHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def console() -> Iterator[None]:
-    """Send the package's log lines from INFO on, and every warning, to stderr."""
+def console(*, debug: bool = False) -> Iterator[None]:
+    """Send the package's log lines from INFO on, and every warning, to stderr.
+
+    debug: those of level DEBUG too, which hold tracebacks of errors that are reported in a line.
+    """
     if any(isinstance(handler, ConsoleHandler) for handler in ROOT.handlers):
         yield
         return
@@ -35,7 +38,7 @@ def console() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         ROOT.addHandler(handler)
-        ROOT.setLevel(logging.INFO)
+        ROOT.setLevel(logging.DEBUG if debug else logging.INFO)
         ROOT.propagate = False
         try:
             yield

@@ -1,8 +1,9 @@
-"""Where a model runs and in which precision: one choice for every verb and the Python API."""
+"""Where a model runs, in which precision and from which seeds: one choice for every verb."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from typing import Literal, get_args
 
@@ -84,4 +85,18 @@ def fork_rng() -> Iterator[None]:
                 devices = range(device_count(kind))
                 stack.enter_context(torch.random.fork_rng(devices, device_type=kind))
         stack.enter_context(torch.random.fork_rng(devices=()))
+        yield
+
+
+def derive_seed(seed: int, *names: object) -> int:
+    """A seed of 63 bits from a seed and names; the same in every process and version."""
+    text = "\0".join(str(n) for n in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+@contextlib.contextmanager
+def seeded(seed: int, *names: object) -> Iterator[None]:
+    """Torch's generator at a derived seed inside, as it was outside."""
+    with fork_rng():
+        torch.manual_seed(derive_seed(seed, *names))
         yield

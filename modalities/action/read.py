@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..base import Annotations, ReadError
+from ..base import Annotations, ReadError, only_read_errors
 from .table import columns_of, read_table
 
 ARRAY = "finite numbers of [steps, dof], or [dof] for one step"
@@ -45,6 +45,7 @@ class Motion:
         return np.array(self.values, dtype, copy=copy)
 
 
+@only_read_errors("numbers of the shape [dof] or [steps, dof]")
 def read(source: Any) -> Motion:
     """Any source of actions or states -> `Motion`.
 

@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 import torch
 
-from ..base import ReadError
+from ..base import ReadError, only_read_errors
 
 SOUND = "a sound that libsndfile can decode (WAV, FLAC, OGG, MP3, AIFF...)"
 ARRAY = "int8/16/32, uint8, or floats in [-1, 1], of [N] or [C, N]"
@@ -67,6 +67,7 @@ class LazySound(ABC):
         """The sound itself; the same whenever it is asked for."""
 
 
+@only_read_errors(SOUND)
 def read(source: Any) -> Sound:
     """Any source of sound -> `Sound`.
 

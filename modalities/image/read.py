@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..base import Annotations, ReadError
+from ..base import Annotations, ReadError, only_read_errors
 from .video_clip import Clip, is_clip, read_clip
 
 PICTURE = "a picture that Pillow can decode (JPEG, PNG, WebP, TIFF, BMP, GIF...)"
@@ -28,6 +28,7 @@ ARRAY = "uint8, uint16, bool, or floats in [0, 1], of [H, W] or [H, W, 1 | 3 | 4
 PREVIEW_SIZE = 256
 
 
+@only_read_errors(PICTURE)
 def read(source: Any) -> Any:
     """Any source of a picture -> RGB `PIL.Image`, of a clip -> `Clip`.
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..base import Annotations, ReadError
+from ..base import Annotations, ReadError, only_read_errors
 
 WORDS = ("a", "the", "small", "red", "seven", "robot", "sound", "push", "above", "naïve", "猫")
 
 
+@only_read_errors("a text")
 def read(source: Any) -> str:
     """The text of a cell: a `str` is the text itself, `bytes` are UTF-8, a `Path` is a file.
 

@@ -15,7 +15,7 @@ from ....modalities.base import Decoder, Encoder
 from ....modalities.messages import did_you_mean
 from ...recipe import ComponentSpec, FreezeAllButLast
 from ...recipe.validation import library_options, parameters
-from ...utils import ConfigError, with_location
+from ...utils import ConfigError, located_errors
 from .selectors import select
 
 _FROZEN = "_sensorium_frozen"
@@ -107,7 +107,7 @@ def add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> An
     if "target_modules" in known and options.get("target_modules") is None:
         options["target_modules"] = _exact(_default_targets(module, name == "lora", where), module)
     tuner_class = PEFT_TYPE_TO_TUNER_MAPPING[methods[name]]
-    try:
+    with located_errors(where):
         config = config_class(**options)
         if config.is_prompt_learning or config.is_adaption_prompt:
             raise ValueError(f"type: {name} is prompt learning, which adapts no layer; say lora")
@@ -120,15 +120,6 @@ def add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> An
         with warnings.catch_warnings(), without_config(module):
             warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # peft sets it by layer
             tuner = tuner_class(module, config, adapter_name="default")
-    except (
-        AttributeError,
-        KeyError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as e:
-        raise ConfigError(with_location(where, e)) from e
     for layer in tuner.model.modules():
         # torch's encoder layers have a path that reads weights and skips the layers' forwards; it
         # is not taken where a hook is registered.

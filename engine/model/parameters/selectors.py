@@ -16,7 +16,7 @@ from torch import nn
 from ....modalities.messages import did_you_mean
 from ...recipe import find, registered
 from ...recipe.validation import library_options
-from ...utils import ConfigError, with_location
+from ...utils import ConfigError, located_errors
 
 MODULE = ("module",)
 """The argument of a selector that the engine passes."""
@@ -64,10 +64,8 @@ def select(module: nn.Module, section: str | Mapping[str, Any], where: str) -> C
     name, options = _selector(section, where)
     selector = find("selector", name, f"{where}.type" if "type" in section else where)
     options = library_options(selector, options, where, MODULE)
-    try:
+    with located_errors(where, options):
         names = set(selector(module, **options))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(with_location(where, error, options)) from error
     known = [name for name, _ in module.named_parameters()]
     if not names or not names.issubset(known):
         selected = f"selects {min(names)!r}" if names else "selects no parameter"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model
 
 from ....connectors.base import Between
 from ....modalities.base import Fittable, Part
-from ...utils import ConfigError, with_location
+from ...utils import ConfigError, located_errors
 from .validation_errors import find_bool_as_number, format_validation_errors
 
 ENGINE_KEYS = frozenset(
@@ -172,10 +172,8 @@ def validate(model: type[M], values: Mapping[str, Any], where: str, what: str) -
 
 def validate_options(part: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The options of a recipe's section as keyword arguments: coerced, without defaults."""
-    try:
+    with located_errors(where):
         model = options_model(part)
-    except ValueError as error:
-        raise ConfigError(with_location(where, error)) from error
     found = validate(model, values, where, getattr(part, "__name__", "it"))
     said = found.model_fields_set
     return {name: getattr(found, name) for name in type(found).model_fields if name in said}

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from ....modalities.messages import closest, did_you_mean
+from ....modalities.messages import closest, did_you_mean, shorten
 from .renamed import renamed
+
+MAX_VALUE = 100
+"""Characters of a value that does not fit."""
 
 Loc = tuple[int | str, ...]
 
@@ -53,9 +56,12 @@ def format_validation_errors(
             line = f"is required, and is not there; expected {expected}"
         else:
             found = _dig(values, keys)
+            shown = shorten(repr(found), MAX_VALUE)
             now = renamed(place, what if owner is model else "", found)
             hint = f"; it is called {now} now" if now else ""
-            line = f"found {found!r} ({type(found).__name__}), expected {expected}{hint}"
+            if isinstance(found, Mapping) and found and all(v is None for v in found.values()):
+                hint = "; put a text that begins with '{' in quotes"
+            line = f"found {shown} ({type(found).__name__}), expected {expected}{hint}"
         lines.setdefault(place, f"{place}: {line}")
     return list(lines.values())
 

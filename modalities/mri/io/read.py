@@ -22,13 +22,14 @@ import torch
 from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
-from ...base import ReadError
+from ...base import ReadError, only_read_errors
 from .collection import folder_members, single_volume, zip_members
 from .dicom import Member, read_dicom
 from .itk import ITK, is_itk, read_itk
 from .nifti import check_dtype, looks_like_nifti, read_image, read_nifti, read_pair
 from .orientation import oriented
 
+VOLUME = "a volume: NIfTI, DICOM, NRRD or MetaImage"
 KEYS = {"path", "bytes", "array", "affine", "volume", "series"}
 CLOSE = 1e-3
 """mm by which the corners of co-registered contrasts may differ, a voxel of the first."""
@@ -37,6 +38,7 @@ Volume = tuple[np.ndarray, np.ndarray]
 """Values `[X, Y, Z]` or `[X, Y, Z, N]` in the file's own orientation, and their affine."""
 
 
+@only_read_errors(VOLUME)
 def read(source: Any) -> MetaTensor:
     """One volume, float32 `[C, X, Y, Z]`, axes nearest to RAS, affine and spacing kept.
 
@@ -60,6 +62,7 @@ def read(source: Any) -> MetaTensor:
     return oriented(values, affine, name)
 
 
+@only_read_errors(VOLUME)
 def read_mask(source: Any) -> MetaTensor:
     """A mask `[1, X, Y, Z]` of zeros and ones (anything above 0 counts), of the same sources as
     `read`; it may be empty or full. Raise ReadError, also for several volumes."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensorium.engine.recipe import load_recipe, parse_recipe, plan_recipe, yaml_io
-from sensorium.engine.recipe.recipe import find_file
+from sensorium.engine.recipe.recipe import find_file, merge_sections
 from sensorium.engine.utils import ConfigError
 
 SCALARS: dict[str, Any] = {
@@ -219,6 +219,65 @@ def test_extends_merges_and_takes_away(recipe: Path, tmp_path: Path) -> None:
     assert found.inputs["image"].encoder.options == {"size": 8, "patch_size": 4, "dim": 8}
     assert found.train.steps == 7
     assert found.tasks == load_recipe(recipe).tasks
+
+
+def _write(folder: Path, **files: Any) -> None:
+    for name, values in files.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+def test_extends_over_several_levels(tmp_path: Path, recipe: Path) -> None:
+    _write(
+        tmp_path,
+        first={"extends": "recipe.yaml", "train": {"steps": 3, "batch_size": 5}},
+        second={"extends": "first.yaml", "train": {"steps": 4}},
+    )
+    train = load_recipe(tmp_path / "second.yaml").train
+    assert (train.steps, train.batch_size, train.max_grad_norm) == (4, 5, None)
+
+
+REPLACED = [  # base, over, expected
+    (
+        {"type": "timm", "name": "x", "freeze": True, "weights": "runs/x"},
+        {"type": "patches", "size": 8},
+        {"type": "patches", "size": 8, "freeze": True},
+    ),
+    ({"type": "timm", "name": "x"}, {"type": "timm", "size": 8}, {"name": "x", "size": 8}),
+    ({"type": "mlp", "hidden": 3, "lr": 0.1}, "linear", None),
+    ("mlp", {"hidden": 3}, {"type": "mlp", "hidden": 3}),
+    ("mlp", {"type": "linear"}, {"type": "linear"}),
+    ({"source": "digits", "split": "a", "limit": 3}, {"source": "json", "path": "x"}, None),
+]
+
+
+@pytest.mark.parametrize(("base", "over", "expected"), REPLACED)
+def test_a_replaced_type_leaves_its_options_behind(base: Any, over: Any, expected: Any) -> None:
+    merged = merge_sections({"part": base}, {"part": over})["part"]
+    if expected is None:
+        kept = {"limit"} if isinstance(over, dict) else set()
+        assert merged == over if isinstance(over, str) else merged.keys() == over.keys() | kept
+    else:
+        assert merged == {"type": merged["type"], **expected}
+
+
+def test_the_short_form_of_a_split_is_its_source() -> None:
+    merged = merge_sections({"data": {"train": "digits"}}, {"data": {"train": {"limit": 3}}})
+    assert merged == {"data": {"train": {"source": "digits", "limit": 3}}}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_overrides_hold_in_any_order(recipe: Path, order: int) -> None:
+    texts = ["inputs.image.encoder.type=other", "inputs.image.encoder.size=9"][::order]
+    encoder = load_recipe(recipe, texts).inputs["image"].encoder
+    assert (encoder.type, encoder.options) == ("other", {"size": 9})
+
+
+@pytest.mark.parametrize(
+    "text", ["<image> Describe the digit:", "a: b: c", "{word}", "{word} or {other}", "a - b"]
+)
+def test_an_override_with_a_colon_is_a_text(recipe: Path, text: str) -> None:
+    found = load_recipe(recipe, [f"tasks.digit.prompt={text}"]).tasks["digit"].options["prompt"]
+    assert found == text
 
 
 def test_a_shipped_recipe_and_a_run_are_found_by_their_folder(

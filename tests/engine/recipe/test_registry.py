@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sensorium.engine.recipe import find, load, registered, registry, schema
+from sensorium.engine.recipe import find, load, load_recipe, registered, registry, schema
 from sensorium.engine.recipe.validation import arguments
 from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Source
@@ -171,6 +172,73 @@ def test_a_broken_plugin_is_named_in_one_line(
             find(kind, name, "here")
         assert f"plug-in modality.broken ({value})" in str(error.value)
         assert words in str(error.value) and "\n" not in str(error.value)
+
+
+PLUGIN_FILES = {
+    "a syntax error": ("def (:\n", ("syntax", "line 1")),
+    "a failing import": ("from os import nothing\n", ("cannot import name 'nothing'",)),
+    "a library that is missing": ("import no_such_library\n", ("no module 'no_such_library'",)),
+    "an error while it runs": ("raise RuntimeError('odd')\n", ("RuntimeError: odd",)),
+    "a division": ("1 / 0\n", ("ZeroDivisionError",)),
+    "an exit": ("import sys\nsys.exit('bye')\n", ("bye",)),
+    "bytes that are no text": (b"x = '\xff'\n", ("unicode error",)),
+    "a null byte": ("x = 1\0\n", ("null bytes",)),
+    "no such name": ("Other = 1\n", ("has no 'Mine'",)),
+    "no class": ("Mine = 1\n", ("is no connector",)),
+}
+
+
+@pytest.mark.parametrize("name", PLUGIN_FILES)
+def test_a_file_that_fails_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, words = PLUGIN_FILES[name]
+    module = "broken_" + re.sub(r"\W", "_", name)
+    data = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / f"{module}.py").write_bytes(data)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        find("connector", f"{module}:Mine", "here.type")
+    line = str(error.value)
+    assert line.startswith(f"here.type: {module}:Mine") and "\n" not in line
+    for word in words:
+        assert word in line
+    assert error.value.__cause__ is not None or "Mine" in words[0] or "no connector" in words[0]
+
+
+CONNECTOR = "from sensorium.connectors.base import Connector\nclass Mine(Connector): where = {!r}\n"
+
+
+def test_modules_are_found_beside_the_recipe_then_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for folder in ("one", "two", "current"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "beside_me.py").write_text(CONNECTOR.format(folder))
+        (tmp_path / folder / "recipe.yaml").write_text("tasks: {}\n")
+    (tmp_path / "current" / "only_here.py").write_text(CONNECTOR.format("current"))
+    (tmp_path / "one" / "json.py").write_text("raise RuntimeError\n")
+    monkeypatch.chdir(tmp_path / "current")
+    for folder in ("one", "two", "one"):
+        load_recipe(tmp_path / folder / "recipe.yaml")
+        assert find("connector", "beside_me:Mine", "here").where == folder
+    assert find("connector", "only_here:Mine", "here").where == "current"
+    assert load("json:dumps")(1) == "1"  # what is installed comes first
+
+
+def test_a_file_is_no_module(tmp_path: Path) -> None:
+    for name in ("./sub/mine.py:E", "mine.py:E", "sub/mine:E"):
+        with pytest.raises(ConfigError, match=r"expected a module, not a file: mine:E"):
+            find("connector", name, "here")
+
+
+@pytest.mark.parametrize("kind", ["modality", *KINDS])
+def test_an_unknown_name_is_a_short_line(kind: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        find(kind, "q" * 500, "inputs.image.encoder.type")
+    assert len(str(error.value)) <= 300
+    assert "sensorium list " in str(error.value)
 
 
 def test_a_class_of_the_current_folder_is_found(
