@@ -32,7 +32,7 @@ class BackboneEncoder(Encoder):
             raise ValueError(f"attention: {reason}")
         self.backbone, self.attention, self.dim = backbone, attention, backbone.dim
         self.processor = TextProcessor(backbone.tokenizer, max_length)
-        layers = {"layers"} if "hidden_states" in backbone.supports else set()
+        layers = {"hidden_states"} if "hidden_states" in backbone.supports else set()
         same = {"layer_hooks", "inputs_embeds", "vocabulary"}
         self.supports = frozenset(same & backbone.supports | layers)
 
@@ -44,7 +44,7 @@ class BackboneEncoder(Encoder):
         self,
         ids: Tensor,
         mask: Tensor,
-        layers: Sequence[int] = (),
+        hidden_states: Sequence[int] = (),
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Features:
@@ -55,9 +55,9 @@ class BackboneEncoder(Encoder):
         """
         embeds = self.embed(ids) if inputs_embeds is None else inputs_embeds
         options: dict[str, Any] = {"layer_hooks": layer_hooks} if layer_hooks else {}
-        options |= {"hidden_states": tuple(layers)} if layers else {}
+        options |= {"hidden_states": tuple(hidden_states)} if hidden_states else {}
         out = self.backbone(embeds, mask, attention=self.attention, **options)
-        hidden, states = out if layers else (out, ())
+        hidden, states = out if hidden_states else (out, ())
         padded = ~mask.unsqueeze(-1)
         inner = tuple(Features(state.masked_fill(padded, 0), mask) for state in states)
         return Features(hidden.masked_fill(padded, 0), mask, hidden_states=inner)

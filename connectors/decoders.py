@@ -103,7 +103,7 @@ class Unetr(Connector):
         if len(features.hidden_states) < wanted:
             raise ValueError(
                 f"unetr: got {len(features.hidden_states)} hidden layers, expected {wanted}; take "
-                "an encoder that supports `layers`, or leave layers out"
+                "an encoder that supports `hidden_states`, or leave layers out"
             )
         for layer in features.hidden_states[:wanted]:
             if layer.tokens.shape[1:] != (math.prod(grid), self.in_dim):

@@ -54,7 +54,7 @@ class WeightedLayers(Connector):
         if len(found) != len(self.hidden_layers):
             raise ValueError(
                 f"weighted_layers: got {len(found)} hidden layers, expected "
-                f"{len(self.hidden_layers)}; an encoder that supports `layers` "
+                f"{len(self.hidden_layers)}; an encoder that supports `hidden_states` "
                 "gives them, whole and not in pieces"
             )
         for layer, shape in zip(self.hidden_layers, found, strict=True):

@@ -141,7 +141,7 @@ class Encoder(Part, nn.Module):
 
     dim: width of the tokens. processor: makes its samples. batch_invariant: False if padding
     changes a sample's features; samples of different shapes are then encoded apart. supports:
-    what `forward` takes beyond its batch: `layers` (a tuple of hidden layers to return),
+    what `forward` takes beyond its batch: `hidden_states` (numbers of layers to return),
     `token_mask` (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks`
     (`{layer: LayerHook}`),
     `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids [B, L]`); and

@@ -208,7 +208,7 @@ class EncoderContract:
         """What `supports` names; each is optional."""
         batch, tokens = self.batch(self.samples), self.features.tokens
         checks = {
-            "layers": self._check_layers,
+            "hidden_states": self._check_hidden_states,
             "token_mask": self._check_token_mask,
             "layer_hooks": self._check_layer_hooks,
             "inputs_embeds": lambda: check_inputs_embeds(self.encoder, batch),
@@ -219,20 +219,20 @@ class EncoderContract:
                 expect(name in checks, f"is not known; there are: {', '.join(checks)}")
                 checks[name]()
 
-    def _check_layers(self) -> None:
+    def _check_hidden_states(self) -> None:
         plain = self.features
-        deep = self.encode(self.samples, layers=(0, -1))
+        deep = self.encode(self.samples, hidden_states=(0, -1))
         for one, other in zip(outputs(deep), outputs(plain), strict=True):
             expect(close(one, other), f"asking for layers changes the features: {gap(one, other)}")
         hidden = deep.hidden_states
-        expect(len(hidden) == 2, f"{len(hidden)} layers for layers=(0, -1)")
+        expect(len(hidden) == 2, f"{len(hidden)} layers for hidden_states=(0, -1)")
         for layer in hidden:
             expect(len(layer.tokens) == len(plain.tokens), "a layer has another number of rows")
             alike = layer.mask.shape == plain.mask.shape
             expect(not alike or torch.equal(layer.mask, plain.mask), "a layer has another mask")
-        swapped = self.encode(self.samples, layers=(-1, 0)).hidden_states
+        swapped = self.encode(self.samples, hidden_states=(-1, 0)).hidden_states
         expect(same(hidden[0].tokens, swapped[1].tokens), "layers are not in the order asked")
-        self._refuses(layers=(99,))
+        self._refuses(hidden_states=(99,))
 
     def _check_token_mask(self) -> None:
         plain, mask = self.features, self.features.mask

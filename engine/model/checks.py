@@ -94,7 +94,7 @@ def request_head_layers(
 ) -> None:
     """Keep the hidden layers that a head wants of its stream; refuse an encoder without any."""
     wanted = head.hidden_layers if isinstance(head, Connector) else ()
-    if wanted and "layers" not in own.encoder.supports:
+    if wanted and "hidden_states" not in own.encoder.supports:
         name = stream.partition(".")[0]
         type_ = plan.streams[name].encoder.section.type
         raise ConfigError(
@@ -107,7 +107,7 @@ def request_head_layers(
 def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> None:
     """Refuse an encoder that lacks what its connector or a task asks of it."""
     encoder, type_ = stream.encoder, plan.streams[name].encoder.section.type
-    if stream.own and "layers" not in encoder.supports:
+    if stream.own and "hidden_states" not in encoder.supports:
         raise ConfigError(
             f"inputs.{name}.connector: needs hidden layers, and {type_} supports none; "
             "take another connector"

@@ -52,7 +52,7 @@ def uncacheable_reason(plan: ResolvedRecipe, model: Model, name: str) -> str | N
         use = task.task.streams.get(name)
         if use is not None and use.views:
             return f"tasks.{key} takes views of it"
-        if use is not None and use.supports - {"layers"}:
+        if use is not None and use.supports - {"hidden_states"}:
             return f"tasks.{key} reaches into the encoder"
     return None
 
@@ -136,7 +136,7 @@ class FeatureCacher:
             return []
         kept = self.plan.recipe.cache.precision
         precision = kept if kept in PRECISIONS else None
-        options = {"layers": stream.layers} if stream.layers else {}
+        options = {"hidden_states": stream.layers} if stream.layers else {}
         records: dict[int, Record] = {}
         with torch.no_grad(), autocast(self.device, self.precision):
             # Apart, since each group has a grid of its own.

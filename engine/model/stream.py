@@ -51,9 +51,11 @@ class Stream(nn.Module):
 
     def encoded(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """What the encoder gives for a batch, or gave before."""
-        wanted = (*self.own, *options.get("layers", ()))
+        wanted = (*self.own, *options.get("hidden_states", ()))
         if not isinstance(inputs, Features):
-            return self.encode(inputs, **{**options, **({"layers": wanted} if wanted else {})})
+            return self.encode(
+                inputs, **{**options, **({"hidden_states": wanted} if wanted else {})}
+            )
         stored = inputs.to(torch.float32)  # perhaps stored in a smaller precision than the weights
         kept = dict(zip(self.layers, stored.hidden_states, strict=False))
         return stored.replace(hidden_states=tuple(kept[layer] for layer in wanted))
@@ -76,7 +78,7 @@ class Stream(nn.Module):
         graph; neither the encoder nor the connector runs."""
         device = next((p.device for p in self.parameters()), None)
         empty = Features.dense(torch.zeros(0, 0, self.width(point), device=device))
-        wanted = (*(self.own if point else ()), *options.get("layers", ()))
+        wanted = (*(self.own if point else ()), *options.get("hidden_states", ()))
         hidden = Features.dense(torch.zeros(0, 0, self.encoder.dim, device=device))
         return empty.replace(hidden_states=(hidden,) * len(wanted))
 
@@ -90,9 +92,11 @@ class Stream(nn.Module):
         """What the average of the encoder gives for a batch, without a graph."""
         if self.ema is None or isinstance(inputs, Features):
             raise ValueError("a teacher reads batches, not stored features; is its encoder frozen?")
-        wanted = (*self.own, *options.get("layers", ()))
+        wanted = (*self.own, *options.get("hidden_states", ()))
         with torch.no_grad():
-            return encode(self.ema, inputs, {**options, **({"layers": wanted} if wanted else {})})
+            return encode(
+                self.ema, inputs, {**options, **({"hidden_states": wanted} if wanted else {})}
+            )
 
     def forward(self, features: Features) -> Features:
         if self.connector is None:

@@ -68,13 +68,13 @@ class CausalLM(HubText):
         self,
         ids: Tensor,
         mask: Tensor,
-        layers: Sequence[int] = (),
+        hidden_states: Sequence[int] = (),
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Features:
         """As `HubText`; with `echo` of the second reading. Hooks then see both, `[B, 2 L, D]`."""
         if not self.echo:
-            return super().forward(ids, mask, layers, layer_hooks, inputs_embeds)
+            return super().forward(ids, mask, hidden_states, layer_hooks, inputs_embeds)
         lengths = mask.sum(1, keepdim=True)
         places = torch.arange(2 * ids.shape[1], device=ids.device)  # [2 L]
         again = torch.where(places < lengths, places, places - lengths)
@@ -83,7 +83,7 @@ class CausalLM(HubText):
             rows = again.unsqueeze(-1).expand(-1, -1, inputs_embeds.shape[-1])
             inputs_embeds = inputs_embeds.gather(1, rows)
         read = super().forward(
-            ids.gather(1, again), places < 2 * lengths, layers, layer_hooks, inputs_embeds
+            ids.gather(1, again), places < 2 * lengths, hidden_states, layer_hooks, inputs_embeds
         )
         second = lengths + places[: ids.shape[1]]  # [B, L]
 

@@ -61,7 +61,7 @@ class HubText(Encoder):
         self.dim: int = self.encoder.config.hidden_size
         self._check(tokenizer, max_length)
         self.processor = TextProcessor(tokenizer, max_length)
-        found = {"layers", "inputs_embeds"} | ({"vocabulary"} if lm_head else set())
+        found = {"hidden_states", "inputs_embeds"} | ({"vocabulary"} if lm_head else set())
         self.supports = frozenset(found | ({"layer_hooks"} if self.blocks() else set()))
 
     @classmethod
@@ -182,7 +182,7 @@ class HubText(Encoder):
         self,
         ids: Tensor,
         mask: Tensor,
-        layers: Sequence[int] = (),
+        hidden_states: Sequence[int] = (),
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Features:
@@ -193,14 +193,14 @@ class HubText(Encoder):
         """
         with hooked(self.blocks(), layer_hooks, 0, mask):
             inputs = self.inputs(ids, mask, inputs_embeds)
-            out = self.encoder(**inputs, output_hidden_states=bool(layers))
+            out = self.encoder(**inputs, output_hidden_states=bool(hidden_states))
         tokens = out.last_hidden_state.masked_fill(~mask.unsqueeze(-1), 0)
         return Features(
             tokens,
             mask,
             pooled=self.pool(tokens, mask),
             hidden_states=tuple(
-                self._layer(out.hidden_states[1:], place, mask) for place in layers
+                self._layer(out.hidden_states[1:], place, mask) for place in hidden_states
             ),
         )
 

@@ -162,7 +162,7 @@ class Segmentation(Task):
     def _head_output(self, ctx: Context, view: str = "main") -> Features:
         head = self.heads["head"]
         layers = head.hidden_layers if isinstance(head, Connector) else ()
-        options: dict[str, Any] = {"layers": layers} if layers else {}
+        options: dict[str, Any] = {"hidden_states": layers} if layers else {}
         output: Features = head(ctx.encode(f"{self.input}.encoder", view, **options))
         if output.grid is None or output.dim != 1:
             raise ValueError(

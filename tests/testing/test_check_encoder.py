@@ -25,7 +25,7 @@ class Values(Processor):
 class Good(Encoder):
     """Steps of a motion as tokens; a mask of what is padding."""
 
-    supports = frozenset({"layers", "token_mask", "layer_hooks"})
+    supports = frozenset({"hidden_states", "token_mask", "layer_hooks"})
 
     def __init__(self, *, dim: int = 8, depth: int = 2) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Good(Encoder):
         self,
         values: Tensor,
         mask: Tensor,
-        layers: Sequence[int] = (),
+        hidden_states: Sequence[int] = (),
         token_mask: Tensor | None = None,
         layer_hooks: Mapping[int, Any] | None = None,
     ) -> Features:
@@ -55,7 +55,7 @@ class Good(Encoder):
         if token_mask is not None:
             x = torch.where(token_mask[..., None], self.mask_token, x)
         depth = len(self.stack)
-        for number in (*layers, *(layer_hooks or {})):
+        for number in (*hidden_states, *(layer_hooks or {})):
             if not -depth <= number < depth:
                 raise ValueError(f"there is no layer {number}")
         hidden = []
@@ -66,7 +66,7 @@ class Good(Encoder):
                     x = (layer_hooks or {})[place](x, mask)
             hidden.append(x)
         return Features(self.last(x, mask), mask).replace(
-            hidden_states=tuple(Features(self.last(hidden[i], mask), mask) for i in layers)
+            hidden_states=tuple(Features(self.last(hidden[i], mask), mask) for i in hidden_states)
         )
 
     def last(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -180,8 +180,8 @@ class Hiding(Good):
 
 class AnyLayer(Good):
     def forward(self, values: Tensor, mask: Tensor, **more: Any) -> Features:
-        layers = more.pop("layers", ())
-        return super().forward(values, mask, layers=[i % 2 for i in layers], **more)
+        layers = more.pop("hidden_states", ())
+        return super().forward(values, mask, hidden_states=[i % 2 for i in layers], **more)
 
 
 class NoHook(Good):
@@ -237,10 +237,10 @@ BROKEN: dict[type, str] = {
     Dicing: "processor.prepare: the same raw value gives another sample",
     Holding: "processor.settings: TypeError",
     Hiding: "processor.settings: TypeError",
-    AnyLayer: "supports layers: layers of layer 99 raises no ValueError",
+    AnyLayer: "supports hidden_states: hidden_states of layer 99 raises no ValueError",
     NoHook: "supports layer_hooks: the hook of layer 0 was not called",
     NoMask: "supports token_mask: masked tokens change nothing",
-    Promising: "supports telepathy: is not known; there are: layers, token_mask, layer_hooks",
+    Promising: "supports telepathy: is not known; there are: hidden_states, token_mask,",
     Keywords: "hides its options",
     Resolving: "resolve: resolve(resolve(options)) is",
     Stranger: "options: is no subclass of modalities.base.Encoder",

@@ -25,7 +25,7 @@ class Trajectory(StepEncoder):
     depth: blocks. heads: of the attention; they divide dim.
     """
 
-    supports = frozenset({"layers", "layer_hooks", "token_mask"})
+    supports = frozenset({"hidden_states", "layer_hooks", "token_mask"})
 
     def __init__(
         self, *, normalizer: Normalizer, dim: int = 128, depth: int = 2, heads: int = 4
@@ -56,12 +56,12 @@ class Trajectory(StepEncoder):
         self,
         values: Tensor,
         mask: Tensor,
-        layers: Sequence[int] = (),
+        hidden_states: Sequence[int] = (),
         token_mask: Tensor | None = None,
         layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Features:
         """values `[B, T, dof]` normalised, mask `[B, T]`; layers count from 0 or from the end."""
-        wanted, changed = [self._layer(i) for i in layers], self._hooks(layer_hooks)
+        wanted, changed = [self._layer(i) for i in hidden_states], self._hooks(layer_hooks)
         x = self._embed(values, token_mask)  # [B, 1 + T, D]: the summary first
         seen = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
         hidden: dict[int, Features] = {}

@@ -79,13 +79,13 @@ class AST(HubSound):
         mask = up_to(times, int(times.max())).repeat_interleave(self.bands, dim=1)
         return {"values": torch.stack([sample["values"] for sample in samples]), "mask": mask}
 
-    def forward(self, values: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> Features:
+    def forward(self, values: Tensor, mask: Tensor, hidden_states: Sequence[int] = ()) -> Features:
         """values `[B, F, M]`, mask `[B, t * m]` -> tokens `[B, t * m, D]`, time first.
 
         layers: blocks by place, 0 the first, -1 the last.
         """
-        output = self.model(values, output_hidden_states=bool(layers))
-        kept = tuple(self._patches(state, mask) for state in self.hidden(output, layers))
+        output = self.model(values, output_hidden_states=bool(hidden_states))
+        kept = tuple(self._patches(state, mask) for state in self.hidden(output, hidden_states))
         tokens = self._patches(output.last_hidden_state, mask)
         return tokens.replace(pooled=output.pooler_output, hidden_states=kept)
 

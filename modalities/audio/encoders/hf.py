@@ -34,7 +34,7 @@ class HubSound(Encoder):
 
     kind: ClassVar[str]
     types: ClassVar[tuple[str, ...]]
-    supports: frozenset[str] = frozenset({"layers"})
+    supports: frozenset[str] = frozenset({"hidden_states"})
 
     def __init__(
         self, name: str = "", config: Json | None = None, processor: Json | None = None
@@ -135,14 +135,14 @@ class HubSound(Encoder):
         count = getattr(self.config, "num_hidden_layers", None)
         return list_of_layers(self.model, count)
 
-    def hidden(self, output: Any, layers: Sequence[int]) -> list[Tensor]:
+    def hidden(self, output: Any, hidden_states: Sequence[int]) -> list[Tensor]:
         """What the layers gave, by place, 0 the first, -1 the last."""
-        states = output.hidden_states[1:] if layers else ()
-        return [states[layer] for layer in places(layers, len(states))]
+        states = output.hidden_states[1:] if hidden_states else ()
+        return [states[layer] for layer in places(hidden_states, len(states))]
 
 
 def in_time(
-    tokens: Tensor, mask: Tensor, step: float, origin: float, layers: Sequence[Tensor] = ()
+    tokens: Tensor, mask: Tensor, step: float, origin: float, hidden_states: Sequence[Tensor] = ()
 ) -> Features:
     """Features along time, zeros where there is none; layers likewise."""
 
@@ -150,7 +150,7 @@ def in_time(
         grid = (x.shape[1],)
         return Features(blank(x, mask), mask, grid=grid, spacing=(step,), origin=(origin,))
 
-    return along(tokens).replace(hidden_states=tuple(along(layer) for layer in layers))
+    return along(tokens).replace(hidden_states=tuple(along(layer) for layer in hidden_states))
 
 
 def path_of(name: str) -> str:

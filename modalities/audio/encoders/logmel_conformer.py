@@ -67,7 +67,7 @@ class LogMelConformer(Encoder):
         )
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02) if mask_token else None
         self.supports = frozenset(
-            {"layers", "layer_hooks"} | ({"token_mask"} if mask_token else set())
+            {"hidden_states", "layer_hooks"} | ({"token_mask"} if mask_token else set())
         )
 
     def blocks(self) -> Sequence[nn.Module]:
@@ -81,7 +81,7 @@ class LogMelConformer(Encoder):
         self,
         mels: Tensor,
         mask: Tensor,
-        layers: Sequence[int] = (),
+        hidden_states: Sequence[int] = (),
         token_mask: Tensor | None = None,
         layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Features:
@@ -90,7 +90,7 @@ class LogMelConformer(Encoder):
         layers, layer_hooks: blocks (`front`, then `depth`), from 0 or from the end (-1).
         """
         count = len(self.layers)
-        wanted, added = places(layers, count), dict(layer_hooks or {})
+        wanted, added = places(hidden_states, count), dict(layer_hooks or {})
         added = dict(zip(places(added, count), added.values(), strict=True))
         x, mask = self.subsampling(_normal(mels, mask, self.normalize), mask)
         if token_mask is not None:

@@ -28,7 +28,7 @@ class TorchaudioBundle(Encoder):
     padding changes features.
     """
 
-    supports = frozenset({"layers"})
+    supports = frozenset({"hidden_states"})
 
     def __init__(self, name: str, options: dict[str, Any] | None = None) -> None:
         super().__init__()
@@ -61,14 +61,14 @@ class TorchaudioBundle(Encoder):
         """wave `[B, N]` padded on the right with zeros, mask `[B, N]`."""
         return padded([sample["wave"] for sample in samples], "wave")
 
-    def forward(self, wave: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> Features:
+    def forward(self, wave: Tensor, mask: Tensor, hidden_states: Sequence[int] = ()) -> Features:
         """wave `[B, N]`, mask `[B, N]` -> tokens `[B, T, D]`.
 
         layers: blocks by place, 0 the first, -1 the last.
         """
         blocks = self.blocks()
         hidden: dict[int, Tensor] = {}
-        wanted = places(layers, len(blocks))
+        wanted = places(hidden_states, len(blocks))
         handles = [blocks[i].register_forward_hook(_keep(hidden, i)) for i in set(wanted)]
         try:
             # On meta there is nothing to see: the library looks for padding by its places.

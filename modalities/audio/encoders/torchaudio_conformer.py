@@ -27,7 +27,7 @@ class TorchaudioConformer(Encoder):
     """
 
     batch_invariant = False
-    supports = frozenset({"layers"})
+    supports = frozenset({"hidden_states"})
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class TorchaudioConformer(Encoder):
         """mels `[B, F, M]` padded on the right, mask `[B, F]`."""
         return padded([sample["mels"] for sample in samples], "mels")
 
-    def forward(self, mels: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> Features:
+    def forward(self, mels: Tensor, mask: Tensor, hidden_states: Sequence[int] = ()) -> Features:
         """mels `[B, F, M]`, mask `[B, F]` -> tokens `[B, ceil(F / subsample), D]`.
 
         layers: Conformer layers by place, 0 the first, -1 the last.
         """
-        wanted = places(layers, len(self.model.conformer_layers))
+        wanted = places(hidden_states, len(self.model.conformer_layers))
         frames = mask.sum(1)
         mean = blank(mels, mask).sum(1) / frames[:, None]  # [B, M]
         normal = blank((mels - mean[:, None]) / 5, mask)

@@ -57,7 +57,7 @@ class Wav2Vec2(HubSound):
         # Its masks would be drawn by numpy in training, on top of what the recipe says.
         self.model.config.mask_time_prob = self.model.config.mask_feature_prob = 0.0
         if hasattr(self.model, "masked_spec_embed"):
-            self.supports = frozenset({"layers", "token_mask"})
+            self.supports = frozenset({"hidden_states", "token_mask"})
         layered = getattr(self.config, "feat_extract_norm", "layer") != "group"
         self.batch_invariant = layered and self.config.model_type not in READ_PADDING
         # Models normed over groups were trained without: silence fills their batches.
@@ -132,7 +132,7 @@ class Wav2Vec2(HubSound):
         self,
         values: Tensor,
         mask: Tensor,
-        layers: Sequence[int] = (),
+        hidden_states: Sequence[int] = (),
         token_mask: Tensor | None = None,
     ) -> Features:
         """values `[B, N]` or `[B, N, M]`, mask `[B, N]` -> tokens `[B, T, D]`.
@@ -142,10 +142,10 @@ class Wav2Vec2(HubSound):
         more: dict[str, Any] = {} if token_mask is None else {"mask_time_indices": token_mask}
         if (self.attends or self.banks) and not mask.is_meta:  # on meta there is nothing to see
             more["attention_mask"] = mask.long()
-        output = self.model(values, output_hidden_states=bool(layers), **more)
+        output = self.model(values, output_hidden_states=bool(hidden_states), **more)
         tokens = output.last_hidden_state
         lengths = mask.sum(1)
         if not self.banks:
             lengths = self.model._get_feat_extract_output_lengths(lengths)
         real = up_to(lengths, tokens.shape[1])
-        return in_time(tokens, real, self.step, self.origin, self.hidden(output, layers))
+        return in_time(tokens, real, self.step, self.origin, self.hidden(output, hidden_states))

@@ -83,12 +83,12 @@ class Whisper(HubSound):
         tokens = torch.stack([(sample["frames"] + 1) // 2 for sample in samples])
         return {"values": torch.stack(whole), "mask": up_to(tokens, int(tokens.max()))}
 
-    def forward(self, values: Tensor, mask: Tensor, layers: Sequence[int] = ()) -> Features:
+    def forward(self, values: Tensor, mask: Tensor, hidden_states: Sequence[int] = ()) -> Features:
         """values `[B, M, F]`, mask `[B, T]` -> tokens `[B, T, D]`, of 20 ms each.
 
         layers: blocks by place, 0 the first, -1 the last (which the model gives normed).
         """
-        output = self.model(values, output_hidden_states=bool(layers))
+        output = self.model(values, output_hidden_states=bool(hidden_states))
         real = mask.shape[1]
-        kept = [state[:, :real] for state in self.hidden(output, layers)]
+        kept = [state[:, :real] for state in self.hidden(output, hidden_states)]
         return in_time(output.last_hidden_state[:, :real], mask, self.step, 0.0, kept)

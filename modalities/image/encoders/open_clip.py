@@ -54,7 +54,7 @@ class OpenClipVision(Encoder):
         self.processor = OpenClipProcessor(
             size=side, **open_clip_config.steps(found["preprocess_cfg"])
         )
-        self.supports = frozenset({"layers"} if output == "tokens" else ())
+        self.supports = frozenset({"hidden_states"} if output == "tokens" else ())
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -78,24 +78,24 @@ class OpenClipVision(Encoder):
             return [getattr(self.model, f"layer{i}") for i in range(1, 5)]
         return list(self.model.transformer.resblocks)
 
-    def forward(self, pixel_values: Tensor, layers: Sequence[int] = ()) -> Features:
+    def forward(self, pixel_values: Tensor, hidden_states: Sequence[int] = ()) -> Features:
         """pixel_values `[B, 3, H, W]` -> Features `[B, T, D]` with a grid, or `[B, 1, E]`.
 
         layers: blocks of a transformer, else stages, from 0 (a ResNet's stem) or the end (-1).
         """
         if self.output == "embedding":
-            if layers:
+            if hidden_states:
                 raise ValueError(
-                    f"open_clip: layers {tuple(layers)} of a vector; say output: tokens"
+                    f"open_clip: layers {tuple(hidden_states)} of a vector; say output: tokens"
                 )
             given = self.model(pixel_values)
             pooled = given[0] if isinstance(given, tuple) else given  # CoCa gives its tokens too
             return Features.dense(pooled.unsqueeze(1), pooled=pooled)
         if isinstance(self.model, TimmModel):
-            return timm_features.encode(self.model.trunk, pixel_values, layers)
+            return timm_features.encode(self.model.trunk, pixel_values, hidden_states)
         if isinstance(self.model, ModifiedResNet):
-            return _resnet(self.model, pixel_values, layers)
-        return _transformer(self.model, pixel_values, layers)
+            return _resnet(self.model, pixel_values, hidden_states)
+        return _transformer(self.model, pixel_values, hidden_states)
 
 
 def _width(tower: Any) -> int:
@@ -118,11 +118,11 @@ def _drop_projection(tower: Any) -> tuple[str, ...]:
     return ("proj",)
 
 
-def _transformer(tower: Any, pixels: Tensor, layers: Sequence[int]) -> Features:
+def _transformer(tower: Any, pixels: Tensor, hidden_states: Sequence[int]) -> Features:
     """open_clip's own ViT: its forward in pieces, since it gives the projected vector alone."""
     x = tower._embeds(pixels)  # [B, 1 + T, D]
     count = len(tower.transformer.resblocks)
-    order = _order(layers, count)
+    order = _order(hidden_states, count)
     if order:
         x, found = tower.transformer.forward_intermediates(x, indices=sorted(set(order)))
     else:
@@ -142,10 +142,10 @@ def _transformer(tower: Any, pixels: Tensor, layers: Sequence[int]) -> Features:
     return main.replace(hidden_states=tuple(hidden))
 
 
-def _resnet(tower: Any, pixels: Tensor, layers: Sequence[int]) -> Features:
+def _resnet(tower: Any, pixels: Tensor, hidden_states: Sequence[int]) -> Features:
     """CLIP's ResNet: the last map's cells; its attention pool has another width."""
     size = (pixels.shape[2], pixels.shape[3])
-    order = _order(layers, len(RESNET_STRIDES))
+    order = _order(hidden_states, len(RESNET_STRIDES))
     given = tower.forward_intermediates(pixels, indices=None, intermediates_only=True)
     maps = [
         from_map(m, size, stride)
@@ -154,8 +154,8 @@ def _resnet(tower: Any, pixels: Tensor, layers: Sequence[int]) -> Features:
     return maps[-1].replace(hidden_states=tuple(maps[i] for i in order))
 
 
-def _order(layers: Sequence[int], count: int) -> list[int]:
-    for layer in layers:
+def _order(hidden_states: Sequence[int], count: int) -> list[int]:
+    for layer in hidden_states:
         if not -count <= layer < count:
             raise ValueError(f"open_clip: layer {layer} of a tower that has {count}")
-    return [layer % count for layer in layers]
+    return [layer % count for layer in hidden_states]

@@ -57,7 +57,7 @@ class Timm(Encoder):
             raise ValueError(f"timm: {name} takes no mask token; a plain ViT, BEiT or EVA does")
         self.mask_token = nn.Parameter(torch.zeros(self.model.embed_dim)) if mask_token else None
         found = (
-            {"layers"}
+            {"hidden_states"}
             | ({"layer_hooks"} if plain else set())
             | ({"token_mask"} if mask_token else set())
         )
@@ -97,7 +97,7 @@ class Timm(Encoder):
     def forward(
         self,
         pixel_values: Tensor,
-        layers: Sequence[int] = (),
+        hidden_states: Sequence[int] = (),
         token_mask: Tensor | None = None,
         layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Features:
@@ -109,8 +109,10 @@ class Timm(Encoder):
             if layer_hooks or token_mask is not None:
                 self._change(stack, token_mask, layer_hooks)
             if self.layer is None:
-                return timm_features.encode(self.model, pixel_values, layers)
-            first, *rest = timm_features.hidden(self.model, pixel_values, (self.layer, *layers))
+                return timm_features.encode(self.model, pixel_values, hidden_states)
+            first, *rest = timm_features.hidden(
+                self.model, pixel_values, (self.layer, *hidden_states)
+            )
             return first.replace(hidden_states=tuple(rest))
 
     def _change(

@@ -39,25 +39,27 @@ def width(model: Any, layer: int | None = None) -> int:
     return int(model.num_features)
 
 
-def encode(model: Any, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
-    """pixels `[B, C, H, W]` -> the last layer's Features, with those of hidden `layers`.
+def encode(model: Any, pixels: Tensor, hidden_states: Sequence[int] = ()) -> Features:
+    """pixels `[B, C, H, W]` -> the last layer's Features, and those of the layers `hidden_states`.
 
     pooled: the class token; without one, what the model's own head pools, where it keeps `D`.
     """
     if type(model).__name__ in MAPPED:
         features = _mapped(model, pixels)
-        return features.replace(hidden_states=hidden(model, pixels, layers) if layers else ())
+        return features.replace(
+            hidden_states=hidden(model, pixels, hidden_states) if hidden_states else ()
+        )
     size = (pixels.shape[2], pixels.shape[3])
-    if not layers:
+    if not hidden_states:
         return _read(model, model.forward_features(pixels), size)
-    order = _order(model, layers)
+    order = _order(model, hidden_states)
     final, maps = model.forward_intermediates(pixels, indices=sorted(set(order)))
     return _read(model, final, size).replace(hidden_states=_layers(model, maps, order, size))
 
 
-def hidden(model: Any, pixels: Tensor, layers: Sequence[int]) -> tuple[Features, ...]:
+def hidden(model: Any, pixels: Tensor, hidden_states: Sequence[int]) -> tuple[Features, ...]:
     """The Features of hidden layers alone; what lies behind the last of them is not run."""
-    order = _order(model, layers)
+    order = _order(model, hidden_states)
     maps = model.forward_intermediates(
         pixels, indices=sorted(set(order)), intermediates_only=True, stop_early=True
     )
@@ -75,12 +77,12 @@ def blocks(model: Any) -> Sequence[nn.Module]:
     return [modules[name] for name in names if name in modules]
 
 
-def _order(model: Any, layers: Sequence[int]) -> list[int]:
+def _order(model: Any, hidden_states: Sequence[int]) -> list[int]:
     count = len(model.feature_info)
-    for layer in layers:
+    for layer in hidden_states:
         if not -count <= layer < count:
             raise ValueError(f"timm: layer {layer} of {type(model).__name__}, which has {count}")
-    return [layer % count for layer in layers]
+    return [layer % count for layer in hidden_states]
 
 
 def _layers(

@@ -33,7 +33,7 @@ class TransformersVision(Encoder):
     layer (-2: the last but one, as LLaVA does), not from the last.
     """
 
-    supports = frozenset({"layers"})
+    supports = frozenset({"hidden_states"})
 
     def __init__(
         self,
@@ -95,7 +95,9 @@ class TransformersVision(Encoder):
         ]
         return list(min(found, key=lambda pair: pair[0])[1]) if found else ()
 
-    def forward(self, pixel_values: Tensor, layers: Sequence[int] = (), **more: Tensor) -> Features:
+    def forward(
+        self, pixel_values: Tensor, hidden_states: Sequence[int] = (), **more: Tensor
+    ) -> Features:
         """What the processor gave -> Features `[B, T, D]`.
 
         A picture `[B, C, H, W]` has a `grid`; patches of pictures of several shapes (SigLIP 2:
@@ -104,8 +106,8 @@ class TransformersVision(Encoder):
         """
         mask = more["pixel_attention_mask"].bool() if "pixel_attention_mask" in more else None
         if pixel_values.is_meta and "spatial_shapes" in more:
-            return self._outline(pixel_values, len(layers))
-        wanted = [*([] if self.layer is None else [self.layer]), *layers]
+            return self._outline(pixel_values, len(hidden_states))
+        wanted = [*([] if self.layer is None else [self.layer]), *hidden_states]
         output = self.model(pixel_values=pixel_values, output_hidden_states=bool(wanted), **more)
         size = (pixel_values.shape[-2], pixel_values.shape[-1])
         hidden = [self._read(self._hidden(output, i), size, mask) for i in wanted]
@@ -153,9 +155,9 @@ class TransformersVision(Encoder):
             f"that {patch} divides, or another model"
         )
 
-    def _outline(self, pixel_values: Tensor, layers: int) -> Features:
+    def _outline(self, pixel_values: Tensor, hidden_states: int) -> Features:
         """Shapes alone: on the meta device there are no `spatial_shapes` to loop over."""
         tokens = pixel_values.new_empty(*pixel_values.shape[:2], self.dim)
         one = Features.dense(tokens)
         pooled = tokens[:, 0] if getattr(self.model, "use_head", False) else None
-        return one.replace(pooled=pooled, hidden_states=(one,) * layers)
+        return one.replace(pooled=pooled, hidden_states=(one,) * hidden_states)

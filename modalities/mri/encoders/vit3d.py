@@ -34,7 +34,7 @@ class ViT3D(Encoder):
     spacing, percentiles, crop: see `VolumeProcessor`.
     """
 
-    supports = frozenset({"layers", "token_mask", "layer_hooks"})
+    supports = frozenset({"hidden_states", "token_mask", "layer_hooks"})
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class ViT3D(Encoder):
         inside: Tensor,
         contrasts: Tensor,
         affine: Tensor,
-        layers: Sequence[int] = (),
+        hidden_states: Sequence[int] = (),
         token_mask: Tensor | None = None,
         layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Features:
@@ -122,7 +122,7 @@ class ViT3D(Encoder):
             tokens + self._positions(grid) + (contrasts.to(tokens.dtype) @ self.contrast)[:, None]
         )
         place = self._place(grid, affine)
-        chosen = [self._layer(i) for i in layers]
+        chosen = [self._layer(i) for i in hidden_states]
         hooks = {self._layer(i): hook for i, hook in (layer_hooks or {}).items()}
         hidden, kept = self._through(tokens, mask, set(chosen), hooks)
         prefix = self.leading.shape[1]

@@ -114,8 +114,8 @@ class Deep(Encoder):
 
     dim = 2
 
-    def forward(self, x: torch.Tensor, layers: tuple[int, ...] = ()) -> Features:
-        kept = tuple(Features.dense(x * n) for n in layers)
+    def forward(self, x: torch.Tensor, hidden_states: tuple[int, ...] = ()) -> Features:
+        kept = tuple(Features.dense(x * n) for n in hidden_states)
         return Features.dense(x, hidden_states=kept)
 
 
@@ -134,8 +134,8 @@ def test_connector_and_task_each_get_what_they_asked_for(asked: tuple[int, ...])
     x = torch.ones(1, 2, 2)
     stream = Stream(Deep(), Pick())  # type: ignore[arg-type]
     stream.layers = (3, 1, 1, 2, 5)  # what a store of this stream holds
-    options = {"layers": asked} if asked else {}
-    stored = stream.encoder(x, layers=stream.layers)
+    options = {"hidden_states": asked} if asked else {}
+    stored = stream.encoder(x, hidden_states=stream.layers)
     for given in ({"x": x}, stored):
         found = stream.run(given, options)
         assert torch.equal(found.tokens, 4 * x)

@@ -223,7 +223,7 @@ def test_the_stack_of_a_decoder_gives_its_own_hidden_states(attention: str) -> N
     assert not bool(features.tokens[~mask].any())
     alone = {key: value[:1, : int(mask[0].sum())] for key, value in inputs.items()}
     torch.testing.assert_close(encoder(**alone).tokens[0], features.tokens[0][mask[0]])
-    layers = encoder(**inputs, layers=(0, -1)).hidden_states
+    layers = encoder(**inputs, hidden_states=(0, -1)).hidden_states
     _, states = backbone(backbone.embed(inputs["ids"]), mask, attention=attention,
                          hidden_states=(0, -1))  # fmt: skip
     for layer, state in zip(layers, states, strict=True):

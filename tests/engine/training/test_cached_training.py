@@ -147,17 +147,17 @@ def test_other_layers_are_other_features(shop: Any) -> None:
             self.streams = {input: StreamUse(hidden_states=(1,))}
 
         def loss(self, batch: Any, ctx: Any) -> Any:
-            found.append(len(ctx.encode("image", layers=(1,)).hidden_states))
+            found.append(len(ctx.encode("image", hidden_states=(1,)).hidden_states))
             return super().loss(batch, ctx)
 
     tiny_parts = __import__("tiny_parts")
 
     class Deep(tiny_parts.Tiny):
-        supports = frozenset({"layers"})
+        supports = frozenset({"hidden_states"})
 
-        def forward(self, pixel_values: Any, layers: tuple[int, ...] = ()) -> Features:
+        def forward(self, pixel_values: Any, hidden_states: tuple[int, ...] = ()) -> Features:
             features = super().forward(pixel_values)
-            return features.replace(hidden_states=tuple(features for _ in layers), grid=None)
+            return features.replace(hidden_states=tuple(features for _ in hidden_states), grid=None)
 
     assert issubclass(Deep, Encoder)
     tiny_parts.Deep, tiny_parts.Layered = Deep, Layered

@@ -75,11 +75,11 @@ def test_the_order_of_steps_matters(case: str) -> None:
 def test_the_last_layer_is_the_output_and_masked_steps_are_not_seen() -> None:
     encoder = make("trajectory")
     given = batch(encoder, 4, 2)
-    deep = encoder(**given, layers=(0, -1, -2))
+    deep = encoder(**given, hidden_states=(0, -1, -2))
     for a, b in zip(leaves(deep), leaves(deep.hidden_states[1]), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(
-        encoder(**given, layers=(1,)).hidden_states[0].tokens, deep.hidden_states[2].tokens
+        encoder(**given, hidden_states=(1,)).hidden_states[0].tokens, deep.hidden_states[2].tokens
     )
     hidden = torch.zeros(2, 4, dtype=torch.bool)
     hidden[0, 1] = True

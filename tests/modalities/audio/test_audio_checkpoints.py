@@ -156,7 +156,7 @@ def test_states_of_whisper(tmp_path: Path) -> None:
         mine = batch(encoder, *seconds)
         assert torch.equal(mine["values"], given)  # also the silence that no sample holds
         want = model.model.encoder(given, output_hidden_states=True)
-        features = encoder(**mine, layers=(0, -1))
+        features = encoder(**mine, hidden_states=(0, -1))
         assert features.lengths.tolist() == [int(np.ceil(s * 50 - 1e-9)) for s in seconds]
         for row, length in enumerate(features.lengths):
             real = slice(0, int(length))

@@ -98,7 +98,7 @@ def test_a_bundle_is_the_model_that_torchaudio_builds() -> None:
     ).eval()
     peer.load_state_dict(encoder.model.state_dict())
     given = batch(encoder, SOUNDS)
-    features = encoder(**given, layers=(0, 1))
+    features = encoder(**given, hidden_states=(0, 1))
     want, lengths = peer(given["wave"], given["mask"].sum(1))
     assert torch.equal(lengths, features.lengths)
     assert torch.allclose(features.tokens[features.mask], want[features.mask], atol=1e-5)

@@ -39,5 +39,5 @@ def test_layer_takes_the_tokens_of_a_hidden_layer(name: str) -> None:
     last, before = build("image", name), build("image", name.replace("ViT", "layer"))
     before.load_state_dict(last.state_dict())
     images = [read(cell) for cell in examples("image")]
-    hidden = encode(last, images, layers=(-2,)).hidden_states[0]
+    hidden = encode(last, images, hidden_states=(-2,)).hidden_states[0]
     assert torch.equal(encode(before, images).tokens, hidden.tokens)

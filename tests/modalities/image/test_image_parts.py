@@ -58,7 +58,7 @@ def test_names_say_whether_they_carry_weights(part: Any, name: str, carries: boo
 def test_taps_and_token_masks_of_a_plain_vit() -> None:
     torch.manual_seed(0)
     encoder = Timm("vit_tiny_patch16_224", VIT, mask_token=True).eval()
-    assert encoder.supports == {"layers", "layer_hooks", "token_mask"}
+    assert encoder.supports == {"hidden_states", "layer_hooks", "token_mask"}
     given = {"pixel_values": torch.randn(2, 3, 32, 32)}
     plain, seen = encoder(**given), []
 
@@ -67,7 +67,7 @@ def test_taps_and_token_masks_of_a_plain_vit() -> None:
         return tokens
 
     assert torch.equal(encoder(**given, layer_hooks={1: look}).tokens, plain.tokens)
-    layer = encoder(**given, layers=(1,)).hidden_states[0]
+    layer = encoder(**given, hidden_states=(1,)).hidden_states[0]
     assert torch.equal(seen[0][0], layer.tokens)
     assert torch.equal(seen[0][1], layer.mask)
     zeroed = encoder(**given, layer_hooks={-1: lambda tokens, mask: tokens * 0})
@@ -110,7 +110,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "a wrong open_clip option": (lambda: OpenClipVision("ViT-B-32", {"layers": 1}), "vision_cfg"),
     "an empty folder": (lambda: OpenClipVision("local-dir:."), "open_clip_config.json"),
     "layers of a vector": (
-        lambda: OpenClipVision("ViT-B-32", CLIP, output="embedding")(PIXELS, layers=(0,)),
+        lambda: OpenClipVision("ViT-B-32", CLIP, output="embedding")(PIXELS, hidden_states=(0,)),
         "output: tokens",
     ),
     "nothing named": (lambda: TransformersVision(), "neither a name nor a config"),

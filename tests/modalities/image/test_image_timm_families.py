@@ -70,7 +70,7 @@ def test_family(name: str) -> None:
     pixels = torch.randn(2, channels, *side)
     with torch.no_grad():
         features, alone = encoder(pixels), encoder(pixels[:1])
-        deep = encoder(pixels, layers=(-1, 0))
+        deep = encoder(pixels, hidden_states=(-1, 0))
     grid, step, origin = features.grid, features.spacing, features.origin
     assert grid and step and origin
     assert features.tokens.shape == (2, math.prod(grid), encoder.dim)

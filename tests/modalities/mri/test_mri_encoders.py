@@ -56,7 +56,7 @@ def test_masked_tokens_are_not_seen(case: str) -> None:
 def test_layers_are_the_hidden_states_and_taps_change_them() -> None:
     encoder = build("mri", "vit3d")
     batch = encoder.collate(samples(encoder))
-    whole = encoder(**batch, layers=(0, -1))
+    whole = encoder(**batch, hidden_states=(0, -1))
     torch.testing.assert_close(whole.hidden_states[1].tokens, whole.tokens)
     assert not torch.allclose(whole.hidden_states[0].tokens, whole.tokens)
     seen: list[Tensor] = []

@@ -36,11 +36,13 @@ def batch_of(encoder: CausalLM, texts: list[str]) -> dict[str, torch.Tensor]:
 
 def test_it_is_the_second_half_of_a_text_written_twice(pair: tuple[CausalLM, CausalLM]) -> None:
     echo, plain = pair
-    given = echo(**batch_of(echo, TEXTS), layers=(0, -1))
+    given = echo(**batch_of(echo, TEXTS), hidden_states=(0, -1))
     for row, text in enumerate(TEXTS):
         ids = plain.processor.prepare(text)["ids"]
         twice = torch.cat([ids, ids])[None]
-        known = plain(ids=twice, mask=torch.ones_like(twice, dtype=torch.bool), layers=(0, -1))
+        known = plain(
+            ids=twice, mask=torch.ones_like(twice, dtype=torch.bool), hidden_states=(0, -1)
+        )
         length = len(ids)
         assert int(given.mask[row].sum()) == length
         torch.testing.assert_close(given.tokens[row, :length], known.tokens[0, length:])

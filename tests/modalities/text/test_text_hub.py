@@ -57,7 +57,7 @@ def test_bert_parity(tmp_path: Path, save_tokenizer: Save) -> None:
 
     batch = ours.collate([ours.processor.prepare(text) for text in TEXTS])
     known = theirs(batch["ids"], batch["mask"].long(), output_hidden_states=True)
-    given = ours(**batch, layers=(0, -1))
+    given = ours(**batch, hidden_states=(0, -1))
     real = batch["mask"]
     torch.testing.assert_close(given.tokens[real], known.last_hidden_state[real], rtol=0, atol=1e-6)
     torch.testing.assert_close(given.pooled, known.last_hidden_state[:, 0], rtol=0, atol=1e-6)
@@ -73,7 +73,7 @@ def test_llama_parity(tmp_path: Path, bpe: BPE) -> None:
     theirs.save_pretrained(tmp_path)
     ours = build(CausalLM, {"name": str(tmp_path), "max_length": 64}, tokenizer=bpe)
     ours.load()
-    given = encoded(ours, TEXTS, layers=(0,))
+    given = encoded(ours, TEXTS, hidden_states=(0,))
     for row, text in enumerate(TEXTS):
         ids = torch.tensor([bpe.encode(text, special=True)])
         known = theirs.model(ids, output_hidden_states=True)
@@ -242,4 +242,4 @@ def test_layers_out_of_range(bpe: BPE) -> None:
     config = {"model_type": "bert", **SMALL}
     encoder = build(TransformersText, {"config": config, "max_length": 64}, tokenizer=bpe)
     with pytest.raises(ValueError, match="layer 2 was asked for, found 2 layers"):
-        encoded(encoder, TEXTS, layers=(2,))
+        encoded(encoder, TEXTS, hidden_states=(2,))

@@ -98,9 +98,9 @@ def test_echo_reads_embeddings_twice() -> None:
 def test_layers_are_returned_behind_their_hooks(kind: str) -> None:
     part = make(kind)
     batch = batch_of(part)
-    plain = part(**batch, layers=(0, 1)).hidden_states
+    plain = part(**batch, hidden_states=(0, 1)).hidden_states
     found = part(
-        **batch, layers=(0, 1), layer_hooks={0: lambda tokens, mask: 2 * tokens}
+        **batch, hidden_states=(0, 1), layer_hooks={0: lambda tokens, mask: 2 * tokens}
     ).hidden_states
     torch.testing.assert_close(found[0].tokens, 2 * plain[0].tokens)
     assert not torch.allclose(found[1].tokens, plain[1].tokens, atol=1e-3)

@@ -224,7 +224,7 @@ def test_hidden_layers_are_asked_for() -> None:
         return volume.replace(hidden_states=(volume, volume))
 
     task.predict(Batch("it", ["0"], [{}]), StubContext(encode))
-    assert asked == {"volume.encoder": {"layers": (1, 2)}}
+    assert asked == {"volume.encoder": {"hidden_states": (1, 2)}}
     task.heads["head"] = Unetr(16, 1, ups=2, layers=[1])
     with pytest.raises(ValueError, match="got 0 hidden layers, expected 1"):
         task.heads["head"](volume)
