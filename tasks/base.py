@@ -144,6 +144,11 @@ class Task(nn.Module):
         again if the recipe is composed again.
         """
 
+    def comparable(self, text: str) -> str:
+        """Return a predicted or reference text as the metrics compare it; a report judges rows
+        and marks words by it."""
+        return " ".join(text.split())
+
     def validate_loaded(self) -> None:
         """Raise ValueError if tensors that were just loaded belong to another decoder or
         vocabulary than the one that `build` saw."""

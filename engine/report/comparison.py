@@ -1,25 +1,35 @@
-"""What a person reads under a sample: what was said, what was wanted, and where they differ."""
+"""What a person reads under a sample: the prediction, the references, and where they differ."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from markupsafe import Markup, escape
 
+Normalize = Callable[[str], str]
+"""A text as the metrics of its task compare it (`Task.comparable`)."""
+
+
+def unspaced(text: str) -> str:
+    """The text with single spaces between its words."""
+    return " ".join(text.split())
+
 
 @dataclass(frozen=True)
 class Comparison:
     """right: None where a prediction is neither right nor wrong (a number, no reference).
-    words: the words that differ are marked, in what was said and in the nearest reference."""
+    words: the words that differ after `normalize` are marked, in the prediction and in the nearest
+    reference."""
 
     text: str
     wanted: list[str] = field(default_factory=list)
     right: bool | None = None
     note: str = ""
     words: bool = False
+    normalize: Normalize = unspaced
 
     @property
     def said(self) -> Markup:
@@ -28,27 +38,57 @@ class Comparison:
 
     @property
     def references(self) -> list[Markup]:
-        """What was wanted, as HTML."""
+        """The references as HTML."""
         return self._compared()[1] if self.words else [escape(text) for text in self.wanted]
 
     def _compared(self) -> tuple[Markup, list[Markup]]:
-        return compare(self.text.split(), [text.split() for text in self.wanted])
+        words = [_words(text, self.normalize) for text in (self.text, *self.wanted)]
+        return compare(words[0], words[1:])
 
 
-def compare(words: list[str], references: list[list[str]]) -> tuple[Markup, list[Markup]]:
-    """The words said, those that the nearest reference lacks marked, `…` where it has more; and
-    the references, in the nearest the words marked that were not said."""
-    found = [difflib.SequenceMatcher(None, words, r, autojunk=False) for r in references]
-    nearest = max(range(len(found)), key=lambda i: found[i].ratio())
-    said: list[Markup] = []
+Words = list[tuple[str, str]]
+"""The words of a text: as they are shown, and as they are compared."""
+
+
+def _words(text: str, normalize: Normalize) -> Words:
+    """A text's own words where each can be normalized alone, else those of the normalized text;
+    what is nothing once normalized (a dash) is shown with the word before it."""
+    words: Words = []
+    for word in text.split():
+        key = normalize(word)
+        if key or not words:
+            words.append((word, key))
+        else:
+            words[-1] = (f"{words[-1][0]} {word}", words[-1][1])
+    whole = normalize(text)
+    keys = [key for _, key in words if key]
+    if keys == whole.split() and len(keys) == len(words):
+        return words
+    return [(word, word) for word in whole.split()]
+
+
+def compare(words: Words, references: Sequence[Words]) -> tuple[Markup, list[Markup]]:
+    """The words of a prediction, those that the nearest reference lacks marked, `…` where it has
+    more; and the references, in the nearest the words marked that the prediction lacks."""
+    keys = [key for _, key in words]
+    matchers = [
+        difflib.SequenceMatcher(None, keys, [key for _, key in reference], autojunk=False)
+        for reference in references
+    ]
+    nearest = max(range(len(matchers)), key=lambda i: matchers[i].ratio())
+    marked: list[Markup] = []
     lost: list[Markup] = []
-    for kind, a, b, c, d in found[nearest].get_opcodes():
-        same, own = " ".join(words[a:b]), " ".join(references[nearest][c:d])
-        said.append(escape(same) if kind == "equal" else _mark(same or "…"))
-        lost += [escape(own) if kind == "equal" else _mark(own, "lost")] if own else []
-    others = [escape(" ".join(reference)) for reference in references]
+    for kind, a, b, c, d in matchers[nearest].get_opcodes():
+        same, other = _shown(words[a:b]), _shown(references[nearest][c:d])
+        marked.append(escape(same) if kind == "equal" else _mark(same or "…"))
+        lost += [escape(other) if kind == "equal" else _mark(other, "lost")] if other else []
+    others = [escape(_shown(reference)) for reference in references]
     others[nearest] = Markup(" ").join(lost)
-    return Markup(" ").join(said), others
+    return Markup(" ").join(marked), others
+
+
+def _shown(words: Words) -> str:
+    return " ".join(word for word, _ in words)
 
 
 def _mark(text: str, kind: str = "") -> Markup:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...modalities.base import Annotations
-from .comparison import Comparison, format_value
+from .comparison import Comparison, Normalize, format_value, unspaced
 
 MARKS = ("words", "boxes", "mask", "map", "peak")
 """Keys of a prediction or a target that are drawn on the inputs, and not said in words."""
@@ -25,18 +25,22 @@ CONFIDENT = 0.5
 """Boxes with a lower score are not shown, but for the surest."""
 
 
-def _text(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
+def _text(
+    prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
+) -> Comparison:
     said, alone = str(prediction["text"]), target.get("text")
     wanted = target.get("references") or ([] if alone is None else [alone])
     references = [str(reference) for reference in wanted]
     note = format_value({k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "text")})
     if not references:
         return Comparison(said, note=note)
-    right = said.split() in [reference.split() for reference in references]
-    return Comparison(said, references, right, note, words=not right)
+    right = normalize(said) in [normalize(reference) for reference in references]
+    return Comparison(said, references, right, note, words=not right, normalize=normalize)
 
 
-def _label(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
+def _label(
+    prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
+) -> Comparison:
     said, score = prediction["label"], prediction.get("score")
     note = "" if score is None else f"score {score:.3f}"
     if "label" not in target:
@@ -47,7 +51,9 @@ def _label(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparis
     return Comparison(format_value(said), [format_value(wanted)], right, note)
 
 
-def _actions(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
+def _actions(
+    prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
+) -> Comparison:
     said = np.array(prediction["actions"], float)  # [steps, dof]
     text = f"{len(said)} steps of {said.shape[1]} joints"
     if prediction.get("undecodable"):
@@ -64,7 +70,9 @@ def _actions(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Compar
     return Comparison(text, note=note)
 
 
-def _boxes(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
+def _boxes(
+    prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
+) -> Comparison:
     said, scores = _surest(prediction), list(prediction.get("scores") or ())
     note = ", ".join(f"score {score:.3g}" for score in scores[: len(said)])
     if "boxes" not in target:
@@ -93,14 +101,18 @@ def _surest(prediction: Mapping[str, Any]) -> list[Sequence[float]]:
     return sure or boxes[:1]
 
 
-def _mask(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
+def _mask(
+    prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
+) -> Comparison:
     rest = {k: v for k, v in prediction.items() if k not in HIDDEN_KEYS}
     return Comparison(
         format_value(rest) or "a mask", note=format_value(prediction.get("scores") or {})
     )
 
 
-def _peak(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
+def _peak(
+    prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
+) -> Comparison:
     """A place that was pointed at; `hit` says whether it is the right one."""
     rest = {k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "hit") and v is not None}
     place = ", ".join(f"{value:.3g}" for value in prediction["peak"])
@@ -115,7 +127,9 @@ def overlap(first: Sequence[float], second: Sequence[float]) -> float:
     return float(both / either) if either > 0 else 0.0
 
 
-def _values(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Comparison:
+def _values(
+    prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
+) -> Comparison:
     """Values by name. With numbers there is no right and wrong, but how far off they are."""
     prediction = {k: v for k, v in prediction.items() if k not in HIDDEN_KEYS}
     shared = [name for name in prediction if name in target]
@@ -134,7 +148,7 @@ def _values(prediction: Mapping[str, Any], target: Mapping[str, Any]) -> Compari
 class PredictionType:
     """draw: `module:function`, (prediction, target, the task's fitted parts) -> HTML."""
 
-    judge: Callable[[Mapping[str, Any], Mapping[str, Any]], Comparison]
+    judge: Callable[[Mapping[str, Any], Mapping[str, Any], Normalize], Comparison]
     draw: str | None = None
 
 
@@ -155,12 +169,13 @@ def form_of(prediction: Any) -> PredictionType:
     return next((form for key, form in FORMS.items() if key in has), PredictionType(_values))
 
 
-def judge(prediction: Any, target: Any) -> Comparison:
-    """A prediction beside what was wanted, by the form that both have."""
+def judge(prediction: Any, target: Any, normalize: Normalize = unspaced) -> Comparison:
+    """A prediction beside its reference, by the form that both have. normalize: what texts go
+    through before they are compared, as in the metrics of the task."""
     if not isinstance(prediction, Mapping) or not isinstance(target, Mapping):
         right = None if isinstance(prediction, float) else prediction == target
         return Comparison(format_value(prediction), [format_value(target)], right)
-    return form_of(prediction).judge(prediction, target)
+    return form_of(prediction).judge(prediction, target, normalize)
 
 
 def annotations_of(prediction: Any, target: Any) -> Annotations:

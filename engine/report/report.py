@@ -162,10 +162,11 @@ def _grid(
     run: Path,
     count: int,
 ) -> SampleGrid:
-    grid = select_rows(label, lines, count)
     task, _, split = label.partition("@")
-    if plan is not None and task in plan.tasks:
-        attach_previews(grid, plan, run, task, split or "test")
+    if plan is None or task not in plan.tasks:
+        return select_rows(label, lines, count)
+    grid = select_rows(label, lines, count, plan.tasks[task].task.comparable)
+    attach_previews(grid, plan, run, task, split or "test")
     return grid
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from ..utils import ConfigError
 from .comparison import Comparison
-from .judge import annotations_of, judge
+from .judge import Normalize, annotations_of, judge, unspaced
 
 LONG = 120
 """Characters beyond which texts want wider columns."""
@@ -79,10 +79,12 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def select_rows(label: str, lines: Sequence[Mapping[str, Any]], count: int) -> SampleGrid:
+def select_rows(
+    label: str, lines: Sequence[Mapping[str, Any]], count: int, normalize: Normalize = unspaced
+) -> SampleGrid:
     """`count` rows, half of them wrong where there are so many, the first of their kind; of rows
-    that are neither right nor wrong some that lie evenly apart."""
-    every = [_sample(str(ln["key"]), ln["prediction"], ln["target"]) for ln in lines]
+    that are neither right nor wrong some that lie evenly apart. normalize: see `judge`."""
+    every = [_sample(str(ln["key"]), ln["prediction"], ln["target"], normalize) for ln in lines]
     wrong = [s for s in every if s.verdict.right is False]
     right = [s for s in every if s.verdict.right is True]
     open_ = [s for s in every if s.verdict.right is None]
@@ -106,8 +108,9 @@ def select_rows(label: str, lines: Sequence[Mapping[str, Any]], count: int) -> S
     return SampleGrid(label, len(every), groups, shared)
 
 
-def _sample(key: str, prediction: Any, target: Any) -> ReportRow:
-    return ReportRow(key, judge(prediction, target), prompt(target), prediction, target)
+def _sample(key: str, prediction: Any, target: Any, normalize: Normalize) -> ReportRow:
+    comparison = judge(prediction, target, normalize)
+    return ReportRow(key, comparison, prompt(target), prediction, target)
 
 
 def _spread(found: Sequence[ReportRow], count: int) -> list[ReportRow]:

@@ -67,7 +67,7 @@ class DiffusionASR(ASR):
         prompt: str | dict[str, Any],
         tokenizer: Tokenizer,
         target: str = "{text}",
-        normalizer: Normalizer = "basic",
+        normalizer: Normalizer = "unicode",
         threshold: float = 0.9,
         min_confidence: float = 0.9,
         remask_below: float | None = 0.3,

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from .decoding import greedy as greedy
     from .inter_ctc import ctc_losses as ctc_losses
     from .inter_ctc import frame_logits as frame_logits
-    from .metrics import Normalizer as Normalizer
     from .metrics import error_counts as error_counts
     from .metrics import interval as interval
-    from .metrics import normaliser as normaliser
     from .metrics import resampled as resampled
+    from .normalizers import Normalizer as Normalizer
+    from .normalizers import normalizer_of as normalizer_of
     from .targets import fitting_rows as fitting_rows
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
@@ -25,7 +25,8 @@ else:
             "asr": ["ASR"],
             "decoding": ["CTCHypothesis", "greedy"],
             "inter_ctc": ["ctc_losses", "frame_logits"],
-            "metrics": ["Normalizer", "error_counts", "interval", "normaliser", "resampled"],
+            "metrics": ["error_counts", "interval", "resampled"],
+            "normalizers": ["Normalizer", "normalizer_of"],
             "targets": ["fitting_rows"],
         },
     )

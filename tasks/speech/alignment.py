@@ -5,7 +5,8 @@ Legend: `T` frames, `V` classes, the blank among them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,22 +31,60 @@ class FrameTimes:
 
 def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int, int]]:
     """The words of a text with the places of their first token and behind their last."""
-    pieces = [tokenizer.decode([i]) for i in ids]
-    if "".join(pieces) != tokenizer.decode(ids):  # pieces that are read by what stands around them
-        texts = [tokenizer.decode(ids[:n]) for n in range(len(ids) + 1)]
-        pieces = [text[len(before) :] for before, text in pairwise(texts)]
-    found: list[tuple[str, int, int]] = []
-    whole = True  # the next piece begins a word
-    for place, piece in enumerate(pieces):
-        parts = piece.split()
-        for i, part in enumerate(parts):
-            if i or whole or piece[0].isspace():
-                found.append((part, place, place + 1))
-            else:
-                text, start, _ = found.pop()
-                found.append((text + part, start, place + 1))
-        whole = piece[-1:].isspace() if parts else whole or bool(piece)
-    return found
+    text = tokenizer.decode(ids)
+    spans = character_spans(tokenizer, ids)
+    words: list[tuple[str, int, int]] = []
+    token = 0
+    for match in re.finditer(r"\S+", text):
+        while token < len(spans) and spans[token][1] <= match.start():
+            token += 1
+        behind = token
+        while behind < len(spans) and spans[behind][0] < match.end():
+            behind += 1
+        if behind > token:
+            words.append((match[0], token, behind))
+            token = behind - 1  # it may hold the beginning of the next word too
+    return words
+
+
+REPLACEMENT = "\ufffd"
+"""What stands for bytes that are no letter yet."""
+
+
+def character_spans(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """The characters of the text, first and behind the last, that each token is a part of. A token
+    that holds some bytes of a letter is a part of that letter."""
+    text = tokenizer.decode(ids)
+    ends, place = [], 0
+    for piece, within in _pieces(tokenizer, ids):
+        place += len(piece)
+        ends.append((place, within))
+    if place != len(text):  # the pieces depend on what stands around them
+        ends, place = [], 0
+        for count in range(1, len(ids) + 1):
+            prefix = tokenizer.decode(ids[:count])
+            while place < min(len(prefix), len(text)) and prefix[place] == text[place]:
+                place += 1
+            ends.append((place, place < len(prefix)))
+    starts = [0, *(end for end, _ in ends)][: len(ends)]
+    return [
+        (start, max(end + within, start + 1))
+        for start, (end, within) in zip(starts, ends, strict=True)
+    ]
+
+
+def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
+    """The letters that each token completes, and whether it ends within one. Only the tokens since
+    the last that did not are decoded anew, and those of the piece before them."""
+    before = since = done = 0
+    for count in range(1, len(ids) + 1):
+        known, now = tokenizer.decode(ids[before:since]), tokenizer.decode(ids[before:count])
+        piece = now.rstrip(REPLACEMENT)[len(known) + done :]
+        within = now.endswith(REPLACEMENT)
+        yield piece, within
+        done += len(piece)
+        if not within and done:
+            before, since, done = since, count, 0
 
 
 def word_times(

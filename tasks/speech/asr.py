@@ -15,7 +15,8 @@ import numpy as np
 from ..base import Row
 from ..batch import Example, Tools
 from ..text import Captioning
-from .metrics import Normalizer, SpeechMetrics
+from .metrics import SpeechMetrics
+from .normalizers import Normalizer, normalizer_of
 
 
 class ASR(Captioning):
@@ -33,7 +34,7 @@ class ASR(Captioning):
         target: str = "{text}",
         attention: Literal["causal", "prefix"] = "causal",
         max_new_tokens: int = 128,
-        normalizer: Normalizer = "basic",
+        normalizer: Normalizer = "unicode",
     ) -> None:
         super().__init__(
             prompt=prompt, target=target, attention=attention, max_new_tokens=max_new_tokens
@@ -53,6 +54,9 @@ class ASR(Captioning):
             example.reference["text"] = references[0]
         return example
 
+    def comparable(self, text: str) -> str:
+        return normalizer_of(self.normalizer)(text)
+
     def metrics(self) -> TranscriptMetrics:
         return TranscriptMetrics(self.normalizer)
 
@@ -60,7 +64,7 @@ class ASR(Captioning):
 class TranscriptMetrics(SpeechMetrics):
     """`SpeechMetrics`, and the mean number of passes of predictions that count theirs."""
 
-    def __init__(self, normalizer: Normalizer = "basic", seed: int = 0) -> None:
+    def __init__(self, normalizer: Normalizer = "unicode", seed: int = 0) -> None:
         super().__init__(normalizer, seed)
         self.passes: list[int] = []
 

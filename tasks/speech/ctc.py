@@ -33,7 +33,8 @@ from .inter_ctc import (
 )
 from .length_stats import LengthHistogram
 from .lexicon import Lexicon
-from .metrics import Normalizer, SpeechMetrics
+from .metrics import SpeechMetrics
+from .normalizers import Normalizer, normalizer_of
 from .targets import fitting_rows
 from .transcribe import DecodeOptions, transcribe
 
@@ -77,7 +78,7 @@ class CTC(Task):
         condition_prob: float = 0.5,
         beam: int = 1,
         lexicon: bool = False,
-        normalizer: Normalizer = "basic",
+        normalizer: Normalizer = "unicode",
         window: int | None = None,
         overlap: float = 0.25,
     ) -> None:
@@ -118,6 +119,9 @@ class CTC(Task):
         return {"head": HeadUse(stream=self.input, out_dim=self.blank + 1)}
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Any]) -> None:
+        """Raise ValueError where the tokenizer cannot spell the lexicon, before training."""
+        if self.lexicon:
+            self.lexicon_words.tree(self.tokenizer)
         dim = widths[f"{self.input}.encoder"]
         if self.interctc_layers:
             self.between = InterCTCHead(dim, self.blank + 1)
@@ -214,6 +218,9 @@ class CTC(Task):
             transcribe(row[:length], features, reading, self.lengths.longest)
             for row, length in zip(log_probs, features.lengths.tolist(), strict=True)
         ]
+
+    def comparable(self, text: str) -> str:
+        return normalizer_of(self.normalizer)(text)
 
     def metrics(self) -> SpeechMetrics:
         return SpeechMetrics(self.normalizer)

@@ -34,19 +34,25 @@ class Lexicon(Fittable):
 
     def tree(self, tokenizer: Tokenizer) -> TrieNode:
         """Texts of these words with a space between: a word's end leads on by the space to its
-        beginning. ValueError where a tokenizer's pieces hold more than a space or a word's part."""
+        beginning. Raise ValueError for a tokenizer whose pieces hold more than a letter, or that
+        has no space; letters may change their case (`İ` becomes two)."""
         root = TrieNode(whole=True)  # an empty text is one too
-        space = tokenizer.encode(" ")
+        try:
+            space = tokenizer.encode(" ")
+        except ValueError:  # there is no text of two words
+            space = []
         for word in self.words:
             node, ids = root, tokenizer.encode(word)
-            spelt = len(ids) == len(word) and tokenizer.decode(ids).lower() == word.lower()
-            if len(space) != 1 or space[0] in ids or not spelt:
+            text = tokenizer.decode(ids)
+            spelt = len(ids) == len(text) and text.lower() == word.lower()
+            if len(space) > 1 or not spelt or set(space) & set(ids):
                 raise ValueError(
-                    "lexicon: needs a tokenizer that spells words letter by letter; say tokenizer: "
-                    "characters, or leave lexicon out"
+                    f"lexicon: needs a tokenizer that spells words letter by letter, {word!r} "
+                    f"becomes {len(ids)} tokens; set tokenizer: characters, or leave lexicon out"
                 )
             for token in ids:
                 node = node.after.setdefault(token, TrieNode())
             node.whole = True
-            node.after[space[0]] = root
+            if space:
+                node.after[space[0]] = root
         return root

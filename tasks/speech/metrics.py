@@ -1,23 +1,21 @@
 """How near transcripts come to what was said: word and character error rates over a corpus.
 
 Errors are jiwer's (substitutions, deletions, insertions of a least-cost alignment), counted after
-a normaliser of transformers that reads hypothesis and reference alike; a rate is all errors by
-all words of the references. `EnglishTextNormalizer` writes spelled-out numbers as numerals
-('one two' becomes '12', one wrong digit makes the whole number wrong): it suits references that
-hold numerals; `BasicTextNormalizer` (lower case, no punctuation) suits the rest.
+a normalizer (`normalizers.py`) that reads hypothesis and reference alike; a rate is all errors by
+all words of the references.
 
 Legend: `N` utterances.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jiwer
 import numpy as np
 
-Normalizer = Literal["basic", "english", "none"]
+from .normalizers import Normalizer, normalizer_of
 
 RESAMPLED = 1000
 """Bootstrap corpora of the interval."""
@@ -34,7 +32,7 @@ class SpeechMetrics:
     empty reference: whatever is said there is an error.
     """
 
-    def __init__(self, normalizer: Normalizer = "basic", seed: int = 0) -> None:
+    def __init__(self, normalizer: Normalizer = "unicode", seed: int = 0) -> None:
         self.normalizer: Normalizer = normalizer
         self.seed = seed
         self.texts: list[str] = []
@@ -44,23 +42,23 @@ class SpeechMetrics:
         self, predictions: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]
     ) -> None:
         """The `text` of predictions and targets of the same rows; ValueError where one has none."""
-        for made, wanted in zip(predictions, targets, strict=True):
-            if "text" not in wanted:
+        for prediction, target in zip(predictions, targets, strict=True):
+            if "text" not in target:
                 raise ValueError(
-                    f"speech metrics: no reference for {made['text']!r}; evaluate on data that "
-                    "has the columns of `target`"
+                    f"speech metrics: no reference for {prediction['text']!r}; evaluate on data "
+                    "that has the columns of `target`"
                 )
-            self.texts.append(made["text"])
-            self.references.append(wanted["text"])
+            self.texts.append(prediction["text"])
+            self.references.append(target["text"])
 
     def compute(self) -> dict[str, float]:
         if not self.texts:
             raise ValueError("speech metrics: no transcript was accumulated; is the split empty?")
-        normalise = normaliser(self.normalizer)
-        said = [normalise(text) for text in self.texts]
-        known = [normalise(text) for text in self.references]
-        errors, words = error_counts(known, said)
-        letters = jiwer.process_characters(known, said)
+        normalize = normalizer_of(self.normalizer)
+        hypotheses = [normalize(text) for text in self.texts]
+        references = [normalize(text) for text in self.references]
+        errors, words = error_counts(references, hypotheses)
+        letters = jiwer.process_characters(references, hypotheses)
         low, high = interval(errors, words, self.seed)
         return {
             "wer": _rate(errors.sum(), words.sum()),
@@ -69,21 +67,6 @@ class SpeechMetrics:
             "wer_high": high,
             "exact": float((errors == 0).mean()),
         }
-
-
-def normaliser(name: Normalizer) -> Callable[[str], str]:
-    """A text as it is compared. `english` is used without its table of British spellings, which
-    comes with Whisper's weights alone."""
-    # Imported when a score is asked for: it takes a second, and `check` asks for none.
-    from transformers.models.whisper import english_normalizer as whisper
-
-    makers: dict[str, Callable[[], Callable[[str], str]]] = {
-        "basic": whisper.BasicTextNormalizer,
-        "english": lambda: whisper.EnglishTextNormalizer({}),
-        "none": lambda: str,
-    }
-    normalise = makers[name]()
-    return lambda text: " ".join(normalise(text).split())
 
 
 def error_counts(

@@ -36,7 +36,7 @@ from sensorium.scripts.benchmarks.asr.systems import (
 )
 from sensorium.scripts.benchmarks.timing import machine
 from sensorium.tasks.diffusion import DiffusionASR
-from sensorium.tasks.speech import error_counts, interval, normaliser, resampled
+from sensorium.tasks.speech import error_counts, interval, normalizer_of, resampled
 
 PAPER = 4.44
 TRIED = 12
@@ -73,7 +73,7 @@ class Errors:
     """Word errors `[rows]` of each way, against the rows' references."""
 
     def __init__(self, rows: Sequence[Row], normalizer: str) -> None:
-        self.read = normaliser(cast(Any, normalizer))
+        self.read = normalizer_of(cast(Any, normalizer))
         self.known = [self.read(row.target["text"]) for row in rows]
 
     def of(self, said: SystemOutput) -> tuple[np.ndarray, np.ndarray]:
@@ -177,7 +177,7 @@ def main(
     split: Annotated[str, typer.Option(help="of the diffusion recipe's data")] = "test",
     count: Annotated[int, typer.Option(help="rows at most")] = 300,
     device: Annotated[str, typer.Option(help="cuda, xpu, mps or cpu")] = "cpu",
-    normalizer: Annotated[str, typer.Option(help="basic, english or none")] = "basic",
+    normalizer: Annotated[str, typer.Option(help="unicode, basic, english or none")] = "unicode",
     threshold: Annotated[float | None, typer.Option(help="in place of the recipe's")] = None,
 ) -> None:
     """Compare two runs on the same rows; print markdown."""
@@ -194,7 +194,7 @@ def main(
     print(
         f"{len(rows)} rows of {split}, 25 to 60 tokens; decoders of {sizes[0]:,} and {sizes[1]:,}"
     )
-    print(f"parameters; threshold {task.threshold}; WER after the normaliser {normalizer!r}")
+    print(f"parameters; threshold {task.threshold}; WER after the normalizer {normalizer!r}")
     for size in (1, 8):
         hear(models[1], rows, size)
         ways = contest(models[0], models[1], rows, size, most)

@@ -18,6 +18,8 @@ from sensorium.engine.report.comparison import compare
 from sensorium.engine.report.curves import fitted_charts
 from sensorium.engine.report.judge import annotations_of, judge, overlap
 from sensorium.engine.report.samples import select_rows
+from sensorium.tasks.speech import normalizer_of
+from sensorium.tasks.speech.metrics import SpeechMetrics
 
 CUBE, APART = [0, 0, 0, 2, 2, 2], [1, 0, 0, 3, 2, 2]
 STEPS = [[0.0, 1.0], [0.5, 1.0], [2.0, 1.0]]
@@ -58,11 +60,36 @@ def test_actions_are_off_only_where_there_is_something_to_do() -> None:
 
 
 def test_what_differs_is_marked_on_both_sides() -> None:
-    said, (far, near) = compare(["a", "big", "dog"], [["two"], ["a", "dog", "<barks>"]])
+    texts = ["a big dog", "two", "a dog <barks>"]
+    said, *references = [[(word, word) for word in text.split()] for text in texts]
+    said, (far, near) = compare(said, references)
     assert said == "a <mark>big</mark> dog <mark>…</mark>"
     assert near == 'a dog <mark class="lost">&lt;barks&gt;</mark>' and far == "two"
     twice = judge({"text": "go " * 300}, {"text": "go " * 299 + "on"})
     assert "go on" not in twice.references[0] and twice.references[0].count("<mark") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "normalizer", "right", "marked"),
+    [
+        ("Go HOME, now!", "go home now", "unicode", True, []),
+        ("Go HOME - now!", "go away now", "unicode", False, ["HOME -"]),
+        ("Go home", "go home", "none", False, ["Go"]),
+        ("one two three", "123", "english", True, []),
+        ("one two four dogs", "one two three dogs", "english", False, ["124"]),
+        ("किताब मेज", "कुताब मेज", "unicode", False, ["किताब"]),
+        ("किताब मेज", "कुताब मेज", "basic", True, []),
+    ],
+)
+def test_a_report_marks_what_the_metric_counts(
+    text: str, reference: str, normalizer: Any, right: bool, marked: list[str]
+) -> None:
+    metrics = SpeechMetrics(normalizer)
+    metrics.update([{"text": text}], [{"text": reference}])
+    assert (metrics.compute()["wer"] == 0) is right
+    verdict = judge({"text": text}, {"text": reference}, normalizer_of(normalizer))
+    assert verdict.right is right
+    assert re.findall("<mark>(.*?)</mark>", verdict.said) == marked
 
 
 def test_overlaps() -> None:

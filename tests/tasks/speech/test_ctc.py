@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from sensorium.connectors.projectors import Linear
 from sensorium.modalities.base import Features
 from sensorium.modalities.text.characters import Characters
+from sensorium.modalities.text.tokenizers import BPE
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.speech.conditions import CategoryEncoder
 from sensorium.tasks.speech.ctc import CTC
@@ -242,3 +243,18 @@ def test_a_lexicon_gives_words_of_training_alone() -> None:
     for seed in range(5):
         found = task.predict(batch(task, rows), Layered([12, 7], seed))
         assert {word for row in found for word in row["text"].split()} <= {"go", "see", "sea"}
+
+
+def test_a_lexicon_that_cannot_be_spelled_is_refused_before_training() -> None:
+    tokenizer, words = BPE(size=300), Lexicon()
+    task = CTC(
+        tokenizer=tokenizer,
+        condition_encoder=CategoryEncoder(),
+        lexicon_words=words,
+        beam=2,
+        lexicon=True,
+    )
+    tokenizer.fit(["go on and on"] * 4)
+    words.fit(["go on"])
+    with pytest.raises(ValueError, match="lexicon: needs a tokenizer that spells"):
+        task.build({"audio": DIM, "audio.encoder": DIM}, {})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Any
 
 import jiwer
 import numpy as np
 import pytest
 
-from sensorium.tasks.speech import error_counts, interval, normaliser, resampled
+from sensorium.tasks.speech import error_counts, interval, normalizer_of, resampled
 from sensorium.tasks.speech.metrics import SpeechMetrics
 
 SAID = ["turn left now", "one too three four", "", "go go go"]
@@ -37,18 +38,64 @@ def test_a_rate_is_of_the_corpus_and_not_a_mean_of_utterances() -> None:
     assert found["exact"] == 0.5
 
 
-def test_the_normaliser_reads_both_sides() -> None:
+def test_the_normalizer_reads_both_sides() -> None:
     assert scored(["Turn LEFT, now!"], ["turn left now"])["wer"] == 0
     assert scored(["Turn LEFT, now!"], ["turn left now"], normalizer="none")["wer"] > 0
 
 
-def test_the_english_normaliser_makes_numerals() -> None:
+def test_the_english_normalizer_makes_numerals() -> None:
     """One wrong digit spoils a number: why spelled-out words are read by the basic one."""
     said, known = ["one two four"], ["one two three"]
-    assert normaliser("english")(known[0]) == "123"
+    assert normalizer_of("english")(known[0]) == "123"
     assert scored(said, known, normalizer="english")["wer"] == 1
     assert scored(said, known)["wer"] == pytest.approx(1 / 3)
     assert scored(["I have 12 cats"], ["i have twelve cats"], normalizer="english")["wer"] == 0
+
+
+SCRIPTS = {
+    # What was said, the reference: neither has punctuation, so jiwer alone counts the same.
+    "hindi": ("कुताब मेज पर हे", "किताब मेज पर है"),
+    "thai": ("นํ้า แมว กิน", "น้ำ แมว กิน"),
+    "tamil": ("நான் பள்ளிகு போகறேன்", "நான் பள்ளிக்கு போகிறேன்"),
+    "malayalam": ("മലയാള ഭാഷ", "മലയാളം ഭാഷ"),
+    "arabic": ("السَّلام عليكم", "السَّلَامُ عليكم"),
+    "hebrew": ("שָׁלוֹם עולמ", "שָׁלוֹם עולם"),
+    "burmese": ("မြန်မာ စကာ", "မြန်မာ စကား"),
+    "korean": ("안녕 하세여", "안녕 하세요"),
+    "chinese": ("你好 世街", "你好 世界"),
+    "vietnamese": ("tieng viet", "tiếng việt"),
+    "turkish": ("istanbul ışık", "i̇stanbul ışık"),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_marks_are_part_of_their_letters_in_every_script(script: str, form: Any) -> None:
+    said, known = (unicodedata.normalize(form, text) for text in SCRIPTS[script])
+    plain = [unicodedata.normalize("NFC", text) for text in (said, known)]
+    metrics = scored([said], [known])
+    assert metrics["wer"] == pytest.approx(jiwer.wer(plain[1], plain[0])) != 0
+    assert metrics["cer"] == pytest.approx(jiwer.cer(plain[1], plain[0]))
+    assert scored([known], [unicodedata.normalize("NFD", known)])["wer"] == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Turn LEFT, now!", "don't stop", "it\u2019s 3.5 %", "caf\u00e9 [noise] (laughs) na\u00efve",
+     "\uff21\uff22\uff23 \ufb01ne \u00bd", "x-y_z / a+b", "ÅNGSTRÖM straße", "a\u00a0b\tc\nd"],
+)  # fmt: skip
+def test_latin_text_is_compared_as_whisper_does(text: str) -> None:
+    assert normalizer_of("unicode")(text) == normalizer_of("basic")(text)
+
+
+def test_what_is_no_word_leaves_none() -> None:
+    assert (
+        normalizer_of("unicode")("I \u2764\ufe0f you \U0001f469\u200d\U0001f680 1\ufe0f\u20e3")
+        == "i you 1"
+    )
+    assert normalizer_of("unicode")("می\u200cخواهم a\u200bb \ufeffc") == "میخواهم a b c"
+    with pytest.raises(ValueError, match="normalizer: found 'all', expected one of unicode"):
+        normalizer_of("all")  # type: ignore[arg-type]
 
 
 def test_what_is_said_in_silence_is_an_error() -> None:
