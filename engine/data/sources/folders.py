@@ -1,16 +1,18 @@
 """Folders of pictures or sounds as sources: a folder a class, or a `metadata` file beside them.
 
 A cell is the file's path: nothing is opened here, so that a damaged file is a row like any other,
-and is reported by whoever reads it. A file of another kind belongs to no row, and is counted.
+and is reported by whoever reads it. A picture or sound of a format that cannot be decoded belongs to no
+row, and is counted.
 """
 
 from __future__ import annotations
 
 import functools
+import mimetypes
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +28,9 @@ SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 """Names of splits and the names that their folders have, as 🤗 datasets knows them."""
+
+
+_NOTES = ("application/json", "application/pdf", "application/xml", "application/x-sh")
 
 
 class Folder(Source):
@@ -46,10 +51,11 @@ class Folder(Source):
         top = find_folder(path)
         self.folder = _split_folder(top, split) if split else top
         self._suffixes = self.suffixes()
-        files, self.ignored = self._walk()
+        files, others = self._walk()
+        self.ignored = {n: why for n, why in others.items() if not _is_text(n)}
         self.rows = read_metadata(self.folder, top, self.column)
         if not files and not self.rows:
-            raise ValueError(self._nothing())
+            raise ValueError(self._nothing(others))
         if split is None and labels is None:
             _check_splits(top, files)
         if self.rows:
@@ -147,8 +153,8 @@ class Folder(Source):
                     others[self._name(file)] = f"{kind} is no {self.column} that can be decoded"
         return sorted(files), others
 
-    def _nothing(self) -> str:
-        kinds = Counter(Path(name).suffix or "no suffix" for name in self.ignored)
+    def _nothing(self, others: Iterable[str]) -> str:
+        kinds = Counter(Path(name).suffix or "no suffix" for name in others)
         listed = ", ".join(f"{n} {suffix}" for suffix, n in kinds.most_common(3))
         suffixes = " ".join(sorted(self._suffixes))
         return f"{self.folder}: no file ends in {suffixes} (found {listed or 'nothing'})"
@@ -166,6 +172,12 @@ class AudioFolder(Folder):
 
     column = "audio"
     suffixes = staticmethod(audio_suffixes)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file is about the data (a licence, notes, a table) rather than meant to be one."""
+    kind = mimetypes.guess_type(name)[0] or ""
+    return not Path(name).suffix or kind.startswith("text/") or kind in _NOTES
 
 
 def _split_folder(top: Path, split: str) -> Path:
