@@ -13,7 +13,7 @@ Legend: `B` rows of a batch, `T` tokens, `D` width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -115,10 +115,12 @@ class Task(nn.Module):
         """Return the columns that `prepare` reads; data without one of them is refused."""
         return ()
 
-    def nullable(self) -> Collection[str]:
-        """Return the columns of `columns()` whose cells may be null (an image without a box). A row
-        with a null in another one fails."""
-        return ()
+    def check_windows(self, windows: Mapping[str, tuple[int, int]]) -> None:
+        """Raise ValueError if the windows of a data section do not fit the task. The message
+        begins with the column.
+
+        windows: by column the first and last frame of its cells, counted from the row's own.
+        """
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Return the labels and the reference of a row.

@@ -19,7 +19,6 @@ from ...modalities.messages import did_you_mean
 from ...modalities.paths import FileLister, cell_files
 from ..recipe import TaskSection
 from ..utils import ConfigError
-from .wrappers import Wrapped, column_names
 
 FRAME = "frame_index"
 """The number of a frame in its episode, where a source has such a column."""
@@ -27,7 +26,7 @@ FRAME = "frame_index"
 Span = tuple[int, int]
 
 
-class Windows(Wrapped):
+class Windows(Source):
     """Rows of an episodic source, with windows in the place of some columns.
 
     A cell of shape `[...]` becomes an array `[n, ...]` (floats as float32); a plain number becomes
@@ -38,12 +37,15 @@ class Windows(Wrapped):
 
     def __init__(self, source: Source, spans: Mapping[str, Span]) -> None:
         _check(source, spans)
-        super().__init__(source)
-        self.spans, known = dict(spans), self.columns
+        self.source, self.spans = source, dict(spans)
+        known = source.columns or tuple(source[0])
         self.columns = (*known, *(f"{name}_padding" for name in spans))
         self._first, self._last = _bounds(source, known)
         self._cells = {name: _frames(source, name) for name in spans}
         self._offsets = {name: np.arange(low, high + 1) for name, (low, high) in spans.items()}
+
+    def __len__(self) -> int:
+        return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = dict(self.source[index])
@@ -60,25 +62,24 @@ class Windows(Wrapped):
         inside = np.minimum(np.maximum(wanted, first), last)
         return cells[inside], wanted != inside
 
-    def cell(self, index: int, column: str) -> Any:
-        if column in self.spans:
-            return self._window(column, index)[0]
-        if (name := column.removesuffix("_padding")) in self.spans:
-            return self._window(name, index)[1]
-        return self.source.cell(index, column)
+    @property
+    def episodes(self) -> Sequence[range]:
+        return self.source.episodes
 
     def array(self, column: str) -> np.ndarray:
-        if column in self.spans or column.removesuffix("_padding") in self.spans:
-            return Source.array(self, column)
-        return self.source.array(column)
+        own = column in self.spans or column.removesuffix("_padding") in self.spans
+        return super().array(column) if own else self.source.array(column)
+
+    def key(self, index: int) -> str:
+        return self.source.key(index)
 
     def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
         name = self.source.identity(index, column, files)
         return f"{name}|{list(self.spans[column])}" if column in self.spans else name
 
     def fingerprint(self) -> str:
-        spans = sorted((name, list(span)) for name, span in self.spans.items())
-        return f"{self.source.fingerprint()}{spans}"
+        said = sorted((name, list(span)) for name, span in self.spans.items())
+        return f"{self.source.fingerprint()}{said}"
 
 
 def _check(source: Source, spans: Mapping[str, Span]) -> None:
@@ -87,7 +88,7 @@ def _check(source: Source, spans: Mapping[str, Span]) -> None:
             "delta_frames: this source has no episodes; lerobot, metaworld and frames (tables with "
             "an episode_index) have"
         )
-    known = column_names(source)
+    known = source.columns or tuple(source[0])
     for name, (low, high) in spans.items():
         if name not in known:
             raise ValueError(
@@ -142,22 +143,27 @@ def _frames(source: Source, name: str) -> np.ndarray:
     return cells[:, None] if cells.ndim == 1 else cells
 
 
+def split_windows(section: TaskSection) -> dict[str, Span]:
+    """Return the windows of a task's data by column, which are the same in all splits."""
+    sections = reversed(section.data.values())
+    return {name: span for data in sections for name, span in data.delta_frames.items()}
+
+
 def observation_windows(
     section: TaskSection, streams: Container[str], where: str
 ) -> dict[str, Span]:
-    """The windows of a task's streams, first and last frame counted from now.
+    """Return the windows of a task's streams, first and last frame counted from now.
 
-    Raises RecipeError for one that looks into the future: nobody has seen it yet.
+    Raise RecipeError for one that looks into the future: nobody has seen it yet.
     """
-    sections = list(section.data.values())
-    found = {k: v for s in reversed(sections) for k, v in s.delta_frames.items() if k in streams}
-    for name, (first, last) in found.items():
+    windows = {name: span for name, span in split_windows(section).items() if name in streams}
+    for name, (first, last) in windows.items():
         if last > 0:
             raise ConfigError(
                 f"{where}.delta_frames.{name}: found [{first}, {last}], which looks {last} frames "
                 "ahead; an environment has seen none after the frame 0"
             )
-    return found
+    return windows
 
 
 def tile_to_window(value: Any, span: Span) -> Any:
