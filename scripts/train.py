@@ -5,7 +5,6 @@ With several processes: torchrun --nproc_per_node 2 -m sensorium train RECIPE
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +26,10 @@ def main(
     out: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
     resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint")] = False,
     overwrite: Annotated[bool, typer.Option(help="begin anew in the same folder")] = False,
+    allow_change: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="with --resume: a key that may differ, train.steps"),
+    ] = None,
     quiet: Annotated[bool, typer.Option(help="no bar, no lines")] = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
@@ -38,19 +41,26 @@ def main(
     """
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.training import train
-    from sensorium.engine.utils import check_precision, pick
+    from sensorium.engine.utils import check_folder, check_precision, pick
 
-    pick(device)  # before a folder is removed
+    pick(device)
     changes = list(overrides or ())
     if precision is not None:
         check_precision(precision)
         changes.append(f"train.precision={precision}")
     found = load_recipe(recipe, changes)
     folder = out or run_folder(Path(recipe))
-    if overwrite and not resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    command = " ".join(["sensorium", *sys.argv[1:]])
-    train(found, folder, resume=resume, show=not quiet, command=command, device=device)
+    check_folder(folder, "--out")
+    train(
+        found,
+        folder,
+        resume=resume,
+        overwrite=overwrite,
+        allow_changes=allow_change or (),
+        show=not quiet,
+        command=" ".join(["sensorium", *sys.argv[1:]]),
+        device=device,
+    )
     if not quiet:
         print(folder)
 

@@ -6,15 +6,15 @@ ever unpickled.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 
 from ..model import FITTED, Model, compose, read_json, resolve_and_fit, save_fitted
 from ..recipe import HUB, WEIGHTS, download, load_recipe
-from ..utils import ConfigError, check_precision, make_folder, write_text
+from ..utils import ConfigError, check_precision, make_folder, write_json
 from .model_card import command_header, read_command, write_card
+from .run_state import RECIPE
 from .state import (
     check_fingerprints,
     fingerprints,
@@ -26,16 +26,28 @@ from .state import (
 
 FINGERPRINTS = "fingerprints.json"
 
+PRIVATE = ["checkpoints/**", "stages/**", "*.jsonl", "run.json", "frozen.safetensors", ".*"]
+"""What of a run's folder is not handed on."""
+
 
 def save_run(model: Model, folder: Path) -> None:
     """Write a model into a run's folder: recipe, weights, fitted parts, fingerprints, card."""
     make_folder(folder)
-    model.plan.recipe.write(folder / "recipe.yaml", command_header(model.command))
+    model.plan.recipe.write(folder / RECIPE, command_header(model.command))
     save_fitted(model.plan, folder / FITTED)
-    prints = json.dumps(fingerprints(model), indent=1)
-    write_text(folder / FINGERPRINTS, prints + "\n")
+    write_fingerprints(model, folder)
     write_card(model, folder)
     write_tensors(folder / WEIGHTS, saved_tensors(model))  # last: a run that has them is finished
+
+
+def write_fingerprints(model: Model, folder: Path) -> None:
+    """Write the fingerprints of what a run does not keep."""
+    write_json(folder / FINGERPRINTS, fingerprints(model))
+
+
+def check_run_fingerprints(model: Model, folder: Path) -> None:
+    """Refuse frozen weights that are not those that a run began with; ConfigError."""
+    check_fingerprints(model, read_json(folder / FINGERPRINTS))
 
 
 def load_model(folder: str | Path, precision: str | None = None) -> Model:
@@ -50,10 +62,10 @@ def load_model(folder: str | Path, precision: str | None = None) -> Model:
         raise ConfigError(
             f"{folder}: holds no {WEIGHTS}; is it a run's folder, and was the run finished?"
         )
-    recipe = load_recipe(folder / "recipe.yaml")
+    recipe = load_recipe(folder / RECIPE)
     tensors = read_tensors(folder / WEIGHTS)
     model = compose(resolve_and_fit(recipe, folder / FITTED), saved=tensors.keys())
-    check_fingerprints(model, read_json(folder / FINGERPRINTS))
+    check_run_fingerprints(model, folder)
     with torch.no_grad():
         restore(model, tensors, str(folder / WEIGHTS))
     model.command = read_command(folder)
@@ -70,7 +82,5 @@ def push(folder: str | Path, name: str, *, private: bool = False) -> str:
         raise ConfigError(f"{folder}: holds no {WEIGHTS}; train it first")
     api = HfApi()
     api.create_repo(name, private=private, exist_ok=True)
-    api.upload_folder(
-        repo_id=name, folder_path=folder, ignore_patterns=["checkpoints/**", "stages/**", "*.jsonl"]
-    )
+    api.upload_folder(repo_id=name, folder_path=folder, ignore_patterns=PRIVATE)
     return f"{HUB}{name}"

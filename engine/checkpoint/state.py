@@ -1,14 +1,12 @@
 """Which tensors of a model a run has to keep: what was trained, and what nobody else has.
 
-A part that is frozen and came from elsewhere is not kept, only its fingerprint. A checkpoint
-adds the optimizer as safetensors, the rest as JSON: nothing is ever unpickled.
+A part that is frozen and came from a library or the hub is not kept, only its fingerprint. What
+came from another run or a file is kept: these may move, and a run loads without them.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,18 +21,27 @@ from ...modalities.messages import short_repr
 from ..cache import content_hash, processor_settings
 from ..model import Model, validate_loaded
 from ..model.parameters import is_frozen
-from ..recipe import ComponentSpec
-from ..utils import ConfigError, RuntimeFailure, atomic_path, write_text
+from ..recipe import HUB, ComponentSpec
+from ..utils import ConfigError, atomic_path
+
+
+def _is_public(weights: str) -> bool:
+    """Whether weights come from a library or the hub, where they stay."""
+    return weights == "pretrained" or weights.startswith(HUB)
+
+
+def _untrained_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a part that do not train, by their name in it."""
+    found: dict[str, Tensor] = {n: p for n, p in module.named_parameters() if not p.requires_grad}
+    return found | (dict(module.named_buffers()) if is_frozen(module) else {})
+
 
 PROCESSOR = ".processor"
 
 
 def _pretrained_tensors(module: nn.Module, part: ComponentSpec) -> dict[str, Tensor]:
-    """The tensors of a part that were loaded and did not train, by their name in it."""
-    if part.weights == "none":
-        return {}
-    found: dict[str, Tensor] = {n: p for n, p in module.named_parameters() if not p.requires_grad}
-    return found | (dict(module.named_buffers()) if is_frozen(module) else {})
+    """Those of them that were loaded from a library or the hub."""
+    return _untrained_tensors(module) if _is_public(part.weights) else {}
 
 
 def saved_tensors(model: Model) -> dict[str, Tensor]:
@@ -42,7 +49,36 @@ def saved_tensors(model: Model) -> dict[str, Tensor]:
     parts = [_pretrained_tensors(module, part) for _, module, part in model.components]
     left_out = {id(tensor) for found in parts for tensor in found.values()}
     state = model.state_dict(keep_vars=True)
-    return {name: t.detach() for name, t in state.items() if id(t) not in left_out}
+    return {name: t for name, t in state.items() if id(t) not in left_out}
+
+
+def frozen_tensors(model: Model) -> dict[str, Tensor]:
+    """The saved tensors that never change: what is frozen of parts that came from another run or
+    a file, by their name in the model. They are written once, not in every checkpoint."""
+    parts = [(module, part.weights) for _, module, part in model.components]
+    local = [module for module, weights in parts if weights != "none" and not _is_public(weights)]
+    still = {id(tensor) for module in local for tensor in _untrained_tensors(module).values()}
+    return {name: tensor for name, tensor in saved_tensors(model).items() if id(tensor) in still}
+
+
+def changing_tensors(model: Model) -> dict[str, Tensor]:
+    """The saved tensors without those that never change."""
+    frozen = frozen_tensors(model)
+    return {name: t for name, t in saved_tensors(model).items() if name not in frozen}
+
+
+@torch.no_grad()
+def nonfinite_tensors(model: Model) -> set[str]:
+    """Names of the saved tensors that hold an infinite value or one that is no number."""
+    state = {n: t for n, t in saved_tensors(model).items() if t.is_floating_point() and t.numel()}
+    by_device: dict[torch.device, list[str]] = {}
+    for name, tensor in state.items():
+        by_device.setdefault(tensor.device, []).append(name)
+    found: set[str] = set()
+    for names in by_device.values():  # one wait for each device
+        finite = torch.stack([torch.isfinite(state[name]).all() for name in names]).tolist()
+        found |= {name for name, good in zip(names, finite, strict=True) if not good}
+    return found
 
 
 def fingerprints(model: Model) -> dict[str, Any]:
@@ -129,10 +165,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return found | {name: found[source] for name, source in same.items()}
 
 
+def read_names(path: Path) -> set[str]:
+    """The names of the tensors that `write_tensors` wrote; their values are not read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {*file.keys(), *json.loads((file.metadata() or {}).get("same", "{}"))}
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: is no whole safetensors file ({error})") from error
+
+
 def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Fill a composed model with what was kept; RecipeError for what does not fit."""
+    """Fill a composed model with what was kept; RecipeError for what does not fit. Tensors that
+    never change may be lacking: they are those that the model was composed with."""
     wanted = saved_tensors(model)
-    missing, unknown = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+    missing = sorted(set(wanted) - set(tensors) - set(frozen_tensors(model)))
+    unknown = sorted(set(tensors) - set(wanted))
     if missing or unknown:
         first = missing[0] if missing else unknown[0]
         raise ConfigError(
@@ -148,91 +195,3 @@ def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
         wanted[name].copy_(tensor)
     for where, module, _ in model.components:
         validate_loaded(module, f"{source}: {where}")
-
-
-class Checkpoints:
-    """The checkpoints of a run, `checkpoints/step-00000150/`, the newest few kept."""
-
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder, keep
-
-    def newest(self) -> Path | None:
-        found = sorted(self.folder.glob("step-*/state.json"))
-        return found[-1].parent if found else None
-
-    def path(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
-
-    def write(
-        self,
-        step: int,
-        model: Model,
-        optimizer: torch.optim.Optimizer,
-        extra: Mapping[str, Any],
-    ) -> Path:
-        """Write a checkpoint beside, then move it into place: it is whole or not there."""
-        beside = self.folder / ".part"
-        shutil.rmtree(beside, ignore_errors=True)  # what a kill left
-        beside.mkdir(parents=True)
-        write_tensors(beside / "model.safetensors", saved_tensors(model))
-        tensors, scalars = split_optimizer(optimizer)
-        write_tensors(beside / "optimizer.safetensors", tensors)
-        groups = _group_state(optimizer)
-        callbacks = extra.get("callbacks", {})
-        tensors = {n: v for n, v in callbacks.items() if isinstance(v, Tensor)}
-        write_tensors(beside / "callbacks.safetensors", tensors)
-        plain = {n: v for n, v in callbacks.items() if n not in tensors}
-        state = {"step": step, "optimizer": scalars, "optimizer_groups": groups, **extra}
-        state["callbacks"] = plain
-        write_text(beside / "state.json", json.dumps(state))
-        path = self.path(step)
-        shutil.rmtree(path, ignore_errors=True)
-        beside.rename(path)
-        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
-        return path
-
-    def read(self, path: Path, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Fill model and optimizer; gives the JSON state."""
-        try:
-            state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            with torch.no_grad():
-                restore(model, read_tensors(path / "model.safetensors"), str(path))
-            tensors = read_tensors(path / "optimizer.safetensors")
-            join_optimizer(optimizer, tensors, state["optimizer"])
-            for group, values in zip(
-                optimizer.param_groups, state["optimizer_groups"], strict=True
-            ):
-                group.update(values)
-            state["callbacks"] |= read_tensors(path / "callbacks.safetensors")
-            return state
-        except (OSError, json.JSONDecodeError) as error:
-            raise RuntimeFailure(f"{path}: is no whole checkpoint ({error}); remove it") from error
-
-
-def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors: dict[str, Tensor] = {}
-    scalars: dict[str, Any] = {}
-    for index, values in optimizer.state_dict()["state"].items():
-        for key, value in values.items():
-            (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{key}"] = value
-    return tensors, scalars
-
-
-def join_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
-) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in {**tensors, **scalars}.items():
-        index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _group_state(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Return what an optimizer itself counts in its groups: their numbers that are no options."""
-    options = {*inspect.signature(type(optimizer)).parameters, "base_lr"}
-    return [
-        {k: v for k, v in group.items() if k not in options and isinstance(v, (int, float))}
-        for group in optimizer.param_groups
-    ]

@@ -1,17 +1,17 @@
-"""Begin a model where another recipe's left off: its trained tensors, its optimizer's state."""
+"""Begin a model where another recipe's left off, with its trained tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..model import Component, Model, validate_loaded
+from ..model.parameters import without_adapter
 from ..recipe import ComponentPath
 from ..utils import ConfigError
-from .state import join_optimizer, saved_tensors, split_optimizer
+from .state import saved_tensors
 
 
 @torch.no_grad()
@@ -23,11 +23,11 @@ def take_over(model: Model, tensors: Mapping[str, Tensor], anew: Container[Compo
     train any more is saved whole from now on.
     """
     state = model.state_dict(keep_vars=True)
-    names = {_without_adapter(name): name for name in state}
+    names = {without_adapter(name): name for name in state}
     parts = _Parts(model)
     taken: set[str] = set()
     for name, value in tensors.items():
-        owners, target = parts.owners(name), names.get(_without_adapter(name))
+        owners, target = parts.owners(name), names.get(without_adapter(name))
         if any(part.where in anew for part in owners) or (target is None and not owners):
             continue  # what has no part in this recipe is left behind
         if target is None or state[target].shape != value.shape:
@@ -47,11 +47,6 @@ def take_over(model: Model, tensors: Mapping[str, Tensor], anew: Container[Compo
             validate_loaded(module, where)
 
 
-def _without_adapter(name: str) -> str:
-    """The name of a tensor without the layer that peft wraps round its module."""
-    return name.replace(".base_layer.", ".")
-
-
 class _Parts:
     """The parts of a model by the names of their tensors."""
 
@@ -69,7 +64,7 @@ class _Parts:
 
     def owners(self, tensor: str) -> list[Component]:
         """Return the parts that a tensor lies in, the outermost first."""
-        keys = _without_adapter(tensor).split(".")
+        keys = without_adapter(tensor).split(".")
         prefixes = (".".join(keys[:i]) for i in range(1, len(keys)))
         return [part for prefix in prefixes for part in self._named.get(prefix, ())]
 
@@ -96,39 +91,3 @@ def _save_whole(model: Model, parts: _Parts, taken: set[str]) -> None:
             part.plan.section.weights = "none"
     if lost:
         model.plan.update_recipe()
-
-
-def optimizer_by_name(
-    model: Model, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the scalars of an optimizer's state, by `parameter/key`."""
-    names = _parameter_names(model, optimizer)
-    tensors, scalars = split_optimizer(optimizer)
-
-    def named(values: Mapping[str, Any]) -> dict[str, Any]:
-        pairs = ((key.partition("."), value) for key, value in values.items())
-        return {f"{names[int(index)]}/{key}": value for (index, _, key), value in pairs}
-
-    return named(tensors), named(scalars)
-
-
-def restore_optimizer_by_name(
-    model: Model,
-    optimizer: torch.optim.Optimizer,
-    tensors: Mapping[str, Tensor],
-    scalars: Mapping[str, Any],
-) -> None:
-    """Fill an optimizer's state for the parameters that it still has."""
-    index = {name: i for i, name in enumerate(_parameter_names(model, optimizer))}
-
-    def indexed(values: Mapping[str, Any]) -> dict[str, Any]:
-        pairs = ((key.rpartition("/"), value) for key, value in values.items())
-        return {f"{index[name]}.{key}": v for (name, _, key), v in pairs if name in index}
-
-    join_optimizer(optimizer, indexed(tensors), indexed(scalars))
-
-
-def _parameter_names(model: Model, optimizer: torch.optim.Optimizer) -> list[str]:
-    """The names of an optimizer's parameters, in its order."""
-    names = {id(p): _without_adapter(name) for name, p in model.named_parameters()}
-    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]

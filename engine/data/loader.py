@@ -6,7 +6,6 @@ A row that cannot be read travels in its batch as a failure and is handled in th
 from __future__ import annotations
 
 import functools
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from ...modalities.groups import collate
 from ...tasks.base import Task
 from ...tasks.batch import Batch
 from ..cache import from_records
-from ..utils import RuntimeFailure
+from ..utils import RuntimeFailure, ignore_stopping
 from .dataset import PreparedRow, TaskDataset
 from .sampler import RowRef
 from .splits import SkippedRows
@@ -99,10 +98,9 @@ def _loader(dataset: Dataset[T], workers: int, **options: Any) -> DataLoader[T]:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Ignore SIGINT and SIGTERM in workers: the main process still needs their batches to finish
-    the step and to write a checkpoint."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Ignore what stops the main process, which still needs the workers' batches to finish the step
+    and to write a checkpoint."""
+    ignore_stopping()
 
 
 class _Made(Dataset[T]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ...modalities.base import Source
@@ -26,17 +27,23 @@ class _TrainingSplits(dict[str, Source]):
 
 
 def resolve_and_fit(
-    recipe: Recipe, fitted: Path | None = None, *, states: States | None = None
+    recipe: Recipe,
+    fitted: Path | None = None,
+    *,
+    states: States | None = None,
+    check: Callable[[Recipe], None] | None = None,
 ) -> ResolvedRecipe:
     """A plan that is resolved and whose fitted parts are fitted, from a run's folder or anew.
 
     Anything the recipe names may be downloaded here, and nowhere else. states: of parts that are
-    fitted already.
+    fitted already. check: called with the resolved recipe before anything is fitted.
     """
     plan = plan_recipe(recipe)
     if fitted is None:
         plan.check_sources()
     plan.resolve()
+    if check is not None:
+        check(plan.recipe)
     if fitted is not None:
         load_fitted(plan, fitted)
     elif plan.fitted():

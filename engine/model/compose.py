@@ -39,6 +39,7 @@ from .parameters import (
     load_weights,
     on_step_end,
     restore_frozen_eval,
+    without_adapter,
 )
 from .stream import Stream
 
@@ -167,6 +168,7 @@ def compose(
     widths do not match: both parts, both numbers, the key.
     """
     seed = plan.recipe.train.seed if seed is None else seed
+    saved = {without_adapter(name) for name in saved}
     modules: Modules = {}
     decoders = {name: part.build(seed, modules) for name, part in plan.decoders.items()}
     encoders = {name: s.encoder.build(seed, modules) for name, s in plan.streams.items()}

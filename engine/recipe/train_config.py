@@ -65,7 +65,10 @@ class Checkpoint(Strict):
 
 
 class Train(Strict):
-    """How the recipe is trained. `batch_size` is one process's rows of one forward."""
+    """How the recipe is trained. `batch_size` is one process's rows of one forward.
+
+    process_timeout: minutes after which a process that waits for another in a step gives up.
+    """
 
     steps: Annotated[int, Ge(0)] = 1000
     batch_size: PositiveInt = 32
@@ -82,6 +85,7 @@ class Train(Strict):
     log_every: PositiveInt = 10
     validate_: Validate | None = Field(default=None, alias="validate")
     checkpoint: Checkpoint = Checkpoint()
+    process_timeout: Positive = 30.0
 
 
 OPTIMIZER_ARGUMENTS = ("params", "lr")

@@ -5,7 +5,6 @@ Legend: `n` frames of a window.
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -24,14 +23,13 @@ class History:
         self._now: dict[str, Any] = {}
 
     def see(self, values: Mapping[str, Any]) -> None:
-        """Keep copies of a step's values, by stream: an environment may write each observation
-        into the same memory."""
-        self._now = copy.deepcopy(dict(values))
+        """The values of a step, by stream."""
+        self._now = dict(values)
         for name, frames in self._frames.items():
-            frames.append(self._now[name])
+            frames.append(values[name])
 
     def row(self) -> dict[str, Any]:
-        """Return a row as the data would have it: `[n, ...]` where the recipe has a window."""
+        """As a row of the data would be: `[n, ...]` where the recipe has a window."""
         return {**self._now, **{name: self._window(name) for name in self._frames}}
 
     def _window(self, name: str) -> np.ndarray:

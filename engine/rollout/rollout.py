@@ -23,11 +23,11 @@ FPS = 20.0
 
 
 def env_config(pipeline: Pipeline, names: Sequence[str] = (), **changes: Any) -> Env:
-    """Return the run's `env:` section, changed by a command line (None changes nothing)."""
-    section = pipeline.model.plan.recipe.env
-    if section is None and not names:
+    """The run's `env:` section with what a command line changes of it (None changes nothing)."""
+    said = pipeline.model.plan.recipe.env
+    if said is None and not names:
         raise ConfigError("env: the recipe has none; name one with --env, or add env: {name: ...}")
-    base = Env(name=list(names)) if section is None else section
+    base = Env(name=list(names)) if said is None else said
     return base.model_copy(update={k: v for k, v in changes.items() if v is not None})
 
 
@@ -41,38 +41,32 @@ def rollout(
     folder: Path | None = None,
     log: RunLogger | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Return `{environment: figures}`, for one or several environments of the section, or `names`.
+    """`{environment: figures}`, for one or several environments of the section, or `names`.
 
-    With a folder, writes `rollout-<environment>.json` and the videos into it; where an environment
-    fails, those of the episodes that were whole by then, with what stopped it. Raises RecipeError
-    where an environment does not fit the policy, before its first step, and RuntimeFailure, which
-    names environment, seed and step, where its own code fails.
+    With a folder, writes `rollout-<environment>.json` and the videos into it. Raises RecipeError
+    where an environment does not fit the policy, before its first step.
     """
-    options, figures = options or RolloutOptions(), dict[str, dict[str, Any]]()
+    options, found = options or RolloutOptions(), {}
     pipeline.model.eval()
     for name in names or section.names:
         acting = make_checked_policy(pipeline, section, name, options)
         runner = Runner(acting, name, section, options)
         try:
-            runner.run(seeds, log)
-        except RuntimeFailure as error:
-            if folder is None or not runner.rolled.episodes:
-                raise
-            path = write(folder, runner, summarize(acting, runner.rolled), stopped=str(error))
-            count = len(runner.rolled.episodes)
-            raise RuntimeFailure(
-                f"{error}; the {count} of {len(seeds)} episodes before it are in {path}"
+            rolled = runner.run(seeds, log)
+        except RuntimeError as error:  # a simulator that can draw no picture
+            raise (
+                error if isinstance(error, RuntimeFailure) else RuntimeFailure(f"{name}: {error}")
             ) from error
-        figures[name] = summarize(acting, runner.rolled)
+        found[name] = summarize(acting, rolled)
         if folder is not None:
-            write(folder, runner, figures[name])
-    return figures
+            write(folder, runner, found[name])
+    return found
 
 
 def make_checked_policy(
     pipeline: Pipeline, section: Env, name: str, options: RolloutOptions
 ) -> PolicyLike:
-    """Return the model as a policy of an environment that takes its actions, or its stand-in."""
+    """The model as a policy of an environment whose actions it can give, or its stand-in."""
     _, task = find_control_task(pipeline.model.plan, section.task, "env.task")
     bounds = check_space(action_space(name, section), task.chunk.dof, f"env.name: {name}")
     policy = make_policy(pipeline, section, bounds)
@@ -89,24 +83,19 @@ def make_checked_policy(
 
 
 def summarize(acting: PolicyLike, rolled: RolloutResult) -> dict[str, Any]:
-    """Return the summary, with speeds: of the model alone, and with the simulator."""
-    figures = summary(rolled.episodes)
+    """The summary, with speeds: of the model alone, and with the simulator."""
+    found = summary(rolled.episodes)
     return {
-        **figures,
+        **found,
         "model_calls": acting.calls,
         "model_seconds": acting.seconds,
-        "steps_per_model_second": figures["steps"] / acting.seconds if acting.seconds else None,
-        "steps_per_second": figures["steps"] / rolled.wall,
+        "steps_per_model_second": found["steps"] / acting.seconds if acting.seconds else None,
+        "steps_per_second": found["steps"] / rolled.wall,
     }
 
 
-def write(
-    folder: Path, runner: Runner, figure: Mapping[str, Any], stopped: str | None = None
-) -> Path:
-    """Write figures, episodes, the first one's trajectory, and videos; return the JSON's path.
-
-    stopped: why there are fewer episodes than were asked for.
-    """
+def write(folder: Path, runner: Runner, figure: Mapping[str, Any]) -> Path:
+    """Write figures, episodes, the first one's trajectory and videos; return the JSON's path."""
     make_folder(folder)
     label, rolled, fps = runner.options.ablation.label(), runner.rolled, runner.section.fps
     stem = "-".join(filter(None, ("rollout", *runner.name.replace(":", "/").split("/"), label)))
@@ -119,7 +108,6 @@ def write(
         "env": runner.name,
         "ablation": label,
         "summary": figure,
-        "stopped": stopped,
         "videos": videos,
         "fps": fps,
         "trajectory": {

@@ -23,9 +23,6 @@ from ..model import FITTED, Model, read_states
 from ..recipe import WEIGHTS, ComponentPath, Recipe, Stage, load_recipe
 from ..utils import write_text
 
-STAGES = "stages"
-"""The folder of a run that holds its stages."""
-
 OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_SCALARS = "optimizer.json"
 

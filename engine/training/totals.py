@@ -78,13 +78,23 @@ def _exact(value: Tensor) -> Tensor:
     return value if value.device.type == "mps" else value.to(torch.float64)  # MPS has no float64
 
 
-class FiniteCheck:
-    """Remember the first step whose loss is not finite, on the device until it is asked for."""
+MAX_SKIPPED = 10
+"""Steps in a row without finite gradients after which training ends."""
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
-        self._step = torch.zeros((), dtype=torch.int64, device=accelerator.device)
-        self._loss = torch.zeros((), device=accelerator.device)
+
+class FiniteCheck:
+    """Remember losses and gradients that are not finite, on the device until they are asked for.
+
+    A step with such gradients is skipped: nothing of it reaches the weights.
+    """
+
+    def __init__(self, accelerator: Accelerator, steps: int) -> None:
+        self._accelerator, device = accelerator, accelerator.device
+        # In float16 the first steps find the scale of the loss, and are skipped for that.
+        self._limit = min(MAX_SKIPPED * (1 if accelerator.scaler is None else 3), max(steps, 1))
+        self._step = torch.zeros((), dtype=torch.int64, device=device)
+        self._loss = torch.zeros((), device=device)
+        self._skipped = torch.zeros(3, dtype=torch.int64, device=device)
         self._keys: dict[int, Sequence[str]] = {}
 
     def add(self, step: int, totals: StepTotals) -> None:
@@ -95,20 +105,61 @@ class FiniteCheck:
         self._loss = torch.where(first, loss, self._loss)
         self._keys[step] = totals.keys
 
+    def add_norm(self, step: int, norm: Tensor, grads: Sequence[Tensor]) -> bool:
+        """Look at the norm of a step's gradients; return whether the optimizer may take the step.
+
+        On an accelerator, for which nothing waits, it always may: gradients that are not finite
+        are zero then.
+        """
+        finite = torch.isfinite(norm)
+        bad = (~finite).to(self._skipped)
+        count, in_row, first = self._skipped.unbind()
+        first = torch.where((first == 0) & ~finite, step, first)
+        self._skipped = torch.stack([count + bad, (in_row + bad) * bad, first])
+        if norm.device.type == "cpu":
+            return math.isfinite(norm.numpy())
+        for grad in grads:
+            grad.copy_(torch.where(finite, grad, 0))
+        return True
+
+    def state(self) -> list[int]:
+        """What a checkpoint keeps of the skipped steps."""
+        values: list[int] = self._skipped.tolist()
+        return values
+
+    def load_state(self, state: Sequence[int]) -> None:
+        """Take back what `state` returned."""
+        self._skipped = torch.tensor(state, device=self._skipped.device)
+
     def raise_if_not(self) -> None:
-        """Raise RunError with the step and its rows if a loss was not finite: a synchronization.
-        Every process has to call it."""
+        """Raise RuntimeFailure with the step and its rows if a loss was not finite, or the
+        gradients of too many steps in a row: a synchronization. Every process has to call it."""
         steps = torch.atleast_1d(self._accelerator.gather(self._step)).tolist()
         own, keys = int(self._step), self._keys
-        self._keys = {}
         bad = min((step for step in steps if step), default=0)
-        if not bad:
-            return
-        value, rows = math.nan, "rows of another process"
-        if own == bad:
-            value, some = float(self._loss), keys[bad]
-            rows = f"rows {', '.join(some[:8])}{' ...' if len(some) > 8 else ''}"
-        raise RuntimeFailure(
-            f"step {bad}: the loss is {value}; {rows}; lower train.optimizer.lr, or look at these "
-            "rows"
-        )
+        if bad:
+            value, rows = math.nan, "rows of another process"
+            if own == bad:
+                value, rows = float(self._loss), _rows(keys[bad])
+            raise RuntimeFailure(
+                f"step {bad}: the loss is {value}; {rows}; lower train.optimizer.lr, or look at "
+                "these rows"
+            )
+        if self.state()[1] >= self._limit:
+            raise RuntimeFailure(
+                f"the gradients of {self.state()[1]} steps in a row are not finite; lower "
+                "train.optimizer.lr, or look at the rows and at parts of your own"
+            )
+
+    def report(self) -> tuple[int, str]:
+        """Return how many steps were skipped since the last report, and a line about them."""
+        count, in_row, first = self.state()
+        rows = f"; {_rows(self._keys[first])}" if first in self._keys else ""
+        self._keys = {}
+        self._skipped = torch.tensor([0, in_row, 0], device=self._skipped.device)
+        text = f"step {first}: the gradients are not finite, the step is skipped"
+        return count, f"{text} ({count} since the last line){rows}"
+
+
+def _rows(keys: Sequence[str]) -> str:
+    return f"rows {', '.join(keys[:8])}{' ...' if len(keys) > 8 else ''}"

@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from ..checkpoint import command_header, read_command, save_run
+from ..checkpoint import (
+    BEST,
+    CHECKPOINTS,
+    FROZEN,
+    RECIPE,
+    STAGES,
+    Checkpoints,
+    check_differences,
+    check_free,
+    check_run_fingerprints,
+    command_header,
+    frozen_tensors,
+    is_changed,
+    load_model,
+    read_command,
+    read_run,
+    remove_run,
+    run_lock,
+    save_run,
+    set_results_aside,
+    write_fingerprints,
+    write_run,
+    write_tensors,
+)
 from ..model import FITTED, Model, compose, resolve_and_fit, save_fitted
-from ..recipe import WEIGHTS, Recipe, Stage, Train, stage_recipes
-from ..utils import ConfigError, RunLogger, derive_seed, init_accelerator
-from .stages import STAGES, StageStart, save_optimizer
+from ..recipe import WEIGHTS, Recipe, Stage, Train, load_recipe, stage_recipes
+from ..utils import (
+    ConfigError,
+    RunLogger,
+    derive_seed,
+    from_main,
+    init_accelerator,
+    main_first,
+    make_folder,
+    remove_parts,
+)
+from .stages import StageStart, save_optimizer
 from .trainer import Trainer
-from .validation import BEST
-
-RECIPE = "recipe.yaml"
 
 
 def train(
@@ -26,6 +59,8 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    overwrite: bool = False,
+    allow_changes: Sequence[str] = (),
     show: bool = True,
     command: str = "",
     device: str | None = None,
@@ -34,54 +69,96 @@ def train(
     """Train a recipe into a run's folder, or go on from its newest checkpoint.
 
     The stages of a recipe are runs in `stages`, but for their log, which is the run's; the model
-    of the last one is the run's. device: see `pick`; of several processes each takes one of that
+    of the last one is the run's. overwrite: remove the run that is there, and nothing else, once
+    all of the new one stands. allow_changes: keys of the recipe that may differ from the run that
+    is resumed, `train.steps`. device: see `pick`; of several processes each takes one of that
     kind. trainer: the class that trains, with other batches or another step.
 
-    Raises ConfigError for a mistake, RuntimeFailure if it cannot go on, Interrupted after SIGINT or
-    SIGTERM, when the checkpoint is written.
+    Raise ConfigError for a mistake, RuntimeFailure if it cannot go on, Interrupted after a signal,
+    when the checkpoint is written.
     """
-    runs = _Runs(folder, resume, show, command, device, trainer)
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with a run and --overwrite begins anew; take one out")
     stages = stage_recipes(recipe)
-    runs.claim(recipe if stages else None)
-    if not stages:
-        return runs.train(recipe, folder, RunLogger(folder, show=show), begun=resume)
-    return runs.train_stages(stages)
+    runs = _Runs(recipe, folder, resume, overwrite, allow_changes, show, command, device, trainer)
+    accelerator = runs.accelerator(stages[0].recipe if stages else recipe)
+    with contextlib.ExitStack() as held:
+        from_main(accelerator, lambda: held.enter_context(run_lock(folder)))
+        runs.known = from_main(accelerator, lambda: runs.claim(stages))
+        if stages:
+            return runs.train_stages(stages)
+        return runs.train(recipe, folder, RunLogger(folder, show=show), begun=runs.begun)
 
 
 @dataclass
 class _Runs:
-    """What the runs of one call have in common."""
+    """What the runs of one call have in common. known: what the folder says of the run in it."""
 
+    recipe: Recipe
     folder: Path
     resume: bool
+    overwrite: bool
+    allow_changes: Sequence[str]
     show: bool
     command: str
     device: str | None
     trainer: type[Trainer]
+    known: dict[str, Any] = field(default_factory=dict)
 
-    def claim(self, staged: Recipe | None) -> None:
-        """Refuse a folder with another run in it. staged: a recipe with stages is written there."""
-        marks = [self.folder / RECIPE, self.folder / STAGES / RECIPE]
-        there = any(path.exists() for path in marks)
-        if self.resume and not there:
-            raise ConfigError(f"{self.folder}: holds no run to resume; train it without --resume")
-        if there and not self.resume:
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run to go on with."""
+        return self.resume and bool(self.known.get("begun"))
+
+    def claim(self, stages: Sequence[Stage]) -> dict[str, Any]:
+        """Refuse a folder that holds another run, or what is no run's; return what it says."""
+        folder, run = self.folder, read_run(self.folder)
+        kept = folder / STAGES / RECIPE
+        begun = run is not None and ((folder / RECIPE).exists() or kept.exists())
+        if self.resume and run is None:
+            raise ConfigError(f"{folder}: holds no run to resume; train it without --resume")
+        if begun and not (self.resume or self.overwrite):
             raise ConfigError(
-                f"{self.folder}: holds a run already; say --resume to go on, --overwrite to begin "
+                f"{folder}: holds a run already; say --resume to go on, --overwrite to begin "
                 "anew, or --out for another folder"
             )
-        if staged is None:
-            return
-        if self._accelerator(staged).is_main_process and not self.resume:
-            (self.folder / STAGES).mkdir(parents=True, exist_ok=True)
-            staged.write(self.folder / STAGES / RECIPE, command_header(self.command))
+        check_free(folder)
+        remove_parts(folder)
+        known = {**(run or {}), "begun": begun}
+        if self.resume and begun:
+            if bool(stages) != kept.exists():
+                raise ConfigError(f"stages: the run has {'none' if stages else 'some'}")
+            if stages:
+                self._check_stages(load_recipe(kept), stages, known)
+        return known
+
+    def _check_stages(self, old: Recipe, stages: Sequence[Stage], known: dict[str, Any]) -> None:
+        """Refuse changes of the recipe that are not allowed, or of a stage that is finished."""
+        lines = check_differences(old, self.recipe, self.allow_changes)
+        known["changed"] = is_changed(old, self.recipe)
+        for stage, before in zip(stages[:-1], stage_recipes(old), strict=False):
+            done = (self.folder / STAGES / stage.folder / WEIGHTS).is_file()
+            if done and is_changed(before.recipe, stage.recipe):
+                raise ConfigError(
+                    f"{stage.where}: is finished, and the recipe has changed since; begin anew "
+                    "with --overwrite"
+                )
+        self._report(lines)
+        if not known.get("finished"):
+            self.recipe.write(self.folder / STAGES / RECIPE, command_header(self.command))
+
+    def _report(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            RunLogger(None, show=self.show).info(line)
 
     def train_stages(self, stages: list[Stage]) -> Model:
         """Train stage after stage, each from where the last one ended."""
+        if self.begun and self.known.get("finished") and not self.known["changed"]:
+            return self._finished()
         start, first_step = None, 0
         for stage, following in itertools.pairwise(stages):
             folder = self.folder / STAGES / stage.folder
-            if not (folder / WEIGHTS).is_file():  # else it is finished
+            if not (self.begun and (folder / WEIGHTS).is_file()):  # else it is finished
                 self._train_stage(stage, start, following, first_step)
             first_step += stage.recipe.train.steps
             start = StageStart.of_folder(following, stage, folder)
@@ -92,7 +169,7 @@ class _Runs:
     ) -> Model:
         folder = self.folder / STAGES / stage.folder
         log = RunLogger(self.folder, show=self.show, stage=stage.name, first_step=first_step)
-        begun = self.resume and (folder / RECIPE).is_file()
+        begun = self.begun and (folder / RECIPE).is_file()
         with stage.located_errors():
             return self.train(
                 stage.recipe, folder, log, begun=begun, start=start, following=following
@@ -111,53 +188,111 @@ class _Runs:
         """Train one recipe with its checkpoints in `folder`. begun: go on from them. start: where
         a stage begins. following: the stage after this one, for which the model is left in
         `folder`; else it is the run's."""
-        accelerator = self._accelerator(recipe)
+        accelerator = self.accelerator(recipe)
         main = accelerator.is_main_process
         log = log if main else RunLogger(None, show=False)
-        with accelerator.main_process_first():
+        staged = folder != self.folder
+        lines: list[str] = []
+
+        def check(resolved: Recipe) -> None:
+            if begun and not staged:
+                old = load_recipe(folder / RECIPE)
+                lines[:] = check_differences(old, resolved, self.allow_changes)
+                self.known["changed"] = is_changed(old, resolved)
+
+        with main_first(accelerator):
             states = start.kept_states() if start and not begun else None
-            plan = resolve_and_fit(recipe, folder / FITTED if begun else None, states=states)
-        if main and not begun:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_fitted(plan, folder / FITTED)
-            # Last: a folder that has a recipe can be resumed.
-            plan.recipe.write(folder / RECIPE, command_header(self.command))
-        model = compose(plan)
+            fitted = folder / FITTED if begun else None
+            plan = resolve_and_fit(recipe, fitted, states=states, check=check)
+        if begun and self.known.get("finished") and not self.known["changed"]:
+            return self._finished()
+        saved = Checkpoints(folder / CHECKPOINTS, 1).saved_names() if begun else ()
+        model = compose(plan, saved=saved)
         if start is not None:
             start.fill(model)
         model.command = read_command(folder) if begun else self.command
         run = self.trainer(self._settings(recipe, start), folder, model, accelerator, log)
+        run.allowed_changes = self.allow_changes
         run.prepare()
         if start is not None:
             start.fill_optimizer(model, run.optimizer.optimizer)
-        run.run(begun)
-        if run.validator is not None:
-            accelerator.wait_for_everyone()
-            run.validator.restore_best()
-        if main:
-            if following is not None and following.section.keep_optimizer:
-                save_optimizer(model, run.optimizer.optimizer, folder)
-            save_run(model, folder if following else self.folder)
-            (folder / BEST).unlink(missing_ok=True)
+        if begun:
+            self._go_on(run, lines if main else ())
+        else:
+            from_main(accelerator, lambda: self._begin(model, folder, staged))
         accelerator.wait_for_everyone()
+        with run.stop:
+            run.run()
+            if run.validator is not None:
+                accelerator.wait_for_everyone()
+                run.validator.restore_best()
+            run.check_finite()
+            from_main(accelerator, lambda: self._save(run, following))
         return model
 
-    def _accelerator(self, recipe: Recipe) -> Accelerator:
-        accelerator = init_accelerator(
-            self.device,
-            recipe.train.precision,
-            [
-                DistributedDataParallelKwargs(find_unused_parameters=True),
-                # The others wait while one downloads weights or fills the cache.
-                InitProcessGroupKwargs(timeout=timedelta(days=1)),
-            ],
-        )
-        accelerator.wait_for_everyone()  # every process has looked before one writes
-        return accelerator
+    def _begin(self, model: Model, folder: Path, staged: bool) -> None:
+        """Make the folder of a new run, now that all of it stands. Its recipe is written last: a
+        folder that has one can be resumed."""
+        if not self.known.get("cleared") and not (staged and self.begun):
+            make_folder(self.folder)
+            write_run(self.folder, {"finished": False})
+            remove_run(self.folder)
+            if staged:
+                make_folder(self.folder / STAGES)
+                self.recipe.write(self.folder / STAGES / RECIPE, command_header(self.command))
+            self.known.pop("step", None)
+        self.known["cleared"] = True
+        if staged:
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed process left of it
+        make_folder(folder)
+        save_fitted(model.plan, folder / FITTED)
+        write_fingerprints(model, folder)
+        if frozen := frozen_tensors(model):
+            write_tensors(folder / FROZEN, frozen)
+        model.plan.recipe.write(folder / RECIPE, command_header(self.command))
+
+    def _go_on(self, run: Trainer, lines: Sequence[str]) -> None:
+        """Take up a run from its checkpoint."""
+        accelerator = run.accelerator
+        from_main(accelerator, lambda: check_run_fingerprints(run.model, run.folder))
+        if self.known.get("finished") and not len(run.checkpoints):
+            raise ConfigError(
+                f"{run.folder}: is finished at step {self.known.get('step')} and keeps no "
+                "checkpoint to go on from; begin another run with weights: "
+                f"{self.folder}, or anew with --overwrite and train.checkpoint.every"
+            )
+        run.resume()
+        self._report(lines)
+        if accelerator.is_main_process:
+            write_run(self.folder, {"finished": False, "step": self.known.get("step")})
+            header = command_header(read_command(run.folder))
+            run.model.plan.recipe.write(run.folder / RECIPE, header)
+
+    def _save(self, run: Trainer, following: Stage | None) -> None:
+        """Write the model of a run that has come to its end."""
+        if following is not None:
+            if following.section.keep_optimizer:
+                save_optimizer(run.model, run.optimizer.optimizer, run.folder)
+            save_run(run.model, run.folder)
+        else:
+            if self.known.get("step") is not None:  # weights of a finished run are replaced
+                set_results_aside(self.folder, self.known["step"])
+            save_run(run.model, self.folder)
+            write_run(self.folder, {"finished": True, "step": run.global_step})
+        (run.folder / BEST).unlink(missing_ok=True)
+
+    def _finished(self) -> Model:
+        self._report([f"{self.folder}: is finished at step {self.known['step']}; nothing to do"])
+        return load_model(self.folder)
+
+    def accelerator(self, recipe: Recipe) -> Accelerator:
+        """Return the accelerator of a run, with the processes joined."""
+        wait = timedelta(minutes=recipe.train.process_timeout)
+        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+        handlers = [ddp, InitProcessGroupKwargs(timeout=wait)]
+        return init_accelerator(self.device, recipe.train.precision, handlers)
 
     def _settings(self, recipe: Recipe, start: StageStart | None) -> Train:
         """The settings of a run; each stage draws rows and noise of its own."""
-        if start is None:
-            return recipe.train
-        seed = derive_seed(recipe.train.seed, "stage", start.stage.index)
-        return recipe.train.model_copy(update={"seed": seed})
+        seed = derive_seed(recipe.train.seed, "stage", start.stage.index) if start else None
+        return recipe.train if seed is None else recipe.train.model_copy(update={"seed": seed})

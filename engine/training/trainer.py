@@ -18,15 +18,24 @@ from accelerate.utils import gather_object, set_seed
 
 from ...tasks.base import Loss
 from ...tasks.batch import Batch
-from ..checkpoint import Checkpoints
-from ..data import TRAIN, SkippedRows, handle_failures
+from ..checkpoint import CHECKPOINTS, Checkpoints, nonfinite_tensors, rows_identity
+from ..data import TRAIN, VALIDATION, SkippedRows, handle_failures
 from ..evaluation import Evaluator
 from ..model import FeatureCacher, Model, move_to_device
 from ..recipe import Train
-from ..utils import ConfigError, GracefulStop, HostSum, Interrupted, RunLogger, derive_seed
+from ..utils import (
+    GracefulStop,
+    HostSum,
+    Interrupted,
+    RunLogger,
+    RuntimeFailure,
+    derive_seed,
+    main_first,
+)
 from .batches import Datasets, open_data, training_batches
-from .callbacks import build_callbacks, callback_states, load_callback_states
+from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule, set_lr
+from .resume import restore_loop, save_loop
 from .totals import FiniteCheck, StepTotals
 from .validation import Validator
 
@@ -36,7 +45,9 @@ class Trainer:
 
     `batches` and `step` may be overridden, for example by a trainer that alternates rollouts and
     updates. datasets: the tasks' training rows. global_step: optimizer steps that are done.
-    should_stop: end after this step. callbacks: those of the recipe, in its order.
+    should_stop: end after this step. callbacks: those of the recipe, in its order. stop: entered
+    while it trains and while the run is saved. allowed_changes: keys of the recipe that may differ
+    from those that the run began with.
     """
 
     def __init__(
@@ -54,11 +65,14 @@ class Trainer:
         self.validator: Validator | None = None
         self.callbacks = build_callbacks(model.plan.recipe.callbacks)
         self.skipped = SkippedRows()
-        self.checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint.keep)
+        self.checkpoints = Checkpoints(folder / CHECKPOINTS, settings.checkpoint.keep)
         self._failures: list[tuple[str, str, str]] = []  # task, key, reason; not yet reported
-        self._finite = FiniteCheck(accelerator)
+        self.stop = GracefulStop()
+        self.allowed_changes: Sequence[str] = ()
+        self.rows: dict[str, str] = {}
+        self._nonfinite: set[str] = set()
+        self.finite = FiniteCheck(accelerator, settings.steps)
         self._host_sum = HostSum(accelerator)
-        self._stop = GracefulStop()
 
     def prepare(self) -> None:
         """Open the data, fill the stores, and put what is needed on the device."""
@@ -72,7 +86,7 @@ class Trainer:
             settings.batch_size,
             self.log.progress,
         )
-        with accelerator.main_process_first():
+        with main_first(accelerator):
             served = cacher.attach([*self.datasets.values(), *held_out.values()])
         move_to_device(model, accelerator.device, served)
         if settings.validate_ is not None:
@@ -80,6 +94,8 @@ class Trainer:
             rule = settings.validate_
             self.validator = Validator(rule, held_out, model, scorer, self.folder, self.log)
             self.validator.check_metric_exists()
+        self.rows = rows_identity(self.datasets, TRAIN) | rows_identity(held_out, VALIDATION)
+        self._nonfinite = nonfinite_tensors(model)
         self.optimizer: Any = build_optimizer(model, settings)
         self.lr_factor = lr_schedule(settings)
         self.net: Any = model
@@ -97,48 +113,30 @@ class Trainer:
             self.model, ignored
         )
 
-    def run(self, resume: bool) -> None:
+    def run(self) -> None:
         """Train to the last step, to an early end or to a signal."""
-        if resume:
-            self._resume()
         self.model.step, self.model.steps = self.global_step, self.settings.steps
         for callback in self.callbacks:
             callback.on_train_begin(self)
         stream = self.batches()
         self.log.start(self.settings.steps, self.global_step, self.folder.name)
         self._began, self._logged_step = time.perf_counter(), self.global_step
-        with self._stop:
-            while self.global_step < self.settings.steps and not self.should_stop:
-                self._seed()
-                lr = set_lr(self.optimizer, self.lr_factor(self.global_step))
-                totals = self.step(stream)
-                self.global_step += 1
-                self._end_step(totals, lr)
-                self._validate_and_save()
+        while self.global_step < self.settings.steps and not self.should_stop:
+            self._seed()
+            lr = set_lr(self.optimizer, self.lr_factor(self.global_step))
+            totals = self.step(stream)
+            self.global_step += 1
+            self._end_step(totals, lr)
+            self._validate_and_save()
+        self.check_finite()
         self._report_failures()
         self.log.close()
         if len(self.skipped):
             self.log.info(self.skipped.summary())
 
-    def _resume(self) -> None:
-        found = self.checkpoints.newest()
-        if found is None:
-            self.log.info(f"{self.folder}: no checkpoint yet, beginning at step 0")
-            self.log.rewind(0)
-            return
-        state = self.checkpoints.read(found, self.model, self.optimizer.optimizer)
-        if state["processes"] != self.accelerator.num_processes:
-            raise ConfigError(
-                f"{found}: was written by {state['processes']} processes, there are now "
-                f"{self.accelerator.num_processes}; resume with as many"
-            )
-        if self.accelerator.scaler is not None and state.get("scaler"):
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.validator is not None:
-            self.validator.state = state["validation"]
-        load_callback_states(self.callbacks, state["callbacks"])
-        self.log.rewind(state["step"])
-        self.global_step, self.should_stop = int(state["step"]), state["should_stop"]
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint, or at step 0 if there is none."""
+        restore_loop(self)
 
     def _seed(self) -> None:
         """Seed Python's, numpy's and torch's generators: what a step draws depends on (seed, step,
@@ -186,25 +184,30 @@ class Trainer:
 
     def update(self, totals: StepTotals) -> None:
         """Divide the gradients by the step's items over all processes, clip them and step the
-        optimizer. If no process could read a row of this step, nothing changes."""
+        optimizer. If no process could read a row of this step, or if a gradient is not finite,
+        nothing changes."""
         if any(self._host_sum(totals.num_items)):
             self.accelerator.unscale_gradients(self.optimizer)
-            trained = [p for p in self.model.parameters() if p.grad is not None]
+            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
             count = totals.count(self.accelerator)
             scale = self.accelerator.num_processes / (self._loss_scale * count)
             scale = torch.where(count > 0, scale, 0.0)
-            torch._foreach_mul_([p.grad for p in trained if p.grad is not None], scale)
+            torch._foreach_mul_(grads, scale)
+            norm = torch.nn.utils.get_total_norm(grads)
             if self.settings.max_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(trained, self.settings.max_grad_norm)
-            self.optimizer.step()
+                trained = [p for p in self.model.parameters() if p.grad is not None]
+                torch.nn.utils.clip_grads_with_norm_(trained, self.settings.max_grad_norm, norm)
+            taken = self.finite.add_norm(self.global_step + 1, norm, grads)
+            if taken or self.accelerator.scaler is not None:  # the scaler skips by itself
+                self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def _end_step(self, totals: StepTotals, lr: float) -> None:
         """Call the tasks after a step, and log it if it is its turn."""
         step, logs = self.global_step, self._logs(self.global_step)
-        self._finite.add(step, totals)
+        self.finite.add(step, totals)
         if logs:
-            self._finite.raise_if_not()
+            self.finite.raise_if_not()
         self.model.on_step_end(step, self.settings.steps)
         for callback in self.callbacks:
             callback.on_step_end(self)
@@ -214,6 +217,10 @@ class Trainer:
         if logs:
             means = totals.read(self.accelerator)
             line = {"step": step, "task": totals.task, **means, "lr": lr}
+            skipped, text = self.finite.report()
+            if skipped:
+                line["skipped_steps"] = skipped
+                self.log.warn(text)
             self.log.write({**line, "samples_per_s": round(self._speed(), 1)})
             shown = {"loss": means["loss"]}
         self.log.step(**shown)
@@ -249,26 +256,27 @@ class Trainer:
         step, paused = self.global_step, time.perf_counter()
         last = step == self.settings.steps
         rule, every = self.settings.validate_, self.settings.checkpoint.every
+        ended = False
         if rule and self.validator and (step % rule.every == 0 or last):
-            self._finite.raise_if_not()
-            self.should_stop |= self.validator.run(step)
+            self.finite.raise_if_not()
+            ended = self.validator.run(step)
+            self.should_stop |= ended
         # All processes stop after the same step.
-        stopped = any(self._host_sum(self._stop.received is not None))
-        if stopped or (every and step % every == 0):
-            self._finite.raise_if_not()
-            path = self._checkpoint()
-            if stopped and not (last or self.should_stop):
+        stopped = any(self._host_sum(self.stop.received is not None))
+        ends = last or self.should_stop
+        if stopped or (every and (step % every == 0 or ends)):
+            self.check_finite()
+            path = save_loop(self, ended)
+            if stopped and not ends:
                 raise Interrupted(f"stopped at step {step}, {path} written; go on with --resume")
         self._began += time.perf_counter() - paused
 
-    def _checkpoint(self) -> Path:
-        extra: dict[str, Any] = {"processes": self.accelerator.num_processes}
-        extra["should_stop"] = self.should_stop
-        extra["callbacks"] = callback_states(self.callbacks)
-        extra["validation"] = self.validator.state if self.validator is not None else {}
-        if self.accelerator.scaler is not None:
-            extra["scaler"] = self.accelerator.scaler.state_dict()
-        if self.accelerator.is_main_process:
-            self.checkpoints.write(self.global_step, self.model, self.optimizer.optimizer, extra)
-        self.accelerator.wait_for_everyone()
-        return self.checkpoints.path(self.global_step)
+    def check_finite(self) -> None:
+        """Raise RuntimeFailure, before anything is saved, if a weight is not finite that was."""
+        self.finite.raise_if_not()
+        names = sorted(nonfinite_tensors(self.model) - self._nonfinite)
+        if names:
+            raise RuntimeFailure(
+                f"step {self.global_step}: {names[0]} is not finite (and {len(names) - 1} more); "
+                "nothing is saved; lower train.optimizer.lr, and go on from the last checkpoint"
+            )

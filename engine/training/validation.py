@@ -10,14 +10,12 @@ from typing import Any
 import torch
 
 from ...modalities.messages import did_you_mean
-from ..checkpoint import read_tensors, restore, saved_tensors, write_tensors
+from ..checkpoint import BEST, changing_tensors, read_tensors, restore, write_tensors
 from ..data import TaskDataset
 from ..evaluation import Evaluator
 from ..model import Model
 from ..recipe import Validate
 from ..utils import ConfigError, RunLogger, fork_rng
-
-BEST = "best.safetensors"
 
 
 @dataclass
@@ -73,15 +71,27 @@ class Validator:
         if better:
             self.state = {"value": value, "step": step, "since": 0}
             if self.scorer.accelerator.is_main_process:
-                write_tensors(self.folder / BEST, saved_tensors(self.model))
+                write_tensors(self.folder / BEST, changing_tensors(self.model))
         else:
             self.state["since"] += 1
-        return self.rule.patience is not None and self.state["since"] >= self.rule.patience
+        return self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether the metric has been no better for as long as `patience` allows."""
+        patience = self.rule.patience
+        return patience is not None and self.state.get("since", 0) >= patience
+
+    @property
+    def best(self) -> Path | None:
+        """The file of the best weights so far."""
+        path = self.folder / BEST
+        return path if self.state and path.is_file() else None
 
     def restore_best(self) -> None:
         """Put the best weights back into the model, where there are any."""
-        best = self.folder / BEST
-        if not best.exists():
+        best = self.best
+        if best is None:
             return
         with torch.no_grad():
             restore(self.model, read_tensors(best), str(best))

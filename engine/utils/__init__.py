@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from .device import pick as pick
     from .device import seeded as seeded
     from .distributed import HostSum as HostSum
+    from .distributed import from_main as from_main
     from .distributed import init_accelerator as init_accelerator
+    from .distributed import main_first as main_first
     from .errors import ConfigError as ConfigError
     from .errors import Interrupted as Interrupted
     from .errors import RuntimeFailure as RuntimeFailure
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from .run_log import RunLogger as RunLogger
     from .run_log import read_metrics as read_metrics
     from .signals import GracefulStop as GracefulStop
+    from .signals import ignore_stopping as ignore_stopping
     from .template import write_page as write_page
     from .text_table import format_metrics as format_metrics
     from .text_table import format_table as format_table
@@ -73,7 +76,7 @@ else:
                 "pick",
                 "seeded",
             ],
-            "distributed": ["HostSum", "init_accelerator"],
+            "distributed": ["HostSum", "from_main", "init_accelerator", "main_first"],
             "errors": [
                 "ConfigError",
                 "Interrupted",
@@ -90,7 +93,7 @@ else:
             ],
             "plugin_path": ["add_recipe_folder", "make_importable"],
             "run_log": ["RunLogger", "read_metrics"],
-            "signals": ["GracefulStop"],
+            "signals": ["GracefulStop", "ignore_stopping"],
             "template": ["write_page"],
             "text_table": ["format_metrics", "format_table"],
         },

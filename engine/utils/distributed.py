@@ -5,16 +5,24 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import KwargsHandler, parse_flag_from_env, patch_environment
+from accelerate.utils import (
+    KwargsHandler,
+    broadcast_object_list,
+    parse_flag_from_env,
+    patch_environment,
+)
 
 from .device import pick
-from .errors import ConfigError
+from .errors import ConfigError, RuntimeFailure
+
+T = TypeVar("T")
 
 LAUNCHED = "LOCAL_RANK"
 """A launcher of several processes sets it; each then takes the device of its number."""
@@ -73,6 +81,39 @@ def destroy_process_group() -> None:
     process, and what was done counts as failed."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def from_main(accelerator: Accelerator, compute: Callable[[], T]) -> T:
+    """Return what the main process computes, or raise its ConfigError or RuntimeFailure, in every
+    process; every process has to call it."""
+    value: T | None = None
+    error: ConfigError | RuntimeFailure | None = None
+    if accelerator.is_main_process:
+        try:
+            value = compute()
+        except (ConfigError, RuntimeFailure) as raised:
+            error = raised
+    if accelerator.num_processes > 1:
+        value, error = broadcast_object_list([value, error])
+    if error is not None:
+        raise error
+    return cast(T, value)
+
+
+@contextlib.contextmanager
+def main_first(accelerator: Accelerator) -> Iterator[None]:
+    """The block in the main process, then in the others, which wait as long as it takes: for a
+    download, or for a cache to be filled."""
+    if accelerator.num_processes == 1:
+        yield
+        return
+    patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+    if not accelerator.is_main_process:
+        torch.distributed.barrier(patient)
+    yield
+    if accelerator.is_main_process:
+        torch.distributed.barrier(patient)
+    torch.distributed.destroy_process_group(patient)
 
 
 class HostSum:

@@ -63,6 +63,11 @@ class RunLogger:
         if self.show:
             logger.info("%s", text)
 
+    def warn(self, text: str) -> None:
+        """Log a warning for a person."""
+        if self.show:
+            logger.warning("%s", text)
+
     def start(self, total: int, start: int, what: str) -> None:
         """Begin the bar of a training run that has come to step `start` of `total`."""
         self._bar = tqdm(total=total, initial=start, desc=what, unit="step", disable=self._quiet())

@@ -110,14 +110,14 @@ class Shop:
         """The recipe of two tasks with different streams."""
         return self.recipe(SECOND, *changes)
 
-    def train(self, recipe: Mapping[str, Any], name: str, *, resume: bool = False) -> Any:
+    def train(self, recipe: Mapping[str, Any], name: str, **options: Any) -> Any:
         """Train in this process, into a folder; gives the model."""
         from sensorium.engine.recipe import parse_recipe
         from sensorium.engine.training import train
 
-        return train(parse_recipe(recipe), self.folder / name, resume=resume, show=False)
+        return train(parse_recipe(recipe), self.folder / name, show=False, **options)
 
-    def cut(self, recipe: Mapping[str, Any], name: str, step: int) -> None:
+    def cut(self, recipe: Mapping[str, Any], name: str, step: int, **options: Any) -> None:
         """Train until a step is done, and be gone before its checkpoint or validation."""
         from sensorium.engine.training.trainer import Trainer
 
@@ -131,7 +131,7 @@ class Shop:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Trainer, "_validate_and_save", cut)
             with pytest.raises(InterruptedError):
-                self.train(recipe, name)
+                self.train(recipe, name, **options)
 
     def losses(self, name: str) -> list[tuple[int, str, float]]:
         """(step, task, loss) of every step that a run logged."""

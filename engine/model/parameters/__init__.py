@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .adapters import apply_adapters as apply_adapters
     from .adapters import is_frozen as is_frozen
     from .adapters import restore_frozen_eval as restore_frozen_eval
+    from .adapters import without_adapter as without_adapter
     from .ema import create_ema_encoders as create_ema_encoders
     from .ema import on_step_end as on_step_end
     from .weights import load_weights as load_weights
@@ -17,7 +18,7 @@ else:
         __name__,
         {
             "adapter_check": ["AdapterCheck"],
-            "adapters": ["apply_adapters", "is_frozen", "restore_frozen_eval"],
+            "adapters": ["apply_adapters", "is_frozen", "restore_frozen_eval", "without_adapter"],
             "ema": ["create_ema_encoders", "on_step_end"],
             "weights": ["load_weights"],
         },

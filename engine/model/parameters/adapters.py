@@ -41,6 +41,11 @@ def apply_adapters(module: nn.Module, plan: ComponentSpec, where: str) -> None:
         _freeze_but_last(module, section.freeze.last, where)
 
 
+def without_adapter(name: str) -> str:
+    """The name of a tensor without the layer that peft wraps round its module."""
+    return name.replace(".base_layer.", ".")
+
+
 def mark_frozen(module: nn.Module) -> None:
     """Keep a module in `eval()` from now on, whatever mode its parents are put in."""
     setattr(module, _FROZEN, True)

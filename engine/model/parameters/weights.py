@@ -9,7 +9,7 @@ of that stream's encoder), `file.safetensors`,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Container, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from ...recipe import (
 )
 from ...recipe.validation import part_arguments
 from ...utils import ConfigError
+from .adapters import without_adapter
 from .merge import adapters_to_merge
 
 EMA = "ema"
@@ -93,24 +94,33 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: ComponentPa
             f"take {run}:{path.name}"
         )
     source = "none" if average else options.get("weights", "none")  # an average is saved whole
-    if source != "none":  # what that run did not train, it did not save
-        load_weights(module, source, path)
-    filled = _fill_children(module, options, path)
+    names = {without_adapter(name) for name in state}
+    held = {id(t) for name, t in module.state_dict(keep_vars=True).items() if name in names}
+    if source != "none" and not _is_held(module, held):
+        load_weights(module, source, path)  # what that run did not train, it did not save
+    filled = _fill_children(module, options, path, held)
     with adapters_to_merge(module, list(_adapted(module, options, path))):
-        names = {name for name, tensor in _tensors(module) if id(tensor) in filled}
-        _load(module, state, where, str(run), whole=source == "none", filled=names)
+        lacking = {name for name, tensor in _tensors(module) if id(tensor) in filled}
+        _load(module, state, where, str(run), whole=source == "none", filled=lacking)
 
 
-def _fill_children(module: nn.Module, section: Mapping[str, Any], where: ComponentPath) -> set[int]:
+def _is_held(module: nn.Module, held: Container[int]) -> bool:
+    """Whether a run's file holds all of a part; held: the ids of the tensors that it holds."""
+    return all(id(tensor) in held for tensor in module.state_dict(keep_vars=True).values())
+
+
+def _fill_children(
+    module: nn.Module, section: Mapping[str, Any], where: ComponentPath, held: Container[int]
+) -> set[int]:
     """Fill the heads of a task and the parts within a part that the run had from elsewhere. Return
-    the ids of their tensors."""
+    the ids of their tensors. held: the ids of those that the run's file holds."""
     filled: set[int] = set()
     for key, child, inner in _child_sections(module, section):
         source = inner.get("weights", "none")
-        if source != "none":
+        if source != "none" and not _is_held(child, held):
             load_weights(child, source, where / key)
             filled |= {id(tensor) for _, tensor in _tensors(child)}
-        filled |= _fill_children(child, inner, where / key)
+        filled |= _fill_children(child, inner, where / key, held)
     return filled
 
 

@@ -42,7 +42,7 @@ RECIPE: dict[str, Any] = {
                 "size": 8,
                 "patch_size": 4,
                 "dim": 12,
-                "weights": "before",
+                "weights": "hf-hub:org/before",
                 "freeze": True,
             },
             "connector": "mlp",
@@ -84,6 +84,13 @@ RECIPE: dict[str, Any] = {
 }
 
 
+def serve(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the hub give a folder, whatever is asked for."""
+    import huggingface_hub
+
+    patch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: str(folder))
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a run in it (`run`), and the run whose encoder it froze (`before`)."""
@@ -92,6 +99,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         patch.setenv("SENSORIUM_CACHE", str(folder / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
+        serve(patch, folder / "before")
         first: dict[str, Any] = json.loads(json.dumps(RECIPE))
         del first["backbone"], first["tasks"]["caption"], first["inputs"]["image"]["connector"]
         encoder = first["inputs"]["image"]["encoder"]
@@ -223,7 +231,9 @@ def test_a_wrong_question_is_one_line(
         assert word in str(error.value)
 
 
-def test_another_encoder_is_refused_by_its_name(home: Path, copy: Path) -> None:
+def test_another_encoder_is_refused_by_its_name(
+    home: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = shutil.copytree(home / "before", copy.parent / "other")
     from safetensors.torch import load_file, save_file
 
@@ -231,8 +241,7 @@ def test_another_encoder_is_refused_by_its_name(home: Path, copy: Path) -> None:
     name = next(k for k in tensors if k.startswith("streams.image.encoder."))
     tensors[name] = tensors[name] + 1e-3
     save_file(tensors, other / "model.safetensors")
-    recipe = (copy / "recipe.yaml").read_text()
-    (copy / "recipe.yaml").write_text(recipe.replace("weights: before", f"weights: {other}"))
+    serve(monkeypatch, other)
     with pytest.raises(ConfigError) as error:
         sensorium.load(copy)
     prints = json.loads((copy / FINGERPRINTS).read_text())
@@ -281,7 +290,11 @@ def test_a_recipe_that_was_changed_is_refused(copy: Path) -> None:
 
 def test_the_card_says_what_it_is_made_of(copy: Path) -> None:
     card = (copy / "README.md").read_text()
-    for words in ("inputs.image.encoder | patches | before |", "sensorium train x", "digits"):
+    for words in (
+        "inputs.image.encoder | patches | hf-hub:org/before |",
+        "sensorium train x",
+        "digits",
+    ):
         assert words in card
     rows = {line.split(" | ")[0][2:]: line for line in card.splitlines() if line.startswith("| ")}
     assert rows["inputs.image.encoder"].endswith("| no |")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from sensorium.engine.checkpoint import load_model, saved_tensors
-from sensorium.engine.model import build
+from sensorium.engine.checkpoint import load_model, save_run, saved_tensors
+from sensorium.engine.model import Model, build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import trainer
 from sensorium.engine.utils import ConfigError
@@ -168,10 +170,18 @@ def test_what_is_frozen_stays_in_eval_when_the_model_is_put_to_train(shop: Any) 
     assert modes() == (False, False, False, True)
 
 
-def test_a_run_keeps_what_was_trained_and_nothing_else(shop: Any) -> None:
-    loaded = {"inputs": {"image": {"encoder": {"dim": 256, "weights": "encoder.safetensors"}}}}
+def publish(model: Model, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Save a model as what the hub gives, whatever is asked for."""
+    save_run(model, folder)
+    patch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: str(folder))
+
+
+def test_a_run_keeps_what_was_trained_and_nothing_else(
+    shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = {"inputs": {"image": {"encoder": {"dim": 256, "weights": "hf-hub:org/big"}}}}
     big = build(parse_recipe(shop.recipe({"inputs": {"image": {"encoder": {"dim": 256}}}})))
-    save_file(big.streams["image"].encoder.state_dict(), shop.folder / "encoder.safetensors")
+    publish(big, shop.folder / "big", monkeypatch)
     head = {f"{HEAD}map.weight", f"{HEAD}map.bias"}
     for name, change, expected in (
         ("head", {"freeze": True}, set()),
@@ -189,7 +199,7 @@ def test_a_run_keeps_what_was_trained_and_nothing_else(shop: Any) -> None:
         again = load_model(shop.folder / name).state_dict()
         assert all(torch.equal(again[n], value) for n, value in model.state_dict().items())
     assert (shop.folder / "head" / "model.safetensors").stat().st_size < 12_000  # 10 x 256 floats
-    assert (shop.folder / "encoder.safetensors").stat().st_size > 500_000
+    assert (shop.folder / "big" / "model.safetensors").stat().st_size > 500_000
 
 
 def test_a_random_encoder_that_is_frozen_is_kept_for_nobody_else_has_it(shop: Any) -> None:
@@ -200,14 +210,17 @@ def test_a_random_encoder_that_is_frozen_is_kept_for_nobody_else_has_it(shop: An
 
 
 @pytest.mark.parametrize("change", [{"freeze": True}, {"freeze": {"last": 1}}, {"lora": {"r": 2}}])
-def test_another_encoder_is_refused_by_name(shop: Any, change: dict[str, Any]) -> None:
-    file = shop.folder / "encoder.safetensors"
-    state = build(parse_recipe(shop.recipe())).streams["image"].encoder.state_dict()
-    save_file(state, file)
-    told = {"inputs": {"image": {"encoder": {"weights": str(file), **change}}}}
-    shop.train(shop.recipe(told, train(steps=2)), "run")
+def test_another_encoder_is_refused_by_name(
+    shop: Any, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(parse_recipe(shop.recipe()))
+    publish(model, shop.folder / "published", monkeypatch)
+    section = {"inputs": {"image": {"encoder": {"weights": "hf-hub:org/it", **change}}}}
+    shop.train(shop.recipe(section, train(steps=2)), "run")
     load_model(shop.folder / "run")
-    save_file({**state, "layers.0.map.bias": state["layers.0.map.bias"] + 1e-6}, file)
+    with torch.no_grad():
+        model.streams["image"].encoder.state_dict()["layers.0.map.bias"].add_(1e-6)
+    publish(model, shop.folder / "published", monkeypatch)
     with pytest.raises(ConfigError, match=r"inputs\.image\.encoder: the run was trained on weight"):
         load_model(shop.folder / "run")
     prints = json.loads((shop.folder / "run" / "fingerprints.json").read_text())

@@ -494,6 +494,7 @@ def test_a_folder_that_holds_a_run(
     used = tmp_path / "runs" / "recipe"
     used.mkdir(parents=True)
     (used / "recipe.yaml").write_text("", encoding="utf-8")
+    (used / "run.json").write_text("{}", encoding="utf-8")
     line = _fails(monkeypatch, capsys, "train", "recipe.yaml", "--quiet")
     for words in ("runs/recipe", "--resume", "--overwrite", "--out"):
         assert words in line

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from torch import Tensor
@@ -110,12 +111,16 @@ def test_stages_see_rows_in_orders_of_their_own(shop: Any) -> None:
     assert keys[:4] != keys[-4:]
 
 
-def test_what_was_trained_and_is_frozen_now_is_in_the_model(shop: Any, tmp_path: Path) -> None:
+def test_what_was_trained_and_is_frozen_now_is_in_the_model(
+    shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its other source, the weights it began with, is not what it is any more."""
     shop.train(shop.recipe(train(steps=1)), "before")
-    weights = str(shop.folder / "before")
+    before = str(shop.folder / "before")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: before)
     recipe = staged(shop, stage("all"), stage("head", encoder(freeze=True)))
-    recipe["inputs"]["image"]["encoder"] = {"type": "tiny_parts:Tiny", "weights": weights}
+    weights = {"type": "tiny_parts:Tiny", "weights": "hf-hub:org/before"}
+    recipe["inputs"]["image"]["encoder"] = weights
     recipe["inputs"]["image"]["encoder"]["train_only"] = "bias"
     recipe["stages"][1] = stage("head", encoder(freeze=True, train_only=None))
     model = shop.train(recipe, "run")
@@ -191,13 +196,13 @@ def test_the_optimizer_is_kept_or_fresh(shop: Any, keep: bool) -> None:
     counts: list[set[float]] = []
 
     class Watched(Trainer):
-        def run(self, resume: bool) -> None:
+        def run(self) -> None:
             for _ in (0, 1):
                 states = self.optimizer.optimizer.state.values()
                 counts.append({float(values["step"]) for values in states})
                 if not len(counts) % 2:
                     return
-                super().run(resume)
+                super().run()
 
     recipe = staged(shop, stage("a", train(steps=3)), stage("b", keep_optimizer=keep))
     run(parse_recipe(recipe), shop.folder / "run", show=False, trainer=Watched)

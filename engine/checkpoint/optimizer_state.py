@@ -1,0 +1,76 @@
+"""The state of an optimizer by the names of the parameters, so that no parameter ever takes up
+another's moments, whatever was reordered, frozen or added in between."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model import Model
+from ..model.parameters import without_adapter
+
+
+def optimizer_by_name(
+    model: Model, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of an optimizer's state, by `parameter/key`, and the rest as JSON: `state`
+    by the same keys, and `groups`, what the optimizer itself counts for groups of parameters."""
+    names = _parameter_names(model, optimizer)
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            (tensors if isinstance(value, Tensor) else scalars)[f"{names[index]}/{key}"] = value
+    return tensors, {"state": scalars, "groups": _group_values(model, optimizer)}
+
+
+def restore_optimizer_by_name(
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    rest: Mapping[str, Any],
+) -> list[str]:
+    """Fill an optimizer's state for the parameters that it has; return those without a state,
+    which begin anew."""
+    names = _parameter_names(model, optimizer)
+    index = {name: i for i, name in enumerate(names)}
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in {**tensors, **rest["state"]}.items():
+        parameter, _, key = name.rpartition("/")
+        if parameter in index:
+            state.setdefault(index[parameter], {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    saved = {name: group["values"] for group in rest["groups"] for name in group["names"]}
+    for group, group_names in zip(optimizer.param_groups, _names(model, optimizer), strict=True):
+        group.update(next((saved[name] for name in group_names if name in saved), {}))
+    return [name for name, i in index.items() if state and i not in state]
+
+
+def _group_values(model: Model, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The numbers in an optimizer's groups that are no options: its own counts."""
+    options = {*inspect.signature(type(optimizer)).parameters, "base_lr"}
+    found = []
+    for group, names in zip(optimizer.param_groups, _names(model, optimizer), strict=True):
+        counts = {
+            key: value
+            for key, value in group.items()
+            if key not in options and isinstance(value, (int, float))
+        }
+        if counts:
+            found.append({"names": names, "values": counts})
+    return found
+
+
+def _names(model: Model, optimizer: torch.optim.Optimizer) -> list[list[str]]:
+    """The names of the parameters of each group."""
+    names = {id(p): without_adapter(name) for name, p in model.named_parameters()}
+    return [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+
+
+def _parameter_names(model: Model, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The names of an optimizer's parameters, in the order of its state."""
+    return [name for names in _names(model, optimizer) for name in names]

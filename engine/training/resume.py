@@ -1,0 +1,85 @@
+"""What a checkpoint keeps of the training loop of a `Trainer`, and how it goes on from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import BEST, FROZEN, check_rows, link_or_copy
+from ..utils import ConfigError, from_main
+from .callbacks import callback_states, load_callback_states
+
+
+def save_loop(trainer: Any, ended_early: bool = False) -> Path:
+    """Write a checkpoint after a step. ended_early: validation ends the training here."""
+    validator, accelerator = trainer.validator, trainer.accelerator
+    extra: dict[str, Any] = {
+        "processes": accelerator.num_processes,
+        "rows": trainer.rows,
+        "should_stop": trainer.should_stop,
+        "ended_early": ended_early,
+        "patience": validator.rule.patience if validator is not None else None,
+        "callbacks": callback_states(trainer.callbacks),
+        "validation": validator.state if validator is not None else {},
+        "skipped_steps": trainer.finite.state(),
+    }
+    if accelerator.scaler is not None:
+        extra["scaler"] = accelerator.scaler.state_dict()
+    links = [validator.best] if validator is not None and validator.best is not None else []
+    links += filter(Path.is_file, [trainer.folder / FROZEN])
+    step, optimizer = trainer.global_step, trainer.optimizer.optimizer
+    write = trainer.checkpoints.write
+    return from_main(accelerator, lambda: write(step, trainer.model, optimizer, extra, links))
+
+
+def restore_loop(trainer: Any) -> None:
+    """Go on from the newest whole checkpoint, or at step 0 if there is none."""
+    accelerator, log = trainer.accelerator, trainer.log
+    path, torn = from_main(accelerator, trainer.checkpoints.newest)
+    for line in torn:
+        log.warn(f"{line}; going on from {path}")
+    best = trainer.folder / BEST
+    if path is None:
+        log.info(f"{trainer.folder}: no checkpoint yet, beginning at step 0")
+        if accelerator.is_main_process:
+            best.unlink(missing_ok=True)
+        log.rewind(0)
+        return
+    state, without = trainer.checkpoints.read(path, trainer.model, trainer.optimizer.optimizer)
+    _check(trainer, path, state)
+    if without:
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        log.warn(f"{path}: the optimizer begins anew for {without[0]}{more}, it has no state of it")
+    if accelerator.scaler is not None and state.get("scaler"):
+        accelerator.scaler.load_state_dict(state["scaler"])
+    trainer.should_stop = state["should_stop"]
+    if trainer.validator is not None:
+        trainer.validator.state = state["validation"]
+        if state["ended_early"] and state["patience"] != trainer.validator.rule.patience:
+            trainer.should_stop = trainer.validator.ended
+    if accelerator.is_main_process:
+        if (path / BEST).is_file():
+            link_or_copy(path / BEST, best)
+        else:
+            best.unlink(missing_ok=True)
+    load_callback_states(trainer.callbacks, state["callbacks"])
+    trainer.finite.load_state(state["skipped_steps"])
+    log.rewind(state["step"])
+    trainer.global_step = int(state["step"])
+
+
+def _check(trainer: Any, path: Path, state: Mapping[str, Any]) -> None:
+    """Refuse what a checkpoint cannot be gone on with."""
+    processes = trainer.accelerator.num_processes
+    if state["processes"] != processes:
+        raise ConfigError(
+            f"{path}: was written by {state['processes']} processes, there are now {processes}; "
+            "resume with as many"
+        )
+    if state["step"] > trainer.settings.steps:
+        raise ConfigError(
+            f"train.steps: found {trainer.settings.steps}, the run is at step {state['step']} "
+            f"({path}); set at least as many"
+        )
+    check_rows(state["rows"], trainer.rows, trainer.allowed_changes)
