@@ -115,6 +115,13 @@ class Task(nn.Module):
         """Return the columns that `prepare` reads; data without one of them is refused."""
         return ()
 
+    def check_windows(self, windows: Mapping[str, tuple[int, int]]) -> None:
+        """Raise ValueError if the windows of a data section do not fit the task. The message
+        begins with the column.
+
+        windows: by column the first and last frame of its cells, counted from the row's own.
+        """
+
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Return the labels and the reference of a row.
 

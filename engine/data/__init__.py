@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .streaming import ShuffleBuffer as ShuffleBuffer
     from .windows import Span as Span
     from .windows import observation_windows as observation_windows
+    from .windows import split_windows as split_windows
     from .windows import tile_to_window as tile_to_window
     from .wrappers import RowList as RowList
     from .wrappers import limit as limit
@@ -66,7 +67,7 @@ else:
                 "splits",
             ],
             "streaming": ["ShuffleBuffer"],
-            "windows": ["Span", "tile_to_window", "observation_windows"],
+            "windows": ["Span", "tile_to_window", "observation_windows", "split_windows"],
             "wrappers": ["RowList", "limit"],
         },
     )

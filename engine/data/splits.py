@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ def load_split(plan: ResolvedRecipe, task: str, split: str) -> Source:
     where = f"tasks.{task}.data.{name}"
     source = open_section(sections[name], where)
     check_columns(source, plan.tasks[task].task, where)
+    _check_windows(plan.tasks[task].task, sections, name, where)
     by = plan.recipe.train.sampler.column
     if name == TRAIN and by is not None:
         _check_by(by, _columns(source), task)
@@ -91,6 +93,21 @@ def load_split(plan: ResolvedRecipe, task: str, split: str) -> Source:
     if len(source) == 0:
         raise ConfigError(f"{where}: holds no row")
     return source
+
+
+def _check_windows(task: Task, sections: Mapping[str, DataSection], split: str, where: str) -> None:
+    """Raise ConfigError if a split's windows do not fit the task, or differ from those of the
+    training split in a column that the task reads."""
+    windows = sections[split].delta_frames
+    with located_errors(f"{where}.delta_frames", windows):
+        task.check_windows(windows)
+    trained = sections[TRAIN].delta_frames if TRAIN in sections else {}
+    for name in {*task.streams, *task.columns()} & windows.keys() & trained.keys():
+        if windows[name] != trained[name]:
+            raise ConfigError(
+                f"{where}.delta_frames.{name}: found {list(windows[name])}, the training split has "
+                f"{list(trained[name])}; give all splits the same window"
+            )
 
 
 def _holdout_indices(source: Source, held: float, kept: bool, where: str) -> np.ndarray:

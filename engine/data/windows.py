@@ -143,22 +143,27 @@ def _frames(source: Source, name: str) -> np.ndarray:
     return cells[:, None] if cells.ndim == 1 else cells
 
 
+def split_windows(section: TaskSection) -> dict[str, Span]:
+    """Return the windows of a task's data by column, which are the same in all splits."""
+    sections = reversed(section.data.values())
+    return {name: span for data in sections for name, span in data.delta_frames.items()}
+
+
 def observation_windows(
     section: TaskSection, streams: Container[str], where: str
 ) -> dict[str, Span]:
-    """The windows of a task's streams, first and last frame counted from now.
+    """Return the windows of a task's streams, first and last frame counted from now.
 
-    Raises RecipeError for one that looks into the future: nobody has seen it yet.
+    Raise RecipeError for one that looks into the future: nobody has seen it yet.
     """
-    sections = list(section.data.values())
-    found = {k: v for s in reversed(sections) for k, v in s.delta_frames.items() if k in streams}
-    for name, (first, last) in found.items():
+    windows = {name: span for name, span in split_windows(section).items() if name in streams}
+    for name, (first, last) in windows.items():
         if last > 0:
             raise ConfigError(
                 f"{where}.delta_frames.{name}: found [{first}, {last}], which looks {last} frames "
                 "ahead; an environment has seen none after the frame 0"
             )
-    return found
+    return windows
 
 
 def tile_to_window(value: Any, span: Span) -> Any:

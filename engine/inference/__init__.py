@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .pipeline import ControlTask as ControlTask
     from .pipeline import Pipeline as Pipeline
     from .pipeline import find_control_task as find_control_task
     from .pipeline import load as load
@@ -14,7 +15,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "pipeline": ["Pipeline", "find_control_task", "load", "save"],
+            "pipeline": ["ControlTask", "Pipeline", "find_control_task", "load", "save"],
             "predict": ["predict_files"],
         },
     )

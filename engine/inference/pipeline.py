@@ -15,8 +15,10 @@ from ...modalities.messages import did_you_mean
 from ..checkpoint import load_model, save_run
 from ..data import (
     RowList,
+    Span,
     StreamDataset,
     observation_windows,
+    split_windows,
     stream_readers,
     task_dataset,
     tile_to_window,
@@ -30,17 +32,24 @@ from ..utils import ConfigError, autocast, located_errors, pick
 class ControlTask(Protocol):
     """What a policy reads of a task that predicts actions; any class that has it is one.
 
-    Each prediction holds `actions` `[steps, dof]`. chunk: `dof`, known once fitted. tokenizer:
+    Each prediction holds `actions` `[steps, dof]`. chunk: `steps` and `dof`, known once fitted,
+    and `first`, the action that episodes of the training split begin with. tokenizer:
     `fixed_start`, True if the first of the actions is the one executed last; `previous_action`
-    is then the column that gives it.
+    is then the column that gives it. execution_start: the index of the action that is executed
+    at the row's own frame, by the windows of the data.
     """
 
     streams: Any
     chunk: Any
     tokenizer: Any
+    action: str
     previous_action: str
 
     def columns(self) -> tuple[str, ...]: ...
+
+    def inputs(self) -> tuple[str, ...]: ...
+
+    def execution_start(self, windows: Mapping[str, Span]) -> int: ...
 
 
 def find_control_task(
@@ -80,14 +89,21 @@ class Pipeline:
         return self
 
     def generate(
-        self, task: str, *, options: Mapping[str, Any] | None = None, **inputs: Any
+        self,
+        task: str,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        options: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> Any:
-        """What the task predicts for `inputs`: the streams, and the columns of its prompt.
+        """Return what the task predicts for its streams and the columns of its prompt, given by
+        name or as a mapping (which may hold any name, `options` too).
 
         Lists give a list of predictions; single values give one. The cell of a stream that takes
         several items is a list by itself.
         """
-        plan = self.model.plan
+        plan, inputs = self.model.plan, {**(inputs or {}), **named}
         if task not in plan.tasks:
             raise ConfigError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
         wanted = plan.tasks[task].task
@@ -105,24 +121,29 @@ class Pipeline:
                 made = self.model.eval().predict(batch, **(options or {}))
         return made if several else made[0]
 
-    def act(self, task: str, **inputs: Any) -> np.ndarray:
-        """The chunk of actions `[steps, dof]` to execute now; lists give `[B, steps, dof]`.
+    def act(
+        self, task: str, inputs: Mapping[str, Any] | None = None, /, **named: Any
+    ) -> np.ndarray:
+        """Return the actions `[steps, dof]` to execute from now on, in their order; lists give
+        `[B, steps, dof]`. What of a predicted chunk lies before now is left out.
 
-        Nothing is remembered: one frame stands for all of a stream's window. The
-        policy of `engine.rollout` keeps the history, executes a part of each chunk and asks again.
+        inputs, named: as in `generate`. Nothing is remembered: one frame stands for all of a
+        stream's window. The policy of `engine.rollout` keeps the history, executes a part of each
+        chunk and asks again.
         """
-        plan = self.model.plan
-        find_control_task(plan, task, "act")
-        streams = plan.tasks[task].task.streams
-        spans = observation_windows(plan.recipe.tasks[task], streams, f"tasks.{task}.data")
-        full = {k: tile_to_window(v, spans[k]) if k in spans else v for k, v in inputs.items()}
-        made = self.generate(task, **full)
-        chunks = [row["actions"] for row in (made if isinstance(made, list) else [made])]
-        found = np.asarray(chunks, np.float32)
-        return found if isinstance(made, list) else found[0]
+        plan, inputs = self.model.plan, {**(inputs or {}), **named}
+        _, control_task = find_control_task(plan, task, "act")
+        section, where = plan.recipe.tasks[task], f"tasks.{task}.data"
+        spans = observation_windows(section, control_task.inputs(), where)
+        rows = {k: tile_to_window(v, spans[k]) if k in spans else v for k, v in inputs.items()}
+        predictions = self.generate(task, rows)
+        start = control_task.execution_start(split_windows(section))
+        if isinstance(predictions, list):
+            return np.asarray([row["actions"] for row in predictions], np.float32)[:, start:]
+        return np.asarray(predictions["actions"], np.float32)[start:]
 
     @torch.no_grad()
-    def embed(self, **stream: Any) -> Tensor:
+    def embed(self, /, **stream: Any) -> Tensor:
         """`[B, D]` vectors of unit length of one stream: its connector's, or the encoder's."""
         if not self._encoders:
             raise ConfigError("embed: the recipe has no stream")

@@ -55,7 +55,7 @@ def predict_files(
         named[free[0]] = files
     many = {stream for stream, use in streams.items() if use.many}
     inputs = {k: v if len(v) > 1 or k in many else v[0] for k, v in named.items()}
-    made = pipeline.generate(name, options=options, **inputs)
+    made = pipeline.generate(name, inputs, options=options)
     rows, several = rows_of(inputs, many)
     made = made if several else [made]
     if folder is not None:

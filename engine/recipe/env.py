@@ -25,7 +25,9 @@ class Env(Strict):
     predicted; by default all. temporal_ensemble_coeff: weight all chunks that cover a step by
     `exp(-temporal_ensemble_coeff * i)`, `i = 0` for the oldest (ACT); `n_action_steps` is then 1 by
     default. end_effector_key: the key of the observation whose first three values are the position
-    of the end effector.
+    of the end effector. initial_action: what counts as executed before an episode, for a tokenizer
+    with `start_order: 1`: numbers, or the key of the observation that holds them; by default the
+    mean of the actions that training episodes begin with.
     """
 
     name: str | list[str]
@@ -43,6 +45,7 @@ class Env(Strict):
     n_action_steps: Annotated[int, Gt(0)] | None = None
     temporal_ensemble_coeff: Annotated[float, Ge(0)] | None = None
     end_effector_key: str | None = None
+    initial_action: str | list[float] | None = None
 
     @property
     def names(self) -> list[str]:

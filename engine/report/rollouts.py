@@ -73,7 +73,7 @@ def _cells(result: dict[str, Any]) -> list[str]:
     figures = result["summary"]
     low, high = figures["success_interval"]
     return [
-        result["env"],
+        result["env"] + (" (stopped by an error)" if result.get("stopped") else ""),
         result["ablation"].replace("-", " ") or "as it is",
         str(figures["episodes"]),
         f"{figures['success']:.3f}",

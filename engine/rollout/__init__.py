@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .ablations import Ablation as Ablation
     from .metrics import format_summaries as format_summaries
     from .metrics import wilson as wilson
+    from .policy import check_env as check_env
     from .rollout import env_config as env_config
     from .rollout import rollout as rollout
     from .runner import RolloutOptions as RolloutOptions
@@ -17,6 +18,7 @@ else:
         {
             "ablations": ["Ablation"],
             "metrics": ["format_summaries", "wilson"],
+            "policy": ["check_env"],
             "rollout": ["rollout", "env_config"],
             "runner": ["RolloutOptions"],
         },

@@ -5,6 +5,7 @@ Legend: `n` frames of a window.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -23,13 +24,14 @@ class History:
         self._now: dict[str, Any] = {}
 
     def see(self, values: Mapping[str, Any]) -> None:
-        """The values of a step, by stream."""
-        self._now = dict(values)
+        """Keep copies of a step's values, by stream: an environment may write each observation
+        into the same memory."""
+        self._now = copy.deepcopy(dict(values))
         for name, frames in self._frames.items():
-            frames.append(values[name])
+            frames.append(self._now[name])
 
     def row(self) -> dict[str, Any]:
-        """As a row of the data would be: `[n, ...]` where the recipe has a window."""
+        """Return a row as the data would have it: `[n, ...]` where the recipe has a window."""
         return {**self._now, **{name: self._window(name) for name in self._frames}}
 
     def _window(self, name: str) -> np.ndarray:

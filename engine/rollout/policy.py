@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ...modalities.messages import did_you_mean
-from ..data import Span, observation_windows
-from ..inference import Pipeline, find_control_task
-from ..recipe import Env
-from ..utils import ConfigError, RuntimeFailure
+from ..data import Span, observation_windows, split_windows
+from ..inference import ControlTask, Pipeline, find_control_task
+from ..recipe import Env, ResolvedRecipe
+from ..utils import ConfigError, RuntimeFailure, located_errors
 from .observation_history import History
 
 Row = Mapping[str, Any]
@@ -29,19 +29,19 @@ PredictChunks = Callable[[list[dict[str, Any]]], Sequence[np.ndarray]]
 
 Keys = str | Sequence[str]
 
-LAST = "previous_action"
-"""What rows call the action executed last; None at first."""
-
 
 class EpisodeState:
-    """One environment's part: its history, its chunks and the steps at which they were made."""
+    """One environment's part: its history, its chunks and the steps at which they were made, and
+    the action executed last."""
 
-    def __init__(self, name: str, texts: Row, spans: Mapping[str, Span]) -> None:
+    def __init__(
+        self, name: str, texts: Row, spans: Mapping[str, Span], initial_action: np.ndarray | None
+    ) -> None:
         self.name, self.texts = name, dict(texts)
         self.history = History(spans)
         self.chunks: list[tuple[int, np.ndarray]] = []
         self.step = 0
-        self.last: np.ndarray | None = None
+        self.previous_action = initial_action
 
     def needs_chunk(self, n_action_steps: int | None) -> bool:
         """Whether the newest chunk is used up, as far as it is to be executed."""
@@ -54,17 +54,20 @@ class EpisodeState:
         """`[dof]` what the chunks say of this step; the newest alone without an ensemble."""
         live = [(made, c) for made, c in self.chunks if self.step - made < len(c)]
         self.chunks = live if ensemble is not None else live[-1:]
-        said = np.stack([chunk[self.step - made] for made, chunk in self.chunks])
-        weights = np.exp(-(ensemble or 0.0) * np.arange(len(said)))
-        return np.asarray(weights @ said / weights.sum(), np.float32)
+        actions = np.stack([chunk[self.step - made] for made, chunk in self.chunks])
+        weights = np.exp(-(ensemble or 0.0) * np.arange(len(actions)))
+        return np.asarray(weights @ actions / weights.sum(), np.float32)
 
 
 class Policy:
     """A model as a policy.
 
-    ask: rows of streams and texts -> chunks. observation_keys: stream -> key or keys of an
-    observation. spans: stream -> frames of its window. bounds: low and high `[dof]`; actions are
-    clipped to them. n_action_steps, temporal_ensemble_coeff: see `Env`.
+    ask: rows of streams and texts -> chunks, whose first sample is the action to execute now.
+    observation_keys: stream -> key or keys of an observation. spans: stream -> frames of its
+    window. bounds: low and high `[dof]`; actions are clipped to them. n_action_steps,
+    temporal_ensemble_coeff: see `Env`. previous_action: the column of rows that holds the action
+    executed last, if the model reads it; `initial_action`, `[dof]` or the key of the observation
+    that holds it, stands there before the first.
 
     calls: number of calls of the model; seconds: their time.
     """
@@ -78,8 +81,11 @@ class Policy:
         n_action_steps: int | None = None,
         temporal_ensemble_coeff: float | None = None,
         bounds: tuple[np.ndarray, np.ndarray] | None = None,
+        previous_action: str | None = None,
+        initial_action: np.ndarray | str | None = None,
     ) -> None:
         self.ask, self.spans = ask, dict(spans or {})
+        self.previous_action, self.initial_action = previous_action, initial_action
         self.observation_keys: Mapping[str, Any] = dict(observation_keys)
         self.n_action_steps = n_action_steps
         if n_action_steps is None and temporal_ensemble_coeff is not None:
@@ -92,8 +98,12 @@ class Policy:
     def reset(self, texts: Sequence[Row] = ({},), names: Sequence[str] = ()) -> None:
         """Begin an episode in each environment. texts: further columns of each one's rows (the
         instruction); names: of the environments, for errors."""
-        called = [*names, *(f"environment {i}" for i in range(len(names), len(texts)))]
-        self._seats = [EpisodeState(n, t, self.spans) for n, t in zip(called, texts, strict=True)]
+        labels = [*names, *(f"environment {i}" for i in range(len(names), len(texts)))]
+        first = None if isinstance(self.initial_action, str) else self.initial_action
+        self._seats = [
+            EpisodeState(label, text, self.spans, first)
+            for label, text in zip(labels, texts, strict=True)
+        ]
 
     def step(self, observations: Row | Sequence[Row], who: Sequence[int] | None = None) -> Any:
         """The next action `[dof]` for an observation, or `[n, dof]` for several at once.
@@ -105,10 +115,12 @@ class Policy:
             return self.step([observations], [0])[0]
         places = range(len(self._seats)) if who is None else who
         seats = [self._seats[place] for place in places]
-        for seat, seen in zip(seats, observations, strict=True):
-            seat.history.see(
-                {s: _value(seen, k, s, seat) for s, k in self.observation_keys.items()}
-            )
+        for seat, observation in zip(seats, observations, strict=True):
+            keys = self.observation_keys.items()
+            seat.history.see({s: _value(observation, k, s, seat) for s, k in keys})
+            if isinstance(self.initial_action, str) and not seat.step:
+                value = _value(observation, self.initial_action, "env.initial_action", seat)
+                seat.previous_action = np.array(value, np.float32)
         self._predict([seat for seat in seats if seat.needs_chunk(self.n_action_steps)])
         return np.stack([self._act(seat) for seat in seats])
 
@@ -116,17 +128,17 @@ class Policy:
         if not seats:
             return
         began = time.perf_counter()
-        rows = [{**s.texts, **s.history.row(), LAST: s.last} for s in seats]
+        rows = [{**seat.texts, **self._last(seat), **seat.history.row()} for seat in seats]
         chunks = self.ask(rows)
         self.seconds += time.perf_counter() - began
         self.calls += 1
         for seat, chunk in zip(seats, chunks, strict=True):
             if self.n_action_steps is not None and len(chunk) < self.n_action_steps:
-                raise ConfigError(
-                    f"env.n_action_steps: found {self.n_action_steps}, and a chunk has "
-                    f"{len(chunk)} steps; say {len(chunk)} or fewer"
-                )
+                raise _too_many_steps(self.n_action_steps, len(chunk))
             seat.chunks.append((seat.step, np.asarray(chunk, np.float32)))
+
+    def _last(self, seat: EpisodeState) -> dict[str, Any]:
+        return {} if self.previous_action is None else {self.previous_action: seat.previous_action}
 
     def _act(self, seat: EpisodeState) -> np.ndarray:
         action = seat.action(self.temporal_ensemble_coeff)
@@ -139,62 +151,108 @@ class Policy:
         if self.bounds is not None:
             action = np.clip(action, *self.bounds)
         seat.step += 1
-        seat.last = action
+        seat.previous_action = action.copy()  # the caller may write into what it gets
         return action
 
 
-def _value(seen: Row, keys: Keys, stream: str, seat: EpisodeState) -> Any:
-    """The value of a stream in an observation; several keys are joined."""
+def _value(observation: Row, keys: Keys, reader: str, seat: EpisodeState) -> Any:
+    """Return the value of a stream in an observation; several keys are joined."""
     names = [keys] if isinstance(keys, str) else list(keys)
     where = f"{seat.name}, step {seat.step}"
     for name in names:
-        if seen.get(name) is None:
-            there = [key for key, value in seen.items() if value is not None]
+        if observation.get(name) is None:
+            known = [key for key, value in observation.items() if value is not None]
             raise RuntimeFailure(
-                f"{where}: the observation has no {name!r}{did_you_mean(name, there)}; the stream "
-                f"{stream} reads it, env.observation_keys maps another"
+                f"{where}: the observation has no {name!r}{did_you_mean(name, known)}; the stream "
+                f"{reader} reads it, env.observation_keys maps another"
             )
-        values = np.asarray(seen[name])
+        values = np.asarray(observation[name])
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise RuntimeFailure(
                 f"{where}: {name} holds a value that is not finite; the robot stands"
             )
     if len(names) == 1:
-        return seen[names[0]]
-    return np.concatenate([np.atleast_1d(np.asarray(seen[n], np.float32)) for n in names])
+        return observation[names[0]]
+    return np.concatenate([np.atleast_1d(np.asarray(observation[n], np.float32)) for n in names])
 
 
 def make_policy(
     pipeline: Pipeline, section: Env, bounds: tuple[np.ndarray, np.ndarray] | None = None
 ) -> Policy:
-    """A loaded model as a policy, as `env:` says."""
+    """Return a loaded model as a policy, as `env:` says."""
     plan = pipeline.model.plan
-    name, task = find_control_task(plan, section.task, "env.task")
-    for stream in section.observation_keys:
-        if stream not in task.streams:
-            raise ConfigError(
-                f"env.observation_keys.{stream}: the task {name} has no such stream"
-                f"{did_you_mean(stream, task.streams)}"
-            )
-    where = f"tasks.{name}.data"
-
-    begins = task.tokenizer.fixed_start
-    rest = np.zeros(task.chunk.dof, np.float32)  # nothing was executed yet
+    name, task = check_policy(plan, section)
+    streams, pinned = task.inputs(), task.tokenizer.fixed_start
+    start = task.execution_start(split_windows(plan.recipe.tasks[name]))
+    columns = {*streams, *task.columns(), *((task.previous_action,) if pinned else ())}
 
     def ask(rows: list[dict[str, Any]]) -> list[np.ndarray]:
-        wanted: dict[str, Any] = {k: [row[k] for row in rows] for k in rows[0] if k in known}
-        if begins:
-            last = [row[LAST] for row in rows]
-            wanted[task.previous_action] = [rest if value is None else value for value in last]
-        made = pipeline.generate(name, **wanted)
-        return [np.asarray(chunk["actions"], np.float32)[begins:] for chunk in made]
+        inputs = {key: [row[key] for row in rows] for key in rows[0] if key in columns}
+        predictions = pipeline.generate(name, inputs)
+        return [np.asarray(row["actions"], np.float32)[start:] for row in predictions]
 
-    known = {*task.streams, *task.columns()}
     return Policy(
         ask,
-        {stream: section.observation_keys.get(stream, stream) for stream in task.streams},
-        spans=observation_windows(plan.recipe.tasks[name], task.streams, where),
+        {stream: section.observation_keys.get(stream, stream) for stream in streams},
+        spans=observation_windows(plan.recipe.tasks[name], streams, f"tasks.{name}.data"),
         n_action_steps=section.n_action_steps,
         temporal_ensemble_coeff=section.temporal_ensemble_coeff,
         bounds=bounds if section.clip else None,
+        previous_action=task.previous_action if pinned else None,
+        initial_action=_initial_action(task, section),
+    )
+
+
+def check_env(plan: ResolvedRecipe) -> None:
+    """Raise ConfigError if the recipe has an `env:` in which none of its tasks can act."""
+    if plan.recipe.env is not None:
+        check_policy(plan, plan.recipe.env)
+
+
+def check_policy(plan: ResolvedRecipe, section: Env) -> tuple[str, ControlTask]:
+    """Return the control task that acts, with its name.
+
+    Raise ConfigError unless it can act as `env:` says: it reads what an environment has seen by
+    now, and its chunks say what to do from now on, for as many steps as are executed.
+    """
+    name, task = find_control_task(plan, section.task, "env.task")
+    streams, where = task.inputs(), f"tasks.{name}.data"
+    for stream in section.observation_keys:
+        if stream not in streams:
+            raise ConfigError(
+                f"env.observation_keys.{stream}: the task {name} has no such stream"
+                f"{did_you_mean(stream, streams)}"
+            )
+    observation_windows(plan.recipe.tasks[name], streams, where)
+    with located_errors(f"{where}.train.delta_frames", (task.action, task.previous_action)):
+        start = task.execution_start(split_windows(plan.recipe.tasks[name]))
+    if section.n_action_steps is not None and section.n_action_steps > task.chunk.steps - start:
+        raise _too_many_steps(section.n_action_steps, task.chunk.steps - start)
+    _initial_action(task, section)
+    return name, task
+
+
+def _initial_action(task: ControlTask, section: Env) -> np.ndarray | str | None:
+    """Return what counts as executed before an episode, or the key of the observation that tells.
+
+    Raise ConfigError if the tokenizer begins there and nothing is known of it.
+    """
+    if not task.tokenizer.fixed_start or task.previous_action in task.inputs():
+        return None
+    if isinstance(section.initial_action, str):
+        return section.initial_action
+    action = section.initial_action or task.chunk.first
+    if len(action) != task.chunk.dof:
+        raise ConfigError(
+            f"env.initial_action: found {list(action) or 'nothing'}, expected {task.chunk.dof} "
+            "numbers, or the key of the observation that holds them: the tokenizer begins at the "
+            "action executed last, and no training row says what episodes begin with"
+        )
+    return np.asarray(action, np.float32)
+
+
+def _too_many_steps(n_action_steps: int, steps: int) -> ConfigError:
+    return ConfigError(
+        f"env.n_action_steps: found {n_action_steps}, and a chunk has {steps} steps; say {steps} "
+        "or fewer"
     )

@@ -56,4 +56,5 @@ def mean_demonstration(name: str, section: Env) -> OpenLoopReplay:
             if ended and step + 1 < steps:
                 total[step + 1 :] += action
                 break
+    simulator.close()
     return OpenLoopReplay((total / len(SEEDS)).astype(np.float32))

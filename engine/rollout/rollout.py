@@ -23,11 +23,11 @@ FPS = 20.0
 
 
 def env_config(pipeline: Pipeline, names: Sequence[str] = (), **changes: Any) -> Env:
-    """The run's `env:` section with what a command line changes of it (None changes nothing)."""
-    said = pipeline.model.plan.recipe.env
-    if said is None and not names:
+    """Return the run's `env:` section, changed by a command line (None changes nothing)."""
+    section = pipeline.model.plan.recipe.env
+    if section is None and not names:
         raise ConfigError("env: the recipe has none; name one with --env, or add env: {name: ...}")
-    base = Env(name=list(names)) if said is None else said
+    base = Env(name=list(names)) if section is None else section
     return base.model_copy(update={k: v for k, v in changes.items() if v is not None})
 
 
@@ -41,32 +41,38 @@ def rollout(
     folder: Path | None = None,
     log: RunLogger | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """`{environment: figures}`, for one or several environments of the section, or `names`.
+    """Return `{environment: figures}`, for one or several environments of the section, or `names`.
 
-    With a folder, writes `rollout-<environment>.json` and the videos into it. Raises RecipeError
-    where an environment does not fit the policy, before its first step.
+    With a folder, writes `rollout-<environment>.json` and the videos into it; where an environment
+    fails, those of the episodes that were whole by then, with what stopped it. Raises RecipeError
+    where an environment does not fit the policy, before its first step, and RuntimeFailure, which
+    names environment, seed and step, where its own code fails.
     """
-    options, found = options or RolloutOptions(), {}
+    options, figures = options or RolloutOptions(), dict[str, dict[str, Any]]()
     pipeline.model.eval()
     for name in names or section.names:
         acting = make_checked_policy(pipeline, section, name, options)
         runner = Runner(acting, name, section, options)
         try:
-            rolled = runner.run(seeds, log)
-        except RuntimeError as error:  # a simulator that can draw no picture
-            raise (
-                error if isinstance(error, RuntimeFailure) else RuntimeFailure(f"{name}: {error}")
+            runner.run(seeds, log)
+        except RuntimeFailure as error:
+            if folder is None or not runner.rolled.episodes:
+                raise
+            path = write(folder, runner, summarize(acting, runner.rolled), stopped=str(error))
+            count = len(runner.rolled.episodes)
+            raise RuntimeFailure(
+                f"{error}; the {count} of {len(seeds)} episodes before it are in {path}"
             ) from error
-        found[name] = summarize(acting, rolled)
+        figures[name] = summarize(acting, runner.rolled)
         if folder is not None:
-            write(folder, runner, found[name])
-    return found
+            write(folder, runner, figures[name])
+    return figures
 
 
 def make_checked_policy(
     pipeline: Pipeline, section: Env, name: str, options: RolloutOptions
 ) -> PolicyLike:
-    """The model as a policy of an environment whose actions it can give, or its stand-in."""
+    """Return the model as a policy of an environment that takes its actions, or its stand-in."""
     _, task = find_control_task(pipeline.model.plan, section.task, "env.task")
     bounds = check_space(action_space(name, section), task.chunk.dof, f"env.name: {name}")
     policy = make_policy(pipeline, section, bounds)
@@ -83,19 +89,24 @@ def make_checked_policy(
 
 
 def summarize(acting: PolicyLike, rolled: RolloutResult) -> dict[str, Any]:
-    """The summary, with speeds: of the model alone, and with the simulator."""
-    found = summary(rolled.episodes)
+    """Return the summary, with speeds: of the model alone, and with the simulator."""
+    figures = summary(rolled.episodes)
     return {
-        **found,
+        **figures,
         "model_calls": acting.calls,
         "model_seconds": acting.seconds,
-        "steps_per_model_second": found["steps"] / acting.seconds if acting.seconds else None,
-        "steps_per_second": found["steps"] / rolled.wall,
+        "steps_per_model_second": figures["steps"] / acting.seconds if acting.seconds else None,
+        "steps_per_second": figures["steps"] / rolled.wall,
     }
 
 
-def write(folder: Path, runner: Runner, figure: Mapping[str, Any]) -> Path:
-    """Write figures, episodes, the first one's trajectory and videos; return the JSON's path."""
+def write(
+    folder: Path, runner: Runner, figure: Mapping[str, Any], stopped: str | None = None
+) -> Path:
+    """Write figures, episodes, the first one's trajectory, and videos; return the JSON's path.
+
+    stopped: why there are fewer episodes than were asked for.
+    """
     make_folder(folder)
     label, rolled, fps = runner.options.ablation.label(), runner.rolled, runner.section.fps
     stem = "-".join(filter(None, ("rollout", *runner.name.replace(":", "/").split("/"), label)))
@@ -108,6 +119,7 @@ def write(folder: Path, runner: Runner, figure: Mapping[str, Any]) -> Path:
         "env": runner.name,
         "ablation": label,
         "summary": figure,
+        "stopped": stopped,
         "videos": videos,
         "fps": fps,
         "trajectory": {

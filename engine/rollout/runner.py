@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..recipe import Env
-from ..utils import ConfigError, RunLogger
+from ..utils import ConfigError, RunLogger, RuntimeFailure
 from .ablations import Ablation
 from .metrics import Episode
 from .simulator import Simulator
@@ -54,8 +55,9 @@ class RolloutResult:
 
 
 class Runner:
-    """One environment's episodes. Raises RunError, which names episode and step, where the policy
-    gives or is given what is not finite."""
+    """One environment's episodes. Raise RunError, which names episode and step, where the policy
+    gives or is given what is not finite, or the environment fails; the episodes that were whole by
+    then stay in `rolled`."""
 
     def __init__(
         self, acting: PolicyLike, name: str, section: Env, options: RolloutOptions
@@ -66,41 +68,59 @@ class Runner:
         self._simulators: list[Simulator] = []
 
     def run(self, seeds: Sequence[int], log: RunLogger | None = None) -> RolloutResult:
-        """An episode a seed, `batch` at a time."""
+        """Run an episode a seed, `batch` at a time."""
         began, size = time.perf_counter(), min(self.options.num_envs, len(seeds))
         self.options.ablation.check(self.acting.observation_keys, size, len(seeds))
-        self._simulators = [Simulator(self.name, self.section) for _ in range(size)]
-        for start in range(0, len(seeds), size):
-            self._run_batch(seeds[start : start + size], self.options.num_videos - start)
-            if log is not None:
-                log.progress(self.name, len(self.rolled.episodes), len(seeds))
-        for simulator in self._simulators:
-            simulator.close()
-        self.rolled.wall += time.perf_counter() - began
+        try:
+            for place in range(size):
+                draw = place < self.options.num_videos
+                self._simulators.append(Simulator(self.name, self.section, draw=draw))
+            for start in range(0, len(seeds), size):
+                self._run_batch(seeds[start : start + size], self.options.num_videos - start)
+                if log is not None:
+                    log.progress(self.name, len(self.rolled.episodes), len(seeds))
+        finally:
+            self.rolled.wall += time.perf_counter() - began
+            self._close()
         return self.rolled
+
+    def _close(self) -> None:
+        for simulator in self._simulators:
+            with contextlib.suppress(RuntimeFailure):  # the episodes are over
+                simulator.close()
 
     def _run_batch(self, seeds: Sequence[int], num_videos: int) -> None:
         column = self.section.instruction_column
-        told = self.options.ablation.texts(self.section, self.name, seeds) or [""] * len(seeds)
+        texts = self.options.ablation.texts(self.section, self.name, seeds) or [""] * len(seeds)
         self.acting.reset(
-            [{column: text} if text else {} for text in told],
+            [{column: text} if text else {} for text in texts],
             [f"{self.name}, seed {seed}" for seed in seeds],
         )
-        episodes = [Episode(seed, text) for seed, text in zip(seeds, told, strict=True)]
-        seen = [self._simulators[i].reset(seed) for i, seed in enumerate(seeds)]
-        self.rolled.episodes += episodes
+        episodes = [Episode(seed, text) for seed, text in zip(seeds, texts, strict=True)]
         self.rolled.frames |= {seed: [] for seed in seeds[: max(0, num_videos)]}
-        alive = list(range(len(seeds)))
+        over: set[int] = set()
+        try:
+            self._roll(episodes, over)
+        finally:
+            whole = [episode for i, episode in enumerate(episodes) if i in over]
+            self.rolled.episodes += whole
+            unfinished = {seed for i, seed in enumerate(seeds) if i not in over}
+            frames = self.rolled.frames
+            self.rolled.frames = {s: f for s, f in frames.items() if s not in unfinished}
+
+    def _roll(self, episodes: Sequence[Episode], over: set[int]) -> None:
+        """Run episodes side by side; `over` gets the places of those that have ended."""
+        seen = [self._simulators[i].reset(each.seed) for i, each in enumerate(episodes)]
         for _ in range(self.steps):
+            alive = [i for i in range(len(episodes)) if i not in over]
+            if not alive:
+                return
             shown = self.options.ablation.apply(seen, self.acting.observation_keys)
             actions = self.acting.step([shown[i] for i in alive], alive)
-            over = set()
             for i, action in zip(alive, actions, strict=True):
                 seen[i], ended = self._step(i, episodes[i], action)
                 over |= {i} if ended else set()
-            alive = [i for i in alive if i not in over]
-            if not alive:
-                return
+        over |= set(range(len(episodes)))
 
     def _step(
         self, place: int, episode: Episode, action: np.ndarray
@@ -109,17 +129,28 @@ class Runner:
         if frames is not None and (picture := simulator.picture()) is not None:
             frames.append(picture)
         seen, ended, info = simulator.step(action)
-        success, hand = self.section.success_key, self.section.end_effector_key
-        if success not in info:
-            raise ConfigError(
-                f"env.success_key: {self.name} tells no {success!r}; its info has "
-                f"{', '.join(map(str, info)) or 'nothing'}"
-            )
+        hand = self.section.end_effector_key
         if hand is not None and hand not in seen:
             raise ConfigError(
                 f"env.end_effector_key: {self.name} observes no {hand!r}; there are "
                 f"{', '.join(seen)}"
             )
-        position = None if hand is None else np.asarray(seen[hand], np.float64)[:3]
-        episode.note(np.asarray(action), bool(info[success]), position)
+        position = None if hand is None else np.array(seen[hand], np.float64)[:3]
+        episode.note(np.array(action), self._success(info), position)
         return seen, ended
+
+    def _success(self, info: Mapping[str, Any]) -> bool:
+        """Return whether `info` says that the task is done at this step."""
+        key = self.section.success_key
+        if key not in info:
+            raise ConfigError(
+                f"env.success_key: {self.name} tells no {key!r}; its info has "
+                f"{', '.join(map(str, info)) or 'nothing'}"
+            )
+        value = np.asarray(info[key])
+        if value.size != 1 or value.dtype.kind not in "biuf":
+            raise ConfigError(
+                f"env.success_key: {self.name} tells {info[key]!r} of {key!r}, expected one truth; "
+                "name another key of its info"
+            )
+        return bool(value.item())

@@ -8,28 +8,36 @@ are seen the same way: an observation is a dict of arrays (one that is a single 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from ...modalities.messages import did_you_mean
 from ..recipe import Env, find, import_optional, load, registered
-from ..utils import ConfigError
+from ..utils import ConfigError, RuntimeFailure, located_errors
 
 SINGLE = "state"
 """What an observation that is a single array is called."""
 RENDER = "render"
 """A gymnasium environment's own picture, as a camera's name."""
+DRAWN = "rgb_array"
+"""The `render_mode` in which `render` returns a picture."""
 
 
 class Simulator:
-    """An environment as a policy meets it. Raises RecipeError where there is no such one."""
+    """An environment as a policy meets it: what it observes is copied, since environments may
+    write each observation into the same memory. draw: its `picture` will be asked for.
 
-    def __init__(self, name: str, section: Env) -> None:
-        self.name = name
+    Raise RecipeError where there is no such environment, or where it cannot draw; RuntimeFailure,
+    which names environment, seed and step, for whatever its own code raises.
+    """
+
+    def __init__(self, name: str, section: Env, *, draw: bool = False) -> None:
+        self.name, self.seed, self.steps = name, 0, 0
         family = env_class(name)
-        self.env = _made(name, family, section)
         unknown = [c for c in section.cameras if family is None and c != RENDER]
         if unknown:
             raise ConfigError(
@@ -37,28 +45,42 @@ class Simulator:
                 "that it renders"
             )
         self._rendered = family is None and bool(section.cameras)
+        self.env = _make(name, family, section, draw=draw or self._rendered)
 
     def reset(self, seed: int) -> dict[str, Any]:
-        """The first observation of the episode of a seed."""
-        found, _ = self.env.reset(seed=seed)
-        return self._observed(found)
+        """Return the first observation of the episode of a seed."""
+        self.seed, self.steps = seed, 0
+        with self._located():
+            observation, _ = self.env.reset(seed=seed)
+            return self._observed(observation)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], bool, dict[str, Any]]:
-        """Observation, whether the episode is over, and `info`."""
-        found, _, ended, cut, info = self.env.step(action)
-        return self._observed(found), bool(ended or cut), info
+        """Return the observation, whether the episode is over, and `info`."""
+        with self._located():
+            observation, _, terminated, truncated, info = self.env.step(np.array(action))
+            seen = self._observed(observation), bool(terminated or truncated), dict(info)
+        self.steps += 1
+        return seen
 
     def picture(self) -> np.ndarray | None:
-        """What a person would look at, uint8 `[H, W, 3]`; None where nothing is drawn."""
-        found = self.env.render()
-        return None if found is None else np.asarray(found, np.uint8)
+        """Return what a person would look at, uint8 `[H, W, 3]`; None where nothing is drawn."""
+        with self._located():
+            picture = self.env.render()
+            return None if picture is None else np.array(picture, np.uint8)
 
     def close(self) -> None:
-        self.env.close()
+        with self._located():
+            self.env.close()
 
-    def _observed(self, found: Any) -> dict[str, Any]:
-        seen = dict(found) if isinstance(found, Mapping) else {SINGLE: found}
-        return {**seen, RENDER: self.picture()} if self._rendered else seen
+    def _located(self) -> AbstractContextManager[None]:
+        """Return a block in which whatever the environment's code raises becomes one line."""
+        place = f"{self.name}, seed {self.seed}, step {self.steps}"
+        return located_errors(place, error_class=RuntimeFailure)
+
+    def _observed(self, observation: Any) -> dict[str, Any]:
+        named = isinstance(observation, Mapping)
+        values = copy.deepcopy(dict(observation) if named else {SINGLE: observation})
+        return {**values, RENDER: self.picture()} if self._rendered else values
 
 
 def env_class(name: str) -> Any | None:
@@ -72,24 +94,25 @@ def env_class(name: str) -> Any | None:
     return find("env", family, "env.name") if slash and known else None
 
 
-def _made(name: str, family: Any | None, section: Env) -> Any:
+def _make(name: str, family: Any | None, section: Env, *, draw: bool) -> Any:
     gymnasium = import_optional("gymnasium")
-    try:
+    pictures = " with pictures (env.cameras, --num-videos)" if draw and family is None else ""
+    with located_errors(f"env.name: {name} cannot be made{pictures}"):
         if family is not None:
             task = name.partition("/")[2]
             return family(task, cameras=section.cameras, size=section.size, **section.options)
         module, colon, _ = name.partition(":")
         if colon:
             load(module)  # a file of the current folder may be meant
-        return gymnasium.make(name, **{"render_mode": "rgb_array", **section.options})
-    except gymnasium.error.UnregisteredEnv as error:
-        near = did_you_mean(name, gymnasium.registry)
-        raise ConfigError(
-            f"env.name: gymnasium knows no {name!r}{near} (module:name imports it first)"
-        ) from error
-    except (gymnasium.error.Error, ValueError, TypeError, ModuleNotFoundError) as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"env.name: {name} cannot be made: {told}") from error
+        # Many environments know no `render_mode`: it is asked for only where pictures are.
+        options = {**({"render_mode": DRAWN} if draw else {}), **section.options}
+        try:
+            return gymnasium.make(name, **options)
+        except gymnasium.error.UnregisteredEnv as error:
+            near = did_you_mean(name, gymnasium.registry)
+            raise ConfigError(
+                f"env.name: gymnasium knows no {name!r}{near} (module:name imports it first)"
+            ) from error
 
 
 def action_space(name: str, section: Env) -> Any:

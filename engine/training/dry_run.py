@@ -22,6 +22,7 @@ from ..data import TRAIN, PreparedRow, RowList, failure_line, limit, load_split,
 from ..model import Model, compose, count_own_parameters, fit, uncacheable_reason
 from ..model.parameters import AdapterCheck, is_frozen
 from ..recipe import Recipe, ResolvedRecipe, count, load, plan_recipe, stage_recipes
+from ..rollout import check_env
 from ..utils import ConfigError, format_table, located_errors
 from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule
@@ -80,11 +81,15 @@ def check(recipe: Recipe) -> Report:
     every mismatch."""
     stages = stage_recipes(recipe)
     if not stages:
-        return _check(recipe)[0]
+        report, model = _check(recipe)
+        check_env(model.plan)
+        return report
     report, start = Report(), None
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         with stage.located_errors():
             report.stages[stage.folder], model = _check(stage.recipe, start)
+            if following is None:
+                check_env(model.plan)
         start = StageStart.of_model(following, stage, model) if following else None
     return report
 

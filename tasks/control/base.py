@@ -19,6 +19,8 @@ from ..common import Prompt, example_row
 from .decoders import Chunk, ChunkStatistics, Pair, read_action, read_chunk
 from .metrics import ActionMetrics
 
+Span = tuple[int, int]
+
 
 class ControlTask(Task):
     """tokenizer, chunk: fitted on the column `action`, chunks that `data.delta_frames` makes.
@@ -40,6 +42,35 @@ class ControlTask(Task):
     def columns(self) -> tuple[str, ...]:
         return (self.action,)
 
+    def check_windows(self, windows: Mapping[str, Span]) -> None:
+        """Raise ValueError unless a chunk says what to do at the row's own frame."""
+        self.execution_start(windows)
+
+    def execution_start(self, windows: Mapping[str, Span]) -> int:
+        """Return the index of a chunk's sample that is executed at the row's own frame, where the
+        data have these windows. Samples before it lie in the past: they are predicted, as in
+        training, and never executed.
+
+        Raise ValueError if a chunk has no such sample, or if the tokenizer pins its first sample
+        to the action executed last and the window does not begin there.
+        """
+        span = windows.get(self.action)
+        if span is None:  # the source makes chunks, which begin now, or at what is pinned
+            return int(self.tokenizer.fixed_start)
+        first, last = span
+        if self.tokenizer.fixed_start and first != -1:
+            raise ValueError(
+                f"{self.action}: found [{first}, {last}], expected [-1, {max(last, 0)}]: the "
+                "tokenizer pins a chunk's first sample (start_order: 1) to the action executed "
+                "last, that of the frame before"
+            )
+        if first > 0 or last < 0:
+            raise ValueError(
+                f"{self.action}: found [{first}, {last}], in which the frame 0 is missing; a "
+                f"chunk must say what to do now: [{min(first, 0)}, {max(last, 0)}]"
+            )
+        return -first
+
     def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
         """Tokenizer and `chunk` are fitted on the row's chunk and its padding."""
         if part in ("tokenizer", "chunk"):
@@ -56,11 +87,23 @@ class ControlTask(Task):
             arrays["actions"], arrays["padding"] = read_chunk(row, self.action)
             self.chunk.check(arrays["actions"])
         if self.tokenizer.fixed_start and self.previous_action in row:
-            arrays["start"] = read_action(row, self.previous_action)
+            arrays["start"] = self._previous_action(row)
         elif self.tokenizer.fixed_start and arrays:
             arrays["start"] = arrays["actions"][0]
         labels = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
         return Example(labels, {name: array.tolist() for name, array in arrays.items()})
+
+    def _previous_action(self, row: Row) -> np.ndarray:
+        """`[dof]` the action executed last. None stands for the beginning of an episode, before
+        which nothing was executed: then the mean of what training episodes began with."""
+        if row[self.previous_action] is not None:
+            return read_action(row, self.previous_action)
+        if not self.chunk.first:
+            raise ValueError(
+                f"previous_action: the column {self.previous_action!r} is empty, and no training "
+                "row begins an episode; give the action that counts as executed before it"
+            )
+        return np.asarray(self.chunk.first, np.float32)
 
     def prepare_batch(self, batch: Batch) -> None:
         """Label `target`: what `encode` makes of the chunks, if all rows have one."""
@@ -86,7 +129,7 @@ class ControlTask(Task):
         start = batch.label(
             "start",
             "the tokenizer begins at the action executed last; give it in the column "
-            f"{self.previous_action!r} (the resting position, at first)",
+            f"{self.previous_action!r} (None where an episode begins)",
         )
         return start.cpu()
 

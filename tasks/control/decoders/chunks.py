@@ -103,30 +103,38 @@ def _numbers(cell: Any, column: str) -> np.ndarray:
 
 class ChunkStatistics(Fittable):
     """What the chunks of the training split have in common: `steps`, `dof`, and the mean and
-    deviation of each joint, padded samples left out (a constant joint has deviation 1)."""
+    deviation of each joint, padded samples left out (a constant joint has deviation 1).
+
+    first: `[dof]` mean of the actions that episodes begin with, over the chunks whose window
+    reaches back out of their episode; empty if none does.
+    """
 
     def __init__(self) -> None:
         self.steps, self.dof = 0, 0
         self.mean: list[float] = []
         self.std: list[float] = []
+        self.first: list[float] = []
 
     def fit(self, rows: Iterable[Pair]) -> None:
         """Learn from pairs (actions, padding); ValueError where their shapes differ."""
-        count = 0
-        first = total = square = np.zeros(0)
+        count, begun = 0, 0
+        origin = total = square = beginnings = np.zeros(0)
         for values, padding in rows:
             if not self.steps:
-                (self.steps, self.dof), first = values.shape, values[~padding][0].astype(float)
-                total = square = np.zeros(self.dof)
+                (self.steps, self.dof), origin = values.shape, values[~padding][0].astype(float)
+                total = square = beginnings = np.zeros(self.dof)
             self.check(values)
-            apart = values[~padding] - first  # from the first, so that no digits are lost
-            count += len(apart)
-            total, square = total + apart.sum(0), square + (apart**2).sum(0)
+            offsets = values[~padding] - origin  # so that no digits are lost
+            count += len(offsets)
+            total, square = total + offsets.sum(0), square + (offsets**2).sum(0)
+            if padding[0]:
+                begun, beginnings = begun + 1, beginnings + offsets[0]
         if not count:
             raise ValueError("chunk: there is no chunk of actions to learn from; give data")
         mean = total / count
         spread = np.sqrt(np.maximum(square / count - mean**2, 0.0))
-        self.mean = (first + mean).tolist()
+        self.mean = (origin + mean).tolist()
+        self.first = (origin + beginnings / begun).tolist() if begun else []
         self.std = [
             s if s > 1e-6 * (1 + abs(m)) else 1.0 for s, m in zip(spread, mean, strict=True)
         ]
@@ -153,10 +161,18 @@ class ChunkStatistics(Fittable):
         return torch.tensor(numbers, dtype=actions.dtype, device=actions.device)
 
     def state(self) -> dict[str, Any]:
-        return {"steps": self.steps, "dof": self.dof, "mean": self.mean, "std": self.std}
+        return {
+            "steps": self.steps,
+            "dof": self.dof,
+            "mean": self.mean,
+            "std": self.std,
+            "first": self.first,
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.steps, self.dof = int(state["steps"]), int(state["dof"])
-        self.mean, self.std = [[float(v) for v in state[key]] for key in ("mean", "std")]
+        self.mean, self.std, self.first = (
+            [float(value) for value in state[key]] for key in ("mean", "std", "first")
+        )
         if len(self.mean) != self.dof or not all(map(math.isfinite, self.mean)):
             raise ValueError(f"mean: found {self.mean}, expected {self.dof} finite numbers")

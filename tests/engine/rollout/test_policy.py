@@ -115,16 +115,63 @@ def test_a_single_frame_stands_for_its_whole_window() -> None:
 def test_rows_hold_streams_texts_and_the_last_action() -> None:
     ask = Teller()
     observe = {"state": ["hand", "goal"], "image": "corner"}
-    policy = Policy(ask, observe, spans={"state": (-1, 0)}, n_action_steps=1)
+    last: Any = {"previous_action": "previous_action", "initial_action": np.array([7.0])}
+    policy = Policy(ask, observe, spans={"state": (-1, 0)}, n_action_steps=1, **last)
     policy.reset([{"instruction": "push"}])
     picture = np.zeros((2, 2, 3), np.uint8)
     for i in range(2):
         policy.step({"hand": np.array([i]), "goal": np.array([9]), "corner": picture})
     first, second = (rows[0] for rows in ask.rows)
-    assert first["instruction"] == "push" and first["image"] is picture
+    assert first["instruction"] == "push" and np.array_equal(first["image"], picture)
     np.testing.assert_array_equal(second["state"], [[0, 9], [1, 9]])
-    assert first["previous_action"] is None
+    np.testing.assert_array_equal(first["previous_action"], [7])
     np.testing.assert_array_equal(second["previous_action"], [10])
+
+
+@pytest.mark.parametrize("initial_action", [np.array([7.0]), "sent"])
+def test_what_was_executed_before_an_episode_is_told(initial_action: Any) -> None:
+    """By numbers, or by the observation; at the first step alone, and again in the next episode."""
+    ask = Teller()
+    last: Any = {"previous_action": "previous_action", "initial_action": initial_action}
+    policy = Policy(ask, {"state": "state"}, n_action_steps=1, **last)
+    for _ in range(2):
+        policy.reset()
+        for _ in range(2):
+            policy.step({"state": np.zeros(1), "sent": np.array([7.0])})
+    sent = [float(rows[0]["previous_action"][0]) for rows in ask.rows]
+    assert sent == [7, 10, 7, 30]
+
+
+def test_a_model_that_reads_no_last_action_is_told_none() -> None:
+    ask = Teller()
+    Policy(ask, {"previous_action": "sensor"}).step({"sensor": np.array([3.0])})
+    np.testing.assert_array_equal(ask.rows[0][0]["previous_action"], [3])
+
+
+@pytest.mark.parametrize("span", [None, (0, 0), (-2, 0)])
+def test_an_observation_that_is_written_again_changes_no_history(span: Any) -> None:
+    """Also where rows keep what was seen, and where streams share an array."""
+    ask, buffer = Teller(), np.zeros(1, np.float32)
+    spans = {} if span is None else {"state": span}
+    policy = Policy(ask, {"state": "buffer", "twin": "buffer"}, spans=spans, n_action_steps=1)
+    for step in range(4):
+        buffer[:] = step
+        policy.step({"buffer": buffer})
+    buffer[:] = -1
+    for step, rows in enumerate(ask.rows):
+        first, last = span or (0, 0)
+        expected = np.clip(step + np.arange(first, last + 1), 0, None)
+        np.testing.assert_array_equal(np.ravel(rows[0]["state"]), expected)
+        np.testing.assert_array_equal(rows[0]["twin"], [step])
+
+
+def test_an_action_that_is_written_over_changes_no_history() -> None:
+    ask = Teller()
+    last: Any = {"previous_action": "previous_action", "initial_action": np.array([7.0])}
+    policy = Policy(ask, {"state": "state"}, n_action_steps=1, **last)
+    for _ in range(2):
+        policy.step({"state": np.zeros(1)})[:] = -1
+    np.testing.assert_array_equal(ask.rows[1][0]["previous_action"], [10])
 
 
 class Echo:

@@ -47,7 +47,7 @@ def test_a_joint_that_never_moves_is_only_shifted(value: float) -> None:
     [
         ({}, "'action' is not in the row, which has no column"),
         ({"action": "left"}, "the column 'action' holds no numbers"),
-        ({"action": [0.0, 1.0]}, r"holds \(2,\), expected a chunk \[steps, dof\]; give the data a"),
+        ({"action": [0.0, 1.0]}, r"holds \(2,\), expected a chunk \[steps, dof\]; add it"),
         ({"action": [[0.0], [np.nan]]}, "'action' holds nan at step 1, joint 0; expected finite"),
         ({"action": [[0.0, np.inf]]}, "'action' holds inf at step 0, joint 1; expected finite"),
         ({"action": [[0.0]], "action_padding": [True]}, "no step of 'action' lies inside"),
