@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..utils import RuntimeFailure
-from .base import DATA, IDENTITY, KEY, OWN, PLACE, SPLIT, VECTOR, Entry, Scalar
+from .base import DATA, FILES, IDENTITY, KEY, OWN, PLACE, SPLIT, VECTOR, Entry, Scalar
 
 TYPES: dict[type, Any] = {
     bool: pa.bool_(),
@@ -51,15 +51,18 @@ def text(value: str) -> str:
 
 
 def check_unique(entries: Sequence[Entry]) -> None:
-    """RunError where two rows of one data set have one key: an index would keep one of them."""
+    """Raise RuntimeFailure where two rows of one data set have one key: an index would keep one of
+    them."""
     seen: dict[tuple[str, str], int] = {}
     for entry in entries:
-        other = seen.setdefault((entry.data, entry.key), entry.place)
+        other = seen.setdefault((entry.data, text(entry.key)), entry.place)
         if other != entry.place:
-            raise RuntimeFailure(
-                f"rows {other} and {entry.place} are both called {entry.key!r}; a row's key "
-                "must be its own"
-            )
+            raise RuntimeFailure(same_key_message(other, entry.place, entry.key))
+
+
+def same_key_message(one: int, other: int, key: str) -> str:
+    """Return one line about two rows of one key."""
+    return f"rows {one} and {other} are both called {key!r}; a row's key must be its own"
 
 
 def new_fields(entries: Sequence[Entry], schema: Any) -> list[Any]:
@@ -87,6 +90,7 @@ def arrow_table(entries: Sequence[Entry], schema: Any) -> Any:
         DATA: [e.data for e in entries],
         PLACE: [e.place for e in entries],
         IDENTITY: [e.identity for e in entries],
+        FILES: [[text(path) for path in e.files] for e in entries],
     }
     arrays = {
         VECTOR: pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
@@ -96,20 +100,31 @@ def arrow_table(entries: Sequence[Entry], schema: Any) -> Any:
 
 
 def _array(entries: Sequence[Entry], field: Any, values: list[Any] | None) -> Any:
-    given = values or [entry.columns.get(field.name) for entry in entries]
+    cells = values or [entry.columns.get(field.name) for entry in entries]
     try:
-        return pa.array(given, type=field.type)
-    except (pa.ArrowException, OverflowError) as error:
-        bad = next(_misfits(entries, given, field), "")
+        return _exact_array(cells, field.type)
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        bad = next(_misfits(entries, cells, field), "")
         raise RuntimeFailure(
             f"{bad}the column {field.name!r} holds {field.type}: {error}; map another column "
             "to it, or begin a new index"
         ) from error
 
 
+def _exact_array(values: Sequence[Any], kind: Any) -> Any:
+    """Return values as an array of a type, each equal to what it was: Arrow cuts 1.5 to 1 where a
+    column holds integers. Raise ValueError."""
+    array = pa.array(values, type=kind)
+    for value, stored in zip(values, array.to_pylist(), strict=True):
+        # What is no number is not equal to itself.
+        if stored != value and not (value != value and stored != stored):
+            raise ValueError(f"{value!r} would become {stored!r}")
+    return array
+
+
 def _misfits(entries: Sequence[Entry], values: Sequence[Any], field: Any) -> Iterator[str]:
     for entry, value in zip(entries, values, strict=True):
         try:
-            pa.array([value], type=field.type)
-        except (pa.ArrowException, OverflowError):
+            _exact_array([value], field.type)
+        except (pa.ArrowException, OverflowError, ValueError):
             yield f"row {entry.key}: "

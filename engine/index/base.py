@@ -25,10 +25,13 @@ Kind = Literal["exact", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf")
 
 KEY, VECTOR, SPLIT = "key", "vector", "split"
-DATA, PLACE, IDENTITY = "_data", "_place", "_identity"
-OWN = (KEY, VECTOR, SPLIT, DATA, PLACE, IDENTITY)
+DATA, PLACE, IDENTITY, FILES = "_data", "_place", "_identity", "_files"
+OWN = (KEY, VECTOR, SPLIT, DATA, PLACE, IDENTITY, FILES)
 """Columns of every index: the row's key, its vector, the split it is of, the data set (JSON), its
-place in there, and the hash of what it was made from. All other columns are the data's own."""
+place in there, the hash of what it was made from, and the absolute paths that its cell names. All
+other columns are the data's own."""
+
+FORMAT = 2
 
 Scalar = str | int | float | bool
 
@@ -48,23 +51,24 @@ class IndexMetadata:
     overrides: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        return json.dumps({"format": 1, **dataclasses.asdict(self)})
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)})
 
     @classmethod
     def from_json(cls, text: str, where: str) -> IndexMetadata:
         """Raises RecipeError where the text was written by nobody who knows this form."""
         try:
-            found = json.loads(text)
-            if found.pop("format") != 1:
-                raise ValueError("it was written by a newer version")
-            return cls(**{**found, "overrides": tuple(found["overrides"])})
+            values = json.loads(text)
+            if (written := values.pop("format")) != FORMAT:
+                raise ValueError(f"it has format {written}, expected {FORMAT}; embed again")
+            return cls(**{**values, "overrides": tuple(values["overrides"])})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{where}: is no index that can be read here ({error})") from error
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row on its way into an index. identity: 16 bytes that change when the row does."""
+    """A row on its way into an index. identity: 16 bytes that change when the row does. files: the
+    absolute paths of the files and folders that its cell names."""
 
     key: str
     split: str
@@ -73,6 +77,7 @@ class Entry:
     identity: bytes
     vector: np.ndarray
     columns: Mapping[str, Scalar | None]
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,9 @@ class Index(Protocol):
     def add(self, entries: Sequence[Entry]) -> Added:
         """Write rows in one commit; one whose data set and key are there already takes its place.
         Raises RunError for a value that its column cannot take."""
+
+    def remove(self, identities: Sequence[bytes]) -> int:
+        """Take the rows of these identities out in one commit, and return how many there were."""
 
     def compact(self) -> None:
         """Called after a run of `add`s: whatever makes reading faster, and changes no row."""

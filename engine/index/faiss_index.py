@@ -39,13 +39,15 @@ STALE_SECONDS = 86400.0
 
 
 class FaissIndex:
-    """A faiss index whose ids are the table's row ids."""
+    """A faiss index whose ids are the table's row ids. effort: how far a search for the `NEAREST`
+    looks; one for more rows looks further in proportion."""
 
-    def __init__(self, faiss_index: Any) -> None:
-        self.index = faiss_index
+    def __init__(self, faiss_index: Any, look: Callable[[int], None], effort: int) -> None:
+        self.index, self._look, self._effort = faiss_index, look, effort
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """queries `[Q, D]` -> scores `[Q, k]` and row ids `[Q, k]` (-1 where there are no more)."""
+        """queries `[Q, D]` -> scores `[Q, k]` and row ids `[Q, k]`, -1 where it reached no more."""
+        self._look(self._effort * max(1, -(-k // NEAREST)))
         scores, ids = self.index.search(queries, k)
         return scores, ids
 
@@ -63,22 +65,23 @@ def open_or_build_faiss(
     blocks: begins a pass over the table's vectors. Raises RunError for a file that is damaged.
     """
     faiss = import_optional("faiss")
+    builder = KINDS[kind]
     path = folder / f"{kind}-v{version}.faiss"
     if path.is_file():
         try:
-            found = faiss.read_index(str(path))
+            built = faiss.read_index(str(path))
         except RuntimeError as error:
             raise RuntimeFailure(
                 f"{path}: faiss cannot read it; remove it, it is built again"
             ) from error
-        return FaissIndex(found)
-    built = KINDS[kind].build(faiss, rows, dim, blocks)
-    _tune(built, partial(KINDS[kind].look, faiss, built), rows, blocks)
-    _write(faiss, built, path)
-    for old in folder.glob(f"{kind}-v*.faiss"):
-        if old != path:
-            old.unlink(missing_ok=True)
-    return FaissIndex(built)
+    else:
+        built = builder.build(faiss, rows, dim, blocks)
+        _tune(built, partial(builder.look, faiss, built), rows, blocks)
+        _write(faiss, built, path)
+        for old in folder.glob(f"{kind}-v*.faiss"):
+            if old != path:
+                old.unlink(missing_ok=True)
+    return FaissIndex(built, partial(builder.look, faiss, built), builder.effort(faiss, built))
 
 
 def _write(faiss: Any, built: Any, path: Path) -> None:
@@ -129,6 +132,14 @@ def _look_in(faiss: Any, index: Any, effort: int) -> None:
     index.nprobe = min(effort, index.nlist)
 
 
+def _width_looked_at(faiss: Any, index: Any) -> int:
+    return int(faiss.downcast_index(index.index).hnsw.efSearch)
+
+
+def _lists_looked_in(faiss: Any, index: Any) -> int:
+    return int(index.nprobe)
+
+
 def _tune(
     index: Any, look: Callable[[int], None], rows: int, blocks: Callable[[], Iterable[Block]]
 ) -> None:
@@ -158,10 +169,14 @@ def _few(blocks: Iterable[Block], rows: int, wanted: int) -> tuple[np.ndarray, n
 
 
 class IndexBuilder(NamedTuple):
-    """How a kind of index is built, and how far a search of it looks."""
+    """How a kind of index is built, how far a search of it looks, and how far it looks now."""
 
     build: Callable[[Any, int, int, Callable[[], Iterable[Block]]], Any]
     look: Callable[[Any, Any, int], None]
+    effort: Callable[[Any, Any], int]
 
 
-KINDS = {"hnsw": IndexBuilder(_hnsw, _look_wide), "ivf": IndexBuilder(_ivf, _look_in)}
+KINDS = {
+    "hnsw": IndexBuilder(_hnsw, _look_wide, _width_looked_at),
+    "ivf": IndexBuilder(_ivf, _look_in, _lists_looked_in),
+}

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from ...modalities.messages import did_you_mean
-from ..recipe import import_optional
-from ..utils import ConfigError, RuntimeFailure
+from ..utils import ConfigError
 from .arrow import arrow_table, check_unique, new_fields
 from .base import (
     DATA,
+    FILES,
     IDENTITY,
     KEY,
     PLACE,
@@ -32,10 +32,19 @@ from .base import (
     Kind,
     check_query,
 )
+from .errors import (
+    check_condition,
+    index_errors,
+    is_conflict,
+    is_damage,
+    is_library_error,
+    reason,
+)
 from .exact import Block, search
 from .faiss_index import FaissIndex, open_or_build_faiss
+from .lance_table import TABLE, connect, is_there, make_table
+from .lock import write_lock
 
-TABLE = "embeddings"
 ABOUT = b"sensorium"
 ROWS = 8192
 """Rows that are read at a time."""
@@ -45,6 +54,7 @@ KEPT_BYTES = 2**30
 
 TRIES = 5
 ROW_ID = "_rowid"
+REMOVED_AT_ONCE = 500
 
 
 class LanceIndex:
@@ -63,8 +73,7 @@ class LanceIndex:
 
     @classmethod
     def exists(cls, place: str) -> bool:
-        remote = "://" in place
-        return (remote or Path(place).is_dir()) and TABLE in _connect(place).list_tables().tables
+        return is_there(place)
 
     @classmethod
     def open(cls, place: str) -> LanceIndex:
@@ -73,10 +82,12 @@ class LanceIndex:
                 f"{place}: there is no index here; make one with: "
                 f"sensorium embed RUN --stream NAME --data ... --out {place}"
             )
-        return cls(place, _connect(place).open_table(TABLE))
+        with index_errors(place, "cannot be opened"):
+            return cls(place, connect(place).open_table(TABLE))
 
     @classmethod
     def create(cls, place: str, about: IndexMetadata) -> LanceIndex:
+        """Make an empty index, or open the one that another process made meanwhile."""
         schema = pa.schema(
             [
                 pa.field(KEY, pa.string(), nullable=False),
@@ -84,23 +95,41 @@ class LanceIndex:
                 pa.field(DATA, pa.string(), nullable=False),
                 pa.field(PLACE, pa.int64()),
                 pa.field(IDENTITY, pa.binary(16)),
+                pa.field(FILES, pa.list_(pa.string())),
                 pa.field(VECTOR, pa.list_(pa.float32(), about.dim)),
             ],
             metadata={ABOUT: about.to_json().encode()},
         )
-        return cls(place, _connect(place).create_table(TABLE, schema=schema, exist_ok=True))
+        with write_lock(place), index_errors(place, "cannot be made"):
+            if not cls.exists(place):
+                make_table(place, schema)
+        return cls.open(place)
 
     def add(self, entries: Sequence[Entry]) -> Added:
         if not entries:
             return Added()
         check_unique(entries)
-        self._widen(entries)
-        rows = arrow_table(entries, self._table.schema)
-        merge = self._table.merge_insert([DATA, KEY]).when_matched_update_all()
-        done = merge.when_not_matched_insert_all().execute(rows)
-        self._table.checkout_latest()
+        with write_lock(self.place), index_errors(self.place, "cannot be written"):
+            self._table.checkout_latest()
+            self._widen(entries)
+            rows = arrow_table(entries, self._table.schema)
+            merge = self._table.merge_insert([DATA, KEY]).when_matched_update_all()
+            done = merge.when_not_matched_insert_all().execute(rows)
+            self._table.checkout_latest()
         self._forget()
         return Added(done.num_inserted_rows, done.num_updated_rows)
+
+    def remove(self, identities: Sequence[bytes]) -> int:
+        with write_lock(self.place), index_errors(self.place, "cannot be written"):
+            self._table.checkout_latest()
+            before = self._table.count_rows()
+            for start in range(0, len(identities), REMOVED_AT_ONCE):
+                some = identities[start : start + REMOVED_AT_ONCE]
+                values = ", ".join(f"X'{identity.hex()}'" for identity in some)
+                self._table.delete(f"{IDENTITY} IN ({values})")
+                self._table.checkout_latest()
+            self._forget()
+            return int(before - self._table.count_rows())
 
     def _forget(self) -> None:
         """What was made from a version that is no longer the one looked at."""
@@ -123,19 +152,28 @@ class LanceIndex:
             self._table.checkout_latest()
 
     def compact(self) -> None:
-        """Join the small files that many commits leave behind."""
-        self._table.optimize()
-        self._table.checkout_latest()
+        """Join the small files that many commits leave behind; if another writer commits
+        meanwhile, that is left for the next time."""
+        with write_lock(self.place), index_errors(self.place, "cannot be compacted"):
+            self._table.checkout_latest()
+            try:
+                self._table.optimize()
+            except (ValueError, RuntimeError, OSError) as error:
+                if not is_conflict(error):
+                    raise
+            self._table.checkout_latest()
         self._forget()
 
     def count(self, where: str | None = None) -> int:
         if where is None:
             if self._rows_held is None:
-                self._rows_held = int(self._table.count_rows())
+                with index_errors(self.place):
+                    self._rows_held = int(self._table.count_rows())
             return self._rows_held
         # The planner that reads rows knows the columns; the one that counts is less clear.
-        self._told(lambda: self._query([KEY], where).limit(1).to_arrow())
-        return int(self._table.count_rows(where))
+        next(self._batches([KEY], where), None)
+        with index_errors(self.place):
+            return int(self._table.count_rows(check_condition(where)))
 
     def where(self, condition: str | None, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         for batch in self._batches(columns, condition):
@@ -182,7 +220,12 @@ class LanceIndex:
             self._sides[kind] = open_or_build_faiss(
                 self._side_folder(), kind, self._table.version, rows, self.about.dim, self._blocks
             )
-        return self._sides[kind].search(queries, min(k, rows))
+        count = min(k, rows)
+        scores, ids = self._sides[kind].search(queries, count)
+        short = (ids < 0).any(1)
+        if short.any():  # a graph or lists that do not reach so many rows
+            scores[short], ids[short] = search(queries[short], self._vectors(rows), count)
+        return scores, ids
 
     def _vectors(self, rows: int) -> Iterable[Block]:
         """The table's vectors: from memory where they fit, else as they are read."""
@@ -208,30 +251,35 @@ class LanceIndex:
         if not len(ids):
             return {}
         columns = [name for name in self._table.schema.names if name != VECTOR]
-        taken = self._table.take_row_ids(ids.tolist()).select(columns).with_row_id().to_arrow()
+        with index_errors(self.place):
+            taken = self._table.take_row_ids(ids.tolist()).select(columns).with_row_id().to_arrow()
         return {row.pop(ROW_ID): row for row in taken.to_pylist()}
 
-    def _query(self, columns: Sequence[str], where: str | None) -> Any:
-        query = self._table.search().select(list(columns)).with_row_id(True)
-        return query if where is None else query.where(where)
-
     def _batches(self, columns: Sequence[str], where: str | None) -> Iterator[Any]:
-        yield from self._told(lambda: self._query(columns, where).to_batches(ROWS))
-
-    def _told(self, ask: Any) -> Any:
-        """A condition that cannot be read, as one line."""
+        """The rows that a condition holds for, `ROWS` at a time. Raise ConfigError for a condition
+        that cannot be read, RuntimeFailure for a damaged index."""
+        query = self._table.search().select(list(columns)).with_row_id(True)
+        if where is not None:
+            query = query.where(check_condition(where))
         try:
-            return ask()
-        except (ValueError, RuntimeError) as error:
-            text = str(error).partition("\n")[0]
-            unknown = re.search(r"No field named [`\"']?([^`\"'.]+)", text)
-            if unknown:
-                known = [n for n in self._table.schema.names if not n.startswith("_")]
-                raise ConfigError(
-                    f"--where: there is no column {unknown[1]!r}{did_you_mean(unknown[1], known)}"
-                ) from error
-            wrong = re.sub(r",? /\S+$", "", text.removeprefix("Invalid input, "))
-            raise ConfigError(f"--where: {wrong}") from error
+            yield from query.to_batches(ROWS)
+        except Exception as error:
+            if where is None or is_damage(error) or not is_library_error(error):
+                with index_errors(self.place):
+                    raise
+            raise ConfigError(self._condition_message(error)) from error
+
+    def _condition_message(self, error: Exception) -> str:
+        """Return one line about a condition that cannot be read."""
+        text = str(error).partition("\n")[0]
+        unknown = re.search(r"No field named [`\"']?([^`\"'.]+)", text)
+        if unknown:
+            known = [name for name in self._table.schema.names if not name.startswith("_")]
+            near = did_you_mean(unknown[1], known)
+            return f"--where: there is no column {unknown[1]!r}{near}"
+        wrong = reason(error).removeprefix("Invalid input, ")
+        wrong = re.sub(r"SELECT 1 FROM t WHERE ", "", wrong)
+        return f"--where: {re.sub(r',? /[^ ]+$', '', wrong)}"
 
     def _side_folder(self) -> Path:
         if "://" in self.place:
@@ -240,12 +288,3 @@ class LanceIndex:
                 "copy it there, or search it exactly"
             )
         return Path(self.place) / "side"
-
-
-def _connect(place: str) -> Any:
-    lancedb = import_optional("lancedb")
-    try:
-        return lancedb.connect(place)
-    except (OSError, ValueError, RuntimeError) as error:
-        text = str(error).partition("\n")[0]
-        raise RuntimeFailure(f"{place}: cannot be opened: {text}") from error

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from index_rows import ABOUT, entries, keys, unit
 
 from sensorium.engine.index import (
     Added,
@@ -25,47 +26,6 @@ from sensorium.engine.index import (
 )
 from sensorium.engine.index.lance_index import LanceIndex
 from sensorium.engine.utils import ConfigError, RuntimeFailure
-
-ABOUT = IndexMetadata("runs/x", "image", "image", 16, "fp32", {"image": "a" * 64, "text": "b" * 64})
-
-
-def unit(rows: int, dim: int = 16, seed: int = 0) -> np.ndarray:
-    made = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32)
-    return made / np.linalg.norm(made, axis=1, keepdims=True)
-
-
-def entries(vectors: np.ndarray, start: int = 0, **columns: Sequence[Any]) -> list[Entry]:
-    return [
-        Entry(
-            f"row-{start + i}",
-            "test" if (start + i) % 3 else "train",
-            "{}",
-            start + i,
-            (start + i).to_bytes(16, "big"),
-            vector,
-            {name: values[i] for name, values in columns.items()},
-        )
-        for i, vector in enumerate(vectors)
-    ]
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> LanceIndex:
-    return LanceIndex.create(str(tmp_path / "index"), ABOUT)
-
-
-@pytest.fixture
-def filled(index: LanceIndex) -> tuple[LanceIndex, np.ndarray]:
-    """700 rows in three commits."""
-    vectors = unit(700)
-    for start, stop in ((0, 300), (300, 301), (301, 700)):
-        ages = [float(i) for i in range(start, stop)]
-        index.add(entries(vectors[start:stop], start, age=ages))
-    return index, vectors
-
-
-def keys(found: list[list[Any]]) -> list[list[str]]:
-    return [[hit.key for hit in hits] for hits in found]
 
 
 def brute(vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[str]]:
@@ -235,7 +195,7 @@ def test_no_index_is_there(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", json.dumps({"format": 2, "run": "x"}), "nonsense"])
+@pytest.mark.parametrize("text", ["{}", "[1]", json.dumps({"format": 3, "run": "x"}), "nonsense"])
 def test_an_index_of_another_kind(text: str) -> None:
     with pytest.raises(ConfigError, match="here: is no index that can be read"):
         IndexMetadata.from_json(text, "here")

@@ -1,0 +1,49 @@
+"""The LanceDB table of an index: found, opened and made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..recipe import import_optional
+from ..utils import sync_folder
+from .errors import index_errors
+
+TABLE = "embeddings"
+FOLDER = f"{TABLE}.lance"
+
+
+def is_there(place: str) -> bool:
+    """Return whether a folder or address holds a table."""
+    if "://" in place:
+        return TABLE in connect(place).list_tables().tables
+    # A folder without a version is what was left of a table that was never made.
+    return any((Path(place) / FOLDER / "_versions").glob("*.manifest"))
+
+
+def make_table(place: str, schema: Any) -> None:
+    """Make a table: on a disk beside its place, and moved into it, so that it is whole or not
+    there."""
+    if "://" in place:
+        connect(place).create_table(TABLE, schema=schema, exist_ok=True)
+        return
+    folder = Path(place)
+    for left in folder.glob(f".{TABLE}-*.part"):  # of a process that was killed: we have the lock
+        shutil.rmtree(left)
+    beside = folder / f".{TABLE}-{os.getpid()}.part"
+    try:
+        connect(str(beside)).create_table(TABLE, schema=schema)
+        if (folder / FOLDER).exists():
+            shutil.rmtree(folder / FOLDER)
+        (beside / FOLDER).rename(folder / FOLDER)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def connect(place: str) -> Any:
+    lancedb = import_optional("lancedb")
+    with index_errors(place, "cannot be opened"):
+        return lancedb.connect(place)

@@ -1,0 +1,63 @@
+"""One writer at a time: of an index on a local disk, for as long as one commit takes.
+
+Lance's commits are atomic, but two that insert the same key at once both succeed, and the row
+would be there twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..utils import RuntimeFailure
+from .errors import index_errors
+
+LOCK = ".lock"
+WAIT_SECONDS = 600.0
+POLL_SECONDS = 0.02
+
+
+@contextlib.contextmanager
+def write_lock(place: str) -> Iterator[None]:
+    """Hold the lock of an index; it is the kernel's and ends with the process, however that ends.
+
+    An index at an address (`s3://...`) has none. Raise RuntimeFailure where another process holds
+    it for ten minutes.
+    """
+    if "://" in place:
+        yield
+        return
+    with index_errors(place, "cannot be written"):
+        Path(place).mkdir(parents=True, exist_ok=True)
+        file = (Path(place) / LOCK).open("w")
+    with file:
+        _acquire(file.fileno(), place)
+        yield
+
+
+def _acquire(descriptor: int, place: str) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise RuntimeFailure(
+                    f"{place}: another process has been writing for {WAIT_SECONDS / 60:.0f} "
+                    "minutes; wait for it, or end it, and run the same command again"
+                ) from None
+            time.sleep(POLL_SECONDS)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            warnings.warn(
+                f"{place}: this file system keeps no locks; let one process write at a time",
+                stacklevel=2,
+            )
+            return
