@@ -17,32 +17,60 @@ from torch import Tensor, nn
 from .base import Processor, ReadError, Sample, Tokenizer
 
 
+class CutCounter:
+    """Counts the texts that were cut and warns of the first, the tenth, the hundredth..., in each
+    process that reads texts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, limit: str, text: str) -> None:
+        """Count a text that is longer than `limit`, a phrase."""
+        self.count += 1
+        if str(self.count).strip("0") == "1":
+            shown = text if len(text) <= 60 else f"{text[:60]}..."
+            many = "a text is" if self.count == 1 else f"{self.count:,} texts so far are"
+            warnings.warn(
+                f"text: {many} longer than {limit} and cut, the last {shown!r}",
+                stacklevel=4,
+            )
+
+
 class TextProcessor(Processor):
     """`{"ids": long [L]}` by a fitted tokenizer, special tokens included.
 
-    max_length: a longer text is cut, with one warning a process; where it ended in the end of
-    text token it still does.
+    max_length: a longer text is cut and counted; the special tokens at its ends are kept, since a
+    vector may be read from one of them.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
         if max_length < 2:
             raise ValueError(f"text: max_length is {max_length}, must be at least 2")
         self.tokenizer, self.max_length = tokenizer, max_length
+        self.cut = CutCounter()
 
     def prepare(self, raw: str) -> Sample:
-        """ids `[L]`, `1 <= L <= max_length`. ReadError where a text gives no token at all."""
+        """ids `[L]`, `1 <= L <= max_length`. Raise ReadError where a text gives no token at all,
+        or the special tokens alone fill `max_length`."""
         ids = self.tokenizer.encode(raw, special=True)
         if not ids:
             raise ReadError(raw, "the tokenizer gives no token", "a text with visible characters")
         if len(ids) > self.max_length:
-            # One sentence for all texts, so that Python shows it once.
-            warnings.warn(
-                f"text: a text is longer than max_length {self.max_length} tokens and is cut",
-                stacklevel=2,
-            )
-            ended = ids[-1] == self.tokenizer.eos_id
-            ids = [*ids[: self.max_length - 1], ids[-1] if ended else ids[self.max_length - 1]]
+            self.cut.add(f"max_length {self.max_length}", raw)
+            ids = self._shortened(raw, ids)
         return {"ids": torch.tensor(ids, dtype=torch.long)}
+
+    def _shortened(self, raw: str, ids: list[int]) -> list[int]:
+        plain = self.tokenizer.encode(raw)
+        special = len(ids) - len(plain)
+        begin = next((n for n in range(special + 1) if ids[n : n + len(plain)] == plain), None)
+        if begin is None:  # the tokens at the ends are not known
+            return ids[: self.max_length]
+        if special >= self.max_length:
+            wrong = f"its {special} special tokens fill max_length {self.max_length}"
+            raise ReadError(raw, wrong, "a greater max_length")
+        end = ids[begin + len(plain) :]
+        return [*ids[: self.max_length - len(end)], *end]
 
     def settings(self) -> dict[str, Any]:
         return {"max_length": self.max_length, "tokenizer": fingerprint(self.tokenizer)}
@@ -61,3 +89,30 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
     state = json.dumps(tokenizer.state(), sort_keys=True, default=lambda array: array.tolist())
     return hashlib.sha256(f"{kind}\n{state}".encode()).hexdigest()
+
+
+PROBES: dict[str, Sequence[str]] = {
+    "spaces at the ends": (" a", "a "),
+    "several spaces": ("a  b",),
+    "tabs and line breaks": ("a\tb", "a\nb"),
+    "capitals": ("Ab",),
+    "punctuation": ("a, b. (c) it's",),
+    "accents": ("é à",),
+    "separate accents (NFD)": ("e\u0301",),
+    "other scripts": ("नमस्ते", "你好", "สวัสดี"),
+    "emoji": ("👩‍🚀",),
+}
+"""Texts that show what a tokenizer keeps, by what they hold."""
+
+
+def lost_in_text(tokenizer: Tokenizer) -> list[str]:
+    """What of `PROBES` does not come back: `decode(encode(text)) != text`. What the tokenizer
+    refuses is not lost."""
+
+    def loses(text: str) -> bool:
+        try:
+            return tokenizer.decode(tokenizer.encode(text)) != text
+        except ValueError:
+            return False
+
+    return [name for name, texts in PROBES.items() if any(map(loses, texts))]

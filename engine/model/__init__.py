@@ -7,6 +7,7 @@ from ...lazy import lazy_exports
 if TYPE_CHECKING:
     from .build import build as build
     from .build import resolve_and_fit as resolve_and_fit
+    from .checks import tokenizer_notes as tokenizer_notes
     from .compose import Component as Component
     from .compose import Model as Model
     from .compose import compose as compose
@@ -26,6 +27,7 @@ else:
         __name__,
         {
             "build": ["build", "resolve_and_fit"],
+            "checks": ["tokenizer_notes"],
             "compose": ["Component", "Model", "validate_loaded", "compose", "count_own_parameters"],
             "fit": ["FITTED", "fit", "load_fitted", "read_json", "read_states", "save_fitted"],
             "precompute": ["FeatureCacher", "move_to_device", "uncacheable_reason"],

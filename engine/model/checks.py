@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from ...connectors.base import Connector
-from ...modalities.base import Decoder
+from ...modalities.base import Decoder, Tokenizer
+from ...modalities.text_processor import lost_in_text
 from ..recipe import ResolvedRecipe
 from ..utils import ConfigError
 from .parameters import is_frozen
@@ -157,3 +158,15 @@ def _refuse_trained_teacher(task: str, trained: Sequence[str]) -> None:
             f"{trained[0]}: trains, and is what tasks.{task} learns from, which has to stay as it "
             f"is; say freeze: true on {' and '.join(trained)}"
         )
+
+
+def tokenizer_notes(plan: ResolvedRecipe) -> list[str]:
+    """What each tokenizer loses of texts, whose predictions can then never equal them."""
+    notes = []
+    for where, part in plan.fitted().items():
+        if isinstance(part, Tokenizer) and (lost := lost_in_text(part)):
+            notes.append(
+                f"{where}: does not keep {', '.join(lost)}; a text that holds them comes back "
+                "changed, and no prediction can equal it"
+            )
+    return notes

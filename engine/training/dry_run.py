@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ...modalities.base import Features, Source, StreamingSource
 from ...tasks.batch import Batch
 from ..data import TRAIN, PreparedRow, RowList, failure_line, limit, load_split, task_dataset
-from ..model import Model, compose, count_own_parameters, fit, uncacheable_reason
+from ..model import Model, compose, count_own_parameters, fit, tokenizer_notes, uncacheable_reason
 from ..model.parameters import AdapterCheck, is_frozen
 from ..recipe import Recipe, ResolvedRecipe, count, load, plan_recipe, stage_recipes
 from ..rollout import check_env
@@ -102,6 +102,7 @@ def _check(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, Mod
     sources = {name: _source(plan, name, report) for name in plan.tasks}
     states = start.kept_states() if start else None
     fit(plan, {n: _short(s) for n, s in sources.items()}, states)
+    report.notes += tokenizer_notes(plan)
     with torch.device("meta"):
         model = compose(plan, weights=False)
         _tasks_to_meta(model)

@@ -6,23 +6,26 @@ Legend: `N` the model's context length, in tokens.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import open_clip.tokenizer
 import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from ..base import Processor, Sample
+from ..text_processor import CutCounter
 from .repo_id import LOCAL
+from .special_pieces import protect_text
 
 
 class OpenClipTextProcessor(Processor):
     """`{"ids": long [N], "mask": bool [N]}`: always the whole context, as open_clip runs it.
 
     The tokenizer is open_clip's own, built from `text_cfg` when the first text comes. A longer
-    text is cut as open_clip cuts it, with one warning a process.
+    text is cut as open_clip cuts it, before its end of text, and counted. What a text says is
+    text: a typed `<end_of_text>` or `</s>` is no special token.
     """
 
     def __init__(self, name: str, text_cfg: dict[str, Any]) -> None:
@@ -32,6 +35,7 @@ class OpenClipTextProcessor(Processor):
                 "puts tokens behind the padding; choose another model"
             )
         self.name, self.text_cfg = name, text_cfg
+        self.cut = CutCounter()
         self.length: int = text_cfg.get("context_length", 77)  # open_clip's default
 
     @cached_property
@@ -42,9 +46,7 @@ class OpenClipTextProcessor(Processor):
         ids = self.tokenizer([raw])[0]
         real = self._real(ids)
         if real == self.length and self._real(self._longer(raw)) > self.length:
-            warnings.warn(
-                f"open_clip: a text is longer than {self.length} tokens and is cut", stacklevel=2
-            )
+            self.cut.add(f"the context of {self.length} tokens", raw)
         return {"ids": ids, "mask": torch.arange(len(ids)) < real}
 
     def _longer(self, raw: str) -> torch.Tensor:
@@ -79,7 +81,23 @@ def build_tokenizer(name: str, text_cfg: dict[str, Any], *, local: bool) -> Any:
     length, more = text_cfg.get("context_length", 77), text_cfg.get("tokenizer_kwargs", {})
     source = text_cfg.get("hf_tokenizer_name")
     if not source:
-        return SimpleTokenizer(context_length=length, **more)
+        return _plain_simple(SimpleTokenizer(context_length=length, **more))
     if name.startswith(LOCAL):  # as open_clip: a folder brings its own
         source = str(Path(name.removeprefix(LOCAL)))
-    return HFTokenizer(source, context_length=length, local_files_only=local, **more)
+    tokenizer = HFTokenizer(source, context_length=length, local_files_only=local, **more)
+    inner = tokenizer.tokenizer
+    inner.split_special_tokens = True
+    if getattr(inner, "backend_tokenizer", None) is not None:
+        protect_text(inner.backend_tokenizer, inner.all_special_ids)
+    return tokenizer
+
+
+def _plain_simple(tokenizer: Any) -> Any:
+    """Without the alternatives of its pattern that find special tokens in a text."""
+    special = "|".join(tokenizer.decoder[i] for i in tokenizer.all_special_ids)
+    pattern = tokenizer.pat.pattern
+    if not pattern.startswith(f"{special}|"):
+        raise RuntimeError("open_clip: its tokenizer has another pattern; expected version 3")
+    re: Any = open_clip.tokenizer.re  # not Python's own: it knows \p{L}
+    tokenizer.pat = re.compile(pattern.removeprefix(f"{special}|"), re.IGNORECASE)
+    return tokenizer

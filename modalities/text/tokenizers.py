@@ -22,8 +22,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from ..base import Tokenizer
 from .repo_id import parse_repo_id
+from .special_pieces import protect_text
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<mask>")  # ids 0, 1, 2, 3
+TRANSIENT = ("_backend", "_pre_tokenizer", "_markup")
+"""What is made anew of the state."""
 
 
 class Bytes(Tokenizer):
@@ -57,6 +60,7 @@ class _Backed(Tokenizer):
 
     mask_id: int | None = None
     _backend: Backend | None = None
+    _pre_tokenizer: Any = None
     _chat: Mapping[str, Any] | None = None
 
     @property
@@ -86,7 +90,10 @@ class _Backed(Tokenizer):
 
     def state(self) -> dict[str, Any]:
         """The text of a `tokenizer.json`, and the ids that it does not name."""
-        text = self.backend.to_str()
+        backend = self.backend
+        guarded, backend.pre_tokenizer = backend.pre_tokenizer, self._pre_tokenizer
+        text = backend.to_str()
+        backend.pre_tokenizer = guarded
         ids = {key: getattr(self, key) for key in ("pad_id", "bos_id", "eos_id", "mask_id")}
         chat = {} if self._chat is None else {"chat": dict(self._chat)}
         return {"tokenizer": text, **ids, **chat}
@@ -96,8 +103,9 @@ class _Backed(Tokenizer):
         # A file may carry somebody's cut and padding: these are the processor's business.
         backend.no_truncation()
         backend.no_padding()
-        backend.encode_special_tokens = True  # what a text says is text
-        self._backend = backend
+        self._backend, self._pre_tokenizer = backend, backend.pre_tokenizer
+        special = [state[key] for key in ("pad_id", "bos_id", "eos_id", "mask_id")]
+        protect_text(backend, special)
         self.pad_id, self.eos_id = state["pad_id"], state["eos_id"]
         self.bos_id, self.mask_id = state["bos_id"], state["mask_id"]
         self._chat = state.get("chat")
@@ -105,7 +113,7 @@ class _Backed(Tokenizer):
 
     def __getstate__(self) -> dict[str, Any]:
         # A pickled backend forgets `encode_special_tokens`: travel as the state.
-        rest = {k: v for k, v in vars(self).items() if k not in ("_backend", "_markup")}
+        rest = {k: v for k, v in vars(self).items() if k not in TRANSIENT}
         return {"rest": rest, "state": None if self._backend is None else self.state()}
 
     def __setstate__(self, given: dict[str, Any]) -> None:

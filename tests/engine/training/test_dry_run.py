@@ -204,6 +204,17 @@ def test_without_data_its_example_is_walked() -> None:
     assert report.flops["caption"] > 0
 
 
+def test_a_tokenizer_says_what_it_loses() -> None:
+    lower = {"type": "characters"}
+    text = " ".join(("Ab", "a  b", "e\u0301"))
+    notes = _report(
+        tasks__caption__target=f"{text} {{word}}", backbone__tokenizer=lower, tasks__digit=None
+    ).notes
+    (note,) = [note for note in notes if "does not keep" in note]
+    assert note.startswith("backbone.tokenizer: does not keep capitals; ")
+    assert not [note for note in _report().notes if "does not keep" in note]
+
+
 def _folder(path: Path, count: int) -> Path:
     for label in ("a", "b"):
         (path / label).mkdir(parents=True)

@@ -70,7 +70,7 @@ def test_open_clip_parity(
     ours.load()
     texts = [TEXTS[0], TEXTS[1] * 2, "a"]
     ids = open_clip.get_tokenizer(name)(texts)
-    with pytest.warns(UserWarning, match="longer than 16 tokens"):
+    with pytest.warns(UserWarning, match="longer than the context of 16 tokens"):
         batch = ours.collate([ours.processor.prepare(text) for text in texts])
     assert torch.equal(batch["ids"], ids)
     given = ours(**batch)
