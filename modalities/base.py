@@ -24,6 +24,7 @@ from .messages import describe_error, short_repr
 from .modality import Modality as Modality
 from .rows import Source as Source
 from .rows import StreamingSource as StreamingSource
+from .rows import Unreadable as Unreadable
 
 T = TypeVar("T")
 

@@ -1,12 +1,14 @@
-"""Rows of data, wherever they come from: by index, or as they come.
+"""Rows of data, wherever they come from: by index, or as a stream.
 
-Part of `base.py`, which names both classes too.
+Part of `base.py`, which names the classes too.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,20 +16,39 @@ import numpy as np
 from .paths import FileLister, cell_files, cell_identity
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A cell that the source could not decode, with the reason in one line.
+
+    A row that uses it fails; a row whose task does not use the column is not affected.
+    """
+
+    reason: str
+
+
 class Source:
     """Rows of data, by index: `Class(**keywords of the recipe's data section)`.
 
     A row is a dict of cells; a cell is whatever the modality's `read` takes (a path, bytes,
     an array) or a plain value. Opening a source is cheap; a row is made when asked for.
+
+    faults: rows that are known to be unreadable when the source is opened, with the reason.
+    ignored: files that belong to no row (another format, no name in a list), with the reason.
     """
 
     columns: tuple[str, ...] = ()
+    faults: Mapping[int, str] = MappingProxyType({})
+    ignored: Mapping[str, str] = MappingProxyType({})
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         raise NotImplementedError
+
+    def cell(self, index: int, column: str) -> Any:
+        """Return one cell of a row; sources whose other cells are costly do not read them."""
+        return self[index][column]
 
     def key(self, index: int) -> str:
         """The name of a row, for errors and caches."""
@@ -42,9 +63,15 @@ class Source:
         """The rows of each episode, where rows are frames in the order of time; else none."""
         return ()
 
+    @property
+    def groups(self) -> Sequence[object]:
+        """For each row the name of what it belongs to (a subject, a speaker, an episode), if rows
+        of one are not independent; else none. `holdout` never divides a group."""
+        return [number for number, rows in enumerate(self.episodes) for _ in rows]
+
     def array(self, column: str) -> np.ndarray:
         """A column of numbers `[rows, ...]`; ValueError where cells differ in shape."""
-        return np.stack([np.asarray(self[i][column]) for i in range(len(self))])
+        return np.stack([np.asarray(self.cell(i, column)) for i in range(len(self))])
 
     def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
         """Return the name of one cell, under which its cached values are kept: wrappers pass the

@@ -13,7 +13,7 @@ Legend: `B` rows of a batch, `T` tokens, `D` width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -113,6 +113,11 @@ class Task(nn.Module):
 
     def columns(self) -> tuple[str, ...]:
         """Return the columns that `prepare` reads; data without one of them is refused."""
+        return ()
+
+    def nullable(self) -> Collection[str]:
+        """Return the columns of `columns()` whose cells may be null (an image without a box). A row
+        with a null in another one fails."""
         return ()
 
     def check_windows(self, windows: Mapping[str, tuple[int, int]]) -> None:

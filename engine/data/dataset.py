@@ -22,9 +22,7 @@ from ...tasks.batch import Example, Tools
 from ..cache import Record, Store, record_to_sample
 from ..recipe import ResolvedRecipe, load
 from ..utils import derive_seed, log_cause
-
-FAILURES = (Exception,)
-"""What a row may fail with: code of libraries and plug-ins raises whatever it likes."""
+from .row_errors import FAILURES, check_nulls, readable
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +151,7 @@ class StreamDataset:
         """As `prepare`. Raise one of `FAILURES` if the row cannot be read."""
         cells = self.source[index] if row is None else row
         row_key = self.source.key(index)
+        cells = readable(cells, self.readers.keys() | self.columns)
         example = self.example(cells, row_key, epoch)
         prepared = PreparedRow(row_key, cells, example, many=self.many & self.readers.keys())
         for name, reader in self.readers.items():
@@ -178,12 +177,17 @@ class StreamDataset:
         if stream not in self.many:
             return [key]
         try:
-            return self._keys(stream, key, len(cell_items(self.source[index][stream], True)))
+            return self._keys(stream, key, len(cell_items(self.source.cell(index, stream), True)))
         except FAILURES:
             return []
 
     def _keys(self, stream: str, key: str, count: int) -> list[str]:
         return [f"{key}#{place}" for place in range(count)] if stream in self.many else [key]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns of a row that are used beside the streams."""
+        return frozenset()
 
     @property
     def draws(self) -> bool:
@@ -220,7 +224,12 @@ class TaskDataset(StreamDataset):
         rng = None
         if self.training:
             rng = np.random.default_rng(derive_seed(self.seed, epoch, self.name, key))
+        check_nulls(row, self.task)
         return self.task.prepare(row, self.tools, rng)
+
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset(self.task.columns())
 
     def views(self, stream: str, sample: Sample, key: str, epoch: int) -> dict[str, Sample]:
         if not self.training:

@@ -21,7 +21,7 @@ from ..cache import from_records
 from ..utils import RuntimeFailure, ignore_stopping
 from .dataset import PreparedRow, TaskDataset
 from .sampler import RowRef
-from .splits import SkippedRows
+from .splits import SkippedRows, failure_line
 
 T = TypeVar("T")
 
@@ -138,11 +138,6 @@ def sequential_batches(
     mine = range(rank, len(rows), world)
     every = [RowRef(rows.name, 0, i) for i in mine]
     return [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
-
-
-def failure_line(where: str, key: str, reason: str) -> str:
-    """Return the message of a row that cannot be read and may not be skipped."""
-    return f"{where}, row {key}: {reason} (data.*.on_error: skip goes on without it)"
 
 
 def handle_failures(

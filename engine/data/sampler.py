@@ -32,7 +32,8 @@ class BatchSampler:
 
     lengths: rows of each task (None: a stream, taken as it comes). batch_size: rows of one
     process in one forward. order: a name of `train.sampler.type`. column: for each task the values
-    of the column that `length`, `balanced` and `single_group` look at.
+    of the column that `length`, `balanced` and `single_group` look at, None of a row that cannot be
+    read.
     """
 
     lengths: Mapping[str, int | None]
@@ -95,20 +96,25 @@ class BatchSampler:
 def _by_length(
     shuffled: np.ndarray, values: Sequence[object], total: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Rows of similar length in one batch: sorted within windows of batches, batches shuffled."""
+    """Rows of similar length in one batch: sorted within windows of batches, batches shuffled.
+
+    The rows that fill no batch, which an epoch leaves out, are drawn before anything is sorted.
+    """
     lengths = np.array([_length(v) for v in values])
+    whole = len(shuffled) // total * total
     batches: list[np.ndarray] = []
-    for start in range(0, len(shuffled), WINDOW * total):
-        window = shuffled[start : start + WINDOW * total]
+    for start in range(0, whole, WINDOW * total):
+        window = shuffled[start : min(start + WINDOW * total, whole)]
         window = window[np.argsort(lengths[window], kind="stable")]
         batches += [window[i : i + total] for i in range(0, len(window), total)]
-    full = [b for b in batches if len(b) == total]
-    rest = [b for b in batches if len(b) < total]
-    picked = [full[i] for i in rng.permutation(len(full))] + rest
-    return np.concatenate(picked)
+    rest = [shuffled[whole:]]
+    return np.concatenate([*(batches[i] for i in rng.permutation(len(batches))), *rest])
 
 
 def _length(value: object) -> float:
+    """The length of a value, or the number that it is; 0 of one that could not be read."""
+    if value is None or value != value:
+        return 0.0
     return float(value) if isinstance(value, (int, float)) else float(len(value))  # type: ignore[arg-type]
 
 
@@ -155,9 +161,14 @@ def _balanced(
 
 
 def _groups(shuffled: np.ndarray, values: Sequence[object]) -> dict[object, list[int]]:
+    """Rows by value. Those without one, which fail when they come, join the largest group."""
     groups: dict[object, list[int]] = {}
     for row in shuffled:
         groups.setdefault(values[row], []).append(int(row))
+    unknown = groups.pop(None, [])
+    if not groups:
+        return {None: unknown}
+    groups[max(groups, key=lambda value: len(groups[value]))] += unknown
     return groups
 
 

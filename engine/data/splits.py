@@ -5,94 +5,115 @@ A row that cannot be read is reported with its key; `on_error: skip` counts it a
 
 from __future__ import annotations
 
+import itertools
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
 
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
-from ...modalities.paths import FileLister, cell_files
 from ...tasks.base import Task
 from ..recipe import DataSection, ResolvedRecipe, find
 from ..recipe.validation import arguments, validate_options
-from ..utils import ConfigError, derive_seed, located_errors
+from ..utils import ConfigError, located_errors
+from .holdout import hold_out
+from .where import filter_rows, filtered
 from .windows import Windows
-from .wrappers import limit, rename
+from .wrappers import Subset, column_names, limit, rename
 
 TRAIN, VALIDATION = "train", "validation"
 
 
-class Subset(Source):
-    """Some rows of another source, in the order given."""
+def open_section(section: DataSection, where: str, *, refuse_faults: bool = True) -> Source:
+    """The source of one data section: its columns renamed, windows, its rows chosen, a limit.
 
-    def __init__(self, source: Source, rows: np.ndarray) -> None:
-        self.source, self.rows = source, rows
-        self.columns = source.columns
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.source[int(self.rows[index])]
-
-    def key(self, index: int) -> str:
-        return self.source.key(int(self.rows[index]))
-
-    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
-        return self.source.identity(int(self.rows[index]), column, files)
-
-    def fingerprint(self) -> str:
-        return f"{self.source.fingerprint()}[{derive_seed(0, *self.rows.tolist()):x}]"
-
-
-def open_section(section: DataSection, where: str) -> Source:
-    """The source of one data section: its columns renamed, then windows, then a limit."""
+    refuse_faults: raise ConfigError for the first row that is known to be unreadable, unless the
+    section says `on_error: skip`. Files that belong to no row are counted in a warning.
+    """
     part = find("source", section.source, f"{where}.source")
     options = validate_options(part, section.options, where)
-    with located_errors(where, {"columns", "delta_frames", *arguments(part)}):
+    with located_errors(where, {"columns", "delta_frames", "where", *arguments(part)}):
         source: Source = part(**options)
         if section.columns:
             source = rename(source, section.columns)
-        if section.delta_frames:
-            source = Windows(source, section.delta_frames)
+        source = _choose(source, section)
         if section.limit is not None:
             source = limit(source, section.limit)
+    if source.ignored:
+        warnings.warn(f"{where}: {ignored_line(source)}", stacklevel=2)
+    if refuse_faults and section.on_error != "skip" and source.faults:
+        index = min(source.faults)
+        raise ConfigError(failure_line(where, source.key(index), source.faults[index]))
     return source
 
 
-def load_split(plan: ResolvedRecipe, task: str, split: str) -> Source:
+def _choose(source: Source, section: DataSection) -> Source:
+    """The source with its windows, and the rows that `where` chooses. Conditions are of the row's
+    own frame; windows reach into rows that are not chosen."""
+    if not section.where:
+        return Windows(source, section.delta_frames) if section.delta_frames else source
+    if isinstance(source, StreamingSource) or not section.delta_frames:
+        source = filtered(source, section.where)
+        return Windows(source, section.delta_frames) if section.delta_frames else source
+    rows, faults = filter_rows(source, section.where)
+    return Subset(Windows(source, section.delta_frames), rows, faults)
+
+
+def ignored_line(source: Source) -> str:
+    """Return how many files belong to no row, and the first of them, in one line."""
+    names = [f"{name} ({why})" for name, why in itertools.islice(source.ignored.items(), 3)]
+    more = len(source.ignored) - len(names)
+    listed = ", ".join(names) + (f" and {more} more" if more else "")
+    return f"{len(source.ignored)} files belong to no row: {listed}"
+
+
+def load_split(
+    plan: ResolvedRecipe, task: str, split: str, *, refuse_faults: bool = True
+) -> Source:
     """The rows of a task's split, as its recipe names it.
 
     `validation` may also be what `holdout` keeps of the training split; the training split
     is then the rest. Raises RecipeError where the split or one of its columns is missing.
     """
     sections = plan.recipe.tasks[task].data
-    held = sections[TRAIN].holdout if TRAIN in sections else 0.0
-    name = TRAIN if split == VALIDATION and VALIDATION not in sections and held else split
+    holdout = sections[TRAIN].held_out if TRAIN in sections else None
+    name = TRAIN if split == VALIDATION and VALIDATION not in sections and holdout else split
     if name not in sections:
         cure = " (or data.train.holdout: 0.1)" if split == VALIDATION else ""
         raise ConfigError(
             f"tasks.{task}.data: has no split {split!r}{did_you_mean(split, sections)}{cure}"
         )
     where = f"tasks.{task}.data.{name}"
-    source = open_section(sections[name], where)
+    source = open_section(sections[name], where, refuse_faults=refuse_faults)
     check_columns(source, plan.tasks[task].task, where)
     _check_windows(plan.tasks[task].task, sections, name, where)
     by = plan.recipe.train.sampler.column
     if name == TRAIN and by is not None:
-        _check_by(by, _columns(source), task)
+        _check_by(by, column_names(source), task)
     if isinstance(source, StreamingSource):
-        if held:
+        if name == TRAIN and holdout:
             raise ConfigError(f"{where}.holdout: a stream cannot be parted; give it a `limit`")
         return source
-    if name == TRAIN and held:
-        source = Subset(source, _holdout_indices(source, held, split == VALIDATION, where))
+    if name == TRAIN and holdout:
+        skip = sections[TRAIN].on_error == "skip"
+        sides = hold_out(source, holdout, f"{where}.holdout", skip=skip)
+        source = sides[split == VALIDATION]
     if len(source) == 0:
         raise ConfigError(f"{where}: holds no row")
     return source
+
+
+def row_counts(plan: ResolvedRecipe, task: str) -> list[str]:
+    """Return a line a split of a task: how many rows it has."""
+    sections = plan.recipe.tasks[task].data
+    held = TRAIN in sections and sections[TRAIN].held_out and VALIDATION not in sections
+    lines = []
+    for split in (*sections, *((VALIDATION,) if held else ())):
+        source = load_split(plan, task, split)
+        count = "a stream" if isinstance(source, StreamingSource) else f"{len(source):,} rows"
+        lines.append(f"tasks.{task}.data.{split}: {count}")
+    return lines
 
 
 def _check_windows(task: Task, sections: Mapping[str, DataSection], split: str, where: str) -> None:
@@ -110,30 +131,18 @@ def _check_windows(task: Task, sections: Mapping[str, DataSection], split: str, 
             )
 
 
-def _holdout_indices(source: Source, held: float, kept: bool, where: str) -> np.ndarray:
-    """The rows that are held out, or (not `kept`) the rest, in order. Of a source of episodes
-    whole episodes are: the frames of one are too much alike to lie on both sides."""
-    groups = list(source.episodes)
-    count = len(groups) or len(source)
-    order = np.random.default_rng(derive_seed(0, "holdout")).permutation(count)
-    cut = round(count * held)
-    if groups and not 0 < cut < count:
-        raise ConfigError(
-            f"{where}.holdout: {held} of {count} episodes is {cut}; whole episodes are held out, "
-            "and one at least must be on each side"
-        )
-    chosen = order[:cut] if kept else order[cut:]
-    rows = np.concatenate([np.asarray(groups[i]) for i in chosen]) if groups else chosen
-    return np.sort(rows)
-
-
 def splits(plan: ResolvedRecipe, task: str) -> list[str]:
     """The splits that a task can be evaluated on: all but those that training has seen."""
     return [s for s in plan.recipe.tasks[task].data if s not in (TRAIN, VALIDATION)]
 
 
+def failure_line(where: str, key: str, reason: str) -> str:
+    """Return the message of a row that cannot be read and may not be skipped."""
+    return f"{where}, row {key}: {reason} (data.*.on_error: skip goes on without it)"
+
+
 def check_columns(source: Source, task: Task, where: str) -> None:
-    known = _columns(source)
+    known = column_names(source)
     for column in (*task.streams, *task.columns()):
         if column not in known:
             raise ConfigError(
@@ -148,10 +157,6 @@ def _check_by(by: str, known: tuple[str, ...], task: str) -> None:
             f"train.sampler.column: the training split of tasks.{task} has no column {by!r}"
             f"{did_you_mean(by, known)}"
         )
-
-
-def _columns(source: Source) -> tuple[str, ...]:
-    return source.columns or tuple(source[0])
 
 
 class SkippedRows:

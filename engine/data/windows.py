@@ -19,6 +19,7 @@ from ...modalities.messages import did_you_mean
 from ...modalities.paths import FileLister, cell_files
 from ..recipe import TaskSection
 from ..utils import ConfigError
+from .wrappers import Wrapped, column_names
 
 FRAME = "frame_index"
 """The number of a frame in its episode, where a source has such a column."""
@@ -26,7 +27,7 @@ FRAME = "frame_index"
 Span = tuple[int, int]
 
 
-class Windows(Source):
+class Windows(Wrapped):
     """Rows of an episodic source, with windows in the place of some columns.
 
     A cell of shape `[...]` becomes an array `[n, ...]` (floats as float32); a plain number becomes
@@ -37,15 +38,12 @@ class Windows(Source):
 
     def __init__(self, source: Source, spans: Mapping[str, Span]) -> None:
         _check(source, spans)
-        self.source, self.spans = source, dict(spans)
-        known = source.columns or tuple(source[0])
+        super().__init__(source)
+        self.spans, known = dict(spans), self.columns
         self.columns = (*known, *(f"{name}_padding" for name in spans))
         self._first, self._last = _bounds(source, known)
         self._cells = {name: _frames(source, name) for name in spans}
         self._offsets = {name: np.arange(low, high + 1) for name, (low, high) in spans.items()}
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = dict(self.source[index])
@@ -62,24 +60,25 @@ class Windows(Source):
         inside = np.minimum(np.maximum(wanted, first), last)
         return cells[inside], wanted != inside
 
-    @property
-    def episodes(self) -> Sequence[range]:
-        return self.source.episodes
+    def cell(self, index: int, column: str) -> Any:
+        if column in self.spans:
+            return self._window(column, index)[0]
+        if (name := column.removesuffix("_padding")) in self.spans:
+            return self._window(name, index)[1]
+        return self.source.cell(index, column)
 
     def array(self, column: str) -> np.ndarray:
-        own = column in self.spans or column.removesuffix("_padding") in self.spans
-        return super().array(column) if own else self.source.array(column)
-
-    def key(self, index: int) -> str:
-        return self.source.key(index)
+        if column in self.spans or column.removesuffix("_padding") in self.spans:
+            return Source.array(self, column)
+        return self.source.array(column)
 
     def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
         name = self.source.identity(index, column, files)
         return f"{name}|{list(self.spans[column])}" if column in self.spans else name
 
     def fingerprint(self) -> str:
-        said = sorted((name, list(span)) for name, span in self.spans.items())
-        return f"{self.source.fingerprint()}{said}"
+        spans = sorted((name, list(span)) for name, span in self.spans.items())
+        return f"{self.source.fingerprint()}{spans}"
 
 
 def _check(source: Source, spans: Mapping[str, Span]) -> None:
@@ -88,7 +87,7 @@ def _check(source: Source, spans: Mapping[str, Span]) -> None:
             "delta_frames: this source has no episodes; lerobot, metaworld and frames (tables with "
             "an episode_index) have"
         )
-    known = source.columns or tuple(source[0])
+    known = column_names(source)
     for name, (low, high) in spans.items():
         if name not in known:
             raise ValueError(

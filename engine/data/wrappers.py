@@ -7,13 +7,14 @@ catalogue. A stream has no length and no row by index until it is given a `limit
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...modalities.base import Source, StreamingSource
+from ...modalities.base import ReadError, Source, StreamingSource
 from ...modalities.messages import did_you_mean
 from ...modalities.paths import FileLister, cell_files
 
@@ -29,21 +30,32 @@ def limit(source: Source, count: int) -> Source:
     """The first `count` rows. Of a stream, they are held in memory, and have a length."""
     if isinstance(source, StreamingSource):
         return InMemoryPrefix(source, count)
-    return Limited(source, count)
+    return Subset(source, np.arange(min(count, len(source))))
 
 
-class RenamedColumns(Source):
-    """Rows under the names that a recipe wants; the names that they have stay too."""
+def column_names(source: Source) -> tuple[str, ...]:
+    """Return the columns of a source: those that it announces, else those of its first row."""
+    if source.columns:
+        return source.columns
+    if isinstance(source, StreamingSource):
+        return tuple(next(iter(source), {}))
+    return tuple(source[0])
 
-    def __init__(self, source: Source, columns: Mapping[str, str]) -> None:
-        self.source, self.names = source, dict(columns)
-        self.columns = _renamed(source.columns or tuple(source[0]), self.names)
+
+class Wrapped(Source):
+    """Another source with something changed; all questions are passed on to it."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.columns = source, column_names(source)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return _apply(self.source[index], self.names)
+        return self.source[index]
+
+    def cell(self, index: int, column: str) -> Any:
+        return self.source.cell(index, column)
 
     def key(self, index: int) -> str:
         return self.source.key(index)
@@ -51,6 +63,39 @@ class RenamedColumns(Source):
     @property
     def episodes(self) -> Sequence[range]:
         return self.source.episodes
+
+    @property
+    def groups(self) -> Sequence[object]:
+        return self.source.groups
+
+    @property
+    def faults(self) -> Mapping[int, str]:  # type: ignore[override]
+        return self.source.faults
+
+    @property
+    def ignored(self) -> Mapping[str, str]:  # type: ignore[override]
+        return self.source.ignored
+
+    def array(self, column: str) -> np.ndarray:
+        return self.source.array(column)
+
+    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+        return self.source.identity(index, column, files)
+
+
+class RenamedColumns(Wrapped):
+    """Rows under the names that a recipe wants; the names that they have stay too."""
+
+    def __init__(self, source: Source, columns: Mapping[str, str]) -> None:
+        super().__init__(source)
+        self.names = dict(columns)
+        self.columns = _renamed(self.columns, self.names)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return _apply(self.source[index], self.names)
+
+    def cell(self, index: int, column: str) -> Any:
+        return self.source.cell(index, self.names.get(column, column))
 
     def array(self, column: str) -> np.ndarray:
         return self.source.array(self.names.get(column, column))
@@ -62,12 +107,77 @@ class RenamedColumns(Source):
         return f"{self.source.fingerprint()}{sorted(self.names.items())}"
 
 
+class Subset(Wrapped):
+    """Some rows of another source, in the order given.
+
+    faults: further rows of the source that cannot be used, by number, with the reason.
+    """
+
+    def __init__(
+        self, source: Source, rows: np.ndarray, faults: Mapping[int, str] | None = None
+    ) -> None:
+        super().__init__(source)
+        self.rows = np.asarray(rows, np.int64)
+        self.refused = {**source.faults, **(faults or {})}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self._check(index)
+        return self.source[int(self.rows[index])]
+
+    def cell(self, index: int, column: str) -> Any:
+        self._check(index)
+        return self.source.cell(int(self.rows[index]), column)
+
+    def _check(self, index: int) -> None:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        row = int(self.rows[index])
+        if row in self.refused:
+            raise ReadError(self.source.key(row), self.refused[row], "a row that can be used")
+
+    def key(self, index: int) -> str:
+        return self.source.key(int(self.rows[index]))
+
+    @functools.cached_property
+    def episodes(self) -> Sequence[range]:
+        """Those that have a row here, as far as they have; none if rows are not in order."""
+        if len(self.rows) > 1 and (np.diff(self.rows) <= 0).any():
+            return ()
+        ends = [np.searchsorted(self.rows, (e.start, e.stop)) for e in self.source.episodes]
+        return [range(int(a), int(b)) for a, b in ends if a < b]
+
+    @property
+    def groups(self) -> Sequence[object]:
+        groups = self.source.groups
+        return [groups[int(row)] for row in self.rows] if groups else ()
+
+    @functools.cached_property
+    def faults(self) -> Mapping[int, str]:  # type: ignore[override]
+        if not self.refused:
+            return {}
+        rows = enumerate(self.rows.tolist())
+        return {index: self.refused[row] for index, row in rows if row in self.refused}
+
+    def array(self, column: str) -> np.ndarray:
+        return self.source.array(column)[self.rows]
+
+    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+        return self.source.identity(int(self.rows[index]), column, files)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.rows.tobytes()).hexdigest()[:16]
+        return f"{self.source.fingerprint()}[{digest}]"
+
+
 class MappedStream(StreamingSource):
     """`RenamedColumns`, of a stream."""
 
     def __init__(self, source: StreamingSource, columns: Mapping[str, str]) -> None:
         self.source, self.names = source, dict(columns)
-        self.columns = _renamed(source.columns or tuple(next(iter(source), {})), self.names)
+        self.columns = _renamed(column_names(source), self.names)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (_apply(row, self.names) for row in self.source)
@@ -77,40 +187,6 @@ class MappedStream(StreamingSource):
 
     def fingerprint(self) -> str:
         return f"{self.source.fingerprint()}{sorted(self.names.items())}"
-
-
-class Limited(Source):
-    """The first rows of a source; all of them where it has fewer."""
-
-    def __init__(self, source: Source, limit: int) -> None:
-        self.source, self.limit = source, limit
-        self.columns = source.columns
-
-    def __len__(self) -> int:
-        return min(self.limit, len(self.source))
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        return self.source[index % len(self)]
-
-    def key(self, index: int) -> str:
-        return self.source.key(index)
-
-    @property
-    def episodes(self) -> Sequence[range]:
-        """The last one may be cut short."""
-        few = range(len(self))
-        return [few[e.start : e.stop] for e in self.source.episodes if e.start < len(few)]
-
-    def array(self, column: str) -> np.ndarray:
-        return self.source.array(column)[: len(self)]
-
-    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
-        return self.source.identity(index, column, files)
-
-    def fingerprint(self) -> str:
-        return f"{self.source.fingerprint()}[:{self.limit}]"
 
 
 class RowList(Source):
@@ -155,13 +231,11 @@ class InMemoryPrefix(Source):
 
 
 def _renamed(known: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
-    for wanted, found in names.items():
-        if found not in known:
-            raise ValueError(
-                f"columns.{wanted}: there is no column {found!r}{did_you_mean(found, known)}"
-            )
+    for new, old in names.items():
+        if old not in known:
+            raise ValueError(f"columns.{new}: there is no column {old!r}{did_you_mean(old, known)}")
     return (*names, *(name for name in known if name not in names))
 
 
 def _apply(row: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {**row, **{wanted: row[found] for wanted, found in names.items()}}
+    return {**row, **{new: row[old] for new, old in names.items()}}

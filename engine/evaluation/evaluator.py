@@ -15,7 +15,14 @@ from torch import Tensor
 from ...modalities.base import Source
 from ...modalities.paths import FileLister, cell_files
 from ...tasks.base import DatasetMetrics
-from ..data import SkippedRows, TaskDataset, batches, handle_failures, sequential_batches
+from ..data import (
+    SkippedRows,
+    TaskDataset,
+    Wrapped,
+    batches,
+    handle_failures,
+    sequential_batches,
+)
 from ..inference import Pipeline
 from ..model import Model
 from ..utils import RunLogger, autocast, derive_seed
@@ -90,24 +97,26 @@ class Evaluator:
         return torch.cat([ask.embed(**{stream: list(part)}) for part in parts]).cpu()
 
 
-class ShuffledStream(Source):
+class ShuffledStream(Wrapped):
     """Rows whose cell of one stream is another row's: dealt round a random circle."""
 
     def __init__(self, source: Source, stream: str, seed: int = 0) -> None:
-        self.source, self.stream, self.columns = source, stream, source.columns
+        super().__init__(source)
+        self.stream = stream
         circle = np.random.default_rng(derive_seed(seed, "dealt")).permutation(len(source))
         self.giver = np.empty(len(source), dtype=np.int64)
         self.giver[circle] = np.roll(circle, 1)
 
-    def __len__(self) -> int:
-        return len(self.source)
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        given = self.source[int(self.giver[index])][self.stream]
-        return {**self.source[index], self.stream: given}
+        return {**self.source[index], self.stream: self.cell(index, self.stream)}
 
-    def key(self, index: int) -> str:
-        return self.source.key(index)
+    def cell(self, index: int, column: str) -> Any:
+        giver = int(self.giver[index]) if column == self.stream else index
+        return self.source.cell(giver, column)
+
+    def array(self, column: str) -> np.ndarray:
+        values = self.source.array(column)
+        return values[self.giver] if column == self.stream else values
 
     def fingerprint(self) -> str:
         order = derive_seed(0, *self.giver.tolist())

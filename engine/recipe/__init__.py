@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .component_path import validate_source as validate_source
     from .env import Env as Env
     from .json_schema import schema as schema
-    from .recipe import DataSection as DataSection
     from .recipe import FreezeAllButLast as FreezeAllButLast
     from .recipe import Recipe as Recipe
     from .recipe import Section as Section
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     from .train_config import OPTIMIZER_ARGUMENTS as OPTIMIZER_ARGUMENTS
     from .train_config import SCHEDULE_ARGUMENTS as SCHEDULE_ARGUMENTS
     from .train_config import CallbackSection as CallbackSection
+    from .train_config import DataSection as DataSection
+    from .train_config import Holdout as Holdout
     from .train_config import SamplerSection as SamplerSection
     from .train_config import Train as Train
     from .train_config import Validate as Validate
@@ -67,7 +68,6 @@ else:
             "env": ["Env"],
             "json_schema": ["schema"],
             "recipe": [
-                "DataSection",
                 "FreezeAllButLast",
                 "Recipe",
                 "Section",
@@ -79,6 +79,8 @@ else:
             "resolved": ["ResolvedRecipe", "TaskPlan", "plan_recipe", "plan_task"],
             "stages": ["Stage", "stage_recipes"],
             "train_config": [
+                "DataSection",
+                "Holdout",
                 "OPTIMIZER_ARGUMENTS",
                 "SCHEDULE_ARGUMENTS",
                 "CallbackSection",

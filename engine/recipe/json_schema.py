@@ -8,12 +8,13 @@ from typing import Any
 from ...backbones.encoder import BackboneEncoder
 from ...modalities.modality import Modality
 from ..utils import ConfigError
-from .recipe import DataSection, Recipe, Section, TaskSection
+from .recipe import Recipe, Section, TaskSection
 from .registry import find, kind_of, registered
 from .train_config import (
     OPTIMIZER_ARGUMENTS,
     SCHEDULE_ARGUMENTS,
     CallbackSection,
+    DataSection,
     OptimizerSection,
     ScheduleSection,
 )

@@ -12,19 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from annotated_types import Ge, Lt
-from pydantic import ConfigDict, model_validator
+from annotated_types import Ge
+from pydantic import model_validator
 
 from ...modalities.messages import did_you_mean
 from ..utils import ConfigError, write_text
 from . import yaml_io
 from .component_path import BACKBONE
 from .env import Env
-from .train_config import CallbackSection, Positive, PositiveInt, StageSection, Train
+from .train_config import CallbackSection, DataSection, Positive, StageSection, Train
 from .validation import Strict, TypedSection, validate
 from .yaml_io import merge_sections as merge_sections
-
-Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
 class FreezeAllButLast(Strict):
@@ -67,32 +65,6 @@ class StreamSection(Strict):
     encoder: PartSection
     connector: PartSection | None = None
     augment: dict[str, Any] | None = None
-
-
-class DataSection(Strict):
-    """Where rows come from: `source` and its options; `columns` says which cell is which.
-
-    delta_frames: of a source of episodes, the first and last frame that a column holds, counted
-    from the row's own.
-    """
-
-    model_config = ConfigDict(extra="allow", validate_default=True, protected_namespaces=())
-
-    source: str
-    columns: dict[str, str] = {}
-    delta_frames: dict[str, tuple[int, int]] = {}
-    limit: PositiveInt | None = None
-    holdout: Fraction = 0.0
-    on_error: Literal["raise", "skip"] = "raise"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
 
 
 class TaskSection(Section):

@@ -262,7 +262,7 @@ def _agree_on_training(recipe: Recipe) -> None:
         return
     for name, task in tasks.items():
         if "validation" not in task.data and not (
-            "train" in task.data and task.data["train"].holdout
+            "train" in task.data and task.data["train"].held_out
         ):
             raise ConfigError(
                 f"tasks.{name}.data: train.validate needs rows that training does not see; add "

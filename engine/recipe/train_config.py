@@ -1,10 +1,10 @@
-"""The `train:` section of a recipe: how long, how fast and in which order a model is trained."""
+"""The `data:` and `train:` sections of a recipe: which rows a model is trained on, and how."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, model_validator
 
 from ..utils import Precision
@@ -12,6 +12,50 @@ from .validation import Strict, TypedSection
 
 PositiveInt = Annotated[int, Gt(0)]
 Positive = Annotated[float, Gt(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+
+
+class Holdout(Strict):
+    """A share of the training rows that training does not see, in whole groups: the rows of one
+    value of the column `by`, else what the source says belongs together (episodes, speakers)."""
+
+    share: Fraction
+    by: str | None = None
+
+
+class DataSection(Strict):
+    """Where rows come from: `source` and its options; `columns` says which cell is which.
+
+    delta_frames: of a source of episodes, the first and last frame that a column holds, counted
+    from the row's own. where: conditions that rows meet, by column: a value, a list of values, or
+    `{min:, max:, not:}`. holdout: a share of the training rows, or `{share:, by: column}`.
+    """
+
+    model_config = ConfigDict(extra="allow", validate_default=True, protected_namespaces=())
+
+    source: str
+    columns: dict[str, str] = {}
+    delta_frames: dict[str, tuple[int, int]] = {}
+    where: dict[str, Any] = {}
+    limit: PositiveInt | None = None
+    holdout: Fraction | Holdout = 0.0
+    on_error: Literal["raise", "skip"] = "raise"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    @property
+    def held_out(self) -> Holdout | None:
+        """The rows that training does not see, if there are any."""
+        holdout = self.holdout
+        holdout = holdout if isinstance(holdout, Holdout) else Holdout(share=holdout)
+        return holdout if holdout.share else None
 
 
 class OptimizerSection(TypedSection):

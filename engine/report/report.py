@@ -191,6 +191,9 @@ def _facts(recipe: Recipe, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str
 
 def _source(data: DataSection) -> str:
     """A data section in a few words: its source, options, what is held out or left out."""
-    said = {**data.options, "holdout": data.holdout or None, "limit": data.limit}
-    kept = [f"{name} {value}" for name, value in said.items() if value is not None]
-    return f"{data.source} ({', '.join(kept)})" if kept else data.source
+    holdout = data.held_out
+    by = f" by {holdout.by}" if holdout and holdout.by else ""
+    held = f"{holdout.share}{by}" if holdout else None
+    options = {**data.options, "where": data.where or None, "holdout": held, "limit": data.limit}
+    listed = [f"{name} {value}" for name, value in options.items() if value is not None]
+    return f"{data.source} ({', '.join(listed)})" if listed else data.source

@@ -14,8 +14,8 @@ from typing import Any
 from markupsafe import Markup
 
 from ..utils import ConfigError
-from .comparison import Comparison
-from .judge import Normalize, annotations_of, judge, unspaced
+from .comparison import Comparison, Normalize, unspaced
+from .judge import annotations_of, judge
 
 LONG = 120
 """Characters beyond which texts want wider columns."""

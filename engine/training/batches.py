@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from accelerate import Accelerator
 
-from ...modalities.base import Source, StreamingSource
+from ...modalities.base import Source, StreamingSource, Unreadable
 from ...tasks.batch import Batch
 from ..data import (
+    FAILURES,
     TRAIN,
     VALIDATION,
     BatchSampler,
@@ -77,8 +78,17 @@ def _column(
                 f"train.sampler: {sampler.type} looks at every row first, and tasks.{name} is "
                 "a stream; give it a `limit`, or say type: shuffle"
             )
-        values[name] = [rows.source[i][sampler.column] for i in range(len(rows.source))]
+        values[name] = [_value(rows.source, i, sampler.column) for i in range(len(rows.source))]
     return values
+
+
+def _value(source: Source, index: int, column: str) -> object:
+    """A cell, or None if it cannot be read: the row fails when its batch is made."""
+    try:
+        cell = source.cell(index, column)
+    except FAILURES:
+        return None
+    return None if isinstance(cell, Unreadable) else cell
 
 
 def _indexed(source: Source, seed: int) -> Source:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +27,11 @@ JITTER = 0.5
 
 def read_table(path: Path) -> pa.Table:
     """The rows of a file. ReadError where it is not there, empty, broken or of another kind."""
-    kinds = {".csv": csv.read_csv, ".parquet": parquet.read_table}
+    kinds = {".csv": _read_csv, ".parquet": parquet.read_table}
     if path.suffix.lower() not in kinds:
         raise ReadError(path, f"its name ends in {path.suffix!r}", FILES)
     try:
-        table: pa.Table = kinds[path.suffix.lower()](str(path))
+        table: pa.Table = kinds[path.suffix.lower()](path)
     except FileNotFoundError:
         raise ReadError(path, "there is no such file", FILES) from None
     except (pa.ArrowException, OSError) as error:
@@ -40,32 +41,55 @@ def read_table(path: Path) -> pa.Table:
     return table
 
 
+def _read_csv(path: Path) -> pa.Table:
+    """A CSV file whose columns hold numbers or texts as they stand; empty cells are null."""
+    options = csv.ConvertOptions(
+        null_values=[""], true_values=[], false_values=[], strings_can_be_null=True
+    )
+    # One block, so that the type of a column follows from all its cells.
+    block = csv.ReadOptions(block_size=min(2**31 - 1, max(1 << 20, path.stat().st_size + 1)))
+    table = csv.read_csv(str(path), read_options=block, convert_options=options)
+    dates = {f.name: pa.string() for f in table.schema if pa.types.is_temporal(f.type)}
+    if dates:
+        options.column_types = dates
+        table = csv.read_csv(str(path), read_options=block, convert_options=options)
+    double = sorted({n for n in table.column_names if table.column_names.count(n) > 1})
+    if double:
+        raise ReadError(path, f"the column {double[0]!r} stands twice in the header", FILES)
+    return table
+
+
 def columns_of(
-    table: pa.Table, names: Sequence[str] | None, source: object
+    table: pa.Table, names: Sequence[str] | None, source: object, *, nulls: bool = False
 ) -> tuple[np.ndarray, float | None]:
     """Columns side by side `[N, dof]`, and the rate in Hz that `timestamp` says.
 
     names: which ones, in this order; by default all but `timestamp`. A column of lists of one
-    length gives as many joints. Raises ReadError.
+    length gives as many joints. nulls: an empty cell is NaN instead of an error. Raises ReadError.
     """
     known = table.column_names
-    wanted = [n for n in known if n != TIME] if names is None else list(names)
-    if not wanted:
+    chosen = [n for n in known if n != TIME] if names is None else list(names)
+    if not chosen:
         raise ReadError(source, f"no columns of joints among {', '.join(known)}", FILES)
-    for name in wanted:
+    for name in chosen:
         if name not in known:
             cure = f"one of {', '.join(known)}{did_you_mean(str(name), known)}"
             raise ReadError(source, f"no column {name!r}", cure)
-    parts = [column(table, name, source) for name in wanted]
+    parts = [column(table, name, source, nulls=nulls) for name in chosen]
     values = np.concatenate([p.reshape(len(p), -1) for p in parts], axis=1)
-    timed = TIME in known and TIME not in wanted and table.num_rows > 1
+    timed = TIME in known and TIME not in chosen and table.num_rows > 1 and not nulls
     return values, rate_of(column(table, TIME, source), source) if timed else None
 
 
-def column(table: pa.Table, name: str, source: object) -> np.ndarray:
-    """One column as an array `[N, ...]`; lists (of lists) must all have one length."""
+def column(table: pa.Table, name: str, source: object, *, nulls: bool = False) -> np.ndarray:
+    """One column as an array `[N, ...]`; lists (of lists) must all have one length.
+
+    nulls: an empty cell is NaN (all of it, if it is a list) instead of an error.
+    """
     chunks = table.column(name).combine_chunks()
     values = chunks if isinstance(chunks, pa.Array) else pa.concat_arrays(chunks.chunks)
+    if nulls and is_number(innermost(values.type)) and has_nulls(values):
+        return _with_nan(values.to_pylist(), name, source)
     shape = [len(values)]
     while is_list(values.type) and not values.null_count:
         inner = values.flatten()
@@ -81,6 +105,28 @@ def column(table: pa.Table, name: str, source: object) -> np.ndarray:
             source, f"column {name!r} holds {values.type}", "numbers; name the columns that do"
         )
     return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
+
+
+def has_nulls(values: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether a column has an empty cell, or a list with one."""
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    for chunk in chunks:
+        while True:
+            if chunk.null_count:
+                return True
+            if not is_list(chunk.type):
+                break
+            chunk = chunk.flatten()
+    return False
+
+
+def _with_nan(cells: list[Any], name: str, source: object) -> np.ndarray:
+    shapes = {np.shape(cell) for cell in cells if cell is not None}
+    if len(shapes) > 1:
+        raise ReadError(source, f"column {name!r}: rows of different lengths", FILES)
+    shape = shapes.pop() if shapes else ()
+    rows = [np.full(shape, np.nan) if cell is None else np.array(cell, float) for cell in cells]
+    return np.stack(rows)
 
 
 def is_number(kind: pa.DataType) -> bool:

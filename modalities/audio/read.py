@@ -33,6 +33,12 @@ OVERSHOOT = 4.0
 """Float samples a little beyond 1 come from codecs and mixing and are saturated, as a loudspeaker
 would; beyond this they are integers that were turned into floats."""
 
+KEYS = ("path", "bytes", "array", "rate", "sampling_rate", "start", "end", "offset", "duration")
+"""What a cell may hold; `offset` is another name of `start`, `duration` counts from there."""
+
+_FURTHER = {"AIFF": ("AIF", "AIFC"), "OGG": ("OGA", "OPUS"), "NIST": ("SPH",), "AU": ("SND",)}
+_HEADERLESS = frozenset(["RAW"])
+
 LEAD = 12 * 1152
 """Samples decoded ahead of a segment: an MP3 frame needs what the frames before it saved."""
 
@@ -73,7 +79,8 @@ def read(source: Any) -> Sound:
 
     source: a path, bytes, a binary file object, a `Sound` or `LazySound`, `(array, rate)`, or a
     cell with `path`, `bytes` or `array` (then `rate` or `sampling_rate` in Hz as well), and
-    perhaps `start` and `end` in seconds: of a file, only that segment is decoded. Arrays are
+    perhaps `start` (or `offset`) and `end` (or `duration`) in seconds: of a file, only that
+    segment is decoded. Other keys are refused. Arrays are
     `[N]` or `[C, N]`. Raises `ReadError` for what is no sound, empty, truncated or not finite.
     """
     if isinstance(source, LazySound):
@@ -91,8 +98,20 @@ def read(source: Any) -> Sound:
     raise ReadError(source, "no kind of sound", "a path, bytes, a file or (array, rate)")
 
 
+def suffixes() -> frozenset[str]:
+    """Return the suffixes, in lower case, of the files that libsndfile can decode."""
+    formats = soundfile.available_formats()
+    more = (name for kind, names in _FURTHER.items() if kind in formats for name in names)
+    return frozenset(f".{name.lower()}" for name in (*formats, *more) if name not in _HEADERLESS)
+
+
 def _from_cell(cell: Mapping[str, Any]) -> Sound:
-    start, end = _span(cell)
+    name = cell.get("path") or cell.get("bytes") or "a cell"
+    unknown = sorted(str(key) for key in cell if key not in KEYS and cell[key] is not None)
+    if unknown:
+        cure = "path, bytes, array, rate, start, end, offset, duration"
+        raise ReadError(name, f"unknown keys {', '.join(unknown)}", cure)
+    start, end = _span(cell, name)
     array = cell.get("array")
     if array is not None:
         rate = cell.get("rate", cell.get("sampling_rate"))
@@ -107,14 +126,30 @@ def _from_cell(cell: Mapping[str, Any]) -> Sound:
     raise ReadError(cell, wrong, "'path', 'bytes' or 'array' in it")
 
 
-def _span(cell: Mapping[str, Any]) -> tuple[float, float | None]:
-    start, end = cell.get("start"), cell.get("end")
-    begin = 0.0 if start is None else float(start)
-    stop = None if end is None else float(end)
-    if not (0 <= begin < float("inf")) or (stop is not None and not stop > begin):
-        name = cell.get("path") or cell.get("bytes") or "cell"
-        raise ReadError(name, f"a segment from {start} to {end} s", "0 <= start < end")
-    return begin, stop
+def _span(cell: Mapping[str, Any], name: object) -> tuple[float, float | None]:
+    """Return start and end in s of the segment that a cell names; the end may be open."""
+    start, end = (_seconds(cell, keys, name) for keys in (("start", "offset"), ("end",)))
+    duration = _seconds(cell, ("duration",), name)
+    begin = 0.0 if start is None else start
+    if duration is not None:
+        if end is not None:
+            raise ReadError(name, "'end' and 'duration' of one segment", "one of them")
+        end = begin + duration
+    if not (0 <= begin < float("inf")) or (end is not None and not end > begin):
+        raise ReadError(name, f"a segment from {begin} to {end} s", "0 <= start < end")
+    return begin, end
+
+
+def _seconds(cell: Mapping[str, Any], keys: tuple[str, ...], name: object) -> float | None:
+    """Return the number of s that stands under one of some keys."""
+    values = {key: cell[key] for key in keys if cell.get(key) is not None}
+    if len(values) > 1:
+        raise ReadError(name, f"{' and '.join(map(repr, values))} of one segment", "one of them")
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            raise ReadError(name, f"{key} is {value!r}", "a number of seconds")
+        return float(value)
+    return None
 
 
 @contextmanager

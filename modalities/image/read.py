@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ from .video_clip import Clip, is_clip, read_clip
 PICTURE = "a picture that Pillow can decode (JPEG, PNG, WebP, TIFF, BMP, GIF...)"
 ARRAY = "uint8, uint16, bool, or floats in [0, 1], of [H, W] or [H, W, 1 | 3 | 4]"
 PREVIEW_SIZE = 256
+
+_NOT_DECODED = frozenset(["BUFR", "EMF", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"])
+"""Formats that Pillow recognizes, and decodes with other programs or not at all."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @only_read_errors(PICTURE)
@@ -48,7 +54,7 @@ def read(source: Any) -> Any:
     if isinstance(source, Mapping):
         return _from_cell(source)
     if isinstance(source, (str, Path)):
-        return _from_path(Path(source))
+        return _from_path(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_bytes(bytes(source), bytes(source))
     if hasattr(source, "read"):
@@ -56,17 +62,32 @@ def read(source: Any) -> Any:
     raise ReadError(source, "no kind of picture", "a path, bytes, a file, an array or a picture")
 
 
+def suffixes() -> frozenset[str]:
+    """Return the suffixes, in lower case, of the files that Pillow can decode."""
+    registered = Image.registered_extensions()
+    formats = set(Image.OPEN) - _NOT_DECODED
+    return frozenset(suffix for suffix, kind in registered.items() if kind in formats)
+
+
 def _from_cell(cell: Mapping[str, Any]) -> Image.Image:
+    unknown = sorted(str(k) for k in cell if k not in ("bytes", "path") and cell[k] is not None)
+    if unknown:
+        raise ReadError(cell, f"unknown keys {', '.join(unknown)}", "'bytes', 'path' or both")
     if cell.get("bytes") is not None:
         return _from_bytes(cell["bytes"], cell.get("path") or cell["bytes"])
     if cell.get("path"):
-        return _from_path(Path(cell["path"]))
-    raise ReadError(cell, f"a cell with the keys {sorted(cell)}", "'bytes' or 'path' in it")
+        return _from_path(cell["path"])
+    keys = sorted(map(str, cell))
+    raise ReadError(cell, f"a cell with the keys {keys}", "'bytes' or 'path' in it")
 
 
-def _from_path(path: Path) -> Image.Image:
+def _from_path(path: str | Path) -> Image.Image:
+    if not str(path):
+        raise ReadError("a cell", "its file name is empty", "the path of a picture")
+    if _ADDRESS.match(str(path)):
+        raise ReadError(path, "an address, which is not fetched", "a file; download it first")
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ReadError(path, error.strerror or str(error), "a file that can be read") from error
     return _from_bytes(data, path)
@@ -146,6 +167,7 @@ def _from_array(array: np.ndarray, source: object) -> Image.Image:
 
 
 def _to_bytes(array: np.ndarray, source: object) -> np.ndarray:
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:

@@ -79,6 +79,10 @@ class Detection(Task):
     def columns(self) -> tuple[str, ...]:
         return (self.target,)
 
+    def nullable(self) -> tuple[str, ...]:
+        """Null is no box."""
+        return (self.target,)
+
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Label and reference: `boxes`, `2 n` numbers each. Neither if the row lacks the column."""
         if self.target not in row:

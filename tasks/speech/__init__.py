@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .alignment import words_of as words_of
     from .asr import ASR as ASR
     from .decoding import CTCHypothesis as CTCHypothesis
+    from .decoding import fitting_rows as fitting_rows
     from .decoding import greedy as greedy
     from .inter_ctc import ctc_losses as ctc_losses
     from .inter_ctc import frame_logits as frame_logits
@@ -16,17 +17,15 @@ if TYPE_CHECKING:
     from .metrics import resampled as resampled
     from .normalizers import Normalizer as Normalizer
     from .normalizers import normalizer_of as normalizer_of
-    from .targets import fitting_rows as fitting_rows
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
             "alignment": ["words_of"],
             "asr": ["ASR"],
-            "decoding": ["CTCHypothesis", "greedy"],
+            "decoding": ["CTCHypothesis", "fitting_rows", "greedy"],
             "inter_ctc": ["ctc_losses", "frame_logits"],
             "metrics": ["error_counts", "interval", "resampled"],
             "normalizers": ["Normalizer", "normalizer_of"],
-            "targets": ["fitting_rows"],
         },
     )

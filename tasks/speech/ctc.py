@@ -22,6 +22,7 @@ from ..batch import Batch, Example, Tools
 from ..common import example_row, parse_target
 from ..uses import HeadUse, StreamUse
 from .conditions import CategoryEncoder
+from .decoding import fitting_rows
 from .inter_ctc import (
     AddCondition,
     ConditionEmbedding,
@@ -35,7 +36,6 @@ from .length_stats import LengthHistogram
 from .lexicon import Lexicon
 from .metrics import SpeechMetrics
 from .normalizers import Normalizer, normalizer_of
-from .targets import fitting_rows
 from .transcribe import DecodeOptions, transcribe
 
 

@@ -8,6 +8,7 @@ Legend: `N` rows.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import hashlib
@@ -21,7 +22,8 @@ import pyarrow as pa
 
 from ...base import ReadError, Source
 from ...paths import stamp
-from ..table import column, columns_of, innermost, is_number, read_table
+from ..table import column as read_column
+from ..table import columns_of, has_nulls, innermost, is_number, read_table
 
 EPISODE, FRAME = "episode_index", "frame_index"
 
@@ -40,16 +42,29 @@ class Recordings(Source):
                 "which rows are one recording"
             )
         self._cells: dict[str, Any] = {}
+        self._arrays: dict[str, np.ndarray] = {}
         numbers = self.array(episode).reshape(-1)
-        starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+        unknown = np.flatnonzero(np.isnan(numbers.astype(float)))
+        if len(unknown):
+            raise ValueError(f"{self.name}: {episode} of row {unknown[0]} is empty; fill it in")
+        borders = self._borders(numbers)
+        changes = {*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), *borders}
+        starts = [0, *sorted(changes), len(numbers)]
         self._episodes = [range(a, b) for a, b in itertools.pairwise(starts) if a < b]
         self.numbers = [int(numbers[e.start]) for e in self._episodes]
-        if len(set(self.numbers)) < len(self.numbers):
-            torn = next(n for n in self.numbers if self.numbers.count(n) > 1)
-            raise ValueError(
-                f"{self.name}: the rows of episode {torn} are torn apart; sort by {episode}"
-            )
+        file_of = np.searchsorted(borders, [e.start for e in self._episodes], "right")
+        seen: set[tuple[int, int]] = set()
+        for file, number in zip(file_of.tolist(), self.numbers, strict=True):
+            if (file, number) in seen:
+                raise ValueError(
+                    f"{self.name}: the rows of episode {number} are torn apart; sort by {episode}"
+                )
+            seen.add((file, number))
         self._of_row = np.repeat(np.arange(len(self._episodes)), [len(e) for e in self._episodes])
+
+    def _borders(self, numbers: np.ndarray) -> list[int]:
+        """Rows at which another recording begins, whatever its number is."""
+        return []
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -63,6 +78,11 @@ class Recordings(Source):
             raise IndexError(f"row {index} of {len(self)}")
         return {name: self._cell(name, index % len(self)) for name in self.columns}
 
+    def cell(self, index: int, column: str) -> Any:
+        if column not in self.columns or not -len(self) <= index < len(self):
+            return self[index][column]
+        return self._cell(column, index % len(self))
+
     def _cell(self, name: str, index: int) -> Any:
         if name not in self._cells:
             self._cells[name] = self._cells_of(name)
@@ -74,21 +94,24 @@ class Recordings(Source):
     def _cells_of(self, name: str) -> Any:
         """The column as something that an index finds a cell in, fast."""
         kind = self.table.schema.field(name).type
-        if is_number(innermost(kind)):
-            return column(self.table, name, self.name)
+        if is_number(innermost(kind)) and not has_nulls(self.table.column(name)):
+            with contextlib.suppress(ReadError):  # lists of different lengths
+                return read_column(self.table, name, self.name)
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             return self.table.column(name).to_pylist()
         return self.table.column(name)
 
     def array(self, column: str) -> np.ndarray:
-        """`[N, ...]`; ValueError for a column of texts, pictures, or rows of other lengths."""
-        if column not in self._cells:
-            self._cells[column] = self._cells_of(column)
-        found = self._cells[column]
-        if not isinstance(found, np.ndarray):
+        """`[N, ...]`, NaN where a cell is empty; ValueError for a column of texts, pictures, or
+        rows of other lengths."""
+        if isinstance(self._cells.get(column), np.ndarray):
+            return self._cells[column]
+        if column not in self._arrays:
             kind = self.table.schema.field(column).type
-            raise ValueError(f"{column} holds {kind}, expected numbers")
-        return found
+            if not is_number(innermost(kind)):
+                raise ValueError(f"{column} holds {kind}, expected numbers")
+            self._arrays[column] = read_column(self.table, column, self.name, nulls=True)
+        return self._arrays[column]
 
     def named_cell(self, index: int, column: str) -> Any:
         kind = self.table.schema.field(column).type if column in self.table.column_names else None
@@ -104,7 +127,8 @@ class Frames(Recordings):
     """CSV or Parquet files with one row a frame and a column that numbers the recordings.
 
     path: a file, a glob pattern, or a list of them. join: columns put side by side, `{action:
-    [a0, a1, a2]}`. episode: the column that numbers the recordings.
+    [a0, a1, a2]}`. episode: the column that numbers the recordings of a file. A recording goes on
+    in the next file only if it has the same number there and `frame_index` goes on.
     """
 
     def __init__(
@@ -120,15 +144,16 @@ class Frames(Recordings):
         try:
             table = pa.concat_tables(tables, promote_options="permissive")
         except pa.ArrowException as error:
-            told = " ".join(str(error).split())
-            raise ValueError(f"path: {self.files[0]} and others differ: {told}") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"path: {self.files[0]} and others differ: {reason}") from error
+        self._starts = np.cumsum([0, *(len(each) for each in tables[:-1])]).tolist()
         for name, parts in self.join.items():
             table = self._joined(table, name, parts)
         self._open(table, episode)
 
     def _joined(self, table: pa.Table, name: str, parts: Sequence[str]) -> pa.Table:
         try:
-            values, _ = columns_of(table, parts, self.files[0])
+            values, _ = columns_of(table, parts, self.files[0], nulls=True)
         except ReadError as error:
             raise ValueError(f"join.{name}: {error}") from error
         flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
@@ -136,6 +161,27 @@ class Frames(Recordings):
         if name in table.column_names:
             table = table.drop_columns([name])
         return table.append_column(name, cells)
+
+    def _borders(self, numbers: np.ndarray) -> list[int]:
+        frames = self.array(FRAME).reshape(-1) if FRAME in self.columns else None
+        starts = [start for start in self._starts if 0 < start < len(numbers)]
+        return [
+            start
+            for start in starts
+            if frames is None
+            or numbers[start] != numbers[start - 1]
+            or frames[start] != frames[start - 1] + 1
+        ]
+
+    def key(self, index: int) -> str:
+        file = int(np.searchsorted(self._starts, index, "right")) - 1
+        rest = super().key(index).partition("/")[2]
+        return f"{self._names[file]}/{rest}"
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        stems = [file.stem for file in self.files]
+        return stems if len(set(stems)) == len(stems) else [file.as_posix() for file in self.files]
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -161,4 +207,7 @@ def _files(path: str | list[str]) -> list[Path]:
         found += map(Path, names)
     if not found:
         raise ValueError("path: names no file")
+    double = [file for file in found if found.count(file) > 1]
+    if double:
+        raise ValueError(f"path: names {double[0]} twice")
     return found

@@ -115,6 +115,18 @@ class Demonstrations(Source):
     def episodes(self) -> Sequence[range]:
         return self.rows.episodes
 
+    @property
+    def groups(self) -> Sequence[object]:
+        """Task and seed of each row: disturbed episodes begin as the undisturbed one of their seed
+        does."""
+        seeds, table = self.rows.array("seed").reshape(-1), self.rows
+        tasks = [table.cell(rows.start, NAMES.get("task", "task")) for rows in self.episodes]
+        return [
+            (task, int(seeds[i]))
+            for task, rows in zip(tasks, self.episodes, strict=True)
+            for i in rows
+        ]
+
     def array(self, column: str) -> np.ndarray:
         return self.rows.array(NAMES.get(column, column))
 

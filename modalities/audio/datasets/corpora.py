@@ -9,9 +9,9 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import soundfile
 
@@ -20,7 +20,10 @@ from ...paths import stamp
 
 
 class _Files(Source):
-    """Rows that each name one sound file. found: (file, the row's other columns)."""
+    """Rows that each name one sound file. found: (file, the row's other columns). speaker: the
+    column of the speaker."""
+
+    speaker: ClassVar[str] = "speaker"
 
     def __init__(self, top: Path, found: list[tuple[Path, dict[str, Any]]]) -> None:
         self.top, self.found = top, found
@@ -35,6 +38,15 @@ class _Files(Source):
         file, rest = self.found[index]
         row = {"audio": str(file), **rest}
         return row if "seconds" in row else {**row, "seconds": _seconds(file)}
+
+    @property
+    def groups(self) -> Sequence[object]:
+        """The speaker of each row, if the table names speakers."""
+        return [cells.get(self.speaker) for _, cells in self.found] if self._named else ()
+
+    @property
+    def _named(self) -> bool:
+        return self.speaker in self.columns
 
     def key(self, index: int) -> str:
         return self.found[index][0].relative_to(self.top).as_posix()
@@ -74,6 +86,8 @@ class CommonVoice(_Files):
     path: a language's folder, with `clips` in it. split: `train`, `dev`, `test`, `validated`...
     seconds: of `clip_durations.tsv` where it is there. Raises ValueError for a table that is none.
     """
+
+    speaker = "client_id"
 
     def __init__(self, *, path: str, split: str) -> None:
         top = _folder(path, None)

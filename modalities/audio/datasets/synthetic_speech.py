@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -169,6 +170,12 @@ class Talker(Source):
             snr=None if self.snr is None else float(rng.uniform(*self.snr)),
             seed=int(rng.integers(2**31)),
         )
+
+    @property
+    def groups(self) -> Sequence[object]:
+        """The speaker of each row."""
+        voices = (self.speech(index).voice for index in range(self.count))
+        return [(voice.accent, voice.variant) for voice in voices]
 
     def key(self, index: int) -> str:
         held = "".join(f"/{name}" for name in self.hold)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -124,6 +124,11 @@ class Phantom(Source):
         series = index // len(ABOUT) if self.view == "sentence" else index
         number, which = divmod(series, len(self.sequences))
         return number, (self.sequences[which],)
+
+    @property
+    def groups(self) -> Sequence[object]:
+        """The subject of each row."""
+        return [self._place(index)[0] for index in range(len(self))]
 
     def key(self, index: int) -> str:
         number, shown = self._place(index)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sensorium.engine.data import folders
+from sensorium.engine.data.sources import Coco, folders
 
 
 @pytest.fixture
@@ -100,14 +100,14 @@ def coco(folder: Path, **changes: Any) -> Path:
 
 
 def test_coco_captions(folder: Path) -> None:
-    source = folders.Coco(images=str(folder), annotations=str(coco(folder)))
+    source = Coco(images=str(folder), annotations=str(coco(folder)))
     assert [(source[i]["image_id"], source[i]["caption"]) for i in range(len(source))] == [
         (7, "a dog"),
         (3, "a cat"),
     ]
     assert source[0]["captions"] == ["a dog", "ein Hund"]
     assert source[0]["image"] == str(folder / "é 7.jpg") and tuple(source[0]) == source.columns
-    each = folders.Coco(images=str(folder), annotations=str(folder / "captions.json"), expand=True)
+    each = Coco(images=str(folder), annotations=str(folder / "captions.json"), expand=True)
     assert [each[i]["caption"] for i in range(len(each))] == ["a dog", "ein Hund", "a cat"]
     assert len({each.key(i) for i in range(3)}) == 3
     assert each.identity(0, "image") == each.identity(1, "image") == source.identity(0, "image")
@@ -116,8 +116,8 @@ def test_coco_captions(folder: Path) -> None:
 
 def test_coco_without_a_caption_is_counted(folder: Path) -> None:
     path = coco(folder, annotations=[{"image_id": 3, "caption": "a cat"}])
-    with pytest.warns(UserWarning, match="1 of 2 pictures have no caption"):
-        source = folders.Coco(images=str(folder), annotations=str(path))
+    source = Coco(images=str(folder), annotations=str(path))
+    assert source.ignored == {"é 7.jpg": "has no caption"}
     assert [source[i]["image_id"] for i in range(len(source))] == [3]
 
 
@@ -132,4 +132,4 @@ def test_coco_without_a_caption_is_counted(folder: Path) -> None:
 def test_coco_with_mistakes(folder: Path, changes: dict[str, Any], expected: str) -> None:
     path = coco(folder, **changes)
     with pytest.raises(ValueError, match=expected):
-        folders.Coco(images=str(folder), annotations=str(path))
+        Coco(images=str(folder), annotations=str(path))

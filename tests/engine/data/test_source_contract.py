@@ -18,6 +18,7 @@ from PIL import Image
 
 import sensorium.engine
 from sensorium.engine.data import ShuffleBuffer, Subset, wrappers
+from sensorium.engine.data.where import filtered
 from sensorium.engine.data.windows import Windows
 from sensorium.engine.embedding.data_spec import Files
 from sensorium.engine.evaluation.evaluator import ShuffledStream
@@ -155,8 +156,8 @@ NAMED: dict[str, Callable[[Path], Options] | Options] = {
     "talker_lips": SPEECH,
     "webdataset": shard,
 }
-FILES = {f"sensorium.engine.data.{name}" for name in ("folders", "hub", "tables")}
-"""Modules whose classes the names of the registry stand for."""
+FILES = "sensorium.engine.data.sources."
+"""The package whose classes the names of the registry stand for."""
 NEEDS = {
     "metaworld": "metaworld", "phantom": "monai", "sounds": "soundfile",
     "talker": "espeakng_loader", "talker_lips": "espeakng_loader",
@@ -210,15 +211,16 @@ def digits() -> Source:
 
 WRAPPED: dict[str, Callable[[], Source]] = {
     "Files": lambda: Files(path=str(Path(__file__).parent)),
-    "Limited": lambda: wrappers.Limited(digits(), 5),
+    "Limited": lambda: wrappers.limit(digits(), 5),
     "Mapped": lambda: wrappers.RenamedColumns(digits(), {"picture": "image"}),
     "MappedStream": lambda: wrappers.MappedStream(Counted(), {"c": "a"}),
     "RowList": lambda: wrappers.RowList([{"a": 1}, {"a": 2}]),
     "ShuffledStream": lambda: ShuffledStream(digits(), "image"),
     "Subset": lambda: Subset(digits(), np.array([3, 1, 4])),
     "Taken": lambda: wrappers.InMemoryPrefix(Counted(), 3),
+    "FilteredStream": lambda: filtered(Counted(), {"a": {"min": 1}}),
     "Windows": lambda: Windows(Walks(), {"x": (-1, 2)}),
-    "Windows of a limit": lambda: Windows(wrappers.Limited(Walks(), 5), {"x": (0, 1)}),
+    "Windows of a limit": lambda: Windows(wrappers.limit(Walks(), 5), {"x": (0, 1)}),
 }
 
 
@@ -234,8 +236,11 @@ def test_every_source_has_a_case() -> None:
     every = set(subclasses(Source))
     named = {found for found in every if found.__module__.startswith("sensorium.engine.")}
     tried = {type(make()) for make in WRAPPED.values()}
-    files = {cls for cls in named if cls.__module__ in FILES}
-    assert named - tried - files == {ShuffleBuffer}  # endless; by index, and forward only
+    files = {cls for cls in named if cls.__module__.startswith(FILES)}
+    assert named - tried - files == {
+        ShuffleBuffer,
+        wrappers.Wrapped,
+    }
 
 
 def subclasses(cls: type) -> Iterator[type]:

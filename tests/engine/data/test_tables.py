@@ -13,7 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sensorium.engine.data.tables import Csv, Json, Parquet
+from sensorium.engine.data import open_section
+from sensorium.engine.data.sources import Csv, Json, Parquet
+from sensorium.engine.recipe import DataSection
+from sensorium.engine.recipe.validation import validate
+from sensorium.modalities.base import ReadError, Source
 
 ROWS = [{"file": f"ü {i}.jpg", "text": f"Bär {i}", "n": i} for i in range(5)]
 
@@ -64,6 +68,7 @@ def write_rows(folder: Path, kind: str, rows: list[dict[str, Any]] = ROWS, name:
     return path
 
 
+BY_SUFFIX = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 KINDS = {"jsonl": Json, "json": Json, "csv": Csv, "parquet": Parquet}
 
 
@@ -132,34 +137,76 @@ def test_pictures_and_sounds_in_a_table_are_not_decoded(folder: Path) -> None:
     assert source[0]["sound"] == sound
 
 
+def opened(kind: str, on_error: str = "raise", **options: Any) -> Source:
+    section = validate(DataSection, {"source": kind, "on_error": on_error, **options}, "data", "it")
+    return open_section(section, "data")
+
+
 @pytest.mark.parametrize(
-    ("kind", "name", "text", "expected"),
+    ("name", "text", "expected"),
     [
-        (Json, "a.jsonl", '{"a": 1}\n{"a": 2\n{"a": 3}\n', r"a\.jsonl, line 2: is no JSON"),
-        (Json, "a.jsonl", '{"a": \n{"a": 2}\n', r"a\.jsonl, line 1: is no JSON"),
-        (Json, "a.json", '[\n{"a": 1},\n{"a": }\n]', r"a\.json, line 3: is no JSON"),
-        (Json, "a.json", "[]", r"a\.json: has no rows"),
-        (Json, "a.json", "\xff\xfe".encode("latin-1"), r"a\.json: is not UTF-8 \(byte 0\)"),
-        (Csv, "a.csv", "a,b\n1,2\n3,4,5\n", r"a\.csv, line 3: Expected 2 fields .* saw 3"),
-        (Csv, "a.csv", "a,b\n", r"a\.csv: has no rows"),
-        (Csv, "a.csv", "", r"a\.csv: is empty \(0 bytes\)"),
-        (Parquet, "a.parquet", "PAR1 and then nothing", r"a\.parquet: .*[Pp]arquet"),
+        ("a.json", '[\n{"a": 1},\n{"a": }\n]', r"a\.json, line 3: is no JSON"),
+        ("a.json", "[]", r"a\.json: has no rows"),
+        ("a.json", "[1, 2]", r"a\.json: its list holds a number, expected objects"),
+        ("a.json", '{\n"a": [{"b": 1}]\n}', r"a\.json, line 1: .*; say field: a"),
+        ("a.json", "\xff\xfe".encode("latin-1"), r"a\.json, line 1: is not UTF-8 \(byte 0\)"),
+        ("a.jsonl", '{"a": \n', r"a\.jsonl, line 1: is no JSON"),
+        ("a.csv", "a,b\n", r"a\.csv: has no rows"),
+        ("a.csv", "", r"a\.csv: is empty \(0 bytes\)"),
+        ("a.csv", "a,a\n1,2\n", r"a\.csv, line 1: the column 'a' stands twice"),
+        ("a.csv", 'a,b\n1,"2\n3,4\n', r"a\.csv, line 2: a quote is opened and never closed"),
+        ("a.csv", b"a,b\n1,\xff\n", r"a\.csv, line 2: is not UTF-8"),
+        ("a.csv", "a,b\n1,2,\n3,4,\n", r"line 2 has 3 cells \('1', '2', ''\), the header has 2"),
+        ("a.parquet", "PAR1 and then nothing", r"a\.parquet: .*[Pp]arquet"),
     ],
 )
-def test_damaged_files_are_named(
-    folder: Path, kind: Any, name: str, text: bytes | str, expected: str
-) -> None:
+def test_damaged_files_are_named(folder: Path, name: str, text: bytes | str, expected: str) -> None:
     path = write(folder / name, text)
-    with pytest.raises(ValueError, match=expected) as caught:
-        kind(path=str(path))
+    for on_error in ("raise", "skip"):
+        with pytest.raises(ValueError, match=expected) as caught:
+            opened(BY_SUFFIX[path.suffix], on_error, path=str(path))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "row", "expected"),
+    [
+        ("a.jsonl", '{"a": 1}\n{"a": 2\n{"a": 3}\n', 1, "line 2: is no JSON"),
+        ("a.jsonl", '{"a": 1}\n\n[2]\n{"a": 3}\n', 1, "line 3: is a list, expected an object"),
+        ("a.jsonl", '{"a": 1}\n{"a": 1, "a": 2}\n', 1, "line 2: the key 'a' stands twice"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', 1, "line 2: is not UTF-8"),
+        ("a.jsonl", '{"a": "\\ud83d"}\n{"a": 1}\n', 0, "line 1: holds half a surrogate pair"),
+        ("a.json", '[{"a": 1}, null]', 1, "is null, expected an object"),
+        ("a.csv", "a,b\n1,2\n3,4,5\n6,7\n", 1, r"line 3 has 3 cells \('3', '4', '5'\)"),
+        ("a.csv", "a,b\n1,2\n3\n6,7\n", 1, r"line 3 has 1 cells \('3'\)"),
+        ("a.csv", 'a,b\n1,"x\ny"\n3\n', 1, "line 4 has 1 cells"),
+    ],
+)
+def test_a_damaged_row_is_refused_or_counted(
+    folder: Path, name: str, text: bytes | str, row: int, expected: str
+) -> None:
+    """With `on_error: raise` when the data are opened; with `skip` it fails when it is used."""
+    path = write(folder / name, text)
+    kind = BY_SUFFIX[path.suffix]
+    with pytest.raises(ValueError, match=rf"data, row {name}#{row}: .*{expected}") as caught:
+        opened(kind, path=str(path))
     assert "\n" not in str(caught.value)
+    source = opened(kind, "skip", path=str(path))
+    assert list(source.faults) == [row]
+    for index in range(len(source)):
+        if index == row:
+            with pytest.raises(ReadError, match=expected):
+                source[index]
+        else:
+            assert source[index]["a"] is not None
+            assert source.key(index) == f"{name}#{index}"
 
 
 def test_the_damaged_one_of_several_files_is_named(folder: Path) -> None:
     write(folder / "a.jsonl", '{"a": 1}\n')
     write(folder / "b.jsonl", '{"a": 1}\n{"a"\n')
-    with pytest.raises(ValueError, match=r"b\.jsonl, line 2"):
-        Json(path=[str(folder / "a.jsonl"), str(folder / "b.jsonl")])
+    with pytest.raises(ValueError, match=r"row b\.jsonl#1: line 2: is no JSON"):
+        opened("json", path=[str(folder / "a.jsonl"), str(folder / "b.jsonl")])
 
 
 def test_files_that_are_not_there(folder: Path) -> None:

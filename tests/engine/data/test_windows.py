@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from sensorium.engine.data import Subset, limit, open_section
-from sensorium.engine.data.splits import _holdout_indices
+from sensorium.engine.data.holdout import hold_out
 from sensorium.engine.data.windows import Windows
 from sensorium.engine.data.wrappers import rename
-from sensorium.engine.recipe import DataSection
+from sensorium.engine.recipe import DataSection, Holdout
 from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Source, StreamingSource
 
@@ -114,7 +114,8 @@ def test_the_wrappers_keep_episodes_and_arrays() -> None:
     source = limit(rename(Recorded(), {"state": "q"}), 6)
     assert [len(e) for e in source.episodes] == [5, 1]
     assert source.array("state").shape == (6, 2)
-    assert not Subset(source, np.arange(3)).episodes
+    assert Subset(source, np.array([1, 3, 5])).episodes == [range(2), range(2, 3)]
+    assert not Subset(source, np.array([3, 1])).episodes
 
 
 @pytest.mark.parametrize(
@@ -146,17 +147,24 @@ def test_a_mistake_is_told_with_its_place() -> None:
         open_section(DataSection.model_validate(values), "tasks.push.data.train")
 
 
+def sides(source: Source, share: float) -> tuple[list[int], list[int]]:
+    """The rows that are held out and the rest."""
+    rest, held = hold_out(source, Holdout(share=share), "data.holdout", skip=False)
+    assert isinstance(rest, Subset) and isinstance(held, Subset)
+    return held.rows.tolist(), rest.rows.tolist()
+
+
 def test_whole_episodes_are_held_out() -> None:
     windows = Windows(Recorded(), {"q": (0, 2)})
-    kept, rest = (_holdout_indices(windows, 0.34, side, "data") for side in (True, False))
+    kept, rest = sides(windows, 0.34)
     assert sorted([*kept, *rest]) == list(range(len(windows)))
     for episode in windows.episodes:
         assert len({i in kept for i in episode}) == 1
     assert len(kept) in LENGTHS
-    with pytest.raises(ConfigError, match=r"data\.holdout: 0\.1 of 3 episodes is 0"):
-        _holdout_indices(windows, 0.1, True, "data")
+    with pytest.raises(ConfigError, match=r"data\.holdout: 0\.1 of 3 groups is 0"):
+        sides(windows, 0.1)
 
 
 def test_without_episodes_rows_are_held_out() -> None:
-    kept, rest = (_holdout_indices(Plain(), 0.5, side, "data") for side in (True, False))
+    kept, rest = sides(Plain(), 0.5)
     assert len(kept) == 4 and sorted([*kept, *rest]) == list(range(9))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sensorium.engine.data import SOURCES, limit, wrappers
-from sensorium.engine.data.wrappers import Limited, RenamedColumns, rename
+from sensorium.engine.data.wrappers import RenamedColumns, rename
 from sensorium.engine.recipe import load
 from sensorium.engine.recipe.validation import arguments
 from sensorium.modalities.base import Source, StreamingSource
@@ -61,7 +61,7 @@ def test_columns_get_the_names_that_a_recipe_wants(inner: type[Source]) -> None:
 
 def test_a_cell_has_one_name_however_it_is_reached() -> None:
     plain = Plain()
-    reached = Limited(RenamedColumns(plain, {"image": "a"}), 2)
+    reached = limit(RenamedColumns(plain, {"image": "a"}), 2)
     assert reached.identity(1, "image") == plain.identity(1, "a") != plain.identity(1, "b")
     assert reached.key(1) == plain.key(1)
 

@@ -61,8 +61,11 @@ def test_several_tables_and_their_mistakes(tmp_path: Path) -> None:
     source = Frames(path=str(tmp_path / "*.parquet"))
     assert len(source) == 4 and len(source.episodes) == 2
     first, second = str(tmp_path / "0.parquet"), str(tmp_path / "1.parquet")
-    with pytest.raises(ValueError, match="episode 0 are torn apart; sort by episode_index"):
+    with pytest.raises(ValueError, match=r"names .*0\.parquet twice"):
         Frames(path=[first, second, first])
+    table(pa.table({"episode_index": [0, 1, 0]}), tmp_path / "torn.parquet")
+    with pytest.raises(ValueError, match="episode 0 are torn apart; sort by episode_index"):
+        Frames(path=str(tmp_path / "torn.parquet"))
     with pytest.raises(ValueError, match="has no column 'run' among episode_index, q, name"):
         Frames(path=first, episode="run")
     with pytest.raises(ValueError, match=r"^join\.action: .*no column 'qq'.*did you mean 'q'"):

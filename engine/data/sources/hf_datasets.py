@@ -13,7 +13,7 @@ from typing import Any
 
 import datasets
 
-from ...modalities.paths import cache_root
+from ....modalities.paths import cache_root
 
 FAILURES = (datasets.exceptions.DatasetsError, tarfile.TarError, ValueError, OSError)
 

@@ -1,0 +1,160 @@
+"""Comma-separated values as a source.
+
+A column of numbers holds numbers; any other column holds its texts as they stand in the file. A
+row of more or fewer cells than the header is a fault of that row: nothing is shifted or filled in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ....modalities.messages import short_repr
+from .files import ALL, FileRows, Files, read_bytes, repeated
+
+INTEGER, FLOAT, TEXT = range(3)
+"""Kinds of a column: a cell of a weaker kind makes the whole column of that kind."""
+
+_INTEGER = re.compile(r"0|-?[1-9]\d*")
+_FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
+_NOT_FINITE = frozenset(["nan", "inf", "-inf"])
+_PARSE = {INTEGER: int, FLOAT: float, TEXT: str}
+
+
+class Csv(Files):
+    """Comma-separated values with a header line. delimiter: what stands between the values.
+
+    An empty cell is null. A column is of integers or of floats if all its cells are, written
+    without leading zeros; else of texts.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | list[str],
+        split: str = ALL,
+        paths: list[str] | None = None,
+        root: str | None = None,
+        delimiter: str = ",",
+    ) -> None:
+        if len(delimiter) != 1:
+            raise ValueError(f"delimiter: found {delimiter!r}, expected one character")
+        self.delimiter = delimiter
+        super().__init__(path=path, split=split, paths=paths, root=root)
+
+    def read_files(self) -> Sequence[FileRows]:
+        """Read the files; a column is of the same kind in all of them."""
+        tables = [CsvRows(file, self.delimiter) for file in self.files]
+        kinds: dict[str, int] = {}
+        for table in tables:
+            for name, kind in table.kinds.items():
+                kinds[name] = max(kind, kinds.get(name, INTEGER))
+        for table in tables:
+            table.kinds = {name: kinds[name] for name in table.columns}
+            table.settings = (self.delimiter, tuple(table.kinds.items()))
+        return tables
+
+
+class CsvRows(FileRows):
+    """The rows of one file, as texts in memory. kinds: of each column, what its cells are."""
+
+    def __init__(self, file: Path, delimiter: str) -> None:
+        self.faults: dict[int, str] = {}
+        self.rows: list[tuple[str, ...]] = []
+        lines = _read(file, delimiter)
+        line, header = next(lines, (1, []))
+        self.columns = _header(file, line, header)
+        kinds, numbers = [INTEGER] * len(header), [False] * len(header)
+        for line, cells in lines:
+            if len(cells) != len(header):
+                self.faults[len(self.rows)] = (
+                    f"line {line} has {len(cells)} cells ({_shown(cells)}), the header has "
+                    f"{len(header)}; put a cell that holds a {delimiter!r} in quotes"
+                )
+                self.rows.append(())
+                continue
+            self.rows.append(tuple(cells))
+            for place, cell in enumerate(cells):
+                if cell and kinds[place] != TEXT:
+                    kinds[place] = max(kinds[place], _kind(cell))
+                    numbers[place] = numbers[place] or cell.lower() not in _NOT_FINITE
+        if self.rows and len(self.faults) == len(self.rows):
+            raise ValueError(f"{file}: {self.faults[0]}")
+        # A column of nothing but `nan` is one of texts; an empty one has no say in other files'.
+        decided = zip(self.columns, kinds, numbers, strict=True)
+        self.kinds = {n: TEXT if kind == FLOAT and not num else kind for n, kind, num in decided}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, index: int) -> dict[str, Any]:
+        cells = zip(self.columns, self.rows[index], strict=True)
+        return {name: self._value(name, cell) for name, cell in cells}
+
+    def cell(self, index: int, column: str) -> Any:
+        if column not in self.columns:
+            return None
+        return self._value(column, self.rows[index][self.columns.index(column)])
+
+    def _value(self, column: str, cell: str) -> Any:
+        return _PARSE[self.kinds[column]](cell) if cell else None
+
+
+def _kind(cell: str) -> int:
+    if _INTEGER.fullmatch(cell):
+        return INTEGER
+    return FLOAT if _FLOAT.fullmatch(cell) or cell.lower() in _NOT_FINITE else TEXT
+
+
+def _read(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the first line and the cells of each row; blank lines are none."""
+    data = read_bytes(file)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{file}, line {line}: is not UTF-8 (byte {error.start}); save it as UTF-8"
+        ) from error
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    with _any_size():
+        try:
+            for cells in reader:
+                if cells:
+                    yield line, cells
+                line = reader.line_num + 1
+        except csv.Error as error:
+            wrong = str(error)
+            if "unexpected end" in wrong:
+                wrong = "a quote is opened and never closed"
+            raise ValueError(f"{file}, line {line}: {wrong}") from error
+
+
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Cells may be of any length."""
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _header(file: Path, line: int, names: list[str]) -> tuple[str, ...]:
+    """Return the columns' names; one without a name is called as pandas calls it."""
+    named = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
+    double = repeated(named)
+    if double is not None:
+        raise ValueError(f"{file}, line {line}: the column {double!r} stands twice in the header")
+    return tuple(named)
+
+
+def _shown(cells: Sequence[str]) -> str:
+    return short_repr(", ".join(map(repr, cells)))
