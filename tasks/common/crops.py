@@ -1,9 +1,9 @@
-"""Global and local crops of a prepared sample: what self-supervision compares.
+"""Global and local crops of a prepared sample, for self-supervision.
 
 Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments"
-(multi-crop), 2020. A crop is a box of the sample, of the sample's own proportions, resampled to a
-fixed size: pictures and volumes alike. What is as large as the signal is cropped with it (which
-voxels are inside), what is not (which contrasts are there) stays, and an affine goes along.
+(multi-crop), 2020. A crop is a box of the sample with the sample's proportions, resampled to a
+fixed size; pictures and volumes alike. Tensors with the shape of the signal (such as a mask of real
+voxels) are cropped with it, others are kept, and the affine is updated.
 
 Legend: `C` channels, `n` axes in space.
 """
@@ -27,14 +27,14 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Crop:
-    """size: of the crop, an axis, or one for all. scale: share of the sample's content that it
-    shows, at least and at most."""
+    """A random crop. size: of the crop, for each axis or for all. scale: smallest and largest
+    fraction of the sample's content in it."""
 
     size: int | Sequence[int]
     scale: Range
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A random crop. Raises ValueError where the sample has other axes than `size`."""
+        """Return a random crop. Raise ValueError if the sample's axes do not fit `size`."""
         extent = spatial_shape(sample)
         size = (self.size,) * len(extent) if isinstance(self.size, int) else tuple(self.size)
         if len(size) != len(extent):
@@ -49,7 +49,7 @@ class Crop:
 
 
 def spatial_shape(sample: Sample) -> tuple[int, ...]:
-    """The shape in space of a sample's signal: its largest tensor `[C, ...]`."""
+    """Return the spatial shape of a sample's signal: that of its largest tensor `[C, ...]`."""
     signals = [t for t in sample.values() if t.is_floating_point() and t.ndim > 1]
     if not signals:
         raise ValueError("a sample without a signal that lies in space cannot be cropped")
@@ -63,17 +63,17 @@ def crop_and_resize(
     box: Sequence[int],
     size: Sequence[int],
 ) -> Sample:
-    """The box of `box` voxels from `low` on, resampled to `size`."""
+    """Return the box of `box` voxels at `low`, resampled to `size`."""
     place: tuple[Any, ...] = (Ellipsis, *(slice(a, a + n) for a, n in zip(low, box, strict=True)))
-    found = {
+    cropped = {
         key: _resized(value[place], size)
         if tuple(value.shape[-len(extent) :]) == tuple(extent)
         else value
         for key, value in sample.items()
     }
     if "affine" in sample:
-        found["affine"] = sample["affine"] @ _crop_affine(low, box, size).to(sample["affine"])
-    return found
+        cropped["affine"] = sample["affine"] @ _crop_affine(low, box, size).to(sample["affine"])
+    return cropped
 
 
 def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
@@ -82,14 +82,15 @@ def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
         return values.clone()
     flat = values.reshape(1, -1, *values.shape[-axes:])
     if values.is_floating_point():
-        found = F.interpolate(flat, list(size), mode=LINEAR[axes], align_corners=False)
+        resized = F.interpolate(flat, list(size), mode=LINEAR[axes], align_corners=False)
     else:
-        found = F.interpolate(flat.float(), list(size), mode="nearest-exact").to(values.dtype)
-    return found.reshape(*values.shape[:-axes], *size)
+        resized = F.interpolate(flat.float(), list(size), mode="nearest-exact").to(values.dtype)
+    return resized.reshape(*values.shape[:-axes], *size)
 
 
 def _crop_affine(low: Sequence[int], box: Sequence[int], size: Sequence[int]) -> Tensor:
-    """`[n + 1, n + 1]` voxel of the crop -> voxel of the sample; the edges of both coincide."""
+    """Return `[n + 1, n + 1]`, from voxels of the crop to voxels of the sample; the edges of both
+    coincide."""
     axes = len(size)
     way = torch.eye(axes + 1, dtype=torch.float64)
     for i, (first, wide, count) in enumerate(zip(low, box, size, strict=True)):

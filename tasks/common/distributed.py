@@ -1,7 +1,7 @@
-"""Rows of all processes, with gradients that find their way back.
+"""Collectives over the rows of all processes, with gradients.
 
-The gradient of a gathered row is the sum of what every process made of it, so that the sum of
-all processes' losses has, in each of them, the gradient that one process with all rows has.
+The gradient of a gathered row is the sum of its gradients in all processes, so that the sum of all
+processes' losses has, in each of them, the gradient that one process with all rows has.
 
 Legend: `B` rows of this process, `N` rows of all, `D` width.
 """
@@ -15,8 +15,8 @@ from torch import Tensor, distributed
 
 
 def all_gather_with_grad(rows: Tensor) -> tuple[Tensor, int]:
-    """rows `[B, D]` -> those of all processes `[N, D]` in their order, and the place of the first
-    of this one's. Every process has to ask; one without rows may give them any width."""
+    """Return the rows of all processes `[N, D]` in their order, and the index of the first row of
+    this one. A collective: every process must call it; one without rows may pass any width."""
     if not distributed.is_available() or not distributed.is_initialized():
         return rows, 0
     shapes = _collect(torch.tensor([rows.shape], device=rows.device)).tolist()
@@ -33,7 +33,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
         ctx.counts = counts
-        most = max(1, *counts)  # all processes send as much
+        most = max(1, *counts)  # all processes send equally many rows
         room = rows.new_zeros(most, *rows.shape[1:])
         room[: len(rows)] = rows
         parts = _collect(room).split(most)
@@ -47,24 +47,24 @@ class _Gather(torch.autograd.Function):
 
 
 def _collect(rows: Tensor) -> Tensor:
-    """Equally many rows of each process, one after the other."""
-    found = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(found, rows.contiguous())
-    return torch.cat(found)
+    """Gather equally many rows of each process."""
+    gathered = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over all processes; every one of them has to ask."""
+    """Return the sum over all processes; a collective."""
     if not distributed.is_available() or not distributed.is_initialized():
         return values
-    found = values.detach().clone()
-    distributed.all_reduce(found)
-    return found
+    total = values.detach().clone()
+    distributed.all_reduce(total)
+    return total
 
 
 def all_reduce_max(values: Tensor) -> Tensor:
-    """The largest over all processes; 0 where none has any."""
-    found = values.max() if values.numel() else values.new_full((), -torch.inf)
+    """Return the maximum over all processes; 0 if none has any value."""
+    largest = values.max() if values.numel() else values.new_full((), -torch.inf)
     if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return found.nan_to_num(neginf=0.0)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return largest.nan_to_num(neginf=0.0)

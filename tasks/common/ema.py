@@ -29,11 +29,11 @@ def ema_update(average: nn.Module, module: nn.Module, decay: float) -> None:
     averages, parameters = list(average.parameters()), list(module.parameters())
     if averages:
         get_ema_multi_avg_fn(decay)(averages, parameters, 0)
-    kept, buffers = list(average.buffers()), list(module.buffers())
-    if kept:
-        torch._foreach_copy_(kept, buffers)
+    average_buffers, buffers = list(average.buffers()), list(module.buffers())
+    if average_buffers:
+        torch._foreach_copy_(average_buffers, buffers)
 
 
 def cosine(begin: float, end: float, done: float) -> float:
-    """From `begin` to `end` along half a cosine; `done` from 0 to 1."""
+    """Return the value between `begin` and `end` along half a cosine; `done` runs from 0 to 1."""
     return end + (begin - end) * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))) / 2

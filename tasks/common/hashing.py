@@ -1,4 +1,4 @@
-"""Numbers that stand for values, the same in every process and version."""
+"""Hashes of values that are equal in every process and version."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 def stable_hash(value: object) -> int:
-    """Return 63 bits that stand for a value; 0 for None."""
+    """Return a 63-bit hash of a value; 0 for None."""
     if value is None:
         return 0
     text = f"{type(value).__name__}:{value}"

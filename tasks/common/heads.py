@@ -1,4 +1,4 @@
-"""How a task asks its head for a vector a row."""
+"""A task's head with one output vector a row."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..base import Task
 
 
 def head_output(task: Task, name: str, features: Features) -> Tensor:
-    """`[B, K]` what the head makes of a stream's features, in float32.
+    """Return the head's output `[B, K]` for a stream's features, in float32.
 
-    Raises ValueError where the head is missing, or does not end in one vector of its width.
+    Raise ValueError if the head is missing, or does not end in one vector of its width.
     """
     use = task.head_uses[name]
     stream, width = use.stream, use.out_dim
@@ -20,12 +20,12 @@ def head_output(task: Task, name: str, features: Features) -> Tensor:
         raise ValueError(
             f"{where} was not built; give the task a section `{name}: {{type: linear}}`"
         )
-    found: Features = task.heads[name](features)
-    if found.pooled is None or found.pooled.shape[-1] != width:
-        shape = f"tokens {tuple(found.tokens.shape)}" if found.pooled is None else "a vector"
-        last = "without a vector" if found.pooled is None else f"of {found.pooled.shape[-1]}"
+    output: Features = task.heads[name](features)
+    if output.pooled is None or output.pooled.shape[-1] != width:
+        shape = f"tokens {tuple(output.tokens.shape)}" if output.pooled is None else "a vector"
+        last = "without a vector" if output.pooled is None else f"of {output.pooled.shape[-1]}"
         raise ValueError(
             f"{where} gives {shape} {last}, expected a vector of {width} a row; use a head such "
             "as linear, mlp or attention_probe"
         )
-    return found.pooled.float()
+    return output.pooled.float()

@@ -1,11 +1,11 @@
 """Prompts: a template of text, streams and columns, and the packed context made of it.
 
-`"<image> <state> {instruction} Describe:"`: `<name>` is a stream, `{column}` a cell of the
-row (`{age:.1f}` with a format); `{{`, `}}` and `<<name>>` stand for `{`, `}` and `<name>`.
-Every character outside these, each space too, is text; what the data say is never parsed.
+In `"<image> <state> {instruction} Describe:"`, `<name>` is a stream and `{column}` a cell of the
+row (`{age:.1f}` with a format); `{{`, `}}` and `<<name>>` stand for `{`, `}` and `<name>`. All
+other characters, spaces included, are text; cells are never parsed.
 
-Legend: `B` rows, `S` streams of the template (a stream may stand in it twice), `T` tokens,
-`D` width of the decoder.
+Legend: `B` rows, `S` streams of the template (a stream may stand in it twice), `T` tokens, `D`
+width of the decoder.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Prompt:
         self.formats = dict(sorted(cells, key=lambda cell: len(cell[1])))
 
     def render(self, row: Row) -> list[str]:
-        """The `S + 1` texts before, between and after the streams, filled from a row.
+        """Return the `S + 1` texts before, between and after the streams, filled from a row.
 
-        Raises ValueError where the row lacks a column, or its cell is not one value.
+        Raise ValueError if the row lacks a column, or its cell is not one value.
         """
         return ["".join(self._fill(row, piece) for piece in gap) for gap in self._gaps]
 
@@ -160,7 +160,7 @@ def require_streams(prompt: Prompt) -> tuple[str, ...]:
 
 
 def _parse(template: str) -> tuple[tuple[str, ...], list[list[_Piece]]]:
-    """The streams of a template, and the pieces of the gaps around them."""
+    """Return the streams of a template, and the pieces of the gaps around them."""
     streams: list[str] = []
     gaps: list[list[_Piece]] = [[]]
     end = 0
@@ -168,19 +168,19 @@ def _parse(template: str) -> tuple[tuple[str, ...], list[list[_Piece]]]:
         if match.start() > end:
             gaps[-1].append(template[end : match.start()])
         end = match.end()
-        found = match.groupdict()
-        if found["stray"]:
+        groups = match.groupdict()
+        if groups["stray"]:
             raise ValueError(
                 f"{template!r}: a brace without its partner at character {match.start() + 1}; "
                 "write {column} or {column:.2f}, and {{ or }} for a brace of the text"
             )
-        if found["stream"]:
-            streams.append(found["stream"])
+        if groups["stream"]:
+            streams.append(groups["stream"])
             gaps.append([])
-        elif found["column"]:
-            gaps[-1].append((found["column"], found["spec"] or ""))
+        elif groups["column"]:
+            gaps[-1].append((groups["column"], groups["spec"] or ""))
         else:
-            gaps[-1].append(found["brace"][0] if found["brace"] else f"<{found['angle']}>")
+            gaps[-1].append(groups["brace"][0] if groups["brace"] else f"<{groups['angle']}>")
     if end < len(template):
         gaps[-1].append(template[end:])
     return tuple(streams), gaps
@@ -250,7 +250,7 @@ def group_items(features: Features, items: Tensor) -> Features:
 
 
 def _pack(segments: Sequence[Features], dtype: torch.dtype) -> Features:
-    """Segments one after another, the real tokens of each row moved to its left.
+    """Concatenate segments, the real tokens of each row moved to its left.
 
     The width is the sum of the segments' widths: nothing is read back from the device.
     """
@@ -266,7 +266,8 @@ def _left(tokens: Tensor, mask: Tensor) -> Features:
 
 
 def example_row(prompts: Sequence[Prompt], text: str) -> dict[str, Any]:
-    """A row with every column of some prompts: the text, or a number where a format wants one."""
+    """Return a row with every column of some prompts: the text, or a number if a format requires
+    one."""
     row: dict[str, Any] = {}
     for column, spec in (cell for prompt in prompts for cell in prompt.formats.items()):
         try:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def l2_normalize(vectors: Tensor) -> Tensor:
-    """Vectors `[B, D]` at unit length, in float32."""
+    """Return vectors `[B, D]` at unit length, in float32."""
     return F.normalize(vectors.float(), dim=-1)
 
 

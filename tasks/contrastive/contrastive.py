@@ -1,7 +1,8 @@
-"""Contrastive learning: any two or more streams brought into one space, for retrieval.
+"""Contrastive learning of two or more streams in one space, for retrieval.
 
-Rows of a batch belong together, all others apart (`losses.py` has the losses and their
-sources). Embeddings are gathered from all processes, so that every process sees all of them.
+Cells of one row are positives of each other, all other rows negatives (`losses.py` has the losses
+and their sources). Embeddings are gathered from all processes, so that every process compares with
+all of them.
 
 Legend: `B` rows of this process, `N` rows of all processes, `D` width of the space.
 """
@@ -28,7 +29,7 @@ from .metrics import RetrievalMetrics
 from .zero_shot import ZeroShot
 
 TEMPERATURES = {"infonce": 0.07, "soft": 0.07, "siglip": 0.1}
-"""Where learning begins, as CLIP and SigLIP have it."""
+"""Initial temperatures, as in CLIP and SigLIP."""
 
 
 class Contrastive(Task):
@@ -136,8 +137,8 @@ class Contrastive(Task):
         return () if self.positive_group is None else (self.positive_group,)
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        """Label: `group`, a number that stands for its value. Reference: `group`, `match` and
-        `label`, if the task uses them and the row has them."""
+        """Label: `group`, the hash of its value. Reference: `group`, `match` and `label`, if the
+        task uses them and the row has them."""
         example = Example()
         label = None if self.zero_shot is None else self.zero_shot.target
         columns = {"group": self.positive_group, "match": self.metric_group, "label": label}
@@ -154,12 +155,12 @@ class Contrastive(Task):
             self.log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Summed over rows, the mean of all pairs of streams. `correct`: rows whose nearest
-        belongs to them, the mean of all directions; `scale`: 1 / temperature."""
+        """Return a sum over rows of the mean over all pairs of streams. Parts: `correct`, rows
+        whose nearest row is a positive, the mean over all directions; `scale`, 1 / temperature."""
         local = {name: self._vectors(batch, ctx, name) for name in self.embedded}
         teachers = {name: self._vectors(batch, ctx, name) for name in self.teacher_streams}
         device = self.log_scale.device
-        with _exactly(device):
+        with _full_precision(device):
             packed, start = all_gather_with_grad(torch.cat(list(local.values()), 1))
             every = dict(zip(local, packed.split(self.dim, 1), strict=True))
             every_teacher = {name: all_gather_with_grad(rows)[0] for name, rows in teachers.items()}
@@ -189,7 +190,8 @@ class Contrastive(Task):
         positive: Tensor,
         targets: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The loss of a pair of streams, and the number of rows whose nearest belongs to them."""
+        """Return the loss of a pair of streams, and the number of rows whose nearest row is a
+        positive."""
         (a, b), scale = pair, self.log_scale.exp()
         a_to_b, b_to_a = scale * local[a] @ every[b].T, scale * local[b] @ every[a].T  # [B, N]
         correct = (_top1_correct(a_to_b, positive) + _top1_correct(b_to_a, positive)) / 2
@@ -199,7 +201,7 @@ class Contrastive(Task):
         return value / 2, correct
 
     def _vectors(self, batch: Batch, ctx: Context, stream: str) -> Tensor:
-        """`[B, D]` of unit length."""
+        """Return `[B, D]` at unit length."""
         learns = stream in self.embedded
         if not len(batch):
             width = self.dim if learns else 0
@@ -209,7 +211,7 @@ class Contrastive(Task):
         return l2_normalize(ctx.encode(stream, **options).pool())
 
     def _positive(self, batch: Batch, rows: Tensor, every: int) -> Tensor:
-        """`[B, N]` bool: the pairs that belong together; a row and itself always do."""
+        """Return `[B, N]` bool, the positives of each row; a row is its own positive."""
         positive = rows[:, None] == torch.arange(every, device=rows.device)
         if self.positive_group is None:
             return positive
@@ -222,7 +224,7 @@ class Contrastive(Task):
         return positive | ((ids == every_id.T) & (ids != 0))
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """A row's vector of unit length, by stream."""
+        """Return each row's unit vectors, by stream."""
         vectors = {name: l2_normalize(ctx.encode(name).pool()).tolist() for name in self.embedded}
         return [{name: rows[i] for name, rows in vectors.items()} for i in range(len(batch))]
 
@@ -232,7 +234,7 @@ class Contrastive(Task):
     def dataset_metrics(
         self, predictions: Sequence[Any], references: Sequence[Mapping[str, Any]], embed: Embed
     ) -> dict[str, float]:
-        """`zero_shot_accuracy` and `zero_shot_chance`, where they are asked for."""
+        """Return `zero_shot_accuracy` and `zero_shot_chance`, if the recipe has `zero_shot`."""
         if self.zero_shot is None:
             return {}
         vectors = torch.tensor([p[self.zero_shot.input] for p in predictions])
@@ -244,7 +246,7 @@ class Contrastive(Task):
         references: Sequence[Mapping[str, Any]],
         keys: Sequence[str],
     ) -> list[dict[str, Any]]:
-        """In each direction the rank of the right answer, and the row that came first."""
+        """Return for each direction the rank of the right answer, and the row that came first."""
         metrics = self.metrics()
         metrics.update(predictions, references)
         return metrics.answers(keys)
@@ -262,20 +264,20 @@ class Contrastive(Task):
         return rows
 
 
-def _exactly(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """No mixed precision: cosines times 100 want float32."""
+def _full_precision(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Disable autocast: cosines times 100 need float32."""
     if device.type == "meta":
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def _top1_correct(logits: Tensor, positive: Tensor) -> Tensor:
-    """Rows whose largest logit belongs to them."""
+    """Return the number of rows whose largest logit is a positive's."""
     if not logits.numel():
         return logits.new_zeros(())
     return positive.gather(1, logits.detach().argmax(1, keepdim=True)).sum().float()
 
 
 def _plain(value: Any) -> Any:
-    """A cell as JSON holds it: numpy's scalars are Python's."""
+    """Return a cell as JSON holds it: numpy scalars become Python's."""
     return value.item() if hasattr(value, "item") else value

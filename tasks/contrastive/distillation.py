@@ -1,8 +1,8 @@
-"""A student is matched to a frozen teacher's vectors: another signal enters a space that is there.
+"""Distillation of a frozen teacher's embeddings into a student of another signal.
 
-Duquenne et al., "SONAR" (arXiv 2308.11466): a speech encoder learns the vector that a frozen text
-encoder gives the transcript, by mean square error; what reads the text's vectors then reads those
-of speech. Errors of search as in LASER's xsim, without its margin.
+Duquenne et al., "SONAR" (arXiv 2308.11466): a speech encoder learns the vector of the transcript in
+a frozen text encoder, by mean squared error; what was trained on the text's vectors then works with
+those of speech. Search errors as in LASER's xsim, without its margin.
 
 Legend: `B` rows, `D` width of the space.
 """
@@ -25,11 +25,13 @@ from .metrics import RetrievalMetrics
 
 
 class EmbeddingDistillation(Task):
-    """student: the stream that learns. teacher: the stream of the same rows whose vector it learns,
-    frozen (`freeze: true` on all that would train in it). loss: `mse`, the mean over the width, or
-    `cosine`, one minus the cosine (then lengths are free).
+    """Regression of a frozen stream's vector.
 
-    dim: width of the space, where the teacher's connector leads to another than its encoder's.
+    student: the stream that learns. teacher: the stream of the same rows whose vector is the
+    target, frozen (`freeze: true` on all that would train in it). loss: `mse`, the mean over the
+    width, or `cosine`, one minus the cosine (the length is then free).
+
+    dim: width of the space, if the teacher's connector ends in another than its encoder's.
     positive_group: a column; rows that share its value are positives of each other in the metrics.
     """
 
@@ -58,14 +60,14 @@ class EmbeddingDistillation(Task):
         }
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        """Reference: `group`, if it is asked for and the row has it."""
+        """Reference: `group`, if the task uses it and the row has it."""
         if self.positive_group is None or self.positive_group not in row:
             return Example()
         value = row[self.positive_group]
         return Example(reference={"group": value.item() if hasattr(value, "item") else value})
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Summed over rows; zero where the vectors coincide. `mse` and `cosine` are both logged."""
+        """Return a sum over rows; zero if the vectors coincide. Parts: `mse` and `cosine`."""
         student, teacher = self._vector(self.student, ctx), self._vector(self.teacher, ctx)
         squares = (student - teacher).square().mean(1)
         cosines = F.cosine_similarity(student, teacher, dim=1)
@@ -74,12 +76,12 @@ class EmbeddingDistillation(Task):
         return Loss(total, len(batch), parts)
 
     def _vector(self, stream: str, ctx: Context) -> Tensor:
-        """`[B, D]` in float32."""
+        """Return `[B, D]` in float32."""
         return ctx.encode(stream).pool().float()
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """A row's vectors, not normalized, by stream: the student's, and the teacher's if the
-        batch has its stream."""
+        """Return each row's vectors by stream, not normalized: the student's, and the teacher's if
+        the batch has its stream."""
         streams = [name for name in (self.student, self.teacher) if batch.has(name)]
         vectors = {name: self._vector(name, ctx).tolist() for name in streams}
         return [{name: rows[i] for name, rows in vectors.items()} for i in range(len(batch))]
@@ -93,7 +95,7 @@ class EmbeddingDistillation(Task):
         references: Sequence[Mapping[str, Any]],
         keys: Sequence[str],
     ) -> list[dict[str, Any]]:
-        """In each direction the rank of the right answer, and the row that came first."""
+        """Return for each direction the rank of the right answer, and the row that came first."""
         search = RetrievalMetrics([(self.student, self.teacher)])
         search.update(predictions, references)
         return search.answers(keys)
@@ -108,9 +110,9 @@ class EmbeddingDistillation(Task):
 
 
 class DistanceMetrics:
-    """How near a student came to its teacher: `mse` (mean over the width), `cosine`, `xsim` (share
-    of the student's rows whose nearest teacher's vector is of another row or group), and the
-    measures of retrieval in both directions."""
+    """Distance of a student to its teacher: `mse` (mean over the width), `cosine`, `xsim` (fraction
+    of the student's rows whose nearest teacher vector is of another row or group), and the
+    retrieval metrics in both directions."""
 
     def __init__(self, student: str, teacher: str) -> None:
         self.student, self.teacher = student, teacher
@@ -124,13 +126,13 @@ class DistanceMetrics:
         self.search.update(predictions, references)
 
     def compute(self) -> dict[str, float]:
-        found = self.search.compute()
-        own, goal = (
+        retrieval = self.search.compute()
+        student, teacher = (
             torch.cat(self.search.vectors[name]).double() for name in (self.student, self.teacher)
         )
         return {
-            "mse": float((own - goal).square().mean()),
-            "cosine": float(F.cosine_similarity(own, goal, dim=1).mean()),
-            "xsim": 1 - found[f"{self.student}_to_{self.teacher}_recall@1"],
-            **found,
+            "mse": float((student - teacher).square().mean()),
+            "cosine": float(F.cosine_similarity(student, teacher, dim=1).mean()),
+            "xsim": 1 - retrieval[f"{self.student}_to_{self.teacher}_recall@1"],
+            **retrieval,
         }

@@ -1,8 +1,9 @@
-"""The metrics of retrieval, in both directions of every pair of streams.
+"""Retrieval metrics, in both directions of every pair of streams.
 
-Names: `image_to_caption_recall@1` asks with pictures for captions; `..._same_region` asks among
-rows of the same region alone, which takes away what the region alone tells; `recall@1` is the
-mean over all directions, `image_caption_gap` the distance of the two modalities' means.
+Names: `image_to_caption_recall@1` has pictures as queries and captions as candidates;
+`..._same_region` ranks among rows of the same region only, which removes what the region alone
+predicts; `recall@1` is the mean over all directions, `image_caption_gap` the distance of the two
+modalities' means.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class RetrievalMetrics:
         self.targets += targets
 
     def compute(self) -> dict[str, float]:
-        """Every measure by its name; `..._same_*` are nan where no row has the column."""
+        """Return every metric by its name; `..._same_*` are NaN if no row has the column."""
         if not self.targets:
             raise ValueError("retrieval: no row was accumulated; is the split empty?")
         items = self._items()
@@ -63,8 +64,8 @@ class RetrievalMetrics:
         return [way for a, b in self.pairs for way in ((a, b), (b, a))]
 
     def answers(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """A dict a row: by direction, `rank` of the nearest right answer and the key of the row
-        that came `first`."""
+        """Return a dict a row: by direction, `rank` of the nearest right answer and the key of the
+        row that came `first`."""
         items = self._items()
         rows: list[dict[str, Any]] = [{} for _ in keys]
         for a, b in self.directions:
@@ -72,32 +73,34 @@ class RetrievalMetrics:
                 deduplicate(items[a]),
                 deduplicate(items[b]),
             )
-            found = search(queries, candidates)
+            ranking = search(queries, candidates)
             row_of = {item: keys[row] for row, item in reversed(list(enumerate(item_of.tolist())))}
-            ranks, nearest = found.ranks[query_of, 0].tolist(), found.nearest[query_of].tolist()
+            ranks, nearest = ranking.ranks[query_of, 0].tolist(), ranking.nearest[query_of].tolist()
             for row, rank, place in zip(rows, ranks, nearest, strict=True):
                 row[f"{a}_to_{b}"] = {"rank": int(rank), "first": row_of[place]}
         return rows
 
     def _matched(self) -> dict[str, float]:
-        """The measures among rows that share a value of the column."""
+        """Return the metrics among rows that share a value of the column."""
         have = [i for i, target in enumerate(self.targets) if target.get("match") is not None]
-        found = {way: dict.fromkeys(MEASURES, math.nan) for way in self.directions}
+        measures = {way: dict.fromkeys(MEASURES, math.nan) for way in self.directions}
         if have:
             kinds = _numbered([self.targets[i]["match"] for i in have])
-            own = {
+            present = {
                 name: dataclasses.replace(items.take(torch.tensor(have)), kinds=kinds)
                 for name, items in self._items().items()
             }
-            found = {(a, b): _search(own[a], own[b]).measures() for a, b in self.directions}
+            measures = {
+                (a, b): _search(present[a], present[b]).measures() for a, b in self.directions
+            }
         return {
             f"{a}_to_{b}_{measure}_same_{self.match}": value
-            for (a, b), values in found.items()
+            for (a, b), values in measures.items()
             for measure, value in values.items()
         }
 
     def _items(self) -> dict[str, Items]:
-        """Each stream's rows; a row without a group is one of its own."""
+        """Return each stream's rows; a row without a group forms a group of its own."""
         known = [
             ("row", i) if t.get("group") is None else ("group", t["group"])
             for i, t in enumerate(self.targets)
@@ -114,6 +117,6 @@ def _search(a: Items, b: Items) -> RankingResult:
 
 
 def _numbered(values: Sequence[Any]) -> Tensor:
-    """`[N]` numbers from 0 that are equal where the values are."""
+    """Return `[N]` numbers from 0, equal for equal values."""
     places: dict[str, int] = {}
     return torch.tensor([places.setdefault(repr(value), len(places)) for value in values])

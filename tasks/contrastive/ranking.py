@@ -1,10 +1,10 @@
 """Recall, reciprocal rank, median rank and nDCG over a whole split, in blocks.
 
-A query may have several right answers: `recall@k` asks for one of them among the first k,
-`mrr` and `median_rank` look at the first of them, `ndcg@10` at all (binary gains, Järvelin and
-Kekäläinen 2002). Ties are the query's loss: a wrong candidate that is as near stands before.
+A query may have several right answers: `recall@k` counts queries with one of them among the first
+k, `mrr` and `median_rank` use the first of them, `ndcg@10` all (binary gains, Järvelin and
+Kekäläinen 2002). Ties count against the query: a wrong candidate at the same distance ranks before.
 
-Legend: `Q` queries, `C` candidates, `D` width, `R` right answers looked at (10 at most).
+Legend: `Q` queries, `C` candidates, `D` width, `R` right answers that are ranked (10 at most).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 DEPTH = 10
-"""Right answers of a query whose ranks are found."""
+"""Right answers of a query that are ranked."""
 
 TIE = 1e-6
 """Cosines this close are equal: one signal in two batches has vectors that differ by 1e-7."""
@@ -30,8 +30,8 @@ QUERIES, CANDIDATES = 512, 8192
 
 @dataclass(frozen=True)
 class Items:
-    """One side of a search. vectors `[., D]` of unit length; groups, kinds `[.]` long: an answer
-    is right where the group is the same, and asked for only where the kind is."""
+    """One side of a search. vectors `[., D]` of unit length; groups, kinds `[.]`: a candidate is
+    right if its group is the query's, and is ranked only if its kind is."""
 
     vectors: Tensor
     groups: Tensor
@@ -46,8 +46,8 @@ class Items:
 
 @dataclass(frozen=True)
 class RankingResult:
-    """ranks `[Q, R]` from 1, of the right answers from the nearest on, inf where there are fewer.
-    right, candidates `[Q]`: how many there were. nearest `[Q]`: place of the first candidate."""
+    """ranks `[Q, R]` from 1, of the right answers from the nearest on, inf if there are fewer.
+    right, candidates `[Q]`: their numbers. nearest `[Q]`: index of the first candidate."""
 
     ranks: Tensor
     right: Tensor
@@ -55,7 +55,7 @@ class RankingResult:
     nearest: Tensor
 
     def measures(self) -> dict[str, float]:
-        """Means over queries. chance@1: recall@1 of an order by chance."""
+        """Return means over queries. chance@1: recall@1 of a random order."""
         first = self.ranks[:, 0]
         values = {f"recall@{k}": (first <= k).float().mean() for k in (1, 5, 10)}
         values["mrr"] = (1 / first).mean()
@@ -84,14 +84,14 @@ def _starts(queries: Items) -> range:
 
 def _search(queries: Items, candidates: Items) -> RankingResult:
     depth = int(min(DEPTH, torch.unique(candidates.groups, return_counts=True)[1].max()))
-    kept = torch.full((len(queries), depth), -torch.inf)
-    right, asked = torch.zeros(2, len(queries))
-    top, nearest = kept[:, 0].clone(), torch.zeros(len(queries), dtype=torch.long)
+    right_cosines = torch.full((len(queries), depth), -torch.inf)
+    right, candidates_seen = torch.zeros(2, len(queries))
+    top, nearest = right_cosines[:, 0].clone(), torch.zeros(len(queries), dtype=torch.long)
     for start, cosines, same, allowed in _blocks(queries, candidates):
         right += (same & allowed).sum(1)
-        asked += allowed.sum(1)
-        found = cosines.masked_fill(~(same & allowed), -torch.inf)
-        kept = torch.cat([kept, found], 1).topk(depth, 1).values
+        candidates_seen += allowed.sum(1)
+        block = cosines.masked_fill(~(same & allowed), -torch.inf)
+        right_cosines = torch.cat([right_cosines, block], 1).topk(depth, 1).values
         best, place = cosines.masked_fill(~allowed, -torch.inf).max(1)
         nearest = torch.where(best > top, start + place, nearest)
         top = torch.maximum(top, best)
@@ -99,13 +99,15 @@ def _search(queries: Items, candidates: Items) -> RankingResult:
     for _, cosines, same, allowed in _blocks(queries, candidates):
         wrong = cosines.masked_fill(same | ~allowed, -torch.inf)
         for k in range(depth):
-            before[:, k] += (wrong >= kept[:, k, None] - TIE).sum(1)
+            before[:, k] += (wrong >= right_cosines[:, k, None] - TIE).sum(1)
     ranks = before + torch.arange(1, depth + 1)
-    return RankingResult(ranks.masked_fill(kept.isinf(), torch.inf), right, asked, nearest)
+    return RankingResult(
+        ranks.masked_fill(right_cosines.isinf(), torch.inf), right, candidates_seen, nearest
+    )
 
 
 def _blocks(queries: Items, candidates: Items) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """(place of the first candidate, cosines, of one group, of one kind), each `[Q, block]`."""
+    """Yield (index of the first candidate, cosines, same group, same kind), each `[Q, block]`."""
     for start in range(0, len(candidates), CANDIDATES):
         block = candidates.take(slice(start, start + CANDIDATES))
         yield (
@@ -117,8 +119,8 @@ def _blocks(queries: Items, candidates: Items) -> Iterator[tuple[int, Tensor, Te
 
 
 def deduplicate(items: Items) -> tuple[Items, Tensor]:
-    """Rows of one group and kind that show the same signal are one item: the items, and the
-    item of each row. (Five captions of a picture are five rows, and one picture.)"""
+    """Merge rows of one group and kind with the same signal: return the items, and the item of each
+    row. (Five captions of a picture are five rows and one picture.)"""
     direction = torch.randn(items.vectors.shape[1], generator=torch.Generator().manual_seed(0))
     # Equal vectors are neighbours in the order of any direction.
     order = (items.vectors @ direction).argsort()
@@ -134,5 +136,5 @@ def deduplicate(items: Items) -> tuple[Items, Tensor]:
 
 
 def modality_gap(one: Tensor, other: Tensor) -> float:
-    """The distance of two modalities' means `[., D]`: Liang et al., "Mind the Gap", 2022."""
+    """Return the distance of two modalities' means `[., D]`: Liang et al., "Mind the Gap", 2022."""
     return float((one.mean(0) - other.mean(0)).norm())

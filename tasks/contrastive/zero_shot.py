@@ -1,7 +1,7 @@
-"""Classes told by prompts: a signal is of the class whose prompts it lies nearest to.
+"""Zero-shot classification: a signal has the class whose prompts are nearest.
 
-Radford et al., 2021, section 3.1: a class's vector is the mean over templates of the prompts'
-unit vectors, at unit length again.
+Radford et al., 2021, section 3.1: a class's vector is the mean over templates of the prompts' unit
+vectors, normalized again.
 
 Legend: `N` rows, `K` classes, `P` templates, `D` width.
 """
@@ -19,9 +19,9 @@ from ..common import l2_normalize
 
 
 class ZeroShot:
-    """input: the stream that is classified. text: the stream that reads prompts. target: the
-    column of labels. templates: prompts, each with one `{}` where the class goes. classes: their
-    names; without them those that the rows show."""
+    """input: the stream that is classified. text: the stream that encodes prompts. target: the
+    column of labels. templates: prompts, each with one `{}` for the class. classes: their names; by
+    default those of the rows."""
 
     def __init__(
         self,
@@ -35,48 +35,50 @@ class ZeroShot:
         self.templates, self.classes = templates, classes
 
     @classmethod
-    def read(cls, said: Mapping[str, Any], streams: Sequence[str]) -> Self:
-        """A recipe's section; ValueError for what is missing, unknown or of no use."""
+    def read(cls, section: Mapping[str, Any], streams: Sequence[str]) -> Self:
+        """Parse a recipe's section. Raise ValueError for a key that is missing, unknown or without
+        effect."""
         known = {"input", "text", "target", "templates", "classes"}
-        unknown = sorted(set(said) - known)
+        unknown = sorted(set(section) - known)
         if unknown:
             raise ValueError(
                 f"zero_shot: there is no {unknown[0]!r}; it has {', '.join(sorted(known))}"
             )
-        found = dict(said)
-        if "text" not in found and len(streams) == 2 and found.get("input") in streams:
-            found["text"] = next(name for name in streams if name != found["input"])
+        options = dict(section)
+        if "text" not in options and len(streams) == 2 and options.get("input") in streams:
+            options["text"] = next(name for name in streams if name != options["input"])
         for key in ("input", "text", "target", "templates"):
-            if key not in found:
+            if key not in options:
                 raise ValueError(f"zero_shot.{key}: is required, and is not there")
         for key in ("input", "text"):
-            if found[key] not in streams:
+            if options[key] not in streams:
                 raise ValueError(
-                    f"zero_shot.{key}: found {found[key]!r}, expected one of {', '.join(streams)}"
+                    f"zero_shot.{key}: found {options[key]!r}, expected one of {', '.join(streams)}"
                 )
         for key in ("templates", "classes"):
-            texts = found.get(key)
+            texts = options.get(key)
             if texts is not None and not _are_texts(texts):
                 raise ValueError(f"zero_shot.{key}: found {texts!r}, expected a list of texts")
-        for template in found["templates"]:
+        for template in options["templates"]:
             if template.count("{}") != 1:
                 raise ValueError(
                     f"zero_shot.templates: {template!r} must have one {{}}, where the class goes"
                 )
-        return cls(**found)
+        return cls(**options)
 
     def vectors(self, classes: Sequence[str], embed: Embed) -> Tensor:
-        """`[K, D]` of unit length."""
+        """Return `[K, D]` at unit length."""
         prompts = [t.replace("{}", name) for name in classes for t in self.templates]
-        found = l2_normalize(embed(self.text, prompts)).unflatten(
+        vectors = l2_normalize(embed(self.text, prompts)).unflatten(
             0, (len(classes), -1)
         )  # [K, P, D]
-        return l2_normalize(found.mean(1))
+        return l2_normalize(vectors.mean(1))
 
     def score(self, vectors: Tensor, labels: Sequence[object], embed: Embed) -> dict[str, float]:
-        """vectors `[N, D]`, a label a row (None: it has none) -> accuracy, and that of chance.
+        """Return the accuracy and that of chance. vectors: `[N, D]`. labels: one a row, None if it
+        has none.
 
-        A row is right where no other class is as near; nan where no row has a label.
+        A row is right if no other class is as near; NaN if no row has a label.
         """
         rows = [i for i, label in enumerate(labels) if label is not None]
         if not rows:
@@ -89,10 +91,10 @@ class ZeroShot:
                     f"zero_shot.classes: a row is of {name!r}, which is not among "
                     f"{', '.join(classes)}"
                 )
-        wanted = torch.tensor([classes.index(name) for name in named])
+        target = torch.tensor([classes.index(name) for name in named])
         cosines = l2_normalize(vectors[rows]) @ self.vectors(classes, embed).to(vectors.device).T
-        own = cosines.gather(1, wanted[:, None])
-        right = (cosines >= own).sum(1) == 1  # itself alone
+        target_cosine = cosines.gather(1, target[:, None])
+        right = (cosines >= target_cosine).sum(1) == 1  # the target alone
         return {
             "zero_shot_accuracy": float(right.float().mean()),
             "zero_shot_chance": 1 / len(classes),

@@ -1,4 +1,4 @@
-"""What tasks that give chunks of actions share: their rows, starts, options and metrics.
+"""What tasks with action chunks share: their rows, starts, options and metrics.
 
 Legend: `B` rows, `steps` samples of a chunk, `dof` numbers of an action.
 """
@@ -23,8 +23,8 @@ Span = tuple[int, int]
 
 
 class ControlTask(Task):
-    """tokenizer, chunk: fitted on the column `action`, chunks that `data.delta_frames` makes.
-    previous_action: the column of the action executed last, for a tokenizer that begins there."""
+    """tokenizer, chunk: fitted on the column `action`, chunks made by `data.delta_frames`.
+    previous_action: the column of the action executed last, for a tokenizer with `fixed_start`."""
 
     def __init__(
         self, tokenizer: ActionTokenizer, chunk: ChunkStatistics, action: str, previous_action: str
@@ -33,8 +33,8 @@ class ControlTask(Task):
         start, end = (getattr(tokenizer, f"{side}_order", 0) for side in ("start", "end"))
         if start > 1 or end:
             raise ValueError(
-                f"tokenizer: start_order {start} and end_order {end} want what is not known before "
-                "the chunk is said; say start_order: 1 or 0, and end_order: 0"
+                f"tokenizer: start_order {start} and end_order {end} need values that are "
+                "not known before the chunk is predicted; use start_order: 1 or 0, and end_order: 0"
             )
         self.tokenizer, self.chunk = tokenizer, chunk
         self.action, self.previous_action = action, previous_action
@@ -79,9 +79,9 @@ class ControlTask(Task):
         return super().fit_examples(part, row)
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        """Labels: `actions` `[steps, dof]` and `padding` `[steps]`, if the row has a chunk;
-        `start` `[dof]`, the action executed last, if the tokenizer begins there. Reference: the
-        same numbers."""
+        """Labels: `actions` `[steps, dof]` and `padding` `[steps]`, if the row has a chunk; `start`
+        `[dof]`, the action executed last, if the tokenizer begins there. Reference: the same
+        numbers."""
         arrays: dict[str, np.ndarray] = {}
         if self.action in row:
             arrays["actions"], arrays["padding"] = read_chunk(row, self.action)
@@ -106,12 +106,12 @@ class ControlTask(Task):
         return np.asarray(self.chunk.first, np.float32)
 
     def prepare_batch(self, batch: Batch) -> None:
-        """Label `target`: what `encode` makes of the chunks, if all rows have one."""
+        """Add the label `target`, the chunks as encoded by `encode`, if all rows have one."""
         if "actions" in batch.labels:
             batch.add_label("target", list(self.encode(Chunk.of(batch))))
 
     def encode(self, chunk: Chunk) -> Tensor | list[Tensor]:
-        """Return what the task learns of the chunks of a batch, one tensor a row."""
+        """Return the training targets of a batch's chunks, one tensor a row."""
         raise NotImplementedError
 
     def target(self, batch: Batch) -> Tensor:
@@ -123,7 +123,8 @@ class ControlTask(Task):
         )
 
     def starts(self, batch: Batch) -> Tensor | None:
-        """`[B, dof]` on the CPU if the tokenizer begins at the action executed last, else None."""
+        """Return `[B, dof]` on the CPU if the tokenizer begins at the action executed last, else
+        None."""
         if not self.tokenizer.fixed_start:
             return None
         start = batch.label(
@@ -134,7 +135,7 @@ class ControlTask(Task):
         return start.cpu()
 
     def steps_of(self, options: Mapping[str, Any]) -> int:
-        """The samples asked for, by default as many as the data's chunks have."""
+        """Return the requested number of samples, by default that of the data's chunks."""
         unknown = sorted(set(options) - {"steps"})
         steps = options.get("steps", self.chunk.steps)
         if unknown or not isinstance(steps, int) or steps < 1:
@@ -148,7 +149,8 @@ class ControlTask(Task):
         return ActionMetrics(self.tokenizer)
 
     def chunk_rows(self, prompts: Sequence[Prompt] = ()) -> list[dict[str, Any]]:
-        """Two waves, of as many samples and joints as the tokenizer wants; grippers step."""
+        """Return two rows with sine waves, of as many samples and joints as the tokenizer requires;
+        grippers step."""
         steps = max(16, *np.atleast_1d(getattr(self.tokenizer, "num_basis", 1)).tolist())
         time = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
         grippers: list[int] = getattr(self.tokenizer, "grippers", None) or []

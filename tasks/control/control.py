@@ -146,7 +146,7 @@ class Control(ControlTask):
         try:
             return {"actions": self.action_decoder.decode([tokens], steps, start)[0].tolist()}
         except ValueError:
-            return {"actions": self.chunk.rest(steps), "undecodable": True}
+            return {"actions": self.chunk.mean_action(steps), "undecodable": True}
 
     def example_rows(self) -> list[dict[str, Any]]:
         return self.chunk_rows([self.prompt])

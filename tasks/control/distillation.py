@@ -1,9 +1,9 @@
-"""A language decoder learns to act from a small expert: VITA-VLA (arXiv 2510.09607).
+"""Distillation of an action expert into a language decoder: VITA-VLA (arXiv 2510.09607).
 
-A learned query stands behind the prompt; a mapper takes what the decoder makes of it to the
-features of a frozen expert (a run of `action_regression`), whose own decoder then gives the
-actions. First the features are aligned with the backbone frozen, `distill_weight: 1,
-action_weight: 0`; then the trainable parts are tuned on the actions, `action_weight: 1`.
+A learned query follows the prompt; an MLP maps the decoder's output there to the features of a
+frozen expert (a run of `action_regression`), whose own decoder then predicts the actions. First the
+features are aligned with the backbone frozen, `distill_weight: 1, action_weight: 0`; then the
+trainable parts are tuned on the actions, `action_weight: 1`.
 
 The expert is named by parts of the recipe: its stream (`weights: runs/expert, freeze: true`), the
 head `decoder` and the tokenizer, each with `weights: runs/expert:<its task>`.
@@ -126,7 +126,7 @@ class ActionDistillation(ActionRegression):
         return self.chunk_rows([self.prompt])
 
     def _student(self, batch: Batch, ctx: Context) -> Tensor:
-        """`[B, E]` the decoder's output at the query, mapped to the expert's features."""
+        """Return `[B, E]`, the decoder's output at the query, mapped to the expert's features."""
         context = assemble(self.prompt.streams, batch, ctx)
         query = self.query.expand(len(context.tokens), 1, -1)
         hidden = ctx.decoder()(query, context=context, attention=self.attention)[:, 0]

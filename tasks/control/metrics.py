@@ -1,4 +1,4 @@
-"""How far predicted chunks are from those recorded, in the robot's own units.
+"""Errors of predicted chunks, in the robot's units.
 
 Legend: `N` samples inside their episodes, `dof` numbers of an action.
 """
@@ -17,17 +17,18 @@ from .decoders import chunks_of_references
 
 @runtime_checkable
 class _Bounded(Protocol):
-    """A tokenizer that says how much of chunks lies outside its bounds, joint by joint."""
+    """A tokenizer with bounds: `clipped` returns the fraction of chunks outside them, for each
+    joint."""
 
     def clipped(self, chunks: Tensor, *, padding: Tensor | None = None) -> list[float]: ...
 
 
 class ActionMetrics:
-    """l1, mse: mean over samples and joints; l1_gripper and l1_joints where the tokenizer knows
-    grippers. token_accuracy, where ids were said. decodable: chunks whose tokens meant a
-    trajectory. clipped: share of what was recorded that lies outside the tokenizer's bounds,
-    where it has some, and so cannot be said. jerk: mean square of the third difference, a step
-    being the unit of time; beside it jerk_data, that of the recorded actions."""
+    """l1, mse: mean over samples and joints; l1_gripper and l1_joints if the tokenizer knows
+    grippers. token_accuracy, if ids are generated. decodable: fraction of chunks whose tokens could
+    be decoded. clipped: fraction of the recorded actions outside the tokenizer's bounds, if it has
+    some. jerk: mean square of the third difference, with a step as the unit of time; jerk_data:
+    that of the recorded actions."""
 
     def __init__(self, tokenizer: ActionTokenizer) -> None:
         self.tokenizer = tokenizer
@@ -40,7 +41,7 @@ class ActionMetrics:
     def update(
         self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Predictions and references of the same rows. Raise ValueError if one has no actions."""
+        """Add rows. Raise ValueError if a reference has no actions."""
         if any("actions" not in reference for reference in references):
             raise ValueError("action metrics: a row has no actions; evaluate on data that has them")
         pairs = list(zip(predictions, references, strict=True))
@@ -80,15 +81,15 @@ class ActionMetrics:
         if self.clipped:
             values["clipped"] = float(np.mean(self.clipped))
         if self.jerks:
-            found, wanted = np.mean(self.jerks, axis=0)
-            values |= {"jerk": float(found), "jerk_data": float(wanted)}
+            jerk, jerk_data = np.mean(self.jerks, axis=0)
+            values |= {"jerk": float(jerk), "jerk_data": float(jerk_data)}
         return values
 
     def _kinds(self, each: np.ndarray) -> dict[str, float]:
-        """Of a joint's mean error `[dof]`: that of grippers and that of the others."""
-        said: list[int] = getattr(self.tokenizer, "grippers", None) or []
+        """Return the mean errors of grippers and of other joints, from each joint's `[dof]`."""
+        indices: list[int] = getattr(self.tokenizer, "grippers", None) or []
         grippers = np.zeros(len(each), bool)
-        grippers[said] = True
+        grippers[indices] = True
         if grippers.all() or not grippers.any():
             return {}
         return {

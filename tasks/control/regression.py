@@ -1,6 +1,6 @@
-"""Control points from a stream's vector by a head, without a language decoder: a small policy.
+"""Regression of control points from a stream's vector by a head, without a language decoder.
 
-What behaviour cloning with splines needs least, and the expert that `distill_actions` learns from.
+The smallest policy with splines, and the expert of `distill_actions`.
 
 Legend: `B` rows, `L` control points of a chunk.
 """
@@ -23,7 +23,7 @@ from .decoders import Chunk, ChunkStatistics, Points, fixed_length
 
 
 class ActionRegression(ControlTask):
-    """input: the stream. tokenizer: one with control points. Its head is the `decoder`."""
+    """input: the stream. tokenizer: one with control points. The head is called `decoder`."""
 
     head_types: ClassVar[Mapping[str, str]] = {"decoder": "mlp"}
 
@@ -50,22 +50,23 @@ class ActionRegression(ControlTask):
         return self.points.encode(chunk)
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Absolute error, the mean of a chunk's control points, a sum over rows."""
+        """Return the absolute error, the mean of a chunk's control points, a sum over rows."""
         points = head_output(self, "decoder", ctx.encode(self.input))
         return Loss(self.error(points, batch), len(batch))
 
     def error(self, points: Tensor, batch: Batch) -> Tensor:
-        """Of control points `[B, L]`: the mean of a chunk's absolute errors, a sum over rows."""
+        """Return the absolute error of control points `[B, L]`, the mean of a chunk, a sum over
+        rows."""
         return (points - self.target(batch)).abs().mean(1).sum()
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """`{"actions": [steps][dof]}` a row, always finite. options: `steps`, the samples over
-        the time of a chunk."""
+        """Return `{"actions": [steps][dof]}` a row, always finite. options: `steps`, the number of
+        samples over the time of a chunk."""
         return self.decoded(head_output(self, "decoder", ctx.encode(self.input)), batch, options)
 
     def decoded(
         self, points: Tensor, batch: Batch, options: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Control points `[B, L]` as predictions."""
+        """Return control points `[B, L]` as predictions."""
         actions = self.points.decode(points.cpu(), self.steps_of(options), self.starts(batch))
         return [{"actions": row} for row in actions.tolist()]

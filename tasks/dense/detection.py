@@ -1,9 +1,9 @@
-"""Localization: boxes of what is asked for, and how sure each is.
+"""Detection: boxes with their scores.
 
 Carion et al., "End-to-End Object Detection with Transformers" (DETR), 2020, equations 1 and 2, for
-boxes of two or three axes: each true box is matched to one query at least cost; that one learns
-its place (L1 in shares of the grid, GIoU in the world) and that it is there, the others that
-they are not.
+boxes of two or three axes: each true box is matched to one query at least cost, which learns the
+box (L1 in fractions of the grid, GIoU in the world) and objectness 1; the other queries learn
+objectness 0.
 
 Legend: `B` rows, `Q` queries, `N` boxes of a row, `n` axes.
 """
@@ -32,13 +32,11 @@ WHO = "localization"
 
 
 class Detection(Task):
-    """input: the stream. target: the column of a box, of a list of boxes, or of None: low corner,
-    then high corner, in the source's world: mm for volumes (RAS), for pictures pixels of what the
-    encoder sees, rows first. axes: of a box. l1, giou: weights of the two errors of a box, beside
-    1 of whether it is there. no_object_weight: weight of a query without a box,
-    relative to one with a box.
-    threshold: predictions below this score are left out, but for the best one.
-    """
+    """input: the stream. target: the column of a box, a list of boxes, or None: low corner, then
+    high corner, in the source's world: mm for volumes (RAS), for pictures pixels of the encoder's
+    input, rows first. axes: of a box. l1, giou: weights of the box losses, beside 1 for objectness.
+    no_object_weight: weight of a query without a box, relative to one with a box. threshold:
+    predictions with a lower score are dropped, except the best one."""
 
     head_types: ClassVar[Mapping[str, str]] = {"head": "detr"}
 
@@ -89,16 +87,17 @@ class Detection(Task):
             return Example()
         cell = row[self.target]
         cell = cell() if callable(cell) else cell
-        several = [] if cell is None else list(cell)
-        if several and not isinstance(several[0], (list, tuple)) and not _has_axis(several[0]):
-            several = [several]
-        boxes = [self._box(box) for box in several]
+        cells = [] if cell is None else list(cell)
+        if cells and not isinstance(cells[0], (list, tuple)) and not _has_axis(cells[0]):
+            cells = [cells]
+        boxes = [self._box(box) for box in cells]
         label = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 2 * self.axes)
         return Example({"boxes": label}, {"boxes": boxes})
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Summed over rows: of a row, the mean over its queries (weighted) and over its boxes.
-        `overlapping`: the share of a row's boxes that their query comes near (GIoU above 0)."""
+        """Return a sum over rows of the mean over queries (weighted) plus the mean over boxes.
+        Parts: `overlapping`, the fraction of a row's boxes whose query overlaps them (GIoU above
+        0)."""
         padded = batch.label("boxes", f"has no boxes; add the column {self.target!r}")
         counts = batch.label_masks["boxes"].sum(1).tolist()
         logits, shares, unit = self._queries(ctx)
@@ -117,11 +116,11 @@ class Detection(Task):
                 near, over = distance[queries, matches], overlap[queries, matches]
                 total = total + (self.l1 * near + self.giou * (1 - over)).mean()
                 hits = hits + (over.detach() > 0).float().mean()
-        # A batch without any box must give the box weights a gradient all the same.
+        # Without any box the box weights still need a gradient, in every process.
         return Loss(total + 0 * shares.sum(), len(batch), {"overlapping": hits})
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """`boxes` in the source's world, the surest first, and their `scores`."""
+        """Return `boxes` in the source's world, by descending score, and their `scores`."""
         logits, shares, unit = self._queries(ctx)
         boxes = cxcywh_to_world(shares, unit).cpu().tolist()
         return [
@@ -138,32 +137,34 @@ class Detection(Task):
 
     def _prediction(self, scores: list[float], boxes: list[list[float]]) -> dict[str, Any]:
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
-        kept = [i for i in order if scores[i] >= self.threshold] or order[:1]
-        return {"boxes": [boxes[i] for i in kept], "scores": [scores[i] for i in kept]}
+        selected = [i for i in order if scores[i] >= self.threshold] or order[:1]
+        return {"boxes": [boxes[i] for i in selected], "scores": [scores[i] for i in selected]}
 
     def _objectness(self, logits: Tensor, queries: Tensor) -> Tensor:
-        """Binary cross entropy of a row's queries `[Q]`, the empty ones weighted less."""
+        """Return the binary cross-entropy of a row's queries `[Q]`, unmatched ones weighted
+        less."""
         target = torch.zeros_like(logits).index_fill(0, queries, 1.0)
         weights = target + self.no_object_weight * (1 - target)
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         return (weights * losses).sum() / weights.sum()
 
     def _queries(self, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """`[B, Q]` logits, `[B, Q, 2 n]` boxes in shares of the grid, `[B, n + 1, n + 1]`."""
+        """Return logits `[B, Q]`, boxes `[B, Q, 2 n]` as fractions of the grid, and `[B, n + 1, n +
+        1]`, from the unit cube to the world."""
         features = ctx.encode(self.input)
         matrix = grid_to_world(features, WHO)
         grid = features.grid or ()
         if len(grid) != self.axes:
             raise ValueError(
-                f"axes: {WHO} finds boxes of {self.axes} axes, the features of "
-                f"{self.input} have the grid {grid}; say axes: {len(grid)}"
+                f"axes: {WHO} expects boxes of {self.axes} axes, the features of {self.input} "
+                f"have the grid {grid}; use axes: {len(grid)}"
             )
         queries: Features = self.heads["head"](features)
         width = 1 + 2 * self.axes
         if queries.tokens.shape[-1] != width or queries.pooled is not None:
             raise ValueError(
-                f"{WHO}: its head gives one vector, or {queries.tokens.shape[-1]} numbers a query; "
-                f"expected queries of {width}, as `head: detr` gives them"
+                f"{WHO}: its head returns one vector, or {queries.tokens.shape[-1]} numbers a "
+                f"query; expected queries of {width}, as `head: detr` returns them"
             )
         tokens = queries.tokens.float()
         return tokens[..., 0], tokens[..., 1:].sigmoid(), unit_to_world(matrix, grid)
@@ -171,17 +172,17 @@ class Detection(Task):
     def _box(self, box: Sequence[Any]) -> list[float]:
         where = f"the column {self.target!r}"
         try:
-            found = [float(value) for value in box]
+            numbers = [float(value) for value in box]
         except (TypeError, ValueError):
             raise ValueError(f"{where} holds {box!r}, expected a box of numbers") from None
-        if len(found) != 2 * self.axes or not all(map(math.isfinite, found)):
+        if len(numbers) != 2 * self.axes or not all(map(math.isfinite, numbers)):
             raise ValueError(
-                f"{where} holds {found}, expected {2 * self.axes} finite numbers: the low corner, "
-                "then the high one"
+                f"{where} holds {numbers}, expected {2 * self.axes} finite numbers: the low "
+                "corner, then the high one"
             )
-        if any(a > b for a, b in zip(found[: self.axes], found[self.axes :], strict=True)):
-            raise ValueError(f"{where}: the low corner of {found} lies above the high one")
-        return found
+        if any(a > b for a, b in zip(numbers[: self.axes], numbers[self.axes :], strict=True)):
+            raise ValueError(f"{where}: the low corner of {numbers} lies above the high one")
+        return numbers
 
 
 def _has_axis(value: Any) -> bool:

@@ -1,9 +1,9 @@
-"""Grounding: the tokens of a signal that a sentence is about are near to it, the others are not.
+"""Grounding: align the tokens of a signal with the sentences that describe them.
 
-Binary cross-entropy between the similarity of tokens and a sentence and the sentence's mask, over
-the grid of tokens; covered and uncovered tokens weigh alike, for there are few of the former.
+Binary cross-entropy between the similarity of tokens with a sentence and the sentence's mask over
+the grid of tokens; covered and uncovered tokens have equal total weight, since few are covered.
 Similarity as in Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023: a learned scale
-and bias of the cosine. Beside a contrastive task on the same streams it tells where.
+and bias of the cosine.
 
 Legend: `B` rows, `T` tokens, `D` width of the space, `n` axes of the grid.
 """
@@ -106,8 +106,8 @@ class Grounding(Task):
         return tuple(name for name in self.names.values() if name is not None)
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        """Label: `grounded`, 1 or 0. Reference: `finding`, `about` and whether the row is
-        `grounded`, if the row has the columns."""
+        """Label: `grounded`, 1 or 0. Reference: `finding`, `about` and `grounded`, if the row has
+        the columns."""
         reference: dict[str, Any] = {
             key: str(row[name])
             for key, name in self.names.items()
@@ -124,8 +124,9 @@ class Grounding(Task):
             self.log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Summed over the rows that are grounded. `there`: how sure covered tokens are of it, and
-        `elsewhere` the others; `peak`: rows whose surest token is covered."""
+        """Return a sum over the grounded rows. Parts: `there`, the mean probability of covered
+        tokens; `elsewhere`, that of the others; `peak`, rows whose most probable token is covered.
+        """
         tokens = ctx.encode(self.input)
         covered = mask_coverage(ctx.encode(self.mask), tokens, WHO).to(
             tokens.tokens.device
@@ -133,75 +134,75 @@ class Grounding(Task):
         logits = self._logits(tokens, ctx)  # [B sentences, B signals, T]
         real = tokens.mask.float()
         rows = batch.label("grounded", "has no group").to(real.device)
-        own = logits.diagonal().T  # [B, T]
-        yes = _mean(F.softplus(-own), covered * real)
-        no = _mean(F.softplus(own), (1 - covered) * self._weights(own, real))
-        total = (yes + no) / 2
-        apart = self._apart(batch)  # [B sentences, B signals]
-        if bool(apart.any()):
+        paired = logits.diagonal().T  # [B, T]
+        covered_loss = _mean(F.softplus(-paired), covered * real)
+        uncovered_loss = _mean(F.softplus(paired), (1 - covered) * self._weights(paired, real))
+        total = (covered_loss + uncovered_loss) / 2
+        negatives = self._negatives(batch)  # [B sentences, B signals]
+        if bool(negatives.any()):
             nowhere = _mean(F.softplus(logits), self._weights(logits, real.expand_as(logits)))
-            total = total + _mean(nowhere, apart.float().to(real.device)) / 2
-        seen = own.detach().masked_fill(~tokens.mask, -torch.inf)
-        peak = covered.gather(1, seen.argmax(1, keepdim=True))[:, 0] > 0
+            total = total + _mean(nowhere, negatives.float().to(real.device)) / 2
+        masked_logits = paired.detach().masked_fill(~tokens.mask, -torch.inf)
+        peak = covered.gather(1, masked_logits.argmax(1, keepdim=True))[:, 0] > 0
         parts = {
-            "there": (_mean(own.detach().sigmoid(), covered * real) * rows).sum(),
-            "elsewhere": (_mean(own.detach().sigmoid(), (1 - covered) * real) * rows).sum(),
+            "there": (_mean(paired.detach().sigmoid(), covered * real) * rows).sum(),
+            "elsewhere": (_mean(paired.detach().sigmoid(), (1 - covered) * real) * rows).sum(),
             "peak": (peak * rows).sum(),
         }
         return Loss((total * rows).sum(), rows.sum(), parts)
 
     def _weights(self, logits: Tensor, real: Tensor) -> Tensor:
-        """Of tokens that a sentence is not about, `[..., T]`; at most 1, for one surest of all."""
-        sure = self.hard_negative_scale * logits.detach()
-        return (sure - sure.amax(-1, keepdim=True)).exp() * real
+        """Return the weights `[..., T]` of negative tokens; the most probable one has 1."""
+        scaled = self.hard_negative_scale * logits.detach()
+        return (scaled - scaled.amax(-1, keepdim=True)).exp() * real
 
     def _logits(self, tokens: Features, ctx: Context) -> Tensor:
-        """`[B sentences, B signals, T]`, in float32."""
+        """Return `[B sentences, B signals, T]` in float32."""
         sentences = l2_normalize(ctx.encode(self.text).pool())
         cosines = torch.einsum("sd,btd->sbt", sentences, l2_normalize(tokens.tokens))
         return self.log_scale.exp() * cosines + self.bias
 
-    def _apart(self, batch: Batch) -> Tensor:
-        """`[B, B]` bool: the sentence of a row is nowhere in the signal of another."""
+    def _negatives(self, batch: Batch) -> Tensor:
+        """Return `[B, B]` bool: the sentence of a row holds nowhere in the signal of another."""
         keys = [(t.get("about"), t.get("finding")) for t in batch.references]
         return torch.tensor(
             [[a == b and None not in (f, g) and f != g for b, g in keys] for a, f in keys]
         ).reshape(len(keys), len(keys))
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """`peak`: the place (mm in the source's world, for volumes) most alike to the sentence, its
-        `score`, and the `map` of scores over the grid with its matrix to the world. Where the mask
-        is there also `hit`, `covered` (share of the tokens) and `off` (mm to its centre), None
-        where it is empty."""
+        """Return `peak`, the position (mm in the source's world, for volumes) most similar to the
+        sentence, its `score`, and the `map` of scores over the grid with its matrix to the world.
+        If the batch has the mask also `hit`, `covered` (fraction of the tokens) and `off` (mm to
+        its centre); None if it is empty."""
         tokens = ctx.encode(self.input)
         matrix, grid = grid_to_world(tokens, WHO), tokens.grid or ()
-        own = self._logits(tokens, ctx).diagonal().T.sigmoid().detach() * tokens.mask
-        places = transform_points(
-            matrix, grid_coordinates(grid, own).expand(len(own), -1, -1)
+        scores = self._logits(tokens, ctx).diagonal().T.sigmoid().detach() * tokens.mask
+        positions = transform_points(
+            matrix, grid_coordinates(grid, scores).expand(len(scores), -1, -1)
         )  # [B, T, n]
-        best = own.argmax(1)
+        best = scores.argmax(1)
         rows: list[dict[str, Any]] = [
             {
-                "peak": places[i, best[i]].tolist(),
-                "score": float(own[i, best[i]]),
+                "peak": positions[i, best[i]].tolist(),
+                "score": float(scores[i, best[i]]),
                 "map": {
-                    "values": [round(value, 4) for value in own[i].tolist()],
+                    "values": [round(value, 4) for value in scores[i].tolist()],
                     "grid": list(grid),
                     "matrix": matrix[i].tolist(),
                 },
             }
-            for i in range(len(own))
+            for i in range(len(scores))
         ]
         if batch.has(self.mask):
             covered = mask_coverage(ctx.encode(self.mask), tokens, WHO) * tokens.mask
             for i, row in enumerate(rows):
-                row.update(_scored(covered[i], places[i], int(best[i]), int(tokens.lengths[i])))
+                row.update(_scored(covered[i], positions[i], int(best[i]), int(tokens.lengths[i])))
         return rows
 
     def export_maps(self, prediction: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
-        found = prediction["map"]
-        values = torch.tensor(found["values"]).reshape(found["grid"])
-        return {"map": (values, torch.tensor(found["matrix"]))}
+        saved = prediction["map"]
+        values = torch.tensor(saved["values"]).reshape(saved["grid"])
+        return {"map": (values, torch.tensor(saved["matrix"]))}
 
     def metrics(self) -> Metrics:
         return PointingMetrics()
@@ -212,7 +213,7 @@ class Grounding(Task):
         references: Sequence[Mapping[str, Any]],
         keys: Sequence[str],
     ) -> list[dict[str, Any]]:
-        """Without the maps."""
+        """Return the predictions without the maps."""
         return [{k: v for k, v in row.items() if k != "map"} for row in predictions]
 
     def example_rows(self) -> list[dict[str, Any]]:
@@ -220,17 +221,17 @@ class Grounding(Task):
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    """The weighted mean over the last axis; 0 where nothing weighs."""
+    """Return the weighted mean over the last axis; 0 if all weights are 0."""
     return (values * weights).sum(-1) / weights.sum(-1).clamp(min=1e-6)
 
 
-def _scored(covered: Tensor, places: Tensor, best: int, tokens: int) -> dict[str, Any]:
-    """How a peak lies to a mask: covered `[T]`, places `[T, n]`."""
+def _scored(covered: Tensor, positions: Tensor, best: int, tokens: int) -> dict[str, Any]:
+    """Compare a peak with a mask: covered `[T]`, places `[T, n]`."""
     if not bool(covered.any()):
         return {"hit": None, "covered": None, "off": None}
-    centre = (covered[:, None] * places).sum(0) / covered.sum()
+    centre = (covered[:, None] * positions).sum(0) / covered.sum()
     return {
         "hit": bool(covered[best] > 0),
         "covered": int((covered > 0).sum()) / tokens,
-        "off": float((places[best] - centre).norm()),
+        "off": float((positions[best] - centre).norm()),
     }

@@ -1,4 +1,4 @@
-"""Which prediction answers for which target: the assignment of least cost.
+"""Matching of predictions to targets at least cost.
 
 Kuhn, "The Hungarian method", 1955, by scipy; for detection as in DETR (Carion et al. 2020).
 """
@@ -11,8 +11,8 @@ from torch import Tensor
 
 
 def hungarian_match(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """cost `[Q, N]` -> the rows and the columns `[min(Q, N)]` of the cheapest pairs, each row and
-    each column once at most. Values that are no numbers are dearer than any."""
+    """Return the rows and columns `[min(Q, N)]` of the cheapest pairs of a cost `[Q, N]`, each row
+    and column at most once. NaN costs more than any number."""
     if cost.is_meta:  # a dry run has no values
         places = torch.arange(min(cost.shape), device=cost.device)
         return places, places

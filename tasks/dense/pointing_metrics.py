@@ -1,4 +1,4 @@
-"""The pointing game: does the place that is most alike lie within the mask?
+"""The pointing game: does the position of the highest score lie in the mask?
 
 Zhang et al., "Top-down Neural Attention by Excitation Backprop", 2016.
 """
@@ -11,9 +11,9 @@ from typing import Any
 
 
 class PointingMetrics:
-    """`hit`: share of the rows with a mask whose peak is covered; `chance`: of a token by chance;
-    `off`: mm from the peak to the mask's centre, the mean; `rows`: how many have a mask. nan where
-    none has."""
+    """`hit`: fraction of rows with a mask whose peak is covered; `chance`: that of a random token;
+    `off`: mean distance in mm from the peak to the mask's centre; `rows`: number of rows with a
+    mask. NaN without any."""
 
     def __init__(self) -> None:
         self.found: list[Mapping[str, Any]] = []

@@ -1,4 +1,4 @@
-"""A mask as JSON: where its runs of ones begin and how long they are, and where it lies.
+"""Run-length encoding of masks as JSON, with their affine.
 
 Legend: `n` axes of the grid.
 """
@@ -14,18 +14,18 @@ from torch import Tensor
 
 
 def encode_rle(mask: Tensor, matrix: Tensor) -> dict[str, Any]:
-    """bool `[*grid]` and its matrix `[n + 1, n + 1]` to the world -> `grid`, `affine`, `runs` (a
-    start and a length each, the last axis first)."""
+    """Return `grid`, `affine` and `runs` (a start and a length each, the last axis first) of a
+    mask, bool `[*grid]`, and its matrix `[n + 1, n + 1]` to the world."""
     flat = mask.flatten().to(torch.int8).cpu()
     turns = torch.diff(flat, prepend=flat.new_zeros(1), append=flat.new_zeros(1)).nonzero()
     starts, ends = turns.flatten()[::2], turns.flatten()[1::2]
-    found = torch.stack([starts, ends - starts], 1).flatten().tolist()
-    return {"grid": list(mask.shape), "affine": matrix.cpu().tolist(), "runs": found}
+    runs = torch.stack([starts, ends - starts], 1).flatten().tolist()
+    return {"grid": list(mask.shape), "affine": matrix.cpu().tolist(), "runs": runs}
 
 
-def decode_rle(told: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """What `runs` told: bool `[*grid]`, and the matrix."""
-    flat = torch.zeros(math.prod(told["grid"]), dtype=torch.bool)
-    for start, length in zip(told["runs"][::2], told["runs"][1::2], strict=True):
+def decode_rle(encoded: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the mask, bool `[*grid]`, and the matrix of an encoded mask."""
+    flat = torch.zeros(math.prod(encoded["grid"]), dtype=torch.bool)
+    for start, length in zip(encoded["runs"][::2], encoded["runs"][1::2], strict=True):
         flat[start : start + length] = True
-    return flat.reshape(told["grid"]), torch.tensor(told["affine"])
+    return flat.reshape(encoded["grid"]), torch.tensor(encoded["affine"])

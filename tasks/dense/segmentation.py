@@ -1,8 +1,8 @@
-"""Segmentation: a mask over a signal's own space, from the tokens of a grid.
+"""Segmentation: a mask on a signal's grid, from its tokens.
 
-`L = 1 - 2 sum(p t) / (sum p + sum t)` (Dice; Milletari et al., "V-Net", 2016) plus the binary cross
-entropy, a row, over its real voxels. True masks are a stream of their own that keeps its space:
-they are laid over the head's grid by the affines of both, and predictions back over theirs.
+`L = 1 - 2 sum(p t) / (sum p + sum t)` (Dice; Milletari et al., "V-Net", 2016) plus the binary
+cross-entropy, for each row, over its real voxels. True masks are a stream that keeps its own grid:
+they are resampled to the head's grid by both affines, and predictions back to theirs.
 
 Legend: `B` rows, `V` voxels of the head's grid, `n` axes.
 """
@@ -31,18 +31,18 @@ from .sliding_window import random_window, sliding_window_features
 
 WHO = "segmentation"
 SMOOTH = 1e-5
-"""MONAI's: added to both sides of Dice's fraction."""
+"""As in MONAI: added to numerator and denominator of Dice."""
 
 
 class Segmentation(Task):
     """input: the stream. mask: the stream of true masks (`modality: mri_mask`). dice, ce: weights
-    of the two losses. threshold: the share from which a voxel belongs to the mask. prior: what a
-    new head says of every voxel (Lin et al., "Focal Loss for Dense Object Detection", 2017): where
-    it begins at a half, small masks are given up before they are found.
+    of the two losses. threshold: the probability from which a voxel belongs to the mask. prior: the
+    initial probability of every voxel (Lin et al., "Focal Loss for Dense Object Detection", 2017);
+    from 0.5, small masks vanish before they are learned.
 
-    window: voxels of a prepared signal that are encoded at a time, where it is too large for one:
-    a random window in training, in prediction all of them, blended where they overlap; what the
-    encoder gives is not cached then. overlap: the share of a window that the next one shares.
+    window: voxels of a prepared signal that are encoded at a time, for signals too large for one
+    pass: a random window in training, in prediction all of them, blended where they overlap;
+    features are then not cached. overlap: the fraction of a window that the next one shares.
     """
 
     head_types: ClassVar[Mapping[str, str]] = {"head": "unetr"}
@@ -88,7 +88,7 @@ class Segmentation(Task):
         return {"main": random_window(sample, self.window, rng)}
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Summed over rows. `overlap`: the soft Dice, a sum over rows too."""
+        """Return a sum over rows. Parts: `overlap`, the soft Dice, a sum over rows."""
         output = self._head_output(ctx)
         logits, real = output.tokens[..., 0].float(), output.mask
         target = self._target(output, ctx).flatten(1) * real  # [B, V]
@@ -101,8 +101,8 @@ class Segmentation(Task):
         return Loss(total, len(batch), {"overlap": overlap.detach().sum()})
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """`mask` as runs of its grid (`rle.py`), its `size` in the world's units (mm cubed), and,
-        if the batch has the true mask, `scores` against it on its own grid."""
+        """Return `mask` run-length encoded (`rle.py`), its `size` in the world's units (mm cubed),
+        and, if the batch has the true mask, `scores` against it on its own grid."""
         output = self._sliding_output(batch, ctx)
         grid, matrix = output.grid or (), grid_to_world(output, WHO)
         share = output.tokens[..., 0].float().sigmoid()
@@ -135,13 +135,14 @@ class Segmentation(Task):
         return [agreement(prediction, target, edges) for prediction, target, edges in pairs]
 
     def _target(self, output: Features, ctx: Context) -> Tensor:
-        """`[B, 1, *grid]` the true masks on the grid of the head's output."""
+        """Return `[B, 1, *grid]`, the true masks on the grid of the head's output."""
         truth = ctx.encode(self.mask)
         matrix, to_truth = grid_to_world(output, WHO), grid_to_world(truth, WHO)
         return resample_grid(_grid_of(truth), to_truth, matrix, output.grid or ())
 
     def _sliding_output(self, batch: Batch, ctx: Context) -> Features:
-        """As `_head_output`, window by window if the task has one and the batch the signals."""
+        """As `_head_output`, window by window if the task has one and the batch holds the
+        signals."""
         views = batch.streams.get(self.input)
         if self.window is None or views is None:
             return self._head_output(ctx)
@@ -173,6 +174,6 @@ class Segmentation(Task):
 
 
 def _grid_of(truth: Features) -> Tensor:
-    """`[B, 1, *grid]` the values of masks, 0 where padding is."""
+    """Return `[B, 1, *grid]`, the values of masks, 0 in the padding."""
     values = truth.tokens[..., 0].detach().float() * truth.mask
     return values.unflatten(1, truth.grid or (-1,))[:, None]

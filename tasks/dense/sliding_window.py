@@ -1,4 +1,4 @@
-"""Signals too large to be encoded at once: window by window, blended by MONAI's inferer.
+"""Sliding-window inference for signals too large to be encoded at once, by MONAI.
 
 Legend: `C` channels, `n` axes in space; a row is encoded at a time.
 """
@@ -19,7 +19,8 @@ Tensors = dict[str, Tensor]
 
 
 def random_window(sample: Sample, window: Sequence[int], rng: np.random.Generator) -> Sample:
-    """A random window of a sample, as it is: no axis is stretched. Raises ValueError."""
+    """Return a random window of a sample without resampling. Raise ValueError if the axes do not
+    fit."""
     extent = spatial_shape(sample)
     if len(extent) != len(window):
         raise ValueError(f"window: {list(window)} has {len(window)} axes, samples {len(extent)}")
@@ -36,11 +37,11 @@ def random_window(sample: Sample, window: Sequence[int], rng: np.random.Generato
 def sliding_window_features(
     tensors: Tensors, window: Sequence[int], overlap: float, run: Callable[[Tensors], Features]
 ) -> Features:
-    """The batch of a stream through `run`, which gives one number a voxel of a window, blended by
-    a Gaussian: Features of the whole `[B, V, 1]`. Raises ValueError for a window that `run`
-    does not fill."""
+    """Run `run`, which returns one number for each voxel of a window, over the batch of a stream,
+    and blend by a Gaussian: Features of the whole, `[B, V, 1]`. Raise ValueError for a window that
+    `run` does not fill."""
     rows = [
-        _slid({key: value[i : i + 1] for key, value in tensors.items()}, window, overlap, run)
+        _slide({key: value[i : i + 1] for key, value in tensors.items()}, window, overlap, run)
         for i in range(len(next(iter(tensors.values()))))
     ]
     first = rows[0]
@@ -52,38 +53,40 @@ def sliding_window_features(
     )
 
 
-def _slid(
+def _slide(
     row: Tensors, window: Sequence[int], overlap: float, run: Callable[[Tensors], Features]
 ) -> Features:
     extent, axes = spatial_shape({key: value[0] for key, value in row.items()}), len(window)
-    # What lies in space is cut as one tensor; what does not (which contrasts are there) stays.
+    # Spatial tensors are cut as one; others (which contrasts a row has) are kept.
     spatial = {k: v for k, v in row.items() if tuple(v.shape[-axes:]) == extent}
     joined = torch.cat([v.reshape(1, -1, *extent).float() for v in spatial.values()], 1)
-    made: list[Features] = []
+    outputs: list[Features] = []
 
     def predict(part: Tensor) -> Tensor:
-        """`[1, C, *window]` -> logits and what is real, `[1, 2, *finer or coarser]`."""
+        """Return logits and real positions, `[1, 2, *finer or coarser]`, of `[1, C, *window]`."""
         pieces = part.split([v.reshape(1, -1, *extent).shape[1] for v in spatial.values()], 1)
         cut = {
             key: piece.reshape(*value.shape[:-axes], *piece.shape[2:]).to(value.dtype)
             for (key, value), piece in zip(spatial.items(), pieces, strict=True)
         }
-        found = run({**row, **cut})
-        _check(found, part.shape[2:])
-        made.append(found)
-        both = torch.stack([found.tokens[..., 0].float(), found.mask.float()], 1)
-        return both.unflatten(2, found.grid or ())
+        output = run({**row, **cut})
+        _check(output, part.shape[2:])
+        outputs.append(output)
+        both = torch.stack([output.tokens[..., 0].float(), output.mask.float()], 1)
+        return both.unflatten(2, output.grid or ())
 
     whole: Tensor = sliding_window_inference(
         joined, window, 1, predict, overlap=overlap, mode="gaussian"
     )
     real = whole[:, 1].flatten(1) > 0.5
     tokens = whole[:, 0].flatten(1)[..., None] * real[..., None]
-    return made[0].replace(tokens=tokens, mask=real, grid=tuple(whole.shape[2:]), hidden_states=())
+    return outputs[0].replace(
+        tokens=tokens, mask=real, grid=tuple(whole.shape[2:]), hidden_states=()
+    )
 
 
-def _check(found: Features, window: Sequence[int]) -> None:
-    covered = [n * s for n, s in zip(found.grid or (), found.spacing or (), strict=True)]
+def _check(features: Features, window: Sequence[int]) -> None:
+    covered = [n * s for n, s in zip(features.grid or (), features.spacing or (), strict=True)]
     if [round(c) for c in covered] != list(window):
         raise ValueError(
             f"window: {list(window)} voxels come back as {[round(c) for c in covered]}; choose "

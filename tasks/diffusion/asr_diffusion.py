@@ -1,12 +1,12 @@
-"""Transcription by masked diffusion: a hypothesis is corrected, many tokens at a time.
+"""Speech recognition by masked diffusion: a hypothesis is corrected, many tokens at a time.
 
-dLLM-ASR (arXiv 2601.17902) on LLaDA's process (Nie et al. 2025). A CTC head on the stream's own
-encoder gives the hypothesis, which is the draft and sets the canvas's length (`draft.py`); passes
-over the canvas reveal the tokens that are certain (`sampler.py`). The prompt attends to itself
-alone, so that it is prefilled once, and a pass costs the canvas. Training makes canvases as
-decoding does (`canvas.py`); the loss is LLaDA's for SFT.
+dLLM-ASR (arXiv 2601.17902) on LLaDA's process (Nie et al. 2025). A CTC head on the stream's encoder
+writes the draft, which also sets the canvas length (`draft.py`); passes over the canvas reveal
+confident tokens (`sampler.py`). The prompt attends only to itself, so it is prefilled once and a
+pass costs the canvas. Training canvases are made as in decoding (`canvas.py`); the loss is LLaDA's
+for SFT.
 
-Legend: `B` rows, `G` positions of a canvas, `T` frames, `V` vocabulary, `N` those with a loss.
+Legend: `B` rows, `G` positions of a canvas, `T` frames, `V` vocabulary, `N` positions with a loss.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .draft import (
     check_fractions,
     check_positive,
     layout_draft,
-    prior_of,
+    make_draft,
 )
 from .sampler import Denoised, SamplerConfig, sample
 
@@ -92,7 +92,7 @@ class DiffusionASR(ASR):
         )
         self.canvas_length, self.ctc_weight = canvas_length, ctc_weight
         self.draft_prob, self.feature_dropout = draft_prob, feature_dropout
-        self.special = Special(-1, -1, -1)  # known when the task meets its decoder
+        self.special = Special(-1, -1, -1)  # set by `build`
 
     @property
     def draft_stream(self) -> str:
@@ -108,22 +108,24 @@ class DiffusionASR(ASR):
         return self._references(row) if part == "tokenizer" else super().fit_examples(part, row)
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
-        """Add one token, the gap: a position of the canvas that no token took."""
+        """Add one token, the gap: a position of the canvas without a token."""
         decoder = decoders[BACKBONE]
         gap = decoder.add_tokens(1)
         if decoder.mask_id is None or "causal" in decoder.supports:
             raise ValueError(
-                "asr_diffusion: predicts masked positions, which a causal decoder does not do; "
-                "say `type: diffusion` in backbone"
+                "asr_diffusion: predicts masked positions, which a causal decoder cannot; "
+                "use `type: diffusion` in backbone"
             )
         self.special = Special(decoder.mask_id, decoder.tokenizer.eos_id, gap)
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        """As `Asr`, with `ids`, the tokens of the transcript for the CTC head; a row that its
-        tokenizer cannot write is an error if the head trains."""
+        """As `ASR`, with the label `ids`, the tokens of the transcript for the CTC head. A row that
+        its tokenizer cannot encode is an error if the head trains."""
         example = super().prepare(row, tools, rng)
         if "target" in example.labels:
-            example.labels["target"] = example.labels["target"][:-1]  # canvases end by themselves
+            example.labels["target"] = example.labels["target"][
+                :-1
+            ]  # canvases have their own `eos`
         if "text" in example.reference:
             try:
                 ids = self.tokenizer.encode(example.reference["text"])
@@ -138,10 +140,10 @@ class DiffusionASR(ASR):
         return [example_row((self.prompt, self.target), text) for text in ("a", "go")]
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """A mean over the positions of each canvas, summed over rows. `denoise`: the loss of
-        masked positions, `correct`: of visible ones of drafts, `ctc`: of the CTC head, a token.
-        With a CTC head that trains, a row whose text needs more frames than there are is failed
-        and left out."""
+        """Return the mean over the positions of each canvas, summed over rows. Parts: `denoise`,
+        the loss of masked positions; `correct`, of visible ones of drafts; `ctc`, of the CTC head,
+        by token. If the CTC head trains, a row whose text needs more frames than available fails
+        and is left out."""
         decoder = ctx.decoder()
         texts = self._texts(batch)
         features = ctx.encode(self.draft_stream)
@@ -166,7 +168,7 @@ class DiffusionASR(ASR):
         return Loss(losses.sum() + self.ctc_weight * ctc, len(rows), parts, failed)
 
     def _texts(self, batch: Batch) -> list[list[int]]:
-        """The decoder's tokens of each row's transcript."""
+        """Return the decoder's tokens of each row's transcript."""
         columns = self.target.template
         ids = batch.label("target", f"has no text to learn; its data must have {columns!r}")
         padded = [[0] * ids.shape[1]] * len(ids) if ids.is_meta else ids.tolist()
@@ -176,7 +178,7 @@ class DiffusionASR(ASR):
     def _fitting(
         self, batch: Batch, features: Features
     ) -> tuple[list[int], list[list[int]], list[tuple[str, str]]]:
-        """As `fitting_rows`; with a CTC head that does not train every row fits."""
+        """As `fitting_rows`; if the CTC head does not train, every row fits."""
         if not self._head_trains:
             return list(range(len(batch))), [[] for _ in range(len(batch))], []
         known = not features.mask.is_meta
@@ -195,7 +197,8 @@ class DiffusionASR(ASR):
         return self.ctc_weight > 0 and trains
 
     def _drafts(self, features: Features, decoder: Backbone, ctx: Context) -> list[Draft | None]:
-        """Hypotheses with errors of the CTC head, for the share of the rows that learn from one."""
+        """Return the CTC head's hypotheses with feature dropout, for the fraction of rows that
+        begin from one."""
         count = len(features.tokens)
         turns = torch.arange(count + 1) + ctx.step % 1000
         chosen = (turns * self.draft_prob).floor().long().diff().bool()
@@ -209,13 +212,13 @@ class DiffusionASR(ASR):
         return drafts
 
     def _losses(self, context: Features, canvases: NoisyTargets, decoder: Backbone) -> Tensor:
-        """`[B, G]` the weighted cross entropy of each position of a canvas."""
+        """Return `[B, G]`, the weighted cross-entropy of each position of a canvas."""
         device = context.tokens.device
         positions = canvases.weight.flatten().nonzero().squeeze(1)
         ids, real = canvases.ids.to(device), canvases.real.to(device)
         hidden = decoder(decoder.embed(ids), real, context, "block")  # [B, G, D]
         logits = decoder.logits(hidden.flatten(0, 1)[positions.to(device)]).float()  # [N, V]
-        labels = canvases.wanted.flatten()[positions].to(device)
+        labels = canvases.target.flatten()[positions].to(device)
         weight = canvases.weight.flatten()[positions].to(device)
         losses = F.cross_entropy(logits, labels, reduction="none") * weight
         flat = torch.zeros(canvases.weight.numel(), device=device)
@@ -231,9 +234,9 @@ class DiffusionASR(ASR):
         threshold: float | None = None,
         **options: Any,
     ) -> list[Any]:
-        """`text`, `passes` of the decoder, and `prior`: the CTC head's hypothesis, a row. prior:
-        False begins with masks alone. steps: passes that reveal equal numbers of positions, in
-        place of the threshold."""
+        """Return `text`, the decoder's `passes`, and `prior`, the CTC head's hypothesis, for each
+        row. prior: False begins with masks only. steps: number of passes that reveal equal numbers
+        of positions, in place of the threshold."""
         if options:
             raise ValueError(
                 f"asr_diffusion: found {', '.join(options)}; expected prior, steps, threshold"
@@ -256,7 +259,7 @@ class DiffusionASR(ASR):
         """Return the CTC head's hypotheses, in the decoder's tokens."""
         logs = frame_logits(self, "prior", features).log_softmax(-1).cpu()  # [B, T, V]
         return [
-            prior_of(greedy(row[:length], self.tokenizer.size), self.tokenizer, decoder.tokenizer)
+            make_draft(greedy(row[:length], self.tokenizer.size), self.tokenizer, decoder.tokenizer)
             for row, length in zip(logs, features.lengths.tolist(), strict=True)
         ]
 
@@ -284,7 +287,7 @@ class DiffusionASR(ASR):
         canvas = make_initial_canvas(slots, self.special).to(cache.mask.device)
 
         def predict(ids: Tensor, real: Tensor, masked: Tensor) -> Tensor:
-            rows = masked.any(1).nonzero().squeeze(1)  # decided rows cost nothing more
+            rows = masked.any(1).nonzero().squeeze(1)  # decided rows are not computed
             row_cache = cache if len(rows) == len(ids) else decoder.select_rows(cache, rows)
             hidden = decoder(decoder.embed(ids[rows]), real[rows], row_cache, "block")  # [b, G, D]
             return decoder.logits(hidden[masked[rows]])

@@ -1,12 +1,12 @@
-"""Canvases of a batch: those that decoding begins with, and those that training learns from.
+"""Canvases of a batch: those that decoding begins with, and those for training.
 
-Training matches decoding. A row without a prior is its tokens, `eos` and further `eos` up to a
-length such as decoding has; of its places a share is masked (LLaDA's forward process). A row
-with a prior is laid out as the prior would be: its sure words are visible, right or wrong, and
-only the places that decoding would find masked are masked. In half of these rows the visible
-wrong tokens are masked too, as verification leaves them.
+Training matches decoding. Without a draft, a row is its tokens followed by `eos` up to a length as
+in decoding; a fraction of the positions is masked (LLaDA's forward process). With a draft, a row is
+laid out as in decoding: confident words are visible, right or wrong, and only the positions that
+decoding would mask are masked. In half of these rows the visible wrong tokens are masked too, as
+verification does.
 
-Legend: `B` rows, `G` places, `n` tokens of a text.
+Legend: `B` rows, `G` positions, `n` tokens of a text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .sampler import Canvas
 
 @dataclass(frozen=True)
 class Special:
-    """Ids that mean something on a canvas."""
+    """Ids with a meaning on a canvas."""
 
     mask_id: int
     eos_id: int
@@ -34,19 +34,19 @@ class Special:
 
 @dataclass(frozen=True)
 class NoisyTargets:
-    """ids `[B, G]` as they are shown, real `[B, G]`, wanted `[B, G]`, hidden `[B, G]` the places
-    that are masked, weight `[B, G]` what the cross entropy of each place counts."""
+    """ids `[B, G]`: input. real `[B, G]`: positions of the row. target `[B, G]`. hidden `[B, G]`:
+    masked positions. weight `[B, G]`: of the cross-entropy of each position."""
 
     ids: Tensor
     real: Tensor
-    wanted: Tensor
+    target: Tensor
     hidden: Tensor
     weight: Tensor
 
 
 def make_initial_canvas(slots: Sequence[DraftLayout], special: Special) -> Canvas:
-    """What denoising starts from."""
-    rows = [torch.tensor([_or(t, special.mask_id) for t in s.tokens]) for s in slots]
+    """Return the canvases that denoising begins with."""
+    rows = [torch.tensor([_token_or(t, special.mask_id) for t in s.tokens]) for s in slots]
     opened = [torch.tensor([t is None for t in s.tokens]) for s in slots]
     real = pad_sequence([torch.ones_like(row) for row in opened], True, False)
     ids, masks = pad_sequence(rows, True, special.eos_id), pad_sequence(opened, True, False)
@@ -55,7 +55,7 @@ def make_initial_canvas(slots: Sequence[DraftLayout], special: Special) -> Canva
 
 
 def empty(length: int) -> DraftLayout:
-    """A canvas without a prior."""
+    """Return the layout of a canvas without a draft."""
     return DraftLayout([None] * length, 0, 0)
 
 
@@ -67,15 +67,16 @@ def make_training_canvas(
     special: Special,
     draws: torch.Generator,
 ) -> NoisyTargets:
-    """Noisy canvases for texts of `n` tokens; `longest`: places of a canvas without a prior."""
+    """Return noisy canvases for texts of `n` tokens. longest: positions of a canvas without a
+    draft."""
     pairs = zip(truths, priors, strict=True)
     rows = [_row(truth, prior, config, longest, special, draws) for truth, prior in pairs]
-    shown, wanted, counted = (
+    visible, targets, counted = (
         [torch.tensor(column) for column in group] for group in zip(*rows, strict=True)
     )
-    ids = pad_sequence(shown, True, special.eos_id)  # -1: a place that is not given
-    real = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in shown], True, False)
-    truth = pad_sequence(wanted, True, special.eos_id)
+    ids = pad_sequence(visible, True, special.eos_id)  # -1: masked
+    real = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in visible], True, False)
+    truth = pad_sequence(targets, True, special.eos_id)
     share = sample_timesteps(len(rows), float(torch.rand((), generator=draws)))
     free = (ids < 0) & real
     noisy = apply_mask(
@@ -86,8 +87,10 @@ def make_training_canvas(
         special.mask_id,
     )
     hidden = free & (noisy == special.mask_id)
-    given = (real & ~free) / real.sum(1, keepdim=True)
-    weight = (elbo_weights(hidden, share, real) + given) * pad_sequence(counted, True, False)
+    visible_weight = (real & ~free) / real.sum(1, keepdim=True)
+    weight = (elbo_weights(hidden, share, real) + visible_weight) * pad_sequence(
+        counted, True, False
+    )
     return NoisyTargets(noisy, real, truth, hidden, weight)
 
 
@@ -99,7 +102,7 @@ def _row(
     special: Special,
     draws: torch.Generator,
 ) -> tuple[list[int], list[int], list[bool]]:
-    """What a canvas shows (-1 where nothing), what it should hold, and what is learned of it."""
+    """Return the visible tokens (-1 where masked), the targets, and which positions have a loss."""
 
     def below(high: int) -> int:
         return int(torch.randint(max(high, 1), (), generator=draws))
@@ -111,14 +114,14 @@ def _row(
         size = max(size, len(truth) + 1)
         return [-1] * size, [*truth, *[special.eos_id] * (size - len(truth))], [True] * size
     slots = layout_draft(prior, config)
-    wanted, counted = align_targets(slots, truth, special.eos_id, special.gap_id)
+    targets, counted = align_targets(slots, truth, special.eos_id, special.gap_id)
     doubted = bool(below(2))
-    shown = [
+    visible = [
         -1 if token is None or (doubted and token != right) else token
-        for token, right in zip(slots.tokens, wanted, strict=True)
+        for token, right in zip(slots.tokens, targets, strict=True)
     ]
-    return shown, wanted, counted
+    return visible, targets, counted
 
 
-def _or(token: int | None, other: int) -> int:
+def _token_or(token: int | None, other: int) -> int:
     return other if token is None else token

@@ -1,4 +1,4 @@
-"""The recogniser whose hypothesis a diffusion decoder begins at: its texts, its loss, its errors.
+"""The CTC head that writes drafts: its loss, and dropout of its input.
 
 Legend: `B` rows, `T` frames, `D` width, `V` classes, the blank (the last) among them.
 """
@@ -15,15 +15,16 @@ from ..speech import ctc_losses
 
 
 def select_rows(features: Features, rows: Sequence[int]) -> Features:
-    """Some rows of a batch, in order."""
+    """Return some rows of a batch, in order."""
     if len(rows) == len(features.tokens):
         return features
-    places = torch.tensor(rows, dtype=torch.long, device=features.tokens.device)
-    return Features(features.tokens[places], features.mask[places])
+    indices = torch.tensor(rows, dtype=torch.long, device=features.tokens.device)
+    return Features(features.tokens[indices], features.mask[indices])
 
 
 def per_token_ctc_loss(logits: Tensor, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:
-    """The CTC loss of `logits [B, T, V]`, each row's by its tokens, summed over rows."""
+    """Return the CTC loss of `logits [B, T, V]`, each row's divided by its tokens, summed over
+    rows."""
     frames = [] if logits.is_meta else features.lengths.tolist()
     losses = ctc_losses(logits, frames, ids)
     lengths = torch.tensor([max(len(row), 1) for row in ids], device=losses.device)
@@ -31,9 +32,9 @@ def per_token_ctc_loss(logits: Tensor, features: Features, ids: Sequence[Sequenc
 
 
 def feature_dropout(features: Features, most: float, draws: torch.Generator) -> Features:
-    """Features of which each row lost a share of its values, up to `most`: a recogniser that
-    learned from these very rows makes the errors here that it makes on voices it never heard."""
-    share = most * torch.rand(len(features.tokens), 1, 1, generator=draws)
-    kept = torch.rand(features.tokens.shape, generator=draws) >= share
-    scaled = (kept / (1 - share)).to(features.tokens)
+    """Drop a random fraction of each row's values, up to `most`, so that the CTC head errs on
+    training rows as it does on unseen speakers."""
+    fraction = most * torch.rand(len(features.tokens), 1, 1, generator=draws)
+    keep = torch.rand(features.tokens.shape, generator=draws) >= fraction
+    scaled = (keep / (1 - fraction)).to(features.tokens)
     return Features(features.tokens.detach() * scaled, features.mask)

@@ -1,4 +1,4 @@
-"""A hypothesis as a canvas: what is sure stays, what is not becomes masks with room beside them.
+"""The layout of a draft on a canvas: confident tokens stay, uncertain ones become masks.
 
 dLLM-ASR (arXiv 2601.17902) begins denoising at a CTC hypothesis, which anchors the length:
 `G = ceil(length_factor * m) + length_margin` positions for `m` tokens. The positions beyond `m` are
@@ -6,7 +6,7 @@ placed behind uncertain words, one each (a misheard word seldom has as many toke
 one), the rest at the end. A position that is left over holds the `gap` token, which is no text; so
 the tokens that stay need not move if a word between them changes its length.
 
-Legend: `m` tokens of a hypothesis, `G` places of its canvas, `n` tokens of the truth.
+Legend: `m` tokens of a hypothesis, `G` positions of its canvas, `n` tokens of the transcript.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..speech import CTCHypothesis, words_of
 
 @dataclass(frozen=True)
 class Draft:
-    """text: what was heard first. ids: its tokens for the decoder. sure: of each token how sure
-    the recogniser is of its word. words: of each token the place of its word."""
+    """text: the hypothesis. ids: its tokens for the decoder. sure: the recognizer's confidence in
+    the word of each token. words: index of the word of each token."""
 
     text: str
     ids: list[int]
@@ -47,37 +47,40 @@ class DraftConfig:
         check_positive(length_factor=self.length_factor, length_margin=self.length_margin)
 
     def length(self, tokens: int) -> int:
-        """`G` for a hypothesis of so many tokens."""
+        """Return `G` for a hypothesis of so many tokens."""
         return math.ceil(round(self.length_factor * tokens, 6)) + self.length_margin
 
 
 @dataclass(frozen=True)
 class DraftLayout:
-    """A canvas of one row. tokens: `G` ids, None for a mask. head: places before the slack at
-    the end. least: places before which no text ends."""
+    """The canvas of one row. tokens: `G` ids, None for a mask. head: positions before the margin at
+    the end. least: positions before which no text ends."""
 
     tokens: list[int | None]
     head: int
     least: int
 
 
-def prior_of(heard: CTCHypothesis, spelling: Tokenizer, tokenizer: Tokenizer) -> Draft:
-    """A recogniser's tokens as the decoder's, each as sure as the least sure part of its word."""
-    text = " ".join(spelling.decode(heard.ids).split())
+def make_draft(hypothesis: CTCHypothesis, ctc_tokenizer: Tokenizer, tokenizer: Tokenizer) -> Draft:
+    """Return a hypothesis in the decoder's tokens, each with the confidence of the least confident
+    part of its word."""
+    text = " ".join(ctc_tokenizer.decode(hypothesis.ids).split())
     ids = tokenizer.encode(text)
-    shares = [min(heard.scores[a:b]) for _, a, b in words_of(spelling, heard.ids)]
+    confidences = [
+        min(hypothesis.scores[a:b]) for _, a, b in words_of(ctc_tokenizer, hypothesis.ids)
+    ]
     spans = words_of(tokenizer, ids)
-    if len(spans) != len(shares):  # a tokenizer that does not give the words back
-        shares = [min(shares, default=0.0)] * len(spans)
+    if len(spans) != len(confidences):  # a tokenizer that does not keep the words
+        confidences = [min(confidences, default=0.0)] * len(spans)
     sure, words = [0.0] * len(ids), [0] * len(ids)
-    for word, (share, (_, start, stop)) in enumerate(zip(shares, spans, strict=True)):
-        for place in range(start, stop):
-            sure[place], words[place] = share, word
+    for word, (confidence, (_, start, stop)) in enumerate(zip(confidences, spans, strict=True)):
+        for index in range(start, stop):
+            sure[index], words[index] = confidence, word
     return Draft(text, ids, sure, words)
 
 
 def layout_draft(prior: Draft, config: DraftConfig) -> DraftLayout:
-    """The canvas of a hypothesis."""
+    """Return the canvas of a hypothesis."""
     doubtful = {
         w: s for w, s in zip(prior.words, prior.sure, strict=True) if s < config.min_confidence
     }
@@ -94,32 +97,36 @@ def layout_draft(prior: Draft, config: DraftConfig) -> DraftLayout:
 
 
 def align_targets(
-    slots: DraftLayout, truth: Sequence[int], eos_id: int, gap_id: int
+    slots: DraftLayout, transcript: Sequence[int], eos_id: int, gap_id: int
 ) -> tuple[list[int], list[bool]]:
-    """What each of the `G` places should hold, and which of them can be learned.
+    """Return the target of each of the `G` positions, and which of them have a loss.
 
-    The tokens that stay and are right (the longest common runs with the truth) hold their place;
-    the truth between two of them stands to the left of the places between, gaps behind it, and
-    `eos` to the end behind the last. Places between that are too few for their truth are not
-    learned, and neither is a token of the truth that the canvas has no place for.
+    Visible tokens that are right (the longest common runs with the transcript) keep their position;
+    the transcript between two of them is placed at the left of the positions between, followed by
+    gaps, and by `eos` to the end behind the last. Positions that are too few for their part of the
+    transcript have no loss, as have tokens for which the canvas has no position.
     """
-    kept = [(place, t) for place, t in enumerate(slots.tokens) if t is not None]
-    matcher = SequenceMatcher(None, [token for _, token in kept], list(truth), autojunk=False)
+    visible = [(place, t) for place, t in enumerate(slots.tokens) if t is not None]
+    matcher = SequenceMatcher(
+        None, [token for _, token in visible], list(transcript), autojunk=False
+    )
     anchors = [(-1, -1)]
     for block in matcher.get_matching_blocks():
-        anchors += [(kept[block.a + i][0], block.b + i) for i in range(block.size)]
-    wanted: list[int] = []
+        anchors += [(visible[block.a + i][0], block.b + i) for i in range(block.size)]
+    targets: list[int] = []
     learned: list[bool] = []
-    for (place, at), (next_place, next_at) in pairwise([*anchors, (len(slots.tokens), len(truth))]):
-        room, inner = next_place - place - 1, list(truth[at + 1 : next_at])
+    for (place, at), (next_place, next_at) in pairwise(
+        [*anchors, (len(slots.tokens), len(transcript))]
+    ):
+        room, inner = next_place - place - 1, list(transcript[at + 1 : next_at])
         last = next_place == len(slots.tokens)
         filler = eos_id if last else gap_id
-        wanted += (inner + [filler] * room)[:room]
+        targets += (inner + [filler] * room)[:room]
         learned += [last or len(inner) <= room] * room
         if not last:
-            wanted.append(truth[next_at])
+            targets.append(transcript[next_at])
             learned.append(True)
-    return wanted, learned
+    return targets, learned
 
 
 def check_fractions(**options: float) -> None:

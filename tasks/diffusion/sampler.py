@@ -1,11 +1,11 @@
-"""Denoising a canvas: passes that reveal what the decoder is sure of, until the text is decided.
+"""Denoising of a canvas: passes that reveal confident tokens until the text is decided.
 
-The confidence rule and pruning follow dLLM-ASR (arXiv 2601.17902) and LLaDA's sampler (Nie et
-al. 2025): a pass reveals every open place whose best token is sure enough, and at least one.
-What is revealed never changes. Tokens that were given beforehand (a prior) may be masked again
-once, in the first pass. The canvas is cut at an `eos` that is sure.
+The confidence rule and pruning follow dLLM-ASR (arXiv 2601.17902) and LLaDA's sampler (Nie et al.
+2025): a pass reveals every masked position whose best token is confident enough, and at least one.
+Revealed tokens never change. Tokens of a draft may be masked again once, in the first pass. The
+canvas is cut at a confident `eos`.
 
-Legend: `B` rows, `G` places of the canvas, `N` places asked for, `V` vocabulary.
+Legend: `B` rows, `G` positions of the canvas, `N` positions with logits, `V` vocabulary.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 from .noising import reveal_schedule
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(ids `[B, G]`, real `[B, G]`, wanted `[B, G]`) -> logits `[N, V]` of the wanted places."""
+"""(ids `[B, G]`, real `[B, G]`, selected `[B, G]`) -> logits `[N, V]` of the selected positions."""
 
 
 @dataclass
 class Canvas:
-    """ids: `[B, G]`. real: places that the row has. open: places that are masked. given: prior
-    tokens, which may be masked again. least: `[B]` places before which no text ends."""
+    """ids: `[B, G]`. real: positions of the row. open: masked positions. given: tokens of the
+    draft, which may be masked again. least: `[B]`, positions before which no text ends."""
 
     ids: Tensor
     real: Tensor
@@ -54,8 +54,8 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class Denoised:
-    """ids: each row's tokens, cut before its first `eos`. passes: `[B]` how many of the passes
-    a row took part in. canvas: `[B]` places left at the end."""
+    """ids: each row's tokens, cut before its first `eos`. passes: `[B]`, number of passes that a
+    row took part in. canvas: `[B]`, positions left at the end."""
 
     ids: list[list[int]]
     passes: list[int]
@@ -64,7 +64,7 @@ class Denoised:
 
 @torch.no_grad()
 def sample(canvas: Canvas, predict: Predict, rule: SamplerConfig) -> Denoised:
-    """Fill a canvas; the canvas itself stays as it is."""
+    """Denoise a canvas; the input is not changed."""
     state = _State(canvas, rule)
     while bool((active := state.undecided()).any()):
         state.step(predict, active)
@@ -72,7 +72,7 @@ def sample(canvas: Canvas, predict: Predict, rule: SamplerConfig) -> Denoised:
 
 
 class _State:
-    """A canvas on its way."""
+    """The state of a canvas between passes."""
 
     def __init__(self, canvas: Canvas, rule: SamplerConfig) -> None:
         self.rule = rule
@@ -82,12 +82,13 @@ class _State:
         if rule.remask_below is None:
             self.doubted = torch.zeros_like(self.doubted)
         place = torch.arange(self.ids.shape[1], device=self.ids.device)
-        self.early = place < canvas.least[:, None]  # no text ends here
+        self.early = place < canvas.least[:, None]  # no `eos` here
         self.passes = torch.zeros(len(self.ids), dtype=torch.long, device=self.ids.device)
         self.quota = [reveal_schedule(int(n), rule.steps or 1) for n in self.open.sum(1)]
 
     def undecided(self) -> Tensor:
-        """`[B]` rows with an open place before their first `eos`, or with tokens to verify."""
+        """Return `[B]`: rows with a masked position before their first `eos`, or with tokens to
+        verify."""
         ended = (self._ends().cumsum(1) > 0) | ~self.real
         return (self.open & ~ended).any(1) | self.doubted.any(1)
 
@@ -95,57 +96,66 @@ class _State:
         return (self.ids == self.rule.eos_id) & self.real & ~self.open
 
     def step(self, predict: Predict, active: Tensor) -> None:
-        """One pass over the rows that are not decided."""
+        """Run one pass over the rows that are not decided."""
         width = int((self.real & active[:, None]).sum(1).max())
-        asked = ((self.open | self.doubted) & active[:, None])[:, :width]
+        selected = ((self.open | self.doubted) & active[:, None])[:, :width]
         ids, doubted = self.ids[:, :width], self.doubted[:, :width]
-        logits = predict(ids, self.real[:, :width], asked).float()
-        early = self.early[:, :width][asked]
+        logits = predict(ids, self.real[:, :width], selected).float()
+        early = self.early[:, :width][selected]
         logits[:, self.rule.eos_id] = logits[:, self.rule.eos_id].masked_fill(early, -torch.inf)
-        shares = logits.softmax(-1)  # [N, V], float32: smaller types call everything sure
-        best, token = shares.max(-1)
-        sure = torch.full(asked.shape, -1.0, device=best.device).masked_scatter(asked, best)
+        probabilities = logits.softmax(-1)  # [N, V], float32: smaller types round to 1
+        best, token = probabilities.max(-1)
+        confidence = torch.full(selected.shape, -1.0, device=best.device).masked_scatter(
+            selected, best
+        )
         self.passes += active
-        shown = self._chosen(sure.masked_fill(doubted, -1.0))
+        revealed = self._chosen(confidence.masked_fill(doubted, -1.0))
         again = doubted.clone()
         if self.rule.remask_below is not None:
-            own = shares.gather(1, ids[asked][:, None])[:, 0]
-            again[asked] &= own < self.rule.remask_below
-        self._write(torch.where(shown, ids.masked_scatter(asked, token), ids), shown, again)
-        self._cut(shown & (sure >= self.rule.threshold), width)
+            current = probabilities.gather(1, ids[selected][:, None])[:, 0]
+            again[selected] &= current < self.rule.remask_below
+        self._write(
+            torch.where(revealed, ids.masked_scatter(selected, token), ids), revealed, again
+        )
+        self._cut(revealed & (confidence >= self.rule.threshold), width)
         self.doubted = self.doubted & ~active[:, None]
 
-    def _write(self, ids: Tensor, shown: Tensor, again: Tensor) -> None:
+    def _write(self, ids: Tensor, revealed: Tensor, again: Tensor) -> None:
         width = ids.shape[1]
         self.ids[:, :width] = ids.masked_fill(again, self.rule.mask_id)
-        self.open[:, :width] = (self.open[:, :width] & ~shown) | again
+        self.open[:, :width] = (self.open[:, :width] & ~revealed) | again
 
     def _cut(self, sure: Tensor, width: int) -> None:
-        """Take away the first sure `eos` of a row and whatever stands behind it."""
+        """Remove the first confident `eos` of a row and everything behind it."""
         cut = (sure & (self.ids[:, :width] == self.rule.eos_id)).cumsum(1) > 0
         self.real[:, :width] &= ~cut
         self.real[:, width:] &= ~cut[:, -1:]
         self.open &= self.real
 
-    def _chosen(self, sure: Tensor) -> Tensor:
-        """`[B, G]` the places that this pass reveals, of those with a confidence (not -1)."""
+    def _chosen(self, confidence: Tensor) -> Tensor:
+        """Return `[B, G]`, the positions that this pass reveals, of those with a confidence (not
+        -1)."""
         turn = int(self.passes.max())
         if turn >= self.rule.max_passes:
-            return sure >= 0
+            return confidence >= 0
         if self.rule.steps is None:
-            shown = sure >= max(self.rule.threshold, 0.0)
-            first = sure.argmax(1, keepdim=True)
-            return shown | torch.zeros_like(shown).scatter(1, first, sure.gather(1, first) >= 0)
-        shown = torch.zeros_like(sure, dtype=torch.bool)
+            revealed = confidence >= max(self.rule.threshold, 0.0)
+            first = confidence.argmax(1, keepdim=True)
+            return revealed | torch.zeros_like(revealed).scatter(
+                1, first, confidence.gather(1, first) >= 0
+            )
+        revealed = torch.zeros_like(confidence, dtype=torch.bool)
         for row, quota in enumerate(self.quota):
             count = quota[turn - 1] if turn <= len(quota) else 1
-            place = sure[row].topk(min(count, len(sure[row]))).indices
-            shown[row, place] = sure[row, place] >= 0
-        return shown
+            place = confidence[row].topk(min(count, len(confidence[row]))).indices
+            revealed[row, place] = confidence[row, place] >= 0
+        return revealed
 
     def result(self) -> Denoised:
         ids = []
         for row, real in zip(self.ids.tolist(), self.real.tolist(), strict=True):
-            kept = [token for token, there in zip(row, real, strict=True) if there]
-            ids.append(kept[: kept.index(self.rule.eos_id)] if self.rule.eos_id in kept else kept)
+            tokens = [token for token, is_real in zip(row, real, strict=True) if is_real]
+            ids.append(
+                tokens[: tokens.index(self.rule.eos_id)] if self.rule.eos_id in tokens else tokens
+            )
         return Denoised(ids, self.passes.tolist(), self.real.sum(1).tolist())

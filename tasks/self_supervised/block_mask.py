@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 ATTEMPTS = 10
-"""Blocks that are tried before single tokens fill what is missing."""
+"""Blocks that are tried before single tokens fill the rest."""
 
 
 def block_mask(grid: Sequence[int], count: int) -> Tensor:
-    """`[prod(grid)]` bool with exactly `count` True: random boxes, the rest single tokens."""
+    """Return `[prod(grid)]` bool with exactly `count` True: random boxes, the rest single
+    tokens."""
     mask = torch.zeros(tuple(grid), dtype=torch.bool)
     for _ in range(ATTEMPTS):
         left = count - int(mask.sum())
@@ -34,20 +35,20 @@ def block_mask(grid: Sequence[int], count: int) -> Tensor:
 
 
 def _box(grid: Sequence[int], tokens: int) -> tuple[slice, ...]:
-    """A place for a box of at most `tokens` tokens, of unequal sides."""
+    """Return a random box of at most `tokens` tokens, with random side ratios."""
     volume = 1 + int(torch.randint(tokens, ()))
     side = volume ** (1 / len(grid))
-    found = []
+    sides = []
     for size in grid:
         wide = min(size, max(1, int(side * math.exp(float(torch.empty(()).uniform_(-0.6, 0.6))))))
         low = int(torch.randint(size - wide + 1, ()))
-        found.append(slice(low, low + wide))
-    return tuple(found)
+        sides.append(slice(low, low + wide))
+    return tuple(sides)
 
 
 def block_masks(grid: Sequence[int], rows: int, share: float, ratio: tuple[float, float]) -> Tensor:
-    """`[rows, prod(grid)]`: a share of the rows has a share of its tokens masked, drawn evenly
-    from `ratio`; the other rows have none."""
+    """Return `[rows, prod(grid)]`: a fraction of the rows has a fraction of its tokens masked,
+    drawn evenly from `ratio`; the other rows have none."""
     tokens = math.prod(grid)
     masks = torch.zeros(rows, tokens, dtype=torch.bool)
     for row in torch.randperm(rows)[: math.ceil(rows * share)].tolist():

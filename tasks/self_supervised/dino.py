@@ -1,8 +1,8 @@
-"""Self-supervision: a student learns what its own moving average says of other crops.
+"""Self-supervision: a student predicts the output of its moving average for other crops.
 
 Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", 2023, for any encoder
-with `token_mask`: pictures, volumes. What is compared are the encoder's vector and its tokens;
-its connector, if there is one, takes no part.
+with `token_mask`: pictures, volumes. The losses compare the encoder's vector and its tokens; the
+connector, if there is one, is not used.
 
 Legend: `B` rows, `T` tokens of a global crop, `D` width, `K` prototypes, `M` masked tokens.
 """
@@ -27,9 +27,9 @@ from .block_mask import block_masks
 
 GLOBALS = ("global0", "global1")
 MIN_ROWS = 16
-"""Rows of a process from which KoLeo counts, and vectors from which a collapse is judged."""
+"""Rows of a process from which KoLeo is computed, and vectors from which a collapse is judged."""
 COLLAPSE_ENTROPY = 0.999
-"""Share of log K from which a teacher tells nothing apart."""
+"""Fraction of log K from which the teacher's targets count as uniform."""
 
 
 class DINO(Task):
@@ -104,7 +104,7 @@ class DINO(Task):
         }
         self.crop, self.local = Crop(size, scale), Crop(local_size, local_scale)
         self.locals = tuple(f"local{i}" for i in range(local_crops))
-        self.in_dim = 0  # until it is measured
+        self.in_dim = 0  # set by `build`
         self.sizes = (hidden, bottleneck, prototypes)
         self.masked_fraction, self.mask_ratio = masked_fraction, mask_ratio
         self.patch_weight, self.koleo_weight = patch_weight, koleo_weight
@@ -119,20 +119,20 @@ class DINO(Task):
         self.register_buffer("seen", torch.zeros(2))  # the rank and the entropy of the last step
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Any]) -> None:
-        """The heads of the student, and the teacher's, which begin alike."""
+        """Create the heads of the student, and the teacher's as copies."""
         self.in_dim = widths[f"{self.input}.encoder"]
         for name in ("vector", "token"):
             self.student[name] = losses.DINOHead(self.in_dim, *self.sizes)
             self.teacher[name] = ema_copy(self.student[name])
 
     def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
-        """`global0`, `global1`, `local0`, ..."""
-        found = {name: self.crop(sample, rng) for name in GLOBALS}
-        return {**found, **{name: self.local(sample, rng) for name in self.locals}}
+        """Return `global0`, `global1`, `local0`, ..."""
+        crops = {name: self.crop(sample, rng) for name in GLOBALS}
+        return {**crops, **{name: self.local(sample, rng) for name in self.locals}}
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Summed over rows. Logged: `vector`, `token`, `koleo`, and of the teacher `entropy` (of
-        its targets; at most log K) and `rank` (of its vectors; at least 1)."""
+        """Return a sum over rows. Parts: `vector`, `token`, `koleo`, and of the teacher `entropy`
+        (of its targets; at most log K) and `rank` (of its vectors; at least 1)."""
         rows = len(batch)
         teacher = [ctx.encode(f"{self.input}.ema", view) for view in GLOBALS] if rows else []
         masks = [
@@ -156,11 +156,11 @@ class DINO(Task):
             spread = rows * (losses.koleo(pair[0]) + losses.koleo(pair[1])) / 2
         total = whole + self.patch_weight * token + self.koleo_weight * spread
         parts = {"vector": whole, "token": token, "koleo": spread}
-        parts |= self._watch(teacher_vectors, targets)
+        parts |= self._monitor_collapse(teacher_vectors, targets)
         return Loss(total, rows, {name: value.detach() for name, value in parts.items()})
 
     def _stacked(self, views: Sequence[Features]) -> Tensor:
-        """`[views B, D]` their vectors; none where the batch is empty."""
+        """Return the vectors `[views B, D]`; none if the batch is empty."""
         if not views:
             return next(self.student.parameters()).new_zeros(0, self.in_dim)
         return torch.cat([view.pool() for view in views])
@@ -170,7 +170,7 @@ class DINO(Task):
         return logits
 
     def _teacher_temperature(self, progress: float) -> float:
-        """The teacher's temperature, which rises during `warmup`."""
+        """Return the teacher's temperature, which rises during `teacher_temperature_warmup`."""
         low, high = self.teacher_temperature
         share = (
             min(progress / self.teacher_temperature_warmup, 1.0)
@@ -180,7 +180,8 @@ class DINO(Task):
         return low + (high - low) * share
 
     def _vectors(self, vectors: Tensor, targets: Tensor, rows: int) -> Tensor:
-        """Each student's crop against the teacher's other global crops, the mean of all pairs."""
+        """Return the loss of each student crop against the teacher's other global crops, the mean
+        of all pairs."""
         logits = self._head("student", "vector", vectors)
         if not rows:
             return logits.sum() * 0
@@ -201,7 +202,8 @@ class DINO(Task):
         rows: int,
         temperature: float,
     ) -> Tensor:
-        """At masked tokens that are real: the mean of a crop's tokens, then of the masked crops."""
+        """Return the loss at real masked tokens: the mean of a crop's tokens, then of the masked
+        crops."""
         if rows:
             row, place = torch.cat(list(masks)).nonzero().to(teacher[0].tokens.device).T
             real = torch.cat([f.mask for f in teacher])[row, place]  # [M]
@@ -219,24 +221,25 @@ class DINO(Task):
         return (each * weights).sum() * rows / max(1, crops)
 
     @torch.no_grad()
-    def _watch(self, vectors: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """What the teacher does, the same in every process, as sums over this one's rows."""
-        every, _ = all_gather_with_grad(vectors.detach())
+    def _monitor_collapse(self, vectors: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return entropy and rank of the teacher, equal in every process, as sums over this one's
+        rows."""
+        vectors_of_all, _ = all_gather_with_grad(vectors.detach())
         total = all_reduce_sum(losses.entropy(targets).sum())
-        entropy = total / max(1, len(every))
-        found = losses.rankme(every) if len(every) else entropy.new_ones(())
+        entropy = total / max(1, len(vectors_of_all))
+        rank = losses.rankme(vectors_of_all) if len(vectors_of_all) else entropy.new_ones(())
         rows = len(vectors) // 2
-        if self.training and not entropy.is_meta and len(every) >= MIN_ROWS:
-            blind = entropy > COLLAPSE_ENTROPY * math.log(max(2, self.sizes[2]))
-            stuck = (found < self.min_rank) | blind
-            self.stuck.copy_(torch.where(stuck, self.stuck + 1, 0))
-            self.seen.copy_(torch.stack([found, entropy]))
-        return {"entropy": entropy * rows, "rank": found * rows}
+        if self.training and not entropy.is_meta and len(vectors_of_all) >= MIN_ROWS:
+            uniform = entropy > COLLAPSE_ENTROPY * math.log(max(2, self.sizes[2]))
+            collapsed = (rank < self.min_rank) | uniform
+            self.stuck.copy_(torch.where(collapsed, self.stuck + 1, 0))
+            self.seen.copy_(torch.stack([rank, entropy]))
+        return {"entropy": entropy * rows, "rank": rank * rows}
 
     def on_step_end(self, ctx: Context) -> None:
-        """Stop a run whose teacher maps all inputs to the same targets."""
+        """Stop training if the teacher maps all inputs to the same targets."""
         if ctx.step % max(1, self.patience // 10):
-            return  # reading the counter waits for the device
+            return  # reading the counter synchronizes with the device
         if int(self.stuck) >= self.patience:
             rank, entropy = self.seen.tolist()
             limit = COLLAPSE_ENTROPY * math.log(max(2, self.sizes[2]))
@@ -255,7 +258,7 @@ class DINO(Task):
         return ((self.teacher, self.student),)
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """The teacher's vector of the whole signal, at unit length."""
+        """Return the teacher's unit vector of the whole signal."""
         vectors = ctx.encode(f"{self.input}.ema").pool().float()
         rows: list[list[float]] = nn.functional.normalize(vectors, dim=-1).tolist()
         return rows
@@ -268,8 +271,8 @@ class DINO(Task):
 
 
 class EmbeddingSpread:
-    """Of vectors: `rank`, the directions that they use, and `spread`, one minus the length of
-    their mean (0 where all are alike)."""
+    """Metrics of vectors: `rank`, the number of directions that they use, and `spread`, one minus
+    the length of their mean (0 if all are equal)."""
 
     def __init__(self) -> None:
         self.vectors: list[Sequence[float]] = []

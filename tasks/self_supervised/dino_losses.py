@@ -1,4 +1,4 @@
-"""The losses of DINOv2, and what tells that they collapse.
+"""The losses of DINOv2, and measures of their collapse.
 
 Oquab et al., "DINOv2", 2023. Sinkhorn-Knopp: Caron et al., "SwAV", 2020; Ruan et al., "Weighted
 Ensemble Self-Supervised Learning", 2023. KoLeo: Sablayrolles et al., "Spreading vectors for
@@ -17,7 +17,8 @@ from ..common import all_reduce_max, all_reduce_sum
 
 
 class DINOHead(nn.Module):
-    """An MLP of three layers, a unit vector `bottleneck` wide, and its cosines with prototypes."""
+    """A three-layer MLP, normalization to a unit vector of width `bottleneck`, and its cosines with
+    the prototypes."""
 
     def __init__(self, in_dim: int, hidden: int, bottleneck: int, prototypes: int) -> None:
         super().__init__()
@@ -36,17 +37,18 @@ class DINOHead(nn.Module):
         nn.init.trunc_normal_(self.prototypes, std=0.02)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """`[N, in_dim] -> [N, K]` cosines."""
-        found = F.normalize(self.map(vectors).float(), dim=-1, eps=1e-6)
-        return found @ F.normalize(self.prototypes.float(), dim=-1).T
+        """Return cosines `[N, K]` of vectors `[N, in_dim]`."""
+        unit = F.normalize(self.map(vectors).float(), dim=-1, eps=1e-6)
+        return unit @ F.normalize(self.prototypes.float(), dim=-1).T
 
 
 @torch.no_grad()
 def sinkhorn(
     cosines: Tensor, temperature: Tensor | float, real: Tensor | None = None, iterations: int = 3
 ) -> Tensor:
-    """cosines `[N, K]` -> targets `[N, K]` whose rows sum to one, the prototypes used alike, over
-    the rows of all processes. real `[N]` bool: others count for nothing, and get zeros."""
+    """Return targets `[N, K]` from cosines `[N, K]`: rows sum to one and prototypes are used
+    equally, over the rows of all processes. real `[N]` bool: other rows are ignored and get zeros.
+    """
     logits = cosines.float() / temperature
     targets = (logits - all_reduce_max(logits)).exp()
     if real is not None:
@@ -61,27 +63,28 @@ def sinkhorn(
 
 
 def cross_entropy(cosines: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """cosines and targets `[..., K]` -> `[...]` the cross-entropy of each."""
+    """Return the cross-entropy `[...]` of cosines and targets `[..., K]`."""
     return -(targets * (cosines / temperature).log_softmax(-1)).sum(-1)
 
 
 def koleo(vectors: Tensor) -> Tensor:
-    """`-mean log` of the distance to the nearest other one, of vectors `[N, D]` at unit length."""
-    found = F.normalize(vectors.float(), dim=-1, eps=1e-8)
-    cosines = (found @ found.T).detach().clone()
+    """Return `-mean log` of the distance to the nearest neighbour, of vectors `[N, D]` at unit
+    length."""
+    unit = F.normalize(vectors.float(), dim=-1, eps=1e-8)
+    cosines = (unit @ unit.T).detach().clone()
     cosines.fill_diagonal_(-2.0)
-    nearest = found[cosines.argmax(1)]
-    return -(F.pairwise_distance(found, nearest, eps=1e-8) + 1e-8).log().mean()
+    nearest = unit[cosines.argmax(1)]
+    return -(F.pairwise_distance(unit, nearest, eps=1e-8) + 1e-8).log().mean()
 
 
 def entropy(targets: Tensor) -> Tensor:
-    """`[N]` of targets `[N, K]`, in nats; log K where nothing is told apart."""
+    """Return the entropy `[N]` of targets `[N, K]`, in nats; log K if they are uniform."""
     return -torch.special.xlogy(targets, targets).sum(-1)
 
 
 def rankme(vectors: Tensor) -> Tensor:
-    """How many directions vectors `[N, D]` at unit length use: the exponential of the entropy of
-    their singular values; 1 where they are all alike."""
+    """Return the effective rank of vectors `[N, D]` at unit length: the exponential of the entropy
+    of their singular values; 1 if all are equal."""
     values = torch.linalg.svdvals(F.normalize(vectors.float(), dim=-1, eps=1e-8))
     shares = values / values.sum().clamp(min=1e-12)
     return entropy(shares[None])[0].exp()

@@ -1,4 +1,4 @@
-"""When each word is said: torchaudio's forced alignment of a text to a recogniser's frames.
+"""Times of words: torchaudio's forced alignment of a text to CTC frames.
 
 Legend: `T` frames, `V` classes, the blank among them.
 """
@@ -19,18 +19,18 @@ from ...modalities.base import Tokenizer
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """step: extent of a frame, origin: centre of the first, both in seconds."""
+    """step: duration of a frame, origin: centre of the first, both in seconds."""
 
     step: float
     origin: float
 
     def at(self, frame: int) -> float:
-        """The second at which a frame begins."""
+        """Return the second at which a frame begins."""
         return max(0.0, self.origin + (frame - 0.5) * self.step)
 
 
 def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int, int]]:
-    """The words of a text with the places of their first token and behind their last."""
+    """Return the words of a text with the index of their first token and that behind their last."""
     text = tokenizer.decode(ids)
     spans = character_spans(tokenizer, ids)
     words: list[tuple[str, int, int]] = []
@@ -90,9 +90,9 @@ def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, boo
 def word_times(
     log_probs: Tensor, ids: Sequence[int], blank: int, tokenizer: Tokenizer, clock: FrameTimes
 ) -> list[tuple[str, float, float]]:
-    """Each word of `ids` with its first and last second, from frames `[T, V]`.
+    """Return each word of `ids` with its first and last second, from frames `[T, V]`.
 
-    ids must fit the frames: at least as many as tokens, and one more within each pair.
+    There must be at least as many frames as tokens, and one more within each pair of equal tokens.
     """
     words = words_of(tokenizer, ids)
     if not words:
@@ -110,15 +110,15 @@ def word_times(
 def split_at_pauses(
     words: Sequence[tuple[int, int]], frames: int, limit: int
 ) -> list[tuple[int, int]]:
-    """Spans that cover `frames`, cut half-way between two words, of `limit` frames at most where
-    no word or pause is longer; words: first frame and the frame behind the last of each."""
+    """Return spans that cover `frames`, cut half-way between two words, of at most `limit` frames
+    unless a word or pause is longer. words: first frame and the frame behind the last of each."""
     if frames <= limit:
         return [(0, frames)]
     between = [(a[1] + b[0]) // 2 for a, b in pairwise(words)]
-    found, start, last = [], 0, 0
+    spans, start, last = [], 0, 0
     for place in [*between, frames]:
         if place - start > limit and last > start:
-            found.append((start, last))
+            spans.append((start, last))
             start = last
         last = place
-    return [*found, (start, frames)]
+    return [*spans, (start, frames)]

@@ -1,8 +1,8 @@
-"""Transcription by the shared decoder: captioning whose text is what was said.
+"""Speech recognition by the language decoder: captioning whose text is the transcript.
 
 Llama-AVSR (Cappellazzo et al., arXiv 2409.12319): compressed features of a (frozen) encoder stand
-in the prompt of a language model, which may be frozen but for adapters. Two streams at once,
-`"<audio> <lips> Transcribe:"`, each have a connector, and so a compression, of their own.
+in the prompt of a language model, which may be frozen except for adapters. Two streams, `"<audio>
+<lips> Transcribe:"`, each have their own connector, and so their own compression.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from .normalizers import Normalizer, normalizer_of
 
 
 class ASR(Captioning):
-    """prompt: names streams, and what to do with them; a column may say the language or the task
-    (`"<audio> Transcribe the {language} speech:"`). target: what was said, a template of columns.
+    """prompt: with streams; a column may hold the language or the task (`"<audio> Transcribe the
+    {language} speech:"`). target: the transcript, a template of columns.
 
-    attention: how the decoder reads the prompt. normalizer: what texts go through before their
-    errors are counted. The metrics are those of `SpeechMetrics`.
+    attention: over the prompt. normalizer: of the metrics' texts, see `SpeechMetrics`.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class ASR(Captioning):
 
 
 class TranscriptMetrics(SpeechMetrics):
-    """`SpeechMetrics`, and the mean number of passes of predictions that count theirs."""
+    """`SpeechMetrics`, and the mean number of passes, if predictions have it."""
 
     def __init__(self, normalizer: Normalizer = "unicode", seed: int = 0) -> None:
         super().__init__(normalizer, seed)

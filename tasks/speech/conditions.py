@@ -1,4 +1,4 @@
-"""What is known of a row beforehand (its language, what is asked of it), as places in a table."""
+"""Conditions of a row (its language, its task) as indices."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..base import Row
 
 
 class CategoryEncoder(Fittable):
-    """The values of some columns, which its task names by `bind`; learned from the training split.
+    """Encodes the values of the columns named by `bind`; fitted on the training split.
 
-    Place 0 of a column stands for "not known", the values follow in sorted order.
+    Index 0 of a column stands for an unknown value; the values follow in sorted order.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class CategoryEncoder(Fittable):
         return tuple(self.values)
 
     def bind(self, columns: Sequence[str]) -> None:
-        """Read these columns; ValueError where others were fitted."""
+        """Set the columns. Raise ValueError if others were fitted."""
         if self.values and list(self.values) != list(columns):
             raise ValueError(
                 f"condition: was fitted on {', '.join(self.values)}, the task names "
@@ -34,16 +34,16 @@ class CategoryEncoder(Fittable):
     def fit(self, rows: Iterable[Row]) -> None:
         if not self.values:
             return
-        found: dict[str, set[str]] = {column: set() for column in self.values}
+        values_of: dict[str, set[str]] = {column: set() for column in self.values}
         for row in rows:
-            for column, seen in found.items():
+            for column, values in values_of.items():
                 if column not in row:
                     raise ValueError(
                         f"condition: the column {column!r} is not in the row, which has "
                         f"{', '.join(map(repr, row))}; map it in `columns`"
                     )
-                seen.add(str(row[column]))
-        self.values = {column: sorted(seen) for column, seen in found.items()}
+                values.add(str(row[column]))
+        self.values = {column: sorted(values) for column, values in values_of.items()}
 
     def state(self) -> dict[str, Any]:
         return {"values": self.values}
@@ -54,11 +54,11 @@ class CategoryEncoder(Fittable):
             self.bind(bound)
 
     def read(self, row: Row) -> dict[str, int]:
-        """The places of a row's values, without the columns that it lacks. ValueError for a value
-        that the training split did not have."""
-        return {column: self._place(column, row[column]) for column in self.values if column in row}
+        """Return the indices of a row's values, without missing columns. Raise ValueError for a
+        value that the training split did not have."""
+        return {column: self._index(column, row[column]) for column in self.values if column in row}
 
-    def _place(self, column: str, value: object) -> int:
+    def _index(self, column: str, value: object) -> int:
         known = self.values[column]
         if str(value) not in known:
             raise ValueError(

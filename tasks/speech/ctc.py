@@ -1,8 +1,8 @@
-"""CTC: a transcript spelled along the frames of a stream, without a decoder.
+"""CTC: recognition from the frames of a stream, without a decoder.
 
-Graves et al., "Connectionist Temporal Classification", 2006; with heads in between that condition
-the layers after them, and tokens of language or task, as in Peng et al., "OWSM-CTC", 2024. A
-long recording is encoded in overlapping windows of lengths that training saw.
+Graves et al., "Connectionist Temporal Classification", 2006; with intermediate heads that condition
+the layers after them, and tokens of language or task, as in Peng et al., "OWSM-CTC", 2024. A long
+recording is encoded in overlapping windows as long as rows in training.
 
 Legend: `B` rows, `T` frames, `V` classes, the blank (the last) among them.
 """
@@ -111,7 +111,7 @@ class CTC(Task):
 
     @property
     def blank(self) -> int:
-        """The class behind the tokenizer's."""
+        """The blank's class, after those of the tokenizer."""
         return self.tokenizer.size
 
     @property
@@ -140,9 +140,9 @@ class CTC(Task):
         return super().fit_examples(part, row)
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        """Labels: `ids`, the tokens of the transcript; none if the row lacks its columns, as when
-        a new recording is transcribed; `condition`, a number for each condition of the row.
-        Reference: `text`."""
+        """Labels: `ids`, the tokens of the transcript; none if the row lacks its columns, as when a
+        new recording is transcribed; `condition`, an index for each condition. Reference: `text`.
+        """
         example = Example()
         if self.condition_encoder.columns:
             known = self.condition_encoder.read(row)
@@ -154,20 +154,22 @@ class CTC(Task):
         text = self.target.render(row)[0]
         if not text.strip() and not self.allow_empty:
             raise ValueError(
-                "target: the transcript is empty; leave the row out, or say allow_empty: true to "
-                "learn that nothing is said"
+                "target: the transcript is empty; leave the row out, or set allow_empty: true to "
+                "learn from silence"
             )
         example.reference["text"] = text
         try:
             example.labels["ids"] = torch.tensor(self.tokenizer.encode(text), dtype=torch.long)
-        except ValueError:  # a character that training never saw: an error, but not of the metrics
+        except (
+            ValueError
+        ):  # a character that training did not have: in evaluation the metrics count it
             if rng is not None:
                 raise
         return example
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Summed over rows, by the count of target tokens. A row whose text needs more frames
-        than there are is failed and left out."""
+        """Return a sum over rows, with the count of target tokens. A row whose text needs more
+        frames than available fails and is left out."""
         intermediate: list[tuple[Tensor, Tensor]] = []
         features, encoded = self._features(batch, ctx, intermediate)
         logits = frame_logits(self, "head", features)  # [B, T, V]
@@ -177,7 +179,7 @@ class CTC(Task):
         frames = [_frames(z, mask) for z, mask, _ in heads]
         if self.training and not logits.is_meta:
             self.lengths.add(encoded.lengths)
-        fewest = [min(several) for several in zip(*frames, strict=True)]
+        fewest = [min(counts) for counts in zip(*frames, strict=True)]
         rows, ids, failed = fitting_rows(batch, fewest)
         losses = [
             weight * ctc_losses(z[rows], [of[i] for i in rows], ids).sum() if rows else z.sum() * 0
@@ -187,7 +189,7 @@ class CTC(Task):
         parts = {}
         if intermediate:
             parts["interctc"] = torch.stack(losses[1:]).sum().detach() / self.interctc_weight
-        # Silence counts as one token: a batch of it would be divided by nothing.
+        # An empty transcript counts as one token: a batch of them would divide by zero.
         return Loss(total, sum(max(1, len(row)) for row in ids), parts, failed)
 
     def predict(
@@ -200,9 +202,9 @@ class CTC(Task):
         confidence: bool = False,
         **options: Any,
     ) -> list[dict[str, Any]]:
-        """`{"text": ...}` a row. beam: in place of the task's own; 1 follows no lexicon.
-        times: `words`, `[[word, first second, last second], ...]`; None: where frames say when
-        they are. confidence: the geometric mean of the tokens' highest posteriors, of the best
+        """Return `{"text": ...}` a row. beam: in place of the task's own; 1 ignores the lexicon.
+        times: add `words`, `[[word, first second, last second], ...]`; None: if the features have a
+        time axis. confidence: the geometric mean of the tokens' highest posteriors on the best
         path."""
         beam = self.beam if beam is None else beam
         if options or beam < 1:
@@ -237,8 +239,8 @@ class CTC(Task):
         intermediate: list[tuple[Tensor, Tensor]],
         long: bool = False,
     ) -> tuple[Features, Features]:
-        """The features of the stream and of its encoder; the logits and masks of heads in between
-        are appended to `intermediate`."""
+        """Return the features of the stream and of its encoder; append the logits and masks of
+        intermediate heads to `intermediate`."""
         options: dict[str, Any] = {}
         if self.interctc_layers or self.condition_encoder.columns:
             options["layer_hooks"] = self._hooks(batch, intermediate)
@@ -257,7 +259,7 @@ class CTC(Task):
         return compose_hooks(hooks)
 
     def _conditions(self, batch: Batch) -> Tensor:
-        """`[B, columns]`; in training part of the rows have no condition."""
+        """Return `[B, columns]`; in training a fraction of the rows has no condition."""
         conditions = batch.label("condition", "has no condition")
         if self.training:
             visible = torch.rand(len(batch), 1) < self.condition_prob
@@ -267,7 +269,8 @@ class CTC(Task):
 
 
 def _frames(logits: Tensor, mask: Tensor) -> list[int]:
-    """Real frames of each row; all of them in a dry run, which has no values."""
+    """Return the number of real frames of each row; a large number in a dry run, which has no
+    values."""
     if mask.is_meta:
         return [1 << 30] * len(logits)
     lengths: list[int] = mask.sum(1).tolist()

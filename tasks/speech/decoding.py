@@ -1,9 +1,9 @@
-"""Connectionist temporal classification, read out: greedy and by prefixes.
+"""CTC decoding: greedy and prefix beam search.
 
-A path names a token or the blank at each frame; its text is what is left when runs are merged
-and blanks dropped (Graves et al., "Connectionist Temporal Classification", 2006). Prefix beam
-search sums over the paths of a text: Hannun et al., "First-Pass Large Vocabulary Continuous
-Speech Recognition using Bi-Directional Recurrent DNNs", 2014.
+A path has a token or the blank at each frame; its text is what remains when runs are merged and
+blanks dropped (Graves et al., "Connectionist Temporal Classification", 2006). Prefix beam search
+sums over the paths of a text: Hannun et al., "First-Pass Large Vocabulary Continuous Speech
+Recognition using Bi-Directional Recurrent DNNs", 2014.
 
 Legend: `T` frames, `V` classes, the blank among them.
 """
@@ -22,13 +22,13 @@ from ..batch import Batch
 from .lexicon import TrieNode
 
 PRUNED = 1e-4
-"""A class less likely than this at a frame starts no new prefix there."""
+"""A class with a lower probability at a frame starts no new prefix there."""
 
 
 @dataclass(frozen=True)
 class CTCHypothesis:
-    """Tokens of one utterance, in order. spans: first frame and the frame behind the last, a token.
-    scores: the highest posterior that a token has in its frames."""
+    """Tokens of one utterance, in order. spans: first frame of each and the frame behind its last.
+    scores: the highest posterior of each in its frames."""
 
     ids: list[int]
     spans: list[tuple[int, int]]
@@ -36,41 +36,41 @@ class CTCHypothesis:
 
 
 def greedy(log_probs: Tensor, blank: int) -> CTCHypothesis:
-    """The best path of `[T, V]`: runs merged, blanks dropped."""
+    """Return the best path of `[T, V]`: runs merged, blanks dropped."""
     best, path = log_probs.max(-1)
     ids, counts = torch.unique_consecutive(path, return_counts=True)
-    found = CTCHypothesis([], [], [])
+    hypothesis = CTCHypothesis([], [], [])
     start, values = 0, best.tolist()
     for token, count in zip(ids.tolist(), counts.tolist(), strict=True):
         if token != blank:
-            found.ids.append(token)
-            found.spans.append((start, start + count))
-            found.scores.append(math.exp(max(values[start : start + count])))
+            hypothesis.ids.append(token)
+            hypothesis.spans.append((start, start + count))
+            hypothesis.scores.append(math.exp(max(values[start : start + count])))
         start += count
-    return found
+    return hypothesis
 
 
 def prefix_beam_search(
     log_probs: Tensor, blank: int, beam: int, pruned: float = PRUNED, tree: TrieNode | None = None
 ) -> list[tuple[list[int], float]]:
-    """The `beam` most likely texts of `[T, V]` with their log probabilities, best first.
+    """Return the `beam` most likely texts of `[T, V]` with their log probabilities, best first.
 
-    Exact where the beam holds every prefix and nothing is pruned. tree: the texts that there are;
-    where no prefix in the beam is whole at the end, the prefixes are given as they are.
+    Exact if the beam holds every prefix and nothing is pruned. tree: the allowed texts; if no
+    prefix in the beam is complete at the end, incomplete ones are returned.
     """
     frames: list[list[float]] = log_probs.double().tolist()
     floor = math.log(pruned) if pruned > 0 else -math.inf
-    found: _Beam = {_Prefix(None, None, tree): (0.0, -math.inf)}
+    prefixes: _Beam = {_Prefix(None, None, tree): (0.0, -math.inf)}
     for frame in frames:
         likely = [c for c, value in enumerate(frame) if value >= floor and c != blank]
-        found = dict(_best(_step(found, frame, likely, blank), beam))
-    whole = {prefix: of for prefix, of in found.items() if prefix.node and prefix.node.whole}
-    return [(prefix.ids(), _log_add(*of)) for prefix, of in _best(whole or found, beam)]
+        prefixes = dict(_best(_step(prefixes, frame, likely, blank), beam))
+    complete = {prefix: of for prefix, of in prefixes.items() if prefix.node and prefix.node.whole}
+    return [(prefix.ids(), _log_add(*of)) for prefix, of in _best(complete or prefixes, beam)]
 
 
 class _Prefix:
-    """Tokens so far, as the last one behind another prefix; the same tokens are the same object,
-    so that a long text costs no more than a short one. node: where a lexicon's tree stands."""
+    """A linked list of tokens, shared by prefixes, so that long texts cost no more than short ones.
+    node: position in a lexicon's tree."""
 
     __slots__ = ("after", "before", "last", "node")
 
@@ -79,48 +79,48 @@ class _Prefix:
         self.after: dict[int, _Prefix] = {}
 
     def then(self, token: int) -> _Prefix:
-        """One token more, of those that the lexicon has."""
+        """Return this prefix with one more token, which the lexicon allows."""
         if token not in self.after:
             node = self.node.after[token] if self.node else None
             self.after[token] = _Prefix(self, token, node)
         return self.after[token]
 
     def ids(self) -> list[int]:
-        found: list[int] = []
+        tokens: list[int] = []
         prefix: _Prefix | None = self
         while prefix is not None and prefix.last is not None:
-            found.append(prefix.last)
+            tokens.append(prefix.last)
             prefix = prefix.before
-        return found[::-1]
+        return tokens[::-1]
 
 
 _Beam = dict[_Prefix, tuple[float, float]]
-"""Of each prefix the log probability of its paths that end in the blank, and of the others."""
+"""For each prefix the log probability of its paths that end in the blank, and of the others."""
 
 
-def _step(found: _Beam, frame: list[float], likely: list[int], blank: int) -> _Beam:
-    """Every prefix goes on by one frame."""
+def _step(prefixes: _Beam, frame: list[float], likely: list[int], blank: int) -> _Beam:
+    """Extend every prefix by one frame."""
     grown: _Beam = {}
 
     def add(prefix: _Prefix, in_blank: float, in_token: float) -> None:
         b, t = grown.get(prefix, (-math.inf, -math.inf))
         grown[prefix] = (_log_add(b, in_blank), _log_add(t, in_token))
 
-    for prefix, (in_blank, in_token) in found.items():
+    for prefix, (in_blank, in_token) in prefixes.items():
         either = _log_add(in_blank, in_token)
         same = -math.inf if prefix.last is None else in_token + frame[prefix.last]
         add(prefix, either + frame[blank], same)
         for token in likely:
             if prefix.node is not None and token not in prefix.node.after:
                 continue
-            # A token comes twice only with a blank between.
+            # A token is repeated only after a blank.
             before = in_blank if token == prefix.last else either
             add(prefix.then(token), -math.inf, before + frame[token])
     return grown
 
 
-def _best(found: _Beam, beam: int) -> list[tuple[_Prefix, tuple[float, float]]]:
-    return sorted(found.items(), key=lambda item: -_log_add(*item[1]))[:beam]
+def _best(prefixes: _Beam, beam: int) -> list[tuple[_Prefix, tuple[float, float]]]:
+    return sorted(prefixes.items(), key=lambda item: -_log_add(*item[1]))[:beam]
 
 
 def _log_add(a: float, b: float) -> float:
@@ -129,7 +129,7 @@ def _log_add(a: float, b: float) -> float:
 
 
 def frames_needed(ids: list[int]) -> int:
-    """Frames that the shortest path of a text has: its tokens, and a blank within each pair."""
+    """Return the frames of a text's shortest path: its tokens, and a blank within each pair."""
     return len(ids) + sum(a == b for a, b in pairwise(ids))
 
 

@@ -1,4 +1,4 @@
-"""The lengths that training saw, so that a long signal can be cut into pieces like them."""
+"""Statistics of training lengths, for cutting long signals into pieces of a familiar length."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from ..uses import ChunkSpec
 
 MOST = 8192
-"""Lengths that are told apart; longer ones count as this."""
+"""Number of histogram bins; longer rows fall into the last."""
 
 USUAL = 0.9
-"""Pieces of a long signal are as long as this quantile of the lengths of training."""
+"""Pieces of a long signal are as long as this quantile of the training lengths."""
 
 
 class LengthHistogram(nn.Module):
-    """Counts rows by their number of tokens; a buffer, so that it is saved with the run.
+    """Counts rows by their number of tokens, in a buffer, so that it is saved with the run.
 
-    piece: tokens of a piece, in place of the quantile. overlap: the part of a piece that it
+    piece: tokens of a piece, in place of the quantile. overlap: the fraction of a piece that it
     shares with the next.
     """
 
@@ -29,17 +29,17 @@ class LengthHistogram(nn.Module):
         self.register_buffer("seen", torch.zeros(MOST + 1, dtype=torch.long))
 
     def add(self, lengths: Tensor) -> None:
-        """Lengths `[B]` of a training batch."""
+        """Add the lengths `[B]` of a training batch."""
         self.seen += torch.bincount(lengths.clamp(max=MOST), minlength=MOST + 1)
 
     @property
     def longest(self) -> int:
-        """The most tokens that training saw; 0 before any."""
-        found = self.seen.nonzero()
-        return int(found[-1]) if len(found) else 0
+        """Return the largest length in training; 0 before any."""
+        lengths = self.seen.nonzero()
+        return int(lengths[-1]) if len(lengths) else 0
 
     def window(self) -> ChunkSpec | None:
-        """How a signal longer than all that training saw is cut; None where none is known."""
+        """Return how a signal longer than all in training is cut; None if none was seen."""
         length = self.piece or self._usual()
         if length < 4:
             return None

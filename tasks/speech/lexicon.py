@@ -1,4 +1,4 @@
-"""The words of the training transcripts, as a tree of tokens that a search may follow."""
+"""The words of the training transcripts, as a trie of tokens for beam search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...modalities.base import Fittable, Tokenizer
 
 @dataclass
 class TrieNode:
-    """after: the nodes that follow, by token. whole: True where a word ends here."""
+    """after: the next nodes, by token. whole: whether a word ends here."""
 
     after: dict[int, TrieNode] = field(default_factory=dict)
     whole: bool = False
@@ -33,10 +33,10 @@ class Lexicon(Fittable):
         self.words = list(state["words"])
 
     def tree(self, tokenizer: Tokenizer) -> TrieNode:
-        """Texts of these words with a space between: a word's end leads on by the space to its
-        beginning. Raise ValueError for a tokenizer whose pieces hold more than a letter, or that
-        has no space; letters may change their case (`İ` becomes two)."""
-        root = TrieNode(whole=True)  # an empty text is one too
+        """Return the trie of texts of these words, separated by spaces: the end of a word leads by
+        the space back to the root. Raise ValueError if a tokenizer's pieces hold more than a space
+        or a part of a word."""
+        root = TrieNode(whole=True)  # the empty text is allowed
         try:
             space = tokenizer.encode(" ")
         except ValueError:  # there is no text of two words

@@ -1,8 +1,10 @@
-"""How near transcripts come to what was said: word and character error rates over a corpus.
+"""Word and character error rates of a corpus.
 
-Errors are jiwer's (substitutions, deletions, insertions of a least-cost alignment), counted after
-a normalizer (`normalizers.py`) that reads hypothesis and reference alike; a rate is all errors by
-all words of the references.
+Errors are jiwer's (substitutions, deletions, insertions of a least-cost alignment), counted after a
+normalizer of transformers on hypothesis and reference; a rate is all errors divided by all words of
+the references. `EnglishTextNormalizer` writes spelled-out numbers as numerals ('one two' becomes
+'12', one wrong digit makes the whole number wrong): it suits references with numerals;
+`BasicTextNormalizer` (lower case, no punctuation) suits the rest.
 
 Legend: `N` utterances.
 """
@@ -18,18 +20,17 @@ import numpy as np
 from .normalizers import Normalizer, normalizer_of
 
 RESAMPLED = 1000
-"""Bootstrap corpora of the interval."""
+"""Bootstrap samples of the interval."""
 CELLS = 2**18
-"""Utterances resampled at once, over all corpora of a batch."""
+"""Utterances resampled at once, over all samples of a batch."""
 
 
 class SpeechMetrics:
     """Accumulates transcripts and their references.
 
-    wer, cer: errors by words and by characters of the references. wer_low, wer_high: the middle
-    95 % of the rates of corpora drawn from these utterances with replacement (percentile
-    bootstrap, seeded). exact: share of transcripts without an error. An utterance may have an
-    empty reference: whatever is said there is an error.
+    wer, cer: errors divided by words and by characters of the references. wer_low, wer_high: 95 %
+    percentile-bootstrap interval over utterances (seeded). exact: fraction of transcripts without
+    an error. A reference may be empty: any word of its hypothesis is an error.
     """
 
     def __init__(self, normalizer: Normalizer = "unicode", seed: int = 0) -> None:
@@ -41,7 +42,8 @@ class SpeechMetrics:
     def update(
         self, predictions: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]
     ) -> None:
-        """The `text` of predictions and targets of the same rows; ValueError where one has none."""
+        """Add the `text` of predictions and targets of the same rows. Raise ValueError if one has
+        none."""
         for prediction, target in zip(predictions, targets, strict=True):
             if "text" not in target:
                 raise ValueError(
@@ -72,9 +74,10 @@ class SpeechMetrics:
 def error_counts(
     references: Sequence[str], hypotheses: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Word errors and reference words `[N]` of each utterance; texts are compared as they are."""
-    found = jiwer.process_words(list(references), list(hypotheses))
-    return _errors(found.alignments), np.array([len(words) for words in found.references])
+    """Return word errors and reference words `[N]` of each utterance; texts are compared as they
+    are."""
+    output = jiwer.process_words(list(references), list(hypotheses))
+    return _errors(output.alignments), np.array([len(words) for words in output.references])
 
 
 def interval(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -95,9 +98,9 @@ def resampled(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> np.ndarra
     Two systems with the same number of utterances and the same seed are resampled alike, so the
     differences of their rates are paired.
     """
-    from scipy.stats import bootstrap  # half a second, which only a score needs
+    from scipy.stats import bootstrap  # imported when a score is computed: it takes half a second
 
-    if len(words) == 1:  # scipy wants two observations; one has a single resample
+    if len(words) == 1:  # scipy requires two observations
         return np.full(RESAMPLED, _rate(errors[0], words[0]))
     with np.errstate(divide="ignore", invalid="ignore"):  # a corpus without a word
         result = bootstrap(

@@ -1,4 +1,4 @@
-"""From a recogniser's frames to words, their times and how sure it is.
+"""Transcripts from CTC frames, with word times and confidences.
 
 Legend: `T` frames, `V` classes, the blank among them.
 """
@@ -19,7 +19,7 @@ from .lexicon import TrieNode
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What is asked of a transcript; see `Ctc.predict`."""
+    """Options of a transcript; see `CTC.predict`."""
 
     tokenizer: Tokenizer
     blank: int
@@ -30,33 +30,33 @@ class DecodeOptions:
 
 
 def transcribe(
-    log_probs: Tensor, features: Features, reading: DecodeOptions, limit: int
+    log_probs: Tensor, features: Features, options: DecodeOptions, limit: int
 ) -> dict[str, Any]:
-    """One row's `[T, V]`. Search and alignment go span by span, cut between words, of about
-    `limit` frames (0: the whole at once): their cost grows with the product of both lengths."""
-    best = greedy(log_probs, reading.blank)
-    found: dict[str, Any] = {"text": _text(reading.tokenizer.decode(best.ids))}
-    if reading.confidence:
+    """Transcribe one row `[T, V]`. Search and alignment run span by span, cut between words, of
+    about `limit` frames (0: all at once): their cost grows with the product of both lengths."""
+    best = greedy(log_probs, options.blank)
+    result: dict[str, Any] = {"text": _text(options.tokenizer.decode(best.ids))}
+    if options.confidence:
         logs = [math.log(max(score, 1e-30)) for score in best.scores]
-        found["confidence"] = math.exp(sum(logs) / len(logs)) if logs else 1.0
-    if reading.beam == 1 and not reading.times:
-        return found
+        result["confidence"] = math.exp(sum(logs) / len(logs)) if logs else 1.0
+    if options.beam == 1 and not options.times:
+        return result
     words: list[tuple[str, float, float]] = []
     texts: list[str] = []
-    for start, stop in _spans(best, len(log_probs), reading, limit):
+    for start, stop in _spans(best, len(log_probs), options, limit):
         frames = log_probs[start:stop]
-        ids = greedy(frames, reading.blank).ids
-        if reading.beam > 1:
-            ids = prefix_beam_search(frames, reading.blank, reading.beam, tree=reading.tree)[0][0]
-        texts.append(reading.tokenizer.decode(ids))
-        if reading.times:
+        ids = greedy(frames, options.blank).ids
+        if options.beam > 1:
+            ids = prefix_beam_search(frames, options.blank, options.beam, tree=options.tree)[0][0]
+        texts.append(options.tokenizer.decode(ids))
+        if options.times:
             words += word_times(
-                frames, ids, reading.blank, reading.tokenizer, _clock(features, start)
+                frames, ids, options.blank, options.tokenizer, _clock(features, start)
             )
-    found["text"] = _text(" ".join(texts))
-    if reading.times:
-        found["words"] = [[word, round(a, 4), round(b, 4)] for word, a, b in words]
-    return found
+    result["text"] = _text(" ".join(texts))
+    if options.times:
+        result["words"] = [[word, round(a, 4), round(b, 4)] for word, a, b in words]
+    return result
 
 
 def _text(decoded: str) -> str:

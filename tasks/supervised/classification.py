@@ -1,7 +1,7 @@
 """Classification: one label of a stream, or several.
 
-One label: cross entropy over the classes. Several (`multi_label`): a binary cross entropy a
-class, averaged over the classes. Both summed over rows.
+One label: cross-entropy over the classes. Several (`multi_label`): binary cross-entropy for each
+class, averaged over the classes. Both are summed over rows.
 
 Legend: `B` rows, `K` classes.
 """
@@ -26,10 +26,9 @@ from .metrics import LabelMetrics, MultiLabelMetrics
 
 
 class Classification(Task):
-    """input: the stream. target: the column of labels. smoothing: how much of each target is
-    spread over the classes. threshold: the score from which one of several labels is given.
-    scores: give every class's score, which AUROC and average precision are made of.
-    """
+    """input: the stream. target: the column of labels. smoothing: label smoothing. threshold: the
+    score from which one of several labels is predicted. scores: return every class's score, for
+    AUROC and average precision."""
 
     head_types: ClassVar[Mapping[str, str]] = {"head": "linear"}
 
@@ -79,8 +78,8 @@ class Classification(Task):
         return Example({"class": torch.tensor(indices[0])}, {"label": labels[0]})
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """`correct`: rows whose label comes first; with `multi_label` the share of classes that
-        are right, summed over rows."""
+        """Return a sum over rows. Parts: `correct`, rows whose label ranks first; with
+        `multi_label` the fraction of classes that are right, summed over rows."""
         target = batch.label("class", f"has no label; add the column {self.target!r}")
         logits = self._logits(ctx)  # [B, K]
         if self.multi_label:
@@ -92,8 +91,8 @@ class Classification(Task):
         return Loss(total, len(batch), {"correct": (logits.detach().argmax(1) == target).sum()})
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """`label` (a list with `multi_label`), `score` of the one label, and `scores`: the share
-        of each class, by its name."""
+        """Return `label` (a list with `multi_label`), `score` of the one label, and `scores`, the
+        probability of each class by its name."""
         logits = self._logits(ctx)
         shares = logits.sigmoid() if self.multi_label else logits.softmax(1)
         return [self._prediction(row) for row in shares.tolist()]

@@ -1,4 +1,4 @@
-"""The classes of a column, learned from the training split."""
+"""The classes of a column, fitted on the training split."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Label = int | str | bool
 
 
 class LabelEncoder(Fittable):
-    """Reads one column, which its task names by `bind` before it is fitted. A cell is one label
-    (text, integer or truth value), or a list of them. Classes stand in sorted order.
+    """Encodes the column named by `bind`. A cell is one label (text, integer or truth value), or a
+    list of them. Classes are sorted.
 
-    `fit` raises ValueError where there are fewer than two classes, or labels of different
-    types; `index` where a label was not in the training split.
+    `fit` raises ValueError for fewer than two classes, or labels of different types; `index` for a
+    label that the training split did not have.
     """
 
     def __init__(self) -> None:
@@ -28,13 +28,13 @@ class LabelEncoder(Fittable):
 
     @property
     def classes(self) -> list[Label]:
-        """The classes in order; ValueError before they are known."""
+        """The classes in order. Raise ValueError before they are known."""
         if not self._places:
             raise ValueError(f"labels: the column {self.column!r} was not fitted yet; call `fit`")
         return list(self._places)
 
     def bind(self, column: str) -> None:
-        """Read this column; ValueError where another one was fitted."""
+        """Set the column. Raise ValueError if another one was fitted."""
         if self._places and self.column != column:
             raise ValueError(
                 f"labels: were fitted on the column {self.column!r}, the target is {column!r}; "
@@ -43,18 +43,18 @@ class LabelEncoder(Fittable):
         self.column = column
 
     def fit(self, rows: Iterable[Row]) -> None:
-        found: dict[type, set[Label]] = {}
+        labels_of_type: dict[type, set[Label]] = {}
         for row in rows:
             for label in self.read(row):
-                found.setdefault(type(label), set()).add(label)
-        if len(found) > 1:
+                labels_of_type.setdefault(type(label), set()).add(label)
+        if len(labels_of_type) > 1:
             kinds = " and ".join(
-                f"{kind.__name__} ({min(known)!r})" for kind, known in found.items()
+                f"{kind.__name__} ({min(known)!r})" for kind, known in labels_of_type.items()
             )
             raise ValueError(
                 f"labels: the column {self.column!r} mixes {kinds}; make them of one type"
             )
-        classes = sorted(*found.values()) if found else []
+        classes = sorted(*labels_of_type.values()) if labels_of_type else []
         if len(classes) < 2:
             raise ValueError(
                 f"labels: the column {self.column!r} of the training split has {len(classes)} "
@@ -71,7 +71,8 @@ class LabelEncoder(Fittable):
         self.bind(bound or self.column)
 
     def read(self, row: Row) -> list[Label]:
-        """The labels of a row's cell, as plain Python values; ValueError where it has none."""
+        """Return the labels of a row's cell, as plain Python values. Raise ValueError if it has
+        none."""
         if self.column not in row:
             known = ", ".join(map(repr, row)) or "no column"
             raise ValueError(
@@ -82,7 +83,8 @@ class LabelEncoder(Fittable):
         return [self._plain(v) for v in (cell if isinstance(cell, (list, tuple)) else [cell])]
 
     def index(self, label: Label) -> int:
-        """The place of a class; ValueError for one that the training split did not have."""
+        """Return the index of a class. Raise ValueError for one that the training split did not
+        have."""
         if label not in self._places or type(label) is not type(next(iter(self._places))):
             known = ", ".join(map(repr, self.classes[:10]))
             more = ", ..." if len(self) > 10 else ""
@@ -93,10 +95,10 @@ class LabelEncoder(Fittable):
         return self._places[label]
 
     def _plain(self, value: Any) -> Label:
-        found = value.item() if hasattr(value, "item") else value  # a numpy scalar
-        if not isinstance(found, (bool, int, str)):
+        plain = value.item() if hasattr(value, "item") else value  # a numpy scalar
+        if not isinstance(plain, (bool, int, str)):
             raise ValueError(
                 f"labels: the column {self.column!r} holds {value!r} ({type(value).__name__}), "
                 "expected a text, an integer or a truth value"
             )
-        return found
+        return plain

@@ -1,4 +1,5 @@
-"""Regression: numbers from a stream, learned in standardised units, told in the columns' own.
+"""Regression of numbers from a stream, in standardized units; predictions are in the columns'
+units.
 
 Legend: `B` rows, `K` columns.
 """
@@ -54,7 +55,7 @@ class Regression(Task):
         return self.scale.columns
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        """Label: `target`, `[K]` in standardised units. Reference: the numbers by column. Neither
+        """Label: `target`, `[K]` in standardized units. Reference: the numbers by column. Neither
         if the row has none of the columns."""
         if not any(column in row for column in self.scale.columns):
             return Example()
@@ -64,13 +65,13 @@ class Regression(Task):
         return Example({"target": target}, reference)
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Mean over columns, sum over rows, in standardised units."""
+        """Return the mean over columns, summed over rows, in standardized units."""
         target = batch.label("target", f"has no number; add {', '.join(self.columns())}")
         errors = ERRORS[self.error](self._output(ctx), target, reduction="none")  # [B, K]
         return Loss(errors.mean(1).sum(), len(batch))
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """A number a column, in the column's units."""
+        """Return a number for each column, in its units."""
         numbers = self.scale.decode(self._output(ctx).cpu().double())
         return [dict(zip(self.columns(), row, strict=True)) for row in numbers.tolist()]
 
@@ -87,7 +88,7 @@ class Regression(Task):
 class NumberMetrics:
     """mae, rmse (in the column's units) and r2; with several columns `<column>/mae` and so on.
 
-    r2 is nan where it is not defined: fewer than two rows, or a target that never changes.
+    r2 is NaN if it is not defined: for fewer than two rows, or a constant target.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:

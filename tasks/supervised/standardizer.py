@@ -1,4 +1,4 @@
-"""Mean and deviation of columns of numbers, learned from the training split.
+"""Mean and standard deviation of columns of numbers, fitted on the training split.
 
 Legend: `B` rows, `K` columns.
 """
@@ -17,10 +17,10 @@ from ..base import Row
 
 
 class Standardizer(Fittable):
-    """Reads columns that its task names by `bind` before it is fitted.
+    """Standardizes the columns named by `bind`.
 
-    `encode`: (value - mean) / deviation, and `decode` back. A column that never changes has
-    deviation 1, so that it is only shifted.
+    `encode`: (value - mean) / deviation, and `decode` back. A constant column has deviation 1, so
+    that it is only shifted.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Standardizer(Fittable):
         self.std: list[float] = []
 
     def bind(self, columns: Sequence[str]) -> None:
-        """Read these columns; ValueError where others were fitted."""
+        """Set the columns. Raise ValueError if others were fitted."""
         if self.mean and self.columns != tuple(columns):
             raise ValueError(
                 f"scale: was fitted on {', '.join(self.columns)}, the target is "
@@ -38,13 +38,13 @@ class Standardizer(Fittable):
         self.columns = tuple(columns)
 
     def fit(self, rows: Iterable[Row]) -> None:
-        found = torch.tensor([self.read(row) for row in rows], dtype=torch.float64)  # [N, K]
-        if not len(found):
+        values = torch.tensor([self.read(row) for row in rows], dtype=torch.float64)  # [N, K]
+        if not len(values):
             raise ValueError(f"scale: no row to learn {', '.join(self.columns)} from")
-        std = found.std(0, unbiased=False)
-        # Rounding leaves a constant column a deviation of about 1e-16 of its size.
-        constant = std <= 1e-12 * found.abs().amax(0)
-        self.mean, self.std = found.mean(0).tolist(), std.masked_fill(constant, 1.0).tolist()
+        std = values.std(0, unbiased=False)
+        # By rounding, a constant column has a deviation of about 1e-16 of its size.
+        constant = std <= 1e-12 * values.abs().amax(0)
+        self.mean, self.std = values.mean(0).tolist(), std.masked_fill(constant, 1.0).tolist()
 
     def state(self) -> dict[str, Any]:
         return {"columns": list(self.columns), "mean": self.mean, "std": self.std}
@@ -55,15 +55,15 @@ class Standardizer(Fittable):
         self.bind(bound or self.columns)
 
     def read(self, row: Row) -> list[float]:
-        """The `K` numbers of a row; ValueError where one is missing or not finite."""
+        """Return the `K` numbers of a row. Raise ValueError if one is missing or not finite."""
         return [self._number(row, column) for column in self.columns]
 
     def encode(self, values: Tensor) -> Tensor:
-        """`[B, K]` in the columns' units -> standardised."""
+        """Standardize `[B, K]`."""
         return (values - values.new_tensor(self.mean)) / values.new_tensor(self.std)
 
     def decode(self, values: Tensor) -> Tensor:
-        """`[B, K]` standardised -> in the columns' units."""
+        """Return `[B, K]` in the columns' units."""
         return values * values.new_tensor(self.std) + values.new_tensor(self.mean)
 
     def _number(self, row: Row, column: str) -> float:
@@ -73,12 +73,12 @@ class Standardizer(Fittable):
                 f"the column {column!r} is not in the row, which has {known}; map it in `columns`"
             )
         try:
-            found = float(row[column])
+            number = float(row[column])
         except (TypeError, ValueError):
-            found = math.nan
-        if not math.isfinite(found):
+            number = math.nan
+        if not math.isfinite(number):
             raise ValueError(
                 f"the column {column!r} holds {row[column]!r}, expected a finite number; leave "
                 "the row out, or fill it in"
             )
-        return found
+        return number

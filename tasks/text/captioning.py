@@ -1,7 +1,7 @@
-"""Captioning: text under a condition. Captions, reports, answers to questions, by prompt.
+"""Captioning: text conditioned on a prompt with streams; captions, reports, answers to questions.
 
-The prompt's streams and texts are the context, the target is what the decoder says after it:
-`-sum_i log p(y_i | context, y_<i)`, the end of the text included, the prompt left out.
+The prompt's streams and texts are the context, and the target follows: `-sum_i log p(y_i | context,
+y_<i)`, with the end of the text, without the prompt.
 
 Legend: `B` rows, `L` tokens of the longest target, `N` tokens of all targets, `D` width.
 """
@@ -25,14 +25,13 @@ from .metrics import TextMetrics
 
 
 class Captioning(Task):
-    """prompt: text, streams and columns, `"<image> {question} Answer:"`; may name no stream, and
-    may be a chat (see `parse_prompt`). target: the text that follows, a template of columns; one
-    of them may hold a list (several captions of a picture).
+    """prompt: text, streams and columns, `"<image> {question} Answer:"`; may have no stream, and
+    may be a chat (see `parse_prompt`). target: the text that follows, a template of columns; one of
+    them may hold a list (several captions of a picture).
 
-    Training draws one reference of a row, anew in each epoch; the metrics take all. attention:
-    how the decoder reads the context. facts: regular expressions with a group, by name; do the
-    facts that they find in a caption agree with the reference's? fact_tolerance: the share by
-    which a fact that is a number may be off.
+    Training draws one reference of a row, anew in each epoch; the metrics use all. attention: over
+    the context. facts: regular expressions with a group, by name, whose matches in caption and
+    reference are compared. fact_tolerance: relative error up to which a numeric fact is right.
     """
 
     def __init__(
@@ -58,9 +57,9 @@ class Captioning(Task):
         return tuple(dict.fromkeys(self.prompt.columns + self.target.columns))
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        """Labels: the prompt's texts, and `target`, the ids `[L]` of one reference with the `eos`
-        behind them. Reference: `references`, all of them; none if the row lacks the columns, as
-        when a picture without a caption is described."""
+        """Labels: the prompt's texts, and `target`, the ids `[L]` of one reference with `eos`.
+        Reference: `references`, all of them; none if the row lacks the columns, as when a picture
+        without a caption is described."""
         tokenizer = tools.tokenizer()
         labels = self.prompt.encode(row, tokenizer)
         references = self._references(row)
@@ -73,14 +72,14 @@ class Captioning(Task):
     def _references(self, row: Row) -> list[str]:
         if any(column not in row for column in self.target.columns):
             return []
-        several = [c for c in self.target.columns if isinstance(row[c], (list, tuple))]
-        if not several:
+        lists = [c for c in self.target.columns if isinstance(row[c], (list, tuple))]
+        if not lists:
             return [self.target.render(row)[0]]
-        column, *more = several
+        column, *more = lists
         if more or not row[column]:
-            found = f"{column!r} and {more[0]!r} hold lists" if more else f"{column!r} is empty"
+            problem = f"{column!r} and {more[0]!r} hold lists" if more else f"{column!r} is empty"
             raise ValueError(
-                f"target: {found}; expected one column of {self.target.template!r} with one "
+                f"target: {problem}; expected one column of {self.target.template!r} with one "
                 "text or more, and single values in the others"
             )
         return [self.target.render({**row, column: value})[0] for value in row[column]]
@@ -92,8 +91,8 @@ class Captioning(Task):
         return [text for text in (*self.prompt.render(row), *self._references(row)) if text]
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Cross entropy in float32, summed over target tokens; `correct` counts those whose logit
-        is the largest."""
+        """Return the cross-entropy in float32, summed over target tokens. Parts: `correct`, tokens
+        whose logit is the largest."""
         decoder = ctx.decoder()
         ids = batch.label(
             "target",
@@ -101,7 +100,7 @@ class Captioning(Task):
         )
         mask = batch.label_masks["target"]
         context = assemble(self.prompt.streams, batch, ctx)
-        # Positions of real tokens are found on the CPU, where no device has to be waited for.
+        # Positions of real tokens are computed on the CPU, without synchronizing with the device.
         positions = mask.flatten().nonzero().squeeze(1).to(ids.device)  # [N]
         hidden = decoder.teacher_force(context, ids, mask.to(ids.device), self.attention)
         labels = ids.flatten()[positions]  # [N]
@@ -111,7 +110,7 @@ class Captioning(Task):
         return Loss(total, int(mask.sum()), {"correct": correct})
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """`{"text": ...}` a row; options are those of the decoder's `generate`."""
+        """Return `{"text": ...}` a row; options are those of the decoder's `generate`."""
         decoder = ctx.decoder()
         context = assemble(self.prompt.streams, batch, ctx)
         options = {"max_new_tokens": self.max_new_tokens, **options}

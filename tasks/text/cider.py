@@ -23,18 +23,18 @@ SIGMA = 6.0
 
 Gram = tuple[str, ...]
 Vector = tuple[list[dict[Gram, float]], list[float], int]
-"""Weights of the n-grams and their norm, an entry for each n; number of words."""
+"""Weights of the n-grams and their norm, for each n; number of words."""
 
 
 def cider_d(texts: Sequence[list[str]], references: Sequence[Sequence[list[str]]]) -> list[float]:
-    """The score of each text (a list of words) given its references; 0 to 10."""
+    """Return the score of each text (a list of words) given its references; 0 to 10."""
     counted = [[_grams(text) for text in row] for row in references]
     frequency = Counter(gram for row in counted for gram in set().union(*row))
     scores = []
     for text, row, counts in zip(texts, references, counted, strict=True):
-        said = _vector(_grams(text), len(text), frequency, len(texts))
+        candidate = _vector(_grams(text), len(text), frequency, len(texts))
         similar = [
-            _similarity(said, _vector(count, len(reference), frequency, len(texts)))
+            _similarity(candidate, _vector(count, len(reference), frequency, len(texts)))
             for reference, count in zip(row, counts, strict=True)
         ]
         scores.append(10.0 * sum(similar) / len(similar))
@@ -42,7 +42,7 @@ def cider_d(texts: Sequence[list[str]], references: Sequence[Sequence[list[str]]
 
 
 def _grams(text: Sequence[str]) -> Counter[Gram]:
-    """How often each n-gram stands in a text, n = 1..4."""
+    """Count each n-gram of a text, n = 1..4."""
     return Counter(
         tuple(text[start : start + n])
         for n in range(1, ORDER + 1)
@@ -58,12 +58,15 @@ def _vector(counts: Counter[Gram], length: int, frequency: Counter[Gram], rows: 
     return weights, norms, length
 
 
-def _similarity(said: Vector, known: Vector) -> float:
-    """Mean over n of the clipped cosine, damped by the difference in length."""
+def _similarity(candidate: Vector, reference: Vector) -> float:
+    """Return the mean over n of the clipped cosine, damped by the difference in length."""
     total = 0.0
-    for ours, theirs, a, b in zip(said[0], known[0], said[1], known[1], strict=True):
+    for weights, reference_weights, a, b in zip(
+        candidate[0], reference[0], candidate[1], reference[1], strict=True
+    ):
         if a and b:
             total += sum(
-                min(w, theirs.get(g, 0.0)) * theirs.get(g, 0.0) for g, w in ours.items()
+                min(w, reference_weights.get(g, 0.0)) * reference_weights.get(g, 0.0)
+                for g, w in weights.items()
             ) / (a * b)
-    return total / ORDER * math.exp(-((said[2] - known[2]) ** 2) / (2 * SIGMA**2))
+    return total / ORDER * math.exp(-((candidate[2] - reference[2]) ** 2) / (2 * SIGMA**2))

@@ -1,8 +1,8 @@
-"""Facts parsed back from texts, and how many of them are right.
+"""Facts extracted from texts, and how many of them are right.
 
-A fact is what the groups of a pattern find in a text. Of all facts that the texts state, the
-share that their references state too is the precision; the other way round, the recall; `fact_f1`
-is their harmonic mean over all facts and texts. A stated fact that is another counts in both.
+A fact is the groups of a pattern's match in a text. The fraction of the stated facts that the
+references state too is the precision; the other way round, the recall; `fact_f1` is their harmonic
+mean over all facts and texts. A wrong fact counts in both.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-Found = tuple[str | None, ...]
+Fact = tuple[str | None, ...]
 
 
 class Facts:
-    """patterns: regular expressions with a group, by name. within: for facts that are numbers, the
-    share of the reference's by which they may be off. Raises ValueError for what cannot be used."""
+    """patterns: regular expressions with a group, by name. tolerance: for numeric facts, the
+    allowed relative error. Raise ValueError for an invalid option."""
 
     def __init__(
-        self, patterns: Mapping[str, str], within: Mapping[str, float] | None = None
+        self, patterns: Mapping[str, str], tolerance: Mapping[str, float] | None = None
     ) -> None:
         self.patterns = {name: _pattern(name, text) for name, text in patterns.items()}
-        self.within = dict(within or {})
-        for name, share in self.within.items():
+        self.tolerance = dict(tolerance or {})
+        for name, share in self.tolerance.items():
             if name not in self.patterns:
                 raise ValueError(f"fact_tolerance.{name}: there is no fact {name!r} among facts")
             if share < 0:
@@ -31,57 +31,64 @@ class Facts:
                 )
 
     def scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """`fact_<name>`: of the references that state a fact, the share whose text states the
-        same; NaN where none does. `fact_f1`: over all facts."""
+        """Return `fact_<name>`: of the references that state a fact, the fraction whose text states
+        the same; NaN if none does; and `fact_f1` over all facts."""
         if not self.patterns:
             return {}
-        found, right, said, wanted = {}, 0, 0, 0
+        scores, right, stated_count, reference_count = {}, 0, 0, 0
         stated = [(self.of(t), self.of(r)) for t, r in zip(texts, references, strict=True)]
         for name in self.patterns:
-            pairs = [(made.get(name), known.get(name)) for made, known in stated]
-            same = sum(self._same(name, made, known) for made, known in pairs)
-            known = sum(known is not None for _, known in pairs)
-            found[f"fact_{name}"] = same / known if known else float("nan")
-            right, wanted = right + same, wanted + known
-            said += sum(made is not None for made, _ in pairs)
-        return {**found, "fact_f1": 2 * right / (said + wanted) if said + wanted else float("nan")}
+            pairs = [(predicted.get(name), reference.get(name)) for predicted, reference in stated]
+            same = sum(self._same(name, predicted, reference) for predicted, reference in pairs)
+            reference = sum(reference is not None for _, reference in pairs)
+            scores[f"fact_{name}"] = same / reference if reference else float("nan")
+            right, reference_count = right + same, reference_count + reference
+            stated_count += sum(predicted is not None for predicted, _ in pairs)
+        return {
+            **scores,
+            "fact_f1": 2 * right / (stated_count + reference_count)
+            if stated_count + reference_count
+            else float("nan"),
+        }
 
-    def of(self, text: str) -> dict[str, Found]:
-        """The facts that a text states."""
-        found = {name: _groups(pattern, text) for name, pattern in self.patterns.items()}
-        return {name: groups for name, groups in found.items() if groups is not None}
+    def of(self, text: str) -> dict[str, Fact]:
+        """Return the facts that a text states."""
+        matches = {name: _groups(pattern, text) for name, pattern in self.patterns.items()}
+        return {name: groups for name, groups in matches.items() if groups is not None}
 
-    def agreeing(self, made: Mapping[str, Found], known: Mapping[str, Found]) -> int:
-        """How many facts of one text the other states too, by what `of` gives of both."""
-        return sum(self._same(name, groups, known.get(name)) for name, groups in made.items())
+    def agreeing(self, predicted: Mapping[str, Fact], reference: Mapping[str, Fact]) -> int:
+        """Return how many facts of one text another states too, both as returned by `of`."""
+        return sum(
+            self._same(name, groups, reference.get(name)) for name, groups in predicted.items()
+        )
 
-    def _same(self, name: str, made: Found | None, known: Found | None) -> bool:
-        if made is None or known is None:
+    def _same(self, name: str, predicted: Fact | None, reference: Fact | None) -> bool:
+        if predicted is None or reference is None:
             return False
-        share = self.within.get(name)
-        if share is None:
-            return made == known
-        return all(_near(a, b, share) for a, b in zip(made, known, strict=True))
+        tolerance = self.tolerance.get(name)
+        if tolerance is None:
+            return predicted == reference
+        return all(_near(a, b, tolerance) for a, b in zip(predicted, reference, strict=True))
 
 
-def _groups(pattern: re.Pattern[str], text: str) -> Found | None:
-    found = pattern.search(text)
-    return None if found is None else found.groups()
+def _groups(pattern: re.Pattern[str], text: str) -> Fact | None:
+    match = pattern.search(text)
+    return None if match is None else match.groups()
 
 
-def _near(made: str | None, known: str | None, share: float) -> bool:
+def _near(predicted: str | None, reference: str | None, tolerance: float) -> bool:
     try:
-        value, wanted = float(made or ""), float(known or "")
+        value, target = float(predicted or ""), float(reference or "")
     except ValueError:
-        return made == known
-    return abs(value - wanted) <= share * abs(wanted)
+        return predicted == reference
+    return abs(value - target) <= tolerance * abs(target)
 
 
 def _pattern(name: str, text: str) -> re.Pattern[str]:
     try:
-        found = re.compile(text)
+        compiled = re.compile(text)
     except re.error as error:
         raise ValueError(f"facts.{name}: {text!r} is no pattern: {error}") from None
-    if not found.groups:
+    if not compiled.groups:
         raise ValueError(f"facts.{name}: {text!r} has no group; write (...) round the fact")
-    return found
+    return compiled

@@ -19,7 +19,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in lower case; punctuation marks stand alone."""
+    """Split a text into words in lower case; punctuation marks are words."""
     return _WORD.findall(text.lower())
 
 
@@ -39,35 +39,37 @@ class TextMetrics:
         self.references: list[list[str]] = []
 
     def add(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """`B` texts and their `B` lists of references; ValueError where a list is empty."""
+        """Add `B` texts and their `B` lists of references. Raise ValueError if a list is empty."""
         if len(texts) != len(references):
             raise ValueError(f"text metrics: {len(texts)} texts, {len(references)} references")
-        for text, known in zip(texts, references, strict=True):
-            if not known:
+        for text, texts_of_row in zip(texts, references, strict=True):
+            if not texts_of_row:
                 raise ValueError(
                     f"text metrics: no reference for {text!r}; evaluate on data that has the "
                     "columns of `target`"
                 )
         self.texts += texts
-        self.references += [list(known) for known in references]
+        self.references += [list(texts_of_row) for texts_of_row in references]
 
     def compute(self) -> dict[str, float]:
         if not self.texts:
             raise ValueError("text metrics: no text was accumulated; is the split empty?")
-        # Imported when a score is asked for: it takes a second, and `check` asks for none.
+        # Imported when a score is computed: the import takes a second.
         from torchmetrics.functional.text import bleu_score, rouge_score
 
-        said = [words(text) for text in self.texts]
-        known = [[words(text) for text in texts] for texts in self.references]
-        lines = [" ".join(text) for text in said]
-        right = [[" ".join(text) for text in texts] for texts in known]
-        rouge = rouge_score(lines, right, rouge_keys="rougeL", normalizer=str, tokenizer=str.split)
+        candidates = [words(text) for text in self.texts]
+        reference_words = [[words(text) for text in texts] for texts in self.references]
+        lines = [" ".join(text) for text in candidates]
+        reference_lines = [[" ".join(text) for text in texts] for texts in reference_words]
+        rouge = rouge_score(
+            lines, reference_lines, rouge_keys="rougeL", normalizer=str, tokenizer=str.split
+        )
         return {
             "exact_match": self._exact() / len(self.texts),
-            "words": _words_right(said, known),
-            "bleu4": float(bleu_score(lines, right)),
+            "words": _words_right(candidates, reference_words),
+            "bleu4": float(bleu_score(lines, reference_lines)),
             "rouge_l": float(rouge["rougeL_fmeasure"]),
-            "cider_d": sum(cider_d(said, known)) / len(said),
+            "cider_d": sum(cider_d(candidates, reference_words)) / len(candidates),
             **self.facts.scores(self.texts, [texts[0] for texts in self.references]),
         }
 
@@ -79,10 +81,13 @@ class TextMetrics:
         return sum(plain(text) in {plain(r) for r in references} for text, references in pairs)
 
 
-def _words_right(said: Sequence[list[str]], known: Sequence[Sequence[list[str]]]) -> float:
-    """Share of reference words, position by position, over the whole set."""
+def _words_right(
+    candidates: Sequence[list[str]], references_of: Sequence[Sequence[list[str]]]
+) -> float:
+    """Return the fraction of reference words that match, position by position, over the whole
+    set."""
     right = total = 0
-    for text, references in zip(said, known, strict=True):
+    for text, references in zip(candidates, references_of, strict=True):
         best = max(
             ((_agree(text, reference), len(reference)) for reference in references),
             key=lambda found: found[0] / max(found[1], 1),

@@ -1,4 +1,4 @@
-"""Action tokens one after another: what bins (RT-2, OpenVLA) and FAST (arXiv 2501.09747) do.
+"""Action tokens one after another, as RT-2, OpenVLA (bins) and FAST (arXiv 2501.09747).
 
 Legend: `B` rows, `L` tokens of the longest chunk, `K` size of the action vocabulary.
 """
@@ -22,8 +22,8 @@ from .vocabulary import ActionVocabulary, Vocabulary
 
 
 class Autoregressive(ActionDecoder):
-    """Each token after those before it, with a cache, among the action ids alone; the text's `eos`
-    ends a chunk whose length varies. attention: how the context is read."""
+    """Causal generation with a cache, restricted to the action ids; the text's `eos` ends a chunk
+    of variable length. attention: over the context."""
 
     options: ClassVar[tuple[str, ...]] = ("vocabulary", "attention")
 
@@ -50,18 +50,18 @@ class Autoregressive(ActionDecoder):
         return self.tokenizer.length(self.chunk.steps)
 
     def allowed(self, backbone: Backbone) -> Tensor:
-        """The ids that may be said: the actions', then the end where lengths vary."""
+        """Return the ids that may be generated: the actions', then `eos` if lengths vary."""
         if self.length is not None:
             return self.map.ids
         return torch.cat([self.map.ids, self.map.ids.new_tensor([backbone.tokenizer.eos_id])])
 
     def encode(self, chunk: Chunk) -> ActionOutput:
-        """The tokens of each chunk; the end behind them if lengths vary."""
+        """Return the tokens of each chunk, with an end token if lengths vary."""
         end = [self.tokenizer.size] if self.length is None else []  # `eos` among the allowed
         return [torch.tensor([*row.tolist(), *end]) for row in super().encode(chunk)]
 
     def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
-        """Cross entropy among the allowed ids, summed over tokens, the end included."""
+        """Return the cross-entropy among the allowed ids, summed over tokens, the end included."""
         mask = batch.label_masks["target"]  # [B, L]
         allowed = self.allowed(backbone)
         positions = mask.flatten().nonzero().squeeze(1).to(target.device)
@@ -76,18 +76,20 @@ class Autoregressive(ActionDecoder):
 
     def generate(self, context: Features, backbone: Backbone) -> ActionOutput:
         allowed, length = self.allowed(backbone), self.length
-        # Without merges FAST has a token a number; with the end there is one more.
+        # Without merges FAST has one token for each number, and the end is one more.
         longest = length or self.chunk.steps * self.chunk.dof + 1
-        found = backbone.generate(
+        generated = backbone.generate(
             context,
             self.attention,
             max_new_tokens=longest,
             do_sample=False,
             logits_processor=LogitsProcessorList([_Only(allowed)]),
         )
-        places = torch.full((int(max(allowed.max(), found.max())) + 1,), -1, device=found.device)
-        places[allowed] = torch.arange(len(allowed), device=found.device)
-        ids = places[found]  # of `pad` after an end: -1, or the end again
+        places = torch.full(
+            (int(max(allowed.max(), generated.max())) + 1,), -1, device=generated.device
+        )
+        places[allowed] = torch.arange(len(allowed), device=generated.device)
+        ids = places[generated]  # of `pad` after an end: -1, or the end again
         if length is not None:
             return ids
         return [_until(row, self.tokenizer.size) for row in ids]
@@ -99,12 +101,12 @@ def _until(row: Tensor, end: int) -> Tensor:
 
 
 class _Only(LogitsProcessor):
-    """Leaves the logits of some ids, and none of the others."""
+    """Logits processor that keeps the logits of some ids and sets all others to -inf."""
 
     def __init__(self, ids: Tensor) -> None:
         self.ids = ids
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        kept = torch.full_like(scores, -torch.inf)
-        kept[:, self.ids] = scores[:, self.ids]
-        return kept
+        restricted = torch.full_like(scores, -torch.inf)
+        restricted[:, self.ids] = scores[:, self.ids]
+        return restricted

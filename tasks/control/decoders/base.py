@@ -13,16 +13,17 @@ from ...batch import Batch
 from .chunks import Chunk, ChunkStatistics
 
 INIT_STD = 0.02
-"""Deviation of what is learned from nothing, as in most configurations of transformers."""
+"""Standard deviation of new parameters, as in most configurations of transformers."""
 
 ActionOutput = Tensor | list[Tensor]
-"""What a form generates for a batch: ids `[B, L]`, sequences of ids, or control points `[B, L]`."""
+"""Output of an action decoder: ids `[B, L]`, sequences of ids, or control points `[B, L]`."""
 
 
 class ActionDecoder(nn.Module):
-    """options: of the task's options, those that are this form's own. discrete: says ids.
+    """How a backbone predicts a chunk of actions.
 
-    tokenizer, chunk: fitted by the time of `build`, which creates what needs a width.
+    options: the task options that belong to this decoder. discrete: whether it generates ids.
+    tokenizer, chunk: fitted when `build` is called, which creates what depends on a width.
     """
 
     options: ClassVar[tuple[str, ...]] = ()
@@ -40,16 +41,16 @@ class ActionDecoder(nn.Module):
         """Raise ValueError if loaded tensors belong to another decoder."""
 
     def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
-        """target: what `encode` made of the batch's chunks, padded, on the batch's device."""
+        """Return the loss. target: the encoded chunks, padded, on the batch's device."""
         raise NotImplementedError
 
     def generate(self, context: Features, backbone: Backbone) -> ActionOutput:
-        """The most likely chunk of each row, as tokens; no randomness."""
+        """Return the most likely chunk of each row as tokens, deterministically."""
         raise NotImplementedError
 
-    def decode(self, said: ActionOutput, steps: int, start: Tensor | None) -> Tensor:
-        """Tokens -> actions `[B, steps, dof]`. ValueError for tokens that mean nothing."""
-        return self.tokenizer.decode(said, steps=steps, start=start)
+    def decode(self, tokens: ActionOutput, steps: int, start: Tensor | None) -> Tensor:
+        """Return actions `[B, steps, dof]`. Raise ValueError for tokens that cannot be decoded."""
+        return self.tokenizer.decode(tokens, steps=steps, start=start)
 
     def encode(self, chunk: Chunk) -> ActionOutput:
         """Return the tokens of a batch's chunks; runs in a loader worker."""

@@ -26,8 +26,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Chunks of a batch. actions: `[B, steps, dof]`. padding: `[B, steps]` bool, True = outside
-    the episode. start: `[B, dof]`, the last action executed, where the tokenizer pins it."""
+    """The chunks of a batch. actions: `[B, steps, dof]`. padding: `[B, steps]` bool, True = outside
+    the episode. start: `[B, dof]`, the action executed last, for a tokenizer with `fixed_start`."""
 
     actions: Tensor
     padding: Tensor
@@ -35,7 +35,7 @@ class Chunk:
 
     @classmethod
     def of(cls, batch: Batch) -> Chunk:
-        """The chunks of a batch, from its labels."""
+        """Return the chunks of a batch, from its labels."""
         labels = batch.labels
         return cls(labels["actions"], labels["padding"], labels.get("start"))
 
@@ -51,9 +51,10 @@ def chunks_of_references(references: Sequence[Mapping[str, Any]]) -> Chunk:
 
 
 def read_chunk(row: Row, column: str) -> Pair:
-    """A row's `actions [steps, dof]` float32 and `padding [steps]` bool.
+    """Return a row's `actions [steps, dof]` float32 and `padding [steps]` bool.
 
-    Raises ValueError for a column that is not there, is no chunk, or holds a number that is none.
+    Raise ValueError if the column is missing, is no chunk, or holds a value that is no finite
+    number.
     """
     if column not in row:
         known = ", ".join(map(repr, row)) or "no column"
@@ -83,9 +84,9 @@ def read_chunk(row: Row, column: str) -> Pair:
 
 
 def read_action(row: Row, column: str) -> np.ndarray:
-    """A row's single action `[dof]` float32 (the last one executed)."""
+    """Return a row's single action `[dof]` float32 (the one executed last)."""
     values = _numbers(row[column], column)
-    values = values[-1] if values.ndim == 2 and len(values) == 1 else values  # a window of one
+    values = values[-1] if values.ndim == 2 and len(values) == 1 else values  # one frame
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError(
             f"previous_action: the column {column!r} is {values.shape}, expected one action [dof] "
@@ -102,12 +103,8 @@ def _numbers(cell: Any, column: str) -> np.ndarray:
 
 
 class ChunkStatistics(Fittable):
-    """What the chunks of the training split have in common: `steps`, `dof`, and the mean and
-    deviation of each joint, padded samples left out (a constant joint has deviation 1).
-
-    first: `[dof]` mean of the actions that episodes begin with, over the chunks whose window
-    reaches back out of their episode; empty if none does.
-    """
+    """Statistics of the training split's chunks: `steps`, `dof`, and the mean and standard
+    deviation of each joint without padded samples (1 for a constant joint)."""
 
     def __init__(self) -> None:
         self.steps, self.dof = 0, 0
@@ -116,7 +113,7 @@ class ChunkStatistics(Fittable):
         self.first: list[float] = []
 
     def fit(self, rows: Iterable[Pair]) -> None:
-        """Learn from pairs (actions, padding); ValueError where their shapes differ."""
+        """Fit pairs (actions, padding). Raise ValueError if their shapes differ."""
         count, begun = 0, 0
         origin = total = square = beginnings = np.zeros(0)
         for values, padding in rows:
@@ -140,7 +137,7 @@ class ChunkStatistics(Fittable):
         ]
 
     def check(self, values: np.ndarray) -> None:
-        """Refuse a chunk of another shape than was fitted."""
+        """Raise ValueError for a chunk of another shape than was fitted."""
         if self.steps and values.shape != (self.steps, self.dof):
             raise ValueError(
                 f"action: found a chunk of {values.shape[0]} steps and {values.shape[1]} numbers, "
@@ -149,11 +146,11 @@ class ChunkStatistics(Fittable):
             )
 
     def encode(self, actions: Tensor) -> Tensor:
-        """`[..., dof]` in the robot's units -> standardised."""
+        """Return `[..., dof]` standardized."""
         return (actions - self._like(self.mean, actions)) / self._like(self.std, actions)
 
-    def rest(self, steps: int) -> list[list[float]]:
-        """The mean action, `steps` times."""
+    def mean_action(self, steps: int) -> list[list[float]]:
+        """Return the mean action, `steps` times."""
         return [list(self.mean) for _ in range(steps)]
 
     @staticmethod

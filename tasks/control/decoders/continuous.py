@@ -1,6 +1,7 @@
-"""Control points as numbers: BEAST-ACT (arXiv 2506.06072), with or without its conditional VAE.
+"""Regression of control points: BEAST-ACT (arXiv 2506.06072), with or without its conditional VAE.
 
-Legend: `B` rows, `L` tokens of a chunk, `Q` places that say `W` of them each, `D` width.
+Legend: `B` rows, `L` tokens of a chunk, `Q` query positions that predict `W` of them each, `D`
+width.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .cvae import ActionVAE, divergence
 
 
 class Points:
-    """The continuous side of a tokenizer: control points `[B, L]` in [-1, 1]."""
+    """Continuous encoding of a tokenizer: control points `[B, L]` in [-1, 1]."""
 
     def __init__(self, tokenizer: ActionTokenizer) -> None:
         if not hasattr(tokenizer, "encode_continuous"):
@@ -31,13 +32,13 @@ class Points:
         self.tokenizer: Any = tokenizer
 
     def encode(self, chunk: Chunk) -> Tensor:
-        found: Tensor = self.tokenizer.encode_continuous(
+        points: Tensor = self.tokenizer.encode_continuous(
             chunk.actions, padding=chunk.padding, start=chunk.start
         )
-        return found.flatten(1).float()
+        return points.flatten(1).float()
 
     def decode(self, points: Tensor, steps: int, start: Tensor | None) -> Tensor:
-        """`[B, steps, dof]`; ValueError for points that are not finite."""
+        """Return `[B, steps, dof]`. Raise ValueError for points that are not finite."""
         if not torch.isfinite(points).all():
             row = int((~torch.isfinite(points)).any(1).nonzero()[0])
             raise ValueError(
@@ -50,8 +51,8 @@ class Points:
 
 
 class Continuous(ActionDecoder):
-    """Control points regressed at learned places, L1. latent: numbers of the conditional VAE; none
-    without it. kl: weight of its divergence."""
+    """Control points regressed at learned queries with an L1 loss. latent: width of the latent of a
+    conditional VAE, by default none. kl: weight of its divergence."""
 
     options: ClassVar[tuple[str, ...]] = ("latent", "kl")
     discrete: ClassVar[bool] = False
@@ -76,7 +77,7 @@ class Continuous(ActionDecoder):
 
     def build(self, backbone: Backbone) -> None:
         length = fixed_length(self.tokenizer, self.chunk.steps, "continuous")
-        # A place says one number a joint, basis by basis, where the joints have as many.
+        # One query for each basis and one number a joint, if all joints have as many bases.
         width = 1 if length % self.chunk.dof else self.chunk.dof
         self.slots = nn.Parameter(torch.randn(length // width, backbone.dim) * INIT_STD)
         self.out = nn.Linear(backbone.dim, width)
@@ -84,22 +85,23 @@ class Continuous(ActionDecoder):
             self.vae = ActionVAE(self.chunk, backbone.dim, self.latent)
 
     def regress(self, context: Features, backbone: Backbone, latent: Tensor | None) -> Tensor:
-        """`[B, L]` control points."""
+        """Return control points `[B, L]`."""
         if self.vae is not None and latent is not None:
             token = self.vae.token(latent).to(context.tokens.dtype)
             mask = torch.cat([torch.ones_like(context.mask[:, :1]), context.mask], 1)
             context = Features(torch.cat([token, context.tokens], 1), mask)
         embeds = self.slots.expand(len(context.tokens), -1, -1)
         hidden = backbone(embeds, context=context, attention="block")
-        found: Tensor = self.out(hidden.to(self.out.weight.dtype))
-        return found.flatten(1).float()
+        points: Tensor = self.out(hidden.to(self.out.weight.dtype))
+        return points.flatten(1).float()
 
     def encode(self, chunk: Chunk) -> ActionOutput:
         return self.points.encode(chunk)
 
     def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
-        """Absolute error, the mean of a chunk's points, and `kl` times the divergence: a sum over
-        rows. The latent is drawn in training, the mean of its distribution otherwise."""
+        """Return the absolute error, the mean of a chunk's points, plus `kl` times the divergence,
+        a sum over rows. The latent is sampled in training, the mean of its distribution otherwise.
+        """
         if self.vae is None:
             error = (self.regress(context, backbone, None) - target).abs().mean(1).sum()
             return Loss(error, len(target), {"l1": error.detach()})
@@ -113,12 +115,12 @@ class Continuous(ActionDecoder):
         return Loss(total, len(target), {"l1": error.detach(), "kl": kl.detach()})
 
     def generate(self, context: Features, backbone: Backbone) -> ActionOutput:
-        """The points of the latent 0."""
+        """Return the points of the latent 0."""
         latent = None
         if self.vae is not None:
             latent = context.tokens.new_zeros(len(context.tokens), self.vae.latent)
         return self.regress(context, backbone, latent)
 
-    def decode(self, said: ActionOutput, steps: int, start: Tensor | None) -> Tensor:
-        assert isinstance(said, Tensor)
-        return self.points.decode(said, steps, start)
+    def decode(self, tokens: ActionOutput, steps: int, start: Tensor | None) -> Tensor:
+        assert isinstance(tokens, Tensor)
+        return self.points.decode(tokens, steps, start)

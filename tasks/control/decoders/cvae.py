@@ -1,7 +1,7 @@
-"""A conditional VAE over chunks: which of several ways to do it the demonstrator took.
+"""A conditional VAE over chunks: a latent for the demonstrator's choice among several solutions.
 
-ACT (Zhao et al., RSS 2023), as BEAST-ACT uses it (arXiv 2506.06072): in training an encoder reads
-the actions and what is known of the situation and gives a latent; at prediction the latent is 0.
+ACT (Zhao et al., RSS 2023), as used by BEAST-ACT (arXiv 2506.06072): in training an encoder maps
+the actions and the observation to a latent; at prediction the latent is 0.
 
 Legend: `B` rows, `steps` samples, `Z` latent numbers, `D` width of the decoder.
 """
@@ -17,7 +17,7 @@ WIDTH, HEADS, LAYERS = 64, 4, 2
 
 
 class ActionVAE(nn.Module):
-    """chunk: standardises the actions. dim: `D`. latent: `Z`."""
+    """chunk: standardizes the actions. dim: `D`. latent: `Z`."""
 
     def __init__(self, chunk: ChunkStatistics, dim: int, latent: int) -> None:
         super().__init__()
@@ -35,16 +35,16 @@ class ActionVAE(nn.Module):
         self.out = nn.Linear(WIDTH, 2 * latent)
         self.back = nn.Linear(latent, dim)
 
-    def posterior(self, situation: Tensor, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """situation `[B, D]`, a batch's chunks -> mean and log variance `[B, Z]`.
+    def posterior(self, observation: Tensor, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance `[B, Z]` from the observation `[B, D]` and a batch's chunks.
 
-        What stands in padded samples is not seen.
+        Padded samples are masked.
         """
-        device = situation.device
+        device = observation.device
         padding = chunk.padding.to(device)
         actions = self.chunk.encode(chunk.actions.to(device)).masked_fill(padding[..., None], 0.0)
         steps = self.step(actions) + self.places
-        known = self.situation(situation)[:, None]
+        known = self.situation(observation)[:, None]
         tokens = torch.cat([self.summary.expand(len(steps), -1, -1), known, steps], 1)
         hidden = torch.cat([torch.zeros_like(padding[:, :1]).expand(-1, 2), padding], 1)
         blind = torch.zeros(hidden.shape, device=device).masked_fill(hidden, -1e4)
@@ -53,11 +53,12 @@ class ActionVAE(nn.Module):
         return mean, log_variance
 
     def token(self, latent: Tensor) -> Tensor:
-        """`[B, Z]` -> `[B, 1, D]`, what the decoder reads of it."""
-        found: Tensor = self.back(latent)
-        return found[:, None]
+        """Return `[B, 1, D]`, the decoder's token for a latent `[B, Z]`."""
+        token: Tensor = self.back(latent)
+        return token[:, None]
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """`[B]` the KL of `N(mean, e^log_variance)` from `N(0, 1)`, summed over the latent numbers."""
+    """Return `[B]`, the KL divergence of `N(mean, e^log_variance)` from `N(0, 1)`, summed over the
+    latent numbers."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)

@@ -1,9 +1,9 @@
 """A Fourier series over ordered bins in place of a softmax's linear layer.
 
 Gillman et al., "Fourier Head", arXiv 2410.22269. Coefficients `a_0..a_K` of a trigonometric
-polynomial `A(z) = sum_l a_l e^{-i l pi z}` make a density on [-1, 1] that cannot be negative:
-`p(z) = |A(z)|^2 / (2 sum_l |a_l|^2) = 1/2 + Re sum_k (c_k / c_0) e^{i k pi z}`, where
-`c_k = sum_l a_l conj(a_{l+k})`. Few frequencies make neighbouring bins alike.
+polynomial `A(z) = sum_l a_l e^{-i l pi z}` define a non-negative density on [-1, 1]: `p(z) =
+|A(z)|^2 / (2 sum_l |a_l|^2) = 1/2 + Re sum_k (c_k / c_0) e^{i k pi z}`, where `c_k = sum_l a_l
+conj(a_{l+k})`. With few frequencies neighbouring bins have similar probabilities.
 
 Legend: `D` width, `K` frequencies, `m` bins.
 """
@@ -30,7 +30,8 @@ TINY = 1e-5
 
 
 class FourierHead(nn.Module):
-    """hidden `[..., D]` -> logits `[..., m]` of ordered bins. frequencies: `K`, 0 is uniform."""
+    """hidden `[..., D]` -> logits `[..., m]` of ordered bins. frequencies: `K`; 0 is the uniform
+    distribution."""
 
     def __init__(self, dim: int, bins: int, frequencies: int) -> None:
         super().__init__()
@@ -42,19 +43,21 @@ class FourierHead(nn.Module):
             )
         self.bins, self.frequencies = bins, frequencies
         self.map = nn.Linear(dim, 2 * (frequencies + 1))
-        with torch.no_grad():  # as in the paper: the density does not see the scale, roughness does
+        with (
+            torch.no_grad()
+        ):  # as in the paper: the density does not depend on the scale, roughness does
             for parameter in self.map.parameters():
                 parameter.div_(100)
 
     def coefficients(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """`[..., D]` -> real and imaginary parts of `a`, `[..., K + 1]` each, in float32."""
+        """Return the real and imaginary parts of `a`, `[..., K + 1]` each, in float32."""
         with torch.autocast(_kind(hidden), enabled=False):
             weight, bias = self.map.weight.float(), self.map.bias.float()
             real, imaginary = F.linear(hidden.float(), weight, bias).chunk(2, -1)
         return real, imaginary
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """`[..., D]` -> `[..., m]` log probabilities of the bins, up to a constant."""
+        """Return `[..., m]`, log probabilities of the bins up to a constant."""
         return self.log(*self.coefficients(hidden))
 
     def log(self, real: Tensor, imaginary: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ class FourierHead(nn.Module):
         return (self.probabilities(real, imaginary) + TINY).log()
 
     def probabilities(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """The density at the bins' centres, normalised to sum 1."""
+        """Return the density at the bins' centres, normalized to sum 1."""
         cosine, sine = self._waves(real)
         with torch.autocast(_kind(real), enabled=False):
             a = real @ cosine + imaginary @ sine
@@ -71,7 +74,7 @@ class FourierHead(nn.Module):
         return density / density.sum(-1, keepdim=True).clamp(min=1e-30)
 
     def roughness(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """`[...]` the regulariser `2 sum_k 2 pi^2 k^2 |c_k|^2` of each distribution."""
+        """Return `[...]`, the regularizer `2 sum_k 2 pi^2 k^2 |c_k|^2` of each distribution."""
         total = torch.zeros_like(real[..., 0])
         for k in range(1, self.frequencies + 1):
             a, b, c, d = real[..., :-k], imaginary[..., :-k], real[..., k:], imaginary[..., k:]
@@ -80,7 +83,7 @@ class FourierHead(nn.Module):
         return total
 
     def _waves(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of `l pi z` at the bins' centres, `[K + 1, m]` each."""
+        """Return the cosines and sines of `l pi z` at the bins' centres, `[K + 1, m]` each."""
         places = torch.arange(self.bins, device=like.device, dtype=torch.float64)
         centres = (2 * places + 1) / self.bins - 1
         orders = torch.arange(self.frequencies + 1, device=like.device, dtype=torch.float64)
@@ -93,8 +96,8 @@ def _kind(tensor: Tensor) -> str:
 
 
 class Fourier(Parallel):
-    """As `Parallel`, a Fourier series over the bins in place of the softmax; the decoder's
-    vocabulary is not touched. frequencies: of the series. smoothness: weight of its roughness."""
+    """As `Parallel`, with a Fourier series over the bins in place of the softmax; the decoder's
+    vocabulary is not used. frequencies: of the series. smoothness: weight of its roughness."""
 
     options: ClassVar[tuple[str, ...]] = ("frequencies", "smoothness")
 
@@ -115,14 +118,15 @@ class Fourier(Parallel):
         self.slots = nn.Parameter(torch.randn(length, backbone.dim) * INIT_STD)
 
     def validate_loaded(self) -> None:
-        """There is no mapping to check."""
+        """There is no id mapping to check."""
 
     def logits(self, context: Features, backbone: Backbone) -> Tensor:
-        found: Tensor = self.head(self.hidden(context, backbone))
-        return found
+        logits: Tensor = self.head(self.hidden(context, backbone))
+        return logits
 
     def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
-        """Cross entropy over bins and `smoothness` times the roughness, summed over tokens."""
+        """Return the cross-entropy over bins plus `smoothness` times the roughness, summed over
+        tokens."""
         real, imaginary = self.head.coefficients(self.hidden(context, backbone))
         logits = self.head.log(real, imaginary).flatten(0, 1)
         labels = target.flatten()

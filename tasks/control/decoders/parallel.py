@@ -1,11 +1,10 @@
-"""How a decoder says a chunk of actions: the interface of all forms, and those that say all ids at
-once.
+"""All action tokens in one forward pass.
 
-`Parallel` is BEAST-D on a causal backbone and BEAST-F on an encoder-decoder (arXiv 2506.06072):
-placeholders stand after the context and see each other; place i gives token i. The paper puts the
-embedding of the middle bin at every place and leaves it to the model's positions to tell them
-apart, which not every model's do (a T5 decoder's do not look ahead). Here each place has a learned
-slot instead.
+BEAST-D on a causal backbone and BEAST-F on an encoder-decoder (arXiv 2506.06072): placeholders
+behind the context attend to each other; position i predicts token i. The paper uses the embedding
+of the middle bin at every position and relies on position embeddings to tell them apart, which not
+every model supports (a T5 decoder has no positions of the future). Here each position has a learned
+embedding.
 
 Legend: `B` rows, `L` tokens of a chunk, `K` size of the action vocabulary, `D` width.
 """
@@ -51,7 +50,7 @@ class Parallel(ActionDecoder):
         self.map.check()
 
     def logits(self, context: Features, backbone: Backbone) -> Tensor:
-        """`[B, L, K]` of the action tokens alone, in float32."""
+        """Return `[B, L, K]` of the action tokens only, in float32."""
         return backbone.logits(self.hidden(context, backbone), self.map.ids).float()
 
     def hidden(self, context: Features, backbone: Backbone) -> Tensor:
@@ -59,7 +58,7 @@ class Parallel(ActionDecoder):
         return backbone(embeds, context=context, attention="block")  # [B, L, D]
 
     def loss(self, context: Features, batch: Batch, target: Tensor, backbone: Backbone) -> Loss:
-        """Cross entropy, summed over tokens; labels are not shifted."""
+        """Return the cross-entropy, summed over tokens; labels are not shifted."""
         logits = self.logits(context, backbone).flatten(0, 1)
         labels = target.flatten()
         total = F.cross_entropy(logits, labels, reduction="sum")

@@ -1,7 +1,7 @@
-"""Which ids of the decoder stand for action tokens: a mapping that is frozen with the run.
+"""The mapping of action tokens to ids of the decoder, fixed for a run.
 
-`tail`: BEAST's (arXiv 2506.06072), token k is the id `V - 1 - k` of a vocabulary of `V`, so that
-nothing is added. `added`: rows of their own after the vocabulary.
+`tail`: BEAST's (arXiv 2506.06072), token k is the id `V - 1 - k` of a vocabulary of `V`; nothing is
+added. `added`: new rows after the vocabulary.
 
 Legend: `K` action tokens.
 """
@@ -19,7 +19,7 @@ Vocabulary = Literal["added", "tail"]
 
 
 class ActionVocabulary(nn.Module):
-    """`ids [K]`: the decoder's id of each token; a buffer, so that a run keeps it."""
+    """`ids [K]`: the decoder's id of each token; a buffer, so that it is saved with the run."""
 
     ids: Tensor
 
@@ -29,7 +29,7 @@ class ActionVocabulary(nn.Module):
         self.own: list[int] = []
 
     def build(self, backbone: Backbone, size: int) -> None:
-        """Fix the mapping of `size` tokens; add them to the decoder with `added`."""
+        """Set the mapping of `size` tokens; `added` adds them to the decoder."""
         if self.vocabulary == "added":
             first = backbone.add_tokens(size)
             self.own = list(range(first, first + size))
@@ -38,11 +38,11 @@ class ActionVocabulary(nn.Module):
         self.register_buffer("ids", torch.tensor(self.own))
 
     def check(self) -> None:
-        """ValueError where the mapping that was read is not this decoder's."""
-        found = self.ids.tolist()
-        if found != self.own:
+        """Raise ValueError if the loaded mapping is not this decoder's."""
+        ids = self.ids.tolist()
+        if ids != self.own:
             raise ValueError(
-                f"vocabulary: the run was trained with actions at the ids {_span(found)}, here "
+                f"vocabulary: the run was trained with actions at the ids {_span(ids)}, here "
                 f"they are at {_span(self.own)}; load it with its own decoder, text tokenizer "
                 "and order of tasks"
             )
@@ -52,9 +52,9 @@ def _tail(backbone: Backbone, size: int) -> list[int]:
     tokenizer = backbone.tokenizer
     ids = [tokenizer.size - 1 - token for token in range(size)]
     special = {tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id, tokenizer.mask_id}
-    taken = sorted(i for i in special if i is not None and i >= ids[-1])
-    if 2 * size > tokenizer.size or taken:
-        why = f"among them the special id {taken[0]}" if taken else "more than half"
+    special_ids = sorted(i for i in special if i is not None and i >= ids[-1])
+    if 2 * size > tokenizer.size or special_ids:
+        why = f"among them the special id {special_ids[0]}" if special_ids else "more than half"
         raise ValueError(
             f"vocabulary: tail takes the last {size} of {tokenizer.size} ids, {why}; "
             "say vocabulary: added"

@@ -159,7 +159,7 @@ def test_a_sentence_is_nowhere_in_signals_with_another_finding() -> None:
     facts = [("lesion", "left"), ("lesion", "right"), ("lesion", "left"), ("ventricles", "large")]
     targets = [{"about": about, "finding": finding} for about, finding in facts]
     task = Grounding(**OPTIONS, finding="finding", negative_group="about")
-    apart = task._apart(batch_of(targets))
+    apart = task._negatives(batch_of(targets))
     wanted = torch.zeros(4, 4, dtype=torch.bool)
     wanted[0, 1] = wanted[1, 0] = wanted[1, 2] = wanted[2, 1] = True
     assert torch.equal(apart, wanted)
@@ -286,7 +286,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: 
 def test_a_stream_without_a_grid_is_refused() -> None:
     batch, encode = case([[0]])
     encode.features["scan"] = Features.dense(encode("scan").tokens)
-    with pytest.raises(ValueError, match="grounded: the features do not say where"):
+    with pytest.raises(ValueError, match="grounded: the features have no geometry"):
         Grounding(**OPTIONS).loss(batch, encode)
 
 

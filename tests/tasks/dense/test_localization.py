@@ -127,7 +127,7 @@ def test_values_laid_over_their_own_grid_are_themselves(grid: tuple[int, ...]) -
 
 
 def test_features_that_lie_nowhere_are_named() -> None:
-    with pytest.raises(ValueError, match="do not say where their tokens lie"):
+    with pytest.raises(ValueError, match="have no geometry"):
         grid_to_world(Features.dense(torch.zeros(1, 4, 2)), "test")
 
 
@@ -273,7 +273,7 @@ def test_cells_that_hold_none_are_named(cell: object, wrong: str) -> None:
 def test_a_grid_of_other_axes_and_a_head_that_is_none_are_named() -> None:
     task = task_of(2)
     batch = batch_of(task, [None])
-    with pytest.raises(ValueError, match="say axes: 3"):
+    with pytest.raises(ValueError, match="use axes: 3"):
         task.loss(batch, StubContext(lambda *_: volumes(1)))
     task = task_of()
     task.heads["head"] = Detr(16, 5, width=16)

@@ -93,10 +93,10 @@ def test_without_priors_a_canvas_is_the_text_and_its_end(seed: int) -> None:
     for row, truth in enumerate(truths):
         size = int(made.real[row].sum())
         assert size > len(truth)
-        assert made.wanted[row, :size].tolist() == [*truth, *[EOS] * (size - len(truth))]
+        assert made.target[row, :size].tolist() == [*truth, *[EOS] * (size - len(truth))]
         shown, hidden = made.ids[row, :size], made.hidden[row, :size]
         assert shown[hidden].eq(MASK).all()
-        assert torch.equal(shown[~hidden], made.wanted[row, :size][~hidden])
+        assert torch.equal(shown[~hidden], made.target[row, :size][~hidden])
         weights = made.weight[row]
         assert weights[~made.hidden[row]].eq(0).all()
         assert len(weights[weights > 0].unique()) <= 1
@@ -116,11 +116,11 @@ def test_with_a_prior_training_sees_what_decoding_begins_with() -> None:
         assert made.ids.shape == start.ids.shape and torch.equal(made.real, start.real)
         given = start.given[0]
         assert made.hidden[0][given].sum() <= 1  # the wrong one, where verification took it back
-        right = made.ids[0] == made.wanted[0]
+        right = made.ids[0] == made.target[0]
         wrong = given & ~right & ~made.hidden[0]
         wrong_shown += int(wrong.sum())
         assert made.weight[0][wrong].gt(0).all()  # a loss on visible wrong tokens
-        sure = given & (start.ids[0] == made.wanted[0])
+        sure = given & (start.ids[0] == made.target[0])
         assert torch.equal(made.ids[0][sure], start.ids[0][sure]) and int(sure.sum()) == 3
     assert 0 < wrong_shown < 20
 
@@ -235,7 +235,7 @@ def test_the_gap_is_no_text() -> None:
 
 def test_a_decoder_from_left_to_right_is_refused() -> None:
     backbone = Causal(tokenizer=Bytes(), name="tiny-llama", options=OPTIONS)
-    with pytest.raises(ValueError, match=r"say `type: diffusion` in backbone"):
+    with pytest.raises(ValueError, match=r"use `type: diffusion` in backbone"):
         make().build({}, {"backbone": backbone})
 
 

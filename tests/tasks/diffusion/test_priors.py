@@ -14,7 +14,7 @@ from sensorium.tasks.diffusion.draft import (
     DraftConfig,
     align_targets,
     layout_draft,
-    prior_of,
+    make_draft,
 )
 from sensorium.tasks.speech import CTCHypothesis
 
@@ -61,7 +61,7 @@ def prior(ids: list[int], doubtful: set[int]) -> Draft:
 
 
 def test_a_word_is_as_sure_as_its_least_sure_letter(spelling: Characters, tokenizer: BPE) -> None:
-    found = prior_of(heard(spelling, "the old cat sat", "l"), spelling, tokenizer)
+    found = make_draft(heard(spelling, "the old cat sat", "l"), spelling, tokenizer)
     assert found.text == "the old cat sat" and found.ids == tokenizer.encode(found.text)
     pieces = [tokenizer.decode([i]).strip() for i in found.ids]
     unsure = "".join(p for p, s in zip(pieces, found.sure, strict=True) if s < 0.9)
@@ -70,7 +70,7 @@ def test_a_word_is_as_sure_as_its_least_sure_letter(spelling: Characters, tokeni
 
 
 def test_silence_is_a_canvas_of_slack(spelling: Characters, tokenizer: BPE) -> None:
-    slots = layout_draft(prior_of(CTCHypothesis([], [], []), spelling, tokenizer), layout())
+    slots = layout_draft(make_draft(CTCHypothesis([], [], []), spelling, tokenizer), layout())
     assert slots.tokens == [None] * 4 and slots.least == 0
 
 
