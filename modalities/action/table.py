@@ -21,6 +21,9 @@ FILES = "a CSV or Parquet file of numbers"
 TIME = "timestamp"
 """A column in s; where nobody asks for it, it says the rate instead of being a joint."""
 
+EPISODE, FRAME = "episode_index", "frame_index"
+"""The number of a row's episode, and of the row in it."""
+
 JITTER = 0.5
 """How far, in steps, two rows may lie from one step apart before one is missing."""
 
@@ -77,8 +80,10 @@ def columns_of(
             raise ReadError(source, f"no column {name!r}", cure)
     parts = [column(table, name, source, nulls=nulls) for name in chosen]
     values = np.concatenate([p.reshape(len(p), -1) for p in parts], axis=1)
-    timed = TIME in known and TIME not in chosen and table.num_rows > 1 and not nulls
-    return values, rate_of(column(table, TIME, source), source) if timed else None
+    if TIME not in known or TIME in chosen or table.num_rows < 2 or nulls:
+        return values, None
+    numbers = column(table, EPISODE, source) if EPISODE in known else None
+    return values, rate_of(column(table, TIME, source), source, numbers)
 
 
 def column(table: pa.Table, name: str, source: object, *, nulls: bool = False) -> np.ndarray:
@@ -146,13 +151,22 @@ def innermost(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def rate_of(time: np.ndarray, source: object) -> float:
-    """Steps a second of times `[N]` in s. ReadError where a frame is missing."""
+def rate_of(time: np.ndarray, source: object, episodes: np.ndarray | None = None) -> float | None:
+    """Return the steps a second of times `[N]` in s; None if no episode has two rows.
+
+    episodes: `[N]` their numbers. Where a time lies before that of the row above, another episode
+    begins too: its times begin anew. Raise ReadError if a frame is missing within an episode.
+    """
     gaps = np.diff(time.astype(np.float64))
-    step = float(np.median(gaps))
+    inside = ~(gaps < 0) if (gaps > 0).any() or episodes is not None else np.ones_like(gaps, bool)
+    if episodes is not None:
+        inside &= np.diff(episodes.reshape(-1)) == 0
+    if not inside.any():
+        return None
+    step = float(np.quantile(gaps[inside], 0.5, method="lower"))
     if not step > 0:
         raise ReadError(source, f"{TIME} goes on by {step:g} s a row", "times that grow, in s")
-    late = np.flatnonzero(np.abs(gaps - step) > JITTER * step)
+    late = np.flatnonzero(inside & (np.abs(gaps - step) > JITTER * step))
     if len(late):
         row = int(late[0]) + 1
         raise ReadError(

@@ -1,8 +1,8 @@
 """Folders of pictures or sounds as sources: a folder a class, or a `metadata` file beside them.
 
 A cell is the file's path: nothing is opened here, so that a damaged file is a row like any other,
-and is reported by whoever reads it. A picture or sound of a format that cannot be decoded belongs to no
-row, and is counted.
+and is reported by whoever reads it. A picture or sound of a format that cannot be decoded belongs
+to no row, and is counted.
 """
 
 from __future__ import annotations

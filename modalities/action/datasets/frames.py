@@ -22,10 +22,8 @@ import pyarrow as pa
 
 from ...base import ReadError, Source
 from ...paths import stamp
+from ..table import EPISODE, FRAME, columns_of, has_nulls, innermost, is_number, read_table
 from ..table import column as read_column
-from ..table import columns_of, has_nulls, innermost, is_number, read_table
-
-EPISODE, FRAME = "episode_index", "frame_index"
 
 
 class Recordings(Source):

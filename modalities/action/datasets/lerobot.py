@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from .frames import EPISODE, FRAME, Recordings, print_of
+from ..table import EPISODE, FRAME
+from .frames import Recordings, print_of
 from .lerobot_meta import Episode, Layout, read_layout
 from .video import VideoFrame, pyav
 

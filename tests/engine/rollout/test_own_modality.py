@@ -146,7 +146,7 @@ def test_its_simulator_can_be_named_in_full(shop: Any, name: str) -> None:
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "another name": (
         {"modality": "serie"},
-        r"inputs\.series\.modality: no modality is called 'serie'.*\(your own: package\.module",
+        r"inputs\.series\.modality: no modality is called 'serie'.*your own: package\.module",
     ),
     "an encoder": (
         {"modality": "series_parts:Linear"},

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import csv, parquet
 
 from sensorium.modalities.action.read import Motion, example, preview, read
@@ -119,6 +121,52 @@ def test_what_is_no_motion_is_refused(source: Any, told: str) -> None:
 def test_what_is_wrong_in_a_file(tmp_path: Path, columns: dict[str, Any], told: str) -> None:
     with pytest.raises(ReadError, match=told):
         read(write(tmp_path / "a.parquet", columns))
+
+
+EPISODES = st.lists(st.integers(1, 6), min_size=1, max_size=5)
+
+
+@given(EPISODES, st.booleans(), st.sampled_from([0.0, 7.5]), st.sampled_from([0.0, 100.0]))
+@settings(deadline=None, max_examples=40)
+def test_timestamps_begin_anew_with_each_episode(
+    tmp_path_factory: pytest.TempPathFactory,
+    lengths: list[int],
+    numbered: bool,
+    first: float,
+    pause: float,
+) -> None:
+    """Also with a clock that goes on over a pause, where a column numbers the episodes."""
+    if not numbered:  # a row alone looks like a time that stands still
+        lengths = [length + 1 for length in lengths]
+    times = [first + np.arange(length) / 20 for length in lengths]
+    if numbered:
+        times = [time + pause * number for number, time in enumerate(times)]
+    columns: dict[str, Any] = {"q": np.arange(sum(lengths)) * 0.5}
+    columns["timestamp"] = np.concatenate(times)
+    if numbered:
+        columns["episode_index"] = np.repeat(np.arange(len(lengths)), lengths)
+    path = write(tmp_path_factory.mktemp("motion") / "a.parquet", columns)
+    cell = {"path": path, "columns": ["q"]}
+    motion = read(cell)
+    assert motion.values[:, 0].tolist() == columns["q"].tolist()
+    assert motion.rate is None if max(lengths) == 1 else motion.rate == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ([0, 1, 2, 0, 1, 3], "2 s before row 5, 1 s elsewhere"),
+        ([0, 1, 3, 2, 4, 5], "2 s before row 2"),
+        ([0, 1, 2, 2, 3, 4], "0 s before row 3"),
+        ([5, 4, 3, 2, 1, 0], "goes on by -1 s a row"),
+    ],
+)
+def test_times_that_are_of_no_episodes_are_refused(
+    tmp_path: Path, times: list[float], told: str
+) -> None:
+    path = write(tmp_path / "a.parquet", {"q": np.zeros(6), "timestamp": times})
+    with pytest.raises(ReadError, match=told):
+        read(path)
 
 
 def test_a_column_that_is_not_there_and_a_broken_file(tmp_path: Path) -> None:
