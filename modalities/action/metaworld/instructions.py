@@ -1,7 +1,4 @@
-"""What the tasks of Meta-World are called in words: many ways each, two kept from training.
-
-`{a|b}` in a sentence is a place where either may stand.
-"""
+"""The ways to ask for a task of Meta-World: those of training, and one for each other split."""
 
 from __future__ import annotations
 
@@ -9,56 +6,13 @@ import functools
 import itertools
 import re
 
-SENTENCES: dict[str, tuple[str, ...]] = {
-    "reach-v3": (
-        "reach{| for} the {goal|target|goal position}",
-        "{move|bring} the {hand|gripper} to the {goal|target|goal position}",
-        "put the {hand|gripper} at the {goal|target}",
-        "go to the {goal|target} with the {hand|gripper}",
-    ),
-    "push-v3": (
-        "{push|slide|shove} the puck {to|onto} the {goal|target|goal position}",
-        "{push|slide} the puck over the table to the {goal|target}",
-    ),
-    "button-press-v3": ("{press|push} the {|red }button{| in| on the wall}",),
-    "drawer-open-v3": (
-        "open the drawer{| by its handle}",
-        "pull the drawer{| open| out}{| by its handle}",
-        "slide the drawer {open|out}{| by its handle}",
-    ),
-    "window-close-v3": (
-        "close the window{| by its handle}",
-        "{slide|push} the window {shut|closed}{| by its handle}",
-    ),
-    "pick-place-v3": (
-        "pick up the puck and {place it at|carry it to|bring it to} the {goal|target}",
-        "pick the puck up and {place it at|carry it to} the {goal|target|goal position}",
-        "lift the puck {|and bring it }to the {goal|target|goal position}",
-        "grasp the puck and {lift it to|carry it to|place it at} the {goal|target}",
-    ),
-}
-"""Task -> ways to ask for it."""
+from .sentences import HELD_OUT, SENTENCES
 
 KEPT: dict[str, dict[str, str]] = {
-    "development": {
-        "reach-v3": "bring the hand to the target",
-        "push-v3": "slide the puck onto the goal position",
-        "button-press-v3": "push the red button in",
-        "drawer-open-v3": "slide the drawer out",
-        "window-close-v3": "push the window shut by its handle",
-        "pick-place-v3": "pick up the puck and carry it to the goal",
-    },
-    "test": {
-        "reach-v3": "move the gripper to the goal",
-        "push-v3": "push the puck to the target",
-        "button-press-v3": "press the button on the wall",
-        "drawer-open-v3": "pull the drawer out",
-        "window-close-v3": "shut the window",
-        "pick-place-v3": "pick up the puck and bring it to the target",
-    },
+    split: {task: ways[place] for task, ways in HELD_OUT.items()}
+    for place, split in enumerate(("development", "test"))
 }
-"""Split -> task -> the way to ask that no other split has; each of its words has been heard in
-training, so that it can be understood."""
+"""Split -> task -> the way to ask that no other split has."""
 
 
 @functools.cache
