@@ -22,6 +22,16 @@ def mask_tokens(tokens: Tensor, mask: Tensor) -> Tensor:
     return tokens.masked_fill(~mask.unsqueeze(-1), 0)
 
 
+def as_sequence(features: Features) -> tuple[Tensor, Tensor]:
+    """tokens `[B, T, D]` and mask `[B, T]` with the padding on the right, and zero: that of a
+    volume lies between its tokens, and depends on the other samples of the batch."""
+    tokens, mask = mask_tokens(features.tokens, features.mask), features.mask
+    if features.grid is None or len(features.grid) == 1:
+        return tokens, mask
+    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    return tokens.gather(1, order[..., None].expand_as(tokens)), mask.gather(1, order)
+
+
 def additive(mask: Tensor, like: Tensor) -> Tensor:
     """mask `[B, T]` bool -> `[B, T]` in the dtype of `like`: 0 = real, a large minus = padding."""
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, MASKED)

@@ -68,7 +68,7 @@ class Detr(Connector):
         made = self.map(hidden)
         if grid is not None and len(grid) < self.out_dim:
             looks = self.point(hidden) @ content.mT + hide[:, None]  # [B, Q, T]
-            place = looks.float().softmax(-1) @ _centres(grid, content).float()
+            place = looks.float().softmax(-1) @ _centres(features, grid).float()
             offset = place.logit(eps=1e-3).to(made.dtype)  # [B, Q, n]
             made = made + nn.functional.pad(offset, (1, self.out_dim - 1 - len(grid)))
         return Features.dense(made).replace(
@@ -76,7 +76,8 @@ class Detr(Connector):
         )
 
 
-def _centres(grid: tuple[int, ...], like: Tensor) -> Tensor:
-    """`[T, n]` the middle of every token, in shares of the grid."""
-    axes = [(torch.arange(size, device=like.device) + 0.5) / size for size in grid]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
+def _centres(features: Features, grid: tuple[int, ...]) -> Tensor:
+    """`[B, T, n]` the middle of every token, in shares of the sample's own grid."""
+    axes = [torch.arange(size, device=features.mask.device) + 0.5 for size in grid]
+    index = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
+    return index / features.extents()[:, None]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..modalities.base import Features
 from .base import Connector
-from .layout import at_least, mask_tokens
+from .layout import as_sequence, at_least, mask_tokens
 
 
 class PixelShuffle(Connector):
@@ -84,23 +84,19 @@ class FrameStack(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, ceil(T / factor), out_dim]`."""
-        missing = -features.tokens.shape[1] % self.factor
-        mask = (
-            nn.functional.pad(features.mask, (0, missing)).unflatten(1, (-1, self.factor)).any(-1)
-        )
-        tokens = mask_tokens(features.tokens, features.mask)
-        tokens = (
-            nn.functional.pad(tokens, (0, 0, 0, missing)).unflatten(1, (-1, self.factor)).flatten(2)
-        )
+        tokens, mask = as_sequence(features)
+        missing = -tokens.shape[1] % self.factor
+        mask = nn.functional.pad(mask, (0, missing)).unflatten(1, (-1, self.factor)).any(-1)
+        tokens = nn.functional.pad(tokens, (0, 0, 0, missing))
+        tokens = tokens.unflatten(1, (-1, self.factor)).flatten(2)
         line = features.grid is not None and len(features.grid) == 1
+        origin = shift_origin(features.origin, features.spacing, (self.factor,)) if line else None
         return features.replace(
             tokens=mask_tokens(self.map(tokens), mask),
             mask=mask,
             grid=(mask.shape[1],) if line else None,
             spacing=scale_spacing(features.spacing, (self.factor,)) if line else None,
-            origin=shift_origin(features.origin, features.spacing, (self.factor,))
-            if line
-            else None,
+            origin=origin,
             pooled=None,
         )
 
@@ -123,10 +119,9 @@ class Conv(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, ceil(T / stride), out_dim]`."""
-        tokens: Tensor = self.map(mask_tokens(features.tokens, features.mask).mT).mT
-        mask = features.mask[
-            :, :: self.stride
-        ]  # j * stride < L is the same as j < ceil(L / stride)
+        tokens, mask = as_sequence(features)
+        tokens = self.map(tokens.mT).mT
+        mask = mask[:, :: self.stride]  # j * stride < L is the same as j < ceil(L / stride)
         line = features.grid is not None and len(features.grid) == 1
         return features.replace(
             tokens=mask_tokens(tokens, mask),

@@ -83,6 +83,20 @@ class Features:
         """`[B]` number of real tokens of each sample."""
         return self.mask.sum(1)
 
+    def extents(self) -> Tensor:
+        """`[B, n]` tokens along each axis of the grid up to a sample's last real one, at least 1:
+        its own grid within the padded one. Raise ValueError if there is no grid."""
+        if self.grid is None:
+            raise ValueError("Features: without a grid there are no extents")
+        real = self.mask.unflatten(1, self.grid)
+        extents = []
+        for axis, size in enumerate(self.grid):
+            others = tuple(i + 1 for i in range(len(self.grid)) if i != axis)
+            along = real.any(dim=others) if others else real  # [B, size]
+            index = torch.arange(1, size + 1, device=real.device)
+            extents.append((along * index).amax(1).clamp(min=1))
+        return torch.stack(extents, -1)
+
     def replace(self, **changes: Any) -> Self:
         return dataclasses.replace(self, **changes)
 

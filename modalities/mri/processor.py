@@ -9,6 +9,7 @@ Legend: `C` contrasts, `X Y Z` voxels of the sample, `U V W` of the source, both
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,16 @@ from .io import spacing as edges_of
 
 BLUR = 2.0
 """Shrinking an axis by more than this loses detail that may matter."""
+
+CUT = 0.01
+"""Share of the body that may lie outside a sample without a warning: what is bright far away."""
+
+SAME = 1e-4
+"""Relative difference of two spacings that are taken for one."""
+
+TIE = 1e-3
+"""Voxels by which the nearest one is looked up aside, so that a place in the middle of two always
+goes to the same side."""
 
 
 @dataclass
@@ -63,6 +74,7 @@ class VolumeProcessor(Processor):
         body = self._body(volume[there])
         affine = self._placed(source, body)
         self._warn(source, affine, tuple(values.shape[1:]))
+        self._warn_cut(source, affine, body)
         grid = lookup(affine, self.size, source, tuple(values.shape[1:]))
         inside = (grid.abs() <= 1 + 1e-6).all(-1)
         volume = pull(volume, grid) * inside
@@ -96,7 +108,8 @@ class VolumeProcessor(Processor):
         return torch.from_numpy(ndimage.binary_fill_holes(found))
 
     def _placed(self, source: Tensor, body: Tensor) -> Tensor:
-        """The sample's affine: its own spacing, the body's box in the middle."""
+        """The sample's affine: its own spacing, the body's box in the middle. Along axes whose
+        spacing is the source's, its voxels are those of the source."""
         edges = torch.from_numpy(edges_of(source.numpy()))
         wanted = edges if self.spacing is None else torch.tensor(self.spacing).double()
         last = torch.tensor(body.shape).double() - 1
@@ -110,6 +123,10 @@ class VolumeProcessor(Processor):
         centre = source[:3, :3] @ middle + source[:3, 3]
         half = (torch.tensor(self.size).double() - 1) / 2
         affine[:3, 3] = centre - affine[:3, :3] @ half
+        first = torch.linalg.inv(source)[:3] @ affine[:, 3]  # the first voxel, in the source's
+        same = (wanted / edges - 1).abs() < SAME
+        first = torch.where(same, (first - 0.25).round(), first)  # halves go down, always
+        affine[:3, 3] = source[:3, :3] @ first + source[:3, 3]
         return affine
 
     def _warn(self, source: Tensor, affine: Tensor, shape: tuple[int, ...]) -> None:
@@ -123,6 +140,25 @@ class VolumeProcessor(Processor):
                 stacklevel=3,
             )
 
+    def _warn_cut(self, source: Tensor, affine: Tensor, body: Tensor) -> None:
+        """Say how much of the body lies outside the sample."""
+        places = body.nonzero().double()
+        if not len(places):
+            return
+        way = torch.linalg.inv(affine) @ source
+        voxels = places @ way[:3, :3].T + way[:3, 3]
+        size = torch.tensor(self.size)
+        inside = ((voxels > -0.5 - SAME) & (voxels < size - 0.5 + SAME)).all(1).double().mean()
+        if float(inside) < 1 - CUT:
+            edges = edges_of(affine.numpy())
+            extent = (voxels.amax(0) - voxels.amin(0) + 1) * torch.from_numpy(edges)
+            warnings.warn(
+                f"size: {_times(self.size)} voxels of {_times(edges)} mm hold {float(inside):.0%} "
+                f"of the body, which measures {_times(extent.tolist())} mm; the rest is cut off: "
+                "enlarge size, or say spacing",
+                stacklevel=3,
+            )
+
     def _scored(self, channel: Tensor, body: Tensor) -> Tensor:
         """Mean 0 and deviation 1 over the body; the rest is 0, as padding is."""
         seen = channel[body]
@@ -132,6 +168,10 @@ class VolumeProcessor(Processor):
         clipped = channel.clamp(low, high)
         seen = clipped[body]
         return torch.where(body, (clipped - seen.mean()) / seen.std().clamp(min=1e-6), 0.0)
+
+
+def _times(numbers: Iterable[float]) -> str:
+    return " x ".join(f"{number:.3g}" for number in numbers)
 
 
 def _quantiles(values: Tensor, percentiles: tuple[float, float]) -> tuple[float, float]:
@@ -157,6 +197,9 @@ def lookup(
 
 def pull(volume: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     """`[C, U, V, W]` read at a `lookup`: `[C, X, Y, Z]`; zeros outside."""
+    if mode == "nearest":
+        last = grid.new_tensor(volume.shape[1:]).flip(0) - 1
+        grid = grid - 2 * TIE / last.clamp(min=1)
     found: Tensor = F.grid_sample(
         volume[None].float(), grid[None], mode=mode, padding_mode="zeros", align_corners=True
     )

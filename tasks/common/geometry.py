@@ -48,6 +48,11 @@ def grid_coordinates(grid: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
 
 
+TIE = 1e-3
+"""Voxels by which the nearest one is looked up aside, so that a place in the middle of two always
+goes to the same side."""
+
+
 def resample_grid(
     values: Tensor, source: Tensor, target: Tensor, grid: tuple[int, ...], mode: str = "nearest"
 ) -> Tensor:
@@ -59,6 +64,7 @@ def resample_grid(
     positions = transform_points(
         to_source, grid_coordinates(grid, values).expand(len(values), -1, -1)
     )  # [B, N, n]
+    positions = positions - TIE if mode == "nearest" else positions
     last = positions.new_tensor([size - 1 for size in values.shape[2:]])
     # `grid_sample` counts from -1 to 1 and from the last axis; an axis of size 1 has no scale.
     scaled = torch.where(last > 0, 2 * positions / last.clamp(min=1) - 1, 2 * positions).flip(-1)

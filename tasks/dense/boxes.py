@@ -40,12 +40,16 @@ def _measures(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return both, volumes - both, hull
 
 
-def unit_to_world(to_world: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Return `[B, n + 1, n + 1]`, from the unit cube around a grid's tokens to the world."""
-    axes = len(grid)
+def unit_to_world(to_world: Tensor, extents: Tensor) -> Tensor:
+    """Return `[B, n + 1, n + 1]`, from the unit cube around a sample's tokens to the world.
+
+    extents: `[B, n]`, the number of tokens along each axis.
+    """
+    axes = extents.shape[-1]
     to_index = torch.eye(axes + 1, dtype=to_world.dtype, device=to_world.device)
-    to_index[:axes, :axes] = torch.diag(to_index.new_tensor(grid))
-    to_index[:axes, axes] = -0.5
+    to_index = to_index.repeat(len(to_world), 1, 1)
+    to_index[:, :axes, :axes] = torch.diag_embed(extents.to(to_index.dtype))
+    to_index[:, :axes, axes] = -0.5
     return to_world @ to_index
 
 

@@ -167,7 +167,8 @@ class Detection(Task):
                 f"query; expected queries of {width}, as `head: detr` returns them"
             )
         tokens = queries.tokens.float()
-        return tokens[..., 0], tokens[..., 1:].sigmoid(), unit_to_world(matrix, grid)
+        unit = unit_to_world(matrix, features.extents())
+        return tokens[..., 0], tokens[..., 1:].sigmoid(), unit
 
     def _box(self, box: Sequence[Any]) -> list[float]:
         where = f"the column {self.target!r}"

@@ -157,6 +157,12 @@ CUBE = {"size": (16, 16, 16), "patch": (8, 8, 8), "dim": 24, "depth": 3, "heads"
 SLICE = {"type": "image/patches", "size": 16, "patch_size": 8, "dim": 24}
 DENSE = {"init_features": 8, "growth_rate": 4, "block_config": [2, 2]}
 NARROW = {"widen_factor": 0.125}
+MONAI_VIT = {
+    "img_size": (16, 16, 16), "patch_size": (8, 8, 8), "hidden_size": 24, "mlp_dim": 32,
+    "num_layers": 2, "num_heads": 2,
+}  # fmt: skip
+UNETR = {"img_size": (32, 32, 32), "hidden_size": 24, "mlp_dim": 32, "num_heads": 2}
+SENET = {"layers": (1, 1, 1, 1), "inplanes": 8}
 
 MRI: dict[str, Case] = {
     "vit3d": ("vit3d", CUBE),
@@ -170,6 +176,25 @@ MRI: dict[str, Case] = {
         "monai",
         {"name": "resnet10", "options": NARROW, "size": (32, 32, 32), "contrasts": 2},
     ),
+    "monai ViT": ("monai", {"name": "ViT", "options": MONAI_VIT, "size": (16, 16, 16)}),
+    "monai ViT, CLS": (
+        "monai",
+        {"name": "ViT", "options": {**MONAI_VIT, "classification": True}, "size": (16, 16, 16)},
+    ),
+    "monai UNETR": (
+        "monai",
+        {"name": "UNETR", "options": {"feature_size": 4, **UNETR}, "size": (32, 32, 32)},
+    ),
+    "monai SwinUNETR": (
+        "monai",
+        {"name": "SwinUNETR", "options": {"feature_size": 12}, "size": (32, 32, 32)},
+    ),
+    "monai MedNeXt": (
+        "monai",
+        {"name": "MedNeXt", "options": {"init_filters": 4}, "size": (32, 32, 32)},
+    ),
+    "monai SENet": ("monai", {"name": "SEResNet50", "options": SENET, "size": (32, 32, 32)}),
+    "monai HighResNet": ("monai", {"name": "HighResNet", "size": (8, 8, 8)}),
     "slices": ("slices", {"encoder": SLICE, "size": (16, 16, 6), "heads": 2}),
     "slices, sagittal": (
         "slices",

@@ -5,19 +5,20 @@ Legend: `B` batch, `C` contrasts, `D` width, `X Y Z` voxels, `x y z` places of t
 
 from __future__ import annotations
 
-import inspect
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.networks import nets
 from torch import Tensor, nn
 
 from ...base import Encoder, Features
 from ...messages import did_you_mean
 from ..processor import VolumeProcessor
+from .monai_maps import Map, build, find_maps
 
 
-class _Found(Exception):
+class _Reached(Exception):
     """The map is there; the rest of the network need not run."""
 
     def __init__(self, features: Tensor) -> None:
@@ -26,10 +27,10 @@ class _Found(Exception):
 
 
 class Monai(Encoder):
-    """name: a class of `monai.networks.nets` (`DenseNet121`, `resnet18`, `UNet`, ...). options:
-    its own arguments; channels and dimensions are given. layer: the module whose output is taken;
-    the last of those with the smallest map, if not said. size, contrasts, spacing, percentiles,
-    crop: see `VolumeProcessor`.
+    """name: a class of `monai.networks.nets` (`DenseNet121`, `resnet18`, `UNet`, `ViT`, ...).
+    options: its arguments; channels and dimensions are set here. layer: the module whose output is
+    taken: a map, or tokens of a grid; by default the last of those with the smallest map. size,
+    contrasts, spacing, percentiles, crop: see `VolumeProcessor`.
     """
 
     def __init__(
@@ -48,108 +49,94 @@ class Monai(Encoder):
         self.processor: VolumeProcessor = VolumeProcessor(
             size, spacing, contrasts, percentiles, crop=crop
         )
-        self.model = _network(name, options or {}, contrasts)
+        self.model = build(name, options or {}, contrasts)
         with torch.device("meta"):  # where shapes cost nothing
-            outline = _network(name, options or {}, contrasts).eval()
-        shapes = _maps(outline, contrasts, size, name)
-        self.layer = _chosen(shapes, layer, name)
-        self.dim = shapes[self.layer][1]
-        self._drop_unused(outline)
+            outline = build(name, options or {}, contrasts).eval()
+        maps = find_maps(outline, contrasts, size, name)
+        self.layer = _chosen(maps, layer, name)
+        self.dim, self.leading = maps[self.layer].dim, maps[self.layer].leading
+        self.grid = maps[self.layer].grid
+        self.order = self._drop_unused(outline)
 
-    def _drop_unused(self, outline: nn.Module) -> None:
-        """What lies behind the map gets no gradient: it is not part of the encoder."""
-        used: set[str] = set()
+    def _drop_unused(self, outline: nn.Module) -> list[str]:
+        """Take out what lies behind the map: it gets no gradient. Return the modules that run."""
+        used: dict[str, None] = {}
         for where, module in outline.named_modules():
-            module.register_forward_pre_hook(lambda *_, where=where: used.add(where))
+            module.register_forward_pre_hook(lambda *_, where=where: used.setdefault(where))
         size = (1, self.processor.contrasts, *self.processor.size)
-        self._map(torch.zeros(size, device="meta"), outline)
+        self._output(torch.zeros(size, device="meta"), outline)
         for where, module in self.model.named_modules():
             for name, _ in [] if where in used else list(module.named_parameters(recurse=False)):
                 setattr(module, name, None)
+        return list(used)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The stages of the network, in the order in which they run."""
+        parent = self.model
+        while (
+            len(stages := [c for c in parent.children() if any(True for _ in c.parameters())]) == 1
+        ):
+            parent = stages[0]
+        layers: list[nn.Module] = []
+        for stage in stages:
+            layers += stage if isinstance(stage, nn.ModuleList) else [stage]
+        names = {id(module): name for name, module in self.model.named_modules()}
+        runs = {name: place for place, name in enumerate(self.order)}
+        return sorted(
+            (m for m in layers if any(True for _ in m.parameters())),
+            key=lambda m: runs.get(names[id(m)], len(runs)),
+        )
 
     def forward(
         self, volume: Tensor, inside: Tensor, contrasts: Tensor, affine: Tensor
     ) -> Features:
-        """volume `[B, C, X, Y, Z]` -> Features `[B, x y z, D]`; `step` and `origin` in voxels."""
-        found = self._map(volume * contrasts[:, :, None, None, None], self.model)
-        grid = (found.shape[2], found.shape[3], found.shape[4])
-        step = tuple(n / count for n, count in zip(volume.shape[2:], grid, strict=True))
+        """volume `[B, C, X, Y, Z]` -> Features `[B, x y z, D]`, whose `spacing` and `origin` are in
+        voxels."""
+        output = self._output(volume * contrasts[:, :, None, None, None], self.model)
+        if output.ndim == 5:
+            grid = (output.shape[2], output.shape[3], output.shape[4])
+            tokens = output.flatten(2).transpose(1, 2)
+        else:
+            grid, tokens = self.grid, output[:, self.leading :]
+        spacing = tuple(n / count for n, count in zip(volume.shape[2:], grid, strict=True))
         return Features.dense(
-            found.flatten(2).transpose(1, 2),
+            tokens,
             grid=grid,
-            spacing=step,
-            origin=tuple((s - 1) / 2 for s in step),
+            spacing=spacing,
+            origin=tuple((edge - 1) / 2 for edge in spacing),
             affine=affine,
+            pooled=output[:, 0] if self.leading else None,
         )
 
-    def _map(self, volume: Tensor, model: nn.Module) -> Tensor:
+    def _output(self, volume: Tensor, model: nn.Module) -> Tensor:
         def stop(module: nn.Module, args: Any, output: Tensor) -> None:
-            raise _Found(output)
+            raise _Reached(output)
 
         hook = model.get_submodule(self.layer).register_forward_hook(stop)
         try:
             model(volume)
-        except _Found as found:
-            return found.features
+        except _Reached as reached:
+            return reached.features
         finally:
             hook.remove()
         raise ValueError(f"layer: {self.layer} did not run")
 
 
-def _network(name: str, options: dict[str, Any], contrasts: int) -> nn.Module:
-    kind = getattr(nets, name, None)
-    if kind is None or not callable(kind):
-        classes = [key for key, value in vars(nets).items() if callable(value)]
-        raise ValueError(f"name: MONAI has no network {name!r}{did_you_mean(name, classes)}")
-    given = {"spatial_dims": 3, "in_channels": contrasts, "n_input_channels": contrasts}
-    takes = dict(inspect.signature(kind).parameters)
-    handed_on = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-    if handed_on and "in_channels" not in takes:  # resnet18 and its like hand keywords on
-        takes |= inspect.signature(nets.ResNet).parameters
-    known = {key: value for key, value in given.items() if key in takes}
-    if "out_channels" in takes:  # what comes out at the end is not used
-        known["out_channels"] = 1
-    try:
-        found: nn.Module = kind(**{**known, **options})
-    except (TypeError, ValueError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"options: MONAI cannot build {name} with {options}: {text}") from error
-    return found
+def _filled(module: nn.Module) -> list[nn.Module]:
+    """Return the children that have parameters."""
+    return [child for child in module.children() if any(True for _ in child.parameters())]
 
 
-def _maps(
-    model: nn.Module, contrasts: int, size: tuple[int, int, int], name: str
-) -> dict[str, torch.Size]:
-    """Of each module that gives a map `[1, D, x, y, z]`, its shape, in the order of running."""
-    shapes: dict[str, torch.Size] = {}
-
-    def note(where: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim == 5:
-                shapes.pop(where, None)
-                shapes[where] = output.shape
-
-        return hook
-
-    for where, module in model.named_modules():
-        if where:
-            module.register_forward_hook(note(where))
-    try:
-        model.eval()(torch.zeros(1, contrasts, *size, device="meta"))
-    except (RuntimeError, ValueError, TypeError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise ValueError(f"size: {name} does not take volumes of {size}: {text}") from error
-    return shapes
-
-
-def _chosen(shapes: dict[str, torch.Size], layer: str | None, name: str) -> str:
+def _chosen(maps: dict[str, Map], layer: str | None, name: str) -> str:
     if layer is not None:
-        if layer not in shapes:
-            near = did_you_mean(layer, shapes)
+        if layer not in maps:
+            near = did_you_mean(layer, maps)
             raise ValueError(f"layer: {name} makes no map at {layer!r}{near}")
         return layer
-    maps = {w: s for w, s in shapes.items() if s[2:].numel() > 1}
-    if not maps:
+    several = {where: m for where, m in maps.items() if math.prod(m.grid) > 1}
+    # A single channel is what the network answers, and no feature.
+    several = {where: m for where, m in several.items() if m.dim > 1} or several
+    if not several:
         raise ValueError(f"name: {name} makes no map of features; a convolutional one does")
-    least = min(s[2:].numel() for s in maps.values())
-    return [w for w, s in maps.items() if s[2:].numel() == least][-1]
+    least = min(math.prod(m.grid) for m in several.values())
+    return [where for where, m in several.items() if math.prod(m.grid) == least][-1]

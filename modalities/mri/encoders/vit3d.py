@@ -88,14 +88,17 @@ class ViT3D(Encoder):
         return [self.patches, *self.layers]
 
     def collate(self, samples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Volumes of any shapes, padded at the far ends; what is padding is not `inside`."""
-        shape = [max(s["inside"].shape[axis] for s in samples) for axis in range(3)]
-        return {
+        """Volumes of any shapes, padded at the far ends; what is padding is not `inside`. Where
+        shapes differ, `extent [B, 3]` holds the voxels of each."""
+        shapes = [s["inside"].shape for s in samples]
+        shape = [max(sizes) for sizes in zip(*shapes, strict=True)]
+        batch = {
             "volume": torch.stack([padded(s["volume"], shape) for s in samples]),
             "inside": torch.stack([padded(s["inside"], shape) for s in samples]),
             "contrasts": torch.stack([s["contrasts"] for s in samples]),
             "affine": torch.stack([s["affine"] for s in samples]),
         }
+        return batch if len(set(shapes)) == 1 else {**batch, "extent": torch.tensor(shapes)}
 
     def forward(
         self,
@@ -103,12 +106,14 @@ class ViT3D(Encoder):
         inside: Tensor,
         contrasts: Tensor,
         affine: Tensor,
+        extent: Tensor | None = None,
         hidden_states: Sequence[int] = (),
         token_mask: Tensor | None = None,
         layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Features:
         """volume `[B, C, X, Y, Z]`, inside `[B, X, Y, Z]` -> Features `[B, T, D]`, grid (x, y, z);
-        a token is real where any of its voxels is inside. `step` and `origin` are in voxels.
+        a token is real where any of its voxels is inside. `spacing` and `origin` are in voxels.
+        extent `[B, 3]`: voxels of each sample, where padding makes them one shape.
 
         layers: blocks from 0, or from the end (-1).
         """
@@ -118,9 +123,8 @@ class ViT3D(Encoder):
         tokens, mask = tokens.flatten(2).transpose(1, 2), real.flatten(1)
         if token_mask is not None:
             tokens = torch.where(token_mask[..., None], self.mask_token.to(tokens.dtype), tokens)
-        tokens = (
-            tokens + self._positions(grid) + (contrasts.to(tokens.dtype) @ self.contrast)[:, None]
-        )
+        position = self._positions(grid) if extent is None else self._each_positions(grid, extent)
+        tokens = tokens + position + (contrasts.to(tokens.dtype) @ self.contrast)[:, None]
         place = self._place(grid, affine)
         chosen = [self._layer(i) for i in hidden_states]
         hooks = {self._layer(i): hook for i, hook in (layer_hooks or {}).items()}
@@ -167,6 +171,19 @@ class ViT3D(Encoder):
         if tuple(position.shape[2:]) != grid:
             position = F.interpolate(position, grid, mode="trilinear", align_corners=False)
         return position.flatten(2).transpose(1, 2)
+
+    def _each_positions(self, grid: tuple[int, ...], extent: Tensor) -> Tensor:
+        """`[B, T, D]` as `_positions`, on the grid that each sample of `extent [B, 3]` voxels has
+        by itself, within the padded one."""
+        patch = extent.new_tensor(self.patches.patch)
+        sizes = (extent + patch - 1).div(patch, rounding_mode="floor")  # [B, 3]
+        axes = [torch.arange(n, device=extent.device) for n in grid]
+        index = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)  # [x, y, z, 3]
+        where = (2 * index + 1) / sizes[:, None, None, None] - 1  # in the table, from -1 to 1
+        table = self.position.expand(len(extent), -1, -1, -1, -1)
+        where = where.flip(-1).to(table.dtype)
+        found = F.grid_sample(table, where, padding_mode="border", align_corners=False)
+        return found.flatten(2).transpose(1, 2)
 
     def _place(self, grid: tuple[int, ...], affine: Tensor) -> dict[str, Any]:
         step = tuple(float(p) for p in self.patches.patch)

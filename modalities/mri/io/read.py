@@ -275,8 +275,12 @@ def _reoriented(source: MetaTensor) -> MetaTensor:
     check_dtype(values.dtype, source)
     present = tuple(source.meta.get("contrasts", ()))
     volume = oriented(np.moveaxis(values, 3, 0), affine, source, present)
-    keys = ("original_affine", "original_shape")
-    volume.meta.update({key: source.meta[key] for key in keys if key in source.meta})
+    # The file's own affine and shape, as `oriented` or MONAI's LoadImage kept them: both or none.
+    shape = source.meta.get("original_shape", source.meta.get("spatial_shape"))
+    if "original_affine" in source.meta and shape is not None:
+        file = torch.as_tensor(np.asarray(source.meta["original_affine"], dtype=np.float64))
+        volume.meta["original_affine"] = file
+        volume.meta["original_shape"] = tuple(int(n) for n in shape)
     return volume
 
 

@@ -12,6 +12,8 @@ from encoder_cases import CUBE, MRI, build
 from torch import Tensor
 
 from sensorium.modalities.base import Encoder, Sample
+from sensorium.modalities.mri.encoders.monai import Monai
+from sensorium.modalities.mri.encoders.monai_maps import build as build_network
 from sensorium.modalities.mri.encoders.vit3d import ViT3D
 from sensorium.modalities.mri.io import read
 from sensorium.modalities.mri.io.read import example
@@ -131,3 +133,52 @@ def test_a_volume_smaller_than_a_patch_is_padded_to_one() -> None:
 def test_options_are_checked(options: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         ViT3D(**{**CUBE, **options})
+
+
+@pytest.mark.parametrize("shapes", [((16, 16, 16), (24, 8, 16)), ((15, 9, 16), (16, 24, 17))])
+def test_positions_do_not_follow_the_neighbours(shapes: Any) -> None:
+    torch.manual_seed(0)
+    encoder = ViT3D(**{**CUBE, "layer_scale": 1.0}).eval()
+    encoder.position.data.normal_()
+    batch = [
+        {
+            "volume": torch.randn(1, *shape),
+            "inside": torch.ones(shape, dtype=torch.bool),
+            "contrasts": torch.ones(1, dtype=torch.bool),
+            "affine": torch.eye(4),
+        }
+        for shape in shapes
+    ]
+    with torch.no_grad():
+        together = encoder(**encoder.collate(batch))
+        for row, sample in enumerate(batch):
+            alone = encoder(**encoder.collate([sample]))
+            torch.testing.assert_close(
+                together.tokens[row][together.mask[row]], alone.tokens[0], rtol=1e-4, atol=1e-4
+            )
+
+
+def test_what_monai_samples_is_not_taken() -> None:
+    """The decoder of an autoencoder reads a sample, another one at each forward."""
+    options = {
+        "channels": (4, 4), "latent_channels": 2, "attention_levels": (False, False),
+        "norm_num_groups": 2, "num_res_blocks": 1,
+    }  # fmt: skip
+    encoder = Monai(name="AutoencoderKL", options=options, size=(16, 16, 16)).eval()
+    batch = encoder.collate(samples(encoder))
+    assert torch.equal(encoder(**batch).tokens, encoder(**batch).tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ViT", {"img_size": (32, 32, 32), "patch_size": (8, 8, 8), "num_layers": 2}),
+        ("UNETR", {"img_size": (32, 32, 32), "feature_size": 8}),
+        ("HighResNet", {}),
+    ],
+)
+def test_the_features_lie_behind_most_of_the_network(name: str, options: dict[str, Any]) -> None:
+    whole = sum(p.numel() for p in build_network(name, options, 1).parameters())
+    encoder = Monai(name=name, options=options, size=(32, 32, 32))
+    assert encoder.dim > 1
+    assert sum(p.numel() for p in encoder.parameters()) > 0.9 * whole

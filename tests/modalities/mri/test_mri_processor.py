@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose, LoadImage, Orientation
 from torch import Tensor
 
 from sensorium.modalities.base import ReadError
@@ -97,10 +98,10 @@ def test_absent_contrasts_are_zeros_with_a_mask() -> None:
 def test_an_axis_that_shrinks_by_more_than_2_warns_with_the_factor() -> None:
     raw = scan(AFFINES["ras"])
     with pytest.warns(UserWarning, match=r"axis y shrinks by 2.5 \(20 voxels of 2 mm to 5 mm\)"):
-        VolumeProcessor(size=(8, 8, 8), spacing=(4.0, 5.0, 6.0)).prepare(raw)
+        VolumeProcessor(size=(16, 16, 16), spacing=(4.0, 5.0, 6.0)).prepare(raw)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        VolumeProcessor(size=(8, 8, 8), spacing=(4.0, 4.0, 6.0)).prepare(raw)
+        VolumeProcessor(size=(16, 16, 16), spacing=(4.0, 4.0, 6.0)).prepare(raw)
 
 
 @pytest.mark.parametrize("name", AFFINES)
@@ -176,3 +177,54 @@ def test_it_travels_to_workers_and_says_its_settings() -> None:
     processor = VolumeProcessor(size=(8, 8, 8), contrasts=2)
     assert pickle.loads(pickle.dumps(processor)) == processor
     assert processor.settings()["contrasts"] == 2
+
+
+@pytest.mark.parametrize("name", AFFINES)
+@pytest.mark.parametrize("wide", [(10, 11, 8), (11, 10, 7)])
+@pytest.mark.parametrize("size", [(20, 21, 22), (21, 22, 19)])
+@pytest.mark.parametrize("share", [None, 1.0, 0.5])
+def test_a_mask_goes_to_the_sample_and_back(
+    name: str, wide: tuple[int, ...], size: tuple[int, int, int], share: float | None
+) -> None:
+    """At the source's own spacing no voxel is a mean of others, whatever body and size are odd."""
+    values = np.random.default_rng(0).normal(0, 0.001, (24, 20, 16))
+    body = tuple(slice(4, 4 + w) for w in wide)
+    values[body] = np.random.default_rng(1).normal(1, 0.1, wide)
+    raw = read({"array": values.astype(np.float32), "affine": AFFINES[name]})
+    edges = [float(edge) * (share or 1) for edge in raw.pixdim]
+    whole = tuple(int(n / (share or 1)) for n in size)
+    sample = VolumeProcessor(whole, share and tuple(edges), percentiles=(0, 100)).prepare(raw)
+    lesion = np.zeros(values.shape, dtype=np.float32)
+    lesion[tuple(slice(5, 3 + w) for w in wide)] = 1
+    cell = read({"array": lesion, "affine": AFFINES[name]})
+    moved = place(cell.as_tensor(), cell.affine, sample["affine"], whole)[0] > 0.5
+    assert np.array_equal(to_source(moved, sample["affine"], raw).numpy(), lesion > 0.5)
+    if share != 0.5:
+        pair = torch.stack([sample["volume"][0][moved], raw.as_tensor()[cell.as_tensor() > 0.5]])
+        assert float(torch.corrcoef(pair)[0, 1]) > 1 - 1e-4
+
+
+def test_what_is_cut_off_is_said() -> None:
+    raw = scan(np.diag([1.0, 1, 1, 1]), (40, 48, 36))
+    with pytest.warns(UserWarning, match=r"size: 24 x 24 x 24 voxels of 1 x 1 x 1 mm hold .*%"):
+        VolumeProcessor((24, 24, 24)).prepare(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VolumeProcessor((40, 48, 36)).prepare(raw)
+        VolumeProcessor((24, 24, 24), spacing=(2.0, 2.0, 2.0)).prepare(raw)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIL", "SRA"])
+def test_a_mask_of_a_volume_that_monai_has_turned_fits_the_file(tmp_path: Path, axes: str) -> None:
+    affine = np.diag([-2.0, -2, 3, 1])
+    affine[:3, 3] = 60, 80, -30
+    values = np.random.default_rng(0).random((30, 35, 20)).astype(np.float32) + 1
+    values[5:10, 20:28, 3:8] = 5
+    nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "scan.nii")
+    turned = Compose([LoadImage(ensure_channel_first=True), Orientation(axes)])
+    raw = read(turned(str(tmp_path / "scan.nii")))
+    sample = VolumeProcessor((38, 38, 38)).prepare(raw)
+    save(tmp_path / "mask.nii", sample["volume"][0] > 2, sample["affine"], raw)
+    mask = nibabel.load(tmp_path / "mask.nii")
+    assert np.array_equal(np.asarray(mask.dataobj) > 0, values > 4)
+    assert np.allclose(mask.affine, affine)

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torchvision.ops import generalized_box_iou
 
 from sensorium.connectors.queries import Detr
 from sensorium.modalities.base import Features
+from sensorium.modalities.groups import merge
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.common import grid_coordinates, grid_to_world, resample_grid, transform_points
 from sensorium.tasks.dense import BoxMetrics
@@ -95,7 +97,7 @@ def test_a_flat_box_has_finite_overlaps_and_gradients() -> None:
 def test_shares_of_a_grid_and_back() -> None:
     """Exact, however the volume lies; the whole grid is the unit cube."""
     features = volumes(4)
-    unit = unit_to_world(grid_to_world(features, "test"), GRID)
+    unit = unit_to_world(grid_to_world(features, "test"), features.extents())
     boxes = some_boxes(3).expand(4, -1, -1)
     torch.testing.assert_close(
         cxcywh_to_world(world_to_cxcywh(boxes, unit), unit), boxes, rtol=1e-4, atol=1e-3
@@ -154,7 +156,7 @@ def test_the_loss_is_its_formula() -> None:
     features, box = volumes(1), some_boxes(1)
     batch = batch_of(task, [box[0].tolist()])
     raw = task.heads["head"](features).tokens
-    unit = unit_to_world(grid_to_world(features, "test"), GRID)
+    unit = unit_to_world(grid_to_world(features, "test"), features.extents())
     found = raw[..., 1:].sigmoid()
     near = (found - world_to_cxcywh(box[None], unit)).abs().sum()
     over = box_giou(cxcywh_to_world(found, unit)[0], box)[0, 0]
@@ -287,3 +289,21 @@ def test_a_grid_of_other_axes_and_a_head_that_is_none_are_named() -> None:
 def test_wrong_options_are_named(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(options))}: found"):
         Detection(input="volume", **options)
+
+
+def test_shares_are_of_a_samples_own_grid() -> None:
+    """A volume padded beside a larger one has the unit cube that it has alone."""
+    place: dict[str, Any] = {
+        "spacing": (2.0,) * 3,
+        "origin": (0.5,) * 3,
+        "affine": torch.eye(4)[None],
+    }
+    small, large = (
+        Features.dense(torch.randn(1, math.prod(g), 4), grid=g, **place)
+        for g in ((2, 3, 4), (4, 3, 2))
+    )
+    both = merge([([0], small), ([1], large)])
+    units = unit_to_world(grid_to_world(both, "test"), both.extents())
+    for row, alone in enumerate((small, large)):
+        unit = unit_to_world(grid_to_world(alone, "test"), alone.extents())
+        assert torch.equal(units[row], unit[0])
