@@ -2,10 +2,10 @@
 
 Legend: `B` batch, `P` context, `T` positions, `L` target ids, `D` width, `V` vocabulary.
 
-The context stands in front of the positions, in one row. Under `causal` attention the row is
-packed and needs no mask; under the other kinds, and after a `ContextCache`, the model gets additive
-4-D masks and position ids. A cache is a key-value cache without sliding windows: the masks
-see to those, so that nothing a later position may look at is thrown away.
+The context precedes the positions in one row. With `causal` attention the row is packed and needs
+no mask; otherwise, and after a `ContextCache`, the model gets additive 4-D masks and position ids.
+A cache is a key-value cache without sliding windows: the masks apply those, so that nothing is
+dropped that a later position may attend to.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Causal(Pretrained):
     ) -> Tensor | HiddenStates:
         """See `Backbone.forward`; rows may be padded anywhere.
 
-        Raises ValueError for attention that the model cannot do.
+        Raise ValueError for attention that the model does not support.
         """
         visibility = self._visibility(attention, context)
         embeds = embeds.to(self.dtype)
@@ -108,7 +108,8 @@ class Causal(Pretrained):
         return access.output(out.last_hidden_state)
 
     def _needs_mask(self, visibility: Visibility, device: torch.device) -> bool:
-        """On the meta device transformers cannot look for packed rows; a mask spares it that."""
+        """Return whether the model needs a mask: on the meta device transformers cannot detect
+        packed rows."""
         plain = visibility.is_named and visibility.base == "causal"
         return not plain or (device.type == "meta" and not self.no_masks)
 
@@ -121,7 +122,8 @@ class Causal(Pretrained):
         cache: DynamicCache | None = None,
         access: LayerAccess | None = None,
     ) -> Tensor:
-        """Hidden `[B, Q, D]` of packed tokens; the visibility's masks stand as both positions."""
+        """Return hidden `[B, Q, D]` of packed tokens under the visibility's masks, in their
+        order."""
         check_length(self.settings, self.kind, key.real.shape[1], visibility)
         return run_masked(
             self.decoder,
@@ -137,9 +139,9 @@ class Causal(Pretrained):
         )
 
     def prefill(self, context: Features, attention: Attention = "causal") -> ContextCache:
-        """Return the context as a key-value cache; `prefix` and `block` run it both ways.
+        """Return the context as a key-value cache; `prefix` and `block` run it bidirectionally.
 
-        Raises ValueError for a model that takes no mask of ours.
+        Raise ValueError for a model that takes no custom mask.
         """
         visibility = as_visibility(attention)
         if self.no_masks or visibility.base == "bidirectional":
@@ -167,7 +169,7 @@ class Causal(Pretrained):
     def _after(
         self, cache: ContextCache, packed: Packed, visibility: Visibility, access: LayerAccess
     ) -> Tensor:
-        """Hidden `[B, T, D]` of a packed row behind the context in a cache."""
+        """Return hidden `[B, T, D]` of a packed row after a cached context."""
         before, after = cache.attention.base, visibility.base
         if (before == "causal") != (after == "causal"):
             raise ValueError(
@@ -195,8 +197,8 @@ class Causal(Pretrained):
     ) -> Tensor:
         """Return hidden `[B, L, D]` whose position i predicts `ids[:, i]`.
 
-        The last real position of the context stands before the targets (nothing is put between
-        prompt and answer), and so is not of the context of a prefix, as in `generate`.
+        The last real position of the context precedes the targets (nothing is put between prompt
+        and answer), and so does not belong to the context of a prefix, as in `generate`.
         """
         self._check_filled(context)
         past, length = context.mask.shape[1], ids.shape[1]
@@ -238,7 +240,7 @@ class Causal(Pretrained):
         if self._needs_mask(visibility, tokens.device) and tokens.shape[1] > 1:
             options["past_key_values"] = self._prefix(tokens, row, visibility, options)
         if visibility.mask is not None:
-            # A new token sees what the last position sees, and the new tokens before it.
+            # A new token attends to what the last position does, and to the new tokens before it.
             options["position_ids"] = position_ids(visibility, row, row)
             mask = mask & visibility.mask[:, -1]
             mask[:, -1] = True
@@ -250,7 +252,7 @@ class Causal(Pretrained):
     def _prefix(
         self, tokens: Tensor, row: Positions, visibility: Visibility, options: dict[str, Any]
     ) -> DynamicCache:
-        """A cache of all positions but the last; a copy for every beam."""
+        """Return a cache of all positions but the last, copied for every beam."""
         cache, row = DynamicCache(), row[:-1]
         visibility = visibility.map_masks(lambda m: m[:, :-1, :-1])
         self._masked(tokens[:, :-1], row, row, visibility, cache)
@@ -264,7 +266,7 @@ class Causal(Pretrained):
 
 
 def _copied(cache: DynamicCache) -> DynamicCache:
-    """A cache whose layers grow, or lose rows, apart: both make new tensors."""
+    """Copy a cache: its layers grow, or lose rows, independently, since both create new tensors."""
     copied = copy.copy(cache)
     copied.layers = [copy.copy(layer) for layer in cache.layers]
     return copied

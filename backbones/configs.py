@@ -1,7 +1,7 @@
-"""From what a recipe says of a decoder to a transformers configuration, and its weights.
+"""Transformers configurations and weights of the decoder that a recipe names.
 
-A decoder is named by a local folder (or its `config.json` alone), a hub id, or one of the
-small built-in configurations; or its configuration stands in the recipe.
+A decoder is named by a local folder (or its `config.json`), a hub id, or a small built-in
+configuration; or the recipe holds its configuration.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def one_line(error: BaseException) -> str:
 
 
 def read_config(name: str, builtin: Mapping[str, Fields]) -> Fields:
-    """The configuration that a name stands for, as plain JSON values; may download."""
+    """Return the configuration of a name, as plain JSON values; may download."""
     if name in builtin:
         return dict(builtin[name])
     try:
@@ -79,14 +79,14 @@ def read_config(name: str, builtin: Mapping[str, Fields]) -> Fields:
 
 
 def _plain(value: Any) -> Any:
-    """As YAML would give it back."""
+    """Return values as parsed from YAML."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def has_weights(name: str | None, builtin: Mapping[str, Fields]) -> bool:
-    """True for a hub id and for a folder that holds weights."""
+    """Return True for a hub id and for a folder with weights."""
     if name is None or name in builtin:
         return False
     path = Path(name)
@@ -96,10 +96,10 @@ def has_weights(name: str | None, builtin: Mapping[str, Fields]) -> bool:
 
 
 def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
-    """A transformers configuration; `options` override its fields.
+    """Return a transformers configuration; `options` override its fields.
 
-    Fields that name no vocabulary get the tokenizer's size and special ids. Raises ValueError
-    for an unknown kind of model or an override that the configuration has not.
+    Vocabulary fields that are not set get the tokenizer's size and special ids. Raise ValueError
+    for an unknown kind of model or an unknown field.
     """
     fields = dict(fields)
     kind = fields.pop("model_type", None)
@@ -125,9 +125,9 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
 
 
 def _vocabulary(tokenizer: Tokenizer) -> Fields:
-    """What the tokenizer decides where a configuration says nothing of it.
+    """Return the fields that the tokenizer decides if a configuration has none.
 
-    No padding id: its row of the table would never train, and masks do without it.
+    There is no padding id: its embedding would never train, and masks do not need it.
     """
     bos = tokenizer.bos_id
     return {

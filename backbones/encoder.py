@@ -17,11 +17,11 @@ from .visibility import AttentionKind
 
 
 class BackboneEncoder(Encoder):
-    """tokens: the hidden states of the backbone, behind its final norm; pooling is left to the
-    connector.
+    """Encodes a text by the layers of a decoder: its hidden states, after the final norm; pooling
+    is left to the connector.
 
-    backbone: runs as it does in its own place; what trains in one place trains in both.
-    attention: of each token to the others. max_length: longer texts are cut.
+    backbone: shared with the recipe's decoder; training one trains the other. attention: of each
+    token to the others. max_length: longer texts are truncated.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class BackboneEncoder(Encoder):
         self.supports = frozenset(same & backbone.supports | layers)
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """ids `[B, L]` padded on the right, mask `[B, L]`."""
+        """Return ids `[B, L]` padded on the right, and mask `[B, L]`."""
         return collate_ids(samples, self.backbone.tokenizer.pad_id)
 
     def forward(
@@ -48,9 +48,9 @@ class BackboneEncoder(Encoder):
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Features:
-        """ids `[B, L]`, mask `[B, L]` -> tokens `[B, L, D]`, zero where padded.
+        """Return tokens `[B, L, D]` of ids `[B, L]` and mask `[B, L]`, zero where padded.
 
-        layers, layer_hooks: blocks, 0 the first, -1 the last. inputs_embeds: `[B, L, D]`, read in
+        hidden_states, layer_hooks: layers, 0 the first, -1 the last. inputs_embeds: `[B, L, D]`, in
         place of the ids' embeddings.
         """
         embeds = self.embed(ids) if inputs_embeds is None else inputs_embeds

@@ -19,10 +19,10 @@ from .visibility import Visibility
 
 
 class LayerAccess:
-    """What one forward does at single layers: hooks, hidden states, masks of their own.
+    """Hooks, hidden states and masks of single layers for one forward.
 
     packed: the row that the layers run on; mask: which of its embeds are real (None: all). hooks:
-    `{layer: LayerHook}`. requested: layers whose output, behind its hook, is returned. Layers count
+    `{layer: LayerHook}`. requested: layers whose output, after its hook, is returned. Layers count
     from 0, or from the end (-1).
     """
 

@@ -1,12 +1,12 @@
-"""From a visibility to what a model takes: packed rows, position ids and additive masks.
+"""Packed rows, position ids and additive masks for a visibility.
 
 Legend: `B` batch, `N` positions of a row, `Q` queries, `K` keys, `T` embeds, `P` context, `D`
 width.
 
-Rows are packed first: the real tokens of [context, embeds] moved together to the left. A
-causal model then needs no mask at all, since a real token never sees the padding that comes
-after it, and keeps its fast path; every other visibility becomes an additive 4-D float mask, here
-and nowhere else (never bool: eager attention would add True as +1 and let the future through).
+Rows are packed first: the real tokens of [context, embeds] are moved to the left. A causal model
+then needs no mask, since a real token never attends to the padding after it, and keeps its fast
+path; every other visibility becomes an additive 4-D float mask, here only (never bool: eager
+attention would add True as +1 and reveal the future).
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Packed:
 
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:
-    """tokens `[B, N, D]`, index `[B, K]` -> `[B, K, D]`: whole rows are copied, which is several
-    times faster than `gather` forwards and backwards."""
+    """Return `[B, K, D]` of tokens `[B, N, D]` at index `[B, K]`: whole rows are copied, several
+    times faster than `gather` forward and backward."""
     rows, length, width = tokens.shape
     start = torch.arange(rows, device=index.device)[:, None] * length
     flat = tokens.reshape(rows * length, width).index_select(0, (index + start).flatten())
@@ -177,14 +177,14 @@ def sliding_windows(config: Any, both_ways: bool = False) -> Windows:
 
 
 def base_rule(base: AttentionKind, query: Positions, key: Positions) -> Tensor:
-    """`[B, Q, K]` bool: which keys a query sees under a named kind of attention."""
+    """Return `[B, Q, K]` bool: which keys each query attends to under a named kind of attention."""
     q, k = query.index[:, :, None], key.index[:, None, :]
-    seen = k <= q
+    visible = k <= q
     if base == "prefix":
-        return seen | key.context[:, None, :]
+        return visible | key.context[:, None, :]
     if base == "block":
         return key.context[:, None, :] | ~query.context[:, :, None]
-    return torch.ones_like(seen) if base == "bidirectional" else seen
+    return torch.ones_like(visible) if base == "bidirectional" else visible
 
 
 def position_ids(visibility: Visibility, query: Positions, key: Positions) -> Tensor:
@@ -232,29 +232,30 @@ def _additive(
     visibility: Visibility, query: Positions, key: Positions, window: int | None, dtype: torch.dtype
 ) -> Tensor:
     base = base_rule(visibility.base, query, key)
-    seen = torch.ones_like(base) if visibility.future_weight else base
+    visible = torch.ones_like(base) if visibility.future_weight else base
     limit = min((w for w in (window, visibility.window) if w is not None), default=None)
     if limit is not None:
         distance = query.index[:, :, None] - key.index[:, None, :]
-        seen = seen & (distance.abs() < limit)
-    seen = seen & key.real[:, None, :]
+        visible = visible & (distance.abs() < limit)
+    visible = visible & key.real[:, None, :]
     if visibility.mask is not None:
-        seen = seen & visibility.mask
-    # A position always sees itself: a row of nothing but -inf would be NaN in half precision.
+        visible = visible & visibility.mask
+    # A position always attends to itself: a row of -inf only would be NaN in half precision.
     n, m = query.real.shape[1], key.real.shape[1]
-    itself = torch.ones((n, m), dtype=torch.bool, device=seen.device).tril(m - n).triu(m - n)
-    bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    itself = torch.ones((n, m), dtype=torch.bool, device=visible.device).tril(m - n).triu(m - n)
+    bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     if visibility.future_weight:
         bias = bias.masked_fill(~base, math.log(visibility.future_weight))
-    return bias.masked_fill(~(seen | itself), torch.finfo(dtype).min)[:, None]
+    return bias.masked_fill(~(visible | itself), torch.finfo(dtype).min)[:, None]
 
 
 def check_length(
     config: Any, kind: str, length: int, visibility: Visibility, offset: int = 0
 ) -> None:
-    """Refuse a row of `length` that the model of this kind has no positions or no window for.
+    """Raise ValueError if a row of `length` exceeds the model's positions or window.
 
-    offset: the position that counts as the first."""
+    offset: the position that counts as the first.
+    """
     limit = getattr(config, "max_position_embeddings", None)
     limit = None if limit is None else limit - offset
     rotary = getattr(config, "rope_parameters", None)

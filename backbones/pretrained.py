@@ -92,7 +92,7 @@ class Pretrained(Backbone):
         return has_weights(options.get("name"), cls.builtin)
 
     def _local(self, name: str | None) -> Fields:
-        """The configuration of a name that needs no network."""
+        """Return the configuration of a name, without network."""
         if name is None:
             raise ValueError(f"name: is required here; for example {next(iter(self.builtin))}")
         if name not in self.builtin and not Path(name).exists():
@@ -194,7 +194,7 @@ class Pretrained(Backbone):
         return LayerAccess(self.kind, layers, packed, mask, layer_hooks, hidden_states)
 
     def _check_generates(self, visibility: Visibility) -> None:
-        """Refuse what has no meaning one token after the other."""
+        """Raise ValueError for options that generation does not support."""
         if visibility.base == "block":
             raise ValueError(
                 "block attention fills positions at once; generate takes causal or prefix"
@@ -203,11 +203,11 @@ class Pretrained(Backbone):
             raise ValueError("generate: takes no windows of a visibility; leave them out")
 
     def _check_filled(self, context: Features) -> None:
-        """Refuse a row without context where something is to follow it."""
+        """Raise ValueError for an empty row without context."""
         problem = "context: a row is empty; it needs at least one token (a bos, say)"
         filled, device = context.mask.any(1).all(), context.mask.device.type
         if device == "cuda" and context.tokens.shape[1]:
-            torch._assert_async(filled, problem)  # does not wait for the device
+            torch._assert_async(filled, problem)  # does not synchronize with the device
         elif context.tokens.shape[1] == 0 or (device != "meta" and not bool(filled)):
             raise ValueError(problem)
 

@@ -2,9 +2,9 @@
 
 Legend: `B` batch, `P` context, `T` positions, `L` target ids, `D` width, `V` vocabulary.
 
-The context goes to the encoder, which always sees all of it, the positions to the decoder.
-`causal` and `prefix` are therefore the same; under `block` the positions see each other;
-`bidirectional` is the encoder alone.
+The context is the encoder's input, which always attends to all of itself; the positions are the
+decoder's. `causal` and `prefix` are therefore the same; with `block` the positions attend to each
+other; `bidirectional` is the encoder alone.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Seq2Seq(Pretrained):
     ) -> Tensor | HiddenStates:
         """See `Backbone.forward`; rows may be padded anywhere.
 
-        Raises ValueError for attention that the model cannot do, and for a missing context.
+        Raise ValueError for attention that the model does not support, and for a missing context.
         """
         visibility = self._visibility(attention, context)
         packed = pack(embeds.to(self.dtype), mask)

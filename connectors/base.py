@@ -27,14 +27,14 @@ class Between:
 
 
 class Connector(Part, nn.Module):
-    """Built as `Class(in_dim, out_dim, **own options)`. Knows no modality.
+    """Built as `Class(in_dim, out_dim, **options)`. Independent of modalities.
 
-    `forward(Features [B, T, in_dim]) -> Features [B, T', out_dim]` with the new mask, grid,
-    step and origin. One that ends in a vector gives `pooled [B, out_dim]` and the same
-    vector as its only token.
+    `forward(Features [B, T, in_dim]) -> Features [B, T', out_dim]` with the new mask, grid, spacing
+    and origin. A pooling connector returns `pooled [B, out_dim]` and the same vector as its only
+    token.
 
-    hidden_layers: those of the encoder that it wants as `features.layers`, in this order; the task
-    of a head asks for them.
+    hidden_layers: layers of the encoder that it reads as `features.hidden_states`, in this order;
+    for a head the task requests them.
     """
 
     hidden_layers: tuple[int, ...] = ()

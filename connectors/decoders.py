@@ -1,7 +1,7 @@
-"""A decoder from tokens up to the grid of their signal: the head of dense answers.
+"""A decoder from tokens up to the grid of their signal: the head of dense predictions.
 
-Hatamizadeh et al., "UNETR: Transformers for 3D Medical Image Segmentation", 2022, without its
-path from the signal itself: all that is read are tokens, which a store can keep.
+Hatamizadeh et al., "UNETR: Transformers for 3D Medical Image Segmentation", 2022, without its path
+from the signal itself: the input is tokens only, which can be cached.
 
 Legend: `B` batch, `T` tokens, `D` width, `u` doublings, `n` axes of the grid.
 """
@@ -23,16 +23,16 @@ from .shorteners import scale_spacing, shift_origin
 CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 GROW: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 LEAST = 8
-"""Channels below which a level is not made narrower."""
+"""Minimum number of channels of a level."""
 
 
 class Unetr(Connector):
-    """Doubles every axis of the grid `ups` times by transposed convolutions; the voxels of a
-    token of 8 want 3.
+    """Doubles every axis of the grid `ups` times by transposed convolutions; a token of 8 voxels
+    needs 3.
 
-    layers: hidden layers of the encoder that are read beside its end; the last of them joins at
-    the first doubling, the others further up, as in the paper. width: channels on the tokens' own
-    grid, halved at each doubling. axes: of the grid, 2 for pictures.
+    layers: hidden layers of the encoder that are read beside its output; the last of them joins at
+    the first doubling, the others further up, as in the paper. width: channels on the tokens' grid,
+    halved at each doubling. axes: of the grid, 2 for pictures.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class Unetr(Connector):
                 tokens = mask_tokens(skips[level].tokens, features.mask)
                 hidden = torch.cat([hidden, self.joins[level](tokens, grid) * real], 1)
             hidden = block(hidden) * real
-        found = self.map(hidden) * real
+        output = self.map(hidden) * real
         share = (0.5**self.ups,) * self.axes
         return features.replace(
-            tokens=found.flatten(2).transpose(1, 2),
+            tokens=output.flatten(2).transpose(1, 2),
             mask=real.flatten(1),
-            grid=tuple(found.shape[2:]),
+            grid=tuple(output.shape[2:]),
             spacing=scale_spacing(features.spacing, share),
             origin=shift_origin(features.origin, features.spacing, share),
             pooled=None,
@@ -94,18 +94,18 @@ class Unetr(Connector):
         )
 
     def _check(self, features: Features) -> tuple[int, ...]:
-        grid, wanted = features.grid, len(self.hidden_layers)
+        grid, count = features.grid, len(self.hidden_layers)
         if grid is None or len(grid) != self.axes:
             raise ValueError(
                 f"unetr: decodes a grid of {self.axes} axes, the features have the grid {grid}; "
                 "say axes, and take an encoder that keeps its grid"
             )
-        if len(features.hidden_states) < wanted:
+        if len(features.hidden_states) < count:
             raise ValueError(
-                f"unetr: got {len(features.hidden_states)} hidden layers, expected {wanted}; take "
+                f"unetr: got {len(features.hidden_states)} hidden layers, expected {count}; take "
                 "an encoder that supports `hidden_states`, or leave layers out"
             )
-        for layer in features.hidden_states[:wanted]:
+        for layer in features.hidden_states[:count]:
             if layer.tokens.shape[1:] != (math.prod(grid), self.in_dim):
                 raise ValueError(
                     f"unetr: a hidden layer is {tuple(layer.tokens.shape[1:])}, the tokens "
@@ -115,7 +115,7 @@ class Unetr(Connector):
 
 
 class Rise(nn.Module):
-    """The tokens of a hidden layer, doubled until they meet the level that they join."""
+    """Upsamples the tokens of a hidden layer to the level that they join."""
 
     def __init__(self, in_dim: int, width: int, level: int, axes: int) -> None:
         super().__init__()
@@ -131,7 +131,8 @@ class Rise(nn.Module):
 
 
 class Block(nn.Module):
-    """A convolution, normed a voxel over its channels: no neighbour's scale, no padding counts."""
+    """A convolution with a norm of each voxel over its channels, so that neither neighbours nor
+    padding affect the scale."""
 
     def __init__(self, in_width: int, out_width: int, axes: int) -> None:
         super().__init__()
@@ -139,8 +140,8 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(out_width)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        found: Tensor = self.norm(self.map(hidden).movedim(1, -1)).movedim(-1, 1)
-        return nn.functional.gelu(found)
+        normed: Tensor = self.norm(self.map(hidden).movedim(1, -1)).movedim(-1, 1)
+        return nn.functional.gelu(normed)
 
 
 def _on_grid(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -149,7 +150,7 @@ def _on_grid(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 def _doubled(real: Tensor) -> Tensor:
-    """`[B, 1, *grid]` bool, every place twice along every axis."""
+    """Repeat each position of `[B, 1, *grid]` bool twice along every axis."""
     for axis in range(2, real.ndim):
         real = real.repeat_interleave(2, axis)
     return real

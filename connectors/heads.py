@@ -29,9 +29,9 @@ class LinearHead(Connector):
 
 
 class MLPHead(Connector):
-    """Two linear maps with a GELU between them, on `features.vector()`.
+    """Two linear layers with a GELU between them, on `features.vector()`.
 
-    hidden: width between the maps (default: in_dim). dropout: before the second map.
+    hidden: width between the layers (default: in_dim). dropout: before the second one.
     """
 
     def __init__(
@@ -53,10 +53,11 @@ class MLPHead(Connector):
 
 
 class AttentionProbe(Connector):
-    """A learned query reads the tokens (attentive probing, V-JEPA, Bardes et al. 2024), then a map.
+    """Attentive probing (V-JEPA, Bardes et al. 2024): a learned query attends to the tokens, then a
+    linear layer.
 
-    The tokens of a grid get fixed sine-cosine positions, so that "where" can be read off an
-    encoder whose tokens carry little of it, at any size. heads: must divide in_dim.
+    The tokens of a grid get fixed sine-cosine positions of any size, so that locations can be
+    predicted from encoders whose tokens hold few. heads: must divide in_dim.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, heads: int = 8) -> None:
@@ -79,10 +80,10 @@ class AttentionProbe(Connector):
 
 
 class Flatten(Connector):
-    """Every token is squeezed to `width` numbers, and a map reads all of them, each at its place:
-    for what is told by how much there is where (the head of PatchTST, Nie et al. 2023).
+    """Each token is projected to `width` numbers, and a linear layer reads all of them by position:
+    for targets that depend on where things are (the head of PatchTST, Nie et al. 2023).
 
-    grid: places that are read, from the first on; what is padding may lie beyond, tokens may not.
+    grid: positions that are read, from the first on; padding may lie beyond, tokens may not.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, grid: list[int], width: int = 8) -> None:
@@ -102,7 +103,7 @@ class Flatten(Connector):
         return pooled_features(features, self.map(tokens.flatten(1)))
 
     def _placed(self, tokens: Tensor, features: Features) -> Tensor:
-        """`[B, T, W] -> [B, *grid, W]`, cut and filled with zeros at the far ends."""
+        """Return `[B, *grid, W]`, cut or filled with zeros at the far ends."""
         grid = features.grid or (tokens.shape[1],)
         if len(grid) != len(self.grid):
             raise ValueError(
@@ -112,8 +113,8 @@ class Flatten(Connector):
         if grid == self.grid:
             return tokens
         inside = tuple(slice(n) for n in self.grid)
-        kept = features.mask.unflatten(1, grid)[:, *inside]
-        if not features.mask.is_meta and int(kept.sum()) < int(features.mask.sum()):
+        real = features.mask.unflatten(1, grid)[:, *inside]
+        if not features.mask.is_meta and int(real.sum()) < int(features.mask.sum()):
             raise ValueError(
                 f"flatten: tokens lie beyond the grid {list(self.grid)}, the features have {grid}; "
                 "say a larger grid"
@@ -124,7 +125,7 @@ class Flatten(Connector):
 
 
 def _vector(features: Features) -> torch.Tensor:
-    """`[B, D]`, from blanked tokens: what stands in the padding must not reach the mean."""
-    if features.pooled is not None:  # blanking copies every token
+    """Return `[B, D]` from masked tokens: padding must not affect the mean."""
+    if features.pooled is not None:  # masking copies every token
         return features.pooled
     return features.replace(tokens=mask_tokens(features.tokens, features.mask)).pool()

@@ -1,8 +1,8 @@
-"""A sum of hidden layers whose weights are learned.
+"""A learned weighted sum of hidden layers.
 
 Peters et al., "Deep contextualized word representations" (ELMo), 2018, equation 1; for frozen
-speech encoders Yang et al., "SUPERB", 2021, section 3: what a task needs lies at another depth
-than what pre-training ended in.
+speech encoders Yang et al., "SUPERB", 2021, section 3: the best layer for a task is often not the
+last.
 
 Legend: `B` batch, `T` tokens, `D` width, `L` layers.
 """
@@ -18,10 +18,10 @@ from .layout import at_least, mask_tokens
 
 
 class WeightedLayers(Connector):
-    """`sum_l softmax(w)_l h_l` over hidden layers, then a linear map to `out_dim`.
+    """`sum_l softmax(w)_l h_l` over hidden layers, then a linear layer to `out_dim`.
 
-    last: how many layers, counted from the last. normalize: bring each token of each layer to
-    mean 0 and deviation 1 before, so that no layer leads by its scale.
+    last: how many layers, counted from the last. normalize: standardize each token of each layer
+    first, so that no layer dominates by its scale.
     """
 
     def __init__(
@@ -49,17 +49,17 @@ class WeightedLayers(Connector):
         return nn.functional.layer_norm(tokens, tokens.shape[-1:]) if self.normalize else tokens
 
     def _check(self, features: Features) -> None:
-        wanted = (*features.tokens.shape[:2], self.in_dim)
-        found = [tuple(layer.tokens.shape) for layer in features.hidden_states]
-        if len(found) != len(self.hidden_layers):
+        expected = (*features.tokens.shape[:2], self.in_dim)
+        shapes = [tuple(layer.tokens.shape) for layer in features.hidden_states]
+        if len(shapes) != len(self.hidden_layers):
             raise ValueError(
-                f"weighted_layers: got {len(found)} hidden layers, expected "
+                f"weighted_layers: got {len(shapes)} hidden layers, expected "
                 f"{len(self.hidden_layers)}; an encoder that supports `hidden_states` "
                 "gives them, whole and not in pieces"
             )
-        for layer, shape in zip(self.hidden_layers, found, strict=True):
-            if shape != wanted:
+        for layer, shape in zip(self.hidden_layers, shapes, strict=True):
+            if shape != expected:
                 raise ValueError(
-                    f"weighted_layers: layer {layer} is {shape}, the encoder's tokens {wanted}; "
+                    f"weighted_layers: layer {layer} is {shape}, the encoder's tokens {expected}; "
                     f"lower last from {len(self.hidden_layers)} to layers of one shape"
                 )

@@ -1,7 +1,7 @@
-"""Poolers: a sequence ends in one vector, `pooled [B, out_dim]` and the only token.
+"""Poolers: a sequence becomes one vector, `pooled [B, out_dim]` and the only token.
 
-Legend: `B` batch, `T` tokens, `D` width, `r` latents. Where `in_dim == out_dim` the parameter-
-free poolers stay parameter-free (an embedder's own space is kept); else a linear map follows.
+Legend: `B` batch, `T` tokens, `D` width, `r` latents. If `in_dim == out_dim` the parameter-free
+poolers have no parameters (an embedder's space is kept); otherwise a linear layer follows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .layout import additive, at_least, linear_if_needed, mask_tokens, pooled_fe
 
 
 class Mean(Connector):
-    """The mean of the real tokens; zeros before the map for a sample that has none."""
+    """The mean of the real tokens; zeros before the linear layer for a sample without any."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim)
@@ -28,7 +28,7 @@ class Mean(Connector):
 
 
 class Max(Connector):
-    """The largest value of the real tokens, a channel; zeros for a sample that has none."""
+    """The maximum over the real tokens of each channel; zeros for a sample without any."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim)
@@ -44,7 +44,7 @@ class Max(Connector):
 
 
 class Cls(Connector):
-    """The encoder's own vector (a class token, say). ValueError where the encoder has none."""
+    """The encoder's pooled vector (a class token, say). Raise ValueError if it has none."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim)
@@ -61,7 +61,7 @@ class Cls(Connector):
 
 
 class AttentionPool(Connector):
-    """One learned query reads the tokens (Set Transformer's PMA, Lee et al. 2019).
+    """One learned query attends to the tokens (Set Transformer's PMA, Lee et al. 2019).
 
     heads: must divide in_dim.
     """
@@ -83,11 +83,11 @@ class AttentionPool(Connector):
 
 
 class LatentAttention(Connector):
-    """NV-Embed (Lee et al. 2024): the tokens are queries, `latents` learned rows their memory.
+    """NV-Embed (Lee et al. 2024): the tokens are queries, `latents` learned rows keys and values.
 
-    `O = softmax(Q K^T / sqrt(d)) V` with `K = V [r, D]` and d the width of a head, then an MLP
-    (two linear maps, GELU), then the mean of the real tokens. Unlike a perceiver the length is
-    T until the mean. heads: must divide in_dim.
+    `O = softmax(Q K^T / sqrt(d)) V` with `K = V [r, D]` and d the width of a head, then an MLP (two
+    linear layers, GELU), then the mean of the real tokens. Unlike in a perceiver the length is T
+    until the mean. heads: must divide in_dim.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, latents: int = 512, heads: int = 8) -> None:
@@ -105,7 +105,7 @@ class LatentAttention(Connector):
         return pooled_features(features, whole.mean())
 
     def attend(self, tokens: Tensor) -> Tensor:
-        """`[B, T, D] -> [B, T, D]`: for every token a mixture of the latents."""
+        """Return `[B, T, D]`: for every token a mixture of the latents."""
         queries = tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, T, d]
         memory = self.latents.unflatten(-1, (self.heads, -1)).transpose(0, 1)  # [heads, r, d]
         memory = memory.to(queries.dtype).expand(len(tokens), -1, -1, -1)

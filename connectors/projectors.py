@@ -1,4 +1,4 @@
-"""Projectors: a map of every token by itself; the length stays.
+"""Projectors: a map of each token; the length is kept.
 
 `Linear`: LiMBeR, Merullo et al. 2022. `MLP`: LLaVA-1.5, Liu et al. 2023 (two layers, GELU).
 Legend: `B` batch, `T` tokens, `D` width.
@@ -47,9 +47,9 @@ class Linear(_Projector):
 
 
 class MLP(_Projector):
-    """`depth` affine maps with an activation between them.
+    """`depth` linear layers with an activation between them.
 
-    hidden: width between the maps (default: out_dim). norm: a LayerNorm on the input.
+    hidden: width between the layers (default: out_dim). norm: a LayerNorm on the input.
     project_pooled: a further projection of the pooled vector.
     """
 

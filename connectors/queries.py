@@ -1,10 +1,9 @@
-"""Learned queries that look for things among the tokens: a head that ends in a token a query.
+"""Learned queries that detect things among the tokens: a head with one output token a query.
 
 Carion et al., "End-to-End Object Detection with Transformers" (DETR), 2020, section 3.2; without
-its own encoder, since the tokens come from one. A query's place begins where it looks, at the mean
-of the tokens' places under its attention (as the anchors of Meng et al., "Conditional DETR", 2021,
-but read off the tokens): with few volumes a place is then pointed at long before it could be
-learned as a number.
+its own encoder. A query's box is predicted relative to the mean position of the tokens under its
+attention (as the anchors of Meng et al., "Conditional DETR", 2021, but from the tokens): with few
+samples, a position is found by attention long before it could be regressed.
 
 Legend: `B` batch, `T` tokens, `Q` queries, `W` width of the decoder.
 """
@@ -23,8 +22,8 @@ class Detr(Connector):
     """`queries` learned queries attend to each other and to the tokens, `depth` times.
 
     Tokens of a grid of `n` axes get fixed sine-cosine positions, at any size, and the numbers 1 to
-    n of a query are logits of a place in shares of that grid. width: of the decoder, small enough
-    for a head of a frozen encoder. heads: must divide it.
+    n of a query are logits of a position as a fraction of that grid. width: of the decoder, small
+    enough for a head of a frozen encoder. heads: must divide it.
     """
 
     def __init__(
@@ -39,8 +38,8 @@ class Detr(Connector):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(in_dim, out_dim)
-        for option, found in (("queries", queries), ("depth", depth)):
-            at_least("detr", option, found, 1)
+        for option, value in (("queries", queries), ("depth", depth)):
+            at_least("detr", option, value, 1)
         split_evenly("detr", width, heads)
         self.read = nn.Sequential(nn.LayerNorm(in_dim), nn.Linear(in_dim, width))
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.5)
@@ -56,7 +55,7 @@ class Detr(Connector):
         )
 
     def forward(self, features: Features) -> Features:
-        """`[B, T, in_dim] -> [B, Q, out_dim]`, without a grid; every query is real."""
+        """Return `[B, Q, out_dim]` of `[B, T, in_dim]`, without a grid; every query is real."""
         content: Tensor = self.read(mask_tokens(features.tokens, features.mask))  # [B, T, W]
         memory, grid = content, features.grid
         if grid is not None:
@@ -65,19 +64,19 @@ class Detr(Connector):
         hidden = self.queries.to(memory.dtype).expand(len(memory), -1, -1)
         for layer in self.layers:
             hidden = layer(hidden, memory, memory_key_padding_mask=hide)
-        made = self.map(hidden)
+        output = self.map(hidden)
         if grid is not None and len(grid) < self.out_dim:
             looks = self.point(hidden) @ content.mT + hide[:, None]  # [B, Q, T]
             place = looks.float().softmax(-1) @ _centres(features, grid).float()
-            offset = place.logit(eps=1e-3).to(made.dtype)  # [B, Q, n]
-            made = made + nn.functional.pad(offset, (1, self.out_dim - 1 - len(grid)))
-        return Features.dense(made).replace(
+            offset = place.logit(eps=1e-3).to(output.dtype)  # [B, Q, n]
+            output = output + nn.functional.pad(offset, (1, self.out_dim - 1 - len(grid)))
+        return Features.dense(output).replace(
             affine=features.affine, hidden_states=features.hidden_states
         )
 
 
 def _centres(features: Features, grid: tuple[int, ...]) -> Tensor:
-    """`[B, T, n]` the middle of every token, in shares of the sample's own grid."""
+    """Return `[T, n]`, the centre of each token as a fraction of the grid."""
     axes = [torch.arange(size, device=features.mask.device) + 0.5 for size in grid]
     index = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
     return index / features.extents()[:, None]

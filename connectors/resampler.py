@@ -1,7 +1,7 @@
-"""Resampler: a fixed number of learned queries reads any number of tokens.
+"""Resampler: a fixed number of learned queries attends to any number of tokens.
 
-Perceiver IO (Jaegle et al. 2021), Flamingo's resampler (Alayrac et al. 2022), BLIP-2's
-Q-Former (Li et al. 2023). Legend: `B` batch, `T` tokens, `Q` queries, `D` width.
+Perceiver IO (Jaegle et al. 2021), Flamingo's resampler (Alayrac et al. 2022), BLIP-2's Q-Former (Li
+et al. 2023). Legend: `B` batch, `T` tokens, `Q` queries, `D` width.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .layout import additive, at_least, mask_tokens, split_evenly
 
 
 class Resampler(Connector):
-    """`queries` learned vectors of width out_dim, through `depth` layers that read the tokens.
+    """`queries` learned vectors of width out_dim, through `depth` layers that attend to the tokens.
 
-    heads: must divide out_dim. self_attention: the queries also see each other, as in the
+    heads: must divide out_dim. self_attention: the queries also attend to each other, as in the
     Q-Former. The queries of a sample without a real token are padding.
     """
 
@@ -43,7 +43,7 @@ class Resampler(Connector):
         self.norm = nn.LayerNorm(out_dim)
 
     def forward(self, features: Features) -> Features:
-        """`[B, T, in_dim] -> [B, Q, out_dim]`; the grid is gone."""
+        """Return `[B, Q, out_dim]` of `[B, T, in_dim]`, without a grid."""
         tokens = self.read(mask_tokens(features.tokens, features.mask))
         padding = additive(features.mask, tokens)
         hidden = self.queries.expand(len(tokens), -1, -1)
@@ -61,7 +61,8 @@ class Resampler(Connector):
 
 
 class _Layer(nn.Module):
-    """Pre-norm: queries see each other (optional), then the tokens, then an MLP of 4 widths."""
+    """Pre-norm: self-attention of the queries (optional), cross-attention to the tokens, then an
+    MLP of 4 widths."""
 
     def __init__(self, in_dim: int, dim: int, heads: int, self_attention: bool) -> None:
         super().__init__()
@@ -76,8 +77,8 @@ class _Layer(nn.Module):
     def forward(self, hidden: Tensor, tokens: Tensor, padding: Tensor) -> Tensor:
         """hidden `[B, Q, D]`, tokens `[B, T, in_dim]`, padding `[B, T]` additive."""
         if self.among is not None and self.among_norm is not None:
-            seen = self.among_norm(hidden)
-            hidden = hidden + self.among(seen, seen, seen, need_weights=False)[0]
-        asked = self.cross_norm(hidden)
-        hidden = hidden + self.cross(asked, tokens, tokens, padding, need_weights=False)[0]
+            normed = self.among_norm(hidden)
+            hidden = hidden + self.among(normed, normed, normed, need_weights=False)[0]
+        query = self.cross_norm(hidden)
+        hidden = hidden + self.cross(query, tokens, tokens, padding, need_weights=False)[0]
         return hidden + self.mlp(hidden)

@@ -1,10 +1,10 @@
-"""Shorteners: fewer tokens, each of several neighbours.
+"""Shorteners: fewer tokens, each made of several neighbours.
 
 `PixelShuffle`: InternVL 1.5 and Idefics3 fold squares of patches into the width. `FrameStack`:
-SLAM-LLM (Ma et al. 2024) joins k frames. `Conv`: a strided convolution over time.
-Legend: `B` batch, `T` tokens, `D` width, `f` factor, `k` (option `factor`) tokens that are joined.
+SLAM-LLM (Ma et al. 2024) concatenates frames. `Conv`: a strided convolution over time. Legend: `B`
+batch, `T` tokens, `D` width, `f` factor.
 
-As behind a projector `pooled` is None: it is in the encoder's space.
+As in projectors, `pooled` is dropped.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .layout import as_sequence, at_least, mask_tokens
 class PixelShuffle(Connector):
     """Folds `factor` neighbours along each of the last `axes` axes of the grid into one token.
 
-    axes: 2 for pictures (and clips, whose frames stay apart), 3 for volumes. A token is real
-    where one of its parts is. Raises ValueError for a grid that is absent or not divisible.
+    axes: 2 for pictures (and clips, whose frames stay apart), 3 for volumes. A token is real if one
+    of its parts is. Raise ValueError for a grid that is missing or not divisible.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, factor: int = 2, axes: int = 2) -> None:
@@ -64,11 +64,11 @@ class PixelShuffle(Connector):
 
 
 class FrameStack(Connector):
-    """Joins `factor` neighbours along the sequence; the last group is filled with zeros.
+    """Concatenates `factor` neighbours along the sequence; the last group is filled with zeros.
 
-    depth: affine maps of a group, with a GELU between them; 2 is the projector of Llama-AVSR
-    (Cappellazzo et al. 2024) and SLAM-LLM. A group with one real token is real. The grid stays
-    where it has one axis; of more axes it is lost.
+    depth: linear layers of a group, with a GELU between them; 2 is the projector of Llama-AVSR
+    (Cappellazzo et al. 2024) and SLAM-LLM. A group with one real token is real. A grid of one axis
+    is kept; of more axes it is lost.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, factor: int = 2, depth: int = 1) -> None:
@@ -104,8 +104,8 @@ class FrameStack(Connector):
 class Conv(Connector):
     """A strided convolution along the sequence; padding reads as zeros, as the border does.
 
-    kernel: odd, so that token j of the output is centred on token `j * stride` of the input
-    and a sample of L tokens gives `ceil(L / stride)`, whatever it is padded to.
+    kernel: odd, so that token j of the output is centred on token `j * stride` of the input and a
+    sample of L tokens has `ceil(L / stride)`, independent of its padding.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, kernel: int = 3, stride: int = 2) -> None:

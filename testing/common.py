@@ -120,8 +120,8 @@ def check_features(features: Any, rows: int, dim: int) -> None:
     padding = tokens[~mask]
     expect(not padding.any(), "tokens of the padding are not zero")
     if features.pooled is not None:
-        shape, wanted = tuple(features.pooled.shape), (rows, dim)
-        expect(shape == wanted, f"pooled has the shape {shape}, expected {wanted}")
+        shape, expected = tuple(features.pooled.shape), (rows, dim)
+        expect(shape == expected, f"pooled has the shape {shape}, expected {expected}")
         expect(features.pooled.isfinite().all(), "pooled holds NaN or infinity")
     if features.affine is not None:
         shape = tuple(features.affine.shape)

@@ -106,34 +106,38 @@ class ConnectorContract:
 
     def check_output(self, grid: Grid) -> None:
         with checking(self.name, f"grid {grid}"), torch.no_grad():
-            given = self.features(grid)
-            found = self.part(given)
-            check_features(found, len(LENGTHS), OUT_DIM)
-            expect(same(found.tokens, self.part(given).tokens), "eval(): not deterministic")
-            if found.pooled is not None:
-                single = found.tokens.shape[1] == 1 and bool(found.mask.all())
-                expect(single and found.grid is None, "pooled is set: expected one token, no grid")
-                expect(torch.equal(found.pooled, found.tokens[:, 0]), "pooled is not its one token")
+            features = self.features(grid)
+            output = self.part(features)
+            check_features(output, len(LENGTHS), OUT_DIM)
+            expect(same(output.tokens, self.part(features).tokens), "eval(): not deterministic")
+            if output.pooled is not None:
+                single = output.tokens.shape[1] == 1 and bool(output.mask.all())
+                expect(single and output.grid is None, "pooled is set: expected one token, no grid")
+                expect(
+                    torch.equal(output.pooled, output.tokens[:, 0]), "pooled is not its one token"
+                )
             if self.part.hidden_layers:
-                expect(not found.hidden_states, "it keeps hidden states that it read")
+                expect(not output.hidden_states, "it keeps hidden states that it read")
             else:
-                passed = self.part(given.replace(hidden_states=(given,))).hidden_states
-                expect(passed == (given,), "hidden states of the input do not pass through")
+                passed = self.part(features.replace(hidden_states=(features,))).hidden_states
+                expect(passed == (features,), "hidden states of the input do not pass through")
 
     def check_rows(self, grid: Grid) -> None:
         with checking(self.name, "rows"), torch.no_grad():
-            given = self.features(grid)
-            whole = self.part(given)
+            features = self.features(grid)
+            whole = self.part(features)
             for row in range(len(LENGTHS)):
-                alone = self.part(self.row(given, row)).tokens[0]
+                alone = self.part(self.row(features, row)).tokens[0]
                 expect(close(alone, whole.tokens[row]), f"row {row} alone and in a batch: "
                        f"{gap(alone, whole.tokens[row])}")  # fmt: skip
         with checking(self.name, "a row without tokens"):
             part, present = self.make(), torch.tensor([True, True, False])[:, None]
-            empty = self.with_layers(given.replace(mask=given.mask & present, hidden_states=()))
-            found = part(empty)
-            expect(found.tokens.isfinite().all(), "gives NaN or infinity")
-            found.tokens.square().sum().backward()
+            empty = self.with_layers(
+                features.replace(mask=features.mask & present, hidden_states=())
+            )
+            output = part(empty)
+            expect(output.tokens.isfinite().all(), "gives NaN or infinity")
+            output.tokens.square().sum().backward()
             grads = [p.grad for p in part.parameters() if p.grad is not None]
             expect(all(grad.isfinite().all() for grad in grads), "gives gradients not finite")
 
@@ -151,57 +155,59 @@ class ConnectorContract:
     def check_padding(self, grids: Sequence[Grid]) -> None:
         """What stands in padded places does not matter, nor how many of them there are."""
         with checking(self.name, "padding"), torch.no_grad():
-            given = self.features(grids[0])
-            known = self.part(given)
-            hidden = ~given.mask[..., None]
-            garbage = given.tokens.masked_fill(hidden, torch.nan)
-            found = self.part(self.with_layers(given.replace(tokens=garbage, hidden_states=())))
-            expect(same(found.tokens, known.tokens), "values in the padding change the result")
-            longer = given.replace(
+            features = self.features(grids[0])
+            known = self.part(features)
+            hidden = ~features.mask[..., None]
+            garbage = features.tokens.masked_fill(hidden, torch.nan)
+            output = self.part(self.with_layers(features.replace(tokens=garbage, hidden_states=())))
+            expect(same(output.tokens, known.tokens), "values in the padding change the result")
+            longer = features.replace(
                 tokens=F.pad(garbage, (0, 0, 0, len(garbage[0]))),
-                mask=F.pad(given.mask, (0, len(garbage[0]))),
-                grid=doubled(given.grid),
+                mask=F.pad(features.mask, (0, len(garbage[0]))),
+                grid=doubled(features.grid),
                 hidden_states=(),
             )
-            found = self.part(self.with_layers(longer))
+            output = self.part(self.with_layers(longer))
             length = known.tokens.shape[1]
-            expect(close(found.tokens[:, :length], known.tokens), "more padding changes the "
-                   f"result: {gap(found.tokens[:, :length], known.tokens)}")  # fmt: skip
-            same_mask = torch.equal(found.mask[:, :length], known.mask)
-            expect(same_mask and not found.mask[:, length:].any(), "more padding changes the mask")
+            expect(close(output.tokens[:, :length], known.tokens), "more padding changes the "
+                   f"result: {gap(output.tokens[:, :length], known.tokens)}")  # fmt: skip
+            same_mask = torch.equal(output.mask[:, :length], known.mask)
+            expect(same_mask and not output.mask[:, length:].any(), "more padding changes the mask")
 
     def check_training(self, grid: Grid) -> None:
         with checking(self.name, "gradients"):
-            part, given = self.make(), self.features(grid)
-            tokens = given.tokens.clone().requires_grad_()
-            given = self.with_layers(given.replace(tokens=tokens, hidden_states=()))
-            check_gradients(part, outputs(part(given)))
+            part, features = self.make(), self.features(grid)
+            tokens = features.tokens.clone().requires_grad_()
+            features = self.with_layers(features.replace(tokens=tokens, hidden_states=()))
+            check_gradients(part, outputs(part(features)))
             if self.pooled:
                 return
             expect(tokens.grad is not None, "no gradient reaches its input")
             assert tokens.grad is not None
             reached = tokens.grad.abs().sum(-1) > 0
-            expect(not reached[~given.mask].any(), "a gradient reaches the padding of its input")
-            share = reached[given.mask].float().mean().item()
+            expect(not reached[~features.mask].any(), "a gradient reaches the padding of its input")
+            share = reached[features.mask].float().mean().item()
             expect(share > 0.5, f"a gradient reaches {share:.0%} of the tokens")
 
     def check_copies(self, grid: Grid) -> None:
-        given = self.features(grid)
+        features = self.features(grid)
         with checking(self.name, "meta device"):
             with torch.device("meta"):
                 meta = self.make()
             check_meta(meta)
-            shapes = [tuple(t.shape) for t in outputs(meta(given.to("meta")))]
-            real = [tuple(t.shape) for t in outputs(self.part(given))]
+            shapes = [tuple(t.shape) for t in outputs(meta(features.to("meta")))]
+            real = [tuple(t.shape) for t in outputs(self.part(features))]
             expect(shapes == real, f"shapes {shapes}, on a real device {real}")
         with checking(self.name, "state as safetensors"), torch.no_grad():
             other = self.make(seed=1)
             check_state(self.part, other)
-            expect(same(other(given).tokens, self.part(given).tokens), "read back: it differs")
+            expect(
+                same(other(features).tokens, self.part(features).tokens), "read back: it differs"
+            )
         with checking(self.name, "autocast to bfloat16"), torch.no_grad():
-            known = self.part(given)
+            known = self.part(features)
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                rough = self.part(given).tokens
+                rough = self.part(features).tokens
             expect(not rough[~known.mask].any(), "tokens of the padding are not zero")
             near = torch.allclose(rough.float(), known.tokens, 0.1, 0.1)
             expect(near, f"far from float32: {gap(rough.float(), known.tokens)}")

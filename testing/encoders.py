@@ -183,11 +183,11 @@ class EncoderContract:
                 meta = self.make()
             check_meta(meta)
             batch = {key: value.to("meta") for key, value in self.batch(self.samples[:1]).items()}
-            found, real = meta(**batch), self.encode(self.samples[:1])
-            shapes = [[tuple(t.shape) for t in outputs(f)] for f in (found, real)]
+            built, real = meta(**batch), self.encode(self.samples[:1])
+            shapes = [[tuple(t.shape) for t in outputs(f)] for f in (built, real)]
             expect(shapes[0] == shapes[1], f"shapes {shapes[0]}, on a real device {shapes[1]}")
             expect(
-                (found.grid, found.spacing, found.origin) == (real.grid, real.spacing, real.origin),
+                (built.grid, built.spacing, built.origin) == (real.grid, real.spacing, real.origin),
                 "grid, step or origin differ from those on a real device",
             )
         with checking(self.name, "state as safetensors"), torch.no_grad():
@@ -250,8 +250,8 @@ class EncoderContract:
             return tokens
 
         plain = self.features.tokens
-        kept = self.encode(self.samples, layer_hooks={0: keep}).tokens
-        expect(close(kept, plain), f"a hook that changes nothing: {gap(kept, plain)}")
+        unchanged = self.encode(self.samples, layer_hooks={0: keep}).tokens
+        expect(close(unchanged, plain), f"a hook that changes nothing: {gap(unchanged, plain)}")
         expect(seen, "the hook of layer 0 was not called")
         tokens, mask = seen[0]
         shape = tuple(mask.shape)

@@ -49,8 +49,8 @@ def check_modality(name: str) -> None:
         with checking(name, f"sources.{short}"):
             source = find("source", short, short)
             arguments(source)
-            made = not inspect.isclass(source) or issubclass(source, Source)
-            expect(made, f"{source.__name__} is no subclass of modalities.base.Source")
+            is_part = not inspect.isclass(source) or issubclass(source, Source)
+            expect(is_part, f"{source.__name__} is no subclass of modalities.base.Source")
     for short in modality.envs:
         with checking(name, f"envs.{short}"):
             _check_env(find("env", short, short))
@@ -78,9 +78,12 @@ def _check_functions(modality: Modality, name: str) -> None:
     with checking(name, "preview"):
         for raw in raws:
             for annotations in (None, {}, UNKNOWN):
-                shown = preview(raw, annotations)
-                expect(isinstance(shown, str) and shown, f"returns {shown!r}, expected HTML")
-                expect("<script" not in shown.lower(), "holds a script, which no report runs")
+                previewed = preview(raw, annotations)
+                expect(
+                    isinstance(previewed, str) and previewed,
+                    f"returns {previewed!r}, expected HTML",
+                )
+                expect("<script" not in previewed.lower(), "holds a script, which no report runs")
     if modality.save is not None:
         with checking(name, "save"), tempfile.TemporaryDirectory() as folder:
             values, matrix = _map()
@@ -99,10 +102,10 @@ def _check_env(env: Any) -> None:
     lacking = [method for method in ENV_METHODS if not callable(getattr(env, method, None))]
     expect(not lacking, f"{env.__name__} has no {', '.join(lacking)}, as gymnasium.Env has")
     names = inspect.signature(env).parameters
-    wanted = [name for name in ("cameras", "size") if name not in names]
-    expect(not wanted, f"{env.__name__} takes no {', '.join(wanted)}")
+    missing = [name for name in ("cameras", "size") if name not in names]
+    expect(not missing, f"{env.__name__} takes no {', '.join(missing)}")
     for optional, count in (("expert", 1), ("instruction", 2)):
         function = getattr(env, optional, None)
         if function is not None:
-            found = len(inspect.signature(function).parameters)
-            expect(found == count, f"{optional} takes {found} arguments, expected {count}")
+            arity = len(inspect.signature(function).parameters)
+            expect(arity == count, f"{optional} takes {arity} arguments, expected {count}")

@@ -70,8 +70,8 @@ class TaskBuilder:
     def make_decoder(self) -> Backbone:
         section = Section.model_validate({**DECODER, "type": self.decoder_type})
         part = find("backbone", self.decoder_type, "decoder")
-        made: Backbone = plan_part(part, section, "backbone", ComponentPath("backbone")).build()
-        return made.eval()
+        backbone: Backbone = plan_part(part, section, "backbone", ComponentPath("backbone")).build()
+        return backbone.eval()
 
     def compose(self, plan: TaskPlan, decoders: Mapping[str, Backbone], seed: int = 0) -> Task:
         """Build what depends on the model: inner parts, the task's own modules, heads."""
@@ -114,7 +114,7 @@ class TaskBuilder:
 
     def features(self) -> dict[str, Features]:
         """Return random features of every stream, ragged, with noise in the padding."""
-        made = {}
+        by_stream = {}
         for place, (name, use) in enumerate(self.task.streams.items()):
             count, longest = len(self.rows), TOKENS[place % len(TOKENS)]
             generator = torch.Generator().manual_seed(place)
@@ -127,8 +127,8 @@ class TaskBuilder:
                 origin=(0.5,) * self.axes,
             )
             layers = [*use.hidden_states, *self.head_layers(name)]
-            made[name] = whole.replace(hidden_states=(whole,) * len(layers))
-        return made
+            by_stream[name] = whole.replace(hidden_states=(whole,) * len(layers))
+        return by_stream
 
     def head_layers(self, stream: str) -> list[int]:
         """Return the hidden layers that heads read of a stream."""

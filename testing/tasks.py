@@ -128,8 +128,8 @@ def _check_training(builder: TaskBuilder, name: str) -> None:
         }
         total = builder.loss(features=features).total
         check_gradients(task, [total], zeros=True)
-        for stream, given in features.items():
-            _check_stream(stream, task.streams[stream], given)
+        for stream, inputs in features.items():
+            _check_stream(stream, task.streams[stream], inputs)
         for key, use in task.decoders.items():
             trained = any(p.grad is not None for p in decoders[key].parameters())
             expect(trained or use.role != "student", f"no gradient reaches the decoder {key}")

@@ -1,7 +1,7 @@
-"""A task's metrics on a split, and two readings that a number alone does not give.
+"""Metrics of a task on a split, with two ablations.
 
-Does the model use its input? The score with each stream dealt to other rows stands beside
-it. Does the score depend on the batch size? The same rows are scored one by one.
+Does the model use its input? The score with each stream shuffled among rows stands beside it. Does
+the score depend on the batch size? The same rows are scored one by one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .evaluator import EvaluationResult, Evaluator, ShuffledStream
 
 EVALUATION = "evaluation.json"
 BATCH_GAP_ROWS = 64
-"""Rows that are scored one by one for the second reading."""
+"""Rows that are scored one by one."""
 
 
 def evaluate(
@@ -48,12 +48,12 @@ def evaluate(
     folder: Path | None = None,
     device: str | None = None,
 ) -> dict[str, dict[str, float]]:
-    """`{task: {metric: value}}` over the recipe's splits that training has not seen.
+    """Return `{task: {metric: value}}` over the recipe's splits other than `train`.
 
-    The split `test` stands under the task's name, another under `task@split`. With a folder,
-    write `evaluation.json` and a `predictions-*.jsonl` for each split; what it holds of other
-    tasks and splits stays. The first `limit` rows are written under names of their own,
-    `limit8-evaluation.json`. device: see `pick`.
+    The split `test` stands under the task's name, another under `task@split`. With a folder, write
+    `evaluation.json` and a `predictions-*.jsonl` for each split; entries of other tasks and splits
+    are kept. The first `limit` rows are written under separate names, `limit8-evaluation.json`.
+    input_ablation: also score with shuffled inputs, and row by row. device: see `pick`.
     """
     plan = model.plan
     if folder is not None:
@@ -83,7 +83,7 @@ def evaluate(
                 write_text(folder / _limited(f"predictions-{label}.jsonl", limit), lines)
             _write_evaluation(folder / _limited(EVALUATION, limit), metrics, plan)
             write_card(model, folder)
-        except RuntimeFailure:  # what took hours is at least shown
+        except RuntimeFailure:  # show the metrics, which may have taken hours
             if log is not None:
                 log.info(format_metrics(metrics))
             raise
@@ -91,25 +91,25 @@ def evaluate(
 
 
 def _limited(name: str, limit: int | None) -> str:
-    """The name of a file about the first rows alone; the whole one is never replaced by it."""
+    """Return the file name for the first rows only, which never replaces that of all rows."""
     return name if limit is None else f"limit{limit}-{name}"
 
 
 def _write_evaluation(
-    path: Path, found: Mapping[str, Mapping[str, float]], plan: ResolvedRecipe
+    path: Path, metrics_of: Mapping[str, Mapping[str, float]], plan: ResolvedRecipe
 ) -> None:
-    """Write metrics, beside those of tasks and splits that were not evaluated now. Without the
-    readings those of before stay, as they are of the same weights."""
+    """Write metrics, beside those of tasks and splits that were not evaluated now. Ablations of an
+    earlier evaluation are kept, since the weights are the same."""
     before = read_json(path) if path.is_file() else {}
     merged = {label: m for label, m in before.items() if label.partition("@")[0] in plan.tasks}
-    for label, metrics in found.items():
+    for label, metrics in metrics_of.items():
         finite = {name: _finite(value) for name, value in metrics.items()}
         merged[label] = {**merged.get(label, {}), **finite}
     write_json(path, merged)
 
 
 def _finite(value: float) -> float | None:
-    """JSON knows no NaN: a metric that is not defined is null."""
+    """Return a number, or None for a metric that is not defined: JSON has no NaN."""
     return value if math.isfinite(value) else None
 
 
@@ -122,7 +122,7 @@ def _rows(model: Model, task: str, split: str, limit: int | None) -> TaskDataset
 
 
 def _fill(scorer: Evaluator, rows: TaskDataset) -> None:
-    """Use, and fill, the stores that training used; then every part goes to the device."""
+    """Use and fill the stores that training used, then move all parts to the device."""
     model, device = scorer.model, scorer.accelerator.device
     progress = scorer.log.progress if scorer.log else None
     FeatureCacher(model.plan, model, device, model.precision, scorer.batch_size, progress).attach(
@@ -134,17 +134,18 @@ def _fill(scorer: Evaluator, rows: TaskDataset) -> None:
 def _input_ablations(scorer: Evaluator, rows: TaskDataset) -> dict[str, float]:
     if len(rows.source) < 2:
         return {}
-    found: dict[str, float] = {}
+    ablations: dict[str, float] = {}
     for stream in rows.task.inputs():
         shuffled = replace(rows, source=ShuffledStream(rows.source, stream))
         other = scorer.score(shuffled, skip=True).metrics
-        found |= {f"{name}_{stream}_shuffled": value for name, value in other.items()}
-    found["batch_gap"] = _batch_gap(scorer, rows)
-    return found
+        ablations |= {f"{name}_{stream}_shuffled": value for name, value in other.items()}
+    ablations["batch_gap"] = _batch_gap(scorer, rows)
+    return ablations
 
 
 def _batch_gap(scorer: Evaluator, rows: TaskDataset) -> float:
-    """The largest change of a metric when the same rows are scored one by one, from the signal."""
+    """Return the largest change of a metric if the same rows are scored one by one, from the
+    signal."""
     first = Subset(rows.source, np.arange(min(BATCH_GAP_ROWS, len(rows.source))))
     plain = task_dataset(scorer.model.plan, scorer.model.encoders(), rows.name, first)
     one = scorer.score(plain, skip=True, batch_size=1).metrics
@@ -154,7 +155,7 @@ def _batch_gap(scorer: Evaluator, rows: TaskDataset) -> float:
 
 
 def _prediction_lines(task: Task, scored: EvaluationResult) -> str:
-    """One JSON line for each row: its key, the prediction and the target."""
+    """Return one JSON line a row: its key, the prediction and the target."""
     formatted = task.format_predictions(scored.predictions, scored.targets, scored.keys)
     lines = (
         json.dumps({"key": key, "prediction": prediction, "target": target}, ensure_ascii=False)

@@ -1,4 +1,5 @@
-"""Predict a split and score it, over all processes; and rows with a stream dealt to others."""
+"""Prediction and scoring of a split over all processes, also with one stream shuffled among
+rows."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from ..utils import RunLogger, autocast, derive_seed
 
 @dataclass
 class EvaluationResult:
-    """metrics by name; a prediction, a target and a key for each row."""
+    """Metrics by name; a prediction, a target and a key for each row."""
 
     metrics: dict[str, float]
     predictions: list[Any]
@@ -57,14 +58,14 @@ class Evaluator:
         skip: bool = False,
         full: bool = False,
     ) -> EvaluationResult:
-        """Every row of a split, or the first `limit` batches; `skip` goes on without a row that
-        cannot be read; `full` asks for all that the task can say. Leaves the model in `eval()`."""
+        """Score every row of a split, or the first `limit` batches. skip: continue without rows
+        that cannot be read. full: use the task's `eval_options`. Leaves the model in `eval()`."""
         options = rows.task.eval_options if full else {}
         self.model.eval()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         addresses = sequential_batches(rows, batch_size or self.batch_size, world, rank)[:limit]
         skipped = SkippedRows()
-        found: list[tuple[str, Any, dict[str, Any]]] = []
+        results: list[tuple[str, Any, dict[str, Any]]] = []
         for batch in batches({rows.name: rows}, addresses, self.model.collator()):
             where = f"tasks.{rows.name}, evaluation"
             for line in handle_failures(batch.failed, where, skip, skipped):
@@ -73,11 +74,11 @@ class Evaluator:
             if len(batch):
                 with autocast(self.accelerator.device, self.model.precision):
                     made = self.model.predict(batch.to(self.accelerator.device), **options)
-                found += list(zip(batch.keys, made, batch.references, strict=True))
+                results += list(zip(batch.keys, made, batch.references, strict=True))
         if world > 1:
-            found = gather_object(found)
-        keys, predictions = [k for k, _, _ in found], [p for _, p, _ in found]
-        targets = [t for _, _, t in found]
+            results = gather_object(results)
+        keys, predictions = [k for k, _, _ in results], [p for _, p, _ in results]
+        targets = [t for _, _, t in results]
         metrics = rows.task.metrics()
         metrics.update(predictions, targets)
         with autocast(self.accelerator.device, self.model.precision):
@@ -90,7 +91,8 @@ class Evaluator:
         return EvaluationResult(values, predictions, targets, keys, skipped)
 
     def _embed(self, stream: str, values: Sequence[Any]) -> Tensor:
-        """Vectors of raw values; an encoder that a store stood for is brought to the device."""
+        """Return vectors of raw values; an encoder replaced by a store is moved to the device
+        first."""
         self.model.stream(stream).to(self.accelerator.device)
         ask, size = Pipeline(self.model), self.batch_size
         parts = [values[i : i + size] for i in range(0, len(values), size)]
@@ -98,7 +100,7 @@ class Evaluator:
 
 
 class ShuffledStream(Wrapped):
-    """Rows whose cell of one stream is another row's: dealt round a random circle."""
+    """Rows with one stream permuted among rows (a random cyclic permutation)."""
 
     def __init__(self, source: Source, stream: str, seed: int = 0) -> None:
         super().__init__(source)

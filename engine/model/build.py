@@ -54,5 +54,5 @@ def resolve_and_fit(
 
 def build(recipe: Recipe | str | Path, fitted: Path | None = None) -> Model:
     """The composed model of a recipe (or of its file), its weights from where the recipe says."""
-    found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    return compose(resolve_and_fit(found, fitted))
+    parsed = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    return compose(resolve_and_fit(parsed, fitted))

@@ -62,14 +62,14 @@ def required_width(plan: ResolvedRecipe, name: str, streams: Streams, decoders: 
     """The width that a stream's connector has to end in: its encoder's, where no task says."""
     part = plan.streams[name].connector
     sharing = [name] if part is None else plan.streams_of(part)
-    wanted = {who: d for n in sharing for who, d in _widths(plan, n, streams, decoders).items()}
-    if len(set(wanted.values())) > 1:
-        widths = " and ".join(f"{who} {dim}" for who, dim in wanted.items())
+    required = {who: d for n in sharing for who, d in _widths(plan, n, streams, decoders).items()}
+    if len(set(required.values())) > 1:
+        widths = " and ".join(f"{who} {dim}" for who, dim in required.items())
         raise ConfigError(
             f"inputs.{name}.connector: must end in two widths at once, {widths}; "
             "give each its own stream, or make the widths equal"
         )
-    return next(iter(wanted.values()), streams[name].encoder.dim)
+    return next(iter(required.values()), streams[name].encoder.dim)
 
 
 def check_shared_widths(plan: ResolvedRecipe, name: str, streams: Streams) -> None:
@@ -94,15 +94,15 @@ def request_head_layers(
     plan: ResolvedRecipe, where: str, stream: str, head: nn.Module, own: Stream
 ) -> None:
     """Keep the hidden layers that a head wants of its stream; refuse an encoder without any."""
-    wanted = head.hidden_layers if isinstance(head, Connector) else ()
-    if wanted and "hidden_states" not in own.encoder.supports:
+    requested = head.hidden_layers if isinstance(head, Connector) else ()
+    if requested and "hidden_states" not in own.encoder.supports:
         name = stream.partition(".")[0]
         type_ = plan.streams[name].encoder.section.type
         raise ConfigError(
             f"{where}: needs hidden layers of inputs.{name}.encoder, and {type_} supports none; "
             "leave its layers out"
         )
-    own.layers += tuple(layer for layer in wanted if layer not in own.layers)
+    own.layers += tuple(layer for layer in requested if layer not in own.layers)
 
 
 def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> None:

@@ -114,9 +114,9 @@ class Model(nn.Module):
         # Streams without an item, or all parts if every row of this process was unreadable, get
         # gradients of zero, as other processes wait for them. Their graph is made first, so that a
         # backward comes to it last: processes meet in the same order everywhere.
-        own = {id(p) for p in task.parameters()} if task.cross_rows else set()
+        task_parameters = {id(p) for p in task.parameters()} if task.cross_rows else set()
         parts = unused if len(batch) else [self]
-        rest = (p for part in parts for p in part.parameters() if id(p) not in own)
+        rest = (p for part in parts for p in part.parameters() if id(p) not in task_parameters)
         nothing = sum(
             (p.sum() * 0 for p in rest if p.requires_grad), torch.zeros((), device=self.device)
         )

@@ -148,9 +148,9 @@ def read_states(folder: Path) -> States:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of a run's folder; ConfigError where it is not there or not whole."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; copy the run's whole folder") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: is no whole JSON file ({error}); copy it again") from error
-    return found
+    return values

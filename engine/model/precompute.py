@@ -134,8 +134,8 @@ class FeatureCacher:
         batch = Collator({name: stream.encoder})("", rows).to(self.device)
         if not len(batch):
             return []
-        kept = self.plan.recipe.cache.precision
-        precision = kept if kept in PRECISIONS else None
+        stored_precision = self.plan.recipe.cache.precision
+        precision = stored_precision if stored_precision in PRECISIONS else None
         options = {"hidden_states": stream.layers} if stream.layers else {}
         records: dict[int, Record] = {}
         with torch.no_grad(), autocast(self.device, self.precision):

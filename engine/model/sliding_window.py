@@ -31,8 +31,8 @@ def encode_windowed(encoder: Encoder, batch: Batch, options: Mapping[str, Any]) 
     rest = {name: value for name, value in options.items() if name != "window"}
     window: ChunkSpec | None = options.get("window")
     if window is None or not encoder.time_inputs:
-        found: Features = encoder(**batch, **rest)
-        return found
+        features: Features = encoder(**batch, **rest)
+        return features
     return _Cutter(encoder, window, rest).encode(batch)
 
 
@@ -46,8 +46,8 @@ class _Cutter:
         tokens = self._tokens(batch)
         long = [row for row, count in enumerate(tokens) if count > self.window.limit]
         if not long:
-            found: Features = self.encoder(**batch, **self.options)
-            return found
+            features: Features = self.encoder(**batch, **self.options)
+            return features
         rows: dict[int, list[Tensor]] = {row: [] for row in range(len(tokens))}
         short = [row for row in rows if row not in long]
         if short:
@@ -89,29 +89,31 @@ class _Cutter:
             group = places[first : first + WINDOWS_PER_FORWARD]
             pieces = [self._cut(_row(batch, row), start, length) for row, start in group]
             joined = {name: torch.cat([p[name] for p in pieces]) for name in batch}
-            found: Features = self.encoder(
+            features: Features = self.encoder(
                 **joined, **options_of(self.options, [row for row, _ in group])
             )
-            for (row, start), values, mask in zip(group, found.tokens, found.mask, strict=True):
+            for (row, start), values, mask in zip(
+                group, features.tokens, features.mask, strict=True
+            ):
                 begin = self.lead if start else 0
                 last = start + length >= tokens[row]
                 stop = int(mask.sum()) if last else self.hop + self.lead
                 rows[row].append(values[begin:stop])
-        return found
+        return features
 
     def _run(self, batch: Batch, rows: list[int], length: int) -> Features:
-        found: Features = self.encoder(
+        features: Features = self.encoder(
             **self._cut(batch, 0, length), **options_of(self.options, rows)
         )
-        return found
+        return features
 
     def _cut(self, batch: Batch, start: int, length: int) -> Batch:
         """The steps of `length` tokens from one on, padded on the right where there are fewer."""
         cut = dict(batch)
         for name, steps in self.encoder.time_inputs.items():
-            found = batch[name][:, start * steps : (start + length) * steps]
-            missing = length * steps - found.shape[1]
-            cut[name] = F.pad(found, (0, 0) * (found.ndim - 2) + (0, missing))
+            piece = batch[name][:, start * steps : (start + length) * steps]
+            missing = length * steps - piece.shape[1]
+            cut[name] = F.pad(piece, (0, 0) * (piece.ndim - 2) + (0, missing))
         return cut
 
 

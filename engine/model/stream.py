@@ -43,22 +43,22 @@ class Stream(nn.Module):
         return self.encoder.dim if point else self.dim
 
     def at(self, point: str) -> Callable[[StreamInput, Mapping[str, Any]], Features]:
-        """What gives the features of a point: `encoder`, `ema`, or the end."""
-        found = {"": self.run, "encoder": self.encoded, "ema": self.taught}
-        if point not in found or (point == "ema" and self.ema is None):
+        """Return the function that computes a point: `encoder`, `ema`, or the end."""
+        points = {"": self.run, "encoder": self.encoded, "ema": self.taught}
+        if point not in points or (point == "ema" and self.ema is None):
             raise ValueError(f"a stream has no point {point!r} here; there are: encoder, the end")
-        return found[point]
+        return points[point]
 
     def encoded(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
-        """What the encoder gives for a batch, or gave before."""
-        wanted = (*self.own, *options.get("hidden_states", ()))
+        """Return the encoder's features of a batch, computed now or stored."""
+        numbers = (*self.own, *options.get("hidden_states", ()))
         if not isinstance(inputs, Features):
             return self.encode(
-                inputs, **{**options, **({"hidden_states": wanted} if wanted else {})}
+                inputs, **{**options, **({"hidden_states": numbers} if numbers else {})}
             )
         stored = inputs.to(torch.float32)  # perhaps stored in a smaller precision than the weights
-        kept = dict(zip(self.layers, stored.hidden_states, strict=False))
-        return stored.replace(hidden_states=tuple(kept[layer] for layer in wanted))
+        by_number = dict(zip(self.layers, stored.hidden_states, strict=False))
+        return stored.replace(hidden_states=tuple(by_number[layer] for layer in numbers))
 
     def for_tasks(self, features: Features) -> Features:
         """Without the hidden layers that the connector asked for."""
@@ -78,32 +78,32 @@ class Stream(nn.Module):
         graph; neither the encoder nor the connector runs."""
         device = next((p.device for p in self.parameters()), None)
         empty = Features.dense(torch.zeros(0, 0, self.width(point), device=device))
-        wanted = (*(self.own if point else ()), *options.get("hidden_states", ()))
+        numbers = (*(self.own if point else ()), *options.get("hidden_states", ()))
         hidden = Features.dense(torch.zeros(0, 0, self.encoder.dim, device=device))
-        return empty.replace(hidden_states=(hidden,) * len(wanted))
+        return empty.replace(hidden_states=(hidden,) * len(numbers))
 
     def encode(self, inputs: EncoderInputs, **options: Any) -> Features:
-        """What the encoder gives; without a graph where nothing in it trains."""
+        """Run the encoder, without a graph if nothing in it trains."""
         trains = not is_frozen(self.encoder) or "layer_hooks" in options
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             return encode(self.encoder, inputs, options)
 
     def taught(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
-        """What the average of the encoder gives for a batch, without a graph."""
+        """Return the features of the encoder's moving average for a batch, without a graph."""
         if self.ema is None or isinstance(inputs, Features):
             raise ValueError("a teacher reads batches, not stored features; is its encoder frozen?")
-        wanted = (*self.own, *options.get("hidden_states", ()))
+        numbers = (*self.own, *options.get("hidden_states", ()))
         with torch.no_grad():
             return encode(
-                self.ema, inputs, {**options, **({"hidden_states": wanted} if wanted else {})}
+                self.ema, inputs, {**options, **({"hidden_states": numbers} if numbers else {})}
             )
 
     def forward(self, features: Features) -> Features:
         if self.connector is None:
             return features
-        own = features.hidden_states[: len(self.own)]
-        found: Features = self.connector(features.replace(hidden_states=own))
-        return found.replace(hidden_states=self.for_tasks(features).hidden_states)
+        hidden = features.hidden_states[: len(self.own)]
+        connected: Features = self.connector(features.replace(hidden_states=hidden))
+        return connected.replace(hidden_states=self.for_tasks(features).hidden_states)
 
 
 def encode(encoder: Encoder, inputs: EncoderInputs, options: Mapping[str, Any]) -> Features:

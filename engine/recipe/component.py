@@ -1,8 +1,8 @@
-"""A part of a recipe on its way to being a module: found, checked, resolved, built.
+"""A part of a recipe from its section to a module: found, checked, resolved, built.
 
 `plan` imports the class and checks the options against its constructor; `ComponentSpec.resolve` is
-the only step that may download; `ComponentSpec.build` runs the constructor under a seed of its own,
-so that a part's first weights depend on the recipe's seed and its place alone.
+the only step that may download; `ComponentSpec.build` runs the constructor under a derived seed, so
+that a part's initial weights depend only on the recipe's seed and the part's place.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .registry import find, kind_of, registered
 from .validation import arguments, fitted_arguments, part_arguments, validate, validate_options
 
 Modules = dict[int, nn.Module]
-"""The modules that were built so far, by the id of their plan."""
+"""The modules built so far, by the id of their plan."""
 
 
 @dataclass
 class ComponentSpec:
-    """where: its place in the recipe, `inputs.image.encoder`. fitted: parts that its
-    constructor wants fitted, by argument; `fitted_sections` what the recipe says of them.
-    children: parts that its constructor takes, by argument. owner: the part it is a child of.
-    references: parts of other places that its constructor takes, by argument.
-    allocated: its module, where another constructor keeps it before it is initialized."""
+    """where: its place in the recipe, `inputs.image.encoder`. fitted: fitted parts of its
+    constructor, by argument; `fitted_sections`: their sections. children: parts of its constructor,
+    by argument. owner: the part it is a child of. references: parts of other places in its
+    constructor, by argument. allocated: its module, if another constructor holds it before it is
+    initialized."""
 
     where: ComponentPath
     section: Section
@@ -49,7 +49,7 @@ class ComponentSpec:
 
     @property
     def weights(self) -> str:
-        """Where its weights come from; `pretrained` by default where its name carries some."""
+        """Where its weights come from; `pretrained` by default if its name carries some."""
         if self.section.weights is not None:
             return self.section.weights
         if self.comes_with_owner and self.owner is not None:
@@ -58,7 +58,7 @@ class ComponentSpec:
 
     @property
     def comes_with_owner(self) -> bool:
-        """True where the run or file that its owner is filled from holds its weights too."""
+        """Return whether the run or file that its owner is filled from holds its weights too."""
         if self.section.weights is not None or self.owner is None:
             return False
         return self.owner.weights not in ("pretrained", "none")
@@ -74,18 +74,18 @@ class ComponentSpec:
         return located_errors(self.where, arguments(self.part), self.section.options)
 
     def resolve(self) -> None:
-        """Complete its own options by the library's configuration (may download)."""
+        """Complete its options by the library's configuration (may download)."""
         if isinstance(self.part, type) and issubclass(self.part, Part):
             with self.located_errors(), _named(self.options.get("name")):
                 self.options = self.part.resolve(dict(self.options))
 
     def resolved_section(self) -> Section:
-        """The section as it is written back out, complete."""
+        """Return the complete section, as it is written to the run folder."""
         children = {
             name: to_plain_dict(part.resolved_section()) for name, part in self.children.items()
         }
-        said = {**self.options, **self.fitted_sections, **children}
-        ordered = {name: said[name] for name in arguments(self.part) if name in said}
+        options = {**self.options, **self.fitted_sections, **children}
+        ordered = {name: options[name] for name in arguments(self.part) if name in options}
         section = self.section.with_options(ordered)
         section.weights = None if self.comes_with_owner else self.weights
         return section
@@ -105,10 +105,10 @@ class ComponentSpec:
         if id(self) not in modules:
             children = self.build_children(seed, modules, widths)
             children |= {name: p.build(seed, modules) for name, p in self.references.items()}
-            made: Any = self.allocated or self.part.__new__(self.part)
+            module: Any = self.allocated or self.part.__new__(self.part)
             with self.located_errors(), seeded(seed, self.where):
-                made.__init__(**self.options, **self.fitted, **children, **widths)
-            modules[id(self)] = made
+                module.__init__(**self.options, **self.fitted, **children, **widths)
+            modules[id(self)] = module
         return modules[id(self)]
 
     def build_children(
@@ -118,15 +118,15 @@ class ComponentSpec:
         between = {name: part_arguments(self.part)[name].widths for name in self.children}
         defaults = {name: default for name, (_, default) in arguments(self.part).items()}
         values: dict[str, Any] = {**defaults, **self.options, **widths}
-        made: dict[str, Any] = {}
+        children: dict[str, Any] = {}
         for name in sorted(self.children, key=lambda name: between[name] is not None):
             ends = between[name]
             known = {
                 end: self._width(name, argument, values)
                 for end, argument in (dataclasses.asdict(ends) if ends else {}).items()
             }
-            values[name] = made[name] = self.children[name].build(seed, modules, **known)
-        return made
+            values[name] = children[name] = self.children[name].build(seed, modules, **known)
+        return children
 
     def _width(self, connector: str, argument: str, values: Mapping[str, Any]) -> int:
         value = values.get(argument)
@@ -140,19 +140,20 @@ class ComponentSpec:
         return value
 
     def runs(self, part: ComponentSpec) -> bool:
-        """True if it is a part, contains it, or refers to it."""
+        """Return whether it is a part, contains it, or refers to it."""
         return any(
-            own is part or any(other.runs(part) for other in own.references.values())
-            for own in self.parts()
+            inner is part or any(other.runs(part) for other in inner.references.values())
+            for inner in self.parts()
         )
 
     def parts(self) -> list[ComponentSpec]:
-        """The part, and those within it."""
-        return [self, *(found for part in self.children.values() for found in part.parts())]
+        """Return the part and those within it."""
+        return [self, *(inner for part in self.children.values() for inner in part.parts())]
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides what it computes, beside its weights: its options, and those within it."""
+        """Return what determines its output, beside its weights: its options, and those within
+        it."""
         within = {
             name: {"type": part.section.type, **part.identity}
             for name, part in (self.children | self.references).items()
@@ -175,27 +176,27 @@ def plan_part(
 ) -> ComponentSpec:
     """Check the options of a section against a class that was found; see `plan`."""
     with located_errors(where):
-        wanted, inner = fitted_arguments(part), part_arguments(part)
+        fitted_classes, inner = fitted_arguments(part), part_arguments(part)
     options = validate_options(part, section.options, where)
-    said = {name: options.pop(name, None) for name in wanted}
+    fitted_values = {name: options.pop(name, None) for name in fitted_classes}
     sections = {name: options.pop(name) for name in inner if options.get(name) is not None}
-    found = ComponentSpec(where, section, part, options, owner=owner)
-    if section.weights == "pretrained" and not found._carries_weights():
+    spec = ComponentSpec(where, section, part, options, owner=owner)
+    if section.weights == "pretrained" and not spec._carries_weights():
         raise ConfigError(
             f"{where}.weights: {section.type} has no pretrained weights for these options; "
             "say weights: none"
         )
     for name, value in sections.items():
-        found.children[name] = _child(found, kind, name, value)
-    for name, base in wanted.items():
-        own = _fitted_options(found, name, base, said[name])
-        found.fitted_sections[name] = own
-        found.fitted[name] = _fitted(base, own, f"{where}.{name}")
-    return found
+        spec.children[name] = _child(spec, kind, name, value)
+    for name, base in fitted_classes.items():
+        section_of = _fitted_options(spec, name, base, fitted_values[name])
+        spec.fitted_sections[name] = section_of
+        spec.fitted[name] = _fitted(base, section_of, f"{where}.{name}")
+    return spec
 
 
 def _child(owner: ComponentSpec, kind: str, name: str, value: Any) -> ComponentSpec:
-    """The plan of a part within a part."""
+    """Return the plan of a part within a part."""
     argument, where = part_arguments(owner.part)[name], owner.where / name
     of = kind_of(argument.base)
     if of is None:
@@ -209,51 +210,54 @@ def _child(owner: ComponentSpec, kind: str, name: str, value: Any) -> ComponentS
         modality = argument.modality or kind.rpartition("_")[0]
         of = f"{modality}_{of}" if modality else of
     section = validate(Section, value if isinstance(value, dict) else {"type": value}, where, name)
-    found = plan(section, of, where, owner)
-    if not issubclass(found.part, argument.base):
+    child = plan(section, of, where, owner)
+    if not issubclass(child.part, argument.base):
         raise ConfigError(
             f"{where}.type: {section.type} is no {argument.base.__name__}, which "
             f"{owner.part.__name__} takes"
         )
-    return found
+    return child
 
 
 def _fitted_options(
-    owner: ComponentSpec, name: str, base: type[Fittable], said: str | dict[str, Any] | None
+    owner: ComponentSpec, name: str, base: type[Fittable], values: str | dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The section of a fitted part: what the recipe says, or the only thing that fits."""
+    """Return the section of a fitted part: the recipe's, or the only possible one."""
     where = f"{owner.where}.{name}"
-    if isinstance(said, str):
-        said = {"type": said}
-    if said is None:
-        said = {"type": "pretrained"} if base.kind and owner._carries_weights() else {}
+    if isinstance(values, str):
+        values = {"type": values}
+    if values is None:
+        values = {"type": "pretrained"} if base.kind and owner._carries_weights() else {}
     if base.kind is None:
-        return said
-    if "type" not in said:
+        return values
+    if "type" not in values:
         some = ", or ".join(f"{name}: {known}" for known in list(registered(base.kind))[:2])
         raise ConfigError(f"{where}: is required here; for example {some}")
-    wanted = arguments(find(base.kind, said["type"], where))
-    for argument, (_, default) in wanted.items():  # `tokenizer: pretrained` takes its owner's name
-        if default is inspect.Parameter.empty and argument not in said:
+    arguments_of = arguments(find(base.kind, values["type"], where))
+    for argument, (
+        _,
+        default,
+    ) in arguments_of.items():  # `tokenizer: pretrained` takes its owner's name
+        if default is inspect.Parameter.empty and argument not in values:
             if argument not in owner.options:
                 raise ConfigError(f"{where}.{argument}: is required, and is not there")
-            said = {**said, argument: owner.options[argument]}
-    return said
+            values = {**values, argument: owner.options[argument]}
+    return values
 
 
-def _fitted(base: type[Fittable], said: dict[str, Any], where: str) -> Fittable:
-    options = {key: value for key, value in said.items() if key not in ("type", "weights")}
-    part = find(base.kind, said["type"], where) if base.kind else base
+def _fitted(base: type[Fittable], values: dict[str, Any], where: str) -> Fittable:
+    options = {key: value for key, value in values.items() if key not in ("type", "weights")}
+    part = find(base.kind, values["type"], where) if base.kind else base
     with located_errors(where, arguments(part)):
-        made = part(**validate_options(part, options, where))
-    if not isinstance(made, Fittable):
+        fitted = part(**validate_options(part, options, where))
+    if not isinstance(fitted, Fittable):
         raise ConfigError(f"{where}: {part.__name__} is no {base.__name__}")
-    return made
+    return fitted
 
 
 @contextlib.contextmanager
 def _named(name: object) -> Iterator[None]:
-    """Add the name that was looked for to an error that does not say it, as those of the hub."""
+    """Add the requested name to an error that lacks it, as those of the hub."""
     try:
         yield
     except Exception as error:
@@ -263,7 +267,7 @@ def _named(name: object) -> Iterator[None]:
 
 
 def count(module: nn.Module, trainable: bool | None = None) -> int:
-    """Parameters of a module, or those that train, or those that do not."""
+    """Count the parameters of a module: all, trainable or frozen."""
     return sum(
         p.numel() for p in module.parameters() if trainable is None or p.requires_grad == trainable
     )

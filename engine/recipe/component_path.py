@@ -1,4 +1,4 @@
-"""Where a part stands in a recipe, and from where it has its weights: a file, a run, the hub."""
+"""The place of a part in a recipe, and the source of its weights: a file, a run, the hub."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class ComponentPath(str):
     __slots__ = ()
 
     def __truediv__(self, key: str) -> ComponentPath:
-        """The path of what stands at a key within: `path / "tokenizer"`."""
+        """Return the path of a key within: `path / "tokenizer"`."""
         return ComponentPath(f"{self}.{key}")
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys in full, `("decoders", "backbone", ...)` for a path that begins short."""
+        """The full keys, `("decoders", "backbone", ...)` for a path in short form."""
         keys = tuple(self.split("."))
         return ("decoders", *keys) if keys[0] == BACKBONE else keys
 
@@ -51,14 +51,14 @@ class ComponentPath(str):
         return ".".join(self.keys[2:])
 
     def renamed(self, name: str) -> ComponentPath:
-        """The same part of another stream, decoder or task: `image`; of a task and a head of it,
-        `ctc.head`."""
+        """Return the same part of another stream, decoder or task: `image`; of a task and a head of
+        it, `ctc.head`."""
         section, *rest = self.keys
         named = name.split(".")
         return joined(section, *named, *rest[len(named) :])
 
     def state_prefixes(self) -> tuple[str, ...]:
-        """What the names of its tensors may begin with. A section within a task is a head or an
+        """Return possible prefixes of its tensors' names. A section within a task is a head or an
         inner part."""
         section, *rest = self.keys
         prefix = ".".join([STATES[section], *rest, ""])
@@ -68,13 +68,13 @@ class ComponentPath(str):
 
 
 def joined(*keys: str) -> ComponentPath:
-    """The path of keys, short where it can be."""
+    """Return the path of keys, in short form if possible."""
     short = keys[1:] if keys[:2] == ("decoders", BACKBONE) else keys
     return ComponentPath(".".join(short))
 
 
 def validate_source(weights: str, where: str) -> None:
-    """Refuse what cannot be weights, before anything is built."""
+    """Raise ConfigError for a source that cannot hold weights, before anything is built."""
     if weights in ("pretrained", "none") or weights.startswith(HUB):
         return
     path = split_source(weights)[0]
@@ -91,7 +91,7 @@ def validate_source(weights: str, where: str) -> None:
 
 
 def split_source(weights: str) -> tuple[Path, str | None]:
-    """`runs/x:image` -> the folder, and the stream or task that it names."""
+    """Split `runs/x:image` into the folder and the name of a stream or task."""
     if Path(weights).exists():
         return Path(weights), None
     path, colon, stream = weights.rpartition(":")
@@ -99,8 +99,8 @@ def split_source(weights: str) -> tuple[Path, str | None]:
 
 
 def source_run(weights: str, where: ComponentPath) -> tuple[Path, ComponentPath] | None:
-    """The run that weights name, and the place of the part at `where` in it; None where they are
-    none, the library's, or a mere file (may download)."""
+    """Return the run that weights name, and the place in it of the part at `where`; None if they
+    are none, the library's, or a file (may download)."""
     if weights in ("pretrained", "none"):
         return None
     path, name = (download(weights), None) if weights.startswith(HUB) else split_source(weights)
@@ -110,7 +110,7 @@ def source_run(weights: str, where: ComponentPath) -> tuple[Path, ComponentPath]
 
 
 def unshared(run: Path, path: ComponentPath) -> ComponentPath:
-    """The path of a part in a run: that of another stream if it shares that stream's."""
+    """Return the path of a part in a run: that of another stream if it shares that stream's."""
     recipe = parse_file(run / "recipe.yaml")
     inputs = recipe.get("inputs", {}) if isinstance(recipe, dict) else {}
     if path.section != "inputs" or path.name not in inputs:
@@ -121,7 +121,7 @@ def unshared(run: Path, path: ComponentPath) -> ComponentPath:
 
 
 def download(weights: str) -> Path:
-    """`hf-hub:org/name@revision` -> its folder on this machine (may download)."""
+    """Return the local folder of `hf-hub:org/name@revision` (may download)."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

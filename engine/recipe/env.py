@@ -52,8 +52,8 @@ class Env(Strict):
         return [self.name] if isinstance(self.name, str) else list(self.name)
 
     def texts(self, name: str) -> list[str]:
-        """The instructions of an environment; none where the recipe says none."""
+        """Return the instructions of an environment; none if the recipe has none."""
         if isinstance(self.instruction, str):
             return [self.instruction]
-        said = self.instruction.get(name, self.instruction.get(name.rpartition("/")[2], []))
-        return [said] if isinstance(said, str) else list(said)
+        instruction = self.instruction.get(name, self.instruction.get(name.rpartition("/")[2], []))
+        return [instruction] if isinstance(instruction, str) else list(instruction)

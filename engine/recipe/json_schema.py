@@ -1,4 +1,4 @@
-"""The JSON schema of recipes: the engine's sections, and every known part's options."""
+"""The JSON schema of recipes: the engine's sections, and the options of every known part."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ Schema = dict[str, Any]
 
 
 def schema(recipe: Recipe | None = None) -> Schema:
-    """Schema of a recipe's file. With a recipe, parts outside the catalogues are in it too.
+    """Return the schema of a recipe's file. With a recipe, parts outside the registries are
+    included.
 
-    A part's section is described by its `type`: `{if: {type: mlp}, then: its options}`. A
-    section may also be the name alone.
+    A part's section is described by its `type`: `{if: {type: mlp}, then: its options}`. A section
+    may also be the name alone.
     """
-    found = Recipe.model_json_schema(by_alias=True)
-    known = found["$defs"]
-    own = _own(recipe) if recipe else {}
-    names = sorted({*registered("modality"), *own.get("modality", ())})
+    result = Recipe.model_json_schema(by_alias=True)
+    known = result["$defs"]
+    named = _own(recipe) if recipe else {}
+    names = sorted({*registered("modality"), *named.get("modality", ())})
     modalities = {name: find("modality", name, "modality") for name in names}
     for name in ("Section", "PartSection", "DataSection", "TaskSection"):
         known[name]["type"] = ["object", "string"]
     for kind in PARTS:
         part = {"$ref": "#/$defs/Section"}
-        known[kind] = {"allOf": [part, *_rules(kind, own.get(kind, ()), Section, known)]}
+        known[kind] = {"allOf": [part, *_rules(kind, named.get(kind, ()), Section, known)]}
     stream = known["StreamSection"]
-    for place, kind in ((stream, "connector"), (found, "backbone")):
+    for place, kind in ((stream, "connector"), (result, "backbone")):
         place["properties"][kind] = {"anyOf": [{"$ref": f"#/$defs/{kind}"}, {"type": "null"}]}
-    _add_shares(found["properties"]["inputs"], stream["properties"], known)
-    found["properties"]["decoders"]["additionalProperties"] = {"$ref": "#/$defs/decoder"}
-    known["TaskSection"]["allOf"] = _rules("task", own.get("task", ()), TaskSection, known)
-    sources = _rules("source", own.get("source", ()), DataSection, known, "source")
+    _add_shares(result["properties"]["inputs"], stream["properties"], known)
+    result["properties"]["decoders"]["additionalProperties"] = {"$ref": "#/$defs/decoder"}
+    known["TaskSection"]["allOf"] = _rules("task", named.get("task", ()), TaskSection, known)
+    sources = _rules("source", named.get("source", ()), DataSection, known, "source")
     known["DataSection"]["allOf"] = sources
     for section, kind, passed in (
         (CallbackSection, "callback", ()),
@@ -57,15 +58,15 @@ def schema(recipe: Recipe | None = None) -> Schema:
         described["allOf"] = _library_rules(kind, section, passed, known)
     sampler = known["SamplerSection"]
     known["SamplerSection"] = {"anyOf": [sampler, {"enum": sampler["properties"]["type"]["enum"]}]}
-    stream["allOf"] = [_modality(name, modalities[name], own, known) for name in modalities]
-    found["properties"]["extends"] = {"type": "string"}
-    del found["$defs"]
+    stream["allOf"] = [_modality(name, modalities[name], named, known) for name in modalities]
+    result["properties"]["extends"] = {"type": "string"}
+    del result["$defs"]
     return {
         "type": "object",
-        "properties": {name: {} for name in found["properties"]},
+        "properties": {name: {} for name in result["properties"]},
         "if": {"required": ["extends"]},
-        "then": _partial(found),
-        "else": found,
+        "then": _partial(result),
+        "else": result,
         "$defs": known | {f"{PARTIAL}{name}": _partial(value) for name, value in known.items()},
     }
 
@@ -93,30 +94,30 @@ def _any_of(rule: Schema, name: str) -> Schema:
 
 PARTIAL = "partial_"
 PARTS = ("head", "connector", "backbone", "decoder")
-"""The kinds whose sections are the same wherever they stand."""
+"""The kinds whose sections are the same everywhere."""
 
 
 def _partial(rule: Any) -> Any:
-    """The same where a recipe extends another: nothing has to be said again."""
+    """Return the schema without required keys, for a recipe that extends another."""
     if isinstance(rule, list):
         return [_partial(each) for each in rule]
     if not isinstance(rule, dict):
         return rule
-    found = {}
+    optional = {}
     for key, value in rule.items():
         if key == "properties":
-            found[key] = {name: _partial(each) for name, each in value.items()}
+            optional[key] = {name: _partial(each) for name, each in value.items()}
         elif key == "$ref":
-            found[key] = value.replace("#/$defs/", f"#/$defs/{PARTIAL}")
+            optional[key] = value.replace("#/$defs/", f"#/$defs/{PARTIAL}")
         elif key != "required":
-            found[key] = value if key in ("if", "default", "enum", "const") else _partial(value)
-    return found
+            optional[key] = value if key in ("if", "default", "enum", "const") else _partial(value)
+    return optional
 
 
-def _modality(name: str, modality: Modality, own: dict[str, set[str]], known: Schema) -> Schema:
-    """The encoders and variations of one kind of signal."""
+def _modality(name: str, modality: Modality, named: dict[str, set[str]], known: Schema) -> Schema:
+    """Return the schema of one modality's encoders and augmentations."""
     kind = f"{name}_encoder"
-    then: Schema = {"encoder": {"allOf": _rules(kind, own.get(kind, ()), Section, known)}}
+    then: Schema = {"encoder": {"allOf": _rules(kind, named.get(kind, ()), Section, known)}}
     default = next(iter(modality.augments), None)
     if default is not None:
         part = find(f"{name}_augment", default, name)
@@ -128,33 +129,33 @@ def _modality(name: str, modality: Modality, own: dict[str, set[str]], known: Sc
 
 
 def _own(recipe: Recipe) -> dict[str, set[str]]:
-    """The types that a recipe names, by kind: some are `package.module:Class`."""
-    found: dict[str, set[str]] = {}
+    """Return the types that a recipe names, by kind; some are `package.module:Class`."""
+    types: dict[str, set[str]] = {}
     for stream in recipe.inputs.values():
-        found.setdefault("modality", set()).add(stream.modality)
-        found.setdefault(f"{stream.modality}_encoder", set()).add(stream.encoder.type)
+        types.setdefault("modality", set()).add(stream.modality)
+        types.setdefault(f"{stream.modality}_encoder", set()).add(stream.encoder.type)
         if stream.connector:
-            found.setdefault("connector", set()).add(stream.connector.type)
+            types.setdefault("connector", set()).add(stream.connector.type)
     if recipe.backbone:
-        found["backbone"] = {recipe.backbone.type}
-    found["decoder"] = {section.type for section in recipe.decoders.values()}
+        types["backbone"] = {recipe.backbone.type}
+    types["decoder"] = {section.type for section in recipe.decoders.values()}
     for task in recipe.tasks.values():
-        found.setdefault("task", set()).add(task.type)
-        found.setdefault("source", set()).update(split.source for split in task.data.values())
-    return found
+        types.setdefault("task", set()).add(task.type)
+        types.setdefault("source", set()).update(split.source for split in task.data.values())
+    return types
 
 
 def _rules(
-    kind: str, own: Iterable[str], section: type[Strict], known: Schema, key: str = "type"
+    kind: str, named: Iterable[str], section: type[Strict], known: Schema, key: str = "type"
 ) -> list[Schema]:
-    """For every name of a kind: where `key` is that name, these are the options."""
+    """Return, for every name of a kind, its options if `key` is that name."""
     rules = []
     engine = [field.alias or name for name, field in section.model_fields.items()]
-    for name in sorted({*registered(kind), *own}):
+    for name in sorted({*registered(kind), *named}):
         try:
             part = find(kind, name, kind)
         except ConfigError:
-            continue  # a library that is not installed: its options are not known here
+            continue  # a library that is not installed: its options are unknown
         where = {"properties": {key: {"const": name}}, "required": [key]}
         rules.append({"if": where, "then": _options(part, engine, known)})
     return rules
@@ -163,7 +164,8 @@ def _rules(
 def _library_rules(
     kind: str, section: type[TypedSection], passed: Collection[str], known: Schema
 ) -> list[Schema]:
-    """`_rules` for a kind whose entries are another library's. passed: the engine's arguments."""
+    """`_rules` for a kind whose entries are another library's. passed: arguments that the engine
+    passes."""
     rules = []
     for name, path in sorted(registered(kind).items()):
         described = library_model(find(kind, path, kind), frozenset(passed)).model_json_schema()
@@ -181,7 +183,7 @@ def _library_rules(
 
 
 def _options(part: Any, engine: Iterable[str], known: Schema) -> Schema:
-    """The options of a class, its heads and inner parts among them, beside the engine's keys."""
+    """Return the options of a class, with its heads and inner parts, beside the engine's keys."""
     described = options_model(part).model_json_schema()
     known.update(described.get("$defs", {}))
     heads = {head: {"$ref": "#/$defs/head"} for head in getattr(part, "head_types", ())}

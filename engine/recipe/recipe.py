@@ -1,8 +1,8 @@
-"""A recipe: one YAML file as typed sections that can be written back out.
+"""A recipe: one YAML file as typed sections that can be written back.
 
-The engine's own sections are models with no unknown key. A part's section holds the
-engine's keys and, beside them, the options of the class that its `type` names; these are
-validated against that class's constructor (`engine/recipe/validation/signature_schema.py`).
+The engine's sections are models that refuse unknown keys. A part's section holds the engine's keys
+and, beside them, the options of the class that its `type` names; these are validated against that
+class's constructor (`engine/recipe/validation/signature_schema.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FreezeAllButLast(Strict):
 
 
 class Section(TypedSection):
-    """A part: the engine's keys, and the part's own options beside them."""
+    """A part: the engine's keys, and the part's options beside them."""
 
     weights: str | None = None
     freeze: bool | FreezeAllButLast = False
@@ -41,8 +41,8 @@ class Section(TypedSection):
     lr: Positive | None = None
 
     def with_options(self, options: Mapping[str, Any]) -> Self:
-        own = {name: getattr(self, name) for name in type(self).model_fields}
-        return cast(Self, type(self).model_construct(**own, **options))
+        engine_keys = {name: getattr(self, name) for name in type(self).model_fields}
+        return cast(Self, type(self).model_construct(**engine_keys, **options))
 
 
 class PartSection(Section):
@@ -59,7 +59,7 @@ class PartSection(Section):
 
 
 class StreamSection(Strict):
-    """A named input: what signal it is, who encodes it, what carries it on."""
+    """A named input: its modality, its encoder and its connector."""
 
     modality: str
     encoder: PartSection
@@ -74,7 +74,7 @@ class TaskSection(Section):
 
 
 class Cache(Strict):
-    """What is kept between epochs and runs. `precision` is that of stored features."""
+    """What is stored between epochs and runs. precision: of stored features."""
 
     samples: bool = False
     features: bool = True
@@ -82,7 +82,7 @@ class Cache(Strict):
 
 
 class Recipe(Strict):
-    """Streams, decoders, tasks, how they are trained, and where a robot acts.
+    """Streams, decoders, tasks, training and the simulator.
 
     `backbone` is the decoder of that name; `decoders` are the others.
     """
@@ -98,7 +98,7 @@ class Recipe(Strict):
     stages: list[StageSection] = []
 
     def to_dict(self) -> dict[str, Any]:
-        """As YAML would hold it: `Recipe.model_validate` takes it back."""
+        """Return the recipe as YAML values: `Recipe.model_validate` parses it."""
         return to_plain_dict(self)
 
     def write(self, path: Path, head: str = "") -> None:
@@ -107,15 +107,15 @@ class Recipe(Strict):
 
 
 def to_plain_dict(section: Strict) -> dict[str, Any]:
-    """A section as YAML would hold it; a null that stands for itself is left out."""
-    found = {
+    """Return a section as YAML values, without null defaults."""
+    values = {
         field.alias or name: _plain(value)
         for name, field in type(section).model_fields.items()
         if (value := getattr(section, name)) is not None or field.default is not None
     }
     if isinstance(section, PartSection) and section.share is not None:
-        found = {"share": section.share}  # nothing else of the engine's may stand beside it
-    return found | {key: _plain(value) for key, value in (section.model_extra or {}).items()}
+        values = {"share": section.share}  # nothing else of the engine's may stand beside it
+    return values | {key: _plain(value) for key, value in (section.model_extra or {}).items()}
 
 
 def _plain(value: Any) -> Any:
@@ -129,39 +129,39 @@ def _plain(value: Any) -> Any:
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a file, with `a.b.c=value` overrides applied; checked as to its form.
+    """Load a recipe's file, apply `a.b.c=value` overrides, and validate its form.
 
-    Raises ConfigError, one line a mistake: the place, what was found, what was expected.
+    Raise ConfigError, one line a mistake: the place, what was found, what was expected.
     """
     values = yaml_io.read_extended(find_file(path))
     return parse_recipe(yaml_io.apply_overrides(values, overrides))
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
-    """The recipe of a dict, as `Recipe.to_dict` gives it."""
+    """Parse a dict, as returned by `Recipe.to_dict`."""
     if "inputs" in values:
         values = {**values, "inputs": _expand_streams(values["inputs"])}
-    found = validate(Recipe, values, "", "a recipe")
-    if BACKBONE in found.decoders:
-        if found.backbone is not None:
+    recipe = validate(Recipe, values, "", "a recipe")
+    if BACKBONE in recipe.decoders:
+        if recipe.backbone is not None:
             raise ConfigError(
                 f"decoders.{BACKBONE}: {BACKBONE} is short for it, and is there too; take one out"
             )
-        found.backbone = found.decoders.pop(BACKBONE)
+        recipe.backbone = recipe.decoders.pop(BACKBONE)
     for room in ("inputs", "decoders", "tasks"):
-        for name in getattr(found, room):
+        for name in getattr(recipe, room):
             if not name.isidentifier():
                 like = re.sub(r"\W+|^\d+", "_", name)
                 raise ConfigError(
                     f"{room}.{name}: a name is letters, digits and underscores, and begins with "
                     f"no digit; for example {like}"
                 )
-    return found
+    return recipe
 
 
 def _expand_streams(inputs: Any) -> Any:
-    """`passage: {share: query}` as sections that share the encoder, and the connector if there is
-    one; the modality is that of `query` unless it says another."""
+    """Expand `passage: {share: query}` to sections that share the encoder, and the connector if
+    there is one; the modality is that of `query` unless the section names another."""
     if not isinstance(inputs, Mapping):
         return inputs
     return {name: _expanded(name, section, inputs) for name, section in inputs.items()}
@@ -190,15 +190,15 @@ def _expanded(name: str, section: Any, inputs: Mapping[str, Any]) -> Any:
             if shared["share"] != name
             else f"{where}.share: {name} and {source} share each other; give one of them an encoder"
         )
-    found = {key: value for key, value in section.items() if key != "share"}
+    keys = {key: value for key, value in section.items() if key != "share"}
     if "modality" in shared:
-        found.setdefault("modality", shared["modality"])
+        keys.setdefault("modality", shared["modality"])
     parts = [key for key in ("encoder", "connector") if shared.get(key) is not None]
-    return {**found, **{key: {"share": source} for key in parts}}
+    return {**keys, **{key: {"share": source} for key in parts}}
 
 
 def find_file(path: str | Path) -> Path:
-    """A recipe's file: as given, or among the recipes that come with the package."""
+    """Return a recipe's file: at the path, or among the recipes that come with the package."""
     path = Path(path)
     if path.is_dir() and (path / "recipe.yaml").is_file():
         return path / "recipe.yaml"

@@ -160,20 +160,20 @@ def find(kind: str, name: str, where: str) -> Any:
             raise ConfigError(_unknown(kind, name, known, where))
     path = known.get(name, name)
     label = f"{where}: {_label(within, name, path)}"
-    found = _import(path, label)
-    if spec.base is not None and not _is_of_kind(found, spec):
+    part = _import(path, label)
+    if spec.base is not None and not _is_of_kind(part, spec):
         what = "an object of" if spec.instances else "a class that inherits from"
         raise ConfigError(f"{label} is no {_describe(kind)}; expected {what} {spec.base}")
     if kind == "modality" and name not in known:
         _NAMED[name] = path
-    return found
+    return part
 
 
-def _is_of_kind(found: object, spec: Kind) -> bool:
+def _is_of_kind(part: object, spec: Kind) -> bool:
     base = load(spec.base or "builtins:object")
     if spec.instances:
-        return isinstance(found, base)
-    return isinstance(found, type) and issubclass(found, base)
+        return isinstance(part, base)
+    return isinstance(part, type) and issubclass(part, base)
 
 
 _LAZY = re.compile(r"[A-Za-z_][\w.]*(?<!\.py):[A-Za-z_]\w*")
@@ -202,8 +202,12 @@ def _mappings(kind: str, import_plugins: bool) -> Iterator[Mapping[str, str]]:
     yield _plugins().get(kind, {})
     if spec.field is None:
         return
-    own = load(KINDS["modality"].names or "")
-    modalities = [*own, *_NAMED, *(_plugins().get("modality", {}) if import_plugins else ())]
+    package_modalities = load(KINDS["modality"].names or "")
+    modalities = [
+        *package_modalities,
+        *_NAMED,
+        *(_plugins().get("modality", {}) if import_plugins else ()),
+    ]
     for name in [modality] if modality else modalities:
         if spec.scoped and not modality:
             inner = registered(f"{name}_{kind}")
@@ -215,7 +219,7 @@ def _mappings(kind: str, import_plugins: bool) -> Iterator[Mapping[str, str]]:
 @functools.cache
 def _plugins() -> dict[str, dict[str, str]]:
     """Return the names that installed packages add, by kind."""
-    found: dict[str, dict[str, str]] = {}
+    names_of: dict[str, dict[str, str]] = {}
     for entry in entry_points(group="sensorium.plugins"):
         kind, dot, name = entry.name.partition(".")
         label = f"plug-in {entry.name} ({entry.value})"
@@ -227,14 +231,14 @@ def _plugins() -> dict[str, dict[str, str]]:
             raise ConfigError(f"{label}: {error}") from None
         if not _LAZY.fullmatch(entry.value):
             raise ConfigError(f"{label}: expected package.module:name")
-        known = found.setdefault(kind, {})
+        known = names_of.setdefault(kind, {})
         if known.get(name, entry.value) != entry.value:
             raise ConfigError(
                 f"two plug-ins offer {kind} {name!r}: {known[name]} and {entry.value}; "
                 "uninstall one, or name the class in full"
             )
         known[name] = entry.value
-    return found
+    return names_of
 
 
 def _describe(kind: str) -> str:

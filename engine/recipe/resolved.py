@@ -1,7 +1,7 @@
-"""A whole recipe as plans: every class found and every option checked, nothing built.
+"""A whole recipe as plans: every class imported and every option checked, nothing built.
 
-What can be wrong between the parts of a recipe as written is found here: a prompt that
-names no stream, a stream nobody uses, a task without its decoder.
+Mistakes between the parts of a recipe are reported here: a prompt without a stream, a stream that
+no task uses, a task without its decoder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .validation import arguments
 
 @dataclass
 class TaskPlan:
-    """task: built already, with parts that are not yet fitted."""
+    """task: built, with parts that are not yet fitted."""
 
     plan: ComponentSpec
     task: Task
@@ -38,7 +38,7 @@ class TaskPlan:
 
 @dataclass
 class ResolvedRecipe:
-    """A recipe whose parts are found and checked and, after `resolve`, completed."""
+    """A recipe whose parts are found and checked and, after `resolve`, complete."""
 
     recipe: Recipe
     streams: dict[str, StreamPlan]
@@ -47,22 +47,22 @@ class ResolvedRecipe:
 
     @property
     def tools(self) -> Tools:
-        """What tasks prepare rows with: the tokenizers of the decoders."""
+        """Return what tasks prepare rows with: the tokenizers of the decoders."""
         fitted = {name: part.fitted.get("tokenizer") for name, part in self.decoders.items()}
         return Tools({n: cast(Tokenizer, t) for n, t in fitted.items() if t is not None})
 
     def plans(self) -> list[ComponentSpec]:
-        """Every part, an owner before the parts within it."""
-        found = list(self.decoders.values())
+        """Return every part, an owner before the parts within it."""
+        owners = list(self.decoders.values())
         for stream in self.streams.values():
-            found += [stream.encoder, *([stream.connector] if stream.connector else [])]
+            owners += [stream.encoder, *([stream.connector] if stream.connector else [])]
         for task in self.tasks.values():
-            found += [task.plan, *task.heads.values()]
-        parts = {id(part): part for owner in found for part in owner.parts()}
+            owners += [task.plan, *task.heads.values()]
+        parts = {id(part): part for owner in owners for part in owner.parts()}
         return list(parts.values())
 
     def streams_of(self, part: ComponentSpec) -> list[str]:
-        """The streams whose encoder or connector runs a part; several if it is shared."""
+        """Return the streams whose encoder or connector runs a part; several if it is shared."""
         return [
             name
             for name, stream in self.streams.items()
@@ -70,7 +70,8 @@ class ResolvedRecipe:
         ]
 
     def shared(self) -> dict[ComponentPath, ComponentPath]:
-        """The encoders and connectors of streams that are those of another, and whose."""
+        """Return the encoders and connectors of streams that are shared, and the stream that owns
+        them."""
         ends = {
             joined("inputs", name, kind): part
             for name, stream in self.streams.items()
@@ -80,25 +81,25 @@ class ResolvedRecipe:
         return {where: part.where for where, part in ends.items() if part.where != where}
 
     def fitted(self) -> dict[ComponentPath, Fittable]:
-        """Every part to be fitted, by its place: tasks', streams', decoders'."""
+        """Return every part to be fitted, by its place: tasks', streams', decoders'."""
         return {p.where / name: p.fitted[name] for p, name in self.fitted_arguments()}
 
     def fitted_from(self) -> dict[ComponentPath, str]:
-        """By its place, where the weights of a fitted part's owner come from, or what the part's
-        own section says: it is not fitted again if that is a run."""
+        """Return by place the source of the weights of a fitted part's owner, or its own `weights`:
+        it is not fitted again if that is a run."""
         return {
             p.where / name: p.fitted_sections[name].get("weights", p.weights)
             for p, name in self.fitted_arguments()
         }
 
     def fitted_arguments(self) -> list[tuple[ComponentSpec, str]]:
-        """(part, argument) of every part to be fitted: tasks' first, decoders' last."""
+        """Return (part, argument) of every part to be fitted: tasks' first, decoders' last."""
         sections = ("tasks", "inputs", "decoders")
         order = sorted(self.plans(), key=lambda part: sections.index(part.where.section))
         return [(part, name) for part in order for name in part.fitted]
 
     def check_sources(self) -> None:
-        """Raise ConfigError if weights that the recipe names are not there."""
+        """Raise ConfigError if weights that the recipe names are missing."""
         for part in self.plans():
             validate_source(part.weights, f"{part.where}.weights")
             for name, section in part.fitted_sections.items():
@@ -106,13 +107,13 @@ class ResolvedRecipe:
                     validate_source(section["weights"], f"{part.where}.{name}.weights")
 
     def resolve(self) -> None:
-        """Complete every part's options, and the recipe by them (may download)."""
+        """Complete every part's options, and update the recipe (may download)."""
         for part in self.plans():
             part.resolve()
         self.update_recipe()
 
     def update_recipe(self) -> None:
-        """Write the sections of the parts, as they are now, into the recipe."""
+        """Write the current sections of the parts into the recipe."""
         recipe = self.recipe.model_copy(deep=True)
         sections = {name: part.resolved_section() for name, part in self.decoders.items()}
         recipe.backbone = sections.pop(BACKBONE, None)
@@ -144,27 +145,29 @@ def plan_recipe(recipe: Recipe) -> ResolvedRecipe:
     if not recipe.tasks:
         raise ConfigError("tasks: there are none; a recipe asks for at least one")
     tasks = {name: _task(name, section) for name, section in recipe.tasks.items()}
-    found = ResolvedRecipe(recipe, streams, decoders, tasks)
-    _cross_check(found)
-    return found
+    resolved = ResolvedRecipe(recipe, streams, decoders, tasks)
+    _cross_check(resolved)
+    return resolved
 
 
 def _decoders(recipe: Recipe) -> dict[str, ComponentSpec]:
-    """The backbone first; it is a language model, the others may be decoders of any kind."""
+    """Return the plans of the decoders, the backbone first; it is a language model, the others may
+    be of any kind."""
     _names("decoders", recipe.decoders)
-    found = {}
+    decoders_of = {}
     if recipe.backbone is not None:
-        found[BACKBONE] = plan(recipe.backbone, "backbone", ComponentPath(BACKBONE))
+        decoders_of[BACKBONE] = plan(recipe.backbone, "backbone", ComponentPath(BACKBONE))
     for name, section in recipe.decoders.items():
-        found[name] = plan(section, "decoder", ComponentPath(f"decoders.{name}"))
-    return found
+        decoders_of[name] = plan(section, "decoder", ComponentPath(f"decoders.{name}"))
+    return decoders_of
 
 
 def _names(room: str, named: Iterable[str]) -> None:
-    """Refuse names that torch's modules use: streams, decoders and tasks are modules by name."""
-    taken = nn.ModuleDict()
+    """Raise ConfigError for names that torch's modules use: streams, decoders and tasks are modules
+    by name."""
+    modules = nn.ModuleDict()
     for name in named:
-        if hasattr(taken, name):
+        if hasattr(modules, name):
             raise ConfigError(
                 f"{room}.{name}: the name {name!r} is one that torch's modules use themselves; "
                 f"say {name}_1, for example"
@@ -181,54 +184,54 @@ def plan_task(part: Any, section: TaskSection, where: ComponentPath) -> TaskPlan
     options = section.options
     with located_errors(where):
         arguments(part)  # a task that names an engine's key is refused before its heads are read
-    said = {name: options.pop(name, default) for name, default in part.head_types.items()}
-    own = plan(section.with_options(options), "task", where)
+    head_sections = {name: options.pop(name, default) for name, default in part.head_types.items()}
+    spec = plan(section.with_options(options), "task", where)
     heads = {
-        head: plan(Section.model_validate(value), "head", where / head, own)
-        for head, value in said.items()
+        head: plan(Section.model_validate(value), "head", where / head, spec)
+        for head, value in head_sections.items()
     }
-    return TaskPlan(own, _built(own), heads)
+    return TaskPlan(spec, _built(spec), heads)
 
 
-def _built(own: ComponentSpec) -> Task:
-    """The task, whose inner parts are there but not initialized: they wait for what is fitted."""
-    children = {name: child.allocate() for name, child in own.children.items()}
+def _built(spec: ComponentSpec) -> Task:
+    """Return the task; its inner parts are allocated but not initialized until fitting."""
+    children = {name: child.allocate() for name, child in spec.children.items()}
     try:
-        with own.located_errors(), seeded(0, own.where):
-            made: Task = own.part(**own.options, **own.fitted, **children)
+        with spec.located_errors(), seeded(0, spec.where):
+            task: Task = spec.part(**spec.options, **spec.fitted, **children)
     except ConfigError as error:
         if not (children and isinstance(error.__cause__, AttributeError)):
             raise
         raise ConfigError(
-            f"{own.where}: {own.part.__name__} uses {' or '.join(children)} in its constructor "
+            f"{spec.where}: {spec.part.__name__} uses {' or '.join(children)} in its constructor "
             f"({error.__cause__}); keep it there, and use it from build on"
         ) from error
-    return made
+    return task
 
 
-def _cross_check(found: ResolvedRecipe) -> None:
+def _cross_check(resolved: ResolvedRecipe) -> None:
     used: set[str] = set()
     decoders: set[str] = set()
-    for name, task in found.tasks.items():
+    for name, task in resolved.tasks.items():
         for stream in task.task.streams:
-            if stream not in found.streams:
+            if stream not in resolved.streams:
                 raise ConfigError(
                     f"tasks.{name}: uses the stream {stream!r}, which is not among inputs"
-                    f"{did_you_mean(stream, found.streams)}"
+                    f"{did_you_mean(stream, resolved.streams)}"
                 )
         used |= set(task.task.streams)
         for decoder in task.task.decoders:
-            if decoder not in found.decoders:
-                raise ConfigError(f"tasks.{name}: {_missing_decoder(decoder, found.decoders)}")
+            if decoder not in resolved.decoders:
+                raise ConfigError(f"tasks.{name}: {_missing_decoder(decoder, resolved.decoders)}")
         decoders |= set(task.task.decoders)
-    for name in found.streams:
+    for name in resolved.streams:
         if name not in used:
             raise ConfigError(f"inputs.{name}: no task uses it; name it in a prompt or take it out")
-    for name, part in found.decoders.items():
-        if name not in decoders and not found.streams_of(part):
+    for name, part in resolved.decoders.items():
+        if name not in decoders and not resolved.streams_of(part):
             raise ConfigError(f"{part.where}: no task uses it and no stream shares it; take it out")
-    _agree_on_training(found.recipe)
-    _agree_on_env(found.recipe)
+    _agree_on_training(resolved.recipe)
+    _agree_on_env(resolved.recipe)
 
 
 def _missing_decoder(name: str, known: Iterable[str]) -> str:
@@ -241,7 +244,7 @@ def _missing_decoder(name: str, known: Iterable[str]) -> str:
 
 
 def _agree_on_training(recipe: Recipe) -> None:
-    """What `train` says of the tasks and of their rows."""
+    """Check `train` against the tasks and their rows."""
     train, tasks = recipe.train, recipe.tasks
     for name in train.task_weights:
         if name not in tasks:
@@ -277,7 +280,7 @@ def _agree_on_training(recipe: Recipe) -> None:
 
 
 def _agree_on_env(recipe: Recipe) -> None:
-    """What `env` says of the tasks and the streams."""
+    """Check `env` against the tasks and the streams."""
     env = recipe.env
     if env is None:
         return

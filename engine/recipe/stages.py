@@ -39,11 +39,11 @@ class Stage:
         return f"{self.index}-{self.name}"
 
     def located_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Put the place of this stage in front of mistakes."""
+        """Prefix mistakes with the place of this stage."""
         return _located(self.where, self.section.overrides)
 
     def overrides(self, keys: Sequence[str]) -> bool:
-        """Return whether the stage itself says a key."""
+        """Return whether the stage itself sets a key."""
         return _has(self.section.overrides, keys)
 
 
@@ -53,7 +53,7 @@ def stage_recipes(recipe: Recipe) -> list[Stage]:
     Raises ConfigError, one line a mistake, with its place in the stage.
     """
     base = {key: value for key, value in recipe.to_dict().items() if key != "stages"}
-    found: list[Stage] = []
+    stages: list[Stage] = []
     for index, section in enumerate(recipe.stages):
         where = f"stages.{index}"
         if not re.fullmatch(r"[\w-]+", section.name):
@@ -68,10 +68,10 @@ def stage_recipes(recipe: Recipe) -> list[Stage]:
                 )
         with _located(where, section.overrides):
             merged = parse_recipe(merge_sections(base, section.overrides))
-        found.append(Stage(index, section, merged))
+        stages.append(Stage(index, section, merged))
         if section.keep_optimizer:
-            _check_kept_optimizer(found, where)
-    return found
+            _check_kept_optimizer(stages, where)
+    return stages
 
 
 def _check_kept_optimizer(stages: Sequence[Stage], where: str) -> None:

@@ -37,7 +37,7 @@ class StreamPlan:
 def plan_streams(
     inputs: Mapping[str, StreamSection], decoders: Mapping[str, ComponentSpec]
 ) -> dict[str, StreamPlan]:
-    """Find and check the parts of streams; those that are shared are the same plan."""
+    """Find and check the parts of streams; shared parts are the same plan."""
     modalities: dict[str, Modality] = {
         name: find("modality", section.modality, f"inputs.{name}.modality")
         for name, section in inputs.items()
@@ -96,23 +96,26 @@ def _share_parts(
     kind: `encoder` or `connector`. decoders: whose stack an encoder may run. plan_of: makes the
     plan of a stream that shares nothing. Raises ConfigError, one line a mistake.
     """
-    own: dict[str, ComponentSpec] = {}
+    unshared: dict[str, ComponentSpec] = {}
     for name, section in sections.items():
         if section.share is None:
-            own[name] = plan_of(name)
+            unshared[name] = plan_of(name)
         elif section.share in decoders and (section.share == name or section.share not in sections):
-            own[name] = _encoder_of(decoders[section.share], section, joined("inputs", name, kind))
-    found = dict(own)
+            unshared[name] = _encoder_of(
+                decoders[section.share], section, joined("inputs", name, kind)
+            )
+    parts = dict(unshared)
     for name, section in sections.items():
-        if name not in own:
+        if name not in unshared:
             where = joined("inputs", name, kind)
-            found[name] = own[_source(section, sections, {*own, *decoders}, where)]
-            _check_alone(section, section.options, where, str(found[name].where))
-    return {name: found[name] for name in sections}
+            parts[name] = unshared[_source(section, sections, {*unshared, *decoders}, where)]
+            _check_alone(section, section.options, where, str(parts[name].where))
+    return {name: parts[name] for name in sections}
 
 
 def _source(section: PartSection, sections: Sections, known: set[str], where: ComponentPath) -> str:
-    """The stream whose part a section shares; ConfigError if there is none, or it shares too."""
+    """Return the stream whose part a section shares. Raise ConfigError if there is none, or it
+    shares too."""
     source, chain = str(section.share), [where.name]
     if source not in sections:
         raise ConfigError(
@@ -137,7 +140,7 @@ def _source(section: PartSection, sections: Sections, known: set[str], where: Co
 def _check_alone(
     section: PartSection, options: Collection[str], where: ComponentPath, source: str
 ) -> None:
-    """Refuse keys beside `share` that belong to what is shared."""
+    """Raise ConfigError for keys beside `share` that belong to the shared part."""
     beside = [
         name
         for name, field in Section.model_fields.items()
@@ -152,7 +155,7 @@ def _check_alone(
 
 
 def _check_reads_text(modality: Modality, where: str) -> None:
-    """Refuse the stack of a decoder as the encoder of what is no text."""
+    """Raise ConfigError if a decoder's layers are the encoder of a stream that is no text."""
     if modality.example is None:
         return
     raw = load(modality.read)(load(modality.example)(np.random.default_rng(0)))
@@ -166,11 +169,11 @@ def _check_reads_text(modality: Modality, where: str) -> None:
 def _encoder_of(
     decoder: ComponentSpec, section: PartSection, where: ComponentPath
 ) -> ComponentSpec:
-    """The plan of an encoder that runs the stack of a decoder."""
+    """Return the plan of an encoder that runs the layers of a decoder."""
     if where.inside != "encoder":
         raise ConfigError(f"{where}.share: {section.share} is a decoder; expected another stream")
-    options, given = section.options, {"backbone": section.share}
-    _check_alone(section, options.keys() & given, where, str(decoder.where))
-    options = validate_options(BackboneEncoder, {**options, **given}, where)
+    options, passed = section.options, {"backbone": section.share}
+    _check_alone(section, options.keys() & passed, where, str(decoder.where))
+    options = validate_options(BackboneEncoder, {**options, **passed}, where)
     del options["backbone"]
     return ComponentSpec(where, section, BackboneEncoder, options, references={"backbone": decoder})

@@ -42,16 +42,16 @@ _Loader.yaml_implicit_resolvers[""] = _Loader.yaml_implicit_resolvers["\0"]
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         place = f"line {key_node.start_mark.line + 1}"
         if not isinstance(key, str):
             raise ConfigError(f"{place}: the key {key!r} is not text; put it in quotes")
-        if key in found:
+        if key in mapping:
             raise ConfigError(f"{place}: the key {key!r} stands twice; keep one")
-        found[key] = loader.construct_object(value_node, deep=True)
-    return found
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
 
 
 def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
@@ -210,8 +210,8 @@ def _check_sections(values: Mapping[str, Any], keys: Sequence[str], path: str) -
         if isinstance(section, str):
             return  # `connector: mlp` is short for `{type: mlp}`
         if not isinstance(section, Mapping):
-            found = shorten(repr(section), 80)
-            raise ConfigError(f"{path}: {key} is {found}, which has no keys")
+            text = shorten(repr(section), 80)
+            raise ConfigError(f"{path}: {key} is {text}, which has no keys")
 
 
 _TEMPLATE = re.compile(r"\{\w+\}")

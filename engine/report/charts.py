@@ -152,11 +152,11 @@ def downsample(points: Sequence[Point], count: int = MAX_POINTS) -> list[Point]:
     if len(points) <= count:
         return list(points)
     cuts = [len(points) * i // (count // 2) for i in range(count // 2 + 1)]
-    kept: list[Point] = []
+    selected: list[Point] = []
     for start, end in itertools.pairwise(cuts):
         part = sorted(points[start:end], key=lambda point: point[1])
-        kept += sorted({part[0], part[-1]})
-    return kept
+        selected += sorted({part[0], part[-1]})
+    return selected
 
 
 def _in_words(line: Line) -> str:

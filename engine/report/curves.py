@@ -36,14 +36,14 @@ def loss_chart(lines: Iterable[Mapping[str, Any]]) -> LineChart | None:
 
 def validation_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
     """Return a task's shares of one together, and each other metric on a scale of its own."""
-    found: dict[str, dict[str, list[Point]]] = {}
+    series: dict[str, dict[str, list[Point]]] = {}
     for line in lines:
         for task, metrics in line.get("validation", {}).items():
             for name, value in metrics.items():
                 if math.isfinite(value):
-                    found.setdefault(task, {}).setdefault(name, []).append((line["step"], value))
+                    series.setdefault(task, {}).setdefault(name, []).append((line["step"], value))
     charts: list[tuple[str, str, list[Line]]] = []
-    for task, metrics in found.items():
+    for task, metrics in series.items():
         shares = [n for n, points in metrics.items() if all(0 <= y <= 1 for _, y in points)]
         size = math.ceil(len(shares) / max(1, math.ceil(len(shares) / MAX_LINES)))
         groups = [shares[i : i + size] for i in range(0, len(shares), size or 1)]
@@ -74,7 +74,7 @@ def other_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
 
 def fitted_charts(plan: ResolvedRecipe) -> list[tuple[str, list[Titled]]]:
     """Return (part, charts) of the fitted parts that have something to look at."""
-    found = []
+    charts = []
     for where, part in plan.fitted().items():
         try:
             known = part.charts()
@@ -86,8 +86,8 @@ def fitted_charts(plan: ResolvedRecipe) -> list[tuple[str, list[Titled]]]:
             for titled in _drawn([(each.title, each.y, _lines(each))], each.x)
         ]
         if drawn:
-            found.append((str(where), drawn))
-    return found
+            charts.append((str(where), drawn))
+    return charts
 
 
 def _drawn(charts: Iterable[tuple[str, str, list[Line]]], x_label: str) -> list[Titled]:
@@ -103,9 +103,9 @@ def _lines(known: Chart) -> list[Line]:
 
 def logged(lines: Iterable[Mapping[str, Any]], name: str) -> dict[str, list[Point]]:
     """The finite values of one name by task, in order of steps."""
-    found: dict[str, list[Point]] = {}
+    series: dict[str, list[Point]] = {}
     for line in lines:
         value = line.get(name)
         if "task" in line and isinstance(value, (int, float)) and math.isfinite(value):
-            found.setdefault(line["task"], []).append((line["step"], float(value)))
-    return found
+            series.setdefault(line["task"], []).append((line["step"], float(value)))
+    return series

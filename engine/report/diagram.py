@@ -82,14 +82,14 @@ def pipeline_diagram(
 
 def _takes(recipe: Recipe, name: str, plan: ResolvedRecipe | None) -> str:
     """A task's type, and what it leaves aside of all that stands before it."""
-    said = [recipe.tasks[name].type]
+    labels = [recipe.tasks[name].type]
     if plan is not None:
         task = plan.tasks[name].task
         if set(task.streams) != set(recipe.inputs):
-            said.append(f"of {' and '.join(dict.fromkeys(task.streams))}")
+            labels.append(f"of {' and '.join(dict.fromkeys(task.streams))}")
         if (recipe.backbone or recipe.decoders) and not task.decoders:
-            said.append("without the decoder")
-    return ", ".join(said)
+            labels.append("without the decoder")
+    return ", ".join(labels)
 
 
 def _part(role: str, place: str, section: Section, sizes: Mapping[str, str]) -> Box:
@@ -97,7 +97,7 @@ def _part(role: str, place: str, section: Section, sizes: Mapping[str, str]) -> 
         return Box(role, f"shared with {share}")
     name, weights = section.options.get("name", ""), section.weights
     known = f"weights: {weights}" if weights not in (None, "none") else ""
-    detail = ", ".join(str(found) for found in (name, known) if found)
+    detail = ", ".join(str(text) for text in (name, known) if text)
     return Box(role, section.type, detail, _trained(section), sizes.get(place, ""))
 
 

@@ -28,43 +28,47 @@ CONFIDENT = 0.5
 def _text(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
-    said, alone = str(prediction["text"]), target.get("text")
-    wanted = target.get("references") or ([] if alone is None else [alone])
-    references = [str(reference) for reference in wanted]
+    predicted, alone = str(prediction["text"]), target.get("text")
+    expected = target.get("references") or ([] if alone is None else [alone])
+    references = [str(reference) for reference in expected]
     note = format_value({k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "text")})
     if not references:
-        return Comparison(said, note=note)
-    right = normalize(said) in [normalize(reference) for reference in references]
-    return Comparison(said, references, right, note, words=not right, normalize=normalize)
+        return Comparison(predicted, note=note)
+    right = normalize(predicted) in [normalize(reference) for reference in references]
+    return Comparison(predicted, references, right, note, words=not right, normalize=normalize)
 
 
 def _label(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
-    said, score = prediction["label"], prediction.get("score")
+    predicted, score = prediction["label"], prediction.get("score")
     note = "" if score is None else f"score {score:.3f}"
     if "label" not in target:
-        return Comparison(format_value(said), note=note)
-    wanted = target["label"]
-    several = isinstance(wanted, list) and isinstance(said, list)
-    right = sorted(map(str, said)) == sorted(map(str, wanted)) if several else said == wanted
-    return Comparison(format_value(said), [format_value(wanted)], right, note)
+        return Comparison(format_value(predicted), note=note)
+    expected = target["label"]
+    multiple = isinstance(expected, list) and isinstance(predicted, list)
+    right = (
+        sorted(map(str, predicted)) == sorted(map(str, expected))
+        if multiple
+        else predicted == expected
+    )
+    return Comparison(format_value(predicted), [format_value(expected)], right, note)
 
 
 def _actions(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
-    said = np.array(prediction["actions"], float)  # [steps, dof]
-    text = f"{len(said)} steps of {said.shape[1]} joints"
+    predicted = np.array(prediction["actions"], float)  # [steps, dof]
+    text = f"{len(predicted)} steps of {predicted.shape[1]} joints"
     if prediction.get("undecodable"):
         return Comparison(
             text, right=False, note="its tokens mean nothing: the mean action instead"
         )
-    wanted = np.array(target.get("actions", ()), float)
-    real = ~np.array(target.get("padding", [False] * len(wanted)), bool)
-    if wanted.shape != said.shape or not real.any():
+    recorded = np.array(target.get("actions", ()), float)
+    real = ~np.array(target.get("padding", [False] * len(recorded)), bool)
+    if recorded.shape != predicted.shape or not real.any():
         return Comparison(text)
-    off = np.abs(said - wanted)[real]
+    off = np.abs(predicted - recorded)[real]
     joint = int(off.max(0).argmax())
     note = f"off by {off.mean():.3g} in the mean, by {off.max():.3g} at most (joint {joint})"
     return Comparison(text, note=note)
@@ -73,19 +77,21 @@ def _actions(
 def _boxes(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
-    said, scores = _surest(prediction), list(prediction.get("scores") or ())
-    note = ", ".join(f"score {score:.3g}" for score in scores[: len(said)])
+    predicted, scores = _surest(prediction), list(prediction.get("scores") or ())
+    note = ", ".join(f"score {score:.3g}" for score in scores[: len(predicted)])
     if "boxes" not in target:
-        return Comparison(_count(said), note=note)
-    wanted = list(target["boxes"] or ())
-    if not said or not wanted:
-        unsure = bool(said) and max(scores, default=1.0) < CONFIDENT
-        text = f"{_count(said)}, but unsure" if unsure else _count(said)
-        return Comparison(text, [_count(wanted)], not wanted and (not said or unsure), note)
-    best = [max(overlap(box, other) for other in said) for box in wanted]
+        return Comparison(_count(predicted), note=note)
+    expected = list(target["boxes"] or ())
+    if not predicted or not expected:
+        unsure = bool(predicted) and max(scores, default=1.0) < CONFIDENT
+        text = f"{_count(predicted)}, but unsure" if unsure else _count(predicted)
+        return Comparison(
+            text, [_count(expected)], not expected and (not predicted or unsure), note
+        )
+    best = [max(overlap(box, other) for other in predicted) for box in expected]
     overlaps = ", ".join(f"overlap (IoU) {share:.2f}" for share in best)
     return Comparison(
-        _count(said), [_count(wanted)], note=", ".join(filter(None, (overlaps, note)))
+        _count(predicted), [_count(expected)], note=", ".join(filter(None, (overlaps, note)))
     )
 
 
@@ -137,10 +143,10 @@ def _values(
     off = ", ".join(f"{name} off by {abs(prediction[name] - target[name]):.3g}" for name in numbers)
     same = all(prediction[name] == target[name] for name in shared)
     right = None if numbers or not shared else same
-    kept = shared or [name for name in target if name not in (*HIDDEN_KEYS, "prompt")]
-    wanted = {name: target[name] for name in kept}
+    names = shared or [name for name in target if name not in (*HIDDEN_KEYS, "prompt")]
+    expected = {name: target[name] for name in names}
     return Comparison(
-        format_value(prediction), [format_value(wanted)] if wanted else [], right, off
+        format_value(prediction), [format_value(expected)] if expected else [], right, off
     )
 
 
@@ -180,8 +186,10 @@ def judge(prediction: Any, target: Any, normalize: Normalize = unspaced) -> Comp
 
 def annotations_of(prediction: Any, target: Any) -> Annotations:
     """What a prediction and its target say about the inputs, by name: `(said, wanted)`."""
-    said = dict(prediction) if isinstance(prediction, Mapping) else {}
-    wanted = dict(target) if isinstance(target, Mapping) else {}
-    if "boxes" in said:
-        said["boxes"] = _surest(said)
-    return {k: (said.get(k), wanted.get(k)) for k in MARKS if said.get(k) or wanted.get(k)}
+    predicted = dict(prediction) if isinstance(prediction, Mapping) else {}
+    expected = dict(target) if isinstance(target, Mapping) else {}
+    if "boxes" in predicted:
+        predicted["boxes"] = _surest(predicted)
+    return {
+        k: (predicted.get(k), expected.get(k)) for k in MARKS if predicted.get(k) or expected.get(k)
+    }

@@ -29,21 +29,21 @@ def attach_previews(
 ) -> None:
     """Put drawings and inputs of the picked rows in place; `problem` says what went wrong."""
     parts = _parts(plan, task)
-    wanted = {sample.key: sample for sample in samples.shown}
+    by_key = {sample.key: sample for sample in samples.shown}
     try:
         for sample in samples.shown:
             sample.drawing = _drawn(sample, parts)
-        rows = _rows(load_split(plan, task, split), set(wanted))
+        rows = _rows(load_split(plan, task, split), set(by_key))
         left = LARGEST
-        for key, sample in wanted.items():
+        for key, sample in by_key.items():
             if key in rows and left > 0:
                 sample.inputs = _inputs(sample, rows[key], plan, task, run)
                 left -= sum(len(drawn) for _, drawn in sample.inputs)
     except (ValueError, OSError) as error:
         samples.problem = str(error)
         return
-    missing = [key for key in wanted if key not in rows]
-    bare = [key for key in rows if not wanted[key].inputs]
+    missing = [key for key in by_key if key not in rows]
+    bare = [key for key in rows if not by_key[key].inputs]
     if missing:
         samples.problem = (
             f"{len(missing)} rows, {missing[0]!r} the first, are no longer in the data"
@@ -67,27 +67,27 @@ def _inputs(
     sample: ReportRow, row: Mapping[str, Any], plan: ResolvedRecipe, task: str, run: Path
 ) -> list[tuple[str, Markup]]:
     """(stream, HTML) of those that hold no answer; of the others too, where nothing draws them."""
-    asked = plan.tasks[task].task
-    modalities = {name: plan.streams[name].modality for name in asked.streams}
+    task_module = plan.tasks[task].task
+    modalities = {name: plan.streams[name].modality for name in task_module.streams}
     raw = {
         name: [load(modalities[name].read)(value) for value in cell_items(row[name], use.many)]
-        for name, use in asked.streams.items()
+        for name, use in task_module.streams.items()
     }
-    said = annotations_of(sample.prediction, sample.target)
+    annotations = annotations_of(sample.prediction, sample.target)
     marks: dict[str, tuple[Any, Any]] = {
-        k: (_resolve_run_path(a, run), b) for k, (a, b) in said.items()
+        k: (_resolve_run_path(a, run), b) for k, (a, b) in annotations.items()
     }
-    marks |= _maps(sample.prediction, asked, marks)
+    marks |= _maps(sample.prediction, task_module, marks)
     drawn_on = {
         n: mark
-        for n, use in asked.streams.items()
+        for n, use in task_module.streams.items()
         if use.role == "label" and (mark := modalities[n].annotation)
     }
     for name, mark in drawn_on.items():
         marks[mark] = (marks.get(mark, (None, None))[0], raw[name][0])
     return [
         (name, Markup(load(modalities[name].preview)(value, marks)))
-        for name in asked.streams
+        for name in task_module.streams
         for value in raw[name]
         if name not in drawn_on
     ]
@@ -98,8 +98,8 @@ def _maps(prediction: Any, task: Task, marks: Annotations) -> dict[str, tuple[An
     if not {"map", "mask"} & marks.keys():
         return {}
     laid = task.export_maps(prediction) if isinstance(task, ExportsMaps) else {}
-    found = {k: {"array": v.numpy(), "affine": m.numpy()} for k, (v, m) in laid.items()}
-    return {name: (cell, marks.get(name, (None, None))[1]) for name, cell in found.items()}
+    overlays = {k: {"array": v.numpy(), "affine": m.numpy()} for k, (v, m) in laid.items()}
+    return {name: (cell, marks.get(name, (None, None))[1]) for name, cell in overlays.items()}
 
 
 def _resolve_run_path(value: Any, run: Path) -> Any:
@@ -108,12 +108,12 @@ def _resolve_run_path(value: Any, run: Path) -> Any:
 
 
 def _rows(source: Source, keys: set[str]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    rows_by_key: dict[str, dict[str, Any]] = {}
     for key, row in _entries(source, keys):
-        found.setdefault(key, row)
-        if len(found) == len(keys):
+        rows_by_key.setdefault(key, row)
+        if len(rows_by_key) == len(keys):
             break
-    return found
+    return rows_by_key
 
 
 def _entries(source: Source, keys: set[str]) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -122,10 +122,10 @@ def _found(pattern: re.Pattern[str], text: str, group: int) -> str:
 
 def _evaluation(path: Path) -> dict[str, dict[str, float | None]]:
     try:
-        found: dict[str, dict[str, float | None]] = json.loads(_text(path) or "{}")
+        metrics: dict[str, dict[str, float | None]] = json.loads(_text(path) or "{}")
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: {error}; evaluate the run again") from error
-    return found
+    return metrics
 
 
 def _plan(recipe: Recipe, run: Path, notes: list[str]) -> ResolvedRecipe | None:

@@ -70,13 +70,13 @@ class SampleGrid:
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
     """The lines of a `predictions-*.jsonl`."""
-    found = []
+    rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            found.append(json.loads(line))
+            rows.append(json.loads(line))
         except json.JSONDecodeError as error:
             raise ConfigError(f"{path}:{number}: {error}; evaluate the run again") from error
-    return found
+    return rows
 
 
 def select_rows(
@@ -91,18 +91,18 @@ def select_rows(
     half = count // 2
     many = min(len(wrong), max(half, count - len(right)))
     kinds = [("Wrong", wrong, many), ("Right", right, count - many)]
-    left = count - sum(min(n, len(found)) for _, found, n in kinds)
+    left = count - sum(min(n, len(members)) for _, members, n in kinds)
     groups = [
-        (f"{title}: {_first(min(n, len(found)), len(found))}", found[:n])
-        for title, found, n in kinds
-        if found[:n]
+        (f"{title}: {_first(min(n, len(members)), len(members))}", members[:n])
+        for title, members, n in kinds
+        if members[:n]
     ]
     if spread := _spread(open_, left):
         some = f"{len(spread):,} of {len(open_):,}, evenly apart"
-        told = some if len(spread) < len(open_) else f"all {len(open_):,}"
-        groups.append((f"Rows: {told}", spread))
-    asked = {s.asked for s in every}
-    shared = asked.pop() if len(asked) == 1 else ""
+        number = some if len(spread) < len(open_) else f"all {len(open_):,}"
+        groups.append((f"Rows: {number}", spread))
+    questions = {s.asked for s in every}
+    shared = questions.pop() if len(questions) == 1 else ""
     for sample in every if shared else ():
         sample.asked = ""
     return SampleGrid(label, len(every), groups, shared)
@@ -113,14 +113,14 @@ def _sample(key: str, prediction: Any, target: Any, normalize: Normalize) -> Rep
     return ReportRow(key, comparison, prompt(target), prediction, target)
 
 
-def _spread(found: Sequence[ReportRow], count: int) -> list[ReportRow]:
+def _spread(members: Sequence[ReportRow], count: int) -> list[ReportRow]:
     """So many of them, evenly apart: neighbours (steps of one episode, say) are much alike."""
-    count = min(count, len(found))
-    return [found[len(found) * i // count] for i in range(count)]
+    count = min(count, len(members))
+    return [members[len(members) * i // count] for i in range(count)]
 
 
-def _first(shown: int, count: int) -> str:
-    return f"all {count:,}" if shown == count else f"the first {shown:,} of {count:,}"
+def _first(number: int, count: int) -> str:
+    return f"all {count:,}" if number == count else f"the first {number:,} of {count:,}"
 
 
 def prompt(target: Any) -> str:

@@ -33,8 +33,8 @@ def library_options(
     an argument that the callable does not have or a value of another type.
     """
     model = library_model(function, without)
-    found = validate(model, values, where, model.__name__)
-    return {name: getattr(found, name) for name in found.model_fields_set}
+    validated = validate(model, values, where, model.__name__)
+    return {name: getattr(validated, name) for name in validated.model_fields_set}
 
 
 def library_model(function: Callable[..., Any], without: Collection[str] = ()) -> type[BaseModel]:

@@ -76,8 +76,8 @@ def _classes(annotation: Any) -> Iterator[tuple[type, tuple[Any, ...]]]:
     """(class, metadata) of an annotation, of what `Annotated` holds, and of a union's members."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        for found, metadata in _classes(args[0]):
-            yield found, (*metadata, *args[1:])
+        for base, metadata in _classes(args[0]):
+            yield base, (*metadata, *args[1:])
     elif origin in (typing.Union, types.UnionType):
         for arg in args:
             yield from _classes(arg)
@@ -104,7 +104,7 @@ def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
     except NameError as error:
         raise ValueError(f"{part.__name__}: its annotations cannot be read: {error}") from error
     is_part = isinstance(part, type) and issubclass(part, Part)
-    found: dict[str, tuple[Any, Any]] = {}
+    result: dict[str, tuple[Any, Any]] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name in GIVEN:
             continue
@@ -118,28 +118,28 @@ def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
             )
         if name not in hints:
             raise ValueError(f"{part.__name__}: its argument {name!r} has no type; annotate it")
-        found[name] = (hints[name], parameter.default)
-    return found
+        result[name] = (hints[name], parameter.default)
+    return result
 
 
 def fitted_arguments(part: Any) -> dict[str, type[Fittable]]:
     """The options of a class that are parts to be fitted, by name."""
-    wanted = {name: fitted_class(hint) for name, (hint, _) in arguments(part).items()}
-    return {name: found for name, found in wanted.items() if found is not None}
+    classes = {name: fitted_class(hint) for name, (hint, _) in arguments(part).items()}
+    return {name: base for name, base in classes.items() if base is not None}
 
 
 @cache
 def part_arguments(part: Any) -> dict[str, PartArgument]:
     """Return the options of a class that are parts themselves, by name."""
-    found: dict[str, PartArgument] = {}
+    parts: dict[str, PartArgument] = {}
     for name, (hint, default) in arguments(part).items():
         for base, metadata in _classes(hint):
             if issubclass(base, Part):
                 modality = next((m for m in metadata if isinstance(m, str)), None)
                 widths = next((m for m in metadata if isinstance(m, Between)), None)
                 required = default is inspect.Parameter.empty
-                found[name] = PartArgument(base, modality, widths, required)
-    return found
+                parts[name] = PartArgument(base, modality, widths, required)
+    return parts
 
 
 @cache
@@ -160,20 +160,24 @@ def options_model(part: Any) -> type[BaseModel]:
 def validate(model: type[M], values: Mapping[str, Any], where: str, what: str) -> M:
     """`values` as `model`; every mistake is one line that begins with its place."""
     try:
-        found = model.model_validate(dict(values))
+        validated = model.model_validate(dict(values))
     except ValidationError as error:
         lines = format_validation_errors(error, model, values, where, what)
         raise ConfigError("\n".join(lines)) from None
-    wrong = find_bool_as_number(values, found, where)
+    wrong = find_bool_as_number(values, validated, where)
     if wrong:
         raise ConfigError(wrong)
-    return found
+    return validated
 
 
 def validate_options(part: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The options of a recipe's section as keyword arguments: coerced, without defaults."""
     with located_errors(where):
         model = options_model(part)
-    found = validate(model, values, where, getattr(part, "__name__", "it"))
-    said = found.model_fields_set
-    return {name: getattr(found, name) for name in type(found).model_fields if name in said}
+    validated = validate(model, values, where, getattr(part, "__name__", "it"))
+    given_names = validated.model_fields_set
+    return {
+        name: getattr(validated, name)
+        for name in type(validated).model_fields
+        if name in given_names
+    }

@@ -55,13 +55,13 @@ def format_validation_errors(
         elif missing and whole:
             line = f"is required, and is not there; expected {expected}"
         else:
-            found = _dig(values, keys)
-            shown = shorten(repr(found), MAX_VALUE)
-            now = renamed(place, what if owner is model else "", found)
+            value = _dig(values, keys)
+            shown = shorten(repr(value), MAX_VALUE)
+            now = renamed(place, what if owner is model else "", value)
             hint = f"; it is called {now} now" if now else ""
-            if isinstance(found, Mapping) and found and all(v is None for v in found.values()):
+            if isinstance(value, Mapping) and value and all(v is None for v in value.values()):
                 hint = "; put a text that begins with '{' in quotes"
-            line = f"found {shown} ({type(found).__name__}), expected {expected}{hint}"
+            line = f"found {shown} ({type(value).__name__}), expected {expected}{hint}"
         lines.setdefault(place, f"{place}: {line}")
     return list(lines.values())
 
@@ -69,12 +69,12 @@ def format_validation_errors(
 def _misspelt_required(problems: Sequence[Any]) -> set[Loc]:
     """The places of required keys that stand there misspelt."""
     lost: list[Loc] = [p["loc"] for p in problems if p["type"] == "missing"]
-    found: set[Loc] = set()
+    misspelt: set[Loc] = set()
     for *parent, last in (p["loc"] for p in problems if p["type"] == "extra_forbidden"):
         names = [str(loc[-1]) for loc in lost if list(loc[:-1]) == parent]
         near = closest(str(last), names)
-        found |= {(*parent, near)} if near else set()
-    return found
+        misspelt |= {(*parent, near)} if near else set()
+    return misspelt
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def _inner(annotation: Any) -> Any:
     """
     if not _is_union(annotation):
         return annotation
-    several = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
-    return several[0] if len(several) == 1 else None
+    members = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+    return members[0] if len(members) == 1 else None
 
 
 def _is_union(annotation: Any) -> bool:
@@ -135,13 +135,13 @@ def _is_union(annotation: Any) -> bool:
 
 def _bounds(metadata: Iterable[Any]) -> str:
     signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
-    found = [
+    bounds = [
         f"{sign} {getattr(bound, name)}"
         for bound in metadata
         for name, sign in signs
         if hasattr(bound, name)
     ]
-    return f" {' and '.join(found)}" if found else ""
+    return f" {' and '.join(bounds)}" if bounds else ""
 
 
 def describe_type(annotation: Any) -> str:
@@ -167,23 +167,23 @@ def describe_type(annotation: Any) -> str:
     return str(getattr(annotation, "__name__", annotation))
 
 
-def find_bool_as_number(raw: Any, found: Any, where: str) -> str:
+def find_bool_as_number(raw: Any, parsed: Any, where: str) -> str:
     """pydantic takes `true` for 1: the line of the first such place."""
-    if isinstance(raw, bool) and type(found) in (int, float):
+    if isinstance(raw, bool) and type(parsed) in (int, float):
         return f"{where}: found {raw!r} (bool), expected a number"
     pairs: list[tuple[Any, Any, str]] = []
     if isinstance(raw, Mapping):
-        inside = _values(found)
+        inside = _values(parsed)
         dot = f"{where}." if where else ""
         pairs = [(value, inside.get(key), f"{dot}{key}") for key, value in raw.items()]
-    elif isinstance(raw, (list, tuple)) and isinstance(found, (list, tuple)):
-        both = enumerate(zip(raw, found, strict=False))
+    elif isinstance(raw, (list, tuple)) and isinstance(parsed, (list, tuple)):
+        both = enumerate(zip(raw, parsed, strict=False))
         pairs = [(value, inner, f"{where}[{i}]") for i, (value, inner) in both]
     return next(filter(None, (find_bool_as_number(*pair) for pair in pairs)), "")
 
 
-def _values(found: Any) -> Mapping[str, Any]:
-    if isinstance(found, BaseModel):
-        fields = type(found).model_fields
-        return {field.alias or name: getattr(found, name) for name, field in fields.items()}
-    return found if isinstance(found, Mapping) else {}
+def _values(section: Any) -> Mapping[str, Any]:
+    if isinstance(section, BaseModel):
+        fields = type(section).model_fields
+        return {field.alias or name: getattr(section, name) for name, field in fields.items()}
+    return section if isinstance(section, Mapping) else {}
