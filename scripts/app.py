@@ -10,7 +10,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sensorium.scripts import (
-    cache,
     check,
     embed,
     evaluate,
@@ -118,4 +117,4 @@ for _verb in (*VERBS, info):
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb)(_verb.main)
 app.command("schema")(info.schema)
 app.command("list")(info.list_parts)
-app.add_typer(cache.app, name="cache")
+app.add_typer(info.cache, name="cache")

@@ -1,0 +1,1 @@
+"""Small valid files of every format that is read, their mutations, and what reads them."""
