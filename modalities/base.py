@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .features import Features as Features
-from .messages import describe_error, short_repr
+from .messages import describe_error, short_repr, shorten
 from .modality import Modality as Modality
 from .rows import Source as Source
 from .rows import StreamingSource as StreamingSource
@@ -41,8 +41,8 @@ class ReadError(ValueError):
     """A signal that cannot be read: which one, what is wrong, what would be right."""
 
     def __init__(self, source: object, wrong: str, right: str) -> None:
-        self.source, self.wrong, self.right = short_repr(source), wrong, right
-        super().__init__(f"{self.source}: {wrong}; expected {right}")
+        self.source, self.wrong, self.right = short_repr(source), shorten(wrong), shorten(right)
+        super().__init__(f"{self.source}: {self.wrong}; expected {self.right}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.source, self.wrong, self.right))

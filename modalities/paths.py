@@ -57,6 +57,10 @@ def cell_paths(cell: Any) -> list[Path]:
     return paths
 
 
+MAX_FILES = 20_000
+"""Files of a folder that a cell names; more are no volume, but a data set or a disk."""
+
+
 def cell_files(cell: Any) -> list[Path]:
     """Return the files behind a cell: those that it names, and all files within the folders."""
     return [file for path in cell_paths(cell) for file in files_within(path)]
@@ -71,7 +75,12 @@ def files_within(path: Path) -> list[Path]:
     """Return a file, or all files of a folder, of its folders too, sorted."""
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file())
+    files: list[Path] = []
+    for folder, _, names in os.walk(path):  # passes over folders that may not be listed
+        files += [Path(folder, name) for name in names]
+        if len(files) > MAX_FILES:
+            raise ValueError(f"{path}: a cell names a folder of more than {MAX_FILES:,} files")
+    return sorted(file for file in files if os.path.isfile(file))  # noqa: PTH113
 
 
 def stamp(path: Path) -> str:

@@ -33,8 +33,7 @@ import typer
 
 from sensorium.engine.utils import ConfigError, derive_seed, format_table
 from sensorium.modalities.base import ReadError
-from sensorium.scripts.fuzzing.formats import FORMATS, Files
-from sensorium.scripts.fuzzing.mutations import blind
+from sensorium.scripts.fuzzing import FORMATS, Files, blind
 
 MEMORY = 4 * 2**30
 """Bytes beyond those of the imported libraries that a case may take."""

@@ -173,10 +173,10 @@ class StreamDataset:
 
     def item_keys(self, stream: str, index: int) -> list[str]:
         """Return the keys of a row's items; of a row whose cell cannot be read there are none."""
-        key = self.source.identity(index, stream, self.readers[stream].files)
-        if stream not in self.many:
-            return [key]
         try:
+            key = self.source.identity(index, stream, self.readers[stream].files)
+            if stream not in self.many:
+                return [key]
             return self._keys(stream, key, len(cell_items(self.source.cell(index, stream), True)))
         except FAILURES:
             return []

@@ -47,7 +47,7 @@ def _nifti() -> list[Files]:
     plain = image.to_bytes()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("a.nii", plain)
+        archive.writestr(zipfile.ZipInfo("a.nii"), plain)
     pair = nibabel.Nifti1Pair(values, affine)
     maps = pair.make_file_map({"header": io.BytesIO(), "image": io.BytesIO()})
     pair.to_file_map(maps)
@@ -55,7 +55,7 @@ def _nifti() -> list[Files]:
     images = [image, series, scaled, nibabel.Nifti2Image(values, affine)]
     return [
         *({"a.nii": each.to_bytes()} for each in images),
-        {"a.nii.gz": gzip.compress(plain, 1)},
+        {"a.nii.gz": gzip.compress(plain, 1, mtime=0)},
         {"a.zip": packed.getvalue()},
         {"a.hdr": head, "a.img": body},
     ]
@@ -141,8 +141,17 @@ def _sounds() -> list[Files]:
         for subtype in subtypes.get(kind, (None,)):
             out = io.BytesIO()
             soundfile.write(out, np.stack([wave, wave], 1), 8000, format=kind, subtype=subtype)
-            found.append({f"a.{kind.lower()}": out.getvalue()})
+            found.append({f"a.{kind.lower()}": _timeless(out.getvalue())})
     return found
+
+
+def _timeless(sound: bytes) -> bytes:
+    """Return a sound file without the time in its PEAK chunk, and with 1 as the number of its Ogg
+    stream, which libsndfile draws."""
+    peak = sound.find(b"PEAK")
+    if 0 <= peak < 200:
+        sound = sound[: peak + 12] + bytes(4) + sound[peak + 16 :]
+    return b"".join(map(mutations.ogg_page, mutations.ogg_pages(sound)))
 
 
 def _read_sound(folder: Path) -> Any:
@@ -208,7 +217,7 @@ def _read_rows(source: str, **options: Any) -> Callable[[Path], list[Any]]:
         from sensorium.engine.data import StreamDataset, open_section
         from sensorium.engine.recipe import DataSection
         from sensorium.engine.recipe.validation import validate
-        from sensorium.modalities.base import StreamingSource
+        from sensorium.modalities.base import StreamingSource, read_errors
 
         values = {"source": source, "path": str(_only(folder)), **options}
         opened = open_section(validate(DataSection, values, "data", "a data section"), "data")
@@ -218,11 +227,11 @@ def _read_rows(source: str, **options: Any) -> Callable[[Path], list[Any]]:
         rows = [dataset.prepare(index) for index in range(min(50, len(opened)))]
         for row in rows:
             assert row.failure is None or "\n" not in row.failure, f"row: {row.failure!r}"
-        return [
-            (opened.key(i), opened.identity(i, name))
-            for i in range(min(5, len(opened)))
-            for name in opened.columns
-        ]
+        for index, row in enumerate(rows[:5]):
+            for name in opened.columns if row.failure is None else ():
+                with read_errors(row.row[name], "a cell"):
+                    opened.identity(index, name)
+        return rows
 
     return read
 
@@ -269,7 +278,7 @@ FORMATS = {
     "nifti": Format(_nifti, _read_volume, (mutations.nifti,), 0.2),
     "dicom": Format(_dicom, _read_folder, (mutations.dicom,), 0.15),
     "picture": Format(_pictures, _read_picture, (mutations.png,), 0.2),
-    "sound": Format(_sounds, _read_sound, (), 0.15),
+    "sound": Format(_sounds, _read_sound, (mutations.ogg,), 0.15),
     "csv": Format(_csv, _read_rows("csv"), (mutations.text,), 0.05),
     "json": Format(_json, _read_rows("json"), (mutations.text,), 0.05),
     "parquet": Format(_parquet, _read_rows("parquet"), (), 0.05),

@@ -34,9 +34,10 @@ FLOATS = (0.0, -0.0, -1.0, -5.0, 1e-30, 1e30, float("inf"), float("-inf"), float
 TEXTS = (
     '"', "'", ",", ";", "\n", "\r\n", "\t", "{", "}", "[", "]", ":", ": ", "- ", "? ", "#", "\\",
     "\0", "null", "NaN", "1e999", "-1", "true", "0x10", "9" * 5000, "&a ", "*a", "!!int x",
-    "<<: *a", "!!float x", "!!binary ?", "!!python/object:os.system ", "%TAG ! x", "|\n", ">\n", "{}",
-    "[]", '""', "\ufeff", "\u2028", "é", "猫", "[" * 300, "{a: " * 200, '{"a":' * 300, "..", "/", "~",
-    "type: ", "source: ", "extends: r.yaml\n", "2026-01-01", "image: ", "a,b,c", "x" * 3000,
+    "<<: *a", "!!float x", "!!binary ?", "!!python/object:os.system ", "%TAG ! x",
+    "|\n", ">\n", "{}", "[]", '""', "\ufeff", "\u2028", "é", "猫", "[" * 300, "{a: " * 200,
+    '{"a":' * 300, "..", "/", "~", "type: ", "source: ", "extends: r.yaml\n", "2026-01-01",
+      "image: ", "a,b,c", "x" * 3000,
 )  # fmt: skip
 """What a text is most easily spoilt by."""
 
@@ -134,7 +135,7 @@ def nifti(data: bytes, rng: Rng) -> bytes:
         else:
             value = rng.bytes(dtype.itemsize)
         changed[place : place + len(value)] = value
-    return gzip.compress(bytes(changed), 1) if packed else bytes(changed)
+    return gzip.compress(bytes(changed), 1, mtime=0) if packed else bytes(changed)
 
 
 def png(data: bytes, rng: Rng) -> bytes:
@@ -155,6 +156,40 @@ def png(data: bytes, rng: Rng) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(name + body))
         out.write(struct.pack(">I", len(body)) + name + body + checksum)
     return out.getvalue()
+
+
+def ogg_pages(data: bytes) -> list[bytes]:
+    """Return the pages of an Ogg file, or all of another file as one."""
+    starts = [at for at in range(len(data)) if data.startswith(b"OggS", at)]
+    if not data.startswith(b"OggS"):
+        return [data]
+    return [data[a:b] for a, b in zip(starts, [*starts[1:], len(data)], strict=True)]
+
+
+def ogg_page(page: bytes) -> bytes:
+    """Return an Ogg page as one of stream 1, with the right checksum; other bytes unchanged."""
+    if not page.startswith(b"OggS") or len(page) < 27:
+        return page
+    page = (
+        page[:14]
+        + struct.pack("<II", 1, struct.unpack("<I", page[18:22])[0])
+        + bytes(4)
+        + page[26:]
+    )
+    checksum = 0
+    for byte in page:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1) ^ (0x04C11DB7 if checksum & 0x80000000 else 0)
+    return page[:22] + struct.pack("<I", checksum & 0xFFFFFFFF) + page[26:]
+
+
+def ogg(data: bytes, rng: Rng) -> bytes:
+    """Change a page of an Ogg file and give it the right checksum."""
+    pages = ogg_pages(data)
+    place = int(rng.integers(len(pages)))
+    pages[place] = pages[place][:6] + blind(pages[place][6:], rng)
+    return b"".join(map(ogg_page, pages))
 
 
 TAR_FIELDS = ((0, 100), (100, 8), (108, 8), (124, 12), (136, 12), (156, 1), (257, 6), (345, 155))

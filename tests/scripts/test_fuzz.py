@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sensorium.scripts import fuzz
-from sensorium.scripts.fuzzing.formats import FORMATS, Format
+from sensorium.scripts.fuzzing import FORMATS, Format
 
 
 @pytest.mark.slow
@@ -22,7 +22,7 @@ def test_damaged_files_are_read_or_refused() -> None:
     assert all(int(row[2]) + int(row[3]) == int(row[1]) for row in rows)
 
 
-@pytest.mark.parametrize("name", ["picture", "sound"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_case_is_made_of_its_seed_and_number_alone(name: str) -> None:
     first, again = (FORMATS[name].files() for _ in range(2))
     for number in range(20):
