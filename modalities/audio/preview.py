@@ -12,10 +12,12 @@ import io
 
 import numpy as np
 import soundfile
+import torch
 from PIL import Image
 
 from ..base import Annotations
 from . import word_timeline
+from .downmix import mix
 from .read import Sound
 
 LONGEST = 30.0
@@ -57,8 +59,8 @@ def preview(sound: Sound, marks: Annotations | None = None) -> str:
 
 
 def spectrogram(sound: Sound) -> np.ndarray:
-    """Loudness `[F, T]` in dB of the mean of the channels, low frequencies last; 20 ms windows."""
-    mono = sound.samples.mean(0)
+    """Loudness `[F, T]` in dB of the mixed channels, low frequencies last; 20 ms windows."""
+    mono = _mixed(sound)
     window = max(2, round(sound.rate * 0.02))
     hop = max(1, len(mono) // WIDTH, window // 4)
     padded = np.pad(mono, (window // 2, window))
@@ -66,6 +68,12 @@ def spectrogram(sound: Sound) -> np.ndarray:
     power = np.abs(np.fft.rfft(frames * np.hanning(window), axis=1)) ** 2
     decibels: np.ndarray = 10 * np.log10(power + 1e-10).T[::-1]
     return decibels
+
+
+def _mixed(sound: Sound) -> np.ndarray:
+    """`[N]` the mixture of the channels, or the first where they cancel."""
+    mixture, cancelled = mix(torch.from_numpy(sound.samples), sound.speakers)
+    return sound.samples[0] if cancelled else mixture.numpy()
 
 
 def _picture(sound: Sound, across: int) -> bytes:
@@ -82,7 +90,7 @@ def _picture(sound: Sound, across: int) -> bytes:
 
 def _flac(sound: Sound) -> bytes:
     """16-bit FLAC, in one channel where there are more than browsers play."""
-    samples = sound.samples if len(sound.samples) <= 2 else sound.samples.mean(0, keepdims=True)
+    samples = sound.samples if len(sound.samples) <= 2 else _mixed(sound)[None]
     buffer = io.BytesIO()
     soundfile.write(buffer, samples.T, sound.rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()

@@ -9,12 +9,10 @@ Legend: `C` channels, `N` samples.
 
 from __future__ import annotations
 
-import io
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ import soundfile
 import torch
 
 from ..base import ReadError, only_read_errors
+from .decode import SOUND, decode_file
 
-SOUND = "a sound that libsndfile can decode (WAV, FLAC, OGG, MP3, AIFF...)"
 ARRAY = "int8/16/32, uint8, or floats in [-1, 1], of [N] or [C, N]"
 CHANNELS = 64
 """More are samples that stand where channels should."""
@@ -33,27 +31,24 @@ OVERSHOOT = 4.0
 """Float samples a little beyond 1 come from codecs and mixing and are saturated, as a loudspeaker
 would; beyond this they are integers that were turned into floats."""
 
-KEYS = ("path", "bytes", "array", "rate", "sampling_rate", "start", "end", "offset", "duration")
+KEYS = (
+    *("path", "bytes", "array", "rate", "sampling_rate", "channel"),
+    *("start", "end", "offset", "duration"),
+)
 """What a cell may hold; `offset` is another name of `start`, `duration` counts from there."""
 
 _FURTHER = {"AIFF": ("AIF", "AIFC"), "OGG": ("OGA", "OPUS"), "NIST": ("SPH",), "AU": ("SND",)}
 _HEADERLESS = frozenset(["RAW"])
 
-LEAD = 12 * 1152
-"""Samples decoded ahead of a segment: an MP3 frame needs what the frames before it saved."""
-
-_SHORT = re.compile(r"^ *(?:data|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
-_TORN = re.compile(r"Junk after the last page|> file length|does not match value from 'ds64'")
-UNKNOWN = 0x7FFFFFFF
-"""The length that a program writes into a WAV which it could not know: this or more."""
-
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """samples: float32 `[C, N]` in [-1, 1]. rate: samples a second, in Hz."""
+    """samples: float32 `[C, N]` in [-1, 1]. rate: samples a second, in Hz. speakers: what each
+    channel is meant for, where that is known (a kind of `downmix.WEIGHTS`)."""
 
     samples: np.ndarray
     rate: int
+    speakers: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -62,7 +57,8 @@ class Sound:
     def segment(self, start: float, end: float | None) -> Sound:
         """The part from `start` to `end` seconds; nothing where they lie outside."""
         last = None if end is None else round(end * self.rate)
-        return Sound(self.samples[:, round(start * self.rate) : last], self.rate)
+        samples = self.samples[:, round(start * self.rate) : last]
+        return Sound(samples, self.rate, self.speakers)
 
 
 class LazySound(ABC):
@@ -78,15 +74,15 @@ def read(source: Any) -> Sound:
     """Any source of sound -> `Sound`.
 
     source: a path, bytes, a binary file object, a `Sound` or `LazySound`, `(array, rate)`, or a
-    cell with `path`, `bytes` or `array` (then `rate` or `sampling_rate` in Hz as well), and
-    perhaps `start` (or `offset`) and `end` (or `duration`) in seconds: of a file, only that
-    segment is decoded. Other keys are refused. Arrays are
-    `[N]` or `[C, N]`. Raises `ReadError` for what is no sound, empty, truncated or not finite.
+    cell with `path`, `bytes` or `array` (then `rate` or `sampling_rate` in Hz as well). A cell
+    may name a segment in seconds, `start` (or `offset`) and `end` (or `duration`): of a file, only
+    that is decoded; and `channel: 0`, one of several. Arrays are `[N]` or `[C, N]`. Raise
+    ReadError for what is no sound, empty, truncated or not finite, and for other keys.
     """
     if isinstance(source, LazySound):
         source = source.sound()
     if isinstance(source, Sound):
-        return _checked(source.samples, source.rate, source)
+        return _checked(source.samples, source.rate, source, source.speakers)
     if isinstance(source, Mapping):
         return _from_cell(source)
     if isinstance(source, tuple) and len(source) == 2:
@@ -109,21 +105,33 @@ def _from_cell(cell: Mapping[str, Any]) -> Sound:
     name = cell.get("path") or cell.get("bytes") or "a cell"
     unknown = sorted(str(key) for key in cell if key not in KEYS and cell[key] is not None)
     if unknown:
-        cure = "path, bytes, array, rate, start, end, offset, duration"
-        raise ReadError(name, f"unknown keys {', '.join(unknown)}", cure)
+        raise ReadError(name, f"unknown keys {', '.join(unknown)}", ", ".join(KEYS))
     start, end = _span(cell, name)
-    array = cell.get("array")
-    if array is not None:
-        rate = cell.get("rate", cell.get("sampling_rate"))
-        whole = _from_array(array, rate, array)
-        return _checked(whole.segment(start, end).samples, whole.rate, array)
-    data = cell.get("bytes")
-    if data is not None:
-        return _from_file(data, start, end, cell.get("path"))
-    if cell.get("path"):
-        return _from_file(cell["path"], start, end)
-    wrong = f"a cell with the keys {sorted(map(str, cell))}"
-    raise ReadError(cell, wrong, "'path', 'bytes' or 'array' in it")
+    rate = cell.get("sampling_rate") if cell.get("rate") is None else cell["rate"]
+    source = next((cell[k] for k in ("array", "bytes", "path") if cell.get(k) is not None), None)
+    if source is None or (isinstance(source, str) and not source):
+        wrong = f"a cell with the keys {sorted(map(str, cell))}"
+        raise ReadError(cell, wrong, "'path', 'bytes' or 'array' in it")
+    name = cell["path"] if cell.get("path") and cell.get("array") is None else source
+    if cell.get("array") is not None:
+        whole = _from_array(source, rate, source)
+        sound = _checked(whole.segment(start, end).samples, whole.rate, source)
+    else:
+        sound = _from_file(source, start, end, name)
+        if rate is not None and rate != sound.rate:
+            raise ReadError(name, f"has {sound.rate} Hz beside rate: {rate}", "the file's own rate")
+    return _channel(sound, cell.get("channel"), name)
+
+
+def _channel(sound: Sound, channel: Any, name: object) -> Sound:
+    """The one channel that a cell names, from 0; all where it names none."""
+    if channel is None:
+        return sound
+    count = len(sound.samples)
+    whole = isinstance(channel, Integral) and not isinstance(channel, bool)
+    if not whole or not 0 <= channel < count:
+        raise ReadError(name, f"channel {channel!r} of {count}", f"0 to {count - 1}")
+    return Sound(np.ascontiguousarray(sound.samples[int(channel)][None]), sound.rate)
 
 
 def _span(cell: Mapping[str, Any], name: object) -> tuple[float, float | None]:
@@ -152,70 +160,10 @@ def _seconds(cell: Mapping[str, Any], keys: tuple[str, ...], name: object) -> fl
     return None
 
 
-@contextmanager
-def _opened(source: Any, name: object) -> Iterator[Any]:
-    """A file for libsndfile, without a name that it could take the format from."""
-    if isinstance(source, (str, Path)):
-        try:
-            with Path(source).open("rb") as file:
-                if not file.seek(0, io.SEEK_END):
-                    raise ReadError(name, "it is empty", SOUND)
-                file.seek(0)
-                yield file.fileno()
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ReadError(name, reason, "a file that can be read") from error
-        return
-    data = source.read() if hasattr(source, "read") else source
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise ReadError(name, f"it gives {type(data).__name__}, not bytes", "a binary file")
-    if not len(data):
-        raise ReadError(name, "it is empty", SOUND)
-    yield io.BytesIO(data)
-
-
 def _from_file(source: Any, start: float, end: float | None, name: object = None) -> Sound:
     name = source if name is None else name
-    with _opened(source, name) as file:
-        try:
-            opened = soundfile.SoundFile(file, closefd=False)
-        except (soundfile.SoundFileError, TypeError) as error:
-            raise ReadError(name, "no sound, or a broken header", SOUND) from error
-        with opened:
-            _check_whole(opened, name)
-            try:
-                samples = _decode(opened, start, end, name)
-            except soundfile.SoundFileError as error:
-                raise ReadError(name, f"broken or truncated ({error})", "a whole file") from error
-            return _checked(samples, opened.samplerate, name)
-
-
-def _decode(file: Any, start: float, end: float | None, name: object) -> np.ndarray:
-    """Samples `[C, N]` of a segment; what the file announces and does not hold is an error."""
-    first = round(start * file.samplerate)
-    last = file.frames if end is None else min(file.frames, round(end * file.samplerate))
-    if file.frames and first >= file.frames:
-        held = f"{file.frames / file.samplerate:.3f} s"
-        raise ReadError(name, f"a segment from {start} s of a sound of {held}", "less than that")
-    lead = min(first, LEAD)
-    if first > lead:
-        file.seek(first - lead)
-    wanted = last - first + lead
-    samples = file.read(wanted, dtype="float32", always_2d=True).T
-    if samples.shape[1] < wanted:
-        wrong = f"truncated: {samples.shape[1]} of {wanted} samples"
-        raise ReadError(name, wrong, "a whole file")
-    return np.ascontiguousarray(samples[:, lead:])
-
-
-def _check_whole(file: Any, name: object) -> None:
-    """What libsndfile noticed and goes on without: less data than the header announces."""
-    notes = file.extra_info
-    found = _SHORT.search(notes)
-    if found and int(found[2]) < int(found[1]) < UNKNOWN:
-        raise ReadError(name, f"truncated: {found[2]} of {found[1]} bytes", "a whole file")
-    if _TORN.search(notes):
-        raise ReadError(name, "truncated, or its length is wrong", "a whole file")
+    samples, rate, speakers = decode_file(source, start, end, name)
+    return _checked(samples, rate, name, speakers)
 
 
 def _from_array(array: Any, rate: Any, source: object) -> Sound:
@@ -243,7 +191,9 @@ def _to_floats(values: np.ndarray, source: object) -> np.ndarray:
     raise ReadError(source, f"values of type {values.dtype}", ARRAY)
 
 
-def _checked(samples: np.ndarray, rate: int, source: object) -> Sound:
+def _checked(
+    samples: np.ndarray, rate: int, source: object, speakers: tuple[str, ...] = ()
+) -> Sound:
     channels, count = samples.shape
     if not count or not channels:
         raise ReadError(source, "it holds no samples", "at least one")
@@ -255,7 +205,7 @@ def _checked(samples: np.ndarray, rate: int, source: object) -> Sound:
         raise ReadError(source, f"{bad} of {samples.size} samples are not finite", "numbers")
     if peak > OVERSHOOT:
         raise ReadError(source, f"floats up to {peak:g}", ARRAY)
-    return Sound(samples if peak <= 1 else np.clip(samples, -1, 1), rate)
+    return Sound(samples if peak <= 1 else np.clip(samples, -1, 1), rate, speakers)
 
 
 def example(rng: np.random.Generator) -> Sound:

@@ -1,0 +1,194 @@
+"""What libsndfile does not see of a file: lengths that its writer could not know, and further
+streams behind the first.
+
+A program that writes a WAV into a pipe leaves 0 or a huge number where the length stands. Ogg and
+MP3 files may be chained (`cat a.ogg b.ogg`, RFC 3533), as may FLAC; libsndfile reads the first.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LEAST_UNKNOWN = 0x7FFFF000
+"""A length of this or more, in a shorter file, is one that was not known: sox writes 0x7FFFF000,
+arecord 0x7FFFFF00, ffmpeg 0xFFFFFFFF."""
+RIFF_LIMIT = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes `start` to `stop` of a file, some of them replaced: `(place, bytes)`."""
+
+    start: int
+    stop: int
+    patches: tuple[tuple[int, bytes], ...] = ()
+
+
+class PartFile(io.RawIOBase):
+    """A part of a buffer as a file for libsndfile."""
+
+    def __init__(self, buffer: memoryview, part: Part) -> None:
+        self._buffer, self._part, self._place = buffer, part, 0
+        self._size = part.stop - part.start
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._place = max(0, base + offset)
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        stop = self._size if size < 0 else min(self._size, self._place + size)
+        first = self._part.start + self._place
+        content = bytearray(self._buffer[first : self._part.start + stop])
+        for place, patch in self._part.patches:
+            low, high = max(place, first), min(place + len(patch), first + len(content))
+            if low < high:
+                content[low - first : high - first] = patch[low - place : high - place]
+        self._place += len(content)
+        return bytes(content)
+
+    def readinto(self, target: bytearray | memoryview) -> int:  # type: ignore[override]
+        content = self.read(len(target))
+        target[: len(content)] = content
+        return len(content)
+
+
+def parts_of(buffer: memoryview, *, whole: bool = True) -> Sequence[Part]:
+    """The parts of a file that are decoded one after the other; none where libsndfile reads it as
+    it is. whole: also look where all of the file must be read for it (FLAC)."""
+    head = bytes(buffer[:12])
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:] == b"WAVE":
+        return _wav(buffer)
+    starts = [0]
+    if head[:4] == b"OggS":
+        starts = _ogg(buffer)
+    elif head[:4] == b"fLaC":
+        starts = _flac(buffer) if whole else [0]
+    elif head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1] & 0xE0 == 0xE0):
+        starts = _mp3(buffer)
+    if len(starts) == 1:
+        return ()
+    ends = [*starts[1:], len(buffer)]
+    return [Part(start, stop) for start, stop in zip(starts, ends, strict=True)]
+
+
+def _wav(buffer: memoryview) -> Sequence[Part]:
+    """The file with the lengths that it has, where its own are unknown."""
+    kind, size = bytes(buffer[:4]), len(buffer)
+    order = ">" if kind == b"RIFX" else "<"
+    place, long_size, long_place, align = 12, 0, None, 1
+    while place + 8 <= size:
+        name = bytes(buffer[place : place + 4])
+        (length,) = struct.unpack_from(f"{order}I", buffer, place + 4)
+        start = place + 8
+        if name == b"ds64" and start + 16 <= size:
+            long_place = place
+            (long_size,) = struct.unpack_from(f"{order}Q", buffer, start + 8)
+        if name == b"fmt " and start + 14 <= size:
+            (align,) = struct.unpack_from(f"{order}H", buffer, start + 12)
+        if name == b"data":
+            break
+        place = start + length + length % 2
+    else:
+        return ()
+    held = size - start
+    if length == RIFF_LIMIT and kind == b"RF64":
+        unknown = long_size == 0 or long_size >= 1 << 62
+    elif length == 0:
+        unknown = not _is_chunk(buffer, start)
+    else:
+        unknown = length >= LEAST_UNKNOWN and length > held
+    held -= held % max(1, align)
+    if not unknown or held <= 0 or size > RIFF_LIMIT:
+        return ()
+    patches = [
+        (0, b"RIFX" if order == ">" else b"RIFF"),
+        (4, struct.pack(f"{order}I", start + held + held % 2 - 8)),
+        (start - 4, struct.pack(f"{order}I", held)),
+    ]
+    patches += [] if long_place is None else [(long_place, b"JUNK")]
+    return [Part(0, start + held, tuple(patches))]
+
+
+def _is_chunk(buffer: memoryview, place: int) -> bool:
+    """True where a chunk that fits begins, or the file ends."""
+    if place + 8 > len(buffer):
+        return place == len(buffer)
+    name = bytes(buffer[place : place + 4])
+    (length,) = struct.unpack_from("<I", buffer, place + 4)
+    return name.isascii() and name.strip().isalnum() and place + 8 + length <= len(buffer)
+
+
+def _ogg(buffer: memoryview) -> list[int]:
+    """Where streams begin behind others: pages that begin one, and do not follow such a page."""
+    starts: list[int] = []
+    place, size, beginning = 0, len(buffer), False
+    while place + 27 <= size and bytes(buffer[place : place + 4]) == b"OggS":
+        begins = bool(buffer[place + 5] & 2)
+        if begins and not beginning:
+            starts.append(place)
+        beginning, segments = begins, buffer[place + 26]
+        place += 27 + segments + sum(buffer[place + 27 : place + 27 + segments])
+    return starts or [0]
+
+
+def _flac(buffer: memoryview) -> list[int]:
+    """Where a further stream begins: its mark and the header of its first block."""
+    content, starts = bytes(buffer), [0]
+    while True:
+        place = content.find(b"fLaC", starts[-1] + 4)
+        while place >= 0 and content[place + 4 : place + 8] not in (
+            b"\x00\x00\x00\x22",
+            b"\x80\x00\x00\x22",
+        ):
+            place = content.find(b"fLaC", place + 4)
+        if place < 0:
+            return starts
+        starts.append(place)
+
+
+def _mp3(buffer: memoryview) -> list[int]:
+    """Where a further stream begins: behind the bytes that a Xing header counts."""
+    starts = [0]
+    while (stop := _xing_end(buffer, starts[-1])) is not None:
+        for tag, length in ((b"TAG", 128), (b"LYRICSBEGIN", 0)):
+            if bytes(buffer[stop : stop + len(tag)]) == tag:
+                stop += length
+        head = bytes(buffer[stop : stop + 3])
+        if head != b"ID3" and not (len(head) == 3 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
+            break
+        if len(buffer) - stop < 200:  # less than two frames: the length was off a little
+            break
+        starts.append(stop)
+    return starts
+
+
+def _xing_end(buffer: memoryview, place: int) -> int | None:
+    """The end of the MP3 stream at a place; None where no header says it."""
+    head = bytes(buffer[place : place + 10])
+    if head[:3] == b"ID3" and len(head) == 10:
+        place += 10 + sum(
+            byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)
+        )
+    frame = bytes(buffer[place : place + 200])
+    mark = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if mark < 0 or len(frame) < mark + 16:
+        return None
+    (flags,) = struct.unpack_from(">I", frame, mark + 4)
+    if not flags & 2:
+        return None
+    (length,) = struct.unpack_from(">I", frame, mark + 8 + 4 * (flags & 1))
+    stop = place + length
+    return stop if place < stop < len(buffer) else None
