@@ -8,6 +8,7 @@ LeRobot (https://github.com/huggingface/lerobot) writes; nothing of that package
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from pyarrow import parquet
 
 PLACED = ("episode_index", "length", "data/", "videos/")
 """What of a v3 episode's description says where it lies; the statistics beside it are many."""
+
+
+FOLLOWS = 0.25
+"""Frames between the end of an episode and the next one's stamp, below which none is between."""
 
 
 @dataclass
@@ -102,7 +107,28 @@ def _by_file(folder: Path, info: dict[str, Any]) -> Layout:
     table = _table(folder / "meta/tasks.parquet")
     words = next(n for n in table.column_names if n != "task_index")  # pandas' index, named or not
     pairs = zip(table["task_index"].to_pylist(), table[words].to_pylist(), strict=True)
+    for key in cameras:
+        _count_frames(found, key, float(info["fps"]))
     return Layout(folder, info, found, dict(pairs))
+
+
+def _count_frames(episodes: Sequence[Episode], camera: str, fps: float) -> None:
+    """Begin each episode of a video at the number of frames before it. Its stamps are sums of
+    floats, which drift by whole frames over thousands of episodes (huggingface/lerobot#3177).
+
+    Where an episode does not follow upon the one before it, its stamp stands.
+    """
+    files: dict[Path, list[Episode]] = {}
+    for episode in episodes:
+        files.setdefault(episode.videos[camera][0], []).append(episode)
+    for path, inside in files.items():
+        previous, stamp, begin = None, 0.0, 0.0
+        for episode in sorted(inside, key=lambda episode: episode.videos[camera][1]):
+            duration = 0.0 if previous is None else previous.length / fps
+            previous, last_stamp, stamp = episode, stamp, episode.videos[camera][1]
+            follows = abs(stamp - last_stamp - duration) * fps < FOLLOWS
+            begin = begin + duration if follows else stamp
+            episode.videos[camera] = (path, begin)
 
 
 READERS = {"v2.0": _by_episode, "v2.1": _by_episode, "v3.0": _by_file}

@@ -196,6 +196,58 @@ def test_frames_of_videos_are_those_of_their_times(layout: str, tmp_path: Path) 
         source.array(CAMERA)
 
 
+@pytest.mark.parametrize("drift", [0.0, 0.1 / FPS, -0.1 / FPS])
+def test_stamps_that_drift_show_no_neighbour(
+    drift: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface/lerobot#3177: `from_timestamp` is a sum of floats, here wrong by more than a
+    frame at the end; and the second video file begins again at 0."""
+    pytest.importorskip("av")
+    count, length = 24, 2
+    monkeypatch.setattr(f"{__name__}.LENGTHS", (length,) * count)
+    monkeypatch.setattr(f"{__name__}.grey", lambda episode, t: 20 * ((2 * episode + t) % 12))
+    folder = v30(tmp_path / "arm", videos=True)
+    place = folder / "meta/episodes/chunk-000/file-000.parquet"
+    described = parquet.read_table(place).to_pydict()
+    video = f"videos/{CAMERA}/chunk-000/file-{{:03d}}.mp4"
+    for file, inside in enumerate((range(12), range(12, count))):
+        film(folder / video.format(file), inside)
+        for number, episode in enumerate(inside):
+            stamp = number * (length / FPS + drift)
+            described[f"videos/{CAMERA}/from_timestamp"][episode] = stamp
+            described[f"videos/{CAMERA}/file_index"][episode] = file
+    table(pa.table(described), place)
+    source = LeRobot(path=str(folder))
+    for i in range(count * length):
+        pixels = np.asarray(source[i][CAMERA])
+        assert abs(int(pixels.mean()) - grey(*divmod(i, length))) < 9, i
+
+
+def test_stamps_with_a_gap_between_episodes_stand(tmp_path: Path) -> None:
+    """Frames of episodes that are not listed lie between those that are."""
+    pytest.importorskip("av")
+    folder = v30(tmp_path / "arm", videos=True)
+    place = folder / "meta/episodes/chunk-000/file-000.parquet"
+    described = parquet.read_table(place).to_pydict()
+    described[f"videos/{CAMERA}/from_timestamp"] = [0.0, 0.6]
+    table(pa.table(described), place)
+    assert LeRobot(path=str(folder))[4][CAMERA].time == 0.6
+
+
+def test_one_episode_of_many_pads_only_at_its_ends(tmp_path: Path) -> None:
+    """huggingface/lerobot#2610: with an episode filter, windows marked every frame as padding."""
+    options = {"source": "lerobot", "path": str(v21(tmp_path / "arm")), "split": "1:2"}
+    windows = {"action": [0, 1], "observation.state": [-1, 0]}
+    section = DataSection.model_validate({**options, "delta_frames": windows})
+    source = open_section(section, "data")
+    assert len(source) == LENGTHS[1]
+    for t in range(LENGTHS[1]):
+        row = source[t]
+        assert row["action_padding"].tolist() == [False, t == LENGTHS[1] - 1]
+        assert row["observation.state_padding"].tolist() == [t == 0, False]
+        assert (row["action"][:, 0] == -1).all() and (row["observation.state"][:, 0] == 1).all()
+
+
 @layouts
 def test_a_video_that_ends_too_early(layout: str, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
