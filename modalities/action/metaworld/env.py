@@ -160,8 +160,10 @@ def _made(task: str, seed: int) -> Any:
 
 
 def _skip_reset_hand(env: Any, steps: int = 50) -> None:
-    """Deals the fifty layouts without moving the arm into place for each: no layout depends on
-    it, and two thirds of the time to make an environment go there."""
+    """Deal the fifty layouts without moving the arm into place for each: no layout depends on
+    it, and two thirds of the time to make an environment go there. What a layout may read (the
+    lever's orientation) is known once the poses are computed."""
+    mujoco.mj_forward(env.model, env.data)
     env.init_tcp = env.tcp_center
 
 

@@ -10,6 +10,11 @@ import pytest
 
 pytest.importorskip("metaworld")
 
+from sensorium.engine.recipe import Env
+from sensorium.engine.rollout import RolloutOptions
+from sensorium.engine.rollout.metrics import Episode
+from sensorium.engine.rollout.replay import OpenLoopReplay
+from sensorium.engine.rollout.runner import Runner
 from sensorium.modalities.action.metaworld.env import GOAL_COLOUR, PROPRIO, MetaWorld, expert
 from sensorium.modalities.action.metaworld.instructions import heldout_instruction
 from sensorium.modalities.action.metaworld.instructions import train_instructions as words
@@ -64,6 +69,16 @@ def test_the_expert_succeeds_with_actions_of_the_space() -> None:
         found, _, _, _, info = env.step(action)
         done = done or bool(info["success"])
     assert done
+
+
+def test_an_episode_ends_where_the_simulator_ends_it() -> None:
+    """Farama-Foundation/Metaworld#436: a step after the 500th raises. Success is of any step."""
+    section = Env(name="metaworld/reach-v3", max_steps=600)
+    stand_in = OpenLoopReplay(np.zeros((1, 4), np.float32))
+    rolled = Runner(stand_in, section.names[0], section, RolloutOptions(num_envs=1)).run([3])
+    assert len(rolled.episodes[0].commands) == 500
+    early = Episode(0, success=[False, True, False])
+    assert early.to_json()["success"] and not early.to_json()["success_at_end"]
 
 
 def test_what_is_told_in_the_test_was_not_told_before() -> None:
