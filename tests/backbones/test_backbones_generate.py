@@ -60,6 +60,32 @@ def test_greedy_is_a_loop_over_forward(
     assert found.unique().numel() > 2  # a model that repeats itself would agree with anything
 
 
+@pytest.mark.parametrize("pad_is_eos", [False, True])
+@pytest.mark.parametrize("kind", [*STACKS, *MORE, *PAIRS, "gemma2", "bloom", "mamba2"])
+@torch.no_grad()
+def test_a_row_generates_alone_what_it_generates_in_a_batch(
+    kind: str,
+    pad_is_eos: bool,
+    build: Callable[..., Any],
+    padded: Callable[..., Features],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """huggingface/transformers#25790 and #29419: padded rows shift absolute positions, and a pad
+    id that is the end's is taken for an end."""
+    model = build(kind, attn=attn(kind))
+    if pad_is_eos:
+        monkeypatch.setattr(model.tokenizer, "pad_id", model.tokenizer.eos_id)
+    context = padded([2, 9], model.dim)
+    together = model.generate(context, max_new_tokens=NEW)
+    for row, length in enumerate((2, 9)):
+        single = Features(
+            context.tokens[row : row + 1, :length], context.mask[row : row + 1, :length]
+        )
+        alone = model.generate(single, max_new_tokens=NEW)[0]
+        torch.testing.assert_close(together[row, : len(alone)], alone)
+        assert (together[row, len(alone) :] == model.tokenizer.pad_id).all()
+
+
 @pytest.mark.parametrize("kind", [*STACKS, "bloom", "mamba2"])
 @torch.no_grad()
 def test_plain_prompts_are_as_with_ids(kind: str, build: Callable[..., Any]) -> None:
