@@ -1,26 +1,41 @@
 """How near texts come to their references: exact match, words, BLEU-4, ROUGE-L, CIDEr-D.
 
-Words are the runs of letters and digits, each punctuation mark a word of its own, in lower
-case (`words`); every measure but `exact_match` counts these. BLEU (Papineni et al. 2002, no
-smoothing) and ROUGE-L (Lin 2004, F-measure, best reference) are torchmetrics'; CIDEr-D is in
+Words are the runs of letters and digits with their marks, each punctuation mark a word of its
+own, in lower case (`words`); every measure but `exact_match` counts these. BLEU (Papineni et al.
+2002, no smoothing) and ROUGE-L (Lin 2004, F-measure, best reference) are torchmetrics'; CIDEr-D is in
 `cider.py`.
 """
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Sequence
 from itertools import zip_longest
 
 from .cider import cider_d
 from .fact_metrics import Facts
 
-_WORD = re.compile(r"\w+|[^\w\s]")
+JOINERS = "\u200c\u200d"
+"""Invisible characters within a word."""
 
 
 def words(text: str) -> list[str]:
-    """Split a text into words in lower case; punctuation marks are words."""
-    return _WORD.findall(text.lower())
+    """Split a text into words in lower case, composed (NFC); punctuation marks are words. Combining
+    marks (vowel signs of Hindi or Thai) belong to their letter."""
+    tokens: list[str] = []
+    before = ""  # what the last character is part of: a word, a symbol, or a space
+    for char in unicodedata.normalize("NFC", text.lower()):
+        if char.isspace():
+            before = ""
+            continue
+        kind = "word" if char.isalnum() or char == "_" else "symbol"
+        attached = char in JOINERS or unicodedata.category(char)[0] == "M"
+        if (before and attached) or before == kind == "word":
+            tokens[-1] += char
+        else:
+            tokens.append(char)
+            before = "word" if attached else kind
+    return tokens
 
 
 class TextMetrics:

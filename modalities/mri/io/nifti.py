@@ -8,6 +8,7 @@ Legend: `X Y Z` voxels, `N` volumes of a series.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from typing import Any
 
@@ -38,7 +39,7 @@ def read_nifti(content: bytes, source: object) -> tuple[np.ndarray, np.ndarray]:
         )
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     check_dtype(dtype, source)
-    start, count = int(header["vox_offset"]) or header.single_vox_offset, int(np.prod(shape))
+    start, count = int(header["vox_offset"]) or header.single_vox_offset, math.prod(shape)
     end = start + count * dtype.itemsize
     if start < 0 or len(content) < end:
         raise ReadError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -36,6 +37,36 @@ def scores(texts: list[str], references: list[list[str]]) -> dict[str, float]:
     ],
 )
 def test_words(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A dog's tail, wagging; x_1 3.5%",
+        'naïve café -- "ok"',
+        "",
+        "  a  ",
+        "猫が 好き。",
+        "a\u00b2",
+    ],
+)
+def test_words_without_marks_are_those_of_the_regular_expression(text: str) -> None:
+    assert words(text) == re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("किताब मेज, पर है।", ["किताब", "मेज", ",", "पर", "है", "।"]),
+        ("นํ้า ไทย", ["นํ้า", "ไทย"]),
+        ("நான் பள்ளி", ["நான்", "பள்ளி"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
+        ("e\u0301a", ["éa"]),
+        ("\u2764\ufe0f x", ["\u2764\ufe0f", "x"]),
+    ],
+)
+def test_marks_belong_to_their_letters(text: str, expected: list[str]) -> None:
     assert words(text) == expected
 
 
