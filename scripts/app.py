@@ -1,4 +1,4 @@
-"""The command line: every verb of this folder under one name, `sensorium`."""
+"""The command line: every command of this folder as `sensorium COMMAND`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ def main(
     recipe: Annotated[str, typer.Argument(help="a recipe's file, or a run's folder")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
 ) -> None:
-    """Walk a recipe without weights: every stage's shape, what trains, what a step costs."""
+    """Check a recipe without weights: shapes, trainable parameters, memory of a step."""
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.training import check
 

@@ -66,12 +66,12 @@ def main(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     num_workers: Annotated[int, typer.Option(min=0, help="loader processes; with ray, actors")] = 0,
     backend: Annotated[
-        Backend, typer.Option(help="this process, or Ray Data actors")
+        Backend, typer.Option(help="local: this process; ray: Ray Data actors")
     ] = Backend.local,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
-    """Embed a data set into an index that can be searched; goes on where it was stopped."""
+    """Embed a data set into a searchable index; resumes after an interruption."""
     from sensorium.engine.embedding import (
         index_metadata,
         load_run_or_recipe,

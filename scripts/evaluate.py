@@ -29,7 +29,7 @@ def main(
 
     pick(device)  # before the weights are read
     folder = Path(run) if Path(run).is_dir() else None
-    found = evaluate(
+    metrics = evaluate(
         load_model(run, precision),
         tasks=task,
         split=split,
@@ -40,7 +40,7 @@ def main(
         folder=folder,
         device=device,
     )
-    print(format_metrics(found))
+    print(format_metrics(metrics))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def main(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
-    """Ask a run about files: one JSON line a file. NAME=VALUE gives a stream or a column."""
+    """Predict for files: one JSON line a file. NAME=VALUE sets a stream or a column."""
     import json
 
     from sensorium.engine.inference import load, predict_files
@@ -40,8 +40,8 @@ def main(
     if out is not None:
         check_folder(out, "--out") if folder else check_writable(out, "--out")
     pipeline = load(run, device=device, precision=precision)
-    made = predict_files(pipeline, inputs or (), task=task, options=options, folder=folder)
-    lines = [json.dumps(line, ensure_ascii=False) for line in made]
+    predictions = predict_files(pipeline, inputs or (), task=task, options=options, folder=folder)
+    lines = [json.dumps(line, ensure_ascii=False) for line in predictions]
     if out is None:
         print("\n".join(lines))
     else:

@@ -8,7 +8,7 @@ import typer
 
 
 def main() -> None:
-    """Versions and devices, for a bug report."""
+    """Print versions and devices, for a bug report."""
     import os
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -95,7 +95,7 @@ def _list_recipes() -> None:
 def schema(
     recipe: Annotated[str | None, typer.Argument(help="a recipe, for its own parts")] = None,
 ) -> None:
-    """JSON schema of a recipe, for completion in an editor; with every part's options."""
+    """Print the JSON schema of recipes, with every part's options, for completion in an editor."""
     import json
 
     from sensorium.engine.recipe import load_recipe, schema
@@ -103,12 +103,12 @@ def schema(
     print(json.dumps(schema(load_recipe(recipe) if recipe else None), indent=1))
 
 
-cache = typer.Typer(help="What is kept between runs: list it, remove it, verify it.")
+cache = typer.Typer(help="List, remove and verify cached samples and features.")
 
 
 @cache.command("ls")
 def ls() -> None:
-    """Every store: its id, level, records and size."""
+    """List every store: its id, level, records and size."""
     from sensorium.engine.cache import list_stores
     from sensorium.engine.utils import format_table
     from sensorium.modalities.paths import cache_root
@@ -147,10 +147,10 @@ def verify() -> None:
     from sensorium.engine.cache import verify as verify_all
     from sensorium.modalities.paths import cache_root
 
-    found = verify_all(cache_root())
-    for store, keys in found.items():
+    problems = verify_all(cache_root())
+    for store, keys in problems.items():
         print(f"{store[:12]}  {len(keys)} corrupt records dropped")
-    print(f"{sum(map(len, found.values()))} corrupt records in {len(found)} stores")
+    print(f"{sum(map(len, problems.values()))} corrupt records in {len(problems)} stores")
 
 
 if __name__ == "__main__":

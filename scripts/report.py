@@ -12,7 +12,7 @@ def main(
     runs: Annotated[list[Path], typer.Argument(help="one run's folder, or several")],
     out: Annotated[Path | None, typer.Option(help="the page; report.html of the first")] = None,
 ) -> None:
-    """One self-contained HTML page: curves, metrics, and samples to look at."""
+    """Write one self-contained HTML page: curves, metrics and samples."""
     from sensorium.engine.report import write_report
     from sensorium.engine.utils import check_writable
 

@@ -17,22 +17,22 @@ MODALITIES = {"text": "text", "image": "image", "audio": "audio", "mri": "mri"}
 
 
 def main(
-    place: Annotated[str, typer.Argument(metavar="INDEX", help="what `embed --out` made")],
-    text: Annotated[str | None, typer.Option(help="find what fits these words")] = None,
-    image: Annotated[str | None, typer.Option(help="a picture's file")] = None,
-    audio: Annotated[str | None, typer.Option(help="a sound's file")] = None,
-    mri: Annotated[str | None, typer.Option(help="a 3D volume's file")] = None,
+    place: Annotated[str, typer.Argument(metavar="INDEX", help="the folder of `embed --out`")],
+    text: Annotated[str | None, typer.Option(help="query by text")] = None,
+    image: Annotated[str | None, typer.Option(help="query by an image file")] = None,
+    audio: Annotated[str | None, typer.Option(help="query by an audio file")] = None,
+    mri: Annotated[str | None, typer.Option(help="query by a 3D volume file")] = None,
     query: Annotated[str | None, typer.Option(help="any stream: NAME=VALUE")] = None,
     k: Annotated[int, typer.Option("-k", help="how many")] = 5,
     where: Annotated[str | None, typer.Option(help="SQL: split = 'test' AND age > 60")] = None,
     search: Annotated[str, typer.Option(help="exact, hnsw or ivf")] = "exact",
-    run: Annotated[str | None, typer.Option(help="the run that embeds, where it has moved")] = None,
+    run: Annotated[str | None, typer.Option(help="the run that embeds, if it has moved")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON line a row")] = False,
     html: Annotated[Path | None, typer.Option(help="write a page with thumbnails")] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
-    """Search an index with a text, a picture, a sound, a volume: any stream of its run."""
+    """Search an index by a text, an image, a sound or a volume: any stream of its run."""
     from sensorium.engine.embedding import (
         Retriever,
         format_hits,
@@ -44,10 +44,10 @@ def main(
 
     if html is not None:
         check_writable(html, "--html", make=True)
-    given = {"text": text, "image": image, "audio": audio, "mri": mri}
-    asked = parse_query({n: v for n, v in given.items() if v is not None}, MODALITIES, query)
+    values = {"text": text, "image": image, "audio": audio, "mri": mri}
+    parsed = parse_query({n: v for n, v in values.items() if v is not None}, MODALITIES, query)
     retriever = Retriever(place, run, device=device, precision=precision)
-    hits = retriever.find(asked, k, where=where, kind=search)
+    hits = retriever.find(parsed, k, where=where, kind=search)
     print(hits_to_jsonl(hits) if json else format_hits(hits))
     if html is not None:
         write_sheet(
@@ -55,7 +55,7 @@ def main(
             hits,
             retriever.previews(hits),
             title=f"{len(hits)} nearest in {place}",
-            query=retriever.show(retriever.stream_of(asked), asked.value),
+            query=retriever.show(retriever.stream_of(parsed), parsed.value),
             note=f"{search} search{f', where {where}' if where else ''}; {retriever.run}",
         )
         typer.echo(str(html), err=True)

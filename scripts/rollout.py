@@ -21,10 +21,11 @@ class VideoFormat(StrEnum):
 def main(
     run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
     env: Annotated[
-        list[str] | None, typer.Option(help="one, or several with commas; else the recipe's")
+        list[str] | None,
+        typer.Option(help="one, or several separated by commas; by default the recipe's"),
     ] = None,
     n_episodes: Annotated[int, typer.Option(min=1)] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="of the first episode")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the first episode")] = 2000,
     num_envs: Annotated[int, typer.Option(min=1, help="environments in parallel")] = 25,
     max_steps: Annotated[int | None, typer.Option(min=1)] = None,
     n_action_steps: Annotated[
@@ -52,11 +53,11 @@ def main(
     ] = False,
     num_videos: Annotated[int, typer.Option(min=0, help="record the first episodes")] = 0,
     video_format: Annotated[VideoFormat, typer.Option()] = VideoFormat.gif,
-    out: Annotated[Path | None, typer.Option(help="where to write; else the run's folder")] = None,
+    out: Annotated[Path | None, typer.Option(help="output folder; by default the run's")] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
-    """Let a run act in its environments; writes rollout-*.json and videos into its folder."""
+    """Run a policy in its environments; writes rollout-*.json and videos into its folder."""
     from sensorium.engine.inference import load
     from sensorium.engine.rollout import (
         Ablation,
@@ -76,7 +77,7 @@ def main(
         swap_instructions=swap_instructions,
         open_loop=open_loop_baseline,
     )
-    found = rollout(
+    summaries = rollout(
         pipeline,
         env_config(
             pipeline,
@@ -91,7 +92,7 @@ def main(
         folder=out or (Path(run) if Path(run).is_dir() else None),
         log=RunLogger(None),
     )
-    print(format_summaries(found))
+    print(format_summaries(summaries))
 
 
 if __name__ == "__main__":

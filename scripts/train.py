@@ -12,25 +12,25 @@ from typing import Annotated
 import typer
 
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cuda, cuda:1, xpu, mps or cpu; else the first that is there")
+    str | None, typer.Option(help="cuda, cuda:1, xpu, mps or cpu; by default the first available")
 ]
 PrecisionOption = Annotated[
-    str | None, typer.Option(help="fp32, bf16 or fp16; else the run's or the recipe's")
+    str | None, typer.Option(help="fp32, bf16 or fp16; by default the run's or the recipe's")
 ]
-"""What every verb that runs a model takes."""
+"""Options of every command that runs a model."""
 
 
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe's file")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
-    resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint")] = False,
-    overwrite: Annotated[bool, typer.Option(help="begin anew in the same folder")] = False,
+    resume: Annotated[bool, typer.Option(help="continue from the newest checkpoint")] = False,
+    overwrite: Annotated[bool, typer.Option(help="remove the folder first")] = False,
     allow_change: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY", help="with --resume: a key that may differ, train.steps"),
     ] = None,
-    quiet: Annotated[bool, typer.Option(help="no bar, no lines")] = False,
+    quiet: Annotated[bool, typer.Option(help="no progress bar and no log lines")] = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -48,11 +48,11 @@ def main(
     if precision is not None:
         check_precision(precision)
         changes.append(f"train.precision={precision}")
-    found = load_recipe(recipe, changes)
+    parsed = load_recipe(recipe, changes)
     folder = out or run_folder(Path(recipe))
     check_folder(folder, "--out")
     train(
-        found,
+        parsed,
         folder,
         resume=resume,
         overwrite=overwrite,
@@ -66,7 +66,7 @@ def main(
 
 
 def run_folder(recipe: Path) -> Path:
-    """Where a recipe is trained: its path below `configs`, or its name, below `runs`."""
+    """Return the run folder of a recipe: its path below `configs`, or its name, below `runs`."""
     parts = recipe.with_suffix("").parts
     below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
     return Path("runs").joinpath(*below)

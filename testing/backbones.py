@@ -201,8 +201,8 @@ class BackboneContract:
             plain = self.run(kind)
         if "layer_hooks" in self.model.supports:
             with checking(self.name, "layer_hooks"), torch.no_grad():
-                kept = self.run(kind, layer_hooks={0: lambda tokens, mask: tokens})
-                expect(torch.equal(kept, plain), f"an identity hook: {gap(kept, plain)}")
+                unchanged = self.run(kind, layer_hooks={0: lambda tokens, mask: tokens})
+                expect(torch.equal(unchanged, plain), f"an identity hook: {gap(unchanged, plain)}")
                 gone = self.run(kind, layer_hooks={-1: lambda tokens, mask: tokens * 0})
                 expect(not close(gone, plain), "what the last layer's hook returns is not used")
         if "hidden_states" in self.model.supports:

@@ -243,17 +243,17 @@ class EncoderContract:
         expect(not some[~mask].any(), "tokens of the padding are not zero")
 
     def _check_layer_hooks(self) -> None:
-        seen: list[tuple[Tensor, Tensor]] = []
+        calls: list[tuple[Tensor, Tensor]] = []
 
         def keep(tokens: Tensor, mask: Tensor) -> Tensor:
-            seen.append((tokens, mask))
+            calls.append((tokens, mask))
             return tokens
 
         plain = self.features.tokens
         unchanged = self.encode(self.samples, layer_hooks={0: keep}).tokens
         expect(close(unchanged, plain), f"a hook that changes nothing: {gap(unchanged, plain)}")
-        expect(seen, "the hook of layer 0 was not called")
-        tokens, mask = seen[0]
+        expect(calls, "the hook of layer 0 was not called")
+        tokens, mask = calls[0]
         shape = tuple(mask.shape)
         expect(tokens.ndim == 3 and tokens.shape[:2] == shape, "hooks take [B, T, D] and [B, T]")
         expect(mask.dtype == torch.bool, f"the hook's mask is {mask.dtype}, expected bool")
@@ -285,11 +285,11 @@ def rows_of(encoder: nn.Module, options: dict[str, Any]) -> Any:
     """Return `run(tensors, rows)`. A token mask is a function of the mask of the features."""
 
     def run(tensors: dict[str, Tensor], rows: list[int] | None) -> Features:
-        made = dict(options)
+        keywords = dict(options)
         if "token_mask" in options:
             with torch.no_grad():
-                made["token_mask"] = options["token_mask"](encoder(**tensors).mask)
-        features: Features = encoder(**tensors, **made)
+                keywords["token_mask"] = options["token_mask"](encoder(**tensors).mask)
+        features: Features = encoder(**tensors, **keywords)
         return features
 
     return run

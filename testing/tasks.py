@@ -168,10 +168,10 @@ def _check_prediction(builder: TaskBuilder, name: str, question: Mapping[str, An
         written = task.format_predictions(predictions, batch.references, batch.keys)
         expect(len(written) == count, f"format_predictions returns {len(written)} for {count} rows")
     with checking(name, "predict of rows without labels"), torch.no_grad():
-        asked = builder.prepare(task, [question] * count, training=False)
+        questions = builder.prepare(task, [question] * count, training=False)
         every = builder.features()
-        asked.features = {stream: every[stream] for stream in task.inputs()}
-        answers = task.predict(asked, builder.context(asked.features))
+        questions.features = {stream: every[stream] for stream in task.inputs()}
+        answers = task.predict(questions, builder.context(questions.features))
         expect(len(answers) == count, f"{len(answers)} predictions for {count} rows")
     task.train()
 

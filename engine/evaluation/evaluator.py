@@ -73,8 +73,8 @@ class Evaluator:
                     self.log.info(line)
             if len(batch):
                 with autocast(self.accelerator.device, self.model.precision):
-                    made = self.model.predict(batch.to(self.accelerator.device), **options)
-                results += list(zip(batch.keys, made, batch.references, strict=True))
+                    outputs = self.model.predict(batch.to(self.accelerator.device), **options)
+                results += list(zip(batch.keys, outputs, batch.references, strict=True))
         if world > 1:
             results = gather_object(results)
         keys, predictions = [k for k, _, _ in results], [p for _, p, _ in results]

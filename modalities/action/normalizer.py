@@ -1,4 +1,5 @@
-"""States and actions on one scale: a shift and a scale a joint, learned from the training split.
+"""Normalization of states and actions: a shift and a scale for each joint, fitted on the training
+split.
 
 Legend: `steps` of time, `dof` joints.
 """
@@ -39,23 +40,23 @@ class Normalizer(Fittable):
 
     @property
     def dof(self) -> int:
-        """Joints that it was fitted on; 0 before."""
+        """Number of joints; 0 before the fit."""
         return len(self.shift)
 
     def fit(self, rows: Iterable[Any]) -> None:
-        """rows: motions, or anything that `read` takes. ValueError where their joints differ."""
-        found: list[np.ndarray] = []
+        """Fit motions, or anything that `read` takes. Raise ValueError if their joints differ."""
+        motions: list[np.ndarray] = []
         for row in rows:
             motion = read(row)
-            if found and motion.dof != found[0].shape[1]:
+            if motions and motion.dof != motions[0].shape[1]:
                 raise ValueError(
-                    f"normalizer: row {len(found)} has {motion.dof} joints, those before it have "
-                    f"{found[0].shape[1]}; leave it out, or name the columns"
+                    f"normalizer: row {len(motions)} has {motion.dof} joints, those before it have "
+                    f"{motions[0].shape[1]}; leave it out, or name the columns"
                 )
-            found.append(motion.values)
-        if not found:
+            motions.append(motion.values)
+        if not motions:
             raise ValueError("normalizer: no row to learn from")
-        values = np.concatenate(found).astype(np.float64)  # [steps, dof]
+        values = np.concatenate(motions).astype(np.float64)  # [steps, dof]
         self.shift, scale = SCALES[self.how](values, self.quantile)
         # Rounding leaves a constant joint a spread of about 1e-7 of its size (float32).
         constant = scale <= 1e-6 * np.abs(values).max(0)
@@ -73,14 +74,14 @@ class Normalizer(Fittable):
         self.shift, self.scale = shift, scale
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """`[..., dof]` in the joints' units -> normalised, float32."""
+        """Return `[..., dof]` normalized, float32."""
         scaled = (values - self.shift) / self.scale
         return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
 
     def decode(self, values: np.ndarray) -> np.ndarray:
-        """`[..., dof]` normalised -> in the joints' units, float32."""
-        found: np.ndarray = (values * self.scale + self.shift).astype(np.float32)
-        return found
+        """Return `[..., dof]` in the joints' units, float32."""
+        decoded: np.ndarray = (values * self.scale + self.shift).astype(np.float32)
+        return decoded
 
 
 def _moments(values: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarray]:

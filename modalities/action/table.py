@@ -29,7 +29,8 @@ JITTER = 0.5
 
 
 def read_table(path: Path) -> pa.Table:
-    """The rows of a file. ReadError where it is not there, empty, broken or of another kind."""
+    """Return the rows of a file. Raise ReadError if it is missing, empty, broken or of another
+    kind."""
     kinds = {".csv": _read_csv, ".parquet": parquet.read_table}
     if path.suffix.lower() not in kinds:
         raise ReadError(path, f"its name ends in {path.suffix!r}", FILES)
@@ -113,7 +114,7 @@ def column(table: pa.Table, name: str, source: object, *, nulls: bool = False) -
 
 
 def has_nulls(values: pa.Array | pa.ChunkedArray) -> bool:
-    """Whether a column has an empty cell, or a list with one."""
+    """Return whether a column has an empty cell, or a list with one."""
     chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
     for chunk in chunks:
         while True:
@@ -145,18 +146,14 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def innermost(kind: pa.DataType) -> pa.DataType:
-    """The type of the values in a column of lists (of lists)."""
+    """Return the type of the values in a column of lists (of lists)."""
     while is_list(kind):
         kind = kind.value_type
     return kind
 
 
 def rate_of(time: np.ndarray, source: object, episodes: np.ndarray | None = None) -> float | None:
-    """Return the steps a second of times `[N]` in s; None if no episode has two rows.
-
-    episodes: `[N]` their numbers. Where a time lies before that of the row above, another episode
-    begins too: its times begin anew. Raise ReadError if a frame is missing within an episode.
-    """
+    """Return the steps a second of times `[N]` in s. Raise ReadError if a frame is missing."""
     gaps = np.diff(time.astype(np.float64))
     inside = ~(gaps < 0) if (gaps > 0).any() or episodes is not None else np.ones_like(gaps, bool)
     if episodes is not None:

@@ -1,6 +1,6 @@
-"""Any causal language model of transformers as an encoder of text.
+"""Any causal language model of transformers as a text encoder.
 
-The last token alone has seen the whole text, so it stands for the text (as in E5-Mistral,
+Only the last token has attended to the whole text, so it is the pooled vector (as in E5-Mistral,
 Wang et al. 2024). Legend: `B` batch, `L` tokens, `D` width.
 """
 
@@ -18,12 +18,12 @@ from .hf import HubText, positions
 
 
 class CausalLM(HubText):
-    """tokens: the last hidden state, behind the model's final norm. pooled: the last real token.
+    """tokens: the last hidden state, after the model's final norm. pooled: the last real token.
 
-    echo: the text is read twice and the second reading is given, whose every token has seen the
-    whole text (Springer et al., "Repetition Improves Language Model Embeddings", 2024); `mean`
+    echo: the text is repeated and the second copy is returned, whose every token has attended to
+    the whole text (Springer et al., "Repetition Improves Language Model Embeddings", 2024); `mean`
     is its usual pooling. Other options: see `HubText`; `config: {model_type: llama, hidden_size:
-    64, ...}` builds a small one.
+    64, ...}` builds a small model.
     """
 
     kind: ClassVar[str] = "causal_lm"
@@ -50,14 +50,14 @@ class CausalLM(HubText):
             )
 
     def part(self, model: Any) -> nn.Module:
-        """The whole model. ValueError for an encoder-decoder model."""
+        """Return the whole model. Raise ValueError for an encoder-decoder model."""
         if model.config.is_encoder_decoder:
             raise ValueError(
                 f"causal_lm: {model.config.model_type} has an encoder of its own; "
                 "use type: transformers"
             )
-        found: nn.Module = model
-        return found
+        stack: nn.Module = model
+        return stack
 
     def inputs(self, ids: Tensor, mask: Tensor, embeds: Tensor | None) -> dict[str, Any]:
         # Without a mask and a cache the model looks for packed texts in the positions' values,
@@ -72,20 +72,20 @@ class CausalLM(HubText):
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Features:
-        """As `HubText`; with `echo` of the second reading. Hooks then see both, `[B, 2 L, D]`."""
+        """As `HubText`; with `echo` of the second copy. Hooks then receive both, `[B, 2 L, D]`."""
         if not self.echo:
             return super().forward(ids, mask, hidden_states, layer_hooks, inputs_embeds)
         lengths = mask.sum(1, keepdim=True)
-        places = torch.arange(2 * ids.shape[1], device=ids.device)  # [2 L]
-        again = torch.where(places < lengths, places, places - lengths)
+        positions = torch.arange(2 * ids.shape[1], device=ids.device)  # [2 L]
+        again = torch.where(positions < lengths, positions, positions - lengths)
         again = again.clamp(max=ids.shape[1] - 1)
         if inputs_embeds is not None:
             rows = again.unsqueeze(-1).expand(-1, -1, inputs_embeds.shape[-1])
             inputs_embeds = inputs_embeds.gather(1, rows)
         read = super().forward(
-            ids.gather(1, again), places < 2 * lengths, hidden_states, layer_hooks, inputs_embeds
+            ids.gather(1, again), positions < 2 * lengths, hidden_states, layer_hooks, inputs_embeds
         )
-        second = lengths + places[: ids.shape[1]]  # [B, L]
+        second = lengths + positions[: ids.shape[1]]  # [B, L]
 
         def taken(features: Features) -> Features:
             rows = second.unsqueeze(-1).expand(-1, -1, features.dim)

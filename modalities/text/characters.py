@@ -1,4 +1,4 @@
-"""Characters as tokens: the vocabulary of a recogniser that spells (CTC, Graves et al. 2006)."""
+"""Characters as tokens, for CTC (Graves et al. 2006)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SPECIAL = ("<pad>", "<bos>", "<eos>")  # ids 0, 1, 2
 
 
 class Characters(Tokenizer):
-    """Every character of the training texts behind three special tokens, in sorted order.
+    """The characters of the training texts after three special tokens, in sorted order.
 
-    lower: texts are read in lower case. A character that the training texts lack is refused:
-    nothing could ever have learned it.
+    lower: lower-case texts. A character that the training texts lack is an error, since no
+    embedding of it was trained.
     """
 
     pad_id, bos_id, eos_id = range(len(SPECIAL))
@@ -24,7 +24,7 @@ class Characters(Tokenizer):
         self._letters: tuple[str, ...] = ()
         self._places: dict[str, int] = {}
 
-    # The contract has a plain attribute; here it is known only after the fit.
+    # An attribute in the contract; here it is known only after `fit`.
     @property
     def size(self) -> int:  # type: ignore[override]
         return len(SPECIAL) + len(self._fitted)
@@ -36,21 +36,21 @@ class Characters(Tokenizer):
         return self._letters
 
     def fit(self, rows: Iterable[Any]) -> None:
-        """Collect the characters of `rows`, which are texts. ValueError where there is none."""
-        found: set[str] = set()
+        """Collect the characters of `rows`, which are texts. Raise ValueError if there are none."""
+        characters: set[str] = set()
         for place, row in enumerate(rows):
             if not isinstance(row, str):
                 raise ValueError(
                     f"tokenizer characters: fits on texts, row {place} is {type(row).__name__}"
                 )
-            found.update(self._read(row))
-        if not found:
+            characters.update(self._read(row))
+        if not characters:
             raise ValueError("tokenizer characters: there is no text to fit on; use bytes")
-        self._take(sorted(found))
+        self._take(sorted(characters))
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Ids of a text; with `special` between `<bos>` and `<eos>`. Raises ValueError for a
-        character that is not in the vocabulary."""
+        """Return the ids of a text; with `special` between `<bos>` and `<eos>`. Raise ValueError
+        for a character that is not in the vocabulary."""
         count = len(self._fitted)
         lost = sorted({letter for letter in self._read(text) if letter not in self._places})
         if lost:

@@ -1,4 +1,4 @@
-"""What the encoders on transformers' models share: configuration, weights, layers, batches.
+"""What encoders on transformers' models share: configuration, weights, layers, batches.
 
 Legend: `B` batch, `L` tokens, `D` width.
 """
@@ -29,13 +29,14 @@ from .repo_id import parse_repo_id
 
 
 class HubText(Encoder):
-    """A model of transformers that reads ids. Subclasses say `kind`, `auto_lm`, `part` and `pool`.
+    """A model of transformers that reads ids. Subclasses define `kind`, `auto_lm`, `part` and
+    `pool`.
 
-    name: a hub id or a folder (see `place`); its weights are read by `load`. config: the whole
-    configuration, `model_type` first; with `name` it is filled by `resolve`, without it the
-    model is built from nothing and its vocabulary is the tokenizer's. max_length: longer texts
-    are cut. lm_head: build the head of the language model too; the encoder then supports
-    `vocabulary`: `embed(ids)` and `logits(hidden)`.
+    name: a hub id or a folder (see `parse_repo_id`); its weights are read by `load`. config: the
+    whole configuration, `model_type` first; with `name` it is filled by `resolve`, otherwise the
+    model has random weights and the tokenizer's vocabulary. max_length: longer texts are truncated.
+    lm_head: also build the language-model head; the encoder then supports `vocabulary`:
+    `embed(ids)` and `logits(hidden)`.
     """
 
     kind: ClassVar[str]
@@ -61,8 +62,8 @@ class HubText(Encoder):
         self.dim: int = self.encoder.config.hidden_size
         self._check(tokenizer, max_length)
         self.processor = TextProcessor(tokenizer, max_length)
-        found = {"hidden_states", "inputs_embeds"} | ({"vocabulary"} if lm_head else set())
-        self.supports = frozenset(found | ({"layer_hooks"} if self.blocks() else set()))
+        supported = {"hidden_states", "inputs_embeds"} | ({"vocabulary"} if lm_head else set())
+        self.supports = frozenset(supported | ({"layer_hooks"} if self.blocks() else set()))
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -70,35 +71,37 @@ class HubText(Encoder):
         if options.get("name") is None or options.get("config") is not None:
             return options
         try:
-            found = AutoConfig.from_pretrained(**parse_repo_id(options["name"]))
+            loaded = AutoConfig.from_pretrained(**parse_repo_id(options["name"]))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{cls.kind}: no model at {options['name']!r}: {reason}") from error
         # By way of JSON, but not `to_json_string`: that writes infinity as a dict of its own.
-        return {**options, "config": json.loads(json.dumps(found.to_diff_dict(), default=str))}
+        return {**options, "config": json.loads(json.dumps(loaded.to_diff_dict(), default=str))}
 
     @classmethod
     def carries_weights(cls, options: Mapping[str, Any]) -> bool:
-        """True for a hub id and for a folder with safetensors in it."""
+        """Return True for a hub id and for a folder with safetensors."""
         if options.get("name") is None:
             return False
         path = Path(parse_repo_id(options["name"])["pretrained_model_name_or_path"])
         return any(path.glob("*.safetensors")) if path.exists() else True
 
     def load(self) -> None:
-        """Read the weights of `name`; a weight that the checkpoint lacks is an error."""
+        """Read the weights of `name`. Raise an error if the checkpoint lacks a weight."""
         if self.name is None:
             return super().load()
         with quiet_loading():
-            found, report = self._auto.from_pretrained(
+            pretrained, report = self._auto.from_pretrained(
                 **parse_repo_id(self.name),
                 config=self.whole,
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        model = self._built(found)
-        lacking = sorted(set(report["missing_keys"]) & {k for k, _ in found.named_parameters()})
+        model = self._built(pretrained)
+        lacking = sorted(
+            set(report["missing_keys"]) & {k for k, _ in pretrained.named_parameters()}
+        )
         if lacking:
             raise ValueError(
                 f"{self.kind}: {self.name!r} lacks {len(lacking)} weights ({lacking[0]}, ...); "
@@ -132,22 +135,22 @@ class HubText(Encoder):
         return self.auto_lm
 
     def _built(self, model: Any) -> Any:
-        """What is kept of a model of transformers: all of it with its head, else what encodes."""
+        """Return the parts of a model that are kept: all with its head, otherwise the encoder."""
         return model if self.lm_head else self.part(model)
 
     @property
     def encoder(self) -> Any:
-        """The stack that reads embeddings."""
+        """The layers that read embeddings."""
         return self.part(self.model.base_model) if self.lm_head else self.model
 
     def embed(self, ids: Tensor) -> Tensor:
-        """ids `[..., L]` -> embeddings `[..., L, E]`, as the model itself would feed them."""
-        found: Tensor = self.encoder.get_input_embeddings()(ids)
-        return found
+        """Return embeddings `[..., L, E]` of ids `[..., L]`, as the model computes them."""
+        embedded: Tensor = self.encoder.get_input_embeddings()(ids)
+        return embedded
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
-        """hidden `[..., D]` -> logits `[..., V]`, or `[..., len(ids)]` of the ids alone, as the
-        model itself would give them. Raise ValueError without `lm_head`."""
+        """Return logits `[..., V]` of hidden `[..., D]`, or `[..., len(ids)]` of some ids, as the
+        model computes them. Raise ValueError without `lm_head`."""
         if not self.lm_head:
             raise ValueError(f"{self.kind}: has no head; set lm_head: true")
         flat = hidden.reshape(1, -1, hidden.shape[-1])
@@ -155,27 +158,27 @@ class HubText(Encoder):
         parts: dict[str, nn.Module] = {path_of(self.model, stack): PrecomputedHidden(stack, flat)}
         if ids is not None:
             parts[path_of(self.model, head)] = ExtendedLMHead(head, None, ids)
-        found: Tensor = replace_submodules(self.model, parts)(inputs_embeds=flat).logits
-        return found.view(*hidden.shape[:-1], -1)
+        logits: Tensor = replace_submodules(self.model, parts)(inputs_embeds=flat).logits
+        return logits.view(*hidden.shape[:-1], -1)
 
     def part(self, model: nn.Module) -> Any:
-        """The part of a model that encodes."""
+        """Return the part of a model that encodes."""
         raise NotImplementedError
 
     def pool(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
-        """tokens `[B, L, D]`, mask `[B, L]` -> `[B, D]`."""
+        """Return `[B, D]` of tokens `[B, L, D]` and mask `[B, L]`."""
         raise NotImplementedError
 
     def inputs(self, ids: Tensor, mask: Tensor, embeds: Tensor | None) -> dict[str, Any]:
-        """What the model is called with."""
+        """Return the model's keyword arguments."""
         if ids.is_meta:
-            # transformers looks into ids and masks for padding; on meta there is nothing to see.
+            # transformers reads the values of ids and masks, which the meta device lacks.
             return {"inputs_embeds": self.embed(ids) if embeds is None else embeds}
         read = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
         return {**read, "attention_mask": mask.long()}
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """ids `[B, L]` padded on the right, mask `[B, L]`."""
+        """Return ids `[B, L]` padded on the right, and mask `[B, L]`."""
         return collate_ids(samples, self.tokenizer.pad_id)
 
     def forward(
@@ -186,9 +189,9 @@ class HubText(Encoder):
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Features:
-        """ids `[B, L]`, mask `[B, L]` -> tokens `[B, L, D]`.
+        """Return tokens `[B, L, D]` of ids `[B, L]` and mask `[B, L]`.
 
-        layers, layer_hooks: blocks, 0 the first, -1 the last. inputs_embeds: `[B, L, E]`, read in
+        hidden_states, layer_hooks: layers, 0 the first, -1 the last. inputs_embeds: `[B, L, E]`, in
         place of the ids' embeddings.
         """
         with hooked(self.blocks(), layer_hooks, 0, mask):
@@ -212,24 +215,25 @@ class HubText(Encoder):
         return Features(states[place].masked_fill(~mask.unsqueeze(-1), 0), mask)
 
     def blocks(self) -> Sequence[nn.Module]:
-        """The layers from input to output; empty where the model shares or hides them."""
+        """Return the layers from input to output; empty if the model shares or hides them."""
         count = getattr(self.encoder.config, "num_hidden_layers", None)
         return list_of_layers(self.encoder, count)
 
 
 def configuration(kind: str, options: dict[str, Any]) -> Any:
-    """A transformers configuration from its dict. ValueError for one that is not text alone."""
+    """Return a transformers configuration from its dict. Raise ValueError if it is not for text
+    only."""
     model_type = options.get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise ValueError(f"{kind}: config has model_type {model_type!r}, unknown to transformers")
-    found = CONFIG_MAPPING[model_type].from_dict(options)
-    if hasattr(found, "text_config"):
+    built = CONFIG_MAPPING[model_type].from_dict(options)
+    if hasattr(built, "text_config"):
         raise ValueError(f"{kind}: {model_type} is a model of several towers; name a text model")
-    return found
+    return built
 
 
 def _of(kind: str, config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """What the tokenizer decides of a model that is built from nothing."""
+    """Return the fields that the tokenizer decides for a model with random weights."""
     if config.get("vocab_size", tokenizer.size) != tokenizer.size:
         raise ValueError(
             f"{kind}: config has vocab_size {config['vocab_size']}, "
@@ -241,10 +245,10 @@ def _of(kind: str, config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, An
 
 
 def positions(model: nn.Module) -> int | None:
-    """How many tokens the model has positions for; None where there is no limit."""
+    """Return the model's maximum number of tokens; None without a limit."""
     limit: int | None = getattr(model.config, "max_position_embeddings", None)
     for name, table in model.named_modules():
-        # RoBERTa's kind counts its positions from behind the padding id.
+        # RoBERTa and its relatives number positions from the padding id + 1.
         padded = isinstance(table, nn.Embedding) and table.padding_idx is not None
         if limit is not None and padded and name.endswith("position_embeddings"):
             limit -= table.padding_idx + 1

@@ -1,6 +1,6 @@
-"""The text tower of any open_clip model, with the tokenizer that it was trained with.
+"""The text tower of any open_clip model, with its tokenizer.
 
-Legend: `B` batch, `N` the model's context length, `D` width of the space shared with pictures.
+Legend: `B` batch, `N` the model's context length, `D` width of the space shared with images.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class OpenClipText(Encoder):
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Read the configuration of `name`, and the tokenizer's files where it has any."""
+        """Read the configuration of `name`, and the tokenizer's files if it has any."""
         if options.get("config") is not None:
             return options
         name = options["name"]
-        found = _read(name)
+        loaded = _read(name)
         config = _merged(
-            {key: found[key] for key in ("embed_dim", "quick_gelu", "text_cfg") if key in found},
+            {key: loaded[key] for key in ("embed_dim", "quick_gelu", "text_cfg") if key in loaded},
             options.get("options") or {},
         )
         text = config["text_cfg"]
@@ -70,7 +70,7 @@ class OpenClipText(Encoder):
 
     @classmethod
     def carries_weights(cls, options: Mapping[str, Any]) -> bool:
-        """True for a hub id, a name with a tag, and a folder with safetensors in it."""
+        """Return True for a hub id, a name with a tag, and a folder with safetensors."""
         name = str(options["name"])
         if name.startswith(LOCAL):
             return any(Path(name.removeprefix(LOCAL)).glob("*.safetensors"))
@@ -94,11 +94,11 @@ class OpenClipText(Encoder):
             pretrained_text=False,
             **{key: merged[key] for key in changes},
         )
-        found = getattr(whole, "text", whole).state_dict()  # CLIP spreads its text tower out
-        self.tower.load_state_dict({key: found[key] for key in self.tower.state_dict()})
+        state = getattr(whole, "text", whole).state_dict()  # CLIP has no text submodule
+        self.tower.load_state_dict({key: state[key] for key in self.tower.state_dict()})
 
     def forward(self, ids: Tensor, mask: Tensor) -> Features:
-        """ids `[B, N]`, mask `[B, N]` -> tokens `[B, N, D]`, pooled `[B, D]`."""
+        """Return tokens `[B, N, D]` and pooled `[B, D]` of ids `[B, N]` and mask `[B, N]`."""
         read = _read_hf if isinstance(self.tower, HFTextEncoder) else _read_clip
         tokens, pooled = read(self.tower, ids)
         return Features(tokens.masked_fill(~mask.unsqueeze(-1), 0), mask, pooled=pooled)
@@ -108,7 +108,7 @@ class OpenClipText(Encoder):
 
 
 def _split(name: str) -> tuple[str, str | None]:
-    """`ViT-B-32:tag` -> its name and tag; a folder or hub id as it is."""
+    """Split `ViT-B-32:tag` into name and tag; a folder or hub id is kept."""
     if name.startswith((LOCAL, HUB)):
         return name, None
     model, _, tag = name.partition(":")
@@ -116,18 +116,18 @@ def _split(name: str) -> tuple[str, str | None]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """open_clip's configuration of a model. ValueError for an unknown one."""
+    """Return open_clip's configuration of a model. Raise ValueError for an unknown one."""
     model, tag = _split(name)
     try:
-        found: dict[str, Any] | None = open_clip.get_model_config(model)
+        config: dict[str, Any] | None = open_clip.get_model_config(model)
     except (OSError, ValueError) as error:
         raise ValueError(f"open_clip: no model at {name!r}: {error}") from error
-    if found is None:
+    if config is None:
         near = did_you_mean(model, open_clip.list_models())
         raise ValueError(f"open_clip: no model {model!r}{near}")
     if tag is not None:
-        _check_tag(model, tag, bool(found.get("quick_gelu", False)))
-    return found
+        _check_tag(model, tag, bool(config.get("quick_gelu", False)))
+    return config
 
 
 def _check_tag(model: str, tag: str, quick: bool) -> None:
@@ -145,7 +145,7 @@ def _check_tag(model: str, tag: str, quick: bool) -> None:
 
 
 def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Changes of a section (`text_cfg`) touch its own keys and leave the others."""
+    """Merge changes of a section (`text_cfg`) key by key."""
     sections = {k: {**config.get(k, {}), **v} for k, v in changes.items() if isinstance(v, dict)}
     return {**config, **changes, **sections}
 
@@ -156,7 +156,7 @@ def _tower(config: dict[str, Any]) -> nn.Module:
         quick = config.get("quick_gelu", False)
         tower: nn.Module = _build_text_tower(config["embed_dim"], text, quick_gelu=quick)
         return tower
-    # open_clip's builder would ask the network for the configuration, and give other parts.
+    # open_clip's builder would download the configuration, and return other parts.
     inner = configuration("open_clip", config["hf_config"])
     hub: Any = HFTextEncoder(
         text.hf_model_name,
@@ -170,8 +170,8 @@ def _tower(config: dict[str, Any]) -> nn.Module:
         hub.transformer = hub.transformer.get_encoder()
     elif text.hf_pooler_type != "cls_pooler":
         hub.transformer.pooler = None
-    found: nn.Module = hub
-    return found
+    module: nn.Module = hub
+    return module
 
 
 def _width(tower: Any) -> int:
@@ -182,7 +182,7 @@ def _width(tower: Any) -> int:
 
 def _read_clip(tower: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
     pooled, tokens = tower(ids)
-    if tower.cls_emb is not None:  # CoCa gives its tokens before the final norm
+    if tower.cls_emb is not None:  # CoCa returns its tokens before the final norm
         tokens = tower.ln_final(tokens)
     if tower.text_projection is None:
         return tokens, pooled
@@ -193,9 +193,9 @@ def _read_clip(tower: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 def _read_hf(tower: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
     """As `HFTextEncoder.forward`, which keeps no class token and cannot run on meta."""
-    seen = (ids != tower.config.pad_token_id).long()
+    real = (ids != tower.config.pad_token_id).long()
     if ids.is_meta:
         out = tower.transformer(inputs_embeds=tower.transformer.get_input_embeddings()(ids))
     else:
-        out = tower.transformer(input_ids=ids, attention_mask=seen)
-    return tower.proj(out.last_hidden_state), tower.proj(tower.pooler(out, seen))
+        out = tower.transformer(input_ids=ids, attention_mask=real)
+    return tower.proj(out.last_hidden_state), tower.proj(tower.pooler(out, real))

@@ -1,4 +1,4 @@
-"""Text -> ids as an open_clip model was trained: its own tokenizer, its own length.
+"""The tokenizer and context length of an open_clip model.
 
 Legend: `N` the model's context length, in tokens.
 """
@@ -54,7 +54,7 @@ class OpenClipTextProcessor(Processor):
         return ids
 
     def _real(self, ids: torch.Tensor) -> int:
-        """The number of tokens before the padding."""
+        """Return the number of tokens before the padding."""
         inner = getattr(self.tokenizer, "tokenizer", None)
         pad, end = (0, None) if inner is None else (inner.pad_token_id, inner.eos_token_id)
         other = (ids != pad).nonzero()
@@ -77,7 +77,7 @@ class OpenClipTextProcessor(Processor):
 
 
 def build_tokenizer(name: str, text_cfg: dict[str, Any], *, local: bool) -> Any:
-    """open_clip's tokenizer of a model; local: only from files that are on this machine."""
+    """Return open_clip's tokenizer of a model. local: only from files on this machine."""
     length, more = text_cfg.get("context_length", 77), text_cfg.get("tokenizer_kwargs", {})
     source = text_cfg.get("hf_tokenizer_name")
     if not source:
@@ -93,7 +93,7 @@ def build_tokenizer(name: str, text_cfg: dict[str, Any], *, local: bool) -> Any:
 
 
 def _plain_simple(tokenizer: Any) -> Any:
-    """Without the alternatives of its pattern that find special tokens in a text."""
+    """Remove from the pattern the alternatives that match special tokens in a text."""
     special = "|".join(tokenizer.decoder[i] for i in tokenizer.all_special_ids)
     pattern = tokenizer.pat.pattern
     if not pattern.startswith(f"{special}|"):

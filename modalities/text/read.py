@@ -1,4 +1,4 @@
-"""Text: whatever a data set's cell holds -> `str`."""
+"""Reading of text cells."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ WORDS = ("a", "the", "small", "red", "seven", "robot", "sound", "push", "above",
 
 @only_read_errors("a text")
 def read(source: Any) -> str:
-    """The text of a cell: a `str` is the text itself, `bytes` are UTF-8, a `Path` is a file.
+    """Return the text of a cell: a `str` is the text, `bytes` are UTF-8, a `Path` is a file.
 
-    Raises ReadError for what is missing (None, NaN), empty, a number, or not UTF-8. A text file
-    is named by a `Path`, never by a `str`: a caption may look like a file name.
+    Raise ReadError for a missing value (None, NaN), an empty text, a number, or invalid UTF-8. A
+    text file is named by a `Path`, never by a `str`: a caption may look like a file name.
     """
     text = _decode(source)
     if not text:
@@ -61,10 +61,10 @@ def files(source: Any) -> list[Path]:
 
 
 def example(rng: np.random.Generator) -> str:
-    """A few words, for dry runs."""
+    """Return a few words, for dry runs."""
     return " ".join(rng.choice(WORDS, size=int(rng.integers(3, 9))))
 
 
 def preview(text: str, marks: Annotations | None = None) -> str:
-    """One paragraph of HTML; whatever the text holds is shown, never run. Nothing is marked."""
+    """Return one paragraph of escaped HTML. Annotations are ignored."""
     return f"<p>{html.escape(text)}</p>"

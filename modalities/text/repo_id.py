@@ -1,4 +1,4 @@
-"""Where a checkpoint of transformers lies, by the ways to write it."""
+"""Ways to write the location of a transformers checkpoint."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ LOCAL, HUB = "local-dir:", "hf-hub:"
 
 
 def parse_repo_id(name: str) -> dict[str, Any]:
-    """A folder, `local-dir:PATH`, a hub id or `hf-hub:org/name@revision`, as the keywords of
-    `from_pretrained`."""
+    """Return the keyword arguments of `from_pretrained` for a folder, `local-dir:PATH`, a hub id or
+    `hf-hub:org/name@revision`."""
     if name.startswith(LOCAL) or (not name.startswith(HUB) and Path(name).exists()):
         return {"pretrained_model_name_or_path": name.removeprefix(LOCAL)}
     path, _, revision = name.removeprefix(HUB).partition("@")

@@ -1,4 +1,4 @@
-"""What a text says is text: no special token is read out of it."""
+"""Protection of texts against special tokens typed in them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tokenizers.pre_tokenizers import Split
 
 
 def protect_text(backend: Any, ids: Iterable[int | None] = ()) -> None:
-    """Keep a 🤗 tokenizer from making special tokens of typed text, in place.
+    """Keep a 🤗 tokenizer from parsing special tokens in texts, in place.
 
-    Added tokens are not looked for (`encode_special_tokens`). Some models (Unigram, WordPiece)
-    hold special tokens as pieces of their own: a text is split within such a piece, so that the
-    model never sees it whole. ids: special tokens that are not marked as such.
+    Added tokens are not matched (`encode_special_tokens`). Some models (Unigram, WordPiece) have
+    special tokens as pieces: a text is split within such a piece, so that the model never matches
+    it whole. ids: special tokens that are not marked as such.
     """
     backend.encode_special_tokens = True
     added = backend.get_added_tokens_decoder()
@@ -32,7 +32,7 @@ def protect_text(backend: Any, ids: Iterable[int | None] = ()) -> None:
 
 
 def _is_piece(backend: Any, piece: str) -> bool:
-    """True where the model makes the token of its text."""
+    """Return whether the model makes the token of its text."""
     token = backend.token_to_id(piece)
     try:
         return any(part.id == token for part in backend.model.tokenize(piece))

@@ -26,37 +26,37 @@ from .special_pieces import protect_text
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<mask>")  # ids 0, 1, 2, 3
 TRANSIENT = ("_backend", "_pre_tokenizer", "_markup")
-"""What is made anew of the state."""
+"""Attributes that are rebuilt from the state."""
 
 
 class Bytes(Tokenizer):
-    """The 256 bytes of UTF-8 behind four special tokens. Needs no fit; ids are `byte + 4`."""
+    """The 256 bytes of UTF-8 after four special tokens. Needs no fit; ids are `byte + 4`."""
 
     size = len(SPECIAL) + 256
     pad_id, bos_id, eos_id, mask_id = range(len(SPECIAL))
 
     def __init__(self) -> None:
-        """There is nothing to choose."""
+        """There are no options."""
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Ids of a text; with `special` between `<bos>` and `<eos>`."""
+        """Return the ids of a text; with `special` between `<bos>` and `<eos>`."""
         ids = [byte + len(SPECIAL) for byte in text.encode("utf-8")]
         return [self.bos_id, *ids, self.eos_id] if special else ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; bytes that are not UTF-8 (a cut character) become U+FFFD."""
-        kept = bytes(i - len(SPECIAL) for i in ids if len(SPECIAL) <= i < self.size)
-        return kept.decode("utf-8", errors="replace")
+        """Return the text of ids; invalid UTF-8 (a truncated character) becomes U+FFFD."""
+        raw = bytes(i - len(SPECIAL) for i in ids if len(SPECIAL) <= i < self.size)
+        return raw.decode("utf-8", errors="replace")
 
     def state(self) -> dict[str, Any]:
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Nothing is learned, so there is nothing to take back."""
+        """There is no state."""
 
 
 class _Backed(Tokenizer):
-    """One that stands on a 🤗 tokenizer: None until `fit` or `load_state`."""
+    """A tokenizer with a 🤗 backend: None until `fit` or `load_state`."""
 
     mask_id: int | None = None
     _backend: Backend | None = None
@@ -71,25 +71,25 @@ class _Backed(Tokenizer):
         return self._backend
 
     def __getattr__(self, name: str) -> Any:
-        """Only what is not there yet comes here: say why."""
+        """Raise an error that explains why an attribute is missing before the fit."""
         if name in ("pad_id", "eos_id"):
             return self.backend  # raises
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    # The contract has a plain attribute; here it is known only after the fit.
+    # An attribute in the contract; here it is known only after `fit`.
     @property
     def size(self) -> int:  # type: ignore[override]
         return int(max(self.backend.get_vocab(with_added_tokens=True).values())) + 1
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Ids of a text; with `special` inside the template of the tokenizer."""
+        """Return the ids of a text; with `special` inside the tokenizer's template."""
         return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=True))
 
     def state(self) -> dict[str, Any]:
-        """The text of a `tokenizer.json`, and the ids that it does not name."""
+        """Return the text of a `tokenizer.json`, and the special ids that it does not name."""
         backend = self.backend
         guarded, backend.pre_tokenizer = backend.pre_tokenizer, self._pre_tokenizer
         text = backend.to_str()
@@ -100,7 +100,7 @@ class _Backed(Tokenizer):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         backend = Backend.from_str(state["tokenizer"])
-        # A file may carry somebody's cut and padding: these are the processor's business.
+        # A file may define truncation and padding, which are the processor's.
         backend.no_truncation()
         backend.no_padding()
         self._backend, self._pre_tokenizer = backend, backend.pre_tokenizer
@@ -116,17 +116,17 @@ class _Backed(Tokenizer):
         rest = {k: v for k, v in vars(self).items() if k not in TRANSIENT}
         return {"rest": rest, "state": None if self._backend is None else self.state()}
 
-    def __setstate__(self, given: dict[str, Any]) -> None:
-        vars(self).update(given["rest"])
-        if given["state"] is not None:
-            self.load_state(given["state"])
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state["rest"])
+        if state["state"] is not None:
+            self.load_state(state["state"])
 
 
 class BPE(_Backed):
-    """Byte-level pairs, learned from the training split; loses no character of any text.
+    """Byte-level pairs, fitted on the training split; encodes any text without loss.
 
-    size: the largest vocabulary, special tokens and 256 bytes included; after the fit `size` is
-    what the texts gave. The same texts give the same vocabulary.
+    size: the largest vocabulary, special tokens and 256 bytes included; after the fit, the
+    vocabulary's size. The same texts give the same vocabulary.
     """
 
     def __init__(self, *, size: int = 512) -> None:
@@ -139,7 +139,7 @@ class BPE(_Backed):
         self.wanted = size
 
     def fit(self, rows: Iterable[Any]) -> None:
-        """Learn the pairs of `rows`, which are texts. ValueError where there is none."""
+        """Learn the merges of `rows`, which are texts. Raise ValueError if there are none."""
         backend = Backend(BPEModel())
         backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
         backend.decoder = ByteLevelDecoder()
@@ -160,48 +160,52 @@ class BPE(_Backed):
 
 
 class PretrainedTokenizer(_Backed):
-    """A checkpoint's own tokenizer, from a folder or a hub id; read in `fit`, not before.
+    """A checkpoint's tokenizer, from a folder or a hub id, loaded by `fit`.
 
-    eos: the token that ends a text, where the checkpoint names none. Padding is always masked,
-    so where there is no padding token `pad_id` is `eos_id`. BERT's kind ends texts with its
-    separator and begins them with its class token: these are its `eos_id` and `bos_id`;
-    `bos_id` is None where there is neither (T5, Qwen). A model may have more rows than `size`.
+    eos: the token that ends a text, if the checkpoint names none. Padding is always masked, so
+    without a padding token `pad_id` is `eos_id`. BERT and its relatives end texts with the
+    separator and begin them with the class token: these are `eos_id` and `bos_id`; `bos_id` is None
+    without either (T5, Qwen). A model may have more rows than `size`.
     """
 
     def __init__(self, *, name: str, eos: str | None = None) -> None:
         self.name, self.eos = name, eos
 
     def fit(self, rows: Iterable[Any]) -> None:
-        """Read the tokenizer (may download); the rows teach it nothing and are not read."""
+        """Load the tokenizer (may download); the rows are not read."""
         try:
-            found = AutoTokenizer.from_pretrained(**parse_repo_id(self.name))
+            tokenizer = AutoTokenizer.from_pretrained(**parse_repo_id(self.name))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"tokenizer own: none at {self.name!r}: {reason}") from error
-        backend = getattr(found, "backend_tokenizer", None)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ValueError(
-                f"tokenizer own: {self.name!r} has a {type(found).__name__} without a "
+                f"tokenizer own: {self.name!r} has a {type(tokenizer).__name__} without a "
                 "tokenizer.json; convert it with transformers' save_pretrained, or use bpe or bytes"
             )
-        eos_id = self._end(found, backend)
+        eos_id = self._end(tokenizer, backend)
         self.load_state(
             {
                 "tokenizer": backend.to_str(),
-                "pad_id": eos_id if found.pad_token_id is None else found.pad_token_id,
-                "bos_id": _first(found.bos_token_id, found.cls_token_id),
+                "pad_id": eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+                "bos_id": _first(tokenizer.bos_token_id, tokenizer.cls_token_id),
                 "eos_id": eos_id,
-                "mask_id": found.mask_token_id,
-                "chat": self._template(found),
+                "mask_id": tokenizer.mask_token_id,
+                "chat": self._template(tokenizer),
             }
         )
 
     @staticmethod
-    def _template(found: Any) -> dict[str, Any] | None:
-        """The chat template of a tokenizer of transformers, and the tokens that it may name."""
-        if not found.chat_template:
+    def _template(tokenizer: Any) -> dict[str, Any] | None:
+        """Return the chat template of a tokenizer of transformers, and the tokens that it may
+        use."""
+        if not tokenizer.chat_template:
             return None
-        return {"template": found.get_chat_template(), "tokens": dict(found.special_tokens_map)}
+        return {
+            "template": tokenizer.get_chat_template(),
+            "tokens": dict(tokenizer.special_tokens_map),
+        }
 
     def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         """As transformers' `apply_chat_template` with `add_generation_prompt`. A content that
@@ -232,14 +236,15 @@ class PretrainedTokenizer(_Backed):
 
     @cached_property
     def _markup(self) -> Backend:
-        """The backend that reads special tokens of a text as such."""
+        """The backend that parses special tokens in a text."""
         return Backend.from_str(self.backend.to_str())
 
     def encode_chat(self, text: str) -> list[int]:
         return list(self._markup.encode(text, add_special_tokens=False).ids)
 
-    def _end(self, found: Any, backend: Backend) -> int:
-        """The id that ends a text. ValueError where none is named, or an unknown one is."""
+    def _end(self, tokenizer: Any, backend: Backend) -> int:
+        """Return the id that ends a text. Raise ValueError if none is named, or an unknown one
+        is."""
         if self.eos is not None:
             named: int | None = backend.token_to_id(self.eos)
             if named is None:
@@ -247,7 +252,7 @@ class PretrainedTokenizer(_Backed):
                     f"tokenizer own: {self.name!r} has no token {self.eos!r}; name one it has"
                 )
             return named
-        end = _first(found.eos_token_id, found.sep_token_id)
+        end = _first(tokenizer.eos_token_id, tokenizer.sep_token_id)
         if end is None:
             raise ValueError(
                 f"tokenizer own: {self.name!r} has no end of text; "

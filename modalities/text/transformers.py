@@ -1,4 +1,4 @@
-"""Any BERT-like model of transformers as an encoder: it sees a text both ways.
+"""Any BERT-like model of transformers as a bidirectional text encoder.
 
 Legend: `B` batch, `L` tokens, `D` width.
 """
@@ -15,10 +15,10 @@ from .hf import HubText
 
 
 class TransformersText(HubText):
-    """tokens: the last hidden state. pooled: its first place, where the tokenizer begins a text
-    with a class token (`bos_id`); None where it does not (T5).
+    """tokens: the last hidden state. pooled: its first position, if the tokenizer begins a text
+    with a class token (`bos_id`); otherwise None (T5).
 
-    Of an encoder-decoder model the encoder is taken. Options: see `HubText`.
+    Of an encoder-decoder model the encoder is used. Options: see `HubText`.
     """
 
     kind: ClassVar[str] = "transformers"
@@ -40,11 +40,11 @@ class TransformersText(HubText):
         self.class_token = tokenizer.bos_id is not None and begins == [tokenizer.bos_id]
 
     def part(self, model: Any) -> nn.Module:
-        """The encoder, without BERT's pooler: nothing reads it, so nothing would train it."""
-        found: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
-        if getattr(found, "pooler", None) is not None:
-            found.pooler = None  # type: ignore[assignment]
-        return found
+        """Return the encoder, without BERT's pooler, which would get no gradient."""
+        stack: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
+        if getattr(stack, "pooler", None) is not None:
+            stack.pooler = None  # type: ignore[assignment]
+        return stack
 
     def pool(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
         return tokens[:, 0] if self.class_token else None

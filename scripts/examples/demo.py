@@ -42,14 +42,14 @@ def main(
         ("frozen, it is described in words", "configs/captioning/digits.yaml", frozen, captioner),
     )
     shutil.rmtree(out, ignore_errors=True)
-    found: dict[str, dict[str, float]] = {}
+    metrics: dict[str, dict[str, float]] = {}
     for i, (what, recipe, overrides, folder) in enumerate(stages):
         sys.stderr.write(f"\n[{i + 1}/{len(stages)}] {what}: {recipe}\n")
         command = " ".join(["sensorium", "train", recipe, *overrides])
         train(load_recipe(recipe, overrides), folder, command=command)
-        found |= evaluate(load_model(folder), log=RunLogger(None), folder=folder)
+        metrics |= evaluate(load_model(folder), log=RunLogger(None), folder=folder)
     page = write_report([captioner, classifier], out / "report.html")
-    print(format_metrics(found))
+    print(format_metrics(metrics))
     for line in (captioner / "predictions-caption.jsonl").read_text().splitlines()[:5]:
         row = json.loads(line)
         print(f"{row['key']:>12}: {row['prediction']['text']}")

@@ -64,8 +64,8 @@ class Captioning(Task):
         labels = self.prompt.encode(row, tokenizer)
         references = self._references(row)
         if references:
-            several = rng is not None and len(references) > 1
-            chosen = references[int(rng.integers(len(references))) if several and rng else 0]
+            draw = rng is not None and len(references) > 1
+            chosen = references[int(rng.integers(len(references))) if draw and rng else 0]
             labels["target"] = torch.tensor([*tokenizer.encode(chosen), tokenizer.eos_id])
         return Example(labels, {"references": references})
 

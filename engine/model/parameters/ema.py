@@ -19,20 +19,20 @@ from .adapters import is_frozen, mark_frozen
 def create_ema_encoders(plan: ResolvedRecipe, streams: Mapping[str, Stream]) -> None:
     """Give each stream that a task averages its teacher. Raises RecipeError where the encoder is
     frozen, or where two tasks would move one average."""
-    kept: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for key, part in plan.tasks.items():
         for name in (n for n, use in part.task.streams.items() if use.ema):
-            if name in kept:
+            if name in owners:
                 raise ConfigError(
                     f"tasks.{key}: keeps an average of inputs.{name}.encoder, and so does "
-                    f"tasks.{kept[name]}; give each its own stream"
+                    f"tasks.{owners[name]}; give each its own stream"
                 )
             if is_frozen(streams[name].encoder):
                 raise ConfigError(
                     f"inputs.{name}.encoder: is frozen, and tasks.{key} learns it from its own "
                     "average; take `freeze: true` out"
                 )
-            kept[name] = key
+            owners[name] = key
             teacher = ema_copy(streams[name].encoder)
             mark_frozen(teacher)
             streams[name].ema = teacher

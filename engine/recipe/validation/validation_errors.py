@@ -56,12 +56,12 @@ def format_validation_errors(
             line = f"is required, and is not there; expected {expected}"
         else:
             value = _dig(values, keys)
-            shown = shorten(repr(value), MAX_VALUE)
+            text = shorten(repr(value), MAX_VALUE)
             now = renamed(place, what if owner is model else "", value)
             hint = f"; it is called {now} now" if now else ""
             if isinstance(value, Mapping) and value and all(v is None for v in value.values()):
                 hint = "; put a text that begins with '{' in quotes"
-            line = f"found {shown} ({type(value).__name__}), expected {expected}{hint}"
+            line = f"found {text} ({type(value).__name__}), expected {expected}{hint}"
         lines.setdefault(place, f"{place}: {line}")
     return list(lines.values())
 

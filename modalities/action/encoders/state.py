@@ -50,7 +50,7 @@ class State(StepEncoder):
         return [self.values]
 
     def forward(self, values: Tensor, mask: Tensor) -> Features:
-        """values `[B, T, dof]` normalised, mask `[B, T]` -> tokens `[B, T, D]`."""
+        """Return tokens `[B, T, D]` of normalized values `[B, T, dof]` and mask `[B, T]`."""
         ages = torch.arange(values.shape[1], device=values.device) - mask.sum(1, keepdim=True) + 1
         tokens = self.values(values) + self.place(places(ages.to(values.dtype), self.dim))
         return Features(tokens.masked_fill(~mask.unsqueeze(-1), 0), mask, grid=mask.shape[1:])
@@ -66,5 +66,5 @@ class Residual(nn.Module):
         )
 
     def forward(self, values: Tensor) -> Tensor:
-        found: Tensor = values + self.change(values)
-        return found
+        output: Tensor = values + self.change(values)
+        return output

@@ -1,4 +1,4 @@
-"""What the encoders of motions share: values of any number of steps, padded, and their places.
+"""What encoders of motions share: padded values of any number of steps, and position embeddings.
 
 Legend: `B` batch, `T` steps (tokens), `dof` joints, `D` width.
 """
@@ -17,7 +17,7 @@ from ..processor import MotionProcessor
 
 
 class StepEncoder(Encoder):
-    """One token a step. normalizer: fitted before; it says how many joints there are."""
+    """One token a step. normalizer: fitted before; it holds the number of joints."""
 
     def __init__(self, normalizer: Normalizer, dim: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class StepEncoder(Encoder):
         self.processor = MotionProcessor(normalizer)
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """values `[B, T, dof]`, padded on the right with zeros, and mask `[B, T]`."""
+        """Return values `[B, T, dof]`, zero-padded on the right, and mask `[B, T]`."""
         values = [sample["values"] for sample in samples]
         lengths = torch.tensor([len(v) for v in values])
         padded = nn.utils.rnn.pad_sequence(values, batch_first=True)
@@ -37,7 +37,7 @@ class StepEncoder(Encoder):
 
 
 def places(steps: Tensor, dim: int) -> Tensor:
-    """Sines and cosines of step numbers `[...]` -> `[..., dim]` (Vaswani et al., 2017, 3.5)."""
+    """Return sines and cosines `[..., dim]` of step numbers `[...]` (Vaswani et al., 2017, 3.5)."""
     half = torch.arange(dim // 2, device=steps.device, dtype=torch.float32)
     angles = steps[..., None] * torch.exp(-math.log(10_000.0) * half / (dim // 2))
     return torch.cat([angles.sin(), angles.cos()], -1)

@@ -1,7 +1,7 @@
-"""A trajectory read as a whole: a small transformer over its steps.
+"""A bidirectional transformer over the steps of a trajectory.
 
 The encoder of actions in a conditional VAE (Zhao et al., "Learning Fine-Grained Bimanual
-Manipulation with Low-Cost Hardware" (ACT), 2023) and in the retrieval of motions by words.
+Manipulation with Low-Cost Hardware" (ACT), 2023) and in the retrieval of motions by text.
 
 Legend: `B` batch, `T` steps (tokens), `dof` joints, `D` width.
 """
@@ -19,8 +19,8 @@ from .step_encoder import StepEncoder, places
 
 
 class Trajectory(StepEncoder):
-    """Tokens `[B, T, D]` behind `layers` blocks that see all real steps; `pooled` is a learned
-    summary token's. `token_mask` puts a learned token in the place of steps.
+    """Tokens `[B, T, D]` of a transformer with full attention; `pooled` is a learned summary
+    token's output. `token_mask` replaces steps by a learned token.
 
     depth: blocks. heads: of the attention; they divide dim.
     """
@@ -60,18 +60,19 @@ class Trajectory(StepEncoder):
         token_mask: Tensor | None = None,
         layer_hooks: Mapping[int, LayerHook] | None = None,
     ) -> Features:
-        """values `[B, T, dof]` normalised, mask `[B, T]`; layers count from 0 or from the end."""
-        wanted, changed = [self._layer(i) for i in hidden_states], self._hooks(layer_hooks)
+        """values `[B, T, dof]` normalized, mask `[B, T]`; hidden_states: layers, from 0 or from the
+        end (-1)."""
+        requested, changed = [self._layer(i) for i in hidden_states], self._hooks(layer_hooks)
         x = self._embed(values, token_mask)  # [B, 1 + T, D]: the summary first
-        seen = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
+        attended = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
         hidden: dict[int, Features] = {}
         for number, block in enumerate(self.layers):
-            x = block(x, src_key_padding_mask=~seen)
+            x = block(x, src_key_padding_mask=~attended)
             if number in changed:
                 x = torch.cat([x[:, :1], changed[number](x[:, 1:], mask)], dim=1)
-            if number in wanted:
+            if number in requested:
                 hidden[number] = self._features(x, mask)
-        return self._features(x, mask).replace(hidden_states=tuple(hidden[i] for i in wanted))
+        return self._features(x, mask).replace(hidden_states=tuple(hidden[i] for i in requested))
 
     def _embed(self, values: Tensor, token_mask: Tensor | None) -> Tensor:
         tokens = self.values(values)

@@ -27,12 +27,12 @@ SETTINGS, ARRAYS = "action_tokenizer.json", "action_tokenizer.safetensors"
 
 
 class ActionTokenizer(Fittable):
-    """What a control task asks of a tokenizer.
+    """The interface of action tokenizers.
 
-    dof: numbers of an action; None until `fit`, where the constructor was not told.
-    size: ids lie in `[0, size)`. fixed_start: sample 0 of a chunk is the last action executed,
-    which has no token: `decode` needs it as `start`, and execution begins at sample 1.
-    A constructor keeps its arguments as attributes of the same names.
+    dof: numbers of an action; None until `fit`, unless it is an option. size: ids lie in `[0,
+    size)`. fixed_start: sample 0 of a chunk is the action executed last, which has no token:
+    `decode` needs it as `start`, and execution begins at sample 1. A constructor keeps its
+    arguments as attributes of the same names.
     """
 
     kind = "action_tokenizer"
@@ -43,39 +43,40 @@ class ActionTokenizer(Fittable):
 
     @abstractmethod
     def length(self, steps: int) -> int | None:
-        """Tokens of a chunk of `steps` samples; None where it varies from chunk to chunk.
+        """Return the tokens of a chunk of `steps` samples; None if it varies between chunks.
 
-        Raises ValueError where `steps` cannot be encoded, or before `dof` is known.
+        Raise ValueError if `steps` cannot be encoded, or before `dof` is known.
         """
 
     @abstractmethod
     def fit(self, rows: Iterable[Any]) -> None:
-        """Learn from chunks: an array `[B, steps, dof]`, or an iterable, read once, of chunks
-        `[steps, dof]` or pairs `(chunk, padding)`. ValueError for one that is not finite."""
+        """Fit chunks: an array `[B, steps, dof]`, or an iterable, read once, of chunks `[steps,
+        dof]` or pairs `(chunk, padding)`. Raise ValueError for a value that is not finite."""
 
     @abstractmethod
     def encode(
         self, chunks: Tensor, *, padding: Tensor | None = None, start: Tensor | None = None
     ) -> Tensor | list[Tensor]:
-        """`[B, steps, dof]` -> ids `[B, L]` long; a list of `[L_i]` where `length` is None.
+        """Return ids `[B, L]` long of chunks `[B, steps, dof]`; a list of `[L_i]` if `length` is
+        None.
 
-        start: `[B, dof]` the last action executed, where `fixed_start`; else the chunks' own first.
-        Raises ValueError for values that are not finite, and for another dof than fitted.
+        start: `[B, dof]` the action executed last, with `fixed_start`; by default the chunks'
+        first. Raise ValueError for values that are not finite, and for another dof than fitted.
         """
 
     @abstractmethod
     def decode(
         self, ids: Tensor | list[Tensor], *, steps: int, start: Tensor | None = None
     ) -> Tensor:
-        """What `encode` gave -> `[B, steps, dof]` float32. ValueError for ids out of range."""
+        """Return `[B, steps, dof]` float32 of ids. Raise ValueError for ids out of range."""
 
     def outlines(self, actions: np.ndarray) -> Sequence[Outline | None]:
-        """The curve, knots and control points of each joint of a decoded `[steps, dof]`, None where
-        they cannot be known; empty for a tokenizer without curves."""
+        """Return the curve, knots and control points of each joint of a decoded `[steps, dof]`,
+        None if unknown; empty for a tokenizer without curves."""
         return ()
 
     def save(self, folder: str | Path) -> None:
-        """Write the options and what was fitted: JSON, and safetensors for arrays."""
+        """Write the options and the fitted state: JSON, and safetensors for arrays."""
         place, state = Path(folder), self.state()
         place.mkdir(parents=True, exist_ok=True)
         arrays = {k: np.ascontiguousarray(v) for k, v in state.items() if isinstance(v, np.ndarray)}
@@ -89,28 +90,28 @@ class ActionTokenizer(Fittable):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """What `save` wrote; ValueError for a folder that holds none, or another kind."""
+        """Load a saved tokenizer. Raise ValueError for a folder without one, or of another kind."""
         place = Path(folder)
         try:
             saved = json.loads((place / SETTINGS).read_text(encoding="utf-8"))
             arrays = load_file(place / ARRAYS)
-            made = cls._named(saved["type"])(**saved["options"])
-            made.load_state({**saved["state"], **arrays})
+            tokenizer = cls._named(saved["type"])(**saved["options"])
+            tokenizer.load_state({**saved["state"], **arrays})
         except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
             raise ValueError(
                 f"{place}: holds no whole action tokenizer ({error}); expected {SETTINGS} and "
                 f"{ARRAYS}, as `save` writes them"
             ) from error
-        return made
+        return tokenizer
 
     @classmethod
     def _named(cls, name: str) -> type[Self]:
-        """The class that a file names: this one, or one of the catalogue."""
+        """Return the class that a file names: this one, or one of the registry."""
         known: dict[str, Any] = {cls.__name__: cls}
         for path in ACTION.tokenizers.values():
-            module, _, found = path.partition(":")
-            if found == name:
-                known[found] = getattr(import_module(module), found)
+            module, _, class_name = path.partition(":")
+            if class_name == name:
+                known[class_name] = getattr(import_module(module), class_name)
         if name not in known or not issubclass(known[name], cls):
             raise ValueError(
                 f"{SETTINGS} was saved by {name}, which is no {cls.__name__}; load it with "

@@ -1,7 +1,7 @@
-"""A token a joint a step: the bins of RT-2 and OpenVLA (arXiv 2307.15818, 2406.09246).
+"""One token for each joint and step: the bins of RT-2 and OpenVLA (arXiv 2307.15818, 2406.09246).
 
-Actions are scaled so that their 1 % and 99 % quantiles are the ends of `vocab` equal bins, and
-come back as the bins' centres.
+Actions are scaled so that their 1 % and 99 % quantiles are the ends of `vocab` equal bins, and are
+decoded to the bins' centres.
 
 Legend: `B` chunks, `L = steps * dof` tokens, step by step (token `t * dof + d`).
 """
@@ -19,11 +19,11 @@ from .quantiles import Reservoir, bounds
 from .step_bounds import Bounds, check_no_start, finite
 
 KEPT = 1_000_000
-"""Samples that the quantiles are taken of."""
+"""Samples from which the quantiles are computed."""
 
 
 class BinTokenizer(ActionTokenizer):
-    """dof: numbers of an action; None: as the data. vocab: bins. quantiles: their outer ends."""
+    """dof: numbers of an action; None: inferred. vocab: bins. quantiles: their outer ends."""
 
     def __init__(
         self,
@@ -38,11 +38,11 @@ class BinTokenizer(ActionTokenizer):
         self._bounds: Bounds | None = None
 
     def length(self, steps: int) -> int:
-        """`steps * dof`."""
+        """Return `steps * dof`."""
         return steps * validation.require_fitted(self.dof)
 
     def fit(self, rows: Iterable[Any]) -> None:
-        """Learn the quantiles of each joint's samples; padded ones have no say."""
+        """Fit the quantiles of each joint's samples, without padded ones."""
         samples = Reservoir(KEPT)
         for values, real in validation.iter_blocks(rows, self.dof):
             samples.add(values[real])
@@ -52,25 +52,26 @@ class BinTokenizer(ActionTokenizer):
     def encode(
         self, chunks: Tensor, *, padding: Tensor | None = None, start: Tensor | None = None
     ) -> Tensor:
-        """`[B, steps, dof]` -> ids `[B, steps * dof]`; what lies outside is in an outer bin."""
+        """Return ids `[B, steps * dof]` of `[B, steps, dof]`; values outside fall into an outer
+        bin."""
         check_no_start(start)
         within = self._ready().shrink(finite(chunks, self.dof, padding))
-        found = ((within / 2 + 0.5) * self.vocab).floor().clamp(0, self.vocab - 1)
-        return found.flatten(1).long()
+        ids = ((within / 2 + 0.5) * self.vocab).floor().clamp(0, self.vocab - 1)
+        return ids.flatten(1).long()
 
     def decode(
         self, ids: Tensor | list[Tensor], *, steps: int, start: Tensor | None = None
     ) -> Tensor:
-        """Ids `[B, steps * dof]` -> `[B, steps, dof]`: the bins' centres."""
+        """Return the bins' centres `[B, steps, dof]` of ids `[B, steps * dof]`."""
         check_no_start(start)
         ready = self._ready()
         dof = validation.require_fitted(self.dof)
-        found = validation.ids(ids, steps * dof, self.size, (steps, dof))
-        centres = (found.float() + 0.5) / self.vocab * 2 - 1
+        checked = validation.ids(ids, steps * dof, self.size, (steps, dof))
+        centres = (checked.float() + 0.5) / self.vocab * 2 - 1
         return ready.stretch(centres.unflatten(1, (steps, dof)))
 
     def state(self) -> dict[str, Any]:
-        """`low`, `high [dof]`."""
+        """Return `low`, `high [dof]`."""
         ready = self._ready()
         return {"low": ready.low, "high": ready.high}
 

@@ -62,14 +62,14 @@ class FastTokenizer(ActionTokenizer):
 
     def fit(self, rows: Iterable[Any]) -> None:
         """Learn quantiles, the range of coefficients, and the pairs of up to 50,000 chunks."""
-        kept: dict[int, Reservoir] = {}
+        reservoirs: dict[int, Reservoir] = {}
         for values, real in validation.iter_blocks(rows, self.dof):
             held = validation.forward_fill(torch.from_numpy(values), torch.from_numpy(real))
             self.dof = held.shape[2]
-            reservoir = kept.setdefault(held.shape[1], Reservoir(KEPT))
+            reservoir = reservoirs.setdefault(held.shape[1], Reservoir(KEPT))
             reservoir.add(held.flatten(1).numpy().astype(np.float32))
         dof = validation.require_fitted(self.dof)
-        chunks = [r.rows().reshape(-1, steps, dof) for steps, r in kept.items()]
+        chunks = [r.rows().reshape(-1, steps, dof) for steps, r in reservoirs.items()]
         samples = np.concatenate([c.reshape(-1, dof) for c in chunks]).astype(np.float64)
         self._bounds = Bounds(*bounds(samples, self.quantiles))
         numbers = [self._numbers(torch.from_numpy(each)) for each in chunks]
@@ -103,8 +103,8 @@ class FastTokenizer(ActionTokenizer):
         """`[B, steps, dof]` -> a list of ids `[L_i]`; numbers beyond the fitted are clipped."""
         check_no_start(start)
         numbers = self._numbers(finite(chunks, self.dof, padding))
-        found = self._ready().encode_batch_fast(self._texts(numbers))
-        return [torch.tensor(each.ids, device=numbers.device) for each in found]
+        encodings = self._ready().encode_batch_fast(self._texts(numbers))
+        return [torch.tensor(each.ids, device=numbers.device) for each in encodings]
 
     def decode(
         self, ids: Tensor | list[Tensor], *, steps: int, start: Tensor | None = None
@@ -180,6 +180,6 @@ class FastTokenizer(ActionTokenizer):
 def cosines(steps: int) -> Tensor:
     """`[steps, steps]` float64: the orthonormal DCT-II; its transpose is the inverse."""
     time, frequency = torch.arange(steps, dtype=torch.float64), torch.arange(steps)[:, None]
-    found = torch.cos(torch.pi * (time + 0.5) * frequency / steps) * (2 / steps) ** 0.5
-    found[0] /= 2**0.5
-    return found
+    matrix = torch.cos(torch.pi * (time + 0.5) * frequency / steps) * (2 / steps) ** 0.5
+    matrix[0] /= 2**0.5
+    return matrix

@@ -1,4 +1,4 @@
-"""What a tokenizer is given, checked once: chunks to encode, ids to decode, rows to fit on.
+"""Validation of tokenizers' inputs: chunks to encode, ids to decode, rows to fit.
 
 Legend: `B` chunks, `steps` samples, `dof` numbers of an action, `L` tokens.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Given = Tensor | list[Tensor]
+Tokens = Tensor | list[Tensor]
 """Tokens of a batch, or one by one."""
 
 BLOCK = 1024
@@ -54,23 +54,25 @@ def at_least_zero(option: str, value: float) -> float:
     return value
 
 
-def quantiles(given: Sequence[float]) -> tuple[float, float]:
+def quantiles(pair: Sequence[float]) -> tuple[float, float]:
     """The lower and the upper one, as they were given."""
-    low, high = given
+    low, high = pair
     if not 0 <= low < high <= 1:
         raise ValueError(f"quantiles: found {low} and {high}, expected 0 <= lower < upper <= 1")
     return low, high
 
 
-def chunks(given: Tensor, dof: int | None, padding: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def chunks(
+    actions: Tensor, dof: int | None, padding: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
     """`[B, steps, dof]` floats, zero where padded, and `real [B, steps]` where any is padded."""
-    found = torch.as_tensor(given)
-    if found.ndim != 3 or found.shape[2] != require_fitted(dof):
+    tensor = torch.as_tensor(actions)
+    if tensor.ndim != 3 or tensor.shape[2] != require_fitted(dof):
         raise ValueError(
-            f"actions: found chunks {tuple(found.shape)}, expected [B, steps, {dof}]: "
+            f"actions: found chunks {tuple(tensor.shape)}, expected [B, steps, {dof}]: "
             f"the tokenizer was fitted on {dof} joints"
         )
-    values = found if found.dtype == torch.float64 else found.float()
+    values = tensor if tensor.dtype == torch.float64 else tensor.float()
     if padding is None:
         return values, None
     padded = torch.as_tensor(padding, device=values.device).bool()
@@ -108,34 +110,34 @@ def forward_fill(values: Tensor, real: Tensor | None) -> Tensor:
     return values.gather(1, last[..., None].expand(-1, -1, values.shape[2]))
 
 
-def ids(given: Given, length: int, size: int, grid: tuple[int, int] | None) -> Tensor:
+def ids(tokens: Tokens, length: int, size: int, grid: tuple[int, int] | None) -> Tensor:
     """`[B, L]` long as `flat` has it; ValueError for another shape or a foreign id."""
-    found = flat(given, length, grid, "ids")
-    if found.is_floating_point() or found.dtype == torch.bool:
-        raise ValueError(f"ids: found {found.dtype}, expected whole numbers below {size}")
-    if found.numel():
-        low, high = (int(end) for end in found.aminmax())
+    flat_ids = flat(tokens, length, grid, "ids")
+    if flat_ids.is_floating_point() or flat_ids.dtype == torch.bool:
+        raise ValueError(f"ids: found {flat_ids.dtype}, expected whole numbers below {size}")
+    if flat_ids.numel():
+        low, high = (int(end) for end in flat_ids.aminmax())
         if low < 0 or high >= size:
             raise ValueError(
                 f"ids: found {low if low < 0 else high}, expected ids in [0, {size}); restrict "
                 "the logits to the action ids"
             )
-    return found
+    return flat_ids
 
 
-def flat(given: Given, length: int, grid: tuple[int, int] | None, what: str) -> Tensor:
+def flat(tokens: Tokens, length: int, grid: tuple[int, int] | None, what: str) -> Tensor:
     """`[B, L]` from `[B, L]`, a list of `[L]`, or `[B, N, dof]` where all have `N` tokens."""
-    if isinstance(given, list) and len({len(row) for row in given}) > 1:
+    if isinstance(tokens, list) and len({len(row) for row in tokens}) > 1:
         raise ValueError(f"{what}: found rows of several lengths, expected {length} in each")
-    if isinstance(given, list):
-        given = torch.stack(given) if given else torch.zeros(0, length, dtype=torch.long)
-    found = torch.as_tensor(given)
-    if found.ndim == 3 and tuple(found.shape[1:]) == grid:
-        found = found.flatten(1)
-    if found.ndim != 2 or found.shape[1] != length:
+    if isinstance(tokens, list):
+        tokens = torch.stack(tokens) if tokens else torch.zeros(0, length, dtype=torch.long)
+    tensor = torch.as_tensor(tokens)
+    if tensor.ndim == 3 and tuple(tensor.shape[1:]) == grid:
+        tensor = tensor.flatten(1)
+    if tensor.ndim != 2 or tensor.shape[1] != length:
         other = f" or [B, {grid[0]}, {grid[1]}]" if grid else ""
-        raise ValueError(f"{what}: found {tuple(found.shape)}, expected [B, {length}]{other}")
-    return found
+        raise ValueError(f"{what}: found {tuple(tensor.shape)}, expected [B, {length}]{other}")
+    return tensor
 
 
 def iter_blocks(rows: Iterable[Any], dof: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -158,8 +160,8 @@ def iter_blocks(rows: Iterable[Any], dof: int | None) -> Iterator[tuple[np.ndarr
             group = []
         group.append((values, real))
     if count == blank:
-        found = "every chunk is padding alone" if count else "there is no chunk of actions"
-        raise ValueError(f"action tokenizer: {found}; give data to fit on")
+        problem = "every chunk is padding alone" if count else "there is no chunk of actions"
+        raise ValueError(f"action tokenizer: {problem}; give data to fit on")
     yield _stacked(group)
 
 

@@ -46,8 +46,8 @@ class Points:
                 "model has diverged: train it with a smaller train.optimizer.lr"
             )
         inside = points.clamp(-1, 1)
-        found: Tensor = self.tokenizer.decode_continuous(inside, steps=steps, start=start)
-        return found
+        actions: Tensor = self.tokenizer.decode_continuous(inside, steps=steps, start=start)
+        return actions
 
 
 class Continuous(ActionDecoder):

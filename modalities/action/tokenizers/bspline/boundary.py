@@ -1,4 +1,4 @@
-"""What is known of a curve's ends: positions, and velocities in units a chunk.
+"""Boundary conditions of a curve: positions, and velocities in units a chunk.
 
 Legend: `B` chunks, `C` conditions (start position, start velocity, end position, end velocity, as
 far as the orders go).
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class BoundaryOrder(NamedTuple):
-    """0: nothing is known; 1: the position; 2: the velocity too."""
+    """0: free; 1: the position is given; 2: the velocity too."""
 
     start: int
     end: int
@@ -26,7 +26,8 @@ class BoundaryOrder(NamedTuple):
 def boundary_of_chunks(
     orders: BoundaryOrder, values: Tensor, start: Tensor | None, end: Tensor | None
 ) -> Tensor | None:
-    """`[B, C, dof]` for chunks `[B, steps, dof]`: what is given, else the chunks' own ends."""
+    """Return `[B, C, dof]` for chunks `[B, steps, dof]`: the given conditions, by default the
+    chunks' own ends."""
     if not orders.both:
         return boundary_values(orders, start, end, values[:, 0])
     rate = max(values.shape[1] - 1, 1)
@@ -43,9 +44,10 @@ def boundary_of_chunks(
 def boundary_values(
     orders: BoundaryOrder, start: Tensor | None, end: Tensor | None, like: Tensor
 ) -> Tensor | None:
-    """`[B, C, dof]` of what was given for as many chunks as `like [B, dof]`; None where `C` is 0.
+    """Return `[B, C, dof]` of the given ends for as many chunks as `like [B, dof]`; None if `C` is
+    0.
 
-    Raises ValueError for an end that is missing, has another shape, or is not asked for.
+    Raise ValueError for an end that is missing, has another shape, or is not used.
     """
     parts = [
         _checked(name, value, order, like)
@@ -56,18 +58,18 @@ def boundary_values(
 
 def _checked(name: str, value: Tensor | None, order: int, like: Tensor) -> Tensor:
     shape = (len(like), order, like.shape[1])
-    said = f"[{shape[0]}, {shape[2]}]" if order == 1 else str(list(shape))
+    expected = f"[{shape[0]}, {shape[2]}]" if order == 1 else str(list(shape))
     if not order:
         if value is not None:
             raise ValueError(f"{name}: was given, but {name}_order is 0; leave it out, or say 1")
         return like.new_zeros(shape)
     if value is None:
-        raise ValueError(f"{name}: is missing, {name}_order is {order}; give {name} {said}")
-    found = torch.as_tensor(value, device=like.device).to(like.dtype)
-    if found.ndim == 2 and order == 1:
-        found = found[:, None]
-    if tuple(found.shape) != shape:
-        raise ValueError(f"{name}: found {list(value.shape)}, expected {said}")
-    if not bool(torch.isfinite(found).all()):
+        raise ValueError(f"{name}: is missing, {name}_order is {order}; give {name} {expected}")
+    values = torch.as_tensor(value, device=like.device).to(like.dtype)
+    if values.ndim == 2 and order == 1:
+        values = values[:, None]
+    if tuple(values.shape) != shape:
+        raise ValueError(f"{name}: found {list(value.shape)}, expected {expected}")
+    if not bool(torch.isfinite(values).all()):
         raise ValueError(f"{name}: holds numbers that are not finite; expected finite ones")
-    return found
+    return values

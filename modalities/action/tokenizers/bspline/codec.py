@@ -21,10 +21,11 @@ from .layout import Layout
 from .matrices import SplineMatrices
 
 FAR = 10.0
-"""Control points outside the bounds by this many times their width: other units, it seems."""
+"""Distance of control points outside the bounds, in widths of the bounds, from which a warning
+suspects other units."""
 
 FEW = 16
-"""Up to so many joints one large product is faster than a small one a chunk, despite the copy."""
+"""Up to this many joints one large product is faster than a small one a chunk, despite the copy."""
 
 
 class Codec:
@@ -42,7 +43,7 @@ class Codec:
         inverse = scale(low, high)
         self._arrays = {
             "inverse": inverse,
-            # A constant joint lies in the middle, whatever its token.
+            # A constant joint is at the middle for any token.
             "offset": 0.5 - (low + high) / 2 * inverse,
             "low": layout.spread(np.where(inverse > 0, low, (low + high) / 2)),
             "width": layout.spread(np.where(inverse > 0, high - low, 0.0)),
@@ -58,7 +59,7 @@ class Codec:
     def encode(
         self, values: Tensor, real: Tensor | None, start: Tensor | None, end: Tensor | None
     ) -> Tensor:
-        """`[B, steps, dof]` -> `[B, L]`. ValueError for values that are not finite."""
+        """Return `[B, L]` of `[B, steps, dof]`. Raise ValueError for values that are not finite."""
         with torch.autocast(values.device.type, enabled=False):
             z = self._control_points(values, real, start, end)
         self._look(z, values)
@@ -73,15 +74,15 @@ class Codec:
     def _control_points(
         self, values: Tensor, real: Tensor | None, start: Tensor | None, end: Tensor | None
     ) -> Tensor:
-        """`[B, P]` between the bounds at 0 and 1, not yet clipped."""
+        """Return `[B, P]`, scaled so that the bounds are 0 and 1, not yet clipped."""
         held = validation.forward_fill(values, real) if self.orders.both else values
         ends = boundary.boundary_of_chunks(self.orders, held, start, end)
         points, shift = self.stack.solver(values.shape[1], real, values)
-        found = _product(points, values)  # [B, R, dof]
+        points_of = _product(points, values)  # [B, R, dof]
         if ends is not None:
-            found = found + shift @ ends
+            points_of = points_of + shift @ ends
         fitted = self._tensors(values)
-        flat = found.flatten(1)
+        flat = points_of.flatten(1)
         if not self.layout.whole:
             flat = flat.index_select(1, fitted["cells"])
         return torch.addcmul(fitted["offset"], flat, fitted["inverse"])
@@ -94,22 +95,22 @@ class Codec:
         end: Tensor | None,
         derivative: int,
     ) -> Tensor:
-        """`[B, L]` -> `[B, S, dof]` at places in [0, 1], or its derivative by them."""
+        """Return `[B, S, dof]` of `[B, L]` at positions in [0, 1], or its derivative."""
         ends = boundary.boundary_values(
             self.orders, start, end, z.new_empty(len(z), self.layout.dof)
         )
         with torch.autocast(z.device.type, enabled=False):
             bases, held = self.stack.curve(places, derivative, z)  # [S, A], [A, C]
-            found = _product(bases, self._points(z, ends, held))
+            curve = _product(bases, self._points(z, ends, held))
         if self.layout.switches and not derivative:
             levels, at = self._tensors(z)["levels"], torch.as_tensor(places).to(z)
             for g, joint in enumerate(self.layout.switches):
                 high = gripper.decode(z[:, self.layout.tokens[joint]], at)
-                found[:, :, joint] = torch.where(high, levels[g, 1], levels[g, 0])
-        return found
+                curve[:, :, joint] = torch.where(high, levels[g, 1], levels[g, 0])
+        return curve
 
     def _points(self, z: Tensor, ends: Tensor | None, held: Tensor) -> Tensor:
-        """`[B, A, dof]` every control point, zero in the rows of other joints' curves."""
+        """Return `[B, A, dof]`, every control point, zero in the rows of other joints' curves."""
         fitted = self._tensors(z)
         spread = z if self.layout.whole else z.index_select(1, fitted["token"])
         flat = torch.addcmul(fitted["low"], spread, fitted["width"])
@@ -123,16 +124,16 @@ class Codec:
         that switch more often than there are tokens, where it has switch times."""
         z = self._control_points(values, real, None, None).double()
         wrong = ((z < -1e-6) | (z > 1 + 1e-6)).double().mean(0).cpu().numpy()
-        found = self.layout.by_joint(wrong)
+        means = self.layout.by_joint(wrong)
         high = self._high(values, real)
         flips = (high[:, 1:] != high[:, :-1]).sum(1)  # [B, G]
         for joint, number in zip(self.layout.switches, flips.T, strict=True):
             often = number > len(self.layout.tokens[joint]) - 1
-            found[joint] = float(often.double().mean())
-        return found
+            means[joint] = float(often.double().mean())
+        return means
 
     def _high(self, values: Tensor, real: Tensor | None) -> Tensor:
-        """`[B, steps, G]` bool: the states of the joints that have switch times."""
+        """Return `[B, steps, G]` bool: the states of the joints that have switch times."""
         with_steps = values[:, :, self.layout.switches]
         if not bool(torch.isfinite(with_steps).all()):
             validation.refuse_infinite(values)
@@ -156,7 +157,7 @@ class Codec:
             )
 
     def _tensors(self, like: Tensor) -> dict[str, Tensor]:
-        """The fitted arrays and the indices, on a device and in a precision."""
+        """Return the fitted arrays and the indices, on a device and in a precision."""
         key = (like.device, like.dtype)
         if key not in self._made:
             self._made[key] = {

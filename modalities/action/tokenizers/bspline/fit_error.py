@@ -35,7 +35,7 @@ class JointErrors(NamedTuple):
     def enough(self, error: float, measure: str) -> int | None:
         """The smallest number of bases that stays within an error; None where none does."""
         pairs = zip(self.num_basis, getattr(self, measure), strict=True)
-        return next((count for count, found in pairs if found <= error), None)
+        return next((count for count, value in pairs if value <= error), None)
 
 
 class ErrorAccumulator:
@@ -80,12 +80,12 @@ class CurveErrors:
         for pattern in np.unique(real, axis=0):
             same = (real == pattern).all(1)
             chunks = values[same][:, :, self.tally.joints]
-            given = conditions[same][:, :, self.tally.joints]
+            conditions_of = conditions[same][:, :, self.tally.joints]
             for count in self.tally.sums:
                 if count > len(pattern):
                     continue
                 smoother, shift = self._smoother(count, pattern)
-                errors = np.abs(chunks - smoother @ chunks - shift @ given)
+                errors = np.abs(chunks - smoother @ chunks - shift @ conditions_of)
                 errors *= pattern[None, :, None]
                 self.tally.add(count, errors, int(pattern.sum()) * len(chunks))
 

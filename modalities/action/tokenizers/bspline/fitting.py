@@ -40,12 +40,12 @@ class Fitting:
         chunks, mask = torch.from_numpy(values), torch.from_numpy(real)
         held = validation.forward_fill(chunks, mask)
         ends = boundary_of_chunks(self.orders, held, None, None)
-        given = np.zeros((len(values), 0, values.shape[2])) if ends is None else ends.numpy()
+        end_values = np.zeros((len(values), 0, values.shape[2])) if ends is None else ends.numpy()
         points, shift = self.stack.solver(chunks.shape[1], None if real.all() else mask, chunks)
-        found = points @ chunks if ends is None else points @ chunks + shift @ ends
-        self.points.add(found.flatten(1)[:, self.layout.cells].numpy())
+        control_points = points @ chunks if ends is None else points @ chunks + shift @ ends
+        self.points.add(control_points.flatten(1)[:, self.layout.cells].numpy())
         for errors in self.errors:
-            errors.add(values, real, given[:, : errors.curve.start + errors.curve.end])
+            errors.add(values, real, end_values[:, : errors.curve.start + errors.curve.end])
         self.steps.add(held.numpy(), real)
 
     def found(self, quantiles: tuple[float, float]) -> dict[str, Any]:
@@ -99,14 +99,14 @@ class StepJoints:
 
     def _levels(self, g: int) -> list[float]:
         """The two states: medians of what lies above and below the middle."""
-        seen = np.concatenate([held[:, :, g][real] for held, real in self.blocks])
-        high = seen >= (seen.min() + seen.max()) / 2
-        low = seen[~high] if not high.all() else seen
-        return [float(np.median(low)), float(np.median(seen[high]))]
+        samples = np.concatenate([held[:, :, g][real] for held, real in self.blocks])
+        high = samples >= (samples.min() + samples.max()) / 2
+        low = samples[~high] if not high.all() else samples
+        return [float(np.median(low)), float(np.median(samples[high]))]
 
     def _lost(self, g: int, levels: np.ndarray) -> float:
         high = [held[:, :, g] >= levels.mean() for held, _ in self.blocks]
-        number = np.concatenate([(own[:, 1:] != own[:, :-1]).sum(1) for own in high])
+        number = np.concatenate([(states[:, 1:] != states[:, :-1]).sum(1) for states in high])
         return float((number > self.counts[g] - 1).mean())
 
     def _errors(self, g: int, levels: np.ndarray) -> JointErrors:

@@ -29,11 +29,11 @@ def encode(high: Tensor, count: int) -> Tensor:
     row, place = flips.nonzero(as_tuple=True)  # in order of rows, then of time
     number = flips.sum(1)
     rank = torch.arange(len(row), device=high.device) - (number.cumsum(0) - number)[row]
-    kept = rank < count - 1
-    found = torch.ones(len(high), count, device=high.device)
-    found[:, 0] = high[:, 0].to(found.dtype)
-    found[row[kept], 1 + rank[kept]] = END * (place[kept] + 0.5) / max(flips.shape[1], 1)
-    return found
+    used = rank < count - 1
+    tokens = torch.ones(len(high), count, device=high.device)
+    tokens[:, 0] = high[:, 0].to(tokens.dtype)
+    tokens[row[used], 1 + rank[used]] = END * (place[used] + 0.5) / max(flips.shape[1], 1)
+    return tokens
 
 
 def decode(z: Tensor, phases: Tensor) -> Tensor:

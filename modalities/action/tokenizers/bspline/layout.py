@@ -49,9 +49,9 @@ class Layout:
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """`[P]`, one a token, as `[R * dof]`: zero in the cells of other joints' curves."""
-        found = np.zeros(self.rows * self.dof, values.dtype)
-        found[self.cells] = values
-        return found
+        cells_of = np.zeros(self.rows * self.dof, values.dtype)
+        cells_of[self.cells] = values
+        return cells_of
 
     def by_joint(self, values: np.ndarray) -> list[float]:
         """`[P]`, one a control point -> the means of each joint's; 0 where it has none."""
@@ -76,11 +76,11 @@ class Layout:
     def free(self) -> np.ndarray:
         """`[R]` which of the `A` control points samples decide."""
         tops = self._tops([curve.num_basis for curve in self.curves])
-        found = [
+        flags = [
             top + np.arange(curve.num_basis)[curve.free]
             for top, curve in zip(tops, self.curves, strict=True)
         ]
-        return np.concatenate([*found, np.zeros(0, int)])
+        return np.concatenate([*flags, np.zeros(0, int)])
 
 
 def joints(

@@ -50,17 +50,17 @@ class Curve(NamedTuple):
 
         `c_1 - c_0 = v (k_{degree+1} - k_1) / degree`, and the same at the other end.
         """
-        found = np.zeros((self.num_basis, self.start + self.end))
+        matrix = np.zeros((self.num_basis, self.start + self.end))
         reach = 1.0 / (self.degree * (self.num_basis - self.degree)) if self.degree else 0.0
         if self.start:
-            found[: self.start, 0] = 1.0
+            matrix[: self.start, 0] = 1.0
         if self.start > 1:
-            found[1, 1] = reach
+            matrix[1, 1] = reach
         if self.end:
-            found[-self.end :, self.start] = 1.0
+            matrix[-self.end :, self.start] = 1.0
         if self.end > 1:
-            found[-2, self.start + 1] = -reach
-        return found
+            matrix[-2, self.start + 1] = -reach
+        return matrix
 
 
 class LeastSquaresSolution(NamedTuple):
@@ -94,19 +94,19 @@ def solve(curve: Curve, real: np.ndarray, ridge: float = 0.0) -> LeastSquaresSol
 
 def _inverse(used: np.ndarray, real: np.ndarray, tolerance: float) -> np.ndarray:
     """`[F, steps]` the pseudo-inverse, with columns of zeros for padding."""
-    found = np.zeros((used.shape[1], len(real)))
-    found[:, real] = np.linalg.pinv(used, rcond=tolerance)[:, : int(real.sum())]
-    return found
+    inverse = np.zeros((used.shape[1], len(real)))
+    inverse[:, real] = np.linalg.pinv(used, rcond=tolerance)[:, : int(real.sum())]
+    return inverse
 
 
 def _neighbours(used: np.ndarray, curve: Curve) -> np.ndarray:
     """From steps between control points to what the undetermined ones make up for."""
     _, singular, right = np.linalg.svd(used)
-    kept = int((singular > DETERMINED * singular[0]).sum())
-    loose = right[kept:].T  # [F, F - kept]
+    rank = int((singular > DETERMINED * singular[0]).sum())
+    loose = right[rank:].T  # [F, F - kept]
     steps = np.diff(np.eye(curve.num_basis), axis=0)[:, curve.free]
-    found: np.ndarray = loose @ np.linalg.pinv(steps @ loose)
-    return found
+    following: np.ndarray = loose @ np.linalg.pinv(steps @ loose)
+    return following
 
 
 def warn(curve: Curve, steps: int, condition: float) -> None:

@@ -36,8 +36,8 @@ class SplineMatrices:
             points, shift = self._cast(("solve", steps), lambda: self._solved(whole), like)
             return points, shift
         patterns, which = torch.unique(real, dim=0, return_inverse=True)
-        found = [self._padded(pattern, like) for pattern in patterns.cpu().numpy()]
-        points, shift = (torch.stack(each)[which] for each in zip(*found, strict=True))
+        solutions = [self._padded(pattern, like) for pattern in patterns.cpu().numpy()]
+        points, shift = (torch.stack(each)[which] for each in zip(*solutions, strict=True))
         return points, shift
 
     def curve(self, places: np.ndarray, derivative: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,20 +61,20 @@ class SplineMatrices:
                 torch.as_tensor(array, device=like.device, dtype=like.dtype)
                 for array in self._kept[key]
             )
-        for kept, used in ((self._kept, key), (self._tensors, place)):
-            kept.move_to_end(used)
-            while len(kept) > KEPT:
-                kept.popitem(last=False)
+        for cache, used in ((self._kept, key), (self._tensors, place)):
+            cache.move_to_end(used)
+            while len(cache) > KEPT:
+                cache.popitem(last=False)
         return self._tensors[place]
 
     def _solved(self, real: np.ndarray) -> tuple[np.ndarray, ...]:
         points, shifts = [np.zeros((0, len(real)))], [np.zeros((0, self.conditions))]
         for curve in self.layout.curves:
-            found = solve(curve, real, self.ridge)
+            solution = solve(curve, real, self.ridge)
             if real.all():
-                warn(curve, len(real), found.condition)
-            points.append(found.points)
-            shifts.append(self._wide(found.shift))
+                warn(curve, len(real), solution.condition)
+            points.append(solution.points)
+            shifts.append(self._wide(solution.shift))
         return np.concatenate(points), np.concatenate(shifts)
 
     def _evaluated(self, places: np.ndarray, derivative: int) -> tuple[np.ndarray, ...]:
@@ -84,8 +84,8 @@ class SplineMatrices:
             held.append(self._wide(curve.conditioned()))
         return np.concatenate(bases, axis=1), np.concatenate(held)
 
-    def _wide(self, found: np.ndarray) -> np.ndarray:
+    def _wide(self, matrix: np.ndarray) -> np.ndarray:
         """A step-like joint knows no conditions: columns of zeros."""
-        wide = np.zeros((len(found), self.conditions))
-        wide[:, : found.shape[1]] = found
+        wide = np.zeros((len(matrix), self.conditions))
+        wide[:, : matrix.shape[1]] = matrix
         return wide

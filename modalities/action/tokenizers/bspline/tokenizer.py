@@ -168,9 +168,9 @@ class BSplineTokenizer(ActionTokenizer):
         `duration` seconds. derivative: 1 for velocities, 2 for accelerations, in units a second.
         """
         codec = self._ready()
-        found = validation.ids(ids, self._layout.length, self.size, self._layout.grid)
-        places = _places(steps, times, duration)
-        curve = codec.decode(found / (self.vocab - 1), places, start, end, derivative)
+        checked = validation.ids(ids, self._layout.length, self.size, self._layout.grid)
+        phases_of = _places(steps, times, duration)
+        curve = codec.decode(checked / (self.vocab - 1), phases_of, start, end, derivative)
         return curve / duration**derivative if derivative else curve
 
     def decode_continuous(
@@ -189,12 +189,12 @@ class BSplineTokenizer(ActionTokenizer):
         Differentiable. ValueError for a number that is not finite.
         """
         codec = self._ready()
-        found = validation.flat(tokens, self._layout.length, self._layout.grid, "tokens")
-        z = (found if found.dtype == torch.float64 else found.float()) / 2 + 0.5
+        checked = validation.flat(tokens, self._layout.length, self._layout.grid, "tokens")
+        z = (checked if checked.dtype == torch.float64 else checked.float()) / 2 + 0.5
         if not bool(torch.isfinite(z).all()):
             raise ValueError("tokens: hold numbers that are not finite; expected them in [-1, 1]")
-        places = _places(steps, times, duration)
-        curve = codec.decode(z.clamp(0, 1), places, start, end, derivative)
+        phases_of = _places(steps, times, duration)
+        curve = codec.decode(z.clamp(0, 1), phases_of, start, end, derivative)
         return curve / duration**derivative if derivative else curve
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -229,7 +229,7 @@ class BSplineTokenizer(ActionTokenizer):
 
         ValueError where no number that was tried does.
         """
-        found = []
+        counts = []
         for row in self.errors():
             count = row.enough(error, measure)
             if count is None:
@@ -239,8 +239,8 @@ class BSplineTokenizer(ActionTokenizer):
                     f"{row.num_basis[-1]} bases, which is above {error:.2g}; allow more, or name "
                     "it among the grippers if it moves in steps"
                 )
-            found.append(count)
-        return found
+            counts.append(count)
+        return counts
 
     def charts(self) -> list[Chart]:
         """The errors by number of bases, five joints a chart."""
@@ -292,7 +292,7 @@ def _places(steps: int | None, times: Tensor | None, duration: float) -> np.ndar
         if steps is None or steps < 1:
             raise ValueError(f"steps: found {steps}, expected at least 1")
         return phases(steps)
-    found = np.asarray(torch.as_tensor(times).double().cpu()) / duration
-    if found.ndim != 1 or not ((found >= 0) & (found <= 1)).all():
+    fractions = np.asarray(torch.as_tensor(times).double().cpu()) / duration
+    if fractions.ndim != 1 or not ((fractions >= 0) & (fractions <= 1)).all():
         raise ValueError(f"times: expected [S] seconds within the chunk, 0 to {duration}")
-    return found
+    return fractions
