@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -113,15 +113,29 @@ class Features:
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Apply `Tensor.to` to every tensor; a dtype changes only floating-point tensors."""
 
-        def move(value: Any) -> Any:
-            if isinstance(value, Features):
-                return value.to(*args, **kwargs)
-            if not isinstance(value, Tensor):
-                return tuple(move(v) for v in value) if isinstance(value, tuple) else value
+        def move(value: Tensor) -> Tensor:
             if value.is_floating_point():
                 return value.to(*args, **kwargs)
             places = [a for a in args if not isinstance(a, torch.dtype)]
             rest = {k: v for k, v in kwargs.items() if k != "dtype"}
             return value.to(*places, **rest) if places or rest else value
 
-        return type(self)(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})
+        return self._map(move)
+
+    def pin_memory(self) -> Self:
+        """Return the same features in page-locked memory, from which copies to an accelerator do
+        not wait."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Apply a function to every tensor, those of `hidden_states` too."""
+
+        def apply(value: Any) -> Any:
+            if isinstance(value, Features):
+                return value._map(function)
+            if isinstance(value, tuple):
+                return tuple(apply(each) for each in value)
+            return function(value) if isinstance(value, Tensor) else value
+
+        fields = dataclasses.fields(self)
+        return type(self)(**{field.name: apply(getattr(self, field.name)) for field in fields})

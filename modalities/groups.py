@@ -41,11 +41,18 @@ class ShapeGroups:
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """As `Tensor.to`, for every tensor."""
-        moved = (
-            (rows, {name: value.to(*args, **kwargs) for name, value in tensors.items()})
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self) -> Self:
+        """As `Tensor.pin_memory`, for every tensor."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        mapped = (
+            (rows, {name: function(value) for name, value in tensors.items()})
             for rows, tensors in self.groups
         )
-        return type(self)(tuple(moved))
+        return type(self)(tuple(mapped))
 
 
 EncoderInputs = Tensors | ShapeGroups

@@ -5,7 +5,7 @@ Legend: `B` rows of a batch, `L` elements of the longest label.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -107,15 +107,20 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same batch, its tensors on a device."""
+        return self._map(lambda value: value.to(device, non_blocking=True))
 
-        def move(value: Any) -> Any:
+    def pin_memory(self) -> Self:
+        """Return the same batch in page-locked memory, from which copies to an accelerator do not
+        wait; a data loader calls it."""
+        return self._map(lambda value: value.pin_memory())
+
+    def _map(self, function: Callable[[Any], Any]) -> Self:
+        """Apply a function to everything that goes to the device."""
+
+        def apply(value: Any) -> Any:
             if isinstance(value, dict):
-                return {key: move(item) for key, item in value.items()}
-            return value.to(device, non_blocking=True)
+                return {key: apply(item) for key, item in value.items()}
+            return function(value)
 
-        return replace(
-            self,
-            labels=move(self.labels),
-            streams=move(self.streams),
-            features=move(self.features),
-        )
+        fields = ("labels", "streams", "features")
+        return replace(self, **{name: apply(getattr(self, name)) for name in fields})

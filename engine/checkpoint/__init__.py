@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .run_state import check_free as check_free
     from .run_state import read_run as read_run
     from .run_state import remove_run as remove_run
+    from .run_state import remove_run_parts as remove_run_parts
     from .run_state import run_lock as run_lock
     from .run_state import set_results_aside as set_results_aside
     from .run_state import write_run as write_run
@@ -62,6 +63,7 @@ else:
                 "check_free",
                 "read_run",
                 "remove_run",
+                "remove_run_parts",
                 "run_lock",
                 "set_results_aside",
                 "write_run",

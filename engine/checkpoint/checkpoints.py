@@ -37,7 +37,7 @@ FROZEN = "frozen.safetensors"
 _MODEL, _OPTIMIZER, _CALLBACKS = (
     f"{name}.safetensors" for name in ("model", "optimizer", "callbacks")
 )
-_PART, _BROKEN = ".part", ".broken"
+_PART, _BROKEN = ".step.part", ".broken"
 
 
 class Checkpoints:

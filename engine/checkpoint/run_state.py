@@ -118,6 +118,13 @@ def check_free(folder: Path) -> None:
         )
 
 
+def remove_run_parts(folder: Path) -> None:
+    """Remove what killed processes left half written in a run's folder."""
+    for run in (folder, *(folder / STAGES).glob("*")):
+        for place in (run, run / FITTED, run / "checkpoints"):
+            remove_parts(place)
+
+
 def remove_run(folder: Path) -> None:
     """Remove a run's own files and nothing else. Killed in between, the folder holds no run."""
     with write_errors(folder):

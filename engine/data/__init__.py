@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .loader import load_batches as load_batches
     from .loader import sequential_batches as sequential_batches
     from .loader import stream_batches as stream_batches
+    from .loader import worker_death as worker_death
     from .row_errors import FAILURES as FAILURES
     from .row_errors import check_nulls as check_nulls
     from .row_errors import readable as readable
@@ -56,6 +57,7 @@ else:
                 "batches",
                 "handle_failures",
                 "load_batches",
+                "worker_death",
                 "sequential_batches",
                 "stream_batches",
             ],

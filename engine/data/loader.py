@@ -18,7 +18,7 @@ from ...modalities.groups import collate
 from ...tasks.base import Task
 from ...tasks.batch import Batch
 from ..cache import from_records
-from ..utils import RuntimeFailure, ignore_stopping
+from ..utils import RuntimeFailure, WorkerDied, ignore_stopping
 from .dataset import PreparedRow, TaskDataset
 from .sampler import RowRef
 from .splits import SkippedRows, failure_line
@@ -64,9 +64,14 @@ def batches(
     refs: Iterable[Sequence[RowRef]],
     collator: Collator,
     workers: int = 0,
+    device: torch.device | None = None,
 ) -> Iterator[Batch]:
-    """Yield the batches of the rows that are referred to, in order, made by `workers` processes."""
-    return load_batches(functools.partial(_batch, datasets, collator), refs, workers)
+    """Yield the batches of the rows that are referred to, in order, made by `workers` processes.
+
+    device: where they go; on the way to CUDA they lie in page-locked memory.
+    """
+    pin = device is not None and device.type == "cuda"
+    return load_batches(functools.partial(_batch, datasets, collator), refs, workers, pin)
 
 
 def _batch(
@@ -76,14 +81,40 @@ def _batch(
     return collator(refs[0].task, rows)
 
 
-def load_batches(make: Callable[[Any], T], refs: Iterable[Any], workers: int = 0) -> Iterator[T]:
+def load_batches(
+    make: Callable[[Any], T], refs: Iterable[Any], workers: int = 0, pin_memory: bool = False
+) -> Iterator[T]:
     """Yield `make(ref)` of each reference, in order, called in `workers` processes."""
-    return iter(_loader(_Made(make), workers, sampler=_ListSampler(refs)))
+    sampler = _ListSampler(refs)
+    return _iterate(_loader(_Made(make), workers, sampler=sampler, pin_memory=pin_memory))
 
 
 def stream_batches(make: Callable[[], Iterator[T]], workers: int = 0) -> Iterator[T]:
     """Yield from `make()`, which is called once, in a process of its own if there are workers."""
-    return iter(_loader(_Streamed(make), min(workers, 1)))
+    return _iterate(_loader(_Streamed(make), min(workers, 1)))
+
+
+def _iterate(loader: DataLoader[T]) -> Iterator[T]:
+    """Start a loader's processes, and return its batches."""
+    return _guarded(iter(loader))
+
+
+def _guarded(values: Iterator[T]) -> Iterator[T]:
+    """Yield values; raise WorkerDied where a process that makes them was killed."""
+    try:
+        yield from values
+    except RuntimeError as error:
+        raise worker_death(error) or error from error
+
+
+def worker_death(error: RuntimeError) -> WorkerDied | None:
+    """Return what torch's error about a killed worker is to the user; None for another error."""
+    if not str(error).startswith("DataLoader worker (pid"):
+        return None
+    return WorkerDied(
+        "a process that loads rows was killed, as the system does where memory runs out; lower "
+        "train.num_workers or train.batch_size"
+    )
 
 
 def _loader(dataset: Dataset[T], workers: int, **options: Any) -> DataLoader[T]:

@@ -66,7 +66,9 @@ class Evaluator:
         addresses = sequential_batches(rows, batch_size or self.batch_size, world, rank)[:limit]
         skipped = SkippedRows()
         results: list[tuple[str, Any, dict[str, Any]]] = []
-        for batch in batches({rows.name: rows}, addresses, self.model.collator()):
+        for batch in batches(
+            {rows.name: rows}, addresses, self.model.collator(), device=self.accelerator.device
+        ):
             where = f"tasks.{rows.name}, evaluation"
             for line in handle_failures(batch.failed, where, skip, skipped):
                 if self.log is not None:

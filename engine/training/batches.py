@@ -62,7 +62,8 @@ def training_batches(
         _column(datasets, settings.sampler),
     )
     refs = sampler.batches(step)
-    return batches(datasets, refs, model.collator(), settings.num_workers)
+    workers, device = settings.num_workers, accelerator.device
+    return batches(datasets, refs, model.collator(), workers, device)
 
 
 def _column(

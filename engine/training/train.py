@@ -31,6 +31,7 @@ from ..checkpoint import (
     read_command,
     read_run,
     remove_run,
+    remove_run_parts,
     run_lock,
     save_run,
     set_results_aside,
@@ -48,8 +49,8 @@ from ..utils import (
     init_accelerator,
     main_first,
     make_folder,
-    remove_parts,
 )
+from .resume import restore_loop
 from .stages import StageStart, save_optimizer
 from .trainer import Trainer
 
@@ -123,7 +124,7 @@ class _Runs:
                 "anew, or --out for another folder"
             )
         check_free(folder)
-        remove_parts(folder)
+        remove_run_parts(folder)
         known = {**(run or {}), "begun": begun}
         if self.resume and begun:
             if bool(stages) != kept.exists():
@@ -261,7 +262,7 @@ class _Runs:
                 "checkpoint to go on from; begin another run with weights: "
                 f"{self.folder}, or anew with --overwrite and train.checkpoint.every"
             )
-        run.resume()
+        restore_loop(run)
         self._report(lines)
         if accelerator.is_main_process:
             write_run(self.folder, {"finished": False, "step": self.known.get("step")})

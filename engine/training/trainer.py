@@ -7,6 +7,7 @@ trainer waits for it only where it logs, validates or writes a checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from accelerate.utils import gather_object, set_seed
 from ...tasks.base import Loss
 from ...tasks.batch import Batch
 from ..checkpoint import CHECKPOINTS, Checkpoints, nonfinite_tensors, rows_identity
-from ..data import TRAIN, VALIDATION, SkippedRows, handle_failures
+from ..data import TRAIN, VALIDATION, SkippedRows, handle_failures, worker_death
 from ..evaluation import Evaluator
 from ..model import FeatureCacher, Model, move_to_device
 from ..recipe import Train
@@ -29,13 +30,14 @@ from ..utils import (
     Interrupted,
     RunLogger,
     RuntimeFailure,
+    WorkerDied,
     derive_seed,
     main_first,
 )
 from .batches import Datasets, open_data, training_batches
 from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule, set_lr
-from .resume import restore_loop, save_loop
+from .resume import save_loop
 from .totals import FiniteCheck, StepTotals
 from .validation import Validator
 
@@ -71,6 +73,7 @@ class Trainer:
         self.allowed_changes: Sequence[str] = ()
         self.rows: dict[str, str] = {}
         self._nonfinite: set[str] = set()
+        self._between_steps = False  # waiting for the first rows of a step
         self.finite = FiniteCheck(accelerator, settings.steps)
         self._host_sum = HostSum(accelerator)
 
@@ -124,7 +127,8 @@ class Trainer:
         while self.global_step < self.settings.steps and not self.should_stop:
             self._seed()
             lr = set_lr(self.optimizer, self.lr_factor(self.global_step))
-            totals = self.step(stream)
+            with self._worker_deaths():
+                totals = self.step(stream)
             self.global_step += 1
             self._end_step(totals, lr)
             self._validate_and_save()
@@ -134,9 +138,19 @@ class Trainer:
         if len(self.skipped):
             self.log.info(self.skipped.summary())
 
-    def resume(self) -> None:
-        """Go on from the newest whole checkpoint, or at step 0 if there is none."""
-        restore_loop(self)
+    @contextlib.contextmanager
+    def _worker_deaths(self) -> Iterator[None]:
+        """Save what was trained where a process that loads rows was killed between two steps."""
+        try:
+            yield
+        except RuntimeError as raised:
+            error = raised if isinstance(raised, WorkerDied) else worker_death(raised)
+            if error is None:
+                raise
+            if not self._between_steps or self.accelerator.num_processes > 1:
+                raise error from raised
+            path = save_loop(self)
+            raise WorkerDied(f"{error}; {path} written, go on with --resume") from raised
 
     def _seed(self) -> None:
         """Seed Python's, numpy's and torch's generators: what a step draws depends on (seed, step,
@@ -156,7 +170,9 @@ class Trainer:
         count = self.settings.gradient_accumulation_steps
         totals = StepTotals(self.accelerator.device, parts=self._logs(self.global_step + 1))
         for turn in range(count):
+            self._between_steps = turn == 0
             batch = next(batches)
+            self._between_steps = False
             totals.add(batch, self.backward(batch, last=turn == count - 1))
         self.update(totals)
         return totals
