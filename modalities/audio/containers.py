@@ -76,7 +76,7 @@ def parts_of(buffer: memoryview, *, whole: bool = True) -> Sequence[Part]:
         starts = _ogg(buffer)
     elif head[:4] == b"fLaC":
         starts = _flac(buffer) if whole else [0]
-    elif head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1] & 0xE0 == 0xE0):
+    elif head[:3] == b"ID3" or _is_frame(head):
         starts = _mp3(buffer)
     if len(starts) == 1:
         return ()
@@ -167,12 +167,17 @@ def _mp3(buffer: memoryview) -> list[int]:
             if bytes(buffer[stop : stop + len(tag)]) == tag:
                 stop += length
         head = bytes(buffer[stop : stop + 3])
-        if head != b"ID3" and not (len(head) == 3 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
+        if head != b"ID3" and not _is_frame(head):
             break
         if len(buffer) - stop < 200:  # less than two frames: the length was off a little
             break
         starts.append(stop)
     return starts
+
+
+def _is_frame(head: bytes) -> bool:
+    """True for the first bytes of an MPEG frame."""
+    return len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
 
 
 def _xing_end(buffer: memoryview, place: int) -> int | None:

@@ -25,8 +25,10 @@ LEAD = 12 * 1152
 """Samples decoded ahead of a segment: an MP3 frame needs what the frames before it saved."""
 ENDLESS = 1 << 62
 """More frames than this are a number that the writer did not know (FLAC from a pipe)."""
+LARGE = 1 << 26
+"""More frames than this are decoded block by block."""
 BLOCK = 1 << 18
-"""Frames decoded at a time where their number is not known."""
+"""Frames decoded at a time there, and where their number is not known."""
 
 _SHORT = re.compile(r"^ *(?:data|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
 _TORN = re.compile(r"Junk after the last page|> file length|does not match value from 'ds64'")
@@ -140,7 +142,10 @@ def _samples(file: Any, start: float, end: float | None, name: object) -> np.nda
     if first > lead:
         file.seek(first - lead)
     count = last - first + lead
-    samples = file.read(count, dtype="float32", always_2d=True).T
+    if count > LARGE:  # a number that may be wrong: memory is taken for what there is
+        samples = _until_the_end(file, count)
+    else:
+        samples = file.read(count, dtype="float32", always_2d=True).T
     if samples.shape[1] < count:
         wrong = f"truncated: {samples.shape[1]} of {count} samples"
         raise ReadError(name, wrong, "a whole file")

@@ -2,8 +2,8 @@
 
 Words are the runs of letters and digits with their marks, each punctuation mark a word of its
 own, in lower case (`words`); every measure but `exact_match` counts these. BLEU (Papineni et al.
-2002, no smoothing) and ROUGE-L (Lin 2004, F-measure, best reference) are torchmetrics'; CIDEr-D is in
-`cider.py`.
+2002, no smoothing) and ROUGE-L (Lin 2004, F-measure, best reference) are torchmetrics'; CIDEr-D
+is in `cider.py`.
 """
 
 from __future__ import annotations

@@ -97,6 +97,16 @@ def test_a_piped_flac_is_read_to_its_end(tmp_path: Path) -> None:
         read({"bytes": bytes(content), "start": 2.0})
 
 
+def test_a_number_of_samples_that_is_wrong_takes_no_memory() -> None:
+    content = bytearray(encoded("flac"))
+    content[21] |= 0x0F  # the number of samples in STREAMINFO
+    with pytest.raises(ReadError, match=r"truncated: 16000 of \d{11} samples|broken or truncated"):
+        read(bytes(content))
+    for byte in (b"\xff", b"O", b"R", b"\xff\xfb"):
+        with pytest.raises(ReadError, match="no sound, or a broken header"):
+            read(byte)
+
+
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("name", ["vorbis", "opus", "mp3", "flac"])
 def test_a_chain_is_read_whole(tmp_path: Path, name: str, count: int) -> None:
