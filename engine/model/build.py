@@ -1,4 +1,4 @@
-"""From a recipe to a model with its fitted parts: the steps that every verb begins with."""
+"""From a recipe to a model with its fitted parts: the first steps of every command."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .fit import States, check_heads, fit, load_fitted
 
 
 class _TrainingSplits(dict[str, Source]):
-    """By task, opened when a part asks for rows: a checkpoint's own tokenizer asks for none, and
-    whoever searches their own files with a published model has no training data."""
+    """Training splits by task, opened when a part reads rows: a pretrained tokenizer reads none,
+    and searching files with a published model needs no training data."""
 
     def __init__(self, plan: ResolvedRecipe) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ def resolve_and_fit(
     states: States | None = None,
     check: Callable[[Recipe], None] | None = None,
 ) -> ResolvedRecipe:
-    """A plan that is resolved and whose fitted parts are fitted, from a run's folder or anew.
+    """Return a resolved plan with fitted parts, from a run's folder or fitted now.
 
     Anything the recipe names may be downloaded here, and nowhere else. states: of parts that are
     fitted already. check: called with the resolved recipe before anything is fitted.
@@ -53,6 +53,7 @@ def resolve_and_fit(
 
 
 def build(recipe: Recipe | str | Path, fitted: Path | None = None) -> Model:
-    """The composed model of a recipe (or of its file), its weights from where the recipe says."""
+    """Return the composed model of a recipe (or of its file), with the weights that the recipe
+    names."""
     parsed = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     return compose(resolve_and_fit(parsed, fitted))

@@ -1,4 +1,4 @@
-"""Where streams end: the widths that tasks want of them, and what else tasks ask of a stream.
+"""Checks of streams against tasks: widths, and what the encoder must support.
 
 Widths are read from the objects; a mismatch is one line with both parts, both numbers, the key.
 """
@@ -35,7 +35,7 @@ def order_by_dependency(plan: ResolvedRecipe) -> list[str]:
 def _widths(
     plan: ResolvedRecipe, name: str, streams: Streams, decoders: Decoders
 ) -> dict[str, int]:
-    """The widths that a stream has to end in, by what requires them."""
+    """Return the required output widths of a stream, by what requires them."""
     widths: dict[str, int] = {}
     for key, part in plan.tasks.items():
         use = part.task.streams.get(name)
@@ -59,7 +59,7 @@ def check_decoders(plan: ResolvedRecipe, task: str, decoders: Decoders) -> None:
 
 
 def required_width(plan: ResolvedRecipe, name: str, streams: Streams, decoders: Decoders) -> int:
-    """The width that a stream's connector has to end in: its encoder's, where no task says."""
+    """Return the output width of a stream's connector: its encoder's, if no task requires one."""
     part = plan.streams[name].connector
     sharing = [name] if part is None else plan.streams_of(part)
     required = {who: d for n in sharing for who, d in _widths(plan, n, streams, decoders).items()}
@@ -85,7 +85,7 @@ def check_shared_widths(plan: ResolvedRecipe, name: str, streams: Streams) -> No
 
 
 def hidden_layers(plan: ResolvedRecipe, name: str) -> tuple[int, ...]:
-    """The hidden layers that tasks want of a stream."""
+    """Return the hidden layers that tasks request of a stream."""
     uses = (part.task.streams.get(name) for part in plan.tasks.values())
     return tuple(sorted({n for use in uses if use is not None for n in use.hidden_states}))
 
@@ -93,7 +93,8 @@ def hidden_layers(plan: ResolvedRecipe, name: str) -> tuple[int, ...]:
 def request_head_layers(
     plan: ResolvedRecipe, where: str, stream: str, head: nn.Module, own: Stream
 ) -> None:
-    """Keep the hidden layers that a head wants of its stream; refuse an encoder without any."""
+    """Record the hidden layers that a head requests of its stream. Raise ConfigError for an encoder
+    without any."""
     requested = head.hidden_layers if isinstance(head, Connector) else ()
     if requested and "hidden_states" not in own.encoder.supports:
         name = stream.partition(".")[0]
@@ -106,7 +107,7 @@ def request_head_layers(
 
 
 def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> None:
-    """Refuse an encoder that lacks what its connector or a task asks of it."""
+    """Raise ConfigError for an encoder that lacks what its connector or a task requires."""
     encoder, type_ = stream.encoder, plan.streams[name].encoder.section.type
     if stream.own and "hidden_states" not in encoder.supports:
         raise ConfigError(
@@ -125,7 +126,7 @@ def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> No
 
 
 def check_width(plan: ResolvedRecipe, name: str, streams: Streams, decoders: Decoders) -> None:
-    """Refuse a stream that ends in another width than a task takes."""
+    """Raise ConfigError for a stream whose width a task does not accept."""
     for who, dim in _widths(plan, name, streams, decoders).items():
         if streams[name].dim != dim:
             part = plan.streams[name].encoder
@@ -161,7 +162,7 @@ def _refuse_trained_teacher(task: str, trained: Sequence[str]) -> None:
 
 
 def tokenizer_notes(plan: ResolvedRecipe) -> list[str]:
-    """What each tokenizer loses of texts, whose predictions can then never equal them."""
+    """Return what each tokenizer loses of texts, which predictions can then never match."""
     notes = []
     for where, part in plan.fitted().items():
         if isinstance(part, Tokenizer) and (lost := lost_in_text(part)):

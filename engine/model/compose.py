@@ -1,7 +1,7 @@
-"""A planned recipe becomes one model: backbone, encoders, connectors, heads, in that order.
+"""Composition of a planned recipe into one model: backbone, encoders, connectors, heads, in order.
 
-Widths are read from the objects, never from the recipe. The model's forward is one line:
-the loss of the batch's task, given `encode` and the backbone.
+Widths are read from the objects, never from the recipe. The model's forward is the loss of the
+batch's task.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from .stream import Stream
 
 
 class Component(NamedTuple):
-    """A part of a model and the section that describes it: what the engine's keys stand on."""
+    """A part of a model and its section of the recipe, which holds the engine's keys."""
 
     where: ComponentPath
     module: nn.Module
@@ -55,9 +55,9 @@ class Component(NamedTuple):
 class Model(nn.Module):
     """Streams, decoders and tasks of a recipe.
 
-    `model(batch)` is the loss of the batch's task. `plan` remembers what it was made of,
-    `command` what trained it. components: everything that a section of the recipe describes.
-    precision: of the products outside training, the recipe's; `load_model` may take another.
+    `model(batch)` is the loss of the batch's task. plan: what it was composed from. command: the
+    command that trained it. components: everything with a section in the recipe. precision: of
+    matrix products outside training, the recipe's; `load_model` may set another.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Model(nn.Module):
         self.tasks = nn.ModuleDict(tasks)
 
     def context(self, batch: Batch) -> ModelContext:
-        """Return the context of one batch, which its task asks for features and decoders."""
+        """Return the context of one batch, by which its task gets features and decoders."""
         return ModelContext(self, batch)
 
     def stream(self, name: str) -> Stream:
@@ -97,7 +97,7 @@ class Model(nn.Module):
         return cast(Backbone, self.decoders[BACKBONE]) if BACKBONE in self.decoders else None
 
     def collator(self) -> Collator:
-        """Return what makes batches of this model's rows."""
+        """Return the collator of this model's rows."""
         return Collator(self.encoders(), {name: self.task(name) for name in self.tasks})
 
     def encoders(self) -> dict[str, Encoder]:
@@ -112,8 +112,8 @@ class Model(nn.Module):
         if len(batch) and not unused:
             return task.loss(batch, self.context(batch))
         # Streams without an item, or all parts if every row of this process was unreadable, get
-        # gradients of zero, as other processes wait for them. Their graph is made first, so that a
-        # backward comes to it last: processes meet in the same order everywhere.
+        # zero gradients, since other processes wait for them. Their graph is created first, so that
+        # the backward reaches it last: the order of collectives is the same in every process.
         task_parameters = {id(p) for p in task.parameters()} if task.cross_rows else set()
         parts = unused if len(batch) else [self]
         rest = (p for part in parts for p in part.parameters() if id(p) not in task_parameters)
@@ -127,7 +127,7 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch, **options: Any) -> list[Any]:
-        """One JSON value a row."""
+        """Return one JSON value a row."""
         return self.task(batch.task).predict(batch, self.context(batch), **options)
 
     def on_step_end(self, step: int, steps: int) -> None:
@@ -139,14 +139,14 @@ class Model(nn.Module):
             on_step_end(name, self.task(name), context, self.stream)
 
     def train(self, mode: bool = True) -> Model:
-        """As usual, but what is frozen stays in `eval()`."""
+        """Set the training mode; frozen modules stay in `eval()`."""
         super().train(mode)
         restore_frozen_eval(self)
         return self
 
     @property
     def device(self) -> torch.device:
-        """Where what trains lies."""
+        """The device of the trainable parameters."""
         for parameter in self.parameters():
             if parameter.requires_grad:
                 return parameter.device
@@ -229,7 +229,7 @@ def count_own_parameters(model: Model, component: Component, trainable: bool | N
 
 
 def validate_loaded(module: nn.Module, where: str) -> None:
-    """Ask a task whether what was read into it fits; RecipeError with its place."""
+    """Let a task validate its loaded tensors. Raise RecipeError with its place."""
     if isinstance(module, Task):
         with located_errors(where):
             module.validate_loaded()

@@ -1,4 +1,4 @@
-"""A model as a task sees it: the implementation of `tasks.base.Context`."""
+"""The implementation of `tasks.base.Context`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .stream import Stream
 
 
 class ComposedModel(Protocol):
-    """What the context needs of a model."""
+    """The interface of a model that the context needs."""
 
     plan: ResolvedRecipe
     step: int

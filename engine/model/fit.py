@@ -1,7 +1,7 @@
-"""The fitted parts of a recipe, fitted once and in order, from the training split alone.
+"""The fitted parts of a recipe, fitted once and in order, on the training split.
 
-Their states are saved with the run (JSON, arrays as safetensors) and read at evaluation and
-load, never fitted again.
+Their states are saved with the run (JSON, arrays as safetensors) and loaded for evaluation, never
+fitted again.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ States = Mapping[str, Mapping[str, Any]]
 
 
 def fit(plan: ResolvedRecipe, sources: Mapping[str, Source], states: States | None = None) -> None:
-    """Fit every part that wants it; `sources` are the tasks' training splits. What belongs to
-    weights of another run was fitted with them, and is read from there. states: parts that are
-    fitted already."""
+    """Fit every fittable part; `sources` are the tasks' training splits. Parts whose owner has
+    weights of another run are loaded from that run. states: parts that are fitted already."""
     known = plan.fitted_from()
     for owner, name in plan.fitted_arguments():
         part, where = owner.fitted[name], owner.where / name
@@ -51,8 +50,7 @@ def fit(plan: ResolvedRecipe, sources: Mapping[str, Source], states: States | No
 
 
 def check_heads(plan: ResolvedRecipe) -> None:
-    """A head that another run's task learned answers in that task's tokens: ConfigError where
-    they are not ours."""
+    """Raise ConfigError if a head of another run was trained with another tokenizer."""
     for task in plan.tasks.values():
         for head in task.heads.values():
             run = source_run(head.weights, head.where)
@@ -77,8 +75,8 @@ def _check_head(
 def _rows(
     plan: ResolvedRecipe, sources: Mapping[str, Source], owner: ComponentSpec, argument: str
 ) -> Iterator[Any]:
-    """What an argument of a part is fitted on: a task's rows, what tasks offer for a decoder, the
-    raw values of every stream that the part encodes."""
+    """Return what an argument of a part is fitted on: a task's rows, what tasks return for a
+    decoder, or the raw values of every stream that the part encodes."""
     where = owner.where / argument
     if where.section == "tasks":
         for row in _each(sources[where.name]):
@@ -102,7 +100,7 @@ def _each(source: Source) -> Iterable[dict[str, Any]]:
 
 
 def save_fitted(plan: ResolvedRecipe, folder: Path) -> None:
-    """One JSON file a part, and one safetensors file where it has arrays."""
+    """Write one JSON file a part, and one safetensors file if it has arrays."""
     for where, part in plan.fitted().items():
         make_folder(folder)
         text, arrays = _written(part.state())
@@ -113,20 +111,20 @@ def save_fitted(plan: ResolvedRecipe, folder: Path) -> None:
 
 
 def _written(state: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
-    """A state's JSON, and its arrays."""
+    """Return a state's JSON values, and its arrays."""
     arrays = {k: np.ascontiguousarray(v) for k, v in state.items() if isinstance(v, np.ndarray)}
     rest = {k: v for k, v in state.items() if k not in arrays}
     return json.dumps(rest, indent=1), arrays
 
 
 def load_fitted(plan: ResolvedRecipe, folder: Path) -> None:
-    """Take the states of a run's folder; ConfigError names one that is missing."""
+    """Load the states of a run's folder. Raise ConfigError if one is missing."""
     for where, part in plan.fitted().items():
         _load_state(part, where, folder / f"{where}.json")
 
 
 def _load_state(part: Fittable, where: str, path: Path) -> None:
-    """Read a state that was saved."""
+    """Load a saved state."""
     if not path.is_file():
         raise ConfigError(f"{where}: the run holds no {path}; was it fitted?")
     try:
@@ -146,7 +144,7 @@ def read_states(folder: Path) -> States:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a run's folder; ConfigError where it is not there or not whole."""
+    """Return a JSON file of a run's folder. Raise ConfigError if it is missing or incomplete."""
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""A stream over chunks of a batch's rows: batches larger than memory, with the same gradients.
+"""Encoding in chunks of rows, for batches larger than memory, with the same gradients.
 
 Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup" (GradCache),
-2021: only the features are kept; a chunk's activations are computed again when its gradient
-is known, from the same random numbers.
+2021: only the features are kept; a chunk's activations are recomputed when its gradient is known,
+with the same random numbers.
 
 Legend: `B` rows, `T` tokens, `D` width.
 """
@@ -29,8 +29,8 @@ def checkpointed_chunks(
     *,
     rows: int,
 ) -> Features:
-    """`run(inputs, options)`, `rows` rows at a time. Raises ValueError where a batch norm trains:
-    its statistics would be those of a chunk, and would be counted twice."""
+    """Call `run(inputs, options)` on `rows` rows at a time. Raise ValueError if a batch norm
+    trains: its statistics would be those of a chunk, and would be updated twice."""
     if torch.is_grad_enabled() and any(
         isinstance(m, _BatchNorm) and m.training for m in stream.modules()
     ):

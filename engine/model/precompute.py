@@ -1,8 +1,8 @@
-"""Fill the stores ahead of training, and let the loader read from them.
+"""Filling of the stores before training, which the loader then reads.
 
-A stream's features are kept where its encoder is frozen and nothing about its input varies:
-the encoder is then neither run nor moved to the device. Samples are kept on request, for
-any encoder, so that decoding and resampling are paid for once.
+A stream's features are cached if its encoder is frozen and its input does not vary: the encoder is
+then neither run nor moved to the device. Samples are cached on request, for any encoder, so that
+decoding and resampling are done once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def uncacheable_reason(plan: ResolvedRecipe, model: Model, name: str) -> str | None:
-    """The reason why a stream's features cannot be kept, or None where they can."""
+    """Return why a stream's features cannot be cached, or None if they can."""
     stream = model.stream(name)
     if not plan.recipe.cache.features:
         return "cache.features is false"
@@ -69,9 +69,9 @@ class FeatureCacher:
     progress: Progress | None = None
 
     def attach(self, rows: Sequence[TaskDataset]) -> set[str]:
-        """Fill what the recipe keeps of these rows; their readers then look there first.
+        """Fill the stores for these rows; their readers then look there first.
 
-        Gives the streams whose encoder is not needed any more.
+        Return the streams whose encoder is not needed any more.
         """
         served: set[str] = set()
         for name in self.plan.streams:
@@ -163,7 +163,7 @@ class FeatureCacher:
 
 @dataclass(frozen=True)
 class Cell:
-    """One item of a stream: the row, the item's place in its cell, and its key in the stores."""
+    """One item of a stream: the row, the item's index in its cell, and its key in the stores."""
 
     dataset: StreamDataset
     index: int
@@ -172,8 +172,8 @@ class Cell:
 
 
 def prepare_cells(cells: Sequence[Cell], stream: str) -> list[PreparedRow]:
-    """Return each cell as a row of its own. One that cannot be read stays out of the stores: the
-    loader reports it, or skips it, when it comes."""
+    """Return each cell as a row. An unreadable cell is not stored: the loader reports or skips
+    it."""
     prepared: list[PreparedRow] = []
     for _, group in itertools.groupby(cells, key=lambda cell: (id(cell.dataset), cell.index)):
         items = list(group)
@@ -192,7 +192,7 @@ def prepare_cells(cells: Sequence[Cell], stream: str) -> list[PreparedRow]:
 
 
 def _cells(users: Sequence[TaskDataset], name: str) -> list[Cell]:
-    """Return the different items of a stream."""
+    """Return the distinct items of a stream."""
     cells: dict[str, Cell] = {}
     for user in users:
         alone = StreamDataset(user.source, {name: user.readers[name]}, many=user.many)
@@ -203,7 +203,7 @@ def _cells(users: Sequence[TaskDataset], name: str) -> list[Cell]:
 
 
 def move_to_device(model: Model, device: torch.device, served: set[str]) -> None:
-    """Move a model to a device, but for the encoders that are not run."""
+    """Move a model to a device, except for the encoders that are not run."""
     for name, module in model.named_children():
         if name != "streams":
             module.to(device)

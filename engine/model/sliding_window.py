@@ -1,10 +1,10 @@
-"""A signal longer than an encoder should read at once: encoded in overlapping pieces.
+"""Encoding of long signals in overlapping windows.
 
-Pieces are cut at whole tokens and encoded a few at a time, whatever rows they are of. Where two
-overlap, the first gives the tokens before the middle of the overlap and the second those behind,
-so that no token stands at a cut. Memory for the encoder is that of a few pieces.
+Windows are cut at whole tokens and encoded a few at a time, of any rows. Where two overlap, the
+first provides the tokens before the middle of the overlap and the second those after it, so that no
+token is at a cut. Memory for the encoder is that of a few windows.
 
-Legend: `B` rows, `T` tokens of the longest, `N` pieces of one call, `D` width.
+Legend: `B` rows, `T` tokens of the longest, `N` windows of one call, `D` width.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ...modalities.base import Encoder, Features
 from ...tasks.uses import ChunkSpec
 
 WINDOWS_PER_FORWARD = 8
-"""Pieces that are encoded in one forward."""
+"""Windows that are encoded in one forward."""
 
 Batch = dict[str, Tensor]
 
 
 def encode_windowed(encoder: Encoder, batch: Batch, options: Mapping[str, Any]) -> Features:
-    """What the encoder gives. With the option `window`, rows that are longer than its limit are
-    encoded in pieces where the encoder says how its signals are cut, and whole where not."""
+    """Run the encoder. With the option `window`, rows longer than its limit are encoded in windows
+    if the encoder defines `time_inputs`, else whole."""
     rest = {name: value for name, value in options.items() if name != "window"}
     window: ChunkSpec | None = options.get("window")
     if window is None or not encoder.time_inputs:
@@ -62,13 +62,13 @@ class _Cutter:
         )
 
     def _tokens(self, batch: Batch) -> list[int]:
-        """Tokens of each row, as many as its real steps make."""
+        """Return the tokens of each row, from its real steps."""
         name = next(n for n in self.encoder.time_inputs if batch[n].dtype == torch.bool)
         steps = batch[name].sum(1).tolist()
         return [-(-count // self.encoder.time_inputs[name]) for count in steps]
 
     def _starts(self, tokens: int) -> Iterator[int]:
-        """First tokens of pieces; the last is the one that no other would add to."""
+        """Return the first tokens of the windows; the last window ends with the row."""
         start = 0
         while True:
             yield start
@@ -83,7 +83,7 @@ class _Cutter:
         places: list[tuple[int, int]],
         rows: dict[int, list[Tensor]],
     ) -> Features:
-        """Encode pieces, and add what each gives to its row; gives the features of some piece."""
+        """Encode windows and add each to its row; return the features of one window."""
         length = self.window.length
         for first in range(0, len(places), WINDOWS_PER_FORWARD):
             group = places[first : first + WINDOWS_PER_FORWARD]
@@ -108,7 +108,8 @@ class _Cutter:
         return features
 
     def _cut(self, batch: Batch, start: int, length: int) -> Batch:
-        """The steps of `length` tokens from one on, padded on the right where there are fewer."""
+        """Return the steps of `length` tokens from one on, padded on the right if there are
+        fewer."""
         cut = dict(batch)
         for name, steps in self.encoder.time_inputs.items():
             piece = batch[name][:, start * steps : (start + length) * steps]
@@ -127,7 +128,7 @@ def options_of(options: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any
 
 
 def _row(batch: Batch, row: int) -> Batch:
-    """A view, for a recording may be long and its pieces are many."""
+    """Return a view: a recording may be long, and has many windows."""
     return {name: tensor[row : row + 1] for name, tensor in batch.items()}
 
 

@@ -1,4 +1,4 @@
-"""One input on its way: the encoder, its hidden layers, and the connector that carries them on."""
+"""One input: the encoder, its hidden layers, and the connector."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .sliding_window import encode_windowed, options_of
 
 
 class Stream(nn.Module):
-    """An input's encoder and the connector that carries its features on (or None).
+    """An input's encoder and its connector (or None).
 
-    layers: hidden layers that a store of its features holds, in this order: the connector's,
-    then those that tasks want. What comes from the encoder begins with the connector's too.
-    ema: a moving average of the encoder, where a task keeps one.
+    layers: hidden layers that a store of its features holds, in this order: the connector's, then
+    those that tasks request. The encoder's output begins with the connector's too. ema: a moving
+    average of the encoder, if a task requests one.
     """
 
     encoder: Encoder
@@ -39,12 +39,12 @@ class Stream(nn.Module):
         return self.encoder.dim if self.connector is None else self.connector.out_dim
 
     def width(self, point: str = "") -> int:
-        """The width behind the connector, or, at another point (`encoder`), before it."""
+        """Return the width after the connector, or, at another point (`encoder`), before it."""
         return self.encoder.dim if point else self.dim
 
     def at(self, point: str) -> Callable[[StreamInput, Mapping[str, Any]], Features]:
         """Return the function that computes a point: `encoder`, `ema`, or the end."""
-        points = {"": self.run, "encoder": self.encoded, "ema": self.taught}
+        points = {"": self.run, "encoder": self.encoded, "ema": self.encode_ema}
         if point not in points or (point == "ema" and self.ema is None):
             raise ValueError(f"a stream has no point {point!r} here; there are: encoder, the end")
         return points[point]
@@ -61,7 +61,7 @@ class Stream(nn.Module):
         return stored.replace(hidden_states=tuple(by_number[layer] for layer in numbers))
 
     def for_tasks(self, features: Features) -> Features:
-        """Without the hidden layers that the connector asked for."""
+        """Return features without the hidden layers that the connector requested."""
         return (
             features.replace(hidden_states=features.hidden_states[len(self.own) :])
             if self.own
@@ -69,7 +69,7 @@ class Stream(nn.Module):
         )
 
     def run(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
-        """From a batch, or from what the encoder gave before, to the connector's features."""
+        """Return the connector's features, from a batch or from stored features."""
         features: Features = self(self.encoded(inputs, options))
         return features
 
@@ -88,7 +88,7 @@ class Stream(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             return encode(self.encoder, inputs, options)
 
-    def taught(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
+    def encode_ema(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """Return the features of the encoder's moving average for a batch, without a graph."""
         if self.ema is None or isinstance(inputs, Features):
             raise ValueError("a teacher reads batches, not stored features; is its encoder frozen?")

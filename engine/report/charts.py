@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 320, 205
-"""px: what a narrow column of the page has."""
+"""Pixels: the width of a narrow column of the page."""
 BOX = (50 / WIDTH, 40 / HEIGHT, (WIDTH - 60) / WIDTH, (HEIGHT - 48) / HEIGHT)
-"""Left, bottom, width and height of the axes, as shares of the figure."""
+"""Left, bottom, width and height of the axes, as fractions of the figure."""
 DECADES = 1.3
 """Values that span more powers of ten than this are drawn on a logarithmic axis."""
 MAX_POINTS = 600
-"""Points of a line beyond which it keeps only the extremes of each stretch."""
+"""Number of points beyond which a line keeps only the extremes of each stretch."""
 MAX_LABEL = 24
-"""Characters that stand beside the axis."""
+"""Characters beside the axis."""
 PALETTE = 6
 
 
 @dataclass(frozen=True)
 class Line:
-    """color: its place in the page's palette. faint: thin, without a legend of its own.
-    dots: every point is marked, for values that are few. at: the x whose value stands beside its
-    name, and whose point is marked; by default the last."""
+    """color: its index in the page's palette. faint: thin, without a legend entry. dots: every
+    point is marked, for few values. at: the x whose value stands beside its name, and whose point
+    is marked; by default the last."""
 
     name: str
     points: Sequence[Point]
@@ -49,7 +49,7 @@ class Line:
 
     @property
     def end(self) -> Point:
-        """The point that stands for the line in a legend."""
+        """The point of the line in a legend."""
         return next((point for point in self.points if point[0] == self.at), self.points[-1])
 
     @property
@@ -62,14 +62,14 @@ class Line:
 
 @dataclass(frozen=True)
 class LineChart:
-    """An SVG, and its legend: (name, value, place in the palette)."""
+    """An SVG, and its legend: (name, value, index in the palette)."""
 
     svg: Markup
     legend: list[tuple[str, str, int]]
 
 
 def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> LineChart | None:
-    """Return a chart of the lines that have points; None where none has."""
+    """Return a chart of the lines that have points; None if none has."""
     lines = [line for line in lines if line.points]
     if not lines:
         return None
@@ -90,7 +90,7 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> LineChart |
 
 
 def _draw(axes: Axes, line: Line, number: int) -> dict[str, str]:
-    """Draw a line and its dots; return what each dot says under the mouse."""
+    """Draw a line and its dots; return the tooltip of each dot."""
     color, dashes = COLORS[f"c{line.color % PALETTE}"], DASHES[line.color % PALETTE]
     x, y = zip(*downsample(line.points), strict=True)
     if line.faint:
@@ -128,7 +128,7 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
 
 
 def format_tick(value: float) -> str:
-    """Return a number as a tick or a legend has it: `0.05`, `2,000`, `35k`, `1e-4`."""
+    """Return a number as a tick or legend label: `0.05`, `2,000`, `35k`, `1e-4`."""
     size = abs(value)
     if 0 < size < 1e-3:
         mantissa, _, power = f"{value:.1e}".partition("e")

@@ -1,4 +1,4 @@
-"""What a person reads under a sample: the prediction, the references, and where they differ."""
+"""Comparison of a prediction with its references, with differing words marked."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Any
 from markupsafe import Markup, escape
 
 Normalize = Callable[[str], str]
-"""A text as the metrics of its task compare it (`Task.comparable`)."""
+"""Normalizes a text as the metrics of its task do (`Task.comparable`)."""
 
 
 def unspaced(text: str) -> str:
-    """The text with single spaces between its words."""
+    """Return the text with single spaces between its words."""
     return " ".join(text.split())
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """right: None where a prediction is neither right nor wrong (a number, no reference).
-    words: the words that differ after `normalize` are marked, in the prediction and in the nearest
-    reference."""
+    """right: None if a prediction is neither right nor wrong (a number, no reference). words: words
+    that differ after `normalize` are marked, in the prediction and in the nearest reference."""
 
     text: str
     wanted: list[str] = field(default_factory=list)
@@ -33,7 +32,7 @@ class Comparison:
 
     @property
     def said(self) -> Markup:
-        """The text as HTML; only rows that are shown come to this."""
+        """The text as HTML, computed for rows that are shown."""
         return self._compared()[0] if self.words else escape(self.text)
 
     @property
@@ -47,12 +46,12 @@ class Comparison:
 
 
 Words = list[tuple[str, str]]
-"""The words of a text: as they are shown, and as they are compared."""
+"""The words of a text: as shown, and as compared."""
 
 
 def _words(text: str, normalize: Normalize) -> Words:
-    """A text's own words where each can be normalized alone, else those of the normalized text;
-    what is nothing once normalized (a dash) is shown with the word before it."""
+    """Return a text's words if each can be normalized alone, else those of the normalized text; a
+    word that normalizes to nothing (a dash) is shown with the word before it."""
     words: Words = []
     for word in text.split():
         key = normalize(word)
@@ -68,8 +67,8 @@ def _words(text: str, normalize: Normalize) -> Words:
 
 
 def compare(words: Words, references: Sequence[Words]) -> tuple[Markup, list[Markup]]:
-    """The words of a prediction, those that the nearest reference lacks marked, `…` where it has
-    more; and the references, in the nearest the words marked that the prediction lacks."""
+    """Compare a prediction with its references: words that the nearest reference lacks are marked,
+    `…` marks missing ones, and in the reference the words that the prediction lacks."""
     keys = [key for _, key in words]
     matchers = [
         difflib.SequenceMatcher(None, keys, [key for _, key in reference], autojunk=False)
@@ -97,7 +96,7 @@ def _mark(text: str, kind: str = "") -> Markup:
 
 
 def format_value(value: Any) -> str:
-    """A JSON value for a person: numbers short, names before their values."""
+    """Format a JSON value: short numbers, names before their values."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {format_value(v)}" for name, v in value.items())
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The curves of a run: what `metrics.jsonl` holds and what was fitted, as charts."""
+"""Charts of a run: `metrics.jsonl` and its fitted parts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ LABELS = {
     "samples_per_s": "samples per second",
 }
 MIN_POINTS_TO_SMOOTH = 8
-"""Below so many points a smoothed line would only hide them."""
+"""With fewer points no smoothed line is drawn."""
 MAX_LINES = 5
-"""Lines that can be told apart in one chart."""
+"""Lines that can be distinguished in one chart."""
 
 Titled = tuple[str, LineChart]
 
 
 def loss_chart(lines: Iterable[Mapping[str, Any]]) -> LineChart | None:
-    """Return each task's training loss: as logged, thin, and smoothed on top."""
+    """Return each task's training loss: as logged, thin, with a smoothed line."""
     drawn = []
     for color, (task, points) in enumerate(logged(lines, "loss").items()):
         if len(points) < MIN_POINTS_TO_SMOOTH:
@@ -35,7 +35,7 @@ def loss_chart(lines: Iterable[Mapping[str, Any]]) -> LineChart | None:
 
 
 def validation_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
-    """Return a task's shares of one together, and each other metric on a scale of its own."""
+    """Return a task's metrics between 0 and 1 in one chart, and each other metric in its own."""
     series: dict[str, dict[str, list[Point]]] = {}
     for line in lines:
         for task, metrics in line.get("validation", {}).items():
@@ -59,7 +59,7 @@ def validation_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
 
 
 def other_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
-    """Return whatever else was logged: the learning rate, speed, parts of the loss."""
+    """Return all other logged values: the learning rate, speed, parts of the loss."""
     lines = list(lines)
     names = dict.fromkeys(name for line in lines if "task" in line for name in line)
     charts = []
@@ -73,7 +73,7 @@ def other_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
 
 
 def fitted_charts(plan: ResolvedRecipe) -> list[tuple[str, list[Titled]]]:
-    """Return (part, charts) of the fitted parts that have something to look at."""
+    """Return (part, charts) of the fitted parts that have charts."""
     charts = []
     for where, part in plan.fitted().items():
         try:
@@ -91,7 +91,7 @@ def fitted_charts(plan: ResolvedRecipe) -> list[tuple[str, list[Titled]]]:
 
 
 def _drawn(charts: Iterable[tuple[str, str, list[Line]]], x_label: str) -> list[Titled]:
-    """Draw (title, label of the values, lines), but for those without a point."""
+    """Draw (title, label of the values, lines), except those without a point."""
     drawn = ((title, line_chart(lines, x_label, y_label)) for title, y_label, lines in charts)
     return [(title, chart) for title, chart in drawn if chart is not None]
 
@@ -102,7 +102,7 @@ def _lines(known: Chart) -> list[Line]:
 
 
 def logged(lines: Iterable[Mapping[str, Any]], name: str) -> dict[str, list[Point]]:
-    """The finite values of one name by task, in order of steps."""
+    """Return the finite values of one name by task, in order of steps."""
     series: dict[str, list[Point]] = {}
     for line in lines:
         value = line.get(name)

@@ -13,8 +13,8 @@ _ROW = re.compile(r"^\| (\S+) \| [^|]+ \| [^|]+ \| ([\d,]+) \| [^|]+ \|$", re.MU
 
 @dataclass(frozen=True)
 class Box:
-    """role: what it is here. trained: `frozen`, `trained`, ...; empty where there is nothing
-    to train. size: its parameters, where the run's card tells them."""
+    """role: of the part. trained: `frozen`, `trained`, ...; empty without parameters. size: its
+    parameters, if the run's card has them."""
 
     role: str
     title: str
@@ -81,7 +81,7 @@ def pipeline_diagram(
 
 
 def _takes(recipe: Recipe, name: str, plan: ResolvedRecipe | None) -> str:
-    """A task's type, and what it leaves aside of all that stands before it."""
+    """Return a task's type, and which of the earlier boxes it does not use."""
     labels = [recipe.tasks[name].type]
     if plan is not None:
         task = plan.tasks[name].task

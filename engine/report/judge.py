@@ -1,7 +1,7 @@
-"""How a prediction is judged and shown, by the form that it has: a text, a label, actions, boxes.
+"""How a prediction is judged and shown, by its type: a text, a label, actions, boxes.
 
-A form is a key of the prediction, never a task or a modality. What a prediction says about its
-inputs (words at their times, boxes, a mask) becomes marks, which their modality draws on them.
+The type is a key of the prediction, independent of task and modality. Annotations of inputs (word
+times, boxes, a mask) are drawn on them by their modality.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ...modalities.base import Annotations
 from .comparison import Comparison, Normalize, format_value, unspaced
 
 MARKS = ("words", "boxes", "mask", "map", "peak")
-"""Keys of a prediction or a target that are drawn on the inputs, and not said in words."""
+"""Keys of a prediction or a target that are drawn on the inputs."""
 
 HIDDEN_KEYS = (*MARKS, "tokens", "scores")
-"""Keys that would only fill the page with numbers."""
+"""Keys that are not shown."""
 
 CONFIDENT = 0.5
-"""Boxes with a lower score are not shown, but for the surest."""
+"""Boxes with a lower score are not shown, except the best one."""
 
 
 def _text(
@@ -100,7 +100,7 @@ def _count(boxes: Sequence[Any]) -> str:
 
 
 def _surest(prediction: Mapping[str, Any]) -> list[Sequence[float]]:
-    """Its boxes, the surest first as they come: those that it is sure of, and one at least."""
+    """Return the confident boxes by descending score, at least one."""
     boxes = list(prediction.get("boxes") or ())
     scores = prediction.get("scores") or [1.0] * len(boxes)
     sure = [box for box, score in zip(boxes, scores, strict=False) if score >= CONFIDENT]
@@ -119,14 +119,14 @@ def _mask(
 def _peak(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
-    """A place that was pointed at; `hit` says whether it is the right one."""
+    """A predicted position; `hit` tells whether it is right."""
     rest = {k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "hit") and v is not None}
     place = ", ".join(f"{value:.3g}" for value in prediction["peak"])
     return Comparison(f"at {place}", right=prediction.get("hit"), note=format_value(rest))
 
 
 def overlap(first: Sequence[float], second: Sequence[float]) -> float:
-    """What two boxes share of what they cover; a box is its low corner, then its high one."""
+    """Return the IoU of two boxes; a box is its low corner, then its high one."""
     a, b = (np.array(box, float).reshape(2, -1) for box in (first, second))
     both = np.prod(np.clip(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0, None))
     either = np.prod(a[1] - a[0]) + np.prod(b[1] - b[0]) - both
@@ -136,7 +136,7 @@ def overlap(first: Sequence[float], second: Sequence[float]) -> float:
 def _values(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
-    """Values by name. With numbers there is no right and wrong, but how far off they are."""
+    """Return values by name; numbers are not right or wrong, but have an error."""
     prediction = {k: v for k, v in prediction.items() if k not in HIDDEN_KEYS}
     shared = [name for name in prediction if name in target]
     numbers = [n for n in shared if isinstance(prediction[n], float)]
@@ -170,14 +170,14 @@ FORMS = {
 
 
 def form_of(prediction: Any) -> PredictionType:
-    """A prediction's form; values by name where it has none of `FORMS`."""
+    """Return the type of a prediction; values by name by default."""
     has = prediction if isinstance(prediction, Mapping) else {}
     return next((form for key, form in FORMS.items() if key in has), PredictionType(_values))
 
 
 def judge(prediction: Any, target: Any, normalize: Normalize = unspaced) -> Comparison:
-    """A prediction beside its reference, by the form that both have. normalize: what texts go
-    through before they are compared, as in the metrics of the task."""
+    """Judge a prediction against its reference by their common type. normalize: of texts, as in the
+    metrics of the task."""
     if not isinstance(prediction, Mapping) or not isinstance(target, Mapping):
         right = None if isinstance(prediction, float) else prediction == target
         return Comparison(format_value(prediction), [format_value(target)], right)
@@ -185,7 +185,8 @@ def judge(prediction: Any, target: Any, normalize: Normalize = unspaced) -> Comp
 
 
 def annotations_of(prediction: Any, target: Any) -> Annotations:
-    """What a prediction and its target say about the inputs, by name: `(said, wanted)`."""
+    """Return the annotations of inputs in a prediction and its target, by name: `(predicted,
+    expected)`."""
     predicted = dict(prediction) if isinstance(prediction, Mapping) else {}
     expected = dict(target) if isinstance(target, Mapping) else {}
     if "boxes" in predicted:

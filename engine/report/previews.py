@@ -1,8 +1,8 @@
-"""What is drawn of the rows on a page: the inputs with what was said about them, and what was said.
+"""Previews of rows: inputs with annotations, and drawings of predictions.
 
-The `preview` of a modality turns a raw value into HTML, with the marks that it can draw (words,
-boxes, a mask) on it. Streams that hold the answer are drawn on the others, where their
-modality says as which mark.
+The `preview` of a modality renders a raw value as HTML, with the annotations that it can draw
+(words, boxes, a mask). Label streams are drawn on the others, if their modality names the
+annotation.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .judge import annotations_of, form_of
 from .samples import ReportRow, SampleGrid
 
 LARGEST = 24_000_000
-"""Characters of one split's inputs on a page; the rows after that are shown without."""
+"""Characters of one split's inputs on a page; later rows are shown without inputs."""
 
 
 def attach_previews(
     samples: SampleGrid, plan: ResolvedRecipe, run: Path, task: str, split: str
 ) -> None:
-    """Put drawings and inputs of the picked rows in place; `problem` says what went wrong."""
+    """Add drawings and inputs to the selected rows; `problem` tells what failed."""
     parts = _parts(plan, task)
     by_key = {sample.key: sample for sample in samples.shown}
     try:
@@ -53,7 +53,7 @@ def attach_previews(
 
 
 def _parts(plan: ResolvedRecipe, task: str) -> dict[str, Fittable]:
-    """The task's own fitted parts, by the name of the argument."""
+    """Return the task's fitted parts, by the name of the argument."""
     start = f"tasks.{task}."
     return {k.removeprefix(start): part for k, part in plan.fitted().items() if k.startswith(start)}
 
@@ -66,7 +66,7 @@ def _drawn(sample: ReportRow, parts: Mapping[str, Fittable]) -> Markup:
 def _inputs(
     sample: ReportRow, row: Mapping[str, Any], plan: ResolvedRecipe, task: str, run: Path
 ) -> list[tuple[str, Markup]]:
-    """(stream, HTML) of those that hold no answer; of the others too, where nothing draws them."""
+    """Return (stream, HTML) of input streams, and of label streams that nothing else draws."""
     task_module = plan.tasks[task].task
     modalities = {name: plan.streams[name].modality for name in task_module.streams}
     raw = {
@@ -94,7 +94,7 @@ def _inputs(
 
 
 def _maps(prediction: Any, task: Task, marks: Annotations) -> dict[str, tuple[Any, Any]]:
-    """What of a prediction the task itself knows to lay on a grid of the world."""
+    """Return the maps of a prediction that the task exports."""
     if not {"map", "mask"} & marks.keys():
         return {}
     laid = task.export_maps(prediction) if isinstance(task, ExportsMaps) else {}
@@ -103,7 +103,7 @@ def _maps(prediction: Any, task: Task, marks: Annotations) -> dict[str, tuple[An
 
 
 def _resolve_run_path(value: Any, run: Path) -> Any:
-    """A file of the run's folder by its whole path; anything else as it is."""
+    """Return a file of the run's folder with its whole path; other values unchanged."""
     return str(run / value) if isinstance(value, str) and (run / value).is_file() else value
 
 
@@ -117,7 +117,7 @@ def _rows(source: Source, keys: set[str]) -> dict[str, dict[str, Any]]:
 
 
 def _entries(source: Source, keys: set[str]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """The rows of the keys; a row by index is made only where it is wanted."""
+    """Return the rows of the keys; rows by index are read only if needed."""
     if isinstance(source, StreamingSource):
         named = ((source.key(i), row) for i, row in enumerate(source))
         return (pair for pair in named if pair[0] in keys)

@@ -1,8 +1,8 @@
-"""A page about runs, to look at: one HTML file that needs nothing but itself.
+"""The report: one self-contained HTML page for one run or several.
 
-What was run, the pipeline, curves, metrics beside those with the input shuffled among
-the rows, and samples: raw inputs as their modality shows them, with prediction and reference.
-Several runs stand side by side. What a run lacks, the page says.
+It has the recipe, the pipeline, curves, metrics beside those with shuffled inputs, and samples: raw
+inputs rendered by their modality, with prediction and reference. Several runs stand side by side.
+Missing parts of a run are noted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MADE = re.compile(r"^Made with .+$", re.MULTILINE)
 @dataclass(frozen=True)
 class RunReport:
     """What the template shows of a run. notes: what is missing. facts: (name, value). rollouts: of
-    a robot, None where there are none."""
+    a policy, or None."""
 
     name: str
     command: str
@@ -56,8 +56,8 @@ class RunReport:
 def write_report(runs: Sequence[Path], out: Path, *, samples: int = SAMPLES) -> Path:
     """Write the page of one run or several, and return its path.
 
-    runs: runs' folders. samples: rows shown of a split. Raise RecipeError where a folder is
-    no run, or one of its files cannot be read.
+    runs: the runs' folders. samples: rows shown of a split. Raise RecipeError if a folder is no
+    run, or one of its files cannot be read.
     """
     if not runs:
         raise ConfigError("report: there is no run; name the folder of one or several")
@@ -68,7 +68,7 @@ def write_report(runs: Sequence[Path], out: Path, *, samples: int = SAMPLES) -> 
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """The folders' names, or their paths where two have the same."""
+    """Return the folders' names, or their paths if two have the same name."""
     names = [Path(run).resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
@@ -129,8 +129,8 @@ def _evaluation(path: Path) -> dict[str, dict[str, float | None]]:
 
 
 def _plan(recipe: Recipe, run: Path, notes: list[str]) -> ResolvedRecipe | None:
-    """The plan that opens the data, with what was fitted; without it, the page has all but the
-    inputs, and says so."""
+    """Return the plan with its fitted parts, which opens the data; without it the page has no
+    inputs and a note."""
     try:
         plan = plan_recipe(recipe)
     except ConfigError as error:
@@ -145,7 +145,7 @@ def _plan(recipe: Recipe, run: Path, notes: list[str]) -> ResolvedRecipe | None:
 
 
 def _labels(run: Path, evaluation: Mapping[str, Any]) -> list[str]:
-    """`task` and `task@split`, those of the evaluation first."""
+    """Return `task` and `task@split`, those of the evaluation first."""
     files = sorted(run.glob("predictions-*.jsonl"))
     return list(dict.fromkeys([*evaluation, *(f.stem.removeprefix("predictions-") for f in files)]))
 
@@ -190,7 +190,7 @@ def _facts(recipe: Recipe, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str
 
 
 def _source(data: DataSection) -> str:
-    """A data section in a few words: its source, options, what is held out or left out."""
+    """Describe a data section: its source, options, and held-out or skipped rows."""
     holdout = data.held_out
     by = f" by {holdout.by}" if holdout and holdout.by else ""
     held = f"{holdout.share}{by}" if holdout else None

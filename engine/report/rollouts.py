@@ -1,5 +1,5 @@
-"""A run's rollouts as a part of its page: figures by environment and condition, videos, and the
-commands and the trajectory of the hand of each first episode."""
+"""A run's rollouts on its page: success by environment and ablation, videos, and the commands and
+the end effector's trajectory of each first episode."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TYPES = {".gif": "image/gif", ".mp4": "video/mp4"}
 """Suffix of a video -> its media type."""
 
 LARGEST = 12_000_000
-"""Bytes of all videos on a page; those after that stay in the run's folder."""
+"""Bytes of all videos on a page; later ones stay in the run's folder."""
 
 COLUMNS = ("environment", "condition", "episodes", "success", "95 %", "at the end", "steps to it")
 
 
 @dataclass(frozen=True)
 class Video:
-    """data: base64; empty where `problem` says why it is not shown."""
+    """data: base64; empty if `problem` tells why it is not shown."""
 
     name: str
     kind: str = ""
@@ -46,9 +46,9 @@ class Rollouts:
 
 
 def read_rollouts(run: Path) -> Rollouts | None:
-    """Return what `rollout-*.json` of a run's folder hold; None where there are none.
+    """Return the contents of `rollout-*.json` in a run's folder; None without any.
 
-    Raise RecipeError for a file that is none of ours.
+    Raise RecipeError for a file of another format.
     """
     results = [_read(path) for path in sorted(run.glob("rollout-*.json"))]
     if not results:

@@ -1,6 +1,6 @@
-"""Rows of a run to look at: which ones, how many of them wrong, and what was asked of them.
+"""Selection of sample rows of a run: which, how many are wrong, and their prompts.
 
-What was said of each is judged by its form (`judge.py`), and drawn with the inputs (`previews.py`).
+Predictions are judged by their type (`judge.py`), and drawn with the inputs (`previews.py`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from .comparison import Comparison, Normalize, unspaced
 from .judge import annotations_of, judge
 
 LONG = 120
-"""Characters beyond which texts want wider columns."""
+"""Characters beyond which texts need wider columns."""
 
 
 @dataclass
 class ReportRow:
-    """inputs: (stream, HTML). asked: the prompt, where there is
-    one. drawing: of what was said, where it has one."""
+    """inputs: (stream, HTML). asked: the prompt, if there is one. drawing: of the prediction, if
+    there is one."""
 
     key: str
     verdict: Comparison
@@ -37,8 +37,8 @@ class ReportRow:
 
 @dataclass
 class SampleGrid:
-    """One split's grid. groups: (title, samples). asked: the prompt that all rows share.
-    problem: why inputs are not shown."""
+    """One split's grid. groups: (title, samples). asked: the prompt that all rows share. problem:
+    why inputs are not shown."""
 
     label: str
     count: int
@@ -48,7 +48,7 @@ class SampleGrid:
 
     @property
     def shown(self) -> list[ReportRow]:
-        """Every sample of the page."""
+        """All samples of the page."""
         return [sample for _, group in self.groups for sample in group]
 
     @property
@@ -64,7 +64,7 @@ class SampleGrid:
 
     @property
     def marked(self) -> bool:
-        """True where words that differ are marked."""
+        """Return whether differing words are marked."""
         return any(sample.verdict.words for sample in self.shown)
 
 

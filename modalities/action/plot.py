@@ -1,4 +1,4 @@
-"""A chunk of actions for a page: each joint's curve with its knots and control points, over the
+"""HTML of a chunk of actions: each joint's curve with its knots and control points, over the
 reference samples.
 
 Legend: `S` predicted samples, `dof` joints.

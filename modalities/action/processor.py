@@ -1,4 +1,4 @@
-"""Motions -> normalised values, and a small disturbance for training.
+"""Normalization of motions, with augmentation in training.
 
 Legend: `steps` of time, `dof` joints.
 """

@@ -28,7 +28,7 @@ WIDTH, HEIGHT = 320, 120
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """values: `[steps, dof]` float32, finite. rate: steps a second; None where nobody says."""
+    """values: `[steps, dof]` float32, finite. rate: steps a second; None if unknown."""
 
     values: np.ndarray
     rate: float | None = None
@@ -94,11 +94,11 @@ def _checked(values: Any, source: object) -> np.ndarray:
     if array.ndim not in (1, 2) or not array.size:
         raise ReadError(source, f"an array of shape {array.shape}", ARRAY)
     with np.errstate(over="ignore"):
-        found: np.ndarray = np.atleast_2d(array).astype(np.float32, copy=False)
-    if not np.isfinite(found).all():
-        step, joint = np.argwhere(~np.isfinite(found))[0]
-        raise ReadError(source, f"{found[step, joint]} at step {step}, joint {joint}", ARRAY)
-    return found
+        checked: np.ndarray = np.atleast_2d(array).astype(np.float32, copy=False)
+    if not np.isfinite(checked).all():
+        step, joint = np.argwhere(~np.isfinite(checked))[0]
+        raise ReadError(source, f"{checked[step, joint]} at step {step}, joint {joint}", ARRAY)
+    return checked
 
 
 def example(rng: np.random.Generator) -> Motion:
@@ -109,18 +109,18 @@ def example(rng: np.random.Generator) -> Motion:
 
 
 def preview(motion: Motion, marks: Annotations | None = None) -> str:
-    """An `<svg>` with one line a joint over the steps, all on one scale; of a single step a bar
-    a joint. Nothing is marked."""
+    """Return an `<svg>` with one line for each joint over the steps, all on one scale; for a single
+    step, a bar for each joint. Annotations are ignored."""
     low, high = float(motion.values.min()), float(motion.values.max())
     draw = _lines if motion.steps > 1 else _bars
     lines = "".join(draw(motion.values, low, high))
     rate = "" if motion.rate is None else f" at {motion.rate:g} Hz"
     many = "step" if motion.steps == 1 else "steps"
-    told = html.escape(f"{motion.steps} {many} of {motion.dof} joints{rate}")
+    label = html.escape(f"{motion.steps} {many} of {motion.dof} joints{rate}")
     return (
         f'<figure style="margin:0"><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
-        f'aria-label="{told}"><rect width="{WIDTH}" height="{HEIGHT}" fill="#f6f6f6"/>{lines}</svg>'
-        f"<figcaption>{told}, from {low:.3g} to {high:.3g}</figcaption></figure>"
+        f'aria-label="{label}"><rect width="{WIDTH}" height="{HEIGHT}" fill="#f6f6f6"/>{lines}</svg>'
+        f"<figcaption>{label}, from {low:.3g} to {high:.3g}</figcaption></figure>"
     )
 
 

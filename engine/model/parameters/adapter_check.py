@@ -34,7 +34,7 @@ class AdapterCheck:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Note which adapted layers run, and which of their parameters a backward reaches."""
+        """Record which adapted layers run, and which of their parameters a backward reaches."""
         layers = [layer for group in self.layers.values() for layer in group.values()]
         handles: list[Any] = [layer.register_forward_hook(self._note_call) for layer in layers]
         for parameter in (p for layer in layers for p in layer.parameters() if p.requires_grad):
@@ -63,7 +63,7 @@ class AdapterCheck:
 
     @property
     def complete(self) -> bool:
-        """Whether every adapter was reached."""
+        """Return whether every adapter was reached."""
         return not any(self._dead(group) for group in self.layers.values())
 
     def validate(self) -> None:

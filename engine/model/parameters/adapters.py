@@ -1,4 +1,4 @@
-"""What trains of a part: `freeze`, `lora` and `train_only`."""
+"""Trainable parameters of a part: `freeze`, `lora` and `train_only`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FROZEN = "_sensorium_frozen"
 
 
 def apply_adapters(module: nn.Module, plan: ComponentSpec, where: str) -> None:
-    """Freeze a part or some of it and add adapters, as its section says."""
+    """Freeze a part or some of it and add adapters, according to its section."""
     section = plan.section
     if section.train_only is not None:
         if section.lora is not None or section.freeze is not False:
@@ -42,12 +42,12 @@ def apply_adapters(module: nn.Module, plan: ComponentSpec, where: str) -> None:
 
 
 def without_adapter(name: str) -> str:
-    """The name of a tensor without the layer that peft wraps round its module."""
+    """Return the name of a tensor without the layer that peft wraps around its module."""
     return name.replace(".base_layer.", ".")
 
 
 def mark_frozen(module: nn.Module) -> None:
-    """Keep a module in `eval()` from now on, whatever mode its parents are put in."""
+    """Keep a module in `eval()` from now on, independent of its parents' mode."""
     setattr(module, _FROZEN, True)
     module.eval()
 

@@ -1,7 +1,7 @@
-"""Moving averages of encoders that tasks ask for: begun, and brought on after each step.
+"""Moving averages of encoders: created, and updated after each step.
 
-An average is a part of the model's state, so that it resumes and is saved with the rest;
-`weights: runs/x:image.ema` takes it as the weights of the next recipe's encoder.
+An average is a part of the model's state, so that it is resumed and saved with the rest; `weights:
+runs/x:image.ema` loads it as the weights of another recipe's encoder.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .adapters import is_frozen, mark_frozen
 
 
 def create_ema_encoders(plan: ResolvedRecipe, streams: Mapping[str, Stream]) -> None:
-    """Give each stream that a task averages its teacher. Raises RecipeError where the encoder is
-    frozen, or where two tasks would move one average."""
+    """Create the average of each stream that a task requests. Raise RecipeError if the encoder is
+    frozen, or two tasks would update one average."""
     owners: dict[str, str] = {}
     for key, part in plan.tasks.items():
         for name in (n for n, use in part.task.streams.items() if use.ema):

@@ -93,6 +93,6 @@ def _selector(section: str | Mapping[str, Any], where: str) -> tuple[str, dict[s
 
 
 def _within(module: nn.Module, parts: Iterable[nn.Module]) -> Sequence[str]:
-    """Names, as the module has them, of the parameters of its parts."""
+    """Return the names, in the module, of the parameters of its submodules."""
     chosen = {id(parameter) for part in parts for parameter in part.parameters()}
     return [name for name, p in module.named_parameters() if id(p) in chosen]

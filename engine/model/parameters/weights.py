@@ -40,7 +40,7 @@ EMA = "ema"
 
 
 def load_weights(module: nn.Module, weights: str, where: ComponentPath) -> None:
-    """Fill a built part at `where` (`inputs.image.encoder`) from what its `weights` say."""
+    """Fill a built part at `where` (`inputs.image.encoder`) from its `weights`."""
     if weights == "none":
         return
     if weights == "pretrained":
@@ -63,8 +63,8 @@ def load_weights(module: nn.Module, weights: str, where: ComponentPath) -> None:
 
 
 def read_file(path: Path, where: str, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, without it; those that are shared stand once
-    in a run's file, and under all their names here."""
+    """Return the tensors whose names begin with `prefix`, without it; shared tensors are stored
+    once in a run's file, and returned under all their names."""
     try:
         with safe_open(path, "pt") as file:
             shared: dict[str, str] = json.loads((file.metadata() or {}).get("same", "{}"))
@@ -82,7 +82,7 @@ def read_file(path: Path, where: str, prefix: str = "") -> dict[str, Tensor]:
 
 
 def _from_run(module: nn.Module, run: Path, name: str | None, where: ComponentPath) -> None:
-    """The part at `where` of another run; where that run had it from elsewhere, from there."""
+    """Fill the part at `where` from another run, or from where that run had it."""
     path = unshared(run, where.renamed(name) if name else where)
     average = path.section == "inputs" and path.keys[2] == EMA
     described = joined("inputs", path.name, "encoder", *path.keys[3:]) if average else path
@@ -105,7 +105,8 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: ComponentPa
 
 
 def _is_held(module: nn.Module, held: Container[int]) -> bool:
-    """Whether a run's file holds all of a part; held: the ids of the tensors that it holds."""
+    """Return whether a run's file holds all of a part; held: the ids of the tensors that it
+    holds."""
     return all(id(tensor) in held for tensor in module.state_dict(keep_vars=True).values())
 
 
@@ -150,7 +151,7 @@ def _child_sections(
 
 
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts within a part: (key in its section, module)."""
+    """Return the parts within a part: (key in its section, module)."""
     if isinstance(module, Task):
         yield from module.heads.items()
     part: Any = type(module)
@@ -161,7 +162,7 @@ def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _state(file: Path, path: ComponentPath, where: str) -> dict[str, Tensor]:
-    """What a run's file holds of the part at a path of its recipe."""
+    """Return the tensors of a run's file for the part at a path of its recipe."""
     states = (read_file(file, where, prefix) for prefix in path.state_prefixes())
     return next((state for state in states if state), {})
 
@@ -188,8 +189,8 @@ def _load(
     whole: bool = True,
     filled: Set[str] = frozenset(),
 ) -> None:
-    """Load a state; every key and shape that does not fit is one line. filled: names that may be
-    lacking."""
+    """Load a state; every key and shape that does not fit is one line of the error. filled: names
+    that may be missing."""
     tensors = module.state_dict()
     for name, value in state.items():
         if name not in tensors:

@@ -196,16 +196,16 @@ def print_of(files: Iterable[Path], *settings: str) -> str:
 
 
 def _files(path: str | list[str]) -> list[Path]:
-    found: list[Path] = []
+    paths: list[Path] = []
     for pattern in [path] if isinstance(path, str) else path:
         whole = Path(pattern).expanduser().absolute()
         names = [str(whole)] if whole.exists() else sorted(glob.glob(str(whole), recursive=True))  # noqa: PTH207
         if not names:
             raise ValueError(f"path: {whole}: there is no such file")
-        found += map(Path, names)
-    if not found:
+        paths += map(Path, names)
+    if not paths:
         raise ValueError("path: names no file")
-    double = [file for file in found if found.count(file) > 1]
+    double = [file for file in paths if paths.count(file) > 1]
     if double:
         raise ValueError(f"path: names {double[0]} twice")
-    return found
+    return paths

@@ -89,13 +89,13 @@ def _chosen(layout: Layout, split: str | None) -> list[Episode]:
         inside = range(int(first or 0), int(last) if last else every[-1].index + 1)
     except ValueError:
         inside = range(0)
-    found = [episode for episode in every if episode.index in inside]
-    if not colon or not found:
+    chosen = [episode for episode in every if episode.index in inside]
+    if not colon or not chosen:
         raise ValueError(
             f"split: found {split!r}, expected {', '.join(map(repr, named)) or 'no name'} or "
             f"episodes of the {len(every)} there are, as '0:{len(every)}'"
         )
-    return found
+    return chosen
 
 
 def _there(files: Sequence[Path]) -> None:
@@ -112,13 +112,13 @@ def _rows(layout: Layout, parts: Sequence[Episode]) -> pa.Table:
     try:
         table = pa.concat_tables([parquet.read_table(f) for f in files], promote_options="default")
     except (pa.ArrowException, OSError) as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"{layout.folder}/data: cannot be read: {told}") from error
+        message = " ".join(str(error).split())
+        raise ValueError(f"{layout.folder}/data: cannot be read: {message}") from error
     lacks = [c for c in (EPISODE, FRAME, "timestamp") if c not in table.column_names]
     if lacks:
         raise ValueError(f"{layout.folder}/data: has no column {', '.join(lacks)}")
-    wanted = pa.array([part.index for part in parts], table.schema.field(EPISODE).type)
-    return table.filter(pc.is_in(table[EPISODE], value_set=wanted))
+    numbers = pa.array([part.index for part in parts], table.schema.field(EPISODE).type)
+    return table.filter(pc.is_in(table[EPISODE], value_set=numbers))
 
 
 def _with_tasks(table: pa.Table, layout: Layout) -> pa.Table:
@@ -134,10 +134,10 @@ def _with_tasks(table: pa.Table, layout: Layout) -> pa.Table:
 
 def _whole(source: LeRobot, parts: Sequence[Episode]) -> None:
     """ValueError where an episode has other rows than its description says, or misses frames."""
-    found = dict(zip(source.numbers, source.episodes, strict=True))
+    by_number = dict(zip(source.numbers, source.episodes, strict=True))
     frames = source.array(FRAME).reshape(-1)
     for part in parts:
-        rows = found.get(part.index, range(0))
+        rows = by_number.get(part.index, range(0))
         if len(rows) != part.length:
             raise ValueError(
                 f"{part.data}: episode {part.index} has {len(rows)} rows, its description says "

@@ -46,7 +46,9 @@ class Layout:
     @property
     def videos(self) -> list[str]:
         """Columns whose cells are frames of video files."""
-        return [name for name, said in self.info["features"].items() if said["dtype"] == "video"]
+        return [
+            name for name, feature in self.info["features"].items() if feature["dtype"] == "video"
+        ]
 
 
 def read_layout(folder: Path) -> Layout:
@@ -68,12 +70,12 @@ def read_layout(folder: Path) -> Layout:
 
 
 def _cameras(info: dict[str, Any]) -> list[str]:
-    return [name for name, said in info["features"].items() if said["dtype"] == "video"]
+    return [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
 
 
 def _by_episode(folder: Path, info: dict[str, Any]) -> Layout:
     """v2: `data/chunk-000/episode_000012.parquet`."""
-    found, cameras = [], _cameras(info)
+    episodes, cameras = [], _cameras(info)
     for said in _json_lines(folder / "meta/episodes.jsonl"):
         index = int(said["episode_index"])
         place = {"episode_chunk": index // int(info["chunks_size"]), "episode_index": index}
@@ -82,9 +84,9 @@ def _by_episode(folder: Path, info: dict[str, Any]) -> Layout:
             for key in cameras
         }
         data = folder / info["data_path"].format(**place)
-        found.append(Episode(index, int(said["length"]), data, videos))
+        episodes.append(Episode(index, int(said["length"]), data, videos))
     tasks = {int(t["task_index"]): t["task"] for t in _json_lines(folder / "meta/tasks.jsonl")}
-    return Layout(folder, info, found, tasks)
+    return Layout(folder, info, episodes, tasks)
 
 
 def _by_file(folder: Path, info: dict[str, Any]) -> Layout:
@@ -92,10 +94,10 @@ def _by_file(folder: Path, info: dict[str, Any]) -> Layout:
     files = sorted((folder / "meta/episodes").glob("chunk-*/file-*.parquet"))
     if not files:
         raise ValueError(f"{folder}/meta/episodes: holds no chunk-*/file-*.parquet")
-    found, cameras = [], _cameras(info)
+    episodes, cameras = [], _cameras(info)
     tables = [_table(file) for file in files]
-    wanted = [n for n in tables[0].column_names if n.startswith(PLACED)]
-    for said in (row for table in tables for row in table.select(wanted).to_pylist()):
+    columns = [n for n in tables[0].column_names if n.startswith(PLACED)]
+    for said in (row for table in tables for row in table.select(columns).to_pylist()):
         videos = {}
         for key in cameras:
             chunk, number = (said[f"videos/{key}/{k}"] for k in ("chunk_index", "file_index"))
@@ -103,13 +105,13 @@ def _by_file(folder: Path, info: dict[str, Any]) -> Layout:
             videos[key] = (folder / path, float(said[f"videos/{key}/from_timestamp"]))
         place = {k: said[f"data/{k}"] for k in ("chunk_index", "file_index")}
         data = folder / info["data_path"].format(**place)
-        found.append(Episode(int(said["episode_index"]), int(said["length"]), data, videos))
+        episodes.append(Episode(int(said["episode_index"]), int(said["length"]), data, videos))
     table = _table(folder / "meta/tasks.parquet")
     words = next(n for n in table.column_names if n != "task_index")  # pandas' index, named or not
     pairs = zip(table["task_index"].to_pylist(), table[words].to_pylist(), strict=True)
     for key in cameras:
-        _count_frames(found, key, float(info["fps"]))
-    return Layout(folder, info, found, dict(pairs))
+        _count_frames(episodes, key, float(info["fps"]))
+    return Layout(folder, info, episodes, dict(pairs))
 
 
 def _count_frames(episodes: Sequence[Episode], camera: str, fps: float) -> None:
@@ -145,12 +147,12 @@ def _table(path: Path) -> pa.Table:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file; is this a LeRobotDataset?") from None
     except ValueError as error:
         raise ValueError(f"{path}: is no JSON: {error}") from error
-    return found
+    return values
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

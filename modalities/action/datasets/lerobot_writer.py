@@ -97,10 +97,10 @@ def _rows(episodes: Sequence[Recording], words: Sequence[str], rate: float) -> p
 def _cells(parts: Sequence[Any]) -> pa.Array:
     if isinstance(parts[0], np.ndarray):
         values = np.ascontiguousarray(np.concatenate(parts))
-        found = pa.array(values.reshape(-1))
+        array = pa.array(values.reshape(-1))
         for width in reversed(values.shape[1:]):
-            found = pa.FixedSizeListArray.from_arrays(found, width)
-        return found
+            array = pa.FixedSizeListArray.from_arrays(array, width)
+        return array
     cells = [cell for part in parts for cell in part]
     if isinstance(cells[0], bytes):
         return pa.array([{"bytes": cell, "path": None} for cell in cells], PICTURE)

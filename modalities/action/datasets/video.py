@@ -1,4 +1,4 @@
-"""Single frames of a video file, found by their time, decoded when they are looked at."""
+"""Single frames of a video file, selected by time and decoded on access."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...base import ReadError
 
 
 def pyav() -> ModuleType:
-    """PyAV; ValueError that names the extra where it is absent."""
+    """Return PyAV. Raise ValueError that names the extra if it is missing."""
     try:
         import av
     except ModuleNotFoundError as error:
@@ -25,9 +25,9 @@ def pyav() -> ModuleType:
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """The frame at a time, in s, of a file. As an array: uint8 `[H, W, 3]`.
+    """The frame of a file at a time, in s. As an array: uint8 `[H, W, 3]`.
 
-    tolerance: in s; where no frame lies so close to the time, it is missing (ReadError).
+    tolerance: in s; without a frame that close to the time, it is missing (ReadError).
     """
 
     path: Path
@@ -42,7 +42,8 @@ class VideoFrame:
         return f"{self.path} at {self.time:.4f} s"
 
     def decode(self) -> np.ndarray:
-        """From the key frame before it on; ReadError for a missing frame or a broken file."""
+        """Decode from the preceding key frame. Raise ReadError for a missing frame or a broken
+        file."""
         av = pyav()
         try:
             with av.open(str(self.path)) as container:
@@ -55,9 +56,9 @@ class VideoFrame:
         except FileNotFoundError:
             raise ReadError(self.name, "there is no such file", "a video file") from None
         except (av.FFmpegError, IndexError, OSError) as error:
-            told = " ".join(str(error).split())
+            message = " ".join(str(error).split())
             raise ReadError(
-                self.name, f"broken or truncated ({told})", "a whole video file"
+                self.name, f"broken or truncated ({message})", "a whole video file"
             ) from error
         raise ReadError(self.name, "the video ends before this time", "a frame at it")
 

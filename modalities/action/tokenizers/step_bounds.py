@@ -1,4 +1,4 @@
-"""What the step-wise tokenizers share: bounds of a joint's samples, and chunks at rest in them.
+"""Bounds of a joint's samples, and checks of chunks, for the step-wise tokenizers.
 
 Legend: `B` chunks, `steps` samples, `dof` joints.
 """
@@ -26,17 +26,17 @@ class Bounds:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any], dof: int | None) -> Bounds:
-        """What was saved; ValueError where it is for another number of joints."""
+        """Restore saved bounds. Raise ValueError if they are for another number of joints."""
         validation.same_dof(dof, len(state["low"]))
         return cls(np.asarray(state["low"]), np.asarray(state["high"]))
 
     def shrink(self, values: Tensor) -> Tensor:
-        """`[..., dof]` in the robot's units -> about [-1, 1]; not clipped."""
+        """Scale `[..., dof]` to about [-1, 1], without clipping."""
         offset, factor, _, _ = self._tensors(values)
         return torch.addcmul(offset, values, factor)
 
     def stretch(self, values: Tensor) -> Tensor:
-        """The way back."""
+        """Invert `shrink`."""
         _, _, middle, half = self._tensors(values)
         return torch.addcmul(middle, values, half)
 
@@ -45,13 +45,13 @@ class Bounds:
 
 
 def finite(chunks: Tensor, dof: int | None, padding: Tensor | None) -> Tensor:
-    """`[B, steps, dof]` checked; padded samples are the last real one."""
+    """Return checked `[B, steps, dof]`; padded samples repeat the last real one."""
     values, real = validation.chunks(chunks, dof, padding)
     validation.refuse_infinite(values)
     return validation.forward_fill(values, real)
 
 
 def check_no_start(start: Tensor | None) -> None:
-    """ValueError where a start is given to a tokenizer that pins none."""
+    """Raise ValueError if a start is passed to a tokenizer without `fixed_start`."""
     if start is not None:
         raise ValueError("start: this tokenizer pins no start; leave it out, or use bspline")

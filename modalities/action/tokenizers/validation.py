@@ -13,49 +13,49 @@ import torch
 from torch import Tensor
 
 Tokens = Tensor | list[Tensor]
-"""Tokens of a batch, or one by one."""
+"""Tokens of a batch, or one tensor a chunk."""
 
 BLOCK = 1024
-"""Chunks that are fitted on at a time."""
+"""Chunks that are fitted at a time."""
 
 
 def require_fitted(dof: int | None) -> int:
-    """The fitted `dof`; ValueError before the fit."""
+    """Return the fitted `dof`. Raise ValueError before the fit."""
     if dof is None:
         raise ValueError("action tokenizer: used before fit; fit it, or load a saved one")
     return dof
 
 
 def same_dof(dof: int | None, fitted: int) -> int:
-    """ValueError where a saved tokenizer is for another number of joints."""
+    """Raise ValueError if a saved tokenizer is for another number of joints."""
     if dof not in (None, fitted):
         raise ValueError(f"dof: the saved tokenizer has {fitted}, these options say {dof}")
     return fitted
 
 
 def joints(dof: int | None) -> int | None:
-    """The option `dof`; ValueError for less than one."""
+    """Return the option `dof`. Raise ValueError if it is below one."""
     if dof is not None and dof < 1:
         raise ValueError(f"dof: found {dof}, expected at least 1; leave it out to take the data's")
     return dof
 
 
 def vocabulary(size: int) -> int:
-    """The number of bins; ValueError where there is no choice between them."""
+    """Return the number of bins. Raise ValueError for fewer than two."""
     if size < 2:
         raise ValueError(f"vocab: found {size}, expected at least 2 bins")
     return size
 
 
 def at_least_zero(option: str, value: float) -> float:
-    """A number that may not be negative."""
+    """Return a number. Raise ValueError if it is negative."""
     if not value >= 0:
         raise ValueError(f"{option}: found {value}, expected 0 or more")
     return value
 
 
 def quantiles(pair: Sequence[float]) -> tuple[float, float]:
-    """The lower and the upper one, as they were given."""
+    """Return the lower and the upper quantile. Raise ValueError for an invalid pair."""
     low, high = pair
     if not 0 <= low < high <= 1:
         raise ValueError(f"quantiles: found {low} and {high}, expected 0 <= lower < upper <= 1")
@@ -65,7 +65,8 @@ def quantiles(pair: Sequence[float]) -> tuple[float, float]:
 def chunks(
     actions: Tensor, dof: int | None, padding: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """`[B, steps, dof]` floats, zero where padded, and `real [B, steps]` where any is padded."""
+    """Return `[B, steps, dof]` floats, zero where padded, and `real [B, steps]` if any is
+    padded."""
     tensor = torch.as_tensor(actions)
     if tensor.ndim != 3 or tensor.shape[2] != require_fitted(dof):
         raise ValueError(
@@ -90,7 +91,7 @@ def chunks(
 
 
 def refuse_infinite(values: Tensor) -> None:
-    """ValueError that names the first number of `[B, steps, dof]` that is not finite."""
+    """Raise ValueError that names the first number of `[B, steps, dof]` that is not finite."""
     wrong = (~torch.isfinite(values)).nonzero()
     if len(wrong):
         chunk, step, joint = wrong[0].tolist()
@@ -101,7 +102,8 @@ def refuse_infinite(values: Tensor) -> None:
 
 
 def forward_fill(values: Tensor, real: Tensor | None) -> Tensor:
-    """`[B, steps, ...]` with each padded sample as the last real one before it, else the first."""
+    """Return `[B, steps, ...]` with each padded sample replaced by the last real one before it,
+    else the first."""
     if real is None:
         return values
     place = torch.arange(real.shape[1], device=real.device)
@@ -111,7 +113,7 @@ def forward_fill(values: Tensor, real: Tensor | None) -> Tensor:
 
 
 def ids(tokens: Tokens, length: int, size: int, grid: tuple[int, int] | None) -> Tensor:
-    """`[B, L]` long as `flat` has it; ValueError for another shape or a foreign id."""
+    """Return `[B, L]` long as `flat`. Raise ValueError for another shape or an id out of range."""
     flat_ids = flat(tokens, length, grid, "ids")
     if flat_ids.is_floating_point() or flat_ids.dtype == torch.bool:
         raise ValueError(f"ids: found {flat_ids.dtype}, expected whole numbers below {size}")
@@ -126,7 +128,8 @@ def ids(tokens: Tokens, length: int, size: int, grid: tuple[int, int] | None) ->
 
 
 def flat(tokens: Tokens, length: int, grid: tuple[int, int] | None, what: str) -> Tensor:
-    """`[B, L]` from `[B, L]`, a list of `[L]`, or `[B, N, dof]` where all have `N` tokens."""
+    """Return `[B, L]` from `[B, L]`, a list of `[L]`, or `[B, N, dof]` if all joints have `N`
+    tokens."""
     if isinstance(tokens, list) and len({len(row) for row in tokens}) > 1:
         raise ValueError(f"{what}: found rows of several lengths, expected {length} in each")
     if isinstance(tokens, list):
@@ -141,11 +144,11 @@ def flat(tokens: Tokens, length: int, grid: tuple[int, int] | None, what: str) -
 
 
 def iter_blocks(rows: Iterable[Any], dof: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What `fit` is given, in blocks of chunks of one length, read once.
+    """Yield the input of `fit` in blocks of chunks of one length, read once.
 
-    Yields `values [b, steps, dof]` float64, zero where padded, and `real [b, steps]` bool.
-    Chunks without a real sample are left out. ValueError for one that is not finite, has
-    another dof, or where there is none.
+    Yields `values [b, steps, dof]` float64, zero where padded, and `real [b, steps]` bool. Chunks
+    without a real sample are left out. Raise ValueError for a value that is not finite, another
+    dof, or no chunk at all.
     """
     group: list[tuple[np.ndarray, np.ndarray]] = []
     count, blank = 0, 0

@@ -1,4 +1,4 @@
-"""What a tokenizer would lose with other numbers of bases, over the data that it was fitted on.
+"""Reconstruction errors for other numbers of bases, over the training data.
 
 Mean and largest absolute error of a joint, in its own units, before tokens are rounded.
 
@@ -17,9 +17,9 @@ from .basis import basis, phases
 from .least_squares import Curve, solve
 
 MOST = 32
-"""The largest number of bases that is tried."""
+"""The largest number of bases that is evaluated."""
 ROUNDING = 1e-9
-"""Errors below this share of the largest are rounding."""
+"""Errors below this fraction of the largest are rounding."""
 JOINTS = 5
 """Joints of one chart."""
 
@@ -33,13 +33,13 @@ class JointErrors(NamedTuple):
     max: list[float]
 
     def enough(self, error: float, measure: str) -> int | None:
-        """The smallest number of bases that stays within an error; None where none does."""
+        """Return the smallest number of bases within an error; None if there is none."""
         pairs = zip(self.num_basis, getattr(self, measure), strict=True)
         return next((count for count, value in pairs if value <= error), None)
 
 
 class ErrorAccumulator:
-    """Sums and largest errors of some joints, for every number of bases that was tried."""
+    """Sums and maxima of the errors of some joints, for every number of bases."""
 
     def __init__(self, joints: Sequence[int], tried: Sequence[int]) -> None:
         self.joints = list(joints)
@@ -90,7 +90,8 @@ class CurveErrors:
                 self.tally.add(count, errors, int(pattern.sum()) * len(chunks))
 
     def _smoother(self, count: int, pattern: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`[steps, steps]` and `[steps, C]`: what a chunk and its conditions come back as."""
+        """Return `[steps, steps]` and `[steps, C]`, the reconstruction of a chunk and its
+        conditions."""
         key = (count, pattern.tobytes())
         if key not in self._smoothers:
             curve = self.curve._replace(num_basis=count)
@@ -105,12 +106,12 @@ class CurveErrors:
 
 
 def states(errors: Sequence[JointErrors]) -> list[dict[str, Any]]:
-    """As JSON, and `[JointErrors(**row) for row in ...]` is the way back."""
+    """Return JSON values; `[JointErrors(**row) for row in ...]` restores them."""
     return [row._asdict() for row in errors]
 
 
 def charts(errors: Sequence[JointErrors], num_basis: int | Sequence[int]) -> list[Chart]:
-    """Mean and largest error over the number of bases, some joints a chart.
+    """Return charts of mean and largest error over the number of bases.
 
     num_basis: in use, of all joints or of each.
     """
@@ -132,7 +133,8 @@ def _of(used: int | dict[int, int], joint: int) -> int:
 
 
 def _points(counts: Sequence[int], values: Sequence[float]) -> list[tuple[float, float]]:
-    """As many bases as samples leave nothing but rounding, which is no error."""
+    """Return the points of a curve; with as many bases as samples only rounding is left, which is
+    set to 0."""
     least = ROUNDING * max(values)
     errors = [value if value > least else 0.0 for value in values]
     return [(float(n), error) for n, error in zip(counts, errors, strict=True)]

@@ -20,11 +20,12 @@ from .layout import Layout
 from .matrices import SplineMatrices
 
 UNEVEN = 0.02
-"""A mean error of a two-valued joint, as a share of what lies between its values, that is told."""
+"""Mean error of a two-valued joint, as a fraction of the distance of its values, from which a
+warning is given."""
 
 
 class Fitting:
-    """Takes blocks by `add`, and gives a state by `found`."""
+    """Accumulates blocks by `add`; `found` returns the fitted state."""
 
     def __init__(self, layout: Layout, stack: SplineMatrices, orders: BoundaryOrder) -> None:
         self.layout, self.stack, self.orders = layout, stack, orders
@@ -49,7 +50,7 @@ class Fitting:
         self.steps.add(held.numpy(), real)
 
     def found(self, quantiles: tuple[float, float]) -> dict[str, Any]:
-        """Bounds `low`, `high [P]`, `levels [G, 2]`, and the errors a joint."""
+        """Return bounds `low`, `high [P]`, `levels [G, 2]`, and the errors of each joint."""
         rows = self.points.rows()  # [n, P]
         low, high = bounds(rows, quantiles)
         margin = 1e-9 * np.maximum(np.abs(low), np.abs(high))
@@ -67,7 +68,7 @@ class Fitting:
 
 
 class StepJoints:
-    """The samples of joints that have switch times: of the first `KEPT` chunks."""
+    """The samples of joints with switch times, of the first `KEPT` chunks."""
 
     def __init__(self, layout: Layout) -> None:
         self.joints = layout.switches
@@ -82,8 +83,8 @@ class StepJoints:
             self.blocks.append((held[:, :, self.joints], real))
 
     def found(self) -> tuple[np.ndarray, list[JointErrors], dict[int, float]]:
-        """Levels `[G, 2]`, the errors by number of tokens, and a joint's share of chunks that
-        switch more often than there are tokens. Warns of a joint with more than two values."""
+        """Return levels `[G, 2]`, the errors by number of tokens, and each joint's fraction of
+        chunks with more switches than tokens. Warn of a joint with more than two values."""
         levels = np.array([self._levels(g) for g in range(len(self.joints))]).reshape(-1, 2)
         errors = [self._errors(g, levels[g]) for g in range(len(self.joints))]
         lost = [self._lost(g, levels[g]) for g in range(len(self.joints))]
@@ -98,7 +99,7 @@ class StepJoints:
         return levels, errors, dict(zip(self.joints, lost, strict=True))
 
     def _levels(self, g: int) -> list[float]:
-        """The two states: medians of what lies above and below the middle."""
+        """Return the two states: medians of the samples above and below the middle."""
         samples = np.concatenate([held[:, :, g][real] for held, real in self.blocks])
         high = samples >= (samples.min() + samples.max()) / 2
         low = samples[~high] if not high.all() else samples

@@ -1,13 +1,13 @@
 """Two-valued joints (a gripper) as their first state and the times at which they switch.
 
-The state flips wherever a time has passed, so that any times give a trajectory: times past the
-end say nothing, two that are equal undo each other. On the samples that a chunk was encoded with
-the states come back exactly, as long as there are no more switches than tokens (then the first
-ones are kept) and the bins of a token tell the samples apart.
+The state flips at every time, so that any times give a trajectory: times past the end have no
+effect, two that are equal cancel. On the samples of the encoded chunk the states are decoded
+exactly, if there are at most as many switches as tokens (otherwise the first ones are kept) and the
+bins of a token resolve the samples.
 
-Tokens here are `z` in [0, 1], `[B, K]`: the first state (high from 1/2 on), then `K - 1` times.
-The chunk's end lies at `z = END`, and 1 is no switch at all, so that a small error in a regressed
-token makes no switch out of nothing.
+Tokens here are `z` in [0, 1], `[B, K]`: the first state (high from 1/2 on), then `K - 1` times. The
+chunk's end lies at `z = END`, and 1 is no switch, so that a small error in a regressed token
+creates no switch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ END = 8 / 9
 
 
 def longest(vocab: int) -> int:
-    """The largest number of steps whose switches `vocab` bins tell apart."""
+    """Return the largest number of steps whose switches `vocab` bins resolve."""
     return int((vocab - 1) * END - 1e-9) + 1
 
 
 def encode(high: Tensor, count: int) -> Tensor:
-    """States `[B, steps]` bool (True = high) -> `[B, count]`: half-way between two samples."""
+    """Return `[B, count]` of states `[B, steps]` bool (True = high); times are half-way between two
+    samples."""
     flips = high[:, 1:] != high[:, :-1]  # [B, steps - 1]
     row, place = flips.nonzero(as_tuple=True)  # in order of rows, then of time
     number = flips.sum(1)
@@ -37,7 +38,7 @@ def encode(high: Tensor, count: int) -> Tensor:
 
 
 def decode(z: Tensor, phases: Tensor) -> Tensor:
-    """`[B, K]` -> states `[B, S]` bool at `phases [S]` in [0, 1]."""
+    """Return states `[B, S]` bool at `phases [S]` in [0, 1]."""
     high = (z[:, :1] >= 0.5).expand(-1, len(phases))
     for time in z[:, 1:, None].unbind(1):
         high = high ^ (time <= END * phases)

@@ -1,7 +1,7 @@
-"""Where a chunk's tokens stand: basis-major, so that all joints of one time lie together.
+"""The order of a chunk's tokens: basis-major, so that all joints of one time are adjacent.
 
 Joints with the same curve share the rows of one stack of matrices, so that a batch is one product
-whatever the joints; `cells` picks from `stack [R, dof]` what tokens stand for.
+for any joints; `cells` selects the tokens' values from `stack [R, dof]`.
 
 Legend: `L` tokens of a chunk, `R` rows of the stack (free control points of every curve), `A` all
 control points of every curve.
@@ -17,7 +17,7 @@ from .boundary import BoundaryOrder
 from .least_squares import Curve
 
 HIGHEST = 10
-"""The highest degree: what lies above is never meant."""
+"""The highest degree that is accepted."""
 
 
 class Layout:
@@ -34,7 +34,7 @@ class Layout:
         self.joint = np.array([d for _, d in order], int)  # [L]
         self.tokens = [np.flatnonzero(self.joint == d) for d in range(len(counts))]
         self.smooth = np.array([i for i, (_, d) in enumerate(order) if d not in self.switches], int)
-        # Control points first, then the switches: where each token is found among them.
+        # Control points first, then the switches: the index of each token among them.
         self.order = np.argsort(
             np.concatenate([self.smooth, *(self.tokens[d] for d in self.switches)])
         )
@@ -42,19 +42,21 @@ class Layout:
         rows = [tops[joint] + m for m, d in order if isinstance(joint := self.joints[d], Curve)]
         self.rows = sum(_count(curve) for curve in self.curves)
         self.cells = np.array(rows, int) * self.dof + self.joint[self.smooth]
-        # Every cell is a token, in order: nothing has to be picked.
+        # Every cell is a token, in order.
         self.whole = not self.switches and np.array_equal(
             self.cells, np.arange(self.rows * self.dof)
         )
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """`[P]`, one a token, as `[R * dof]`: zero in the cells of other joints' curves."""
+        """Return `[R * dof]` of `[P]`, one value a token: zero in the cells of other joints'
+        curves."""
         cells_of = np.zeros(self.rows * self.dof, values.dtype)
         cells_of[self.cells] = values
         return cells_of
 
     def by_joint(self, values: np.ndarray) -> list[float]:
-        """`[P]`, one a control point -> the means of each joint's; 0 where it has none."""
+        """Return the mean of each joint's values in `[P]`, one a control point; 0 if it has
+        none."""
         owner = self.joint[self.smooth]
         means = [values[owner == d].mean() if (owner == d).any() else 0.0 for d in range(self.dof)]
         return [float(mean) for mean in means]
@@ -64,7 +66,7 @@ class Layout:
         return [sum(counts[:i]) for i in range(len(counts))]
 
     def owners(self) -> np.ndarray:
-        """`[A, dof]` 1 where a control point is one of the joint's own."""
+        """Return `[A, dof]`, 1 for the control points of each joint's curve."""
         return np.concatenate(
             [
                 np.tile([float(curve == joint) for joint in self.joints], (curve.num_basis, 1))
@@ -74,7 +76,7 @@ class Layout:
         )
 
     def free(self) -> np.ndarray:
-        """`[R]` which of the `A` control points samples decide."""
+        """Return `[R]`, which of the `A` control points are fitted to samples."""
         tops = self._tops([curve.num_basis for curve in self.curves])
         flags = [
             top + np.arange(curve.num_basis)[curve.free]
@@ -91,7 +93,7 @@ def joints(
     gripper: str,
     orders: BoundaryOrder,
 ) -> list[Curve | int]:
-    """What the options say of each joint. ValueError for an option that cannot be."""
+    """Return the curve of each joint. Raise ValueError for an invalid option."""
     counts = [num_basis] * dof if isinstance(num_basis, int) else num_basis
     if len(counts) != dof:
         raise ValueError(f"num_basis: found {len(counts)} numbers, expected one a joint: {dof}")

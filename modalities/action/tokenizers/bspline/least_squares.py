@@ -1,12 +1,12 @@
-"""Least squares through matrices that are made once, in float64, for every kind of curve.
+"""Least squares by precomputed matrices, in float64, for every kind of curve.
 
-A curve has `N` control points of a degree. The first `start` and the last `end` of them follow
+A curve has `N` control points and a degree. The first `start` and the last `end` of them follow
 from conditions (order 1: the position; 2: position and velocity), the rest from the samples:
 
     free control points = points @ samples + shift @ conditions
 
-Samples that are padding have no say. Where the others leave control points undetermined, those
-follow their neighbours: of all solutions, the one with the smallest steps between them.
+Padded samples are ignored. Control points that the others do not determine follow their neighbours:
+of all solutions, the one with the smallest steps between them.
 
 Legend: `N` control points, `F` of them free, `C = start + end` conditions, a row for each.
 """
@@ -24,11 +24,12 @@ CONDITION = 1e4
 """Above this a change of a sample moves control points by far more than itself."""
 
 DETERMINED = 1e-3
-"""Smaller singular values, as a share of the largest, count as undetermined beside padding."""
+"""Smaller singular values, as a fraction of the largest, count as undetermined beside padding."""
 
 
 class Curve(NamedTuple):
-    """What decides the matrices of some joints: how many control points, and their degree."""
+    """The number of control points and the degree of some joints, which determine their
+    matrices."""
 
     num_basis: int
     degree: int
@@ -37,7 +38,7 @@ class Curve(NamedTuple):
 
     @property
     def free(self) -> slice:
-        """The control points that samples decide."""
+        """The number of control points that are fitted to samples."""
         return slice(self.start, self.num_basis - self.end)
 
     @property
@@ -46,7 +47,8 @@ class Curve(NamedTuple):
         return max(self.degree + 1, self.start + self.end + 1)
 
     def conditioned(self) -> np.ndarray:
-        """`[N, C]` the control points that conditions decide; rows of zeros for the free ones.
+        """Return `[N, C]`, the control points that conditions determine; rows of zeros for the free
+        ones.
 
         `c_1 - c_0 = v (k_{degree+1} - k_1) / degree`, and the same at the other end.
         """
@@ -72,7 +74,7 @@ class LeastSquaresSolution(NamedTuple):
 
 
 def solve(curve: Curve, real: np.ndarray, ridge: float = 0.0) -> LeastSquaresSolution:
-    """The matrices for chunks whose samples are real where `real [steps]` is."""
+    """Return the matrices for chunks whose samples are real where `real [steps]` is True."""
     whole = basis(phases(len(real)), curve.num_basis, curve.degree)  # [steps, N]
     held = whole @ curve.conditioned()  # [steps, C]
     used = whole[real][:, curve.free]
@@ -93,14 +95,14 @@ def solve(curve: Curve, real: np.ndarray, ridge: float = 0.0) -> LeastSquaresSol
 
 
 def _inverse(used: np.ndarray, real: np.ndarray, tolerance: float) -> np.ndarray:
-    """`[F, steps]` the pseudo-inverse, with columns of zeros for padding."""
+    """Return the pseudo-inverse `[F, steps]`, with columns of zeros for padding."""
     inverse = np.zeros((used.shape[1], len(real)))
     inverse[:, real] = np.linalg.pinv(used, rcond=tolerance)[:, : int(real.sum())]
     return inverse
 
 
 def _neighbours(used: np.ndarray, curve: Curve) -> np.ndarray:
-    """From steps between control points to what the undetermined ones make up for."""
+    """Return the map from steps between control points to corrections of the undetermined ones."""
     _, singular, right = np.linalg.svd(used)
     rank = int((singular > DETERMINED * singular[0]).sum())
     loose = right[rank:].T  # [F, F - kept]
@@ -110,7 +112,7 @@ def _neighbours(used: np.ndarray, curve: Curve) -> np.ndarray:
 
 
 def warn(curve: Curve, steps: int, condition: float) -> None:
-    """Say that a fit is badly conditioned."""
+    """Warn that a fit is badly conditioned."""
     if condition > CONDITION:
         warnings.warn(
             f"num_basis: {curve.num_basis} bases of degree {curve.degree} on {steps} steps have "
