@@ -110,6 +110,7 @@ COLUMNS = {
     "steps_per_model_second": ("steps/s, model", ".0f"),
     "steps_per_second": ("steps/s", ".0f"),
     "model_calls": ("calls", "d"),
+    "undecodable_chunks": ("undecodable", "d"),
 }
 """Figure -> its heading and format in a terminal."""
 

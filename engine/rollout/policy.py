@@ -69,7 +69,8 @@ class Policy:
     executed last, if the model reads it; `initial_action`, `[dof]` or the key of the observation
     that holds it, stands there before the first.
 
-    calls: number of calls of the model; seconds: their time.
+    calls: number of calls of the model; seconds: their time. undecodable: chunks whose tokens had
+    no meaning, in place of which the mean action is executed.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Policy:
         if n_action_steps is None and temporal_ensemble_coeff is not None:
             self.n_action_steps = 1
         self.temporal_ensemble_coeff, self.bounds = temporal_ensemble_coeff, bounds
-        self.calls, self.seconds = 0, 0.0
+        self.calls, self.seconds, self.undecodable = 0, 0.0, 0
         self._seats: list[EpisodeState] = []
         self.reset()
 
@@ -189,9 +190,10 @@ def make_policy(
     def ask(rows: list[dict[str, Any]]) -> list[np.ndarray]:
         inputs = {key: [row[key] for row in rows] for key in rows[0] if key in columns}
         predictions = pipeline.generate(name, inputs)
+        policy.undecodable += sum(bool(row.get("undecodable")) for row in predictions)
         return [np.asarray(row["actions"], np.float32)[start:] for row in predictions]
 
-    return Policy(
+    policy = Policy(
         ask,
         {stream: section.observation_keys.get(stream, stream) for stream in streams},
         spans=observation_windows(plan.recipe.tasks[name], streams, f"tasks.{name}.data"),
@@ -201,6 +203,7 @@ def make_policy(
         previous_action=task.previous_action if pinned else None,
         initial_action=_initial_action(task, section),
     )
+    return policy
 
 
 def check_env(plan: ResolvedRecipe) -> None:

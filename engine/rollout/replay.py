@@ -21,7 +21,8 @@ class OpenLoopReplay:
 
     def __init__(self, actions: np.ndarray) -> None:
         self.actions = actions
-        self.calls, self.seconds, self.observation_keys = 0, 0.0, dict[str, Any]()
+        self.calls, self.seconds, self.undecodable = 0, 0.0, 0
+        self.observation_keys = dict[str, Any]()
         self._step = 0
 
     def reset(self, texts: Sequence[Mapping[str, Any]] = ({},), names: Sequence[str] = ()) -> None:

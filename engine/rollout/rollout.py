@@ -94,6 +94,7 @@ def summarize(acting: PolicyLike, rolled: RolloutResult) -> dict[str, Any]:
     return {
         **figures,
         "model_calls": acting.calls,
+        "undecodable_chunks": acting.undecodable,
         "model_seconds": acting.seconds,
         "steps_per_model_second": figures["steps"] / acting.seconds if acting.seconds else None,
         "steps_per_second": figures["steps"] / rolled.wall,

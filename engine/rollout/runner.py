@@ -25,6 +25,7 @@ class PolicyLike(Protocol):
 
     calls: int
     seconds: float
+    undecodable: int
 
     @property
     def observation_keys(self) -> Mapping[str, Any]: ...

@@ -230,6 +230,15 @@ def test_act_begins_with_the_action_of_now(
     np.testing.assert_allclose(several, [actions, actions], atol=1e-4)
 
 
+def test_chunks_that_mean_nothing_are_counted(patch: pytest.MonkeyPatch) -> None:
+    """The mean action is executed in their place, which nobody would see."""
+    plan = resolve_and_fit(parse_recipe(recipe(TASKS["fast"], (0, 9))))
+    oracle = Oracle(plan, patch)
+    patch.setattr(oracle, "tokens", lambda: [torch.zeros(1, dtype=torch.long)] * 2)
+    figures = rollout(oracle, plan.recipe.env, seeds=range(2))["FrameCounter-v0"]
+    assert figures["undecodable_chunks"] == 2 * figures["model_calls"] > 0
+
+
 @pytest.mark.parametrize(
     ("window", "start_order", "line"),
     [
