@@ -78,12 +78,15 @@ def _check_unusable(
     names = {frame.file.name for frame in group}
     folders = {PurePath(name).parent for name in names}
     suffixes = {suffix_of(name) for name in names}
-    others = []
+    uid, others = group[0].series_uid, []
     for file in unusable:
         suffix = suffix_of(file.name)
         alike = suffix in suffixes and not (file.text and not suffix)
         beside = PurePath(file.name).parent in folders and (file.damaged or alike)
-        if file.series_uid == group[0].series_uid or (file.series_uid is None and beside):
+        unnamed = file.series_uid is None or (
+            file.broken and (series is None or uid.startswith(file.series_uid))
+        )
+        if file.series_uid == uid or (unnamed and beside):
             raise file.error()
         if file.damaged:
             others.append(file)

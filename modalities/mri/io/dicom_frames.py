@@ -137,6 +137,7 @@ class UnusableFile:
     right: str
     series_uid: str | None = None
     damaged: bool = True
+    broken: bool = False  # its header is cut or altered, so that its UID may be too
     text: bool = False
 
     def error(self) -> ReadError:
@@ -166,7 +167,7 @@ def scan_file(content: Path | bytes, name: str) -> list[Frame] | UnusableFile | 
         return UnusableFile(name, error.wrong, error.right, series_uid)
     except Exception as error:  # a value that is not of its tag's kind
         wrong = f"its header is damaged ({one_line(error)})"
-        return UnusableFile(name, wrong, "a whole file", series_uid)
+        return UnusableFile(name, wrong, "a whole file", series_uid, broken=True)
 
 
 def _no_dicom(head: bytes, name: str) -> UnusableFile:
@@ -185,9 +186,10 @@ def _no_dicom(head: bytes, name: str) -> UnusableFile:
 def _frames(file: DicomFile, data: Dataset, series_uid: str | None) -> list[Frame] | None:
     storage = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
     if "Rows" not in data or "Columns" not in data:
-        if storage is not None and "Image Storage" not in str(getattr(storage, "name", "")):
+        name = str(getattr(storage, "name", storage))
+        if name != str(storage) and "Image Storage" not in name:
             return None  # a directory, a report, a presentation state
-        raise ReadError(file.name, "its header ends before the size of its image", "a whole file")
+        raise ValueError("it ends before the size of the image")
     grey = str(data.get("PhotometricInterpretation", "") or "").strip()
     samples = int(data.get("SamplesPerPixel", 1) or 1)
     if samples != 1 or grey not in GREY:

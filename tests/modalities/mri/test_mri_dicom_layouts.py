@@ -102,6 +102,11 @@ def aside(data: Dataset, k: int) -> None:
     data.ImagePositionPatient = [x, -20.0, 5.0 + 3.0 * k]
 
 
+def cut_in_uid(content: bytes) -> bytes:
+    uid = pydicom.dcmread(io.BytesIO(content)).SeriesInstanceUID.encode()
+    return content[: content.index(uid) + len(uid) - 6]
+
+
 SCALED = VALUES * np.arange(1, 7)
 TWO = np.stack([VALUES, VALUES + 1], -1)
 GOOD: dict[str, tuple[Callable[[Path], Any], np.ndarray]] = {
@@ -155,6 +160,7 @@ for position, place in {"first": 0, "inner": 3, "last": -1}.items():
         f"{position} empty": (with_file(lambda b: b"", place), "is empty"),
         f"{position} cut in the meta header": (with_file(lambda b: b[:200], place), "header"),
         f"{position} cut in its header": (with_file(lambda b: b[:420], place), "header|whole"),
+        f"{position} cut in its UID": (with_file(cut_in_uid, place), "header is damaged"),
         f"{position} cut in its pixels": (with_file(lambda b: b[:-9], place), "pixels cannot"),
         f"{position} without preamble": (with_file(lambda b: b[132:], place), "preamble"),
         f"{position} of zeros": (with_file(lambda b: bytes(len(b)), place), "no DICOM file"),
@@ -204,9 +210,24 @@ def test_the_whole_volume_is_read(tmp_path: Path, layout: str, way: str) -> None
 def test_what_may_be_a_slice_is_never_left_out(tmp_path: Path, layout: str, way: str) -> None:
     write, pattern = BAD[layout]
     write(tmp_path / "s")
+    source = WAYS[way](tmp_path / "s")
     with pytest.raises(ReadError, match=pattern) as caught:
-        read(WAYS[way](tmp_path / "s"))
+        read(source)
     assert "\n" not in str(caught.value)
+    if " " in layout and layout.split()[0] in ("first", "inner", "last"):
+        with pytest.raises(ReadError, match=pattern):
+            read(selected(source, series="T1"))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_slice_cut_anywhere_is_noticed(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    files = sorted(series(tmp_path / "s", VALUES, SeriesDescription="T1").iterdir())
+    file = files[rng.integers(len(files))]
+    file.write_bytes(file.read_bytes()[: rng.integers(file.stat().st_size)])
+    for source in (tmp_path / "s", {"path": tmp_path / "s", "series": "T1"}):
+        with pytest.raises(ReadError):
+            read(source)
 
 
 @pytest.mark.parametrize("foreign", ["SC_rgb_small_odd.dcm", "rtdose.dcm", "JPEG2000.dcm"])
