@@ -20,6 +20,7 @@ from .common import (
     check_meta,
     check_resolve,
     check_state,
+    check_vocabulary,
     checking,
     close,
     expect,
@@ -27,7 +28,6 @@ from .common import (
     gap,
     plan_options,
 )
-from .vocabulary import check_vocabulary
 
 TEXTS = ("a red robot", "a small one that pushes a puck", "the goal is blue")
 ATTENTION = ("causal", "prefix", "block", "bidirectional")

@@ -15,11 +15,14 @@ from ..engine.recipe import find, load
 from ..modalities.base import Encoder, Features, Modality, Processor, Sample
 from ..modalities.groups import collate, encode_by_group
 from .common import (
+    alternate,
     check_features,
     check_gradients,
+    check_inputs_embeds,
     check_meta,
     check_resolve,
     check_state,
+    check_vocabulary,
     checking,
     close,
     copy_for_worker,
@@ -31,7 +34,7 @@ from .common import (
     plan_options,
     same,
 )
-from .vocabulary import check_inputs_embeds, check_vocabulary
+from .geometry import check_layer_numbers, check_places
 
 EXAMPLES = 3
 
@@ -64,6 +67,7 @@ def check_encoder(
     contract.check_training(unused)
     contract.check_copies()
     contract.check_supports()
+    check_places(contract, modality)
 
 
 class EncoderContract:
@@ -79,8 +83,8 @@ class EncoderContract:
                 make = load(signal.example or "")
                 examples = [make(np.random.default_rng(i)) for i in range(EXAMPLES)]
             expect(len(examples) > 1, "examples: at least two are needed")
-            self.read, read = signal.read, load(signal.read)
-            self.raws = [read(cell) for cell in examples]
+            self.read, self.read_cell = signal.read, load(signal.read)
+            self.raws = [self.read_cell(cell) for cell in examples]
 
     def build(self, options: dict[str, Any]) -> None:
         """Plan, fit, resolve and build, as the engine does."""
@@ -233,6 +237,7 @@ class EncoderContract:
         swapped = self.encode(self.samples, hidden_states=(-1, 0)).hidden_states
         expect(same(hidden[0].tokens, swapped[1].tokens), "layers are not in the order asked")
         self._refuses(hidden_states=(99,))
+        check_layer_numbers(self)
 
     def _check_token_mask(self) -> None:
         plain, mask = self.features, self.features.mask
@@ -293,8 +298,3 @@ def rows_of(encoder: nn.Module, options: dict[str, Any]) -> Any:
         return features
 
     return run
-
-
-def alternate(mask: Tensor) -> Tensor:
-    """Return a token mask of every second real token, the first among them."""
-    return mask & (torch.arange(mask.shape[1]) % 2 == 0)

@@ -31,6 +31,21 @@ HF = {**LAYERS, "image_size": 32, "patch_size": 8}
 PIPELINE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
 CONV = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "image_size": 64}
 SWIN = {"patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+HIERA = {
+    "image_size": [32, 32], "embed_dim": 16, "depths": [1, 2, 1], "num_heads": [1, 2, 2],
+    "num_query_pool": 2, "masked_unit_size": [4, 4], "masked_unit_attention": [True, True, False],
+}  # fmt: skip
+STAGES = {"depths": [1, 2, 1, 1], "hidden_sizes": [8, 16, 24, 32]}
+LARGE = {**PIPELINE, "size": {"height": 64, "width": 64}}
+PVT = {"image_size": 64, "num_attention_heads": [1, 1, 2, 2], **STAGES}
+TIMM_HIERA = {
+    "img_size": 64, "embed_dim": 16, "stages": (1, 1, 1, 1), "num_heads": 1,
+    "mask_unit_size": (8, 8),
+}  # fmt: skip
+TIMM_SWIN = {
+    "img_size": 64, "embed_dim": 12, "depths": (1, 1, 1), "num_heads": (1, 2, 2), "window_size": 4,
+}  # fmt: skip
+EVA = {"img_size": 28, "embed_dim": 48, "depth": 2, "num_heads": 3}
 PATCHES = {"size": 32, "patch_size": 8, "dim": 24}
 
 
@@ -70,6 +85,20 @@ IMAGE: dict[str, Case] = {
         hf("siglip2_vision_model", **LAYERS, patch_size=8, num_patches=16),
     ),
     "hf ConvNeXt": ("transformers", hf("convnext", **CONV)),
+    "hf MAE": ("transformers", hf("vit_mae", **HF)),
+    "hf Hiera": ("transformers", {**hf("hiera", **HIERA), "processor": PIPELINE}),
+    "hf PVT": ("transformers", {**hf("pvt", **PVT), "processor": LARGE}),
+    "hf PVT layer": ("transformers", {**hf("pvt", **PVT), "processor": LARGE, "layer": 0}),
+    "hf Swin layer": ("transformers", {**hf("swin", image_size=32, **SWIN), "layer": 0}),
+    "hf PoolFormer": ("transformers", {**hf("poolformer", **STAGES), "processor": LARGE}),
+    "hf SegFormer": (
+        "transformers",
+        {**hf("segformer", num_attention_heads=[1, 1, 2, 2], **STAGES), "processor": PIPELINE},
+    ),
+    "timm Hiera": ("timm", {"name": "hiera_tiny_224", "options": TIMM_HIERA}),
+    "timm Swin": ("timm", {"name": "swin_tiny_patch4_window7_224", "options": TIMM_SWIN}),
+    "timm EVA": ("timm", {"name": "eva02_tiny_patch14_224", "options": EVA}),
+    "timm BEiT": ("timm", {"name": "beit_base_patch16_224", "options": VIT}),
     "hf Swin": ("transformers", hf("swin", image_size=32, **SWIN)),
 }
 
@@ -234,6 +263,12 @@ UNUSED = {  # parameters that need what only pre-training gives, or lie behind t
     "timm layer": ("model.blocks.2", "model.norm", "model.fc_norm"),
     "transformers with a head": ("model.cls",),
     "hf layer": ("model.layers.2", "model.layernorm"),
+    "hf PVT layer": (
+        *(f"model.encoder.{name}.{i}" for i in (1, 2, 3) for name in ("patch_embeddings", "block")),
+        "model.encoder.layer_norm",
+    ),
+    "hf Swin layer": ("model.encoder.layers.1", "model.layernorm"),
+    **dict.fromkeys(("timm EVA", "timm BEiT"), ("model.fc_norm",)),
     **dict.fromkeys(("hf DINOv2", "hf registers", "hf DINOv3"), ("model.embeddings.mask_token",)),
     **{
         name: ("model.masked_spec_embed",)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from encoder_cases import EACH, contract
+from encoder_cases import EACH, UNUSED, contract
 from torch import nn
 
 from sensorium.engine.model.parameters.adapters import add_adapter
@@ -17,8 +17,6 @@ from sensorium.testing.common import check_state, gap, open_zero_branches, outpu
 from sensorium.testing.encoders import EncoderContract
 
 NOTHING_TO_ADAPT = {"mask"}
-BEHIND = {"timm layer": "model.blocks.2", "hf layer": "model.layers.2"}
-"""What lies behind the layer that the encoder reads, and trains nothing."""
 
 
 def updates(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -73,7 +71,7 @@ def test_adapters_train_are_saved_and_merged(modality: str, name: str) -> None:
         for n, p in encoder.named_parameters()
         if p.requires_grad
         and (p.grad is None or not p.grad.any())
-        and not n.startswith(BEHIND.get(name, "-"))
+        and not n.startswith(UNUSED.get(name, ()))
     ]
     assert not dead, dead
     with torch.no_grad():

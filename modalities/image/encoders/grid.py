@@ -7,6 +7,8 @@ centre at 8.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -47,4 +49,21 @@ def fit(count: int, size: Size, stride: int, prefixes: tuple[int, ...]) -> tuple
         prefix = count - grid[0] * grid[1]
         if grid[0] * grid[1] and prefix in prefixes:
             return grid, prefix
+    return None
+
+
+def fit_any(
+    count: int, size: Size, strides: Sequence[int], prefixes: tuple[int, ...]
+) -> tuple[Size, int, int] | None:
+    """As `fit` with the first of several strides that fits, and this stride; else with one that
+    the count itself says, if equal steps along both axes give it."""
+    for stride in strides:
+        if (found := fit(count, size, stride, prefixes)) is not None:
+            return (*found, stride)
+    for prefix in prefixes:
+        if count <= prefix:
+            continue
+        stride = max(1, round(math.sqrt(size[0] * size[1] / (count - prefix))))
+        if (found := fit(count, size, stride, (prefix,))) is not None:
+            return (*found, stride)
     return None

@@ -71,6 +71,8 @@ def build(config: Any) -> Any:
     """The model without weights, in fp32 whatever the checkpoint's own precision."""
     if type(config) not in MODEL_MAPPING:
         raise ValueError(f"transformers: {config.model_type} has no model that AutoModel knows")
+    if hasattr(config, "mask_ratio"):  # of pre-training: an encoder sees every patch
+        config.mask_ratio = 0.0
     kind = MODEL_MAPPING[type(config)]
     model = AutoModel.from_config(config, dtype=torch.float32, **without_pooler(kind))
     if getattr(model, "main_input_name", None) != "pixel_values":

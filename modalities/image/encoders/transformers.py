@@ -7,19 +7,24 @@ Legend: `B` batch, `T` tokens, `D` width, `C` channels, `H`, `W` px of the prepa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import copy
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ...base import Encoder, Features
 from ...quiet import quiet_loading
 from . import hf
-from .grid import Size, fit, from_map
+from .grid import Size, fit_any, from_map
 
-LISTS = ("layer", "layers", "stages", "blocks")
+LISTS = ("layer", "layers", "stages", "blocks", "block", "network")
 """What transformers' models call the list of their layers."""
 
 
@@ -48,8 +53,9 @@ class TransformersVision(Encoder):
         if "model_type" not in (config or {}) or (name and processor is None):
             config, processor = hf.find(name, config, processor, local=True)
         self.model = hf.build(hf.tower(dict(config or {})))
-        self.dim = hf.width(self.model.config, layer)
+        self.arguments = frozenset(inspect.signature(self.model.forward).parameters)
         self.processor = hf.processor(self.model.config, processor)
+        self.dim = self._width()
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +83,14 @@ class TransformersVision(Encoder):
                 config=self.model.config,
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below
                 **hf.without_pooler(kind),
+            )
+        for key, *shapes in sorted(report["mismatched_keys"]):
+            old, new = (tuple(shape) for shape in shapes)
+            raise ValueError(
+                f"transformers: {self.name} has {key} {old}, the config builds {new}; take out of "
+                "config what changes it (pictures of another size: processor: {size: ...} alone)"
             )
         missing = sorted(report["missing_keys"])
         if missing:
@@ -87,7 +100,24 @@ class TransformersVision(Encoder):
             )
         self.model.load_state_dict(filled.state_dict())
 
+    def _width(self) -> int:
+        """The width of the tokens: asked of the model on the meta device, where it can run."""
+        model = self.model
+        try:
+            sample = self.processor.prepare(Image.new("RGB", (64, 64)))
+            with torch.device("meta"):
+                self.model = hf.build(model.config).eval()
+            inputs: dict[str, Any] = {
+                name: value[None].to("meta") for name, value in sample.items()
+            }
+            return self._features(**inputs)[0].dim
+        except (RuntimeError, TypeError, NotImplementedError, AttributeError):
+            return hf.width(model.config, self.layer)
+        finally:
+            self.model = model
+
     def blocks(self) -> Sequence[nn.Module]:
+        """The layers or stages from input to output."""
         found = [
             (name.count("."), module)
             for name, module in self.model.named_modules()
@@ -102,22 +132,9 @@ class TransformersVision(Encoder):
 
         A picture `[B, C, H, W]` has a `grid`; patches of pictures of several shapes (SigLIP 2:
         `[B, T, C * p * p]`, with `pixel_attention_mask` and `spatial_shapes`) have a mask.
-        layers: blocks of a transformer, else stages, from 0 or from the end (-1).
+        hidden_states: blocks of a transformer, else stages, from 0 or from the end (-1).
         """
-        mask = more["pixel_attention_mask"].bool() if "pixel_attention_mask" in more else None
-        if pixel_values.is_meta and "spatial_shapes" in more:
-            return self._outline(pixel_values, len(hidden_states))
-        wanted = [*([] if self.layer is None else [self.layer]), *hidden_states]
-        output = self.model(pixel_values=pixel_values, output_hidden_states=bool(wanted), **more)
-        size = (pixel_values.shape[-2], pixel_values.shape[-1])
-        hidden = [self._read(self._hidden(output, i), size, mask) for i in wanted]
-        if self.layer is not None:
-            features = hidden.pop(0).replace(pooled=None)
-        else:
-            features = self._read(output.last_hidden_state, size, mask)
-            pooled = getattr(output, "pooler_output", None)
-            if pooled is not None:
-                features = features.replace(pooled=pooled.flatten(1))
+        features, hidden = self._features(pixel_values, hidden_states, **more)
         if features.dim != self.dim:
             raise ValueError(
                 f"transformers: {type(self.model).__name__} gives tokens of width {features.dim}, "
@@ -125,39 +142,126 @@ class TransformersVision(Encoder):
             )
         return features.replace(hidden_states=tuple(f.replace(pooled=None) for f in hidden))
 
-    def _hidden(self, output: Any, layer: int) -> Tensor:
-        """Hidden states begin with the embedding in most models: count from the end."""
-        count = len(self.blocks()) or len(output.hidden_states) - 1
-        if not -count <= layer < count:
-            raise ValueError(f"transformers: layer {layer} of {self.name or 'config'}: {count}")
-        found: Tensor = output.hidden_states[layer if layer < 0 else layer - count]
-        return found
+    def _features(
+        self, pixel_values: Tensor, hidden_states: Sequence[int] = (), **more: Tensor
+    ) -> tuple[Features, list[Features]]:
+        mask = more["pixel_attention_mask"].bool() if "pixel_attention_mask" in more else None
+        size = (pixel_values.shape[-2], pixel_values.shape[-1])
+        requested = [*([] if self.layer is None else [self.layer]), *hidden_states]
+        options = self._options(pixel_values, more)
+        with self._outputs(requested) as outputs:
+            output = self.model(pixel_values, **options)
+        if getattr(output, "last_hidden_state", None) is None:
+            raise ValueError(f"transformers: {type(self.model).__name__} gives no tokens")
+        hidden = [
+            self._read(self._in_space(outputs[i], i, size), size, mask)
+            for i in self._order(requested)
+        ]
+        if self.layer is not None:
+            return hidden.pop(0).replace(pooled=None), hidden
+        last = self._in_space(output.last_hidden_state, -1, size)
+        features = self._read(last, size, mask)
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is not None:
+            features = features.replace(pooled=pooled.flatten(1))
+        return features, hidden
+
+    def _options(self, pixel_values: Tensor, more: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What the model is called with beside the pixels: it sees the whole picture, in order."""
+        options: dict[str, Any] = dict(more)
+        if "spatial_shapes" in more and pixel_values.is_meta:  # which it loops over
+            shape = torch.tensor([1, pixel_values.shape[1]], device="cpu")
+            options["spatial_shapes"] = shape.expand(len(pixel_values), 2)
+            options["pixel_attention_mask"] = None  # and looks whether all are real
+        size, own = tuple(pixel_values.shape[-2:]), getattr(self.model.config, "image_size", None)
+        own = (own, own) if isinstance(own, int) else tuple(own or size)
+        if size != own and "interpolate_pos_encoding" in self.arguments and pixel_values.ndim == 4:
+            options["interpolate_pos_encoding"] = True
+        if "noise" in self.arguments and hasattr(self.model.config, "mask_ratio"):
+            # A masked autoencoder shows its patches in the order of the noise.
+            patch = _pair(self.model.config.patch_size)
+            count = math.prod(s // p for s, p in zip(size, patch, strict=True))
+            order = torch.arange(count, device=pixel_values.device, dtype=pixel_values.dtype)
+            options["noise"] = order.expand(len(pixel_values), count)
+        return options
+
+    def _order(self, layers: Sequence[int]) -> list[int]:
+        count = len(self.blocks())
+        for layer in layers:
+            if not -count <= layer < count:
+                raise ValueError(f"transformers: layer {layer} of {self.name or 'config'}: {count}")
+        return [layer % count for layer in layers]
+
+    @contextlib.contextmanager
+    def _outputs(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+        """What layers give in a forward. What models list as their hidden states begins with the
+        embedding in some, and ends with the last one twice in others."""
+        outputs: dict[int, Tensor] = {}
+
+        def note(index: int) -> Any:
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                while isinstance(output, (tuple, list)):
+                    output = output[0]
+                outputs[index] = output
+
+            return hook
+
+        handles = []
+        for index in set(self._order(layers)):
+            block = self.blocks()[index]
+            while isinstance(block, nn.ModuleList):  # a stage that is a list of blocks
+                block = block[-1]
+            handles.append(block.register_forward_hook(note(index)))
+        try:
+            yield outputs
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _in_space(self, hidden: Tensor, stage: int, size: Size) -> Tensor:
+        """The tokens of a stage in the order of space: a model that takes them out of it (Hiera)
+        has a `reroll`, made for one picture size."""
+        for module in self.model.modules():
+            if hasattr(module, "reroll"):
+                encoder: Any = copy.copy(module)
+                own, stages = _pair(self.model.config.image_size), len(self.blocks())
+                encoder.schedule = {
+                    i: (strides, [n * s // o for n, s, o in zip(grid, size, own, strict=True)])
+                    for i, (strides, grid) in encoder.schedule.items()
+                }
+                rolled: Tensor = encoder.reroll(hidden, stage_idx=stage % stages)
+                return rolled.permute(0, 3, 1, 2)
+        return hidden
 
     def _read(self, hidden: Tensor, size: Size, mask: Tensor | None) -> Features:
-        """`[B, D, h, w]` or `[B, P + T, D]` -> Features; the first of `P` tokens is CLS."""
+        """`[B, D, h, w]`, `[B, h, w, D]` or `[B, P + T, D]` -> Features; the first of `P` tokens
+        is CLS."""
         if mask is not None:
             return Features(hidden.masked_fill(~mask[..., None], 0), mask)
         if hidden.ndim == 4:
+            first, second, third = hidden.shape[1:]  # a map has the picture's proportions
+            last = size[0] * second == size[1] * first and size[0] * third != size[1] * second
+            hidden = hidden.permute(0, 3, 1, 2) if last else hidden
             return from_map(hidden, size, round(size[0] / hidden.shape[2]))
-        patch = getattr(self.model.config, "patch_size", 1)
-        patch = patch if isinstance(patch, int) else patch[0]
-        registers = getattr(self.model.config, "num_register_tokens", 0)
-        halvings = 7 if hasattr(self.model.config, "depths") else 1  # stages halve the grid
-        for stride in (patch * 2**k for k in range(halvings)):
-            found = fit(hidden.shape[1], size, stride, (0, 1, 2, 1 + registers))
-            if found is not None:
-                grid, prefix = found
-                patches = hidden[:, prefix:].transpose(1, 2).unflatten(2, grid)
-                return from_map(patches, size, stride, pooled=hidden[:, 0] if prefix else None)
-        raise ValueError(
-            f"transformers: {type(self.model).__name__} gives {hidden.shape[1]} tokens for "
-            f"{size[0]} x {size[1]} px in patches of {patch}: no grid has so many; choose a size "
-            f"that {patch} divides, or another model"
-        )
+        config = self.model.config
+        if trailing := getattr(config, "num_detection_tokens", 0):  # of YOLOS
+            hidden = hidden[:, :-trailing]
+        registers = getattr(config, "num_register_tokens", 0)
+        leading = (0, 1, 2, 1 + registers, getattr(config, "n_cls_tokens", 1))
+        edge = _pair(getattr(config, "patch_stride", None) or getattr(config, "patch_size", 1))[0]
+        edge = edge if isinstance(edge, int) else 1
+        halvings = 7 if hasattr(config, "depths") else 1  # stages halve the grid
+        found = fit_any(hidden.shape[1], size, [edge * 2**k for k in range(halvings)], leading)
+        if found is None:
+            raise ValueError(
+                f"transformers: {type(self.model).__name__} gives {hidden.shape[1]} tokens for "
+                f"{size[0]} x {size[1]} px in patches of {edge}: no grid has so many; choose a "
+                f"size that {edge} divides, or another model"
+            )
+        grid, prefix, stride = found
+        patches = hidden[:, prefix:].transpose(1, 2).unflatten(2, grid)
+        return from_map(patches, size, stride, pooled=hidden[:, 0] if prefix else None)
 
-    def _outline(self, pixel_values: Tensor, hidden_states: int) -> Features:
-        """Shapes alone: on the meta device there are no `spatial_shapes` to loop over."""
-        tokens = pixel_values.new_empty(*pixel_values.shape[:2], self.dim)
-        one = Features.dense(tokens)
-        pooled = tokens[:, 0] if getattr(self.model, "use_head", False) else None
-        return one.replace(pooled=pooled, hidden_states=(one,) * hidden_states)
+
+def _pair(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value, value)

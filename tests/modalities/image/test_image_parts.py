@@ -128,7 +128,14 @@ def test_mistakes_are_one_clear_line(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_that_hides_patches_is_refused() -> None:
-    encoder = TransformersVision(config={"model_type": "vit_mae", **HF})
-    with pytest.raises(ValueError, match="ViTMAEModel gives 5 tokens"):
-        encoder(torch.zeros(1, 3, 32, 32))
+def test_a_masked_autoencoder_shows_every_patch_in_order() -> None:
+    """Equal to the library's model where nothing is masked and the noise keeps the order."""
+    encoder = TransformersVision(config={"model_type": "vit_mae", **HF}).eval()
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        features, again = encoder(pixels), encoder(pixels)
+        noise = torch.arange(16.0)[None]
+        own = encoder.model(pixels, noise=noise).last_hidden_state[:, 1:]
+    assert features.grid == (4, 4)
+    assert torch.equal(features.tokens, again.tokens)
+    assert torch.equal(features.tokens, own)

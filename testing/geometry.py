@@ -1,0 +1,166 @@
+"""Whether tokens lie where an encoder says, and hidden layers have the numbers of its blocks.
+
+A contract here is an `EncoderContract`, built and with its samples.
+
+Legend: `B` batch, `T` tokens, `D` width, `n` axes of the grid.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..modalities.base import Features, Sample
+from .common import checking, expect, open_zero_branches
+
+SHARES = (0.2, 0.5, 0.8)
+"""Where spots are put, along an axis."""
+EXTENT = 1.5
+"""Tokens by which the one that changes most may lie from a spot."""
+RATE = 16000
+
+
+def check_layer_numbers(contract: Any) -> None:
+    """Check that changing a block changes the hidden layers from its own on, and none before.
+
+    Either may begin with what makes the tokens: one block more than layers, or one layer.
+    """
+    encoder = contract.encoder
+    blocks = len(encoder.blocks())
+    if not blocks:
+        return
+    depth = next((n for n in (blocks + 1, blocks, blocks - 1) if _has(contract, n - 1)), 0)
+    layers = tuple(range(depth))
+    plain = contract.encode(contract.samples, hidden_states=layers).hidden_states
+    try:
+        for block in sorted({0, blocks // 2, blocks - 1}):
+            contract.encoder = copy.deepcopy(encoder)
+            _disturb(contract.encoder.blocks()[block])
+            changed = contract.encode(contract.samples, hidden_states=layers).hidden_states
+            pairs = zip(plain, changed, strict=True)
+            first = [i for i, (a, b) in enumerate(pairs) if not torch.equal(a.tokens, b.tokens)][:1]
+            expected = [max(block - (blocks - depth), 0)]
+            expect(first == expected, f"block {block} changes layers from {first}, not {expected}")
+    finally:
+        contract.encoder = encoder
+
+
+def _has(contract: Any, layer: int) -> bool:
+    try:
+        contract.encode(contract.samples[:1], hidden_states=(layer,))
+    except ValueError:
+        return False
+    return True
+
+
+def _disturb(block: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+def check_places(contract: Any, modality: str) -> None:
+    """Move one spot (a bright square, cube, or a burst of sound): the token that changes most
+    has to lie at it. Encoders of other signals, and tokens without a place, are passed over."""
+    features = contract.features
+    if features.grid is None or features.spacing is None or features.origin is None:
+        return
+    with checking(contract.name, "places of tokens"), torch.no_grad():
+        encoder = contract.encoder
+        contract.encoder = copy.deepcopy(encoder)
+        open_zero_branches(contract.encoder)
+        try:
+            if modality == "audio":
+                _check_sound(contract)
+            elif "pixel_values" in contract.samples[0]:
+                _check_spots(contract, "pixel_values", 2)
+            elif "volume" in contract.samples[0]:
+                _check_spots(contract, "volume", 3)
+        finally:
+            contract.encoder = encoder
+
+
+def _check_spots(contract: Any, key: str, axes: int) -> None:
+    """Spots in a prepared picture `[C, H, W]` or volume `[C, X, Y, Z]`, whose places are counted in
+    its pixels or voxels."""
+    generator = torch.Generator().manual_seed(0)
+    sample = dict(contract.samples[0])
+    if sample[key].ndim != axes + 1:
+        return
+    sample[key] = torch.randn(sample[key].shape, generator=generator)
+    if "inside" in sample:
+        sample["inside"] = torch.ones_like(sample["inside"])
+    size = sample[key].shape[1:]
+    edge = [max(2, n // 10) for n in size]
+
+    def spotted(corner: Sequence[int]) -> Sample:
+        values = sample[key].clone()
+        region = tuple(slice(c, c + e) for c, e in zip(corner, edge, strict=True))
+        values[(slice(None), *region)] += 4.0
+        return {**sample, key: values}
+
+    half = 0.5 if key == "volume" else 0.0  # a voxel's centre is 0, a pixel's 0.5
+    corners = [[int(share * (n - e)) for n, e in zip(size, edge, strict=True)] for share in SHARES]
+    ends = list(zip(corners[0], corners[-1], strict=True))  # and places off the diagonal
+    for axis in range(axes):
+        corners.append([low if a == axis else high for a, (low, high) in enumerate(ends)])
+    spots = [[c + e / 2 - half for c, e in zip(corner, edge, strict=True)] for corner in corners]
+    _compare(contract, sample, [spotted(corner) for corner in corners], spots, edge)
+
+
+def _check_sound(contract: Any) -> None:
+    """Bursts in half a second of noise; places are seconds along the first axis."""
+    noise = np.random.default_rng(0).normal(0, 0.05, RATE // 2).astype(np.float32)
+    burst = np.random.default_rng(1).normal(0, 0.5, RATE // 20).astype(np.float32)
+    prepare: Callable[[Any], Sample] = contract.encoder.processor.prepare
+
+    def sound(start: int | None) -> Sample:
+        wave = noise.copy()
+        if start is not None:
+            wave[start : start + len(burst)] += burst
+        return prepare(contract.read_cell({"array": wave, "sampling_rate": RATE}))
+
+    starts = [int(share * (len(noise) - len(burst))) for share in SHARES]
+    spots = [[(start + len(burst) / 2) / RATE] for start in starts]
+    _compare(contract, sound(None), [sound(s) for s in starts], spots, [len(burst) / RATE])
+
+
+def _compare(
+    contract: Any,
+    plain: Sample,
+    changed: Sequence[Sample],
+    spots: Sequence[Sequence[float]],
+    edge: Sequence[float],
+) -> None:
+    features = contract.encode([plain])
+    offsets: list[Tensor] = []
+    for sample in changed:
+        offsets.append(_place_of_change(features, contract.encode([sample])))
+    grid, spacing = features.grid or (), features.spacing or ()
+    for axis in range(len(spots[0])):
+        if grid[axis] == 1:
+            continue
+        apart = [abs(float(o[axis]) - s[axis]) for o, s in zip(offsets, spots, strict=True)]
+        limit = EXTENT * spacing[axis] + edge[axis]
+        close = sorted(apart)[len(apart) // 2]
+        expect(
+            close <= limit,
+            f"along axis {axis} of grid {grid} the token that changes most lies {close:.3g} from a "
+            f"spot at the median, expected at most {limit:.3g}; spots {[s[axis] for s in spots]}, "
+            f"tokens {[round(float(o[axis]), 3) for o in offsets]}",
+        )
+
+
+def _place_of_change(before: Features, after: Features) -> Tensor:
+    """`[n]` the centre of the token that changes most."""
+    grid = before.grid or ()
+    distance = (after.tokens - before.tokens)[0].norm(dim=-1)
+    index = torch.stack(torch.unravel_index(distance.argmax(), grid)).float()
+    spacing, origin = torch.tensor(before.spacing), torch.tensor(before.origin)
+    return origin + spacing * index
