@@ -1,4 +1,4 @@
-"""What every modality shares: the currency, the encoder, the processor, the fitted part.
+"""The contracts of every modality: encoder, processor, decoder and fitted part.
 
 Legend: `B` batch, `T` tokens of a sample, `D` width of a token.
 
@@ -38,7 +38,7 @@ corner], ...]` in mm or px, flat; `peak`, a place; `mask` and `map` as its modal
 
 
 class ReadError(ValueError):
-    """A signal that cannot be read: which one, what is wrong, what would be right."""
+    """A signal that cannot be read: which one, what is wrong, and what is expected."""
 
     def __init__(self, source: object, wrong: str, right: str) -> None:
         self.source, self.wrong, self.right = short_repr(source), shorten(wrong), shorten(right)
@@ -233,14 +233,14 @@ class Fittable(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What was learned: JSON values, and numpy arrays (kept as safetensors)."""
+        """Return the fitted state: JSON values, and numpy arrays (saved as safetensors)."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave."""
 
     def charts(self) -> Sequence[Chart]:
-        """What a report shows of what was learned; nothing, if not said."""
+        """Return the charts of the fitted state for a report; none by default."""
         return ()
 
 

@@ -81,5 +81,5 @@ def return_cell(cell: Any) -> Any:
 
 
 def preview_as_text(raw: Any, annotations: Any = None) -> str:
-    """Return a short text for a raw value that has no preview of its own."""
+    """Return a short text for a raw value of a modality without `preview`."""
     return f"<p>{html.escape(short_repr(raw))}</p>"

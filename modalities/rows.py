@@ -70,7 +70,7 @@ class Source:
         return [number for number, rows in enumerate(self.episodes) for _ in rows]
 
     def array(self, column: str) -> np.ndarray:
-        """A column of numbers `[rows, ...]`; ValueError where cells differ in shape."""
+        """Return a column of numbers `[rows, ...]`. Raise ValueError if cells differ in shape."""
         return np.stack([np.asarray(self.cell(i, column)) for i in range(len(self))])
 
     def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:

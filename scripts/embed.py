@@ -13,7 +13,7 @@ from sensorium.scripts.train import DeviceOption, PrecisionOption
 
 
 class Backend(StrEnum):
-    """Where the encoder runs."""
+    """How the encoder is run."""
 
     local = "local"
     ray = "ray"

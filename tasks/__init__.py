@@ -1,4 +1,4 @@
-"""What is asked of a model."""
+"""Tasks: objectives on streams and decoders."""
 
 TASKS = {
     "action_regression": "sensorium.tasks.control.regression:ActionRegression",

@@ -71,7 +71,8 @@ class Context(Protocol):
 
 
 class StopTraining(RuntimeError):
-    """A task found that it is useless to go on: what was found, what was expected, what to do."""
+    """A task found that training should stop. The message tells what was found, what was expected,
+    what to do."""
 
 
 class Metrics(Protocol):
@@ -87,7 +88,7 @@ class Metrics(Protocol):
 class Task(nn.Module):
     """An objective on streams and decoders.
 
-    streams: what it asks of each stream, in order; may be empty. decoders: what it asks of each
+    streams: requirements of each stream, in order; may be empty. decoders: requirements of each
     decoder. head_types: sections of the recipe's task that are heads, with the type each has by
     default; `head_uses` says what they read. eval_options: options of `predict` in an
     evaluation (times of words). cross_rows: the loss compares rows of all processes; it is then
@@ -108,7 +109,8 @@ class Task(nn.Module):
 
     @property
     def head_uses(self) -> Mapping[str, HeadUse]:
-        """What each head of `head_types` reads and returns; called once the task is fitted."""
+        """The input stream and output width of each head of `head_types`; read once the task is
+        fitted."""
         return {}
 
     def columns(self) -> tuple[str, ...]:
@@ -131,7 +133,7 @@ class Task(nn.Module):
         """Return the labels and the reference of a row.
 
         Runs in a loader worker. rng: depends on the seed, the epoch and the row alone; None in
-        evaluation. A row without the task's columns is one that is only asked about.
+        evaluation. A row without the task's columns is for prediction only.
         """
         return Example()
 
@@ -182,15 +184,15 @@ class Task(nn.Module):
         references: Sequence[Mapping[str, Any]],
         keys: Sequence[str],
     ) -> Sequence[Any]:
-        """Return what of each prediction is written beside the metrics, a JSON value a row."""
+        """Return the predictions as written beside the metrics, a JSON value a row."""
         return predictions
 
     def on_step_end(self, ctx: Context) -> None:
         """Called after each optimizer step. May raise `StopTraining`."""
 
     def ema_decay(self, progress: float) -> float:
-        """Return the share of the moving averages that stays after a step, for streams with
-        `ema` and for `ema_modules`."""
+        """Return the decay of the moving averages at a step, for streams with `ema` and for
+        `ema_modules`."""
         raise NotImplementedError
 
     def ema_modules(self) -> Iterable[tuple[nn.Module, nn.Module]]:
@@ -212,7 +214,7 @@ Embed = Callable[[str, Sequence[Any]], Tensor]
 
 @runtime_checkable
 class DatasetMetrics(Protocol):
-    """A task whose metrics of a split ask more of the model than its rows' predictions."""
+    """A task with metrics of a split that need more of the model than its rows' predictions."""
 
     def dataset_metrics(
         self,
@@ -224,7 +226,7 @@ class DatasetMetrics(Protocol):
 
 @runtime_checkable
 class ExportsMaps(Protocol):
-    """A task whose predictions hold maps, which `generate --out FOLDER` writes as files."""
+    """A task whose predictions hold maps, written by `generate --out FOLDER` as files."""
 
     def export_maps(self, prediction: Any) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Return values on a grid, and the matrix from there to the world of the first stream,

@@ -1,4 +1,4 @@
-"""What travels through a task: an example of one row, a batch of them.
+"""Examples of single rows, and batches of them.
 
 Legend: `B` rows of a batch, `L` elements of the longest label.
 """
@@ -31,7 +31,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Tools:
-    """What `Task.prepare` may use beside the row: the tokenizers of the decoders, by name."""
+    """Tools of `Task.prepare` beside the row: the tokenizers of the decoders, by name."""
 
     tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
 
@@ -106,7 +106,7 @@ class Batch:
         return stream in self.streams or stream in self.features
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the same batch, its tensors on a device."""
+        """Return the batch with its tensors on a device."""
         return self._map(lambda value: value.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:

@@ -1,4 +1,4 @@
-"""What a task declares: its streams, heads and decoders."""
+"""Declarations of a task: its streams, heads and decoders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BACKBONE = "backbone"
 
 @dataclass(frozen=True, kw_only=True)
 class StreamUse:
-    """What a task asks of one input stream.
+    """Requirements of a task on one input stream.
 
     role: `input` is read by `loss` and `predict`; `label` by the loss and the metrics alone;
     `teacher` must be frozen, is encoded without a graph, and prediction does without it.
@@ -48,7 +48,7 @@ class HeadUse:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderUse:
-    """What a task asks of one decoder.
+    """Requirements of a task on one decoder.
 
     role: whether it learns (`student`) or not. attention: the kinds of attention it must do
     (`causal`, `prefix`, `block`, `bidirectional`, `visibility`). supports: what else it must
@@ -62,8 +62,8 @@ class DecoderUse:
 
 @dataclass(frozen=True)
 class ChunkSpec:
-    """How a signal of more than `limit` tokens is encoded: in windows of `length` tokens, of
-    which each shares `overlap` with the next."""
+    """Encode a signal of more than `limit` tokens in windows of `length` tokens, each of which
+    shares `overlap` with the next."""
 
     length: int
     overlap: int

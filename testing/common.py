@@ -1,4 +1,4 @@
-"""What all contract checks share: expectations, values that compare, parts built from options."""
+"""Helpers of the contract checks: expectations, comparable values, parts built from options."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class ConnectorContract:
         return self.with_layers(plain)
 
     def check_padding(self, grids: Sequence[Grid]) -> None:
-        """What stands in padded places does not matter, nor how many of them there are."""
+        """Padded positions, their number and their values, do not affect the result."""
         with checking(self.name, "padding"), torch.no_grad():
             features = self.features(grids[0])
             known = self.part(features)

@@ -149,8 +149,8 @@ class EncoderContract:
             expect(differs, "all examples give the same features; is the input read?")
 
     def check_batches(self) -> None:
-        """Neighbours and padding change nothing, where the encoder says so; else groups of equal
-        shapes are encoded together, in which neighbours change nothing."""
+        """Other rows and padding do not affect features if the encoder is batch-invariant;
+        otherwise other rows in a group of equal shapes do not."""
         with (
             checking(self.name, f"batch_invariant={self.encoder.batch_invariant}"),
             torch.no_grad(),
@@ -209,7 +209,7 @@ class EncoderContract:
             expect(prints[0] == prints[1], "two equal encoders have two identities")
 
     def check_supports(self) -> None:
-        """What `supports` names; each is optional."""
+        """Check each optional ability in `supports`."""
         batch, tokens = self.batch(self.samples), self.features.tokens
         checks = {
             "hidden_states": self._check_hidden_states,

@@ -20,10 +20,8 @@ from .pipeline import Pipeline
 def write_maps(
     pipeline: Pipeline, task: str, inputs: Mapping[str, Any], prediction: Any, stem: Path
 ) -> Any:
-    """The prediction of one row, its maps written as `<stem>_<name>` and named in their stead.
-
-    Raises RecipeError where the signal's modality has no files for maps.
-    """
+    """Write the maps of one row's prediction as `<stem>_<name>` and return the prediction with
+    their file names. Raise RecipeError if the signal's modality cannot save files."""
     asked = pipeline.model.plan.tasks[task].task
     maps = asked.export_maps(prediction) if isinstance(asked, ExportsMaps) else {}
     if not maps:

@@ -30,7 +30,7 @@ from ..utils import ConfigError, autocast, located_errors, pick
 
 @runtime_checkable
 class ControlTask(Protocol):
-    """What a policy reads of a task that predicts actions; any class that has it is one.
+    """The interface of a task that predicts actions.
 
     Each prediction holds `actions` `[steps, dof]`. chunk: `steps` and `dof`, known once fitted,
     and `first`, the action that episodes of the training split begin with. tokenizer:

@@ -1,4 +1,4 @@
-"""What stands on a command line, as the rows that a task is asked about."""
+"""Rows for prediction from the arguments of a command line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _in_files(
     made: Sequence[Any],
     folder: Path,
 ) -> list[Any]:
-    """Predictions whose maps are files of the folder, each under a name of its own."""
+    """Return predictions with their maps as files of the folder, under distinct names."""
     make_folder(folder)
     streams, taken, written = pipeline.model.plan.tasks[task].task.inputs(), set[str](), []
     for index, (row, said) in enumerate(zip(rows, made, strict=True)):

@@ -229,7 +229,7 @@ def parse_override(text: str, path: str) -> Any:
 
 
 def write(value: Any) -> str:
-    """YAML text that `parse` gives back as `value`."""
+    """Return YAML text that `parse` reads back as `value`."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

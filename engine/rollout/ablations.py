@@ -27,7 +27,7 @@ class Ablation:
     open_loop: bool = False
 
     def label(self) -> str:
-        """What it is called in a file's name; empty where nothing is changed."""
+        """Return its name in file names; empty without a change."""
         parts = [f"shuffled-{'-'.join(self.shuffle_streams)}"] if self.shuffle_streams else []
         parts += [f"blank-{'-'.join(self.zero_streams)}"] if self.zero_streams else []
         parts += ["told-otherwise"] if self.instruction is not None else []
@@ -35,7 +35,8 @@ class Ablation:
         return "-".join([*parts, *(["mean-replayed"] if self.open_loop else [])])
 
     def check(self, observation_keys: Mapping[str, Any], batch: int, count: int) -> None:
-        """Raises RecipeError for a stream that there is not, or nobody to deal to."""
+        """Raise RecipeError for an unknown stream, or if there is no other environment to take a
+        stream from."""
         for stream in (*self.shuffle_streams, *self.zero_streams):
             if stream not in observation_keys:
                 raise ConfigError(
@@ -52,33 +53,34 @@ class Ablation:
     def apply(
         self, observations: Sequence[Mapping[str, Any]], observation_keys: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """The observations of all environments at one step, changed as asked."""
-        found = [dict(seen) for seen in observations]
+        """Return the changed observations of all environments at one step."""
+        changed = [dict(seen) for seen in observations]
         for key in _keys(self.shuffle_streams, observation_keys):
-            for i, seen in enumerate(found):
-                seen[key] = observations[(i + 1) % len(found)].get(key)
+            for i, seen in enumerate(changed):
+                seen[key] = observations[(i + 1) % len(changed)].get(key)
         for key in _keys(self.zero_streams, observation_keys):
-            for seen in found:
+            for seen in changed:
                 seen[key] = np.zeros_like(seen[key])
-        return found
+        return changed
 
     def texts(self, section: Env, name: str, seeds: Sequence[int]) -> list[str]:
-        """What each episode is told; RecipeError where there is no other task to name."""
+        """Return the instruction of each episode. Raise RecipeError if there is no other task to
+        take it from."""
         if self.instruction is not None:
             return [self.instruction] * len(seeds)
         if not self.swap_instructions:
             return instructions(section, name, seeds)
         names = list(section.names)
         other = names[(names.index(name) + 1) % len(names)] if name in names else name
-        found = instructions(section, other, seeds) if other != name else []
-        if not found:
+        texts = instructions(section, other, seeds) if other != name else []
+        if not texts:
             raise ConfigError(
                 f"--swap-instructions: {name} takes the instruction of the next of env.name, and "
                 f"no other has one among: {', '.join(names)}"
             )
-        return found
+        return texts
 
 
 def _keys(streams: Sequence[str], observation_keys: Mapping[str, Any]) -> list[str]:
-    said = [observation_keys[stream] for stream in streams]
-    return [key for keys in said for key in ([keys] if isinstance(keys, str) else keys)]
+    values = [observation_keys[stream] for stream in streams]
+    return [key for keys in values for key in ([keys] if isinstance(keys, str) else keys)]

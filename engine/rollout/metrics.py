@@ -1,4 +1,4 @@
-"""What episodes came to: success with its interval, steps to it, how smooth the motion was.
+"""Metrics of episodes: success with its interval, steps to success, smoothness of the motion.
 
 Wilson (1927), Probable inference, the law of succession, and statistical inference. Jerk is the
 third difference from step to step, squared, summed over the axes and averaged over the steps: in

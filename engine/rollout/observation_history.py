@@ -1,4 +1,4 @@
-"""What a policy remembers of an episode: the windows that training cut out of the data.
+"""Observation history of an episode, with the windows of the training data.
 
 Legend: `n` frames of a window.
 """

@@ -1,4 +1,4 @@
-"""The mean demonstration, replayed with closed eyes: what a task yields to who looks at nothing."""
+"""Open-loop baseline: replay the mean demonstration, ignoring observations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEEDS = range(50)
 
 
 class OpenLoopReplay:
-    """A policy that gives the actions `[steps, dof]` one after the other, then the last again."""
+    """A policy that returns the actions `[steps, dof]` in order, then repeats the last one."""
 
     def __init__(self, actions: np.ndarray) -> None:
         self.actions = actions
@@ -35,10 +35,8 @@ class OpenLoopReplay:
 
 
 def mean_demonstration(name: str, section: Env) -> OpenLoopReplay:
-    """The mean, step by step, of what the environment's own expert does in `SEEDS`.
-
-    Raises RecipeError where the environment brings no expert.
-    """
+    """Return the mean, by step, of the actions of the environment's expert in `SEEDS`. Raise
+    RecipeError if the environment has no expert."""
     expert = getattr(env_class(name), "expert", None)
     if expert is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Episodes of one environment, side by side: the model is asked once for all that need a chunk."""
+"""Episodes of one environment in parallel: one forward for all that need a chunk."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Runner:
         return seen, ended
 
     def _success(self, info: Mapping[str, Any]) -> bool:
-        """Return whether `info` says that the task is done at this step."""
+        """Return whether `info` reports success at this step."""
         key = self.section.success_key
         if key not in info:
             raise ConfigError(

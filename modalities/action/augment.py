@@ -11,8 +11,8 @@ from ..base import Sample
 class Noise:
     """Gaussian noise on every value: `std` is in deviations (or half ranges) of the joints.
 
-    shift: deviation of a further offset that all steps of a sample share, as of a sensor that
-    is not calibrated.
+    shift: deviation of a further offset that all steps of a sample share, as of an
+    uncalibrated sensor.
     """
 
     def __init__(self, *, std: float = 0.05, shift: float = 0.0) -> None:

@@ -116,11 +116,11 @@ def preview(motion: Motion, marks: Annotations | None = None) -> str:
     lines = "".join(draw(motion.values, low, high))
     rate = "" if motion.rate is None else f" at {motion.rate:g} Hz"
     many = "step" if motion.steps == 1 else "steps"
-    label = html.escape(f"{motion.steps} {many} of {motion.dof} joints{rate}")
+    text = html.escape(f"{motion.steps} {many} of {motion.dof} joints{rate}")
     return (
         f'<figure style="margin:0"><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
-        f'aria-label="{label}"><rect width="{WIDTH}" height="{HEIGHT}" fill="#f6f6f6"/>{lines}</svg>'
-        f"<figcaption>{label}, from {low:.3g} to {high:.3g}</figcaption></figure>"
+        f'aria-label="{text}"><rect width="{WIDTH}" height="{HEIGHT}" fill="#f6f6f6"/>{lines}</svg>'
+        f"<figcaption>{text}, from {low:.3g} to {high:.3g}</figcaption></figure>"
     )
 
 

@@ -105,19 +105,25 @@ def each(call: Callable[..., Any], batches: list[Any], **options: Any) -> Work:
     return lambda: [call(batch, **options) for batch in batches]
 
 
-def speeds(found: dict[str, Any], chunks: Tensor, rounds: int) -> None:
+def speeds(tokenizers_of: dict[str, Any], chunks: Tensor, rounds: int) -> None:
     """Chunks a second of this process's own work, and how many times as fast the first is."""
     from sensorium.scripts.benchmarks.timing import interleaved_median
 
-    steps, fast, batches = chunks.shape[1], found["fast"], list(chunks.split(BATCH))
-    encode = {name: each(own.encode, batches) for name, own in found.items()}
-    ids = {name: [own.encode(batch) for batch in batches] for name, own in found.items()}
-    decode = {name: each(own.decode, ids[name], steps=steps) for name, own in found.items()}
+    steps, fast, batches = chunks.shape[1], tokenizers_of["fast"], list(chunks.split(BATCH))
+    encode = {name: each(tokenizer.encode, batches) for name, tokenizer in tokenizers_of.items()}
+    ids = {
+        name: [tokenizer.encode(batch) for batch in batches]
+        for name, tokenizer in tokenizers_of.items()
+    }
+    decode = {
+        name: each(tokenizer.decode, ids[name], steps=steps)
+        for name, tokenizer in tokenizers_of.items()
+    }
     encode["fast without BPE"] = each(fast._numbers, batches)
     decode["fast without BPE"] = each(fast._values, [fast._numbers(b) for b in batches])
     encode["scipy"], decode["scipy"] = scipys(batches)
     took = [interleaved_median(ways, rounds, time.process_time) for ways in (encode, decode)]
-    ours = next(iter(found))
+    ours = next(iter(tokenizers_of))
     print(f"\n{'chunks a second':16} |  encode |  decode | {ours} is so many times as fast")
     for name in encode:
         rates = " | ".join(f"{len(chunks) / way[name]:7.0f}" for way in took)
@@ -136,14 +142,14 @@ def main(
     command = " ".join(["python -m sensorium.scripts.benchmarks.action_tokens", *sys.argv[1:]])
     parallel = os.environ.get("TOKENIZERS_PARALLELISM", "not set")
     print(f"command    {command}\nhardware   {machine()}; TOKENIZERS_PARALLELISM {parallel}")
-    found, test = tokenizers(), made(chunks, steps, seed + 1)
+    fitted, test = tokenizers(), made(chunks, steps, seed + 1)
     kinds = " | ".join(f"{kind:7} rms    max" for kind in KINDS)
     lines = " | ".join(f"{k:2} ids" for k in FLIPS)
     print(f"\nerror: mean      | tokens | {kinds}   | wrong sign | undecodable after {lines}")
-    for name, tokenizer in found.items():
+    for name, tokenizer in fitted.items():
         tokenizer.fit(made(chunks, steps, seed))
         print(f"{name:16} | {lost(tokenizer, test)}")
-    speeds(found, test, rounds)
+    speeds(fitted, test, rounds)
 
 
 if __name__ == "__main__":

@@ -104,8 +104,8 @@ def main(
     print(f"          seed {seed}; whole calls of train; (a) {how}")
     print(f"{'run':<26}{'s':>9}{'a / run':>9}{'CPU s':>9}{'a / run':>9}{'expected':>10}")
     rows = [("(a) uncached", uncached, ""), ("(b) cached, with the fill", filled, ">= 8")]
-    for name, own, bound in [*rows, ("(c) cached, second run", warm, ">= 100")]:
-        wall, cpu = (f"{t:>9.2f}{a / t:>9.1f}" for a, t in zip(uncached, own, strict=True))
+    for name, seconds_of, bound in [*rows, ("(c) cached, second run", warm, ">= 100")]:
+        wall, cpu = (f"{t:>9.2f}{a / t:>9.1f}" for a, t in zip(uncached, seconds_of, strict=True))
         print(f"{name:<26}{wall}{cpu}{bound:>10}")
 
 

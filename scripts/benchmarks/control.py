@@ -29,7 +29,7 @@ WAYS: dict[str, list[str]] = {
 
 
 def ready(recipe: str, out: Path, name: str, overrides: list[str]) -> Any:
-    """The loaded run of one way, trained where there is none yet."""
+    """Return the loaded run of one action decoder, trained if there is none yet."""
     from sensorium.engine.inference import load
     from sensorium.engine.recipe import WEIGHTS, load_recipe
     from sensorium.engine.training import train
@@ -46,15 +46,17 @@ def rolled(pipeline: Any, episodes: int, seed: int, batch: int) -> dict[str, Any
 
     section = env_config(pipeline)
     seeds = range(seed, seed + episodes)
-    found = list(rollout(pipeline, section, seeds=seeds, options=RolloutOptions(batch)).values())
-    done = sum(round(each["success"] * each["episodes"]) for each in found)
-    count = sum(each["episodes"] for each in found)
+    summaries = list(
+        rollout(pipeline, section, seeds=seeds, options=RolloutOptions(batch)).values()
+    )
+    done = sum(round(each["success"] * each["episodes"]) for each in summaries)
+    count = sum(each["episodes"] for each in summaries)
     return {
         "success": done / count,
         "interval": wilson(done, count),
-        "speed": sum(e["steps"] for e in found) / sum(e["model_seconds"] for e in found),
-        "jerk": sum(e["command_jerk"] for e in found) / len(found),
-        "hand_jerk": sum(e["hand_jerk"] or 0.0 for e in found) / len(found),
+        "speed": sum(e["steps"] for e in summaries) / sum(e["model_seconds"] for e in summaries),
+        "jerk": sum(e["command_jerk"] for e in summaries) / len(summaries),
+        "hand_jerk": sum(e["hand_jerk"] or 0.0 for e in summaries) / len(summaries),
     }
 
 
@@ -82,16 +84,16 @@ def main(
     from sensorium.scripts.benchmarks.timing import machine
 
     overrides = [f"train.steps={steps}", *(override or ())]
-    found = {}
+    results = {}
     for name in way or WAYS:
         pipeline = ready(recipe, out, name, overrides)
         one = rolled(pipeline, alone, seed, 1)
-        found[name] = (one, rolled(pipeline, episodes, seed, batch))
-    bins = found["bins"][0]["speed"] if "bins" in found else float("nan")
+        results[name] = (one, rolled(pipeline, episodes, seed, batch))
+    bins = results["bins"][0]["speed"] if "bins" in results else float("nan")
     print(machine())
     print(f"{episodes} episodes each from seed {seed}; {steps} steps of training; {recipe}")
     print("way       steps/s 1  steps/s n   to bins  success                     jerk  hand jerk")
-    for name, (one, many) in found.items():
+    for name, (one, many) in results.items():
         print(line(name, one, many, bins))
 
 

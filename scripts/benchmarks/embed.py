@@ -42,11 +42,11 @@ def bare(model: Any, prepare: Any, files: list[Path], batch: int, workers: int) 
     import torch
     from torch.utils.data import DataLoader
 
-    found, plain = [], cast(Any, Pictures(files, prepare))
+    vectors_of, plain = [], cast(Any, Pictures(files, prepare))
     with torch.no_grad():
         for pixels in DataLoader(plain, batch, num_workers=workers):
-            found.append(model.encode_image(pixels, normalize=True).numpy())
-    return np.concatenate(found)
+            vectors_of.append(model.encode_image(pixels, normalize=True).numpy())
+    return np.concatenate(vectors_of)
 
 
 def checkpoint(folder: Path, name: str) -> str:
@@ -110,8 +110,8 @@ def main(
             "open_clip": lambda: bare(peer, prepare, files, batch, workers),
         }
         took = interleaved_median(ways, rounds)
-        made = open_index(passes[-1]).where(None, ["key", "vector"])
-        stored = {row["key"]: row["vector"] for row in made}
+        indexed = open_index(passes[-1]).where(None, ["key", "vector"])
+        stored = {row["key"]: row["vector"] for row in indexed}
         right = bare(peer, prepare, files, batch, workers)
         wrong = max(
             float(np.abs(np.array(stored[f.relative_to(photos).as_posix()]) - v).max())

@@ -125,8 +125,8 @@ def main(
         runs = contest(compose(resolve_and_fit(parse_recipe(values)), seed=seed), batch, new_tokens)
         for turn in range(-2, rounds):  # two rounds warm up; every other goes backwards
             for name in list(runs)[:: -1 if turn % 2 else 1]:
-                found = timed(runs[name])
-                times.setdefault(name, []).extend([found] if turn >= 0 else [])
+                seconds_of = timed(runs[name])
+                times.setdefault(name, []).extend([seconds_of] if turn >= 0 else [])
 
     print(f"command   {' '.join(['python -m sensorium.scripts.benchmarks.llava', *sys.argv[1:]])}")
     print(f"hardware  {machine()}")
@@ -136,8 +136,8 @@ def main(
     for name, bound in zip(times, ("", ">= 0.95", ">= 3", "", ">= 0.95"), strict=True):
         kind = name.partition(",")[0]
         work = batch * new_tokens if kind == "tokens" else 1
-        base, own = (middle(times[n]) for n in (f"{kind}, transformers", name))
-        wall, cpu = (f"{work / t:>9.2f}{b / t:>8.2f}" for b, t in zip(base, own, strict=True))
+        base, seconds = (middle(times[n]) for n in (f"{kind}, transformers", name))
+        wall, cpu = (f"{work / t:>9.2f}{b / t:>8.2f}" for b, t in zip(base, seconds, strict=True))
         print(f"{name:<22}{wall}  {cpu}{bound:>10}")
 
 

@@ -19,17 +19,17 @@ def reference_llava(model: Any) -> Any:
         image_token_index=decoder.config.vocab_size - 1,
         vision_feature_layer=stream.encoder.layer,
     )
-    made: Any = LlavaForConditionalGeneration(config)
+    reference: Any = LlavaForConditionalGeneration(config)
     for end in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(made.generation_config, end, getattr(decoder.config, end))
-    made.model.vision_tower.load_state_dict(tower.state_dict())
-    made.model.language_model.load_state_dict(decoder.model.state_dict())
-    made.lm_head.load_state_dict(decoder.lm_head.state_dict())
-    projector, linear = made.model.multi_modal_projector, stream.connector.map
+        setattr(reference.generation_config, end, getattr(decoder.config, end))
+    reference.model.vision_tower.load_state_dict(tower.state_dict())
+    reference.model.language_model.load_state_dict(decoder.model.state_dict())
+    reference.lm_head.load_state_dict(decoder.lm_head.state_dict())
+    projector, linear = reference.model.multi_modal_projector, stream.connector.map
     projector.linear_1.load_state_dict(linear[0].state_dict())
     projector.linear_2.load_state_dict(linear[2].state_dict())
-    made.model.vision_tower.requires_grad_(False)
-    return made.train()
+    reference.model.vision_tower.requires_grad_(False)
+    return reference.train()
 
 
 def inputs(model: Any, batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -52,5 +52,5 @@ def inputs(model: Any, batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0)
     step = {"input_ids": pad_sequence(rows, True, tokenizer.pad_id), "attention_mask": mask}
     ids = torch.tensor(prompts)
-    asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
-    return {**step, "labels": pad_sequence(labels, True, -100), **pixels}, asked
+    arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
+    return {**step, "labels": pad_sequence(labels, True, -100), **pixels}, arguments

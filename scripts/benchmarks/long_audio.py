@@ -21,7 +21,11 @@ import typer
 def heard(pipeline: Any, task: str, stream: str, sounds: Sequence[Any], batch: int) -> list[str]:
     """The texts of some sounds, `batch` at a time."""
     groups = [list(sounds[i : i + batch]) for i in range(0, len(sounds), batch)]
-    return [made["text"] for group in groups for made in pipeline.generate(task, **{stream: group})]
+    return [
+        prediction["text"]
+        for group in groups
+        for prediction in pipeline.generate(task, **{stream: group})
+    ]
 
 
 def different(one: str, other: str) -> tuple[int, int]:
@@ -66,7 +70,7 @@ def main(
     stream = pipeline.model.plan.tasks[task].task.inputs()[0]
     speech = recording(minutes, snr, seed)
     sound, parts = speech.sound(), [speech.part(i) for i in range(len(speech.texts))]
-    said = " ".join(speech.texts)
+    text_of = " ".join(speech.texts)
     before = memory()
     texts: dict[str, str] = {}
     seconds = {
@@ -80,9 +84,9 @@ def main(
     ).wall
     beside = heard(pipeline, task, stream, [sound, *parts[:7]], 8)
     print(machine())
-    print(f"{sound.seconds:.0f} s, {len(parts)} sentences, {len(said.split())} words")
+    print(f"{sound.seconds:.0f} s, {len(parts)} sentences, {len(text_of.split())} words")
     for name, text in (("whole", texts["whole"]), ("one by one", texts["parts"])):
-        wrong, words = different(said, text)
+        wrong, words = different(text_of, text)
         speed = sound.seconds / seconds[name]
         print(
             f"{name}: WER {wrong / words:.3f}, {seconds[name]:.1f} s, {speed:.0f} times real time"

@@ -33,9 +33,9 @@ def vectors(rows: int, dim: int, seed: int, start: int = 0) -> Iterator[np.ndarr
     centres = np.random.default_rng(seed).standard_normal((CLUSTERS, dim), dtype=np.float32)
     for begin in range(start, start + rows, CHUNK):
         rng = np.random.default_rng((seed, begin))
-        made = centres[rng.integers(0, CLUSTERS, min(CHUNK, start + rows - begin))]
-        made = made + NOISE * rng.standard_normal(made.shape, dtype=np.float32)
-        yield made / np.linalg.norm(made, axis=1, keepdims=True)
+        block = centres[rng.integers(0, CLUSTERS, min(CHUNK, start + rows - begin))]
+        block = block + NOISE * rng.standard_normal(block.shape, dtype=np.float32)
+        yield block / np.linalg.norm(block, axis=1, keepdims=True)
 
 
 def filled(place: str, rows: int, dim: int, seed: int) -> Any:
@@ -68,12 +68,12 @@ def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> N
     flat, tensor = faiss.IndexFlatIP(corpus.shape[1]), torch.from_numpy(corpus)
     flat.add(corpus)
     for some in (queries[:1], queries):
-        asked = torch.from_numpy(some)
+        queries_of = torch.from_numpy(some)
         ways = {
             "sensorium": partial(index.nearest, some, K),
             "faiss flat": partial(flat.search, some, K),
             "semantic_search": partial(
-                semantic_search, asked, tensor, top_k=K, score_function=dot_score
+                semantic_search, queries_of, tensor, top_k=K, score_function=dot_score
             ),
         }
         took = interleaved_median(ways, rounds)
@@ -88,9 +88,9 @@ def approximate(index: Any, queries: np.ndarray, rounds: int) -> None:
     right = index.nearest(queries, K)[1]
     for kind in ("hnsw", "ivf"):
         began = time.perf_counter()
-        found = index.nearest(queries, K, kind=kind)[1]
+        nearest = index.nearest(queries, K, kind=kind)[1]
         built = time.perf_counter() - began
-        recall = np.mean([len({*a} & {*b}) / K for a, b in zip(right, found, strict=True)])
+        recall = np.mean([len({*a} & {*b}) / K for a, b in zip(right, nearest, strict=True)])
         bare = index._sides[kind].index
         for some in (queries[:1], queries):
             ways = {

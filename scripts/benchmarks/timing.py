@@ -1,4 +1,4 @@
-"""What the benchmarks share: two clocks, turns, and a line about the machine."""
+"""Shared helpers of the benchmarks: two clocks, interleaving, and a line about the machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Times(NamedTuple):
 
 
 def timed(work: Callable[[], object]) -> Times:
-    """How long a call takes."""
+    """Return the seconds of a call."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return Times(time.perf_counter() - wall, time.process_time() - cpu)
@@ -40,13 +40,13 @@ def interleaved_median(
 
     clock: `time.process_time` leaves out what else the machine does.
     """
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    seconds_of: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name in list(ways)[:: 1 if turn % 2 else -1]:
             began = clock()
             ways[name]()
-            taken[name].append(clock() - began)
-    return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
+            seconds_of[name].append(clock() - began)
+    return {name: statistics.median(seconds[1:]) for name, seconds in seconds_of.items()}
 
 
 def machine() -> str:

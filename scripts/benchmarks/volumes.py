@@ -71,15 +71,15 @@ def main(
 def prepare(path: Path) -> None:
     """What the sample cache spares: reading and preparing, against a row of a memory map."""
     processor = VolumeProcessor((96, 96, 96), (2.0, 2.0, 2.0))
-    kept = path.with_suffix(".npy")
-    np.save(kept, processor.prepare(read(path))["volume"].numpy())
+    cached = path.with_suffix(".npy")
+    np.save(cached, processor.prepare(read(path))["volume"].numpy())
     ways = {
         "read and prepare": lambda: processor.prepare(read(path)),
-        "from a memory map": lambda: torch.from_numpy(np.array(np.load(kept, mmap_mode="r"))),
+        "from a memory map": lambda: torch.from_numpy(np.array(np.load(cached, mmap_mode="r"))),
     }
     times = interleaved_median(ways, 5)
-    told = ", ".join(f"{name} {value * 1e3:.1f} ms" for name, value in times.items())
-    print(f"\nA sample of 96^3 at 2 mm: {told}")
+    line = ", ".join(f"{name} {value * 1e3:.1f} ms" for name, value in times.items())
+    print(f"\nA sample of 96^3 at 2 mm: {line}")
 
 
 if __name__ == "__main__":

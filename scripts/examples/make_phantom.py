@@ -1,4 +1,4 @@
-"""Write generated heads as hospitals keep them: a tree of NIfTI files, and DICOM series.
+"""Write generated heads as a tree of NIfTI files, and as DICOM series.
 
 python -m sensorium.scripts.examples.make_phantom --out phantoms --subjects 4
 

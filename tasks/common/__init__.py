@@ -1,4 +1,4 @@
-"""What several task families use: prompts, heads, moving averages, crops and geometry."""
+"""Helpers of several task families: prompts, heads, moving averages, crops and geometry."""
 
 from typing import TYPE_CHECKING
 

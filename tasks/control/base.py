@@ -1,4 +1,4 @@
-"""What tasks with action chunks share: their rows, starts, options and metrics.
+"""Shared parts of tasks with action chunks: rows, starts, options and metrics.
 
 Legend: `B` rows, `steps` samples of a chunk, `dof` numbers of an action.
 """
@@ -43,7 +43,7 @@ class ControlTask(Task):
         return (self.action,)
 
     def check_windows(self, windows: Mapping[str, Span]) -> None:
-        """Raise ValueError unless a chunk says what to do at the row's own frame."""
+        """Raise ValueError unless chunks cover the row's own frame."""
         self.execution_start(windows)
 
     def execution_start(self, windows: Mapping[str, Span]) -> int:

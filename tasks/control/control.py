@@ -118,11 +118,12 @@ class Control(ControlTask):
         return self.action_decoder.loss(context, batch, target, ctx.decoder())
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """`{"actions": [steps][dof]}` a row, in the robot's units, always finite and the same for
-        the same row; `tokens`, if the action decoder generates ids.
+        """Return `{"actions": [steps][dof]}` a row, in the robot's units, always finite and
+        deterministic; `tokens`, if the action decoder generates ids.
 
-        options: `steps`, the samples over the same time (another control rate). A sequence of
-        tokens that cannot be decoded (FAST) gives the mean action and `undecodable: true`.
+        options: `steps`, the number of samples over the same time (another control rate). A
+        sequence of tokens that cannot be decoded (FAST) is replaced by the mean action and
+        `undecodable: true`.
         """
         steps, start = self.steps_of(options), self.starts(batch)
         output = self.action_decoder.generate(

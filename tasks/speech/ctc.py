@@ -119,7 +119,8 @@ class CTC(Task):
         return {"head": HeadUse(stream=self.input, out_dim=self.blank + 1)}
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Any]) -> None:
-        """Raise ValueError where the tokenizer cannot spell the lexicon, before training."""
+        """Create the modules. Raise ValueError, before training, if the tokenizer cannot encode the
+        lexicon."""
         if self.lexicon:
             self.lexicon_words.tree(self.tokenizer)
         dim = widths[f"{self.input}.encoder"]

@@ -21,9 +21,8 @@ ZERO_WIDTH_SPACE = "\u200b"
 
 
 def normalizer_of(name: Normalizer) -> Callable[[str], str]:
-    """Return the function that makes a text what is compared: words with single spaces between.
-    `english` is used without its table of British spellings, which comes with Whisper's weights
-    alone. Raise ValueError for an unknown name."""
+    """Return a function that normalizes a text to words with single spaces between. `english` is
+    used without its table of British spellings, which comes only with Whisper's weights."""
     if name == "none":
         return lambda text: " ".join(text.split())
     if name == "unicode":

@@ -1,4 +1,4 @@
-"""How near texts come to their references: exact match, words, BLEU-4, ROUGE-L, CIDEr-D.
+"""Metrics of texts against their references: exact match, words, BLEU-4, ROUGE-L, CIDEr-D.
 
 Words are the runs of letters and digits with their marks, each punctuation mark a word of its
 own, in lower case (`words`); every measure but `exact_match` counts these. BLEU (Papineni et al.

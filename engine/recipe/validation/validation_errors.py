@@ -78,7 +78,7 @@ def _misspelt_required(problems: Sequence[Any]) -> set[Loc]:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    """The fields by the name that a recipe gives them."""
+    """Return the fields by the name used in recipes."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 

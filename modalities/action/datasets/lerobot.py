@@ -133,7 +133,7 @@ def _with_tasks(table: pa.Table, layout: Layout) -> pa.Table:
 
 
 def _whole(source: LeRobot, parts: Sequence[Episode]) -> None:
-    """ValueError where an episode has other rows than its description says, or misses frames."""
+    """Raise ValueError if an episode has other rows than its description, or lacks frames."""
     by_number = dict(zip(source.numbers, source.episodes, strict=True))
     frames = source.array(FRAME).reshape(-1)
     for part in parts:

@@ -1,4 +1,4 @@
-"""Where a LeRobotDataset keeps things, by the version of its format.
+"""The layout of a LeRobotDataset folder, by the version of its format.
 
 v2.0 and v2.1: a file an episode, JSON lines about them. v3.0: files of many episodes, Parquet
 about them. Both say in `meta/info.json` what their columns are. Source: the folders that
@@ -36,7 +36,7 @@ class Episode:
 
 @dataclass
 class Layout:
-    """A folder as its `meta` describes it. tasks: what was asked, by `task_index`."""
+    """A folder as described by its `meta`. tasks: instructions, by `task_index`."""
 
     folder: Path
     info: dict[str, Any]
@@ -52,7 +52,8 @@ class Layout:
 
 
 def read_layout(folder: Path) -> Layout:
-    """ValueError where `meta` is incomplete, broken, or of a version that is not known."""
+    """Return the layout of a folder. Raise ValueError if `meta` is incomplete, broken, or of an
+    unknown version."""
     info = _json(folder / "meta/info.json")
     version = info.get("codebase_version")
     if version not in READERS:

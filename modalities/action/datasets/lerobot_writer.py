@@ -25,8 +25,8 @@ DATA = "data/chunk-000/file-000.parquet"
 
 @dataclass
 class Recording:
-    """columns: `[n, ...]` arrays, texts, or encoded pictures (bytes), a cell a frame. task: what
-    was asked, in words."""
+    """columns: `[n, ...]` arrays, texts, or encoded pictures (bytes), a cell a frame. task: the
+    instruction."""
 
     task: str
     columns: Mapping[str, np.ndarray | Sequence[str] | Sequence[bytes]]

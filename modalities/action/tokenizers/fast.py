@@ -109,7 +109,8 @@ class FastTokenizer(ActionTokenizer):
     def decode(
         self, ids: Tensor | list[Tensor], *, steps: int, start: Tensor | None = None
     ) -> Tensor:
-        """A list of ids -> `[B, steps, dof]`; ValueError for a sequence that gives no chunk."""
+        """Return `[B, steps, dof]` of a list of ids. Raise ValueError for a sequence that cannot be
+        decoded."""
         check_no_start(start)
         device = ids[0].device if len(ids) else None
         dof = validation.require_fitted(self.dof)

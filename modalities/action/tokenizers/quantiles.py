@@ -27,7 +27,7 @@ class Reservoir:
             self.rows()
 
     def rows(self) -> np.ndarray:
-        """What is kept: the rows with the smallest draws, in the order in which they came."""
+        """Return the sampled rows, those with the smallest draws, in their original order."""
         rows, draws = np.concatenate(self._blocks), np.concatenate(self._draws)
         if len(rows) > self.kept:
             chosen = np.sort(np.argpartition(draws, self.kept)[: self.kept])

@@ -53,16 +53,16 @@ def over(rows: Sequence[Row], size: int, way: Way) -> SystemOutput:
     way([rows[i] for i in order[:size]])  # a first call warms up
     for start in range(0, len(order), size):
         mine = order[start : start + size]
-        said = way([rows[i] for i in mine])
+        output = way([rows[i] for i in mine])
         places += mine
-        for name, values in vars(said).items():
+        for name, values in vars(output).items():
             getattr(all_of, name).extend(values)
     back = np.argsort(places)
     return SystemOutput(*([values[i] for i in back] for values in vars(all_of).values()))
 
 
 def heard_first(rows: Sequence[Row]) -> SystemOutput:
-    """What the CTC head alone says."""
+    """Evaluate the CTC head alone."""
     return SystemOutput(
         [row.prior.text for row in rows], [0] * len(rows), [row.ctc for row in rows],
         [0.0] * len(rows),
@@ -76,8 +76,8 @@ class Errors:
         self.read = normalizer_of(cast(Any, normalizer))
         self.known = [self.read(row.target["text"]) for row in rows]
 
-    def of(self, said: SystemOutput) -> tuple[np.ndarray, np.ndarray]:
-        return error_counts(self.known, [self.read(text) for text in said.texts])
+    def of(self, output: SystemOutput) -> tuple[np.ndarray, np.ndarray]:
+        return error_counts(self.known, [self.read(text) for text in output.texts])
 
 
 def table(rows: Sequence[Row], ways: dict[str, SystemOutput], errors: Errors) -> list[str]:
@@ -88,17 +88,17 @@ def table(rows: Sequence[Row], ways: dict[str, SystemOutput], errors: Errors) ->
     ]
     slow: float | None = None
     sound = 1000 * float(np.mean([row.seconds for row in rows]))
-    for name, said in ways.items():
-        wrong, words = errors.of(said)
+    for name, output in ways.items():
+        wrong, words = errors.of(output)
         low, high = interval(wrong, words)
         needs_ctc = "prior" in name and "without" not in name
         before = [row.encoder + row.ctc * (needs_ctc and name != "prior alone") for row in rows]
-        whole = float(np.mean(before)) + float(np.mean(said.ms))
+        whole = float(np.mean(before)) + float(np.mean(output.ms))
         slow = whole if name.startswith("token") else slow
         ratio = f"{slow / whole:.2f}" if slow else ""
         lines.append(
             f"| {name} | {100 * wrong.sum() / words.sum():.1f} ({100 * low:.1f} to "
-            f"{100 * high:.1f}) | {np.mean(said.passes):.1f} | {np.mean(said.ms):.1f} | "
+            f"{100 * high:.1f}) | {np.mean(output.passes):.1f} | {np.mean(output.ms):.1f} | "
             f"{whole:.1f} | {whole / sound:.4f} | {ratio} |"
         )
     return lines
@@ -108,15 +108,15 @@ def lengths(rows: Sequence[Row], ways: dict[str, SystemOutput], errors: Errors) 
     """Errors and decoding by length of the text."""
     lines = ["| tokens | rows | " + " | ".join(f"{n}: WER %, ms" for n in ways) + " |"]
     lines.append("|---|---|" + "---|" * len(ways))
-    counted = {name: errors.of(said) for name, said in ways.items()}
+    counted = {name: errors.of(output) for name, output in ways.items()}
     for low, high in ((25, 39), (40, 60)):
         at = [i for i, row in enumerate(rows) if low <= row.tokens <= high]
         if not at:
             continue
         cells = [
             f"{100 * counted[n][0][at].sum() / counted[n][1][at].sum():.1f}, "
-            f"{np.mean([said.ms[i] for i in at]):.1f}"
-            for n, said in ways.items()
+            f"{np.mean([output.ms[i] for i in at]):.1f}"
+            for n, output in ways.items()
         ]
         lines.append(f"| {low} to {high} | {len(at)} | " + " | ".join(cells) + " |")
     return lines
@@ -144,8 +144,8 @@ def compared(first: SystemOutput, second: SystemOutput, errors: Errors) -> str:
     """The difference of two rates in points, with the middle 95 % of paired resamples."""
     a, words = errors.of(first)
     b, _ = errors.of(second)
-    found = 100 * (resampled(a, words) - resampled(b, words))
-    low, high = np.quantile(found, [0.025, 0.975])
+    difference = 100 * (resampled(a, words) - resampled(b, words))
+    low, high = np.quantile(difference, [0.025, 0.975])
     return f"{100 * (a.sum() - b.sum()) / words.sum():+.2f} points ({low:+.2f} to {high:+.2f})"
 
 

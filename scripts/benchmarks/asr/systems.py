@@ -67,8 +67,8 @@ class Clock:
 
     def __call__(self, work: Callable[[], Any]) -> tuple[Any, float]:
         began = self.now()
-        found = work()
-        return found, self.now() - began
+        result = work()
+        return result, self.now() - began
 
 
 def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int) -> list[Row]:
@@ -77,19 +77,19 @@ def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int
     task = cast(DiffusionASR, model.task(TASK))
     backbone: Any = model.backbone
     rows = task_dataset(model.plan, model.encoders(), TASK, source)
-    found: list[Row] = []
+    rows_of: list[Row] = []
     for index in range(len(source)):
         row = source[index]
         tokens = len(backbone.tokenizer.encode(row["text"])) + 1
-        if not shortest <= tokens <= longest or len(found) == count:
+        if not shortest <= tokens <= longest or len(rows_of) == count:
             continue
         item = rows.prepare(index)
         batch = model.collator()(TASK, [item])
         if not batch.failed:
             nothing = Features.pad([torch.zeros(0, 1)])
             seconds = read(row[task.prompt.streams[0]]).seconds  # the column `seconds` is a guess
-            found.append(Row(item, batch.references[0], tokens, seconds, nothing))
-    return found
+            rows_of.append(Row(item, batch.references[0], tokens, seconds, nothing))
+    return rows_of
 
 
 @torch.no_grad()
@@ -107,8 +107,10 @@ def hear(model: Model, rows: Sequence[Row], size: int) -> None:
             features, encoder = clock(functools.partial(model.stream(stream).encode, inputs))
         features = features.to(torch.float32)
         priors, ctc = clock(functools.partial(task.priors, features, cast(Any, model.backbone)))
-        own = [tokens[mask] for tokens, mask in zip(features.tokens, features.mask, strict=True)]
-        for row, values, prior in zip(mine, own, priors, strict=True):
+        tokens_of = [
+            tokens[mask] for tokens, mask in zip(features.tokens, features.mask, strict=True)
+        ]
+        for row, values, prior in zip(mine, tokens_of, priors, strict=True):
             row.features, row.prior = Features.pad([values]), prior
             row.encoder, row.ctc = encoder / len(mine), ctc / len(mine)
 
@@ -130,7 +132,7 @@ def autoregress(model: Model, rows: Sequence[Row], bare: bool, most: int) -> Sys
     batch = joined(rows, task.prompt.streams[0])
     began = clock.now()
     context = assemble(task.prompt.streams, batch, model.context(batch))
-    made = clock.now() - began
+    elapsed = clock.now() - began
     _, read = clock(lambda: backbone.prefill(context))
     options = {"max_new_tokens": most, "do_sample": False}
     way = (
@@ -140,10 +142,12 @@ def autoregress(model: Model, rows: Sequence[Row], bare: bool, most: int) -> Sys
     )
     ids, took = clock(way)  # it reads the prompt itself
     eos, size = backbone.tokenizer.eos_id, len(rows)
-    kept = [row[: row.index(eos)] if eos in row else row for row in ids]
-    texts = [backbone.tokenizer.decode(row).strip() for row in kept]
-    steps = [len(row) + 1 for row in kept]
-    return SystemOutput(texts, steps, [(made + took) / size] * size, [(made + read) / size] * size)
+    texts_of = [row[: row.index(eos)] if eos in row else row for row in ids]
+    texts = [backbone.tokenizer.decode(row).strip() for row in texts_of]
+    steps = [len(row) + 1 for row in texts_of]
+    return SystemOutput(
+        texts, steps, [(elapsed + took) / size] * size, [(elapsed + read) / size] * size
+    )
 
 
 def _loop(backbone: Any, context: Features, most: int) -> list[list[int]]:
@@ -158,19 +162,19 @@ def _loop(backbone: Any, context: Features, most: int) -> list[list[int]]:
     mask = mask.long().to(tokens.device)
     inputs: dict[str, Tensor] = {"inputs_embeds": tokens}
     done = torch.zeros(len(lengths), dtype=torch.bool, device=tokens.device)
-    cache, said = None, []
+    cache, steps_of = None, []
     for _ in range(most):
         places = {} if even else {"attention_mask": mask, "position_ids": _places(mask, inputs)}
         out = backbone.model(**inputs, **places, past_key_values=cache, use_cache=True)
         best = out.logits[:, -1].argmax(-1)
-        said.append(best)
+        steps_of.append(best)
         done |= best == backbone.tokenizer.eos_id
         if bool(done.all()):
             break
         cache, inputs = out.past_key_values, {"input_ids": best[:, None]}
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    found: list[list[int]] = torch.stack(said, 1).tolist()
-    return found
+    ids_of: list[list[int]] = torch.stack(steps_of, 1).tolist()
+    return ids_of
 
 
 def _left(tokens: Tensor, length: int) -> Tensor:
@@ -184,20 +188,20 @@ def _places(mask: Tensor, inputs: dict[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def diffuse(
-    model: Model, rows: Sequence[Row], prior: bool, heard: Sequence[Row] | None = None
+    model: Model, rows: Sequence[Row], prior: bool, features: Sequence[Row] | None = None
 ) -> SystemOutput:
     """Transcripts by denoising. heard: rows whose sound the decoder gets instead."""
     task, clock = cast(DiffusionASR, model.task(TASK)), Clock(model.device)
     backbone: Any = model.backbone
-    batch = joined(heard or rows, task.prompt.streams[0])
+    batch = joined(features or rows, task.prompt.streams[0])
     began = clock.now()
     context = assemble(task.prompt.streams, batch, model.context(batch))
     memory = backbone.prefill(context, "block")
     read = clock.now()
-    found = task.decode(memory, [row.prior if prior else None for row in rows], backbone)
-    texts = task.texts(found, backbone)
+    denoised = task.decode(memory, [row.prior if prior else None for row in rows], backbone)
+    texts = task.texts(denoised, backbone)
     ended = clock.now()
     size = len(rows)
     return SystemOutput(
-        texts, found.passes, [(ended - began) / size] * size, [(read - began) / size] * size
+        texts, denoised.passes, [(ended - began) / size] * size, [(read - began) / size] * size
     )

@@ -50,64 +50,73 @@ class IntensityBaselines:
             self._read(split, rows)
 
     def _read(self, split: str, rows: TaskDataset) -> None:
-        kept, found = [], []
+        keys_of, features_of = [], []
         for i in range(len(rows)):
             prepared = rows.load(i)
             row, sample = prepared.row, prepared.samples["volume"][0]["main"]
-            found.append((histogram(sample), blocks(sample)))
+            features_of.append((histogram(sample), blocks(sample)))
             box = row["box"]() if row["box"] is not None else None
             labels = {k: row[k] for k in ("sequence", "side", "ventricle")}
-            kept.append((prepared.key, {**labels, "box": box}))
-        self.rows[split] = kept
+            keys_of.append((prepared.key, {**labels, "box": box}))
+        self.rows[split] = keys_of
         for place, way in enumerate(("histogram", "blocks")):
-            self.features[split, way] = np.stack([pair[place] for pair in found])
-        self.features[split, "majority"] = np.zeros((len(kept), 1))
+            self.features[split, way] = np.stack([pair[place] for pair in features_of])
+        self.features[split, "majority"] = np.zeros((len(keys_of), 1))
 
     def answers(self, way: str, count: int, split: str = "test") -> dict[str, list[Answer]]:
         """What a way says of a split, learned from the first `count` rows of the training split."""
-        seen = self.features["train", way][:count]
-        asked = self.features[split, way]
+        train_features = self.features["train", way][:count]
+        test_features = self.features[split, way]
         known = [labels for _, labels in self.rows["train"][:count]]
-        found = {
-            label: self._labels(label, seen, known, asked, split) for label in ("sequence", "side")
+        answers_of = {
+            label: self._labels(label, train_features, known, test_features, split)
+            for label in ("sequence", "side")
         }
         sizes = np.array([labels["ventricle"] for labels in known])
-        numbers = ridge(seen, sizes, asked)
-        found["ventricle"] = [
+        numbers = ridge(train_features, sizes, test_features)
+        answers_of["ventricle"] = [
             Answer(key, {"ventricle": float(n)}, {"ventricle": labels["ventricle"]})
             for (key, labels), n in zip(self.rows[split], numbers, strict=True)
         ]
-        found["box"] = self._boxes(seen, known, asked, split)
-        return found
+        answers_of["box"] = self._boxes(train_features, known, test_features, split)
+        return answers_of
 
     def _labels(
-        self, label: str, seen: np.ndarray, known: list[dict[str, Any]], asked: np.ndarray,
+        self,
+        label: str,
+        train_features: np.ndarray,
+        known: list[dict[str, Any]],
+        test_features: np.ndarray,
         split: str,
-    ) -> list[Answer]:  # fmt: skip
+    ) -> list[Answer]:
         names = [labels[label] for labels in known]
-        scores = logistic(seen, names, asked)
+        scores = logistic(train_features, names, test_features)
         return [
-            Answer(key, {"scores": said}, {"label": labels[label]})
-            for (key, labels), said in zip(self.rows[split], scores, strict=True)
+            Answer(key, {"scores": scores_of}, {"label": labels[label]})
+            for (key, labels), scores_of in zip(self.rows[split], scores, strict=True)
         ]
 
     def _boxes(
-        self, seen: np.ndarray, known: list[dict[str, Any]], asked: np.ndarray, split: str
+        self,
+        train_features: np.ndarray,
+        known: list[dict[str, Any]],
+        test_features: np.ndarray,
+        split: str,
     ) -> list[Answer]:
         """Ridge regression of the corners; the majority says the box whose centre lies in most."""
-        there = [i for i, labels in enumerate(known) if labels["box"] is not None]
-        boxes = np.array([known[i]["box"] for i in there]).reshape(-1, 6)
-        if np.ptp(seen) == 0:
-            said = np.tile(commonest(boxes), (len(asked), 1))
+        with_box = [i for i, labels in enumerate(known) if labels["box"] is not None]
+        boxes = np.array([known[i]["box"] for i in with_box]).reshape(-1, 6)
+        if np.ptp(train_features) == 0:
+            boxes_of = np.tile(commonest(boxes), (len(test_features), 1))
         else:
-            said = ridge(seen[there], boxes, asked)
+            boxes_of = ridge(train_features[with_box], boxes, test_features)
         return [
             Answer(
                 key,
                 {"boxes": [box.tolist()], "scores": [1.0]},
                 {"boxes": [] if labels["box"] is None else [labels["box"]]},
             )
-            for (key, labels), box in zip(self.rows[split], said, strict=True)
+            for (key, labels), box in zip(self.rows[split], boxes_of, strict=True)
         ]
 
 
@@ -134,19 +143,21 @@ def commonest(boxes: np.ndarray) -> np.ndarray:
     return np.asarray(boxes[inside.all(-1).sum(1).argmax()])
 
 
-def logistic(seen: np.ndarray, names: list[str], asked: np.ndarray) -> list[dict[str, float]]:
+def logistic(
+    train_features: np.ndarray, names: list[str], test_features: np.ndarray
+) -> list[dict[str, float]]:
     """A share of each class a row; features that never change give how common each class is."""
-    if np.ptp(seen) == 0:
+    if np.ptp(train_features) == 0:
         share = {name: count / len(names) for name, count in sorted(Counter(names).items())}
-        return [share] * len(asked)
+        return [share] * len(test_features)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=0.1))
-    shares = model.fit(seen, names).predict_proba(asked)
+    shares = model.fit(train_features, names).predict_proba(test_features)
     return [dict(zip(map(str, model.classes_), map(float, row), strict=True)) for row in shares]
 
 
-def ridge(seen: np.ndarray, wanted: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def ridge(train_features: np.ndarray, targets: np.ndarray, test_features: np.ndarray) -> np.ndarray:
     """Numbers `[N, ...]`; features that never change give the mean."""
-    if np.ptp(seen) == 0:
-        return np.broadcast_to(wanted.mean(0), (len(asked), *wanted.shape[1:]))
+    if np.ptp(train_features) == 0:
+        return np.broadcast_to(targets.mean(0), (len(test_features), *targets.shape[1:]))
     model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
-    return np.asarray(model.fit(seen, wanted).predict(asked))
+    return np.asarray(model.fit(train_features, targets).predict(test_features))

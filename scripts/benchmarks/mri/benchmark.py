@@ -84,8 +84,8 @@ class Job(NamedTuple):
 
 def jobs_of(bench: Bench, shares: Sequence[float]) -> dict[str, Job]:
     """All that is trained, the most urgent first; none stands before one that it waits for."""
-    seen = {GROUNDED: ("align_grounded",), PLAIN: ("align",), RANDOM: (), SLICES: ()}
-    found = {
+    stages_of = {GROUNDED: ("align_grounded",), PLAIN: ("align",), RANDOM: (), SLICES: ()}
+    jobs = {
         "dino": Job(partial(bench.stage, "dino")),
         f"{RANDOM} {FEATURES}": Job(partial(bench.features, RANDOM)),
         "align_grounded": Job(partial(bench.stage, "align_grounded", "dino"), ("dino",)),
@@ -94,13 +94,13 @@ def jobs_of(bench: Bench, shares: Sequence[float]) -> dict[str, Job]:
     }
     for encoder in FROZEN:
         name = f"{encoder} {FEATURES}"
-        found.setdefault(name, Job(partial(bench.features, encoder), seen[encoder]))
+        jobs.setdefault(name, Job(partial(bench.features, encoder), stages_of[encoder]))
         for share in reversed(shares):
-            found[f"{encoder} {share}"] = Job(partial(bench.heads, encoder, share), (name,))
+            jobs[f"{encoder} {share}"] = Job(partial(bench.heads, encoder, share), (name,))
     for share in reversed(shares):  # it asks the random encoder for its grid
         job = Job(partial(bench.nothing, share), (f"{RANDOM} {FEATURES}",))
-        found[f"{NOTHING} {share}"] = job
-    return found
+        jobs[f"{NOTHING} {share}"] = job
+    return jobs
 
 
 def work(todo: dict[str, Job], count: int) -> None:
@@ -124,18 +124,18 @@ def work(todo: dict[str, Job], count: int) -> None:
 
 def figures(bench: Bench, truth: Truth, shares: Sequence[float]) -> Figures:
     """By share of the labels and row: a measure a column."""
-    found: Figures = {share: {} for share in shares}
+    figures_of: Figures = {share: {} for share in shares}
     for share in shares:
         for encoder in FROZEN:
-            said = {
+            predictions = {
                 head: answers(bench.head(head, encoder, share), HEADS[head].task, bench.split)
                 for head in heads_of(encoder)
             }
-            found[share][encoder] = truth.measures(said)
+            figures_of[share][encoder] = truth.measures(predictions)
         whole = bench.nothing(share)
-        said = {head: answers(whole, head, bench.split) for head in TOGETHER}
-        found[share][NOTHING] = truth.measures(said)
-    return found
+        predictions = {head: answers(whole, head, bench.split) for head in TOGETHER}
+        figures_of[share][NOTHING] = truth.measures(predictions)
+    return figures_of
 
 
 def costs(bench: Bench) -> Iterator[str]:

@@ -20,8 +20,8 @@ MIDDLE = (0.025, 0.975)
 def draws(studies: int, count: int = 2000, seed: int = 0) -> np.ndarray:
     """`[1 + R, S]` how often each study counts: once in the first row, as drawn in the others."""
     rng = np.random.default_rng(seed)
-    found = rng.multinomial(studies, np.full(studies, 1 / studies), size=count)
-    return np.concatenate([np.ones((1, studies), dtype=int), found])
+    counts = rng.multinomial(studies, np.full(studies, 1 / studies), size=count)
+    return np.concatenate([np.ones((1, studies), dtype=int), counts])
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def ratio(
     better: int = 1,
     chance: float | None = None,
 ) -> BootstrapMetric:
-    """A sum over rows by another; by their number where there is no other: the mean."""
+    """Return the ratio of two sums over rows; by default the mean."""
     top = np.asarray(above, dtype=float)
     under = np.ones_like(top) if below is None else np.asarray(below, dtype=float)
     return BootstrapMetric(
@@ -68,12 +68,12 @@ def ratio(
     )
 
 
-def auroc(scores: np.ndarray, wanted: np.ndarray, study: Sequence[int]) -> BootstrapMetric:
+def auroc(scores: np.ndarray, targets: np.ndarray, study: Sequence[int]) -> BootstrapMetric:
     """scores `[N, K]`, wanted `[N]` places of classes: the mean over classes of one against the
     rest, ties counted half."""
-    sides = [_pairs(scores[:, k], wanted == k) for k in range(scores.shape[1])]
+    sides = [_pairs(scores[:, k], targets == k) for k in range(scores.shape[1])]
     usable = [side for side, k in zip(sides, range(scores.shape[1]), strict=True)
-              if 0 < (wanted == k).sum() < len(wanted)]  # fmt: skip
+              if 0 < (targets == k).sum() < len(targets)]  # fmt: skip
     return BootstrapMetric(
         lambda w: np.mean([side(w) for side in usable], axis=0), np.asarray(study, int), 1, 0.5
     )
@@ -87,12 +87,12 @@ def _pairs(scores: np.ndarray, yes: np.ndarray) -> Callable[[np.ndarray], np.nda
     last = np.searchsorted(ranked, ranked, "right")
 
     def share(weights: np.ndarray) -> np.ndarray:
-        own = weights[:, order]
-        no = own * (1 - truth)
+        ordered = weights[:, order]
+        no = ordered * (1 - truth)
         below = np.concatenate([np.zeros((len(no), 1)), no.cumsum(1)], 1)
         won = (below[:, first] + below[:, last]) / 2
-        pairs = (own * truth).sum(1) * no.sum(1)
-        return np.asarray((own * truth * won).sum(1) / pairs)
+        pairs = (ordered * truth).sum(1) * no.sum(1)
+        return np.asarray((ordered * truth * won).sum(1) / pairs)
 
     return share
 
@@ -132,7 +132,7 @@ def verdict(one: BootstrapMetric, other: BootstrapMetric, drawn: np.ndarray) -> 
 
 
 def format_interval(measure: BootstrapMetric | None, drawn: np.ndarray, digits: int = 2) -> str:
-    """`0.91 (0.88 to 0.93)`; a dash where there is nothing."""
+    """Format `0.91 (0.88 to 0.93)`; a dash without a value."""
     if measure is None or not len(measure.study):
         return "-"
     values = measure.over(drawn)

@@ -64,36 +64,42 @@ class Truth:
     def measures(self, answers: Mapping[str, Sequence[Answer]]) -> dict[str, BootstrapMetric]:
         """By column, what the answers of the heads (`sequence`, `side`, `ventricle`, `mask`,
         `box`, `recall`) come to."""
-        found: dict[str, BootstrapMetric] = {}
+        values: dict[str, BootstrapMetric] = {}
         for head, column in (("sequence", "sequence"), ("cls", "cls"), ("mean", "mean")):
             if head in answers:
-                found[column] = self._classes(answers[head])
+                values[column] = self._classes(answers[head])
         if "side" in answers:
-            seen = [a for a in answers["side"] if a.known["label"] != "none"]
-            seen = [a for a in seen if a.key.rpartition("-")[2] in SEEN]
-            found["side"] = self._mean(seen, [side_of(a) == a.known["label"] for a in seen], "side")
+            lesion_rows = [a for a in answers["side"] if a.known["label"] != "none"]
+            lesion_rows = [a for a in lesion_rows if a.key.rpartition("-")[2] in SEEN]
+            values["side"] = self._mean(
+                lesion_rows, [side_of(a) == a.known["label"] for a in lesion_rows], "side"
+            )
         if "ventricle" in answers:
             off = [abs(a.said["ventricle"] - a.known["ventricle"]) for a in answers["ventricle"]]
-            found["ventricle"] = self._mean(answers["ventricle"], off, "ventricle")
+            values["ventricle"] = self._mean(answers["ventricle"], off, "ventricle")
         if "mask" in answers:
-            there = [a for a in answers["mask"] if a.said["scores"]["wanted"]]
-            found["dice"] = self._mean(there, [a.said["scores"]["dice"] for a in there], "dice")
-            said = [a for a in there if a.said["scores"]["hd95"] is not None]
-            found["hd95"] = self._mean(said, [a.said["scores"]["hd95"] for a in said], "hd95")
-            lost = [not a.said["scores"]["found"] for a in there]
-            found["missed"] = self._mean(there, lost, "missed")
+            with_mask = [a for a in answers["mask"] if a.said["scores"]["wanted"]]
+            values["dice"] = self._mean(
+                with_mask, [a.said["scores"]["dice"] for a in with_mask], "dice"
+            )
+            with_distance = [a for a in with_mask if a.said["scores"]["hd95"] is not None]
+            values["hd95"] = self._mean(
+                with_distance, [a.said["scores"]["hd95"] for a in with_distance], "hd95"
+            )
+            lost = [not a.said["scores"]["found"] for a in with_mask]
+            values["missed"] = self._mean(with_mask, lost, "missed")
         if "box" in answers:
-            there = [a for a in answers["box"] if a.known["boxes"]]
-            found["box"] = self._mean(there, [hit(a) for a in there], "box")
+            with_mask = [a for a in answers["box"] if a.known["boxes"]]
+            values["box"] = self._mean(with_mask, [hit(a) for a in with_mask], "box")
         if "recall" in answers:
-            found["recall"] = self._recall(answers["recall"])
-        return found
+            values["recall"] = self._recall(answers["recall"])
+        return values
 
     def _classes(self, rows: Sequence[Answer]) -> BootstrapMetric:
         classes = list(rows[0].said["scores"])
         scores = np.array([[a.said["scores"][c] for c in classes] for a in rows])
-        wanted = np.array([classes.index(a.known["label"]) for a in rows])
-        return auroc(scores, wanted, [self.study(a) for a in rows])
+        targets = np.array([classes.index(a.known["label"]) for a in rows])
+        return auroc(scores, targets, [self.study(a) for a in rows])
 
     def _mean(
         self, rows: Sequence[Answer], values: Sequence[float], column: str
@@ -115,9 +121,9 @@ class Truth:
         """F1 of the facts that texts state, against the rows' references."""
         right, all_of = [], []
         for text, row in zip(texts, rows, strict=True):
-            made, known = self.facts.of(text), self.facts.of(row.known["references"][0])
-            right.append(2.0 * self.facts.agreeing(made, known))
-            all_of.append(float(len(made) + len(known)))
+            predicted, expected = self.facts.of(text), self.facts.of(row.known["references"][0])
+            right.append(2.0 * self.facts.agreeing(predicted, expected))
+            all_of.append(float(len(predicted) + len(expected)))
         return ratio(right, [self.study(a) for a in rows], all_of)
 
 

@@ -68,7 +68,7 @@ VECTORS = ("cls", "mean")
 
 
 class Answer(NamedTuple):
-    """What a run said of a row of the test split."""
+    """The prediction of a run for a row of the test split."""
 
     key: str
     said: Any
@@ -164,8 +164,8 @@ class Bench:
 
     def grid(self, encoder: str) -> list[int]:
         """Of a frozen encoder's tokens."""
-        found: list[int] = json.loads((self.features(encoder) / GRID).read_text("utf-8"))
-        return found
+        grid_of: list[int] = json.loads((self.features(encoder) / GRID).read_text("utf-8"))
+        return grid_of
 
     def nothing(self, share: float) -> Path:
         """All heads and the network under them, trained together from nothing, and what they
@@ -200,26 +200,28 @@ class Bench:
             for split, size in sizes.items()
             if split in section.data and size is not None
         ]
-        own = [] if plain else [f"inputs.volume.encoder.{text}" for text in self.sizes.encoder]
-        return load_recipe(path, [*data, *own, *changes])
+        overrides_of = (
+            [] if plain else [f"inputs.volume.encoder.{text}" for text in self.sizes.encoder]
+        )
+        return load_recipe(path, [*data, *overrides_of, *changes])
 
     def _together(self, share: float, steps: int) -> Recipe:
         """The heads' recipes as one; they read what the connector gives, on its grid."""
-        found: dict[str, Any] = {"inputs": {}, "tasks": {}}
+        values: dict[str, Any] = {"inputs": {}, "tasks": {}}
         for which in TOGETHER:
             head = HEADS[which]
-            made = self.head_recipe(which, RANDOM, share).to_dict()
-            found["inputs"] = {**made["inputs"], **found["inputs"]}
-            found["tasks"][which] = made["tasks"][head.task]
-        found["inputs"]["volume"]["encoder"]["freeze"] = False
-        found["inputs"]["volume"]["connector"] = "mlp"
-        found["train"] = {
+            joined = self.head_recipe(which, RANDOM, share).to_dict()
+            values["inputs"] = {**joined["inputs"], **values["inputs"]}
+            values["tasks"][which] = joined["tasks"][head.task]
+        values["inputs"]["volume"]["encoder"]["freeze"] = False
+        values["inputs"]["volume"]["connector"] = "mlp"
+        values["train"] = {
             "steps": steps,
             "batch_size": min(self.sizes.batch or 16, self.rows(share)),
             "optimizer": {"type": "adamw", "lr": 1e-3, "betas": [0.9, 0.98]},
         }
-        found["cache"] = {"samples": True, "features": False}
-        return parse_recipe(found)
+        values["cache"] = {"samples": True, "features": False}
+        return parse_recipe(values)
 
     def _ready(self, name: str, recipe: Recipe) -> Path:
         """A run; one that was interrupted goes on."""
@@ -251,12 +253,12 @@ def spent(folder: Path) -> Times:
 
 
 def answers(folder: Path, task: str, split: str = "test") -> list[Answer]:
-    """What a run says of every row of a split; kept beside it."""
-    kept = folder / f"answers-{task}-{split}.json"
-    if not kept.is_file():
-        found = _asked(folder, task, split)
-        kept.write_text(json.dumps(found), encoding="utf-8")
-    return [Answer(*row) for row in json.loads(kept.read_text("utf-8"))]
+    """Return a run's predictions for every row of a split, cached beside it."""
+    cached = folder / f"answers-{task}-{split}.json"
+    if not cached.is_file():
+        predictions = _asked(folder, task, split)
+        cached.write_text(json.dumps(predictions), encoding="utf-8")
+    return [Answer(*row) for row in json.loads(cached.read_text("utf-8"))]
 
 
 def _asked(folder: Path, task: str, split: str) -> list[Answer]:

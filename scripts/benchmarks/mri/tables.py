@@ -54,11 +54,11 @@ MOST = 400
 """Training reports that are looked at for the usual one."""
 
 
-def table(found: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
+def table(results: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
     """A line a row and share of the labels; probes of the class token and the mean below theirs."""
     yield "| labels | row | " + " | ".join(COLUMNS.values()) + " |"
     yield "|---|---|" + "---|" * len(COLUMNS)
-    for share, rows in found.items():
+    for share, rows in results.items():
         for name, row in rows.items():
             cells = [format_interval(row.get(c), drawn, DIGITS.get(c, 2)) for c in COLUMNS]
             yield f"| {100 * share:g} % | {NAMES[name]} | " + " | ".join(cells) + " |"
@@ -69,11 +69,11 @@ def table(found: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
     yield "| | chance | " + " | ".join(chance) + " |"
 
 
-def comparisons(found: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
-    """How much better aligned encoders are than the random one, on the same resamples."""
+def comparisons(results: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
+    """Differences of aligned encoders to the random one, on the same resamples."""
     yield "| labels | figure | with grounding - random | | without grounding - random | | chance |"
     yield "|---|---|---|---|---|---|---|"
-    for share, rows in found.items():
+    for share, rows in results.items():
         for column in REQUIRED:
             cells = []
             for name in (GROUNDED, PLAIN):
@@ -86,9 +86,9 @@ def comparisons(found: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[str
             )
 
 
-def sides(found: Figures, drawn: np.ndarray) -> Iterator[str]:
+def sides(results: Figures, drawn: np.ndarray) -> Iterator[str]:
     """Whether the side is told as often as it must be."""
-    for share, rows in found.items():
+    for share, rows in results.items():
         with_, without = rows[GROUNDED]["side"], rows[PLAIN]["side"]
         reached = "reached" if with_.over(drawn)[0] >= ENOUGH else "not reached"
         yield (
@@ -118,10 +118,10 @@ def written(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
         f"always `{usual}`": [usual] * len(rows),
         "another study's": known[-SERIES:] + known[:-SERIES],
     }
-    found = {name: truth.reports_of(texts, rows) for name, texts in ways.items()}
-    first = next(iter(found.values()))
+    results = {name: truth.reports_of(texts, rows) for name, texts in ways.items()}
+    first = next(iter(results.values()))
     yield "| reports | fact F1 | generated better by |\n|---|---|---|"
-    for name, figure in found.items():
+    for name, figure in results.items():
         apart, low, high = compared(first, figure, drawn)
         better = "" if figure is first else f"{apart:+.3f} ({low:+.3f} to {high:+.3f})"
         yield f"| {name} | {format_interval(figure, drawn)} | {better} |"

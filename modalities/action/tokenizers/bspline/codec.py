@@ -120,8 +120,8 @@ class Codec:
         return ((held @ ends) * fitted["owners"]).index_copy(1, fitted["free"], points)
 
     def outside(self, values: Tensor, real: Tensor | None) -> list[float]:
-        """`[dof]` the share of a joint's control points that encoding would clip; of the chunks
-        that switch more often than there are tokens, where it has switch times."""
+        """Return `[dof]`, the fraction of a joint's control points that encoding clips; for joints
+        with switch times, of chunks with more switches than tokens."""
         z = self._control_points(values, real, None, None).double()
         wrong = ((z < -1e-6) | (z > 1 + 1e-6)).double().mean(0).cpu().numpy()
         means = self.layout.by_joint(wrong)
@@ -140,7 +140,7 @@ class Codec:
         return validation.forward_fill(with_steps, real) >= self._tensors(values)["levels"].mean(1)
 
     def _look(self, z: Tensor, values: Tensor) -> None:
-        """One look at the extremes finds what is not finite and what is far outside."""
+        """Raise or warn about values that are not finite or far outside, from the extremes only."""
         if not z.numel():
             return
         low, high = (float(end) for end in z.aminmax())

@@ -225,10 +225,8 @@ class BSplineTokenizer(ActionTokenizer):
         return [JointErrors(**row) for row in self._fitted()._state["errors"]]
 
     def suggest(self, error: float, *, measure: Literal["mean", "max"] = "max") -> list[int]:
-        """`[dof]` the smallest `num_basis` of each joint that stays within an error.
-
-        ValueError where no number that was tried does.
-        """
+        """Return `[dof]`, the smallest `num_basis` of each joint within an error. Raise ValueError
+        if no evaluated number is."""
         counts = []
         for row in self.errors():
             count = row.enough(error, measure)
@@ -254,7 +252,7 @@ class BSplineTokenizer(ActionTokenizer):
         return {"dof": self.dof, **self._fitted()._state}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave; ValueError where it belongs to other options."""
+        """Restore a saved state. Raise ValueError if it belongs to other options."""
         self._lay(validation.same_dof(self.dof, int(state["dof"])))
         count = len(self._layout.smooth)
         if len(state["low"]) != count or len(state["high"]) != count:
@@ -283,7 +281,8 @@ class BSplineTokenizer(ActionTokenizer):
 
 
 def _places(steps: int | None, times: Tensor | None, duration: float) -> np.ndarray:
-    """Where to evaluate, in [0, 1]; ValueError unless exactly one of the two is given."""
+    """Return the positions to evaluate, in [0, 1]. Raise ValueError unless exactly one of the two
+    is set."""
     if (steps is None) == (times is None):
         raise ValueError("decode: expected either steps or times, found both or neither")
     if duration <= 0:
