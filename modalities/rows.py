@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class Source:
     columns: tuple[str, ...] = ()
     faults: Mapping[int, str] = MappingProxyType({})
     ignored: Mapping[str, str] = MappingProxyType({})
+    path_options: ClassVar[tuple[str, ...]] = ("annotations", "images", "path", "root")
+    """Options that name files or folders: relative ones are another data set in another folder."""
 
     def __len__(self) -> int:
         raise NotImplementedError

@@ -1,7 +1,11 @@
-"""sensorium embed runs/x --stream image --data photos/ --out index/"""
+"""sensorium embed runs/x --stream image --data photos/ --out index/
+
+torchrun --nproc_per_node 8 -m sensorium embed ... deals the rows to the processes.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -68,6 +72,9 @@ def main(
     backend: Annotated[
         Backend, typer.Option(help="local: this process; ray: Ray Data actors")
     ] = Backend.local,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="take out rows whose files are gone or changed")
+    ] = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -93,10 +100,12 @@ def main(
         out,
         batch_size=batch_size,
         workers=num_workers,
+        prune=prune,
         log=RunLogger(None),
         device=device,
     )
-    print(f"{out}: {done.summary()}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{out}: {done.summary()}")
 
 
 if __name__ == "__main__":

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
-from ..data import load_split, open_section
-from ..recipe import DataSection, ResolvedRecipe, parse, registered
+from ...modalities.paths import map_paths
+from ..data import TRAIN, load_split, open_section
+from ..recipe import DataSection, ResolvedRecipe, find, load, parse, registered, to_plain_dict
 from ..recipe.validation import validate
 from ..utils import ConfigError, find_folder
 
 WHERE = "--data"
+
+FOLDER = "folder"
+"""Key of a data set's name: the working folder, where its cells name files relative to it."""
 
 BY_SUFFIX = {
     ".csv": "csv",
@@ -77,33 +81,74 @@ def open_data(
     Raises RecipeError where there is no such data, or no column of the stream's name in it.
     """
     if not words:
-        return _of_recipe(plan, _task(plan, stream, task), split)
+        return _of_recipe(plan, _task(plan, stream, task), split, stream)
     if len(words) == 1 and Path(words[0]).expanduser().exists():
         values = _path(plan, stream, Path(words[0]).expanduser().absolute())
     else:
         values = _pairs(words)
-    return _of_section(values, stream)
+    return _of_section(plan, values, stream)
 
 
 def open_spec(plan: ResolvedRecipe, stream: str, text: str) -> DataSpec:
-    """The data set of a `DataSpec.text`, which `given` wrote."""
-    found = json.loads(text)
-    if "task" in found:
-        return _of_recipe(plan, found["task"], found["split"])
-    return _of_section(found, stream)
+    """Return the data set of a `DataSpec.text`. Raise ValueError where it is another one now: the
+    recipe's section has changed, or its cells name files of another working folder."""
+    values = json.loads(text)
+    folder = values.pop(FOLDER, None)
+    if folder is not None and folder != str(Path.cwd()):
+        raise ValueError(f"its rows name files of the folder {folder}; run the command there")
+    if "task" not in values:
+        return _of_section(plan, values, stream)
+    spec = _of_recipe(plan, values["task"], values["split"], stream)
+    if spec.text != text:
+        raise ValueError(f"tasks.{values['task']}.data has changed since it was embedded")
+    return spec
 
 
-def _of_recipe(plan: ResolvedRecipe, task: str, split: str) -> DataSpec:
-    text = json.dumps({"task": task, "split": split})
-    return DataSpec(load_split(plan, task, split), split, text)
+def _of_recipe(plan: ResolvedRecipe, task: str, split: str, stream: str) -> DataSpec:
+    source = load_split(plan, task, split)
+    sections = plan.recipe.tasks[task].data
+    section = sections.get(split) or sections[TRAIN]  # a part of it, held out
+    data = _with_absolute_paths(to_plain_dict(section))
+    values = {"task": task, "split": split, "data": data}
+    return DataSpec(source, split, _text(plan, values, source, stream))
 
 
-def _of_section(values: dict[str, Any], stream: str) -> DataSpec:
+def _of_section(plan: ResolvedRecipe, values: dict[str, Any], stream: str) -> DataSpec:
+    values = _with_absolute_paths(values)
     section = validate(DataSection, values, WHERE, "a data section")
     source = open_section(section, WHERE)
     _check(source, stream)
     split = section.options.get("split") or ""
-    return DataSpec(source, str(split), json.dumps(values, sort_keys=True))
+    return DataSpec(source, str(split), _text(plan, values, source, stream))
+
+
+def _text(plan: ResolvedRecipe, values: dict[str, Any], source: Source, stream: str) -> str:
+    """Return the name of a data set: how to open it again, with the working folder if its cells
+    name files relative to that."""
+    row = next(iter(source), {}) if isinstance(source, StreamingSource) else source[0]
+    names: list[Path] = []
+    if load(plan.streams[stream].modality.files)(cell := row.get(stream)):
+        map_paths(cell, lambda name: names.append(Path(name)))
+    if any(not name.is_absolute() for name in names):
+        values = {**values, FOLDER: str(Path.cwd())}
+    return json.dumps(values, sort_keys=True)
+
+
+def _with_absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a data section whose options name the same files from every working folder."""
+    part = find("source", str(values["source"]), f"{WHERE}.source")
+    names = getattr(part, "path_options", Source.path_options)
+    return {k: _absolute(v) if k in names else v for k, v in values.items()}
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_absolute(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    path = Path(value).expanduser()
+    named = next((p for p in (path, *path.parents) if not set("*?[") & set(p.name)), path)
+    return str(path.absolute()) if named.exists() else value
 
 
 def _task(plan: ResolvedRecipe, stream: str, task: str | None) -> str:

@@ -9,22 +9,34 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ...modalities.base import StreamingSource
 from ..data import SkippedRows
-from ..index import Added, Entry, Index, IndexMetadata, create_index, exists, open_index
+from ..index import (
+    Added,
+    Entry,
+    Index,
+    IndexMetadata,
+    create_index,
+    exists,
+    open_index,
+    same_key_message,
+)
+from ..index import text as text_of
 from ..model import Model
 from ..recipe import HUB
-from ..utils import ConfigError, RunLogger, RuntimeFailure
+from ..utils import ConfigError, RunLogger, RuntimeFailure, from_main, gather, init_accelerator
 from .data_spec import DataSpec
 from .embedder import Embedder, fingerprint
 from .pending import EmbeddingBatch, PendingRows, pending_batches
+from .stale_rows import stale_rows
 
 COMMIT_ROWS = 2048
 COMMIT_SECONDS = 30.0
@@ -34,12 +46,15 @@ COMMIT_SECONDS = 30.0
 @dataclass
 class EmbedReport:
     """added: rows written. there: rows that needed nothing. skipped: rows that could not be
-    embedded, by why. left: columns that an index does not take."""
+    embedded, by why. left: columns that an index does not take. stale: rows of the index that are
+    out of date (see `stale_rows`), and `pruned` if they were taken out."""
 
     added: Added = field(default_factory=Added)
     there: int = 0
     skipped: SkippedRows = field(default_factory=SkippedRows)
     left: set[str] = field(default_factory=set)
+    stale: int = 0
+    pruned: bool = False
     seconds: float = 0.0
 
     def summary(self) -> str:
@@ -48,7 +63,17 @@ class EmbedReport:
         speed = f", {rows / self.seconds:.1f}/s" if self.seconds > 0 else ""
         there = f"; {self.there} were there already" if self.there else ""
         bad = f"; {self.skipped.summary()}" if len(self.skipped) else ""
-        return f"{rows} rows embedded{again} in {self.seconds:.1f} s{speed}{there}{bad}"
+        done = f"{rows} rows embedded{again} in {self.seconds:.1f} s{speed}"
+        return f"{done}{there}{bad}{self._stale}"
+
+    @property
+    def _stale(self) -> str:
+        if not self.stale:
+            return ""
+        rows = "1 row that is" if self.stale == 1 else f"{self.stale} rows that are"
+        if self.pruned:
+            return f"; took out {rows} gone or changed"
+        return f"; it holds {rows} gone or changed: take them out with --prune"
 
 
 def index_metadata(model: Model, stream: str, run: str, overrides: Sequence[str]) -> IndexMetadata:
@@ -68,19 +93,17 @@ def index_metadata(model: Model, stream: str, run: str, overrides: Sequence[str]
 
 
 def open_for(place: str, maker: IndexMetadata) -> Index:
-    """The index at a place, made where there is none. Raises RecipeError where another encoder
-    or stream made it."""
-    if not exists(place):
-        return create_index(place, maker)
-    found = open_index(place)
-    there = found.about
+    """Return the index at a place, made where there is none. Raise ConfigError where another
+    encoder or stream made it."""
+    index = open_index(place) if exists(place) else create_index(place, maker)
+    there = index.about
     if there.stream != maker.stream:
         raise ConfigError(
             f"{place}: holds vectors of the stream {there.stream!r}, these are of "
             f"{maker.stream!r}; give them an --out of their own"
         )
     check_compatible(place, there, maker.stream, maker.prints[maker.stream], maker.run)
-    return found
+    return index
 
 
 def check_compatible(place: str, there: IndexMetadata, stream: str, now: str, run: str) -> None:
@@ -95,22 +118,31 @@ def check_compatible(place: str, there: IndexMetadata, stream: str, now: str, ru
 
 
 class Writer:
-    """Collects rows and commits them to an index, every so many or so many seconds."""
+    """Collects rows and commits them to an index, every so many or so many seconds.
+
+    written: the identities of the rows. Raise RuntimeFailure where two rows have one key.
+    """
 
     def __init__(self, index: Index, rows: int = COMMIT_ROWS) -> None:
         self.index, self.rows = index, rows
-        self.added = Added()
+        self.added, self.written = Added(), list[bytes]()
+        self._places: dict[int, int] = {}
         self._waiting: list[Entry] = []
         self._since = time.monotonic()
 
     def put(self, entries: Iterable[Entry]) -> None:
-        self._waiting += entries
+        for entry in entries:
+            other = self._places.setdefault(hash(text_of(entry.key)), entry.place)
+            if other != entry.place:
+                raise RuntimeFailure(same_key_message(other, entry.place, entry.key))
+            self._waiting.append(entry)
         late = time.monotonic() - self._since > COMMIT_SECONDS
         if len(self._waiting) >= self.rows or late:
             self.commit()
 
     def commit(self) -> None:
         self.added += self.index.add(self._waiting)
+        self.written += [entry.identity for entry in self._waiting]
         self._waiting, self._since = [], time.monotonic()
 
 
@@ -138,27 +170,38 @@ def embed(
     batch_size: int = 64,
     workers: int = 0,
     commit_rows: int = COMMIT_ROWS,
+    prune: bool = False,
     log: RunLogger | None = None,
     device: str | torch.device | None = None,
 ) -> EmbedReport:
-    """Embed what the index does not hold yet; one process, one device. maker: see `about`.
-    device: see `pick`.
+    """Embed what the index does not hold yet. Of several processes (`torchrun`) each embeds its
+    share of the rows, and the main one returns the report of all.
+
+    maker: see `about`. prune: take rows out that are out of date. device: see `pick`.
 
     Raises RecipeError for a stream or an index that does not fit, RunError where no row could
     be embedded.
     """
     began = time.monotonic()
-    embedder = Embedder(model, maker.stream, device)
-    pending = PendingRows(given, maker.stream, embedder.dataset(given.source), embedder.collator)
+    accelerator = init_accelerator(device)
+    if log is not None and not accelerator.is_main_process:
+        log = None
+    share = accelerator.process_index, accelerator.num_processes
+    embedder = Embedder(model, maker.stream, accelerator.device if share[1] > 1 else device)
+    dataset = embedder.dataset(given.source)
+    pending = PendingRows(given, maker.stream, dataset, embedder.collator, share)
+    pending.check_keys()
     opened: list[Index] = []
 
     def done() -> np.ndarray:
+        from_main(accelerator, lambda: open_for(out, maker).count())  # made once
         opened.append(open_for(out, maker))
         return opened[0].identities()
 
     batches = pending_batches(pending, done, batch_size, workers)
     writer, found = Writer(opened[0], commit_rows), EmbedReport()
-    rows = None if isinstance(given.source, StreamingSource) else len(given.source)
+    streaming = isinstance(given.source, StreamingSource)
+    rows = None if streaming else len(range(share[0], len(given.source), share[1]))
     seen = 0
     try:
         for prepared in batches:
@@ -168,10 +211,27 @@ def embed(
     finally:
         writer.commit()  # after an error too: the rows that are here are whole
     found.added, found.there = writer.added, 0 if rows is None else rows - seen
-    found.seconds = time.monotonic() - began
     report(EmbeddingBatch(), found, log, (maker.stream, rows or 0, rows))
-    finish(opened[0], found)
+    current = None if streaming else np.array([*pending.seen, *writer.written], "S16")
+    shares = gather(accelerator, (vars(found) | {"skipped": found.skipped.reasons}, current))
+    if accelerator.is_main_process:
+        found = _merged([each for each, _ in shares])
+        known = None if streaming else np.sort(np.concatenate([some for _, some in shares]))
+        finish(open_index(out), found, given.text, known, prune)
+    found.seconds = time.monotonic() - began
     return found
+
+
+def _merged(reports: Sequence[Mapping[str, Any]]) -> EmbedReport:
+    """Return the reports of several processes, their fields, as one."""
+    whole = EmbedReport()
+    for each in reports:
+        whole.added += each["added"]
+        whole.there += each["there"]
+        whole.left |= each["left"]
+        for key, why in each["skipped"].items():
+            whole.skipped.add(key, why)
+    return whole
 
 
 def report(
@@ -180,7 +240,7 @@ def report(
     log: RunLogger | None,
     progress: tuple[str, int, int | None] = ("", 0, None),
 ) -> None:
-    """Count what went wrong in a batch, and say what is new of it. progress: of what, rows done,
+    """Count what went wrong in a batch, and log what is new of it. progress: of what, rows done,
     and rows in all where that is known."""
     what, seen, rows = progress
     if log is not None and rows is not None:
@@ -196,11 +256,21 @@ def report(
     found.left |= prepared.dropped_columns
 
 
-def finish(index: Index, found: EmbedReport) -> None:
-    """Raise where nothing could be embedded; else leave a table of few files."""
-    if found.added.new + found.added.replaced:
+def finish(
+    index: Index, found: EmbedReport, data: str, identities: np.ndarray | None, prune: bool
+) -> None:
+    """Count the rows that are out of date and take them out if asked to; leave a table of few
+    files. Raise RuntimeFailure where nothing could be embedded.
+
+    data, identities: see `stale_rows`.
+    """
+    stale = stale_rows(index, data, identities)
+    found.stale, found.pruned = len(stale), prune and bool(stale)
+    if found.pruned:
+        index.remove(stale)
+    if found.added.new + found.added.replaced or found.pruned:
         index.compact()
-    elif len(found.skipped) and not index.count():
+    if len(found.skipped) and not index.count():
         key, reason = next(iter(found.skipped.reasons.items()))
         raise RuntimeFailure(
             f"no row could be embedded; {len(found.skipped)} failed, the first: {key}: {reason}"

@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 
 from ...modalities.base import StreamingSource
+from ...modalities.paths import cell_paths
 from ...tasks.batch import Batch
 from ..data import FAILURES, Collator, PreparedRow, StreamDataset, load_batches, stream_batches
-from ..index import Entry, columns_of
+from ..index import Entry, columns_of, same_key_message
+from ..index import text as text_of
+from ..utils import RuntimeFailure
 from .data_spec import DataSpec
+from .stale_rows import in_sorted
 
 Done = Callable[[], np.ndarray]
 """Returns the sorted identities of the rows that need nothing."""
@@ -43,6 +47,23 @@ class PendingRows:
     stream: str
     dataset: StreamDataset
     collator: Collator
+    share: tuple[int, int] = (0, 1)
+    """The number of this process and how many there are: each takes every n-th row."""
+    seen: list[bytes] = field(default_factory=list)
+    """The identities of the rows that `pending` came by."""
+
+    def check_keys(self) -> None:
+        """Raise RuntimeFailure where two rows have one key: an index would keep one of them."""
+        source = self.given.source
+        if isinstance(source, StreamingSource):
+            return
+        count = len(source)
+        codes = np.fromiter((hash(text_of(source.key(i))) for i in range(count)), np.int64, count)
+        order = np.argsort(codes, kind="stable")
+        for at in np.flatnonzero(codes[order][1:] == codes[order][:-1]):
+            one, other = int(order[at]), int(order[at + 1])
+            if text_of(source.key(one)) == text_of(source.key(other)):
+                raise RuntimeFailure(same_key_message(one, other, source.key(one)))
 
     def identity(self, place: int) -> bytes:
         """16 bytes that change when the row's key or cell does."""
@@ -53,11 +74,15 @@ class PendingRows:
 
     def pending(self, done: np.ndarray) -> Iterator[int]:
         """Places of the rows that are not among `done`, sorted identities; not of a stream."""
-        for place in range(len(self.given.source)):
+        first, step = self.share
+        for place in range(first, len(self.given.source), step):
             try:
-                known = in_sorted(done, self.identity(place))
+                identity = self.identity(place)
             except FAILURES:  # it is reported when it is read
                 known = False
+            else:
+                self.seen.append(identity)
+                known = in_sorted(done, identity)
             if not known:
                 yield place
 
@@ -69,7 +94,8 @@ class PendingRows:
         """Yield every row of a streaming source that is not among `done`, in batches."""
         source = self.given.source
         assert isinstance(source, StreamingSource)
-        rows = (r for r in enumerate(source) if not in_sorted(done, self.identity(r[0])))
+        share = itertools.islice(enumerate(source), self.share[0], None, self.share[1])
+        rows = (r for r in share if not in_sorted(done, self.identity(r[0])))
         while batch := list(itertools.islice(rows, size)):
             yield self._prepare(batch)
 
@@ -94,14 +120,10 @@ class PendingRows:
         columns, others = columns_of(prepared.row)
         made.dropped_columns.update(name for name in others if name != self.stream)
         split = self.given.split or str(prepared.row.get("split") or "")
-        return Entry(prepared.key, split, self.given.text, place, identity, np.empty(0), columns)
-
-
-def in_sorted(done: np.ndarray, identity: bytes) -> bool:
-    """Return whether a sorted array of 16 bytes each holds these."""
-    value = np.frombuffer(identity, "S16")[0]
-    at = int(np.searchsorted(done, value))
-    return at < len(done) and done[at] == value
+        cell = prepared.row[self.stream]
+        named = cell_paths(cell) if self.dataset.readers[self.stream].files(cell) else []
+        text, files = self.given.text, tuple(map(str, named))
+        return Entry(prepared.key, split, text, place, identity, np.empty(0), columns, files)
 
 
 class _Places:

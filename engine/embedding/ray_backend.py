@@ -64,6 +64,7 @@ def embed_with_ray(
     batch_size: int = 64,
     workers: int = 1,
     commit_rows: int = COMMIT_ROWS,
+    prune: bool = False,
     log: RunLogger | None = None,
     device: str | torch.device | None = None,
 ) -> EmbedReport:
@@ -74,11 +75,17 @@ def embed_with_ray(
             "--backend ray: hands out rows by index, which a streaming source has not; "
             "use --backend local, or give the source streaming=false"
         )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "--backend ray: starts its own processes; start it without torchrun, or use "
+            "--backend local"
+        )
     began, chosen = time.monotonic(), pick(device)
     index = open_for(out, maker)
     embedder = Embedder(model, maker.stream, "cpu")
     dataset = embedder.dataset(given.source)
     pending = PendingRows(given, maker.stream, dataset, embedder.collator)
+    pending.check_keys()
     places = np.fromiter(pending.pending(index.identities()), dtype=np.int64)
     found = EmbedReport(there=len(given.source) - len(places))
     if len(places):
@@ -91,7 +98,7 @@ def embed_with_ray(
             found.added += Added(row["new"], row["replaced"])
             report(told, found, log)
     found.seconds = time.monotonic() - began
-    finish(open_index(out), found)
+    finish(open_index(out), found, given.text, np.sort(np.array(pending.seen, "S16")), prune)
     return found
 
 

@@ -14,7 +14,7 @@ import torch
 from markupsafe import Markup
 
 from ...modalities.messages import did_you_mean
-from ..index import DATA, PLACE, Hit, Index, as_kind, open_index
+from ..index import DATA, FILES, PLACE, Hit, Index, as_kind, open_index
 from ..index import text as text_of
 from ..model import Model
 from ..recipe import load
@@ -147,8 +147,9 @@ class Retriever:
     def _preview(self, hit: Hit, opened: dict[str, DataSpec]) -> Markup | str:
         stream = self.index.about.stream
         try:
-            if hit.row.get(stream) is not None:  # a path, or the text itself
-                return self.show(stream, hit.row[stream])
+            if isinstance(hit.row.get(stream), str):  # a path, or the text itself
+                files = hit.row[FILES]
+                return self.show(stream, files[0] if files else hit.row[stream])
             text = hit.row[DATA]
             if text not in opened:
                 opened[text] = open_spec(self.model.plan, stream, text)

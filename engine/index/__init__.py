@@ -6,8 +6,11 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .arrow import columns_of as columns_of
+    from .arrow import same_key_message as same_key_message
     from .arrow import text as text
     from .base import DATA as DATA
+    from .base import FILES as FILES
+    from .base import IDENTITY as IDENTITY
     from .base import PLACE as PLACE
     from .base import Added as Added
     from .base import Entry as Entry
@@ -22,13 +25,15 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "arrow": ["columns_of", "text"],
+            "arrow": ["columns_of", "same_key_message", "text"],
             "base": [
                 "IndexMetadata",
                 "Added",
                 "DATA",
                 "Entry",
+                "FILES",
                 "Hit",
+                "IDENTITY",
                 "Index",
                 "PLACE",
                 "as_kind",

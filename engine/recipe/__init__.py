@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .recipe import TaskSection as TaskSection
     from .recipe import load_recipe as load_recipe
     from .recipe import parse_recipe as parse_recipe
+    from .recipe import to_plain_dict as to_plain_dict
     from .registry import KINDS as KINDS
     from .registry import find as find
     from .registry import import_optional as import_optional
@@ -74,6 +75,7 @@ else:
                 "TaskSection",
                 "load_recipe",
                 "parse_recipe",
+                "to_plain_dict",
             ],
             "registry": ["KINDS", "find", "import_optional", "load", "registered"],
             "resolved": ["ResolvedRecipe", "TaskPlan", "plan_recipe", "plan_task"],

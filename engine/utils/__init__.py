@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from .device import fork_rng as fork_rng
     from .device import pick as pick
     from .device import seeded as seeded
+    from .distributed import LAUNCHED as LAUNCHED
     from .distributed import HostSum as HostSum
     from .distributed import from_main as from_main
+    from .distributed import gather as gather
     from .distributed import init_accelerator as init_accelerator
     from .distributed import main_first as main_first
     from .errors import ConfigError as ConfigError
@@ -76,7 +78,14 @@ else:
                 "pick",
                 "seeded",
             ],
-            "distributed": ["HostSum", "from_main", "init_accelerator", "main_first"],
+            "distributed": [
+                "HostSum",
+                "LAUNCHED",
+                "from_main",
+                "gather",
+                "init_accelerator",
+                "main_first",
+            ],
             "errors": [
                 "ConfigError",
                 "Interrupted",

@@ -116,6 +116,18 @@ def main_first(accelerator: Accelerator) -> Iterator[None]:
     torch.distributed.destroy_process_group(patient)
 
 
+def gather(accelerator: Accelerator, value: T) -> list[T]:
+    """Return the values of all processes, in order; every process has to call it, and waits for
+    the slowest as long as it takes."""
+    if accelerator.num_processes == 1:
+        return [value]
+    patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+    values: list[Any] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(values, value, patient)
+    torch.distributed.destroy_process_group(patient)
+    return values
+
+
 class HostSum:
     """Sums of small integers over all processes, through the CPU: no process waits for its
     accelerator."""

@@ -97,9 +97,8 @@ def test_a_recipes_split_with_its_columns(place: Place) -> None:
     done = place.go()
     assert (done.added.new, done.added.replaced, len(done.skipped)) == (30, 0, 0)
     rows = place.rows("index", "split", "word", "label")
-    source = open_spec(
-        load_run_or_recipe(place.recipe).plan, "image", '{"task": "digit", "split": "test"}'
-    )
+    plan = load_run_or_recipe(place.recipe).plan
+    source = open_spec(plan, "image", open_data(plan, "image", (), None, "test").text)
     pipeline = Pipeline(load_run_or_recipe(place.recipe))
     wanted = {
         source.source.key(i): {
@@ -354,10 +353,12 @@ class TestData:
             table = open_data(plan, "image", [str(place.folder / "t.csv")], None, "")
             pairs = ["source=csv", f"path={place.folder / 't.csv'} columns.look=image limit=1"]
             other = open_data(plan, "image", pairs, None, "")
+            assert len(open_spec(plan, "image", other.text).source) == 1
         assert [table.source[i]["age"] for i in range(2)] == [3, 4]
         assert len(other.source) == 1
         assert other.source[0]["look"] == "odd/001.png"
-        assert len(open_spec(plan, "image", other.text).source) == 1
+        with pytest.raises(ValueError, match=rf"name files of the folder {folder}"):
+            open_spec(plan, "image", other.text)
 
     def test_a_split_that_is_not_there(self, place: Place) -> None:
         plan = load_run_or_recipe(place.recipe).plan

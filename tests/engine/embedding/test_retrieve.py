@@ -245,7 +245,7 @@ class TestSheet:
     def test_what_cannot_be_shown_says_why(self, home: Path) -> None:
         retriever = Retriever(str(home / "pictures"))
         hits = retriever.find(Query("text", "x", "--text", True), 1)
-        gone = Hit(1.0, {**hits[0].row, "image": "gone.jpg"})
+        gone = Hit(1.0, {**hits[0].row, "image": "gone.jpg", "_files": ["/gone.jpg"]})
         moved = Hit(1.0, {**hits[0].row, "image": None, "_place": 5, "key": "1.jpg"})
         opened = Hit(1.0, {**hits[0].row, "image": None})
         (first, second, third) = retriever.previews([gone, moved, opened])
