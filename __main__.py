@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 
@@ -34,6 +35,8 @@ def _report(error: Exception, debug: bool) -> int:
     """Write an error to stderr, a line each; return the exit code."""
     from .modalities.messages import describe_error
 
+    for child in multiprocessing.active_children():  # workers ignore SIGTERM, which ends them
+        child.kill()
     code = _exit_code(error)
     if debug:
         import traceback

@@ -7,7 +7,9 @@ another identity, so another store; nothing has to be invalidated.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -148,4 +150,33 @@ def _plain(value: Any) -> Any:
         return processor_identity(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    raise TypeError(f"cache: a setting of type {type(value).__name__} cannot be part of a key")
+    if isinstance(value, enum.Enum):
+        return {**_class_identity(type(value)), "name": value.name}
+    if isinstance(value, type):
+        return _class_identity(value)
+    if inspect.isfunction(value) and value.__closure__ is None and "<" not in value.__qualname__:
+        source = list(source_digests(value.__module__))
+        return {"function": f"{value.__module__}:{value.__qualname__}", "source": source}
+    if (settings := _attributes(value)) is not None:
+        return {**_class_identity(type(value)), "settings": _plain(settings)}
+    raise TypeError(
+        f"{type(value).__name__} has no settings that could be a key of the cache; define "
+        "settings() in the processor, which returns everything that decides a sample as JSON"
+    )
+
+
+def _attributes(value: Any) -> dict[str, Any] | None:
+    """Return what decides what an object of a library does, such as a transform of torchvision or
+    a Compose of them; None if its attributes do not tell."""
+    if isinstance(value, nn.Module):
+        plain = {k: v for k, v in vars(value).items() if k not in vars(_EMPTY)}
+        children = dict(value.named_children())
+        tensors = {**dict(value.named_parameters(recurse=False)), **dict(value.named_buffers())}
+        return {**plain, **children, **tensors}
+    builtin = type(value).__module__ in sys.stdlib_module_names
+    if builtin or not hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
+        return None
+    return dict(vars(value))
+
+
+_EMPTY = nn.Module()

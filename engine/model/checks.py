@@ -10,15 +10,43 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from ...connectors.base import Connector
-from ...modalities.base import Decoder, Tokenizer
+from ...modalities.base import Decoder, Encoder, Processor, Tokenizer
+from ...modalities.messages import describe_error, shorten
 from ...modalities.text_processor import lost_in_text
+from ..cache import processor_identity
 from ..recipe import ResolvedRecipe
-from ..utils import ConfigError
+from ..utils import ConfigError, located_errors
 from .parameters import is_frozen
 from .stream import Stream
 
 Streams = Mapping[str, Stream]
 Decoders = Mapping[str, Decoder]
+
+
+def check_encoder(name: str, encoder: Encoder) -> None:
+    """Raise ConfigError if an encoder lacks what the engine reads of every one."""
+    where, kind = f"inputs.{name}.encoder", type(encoder).__name__
+    dim, processor = getattr(encoder, "dim", None), getattr(encoder, "processor", None)
+    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
+        raise ConfigError(
+            f"{where}: {kind}.dim is {shorten(repr(dim), 60)}, expected the width of its tokens; "
+            "set self.dim in __init__"
+        )
+    if not isinstance(processor, Processor):
+        raise ConfigError(
+            f"{where}: {kind}.processor is {shorten(repr(processor), 60)}, expected a Processor, "
+            "which makes its samples; set self.processor in __init__"
+        )
+
+
+def check_processor(name: str, encoder: Encoder) -> None:
+    """Raise ConfigError if the settings of a stream's processor cannot be a key of the cache."""
+    with located_errors(f"inputs.{name}.encoder"):
+        try:
+            processor_identity(encoder.processor)
+        except Exception as error:
+            kind = type(encoder.processor).__name__
+            raise ValueError(f"processor: {kind}: {describe_error(error)}") from error
 
 
 def order_by_dependency(plan: ResolvedRecipe) -> list[str]:

@@ -23,6 +23,7 @@ from ..recipe import BACKBONE, ComponentPath, ComponentSpec, Modules, ResolvedRe
 from ..utils import located_errors, seeded
 from .checks import (
     check_decoders,
+    check_encoder,
     check_encoder_support,
     check_frozen,
     check_shared_widths,
@@ -172,6 +173,8 @@ def compose(
     modules: Modules = {}
     decoders = {name: part.build(seed, modules) for name, part in plan.decoders.items()}
     encoders = {name: s.encoder.build(seed, modules) for name, s in plan.streams.items()}
+    for name, encoder in encoders.items():
+        check_encoder(name, encoder)
     streams = {name: Stream(encoder, None) for name, encoder in encoders.items()}
     for name in order_by_dependency(plan):
         part = plan.streams[name].connector

@@ -30,7 +30,8 @@ from ..cache import (
 )
 from ..data import FAILURES, Collator, PreparedRow, StreamDataset, TaskDataset
 from ..recipe import ResolvedRecipe
-from ..utils import autocast
+from ..utils import autocast, located_errors
+from .checks import check_processor
 from .compose import Model
 from .parameters import is_frozen
 from .stream import Stream
@@ -54,6 +55,7 @@ def uncacheable_reason(plan: ResolvedRecipe, model: Model, name: str) -> str | N
             return f"tasks.{key} takes views of it"
         if use is not None and use.supports - {"hidden_states"}:
             return f"tasks.{key} reaches into the encoder"
+    check_processor(name, model.stream(name).encoder)
     return None
 
 
@@ -81,11 +83,12 @@ class FeatureCacher:
             for user in users:
                 user.readers[name].features = None  # what a store lacks is made from samples
             cells = _cells(users, name)
-            if self.plan.recipe.cache.samples:
-                self._samples(name, users, cells)
-            if uncacheable_reason(self.plan, self.model, name) is None:
-                self._features(name, users, cells)
-                served.add(name)
+            with located_errors(f"inputs.{name}"):
+                if self.plan.recipe.cache.samples:
+                    self._samples(name, users, cells)
+                if uncacheable_reason(self.plan, self.model, name) is None:
+                    self._features(name, users, cells)
+                    served.add(name)
         return served
 
     def _samples(self, name: str, users: Sequence[TaskDataset], cells: list[Cell]) -> None:

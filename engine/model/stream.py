@@ -102,8 +102,26 @@ class Stream(nn.Module):
         if self.connector is None:
             return features
         hidden = features.hidden_states[: len(self.own)]
-        connected: Features = self.connector(features.replace(hidden_states=hidden))
+        connected = self.connector(features.replace(hidden_states=hidden))
+        connected = check_features(connected, self.connector, self.connector.out_dim)
         return connected.replace(hidden_states=self.for_tasks(features).hidden_states)
+
+
+def check_features(value: Any, part: nn.Module, dim: int) -> Features:
+    """Return what a part returned. Raise ValueError if it is no Features of the width it says."""
+    kind = type(part).__name__
+    if not isinstance(value, Features):
+        raise ValueError(
+            f"{kind}.forward returned {type(value).__name__}, expected Features; for tokens "
+            "[B, T, D] return Features.dense(tokens)"
+        )
+    if value.dim != dim:
+        name = "out_dim" if hasattr(part, "out_dim") else "dim"
+        raise ValueError(
+            f"{kind}.{name} is {dim}, and its forward returned tokens of width {value.dim}; make "
+            "both the same"
+        )
+    return value
 
 
 def encode(encoder: Encoder, inputs: EncoderInputs, options: Mapping[str, Any]) -> Features:
@@ -116,8 +134,9 @@ def encode(encoder: Encoder, inputs: EncoderInputs, options: Mapping[str, Any]) 
         )
 
     def run(tensors: Tensors, rows: list[int] | None) -> Features:
-        return encode_windowed(
+        features = encode_windowed(
             encoder, tensors, options if rows is None else options_of(options, rows)
         )
+        return check_features(features, encoder, encoder.dim)
 
     return encode_by_group(inputs, run)
