@@ -33,7 +33,7 @@ import typer
 
 from sensorium.engine.utils import ConfigError, derive_seed, format_table
 from sensorium.modalities.base import ReadError
-from sensorium.scripts.fuzzing import FORMATS, Files, blind
+from sensorium.scripts.fuzzing import FORMATS, Files, Mutation, blind
 
 MEMORY = 4 * 2**30
 """Bytes beyond those of the imported libraries that a case may take."""
@@ -55,7 +55,7 @@ def damaged(name: str, number: int, seed: int, files: list[Files]) -> Files:
     names = sorted(valid)
     chosen = names[int(rng.integers(len(names)))]
     known = FORMATS[name].mutations
-    mutate = blind
+    mutate: Mutation = blind
     if known and rng.random() < 0.6:
         mutate = known[int(rng.integers(len(known)))]
     try:
@@ -161,7 +161,8 @@ def main(
         return show(case, seed, folder)
     names = [name for name in FORMATS if not only or name in only.split(",")]
     total = sum(FORMATS[name].share for name in names)
-    rows, failures = [("format", "cases", "read", "refused", "failed")], 0
+    rows: list[tuple[str, ...]] = [("format", "cases", "read", "refused", "failed")]
+    failures = 0
     for name in names:
         count = max(1, round(cases * FORMATS[name].share / total))
         outcomes = fuzz(name, count, seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 import torch
@@ -101,20 +102,34 @@ def _iterate(loader: DataLoader[T]) -> Iterator[T]:
 
 def _guarded(values: Iterator[T]) -> Iterator[T]:
     """Yield values; raise WorkerDied where a process that makes them was killed."""
+    workers = getattr(values, "_workers", ())
     try:
         yield from values
     except RuntimeError as error:
         raise worker_death(error) or error from error
+    except (EOFError, OSError) as error:  # its sockets and files are gone
+        if workers and wait([worker.sentinel for worker in workers], timeout=1.0):
+            raise WorkerDied(KILLED) from error
+        raise
+    finally:
+        # One that is killed while it holds the lock of a queue leaves the others waiting for it,
+        # and they ignore SIGTERM.
+        if any(worker.exitcode for worker in workers):
+            for worker in workers:
+                worker.kill()
+
+
+KILLED = (
+    "a process that loads rows was killed, as the system does where memory runs out; lower "
+    "train.num_workers or train.batch_size"
+)
 
 
 def worker_death(error: RuntimeError) -> WorkerDied | None:
     """Return what torch's error about a killed worker is to the user; None for another error."""
     if not str(error).startswith("DataLoader worker (pid"):
         return None
-    return WorkerDied(
-        "a process that loads rows was killed, as the system does where memory runs out; lower "
-        "train.num_workers or train.batch_size"
-    )
+    return WorkerDied(KILLED)
 
 
 def _loader(dataset: Dataset[T], workers: int, **options: Any) -> DataLoader[T]:

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from .formats import FORMATS as FORMATS
     from .formats import Files as Files
     from .formats import Format as Format
+    from .mutations import Mutation as Mutation
     from .mutations import blind as blind
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
-        __name__, {"formats": ["FORMATS", "Files", "Format"], "mutations": ["blind"]}
+        __name__, {"formats": ["FORMATS", "Files", "Format"], "mutations": ["Mutation", "blind"]}
     )

@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def _number(changed: bytearray, at: int, rng: Rng) -> None:
     else:
         size = struct.calcsize(code)
         order = "little" if rng.random() < 0.6 else "big"
-        value = (int(rng.choice(INTEGERS)) % 256**size).to_bytes(size, order)  # type: ignore[arg-type]
+        value = (int(rng.choice(INTEGERS)) % 256**size).to_bytes(size, order)
     changed[at : at + len(value)] = value
 
 
@@ -226,7 +227,7 @@ def dicom(data: bytes, rng: Rng) -> bytes:
     from pydicom.dataelem import DataElement
 
     dataset = pydicom.dcmread(io.BytesIO(data))
-    values = (
+    values: tuple[Any, ...] = (
         None,
         "",
         "abc",
@@ -249,7 +250,7 @@ def dicom(data: bytes, rng: Rng) -> bytes:
         if rng.random() < 0.2:
             del group[tag]
             continue
-        value = values[int(rng.integers(len(values)))]
+        value: Any = values[int(rng.integers(len(values)))]
         if kind in ("US", "SS", "UL", "SL"):
             value = int(rng.choice([0, 1, 2, 3, 15, 16, 255, 65535]))
         elif kind in ("OB", "OW"):
