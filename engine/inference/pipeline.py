@@ -113,6 +113,8 @@ class Pipeline:
         if missing:
             raise ConfigError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
         rows, several = rows_of(inputs, {s for s in asked if wanted.streams[s].many})
+        if not rows:
+            return []
         dataset = task_dataset(plan, self._encoders, task, RowList(rows), streams=asked)
         with located_errors(task):  # a column that the prompt wants, an option that nobody knows
             batch = self._collator(task, [dataset.load(i) for i in range(len(rows))])
@@ -138,6 +140,9 @@ class Pipeline:
         rows = {k: tile_to_window(v, spans[k]) if k in spans else v for k, v in inputs.items()}
         predictions = self.generate(task, rows)
         start = control_task.execution_start(split_windows(section))
+        if predictions == []:
+            chunk = control_task.chunk
+            return np.zeros((0, chunk.steps - start, chunk.dof), np.float32)
         if isinstance(predictions, list):
             return np.asarray([row["actions"] for row in predictions], np.float32)[:, start:]
         return np.asarray(predictions["actions"], np.float32)[start:]
@@ -154,6 +159,8 @@ class Pipeline:
             there = ", ".join(self._encoders)
             raise ConfigError(f"embed: there is no stream {name!r}; there are: {there}")
         values = values if isinstance(values, list) else [values]
+        if not values:
+            return torch.zeros(0, self.model.stream(name).dim, device=self.model.device)
         rows = RowList([{name: value} for value in values])
         dataset = StreamDataset(rows, {name: self._readers[name]})
         batch = self._collator("", [dataset.load(i) for i in range(len(rows))])

@@ -64,7 +64,7 @@ def recipe(name: str, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_column_of_any_name_is_asked_for(name: str, tmp_path: Path) -> None:
-    """By the pipeline, as a keyword where Python allows it, and by a policy."""
+    """By the pipeline, as a keyword where Python allows it, of no row at all, and by a policy."""
     pipeline = Pipeline(compose(resolve_and_fit(parse_recipe(recipe(name, tmp_path)))))
     inputs: dict[str, Any] = {"state": np.array([3.0], np.float32), name: "pull"}
     actions = pipeline.act("act", inputs)
@@ -73,6 +73,9 @@ def test_a_column_of_any_name_is_asked_for(name: str, tmp_path: Path) -> None:
     if name != "options":
         np.testing.assert_allclose(pipeline.act("act", **inputs), actions)
         assert pipeline.generate("act", **inputs) == pipeline.generate("act", inputs)
+    assert pipeline.generate("act", {"state": [], name: "pull"}) == []
+    assert pipeline.act("act", {"state": [], name: []}).shape == (0, 5, 1)
+    assert pipeline.embed(state=[]).shape == (0, *pipeline.embed(state=inputs["state"]).shape[1:])
     policy = make_policy(pipeline, Env(name="any", instruction_column=name))
     policy.reset([{name: "pull"}])
     np.testing.assert_allclose(policy.step({"state": inputs["state"]}), actions[0], atol=1e-6)
