@@ -102,7 +102,7 @@ class Causal(Pretrained):
             visibility = visibility.map_masks(lambda m: arrange(m, past, length, order, order))
             row = packed.positions
             return access.output(self._masked(packed.tokens, row, row, visibility, access=access))
-        check_length(self.settings, self.kind, packed.tokens.shape[1], visibility)
+        check_length(self.settings, self.kind, packed.positions.real, visibility)
         with access.attached():
             out = self.decoder(inputs_embeds=packed.tokens, use_cache=False)
         return access.output(out.last_hidden_state)
@@ -122,9 +122,8 @@ class Causal(Pretrained):
         cache: DynamicCache | None = None,
         access: LayerAccess | None = None,
     ) -> Tensor:
-        """Return hidden `[B, Q, D]` of packed tokens under the visibility's masks, in their
-        order."""
-        check_length(self.settings, self.kind, key.real.shape[1], visibility)
+        """Hidden `[B, Q, D]` of packed tokens; the visibility's masks stand as both positions."""
+        check_length(self.settings, self.kind, key.real, visibility)
         return run_masked(
             self.decoder,
             sliding_windows(self.settings),

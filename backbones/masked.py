@@ -108,8 +108,9 @@ class Masked(Pretrained):
         visibility = self._visibility(attention, context)
         packed = pack(embeds.to(self.dtype), mask)
         access = self._access(self.blocks(), packed, mask, layer_hooks, hidden_states)
-        config, length = self.model.config, packed.tokens.shape[1]
-        check_length(config, self.kind, length, CAUSAL, self._first_position)
+        check_length(
+            self.model.config, self.kind, packed.positions.real, CAUSAL, self._first_position
+        )
         meta = packed.tokens.device.type == "meta"
         if visibility.is_named and (not meta or self.no_masks):
             real = None if mask is None or meta else packed.positions.real.long()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..modalities.base import RowErrors
 from .visibility import AttentionKind, Visibility
 
 
@@ -250,17 +251,24 @@ def _additive(
 
 
 def check_length(
-    config: Any, kind: str, length: int, visibility: Visibility, offset: int = 0
+    config: Any, kind: str, real: Tensor, visibility: Visibility, offset: int = 0
 ) -> None:
-    """Raise ValueError if a row of `length` exceeds the model's positions or window.
+    """Raise RowErrors for rows that the model of this kind has no positions for, and ValueError if
+    it has no window for them.
 
-    offset: the position that counts as the first.
-    """
+    real: bool `[B, N]`, the positions that are not padding. offset: the position that counts as
+    the first."""
+    length = real.shape[1]
     limit = getattr(config, "max_position_embeddings", None)
     limit = None if limit is None else limit - offset
     rotary = getattr(config, "rope_parameters", None)
     if limit is not None and rotary is None and length > limit:
-        raise ValueError(f"{kind} has {limit} positions, found {length}; shorten the context")
+        text = f"{kind} has {limit} positions, found {{}}; shorten the context or the text"
+        counts = [] if real.is_meta else real.sum(1).tolist()
+        reasons = {row: text.format(n) for row, n in enumerate(counts) if n > limit}
+        if not reasons:
+            raise ValueError(text.format(length))
+        raise RowErrors(reasons, len(real))
     window = sliding_windows(config).narrowest
     if visibility.sees_ahead and window is not None and length > window:
         raise ValueError(

@@ -97,7 +97,7 @@ class Seq2Seq(Pretrained):
         """Packed tokens `[B, P, D]` -> the encoder's output `[B, P, D]`."""
         config, tokens, row = self.encoder.config, packed.tokens, packed.positions
         length, order = row.real.shape[1], packed.indices
-        check_length(config, self.kind, length, CAUSAL)
+        check_length(config, self.kind, row.real, CAUSAL)
         if not visibility.is_named:
             visibility = visibility.map_masks(lambda m: arrange(m, 0, length, order, order))
             windows = sliding_windows(config, both_ways=True)
@@ -114,7 +114,7 @@ class Seq2Seq(Pretrained):
         """Packed tokens `[B, T, D]` -> the decoder's output `[B, T, D]`."""
         tokens, row, order = packed.tokens, packed.positions, packed.indices
         length = tokens.shape[1]
-        check_length(self.settings, self.kind, length, visibility)
+        check_length(self.settings, self.kind, row.real, visibility)
         real = cache.mask.gather(1, real_first(cache.mask))
         inputs = {
             "encoder_hidden_states": cache.state,

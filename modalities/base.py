@@ -9,24 +9,24 @@ A row of a data set becomes a raw value (`read`), a raw value becomes a sample
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .features import Features as Features
-from .messages import describe_error, short_repr, shorten
+from .messages import ReadError as ReadError
+from .messages import RowErrors as RowErrors
+from .messages import only_read_errors as only_read_errors
+from .messages import read_errors as read_errors
 from .modality import Modality as Modality
 from .rows import Source as Source
 from .rows import StreamingSource as StreamingSource
 from .rows import Unreadable as Unreadable
-
-T = TypeVar("T")
 
 Sample = dict[str, Tensor]
 """What a processor gives for one raw value, and what the sample cache keeps."""
@@ -35,46 +35,6 @@ Annotations = Mapping[str, tuple[Any, Any]]
 """What a report draws on a raw value, by name: (what a model said, what was wanted), None where
 there is none. `words` `[[word, first second, last second], ...]`; `boxes` `[[low corner, high
 corner], ...]` in mm or px, flat; `peak`, a place; `mask` and `map` as its modality reads them."""
-
-
-class ReadError(ValueError):
-    """A signal that cannot be read: which one, what is wrong, and what is expected."""
-
-    def __init__(self, source: object, wrong: str, right: str) -> None:
-        self.source, self.wrong, self.right = short_repr(source), shorten(wrong), shorten(right)
-        super().__init__(f"{self.source}: {self.wrong}; expected {self.right}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.source, self.wrong, self.right))
-
-
-@contextlib.contextmanager
-def read_errors(source: object, expected: str, wrong: str = "cannot be read") -> Iterator[None]:
-    """Raise whatever a library raises within the block as ReadError, which names the source."""
-    try:
-        yield
-    except (ReadError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:  # a panic in Rust is no Exception
-        raise ReadError(source, f"{wrong} ({describe_error(error)})", expected) from error
-
-
-def only_read_errors(expected: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Return a decorator of functions that read a cell: they raise nothing but ReadError.
-
-    Libraries stumble over a damaged file with exceptions of any class, which would end a run that
-    skips rows that cannot be read.
-    """
-
-    def decorate(function: Callable[..., T]) -> Callable[..., T]:
-        @functools.wraps(function)
-        def read(source: Any, *args: Any, **options: Any) -> T:
-            with read_errors(source, expected):
-                return function(source, *args, **options)
-
-        return read
-
-    return decorate
 
 
 class Processor:
@@ -230,6 +190,10 @@ class Fittable(ABC):
     def fit(self, rows: Iterable[Any]) -> None:  # noqa: B027
         """Learn from the training split: raw values for a stream, texts for a backbone, rows
         (dicts) for a task. A part that has nothing to learn leaves this alone."""
+
+    def check_example(self, example: Any) -> None:  # noqa: B027
+        """Raise ValueError if `fit` cannot learn from an example. The engine asks this first, so
+        that a bad row fails by its key, or is left out and counted."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

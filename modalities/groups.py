@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -59,13 +59,14 @@ EncoderInputs = Tensors | ShapeGroups
 """The samples of a batch, as an encoder takes them."""
 
 StreamInput = EncoderInputs | Features
+S = TypeVar("S", bound=EncoderInputs | Features)
 """What a stream starts from: samples, or features that its encoder computed before."""
 
 
 def collate(encoder: Encoder, samples: Sequence[Sample]) -> EncoderInputs:
-    """Return the samples as one batch; as groups of equal shapes if the encoder is not
-    `batch_invariant` and shapes differ."""
-    if encoder.batch_invariant:
+    """Return the samples as one batch; as groups of equal shapes if shapes differ and the encoder
+    is not `batch_invariant`, or stacks its samples as they are."""
+    if encoder.batch_invariant and type(encoder).collate is not Encoder.collate:
         return encoder.collate(samples)
     groups: dict[object, list[int]] = {}
     for row, sample in enumerate(samples):
@@ -109,22 +110,25 @@ def count_rows(inputs: StreamInput) -> int:
     return total
 
 
-def select_rows(inputs: StreamInput, rows: range) -> StreamInput:
-    """Return consecutive rows, counted from the first of them."""
+def select_rows(inputs: S, rows: Sequence[int]) -> S:
+    """Return some rows, counted from the first of them: views of consecutive ones, copies of
+    others."""
+    index = slice(rows.start, rows.stop) if isinstance(rows, range) else list(rows)
     if isinstance(inputs, Features):
         fields = {f.name: getattr(inputs, f.name) for f in dataclasses.fields(inputs)}
-        tensors = {n: v[rows.start : rows.stop] for n, v in fields.items() if isinstance(v, Tensor)}
-        layers = tuple(cast(Features, select_rows(layer, rows)) for layer in inputs.hidden_states)
-        return inputs.replace(**tensors, hidden_states=layers)
+        tensors = {name: value[index] for name, value in fields.items() if torch.is_tensor(value)}
+        layers = tuple(select_rows(layer, rows) for layer in inputs.hidden_states)
+        return cast(S, inputs.replace(**tensors, hidden_states=layers))
     if not isinstance(inputs, ShapeGroups):
-        return {name: value[rows.start : rows.stop] for name, value in inputs.items()}
-    found: list[tuple[list[int], Tensors]] = []
+        return cast(S, {name: value[index] for name, value in inputs.items()})
+    places = {row: place for place, row in enumerate(rows)}
+    groups: list[tuple[list[int], Tensors]] = []
     for members, tensors in inputs:
-        places = [place for place, row in enumerate(members) if row in rows]
-        if places:
-            chosen = {name: value[places] for name, value in tensors.items()}
-            found.append(([members[place] - rows.start for place in places], chosen))
-    return found[0][1] if len(found) == 1 else ShapeGroups(tuple(found))
+        inside = [i for i, row in enumerate(members) if row in places]
+        if inside:
+            chosen = {name: value[inside] for name, value in tensors.items()}
+            groups.append(([places[members[i]] for i in inside], chosen))
+    return cast(S, groups[0][1] if len(groups) == 1 else ShapeGroups(tuple(groups)))
 
 
 def merge(parts: Sequence[tuple[Sequence[int], Features]]) -> Features:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
@@ -66,3 +71,55 @@ def short_repr(value: object) -> str:
     if shape is not None:
         return f"<{type(value).__name__} {tuple(shape)}>"
     return f"<{getattr(value, 'name', None) or type(value).__name__}>"
+
+
+class ReadError(ValueError):
+    """A signal that cannot be read: which one, what is wrong, what would be right."""
+
+    def __init__(self, source: object, wrong: str, right: str) -> None:
+        self.source, self.wrong, self.right = short_repr(source), shorten(wrong), shorten(right)
+        super().__init__(f"{self.source}: {self.wrong}; expected {self.right}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.source, self.wrong, self.right))
+
+
+@contextlib.contextmanager
+def read_errors(source: object, expected: str, wrong: str = "cannot be read") -> Iterator[None]:
+    """Raise whatever a library raises within the block as ReadError, which names the source."""
+    try:
+        yield
+    except (ReadError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic in Rust is no Exception
+        raise ReadError(source, f"{wrong} ({describe_error(error)})", expected) from error
+
+
+def only_read_errors(expected: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Return a decorator of functions that read a cell: they raise nothing but ReadError.
+
+    Libraries stumble over a damaged file with exceptions of any class, which would end a run that
+    skips rows that cannot be read.
+    """
+
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+        @functools.wraps(function)
+        def read(source: Any, *args: Any, **options: Any) -> T:
+            with read_errors(source, expected):
+                return function(source, *args, **options)
+
+        return read
+
+    return decorate
+
+
+class RowErrors(ValueError):
+    """Rows of a batch that a part cannot process, found while it runs: they fail, the others go
+    on. reasons: by place in the batch, a line each. count: rows of the batch that the part saw."""
+
+    def __init__(self, reasons: Mapping[int, str], count: int) -> None:
+        self.reasons, self.count = dict(reasons), count
+        super().__init__(next(iter(self.reasons.values()), "no row"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.reasons, self.count))

@@ -1,4 +1,4 @@
-"""sensorium check RECIPE [KEY=VALUE ...]"""
+"""sensorium check RECIPE [KEY=VALUE ...] [--data]"""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ import typer
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe's file, or a run's folder")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="open every file, and name the rows that fail")
+    ] = False,
 ) -> None:
-    """Check a recipe without weights: shapes, trainable parameters, memory of a step."""
+    """Walk a recipe without weights: every stage's shape, what trains, what a step costs. With
+    --data, read every row of every split instead."""
     from sensorium.engine.recipe import load_recipe
-    from sensorium.engine.training import check
+    from sensorium.engine.training import check, check_data
 
+    if data:
+        for line in check_data(load_recipe(recipe, overrides or ())):
+            print(line, flush=True)
+        return
     print(check(load_recipe(recipe, overrides or ())))
 
 

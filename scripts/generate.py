@@ -23,7 +23,8 @@ def main(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
-    """Predict for files: one JSON line a file. NAME=VALUE sets a stream or a column."""
+    """Ask a run about files: one JSON line a file. NAME=VALUE gives a stream or a column. A file
+    that cannot be read is named, and the others are answered."""
     import json
 
     from sensorium.engine.inference import load, predict_files
@@ -40,10 +41,11 @@ def main(
     if out is not None:
         check_folder(out, "--out") if folder else check_writable(out, "--out")
     pipeline = load(run, device=device, precision=precision)
-    predictions = predict_files(pipeline, inputs or (), task=task, options=options, folder=folder)
-    lines = [json.dumps(line, ensure_ascii=False) for line in predictions]
+    made = predict_files(pipeline, inputs or (), task=task, options=options, folder=folder)
+    lines = (json.dumps(line, ensure_ascii=False) for line in made)
     if out is None:
-        print("\n".join(lines))
+        for line in lines:
+            print(line, flush=True)
     else:
         out = out if folder is None else folder / "predictions.jsonl"
         write_text(out, "".join(f"{line}\n" for line in lines))

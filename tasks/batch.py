@@ -12,8 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..modalities.base import Features, Tokenizer
-from ..modalities.groups import EncoderInputs
+from ..modalities.base import Features, RowErrors, Tokenizer
+from ..modalities.groups import EncoderInputs, select_rows
 from .uses import BACKBONE
 
 
@@ -104,6 +104,48 @@ class Batch:
     def has(self, stream: str) -> bool:
         """Return whether the batch holds a stream; labels and teachers may be left out."""
         return stream in self.streams or stream in self.features
+
+    def without(self, error: RowErrors) -> Self:
+        """Return the batch without the rows that a part could not process; they join `failed`.
+        Raise the error again if it is not about rows of this batch."""
+        if error.count != len(self) or not error.reasons:
+            raise error
+        failed = [(self.keys[row], reason) for row, reason in sorted(error.reasons.items())]
+        batch = self.select([row for row in range(len(self)) if row not in error.reasons])
+        return replace(batch, failed=[*self.failed, *failed])
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """Return the batch of some of its rows, in this order, without padding that none needs."""
+        chosen = list(rows)
+        items = {name: self._items(name, chosen) for name in self.items}
+        masks = {name: mask[chosen] for name, mask in self.label_masks.items()}
+        longest = {name: int(mask.sum(1).max()) if chosen else 0 for name, mask in masks.items()}
+        labels = {name: value[chosen] for name, value in self.labels.items()}
+
+        def of(name: str) -> Sequence[int]:
+            return items.get(name, chosen)
+
+        return replace(
+            self,
+            keys=[self.keys[row] for row in chosen],
+            references=[self.references[row] for row in chosen],
+            labels={
+                n: value[:, : longest[n]] if n in masks else value for n, value in labels.items()
+            },
+            label_masks={name: mask[:, : longest[name]] for name, mask in masks.items()},
+            streams={
+                name: {view: select_rows(inputs, of(name)) for view, inputs in views.items()}
+                for name, views in self.streams.items()
+            },
+            features={name: select_rows(f, of(name)) for name, f in self.features.items()},
+            items={name: counts[chosen] for name, counts in self.items.items()},
+        )
+
+    def _items(self, stream: str, rows: Sequence[int]) -> list[int]:
+        """Return the places of the items of some rows among those of all."""
+        counts = self.items[stream].tolist()
+        starts = [sum(counts[:row]) for row in range(len(counts))]
+        return [place for row in rows for place in range(starts[row], starts[row] + counts[row])]
 
     def to(self, device: torch.device | str) -> Self:
         """Return the batch with its tensors on a device."""

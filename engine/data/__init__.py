@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from .splits import TRAIN as TRAIN
     from .splits import VALIDATION as VALIDATION
     from .splits import SkippedRows as SkippedRows
+    from .splits import count_rows as count_rows
     from .splits import failure_line as failure_line
     from .splits import ignored_line as ignored_line
     from .splits import load_split as load_split
     from .splits import open_section as open_section
-    from .splits import row_counts as row_counts
     from .splits import splits as splits
     from .streaming import ShuffleBuffer as ShuffleBuffer
     from .windows import Span as Span
@@ -67,11 +67,11 @@ else:
                 "SkippedRows",
                 "TRAIN",
                 "VALIDATION",
+                "count_rows",
                 "failure_line",
                 "ignored_line",
                 "load_split",
                 "open_section",
-                "row_counts",
                 "splits",
             ],
             "streaming": ["ShuffleBuffer"],

@@ -113,9 +113,11 @@ def _by_length(
 
 def _length(value: object) -> float:
     """The length of a value, or the number that it is; 0 of one that could not be read."""
-    if value is None or value != value:
+    if value is None:
         return 0.0
-    return float(value) if isinstance(value, (int, float)) else float(len(value))  # type: ignore[arg-type]
+    if isinstance(value, (int, float, np.number)):
+        return 0.0 if np.isnan(value) else float(value)
+    return float(len(value))  # type: ignore[arg-type]
 
 
 def _single_group(

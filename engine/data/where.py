@@ -64,7 +64,7 @@ class Condition:
             raise ValueError(cell.reason)
         cell = cell.item() if isinstance(cell, np.generic) else cell
         bounded = self.low is not None or self.high is not None
-        if cell is None or cell != cell:  # null, or NaN
+        if cell is None or (isinstance(cell, float) and cell != cell):  # null, or NaN
             meets = self.one_of is None or None in self.one_of
             return meets and not bounded and None not in self.none_of
         for other in (*(self.one_of or ()), *self.none_of, self.low, self.high):

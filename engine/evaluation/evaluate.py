@@ -16,7 +16,7 @@ import numpy as np
 
 from ...tasks.base import Task
 from ..checkpoint import write_card
-from ..data import Subset, TaskDataset, load_split, splits, task_dataset
+from ..data import Subset, TaskDataset, count_rows, load_split, splits, task_dataset
 from ..model import FeatureCacher, Model, read_json
 from ..recipe import ResolvedRecipe
 from ..utils import (
@@ -69,6 +69,8 @@ def evaluate(
             rows = _rows(model, task, name, limit)
             section = plan.recipe.tasks[task].data.get(name)
             skip = section is not None and section.on_error == "skip"
+            if log is not None:
+                log.info(f"tasks.{task}.data.{name}: {count_rows(rows.source)}")
             _fill(scorer, rows)
             scored = scorer.score(rows, skip=skip, full=True)
             label = task if name == "test" else f"{task}@{name}"

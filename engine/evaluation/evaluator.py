@@ -26,7 +26,7 @@ from ..data import (
 )
 from ..inference import Pipeline
 from ..model import Model
-from ..utils import RunLogger, autocast, derive_seed
+from ..utils import RunLogger, RuntimeFailure, autocast, derive_seed
 
 
 @dataclass
@@ -65,22 +65,23 @@ class Evaluator:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         addresses = sequential_batches(rows, batch_size or self.batch_size, world, rank)[:limit]
         skipped = SkippedRows()
-        results: list[tuple[str, Any, dict[str, Any]]] = []
+        scored: list[tuple[str, Any, dict[str, Any]]] = []
+        where = f"tasks.{rows.name}, evaluation"
         for batch in batches(
             {rows.name: rows}, addresses, self.model.collator(), device=self.accelerator.device
         ):
-            where = f"tasks.{rows.name}, evaluation"
+            with autocast(self.accelerator.device, self.model.precision):
+                batch, made = self.model.predict_rows(batch.to(self.accelerator.device), **options)
             for line in handle_failures(batch.failed, where, skip, skipped):
                 if self.log is not None:
                     self.log.info(line)
-            if len(batch):
-                with autocast(self.accelerator.device, self.model.precision):
-                    outputs = self.model.predict(batch.to(self.accelerator.device), **options)
-                results += list(zip(batch.keys, outputs, batch.references, strict=True))
+            scored += list(zip(batch.keys, made, batch.references, strict=True))
         if world > 1:
-            results = gather_object(results)
-        keys, predictions = [k for k, _, _ in results], [p for _, p, _ in results]
-        targets = [t for _, _, t in results]
+            scored = gather_object(scored)
+        if not scored:
+            raise RuntimeFailure(f"{where}: no row could be scored: {skipped.summary()}")
+        keys, predictions = [k for k, _, _ in scored], [p for _, p, _ in scored]
+        targets = [t for _, _, t in scored]
         metrics = rows.task.metrics()
         metrics.update(predictions, targets)
         with autocast(self.accelerator.device, self.model.precision):

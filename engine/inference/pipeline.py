@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -103,25 +103,54 @@ class Pipeline:
         Lists give a list of predictions; single values give one. The cell of a stream that takes
         several items is a list by itself.
         """
-        plan, inputs = self.model.plan, {**(inputs or {}), **named}
-        if task not in plan.tasks:
-            raise ConfigError(f"there is no task {task!r}; there are: {', '.join(plan.tasks)}")
-        wanted = plan.tasks[task].task
-        needed = wanted.inputs()
-        asked = [s for s in wanted.streams if s in needed or s in inputs]
-        missing = [name for name in asked if name not in inputs]
-        if missing:
-            raise ConfigError(f"{task}: needs {', '.join(missing)}; given: {', '.join(inputs)}")
-        rows, several = rows_of(inputs, {s for s in asked if wanted.streams[s].many})
-        if not rows:
-            return []
-        dataset = task_dataset(plan, self._encoders, task, RowList(rows), streams=asked)
-        with located_errors(task):  # a column that the prompt wants, an option that nobody knows
-            batch = self._collator(task, [dataset.load(i) for i in range(len(rows))])
-            batch = batch.to(self.model.device)
-            with self._autocast():
-                made = self.model.eval().predict(batch, **(options or {}))
+        inputs = {**(inputs or {}), **named}
+        streams = self.streams_of(task, inputs)
+        uses = self.model.plan.tasks[task].task.streams
+        rows, several = rows_of(inputs, {name for name in streams if uses[name].many})
+        made = []
+        for prediction, failure in self.predict_rows(task, rows, streams, options):
+            if failure is not None:
+                raise ConfigError(f"{task}: {failure}")
+            made.append(prediction)
         return made if several else made[0]
+
+    def streams_of(self, task: str, inputs: Container[str]) -> list[str]:
+        """Return the streams of a task that are among the inputs. Raise ConfigError if one that it
+        needs is not, or if there is no such task."""
+        tasks = self.model.plan.tasks
+        if task not in tasks:
+            raise ConfigError(f"there is no task {task!r}; there are: {', '.join(tasks)}")
+        needed = tasks[task].task.inputs()
+        missing = [name for name in needed if name not in inputs]
+        if missing:
+            raise ConfigError(f"{task}: needs {', '.join(missing)} among its inputs")
+        return [name for name in tasks[task].task.streams if name in inputs]
+
+    def predict_rows(
+        self,
+        task: str,
+        rows: Sequence[Mapping[str, Any]],
+        streams: Sequence[str],
+        options: Mapping[str, Any] | None = None,
+    ) -> Iterator[tuple[Any, str | None]]:
+        """Yield prediction and None for each row, or None and why it could not be made. Rows are
+        read and predicted in batches of the recipe's size."""
+        size = self.model.plan.recipe.train.batch_size
+        dataset = task_dataset(
+            self.model.plan, self._encoders, task, RowList(rows), streams=streams
+        )
+        for start in range(0, len(rows), size):
+            count = min(size, len(rows) - start)
+            with located_errors(task):  # an option that nobody knows
+                batch = self._collator(task, [dataset.prepare(start + i) for i in range(count)])
+                with self._autocast():
+                    batch, made = self.model.eval().predict_rows(
+                        batch.to(self.model.device), **(options or {})
+                    )
+            failed = dict(batch.failed)
+            predictions = dict(zip(batch.keys, made, strict=True))
+            for key in (dataset.source.key(start + i) for i in range(count)):
+                yield (None, failed[key]) if key in failed else (predictions[key], None)
 
     def act(
         self, task: str, inputs: Mapping[str, Any] | None = None, /, **named: Any
@@ -159,16 +188,18 @@ class Pipeline:
             there = ", ".join(self._encoders)
             raise ConfigError(f"embed: there is no stream {name!r}; there are: {there}")
         values = values if isinstance(values, list) else [values]
-        if not values:
-            return torch.zeros(0, self.model.stream(name).dim, device=self.model.device)
         rows = RowList([{name: value} for value in values])
         dataset = StreamDataset(rows, {name: self._readers[name]})
-        batch = self._collator("", [dataset.load(i) for i in range(len(rows))])
-        batch = batch.to(self.model.device)
+        size = self.model.plan.recipe.train.batch_size
         self.model.eval()
-        with self._autocast():
-            features = self.model.context(batch).encode(name)
-        return F.normalize(features.pool().float(), dim=-1)
+        vectors = [torch.zeros(0, self.model.stream(name).width(), device=self.model.device)]
+        for start in range(0, len(rows), size):
+            places = range(start, min(start + size, len(rows)))
+            batch = self._collator("", [dataset.load(i) for i in places]).to(self.model.device)
+            with self._autocast():
+                features = self.model.context(batch).encode(name)
+            vectors.append(F.normalize(features.pool().float(), dim=-1))
+        return torch.cat(vectors)
 
     def _autocast(self) -> torch.autocast:
         return autocast(self.model.device, self.model.precision)

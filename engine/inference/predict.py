@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...modalities.messages import did_you_mean
-from ..utils import ConfigError, make_folder
+from ..utils import ConfigError, RuntimeFailure, make_folder
 from .export_maps import output_stem, write_maps
 from .pipeline import Pipeline, rows_of
+
+logger = logging.getLogger(__name__)
 
 
 def predict_files(
@@ -19,10 +22,11 @@ def predict_files(
     task: str | None,
     options: Mapping[str, Any],
     folder: Path | None = None,
-) -> list[dict[str, Any]]:
-    """A dict a row: its inputs, and the prediction. Files go to the task's only stream.
+) -> Iterator[dict[str, Any]]:
+    """Yield a dict a row: its inputs, and the prediction. Files go to the task's only stream.
 
-    folder: maps among the predictions are written into it as files."""
+    A row that cannot be read is logged, and has no dict; RuntimeFailure if no row can be. folder:
+    maps among the predictions are written into it as files."""
     tasks = pipeline.model.plan.tasks
     if task is None and len(tasks) > 1:
         raise ConfigError(f"--task: there are {', '.join(tasks)}; say which")
@@ -55,27 +59,36 @@ def predict_files(
         named[free[0]] = files
     many = {stream for stream, use in streams.items() if use.many}
     inputs = {k: v if len(v) > 1 or k in many else v[0] for k, v in named.items()}
-    made = pipeline.generate(name, inputs, options=options)
-    rows, several = rows_of(inputs, many)
-    made = made if several else [made]
-    if folder is not None:
-        made = _in_files(pipeline, name, rows, made, folder)
-    return [{**row, "prediction": said} for row, said in zip(rows, made, strict=True)]
+    rows, _ = rows_of(inputs, many)
+    chosen = pipeline.streams_of(name, inputs)
+    files_of = _MapFiles(pipeline, name, folder) if folder is not None else None
+    failed: list[str] = []
+    predictions = pipeline.predict_rows(name, rows, chosen, options)
+    for index, (row, (prediction, failure)) in enumerate(zip(rows, predictions, strict=True)):
+        if failure is not None:
+            failed.append(failure)
+            logger.warning("%s: input %d: %s", name, index + 1, failure)
+            continue
+        if files_of is not None:
+            prediction = files_of.write(index, row, prediction)
+        yield {**row, "prediction": prediction}
+    if failed and len(failed) == len(rows):
+        raise RuntimeFailure(f"{name}: none of the {len(rows)} inputs could be used; {failed[0]}")
+    if failed:
+        logger.warning("%d of %d inputs could not be used", len(failed), len(rows))
 
 
-def _in_files(
-    pipeline: Pipeline,
-    task: str,
-    rows: Sequence[Mapping[str, Any]],
-    made: Sequence[Any],
-    folder: Path,
-) -> list[Any]:
-    """Return predictions with their maps as files of the folder, under distinct names."""
-    make_folder(folder)
-    streams, taken, written = pipeline.model.plan.tasks[task].task.inputs(), set[str](), []
-    for index, (row, said) in enumerate(zip(rows, made, strict=True)):
-        stem = output_stem(row[streams[0]] if streams else None, index)
-        stem = f"{stem}-{index}" if stem in taken else stem
-        taken.add(stem)
-        written.append(write_maps(pipeline, task, row, said, folder / stem))
-    return written
+class _MapFiles:
+    """Predictions whose maps are files of a folder, each under a name of its own."""
+
+    def __init__(self, pipeline: Pipeline, task: str, folder: Path) -> None:
+        make_folder(folder)
+        self.pipeline, self.task, self.folder = pipeline, task, folder
+        self.streams, self.taken = pipeline.model.plan.tasks[task].task.inputs(), set[str]()
+
+    def write(self, index: int, row: Mapping[str, Any], prediction: Any) -> Any:
+        """Return a row's prediction, its maps written and named."""
+        stem = output_stem(row[self.streams[0]] if self.streams else None, index)
+        stem = f"{stem}-{index}" if stem in self.taken else stem
+        self.taken.add(stem)
+        return write_maps(self.pipeline, self.task, row, prediction, self.folder / stem)

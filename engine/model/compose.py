@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ...backbones.base import Backbone
-from ...modalities.base import Decoder, Encoder, Loss
+from ...modalities.base import Decoder, Encoder, Loss, RowErrors
 from ...modalities.messages import did_you_mean
 from ...tasks.base import Task
 from ...tasks.batch import Batch
@@ -108,6 +108,17 @@ class Model(nn.Module):
         return cast(Task, self.tasks[name])
 
     def forward(self, batch: Batch) -> Loss:
+        """The task's loss of a batch. Rows that a part cannot process are in `Loss.failed`."""
+        known = len(batch.failed)
+        while True:
+            try:
+                loss = self._loss(batch)
+            except RowErrors as error:
+                batch = batch.without(error)
+            else:
+                return replace(loss, failed=[*loss.failed, *batch.failed[known:]])
+
+    def _loss(self, batch: Batch) -> Loss:
         task = self.task(batch.task)
         unused = [self.stream(name) for name, views in batch.streams.items() if not views]
         if len(batch) and not unused:
@@ -130,6 +141,16 @@ class Model(nn.Module):
     def predict(self, batch: Batch, **options: Any) -> list[Any]:
         """Return one JSON value a row."""
         return self.task(batch.task).predict(batch, self.context(batch), **options)
+
+    def predict_rows(self, batch: Batch, **options: Any) -> tuple[Batch, list[Any]]:
+        """Return the rows that could be predicted, and their predictions. The others join the
+        batch's `failed`."""
+        while len(batch):
+            try:
+                return batch, self.predict(batch, **options)
+            except RowErrors as error:
+                batch = batch.without(error)
+        return batch, []
 
     def on_step_end(self, step: int, steps: int) -> None:
         """Call the tasks after an optimizer step, `step` of `steps`, and update the moving

@@ -6,35 +6,31 @@ fitted again.
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ...modalities.base import Fittable, Source, StreamingSource
-from ..data import cell_items
-from ..recipe import ComponentPath, ComponentSpec, ResolvedRecipe, load, source_run
+from ...modalities.base import Fittable, Source
+from ...modalities.messages import describe_error
+from ..recipe import ComponentPath, ComponentSpec, ResolvedRecipe, source_run
 from ..utils import ConfigError, atomic_path, located_errors, make_folder, write_text
+from .fit_examples import FitExamples
 
 FITTED = "fitted"
 """The folder of a run that holds the states."""
-
-STREAMED = 10_000
-"""Rows of a streaming source that parts are fitted on."""
-
 
 States = Mapping[str, Mapping[str, Any]]
 """States of fitted parts, by their places."""
 
 
 def fit(plan: ResolvedRecipe, sources: Mapping[str, Source], states: States | None = None) -> None:
-    """Fit every fittable part; `sources` are the tasks' training splits. Parts whose owner has
-    weights of another run are loaded from that run. states: parts that are fitted already."""
+    """Fit every part that wants it; `sources` are the tasks' training splits. What belongs to
+    weights of another run was fitted with them, and is read from there. states: parts that are
+    fitted already. Rows that cannot be used are noted in `plan.unfit_rows`, or refused."""
     known = plan.fitted_from()
     for owner, name in plan.fitted_arguments():
         part, where = owner.fitted[name], owner.where / name
@@ -46,7 +42,7 @@ def fit(plan: ResolvedRecipe, sources: Mapping[str, Source], states: States | No
             _load_state(part, where, run[0] / FITTED / f"{run[1]}.json")
             continue
         with located_errors(where):
-            part.fit(_rows(plan, sources, owner, name))
+            part.fit(FitExamples(plan, sources, owner, name))
 
 
 def check_heads(plan: ResolvedRecipe) -> None:
@@ -70,33 +66,6 @@ def _check_head(
                 f"{task.where}.{name}: differs from the one that {where} learned with; say "
                 f"weights: {folder}:{source.name} in its section"
             )
-
-
-def _rows(
-    plan: ResolvedRecipe, sources: Mapping[str, Source], owner: ComponentSpec, argument: str
-) -> Iterator[Any]:
-    """Return what an argument of a part is fitted on: a task's rows, what tasks return for a
-    decoder, or the raw values of every stream that the part encodes."""
-    where = owner.where / argument
-    if where.section == "tasks":
-        for row in _each(sources[where.name]):
-            yield from plan.tasks[where.name].task.fit_examples(where.inside, row)
-    if where.section == "decoders":
-        for key, task in plan.tasks.items():
-            for row in _each(sources[key]):
-                yield from task.task.fit_examples(f"{where.name}.{where.inside}", row)
-    for stream in plan.streams_of(owner):
-        read = load(plan.streams[stream].modality.read)
-        for key, task in plan.tasks.items():
-            if (use := task.task.streams.get(stream)) is not None:
-                for row in _each(sources[key]):
-                    yield from map(read, cell_items(row[stream], use.many))
-
-
-def _each(source: Source) -> Iterable[dict[str, Any]]:
-    if isinstance(source, StreamingSource):
-        return itertools.islice(iter(source), STREAMED)
-    return (source[i] for i in range(len(source)))
 
 
 def save_fitted(plan: ResolvedRecipe, folder: Path) -> None:
@@ -129,8 +98,11 @@ def _load_state(part: Fittable, where: str, path: Path) -> None:
         raise ConfigError(f"{where}: the run holds no {path}; was it fitted?")
     try:
         part.load_state(_read_state(path))
-    except (KeyError, ValueError, OSError, SafetensorError) as error:
-        raise ConfigError(f"{path}: does not fit {where}: {error}; copy it again") from error
+    except ConfigError:
+        raise
+    except Exception as error:  # libraries read what the state holds
+        reason = describe_error(error)
+        raise ConfigError(f"{path}: does not fit {where}: {reason}; copy it again") from error
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ no task uses, a task without its decoder.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -38,12 +39,16 @@ class TaskPlan:
 
 @dataclass
 class ResolvedRecipe:
-    """A recipe whose parts are found and checked and, after `resolve`, complete."""
+    """A recipe whose parts are found and checked and, after `resolve`, completed.
+
+    unfit_rows: training rows that parts could not be fitted on, `(task, key) -> reason`.
+    """
 
     recipe: Recipe
     streams: dict[str, StreamPlan]
     decoders: dict[str, ComponentSpec]
     tasks: dict[str, TaskPlan]
+    unfit_rows: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
 
     @property
     def tools(self) -> Tools:

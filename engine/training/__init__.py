@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .batches import check_data as check_data
     from .callbacks import Callback as Callback
     from .dry_run import check as check
     from .train import train as train
@@ -14,6 +15,7 @@ else:
         __name__,
         {
             "callbacks": ["Callback"],
+            "batches": ["check_data"],
             "dry_run": ["check"],
             "train": ["train"],
             "trainer": ["Trainer"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 from accelerate import Accelerator
 
@@ -16,18 +16,24 @@ from ..data import (
     ShuffleBuffer,
     TaskDataset,
     batches,
+    count_rows,
+    ignored_line,
     load_split,
     task_dataset,
 )
 from ..model import Model
-from ..recipe import SamplerSection, Train
+from ..recipe import Recipe, SamplerSection, Train, stage_recipes
 from ..utils import ConfigError
+from .dry_run import check_one
 
 Datasets = dict[str, TaskDataset]
 
 
-def open_data(model: Model, settings: Train) -> tuple[Datasets, Datasets]:
-    """Return the rows of each task to train on, and those to validate on if the recipe does."""
+def open_data(
+    model: Model, settings: Train, say: Callable[[str], None] = lambda line: None
+) -> tuple[Datasets, Datasets]:
+    """Return the rows of each task to train on, and those to validate on if the recipe does. say:
+    called with the number of rows of each split."""
     plan, encoders = model.plan, model.encoders()
     training: Datasets = {}
     held_out: Datasets = {}
@@ -36,6 +42,9 @@ def open_data(model: Model, settings: Train) -> tuple[Datasets, Datasets]:
         training[name] = task_dataset(plan, encoders, name, source, training=True, augment=True)
         if settings.validate_ is not None:
             held_out[name] = task_dataset(plan, encoders, name, load_split(plan, name, VALIDATION))
+    for split, datasets in ((TRAIN, training), (VALIDATION, held_out)):
+        for name, rows in datasets.items():
+            say(f"tasks.{name}.data.{split}: {count_rows(rows.source)}")
     return training, held_out
 
 
@@ -95,3 +104,59 @@ def _value(source: Source, index: int, column: str) -> object:
 def _indexed(source: Source, seed: int) -> Source:
     """A stream as rows by index, which a reader takes in order."""
     return ShuffleBuffer(source, seed) if isinstance(source, StreamingSource) else source
+
+
+SHOWN = 50
+"""Rows of a split that are listed by name."""
+
+
+def check_data(recipe: Recipe) -> Iterator[str]:
+    """Yield lines on the rows of each split of each task: how many there are, and those that
+    cannot be read or learned from. Raise ConfigError at the end if a split has such rows and does
+    not say `on_error: skip`."""
+    refused: list[str] = []
+    stages = stage_recipes(recipe)
+    _, model = check_one(_skipping(stages[-1].recipe if stages else recipe))
+    for name, task in recipe.tasks.items():
+        held = TRAIN in task.data and task.data[TRAIN].held_out and VALIDATION not in task.data
+        for split in (*task.data, *((VALIDATION,) if held else ())):
+            where = f"tasks.{name}.data.{split}"
+            failed = yield from _check_split(model, name, split, where)
+            section = task.data.get(split, task.data.get(TRAIN))
+            if failed and section is not None and section.on_error != "skip":
+                refused.append(f"{where} ({failed})")
+    if refused:
+        raise ConfigError(
+            f"rows cannot be read in {', '.join(refused)}; mend them, or say on_error: skip"
+        )
+
+
+def _skipping(recipe: Recipe) -> Recipe:
+    """The recipe with every row that cannot be read left out instead of refused."""
+    copy = recipe.model_copy(deep=True)
+    for task in copy.tasks.values():
+        for section in task.data.values():
+            section.on_error = "skip"
+    return copy
+
+
+def _check_split(model: Model, task: str, split: str, where: str) -> Generator[str, None, int]:
+    """Yield the lines of a split; return how many of its rows cannot be used."""
+    source = load_split(model.plan, task, split)
+    if isinstance(source, StreamingSource):
+        yield f"{where}: a stream, which is not read to its end; give it a `limit`"
+        return 0
+    dataset = task_dataset(model.plan, model.encoders(), task, source)
+    failed = 0
+    for index in range(len(source)):
+        row = dataset.prepare(index)
+        if row.failure is None:
+            continue
+        failed += 1
+        if failed <= SHOWN:
+            yield f"{where}, row {row.key}: {row.failure}"
+    if failed > SHOWN:
+        yield f"{where}: and {failed - SHOWN} more rows"
+    ignored = f"; {ignored_line(source)}" if source.ignored else ""
+    yield f"{where}: {count_rows(source)}, {failed} cannot be read{ignored}"
+    return failed

@@ -81,20 +81,20 @@ def check(recipe: Recipe) -> Report:
     every mismatch."""
     stages = stage_recipes(recipe)
     if not stages:
-        report, model = _check(recipe)
+        report, model = check_one(recipe)
         check_env(model.plan)
         return report
     report, start = Report(), None
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         with stage.located_errors():
-            report.stages[stage.folder], model = _check(stage.recipe, start)
+            report.stages[stage.folder], model = check_one(stage.recipe, start)
             if following is None:
                 check_env(model.plan)
         start = StageStart.of_model(following, stage, model) if following else None
     return report
 
 
-def _check(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, Model]:
+def check_one(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, Model]:
     plan = plan_recipe(recipe)
     plan.check_sources()
     plan.resolve()
@@ -171,7 +171,7 @@ def _source(plan: ResolvedRecipe, task: str, report: Report) -> Source:
         source = load_split(plan, task, split)
         if split == TRAIN:
             found = source
-        if not isinstance(source, StreamingSource) and len(source) > FITTED_ON:
+        if not isinstance(source, StreamingSource):
             report.notes.append(f"tasks.{task}.data.{split}: {len(source):,} rows")
     return found
 

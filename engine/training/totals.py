@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...tasks.base import Loss
 from ...tasks.batch import Batch
+from ..data import SkippedRows
 from ..utils import RuntimeFailure
 
 
@@ -163,3 +164,21 @@ class FiniteCheck:
 
 def _rows(keys: Sequence[str]) -> str:
     return f"rows {', '.join(keys[:8])}{' ...' if len(keys) > 8 else ''}"
+
+
+class LearnedCheck:
+    """Whether any row was learned from, in any process; a run that read none has failed."""
+
+    def __init__(self) -> None:
+        self.learned = False
+
+    def add(self, counts: Iterable[float]) -> bool:
+        """Take the items of a step's losses; return whether there are any."""
+        found = any(counts)
+        self.learned = self.learned or found
+        return found
+
+    def raise_if_nothing(self, skipped: SkippedRows) -> None:
+        """Raise RuntimeFailure if rows were skipped and none was learned from."""
+        if not self.learned and len(skipped):
+            raise RuntimeFailure(f"no row could be learned from: {skipped.summary()}")

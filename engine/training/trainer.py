@@ -38,7 +38,7 @@ from .batches import Datasets, open_data, training_batches
 from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule, set_lr
 from .resume import save_loop
-from .totals import FiniteCheck, StepTotals
+from .totals import FiniteCheck, LearnedCheck, StepTotals
 from .validation import Validator
 
 
@@ -68,7 +68,8 @@ class Trainer:
         self.callbacks = build_callbacks(model.plan.recipe.callbacks)
         self.skipped = SkippedRows()
         self.checkpoints = Checkpoints(folder / CHECKPOINTS, settings.checkpoint.keep)
-        self._failures: list[tuple[str, str, str]] = []  # task, key, reason; not yet reported
+        self._failures = [(*row, reason) for row, reason in model.plan.unfit_rows.items()]
+        self._learned = LearnedCheck()
         self.stop = GracefulStop()
         self.allowed_changes: Sequence[str] = ()
         self.rows: dict[str, str] = {}
@@ -80,7 +81,7 @@ class Trainer:
     def prepare(self) -> None:
         """Open the data, fill the stores, and put what is needed on the device."""
         model, settings, accelerator = self.model, self.settings, self.accelerator
-        self.datasets, held_out = open_data(model, settings)
+        self.datasets, held_out = open_data(model, settings, self.log.info)
         cacher = FeatureCacher(
             model.plan,
             model,
@@ -137,6 +138,7 @@ class Trainer:
         self.log.close()
         if len(self.skipped):
             self.log.info(self.skipped.summary())
+        self._learned.raise_if_nothing(self.skipped)
 
     @contextlib.contextmanager
     def _worker_deaths(self) -> Iterator[None]:
@@ -202,7 +204,7 @@ class Trainer:
         """Divide the gradients by the step's items over all processes, clip them and step the
         optimizer. If no process could read a row of this step, or if a gradient is not finite,
         nothing changes."""
-        if any(self._host_sum(totals.num_items)):
+        if self._learned.add(self._host_sum(totals.num_items)):
             self.accelerator.unscale_gradients(self.optimizer)
             grads = [p.grad for p in self.model.parameters() if p.grad is not None]
             count = totals.count(self.accelerator)

@@ -43,6 +43,9 @@ class Normalizer(Fittable):
         """Number of joints; 0 before the fit."""
         return len(self.shift)
 
+    def check_example(self, example: Any) -> None:
+        read(example)
+
     def fit(self, rows: Iterable[Any]) -> None:
         """Fit motions, or anything that `read` takes. Raise ValueError if their joints differ."""
         motions: list[np.ndarray] = []

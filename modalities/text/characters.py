@@ -35,6 +35,10 @@ class Characters(Tokenizer):
             raise RuntimeError("tokenizer characters: used before fit or load_state")
         return self._letters
 
+    def check_example(self, example: Any) -> None:
+        if not isinstance(example, str):
+            raise ValueError(f"tokenizer characters: fits on texts, found {type(example).__name__}")
+
     def fit(self, rows: Iterable[Any]) -> None:
         """Collect the characters of `rows`, which are texts. Raise ValueError if there are none."""
         characters: set[str] = set()

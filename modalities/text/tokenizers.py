@@ -138,6 +138,10 @@ class BPE(_Backed):
             )
         self.wanted = size
 
+    def check_example(self, example: Any) -> None:
+        if not isinstance(example, str):
+            raise ValueError(f"tokenizer bpe: fits on texts, found {type(example).__name__}")
+
     def fit(self, rows: Iterable[Any]) -> None:
         """Learn the merges of `rows`, which are texts. Raise ValueError if there are none."""
         backend = Backend(BPEModel())

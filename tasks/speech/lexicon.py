@@ -23,6 +23,10 @@ class Lexicon(Fittable):
     def __init__(self) -> None:
         self.words: list[str] = []
 
+    def check_example(self, example: str) -> None:
+        if not isinstance(example, str):
+            raise ValueError(f"lexicon: fits on texts, found {type(example).__name__}")
+
     def fit(self, rows: Iterable[str]) -> None:
         self.words = sorted({word for text in rows for word in text.split()})
 

@@ -42,6 +42,9 @@ class LabelEncoder(Fittable):
             )
         self.column = column
 
+    def check_example(self, example: Row) -> None:
+        self.read(example)
+
     def fit(self, rows: Iterable[Row]) -> None:
         labels_of_type: dict[type, set[Label]] = {}
         for row in rows:

@@ -37,6 +37,9 @@ class Standardizer(Fittable):
             )
         self.columns = tuple(columns)
 
+    def check_example(self, example: Row) -> None:
+        self.read(example)
+
     def fit(self, rows: Iterable[Row]) -> None:
         values = torch.tensor([self.read(row) for row in rows], dtype=torch.float64)  # [N, K]
         if not len(values):

@@ -10,15 +10,13 @@ from __future__ import annotations
 import functools
 import mimetypes
 import os
-from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ....modalities.audio.read import suffixes as audio_suffixes
 from ....modalities.base import ReadError, Source
-from ....modalities.image.read import suffixes as image_suffixes
+from ...recipe import load
 from ...utils import find_folder, fingerprint_of
 from .metadata import METADATA, MetadataRow, read_metadata
 
@@ -31,6 +29,17 @@ SPLITS = {
 
 
 _NOTES = ("application/json", "application/pdf", "application/xml", "application/x-sh")
+
+
+class _Suffixes:
+    """The suffixes that a modality's reader can decode, known when they are first asked for."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __get__(self, source: object, owner: type) -> frozenset[str]:
+        suffixes: frozenset[str] = load(self.path)()
+        return suffixes
 
 
 class Folder(Source):
@@ -46,11 +55,12 @@ class Folder(Source):
     """
 
     column: ClassVar[str]
+    suffixes: ClassVar[_Suffixes]
 
     def __init__(self, *, path: str, split: str | None = None, labels: bool | None = None) -> None:
         top = find_folder(path)
         self.folder = _split_folder(top, split) if split else top
-        self._suffixes = self.suffixes()
+        self._suffixes: frozenset[str] = self.suffixes
         files, others = self._walk()
         self.ignored = {n: why for n, why in others.items() if not _is_text(n)}
         self.rows = read_metadata(self.folder, top, self.column)
@@ -76,11 +86,6 @@ class Folder(Source):
             self._classify(places, [top] if split is None else sorted(top.iterdir()))
         doubled = Counter(row.file for row in self.rows)
         self._repeated = len(doubled) < len(self.rows)
-
-    @staticmethod
-    @abstractmethod
-    def suffixes() -> frozenset[str]:
-        """Return the suffixes of the files that the modality's reader can decode."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -164,14 +169,14 @@ class ImageFolder(Folder):
     """Pictures of every format that Pillow decodes: rows `image, label, class`."""
 
     column = "image"
-    suffixes = staticmethod(image_suffixes)
+    suffixes = _Suffixes("sensorium.modalities.image.read:suffixes")
 
 
 class AudioFolder(Folder):
     """Sound files of every format that libsndfile decodes: rows `audio, label, class`."""
 
     column = "audio"
-    suffixes = staticmethod(audio_suffixes)
+    suffixes = _Suffixes("sensorium.modalities.audio.read:suffixes")
 
 
 def _is_text(name: str) -> bool:

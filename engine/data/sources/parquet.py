@@ -9,6 +9,9 @@ from .arrow import Decoder, arrow_row
 from .files import FileRows, Files
 from .hf_datasets import FAILURES, load_files, root_cause
 
+_EMPTY = ("corresponds to no data", "at least one example", "BatchSize must be greater than 0")
+"""What 🤗 datasets says of a file without rows."""
+
 
 class Parquet(Files):
     """Apache Parquet, with or without 🤗 datasets' own types. Pictures and sounds are
@@ -19,7 +22,7 @@ class Parquet(Files):
             return ArrowRows(load_files("parquet", [file], "train"))
         except FAILURES as error:
             reason = root_cause(error)
-            if "corresponds to no data" in reason or "at least one example" in reason:
+            if any(text in reason for text in _EMPTY):
                 return NoRows()
             raise ValueError(f"{file}: {reason}") from error
 

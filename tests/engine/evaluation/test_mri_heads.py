@@ -139,7 +139,7 @@ def test_a_mask_is_written_in_the_source_s_own_space(run: tuple[Path, Path]) -> 
     rows, folder = run
     files = [json.loads(line)["volume"] for line in rows.read_text().splitlines()][:2]
     out = folder.parent / "out"
-    said = predict_files(load(folder), files, task="shape", options={}, folder=out)
+    said = list(predict_files(load(folder), files, task="shape", options={}, folder=out))
     for file, row in zip(files, said, strict=True):
         source, mask = nibabel.load(file), nibabel.load(row["prediction"]["mask"])
         assert mask.shape == source.shape
@@ -151,7 +151,7 @@ def test_a_mask_is_written_in_the_source_s_own_space(run: tuple[Path, Path]) -> 
         assert "scores" not in row["prediction"]
     names = sorted(path.name for path in out.iterdir())
     assert names == ["0_volume_mask.nii.gz", "1_volume_mask.nii.gz"]
-    numbers = predict_files(load(folder), files[:1], task="shape", options={})
+    numbers = list(predict_files(load(folder), files[:1], task="shape", options={}))
     assert set(numbers[0]["prediction"]["mask"]) == {"grid", "affine", "runs"}
 
 

@@ -240,7 +240,7 @@ def test_a_row_that_cannot_be_read_is_fatal_or_skipped_as_asked(
     assert any(line.startswith("2 rows could not be read and were skipped: ") for line in said)
 
 
-def test_a_step_without_a_row_changes_nothing(
+def test_steps_without_a_row_change_nothing_and_the_run_fails(
     shop: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i in range(ROWS):
@@ -248,8 +248,18 @@ def test_a_step_without_a_row_changes_nothing(
     decay = train(steps=3, optimizer={"weight_decay": 0.1})
     recipe = shop.recipe(table(pictures, on_error="skip"), decay)
     untouched = shop.train(shop.changed(recipe, train(steps=0)), "before")
-    model = shop.train(recipe, "run")
-    for one, other in zip(model.parameters(), untouched.parameters(), strict=True):
+    models = []
+    update = trainer.Trainer.update
+
+    def spied(run: trainer.Trainer, totals: Any) -> None:
+        update(run, totals)
+        models.append(run.model)
+
+    monkeypatch.setattr(trainer.Trainer, "update", spied)
+    with pytest.raises(RuntimeFailure, match="no row could be learned from"):
+        shop.train(recipe, "run")
+    assert len(models) == 3
+    for one, other in zip(models[-1].parameters(), untouched.parameters(), strict=True):
         assert torch.equal(one, other)
 
 

@@ -1,0 +1,141 @@
+"""`where` chooses rows by their cells, `holdout` keeps groups whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sensorium.engine.data import RowList, open_section
+from sensorium.engine.data.holdout import hold_out
+from sensorium.engine.data.where import filter_rows, filtered
+from sensorium.engine.recipe import DataSection, Holdout
+from sensorium.engine.recipe.validation import validate
+from sensorium.engine.utils import ConfigError
+from sensorium.modalities.base import ReadError, Source
+
+ROWS = [
+    {"n": 1, "s": "a", "b": True, "z": None},
+    {"n": 2.5, "s": "b", "b": False, "z": 1},
+    {"n": None, "s": "c", "b": True, "z": 2},
+    {"n": 4, "s": "a", "b": False, "z": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ({"s": "a"}, [0, 3]),
+        ({"s": ["a", "c"]}, [0, 2, 3]),
+        ({"n": {"min": 2}}, [1, 3]),
+        ({"n": {"min": 1, "max": 2.5}}, [0, 1]),
+        ({"s": {"not": "a"}}, [1, 2]),
+        ({"s": {"not": ["a", "b"]}}, [2]),
+        ({"z": None}, [0, 3]),
+        ({"z": {"not": None}}, [1, 2]),
+        ({"b": True, "s": ["a", "b"]}, [0]),
+        ({"s": {"min": "b"}}, [1, 2]),
+    ],
+)
+def test_conditions(where: dict[str, Any], rows: list[int]) -> None:
+    found, faults = filter_rows(RowList(ROWS), where)
+    assert found.tolist() == rows and not faults
+    chosen = filtered(RowList(ROWS), where)
+    assert [chosen[i] for i in range(len(chosen))] == [ROWS[i] for i in rows]
+    assert chosen.key(0) == str(rows[0])
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"m": 1}, r"where\.m: there is no such column"),
+        ({"n": {"mn": 1}}, r"where\.n: there is no 'mn'; did you mean 'min'"),
+        ({"n": {}}, r"where\.n: is empty"),
+        ({"n": []}, r"where\.n: found an empty list"),
+        ({"n": {"min": None}}, r"where\.n\.min: found None"),
+        ({"s": "d"}, r"where: no row of 4 meets"),
+    ],
+)
+def test_conditions_that_are_refused(where: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        filter_rows(RowList(ROWS), where)
+
+
+def test_a_cell_that_cannot_be_compared_is_refused_or_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"n": n}) for n in (1, "two", 3)))
+    options = {"source": "json", "path": str(path), "where": {"n": {"min": 2}}}
+    with pytest.raises(ConfigError, match=r"row a\.jsonl#1: where\.n: the cell is a text \(two\)"):
+        open_section(validate(DataSection, options, "data", "it"), "data")
+    options["on_error"] = "skip"
+    source = open_section(validate(DataSection, options, "data", "it"), "data")
+    assert [source.key(i) for i in range(len(source))] == ["a.jsonl#1", "a.jsonl#2"]
+    with pytest.raises(ReadError, match="the condition names a number"):
+        source[0]
+
+
+class Spoken(Source):
+    columns = ("speaker", "day")
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"speaker": index % 10, "day": [index % 4]}
+
+    def fingerprint(self) -> str:
+        return "spoken"
+
+
+class Grouped(Spoken):
+    @property
+    def groups(self) -> list[int]:
+        return [i % 10 for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("source", "by", "column"),
+    [(Spoken(), "speaker", "speaker"), (Spoken(), "day", "day"), (Grouped(), None, "speaker")],
+)
+def test_no_group_is_on_both_sides(source: Source, by: str | None, column: str) -> None:
+    train, held = hold_out(source, Holdout(share=0.25, by=by), "data.holdout", skip=False)
+    sides = [{str(s[i][column]) for i in range(len(s))} for s in (train, held)]
+    assert sides[0] and sides[1] and not sides[0] & sides[1]
+    assert len(train) + len(held) == 40
+    both = [*np.asarray(train.rows), *np.asarray(held.rows)]  # type: ignore[attr-defined]
+    assert sorted(both) == list(range(40))
+
+
+def test_a_row_without_a_group_is_refused_or_counted() -> None:
+    rows = RowList([{"who": None if i == 3 else i % 4} for i in range(12)])
+    holdout = Holdout(share=0.5, by="who")
+    with pytest.raises(ConfigError, match=r"data\.holdout\.by, row 3: column 'who' is null"):
+        hold_out(rows, holdout, "data.holdout", skip=False)
+    train, held = hold_out(rows, holdout, "data.holdout", skip=True)
+    assert list(train.faults.values()) == ["column 'who' is null, so that its group is not known"]
+    assert not held.faults and len(train) + len(held) == 12
+
+
+@pytest.mark.parametrize(
+    ("holdout", "expected"),
+    [
+        (Holdout(share=0.5, by="whom"), r"holdout\.by: there is no column 'whom'; did you mean"),
+        (Holdout(share=0.01, by="who"), r"0\.01 of 4 groups is 0; whole groups"),
+    ],
+)
+def test_holdouts_that_are_refused(holdout: Holdout, expected: str) -> None:
+    rows = RowList([{"who": i % 4} for i in range(12)])
+    with pytest.raises(ConfigError, match=expected):
+        hold_out(rows, holdout, "data.holdout", skip=False)
+
+
+def test_both_forms_of_a_holdout() -> None:
+    short = validate(DataSection, {"source": "x", "holdout": 0.1}, "data", "it")
+    long = validate(DataSection, {"source": "x", "holdout": {"share": 0.1, "by": "y"}}, "data", "x")
+    assert short.held_out == Holdout(share=0.1) and long.held_out == Holdout(share=0.1, by="y")
+    assert validate(DataSection, {"source": "x"}, "data", "it").held_out is None
+    with pytest.raises(ConfigError, match="holdout"):
+        validate(DataSection, {"source": "x", "holdout": {"shar": 0.1}}, "data", "it")
