@@ -10,13 +10,14 @@ LINK := .typing/sensorium
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint quick slow test demo clean
+.PHONY: help install lint quick slow test coverage demo clean
 
 help:
 	@echo "make install  .venv with the pinned versions of constraints.txt (PYTHON=$(PYTHON))"
 	@echo "make demo     classify scanned digits, then describe them; writes runs/demo/report.html"
 	@echo "make test     lint, types, and every test that needs neither network nor accelerator"
 	@echo "make quick    the tests that take no more than seconds, on JOBS=$(JOBS) processes"
+	@echo "make coverage  every decoder class of transformers, step by step; writes docs/coverage.md"
 	@echo "make lint     ruff and mypy alone"
 	@echo "make clean    what builds and tools left behind; keeps .venv and runs/"
 
@@ -56,6 +57,10 @@ test: install
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory quick
 	@$(MAKE) --no-print-directory slow
+
+coverage: install
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m sensorium.scripts.coverage \
+		--jobs $(JOBS) --page docs/coverage.md
 
 demo: install
 	$(BIN)/python -m sensorium.scripts.examples.demo

@@ -1,0 +1,45 @@
+"""`python -m sensorium.scripts.coverage causal seq2seq masked`: run all rows, write the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from . import decoders, table
+from .forks import run_rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", help="kinds, or single rows such as causal/llama")
+    parser.add_argument("--out", type=Path, default=Path("runs/coverage.json"))
+    parser.add_argument("--page", type=Path, help="write the results as Markdown")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of a row")
+    options = parser.parse_args(arguments)
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    rows: list[str] = []
+    for name in options.rows or decoders.NAMES:
+        rows += [name] if "/" in name else decoders.rows(name)
+    results: dict[str, dict[str, str]] = {}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for row, steps in run_rows(rows, decoders.examine, jobs=options.jobs, seconds=options.seconds):
+        results[row] = steps
+        bad = {k: v for k, v in steps.items() if v.split(":")[0] not in ("ok", "n/a")}
+        print(row, *(f"\n  {step}: {result}" for step, result in bad.items()), flush=True)
+        options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if options.page is not None:
+        table.write(results, options.page)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,57 @@
+"""What a step of a row may come to, and comparisons that tell right from wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+OK = "ok"
+
+
+class Wrong(Exception):
+    """No error, but other values than the right ones."""
+
+
+class NotApplicable(Exception):
+    """The architecture, or the library, has no such thing."""
+
+
+def outcome(step: Callable[[], Any]) -> str:
+    """Run a step; return `ok`, `n/a: why`, `wrong: what`, `refused: why` or `error: what`.
+
+    A ValueError, of which our own ConfigError is one, counts as refused.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            step()
+    except NotApplicable as error:
+        return f"n/a: {_one_line(error)}"
+    except Wrong as error:
+        return f"wrong: {_one_line(error)}"
+    except ValueError as error:
+        return f"refused: {_one_line(error)}"
+    except Exception as error:
+        return f"error: {type(error).__name__}: {_one_line(error)}"
+    return OK
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def same(found: Tensor, expected: Tensor, what: str, tolerance: float = 1e-4) -> None:
+    """Raise Wrong unless two tensors agree to `tolerance` of the larger of 1 and their scale."""
+    if found.shape != expected.shape:
+        raise Wrong(f"{what}: {tuple(found.shape)}, expected {tuple(expected.shape)}")
+    if not found.isfinite().all() and expected.isfinite().all():
+        raise Wrong(f"{what}: not finite")
+    if not found.numel():
+        return
+    worst = float((found.float() - expected.float()).abs().nan_to_num().max())
+    scale = max(1.0, float(expected.float().abs().nan_to_num().max()))
+    if worst > tolerance * scale:
+        raise Wrong(f"{what} differ by {worst:.2g} of {scale:.2g}")
