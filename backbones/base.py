@@ -10,6 +10,7 @@ width, `V` vocabulary.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,24 @@ class Backbone(Decoder):
     tokenizer: Tokenizer
     mask_id: int | None = None
     supports: frozenset[str] = frozenset({"causal", "inputs_embeds", "vocabulary"})
+
+    not_walked: str | None = None
+    """Why a forward on the meta device gave no more than the shape of its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auxiliary: deque[tuple[Tensor, dict[str, Tensor]]] = deque(maxlen=16)
+
+    def pop_auxiliary(self) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """Return the mean, over the forwards since the last call, of a loss that the model adds to
+        that of any task (the balance of its routers), and what to log of it; None without one."""
+        terms = list(self.auxiliary)
+        self.auxiliary.clear()
+        if not terms:
+            return None
+        loss = torch.stack([term for term, _ in terms]).mean()
+        logged = {k: torch.stack([parts[k] for _, parts in terms]).mean() for k in terms[0][1]}
+        return loss, logged
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids `[..., T]` -> embeddings `[..., T, D]`, as the model itself would feed them."""

@@ -22,41 +22,68 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from ..modalities.base import Features, LayerHook
 from .base import ContextCache, HiddenStates
-from .configs import CAUSAL
-from .layers import LayerAccess, layers_of, run_masked
-from .masks import (
+from .configs import CAUSAL, one_line
+from .generation import CausalGeneration
+from .stack import (
+    LayerAccess,
     Packed,
     Positions,
     arrange,
+    balances,
     check_length,
+    lacks_values,
+    layers_of,
+    meta_experts,
+    outline,
     pack,
     packed_positions,
     position_ids,
-    positions_from_mask,
     real_first,
+    router_terms,
+    run_masked,
     sliding_windows,
     take,
+    try_stack,
 )
-from .pretrained import Pretrained
 from .visibility import Attention, Visibility, as_visibility
 
+PER_LAYER = "hidden_size_per_layer_input"
+"""The option of Gemma's kind by which every layer embeds the ids anew."""
 
-class Causal(Pretrained):
+
+class Causal(CausalGeneration):
     """Llama, Qwen, Mistral, Gemma, GPT-2, OPT, Phi, GPT-NeoX, Mamba..."""
 
     auto: ClassVar[Any] = AutoModelForCausalLM
     builtin = CAUSAL
 
+    def _complete_config(self, config: Any, options: Mapping[str, Any]) -> None:
+        """Let models that are encoders unless told otherwise (BERT's kind) attend causally."""
+        if not getattr(config, "is_encoder_decoder", False) and "is_decoder" in config.to_dict():
+            config.is_decoder = options.get("is_decoder", True)
+            if getattr(config, "pad_token_id", None) is None:  # positions are counted from it
+                config.pad_token_id = self.tokenizer.pad_id
+
     def _no_masks(self) -> str | None:
-        takes = inspect.signature(self.decoder.forward).parameters
-        code = sys.modules[type(self.decoder).__module__]
         types = set(sliding_windows(self.settings).by_type)
         recurrent = types - {"", "full_attention", "sliding_attention"}
+        trial = self.trial = try_stack(self.decoder, self.model.config._attn_implementation)
+        if trial is not None and not trial.is_causal:
+            raise ValueError(
+                f"config: {self.kind} attends to later positions, so it cannot write from left to "
+                "right; use the backbone `masked` or a causal model"
+            )
+        takes = inspect.signature(self.decoder.forward).parameters
+        if "per_layer_inputs" in takes and getattr(self.settings, PER_LAYER, None):
+            raise ValueError(
+                f"config: {self.kind} reads the ids of its tokens at every layer, which embeddings "
+                f"do not carry; take a model whose {PER_LAYER} is 0"
+            )
         if self.model._is_stateful or recurrent:
             return f"its layers hold a state: {', '.join(sorted(recurrent)) or 'recurrent'}"
-        if not (hasattr(code, "create_causal_mask") and hasattr(code, "ALL_ATTENTION_FUNCTIONS")):
-            return "it makes its own mask and takes no other"
-        return None if "position_ids" in takes else "it takes no position ids"
+        code = sys.modules[type(self.decoder).__module__]
+        obeys = hasattr(code, "create_causal_mask") if trial is None else trial.obeys_masks
+        return None if obeys else "it makes its own mask and takes no other"
 
     @property
     def settings(self) -> Any:
@@ -94,18 +121,37 @@ class Causal(Pretrained):
         else:
             packed = pack(embeds, mask)
         access = self._access(self.blocks(), packed, mask, layer_hooks, hidden_states)
-        if isinstance(context, ContextCache):
-            return access.output(self._after(context, packed, visibility, access))
-        if self._needs_mask(visibility, packed.tokens.device):
-            past, order = packed.first, packed.indices
-            length = order.shape[1] - past
+        with meta_experts(self.model, embeds.device):
+            if isinstance(context, ContextCache):
+                return access.output(self._after(context, packed, visibility, access))
+            try:
+                return access.output(self._row(packed, visibility, access))
+            except Exception as error:
+                if not lacks_values(error, embeds):
+                    raise
+                self.not_walked = one_line(error)
+        return outline(self, embeds)
+
+    def _row(self, packed: Packed, visibility: Visibility, access: LayerAccess) -> Tensor:
+        """Hidden `[B, N, D]` of a packed row."""
+        tokens, row, past = packed.tokens, packed.positions, packed.first
+        if self._needs_mask(visibility, tokens.device):
+            order, length = packed.indices, tokens.shape[1] - past
             visibility = visibility.map_masks(lambda m: arrange(m, past, length, order, order))
-            row = packed.positions
-            return access.output(self._masked(packed.tokens, row, row, visibility, access=access))
-        check_length(self.settings, self.kind, packed.positions.real, visibility)
+            return self._masked(tokens, row, row, visibility, access=access)
+        offset = self._first_position
+        check_length(self.settings, self.kind, row.real, visibility, offset)
+        # With a cache the library does not look into the values, which the meta device has not.
         with access.attached():
-            out = self.decoder(inputs_embeds=packed.tokens, use_cache=False)
-        return access.output(out.last_hidden_state)
+            out = self.decoder(inputs_embeds=tokens, use_cache=tokens.device.type == "meta")
+        return self._last_hidden(out, row.real)
+
+    def _last_hidden(self, out: Any, real: Tensor) -> Tensor:
+        """The hidden states of an output of the library; the terms of its routers are kept."""
+        if balances(self.settings) and torch.is_grad_enabled():
+            self.auxiliary.append(router_terms(out.router_logits, real, self.settings))
+        hidden: Tensor = out.last_hidden_state
+        return hidden
 
     def _needs_mask(self, visibility: Visibility, device: torch.device) -> bool:
         """Return whether the model needs a mask: on the meta device transformers cannot detect
@@ -122,9 +168,16 @@ class Causal(Pretrained):
         cache: DynamicCache | None = None,
         access: LayerAccess | None = None,
     ) -> Tensor:
-        """Hidden `[B, Q, D]` of packed tokens; the visibility's masks stand as both positions."""
-        check_length(self.settings, self.kind, key.real, visibility)
-        return run_masked(
+        """Return hidden `[B, Q, D]` of packed tokens under the visibility's masks, in their
+        order."""
+        offset = self._first_position
+        check_length(self.settings, self.kind, key.real, visibility, offset)
+        positions = {}
+        if self._takes_positions:
+            positions["position_ids"] = position_ids(visibility, query, key) + offset
+        elif visibility.restart_positions:
+            raise ValueError(f"{self.kind} takes no position ids, so they cannot restart")
+        out = run_masked(
             self.decoder,
             sliding_windows(self.settings),
             tokens,
@@ -132,10 +185,11 @@ class Causal(Pretrained):
             key,
             visibility,
             access or LayerAccess(self.kind, self.blocks(), Packed(tokens, query)),
-            position_ids=position_ids(visibility, query, key),
+            **positions,
             past_key_values=cache,
             use_cache=cache is not None,
         )
+        return self._last_hidden(out, query.real)
 
     def prefill(self, context: Features, attention: Attention = "causal") -> ContextCache:
         """Return the context as a key-value cache; `prefix` and `block` run it bidirectionally.
@@ -143,8 +197,9 @@ class Causal(Pretrained):
         Raise ValueError for a model that takes no custom mask.
         """
         visibility = as_visibility(attention)
-        if self.no_masks or visibility.base == "bidirectional":
-            reason = self.no_masks or "bidirectional attention has no context"
+        no_positions = None if self._takes_positions else "it takes no position ids"
+        if self.no_masks or no_positions or visibility.base == "bidirectional":
+            reason = self.no_masks or no_positions or "bidirectional attention has no context"
             raise ValueError(f"{self.kind} cannot prefill a context: {reason}")
         visibility = self._visibility(visibility, context)
         nothing = context.replace(tokens=context.tokens[:, :0], mask=context.mask[:, :0], grid=None)
@@ -220,45 +275,10 @@ class Causal(Pretrained):
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
         flat = hidden.reshape(1, -1, hidden.shape[-1])
-        logits = self._logits(flat, ids, inputs_embeds=flat, use_cache=False)
+        # With a cache the library does not look into the values, which the meta device has not.
+        cached = flat.device.type == "meta"
+        logits = self._logits(flat, ids, inputs_embeds=flat, use_cache=cached)
         return logits.view(*hidden.shape[:-1], logits.shape[-1])
-
-    @torch.no_grad()
-    def generate(
-        self, condition: Features, attention: Attention = "causal", **options: Any
-    ) -> Tensor:
-        """Return new ids `[B, L]` after the condition, padded with `pad_id`."""
-        visibility = self._visibility(attention, condition)
-        self._check_generates(visibility)
-        self._check_filled(condition)
-        order = condition.mask.to(torch.uint8).argsort(dim=1, stable=True)
-        order = order[:, order.shape[1] - int(condition.lengths.max()) :]
-        tokens, mask = take(condition.tokens.to(self.dtype), order), condition.mask.gather(1, order)
-        row, length = positions_from_mask(mask, context=True), condition.mask.shape[1]
-        visibility = visibility.map_masks(lambda m: arrange(m, 0, length, order, order))
-        if self._needs_mask(visibility, tokens.device) and tokens.shape[1] > 1:
-            options["past_key_values"] = self._prefix(tokens, row, visibility, options)
-        if visibility.mask is not None:
-            # A new token attends to what the last position does, and to the new tokens before it.
-            options["position_ids"] = position_ids(visibility, row, row)
-            mask = mask & visibility.mask[:, -1]
-            mask[:, -1] = True
-        ids: Tensor = self._generator().generate(
-            inputs_embeds=tokens, attention_mask=mask.long(), **options
-        )
-        return ids
-
-    def _prefix(
-        self, tokens: Tensor, row: Positions, visibility: Visibility, options: dict[str, Any]
-    ) -> DynamicCache:
-        """Return a cache of all positions but the last, copied for every beam."""
-        cache, row = DynamicCache(), row[:-1]
-        visibility = visibility.map_masks(lambda m: m[:, :-1, :-1])
-        self._masked(tokens[:, :-1], row, row, visibility, cache)
-        copies = max(options.get("num_beams", 1), options.get("num_return_sequences", 1))
-        for layer in cache.layers:
-            layer.batch_repeat_interleave(copies)
-        return cache
 
     def blocks(self) -> Sequence[nn.Module]:
         return layers_of(self.decoder)

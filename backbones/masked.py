@@ -16,16 +16,18 @@ from transformers import AutoModelForMaskedLM
 from ..modalities.base import Features, LayerHook, Tokenizer
 from .base import ContextCache, HiddenStates
 from .configs import Fields
-from .layers import LayerAccess, layers_of, run_masked
-from .masks import (
+from .pretrained import Pretrained
+from .stack import (
+    LayerAccess,
     Packed,
     arrange,
     check_length,
+    layers_of,
     pack,
     position_ids,
+    run_masked,
     sliding_windows,
 )
-from .pretrained import Pretrained
 from .visibility import CAUSAL, Attention, Visibility
 
 
@@ -87,14 +89,6 @@ class Masked(Pretrained):
     def _inputs(self) -> Mapping[str, Any]:
         return inspect.signature(self.decoder.forward).parameters
 
-    @property
-    def _first_position(self) -> int:
-        """The position id of the first token: RoBERTa's kind counts from behind the padding id."""
-        for name, table in self.decoder.named_modules():
-            if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
-                return 0 if table.padding_idx is None else table.padding_idx + 1
-        return 0
-
     def forward(
         self,
         embeds: Tensor,
@@ -129,9 +123,10 @@ class Masked(Pretrained):
                 raise ValueError(f"{self.kind} takes no position ids, so they cannot restart")
             inputs["position_ids"] = position_ids(visibility, row, row) + self._first_position
         windows = sliding_windows(self.model.config, both_ways=True)
-        return run_masked(
+        out = run_masked(
             self.decoder, windows, packed.tokens, row, row, visibility, access, **inputs
         )
+        return out.last_hidden_state
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""

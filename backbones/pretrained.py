@@ -12,22 +12,21 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..modalities.base import Features, LayerHook, Tokenizer
 from ..modalities.quiet import quiet_loading
 from ..modalities.submodules import (
     ExtendedEmbedding,
     ExtendedLMHead,
-    PrecomputedHidden,
     embeddings_of,
     path_of,
+    precomputed,
     replace_submodules,
 )
 from .base import Backbone, ContextCache
 from .configs import Fields, has_weights, make_config, one_line, read_config
-from .layers import LayerAccess, layers_of
-from .masks import Packed
+from .stack import LayerAccess, Packed, Trial, first_position, lacks_values, layers_of
 from .visibility import Attention, Visibility, as_visibility
 
 
@@ -63,9 +62,10 @@ class Pretrained(Backbone):
         if config is None:
             config = self._local(name)
         built = make_config(config, options or {}, tokenizer)
+        self._complete_config(built, options or {})
         try:
             self.model = self.auto.from_config(built, attn_implementation=attn, dtype=self.dtype)
-        except (ValueError, ImportError) as error:
+        except Exception as error:  # whatever a class of the library raises
             family = self.auto._model_mapping.get(type(built), None)
             if attn == "sdpa" and not getattr(family, "_supports_sdpa", True):
                 cure = f"attn: {built.model_type} has no sdpa attention; set attn: eager"
@@ -74,6 +74,7 @@ class Pretrained(Backbone):
         self.new_rows = nn.ParameterDict()
         self._check_table()
         self.dim = self.table.embedding_dim
+        self.trial: Trial | None = None
         self.no_masks = self._no_masks()
         supports = {"inputs_embeds", "vocabulary"} | self.always
         supports |= set() if self.no_masks else self.with_masks
@@ -106,6 +107,9 @@ class Pretrained(Backbone):
                 f"tokenizer: has {size} ids, {self.kind} embeds {rows}; use the model's own "
                 "tokenizer, or train the model from nothing"
             )
+
+    def _complete_config(self, config: Any, options: Mapping[str, Any]) -> None:
+        """Set fields of a configuration that this use of the model asks for, or refuse it."""
 
     def _no_masks(self) -> str | None:
         """Return why the model takes no mask but its own causal one; None if it takes any."""
@@ -146,6 +150,11 @@ class Pretrained(Backbone):
         """The table of input embeddings."""
         table: nn.Embedding = self.model.get_input_embeddings()
         return table
+
+    @property
+    def _first_position(self) -> int:
+        """The position id of the first token: RoBERTa's kind counts from behind the padding id."""
+        return first_position(self.decoder)
 
     @property
     def head(self) -> Any:
@@ -192,15 +201,6 @@ class Pretrained(Backbone):
             if value and (reason := self.unsupported_reason(ability)):
                 raise ValueError(reason)
         return LayerAccess(self.kind, layers, packed, mask, layer_hooks, hidden_states)
-
-    def _check_generates(self, visibility: Visibility) -> None:
-        """Raise ValueError for options that generation does not support."""
-        if visibility.base == "block":
-            raise ValueError(
-                "block attention fills positions at once; generate takes causal or prefix"
-            )
-        if visibility.window or visibility.layers:
-            raise ValueError("generate: takes no windows of a visibility; leave them out")
 
     def _check_filled(self, context: Features) -> None:
         """Raise ValueError for an empty row without context."""
@@ -269,8 +269,14 @@ class Pretrained(Backbone):
 
     def _logits(self, hidden: Tensor, ids: Tensor | None, **inputs: Any) -> Tensor:
         """Call the model with a decoder that has already run."""
-        stack = {path_of(self.model, self.decoder): PrecomputedHidden(self.decoder, hidden)}
-        logits: Tensor = self._replaced(stack | self._extended_head(ids), ids)(**inputs).logits
+        stack = {path_of(self.model, self.decoder): precomputed(self.decoder, hidden)}
+        head = self._extended_head(ids)
+        try:
+            logits: Tensor = self._replaced(stack | head, ids)(**inputs).logits
+        except Exception as error:
+            if not lacks_values(error, hidden):
+                raise
+            logits = next(iter(head.values()), self.head)(hidden)
         return logits
 
     def _replaced(self, parts: Mapping[str, nn.Module], ids: Tensor | None = None) -> Any:
@@ -281,19 +287,4 @@ class Pretrained(Backbone):
             bias = F.pad(bias, (0, self._num_added)) if self._num_added else bias
             bias = bias if ids is None else bias[:, ids]
             model.__dict__["_buffers"] = {**self.model._buffers, "final_logits_bias": bias}
-        return model
-
-    def _generator(self) -> Any:
-        """Return the model for `generate`: with the added ids, and without the generation options
-        of a checkpoint, which would change with where the weights came from."""
-        parts = self._extended_head()
-        if self.new_rows:
-            rows = self.new_rows["input"]
-            parts |= {path: ExtendedEmbedding(t, rows) for path, t in self._tables().items()}
-        model = self._replaced(parts)
-        model.generation_config = GenerationConfig(
-            eos_token_id=self.tokenizer.eos_id,
-            pad_token_id=self.tokenizer.pad_id,
-            bos_token_id=self.tokenizer.bos_id,
-        )
         return model

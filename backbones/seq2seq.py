@@ -16,22 +16,39 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
-from transformers.modeling_outputs import BaseModelOutput
 
 from ..modalities.base import Features, LayerHook
+from ..modalities.submodules import HiddenOutput
 from .base import ContextCache, HiddenStates
 from .configs import SEQ2SEQ
-from .layers import LayerAccess, layers_of, run_masked
-from .masks import Packed, arrange, check_length, pack, real_first, sliding_windows
-from .pretrained import Pretrained
+from .generation import Generative
+from .stack import (
+    LayerAccess,
+    Packed,
+    arrange,
+    check_length,
+    layers_of,
+    pack,
+    real_first,
+    run_masked,
+    sliding_windows,
+    try_stack,
+)
 from .visibility import CAUSAL, Attention, Visibility, as_visibility
 
 
-class Seq2Seq(Pretrained):
+class Seq2Seq(Generative):
     """T5, BART, T5Gemma..."""
 
     auto: ClassVar[Any] = AutoModelForSeq2SeqLM
     builtin = SEQ2SEQ
+
+    def _complete_config(self, config: Any, options: Mapping[str, Any]) -> None:
+        if not getattr(config, "is_encoder_decoder", False):
+            raise ValueError(
+                f"config: {config.model_type} is no encoder-decoder of text; use type: causal with "
+                "its text_config"
+            )
 
     def _no_masks(self) -> str | None:
         for stack in (self.encoder, self.decoder):
@@ -40,9 +57,12 @@ class Seq2Seq(Pretrained):
                     f"config: {self.kind} scales embeddings outside its table; take a model "
                     "whose table does it (bart, mbart, t5, t5gemma)"
                 )
+        trial = try_stack(self.decoder, self.model.config._attn_implementation, pair=True)
+        if trial is not None and not trial.is_causal:
+            raise ValueError(f"config: the decoder of {self.kind} attends to later positions")
         code = sys.modules[type(self.decoder).__module__]
-        takes = hasattr(code, "create_causal_mask")
-        return None if takes else "it makes its own mask and takes no other"
+        obeys = hasattr(code, "create_causal_mask") if trial is None else trial.obeys_masks
+        return None if obeys else "it makes its own mask and takes no other"
 
     @property
     def encoder(self) -> Any:
@@ -101,7 +121,8 @@ class Seq2Seq(Pretrained):
         if not visibility.is_named:
             visibility = visibility.map_masks(lambda m: arrange(m, 0, length, order, order))
             windows = sliding_windows(config, both_ways=True)
-            return run_masked(self.encoder, windows, tokens, row, row, visibility, access)
+            out = run_masked(self.encoder, windows, tokens, row, row, visibility, access)
+            return out.last_hidden_state
         with access.attached():
             hidden: Tensor = self.encoder(
                 inputs_embeds=tokens, attention_mask=_padding(row.real, length, tokens.dtype)
@@ -123,14 +144,18 @@ class Seq2Seq(Pretrained):
         }
         # As in the causal family: packed rows need no mask, the meta device does.
         plain = visibility.is_named and visibility.base != "block"
-        if plain and tokens.device.type != "meta":
+        meta = tokens.device.type == "meta"
+        if plain and (not meta or self.no_masks):
+            inputs["use_cache"] = meta  # with a cache the library looks into no values
             with access.attached():
                 out = self.decoder(inputs_embeds=tokens, **inputs)
             hidden: Tensor = out.last_hidden_state
             return hidden
         visibility = visibility.map_masks(lambda m: self._self_mask(m, length, order))
         windows = sliding_windows(self.settings)
-        return run_masked(self.decoder, windows, tokens, row, row, visibility, access, **inputs)
+        stack = self.decoder
+        out = run_masked(stack, windows, tokens, row, row, visibility, access, **inputs)
+        return out.last_hidden_state
 
     def _self_mask(self, mask: Tensor, length: int, order: Tensor) -> Tensor:
         """The mask of the decoder's self-attention, `[B, T, T]`, for positions in this order."""
@@ -195,7 +220,7 @@ class Seq2Seq(Pretrained):
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
         flat = hidden.reshape(1, -1, hidden.shape[-1])
-        encoded = BaseModelOutput(last_hidden_state=flat)
+        encoded = HiddenOutput(last_hidden_state=flat)
         inputs = {"decoder_inputs_embeds": flat, "encoder_outputs": encoded, "use_cache": False}
         logits = self._logits(flat, ids, **inputs)
         return logits.view(*hidden.shape[:-1], logits.shape[-1])
@@ -211,7 +236,7 @@ class Seq2Seq(Pretrained):
         cache = self.prefill(condition, visibility)
         real = cache.mask.gather(1, real_first(cache.mask))
         ids: Tensor = self._generator().generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=cache.state),
+            encoder_outputs=HiddenOutput(last_hidden_state=cache.state),
             attention_mask=real.long(),
             **{"decoder_start_token_id": self.start_id, **options},
         )

@@ -11,6 +11,7 @@ Legend: `D` width, `n` added tokens, `k` chosen ids.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -55,7 +56,7 @@ def embeddings_of(root: nn.Module, weights: Sequence[Tensor]) -> dict[str, nn.Mo
     return tables
 
 
-class _Hidden(BaseModelOutput):
+class HiddenOutput(BaseModelOutput):
     """An output that has hidden states and None for whatever else is asked of it."""
 
     def __getattr__(self, name: str) -> Any:
@@ -64,15 +65,15 @@ class _Hidden(BaseModelOutput):
         return None
 
 
-class PrecomputedHidden(nn.Module):
-    """Stands for a decoder that has already run: gives the same hidden states to any call."""
-
-    def __init__(self, decoder: nn.Module, hidden: Tensor) -> None:
-        super().__init__()
-        self.config, self.hidden = decoder.config, hidden
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return _Hidden(last_hidden_state=self.hidden)
+def precomputed(decoder: nn.Module, hidden: Tensor) -> nn.Module:
+    """Return a shallow copy of a decoder that has already run: its attributes are the decoder's,
+    and any call returns the same hidden states."""
+    shell = copy.copy(decoder)
+    for name in ("_forward_hooks", "_forward_pre_hooks"):
+        shell.__dict__[name] = OrderedDict()
+    output = HiddenOutput(last_hidden_state=hidden)
+    shell.__dict__["forward"] = lambda *args, **kwargs: output
+    return shell
 
 
 def list_of_layers(model: nn.Module, count: int | None) -> Sequence[nn.Module]:

@@ -7,6 +7,8 @@ from ...lazy import lazy_exports
 if TYPE_CHECKING:
     from .build import build as build
     from .build import resolve_and_fit as resolve_and_fit
+    from .checks import decoder_notes as decoder_notes
+    from .checks import tasks_to_meta as tasks_to_meta
     from .checks import tokenizer_notes as tokenizer_notes
     from .compose import Component as Component
     from .compose import Model as Model
@@ -27,7 +29,7 @@ else:
         __name__,
         {
             "build": ["build", "resolve_and_fit"],
-            "checks": ["tokenizer_notes"],
+            "checks": ["decoder_notes", "tasks_to_meta", "tokenizer_notes"],
             "compose": ["Component", "Model", "validate_loaded", "compose", "count_own_parameters"],
             "fit": ["FITTED", "fit", "load_fitted", "read_json", "read_states", "save_fitted"],
             "precompute": ["FeatureCacher", "move_to_device", "uncacheable_reason"],

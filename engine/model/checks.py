@@ -199,3 +199,22 @@ def tokenizer_notes(plan: ResolvedRecipe) -> list[str]:
                 "changed, and no prediction can equal it"
             )
     return notes
+
+
+def decoder_notes(decoders: nn.ModuleDict) -> list[str]:
+    """Return a note for each decoder of which the dry run saw no more than the output's shape."""
+    return [
+        f"{name}: its layers were not walked, their FLOP and memory are not counted ({why})"
+        for name, decoder in decoders.items()
+        if (why := getattr(decoder, "not_walked", None))
+    ]
+
+
+def tasks_to_meta(tasks: nn.ModuleDict) -> None:
+    """Move what trains in tasks, which were built with the plan, to the meta device. Their buffers
+    stay: some are read (a step's number)."""
+    for module in tasks.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.is_meta:
+                moved = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+                setattr(module, name, moved)

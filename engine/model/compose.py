@@ -122,7 +122,7 @@ class Model(nn.Module):
         task = self.task(batch.task)
         unused = [self.stream(name) for name, views in batch.streams.items() if not views]
         if len(batch) and not unused:
-            return task.loss(batch, self.context(batch))
+            return self._with_auxiliary(task.loss(batch, self.context(batch)))
         # Streams without an item, or all parts if every row of this process was unreadable, get
         # zero gradients, since other processes wait for them. Their graph is created first, so that
         # the backward reaches it last: the order of collectives is the same in every process.
@@ -134,8 +134,18 @@ class Model(nn.Module):
         )
         if not len(batch) and not task.cross_rows:
             return Loss(nothing, 0)
-        loss = task.loss(batch, self.context(batch))
+        loss = self._with_auxiliary(task.loss(batch, self.context(batch)))
         return replace(loss, total=loss.total + nothing)
+
+    def _with_auxiliary(self, loss: Loss) -> Loss:
+        """Add what the decoders add to the loss of any task, for each of its items."""
+        for name, decoder in self.decoders.items():
+            terms = decoder.pop_auxiliary() if isinstance(decoder, Backbone) else None
+            if terms is not None:
+                parts = {f"{name}/{k}": value * loss.count for k, value in terms[1].items()}
+                total = loss.total + terms[0] * loss.count
+                loss = replace(loss, total=total, parts=loss.parts | parts)
+        return loss
 
     @torch.no_grad()
     def predict(self, batch: Batch, **options: Any) -> list[Any]:

@@ -19,7 +19,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from ...modalities.base import Features, Source, StreamingSource
 from ...tasks.batch import Batch
 from ..data import TRAIN, PreparedRow, RowList, failure_line, limit, load_split, task_dataset
-from ..model import Model, compose, count_own_parameters, fit, tokenizer_notes, uncacheable_reason
+from ..model import (
+    Model,
+    compose,
+    count_own_parameters,
+    decoder_notes,
+    fit,
+    tasks_to_meta,
+    tokenizer_notes,
+    uncacheable_reason,
+)
 from ..model.parameters import AdapterCheck, is_frozen
 from ..recipe import Recipe, ResolvedRecipe, count, load, plan_recipe, stage_recipes
 from ..rollout import check_env
@@ -105,7 +114,7 @@ def check_one(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, 
     report.notes += tokenizer_notes(plan)
     with torch.device("meta"):
         model = compose(plan, weights=False)
-        _tasks_to_meta(model)
+        tasks_to_meta(model.tasks)
     if start is not None:
         anew = start.fill(model)
         report.notes += [f"begins anew: {', '.join(anew)}"] if anew else []
@@ -124,17 +133,8 @@ def check_one(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, 
             adapters.walk_without_dropout(model, batch)
     adapters.validate()
     _describe(model, shapes, report)
+    report.notes += decoder_notes(model.decoders)
     return report, model
-
-
-def _tasks_to_meta(model: Model) -> None:
-    """Tasks were built with the plan: what trains in them comes to the meta device. Their buffers
-    stay, some are read (a step's number)."""
-    for module in model.tasks.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.is_meta:
-                moved = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-                setattr(module, name, moved)
 
 
 def _example_rows(plan: ResolvedRecipe, task: str) -> Source:

@@ -18,10 +18,10 @@ from ..base import Encoder, Features, LayerHook, Sample, Tokenizer
 from ..quiet import quiet_loading
 from ..submodules import (
     ExtendedLMHead,
-    PrecomputedHidden,
     hooked,
     list_of_layers,
     path_of,
+    precomputed,
     replace_submodules,
 )
 from ..text_processor import TextProcessor, collate_ids
@@ -155,7 +155,7 @@ class HubText(Encoder):
             raise ValueError(f"{self.kind}: has no head; set lm_head: true")
         flat = hidden.reshape(1, -1, hidden.shape[-1])
         stack, head = self.encoder, self.model.get_output_embeddings()
-        parts: dict[str, nn.Module] = {path_of(self.model, stack): PrecomputedHidden(stack, flat)}
+        parts: dict[str, nn.Module] = {path_of(self.model, stack): precomputed(stack, flat)}
         if ids is not None:
             parts[path_of(self.model, head)] = ExtendedLMHead(head, None, ids)
         logits: Tensor = replace_submodules(self.model, parts)(inputs_embeds=flat).logits

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensorium.backbones.masks import Windows, additive, packed_positions
+from sensorium.backbones.stack import Windows, additive, packed_positions
 from sensorium.backbones.visibility import (
     BIDIRECTIONAL,
     BLOCK,

@@ -297,5 +297,4 @@ HELD_OUT: dict[str, tuple[str, str]] = {
     "sweep-v3": ("slide the block off the table to the side", "sweep the puck off the table"),
     "window-open-v3": ("slide open the window by its handle", "open the window all the way"),
 }
-"""Task -> the ways to ask that only `development` and only `test` have; training has each of their
-words, so that they can be understood."""
+"""Task -> the ways that only `development` and only `test` have, in words that training has."""

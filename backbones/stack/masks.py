@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modalities.base import RowErrors
-from .visibility import AttentionKind, Visibility
+from ...modalities.base import RowErrors
+from ..visibility import AttentionKind, Visibility
 
 
 @dataclass(frozen=True)

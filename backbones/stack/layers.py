@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..modalities.base import LayerHook
-from .base import HiddenStates
+from ...modalities.base import LayerHook
+from ..base import HiddenStates
+from ..visibility import Visibility
 from .masks import Packed, Positions, Windows, additive, additive_by_layer
-from .visibility import Visibility
 
 
 class LayerAccess:
@@ -114,8 +114,8 @@ def run_masked(
     visibility: Visibility,
     access: LayerAccess,
     **inputs: Any,
-) -> Tensor:
-    """Run a stack of layers on `tokens [B, Q, D]`; return its last hidden states.
+) -> Any:
+    """Run a stack of layers on `tokens [B, Q, D]`; return the library's output.
 
     The visibility's masks stand as the queries and keys do.
     """
@@ -124,9 +124,43 @@ def run_masked(
     layers = {access.index(i): inner for i, inner in visibility.layers.items()}
     by_layer = additive_by_layer(layers, query, key, windows, tokens.dtype)
     with access.attached(by_layer, shared):
-        out = stack(inputs_embeds=tokens, attention_mask=mask, **inputs)
-    hidden: Tensor = out.last_hidden_state
-    return hidden
+        return stack(inputs_embeds=tokens, attention_mask=mask, **inputs)
+
+
+def first_position(stack: nn.Module) -> int:
+    """Return the position id of a stack's first token: 0, or behind the row of padding."""
+    for name, table in stack.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+            return 0 if table.padding_idx is None else table.padding_idx + 1
+    return 0
+
+
+def lacks_values(error: Exception, tensor: Tensor) -> bool:
+    """Return whether an error is that of the meta device, whose tensors have no values."""
+    return tensor.device.type == "meta" and "meta" in str(error)
+
+
+def outline(stack: nn.Module, embeds: Tensor) -> Tensor:
+    """Return hidden states of the shape of `embeds [B, T, D]` that every trained parameter of a
+    stack had a part in: what is left of a forward that the meta device cannot walk."""
+    trained = (p for p in stack.parameters() if p.requires_grad)
+    return embeds + sum((p.sum() * 0 for p in trained), embeds.new_zeros(()))
+
+
+@contextmanager
+def meta_experts(model: Any, device: torch.device) -> Iterator[None]:
+    """On the meta device run a mixture of experts by batched products: grouped ones, which the
+    library prefers, take bfloat16 alone there."""
+    can_set = getattr(model, "_can_set_experts_implementation", None)
+    if device.type != "meta" or can_set is None or not can_set():
+        yield
+        return
+    before = model.config._experts_implementation
+    model.set_experts_implementation("batched_mm")
+    try:
+        yield
+    finally:
+        model.set_experts_implementation(before)
 
 
 def layers_of(stack: nn.Module) -> Sequence[nn.Module]:

@@ -1,0 +1,218 @@
+"""Generation: transformers' loop with its cache, or over a backbone's own `teacher_force`.
+
+The loop without a cache is the slower one and always right. Every token is chosen from a whole
+pass, so what is generated equals teacher forcing by construction, for rows of any length and for
+architectures whose own loop takes no embeddings, counts padding as positions or keeps its state.
+
+Legend: `B` rows, `P` positions of the context, `N` new ids so far, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedConfig
+from transformers.modeling_outputs import CausalLMOutput
+
+from ..modalities.base import Features
+from ..modalities.submodules import ExtendedEmbedding
+from .base import Backbone
+from .pretrained import Pretrained
+from .stack import Positions, arrange, position_ids, positions_from_mask, take
+from .visibility import Attention, Visibility
+
+
+class UncachedGenerator(nn.Module, GenerationMixin):
+    """A model for transformers' `generate` that runs a backbone anew for every token."""
+
+    main_input_name = "input_ids"
+    _is_stateful = False
+    _supports_cache_class = False
+
+    def __init__(
+        self, backbone: Backbone, visibility: Visibility, generation_config: GenerationConfig
+    ) -> None:
+        super().__init__()
+        self._backbone = [backbone]  # no submodule
+        self.visibility = visibility
+        self.config = PreTrainedConfig(num_hidden_layers=1)
+        self.generation_config = generation_config
+        self.generation_config.use_cache = False
+
+    @property
+    def backbone(self) -> Backbone:
+        return self._backbone[0]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.backbone.parameters()).dtype
+
+    def get_experts_implementation(self) -> dict[str, str]:
+        return {}
+
+    def can_generate(self) -> bool:
+        return True
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        inputs_embeds: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        visible: Tensor | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Return the inputs of `forward`; beams have their rows of each by now."""
+        return {
+            "input_ids": input_ids,
+            "inputs_embeds": inputs_embeds,
+            "context_mask": context_mask,
+            "visible": visible,
+        }
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        inputs_embeds: Tensor,
+        context_mask: Tensor,
+        visible: Tensor | None = None,
+        **options: Any,
+    ) -> CausalLMOutput:
+        """input_ids `[B, N]` after inputs_embeds `[B, P, D]` -> logits `[B, 1, V]` of the next.
+
+        context_mask: bool `[B, P]`, True = real. visible: bool `[B, P, P]`, the visibility's mask.
+        """
+        new = input_ids.shape[1]
+        context = Features(inputs_embeds, context_mask)
+        ids = F.pad(input_ids, (0, 1))  # the last one is what is asked for
+        visibility = self.visibility
+        if visible is not None:
+            # A new token sees what the last position of the context sees, and the new ones.
+            rows = torch.cat([visible, visible[:, -1:].expand(-1, new + 1, -1)], 1)
+            rows = F.pad(rows, (0, new + 1), value=True)
+            visibility = visibility.map_masks(lambda _: rows)
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        hidden = self.backbone.teacher_force(context, ids, mask, visibility)[:, -1:]
+        return CausalLMOutput(logits=self.backbone.logits(hidden))
+
+
+def generate_uncached(
+    backbone: Any,
+    condition: Features,
+    visibility: Visibility,
+    generation_config: GenerationConfig,
+    **options: Any,
+) -> Tensor:
+    """Return new ids `[B, N]` after a condition. options: those of transformers' `generate`."""
+    generator: Any = UncachedGenerator(backbone, visibility, generation_config)
+    inputs: dict[str, Any] = {"inputs_embeds": condition.tokens}
+    inputs["context_mask"] = condition.mask
+    if visibility.mask is not None:
+        inputs["visible"] = visibility.mask.expand(len(condition.tokens), -1, -1)
+    ids: Tensor = generator.generate(**inputs, **{**options, "use_cache": False})
+    return ids
+
+
+class Generative(Pretrained):
+    """A language model that writes one token after the other."""
+
+    def _check_generates(self, visibility: Visibility) -> None:
+        """Raise ValueError for options that generation does not support."""
+        if visibility.base == "block":
+            raise ValueError(
+                "block attention fills positions at once; generate takes causal or prefix"
+            )
+        if visibility.window or visibility.layers:
+            raise ValueError("generate: takes no windows of a visibility; leave them out")
+
+    def _generator(self) -> Any:
+        """Return the model for `generate`: with the added ids, and without the generation options
+        of a checkpoint, which would change with where the weights came from."""
+        parts = self._extended_head()
+        if self.new_rows:
+            rows = self.new_rows["input"]
+            parts |= {path: ExtendedEmbedding(t, rows) for path, t in self._tables().items()}
+        model = self._replaced(parts)
+        model.generation_config = self._generation_config()
+        return model
+
+    def _generation_config(self) -> GenerationConfig:
+        return GenerationConfig(
+            eos_token_id=self.tokenizer.eos_id,
+            pad_token_id=self.tokenizer.pad_id,
+            bos_token_id=self.tokenizer.bos_id,
+        )
+
+
+class CausalGeneration(Generative):
+    """Generation of decoders of one stack."""
+
+    _needs_mask: Callable[[Visibility, torch.device], bool]
+    _masked: Callable[..., Tensor]
+
+    @property
+    def _takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(self.decoder.forward).parameters
+
+    @torch.no_grad()
+    def generate(
+        self, condition: Features, attention: Attention = "causal", **options: Any
+    ) -> Tensor:
+        """Return new ids `[B, L]` after the condition, padded with `pad_id`."""
+        visibility = self._visibility(attention, condition)
+        self._check_generates(visibility)
+        self._check_filled(condition)
+        if self._generates_uncached(condition, visibility):
+            condition = condition.replace(tokens=condition.tokens.to(self.dtype))
+            settings = self._generation_config()
+            return generate_uncached(self, condition, visibility, settings, **options)
+        order = condition.mask.to(torch.uint8).argsort(dim=1, stable=True)
+        order = order[:, order.shape[1] - int(condition.lengths.max()) :]
+        tokens, mask = take(condition.tokens.to(self.dtype), order), condition.mask.gather(1, order)
+        row, length = positions_from_mask(mask, context=True), condition.mask.shape[1]
+        visibility = visibility.map_masks(lambda m: arrange(m, 0, length, order, order))
+        if self._needs_mask(visibility, tokens.device) and tokens.shape[1] > 1:
+            options["past_key_values"] = self._prefix(tokens, row, visibility, options)
+        if visibility.mask is not None:
+            # A new token attends to what the last position does, and to the new tokens before it.
+            options["position_ids"] = position_ids(visibility, row, row)
+            mask = mask & visibility.mask[:, -1]
+            mask[:, -1] = True
+        ids: Tensor = self._generator().generate(
+            inputs_embeds=tokens, attention_mask=mask.long(), **options
+        )
+        return ids
+
+    def _generates_uncached(self, condition: Features, visibility: Visibility) -> bool:
+        """Return whether the library's own loop would not give what teacher forcing gives: it
+        takes no embeddings, keeps the state of padding, or counts padding as positions."""
+        prepare = inspect.signature(self.model.prepare_inputs_for_generation).parameters
+        if "inputs_embeds" not in prepare or self._first_position:
+            return True
+        plain = visibility.is_named and visibility.base == "causal"
+        if not (plain or self._takes_positions):
+            return True
+        tried = self.trial is not None
+        skips = self.trial.skips_padding if self.trial is not None else self._takes_positions
+        ragged = not bool(condition.mask.all())
+        return not skips and (ragged or (tried and self.model._is_stateful))
+
+    def _prefix(
+        self, tokens: Tensor, row: Positions, visibility: Visibility, options: dict[str, Any]
+    ) -> DynamicCache:
+        """Return a cache of all positions but the last, copied for every beam."""
+        cache, row = DynamicCache(), row[:-1]
+        visibility = visibility.map_masks(lambda m: m[:, :-1, :-1])
+        self._masked(tokens[:, :-1], row, row, visibility, cache)
+        copies = max(options.get("num_beams", 1), options.get("num_return_sequences", 1))
+        for layer in cache.layers:
+            layer.batch_repeat_interleave(copies)
+        return cache

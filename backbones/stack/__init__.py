@@ -1,0 +1,69 @@
+"""One forward of a stack of layers: packed rows, masks, hooks, routers, and what a stack can do."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .layers import LayerAccess as LayerAccess
+    from .layers import first_position as first_position
+    from .layers import lacks_values as lacks_values
+    from .layers import layers_of as layers_of
+    from .layers import meta_experts as meta_experts
+    from .layers import outline as outline
+    from .layers import run_masked as run_masked
+    from .masks import Packed as Packed
+    from .masks import Positions as Positions
+    from .masks import Windows as Windows
+    from .masks import additive as additive
+    from .masks import arrange as arrange
+    from .masks import check_length as check_length
+    from .masks import pack as pack
+    from .masks import packed_positions as packed_positions
+    from .masks import position_ids as position_ids
+    from .masks import positions_from_mask as positions_from_mask
+    from .masks import real_first as real_first
+    from .masks import sliding_windows as sliding_windows
+    from .masks import take as take
+    from .routing import balances as balances
+    from .routing import router_terms as router_terms
+    from .trial import Trial as Trial
+    from .trial import try_stack as try_stack
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "layers": [
+                "LayerAccess",
+                "first_position",
+                "lacks_values",
+                "layers_of",
+                "meta_experts",
+                "outline",
+                "run_masked",
+            ],
+            "masks": [
+                "Packed",
+                "Positions",
+                "Windows",
+                "additive",
+                "arrange",
+                "check_length",
+                "pack",
+                "packed_positions",
+                "position_ids",
+                "positions_from_mask",
+                "real_first",
+                "sliding_windows",
+                "take",
+            ],
+            "routing": [
+                "balances",
+                "router_terms",
+            ],
+            "trial": [
+                "Trial",
+                "try_stack",
+            ],
+        },
+    )

@@ -1,0 +1,158 @@
+"""A trial of an architecture: what a stack of layers does with masks, seen in its outputs.
+
+That a class is in transformers' mapping of causal language models does not make it causal: a BERT
+with a plain configuration attends both ways, and nothing says so. A small random stack is run on
+four positions, and what changes when one of them changes tells who attends to whom.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import json
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .layers import first_position
+
+POSITIONS = 4
+VOCABULARY = 16
+MAX_PARAMETERS = 100_000_000
+"""Larger stacks than this, of one layer of each kind, are not tried."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was seen. is_causal: without a mask no position attends to a later one. obeys_masks: an
+    additive 4-D mask says who attends to whom. skips_padding: a row behind padding, with a mask of
+    two axes as in the library's `generate`, is as without."""
+
+    is_causal: bool
+    obeys_masks: bool
+    skips_padding: bool
+
+
+def try_stack(stack: nn.Module, attn: str, pair: bool = False) -> Trial | None:
+    """Try a small copy of a stack of layers of transformers; None if there is none that runs.
+
+    pair: it is the decoder of an encoder-decoder.
+    """
+    config: Any = stack.config
+    key = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    return _try(cast(Hashable, type(stack)), key, _Config(config), attn, pair)
+
+
+class _Config:
+    """A configuration that takes no part in the key of the cache."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Config)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.lru_cache(maxsize=64)
+def _try(family: Any, key: str, config: _Config, attn: str, pair: bool) -> Trial | None:
+    for implementation in dict.fromkeys((attn, "eager")):  # inner models may know one of them
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
+                torch.manual_seed(0)
+                small = _small(family, config.value, implementation)
+                return None if small is None else _observe(small, pair)
+        except Exception:  # whatever a library's class raises where it is built in another size
+            continue
+    return None
+
+
+def _small(family: Any, config: Any, attn: str) -> nn.Module | None:
+    """Return a random stack with one layer of each kind and a small table; None if it is large."""
+    config = copy.deepcopy(config)
+    text = config.get_text_config(decoder=True)
+    kinds = list(dict.fromkeys(getattr(text, "layer_types", None) or ()))
+    for each in {id(config): config, id(text): text}.values():
+        each._attn_implementation = attn
+        each.dtype = torch.float32
+        if getattr(each, "vocab_size", None):
+            each.vocab_size = VOCABULARY
+        if getattr(each, "sliding_window", None) is not None:
+            each.sliding_window = max(each.sliding_window, POSITIONS + 1)
+        if getattr(each, "pad_token_id", None) is not None:
+            each.pad_token_id = min(each.pad_token_id, VOCABULARY - 1)
+    if kinds and text.num_hidden_layers == len(text.layer_types):
+        text.layer_types, text.num_hidden_layers = kinds, len(kinds)
+    elif getattr(text, "num_hidden_layers", 1) > 1:
+        text.num_hidden_layers = 1
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in family(config).parameters())
+    if count > MAX_PARAMETERS:
+        return None
+    small: nn.Module = family(config).float().eval()
+    for parameter in small.parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(std=1 / math.sqrt(parameter[0].numel()))
+    return small
+
+
+def _observe(stack: nn.Module, pair: bool) -> Trial:
+    takes = inspect.signature(stack.forward).parameters
+    width = stack.get_input_embeddings().embedding_dim  # type: ignore[operator]
+    tokens = torch.randn(1, POSITIONS, width)
+    changed = tokens.clone()
+    changed[:, -1] = torch.randn(width)
+    inputs: dict[str, Any] = {"use_cache": False} if "use_cache" in takes else {}
+    if "encoder_hidden_states" in takes and pair:
+        inputs["encoder_hidden_states"] = torch.randn(1, POSITIONS, width)
+        inputs["encoder_attention_mask"] = torch.ones(1, POSITIONS)
+
+    def run(values: Tensor, **more: Any) -> Tensor:
+        hidden: Tensor = stack(inputs_embeds=values.clone(), **inputs, **more).last_hidden_state
+        return hidden
+
+    plain = run(tokens)
+    is_causal = _unchanged(plain, run(changed))
+    positions = {}
+    if "position_ids" in takes:
+        positions["position_ids"] = torch.arange(POSITIONS)[None] + first_position(stack)
+    try:
+        everything = torch.zeros(1, 1, POSITIONS, POSITIONS)
+        causal = torch.full_like(everything, torch.finfo(torch.float32).min).triu(1)
+        both = run(tokens, attention_mask=everything, **positions)
+        moved = run(changed, attention_mask=everything, **positions)
+        obeys = not _unchanged(both[:, :1], moved[:, :1])
+        once = run(tokens, attention_mask=causal, **positions)
+        obeys &= _unchanged(once, run(changed, attention_mask=causal, **positions))
+        gap = float((once - plain).abs().max()) if is_causal else 0.0
+        obeys &= gap <= 1e-4 * float(plain.abs().max())
+    except Exception:  # it takes no mask of four axes
+        obeys = False
+    return Trial(is_causal, obeys, _skips_padding(run, tokens, plain, positions))
+
+
+def _skips_padding(
+    run: Callable[..., Tensor], tokens: Tensor, plain: Tensor, positions: dict[str, Tensor]
+) -> bool:
+    padding = torch.randn(1, 2, tokens.shape[-1])
+    mask = torch.tensor([[0, 0, *[1] * POSITIONS]])
+    ids = {k: torch.cat([v[:, :1].expand(-1, 2), v], 1) for k, v in positions.items()}
+    try:
+        padded = run(torch.cat([padding, tokens], 1), attention_mask=mask, **ids)[:, 2:]
+    except Exception:  # it takes no mask, or one of its own
+        return False
+    return float((padded - plain).abs().max()) <= 1e-4 * float(plain.abs().max())
+
+
+def _unchanged(hidden: Tensor, other: Tensor) -> bool:
+    """Return whether the positions before the last one (of one: it itself) are the same."""
+    earlier = slice(None, -1) if hidden.shape[1] == POSITIONS else slice(None)
+    difference = (hidden - other)[:, earlier].abs().max()
+    return bool(difference <= 1e-5 * hidden.abs().max())
