@@ -24,13 +24,14 @@ def main(
 ) -> None:
     """Score a run; writes evaluation.json and the predictions into its folder."""
     from sensorium.engine.checkpoint import load_model
-    from sensorium.engine.evaluation import evaluate
-    from sensorium.engine.utils import RunLogger, format_metrics, pick
+    from sensorium.engine.evaluation import evaluate, format_evaluation, input_streams
+    from sensorium.engine.utils import RunLogger, pick
 
     pick(device)  # before the weights are read
     folder = Path(run) if Path(run).is_dir() else None
+    model = load_model(run, precision)
     metrics = evaluate(
-        load_model(run, precision),
+        model,
         tasks=task,
         split=split,
         batch_size=batch_size,
@@ -40,7 +41,7 @@ def main(
         folder=folder,
         device=device,
     )
-    print(format_metrics(metrics))
+    print(format_evaluation(metrics, input_streams(model.plan)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from .evaluate import EVALUATION as EVALUATION
     from .evaluate import evaluate as evaluate
     from .evaluator import Evaluator as Evaluator
+    from .format import format_evaluation as format_evaluation
+    from .format import input_streams as input_streams
     from .input_use import Table as Table
     from .input_use import read_table as read_table
 else:
@@ -16,6 +18,7 @@ else:
         {
             "evaluate": ["EVALUATION", "evaluate"],
             "evaluator": ["Evaluator"],
+            "format": ["format_evaluation", "input_streams"],
             "input_use": ["Table", "read_table"],
         },
     )

@@ -24,12 +24,13 @@ from ..utils import (
     RunLogger,
     RuntimeFailure,
     check_folder,
-    format_metrics,
     init_accelerator,
     write_json,
     write_text,
 )
 from .evaluator import EvaluationResult, Evaluator, ShuffledStream
+from .format import format_evaluation, input_streams
+from .input_use import read_table
 
 EVALUATION = "evaluation.json"
 BATCH_GAP_ROWS = 64
@@ -77,6 +78,8 @@ def evaluate(
             ablations = _input_ablations(scorer, rows) if input_ablation else {}
             metrics[label] = scored.metrics | ablations
             predictions[label] = _prediction_lines(rows.task, scored)
+            if log is not None and accelerator.is_main_process:
+                _log_findings(log, plan, label, metrics[label], len(scored.keys))
     if not metrics:
         raise ConfigError("no task has a split to evaluate on; add data.test, or say --split")
     if folder is not None and accelerator.is_main_process:
@@ -87,9 +90,21 @@ def evaluate(
             write_card(model, folder)
         except RuntimeFailure:  # show the metrics, which may have taken hours
             if log is not None:
-                log.info(format_metrics(metrics))
+                log.info(format_evaluation(metrics, input_streams(plan)))
             raise
     return metrics
+
+
+def _log_findings(
+    log: RunLogger, plan: ResolvedRecipe, label: str, values: Mapping[str, float], count: int
+) -> None:
+    """Log whether the task uses its streams, and whether its metrics depend on the batch size."""
+    rule = plan.recipe.train.validate_
+    best = rule.metric if rule is not None else None
+    defined = {name: _finite(value) for name, value in values.items()}
+    streams = input_streams(plan)[label.partition("@")[0]]
+    for finding in read_table(label, defined, streams, best, count).findings:
+        log.info(f"{label}: {finding.text}")
 
 
 def _limited(name: str, limit: int | None) -> str:

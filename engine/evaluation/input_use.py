@@ -1,9 +1,10 @@
 """Tables of `evaluation.json`, and whether the model uses its input.
 
 A model that ignores a stream gives the same answers if that stream is shuffled among rows.
-Different answers need not be better ones, so the difference is compared with its sampling error:
-three standard errors of the difference of two proportions, or, for other metrics, three times `1 /
-sqrt(rows)` of their size.
+All metrics of a task are asked, since a stream may change one and leave another as it is. Each
+difference is compared with its sampling error: three standard errors of the difference of two
+proportions, or, for other metrics, three times `1 / sqrt(rows)` of their size, and more than three
+the more metrics are compared.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 GAP = "batch_gap"
 BATCH_GAP_TOLERANCE = 1e-3
@@ -30,14 +32,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Table:
-    """rows: (metric, value, value with each stream shuffled). headline: the metric that the
-    sentences are about. count: number of scored rows, if known."""
+    """rows: (metric, value, value with each stream shuffled). headline: the metric that
+    findings name first. count: number of scored rows, if known."""
 
     label: str
     streams: tuple[str, ...]
     rows: list[tuple[str, float | None, list[float | None]]]
     headline: str
-    sentences: list[Finding]
+    findings: list[Finding]
     count: int | None = None
 
 
@@ -53,11 +55,11 @@ def read_table(
     task, _, metric = (best or "").partition("/")
     preferred = metric if task == label.partition("@")[0] and metric in metrics else None
     headline = preferred or next((m for m in metrics if values[m] is not None), "")
-    sentences = [_use(rows, headline, s, place, count) for place, s in enumerate(shuffled)]
+    findings = [_use(rows, headline, s, place, count) for place, s in enumerate(shuffled)]
     gap = values.get(GAP)
     if gap is not None:
-        sentences.append(_batches(gap))
-    return Table(label, shuffled, rows, headline, sentences, count)
+        findings.append(_batches(gap))
+    return Table(label, shuffled, rows, headline, findings, count)
 
 
 def _shuffled(metric: str, stream: str) -> str:
@@ -71,31 +73,53 @@ def _use(
     place: int,
     count: int | None,
 ) -> Finding:
+    """Return whether a stream is used: whether any metric changes by more than chance explains."""
     yes, no, unknown = f"{stream}: yes", f"{stream}: not shown", f"{stream}: cannot be said"
     named = f"“{stream}”"
-    if all(score == others[place] for _, score, others in rows):
+    pairs = {
+        name: (score, other)
+        for name, score, others in rows
+        if (other := others[place]) is not None and score is not None
+        if math.isfinite(score) and math.isfinite(other)
+    }
+    if not pairs:
+        text = f"Whether the model uses {named} cannot be said: no metric is defined."
+        return Finding(None, text, unknown)
+    changed = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if not changed:
         text = f"Shuffling {named} among the rows changes nothing: the model does not use it."
         return Finding(False, text, f"{stream}: no")
-    score, other = next((v, others[place]) for m, v, others in rows if m == headline)
-    if score is None or other is None:
-        text = f"Whether the model uses {named} cannot be said: {headline} is not defined."
-        return Finding(None, text, unknown)
-    change = f"With {named} shuffled among the rows {headline} goes from {score:.3g} to {other:.3g}"
+    ratios = {
+        name: abs(a - b) / noise(a, b, count or 1, len(changed)) for name, (a, b) in changed.items()
+    }
+    best = max(ratios, key=ratios.__getitem__)
+    shown = headline if ratios.get(headline, 0) > 1 or ratios[best] <= 1 else best
+    shown = shown if shown in pairs else best
+    score, other = pairs[shown]
+    change = f"With {named} shuffled among the rows {shown} goes from {score:.3g} to {other:.3g}"
     if count is None:
         return Finding(None, f"{change}.", unknown)
-    if abs(score - other) > noise(score, other, count):
-        return Finding(True, f"{change}: the model uses it.", yes)
-    text = f"{change}, which chance alone may do with {count:,} rows: that the model uses it "
-    return Finding(False, f"{text}does not show.", no)
+    if ratios[best] > 1:
+        number = sum(ratio > 1 for ratio in ratios.values())
+        more = f" ({number} of {len(pairs)} metrics show it)" if len(pairs) > 1 else ""
+        return Finding(True, f"{change}: the model uses it{more}.", yes)
+    rest = f", and no other of {len(pairs)} metrics changes by more" if len(pairs) > 1 else ""
+    text = f"{change}, which chance alone may do with {count:,} rows{rest}: "
+    return Finding(False, f"{text}that the model uses it does not show.", no)
 
 
-def noise(first: float, second: float, count: int) -> float:
-    """Return the difference of two scores of `count` rows that chance explains."""
+def noise(first: float, second: float, count: int, comparisons: int = 1) -> float:
+    """Return the difference of two scores of `count` rows that chance explains.
+
+    comparisons: number of metrics that are compared, any of which may differ by chance
+    (Bonferroni).
+    """
+    errors = -NormalDist().inv_cdf(NormalDist().cdf(-3) / comparisons)
     if not (0 <= first <= 1 and 0 <= second <= 1):
-        return 3 * max(abs(first), abs(second)) / math.sqrt(count)
+        return errors * max(abs(first), abs(second)) / math.sqrt(count)
     # Two successes and two failures more (Agresti & Coull 1998): no error of zero at 0 and 1.
     shares = [(value * count + 2) / (count + 4) for value in (first, second)]
-    return 3 * math.sqrt(sum(share * (1 - share) for share in shares) / (count + 4))
+    return errors * math.sqrt(sum(share * (1 - share) for share in shares) / (count + 4))
 
 
 def _batches(gap: float) -> Finding:

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from .signals import GracefulStop as GracefulStop
     from .signals import ignore_stopping as ignore_stopping
     from .template import write_page as write_page
-    from .text_table import format_metrics as format_metrics
     from .text_table import format_table as format_table
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
@@ -104,6 +103,6 @@ else:
             "run_log": ["RunLogger", "read_metrics"],
             "signals": ["GracefulStop", "ignore_stopping"],
             "template": ["write_page"],
-            "text_table": ["format_metrics", "format_table"],
+            "text_table": ["format_table"],
         },
     )

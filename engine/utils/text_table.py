@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 GAP = "  "
 
@@ -15,12 +15,3 @@ def format_table(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) 
         GAP.join(side(cell, n) for side, cell, n in zip(sides, row, widths, strict=True)).rstrip()
         for row in rows
     )
-
-
-def format_metrics(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the metrics of each task (or `task@split`), indented below its name."""
-    blocks = []
-    for task, values in metrics.items():
-        rows = [(f"{GAP}{name}", f"{value:.4f}") for name, value in values.items()]
-        blocks += [task, *([format_table(rows, right=(1,))] if rows else [])]
-    return "\n".join(blocks)

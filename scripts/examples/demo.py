@@ -23,11 +23,11 @@ def main(
     import shutil
 
     from sensorium.engine.checkpoint import load_model
-    from sensorium.engine.evaluation import evaluate
+    from sensorium.engine.evaluation import evaluate, format_evaluation, input_streams
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.report import write_report
     from sensorium.engine.training import train
-    from sensorium.engine.utils import RunLogger, format_metrics
+    from sensorium.engine.utils import RunLogger
 
     began = time.perf_counter()
     classifier, captioner = out / "classifier", out / "captioner"
@@ -43,13 +43,16 @@ def main(
     )
     shutil.rmtree(out, ignore_errors=True)
     metrics: dict[str, dict[str, float]] = {}
+    streams: dict[str, tuple[str, ...]] = {}
     for i, (what, recipe, overrides, folder) in enumerate(stages):
         sys.stderr.write(f"\n[{i + 1}/{len(stages)}] {what}: {recipe}\n")
         command = " ".join(["sensorium", "train", recipe, *overrides])
         train(load_recipe(recipe, overrides), folder, command=command)
-        metrics |= evaluate(load_model(folder), log=RunLogger(None), folder=folder)
+        model = load_model(folder)
+        streams |= input_streams(model.plan)
+        metrics |= evaluate(model, log=RunLogger(None), folder=folder)
     page = write_report([captioner, classifier], out / "report.html")
-    print(format_metrics(metrics))
+    print(format_evaluation(metrics, streams))
     for line in (captioner / "predictions-caption.jsonl").read_text().splitlines()[:5]:
         row = json.loads(line)
         print(f"{row['key']:>12}: {row['prediction']['text']}")

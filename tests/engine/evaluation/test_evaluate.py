@@ -18,7 +18,7 @@ from sensorium.engine.evaluation.evaluator import ShuffledStream
 from sensorium.engine.model import Model, build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import train
-from sensorium.engine.utils import ConfigError, RunLogger, RuntimeFailure, format_metrics
+from sensorium.engine.utils import ConfigError, RunLogger, RuntimeFailure
 
 PARTS = """
 from dataclasses import dataclass
@@ -313,16 +313,3 @@ def test_nothing_trains_in_evaluation(models: Mapping[str, Model]) -> None:
     evaluate(model, limit=4)
     assert not model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
-def test_the_table_has_every_number() -> None:
-    text = format_metrics(
-        {"caption": {"exact_match": 0.5, "bleu4": 0.25}, "digit": {"accuracy": 1.0}}
-    )
-    assert text.splitlines() == [
-        "caption",
-        "  exact_match  0.5000",
-        "  bleu4        0.2500",
-        "digit",
-        "  accuracy  1.0000",
-    ]

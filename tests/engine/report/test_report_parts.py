@@ -102,7 +102,36 @@ def test_whether_an_input_is_used(
     (name,) = (n for n in values if not n.endswith("shuffled"))
     assert table.streams == ("image",)
     assert table.rows == [(name, values[name], [values[f"{name}_image_shuffled"]])]
-    assert [s.good for s in table.sentences] == [good]
+    assert [s.good for s in table.findings] == [good]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "good", "text"),
+    [
+        ([(0.5, 0.5), (0.9, 0.1)], True, "m1 goes from 0.9 to 0.1"),  # the headline alone says no
+        ([(0.9, 0.1), (0.9, 0.2)], True, "m0 goes from 0.9 to 0.1"),
+        ([(0.9, 0.1), (0.9, 0.2), (0.3, 0.3)], True, "2 of 3 metrics"),
+        ([(0.51, 0.5), (0.5, 0.49)], False, "no other of 2"),
+        ([(0.5, 0.5), (3.0, 3.0)], False, "changes nothing"),
+        ([(None, 0.5), (0.9, 0.1)], True, "m1 goes"),
+        ([(None, None), (0.9, None)], None, "no metric is defined"),
+        ([(0.56, 0.38)] + [(0.5, 0.5)] * 9, None, ""),
+    ],
+)
+def test_all_metrics_are_asked_whether_an_input_is_used(
+    pairs: list[tuple[float | None, float | None]], good: bool | None, text: str
+) -> None:
+    values: dict[str, float | None] = {}
+    for i, (score, other) in enumerate(pairs):
+        values |= {f"m{i}": score, f"m{i}_image_shuffled": other}
+    (finding,) = read_table("task", values, ["image"], None, 100 if text else None).findings
+    assert finding.good is good and text in finding.text
+
+
+def test_more_metrics_must_differ_by_more() -> None:
+    widths = [noise(0.4, 0.5, 100, comparisons) for comparisons in (1, 2, 10, 50)]
+    assert widths == sorted(widths) and widths[0] < widths[-1] < 2 * widths[0]
+    assert noise(0.4, 0.5, 100, 1) == pytest.approx(noise(0.4, 0.5, 100))
 
 
 def test_the_headline_is_the_metric_that_chose_the_weights() -> None:
@@ -112,7 +141,7 @@ def test_the_headline_is_the_metric_that_chose_the_weights() -> None:
 
 
 def test_scores_that_depend_on_the_batch_are_said() -> None:
-    (sentence,) = read_table("t", {"f1": 0.5, "batch_gap": 0.2}, [], None, 9).sentences
+    (sentence,) = read_table("t", {"f1": 0.5, "batch_gap": 0.2}, [], None, 9).findings
     assert sentence.good is False and "0.2" in sentence.text
 
 

@@ -11,7 +11,7 @@ from sensorium.engine.index import Hit
 from sensorium.engine.rollout import format_summaries
 from sensorium.engine.rollout.metrics import Episode, summary
 from sensorium.engine.training.dry_run import ComponentSummary, Report
-from sensorium.engine.utils import format_metrics, format_table
+from sensorium.engine.utils import format_table
 
 
 def test_columns_are_as_wide_as_their_cells_and_numbers_end_in_line() -> None:
@@ -26,10 +26,6 @@ def test_columns_are_as_wide_as_their_cells_and_numbers_end_in_line() -> None:
 def test_rows_of_different_lengths_are_an_error() -> None:
     with pytest.raises(ValueError):
         format_table([("a", "b"), ("c",)])
-
-
-def test_a_task_without_metrics_is_named() -> None:
-    assert format_metrics({"kind": {}, "box": {"iou": 0.5}}) == "kind\nbox\n  iou  0.5000"
 
 
 CHECK = """\
