@@ -30,6 +30,8 @@ class Modality:
         files: cell -> the files that `read` opens for it, whose change makes cached values void.
             By default those that the cell names (a path, `{"path":}`, a list of them) and all of
             the folders that it names; none where `read` returns the cell.
+        cells: folder -> the cells in it, in order, where a folder is named in place of them. By
+            default all files in it and in its folders.
         example: numpy Generator -> cell, for dry runs of recipes without data.
         preview: (raw value, annotations) -> HTML for reports; a short text by default.
         save: (path without suffix, values, affine, raw value) -> path of the written file.
@@ -48,6 +50,7 @@ class Modality:
 
     read: str = f"{__name__}:return_cell"
     files: str = f"{__package__}.paths:cell_files"
+    cells: str = f"{__package__}.paths:folder_cells"
     example: str | None = None
     preview: str = f"{__name__}:preview_as_text"
     save: str | None = None

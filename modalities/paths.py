@@ -83,6 +83,16 @@ def files_within(path: Path) -> list[Path]:
     return sorted(file for file in files if os.path.isfile(file))  # noqa: PTH113
 
 
+def folder_cells(folder: Path) -> list[Path]:
+    """Return the files of a folder and its folders, each a cell, sorted; hidden ones are none."""
+    files = [
+        file
+        for file in files_within(folder)
+        if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+    return sorted(files)
+
+
 def stamp(path: Path) -> str:
     """Return the absolute path, size in bytes and time of change in ns of a file."""
     path = path.absolute()

@@ -12,7 +12,9 @@ from sensorium.scripts.train import DeviceOption, PrecisionOption
 
 def main(
     run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
-    inputs: Annotated[list[str] | None, typer.Argument(metavar="[FILE|NAME=VALUE]...")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE|FOLDER|NAME=VALUE]...")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="which task; the only one by default")] = None,
     out: Annotated[
         Path | None, typer.Option(help="write JSON lines here; a folder, and masks as files")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...modalities.messages import did_you_mean
+from ..recipe import load
 from ..utils import ConfigError, RuntimeFailure, make_folder
 from .export_maps import output_stem, write_maps
 from .pipeline import Pipeline, rows_of
@@ -23,7 +24,8 @@ def predict_files(
     options: Mapping[str, Any],
     folder: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a dict a row: its inputs, and the prediction. Files go to the task's only stream.
+    """Yield a dict a row: its inputs, and the prediction. Files go to the task's only stream. A
+    folder stands for the cells in it, see `Modality.cells`.
 
     A row that cannot be read is logged, and has no dict; RuntimeFailure if no row can be. folder:
     maps among the predictions are written into it as files."""
@@ -57,6 +59,8 @@ def predict_files(
                 f"{', '.join(streams)}"
             )
         named[free[0]] = files
+    for stream in named.keys() & streams.keys():
+        named[stream] = _expanded(pipeline, stream, named[stream])
     many = {stream for stream, use in streams.items() if use.many}
     inputs = {k: v if len(v) > 1 or k in many else v[0] for k, v in named.items()}
     rows, _ = rows_of(inputs, many)
@@ -76,6 +80,23 @@ def predict_files(
         raise RuntimeFailure(f"{name}: none of the {len(rows)} inputs could be used; {failed[0]}")
     if failed:
         logger.warning("%d of %d inputs could not be used", len(failed), len(rows))
+
+
+def _expanded(pipeline: Pipeline, stream: str, words: Sequence[str]) -> list[str]:
+    """Return words with folders replaced by the cells in them. Raise ConfigError for an empty one.
+
+    A word that names no file for the stream's modality (a text) stays as it is."""
+    modality, cells = pipeline.model.plan.streams[stream].modality, list[str]()
+    names_files = bool(load(modality.files)(__file__))
+    for word in words:
+        if not (names_files and Path(word).is_dir()):
+            cells.append(word)
+            continue
+        inner = [str(cell) for cell in load(modality.cells)(Path(word))]
+        if not inner:
+            raise ConfigError(f"{word}: is a folder without files")
+        cells += inner
+    return cells
 
 
 class _MapFiles:

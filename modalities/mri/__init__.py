@@ -5,6 +5,7 @@ from ..modality import Modality
 MRI = Modality(
     read="sensorium.modalities.mri.io.read:read",
     files="sensorium.modalities.mri.io.files:files",
+    cells="sensorium.modalities.mri.io.collection:folder_cells",
     example="sensorium.modalities.mri.io.read:example",
     preview="sensorium.modalities.mri.preview:preview",
     save="sensorium.modalities.mri.write:write",
@@ -24,6 +25,7 @@ MRI = Modality(
 MRI_MASK = Modality(
     read="sensorium.modalities.mri.io.read:read_mask",
     files="sensorium.modalities.mri.io.files:files",
+    cells="sensorium.modalities.mri.io.collection:folder_cells",
     example="sensorium.modalities.mri.encoders.mask:example",
     preview="sensorium.modalities.mri.preview:preview",
     annotation="mask",

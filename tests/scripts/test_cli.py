@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -237,6 +238,25 @@ def test_generate_takes_files_and_columns(run: Run, trained: Path) -> None:
     assert all(set(line["prediction"]) == {"text"} for line in lines)
     _, one, _ = run("generate", str(trained), "image=a.png", "parity=odd")
     assert _lines(one) == lines[:1]
+
+
+def test_generate_takes_folders(run: Run, trained: Path, home: Path, tmp_path: Path) -> None:
+    """Every file in order, those of its folders too; hidden ones are none, unreadable ones are
+    counted."""
+    for name in ("b/2.png", "b/10.png", "a.png", ".hidden.png", ".cache/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(home / "a.png", tmp_path / name)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    for words in ([str(tmp_path)], [f"image={tmp_path}"], [str(tmp_path), "a.png"]):
+        code, out, err = run("generate", str(trained), *words, "parity=odd")
+        assert code == 0, err
+        images = [line["image"] for line in _lines(out)]
+        expected = [str(tmp_path / name) for name in ("a.png", "b/10.png", "b/2.png")]
+        assert images == expected + words[1:]
+        assert "broken.png" in err and f"1 of {4 + len(words[1:])} inputs could not be used" in err
+    (tmp_path / "empty").mkdir()
+    code, out, err = run("generate", str(trained), str(tmp_path / "empty"), "parity=odd")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "folder without files" in err
 
 
 def test_generate_writes_json_lines(run: Run, trained: Path, tmp_path: Path) -> None:

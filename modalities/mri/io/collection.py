@@ -10,6 +10,7 @@ from typing import Any
 
 from ...base import ReadError
 from .dicom import Member
+from .files import files
 
 IGNORED = ("thumbs.db", "desktop.ini", "dicomdir")
 MAC = "__MACOSX"
@@ -20,8 +21,23 @@ VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 def folder_members(path: Path) -> list[Member]:
     """The files in a folder and below; what systems leave behind (`._name`, `.DS_Store`,
     `__MACOSX`, `Thumbs.db`) is none."""
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    return [(str(p), p) for p in files if not ignored(p.relative_to(path))]
+    paths = sorted(p for p in path.rglob("*") if p.is_file())
+    return [(str(p), p) for p in paths if not ignored(p.relative_to(path))]
+
+
+def folder_cells(path: Path) -> list[Path]:
+    """Return the cells of a folder: its files, where some of them hold whole volumes, without those
+    that a header names; else the folder, which holds the slices of one."""
+    paths = [file for _, file in folder_members(path) if isinstance(file, Path)]
+    if not any(file.name.lower().endswith((*VOLUMES, ".hdr", ".hdr.gz", ".zip")) for file in paths):
+        return [path]
+    named = {
+        other.absolute()
+        for file in paths
+        if not file.name.lower().endswith((".img", ".img.gz"))
+        for other in files(file)[1:]
+    }
+    return [file for file in paths if file.absolute() not in named]
 
 
 def zip_members(path: Path, source: object, content: Any = None) -> list[Member]:

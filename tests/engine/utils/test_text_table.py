@@ -39,9 +39,9 @@ HITS = """\
 2  0.2500  b"""
 ROLLOUTS = """\
 environment  success  95 %            at the end  steps to it  jerk, commands  jerk, hand  \
-steps/s, model  steps/s  calls
+steps/s, model  steps/s  calls  undecodable
 a/x          1.000    0.207 to 1.000  0.000       1            -               -           \
--               -        -
+-               -        -      -
 mean         1.000"""
 
 

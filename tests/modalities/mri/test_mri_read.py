@@ -18,6 +18,7 @@ from nibabel.testing import data_path
 
 from sensorium.modalities.base import ReadError
 from sensorium.modalities.mri.io import read
+from sensorium.modalities.mri.io.collection import folder_cells
 from sensorium.modalities.mri.io.read import example
 
 RNG = np.random.default_rng(0)
@@ -222,3 +223,18 @@ def _shift(*place: float) -> np.ndarray:
 
 def test_the_example_is_a_volume() -> None:
     assert example(np.random.default_rng(0)).shape[0] == 1
+
+
+def test_the_cells_of_a_folder(tmp_path: Path) -> None:
+    """Volumes are cells, without the files that a header names; slices are one volume."""
+    names = ["a.nii.gz", "sub/b.nii", "c.mhd", "c.raw", "d.hdr", "d.img", "notes.json", ".DS_Store"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"ElementDataFile = c.raw\n" if name == "c.mhd" else b"")
+    cells = [str(cell.relative_to(tmp_path)) for cell in folder_cells(tmp_path)]
+    assert cells == ["a.nii.gz", "c.mhd", "d.hdr", "notes.json", "sub/b.nii"]
+    slices = tmp_path / "sub" / "slices"
+    slices.mkdir()
+    for name in ("IM1", "IM2.dcm"):
+        (slices / name).write_bytes(b"")
+    assert folder_cells(slices) == [slices]
