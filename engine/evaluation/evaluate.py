@@ -73,7 +73,7 @@ def evaluate(
             if log is not None:
                 log.info(f"tasks.{task}.data.{name}: {count_rows(rows.source)}")
             _fill(scorer, rows)
-            scored = scorer.score(rows, skip=skip, full=True)
+            scored = scorer.score(rows, skip=skip, full=True, progress=f"evaluate {task}@{name}")
             label = task if name == "test" else f"{task}@{name}"
             ablations = _input_ablations(scorer, rows) if input_ablation else {}
             metrics[label] = scored.metrics | ablations
@@ -154,7 +154,9 @@ def _input_ablations(scorer: Evaluator, rows: TaskDataset) -> dict[str, float]:
     ablations: dict[str, float] = {}
     for stream in rows.task.inputs():
         shuffled = replace(rows, source=ShuffledStream(rows.source, stream))
-        other = scorer.score(shuffled, skip=True).metrics
+        other = scorer.score(
+            shuffled, skip=True, progress=f"{rows.name}, {stream} shuffled"
+        ).metrics
         ablations |= {f"{name}_{stream}_shuffled": value for name, value in other.items()}
     ablations["batch_gap"] = _batch_gap(scorer, rows)
     return ablations

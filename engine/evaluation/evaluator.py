@@ -57,9 +57,11 @@ class Evaluator:
         batch_size: int | None = None,
         skip: bool = False,
         full: bool = False,
+        progress: str | None = None,
     ) -> EvaluationResult:
         """Score every row of a split, or the first `limit` batches. skip: continue without rows
-        that cannot be read. full: use the task's `eval_options`. Leaves the model in `eval()`."""
+        that cannot be read. full: use the task's `eval_options`. progress: show how far it has
+        come, under this name. Leaves the model in `eval()`."""
         options = rows.task.eval_options if full else {}
         self.model.eval()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -67,15 +69,18 @@ class Evaluator:
         skipped = SkippedRows()
         scored: list[tuple[str, Any, dict[str, Any]]] = []
         where = f"tasks.{rows.name}, evaluation"
-        for batch in batches(
+        loaded = batches(
             {rows.name: rows}, addresses, self.model.collator(), device=self.accelerator.device
-        ):
+        )
+        for number, batch in enumerate(loaded):
             with autocast(self.accelerator.device, self.model.precision):
                 batch, made = self.model.predict_rows(batch.to(self.accelerator.device), **options)
             for line in handle_failures(batch.failed, where, skip, skipped):
                 if self.log is not None:
                     self.log.info(line)
             scored += list(zip(batch.keys, made, batch.references, strict=True))
+            if progress is not None and self.log is not None and self.accelerator.is_main_process:
+                self.log.progress(progress, number + 1, len(addresses))
         if world > 1:
             scored = gather_object(scored)
         if not scored:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from .atomic import append_line, write_text
 
 METRICS = "metrics.jsonl"
+INTERVAL = 30.0
+"""Seconds between two lines of progress where no bar is drawn."""
 
 logger = logging.getLogger(__name__)
 # Else Python itself prints a library's warnings and errors, to whoever configures nothing.
@@ -24,8 +29,10 @@ class RunLogger:
 
     Lines are records of level INFO below the logger `sensorium`, which nobody sees unless they
     configure it, as the command line does (`console.py`); progress bars are drawn under the same
-    condition, on a terminal. folder: None, no file. show: False, the file alone. stage: stands in
-    each line. first_step: steps of the stages before, from where lines count on.
+    condition, on a terminal. Elsewhere (a file, a scheduler's log) a line stands for the bar every
+    `interval` seconds. folder: None, no file. show: False, the file alone. stage: stands in each
+    line. first_step: steps of the stages before, from where lines count on. clock: returns
+    seconds.
     """
 
     def __init__(
@@ -35,12 +42,15 @@ class RunLogger:
         show: bool = True,
         stage: str | None = None,
         first_step: int = 0,
+        interval: float = INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.show, self._first_step = show, first_step
         self._stage = {} if stage is None else {"stage": stage}
         self._path = folder / METRICS if folder is not None else None
-        self._bar: tqdm[Any] | None = None
-        self._progress: tuple[str, tqdm[Any]] | None = None
+        self._interval, self._clock = interval, clock
+        self._bar: _Bar | None = None
+        self._progress: _Bar | None = None
 
     def rewind(self, step: int) -> None:
         """Drop the lines after a step (0: all of this stage): training goes on from there."""
@@ -70,24 +80,21 @@ class RunLogger:
 
     def start(self, total: int, start: int, what: str) -> None:
         """Begin the bar of a training run that has come to step `start` of `total`."""
-        self._bar = tqdm(total=total, initial=start, desc=what, unit="step", disable=self._quiet())
+        self._bar = self._new_bar(what, "step", total, start)
 
     def step(self, **values: Any) -> None:
         """Move the training bar by one step; `values` stand beside it."""
         if self._bar is not None:
-            self._bar.update()
-            if values:
-                self._bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()})
+            self._bar.update(self._bar.done + 1, {k: f"{v:.4g}" for k, v in values.items()})
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show how far a pass over rows or episodes has come; called with `done == total` at its
         end."""
-        if self._progress is None or self._progress[0] != what:
-            self._progress = (what, tqdm(total=total, desc=what, disable=self._quiet()))
-        bar = self._progress[1]
-        bar.update(done - bar.n)
+        if self._progress is None or self._progress.what != what:
+            self._progress = self._new_bar(what, "", total, done)
+        self._progress.update(done)
         if done == total:
-            bar.close()
+            self._progress.close()
             self._progress = None
 
     def close(self) -> None:
@@ -95,8 +102,78 @@ class RunLogger:
             self._bar.close()
             self._bar = None
 
-    def _quiet(self) -> bool:
-        return not (self.show and logger.isEnabledFor(logging.INFO) and sys.stderr.isatty())
+    def _new_bar(self, what: str, unit: str, total: int, start: int) -> _Bar:
+        shown = self.show and logger.isEnabledFor(logging.INFO)
+        if shown and not sys.stderr.isatty():
+            return _Lines(what, unit, total, start, self._interval, self._clock)
+        return _TerminalBar(what, unit, total, start, disable=not shown)
+
+
+class _Bar(Protocol):
+    """How far something has come: shown after each `update`, with values beside it."""
+
+    what: str
+    done: int
+
+    def update(self, done: int, values: Mapping[str, str] = ...) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _TerminalBar:
+    """A bar of tqdm."""
+
+    def __init__(self, what: str, unit: str, total: int, done: int, disable: bool) -> None:
+        self.what, self.done = what, done
+        self._bar = tqdm(total=total, initial=done, desc=what, unit=unit or "it", disable=disable)
+
+    def update(self, done: int, values: Mapping[str, str] = {}) -> None:
+        self._bar.update(done - self.done)
+        self.done = done
+        if values:
+            self._bar.set_postfix(dict(values))
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class _Lines:
+    """A log line every `interval` seconds: `digits: step 120 of 900 (13 %), loss 0.53, 0:02:10
+    left`. Nothing is logged of what takes less."""
+
+    def __init__(
+        self,
+        what: str,
+        unit: str,
+        total: int,
+        done: int,
+        interval: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.what, self.done = what, done
+        self._unit, self._total, self._interval, self._clock = unit, total, interval, clock
+        self._first, self._began = done, clock()
+        self._logged = self._began
+        self._values: dict[str, str] = {}
+
+    def update(self, done: int, values: Mapping[str, str] = {}) -> None:
+        self.done = done
+        self._values |= values
+        now = self._clock()
+        if now - self._logged < self._interval:
+            return
+        self._logged = now
+        parts = [f"{self._unit} {done:,} of {self._total:,}".lstrip()]
+        if self._total:
+            parts[0] += f" ({100 * done / self._total:.0f} %)"
+        parts += [f"{name} {value}" for name, value in self._values.items()]
+        if self._first < done < self._total:
+            seconds = (now - self._began) / (done - self._first) * (self._total - done)
+            parts.append(f"{timedelta(seconds=round(seconds))} left")
+        logger.info("%s: %s", self.what, ", ".join(parts))
+
+    def close(self) -> None:
+        """Do nothing: the last line has been logged."""
 
 
 def _step(line: str) -> int:

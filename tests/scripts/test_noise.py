@@ -15,7 +15,10 @@ import transformers
 
 from sensorium.modalities.text.tokenizers import BPE
 
-OURS = re.compile(r"step \d+: |kept the weights of step |\[\d/\d\] |error: |warning: ")
+OURS = re.compile(
+    r"step \d+: |kept the weights of step |\[\d/\d\] |error: |warning: |tasks\.[\w.]+: [\d,]+ rows$"
+    r"|[\w@]+: (With “|Shuffling “|Whether the model uses |The metrics |Scored one by one)"
+)
 """How a line of ours begins. A warning is ours too: the console gives it one line."""
 
 CHILD = """

@@ -79,6 +79,36 @@ def test_bars_are_drawn_for_the_console_on_a_terminal(monkeypatch: pytest.Monkey
         assert drawn(False) == ""
 
 
+def test_without_a_terminal_there_is_a_line_every_interval(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+    log = RunLogger(None, interval=30, clock=lambda: now)
+    with console():
+        log.start(900, 100, "digits")
+        for step in range(1, 9):
+            now = 10.0 * step
+            log.step(**({"loss": 1 / step} if step % 3 == 0 else {}))
+        log.close()
+        for done in (1000, 2000, 4000):
+            now += 20
+            log.progress("cache image", done, 4000)
+        log.progress("embed", 5, 5)  # shorter than an interval
+    RunLogger(None, interval=0, clock=lambda: now).progress("nobody listens", 1, 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "digits: step 103 of 900 (11 %), loss 0.3333, 2:12:50 left",
+        "digits: step 106 of 900 (12 %), loss 0.1667, 2:12:20 left",
+        "cache image: 4,000 of 4,000 (100 %)",
+    ]
+
+
+def test_quiet_has_no_lines_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with console():
+        log = RunLogger(None, show=False, interval=0)
+        log.progress("cache image", 1, 2)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_file_is_written_whatever_is_shown(tmp_path: Path) -> None:
     for show in (True, False):
         log = RunLogger(tmp_path, show=show)
