@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from ..modalities.base import Features, LayerHook
+from ..modalities.submodules import lacks_values, outline
 from .base import ContextCache, HiddenStates
 from .configs import CAUSAL, one_line
 from .generation import CausalGeneration
@@ -31,10 +32,8 @@ from .stack import (
     arrange,
     balances,
     check_length,
-    lacks_values,
     layers_of,
     meta_experts,
-    outline,
     pack,
     packed_positions,
     position_ids,

@@ -20,13 +20,14 @@ from ..modalities.submodules import (
     ExtendedEmbedding,
     ExtendedLMHead,
     embeddings_of,
+    lacks_values,
     path_of,
     precomputed,
     replace_submodules,
 )
 from .base import Backbone, ContextCache
 from .configs import Fields, has_weights, make_config, one_line, read_config
-from .stack import LayerAccess, Packed, Trial, first_position, lacks_values, layers_of
+from .stack import LayerAccess, Packed, Trial, first_position, layers_of
 from .visibility import Attention, Visibility, as_visibility
 
 

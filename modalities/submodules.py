@@ -76,6 +76,18 @@ def precomputed(decoder: nn.Module, hidden: Tensor) -> nn.Module:
     return shell
 
 
+def lacks_values(error: Exception, tensor: Tensor) -> bool:
+    """Return whether an error is that of the meta device, whose tensors have no values."""
+    return tensor.device.type == "meta" and "meta" in str(error)
+
+
+def outline(stack: nn.Module, embeds: Tensor) -> Tensor:
+    """Return hidden states of the shape of `embeds [B, T, D]` that every trained parameter of a
+    stack had a part in: what is left of a forward that the meta device cannot walk."""
+    trained = (p for p in stack.parameters() if p.requires_grad)
+    return embeds + sum((p.sum() * 0 for p in trained), embeds.new_zeros(()))
+
+
 def list_of_layers(model: nn.Module, count: int | None) -> Sequence[nn.Module]:
     """Return the `count` layers of a model from input to output; empty if it holds no list of so
     many modules. Of several lists it is the one with the most parameters: that of a position

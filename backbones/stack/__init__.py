@@ -7,10 +7,8 @@ from ...lazy import lazy_exports
 if TYPE_CHECKING:
     from .layers import LayerAccess as LayerAccess
     from .layers import first_position as first_position
-    from .layers import lacks_values as lacks_values
     from .layers import layers_of as layers_of
     from .layers import meta_experts as meta_experts
-    from .layers import outline as outline
     from .layers import run_masked as run_masked
     from .masks import Packed as Packed
     from .masks import Positions as Positions
@@ -36,10 +34,8 @@ else:
             "layers": [
                 "LayerAccess",
                 "first_position",
-                "lacks_values",
                 "layers_of",
                 "meta_experts",
-                "outline",
                 "run_masked",
             ],
             "masks": [

@@ -135,18 +135,6 @@ def first_position(stack: nn.Module) -> int:
     return 0
 
 
-def lacks_values(error: Exception, tensor: Tensor) -> bool:
-    """Return whether an error is that of the meta device, whose tensors have no values."""
-    return tensor.device.type == "meta" and "meta" in str(error)
-
-
-def outline(stack: nn.Module, embeds: Tensor) -> Tensor:
-    """Return hidden states of the shape of `embeds [B, T, D]` that every trained parameter of a
-    stack had a part in: what is left of a forward that the meta device cannot walk."""
-    trained = (p for p in stack.parameters() if p.requires_grad)
-    return embeds + sum((p.sum() * 0 for p in trained), embeds.new_zeros(()))
-
-
 @contextmanager
 def meta_experts(model: Any, device: torch.device) -> Iterator[None]:
     """On the meta device run a mixture of experts by batched products: grouped ones, which the

@@ -18,8 +18,11 @@ from ..base import Encoder, Features, LayerHook, Sample, Tokenizer
 from ..quiet import quiet_loading
 from ..submodules import (
     ExtendedLMHead,
+    HiddenOutput,
     hooked,
+    lacks_values,
     list_of_layers,
+    outline,
     path_of,
     precomputed,
     replace_submodules,
@@ -195,8 +198,7 @@ class HubText(Encoder):
         place of the ids' embeddings.
         """
         with hooked(self.blocks(), layer_hooks, 0, mask):
-            inputs = self.inputs(ids, mask, inputs_embeds)
-            out = self.encoder(**inputs, output_hidden_states=bool(hidden_states))
+            out = self._run(ids, mask, inputs_embeds, bool(hidden_states))
         tokens = out.last_hidden_state.masked_fill(~mask.unsqueeze(-1), 0)
         return Features(
             tokens,
@@ -206,6 +208,24 @@ class HubText(Encoder):
                 self._layer(out.hidden_states[1:], place, mask) for place in hidden_states
             ),
         )
+
+    def _run(self, ids: Tensor, mask: Tensor, embeds: Tensor | None, inner: bool) -> Any:
+        """Return the model's output; on the meta device, where a model looks into values, that of
+        ids alone or one of the right shape."""
+        inputs, failed = self.inputs(ids, mask, embeds), None
+        for choice in (inputs, {"input_ids": ids}) if ids.is_meta else (inputs,):
+            try:
+                return self.encoder(**choice, output_hidden_states=inner)
+            except Exception as error:
+                failed = error
+                if not ids.is_meta:
+                    raise
+        if failed is not None and not lacks_values(failed, ids):
+            raise failed
+        start = torch.zeros(*ids.shape, self.dim, device=ids.device)
+        hidden = outline(self.encoder, start if embeds is None else start + embeds.sum() * 0)
+        states = (hidden,) * (len(self.blocks()) + 1) if inner else ()
+        return HiddenOutput(last_hidden_state=hidden, hidden_states=states)
 
     def _layer(self, states: Sequence[Tensor], place: int, mask: Tensor) -> Features:
         if not -len(states) <= place < len(states):
