@@ -18,7 +18,7 @@ from ..recipe import DataSection, ResolvedRecipe, find
 from ..recipe.validation import arguments, validate_options
 from ..utils import ConfigError, located_errors
 from .holdout import hold_out
-from .where import filter_rows, filtered
+from .where import filter_rows, filtered, split_errors
 from .windows import Windows
 from .wrappers import Subset, column_names, limit, rename
 
@@ -32,8 +32,10 @@ def open_section(section: DataSection, where: str, *, refuse_faults: bool = True
     section says `on_error: skip`. Files that belong to no row are counted in a warning.
     """
     part = find("source", section.source, f"{where}.source")
-    options = validate_options(part, section.options, where)
-    with located_errors(where, {"columns", "delta_frames", "where", *arguments(part)}):
+    split = section.options.get("split")
+    keys = {"columns", "delta_frames", "where", *arguments(part)}
+    with split_errors(split), located_errors(where, keys):
+        options = validate_options(part, section.options, where)
         source: Source = part(**options)
         if section.columns:
             source = rename(source, section.columns)
@@ -86,7 +88,8 @@ def load_split(
         )
     where = f"tasks.{task}.data.{name}"
     source = open_section(sections[name], where, refuse_faults=refuse_faults)
-    check_columns(source, plan.tasks[task].task, where)
+    with split_errors(sections[name].options.get("split")):  # of a source that opens its files here
+        check_columns(source, plan.tasks[task].task, where)
     _check_windows(plan.tasks[task].task, sections, name, where)
     by = plan.recipe.train.sampler.column
     if name == TRAIN and by is not None:

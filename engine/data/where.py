@@ -12,6 +12,8 @@ compared (a text with a number) makes the row one that cannot be read: reported 
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,10 +21,47 @@ import numpy as np
 
 from ...modalities.base import Source, StreamingSource, Unreadable
 from ...modalities.messages import did_you_mean, short_repr
+from ..utils import ConfigError
 from .row_errors import FAILURES
 from .wrappers import Subset, column_names
 
 BOUNDS = ("min", "max", "not")
+
+
+_NAME = re.compile(r"[\w.-]*")
+_COMPARISON = re.compile(r"\[?\s*(\w+)(?:\s*(==?|!=|>=?|<=?)\s*|\s+(is|in)\s+)(.+?)\s*\]?")
+_WRITTEN = {"!": "{{not: {}}}", ">": "{{min: {}}}", "<": "{{max: {}}}"}
+
+
+@contextlib.contextmanager
+def split_errors(split: object) -> Iterator[None]:
+    """Add how rows are chosen to an error about a `split` that is no name (`label=3`, a slice of a
+    source without slices, a mapping)."""
+    try:
+        yield
+    except ConfigError as error:
+        text = str(error)
+        about = ".split: " in text or (isinstance(split, str) and split in text)
+        if split is None or (isinstance(split, str) and _NAME.fullmatch(split)):
+            raise
+        if not about or "where:" in text:
+            raise
+        written = _as_where(split)
+        cure = f"; split: is a name; choose rows by their values with where: {written}, or some of "
+        raise ConfigError(f"{text}{cure}them with limit: or holdout:") from error
+
+
+def _as_where(split: object) -> str:
+    """Return a filter that was written as a split, `age > 5`, as `where` has it, `{age: {min: 5}}`;
+    an example if it is none."""
+    if isinstance(split, Mapping):
+        pairs = ", ".join(f"{key}: {value}" for key, value in split.items())
+        return f"{{{pairs}}}"
+    match = _COMPARISON.fullmatch(split.strip()) if isinstance(split, str) else None
+    if match is None:
+        return "{column: value}"
+    column, sign, _, value = match.groups()
+    return f"{{{column}: {_WRITTEN.get((sign or '=')[0], '{}').format(value)}}}"
 
 
 class Condition:

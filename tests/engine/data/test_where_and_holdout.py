@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from sensorium.engine.data import RowList, open_section
 from sensorium.engine.data.holdout import hold_out
@@ -139,3 +142,58 @@ def test_both_forms_of_a_holdout() -> None:
     assert validate(DataSection, {"source": "x"}, "data", "it").held_out is None
     with pytest.raises(ConfigError, match="holdout"):
         validate(DataSection, {"source": "x", "holdout": {"shar": 0.1}}, "data", "it")
+
+
+def _data_of(source: str, folder: Path) -> dict[str, Any]:
+    """Return a path that a source reads, if it takes one."""
+    (folder / "class").mkdir()
+    Image.new("L", (4, 4)).save(folder / "class" / "a.png")
+    (folder / "rows.csv").write_text("label,n\n3,1\n4,2\n")
+    (folder / "rows.json").write_text('[{"label": 3}, {"label": 4}]')
+    pq.write_table(pa.table({"label": [3, 4]}), folder / "rows.parquet")
+    named = {"csv": "rows.csv", "json": "rows.json", "parquet": "rows.parquet", "imagefolder": "."}
+    return {"path": str(folder / named[source])} if source in named else {}
+
+
+FILTERS: list[tuple[Any, str]] = [
+    ("label=3", "where: {label: 3}"),
+    ("label == 3", "where: {label: 3}"),
+    ("[label == 3]", "where: {label: 3}"),
+    ("label != 3", "where: {label: {not: 3}}"),
+    ("n > 5", "where: {n: {min: 5}}"),
+    ("n <= 5", "where: {n: {max: 5}}"),
+    ("lang is en", "where: {lang: en}"),
+    ({"label": 3}, "where: {label: 3}"),
+    ("train where n", "where: {column: value}"),
+    (["train", "test"], "where: {column: value}"),
+]
+
+
+@pytest.mark.parametrize(("split", "cure"), FILTERS)
+@pytest.mark.parametrize("source", ["digits", "phantom", "imagefolder", "csv", "json", "parquet"])
+def test_a_split_that_is_a_filter_names_where(
+    source: str, split: Any, cure: str, tmp_path: Path
+) -> None:
+    section = DataSection(source=source, split=split, **_data_of(source, tmp_path))
+    with pytest.raises(ConfigError, match=r"where: \{") as error:
+        open_section(section, "tasks.t.data.train")
+    text = str(error.value)
+    assert "\n" not in text and text.startswith("tasks.t.data.train")
+    assert cure in text or "rows are chosen by their cells with where:" in text
+
+
+@pytest.mark.parametrize("source", ["digits", "phantom", "imagefolder"])
+def test_a_slice_of_a_source_without_slices_names_limit_and_where(
+    source: str, tmp_path: Path
+) -> None:
+    section = DataSection(source=source, split="train[:10%]", **_data_of(source, tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"where: \{column: value\}, or some .* limit: or holdout"
+    ):
+        open_section(section, "tasks.t.data.train")
+
+
+def test_a_misspelt_split_is_told_its_names_alone() -> None:
+    with pytest.raises(ConfigError) as error:
+        open_section(DataSection(source="digits", split="tset"), "tasks.t.data.train")
+    assert "'test'" in str(error.value) and "where:" not in str(error.value)
