@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sensorium.engine.data import open_section
-from sensorium.engine.data.tables import Json
+from sensorium.engine.data.sources import Json
 from sensorium.engine.recipe import DataSection, find, load, registered
 from sensorium.modalities.base import Modality
 from sensorium.modalities.paths import cell_files, cell_identity, cell_paths, map_paths
