@@ -9,7 +9,7 @@ from typing import Any
 
 from ...modalities.messages import did_you_mean
 from ..recipe import load
-from ..utils import ConfigError, RuntimeFailure, make_folder
+from ..utils import ConfigError, make_folder
 from .export_maps import output_stem, write_maps
 from .pipeline import Pipeline, rows_of
 
@@ -27,7 +27,7 @@ def predict_files(
     """Yield a dict a row: its inputs, and the prediction. Files go to the task's only stream. A
     folder stands for the cells in it, see `Modality.cells`.
 
-    A row that cannot be read is logged, and has no dict; RuntimeFailure if no row can be. folder:
+    A row that cannot be read is logged, and has no dict; ConfigError if no row can be. folder:
     maps among the predictions are written into it as files."""
     tasks = pipeline.model.plan.tasks
     if task is None and len(tasks) > 1:
@@ -71,13 +71,14 @@ def predict_files(
     for index, (row, (prediction, failure)) in enumerate(zip(rows, predictions, strict=True)):
         if failure is not None:
             failed.append(failure)
-            logger.warning("%s: input %d: %s", name, index + 1, failure)
+            if len(rows) > 1:  # else the error says it
+                logger.warning("%s: input %d: %s", name, index + 1, failure)
             continue
         if files_of is not None:
             prediction = files_of.write(index, row, prediction)
         yield {**row, "prediction": prediction}
     if failed and len(failed) == len(rows):
-        raise RuntimeFailure(f"{name}: none of the {len(rows)} inputs could be used; {failed[0]}")
+        raise ConfigError(f"{name}: none of the {len(rows)} inputs could be used; {failed[0]}")
     if failed:
         logger.warning("%d of %d inputs could not be used", len(failed), len(rows))
 

@@ -123,7 +123,7 @@ def test_generate_names_a_bad_file_and_answers_the_others(
     assert "input 4: bad.png: no picture" in caplog.text
     alone = [pipeline.generate("a", image=f"{i}.png") for i in range(6)]
     assert [line["prediction"]["label"] for line in lines] == [p["label"] for p in alone]
-    with pytest.raises(RuntimeFailure, match=r"none of the 1 inputs could be used; bad\.png"):
+    with pytest.raises(ConfigError, match=r"none of the 1 inputs could be used; bad\.png"):
         list(predict_files(pipeline, ["bad.png"], task=None, options={}))
     with pytest.raises(ConfigError, match=r"a: bad\.png: no picture"):
         pipeline.generate("a", image=files)
