@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .atomic import remove_parts as remove_parts
     from .atomic import sync_file as sync_file
     from .atomic import sync_folder as sync_folder
+    from .atomic import try_folder as try_folder
     from .atomic import write_errors as write_errors
     from .atomic import write_json as write_json
     from .atomic import write_text as write_text
@@ -62,6 +63,7 @@ else:
                 "remove_parts",
                 "sync_file",
                 "sync_folder",
+                "try_folder",
                 "write_errors",
                 "write_json",
                 "write_text",

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from .errors import ConfigError, RuntimeFailure
 
 PART = ".part"
 """How the name of a folder ends whose file is not yet in place."""
+
+PROBE_BYTES = 2**16
+"""Size of the file by which a folder is tried."""
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -119,6 +123,20 @@ def check_writable(path: Path, option: str, *, make: bool = False) -> None:
 def check_folder(folder: Path, option: str) -> None:
     """Refuse a folder that no file can be written into; it is made where it does not exist."""
     check_writable(folder / PART, option, make=True)
+
+
+def try_folder(folder: Path, option: str) -> None:
+    """Refuse a folder that no file can be written into, or whose disk is full: write and remove a
+    file, in the nearest folder above where it does not exist. Raise ConfigError, one line."""
+    check_folder(folder, option)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(b"\0" * PROBE_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ConfigError(f"{option}: {nearest} cannot be written to: {_reason(error)}") from error
 
 
 def remove_parts(folder: Path, older_than: float = 0.0) -> None:

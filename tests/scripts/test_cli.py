@@ -184,6 +184,20 @@ def test_check_prints_the_way(run: Run) -> None:
     assert "a step of answer" in out
 
 
+@pytest.mark.parametrize("words", [[], ["--data"]])
+def test_check_tries_the_output_folder_first(run: Run, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "recipe.yaml").write_text("")
+    for folder, text in (("file/run", "is a file"), ("other", "is no run's folder")):
+        out = str(tmp_path / folder)
+        code, _, err = run("check", "gone.yaml", "--out", out, *words)  # before the recipe is read
+        assert code == 2 and err.count("\n") == 1 and text in err
+    code, _, err = run("check", "tiny.yaml", "--out", str(tmp_path / "a" / "b"), *words)
+    assert code == 0, err
+    assert not (tmp_path / "a").exists()
+
+
 def test_train_writes_a_run(run: Run, trained: Path) -> None:
     for name in ("recipe.yaml", "metrics.jsonl", "model.safetensors", "README.md"):
         assert (trained / name).is_file()
@@ -215,8 +229,10 @@ def test_evaluate_prints_and_writes(run: Run, trained: Path) -> None:
     assert code == 0, err
     found = json.loads((trained / "evaluation.json").read_text())
     for name, value in found["answer"].items():
-        assert f"{name} " in out
         assert isinstance(value, (float, type(None)))
+        if not name.endswith("_shuffled"):
+            (line,) = [ln for ln in out.splitlines() if ln.startswith(f"answer/{name} ")]
+            assert ("(shuffled input " in line) == (name != "batch_gap")
     assert "exact_match_image_shuffled" in found["answer"]
     code, out, _ = run(
         "evaluate", str(trained), "--no-input-ablation", "--limit", "2", "--split", "test"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -26,6 +27,7 @@ from sensorium.engine.utils import (
     check_folder,
     check_writable,
     remove_parts,
+    try_folder,
     write_json,
     write_page,
     write_text,
@@ -177,3 +179,18 @@ def test_paths_that_cannot_be_written_are_refused_first(tmp_path: Path) -> None:
     check_writable(tmp_path / "no" / "x.jsonl", "--out", make=True)
     check_folder(tmp_path / "a" / "b", "--out")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_is_tried_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try_folder(tmp_path / "a" / "b", "--out")
+    assert not list(tmp_path.iterdir())
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ConfigError, match=r"^--out: .* cannot be written to: the disk is full"):
+        try_folder(tmp_path, "--out")
+    assert not list(tmp_path.iterdir())
