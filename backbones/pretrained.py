@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 
 from ..modalities.base import Features, LayerHook, Tokenizer
 from ..modalities.quiet import quiet_loading
@@ -27,7 +26,7 @@ from ..modalities.submodules import (
 )
 from .base import Backbone, ContextCache
 from .configs import Fields, has_weights, make_config, one_line, read_config
-from .stack import LayerAccess, Packed, Trial, first_position, layers_of
+from .stack import LayerAccess, Packed, Trial, first_position, layers_of, stack_of
 from .visibility import Attention, Visibility, as_visibility
 
 
@@ -164,9 +163,7 @@ class Pretrained(Backbone):
     @property
     def decoder(self) -> Any:
         """The stack of layers that reads embeddings."""
-        stack = self.model.get_decoder()
-        # ModernBERT has an attribute of that name, which is its output layer.
-        return stack if isinstance(stack, PreTrainedModel) else self.model.base_model
+        return stack_of(self.model)
 
     def unsupported_reason(self, ability: str) -> str | None:
         if ability in self.supports:
@@ -278,6 +275,12 @@ class Pretrained(Backbone):
             if not lacks_values(error, hidden):
                 raise
             logits = next(iter(head.values()), self.head)(hidden)
+        count = self.table.num_embeddings + self._num_added
+        if ids is None and self._num_added and logits.shape[-1] < count:
+            raise ValueError(
+                f"{self.kind} cuts its logits to {logits.shape[-1]} of {count} ids, so that added "
+                "tokens have none; take a model whose vocabulary is not cut"
+            )
         return logits
 
     def _replaced(self, parts: Mapping[str, nn.Module], ids: Tensor | None = None) -> Any:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .layers import layers_of as layers_of
     from .layers import meta_experts as meta_experts
     from .layers import run_masked as run_masked
+    from .layers import stack_of as stack_of
     from .masks import Packed as Packed
     from .masks import Positions as Positions
     from .masks import Windows as Windows
@@ -37,6 +38,7 @@ else:
                 "layers_of",
                 "meta_experts",
                 "run_masked",
+                "stack_of",
             ],
             "masks": [
                 "Packed",

@@ -5,12 +5,14 @@ Legend: `B` batch, `N` positions of a packed row, `Q` queries, `K` keys, `T` emb
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ...modalities.base import LayerHook
 from ..base import HiddenStates
@@ -125,6 +127,20 @@ def run_masked(
     by_layer = additive_by_layer(layers, query, key, windows, tokens.dtype)
     with access.attached(by_layer, shared):
         return stack(inputs_embeds=tokens, attention_mask=mask, **inputs)
+
+
+def stack_of(model: Any) -> Any:
+    """Return the stack of layers of a language model, which reads embeddings and has no head.
+
+    `get_decoder` is not trusted: ModernBERT's is its output layer, Llama 4's the model itself.
+    """
+    inner = (m for m in model.modules() if isinstance(m, PreTrainedModel) and m is not model)
+    for stack in (model.get_decoder(), model.base_model, *inner):
+        if not isinstance(stack, PreTrainedModel) or stack.get_output_embeddings() is not None:
+            continue
+        if "inputs_embeds" in inspect.signature(stack.forward).parameters:
+            return stack
+    return model.base_model
 
 
 def first_position(stack: nn.Module) -> int:

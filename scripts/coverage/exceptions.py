@@ -18,6 +18,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "gemma4": {"fields": {"text_config": PLAIN_GEMMA}},
     "gemma4_unified_text": {"fields": PLAIN_GEMMA},
     "gemma4_unified": {"fields": {"text_config": PLAIN_GEMMA}},
+    "jamba": {"fields": {"attn_layer_period": 2, "attn_layer_offset": 1}},
     "gpt_neo": {"fields": {"attention_types": [[["global", "local"], 1]]}},
 }
 """needs: arguments without which the class builds no configuration. fields: laid over the rules."""
