@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -114,7 +114,7 @@ class Pipeline:
             made.append(prediction)
         return made if several else made[0]
 
-    def streams_of(self, task: str, inputs: Container[str]) -> list[str]:
+    def streams_of(self, task: str, inputs: Collection[str]) -> list[str]:
         """Return the streams of a task that are among the inputs. Raise ConfigError if one that it
         needs is not, or if there is no such task."""
         tasks = self.model.plan.tasks
@@ -123,7 +123,8 @@ class Pipeline:
         needed = tasks[task].task.inputs()
         missing = [name for name in needed if name not in inputs]
         if missing:
-            raise ConfigError(f"{task}: needs {', '.join(missing)} among its inputs")
+            names = ", ".join(inputs) or "none"
+            raise ConfigError(f"{task}: needs {', '.join(missing)} among its inputs, found {names}")
         return [name for name in tasks[task].task.streams if name in inputs]
 
     def predict_rows(
@@ -210,7 +211,7 @@ class Pipeline:
 
 
 def rows_of(
-    inputs: Mapping[str, Any], many: Container[str] = ()
+    inputs: Mapping[str, Any], many: Collection[str] = ()
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return columns as rows, and whether a column holds the values of several rows: a list does.
 
