@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import time
+import os
+import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 from ..utils import RuntimeFailure
@@ -19,7 +21,6 @@ from .errors import index_errors
 
 LOCK = ".lock"
 WAIT_SECONDS = 600.0
-POLL_SECONDS = 0.02
 
 
 @contextlib.contextmanager
@@ -41,23 +42,40 @@ def write_lock(place: str) -> Iterator[None]:
 
 
 def _acquire(descriptor: int, place: str) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while True:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _wait(descriptor, place)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        warnings.warn(
+            f"{place}: this file system keeps no locks; let one process write at a time",
+            stacklevel=2,
+        )
+
+
+def _wait(descriptor: int, place: str) -> None:
+    """Block until the lock is free. A thread of its own does, since `flock` has no timeout; it
+    holds a copy of the descriptor, so that one that waits too long leaves no lock behind."""
+    copy = os.dup(descriptor)
+    acquired: Future[None] = Future()
+
+    def block() -> None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise RuntimeFailure(
-                    f"{place}: another process has been writing for {WAIT_SECONDS / 60:.0f} "
-                    "minutes; wait for it, or end it, and run the same command again"
-                ) from None
-            time.sleep(POLL_SECONDS)
+            fcntl.flock(copy, fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            warnings.warn(
-                f"{place}: this file system keeps no locks; let one process write at a time",
-                stacklevel=2,
-            )
-            return
+            acquired.set_exception(error)
+        else:
+            acquired.set_result(None)
+        finally:
+            os.close(copy)
+
+    threading.Thread(target=block, daemon=True, name="index lock").start()
+    try:
+        acquired.result(WAIT_SECONDS)
+    except TimeoutError:
+        raise RuntimeFailure(
+            f"{place}: another process has been writing for {WAIT_SECONDS / 60:.0f} "
+            "minutes; wait for it, or end it, and run the same command again"
+        ) from None

@@ -217,10 +217,11 @@ class TestTwoWriters:
     def test_a_lock_that_is_not_given_back(
         self, index: LanceIndex, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lock, "WAIT_SECONDS", 0.0)
         with (
+            monkeypatch.context() as patch,
             lock.write_lock(index.place),
             pytest.raises(RuntimeFailure, match="another process has been writing"),
         ):
+            patch.setattr(lock, "WAIT_SECONDS", 0.0)
             index.add(entries(unit(1)))
         assert index.add(entries(unit(1))).new == 1
