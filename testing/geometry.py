@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,9 @@ def check_places(contract: Any, modality: str) -> None:
         contract.encoder = copy.deepcopy(encoder)
         open_zero_branches(contract.encoder)
         try:
-            if modality == "audio":
-                _check_sound(contract)
-            elif "pixel_values" in contract.samples[0]:
-                _check_spots(contract, "pixel_values", 2)
-            elif "volume" in contract.samples[0]:
-                _check_spots(contract, "volume", 3)
+            probes = (PROBES[name] for name in (modality, *contract.samples[0]) if name in PROBES)
+            if (probe := next(probes, None)) is not None:
+                probe(contract)
         finally:
             contract.encoder = encoder
 
@@ -129,6 +127,14 @@ def _check_sound(contract: Any) -> None:
     starts = [int(share * (len(noise) - len(burst))) for share in SHARES]
     spots = [[(start + len(burst) / 2) / RATE] for start in starts]
     _compare(contract, sound(None), [sound(s) for s in starts], spots, [len(burst) / RATE])
+
+
+PROBES: dict[str, Callable[[Any], None]] = {
+    "audio": _check_sound,
+    "pixel_values": partial(_check_spots, key="pixel_values", axes=2),
+    "volume": partial(_check_spots, key="volume", axes=3),
+}
+"""Modality, or else name of a value of its samples -> the check of its places."""
 
 
 def _compare(
