@@ -113,8 +113,11 @@ def _check_spots(contract: Any, key: str, axes: int) -> None:
 
 
 def _check_sound(contract: Any) -> None:
-    """Bursts in half a second of noise; places are seconds along the first axis."""
-    noise = np.random.default_rng(0).normal(0, 0.05, RATE // 2).astype(np.float32)
+    """Bursts in noise as long as the tokens reach, half a second at least: an encoder may repeat a
+    sound to its window, and with it the burst. Places are seconds along the first axis."""
+    features = contract.features
+    seconds = max(0.5, 0.9 * features.grid[0] * features.spacing[0])
+    noise = np.random.default_rng(0).normal(0, 0.05, int(seconds * RATE)).astype(np.float32)
     burst = np.random.default_rng(1).normal(0, 0.5, RATE // 20).astype(np.float32)
     prepare: Callable[[Any], Sample] = contract.encoder.processor.prepare
 
