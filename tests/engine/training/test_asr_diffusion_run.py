@@ -131,6 +131,6 @@ def test_added_rows_train_though_the_decoder_is_frozen() -> None:
 def test_a_decoder_from_left_to_right_is_refused_with_its_place() -> None:
     values = recipe()
     values["backbone"]["type"] = "causal"
-    with pytest.raises(ConfigError, match=r"tasks\.name: .*say `type: diffusion` in backbone"):
+    with pytest.raises(ConfigError, match=r"tasks\.name: .*use `type: diffusion` in backbone"):
         build(parse_recipe(values))
     assert resolve_and_fit(parse_recipe(recipe()))

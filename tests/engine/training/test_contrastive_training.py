@@ -267,7 +267,7 @@ def test_teachers_and_looks_may_have_any_width(shop: Any) -> None:
 
 def test_an_evaluation_says_ranks_and_accuracy(shop: Any) -> None:
     zero_shot = {"input": "image", "target": "word", "templates": ["a handwritten {}.", "{}"]}
-    recipe = shop.recipe(PAIR, asked(zero_shot=zero_shot, match="parity"))
+    recipe = shop.recipe(PAIR, asked(zero_shot=zero_shot, metric_group="parity"))
     model = shop.train(recipe, "run")
     found = evaluate(model, folder=shop.folder / "run")["match"]
     assert found["zero_shot_chance"] == pytest.approx(0.1)
