@@ -207,6 +207,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "tiny_parts", raising=False)
+    for remembered in ("_recipe_folders", "_added"):  # of the recipes of other tests
+        monkeypatch.setattr(f"sensorium.engine.utils.plugin_path.{remembered}", [])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the other processes: sums are then bit-equal
     yield Shop(tmp_path, environment)

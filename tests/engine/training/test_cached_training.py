@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from sensorium.engine.data import PreparedRow
 from sensorium.engine.model import precompute
-from sensorium.engine.utils import RuntimeFailure
+from sensorium.engine.utils import ConfigError, RuntimeFailure
 from sensorium.modalities.image import read as image
 from sensorium.tasks.supervised.label_encoder import LabelEncoder
 
@@ -258,7 +258,7 @@ def test_an_error_in_mid_fill_keeps_what_was_computed(
 
     with monkeypatch.context() as patch:
         patch.setattr(tiny(), "forward", dies)
-        with pytest.raises(InterruptedError):
+        with pytest.raises(ConfigError, match=r"inputs\.image: InterruptedError"):
             shop.train(recipe, "cut")
     more: list[int] = []
 
