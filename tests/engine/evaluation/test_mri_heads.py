@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import nibabel
 import numpy as np
 import pytest
@@ -112,18 +114,42 @@ def test_from_the_cache_the_losses_are_the_same(run: tuple[Path, Path], tmp_path
     np.testing.assert_allclose(losses(folder), losses(tmp_path / "run"), rtol=1e-5, atol=1e-5)
 
 
-def test_heads_are_kilobytes_and_refuse_another_encoder(run: tuple[Path, Path]) -> None:
+def test_an_encoder_of_a_file_is_kept_in_the_run(run: tuple[Path, Path], tmp_path: Path) -> None:
+    """The run is that of its own encoder, whatever becomes of the file."""
     folder, weights = run[1], run[1].parent / "encoder.safetensors"
+    tensors = load_file(folder / "model.safetensors")
+    known = load_file(weights)
+    prefix = "streams.volume.encoder."
+    encoder = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    assert set(encoder) == set(known)
+    assert all(name.startswith(("tasks.", prefix)) for name in tensors)
+    weights.rename(tmp_path / "moved")
+    try:
+        loaded = load_model(folder).stream("volume").encoder.state_dict()
+    finally:
+        (tmp_path / "moved").rename(weights)
+    torch.testing.assert_close(loaded, known, rtol=0, atol=0)
+
+
+def test_heads_are_kilobytes_and_refuse_another_encoder_of_the_hub(
+    run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = tmp_path / "published"
+    shutil.copytree(run[1], published)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(published))
+    monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
+    values = recipe(run[0])
+    values["inputs"]["volume"]["encoder"]["weights"] = "hf-hub:org/it"
+    folder = tmp_path / "run"
+    train(parse_recipe(values), folder, show=False)
     names = load_file(folder / "model.safetensors")
     assert names and all(name.startswith("tasks.") for name in names)
     assert (folder / "model.safetensors").stat().st_size < 100_000
-    known = load_file(weights)
-    try:
-        save_file({name: tensor + 1e-3 for name, tensor in known.items()}, weights)
-        with pytest.raises(ConfigError, match=r"inputs\.volume\.encoder: the run was trained on"):
-            load_model(folder)
-    finally:
-        save_file(known, weights)
+    tensors = load_file(published / "model.safetensors")
+    save_file({name: tensor + 1e-3 for name, tensor in tensors.items()},
+              published / "model.safetensors")  # fmt: skip
+    with pytest.raises(ConfigError, match=r"inputs\.volume\.encoder: the run was trained on"):
+        load_model(folder)
 
 
 def test_scores_are_of_every_row(run: tuple[Path, Path]) -> None:

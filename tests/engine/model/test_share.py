@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -121,14 +122,34 @@ def test_it_is_saved_once(passage: Any, folder: Path) -> None:
     assert fitted == ["inputs.query.encoder.tokenizer.json"]
 
 
-def test_a_frozen_one_has_one_fingerprint_and_one_store(folder: Path) -> None:
+HUB = "hf-hub:org/run"
+published = pytest.mark.parametrize("weights", [HUB, "run"])
+
+
+@pytest.fixture
+def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder `run` is what the hub has."""
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder / "run"))
+
+
+def printed(run: Path) -> list[str]:
+    """The places of the parts of which a run keeps a fingerprint only."""
+    prints = json.loads((run / "fingerprints.json").read_text("utf-8"))
+    return [name for name in prints if not name.endswith(".processor")]
+
+
+@published
+def test_a_frozen_one_has_one_fingerprint_and_one_store(
+    folder: Path, hub: None, weights: str
+) -> None:
     save_run(made({"share": "query"}), folder / "run")
-    frozen = {**ENCODER, "weights": "run", "freeze": True}
+    frozen = {**ENCODER, "weights": weights, "freeze": True}
     model = made(stream({"share": "query"}, {"share": "query"}), frozen)
     save_run(model, folder / "second")
-    prints = json.loads((folder / "second" / "fingerprints.json").read_text("utf-8"))
-    assert [name for name in prints if not name.endswith(".processor")] == ["inputs.query.encoder"]
-    assert not [k for k in load_file(folder / "second" / "model.safetensors") if "encoder" in k]
+    saved = [k for k in load_file(folder / "second" / "model.safetensors") if "encoder" in k]
+    assert printed(folder / "second") == (["inputs.query.encoder"] if weights == HUB else [])
+    assert bool(saved) == (weights != HUB)
+    assert all(name.startswith("streams.query.encoder.") for name in saved)
     assert fingerprint(model, "query") == fingerprint(model, "passage")
     from sensorium.engine.training import train
 
@@ -284,15 +305,17 @@ def test_a_decoder_that_encodes_is_there_once(folder: Path) -> None:
     assert len(words.encode("what barks")) < len("what barks")  # merges of the streams' own texts
 
 
-def test_a_frozen_decoder_encodes_once_for_all(folder: Path) -> None:
+@published
+def test_a_frozen_decoder_encodes_once_for_all(folder: Path, hub: None, weights: str) -> None:
     save_run(with_backbone(), folder / "run")
-    model = with_backbone(backbone={**LLAMA, "weights": "run", "freeze": True})
+    model = with_backbone(backbone={**LLAMA, "weights": weights, "freeze": True})
     assert uncacheable_reason(model.plan, model, "query") is None
     save_run(model, folder / "second")
-    prints = json.loads((folder / "second" / "fingerprints.json").read_text("utf-8"))
-    assert [name for name in prints if not name.endswith(".processor")] == ["backbone"]
+    assert printed(folder / "second") == (["backbone"] if weights == HUB else [])
     saved = load_file(folder / "second" / "model.safetensors")
-    assert all(".connector." in name or name.startswith("tasks.") for name in saved)
+    stack = [n for n in saved if ".connector." not in n and not n.startswith("tasks.")]
+    once = sum(p.numel() for p in model.decoder("backbone").parameters())
+    assert sum(saved[name].numel() for name in stack) == (0 if weights == HUB else once)
     load_model(folder / "second")
 
 
