@@ -26,7 +26,15 @@ from .state import (
 
 FINGERPRINTS = "fingerprints.json"
 
-PRIVATE = ["checkpoints/**", "stages/**", "*.jsonl", "run.json", "frozen.safetensors", ".*"]
+PRIVATE = [
+    "checkpoints/**",
+    "stages/**",
+    "*.jsonl",
+    "run.json",
+    "modules.json",
+    "frozen.safetensors",
+    ".*",
+]
 """What of a run's folder is not handed on."""
 
 

@@ -42,6 +42,7 @@ OWN = (
     "best.safetensors",
     "frozen.safetensors",
     "report.html",
+    "modules.json",
 )
 """What a run writes into its folder, beside the results of what is done with it."""
 

@@ -16,7 +16,7 @@ from annotated_types import Ge
 from pydantic import model_validator
 
 from ...modalities.messages import did_you_mean
-from ..utils import ConfigError, write_text
+from ..utils import ConfigError, write_module_folders, write_text
 from . import yaml_io
 from .component_path import BACKBONE
 from .env import Env
@@ -102,7 +102,9 @@ class Recipe(Strict):
         return to_plain_dict(self)
 
     def write(self, path: Path, head: str = "") -> None:
-        """Write the recipe as YAML. head: the first line, a comment."""
+        """Write the recipe as YAML, and beside it where modules of a user were found. head: the
+        first line, a comment."""
+        write_module_folders(path.parent)
         write_text(path, head + yaml_io.write(self.to_dict()))
 
 

@@ -285,7 +285,7 @@ def _import(path: str, label: str) -> Any:
             f"install it with: pip install 'sensorium[{extra}]'"
             if extra
             else f"there is no module {error.name!r} here, beside the recipe or in the current "
-            "folder"
+            "folder; put its file there, or add its folder to PYTHONPATH"
         )
         raise ConfigError(f"{label} cannot be imported: {cure}") from error
     except (Exception, SystemExit) as error:  # whatever the file does when it is run

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .files import fingerprint_of as fingerprint_of
     from .plugin_path import add_recipe_folder as add_recipe_folder
     from .plugin_path import make_importable as make_importable
+    from .plugin_path import write_module_folders as write_module_folders
     from .run_log import RunLogger as RunLogger
     from .run_log import read_metrics as read_metrics
     from .signals import GracefulStop as GracefulStop
@@ -101,7 +102,7 @@ else:
                 "find_folder",
                 "fingerprint_of",
             ],
-            "plugin_path": ["add_recipe_folder", "make_importable"],
+            "plugin_path": ["add_recipe_folder", "make_importable", "write_module_folders"],
             "run_log": ["RunLogger", "read_metrics"],
             "signals": ["GracefulStop", "ignore_stopping"],
             "template": ["write_page"],
