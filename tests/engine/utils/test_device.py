@@ -215,7 +215,8 @@ def test_training_and_all_that_follows_run_on_the_picked_device(
     model = train(parse_recipe(RECIPE), here / "run", show=False)
     assert model.device == picked
     resumed = {**RECIPE, "train": {**RECIPE["train"], "steps": 6}}
-    assert train(parse_recipe(resumed), here / "run", resume=True, show=False).device == picked
+    more = {"resume": True, "allow_changes": ["train.steps"], "show": False}
+    assert train(parse_recipe(resumed), here / "run", **more).device == picked
     found = evaluate(model := load_model(here / "run"))
     assert model.device == picked
     assert found == evaluate(load_model(here / "run"), device="cpu")
