@@ -23,6 +23,7 @@ from ..modalities.submodules import (
     path_of,
     precomputed,
     replace_submodules,
+    unwrapped,
 )
 from .base import Backbone, ContextCache
 from .configs import Fields, has_weights, make_config, one_line, read_config
@@ -275,7 +276,8 @@ class Pretrained(Backbone):
             if not lacks_values(error, hidden):
                 raise
             logits = next(iter(head.values()), self.head)(hidden)
-        count = self.table.num_embeddings + self._num_added
+        base: Any = unwrapped(self.table)
+        count = base.weight.shape[0] + self._num_added
         if ids is None and self._num_added and logits.shape[-1] < count:
             raise ValueError(
                 f"{self.kind} cuts its logits to {logits.shape[-1]} of {count} ids, so that added "
