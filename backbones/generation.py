@@ -24,7 +24,7 @@ from ..modalities.submodules import ExtendedEmbedding
 from .base import Backbone
 from .pretrained import Pretrained
 from .stack import Positions, arrange, position_ids, positions_from_mask, take
-from .visibility import Attention, Visibility
+from .visibility import CAUSAL, Attention, Visibility
 
 
 class UncachedGenerator(nn.Module, GenerationMixin):
@@ -155,6 +155,7 @@ class Generative(Pretrained):
 class CausalGeneration(Generative):
     """Generation of decoders of one stack."""
 
+    _right_loop: bool | None = None
     _needs_mask: Callable[[Visibility, torch.device], bool]
     _masked: Callable[..., Tensor]
 
@@ -174,6 +175,12 @@ class CausalGeneration(Generative):
             condition = condition.replace(tokens=condition.tokens.to(self.dtype))
             settings = self._generation_config()
             return generate_uncached(self, condition, visibility, settings, **options)
+        return self._generate_cached(condition, visibility, **options)
+
+    def _generate_cached(
+        self, condition: Features, visibility: Visibility, **options: Any
+    ) -> Tensor:
+        """Return new ids `[B, L]` by the library's own loop, rows padded on the left."""
         order = condition.mask.to(torch.uint8).argsort(dim=1, stable=True)
         order = order[:, order.shape[1] - int(condition.lengths.max()) :]
         tokens, mask = take(condition.tokens.to(self.dtype), order), condition.mask.gather(1, order)
@@ -202,8 +209,42 @@ class CausalGeneration(Generative):
             return True
         tried = self.trial is not None
         skips = self.trial.skips_padding if self.trial is not None else self._takes_positions
+        skips = skips and (not self._takes_positions or self._passes_positions())
         ragged = not bool(condition.mask.all())
-        return not skips and (ragged or (tried and self.model._is_stateful))
+        if not skips:
+            return ragged or (tried and self.model._is_stateful)
+        return ragged and not self._loop_is_right()
+
+    def _loop_is_right(self) -> bool:
+        """Return whether the library's loop chooses what teacher forcing does in two short rows of
+        different lengths; tried once, on the model itself."""
+        if self._right_loop is None:
+            self._right_loop = True  # while it is tried
+            ids = torch.arange(8, device=self.table.weight.device).view(2, 4)
+            mask = torch.arange(4, device=ids.device) < torch.tensor([[4], [2]], device=ids.device)
+            context = Features(self.embed(ids), mask)
+            new = self._generate_cached(
+                context, CAUSAL, max_new_tokens=4, do_sample=False, eos_token_id=None
+            )
+            hidden = self.teacher_force(context, new, torch.ones_like(new, dtype=torch.bool))
+            logits = self.logits(hidden).float()
+            gap = logits.amax(-1) - logits.gather(-1, new[..., None])[..., 0]
+            allowed = 1e-3 if self.dtype == torch.float32 else 0.1
+            self._right_loop = bool((gap <= allowed * logits.std(-1)).all())
+        return self._right_loop
+
+    def _passes_positions(self) -> bool:
+        """Return whether the library's loop hands position ids on: Whisper's decoder takes them,
+        its model does not; GIT's model takes them, its own preparation of inputs drops them."""
+        if "position_ids" not in inspect.signature(self.model.forward).parameters:
+            return False
+        ids = torch.zeros(1, 2, dtype=torch.long, device=self.table.weight.device)
+        inputs = {"attention_mask": torch.ones_like(ids), "position_ids": ids, "use_cache": False}
+        try:
+            prepared = self.model.prepare_inputs_for_generation(ids, **inputs)
+        except Exception:  # its own preparation asks for more
+            return False
+        return prepared.get("position_ids") is not None
 
     def _prefix(
         self, tokens: Tensor, row: Positions, visibility: Visibility, options: dict[str, Any]

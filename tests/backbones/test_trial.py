@@ -11,6 +11,7 @@ import torch
 from sensorium.backbones.causal import Causal
 from sensorium.backbones.seq2seq import Seq2Seq
 from sensorium.backbones.stack import try_stack
+from sensorium.backbones.visibility import CAUSAL
 from sensorium.modalities.base import Features
 
 BERT = {
@@ -103,6 +104,17 @@ def test_ragged_rows_generate_as_alone(
     for row, length in enumerate((6, 2, 4)):
         alone = Features.dense(context.tokens[row : row + 1, :length])
         assert torch.equal(model.generate(alone, **options)[0], both[row])
+
+
+@pytest.mark.parametrize(
+    "kind", ["llama", "qwen3", "gemma3", "gpt2", "opt", "phi", "gpt_neox", "mixtral", "bloom"]
+)
+def test_where_the_librarys_loop_is_right_it_is_used(kind: str, build: Callable[..., Any]) -> None:
+    """It keeps a cache; a loop of whole passes is for those where it is wrong."""
+    model = build(kind, attn="eager" if kind == "bloom" else "sdpa")
+    mask = torch.arange(4) < torch.tensor([[4], [2]])
+    ragged = Features(torch.randn(2, 4, model.dim), mask)
+    assert not model._generates_uncached(ragged, CAUSAL)
 
 
 def test_a_model_that_is_no_pair_is_refused(tokenizer: Any) -> None:
