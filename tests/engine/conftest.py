@@ -209,7 +209,6 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     monkeypatch.delitem(sys.modules, "tiny_parts", raising=False)
     for remembered in ("_recipe_folders", "_added"):  # of the recipes of other tests
         monkeypatch.setattr(f"sensorium.engine.utils.plugin_path.{remembered}", [])
-    monkeypatch.setattr("sensorium.engine.utils.plugin_path._found", {})
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the other processes: sums are then bit-equal
     yield Shop(tmp_path, environment)
