@@ -89,7 +89,7 @@ def embed_job(recipe: Path) -> Job:
         def read() -> None:
             from sensorium.engine.index import open_index
 
-            table = open_index(str(folder / "index")).where(None, ["word", "vector"])
+            table = open_index(str(folder / "index")).where(None, ["key", "word", "vector"])
             values = {row["key"]: [row["word"], list(map(float, row["vector"]))] for row in table}
             (folder / "rows.json").write_text(json.dumps(values))
 
