@@ -166,7 +166,7 @@ class Shop:
         command: Sequence[str],
         *,
         fault: str = "",
-        timeout: float = 120,
+        timeout: float = 400,
     ) -> subprocess.CompletedProcess[str]:
         """A command in the folder, in a session of its own; a hang is a failure."""
         environment = {**os.environ, **self.environment, "TINY_FAULT": fault}
