@@ -19,6 +19,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "gemma4_unified_text": {"fields": PLAIN_GEMMA},
     "gemma4_unified": {"fields": {"text_config": PLAIN_GEMMA}},
     "jamba": {"fields": {"attn_layer_period": 2, "attn_layer_offset": 1}},
+    "mamba2": {"fields": {"num_heads": 8, "head_dim": 8}},
     "gpt_neo": {"fields": {"attention_types": [[["global", "local"], 1]]}},
 }
 """needs: arguments without which the class builds no configuration. fields: laid over the rules."""
