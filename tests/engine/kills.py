@@ -111,7 +111,6 @@ def fill_job() -> Job:
         store._SEAL_ROWS = 3
 
         def compute(places: list[int]) -> list[dict[str, Any]]:
-            time.sleep(0.002)
             return [{"x": np.full((4, 8), i, np.float32)} for i in places]
 
         keys = [f"k{i}" for i in range(60)]

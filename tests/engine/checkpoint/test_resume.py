@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -498,13 +497,18 @@ def test_a_second_process_is_kept_out(shop: Any) -> None:
 
 
 def test_a_killed_owner_leaves_no_lock(shop: Any) -> None:
+    until_closed, keep_open = os.pipe()
+
     def killed() -> None:
         with run_lock(shop.folder / "run"):
-            if not os.fork():  # a worker that outlives it
-                time.sleep(60)
+            if not os.fork():  # a worker that outlives it, until this test ends
+                os.close(keep_open)
+                os.read(until_closed, 1)
                 os._exit(0)
             die()
 
     assert in_child(killed) == -signal.SIGKILL
     with run_lock(shop.folder / "run"):
         pass
+    os.close(keep_open)
+    os.close(until_closed)
