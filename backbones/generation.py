@@ -209,7 +209,6 @@ class CausalGeneration(Generative):
             return True
         tried = self.trial is not None
         skips = self.trial.skips_padding if self.trial is not None else self._takes_positions
-        skips = skips and (not self._takes_positions or self._passes_positions())
         ragged = not bool(condition.mask.all())
         if not skips:
             return ragged or (tried and self.model._is_stateful)
@@ -232,19 +231,6 @@ class CausalGeneration(Generative):
             allowed = 1e-3 if self.dtype == torch.float32 else 0.1
             self._right_loop = bool((gap <= allowed * logits.std(-1)).all())
         return self._right_loop
-
-    def _passes_positions(self) -> bool:
-        """Return whether the library's loop hands position ids on: Whisper's decoder takes them,
-        its model does not; GIT's model takes them, its own preparation of inputs drops them."""
-        if "position_ids" not in inspect.signature(self.model.forward).parameters:
-            return False
-        ids = torch.zeros(1, 2, dtype=torch.long, device=self.table.weight.device)
-        inputs = {"attention_mask": torch.ones_like(ids), "position_ids": ids, "use_cache": False}
-        try:
-            prepared = self.model.prepare_inputs_for_generation(ids, **inputs)
-        except Exception:  # its own preparation asks for more
-            return False
-        return prepared.get("position_ids") is not None
 
     def _prefix(
         self, tokens: Tensor, row: Positions, visibility: Visibility, options: dict[str, Any]
