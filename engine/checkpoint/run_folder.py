@@ -61,7 +61,7 @@ def check_run_fingerprints(model: Model, folder: Path) -> None:
 def load_model(folder: str | Path, precision: str | None = None) -> Model:
     """The model of a run's folder or `hf-hub:org/name@revision`, in `eval()`, on the CPU.
 
-    precision: `fp32`, `bf16` or `fp16`; None: as it was trained. Raises RecipeError where the
+    precision: `fp32`, `bf16` or `fp16`; None: as it was trained. Raises ConfigError where the
     folder is not whole, or another encoder was put in its place.
     """
     check_precision(precision)

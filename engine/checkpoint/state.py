@@ -175,7 +175,7 @@ def read_names(path: Path) -> set[str]:
 
 
 def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Fill a composed model with what was kept; RecipeError for what does not fit. Tensors that
+    """Fill a composed model with what was kept; ConfigError for what does not fit. Tensors that
     never change may be lacking: they are those that the model was composed with."""
     wanted = saved_tensors(model)
     missing = sorted(set(wanted) - set(tensors) - set(frozen_tensors(model)))

@@ -189,8 +189,8 @@ def sequential_batches(
 def handle_failures(
     failed: Sequence[tuple[str, str]], where: str, skip: bool, skipped: SkippedRows
 ) -> list[str]:
-    """Count failures (keys and reasons), or raise RunError at the first; return new ones as lines
-    to be reported."""
+    """Count failures (keys and reasons), or raise RuntimeFailure at the first; return new ones as
+    lines to be reported."""
     if failed and not skip:
         raise RuntimeFailure(failure_line(where, *failed[0]))
     return [f"{where}, row {key}: {reason}" for key, reason in failed if skipped.add(key, reason)]

@@ -124,7 +124,7 @@ def _single_group(
     shuffled: np.ndarray, values: Sequence[object], total: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Each batch of one value, the values in turn: a common one does not show all its rows in
-    an epoch, a rare one shows them again, never twice in a batch. Raise RecipeError if a value
+    an epoch, a rare one shows them again, never twice in a batch. Raise ConfigError if a value
     has fewer rows than a batch."""
     groups = _groups(shuffled, values)
     names = sorted(groups, key=str)

@@ -76,7 +76,7 @@ def load_split(
     """The rows of a task's split, as its recipe names it.
 
     `validation` may also be what `holdout` keeps of the training split; the training split
-    is then the rest. Raises RecipeError where the split or one of its columns is missing.
+    is then the rest. Raises ConfigError where the split or one of its columns is missing.
     """
     sections = plan.recipe.tasks[task].data
     holdout = sections[TRAIN].held_out if TRAIN in sections else None

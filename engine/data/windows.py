@@ -153,7 +153,7 @@ def observation_windows(
 ) -> dict[str, Span]:
     """Return the windows of a task's streams, first and last frame counted from now.
 
-    Raise RecipeError for one that looks into the future: nobody has seen it yet.
+    Raise ConfigError for one that looks into the future: nobody has seen it yet.
     """
     windows = {name: span for name, span in split_windows(section).items() if name in streams}
     for name, (first, last) in windows.items():

@@ -78,7 +78,7 @@ def open_data(
 ) -> DataSpec:
     """What `--data` says, opened; without it, a split of the recipe's task that uses the stream.
 
-    Raises RecipeError where there is no such data, or no column of the stream's name in it.
+    Raises ConfigError where there is no such data, or no column of the stream's name in it.
     """
     if not words:
         return _of_recipe(plan, _task(plan, stream, task), split, stream)

@@ -179,7 +179,7 @@ def embed(
 
     maker: see `about`. prune: take rows out that are out of date. device: see `pick`.
 
-    Raises RecipeError for a stream or an index that does not fit, RunError where no row could
+    Raises ConfigError for a stream or an index that does not fit, RuntimeFailure where no row could
     be embedded.
     """
     began = time.monotonic()

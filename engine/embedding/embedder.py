@@ -60,7 +60,7 @@ class Embedder:
 
 
 def resolve_stream(model: Model, name: str | None) -> str:
-    """The stream of a name, or the only one that there is; RecipeError names those there are."""
+    """The stream of a name, or the only one that there is; ConfigError names those there are."""
     known = list(model.plan.streams)
     if name in known:
         return name

@@ -69,7 +69,7 @@ def embed_with_ray(
     device: str | torch.device | None = None,
 ) -> EmbedReport:
     """As `embed`, by `workers` actors: on the cluster that `RAY_ADDRESS` names, else on this
-    machine. The same rows as the local engine's. Raises RecipeError for a streaming source."""
+    machine. The same rows as the local engine's. Raises ConfigError for a streaming source."""
     if isinstance(given.source, StreamingSource):
         raise ConfigError(
             "--backend ray: hands out rows by index, which a streaming source has not; "

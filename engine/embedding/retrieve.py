@@ -80,7 +80,7 @@ class Retriever:
     def find(
         self, query: Query, k: int, *, where: str | None = None, kind: str = "exact"
     ) -> list[Hit]:
-        """The k nearest rows, best first. Raises RecipeError, a line a mistake."""
+        """The k nearest rows, best first. Raises ConfigError, a line a mistake."""
         if not query.value.strip():
             raise ConfigError(f"{query.said}: the query is empty")
         if k < 1:

@@ -81,7 +81,7 @@ def new_fields(entries: Sequence[Entry], schema: Any) -> list[Any]:
 
 
 def arrow_table(entries: Sequence[Entry], schema: Any) -> Any:
-    """Rows as a table of the schema; RunError for a value that its column cannot take."""
+    """Rows as a table of the schema; RuntimeFailure for a value that its column cannot take."""
     dim = schema.field(VECTOR).type.list_size
     vectors = np.stack([entry.vector for entry in entries]).astype(np.float32)
     own: dict[str, list[Any]] = {

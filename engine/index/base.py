@@ -55,7 +55,7 @@ class IndexMetadata:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> IndexMetadata:
-        """Raises RecipeError where the text was written by nobody who knows this form."""
+        """Raises ConfigError where the text was written by nobody who knows this form."""
         try:
             values = json.loads(text)
             if (written := values.pop("format")) != FORMAT:
@@ -117,7 +117,7 @@ class Index(Protocol):
 
     def add(self, entries: Sequence[Entry]) -> Added:
         """Write rows in one commit; one whose data set and key are there already takes its place.
-        Raises RunError for a value that its column cannot take."""
+        Raises RuntimeFailure for a value that its column cannot take."""
 
     def remove(self, identities: Sequence[bytes]) -> int:
         """Take the rows of these identities out in one commit, and return how many there were."""
@@ -126,7 +126,7 @@ class Index(Protocol):
         """Called after a run of `add`s: whatever makes reading faster, and changes no row."""
 
     def count(self, where: str | None = None) -> int:
-        """Rows, or those that an SQL condition holds for; RecipeError where it cannot be read."""
+        """Rows, or those that an SQL condition holds for; ConfigError where it cannot be read."""
 
     def where(self, condition: str | None, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Columns of the rows that an SQL condition holds for, in order, a block at a time."""
@@ -138,7 +138,7 @@ class Index(Protocol):
         self, queries: np.ndarray, k: int, *, where: str | None = None, kind: Kind = "exact"
     ) -> list[list[Hit]]:
         """The k nearest rows of each of queries `[Q, D]`, best first; all of them where there
-        are fewer. Of equal scores the earlier row comes first. Raises RecipeError for a width
+        are fewer. Of equal scores the earlier row comes first. Raises ConfigError for a width
         that does not fit, a k below 1, a condition that cannot be read."""
 
 
@@ -147,7 +147,7 @@ STORE = "sensorium.engine.index.lance_index:LanceIndex"
 
 
 def open_index(place: str) -> Index:
-    """The index at a folder or address. Raises RecipeError where there is none."""
+    """The index at a folder or address. Raises ConfigError where there is none."""
     found: Index = load(STORE).open(place)
     return found
 
@@ -164,7 +164,7 @@ def exists(place: str) -> bool:
 
 
 def as_kind(name: str) -> Kind:
-    """A kind of search by its name, or RecipeError."""
+    """A kind of search by its name, or ConfigError."""
     for kind in KINDS:
         if kind == name:
             return kind
@@ -172,7 +172,7 @@ def as_kind(name: str) -> Kind:
 
 
 def check_query(queries: np.ndarray, k: int, dim: int, where: str) -> np.ndarray:
-    """Queries as float32 `[Q, D]`, or RecipeError with both numbers."""
+    """Queries as float32 `[Q, D]`, or ConfigError with both numbers."""
     found = np.atleast_2d(np.asarray(queries, dtype=np.float32))
     if found.shape[-1] != dim:
         raise ConfigError(

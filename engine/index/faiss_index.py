@@ -62,7 +62,7 @@ def open_or_build_faiss(
 ) -> FaissIndex:
     """The side index of a version of the table: read, or built and kept.
 
-    blocks: begins a pass over the table's vectors. Raises RunError for a file that is damaged.
+    blocks: begins a pass over the table's vectors. Raises RuntimeFailure for a damaged file.
     """
     faiss = import_optional("faiss")
     builder = KINDS[kind]

@@ -21,7 +21,7 @@ def write_maps(
     pipeline: Pipeline, task: str, inputs: Mapping[str, Any], prediction: Any, stem: Path
 ) -> Any:
     """Write the maps of one row's prediction as `<stem>_<name>` and return the prediction with
-    their file names. Raise RecipeError if the signal's modality cannot save files."""
+    their file names. Raise ConfigError if the signal's modality cannot save files."""
     asked = pipeline.model.plan.tasks[task].task
     maps = asked.export_maps(prediction) if isinstance(asked, ExportsMaps) else {}
     if not maps:

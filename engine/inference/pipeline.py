@@ -57,7 +57,7 @@ def find_control_task(
 ) -> tuple[str, ControlTask]:
     """Return the control task of a name, or the only one, with its name.
 
-    Raises RecipeError, which begins with `where`, if there is none or several.
+    Raises ConfigError, which begins with `where`, if there is none or several.
     """
     if name is not None and name not in plan.tasks:
         raise ConfigError(f"{where}: there is no task {name!r}{did_you_mean(name, plan.tasks)}")
@@ -216,7 +216,7 @@ def rows_of(
     """Return columns as rows, and whether a column holds the values of several rows: a list does.
 
     A single value stands in every row. many: streams whose cells are lists; a list of lists holds
-    the cells of several rows. Raise RecipeError if columns differ in length.
+    the cells of several rows. Raise ConfigError if columns differ in length.
     """
     columns = {
         name: value

@@ -164,7 +164,7 @@ class Model(nn.Module):
 
     def on_step_end(self, step: int, steps: int) -> None:
         """Call the tasks after an optimizer step, `step` of `steps`, and update the moving
-        averages. Raise RunError if a task stops the training."""
+        averages. Raise RuntimeFailure if a task stops the training."""
         self.step, self.steps = step, steps
         for name in self.tasks:
             context = self.context(Batch(name, [], []))
@@ -263,7 +263,7 @@ def count_own_parameters(model: Model, component: Component, trainable: bool | N
 
 
 def validate_loaded(module: nn.Module, where: str) -> None:
-    """Let a task validate its loaded tensors. Raise RecipeError with its place."""
+    """Let a task validate its loaded tensors. Raise ConfigError with its place."""
     if isinstance(module, Task):
         with located_errors(where):
             module.validate_loaded()

@@ -56,7 +56,7 @@ class RunReport:
 def write_report(runs: Sequence[Path], out: Path, *, samples: int = SAMPLES) -> Path:
     """Write the page of one run or several, and return its path.
 
-    runs: the runs' folders. samples: rows shown of a split. Raise RecipeError if a folder is no
+    runs: the runs' folders. samples: rows shown of a split. Raise ConfigError if a folder is no
     run, or one of its files cannot be read.
     """
     if not runs:

@@ -48,7 +48,7 @@ class Rollouts:
 def read_rollouts(run: Path) -> Rollouts | None:
     """Return the contents of `rollout-*.json` in a run's folder; None without any.
 
-    Raise RecipeError for a file of another format.
+    Raise ConfigError for a file of another format.
     """
     results = [_read(path) for path in sorted(run.glob("rollout-*.json"))]
     if not results:

@@ -35,7 +35,7 @@ class Ablation:
         return "-".join([*parts, *(["mean-replayed"] if self.open_loop else [])])
 
     def check(self, observation_keys: Mapping[str, Any], batch: int, count: int) -> None:
-        """Raise RecipeError for an unknown stream, or if there is no other environment to take a
+        """Raise ConfigError for an unknown stream, or if there is no other environment to take a
         stream from."""
         for stream in (*self.shuffle_streams, *self.zero_streams):
             if stream not in observation_keys:
@@ -64,7 +64,7 @@ class Ablation:
         return changed
 
     def texts(self, section: Env, name: str, seeds: Sequence[int]) -> list[str]:
-        """Return the instruction of each episode. Raise RecipeError if there is no other task to
+        """Return the instruction of each episode. Raise ConfigError if there is no other task to
         take it from."""
         if self.instruction is not None:
             return [self.instruction] * len(seeds)

@@ -109,8 +109,8 @@ class Policy:
     def step(self, observations: Row | Sequence[Row], who: Sequence[int] | None = None) -> Any:
         """The next action `[dof]` for an observation, or `[n, dof]` for several at once.
 
-        who: the environments that they come from, where some have ended. Raises RunError where
-        an observation lacks a stream, or a value or an action is not finite: nothing is sent.
+        who: the environments that they come from, where some have ended. Raises RuntimeFailure
+        where an observation lacks a stream, or a value or an action is not finite: nothing is sent.
         """
         if isinstance(observations, Mapping):
             return self.step([observations], [0])[0]

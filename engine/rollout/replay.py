@@ -36,7 +36,7 @@ class OpenLoopReplay:
 
 def mean_demonstration(name: str, section: Env) -> OpenLoopReplay:
     """Return the mean, by step, of the actions of the environment's expert in `SEEDS`. Raise
-    RecipeError if the environment has no expert."""
+    ConfigError if the environment has no expert."""
     expert = getattr(env_class(name), "expert", None)
     if expert is None:
         raise ConfigError(

@@ -56,8 +56,8 @@ class RolloutResult:
 
 
 class Runner:
-    """One environment's episodes. Raise RunError, which names episode and step, where the policy
-    gives or is given what is not finite, or the environment fails; the episodes that were whole by
+    """One environment's episodes. Raise RuntimeFailure, which names episode and step, where the
+    policy gives or is given what is not finite, or the environment fails; the episodes that were whole by
     then stay in `rolled`."""
 
     def __init__(

@@ -31,7 +31,7 @@ class Simulator:
     """An environment as a policy meets it: what it observes is copied, since environments may
     write each observation into the same memory. draw: its `picture` will be asked for.
 
-    Raise RecipeError where there is no such environment, or where it cannot draw; RuntimeFailure,
+    Raise ConfigError where there is no such environment, or where it cannot draw; RuntimeFailure,
     which names environment, seed and step, for whatever its own code raises.
     """
 
@@ -123,7 +123,7 @@ def action_space(name: str, section: Env) -> Any:
 
 
 def check_space(space: Any, dof: int | None, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds `[dof]` of an action space; RecipeError where it is none for actions of `dof`."""
+    """The bounds `[dof]` of an action space; ConfigError where it is none for actions of `dof`."""
     shape, low = getattr(space, "shape", None), getattr(space, "low", None)
     if low is None or shape is None or len(shape) != 1:
         raise ConfigError(

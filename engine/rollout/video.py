@@ -31,7 +31,7 @@ FORMATS: dict[str, Callable[[np.ndarray, float], dict[str, Any]]] = {".gif": _gi
 def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
     """Write frames uint8 `[H, W, 3]` in the format of the suffix, and return the path.
 
-    Raise RecipeError for another suffix, or where there is no frame.
+    Raise ConfigError for another suffix, or where there is no frame.
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"{path.name}: found {path.suffix!r}, expected {' or '.join(FORMATS)}")

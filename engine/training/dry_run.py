@@ -151,7 +151,7 @@ def _example_rows(plan: ResolvedRecipe, task: str) -> Source:
 
 
 def _example(plan: ResolvedRecipe, task: str, stream: str) -> Callable[[np.random.Generator], Any]:
-    """Return what makes cells of a stream. Raise RecipeError if its modality cannot."""
+    """Return what makes cells of a stream. Raise ConfigError if its modality cannot."""
     path = plan.streams[stream].modality.example
     if path is None:
         raise ConfigError(

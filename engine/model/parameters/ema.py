@@ -17,7 +17,7 @@ from .adapters import is_frozen, mark_frozen
 
 
 def create_ema_encoders(plan: ResolvedRecipe, streams: Mapping[str, Stream]) -> None:
-    """Create the average of each stream that a task requests. Raise RecipeError if the encoder is
+    """Create the average of each stream that a task requests. Raise ConfigError if the encoder is
     frozen, or two tasks would update one average."""
     owners: dict[str, str] = {}
     for key, part in plan.tasks.items():
@@ -39,8 +39,8 @@ def create_ema_encoders(plan: ResolvedRecipe, streams: Mapping[str, Stream]) -> 
 
 
 def on_step_end(name: str, task: Task, context: Context, stream: Callable[[str], Stream]) -> None:
-    """Call a task after an optimizer step and update its moving averages. Raise RunError if the
-    task stops the training."""
+    """Call a task after an optimizer step and update its moving averages. Raise RuntimeFailure
+    if the task stops the training."""
     try:
         task.on_step_end(context)
     except StopTraining as error:
