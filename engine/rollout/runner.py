@@ -57,8 +57,8 @@ class RolloutResult:
 
 class Runner:
     """One environment's episodes. Raise RuntimeFailure, which names episode and step, where the
-    policy gives or is given what is not finite, or the environment fails; the episodes that were whole by
-    then stay in `rolled`."""
+    policy returns or receives a value that is not finite, or the environment fails; the episodes
+    that were complete by then stay in `rolled`."""
 
     def __init__(
         self, acting: PolicyLike, name: str, section: Env, options: RolloutOptions
