@@ -50,28 +50,32 @@ _LIBRARIES = (
 )
 
 
-RECIPES = "recipes"
+RECIPES, PAPERS = "recipes", "papers"
 
 
 def list_parts(
     kind: Annotated[
-        str | None, typer.Argument(help="recipes, encoders, backbones, tasks, connectors, ...")
+        str | None, typer.Argument(help="recipes, papers, encoders, tasks, connectors, ...")
     ] = None,
 ) -> None:
-    """List recipes with the result in their header, or the parts of a kind with their class."""
+    """List recipes with their result, papers with their use, or the parts of a kind."""
     from sensorium.engine.recipe import KINDS, registered
     from sensorium.engine.utils import ConfigError, format_table
     from sensorium.modalities.messages import did_you_mean
 
     kinds = {plural(name): name for name in KINDS}
     if kind is None:
-        print("\n".join([RECIPES, *kinds]))
+        print("\n".join([RECIPES, PAPERS, *kinds]))
     elif kind == RECIPES:
         _list_recipes()
+    elif kind == PAPERS:
+        _list_papers()
     elif kind in kinds:
         print(format_table(sorted(registered(kinds[kind]).items())))
     else:
-        raise ConfigError(f"list: there is no {kind!r}{did_you_mean(kind, [RECIPES, *kinds])}")
+        raise ConfigError(
+            f"list: there is no {kind!r}{did_you_mean(kind, [RECIPES, PAPERS, *kinds])}"
+        )
 
 
 def plural(kind: str) -> str:
@@ -90,6 +94,14 @@ def _list_recipes() -> None:
             if line.startswith("#")
         ]
         print(f"{path.relative_to(root)}  {head[1] if len(head) > 1 else ''}")
+
+
+def _list_papers() -> None:
+    from sensorium.engine.utils import format_table
+    from sensorium.scripts.docs import load_papers
+
+    papers = load_papers()
+    print(format_table([(paper.id, paper.name, str(paper.year), paper.how) for paper in papers]))
 
 
 def schema(

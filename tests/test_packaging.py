@@ -25,6 +25,7 @@ MODULES = sorted(
 )
 RECIPES = sorted(f.relative_to(ROOT).as_posix() for f in (ROOT / "configs").rglob("*.yaml"))
 DATA = [
+    "docs/papers.yaml",
     "py.typed",
     *(f.relative_to(ROOT).as_posix() for f in ROOT.glob("engine/utils/templates/*")),
 ]
