@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +49,43 @@ def stages(shop: Any) -> dict[str, Any]:
     return {**shop.recipe(STAGE, noisy), "stages": [first, {"name": "all"}, last]}
 
 
-def jobs(shop: Any) -> dict[str, Job]:
+def job_sources(shop: Any) -> dict[str, tuple[Callable[..., Job], tuple[Any, ...]]]:
+    """The function that makes each job, and its arguments: a job itself cannot be pickled."""
     data = {"test": {"source": "digits", "split": "test", "limit": 30}}
     recipe = shop.recipe({"tasks": {"digit": {"data": data}}})
     return {
-        "training": train_job(two_tasks(shop)),
-        "stages": train_job(stages(shop)),
-        "save": train_job(shop.recipe({"train": {"steps": 1}})),
-        "fill": fill_job(),
-        "embed": embed_job(shop.write(recipe, "embedded")),
+        "training": (train_job, (two_tasks(shop),)),
+        "stages": (train_job, (stages(shop),)),
+        "save": (train_job, (shop.recipe({"train": {"steps": 1}}),)),
+        "fill": (fill_job, ()),
+        "embed": (embed_job, (shop.write(recipe, "embedded"),)),
     }
 
 
 NAMES = ("training", "stages", "save", "fill", "embed")
 WAYS = ("moment", "change", "disk")
+
+
+def interruptions(
+    make_job: Callable[..., Job], arguments: Sequence[Any], how: str, least: int, folder: Path
+) -> int:
+    """Interrupt a job at least so often; return how often it was."""
+    trial, count = Trial.of(make_job(*arguments), folder), 0
+    chance = random.Random(f"{folder.name} {how}")
+    while count < least:
+        count += trial.interrupt(chance, how)
+    return count
+
+
+@pytest.fixture(scope="module")
+def fresh_process() -> Iterator[ProcessPoolExecutor]:
+    """A process that forks the attempts.
+
+    The tests' own may have run LanceDB, whose threads do not survive a fork: the child waits for
+    ever.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield pool
 
 
 @pytest.mark.slow
@@ -70,16 +96,14 @@ def test_what_is_interrupted_ends_as_what_is_not(
     name: str,
     how: str,
     tmp_path: Path,
+    fresh_process: ProcessPoolExecutor,
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if (name, how) == ("embed", "disk"):
         pytest.skip("the index writes by itself, not through Python")
-    trial = Trial.of(jobs(shop)[name], tmp_path / "trial")
-    total = request.config.getoption("--kills")
-    wanted, count = max(1, total // (len(NAMES) * len(WAYS))), 0
-    chance = random.Random(f"{name} {how}")
-    while count < wanted:
-        count += trial.interrupt(chance, how)
+    least = max(1, request.config.getoption("--kills") // (len(NAMES) * len(WAYS)))
+    source = job_sources(shop)[name]
+    count = fresh_process.submit(interruptions, *source, how, least, tmp_path / name).result()
     with capsys.disabled():
         sys.stdout.write(f"\n{name}, {how}: {count} interruptions, all equal\n")
