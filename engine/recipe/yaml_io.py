@@ -214,18 +214,29 @@ def _check_sections(values: Mapping[str, Any], keys: Sequence[str], path: str) -
             raise ConfigError(f"{path}: {key} is {text}, which has no keys")
 
 
+_NULL = re.compile(r"\s*(?:~|null|Null|NULL)?\s*")
+_QUOTED = re.compile(r"""\s*(?:"|')""")
+_SECTION = re.compile(r"\s*[\[{]")
 _TEMPLATE = re.compile(r"\{\w+\}")
 
 
 def parse_override(text: str, path: str) -> Any:
-    """Return the value of an override: YAML, but `{word}` and a text with a colon stay texts."""
-    if text.lstrip()[:1] in ("{", "[", '"', "'", "!", "&", "*", "|", ">"):
-        return text if _TEMPLATE.match(text) else parse(text, path)
+    """Return the value of an override.
+
+    Numbers, `true`, `null`, `[...]`, `{key: value}` and quoted texts are read as YAML; every other
+    text stays as it was typed, with its spaces, colons and `#`, as does one that begins with
+    `{word}` or with a bracket that is not YAML (`[INST] <image>`).
+    """
     try:
         value = parse(text, path)
     except ConfigError:
         return text
-    return text if isinstance(value, Mapping) else value
+    if isinstance(value, (Mapping, list)):
+        is_text = not _SECTION.match(text) or _TEMPLATE.match(text.lstrip())
+        return text if is_text else value
+    if value is None and not _NULL.fullmatch(text):
+        return text  # a comment alone
+    return text if isinstance(value, str) and not _QUOTED.match(text) else value
 
 
 def write(value: Any) -> str:

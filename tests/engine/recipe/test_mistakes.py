@@ -419,7 +419,7 @@ OVERRIDES = {
     "below a number": ("train.steps.more=3", "train.steps.more", ("steps is 1", "no keys")),
     "misspelt": ("train.stpes=3", "train.stpes", ("'steps'",)),
     "wrong type": ("train.steps=few", "train.steps", ("'few' (str)", "int >= 0")),
-    "no YAML": ("train.task_weights={a: [", "train.task_weights", ("expected YAML",)),
+    "no YAML": ("train.task_weights={a: [", "train.task_weights", ("expected dict",)),
 }
 
 

@@ -273,9 +273,38 @@ def test_overrides_hold_in_any_order(recipe: Path, order: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["<image> Describe the digit:", "a: b: c", "{word}", "{word} or {other}", "a - b"]
+    "text",
+    [
+        "<image> Describe the digit:",
+        "<image>:",
+        "a: b: c",
+        "{word}",
+        " {word}",
+        "{word} or {other}",
+        "a - b",
+        "- a",
+        "[INST] <image> Describe it: [/INST]",
+        "[{word}]: {other}",
+        "<image> # of cats",
+        "# of cats in <image>",
+        "  two spaces ",
+        "*<image>* {word}",
+        "!<image>",
+        "> <image>",
+        "| <image>",
+        "&<image>",
+        "@<image>",
+        "%<image>",
+        "? <image>",
+        "`<image>`",
+        '"Q": <image>',
+        '"Q" <image>',
+        "<image>\n{word}:",
+        "\t{word}",
+        "नमस्ते <image>:",
+    ],
 )
-def test_an_override_with_a_colon_is_a_text(recipe: Path, text: str) -> None:
+def test_an_override_of_a_text_stays_as_typed(recipe: Path, text: str) -> None:
     found = load_recipe(recipe, [f"tasks.digit.prompt={text}"]).tasks["digit"].options["prompt"]
     assert found == text
 
