@@ -35,6 +35,9 @@ class Modality:
         example: numpy Generator -> cell, for dry runs of recipes without data.
         preview: (raw value, annotations) -> HTML for reports; a short text by default.
         save: (path without suffix, values, affine, raw value) -> path of the written file.
+    segment_columns: groups of columns of a table that say which part of a file a row is of
+        (`offset`; `start` and `end`). A stream whose cells do not hold them is refused: the whole
+        file would stand for the part.
     annotation: if streams of this modality are drawn on other streams (a mask on its volume),
         the key of `Annotations` that their previews draw it as.
 
@@ -54,6 +57,7 @@ class Modality:
     example: str | None = None
     preview: str = f"{__name__}:preview_as_text"
     save: str | None = None
+    segment_columns: tuple[tuple[str, ...], ...] = ()
     annotation: str | None = None
     encoders: Mapping[str, str] = field(default_factory=dict)
     decoders: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +71,7 @@ class Modality:
             object.__setattr__(self, "files", f"{__package__}.paths:no_files")
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
-            if each.name == "annotation" or value is None:
+            if each.name in ("annotation", "segment_columns") or value is None:
                 continue
             paths = value if isinstance(value, Mapping) else {"": value}
             for name, path in paths.items():

@@ -34,11 +34,13 @@ class Source:
 
     faults: rows that are known to be unreadable when the source is opened, with the reason.
     ignored: files that belong to no row (another format, no name in a list), with the reason.
+    notes: what a user may not expect of the rows, one line each; `check --data` shows them.
     """
 
     columns: tuple[str, ...] = ()
     faults: Mapping[int, str] = MappingProxyType({})
     ignored: Mapping[str, str] = MappingProxyType({})
+    notes: Sequence[str] = ()
     path_options: ClassVar[tuple[str, ...]] = ("annotations", "images", "path", "root")
     """Options that name files or folders: relative ones are another data set in another folder."""
 

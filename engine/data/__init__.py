@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .splits import TRAIN as TRAIN
     from .splits import VALIDATION as VALIDATION
     from .splits import SkippedRows as SkippedRows
+    from .splits import check_segments as check_segments
     from .splits import count_rows as count_rows
     from .splits import failure_line as failure_line
     from .splits import ignored_line as ignored_line
@@ -67,6 +68,7 @@ else:
                 "SkippedRows",
                 "TRAIN",
                 "VALIDATION",
+                "check_segments",
                 "count_rows",
                 "failure_line",
                 "ignored_line",

@@ -9,7 +9,7 @@ import itertools
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
@@ -90,6 +90,7 @@ def load_split(
     source = open_section(sections[name], where, refuse_faults=refuse_faults)
     with split_errors(sections[name].options.get("split")):  # of a source that opens its files here
         check_columns(source, plan.tasks[task].task, where)
+    check_segments(plan, plan.tasks[task].task.streams, source, sections[name], where)
     _check_windows(plan.tasks[task].task, sections, name, where)
     by = plan.recipe.train.sampler.column
     if name == TRAIN and by is not None:
@@ -145,6 +146,27 @@ def check_columns(source: Source, task: Task, where: str) -> None:
                 f"{where}: has no column {column!r}{did_you_mean(column, known)}; "
                 f"map one with columns: {{{column}: its name}}"
             )
+
+
+def check_segments(
+    plan: ResolvedRecipe, streams: Iterable[str], source: Source, section: DataSection, where: str
+) -> None:
+    """Raise ConfigError where rows are of parts of files, by columns that no cell of a stream
+    holds."""
+    known = column_names(source)
+    for stream in streams:
+        name = section.columns.get(stream, stream)
+        if not isinstance(name, str):
+            continue
+        for group in plan.streams[stream].modality.segment_columns:
+            if set(group) <= set(known):
+                more = [key for key in ("duration",) if key in known and len(group) == 1]
+                keys = ", ".join(f"{key}: {key}" for key in (*group, *more))
+                raise ConfigError(
+                    f"{where}: its column{'s' * (len(group) > 1)} {' and '.join(group)} would be "
+                    f"ignored beside {name}; say columns: {{{stream}: {{path: {name}, {keys}}}}}, "
+                    f"or {{path: {name}}} alone for whole files"
+                )
 
 
 def _check_by(by: str, known: tuple[str, ...], task: str) -> None:

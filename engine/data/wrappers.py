@@ -14,13 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from ...modalities.base import ReadError, Source, StreamingSource
+from ...modalities.base import ReadError, Source, StreamingSource, Unreadable
 from ...modalities.messages import did_you_mean
 from ...modalities.paths import FileLister, cell_files
 
+Names = Mapping[str, str | Mapping[str, str]]
+"""New name of a column -> the name that it has, or the columns that make one cell of keys:
+`audio: {path: audio_filepath, offset: offset}`."""
 
-def rename(source: Source, columns: Mapping[str, str]) -> Source:
-    """The source with further names for its columns: wanted name -> name that it has."""
+
+def rename(source: Source, columns: Names) -> Source:
+    """Return the source with further names for its columns."""
     if isinstance(source, StreamingSource):
         return MappedStream(source, columns)
     return RenamedColumns(source, columns)
@@ -76,6 +80,10 @@ class Wrapped(Source):
     def ignored(self) -> Mapping[str, str]:  # type: ignore[override]
         return self.source.ignored
 
+    @property
+    def notes(self) -> Sequence[str]:  # type: ignore[override]
+        return self.source.notes
+
     def array(self, column: str) -> np.ndarray:
         return self.source.array(column)
 
@@ -86,7 +94,7 @@ class Wrapped(Source):
 class RenamedColumns(Wrapped):
     """Rows under the names that a recipe wants; the names that they have stay too."""
 
-    def __init__(self, source: Source, columns: Mapping[str, str]) -> None:
+    def __init__(self, source: Source, columns: Names) -> None:
         super().__init__(source)
         self.names = dict(columns)
         self.columns = _renamed(self.columns, self.names)
@@ -95,13 +103,21 @@ class RenamedColumns(Wrapped):
         return _apply(self.source[index], self.names)
 
     def cell(self, index: int, column: str) -> Any:
-        return self.source.cell(index, self.names.get(column, column))
+        name = self.names.get(column, column)
+        if isinstance(name, str):
+            return self.source.cell(index, name)
+        return _joined({key: self.source.cell(index, part) for key, part in name.items()})
 
     def array(self, column: str) -> np.ndarray:
-        return self.source.array(self.names.get(column, column))
+        name = self.names.get(column, column)
+        return self.source.array(name) if isinstance(name, str) else Source.array(self, column)
 
     def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
-        return self.source.identity(index, self.names.get(column, column), files)
+        name = self.names.get(column, column)
+        if isinstance(name, str):
+            return self.source.identity(index, name, files)
+        parts = {key: self.source.identity(index, part, files) for key, part in name.items()}
+        return f"{sorted(parts.items())}"
 
     def fingerprint(self) -> str:
         return f"{self.source.fingerprint()}{sorted(self.names.items())}"
@@ -175,7 +191,7 @@ class Subset(Wrapped):
 class MappedStream(StreamingSource):
     """`RenamedColumns`, of a stream."""
 
-    def __init__(self, source: StreamingSource, columns: Mapping[str, str]) -> None:
+    def __init__(self, source: StreamingSource, columns: Names) -> None:
         self.source, self.names = source, dict(columns)
         self.columns = _renamed(column_names(source), self.names)
 
@@ -229,13 +245,36 @@ class InMemoryPrefix(Source):
     def fingerprint(self) -> str:
         return f"{self.source.fingerprint()}[:{self.limit}]"
 
+    @property
+    def ignored(self) -> Mapping[str, str]:  # type: ignore[override]
+        return self.source.ignored
 
-def _renamed(known: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
+
+def _renamed(known: tuple[str, ...], names: Names) -> tuple[str, ...]:
     for new, old in names.items():
-        if old not in known:
-            raise ValueError(f"columns.{new}: there is no column {old!r}{did_you_mean(old, known)}")
+        parts = {new: old} if isinstance(old, str) else {f"{new}.{k}": v for k, v in old.items()}
+        for place, name in parts.items():
+            if name not in known:
+                raise ValueError(
+                    f"columns.{place}: there is no column {name!r}{did_you_mean(name, known)}"
+                )
     return (*names, *(name for name in known if name not in names))
 
 
-def _apply(row: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {**row, **{new: row[old] for new, old in names.items()}}
+def _apply(row: dict[str, Any], names: Names) -> dict[str, Any]:
+    cells = {
+        new: row[old] if isinstance(old, str) else _joined({k: row[v] for k, v in old.items()})
+        for new, old in names.items()
+    }
+    return {**row, **cells}
+
+
+def _joined(cells: Mapping[str, Any]) -> Any:
+    """Return one cell made of several; a `path` that is a cell of keys itself adds its own."""
+    for cell in cells.values():
+        if isinstance(cell, Unreadable):
+            return cell
+    path = cells.get("path")
+    if isinstance(path, Mapping):
+        return {**path, **{key: cell for key, cell in cells.items() if key != "path"}}
+    return dict(cells)

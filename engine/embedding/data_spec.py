@@ -16,7 +16,7 @@ from typing import Any
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
 from ...modalities.paths import map_paths
-from ..data import TRAIN, load_split, open_section
+from ..data import TRAIN, check_segments, load_split, open_section
 from ..recipe import DataSection, ResolvedRecipe, find, load, parse, registered, to_plain_dict
 from ..recipe.validation import validate
 from ..utils import ConfigError, find_folder
@@ -118,6 +118,7 @@ def _of_section(plan: ResolvedRecipe, values: dict[str, Any], stream: str) -> Da
     section = validate(DataSection, values, WHERE, "a data section")
     source = open_section(section, WHERE)
     _check(source, stream)
+    check_segments(plan, [stream], source, section, WHERE)
     split = section.options.get("split") or ""
     return DataSpec(source, str(split), _text(plan, values, source, stream))
 

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...modalities.base import Fittable, Part
 from ...modalities.messages import describe_error
-from ..utils import ConfigError, located_errors, seeded
+from ..utils import ConfigError, culprit, located_errors, seeded
 from .component_path import ComponentPath
 from .recipe import Section, to_plain_dict
 from .registry import find, kind_of, registered
@@ -106,10 +107,29 @@ class ComponentSpec:
             children = self.build_children(seed, modules, widths)
             children |= {name: p.build(seed, modules) for name, p in self.references.items()}
             module: Any = self.allocated or self.part.__new__(self.part)
+            parts = {**self.fitted, **children, **widths}
             with self.located_errors(), seeded(seed, self.where):
-                module.__init__(**self.options, **self.fitted, **children, **widths)
+                try:
+                    module.__init__(**self.options, **parts)
+                except Exception as error:
+                    self._name_culprit(error, parts)
+                    raise
             modules[id(self)] = module
         return modules[id(self)]
+
+    def _name_culprit(self, error: Exception, parts: Mapping[str, Any]) -> None:
+        """Raise ValueError that names the option of the recipe without which the part can be
+        built, if there is one."""
+        keys = [key for key in self.section.options if key in self.options]
+        others = {key: value for key, value in self.options.items() if key not in keys}
+
+        def construct(options: Mapping[str, Any]) -> None:
+            with torch.device("meta"):
+                self.part(**others, **options, **parts)
+
+        line = culprit(construct, {key: self.options[key] for key in keys}, error)
+        if line is not None:
+            raise ValueError(line) from error
 
     def build_children(
         self, seed: int, modules: Modules, widths: Mapping[str, int]

@@ -24,7 +24,8 @@ class Holdout(Strict):
 
 
 class DataSection(Strict):
-    """Where rows come from: `source` and its options; `columns` says which cell is which.
+    """Where rows come from: `source` and its options; `columns` says which cell is which: the name
+    of a column, or the columns of a cell of keys, `audio: {path: audio_filepath, offset: offset}`.
 
     delta_frames: of a source of episodes, the first and last frame that a column holds, counted
     from the row's own. where: conditions that rows meet, by column: a value, a list of values, or
@@ -34,7 +35,7 @@ class DataSection(Strict):
     model_config = ConfigDict(extra="allow", validate_default=True, protected_namespaces=())
 
     source: str
-    columns: dict[str, str] = {}
+    columns: dict[str, str | dict[str, str]] = {}
     delta_frames: dict[str, tuple[int, int]] = {}
     where: dict[str, Any] = {}
     limit: PositiveInt | None = None

@@ -158,5 +158,6 @@ def _check_split(model: Model, task: str, split: str, where: str) -> Generator[s
     if failed > SHOWN:
         yield f"{where}: and {failed - SHOWN} more rows"
     ignored = f"; {ignored_line(source)}" if source.ignored else ""
+    yield from (f"{where}: {note}" for note in source.notes)
     yield f"{where}: {count_rows(source)}, {failed} cannot be read{ignored}"
     return failed

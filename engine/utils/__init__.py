@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .errors import Interrupted as Interrupted
     from .errors import RuntimeFailure as RuntimeFailure
     from .errors import WorkerDied as WorkerDied
+    from .errors import culprit as culprit
     from .errors import located_errors as located_errors
     from .errors import log_cause as log_cause
     from .errors import with_location as with_location
@@ -93,6 +94,7 @@ else:
                 "Interrupted",
                 "RuntimeFailure",
                 "WorkerDied",
+                "culprit",
                 "located_errors",
                 "log_cause",
                 "with_location",

@@ -8,13 +8,17 @@ attached, and `sensorium --debug` prints it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any
 
 from ...modalities.messages import describe_error
 from ...modalities.messages import did_you_mean as did_you_mean
 from ...modalities.messages import shorten as shorten
+
+logger = logging.getLogger(__name__)
 
 
 class ConfigError(ValueError):
@@ -78,6 +82,61 @@ def _listed(values: Mapping[str, object] | None, text: str, error: BaseException
     if not values or type(error) is ValueError or any(name in text for name in values):
         return ""
     return f" (built from {shorten(', '.join(f'{k}: {v}' for k, v in values.items()), 150)})"
+
+
+def culprit(
+    call: Callable[[dict[str, Any]], object], options: Mapping[str, Any], error: BaseException
+) -> str | None:
+    """Return what to say of a call that failed with `error`: the one option without which it
+    succeeds, `options.heads: found 0: division by zero`. None if there is no such option, or the
+    error names its place itself."""
+    text, leaves = describe_error(error), _leaves(options)
+    key = _KEY.match(text)
+    if key and key[1] in options and (key[2] or not isinstance(options[key[1]], Mapping)):
+        return None
+    named = set(re.findall(r"\w+", text))
+    for place in leaves:
+        if len(place) > 1 and place[-1] in named:
+            return f"{_found(options, place)}: {text}"
+    if type(error) is ValueError and named & {key for place in leaves for key in place}:
+        return None
+    for place in leaves:
+        for changed in _changes(options, place):
+            try:
+                call(changed)
+            except Exception as reason:  # another option, or several
+                logger.debug("but for %s: %s", ".".join(place), describe_error(reason))
+            else:
+                return f"{_found(options, place)}: {text}"
+    return None
+
+
+def _found(options: Mapping[str, Any], place: Sequence[str]) -> str:
+    value = functools.reduce(lambda values, key: values[key], place, options)
+    return f"{'.'.join(place)}: found {shorten(repr(value), 60)}"
+
+
+def _changes(options: Mapping[str, Any], place: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield nested options without the value of a place, and with a positive number in its place
+    where it is none."""
+    key, *inner = place
+    rest = {name: value for name, value in options.items() if name != key}
+    if inner:
+        yield from ({**rest, key: changed} for changed in _changes(options[key], inner))
+        return
+    yield rest
+    value = options[key]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
+        yield {**rest, key: abs(value) or 1}
+
+
+def _leaves(options: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the places of all values of nested options."""
+    leaves = []
+    for key, value in options.items():
+        inner = _leaves(value) if isinstance(value, Mapping) else []
+        leaves += [(key, *place) for place in inner] or [(key,)]
+    return leaves
 
 
 def log_cause(logger: logging.Logger, error: BaseException) -> None:

@@ -6,6 +6,7 @@ AUDIO = Modality(
     read="sensorium.modalities.audio.read:read",
     example="sensorium.modalities.audio.read:example",
     preview="sensorium.modalities.audio.preview:preview",
+    segment_columns=(("offset",), ("start", "end")),
     encoders={
         "ast": "sensorium.modalities.audio.encoders.ast:AST",
         "clap": "sensorium.modalities.audio.encoders.clap:Clap",

@@ -25,11 +25,13 @@ from ..uses import BACKBONE
 
 _TOKEN = re.compile(
     r"(?P<brace>\{\{|\}\})"
-    r"|<<(?P<angle>[A-Za-z_][A-Za-z0-9_]*)>>"
-    r"|<(?P<stream>[A-Za-z_][A-Za-z0-9_]*)>"
+    r"|<<(?P<angle>[^\s<>{}]+)>>"
+    r"|<(?P<stream>[^\s<>{}]+)>"
     r"|\{(?P<column>[^{}:]+)(?::(?P<spec>[^{}]*))?\}"
     r"|(?P<stray>[{}])"
 )
+
+"""`<name>` is a stream where the name is an identifier, as a recipe demands; else a text."""
 
 _STREAM_MARK = "\ue000\ue001"
 """Stands for a stream while a chat template is applied: private-use characters."""
@@ -169,6 +171,10 @@ def _parse(template: str) -> tuple[tuple[str, ...], list[list[_Piece]]]:
             gaps[-1].append(template[end : match.start()])
         end = match.end()
         groups = match.groupdict()
+        name = groups["stream"] or groups["angle"]
+        if name and not name.isidentifier():
+            gaps[-1].append(match.group())
+            continue
         if groups["stray"]:
             raise ValueError(
                 f"{template!r}: a brace without its partner at character {match.start() + 1}; "

@@ -71,6 +71,7 @@ class CsvRows(FileRows):
         line, header = next(lines, (1, []))
         self.columns = _header(file, line, header)
         kinds, numbers = [INTEGER] * len(header), [False] * len(header)
+        counts, first_texts = [[0, 0] for _ in header], [""] * len(header)
         for line, cells in lines:
             if len(cells) != len(header):
                 self.faults[len(self.rows)] = (
@@ -81,14 +82,24 @@ class CsvRows(FileRows):
                 continue
             self.rows.append(tuple(cells))
             for place, cell in enumerate(cells):
-                if cell and kinds[place] != TEXT:
-                    kinds[place] = max(kinds[place], _kind(cell))
+                kind = _kind(cell) if cell else INTEGER
+                if kind == TEXT and kinds[place] != TEXT:
+                    first_texts[place] = f"line {line} holds {short_repr(cell)}"
+                if cell:
+                    kinds[place] = max(kinds[place], kind)
                     numbers[place] = numbers[place] or cell.lower() not in _NOT_FINITE
+                    counts[place][kind == TEXT] += 1
         if self.rows and len(self.faults) == len(self.rows):
             raise ValueError(f"{file}: {self.faults[0]}")
         # A column of nothing but `nan` is one of texts; an empty one has no say in other files'.
         decided = zip(self.columns, kinds, numbers, strict=True)
         self.kinds = {n: TEXT if kind == FLOAT and not num else kind for n, kind, num in decided}
+        self.notes = [
+            f"{file.name}: the column {name!r} is one of texts, since {first} ({count[0]} of "
+            f"{sum(count)} cells are numbers)"
+            for name, first, count in zip(self.columns, first_texts, counts, strict=True)
+            if count[0] > count[1] > 0
+        ]
 
     def __len__(self) -> int:
         return len(self.rows)

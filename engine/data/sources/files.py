@@ -32,12 +32,14 @@ class FileRows(ABC):
 
     columns: of all rows, in the order in which they appear. faults: rows that the file holds and
     that cannot be read, by number, with the reason. ignored: what of the file belongs to no row.
+    notes: as those of a source.
     settings: what beside the file's bytes decides its cells; part of their identities.
     """
 
     columns: tuple[str, ...]
     faults: Mapping[int, str] = {}
     ignored: Mapping[str, str] = {}
+    notes: Sequence[str] = ()
     settings: tuple[object, ...] = ()
 
     @abstractmethod
@@ -130,6 +132,10 @@ class Files(Source):
     @property
     def ignored(self) -> Mapping[str, str]:  # type: ignore[override]
         return {name: why for table in self.tables for name, why in table.ignored.items()}
+
+    @property
+    def notes(self) -> Sequence[str]:  # type: ignore[override]
+        return [note for table in self.tables for note in table.notes]
 
     def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
         """As every source's, but that a cell has one name behind every slice and list of files."""

@@ -3,18 +3,21 @@
 Data sets whose files are JSON, CSV, Parquet or tar shards are downloaded by 🤗 datasets and read by
 the sources of these kinds, so that a cell is what its file says. Everything else goes through
 Arrow; cells are as they are stored: pictures and sounds are `{"path":, "bytes":}`, not decoded.
-Only this source may use the network, and only when its first row is asked for.
+Only this source may use the network, and only when its first row is asked for. A stream of JSON
+downloads each file when its rows are reached; one of CSV all of them at first, since the kind of a
+column depends on all its cells.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
 
-from ....modalities.base import Source, StreamingSource
+from ....modalities.base import Source, StreamingSource, Unreadable
 from ...utils import ConfigError
 from .arrow import Decoder
 from .csv_rows import Csv
@@ -47,7 +50,8 @@ class Hub(Source):
     @functools.cached_property
     def _files(self) -> Files | None:
         """The source of the data set's own files, if there is one of their kind."""
-        return open_files(self)
+        hub_files = find_hub_files(self)
+        return None if hub_files is None else hub_files.open(hub_files.names)
 
     @functools.cached_property
     def _table(self) -> Any:
@@ -94,6 +98,22 @@ class HubStream(StreamingSource):
         self.path, self.config, self.split, self.revision = path, config, split, revision
 
     @functools.cached_property
+    def _parts(self) -> list[Callable[[], Files]] | None:
+        """What opens the data set's own files, one after the other; None of other kinds."""
+        hub_files = find_hub_files(self, kinds=("json", "csv"))
+        if hub_files is None or hub_files.slice:
+            return None
+        groups = [hub_files.names]
+        if hub_files.make is Json:
+            groups = [[name] for name in hub_files.names]
+        return [functools.partial(hub_files.open, names) for names in groups]
+
+    @functools.cached_property
+    def _first(self) -> Files | None:
+        """The rows of the first part."""
+        return None if self._parts is None else self._parts[0]()
+
+    @functools.cached_property
     def _rows(self) -> Any:
         return _from_hub(self, streaming=True).decode(False)
 
@@ -103,10 +123,21 @@ class HubStream(StreamingSource):
 
     @property
     def columns(self) -> tuple[str, ...]:  # type: ignore[override]  # known when loaded
+        if self._first is not None:
+            return self._first.columns
         return tuple(self._rows.features or next(each_row(self._rows)))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return map(self._decoder, each_row(self._rows))
+        if self._parts is None or self._first is None:
+            yield from map(self._decoder, each_row(self._rows))
+            return
+        for number, part in enumerate(self._parts):
+            files = self._first if number == 0 else part()
+            for index in range(len(files)):
+                if index in files.faults:
+                    yield dict.fromkeys(self.columns, Unreadable(files.faults[index]))
+                else:
+                    yield dict.fromkeys(self.columns) | files[index]
 
     def fingerprint(self) -> str:
         return f"{self.path}|{self.config}|{self.split}|{self.revision}"
@@ -125,11 +156,34 @@ def hub(
     return part(path=path, config=config, split=split, revision=revision)
 
 
-def open_files(source: Hub | HubStream) -> Files | None:
-    """Return our source of a data set's files; None if 🤗 datasets has to read them, since they are
-    of another kind, or the data set declares types or options of its own."""
+@dataclass(frozen=True)
+class HubFiles:
+    """The files of a split. make: our source of such files, options: its options. slice: what of
+    their rows the split takes, such as `[:10%]`."""
+
+    source: Hub | HubStream
+    make: Callable[..., Files]
+    options: Mapping[str, Any]
+    names: Sequence[str]
+    slice: str
+    downloads: datasets.DownloadManager
+
+    def open(self, names: Sequence[str]) -> Files:
+        """Download some of the files, and return the source of their rows."""
+        files = _located(self.source, lambda *_, **__: self.downloads.download(list(names)))
+        try:
+            return self.make(path=list(map(str, files)), split=f"{ALL}{self.slice}", **self.options)
+        except ValueError as error:
+            raise ConfigError(f"hub data set {self.source.path!r}: {error}") from error
+
+
+def find_hub_files(
+    source: Hub | HubStream, kinds: Sequence[str] = tuple(READERS)
+) -> HubFiles | None:
+    """Return the files of a data set that our sources read; None if 🤗 datasets has to read them,
+    since they are of another kind, or the data set declares types or options of its own."""
     builder = _located(source, datasets.load_dataset_builder, source.path, source.config)
-    if builder.name not in READERS or builder.info.features is not None:
+    if builder.name not in kinds or builder.info.features is not None:
         return None
     make, shared = READERS[builder.name]
     settings, plain = vars(builder.config), vars(type(builder.config)())
@@ -139,14 +193,10 @@ def open_files(source: Hub | HubStream) -> Files | None:
     name, bracket, part = source.split.partition("[")
     if name not in (builder.config.data_files or {}) or "+" in source.split:
         return None
-    listed = list(builder.config.data_files[name])
+    names = list(builder.config.data_files[name])
     downloads = datasets.DownloadManager(dataset_name=builder.dataset_name)
-    files = _located(source, lambda *_, **__: downloads.download(listed))
     options = {ours: settings[theirs] for theirs, ours in shared.items()}
-    try:
-        return make(path=list(map(str, files)), split=f"{ALL}{bracket}{part}", **options)
-    except ValueError as error:
-        raise ConfigError(f"hub data set {source.path!r}: {error}") from error
+    return HubFiles(source, make, options, names, f"{bracket}{part}", downloads)
 
 
 def _from_hub(source: Hub | HubStream, *, streaming: bool) -> Any:

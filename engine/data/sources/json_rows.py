@@ -156,9 +156,11 @@ def _whole_file(data: bytes) -> str | None:
     """Return what to say of a file of which no line is an object, but which is one value."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    lists = [name for name, item in value.items() if isinstance(item, list)] if value else []
+    if not isinstance(value, dict):
+        return None
+    lists = [name for name, item in value.items() if isinstance(item, list)]
     cure = f"say field: {lists[0]}" if lists else "expected lines of JSON, or a list of objects"
     return f"line 1: begins one object of several lines; {cure}"
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sensorium.engine.data.sources import hub, webdataset
 from sensorium.engine.data.sources.tar import TarStream
-from sensorium.modalities.base import StreamingSource
+from sensorium.modalities.base import StreamingSource, Unreadable
 
 ROWS = [{"file": f"ü {i}.jpg", "text": f"Bär {i}", "n": i} for i in range(5)]
 
@@ -110,6 +110,45 @@ def test_a_data_set_of_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(stream) == ROWS and stream.columns == table.columns
     with pytest.raises(ValueError, match=r"hub data set .*validation"):
         len(hub(path=path, split="validation"))
+
+
+STORED = {  # file -> its rows, which no reader may turn into dates, numbers or other texts
+    "jsonl": (
+        '{"d": "2020-01-01", "n": "5"}\n{"d": "2020-01-01 10:00", "n": 5}\n{"d": "x", "n": "07"}\n',
+        [{"d": "2020-01-01", "n": "5"}, {"d": "2020-01-01 10:00", "n": 5}, {"d": "x", "n": "07"}],
+    ),
+    "csv": (
+        "d,n\n2020-01-01,007\n2020-01-02,NA\nx,1.50\n",
+        [{"d": "2020-01-01", "n": "007"}, {"d": "2020-01-02", "n": "NA"}, {"d": "x", "n": "1.50"}],
+    ),
+}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", STORED)
+def test_cells_of_the_hub_are_those_of_the_file(
+    tmp_path: Path, kind: str, streaming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    text, expected = STORED[kind]
+    (tmp_path / "repo").mkdir()
+    for part in range(2):
+        (tmp_path / "repo" / f"train-{part}.{kind}").write_text(text)
+    source = hub(path=str(tmp_path / "repo"), split="train", streaming=streaming)
+    rows = list(source) if streaming else [source[i] for i in range(len(source))]
+    assert rows == expected * 2
+    assert [type(row["n"]) for row in rows] == [type(row["n"]) for row in expected * 2]
+
+
+def test_a_line_of_the_hub_that_is_no_json_is_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "train.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
+    rows = list(hub(path=str(tmp_path / "repo"), split="train", streaming=True))
+    assert rows[0] == {"a": 1} and rows[2] == {"a": 3}
+    assert isinstance(rows[1]["a"], Unreadable) and "line 2" in rows[1]["a"].reason
 
 
 def test_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

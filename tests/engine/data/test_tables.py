@@ -151,6 +151,9 @@ def opened(kind: str, on_error: str = "raise", **options: Any) -> Source:
         ("a.json", '{\n"a": [{"b": 1}]\n}', r"a\.json, line 1: .*; say field: a"),
         ("a.json", "\xff\xfe".encode("latin-1"), r"a\.json, line 1: is not UTF-8 \(byte 0\)"),
         ("a.jsonl", '{"a": \n', r"a\.jsonl, line 1: is no JSON"),
+        ("a.json", "5", r"a\.json, line 1: is a number, expected an object"),
+        ("a.json", '"abc"', r"a\.json, line 1: is a text, expected an object"),
+        ("a.json", '{"a":' * 50_000, r"a\.json, line 1: is nested too deeply"),
         ("a.csv", "a,b\n", r"a\.csv: has no rows"),
         ("a.csv", "", r"a\.csv: is empty \(0 bytes\)"),
         ("a.csv", "a,a\n1,2\n", r"a\.csv, line 1: the column 'a' stands twice"),
@@ -236,3 +239,13 @@ def test_mistakes_about_file_names(folder: Path) -> None:
     other = write_rows(folder.parent, "csv")
     with pytest.raises(ValueError, match="root: say which, the files lie in 2 folders"):
         Csv(path=[path, str(other)], paths=["file"])
+
+
+def test_a_column_of_numbers_that_holds_a_text_is_said(tmp_path: Path) -> None:
+    """A column is of one kind as a whole; `check --data` says which cell made it one of texts."""
+    file = tmp_path / "n.csv"
+    file.write_text("a,b,c\n" + "x,1,7\n" * 200 + "5,foo,8\n")
+    source = opened("csv", path=str(file), limit=100)
+    assert {type(source[i]["b"]) for i in range(100)} == {str}
+    (note,) = source.notes
+    assert "'b' is one of texts, since line 202 holds foo (200 of 201 cells are numbers)" in note

@@ -18,7 +18,7 @@ from sensorium.engine.data import StreamDataset
 from sensorium.engine.data.dataset import StreamReader
 from sensorium.engine.data.wrappers import RowList
 from sensorium.engine.recipe import load, registered
-from sensorium.engine.utils import ConfigError, RuntimeFailure, located_errors
+from sensorium.engine.utils import ConfigError, RuntimeFailure, culprit, located_errors
 from sensorium.modalities.base import Modality, Processor, ReadError
 from sensorium.modalities.messages import MESSAGE_LENGTH, describe_error, shorten
 
@@ -202,3 +202,36 @@ def test_the_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: Any) ->
     with pytest.raises(SystemExit) as end:
         entry.main()
     assert not end.value.code and capsys.readouterr().out[0].isdigit()
+
+
+def _network(heads: int = 2, width: int = 8, options: dict[str, Any] | None = None) -> None:
+    """A constructor that fails as libraries do, without a name."""
+    options = {"layers": 1, "activation": "relu", **(options or {})}
+    if options["activation"] not in ("relu", "gelu"):
+        raise KeyError(options["activation"])
+    if not isinstance(options["layers"], int):
+        raise TypeError(f"field 'layers' is {options['layers']!r}")
+    struct.pack(f"{width % heads * 0 + options['layers'] * width}x")
+    if width == 9:
+        raise ValueError("width: found 9, expected an even number")
+
+
+CULPRITS: list[tuple[dict[str, Any], str | None]] = [
+    ({"heads": 0}, "heads: found 0: ZeroDivisionError"),
+    ({"width": -4, "heads": 1}, "width: found -4: error: bad char"),
+    ({"width": 4, "options": {"layers": -1}}, "options.layers: found -1: error: bad char"),
+    ({"options": {"layers": 2, "activation": "foo"}}, "options.activation: found 'foo': "),
+    ({"options": {"layers": "two"}}, "options.layers: found 'two': TypeError: field"),
+    ({"width": 9}, None),
+    ({"width": -4, "options": {"activation": "foo"}}, None),
+]
+
+
+@pytest.mark.parametrize(("options", "expected"), CULPRITS)
+def test_the_option_to_blame_is_found_by_trial(
+    options: dict[str, Any], expected: str | None
+) -> None:
+    with pytest.raises(Exception) as caught:
+        _network(**options)
+    line = culprit(lambda changed: _network(**changed), options, caught.value)
+    assert line is None if expected is None else (line or "").startswith(expected)

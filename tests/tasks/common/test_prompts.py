@@ -24,6 +24,12 @@ ROW = {"age": 61.25, "name": "Ada", "q": "{name} <image> {{", "none": None, "man
         ("<a>{q}", ("a",), ["", "{name} <image> {{"]),
         ("{{name}} <<image>> {name}", (), ["{name} <image> Ada"]),
         ("{{{name}}}", (), ["{Ada}"]),
+        (
+            "<bild_ü> <bild_u\u0308> <图>{name}",
+            ("bild_ü", "bild_u\u0308", "图"),
+            ["", " ", " ", "Ada"],
+        ),
+        ("<<图>> <<|x|>> <a b> <a.b> <a-b> <>", (), ["<图> <<|x|>> <a b> <a.b> <a-b> <>"]),
         ("1 < 2 > 0 <|end|> </s> <1>", (), ["1 < 2 > 0 <|end|> </s> <1>"]),
     ],
 )
