@@ -54,8 +54,13 @@ def module_of(path: Path) -> str:
 
 
 SOURCES = {module_of(path): path for path in FILES}
-TREES = {module: ast.parse(path.read_text("utf-8"), str(path)) for module, path in SOURCES.items()}
 PACKAGES = {module for module, path in SOURCES.items() if path.name == "__init__.py"}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Every module, parsed: once, and by the process that needs it."""
+    return {name: ast.parse(path.read_text("utf-8"), str(path)) for name, path in SOURCES.items()}
 
 
 def package_of(module: str) -> str:
@@ -77,7 +82,7 @@ def is_within(package: str, other: str) -> bool:
 def imports(module: str) -> Iterator[tuple[int, str, str]]:
     """(line, module after `from`, name) of each import of this package; the name is "" in
     `import sensorium.x`."""
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(trees()[module]):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 root, _, rest = alias.name.partition(".")
@@ -100,7 +105,7 @@ def face(package: str) -> dict[str, str]:
     """The names that a package's `__init__.py` lists for type checkers -> the file of each."""
     return {
         alias.asname or alias.name: f"{package}.{node.module}"
-        for block in TREES[package].body
+        for block in trees()[package].body
         if isinstance(block, ast.If)
         for node in block.body
         if isinstance(node, ast.ImportFrom)
@@ -112,7 +117,7 @@ def face(package: str) -> dict[str, str]:
 def defined(module: str) -> frozenset[str]:
     """The names that a module binds by a definition at its top level."""
     found = set()
-    for node in TREES[module].body:
+    for node in trees()[module].body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             found.add(node.name)
         elif isinstance(node, ast.Assign):
@@ -130,7 +135,10 @@ def target(base: str, name: str) -> str:
     return inner if name and inner in SOURCES and name not in defined(base) else base
 
 
-GRAPH = {module: {target(base, name) for _, base, name in imports(module)} for module in TREES}
+@cache
+def graph() -> dict[str, set[str]]:
+    """Each module -> the modules that its imports run."""
+    return {name: {target(base, part) for _, base, part in imports(name)} for name in trees()}
 
 
 def may_import(importer: str, imported: str) -> bool:
@@ -169,46 +177,45 @@ def _may_in_tasks(here: list[str], there: list[str]) -> bool:
     return imported == "common" or imported in FAMILIES.get(importer, ())
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+def circles(modules: dict[str, set[str]]) -> list[list[str]]:
     """Groups of modules that reach one another."""
     reach: dict[str, set[str]] = {}
-    for start in graph:
+    for start in modules:
         seen: set[str] = set()
-        pending = list(graph[start])
+        pending = list(modules[start])
         while pending:
             module = pending.pop()
             if module not in seen:
                 seen.add(module)
-                pending += graph.get(module, ())
+                pending += modules.get(module, ())
         reach[start] = seen
-    groups = {tuple(sorted(m for m in reach[s] if s in reach.get(m, ()))) for s in graph}
+    groups = {tuple(sorted(m for m in reach[s] if s in reach.get(m, ()))) for s in modules}
     return sorted(list(group) for group in groups if group)
 
 
-@pytest.mark.parametrize("module", sorted(TREES))
-def test_imports_point_down(module: str) -> None:
-    unknown = GRAPH[module] - set(TREES)
-    assert not unknown, f"{module} imports modules that do not exist: {sorted(unknown)}"
-    up = sorted(other for other in GRAPH[module] if not may_import(module, other))
-    assert not up, f"{module} may not import {up}"
+def test_imports_point_down() -> None:
+    pairs = [(module, other) for module in sorted(graph()) for other in sorted(graph()[module])]
+    unknown = [pair for pair in pairs if pair[1] not in trees()]
+    assert not unknown, "imports of modules that do not exist"
+    up = [pair for pair in pairs if not may_import(*pair)]
+    assert not up, "imports that point up or sideways"
 
 
 def test_no_circles() -> None:
-    assert circles(GRAPH) == []
+    assert circles(graph()) == []
 
 
-@pytest.mark.parametrize("module", sorted(TREES))
-def test_packages_are_imported_through_their_faces(module: str) -> None:
+def test_packages_are_imported_through_their_faces() -> None:
     """Inside a package, and from a package inside it, a file is imported by its own name."""
     wrong = []
-    for line, base, name in imports(module):
+    for module, line, base, name in [(m, *found) for m in sorted(trees()) for found in imports(m)]:
         package = package_of(target(base, name))
         if not has_face(package) or is_within(package_of(module), package):
             continue
         listed = {*face(package), *defined(package)}
         if base != package or name not in listed:
-            wrong.append(f"line {line}: {name or base} is not listed by {package}/__init__.py")
-    assert not wrong, "\n".join([SOURCES[module].relative_to(ROOT).as_posix(), *wrong])
+            wrong.append(f"{module}, line {line}: {package} does not list {name or base}")
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("package", sorted(p for p in PACKAGES if has_face(p)))
@@ -219,7 +226,7 @@ def test_a_face_lists_definitions_of_its_files(package: str) -> None:
     table = next(
         (
             ast.literal_eval(call.args[1])
-            for call in ast.walk(TREES[package])
+            for call in ast.walk(trees()[package])
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "lazy_exports"
         ),
         {},
@@ -235,14 +242,14 @@ def test_tasks_use_no_encoder() -> None:
         if name == "encoders"
     }
     assert encoders
-    tasks = [module for module in GRAPH if is_within(module, "tasks")]
-    assert not {m: GRAPH[m] & encoders for m in tasks if GRAPH[m] & encoders}
+    tasks = [module for module in graph() if is_within(module, "tasks")]
+    assert not {m: graph()[m] & encoders for m in tasks if graph()[m] & encoders}
 
 
 def test_only_scripts_name_the_package() -> None:
     named = [
         f"{module}:{node.lineno}"
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         if not is_within(module, "scripts")
         for node in ast.walk(tree)
         if (
@@ -263,7 +270,7 @@ def test_packages_import_nothing_heavy() -> None:
     heavy = [
         f"{module or 'sensorium'}: {name}"
         for module in PACKAGES
-        for node in TREES[module].body
+        for node in trees()[module].body
         for name in _imported(node)
         if name.partition(".")[0] not in light and name.lstrip(".") not in ("lazy", "modality")
     ]
@@ -282,7 +289,7 @@ def catalogues() -> Iterator[tuple[str, str, str]]:
     """`(module, catalogue, "sensorium.module:Class")` of every literal catalogue: a mapping, or
     a field of a `Modality`, which is called by its name."""
     for module in sorted(PACKAGES):
-        for node in TREES[module].body:
+        for node in trees()[module].body:
             if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
                 continue
             name = ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
@@ -298,27 +305,27 @@ def _paths(node: ast.AST) -> list[str]:
     return [leaf for leaf in leaves if isinstance(leaf, str) and leaf.startswith("sensorium.")]
 
 
-@pytest.mark.parametrize(("module", "name", "path"), sorted(set(catalogues())))
-def test_catalogues_name_what_their_package_defines(module: str, name: str, path: str) -> None:
-    where, _, attribute = path.removeprefix("sensorium.").partition(":")
-    assert where.startswith(f"{module}."), f"{module}.{name}: {path} is in another package"
-    assert not attribute or attribute in defined(where), f"{module}.{name}: no {path}"
+def test_catalogues_name_what_their_package_defines() -> None:
+    for module, name, path in sorted(set(catalogues())):
+        where, _, attribute = path.removeprefix("sensorium.").partition(":")
+        assert where.startswith(f"{module}."), f"{module}.{name}: {path} is in another package"
+        assert not attribute or attribute in defined(where), f"{module}.{name}: no {path}"
 
 
-@pytest.mark.parametrize("module", sorted(TREES))
-def test_files_are_short_and_described(module: str) -> None:
-    path = SOURCES[module]
-    lines = len(path.read_text("utf-8").splitlines())
-    assert lines <= MAX_LINES, f"{path.relative_to(ROOT)}: {lines} lines, at most {MAX_LINES}"
-    assert not lines or ast.get_docstring(TREES[module]), f"{path}: no docstring"
-    private = path.name.startswith("_") and not path.name.startswith("__")
-    assert not private, f"{path.relative_to(ROOT)}: privacy is what the face does not list"
+def test_files_are_short_and_described() -> None:
+    lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in SOURCES.items()}
+    long = {name: count for name, count in lines.items() if count > MAX_LINES}
+    assert not long, f"files of more than {MAX_LINES} lines"
+    bare = [name for name in SOURCES if lines[name] and not ast.get_docstring(trees()[name])]
+    assert not bare, "files without a docstring"
+    private = [str(p) for p in FILES if p.name.startswith("_") and not p.name.startswith("__")]
+    assert not private, "privacy is what the face does not list"
 
 
-@pytest.mark.parametrize("package", sorted(PACKAGES - {""}))
-def test_folders_are_small(package: str) -> None:
-    files = sorted(f.name for f in SOURCES[package].parent.glob("*.py"))
-    assert len(files) <= MAX_FILES, f"{package}: {len(files)} files, at most {MAX_FILES}"
+def test_folders_are_small() -> None:
+    files = {name: len([*SOURCES[name].parent.glob("*.py")]) for name in PACKAGES - {""}}
+    large = {name: count for name, count in files.items() if count > MAX_FILES}
+    assert not large, f"folders of more than {MAX_FILES} files"
 
 
 @pytest.mark.parametrize(
@@ -350,5 +357,5 @@ def test_layers(importer: str, imported: str, allowed: bool) -> None:
 
 
 def test_a_circle_is_found() -> None:
-    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
-    assert circles(graph) == [["b", "c"]]
+    modules = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
+    assert circles(modules) == [["b", "c"]]
