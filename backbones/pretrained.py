@@ -73,9 +73,13 @@ class Pretrained(Backbone):
                 raise ValueError(cure) from error
             raise ValueError(f"config: {built.model_type}: {one_line(error)}") from error
         self.new_rows = nn.ParameterDict()
-        self._check_table()
-        self.dim = self.table.embedding_dim
         self.trial: Trial | None = None
+        self.transformed(check=not self.transforms_follow)
+
+    def transformed(self, check: bool = True) -> None:
+        if check:
+            self._check_table()
+        self.dim = self.table.embedding_dim
         self.no_masks = self._no_masks()
         supports = {"inputs_embeds", "vocabulary"} | self.always
         supports |= set() if self.no_masks else self.with_masks

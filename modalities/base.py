@@ -88,6 +88,15 @@ class Part:
         """True where the options name weights (a tag, a hub id, a folder with a checkpoint)."""
         return False
 
+    transforms_follow: bool = False
+    """Set by the engine before the constructor of a part that transforms will change: what holds
+    only behind them (a tokenizer that fits the table) is checked by `transformed`."""
+
+    def transformed(self, check: bool = True) -> None:
+        """Derive again what the constructor read off its modules (widths, what it supports), after
+        transforms changed them. check: raise ValueError if the part does not hold together any
+        more."""
+
     def load(self) -> None:
         """Fill with the weights that the options name (`weights: pretrained`)."""
         raise ValueError(f"{type(self).__name__} carries no pretrained weights; say weights: none")

@@ -20,6 +20,7 @@ from sensorium.scripts import (
     rollout,
     train,
 )
+from sensorium.scripts.checkpoints import convert
 
 RENAMED: dict[str, dict[str, str]] = {
     "": {"recipes": "list recipes"},
@@ -115,6 +116,7 @@ def options(
 VERBS = (check, train, evaluate, generate, embed, retrieve, rollout, report)
 for _verb in (*VERBS, info):
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb)(_verb.main)
+app.command("convert", cls=Verb)(convert)
 app.command("schema")(info.schema)
 app.command("list")(info.list_parts)
 app.add_typer(info.cache, name="cache")

@@ -77,7 +77,8 @@ class TaskBuilder:
         """Build what depends on the model: inner parts, the task's own modules, heads."""
         for part in plan.plan.children.values():
             fit_parts(part, self.rows)
-        modules: Modules = {id(plan.plan): plan.task}
+        modules = Modules()
+        modules[id(plan.plan)] = plan.task
         plan.plan.build_children(seed, modules, {})
         torch.manual_seed(seed)
         points = {f"{s}{point}": WIDTH for s in plan.task.streams for point in ("", ".encoder")}

@@ -25,29 +25,41 @@ from ..recipe import HUB, ComponentSpec
 from ..utils import ConfigError, atomic_path
 
 
-def _is_public(weights: str) -> bool:
-    """Whether weights come from a library or the hub, where they stay."""
-    return weights == "pretrained" or weights.startswith(HUB)
+def _is_public(part: ComponentSpec) -> bool:
+    """Return whether a part's weights are those of a library or the hub, where they stay."""
+    unchanged = not part.section.transforms
+    return unchanged and (part.weights == "pretrained" or part.weights.startswith(HUB))
 
 
 def _untrained_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a part that do not train, by their name in it."""
-    found: dict[str, Tensor] = {n: p for n, p in module.named_parameters() if not p.requires_grad}
-    return found | (dict(module.named_buffers()) if is_frozen(module) else {})
+    """Return the tensors of a part that do not train, by their name in it."""
+    frozen: dict[str, Tensor] = {n: p for n, p in module.named_parameters() if not p.requires_grad}
+    return frozen | (dict(module.named_buffers()) if is_frozen(module) else {})
 
 
 PROCESSOR = ".processor"
 
 
-def _pretrained_tensors(module: nn.Module, part: ComponentSpec) -> dict[str, Tensor]:
-    """Those of them that were loaded from a library or the hub."""
-    return _untrained_tensors(module) if _is_public(part.weights) else {}
+def _pretrained_tensors(model: Model) -> dict[str, dict[str, Tensor]]:
+    """Return those of them that are as a library or the hub has them, by the place of their part:
+    without what transforms changed, also within it."""
+    changed = {
+        id(tensor)
+        for _, module, part in model.components
+        if part.section.transforms
+        for tensor in (*module.parameters(), *module.buffers())
+    }
+    return {
+        str(where): {n: t for n, t in _untrained_tensors(module).items() if id(t) not in changed}
+        for where, module, part in model.components
+        if _is_public(part)
+    }
 
 
 def saved_tensors(model: Model) -> dict[str, Tensor]:
     """The tensors of `model.safetensors`, by their name in the model."""
-    parts = [_pretrained_tensors(module, part) for _, module, part in model.components]
-    left_out = {id(tensor) for found in parts for tensor in found.values()}
+    parts = _pretrained_tensors(model).values()
+    left_out = {id(tensor) for tensors in parts for tensor in tensors.values()}
     state = model.state_dict(keep_vars=True)
     return {name: t for name, t in state.items() if id(t) not in left_out}
 
@@ -55,8 +67,8 @@ def saved_tensors(model: Model) -> dict[str, Tensor]:
 def frozen_tensors(model: Model) -> dict[str, Tensor]:
     """The saved tensors that never change: what is frozen of parts that came from another run or
     a file, by their name in the model. They are written once, not in every checkpoint."""
-    parts = [(module, part.weights) for _, module, part in model.components]
-    local = [module for module, weights in parts if weights != "none" and not _is_public(weights)]
+    parts = [(m, part) for _, m, part in model.components if part.weights != "none"]
+    local = [module for module, part in parts if not _is_public(part)]
     still = {id(tensor) for module in local for tensor in _untrained_tensors(module).values()}
     return {name: tensor for name, tensor in saved_tensors(model).items() if id(tensor) in still}
 
@@ -85,8 +97,9 @@ def fingerprints(model: Model) -> dict[str, Any]:
     """Return the SHA-256 of what is not kept of every part, by its place, and the settings of
     every encoder's preprocessing, by its place and `.processor`."""
     prints: dict[str, Any] = {}
-    for where, module, part in model.components:
-        if tensors := _pretrained_tensors(module, part):
+    pretrained = _pretrained_tensors(model)
+    for where, module, _ in model.components:
+        if tensors := pretrained.get(str(where)):
             prints[str(where)] = content_hash(tensors)
         if isinstance(module, Encoder):
             prints[f"{where}{PROCESSOR}"] = processor_settings(module.processor)

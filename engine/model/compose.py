@@ -37,12 +37,12 @@ from .context import ModelContext
 from .parameters import (
     apply_adapters,
     create_ema_encoders,
-    load_weights,
     on_step_end,
     restore_frozen_eval,
     without_adapter,
 )
 from .stream import Stream
+from .transforms import load_and_transform
 
 
 class Component(NamedTuple):
@@ -201,7 +201,18 @@ def compose(
     """
     seed = plan.recipe.train.seed if seed is None else seed
     saved = {without_adapter(name) for name in saved}
-    modules: Modules = {}
+    finished: set[int] = set()
+
+    def finish(part: ComponentSpec, module: nn.Module) -> None:
+        """Load and transform a part before others read its widths."""
+        if part.section.transforms:
+            held = any(n.startswith(part.where.state_prefixes()) for n in saved)
+            within = [(p, modules[id(p)]) for p in part.parts()[1:] if not p.comes_with_owner]
+            within = [(p, m) for p, m in within if id(m) not in finished]
+            load_and_transform(part, module, seed, values=weights and not held, within=within)
+            finished.update(id(m) for m in (module, *(m for _, m in within)))
+
+    modules = Modules(finish)
     decoders = {name: part.build(seed, modules) for name, part in plan.decoders.items()}
     encoders = {name: s.encoder.build(seed, modules) for name, s in plan.streams.items()}
     for name, encoder in encoders.items():
@@ -234,7 +245,7 @@ def compose(
     components = [Component(part.where, modules[id(part)], part) for part in plan.plans()]
     model = Model(plan, streams, decoders, tasks, components)
     if weights:
-        _load_weights(model, saved)
+        _load_weights(model, saved, finished)
     for where, module, section in components:
         with seeded(seed, where, "adapters"):
             apply_adapters(module, section, where)
@@ -269,13 +280,13 @@ def validate_loaded(module: nn.Module, where: str) -> None:
             module.validate_loaded()
 
 
-def _load_weights(model: Model, saved: Collection[str]) -> None:
+def _load_weights(model: Model, saved: Collection[str], finished: Collection[int]) -> None:
+    """Load the parts that a run does not hold and that are not finished (ids of modules)."""
     prefixes = {id(module): f"{name}." for name, module in model.named_modules()}
     for where, module, part in model.components:
         tensors = [prefixes[id(module)] + name for name in module.state_dict()]
         if saved and all(name in saved for name in tensors):
             continue
-        if not part.comes_with_owner:
-            with seeded(model.plan.recipe.train.seed, where, "fill"):
-                load_weights(module, part.weights, where)
+        if id(module) not in finished and not part.comes_with_owner:
+            load_and_transform(part, module, model.plan.recipe.train.seed)
         validate_loaded(module, where)

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from .recipe import Recipe as Recipe
     from .recipe import Section as Section
     from .recipe import TaskSection as TaskSection
+    from .recipe import TransformSection as TransformSection
     from .recipe import load_recipe as load_recipe
     from .recipe import parse_recipe as parse_recipe
+    from .recipe import parse_transforms as parse_transforms
     from .recipe import to_plain_dict as to_plain_dict
     from .registry import KINDS as KINDS
     from .registry import find as find
@@ -73,8 +75,10 @@ else:
                 "Recipe",
                 "Section",
                 "TaskSection",
+                "TransformSection",
                 "load_recipe",
                 "parse_recipe",
+                "parse_transforms",
                 "to_plain_dict",
             ],
             "registry": ["KINDS", "find", "import_optional", "load", "registered"],

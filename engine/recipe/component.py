@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,15 +18,20 @@ import torch
 from torch import nn
 
 from ...modalities.base import Fittable, Part
-from ...modalities.messages import describe_error
-from ..utils import ConfigError, culprit, located_errors, seeded
+from ..utils import ConfigError, culprit, located_errors, seeded, with_name
 from .component_path import ComponentPath
 from .recipe import Section, to_plain_dict
 from .registry import find, kind_of, registered
 from .validation import arguments, fitted_arguments, part_arguments, validate, validate_options
 
-Modules = dict[int, nn.Module]
-"""The modules built so far, by the id of their plan."""
+
+class Modules(dict[int, nn.Module]):
+    """The modules built so far, by the id of their plan. on_build: called with each plan and the
+    module that was just built from it."""
+
+    def __init__(self, on_build: Callable[[ComponentSpec, nn.Module], None] | None = None) -> None:
+        super().__init__()
+        self.on_build = on_build
 
 
 @dataclass
@@ -77,7 +82,7 @@ class ComponentSpec:
     def resolve(self) -> None:
         """Complete its options by the library's configuration (may download)."""
         if isinstance(self.part, type) and issubclass(self.part, Part):
-            with self.located_errors(), _named(self.options.get("name")):
+            with self.located_errors(), with_name(self.options.get("name")):
                 self.options = self.part.resolve(dict(self.options))
 
     def resolved_section(self) -> Section:
@@ -102,12 +107,14 @@ class ComponentSpec:
         widths: what the engine knows (in_dim, out_dim). modules: those that were built for this
         model so far; each plan is built once.
         """
-        modules = {} if modules is None else modules
+        modules = Modules() if modules is None else modules
         if id(self) not in modules:
             children = self.build_children(seed, modules, widths)
             children |= {name: p.build(seed, modules) for name, p in self.references.items()}
             module: Any = self.allocated or self.part.__new__(self.part)
             parts = {**self.fitted, **children, **widths}
+            if self.section.transforms:
+                vars(module)["transforms_follow"] = True
             with self.located_errors(), seeded(seed, self.where):
                 try:
                     module.__init__(**self.options, **parts)
@@ -115,6 +122,8 @@ class ComponentSpec:
                     self._name_culprit(error, parts)
                     raise
             modules[id(self)] = module
+            if modules.on_build is not None:
+                modules.on_build(self, module)
         return modules[id(self)]
 
     def _name_culprit(self, error: Exception, parts: Mapping[str, Any]) -> None:
@@ -172,13 +181,14 @@ class ComponentSpec:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return what determines its output, beside its weights: its options, and those within
-        it."""
+        """Return what determines its output, beside its weights: its options, its transforms, and
+        those within it."""
         within = {
             name: {"type": part.section.type, **part.identity}
             for name, part in (self.children | self.references).items()
         }
-        return {**self.options, **within}
+        transforms = [to_plain_dict(each) for each in self.section.transforms or ()]
+        return {**self.options, **within, **({"transforms": transforms} if transforms else {})}
 
 
 def plan(
@@ -195,6 +205,8 @@ def plan_part(
     part: Any, section: Section, kind: str, where: ComponentPath, owner: ComponentSpec | None = None
 ) -> ComponentSpec:
     """Check the options of a section against a class that was found; see `plan`."""
+    if section.transforms and kind == "task":
+        raise ConfigError(f"{where}.transforms: a task has no weights to change; name parts")
     with located_errors(where):
         fitted_classes, inner = fitted_arguments(part), part_arguments(part)
     options = validate_options(part, section.options, where)
@@ -273,17 +285,6 @@ def _fitted(base: type[Fittable], values: dict[str, Any], where: str) -> Fittabl
     if not isinstance(fitted, Fittable):
         raise ConfigError(f"{where}: {part.__name__} is no {base.__name__}")
     return fitted
-
-
-@contextlib.contextmanager
-def _named(name: object) -> Iterator[None]:
-    """Add the requested name to an error that lacks it, as those of the hub."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(name, str) or isinstance(error, ConfigError) or name in str(error):
-            raise
-        raise ValueError(f"name: {name!r}: {describe_error(error)}") from error
 
 
 def count(module: nn.Module, trainable: bool | None = None) -> int:

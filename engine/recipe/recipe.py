@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from annotated_types import Ge
 from pydantic import model_validator
 
-from ...modalities.messages import did_you_mean
+from ...modalities.messages import did_you_mean, shorten
 from ..utils import ConfigError, write_module_folders, write_text
 from . import yaml_io
 from .component_path import BACKBONE
@@ -31,10 +31,16 @@ class FreezeAllButLast(Strict):
     last: Annotated[int, Ge(0)]
 
 
+class TransformSection(TypedSection):
+    """A transform of a part's modules and weights: its type, and its options beside it."""
+
+
 class Section(TypedSection):
-    """A part: the engine's keys, and the part's options beside them."""
+    """A part: the engine's keys, and the part's options beside them. transforms: applied in order,
+    once, after its weights are loaded."""
 
     weights: str | None = None
+    transforms: list[TransformSection] | None = None
     freeze: bool | FreezeAllButLast = False
     lora: dict[str, Any] | None = None
     train_only: str | dict[str, Any] | None = None
@@ -197,6 +203,30 @@ def _expanded(name: str, section: Any, inputs: Mapping[str, Any]) -> Any:
         keys.setdefault("modality", shared["modality"])
     parts = [key for key in ("encoder", "connector") if shared.get(key) is not None]
     return {**keys, **{key: {"share": source} for key in parts}}
+
+
+def parse_transforms(text: str, where: str) -> list[TransformSection]:
+    """Return the transforms of a YAML list, or of a file that holds one."""
+    try:
+        path = Path(text)
+        values = yaml_io.parse_file(path) if path.is_file() else yaml_io.parse(text, where)
+    except OSError:  # a list is no name of a file
+        values = yaml_io.parse(text, where)
+    if not isinstance(values, list) or not values:
+        raise ConfigError(
+            f"{where}: found {shorten(repr(values), 60)}, expected a list such as "
+            "[{type: keep_layers, every: 2}]"
+        )
+    return [
+        validate(TransformSection, {"type": v} if isinstance(v, str) else v, f"{where}[{i}]", "it")
+        if isinstance(v, (str, Mapping))
+        else _no_transform(v, f"{where}[{i}]")
+        for i, v in enumerate(values)
+    ]
+
+
+def _no_transform(value: Any, where: str) -> Any:
+    raise ConfigError(f"{where}: found {shorten(repr(value), 60)}, expected {{type: ..., ...}}")
 
 
 def find_file(path: str | Path) -> Path:

@@ -54,6 +54,7 @@ KINDS = {
     ),
     "schedule": Kind("sensorium.engine.training.catalogue:SCHEDULES"),
     "selector": Kind("sensorium.engine.model.parameters.catalogue:SELECTORS"),
+    "transform": Kind("sensorium.engine.model.transforms.catalogue:TRANSFORMS"),
     "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),
     "source": Kind("sensorium.engine.data:SOURCES", field="sources"),
     "env": Kind(field="envs"),

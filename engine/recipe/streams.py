@@ -172,6 +172,10 @@ def _encoder_of(
     """Return the plan of an encoder that runs the layers of a decoder."""
     if where.inside != "encoder":
         raise ConfigError(f"{where}.share: {section.share} is a decoder; expected another stream")
+    if section.transforms:
+        raise ConfigError(
+            f"{where}.transforms: its layers are those of {decoder.where}; transform them there"
+        )
     options, passed = section.options, {"backbone": section.share}
     _check_alone(section, options.keys() & passed, where, str(decoder.where))
     options = validate_options(BackboneEncoder, {**options, **passed}, where)

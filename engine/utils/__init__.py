@@ -6,6 +6,7 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .atomic import append_line as append_line
+    from .atomic import atomic_folder as atomic_folder
     from .atomic import atomic_path as atomic_path
     from .atomic import check_folder as check_folder
     from .atomic import check_writable as check_writable
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .errors import located_errors as located_errors
     from .errors import log_cause as log_cause
     from .errors import with_location as with_location
+    from .errors import with_name as with_name
     from .files import find_files as find_files
     from .files import find_folder as find_folder
     from .files import fingerprint_of as fingerprint_of
@@ -58,6 +60,7 @@ else:
         {
             "atomic": [
                 "append_line",
+                "atomic_folder",
                 "atomic_path",
                 "check_folder",
                 "check_writable",
@@ -98,6 +101,7 @@ else:
                 "located_errors",
                 "log_cause",
                 "with_location",
+                "with_name",
             ],
             "files": [
                 "find_files",

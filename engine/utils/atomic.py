@@ -56,6 +56,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def atomic_folder(path: Path, option: str) -> Iterator[Path]:
+    """Yield a folder beside `path` to fill, and move it into place at the end. Raise ConfigError
+    if something is there already. option: what named the path."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{option}: {path} is there already; name a folder that is not")
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PART}")
+        beside.mkdir()
+    try:
+        yield beside
+        with write_errors(path):
+            if path.is_dir():
+                path.rmdir()
+            beside.rename(path)
+            sync_folder(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Raise RuntimeFailure, one line with the path, for a disk that is full or refuses."""
     from safetensors import SafetensorError

@@ -142,3 +142,14 @@ def _leaves(options: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def log_cause(logger: logging.Logger, error: BaseException) -> None:
     """Log the traceback of an error that is reported as one line; `--debug` shows it."""
     logger.debug("%s", describe_error(error), exc_info=error)
+
+
+@contextlib.contextmanager
+def with_name(name: object) -> Iterator[None]:
+    """Add the requested name to an error that lacks it, as those of the hub."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(name, str) or isinstance(error, ConfigError) or name in str(error):
+            raise
+        raise ValueError(f"name: {name!r}: {describe_error(error)}") from error

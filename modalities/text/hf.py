@@ -62,10 +62,15 @@ class HubText(Encoder):
             self.kind, config if name else {**config, **_of(self.kind, config, tokenizer)}
         )
         self.model = self._built(self._auto.from_config(self.whole))
+        self.processor: TextProcessor = TextProcessor(tokenizer, max_length)
+        self.transformed(check=not self.transforms_follow)
+
+    def transformed(self, check: bool = True) -> None:
+        """See `Part`; check: that tokenizer and lengths fit."""
+        if check:
+            self._check(self.tokenizer, self.processor.max_length)
         self.dim: int = self.encoder.config.hidden_size
-        self._check(tokenizer, max_length)
-        self.processor = TextProcessor(tokenizer, max_length)
-        supported = {"hidden_states", "inputs_embeds"} | ({"vocabulary"} if lm_head else set())
+        supported = {"hidden_states", "inputs_embeds"} | ({"vocabulary"} if self.lm_head else set())
         self.supports = frozenset(supported | ({"layer_hooks"} if self.blocks() else set()))
 
     @classmethod
@@ -114,7 +119,8 @@ class HubText(Encoder):
         return None
 
     def _check(self, tokenizer: Tokenizer, max_length: int) -> None:
-        rows, places = self.whole.vocab_size, positions(self.encoder)
+        places = positions(self.encoder)
+        rows = getattr(self.encoder.config, "vocab_size", self.whole.vocab_size)
         if rows < tokenizer.size:
             raise ValueError(
                 f"{self.kind}: the tokenizer has {tokenizer.size} ids, the model {rows} rows; "

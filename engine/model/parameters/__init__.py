@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .ema import create_ema_encoders as create_ema_encoders
     from .ema import on_step_end as on_step_end
     from .weights import load_weights as load_weights
+    from .weights import run_section as run_section
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -20,6 +21,6 @@ else:
             "adapter_check": ["AdapterCheck"],
             "adapters": ["apply_adapters", "is_frozen", "restore_frozen_eval", "without_adapter"],
             "ema": ["create_ema_encoders", "on_step_end"],
-            "weights": ["load_weights"],
+            "weights": ["load_weights", "run_section"],
         },
     )

@@ -86,7 +86,7 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: ComponentPa
     path = unshared(run, where.renamed(name) if name else where)
     average = path.section == "inputs" and path.keys[2] == EMA
     described = joined("inputs", path.name, "encoder", *path.keys[3:]) if average else path
-    options = _section(run, described, where)
+    options = run_section(run, described, where)
     state = _state(run / WEIGHTS, path, where)
     if average and not state:
         raise ConfigError(
@@ -167,7 +167,8 @@ def _state(file: Path, path: ComponentPath, where: str) -> dict[str, Tensor]:
     return next((state for state in states if state), {})
 
 
-def _section(run: Path, path: ComponentPath, where: str) -> dict[str, Any]:
+def run_section(run: Path, path: ComponentPath, where: str) -> dict[str, Any]:
+    """Return the section of a part in the recipe of a run. Raise ConfigError if there is none."""
     section = parse_file(run / "recipe.yaml")
     keys = path.split(".")
     for i, key in enumerate(keys):

@@ -1,7 +1,8 @@
 """A part's options are its constructor's keyword arguments: the schema read from a signature.
 
-The engine's own keys (`type`, `freeze`, `lora`, `train_only`, `lr`, `weights`, `augment`,
-`data`) stand beside them in a recipe's section and may not be arguments of a constructor.
+The engine's own keys (`type`, `freeze`, `lora`, `train_only`, `lr`, `weights`, `transforms`,
+`augment`, `data`) stand beside them in a recipe's section and may not be arguments of a
+constructor.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ...utils import ConfigError, located_errors
 from .validation_errors import find_bool_as_number, format_validation_errors
 
 ENGINE_KEYS = frozenset(
-    {"augment", "data", "freeze", "lora", "lr", "train_only", "type", "weights"}
+    {"augment", "data", "freeze", "lora", "lr", "train_only", "transforms", "type", "weights"}
 )
 GIVEN = frozenset({"self", "in_dim", "out_dim"})
 

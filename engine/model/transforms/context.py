@@ -1,0 +1,25 @@
+"""What a transform is told beside the modules that it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from ....modalities.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class TransformContext:
+    """values: whether the weights are read and written; False where shapes alone are needed (the
+    dry run on the meta device, a part whose weights a run holds), and nothing outside is read.
+    name: the folder or hub id that the part's weights come from, if it names one. tokenizer: that
+    of the part. load: returns a copy of the module as it is now, filled from another source of
+    weights; None where there is none.
+    """
+
+    values: bool = True
+    name: str | None = None
+    tokenizer: Tokenizer | None = None
+    load: Callable[[str], nn.Module] | None = None
