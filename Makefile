@@ -10,7 +10,7 @@ LINK := .typing/sensorium
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint quick slow test coverage demo clean
+.PHONY: help install lint quick slow test coverage docs demo clean
 
 help:
 	@echo "make install  .venv with the pinned versions of constraints.txt (PYTHON=$(PYTHON))"
@@ -18,6 +18,7 @@ help:
 	@echo "make test     lint, types, and every test that needs neither network nor accelerator"
 	@echo "make quick    the tests that take no more than seconds, on JOBS=$(JOBS) processes"
 	@echo "make coverage  every decoder class of transformers, step by step; writes docs/coverage.md"
+	@echo "make docs     the site, into docs/_build/html; warnings are errors"
 	@echo "make lint     ruff and mypy alone"
 	@echo "make clean    what builds and tools left behind; keeps .venv and runs/"
 
@@ -33,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 		" name one: make $(or $(MAKECMDGOALS),install) PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt setuptools wheel
-	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev,retrieval,ray,audio,talker,control,video,mri,itk]'
+	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev,docs,retrieval,ray,audio,talker,control,video,mri,itk]'
 	@touch $@
 
 # The checkout's folder may have any name: this link gives mypy the package's own.
@@ -62,9 +63,15 @@ coverage: install
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m sensorium.scripts.coverage \
 		--jobs $(JOBS) --page docs/coverage.md
 
+# Offline: every page is here or is made from the package.
+docs: install
+	$(BIN)/python -m sensorium.scripts.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 demo: install
 	$(BIN)/python -m sensorium.scripts.examples.demo
 
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -path ./runs -prune -o -name __pycache__ -print | xargs rm -rf

@@ -15,7 +15,7 @@ from sensorium.engine.recipe import parse, parse_recipe, plan_recipe
 from sensorium.engine.training import train
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(?:<!-- test: (\S+) -->\n)?```(\w*)\n(.*?)```", README, re.DOTALL)
+BLOCKS = re.findall(r"(?:<!-- (?:test|file): (\S+) -->\n)?```(\w*)\n(.*?)```", README, re.DOTALL)
 RECIPES = [body for _, kind, body in BLOCKS if kind == "yaml" and "tasks:" in body]
 
 

@@ -1,0 +1,36 @@
+"""python -m sensorium.scripts.docs [FOLDER]: write the generated pages of the site"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sensorium.engine.utils import write_text
+
+from .api import ROOT, api_page, commands_page, errors_table
+from .options import KIND_PAGES, options_page, plural, recipe_page
+from .papers import load_papers, papers_page
+
+
+def generated_pages() -> dict[str, str]:
+    """Return every generated page by its path below docs/."""
+    pages = {f"reference/{plural(kind)}.md": options_page(kind) for kind in KIND_PAGES}
+    pages["reference/recipe.md"] = recipe_page()
+    pages["reference/api.md"] = api_page()
+    pages["reference/commands.md"] = commands_page()
+    pages["reference/messages.md"] = f"# Messages\n\n{errors_table()}"
+    pages["papers.md"] = papers_page(load_papers())
+    return pages
+
+
+def main() -> None:
+    """Write the pages."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
+    for name, text in generated_pages().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+
+
+if __name__ == "__main__":
+    main()
