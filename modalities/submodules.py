@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 from transformers.modeling_outputs import BaseModelOutput
 
 from .base import LayerHook
@@ -121,6 +122,9 @@ class ExtendedEmbedding(nn.Module):
         base: Any = unwrapped(table)
         self.table, self.size = table, base.weight.shape[0]
         more = copy.copy(base)
+        if parametrize.is_parametrized(base):  # its rows are computed, these are not
+            more.__class__ = type(base).__bases__[0]
+            more.__dict__["_modules"] = {}
         more.__dict__["_parameters"] = {**base._parameters, "weight": rows}
         more.num_embeddings, more.padding_idx = len(rows), None
         self.more = more

@@ -8,6 +8,7 @@ structure alone: a run's folder is built again by the same transforms, without w
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,12 +105,13 @@ def _context(spec: ComponentSpec, module: nn.Module, values: bool) -> TransformC
         values=values,
         name=name if isinstance(name, str) else None,
         tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else None,
+        where=spec.where,
         load=load if values else None,
     )
 
 
 def _without_values(context: TransformContext) -> TransformContext:
-    return TransformContext(False, context.name, context.tokenizer)
+    return dataclasses.replace(context, values=False, load=None)
 
 
 def _in_weights(spec: ComponentSpec, steps: Sequence[TransformSection]) -> list[Any]:

@@ -1,6 +1,14 @@
 """Short names of transforms."""
 
+_PACKAGE = "sensorium.engine.model.transforms"
+
 TRANSFORMS = {
-    "keep_layers": "sensorium.engine.model.transforms.layers:keep_layers",
-    "upscale_depth": "sensorium.engine.model.transforms.layers:upscale_depth",
+    "add_language": f"{_PACKAGE}.languages:add_language",
+    "factorize_embeddings": f"{_PACKAGE}.vocabulary.tables:factorize_embeddings",
+    "merge": f"{_PACKAGE}.merge:merge",
+    "swap_vocabulary": f"{_PACKAGE}.vocabulary.swap:swap_vocabulary",
+    "prune_heads": f"{_PACKAGE}.layers.heads:prune_heads",
+    "slice_width": f"{_PACKAGE}.layers.width:slice_width",
+    "keep_layers": f"{_PACKAGE}.layers.depth:keep_layers",
+    "upscale_depth": f"{_PACKAGE}.layers.depth:upscale_depth",
 }

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from ....modalities.base import Tokenizer
+from ...recipe import ComponentPath
+
+NOWHERE = ComponentPath("backbone")
+"""The place of a model that stands in no recipe."""
 
 
 @dataclass(frozen=True)
@@ -15,11 +19,12 @@ class TransformContext:
     """values: whether the weights are read and written; False where shapes alone are needed (the
     dry run on the meta device, a part whose weights a run holds), and nothing outside is read.
     name: the folder or hub id that the part's weights come from, if it names one. tokenizer: that
-    of the part. load: returns a copy of the module as it is now, filled from another source of
-    weights; None where there is none.
+    of the part. where: its place in the recipe. load: returns a copy of the module as it is now,
+    filled from another source of weights; None where there is none.
     """
 
     values: bool = True
     name: str | None = None
     tokenizer: Tokenizer | None = None
+    where: ComponentPath = NOWHERE
     load: Callable[[str], nn.Module] | None = None

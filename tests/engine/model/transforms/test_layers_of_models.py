@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 from sensorium.engine.model.transforms import apply_steps, convert
 from sensorium.engine.model.transforms.context import TransformContext
-from sensorium.engine.model.transforms.structure import find_stack
+from sensorium.engine.model.transforms.layers.structure import find_stack
 from sensorium.engine.recipe import parse_transforms
 from sensorium.engine.utils import ConfigError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transform_recipes import recipe
 
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.checkpoint.state import fingerprints, frozen_tensors, saved_tensors
@@ -17,28 +17,6 @@ from sensorium.engine.model import Model, build, compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check
 from sensorium.engine.utils import ConfigError
-
-LLAMA = {
-    "type": "causal",
-    "name": "tiny-llama",
-    "tokenizer": "bytes",
-    "weights": "none",
-    "options": {
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    },
-}
-BERT = {
-    "model_type": "bert",
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-}
-TEXT = {"type": "transformers", "config": BERT, "tokenizer": "bytes", "max_length": 16}
 
 
 @pytest.fixture(autouse=True)
@@ -49,30 +27,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     lines = "\n".join(json.dumps(row) for row in rows)
     (tmp_path / "rows.jsonl").write_text(f"{lines}\n", encoding="utf-8")
     return tmp_path
-
-
-def recipe(
-    backbone: Any = None, encoder: Any = None, connector: Any = None, **sections: Any
-) -> dict[str, Any]:
-    """A text encoder whose tokens a decoder reads."""
-    stream = {
-        "modality": "text",
-        "encoder": {**TEXT, **(encoder or {})},
-        "connector": connector or "linear",
-    }
-    task = {
-        "type": "captioning",
-        "prompt": "<text> so:",
-        "target": "{answer}",
-        "data": {"train": {"source": "json", "path": "rows.jsonl"}},
-    }
-    values = {
-        "inputs": {"text": stream},
-        "backbone": {**LLAMA, **(backbone or {})},
-        "tasks": {"say": task},
-        "train": {"steps": 2, "batch_size": 4, "num_workers": 0},
-    }
-    return copy.deepcopy({**values, **sections})
 
 
 def made(*args: Any, seed: int | None = None, **sections: Any) -> Model:

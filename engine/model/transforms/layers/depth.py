@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from .context import TransformContext
+from ..context import TransformContext
 from .structure import LayerStack, find_stack, set_layers
 
 StackName = Literal["encoder", "decoder"] | None
