@@ -94,7 +94,7 @@ class Pretrained(Backbone):
         return {**options, "config": read_config(name, cls.builtin)}
 
     @classmethod
-    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+    def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
         return has_weights(options.get("name"), cls.builtin)
 
     def _local(self, name: str | None) -> Fields:
@@ -122,7 +122,7 @@ class Pretrained(Backbone):
 
     def load(self) -> None:
         """Fill with the weights of the folder or hub id; call it before adapters are added."""
-        if not self.carries_weights({"name": self.name}):
+        if not self.has_pretrained_weights({"name": self.name}):
             super().load()
         with quiet_loading():
             loaded, info = self.auto.from_pretrained(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..modalities.base import Features, Part
+from ..modalities.base import Component, Features
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Between:
     out_dim: str
 
 
-class Connector(Part, nn.Module):
+class Connector(Component, nn.Module):
     """Built as `Class(in_dim, out_dim, **options)`. Independent of modalities.
 
     `forward(Features [B, T, in_dim]) -> Features [B, T', out_dim]` with the new mask, grid, spacing

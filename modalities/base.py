@@ -62,7 +62,7 @@ class Processor:
         return fields | more
 
 
-class Part:
+class Component:
     """A piece that a recipe names by `type`: three steps bring it up.
 
     `resolve` finds the configuration (the only step that may download), `__init__`
@@ -84,7 +84,7 @@ class Part:
         return options
 
     @classmethod
-    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+    def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
         """True where the options name weights (a tag, a hub id, a folder with a checkpoint)."""
         return False
 
@@ -106,7 +106,7 @@ LayerHook = Callable[[Tensor, Tensor], Tensor]
 """The tokens `[B, T, D]` behind a layer and their mask `[B, T]` -> the tokens that go on."""
 
 
-class Encoder(Part, nn.Module):
+class Encoder(Component, nn.Module):
     """A batch of samples -> `Features`. Knows nothing of tasks or decoders.
 
     dim: width of the tokens. processor: makes its samples. batch_invariant: False if padding
@@ -151,7 +151,7 @@ class Loss:
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
-class Decoder(Part, nn.Module):
+class Decoder(Component, nn.Module):
     """`Features` -> a signal: a language model, a flow head, a vocoder, an image generator.
 
     dim: width of the features that condition it. A target is what the decoder generates, as the
@@ -264,7 +264,7 @@ class Tokenizer(Fittable):
         become their ids."""
         return self.encode(text)
 
-    def batch(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
+    def encode_batch(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:
         """Texts -> ids `[B, L]` and mask `[B, L]` bool, padded on the right with `pad_id`."""
         ids = [torch.tensor(self.encode(t, **options), dtype=torch.long) for t in texts]
         padded = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad_id)

@@ -73,11 +73,11 @@ class Source:
         of one are not independent; else none. `holdout` never divides a group."""
         return [number for number, rows in enumerate(self.episodes) for _ in rows]
 
-    def array(self, column: str) -> np.ndarray:
+    def column_array(self, column: str) -> np.ndarray:
         """Return a column of numbers `[rows, ...]`. Raise ValueError if cells differ in shape."""
         return np.stack([np.asarray(self.cell(i, column)) for i in range(len(self))])
 
-    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+    def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         """Return the name of one cell, under which its cached values are kept: wrappers pass the
         question on, so that the same cell has one name however it is reached.
 

@@ -202,7 +202,7 @@ class EncoderContract:
             expect(equal, f"read back: {gap(again.tokens, self.features.tokens)}")
         with checking(self.name, "identity in the feature cache"):
             identities = (
-                encoder_identity(encoder, read=self.read, options=self.plan.identity)
+                encoder_identity(encoder, read=self.read, options=self.plan.cache_identity)
                 for encoder in (self.encoder, self.make())
             )
             prints = [json.dumps(identity, sort_keys=True) for identity in identities]

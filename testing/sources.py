@@ -94,9 +94,9 @@ def _check_rows(first: Source, second: Source, name: str) -> None:
     with checking(name, "key and identity"):
         _check_names([first.key(i) for i in places], "key")
         for column in first.columns or tuple(rows[0]):
-            names = [first.identity(i, column) for i in places]
+            names = [first.cell_key(i, column) for i in places]
             _check_names(names, f"identity of {column}", repeat=True)
-            others = [second.identity(i, column) for i in places]
+            others = [second.cell_key(i, column) for i in places]
             expect(names == others, f"equal sources name cells of {column} differently")
     with checking(name, "episodes"):
         _check_episodes(first.episodes, count)
@@ -135,7 +135,7 @@ def _check_array(source: Source, column: str, cells: list[Any]) -> None:
     if stacked.dtype.kind not in "biuf":
         return
     try:
-        values = source.array(column)
+        values = source.column_array(column)
     except (ValueError, ReadError):
         return  # cells further on differ in shape
     shape = (len(source), *stacked.shape[1:])

@@ -75,7 +75,11 @@ def _info(level: Level, path: Path) -> StoreInfo:
             records += len(Shard(shard).keys)
         except (BrokenShard, OtherVersion, FileNotFoundError):
             continue  # damaged: opening the store sets it aside; gone: somebody is verifying
-    about = path / "identity.json"
-    identity = json.loads(about.read_text(encoding="utf-8"))["identity"] if about.exists() else {}
-    used = (about if about.exists() else path).stat().st_mtime
+    identity_file = path / "identity.json"
+    identity = (
+        json.loads(identity_file.read_text(encoding="utf-8"))["identity"]
+        if identity_file.exists()
+        else {}
+    )
+    used = (identity_file if identity_file.exists() else path).stat().st_mtime
     return StoreInfo(path.name, level, path, identity, records, nbytes, used)

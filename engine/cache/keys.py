@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...modalities.base import Encoder, Fittable, Part, Processor, Sample
+from ...modalities.base import Component, Encoder, Fittable, Processor, Sample
 from ..utils import RuntimeFailure
 from .records import to_array
 from .shard import Record
@@ -87,7 +87,7 @@ def encoder_identity(
     inner = {
         name: _class_identity(type(module))
         for name, module in encoder.named_modules()
-        if name and isinstance(module, Part)
+        if name and isinstance(module, Component)
     }
     return {
         **_class_identity(type(encoder)),
@@ -123,7 +123,7 @@ def _class_identity(kind: type) -> dict[str, Any]:
     for each in kind.__mro__:
         module = each.__module__
         if module not in CONTRACTS and module.partition(".")[0] not in foreign:
-            ours = issubclass(each, (Part, Processor, Fittable))
+            ours = issubclass(each, (Component, Processor, Fittable))
             digests.update(source_digests(module) if ours else file_digest(module))
     return {"class": f"{kind.__module__}:{kind.__qualname__}", "source": sorted(digests)}
 

@@ -116,10 +116,10 @@ class Store:
     def writer(self) -> Writer:
         """Begin to add records; use it in a `with` block."""
         make_folder(self.folder)
-        about = self.folder / "identity.json"
-        if not about.exists():
+        identity_file = self.folder / "identity.json"
+        if not identity_file.exists():
             identity = {"level": self.level, "identity": self.identity}
-            write_text(about, json.dumps(identity, indent=2))
+            write_text(identity_file, json.dumps(identity, indent=2))
         remove_parts(self.folder, _STALE_SECONDS)
         return Writer(self)
 
@@ -218,7 +218,7 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.seal()  # after an error too: the records that are here are whole
+        self.flush()  # after an error too: the records that are here are whole
 
     def put(self, key: str, record: Record) -> None:
         """Add a record; it can be read once its shard is sealed."""
@@ -227,9 +227,9 @@ class Writer:
         self._bytes += row.nbytes
         full = self._bytes >= _SEAL_BYTES or len(self._rows) >= _SEAL_ROWS
         if full or time.monotonic() - self._since >= _SEAL_SECONDS:
-            self.seal()
+            self.flush()
 
-    def seal(self) -> None:
+    def flush(self) -> None:
         """Write what was collected as a shard."""
         if self._rows:
             write_shard(self._store.folder, self._rows)

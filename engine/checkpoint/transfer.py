@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 import torch
 from torch import Tensor, nn
 
-from ..model import Component, Model, validate_loaded
+from ..model import BuiltComponent, Model, validate_loaded
 from ..model.parameters import without_adapter
 from ..recipe import ComponentPath
 from ..utils import ConfigError
@@ -51,7 +51,7 @@ class _Parts:
     """The parts of a model by the names of their tensors."""
 
     def __init__(self, model: Model) -> None:
-        components: dict[int, list[Component]] = {}
+        components: dict[int, list[BuiltComponent]] = {}
         for component in model.components:
             components.setdefault(id(component.module), []).append(component)
         self._named = {
@@ -62,7 +62,7 @@ class _Parts:
         for name in model.streams:  # the average of an encoder belongs to it
             self._named[f"streams.{name}.ema"] = self._named[f"streams.{name}.encoder"]
 
-    def owners(self, tensor: str) -> list[Component]:
+    def owners(self, tensor: str) -> list[BuiltComponent]:
         """Return the parts that a tensor lies in, the outermost first."""
         keys = without_adapter(tensor).split(".")
         prefixes = (".".join(keys[:i]) for i in range(1, len(keys)))

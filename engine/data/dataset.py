@@ -168,13 +168,13 @@ class StreamDataset:
         """Return the raw values of a row's cell and their keys in stores and random draws."""
         values = cell_items(row[stream], stream in self.many)
         named = self.draws or self.readers[stream].cached
-        key = self.source.identity(index, stream, self.readers[stream].files) if named else ""
+        key = self.source.cell_key(index, stream, self.readers[stream].files) if named else ""
         return list(zip(values, self._keys(stream, key, len(values)), strict=True))
 
     def item_keys(self, stream: str, index: int) -> list[str]:
         """Return the keys of a row's items; of a row whose cell cannot be read there are none."""
         try:
-            key = self.source.identity(index, stream, self.readers[stream].files)
+            key = self.source.cell_key(index, stream, self.readers[stream].files)
             if stream not in self.many:
                 return [key]
             return self._keys(stream, key, len(cell_items(self.source.cell(index, stream), True)))

@@ -67,13 +67,13 @@ class Windows(Wrapped):
             return self._window(name, index)[1]
         return self.source.cell(index, column)
 
-    def array(self, column: str) -> np.ndarray:
+    def column_array(self, column: str) -> np.ndarray:
         if column in self.spans or column.removesuffix("_padding") in self.spans:
-            return Source.array(self, column)
-        return self.source.array(column)
+            return Source.column_array(self, column)
+        return self.source.column_array(column)
 
-    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
-        name = self.source.identity(index, column, files)
+    def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
+        name = self.source.cell_key(index, column, files)
         return f"{name}|{list(self.spans[column])}" if column in self.spans else name
 
     def fingerprint(self) -> str:
@@ -113,7 +113,7 @@ def _bounds(source: Source, known: Sequence[str]) -> tuple[np.ndarray, np.ndarra
     if (last < 0).any():
         raise ValueError(f"delta_frames: row {source.key(int(np.argmin(last)))} is in no episode")
     if FRAME in known:
-        frames = source.array(FRAME).astype(np.int64).reshape(-1)
+        frames = source.column_array(FRAME).astype(np.int64).reshape(-1)
         rows = np.arange(len(source))
         lost = np.flatnonzero((frames - frames[first]) != rows - first)
         if len(lost):
@@ -128,7 +128,7 @@ def _bounds(source: Source, known: Sequence[str]) -> tuple[np.ndarray, np.ndarra
 def _frames(source: Source, name: str) -> np.ndarray:
     """The column as `[N, ...]` with at least one axis beside the rows."""
     try:
-        cells = source.array(name)
+        cells = source.column_array(name)
     except (TypeError, ValueError) as error:
         told = " ".join(str(error).split())
         raise ValueError(f"delta_frames.{name}: its cells cannot be stacked: {told}") from error

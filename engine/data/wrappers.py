@@ -84,11 +84,11 @@ class Wrapped(Source):
     def notes(self) -> Sequence[str]:  # type: ignore[override]
         return self.source.notes
 
-    def array(self, column: str) -> np.ndarray:
-        return self.source.array(column)
+    def column_array(self, column: str) -> np.ndarray:
+        return self.source.column_array(column)
 
-    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
-        return self.source.identity(index, column, files)
+    def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
+        return self.source.cell_key(index, column, files)
 
 
 class RenamedColumns(Wrapped):
@@ -108,15 +108,15 @@ class RenamedColumns(Wrapped):
             return self.source.cell(index, name)
         return _joined({key: self.source.cell(index, part) for key, part in name.items()})
 
-    def array(self, column: str) -> np.ndarray:
+    def column_array(self, column: str) -> np.ndarray:
         name = self.names.get(column, column)
-        return self.source.array(name) if isinstance(name, str) else Source.array(self, column)
+        return self.source.column_array(name) if isinstance(name, str) else Source.column_array(self, column)
 
-    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+    def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         name = self.names.get(column, column)
         if isinstance(name, str):
-            return self.source.identity(index, name, files)
-        parts = {key: self.source.identity(index, part, files) for key, part in name.items()}
+            return self.source.cell_key(index, name, files)
+        parts = {key: self.source.cell_key(index, part, files) for key, part in name.items()}
         return f"{sorted(parts.items())}"
 
     def fingerprint(self) -> str:
@@ -177,11 +177,11 @@ class Subset(Wrapped):
         rows = enumerate(self.rows.tolist())
         return {index: self.refused[row] for index, row in rows if row in self.refused}
 
-    def array(self, column: str) -> np.ndarray:
-        return self.source.array(column)[self.rows]
+    def column_array(self, column: str) -> np.ndarray:
+        return self.source.column_array(column)[self.rows]
 
-    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
-        return self.source.identity(int(self.rows[index]), column, files)
+    def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
+        return self.source.cell_key(int(self.rows[index]), column, files)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.rows.tobytes()).hexdigest()[:16]

@@ -50,9 +50,9 @@ class EmbedReport:
     out of date (see `stale_rows`), and `pruned` if they were taken out."""
 
     added: Added = field(default_factory=Added)
-    there: int = 0
+    already_present: int = 0
     skipped: SkippedRows = field(default_factory=SkippedRows)
-    left: set[str] = field(default_factory=set)
+    dropped_columns: set[str] = field(default_factory=set)
     stale: int = 0
     pruned: bool = False
     seconds: float = 0.0
@@ -61,7 +61,7 @@ class EmbedReport:
         rows = self.added.new + self.added.replaced
         again = f" ({self.added.replaced} in place of older ones)" if self.added.replaced else ""
         speed = f", {rows / self.seconds:.1f}/s" if self.seconds > 0 else ""
-        there = f"; {self.there} were there already" if self.there else ""
+        there = f"; {self.already_present} were there already" if self.already_present else ""
         bad = f"; {self.skipped.summary()}" if len(self.skipped) else ""
         done = f"{rows} rows embedded{again} in {self.seconds:.1f} s{speed}"
         return f"{done}{there}{bad}{self._stale}"
@@ -96,19 +96,19 @@ def open_for(place: str, maker: IndexMetadata) -> Index:
     """Return the index at a place, made where there is none. Raise ConfigError where another
     encoder or stream made it."""
     index = open_index(place) if exists(place) else create_index(place, maker)
-    there = index.about
+    there = index.metadata
     if there.stream != maker.stream:
         raise ConfigError(
             f"{place}: holds vectors of the stream {there.stream!r}, these are of "
             f"{maker.stream!r}; give them an --out of their own"
         )
-    check_compatible(place, there, maker.stream, maker.prints[maker.stream], maker.run)
+    check_compatible(place, there, maker.stream, maker.fingerprints[maker.stream], maker.run)
     return index
 
 
 def check_compatible(place: str, there: IndexMetadata, stream: str, now: str, run: str) -> None:
     """Refuse a stream whose fingerprint is not the one that an index was made with, by name."""
-    before = there.prints.get(stream, "absent")
+    before = there.fingerprints.get(stream, "absent")
     if before != now:
         raise ConfigError(
             f"{place}: was made by {there.run}, whose stream {stream!r} has the fingerprint "
@@ -132,9 +132,9 @@ class Writer:
 
     def put(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            other = self._places.setdefault(hash(text_of(entry.key)), entry.place)
-            if other != entry.place:
-                raise RuntimeFailure(same_key_message(other, entry.place, entry.key))
+            other = self._places.setdefault(hash(text_of(entry.key)), entry.row)
+            if other != entry.row:
+                raise RuntimeFailure(same_key_message(other, entry.row, entry.key))
             self._waiting.append(entry)
         late = time.monotonic() - self._since > COMMIT_SECONDS
         if len(self._waiting) >= self.rows or late:
@@ -177,7 +177,7 @@ def embed(
     """Embed what the index does not hold yet. Of several processes (`torchrun`) each embeds its
     share of the rows, and the main one returns the report of all.
 
-    maker: see `about`. prune: take rows out that are out of date. device: see `pick`.
+    maker: see `index_metadata`. prune: take rows out that are out of date. device: see `pick`.
 
     Raises ConfigError for a stream or an index that does not fit, RuntimeFailure where no row could
     be embedded.
@@ -210,7 +210,7 @@ def embed(
             report(prepared, found, log, (maker.stream, seen, rows))
     finally:
         writer.commit()  # after an error too: the rows that are here are whole
-    found.added, found.there = writer.added, 0 if rows is None else rows - seen
+    found.added, found.already_present = writer.added, 0 if rows is None else rows - seen
     report(EmbeddingBatch(), found, log, (maker.stream, rows or 0, rows))
     current = None if streaming else np.array([*pending.seen, *writer.written], "S16")
     shares = gather(accelerator, (vars(found) | {"skipped": found.skipped.reasons}, current))
@@ -227,8 +227,8 @@ def _merged(reports: Sequence[Mapping[str, Any]]) -> EmbedReport:
     whole = EmbedReport()
     for each in reports:
         whole.added += each["added"]
-        whole.there += each["there"]
-        whole.left |= each["left"]
+        whole.already_present += each["already_present"]
+        whole.dropped_columns |= each["dropped_columns"]
         for key, why in each["skipped"].items():
             whole.skipped.add(key, why)
     return whole
@@ -248,12 +248,12 @@ def report(
     for key, reason in prepared.failed:
         if found.skipped.add(key, reason) and log is not None:
             log.info(f"{key}: {reason}")
-    for name in sorted(prepared.dropped_columns - found.left):
+    for name in sorted(prepared.dropped_columns - found.dropped_columns):
         if log is not None:
             log.info(
                 f"the column {name!r} is left out: it is no text or number, or the index's own"
             )
-    found.left |= prepared.dropped_columns
+    found.dropped_columns |= prepared.dropped_columns
 
 
 def finish(
@@ -269,7 +269,7 @@ def finish(
     if found.pruned:
         index.remove(stale)
     if found.added.new + found.added.replaced or found.pruned:
-        index.compact()
+        index.optimize()
     if len(found.skipped) and not index.count():
         key, reason = next(iter(found.skipped.reasons.items()))
         raise RuntimeFailure(

@@ -96,7 +96,7 @@ def fingerprint(model: Model, name: str) -> str:
         part.encoder,
         read=plan.modality.read,
         precision=model.precision,
-        options=plan.encoder.identity,
+        options=plan.encoder.cache_identity,
     )
     connector: dict[str, Any] = {}
     if part.connector is not None and plan.connector is not None:

@@ -43,7 +43,7 @@ class EmbeddingBatch:
 class PendingRows:
     """The rows of a data set that are not in an index yet, prepared for one stream."""
 
-    given: DataSpec
+    data: DataSpec
     stream: str
     dataset: StreamDataset
     collator: Collator
@@ -54,7 +54,7 @@ class PendingRows:
 
     def check_keys(self) -> None:
         """Raise RuntimeFailure where two rows have one key: an index would keep one of them."""
-        source = self.given.source
+        source = self.data.source
         if isinstance(source, StreamingSource):
             return
         count = len(source)
@@ -67,15 +67,15 @@ class PendingRows:
 
     def identity(self, place: int) -> bytes:
         """16 bytes that change when the row's key or cell does."""
-        source, files = self.given.source, self.dataset.readers[self.stream].files
-        parts = (self.given.text, source.key(place), source.identity(place, self.stream, files))
+        source, files = self.data.source, self.dataset.readers[self.stream].files
+        parts = (self.data.text, source.key(place), source.cell_key(place, self.stream, files))
         text = "\0".join(parts).encode(errors="surrogateescape")
         return hashlib.blake2b(text, digest_size=16).digest()
 
     def pending(self, done: np.ndarray) -> Iterator[int]:
         """Places of the rows that are not among `done`, sorted identities; not of a stream."""
         first, step = self.share
-        for place in range(first, len(self.given.source), step):
+        for place in range(first, len(self.data.source), step):
             try:
                 identity = self.identity(place)
             except FAILURES:  # it is reported when it is read
@@ -92,7 +92,7 @@ class PendingRows:
 
     def stream_batches(self, done: np.ndarray, size: int) -> Iterator[EmbeddingBatch]:
         """Yield every row of a streaming source that is not among `done`, in batches."""
-        source = self.given.source
+        source = self.data.source
         assert isinstance(source, StreamingSource)
         share = itertools.islice(enumerate(source), self.share[0], None, self.share[1])
         rows = (r for r in share if not in_sorted(done, self.identity(r[0])))
@@ -105,7 +105,7 @@ class PendingRows:
             try:
                 identity = self.identity(place)  # before the file is read: a later change is new
             except FAILURES as error:
-                prepared.append(PreparedRow.failed(self.given.source.key(place), error))
+                prepared.append(PreparedRow.failed(self.data.source.key(place), error))
                 continue
             prepared.append(self.dataset.prepare(place, row=row))
             if prepared[-1].failure is None:
@@ -119,10 +119,10 @@ class PendingRows:
     ) -> Entry:
         columns, others = columns_of(prepared.row)
         made.dropped_columns.update(name for name in others if name != self.stream)
-        split = self.given.split or str(prepared.row.get("split") or "")
+        split = self.data.split or str(prepared.row.get("split") or "")
         cell = prepared.row[self.stream]
         named = cell_paths(cell) if self.dataset.readers[self.stream].files(cell) else []
-        text, files = self.given.text, tuple(map(str, named))
+        text, files = self.data.text, tuple(map(str, named))
         return Entry(prepared.key, split, text, place, identity, np.empty(0), columns, files)
 
 
@@ -148,7 +148,7 @@ def pending_batches(
     done: called once, before this returns, and for rows by index after the workers were forked:
     whatever opens a table starts threads, which a fork does not survive.
     """
-    if isinstance(rows.given.source, StreamingSource):
+    if isinstance(rows.data.source, StreamingSource):
         return stream_batches(functools.partial(rows.stream_batches, done(), batch_size), workers)
     if not workers:  # no process to be forked, and no batch is asked for ahead
         known = done()

@@ -87,7 +87,7 @@ def embed_with_ray(
     pending = PendingRows(given, maker.stream, dataset, embedder.collator)
     pending.check_keys()
     places = np.fromiter(pending.pending(index.identities()), dtype=np.int64)
-    found = EmbedReport(there=len(given.source) - len(places))
+    found = EmbedReport(already_present=len(given.source) - len(places))
     if len(places):
         arguments = (maker, given.text, out, batch_size, str(chosen))
         for row in _rows(places, arguments, max(1, workers), commit_rows):

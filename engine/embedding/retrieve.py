@@ -14,7 +14,7 @@ import torch
 from markupsafe import Markup
 
 from ...modalities.messages import did_you_mean
-from ..index import DATA, FILES, PLACE, Hit, Index, as_kind, open_index
+from ..index import DATA, FILES, ROW, Hit, Index, as_kind, open_index
 from ..index import text as text_of
 from ..model import Model
 from ..recipe import load
@@ -26,12 +26,12 @@ from .embedder import Embedder, fingerprint, load_run_or_recipe
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked. by: a stream's name, or with `modality` that of the only one of its kind.
-    said: the option that it stands in, for errors. value: as the modality's `read` takes it."""
+    """What is asked. stream: a stream's name, or with `modality` that of the only one of its kind.
+    option: the option that it stands in, for errors. value: as the modality's `read` takes it."""
 
-    by: str
+    stream: str
     value: str
-    said: str
+    option: str
     modality: bool = False
 
 
@@ -68,12 +68,12 @@ class Retriever:
         self.place, self.device = place, pick(device)
         self.index: Index = open_index(place)
         check_precision(precision)
-        if precision not in (None, self.index.about.precision):
+        if precision not in (None, self.index.metadata.precision):
             raise ConfigError(
-                f"precision: {place} was embedded in {self.index.about.precision}, found "
+                f"precision: {place} was embedded in {self.index.metadata.precision}, found "
                 f"{precision}; leave it out, or embed again into another --out"
             )
-        self.run = run or self.index.about.run
+        self.run = run or self.index.metadata.run
         self._model: Model | None = None
         self._embedders: dict[str, Embedder] = {}
 
@@ -82,7 +82,7 @@ class Retriever:
     ) -> list[Hit]:
         """The k nearest rows, best first. Raises ConfigError, a line a mistake."""
         if not query.value.strip():
-            raise ConfigError(f"{query.said}: the query is empty")
+            raise ConfigError(f"{query.option}: the query is empty")
         if k < 1:
             raise ConfigError(f"-k: found {k}, expected at least 1")
         asked = as_kind(kind)
@@ -98,18 +98,18 @@ class Retriever:
         """The stream that embeds a query."""
         inputs = self.model.plan.recipe.inputs
         if not query.modality:
-            if query.by not in inputs:
+            if query.stream not in inputs:
                 raise ConfigError(
-                    f"{query.said}: {self.run} has no stream {query.by!r}"
-                    f"{did_you_mean(query.by, inputs)}"
+                    f"{query.option}: {self.run} has no stream {query.stream!r}"
+                    f"{did_you_mean(query.stream, inputs)}"
                 )
-            return query.by
-        fits = [name for name, section in inputs.items() if section.modality == query.by]
+            return query.stream
+        fits = [name for name, section in inputs.items() if section.modality == query.stream]
         if len(fits) != 1:
             has = ", ".join(f"{n} ({s.modality})" for n, s in inputs.items())
             cure = f"say which with --query {fits[0]}=..." if fits else f"it has {has}"
             raise ConfigError(
-                f"{query.said}: {self.run} has {len(fits)} streams of {query.by}; {cure}"
+                f"{query.option}: {self.run} has {len(fits)} streams of {query.stream}; {cure}"
             )
         return fits[0]
 
@@ -117,19 +117,19 @@ class Retriever:
     def model(self) -> Model:
         """The run's model; what embedded the index has not changed since."""
         if self._model is None:
-            made_by = self.index.about.stream
-            changes = self.index.about.overrides if self.run == self.index.about.run else ()
-            model = load_run_or_recipe(self.run, changes, self.index.about.precision)
+            made_by = self.index.metadata.stream
+            changes = self.index.metadata.overrides if self.run == self.index.metadata.run else ()
+            model = load_run_or_recipe(self.run, changes, self.index.metadata.precision)
             now = fingerprint(model, made_by) if made_by in model.streams else "absent"
-            check_compatible(self.place, self.index.about, made_by, now, self.run)
+            check_compatible(self.place, self.index.metadata, made_by, now, self.run)
             self._model = model
         return self._model
 
     def _embedder(self, stream: str) -> Embedder:
         if stream not in self._embedders:
-            model, made = self.model, self.index.about
+            model, made = self.model, self.index.metadata
             # A stream that the index's run had not (a student) came later, to what made the index.
-            if stream in made.prints:
+            if stream in made.fingerprints:
                 check_compatible(self.place, made, stream, fingerprint(model, stream), self.run)
             self._embedders[stream] = Embedder(model, stream, self.device)
         return self._embedders[stream]
@@ -145,7 +145,7 @@ class Retriever:
         return [self._preview(hit, opened) for hit in hits]
 
     def _preview(self, hit: Hit, opened: dict[str, DataSpec]) -> Markup | str:
-        stream = self.index.about.stream
+        stream = self.index.metadata.stream
         try:
             if isinstance(hit.row.get(stream), str):  # a path, or the text itself
                 files = hit.row[FILES]
@@ -153,7 +153,7 @@ class Retriever:
             text = hit.row[DATA]
             if text not in opened:
                 opened[text] = open_spec(self.model.plan, stream, text)
-            source, place = opened[text].source, hit.row[PLACE]
+            source, place = opened[text].source, hit.row[ROW]
             if text_of(source.key(place)) != hit.key:
                 return "the data set has changed since it was embedded"
             return self.show(stream, source[place][stream])

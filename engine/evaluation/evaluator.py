@@ -124,14 +124,14 @@ class ShuffledStream(Wrapped):
         giver = int(self.giver[index]) if column == self.stream else index
         return self.source.cell(giver, column)
 
-    def array(self, column: str) -> np.ndarray:
-        values = self.source.array(column)
+    def column_array(self, column: str) -> np.ndarray:
+        values = self.source.column_array(column)
         return values[self.giver] if column == self.stream else values
 
     def fingerprint(self) -> str:
         order = derive_seed(0, *self.giver.tolist())
         return f"{self.source.fingerprint()}[{self.stream} of {order:x}]"
 
-    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+    def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         giver = int(self.giver[index]) if column == self.stream else index
-        return self.source.identity(giver, column, files)
+        return self.source.cell_key(giver, column, files)

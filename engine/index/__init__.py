@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .base import DATA as DATA
     from .base import FILES as FILES
     from .base import IDENTITY as IDENTITY
-    from .base import PLACE as PLACE
+    from .base import ROW as ROW
     from .base import Added as Added
     from .base import Entry as Entry
     from .base import Hit as Hit
@@ -35,7 +35,7 @@ else:
                 "Hit",
                 "IDENTITY",
                 "Index",
-                "PLACE",
+                "ROW",
                 "as_kind",
                 "create_index",
                 "exists",

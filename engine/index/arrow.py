@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..utils import RuntimeFailure
-from .base import DATA, FILES, IDENTITY, KEY, OWN, PLACE, SPLIT, VECTOR, Entry, Scalar
+from .base import DATA, FILES, IDENTITY, KEY, RESERVED_COLUMNS, ROW, SPLIT, VECTOR, Entry, Scalar
 
 TYPES: dict[type, Any] = {
     bool: pa.bool_(),
@@ -30,7 +30,11 @@ def columns_of(row: Mapping[str, Any]) -> tuple[dict[str, Scalar | None], list[s
         if isinstance(value, Path) or name == SPLIT:
             continue
         plain = _plain(value)
-        if name in OWN or name.startswith("_row") or (plain is None and value is not None):
+        if (
+            name in RESERVED_COLUMNS
+            or name.startswith("_row")
+            or (plain is None and value is not None)
+        ):
             left.append(name)
         else:
             found[name.replace(".", "_")] = plain
@@ -55,9 +59,9 @@ def check_unique(entries: Sequence[Entry]) -> None:
     them."""
     seen: dict[tuple[str, str], int] = {}
     for entry in entries:
-        other = seen.setdefault((entry.data, text(entry.key)), entry.place)
-        if other != entry.place:
-            raise RuntimeFailure(same_key_message(other, entry.place, entry.key))
+        other = seen.setdefault((entry.data, text(entry.key)), entry.row)
+        if other != entry.row:
+            raise RuntimeFailure(same_key_message(other, entry.row, entry.key))
 
 
 def same_key_message(one: int, other: int, key: str) -> str:
@@ -88,7 +92,7 @@ def arrow_table(entries: Sequence[Entry], schema: Any) -> Any:
         KEY: [text(e.key) for e in entries],
         SPLIT: [e.split for e in entries],
         DATA: [e.data for e in entries],
-        PLACE: [e.place for e in entries],
+        ROW: [e.row for e in entries],
         IDENTITY: [e.identity for e in entries],
         FILES: [[text(path) for path in e.files] for e in entries],
     }

@@ -25,13 +25,13 @@ Kind = Literal["exact", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf")
 
 KEY, VECTOR, SPLIT = "key", "vector", "split"
-DATA, PLACE, IDENTITY, FILES = "_data", "_place", "_identity", "_files"
-OWN = (KEY, VECTOR, SPLIT, DATA, PLACE, IDENTITY, FILES)
+DATA, ROW, IDENTITY, FILES = "_data", "_row", "_identity", "_files"
+RESERVED_COLUMNS = (KEY, VECTOR, SPLIT, DATA, ROW, IDENTITY, FILES)
 """Columns of every index: the row's key, its vector, the split it is of, the data set (JSON), its
 place in there, the hash of what it was made from, and the absolute paths that its cell names. All
 other columns are the data's own."""
 
-FORMAT = 2
+FORMAT = 3
 
 Scalar = str | int | float | bool
 
@@ -47,7 +47,7 @@ class IndexMetadata:
     modality: str
     dim: int
     precision: str
-    prints: Mapping[str, str]
+    fingerprints: Mapping[str, str]
     overrides: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -73,7 +73,7 @@ class Entry:
     key: str
     split: str
     data: str
-    place: int
+    row: int
     identity: bytes
     vector: np.ndarray
     columns: Mapping[str, Scalar | None]
@@ -93,7 +93,11 @@ class Hit:
 
     def columns(self) -> dict[str, Any]:
         """The columns for a person: the key first, then the split and the data's own."""
-        shown = {name: v for name, v in self.row.items() if name not in OWN and v is not None}
+        shown = {
+            name: v
+            for name, v in self.row.items()
+            if name not in RESERVED_COLUMNS and v is not None
+        }
         split = {SPLIT: self.row[SPLIT]} if self.row.get(SPLIT) else {}
         return {KEY: self.key, **split, **shown}
 
@@ -113,7 +117,7 @@ class Index(Protocol):
     """Vectors `[D]` of unit length with their columns. Rows of one data set have unique keys."""
 
     @property
-    def about(self) -> IndexMetadata: ...
+    def metadata(self) -> IndexMetadata: ...
 
     def add(self, entries: Sequence[Entry]) -> Added:
         """Write rows in one commit; one whose data set and key are there already takes its place.
@@ -122,7 +126,7 @@ class Index(Protocol):
     def remove(self, identities: Sequence[bytes]) -> int:
         """Take the rows of these identities out in one commit, and return how many there were."""
 
-    def compact(self) -> None:
+    def optimize(self) -> None:
         """Called after a run of `add`s: whatever makes reading faster, and changes no row."""
 
     def count(self, where: str | None = None) -> int:
@@ -143,7 +147,7 @@ class Index(Protocol):
 
 
 STORE = "sensorium.engine.index.lance_index:LanceIndex"
-"""The class that keeps indices: `open(place)`, `create(place, about)`, `exists(place)`."""
+"""The class that keeps indices: `open(place)`, `create(place, metadata)`, `exists(place)`."""
 
 
 def open_index(place: str) -> Index:
@@ -152,9 +156,9 @@ def open_index(place: str) -> Index:
     return found
 
 
-def create_index(place: str, about: IndexMetadata) -> Index:
+def create_index(place: str, metadata: IndexMetadata) -> Index:
     """A new, empty index at a folder or address."""
-    made: Index = load(STORE).create(place, about)
+    made: Index = load(STORE).create(place, metadata)
     return made
 
 

@@ -30,7 +30,7 @@ class TopK:
         self.ids = np.full((queries, k), -1, dtype=np.int64)
         self._owner = np.repeat(np.arange(queries), k)
 
-    def show(self, ids: np.ndarray, scores: np.ndarray) -> None:
+    def update(self, ids: np.ndarray, scores: np.ndarray) -> None:
         """ids `[B]`, scores `[Q, B]`."""
         places = np.flatnonzero(scores >= self._bar(scores))
         rows, columns = np.divmod(places, scores.shape[1])
@@ -59,7 +59,7 @@ def search(queries: np.ndarray, blocks: Iterable[Block], k: int) -> tuple[np.nda
     seen = 0
     for ids, vectors in blocks:
         for part in _parts(len(ids), seen, max(FIRST, CELLS // len(queries))):
-            best.show(ids[part], queries @ vectors[part].T)
+            best.update(ids[part], queries @ vectors[part].T)
         seen += len(ids)
     return best.scores, best.ids
 

@@ -22,7 +22,7 @@ from .base import (
     FILES,
     IDENTITY,
     KEY,
-    PLACE,
+    ROW,
     SPLIT,
     VECTOR,
     Added,
@@ -45,7 +45,7 @@ from .faiss_index import FaissIndex, open_or_build_faiss
 from .lance_table import TABLE, connect, is_there, make_table
 from .lock import write_lock
 
-ABOUT = b"sensorium"
+METADATA = b"sensorium"
 ROWS = 8192
 """Rows that are read at a time."""
 
@@ -63,12 +63,12 @@ class LanceIndex:
     def __init__(self, place: str, table: Any) -> None:
         self.place, self._table = place, table
         self._about = IndexMetadata.from_json(
-            (table.schema.metadata or {}).get(ABOUT, b"{}").decode(), place
+            (table.schema.metadata or {}).get(METADATA, b"{}").decode(), place
         )
-        self._forget()
+        self._invalidate()
 
     @property
-    def about(self) -> IndexMetadata:
+    def metadata(self) -> IndexMetadata:
         return self._about
 
     @classmethod
@@ -86,19 +86,19 @@ class LanceIndex:
             return cls(place, connect(place).open_table(TABLE))
 
     @classmethod
-    def create(cls, place: str, about: IndexMetadata) -> LanceIndex:
+    def create(cls, place: str, metadata: IndexMetadata) -> LanceIndex:
         """Make an empty index, or open the one that another process made meanwhile."""
         schema = pa.schema(
             [
                 pa.field(KEY, pa.string(), nullable=False),
                 pa.field(SPLIT, pa.string()),
                 pa.field(DATA, pa.string(), nullable=False),
-                pa.field(PLACE, pa.int64()),
+                pa.field(ROW, pa.int64()),
                 pa.field(IDENTITY, pa.binary(16)),
                 pa.field(FILES, pa.list_(pa.string())),
-                pa.field(VECTOR, pa.list_(pa.float32(), about.dim)),
+                pa.field(VECTOR, pa.list_(pa.float32(), metadata.dim)),
             ],
-            metadata={ABOUT: about.to_json().encode()},
+            metadata={METADATA: metadata.to_json().encode()},
         )
         with write_lock(place), index_errors(place, "cannot be made"):
             if not cls.exists(place):
@@ -116,7 +116,7 @@ class LanceIndex:
             merge = self._table.merge_insert([DATA, KEY]).when_matched_update_all()
             done = merge.when_not_matched_insert_all().execute(rows)
             self._table.checkout_latest()
-        self._forget()
+        self._invalidate()
         return Added(done.num_inserted_rows, done.num_updated_rows)
 
     def remove(self, identities: Sequence[bytes]) -> int:
@@ -128,10 +128,10 @@ class LanceIndex:
                 values = ", ".join(f"X'{identity.hex()}'" for identity in some)
                 self._table.delete(f"{IDENTITY} IN ({values})")
                 self._table.checkout_latest()
-            self._forget()
+            self._invalidate()
             return int(before - self._table.count_rows())
 
-    def _forget(self) -> None:
+    def _invalidate(self) -> None:
         """What was made from a version that is no longer the one looked at."""
         self._rows_held: int | None = None
         self._kept: list[Block] | None = None
@@ -151,7 +151,7 @@ class LanceIndex:
                     raise
             self._table.checkout_latest()
 
-    def compact(self) -> None:
+    def optimize(self) -> None:
         """Join the small files that many commits leave behind; if another writer commits
         meanwhile, that is left for the next time."""
         with write_lock(self.place), index_errors(self.place, "cannot be compacted"):
@@ -162,7 +162,7 @@ class LanceIndex:
                 if not is_conflict(error):
                     raise
             self._table.checkout_latest()
-        self._forget()
+        self._invalidate()
 
     def count(self, where: str | None = None) -> int:
         if where is None:
@@ -208,7 +208,7 @@ class LanceIndex:
 
         Under a condition the search is exact, whatever the kind: its rows are read anyway.
         """
-        queries = check_query(queries, k, self.about.dim, self.place)
+        queries = check_query(queries, k, self.metadata.dim, self.place)
         rows = self.count(where)
         if not rows:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
@@ -218,7 +218,12 @@ class LanceIndex:
             return search(queries, self._vectors(rows), min(k, rows))
         if kind not in self._sides:
             self._sides[kind] = open_or_build_faiss(
-                self._side_folder(), kind, self._table.version, rows, self.about.dim, self._blocks
+                self._side_folder(),
+                kind,
+                self._table.version,
+                rows,
+                self.metadata.dim,
+                self._blocks,
             )
         count = min(k, rows)
         scores, ids = self._sides[kind].search(queries, count)
@@ -229,11 +234,11 @@ class LanceIndex:
 
     def _vectors(self, rows: int) -> Iterable[Block]:
         """The table's vectors: from memory where they fit, else as they are read."""
-        if rows * self.about.dim * 4 > KEPT_BYTES:
+        if rows * self.metadata.dim * 4 > KEPT_BYTES:
             return self._blocks()
         if self._kept is None:
             ids = np.empty(rows, np.int64)
-            vectors = np.empty((rows, self.about.dim), np.float32)
+            vectors = np.empty((rows, self.metadata.dim), np.float32)
             start = 0
             for some, values in self._blocks():
                 ids[start : start + len(some)], vectors[start : start + len(some)] = some, values
@@ -243,7 +248,7 @@ class LanceIndex:
 
     def _blocks(self, where: str | None = None) -> Iterator[Block]:
         for batch in self._batches([VECTOR], where):
-            values = batch[VECTOR].flatten().to_numpy().reshape(-1, self.about.dim)
+            values = batch[VECTOR].flatten().to_numpy().reshape(-1, self.metadata.dim)
             yield batch[ROW_ID].to_numpy().astype(np.int64), values
 
     def _rows(self, ids: np.ndarray) -> dict[int, dict[str, Any]]:

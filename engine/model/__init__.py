@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .checks import decoder_notes as decoder_notes
     from .checks import tasks_to_meta as tasks_to_meta
     from .checks import tokenizer_notes as tokenizer_notes
-    from .compose import Component as Component
+    from .compose import BuiltComponent as BuiltComponent
     from .compose import Model as Model
     from .compose import compose as compose
     from .compose import count_own_parameters as count_own_parameters
@@ -30,7 +30,13 @@ else:
         {
             "build": ["build", "resolve_and_fit"],
             "checks": ["decoder_notes", "tasks_to_meta", "tokenizer_notes"],
-            "compose": ["Component", "Model", "validate_loaded", "compose", "count_own_parameters"],
+            "compose": [
+                "BuiltComponent",
+                "Model",
+                "validate_loaded",
+                "compose",
+                "count_own_parameters",
+            ],
             "fit": ["FITTED", "fit", "load_fitted", "read_json", "read_states", "save_fitted"],
             "precompute": ["FeatureCacher", "move_to_device", "uncacheable_reason"],
         },

@@ -45,7 +45,7 @@ from .stream import Stream
 from .transforms import load_and_transform
 
 
-class Component(NamedTuple):
+class BuiltComponent(NamedTuple):
     """A part of a model and its section of the recipe, which holds the engine's keys."""
 
     where: ComponentPath
@@ -67,7 +67,7 @@ class Model(nn.Module):
         streams: dict[str, Stream],
         decoders: dict[str, Decoder],
         tasks: dict[str, Task],
-        components: list[Component],
+        components: list[BuiltComponent],
     ) -> None:
         super().__init__()
         self.plan = plan
@@ -242,7 +242,7 @@ def compose(
             tasks[name].heads[head] = built
             stream = streams[use.stream.partition(".")[0]]
             request_head_layers(plan, task.heads[head].where, use.stream, built, stream)
-    components = [Component(part.where, modules[id(part)], part) for part in plan.plans()]
+    components = [BuiltComponent(part.where, modules[id(part)], part) for part in plan.plans()]
     model = Model(plan, streams, decoders, tasks, components)
     if weights:
         _load_weights(model, saved, finished)
@@ -257,7 +257,9 @@ def compose(
     return model.train()
 
 
-def count_own_parameters(model: Model, component: Component, trainable: bool | None = None) -> int:
+def count_own_parameters(
+    model: Model, component: BuiltComponent, trainable: bool | None = None
+) -> int:
     """As `count`, without the parameters of the components within it."""
     within = {id(module) for module in component.module.modules()} - {id(component.module)}
     inner = {

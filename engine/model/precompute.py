@@ -115,7 +115,7 @@ class FeatureCacher:
             read=self.plan.streams[name].modality.read,
             layers=stream.layers,
             precision=self.precision if precision == "as_computed" else precision,
-            options=self.plan.streams[name].encoder.identity,
+            options=self.plan.streams[name].encoder.cache_identity,
         )
         store = Store(cache_root(), "features", identity)
         encoder = stream.encoder.eval()

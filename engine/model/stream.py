@@ -44,12 +44,12 @@ class Stream(nn.Module):
 
     def at(self, point: str) -> Callable[[StreamInput, Mapping[str, Any]], Features]:
         """Return the function that computes a point: `encoder`, `ema`, or the end."""
-        points = {"": self.run, "encoder": self.encoded, "ema": self.encode_ema}
+        points = {"": self.run, "encoder": self.encode_or_load, "ema": self.encode_ema}
         if point not in points or (point == "ema" and self.ema is None):
             raise ValueError(f"a stream has no point {point!r} here; there are: encoder, the end")
         return points[point]
 
-    def encoded(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
+    def encode_or_load(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """Return the encoder's features of a batch, computed now or stored."""
         numbers = (*self.own, *options.get("hidden_states", ()))
         if not isinstance(inputs, Features):
@@ -70,7 +70,7 @@ class Stream(nn.Module):
 
     def run(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """Return the connector's features, from a batch or from stored features."""
-        features: Features = self(self.encoded(inputs, options))
+        features: Features = self(self.encode_or_load(inputs, options))
         return features
 
     def without_items(self, point: str, options: Mapping[str, Any]) -> Features:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...modalities.base import Fittable, Part
+from ...modalities.base import Fittable, Component
 from ..utils import ConfigError, culprit, located_errors, seeded, with_name
 from .component_path import ComponentPath
 from .recipe import Section, to_plain_dict
@@ -60,7 +60,7 @@ class ComponentSpec:
             return self.section.weights
         if self.comes_with_owner and self.owner is not None:
             return self.owner.weights
-        return "pretrained" if self._carries_weights() else "none"
+        return "pretrained" if self._has_pretrained_weights() else "none"
 
     @property
     def comes_with_owner(self) -> bool:
@@ -69,11 +69,11 @@ class ComponentSpec:
             return False
         return self.owner.weights not in ("pretrained", "none")
 
-    def _carries_weights(self) -> bool:
-        if not (isinstance(self.part, type) and issubclass(self.part, Part)):
+    def _has_pretrained_weights(self) -> bool:
+        if not (isinstance(self.part, type) and issubclass(self.part, Component)):
             return False
         with self.located_errors():
-            return bool(self.part.carries_weights(self.options))
+            return bool(self.part.has_pretrained_weights(self.options))
 
     def located_errors(self) -> contextlib.AbstractContextManager[None]:
         """Raise errors of the part's own code as ConfigError, with its place in front."""
@@ -81,7 +81,7 @@ class ComponentSpec:
 
     def resolve(self) -> None:
         """Complete its options by the library's configuration (may download)."""
-        if isinstance(self.part, type) and issubclass(self.part, Part):
+        if isinstance(self.part, type) and issubclass(self.part, Component):
             with self.located_errors(), with_name(self.options.get("name")):
                 self.options = self.part.resolve(dict(self.options))
 
@@ -180,11 +180,11 @@ class ComponentSpec:
         return [self, *(inner for part in self.children.values() for inner in part.parts())]
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def cache_identity(self) -> dict[str, Any]:
         """Return what determines its output, beside its weights: its options, its transforms, and
         those within it."""
         within = {
-            name: {"type": part.section.type, **part.identity}
+            name: {"type": part.section.type, **part.cache_identity}
             for name, part in (self.children | self.references).items()
         }
         transforms = [to_plain_dict(each) for each in self.section.transforms or ()]
@@ -213,7 +213,7 @@ def plan_part(
     fitted_values = {name: options.pop(name, None) for name in fitted_classes}
     sections = {name: options.pop(name) for name in inner if options.get(name) is not None}
     spec = ComponentSpec(where, section, part, options, owner=owner)
-    if section.weights == "pretrained" and not spec._carries_weights():
+    if section.weights == "pretrained" and not spec._has_pretrained_weights():
         raise ConfigError(
             f"{where}.weights: {section.type} has no pretrained weights for these options; "
             "say weights: none"
@@ -259,7 +259,7 @@ def _fitted_options(
     if isinstance(values, str):
         values = {"type": values}
     if values is None:
-        values = {"type": "pretrained"} if base.kind and owner._carries_weights() else {}
+        values = {"type": "pretrained"} if base.kind and owner._has_pretrained_weights() else {}
     if base.kind is None:
         return values
     if "type" not in values:

@@ -20,28 +20,29 @@ def unspaced(text: str) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """right: None if a prediction is neither right nor wrong (a number, no reference). words: words
-    that differ after `normalize` are marked, in the prediction and in the nearest reference."""
+    """correct: None if a prediction is neither right nor wrong (a number, no reference). words:
+    words that differ after `normalize` are marked, in the prediction and in the nearest
+    reference."""
 
-    text: str
-    wanted: list[str] = field(default_factory=list)
-    right: bool | None = None
+    prediction: str
+    references: list[str] = field(default_factory=list)
+    correct: bool | None = None
     note: str = ""
     words: bool = False
     normalize: Normalize = unspaced
 
     @property
-    def said(self) -> Markup:
-        """The text as HTML, computed for rows that are shown."""
-        return self._compared()[0] if self.words else escape(self.text)
+    def prediction_html(self) -> Markup:
+        """Return the prediction as HTML; computed for the rows shown alone."""
+        return self._compared()[0] if self.words else escape(self.prediction)
 
     @property
-    def references(self) -> list[Markup]:
-        """The references as HTML."""
-        return self._compared()[1] if self.words else [escape(text) for text in self.wanted]
+    def references_html(self) -> list[Markup]:
+        """Return the references as HTML."""
+        return self._compared()[1] if self.words else [escape(text) for text in self.references]
 
     def _compared(self) -> tuple[Markup, list[Markup]]:
-        words = [_words(text, self.normalize) for text in (self.text, *self.wanted)]
+        words = [_words(text, self.normalize) for text in (self.prediction, *self.references)]
         return compare(words[0], words[1:])
 
 

@@ -62,7 +62,7 @@ def _actions(
     text = f"{len(predicted)} steps of {predicted.shape[1]} joints"
     if prediction.get("undecodable"):
         return Comparison(
-            text, right=False, note="its tokens mean nothing: the mean action instead"
+            text, correct=False, note="its tokens mean nothing: the mean action instead"
         )
     recorded = np.array(target.get("actions", ()), float)
     real = ~np.array(target.get("padding", [False] * len(recorded)), bool)
@@ -122,7 +122,7 @@ def _peak(
     """A predicted position; `hit` tells whether it is right."""
     rest = {k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "hit") and v is not None}
     place = ", ".join(f"{value:.3g}" for value in prediction["peak"])
-    return Comparison(f"at {place}", right=prediction.get("hit"), note=format_value(rest))
+    return Comparison(f"at {place}", correct=prediction.get("hit"), note=format_value(rest))
 
 
 def overlap(first: Sequence[float], second: Sequence[float]) -> float:

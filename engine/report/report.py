@@ -29,17 +29,17 @@ SAMPLES = 24
 """Rows shown of a split."""
 
 _COMMAND = re.compile(r"^Trained by `(.+)`\.$", re.MULTILINE)
-_MADE = re.compile(r"^Made with .+$", re.MULTILINE)
+_SOFTWARE = re.compile(r"^Made with .+$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What the template shows of a run. notes: what is missing. facts: (name, value). rollouts: of
-    a policy, or None."""
+    """What the template shows of a run. notes: what is missing. software: the versions it was
+    trained with. facts: (name, value). rollouts: of a policy, or None."""
 
     name: str
     command: str
-    made: str
+    software: str
     notes: list[str]
     facts: list[tuple[str, str]]
     pipeline: PipelineDiagram
@@ -95,8 +95,8 @@ def _run_report(run: Path, name: str, count: int) -> RunReport:
     ]
     return RunReport(
         name=name,
-        command=_found(_COMMAND, card, 1),
-        made=_found(_MADE, card, 0),
+        command=_search(_COMMAND, card, 1),
+        software=_search(_SOFTWARE, card, 0),
         notes=notes,
         facts=_facts(recipe, lines),
         pipeline=pipeline_diagram(recipe, card, plan),
@@ -115,7 +115,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def _found(pattern: re.Pattern[str], text: str, group: int) -> str:
+def _search(pattern: re.Pattern[str], text: str, group: int) -> str:
     match = pattern.search(text)
     return match[group] if match else ""
 

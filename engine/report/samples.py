@@ -23,12 +23,12 @@ LONG = 120
 
 @dataclass
 class ReportRow:
-    """inputs: (stream, HTML). asked: the prompt, if there is one. drawing: of the prediction, if
-    there is one."""
+    """inputs: (stream, HTML). prompt: that of the task, empty without one. drawing: of the
+    prediction, if there is one."""
 
     key: str
-    verdict: Comparison
-    asked: str
+    comparison: Comparison
+    prompt: str
     prediction: Any
     target: Any
     inputs: list[tuple[str, Markup]] = field(default_factory=list)
@@ -37,13 +37,13 @@ class ReportRow:
 
 @dataclass
 class SampleGrid:
-    """One split's grid. groups: (title, samples). asked: the prompt that all rows share. problem:
+    """One split's grid. groups: (title, samples). prompt: the one that all rows share. problem:
     why inputs are not shown."""
 
     label: str
     count: int
     groups: list[tuple[str, list[ReportRow]]]
-    asked: str = ""
+    prompt: str = ""
     problem: str = ""
 
     @property
@@ -58,14 +58,14 @@ class SampleGrid:
         marks = {name for s in self.shown for name in annotations_of(s.prediction, s.target)}
         if "words" in marks:
             return "full"
-        verdicts = [sample.verdict for sample in self.shown]
-        long = any(len(text) > LONG for v in verdicts for text in (v.text, *v.wanted))
+        verdicts = [sample.comparison for sample in self.shown]
+        long = any(len(text) > LONG for v in verdicts for text in (v.prediction, *v.references))
         return "wide" if long or marks or any(s.drawing for s in self.shown) else ""
 
     @property
     def marked(self) -> bool:
         """Return whether differing words are marked."""
-        return any(sample.verdict.words for sample in self.shown)
+        return any(sample.comparison.words for sample in self.shown)
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
@@ -85,9 +85,9 @@ def select_rows(
     """`count` rows, half of them wrong where there are so many, the first of their kind; of rows
     that are neither right nor wrong some that lie evenly apart. normalize: see `judge`."""
     every = [_sample(str(ln["key"]), ln["prediction"], ln["target"], normalize) for ln in lines]
-    wrong = [s for s in every if s.verdict.right is False]
-    right = [s for s in every if s.verdict.right is True]
-    open_ = [s for s in every if s.verdict.right is None]
+    wrong = [s for s in every if s.comparison.correct is False]
+    right = [s for s in every if s.comparison.correct is True]
+    open_ = [s for s in every if s.comparison.correct is None]
     half = count // 2
     many = min(len(wrong), max(half, count - len(right)))
     kinds = [("Wrong", wrong, many), ("Right", right, count - many)]
@@ -101,10 +101,10 @@ def select_rows(
         some = f"{len(spread):,} of {len(open_):,}, evenly apart"
         number = some if len(spread) < len(open_) else f"all {len(open_):,}"
         groups.append((f"Rows: {number}", spread))
-    questions = {s.asked for s in every}
+    questions = {s.prompt for s in every}
     shared = questions.pop() if len(questions) == 1 else ""
     for sample in every if shared else ():
-        sample.asked = ""
+        sample.prompt = ""
     return SampleGrid(label, len(every), groups, shared)
 
 

@@ -46,7 +46,7 @@ class Episode:
     hand: list[np.ndarray] = field(default_factory=list)
     success: list[bool] = field(default_factory=list)
 
-    def note(self, command: np.ndarray, success: bool, hand: np.ndarray | None) -> None:
+    def record(self, command: np.ndarray, success: bool, hand: np.ndarray | None) -> None:
         """One step more."""
         self.commands.append(command)
         self.success.append(success)

@@ -23,7 +23,7 @@ class History:
         self._frames = {k: deque[Any](maxlen=1 - first) for k, (first, _) in spans.items()}
         self._now: dict[str, Any] = {}
 
-    def see(self, values: Mapping[str, Any]) -> None:
+    def append(self, values: Mapping[str, Any]) -> None:
         """Keep copies of a step's values, by stream: an environment may write each observation
         into the same memory."""
         self._now = copy.deepcopy(dict(values))

@@ -118,7 +118,7 @@ class Policy:
         seats = [self._seats[place] for place in places]
         for seat, observation in zip(seats, observations, strict=True):
             keys = self.observation_keys.items()
-            seat.history.see({s: _value(observation, k, s, seat) for s, k in keys})
+            seat.history.append({s: _value(observation, k, s, seat) for s, k in keys})
             if isinstance(self.initial_action, str) and not seat.step:
                 value = _value(observation, self.initial_action, "env.initial_action", seat)
                 seat.previous_action = np.array(value, np.float32)

@@ -137,7 +137,7 @@ class Runner:
                 f"{', '.join(seen)}"
             )
         position = None if hand is None else np.array(seen[hand], np.float64)[:3]
-        episode.note(np.array(action), self._success(info), position)
+        episode.record(np.array(action), self._success(info), position)
         return seen, ended
 
     def _success(self, info: Mapping[str, Any]) -> bool:

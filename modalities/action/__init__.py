@@ -11,7 +11,7 @@ ACTION = Modality(
     preview="sensorium.modalities.action.read:preview",
     encoders={
         "state": "sensorium.modalities.action.encoders.state:State",
-        "trajectory": "sensorium.modalities.action.encoders.trajectory:Trajectory",
+        "trajectory": "sensorium.modalities.action.encoders.trajectory:TrajectoryEncoder",
     },
     augments={
         "action": "sensorium.modalities.action.augment:Noise",

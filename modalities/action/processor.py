@@ -12,7 +12,7 @@ import torch
 
 from ..base import Processor, ReadError, Sample
 from .normalizer import Normalizer
-from .read import Motion
+from .read import Trajectory
 
 
 class MotionProcessor(Processor):
@@ -22,7 +22,7 @@ class MotionProcessor(Processor):
     def __init__(self, normalizer: Normalizer) -> None:
         self.normalizer = normalizer
 
-    def prepare(self, raw: Motion) -> Sample:
+    def prepare(self, raw: Trajectory) -> Sample:
         if raw.dof != self.normalizer.dof:
             raise ReadError(
                 raw.values,

@@ -27,7 +27,7 @@ WIDTH, HEIGHT = 320, 120
 
 
 @dataclass(frozen=True, eq=False)
-class Motion:
+class Trajectory:
     """values: `[steps, dof]` float32, finite. rate: steps a second; None if unknown."""
 
     values: np.ndarray
@@ -46,14 +46,14 @@ class Motion:
 
 
 @only_read_errors("numbers of the shape [dof] or [steps, dof]")
-def read(source: Any) -> Motion:
+def read(source: Any) -> Trajectory:
     """Any source of actions or states -> `Motion`.
 
     source: an array, tensor or list `[steps, dof]` (or `[dof]`: one step), the path of a CSV or
     Parquet file (its columns are the joints; `timestamp`, in s, gives the rate), or a dict with
     `values` or `path`, and if need be `columns` (names) and `rate` (Hz). Raises `ReadError`.
     """
-    if isinstance(source, Motion):
+    if isinstance(source, Trajectory):
         return source
     if isinstance(source, Mapping):
         return _from_cell(source)
@@ -61,26 +61,28 @@ def read(source: Any) -> Motion:
         return _from_file(Path(source), None, None)
     if isinstance(source, torch.Tensor):
         values = source.detach().cpu()
-        return Motion(_checked(values.float() if values.is_floating_point() else values, source))
+        return Trajectory(
+            _checked(values.float() if values.is_floating_point() else values, source)
+        )
     if hasattr(source, "__array__") or isinstance(source, (list, tuple)):
-        return Motion(_checked(source, source))
+        return Trajectory(_checked(source, source))
     raise ReadError(source, f"a {type(source).__name__} is no motion", ARRAY)
 
 
-def _from_cell(cell: Mapping[str, Any]) -> Motion:
+def _from_cell(cell: Mapping[str, Any]) -> Trajectory:
     rate = cell.get("rate")
     if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < float("inf")):
         raise ReadError(cell, f"a rate of {rate!r}", "Hz, above 0")
     if cell.get("values") is not None:
-        return Motion(read(cell["values"]).values, rate)
+        return Trajectory(read(cell["values"]).values, rate)
     if cell.get("path"):
         return _from_file(Path(cell["path"]), cell.get("columns"), rate)
     raise ReadError(cell, f"a cell with the keys {sorted(map(str, cell))}", CELL)
 
 
-def _from_file(path: Path, names: Sequence[str] | None, rate: float | None) -> Motion:
+def _from_file(path: Path, names: Sequence[str] | None, rate: float | None) -> Trajectory:
     values, found = columns_of(read_table(path), names, path)
-    return Motion(_checked(values, path), rate or found)
+    return Trajectory(_checked(values, path), rate or found)
 
 
 def _checked(values: Any, source: object) -> np.ndarray:
@@ -101,14 +103,14 @@ def _checked(values: Any, source: object) -> np.ndarray:
     return checked
 
 
-def example(rng: np.random.Generator) -> Motion:
+def example(rng: np.random.Generator) -> Trajectory:
     """Eight steps of four joints that swing at their own speeds, for dry runs."""
     speed, phase = rng.uniform(0.5, 2, 4), rng.uniform(0, 6, 4)
     time = np.linspace(0, 1, 8)[:, None]
-    return Motion(np.sin(speed * time + phase).astype(np.float32), 10.0)
+    return Trajectory(np.sin(speed * time + phase).astype(np.float32), 10.0)
 
 
-def preview(motion: Motion, marks: Annotations | None = None) -> str:
+def preview(motion: Trajectory, marks: Annotations | None = None) -> str:
     """Return an `<svg>` with one line for each joint over the steps, all on one scale; for a single
     step, a bar for each joint. Annotations are ignored."""
     low, high = float(motion.values.min()), float(motion.values.max())

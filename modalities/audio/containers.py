@@ -19,7 +19,7 @@ RIFF_LIMIT = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class Part:
+class ByteRange:
     """Bytes `start` to `stop` of a file, some of them replaced: `(place, bytes)`."""
 
     start: int
@@ -27,10 +27,10 @@ class Part:
     patches: tuple[tuple[int, bytes], ...] = ()
 
 
-class PartFile(io.RawIOBase):
+class ByteRangeFile(io.RawIOBase):
     """A part of a buffer as a file for libsndfile."""
 
-    def __init__(self, buffer: memoryview, part: Part) -> None:
+    def __init__(self, buffer: memoryview, part: ByteRange) -> None:
         self._buffer, self._part, self._place = buffer, part, 0
         self._size = part.stop - part.start
 
@@ -65,7 +65,7 @@ class PartFile(io.RawIOBase):
         return len(content)
 
 
-def parts_of(buffer: memoryview, *, whole: bool = True) -> Sequence[Part]:
+def byte_ranges(buffer: memoryview, *, whole: bool = True) -> Sequence[ByteRange]:
     """The parts of a file that are decoded one after the other; none where libsndfile reads it as
     it is. whole: also look where all of the file must be read for it (FLAC)."""
     head = bytes(buffer[:12])
@@ -81,10 +81,10 @@ def parts_of(buffer: memoryview, *, whole: bool = True) -> Sequence[Part]:
     if len(starts) == 1:
         return ()
     ends = [*starts[1:], len(buffer)]
-    return [Part(start, stop) for start, stop in zip(starts, ends, strict=True)]
+    return [ByteRange(start, stop) for start, stop in zip(starts, ends, strict=True)]
 
 
-def _wav(buffer: memoryview) -> Sequence[Part]:
+def _wav(buffer: memoryview) -> Sequence[ByteRange]:
     """The file with the lengths that it has, where its own are unknown."""
     kind, size = bytes(buffer[:4]), len(buffer)
     order = ">" if kind == b"RIFX" else "<"
@@ -119,7 +119,7 @@ def _wav(buffer: memoryview) -> Sequence[Part]:
         (start - 4, struct.pack(f"{order}I", held)),
     ]
     patches += [] if long_place is None else [(long_place, b"JUNK")]
-    return [Part(0, start + held, tuple(patches))]
+    return [ByteRange(0, start + held, tuple(patches))]
 
 
 def _is_chunk(buffer: memoryview, place: int) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from ..base import ReadError
-from .containers import PartFile, parts_of
+from .containers import ByteRangeFile, byte_ranges
 from .downmix import SURROUND
 
 SOUND = "a sound that libsndfile can decode (WAV, FLAC, OGG, MP3, AIFF...)"
@@ -48,10 +48,10 @@ Decoded = tuple[np.ndarray, int, tuple[str, ...]]
 def decode_file(source: Any, start: float, end: float | None, name: object) -> Decoded:
     """The samples from `start` to `end` seconds of a file. Raise ReadError."""
     with _opened(source, name) as (file, buffer):
-        parts = parts_of(buffer, whole=start == 0 and end is None)
+        parts = byte_ranges(buffer, whole=start == 0 and end is None)
         if len(parts) < 2:
-            return _decode(PartFile(buffer, parts[0]) if parts else file, start, end, name)
-        return _chained([PartFile(buffer, part) for part in parts], start, end, name)
+            return _decode(ByteRangeFile(buffer, parts[0]) if parts else file, start, end, name)
+        return _chained([ByteRangeFile(buffer, part) for part in parts], start, end, name)
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _decode(file: Any, start: float, end: float | None, name: object) -> Decoded
         return samples, opened.samplerate, _speakers(opened)
 
 
-def _chained(files: list[PartFile], start: float, end: float | None, name: object) -> Decoded:
+def _chained(files: list[ByteRangeFile], start: float, end: float | None, name: object) -> Decoded:
     """The streams of a chain, one after the other; they have one rate and number of channels."""
     decoded: list[np.ndarray] = []
     kind: tuple[int, int] | None = None

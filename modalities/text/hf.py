@@ -87,7 +87,7 @@ class HubText(Encoder):
         return {**options, "config": json.loads(json.dumps(loaded.to_diff_dict(), default=str))}
 
     @classmethod
-    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+    def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
         """Return True for a hub id and for a folder with safetensors."""
         if options.get("name") is None:
             return False

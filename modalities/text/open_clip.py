@@ -69,7 +69,7 @@ class OpenClipText(Encoder):
         return {**options, "config": config}
 
     @classmethod
-    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+    def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
         """Return True for a hub id, a name with a tag, and a folder with safetensors."""
         name = str(options["name"])
         if name.startswith(LOCAL):
@@ -79,7 +79,7 @@ class OpenClipText(Encoder):
     def load(self) -> None:
         """Read the whole model's weights and keep the text tower's."""
         model, tag = _split(self.name)
-        if not self.carries_weights({"name": self.name}):
+        if not self.has_pretrained_weights({"name": self.name}):
             tags = open_clip.list_pretrained_tags_by_model(model)
             raise ValueError(
                 f"open_clip: {self.name!r} names no weights; known: "

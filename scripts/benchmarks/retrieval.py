@@ -49,7 +49,7 @@ def filled(place: str, rows: int, dim: int, seed: int) -> Any:
         pairs = zip(ids, chunk, strict=True)
         index.add([Entry(str(i), "", "{}", i, i.to_bytes(16, "big"), v, {}) for i, v in pairs])
         start += len(chunk)
-    index.compact()
+    index.optimize()
     return index
 
 

@@ -230,7 +230,7 @@ def _read_rows(source: str, **options: Any) -> Callable[[Path], list[Any]]:
         for index, row in enumerate(rows[:5]):
             for name in opened.columns if row.failure is None else ():
                 with read_errors(row.row[name], "a cell"):
-                    opened.identity(index, name)
+                    opened.cell_key(index, name)
         return rows
 
     return read

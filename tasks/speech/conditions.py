@@ -10,7 +10,7 @@ from ..base import Row
 
 
 class CategoryEncoder(Fittable):
-    """Encodes the values of the columns named by `bind`; fitted on the training split.
+    """Encodes the values of the columns named by `set_columns`; fitted on the training split.
 
     Index 0 of a column stands for an unknown value; the values follow in sorted order.
     """
@@ -22,7 +22,7 @@ class CategoryEncoder(Fittable):
     def columns(self) -> tuple[str, ...]:
         return tuple(self.values)
 
-    def bind(self, columns: Sequence[str]) -> None:
+    def set_columns(self, columns: Sequence[str]) -> None:
         """Set the columns. Raise ValueError if others were fitted."""
         if self.values and list(self.values) != list(columns):
             raise ValueError(
@@ -51,7 +51,7 @@ class CategoryEncoder(Fittable):
     def load_state(self, state: Mapping[str, Any]) -> None:
         bound, self.values = list(self.values), {k: list(v) for k, v in state["values"].items()}
         if bound:
-            self.bind(bound)
+            self.set_columns(bound)
 
     def read(self, row: Row) -> dict[str, int]:
         """Return the indices of a row's values, without missing columns. Raise ValueError for a

@@ -103,7 +103,7 @@ class CTC(Task):
             lexicon_words,
         )
         self.beam, self.lexicon = beam, lexicon
-        condition_encoder.bind(condition or ())
+        condition_encoder.set_columns(condition or ())
         self.allow_empty, self.interctc_layers = allow_empty, tuple(interctc_layers or ())
         self.interctc_weight, self.condition_prob = interctc_weight, condition_prob
         self.normalizer: Normalizer = normalizer

@@ -47,7 +47,7 @@ class Classification(Task):
         for name, share in (("smoothing", smoothing), ("threshold", threshold)):
             if not 0 <= share < 1:
                 raise ValueError(f"{name}: found {share}, expected at least 0 and less than 1")
-        labels.bind(target)
+        labels.set_columns(target)
         self.input, self.streams = input, {input: StreamUse()}
         self.labels, self.target, self.multi_label = labels, target, multi_label
         self.smoothing, self.threshold, self.scores = smoothing, threshold, scores

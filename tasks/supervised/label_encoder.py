@@ -12,8 +12,8 @@ Label = int | str | bool
 
 
 class LabelEncoder(Fittable):
-    """Encodes the column named by `bind`. A cell is one label (text, integer or truth value), or a
-    list of them. Classes are sorted.
+    """Encodes the column named by `set_columns`. A cell is one label (text, integer or truth
+    value), or a list of them. Classes are sorted.
 
     `fit` raises ValueError for fewer than two classes, or labels of different types; `index` for a
     label that the training split did not have.
@@ -33,7 +33,7 @@ class LabelEncoder(Fittable):
             raise ValueError(f"labels: the column {self.column!r} was not fitted yet; call `fit`")
         return list(self._places)
 
-    def bind(self, column: str) -> None:
+    def set_columns(self, column: str) -> None:
         """Set the column. Raise ValueError if another one was fitted."""
         if self._places and self.column != column:
             raise ValueError(
@@ -71,7 +71,7 @@ class LabelEncoder(Fittable):
     def load_state(self, state: Mapping[str, Any]) -> None:
         bound, self.column = self.column, state["column"]
         self._places = {label: place for place, label in enumerate(state["classes"])}
-        self.bind(bound or self.column)
+        self.set_columns(bound or self.column)
 
     def read(self, row: Row) -> list[Label]:
         """Return the labels of a row's cell, as plain Python values. Raise ValueError if it has

@@ -43,7 +43,7 @@ class Regression(Task):
         columns = [target] if isinstance(target, str) else target
         if not columns or len(set(columns)) < len(columns):
             raise ValueError(f"target: found {target!r}, expected one column or more, each once")
-        scale.bind(columns)
+        scale.set_columns(columns)
         self.input, self.streams = input, {input: StreamUse()}
         self.scale, self.error = scale, error
 

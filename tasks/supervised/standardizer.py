@@ -17,7 +17,7 @@ from ..base import Row
 
 
 class Standardizer(Fittable):
-    """Standardizes the columns named by `bind`.
+    """Standardizes the columns named by `set_columns`.
 
     `encode`: (value - mean) / deviation, and `decode` back. A constant column has deviation 1, so
     that it is only shifted.
@@ -28,7 +28,7 @@ class Standardizer(Fittable):
         self.mean: list[float] = []
         self.std: list[float] = []
 
-    def bind(self, columns: Sequence[str]) -> None:
+    def set_columns(self, columns: Sequence[str]) -> None:
         """Set the columns. Raise ValueError if others were fitted."""
         if self.mean and self.columns != tuple(columns):
             raise ValueError(
@@ -55,7 +55,7 @@ class Standardizer(Fittable):
     def load_state(self, state: Mapping[str, Any]) -> None:
         bound, self.columns = self.columns, tuple(state["columns"])
         self.mean, self.std = list(state["mean"]), list(state["std"])
-        self.bind(bound or self.columns)
+        self.set_columns(bound or self.columns)
 
     def read(self, row: Row) -> list[float]:
         """Return the `K` numbers of a row. Raise ValueError if one is missing or not finite."""

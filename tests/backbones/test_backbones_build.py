@@ -40,7 +40,7 @@ def test_built_in_configurations_take_the_tokenizers_size(
     assert model.table.num_embeddings == tokenizer.size
     assert len(model.blocks()) == (2 if family is Causal else 5)  # an encoder of 2, a decoder of 3
     assert model.table.padding_idx is None  # the row of padding trains like the others
-    assert not family.carries_weights({"name": name})
+    assert not family.has_pretrained_weights({"name": name})
     resolved = family.resolve({"name": name})
     assert json.loads(json.dumps(resolved)) == resolved
     with pytest.raises(ValueError, match="carries no pretrained weights"):
@@ -57,7 +57,7 @@ def test_local_checkpoints_are_bit_exact(
     own = auto.from_config(AutoConfig.for_model(**fields)).eval()
     own.save_pretrained(tmp_path)
     options = {"name": str(tmp_path)}
-    assert family.carries_weights(options)
+    assert family.has_pretrained_weights(options)
     resolved = family.resolve(options)
     model = family(tokenizer=tokenizer, attn=attn(kind), **resolved).eval()
     for parameter in model.model.parameters():
@@ -89,12 +89,12 @@ def test_a_folder_without_weights_carries_none(tmp_path: Path, tokenizer: Any) -
     config = AutoConfig.for_model("llama", vocab_size=50, hidden_size=32, num_hidden_layers=1)
     config.save_pretrained(tmp_path)
     for name in (str(tmp_path), str(tmp_path / "config.json")):
-        assert not Causal.carries_weights({"name": name})
+        assert not Causal.has_pretrained_weights({"name": name})
         resolved = Causal.resolve({"name": name, "attn": "eager"})
         with torch.device("meta"):
             model = Causal(tokenizer=tokenizer, **resolved)
         assert (model.dim, model.table.num_embeddings) == (32, 50)
-    assert Causal.carries_weights({"name": "org/model"})
+    assert Causal.has_pretrained_weights({"name": "org/model"})
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, configs: Any, tokenizer: Any) -> None:

@@ -184,12 +184,12 @@ class TestEveryKindOfCell:
         path = {"source": "json", "path": str(tmp_path / "rows.jsonl"), "limit": 1}
         section = DataSection.model_validate({**path, "columns": {"here": "cell"}})
         lister = load(modality.files)
-        before = open_section(section, "data").identity(0, "here", lister)
+        before = open_section(section, "data").cell_key(0, "here", lister)
         file = lister(cell)[-1]
         shutil.copyfile(file, tmp_path / "beside")
         os.utime(tmp_path / "beside", ns=(0, 1))
         (tmp_path / "beside").replace(file)
-        assert open_section(section, "data").identity(0, "here", lister) != before
+        assert open_section(section, "data").cell_key(0, "here", lister) != before
 
 
 @pytest.mark.parametrize(
@@ -221,10 +221,10 @@ def test_a_text_is_no_file_though_one_has_its_name(
     (tmp_path / "rows.jsonl").write_text('{"word": "same"}\n{"word": "./same"}\n')
     source = Json(path="rows.jsonl")
     lister = load(find("modality", "text", "modality").files)
-    assert source.identity(0, "word", lister) != source.identity(1, "word", lister)
-    before = source.identity(0, "word", lister)
+    assert source.cell_key(0, "word", lister) != source.cell_key(1, "word", lister)
+    before = source.cell_key(0, "word", lister)
     Path("same").write_text("other")
-    assert source.identity(0, "word", lister) == before
+    assert source.cell_key(0, "word", lister) == before
     assert load(Modality().files)("same") == []
 
 

@@ -131,7 +131,7 @@ def test_a_fitted_part_meets_the_contract(name: str) -> None:
 
     def bound() -> Any:
         made: Any = cls()
-        made.bind(BOUND[name])
+        made.set_columns(BOUND[name])
         return made
 
     check_fittable(bound if name in BOUND else cls, rows, **options)

@@ -90,8 +90,8 @@ class Overlapping(Good):
 
 
 class OtherArray(Good):
-    def array(self, column: str) -> np.ndarray:
-        return super().array(column) + 1
+    def column_array(self, column: str) -> np.ndarray:
+        return super().column_array(column) + 1
 
 
 class Holding(Good):

@@ -137,7 +137,7 @@ class Files(Source):
     def notes(self) -> Sequence[str]:  # type: ignore[override]
         return [note for table in self.tables for note in table.notes]
 
-    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+    def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         """As every source's, but that a cell has one name behind every slice and list of files."""
         place, number = self._place(index)
         cell = self.named_cell(index, column)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ....backbones.base import Backbone
-from ....modalities.base import Part
+from ....modalities.base import Component
 from ....modalities.messages import did_you_mean
 from ....tasks.base import Task
 from ...recipe import (
@@ -44,7 +44,7 @@ def load_weights(module: nn.Module, weights: str, where: ComponentPath) -> None:
     if weights == "none":
         return
     if weights == "pretrained":
-        if not isinstance(module, Part):
+        if not isinstance(module, Component):
             raise ConfigError(f"{where}.weights: {type(module).__name__} has no pretrained weights")
         try:
             module.load()

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
 from ....connectors.base import Between
-from ....modalities.base import Fittable, Part
+from ....modalities.base import Component, Fittable
 from ...utils import ConfigError, located_errors
 from .validation_errors import find_bool_as_number, format_validation_errors
 
@@ -67,7 +67,7 @@ class PartArgument:
     name, if annotated. widths: of a connector, what it stands between. required: no default.
     """
 
-    base: type[Part]
+    base: type[Component]
     modality: str | None
     widths: Between | None
     required: bool
@@ -104,7 +104,7 @@ def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
         hints = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         raise ValueError(f"{part.__name__}: its annotations cannot be read: {error}") from error
-    is_part = isinstance(part, type) and issubclass(part, Part)
+    is_part = isinstance(part, type) and issubclass(part, Component)
     result: dict[str, tuple[Any, Any]] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name in GIVEN:
@@ -135,7 +135,7 @@ def part_arguments(part: Any) -> dict[str, PartArgument]:
     parts: dict[str, PartArgument] = {}
     for name, (hint, default) in arguments(part).items():
         for base, metadata in _classes(hint):
-            if issubclass(base, Part):
+            if issubclass(base, Component):
                 modality = next((m for m in metadata if isinstance(m, str)), None)
                 widths = next((m for m in metadata if isinstance(m, Between)), None)
                 required = default is inspect.Parameter.empty

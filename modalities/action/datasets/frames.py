@@ -41,7 +41,7 @@ class Recordings(Source):
             )
         self._cells: dict[str, Any] = {}
         self._arrays: dict[str, np.ndarray] = {}
-        numbers = self.array(episode).reshape(-1)
+        numbers = self.column_array(episode).reshape(-1)
         unknown = np.flatnonzero(np.isnan(numbers.astype(float)))
         if len(unknown):
             raise ValueError(f"{self.name}: {episode} of row {unknown[0]} is empty; fill it in")
@@ -99,7 +99,7 @@ class Recordings(Source):
             return self.table.column(name).to_pylist()
         return self.table.column(name)
 
-    def array(self, column: str) -> np.ndarray:
+    def column_array(self, column: str) -> np.ndarray:
         """`[N, ...]`, NaN where a cell is empty; ValueError for a column of texts, pictures, or
         rows of other lengths."""
         if isinstance(self._cells.get(column), np.ndarray):
@@ -161,7 +161,7 @@ class Frames(Recordings):
         return table.append_column(name, cells)
 
     def _borders(self, numbers: np.ndarray) -> list[int]:
-        frames = self.array(FRAME).reshape(-1) if FRAME in self.columns else None
+        frames = self.column_array(FRAME).reshape(-1) if FRAME in self.columns else None
         starts = [start for start in self._starts if 0 < start < len(numbers)]
         return [
             start

@@ -47,7 +47,7 @@ class LeRobot(Recordings):
         _whole(self, self.parts)
         by_number = {part.index: part for part in self.parts}
         self._part = [by_number[number] for number in self.numbers]
-        self._time = self.array("timestamp").reshape(-1) if self.cameras else np.zeros(0)
+        self._time = self.column_array("timestamp").reshape(-1) if self.cameras else np.zeros(0)
         self._near = 0.5 / float(self.layout.info["fps"])
         self.columns = (*self.columns, *self.cameras)
 
@@ -60,10 +60,10 @@ class LeRobot(Recordings):
             return {**cell, "path": str(self.layout.folder / cell["path"])}
         return cell
 
-    def array(self, column: str) -> np.ndarray:
+    def column_array(self, column: str) -> np.ndarray:
         if column in getattr(self, "cameras", ()):
             raise ValueError(f"{column} holds the frames of a video, expected numbers")
-        return super().array(column)
+        return super().column_array(column)
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -135,7 +135,7 @@ def _with_tasks(table: pa.Table, layout: Layout) -> pa.Table:
 def _whole(source: LeRobot, parts: Sequence[Episode]) -> None:
     """Raise ValueError if an episode has other rows than its description, or lacks frames."""
     by_number = dict(zip(source.numbers, source.episodes, strict=True))
-    frames = source.array(FRAME).reshape(-1)
+    frames = source.column_array(FRAME).reshape(-1)
     for part in parts:
         rows = by_number.get(part.index, range(0))
         if len(rows) != part.length:

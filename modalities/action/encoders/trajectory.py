@@ -18,7 +18,7 @@ from ..normalizer import Normalizer
 from .step_encoder import StepEncoder, places
 
 
-class Trajectory(StepEncoder):
+class TrajectoryEncoder(StepEncoder):
     """Tokens `[B, T, D]` of a transformer with full attention; `pooled` is a learned summary
     token's output. `token_mask` replaces steps by a learned token.
 

@@ -119,7 +119,7 @@ class Demonstrations(Source):
     def groups(self) -> Sequence[object]:
         """Task and seed of each row: disturbed episodes begin as the undisturbed one of their seed
         does."""
-        seeds, table = self.rows.array("seed").reshape(-1), self.rows
+        seeds, table = self.rows.column_array("seed").reshape(-1), self.rows
         tasks = [table.cell(rows.start, NAMES.get("task", "task")) for rows in self.episodes]
         return [
             (task, int(seeds[i]))
@@ -127,8 +127,8 @@ class Demonstrations(Source):
             for i in rows
         ]
 
-    def array(self, column: str) -> np.ndarray:
-        return self.rows.array(NAMES.get(column, column))
+    def column_array(self, column: str) -> np.ndarray:
+        return self.rows.column_array(NAMES.get(column, column))
 
     def key(self, index: int) -> str:
         return f"metaworld/{self.split}/{self.rows.key(index).partition('/')[2]}"

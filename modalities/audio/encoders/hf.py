@@ -71,7 +71,7 @@ class HubSound(Encoder):
         }
 
     @classmethod
-    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+    def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
         """True for a hub id and for a folder with safetensors in it."""
         if not options.get("name"):
             return False

@@ -65,8 +65,8 @@ class OpenClipVision(Encoder):
         }
 
     @classmethod
-    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
-        return open_clip_config.carries_weights(options["name"])
+    def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
+        return open_clip_config.has_pretrained_weights(options["name"])
 
     def load(self) -> None:
         open_clip_config.load(self.name, self.model, self.dropped)

@@ -97,7 +97,7 @@ def steps(config: Json) -> Json:
     }
 
 
-def carries_weights(name: str) -> bool:
+def has_pretrained_weights(name: str) -> bool:
     source, place = parse_model_name(name)
     if source == "local-dir":
         return _find_checkpoint_in_dir(Path(place)) is not None

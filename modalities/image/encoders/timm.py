@@ -76,7 +76,7 @@ class Timm(Encoder):
         return {**options, "options": {**(arguments or {}), **given, "pretrained_cfg": found}}
 
     @classmethod
-    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+    def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
         source, place = parse_model_name(options["name"])
         if source == "local-dir":
             return any(Path(place).glob("*.safetensors")) or any(Path(place).glob("*.bin"))

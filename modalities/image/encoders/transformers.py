@@ -66,7 +66,7 @@ class TransformersVision(Encoder):
         return {**options, "config": config, "processor": processor}
 
     @classmethod
-    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+    def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
         place = hf.parse_repo_id(options.get("name", ""))["pretrained_model_name_or_path"]
         if not Path(place).is_dir():
             return bool(place)

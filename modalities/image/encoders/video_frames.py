@@ -67,9 +67,9 @@ class Frames(Encoder):
         return {**options, "encoder": section}
 
     @classmethod
-    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+    def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
         part, own = _section(options["encoder"])
-        return part.carries_weights(own)
+        return part.has_pretrained_weights(own)
 
     def load(self) -> None:
         self.picture.load()

@@ -136,14 +136,14 @@ class Phantom(Source):
         said = f"-{ABOUT[index % len(ABOUT)]}" if self.view == "sentence" else ""
         return f"{self.split}-{number:05d}{series}{said}"
 
-    def identity(self, index: int, column: str, files: FileLister = cell_files) -> str:
+    def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         """A volume and its masks are the same, however many subjects there are and whatever the
         rows are."""
         what = {"volume": "volumes", "mask": "lesion"}.get(column)
         if self.view == "sentence" and column == "sentence_mask":
             what = ABOUT[index % len(ABOUT)]
         if what is None:
-            return super().identity(index, column, files)
+            return super().cell_key(index, column, files)
         number, shown = self._place(index)
         drawn = (self.seed, self.split, number, self.spacing, self.healthy, self.flip_lr)
         return "|".join(map(str, (VERSION, *drawn, *shown, what)))

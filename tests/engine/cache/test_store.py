@@ -62,7 +62,7 @@ def fill_some(root: Path, count: int = 20, shards: int = 1) -> Store:
         for i in range(count):
             writer.put(f"k{i}", {"tokens": expected(i)})
             if (i + 1) % (count // shards) == 0:
-                writer.seal()
+                writer.flush()
     return store
 
 
@@ -110,7 +110,7 @@ def test_records_come_back_exactly(
         for i, (key, record) in enumerate(rows.items()):
             writer.put(key, record)
             if i % cut == 0:
-                writer.seal()
+                writer.flush()
     store = Store(root, "samples", {})
     assert len(store) == len(rows)
     for got, put in zip(store.get(list(rows)), rows.values(), strict=True):

@@ -197,7 +197,7 @@ def test_rows_keep_their_keys_behind_a_slice(source: str, tmp_path: Path) -> Non
     assert len(part) == 2
     for i in range(2):
         assert (part.key(i), part[i]) == (whole.key(8 + i), whole[8 + i])
-        assert part.identity(i, "a") == whole.identity(8 + i, "a")
+        assert part.cell_key(i, "a") == whole.cell_key(8 + i, "a")
 
 
 def test_members_that_fit_no_row_and_cells_that_cannot_be_decoded(tmp_path: Path) -> None:

@@ -57,10 +57,10 @@ def test_a_folder_a_class(pictures: Path) -> None:
 
 def test_a_changed_picture_is_another_cell_and_fingerprint(pictures: Path) -> None:
     before = folders.ImageFolder(path=str(pictures), split="train")
-    names, fingerprint = [before.identity(i, "image") for i in range(6)], before.fingerprint()
+    names, fingerprint = [before.cell_key(i, "image") for i in range(6)], before.fingerprint()
     write(pictures / "train" / "Bär" / "1.JPG", b"another")
     after = folders.ImageFolder(path=str(pictures), split="train")
-    assert [after.identity(i, "image") == names[i] for i in range(6)] == [False, *[True] * 5]
+    assert [after.cell_key(i, "image") == names[i] for i in range(6)] == [False, *[True] * 5]
     assert after.fingerprint() != fingerprint
     assert folders.ImageFolder(path=str(pictures), split="train").fingerprint() == (
         after.fingerprint()
@@ -110,8 +110,8 @@ def test_coco_captions(folder: Path) -> None:
     each = Coco(images=str(folder), annotations=str(folder / "captions.json"), expand=True)
     assert [each[i]["caption"] for i in range(len(each))] == ["a dog", "ein Hund", "a cat"]
     assert len({each.key(i) for i in range(3)}) == 3
-    assert each.identity(0, "image") == each.identity(1, "image") == source.identity(0, "image")
-    assert each.identity(0, "caption") != each.identity(1, "caption")
+    assert each.cell_key(0, "image") == each.cell_key(1, "image") == source.cell_key(0, "image")
+    assert each.cell_key(0, "caption") != each.cell_key(1, "caption")
 
 
 def test_coco_without_a_caption_is_counted(folder: Path) -> None:

@@ -120,7 +120,7 @@ def test_an_item_is_stored_under_a_key_of_its_own(model: Model, rows: TaskDatase
     cache(model, rows)
     store = rows.readers["image"].features
     assert store is not None and store.folder.is_relative_to(cache_root())
-    key = rows.source.identity(2, "image")
+    key = rows.source.cell_key(2, "image")
     assert rows.item_keys("image", 2) == [f"{key}#{item}" for item in range(5)]
     assert all(key in store for key in rows.item_keys("image", 2))
     prepared = rows.load(2)

@@ -119,7 +119,7 @@ def test_segments_of_one_file_are_cells_of_their_own(tmp_path: Path) -> None:
     source: Source = find("source", "json", "here")(path=file, paths=["audio"])
     found = [read(source[i]["audio"]).seconds for i in range(3)]
     assert found == pytest.approx([0.1, 0.2, 0.2])
-    assert len({source.identity(i, "audio") for i in range(3)}) == 3
+    assert len({source.cell_key(i, "audio") for i in range(3)}) == 3
 
 
 def test_what_no_window_holds_is_named_as_the_file_that_it_is(tmp_path: Path) -> None:

@@ -109,12 +109,12 @@ def test_file_names_in_a_column(folder: Path, kind: str) -> None:
     path = str(write_rows(folder, kind))
     source = KINDS[kind](path=path, paths=["file"], root=str(folder / "pictures"))
     assert source[2]["file"] == str(folder / "pictures" / "ü 2.jpg")
-    names = {source.identity(i, "file") for i in range(5)}
+    names = {source.cell_key(i, "file") for i in range(5)}
     assert len(names) == 5
     write(folder / "pictures" / "ü 2.jpg", jpeg() + b"more")
     again = KINDS[kind](path=path, paths=["file"], root=str(folder / "pictures"))
-    assert len(names & {again.identity(i, "file") for i in range(5)}) == 4
-    assert {source.identity(i, "n") for i in range(5)} == {again.identity(i, "n") for i in range(5)}
+    assert len(names & {again.cell_key(i, "file") for i in range(5)}) == 4
+    assert {source.cell_key(i, "n") for i in range(5)} == {again.cell_key(i, "n") for i in range(5)}
     beside = KINDS[kind](path=path, paths=["file"])
     assert beside[0]["file"] == str(folder / "ü 0.jpg")
 

@@ -94,8 +94,8 @@ def test_a_row_may_be_changed_without_changing_its_neighbours() -> None:
 def test_names_of_cells_tell_windows_apart() -> None:
     source = Recorded()
     one, other = Windows(source, {"q": (-1, 0)}), Windows(source, {"q": (0, 1)})
-    assert one.identity(2, "q") != other.identity(2, "q") != source.identity(2, "q")
-    assert one.identity(2, "note") == source.identity(2, "note")
+    assert one.cell_key(2, "q") != other.cell_key(2, "q") != source.cell_key(2, "q")
+    assert one.cell_key(2, "note") == source.cell_key(2, "note")
     assert one.key(2) == source.key(2)
     assert len({one.fingerprint(), other.fingerprint(), source.fingerprint()}) == 3
 
@@ -113,7 +113,7 @@ def test_a_recipe_renames_then_windows_then_limits() -> None:
 def test_the_wrappers_keep_episodes_and_arrays() -> None:
     source = limit(rename(Recorded(), {"state": "q"}), 6)
     assert [len(e) for e in source.episodes] == [5, 1]
-    assert source.array("state").shape == (6, 2)
+    assert source.column_array("state").shape == (6, 2)
     assert Subset(source, np.array([1, 3, 5])).episodes == [range(2), range(2, 3)]
     assert not Subset(source, np.array([3, 1])).episodes
 

@@ -62,7 +62,7 @@ def test_columns_get_the_names_that_a_recipe_wants(inner: type[Source]) -> None:
 def test_a_cell_has_one_name_however_it_is_reached() -> None:
     plain = Plain()
     reached = limit(RenamedColumns(plain, {"image": "a"}), 2)
-    assert reached.identity(1, "image") == plain.identity(1, "a") != plain.identity(1, "b")
+    assert reached.cell_key(1, "image") == plain.cell_key(1, "a") != plain.cell_key(1, "b")
     assert reached.key(1) == plain.key(1)
 
 

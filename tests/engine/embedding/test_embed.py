@@ -134,7 +134,7 @@ def test_a_folder_of_pictures(place: Place) -> None:
     rows = place.rows("index", "image")
     assert rows["odd/003.png"]["image"] == str(folder / "odd/003.png")
     again = place.go(str(folder))
-    assert (again.added.new, again.there, len(again.skipped)) == (0, 12, 2)
+    assert (again.added.new, again.already_present, len(again.skipped)) == (0, 12, 2)
 
 
 def test_only_what_is_new_or_changed_is_embedded(place: Place) -> None:
@@ -142,12 +142,12 @@ def test_only_what_is_new_or_changed_is_embedded(place: Place) -> None:
     place.go(str(folder))
     before = place.rows()
     version = open_index("index")._table.version  # type: ignore[attr-defined]
-    assert place.go(str(folder)).there == 8
+    assert place.go(str(folder)).already_present == 8
     assert open_index("index")._table.version == version  # type: ignore[attr-defined]
     place.pictures([8, 9])
     shutil.copy(folder / "odd" / "001.png", folder / "even" / "004.png")
     done = place.go(str(folder))
-    assert (done.added.new, done.added.replaced, done.there) == (2, 1, 7)
+    assert (done.added.new, done.added.replaced, done.already_present) == (2, 1, 7)
     after = place.rows()
     assert len(after) == 10
     assert after["even/004.png"]["vector"] == before["odd/001.png"]["vector"]
@@ -228,7 +228,7 @@ def test_a_killed_run_goes_on(place: Place, forward: int) -> None:
     kept = open_index("index").count()
     assert kept == (forward - 1) * 3 // 6 * 6
     done = place.go(recipe=recipe, batch_size=3)
-    assert (done.there, done.added.new, done.added.replaced) == (kept, 30 - kept, 0)
+    assert (done.already_present, done.added.new, done.added.replaced) == (kept, 30 - kept, 0)
     place.go(recipe=recipe, out="whole", batch_size=3)
     same(place.rows("index", "word"), place.rows("whole", "word"), 1e-6)
 
@@ -404,10 +404,10 @@ def test_ray_gives_the_same_rows(place: Place) -> None:
         place.rows("cluster", "image", "split", "_identity", "_place", "_data"),
         1e-6,
     )
-    assert dataclasses.asdict(open_index("index").about) == dataclasses.asdict(
-        open_index("cluster").about
+    assert dataclasses.asdict(open_index("index").metadata) == dataclasses.asdict(
+        open_index("cluster").metadata
     )
-    assert embed_with_ray(model, maker, rows, "cluster", **how).there == 20
+    assert embed_with_ray(model, maker, rows, "cluster", **how).already_present == 20
 
 
 def test_ray_wants_rows_by_index(place: Place) -> None:
@@ -437,10 +437,10 @@ def test_a_recipe_may_be_changed_and_is_remembered(place: Place) -> None:
     model = load_run_or_recipe(place.recipe, changes)
     rows = open_data(model.plan, "image", (), None, "test")
     embed(model, index_metadata(model, "image", place.recipe, changes), rows, "index")
-    kept = open_index("index").about
+    kept = open_index("index").metadata
     assert kept.overrides == tuple(changes)
     again = load_run_or_recipe(kept.run, kept.overrides)
-    assert fingerprint(again, "image") == kept.prints["image"]
+    assert fingerprint(again, "image") == kept.fingerprints["image"]
     with pytest.raises(ConfigError, match="is a run and takes no changes"):
         place.shop.train(place.written(), "run")
         load_run_or_recipe("run", changes)

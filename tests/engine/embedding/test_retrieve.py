@@ -141,7 +141,7 @@ def test_a_picture_finds_itself(home: Path) -> None:
 
 def ask(home: Path, *, index: str = "pictures", run: str | None = None, **query: Any) -> list[Hit]:
     how = {name: query.pop(name) for name in ("k", "where", "kind") if name in query}
-    asked = Query(**{"by": "text", "value": "x", "said": "--text", "modality": True, **query})
+    asked = Query(**{"stream": "text", "value": "x", "option": "--text", "modality": True, **query})
     return Retriever(str(home / index), run).find(asked, how.pop("k", 3), **how)
 
 
@@ -156,8 +156,8 @@ def ask(home: Path, *, index: str = "pictures", run: str | None = None, **query:
         ({"k": -2}, "-k: found -2"),
         ({"kind": "hsnw"}, "did you mean 'hnsw'"),
         ({"index": "none"}, "there is no index here"),
-        ({"by": "audio", "said": "--audio"}, r"has 0 streams of audio; it has image \(image\), w"),
-        ({"by": "wrds", "modality": False}, "no stream 'wrds'; did you mean 'words'"),
+        ({"stream": "audio", "option": "--audio"}, r"has 0 streams of audio; it has image \(image\), w"),
+        ({"stream": "wrds", "modality": False}, "no stream 'wrds'; did you mean 'words'"),
     ],
 )
 def test_mistakes_are_one_line(home: Path, how: dict[str, Any], said: str) -> None:
@@ -168,7 +168,7 @@ def test_mistakes_are_one_line(home: Path, how: dict[str, Any], said: str) -> No
 
 def test_a_file_that_cannot_be_read(home: Path) -> None:
     with pytest.raises(ReadError, match=r"none\.jpg"):
-        ask(home, by="image", value="none.jpg", said="--image")
+        ask(home, stream="image", value="none.jpg", option="--image")
 
 
 def test_another_run_is_refused_by_name(home: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_run_whose_query_tower_has_changed_is_refused(home: Path, tmp_path: Pa
     (tmp_path / "mixed.yaml").write_text(yaml.safe_dump(values))
     mixed = str(tmp_path / "mixed.yaml")
     picture = str(home / "photos" / "1.jpg")
-    assert ask(home, run=mixed, by="image", value=picture, said="--image")[0].key == "1.jpg"
+    assert ask(home, run=mixed, stream="image", value=picture, option="--image")[0].key == "1.jpg"
     with pytest.raises(ConfigError, match="whose stream 'words'"):
         ask(home, run=mixed)
 
@@ -212,9 +212,9 @@ def test_one_query_at_a_time(options: dict[str, str], named: str | None, said: s
 def test_options_are_modalities_and_query_a_stream() -> None:
     modalities = {"text": "text", "mri": "mri"}
     volume = parse_query({"mri": "a.nii"}, modalities, None)
-    assert (volume.by, volume.value, volume.modality) == ("mri", "a.nii", True)
+    assert (volume.stream, volume.value, volume.modality) == ("mri", "a.nii", True)
     named = parse_query({}, modalities, "words=a=b")
-    assert (named.by, named.value, named.modality) == ("words", "a=b", False)
+    assert (named.stream, named.value, named.modality) == ("words", "a=b", False)
 
 
 class TestSheet:

@@ -82,11 +82,11 @@ def test_two_working_folders_are_two_data_sets(
     assert [os.path.realpath(file) for file in files(out)] == sorted(expected)
     monkeypatch.chdir(tmp_path / "A")
     again = go(recipe, *(word.replace("{top}", str(tmp_path)) for word in words), out=out)
-    assert (again.added.new, again.there) == (0, 2)
+    assert (again.added.new, again.already_present) == (0, 2)
     # What is shown is the row's own file, or nothing: asked in B, of rows of both.
     monkeypatch.chdir(tmp_path / "B")
     retriever = Retriever(out)
-    hits = retriever.index.search(np.ones((1, retriever.index.about.dim)), 4)[0]
+    hits = retriever.index.search(np.ones((1, retriever.index.metadata.dim)), 4)[0]
     for hit, shown in zip(hits, retriever.previews(hits), strict=True):
         (file,) = hit.row["_files"]
         assert shown == retriever.show("image", file)
@@ -113,7 +113,7 @@ class TestStale:
         assert "gone" not in go(recipe, "photos").summary()
         (photos / "1.png").unlink()
         done = go(recipe, "photos")
-        assert (done.there, done.stale, done.pruned) == (4, 1, False)
+        assert (done.already_present, done.stale, done.pruned) == (4, 1, False)
         assert "1 row that is gone or changed: take them out with --prune" in done.summary()
         assert open_index("index").count() == 5
         done = go(recipe, "photos", prune=True)
@@ -143,7 +143,7 @@ class TestStale:
         go(recipe, "t.csv")
         Path("t.csv").write_text("".join(["image\n", *lines[:3]]))
         done = go(recipe, "t.csv", prune=True)
-        assert (done.there, done.stale) == (3, 2)
+        assert (done.already_present, done.stale) == (3, 2)
         assert len(files()) == 3
 
     def test_other_data_sets_stay(self, recipe: str, photos: Path) -> None:

@@ -259,8 +259,8 @@ def test_each_row_gets_another_rows_cell() -> None:
         assert np.array_equal(dealt[i]["image"], source[giver]["image"])
         assert dealt[i]["label"] == source[i]["label"]
         assert dealt.key(i) == source.key(i)
-        assert dealt.identity(i, "image") == source.identity(giver, "image")
-        assert dealt.identity(i, "label") == source.identity(i, "label")
+        assert dealt.cell_key(i, "image") == source.cell_key(giver, "image")
+        assert dealt.cell_key(i, "label") == source.cell_key(i, "label")
 
 
 def test_an_unreadable_row_is_fatal_or_counted(home: Path, tmp_path: Path) -> None:

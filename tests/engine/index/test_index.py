@@ -81,9 +81,9 @@ def test_hits_have_their_columns_but_no_vector(filled: tuple[LanceIndex, np.ndar
 
 def test_it_is_there_when_opened_again(filled: tuple[LanceIndex, np.ndarray]) -> None:
     index, vectors = filled
-    index.compact()
+    index.optimize()
     again = open_index(index.place)
-    assert again.about == ABOUT
+    assert again.metadata == ABOUT
     assert again.count() == 700
     found = again.identities()
     assert len(np.unique(found)) == 700
@@ -149,7 +149,7 @@ def test_columns_are_scalars_and_texts() -> None:
 
 def test_two_rows_of_one_key(index: LanceIndex) -> None:
     twice = [*entries(unit(1), 5), *entries(unit(1), 5)]
-    twice[1] = Entry(**{**vars(twice[0]), "place": 6})
+    twice[1] = Entry(**{**vars(twice[0]), "row": 6})
     with pytest.raises(RuntimeFailure, match="rows 5 and 6 are both called 'row-5'"):
         index.add(twice)
 

@@ -157,7 +157,7 @@ class TestDamage:
         for write in (
             lambda: index.add(entries(vectors[:1])),
             lambda: index.remove([b"0" * 16]),
-            index.compact,
+            index.optimize,
         ):
             with pytest.raises(RuntimeFailure, match="the disk is full; make room"):
                 write()
@@ -178,7 +178,7 @@ def test_a_half_made_table_is_made_anew(tmp_path: Path) -> None:
 
 def test_rows_are_taken_out(filled: tuple[LanceIndex, np.ndarray]) -> None:
     index, vectors = filled
-    gone = [entry.identity for entry in entries(vectors) if entry.place % 2]
+    gone = [entry.identity for entry in entries(vectors) if entry.row % 2]
     assert index.remove([*gone, b"x" * 16]) == 350
     assert index.remove([]) == 0
     again = open_index(index.place)
@@ -198,7 +198,7 @@ class TestTwoWriters:
             for start in range(0, 12, 3):
                 some = [dataclasses.replace(e, columns={f"of{number}": 1}) for e in rows]
                 writer.add(some[start : start + 3])
-            writer.compact()
+            writer.optimize()
 
         with ThreadPoolExecutor(4) as pool:
             for done in [pool.submit(write, w, i) for i, w in enumerate(writers)]:

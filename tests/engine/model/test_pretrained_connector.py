@@ -41,7 +41,7 @@ class QueryFormer(Connector):
         return {**options, **json.loads(text)}
 
     @classmethod
-    def carries_weights(cls, options: Mapping[str, Any]) -> bool:
+    def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
         return options.get("name") is not None
 
     def load(self) -> None:

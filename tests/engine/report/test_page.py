@@ -22,7 +22,7 @@ def run_report(**changes: object) -> RunReport:
     values = {
         "name": "a run",
         "command": "",
-        "made": "",
+        "software": "",
         "notes": [],
         "facts": [],
         "pipeline": PipelineDiagram([], [], [Box("task", "t")]),

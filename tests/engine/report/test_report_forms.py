@@ -48,15 +48,15 @@ def test_forms_are_judged(
     prediction: dict[str, Any], target: dict[str, Any], right: bool | None, note: str
 ) -> None:
     verdict = judge(prediction, target)
-    assert verdict.right is right and note in verdict.note
-    assert "[" not in verdict.text
+    assert verdict.correct is right and note in verdict.note
+    assert "[" not in verdict.prediction
 
 
 def test_actions_are_off_only_where_there_is_something_to_do() -> None:
     wanted = [[0.0, 1.0], [0.0, 1.25], [9.0, 9.0]]
     verdict = judge({"actions": STEPS}, {"actions": wanted, "padding": [False, False, True]})
     assert verdict.note == "off by 0.188 in the mean, by 0.5 at most (joint 0)"
-    assert not verdict.wanted and verdict.text == "3 steps of 2 joints"
+    assert not verdict.references and verdict.prediction == "3 steps of 2 joints"
 
 
 def test_what_differs_is_marked_on_both_sides() -> None:
@@ -88,8 +88,8 @@ def test_a_report_marks_what_the_metric_counts(
     metrics.update([{"text": text}], [{"text": reference}])
     assert (metrics.compute()["wer"] == 0) is right
     verdict = judge({"text": text}, {"text": reference}, normalizer_of(normalizer))
-    assert verdict.right is right
-    assert re.findall("<mark>(.*?)</mark>", verdict.said) == marked
+    assert verdict.correct is right
+    assert re.findall("<mark>(.*?)</mark>", verdict.prediction_html) == marked
 
 
 def test_overlaps() -> None:

@@ -58,7 +58,7 @@ CARD = "| inputs.picture.encoder | patches | none | 12,345 | no |\n"
     ],
 )
 def test_judging_follows_the_form(prediction: Any, target: Any, right: bool | None) -> None:
-    assert judge(prediction, target).right is right
+    assert judge(prediction, target).correct is right
 
 
 def test_numbers_say_how_far_off_they_are() -> None:
@@ -67,7 +67,9 @@ def test_numbers_say_how_far_off_they_are() -> None:
 
 
 def test_words_that_differ_are_marked() -> None:
-    said = judge({"text": "a <b> dot"}, {"references": ["a blue dot", "two squares"]}).said
+    said = judge(
+        {"text": "a <b> dot"}, {"references": ["a blue dot", "two squares"]}
+    ).prediction_html
     assert said == "a <mark>&lt;b&gt;</mark> dot"
 
 
@@ -77,11 +79,11 @@ def test_a_prompt_that_all_rows_share_stands_once() -> None:
         for i, q in enumerate(("who", "who"))
     ]
     grid = select_rows("t", lines, 8)
-    assert grid.asked == "◻ who?" and {s.asked for _, g in grid.groups for s in g} == {""}
+    assert grid.prompt == "◻ who?" and {s.prompt for _, g in grid.groups for s in g} == {""}
     lines[1]["target"] = {"prompt": ["", " where?"]}
     grid = select_rows("t", lines, 8)
-    assert not grid.asked
-    assert [s.asked for _, g in grid.groups for s in g] == ["◻ who?", "◻ where?"]
+    assert not grid.prompt
+    assert [s.prompt for _, g in grid.groups for s in g] == ["◻ who?", "◻ where?"]
 
 
 @pytest.mark.parametrize(

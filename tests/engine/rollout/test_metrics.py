@@ -60,7 +60,7 @@ def test_jerk_of_three_steps_is_not_defined() -> None:
 def episode(successes: list[bool], seed: int = 0) -> Episode:
     found = Episode(seed)
     for i, success in enumerate(successes):
-        found.note(np.array([float(i)]), success, None)
+        found.record(np.array([float(i)]), success, None)
     return found
 
 

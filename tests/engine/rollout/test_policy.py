@@ -87,7 +87,7 @@ def test_history_is_the_window_that_training_cut(first: int, more: int, frames: 
     states = np.arange(frames, dtype=np.float32)[:, None] + [[0.0, 100.0]]
     history = History({"state": (first, last)})
     for now in range(frames):
-        history.see({"state": states[now], "image": now})
+        history.append({"state": states[now], "image": now})
         places = np.clip(now + np.arange(first, last + 1), 0, None)
         row = history.row()
         np.testing.assert_array_equal(row["state"], states[places])

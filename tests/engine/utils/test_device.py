@@ -237,14 +237,14 @@ def test_the_command_line_runs_on_the_named_device(
     Image.fromarray(PICTURE).save(here / "a.png")
     on = ("--device", picked.type, "--precision", "bf16")
     moved: list[str] = []
-    real = Stream.encoded
+    real = Stream.encode_or_load
 
     def encoded(stream: Stream, *args: Any) -> Any:
         assert torch.is_autocast_enabled("cpu"), "bf16"
         moved.extend(p.device.type for p in stream.parameters())
         return real(stream, *args)
 
-    monkeypatch.setattr(Stream, "encoded", encoded)
+    monkeypatch.setattr(Stream, "encode_or_load", encoded)
     for words in (
         ("train", "tiny.yaml", "--out", "run"),
         ("evaluate", "run"),

@@ -13,15 +13,15 @@ from encoder_cases import ACTION, contract
 from sensorium.engine.recipe import find
 from sensorium.modalities.action.augment import Noise
 from sensorium.modalities.action.normalizer import Normalizer
-from sensorium.modalities.action.read import Motion, read
+from sensorium.modalities.action.read import Trajectory, read
 from sensorium.modalities.base import Encoder, Features, ReadError
 
 DOF = 5
 
 
-def motions(*lengths: int) -> list[Motion]:
+def motions(*lengths: int) -> list[Trajectory]:
     rng = np.random.default_rng(0)
-    return [Motion(rng.normal(2, 3, (n, DOF)).astype(np.float32)) for n in lengths]
+    return [Trajectory(rng.normal(2, 3, (n, DOF)).astype(np.float32)) for n in lengths]
 
 
 def normalizer(**options: Any) -> Normalizer:

@@ -47,9 +47,9 @@ def test_rows_hold_what_they_say(recorded: Demonstrations) -> None:
     assert row["task"] == "reach-v3" and row["instruction"] in train_instructions("reach-v3")
     assert {recorded[e.start]["task"] for e in recorded.episodes} == set(TASKS)
     for name in ("state", "proprio", "action"):
-        values = recorded.array(name)
+        values = recorded.column_array(name)
         assert values.dtype == np.float32 and np.isfinite(values).all()
-    assert np.abs(recorded.array("action")).max() <= 1
+    assert np.abs(recorded.column_array("action")).max() <= 1
 
 
 def test_an_episode_is_asked_for_in_many_ways(recorded: Demonstrations) -> None:
@@ -60,8 +60,8 @@ def test_an_episode_is_asked_for_in_many_ways(recorded: Demonstrations) -> None:
 
 def test_every_action_is_the_experts_own_clean_and_clipped(recorded: Demonstrations) -> None:
     """Above all where an episode goes on from a disturbed state."""
-    states, actions = recorded.array("state"), recorded.array("action")
-    assert recorded.array("disturbed").any()
+    states, actions = recorded.column_array("state"), recorded.column_array("action")
+    assert recorded.column_array("disturbed").any()
     for episode in recorded.episodes:
         act = expert(recorded[episode.start]["task"])
         for i in episode:
@@ -83,7 +83,7 @@ def test_the_actions_lead_from_each_state_to_the_next(recorded: Demonstrations) 
 
 
 def test_a_disturbed_episode_begins_elsewhere(recorded: Demonstrations) -> None:
-    states, first = recorded.array("state"), {}
+    states, first = recorded.column_array("state"), {}
     for episode in recorded.episodes:
         row = recorded[episode.start]
         first[row["task"], row["seed"], row["disturbed"]] = states[episode.start]
@@ -118,7 +118,9 @@ def test_a_seed_gives_one_recording(recorded: Demonstrations) -> None:
     for one, other in zip(*runs, strict=True):
         assert one is not None and other is not None and one.task == other.task
         assert np.array_equal(one.columns["action"], other.columns["action"])
-    assert np.array_equal(runs[0][0].columns["state"], recorded.array("state")[: len(runs[0][0])])
+    assert np.array_equal(
+        runs[0][0].columns["state"], recorded.column_array("state")[: len(runs[0][0])]
+    )
 
 
 def test_it_is_recorded_once(recorded: Demonstrations, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_an_empty_cell_spoils_no_other_column(tmp_path: Path) -> None:
     source = Frames(path=write(tmp_path / "a.csv", rows))
     assert [source[i]["reward"] for i in range(3)] == rewards
     assert [source[i]["x"] for i in range(3)] == [0.0, 1.0, 2.0]
-    assert np.isnan(source.array("reward")).tolist() == [False, True, False]
+    assert np.isnan(source.column_array("reward")).tolist() == [False, True, False]
 
 
 def test_texts_stay_texts_and_a_late_float_makes_a_column_of_floats(tmp_path: Path) -> None:

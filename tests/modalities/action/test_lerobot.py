@@ -193,7 +193,7 @@ def test_frames_of_videos_are_those_of_their_times(layout: str, tmp_path: Path) 
     without = LeRobot(path=str(tmp_path / "arm"), videos=False)
     assert CAMERA not in without.columns and without.fingerprint() != source.fingerprint()
     with pytest.raises(ValueError, match="frames of a video, expected numbers"):
-        source.array(CAMERA)
+        source.column_array(CAMERA)
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.1 / FPS, -0.1 / FPS])

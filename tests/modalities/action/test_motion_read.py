@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import csv, parquet
 
-from sensorium.modalities.action.read import Motion, example, preview, read
+from sensorium.modalities.action.read import Trajectory, example, preview, read
 from sensorium.modalities.base import ReadError
 
 VALUES = np.arange(12).reshape(4, 3) / 4
@@ -38,7 +38,7 @@ def write(path: Path, columns: dict[str, Any]) -> Path:
         torch.from_numpy(VALUES),
         torch.from_numpy(VALUES).bfloat16().requires_grad_(),
         {"values": VALUES},
-        Motion(VALUES.astype(np.float32)),
+        Trajectory(VALUES.astype(np.float32)),
         np.asarray(VALUES * 4, np.int64) / np.float32(4),
     ],
     ids=lambda s: type(s).__name__,

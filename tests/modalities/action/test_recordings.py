@@ -31,9 +31,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert np.array_equal(source[5]["state"], states[1])
     assert source[1]["front"] == {"bytes": b"png", "path": None} and source[4]["note"] == "b"
     assert source[1]["timestamp"] == pytest.approx(1 / 20)
-    assert np.array_equal(source.array("state")[:4], states)
+    assert np.array_equal(source.column_array("state")[:4], states)
     with pytest.raises(ValueError, match=r"front holds struct.*expected numbers"):
-        source.array("front")
+        source.column_array("front")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

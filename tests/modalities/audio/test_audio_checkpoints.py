@@ -94,7 +94,7 @@ def saved(kind: str, folder: Path, steps: Any, **config: Any) -> Any:
 
 def loaded(kind: type[Encoder], folder: Path, **options: Any) -> Encoder:
     section = {"name": str(folder), **options}
-    assert kind.carries_weights(section)
+    assert kind.has_pretrained_weights(section)
     torch.manual_seed(6)
     encoder = kind(**kind.resolve(section)).eval()
     encoder.load()
@@ -275,7 +275,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         )
     with pytest.raises(ValueError, match="carries no pretrained weights"):
         Whisper(config={"model_type": "whisper", **WHISPER}).load()
-    assert not Whisper.carries_weights({"config": {"model_type": "whisper"}})
-    assert not Whisper.carries_weights({"name": f"local-dir:{tmp_path.parent}"})
+    assert not Whisper.has_pretrained_weights({"config": {"model_type": "whisper"}})
+    assert not Whisper.has_pretrained_weights({"name": f"local-dir:{tmp_path.parent}"})
     with pytest.raises(ReadError, match="at least one window"):
         loaded(Wav2Vec2, tmp_path).processor.prepare(sounds(0.01)[0])

@@ -79,20 +79,20 @@ def test_a_missing_or_broken_file_is_a_row_that_read_reports(libri: Path) -> Non
     source = LibriSpeech(path=str(libri), split="dev-clean")
     for index, wrong in ((0, "No such file"), (1, "no sound")):
         assert math.isnan(source[index]["seconds"])
-        assert source.identity(index, "audio")
+        assert source.cell_key(index, "audio")
         with pytest.raises(ReadError, match=wrong):
             read(source[index]["audio"])
 
 
 def test_a_changed_file_has_another_name_in_the_caches(voices: Path) -> None:
     before = CommonVoice(path=str(voices), split="test")
-    names = before.identity(0, "audio"), before.fingerprint()
+    names = before.cell_key(0, "audio"), before.fingerprint()
     os.utime(voices / "clips/a.mp3", (1, 1))
     after = CommonVoice(path=str(voices), split="test")
-    assert before.identity(0, "text") != before.identity(1, "text")
-    assert after.identity(0, "audio") != names[0]
+    assert before.cell_key(0, "text") != before.cell_key(1, "text")
+    assert after.cell_key(0, "audio") != names[0]
     assert after.fingerprint() != names[1]
-    assert after.identity(1, "audio") == before.identity(1, "audio")
+    assert after.cell_key(1, "audio") == before.cell_key(1, "audio")
 
 
 def test_what_is_no_corpus_is_named(libri: Path, voices: Path) -> None:

@@ -69,7 +69,7 @@ def test_timm_local_dir(tmp_path: Path) -> None:
     torch.manual_seed(3)
     model = timm_folder(tmp_path, "vit_tiny_patch16_224", **VIT)
     section = {"name": f"local-dir:{tmp_path}"}
-    assert Timm.carries_weights(section)
+    assert Timm.has_pretrained_weights(section)
     resolved = Timm.resolve(section)
     json.dumps(resolved)
     encoder = Timm(**resolved).eval()
@@ -80,7 +80,7 @@ def test_timm_local_dir(tmp_path: Path) -> None:
     assert torch.equal(encoder(**given).pooled, want[:, 0])
     for p in tmp_path.glob("*.safetensors"):
         p.unlink()
-    assert not Timm.carries_weights(section)
+    assert not Timm.has_pretrained_weights(section)
 
 
 def clip_folder(folder: Path, name: str, options: dict[str, Any]) -> Any:
@@ -111,7 +111,7 @@ def test_open_clip_local_dir(name: str, options: dict[str, Any], tmp_path: Path)
     torch.manual_seed(3)
     model = clip_folder(tmp_path, name, options)
     section = {"name": f"local-dir:{tmp_path}", "output": "embedding"}
-    assert OpenClipVision.carries_weights(section)
+    assert OpenClipVision.has_pretrained_weights(section)
     resolved = OpenClipVision.resolve(section)
     json.dumps(resolved)
     vector, tokens = OpenClipVision(**resolved), OpenClipVision(**{**resolved, "output": "tokens"})
@@ -187,7 +187,7 @@ def saved(kind: str, folder: Path) -> tuple[Any, Any]:
 def test_transformers_folder(family: str, tmp_path: Path) -> None:
     steps, tower = saved(family, tmp_path)
     section = {"name": str(tmp_path)}
-    assert TransformersVision.carries_weights(section)
+    assert TransformersVision.has_pretrained_weights(section)
     resolved = TransformersVision.resolve(section)
     json.dumps(resolved)
     for options in (resolved, section, {"name": f"local-dir:{tmp_path}"}):

@@ -52,7 +52,7 @@ def test_registers_and_the_class_token_are_no_patches() -> None:
     ],
 )
 def test_names_say_whether_they_carry_weights(part: Any, name: str, carries: bool) -> None:
-    assert part.carries_weights({"name": name}) is carries
+    assert part.has_pretrained_weights({"name": name}) is carries
 
 
 def test_taps_and_token_masks_of_a_plain_vit() -> None:

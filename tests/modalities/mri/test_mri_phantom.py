@@ -75,15 +75,15 @@ def test_a_volume_has_one_name_however_rows_are_cut() -> None:
     said = Phantom(**SMALL, view="sentence")
     for index in (0, 5, 11):
         for column in ("volume", "mask"):
-            name = series.identity(index, column)
-            assert name == more.identity(index, column) == said.identity(2 * index, column)
-        assert said.identity(2 * index, "sentence_mask") == series.identity(index, "mask")
-        assert said.identity(2 * index + 1, "sentence_mask") != series.identity(index, "mask")
-    every = {series.identity(i, c) for i in range(len(series)) for c in ("volume", "mask")}
+            name = series.cell_key(index, column)
+            assert name == more.cell_key(index, column) == said.cell_key(2 * index, column)
+        assert said.cell_key(2 * index, "sentence_mask") == series.cell_key(index, "mask")
+        assert said.cell_key(2 * index + 1, "sentence_mask") != series.cell_key(index, "mask")
+    every = {series.cell_key(i, c) for i in range(len(series)) for c in ("volume", "mask")}
     assert len(every) == 2 * len(series)
     for changed in ({"seed": 7}, {"spacing": 11.0}, {"split": "test"}, {"healthy": 0.9}):
         other = Phantom(**{**SMALL, **changed})
-        assert other.identity(0, "volume") != series.identity(0, "volume")
+        assert other.cell_key(0, "volume") != series.cell_key(0, "volume")
 
 
 def test_a_series_belongs_to_its_study() -> None:

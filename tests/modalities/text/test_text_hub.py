@@ -51,7 +51,7 @@ def test_bert_parity(tmp_path: Path, save_tokenizer: Save) -> None:
     own = PretrainedTokenizer(name=str(tmp_path))
     own.fit(())
     options = {"name": f"local-dir:{tmp_path}", "max_length": 64}
-    assert TransformersText.carries_weights(options)
+    assert TransformersText.has_pretrained_weights(options)
     ours = build(TransformersText, options, tokenizer=own)
     ours.load()
 
@@ -100,7 +100,7 @@ def test_llama_parity(tmp_path: Path, bpe: BPE) -> None:
 def test_ways_to_write_a_place(name: str, found: dict[str, str]) -> None:
     assert parse_repo_id(name) == found
     options = {"name": name}
-    assert CausalLM.carries_weights(options)  # it is not here, so it must be elsewhere
+    assert CausalLM.has_pretrained_weights(options)  # it is not here, so it must be elsewhere
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_configurations_survive_json(tmp_path: Path, bpe: BPE) -> None:
         **whole.to_dict(),
         "_name_or_path": options["config"].get("_name_or_path", ""),
     }
-    assert not CausalLM.carries_weights(options)  # a configuration without weights
+    assert not CausalLM.has_pretrained_weights(options)  # a configuration without weights
 
 
 def test_a_bigger_vocabulary_is_fine_a_smaller_one_is_not(bpe: BPE) -> None:

@@ -66,7 +66,7 @@ def test_open_clip_parity(
     name = save_clip(tmp_path, **TOWERS[tower])
     theirs = open_clip.create_model(name).eval()
     ours = build(OpenClipText, {"name": name})
-    assert OpenClipText.carries_weights({"name": name})
+    assert OpenClipText.has_pretrained_weights({"name": name})
     ours.load()
     texts = [TEXTS[0], TEXTS[1] * 2, "a"]
     ids = open_clip.get_tokenizer(name)(texts)
@@ -111,8 +111,8 @@ def test_open_clip_by_name_with_options() -> None:
     ours = build(OpenClipText, {"name": "ViT-B-32", "options": sizes})
     assert ours.dim == 24 and len(ours.blocks()) == 1
     assert encoded(ours, ["a cat"]).tokens.shape == (1, 77, 24)
-    assert not OpenClipText.carries_weights({"name": "ViT-B-32"})
-    assert OpenClipText.carries_weights({"name": "ViT-B-32:laion2b_s34b_b79k"})
+    assert not OpenClipText.has_pretrained_weights({"name": "ViT-B-32"})
+    assert OpenClipText.has_pretrained_weights({"name": "ViT-B-32:laion2b_s34b_b79k"})
     with pytest.raises(ValueError, match=r"names no weights; known: .*ViT-B-32:laion2b_s34b_b79k"):
         ours.load()
 

@@ -119,7 +119,7 @@ def test_state_is_enough(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 
 def test_batch(tokenizer: Tokenizer) -> None:
-    ids, mask = tokenizer.batch(["a handwritten seven", "a"], special=True)
+    ids, mask = tokenizer.encode_batch(["a handwritten seven", "a"], special=True)
     assert mask.sum(1).tolist() == [
         len(tokenizer.encode(t, special=True)) for t in ("a handwritten seven", "a")
     ]

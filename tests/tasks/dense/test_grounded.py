@@ -299,10 +299,10 @@ def test_sentences_of_a_phantom_know_their_masks() -> None:
         row, whole = source[i], series[i // 2]
         assert row["volume"] == whole["volume"] and row["study"] == whole["study"]
         assert row["sentence"] in row["report"] and row["about"] == ("lesion", "ventricles")[i % 2]
-        assert source.identity(i, "volume") == source.identity(i - i % 2, "volume")
+        assert source.cell_key(i, "volume") == source.cell_key(i - i % 2, "volume")
         if row["about"] == "lesion" and row["lesion"] == "yes":
             assert row["finding"] in row["sentence"]
     for column in ("sentence", "sentence_mask"):
-        assert source.identity(0, column) != source.identity(1, column)
+        assert source.cell_key(0, column) != source.cell_key(1, column)
     healthy = next(r for r in map(source.__getitem__, range(0, 24, 2)) if r["lesion"] == "no")
     assert not bool(read_mask(healthy["sentence_mask"]).any())

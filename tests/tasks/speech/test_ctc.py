@@ -202,10 +202,10 @@ def test_a_hint_changes_what_is_heard() -> None:
 
 def test_conditions_that_changed_are_refused() -> None:
     fitted = CategoryEncoder()
-    fitted.bind(["language"])
+    fitted.set_columns(["language"])
     fitted.fit(ROWS)
     other = CategoryEncoder()
-    other.bind(["task"])
+    other.set_columns(["task"])
     with pytest.raises(ValueError, match="fitted on language, the task names task"):
         other.load_state(fitted.state())
 

@@ -22,7 +22,7 @@ COLOURS = ["red", "green", "blue", "green", "red", "blue"]
 
 def labels_of(*cells: object) -> LabelEncoder:
     labels = LabelEncoder()
-    labels.bind("label")
+    labels.set_columns("label")
     labels.fit({"label": cell} for cell in cells)
     return labels
 
@@ -86,7 +86,7 @@ def test_columns_that_are_no_labels_are_named(cells: list[object], words: str) -
 def test_labels_before_and_after_the_wrong_fit_are_named() -> None:
     labels = labels_of("a", "b")
     with pytest.raises(ValueError, match="'label', the target is 'colour'"):
-        labels.bind("colour")
+        labels.set_columns("colour")
     unfitted = Classification(input="image", labels=LabelEncoder(), target="colour")
     with pytest.raises(ValueError, match="'colour' was not fitted"):
         _ = unfitted.head_uses

@@ -23,7 +23,7 @@ TABLE = np.array([[row["age"], row["mass"]] for row in ROWS])
 
 def scale_of(rows: list[dict[str, float]], *columns: str) -> Standardizer:
     scale = Standardizer()
-    scale.bind(columns)
+    scale.set_columns(columns)
     scale.fit(rows)
     return scale
 
@@ -66,7 +66,7 @@ def test_what_was_learned_survives_json() -> None:
     again.load_state(json.loads(json.dumps(scale.state())))
     assert again.state() == scale.state()
     with pytest.raises(ValueError, match="fitted on age, mass, the target is age"):
-        again.bind(["age"])
+        again.set_columns(["age"])
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "old", [1.0]])
