@@ -155,8 +155,8 @@ class Causal(CausalGeneration):
     def _needs_mask(self, visibility: Visibility, device: torch.device) -> bool:
         """Return whether the model needs a mask: on the meta device transformers cannot detect
         packed rows."""
-        plain = visibility.is_named and visibility.base == "causal"
-        return not plain or (device.type == "meta" and not self.no_masks)
+        is_causal = visibility.is_named and visibility.base == "causal"
+        return not is_causal or (device.type == "meta" and not self.no_masks)
 
     def _masked(
         self,
@@ -259,16 +259,18 @@ class Causal(CausalGeneration):
         last = (numbers * context.mask).amax(1, keepdim=True)  # [B, 1]
         before = context.replace(mask=context.mask & (numbers != last), grid=None)
         embeds = torch.cat([take(context.tokens, last), self.embed(ids[:, :-1])], 1)
-        known = torch.cat([torch.ones_like(mask[:, :1]), mask[:, :-1]], 1)
+        input_mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, :-1]], 1)
 
-        def moved(visible: Tensor) -> Tensor:
+        def rearrange(visible: Tensor) -> Tensor:
             """The same for [before, last, all but the last id]."""
-            rest = torch.arange(past, past + length - 1, device=numbers.device)
-            order = torch.cat([numbers.expand(len(last), -1), last, rest.expand(len(last), -1)], 1)
+            positions = torch.arange(past, past + length - 1, device=numbers.device)
+            order = torch.cat(
+                [numbers.expand(len(last), -1), last, positions.expand(len(last), -1)], 1
+            )
             return arrange(visible, past, length, order, order)
 
-        visibility = as_visibility(attention).map_masks(moved)
-        hidden: Tensor = self(embeds, known, before, visibility, layer_hooks)
+        visibility = as_visibility(attention).map_masks(rearrange)
+        hidden: Tensor = self(embeds, input_mask, before, visibility, layer_hooks)
         return hidden
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:

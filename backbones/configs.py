@@ -74,15 +74,15 @@ def read_config(name: str, builtin: Mapping[str, Fields]) -> Fields:
             f"name: no configuration for {name!r} ({one_line(error)}); expected a folder with a "
             f"config.json, a hub id, or a built-in name{did_you_mean(name, builtin)}"
         ) from error
-    fields: Fields = _plain(config.to_dict())
+    fields: Fields = _yaml_values(config.to_dict())
     return fields
 
 
-def _plain(value: Any) -> Any:
+def _yaml_values(value: Any) -> Any:
     """Return values as parsed from YAML."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): _yaml_values(inner) for key, inner in value.items()}
+    return [_yaml_values(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def has_weights(name: str | None, builtin: Mapping[str, Fields]) -> bool:
@@ -111,11 +111,12 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
     if "vocab_size" not in fields:
         fields = {**_vocabulary(tokenizer), **fields}
     family = CONFIG_MAPPING[kind]
-    plain = family()
+    default_config = family()
     for key in options:
-        if key not in fields and not hasattr(plain, key):
+        if key not in fields and not hasattr(default_config, key):
             raise ValueError(
-                f"options.{key}: {kind} has no such field{did_you_mean(key, plain.to_dict())}"
+                f"options.{key}: {kind} has no such "
+                f"field{did_you_mean(key, default_config.to_dict())}"
             )
     own_names = {family.attribute_map.get(key, key): value for key, value in options.items()}
     try:

@@ -204,14 +204,14 @@ class CausalGeneration(Generative):
         prepare = inspect.signature(self.model.prepare_inputs_for_generation).parameters
         if "inputs_embeds" not in prepare or self._first_position:
             return True
-        plain = visibility.is_named and visibility.base == "causal"
-        if not (plain or self._takes_positions):
+        is_causal = visibility.is_named and visibility.base == "causal"
+        if not (is_causal or self._takes_positions):
             return True
-        tried = self.trial is not None
+        was_tried = self.trial is not None
         skips = self.trial.skips_padding if self.trial is not None else self._takes_positions
         ragged = not bool(condition.mask.all())
         if not skips:
-            return ragged or (tried and self.model._is_stateful)
+            return ragged or (was_tried and self.model._is_stateful)
         return ragged and not self._loop_is_right()
 
     def _loop_is_right(self) -> bool:

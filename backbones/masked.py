@@ -142,9 +142,10 @@ class Masked(Pretrained):
     def generate(self, *args: Any, **options: Any) -> NoReturn:
         self._refuse("generate")
 
-    def _refuse(self, what: str) -> NoReturn:
+    def _refuse(self, operation: str) -> NoReturn:
         raise ValueError(
-            f"{what}: the backbone `masked` sees a whole text at once and writes none token by "
+            f"{operation}: the backbone `masked` sees a whole text at once and writes none token "
+            "by "
             "token; use `causal`, `seq2seq` or `diffusion`"
         )
 

@@ -174,8 +174,8 @@ class Pretrained(Backbone):
         if ability in self.supports:
             return None
         masks = ability in self.with_masks and self.no_masks is not None
-        why = f" ({self.no_masks})" if masks else ""
-        return f"{self.kind} cannot do {ability}{why}; it can do {self._supported}"
+        reason = f" ({self.no_masks})" if masks else ""
+        return f"{self.kind} cannot do {ability}{reason}; it can do {self._supported}"
 
     def _visibility(
         self, attention: Attention, context: Features | ContextCache | None

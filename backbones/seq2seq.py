@@ -143,9 +143,9 @@ class Seq2Seq(Generative):
             "use_cache": False,
         }
         # As in the causal family: packed rows need no mask, the meta device does.
-        plain = visibility.is_named and visibility.base != "block"
+        is_simple = visibility.is_named and visibility.base != "block"
         meta = tokens.device.type == "meta"
-        if plain and (not meta or self.no_masks):
+        if is_simple and (not meta or self.no_masks):
             inputs["use_cache"] = meta  # with a cache the library looks into no values
             with access.attached():
                 out = self.decoder(inputs_embeds=tokens, **inputs)
@@ -203,18 +203,20 @@ class Seq2Seq(Generative):
         The decoder starts with `start_id`, which sees the whole context.
         """
         self._check_filled(context)
-        known = torch.cat([torch.full_like(ids[:, :1], self.start_id), ids[:, :-1]], 1)
+        input_ids = torch.cat([torch.full_like(ids[:, :1], self.start_id), ids[:, :-1]], 1)
         real = torch.cat([torch.ones_like(mask[:, :1]), mask[:, :-1]], 1)
 
-        def moved(visible: Tensor) -> Tensor:
+        def rearrange(visible: Tensor) -> Tensor:
             """The same for [start, all but the last id]."""
             order = torch.arange(ids.shape[1], device=visible.device)
             shifted = (order - 1).clamp(min=0).expand(len(ids), -1)
             visible = self._self_mask(visible, len(order), shifted)
             return visible | (order == 0)[:, None] | (order == 0)
 
-        visibility = as_visibility(attention).map_masks(moved)
-        hidden: Tensor = self(self.embed_positions(known), real, context, visibility, layer_hooks)
+        visibility = as_visibility(attention).map_masks(rearrange)
+        hidden: Tensor = self(
+            self.embed_positions(input_ids), real, context, visibility, layer_hooks
+        )
         return hidden
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:

@@ -44,8 +44,8 @@ class Visibility:
 
     def __post_init__(self) -> None:
         if self.base not in get_args(AttentionKind):
-            known = ", ".join(get_args(AttentionKind))
-            raise ValueError(f"attention: found {self.base!r}, expected one of {known}")
+            kinds = ", ".join(get_args(AttentionKind))
+            raise ValueError(f"attention: found {self.base!r}, expected one of {kinds}")
         mask = self.mask
         if mask is not None and (mask.ndim != 3 or mask.dtype != torch.bool):
             raise ValueError(
@@ -109,8 +109,8 @@ class Visibility:
     @property
     def is_named(self) -> bool:
         """True if `base` says it all."""
-        rest = self.window is None and not self.future_weight and not self.layers
-        return rest and self.mask is None and not self.restart_positions
+        is_plain = self.window is None and not self.future_weight and not self.layers
+        return is_plain and self.mask is None and not self.restart_positions
 
     @property
     def sees_ahead(self) -> bool:

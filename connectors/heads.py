@@ -93,8 +93,8 @@ class Flatten(Connector):
             raise ValueError(f"flatten: grid {grid}, expected one axis or more, of 1 or more")
         self.grid = tuple(grid)
         self.squeeze = nn.Sequential(nn.LayerNorm(in_dim), nn.Linear(in_dim, width), nn.GELU())
-        places = width * math.prod(grid)
-        self.map = nn.Sequential(nn.LayerNorm(places), nn.Linear(places, out_dim))
+        cells = width * math.prod(grid)
+        self.map = nn.Sequential(nn.LayerNorm(cells), nn.Linear(cells, out_dim))
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> pooled [B, out_dim]`."""

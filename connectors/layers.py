@@ -40,11 +40,11 @@ class WeightedLayers(Connector):
         shares = self.weights.softmax(0)
         total = features.tokens.new_zeros(())
         for share, layer in zip(shares, features.hidden_states, strict=True):
-            total = total + share * self._ready(layer.tokens, features.mask)
+            total = total + share * self._normalized(layer.tokens, features.mask)
         tokens = mask_tokens(self.map(total), features.mask)
         return features.replace(tokens=tokens, pooled=None, hidden_states=())
 
-    def _ready(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def _normalized(self, tokens: Tensor, mask: Tensor) -> Tensor:
         tokens = mask_tokens(tokens, mask)
         return nn.functional.layer_norm(tokens, tokens.shape[-1:]) if self.normalize else tokens
 

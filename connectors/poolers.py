@@ -23,8 +23,8 @@ class Mean(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, 1, out_dim]`."""
-        whole = features.replace(tokens=mask_tokens(features.tokens, features.mask))
-        return pooled_features(features, self.map(whole.mean()))
+        masked = features.replace(tokens=mask_tokens(features.tokens, features.mask))
+        return pooled_features(features, self.map(masked.mean()))
 
 
 class Max(Connector):
@@ -101,8 +101,8 @@ class LatentAttention(Connector):
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, 1, out_dim]`."""
         read = self.mlp(self.attend(mask_tokens(features.tokens, features.mask)))
-        whole = features.replace(tokens=mask_tokens(read, features.mask))
-        return pooled_features(features, whole.mean())
+        masked = features.replace(tokens=mask_tokens(read, features.mask))
+        return pooled_features(features, masked.mean())
 
     def attend(self, tokens: Tensor) -> Tensor:
         """Return `[B, T, D]`: for every token a mixture of the latents."""

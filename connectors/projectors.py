@@ -68,12 +68,12 @@ class MLP(_Projector):
         at_least("mlp", "depth", depth, 1)
         widths = [in_dim, *[hidden or out_dim] * (depth - 1), out_dim]
 
-        def made() -> nn.Module:
+        def make_map() -> nn.Module:
             layers: list[nn.Module] = [nn.LayerNorm(in_dim)] if norm else []
-            for place, (wide, narrow) in enumerate(pairwise(widths)):
-                layers += [ACTIVATIONS[activation]()] if place else []
+            for index, (wide, narrow) in enumerate(pairwise(widths)):
+                layers += [ACTIVATIONS[activation]()] if index else []
                 layers.append(nn.Linear(wide, narrow))
             return nn.Sequential(*layers)
 
-        self.map = made()
-        self.whole = made() if project_pooled else None
+        self.map = make_map()
+        self.whole = make_map() if project_pooled else None

@@ -67,8 +67,8 @@ class Detr(Connector):
         output = self.map(hidden)
         if grid is not None and len(grid) < self.out_dim:
             looks = self.point(hidden) @ content.mT + hide[:, None]  # [B, Q, T]
-            place = looks.float().softmax(-1) @ _centres(features, grid).float()
-            offset = place.logit(eps=1e-3).to(output.dtype)  # [B, Q, n]
+            position = looks.float().softmax(-1) @ _centres(features, grid).float()
+            offset = position.logit(eps=1e-3).to(output.dtype)  # [B, Q, n]
             output = output + nn.functional.pad(offset, (1, self.out_dim - 1 - len(grid)))
         return Features.dense(output).replace(
             affine=features.affine, hidden_states=features.hidden_states

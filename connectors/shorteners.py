@@ -76,11 +76,11 @@ class FrameStack(Connector):
         at_least("stack", "factor", factor, 1)
         at_least("stack", "depth", depth, 1)
         self.factor = factor
-        more = [
+        layers = [
             layer for _ in range(depth - 1) for layer in (nn.GELU(), nn.Linear(out_dim, out_dim))
         ]
         first = nn.Linear(in_dim * factor, out_dim)
-        self.map = nn.Sequential(first, *more) if more else first
+        self.map = nn.Sequential(first, *layers) if layers else first
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, ceil(T / factor), out_dim]`."""

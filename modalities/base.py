@@ -58,8 +58,8 @@ class Processor:
             for name, value in vars(each).items()
             if isinstance(value, functools.cached_property)
         }
-        more = {k: v for k, v in vars(self).items() if k not in cached and k not in fields}
-        return fields | more
+        attributes = {k: v for k, v in vars(self).items() if k not in cached and k not in fields}
+        return fields | attributes
 
 
 class Component:

@@ -91,8 +91,8 @@ class Features:
         real = self.mask.unflatten(1, self.grid)
         extents = []
         for axis, size in enumerate(self.grid):
-            others = tuple(i + 1 for i in range(len(self.grid)) if i != axis)
-            along = real.any(dim=others) if others else real  # [B, size]
+            other_axes = tuple(i + 1 for i in range(len(self.grid)) if i != axis)
+            along = real.any(dim=other_axes) if other_axes else real  # [B, size]
             index = torch.arange(1, size + 1, device=real.device)
             extents.append((along * index).amax(1).clamp(min=1))
         return torch.stack(extents, -1)
@@ -116,9 +116,9 @@ class Features:
         def move(value: Tensor) -> Tensor:
             if value.is_floating_point():
                 return value.to(*args, **kwargs)
-            places = [a for a in args if not isinstance(a, torch.dtype)]
-            rest = {k: v for k, v in kwargs.items() if k != "dtype"}
-            return value.to(*places, **rest) if places or rest else value
+            positional = [a for a in args if not isinstance(a, torch.dtype)]
+            keywords = {k: v for k, v in kwargs.items() if k != "dtype"}
+            return value.to(*positional, **keywords) if positional or keywords else value
 
         return self._map(move)
 

@@ -121,13 +121,13 @@ def select_rows(inputs: S, rows: Sequence[int]) -> S:
         return cast(S, inputs.replace(**tensors, hidden_states=layers))
     if not isinstance(inputs, ShapeGroups):
         return cast(S, {name: value[index] for name, value in inputs.items()})
-    places = {row: place for place, row in enumerate(rows)}
+    position_of = {row: position for position, row in enumerate(rows)}
     groups: list[tuple[list[int], Tensors]] = []
     for members, tensors in inputs:
-        inside = [i for i, row in enumerate(members) if row in places]
+        inside = [i for i, row in enumerate(members) if row in position_of]
         if inside:
             chosen = {name: value[inside] for name, value in tensors.items()}
-            groups.append(([places[members[i]] for i in inside], chosen))
+            groups.append(([position_of[members[i]] for i in inside], chosen))
     return cast(S, groups[0][1] if len(groups) == 1 else ShapeGroups(tuple(groups)))
 
 
@@ -140,11 +140,11 @@ def merge(parts: Sequence[tuple[Sequence[int], Features]]) -> Features:
     """
     rows, features = [list(part) for part, _ in parts], [part for _, part in parts]
     shapes, grid = _shapes(features)
-    lost = grid is None and any(part.grid is not None for part in features)
-    whole: dict[str, Any] = {
+    mixed_grids = grid is None and any(part.grid is not None for part in features)
+    merged: dict[str, Any] = {
         "grid": grid,
-        "spacing": None if lost else _agreed(features, "spacing"),
-        "origin": None if lost else _agreed(features, "origin"),
+        "spacing": None if mixed_grids else _agreed(features, "spacing"),
+        "origin": None if mixed_grids else _agreed(features, "origin"),
         "hidden_states": tuple(
             merge(list(zip(rows, layers, strict=True)))
             for layers in zip(*(part.hidden_states for part in features), strict=True)
@@ -156,8 +156,8 @@ def merge(parts: Sequence[tuple[Sequence[int], Features]]) -> Features:
             continue
         if any(value is None for value in values):
             raise ValueError(f"features of one batch: some have {name!r}, others have not")
-        whole[name] = _join(rows, values, shapes if name in PER_TOKEN else [()] * len(rows))
-    return features[0].replace(**whole)
+        merged[name] = _join(rows, values, shapes if name in PER_TOKEN else [()] * len(rows))
+    return features[0].replace(**merged)
 
 
 def _join(
@@ -166,29 +166,29 @@ def _join(
     """Place values `[rows, T, ...]`, whose tokens are laid out as `shapes`, into one tensor."""
     largest = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
     tail = values[0].shape[2:] if largest else values[0].shape[1:]
-    whole = values[0].new_zeros(sum(map(len, rows)), *largest, *tail)
+    merged = values[0].new_zeros(sum(map(len, rows)), *largest, *tail)
     for members, value, shape in zip(rows, values, shapes, strict=True):
         placed = value.unflatten(1, shape) if shape else value
         region: tuple[Tensor | slice, ...] = (torch.tensor(members), *map(slice, shape))
-        whole[region] = placed
-    return whole.flatten(1, len(largest)) if largest else whole
+        merged[region] = placed
+    return merged.flatten(1, len(largest)) if largest else merged
 
 
 def _shapes(features: Sequence[Features]) -> tuple[list[tuple[int, ...]], tuple[int, ...] | None]:
     """Return how the tokens of each part are laid out before padding, and the common grid."""
     grids = [part.grid for part in features]
     lengths: list[tuple[int, ...]] = [(part.tokens.shape[1],) for part in features]
-    known = [grid for grid in grids if grid is not None]
-    axes = {len(grid) for grid in known}
-    if len(known) < len(grids) or len(axes) > 1:
+    present = [grid for grid in grids if grid is not None]
+    axes = {len(grid) for grid in present}
+    if len(present) < len(grids) or len(axes) > 1:
         return lengths, None
     if axes == {1}:
-        return lengths, max(known)
-    if len(set(known)) == 1:
-        return known, known[0]
+        return lengths, max(present)
+    if len(set(present)) == 1:
+        return present, present[0]
     if any(part.affine is None for part in features):
         return lengths, None
-    return known, tuple(max(sizes) for sizes in zip(*known, strict=True))
+    return present, tuple(max(sizes) for sizes in zip(*present, strict=True))
 
 
 def _agreed(features: Sequence[Features], name: str) -> tuple[float, ...] | None:

@@ -12,22 +12,22 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name in `known` that is most like a misspelt one, or None if none is."""
-    matches = difflib.get_close_matches(name, list(known), n=1)
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """Return the name of `names` that is most like a misspelt one, or None if none is."""
+    matches = difflib.get_close_matches(name, list(names), n=1)
     return matches[0] if matches else None
 
 
-def did_you_mean(name: str, known: Iterable[str], limit: int = 12) -> str:
-    """Return `; did you mean 'mlp'?`, or up to `limit` of the known names if none is close."""
-    names = sorted(known)
+def did_you_mean(name: str, choices: Iterable[str], limit: int = 12) -> str:
+    """Return `; did you mean 'mlp'?`, or up to `limit` of the choices if none is close."""
+    names = sorted(choices)
     match = closest(name, names)
     if match is not None:
         return f"; did you mean {match!r}?"
     if not names:
         return "; there are none"
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"; there are: {', '.join(names[:limit])}{more}"
+    others = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"; there are: {', '.join(names[:limit])}{others}"
 
 
 MESSAGE_LENGTH = 300
@@ -50,8 +50,10 @@ def describe_error(error: BaseException) -> str:
         name = error.filename if error.filename is not None else ""
         return shorten(f"{name}: {error.strerror}" if name != "" else error.strerror)
     text = shorten(str(error))
-    plain = isinstance(error, (ImportError, OSError)) or type(error).__module__.startswith(_OWN)
-    if text and (plain or type(error) is ValueError):
+    self_explanatory = isinstance(error, (ImportError, OSError)) or type(
+        error
+    ).__module__.startswith(_OWN)
+    if text and (self_explanatory or type(error) is ValueError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -22,9 +22,9 @@ _DIGESTS = (bytes, bytearray, memoryview)
 
 def cache_root() -> Path:
     """`$SENSORIUM_CACHE`, else `$XDG_CACHE_HOME/sensorium`, else `~/.cache/sensorium`."""
-    own = os.environ.get("SENSORIUM_CACHE")
-    if own:
-        return Path(own).expanduser()
+    folder = os.environ.get("SENSORIUM_CACHE")
+    if folder:
+        return Path(folder).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "sensorium"
 
@@ -47,13 +47,13 @@ def cell_paths(cell: Any) -> list[Path]:
     """Return the files and folders that a cell names and that exist, absolute, in order."""
     paths: list[Path] = []
 
-    def note(name: str | Path) -> str | Path:
+    def add(name: str | Path) -> str | Path:
         # os.path, not Path.exists: a text that is too long for a path is simply no file.
         if name and os.path.exists(name):  # noqa: PTH110
             paths.append(Path(name).absolute())
         return name
 
-    map_paths(cell, note)
+    map_paths(cell, add)
     return paths
 
 

@@ -37,7 +37,7 @@ def quiet_loading() -> Iterator[None]:
     )
     from transformers.utils import logging as of_transformers
 
-    shown = of_transformers.is_progress_bar_enabled()
+    was_enabled = of_transformers.is_progress_bar_enabled()
     downloads = not are_progress_bars_disabled()
     of_transformers.disable_progress_bar()  # this switches off those of the hub too
     if downloads and sys.stderr.isatty():
@@ -48,7 +48,7 @@ def quiet_loading() -> Iterator[None]:
         yield
     finally:
         log.removeFilter(_is_no_report)
-        if shown:
+        if was_enabled:
             of_transformers.enable_progress_bar()
         (enable_progress_bars if downloads else disable_progress_bars)()
 

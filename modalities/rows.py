@@ -85,8 +85,8 @@ class Source:
         another cell.
         """
         cell = self.named_cell(index, column)
-        named = None if cell is None else cell_identity(cell, files)
-        return named or f"{self._print}|{self.key(index)}|{column}"
+        name = None if cell is None else cell_identity(cell, files)
+        return name or f"{self._print}|{self.key(index)}|{column}"
 
     def named_cell(self, index: int, column: str) -> Any:
         """Return a cell that may name files (a path, a folder, a list of them), if it is at hand

@@ -30,10 +30,10 @@ def replace_submodules(root: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Mo
     shell = copy.copy(root)
     shell.__dict__["_modules"] = dict(root._modules)
     for path, part in parts.items():
-        name, _, rest = path.partition(".")
+        name, _, inner_path = path.partition(".")
         inner = shell._modules[name]
-        if rest and inner is not None:
-            part = replace_submodules(inner, {rest: part})
+        if inner_path and inner is not None:
+            part = replace_submodules(inner, {inner_path: part})
         shell._modules[name] = part
     return shell
 
@@ -121,13 +121,13 @@ class ExtendedEmbedding(nn.Module):
         super().__init__()
         base: Any = unwrapped(table)
         self.table, self.size = table, base.weight.shape[0]
-        more = copy.copy(base)
+        added_rows = copy.copy(base)
         if parametrize.is_parametrized(base):  # its rows are computed, these are not
-            more.__class__ = type(base).__bases__[0]
-            more.__dict__["_modules"] = {}
-        more.__dict__["_parameters"] = {**base._parameters, "weight": rows}
-        more.num_embeddings, more.padding_idx = len(rows), None
-        self.more = more
+            added_rows.__class__ = type(base).__bases__[0]
+            added_rows.__dict__["_modules"] = {}
+        added_rows.__dict__["_parameters"] = {**base._parameters, "weight": rows}
+        added_rows.num_embeddings, added_rows.padding_idx = len(rows), None
+        self.more = added_rows
 
     @property
     def weight(self) -> Tensor:
@@ -152,7 +152,7 @@ class ExtendedLMHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         if self.ids is not None and isinstance(self.head, nn.Linear):
-            return self._some(hidden, self.head, self.ids)
+            return self._logits_of(hidden, self.head, self.ids)
         logits = self.head(hidden)
         if self.rows is not None:
             new = F.linear(hidden, self.rows.to(hidden.dtype))
@@ -160,13 +160,13 @@ class ExtendedLMHead(nn.Module):
         # An adapted head is no plain matrix: its rows are chosen after the product.
         return logits if self.ids is None else logits[..., self.ids]
 
-    def _some(self, hidden: Tensor, head: nn.Linear, ids: Tensor) -> Tensor:
+    def _logits_of(self, hidden: Tensor, head: nn.Linear, ids: Tensor) -> Tensor:
         if self.rows is None:
             return F.linear(hidden, head.weight[ids], None if head.bias is None else head.bias[ids])
         size = head.weight.shape[0]
         new, old = ids >= size, ids.clamp(max=size - 1)
-        more = self.rows[(ids - size).clamp(min=0)].to(head.weight.dtype)
-        weight = torch.where(new[:, None], more, head.weight[old])
+        added_rows = self.rows[(ids - size).clamp(min=0)].to(head.weight.dtype)
+        weight = torch.where(new[:, None], added_rows, head.weight[old])
         bias = None if head.bias is None else head.bias[old].masked_fill(new, 0)
         return F.linear(hidden, weight, bias)
 
@@ -183,11 +183,11 @@ def hooked(
 
     def wrap(hook: LayerHook) -> Callable[[nn.Module, Any, Any], Any]:
         def run(module: nn.Module, args: Any, output: Any) -> Any:
-            whole = output[0] if isinstance(output, tuple) else output  # [B, P + T, D]
-            tokens = whole[:, prefix:]
-            seen = tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
-            whole = torch.cat([whole[:, :prefix], hook(tokens, seen)], dim=1)
-            return (whole, *output[1:]) if isinstance(output, tuple) else whole
+            hidden = output[0] if isinstance(output, tuple) else output  # [B, P + T, D]
+            tokens = hidden[:, prefix:]
+            visible = tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
+            hidden = torch.cat([hidden[:, :prefix], hook(tokens, visible)], dim=1)
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
         return run
 

@@ -28,10 +28,10 @@ class CutCounter:
         """Count a text that is longer than `limit`, a phrase."""
         self.count += 1
         if str(self.count).strip("0") == "1":
-            shown = text if len(text) <= 60 else f"{text[:60]}..."
-            many = "a text is" if self.count == 1 else f"{self.count:,} texts so far are"
+            excerpt = text if len(text) <= 60 else f"{text[:60]}..."
+            count_text = "a text is" if self.count == 1 else f"{self.count:,} texts so far are"
             warnings.warn(
-                f"text: {many} longer than {limit} and cut, the last {shown!r}",
+                f"text: {count_text} longer than {limit} and cut, the last {excerpt!r}",
                 stacklevel=4,
             )
 
@@ -61,15 +61,17 @@ class TextProcessor(Processor):
         return {"ids": torch.tensor(ids, dtype=torch.long)}
 
     def _shortened(self, raw: str, ids: list[int]) -> list[int]:
-        plain = self.tokenizer.encode(raw)
-        special = len(ids) - len(plain)
-        begin = next((n for n in range(special + 1) if ids[n : n + len(plain)] == plain), None)
+        plain_ids = self.tokenizer.encode(raw)
+        special = len(ids) - len(plain_ids)
+        begin = next(
+            (n for n in range(special + 1) if ids[n : n + len(plain_ids)] == plain_ids), None
+        )
         if begin is None:  # the tokens at the ends are not known
             return ids[: self.max_length]
         if special >= self.max_length:
             wrong = f"its {special} special tokens fill max_length {self.max_length}"
             raise ReadError(raw, wrong, "a greater max_length")
-        end = ids[begin + len(plain) :]
+        end = ids[begin + len(plain_ids) :]
         return [*ids[: self.max_length - len(end)], *end]
 
     def settings(self) -> dict[str, Any]:

@@ -147,9 +147,9 @@ class BackboneContract:
                     alone = self.run(kind, row=row)[0]
                     padded = hidden[row, :length]
                     expect(close(alone, padded), f"row {row} alone: {gap(alone, padded)}")
-                moved = self.after.tokens.clone()
-                moved[:, 1] += torch.arange(self.model.dim).sin()
-                changed = self.run(kind, moved)
+                perturbed = self.after.tokens.clone()
+                perturbed[:, 1] += torch.arange(self.model.dim).sin()
+                changed = self.run(kind, perturbed)
                 expect(not close(changed[0, 1:], hidden[0, 1:]), "a position does not see itself")
                 unseen = close(changed[0, 0], hidden[0, 0])
                 ahead = kind in ("block", "bidirectional")
@@ -163,12 +163,12 @@ class BackboneContract:
             with checking(self.name, f"prefill {kind}"), torch.no_grad():
                 cache = self.model.prefill(self.context, kind)  # type: ignore[arg-type]
                 expect(isinstance(cache, ContextCache), f"returned {type(cache).__name__}")
-                real, whole = self.after.mask, self.run(kind)[self.after.mask]
+                real, reference = self.after.mask, self.run(kind)[self.after.mask]
                 for _ in range(2):
                     parts = self.run(kind, context=cache)[real]
-                    expect(close(parts, whole), f"behind a cache {gap(parts, whole)}")
-                one = self.model.select_rows(cache, torch.tensor([1]))
-                alone = self.run(kind, row=1, context=one)[0]
+                    expect(close(parts, reference), f"behind a cache {gap(parts, reference)}")
+                first_row = self.model.select_rows(cache, torch.tensor([1]))
+                alone = self.run(kind, row=1, context=first_row)[0]
                 expect(close(alone, self.run(kind)[1, : T[1]]), "select_rows: another row")
 
     def check_targets(self) -> None:
@@ -198,19 +198,26 @@ class BackboneContract:
     def check_layers(self) -> None:
         kind = self.kinds[0]
         with torch.no_grad():
-            plain = self.run(kind)
+            reference = self.run(kind)
         if "layer_hooks" in self.model.supports:
             with checking(self.name, "layer_hooks"), torch.no_grad():
                 unchanged = self.run(kind, layer_hooks={0: lambda tokens, mask: tokens})
-                expect(torch.equal(unchanged, plain), f"an identity hook: {gap(unchanged, plain)}")
-                gone = self.run(kind, layer_hooks={-1: lambda tokens, mask: tokens * 0})
-                expect(not close(gone, plain), "what the last layer's hook returns is not used")
+                expect(
+                    torch.equal(unchanged, reference),
+                    f"an identity hook: {gap(unchanged, reference)}",
+                )
+                zeroed = self.run(kind, layer_hooks={-1: lambda tokens, mask: tokens * 0})
+                expect(
+                    not close(zeroed, reference), "what the last layer's hook returns is not used"
+                )
         if "hidden_states" in self.model.supports:
             with checking(self.name, "hidden_states"), torch.no_grad():
                 last, states = self.run(kind, hidden_states=(-1, 0))
-                expect(torch.equal(last, plain), "asking for hidden states changes the result")
-                expect(torch.equal(states[0], plain), "the last layer's state is not the result")
-                expect(states[1].shape == plain.shape, f"layer 0 is {tuple(states[1].shape)}")
+                expect(torch.equal(last, reference), "asking for hidden states changes the result")
+                expect(
+                    torch.equal(states[0], reference), "the last layer's state is not the result"
+                )
+                expect(states[1].shape == reference.shape, f"layer 0 is {tuple(states[1].shape)}")
 
     def check_visibility(self) -> None:
         if "visibility" not in self.model.supports:
@@ -220,11 +227,11 @@ class BackboneContract:
             length = T[0]
             itself = Visibility(base=base, mask=torch.eye(length, dtype=torch.bool)[None])
             hidden = self.run_visible(itself, self.after.tokens)
-            moved = self.after.tokens.clone()
-            moved[:, 1] += torch.arange(self.model.dim).sin()
-            others = [0, 2, 3]
-            changed = self.run_visible(itself, moved)
-            same = close(changed[0, others], hidden[0, others])
+            perturbed = self.after.tokens.clone()
+            perturbed[:, 1] += torch.arange(self.model.dim).sin()
+            other_positions = [0, 2, 3]
+            changed = self.run_visible(itself, perturbed)
+            same = close(changed[0, other_positions], hidden[0, other_positions])
             expect(same, "a mask that shows each position only itself is not kept")
 
     def run_visible(self, visibility: Visibility, embeds: Tensor) -> Tensor:
@@ -248,6 +255,6 @@ class BackboneContract:
         with checking(self.name, "state as safetensors"), torch.no_grad():
             other = self.make(seed=1)
             check_state(self.model, other)
-            plain, self.model = self.run(self.kinds[0]), other
+            reference, self.model = self.run(self.kinds[0]), other
             again = self.run(self.kinds[0])
-            expect(torch.equal(again, plain), f"read back: {gap(again, plain)}")
+            expect(torch.equal(again, reference), f"read back: {gap(again, reference)}")

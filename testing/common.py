@@ -57,17 +57,17 @@ def check_resolve(plan: ComponentSpec) -> None:
     """Resolve the options; they are JSON, and resolving them again changes nothing."""
     for part in plan.parts():
         part.resolve()
-        once = json.dumps(part.options, sort_keys=True)
+        resolved = json.dumps(part.options, sort_keys=True)
         part.resolve()
         again = json.dumps(part.options, sort_keys=True)
-        expect(once == again, f"resolve(resolve(options)) is {again}, expected {once}")
+        expect(resolved == again, f"resolve(resolve(options)) is {again}, expected {resolved}")
 
 
 def same(first: Any, second: Any) -> bool:
     """Return whether two values are equal: tensors, arrays and what holds them too."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
-        alike = first.shape == second.shape and first.dtype == second.dtype
-        return alike and torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
+        same_type = first.shape == second.shape and first.dtype == second.dtype
+        return same_type and torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
     if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
         first, second = np.asarray(first), np.asarray(second)
         numeric = first.dtype.kind in "fc"
@@ -126,9 +126,9 @@ def check_features(features: Any, rows: int, dim: int) -> None:
     if features.affine is not None:
         shape = tuple(features.affine.shape)
         expect(shape == (rows, 4, 4), f"affine has the shape {shape}, expected {(rows, 4, 4)}")
-    known = (features.spacing, features.origin)
-    expect((known[0] is None) == (known[1] is None), "one of spacing and origin is None")
-    for name, values in zip(("spacing", "origin"), known, strict=True):
+    geometry = (features.spacing, features.origin)
+    expect((geometry[0] is None) == (geometry[1] is None), "one of spacing and origin is None")
+    for name, values in zip(("spacing", "origin"), geometry, strict=True):
         count = axes if values is None else len(values)
         expect(count == axes, f"{name} has {count} axes, the grid {axes}")
     expect(
@@ -152,9 +152,13 @@ def check_gradients(
     if total.requires_grad:
         total.backward()
     parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    lost = [n for n, p in parameters.items() if p.grad is None and not n.startswith(tuple(unused))]
-    some = ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
-    expect(not lost, f"no gradient reaches the parameter {some}")
+    without_gradient = [
+        n for n, p in parameters.items() if p.grad is None and not n.startswith(tuple(unused))
+    ]
+    listed = ", ".join(without_gradient[:4]) + (
+        f" and {len(without_gradient) - 4} more" if len(without_gradient) > 4 else ""
+    )
+    expect(not without_gradient, f"no gradient reaches the parameter {listed}")
     reached = {n: p.grad for n, p in parameters.items() if p.grad is not None}
     broken = [n for n, grad in reached.items() if not grad.isfinite().all()]
     expect(not broken, f"the gradient of {', '.join(broken[:4])} is not finite")
@@ -186,11 +190,11 @@ def check_meta(module: nn.Module) -> None:
 
 def check_inputs_embeds(encoder: Any, batch: Mapping[str, Tensor]) -> None:
     """The embeddings of the ids themselves change nothing; others do."""
-    embeds, plain = encoder.embed(batch["ids"]), encoder(**batch).tokens
+    embeds, reference = encoder.embed(batch["ids"]), encoder(**batch).tokens
     tokens = encoder(**batch, inputs_embeds=embeds).tokens
-    expect(close(tokens, plain), f"embeddings of the ids themselves: {gap(tokens, plain)}")
+    expect(close(tokens, reference), f"embeddings of the ids themselves: {gap(tokens, reference)}")
     other = encoder(**batch, inputs_embeds=embeds * 0).tokens
-    expect(not close(other, plain), "inputs_embeds are not read")
+    expect(not close(other, reference), "inputs_embeds are not read")
 
 
 def check_vocabulary(part: Any, ids: Tensor, hidden: Tensor) -> None:

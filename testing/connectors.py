@@ -88,7 +88,7 @@ class ConnectorContract:
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randn(len(LENGTHS), max(LENGTHS), IN_DIM, generator=generator)
         mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
-        plain = Features(
+        features = Features(
             tokens * mask[..., None],
             mask,
             grid=grid,
@@ -96,13 +96,13 @@ class ConnectorContract:
             origin=None if grid is None else (1.0,) * len(grid),
             pooled=torch.randn(len(LENGTHS), IN_DIM, generator=generator) if self.pooled else None,
         )
-        return self.with_layers(plain)
+        return self.with_layers(features)
 
-    def with_layers(self, plain: Features) -> Features:
+    def with_layers(self, features: Features) -> Features:
         """Return the features with hidden layers, each another multiple of the tokens."""
         count = len(self.part.hidden_layers)
-        hidden = (plain.replace(tokens=plain.tokens * (i + 1)) for i in range(count))
-        return plain.replace(hidden_states=tuple(hidden))
+        hidden = (features.replace(tokens=features.tokens * (i + 1)) for i in range(count))
+        return features.replace(hidden_states=tuple(hidden))
 
     def check_output(self, grid: Grid) -> None:
         with checking(self.name, f"grid {grid}"), torch.no_grad():
@@ -125,11 +125,11 @@ class ConnectorContract:
     def check_rows(self, grid: Grid) -> None:
         with checking(self.name, "rows"), torch.no_grad():
             features = self.features(grid)
-            whole = self.part(features)
+            reference = self.part(features)
             for row in range(len(LENGTHS)):
                 alone = self.part(self.row(features, row)).tokens[0]
-                expect(close(alone, whole.tokens[row]), f"row {row} alone and in a batch: "
-                       f"{gap(alone, whole.tokens[row])}")  # fmt: skip
+                expect(close(alone, reference.tokens[row]), f"row {row} alone and in a batch: "
+                       f"{gap(alone, reference.tokens[row])}")  # fmt: skip
         with checking(self.name, "a row without tokens"):
             part, present = self.make(), torch.tensor([True, True, False])[:, None]
             empty = self.with_layers(
@@ -143,24 +143,24 @@ class ConnectorContract:
 
     def row(self, features: Features, row: int) -> Features:
         pooled = None if features.pooled is None else features.pooled[row : row + 1]
-        place = slice(row, row + 1)
-        plain = features.replace(
-            tokens=features.tokens[place],
-            mask=features.mask[place],
+        rows = slice(row, row + 1)
+        row_features = features.replace(
+            tokens=features.tokens[rows],
+            mask=features.mask[rows],
             pooled=pooled,
             hidden_states=(),
         )
-        return self.with_layers(plain)
+        return self.with_layers(row_features)
 
     def check_padding(self, grids: Sequence[Grid]) -> None:
         """Padded positions, their number and their values, do not affect the result."""
         with checking(self.name, "padding"), torch.no_grad():
             features = self.features(grids[0])
-            known = self.part(features)
+            reference = self.part(features)
             hidden = ~features.mask[..., None]
             garbage = features.tokens.masked_fill(hidden, torch.nan)
             output = self.part(self.with_layers(features.replace(tokens=garbage, hidden_states=())))
-            expect(same(output.tokens, known.tokens), "values in the padding change the result")
+            expect(same(output.tokens, reference.tokens), "values in the padding change the result")
             longer = features.replace(
                 tokens=F.pad(garbage, (0, 0, 0, len(garbage[0]))),
                 mask=F.pad(features.mask, (0, len(garbage[0]))),
@@ -168,10 +168,10 @@ class ConnectorContract:
                 hidden_states=(),
             )
             output = self.part(self.with_layers(longer))
-            length = known.tokens.shape[1]
-            expect(close(output.tokens[:, :length], known.tokens), "more padding changes the "
-                   f"result: {gap(output.tokens[:, :length], known.tokens)}")  # fmt: skip
-            same_mask = torch.equal(output.mask[:, :length], known.mask)
+            length = reference.tokens.shape[1]
+            expect(close(output.tokens[:, :length], reference.tokens), "more padding changes the "
+                   f"result: {gap(output.tokens[:, :length], reference.tokens)}")  # fmt: skip
+            same_mask = torch.equal(output.mask[:, :length], reference.mask)
             expect(same_mask and not output.mask[:, length:].any(), "more padding changes the mask")
 
     def check_training(self, grid: Grid) -> None:
@@ -205,12 +205,12 @@ class ConnectorContract:
                 same(other(features).tokens, self.part(features).tokens), "read back: it differs"
             )
         with checking(self.name, "autocast to bfloat16"), torch.no_grad():
-            known = self.part(features)
+            reference = self.part(features)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 rough = self.part(features).tokens
-            expect(not rough[~known.mask].any(), "tokens of the padding are not zero")
-            near = torch.allclose(rough.float(), known.tokens, 0.1, 0.1)
-            expect(near, f"far from float32: {gap(rough.float(), known.tokens)}")
+            expect(not rough[~reference.mask].any(), "tokens of the padding are not zero")
+            near = torch.allclose(rough.float(), reference.tokens, 0.1, 0.1)
+            expect(near, f"far from float32: {gap(rough.float(), reference.tokens)}")
 
 
 def doubled(grid: Grid) -> Grid:

@@ -143,9 +143,9 @@ class EncoderContract:
             expect(not empty, f"example {empty[:1]} has no token")
             again = self.encode(self.samples)
             expect(same(self.features.tokens, again.tokens), "eval(): not deterministic")
-            first, *others = [self.row(self.features, i) for i in range(len(self.samples))]
-            pairs = [(first[: len(other)], other[: len(first)]) for other in others]
-            differs = any(not close(one, other) for one, other in pairs)
+            first, *other_rows = [self.row(self.features, i) for i in range(len(self.samples))]
+            pairs = [(first[: len(other)], other[: len(first)]) for other in other_rows]
+            differs = any(not close(first_row, other) for first_row, other in pairs)
             expect(differs, "all examples give the same features; is the input read?")
 
     def check_batches(self) -> None:
@@ -157,14 +157,22 @@ class EncoderContract:
         ):
             for i, sample in enumerate(self.samples):
                 alone = self.encode([sample])
-                one, many = self.row(alone, 0), self.row(self.features, i)
-                expect(close(one, many), f"example {i} alone and in a batch: {gap(one, many)}")
+                actual, expected = self.row(alone, 0), self.row(self.features, i)
+                expect(
+                    close(actual, expected),
+                    f"example {i} alone and in a batch: {gap(actual, expected)}",
+                )
                 if alone.pooled is not None and self.features.pooled is not None:
-                    one, many = alone.pooled[0], self.features.pooled[i]
-                    expect(close(one, many), f"pooled of example {i}: {gap(one, many)}")
-            twice = self.encode([self.samples[1], self.samples[1], self.samples[0]])
-            one, many = self.row(twice, 0), self.row(twice, 1)
-            expect(close(one, many), f"a row depends on its place in the batch: {gap(one, many)}")
+                    actual, expected = alone.pooled[0], self.features.pooled[i]
+                    expect(
+                        close(actual, expected), f"pooled of example {i}: {gap(actual, expected)}"
+                    )
+            repeated = self.encode([self.samples[1], self.samples[1], self.samples[0]])
+            actual, expected = self.row(repeated, 0), self.row(repeated, 1)
+            expect(
+                close(actual, expected),
+                f"a row depends on its place in the batch: {gap(actual, expected)}",
+            )
 
     def check_training(self, unused: Sequence[str]) -> None:
         encoder = self.make()
@@ -224,47 +232,55 @@ class EncoderContract:
                 checks[name]()
 
     def _check_hidden_states(self) -> None:
-        plain = self.features
+        reference = self.features
         deep = self.encode(self.samples, hidden_states=(0, -1))
-        for one, other in zip(outputs(deep), outputs(plain), strict=True):
-            expect(close(one, other), f"asking for layers changes the features: {gap(one, other)}")
+        for actual, expected in zip(outputs(deep), outputs(reference), strict=True):
+            expect(
+                close(actual, expected),
+                f"asking for layers changes the features: {gap(actual, expected)}",
+            )
         hidden = deep.hidden_states
         expect(len(hidden) == 2, f"{len(hidden)} layers for hidden_states=(0, -1)")
         for layer in hidden:
-            expect(len(layer.tokens) == len(plain.tokens), "a layer has another number of rows")
-            alike = layer.mask.shape == plain.mask.shape
-            expect(not alike or torch.equal(layer.mask, plain.mask), "a layer has another mask")
+            expect(len(layer.tokens) == len(reference.tokens), "a layer has another number of rows")
+            same_shape = layer.mask.shape == reference.mask.shape
+            expect(
+                not same_shape or torch.equal(layer.mask, reference.mask),
+                "a layer has another mask",
+            )
         swapped = self.encode(self.samples, hidden_states=(-1, 0)).hidden_states
         expect(same(hidden[0].tokens, swapped[1].tokens), "layers are not in the order asked")
         self._refuses(hidden_states=(99,))
         check_layer_numbers(self)
 
     def _check_token_mask(self) -> None:
-        plain, mask = self.features, self.features.mask
+        reference, mask = self.features, self.features.mask
         none = self.encode(self.samples, token_mask=torch.zeros_like).tokens
-        expect(close(none, plain.tokens), f"nothing masked: {gap(none, plain.tokens)}")
-        some = self.encode(self.samples, token_mask=alternate).tokens
-        expect(not close(some, plain.tokens), "masked tokens change nothing")
-        expect(not some[~mask].any(), "tokens of the padding are not zero")
+        expect(close(none, reference.tokens), f"nothing masked: {gap(none, reference.tokens)}")
+        partly_masked = self.encode(self.samples, token_mask=alternate).tokens
+        expect(not close(partly_masked, reference.tokens), "masked tokens change nothing")
+        expect(not partly_masked[~mask].any(), "tokens of the padding are not zero")
 
     def _check_layer_hooks(self) -> None:
         calls: list[tuple[Tensor, Tensor]] = []
 
-        def keep(tokens: Tensor, mask: Tensor) -> Tensor:
+        def hook(tokens: Tensor, mask: Tensor) -> Tensor:
             calls.append((tokens, mask))
             return tokens
 
-        plain = self.features.tokens
-        unchanged = self.encode(self.samples, layer_hooks={0: keep}).tokens
-        expect(close(unchanged, plain), f"a hook that changes nothing: {gap(unchanged, plain)}")
+        reference = self.features.tokens
+        unchanged = self.encode(self.samples, layer_hooks={0: hook}).tokens
+        expect(
+            close(unchanged, reference), f"a hook that changes nothing: {gap(unchanged, reference)}"
+        )
         expect(calls, "the hook of layer 0 was not called")
         tokens, mask = calls[0]
         shape = tuple(mask.shape)
         expect(tokens.ndim == 3 and tokens.shape[:2] == shape, "hooks take [B, T, D] and [B, T]")
         expect(mask.dtype == torch.bool, f"the hook's mask is {mask.dtype}, expected bool")
-        gone = self.encode(self.samples, layer_hooks={0: lambda tokens, mask: tokens * 0}).tokens
-        expect(not close(gone, plain), "what the hook of layer 0 returns is not used")
-        self._refuses(layer_hooks={99: keep})
+        zeroed = self.encode(self.samples, layer_hooks={0: lambda tokens, mask: tokens * 0}).tokens
+        expect(not close(zeroed, reference), "what the hook of layer 0 returns is not used")
+        self._refuses(layer_hooks={99: hook})
 
     def _refuses(self, **options: Any) -> None:
         try:

@@ -37,18 +37,20 @@ def check_fittable(make: Callable[..., Fittable], rows: Iterable[Any], **options
         expect(same(state, second.state()), "fitting twice on equal rows gives two states")
     with checking(name, "state"):
         arrays = {k: v for k, v in state.items() if isinstance(v, np.ndarray)}
-        rest = {k: v for k, v in state.items() if k not in arrays}
-        text = json.dumps(rest)
+        values = {k: v for k, v in state.items() if k not in arrays}
+        text = json.dumps(values)
         read = {**json.loads(text), **(load(save(_contiguous(arrays))) if arrays else {})}
     with checking(name, "load_state"):
         empty.load_state(read)
         again = empty.state()
-        expect(same(_plain(again), _plain(state)), "what was written and read back is not the same")
+        expect(
+            same(_as_json(again), _as_json(state)), "what was written and read back is not the same"
+        )
         first.load_state(read)
-        expect(same(_plain(first.state()), _plain(state)), "reading it again changes the state")
+        expect(same(_as_json(first.state()), _as_json(state)), "reading it again changes the state")
     with checking(name, "in a worker"):
         copy = copy_for_worker(first)
-        expect(same(_plain(copy.state()), _plain(state)), "its copy has another state")
+        expect(same(_as_json(copy.state()), _as_json(state)), "its copy has another state")
     with checking(name, "charts"):
         expect(all(isinstance(chart, Chart) for chart in first.charts()), "are no Charts")
 
@@ -57,7 +59,7 @@ def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value) for name, value in arrays.items()}
 
 
-def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+def _as_json(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state as its JSON is: tuples are lists."""
     return {
         key: value if isinstance(value, np.ndarray) else json.loads(json.dumps(value))

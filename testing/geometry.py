@@ -37,13 +37,13 @@ def check_layer_numbers(contract: Any) -> None:
         return
     depth = next((n for n in (blocks + 1, blocks, blocks - 1) if _has(contract, n - 1)), 0)
     layers = tuple(range(depth))
-    plain = contract.encode(contract.samples, hidden_states=layers).hidden_states
+    original = contract.encode(contract.samples, hidden_states=layers).hidden_states
     try:
         for block in sorted({0, blocks // 2, blocks - 1}):
             contract.encoder = copy.deepcopy(encoder)
             _disturb(contract.encoder.blocks()[block])
             changed = contract.encode(contract.samples, hidden_states=layers).hidden_states
-            pairs = zip(plain, changed, strict=True)
+            pairs = zip(original, changed, strict=True)
             first = [i for i, (a, b) in enumerate(pairs) if not torch.equal(a.tokens, b.tokens)][:1]
             expected = [max(block - (blocks - depth), 0)]
             expect(first == expected, f"block {block} changes layers from {first}, not {expected}")
@@ -142,12 +142,12 @@ PROBES: dict[str, Callable[[Any], None]] = {
 
 def _compare(
     contract: Any,
-    plain: Sample,
+    original: Sample,
     changed: Sequence[Sample],
     spots: Sequence[Sequence[float]],
     edge: Sequence[float],
 ) -> None:
-    features = contract.encode([plain])
+    features = contract.encode([original])
     offsets: list[Tensor] = []
     for sample in changed:
         offsets.append(_place_of_change(features, contract.encode([sample])))
@@ -155,9 +155,9 @@ def _compare(
     for axis in range(len(spots[0])):
         if grid[axis] == 1:
             continue
-        apart = [abs(float(o[axis]) - s[axis]) for o, s in zip(offsets, spots, strict=True)]
+        distances = [abs(float(o[axis]) - s[axis]) for o, s in zip(offsets, spots, strict=True)]
         limit = EXTENT * spacing[axis] + edge[axis]
-        close = sorted(apart)[len(apart) // 2]
+        close = sorted(distances)[len(distances) // 2]
         expect(
             close <= limit,
             f"along axis {axis} of grid {grid} the token that changes most lies {close:.3g} from a "

@@ -78,12 +78,12 @@ def _check_rows(first: Source, second: Source, name: str) -> None:
         count = len(first)
         expect(count > 0, "has no row")
         expect(len(second) == count, f"equal sources have {count} and {len(second)} rows")
-    places = sorted({*range(min(ROWS, count)), *range(max(0, count - ROWS), count)})
+    indices = sorted({*range(min(ROWS, count)), *range(max(0, count - ROWS), count)})
     with checking(name, "rows"):
-        rows = [first[i] for i in places]
+        rows = [first[i] for i in indices]
         for row in rows:
             _check_row(row, first.columns or tuple(rows[0]))
-        backwards = [second[i] for i in reversed(places)]
+        backwards = [second[i] for i in reversed(indices)]
         expect(same(rows, backwards[::-1]), "a row depends on what was read before it")
         try:
             first[count]
@@ -92,12 +92,12 @@ def _check_rows(first: Source, second: Source, name: str) -> None:
         else:
             raise AssertionError(f"row {count} of {count} is there, expected IndexError")
     with checking(name, "key and identity"):
-        _check_names([first.key(i) for i in places], "key")
+        _check_names([first.key(i) for i in indices], "key")
         for column in first.columns or tuple(rows[0]):
-            names = [first.cell_key(i, column) for i in places]
+            names = [first.cell_key(i, column) for i in indices]
             _check_names(names, f"identity of {column}", repeat=True)
-            others = [second.cell_key(i, column) for i in places]
-            expect(names == others, f"equal sources name cells of {column} differently")
+            other_names = [second.cell_key(i, column) for i in indices]
+            expect(names == other_names, f"equal sources name cells of {column} differently")
     with checking(name, "episodes"):
         _check_episodes(first.episodes, count)
     with checking(name, "array"):
@@ -111,10 +111,10 @@ def _check_row(row: Any, columns: Sequence[str]) -> None:
     expect(not lacking, f"a row lacks the columns {', '.join(lacking)}")
 
 
-def _check_names(names: Sequence[Any], what: str, repeat: bool = False) -> None:
+def _check_names(names: Sequence[Any], label: str, repeat: bool = False) -> None:
     wrong = [name for name in names if not (isinstance(name, str) and name)]
-    expect(not wrong, f"{what} is {wrong[:1]}, expected a text")
-    expect(repeat or len(set(names)) == len(names), f"{what} is not unique: {names[:3]}")
+    expect(not wrong, f"{label} is {wrong[:1]}, expected a text")
+    expect(repeat or len(set(names)) == len(names), f"{label} is not unique: {names[:3]}")
 
 
 def _check_episodes(episodes: Sequence[range], count: int) -> None:

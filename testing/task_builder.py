@@ -95,8 +95,8 @@ class TaskBuilder:
         for argument, fittable in plan.plan.fitted.items():
             state = self.plan.plan.fitted[argument].state()
             arrays = {k: v for k, v in state.items() if isinstance(v, np.ndarray)}
-            rest = {k: v for k, v in state.items() if k not in arrays}
-            fittable.load_state({**json.loads(json.dumps(rest)), **arrays})
+            values = {k: v for k, v in state.items() if k not in arrays}
+            fittable.load_state({**json.loads(json.dumps(values)), **arrays})
         decoders = {name: self.make_decoder() for name in self.decoders}
         return self.compose(plan, decoders, seed=1), decoders
 
@@ -116,11 +116,11 @@ class TaskBuilder:
     def features(self) -> dict[str, Features]:
         """Return random features of every stream, ragged, with noise in the padding."""
         by_stream = {}
-        for place, (name, use) in enumerate(self.task.streams.items()):
-            count, longest = len(self.rows), TOKENS[place % len(TOKENS)]
-            generator = torch.Generator().manual_seed(place)
-            lengths = torch.tensor([1 + (row * 2 + place) % longest for row in range(count)])
-            whole = Features(
+        for index, (name, use) in enumerate(self.task.streams.items()):
+            count, longest = len(self.rows), TOKENS[index % len(TOKENS)]
+            generator = torch.Generator().manual_seed(index)
+            lengths = torch.tensor([1 + (row * 2 + index) % longest for row in range(count)])
+            features = Features(
                 torch.randn(count, longest, WIDTH, generator=generator),
                 torch.arange(longest) < lengths[:, None],
                 grid=(longest, *[1] * (self.axes - 1)),
@@ -128,7 +128,7 @@ class TaskBuilder:
                 origin=(0.5,) * self.axes,
             )
             layers = [*use.hidden_states, *self.head_layers(name)]
-            by_stream[name] = whole.replace(hidden_states=(whole,) * len(layers))
+            by_stream[name] = features.replace(hidden_states=(features,) * len(layers))
         return by_stream
 
     def head_layers(self, stream: str) -> list[int]:
@@ -154,9 +154,9 @@ class TaskBuilder:
         """Compute the loss of some rows, at a seed; the task's buffers stay as they are."""
         task = self.task if task is None else task
         buffers = copy.deepcopy(dict(task.named_buffers()))
-        every = self.features() if features is None else features
+        features_of = self.features() if features is None else features
         batch = self.prepare(task, self.rows[rows])
-        batch.features = {name: _cut(f, rows) for name, f in every.items()}
+        batch.features = {name: _slice(f, rows) for name, f in features_of.items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the engine seeds every step
             loss = task.loss(batch, self.context(batch.features, decoders))
@@ -166,11 +166,11 @@ class TaskBuilder:
         return loss
 
 
-def _cut(features: Features, rows: slice) -> Features:
+def _slice(features: Features, rows: slice) -> Features:
     """Return some rows of features; those themselves if all are asked for."""
     if rows == slice(None):
         return features
-    hidden_states = tuple(_cut(layer, rows) for layer in features.hidden_states)
+    hidden_states = tuple(_slice(layer, rows) for layer in features.hidden_states)
     return features.replace(
         tokens=features.tokens[rows], mask=features.mask[rows], hidden_states=hidden_states
     )

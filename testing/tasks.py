@@ -85,8 +85,8 @@ def _check_examples(builder: TaskBuilder, name: str) -> None:
         expect(not missing, f"not every row has the label {missing}")
         wrong = [key for key, label in batch.labels.items() if not isinstance(label, Tensor)]
         expect(not wrong, f"the label {', '.join(wrong)} is no tensor")
-        plain = json.loads(json.dumps(batch.references))
-        expect(plain == batch.references, "a reference changes when written as JSON")
+        decoded = json.loads(json.dumps(batch.references))
+        expect(decoded == batch.references, "a reference changes when written as JSON")
         again = builder.prepare(task, rows)
         equal = same(batch.labels, again.labels) and batch.references == again.references
         expect(equal, "the same row and generator give another example")
@@ -94,28 +94,28 @@ def _check_examples(builder: TaskBuilder, name: str) -> None:
 
 def _check_loss(builder: TaskBuilder, name: str, sums_rows: bool) -> None:
     with checking(name, "loss"):
-        whole = builder.loss()
-        expect(isinstance(whole, Loss), f"returned {type(whole).__name__}, expected Loss")
-        expect(whole.total.ndim == 0, f"total has the shape {tuple(whole.total.shape)}")
-        expect(bool(whole.total.isfinite()), f"total is {whole.total.item()}")
-        expect(int(whole.count) > 0, f"count is {int(whole.count)}")
+        loss = builder.loss()
+        expect(isinstance(loss, Loss), f"returned {type(loss).__name__}, expected Loss")
+        expect(loss.total.ndim == 0, f"total has the shape {tuple(loss.total.shape)}")
+        expect(bool(loss.total.isfinite()), f"total is {loss.total.item()}")
+        expect(int(loss.count) > 0, f"count is {int(loss.count)}")
         again = builder.loss().total
-        expect(close(again, whole.total), f"computed again: {gap(again, whole.total)}")
+        expect(close(again, loss.total), f"computed again: {gap(again, loss.total)}")
     with checking(name, "loss, padding"):
         zeros = {
             stream: f.replace(tokens=f.tokens * f.mask[..., None])
             for stream, f in builder.features().items()
         }
         total = builder.loss(features=zeros).total
-        expect(close(total, whole.total), f"padding is read: {gap(total, whole.total)}")
+        expect(close(total, loss.total), f"padding is read: {gap(total, loss.total)}")
     if sums_rows:
         with checking(name, "loss, a sum of rows"):
             parts = [builder.loss(slice(i, i + 1)) for i in range(len(builder.rows))]
             total = torch.stack([part.total for part in parts]).sum()
-            expect(close(total, whole.total), f"rows and batch: {gap(total, whole.total)}")
-            counts, count = sum(int(part.count) for part in parts), int(whole.count)
+            expect(close(total, loss.total), f"rows and batch: {gap(total, loss.total)}")
+            counts, count = sum(int(part.count) for part in parts), int(loss.count)
             expect(counts == count, f"the rows count {counts}, the batch {count}")
-            names = {tuple(sorted(part.parts)) for part in (*parts, whole)}
+            names = {tuple(sorted(part.parts)) for part in (*parts, loss)}
             expect(len(names) == 1, f"parts have the names {sorted(names)}")
 
 
@@ -156,8 +156,8 @@ def _check_prediction(builder: TaskBuilder, name: str, question: Mapping[str, An
         batch.features = builder.features()
         predictions = task.predict(batch, builder.context(batch.features))
         expect(len(predictions) == count, f"{len(predictions)} predictions for {count} rows")
-        plain = json.loads(json.dumps(predictions))
-        expect(same(plain, predictions), "a prediction changes when written as JSON")
+        decoded = json.loads(json.dumps(predictions))
+        expect(same(decoded, predictions), "a prediction changes when written as JSON")
     with checking(name, "metrics"):
         metrics: Metrics = task.metrics()
         metrics.update(predictions, batch.references)
@@ -169,8 +169,8 @@ def _check_prediction(builder: TaskBuilder, name: str, question: Mapping[str, An
         expect(len(written) == count, f"format_predictions returns {len(written)} for {count} rows")
     with checking(name, "predict of rows without labels"), torch.no_grad():
         questions = builder.prepare(task, [question] * count, training=False)
-        every = builder.features()
-        questions.features = {stream: every[stream] for stream in task.inputs()}
+        features = builder.features()
+        questions.features = {stream: features[stream] for stream in task.inputs()}
         answers = task.predict(questions, builder.context(questions.features))
         expect(len(answers) == count, f"{len(answers)} predictions for {count} rows")
     task.train()
@@ -187,8 +187,8 @@ def _check_read_back(builder: TaskBuilder, name: str) -> None:
         before, after = (builder.prepare(task, builder.rows) for task in (builder.task, copy))
         equal = same(before.labels, after.labels) and before.references == after.references
         expect(equal, "a row is another example")
-        one, two = builder.loss().total, builder.loss(task=copy, decoders=decoders).total
-        expect(close(one, two), f"the loss is another one: {gap(one, two)}")
+        original, restored = builder.loss().total, builder.loss(task=copy, decoders=decoders).total
+        expect(close(original, restored), f"the loss is another one: {gap(original, restored)}")
 
 
 def _check_meta(builder: TaskBuilder, name: str) -> None:

@@ -57,7 +57,7 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(autouse=True)
 def no_modules_found_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test find, or note beside a recipe, the modules that a test before it found."""
-    monkeypatch.setattr("sensorium.engine.utils.plugin_path._found", {})
+    monkeypatch.setattr("sensorium.engine.utils.plugin_path._imported_modules", {})
 
 
 HERE = {"", "::", "::1", "0.0.0.0", "localhost", socket.gethostname()}

@@ -136,16 +136,16 @@ def arrange(mask: Tensor, past: int, length: int, queries: Tensor, keys: Tensor)
     [context, embeds]. Rows and columns of the context that the mask lacks see everything.
     """
     rows, columns = mask.shape[1:]
-    whole = past + length
-    if (rows, columns) not in {(length, length), (length, whole), (whole, whole)}:
+    total = past + length
+    if (rows, columns) not in {(length, length), (length, total), (total, total)}:
         raise ValueError(
             f"visibility: found a mask {tuple(mask.shape)}, expected [B, {length}, {length}], "
-            f"[B, {length}, {whole}] or [B, {whole}, {whole}] for {past} positions of context "
+            f"[B, {length}, {total}] or [B, {total}, {total}] for {past} positions of context "
             f"and {length} after it"
         )
-    mask = F.pad(mask.to(queries.device), (whole - columns, 0, whole - rows, 0), value=True)
+    mask = F.pad(mask.to(queries.device), (total - columns, 0, total - rows, 0), value=True)
     mask = mask.expand(len(queries), -1, -1)
-    chosen = mask.gather(1, queries[..., None].expand(-1, -1, whole))
+    chosen = mask.gather(1, queries[..., None].expand(-1, -1, total))
     return chosen.gather(2, keys[:, None].expand(-1, queries.shape[1], -1))
 
 

@@ -114,12 +114,12 @@ def _observe(stack: nn.Module, pair: bool) -> Trial:
         inputs["encoder_hidden_states"] = torch.randn(1, POSITIONS, width)
         inputs["encoder_attention_mask"] = torch.ones(1, POSITIONS)
 
-    def run(values: Tensor, **more: Any) -> Tensor:
-        hidden: Tensor = stack(inputs_embeds=values.clone(), **inputs, **more).last_hidden_state
+    def run(values: Tensor, **kwargs: Any) -> Tensor:
+        hidden: Tensor = stack(inputs_embeds=values.clone(), **inputs, **kwargs).last_hidden_state
         return hidden
 
-    plain = run(tokens)
-    is_causal = _unchanged(plain, run(changed))
+    reference = run(tokens)
+    is_causal = _unchanged(reference, run(changed))
     positions = {}
     if "position_ids" in takes:
         positions["position_ids"] = torch.arange(POSITIONS)[None] + first_position(stack)
@@ -127,19 +127,19 @@ def _observe(stack: nn.Module, pair: bool) -> Trial:
         everything = torch.zeros(1, 1, POSITIONS, POSITIONS)
         causal = torch.full_like(everything, torch.finfo(torch.float32).min).triu(1)
         both = run(tokens, attention_mask=everything, **positions)
-        moved = run(changed, attention_mask=everything, **positions)
-        obeys = not _unchanged(both[:, :1], moved[:, :1])
-        once = run(tokens, attention_mask=causal, **positions)
-        obeys &= _unchanged(once, run(changed, attention_mask=causal, **positions))
-        gap = float((once - plain).abs().max()) if is_causal else 0.0
-        obeys &= gap <= 1e-4 * float(plain.abs().max())
+        perturbed = run(changed, attention_mask=everything, **positions)
+        obeys = not _unchanged(both[:, :1], perturbed[:, :1])
+        masked = run(tokens, attention_mask=causal, **positions)
+        obeys &= _unchanged(masked, run(changed, attention_mask=causal, **positions))
+        gap = float((masked - reference).abs().max()) if is_causal else 0.0
+        obeys &= gap <= 1e-4 * float(reference.abs().max())
     except Exception:  # it takes no mask of four axes
         obeys = False
-    return Trial(is_causal, obeys, _skips_padding(run, tokens, plain, positions))
+    return Trial(is_causal, obeys, _skips_padding(run, tokens, reference, positions))
 
 
 def _skips_padding(
-    run: Callable[..., Tensor], tokens: Tensor, plain: Tensor, positions: dict[str, Tensor]
+    run: Callable[..., Tensor], tokens: Tensor, reference: Tensor, positions: dict[str, Tensor]
 ) -> bool:
     padding = torch.randn(1, 2, tokens.shape[-1])
     mask = torch.tensor([[0, 0, *[1] * POSITIONS]])
@@ -148,7 +148,7 @@ def _skips_padding(
         padded = run(torch.cat([padding, tokens], 1), attention_mask=mask, **ids)[:, 2:]
     except Exception:  # it takes no mask, or one of its own
         return False
-    return float((padded - plain).abs().max()) <= 1e-4 * float(plain.abs().max())
+    return float((padded - reference).abs().max()) <= 1e-4 * float(reference.abs().max())
 
 
 def _unchanged(hidden: Tensor, other: Tensor) -> bool:

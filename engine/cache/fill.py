@@ -62,8 +62,8 @@ def estimate(records: Sequence[Record], count: int) -> int:
 
 def require_space(root: Path, needed: int) -> None:
     """Raises RuntimeFailure where the disk has less room than is needed."""
-    place = next(p for p in (root, *root.resolve().parents) if p.exists())
-    free = shutil.disk_usage(place).free
+    existing = next(p for p in (root, *root.resolve().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise RuntimeFailure(
             f"cache {root}: needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; set "
@@ -85,22 +85,22 @@ def fill(
     (it stays missing). progress: called with (rows done, rows in all). May be killed at any
     time: what was sealed is kept. Raises RuntimeFailure where the disk is too small.
     """
-    wanted = set(store.missing(keys))
+    missing = set(store.missing(keys))
     first: dict[str, int] = {}
     for i, key in enumerate(keys):
-        if key in wanted:
+        if key in missing:
             first.setdefault(key, i)
-    places = list(first.values())
+    indices = list(first.values())
     computed, skipped = 0, list[str]()
     with store.writer() as writer:
-        for start in range(0, len(places), batch_size):
+        for start in range(0, len(indices), batch_size):
             store.refresh()  # another process may have been here
-            batch = [i for i in places[start : start + batch_size] if keys[i] not in store]
+            batch = [i for i in indices[start : start + batch_size] if keys[i] not in store]
             records = list(compute(batch)) if batch else []
             if len(records) != len(batch):
                 raise RuntimeFailure(f"cache: {len(batch)} rows gave {len(records)} records")
             if start == 0 and (examples := [r for r in records if r is not None]):
-                require_space(store.folder, estimate(examples, len(places)))
+                require_space(store.folder, estimate(examples, len(indices)))
             for i, record in zip(batch, records, strict=True):
                 if record is None:
                     skipped.append(keys[i])
@@ -108,5 +108,5 @@ def fill(
                     writer.put(keys[i], record)
                     computed += 1
             if progress is not None:
-                progress(min(start + batch_size, len(places)), len(places))
+                progress(min(start + batch_size, len(indices)), len(indices))
     return Filled(computed, skipped)

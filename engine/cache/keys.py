@@ -44,7 +44,7 @@ def add_content_hash(record: Record, sample: Sample) -> Record:
 
 def processor_identity(processor: Processor) -> dict[str, Any]:
     """What decides a sample: the class, its source, its settings and fitted states."""
-    return {**_class_identity(type(processor)), "settings": _plain(processor.settings())}
+    return {**_class_identity(type(processor)), "settings": _to_json(processor.settings())}
 
 
 def processor_settings(processor: Processor) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def encoder_identity(
     return {
         **_class_identity(type(encoder)),
         **({"inner": inner} if inner else {}),
-        "options": _plain(options or {}),
+        "options": _to_json(options or {}),
         "read": read_identity(read),
         "processor": processor_identity(encoder.processor),
         "weights": weights_hash(encoder),
@@ -128,16 +128,16 @@ def _class_identity(kind: type) -> dict[str, Any]:
     return {"class": f"{kind.__module__}:{kind.__qualname__}", "source": sorted(digests)}
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """The value as JSON; arrays and fitted states by their hash. Raises TypeError."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _to_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [_to_json(v) for v in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((_plain(v) for v in value), key=repr)
+        return sorted((_to_json(v) for v in value), key=repr)
     if isinstance(value, (np.ndarray, np.generic)):
         return {"array": _tensors_hash({"": torch.from_numpy(np.array(value))})}
     if isinstance(value, Tensor):
@@ -145,11 +145,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (Path, torch.dtype)):
         return str(value)
     if isinstance(value, Fittable):
-        return {**_class_identity(type(value)), "state": _plain(value.state())}
+        return {**_class_identity(type(value)), "state": _to_json(value.state())}
     if isinstance(value, Processor):
         return processor_identity(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: _to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
         return {**_class_identity(type(value)), "name": value.name}
     if isinstance(value, type):
@@ -158,7 +158,7 @@ def _plain(value: Any) -> Any:
         source = list(source_digests(value.__module__))
         return {"function": f"{value.__module__}:{value.__qualname__}", "source": source}
     if (settings := _attributes(value)) is not None:
-        return {**_class_identity(type(value)), "settings": _plain(settings)}
+        return {**_class_identity(type(value)), "settings": _to_json(settings)}
     raise TypeError(
         f"{type(value).__name__} has no settings that could be a key of the cache; define "
         "settings() in the processor, which returns everything that decides a sample as JSON"
@@ -169,10 +169,10 @@ def _attributes(value: Any) -> dict[str, Any] | None:
     """Return what decides what an object of a library does, such as a transform of torchvision or
     a Compose of them; None if its attributes do not tell."""
     if isinstance(value, nn.Module):
-        plain = {k: v for k, v in vars(value).items() if k not in vars(_EMPTY)}
+        attributes = {k: v for k, v in vars(value).items() if k not in vars(_EMPTY)}
         children = dict(value.named_children())
         tensors = {**dict(value.named_parameters(recurse=False)), **dict(value.named_buffers())}
-        return {**plain, **children, **tensors}
+        return {**attributes, **children, **tensors}
     builtin = type(value).__module__ in sys.stdlib_module_names
     if builtin or not hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
         return None

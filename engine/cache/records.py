@@ -55,8 +55,8 @@ def to_records(features: Features, precision: str | None = None) -> list[Record]
         raise ValueError(f"cache: precision is {precision!r}, expected one of {[*PRECISIONS]}")
     dtype = features.tokens.dtype if precision is None else PRECISIONS[precision]
     lengths = features.lengths.tolist()
-    places = torch.arange(features.tokens.shape[1], device=features.mask.device)
-    holes = (features.mask != (places < features.lengths[:, None])).any(1).tolist()
+    positions = torch.arange(features.tokens.shape[1], device=features.mask.device)
+    holes = (features.mask != (positions < features.lengths[:, None])).any(1).tolist()
     if any(holes) and (features.grid is None or len(features.grid) == 1):
         raise ValueError("cache: a mask has holes; Features are padded on the right")
     tokens = to_array(features.tokens.to(dtype))
@@ -103,7 +103,7 @@ def from_records(records: Sequence[Record]) -> Features:
         grid = (long,)
     lengths = torch.tensor([len(t) for t in tokens])
     pooled, affine = _stack(records, "pooled"), _stack(records, "affine")
-    lost = grid is None and any("grid" in record for record in records)
+    mixed_grids = grid is None and any("grid" in record for record in records)
     layers: list[Features] = []
     while f"hidden_states.{len(layers)}.tokens" in records[0]:
         layers.append(
@@ -117,8 +117,8 @@ def from_records(records: Sequence[Record]) -> Features:
         _pad(tokens, long),
         mask,
         grid,
-        None if lost else _agreed(records, "spacing"),
-        None if lost else _agreed(records, "origin"),
+        None if mixed_grids else _agreed(records, "spacing"),
+        None if mixed_grids else _agreed(records, "origin"),
         affine,
         pooled,
         tuple(layers),
@@ -144,17 +144,17 @@ def _agreed(records: Sequence[Record], name: str) -> tuple[float, ...] | None:
 
 
 def _stack(records: Sequence[Record], name: str) -> Tensor | None:
-    found = [record[name] for record in records if name in record]
-    if found and len(found) != len(records):
-        raise ValueError(f"cache: {len(found)} of {len(records)} records have {name!r}")
-    return _pad([array[None] for array in found], 1)[:, 0] if found else None
+    arrays = [record[name] for record in records if name in record]
+    if arrays and len(arrays) != len(records):
+        raise ValueError(f"cache: {len(arrays)} of {len(records)} records have {name!r}")
+    return _pad([array[None] for array in arrays], 1)[:, 0] if arrays else None
 
 
 def _ragged(records: Sequence[Record], name: str, length: int) -> Tensor | None:
-    found = [record[name] for record in records if name in record]
-    if found and len(found) != len(records):
-        raise ValueError(f"cache: {len(found)} of {len(records)} records have {name!r}")
-    return _pad(found, length) if found else None
+    arrays = [record[name] for record in records if name in record]
+    if arrays and len(arrays) != len(records):
+        raise ValueError(f"cache: {len(arrays)} of {len(records)} records have {name!r}")
+    return _pad(arrays, length) if arrays else None
 
 
 def _pad(arrays: Sequence[np.ndarray], length: int) -> Tensor:
@@ -162,14 +162,14 @@ def _pad(arrays: Sequence[np.ndarray], length: int) -> Tensor:
     dtype, shape = arrays[0].dtype, arrays[0].shape[1:]
     for array in arrays:
         if array.dtype != dtype or array.shape[1:] != shape:
-            found = f"{dtype} {shape} and {array.dtype} {array.shape[1:]}"
-            raise ValueError(f"cache: records of one batch differ: {found}")
+            difference = f"{dtype} {shape} and {array.dtype} {array.shape[1:]}"
+            raise ValueError(f"cache: records of one batch differ: {difference}")
     bits = np.dtype(np.int16) if dtype == BF16 else dtype
     if all(len(array) == length for array in arrays):
         out = np.concatenate([a.view(bits) for a in arrays]).reshape(len(arrays), length, *shape)
     else:
         out = np.zeros((len(arrays), length, *shape), bits)
-        for place, array in zip(out, arrays, strict=True):
-            place[: len(array)] = array.view(bits)
+        for target, array in zip(out, arrays, strict=True):
+            target[: len(array)] = array.view(bits)
     tensor = torch.from_numpy(out)
     return tensor.view(torch.bfloat16) if dtype == BF16 else tensor

@@ -94,9 +94,9 @@ def write_shard(folder: Path, rows: Iterable[Packed]) -> Path:
     }
     fields = {key: json.dumps(value, separators=(",", ":")) for key, value in index.items()}
     metadata = {"format": FORMAT, "version": VERSION, **fields, "crc": _index_crc(fields)}
-    with atomic_path(path) as beside:
-        save_file(tensors, beside, metadata)
-        os.utime(beside, ns=(sealed, sealed))
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata)
+        os.utime(temporary, ns=(sealed, sealed))
     return path
 
 
@@ -137,11 +137,11 @@ class Shard:
         self._map: mmap.mmap | None = None
 
     @property
-    def touched(self) -> bool:
+    def modified(self) -> bool:
         """True where the file's time is not the one that it was sealed with."""
         return self.path.stat().st_mtime_ns != self._sealed
 
-    def settle(self) -> None:
+    def restore_time(self) -> None:
         """Give the file the time that it was sealed with, after its records were checked."""
         os.utime(self.path, ns=(self._sealed, self._sealed))
 
@@ -161,9 +161,9 @@ class Shard:
 
     def read(self, row: int) -> Record:
         """Return the record of a row: read-only views of the memory map."""
-        buffer, (group, place) = self.open(), self._place(row)
+        buffer, (group, index) = self.open(), self._locate(row)
         return {
-            name: np.ndarray(shape, dtype, buffer, start + place * size)
+            name: np.ndarray(shape, dtype, buffer, start + index * size)
             for name, dtype, shape, start, size in group.columns
         }
 
@@ -174,16 +174,16 @@ class Shard:
 
     def without(self, rows: Collection[int]) -> Path | None:
         """Replace the file by one that lacks these rows; None where nothing is left."""
-        kept = [
-            Packed(key, self._place(i)[0].layout, tuple(self.read(i).values()), self._crcs[i])
+        remaining = [
+            Packed(key, self._locate(i)[0].layout, tuple(self.read(i).values()), self._crcs[i])
             for i, key in enumerate(self.keys)
             if i not in rows
         ]
-        path = write_shard(self.path.parent, kept) if kept else None
+        path = write_shard(self.path.parent, remaining) if remaining else None
         self.path.unlink(missing_ok=True)
         return path
 
-    def _place(self, row: int) -> tuple[Group, int]:
+    def _locate(self, row: int) -> tuple[Group, int]:
         number = bisect.bisect_right(self._ends, row)
         return self._groups[number], row - (self._ends[number - 1] if number else 0)
 

@@ -66,11 +66,11 @@ def _digest(file: Path) -> str:
 
 def _file_of(module: str) -> Path | None:
     loaded = sys.modules.get(module)
-    found = getattr(loaded, "__file__", None)
+    path = getattr(loaded, "__file__", None)
     if loaded is None:
         spec = importlib.util.find_spec(module)
-        found = spec.origin if spec else None
-    return Path(found) if found and found.endswith(".py") and Path(found).is_file() else None
+        path = spec.origin if spec else None
+    return Path(path) if path and path.endswith(".py") and Path(path).is_file() else None
 
 
 def _imports(module: str, file: Path) -> Iterator[tuple[str, Path]]:
@@ -85,9 +85,9 @@ def _imports(module: str, file: Path) -> Iterator[tuple[str, Path]]:
             continue
         for base, name in names:
             top = _top(base.partition(".")[0], module, file)
-            found = None if top is None else _resolve(top, base, name)
-            if found is not None:
-                yield found
+            resolved = None if top is None else _resolve(top, base, name)
+            if resolved is not None:
+                yield resolved
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
@@ -101,16 +101,16 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 def _top(name: str, module: str, file: Path) -> Path | None:
     """The folder of a top-level package, or where a top-level module would lie without `.py`, if
     it belongs to the project of a module. A package's folder may have another name."""
-    own, *inner = module.split(".")
+    own_package, *inner = module.split(".")
     depth = len(inner) - (file.name != "__init__.py")  # -1: a file that is in no package
-    if name == own:
+    if name == own_package:
         return file.parents[depth] if depth >= 0 else file.with_suffix("")
     if name == PACKAGE:
         package = _file_of(PACKAGE)
         return None if package is None else package.parent
     installed = {Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")}
-    beside = file.parents[depth + 1]
-    return None if beside in installed else beside / name
+    folder = file.parents[depth + 1]
+    return None if folder in installed else folder / name
 
 
 def _resolve(top: Path, base: str, name: str) -> tuple[str, Path] | None:
@@ -132,7 +132,7 @@ def _behind_package(top: Path, module: str, file: Path, name: str) -> tuple[str,
             for alias in node.names:
                 if name in (alias.asname, alias.name):
                     base = _absolute(node, module)
-                    found = None if base == module else _resolve(top, base, alias.name)
-                    if found is not None and base.partition(".")[0] == module.partition(".")[0]:
-                        return found
+                    resolved = None if base == module else _resolve(top, base, alias.name)
+                    if resolved is not None and base.partition(".")[0] == module.partition(".")[0]:
+                        return resolved
     return module, file

@@ -128,8 +128,8 @@ class Store:
         names = set()
         if self.folder.is_dir():
             names = {entry.name for entry in os.scandir(self.folder) if entry.name.endswith(SUFFIX)}
-        if gone := self._shards.keys() - names:
-            for name in gone:
+        if removed := self._shards.keys() - names:
+            for name in removed:
                 self._shards.pop(name).release()
             self._where = {}
             for shard in self._shards.values():
@@ -154,8 +154,8 @@ class Store:
             if bad:
                 shard.without(bad)
             shard.release()
-        for aside in self.folder.glob(f"*{SUFFIX}.broken"):
-            aside.unlink(missing_ok=True)
+        for broken in self.folder.glob(f"*{SUFFIX}.broken"):
+            broken.unlink(missing_ok=True)
         self.refresh()
         return sorted(before - self._where.keys())
 
@@ -163,10 +163,10 @@ class Store:
         self._where.update((key, (shard, i)) for i, key in enumerate(shard.keys))
 
     def _read(self, key: str) -> Record:
-        found = self._where.get(key)
-        if found is None:
+        location = self._where.get(key)
+        if location is None:
             raise KeyError(f"cache {self.folder}: no record {key!r} among {len(self)}")
-        shard, row = found
+        shard, row = location
         if not shard.is_open:
             self._open.append(shard)
             if len(self._open) > _OPEN_SHARDS:
@@ -177,7 +177,7 @@ class Store:
         """Open a shard; set aside one that is not whole, drop a touched one's bad records."""
         try:
             shard = Shard(path)
-            bad = shard.corrupt() if shard.touched else []
+            bad = shard.corrupt() if shard.modified else []
         except FileNotFoundError:  # another process is verifying
             return None
         except OtherVersion:
@@ -192,11 +192,11 @@ class Store:
             text = f"cache: {path}: dropped {len(bad)} of {len(shard.keys)} records: wrong checksum"
             warnings.warn(text, CacheWarning, stacklevel=3)
             self._dropped.update(shard.keys[i] for i in bad)
-            rest = shard.without(bad)
-            return Shard(rest) if rest else None
-        if shard.touched:
+            remaining = shard.without(bad)
+            return Shard(remaining) if remaining else None
+        if shard.modified:
             with contextlib.suppress(OSError):  # a read-only cache: it is checked again next time
-                shard.settle()
+                shard.restore_time()
         shard.release()
         return shard
 

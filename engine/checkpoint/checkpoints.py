@@ -91,18 +91,18 @@ class Checkpoints:
         links: files of the run that belong to it (the best weights so far, what never changes); a
         second name is made of them, no copy, where the disk can.
         """
-        path, beside = self.path(step), self.folder / _PART
+        path, temporary = self.path(step), self.folder / _PART
         try:
             with write_errors(path):
-                shutil.rmtree(beside, ignore_errors=True)  # what a kill left
-                beside.mkdir(parents=True)
-                self._fill(beside, step, model, optimizer, extra, links)
-                sync_folder(beside)
+                shutil.rmtree(temporary, ignore_errors=True)  # what a kill left
+                temporary.mkdir(parents=True)
+                self._fill(temporary, step, model, optimizer, extra, links)
+                sync_folder(temporary)
                 shutil.rmtree(path, ignore_errors=True)
-                beside.rename(path)
+                temporary.rename(path)
                 sync_folder(self.folder)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         for old in [*self._paths()[: -self.keep], *self.folder.glob(f"step-*{_BROKEN}")]:
             shutil.rmtree(old, ignore_errors=True)
         return path
@@ -117,14 +117,14 @@ class Checkpoints:
         links: Sequence[Path],
     ) -> None:
         write_tensors(folder / _MODEL, changing_tensors(model))
-        tensors, rest = optimizer_by_name(model, optimizer)
+        tensors, optimizer_values = optimizer_by_name(model, optimizer)
         write_tensors(folder / _OPTIMIZER, tensors)
         callbacks = extra.get("callbacks", {})
         tensors = {name: value for name, value in callbacks.items() if isinstance(value, Tensor)}
         write_tensors(folder / _CALLBACKS, tensors)
         for file in links:
             link_or_copy(file, folder / file.name)
-        state = {"step": step, "optimizer": rest, **extra}
+        state = {"step": step, "optimizer": optimizer_values, **extra}
         state["callbacks"] = {n: value for n, value in callbacks.items() if n not in tensors}
         state["files"] = {file.name: _stamp(file) for file in sorted(folder.iterdir())}
         write_text(folder / STATE, json.dumps(state))
@@ -145,8 +145,8 @@ class Checkpoints:
 
     def _paths(self) -> list[Path]:
         """Every checkpoint, the oldest first."""
-        found = [path for path in self.folder.glob("step-*") if path.suffix != _BROKEN]
-        return sorted(found, key=lambda path: path.name)
+        paths = [path for path in self.folder.glob("step-*") if path.suffix != _BROKEN]
+        return sorted(paths, key=lambda path: path.name)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -77,14 +77,14 @@ def covers(allowed: Iterable[str], key: str) -> bool:
 def rows_identity(datasets: Mapping[str, TaskDataset], split: str) -> dict[str, str]:
     """Return, for each task, the number of its rows and a hash of their keys in order, by the place
     of the split; nothing for streams."""
-    found = {}
+    identities = {}
     for name, rows in datasets.items():
         if not isinstance(rows.source, ShuffleBuffer):
             count = len(rows.source)
             keys = "\0".join(rows.source.key(i) for i in range(count))
             digest = hashlib.sha256(keys.encode(errors="surrogateescape")).hexdigest()[:16]
-            found[f"tasks.{name}.data.{split}"] = f"{count} rows {digest}"
-    return found
+            identities[f"tasks.{name}.data.{split}"] = f"{count} rows {digest}"
+    return identities
 
 
 def check_rows(old: Mapping[str, str], new: Mapping[str, str], allowed: Sequence[str]) -> None:
@@ -108,10 +108,10 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
         items = ((str(i), each) for i, each in enumerate(value))
     else:
         return {path: list(value) if isinstance(value, tuple) else value}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, inner in items:
-        found |= _flat(inner, f"{path}.{key}" if path else str(key))
-    return found
+        flat |= _flat(inner, f"{path}.{key}" if path else str(key))
+    return flat
 
 
 def _text(value: Any) -> str:

@@ -83,19 +83,19 @@ def write_card(model: Model, folder: Path) -> None:
 
 
 def _metrics(folder: Path) -> str:
-    found: dict[str, dict[str, float | None]] = {}
+    metrics: dict[str, dict[str, float | None]] = {}
     where = "evaluation.json"
     if (folder / where).is_file():
-        found = json.loads((folder / where).read_text(encoding="utf-8"))
+        metrics = json.loads((folder / where).read_text(encoding="utf-8"))
     else:
         for line in read_metrics(folder):
             if "validation" in line:
-                found, where = line["validation"], f"validation at step {line['step']}"
-    if not found:
+                metrics, where = line["validation"], f"validation at step {line['step']}"
+    if not metrics:
         return "Not evaluated yet: `sensorium evaluate`."
     rows = [
         f"| {task} | {m} | {'not defined' if v is None else format(v, '.4g')} |"
-        for task, ms in found.items()
+        for task, ms in metrics.items()
         for m, v in ms.items()
     ]
     return f"From {where}.\n\n| task | metric | value |\n|---|---|---|\n" + "\n".join(rows)

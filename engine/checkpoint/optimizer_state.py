@@ -32,19 +32,19 @@ def restore_optimizer_by_name(
     model: Model,
     optimizer: torch.optim.Optimizer,
     tensors: Mapping[str, Tensor],
-    rest: Mapping[str, Any],
+    values: Mapping[str, Any],
 ) -> list[str]:
     """Fill an optimizer's state for the parameters that it has; return those without a state,
     which begin anew."""
     names = _parameter_names(model, optimizer)
     index = {name: i for i, name in enumerate(names)}
     state: dict[int, dict[str, Any]] = {}
-    for name, value in {**tensors, **rest["state"]}.items():
+    for name, value in {**tensors, **values["state"]}.items():
         parameter, _, key = name.rpartition("/")
         if parameter in index:
             state.setdefault(index[parameter], {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    saved = {name: group["values"] for group in rest["groups"] for name in group["names"]}
+    saved = {name: group["values"] for group in values["groups"] for name in group["names"]}
     for group, group_names in zip(optimizer.param_groups, _names(model, optimizer), strict=True):
         group.update(next((saved[name] for name in group_names if name in saved), {}))
     return [name for name, i in index.items() if state and i not in state]
@@ -53,7 +53,7 @@ def restore_optimizer_by_name(
 def _group_values(model: Model, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """The numbers in an optimizer's groups that are no options: its own counts."""
     options = {*inspect.signature(type(optimizer)).parameters, "base_lr"}
-    found = []
+    groups = []
     for group, names in zip(optimizer.param_groups, _names(model, optimizer), strict=True):
         counts = {
             key: value
@@ -61,8 +61,8 @@ def _group_values(model: Model, optimizer: torch.optim.Optimizer) -> list[dict[s
             if key not in options and isinstance(value, (int, float))
         }
         if counts:
-            found.append({"names": names, "values": counts})
-    return found
+            groups.append({"names": names, "values": counts})
+    return groups
 
 
 def _names(model: Model, optimizer: torch.optim.Optimizer) -> list[list[str]]:

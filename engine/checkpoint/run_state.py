@@ -122,8 +122,8 @@ def check_free(folder: Path) -> None:
 def remove_run_parts(folder: Path) -> None:
     """Remove what killed processes left half written in a run's folder."""
     for run in (folder, *(folder / STAGES).glob("*")):
-        for place in (run, run / FITTED, run / "checkpoints"):
-            remove_parts(place)
+        for directory in (run, run / FITTED, run / "checkpoints"):
+            remove_parts(directory)
 
 
 def remove_run(folder: Path) -> None:

@@ -86,11 +86,11 @@ def nonfinite_tensors(model: Model) -> set[str]:
     by_device: dict[torch.device, list[str]] = {}
     for name, tensor in state.items():
         by_device.setdefault(tensor.device, []).append(name)
-    found: set[str] = set()
+    nonfinite: set[str] = set()
     for names in by_device.values():  # one wait for each device
         finite = torch.stack([torch.isfinite(state[name]).all() for name in names]).tolist()
-        found |= {name for name, good in zip(names, finite, strict=True) if not good}
-    return found
+        nonfinite |= {name for name, good in zip(names, finite, strict=True) if not good}
+    return nonfinite
 
 
 def fingerprints(model: Model) -> dict[str, Any]:
@@ -106,11 +106,11 @@ def fingerprints(model: Model) -> dict[str, Any]:
     return prints
 
 
-def check_fingerprints(model: Model, known: Mapping[str, Any]) -> None:
+def check_fingerprints(model: Model, saved: Mapping[str, Any]) -> None:
     """Raise ConfigError for another encoder than the one that the run was trained on, or the same
     one with other preprocessing, by its place."""
     current = fingerprints(model)
-    for where, expected in known.items():
+    for where, expected in saved.items():
         value = current.get(where)
         if json.dumps(value, sort_keys=True) == json.dumps(expected, sort_keys=True):
             continue
@@ -130,9 +130,9 @@ def _other_settings(where: str, expected: Mapping[str, Any], current: Mapping[st
         f"{name} {short_repr(then.get(name))} (now {short_repr(now.get(name))})"
         for name in names[:3]
     )
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    others = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return (
-        f"{where}: the run was trained with {differences}{more}; load the encoder that it names, "
+        f"{where}: the run was trained with {differences}{others}; load the encoder that it names, "
         "or train again"
     )
 
@@ -151,31 +151,31 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file, whole or not at all. Shared tensors stand once."""
-    seen: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    names: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
     unique: dict[str, Tensor] = {}
     same: dict[str, str] = {}
     for name, tensor in tensors.items():
         key = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if tensor.numel() and key in seen:
-            same[name] = seen[key]
+        if tensor.numel() and key in names:
+            same[name] = names[key]
             continue
-        seen[key] = name
+        names[key] = name
         unique[name] = tensor.detach().to("cpu").contiguous()
-    with atomic_path(path) as beside:
-        save_file(unique, beside, metadata={"same": json.dumps(same)} if same else None)
+    with atomic_path(path) as temporary:
+        save_file(unique, temporary, metadata={"same": json.dumps(same)} if same else None)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """What `write_tensors` wrote."""
     try:
-        found = load_file(path)
+        tensors = load_file(path)
         with safe_open(path, "pt") as file:
             same = json.loads((file.metadata() or {}).get("same", "{}"))
     except (OSError, SafetensorError) as error:
         raise ConfigError(
             f"{path}: is no whole safetensors file ({error}); copy it again, or train again"
         ) from error
-    return found | {name: found[source] for name, source in same.items()}
+    return tensors | {name: tensors[source] for name, source in same.items()}
 
 
 def read_names(path: Path) -> set[str]:
@@ -190,9 +190,9 @@ def read_names(path: Path) -> set[str]:
 def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
     """Fill a composed model with what was kept; ConfigError for what does not fit. Tensors that
     never change may be lacking: they are those that the model was composed with."""
-    wanted = saved_tensors(model)
-    missing = sorted(set(wanted) - set(tensors) - set(frozen_tensors(model)))
-    unknown = sorted(set(tensors) - set(wanted))
+    expected_tensors = saved_tensors(model)
+    missing = sorted(set(expected_tensors) - set(tensors) - set(frozen_tensors(model)))
+    unknown = sorted(set(tensors) - set(expected_tensors))
     if missing or unknown:
         first = missing[0] if missing else unknown[0]
         raise ConfigError(
@@ -200,11 +200,11 @@ def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
             f"({len(missing)} missing, {len(unknown)} unknown); was the recipe changed?"
         )
     for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
+        if tensor.shape != expected_tensors[name].shape:
             raise ConfigError(
                 f"{source}: {name} is {tuple(tensor.shape)}, the recipe builds "
-                f"{tuple(wanted[name].shape)}; was the recipe changed?"
+                f"{tuple(expected_tensors[name].shape)}; was the recipe changed?"
             )
-        wanted[name].copy_(tensor)
+        expected_tensors[name].copy_(tensor)
     for where, module, _ in model.components:
         validate_loaded(module, f"{source}: {where}")

@@ -25,7 +25,7 @@ def take_over(model: Model, tensors: Mapping[str, Tensor], anew: Container[Compo
     state = model.state_dict(keep_vars=True)
     names = {without_adapter(name): name for name in state}
     parts = _Parts(model)
-    taken: set[str] = set()
+    copied: set[str] = set()
     for name, value in tensors.items():
         owners, target = parts.owners(name), names.get(without_adapter(name))
         if any(part.where in anew for part in owners) or (target is None and not owners):
@@ -39,9 +39,9 @@ def take_over(model: Model, tensors: Mapping[str, Tensor], anew: Container[Compo
             )
         if not value.is_meta:
             state[target].copy_(value)
-        taken.add(target)
-    _begin_averages(model, taken)
-    _save_whole(model, parts, taken)
+        copied.add(target)
+    _begin_averages(model, copied)
+    _save_whole(model, parts, copied)
     if not _any_meta(model):
         for where, module, _ in model.components:
             validate_loaded(module, where)
@@ -69,13 +69,13 @@ class _Parts:
         return [part for prefix in prefixes for part in self._named.get(prefix, ())]
 
 
-def _begin_averages(model: Model, taken: Container[str]) -> None:
+def _begin_averages(model: Model, copied: Container[str]) -> None:
     """A moving average that the model before did not have begins as its encoder does."""
     for name in model.streams:
         stream = model.stream(name)
         if stream.ema is None or _any_meta(stream):
             continue
-        if f"streams.{name}.ema.{next(iter(stream.ema.state_dict()), '')}" not in taken:
+        if f"streams.{name}.ema.{next(iter(stream.ema.state_dict()), '')}" not in copied:
             stream.ema.load_state_dict(stream.encoder.state_dict())
 
 
@@ -83,11 +83,11 @@ def _any_meta(module: nn.Module) -> bool:
     return any(p.is_meta for p in module.parameters())
 
 
-def _save_whole(model: Model, parts: _Parts, taken: set[str]) -> None:
+def _save_whole(model: Model, parts: _Parts, copied: set[str]) -> None:
     """What was trained before and is frozen now has no other source than this run."""
-    lost = taken - set(saved_tensors(model))
-    for name in lost:
+    unsaved = copied - set(saved_tensors(model))
+    for name in unsaved:
         for part in parts.owners(name):
             part.plan.section.weights = "none"
-    if lost:
+    if unsaved:
         model.plan.update_recipe()

@@ -167,9 +167,11 @@ class StreamDataset:
     def items(self, stream: str, index: int, row: Row) -> list[tuple[Any, str]]:
         """Return the raw values of a row's cell and their keys in stores and random draws."""
         values = cell_items(row[stream], stream in self.many)
-        named = self.draws or self.readers[stream].cached
-        key = self.source.cell_key(index, stream, self.readers[stream].files) if named else ""
-        return list(zip(values, self._keys(stream, key, len(values)), strict=True))
+        needs_key = self.draws or self.readers[stream].cached
+        cell_key = (
+            self.source.cell_key(index, stream, self.readers[stream].files) if needs_key else ""
+        )
+        return list(zip(values, self._keys(stream, cell_key, len(values)), strict=True))
 
     def item_keys(self, stream: str, index: int) -> list[str]:
         """Return the keys of a row's items; of a row whose cell cannot be read there are none."""
@@ -182,7 +184,7 @@ class StreamDataset:
             return []
 
     def _keys(self, stream: str, key: str, count: int) -> list[str]:
-        return [f"{key}#{place}" for place in range(count)] if stream in self.many else [key]
+        return [f"{key}#{number}" for number in range(count)] if stream in self.many else [key]
 
     @property
     def columns(self) -> frozenset[str]:
@@ -235,12 +237,15 @@ class TaskDataset(StreamDataset):
         if not self.training:
             return {"main": sample}
         rng = np.random.default_rng(derive_seed(self.seed, epoch, self.name, stream, key))
-        augment, apart = self.readers[stream].augment, self.task.streams[stream].augment == "view"
-        if augment is not None and not apart:
+        augment, per_view = (
+            self.readers[stream].augment,
+            self.task.streams[stream].augment == "view",
+        )
+        if augment is not None and not per_view:
             sample = augment(sample, rng)
         views = self.task.views(stream, sample, rng)
-        if augment is not None and apart:
-            views = {view: augment(made, rng) for view, made in views.items()}
+        if augment is not None and per_view:
+            views = {view: augment(view_sample, rng) for view, view_sample in views.items()}
         return views
 
 

@@ -31,15 +31,15 @@ def hold_out(source: Source, holdout: Holdout, where: str, *, skip: bool) -> tup
         raise ConfigError(f"{where}.by, row {source.key(index)}: {faults[index]}")
     numbers: dict[Hashable, int] = {}
     group_of = np.array([numbers.setdefault(g, len(numbers)) for g in groups])
-    count, what = len(numbers), "rows" if holdout.by is None and not source.groups else "groups"
+    count, unit = len(numbers), "rows" if holdout.by is None and not source.groups else "groups"
     order = np.random.default_rng(derive_seed(0, "holdout")).permutation(count)
-    cut = round(count * holdout.share)
-    if what == "groups" and not 0 < cut < count:
+    held_out = round(count * holdout.share)
+    if unit == "groups" and not 0 < held_out < count:
         raise ConfigError(
-            f"{where}: {holdout.share} of {count} groups is {cut}; whole groups (episodes, "
+            f"{where}: {holdout.share} of {count} groups is {held_out}; whole groups (episodes, "
             "speakers, subjects) are held out, and one at least must be on each side"
         )
-    chosen = np.isin(group_of, order[:cut])
+    chosen = np.isin(group_of, order[:held_out])
     chosen[list(faults)] = False
     rows = np.arange(len(source))
     return Subset(source, rows[~chosen], faults), Subset(source, rows[chosen])
@@ -52,9 +52,11 @@ def _groups(
     if column is None:
         groups = source.groups
         return [_hashable(g) for g in groups] if groups else range(len(source)), {}
-    known = column_names(source)
-    if column not in known:
-        raise ConfigError(f"{where}.by: there is no column {column!r}{did_you_mean(column, known)}")
+    columns = column_names(source)
+    if column not in columns:
+        raise ConfigError(
+            f"{where}.by: there is no column {column!r}{did_you_mean(column, columns)}"
+        )
     values: list[Hashable] = []
     faults: dict[int, str] = {}
     for index in range(len(source)):

@@ -87,7 +87,7 @@ def load_batches(
 ) -> Iterator[T]:
     """Yield `make(ref)` of each reference, in order, called in `workers` processes."""
     sampler = _ListSampler(refs)
-    return _iterate(_loader(_Made(make), workers, sampler=sampler, pin_memory=pin_memory))
+    return _iterate(_loader(_MappedDataset(make), workers, sampler=sampler, pin_memory=pin_memory))
 
 
 def stream_batches(make: Callable[[], Iterator[T]], workers: int = 0) -> Iterator[T]:
@@ -149,7 +149,7 @@ def _ignore_signals(worker: int) -> None:
     ignore_stopping()
 
 
-class _Made(Dataset[T]):
+class _MappedDataset(Dataset[T]):
     def __init__(self, make: Callable[[Any], T]) -> None:
         self.make = make
 
@@ -182,8 +182,8 @@ def sequential_batches(
     if isinstance(rows.source, StreamingSource):
         raise RuntimeFailure(f"tasks.{rows.name}: a streaming split has no end; give it a `limit`")
     mine = range(rank, len(rows), world)
-    every = [RowRef(rows.name, 0, i) for i in mine]
-    return [every[i : i + batch_size] for i in range(0, len(every), batch_size)]
+    refs = [RowRef(rows.name, 0, i) for i in mine]
+    return [refs[i : i + batch_size] for i in range(0, len(refs), batch_size)]
 
 
 def handle_failures(

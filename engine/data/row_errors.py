@@ -14,11 +14,13 @@ FAILURES = (Exception,)
 def readable(row: Row, used: Collection[str]) -> Row:
     """Return a row without the cells that the source could not decode. Raise ReadError if one of
     them is in a column that is used."""
-    lost = {name: cell for name, cell in row.items() if isinstance(cell, Unreadable)}
-    for name, cell in lost.items():
+    unreadable = {name: cell for name, cell in row.items() if isinstance(cell, Unreadable)}
+    for name, cell in unreadable.items():
         if name in used:
             raise ReadError(f"column {name!r}", cell.reason, "a cell that can be decoded")
-    return {name: cell for name, cell in row.items() if name not in lost} if lost else row
+    return (
+        {name: cell for name, cell in row.items() if name not in unreadable} if unreadable else row
+    )
 
 
 def check_nulls(row: Row, task: Task) -> None:

@@ -56,15 +56,15 @@ class BatchSampler:
     def batches(self, step: int = 0) -> Iterator[list[RowRef]]:
         """Yield this process's batches from an optimizer step on, `gradient_accumulation_steps`
         for each step, without end."""
-        done = dict.fromkeys(self.lengths, 0)
+        batches_of = dict.fromkeys(self.lengths, 0)
         for earlier in range(step):
-            done[self.task(earlier)] += self.gradient_accumulation_steps
+            batches_of[self.task(earlier)] += self.gradient_accumulation_steps
         orders: dict[tuple[str, int], np.ndarray] = {}
         while True:
             task = self.task(step)
             for _ in range(self.gradient_accumulation_steps):
-                yield self._batch(task, done[task], orders)
-                done[task] += 1
+                yield self._batch(task, batches_of[task], orders)
+                batches_of[task] += 1
             step += 1
 
     def _batch(
@@ -74,13 +74,13 @@ class BatchSampler:
         if length is None:
             start = number * total + self.process_index * self.batch_size
             return [RowRef(task, 0, i) for i in range(start, start + self.batch_size)]
-        epoch, place = divmod(number, max(1, length // total))
+        epoch, position = divmod(number, max(1, length // total))
         if (task, epoch) not in orders:
             for key in [k for k in orders if k[0] == task]:
                 del orders[key]
             orders[task, epoch] = self._order(task, epoch, length)
         order = orders[task, epoch]
-        start = place * total + self.process_index * self.batch_size
+        start = position * total + self.process_index * self.batch_size
         rows = np.arange(start, start + self.batch_size) % length  # fewer rows than a batch: again
         return [RowRef(task, epoch, int(i)) for i in order[rows]]
 
@@ -101,14 +101,14 @@ def _by_length(
     The rows that fill no batch, which an epoch leaves out, are drawn before anything is sorted.
     """
     lengths = np.array([_length(v) for v in values])
-    whole = len(shuffled) // total * total
+    complete = len(shuffled) // total * total
     batches: list[np.ndarray] = []
-    for start in range(0, whole, WINDOW * total):
-        window = shuffled[start : min(start + WINDOW * total, whole)]
+    for start in range(0, complete, WINDOW * total):
+        window = shuffled[start : min(start + WINDOW * total, complete)]
         window = window[np.argsort(lengths[window], kind="stable")]
         batches += [window[i : i + total] for i in range(0, len(window), total)]
-    rest = [shuffled[whole:]]
-    return np.concatenate([*(batches[i] for i in rng.permutation(len(batches))), *rest])
+    remainder = [shuffled[complete:]]
+    return np.concatenate([*(batches[i] for i in rng.permutation(len(batches))), *remainder])
 
 
 def _length(value: object) -> float:
@@ -136,13 +136,13 @@ def _single_group(
                 "type: balanced"
             )
     order: list[int] = []
-    turn = 0
+    batch_number = 0
     while len(order) < len(shuffled):
         for i in rng.permutation(len(names)):
             rows = groups[names[i]]
-            start = turn * total
-            order += [rows[place % len(rows)] for place in range(start, start + total)]
-        turn += 1
+            start = batch_number * total
+            order += [rows[position % len(rows)] for position in range(start, start + total)]
+        batch_number += 1
     return np.array(order[: len(shuffled)])
 
 
@@ -152,13 +152,14 @@ def _balanced(
     """As many rows as there are, every value equally often: rare ones come again."""
     groups = _groups(shuffled, values)
     order: list[int] = []
-    turn = 0
+    round_number = 0
     names = sorted(groups, key=str)
     while len(order) < len(shuffled):
         order += [
-            groups[names[i]][turn % len(groups[names[i]])] for i in rng.permutation(len(names))
+            groups[names[i]][round_number % len(groups[names[i]])]
+            for i in rng.permutation(len(names))
         ]
-        turn += 1
+        round_number += 1
     return np.array(order[: len(shuffled)])
 
 

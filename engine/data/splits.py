@@ -64,9 +64,9 @@ def _choose(source: Source, section: DataSection) -> Source:
 
 def ignored_line(source: Source) -> str:
     """Return how many files belong to no row, and the first of them, in one line."""
-    names = [f"{name} ({why})" for name, why in itertools.islice(source.ignored.items(), 3)]
-    more = len(source.ignored) - len(names)
-    listed = ", ".join(names) + (f" and {more} more" if more else "")
+    names = [f"{name} ({reason})" for name, reason in itertools.islice(source.ignored.items(), 3)]
+    unlisted = len(source.ignored) - len(names)
+    listed = ", ".join(names) + (f" and {unlisted} more" if unlisted else "")
     return f"{len(source.ignored)} files belong to no row: {listed}"
 
 
@@ -101,8 +101,8 @@ def load_split(
         return source
     if name == TRAIN and holdout:
         skip = sections[TRAIN].on_error == "skip"
-        sides = hold_out(source, holdout, f"{where}.holdout", skip=skip)
-        source = sides[split == VALIDATION]
+        splits = hold_out(source, holdout, f"{where}.holdout", skip=skip)
+        source = splits[split == VALIDATION]
     if len(source) == 0:
         raise ConfigError(f"{where}: holds no row")
     return source
@@ -139,11 +139,11 @@ def failure_line(where: str, key: str, reason: str) -> str:
 
 
 def check_columns(source: Source, task: Task, where: str) -> None:
-    known = column_names(source)
+    columns = column_names(source)
     for column in (*task.streams, *task.columns()):
-        if column not in known:
+        if column not in columns:
             raise ConfigError(
-                f"{where}: has no column {column!r}{did_you_mean(column, known)}; "
+                f"{where}: has no column {column!r}{did_you_mean(column, columns)}; "
                 f"map one with columns: {{{column}: its name}}"
             )
 
@@ -153,14 +153,14 @@ def check_segments(
 ) -> None:
     """Raise ConfigError where rows are of parts of files, by columns that no cell of a stream
     holds."""
-    known = column_names(source)
+    columns = column_names(source)
     for stream in streams:
         name = section.columns.get(stream, stream)
         if not isinstance(name, str):
             continue
         for group in plan.streams[stream].modality.segment_columns:
-            if set(group) <= set(known):
-                more = [key for key in ("duration",) if key in known and len(group) == 1]
+            if set(group) <= set(columns):
+                more = [key for key in ("duration",) if key in columns and len(group) == 1]
                 keys = ", ".join(f"{key}: {key}" for key in (*group, *more))
                 raise ConfigError(
                     f"{where}: its column{'s' * (len(group) > 1)} {' and '.join(group)} would be "
@@ -169,11 +169,11 @@ def check_segments(
                 )
 
 
-def _check_by(by: str, known: tuple[str, ...], task: str) -> None:
-    if by not in known:
+def _check_by(by: str, columns: tuple[str, ...], task: str) -> None:
+    if by not in columns:
         raise ConfigError(
             f"train.sampler.column: the training split of tasks.{task} has no column {by!r}"
-            f"{did_you_mean(by, known)}"
+            f"{did_you_mean(by, columns)}"
         )
 
 

@@ -28,18 +28,18 @@ class ShuffleBuffer(StreamingSource):
         self._endless: Iterator[dict[str, Any]] | None = None
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        block, place = divmod(index, WINDOW)
+        block, position = divmod(index, WINDOW)
         if self._endless is None or block < self._block:
             self._endless, self._block = self._again_and_again(), -1
         while self._block < block:
             self._rows = list(itertools.islice(self._endless, WINDOW))
             self._block += 1
-        return self._rows[self._order(block)[place]]
+        return self._rows[self._order(block)[position]]
 
     def key(self, index: int) -> str:
         """Its place in the stream, counted on when the stream begins again."""
-        block, place = divmod(index, WINDOW)
-        return str(block * WINDOW + self._order(block)[place])
+        block, position = divmod(index, WINDOW)
+        return str(block * WINDOW + self._order(block)[position])
 
     def _again_and_again(self) -> Iterator[dict[str, Any]]:
         while True:

@@ -93,8 +93,8 @@ class Condition:
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         wrong = [v for v in values if v is not None and _kind(v) not in _PLAIN]
         if wrong or not values:
-            found = short_repr(wrong[0]) if wrong else "an empty list"
-            raise ValueError(f"where.{self.column}: found {found}, expected texts or numbers")
+            invalid = short_repr(wrong[0]) if wrong else "an empty list"
+            raise ValueError(f"where.{self.column}: found {invalid}, expected texts or numbers")
         return values
 
     def holds(self, cell: Any) -> bool:
@@ -173,9 +173,9 @@ class FilteredStream(StreamingSource):
 
 
 def _conditions(source: Source, where: Mapping[str, Any]) -> list[Condition]:
-    known = column_names(source)
+    columns = column_names(source)
     for column in where:
-        if column not in known:
-            near = did_you_mean(column, known)
+        if column not in columns:
+            near = did_you_mean(column, columns)
             raise ValueError(f"where.{column}: there is no such column{near}")
     return [Condition(column, value) for column, value in where.items()]

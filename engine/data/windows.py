@@ -39,9 +39,9 @@ class Windows(Wrapped):
     def __init__(self, source: Source, spans: Mapping[str, Span]) -> None:
         _check(source, spans)
         super().__init__(source)
-        self.spans, known = dict(spans), self.columns
-        self.columns = (*known, *(f"{name}_padding" for name in spans))
-        self._first, self._last = _bounds(source, known)
+        self.spans, source_columns = dict(spans), self.columns
+        self.columns = (*source_columns, *(f"{name}_padding" for name in spans))
+        self._first, self._last = _bounds(source, source_columns)
         self._cells = {name: _frames(source, name) for name in spans}
         self._offsets = {name: np.arange(low, high + 1) for name, (low, high) in spans.items()}
 
@@ -53,12 +53,12 @@ class Windows(Wrapped):
 
     def _window(self, name: str, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The frames `[n, ...]` around a row, and which of them `[n]` the episode lacks."""
-        wanted = index + self._offsets[name]
+        frames = index + self._offsets[name]
         first, last, cells = self._first[index], self._last[index], self._cells[name]
-        if wanted[0] >= first and wanted[-1] <= last:
-            return cells[wanted[0] : wanted[-1] + 1].copy(), np.zeros(len(wanted), bool)
-        inside = np.minimum(np.maximum(wanted, first), last)
-        return cells[inside], wanted != inside
+        if frames[0] >= first and frames[-1] <= last:
+            return cells[frames[0] : frames[-1] + 1].copy(), np.zeros(len(frames), bool)
+        inside = np.minimum(np.maximum(frames, first), last)
+        return cells[inside], frames != inside
 
     def cell(self, index: int, column: str) -> Any:
         if column in self.spans:
@@ -87,13 +87,13 @@ def _check(source: Source, spans: Mapping[str, Span]) -> None:
             "delta_frames: this source has no episodes; lerobot, metaworld and frames (tables with "
             "an episode_index) have"
         )
-    known = column_names(source)
+    columns = column_names(source)
     for name, (low, high) in spans.items():
-        if name not in known:
+        if name not in columns:
             raise ValueError(
-                f"delta_frames.{name}: there is no such column{did_you_mean(name, known)}"
+                f"delta_frames.{name}: there is no such column{did_you_mean(name, columns)}"
             )
-        if f"{name}_padding" in known:
+        if f"{name}_padding" in columns:
             raise ValueError(
                 f"delta_frames.{name}: there is a column {name}_padding already; rename it"
             )
@@ -104,7 +104,7 @@ def _check(source: Source, spans: Mapping[str, Span]) -> None:
             )
 
 
-def _bounds(source: Source, known: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(source: Source, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """First and last row `[N]` of every row's episode; ValueError where frames are missing."""
     first, last = np.zeros(len(source), np.int64), np.full(len(source), -1, np.int64)
     for episode in source.episodes:
@@ -112,12 +112,12 @@ def _bounds(source: Source, known: Sequence[str]) -> tuple[np.ndarray, np.ndarra
         last[episode.start : episode.stop] = episode.stop - 1
     if (last < 0).any():
         raise ValueError(f"delta_frames: row {source.key(int(np.argmin(last)))} is in no episode")
-    if FRAME in known:
+    if FRAME in columns:
         frames = source.column_array(FRAME).astype(np.int64).reshape(-1)
         rows = np.arange(len(source))
-        lost = np.flatnonzero((frames - frames[first]) != rows - first)
-        if len(lost):
-            row = int(lost[0])
+        gaps = np.flatnonzero((frames - frames[first]) != rows - first)
+        if len(gaps):
+            row = int(gaps[0])
             raise ValueError(
                 f"delta_frames: row {source.key(row)} is frame {frames[row]}, expected frame "
                 f"{frames[row - 1] + 1} after the one before it; frames are missing"
@@ -130,8 +130,8 @@ def _frames(source: Source, name: str) -> np.ndarray:
     try:
         cells = source.column_array(name)
     except (TypeError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"delta_frames.{name}: its cells cannot be stacked: {told}") from error
+        message = " ".join(str(error).split())
+        raise ValueError(f"delta_frames.{name}: its cells cannot be stacked: {message}") from error
     if cells.dtype.kind not in "biuf":
         raise ValueError(
             f"delta_frames.{name}: holds {cells.dtype.name}, expected numbers of one shape; "

@@ -157,9 +157,9 @@ def _task(plan: ResolvedRecipe, stream: str, task: str | None) -> str:
         raise ConfigError(f"--task: there is no {task!r}{did_you_mean(task, plan.tasks)}")
     users = [n for n, t in plan.tasks.items() if stream in t.task.streams and task in (None, n)]
     if len(users) != 1:
-        there = ", ".join(users) or "none"
+        matching = ", ".join(users) or "none"
         raise ConfigError(
-            f"{WHERE}: which rows? tasks with the stream {stream!r}: {there}; name one with "
+            f"{WHERE}: which rows? tasks with the stream {stream!r}: {matching}; name one with "
             "--task, or a folder or source with --data"
         )
     return users[0]
@@ -176,8 +176,8 @@ def _path(plan: ResolvedRecipe, stream: str, path: Path) -> dict[str, Any]:
         return {"source": BY_SUFFIX[path.suffix.lower()], "path": str(path)}
     modality = plan.recipe.inputs[stream].modality
     if f"{modality}folder" not in registered("source"):
-        own = f"{__name__}:Files"
-        return {"source": own, "path": str(path), "columns": {stream: "file"}}
+        type_name = f"{__name__}:Files"
+        return {"source": type_name, "path": str(path), "columns": {stream: "file"}}
     columns = {} if stream == modality else {"columns": {stream: modality}}
     return {"source": f"{modality}folder", "path": str(path), "labels": False, **columns}
 
@@ -204,12 +204,12 @@ def _pairs(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _check(source: Source, stream: str) -> None:
-    known = source.columns or tuple(
+    columns = source.columns or tuple(
         next(iter(source), {}) if isinstance(source, StreamingSource) else source[0]
     )
-    if stream not in known:
+    if stream not in columns:
         raise ConfigError(
-            f"{WHERE}: has no column {stream!r}{did_you_mean(stream, known)}; "
+            f"{WHERE}: has no column {stream!r}{did_you_mean(stream, columns)}; "
             f"map one with columns.{stream}=NAME"
         )
     if not isinstance(source, StreamingSource) and len(source) == 0:

@@ -59,12 +59,12 @@ class EmbedReport:
 
     def summary(self) -> str:
         rows = self.added.new + self.added.replaced
-        again = f" ({self.added.replaced} in place of older ones)" if self.added.replaced else ""
+        replaced = f" ({self.added.replaced} in place of older ones)" if self.added.replaced else ""
         speed = f", {rows / self.seconds:.1f}/s" if self.seconds > 0 else ""
-        there = f"; {self.already_present} were there already" if self.already_present else ""
-        bad = f"; {self.skipped.summary()}" if len(self.skipped) else ""
-        done = f"{rows} rows embedded{again} in {self.seconds:.1f} s{speed}"
-        return f"{done}{there}{bad}{self._stale}"
+        present = f"; {self.already_present} were there already" if self.already_present else ""
+        skipped = f"; {self.skipped.summary()}" if len(self.skipped) else ""
+        embedded = f"{rows} rows embedded{replaced} in {self.seconds:.1f} s{speed}"
+        return f"{embedded}{present}{skipped}{self._stale}"
 
     @property
     def _stale(self) -> str:
@@ -92,27 +92,29 @@ def index_metadata(model: Model, stream: str, run: str, overrides: Sequence[str]
     )
 
 
-def open_for(place: str, maker: IndexMetadata) -> Index:
+def open_for(uri: str, maker: IndexMetadata) -> Index:
     """Return the index at a place, made where there is none. Raise ConfigError where another
     encoder or stream made it."""
-    index = open_index(place) if exists(place) else create_index(place, maker)
-    there = index.metadata
-    if there.stream != maker.stream:
+    index = open_index(uri) if exists(uri) else create_index(uri, maker)
+    metadata = index.metadata
+    if metadata.stream != maker.stream:
         raise ConfigError(
-            f"{place}: holds vectors of the stream {there.stream!r}, these are of "
+            f"{uri}: holds vectors of the stream {metadata.stream!r}, these are of "
             f"{maker.stream!r}; give them an --out of their own"
         )
-    check_compatible(place, there, maker.stream, maker.fingerprints[maker.stream], maker.run)
+    check_compatible(uri, metadata, maker.stream, maker.fingerprints[maker.stream], maker.run)
     return index
 
 
-def check_compatible(place: str, there: IndexMetadata, stream: str, now: str, run: str) -> None:
+def check_compatible(
+    uri: str, metadata: IndexMetadata, stream: str, current: str, run: str
+) -> None:
     """Refuse a stream whose fingerprint is not the one that an index was made with, by name."""
-    before = there.fingerprints.get(stream, "absent")
-    if before != now:
+    expected = metadata.fingerprints.get(stream, "absent")
+    if expected != current:
         raise ConfigError(
-            f"{place}: was made by {there.run}, whose stream {stream!r} has the fingerprint "
-            f"{before[:12]}; that of {run} has {now[:12]}: another encoder, connector or "
+            f"{uri}: was made by {metadata.run}, whose stream {stream!r} has the fingerprint "
+            f"{expected[:12]}; that of {run} has {current[:12]}: another encoder, connector or "
             "preprocessing; use the run that made it, or embed again into another --out"
         )
 
@@ -152,19 +154,19 @@ def with_vectors(prepared: EmbeddingBatch, embedder: Embedder) -> list[Entry]:
         return []
     vectors = embedder.vectors(prepared.batch)
     finite = np.isfinite(vectors).all(1)
-    made = []
-    for entry, vector, good in zip(prepared.entries, vectors, finite, strict=True):
-        if good:
-            made.append(dataclasses.replace(entry, vector=vector))
+    entries = []
+    for entry, vector, is_finite in zip(prepared.entries, vectors, finite, strict=True):
+        if is_finite:
+            entries.append(dataclasses.replace(entry, vector=vector))
         else:
             prepared.failed.append((entry.key, "its embedding holds NaN or infinity"))
-    return made
+    return entries
 
 
 def embed(
     model: Model,
     maker: IndexMetadata,
-    given: DataSpec,
+    data: DataSpec,
     out: str,
     *,
     batch_size: int = 64,
@@ -182,82 +184,84 @@ def embed(
     Raises ConfigError for a stream or an index that does not fit, RuntimeFailure where no row could
     be embedded.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     accelerator = init_accelerator(device)
     if log is not None and not accelerator.is_main_process:
         log = None
     share = accelerator.process_index, accelerator.num_processes
     embedder = Embedder(model, maker.stream, accelerator.device if share[1] > 1 else device)
-    dataset = embedder.dataset(given.source)
-    pending = PendingRows(given, maker.stream, dataset, embedder.collator, share)
+    dataset = embedder.dataset(data.source)
+    pending = PendingRows(data, maker.stream, dataset, embedder.collator, share)
     pending.check_keys()
     opened: list[Index] = []
 
-    def done() -> np.ndarray:
+    def stored_identities() -> np.ndarray:
         from_main(accelerator, lambda: open_for(out, maker).count())  # made once
         opened.append(open_for(out, maker))
         return opened[0].identities()
 
-    batches = pending_batches(pending, done, batch_size, workers)
-    writer, found = Writer(opened[0], commit_rows), EmbedReport()
-    streaming = isinstance(given.source, StreamingSource)
-    rows = None if streaming else len(range(share[0], len(given.source), share[1]))
-    seen = 0
+    batches = pending_batches(pending, stored_identities, batch_size, workers)
+    writer, totals = Writer(opened[0], commit_rows), EmbedReport()
+    streaming = isinstance(data.source, StreamingSource)
+    rows = None if streaming else len(range(share[0], len(data.source), share[1]))
+    count = 0
     try:
         for prepared in batches:
-            seen += len(prepared.entries) + len(prepared.failed)
+            count += len(prepared.entries) + len(prepared.failed)
             writer.put(with_vectors(prepared, embedder))
-            report(prepared, found, log, (maker.stream, seen, rows))
+            report(prepared, totals, log, (maker.stream, count, rows))
     finally:
         writer.commit()  # after an error too: the rows that are here are whole
-    found.added, found.already_present = writer.added, 0 if rows is None else rows - seen
-    report(EmbeddingBatch(), found, log, (maker.stream, rows or 0, rows))
-    current = None if streaming else np.array([*pending.seen, *writer.written], "S16")
-    shares = gather(accelerator, (vars(found) | {"skipped": found.skipped.reasons}, current))
+    totals.added, totals.already_present = writer.added, 0 if rows is None else rows - count
+    report(EmbeddingBatch(), totals, log, (maker.stream, rows or 0, rows))
+    current = None if streaming else np.array([*pending.identities, *writer.written], "S16")
+    shares = gather(accelerator, (vars(totals) | {"skipped": totals.skipped.reasons}, current))
     if accelerator.is_main_process:
-        found = _merged([each for each, _ in shares])
-        known = None if streaming else np.sort(np.concatenate([some for _, some in shares]))
-        finish(open_index(out), found, given.text, known, prune)
-    found.seconds = time.monotonic() - began
-    return found
+        totals = _merged([each for each, _ in shares])
+        identities = (
+            None if streaming else np.sort(np.concatenate([values for _, values in shares]))
+        )
+        finish(open_index(out), totals, data.text, identities, prune)
+    totals.seconds = time.monotonic() - start
+    return totals
 
 
 def _merged(reports: Sequence[Mapping[str, Any]]) -> EmbedReport:
     """Return the reports of several processes, their fields, as one."""
-    whole = EmbedReport()
+    merged = EmbedReport()
     for each in reports:
-        whole.added += each["added"]
-        whole.already_present += each["already_present"]
-        whole.dropped_columns |= each["dropped_columns"]
-        for key, why in each["skipped"].items():
-            whole.skipped.add(key, why)
-    return whole
+        merged.added += each["added"]
+        merged.already_present += each["already_present"]
+        merged.dropped_columns |= each["dropped_columns"]
+        for key, reason in each["skipped"].items():
+            merged.skipped.add(key, reason)
+    return merged
 
 
 def report(
     prepared: EmbeddingBatch,
-    found: EmbedReport,
+    totals: EmbedReport,
     log: RunLogger | None,
     progress: tuple[str, int, int | None] = ("", 0, None),
 ) -> None:
     """Count what went wrong in a batch, and log what is new of it. progress: of what, rows done,
     and rows in all where that is known."""
-    what, seen, rows = progress
+    label, done, rows = progress
     if log is not None and rows is not None:
-        log.progress(what, seen, rows)
+        log.progress(label, done, rows)
     for key, reason in prepared.failed:
-        if found.skipped.add(key, reason) and log is not None:
+        if totals.skipped.add(key, reason) and log is not None:
             log.info(f"{key}: {reason}")
-    for name in sorted(prepared.dropped_columns - found.dropped_columns):
+    for name in sorted(prepared.dropped_columns - totals.dropped_columns):
         if log is not None:
             log.info(
                 f"the column {name!r} is left out: it is no text or number, or the index's own"
             )
-    found.dropped_columns |= prepared.dropped_columns
+    totals.dropped_columns |= prepared.dropped_columns
 
 
 def finish(
-    index: Index, found: EmbedReport, data: str, identities: np.ndarray | None, prune: bool
+    index: Index, totals: EmbedReport, data: str, identities: np.ndarray | None, prune: bool
 ) -> None:
     """Count the rows that are out of date and take them out if asked to; leave a table of few
     files. Raise RuntimeFailure where nothing could be embedded.
@@ -265,13 +269,13 @@ def finish(
     data, identities: see `stale_rows`.
     """
     stale = stale_rows(index, data, identities)
-    found.stale, found.pruned = len(stale), prune and bool(stale)
-    if found.pruned:
+    totals.stale, totals.pruned = len(stale), prune and bool(stale)
+    if totals.pruned:
         index.remove(stale)
-    if found.added.new + found.added.replaced or found.pruned:
+    if totals.added.new + totals.added.replaced or totals.pruned:
         index.optimize()
-    if len(found.skipped) and not index.count():
-        key, reason = next(iter(found.skipped.reasons.items()))
+    if len(totals.skipped) and not index.count():
+        key, reason = next(iter(totals.skipped.reasons.items()))
         raise RuntimeFailure(
-            f"no row could be embedded; {len(found.skipped)} failed, the first: {key}: {reason}"
+            f"no row could be embedded; {len(totals.skipped)} failed, the first: {key}: {reason}"
         )

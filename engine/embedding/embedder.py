@@ -61,28 +61,28 @@ class Embedder:
 
 def resolve_stream(model: Model, name: str | None) -> str:
     """The stream of a name, or the only one that there is; ConfigError names those there are."""
-    known = list(model.plan.streams)
-    if name in known:
+    streams = list(model.plan.streams)
+    if name in streams:
         return name
     if name is not None:
-        raise ConfigError(f"--stream: there is no {name!r}{did_you_mean(name, known)}")
-    if not known:
+        raise ConfigError(f"--stream: there is no {name!r}{did_you_mean(name, streams)}")
+    if not streams:
         raise ConfigError("--stream: the recipe has no stream to embed")
-    if len(known) != 1:
-        raise ConfigError(f"--stream: which? there are: {', '.join(known)}")
-    return known[0]
+    if len(streams) != 1:
+        raise ConfigError(f"--stream: which? there are: {', '.join(streams)}")
+    return streams[0]
 
 
 def load_run_or_recipe(
-    place: str, overrides: Sequence[str] = (), precision: str | None = None
+    source: str, overrides: Sequence[str] = (), precision: str | None = None
 ) -> Model:
     """The model of a run's folder or `hf-hub:...`, or of a recipe with its weights filled in."""
-    if place.startswith(HUB) or Path(place).is_dir():
+    if source.startswith(HUB) or Path(source).is_dir():
         if overrides:
-            raise ConfigError(f"{overrides[0]}: {place} is a run and takes no changes")
-        return load_model(place, precision)
+            raise ConfigError(f"{overrides[0]}: {source} is a run and takes no changes")
+        return load_model(source, precision)
     check_precision(precision)
-    model = build(load_recipe(place, overrides)).eval()
+    model = build(load_recipe(source, overrides)).eval()
     model.precision = precision or model.precision
     return model
 

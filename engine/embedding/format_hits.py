@@ -26,8 +26,10 @@ def format_hits(hits: Sequence[Hit]) -> str:
     names = list(dict.fromkeys(name for hit in hits for name in hit.columns()))
     rows = [["", "score", *names]]
     for i, hit in enumerate(hits, 1):
-        said = hit.columns()
-        rows.append([str(i), f"{hit.score:.4f}", *(_short(said.get(name, "")) for name in names)])
+        columns = hit.columns()
+        rows.append(
+            [str(i), f"{hit.score:.4f}", *(_short(columns.get(name, "")) for name in names)]
+        )
     return format_table(rows)
 
 

@@ -49,7 +49,7 @@ class PendingRows:
     collator: Collator
     share: tuple[int, int] = (0, 1)
     """The number of this process and how many there are: each takes every n-th row."""
-    seen: list[bytes] = field(default_factory=list)
+    identities: list[bytes] = field(default_factory=list)
     """The identities of the rows that `pending` came by."""
 
     def check_keys(self) -> None:
@@ -60,35 +60,35 @@ class PendingRows:
         count = len(source)
         codes = np.fromiter((hash(text_of(source.key(i))) for i in range(count)), np.int64, count)
         order = np.argsort(codes, kind="stable")
-        for at in np.flatnonzero(codes[order][1:] == codes[order][:-1]):
-            one, other = int(order[at]), int(order[at + 1])
-            if text_of(source.key(one)) == text_of(source.key(other)):
-                raise RuntimeFailure(same_key_message(one, other, source.key(one)))
+        for position in np.flatnonzero(codes[order][1:] == codes[order][:-1]):
+            first, second = int(order[position]), int(order[position + 1])
+            if text_of(source.key(first)) == text_of(source.key(second)):
+                raise RuntimeFailure(same_key_message(first, second, source.key(first)))
 
-    def identity(self, place: int) -> bytes:
+    def identity(self, index: int) -> bytes:
         """16 bytes that change when the row's key or cell does."""
         source, files = self.data.source, self.dataset.readers[self.stream].files
-        parts = (self.data.text, source.key(place), source.cell_key(place, self.stream, files))
+        parts = (self.data.text, source.key(index), source.cell_key(index, self.stream, files))
         text = "\0".join(parts).encode(errors="surrogateescape")
         return hashlib.blake2b(text, digest_size=16).digest()
 
     def pending(self, done: np.ndarray) -> Iterator[int]:
         """Places of the rows that are not among `done`, sorted identities; not of a stream."""
         first, step = self.share
-        for place in range(first, len(self.data.source), step):
+        for index in range(first, len(self.data.source), step):
             try:
-                identity = self.identity(place)
+                identity = self.identity(index)
             except FAILURES:  # it is reported when it is read
-                known = False
+                is_done = False
             else:
-                self.seen.append(identity)
-                known = in_sorted(done, identity)
-            if not known:
-                yield place
+                self.identities.append(identity)
+                is_done = in_sorted(done, identity)
+            if not is_done:
+                yield index
 
-    def prepare(self, places: Sequence[int]) -> EmbeddingBatch:
+    def prepare(self, indices: Sequence[int]) -> EmbeddingBatch:
         """Read and collate rows by their places."""
-        return self._prepare((place, None) for place in places)
+        return self._prepare((index, None) for index in indices)
 
     def stream_batches(self, done: np.ndarray, size: int) -> Iterator[EmbeddingBatch]:
         """Yield every row of a streaming source that is not among `done`, in batches."""
@@ -100,33 +100,33 @@ class PendingRows:
             yield self._prepare(batch)
 
     def _prepare(self, rows: Iterable[tuple[int, Any]]) -> EmbeddingBatch:
-        made, prepared = EmbeddingBatch(), list[PreparedRow]()
-        for place, row in rows:
+        result, prepared = EmbeddingBatch(), list[PreparedRow]()
+        for index, row in rows:
             try:
-                identity = self.identity(place)  # before the file is read: a later change is new
+                identity = self.identity(index)  # before the file is read: a later change is new
             except FAILURES as error:
-                prepared.append(PreparedRow.failed(self.data.source.key(place), error))
+                prepared.append(PreparedRow.failed(self.data.source.key(index), error))
                 continue
-            prepared.append(self.dataset.prepare(place, row=row))
+            prepared.append(self.dataset.prepare(index, row=row))
             if prepared[-1].failure is None:
-                made.entries.append(self._entry(place, identity, prepared[-1], made))
-        made.batch = self.collator("", prepared)
-        made.failed = made.batch.failed
-        return made
+                result.entries.append(self._entry(index, identity, prepared[-1], result))
+        result.batch = self.collator("", prepared)
+        result.failed = result.batch.failed
+        return result
 
     def _entry(
-        self, place: int, identity: bytes, prepared: PreparedRow, made: EmbeddingBatch
+        self, index: int, identity: bytes, prepared: PreparedRow, result: EmbeddingBatch
     ) -> Entry:
-        columns, others = columns_of(prepared.row)
-        made.dropped_columns.update(name for name in others if name != self.stream)
+        columns, dropped = columns_of(prepared.row)
+        result.dropped_columns.update(name for name in dropped if name != self.stream)
         split = self.data.split or str(prepared.row.get("split") or "")
         cell = prepared.row[self.stream]
-        named = cell_paths(cell) if self.dataset.readers[self.stream].files(cell) else []
-        text, files = self.data.text, tuple(map(str, named))
-        return Entry(prepared.key, split, text, place, identity, np.empty(0), columns, files)
+        paths = cell_paths(cell) if self.dataset.readers[self.stream].files(cell) else []
+        text, files = self.data.text, tuple(map(str, paths))
+        return Entry(prepared.key, split, text, index, identity, np.empty(0), columns, files)
 
 
-class _Places:
+class _PendingSampler:
     """The places of the pending rows, `size` at a time; nothing is listed beforehand, and `done`
     is called when the first is asked for."""
 
@@ -134,8 +134,8 @@ class _Places:
         self.rows, self.done, self.size = rows, done, size
 
     def __iter__(self) -> Iterator[list[int]]:
-        places = self.rows.pending(self.done())
-        while batch := list(itertools.islice(places, self.size)):
+        indices = self.rows.pending(self.done())
+        while batch := list(itertools.islice(indices, self.size)):
             yield batch
 
 
@@ -151,6 +151,6 @@ def pending_batches(
     if isinstance(rows.data.source, StreamingSource):
         return stream_batches(functools.partial(rows.stream_batches, done(), batch_size), workers)
     if not workers:  # no process to be forked, and no batch is asked for ahead
-        known = done()
-        done = lambda: known  # noqa: E731
-    return load_batches(rows.prepare, _Places(rows, done, batch_size), workers)
+        identities = done()
+        done = lambda: identities  # noqa: E731
+    return load_batches(rows.prepare, _PendingSampler(rows, done, batch_size), workers)

@@ -33,32 +33,32 @@ class EmbedActor:
     def __init__(self, maker: IndexMetadata, text: str, out: str, batch: int, device: str) -> None:
         model = load_run_or_recipe(maker.run, maker.overrides, maker.precision)
         self.embedder = Embedder(model, maker.stream, device)
-        given = open_spec(model.plan, maker.stream, text)
-        dataset = self.embedder.dataset(given.source)
-        self.rows = PendingRows(given, maker.stream, dataset, self.embedder.collator)
+        data = open_spec(model.plan, maker.stream, text)
+        dataset = self.embedder.dataset(data.source)
+        self.rows = PendingRows(data, maker.stream, dataset, self.embedder.collator)
         self.index, self.batch = open_index(out), batch
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """`{"data": places}` -> one row: how many were added, and what went wrong, as JSON."""
-        places = [int(place) for place in rows["data"]]
-        entries, told = [], EmbeddingBatch()
-        for start in range(0, len(places), self.batch):
-            prepared = self.rows.prepare(places[start : start + self.batch])
+        indices = [int(index) for index in rows["data"]]
+        entries, messages = [], EmbeddingBatch()
+        for start in range(0, len(indices), self.batch):
+            prepared = self.rows.prepare(indices[start : start + self.batch])
             entries += with_vectors(prepared, self.embedder)
-            told.failed += prepared.failed
-            told.dropped_columns |= prepared.dropped_columns
+            messages.failed += prepared.failed
+            messages.dropped_columns |= prepared.dropped_columns
         added = self.index.add(entries)
         return {
             "new": [added.new],
             "replaced": [added.replaced],
-            "told": [json.dumps([told.failed, sorted(told.dropped_columns)])],
+            "told": [json.dumps([messages.failed, sorted(messages.dropped_columns)])],
         }
 
 
 def embed_with_ray(
     model: Model,
     maker: IndexMetadata,
-    given: DataSpec,
+    data: DataSpec,
     out: str,
     *,
     batch_size: int = 64,
@@ -70,7 +70,7 @@ def embed_with_ray(
 ) -> EmbedReport:
     """As `embed`, by `workers` actors: on the cluster that `RAY_ADDRESS` names, else on this
     machine. The same rows as the local engine's. Raises ConfigError for a streaming source."""
-    if isinstance(given.source, StreamingSource):
+    if isinstance(data.source, StreamingSource):
         raise ConfigError(
             "--backend ray: hands out rows by index, which a streaming source has not; "
             "use --backend local, or give the source streaming=false"
@@ -80,29 +80,29 @@ def embed_with_ray(
             "--backend ray: starts its own processes; start it without torchrun, or use "
             "--backend local"
         )
-    began, chosen = time.monotonic(), pick(device)
+    start, chosen = time.monotonic(), pick(device)
     index = open_for(out, maker)
     embedder = Embedder(model, maker.stream, "cpu")
-    dataset = embedder.dataset(given.source)
-    pending = PendingRows(given, maker.stream, dataset, embedder.collator)
+    dataset = embedder.dataset(data.source)
+    pending = PendingRows(data, maker.stream, dataset, embedder.collator)
     pending.check_keys()
-    places = np.fromiter(pending.pending(index.identities()), dtype=np.int64)
-    found = EmbedReport(already_present=len(given.source) - len(places))
-    if len(places):
-        arguments = (maker, given.text, out, batch_size, str(chosen))
-        for row in _rows(places, arguments, max(1, workers), commit_rows):
-            failed, left = json.loads(row["told"])
-            told = EmbeddingBatch(
-                failed=[(key, why) for key, why in failed], dropped_columns=set(left)
+    indices = np.fromiter(pending.pending(index.identities()), dtype=np.int64)
+    totals = EmbedReport(already_present=len(data.source) - len(indices))
+    if len(indices):
+        arguments = (maker, data.text, out, batch_size, str(chosen))
+        for row in _rows(indices, arguments, max(1, workers), commit_rows):
+            failed, dropped = json.loads(row["told"])
+            messages = EmbeddingBatch(
+                failed=[(key, reason) for key, reason in failed], dropped_columns=set(dropped)
             )
-            found.added += Added(row["new"], row["replaced"])
-            report(told, found, log)
-    found.seconds = time.monotonic() - began
-    finish(open_index(out), found, given.text, np.sort(np.array(pending.seen, "S16")), prune)
-    return found
+            totals.added += Added(row["new"], row["replaced"])
+            report(messages, totals, log)
+    totals.seconds = time.monotonic() - start
+    finish(open_index(out), totals, data.text, np.sort(np.array(pending.identities, "S16")), prune)
+    return totals
 
 
-def _rows(places: np.ndarray, arguments: tuple[Any, ...], workers: int, size: int) -> Any:
+def _rows(indices: np.ndarray, arguments: tuple[Any, ...], workers: int, size: int) -> Any:
     """What the actors give, as it comes."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
     ray = import_optional("ray")
@@ -113,8 +113,8 @@ def _rows(places: np.ndarray, arguments: tuple[Any, ...], workers: int, size: in
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        parts = max(workers, -(-len(places) // size))
-        data = ray.data.from_numpy(np.array_split(places, parts)).map_batches(
+        parts = max(workers, -(-len(indices) // size))
+        data = ray.data.from_numpy(np.array_split(indices, parts)).map_batches(
             EmbedActor,
             fn_constructor_args=arguments,
             batch_size=None,  # a part is a batch, and a commit

@@ -36,11 +36,11 @@ class Query:
 
 
 def parse_query(
-    given: Mapping[str, str], modalities: Mapping[str, str], named: str | None
+    values: Mapping[str, str], modalities: Mapping[str, str], named: str | None
 ) -> Query:
     """The one query of a command line: an option of `given` (`--text ...`), whose modality stands
     in `modalities`, or `named`, a `--query STREAM=VALUE`."""
-    queries = [Query(modalities[name], value, f"--{name}", True) for name, value in given.items()]
+    queries = [Query(modalities[name], value, f"--{name}", True) for name, value in values.items()]
     if named is not None:
         stream, equals, value = named.partition("=")
         if not equals:
@@ -59,18 +59,18 @@ class Retriever:
 
     def __init__(
         self,
-        place: str,
+        uri: str,
         run: str | None = None,
         *,
         device: str | torch.device | None = None,
         precision: str | None = None,
     ) -> None:
-        self.place, self.device = place, pick(device)
-        self.index: Index = open_index(place)
+        self.uri, self.device = uri, pick(device)
+        self.index: Index = open_index(uri)
         check_precision(precision)
         if precision not in (None, self.index.metadata.precision):
             raise ConfigError(
-                f"precision: {place} was embedded in {self.index.metadata.precision}, found "
+                f"precision: {uri} was embedded in {self.index.metadata.precision}, found "
                 f"{precision}; leave it out, or embed again into another --out"
             )
         self.run = run or self.index.metadata.run
@@ -85,14 +85,14 @@ class Retriever:
             raise ConfigError(f"{query.option}: the query is empty")
         if k < 1:
             raise ConfigError(f"-k: found {k}, expected at least 1")
-        asked = as_kind(kind)
+        search_kind = as_kind(kind)
         if where is not None and not where.strip():
             raise ConfigError("--where: the condition is empty")
         if not self.index.count():
-            raise ConfigError(f"{self.place}: holds no row; embed some first")
+            raise ConfigError(f"{self.uri}: holds no row; embed some first")
         self.index.count(where)  # a condition that cannot be read, before a model is loaded
         vector = self._embedder(self.stream_of(query)).query(query.value)
-        return self.index.search(vector, k, where=where, kind=asked)[0]
+        return self.index.search(vector, k, where=where, kind=search_kind)[0]
 
     def stream_of(self, query: Query) -> str:
         """The stream that embeds a query."""
@@ -121,16 +121,16 @@ class Retriever:
             changes = self.index.metadata.overrides if self.run == self.index.metadata.run else ()
             model = load_run_or_recipe(self.run, changes, self.index.metadata.precision)
             now = fingerprint(model, made_by) if made_by in model.streams else "absent"
-            check_compatible(self.place, self.index.metadata, made_by, now, self.run)
+            check_compatible(self.uri, self.index.metadata, made_by, now, self.run)
             self._model = model
         return self._model
 
     def _embedder(self, stream: str) -> Embedder:
         if stream not in self._embedders:
-            model, made = self.model, self.index.metadata
+            model, metadata = self.model, self.index.metadata
             # A stream that the index's run had not (a student) came later, to what made the index.
-            if stream in made.fingerprints:
-                check_compatible(self.place, made, stream, fingerprint(model, stream), self.run)
+            if stream in metadata.fingerprints:
+                check_compatible(self.uri, metadata, stream, fingerprint(model, stream), self.run)
             self._embedders[stream] = Embedder(model, stream, self.device)
         return self._embedders[stream]
 
@@ -153,9 +153,9 @@ class Retriever:
             text = hit.row[DATA]
             if text not in opened:
                 opened[text] = open_spec(self.model.plan, stream, text)
-            source, place = opened[text].source, hit.row[ROW]
-            if text_of(source.key(place)) != hit.key:
+            source, index = opened[text].source, hit.row[ROW]
+            if text_of(source.key(index)) != hit.key:
                 return "the data set has changed since it was embedded"
-            return self.show(stream, source[place][stream])
+            return self.show(stream, source[index][stream])
         except (ValueError, KeyError, IndexError, TypeError, OSError, RuntimeFailure) as error:
             return f"it cannot be shown here: {error}"

@@ -18,13 +18,13 @@ def stale_rows(index: Index, data: str, identities: np.ndarray | None) -> list[b
     rows; None for a stream, whose rows are not all known. Rows of other data sets are stale if a
     file or folder that they name is gone.
     """
-    there = functools.cache(os.path.exists)
+    exists = functools.cache(os.path.exists)
     stale = []
     for row in index.where(None, [IDENTITY, DATA, FILES]):
         if row[DATA] == data and identities is not None:
             current = in_sorted(identities, row[IDENTITY])
         else:
-            current = all(there(path) for path in row[FILES] or ())
+            current = all(exists(path) for path in row[FILES] or ())
         if not current:
             stale.append(row[IDENTITY])
     return stale

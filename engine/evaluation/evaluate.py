@@ -166,10 +166,14 @@ def _batch_gap(scorer: Evaluator, rows: TaskDataset) -> float:
     """Return the largest change of a metric if the same rows are scored one by one, from the
     signal."""
     first = Subset(rows.source, np.arange(min(BATCH_GAP_ROWS, len(rows.source))))
-    plain = task_dataset(scorer.model.plan, scorer.model.encoders(), rows.name, first)
-    one = scorer.score(plain, skip=True, batch_size=1).metrics
-    many = scorer.score(plain, skip=True, batch_size=max(2, scorer.batch_size)).metrics
-    gaps = [abs(one[name] - many[name]) for name in one if math.isfinite(one[name] - many[name])]
+    dataset = task_dataset(scorer.model.plan, scorer.model.encoders(), rows.name, first)
+    one_by_one = scorer.score(dataset, skip=True, batch_size=1).metrics
+    batched = scorer.score(dataset, skip=True, batch_size=max(2, scorer.batch_size)).metrics
+    gaps = [
+        abs(one_by_one[name] - batched[name])
+        for name in one_by_one
+        if math.isfinite(one_by_one[name] - batched[name])
+    ]
     return max(gaps, default=0.0)
 
 

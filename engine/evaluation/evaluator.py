@@ -74,11 +74,13 @@ class Evaluator:
         )
         for number, batch in enumerate(loaded):
             with autocast(self.accelerator.device, self.model.precision):
-                batch, made = self.model.predict_rows(batch.to(self.accelerator.device), **options)
+                batch, batch_predictions = self.model.predict_rows(
+                    batch.to(self.accelerator.device), **options
+                )
             for line in handle_failures(batch.failed, where, skip, skipped):
                 if self.log is not None:
                     self.log.info(line)
-            scored += list(zip(batch.keys, made, batch.references, strict=True))
+            scored += list(zip(batch.keys, batch_predictions, batch.references, strict=True))
             if progress is not None and self.log is not None and self.accelerator.is_main_process:
                 self.log.progress(progress, number + 1, len(addresses))
         if world > 1:
@@ -102,9 +104,9 @@ class Evaluator:
         """Return vectors of raw values; an encoder replaced by a store is moved to the device
         first."""
         self.model.stream(stream).to(self.accelerator.device)
-        ask, size = Pipeline(self.model), self.batch_size
+        pipeline, size = Pipeline(self.model), self.batch_size
         parts = [values[i : i + size] for i in range(0, len(values), size)]
-        return torch.cat([ask.embed(**{stream: list(part)}) for part in parts]).cpu()
+        return torch.cat([pipeline.embed(**{stream: list(part)}) for part in parts]).cpu()
 
 
 class ShuffledStream(Wrapped):

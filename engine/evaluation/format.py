@@ -27,8 +27,8 @@ def format_evaluation(
     lines: list[tuple[str, str, str]] = []
     for label, values in metrics.items():
         table = read_table(label, values, streams[label.partition("@")[0]], None, None)
-        for name, value, others in table.rows:
-            lines.append((f"{label}/{name}", _number(value), _shuffled(table.streams, others)))
+        for name, value, shuffled in table.rows:
+            lines.append((f"{label}/{name}", _number(value), _shuffled(table.streams, shuffled)))
         if GAP in values:
             lines.append((f"{label}/{GAP}", _number(values[GAP]), ""))
         if not values:

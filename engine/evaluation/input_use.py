@@ -48,14 +48,16 @@ def read_table(
 ) -> Table:
     """Return the table of a label, `task` or `task@split`. best: the metric by which training kept
     its weights, `task/metric`. count: number of scored rows, if known."""
-    moved = {_shuffled(m, s): s for m in values for s in streams if _shuffled(m, s) in values}
-    metrics = [name for name in values if name != GAP and name not in moved]
-    shuffled = tuple(s for s in streams if s in moved.values())
+    shuffled_stream_of = {
+        _shuffled(m, s): s for m in values for s in streams if _shuffled(m, s) in values
+    }
+    metrics = [name for name in values if name != GAP and name not in shuffled_stream_of]
+    shuffled = tuple(s for s in streams if s in shuffled_stream_of.values())
     rows = [(m, values[m], [values.get(_shuffled(m, s)) for s in shuffled]) for m in metrics]
     task, _, metric = (best or "").partition("/")
     preferred = metric if task == label.partition("@")[0] and metric in metrics else None
     headline = preferred or next((m for m in metrics if values[m] is not None), "")
-    findings = [_use(rows, headline, s, place, count) for place, s in enumerate(shuffled)]
+    findings = [_use(rows, headline, s, index, count) for index, s in enumerate(shuffled)]
     gap = values.get(GAP)
     if gap is not None:
         findings.append(_batches(gap))
@@ -70,41 +72,43 @@ def _use(
     rows: Sequence[tuple[str, float | None, list[float | None]]],
     headline: str,
     stream: str,
-    place: int,
+    index: int,
     count: int | None,
 ) -> Finding:
     """Return whether a stream is used: whether any metric changes by more than chance explains."""
     yes, no, unknown = f"{stream}: yes", f"{stream}: not shown", f"{stream}: cannot be said"
-    named = f"“{stream}”"
+    quoted = f"“{stream}”"
     pairs = {
         name: (score, other)
-        for name, score, others in rows
-        if (other := others[place]) is not None and score is not None
+        for name, score, shuffled in rows
+        if (other := shuffled[index]) is not None and score is not None
         if math.isfinite(score) and math.isfinite(other)
     }
     if not pairs:
-        text = f"Whether the model uses {named} cannot be said: no metric is defined."
+        text = f"Whether the model uses {quoted} cannot be said: no metric is defined."
         return Finding(None, text, unknown)
     changed = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if not changed:
-        text = f"Shuffling {named} among the rows changes nothing: the model does not use it."
+        text = f"Shuffling {quoted} among the rows changes nothing: the model does not use it."
         return Finding(False, text, f"{stream}: no")
     ratios = {
         name: abs(a - b) / noise(a, b, count or 1, len(changed)) for name, (a, b) in changed.items()
     }
     best = max(ratios, key=ratios.__getitem__)
-    shown = headline if ratios.get(headline, 0) > 1 or ratios[best] <= 1 else best
-    shown = shown if shown in pairs else best
-    score, other = pairs[shown]
-    change = f"With {named} shuffled among the rows {shown} goes from {score:.3g} to {other:.3g}"
+    metric = headline if ratios.get(headline, 0) > 1 or ratios[best] <= 1 else best
+    metric = metric if metric in pairs else best
+    score, other = pairs[metric]
+    change = f"With {quoted} shuffled among the rows {metric} goes from {score:.3g} to {other:.3g}"
     if count is None:
         return Finding(None, f"{change}.", unknown)
     if ratios[best] > 1:
         number = sum(ratio > 1 for ratio in ratios.values())
-        more = f" ({number} of {len(pairs)} metrics show it)" if len(pairs) > 1 else ""
-        return Finding(True, f"{change}: the model uses it{more}.", yes)
-    rest = f", and no other of {len(pairs)} metrics changes by more" if len(pairs) > 1 else ""
-    text = f"{change}, which chance alone may do with {count:,} rows{rest}: "
+        agreement = f" ({number} of {len(pairs)} metrics show it)" if len(pairs) > 1 else ""
+        return Finding(True, f"{change}: the model uses it{agreement}.", yes)
+    others_clause = (
+        f", and no other of {len(pairs)} metrics changes by more" if len(pairs) > 1 else ""
+    )
+    text = f"{change}, which chance alone may do with {count:,} rows{others_clause}: "
     return Finding(False, f"{text}that the model uses it does not show.", no)
 
 

@@ -24,24 +24,24 @@ def columns_of(row: Mapping[str, Any]) -> tuple[dict[str, Scalar | None], list[s
     """The scalars and texts of a row, and the names of what is neither (a list, a picture) or
     would take the place of a column that every index has. A `Path` names a signal, as a
     picture's pixels do, and is neither; so is the split, which has a column of its own."""
-    found: dict[str, Scalar | None] = {}
-    left: list[str] = []
+    scalars: dict[str, Scalar | None] = {}
+    dropped: list[str] = []
     for name, value in row.items():
         if isinstance(value, Path) or name == SPLIT:
             continue
-        plain = _plain(value)
+        scalar = _to_scalar(value)
         if (
             name in RESERVED_COLUMNS
             or name.startswith("_row")
-            or (plain is None and value is not None)
+            or (scalar is None and value is not None)
         ):
-            left.append(name)
+            dropped.append(name)
         else:
-            found[name.replace(".", "_")] = plain
-    return found, left
+            scalars[name.replace(".", "_")] = scalar
+    return scalars, dropped
 
 
-def _plain(value: Any) -> Scalar | None:
+def _to_scalar(value: Any) -> Scalar | None:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
@@ -57,30 +57,30 @@ def text(value: str) -> str:
 def check_unique(entries: Sequence[Entry]) -> None:
     """Raise RuntimeFailure where two rows of one data set have one key: an index would keep one of
     them."""
-    seen: dict[tuple[str, str], int] = {}
+    row_of: dict[tuple[str, str], int] = {}
     for entry in entries:
-        other = seen.setdefault((entry.data, text(entry.key)), entry.row)
+        other = row_of.setdefault((entry.data, text(entry.key)), entry.row)
         if other != entry.row:
             raise RuntimeFailure(same_key_message(other, entry.row, entry.key))
 
 
-def same_key_message(one: int, other: int, key: str) -> str:
+def same_key_message(first: int, second: int, key: str) -> str:
     """Return one line about two rows of one key."""
-    return f"rows {one} and {other} are both called {key!r}; a row's key must be its own"
+    return f"rows {first} and {second} are both called {key!r}; a row's key must be its own"
 
 
 def new_fields(entries: Sequence[Entry], schema: Any) -> list[Any]:
     """Fields for columns that the schema lacks; one without any value is left for later."""
-    known = set(schema.names)
+    existing = set(schema.names)
     types: dict[str, Any] = {}
     for entry in entries:
         for name, value in entry.columns.items():
-            if name in known or value is None:
+            if name in existing or value is None:
                 continue
-            wanted = TYPES[type(value)]
-            if types.get(name) == pa.int64() and wanted == pa.float64():
-                types[name] = wanted
-            types.setdefault(name, wanted)
+            type_ = TYPES[type(value)]
+            if types.get(name) == pa.int64() and type_ == pa.float64():
+                types[name] = type_
+            types.setdefault(name, type_)
     return [pa.field(name, kind) for name, kind in types.items()]
 
 
@@ -88,7 +88,7 @@ def arrow_table(entries: Sequence[Entry], schema: Any) -> Any:
     """Rows as a table of the schema; RuntimeFailure for a value that its column cannot take."""
     dim = schema.field(VECTOR).type.list_size
     vectors = np.stack([entry.vector for entry in entries]).astype(np.float32)
-    own: dict[str, list[Any]] = {
+    reserved: dict[str, list[Any]] = {
         KEY: [text(e.key) for e in entries],
         SPLIT: [e.split for e in entries],
         DATA: [e.data for e in entries],
@@ -98,7 +98,7 @@ def arrow_table(entries: Sequence[Entry], schema: Any) -> Any:
     }
     arrays = {
         VECTOR: pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
-        **{f.name: _array(entries, f, own.get(f.name)) for f in schema if f.name != VECTOR},
+        **{f.name: _array(entries, f, reserved.get(f.name)) for f in schema if f.name != VECTOR},
     }
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 

@@ -93,13 +93,13 @@ class Hit:
 
     def columns(self) -> dict[str, Any]:
         """The columns for a person: the key first, then the split and the data's own."""
-        shown = {
+        columns = {
             name: v
             for name, v in self.row.items()
             if name not in RESERVED_COLUMNS and v is not None
         }
         split = {SPLIT: self.row[SPLIT]} if self.row.get(SPLIT) else {}
-        return {KEY: self.key, **split, **shown}
+        return {KEY: self.key, **split, **columns}
 
 
 @dataclass(frozen=True)
@@ -150,21 +150,21 @@ STORE = "sensorium.engine.index.lance_index:LanceIndex"
 """The class that keeps indices: `open(place)`, `create(place, metadata)`, `exists(place)`."""
 
 
-def open_index(place: str) -> Index:
+def open_index(uri: str) -> Index:
     """The index at a folder or address. Raises ConfigError where there is none."""
-    found: Index = load(STORE).open(place)
-    return found
+    index: Index = load(STORE).open(uri)
+    return index
 
 
-def create_index(place: str, metadata: IndexMetadata) -> Index:
+def create_index(uri: str, metadata: IndexMetadata) -> Index:
     """A new, empty index at a folder or address."""
-    made: Index = load(STORE).create(place, metadata)
-    return made
+    index: Index = load(STORE).create(uri, metadata)
+    return index
 
 
-def exists(place: str) -> bool:
+def exists(uri: str) -> bool:
     """True where there is an index at a folder or address."""
-    return bool(load(STORE).exists(place))
+    return bool(load(STORE).exists(uri))
 
 
 def as_kind(name: str) -> Kind:
@@ -177,12 +177,12 @@ def as_kind(name: str) -> Kind:
 
 def check_query(queries: np.ndarray, k: int, dim: int, where: str) -> np.ndarray:
     """Queries as float32 `[Q, D]`, or ConfigError with both numbers."""
-    found = np.atleast_2d(np.asarray(queries, dtype=np.float32))
-    if found.shape[-1] != dim:
+    vectors = np.atleast_2d(np.asarray(queries, dtype=np.float32))
+    if vectors.shape[-1] != dim:
         raise ConfigError(
-            f"{where}: holds vectors of width {dim}, the query has {found.shape[-1]}; "
+            f"{where}: holds vectors of width {dim}, the query has {vectors.shape[-1]}; "
             "ask with the run that made the index"
         )
     if k < 1:
         raise ConfigError(f"-k: found {k}, expected at least 1")
-    return np.ascontiguousarray(found)
+    return np.ascontiguousarray(vectors)

@@ -23,7 +23,7 @@ _TOKEN = re.compile(
 
 
 @contextlib.contextmanager
-def index_errors(place: str, action: str = "cannot be read") -> Iterator[None]:
+def index_errors(uri: str, action: str = "cannot be read") -> Iterator[None]:
     """Raise RuntimeFailure in one line for what the libraries raise inside."""
     try:
         yield
@@ -32,7 +32,7 @@ def index_errors(place: str, action: str = "cannot be read") -> Iterator[None]:
     except Exception as error:
         if not is_library_error(error):
             raise
-        raise RuntimeFailure(f"{place}: {action}: {reason(error)}") from error
+        raise RuntimeFailure(f"{uri}: {action}: {reason(error)}") from error
 
 
 def is_library_error(error: Exception) -> bool:

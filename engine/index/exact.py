@@ -32,23 +32,23 @@ class TopK:
 
     def update(self, ids: np.ndarray, scores: np.ndarray) -> None:
         """ids `[B]`, scores `[Q, B]`."""
-        places = np.flatnonzero(scores >= self._bar(scores))
-        rows, columns = np.divmod(places, scores.shape[1])
-        every = np.concatenate([self.scores.ravel(), scores.ravel()[places]])
-        named = np.concatenate([self.ids.ravel(), ids[columns]])
+        candidates = np.flatnonzero(scores >= self._bar(scores))
+        rows, columns = np.divmod(candidates, scores.shape[1])
+        all_scores = np.concatenate([self.scores.ravel(), scores.ravel()[candidates]])
+        all_ids = np.concatenate([self.ids.ravel(), ids[columns]])
         owner = np.concatenate([self._owner, rows])
-        order = np.lexsort((named, -every, owner))
+        order = np.lexsort((all_ids, -all_scores, owner))
         first = np.searchsorted(owner[order], np.arange(len(scores)))
-        kept = order[first[:, None] + np.arange(self.k)]
-        self.scores, self.ids = every[kept], named[kept]
+        best = order[first[:, None] + np.arange(self.k)]
+        self.scores, self.ids = all_scores[best], all_ids[best]
 
     def _bar(self, scores: np.ndarray) -> np.ndarray:
         """`[Q, 1]`: what a score has to reach to be among the best."""
         bar = self.scores[:, -1:]
-        cut = scores.shape[1] - self.k
-        if cut > 0 and np.isneginf(bar).any():  # nothing to compare with yet: the block's own
-            own = np.partition(scores, cut, axis=1)[:, cut : cut + 1]
-            return np.maximum(bar, own)
+        rest = scores.shape[1] - self.k
+        if rest > 0 and np.isneginf(bar).any():  # nothing to compare with yet: the block's own
+            block_bar = np.partition(scores, rest, axis=1)[:, rest : rest + 1]
+            return np.maximum(bar, block_bar)
         return bar
 
 
@@ -56,17 +56,17 @@ def search(queries: np.ndarray, blocks: Iterable[Block], k: int) -> tuple[np.nda
     """queries `[Q, D]` -> scores `[Q, k]`, best first, and ids `[Q, k]` (-1 where there are no
     more rows)."""
     best = TopK(len(queries), k)
-    seen = 0
+    rows = 0
     for ids, vectors in blocks:
-        for part in _parts(len(ids), seen, max(FIRST, CELLS // len(queries))):
+        for part in _parts(len(ids), rows, max(FIRST, CELLS // len(queries))):
             best.update(ids[part], queries @ vectors[part].T)
-        seen += len(ids)
+        rows += len(ids)
     return best.scores, best.ids
 
 
-def _parts(rows: int, seen: int, most: int) -> Iterator[slice]:
+def _parts(rows: int, before: int, most: int) -> Iterator[slice]:
     start = 0
     while start < rows:
-        size = min(most, max(FIRST, GROWTH * (seen + start)))
+        size = min(most, max(FIRST, GROWTH * (before + start)))
         yield slice(start, start + size)
         start += size

@@ -42,8 +42,8 @@ class FaissIndex:
     """A faiss index whose ids are the table's row ids. effort: how far a search for the `NEAREST`
     looks; one for more rows looks further in proportion."""
 
-    def __init__(self, faiss_index: Any, look: Callable[[int], None], effort: int) -> None:
-        self.index, self._look, self._effort = faiss_index, look, effort
+    def __init__(self, faiss_index: Any, set_effort: Callable[[int], None], effort: int) -> None:
+        self.index, self._look, self._effort = faiss_index, set_effort, effort
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """queries `[Q, D]` -> scores `[Q, k]` and row ids `[Q, k]`, -1 where it reached no more."""
@@ -76,12 +76,14 @@ def open_or_build_faiss(
             ) from error
     else:
         built = builder.build(faiss, rows, dim, blocks)
-        _tune(built, partial(builder.look, faiss, built), rows, blocks)
+        _tune(built, partial(builder.set_effort, faiss, built), rows, blocks)
         _write(faiss, built, path)
         for old in folder.glob(f"{kind}-v*.faiss"):
             if old != path:
                 old.unlink(missing_ok=True)
-    return FaissIndex(built, partial(builder.look, faiss, built), builder.effort(faiss, built))
+    return FaissIndex(
+        built, partial(builder.set_effort, faiss, built), builder.effort(faiss, built)
+    )
 
 
 def _write(faiss: Any, built: Any, path: Path) -> None:
@@ -110,7 +112,7 @@ def _ivf(faiss: Any, rows: int, dim: int, blocks: Callable[[], Iterable[Block]])
     inverted = faiss.IndexIVFScalarQuantizer(
         coarse, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
     )
-    inverted.train(_few(blocks(), rows, TRAINED_ON * lists)[1])
+    inverted.train(_sample(blocks(), rows, TRAINED_ON * lists)[1])
     return _filled(inverted, blocks())
 
 
@@ -141,38 +143,38 @@ def _lists_looked_in(faiss: Any, index: Any) -> int:
 
 
 def _tune(
-    index: Any, look: Callable[[int], None], rows: int, blocks: Callable[[], Iterable[Block]]
+    index: Any, set_effort: Callable[[int], None], rows: int, blocks: Callable[[], Iterable[Block]]
 ) -> None:
     """Find the least effort that finds `RECALL` of the nearest; faiss keeps it in the file."""
-    ids, asked = _few(blocks(), rows, ASKED)
-    _, right = search(asked, blocks(), min(NEAREST + 1, rows))
+    ids, queries = _sample(blocks(), rows, ASKED)
+    _, expected = search(queries, blocks(), min(NEAREST + 1, rows))
     effort = NEAREST
     while True:
-        look(effort)
-        _, found = index.search(asked, right.shape[1])
-        hits = sum(len({*a} & {*b} - {i}) for a, b, i in zip(right, found, ids, strict=True))
-        wanted = sum(len({*a} - {i}) for a, i in zip(right, ids, strict=True))
-        if hits >= RECALL * wanted or effort >= rows:
+        set_effort(effort)
+        _, neighbors = index.search(queries, expected.shape[1])
+        hits = sum(len({*a} & {*b} - {i}) for a, b, i in zip(expected, neighbors, ids, strict=True))
+        relevant = sum(len({*a} - {i}) for a, i in zip(expected, ids, strict=True))
+        if hits >= RECALL * relevant or effort >= rows:
             return
         effort *= 2
 
 
-def _few(blocks: Iterable[Block], rows: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+def _sample(blocks: Iterable[Block], rows: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """ids `[about wanted]` and vectors of rows from all over the table."""
-    every, seen = max(1, rows // wanted), 0
-    taken: list[Block] = []
+    step, rows_before = max(1, rows // count), 0
+    sampled: list[Block] = []
     for ids, vectors in blocks:
-        part = slice(-seen % every, None, every)
-        taken.append((ids[part].copy(), vectors[part].copy()))  # a view would hold its block
-        seen += len(ids)
-    return np.concatenate([i for i, _ in taken]), np.concatenate([v for _, v in taken])
+        part = slice(-rows_before % step, None, step)
+        sampled.append((ids[part].copy(), vectors[part].copy()))  # a view would hold its block
+        rows_before += len(ids)
+    return np.concatenate([i for i, _ in sampled]), np.concatenate([v for _, v in sampled])
 
 
 class IndexBuilder(NamedTuple):
     """How a kind of index is built, how far a search of it looks, and how far it looks now."""
 
     build: Callable[[Any, int, int, Callable[[], Iterable[Block]]], Any]
-    look: Callable[[Any, Any, int], None]
+    set_effort: Callable[[Any, Any, int], None]
     effort: Callable[[Any, Any], int]
 
 

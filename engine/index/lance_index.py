@@ -60,33 +60,33 @@ REMOVED_AT_ONCE = 500
 class LanceIndex:
     """An `Index` in a folder, or at an address such as `s3://bucket/index`."""
 
-    def __init__(self, place: str, table: Any) -> None:
-        self.place, self._table = place, table
-        self._about = IndexMetadata.from_json(
-            (table.schema.metadata or {}).get(METADATA, b"{}").decode(), place
+    def __init__(self, uri: str, table: Any) -> None:
+        self.uri, self._table = uri, table
+        self._metadata = IndexMetadata.from_json(
+            (table.schema.metadata or {}).get(METADATA, b"{}").decode(), uri
         )
         self._invalidate()
 
     @property
     def metadata(self) -> IndexMetadata:
-        return self._about
+        return self._metadata
 
     @classmethod
-    def exists(cls, place: str) -> bool:
-        return is_there(place)
+    def exists(cls, uri: str) -> bool:
+        return is_there(uri)
 
     @classmethod
-    def open(cls, place: str) -> LanceIndex:
-        if not cls.exists(place):
+    def open(cls, uri: str) -> LanceIndex:
+        if not cls.exists(uri):
             raise ConfigError(
-                f"{place}: there is no index here; make one with: "
-                f"sensorium embed RUN --stream NAME --data ... --out {place}"
+                f"{uri}: there is no index here; make one with: "
+                f"sensorium embed RUN --stream NAME --data ... --out {uri}"
             )
-        with index_errors(place, "cannot be opened"):
-            return cls(place, connect(place).open_table(TABLE))
+        with index_errors(uri, "cannot be opened"):
+            return cls(uri, connect(uri).open_table(TABLE))
 
     @classmethod
-    def create(cls, place: str, metadata: IndexMetadata) -> LanceIndex:
+    def create(cls, uri: str, metadata: IndexMetadata) -> LanceIndex:
         """Make an empty index, or open the one that another process made meanwhile."""
         schema = pa.schema(
             [
@@ -100,32 +100,32 @@ class LanceIndex:
             ],
             metadata={METADATA: metadata.to_json().encode()},
         )
-        with write_lock(place), index_errors(place, "cannot be made"):
-            if not cls.exists(place):
-                make_table(place, schema)
-        return cls.open(place)
+        with write_lock(uri), index_errors(uri, "cannot be made"):
+            if not cls.exists(uri):
+                make_table(uri, schema)
+        return cls.open(uri)
 
     def add(self, entries: Sequence[Entry]) -> Added:
         if not entries:
             return Added()
         check_unique(entries)
-        with write_lock(self.place), index_errors(self.place, "cannot be written"):
+        with write_lock(self.uri), index_errors(self.uri, "cannot be written"):
             self._table.checkout_latest()
             self._widen(entries)
             rows = arrow_table(entries, self._table.schema)
             merge = self._table.merge_insert([DATA, KEY]).when_matched_update_all()
-            done = merge.when_not_matched_insert_all().execute(rows)
+            merged = merge.when_not_matched_insert_all().execute(rows)
             self._table.checkout_latest()
         self._invalidate()
-        return Added(done.num_inserted_rows, done.num_updated_rows)
+        return Added(merged.num_inserted_rows, merged.num_updated_rows)
 
     def remove(self, identities: Sequence[bytes]) -> int:
-        with write_lock(self.place), index_errors(self.place, "cannot be written"):
+        with write_lock(self.uri), index_errors(self.uri, "cannot be written"):
             self._table.checkout_latest()
             before = self._table.count_rows()
             for start in range(0, len(identities), REMOVED_AT_ONCE):
-                some = identities[start : start + REMOVED_AT_ONCE]
-                values = ", ".join(f"X'{identity.hex()}'" for identity in some)
+                batch = identities[start : start + REMOVED_AT_ONCE]
+                values = ", ".join(f"X'{identity.hex()}'" for identity in batch)
                 self._table.delete(f"{IDENTITY} IN ({values})")
                 self._table.checkout_latest()
             self._invalidate()
@@ -134,27 +134,27 @@ class LanceIndex:
     def _invalidate(self) -> None:
         """What was made from a version that is no longer the one looked at."""
         self._rows_held: int | None = None
-        self._kept: list[Block] | None = None
+        self._vectors_in_memory: list[Block] | None = None
         self._sides: dict[str, FaissIndex] = {}
 
     def _widen(self, entries: Sequence[Entry]) -> None:
         """Columns that the data has and the table has not, as empty ones; another writer may be
         about the same."""
-        for left in reversed(range(TRIES)):
+        for retries in reversed(range(TRIES)):
             missing = new_fields(entries, self._table.schema)
             if not missing:
                 return
             try:
                 self._table.add_columns(missing)
             except (ValueError, RuntimeError, OSError):
-                if not left:
+                if not retries:
                     raise
             self._table.checkout_latest()
 
     def optimize(self) -> None:
         """Join the small files that many commits leave behind; if another writer commits
         meanwhile, that is left for the next time."""
-        with write_lock(self.place), index_errors(self.place, "cannot be compacted"):
+        with write_lock(self.uri), index_errors(self.uri, "cannot be compacted"):
             self._table.checkout_latest()
             try:
                 self._table.optimize()
@@ -167,12 +167,12 @@ class LanceIndex:
     def count(self, where: str | None = None) -> int:
         if where is None:
             if self._rows_held is None:
-                with index_errors(self.place):
+                with index_errors(self.uri):
                     self._rows_held = int(self._table.count_rows())
             return self._rows_held
         # The planner that reads rows knows the columns; the one that counts is less clear.
         next(self._batches([KEY], where), None)
-        with index_errors(self.place):
+        with index_errors(self.uri):
             return int(self._table.count_rows(check_condition(where)))
 
     def where(self, condition: str | None, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -180,12 +180,12 @@ class LanceIndex:
             yield from batch.drop_columns([ROW_ID]).to_pylist()
 
     def identities(self) -> np.ndarray:
-        found = [np.empty(0, "S16")]
+        blocks = [np.empty(0, "S16")]
         for batch in self._batches([IDENTITY], None):
             data = batch[IDENTITY].buffers()[1]
             start = batch[IDENTITY].offset
-            found.append(np.frombuffer(data, "S16")[start : start + batch.num_rows].copy())
-        return np.sort(np.concatenate(found))
+            blocks.append(np.frombuffer(data, "S16")[start : start + batch.num_rows].copy())
+        return np.sort(np.concatenate(blocks))
 
     def search(
         self, queries: np.ndarray, k: int, *, where: str | None = None, kind: Kind = "exact"
@@ -208,7 +208,7 @@ class LanceIndex:
 
         Under a condition the search is exact, whatever the kind: its rows are read anyway.
         """
-        queries = check_query(queries, k, self.metadata.dim, self.place)
+        queries = check_query(queries, k, self.metadata.dim, self.uri)
         rows = self.count(where)
         if not rows:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
@@ -236,15 +236,18 @@ class LanceIndex:
         """The table's vectors: from memory where they fit, else as they are read."""
         if rows * self.metadata.dim * 4 > KEPT_BYTES:
             return self._blocks()
-        if self._kept is None:
+        if self._vectors_in_memory is None:
             ids = np.empty(rows, np.int64)
             vectors = np.empty((rows, self.metadata.dim), np.float32)
             start = 0
-            for some, values in self._blocks():
-                ids[start : start + len(some)], vectors[start : start + len(some)] = some, values
-                start += len(some)
-            self._kept = [(ids, vectors)]
-        return self._kept
+            for block_ids, values in self._blocks():
+                ids[start : start + len(block_ids)], vectors[start : start + len(block_ids)] = (
+                    block_ids,
+                    values,
+                )
+                start += len(block_ids)
+            self._vectors_in_memory = [(ids, vectors)]
+        return self._vectors_in_memory
 
     def _blocks(self, where: str | None = None) -> Iterator[Block]:
         for batch in self._batches([VECTOR], where):
@@ -256,9 +259,9 @@ class LanceIndex:
         if not len(ids):
             return {}
         columns = [name for name in self._table.schema.names if name != VECTOR]
-        with index_errors(self.place):
-            taken = self._table.take_row_ids(ids.tolist()).select(columns).with_row_id().to_arrow()
-        return {row.pop(ROW_ID): row for row in taken.to_pylist()}
+        with index_errors(self.uri):
+            table = self._table.take_row_ids(ids.tolist()).select(columns).with_row_id().to_arrow()
+        return {row.pop(ROW_ID): row for row in table.to_pylist()}
 
     def _batches(self, columns: Sequence[str], where: str | None) -> Iterator[Any]:
         """The rows that a condition holds for, `ROWS` at a time. Raise ConfigError for a condition
@@ -270,7 +273,7 @@ class LanceIndex:
             yield from query.to_batches(ROWS)
         except Exception as error:
             if where is None or is_damage(error) or not is_library_error(error):
-                with index_errors(self.place):
+                with index_errors(self.uri):
                     raise
             raise ConfigError(self._condition_message(error)) from error
 
@@ -279,17 +282,17 @@ class LanceIndex:
         text = str(error).partition("\n")[0]
         unknown = re.search(r"No field named [`\"']?([^`\"'.]+)", text)
         if unknown:
-            known = [name for name in self._table.schema.names if not name.startswith("_")]
-            near = did_you_mean(unknown[1], known)
+            columns = [name for name in self._table.schema.names if not name.startswith("_")]
+            near = did_you_mean(unknown[1], columns)
             return f"--where: there is no column {unknown[1]!r}{near}"
         wrong = reason(error).removeprefix("Invalid input, ")
         wrong = re.sub(r"SELECT 1 FROM t WHERE ", "", wrong)
         return f"--where: {re.sub(r',? /[^ ]+$', '', wrong)}"
 
     def _side_folder(self) -> Path:
-        if "://" in self.place:
+        if "://" in self.uri:
             raise ConfigError(
-                f"{self.place}: hnsw and ivf are kept beside an index on a local disk; "
+                f"{self.uri}: hnsw and ivf are kept beside an index on a local disk; "
                 "copy it there, or search it exactly"
             )
-        return Path(self.place) / "side"
+        return Path(self.uri) / "side"

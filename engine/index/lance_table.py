@@ -15,35 +15,37 @@ TABLE = "embeddings"
 FOLDER = f"{TABLE}.lance"
 
 
-def is_there(place: str) -> bool:
+def is_there(uri: str) -> bool:
     """Return whether a folder or address holds a table."""
-    if "://" in place:
-        return TABLE in connect(place).list_tables().tables
+    if "://" in uri:
+        return TABLE in connect(uri).list_tables().tables
     # A folder without a version is what was left of a table that was never made.
-    return any((Path(place) / FOLDER / "_versions").glob("*.manifest"))
+    return any((Path(uri) / FOLDER / "_versions").glob("*.manifest"))
 
 
-def make_table(place: str, schema: Any) -> None:
+def make_table(uri: str, schema: Any) -> None:
     """Make a table: on a disk beside its place, and moved into it, so that it is whole or not
     there."""
-    if "://" in place:
-        connect(place).create_table(TABLE, schema=schema, exist_ok=True)
+    if "://" in uri:
+        connect(uri).create_table(TABLE, schema=schema, exist_ok=True)
         return
-    folder = Path(place)
-    for left in folder.glob(f".{TABLE}-*.part"):  # of a process that was killed: we have the lock
-        shutil.rmtree(left)
-    beside = folder / f".{TABLE}-{os.getpid()}.part"
+    folder = Path(uri)
+    for leftover in folder.glob(
+        f".{TABLE}-*.part"
+    ):  # of a process that was killed: we have the lock
+        shutil.rmtree(leftover)
+    temporary = folder / f".{TABLE}-{os.getpid()}.part"
     try:
-        connect(str(beside)).create_table(TABLE, schema=schema)
+        connect(str(temporary)).create_table(TABLE, schema=schema)
         if (folder / FOLDER).exists():
             shutil.rmtree(folder / FOLDER)
-        (beside / FOLDER).rename(folder / FOLDER)
+        (temporary / FOLDER).rename(folder / FOLDER)
         sync_folder(folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def connect(place: str) -> Any:
+def connect(uri: str) -> Any:
     lancedb = import_optional("lancedb")
-    with index_errors(place, "cannot be opened"):
-        return lancedb.connect(place)
+    with index_errors(uri, "cannot be opened"):
+        return lancedb.connect(uri)

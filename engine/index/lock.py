@@ -24,38 +24,38 @@ WAIT_SECONDS = 600.0
 
 
 @contextlib.contextmanager
-def write_lock(place: str) -> Iterator[None]:
+def write_lock(uri: str) -> Iterator[None]:
     """Hold the lock of an index; it is the kernel's and ends with the process, however that ends.
 
     An index at an address (`s3://...`) has none. Raise RuntimeFailure where another process holds
     it for ten minutes.
     """
-    if "://" in place:
+    if "://" in uri:
         yield
         return
-    with index_errors(place, "cannot be written"):
-        Path(place).mkdir(parents=True, exist_ok=True)
-        file = (Path(place) / LOCK).open("w")
+    with index_errors(uri, "cannot be written"):
+        Path(uri).mkdir(parents=True, exist_ok=True)
+        file = (Path(uri) / LOCK).open("w")
     with file:
-        _acquire(file.fileno(), place)
+        _acquire(file.fileno(), uri)
         yield
 
 
-def _acquire(descriptor: int, place: str) -> None:
+def _acquire(descriptor: int, uri: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        _wait(descriptor, place)
+        _wait(descriptor, uri)
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
         warnings.warn(
-            f"{place}: this file system keeps no locks; let one process write at a time",
+            f"{uri}: this file system keeps no locks; let one process write at a time",
             stacklevel=2,
         )
 
 
-def _wait(descriptor: int, place: str) -> None:
+def _wait(descriptor: int, uri: str) -> None:
     """Block until the lock is free. A thread of its own does, since `flock` has no timeout; it
     holds a copy of the descriptor, so that one that waits too long leaves no lock behind."""
     copy = os.dup(descriptor)
@@ -76,6 +76,6 @@ def _wait(descriptor: int, place: str) -> None:
         acquired.result(WAIT_SECONDS)
     except TimeoutError:
         raise RuntimeFailure(
-            f"{place}: another process has been writing for {WAIT_SECONDS / 60:.0f} "
+            f"{uri}: another process has been writing for {WAIT_SECONDS / 60:.0f} "
             "minutes; wait for it, or end it, and run the same command again"
         ) from None

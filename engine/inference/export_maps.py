@@ -22,13 +22,13 @@ def write_maps(
 ) -> Any:
     """Write the maps of one row's prediction as `<stem>_<name>` and return the prediction with
     their file names. Raise ConfigError if the signal's modality cannot save files."""
-    asked = pipeline.model.plan.tasks[task].task
-    maps = asked.export_maps(prediction) if isinstance(asked, ExportsMaps) else {}
+    task_module = pipeline.model.plan.tasks[task].task
+    maps = task_module.export_maps(prediction) if isinstance(task_module, ExportsMaps) else {}
     if not maps:
         return prediction
-    if not asked.streams:
+    if not task_module.streams:
         raise ConfigError(f"--out: {task} reads no stream whose files its maps could be")
-    stream = asked.inputs()[0]
+    stream = task_module.inputs()[0]
     section = pipeline.model.plan.recipe.inputs[stream]
     save = pipeline.model.plan.streams[stream].modality.save
     if save is None:
@@ -36,11 +36,11 @@ def write_maps(
             f"--out: {section.modality} has no files for the maps of {task}; name a file "
             "(out.jsonl), which holds them as numbers"
         )
-    raw, write = pipeline.raw(stream, inputs[stream]), load(save)
+    raw, write = pipeline.read_raw(stream, inputs[stream]), load(save)
     written = dict(prediction)
     for name, (values, matrix) in maps.items():
-        with write_errors(stem), tempfile.TemporaryDirectory(dir=stem.parent) as beside:
-            file: Path = write(Path(beside, f"{stem.name}_{name}"), values, matrix, raw)
+        with write_errors(stem), tempfile.TemporaryDirectory(dir=stem.parent) as temporary:
+            file: Path = write(Path(temporary, f"{stem.name}_{name}"), values, matrix, raw)
             written[name] = str(file.replace(stem.parent / file.name))
     return written
 

@@ -107,12 +107,12 @@ class Pipeline:
         streams = self.streams_of(task, inputs)
         uses = self.model.plan.tasks[task].task.streams
         rows, several = rows_of(inputs, {name for name in streams if uses[name].many})
-        made = []
+        predictions = []
         for prediction, failure in self.predict_rows(task, rows, streams, options):
             if failure is not None:
                 raise ConfigError(f"{task}: {failure}")
-            made.append(prediction)
-        return made if several else made[0]
+            predictions.append(prediction)
+        return predictions if several else predictions[0]
 
     def streams_of(self, task: str, inputs: Collection[str]) -> list[str]:
         """Return the streams of a task that are among the inputs. Raise ConfigError if one that it
@@ -145,11 +145,11 @@ class Pipeline:
             with located_errors(task):  # an option that nobody knows
                 batch = self._collator(task, [dataset.prepare(start + i) for i in range(count)])
                 with self._autocast():
-                    batch, made = self.model.eval().predict_rows(
+                    batch, results = self.model.eval().predict_rows(
                         batch.to(self.model.device), **(options or {})
                     )
             failed = dict(batch.failed)
-            predictions = dict(zip(batch.keys, made, strict=True))
+            predictions = dict(zip(batch.keys, results, strict=True))
             for key in (dataset.source.key(start + i) for i in range(count)):
                 yield (None, failed[key]) if key in failed else (predictions[key], None)
 
@@ -186,8 +186,8 @@ class Pipeline:
             raise ConfigError(f"embed: takes one stream, found {', '.join(stream) or 'none'}")
         ((name, values),) = stream.items()
         if name not in self._encoders:
-            there = ", ".join(self._encoders)
-            raise ConfigError(f"embed: there is no stream {name!r}; there are: {there}")
+            streams = ", ".join(self._encoders)
+            raise ConfigError(f"embed: there is no stream {name!r}; there are: {streams}")
         values = values if isinstance(values, list) else [values]
         rows = RowList([{name: value} for value in values])
         dataset = StreamDataset(rows, {name: self._readers[name]})
@@ -195,8 +195,8 @@ class Pipeline:
         self.model.eval()
         vectors = [torch.zeros(0, self.model.stream(name).width(), device=self.model.device)]
         for start in range(0, len(rows), size):
-            places = range(start, min(start + size, len(rows)))
-            batch = self._collator("", [dataset.load(i) for i in places]).to(self.model.device)
+            indices = range(start, min(start + size, len(rows)))
+            batch = self._collator("", [dataset.load(i) for i in indices]).to(self.model.device)
             with self._autocast():
                 features = self.model.context(batch).encode(name)
             vectors.append(F.normalize(features.pool().float(), dim=-1))
@@ -205,7 +205,7 @@ class Pipeline:
     def _autocast(self) -> torch.autocast:
         return autocast(self.model.device, self.model.precision)
 
-    def raw(self, stream: str, value: Any) -> Any:
+    def read_raw(self, stream: str, value: Any) -> Any:
         """A value as its modality reads it, before anything is made of it."""
         return self._readers[stream].read(value)
 

@@ -36,21 +36,21 @@ def predict_files(
     if name not in tasks:
         raise ConfigError(f"--task: there is no {name!r}{did_you_mean(name, tasks)}")
     streams = tasks[name].task.streams
-    known = {*streams, *tasks[name].task.columns()}
+    names = {*streams, *tasks[name].task.columns()}
     files: list[str] = []
     named: dict[str, list[str]] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if equals and key in known:
+        if equals and key in names:
             named.setdefault(key, []).append(value)
         elif equals and key.isidentifier() and not Path(word).exists():
-            raise ConfigError(f"{word}: {name} takes no {key!r}{did_you_mean(key, known)}")
+            raise ConfigError(f"{word}: {name} takes no {key!r}{did_you_mean(key, names)}")
         else:
             files.append(word)
     if files:
         free = [s for s in tasks[name].task.inputs() if s not in named]
         if not streams:
-            columns = " or ".join(f"{column}=VALUE" for column in sorted(known))
+            columns = " or ".join(f"{column}=VALUE" for column in sorted(names))
             cure = f"write {columns}" if columns else "leave it out"
             raise ConfigError(f"{files[0]}: {name} reads no stream; {cure}")
         if len(free) != 1:
@@ -106,11 +106,11 @@ class _MapFiles:
     def __init__(self, pipeline: Pipeline, task: str, folder: Path) -> None:
         make_folder(folder)
         self.pipeline, self.task, self.folder = pipeline, task, folder
-        self.streams, self.taken = pipeline.model.plan.tasks[task].task.inputs(), set[str]()
+        self.streams, self.used_stems = pipeline.model.plan.tasks[task].task.inputs(), set[str]()
 
     def write(self, index: int, row: Mapping[str, Any], prediction: Any) -> Any:
         """Return a row's prediction, its maps written and named."""
         stem = output_stem(row[self.streams[0]] if self.streams else None, index)
-        stem = f"{stem}-{index}" if stem in self.taken else stem
-        self.taken.add(stem)
+        stem = f"{stem}-{index}" if stem in self.used_stems else stem
+        self.used_stems.add(stem)
         return write_maps(self.pipeline, self.task, row, prediction, self.folder / stem)

@@ -90,9 +90,11 @@ def required_width(plan: ResolvedRecipe, name: str, streams: Streams, decoders: 
     """Return the output width of a stream's connector: its encoder's, if no task requires one."""
     part = plan.streams[name].connector
     sharing = [name] if part is None else plan.streams_of(part)
-    required = {who: d for n in sharing for who, d in _widths(plan, n, streams, decoders).items()}
+    required = {
+        reader: d for n in sharing for reader, d in _widths(plan, n, streams, decoders).items()
+    }
     if len(set(required.values())) > 1:
-        widths = " and ".join(f"{who} {dim}" for who, dim in required.items())
+        widths = " and ".join(f"{reader} {dim}" for reader, dim in required.items())
         raise ConfigError(
             f"inputs.{name}.connector: must end in two widths at once, {widths}; "
             "give each its own stream, or make the widths equal"
@@ -119,25 +121,25 @@ def hidden_layers(plan: ResolvedRecipe, name: str) -> tuple[int, ...]:
 
 
 def request_head_layers(
-    plan: ResolvedRecipe, where: str, stream: str, head: nn.Module, own: Stream
+    plan: ResolvedRecipe, where: str, stream: str, head: nn.Module, module: Stream
 ) -> None:
     """Record the hidden layers that a head requests of its stream. Raise ConfigError for an encoder
     without any."""
     requested = head.hidden_layers if isinstance(head, Connector) else ()
-    if requested and "hidden_states" not in own.encoder.supports:
+    if requested and "hidden_states" not in module.encoder.supports:
         name = stream.partition(".")[0]
         type_ = plan.streams[name].encoder.section.type
         raise ConfigError(
             f"{where}: needs hidden layers of inputs.{name}.encoder, and {type_} supports none; "
             "leave its layers out"
         )
-    own.layers += tuple(layer for layer in requested if layer not in own.layers)
+    module.layers += tuple(layer for layer in requested if layer not in module.layers)
 
 
 def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> None:
     """Raise ConfigError for an encoder that lacks what its connector or a task requires."""
     encoder, type_ = stream.encoder, plan.streams[name].encoder.section.type
-    if stream.own and "hidden_states" not in encoder.supports:
+    if stream.connector_layers and "hidden_states" not in encoder.supports:
         raise ConfigError(
             f"inputs.{name}.connector: needs hidden layers, and {type_} supports none; "
             "take another connector"
@@ -155,12 +157,12 @@ def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> No
 
 def check_width(plan: ResolvedRecipe, name: str, streams: Streams, decoders: Decoders) -> None:
     """Raise ConfigError for a stream whose width a task does not accept."""
-    for who, dim in _widths(plan, name, streams, decoders).items():
+    for reader, dim in _widths(plan, name, streams, decoders).items():
         if streams[name].dim != dim:
             part = plan.streams[name].encoder
             raise ConfigError(
                 f"inputs.{name}: {part.section.type} gives tokens of width {streams[name].dim}, "
-                f"{who} takes {dim}; add `connector: linear` to inputs.{name}"
+                f"{reader} takes {dim}; add `connector: linear` to inputs.{name}"
             )
 
 
@@ -193,9 +195,9 @@ def tokenizer_notes(plan: ResolvedRecipe) -> list[str]:
     """Return what each tokenizer loses of texts, which predictions can then never match."""
     notes = []
     for where, part in plan.fitted().items():
-        if isinstance(part, Tokenizer) and (lost := lost_in_text(part)):
+        if isinstance(part, Tokenizer) and (dropped := lost_in_text(part)):
             notes.append(
-                f"{where}: does not keep {', '.join(lost)}; a text that holds them comes back "
+                f"{where}: does not keep {', '.join(dropped)}; a text that holds them comes back "
                 "changed, and no prediction can equal it"
             )
     return notes
@@ -204,9 +206,9 @@ def tokenizer_notes(plan: ResolvedRecipe) -> list[str]:
 def decoder_notes(decoders: nn.ModuleDict) -> list[str]:
     """Return a note for each decoder of which the dry run saw no more than the output's shape."""
     return [
-        f"{name}: its layers were not walked, their FLOP and memory are not counted ({why})"
+        f"{name}: its layers were not walked, their FLOP and memory are not counted ({reason})"
         for name, decoder in decoders.items()
-        if (why := getattr(decoder, "not_walked", None))
+        if (reason := getattr(decoder, "not_walked", None))
     ]
 
 
@@ -216,5 +218,5 @@ def tasks_to_meta(tasks: nn.ModuleDict) -> None:
     for module in tasks.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.is_meta:
-                moved = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-                setattr(module, name, moved)
+                meta_parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+                setattr(module, name, meta_parameter)

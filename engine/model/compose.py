@@ -109,14 +109,14 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch) -> Loss:
         """The task's loss of a batch. Rows that a part cannot process are in `Loss.failed`."""
-        known = len(batch.failed)
+        failed_before = len(batch.failed)
         while True:
             try:
                 loss = self._loss(batch)
             except RowErrors as error:
                 batch = batch.without(error)
             else:
-                return replace(loss, failed=[*loss.failed, *batch.failed[known:]])
+                return replace(loss, failed=[*loss.failed, *batch.failed[failed_before:]])
 
     def _loss(self, batch: Batch) -> Loss:
         task = self.task(batch.task)
@@ -128,9 +128,12 @@ class Model(nn.Module):
         # the backward reaches it last: the order of collectives is the same in every process.
         task_parameters = {id(p) for p in task.parameters()} if task.cross_rows else set()
         parts = unused if len(batch) else [self]
-        rest = (p for part in parts for p in part.parameters() if id(p) not in task_parameters)
+        other_parameters = (
+            p for part in parts for p in part.parameters() if id(p) not in task_parameters
+        )
         nothing = sum(
-            (p.sum() * 0 for p in rest if p.requires_grad), torch.zeros((), device=self.device)
+            (p.sum() * 0 for p in other_parameters if p.requires_grad),
+            torch.zeros((), device=self.device),
         )
         if not len(batch) and not task.cross_rows:
             return Loss(nothing, 0)

@@ -31,13 +31,13 @@ def fit(plan: ResolvedRecipe, sources: Mapping[str, Source], states: States | No
     """Fit every part that wants it; `sources` are the tasks' training splits. What belongs to
     weights of another run was fitted with them, and is read from there. states: parts that are
     fitted already. Rows that cannot be used are noted in `plan.unfit_rows`, or refused."""
-    known = plan.fitted_from()
+    fitted_from = plan.fitted_from()
     for owner, name in plan.fitted_arguments():
         part, where = owner.fitted[name], owner.where / name
         if states is not None and where in states:
             part.load_state(states[where])
             continue
-        run = source_run(known[where], where)
+        run = source_run(fitted_from[where], where)
         if run is not None:
             _load_state(part, where, run[0] / FITTED / f"{run[1]}.json")
             continue
@@ -61,7 +61,7 @@ def _check_head(
         path = folder / FITTED / f"tasks.{source.name}.{name}.json"
         if part.kind is None or not path.is_file():
             continue
-        if read_json(path) != json.loads(_written(part.state())[0]):
+        if read_json(path) != json.loads(_split_state(part.state())[0]):
             raise ConfigError(
                 f"{task.where}.{name}: differs from the one that {where} learned with; say "
                 f"weights: {folder}:{source.name} in its section"
@@ -72,18 +72,18 @@ def save_fitted(plan: ResolvedRecipe, folder: Path) -> None:
     """Write one JSON file a part, and one safetensors file if it has arrays."""
     for where, part in plan.fitted().items():
         make_folder(folder)
-        text, arrays = _written(part.state())
+        text, arrays = _split_state(part.state())
         if arrays:
-            with atomic_path(folder / f"{where}.safetensors") as beside:
-                save_file(arrays, beside)
+            with atomic_path(folder / f"{where}.safetensors") as temporary:
+                save_file(arrays, temporary)
         write_text(folder / f"{where}.json", text)
 
 
-def _written(state: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
+def _split_state(state: Mapping[str, Any]) -> tuple[str, dict[str, np.ndarray]]:
     """Return a state's JSON values, and its arrays."""
     arrays = {k: np.ascontiguousarray(v) for k, v in state.items() if isinstance(v, np.ndarray)}
-    rest = {k: v for k, v in state.items() if k not in arrays}
-    return json.dumps(rest, indent=1), arrays
+    values = {k: v for k, v in state.items() if k not in arrays}
+    return json.dumps(values, indent=1), arrays
 
 
 def load_fitted(plan: ResolvedRecipe, folder: Path) -> None:

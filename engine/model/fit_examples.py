@@ -45,15 +45,15 @@ class FitExamples:
             skip = data is not None and data.on_error == "skip"
             for key, row in _rows(self.sources[name]):
                 try:
-                    found = self._checked(task, row, examples)
+                    checked = self._checked(task, row, examples)
                 except FAILURES as error:
                     failed.append((name, key, describe_error(error)))
                     if not skip:
-                        place = f"tasks.{name}.data.{TRAIN}"
-                        raise ConfigError(failure_line(place, *failed[0][1:])) from error
+                        location = f"tasks.{name}.data.{TRAIN}"
+                        raise ConfigError(failure_line(location, *failed[0][1:])) from error
                     continue
                 used += 1
-                yield from found
+                yield from checked
             self.plan.unfit_rows.update({(name, key): reason for _, key, reason in failed})
             if failed and not used:
                 raise ConfigError(
@@ -66,10 +66,10 @@ class FitExamples:
             raise row
         row = readable(row, {*task.streams, *task.columns()})
         check_nulls(row, task)
-        found = list(examples(row))
-        for example in found:
+        listed = list(examples(row))
+        for example in listed:
             self.part.check_example(example)
-        return found
+        return listed
 
     def _makers(self) -> Iterator[tuple[str, Examples]]:
         """Yield the tasks whose rows are read, and what makes examples of one."""

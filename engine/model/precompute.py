@@ -99,8 +99,8 @@ class FeatureCacher:
         }
         store = Store(cache_root(), "samples", identity)
 
-        def compute(places: list[int]) -> Iterable[Record | None]:
-            for row in prepare_cells([cells[i] for i in places], name):
+        def compute(indices: list[int]) -> Iterable[Record | None]:
+            for row in prepare_cells([cells[i] for i in indices], name):
                 yield None if row.failure else sample_to_record(row.samples[name][0]["main"])
 
         self._fill(store, f"{name}: samples", cells, compute)
@@ -120,8 +120,8 @@ class FeatureCacher:
         store = Store(cache_root(), "features", identity)
         encoder = stream.encoder.eval()
 
-        def compute(places: list[int]) -> Iterable[Record | None]:
-            rows = prepare_cells([cells[i] for i in places], name)
+        def compute(indices: list[int]) -> Iterable[Record | None]:
+            rows = prepare_cells([cells[i] for i in indices], name)
             records = iter(self._encode(stream, name, rows))
             return [None if row.failure else next(records) for row in rows]
 
@@ -145,20 +145,20 @@ class FeatureCacher:
             # Apart, since each group has a grid of its own.
             for members, tensors in groups_of(batch.streams[name]["main"]):
                 features = stream.encoder(**tensors, **options).to("cpu")
-                places = range(len(batch)) if members is None else members
-                records |= dict(zip(places, to_records(features, precision), strict=True))
+                indices = range(len(batch)) if members is None else members
+                records |= dict(zip(indices, to_records(features, precision), strict=True))
         return [records[i] for i in range(len(batch))]
 
     def _fill(
         self,
         store: Store,
-        what: str,
+        level_name: str,
         cells: list[Cell],
         compute: Callable[[list[int]], Iterable[Record | None]],
     ) -> None:
         def report(done: int, total: int) -> None:
             if self.progress is not None:
-                self.progress(f"cache {what}", done, total)
+                self.progress(f"cache {level_name}", done, total)
 
         keys = [cell.key for cell in cells]
         fill(store, keys, compute, batch_size=self.batch_size, progress=report)

@@ -28,12 +28,12 @@ Batch = dict[str, Tensor]
 def encode_windowed(encoder: Encoder, batch: Batch, options: Mapping[str, Any]) -> Features:
     """Run the encoder. With the option `window`, rows longer than its limit are encoded in windows
     if the encoder defines `time_inputs`, else whole."""
-    rest = {name: value for name, value in options.items() if name != "window"}
+    encoder_options = {name: value for name, value in options.items() if name != "window"}
     window: ChunkSpec | None = options.get("window")
     if window is None or not encoder.time_inputs:
-        features: Features = encoder(**batch, **rest)
+        features: Features = encoder(**batch, **encoder_options)
         return features
-    return _Cutter(encoder, window, rest).encode(batch)
+    return _Cutter(encoder, window, encoder_options).encode(batch)
 
 
 class _Cutter:
@@ -51,11 +51,11 @@ class _Cutter:
         rows: dict[int, list[Tensor]] = {row: [] for row in range(len(tokens))}
         short = [row for row in rows if row not in long]
         if short:
-            whole = self._run(_rows(batch, short), short, max(tokens[row] for row in short))
-            for row, values, mask in zip(short, whole.tokens, whole.mask, strict=True):
+            encoded = self._run(_rows(batch, short), short, max(tokens[row] for row in short))
+            for row, values, mask in zip(short, encoded.tokens, encoded.mask, strict=True):
                 rows[row].append(values[mask])
-        places = [(row, start) for row in long for start in self._starts(tokens[row])]
-        like = self._long(batch, tokens, places, rows)
+        windows = [(row, start) for row in long for start in self._starts(tokens[row])]
+        like = self._long(batch, tokens, windows, rows)
         packed = Features.pad([torch.cat(parts) for parts in rows.values()])
         return packed.replace(
             grid=(packed.tokens.shape[1],), spacing=like.spacing, origin=like.origin
@@ -80,14 +80,14 @@ class _Cutter:
         self,
         batch: Batch,
         tokens: list[int],
-        places: list[tuple[int, int]],
+        windows: list[tuple[int, int]],
         rows: dict[int, list[Tensor]],
     ) -> Features:
         """Encode windows and add each to its row; return the features of one window."""
         length = self.window.length
-        for first in range(0, len(places), WINDOWS_PER_FORWARD):
-            group = places[first : first + WINDOWS_PER_FORWARD]
-            pieces = [self._cut(_row(batch, row), start, length) for row, start in group]
+        for first in range(0, len(windows), WINDOWS_PER_FORWARD):
+            group = windows[first : first + WINDOWS_PER_FORWARD]
+            pieces = [self._slice(_row(batch, row), start, length) for row, start in group]
             joined = {name: torch.cat([p[name] for p in pieces]) for name in batch}
             features: Features = self.encoder(
                 **joined, **options_of(self.options, [row for row, _ in group])
@@ -103,19 +103,19 @@ class _Cutter:
 
     def _run(self, batch: Batch, rows: list[int], length: int) -> Features:
         features: Features = self.encoder(
-            **self._cut(batch, 0, length), **options_of(self.options, rows)
+            **self._slice(batch, 0, length), **options_of(self.options, rows)
         )
         return features
 
-    def _cut(self, batch: Batch, start: int, length: int) -> Batch:
+    def _slice(self, batch: Batch, start: int, length: int) -> Batch:
         """Return the steps of `length` tokens from one on, padded on the right if there are
         fewer."""
-        cut = dict(batch)
+        window = dict(batch)
         for name, steps in self.encoder.time_inputs.items():
             piece = batch[name][:, start * steps : (start + length) * steps]
             missing = length * steps - piece.shape[1]
-            cut[name] = F.pad(piece, (0, 0) * (piece.ndim - 2) + (0, missing))
-        return cut
+            window[name] = F.pad(piece, (0, 0) * (piece.ndim - 2) + (0, missing))
+        return window
 
 
 def options_of(options: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:

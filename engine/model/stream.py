@@ -31,8 +31,8 @@ class Stream(nn.Module):
         self.encoder = encoder
         self.connector = connector
         self.ema = None
-        self.own = () if connector is None else connector.hidden_layers
-        self.layers = self.own
+        self.connector_layers = () if connector is None else connector.hidden_layers
+        self.layers = self.connector_layers
 
     @property
     def dim(self) -> int:
@@ -51,7 +51,7 @@ class Stream(nn.Module):
 
     def encode_or_load(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """Return the encoder's features of a batch, computed now or stored."""
-        numbers = (*self.own, *options.get("hidden_states", ()))
+        numbers = (*self.connector_layers, *options.get("hidden_states", ()))
         if not isinstance(inputs, Features):
             return self.encode(
                 inputs, **{**options, **({"hidden_states": numbers} if numbers else {})}
@@ -63,8 +63,8 @@ class Stream(nn.Module):
     def for_tasks(self, features: Features) -> Features:
         """Return features without the hidden layers that the connector requested."""
         return (
-            features.replace(hidden_states=features.hidden_states[len(self.own) :])
-            if self.own
+            features.replace(hidden_states=features.hidden_states[len(self.connector_layers) :])
+            if self.connector_layers
             else features
         )
 
@@ -78,7 +78,7 @@ class Stream(nn.Module):
         graph; neither the encoder nor the connector runs."""
         device = next((p.device for p in self.parameters()), None)
         empty = Features.dense(torch.zeros(0, 0, self.width(point), device=device))
-        numbers = (*(self.own if point else ()), *options.get("hidden_states", ()))
+        numbers = (*(self.connector_layers if point else ()), *options.get("hidden_states", ()))
         hidden = Features.dense(torch.zeros(0, 0, self.encoder.dim, device=device))
         return empty.replace(hidden_states=(hidden,) * len(numbers))
 
@@ -92,7 +92,7 @@ class Stream(nn.Module):
         """Return the features of the encoder's moving average for a batch, without a graph."""
         if self.ema is None or isinstance(inputs, Features):
             raise ValueError("a teacher reads batches, not stored features; is its encoder frozen?")
-        numbers = (*self.own, *options.get("hidden_states", ()))
+        numbers = (*self.connector_layers, *options.get("hidden_states", ()))
         with torch.no_grad():
             return encode(
                 self.ema, inputs, {**options, **({"hidden_states": numbers} if numbers else {})}
@@ -101,7 +101,7 @@ class Stream(nn.Module):
     def forward(self, features: Features) -> Features:
         if self.connector is None:
             return features
-        hidden = features.hidden_states[: len(self.own)]
+        hidden = features.hidden_states[: len(self.connector_layers)]
         connected = self.connector(features.replace(hidden_states=hidden))
         connected = check_features(connected, self.connector, self.connector.out_dim)
         return connected.replace(hidden_states=self.for_tasks(features).hidden_states)

@@ -150,11 +150,11 @@ class ComponentSpec:
         children: dict[str, Any] = {}
         for name in sorted(self.children, key=lambda name: between[name] is not None):
             ends = between[name]
-            known = {
+            widths = {
                 end: self._width(name, argument, values)
                 for end, argument in (dataclasses.asdict(ends) if ends else {}).items()
             }
-            values[name] = children[name] = self.children[name].build(seed, modules, **known)
+            values[name] = children[name] = self.children[name].build(seed, modules, **widths)
         return children
 
     def _width(self, connector: str, argument: str, values: Mapping[str, Any]) -> int:
@@ -263,8 +263,8 @@ def _fitted_options(
     if base.kind is None:
         return values
     if "type" not in values:
-        some = ", or ".join(f"{name}: {known}" for known in list(registered(base.kind))[:2])
-        raise ConfigError(f"{where}: is required here; for example {some}")
+        examples = ", or ".join(f"{name}: {name_}" for name_ in list(registered(base.kind))[:2])
+        raise ConfigError(f"{where}: is required here; for example {examples}")
     arguments_of = arguments(find(base.kind, values["type"], where))
     for argument, (
         _,

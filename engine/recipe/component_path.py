@@ -54,8 +54,8 @@ class ComponentPath(str):
         """Return the same part of another stream, decoder or task: `image`; of a task and a head of
         it, `ctc.head`."""
         section, *rest = self.keys
-        named = name.split(".")
-        return joined(section, *named, *rest[len(named) :])
+        parts = name.split(".")
+        return joined(section, *parts, *rest[len(parts) :])
 
     def state_prefixes(self) -> tuple[str, ...]:
         """Return possible prefixes of its tensors' names. A section within a task is a head or an

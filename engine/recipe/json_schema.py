@@ -31,34 +31,42 @@ def schema(recipe: Recipe | None = None) -> Schema:
     may also be the name alone.
     """
     result = Recipe.model_json_schema(by_alias=True)
-    known = result["$defs"]
-    named = _own(recipe) if recipe else {}
-    names = sorted({*registered("modality"), *named.get("modality", ())})
+    definitions = result["$defs"]
+    own_types = _own_types(recipe) if recipe else {}
+    names = sorted({*registered("modality"), *own_types.get("modality", ())})
     modalities = {name: find("modality", name, "modality") for name in names}
     for name in ("Section", "PartSection", "DataSection", "TaskSection"):
-        known[name]["type"] = ["object", "string"]
+        definitions[name]["type"] = ["object", "string"]
     for kind in PARTS:
         part = {"$ref": "#/$defs/Section"}
-        known[kind] = {"allOf": [part, *_rules(kind, named.get(kind, ()), Section, known)]}
-    stream = known["StreamSection"]
-    for place, kind in ((stream, "connector"), (result, "backbone")):
-        place["properties"][kind] = {"anyOf": [{"$ref": f"#/$defs/{kind}"}, {"type": "null"}]}
-    _add_shares(result["properties"]["inputs"], stream["properties"], known)
+        definitions[kind] = {
+            "allOf": [part, *_rules(kind, own_types.get(kind, ()), Section, definitions)]
+        }
+    stream = definitions["StreamSection"]
+    for owner, kind in ((stream, "connector"), (result, "backbone")):
+        owner["properties"][kind] = {"anyOf": [{"$ref": f"#/$defs/{kind}"}, {"type": "null"}]}
+    _add_shares(result["properties"]["inputs"], stream["properties"], definitions)
     result["properties"]["decoders"]["additionalProperties"] = {"$ref": "#/$defs/decoder"}
-    known["TaskSection"]["allOf"] = _rules("task", named.get("task", ()), TaskSection, known)
-    sources = _rules("source", named.get("source", ()), DataSection, known, "source")
-    known["DataSection"]["allOf"] = sources
+    definitions["TaskSection"]["allOf"] = _rules(
+        "task", own_types.get("task", ()), TaskSection, definitions
+    )
+    sources = _rules("source", own_types.get("source", ()), DataSection, definitions, "source")
+    definitions["DataSection"]["allOf"] = sources
     for section, kind, passed in (
         (CallbackSection, "callback", ()),
         (OptimizerSection, "optimizer", OPTIMIZER_ARGUMENTS),
         (ScheduleSection, "schedule", SCHEDULE_ARGUMENTS),
     ):
-        described = known[section.__name__]
+        described = definitions[section.__name__]
         described["type"] = ["object", "string"]
-        described["allOf"] = _library_rules(kind, section, passed, known)
-    sampler = known["SamplerSection"]
-    known["SamplerSection"] = {"anyOf": [sampler, {"enum": sampler["properties"]["type"]["enum"]}]}
-    stream["allOf"] = [_modality(name, modalities[name], named, known) for name in modalities]
+        described["allOf"] = _library_rules(kind, section, passed, definitions)
+    sampler = definitions["SamplerSection"]
+    definitions["SamplerSection"] = {
+        "anyOf": [sampler, {"enum": sampler["properties"]["type"]["enum"]}]
+    }
+    stream["allOf"] = [
+        _modality(name, modalities[name], own_types, definitions) for name in modalities
+    ]
     result["properties"]["extends"] = {"type": "string"}
     del result["$defs"]
     return {
@@ -67,11 +75,12 @@ def schema(recipe: Recipe | None = None) -> Schema:
         "if": {"required": ["extends"]},
         "then": _partial(result),
         "else": result,
-        "$defs": known | {f"{PARTIAL}{name}": _partial(value) for name, value in known.items()},
+        "$defs": definitions
+        | {f"{PARTIAL}{name}": _partial(value) for name, value in definitions.items()},
     }
 
 
-def _add_shares(inputs: Schema, stream: Schema, known: Schema) -> None:
+def _add_shares(inputs: Schema, stream: Schema, definitions: Schema) -> None:
     """Let an encoder, a connector or a whole stream be `{share: query}`."""
 
     def shared(options: Schema) -> Schema:
@@ -80,9 +89,9 @@ def _add_shares(inputs: Schema, stream: Schema, known: Schema) -> None:
         return {"type": "object", "properties": properties, **required}
 
     options = options_model(BackboneEncoder).model_json_schema()["properties"]
-    known["shared_connector"] = shared({})
-    known["shared_encoder"] = shared({k: v for k, v in options.items() if k != "backbone"})
-    known["shared_stream"] = shared({key: stream[key] for key in ("modality", "augment")})
+    definitions["shared_connector"] = shared({})
+    definitions["shared_encoder"] = shared({k: v for k, v in options.items() if k != "backbone"})
+    definitions["shared_stream"] = shared({key: stream[key] for key in ("modality", "augment")})
     stream["encoder"] = _any_of(stream["encoder"], "shared_encoder")
     stream["connector"]["anyOf"].append({"$ref": "#/$defs/shared_connector"})
     inputs["additionalProperties"] = _any_of(inputs["additionalProperties"], "shared_stream")
@@ -114,21 +123,25 @@ def _partial(rule: Any) -> Any:
     return optional
 
 
-def _modality(name: str, modality: Modality, named: dict[str, set[str]], known: Schema) -> Schema:
+def _modality(
+    name: str, modality: Modality, own_types: dict[str, set[str]], definitions: Schema
+) -> Schema:
     """Return the schema of one modality's encoders and augmentations."""
     kind = f"{name}_encoder"
-    then: Schema = {"encoder": {"allOf": _rules(kind, named.get(kind, ()), Section, known)}}
+    then: Schema = {
+        "encoder": {"allOf": _rules(kind, own_types.get(kind, ()), Section, definitions)}
+    }
     default = next(iter(modality.augments), None)
     if default is not None:
         part = find(f"{name}_augment", default, name)
         then["augment"] = {
             "if": {"required": ["type"]},
-            "else": _options(part, ("type",), known),
+            "else": _options(part, ("type",), definitions),
         }
     return {"if": {"properties": {"modality": {"const": name}}}, "then": {"properties": then}}
 
 
-def _own(recipe: Recipe) -> dict[str, set[str]]:
+def _own_types(recipe: Recipe) -> dict[str, set[str]]:
     """Return the types that a recipe names, by kind; some are `package.module:Class`."""
     types: dict[str, set[str]] = {}
     for stream in recipe.inputs.values():
@@ -146,30 +159,34 @@ def _own(recipe: Recipe) -> dict[str, set[str]]:
 
 
 def _rules(
-    kind: str, named: Iterable[str], section: type[Strict], known: Schema, key: str = "type"
+    kind: str,
+    own_types: Iterable[str],
+    section: type[Strict],
+    definitions: Schema,
+    key: str = "type",
 ) -> list[Schema]:
     """Return, for every name of a kind, its options if `key` is that name."""
     rules = []
     engine = [field.alias or name for name, field in section.model_fields.items()]
-    for name in sorted({*registered(kind), *named}):
+    for name in sorted({*registered(kind), *own_types}):
         try:
             part = find(kind, name, kind)
         except ConfigError:
             continue  # a library that is not installed: its options are unknown
         where = {"properties": {key: {"const": name}}, "required": [key]}
-        rules.append({"if": where, "then": _options(part, engine, known)})
+        rules.append({"if": where, "then": _options(part, engine, definitions)})
     return rules
 
 
 def _library_rules(
-    kind: str, section: type[TypedSection], passed: Collection[str], known: Schema
+    kind: str, section: type[TypedSection], passed: Collection[str], definitions: Schema
 ) -> list[Schema]:
     """`_rules` for a kind whose entries are another library's. passed: arguments that the engine
     passes."""
     rules = []
     for name, path in sorted(registered(kind).items()):
         described = library_model(find(kind, path, kind), frozenset(passed)).model_json_schema()
-        known.update(described.get("$defs", {}))
+        definitions.update(described.get("$defs", {}))
         options = described.get("properties", {})
         rule = {
             "properties": options,
@@ -182,10 +199,10 @@ def _library_rules(
     return rules
 
 
-def _options(part: Any, engine: Iterable[str], known: Schema) -> Schema:
+def _options(part: Any, engine: Iterable[str], definitions: Schema) -> Schema:
     """Return the options of a class, with its heads and inner parts, beside the engine's keys."""
     described = options_model(part).model_json_schema()
-    known.update(described.get("$defs", {}))
+    definitions.update(described.get("$defs", {}))
     heads = {head: {"$ref": "#/$defs/head"} for head in getattr(part, "head_types", ())}
     options = described.get("properties", {}) | heads
     for name, argument in part_arguments(part).items():

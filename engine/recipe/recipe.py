@@ -117,22 +117,22 @@ class Recipe(Strict):
 def to_plain_dict(section: Strict) -> dict[str, Any]:
     """Return a section as YAML values, without null defaults."""
     values = {
-        field.alias or name: _plain(value)
+        field.alias or name: _to_plain(value)
         for name, field in type(section).model_fields.items()
         if (value := getattr(section, name)) is not None or field.default is not None
     }
     if isinstance(section, PartSection) and section.share is not None:
         values = {"share": section.share}  # nothing else of the engine's may stand beside it
-    return values | {key: _plain(value) for key, value in (section.model_extra or {}).items()}
+    return values | {key: _to_plain(value) for key, value in (section.model_extra or {}).items()}
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, Strict):
         return to_plain_dict(value)
     if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
+        return {key: _to_plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [_to_plain(v) for v in value]
     return value
 
 
@@ -156,12 +156,12 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
                 f"decoders.{BACKBONE}: {BACKBONE} is short for it, and is there too; take one out"
             )
         recipe.backbone = recipe.decoders.pop(BACKBONE)
-    for room in ("inputs", "decoders", "tasks"):
-        for name in getattr(recipe, room):
+    for section in ("inputs", "decoders", "tasks"):
+        for name in getattr(recipe, section):
             if not name.isidentifier():
                 like = re.sub(r"\W+|^\d+", "_", name)
                 raise ConfigError(
-                    f"{room}.{name}: a name is letters, digits and underscores, and begins with "
+                    f"{section}.{name}: a name is letters, digits and underscores, and begins with "
                     f"no digit; for example {like}"
                 )
     return recipe

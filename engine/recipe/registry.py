@@ -129,8 +129,8 @@ def registered(kind: str, *, import_plugins: bool = True) -> dict[str, str]:
     be imported. Raises ConfigError if two parts have one name, or a plug-in is broken.
     """
     names: dict[str, str] = {}
-    for more in _mappings(kind, import_plugins):
-        for name, path in more.items():
+    for mapping in _mappings(kind, import_plugins):
+        for name, path in mapping.items():
             if names.get(name, path) != path:
                 raise ConfigError(
                     f"plug-in {path} takes the name of the {kind} {name!r} ({names[name]}); "
@@ -154,18 +154,18 @@ def find(kind: str, name: str, where: str) -> Any:
     """
     spec, modality = _spec(kind)
     within = kind.removeprefix(f"{modality}_") if "/" in name and ":" not in name else kind
-    known = registered(within, import_plugins=False)
-    if name not in known and not _LAZY.fullmatch(name):
-        known = registered(within)
-        if name not in known:
-            raise ConfigError(_unknown(kind, name, known, where))
-    path = known.get(name, name)
+    names = registered(within, import_plugins=False)
+    if name not in names and not _LAZY.fullmatch(name):
+        names = registered(within)
+        if name not in names:
+            raise ConfigError(_unknown(kind, name, names, where))
+    path = names.get(name, name)
     label = f"{where}: {_label(within, name, path)}"
     part = _import(path, label)
     if spec.base is not None and not _is_of_kind(part, spec):
-        what = "an object of" if spec.instances else "a class that inherits from"
-        raise ConfigError(f"{label} is no {_describe(kind)}; expected {what} {spec.base}")
-    if kind == "modality" and name not in known:
+        expected = "an object of" if spec.instances else "a class that inherits from"
+        raise ConfigError(f"{label} is no {_describe(kind)}; expected {expected} {spec.base}")
+    if kind == "modality" and name not in names:
         _NAMED[name] = path
     return part
 
@@ -232,13 +232,13 @@ def _plugins() -> dict[str, dict[str, str]]:
             raise ConfigError(f"{label}: {error}") from None
         if not _LAZY.fullmatch(entry.value):
             raise ConfigError(f"{label}: expected package.module:name")
-        known = names_of.setdefault(kind, {})
-        if known.get(name, entry.value) != entry.value:
+        paths = names_of.setdefault(kind, {})
+        if paths.get(name, entry.value) != entry.value:
             raise ConfigError(
-                f"two plug-ins offer {kind} {name!r}: {known[name]} and {entry.value}; "
+                f"two plug-ins offer {kind} {name!r}: {paths[name]} and {entry.value}; "
                 "uninstall one, or name the class in full"
             )
-        known[name] = entry.value
+        paths[name] = entry.value
     return names_of
 
 
@@ -251,7 +251,7 @@ def _label(kind: str, name: str, path: str) -> str:
     return f"plug-in {kind}.{name} ({path})" if name in _plugins().get(kind, {}) else path
 
 
-def _unknown(kind: str, name: str, known: Mapping[str, str], where: str) -> str:
+def _unknown(kind: str, name: str, names: Mapping[str, str], where: str) -> str:
     path, colon, attribute = name.partition(":")
     if path.endswith(".py") or ("/" in path and colon):
         module = Path(path).stem
@@ -263,7 +263,7 @@ def _unknown(kind: str, name: str, known: Mapping[str, str], where: str) -> str:
     before, dot, last = name.rpartition(".")
     full = f"{before}:{last}" if dot and not colon else "package.module:Class"
     now = RENAMED.get(f"{kind}={name}")
-    near = f"; it is called {now} now" if now else did_you_mean(name, known, limit=5)
+    near = f"; it is called {now} now" if now else did_you_mean(name, names, limit=5)
     called = f"no {_describe(kind)} is called {shorten(name, 60)!r}"
     return f"{where}: {called}{near} (all: `sensorium list {_plural(kind)}`; your own: {full})"
 

@@ -167,14 +167,14 @@ def _decoders(recipe: Recipe) -> dict[str, ComponentSpec]:
     return decoders_of
 
 
-def _names(room: str, named: Iterable[str]) -> None:
+def _names(section: str, names: Iterable[str]) -> None:
     """Raise ConfigError for names that torch's modules use: streams, decoders and tasks are modules
     by name."""
     modules = nn.ModuleDict()
-    for name in named:
+    for name in names:
         if hasattr(modules, name):
             raise ConfigError(
-                f"{room}.{name}: the name {name!r} is one that torch's modules use themselves; "
+                f"{section}.{name}: the name {name!r} is one that torch's modules use themselves; "
                 f"say {name}_1, for example"
             )
 
@@ -239,13 +239,13 @@ def _cross_check(resolved: ResolvedRecipe) -> None:
     _agree_on_env(resolved.recipe)
 
 
-def _missing_decoder(name: str, known: Iterable[str]) -> str:
+def _missing_decoder(name: str, decoders: Iterable[str]) -> str:
     if name == BACKBONE:
         return (
             "needs a language decoder; add `backbone:`, for example "
             "{type: causal, name: tiny-llama, tokenizer: bpe, weights: none}"
         )
-    return f"uses the decoder {name!r}, which is not among decoders{did_you_mean(name, known)}"
+    return f"uses the decoder {name!r}, which is not among decoders{did_you_mean(name, decoders)}"
 
 
 def _agree_on_training(recipe: Recipe) -> None:

@@ -60,11 +60,11 @@ def stage_recipes(recipe: Recipe) -> list[Stage]:
             raise ConfigError(
                 f"{where}.name: found {section.name!r}, expected letters, digits, '_' and '-'"
             )
-        known = {*Recipe.model_fields, *StageSection.model_fields} - {"stages"}
+        fields = {*Recipe.model_fields, *StageSection.model_fields} - {"stages"}
         for key in section.overrides:
-            if key not in known:
+            if key not in fields:
                 raise ConfigError(
-                    f"{where}.{key}: a stage has no such option{did_you_mean(key, known)}"
+                    f"{where}.{key}: a stage has no such option{did_you_mean(key, fields)}"
                 )
         with _located(where, section.overrides):
             merged = parse_recipe(merge_sections(base, section.overrides))

@@ -113,16 +113,18 @@ def _share_parts(
     return {name: parts[name] for name in sections}
 
 
-def _source(section: PartSection, sections: Sections, known: set[str], where: ComponentPath) -> str:
+def _source(
+    section: PartSection, sections: Sections, sources: set[str], where: ComponentPath
+) -> str:
     """Return the stream whose part a section shares. Raise ConfigError if there is none, or it
     shares too."""
     source, chain = str(section.share), [where.name]
     if source not in sections:
         raise ConfigError(
             f"{where}.share: found {source!r}, expected another stream with a section "
-            f"`{where.inside}`{did_you_mean(source, known)}"
+            f"`{where.inside}`{did_you_mean(source, sources)}"
         )
-    while source not in known and source not in chain:
+    while source not in sources and source not in chain:
         chain.append(source)
         source = str(sections[source].share)
     if source in chain:
@@ -141,15 +143,15 @@ def _check_alone(
     section: PartSection, options: Collection[str], where: ComponentPath, source: str
 ) -> None:
     """Raise ConfigError for keys beside `share` that belong to the shared part."""
-    beside = [
+    own_keys = [
         name
         for name, field in Section.model_fields.items()
         if name != "type" and getattr(section, name) != field.default
     ]
-    beside = [*(["type"] if section.type != PartSection.SHARED else []), *beside, *options]
-    if beside:
+    own_keys = [*(["type"] if section.type != PartSection.SHARED else []), *own_keys, *options]
+    if own_keys:
         raise ConfigError(
-            f"{where}.{beside[0]}: stands beside share: {section.share}; say it in {source}, or "
+            f"{where}.{own_keys[0]}: stands beside share: {section.share}; say it in {source}, or "
             "take share out"
         )
 

@@ -45,11 +45,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
-        place = f"line {key_node.start_mark.line + 1}"
+        location = f"line {key_node.start_mark.line + 1}"
         if not isinstance(key, str):
-            raise ConfigError(f"{place}: the key {key!r} is not text; put it in quotes")
+            raise ConfigError(f"{location}: the key {key!r} is not text; put it in quotes")
         if key in mapping:
-            raise ConfigError(f"{place}: the key {key!r} stands twice; keep one")
+            raise ConfigError(f"{location}: the key {key!r} stands twice; keep one")
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 

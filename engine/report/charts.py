@@ -73,8 +73,8 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> LineChart |
     lines = [line for line in lines if line.points]
     if not lines:
         return None
-    named = [line for line in lines if not line.faint]
-    label = f"{y_label} over {x_label}. " + "; ".join(map(_in_words, named))
+    labelled = [line for line in lines if not line.faint]
+    label = f"{y_label} over {x_label}. " + "; ".join(map(_in_words, labelled))
     titles: dict[str, str] = {}
     with new_figure(WIDTH, HEIGHT) as figure:
         axes = figure.add_axes(BOX)
@@ -85,7 +85,7 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> LineChart |
         name = y_label if len(y_label) <= MAX_LABEL else f"{y_label[: MAX_LABEL - 1]}…"
         axes.set_ylabel(f"{name} (log)" if axes.get_yscale() == "log" else name)
         svg = to_svg(figure, label, titles)
-    legend = [(line.name, format_tick(line.end[1]), line.color % PALETTE) for line in named]
+    legend = [(line.name, format_tick(line.end[1]), line.color % PALETTE) for line in labelled]
     return LineChart(Markup(svg), legend)
 
 
@@ -98,8 +98,8 @@ def _draw(axes: Axes, line: Line, number: int) -> dict[str, str]:
     else:
         axes.plot(x, y, color=color, linestyle=dashes)
     titles = {}
-    for place, (step, value) in enumerate(line.marked):
-        gid = f"dot-{number}-{place}"
+    for index, (step, value) in enumerate(line.marked):
+        gid = f"dot-{number}-{index}"
         axes.plot([step], [value], "o", markersize=5, color=color, clip_on=False, gid=gid)
         titles[gid] = f"{line.name}, {step:,.0f}: {value:.4g}"
     return titles
@@ -115,8 +115,8 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     if low > 0 and math.log10(high / low) > DECADES:
         axes.set_yscale("log")
-        few = math.log10(high / low) < 2.5
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
+        narrow = math.log10(high / low) < 2.5
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=8))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -151,9 +151,9 @@ def downsample(points: Sequence[Point], count: int = MAX_POINTS) -> list[Point]:
     """Return the lowest and highest point of each stretch, so that no spike is lost."""
     if len(points) <= count:
         return list(points)
-    cuts = [len(points) * i // (count // 2) for i in range(count // 2 + 1)]
+    bounds = [len(points) * i // (count // 2) for i in range(count // 2 + 1)]
     selected: list[Point] = []
-    for start, end in itertools.pairwise(cuts):
+    for start, end in itertools.pairwise(bounds):
         part = sorted(points[start:end], key=lambda point: point[1])
         selected += sorted({part[0], part[-1]})
     return selected

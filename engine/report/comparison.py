@@ -60,11 +60,11 @@ def _words(text: str, normalize: Normalize) -> Words:
             words.append((word, key))
         else:
             words[-1] = (f"{words[-1][0]} {word}", words[-1][1])
-    whole = normalize(text)
+    normalized = normalize(text)
     keys = [key for _, key in words if key]
-    if keys == whole.split() and len(keys) == len(words):
+    if keys == normalized.split() and len(keys) == len(words):
         return words
-    return [(word, word) for word in whole.split()]
+    return [(word, word) for word in normalized.split()]
 
 
 def compare(words: Words, references: Sequence[Words]) -> tuple[Markup, list[Markup]]:
@@ -77,17 +77,19 @@ def compare(words: Words, references: Sequence[Words]) -> tuple[Markup, list[Mar
     ]
     nearest = max(range(len(matchers)), key=lambda i: matchers[i].ratio())
     marked: list[Markup] = []
-    lost: list[Markup] = []
+    nearest_words: list[Markup] = []
     for kind, a, b, c, d in matchers[nearest].get_opcodes():
-        same, other = _shown(words[a:b]), _shown(references[nearest][c:d])
+        same, other = _join(words[a:b]), _join(references[nearest][c:d])
         marked.append(escape(same) if kind == "equal" else _mark(same or "…"))
-        lost += [escape(other) if kind == "equal" else _mark(other, "lost")] if other else []
-    others = [escape(_shown(reference)) for reference in references]
-    others[nearest] = Markup(" ").join(lost)
-    return Markup(" ").join(marked), others
+        nearest_words += (
+            [escape(other) if kind == "equal" else _mark(other, "lost")] if other else []
+        )
+    texts = [escape(_join(reference)) for reference in references]
+    texts[nearest] = Markup(" ").join(nearest_words)
+    return Markup(" ").join(marked), texts
 
 
-def _shown(words: Words) -> str:
+def _join(words: Words) -> str:
     return " ".join(word for word, _ in words)
 
 

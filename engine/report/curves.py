@@ -55,7 +55,7 @@ def validation_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
             for name, points in metrics.items()
             if name not in shares
         ]
-    return _drawn(charts, "step")
+    return _charts(charts, "step")
 
 
 def other_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
@@ -69,7 +69,7 @@ def other_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
         series = enumerate(logged(lines, name).items())
         drawn = [Line(task, points, color) for color, (task, points) in series]
         charts.append((LABELS.get(name, name), LABELS.get(name, name), drawn))
-    return _drawn(charts, "step")
+    return _charts(charts, "step")
 
 
 def fitted_charts(plan: ResolvedRecipe) -> list[tuple[str, list[Titled]]]:
@@ -77,28 +77,28 @@ def fitted_charts(plan: ResolvedRecipe) -> list[tuple[str, list[Titled]]]:
     charts = []
     for where, part in plan.fitted().items():
         try:
-            known = part.charts()
+            part_charts = part.charts()
         except ValueError:
             continue  # its state is not there, which the page says
         drawn = [
             titled
-            for each in known
-            for titled in _drawn([(each.title, each.y, _lines(each))], each.x)
+            for each in part_charts
+            for titled in _charts([(each.title, each.y, _lines(each))], each.x)
         ]
         if drawn:
             charts.append((str(where), drawn))
     return charts
 
 
-def _drawn(charts: Iterable[tuple[str, str, list[Line]]], x_label: str) -> list[Titled]:
+def _charts(charts: Iterable[tuple[str, str, list[Line]]], x_label: str) -> list[Titled]:
     """Draw (title, label of the values, lines), except those without a point."""
     drawn = ((title, line_chart(lines, x_label, y_label)) for title, y_label, lines in charts)
     return [(title, chart) for title, chart in drawn if chart is not None]
 
 
-def _lines(known: Chart) -> list[Line]:
-    named = enumerate(known.lines.items())
-    return [Line(name, points, i, at=known.at.get(name)) for i, (name, points) in named]
+def _lines(chart: Chart) -> list[Line]:
+    numbered = enumerate(chart.lines.items())
+    return [Line(name, points, i, at=chart.at.get(name)) for i, (name, points) in numbered]
 
 
 def logged(lines: Iterable[Mapping[str, Any]], name: str) -> dict[str, list[Point]]:

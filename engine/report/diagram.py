@@ -60,19 +60,19 @@ def pipeline_diagram(
     card: the run's README.md, or nothing. plan: tells which streams a task takes, and whether
     through the decoder.
     """
-    sizes = {place: _short(number) for place, number in _ROW.findall(card)}
+    sizes = {path: _short(number) for path, number in _ROW.findall(card)}
     lanes = []
     for name, stream in recipe.inputs.items():
-        place = f"inputs.{name}"
+        path = f"inputs.{name}"
         varied = "varied in training" if stream.augment is not None else ""
         lane = [Box("input", name, ", ".join(filter(None, (stream.modality, varied))))]
-        lane.append(_part("encoder", f"{place}.encoder", stream.encoder, sizes))
+        lane.append(_part("encoder", f"{path}.encoder", stream.encoder, sizes))
         if stream.connector is not None:
-            lane.append(_part("connector", f"{place}.connector", stream.connector, sizes))
+            lane.append(_part("connector", f"{path}.connector", stream.connector, sizes))
         lanes.append(lane)
     sections = {} if recipe.backbone is None else {BACKBONE: recipe.backbone}
     sections |= {f"decoders.{name}": section for name, section in recipe.decoders.items()}
-    decoders = [_part("decoder", place, section, sizes) for place, section in sections.items()]
+    decoders = [_part("decoder", path, section, sizes) for path, section in sections.items()]
     tasks = [
         Box("task", name, _takes(recipe, name, plan), size=_heads(f"tasks.{name}.", sizes))
         for name in recipe.tasks
@@ -92,13 +92,13 @@ def _takes(recipe: Recipe, name: str, plan: ResolvedRecipe | None) -> str:
     return ", ".join(labels)
 
 
-def _part(role: str, place: str, section: Section, sizes: Mapping[str, str]) -> Box:
+def _part(role: str, path: str, section: Section, sizes: Mapping[str, str]) -> Box:
     if (share := getattr(section, "share", None)) is not None:
         return Box(role, f"shared with {share}")
     name, weights = section.options.get("name", ""), section.weights
-    known = f"weights: {weights}" if weights not in (None, "none") else ""
-    detail = ", ".join(str(text) for text in (name, known) if text)
-    return Box(role, section.type, detail, _trained(section), sizes.get(place, ""))
+    initialization = f"weights: {weights}" if weights not in (None, "none") else ""
+    detail = ", ".join(str(text) for text in (name, initialization) if text)
+    return Box(role, section.type, detail, _trained(section), sizes.get(path, ""))
 
 
 def _trained(section: Section) -> str:
@@ -115,8 +115,8 @@ def _trained(section: Section) -> str:
     return "frozen" if frozen else "trained"
 
 
-def _heads(place: str, sizes: Mapping[str, str]) -> str:
-    heads = {k.removeprefix(place): v for k, v in sizes.items() if k.startswith(place)}
+def _heads(path: str, sizes: Mapping[str, str]) -> str:
+    heads = {k.removeprefix(path): v for k, v in sizes.items() if k.startswith(path)}
     return ", ".join(f"{name} {size}" for name, size in heads.items())
 
 

@@ -110,9 +110,9 @@ def _surest(prediction: Mapping[str, Any]) -> list[Sequence[float]]:
 def _mask(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
-    rest = {k: v for k, v in prediction.items() if k not in HIDDEN_KEYS}
+    details = {k: v for k, v in prediction.items() if k not in HIDDEN_KEYS}
     return Comparison(
-        format_value(rest) or "a mask", note=format_value(prediction.get("scores") or {})
+        format_value(details) or "a mask", note=format_value(prediction.get("scores") or {})
     )
 
 
@@ -120,17 +120,19 @@ def _peak(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
     """A predicted position; `hit` tells whether it is right."""
-    rest = {k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "hit") and v is not None}
-    place = ", ".join(f"{value:.3g}" for value in prediction["peak"])
-    return Comparison(f"at {place}", correct=prediction.get("hit"), note=format_value(rest))
+    details = {
+        k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "hit") and v is not None
+    }
+    position = ", ".join(f"{value:.3g}" for value in prediction["peak"])
+    return Comparison(f"at {position}", correct=prediction.get("hit"), note=format_value(details))
 
 
 def overlap(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the IoU of two boxes; a box is its low corner, then its high one."""
     a, b = (np.array(box, float).reshape(2, -1) for box in (first, second))
     both = np.prod(np.clip(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0, None))
-    either = np.prod(a[1] - a[0]) + np.prod(b[1] - b[0]) - both
-    return float(both / either) if either > 0 else 0.0
+    union = np.prod(a[1] - a[0]) + np.prod(b[1] - b[0]) - both
+    return float(both / union) if union > 0 else 0.0
 
 
 def _values(

@@ -29,27 +29,27 @@ def attach_previews(
 ) -> None:
     """Add drawings and inputs to the selected rows; `problem` tells what failed."""
     parts = _parts(plan, task)
-    by_key = {sample.key: sample for sample in samples.shown}
+    by_key = {sample.key: sample for sample in samples.rows}
     try:
-        for sample in samples.shown:
-            sample.drawing = _drawn(sample, parts)
+        for sample in samples.rows:
+            sample.drawing = _drawing(sample, parts)
         rows = _rows(load_split(plan, task, split), set(by_key))
-        left = LARGEST
+        budget = LARGEST
         for key, sample in by_key.items():
-            if key in rows and left > 0:
+            if key in rows and budget > 0:
                 sample.inputs = _inputs(sample, rows[key], plan, task, run)
-                left -= sum(len(drawn) for _, drawn in sample.inputs)
+                budget -= sum(len(drawn) for _, drawn in sample.inputs)
     except (ValueError, OSError) as error:
         samples.problem = str(error)
         return
     missing = [key for key in by_key if key not in rows]
-    bare = [key for key in rows if not by_key[key].inputs]
+    without_inputs = [key for key in rows if not by_key[key].inputs]
     if missing:
         samples.problem = (
             f"{len(missing)} rows, {missing[0]!r} the first, are no longer in the data"
         )
-    elif bare and left <= 0:
-        samples.problem = f"those of {len(bare)} rows would make the page too large"
+    elif without_inputs and budget <= 0:
+        samples.problem = f"those of {len(without_inputs)} rows would make the page too large"
 
 
 def _parts(plan: ResolvedRecipe, task: str) -> dict[str, Fittable]:
@@ -58,7 +58,7 @@ def _parts(plan: ResolvedRecipe, task: str) -> dict[str, Fittable]:
     return {k.removeprefix(start): part for k, part in plan.fitted().items() if k.startswith(start)}
 
 
-def _drawn(sample: ReportRow, parts: Mapping[str, Fittable]) -> Markup:
+def _drawing(sample: ReportRow, parts: Mapping[str, Fittable]) -> Markup:
     draw = form_of(sample.prediction).draw
     return Markup(load(draw)(sample.prediction, sample.target, parts)) if draw else Markup("")
 
@@ -97,8 +97,8 @@ def _maps(prediction: Any, task: Task, marks: Annotations) -> dict[str, tuple[An
     """Return the maps of a prediction that the task exports."""
     if not {"map", "mask"} & marks.keys():
         return {}
-    laid = task.export_maps(prediction) if isinstance(task, ExportsMaps) else {}
-    overlays = {k: {"array": v.numpy(), "affine": m.numpy()} for k, (v, m) in laid.items()}
+    maps = task.export_maps(prediction) if isinstance(task, ExportsMaps) else {}
+    overlays = {k: {"array": v.numpy(), "affine": m.numpy()} for k, (v, m) in maps.items()}
     return {name: (cell, marks.get(name, (None, None))[1]) for name, cell in overlays.items()}
 
 
@@ -119,7 +119,7 @@ def _rows(source: Source, keys: set[str]) -> dict[str, dict[str, Any]]:
 def _entries(source: Source, keys: set[str]) -> Iterable[tuple[str, dict[str, Any]]]:
     """Return the rows of the keys; rows by index are read only if needed."""
     if isinstance(source, StreamingSource):
-        named = ((source.key(i), row) for i, row in enumerate(source))
-        return (pair for pair in named if pair[0] in keys)
-    places = (i for i in range(len(source)) if source.key(i) in keys)
-    return ((source.key(i), source[i]) for i in places)
+        entries = ((source.key(i), row) for i, row in enumerate(source))
+        return (pair for pair in entries if pair[0] in keys)
+    indices = (i for i in range(len(source)) if source.key(i) in keys)
+    return ((source.key(i), source[i]) for i in indices)

@@ -193,7 +193,12 @@ def _source(data: DataSection) -> str:
     """Describe a data section: its source, options, and held-out or skipped rows."""
     holdout = data.held_out
     by = f" by {holdout.by}" if holdout and holdout.by else ""
-    held = f"{holdout.share}{by}" if holdout else None
-    options = {**data.options, "where": data.where or None, "holdout": held, "limit": data.limit}
+    holdout_text = f"{holdout.share}{by}" if holdout else None
+    options = {
+        **data.options,
+        "where": data.where or None,
+        "holdout": holdout_text,
+        "limit": data.limit,
+    }
     listed = [f"{name} {value}" for name, value in options.items() if value is not None]
     return f"{data.source} ({', '.join(listed)})" if listed else data.source

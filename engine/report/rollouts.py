@@ -84,14 +84,14 @@ def _cells(result: dict[str, Any]) -> list[str]:
 
 
 def _videos(run: Path, names: list[str]) -> Iterator[Video]:
-    left = LARGEST
+    budget = LARGEST
     for name in names:
         path = run / name
         if not path.is_file():
             yield Video(name, problem="The video is no longer there.")
             continue
-        left -= path.stat().st_size
-        if left < 0:
+        budget -= path.stat().st_size
+        if budget < 0:
             problem = "The video would make the page too large; it is in the run's folder."
             yield Video(name, problem=problem)
         else:

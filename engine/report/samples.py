@@ -47,7 +47,7 @@ class SampleGrid:
     problem: str = ""
 
     @property
-    def shown(self) -> list[ReportRow]:
+    def rows(self) -> list[ReportRow]:
         """All samples of the page."""
         return [sample for _, group in self.groups for sample in group]
 
@@ -55,17 +55,17 @@ class SampleGrid:
     def grid(self) -> str:
         """How wide a sample is: `full` for words under their times, `wide` for what is drawn or
         longer than a line or two."""
-        marks = {name for s in self.shown for name in annotations_of(s.prediction, s.target)}
+        marks = {name for s in self.rows for name in annotations_of(s.prediction, s.target)}
         if "words" in marks:
             return "full"
-        verdicts = [sample.comparison for sample in self.shown]
+        verdicts = [sample.comparison for sample in self.rows]
         long = any(len(text) > LONG for v in verdicts for text in (v.prediction, *v.references))
-        return "wide" if long or marks or any(s.drawing for s in self.shown) else ""
+        return "wide" if long or marks or any(s.drawing for s in self.rows) else ""
 
     @property
     def marked(self) -> bool:
         """Return whether differing words are marked."""
-        return any(sample.comparison.words for sample in self.shown)
+        return any(sample.comparison.words for sample in self.rows)
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
@@ -84,28 +84,28 @@ def select_rows(
 ) -> SampleGrid:
     """`count` rows, half of them wrong where there are so many, the first of their kind; of rows
     that are neither right nor wrong some that lie evenly apart. normalize: see `judge`."""
-    every = [_sample(str(ln["key"]), ln["prediction"], ln["target"], normalize) for ln in lines]
-    wrong = [s for s in every if s.comparison.correct is False]
-    right = [s for s in every if s.comparison.correct is True]
-    open_ = [s for s in every if s.comparison.correct is None]
+    rows = [_sample(str(ln["key"]), ln["prediction"], ln["target"], normalize) for ln in lines]
+    wrong = [s for s in rows if s.comparison.correct is False]
+    right = [s for s in rows if s.comparison.correct is True]
+    open_ = [s for s in rows if s.comparison.correct is None]
     half = count // 2
-    many = min(len(wrong), max(half, count - len(right)))
-    kinds = [("Wrong", wrong, many), ("Right", right, count - many)]
-    left = count - sum(min(n, len(members)) for _, members, n in kinds)
+    wrong_count = min(len(wrong), max(half, count - len(right)))
+    kinds = [("Wrong", wrong, wrong_count), ("Right", right, count - wrong_count)]
+    remaining = count - sum(min(n, len(members)) for _, members, n in kinds)
     groups = [
         (f"{title}: {_first(min(n, len(members)), len(members))}", members[:n])
         for title, members, n in kinds
         if members[:n]
     ]
-    if spread := _spread(open_, left):
-        some = f"{len(spread):,} of {len(open_):,}, evenly apart"
-        number = some if len(spread) < len(open_) else f"all {len(open_):,}"
+    if spread := _spread(open_, remaining):
+        selection = f"{len(spread):,} of {len(open_):,}, evenly apart"
+        number = selection if len(spread) < len(open_) else f"all {len(open_):,}"
         groups.append((f"Rows: {number}", spread))
-    questions = {s.prompt for s in every}
+    questions = {s.prompt for s in rows}
     shared = questions.pop() if len(questions) == 1 else ""
-    for sample in every if shared else ():
+    for sample in rows if shared else ():
         sample.prompt = ""
-    return SampleGrid(label, len(every), groups, shared)
+    return SampleGrid(label, len(rows), groups, shared)
 
 
 def _sample(key: str, prediction: Any, target: Any, normalize: Normalize) -> ReportRow:

@@ -54,13 +54,13 @@ class Ablation:
         self, observations: Sequence[Mapping[str, Any]], observation_keys: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the changed observations of all environments at one step."""
-        changed = [dict(seen) for seen in observations]
+        changed = [dict(observation) for observation in observations]
         for key in _keys(self.shuffle_streams, observation_keys):
-            for i, seen in enumerate(changed):
-                seen[key] = observations[(i + 1) % len(changed)].get(key)
+            for i, observation in enumerate(changed):
+                observation[key] = observations[(i + 1) % len(changed)].get(key)
         for key in _keys(self.zero_streams, observation_keys):
-            for seen in changed:
-                seen[key] = np.zeros_like(seen[key])
+            for observation in changed:
+                observation[key] = np.zeros_like(observation[key])
         return changed
 
     def texts(self, section: Env, name: str, seeds: Sequence[int]) -> list[str]:

@@ -75,15 +75,17 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     """The figures of one environment."""
     rows = [episode.to_json() for episode in episodes]
     count = len(rows)
-    done, ended = (sum(row[name] for row in rows) for name in ("success", "success_at_end"))
-    taken = [row["steps_to_success"] for row in rows if row["steps_to_success"] is not None]
+    successes, successes_at_end = (
+        sum(row[name] for row in rows) for name in ("success", "success_at_end")
+    )
+    steps = [row["steps_to_success"] for row in rows if row["steps_to_success"] is not None]
     return {
         "episodes": count,
-        "success": done / count if count else None,
-        "success_interval": wilson(done, count),
-        "success_at_end": ended / count if count else None,
-        "success_at_end_interval": wilson(ended, count),
-        "steps_to_success": median(taken) if taken else None,
+        "success": successes / count if count else None,
+        "success_interval": wilson(successes, count),
+        "success_at_end": successes_at_end / count if count else None,
+        "success_at_end_interval": wilson(successes_at_end, count),
+        "steps_to_success": median(steps) if steps else None,
         "command_jerk": _mean([row["command_jerk"] for row in rows]),
         "hand_jerk": _mean([row["hand_jerk"] for row in rows]),
         "steps": sum(row["steps"] for row in rows),
@@ -91,8 +93,8 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    present = [value for value in values if value is not None]
+    return fmean(present) if present else None
 
 
 def _finite(value: float) -> float | None:
@@ -115,14 +117,14 @@ COLUMNS = {
 """Figure -> its heading and format in a terminal."""
 
 
-def format_summaries(found: Mapping[str, Mapping[str, Any]]) -> str:
+def format_summaries(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a line an environment, and the mean success of several."""
     lines = [["environment", *(heading for heading, _ in COLUMNS.values())]]
-    for name, figures in found.items():
-        cells = [_cell(figures.get(key), spec) for key, (_, spec) in COLUMNS.items()]
+    for name, summary in summaries.items():
+        cells = [_cell(summary.get(key), spec) for key, (_, spec) in COLUMNS.items()]
         lines.append([name, *cells])
-    if len(found) > 1:
-        mean = fmean(figures["success"] for figures in found.values())
+    if len(summaries) > 1:
+        mean = fmean(figures["success"] for figures in summaries.values())
         lines.append(["mean", f"{mean:.3f}", *("" for _ in list(COLUMNS)[1:])])
     return format_table(lines)
 

@@ -36,7 +36,7 @@ class History:
 
     def _window(self, name: str) -> np.ndarray:
         frames, (first, last) = self._frames[name], self.spans[name]
-        places = [max(0, len(frames) - 1 + offset) for offset in range(first, last + 1)]
-        cells = np.stack([np.asarray(frames[place]) for place in places])
+        indices = [max(0, len(frames) - 1 + offset) for offset in range(first, last + 1)]
+        cells = np.stack([np.asarray(frames[index]) for index in indices])
         cells = cells.astype(np.float32) if cells.dtype.kind == "f" else cells
         return cells[:, None] if cells.ndim == 1 else cells

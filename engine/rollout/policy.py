@@ -47,12 +47,12 @@ class EpisodeState:
         """Whether the newest chunk is used up, as far as it is to be executed."""
         if not self.chunks:
             return True
-        made, chunk = self.chunks[-1]
-        return self.step - made >= (n_action_steps or len(chunk))
+        start, chunk = self.chunks[-1]
+        return self.step - start >= (n_action_steps or len(chunk))
 
     def action(self, ensemble: float | None) -> np.ndarray:
         """`[dof]` what the chunks say of this step; the newest alone without an ensemble."""
-        live = [(made, c) for made, c in self.chunks if self.step - made < len(c)]
+        live = [(start, c) for start, c in self.chunks if self.step - start < len(c)]
         self.chunks = live if ensemble is not None else live[-1:]
         actions = np.stack([chunk[self.step - made] for made, chunk in self.chunks])
         weights = np.exp(-(ensemble or 0.0) * np.arange(len(actions)))
@@ -75,7 +75,7 @@ class Policy:
 
     def __init__(
         self,
-        ask: PredictChunks,
+        predict: PredictChunks,
         observation_keys: Mapping[str, Keys],
         *,
         spans: Mapping[str, Span] | None = None,
@@ -85,7 +85,7 @@ class Policy:
         previous_action: str | None = None,
         initial_action: np.ndarray | str | None = None,
     ) -> None:
-        self.ask, self.spans = ask, dict(spans or {})
+        self.predict, self.spans = predict, dict(spans or {})
         self.previous_action, self.initial_action = previous_action, initial_action
         self.observation_keys: Mapping[str, Any] = dict(observation_keys)
         self.n_action_steps = n_action_steps
@@ -93,7 +93,7 @@ class Policy:
             self.n_action_steps = 1
         self.temporal_ensemble_coeff, self.bounds = temporal_ensemble_coeff, bounds
         self.calls, self.seconds, self.undecodable = 0, 0.0, 0
-        self._seats: list[EpisodeState] = []
+        self._states: list[EpisodeState] = []
         self.reset()
 
     def reset(self, texts: Sequence[Row] = ({},), names: Sequence[str] = ()) -> None:
@@ -101,71 +101,73 @@ class Policy:
         instruction); names: of the environments, for errors."""
         labels = [*names, *(f"environment {i}" for i in range(len(names), len(texts)))]
         first = None if isinstance(self.initial_action, str) else self.initial_action
-        self._seats = [
+        self._states = [
             EpisodeState(label, text, self.spans, first)
             for label, text in zip(labels, texts, strict=True)
         ]
 
-    def step(self, observations: Row | Sequence[Row], who: Sequence[int] | None = None) -> Any:
+    def step(self, observations: Row | Sequence[Row], indices: Sequence[int] | None = None) -> Any:
         """The next action `[dof]` for an observation, or `[n, dof]` for several at once.
 
-        who: the environments that they come from, where some have ended. Raises RuntimeFailure
+        indices: the environments that they come from, if some have ended. Raise RuntimeFailure
         where an observation lacks a stream, or a value or an action is not finite: nothing is sent.
         """
         if isinstance(observations, Mapping):
             return self.step([observations], [0])[0]
-        places = range(len(self._seats)) if who is None else who
-        seats = [self._seats[place] for place in places]
-        for seat, observation in zip(seats, observations, strict=True):
+        slots = range(len(self._states)) if indices is None else indices
+        states = [self._states[slot] for slot in slots]
+        for state, observation in zip(states, observations, strict=True):
             keys = self.observation_keys.items()
-            seat.history.append({s: _value(observation, k, s, seat) for s, k in keys})
-            if isinstance(self.initial_action, str) and not seat.step:
-                value = _value(observation, self.initial_action, "env.initial_action", seat)
-                seat.previous_action = np.array(value, np.float32)
-        self._predict([seat for seat in seats if seat.needs_chunk(self.n_action_steps)])
-        return np.stack([self._act(seat) for seat in seats])
+            state.history.append(
+                {stream: _value(observation, k, stream, state) for stream, k in keys}
+            )
+            if isinstance(self.initial_action, str) and not state.step:
+                value = _value(observation, self.initial_action, "env.initial_action", state)
+                state.previous_action = np.array(value, np.float32)
+        self._predict([state for state in states if state.needs_chunk(self.n_action_steps)])
+        return np.stack([self._act(state) for state in states])
 
-    def _predict(self, seats: Sequence[EpisodeState]) -> None:
-        if not seats:
+    def _predict(self, states: Sequence[EpisodeState]) -> None:
+        if not states:
             return
-        began = time.perf_counter()
-        rows = [{**seat.texts, **self._last(seat), **seat.history.row()} for seat in seats]
-        chunks = self.ask(rows)
-        self.seconds += time.perf_counter() - began
+        start = time.perf_counter()
+        rows = [{**state.texts, **self._last(state), **state.history.row()} for state in states]
+        chunks = self.predict(rows)
+        self.seconds += time.perf_counter() - start
         self.calls += 1
-        for seat, chunk in zip(seats, chunks, strict=True):
+        for state, chunk in zip(states, chunks, strict=True):
             if self.n_action_steps is not None and len(chunk) < self.n_action_steps:
                 raise _too_many_steps(self.n_action_steps, len(chunk))
-            seat.chunks.append((seat.step, np.asarray(chunk, np.float32)))
+            state.chunks.append((state.step, np.asarray(chunk, np.float32)))
 
-    def _last(self, seat: EpisodeState) -> dict[str, Any]:
-        return {} if self.previous_action is None else {self.previous_action: seat.previous_action}
+    def _last(self, state: EpisodeState) -> dict[str, Any]:
+        return {} if self.previous_action is None else {self.previous_action: state.previous_action}
 
-    def _act(self, seat: EpisodeState) -> np.ndarray:
-        action = seat.action(self.temporal_ensemble_coeff)
+    def _act(self, state: EpisodeState) -> np.ndarray:
+        action = state.action(self.temporal_ensemble_coeff)
         if not np.isfinite(action).all():
             joint = int(np.argmin(np.isfinite(action)))
             raise RuntimeFailure(
-                f"{seat.name}, step {seat.step}: the model gives {action[joint]} for number "
+                f"{state.name}, step {state.step}: the model gives {action[joint]} for number "
                 f"{joint} of the action; nothing was sent to the robot"
             )
         if self.bounds is not None:
             action = np.clip(action, *self.bounds)
-        seat.step += 1
-        seat.previous_action = action.copy()  # the caller may write into what it gets
+        state.step += 1
+        state.previous_action = action.copy()  # the caller may write into what it gets
         return action
 
 
-def _value(observation: Row, keys: Keys, reader: str, seat: EpisodeState) -> Any:
+def _value(observation: Row, keys: Keys, reader: str, state: EpisodeState) -> Any:
     """Return the value of a stream in an observation; several keys are joined."""
     names = [keys] if isinstance(keys, str) else list(keys)
-    where = f"{seat.name}, step {seat.step}"
+    where = f"{state.name}, step {state.step}"
     for name in names:
         if observation.get(name) is None:
-            known = [key for key, value in observation.items() if value is not None]
+            available = [key for key, value in observation.items() if value is not None]
             raise RuntimeFailure(
-                f"{where}: the observation has no {name!r}{did_you_mean(name, known)}; the stream "
-                f"{reader} reads it, env.observation_keys maps another"
+                f"{where}: the observation has no {name!r}{did_you_mean(name, available)}; the "
+                f"stream {reader} reads it, env.observation_keys maps another"
             )
         values = np.asarray(observation[name])
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -187,14 +189,14 @@ def make_policy(
     start = task.execution_start(split_windows(plan.recipe.tasks[name]))
     columns = {*streams, *task.columns(), *((task.previous_action,) if pinned else ())}
 
-    def ask(rows: list[dict[str, Any]]) -> list[np.ndarray]:
+    def predict(rows: list[dict[str, Any]]) -> list[np.ndarray]:
         inputs = {key: [row[key] for row in rows] for key in rows[0] if key in columns}
         predictions = pipeline.generate(name, inputs)
         policy.undecodable += sum(bool(row.get("undecodable")) for row in predictions)
         return [np.asarray(row["actions"], np.float32)[start:] for row in predictions]
 
     policy = Policy(
-        ask,
+        predict,
         {stream: section.observation_keys.get(stream, stream) for stream in streams},
         spans=observation_windows(plan.recipe.tasks[name], streams, f"tasks.{name}.data"),
         n_action_steps=section.n_action_steps,

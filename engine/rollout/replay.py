@@ -28,7 +28,7 @@ class OpenLoopReplay:
     def reset(self, texts: Sequence[Mapping[str, Any]] = ({},), names: Sequence[str] = ()) -> None:
         self._step = 0
 
-    def step(self, observations: Sequence[Any], who: Sequence[int] | None = None) -> np.ndarray:
+    def step(self, observations: Sequence[Any], indices: Sequence[int] | None = None) -> np.ndarray:
         action = self.actions[min(self._step, len(self.actions) - 1)]
         self._step += 1
         return np.repeat(action[None], len(observations), axis=0)
@@ -47,11 +47,11 @@ def mean_demonstration(name: str, section: Env) -> OpenLoopReplay:
     act, steps = expert(name.partition("/")[2]), section.max_steps or STEPS
     total = np.zeros((steps, *simulator.env.action_space.shape), np.float64)
     for seed in SEEDS:
-        seen = simulator.reset(seed)
+        observation = simulator.reset(seed)
         for step in range(steps):
-            action = act(seen)
+            action = act(observation)
             total[step] += action
-            seen, ended, _ = simulator.step(action)
+            observation, ended, _ = simulator.step(action)
             if ended and step + 1 < steps:
                 total[step + 1 :] += action
                 break

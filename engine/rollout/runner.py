@@ -32,7 +32,7 @@ class PolicyLike(Protocol):
 
     def reset(self, texts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None: ...
 
-    def step(self, observations: Sequence[Any], who: Sequence[int]) -> np.ndarray: ...
+    def step(self, observations: Sequence[Any], indices: Sequence[int]) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,18 @@ class Runner:
 
     def run(self, seeds: Sequence[int], log: RunLogger | None = None) -> RolloutResult:
         """Run an episode a seed, `batch` at a time."""
-        began, size = time.perf_counter(), min(self.options.num_envs, len(seeds))
+        start_time, size = time.perf_counter(), min(self.options.num_envs, len(seeds))
         self.options.ablation.check(self.acting.observation_keys, size, len(seeds))
         try:
-            for place in range(size):
-                draw = place < self.options.num_videos
+            for index in range(size):
+                draw = index < self.options.num_videos
                 self._simulators.append(Simulator(self.name, self.section, draw=draw))
             for start in range(0, len(seeds), size):
                 self._run_batch(seeds[start : start + size], self.options.num_videos - start)
                 if log is not None:
                     log.progress(self.name, len(self.rolled.episodes), len(seeds))
         finally:
-            self.rolled.wall += time.perf_counter() - began
+            self.rolled.wall += time.perf_counter() - start_time
             self._close()
         return self.rolled
 
@@ -103,42 +103,42 @@ class Runner:
         try:
             self._roll(episodes, over)
         finally:
-            whole = [episode for i, episode in enumerate(episodes) if i in over]
-            self.rolled.episodes += whole
+            finished = [episode for i, episode in enumerate(episodes) if i in over]
+            self.rolled.episodes += finished
             unfinished = {seed for i, seed in enumerate(seeds) if i not in over}
             frames = self.rolled.frames
             self.rolled.frames = {s: f for s, f in frames.items() if s not in unfinished}
 
     def _roll(self, episodes: Sequence[Episode], over: set[int]) -> None:
         """Run episodes side by side; `over` gets the places of those that have ended."""
-        seen = [self._simulators[i].reset(each.seed) for i, each in enumerate(episodes)]
+        observations = [self._simulators[i].reset(each.seed) for i, each in enumerate(episodes)]
         for _ in range(self.steps):
             alive = [i for i in range(len(episodes)) if i not in over]
             if not alive:
                 return
-            shown = self.options.ablation.apply(seen, self.acting.observation_keys)
-            actions = self.acting.step([shown[i] for i in alive], alive)
+            ablated = self.options.ablation.apply(observations, self.acting.observation_keys)
+            actions = self.acting.step([ablated[i] for i in alive], alive)
             for i, action in zip(alive, actions, strict=True):
-                seen[i], ended = self._step(i, episodes[i], action)
+                observations[i], ended = self._step(i, episodes[i], action)
                 over |= {i} if ended else set()
         over |= set(range(len(episodes)))
 
     def _step(
-        self, place: int, episode: Episode, action: np.ndarray
+        self, index: int, episode: Episode, action: np.ndarray
     ) -> tuple[dict[str, Any], bool]:
-        simulator, frames = self._simulators[place], self.rolled.frames.get(episode.seed)
+        simulator, frames = self._simulators[index], self.rolled.frames.get(episode.seed)
         if frames is not None and (picture := simulator.picture()) is not None:
             frames.append(picture)
-        seen, ended, info = simulator.step(action)
+        observation, ended, info = simulator.step(action)
         hand = self.section.end_effector_key
-        if hand is not None and hand not in seen:
+        if hand is not None and hand not in observation:
             raise ConfigError(
                 f"env.end_effector_key: {self.name} observes no {hand!r}; there are "
-                f"{', '.join(seen)}"
+                f"{', '.join(observation)}"
             )
-        position = None if hand is None else np.array(seen[hand], np.float64)[:3]
+        position = None if hand is None else np.array(observation[hand], np.float64)[:3]
         episode.record(np.array(action), self._success(info), position)
-        return seen, ended
+        return observation, ended
 
     def _success(self, info: Mapping[str, Any]) -> bool:
         """Return whether `info` reports success at this step."""

@@ -58,9 +58,9 @@ class Simulator:
         """Return the observation, whether the episode is over, and `info`."""
         with self._located():
             observation, _, terminated, truncated, info = self.env.step(np.array(action))
-            seen = self._observed(observation), bool(terminated or truncated), dict(info)
+            result = self._observed(observation), bool(terminated or truncated), dict(info)
         self.steps += 1
-        return seen
+        return result
 
     def picture(self) -> np.ndarray | None:
         """Return what a person would look at, uint8 `[H, W, 3]`; None where nothing is drawn."""
@@ -74,8 +74,8 @@ class Simulator:
 
     def _located(self) -> AbstractContextManager[None]:
         """Return a block in which whatever the environment's code raises becomes one line."""
-        place = f"{self.name}, seed {self.seed}, step {self.steps}"
-        return located_errors(place, error_class=RuntimeFailure)
+        location = f"{self.name}, seed {self.seed}, step {self.steps}"
+        return located_errors(location, error_class=RuntimeFailure)
 
     def _observed(self, observation: Any) -> dict[str, Any]:
         named = isinstance(observation, Mapping)
@@ -90,8 +90,10 @@ def env_class(name: str) -> Any | None:
     """
     family, slash, _ = name.partition("/")
     module, colon, attribute = family.partition(":")
-    known = hasattr(load(module), attribute) if slash and colon else family in registered("env")
-    return find("env", family, "env.name") if slash and known else None
+    registered_here = (
+        hasattr(load(module), attribute) if slash and colon else family in registered("env")
+    )
+    return find("env", family, "env.name") if slash and registered_here else None
 
 
 def _make(name: str, family: Any | None, section: Env, *, draw: bool) -> Any:

@@ -30,7 +30,7 @@ Datasets = dict[str, TaskDataset]
 
 
 def open_data(
-    model: Model, settings: Train, say: Callable[[str], None] = lambda line: None
+    model: Model, settings: Train, log: Callable[[str], None] = lambda line: None
 ) -> tuple[Datasets, Datasets]:
     """Return the rows of each task to train on, and those to validate on if the recipe does. say:
     called with the number of rows of each split."""
@@ -44,7 +44,7 @@ def open_data(
             held_out[name] = task_dataset(plan, encoders, name, load_split(plan, name, VALIDATION))
     for split, datasets in ((TRAIN, training), (VALIDATION, held_out)):
         for name, rows in datasets.items():
-            say(f"tasks.{name}.data.{split}: {count_rows(rows.source)}")
+            log(f"tasks.{name}.data.{split}: {count_rows(rows.source)}")
     return training, held_out
 
 
@@ -118,8 +118,8 @@ def check_data(recipe: Recipe) -> Iterator[str]:
     stages = stage_recipes(recipe)
     _, model = check_one(_skipping(stages[-1].recipe if stages else recipe))
     for name, task in recipe.tasks.items():
-        held = TRAIN in task.data and task.data[TRAIN].held_out and VALIDATION not in task.data
-        for split in (*task.data, *((VALIDATION,) if held else ())):
+        holds_out = TRAIN in task.data and task.data[TRAIN].held_out and VALIDATION not in task.data
+        for split in (*task.data, *((VALIDATION,) if holds_out else ())):
             where = f"tasks.{name}.data.{split}"
             failed = yield from _check_split(model, name, split, where)
             section = task.data.get(split, task.data.get(TRAIN))

@@ -71,7 +71,7 @@ class Report:
 
     def __str__(self) -> str:
         if self.stages:
-            return "\n\n".join(f"stage {name}\n{found}" for name, found in self.stages.items())
+            return "\n\n".join(f"stage {name}\n{report}" for name, report in self.stages.items())
         head = ("part", "type", "gives", "parameters", "trained", "")
         rows = [
             (s.where, s.type, s.shape, f"{s.parameters:,}", f"{s.trained:,}", s.note)
@@ -141,12 +141,12 @@ def _example_rows(plan: ResolvedRecipe, task: str) -> Source:
     """The rows of a task's own example, with made-up signals in its streams."""
     rows = []
     for i, row in enumerate(plan.tasks[task].task.example_rows()):
-        made = dict(row)
+        example_row = dict(row)
         for name in plan.tasks[task].task.streams:
             example, rng = _example(plan, task, name), np.random.default_rng(i)
-            many = plan.tasks[task].task.streams[name].many
-            made[name] = [example(rng) for _ in range(ROWS)] if many else example(rng)
-        rows.append(made)
+            is_many = plan.tasks[task].task.streams[name].many
+            example_row[name] = [example(rng) for _ in range(ROWS)] if is_many else example(rng)
+        rows.append(example_row)
     return RowList(rows)
 
 
@@ -170,10 +170,10 @@ def _source(plan: ResolvedRecipe, task: str, report: Report) -> Source:
     for split in plan.recipe.tasks[task].data:
         source = load_split(plan, task, split)
         if split == TRAIN:
-            found = source
+            opened = source
         if not isinstance(source, StreamingSource):
             report.notes.append(f"tasks.{task}.data.{split}: {len(source):,} rows")
-    return found
+    return opened
 
 
 def _short(source: Source) -> Source:
@@ -214,7 +214,7 @@ def _dry_run_task(
     scale = model.plan.recipe.train.batch_size / max(1, len(batch))
     saved = _Saved(model)
     handles = [
-        component.module.register_forward_hook(_noting(shapes, component.where))
+        component.module.register_forward_hook(_shape_hook(shapes, component.where))
         for component in model.components
     ]
     try:
@@ -255,11 +255,11 @@ class _Saved:
         return tensor
 
 
-def _noting(shapes: dict[str, str], where: str) -> Any:
-    def note(module: nn.Module, args: Any, output: Any) -> None:
+def _shape_hook(shapes: dict[str, str], where: str) -> Any:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
         shapes.setdefault(where, _shape(output))
 
-    return note
+    return hook
 
 
 def _shape(output: Any) -> str:
@@ -275,23 +275,23 @@ def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
     begins: list[str] = []
     for component in model.components:
         where, module, part = component
-        own, trained = (count_own_parameters(model, component, only) for only in (None, True))
-        if where.startswith("tasks.") and not own:
+        total, trained = (count_own_parameters(model, component, only) for only in (None, True))
+        if where.startswith("tasks.") and not total:
             continue
         frozen = is_frozen(module)
         note = "frozen" if frozen else ""
         if where.section == "inputs" and where.inside == "encoder":
             reason = uncacheable_reason(model.plan, model, where.name)
             note = "frozen, features cached" if reason is None else note
-        if part.weights == "none" and frozen and own:
+        if part.weights == "none" and frozen and total:
             report.notes.append(
                 f"warning: {where} is frozen at random weights; "
                 "say where its weights come from, or let it train"
             )
-        if part.weights == "none" and own and not frozen:
+        if part.weights == "none" and total and not frozen:
             begins.append(where)
         summary = ComponentSummary(
-            where, part.section.type, shapes.get(where, ""), own, trained, note
+            where, part.section.type, shapes.get(where, ""), total, trained, note
         )
         report.components.append(summary)
     for where, source in model.plan.shared().items():

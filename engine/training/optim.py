@@ -30,7 +30,7 @@ def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
     where, section = "train.optimizer", train.optimizer
     optimizer_class = find("optimizer", section.type, f"{where}.type")
     options = library_options(optimizer_class, section.options, where, OPTIMIZER_ARGUMENTS)
-    known = parameters(optimizer_class)
+    accepted = parameters(optimizer_class)
     closure = inspect.signature(optimizer_class.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ConfigError(
@@ -40,11 +40,11 @@ def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
     groups = _parameter_groups(model, section.lr)
     if not groups:
         raise ConfigError("train: nothing trains; every part is frozen and there is no head")
-    if "weight_decay" in known:
+    if "weight_decay" in accepted:
         for group in groups:
             if group["params"][0].ndim <= 1:
                 group["weight_decay"] = 0.0
-    with located_errors(where, known, options):
+    with located_errors(where, accepted, options):
         built: torch.optim.Optimizer = optimizer_class(groups, lr=section.lr, **options)
     return built
 
@@ -78,16 +78,17 @@ def lr_schedule(train: Train) -> Callable[[int], float]:
         "num_warmup_steps": warmup + skipped,
         "num_training_steps": train.steps + skipped,
     }
-    known = parameters(schedule)
+    accepted = parameters(schedule)
     dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=train.optimizer.lr)
-    with located_errors(where, known, options):
-        found = schedule(dummy, **{k: v for k, v in counts.items() if k in known}, **options)
-    if not isinstance(found, LambdaLR):
+    with located_errors(where, accepted, options):
+        scheduler = schedule(dummy, **{k: v for k, v in counts.items() if k in accepted}, **options)
+    if not isinstance(scheduler, LambdaLR):
         raise ConfigError(
-            f"{where}.type: {section.type} returns {type(found).__name__}; expected a LambdaLR, "
+            f"{where}.type: {section.type} returns {type(scheduler).__name__}; expected a "
+            "LambdaLR, "
             "whose factor depends on the step alone"
         )
-    factor = found.lr_lambdas[0]
+    factor = scheduler.lr_lambdas[0]
     return lambda step: float(factor(step + skipped))
 
 

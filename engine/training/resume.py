@@ -49,8 +49,10 @@ def restore_loop(trainer: Any) -> None:
     state, without = trainer.checkpoints.read(path, trainer.model, trainer.optimizer.optimizer)
     _check(trainer, path, state)
     if without:
-        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-        log.warn(f"{path}: the optimizer begins anew for {without[0]}{more}, it has no state of it")
+        others = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        log.warn(
+            f"{path}: the optimizer begins anew for {without[0]}{others}, it has no state of it"
+        )
     if accelerator.scaler is not None and state.get("scaler"):
         accelerator.scaler.load_state_dict(state["scaler"])
     trainer.should_stop = state["should_stop"]

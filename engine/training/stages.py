@@ -69,13 +69,13 @@ class StageStart:
     def kept_states(self) -> dict[str, Any]:
         """Return the states of fitted parts that the stage keeps: those whose sections it leaves
         as they are, in parts that do not begin anew."""
-        kept = {}
+        states = {}
         for where, state in self.states().items():
             recipes = self.stage.recipe, self.before.recipe
             sections = [_section(recipe, where) for recipe in recipes]
             if sections[0] == sections[1] and not self._is_new(where.rpartition(".")[0], *recipes):
-                kept[where] = state
-        return kept
+                states[where] = state
+        return states
 
     def fill(self, model: Model) -> list[ComponentPath]:
         """Fill a composed model; return the parts that begin anew: those of another `type`, and

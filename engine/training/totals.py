@@ -136,11 +136,11 @@ class FiniteCheck:
         """Raise RuntimeFailure with the step and its rows if a loss was not finite, or the
         gradients of too many steps in a row: a synchronization. Every process has to call it."""
         steps = torch.atleast_1d(self._accelerator.gather(self._step)).tolist()
-        own, keys = int(self._step), self._keys
+        own_step, keys = int(self._step), self._keys
         bad = min((step for step in steps if step), default=0)
         if bad:
             value, rows = math.nan, "rows of another process"
-            if own == bad:
+            if own_step == bad:
                 value, rows = float(self._loss), _rows(keys[bad])
             raise RuntimeFailure(
                 f"step {bad}: the loss is {value}; {rows}; lower train.optimizer.lr, or look at "
@@ -174,9 +174,9 @@ class LearnedCheck:
 
     def add(self, counts: Iterable[float]) -> bool:
         """Take the items of a step's losses; return whether there are any."""
-        found = any(counts)
-        self.learned = self.learned or found
-        return found
+        any_found = any(counts)
+        self.learned = self.learned or any_found
+        return any_found
 
     def raise_if_nothing(self, skipped: SkippedRows) -> None:
         """Raise RuntimeFailure if rows were skipped and none was learned from."""

@@ -83,12 +83,12 @@ def train(
     stages = stage_recipes(recipe)
     runs = _Runs(recipe, folder, resume, overwrite, allow_changes, show, command, device, trainer)
     accelerator = runs.accelerator(stages[0].recipe if stages else recipe)
-    with contextlib.ExitStack() as held:
-        from_main(accelerator, lambda: held.enter_context(run_lock(folder)))
+    with contextlib.ExitStack() as stack:
+        from_main(accelerator, lambda: stack.enter_context(run_lock(folder)))
         runs.known = from_main(accelerator, lambda: runs.claim(stages))
         if stages:
             return runs.train_stages(stages)
-        return runs.train(recipe, folder, RunLogger(folder, show=show), begun=runs.begun)
+        return runs.train(recipe, folder, RunLogger(folder, show=show), started=runs.started)
 
 
 @dataclass
@@ -107,36 +107,38 @@ class _Runs:
     known: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether the folder holds a run to go on with."""
         return self.resume and bool(self.known.get("begun"))
 
     def claim(self, stages: Sequence[Stage]) -> dict[str, Any]:
         """Refuse a folder that holds another run, or what is no run's; return what it says."""
         folder, run = self.folder, read_run(self.folder)
-        kept = folder / STAGES / RECIPE
-        begun = run is not None and ((folder / RECIPE).exists() or kept.exists())
+        saved_recipe = folder / STAGES / RECIPE
+        started = run is not None and ((folder / RECIPE).exists() or saved_recipe.exists())
         if self.resume and run is None:
             raise ConfigError(f"{folder}: holds no run to resume; train it without --resume")
-        if begun and not (self.resume or self.overwrite):
+        if started and not (self.resume or self.overwrite):
             raise ConfigError(
                 f"{folder}: holds a run already; say --resume to go on, --overwrite to begin "
                 "anew, or --out for another folder"
             )
         check_free(folder)
         remove_run_parts(folder)
-        known = {**(run or {}), "begun": begun}
-        if self.resume and begun:
-            if bool(stages) != kept.exists():
+        run_state = {**(run or {}), "begun": started}
+        if self.resume and started:
+            if bool(stages) != saved_recipe.exists():
                 raise ConfigError(f"stages: the run has {'none' if stages else 'some'}")
             if stages:
-                self._check_stages(load_recipe(kept), stages, known)
-        return known
+                self._check_stages(load_recipe(saved_recipe), stages, run_state)
+        return run_state
 
-    def _check_stages(self, old: Recipe, stages: Sequence[Stage], known: dict[str, Any]) -> None:
+    def _check_stages(
+        self, old: Recipe, stages: Sequence[Stage], run_state: dict[str, Any]
+    ) -> None:
         """Refuse changes of the recipe that are not allowed, or of a stage that is finished."""
         lines = check_differences(old, self.recipe, self.allow_changes)
-        known["changed"] = is_changed(old, self.recipe)
+        run_state["changed"] = is_changed(old, self.recipe)
         for stage, before in zip(stages[:-1], stage_recipes(old), strict=False):
             done = (self.folder / STAGES / stage.folder / WEIGHTS).is_file()
             if done and is_changed(before.recipe, stage.recipe):
@@ -145,7 +147,7 @@ class _Runs:
                     "with --overwrite"
                 )
         self._report(lines)
-        if not known.get("finished"):
+        if not run_state.get("finished"):
             self.recipe.write(self.folder / STAGES / RECIPE, command_header(self.command))
 
     def _report(self, lines: Sequence[str]) -> None:
@@ -154,12 +156,12 @@ class _Runs:
 
     def train_stages(self, stages: list[Stage]) -> Model:
         """Train stage after stage, each from where the last one ended."""
-        if self.begun and self.known.get("finished") and not self.known["changed"]:
+        if self.started and self.known.get("finished") and not self.known["changed"]:
             return self._finished()
         start, first_step = None, 0
         for stage, following in itertools.pairwise(stages):
             folder = self.folder / STAGES / stage.folder
-            if not (self.begun and (folder / WEIGHTS).is_file()):  # else it is finished
+            if not (self.started and (folder / WEIGHTS).is_file()):  # else it is finished
                 self._train_stage(stage, start, following, first_step)
             first_step += stage.recipe.train.steps
             start = StageStart.of_folder(following, stage, folder)
@@ -170,10 +172,10 @@ class _Runs:
     ) -> Model:
         folder = self.folder / STAGES / stage.folder
         log = RunLogger(self.folder, show=self.show, stage=stage.name, first_step=first_step)
-        begun = self.begun and (folder / RECIPE).is_file()
+        started = self.started and (folder / RECIPE).is_file()
         with stage.located_errors():
             return self.train(
-                stage.recipe, folder, log, begun=begun, start=start, following=following
+                stage.recipe, folder, log, started=started, start=start, following=following
             )
 
     def train(
@@ -182,11 +184,11 @@ class _Runs:
         folder: Path,
         log: RunLogger,
         *,
-        begun: bool,
+        started: bool,
         start: StageStart | None = None,
         following: Stage | None = None,
     ) -> Model:
-        """Train one recipe with its checkpoints in `folder`. begun: go on from them. start: where
+        """Train one recipe with its checkpoints in `folder`. started: go on from them. start: where
         a stage begins. following: the stage after this one, for which the model is left in
         `folder`; else it is the run's."""
         accelerator = self.accelerator(recipe)
@@ -196,28 +198,28 @@ class _Runs:
         lines: list[str] = []
 
         def check(resolved: Recipe) -> None:
-            if begun and not staged:
+            if started and not staged:
                 old = load_recipe(folder / RECIPE)
                 lines[:] = check_differences(old, resolved, self.allow_changes)
                 self.known["changed"] = is_changed(old, resolved)
 
         with main_first(accelerator):
-            states = start.kept_states() if start and not begun else None
-            fitted = folder / FITTED if begun else None
+            states = start.kept_states() if start and not started else None
+            fitted = folder / FITTED if started else None
             plan = resolve_and_fit(recipe, fitted, states=states, check=check)
-        if begun and self.known.get("finished") and not self.known["changed"]:
+        if started and self.known.get("finished") and not self.known["changed"]:
             return self._finished()
-        saved = Checkpoints(folder / CHECKPOINTS, 1).saved_names() if begun else ()
+        saved = Checkpoints(folder / CHECKPOINTS, 1).saved_names() if started else ()
         model = compose(plan, saved=saved)
         if start is not None:
             start.fill(model)
-        model.command = read_command(folder) if begun else self.command
+        model.command = read_command(folder) if started else self.command
         run = self.trainer(self._settings(recipe, start), folder, model, accelerator, log)
         run.allowed_changes = self.allow_changes
         run.prepare()
         if start is not None:
             start.fill_optimizer(model, run.optimizer.optimizer)
-        if begun:
+        if started:
             self._go_on(run, lines if main else ())
         else:
             from_main(accelerator, lambda: self._begin(model, folder, staged))
@@ -234,7 +236,7 @@ class _Runs:
     def _begin(self, model: Model, folder: Path, staged: bool) -> None:
         """Make the folder of a new run, now that all of it stands. Its recipe is written last: a
         folder that has one can be resumed."""
-        if not self.known.get("cleared") and not (staged and self.begun):
+        if not self.known.get("cleared") and not (staged and self.started):
             make_folder(self.folder)
             write_run(self.folder, {"finished": False})
             remove_run(self.folder)

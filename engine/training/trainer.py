@@ -111,8 +111,8 @@ class Trainer:
     def _ignore(self, served: set[str]) -> None:
         """Leave encoders whose features are stored out of the gradients' reduction."""
         names = [f"streams.{s}.encoder." for s in served]
-        every = [*self.model.named_parameters(), *self.model.named_buffers()]
-        ignored = [n for n, _ in every if n.startswith(tuple(names))] if names else []
+        tensors = [*self.model.named_parameters(), *self.model.named_buffers()]
+        ignored = [n for n, _ in tensors if n.startswith(tuple(names))] if names else []
         torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
             self.model, ignored
         )
@@ -171,11 +171,11 @@ class Trainer:
         then the update. Return the sums of its losses."""
         count = self.settings.gradient_accumulation_steps
         totals = StepTotals(self.accelerator.device, parts=self._logs(self.global_step + 1))
-        for turn in range(count):
-            self._between_steps = turn == 0
+        for index in range(count):
+            self._between_steps = index == 0
             batch = next(batches)
             self._between_steps = False
-            totals.add(batch, self.backward(batch, last=turn == count - 1))
+            totals.add(batch, self.backward(batch, last=index == count - 1))
         self.update(totals)
         return totals
 
@@ -215,8 +215,8 @@ class Trainer:
             if self.settings.max_grad_norm is not None:
                 trained = [p for p in self.model.parameters() if p.grad is not None]
                 torch.nn.utils.clip_grads_with_norm_(trained, self.settings.max_grad_norm, norm)
-            taken = self.finite.add_norm(self.global_step + 1, norm, grads)
-            if taken or self.accelerator.scaler is not None:  # the scaler skips by itself
+            is_finite = self.finite.add_norm(self.global_step + 1, norm, grads)
+            if is_finite or self.accelerator.scaler is not None:  # the scaler skips by itself
                 self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -231,7 +231,7 @@ class Trainer:
             callback.on_step_end(self)
         if logs or self.accelerator.num_processes == 1:
             self._report_failures()
-        shown = {}
+        values = {}
         if logs:
             means = totals.read(self.accelerator)
             line = {"step": step, "task": totals.task, **means, "lr": lr}
@@ -240,8 +240,8 @@ class Trainer:
                 line["skipped_steps"] = skipped
                 self.log.warn(text)
             self.log.write({**line, "samples_per_s": round(self._speed(), 1)})
-            shown = {"loss": means["loss"]}
-        self.log.step(**shown)
+            values = {"loss": means["loss"]}
+        self.log.step(**values)
 
     def _logs(self, step: int) -> bool:
         return step % self.settings.log_every == 0 or step == self.settings.steps
@@ -273,7 +273,7 @@ class Trainer:
         """Validate and write a checkpoint if it is their turn."""
         step, paused = self.global_step, time.perf_counter()
         last = step == self.settings.steps
-        rule, every = self.settings.validate_, self.settings.checkpoint.every
+        rule, checkpoint_every = self.settings.validate_, self.settings.checkpoint.every
         ended = False
         if rule and self.validator and (step % rule.every == 0 or last):
             self.finite.raise_if_not()
@@ -282,7 +282,7 @@ class Trainer:
         # All processes stop after the same step.
         stopped = any(self._host_sum(self.stop.received is not None))
         ends = last or self.should_stop
-        if stopped or (every and (step % every == 0 or ends)):
+        if stopped or (checkpoint_every and (step % checkpoint_every == 0 or ends)):
             self.check_finite()
             path = save_loop(self, ended)
             if stopped and not ends:

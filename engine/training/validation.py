@@ -39,27 +39,29 @@ class Validator:
 
     def run(self, step: int) -> bool:
         """Validate after a step; True where training should end early."""
-        found = self._score(self.rows, self.rule.batches)
-        self.log.write({"step": step, "validation": found})
-        shown = _shown(found)
-        self.log.info(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
-        return self.rule.metric is not None and self._better(step, self._best(found))
+        metrics = self._score(self.rows, self.rule.batches)
+        self.log.write({"step": step, "validation": metrics})
+        flat = _flatten(metrics)
+        self.log.info(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in flat.items()))
+        return self.rule.metric is not None and self._better(step, self._best(metrics))
 
     def _score(
-        self, every: dict[str, TaskDataset], limit: int | None
+        self, datasets: dict[str, TaskDataset], limit: int | None
     ) -> dict[str, dict[str, float]]:
         with fork_rng():
-            found = {n: self.scorer.score(rows, limit=limit).metrics for n, rows in every.items()}
+            metrics = {
+                n: self.scorer.score(rows, limit=limit).metrics for n, rows in datasets.items()
+            }
         self.model.train()
-        return found
+        return metrics
 
-    def _best(self, found: dict[str, dict[str, float]]) -> float:
-        shown, best = _shown(found), self.rule.metric or ""
-        if best not in shown:
+    def _best(self, metrics: dict[str, dict[str, float]]) -> float:
+        flat, best = _flatten(metrics), self.rule.metric or ""
+        if best not in flat:
             raise ConfigError(
-                f"train.validate.metric: no metric is called {best!r}{did_you_mean(best, shown)}"
+                f"train.validate.metric: no metric is called {best!r}{did_you_mean(best, flat)}"
             )
-        return shown[best]
+        return flat[best]
 
     def _better(self, step: int, value: float) -> bool:
         old = self.state.get("value")
@@ -98,6 +100,6 @@ class Validator:
         self.log.info(f"kept the weights of step {self.state['step']} ({self.state['value']:.4g})")
 
 
-def _shown(found: dict[str, dict[str, float]]) -> dict[str, float]:
+def _flatten(metrics_of: dict[str, dict[str, float]]) -> dict[str, float]:
     """Metrics as `task/metric`."""
-    return {f"{t}/{m}": value for t, metrics in found.items() for m, value in metrics.items()}
+    return {f"{t}/{m}": value for t, metrics in metrics_of.items() for m, value in metrics.items()}

@@ -45,11 +45,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PART}")
         try:
             folder.mkdir()
-            beside = folder / target.name
-            yield beside
-            beside.chmod(folder.stat().st_mode & 0o666)
-            sync_file(beside)
-            beside.replace(target)
+            temporary = folder / target.name
+            yield temporary
+            temporary.chmod(folder.stat().st_mode & 0o666)
+            sync_file(temporary)
+            temporary.replace(target)
             sync_folder(target.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -90,8 +90,8 @@ def write_errors(path: Path) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     number = error.errno if isinstance(error, OSError) else None
     text = " ".join(str(error).split())
-    for known, reason in _FULL.items():
-        if number == known or os.strerror(known) in text:
+    for code, reason in _FULL.items():
+        if number == code or os.strerror(code) in text:
             return f"{reason}; make room and go on"
     return (error.strerror if isinstance(error, OSError) else None) or text
 
@@ -102,8 +102,8 @@ def write_text(path: Path, text: str) -> None:
         with write_errors(path):
             path.write_text(text, encoding="utf-8")
         return
-    with atomic_path(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

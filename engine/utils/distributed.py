@@ -53,8 +53,8 @@ def init_accelerator(
         )
     # accelerate remembers the first device and precision of a process.
     AcceleratorState._reset_state(reset_partial_state=True)
-    named = contextlib.nullcontext() if several else _accelerate_device(chosen)
-    with named:
+    device_context = contextlib.nullcontext() if several else _accelerate_device(chosen)
+    with device_context:
         accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(precision, precision),
             cpu=chosen.type == "cpu",
@@ -144,5 +144,5 @@ class HostSum:
             return list(values)
         sums = torch.tensor(values, dtype=torch.int64)
         torch.distributed.all_reduce(sums, group=self._group)
-        found: list[int] = sums.tolist()
-        return found
+        result: list[int] = sums.tolist()
+        return result

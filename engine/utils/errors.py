@@ -74,10 +74,10 @@ def located_errors(
         raise
     except BaseException as error:  # a panic in Rust is no Exception
         text = with_location(where, error, options)
-        raise error_class(text + _listed(values, text, error)) from error
+        raise error_class(text + _format_options(values, text, error)) from error
 
 
-def _listed(values: Mapping[str, object] | None, text: str, error: BaseException) -> str:
+def _format_options(values: Mapping[str, object] | None, text: str, error: BaseException) -> str:
     """Return the recipe's values for an error of a library, which does not know their names."""
     if not values or type(error) is ValueError or any(name in text for name in values):
         return ""

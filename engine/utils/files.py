@@ -15,14 +15,14 @@ _MAGIC = frozenset("*?[")
 
 def find_files(path: str | list[str]) -> list[Path]:
     """Paths and glob patterns -> files, absolute, sorted within a pattern. Raises ValueError."""
-    wanted = [path] if isinstance(path, str) else path
-    found = dict.fromkeys(file for each in wanted for file in _expand(each))
-    if not found:
+    patterns = [path] if isinstance(path, str) else path
+    files = dict.fromkeys(file for each in patterns for file in _expand(each))
+    if not files:
         raise ValueError("path: names no file")
-    for file in found:
+    for file in files:
         if file.stat().st_size == 0:
             raise ValueError(f"{file}: is empty (0 bytes)")
-    return list(found)
+    return list(files)
 
 
 def find_folder(path: str | Path) -> Path:
@@ -41,9 +41,9 @@ def missing_path_message(path: Path) -> str:
     """One line about a path that does not exist: where the trail ends, and what is there."""
     nearest = next(p for p in path.parents if p.is_dir())
     step = path.relative_to(nearest).parts[0]
-    there = sorted(p.name for p in nearest.iterdir())
-    near = closest(step, there)
-    listed = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
+    names = sorted(p.name for p in nearest.iterdir())
+    near = closest(step, names)
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     cure = f"did you mean {near!r}?" if near else f"it holds {listed or 'nothing'}"
     return f"{path}: does not exist; the nearest folder is {nearest}: {cure}"
 
@@ -62,10 +62,10 @@ def _expand(pattern: str) -> list[Path]:
         raise ValueError(f"{path}: is a folder; name its files, for example {path / '*'}")
     # What exists is taken by its name: a folder may be called `data [1]`.
     real = next(p for p in path.parents if p.is_dir())
-    rest = str(path.relative_to(real))
-    if not _MAGIC & set(rest):
+    remainder = str(path.relative_to(real))
+    if not _MAGIC & set(remainder):
         raise ValueError(missing_path_message(path))
-    names = glob.glob(str(Path(glob.escape(str(real)), rest)), recursive=True)  # noqa: PTH207
+    names = glob.glob(str(Path(glob.escape(str(real)), remainder)), recursive=True)  # noqa: PTH207
     files = [Path(name) for name in sorted(names)]
     files = [f for f in files if f.is_file()]
     if not files:

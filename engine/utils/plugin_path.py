@@ -24,15 +24,17 @@ _recipe_folders: list[Path] = []
 _added: list[str] = []
 """Folders that were appended to `sys.path` here."""
 
-_found: dict[str, str] = {}
+_imported_modules: dict[str, str] = {}
 """Module of a user -> the folder that it was found in."""
 
 
 def write_module_folders(run: Path) -> None:
     """Write the folders of the modules that were imported, relative to a run's; no file without
     any."""
-    if _found:
-        write_json(run / MODULES, {m: os.path.relpath(f, run) for m, f in _found.items()})
+    if _imported_modules:
+        write_json(
+            run / MODULES, {m: os.path.relpath(f, run) for m, f in _imported_modules.items()}
+        )
 
 
 def module_folders(run: Path) -> list[Path]:
@@ -64,23 +66,23 @@ def make_importable(module: str) -> None:
     current = Path.cwd()
     if origin is not None and origin not in (str(current), *_added):
         return  # installed
-    folder = next((str(f) for f in (*_recipe_folders, current) if _holds(f, module)), None)
+    folder = next((str(f) for f in (*_recipe_folders, current) if _contains(f, module)), None)
     if folder is None:
         return
-    _found[module] = folder
+    _imported_modules[module] = folder
     if folder == origin:
         return
     for name in [n for n in sys.modules if n == module or n.startswith(f"{module}.")]:
         del sys.modules[name]  # of another recipe's folder
     if folder in sys.path:
         sys.path.remove(folder)
-    places = [sys.path.index(other) for other in _added if other in sys.path]
-    sys.path.insert(min(places, default=len(sys.path)), folder)
+    positions = [sys.path.index(other) for other in _added if other in sys.path]
+    sys.path.insert(min(positions, default=len(sys.path)), folder)
     _added.append(folder)
     importlib.invalidate_caches()
 
 
-def _holds(folder: Path, module: str) -> bool:
+def _contains(folder: Path, module: str) -> bool:
     return (folder / f"{module}.py").is_file() or (folder / module / "__init__.py").is_file()
 
 

@@ -57,8 +57,8 @@ class RunLogger:
         if self._path is None or not self._path.exists():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step(line) <= self._first_step + step]
-        write_text(self._path, "".join(f"{line}\n" for line in kept))
+        earlier = [line for line in lines if _step(line) <= self._first_step + step]
+        write_text(self._path, "".join(f"{line}\n" for line in earlier))
 
     def write(self, values: dict[str, Any]) -> None:
         """Append a line to `metrics.jsonl`."""
@@ -78,20 +78,20 @@ class RunLogger:
         if self.show:
             logger.warning("%s", text)
 
-    def start(self, total: int, start: int, what: str) -> None:
+    def start(self, total: int, start: int, label: str) -> None:
         """Begin the bar of a training run that has come to step `start` of `total`."""
-        self._bar = self._new_bar(what, "step", total, start)
+        self._bar = self._new_bar(label, "step", total, start)
 
     def step(self, **values: Any) -> None:
         """Move the training bar by one step; `values` stand beside it."""
         if self._bar is not None:
             self._bar.update(self._bar.done + 1, {k: f"{v:.4g}" for k, v in values.items()})
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, label: str, done: int, total: int) -> None:
         """Show how far a pass over rows or episodes has come; called with `done == total` at its
         end."""
-        if self._progress is None or self._progress.what != what:
-            self._progress = self._new_bar(what, "", total, done)
+        if self._progress is None or self._progress.what != label:
+            self._progress = self._new_bar(label, "", total, done)
         self._progress.update(done)
         if done == total:
             self._progress.close()
@@ -102,11 +102,11 @@ class RunLogger:
             self._bar.close()
             self._bar = None
 
-    def _new_bar(self, what: str, unit: str, total: int, start: int) -> _Bar:
-        shown = self.show and logger.isEnabledFor(logging.INFO)
-        if shown and not sys.stderr.isatty():
-            return _Lines(what, unit, total, start, self._interval, self._clock)
-        return _TerminalBar(what, unit, total, start, disable=not shown)
+    def _new_bar(self, label: str, unit: str, total: int, start: int) -> _Bar:
+        visible = self.show and logger.isEnabledFor(logging.INFO)
+        if visible and not sys.stderr.isatty():
+            return _Lines(label, unit, total, start, self._interval, self._clock)
+        return _TerminalBar(label, unit, total, start, disable=not visible)
 
 
 class _Bar(Protocol):

@@ -83,10 +83,10 @@ def _numbers(axes: Axes, name: str, steps: int | None) -> None:
     if steps is None:
         axes.set_xticks([])
     else:
-        places = [0, 1] if steps > 1 else [0]
-        axes.set_xticks(places, ["step 0", f"step {steps - 1}"][: len(places)])
-        for text, side in zip(axes.get_xticklabels(), ("left", "right"), strict=False):
-            text.set(horizontalalignment=side)
+        ticks = [0, 1] if steps > 1 else [0]
+        axes.set_xticks(ticks, ["step 0", f"step {steps - 1}"][: len(ticks)])
+        for text, alignment in zip(axes.get_xticklabels(), ("left", "right"), strict=False):
+            text.set(horizontalalignment=alignment)
     for spine in axes.spines.values():
         spine.set(visible=True, color=COLORS["edge"])
 

@@ -81,8 +81,8 @@ def _from_cell(cell: Mapping[str, Any]) -> Trajectory:
 
 
 def _from_file(path: Path, names: Sequence[str] | None, rate: float | None) -> Trajectory:
-    values, found = columns_of(read_table(path), names, path)
-    return Trajectory(_checked(values, path), rate or found)
+    values, file_rate = columns_of(read_table(path), names, path)
+    return Trajectory(_checked(values, path), rate or file_rate)
 
 
 def _checked(values: Any, source: object) -> np.ndarray:
@@ -117,8 +117,8 @@ def preview(motion: Trajectory, marks: Annotations | None = None) -> str:
     draw = _lines if motion.steps > 1 else _bars
     lines = "".join(draw(motion.values, low, high))
     rate = "" if motion.rate is None else f" at {motion.rate:g} Hz"
-    many = "step" if motion.steps == 1 else "steps"
-    text = html.escape(f"{motion.steps} {many} of {motion.dof} joints{rate}")
+    unit = "step" if motion.steps == 1 else "steps"
+    text = html.escape(f"{motion.steps} {unit} of {motion.dof} joints{rate}")
     return (
         f'<figure style="margin:0"><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
         f'aria-label="{text}"><rect width="{WIDTH}" height="{HEIGHT}" fill="#f6f6f6"/>{lines}</svg>'

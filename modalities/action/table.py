@@ -71,19 +71,19 @@ def columns_of(
     names: which ones, in this order; by default all but `timestamp`. A column of lists of one
     length gives as many joints. nulls: an empty cell is NaN instead of an error. Raises ReadError.
     """
-    known = table.column_names
-    chosen = [n for n in known if n != TIME] if names is None else list(names)
+    names_ = table.column_names
+    chosen = [n for n in names_ if n != TIME] if names is None else list(names)
     if not chosen:
-        raise ReadError(source, f"no columns of joints among {', '.join(known)}", FILES)
+        raise ReadError(source, f"no columns of joints among {', '.join(names_)}", FILES)
     for name in chosen:
-        if name not in known:
-            cure = f"one of {', '.join(known)}{did_you_mean(str(name), known)}"
+        if name not in names_:
+            cure = f"one of {', '.join(names_)}{did_you_mean(str(name), names_)}"
             raise ReadError(source, f"no column {name!r}", cure)
     parts = [column(table, name, source, nulls=nulls) for name in chosen]
     values = np.concatenate([p.reshape(len(p), -1) for p in parts], axis=1)
-    if TIME not in known or TIME in chosen or table.num_rows < 2 or nulls:
+    if TIME not in names_ or TIME in chosen or table.num_rows < 2 or nulls:
         return values, None
-    numbers = column(table, EPISODE, source) if EPISODE in known else None
+    numbers = column(table, EPISODE, source) if EPISODE in names_ else None
     return values, rate_of(column(table, TIME, source), source, numbers)
 
 

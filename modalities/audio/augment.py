@@ -144,14 +144,14 @@ def _ratios(noise: list[float] | None) -> tuple[float, float] | None:
 
 
 def _tensor(sample: Sample, name: str, dims: int, other: str) -> Tensor:
-    found = sample.get(name)
-    if found is None or found.ndim != dims:
+    tensor = sample.get(name)
+    if tensor is None or tensor.ndim != dims:
         shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in sample.items())
         raise ValueError(
             f"augment: wants {name} of {dims} dimensions, this encoder's samples hold {shapes}; "
             f"try type: {other}"
         )
-    return found
+    return tensor
 
 
 def _nepers(decibels: float) -> float:
@@ -192,6 +192,6 @@ def _mask(mels: Tensor, dim: int, share: float, value: Tensor, rng: np.random.Ge
     size = mels.shape[dim]
     width = int(rng.integers(0, int(size * share) + 1))
     start = int(rng.integers(0, size - width + 1))
-    places = torch.arange(size)
-    hit = (places >= start) & (places < start + width)
+    positions = torch.arange(size)
+    hit = (positions >= start) & (positions < start + width)
     return torch.where(hit[:, None] if dim == 0 else hit, value, mels)

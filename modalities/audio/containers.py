@@ -52,10 +52,10 @@ class ByteRangeFile(io.RawIOBase):
         stop = self._size if size < 0 else min(self._size, self._place + size)
         first = self._part.start + self._place
         content = bytearray(self._buffer[first : self._part.start + stop])
-        for place, patch in self._part.patches:
-            low, high = max(place, first), min(place + len(patch), first + len(content))
+        for offset, patch in self._part.patches:
+            low, high = max(offset, first), min(offset + len(patch), first + len(content))
             if low < high:
-                content[low - first : high - first] = patch[low - place : high - place]
+                content[low - first : high - first] = patch[low - offset : high - offset]
         self._place += len(content)
         return bytes(content)
 
@@ -88,59 +88,59 @@ def _wav(buffer: memoryview) -> Sequence[ByteRange]:
     """The file with the lengths that it has, where its own are unknown."""
     kind, size = bytes(buffer[:4]), len(buffer)
     order = ">" if kind == b"RIFX" else "<"
-    place, long_size, long_place, align = 12, 0, None, 1
-    while place + 8 <= size:
-        name = bytes(buffer[place : place + 4])
-        (length,) = struct.unpack_from(f"{order}I", buffer, place + 4)
-        start = place + 8
+    offset, long_size, size_offset, align = 12, 0, None, 1
+    while offset + 8 <= size:
+        name = bytes(buffer[offset : offset + 4])
+        (length,) = struct.unpack_from(f"{order}I", buffer, offset + 4)
+        start = offset + 8
         if name == b"ds64" and start + 16 <= size:
-            long_place = place
+            size_offset = offset
             (long_size,) = struct.unpack_from(f"{order}Q", buffer, start + 8)
         if name == b"fmt " and start + 14 <= size:
             (align,) = struct.unpack_from(f"{order}H", buffer, start + 12)
         if name == b"data":
             break
-        place = start + length + length % 2
+        offset = start + length + length % 2
     else:
         return ()
-    held = size - start
+    available = size - start
     if length == RIFF_LIMIT and kind == b"RF64":
         unknown = long_size == 0 or long_size >= 1 << 62
     elif length == 0:
         unknown = not _is_chunk(buffer, start)
     else:
-        unknown = length >= LEAST_UNKNOWN and length > held
-    held -= held % max(1, align)
-    if not unknown or held <= 0 or size > RIFF_LIMIT:
+        unknown = length >= LEAST_UNKNOWN and length > available
+    available -= available % max(1, align)
+    if not unknown or available <= 0 or size > RIFF_LIMIT:
         return ()
     patches = [
         (0, b"RIFX" if order == ">" else b"RIFF"),
-        (4, struct.pack(f"{order}I", start + held + held % 2 - 8)),
-        (start - 4, struct.pack(f"{order}I", held)),
+        (4, struct.pack(f"{order}I", start + available + available % 2 - 8)),
+        (start - 4, struct.pack(f"{order}I", available)),
     ]
-    patches += [] if long_place is None else [(long_place, b"JUNK")]
-    return [ByteRange(0, start + held, tuple(patches))]
+    patches += [] if size_offset is None else [(size_offset, b"JUNK")]
+    return [ByteRange(0, start + available, tuple(patches))]
 
 
-def _is_chunk(buffer: memoryview, place: int) -> bool:
+def _is_chunk(buffer: memoryview, offset: int) -> bool:
     """True where a chunk that fits begins, or the file ends."""
-    if place + 8 > len(buffer):
-        return place == len(buffer)
-    name = bytes(buffer[place : place + 4])
-    (length,) = struct.unpack_from("<I", buffer, place + 4)
-    return name.isascii() and name.strip().isalnum() and place + 8 + length <= len(buffer)
+    if offset + 8 > len(buffer):
+        return offset == len(buffer)
+    name = bytes(buffer[offset : offset + 4])
+    (length,) = struct.unpack_from("<I", buffer, offset + 4)
+    return name.isascii() and name.strip().isalnum() and offset + 8 + length <= len(buffer)
 
 
 def _ogg(buffer: memoryview) -> list[int]:
     """Where streams begin behind others: pages that begin one, and do not follow such a page."""
     starts: list[int] = []
-    place, size, beginning = 0, len(buffer), False
-    while place + 27 <= size and bytes(buffer[place : place + 4]) == b"OggS":
-        begins = bool(buffer[place + 5] & 2)
+    offset, size, beginning = 0, len(buffer), False
+    while offset + 27 <= size and bytes(buffer[offset : offset + 4]) == b"OggS":
+        begins = bool(buffer[offset + 5] & 2)
         if begins and not beginning:
-            starts.append(place)
-        beginning, segments = begins, buffer[place + 26]
-        place += 27 + segments + sum(buffer[place + 27 : place + 27 + segments])
+            starts.append(offset)
+        beginning, segments = begins, buffer[offset + 26]
+        offset += 27 + segments + sum(buffer[offset + 27 : offset + 27 + segments])
     return starts or [0]
 
 
@@ -148,15 +148,15 @@ def _flac(buffer: memoryview) -> list[int]:
     """Where a further stream begins: its mark and the header of its first block."""
     content, starts = bytes(buffer), [0]
     while True:
-        place = content.find(b"fLaC", starts[-1] + 4)
-        while place >= 0 and content[place + 4 : place + 8] not in (
+        offset = content.find(b"fLaC", starts[-1] + 4)
+        while offset >= 0 and content[offset + 4 : offset + 8] not in (
             b"\x00\x00\x00\x22",
             b"\x80\x00\x00\x22",
         ):
-            place = content.find(b"fLaC", place + 4)
-        if place < 0:
+            offset = content.find(b"fLaC", offset + 4)
+        if offset < 0:
             return starts
-        starts.append(place)
+        starts.append(offset)
 
 
 def _mp3(buffer: memoryview) -> list[int]:
@@ -180,14 +180,14 @@ def _is_frame(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
 
 
-def _xing_end(buffer: memoryview, place: int) -> int | None:
+def _xing_end(buffer: memoryview, offset: int) -> int | None:
     """The end of the MP3 stream at a place; None where no header says it."""
-    head = bytes(buffer[place : place + 10])
+    head = bytes(buffer[offset : offset + 10])
     if head[:3] == b"ID3" and len(head) == 10:
-        place += 10 + sum(
+        offset += 10 + sum(
             byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)
         )
-    frame = bytes(buffer[place : place + 200])
+    frame = bytes(buffer[offset : offset + 200])
     mark = max(frame.find(b"Xing"), frame.find(b"Info"))
     if mark < 0 or len(frame) < mark + 16:
         return None
@@ -195,5 +195,5 @@ def _xing_end(buffer: memoryview, place: int) -> int | None:
     if not flags & 2:
         return None
     (length,) = struct.unpack_from(">I", frame, mark + 8 + 4 * (flags & 1))
-    stop = place + length
-    return stop if place < stop < len(buffer) else None
+    stop = offset + length
+    return stop if offset < stop < len(buffer) else None

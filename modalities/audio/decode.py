@@ -110,15 +110,15 @@ def _chained(files: list[ByteRangeFile], start: float, end: float | None, name: 
     speakers: tuple[str, ...] = ()
     for number, file in enumerate(files, 1):
         with _sound_file(file, name) as opened:
-            found = (opened.samplerate, opened.channels)
-            if kind not in (None, found):
+            layout = (opened.samplerate, opened.channels)
+            if kind not in (None, layout):
                 raise ReadError(
                     name,
                     f"is a chain of {len(files)} streams, of which number {number} has "
-                    f"{found[0]} Hz and {found[1]} channels, the first {kind}",
+                    f"{layout[0]} Hz and {layout[1]} channels, the first {kind}",
                     "streams of one kind; decode it first",
                 )
-            kind, speakers = found, _speakers(opened)
+            kind, speakers = layout, _speakers(opened)
             decoded.append(_samples(opened, 0.0, None, name))
     samples, rate = np.concatenate(decoded, 1), opened.samplerate
     first, last = round(start * rate), None if end is None else round(end * rate)
@@ -177,12 +177,12 @@ def _beyond(start: float, seconds: float, name: object) -> ReadError:
 def _speakers(file: Any) -> tuple[str, ...]:
     """What each channel is meant for; nothing where neither file nor format says it."""
     count = file.channels
-    places = soundfile._ffi.new("int[]", count)
-    known = soundfile._snd.sf_command(
-        file._file, CHANNEL_MAP, places, soundfile._ffi.sizeof(places)
+    positions = soundfile._ffi.new("int[]", count)
+    has_map = soundfile._snd.sf_command(
+        file._file, CHANNEL_MAP, positions, soundfile._ffi.sizeof(positions)
     )
-    if known and all(place in SPEAKERS for place in places):
-        return tuple(SPEAKERS[place] for place in places)
+    if has_map and all(position in SPEAKERS for position in positions):
+        return tuple(SPEAKERS[position] for position in positions)
     if count == 6:
         return {"OGG": VORBIS_SURROUND, "AIFF": ()}.get(file.format, SURROUND)
     return ()

@@ -39,13 +39,13 @@ class Extractor(Processor):
         return int(self.options["sampling_rate"])
 
     @cached_property
-    def _made(self) -> Any:
+    def _extractor(self) -> Any:
         import transformers
 
-        found = getattr(transformers, self.kind, None)
-        if found is None:
+        extractor_class = getattr(transformers, self.kind, None)
+        if extractor_class is None:
             raise ValueError(f"processor: transformers has no feature extractor {self.kind!r}")
-        return found(**{k: v for k, v in self.options.items() if k not in SETTINGS})
+        return extractor_class(**{k: v for k, v in self.options.items() if k not in SETTINGS})
 
     def wave(self, raw: Sound) -> Tensor:
         """`[N]` one channel at the model's rate; ReadError where it is too short or too long."""
@@ -57,8 +57,10 @@ class Extractor(Processor):
 
     def extract(self, wave: Tensor, **options: Any) -> dict[str, Tensor]:
         """What the library gives for one sound."""
-        given = self._made(wave.numpy(), sampling_rate=self.rate, return_tensors="pt", **options)
-        return {name: value[0] for name, value in given.items()}
+        outputs = self._extractor(
+            wave.numpy(), sampling_rate=self.rate, return_tensors="pt", **options
+        )
+        return {name: value[0] for name, value in outputs.items()}
 
     def prepare(self, raw: Sound) -> Sample:
         """`{"wave": [N]}`, at the rate and of the mean and spread that the weights want."""
@@ -75,9 +77,9 @@ class FilterBank(Extractor):
     """`{"values": [F, 2 M]}`, frames in pairs: w2v-BERT's. An odd last frame is left out."""
 
     def prepare(self, raw: Sound) -> Sample:
-        given = self.extract(self.wave(raw), return_attention_mask=True)
-        real = given["attention_mask"].bool()
-        return {"values": given["input_features"][: len(real)][real].float()}
+        inputs = self.extract(self.wave(raw), return_attention_mask=True)
+        real = inputs["attention_mask"].bool()
+        return {"values": inputs["input_features"][: len(real)][real].float()}
 
 
 class WhisperMel(Extractor):
@@ -87,8 +89,8 @@ class WhisperMel(Extractor):
     def prepare(self, raw: Sound) -> Sample:
         wave = self.wave(raw)
         mels = self.extract(wave)["input_features"].mT  # [frames of the window, M]
-        hop = int(self._made.hop_length)
-        silent = -(-(len(wave) + int(self._made.n_fft) // 2) // hop) + 1
+        hop = int(self._extractor.hop_length)
+        silent = -(-(len(wave) + int(self._extractor.n_fft) // 2) // hop) + 1
         real = min(-(-len(wave) // hop), len(mels))
         # A copy: a view would keep the whole window in the cache of samples.
         return {"values": mels[:silent].float().clone(), "frames": torch.tensor(real)}
@@ -109,5 +111,5 @@ class FusedMel(Extractor):
     """`{"values": [1 or 4, F, M], "longer": [1]}`: CLAP's, short sounds repeated."""
 
     def prepare(self, raw: Sound) -> Sample:
-        given = self.extract(self.wave(raw))
-        return {"values": given["input_features"].float(), "longer": given["is_longer"]}
+        inputs = self.extract(self.wave(raw))
+        return {"values": inputs["input_features"].float(), "longer": inputs["is_longer"]}

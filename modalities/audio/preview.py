@@ -38,23 +38,23 @@ def preview(sound: Sound, marks: Annotations | None = None) -> str:
     marks: `words`, `[[word, first second, last second], ...]`.
     """
     part = sound.segment(0.0, LONGEST)
-    cut = f", the first {LONGEST:g} s" if sound.seconds > LONGEST else ""
-    many = "1 channel" if len(sound.samples) == 1 else f"{len(sound.samples)} channels"
-    said = f"{sound.seconds:.2f} s, {sound.rate} Hz, {many}{cut}"
+    excerpt = f", the first {LONGEST:g} s" if sound.seconds > LONGEST else ""
+    channels = "1 channel" if len(sound.samples) == 1 else f"{len(sound.samples)} channels"
+    caption = f"{sound.seconds:.2f} s, {sound.rate} Hz, {channels}{excerpt}"
     words = ((marks or {}).get("words") or (None, None))[0]
     across = word_timeline.width(part.seconds) if words else WIDTH // 2
     image = f"data:image/jpeg;base64,{_base64(_picture(part, 2 * across))}"
-    shown = (
-        word_timeline.draw(image, words, part.seconds, HEIGHT // 2, said)
+    picture = (
+        word_timeline.draw(image, words, part.seconds, HEIGHT // 2, caption)
         if words
         else f'<img src="{image}" width="{across}" height="{HEIGHT // 2}" '
-        f'alt="spectrogram, {said}" style="display:block">'
+        f'alt="spectrogram, {caption}" style="display:block">'
     )
     return (
-        f'<figure style="margin:0">{shown}<audio controls preload="none" '
+        f'<figure style="margin:0">{picture}<audio controls preload="none" '
         f'style="display:block;width:100%;max-width:{WIDTH // 2}px" '
         f'src="data:audio/flac;base64,{_base64(_flac(part))}"></audio>'
-        f"<figcaption>{said}</figcaption></figure>"
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 

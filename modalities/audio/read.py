@@ -97,8 +97,8 @@ def read(source: Any) -> Sound:
 def suffixes() -> frozenset[str]:
     """Return the suffixes, in lower case, of the files that libsndfile can decode."""
     formats = soundfile.available_formats()
-    more = (name for kind, names in _FURTHER.items() if kind in formats for name in names)
-    return frozenset(f".{name.lower()}" for name in (*formats, *more) if name not in _HEADERLESS)
+    further = (name for kind, names in _FURTHER.items() if kind in formats for name in names)
+    return frozenset(f".{name.lower()}" for name in (*formats, *further) if name not in _HEADERLESS)
 
 
 def _from_cell(cell: Mapping[str, Any]) -> Sound:
@@ -114,8 +114,8 @@ def _from_cell(cell: Mapping[str, Any]) -> Sound:
         raise ReadError(cell, wrong, "'path', 'bytes' or 'array' in it")
     name = cell["path"] if cell.get("path") and cell.get("array") is None else source
     if cell.get("array") is not None:
-        whole = _from_array(source, rate, source)
-        sound = _checked(whole.segment(start, end).samples, whole.rate, source)
+        recording = _from_array(source, rate, source)
+        sound = _checked(recording.segment(start, end).samples, recording.rate, source)
     else:
         sound = _from_file(source, start, end, name)
         if rate is not None and rate != sound.rate:
@@ -128,8 +128,8 @@ def _channel(sound: Sound, channel: Any, name: object) -> Sound:
     if channel is None:
         return sound
     count = len(sound.samples)
-    whole = isinstance(channel, Integral) and not isinstance(channel, bool)
-    if not whole or not 0 <= channel < count:
+    is_integer = isinstance(channel, Integral) and not isinstance(channel, bool)
+    if not is_integer or not 0 <= channel < count:
         raise ReadError(name, f"channel {channel!r} of {count}", f"0 to {count - 1}")
     return Sound(np.ascontiguousarray(sound.samples[int(channel)][None]), sound.rate)
 

@@ -24,23 +24,23 @@ def width(seconds: float) -> int:
     return max(NARROWEST, round(seconds * SCALE))
 
 
-def draw(image: str, words: Sequence[Word], seconds: float, height: int, told: str) -> str:
+def draw(image: str, words: Sequence[Word], seconds: float, height: int, caption: str) -> str:
     """HTML of the picture at an address, the seconds, and the words that lie in it."""
     across = width(seconds)
-    heard = sorted((w for w in words if w[1] < seconds), key=lambda word: (word[1], word[2]))
-    rows = placed(heard, across, seconds)
-    whole = height + AXIS + ROW * (max(rows, default=0) + 1) + 4
-    alt = html.escape(f"spectrogram, {told}; {' '.join(str(word[0]) for word in heard)}")
+    audible = sorted((w for w in words if w[1] < seconds), key=lambda word: (word[1], word[2]))
+    rows = placed(audible, across, seconds)
+    total_height = height + AXIS + ROW * (max(rows, default=0) + 1) + 4
+    alt = html.escape(f"spectrogram, {caption}; {' '.join(str(word[0]) for word in audible)}")
     parts = [
         f'<image href="{image}" width="{across}" height="{height}" preserveAspectRatio="none"/>'
     ]
     parts += _seconds(seconds, across, height)
-    for number, (word, row) in enumerate(zip(heard, rows, strict=True)):
+    for number, (word, row) in enumerate(zip(audible, rows, strict=True)):
         parts += _word(word, row, (across, seconds), height, COLOURS[number % 2])
     return (
-        f'<div style="overflow-x:auto"><svg viewBox="0 0 {across} {whole}" width="{across}" '
-        f'height="{whole}" role="img" aria-label="{alt}" style="display:block;max-width:none;'
-        f'font:13px system-ui,sans-serif">{"".join(parts)}</svg></div>'
+        f'<div style="overflow-x:auto"><svg viewBox="0 0 {across} {total_height}" width="{across}" '
+        f'height="{total_height}" role="img" aria-label="{alt}" style="display:block;'
+        f'max-width:none;font:13px system-ui,sans-serif">{"".join(parts)}</svg></div>'
     )
 
 

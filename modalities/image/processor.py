@@ -100,12 +100,12 @@ class HubProcessor(ImageProcessor):
     def build(self) -> Callable[[Image.Image], Any]:
         import transformers
 
-        found = getattr(transformers, self.kind, None)
-        if found is None:
+        processor_class = getattr(transformers, self.kind, None)
+        if processor_class is None:
             raise ValueError(f"processor: transformers has no image processor {self.kind!r}")
-        transform: Callable[[Image.Image], Any] = found(**self.options)
+        transform: Callable[[Image.Image], Any] = processor_class(**self.options)
         return transform
 
     def prepare(self, raw: Image.Image) -> Sample:
-        given = self.transform(images=raw, return_tensors="pt")  # type: ignore[call-arg]
-        return {name: value[0] for name, value in given.items() if isinstance(value, Tensor)}
+        outputs = self.transform(images=raw, return_tensors="pt")  # type: ignore[call-arg]
+        return {name: value[0] for name, value in outputs.items() if isinstance(value, Tensor)}

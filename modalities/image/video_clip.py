@@ -24,9 +24,9 @@ class Clip:
     def at(self, fps: float) -> np.ndarray:
         """The frames at another rate: of each moment the frame that is shown then."""
         count = max(1, round(len(self.frames) / self.fps * fps))
-        shown = ((np.arange(count) + 0.5) / fps * self.fps).astype(int)
-        found: np.ndarray = self.frames[shown.clip(max=len(self.frames) - 1)]
-        return found
+        indices = ((np.arange(count) + 0.5) / fps * self.fps).astype(int)
+        frames: np.ndarray = self.frames[indices.clip(max=len(self.frames) - 1)]
+        return frames
 
 
 def is_clip(source: Any) -> bool:

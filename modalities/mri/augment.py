@@ -48,8 +48,8 @@ class MRIAugment:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """A varied copy: `volume [C, X, Y, Z]`, `inside`, `contrasts`, `affine` as they were."""
-        found = self._moved(dict(sample), rng)
-        found["contrasts"] = self._kept(sample["contrasts"], rng)
+        found = self._transform(dict(sample), rng)
+        found["contrasts"] = self._drop_contrasts(sample["contrasts"], rng)
         volume = torch.zeros_like(found["volume"])
         steps = self._steps(rng)
         for channel in found["contrasts"].nonzero().flatten().tolist():
@@ -57,7 +57,7 @@ class MRIAugment:
         found["volume"] = volume
         return found
 
-    def _moved(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def _transform(self, sample: Sample, rng: np.random.Generator) -> Sample:
         size = sample["inside"].shape
         move = _motion(rng, size, math.radians(self.rotate), self.scale, self.shift)
         if torch.equal(move, torch.eye(4).double()):
@@ -70,7 +70,7 @@ class MRIAugment:
         sample["affine"] = (sample["affine"].double() @ move).float()
         return sample
 
-    def _kept(self, contrasts: Tensor, rng: np.random.Generator) -> Tensor:
+    def _drop_contrasts(self, contrasts: Tensor, rng: np.random.Generator) -> Tensor:
         there = contrasts.nonzero().flatten().numpy()
         draws = rng.random(len(there))
         keep = draws >= self.drop

@@ -75,7 +75,7 @@ class Area:
         places = np.argwhere(self.values >= 0.5)
         return places.mean(0).tolist() if len(places) else None
 
-    def drawn(self, picture: Image.Image, plane: Plane) -> Image.Image:
+    def draw(self, picture: Image.Image, plane: Plane) -> Image.Image:
         level = plane.picture((self.values * 255).astype(np.uint8))
         opacity = level.point(lambda value: FILL * value)
         if self.sharp:
@@ -99,7 +99,7 @@ class Box:
     def centre(self) -> list[float] | None:
         return [(a + b) / 2 for a, b in zip(self.low, self.high, strict=True)]
 
-    def drawn(self, picture: Image.Image, plane: Plane) -> Image.Image:
+    def draw(self, picture: Image.Image, plane: Plane) -> Image.Image:
         """Drawn where the slice goes through it."""
         at = plane.at[plane.through]
         if not self.low[plane.through] - 0.5 <= at <= self.high[plane.through] + 0.5:
@@ -117,7 +117,7 @@ class Peak:
     who: str
     centre: list[float] | None
 
-    def drawn(self, picture: Image.Image, plane: Plane) -> Image.Image:
+    def draw(self, picture: Image.Image, plane: Plane) -> Image.Image:
         """Drawn where the slice is nearest to it."""
         place = self.centre
         if place is None or abs(place[plane.through] - plane.at[plane.through]) > NEAR:
@@ -129,25 +129,25 @@ class Peak:
         return picture
 
 
-Found = Area | Box | Peak
+Shape = Area | Box | Peak
 
 
-def found(raw: MetaTensor, marks: Annotations) -> list[Found]:
+def shapes_of(raw: MetaTensor, marks: Annotations) -> list[Shape]:
     """What marks say, in the volume's voxels; what was wanted first, so that it lies below."""
-    drawn: list[Found] = []
+    drawn: list[Shape] = []
     for who, place in (("wanted", 1), ("said", 0)):
         given = {name: pair[place] for name, pair in marks.items() if pair[place] is not None}
         if "map" in given:
             drawn.append(Area(who, _map(given["map"], raw), sharp=False))
         if "mask" in given:
-            drawn.append(Area(who, _laid(read_mask(given["mask"]), raw), sharp=True))
+            drawn.append(Area(who, _resample(read_mask(given["mask"]), raw), sharp=True))
         drawn += [_box(who, box, raw) for box in given.get("boxes", ()) if len(box) == 6]
         if len(given.get("peak", ())) == 3:
             drawn.append(Peak(who, _voxels(np.array([given["peak"]]), raw)[0].tolist()))
     return drawn
 
 
-def middle(drawn: Sequence[Found], shape: Sequence[int]) -> list[int]:
+def middle(drawn: Sequence[Shape], shape: Sequence[int]) -> list[int]:
     """The voxel that the slices go through: of the first that is there, or of the volume."""
     centres = [one.centre for one in drawn if one.centre is not None]
     if not centres:
@@ -155,7 +155,7 @@ def middle(drawn: Sequence[Found], shape: Sequence[int]) -> list[int]:
     return [min(max(round(c), 0), n - 1) for c, n in zip(centres[0], shape, strict=True)]
 
 
-def _laid(values: MetaTensor, raw: MetaTensor, mode: str = "nearest") -> np.ndarray:
+def _resample(values: MetaTensor, raw: MetaTensor, mode: str = "nearest") -> np.ndarray:
     """`[1, U, V, W]` of any grid on the volume's own."""
     own = values.as_tensor()[0]
     grid = lookup(raw.affine, tuple(raw.shape[1:]), values.affine, tuple(own.shape))
@@ -164,7 +164,7 @@ def _laid(values: MetaTensor, raw: MetaTensor, mode: str = "nearest") -> np.ndar
 
 
 def _map(value: Any, raw: MetaTensor) -> np.ndarray:
-    level = _laid(read(value), raw, "bilinear")
+    level = _resample(read(value), raw, "bilinear")
     low, high = float(level.min()), float(level.max())
     return (level - low) / max(high - low, 1e-12)
 

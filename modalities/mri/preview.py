@@ -30,7 +30,7 @@ def preview(raw: MetaTensor, marks: Annotations | None = None) -> str:
     there = raw.meta.get("contrasts", (True,))
     volume = raw.as_tensor()[there.index(True)].numpy()
     edges = [float(edge) for edge in raw.pixdim]
-    found = overlay.found(raw, marks or {})
+    found = overlay.shapes_of(raw, marks or {})
     at = overlay.middle(found, volume.shape)
     strip = Image.fromarray(montage(volume, edges, at, found))
     buffer = io.BytesIO()
@@ -44,7 +44,7 @@ def preview(raw: MetaTensor, marks: Annotations | None = None) -> str:
 
 
 def montage(
-    volume: np.ndarray, edges: list[float], at: list[int], found: list[overlay.Found] | None = None
+    volume: np.ndarray, edges: list[float], at: list[int], found: list[overlay.Shape] | None = None
 ) -> np.ndarray:
     """`[X, Y, Z]` -> uint8 `[HEIGHT, W, 3]`: the slices through voxel `at`, side by side, with
     what was found drawn on them."""
@@ -55,6 +55,6 @@ def montage(
         plane = Plane(across, up, 3 - across - up, at, volume.shape, edges)
         picture = plane.picture(grey.astype(np.uint8)).convert("RGB")
         for one in found or []:
-            picture = one.drawn(picture, plane)
+            picture = one.draw(picture, plane)
         shown.append(np.asarray(picture))
     return np.concatenate(shown, 1)

@@ -68,7 +68,7 @@ class VolumeProcessor(Processor):
         """`volume` float32 `[C, X, Y, Z]` (0 = background), `inside` bool `[X, Y, Z]` (False =
         beyond the source), `contrasts` bool `[C]`, `affine` float32 `[4, 4]` (voxel to mm)."""
         values, source = raw.as_tensor().float(), raw.affine.double()
-        there = self._there(raw, len(values))
+        there = self._present(raw, len(values))
         volume = values.new_zeros(self.contrasts, *values.shape[1:])
         volume[: len(values)] = values
         body = self._body(volume[there])
@@ -87,7 +87,7 @@ class VolumeProcessor(Processor):
             "affine": affine.float(),
         }
 
-    def _there(self, raw: Any, count: int) -> Tensor:
+    def _present(self, raw: Any, count: int) -> Tensor:
         if count > self.contrasts:
             raise ReadError(
                 raw.meta.get("filename_or_obj", raw),
@@ -206,6 +206,6 @@ def pull(volume: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     return found[0]
 
 
-def place(mask: Tensor, affine: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+def resample_mask(mask: Tensor, affine: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A mask `[C, U, V, W]` of one space in another, by the nearest voxel: `[C, X, Y, Z]`."""
     return pull(mask, lookup(like, shape, affine, tuple(mask.shape[1:])), mode="nearest")

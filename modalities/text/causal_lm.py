@@ -42,11 +42,12 @@ class CausalLM(HubText):
         super().__init__(
             name=name, config=config, tokenizer=tokenizer, max_length=max_length, lm_head=lm_head
         )
-        self.echo, places = echo, positions(self.encoder)
-        if echo and places is not None and places < 2 * max_length:
+        self.echo, max_positions = echo, positions(self.encoder)
+        if echo and max_positions is not None and max_positions < 2 * max_length:
             raise ValueError(
-                f"causal_lm: echo reads max_length {max_length} twice, the model has {places} "
-                f"positions; set max_length to {places // 2} or less"
+                f"causal_lm: echo reads max_length {max_length} twice, the model has "
+                f"{max_positions} "
+                f"positions; set max_length to {max_positions // 2} or less"
             )
 
     def part(self, model: Any) -> nn.Module:
@@ -87,13 +88,13 @@ class CausalLM(HubText):
         )
         second = lengths + positions[: ids.shape[1]]  # [B, L]
 
-        def taken(features: Features) -> Features:
+        def second_copy(features: Features) -> Features:
             rows = second.unsqueeze(-1).expand(-1, -1, features.dim)
             tokens = features.tokens.gather(1, rows).masked_fill(~mask.unsqueeze(-1), 0)
             return features.replace(tokens=tokens, mask=mask)
 
-        return taken(read).replace(
-            hidden_states=tuple(taken(layer) for layer in read.hidden_states)
+        return second_copy(read).replace(
+            hidden_states=tuple(second_copy(layer) for layer in read.hidden_states)
         )
 
     def pool(self, tokens: Tensor, mask: Tensor) -> Tensor | None:

@@ -42,10 +42,10 @@ class Characters(Tokenizer):
     def fit(self, rows: Iterable[Any]) -> None:
         """Collect the characters of `rows`, which are texts. Raise ValueError if there are none."""
         characters: set[str] = set()
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if not isinstance(row, str):
                 raise ValueError(
-                    f"tokenizer characters: fits on texts, row {place} is {type(row).__name__}"
+                    f"tokenizer characters: fits on texts, row {index} is {type(row).__name__}"
                 )
             characters.update(self._read(row))
         if not characters:
@@ -56,10 +56,10 @@ class Characters(Tokenizer):
         """Return the ids of a text; with `special` between `<bos>` and `<eos>`. Raise ValueError
         for a character that is not in the vocabulary."""
         count = len(self._fitted)
-        lost = sorted({letter for letter in self._read(text) if letter not in self._places})
-        if lost:
+        unknown = sorted({letter for letter in self._read(text) if letter not in self._places})
+        if unknown:
             raise ValueError(
-                f"tokenizer characters: {text!r} holds {', '.join(map(repr, lost))}, which none "
+                f"tokenizer characters: {text!r} holds {', '.join(map(repr, unknown))}, which none "
                 f"of the {count} characters of the training texts is; change the text, or train "
                 "with such texts"
             )

@@ -119,17 +119,18 @@ class HubText(Encoder):
         return None
 
     def _check(self, tokenizer: Tokenizer, max_length: int) -> None:
-        places = positions(self.encoder)
+        max_positions = positions(self.encoder)
         rows = getattr(self.encoder.config, "vocab_size", self.whole.vocab_size)
         if rows < tokenizer.size:
             raise ValueError(
                 f"{self.kind}: the tokenizer has {tokenizer.size} ids, the model {rows} rows; "
                 "take the model's own tokenizer (own), or config without name"
             )
-        if places is not None and places < max_length:
+        if max_positions is not None and max_positions < max_length:
             raise ValueError(
-                f"{self.kind}: max_length is {max_length}, the model has {places} positions; "
-                f"set max_length to {places} or less"
+                f"{self.kind}: max_length is {max_length}, the model has {max_positions} "
+                "positions; "
+                f"set max_length to {max_positions} or less"
             )
 
     @property
@@ -211,7 +212,7 @@ class HubText(Encoder):
             mask,
             pooled=self.pool(tokens, mask),
             hidden_states=tuple(
-                self._layer(out.hidden_states[1:], place, mask) for place in hidden_states
+                self._layer(out.hidden_states[1:], layer, mask) for layer in hidden_states
             ),
         )
 
@@ -233,12 +234,12 @@ class HubText(Encoder):
         states = (hidden,) * (len(self.blocks()) + 1) if inner else ()
         return HiddenOutput(last_hidden_state=hidden, hidden_states=states)
 
-    def _layer(self, states: Sequence[Tensor], place: int, mask: Tensor) -> Features:
-        if not -len(states) <= place < len(states):
+    def _layer(self, states: Sequence[Tensor], layer: int, mask: Tensor) -> Features:
+        if not -len(states) <= layer < len(states):
             raise ValueError(
-                f"{self.kind}: layer {place} was asked for, found {len(states)} layers"
+                f"{self.kind}: layer {layer} was asked for, found {len(states)} layers"
             )
-        return Features(states[place].masked_fill(~mask.unsqueeze(-1), 0), mask)
+        return Features(states[layer].masked_fill(~mask.unsqueeze(-1), 0), mask)
 
     def blocks(self) -> Sequence[nn.Module]:
         """Return the layers from input to output; empty if the model shares or hides them."""

@@ -87,14 +87,14 @@ class OpenClipText(Encoder):
             )
         changes = self.changes or {}
         merged = _merged(_read(self.name), changes)
-        whole = open_clip.create_model(
+        clip_model = open_clip.create_model(
             model,
             pretrained=tag,
             require_pretrained=True,
             pretrained_text=False,
             **{key: merged[key] for key in changes},
         )
-        state = getattr(whole, "text", whole).state_dict()  # CLIP has no text submodule
+        state = getattr(clip_model, "text", clip_model).state_dict()  # CLIP has no text submodule
         self.tower.load_state_dict({key: state[key] for key in self.tower.state_dict()})
 
     def forward(self, ids: Tensor, mask: Tensor) -> Features:
@@ -133,8 +133,8 @@ def _read(name: str) -> dict[str, Any]:
 def _check_tag(model: str, tag: str, quick: bool) -> None:
     weights = open_clip.get_pretrained_cfg(model, tag)
     if not weights:
-        known = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise ValueError(f"open_clip: {model} has no weights {tag!r}; known: {known}")
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise ValueError(f"open_clip: {model} has no weights {tag!r}; known: {tags}")
     trained = bool(weights.get("quick_gelu", False))
     if trained != quick:
         other = f"{model}-quickgelu" if trained else model.removesuffix("-quickgelu")

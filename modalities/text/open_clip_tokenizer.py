@@ -78,13 +78,18 @@ class OpenClipTextProcessor(Processor):
 
 def build_tokenizer(name: str, text_cfg: dict[str, Any], *, local: bool) -> Any:
     """Return open_clip's tokenizer of a model. local: only from files on this machine."""
-    length, more = text_cfg.get("context_length", 77), text_cfg.get("tokenizer_kwargs", {})
+    length, tokenizer_options = (
+        text_cfg.get("context_length", 77),
+        text_cfg.get("tokenizer_kwargs", {}),
+    )
     source = text_cfg.get("hf_tokenizer_name")
     if not source:
-        return _plain_simple(SimpleTokenizer(context_length=length, **more))
+        return _plain_simple(SimpleTokenizer(context_length=length, **tokenizer_options))
     if name.startswith(LOCAL):  # as open_clip: a folder brings its own
         source = str(Path(name.removeprefix(LOCAL)))
-    tokenizer = HFTokenizer(source, context_length=length, local_files_only=local, **more)
+    tokenizer = HFTokenizer(
+        source, context_length=length, local_files_only=local, **tokenizer_options
+    )
     inner = tokenizer.tokenizer
     inner.split_special_tokens = True
     if getattr(inner, "backend_tokenizer", None) is not None:

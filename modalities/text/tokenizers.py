@@ -113,8 +113,8 @@ class _Backed(Tokenizer):
 
     def __getstate__(self) -> dict[str, Any]:
         # A pickled backend forgets `encode_special_tokens`: travel as the state.
-        rest = {k: v for k, v in vars(self).items() if k not in TRANSIENT}
-        return {"rest": rest, "state": None if self._backend is None else self.state()}
+        attributes = {k: v for k, v in vars(self).items() if k not in TRANSIENT}
+        return {"rest": attributes, "state": None if self._backend is None else self.state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state["rest"])
@@ -250,12 +250,12 @@ class PretrainedTokenizer(_Backed):
         """Return the id that ends a text. Raise ValueError if none is named, or an unknown one
         is."""
         if self.eos is not None:
-            named: int | None = backend.token_to_id(self.eos)
-            if named is None:
+            eos_id: int | None = backend.token_to_id(self.eos)
+            if eos_id is None:
                 raise ValueError(
                     f"tokenizer own: {self.name!r} has no token {self.eos!r}; name one it has"
                 )
-            return named
+            return eos_id
         end = _first(tokenizer.eos_token_id, tokenizer.sep_token_id)
         if end is None:
             raise ValueError(

@@ -28,7 +28,7 @@ BASES, BATCH = 10, 1024
 Work = Callable[[], Any]
 
 
-def made(count: int, steps: int, seed: int) -> Tensor:
+def make_chunks(count: int, steps: int, seed: int) -> Tensor:
     """`[count, steps, 7]` float32."""
     rng = np.random.default_rng(seed)
     u = np.linspace(0, 1, steps)[None, :, None, None]
@@ -73,7 +73,7 @@ def undecodable(tokenizer: Any, chunks: Tensor, flips: int) -> float:
     return failed / len(chunks)
 
 
-def lost(tokenizer: Any, chunks: Tensor) -> str:
+def measure(tokenizer: Any, chunks: Tensor) -> str:
     """Tokens a chunk, errors by kind of joint, wrong signs of the gripper, chunks lost to flips."""
     ids = tokenizer.encode(chunks)
     back = tokenizer.decode(ids, steps=chunks.shape[1])
@@ -142,13 +142,13 @@ def main(
     command = " ".join(["python -m sensorium.scripts.benchmarks.action_tokens", *sys.argv[1:]])
     parallel = os.environ.get("TOKENIZERS_PARALLELISM", "not set")
     print(f"command    {command}\nhardware   {machine()}; TOKENIZERS_PARALLELISM {parallel}")
-    fitted, test = tokenizers(), made(chunks, steps, seed + 1)
+    fitted, test = tokenizers(), make_chunks(chunks, steps, seed + 1)
     kinds = " | ".join(f"{kind:7} rms    max" for kind in KINDS)
     lines = " | ".join(f"{k:2} ids" for k in FLIPS)
     print(f"\nerror: mean      | tokens | {kinds}   | wrong sign | undecodable after {lines}")
     for name, tokenizer in fitted.items():
-        tokenizer.fit(made(chunks, steps, seed))
-        print(f"{name:16} | {lost(tokenizer, test)}")
+        tokenizer.fit(make_chunks(chunks, steps, seed))
+        print(f"{name:16} | {measure(tokenizer, test)}")
     speeds(fitted, test, rounds)
 
 

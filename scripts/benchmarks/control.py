@@ -28,7 +28,7 @@ WAYS: dict[str, list[str]] = {
 """Name -> what changes in the recipe."""
 
 
-def ready(recipe: str, out: Path, name: str, overrides: list[str]) -> Any:
+def trained_run(recipe: str, out: Path, name: str, overrides: list[str]) -> Any:
     """Return the loaded run of one action decoder, trained if there is none yet."""
     from sensorium.engine.inference import load
     from sensorium.engine.recipe import WEIGHTS, load_recipe
@@ -86,7 +86,7 @@ def main(
     overrides = [f"train.steps={steps}", *(override or ())]
     results = {}
     for name in way or WAYS:
-        pipeline = ready(recipe, out, name, overrides)
+        pipeline = trained_run(recipe, out, name, overrides)
         one = rolled(pipeline, alone, seed, 1)
         results[name] = (one, rolled(pipeline, episodes, seed, batch))
     bins = results["bins"][0]["speed"] if "bins" in results else float("nan")

@@ -37,7 +37,9 @@ class Pictures:
             return self.prepare(picture)
 
 
-def bare(model: Any, prepare: Any, files: list[Path], batch: int, workers: int) -> np.ndarray:
+def encode_directly(
+    model: Any, prepare: Any, files: list[Path], batch: int, workers: int
+) -> np.ndarray:
     """`[N, D]` of unit length."""
     import torch
     from torch.utils.data import DataLoader
@@ -107,12 +109,12 @@ def main(
 
         ways = {
             "sensorium": embedded,
-            "open_clip": lambda: bare(peer, prepare, files, batch, workers),
+            "open_clip": lambda: encode_directly(peer, prepare, files, batch, workers),
         }
         took = interleaved_median(ways, rounds)
         indexed = open_index(passes[-1]).where(None, ["key", "vector"])
         stored = {row["key"]: row["vector"] for row in indexed}
-        right = bare(peer, prepare, files, batch, workers)
+        right = encode_directly(peer, prepare, files, batch, workers)
         wrong = max(
             float(np.abs(np.array(stored[f.relative_to(photos).as_posix()]) - v).max())
             for f, v in zip(files, right, strict=True)

@@ -18,7 +18,9 @@ import numpy as np
 import typer
 
 
-def heard(pipeline: Any, task: str, stream: str, sounds: Sequence[Any], batch: int) -> list[str]:
+def transcribe_batches(
+    pipeline: Any, task: str, stream: str, sounds: Sequence[Any], batch: int
+) -> list[str]:
     """The texts of some sounds, `batch` at a time."""
     groups = [list(sounds[i : i + batch]) for i in range(0, len(sounds), batch)]
     return [
@@ -75,14 +77,14 @@ def main(
     texts: dict[str, str] = {}
     seconds = {
         "whole": timed(
-            lambda: texts.update(whole=heard(pipeline, task, stream, [sound], 1)[0])
+            lambda: texts.update(whole=transcribe_batches(pipeline, task, stream, [sound], 1)[0])
         ).wall,
     }
     peak = memory() - before
     seconds["one by one"] = timed(
-        lambda: texts.update(parts=" ".join(heard(pipeline, task, stream, parts, 1)))
+        lambda: texts.update(parts=" ".join(transcribe_batches(pipeline, task, stream, parts, 1)))
     ).wall
-    beside = heard(pipeline, task, stream, [sound, *parts[:7]], 8)
+    beside = transcribe_batches(pipeline, task, stream, [sound, *parts[:7]], 8)
     print(machine())
     print(f"{sound.seconds:.0f} s, {len(parts)} sentences, {len(text_of.split())} words")
     for name, text in (("whole", texts["whole"]), ("one by one", texts["parts"])):
@@ -94,7 +96,7 @@ def main(
     wrong, words = different(texts["parts"], texts["whole"])
     print(f"words that differ: {wrong} of {words}, {wrong / words:.2%}")
     print(f"memory that reading the whole added: {peak:.0f} MB")
-    alone = heard(pipeline, task, stream, parts[:7], 1)
+    alone = transcribe_batches(pipeline, task, stream, parts[:7], 1)
     same = beside == [texts["whole"], *alone]
     print(f"in a batch of 8 the same words as alone: {'yes' if same else 'no'}")
     if not np.isfinite(wrong / words) or wrong / words > 0.01 or not same:

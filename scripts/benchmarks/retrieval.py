@@ -53,7 +53,7 @@ def filled(place: str, rows: int, dim: int, seed: int) -> Any:
     return index
 
 
-def shown(took: dict[str, float]) -> str:
+def format_times(took: dict[str, float]) -> str:
     return "  ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in took.items())
 
 
@@ -78,7 +78,10 @@ def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> N
         }
         took = interleaved_median(ways, rounds)
         ratio = min(took["faiss flat"], took["semantic_search"]) / took["sensorium"]
-        print(f"exact, batch {len(some):<3} {shown(took)}  speed / the faster peer's {ratio:.2f}")
+        print(
+            f"exact, batch {len(some):<3} {format_times(took)}  speed / the faster peer's "
+            f"{ratio:.2f}"
+        )
 
 
 def approximate(index: Any, queries: np.ndarray, rounds: int) -> None:
@@ -100,7 +103,7 @@ def approximate(index: Any, queries: np.ndarray, rounds: int) -> None:
             took = interleaved_median(ways, 10 * rounds)
             ratio = took["sensorium"] / took["faiss"]
             print(
-                f"{kind}, batch {len(some):<3} {shown(took)}  time / faiss {ratio:.2f}  "
+                f"{kind}, batch {len(some):<3} {format_times(took)}  time / faiss {ratio:.2f}  "
                 f"recall@{K} {recall:.3f}  built in {built:.0f} s"
             )
 

@@ -252,7 +252,7 @@ def group_items(features: Features, items: Tensor) -> Features:
         )
     tokens = features.tokens[index.to(device)].flatten(1, 2)
     mask = features.mask[index.to(device)] & real[..., None].to(device)
-    return _left(tokens, mask.flatten(1))
+    return _move_left(tokens, mask.flatten(1))
 
 
 def _pack(segments: Sequence[Features], dtype: torch.dtype) -> Features:
@@ -262,10 +262,10 @@ def _pack(segments: Sequence[Features], dtype: torch.dtype) -> Features:
     """
     tokens = torch.cat([s.tokens.to(dtype) for s in segments], dim=1)  # [B, T, D]
     mask = torch.cat([s.mask for s in segments], dim=1)  # [B, T]
-    return Features(tokens, mask) if len(segments) == 1 else _left(tokens, mask)
+    return Features(tokens, mask) if len(segments) == 1 else _move_left(tokens, mask)
 
 
-def _left(tokens: Tensor, mask: Tensor) -> Features:
+def _move_left(tokens: Tensor, mask: Tensor) -> Features:
     order = mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
     index: Tensor = order.unsqueeze(-1).expand_as(tokens)
     return Features(tokens.gather(1, index), mask.gather(1, order))

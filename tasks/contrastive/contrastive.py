@@ -144,7 +144,7 @@ class Contrastive(Task):
         columns = {"group": self.positive_group, "match": self.metric_group, "label": label}
         for key, column in columns.items():
             if column is not None and column in row:
-                example.reference[key] = _plain(row[column])
+                example.reference[key] = _to_json(row[column])
         if "group" in example.reference:
             number = stable_hash(example.reference["group"])
             example.labels["group"] = torch.tensor(number, dtype=torch.long)
@@ -278,6 +278,6 @@ def _top1_correct(logits: Tensor, positive: Tensor) -> Tensor:
     return positive.gather(1, logits.detach().argmax(1, keepdim=True)).sum().float()
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """Return a cell as JSON holds it: numpy scalars become Python's."""
     return value.item() if hasattr(value, "item") else value

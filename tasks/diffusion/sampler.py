@@ -30,8 +30,8 @@ class Canvas:
     ids: Tensor
     real: Tensor
     open: Tensor
-    given: Tensor
-    least: Tensor
+    drafted: Tensor
+    min_length: Tensor
 
     def to(self, device: torch.device | str) -> Canvas:
         return Canvas(*(tensor.to(device) for tensor in vars(self).values()))
@@ -78,11 +78,11 @@ class _State:
         self.rule = rule
         self.ids, self.real = canvas.ids.clone(), canvas.real.clone()
         self.open = canvas.open & canvas.real
-        self.doubted = canvas.given & canvas.real
+        self.doubted = canvas.drafted & canvas.real
         if rule.remask_below is None:
             self.doubted = torch.zeros_like(self.doubted)
         place = torch.arange(self.ids.shape[1], device=self.ids.device)
-        self.early = place < canvas.least[:, None]  # no `eos` here
+        self.early = place < canvas.min_length[:, None]  # no `eos` here
         self.passes = torch.zeros(len(self.ids), dtype=torch.long, device=self.ids.device)
         self.quota = [reveal_schedule(int(n), rule.steps or 1) for n in self.open.sum(1)]
 
@@ -109,7 +109,7 @@ class _State:
             selected, best
         )
         self.passes += active
-        revealed = self._chosen(confidence.masked_fill(doubted, -1.0))
+        revealed = self._positions_to_reveal(confidence.masked_fill(doubted, -1.0))
         again = doubted.clone()
         if self.rule.remask_below is not None:
             current = probabilities.gather(1, ids[selected][:, None])[:, 0]
@@ -117,7 +117,7 @@ class _State:
         self._write(
             torch.where(revealed, ids.masked_scatter(selected, token), ids), revealed, again
         )
-        self._cut(revealed & (confidence >= self.rule.threshold), width)
+        self._truncate(revealed & (confidence >= self.rule.threshold), width)
         self.doubted = self.doubted & ~active[:, None]
 
     def _write(self, ids: Tensor, revealed: Tensor, again: Tensor) -> None:
@@ -125,14 +125,14 @@ class _State:
         self.ids[:, :width] = ids.masked_fill(again, self.rule.mask_id)
         self.open[:, :width] = (self.open[:, :width] & ~revealed) | again
 
-    def _cut(self, sure: Tensor, width: int) -> None:
+    def _truncate(self, sure: Tensor, width: int) -> None:
         """Remove the first confident `eos` of a row and everything behind it."""
         cut = (sure & (self.ids[:, :width] == self.rule.eos_id)).cumsum(1) > 0
         self.real[:, :width] &= ~cut
         self.real[:, width:] &= ~cut[:, -1:]
         self.open &= self.real
 
-    def _chosen(self, confidence: Tensor) -> Tensor:
+    def _positions_to_reveal(self, confidence: Tensor) -> Tensor:
         """Return `[B, G]`, the positions that this pass reveals, of those with a confidence (not
         -1)."""
         turn = int(self.passes.max())

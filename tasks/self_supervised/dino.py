@@ -48,7 +48,7 @@ class DINO(Task):
     but uniform.
     """
 
-    stuck: Tensor
+    collapsed_steps: Tensor
     seen: Tensor
     cross_rows = True
 
@@ -115,7 +115,7 @@ class DINO(Task):
         self.teacher_temperature, self.ema_decay_range = teacher_temperature, ema_decay
         self.min_rank, self.patience = min_rank, patience
         self.student, self.teacher = nn.ModuleDict(), nn.ModuleDict()
-        self.register_buffer("stuck", torch.zeros((), dtype=torch.long))
+        self.register_buffer("collapsed_steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("seen", torch.zeros(2))  # the rank and the entropy of the last step
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Any]) -> None:
@@ -232,7 +232,7 @@ class DINO(Task):
         if self.training and not entropy.is_meta and len(vectors_of_all) >= MIN_ROWS:
             uniform = entropy > COLLAPSE_ENTROPY * math.log(max(2, self.sizes[2]))
             collapsed = (rank < self.min_rank) | uniform
-            self.stuck.copy_(torch.where(collapsed, self.stuck + 1, 0))
+            self.collapsed_steps.copy_(torch.where(collapsed, self.collapsed_steps + 1, 0))
             self.seen.copy_(torch.stack([rank, entropy]))
         return {"entropy": entropy * rows, "rank": rank * rows}
 
@@ -240,7 +240,7 @@ class DINO(Task):
         """Stop training if the teacher maps all inputs to the same targets."""
         if ctx.step % max(1, self.patience // 10):
             return  # reading the counter synchronizes with the device
-        if int(self.stuck) >= self.patience:
+        if int(self.collapsed_steps) >= self.patience:
             rank, entropy = self.seen.tolist()
             limit = COLLAPSE_ENTROPY * math.log(max(2, self.sizes[2]))
             raise StopTraining(

@@ -83,7 +83,7 @@ class LabelEncoder(Fittable):
                 "map it in `columns`"
             )
         cell = row[self.column]
-        return [self._plain(v) for v in (cell if isinstance(cell, (list, tuple)) else [cell])]
+        return [self._to_json(v) for v in (cell if isinstance(cell, (list, tuple)) else [cell])]
 
     def index(self, label: Label) -> int:
         """Return the index of a class. Raise ValueError for one that the training split did not
@@ -97,7 +97,7 @@ class LabelEncoder(Fittable):
             )
         return self._places[label]
 
-    def _plain(self, value: Any) -> Label:
+    def _to_json(self, value: Any) -> Label:
         plain = value.item() if hasattr(value, "item") else value  # a numpy scalar
         if not isinstance(plain, (bool, int, str)):
             raise ValueError(

@@ -89,11 +89,13 @@ class TextMetrics:
         }
 
     def _exact(self) -> int:
-        def plain(text: str) -> str:
+        def normalized(text: str) -> str:
             return " ".join(text.split())
 
         pairs = zip(self.texts, self.references, strict=True)
-        return sum(plain(text) in {plain(r) for r in references} for text, references in pairs)
+        return sum(
+            normalized(text) in {normalized(r) for r in references} for text, references in pairs
+        )
 
 
 def _words_right(
@@ -104,13 +106,13 @@ def _words_right(
     right = total = 0
     for text, references in zip(candidates, references_of, strict=True):
         best = max(
-            ((_agree(text, reference), len(reference)) for reference in references),
+            ((_count_equal(text, reference), len(reference)) for reference in references),
             key=lambda found: found[0] / max(found[1], 1),
         )
         right, total = right + best[0], total + best[1]
     return right / max(total, 1)
 
 
-def _agree(text: Sequence[str], reference: Sequence[str]) -> int:
+def _count_equal(text: Sequence[str], reference: Sequence[str]) -> int:
     pairs = zip_longest(text[: len(reference)], reference)
     return sum(a == b for a, b in pairs)

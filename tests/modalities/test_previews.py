@@ -94,7 +94,7 @@ def test_a_box_lies_where_its_mm_are() -> None:
 def test_a_mask_of_another_grid_is_drawn_on_the_volume() -> None:
     pytest.importorskip("monai")
     from sensorium.modalities.mri.io import oriented
-    from sensorium.modalities.mri.overlay import found, middle
+    from sensorium.modalities.mri.overlay import middle, shapes_of
     from sensorium.modalities.mri.preview import preview
 
     raw = oriented(
@@ -103,7 +103,7 @@ def test_a_mask_of_another_grid_is_drawn_on_the_volume() -> None:
     small = np.zeros((1, 10, 10, 10))
     small[0, 6:8, 2:4, 7:9] = 1
     mask = oriented(small, np.diag([2.0, 2.0, 2.0, 1.0]), "mask", flat=True)
-    (area,) = found(raw, {"mask": (None, mask)})
+    (area,) = shapes_of(raw, {"mask": (None, mask)})
     assert middle([area], (20, 20, 20)) == pytest.approx([13, 5, 15], abs=1)
     said = {"array": small[0], "affine": np.diag([2.0, 2.0, 2.0, 1.0])}
     assert preview(raw, {"mask": (said, None)}) != preview(raw)

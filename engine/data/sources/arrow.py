@@ -21,8 +21,8 @@ class Decoder:
     """Rows as Arrow gives them -> rows as they were before they were stored."""
 
     def __init__(self, features: Mapping[str, Any] | None) -> None:
-        made = {name: decoder_of(feature) for name, feature in (features or {}).items()}
-        self.decoders = {name: decode for name, decode in made.items() if decode is not None}
+        decoders = {name: decoder_of(feature) for name, feature in (features or {}).items()}
+        self.decoders = {name: decode for name, decode in decoders.items() if decode is not None}
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         for name, decode in self.decoders.items():

@@ -75,7 +75,7 @@ class CsvRows(FileRows):
         for line, cells in lines:
             if len(cells) != len(header):
                 self.faults[len(self.rows)] = (
-                    f"line {line} has {len(cells)} cells ({_shown(cells)}), the header has "
+                    f"line {line} has {len(cells)} cells ({_quoted(cells)}), the header has "
                     f"{len(header)}; put a cell that holds a {delimiter!r} in quotes"
                 )
                 self.rows.append(())
@@ -160,12 +160,14 @@ def _any_size() -> Iterator[None]:
 
 def _header(file: Path, line: int, names: list[str]) -> tuple[str, ...]:
     """Return the columns' names; one without a name is called as pandas calls it."""
-    named = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
-    double = repeated(named)
-    if double is not None:
-        raise ValueError(f"{file}, line {line}: the column {double!r} stands twice in the header")
-    return tuple(named)
+    columns = [name or f"Unnamed: {index}" for index, name in enumerate(names)]
+    duplicate = repeated(columns)
+    if duplicate is not None:
+        raise ValueError(
+            f"{file}, line {line}: the column {duplicate!r} stands twice in the header"
+        )
+    return tuple(columns)
 
 
-def _shown(cells: Sequence[str]) -> str:
+def _quoted(cells: Sequence[str]) -> str:
     return short_repr(", ".join(map(repr, cells)))

@@ -119,19 +119,19 @@ class Files(Source):
         return self._from_root(value) if column in self.paths else value
 
     def key(self, index: int) -> str:
-        place, number = self._place(index)
-        return f"{self._names[place]}#{self.tables[place].name(number)}"
+        file, number = self._position(index)
+        return f"{self._names[file]}#{self.tables[file].name(number)}"
 
     @functools.cached_property
     def faults(self) -> Mapping[int, str]:  # type: ignore[override]
-        places = {int(row): index for index, row in enumerate(self.rows)}
+        index_of = {int(row): index for index, row in enumerate(self.rows)}
         starts = zip(self._starts, self.tables, strict=False)
         listed = {int(s) + n: text for s, table in starts for n, text in table.faults.items()}
-        return {places[row]: text for row, text in listed.items() if row in places}
+        return {index_of[row]: text for row, text in listed.items() if row in index_of}
 
     @property
     def ignored(self) -> Mapping[str, str]:  # type: ignore[override]
-        return {name: why for table in self.tables for name, why in table.ignored.items()}
+        return {name: reason for table in self.tables for name, reason in table.ignored.items()}
 
     @property
     def notes(self) -> Sequence[str]:  # type: ignore[override]
@@ -139,14 +139,14 @@ class Files(Source):
 
     def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         """As every source's, but that a cell has one name behind every slice and list of files."""
-        place, number = self._place(index)
+        file, number = self._position(index)
         cell = self.named_cell(index, column)
-        named = None if cell is None else cell_identity(cell, files)
-        return named or f"{self._prints[place]}|{self.tables[place].name(number)}|{column}"
+        name = None if cell is None else cell_identity(cell, files)
+        return name or f"{self._prints[file]}|{self.tables[file].name(number)}|{column}"
 
     def named_cell(self, index: int, column: str) -> Any:
-        place, number = self._place(index)
-        return None if number in self.tables[place].faults else self.cell(index, column)
+        file, number = self._position(index)
+        return None if number in self.tables[file].faults else self.cell(index, column)
 
     @functools.cached_property
     def _prints(self) -> list[str]:
@@ -156,15 +156,15 @@ class Files(Source):
     def fingerprint(self) -> str:
         return self._fingerprint
 
-    def _place(self, index: int) -> tuple[int, int]:
+    def _position(self, index: int) -> tuple[int, int]:
         """Return the number of a row's file and its number in it."""
         row = self.rows[index]
-        place = int(np.searchsorted(self._starts, row, "right")) - 1
-        return place, int(row - self._starts[place])
+        file = int(np.searchsorted(self._starts, row, "right")) - 1
+        return file, int(row - self._starts[file])
 
     def _locate(self, index: int) -> tuple[FileRows, int]:
-        place, number = self._place(index)
-        table = self.tables[place]
+        file, number = self._position(index)
+        table = self.tables[file]
         if number in table.faults:
             raise ReadError(self.key(index), table.faults[number], "a row that can be read")
         return table, number
@@ -228,9 +228,9 @@ def read_bytes(file: Path) -> bytes:
 
 def repeated(names: Iterable[str]) -> str | None:
     """Return the first name that is there twice."""
-    seen: set[str] = set()
+    previous: set[str] = set()
     for name in names:
-        if name in seen:
+        if name in previous:
             return name
-        seen.add(name)
+        previous.add(name)
     return None

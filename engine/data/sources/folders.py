@@ -61,29 +61,29 @@ class Folder(Source):
         top = find_folder(path)
         self.folder = _split_folder(top, split) if split else top
         self._suffixes: frozenset[str] = self.suffixes
-        files, others = self._walk()
-        self.ignored = {n: why for n, why in others.items() if not _is_text(n)}
+        files, ignored = self._walk()
+        self.ignored = {n: reason for n, reason in ignored.items() if not _is_text(n)}
         self.rows = read_metadata(self.folder, top, self.column)
         if not files and not self.rows:
-            raise ValueError(self._nothing(others))
+            raise ValueError(self._nothing(ignored))
         if split is None and labels is None:
             _check_splits(top, files)
         if self.rows:
-            named = {row.file for row in self.rows}
-            unnamed = [file for file in files if file not in named]
-            self.ignored |= {self._name(file): f"{METADATA} has no row for it" for file in unnamed}
+            listed = {row.file for row in self.rows}
+            unlisted = [file for file in files if file not in listed]
+            self.ignored |= {self._name(file): f"{METADATA} has no row for it" for file in unlisted}
         else:
             self.rows = [MetadataRow(file, {}) for file in files]
         extra = dict.fromkeys(name for row in self.rows for name in row.cells)
         self.labelled = labels if labels is not None else not extra
-        places = [row.file.relative_to(self.folder).parts for row in self.rows]
-        self.labelled = self.labelled and any(len(parts) > 1 for parts in places)
+        paths = [row.file.relative_to(self.folder).parts for row in self.rows]
+        self.labelled = self.labelled and any(len(parts) > 1 for parts in paths)
         label_columns = ("label", "class") if self.labelled else ()
         for name in {self.column, *label_columns} & extra.keys():
             raise ValueError(f"{self.folder}: {METADATA} has a column {name!r} of its own; rename")
         self.columns = (self.column, *label_columns, *extra)
         if self.labelled:
-            self._classify(places, [top] if split is None else sorted(top.iterdir()))
+            self._classify(paths, [top] if split is None else sorted(top.iterdir()))
         doubled = Counter(row.file for row in self.rows)
         self._repeated = len(doubled) < len(self.rows)
 
@@ -126,8 +126,8 @@ class Folder(Source):
     def _name(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix()
 
-    def _classify(self, places: list[tuple[str, ...]], tops: list[Path]) -> None:
-        loose = [parts[0] for parts in places if len(parts) == 1]
+    def _classify(self, paths: list[tuple[str, ...]], tops: list[Path]) -> None:
+        loose = [parts[0] for parts in paths if len(parts) == 1]
         if loose:
             raise ValueError(
                 f"{self.folder}: {len(loose)} files lie beside the class folders "
@@ -137,29 +137,29 @@ class Folder(Source):
         folders = (d.name for t in tops if t.is_dir() for d in t.iterdir() if d.is_dir())
         self.classes = sorted({name for name in folders if not name.startswith(".")})
         number = {name: i for i, name in enumerate(self.classes)}
-        self._labels = [number[parts[0]] for parts in places]
+        self._labels = [number[parts[0]] for parts in paths]
 
     def _walk(self) -> tuple[list[Path], dict[str, str]]:
         """Return the files of this kind, sorted, and the others by name with the reason."""
         files: list[Path] = []
-        others: dict[str, str] = {}
-        seen: set[str] = set()
+        ignored: dict[str, str] = {}
+        visited: set[str] = set()
         for folder, inner, names in os.walk(self.folder, followlinks=True):
             real = os.path.realpath(folder)
-            inner[:] = [] if real in seen else [d for d in inner if not d.startswith(".")]
-            if real in seen:  # a link that leads back
+            inner[:] = [] if real in visited else [d for d in inner if not d.startswith(".")]
+            if real in visited:  # a link that leads back
                 continue
-            seen.add(real)
+            visited.add(real)
             for file in (Path(folder, name) for name in names if not name.startswith(".")):
                 if file.suffix.lower() in self._suffixes:
                     files.append(file)
                 elif file.stem != METADATA:
                     kind = file.suffix or "no suffix"
-                    others[self._name(file)] = f"{kind} is no {self.column} that can be decoded"
-        return sorted(files), others
+                    ignored[self._name(file)] = f"{kind} is no {self.column} that can be decoded"
+        return sorted(files), ignored
 
-    def _nothing(self, others: Iterable[str]) -> str:
-        kinds = Counter(Path(name).suffix or "no suffix" for name in others)
+    def _nothing(self, ignored: Iterable[str]) -> str:
+        kinds = Counter(Path(name).suffix or "no suffix" for name in ignored)
         listed = ", ".join(f"{n} {suffix}" for suffix, n in kinds.most_common(3))
         suffixes = " ".join(sorted(self._suffixes))
         return f"{self.folder}: no file ends in {suffixes} (found {listed or 'nothing'})"

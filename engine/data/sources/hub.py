@@ -186,9 +186,9 @@ def find_hub_files(
     if builder.name not in kinds or builder.info.features is not None:
         return None
     make, shared = READERS[builder.name]
-    settings, plain = vars(builder.config), vars(type(builder.config)())
+    settings, defaults = vars(builder.config), vars(type(builder.config)())
     common = {"name", "version", "data_dir", "data_files", "description", *shared}
-    if any(settings[n] != plain[n] for n in settings.keys() & plain.keys() - common):
+    if any(settings[n] != defaults[n] for n in settings.keys() & defaults.keys() - common):
         return None
     name, bracket, part = source.split.partition("[")
     if name not in (builder.config.data_files or {}) or "+" in source.split:

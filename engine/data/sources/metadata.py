@@ -32,25 +32,29 @@ def read_metadata(folder: Path, top: Path, column: str) -> list[MetadataRow]:
     folder."""
     rows: list[MetadataRow] = []
     above = [] if top == folder else [top]
-    inner = [Path(here) for here, _, _ in os.walk(folder) if not Path(here).name.startswith(".")]
-    for place in [*above, *sorted(inner)]:
-        source = _open(place)
+    inner = [
+        Path(directory)
+        for directory, _, _ in os.walk(folder)
+        if not Path(directory).name.startswith(".")
+    ]
+    for directory in [*above, *sorted(inner)]:
+        source = _open(directory)
         if source is None:
             continue
         if FILE not in source.columns:
             raise ValueError(
                 f"{source.files[0]}: has no column {FILE!r}{did_you_mean(FILE, source.columns)}"
             )
-        rows += [row for row in _rows(source, place) if row.file.is_relative_to(folder)]
+        rows += [row for row in _rows(source, directory) if row.file.is_relative_to(folder)]
     return rows
 
 
 def _open(folder: Path) -> Files | None:
     kinds = {".csv": Csv, ".jsonl": Json, ".parquet": _parquet}
-    found = [folder / f"{METADATA}{s}" for s in kinds if (folder / f"{METADATA}{s}").is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{folder}: has {', '.join(f.name for f in found)}; keep one of them")
-    return kinds[found[0].suffix](path=str(found[0])) if found else None
+    files = [folder / f"{METADATA}{s}" for s in kinds if (folder / f"{METADATA}{s}").is_file()]
+    if len(files) > 1:
+        raise ValueError(f"{folder}: has {', '.join(f.name for f in files)}; keep one of them")
+    return kinds[files[0].suffix](path=str(files[0])) if files else None
 
 
 def _parquet(*, path: str) -> Files:

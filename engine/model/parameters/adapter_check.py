@@ -71,13 +71,15 @@ class AdapterCheck:
         for where, group in self.layers.items():
             if dead := self._dead(group):
                 raise ConfigError(
-                    f"{where}.lora: no gradient reaches the adapters of {_listed(dead)}: the model "
+                    f"{where}.lora: no gradient reaches the adapters of {_format_names(dead)}: the "
+                    "model "
                     "does not run these modules; name other target_modules"
                 )
             unused = [name for name, layer in group.items() if self._drops_nothing(layer)]
             if unused:
                 raise ConfigError(
-                    f"{where}.lora.lora_dropout: has no effect on {_listed(unused)}: the model "
+                    f"{where}.lora.lora_dropout: has no effect on {_format_names(unused)}: the "
+                    "model "
                     "reads their weights and does not run them; say lora_dropout: 0"
                 )
 
@@ -94,6 +96,6 @@ class AdapterCheck:
         return drops and id(layer) not in self.called
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _format_names(names: Sequence[str]) -> str:
+    others = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + others

@@ -108,8 +108,8 @@ def add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> An
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[methods[name]]
     options = {key: value for key, value in section.items() if key != "type"}
     options = library_options(config_class, options, where)
-    known = parameters(config_class)
-    if "target_modules" in known and options.get("target_modules") is None:
+    accepted = parameters(config_class)
+    if "target_modules" in accepted and options.get("target_modules") is None:
         options["target_modules"] = _exact(_default_targets(module, name == "lora", where), module)
     tuner_class = PEFT_TYPE_TO_TUNER_MAPPING[methods[name]]
     with located_errors(where):
@@ -168,8 +168,8 @@ def _default_targets(module: nn.Module, lora: bool, where: str) -> list[str]:
     attention = {n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
     targets = [n for n, m in modules.items() if _is_plain(m, (nn.Linear, Conv1D))]
     if lora:
-        whole = {n for n in attention if modules[n].in_proj_weight is not None}
-        targets = [n for n in targets if n.removesuffix(".out_proj") not in whole] + sorted(whole)
+        fused = {n for n in attention if modules[n].in_proj_weight is not None}
+        targets = [n for n in targets if n.removesuffix(".out_proj") not in fused] + sorted(fused)
     else:  # attention never calls its `out_proj`
         targets = [n for n in targets if n.removesuffix(".out_proj") not in attention]
     if not targets:

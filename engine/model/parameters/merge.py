@@ -51,11 +51,12 @@ def _check_mergeable(module: nn.Module, where: str) -> None:
             continue
         base = layer.get_base_layer()
         for parameter in base.parameters(recurse=False):
-            others = sorted(n for n in users[id(parameter)] if not n.startswith(f"{name}."))
-            if others:
+            other_modules = sorted(n for n in users[id(parameter)] if not n.startswith(f"{name}."))
+            if other_modules:
                 raise ConfigError(
                     f"{where}.lora: the adapter of {name} cannot be merged, since its weight is "
-                    f"that of {others[0]} too; train it again with target_modules that leave it out"
+                    f"that of {other_modules[0]} too; train it again with target_modules that "
+                    "leave it out"
                 )
         if nn.utils.parametrize.is_parametrized(base):
             raise ConfigError(

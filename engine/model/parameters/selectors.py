@@ -66,13 +66,14 @@ def select(module: nn.Module, section: str | Mapping[str, Any], where: str) -> C
     options = library_options(selector, options, where, MODULE)
     with located_errors(where, options):
         names = set(selector(module, **options))
-    known = [name for name, _ in module.named_parameters()]
-    if not names or not names.issubset(known):
+    parameters = [name for name, _ in module.named_parameters()]
+    if not names or not names.issubset(parameters):
         selected = f"selects {min(names)!r}" if names else "selects no parameter"
-        some = ", ".join(known[:3])
+        examples = ", ".join(parameters[:3])
         raise ConfigError(
-            f"{where}: {name} {selected} of {type(module).__name__}, whose parameters are {some}"
-            f"{', ...' if len(known) > 3 else ''}; say lora: {{r: 8}} or freeze: {{last: 1}}"
+            f"{where}: {name} {selected} of {type(module).__name__}, whose parameters are "
+            f"{examples}"
+            f"{', ...' if len(parameters) > 3 else ''}; say lora: {{r: 8}} or freeze: {{last: 1}}"
         )
     return names
 
@@ -83,13 +84,13 @@ def _selector(section: str | Mapping[str, Any], where: str) -> tuple[str, dict[s
         return section, {}
     if "type" in section:
         return section["type"], {key: value for key, value in section.items() if key != "type"}
-    named = [key for key in section if key in registered("selector")]
-    if len(named) != 1:
+    selectors = [key for key in section if key in registered("selector")]
+    if len(selectors) != 1:
         hint = did_you_mean(next(iter(section), ""), registered("selector"))
         raise ConfigError(
             f"{where}: found {', '.join(section) or 'nothing'}, expected one selector{hint}"
         )
-    return named[0], dict(section)
+    return selectors[0], dict(section)
 
 
 def _within(module: nn.Module, parts: Iterable[nn.Module]) -> Sequence[str]:

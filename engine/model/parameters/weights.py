@@ -95,33 +95,33 @@ def _from_run(module: nn.Module, run: Path, name: str | None, where: ComponentPa
         )
     source = "none" if average else options.get("weights", "none")  # an average is saved whole
     names = {without_adapter(name) for name in state}
-    held = {id(t) for name, t in module.state_dict(keep_vars=True).items() if name in names}
-    if source != "none" and not _is_held(module, held):
+    loaded_ids = {id(t) for name, t in module.state_dict(keep_vars=True).items() if name in names}
+    if source != "none" and not _is_held(module, loaded_ids):
         load_weights(module, source, path)  # what that run did not train, it did not save
-    filled = _fill_children(module, options, path, held)
+    filled = _fill_children(module, options, path, loaded_ids)
     with adapters_to_merge(module, list(_adapted(module, options, path))):
         lacking = {name for name, tensor in _tensors(module) if id(tensor) in filled}
-        _load(module, state, where, str(run), whole=source == "none", filled=lacking)
+        _load(module, state, where, str(run), strict=source == "none", filled=lacking)
 
 
-def _is_held(module: nn.Module, held: Container[int]) -> bool:
-    """Return whether a run's file holds all of a part; held: the ids of the tensors that it
+def _is_held(module: nn.Module, loaded_ids: Container[int]) -> bool:
+    """Return whether a run's file holds all of a part; loaded_ids: those of the tensors that it
     holds."""
-    return all(id(tensor) in held for tensor in module.state_dict(keep_vars=True).values())
+    return all(id(tensor) in loaded_ids for tensor in module.state_dict(keep_vars=True).values())
 
 
 def _fill_children(
-    module: nn.Module, section: Mapping[str, Any], where: ComponentPath, held: Container[int]
+    module: nn.Module, section: Mapping[str, Any], where: ComponentPath, loaded_ids: Container[int]
 ) -> set[int]:
     """Fill the heads of a task and the parts within a part that the run had from elsewhere. Return
-    the ids of their tensors. held: the ids of those that the run's file holds."""
+    the ids of their tensors. loaded_ids: those of the tensors that the run's file holds."""
     filled: set[int] = set()
     for key, child, inner in _child_sections(module, section):
         source = inner.get("weights", "none")
-        if source != "none" and not _is_held(child, held):
+        if source != "none" and not _is_held(child, loaded_ids):
             load_weights(child, source, where / key)
             filled |= {id(tensor) for _, tensor in _tensors(child)}
-        filled |= _fill_children(child, inner, where / key, held)
+        filled |= _fill_children(child, inner, where / key, loaded_ids)
     return filled
 
 
@@ -173,10 +173,10 @@ def run_section(run: Path, path: ComponentPath, where: str) -> dict[str, Any]:
     keys = path.split(".")
     for i, key in enumerate(keys):
         if not isinstance(section, dict) or key not in section:
-            known = list(section) if isinstance(section, dict) else []
+            section_keys = list(section) if isinstance(section, dict) else []
             raise ConfigError(
                 f"{where}.weights: the run {run} has no {'.'.join(keys[: i + 1])}"
-                f"{did_you_mean(key, known)}"
+                f"{did_you_mean(key, section_keys)}"
             )
         section = section[key]
     return dict(section)
@@ -187,7 +187,7 @@ def _load(
     state: dict[str, Tensor],
     where: str,
     source: str,
-    whole: bool = True,
+    strict: bool = True,
     filled: Set[str] = frozenset(),
 ) -> None:
     """Load a state; every key and shape that does not fit is one line of the error. filled: names
@@ -206,6 +206,6 @@ def _load(
             )
     added = module.added_token_parameters() if isinstance(module, Backbone) else frozenset()
     missing = sorted(set(tensors) - set(state) - added - filled)
-    if whole and missing:
+    if strict and missing:
         raise ConfigError(f"{where}: {source} lacks {missing[0]} (and {len(missing) - 1} more)")
     module.load_state_dict(state, strict=False)

@@ -68,8 +68,8 @@ def parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 def _without_tensors(hint: Any) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        left = (_without_tensors(a) for a in args if a is not Tensor)
-        return functools.reduce(operator.or_, left)
+        hints = (_without_tensors(a) for a in args if a is not Tensor)
+        return functools.reduce(operator.or_, hints)
     if origin is tuple:
         return tuple[tuple(_without_tensors(a) for a in args)]  # type: ignore[misc]
     return hint

@@ -71,14 +71,14 @@ RENAMED: dict[str, str] = {
 }
 
 
-def renamed(place: str, owner: str = "", value: object = None) -> str | None:
+def renamed(path: str, owner: str = "", value: object = None) -> str | None:
     """Return today's name of a key of the first edition, or of a value of it, or None.
 
-    place: `train.clip`. owner: the class, or the kind of part, that refused the key. value: what
+    path: `train.clip`. owner: the class, or the kind of part, that refused the key. value: what
     was refused, if the key exists.
     """
     suffix = "" if value is None else f"={value}"
-    keys = f"{place}{suffix}".split(".")
+    keys = f"{path}{suffix}".split(".")
     for pattern, new in RENAMED.items():
         parts = pattern.split(".")
         if len(parts) == len(keys) and all(

@@ -158,12 +158,12 @@ def options_model(part: Any) -> type[BaseModel]:
     return create_model(name, __config__=config, **fields)
 
 
-def validate(model: type[M], values: Mapping[str, Any], where: str, what: str) -> M:
+def validate(model: type[M], values: Mapping[str, Any], where: str, label: str) -> M:
     """`values` as `model`; every mistake is one line that begins with its place."""
     try:
         validated = model.model_validate(dict(values))
     except ValidationError as error:
-        lines = format_validation_errors(error, model, values, where, what)
+        lines = format_validation_errors(error, model, values, where, label)
         raise ConfigError("\n".join(lines)) from None
     wrong = find_bool_as_number(values, validated, where)
     if wrong:

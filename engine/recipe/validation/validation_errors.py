@@ -18,14 +18,14 @@ MAX_VALUE = 100
 Loc = tuple[int | str, ...]
 
 
-class Place(NamedTuple):
+class ErrorLocation(NamedTuple):
     """keys: those of the recipe. owner: the model whose field the last one is, or None in a
     mapping of names. whole: nothing of pydantic's place is left (a union adds its branches).
     expected: what may stand there, in words; empty where the key is unknown."""
 
     keys: list[str]
     owner: type[BaseModel] | None
-    whole: bool
+    complete: bool
     expected: str
 
 
@@ -34,44 +34,44 @@ def format_validation_errors(
     model: type[BaseModel],
     values: Mapping[str, Any],
     where: str,
-    what: str,
+    label: str,
 ) -> list[str]:
     """One line a mistake; a union reports every branch, of which the first is kept."""
     lines: dict[str, str] = {}
     problems = error.errors(include_url=False)
-    meant = _misspelt_required(problems)
+    misspelt = _misspelt_required(problems)
     for problem in problems:
         extra, missing = problem["type"] == "extra_forbidden", problem["type"] == "missing"
-        if missing and problem["loc"] in meant:
+        if missing and problem["loc"] in misspelt:
             continue  # the line of the misspelt key says it
-        keys, owner, whole, expected = _place(problem["loc"], model, extra)
-        place = ".".join([where, *keys] if where else keys)
+        keys, owner, whole, expected = _locate(problem["loc"], model, extra)
+        path = ".".join([where, *keys] if where else keys)
         if extra and whole:
-            known = _fields(owner) if owner else {}
-            name = what if owner is model else "this section"
-            now = renamed(place, what if owner is model else "")
-            hint = f"; it is called {now} now" if now else did_you_mean(keys[-1], known)
+            fields = _fields(owner) if owner else {}
+            name = label if owner is model else "this section"
+            new_name = renamed(path, label if owner is model else "")
+            hint = f"; it is called {new_name} now" if new_name else did_you_mean(keys[-1], fields)
             line = f"{name} has no such option{hint}"
         elif missing and whole:
             line = f"is required, and is not there; expected {expected}"
         else:
             value = _dig(values, keys)
             text = shorten(repr(value), MAX_VALUE)
-            now = renamed(place, what if owner is model else "", value)
-            hint = f"; it is called {now} now" if now else ""
+            new_name = renamed(path, label if owner is model else "", value)
+            hint = f"; it is called {new_name} now" if new_name else ""
             if isinstance(value, Mapping) and value and all(v is None for v in value.values()):
                 hint = "; put a text that begins with '{' in quotes"
             line = f"found {text} ({type(value).__name__}), expected {expected}{hint}"
-        lines.setdefault(place, f"{place}: {line}")
+        lines.setdefault(path, f"{path}: {line}")
     return list(lines.values())
 
 
 def _misspelt_required(problems: Sequence[Any]) -> set[Loc]:
     """The places of required keys that stand there misspelt."""
-    lost: list[Loc] = [p["loc"] for p in problems if p["type"] == "missing"]
+    missing: list[Loc] = [p["loc"] for p in problems if p["type"] == "missing"]
     misspelt: set[Loc] = set()
     for *parent, last in (p["loc"] for p in problems if p["type"] == "extra_forbidden"):
-        names = [str(loc[-1]) for loc in lost if list(loc[:-1]) == parent]
+        names = [str(loc[-1]) for loc in missing if list(loc[:-1]) == parent]
         near = closest(str(last), names)
         misspelt |= {(*parent, near)} if near else set()
     return misspelt
@@ -91,7 +91,7 @@ def _dig(values: Any, keys: list[str]) -> Any:
     return values
 
 
-def _place(loc: Loc, model: type[BaseModel], extra: bool) -> Place:
+def _locate(loc: Loc, model: type[BaseModel], extra: bool) -> ErrorLocation:
     keys: list[str] = []
     owner: type[BaseModel] | None = model
     current: Any = model
@@ -100,7 +100,7 @@ def _place(loc: Loc, model: type[BaseModel], extra: bool) -> Place:
         if isinstance(current, type) and issubclass(current, BaseModel):
             field = _fields(current).get(str(step))
             if field is None and not (extra and i == len(loc) - 1):
-                return Place(keys, owner, False, expected)
+                return ErrorLocation(keys, owner, False, expected)
             owner = current
             keys.append(str(step))
             current = _inner(field.annotation) if field else None
@@ -114,8 +114,8 @@ def _place(loc: Loc, model: type[BaseModel], extra: bool) -> Place:
             inside = typing.get_args(current)[0]
             current, owner, expected = _inner(inside), None, describe_type(inside)
         else:
-            return Place(keys, owner, False, expected)
-    return Place(keys, owner, True, expected)
+            return ErrorLocation(keys, owner, False, expected)
+    return ErrorLocation(keys, owner, True, expected)
 
 
 def _inner(annotation: Any) -> Any:

@@ -51,13 +51,13 @@ class Recordings(Source):
         self._episodes = [range(a, b) for a, b in itertools.pairwise(starts) if a < b]
         self.numbers = [int(numbers[e.start]) for e in self._episodes]
         file_of = np.searchsorted(borders, [e.start for e in self._episodes], "right")
-        seen: set[tuple[int, int]] = set()
+        read_files: set[tuple[int, int]] = set()
         for file, number in zip(file_of.tolist(), self.numbers, strict=True):
-            if (file, number) in seen:
+            if (file, number) in read_files:
                 raise ValueError(
                     f"{self.name}: the rows of episode {number} are torn apart; sort by {episode}"
                 )
-            seen.add((file, number))
+            read_files.add((file, number))
         self._of_row = np.repeat(np.arange(len(self._episodes)), [len(e) for e in self._episodes])
 
     def _borders(self, numbers: np.ndarray) -> list[int]:
@@ -116,9 +116,9 @@ class Recordings(Source):
         return None if kind is None or is_number(innermost(kind)) else self._cell(column, index)
 
     def key(self, index: int) -> str:
-        place = int(self._of_row[index])
-        frame = index - self._episodes[place].start
-        return f"{self.name}/{self.numbers[place]}/{frame}"
+        episode = int(self._of_row[index])
+        frame = index - self._episodes[episode].start
+        return f"{self.name}/{self.numbers[episode]}/{frame}"
 
 
 class Frames(Recordings):
@@ -173,8 +173,8 @@ class Frames(Recordings):
 
     def key(self, index: int) -> str:
         file = int(np.searchsorted(self._starts, index, "right")) - 1
-        rest = super().key(index).partition("/")[2]
-        return f"{self._names[file]}/{rest}"
+        name = super().key(index).partition("/")[2]
+        return f"{self._names[file]}/{name}"
 
     @functools.cached_property
     def _names(self) -> list[str]:
@@ -198,10 +198,10 @@ def print_of(files: Iterable[Path], *settings: str) -> str:
 def _files(path: str | list[str]) -> list[Path]:
     paths: list[Path] = []
     for pattern in [path] if isinstance(path, str) else path:
-        whole = Path(pattern).expanduser().absolute()
-        names = [str(whole)] if whole.exists() else sorted(glob.glob(str(whole), recursive=True))  # noqa: PTH207
+        path_ = Path(pattern).expanduser().absolute()
+        names = [str(path_)] if path_.exists() else sorted(glob.glob(str(path_), recursive=True))  # noqa: PTH207
         if not names:
-            raise ValueError(f"path: {whole}: there is no such file")
+            raise ValueError(f"path: {path_}: there is no such file")
         paths += map(Path, names)
     if not paths:
         raise ValueError("path: names no file")

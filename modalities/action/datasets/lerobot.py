@@ -38,13 +38,13 @@ class LeRobot(Recordings):
             raise ValueError(f"path: {folder}: there is no such folder")
         self.name = folder.name
         self.layout = read_layout(folder)
-        self.parts = _chosen(self.layout, split)
+        self.parts = _episodes_of(self.layout, split)
         self.cameras = tuple(self.layout.videos) if videos else ()
         if self.cameras:
             pyav()
-            _there([v for part in self.parts for v, _ in part.videos.values()])
+            _check_files([v for part in self.parts for v, _ in part.videos.values()])
         self._open(_with_tasks(_rows(self.layout, self.parts), self.layout))
-        _whole(self, self.parts)
+        _check_frames(self, self.parts)
         by_number = {part.index: part for part in self.parts}
         self._part = [by_number[number] for number in self.numbers]
         self._time = self.column_array("timestamp").reshape(-1) if self.cameras else np.zeros(0)
@@ -76,39 +76,41 @@ class LeRobot(Recordings):
         return print_of([*meta, *data, *videos], repr([part.index for part in self.parts]))
 
 
-def _chosen(layout: Layout, split: str | None) -> list[Episode]:
+def _episodes_of(layout: Layout, split: str | None) -> list[Episode]:
     """The episodes of a split, in the order of their numbers."""
-    every = sorted(layout.episodes, key=lambda episode: episode.index)
-    if not every:
+    episodes = sorted(layout.episodes, key=lambda episode: episode.index)
+    if not episodes:
         raise ValueError(f"{layout.folder}/meta: lists no episode")
     if split is None:
-        return every
-    named = layout.info.get("splits") or {}
-    first, colon, last = str(named.get(split, split)).partition(":")
+        return episodes
+    splits = layout.info.get("splits") or {}
+    first, colon, last = str(splits.get(split, split)).partition(":")
     try:
-        inside = range(int(first or 0), int(last) if last else every[-1].index + 1)
+        inside = range(int(first or 0), int(last) if last else episodes[-1].index + 1)
     except ValueError:
         inside = range(0)
-    chosen = [episode for episode in every if episode.index in inside]
+    chosen = [episode for episode in episodes if episode.index in inside]
     if not colon or not chosen:
         raise ValueError(
-            f"split: found {split!r}, expected {', '.join(map(repr, named)) or 'no name'} or "
-            f"episodes of the {len(every)} there are, as '0:{len(every)}'"
+            f"split: found {split!r}, expected {', '.join(map(repr, splits)) or 'no name'} or "
+            f"episodes of the {len(episodes)} there are, as '0:{len(episodes)}'"
         )
     return chosen
 
 
-def _there(files: Sequence[Path]) -> None:
-    lost = [file for file in dict.fromkeys(files) if not file.is_file()]
-    if lost:
-        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
-        raise ValueError(f"{lost[0]}: there is no such file{more}; copy the whole folder again")
+def _check_files(files: Sequence[Path]) -> None:
+    missing = [file for file in dict.fromkeys(files) if not file.is_file()]
+    if missing:
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise ValueError(
+            f"{missing[0]}: there is no such file{others}; copy the whole folder again"
+        )
 
 
 def _rows(layout: Layout, parts: Sequence[Episode]) -> pa.Table:
     """The rows of these episodes, in the order of their numbers and frames."""
     files = list(dict.fromkeys(part.data for part in parts))
-    _there(files)
+    _check_files(files)
     try:
         table = pa.concat_tables([parquet.read_table(f) for f in files], promote_options="default")
     except (pa.ArrowException, OSError) as error:
@@ -125,14 +127,14 @@ def _with_tasks(table: pa.Table, layout: Layout) -> pa.Table:
     """`task_index` in words, as the column `task`."""
     if "task_index" not in table.column_names or TASK in table.column_names:
         return table
-    places = table["task_index"].to_pylist()
-    lost = set(places) - set(layout.tasks)
-    if lost:
-        raise ValueError(f"{layout.folder}/meta: task_index {min(lost)} is among no tasks")
-    return table.append_column(TASK, pa.array([layout.tasks[i] for i in places], pa.string()))
+    indices = table["task_index"].to_pylist()
+    unknown = set(indices) - set(layout.tasks)
+    if unknown:
+        raise ValueError(f"{layout.folder}/meta: task_index {min(unknown)} is among no tasks")
+    return table.append_column(TASK, pa.array([layout.tasks[i] for i in indices], pa.string()))
 
 
-def _whole(source: LeRobot, parts: Sequence[Episode]) -> None:
+def _check_frames(source: LeRobot, parts: Sequence[Episode]) -> None:
     """Raise ValueError if an episode has other rows than its description, or lacks frames."""
     by_number = dict(zip(source.numbers, source.episodes, strict=True))
     frames = source.column_array(FRAME).reshape(-1)
@@ -143,9 +145,10 @@ def _whole(source: LeRobot, parts: Sequence[Episode]) -> None:
                 f"{part.data}: episode {part.index} has {len(rows)} rows, its description says "
                 f"{part.length}; frames are missing, copy the file again"
             )
-        lost = np.flatnonzero(frames[rows.start : rows.stop] != np.arange(part.length))
-        if len(lost):
+        mismatches = np.flatnonzero(frames[rows.start : rows.stop] != np.arange(part.length))
+        if len(mismatches):
             raise ValueError(
-                f"{part.data}: episode {part.index} has frame {frames[rows.start + lost[0]]} in "
-                f"the place of {lost[0]}; frames are missing"
+                f"{part.data}: episode {part.index} has frame {frames[rows.start + mismatches[0]]} "
+                "in "
+                f"the place of {mismatches[0]}; frames are missing"
             )

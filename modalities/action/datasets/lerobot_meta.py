@@ -77,15 +77,14 @@ def _cameras(info: dict[str, Any]) -> list[str]:
 def _by_episode(folder: Path, info: dict[str, Any]) -> Layout:
     """v2: `data/chunk-000/episode_000012.parquet`."""
     episodes, cameras = [], _cameras(info)
-    for said in _json_lines(folder / "meta/episodes.jsonl"):
-        index = int(said["episode_index"])
-        place = {"episode_chunk": index // int(info["chunks_size"]), "episode_index": index}
+    for row in _json_lines(folder / "meta/episodes.jsonl"):
+        index = int(row["episode_index"])
+        keys = {"episode_chunk": index // int(info["chunks_size"]), "episode_index": index}
         videos = {
-            key: (folder / info["video_path"].format(video_key=key, **place), 0.0)
-            for key in cameras
+            key: (folder / info["video_path"].format(video_key=key, **keys), 0.0) for key in cameras
         }
-        data = folder / info["data_path"].format(**place)
-        episodes.append(Episode(index, int(said["length"]), data, videos))
+        data = folder / info["data_path"].format(**keys)
+        episodes.append(Episode(index, int(row["length"]), data, videos))
     tasks = {int(t["task_index"]): t["task"] for t in _json_lines(folder / "meta/tasks.jsonl")}
     return Layout(folder, info, episodes, tasks)
 
@@ -98,15 +97,15 @@ def _by_file(folder: Path, info: dict[str, Any]) -> Layout:
     episodes, cameras = [], _cameras(info)
     tables = [_table(file) for file in files]
     columns = [n for n in tables[0].column_names if n.startswith(PLACED)]
-    for said in (row for table in tables for row in table.select(columns).to_pylist()):
+    for record in (row for table in tables for row in table.select(columns).to_pylist()):
         videos = {}
         for key in cameras:
-            chunk, number = (said[f"videos/{key}/{k}"] for k in ("chunk_index", "file_index"))
+            chunk, number = (record[f"videos/{key}/{k}"] for k in ("chunk_index", "file_index"))
             path = info["video_path"].format(video_key=key, chunk_index=chunk, file_index=number)
-            videos[key] = (folder / path, float(said[f"videos/{key}/from_timestamp"]))
-        place = {k: said[f"data/{k}"] for k in ("chunk_index", "file_index")}
-        data = folder / info["data_path"].format(**place)
-        episodes.append(Episode(int(said["episode_index"]), int(said["length"]), data, videos))
+            videos[key] = (folder / path, float(record[f"videos/{key}/from_timestamp"]))
+        keys = {k: record[f"data/{k}"] for k in ("chunk_index", "file_index")}
+        data = folder / info["data_path"].format(**keys)
+        episodes.append(Episode(int(record["episode_index"]), int(record["length"]), data, videos))
     table = _table(folder / "meta/tasks.parquet")
     words = next(n for n in table.column_names if n != "task_index")  # pandas' index, named or not
     pairs = zip(table["task_index"].to_pylist(), table[words].to_pylist(), strict=True)

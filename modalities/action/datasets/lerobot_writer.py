@@ -35,41 +35,41 @@ class Recording:
         return len(next(iter(self.columns.values())))
 
 
-def write(folder: Path, recordings: Iterable[Recording], rate: float, **more: Any) -> None:
-    """Write a folder beside its place, and rename it when it is whole. rate: Hz. more: further
-    keys of `info.json`. Where another process was faster, its folder stays."""
+def write(folder: Path, recordings: Iterable[Recording], rate: float, **info_fields: Any) -> None:
+    """Write a folder beside its place, and rename it when it is whole. rate: Hz. info_fields:
+    further keys of `info.json`. Where another process was faster, its folder stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(folder) as place:
+    with _temporary_folder(folder) as temporary:
         episodes = list(recordings)
         if not episodes:
             raise ValueError(f"{folder}: there is no episode to write")
         words = list(dict.fromkeys(e.task for e in episodes))
         table = _rows(episodes, words, rate)
-        _put(table, place / DATA)
-        _put(_described(episodes), place / "meta/episodes/chunk-000/file-000.parquet")
+        _write_table(table, temporary / DATA)
+        _write_table(_described(episodes), temporary / "meta/episodes/chunk-000/file-000.parquet")
         tasks = pa.table({"task_index": np.arange(len(words)), "task": words})
-        _put(tasks, place / "meta/tasks.parquet")
-        info = _info(table, episodes, words, rate) | more
-        (place / "meta/info.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
+        _write_table(tasks, temporary / "meta/tasks.parquet")
+        info = _info(table, episodes, words, rate) | info_fields
+        (temporary / "meta/info.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
 
 
 @contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
+def _temporary_folder(folder: Path) -> Iterator[Path]:
     """A new folder, which takes the place of `folder` at the end, or goes away."""
-    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        yield place
-        place.chmod(0o755)
+        yield temporary
+        temporary.chmod(0o755)
         try:
-            os.rename(place, folder)  # noqa: PTH104 # Path.rename is the same
+            os.rename(temporary, folder)  # noqa: PTH104 # Path.rename is the same
         except OSError:
             if not folder.is_dir():
                 raise
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _put(table: pa.Table, path: Path) -> None:
+def _write_table(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(table, path)
 
@@ -148,5 +148,5 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
     while pa.types.is_fixed_size_list(kind):
         shape.append(kind.list_size)
         kind = kind.value_type
-    named = {pa.float32(): "float32", pa.float64(): "float64"}
-    return {"dtype": named.get(kind, str(kind)), "shape": shape or [1], "names": None}
+    dtypes = {pa.float32(): "float32", pa.float64(): "float64"}
+    return {"dtype": dtypes.get(kind, str(kind)), "shape": shape or [1], "names": None}

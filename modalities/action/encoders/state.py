@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...base import Features
 from ..normalizer import Normalizer
-from .step_encoder import StepEncoder, places
+from .step_encoder import StepEncoder, sinusoids
 
 
 class State(StepEncoder):
@@ -52,7 +52,7 @@ class State(StepEncoder):
     def forward(self, values: Tensor, mask: Tensor) -> Features:
         """Return tokens `[B, T, D]` of normalized values `[B, T, dof]` and mask `[B, T]`."""
         ages = torch.arange(values.shape[1], device=values.device) - mask.sum(1, keepdim=True) + 1
-        tokens = self.values(values) + self.place(places(ages.to(values.dtype), self.dim))
+        tokens = self.values(values) + self.place(sinusoids(ages.to(values.dtype), self.dim))
         return Features(tokens.masked_fill(~mask.unsqueeze(-1), 0), mask, grid=mask.shape[1:])
 
 

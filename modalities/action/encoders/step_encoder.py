@@ -36,7 +36,7 @@ class StepEncoder(Encoder):
         return {"values": padded, "mask": torch.arange(padded.shape[1]) < lengths[:, None]}
 
 
-def places(steps: Tensor, dim: int) -> Tensor:
+def sinusoids(steps: Tensor, dim: int) -> Tensor:
     """Return sines and cosines `[..., dim]` of step numbers `[...]` (Vaswani et al., 2017, 3.5)."""
     half = torch.arange(dim // 2, device=steps.device, dtype=torch.float32)
     angles = steps[..., None] * torch.exp(-math.log(10_000.0) * half / (dim // 2))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...base import Features, LayerHook
 from ..normalizer import Normalizer
-from .step_encoder import StepEncoder, places
+from .step_encoder import StepEncoder, sinusoids
 
 
 class TrajectoryEncoder(StepEncoder):
@@ -80,7 +80,7 @@ class TrajectoryEncoder(StepEncoder):
             mask_token = self.mask_token.to(tokens.dtype)
             tokens = torch.where(token_mask.unsqueeze(-1), mask_token, tokens)
         steps = torch.arange(values.shape[1], device=values.device)
-        tokens = tokens + places(steps, self.dim).to(tokens.dtype)
+        tokens = tokens + sinusoids(steps, self.dim).to(tokens.dtype)
         summary = self.summary.to(tokens.dtype).expand(len(values), 1, -1)
         return torch.cat([summary, tokens], dim=1)
 

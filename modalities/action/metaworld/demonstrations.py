@@ -82,8 +82,8 @@ class Demonstrations(Source):
         self.tasks, self.split, self.seeds = tuple(tasks), split, seeds[:episodes]
         self.noise, self.branches = noise, branches if noise else 0
         self.hold, self.cameras, self.size = hold, tuple(cameras or ()), size
-        own = ("state", "proprio", "action", *self.cameras, "seed", "disturbed")
-        self.columns = (*own, "timestamp", "frame_index", "episode_index", *NAMES)
+        recorded = ("state", "proprio", "action", *self.cameras, "seed", "disturbed")
+        self.columns = (*recorded, "timestamp", "frame_index", "episode_index", *NAMES)
 
     @property
     def folder(self) -> Path:
@@ -103,13 +103,13 @@ class Demonstrations(Source):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
-        found = {name: row[NAMES.get(name, name)] for name in self.columns}
-        return {**found, "instruction": self._asked(index, found["task"])}
+        cells = {name: row[NAMES.get(name, name)] for name in self.columns}
+        return {**cells, "instruction": self._instruction(index, cells["task"])}
 
-    def _asked(self, index: int, task: str) -> str:
+    def _instruction(self, index: int, task: str) -> str:
         """One way for a whole episode would tie its words to its layout."""
-        ways = self._words(task)
-        return ways[zlib.crc32(self.key(index).encode()) % len(ways)]
+        phrasings = self._words(task)
+        return phrasings[zlib.crc32(self.key(index).encode()) % len(phrasings)]
 
     @property
     def episodes(self) -> Sequence[range]:
@@ -171,28 +171,28 @@ class Demonstrations(Source):
                     task, self.noise, self.branches, self.hold, self.cameras, self.size
                 )
                 for seed in self.seeds:
-                    for number, found in enumerate(expert.episodes(seed, self._words(task))):
-                        if found is None:
+                    for number, recording in enumerate(expert.episodes(seed, self._words(task))):
+                        if recording is None:
                             failed += 1
                         else:
-                            yield _labelled(found, task, seed, disturbed=number > 0)
+                            yield _labelled(recording, task, seed, disturbed=number > 0)
                     bar.update()
         if failed:
             text = f"metaworld: the expert failed in {failed} of {count * (1 + self.branches)}"
             warnings.warn(f"{text} episodes, which are left out", stacklevel=2)
 
 
-def _labelled(found: Recording, task: str, seed: int, *, disturbed: bool) -> Recording:
-    count = len(found)
-    own = {"seed": np.full(count, seed), "disturbed": np.full(count, disturbed)}
-    return Recording(found.task, {**found.columns, **own, "environment": [task] * count})
+def _labelled(recording: Recording, task: str, seed: int, *, disturbed: bool) -> Recording:
+    count = len(recording)
+    labels = {"seed": np.full(count, seed), "disturbed": np.full(count, disturbed)}
+    return Recording(recording.task, {**recording.columns, **labels, "environment": [task] * count})
 
 
 def cache_folder() -> Path:
     """The engine's cache folder: `$SENSORIUM_CACHE`, else `$XDG_CACHE_HOME/sensorium`, else
     `~/.cache/sensorium`."""
-    own = os.environ.get("SENSORIUM_CACHE")
-    if own:
-        return Path(own).expanduser()
+    folder = os.environ.get("SENSORIUM_CACHE")
+    if folder:
+        return Path(folder).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "sensorium"

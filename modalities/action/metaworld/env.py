@@ -63,9 +63,9 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
     def __init__(
         self, task: str, seed: int = 0, *, cameras: Sequence[str] = (), size: int = 128
     ) -> None:
-        _known("task", task, metaworld.MT1.ENV_NAMES)
+        _check_name("task", task, metaworld.MT1.ENV_NAMES)
         for camera in cameras:
-            _known("camera", camera, CAMERAS)
+            _check_name("camera", camera, CAMERAS)
         self.task, self.seed, self.cameras, self.size = task, seed, tuple(cameras), size
         self.inner: Any = None
         self._drawers: dict[int, OffscreenRenderer] = {}
@@ -85,7 +85,7 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
         """Begin the episode of a seed: a simulation of its own, and its one reset."""
         super().reset(seed=seed)
         self.seed = self.seed if seed is None else seed
-        self.inner = _made(self.task, self.seed)
+        self.inner = _make(self.task, self.seed)
         state, info = self.inner.reset()
         self._drawers = {}
         _recolour(self.simulator.model)
@@ -93,8 +93,8 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """As gymnasium's; `info["success"]` is 1.0 where the task is done at this step."""
-        state, reward, ended, cut, info = self.inner.step(np.asarray(action, np.float32))
-        return self._observed(state), float(reward), ended, cut, info
+        state, reward, terminated, truncated, info = self.inner.step(np.asarray(action, np.float32))
+        return self._observed(state), float(reward), terminated, truncated, info
 
     def render(self) -> np.ndarray:
         """For a person: the scene from `corner2`, a camera that hangs upside down, put upright."""
@@ -121,10 +121,10 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
 
         Raises ValueError for a task without instructions.
         """
-        begun = [split for split, first in FIRST.items() if seed >= first]
+        splits = [split for split, first in FIRST.items() if seed >= first]
         return (
-            heldout_instruction(task, begun[-1])
-            if begun
+            heldout_instruction(task, splits[-1])
+            if splits
             else train_instructions(task)[seed % len(train_instructions(task))]
         )
 
@@ -135,25 +135,25 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
 
     def _observed(self, state: np.ndarray) -> Observation:
         values = np.asarray(state, np.float32)
-        seen = {camera: self.picture(camera) for camera in self.cameras}
-        return {"state": values, "proprio": values[list(PROPRIO)], **seen}
+        pictures = {camera: self.picture(camera) for camera in self.cameras}
+        return {"state": values, "proprio": values[list(PROPRIO)], **pictures}
 
 
 def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
     """The scripted controller of a task: `state [39]` -> action `[4]`, clipped to its space."""
-    _known("task", task, tuple(ENV_POLICY_MAP))
+    _check_name("task", task, tuple(ENV_POLICY_MAP))
     policy = ENV_POLICY_MAP[task]()
 
     def act(state: np.ndarray) -> np.ndarray:
         with warnings.catch_warnings():  # it says that it asks for more than is allowed
             warnings.simplefilter("ignore")
-            wanted = policy.get_action(np.asarray(state, np.float64))
-        return np.clip(wanted, -1.0, 1.0).astype(np.float32)
+            action = policy.get_action(np.asarray(state, np.float64))
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
 
     return act
 
 
-def _made(task: str, seed: int) -> Any:
+def _make(task: str, seed: int) -> Any:
     still = _patched(SawyerXYZEnv, "_reset_hand", _skip_reset_hand)
     with still, _patched(MujocoEnv, "_initialize_simulation", _simulation):
         return gymnasium.make("Meta-World/MT1", env_name=task, seed=seed, disable_env_checker=True)
@@ -183,20 +183,20 @@ _MODELS: dict[str, mujoco.MjModel] = {}
 
 @contextlib.contextmanager
 def _patched(owner: type, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    whole = getattr(owner, name)
+    original = getattr(owner, name)
     setattr(owner, name, function)
     try:
         yield
     finally:
-        setattr(owner, name, whole)
+        setattr(owner, name, original)
 
 
 def _recolour(model: Any) -> None:
-    for place in range(model.nsite):
-        if "goal" in model.site(place).name:
-            model.site_rgba[place] = GOAL_COLOUR
+    for index in range(model.nsite):
+        if "goal" in model.site(index).name:
+            model.site_rgba[index] = GOAL_COLOUR
 
 
-def _known(what: str, name: str, names: Sequence[str]) -> None:
+def _check_name(kind: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
-        raise ValueError(f"{what}: Meta-World has no {what} {name!r}{did_you_mean(name, names)}")
+        raise ValueError(f"{kind}: Meta-World has no {kind} {name!r}{did_you_mean(name, names)}")

@@ -56,35 +56,44 @@ class ExpertRecorder:
         longest = TOO_LONG // 2 if clean is None else len(clean) - self.hold
         for _ in range(self.branches):
             begin.restore()
-            found = self._disturbed(env, first, int(rng.integers(1, longest + 1)), rng)
-            yield self._recorded(env, found, words[int(rng.integers(len(words)))])
+            observation = self._disturbed(env, first, int(rng.integers(1, longest + 1)), rng)
+            yield self._recorded(env, observation, words[int(rng.integers(len(words)))])
 
     def _disturbed(
-        self, env: MetaWorld, found: Observation, steps: int, rng: np.random.Generator
+        self, env: MetaWorld, observation: Observation, steps: int, rng: np.random.Generator
     ) -> Observation:
         """What is observed after some steps with noise, or at the first success in them."""
         act = expert(self.task)
         for _ in range(steps):
-            noisy = act(found["state"]) + self.noise * rng.standard_normal(4)
-            found, _, _, _, info = env.step(np.clip(noisy, -1, 1).astype(np.float32))
+            noisy = act(observation["state"]) + self.noise * rng.standard_normal(4)
+            observation, _, _, _, info = env.step(np.clip(noisy, -1, 1).astype(np.float32))
             if info["success"]:
                 break
-        return found
+        return observation
 
-    def _recorded(self, env: MetaWorld, found: Observation, words: str) -> Recording | None:
-        act, steps, left, done = expert(self.task), list[dict[str, Any]](), TOO_LONG, False
-        while left > 0:
-            action = act(found["state"])
-            seen = {camera: _png(env.picture(camera, self.size)) for camera in self.cameras}
-            own = {"state": found["state"], "proprio": found["proprio"], "action": action}
-            if not all(np.isfinite(values).all() for values in own.values()):
+    def _recorded(self, env: MetaWorld, observation: Observation, words: str) -> Recording | None:
+        act, steps, remaining, succeeded = (
+            expert(self.task),
+            list[dict[str, Any]](),
+            TOO_LONG,
+            False,
+        )
+        while remaining > 0:
+            action = act(observation["state"])
+            pictures = {camera: _png(env.picture(camera, self.size)) for camera in self.cameras}
+            arrays = {
+                "state": observation["state"],
+                "proprio": observation["proprio"],
+                "action": action,
+            }
+            if not all(np.isfinite(values).all() for values in arrays.values()):
                 return None
-            steps.append({**own, **seen})
-            found, _, _, _, info = env.step(action)
-            left -= 1
-            if info["success"] and not done:
-                done, left = True, self.hold
-        return Recording(words, _columns(steps)) if done else None
+            steps.append({**arrays, **pictures})
+            observation, _, _, _, info = env.step(action)
+            remaining -= 1
+            if info["success"] and not succeeded:
+                succeeded, remaining = True, self.hold
+        return Recording(words, _columns(steps)) if succeeded else None
 
 
 class SimulatorSnapshot:
@@ -116,8 +125,8 @@ def _layers(env: Any) -> Iterator[Any]:
 
 
 def _memory(layer: Any) -> dict[str, Any]:
-    plain = (bool, int, float, str, np.ndarray, np.generic, type(None))
-    return {k: copy.deepcopy(v) for k, v in vars(layer).items() if isinstance(v, plain)}
+    types = (bool, int, float, str, np.ndarray, np.generic, type(None))
+    return {k: copy.deepcopy(v) for k, v in vars(layer).items() if isinstance(v, types)}
 
 
 def _columns(steps: Sequence[dict[str, Any]]) -> dict[str, Any]:

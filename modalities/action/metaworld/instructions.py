@@ -19,11 +19,11 @@ KEPT: dict[str, dict[str, str]] = {
 def train_instructions(task: str) -> tuple[str, ...]:
     """The ways to ask for a task that training may see. ValueError for a task without words."""
     if task not in SENTENCES:
-        known = ", ".join(SENTENCES)
-        raise ValueError(f"tasks: there are no words for {task!r}, but for {known}")
-    kept = {ways[task] for ways in KEPT.values()}
-    every = [way for sentence in SENTENCES[task] for way in _expanded(sentence)]
-    return tuple(way for way in every if way not in kept)
+        tasks = ", ".join(SENTENCES)
+        raise ValueError(f"tasks: there are no words for {task!r}, but for {tasks}")
+    held_out = {ways[task] for ways in KEPT.values()}
+    phrasings = [phrasing for sentence in SENTENCES[task] for phrasing in _expanded(sentence)]
+    return tuple(phrasing for phrasing in phrasings if phrasing not in held_out)
 
 
 def heldout_instruction(task: str, split: str = "test") -> str:
@@ -36,4 +36,4 @@ def _expanded(sentence: str) -> list[str]:
     """`{a|b} c` -> `a c`, `b c`."""
     parts = re.split(r"\{([^}]*)\}", sentence)
     choices = [part.split("|") if i % 2 else [part] for i, part in enumerate(parts)]
-    return ["".join(way) for way in itertools.product(*choices)]
+    return ["".join(words) for words in itertools.product(*choices)]

@@ -19,7 +19,7 @@ import numpy as np
 CURE = "apt install libegl1 libegl-mesa0"
 
 
-def _ways() -> list[str]:
+def _context_modules() -> list[str]:
     """Modules of MuJoCo that make an OpenGL context: the one that was chosen, where there is a
     display or `MUJOCO_GL`, else those that need no display."""
     headless = sys.platform == "linux" and not os.environ.get("DISPLAY")
@@ -31,14 +31,14 @@ def _ways() -> list[str]:
 def _context() -> Any:
     """The process's one OpenGL context. Raises RuntimeError, with the cure, where none is had."""
     wrong = []
-    for way in _ways():
+    for module in _context_modules():
         try:
-            context = importlib.import_module(way).GLContext(640, 640)
+            context = importlib.import_module(module).GLContext(640, 640)
             context.make_current()
             atexit.register(context.free)  # before the library that it belongs to
             return context
         except Exception as error:  # each way has errors of its own
-            wrong.append(f"{way}: {type(error).__name__}")
+            wrong.append(f"{module}: {type(error).__name__}")
     raise RuntimeError(_complaint("; ".join(wrong)))
 
 
@@ -53,11 +53,11 @@ def _resources(model_name: str, size: int, holder: _Model) -> Any:
 
     _context().make_current()
     try:
-        found = mujoco.MjrContext(holder.model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        context = mujoco.MjrContext(holder.model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
     except mujoco.FatalError as error:  # a window system's context without its display
         raise RuntimeError(_complaint(os.environ.get("MUJOCO_GL") or "glfw")) from error
-    mujoco.mjr_resizeOffscreen(size, size, found)
-    return found
+    mujoco.mjr_resizeOffscreen(size, size, context)
+    return context
 
 
 class _Model:
@@ -95,8 +95,8 @@ class OffscreenRenderer:
         view = mujoco.MjvCamera()
         view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         view.fixedcamid = self.model.camera(camera).id
-        every = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(self.model, data, self._option, None, view, every, self._scene)
+        category = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(self.model, data, self._option, None, view, category, self._scene)
         _context().make_current()
         resources = _resources(self.name, self.size, _Model(self.model))
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, resources)

@@ -77,47 +77,47 @@ class ActionTokenizer(Fittable):
 
     def save(self, folder: str | Path) -> None:
         """Write the options and the fitted state: JSON, and safetensors for arrays."""
-        place, state = Path(folder), self.state()
-        place.mkdir(parents=True, exist_ok=True)
+        path, state = Path(folder), self.state()
+        path.mkdir(parents=True, exist_ok=True)
         arrays = {k: np.ascontiguousarray(v) for k, v in state.items() if isinstance(v, np.ndarray)}
         saved = {
             "type": type(self).__name__,
             "options": {name: getattr(self, name) for name in _options(type(self))},
             "state": {key: value for key, value in state.items() if key not in arrays},
         }
-        save_file(arrays, place / ARRAYS)
-        (place / SETTINGS).write_text(json.dumps(saved, indent=1), encoding="utf-8")
+        save_file(arrays, path / ARRAYS)
+        (path / SETTINGS).write_text(json.dumps(saved, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Load a saved tokenizer. Raise ValueError for a folder without one, or of another kind."""
-        place = Path(folder)
+        path = Path(folder)
         try:
-            saved = json.loads((place / SETTINGS).read_text(encoding="utf-8"))
-            arrays = load_file(place / ARRAYS)
-            tokenizer = cls._named(saved["type"])(**saved["options"])
+            saved = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
+            arrays = load_file(path / ARRAYS)
+            tokenizer = cls._class_of(saved["type"])(**saved["options"])
             tokenizer.load_state({**saved["state"], **arrays})
         except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
             raise ValueError(
-                f"{place}: holds no whole action tokenizer ({error}); expected {SETTINGS} and "
+                f"{path}: holds no whole action tokenizer ({error}); expected {SETTINGS} and "
                 f"{ARRAYS}, as `save` writes them"
             ) from error
         return tokenizer
 
     @classmethod
-    def _named(cls, name: str) -> type[Self]:
+    def _class_of(cls, name: str) -> type[Self]:
         """Return the class that a file names: this one, or one of the registry."""
-        known: dict[str, Any] = {cls.__name__: cls}
+        classes: dict[str, Any] = {cls.__name__: cls}
         for path in ACTION.tokenizers.values():
             module, _, class_name = path.partition(":")
             if class_name == name:
-                known[class_name] = getattr(import_module(module), class_name)
-        if name not in known or not issubclass(known[name], cls):
+                classes[class_name] = getattr(import_module(module), class_name)
+        if name not in classes or not issubclass(classes[name], cls):
             raise ValueError(
                 f"{SETTINGS} was saved by {name}, which is no {cls.__name__}; load it with "
                 f"{name}.load"
             )
-        found_class: type[Self] = known[name]
+        found_class: type[Self] = classes[name]
         return found_class
 
 

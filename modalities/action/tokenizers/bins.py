@@ -55,7 +55,7 @@ class BinTokenizer(ActionTokenizer):
         """Return ids `[B, steps * dof]` of `[B, steps, dof]`; values outside fall into an outer
         bin."""
         check_no_start(start)
-        within = self._ready().shrink(finite(chunks, self.dof, padding))
+        within = self._require_bounds().shrink(finite(chunks, self.dof, padding))
         ids = ((within / 2 + 0.5) * self.vocab).floor().clamp(0, self.vocab - 1)
         return ids.flatten(1).long()
 
@@ -64,22 +64,22 @@ class BinTokenizer(ActionTokenizer):
     ) -> Tensor:
         """Return the bins' centres `[B, steps, dof]` of ids `[B, steps * dof]`."""
         check_no_start(start)
-        ready = self._ready()
+        bounds = self._require_bounds()
         dof = validation.require_fitted(self.dof)
         checked = validation.ids(ids, steps * dof, self.size, (steps, dof))
         centres = (checked.float() + 0.5) / self.vocab * 2 - 1
-        return ready.stretch(centres.unflatten(1, (steps, dof)))
+        return bounds.stretch(centres.unflatten(1, (steps, dof)))
 
     def state(self) -> dict[str, Any]:
         """Return `low`, `high [dof]`."""
-        ready = self._ready()
-        return {"low": ready.low, "high": ready.high}
+        bounds = self._require_bounds()
+        return {"low": bounds.low, "high": bounds.high}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self._bounds = Bounds.of_state(state, self.dof)
         self.dof = len(state["low"])
 
-    def _ready(self) -> Bounds:
+    def _require_bounds(self) -> Bounds:
         if self._bounds is None:
             raise ValueError("action tokenizer: used before fit; fit it, or load a saved one")
         return self._bounds

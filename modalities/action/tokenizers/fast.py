@@ -64,10 +64,10 @@ class FastTokenizer(ActionTokenizer):
         """Learn quantiles, the range of coefficients, and the pairs of up to 50,000 chunks."""
         reservoirs: dict[int, Reservoir] = {}
         for values, real in validation.iter_blocks(rows, self.dof):
-            held = validation.forward_fill(torch.from_numpy(values), torch.from_numpy(real))
-            self.dof = held.shape[2]
-            reservoir = reservoirs.setdefault(held.shape[1], Reservoir(KEPT))
-            reservoir.add(held.flatten(1).numpy().astype(np.float32))
+            filled = validation.forward_fill(torch.from_numpy(values), torch.from_numpy(real))
+            self.dof = filled.shape[2]
+            reservoir = reservoirs.setdefault(filled.shape[1], Reservoir(KEPT))
+            reservoir.add(filled.flatten(1).numpy().astype(np.float32))
         dof = validation.require_fitted(self.dof)
         chunks = [r.rows().reshape(-1, steps, dof) for steps, r in reservoirs.items()]
         samples = np.concatenate([c.reshape(-1, dof) for c in chunks]).astype(np.float64)
@@ -103,7 +103,7 @@ class FastTokenizer(ActionTokenizer):
         """`[B, steps, dof]` -> a list of ids `[L_i]`; numbers beyond the fitted are clipped."""
         check_no_start(start)
         numbers = self._numbers(finite(chunks, self.dof, padding))
-        encodings = self._ready().encode_batch_fast(self._texts(numbers))
+        encodings = self._require_tokenizer().encode_batch_fast(self._texts(numbers))
         return [torch.tensor(each.ids, device=numbers.device) for each in encodings]
 
     def decode(
@@ -115,7 +115,7 @@ class FastTokenizer(ActionTokenizer):
         device = ids[0].device if len(ids) else None
         dof = validation.require_fitted(self.dof)
         expected = steps * dof
-        texts = self._ready().decode_batch(self._listed(ids))
+        texts = self._require_tokenizer().decode_batch(self._as_lists(ids))
         for row, text in enumerate(texts):
             if len(text) != expected:
                 raise ValueError(
@@ -126,7 +126,7 @@ class FastTokenizer(ActionTokenizer):
         numbers = torch.from_numpy(letters.astype(np.int64) + (self._least - FIRST))
         return self._values(numbers.view(-1, steps, dof).to(device))
 
-    def _listed(self, ids: Tensor | list[Tensor]) -> list[list[int]]:
+    def _as_lists(self, ids: Tensor | list[Tensor]) -> list[list[int]]:
         """Ids as lists; ValueError for a foreign one."""
         rows = [torch.as_tensor(row) for row in ids]
         for row in rows:
@@ -135,7 +135,7 @@ class FastTokenizer(ActionTokenizer):
 
     def state(self) -> dict[str, Any]:
         """`low`, `high [dof]`, the range of the numbers, and the text of a `tokenizer.json`."""
-        backend, scaled = self._ready().to_str(), self._scaled()
+        backend, scaled = self._require_tokenizer().to_str(), self._scaled()
         numbers = {"least": self._least, "most": self._most}
         return {"low": scaled.low, "high": scaled.high, **numbers, "tokenizer": backend}
 
@@ -166,7 +166,7 @@ class FastTokenizer(ActionTokenizer):
         text = letters.cpu().numpy().astype("<u4").tobytes().decode("utf-32-le")
         return [text[i : i + count] for i in range(0, len(text), count or 1)]
 
-    def _ready(self) -> Backend:
+    def _require_tokenizer(self) -> Backend:
         if self._backend is None:
             raise ValueError("action tokenizer: used before fit; fit it, or load a saved one")
         return self._backend

@@ -106,8 +106,8 @@ def forward_fill(values: Tensor, real: Tensor | None) -> Tensor:
     else the first."""
     if real is None:
         return values
-    place = torch.arange(real.shape[1], device=real.device)
-    last = torch.where(real, place, -1).cummax(1).values
+    index = torch.arange(real.shape[1], device=real.device)
+    last = torch.where(real, index, -1).cummax(1).values
     last = torch.where(last < 0, real.to(torch.uint8).argmax(1, keepdim=True), last)
     return values.gather(1, last[..., None].expand(-1, -1, values.shape[2]))
 
@@ -127,11 +127,11 @@ def ids(tokens: Tokens, length: int, size: int, grid: tuple[int, int] | None) ->
     return flat_ids
 
 
-def flat(tokens: Tokens, length: int, grid: tuple[int, int] | None, what: str) -> Tensor:
+def flat(tokens: Tokens, length: int, grid: tuple[int, int] | None, label: str) -> Tensor:
     """Return `[B, L]` from `[B, L]`, a list of `[L]`, or `[B, N, dof]` if all joints have `N`
     tokens."""
     if isinstance(tokens, list) and len({len(row) for row in tokens}) > 1:
-        raise ValueError(f"{what}: found rows of several lengths, expected {length} in each")
+        raise ValueError(f"{label}: found rows of several lengths, expected {length} in each")
     if isinstance(tokens, list):
         tokens = torch.stack(tokens) if tokens else torch.zeros(0, length, dtype=torch.long)
     tensor = torch.as_tensor(tokens)
@@ -139,7 +139,7 @@ def flat(tokens: Tokens, length: int, grid: tuple[int, int] | None, what: str) -
         tensor = tensor.flatten(1)
     if tensor.ndim != 2 or tensor.shape[1] != length:
         other = f" or [B, {grid[0]}, {grid[1]}]" if grid else ""
-        raise ValueError(f"{what}: found {tuple(tensor.shape)}, expected [B, {length}]{other}")
+        raise ValueError(f"{label}: found {tuple(tensor.shape)}, expected [B, {length}]{other}")
     return tensor
 
 

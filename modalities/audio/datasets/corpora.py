@@ -35,17 +35,17 @@ class _Files(Source):
         return len(self.found)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        file, rest = self.found[index]
-        row = {"audio": str(file), **rest}
+        file, cells = self.found[index]
+        row = {"audio": str(file), **cells}
         return row if "seconds" in row else {**row, "seconds": _seconds(file)}
 
     @property
     def groups(self) -> Sequence[object]:
         """The speaker of each row, if the table names speakers."""
-        return [cells.get(self.speaker) for _, cells in self.found] if self._named else ()
+        return [cells.get(self.speaker) for _, cells in self.found] if self._has_speakers else ()
 
     @property
-    def _named(self) -> bool:
+    def _has_speakers(self) -> bool:
         return self.speaker in self.columns
 
     def key(self, index: int) -> str:
@@ -55,13 +55,13 @@ class _Files(Source):
         return self.found[index][0] if column == "audio" else None
 
     def fingerprint(self) -> str:
-        return self._whole
+        return self._digest
 
     @functools.cached_property
-    def _whole(self) -> str:
+    def _digest(self) -> str:
         digest = hashlib.sha256()
-        for file, rest in self.found:
-            digest.update(f"{stamp(file)}|{rest}\0".encode(errors="surrogateescape"))
+        for file, cells in self.found:
+            digest.update(f"{stamp(file)}|{cells}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
@@ -93,8 +93,8 @@ class CommonVoice(_Files):
         top = _folder(path, None)
         table = top / f"{split}.tsv"
         if not table.is_file():
-            there = ", ".join(sorted(file.stem for file in top.glob("*.tsv"))) or "none"
-            raise ValueError(f"split: found no {table}, expected one of its tables: {there}")
+            tables = ", ".join(sorted(file.stem for file in top.glob("*.tsv"))) or "none"
+            raise ValueError(f"split: found no {table}, expected one of its tables: {tables}")
         rows = list(_table(table, ("path", "sentence")))
         if not rows:
             raise ValueError(f"split: found no rows in {table}, expected at least one")
@@ -125,24 +125,29 @@ def _transcripts(table: Path, lower: bool) -> Iterator[tuple[Path, dict[str, Any
                 f"path: found {line[:60]!r} in {table}, line {number}, expected "
                 "speaker-chapter-number and a text"
             )
-        said = text.lower() if lower else text
+        transcript = text.lower() if lower else text
         yield (
             table.parent / f"{name}.flac",
-            {"text": said, "speaker": parts[0], "chapter": parts[1], "words": len(said.split())},
+            {
+                "text": transcript,
+                "speaker": parts[0],
+                "chapter": parts[1],
+                "words": len(transcript.split()),
+            },
         )
 
 
-def _table(file: Path, wanted: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def _table(file: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     """Rows of tab-separated values in which a quotation mark is nothing special."""
     with file.open(encoding="utf-8", newline="") as lines:
         reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        missing = [name for name in wanted if name not in (reader.fieldnames or [])]
+        missing = [name for name in columns if name not in (reader.fieldnames or [])]
         if missing:
             raise ValueError(
-                f"split: found no column {missing[0]!r} in {file}, expected {', '.join(wanted)}"
+                f"split: found no column {missing[0]!r} in {file}, expected {', '.join(columns)}"
             )
         for number, row in enumerate(reader, 2):
-            if None in row or any(row[name] is None for name in wanted):
+            if None in row or any(row[name] is None for name in columns):
                 raise ValueError(
                     f"split: found a row of another width in {file}, line {number}, expected "
                     f"{len(reader.fieldnames or [])} values"
@@ -152,11 +157,11 @@ def _table(file: Path, wanted: tuple[str, ...]) -> Iterator[dict[str, str]]:
 
 def _clip(top: Path, row: dict[str, str], lengths: dict[str, float]) -> tuple[Path, dict[str, Any]]:
     name = row["path"] if Path(row["path"]).suffix else f"{row['path']}.mp3"  # older releases
-    rest: dict[str, Any] = {k: v for k, v in row.items() if k not in ("path", "sentence")}
-    rest |= {"text": row["sentence"], "words": len(row["sentence"].split())}
+    cells: dict[str, Any] = {k: v for k, v in row.items() if k not in ("path", "sentence")}
+    cells |= {"text": row["sentence"], "words": len(row["sentence"].split())}
     if lengths:
-        rest["seconds"] = lengths.get(name, float("nan"))
-    return top / "clips" / name, rest
+        cells["seconds"] = lengths.get(name, float("nan"))
+    return top / "clips" / name, cells
 
 
 def _lengths(top: Path) -> dict[str, float]:

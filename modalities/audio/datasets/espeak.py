@@ -79,10 +79,10 @@ def library() -> tuple[str, bytes | None]:
         import espeakng_loader
 
         return espeakng_loader.get_library_path(), espeakng_loader.get_data_path().encode()
-    found = ctypes.util.find_library("espeak-ng")
-    if found is None:
+    path = ctypes.util.find_library("espeak-ng")
+    if path is None:
         raise ReadError("talker", "espeak-ng is not installed", LIBRARY)
-    return found, None
+    return path, None
 
 
 def require() -> None:
@@ -96,7 +96,7 @@ def _packaged() -> bool:
 
 
 @contextmanager
-def _fresh() -> Iterator[tuple[Any, int]]:
+def _new_library() -> Iterator[tuple[Any, int]]:
     """A library that has said nothing yet, and its sampling rate in Hz."""
     path, data = library()
     with _ONE_AT_A_TIME:
@@ -119,7 +119,7 @@ def _fresh() -> Iterator[tuple[Any, int]]:
 
 def version() -> str:
     """The version of espeak-ng: another one speaks a little differently."""
-    with _fresh() as (espeak, _):
+    with _new_library() as (espeak, _):
         espeak.espeak_Info.restype = ctypes.c_char_p
         return str(espeak.espeak_Info(None).decode())
 
@@ -133,15 +133,15 @@ def speak(text: str, voice: Voice) -> Utterance:
     def take(wave: Any, count: int, events: Any) -> int:
         if wave and count > 0:
             pieces.append(ctypes.string_at(wave, 2 * count))
-        place = 0
-        while events[place].type:
-            if events[place].type == PHONEME_EVENT:
-                name = events[place].name.decode("utf-8", "replace")
-                phonemes.append((name, events[place].sample))
-            place += 1
+        index = 0
+        while events[index].type:
+            if events[index].type == PHONEME_EVENT:
+                name = events[index].name.decode("utf-8", "replace")
+                phonemes.append((name, events[index].sample))
+            index += 1
         return 0
 
-    with _fresh() as (espeak, rate):
+    with _new_library() as (espeak, rate):
         callback = _Callback(take)
         espeak.espeak_SetSynthCallback(callback)
         name = f"{voice.accent}+{voice.variant}"
@@ -163,16 +163,16 @@ def speak(text: str, voice: Voice) -> Utterance:
 def pronounce(texts: list[str], accent: str) -> list[str]:
     """The phonemes of texts, in IPA, as an accent says them."""
     ipa = 2
-    with _fresh() as (espeak, _):
+    with _new_library() as (espeak, _):
         if espeak.espeak_SetVoiceByName(accent.encode()):
             raise ReadError(accent, "espeak-ng has no such voice", "one that it lists")
         espeak.espeak_TextToPhonemes.restype = ctypes.c_char_p
-        said = []
+        transcriptions = []
         for text in texts:
-            place = ctypes.c_char_p(text.encode())
+            pointer = ctypes.c_char_p(text.encode())
             parts = []
-            while place.value:
-                found = espeak.espeak_TextToPhonemes(ctypes.byref(place), UTF8, ipa)
-                parts.append((found or b"").decode())
-            said.append(" ".join(parts))
-    return said
+            while pointer.value:
+                phonemes = espeak.espeak_TextToPhonemes(ctypes.byref(pointer), UTF8, ipa)
+                parts.append((phonemes or b"").decode())
+            transcriptions.append(" ".join(parts))
+    return transcriptions

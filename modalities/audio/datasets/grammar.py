@@ -152,9 +152,9 @@ def sentence(rng: np.random.Generator) -> str:
     """Clauses with times and manners until there are enough words."""
     pick = _picker(rng)
     while True:
-        wanted = int(rng.integers(SHORTEST, LONGEST - 3))
+        length = int(rng.integers(SHORTEST, LONGEST - 3))
         words = _clause(rng, pick)
-        while len(words) < wanted:
+        while len(words) < length:
             words = [*words, *pick(JOINTS).split(), *_clause(rng, pick)]
         if rng.random() < 0.4:
             time = pick(TIMES).split()
@@ -165,17 +165,17 @@ def sentence(rng: np.random.Generator) -> str:
 
 def _clause(rng: np.random.Generator, pick: Pick) -> list[str]:
     """Somebody does something: `the tired farmer quickly carried the rusty kettle`."""
-    who = ["the", *([pick(ADJECTIVES)] if rng.random() < 0.6 else []), pick(PEOPLE)]
-    how = [pick(MANNERS)] if rng.random() < 0.3 else []
+    subject = ["the", *([pick(ADJECTIVES)] if rng.random() < 0.6 else []), pick(PEOPLE)]
+    manner = [pick(MANNERS)] if rng.random() < 0.3 else []
     if rng.random() < 0.3:
-        return [*who, *how, pick(MOVES), pick(PREPOSITIONS), "the", pick(PLACES)]
-    many = rng.random() < 0.15
+        return [*subject, *manner, pick(MOVES), pick(PREPOSITIONS), "the", pick(PLACES)]
+    plural = rng.random() < 0.15
     quality = [pick(QUALITIES)] if rng.random() < 0.6 else []
-    what = [pick(NUMBERS), *quality, f"{pick(COUNTED)}s"] if many else [
+    object_ = [pick(NUMBERS), *quality, f"{pick(COUNTED)}s"] if plural else [
         "the", *quality, pick(THINGS)
     ]  # fmt: skip
     where = [pick(PREPOSITIONS), "the", pick(PLACES)] if rng.random() < 0.3 else []
-    return [*who, *how, pick(DEEDS), *what, *where]
+    return [*subject, *manner, pick(DEEDS), *object_, *where]
 
 
 COUNTED = ("bottle", "basket", "candle", "diamond", "ladder", "letter", "pencil", "ticket", "book")
@@ -188,11 +188,11 @@ _SECOND = frozenset(PEOPLE + THINGS + DEEDS + MOVES + tuple(f"{thing}s" for thin
 def held_pairs(text: str) -> list[tuple[str, str]]:
     """The pairs of neighbours in a sentence that are kept for testing."""
     return [
-        (one, two)
-        for one, two in itertools.pairwise(text.split())
-        if one in _FIRST
-        and two in _SECOND
-        and zlib.crc32(f"{one} {two}".encode()) % PAIR_SHARE == 0
+        (first, second)
+        for first, second in itertools.pairwise(text.split())
+        if first in _FIRST
+        and second in _SECOND
+        and zlib.crc32(f"{first} {second}".encode()) % PAIR_SHARE == 0
     ]
 
 

@@ -44,28 +44,28 @@ class Event:
 def _inventory() -> tuple[Event, ...]:
     """Every event that there is."""
     pairs = itertools.product
-    made = [Event("tone", f"a {n} {p} tone", n, p) for n, p in pairs(LENGTHS, PITCHES)]
-    made += [
-        Event("sweep", f"a {n} {way} tone", n, way)
-        for n, way in pairs(LENGTHS, ("rising", "falling"))
+    events = [Event("tone", f"a {n} {p} tone", n, p) for n, p in pairs(LENGTHS, PITCHES)]
+    events += [
+        Event("sweep", f"a {n} {quality} tone", n, quality)
+        for n, quality in pairs(LENGTHS, ("rising", "falling"))
     ]
-    made += [Event("clicks", "a click", "", "")]
-    made += [
+    events += [Event("clicks", "a click", "", "")]
+    events += [
         Event("clicks", f"{NUMBERS[n]} {speed} clicks", speed, "", n)
         for speed, n in pairs(SPEEDS, range(2, 6))
     ]
-    made += [
+    events += [
         Event("beeps", f"{NUMBERS[n]} {p} beeps", p, "", n)
         for p, n in pairs(("low", "high"), range(2, 5))
     ]
-    made += [
+    events += [
         Event("noise", f"a {n} {name}", n, name) for n, name in pairs(LENGTHS, ("hiss", "rumble"))
     ]
-    made += [
-        Event("wobble", f"a {way} {p} tone", way, p)
-        for way, p in pairs(("trembling", "warbling"), ("low", "high"))
+    events += [
+        Event("wobble", f"a {quality} {p} tone", quality, p)
+        for quality, p in pairs(("trembling", "warbling"), ("low", "high"))
     ]
-    return tuple(made)
+    return tuple(events)
 
 
 EVENTS = _inventory()
@@ -102,8 +102,8 @@ def _clicks(event: Event, rng: np.random.Generator) -> np.ndarray:
     step = round(SPEEDS.get(event.first, 0.1) * rng.uniform(0.9, 1.1) * RATE)
     start = np.arange(event.count) * step + FADE  # the fade leaves the first one alone
     train = np.zeros(start[-1] + len(click))
-    for place in start:
-        train[place : place + len(click)] = click
+    for offset in start:
+        train[offset : offset + len(click)] = click
     return train
 
 

@@ -54,7 +54,7 @@ class Lips:
     fps: ClassVar[float] = 25.0
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        clip = draw(self.mouths(), _look(self.speech.voice.variant))
+        clip = draw(self.mouths(), _colours(self.speech.voice.variant))
         return clip if dtype is None else clip.astype(dtype)
 
     def mouths(self) -> np.ndarray:
@@ -82,7 +82,7 @@ def _shapes(name: str) -> Iterator[tuple[float, float, float]]:
     yield from [_MOUTH[letter] for letter in chosen] or [REST]
 
 
-def _look(variant: str) -> np.ndarray:
+def _colours(variant: str) -> np.ndarray:
     """`[2, 3]` colours of the skin and of the lips, a voice's own."""
     rng = np.random.default_rng(zlib.crc32(variant.encode()))
     return np.stack([rng.uniform((150, 105, 80), (240, 195, 170)), rng.uniform(110, 190, 3)]) * [
@@ -91,7 +91,7 @@ def _look(variant: str) -> np.ndarray:
     ]
 
 
-def draw(mouths: np.ndarray, look: np.ndarray) -> np.ndarray:
+def draw(mouths: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Mouths `[T, 3]` -> pictures `[T, 32, 32, 3]` uint8: skin, lips, their opening, the teeth."""
     down, right = (np.mgrid[:SIDE, :SIDE] + 0.5) / (SIDE / 2) - 1
     opening, width, teeth = (m[:, None, None] for m in mouths.T)
@@ -99,7 +99,7 @@ def draw(mouths: np.ndarray, look: np.ndarray) -> np.ndarray:
     lips = _ellipse(right, down, half + 0.16, high + 0.2)
     inner = _ellipse(right, down, half, high)
     white = inner * teeth * (np.abs(down + 0.5 * high) < 0.4 * high)
-    skin, red = look
+    skin, red = colours
     picture = skin + (red - skin) * lips[..., None]
     picture = picture * (1 - inner[..., None]) + np.array([45.0, 15.0, 20.0]) * inner[..., None]
     picture = picture * (1 - white[..., None]) + 235.0 * white[..., None]

@@ -55,12 +55,12 @@ class Scene(LazySound):
         rng = np.random.default_rng(self.seed)
         pieces = [_silence(rng)]
         for event in self.events:
-            heard = faded(MAKERS[event.kind](event, rng))
-            level = rng.uniform(0.15, 0.5) / np.abs(heard).max()
-            pieces += [heard * level, _silence(rng)]
-        whole = np.concatenate(pieces)
-        whole = whole + rng.normal(0, 10 ** (rng.uniform(-70, -50) / 20), len(whole))
-        return Sound(np.clip(whole, -1, 1)[None].astype(np.float32), RATE)
+            wave = faded(MAKERS[event.kind](event, rng))
+            level = rng.uniform(0.15, 0.5) / np.abs(wave).max()
+            pieces += [wave * level, _silence(rng)]
+        scene = np.concatenate(pieces)
+        scene = scene + rng.normal(0, 10 ** (rng.uniform(-70, -50) / 20), len(scene))
+        return Sound(np.clip(scene, -1, 1)[None].astype(np.float32), RATE)
 
 
 class Sounds(Source):
@@ -114,18 +114,20 @@ class Sounds(Source):
     @functools.cached_property
     def _passed(self) -> list[int]:
         """How many scenes each row passes over, their captions being taken by rows before it."""
-        taken: set[str] = set()
+        captions: set[str] = set()
         passed = []
         for index in range(self.count):
             texts = map(caption, itertools.islice(self._scenes(self._rng(index)), TRIES))
-            place, text = next(((i, t) for i, t in enumerate(texts) if t not in taken), (-1, ""))
-            if place < 0:
+            scene_index, text = next(
+                ((i, t) for i, t in enumerate(texts) if t not in captions), (-1, "")
+            )
+            if scene_index < 0:
                 raise ValueError(
                     f"count: found {self.count} rows with distinct captions, expected at most "
-                    f"{len(taken)} in {self.split}"
+                    f"{len(captions)} in {self.split}"
                 )
-            taken.add(text)
-            passed.append(place)
+            captions.add(text)
+            passed.append(scene_index)
         return passed
 
     def key(self, index: int) -> str:

@@ -53,14 +53,14 @@ class Speech(LazySound):
 
     def placed(self) -> tuple[list[tuple[int, Utterance]], int]:
         """The utterances, each with the sample at which it begins, and the samples in all."""
-        found, place = [], round(self.pauses[0] * RATE)
+        utterances, start = [], round(self.pauses[0] * RATE)
         for text, pause in zip(self.texts, self.pauses[1:], strict=True):
             spoken = speak(text, self.voice)
             if spoken.rate != RATE:  # no build of espeak-ng that we know
                 raise ReadError("talker", f"espeak-ng speaks at {spoken.rate} Hz", f"{RATE} Hz")
-            found.append((place, spoken))
-            place += len(spoken.samples) + round(pause * RATE)
-        return found, place
+            utterances.append((start, spoken))
+            start += len(spoken.samples) + round(pause * RATE)
+        return utterances, start
 
     def sound(self) -> Sound:
         utterances, count = self.placed()
@@ -122,7 +122,7 @@ class Talker(Source):
         join: list[int] | None = None,
     ) -> None:
         self.grammar, self.split, self.count, self.seed = grammar, split, count, seed
-        self.hold = _held(split, hold)
+        self.hold = _held_out(split, hold)
         self.snr = _range("snr", [snr, snr] if isinstance(snr, (int, float)) else snr)
         lowest, highest = _range("join", None if join is None else [*map(float, join)]) or (1, 1)
         self.join = (int(lowest), int(highest))
@@ -148,7 +148,7 @@ class Talker(Source):
             "accent": voice.accent,
             "variant": voice.variant,
             "parts": [
-                {"audio": speech.part(i), "text": said} for i, said in enumerate(speech.texts)
+                {"audio": speech.part(i), "text": words} for i, words in enumerate(speech.texts)
             ],
         }
 
@@ -156,14 +156,14 @@ class Talker(Source):
         """The recording of a row, not yet made."""
         if not 0 <= index < self.count:
             raise IndexError(index)
-        place = f"{self.grammar} {self.split} {' '.join(self.hold)}"
-        rng = np.random.default_rng([self.seed, zlib.crc32(place.encode()), index])
+        seed_text = f"{self.grammar} {self.split} {' '.join(self.hold)}"
+        rng = np.random.default_rng([self.seed, zlib.crc32(seed_text.encode()), index])
         voice = speaker(rng, "voices" in self.hold, "accents" in self.hold)
-        grammar, held = GRAMMARS[self.grammar], "sentences" in self.hold
+        grammar, held_out = GRAMMARS[self.grammar], "sentences" in self.hold
         count = int(rng.integers(self.join[0], self.join[1] + 1))
         single = self.join == (1, 1)
         return Speech(
-            texts=tuple(grammar.draw(rng, held) for _ in range(count)),
+            texts=tuple(grammar.draw(rng, held_out) for _ in range(count)),
             voice=voice,
             pauses=(0.05, 0.05) if single else tuple(rng.uniform(*PAUSE, count + 1).tolist()),
             loudness=float(rng.uniform(*LOUDNESS)),
@@ -178,17 +178,17 @@ class Talker(Source):
         return [(voice.accent, voice.variant) for voice in voices]
 
     def key(self, index: int) -> str:
-        held = "".join(f"/{name}" for name in self.hold)
-        return f"talker/{self.grammar}/{self.split}{held}/{self.seed}/{index}"
+        held_out = "".join(f"/{name}" for name in self.hold)
+        return f"talker/{self.grammar}/{self.split}{held_out}/{self.seed}/{index}"
 
     def fingerprint(self) -> str:
         options = (self.grammar, self.split, self.hold, self.count, self.seed, self.snr, self.join)
         noise = "" if self.snr is None else f" noise {NOISE_REVISION}"
-        made = f"talker {REVISION} {version()} {options}{noise}"
-        return hashlib.sha256(made.encode()).hexdigest()
+        description = f"talker {REVISION} {version()} {options}{noise}"
+        return hashlib.sha256(description.encode()).hexdigest()
 
 
-def _held(split: str, hold: list[Held] | None) -> tuple[Held, ...]:
+def _held_out(split: str, hold: list[Held] | None) -> tuple[Held, ...]:
     if split == "train":
         if hold:
             raise ValueError(f"hold: found {hold} with split: train, expected it on split: test")

@@ -18,7 +18,7 @@ from transformers import ASTModel
 from ...base import Features, Sample
 from ..hf_extractor import PatchMel
 from .hf import HubSound, Json
-from .padding import blank, up_to
+from .padding import mask_tokens, up_to
 
 SPECIAL = 2
 """The class token and the distillation token stand before the patches."""
@@ -85,13 +85,15 @@ class AST(HubSound):
         layers: blocks by place, 0 the first, -1 the last.
         """
         output = self.model(values, output_hidden_states=bool(hidden_states))
-        kept = tuple(self._patches(state, mask) for state in self.hidden(output, hidden_states))
+        layers = tuple(self._patches(state, mask) for state in self.hidden(output, hidden_states))
         tokens = self._patches(output.last_hidden_state, mask)
-        return tokens.replace(pooled=output.pooler_output, hidden_states=kept)
+        return tokens.replace(pooled=output.pooler_output, hidden_states=layers)
 
     def _patches(self, states: Tensor, mask: Tensor) -> Features:
         """`[B, 2 + m * times, D]`, bands first, -> Features `[B, t * m, D]`, time first."""
         patches = states[:, SPECIAL:].unflatten(1, (self.bands, self.times)).transpose(1, 2)
         tokens = patches.flatten(1, 2)[:, : mask.shape[1]]
         grid = (mask.shape[1] // self.bands, self.bands)
-        return Features(blank(tokens, mask), mask, grid=grid, spacing=self.step, origin=self.origin)
+        return Features(
+            mask_tokens(tokens, mask), mask, grid=grid, spacing=self.step, origin=self.origin
+        )

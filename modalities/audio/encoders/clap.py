@@ -51,8 +51,8 @@ class Clap(HubSound):
         )
 
     def _configuration(self, settings: Json) -> Any:
-        found = super()._configuration(settings)
-        return getattr(found, "audio_config", found)
+        config = super()._configuration(settings)
+        return getattr(config, "audio_config", config)
 
     def loader(self) -> Any:
         return ClapAudioModelWithProjection

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .padding import blank
+from .padding import mask_tokens
 
 
 class Convolution(nn.Module):
@@ -31,7 +31,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """`[B, T, D]` -> what is added to it."""
-        gated = blank(F.glu(self.enter(self.norm(x))), mask)
+        gated = mask_tokens(F.glu(self.enter(self.norm(x))), mask)
         mixed = self.depthwise(gated.mT).mT
         added: Tensor = self.dropout(self.leave(F.silu(self.inner(mixed))))
         return added
@@ -65,9 +65,9 @@ class Attention(nn.Module):
         """`[B, T, D]` -> what is added to it."""
         parts = self.enter(self.norm(x)).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, H, D / H]
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        query, key = turned(query), turned(key)
-        seen = F.scaled_dot_product_attention(query, key, value, mask[:, None, None])
-        added: Tensor = self.dropout(self.leave(seen.transpose(1, 2).flatten(2)))
+        query, key = rotate(query), rotate(key)
+        attended = F.scaled_dot_product_attention(query, key, value, mask[:, None, None])
+        added: Tensor = self.dropout(self.leave(attended.transpose(1, 2).flatten(2)))
         return added
 
 
@@ -121,13 +121,13 @@ class Subsampling(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, F, M]`, `[B, F]` -> `[B, T, D]`, `[B, T]`."""
         for convolution in self.convolutions:
-            x = F.silu(convolution(blank(x, mask).mT).mT)
+            x = F.silu(convolution(mask_tokens(x, mask).mT).mT)
             mask = mask[:, ::2]
         return self.norm(x), mask
 
 
-def turned(x: Tensor, base: float = 10000.0) -> Tensor:
-    """x `[B, H, T, D]`, pairs of values turned by an angle that grows with the frame's place."""
+def rotate(x: Tensor, base: float = 10000.0) -> Tensor:
+    """Rotate pairs of the values of x `[B, H, T, D]` by an angle proportional to the frame."""
     half = x.shape[-1] // 2
     rates = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angles = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * rates

@@ -18,7 +18,7 @@ from ...base import Encoder, Features
 from ...quiet import quiet_loading
 from ...submodules import list_of_layers
 from ..hf_extractor import Extractor
-from .padding import blank, places
+from .padding import layer_indices, mask_tokens
 
 Json = dict[str, Any]
 
@@ -42,8 +42,8 @@ class HubSound(Encoder):
         super().__init__()
         self.name = name
         if name and (processor is None or "model_type" not in (config or {})):
-            found = self.resolve({"name": f"local-dir:{path_of(name)}", "config": config})
-            config, processor = found["config"], processor or found["processor"]
+            resolved = self.resolve({"name": f"local-dir:{path_of(name)}", "config": config})
+            config, processor = resolved["config"], processor or resolved["processor"]
         self.config = self._configuration(dict(config or {}))
         self.model: Any = self.build()
         self.processor: Extractor = self.extractor(processor or self.own())
@@ -56,14 +56,17 @@ class HubSound(Encoder):
         where = parse_repo_id(options["name"])
         try:
             model = json.loads(AutoConfig.from_pretrained(**where).to_json_string(use_diff=False))
-            made = AutoFeatureExtractor.from_pretrained(**where)
+            extractor = AutoFeatureExtractor.from_pretrained(**where)
         except (OSError, ValueError) as error:
             line = " ".join(str(error).split())
             raise ValueError(
                 f"name: {options['name']} has no model or no feature extractor, expected a "
                 f"model's folder or hub id ({line})"
             ) from error
-        steps = {**json.loads(made.to_json_string()), "feature_extractor_type": type(made).__name__}
+        steps = {
+            **json.loads(extractor.to_json_string()),
+            "feature_extractor_type": type(extractor).__name__,
+        }
         return {
             **options,
             "config": {**model, **(options.get("config") or {}), "model_type": model["model_type"]},
@@ -83,15 +86,15 @@ class HubSound(Encoder):
         if not self.name:
             super().load()
         with quiet_loading():
-            found, report = self.loader().from_pretrained(
+            pretrained, report = self.loader().from_pretrained(
                 **parse_repo_id(self.name),
                 config=self.config,
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        model = self.part(found)
-        names = {id(p): n for n, p in found.named_parameters()}
+        model = self.part(pretrained)
+        names = {id(p): n for n, p in pretrained.named_parameters()}
         lacking = [names[id(p)] for p in model.parameters()]
         lacking = sorted(set(lacking) & set(report["missing_keys"]))
         if lacking:
@@ -138,7 +141,7 @@ class HubSound(Encoder):
     def hidden(self, output: Any, hidden_states: Sequence[int]) -> list[Tensor]:
         """What the layers gave, by place, 0 the first, -1 the last."""
         states = output.hidden_states[1:] if hidden_states else ()
-        return [states[layer] for layer in places(hidden_states, len(states))]
+        return [states[layer] for layer in layer_indices(hidden_states, len(states))]
 
 
 def in_time(
@@ -148,7 +151,7 @@ def in_time(
 
     def along(x: Tensor) -> Features:
         grid = (x.shape[1],)
-        return Features(blank(x, mask), mask, grid=grid, spacing=(step,), origin=(origin,))
+        return Features(mask_tokens(x, mask), mask, grid=grid, spacing=(step,), origin=(origin,))
 
     return along(tokens).replace(hidden_states=tuple(along(layer) for layer in hidden_states))
 

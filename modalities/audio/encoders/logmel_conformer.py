@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...base import Encoder, Features, LayerHook, Sample
 from ..processor import LogMel
 from .conformer_blocks import ConformerBlock, ConvBlock, Subsampling
-from .padding import blank, padded, places
+from .padding import layer_indices, mask_tokens, padded
 
 CENTRE, SPREAD = -8.0, 5.0
 """About the mean and deviation of log powers of speech at a usual level, for `fixed`."""
@@ -90,37 +90,37 @@ class LogMelConformer(Encoder):
         layers, layer_hooks: blocks (`front`, then `depth`), from 0 or from the end (-1).
         """
         count = len(self.layers)
-        wanted, added = places(hidden_states, count), dict(layer_hooks or {})
-        added = dict(zip(places(added, count), added.values(), strict=True))
+        indices, added = layer_indices(hidden_states, count), dict(layer_hooks or {})
+        added = dict(zip(layer_indices(added, count), added.values(), strict=True))
         x, mask = self.subsampling(_normal(mels, mask, self.normalize), mask)
         if token_mask is not None:
             if self.mask_token is None:
                 raise ValueError("logmel_conformer: got a token mask; say mask_token: true")
             x = torch.where(token_mask.unsqueeze(-1), self.mask_token.to(x.dtype), x)
         hidden: dict[int, Tensor] = {}
-        for place, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.layers):
             x = layer(x, mask)
-            if place in added:
-                x = added[place](x, mask)
-            if place in wanted:
-                hidden[place] = x
-        kept = tuple(self._features(hidden[place], mask) for place in wanted)
-        return self._features(x, mask).replace(hidden_states=kept)
+            if index in added:
+                x = added[index](x, mask)
+            if index in indices:
+                hidden[index] = x
+        layers = tuple(self._features(hidden[index], mask) for index in indices)
+        return self._features(x, mask).replace(hidden_states=layers)
 
     def _features(self, x: Tensor, mask: Tensor) -> Features:
         return Features(
-            blank(x, mask), mask, grid=(x.shape[1],), spacing=(self.step,), origin=(0.0,)
+            mask_tokens(x, mask), mask, grid=(x.shape[1],), spacing=(self.step,), origin=(0.0,)
         )
 
 
-def _normal(mels: Tensor, mask: Tensor, how: str) -> Tensor:
+def _normal(mels: Tensor, mask: Tensor, mode: str) -> Tensor:
     """Log powers of a usual mean and spread; statistics of the real frames alone."""
-    if how == "fixed":
+    if mode == "fixed":
         return (mels - CENTRE) / SPREAD
     real = mask.unsqueeze(-1)
     frames = real.sum(1, keepdim=True)
     mean = mels.masked_fill(~real, 0).sum(1, keepdim=True) / frames  # [B, 1, M]
-    if how == "level":
+    if mode == "level":
         mean = mean.mean(-1, keepdim=True)
     return (mels - mean) / SPREAD
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-def blank(x: Tensor, mask: Tensor) -> Tensor:
+def mask_tokens(x: Tensor, mask: Tensor) -> Tensor:
     """x `[B, T, D]` with zeros where mask `[B, T]` is False, whatever stood there."""
     return x.masked_fill(~mask.unsqueeze(-1), 0)
 
@@ -27,10 +27,10 @@ def up_to(lengths: Tensor, longest: int) -> Tensor:
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
-def places(wanted: Iterable[int], count: int) -> list[int]:
+def layer_indices(layers: Iterable[int], count: int) -> list[int]:
     """Layers counted from the end (-1) as layers counted from 0; ValueError where there is none."""
-    found = list(wanted)
-    for layer in found:
+    indices = list(layers)
+    for layer in indices:
         if not -count <= layer < count:
             raise ValueError(f"layer {layer} was asked for, found {count} layers")
-    return [layer % count for layer in found]
+    return [layer % count for layer in indices]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...base import Encoder, Features, Sample
 from ...messages import did_you_mean
 from ..processor import Wave
-from .padding import blank, padded, places, up_to
+from .padding import layer_indices, mask_tokens, padded, up_to
 
 
 class TorchaudioBundle(Encoder):
@@ -68,8 +68,8 @@ class TorchaudioBundle(Encoder):
         """
         blocks = self.blocks()
         hidden: dict[int, Tensor] = {}
-        wanted = places(hidden_states, len(blocks))
-        handles = [blocks[i].register_forward_hook(_keep(hidden, i)) for i in set(wanted)]
+        indices = layer_indices(hidden_states, len(blocks))
+        handles = [blocks[i].register_forward_hook(_output_hook(hidden, i)) for i in set(indices)]
         try:
             # On meta there is nothing to see: the library looks for padding by its places.
             tokens, lengths = self.model(wave, None if wave.is_meta else mask.sum(1))
@@ -78,26 +78,26 @@ class TorchaudioBundle(Encoder):
                 handle.remove()
         longest = tokens.shape[1]
         real = mask[:, :longest] if lengths is None else up_to(lengths, longest)
-        kept = tuple(self._features(hidden[place], real) for place in wanted)
-        return self._features(tokens, real).replace(hidden_states=kept)
+        layers = tuple(self._features(hidden[index], real) for index in indices)
+        return self._features(tokens, real).replace(hidden_states=layers)
 
     def _features(self, x: Tensor, mask: Tensor) -> Features:
         grid = (x.shape[1],)
         return Features(
-            blank(x, mask), mask, grid=grid, spacing=(self.step,), origin=(self.origin,)
+            mask_tokens(x, mask), mask, grid=grid, spacing=(self.step,), origin=(self.origin,)
         )
 
 
-def _keep(hidden: dict[int, Tensor], place: int) -> Any:
+def _output_hook(hidden: dict[int, Tensor], index: int) -> Any:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        hidden[place] = output[0]  # the other is a position bias
+        hidden[index] = output[0]  # the other is a position bias
 
     return hook
 
 
 def _bundle(name: str) -> Any:
     shelf = vars(torchaudio.pipelines)
-    known = [n for n in shelf if getattr(shelf[n], "_model_type", "") == "Wav2Vec2"]
-    if name not in known:
-        raise ValueError(f"name: no bundle {name!r}{did_you_mean(name, known)}")
+    bundles = [n for n in shelf if getattr(shelf[n], "_model_type", "") == "Wav2Vec2"]
+    if name not in bundles:
+        raise ValueError(f"name: no bundle {name!r}{did_you_mean(name, bundles)}")
     return shelf[name]

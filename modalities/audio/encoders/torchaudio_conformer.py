@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...base import Encoder, Features, Sample
 from ..processor import LogMel
-from .padding import blank, padded, places, up_to
+from .padding import layer_indices, mask_tokens, padded, up_to
 
 
 class TorchaudioConformer(Encoder):
@@ -74,10 +74,10 @@ class TorchaudioConformer(Encoder):
 
         layers: Conformer layers by place, 0 the first, -1 the last.
         """
-        wanted = places(hidden_states, len(self.model.conformer_layers))
+        indices = layer_indices(hidden_states, len(self.model.conformer_layers))
         frames = mask.sum(1)
-        mean = blank(mels, mask).sum(1) / frames[:, None]  # [B, M]
-        normal = blank((mels - mean[:, None]) / 5, mask)
+        mean = mask_tokens(mels, mask).sum(1) / frames[:, None]  # [B, M]
+        normal = mask_tokens((mels - mean[:, None]) / 5, mask)
         missing = -mels.shape[1] % self.subsample
         stacked = nn.functional.pad(normal, (0, 0, 0, missing)).unflatten(1, (-1, self.subsample))
         x = self.enter(stacked.flatten(2))  # [B, T, D]
@@ -87,10 +87,10 @@ class TorchaudioConformer(Encoder):
         for layer in self.model.conformer_layers:
             x = layer(x, ~real)
             hidden.append(x)
-        kept = tuple(self._features(hidden[place], real) for place in wanted)
-        return self._features(x, real).replace(hidden_states=kept)
+        layers = tuple(self._features(hidden[index], real) for index in indices)
+        return self._features(x, real).replace(hidden_states=layers)
 
     def _features(self, x: Tensor, mask: Tensor) -> Features:
-        tokens = blank(x.transpose(0, 1), mask)
+        tokens = mask_tokens(x.transpose(0, 1), mask)
         grid = (mask.shape[1],)
         return Features(tokens, mask, grid=grid, spacing=(self.step,), origin=(self.origin,))

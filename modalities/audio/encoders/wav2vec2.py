@@ -62,7 +62,7 @@ class Wav2Vec2(HubSound):
         self.batch_invariant = layered and self.config.model_type not in READ_PADDING
         # Models normed over groups were trained without: silence fills their batches.
         self.attends = self.processor.options.get("return_attention_mask", layered)
-        self.step, self.origin = self._place()
+        self.step, self.origin = self._geometry()
         self.time_inputs = {"values": 1, "mask": 1} if self.banks else {}
 
     @property
@@ -75,8 +75,8 @@ class Wav2Vec2(HubSound):
 
     def build(self) -> Any:
         # A copy, since the model's own loses its masking and `load` asks for it again.
-        whole, self.config = self.config, copy.deepcopy(self.config)
-        model = self.loader()(whole)
+        full_config, self.config = self.config, copy.deepcopy(self.config)
+        model = self.loader()(full_config)
         # transformers makes the mask token by a call that no device context reaches.
         return model.to("meta") if torch.empty(0).is_meta else model
 
@@ -113,7 +113,7 @@ class Wav2Vec2(HubSound):
             field, jump = field + (kernel - 1) * jump, jump * stride
         return field
 
-    def _place(self) -> tuple[float, float]:
+    def _geometry(self) -> tuple[float, float]:
         """Seconds of a token, and where the first is centred."""
         if self.banks:
             return 0.02, 0.0175  # the middle of two frames of 25 ms
@@ -139,10 +139,10 @@ class Wav2Vec2(HubSound):
 
         layers: blocks by place, 0 the first, -1 the last.
         """
-        more: dict[str, Any] = {} if token_mask is None else {"mask_time_indices": token_mask}
+        kwargs: dict[str, Any] = {} if token_mask is None else {"mask_time_indices": token_mask}
         if (self.attends or self.banks) and not mask.is_meta:  # on meta there is nothing to see
-            more["attention_mask"] = mask.long()
-        output = self.model(values, output_hidden_states=bool(hidden_states), **more)
+            kwargs["attention_mask"] = mask.long()
+        output = self.model(values, output_hidden_states=bool(hidden_states), **kwargs)
         tokens = output.last_hidden_state
         lengths = mask.sum(1)
         if not self.banks:

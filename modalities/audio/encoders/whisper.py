@@ -66,22 +66,22 @@ class Whisper(HubSound):
 
     def extractor(self, settings: Json) -> WhisperMel:
         kind, seconds = settings["feature_extractor_type"], settings.get("chunk_length", 30)
-        found = WhisperMel(kind, settings, 0.025, float(seconds))
+        processor = WhisperMel(kind, settings, 0.025, float(seconds))
         frames = seconds * settings["sampling_rate"] // settings["hop_length"]
         if frames != 2 * self.config.max_source_positions:
             raise ValueError(
                 f"processor: a window of {seconds} s makes {frames} frames, the model takes "
                 f"{2 * self.config.max_source_positions}; take the extractor of the same weights"
             )
-        return found
+        return processor
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """values `[B, M, F]`, mask `[B, T]` of the tokens of the longest sound."""
         window = 2 * self.config.max_source_positions
         rows = [sample["values"] for sample in samples]
-        whole = [torch.cat([row, row[-1:].expand(window - len(row), -1)]).mT for row in rows]
+        padded = [torch.cat([row, row[-1:].expand(window - len(row), -1)]).mT for row in rows]
         tokens = torch.stack([(sample["frames"] + 1) // 2 for sample in samples])
-        return {"values": torch.stack(whole), "mask": up_to(tokens, int(tokens.max()))}
+        return {"values": torch.stack(padded), "mask": up_to(tokens, int(tokens.max()))}
 
     def forward(self, values: Tensor, mask: Tensor, hidden_states: Sequence[int] = ()) -> Features:
         """values `[B, M, F]`, mask `[B, T]` -> tokens `[B, T, D]`, of 20 ms each.
@@ -90,5 +90,5 @@ class Whisper(HubSound):
         """
         output = self.model(values, output_hidden_states=bool(hidden_states))
         real = mask.shape[1]
-        kept = [state[:, :real] for state in self.hidden(output, hidden_states)]
-        return in_time(output.last_hidden_state[:, :real], mask, self.step, 0.0, kept)
+        layers = [state[:, :real] for state in self.hidden(output, hidden_states)]
+        return in_time(output.last_hidden_state[:, :real], mask, self.step, 0.0, layers)

@@ -156,20 +156,21 @@ class Shapes(Source):
     @functools.cached_property
     def _passed(self) -> list[int]:
         """How many scenes each row passes over, their captions being taken by rows before it."""
-        taken: set[str] = set()
+        captions: set[str] = set()
         passed = []
         for index in range(self.count):
             scenes = itertools.islice(self._scenes(self._rng(index)), TRIES)
-            place, text = next(
-                ((i, text) for i, (_, _, text) in enumerate(scenes) if text not in taken), (-1, "")
+            scene_index, text = next(
+                ((i, text) for i, (_, _, text) in enumerate(scenes) if text not in captions),
+                (-1, ""),
             )
-            if place < 0:
+            if scene_index < 0:
                 raise ValueError(
                     f"shapes: count {self.count} rows with distinct captions, found "
-                    f"{len(taken)} in {self.split}; lower count"
+                    f"{len(captions)} in {self.split}; lower count"
                 )
-            taken.add(text)
-            passed.append(place)
+            captions.add(text)
+            passed.append(scene_index)
         return passed
 
     def key(self, index: int) -> str:
@@ -177,9 +178,9 @@ class Shapes(Source):
         return f"shapes/{self.split}{kind}/{self.seed}/{index}"
 
     def fingerprint(self) -> str:
-        made = f"{REVISION} {self.split} {self.count} {self.seed} {self.size}"
-        made += " distinct" if self.distinct else ""
-        return hashlib.sha256(made.encode()).hexdigest()
+        description = f"{REVISION} {self.split} {self.count} {self.seed} {self.size}"
+        description += " distinct" if self.distinct else ""
+        return hashlib.sha256(description.encode()).hexdigest()
 
 
 def caption(objects: list[Shape], relation: str) -> str:
@@ -206,9 +207,9 @@ def scene(rng: np.random.Generator) -> tuple[list[Shape], str]:
     relation = str(rng.choice(list(RELATIONS)))
     dx, dy = RELATIONS[relation]
     distance = rng.uniform(0.33, 0.34)
-    aside, x, y = rng.uniform(-0.02, 0.02, 3)  # off the axis; the middle one's own place
+    lateral, x, y = rng.uniform(-0.02, 0.02, 3)  # off the axis; the middle one's own place
     x, y = 0.5 + x, 0.5 + y
-    first = (x + dx * distance + dy * aside, y + dy * distance + dx * aside)
+    first = (x + dx * distance + dy * lateral, y + dy * distance + dx * lateral)
     first_x, first_y = np.clip(first, 0.15, 0.85)  # a large one stays inside
     return [thing(float(first_x), float(first_y)), thing(float(x), float(y))], relation
 

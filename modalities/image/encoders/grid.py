@@ -31,11 +31,11 @@ def token_geometry(grid: Size, size: Size, stride: int) -> dict[str, Any]:
     return {"grid": grid, "spacing": step, "origin": tuple(s / 2 for s in step)}
 
 
-def from_map(feature_map: Tensor, size: Size, stride: int, **more: Any) -> Features:
+def from_map(feature_map: Tensor, size: Size, stride: int, **fields: Any) -> Features:
     """A feature map `[B, D, h, w]` -> Features of `T = h * w` tokens, row by row."""
     grid = (feature_map.shape[2], feature_map.shape[3])
     tokens = feature_map.flatten(2).transpose(1, 2)  # [B, T, D]
-    return Features.dense(tokens, **token_geometry(grid, size, stride), **more)
+    return Features.dense(tokens, **token_geometry(grid, size, stride), **fields)
 
 
 def fit(count: int, size: Size, stride: int, prefixes: tuple[int, ...]) -> tuple[Size, int] | None:
@@ -58,12 +58,12 @@ def fit_any(
     """As `fit` with the first of several strides that fits, and this stride; else with one that
     the count itself says, if equal steps along both axes give it."""
     for stride in strides:
-        if (found := fit(count, size, stride, prefixes)) is not None:
-            return (*found, stride)
+        if (fitted := fit(count, size, stride, prefixes)) is not None:
+            return (*fitted, stride)
     for prefix in prefixes:
         if count <= prefix:
             continue
         stride = max(1, round(math.sqrt(size[0] * size[1] / (count - prefix))))
-        if (found := fit(count, size, stride, (prefix,))) is not None:
-            return (*found, stride)
+        if (fitted := fit(count, size, stride, (prefix,))) is not None:
+            return (*fitted, stride)
     return None

@@ -35,22 +35,24 @@ def find(name: str, config: Json | None, processor: Json | None, local: bool) ->
         raise ValueError("transformers: neither a name nor a config with its model_type")
     where = {**parse_repo_id(name), "local_files_only": local}
     tower = _vision(_read(AutoConfig, where, "configuration", "a model's folder or hub id"))
-    own = json.loads(tower.to_json_string(use_diff=False))
-    whole = {**own, **(config or {}), "model_type": tower.model_type}
+    tower_config = json.loads(tower.to_json_string(use_diff=False))
+    full_config = {**tower_config, **(config or {}), "model_type": tower.model_type}
     if processor and "image_processor_type" in processor:
-        return whole, processor
+        return full_config, processor
     steps = _read(AutoImageProcessor, where, "image processor", "processor: in the recipe")
-    kept = {**json.loads(steps.to_json_string()), "image_processor_type": type(steps).__name__}
-    return whole, {**kept, **(processor or {})}
+    settings = {**json.loads(steps.to_json_string()), "image_processor_type": type(steps).__name__}
+    return full_config, {**settings, **(processor or {})}
 
 
-def _read(kind: Any, where: dict[str, Any], what: str, cure: str) -> Any:
+def _read(kind: Any, where: dict[str, Any], description: str, cure: str) -> Any:
     try:
         return kind.from_pretrained(**where)
     except (OSError, ValueError) as error:
         name = where["pretrained_model_name_or_path"]
         line = " ".join(str(error).split())
-        raise ValueError(f"transformers: {name} has no {what}, want {cure} ({line})") from error
+        raise ValueError(
+            f"transformers: {name} has no {description}, want {cure} ({line})"
+        ) from error
 
 
 def tower(config: Json) -> Any:
@@ -83,8 +85,8 @@ def build(config: Any) -> Any:
 def without_pooler(kind: type) -> dict[str, bool]:
     """Leave out the head of pre-training (ViT's dense layer, say): checkpoints often lack it, and
     it would be random then. Heads that belong to the model (SigLIP's) stay."""
-    known = "add_pooling_layer" in inspect.signature(kind.__init__).parameters  # type: ignore[misc]
-    return {"add_pooling_layer": False} if known else {}
+    has_option = "add_pooling_layer" in inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+    return {"add_pooling_layer": False} if has_option else {}
 
 
 def width(config: Any, layer: int | None) -> int:
@@ -101,14 +103,14 @@ def width(config: Any, layer: int | None) -> int:
 def processor(config: Any, settings: Json | None) -> HubProcessor:
     """The image processor of a configuration; of a model from nothing, at the model's size."""
     if settings is None:
-        settings = _own(config)
+        settings = _default_settings(config)
     options = {k: v for k, v in settings.items() if not k.endswith(("_type", "_class"))}
     if "image_processor_type" not in settings:
         raise ValueError("transformers: processor says no image_processor_type")
     return HubProcessor(settings["image_processor_type"], options)
 
 
-def _own(config: Any) -> Json:
+def _default_settings(config: Any) -> Json:
     kind = config.model_type.removesuffix("_vision_model")
     names = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind)
     if names is None:
@@ -117,19 +119,23 @@ def _own(config: Any) -> Json:
             "processor: {image_processor_type: ViTImageProcessor, size: {height: .., width: ..}}"
         )
     name = names.get("torchvision") or names["pil"]
-    made = getattr(transformers, name)()
+    processor = getattr(transformers, name)()
     settings: Json = {"image_processor_type": name}
     side = getattr(config, "image_size", None)
     if side is not None:
         for key in ("size", "crop_size"):
-            if getattr(made, key, None):
-                sides = (side, side) if isinstance(side, int) else tuple(side)
-                settings[key] = _fill(dict(getattr(made, key)), sides)
-    if hasattr(config, "num_patches") and hasattr(made, "max_num_patches"):
+            if getattr(processor, key, None):
+                height_width = (side, side) if isinstance(side, int) else tuple(side)
+                settings[key] = _fill(dict(getattr(processor, key)), height_width)
+    if hasattr(config, "num_patches") and hasattr(processor, "max_num_patches"):
         settings.update(patch_size=config.patch_size, max_num_patches=config.num_patches)
     return settings
 
 
-def _fill(size: dict[str, Any], sides: tuple[int, ...]) -> dict[str, int]:
-    named = {"height": sides[0], "width": sides[1], "shortest_edge": min(sides)}
-    return {key: named[key] for key, value in size.items() if value is not None and key in named}
+def _fill(size: dict[str, Any], height_width: tuple[int, ...]) -> dict[str, int]:
+    values = {
+        "height": height_width[0],
+        "width": height_width[1],
+        "shortest_edge": min(height_width),
+    }
+    return {key: values[key] for key, value in size.items() if value is not None and key in values}

@@ -41,27 +41,27 @@ class OpenClipVision(Encoder):
     ) -> None:
         super().__init__()
         self.name, self.output = name, output
-        found = open_clip_config.complete(name, options or {}, online=False)
+        config = open_clip_config.complete(name, options or {}, online=False)
         self.model = build_tower(
-            found["embed_dim"],
-            CLIPVisionCfg(**{**found["vision_cfg"], "timm_model_pretrained": False}),
-            found["quick_gelu"],
+            config["embed_dim"],
+            CLIPVisionCfg(**{**config["vision_cfg"], "timm_model_pretrained": False}),
+            config["quick_gelu"],
         )
-        self.dim = found["embed_dim"] if output == "embedding" else _width(self.model)
+        self.dim = config["embed_dim"] if output == "embedding" else _width(self.model)
         self.dropped = () if output == "embedding" else _drop_projection(self.model)
         size = self.model.image_size
-        side = (size, size) if isinstance(size, int) else tuple(size)
+        height_width = (size, size) if isinstance(size, int) else tuple(size)
         self.processor = OpenClipProcessor(
-            size=side, **open_clip_config.steps(found["preprocess_cfg"])
+            size=height_width, **open_clip_config.steps(config["preprocess_cfg"])
         )
         self.supports = frozenset({"hidden_states"} if output == "tokens" else ())
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
-        given = options.get("options") or {}
+        config_options = options.get("options") or {}
         return {
             **options,
-            "options": open_clip_config.complete(options["name"], given, online=True),
+            "options": open_clip_config.complete(options["name"], config_options, online=True),
         }
 
     @classmethod
@@ -88,8 +88,10 @@ class OpenClipVision(Encoder):
                 raise ValueError(
                     f"open_clip: layers {tuple(hidden_states)} of a vector; say output: tokens"
                 )
-            given = self.model(pixel_values)
-            pooled = given[0] if isinstance(given, tuple) else given  # CoCa gives its tokens too
+            outputs = self.model(pixel_values)
+            pooled = (
+                outputs[0] if isinstance(outputs, tuple) else outputs
+            )  # CoCa gives its tokens too
             return Features.dense(pooled.unsqueeze(1), pooled=pooled)
         if isinstance(self.model, TimmModel):
             return timm_features.encode(self.model.trunk, pixel_values, hidden_states)
@@ -124,9 +126,9 @@ def _transformer(tower: Any, pixels: Tensor, hidden_states: Sequence[int]) -> Fe
     count = len(tower.transformer.resblocks)
     order = _order(hidden_states, count)
     if order:
-        x, found = tower.transformer.forward_intermediates(x, indices=sorted(set(order)))
+        x, intermediates = tower.transformer.forward_intermediates(x, indices=sorted(set(order)))
     else:
-        x, found = tower.transformer(x), []
+        x, intermediates = tower.transformer(x), []
     pooled, tokens = tower._pool(x)
     size, patch = (pixels.shape[2], pixels.shape[3]), tower.patch_size[0]
     grid = (size[0] // patch, size[1] // patch)
@@ -137,7 +139,7 @@ def _transformer(tower: Any, pixels: Tensor, hidden_states: Sequence[int]) -> Fe
         main = Features.dense(tokens[:, 1:], **where, pooled=tokens[:, 0])
     else:
         main = Features.dense(tokens, **where, pooled=pooled)
-    by_index = dict(zip(sorted(set(order)), found, strict=True))
+    by_index = dict(zip(sorted(set(order)), intermediates, strict=True))
     hidden = [Features.dense(by_index[i][:, 1:], **where) for i in order]
     return main.replace(hidden_states=tuple(hidden))
 
@@ -146,10 +148,10 @@ def _resnet(tower: Any, pixels: Tensor, hidden_states: Sequence[int]) -> Feature
     """CLIP's ResNet: the last map's cells; its attention pool has another width."""
     size = (pixels.shape[2], pixels.shape[3])
     order = _order(hidden_states, len(RESNET_STRIDES))
-    given = tower.forward_intermediates(pixels, indices=None, intermediates_only=True)
+    outputs = tower.forward_intermediates(pixels, indices=None, intermediates_only=True)
     maps = [
         from_map(m, size, stride)
-        for m, stride in zip(given["image_intermediates"], RESNET_STRIDES, strict=True)
+        for m, stride in zip(outputs["image_intermediates"], RESNET_STRIDES, strict=True)
     ]
     return maps[-1].replace(hidden_states=tuple(maps[i] for i in order))
 

@@ -33,10 +33,10 @@ def complete(name: str, options: Json, online: bool) -> Json:
         raise ValueError(f"open_clip: options has no {wrong[0]!r}; it has {', '.join(OPTIONS)}")
     if set(options) == set(OPTIONS):
         return options
-    source, place = parse_model_name(name)
+    source, location = parse_model_name(name)
     if source == "hf-hub" and not online:
         raise ValueError(f"open_clip: {name} is not resolved; build it from resolve(...)")
-    model, steps = _named(name, place) if source is None else _stored(source, place)
+    model, steps = _pretrained(name, location) if source is None else _stored(source, location)
     return {
         "embed_dim": options.get("embed_dim", model["embed_dim"]),
         "quick_gelu": options.get("quick_gelu", model.get("quick_gelu", False)),
@@ -48,8 +48,8 @@ def complete(name: str, options: Json, online: bool) -> Json:
     }
 
 
-def _named(name: str, place: str) -> tuple[Json, Json]:
-    base, _, tag = place.partition(":")
+def _pretrained(name: str, tagged_name: str) -> tuple[Json, Json]:
+    base, _, tag = tagged_name.partition(":")
     model = open_clip.get_model_config(base)
     if model is None:
         near = did_you_mean(base, open_clip.list_models())
@@ -71,17 +71,19 @@ def _named(name: str, place: str) -> tuple[Json, Json]:
     return model, steps
 
 
-def _stored(source: str, place: str) -> tuple[Json, Json]:
+def _stored(source: str, location: str) -> tuple[Json, Json]:
     if source == "hf-hub":
-        path = Path(download_pretrained_from_hf(place, filename=CONFIG))
+        path = Path(download_pretrained_from_hf(location, filename=CONFIG))
     else:
-        path = Path(place) / CONFIG
+        path = Path(location) / CONFIG
     if not path.is_file():
-        raise ValueError(f"open_clip: {place} holds no {CONFIG}; name an open_clip model's folder")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if "model_cfg" not in found:
+        raise ValueError(
+            f"open_clip: {location} holds no {CONFIG}; name an open_clip model's folder"
+        )
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if "model_cfg" not in config:
         raise ValueError(f"open_clip: {path} has no 'model_cfg'; it is not open_clip's own")
-    return found["model_cfg"], found.get("preprocess_cfg", {})
+    return config["model_cfg"], config.get("preprocess_cfg", {})
 
 
 def steps(config: Json) -> Json:
@@ -98,10 +100,10 @@ def steps(config: Json) -> Json:
 
 
 def has_pretrained_weights(name: str) -> bool:
-    source, place = parse_model_name(name)
+    source, location = parse_model_name(name)
     if source == "local-dir":
-        return _find_checkpoint_in_dir(Path(place)) is not None
-    return source is not None or ":" in place
+        return _find_checkpoint_in_dir(Path(location)) is not None
+    return source is not None or ":" in location
 
 
 def load(name: str, tower: nn.Module, dropped: tuple[str, ...]) -> None:
@@ -112,24 +114,28 @@ def load(name: str, tower: nn.Module, dropped: tuple[str, ...]) -> None:
     path = _checkpoint(name)
     if Path(path).suffix in (".npz", ".npy"):
         raise ValueError(f"open_clip: {path} is a big_vision file; name its open_clip conversion")
-    whole = nn.Module()
-    whole.visual = tower
-    weights = convert_state_dict(whole, load_state_dict(path, weights_only=True))
-    resize_pos_embed(weights, whole)
-    own = {k.removeprefix("visual."): v for k, v in weights.items() if k.startswith("visual.")}
-    if not own:
+    model = nn.Module()
+    model.visual = tower
+    weights = convert_state_dict(model, load_state_dict(path, weights_only=True))
+    resize_pos_embed(weights, model)
+    tower_weights = {
+        k.removeprefix("visual."): v for k, v in weights.items() if k.startswith("visual.")
+    }
+    if not tower_weights:
         raise ValueError(f"open_clip: {path} holds no visual tower")
-    tower.load_state_dict({k: v for k, v in own.items() if not (dropped and k.startswith(dropped))})
+    tower.load_state_dict(
+        {k: v for k, v in tower_weights.items() if not (dropped and k.startswith(dropped))}
+    )
 
 
 def _checkpoint(name: str) -> str:
-    source, place = parse_model_name(name)
+    source, location = parse_model_name(name)
     if source == "local-dir":
-        path = _find_checkpoint_in_dir(Path(place))
+        path = _find_checkpoint_in_dir(Path(location))
     elif source == "hf-hub":
-        path = download_pretrained_from_hf(place)
+        path = download_pretrained_from_hf(location)
     else:
-        base, _, tag = place.partition(":")
+        base, _, tag = location.partition(":")
         path = open_clip.download_pretrained(open_clip.get_pretrained_cfg(base, tag))
     if not path:
         raise ValueError(f"open_clip: {name} has no weights; say weights: none, or name a tag")

@@ -52,37 +52,40 @@ class Timm(Encoder):
         self.model = _create(name, self.options)
         self.dim = timm_features.width(self.model, layer)
         self.processor = _processor(name, self.model, transform or {})
-        plain = isinstance(self.model, timm_features.PLAIN)
-        if mask_token and not plain:
+        is_plain_vit = isinstance(self.model, timm_features.PLAIN)
+        if mask_token and not is_plain_vit:
             raise ValueError(f"timm: {name} takes no mask token; a plain ViT, BEiT or EVA does")
         self.mask_token = nn.Parameter(torch.zeros(self.model.embed_dim)) if mask_token else None
-        found = (
+        supported = (
             {"hidden_states"}
-            | ({"layer_hooks"} if plain else set())
+            | ({"layer_hooks"} if is_plain_vit else set())
             | ({"token_mask"} if mask_token else set())
         )
-        self.supports = frozenset(found)
+        self.supports = frozenset(supported)
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
         """A name with a source gets its configuration, from the folder or the hub."""
-        name, given = options["name"], dict(options.get("options") or {})
-        source, place = parse_model_name(name)
-        if source is None or "pretrained_cfg" in given:
+        name, model_options = options["name"], dict(options.get("options") or {})
+        source, location = parse_model_name(name)
+        if source is None or "pretrained_cfg" in model_options:
             return options
         read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
-        config, architecture, arguments = read(place)
-        found = {**config, "architecture": architecture}
-        return {**options, "options": {**(arguments or {}), **given, "pretrained_cfg": found}}
+        config, architecture, arguments = read(location)
+        pretrained_cfg = {**config, "architecture": architecture}
+        return {
+            **options,
+            "options": {**(arguments or {}), **model_options, "pretrained_cfg": pretrained_cfg},
+        }
 
     @classmethod
     def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
-        source, place = parse_model_name(options["name"])
+        source, location = parse_model_name(options["name"])
         if source == "local-dir":
-            return any(Path(place).glob("*.safetensors")) or any(Path(place).glob("*.bin"))
+            return any(Path(location).glob("*.safetensors")) or any(Path(location).glob("*.bin"))
         if source is not None:
             return True
-        config = timm.get_pretrained_cfg(place)
+        config = timm.get_pretrained_cfg(location)
         return config is not None and bool(config.has_weights)
 
     def load(self) -> None:
@@ -110,10 +113,10 @@ class Timm(Encoder):
                 self._change(stack, token_mask, layer_hooks)
             if self.layer is None:
                 return timm_features.encode(self.model, pixel_values, hidden_states)
-            first, *rest = timm_features.hidden(
+            first, *layers = timm_features.hidden(
                 self.model, pixel_values, (self.layer, *hidden_states)
             )
-            return first.replace(hidden_states=tuple(rest))
+            return first.replace(hidden_states=tuple(layers))
 
     def _change(
         self,
@@ -136,14 +139,14 @@ def _complete(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Options that need no network any more; lists as the tuples that timm compares with."""
     if "pretrained" in options:
         raise ValueError("timm: options.pretrained; say weights: pretrained or weights: none")
-    source, place = parse_model_name(name)
+    source, location = parse_model_name(name)
     if source == "hf-hub" and "pretrained_cfg" not in options:
         raise ValueError(f"timm: {name} is not resolved; build it from Timm.resolve(...)")
-    if source is None and not timm.is_model(place.partition(".")[0]):
-        near = did_you_mean(place, timm.list_models())
-        raise ValueError(f"timm: no model {place!r}{near}")
-    whole = Timm.resolve({"name": name, "options": options})["options"]
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in whole.items()}
+    if source is None and not timm.is_model(location.partition(".")[0]):
+        near = did_you_mean(location, timm.list_models())
+        raise ValueError(f"timm: no model {location!r}{near}")
+    resolved = Timm.resolve({"name": name, "options": options})["options"]
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in resolved.items()}
 
 
 def _create(name: str, options: dict[str, Any]) -> Any:

@@ -69,9 +69,9 @@ def hidden(model: Any, pixels: Tensor, hidden_states: Sequence[int]) -> tuple[Fe
 def blocks(model: Any) -> Sequence[nn.Module]:
     """The layers from input to output: the blocks of a transformer, else the stages."""
     for name in ("blocks", "stages", "layers"):
-        found = getattr(model, name, None)
-        if isinstance(found, (nn.Sequential, nn.ModuleList)) and len(found) > 1:
-            return list(found)
+        layers = getattr(model, name, None)
+        if isinstance(layers, (nn.Sequential, nn.ModuleList)) and len(layers) > 1:
+            return list(layers)
     modules = dict(model.named_modules())
     names = [info["module"] for info in model.feature_info]
     return [modules[name] for name in names if name in modules]
@@ -88,9 +88,9 @@ def _order(model: Any, hidden_states: Sequence[int]) -> list[int]:
 def _layers(
     model: Any, maps: Sequence[Tensor], order: Sequence[int], size: Size
 ) -> tuple[Features, ...]:
-    found = dict(zip(sorted(set(order)), maps, strict=True))
+    map_of = dict(zip(sorted(set(order)), maps, strict=True))
     strides = [int(info["reduction"]) for info in model.feature_info]
-    return tuple(from_map(found[i], size, strides[i]) for i in order)
+    return tuple(from_map(map_of[i], size, strides[i]) for i in order)
 
 
 def _mapped(model: Any, pixels: Tensor) -> Features:
@@ -113,9 +113,9 @@ def _read(model: Any, final: Any, size: Size) -> Features:
         return from_map(feature_map, size, stride, pooled=_head(model, final))
     leading = getattr(model, "num_prefix_tokens", None)
     if isinstance(final, Tensor) and final.ndim == 3:
-        found = fit(final.shape[1], size, stride, (0, 1) if leading is None else (leading,))
-        if found is not None:
-            grid, prefix = found
+        fitted = fit(final.shape[1], size, stride, (0, 1) if leading is None else (leading,))
+        if fitted is not None:
+            grid, prefix = fitted
             pooled = final[:, 0] if prefix and _class_token(model) else _head(model, final)
             feature_map = final[:, prefix:].transpose(1, 2).unflatten(2, grid)
             return from_map(feature_map, size, stride, pooled=pooled)

@@ -67,10 +67,10 @@ class TransformersVision(Encoder):
 
     @classmethod
     def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
-        place = hf.parse_repo_id(options.get("name", ""))["pretrained_model_name_or_path"]
-        if not Path(place).is_dir():
-            return bool(place)
-        return any(any(Path(place).glob(kind)) for kind in ("*.safetensors", "*.bin"))
+        location = hf.parse_repo_id(options.get("name", ""))["pretrained_model_name_or_path"]
+        if not Path(location).is_dir():
+            return bool(location)
+        return any(any(Path(location).glob(kind)) for kind in ("*.safetensors", "*.bin"))
 
     def load(self) -> None:
         """Fill from the checkpoint; refused where it lacks a weight of this model."""
@@ -118,15 +118,15 @@ class TransformersVision(Encoder):
 
     def blocks(self) -> Sequence[nn.Module]:
         """The layers or stages from input to output."""
-        found = [
+        candidates = [
             (name.count("."), module)
             for name, module in self.model.named_modules()
             if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in LISTS
         ]
-        return list(min(found, key=lambda pair: pair[0])[1]) if found else ()
+        return list(min(candidates, key=lambda pair: pair[0])[1]) if candidates else ()
 
     def forward(
-        self, pixel_values: Tensor, hidden_states: Sequence[int] = (), **more: Tensor
+        self, pixel_values: Tensor, hidden_states: Sequence[int] = (), **inputs: Tensor
     ) -> Features:
         """What the processor gave -> Features `[B, T, D]`.
 
@@ -134,7 +134,7 @@ class TransformersVision(Encoder):
         `[B, T, C * p * p]`, with `pixel_attention_mask` and `spatial_shapes`) have a mask.
         hidden_states: blocks of a transformer, else stages, from 0 or from the end (-1).
         """
-        features, hidden = self._features(pixel_values, hidden_states, **more)
+        features, hidden = self._features(pixel_values, hidden_states, **inputs)
         if features.dim != self.dim:
             raise ValueError(
                 f"transformers: {type(self.model).__name__} gives tokens of width {features.dim}, "
@@ -143,12 +143,12 @@ class TransformersVision(Encoder):
         return features.replace(hidden_states=tuple(f.replace(pooled=None) for f in hidden))
 
     def _features(
-        self, pixel_values: Tensor, hidden_states: Sequence[int] = (), **more: Tensor
+        self, pixel_values: Tensor, hidden_states: Sequence[int] = (), **inputs: Tensor
     ) -> tuple[Features, list[Features]]:
-        mask = more["pixel_attention_mask"].bool() if "pixel_attention_mask" in more else None
+        mask = inputs["pixel_attention_mask"].bool() if "pixel_attention_mask" in inputs else None
         size = (pixel_values.shape[-2], pixel_values.shape[-1])
         requested = [*([] if self.layer is None else [self.layer]), *hidden_states]
-        options = self._options(pixel_values, more)
+        options = self._options(pixel_values, inputs)
         with self._outputs(requested) as outputs:
             output = self.model(pixel_values, **options)
         if getattr(output, "last_hidden_state", None) is None:
@@ -166,16 +166,25 @@ class TransformersVision(Encoder):
             features = features.replace(pooled=pooled.flatten(1))
         return features, hidden
 
-    def _options(self, pixel_values: Tensor, more: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _options(self, pixel_values: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """What the model is called with beside the pixels: it sees the whole picture, in order."""
-        options: dict[str, Any] = dict(more)
-        if "spatial_shapes" in more and pixel_values.is_meta:  # which it loops over
+        options: dict[str, Any] = dict(inputs)
+        if "spatial_shapes" in inputs and pixel_values.is_meta:  # which it loops over
             shape = torch.tensor([1, pixel_values.shape[1]], device="cpu")
             options["spatial_shapes"] = shape.expand(len(pixel_values), 2)
             options["pixel_attention_mask"] = None  # and looks whether all are real
-        size, own = tuple(pixel_values.shape[-2:]), getattr(self.model.config, "image_size", None)
-        own = (own, own) if isinstance(own, int) else tuple(own or size)
-        if size != own and "interpolate_pos_encoding" in self.arguments and pixel_values.ndim == 4:
+        size, model_size = (
+            tuple(pixel_values.shape[-2:]),
+            getattr(self.model.config, "image_size", None),
+        )
+        model_size = (
+            (model_size, model_size) if isinstance(model_size, int) else tuple(model_size or size)
+        )
+        if (
+            size != model_size
+            and "interpolate_pos_encoding" in self.arguments
+            and pixel_values.ndim == 4
+        ):
             options["interpolate_pos_encoding"] = True
         if "noise" in self.arguments and hasattr(self.model.config, "mask_ratio"):
             # A masked autoencoder shows its patches in the order of the noise.
@@ -198,7 +207,7 @@ class TransformersVision(Encoder):
         embedding in some, and ends with the last one twice in others."""
         outputs: dict[int, Tensor] = {}
 
-        def note(index: int) -> Any:
+        def hook_of(index: int) -> Any:
             def hook(module: nn.Module, args: Any, output: Any) -> None:
                 while isinstance(output, (tuple, list)):
                     output = output[0]
@@ -211,7 +220,7 @@ class TransformersVision(Encoder):
             block = self.blocks()[index]
             while isinstance(block, nn.ModuleList):  # a stage that is a list of blocks
                 block = block[-1]
-            handles.append(block.register_forward_hook(note(index)))
+            handles.append(block.register_forward_hook(hook_of(index)))
         try:
             yield outputs
         finally:
@@ -224,9 +233,12 @@ class TransformersVision(Encoder):
         for module in self.model.modules():
             if hasattr(module, "reroll"):
                 encoder: Any = copy.copy(module)
-                own, stages = _pair(self.model.config.image_size), len(self.blocks())
+                model_size, stages = _pair(self.model.config.image_size), len(self.blocks())
                 encoder.schedule = {
-                    i: (strides, [n * s // o for n, s, o in zip(grid, size, own, strict=True)])
+                    i: (
+                        strides,
+                        [n * s // o for n, s, o in zip(grid, size, model_size, strict=True)],
+                    )
                     for i, (strides, grid) in encoder.schedule.items()
                 }
                 rolled: Tensor = encoder.reroll(hidden, stage_idx=stage % stages)
@@ -251,14 +263,14 @@ class TransformersVision(Encoder):
         edge = _pair(getattr(config, "patch_stride", None) or getattr(config, "patch_size", 1))[0]
         edge = edge if isinstance(edge, int) else 1
         halvings = 7 if hasattr(config, "depths") else 1  # stages halve the grid
-        found = fit_any(hidden.shape[1], size, [edge * 2**k for k in range(halvings)], leading)
-        if found is None:
+        fitted = fit_any(hidden.shape[1], size, [edge * 2**k for k in range(halvings)], leading)
+        if fitted is None:
             raise ValueError(
                 f"transformers: {type(self.model).__name__} gives {hidden.shape[1]} tokens for "
                 f"{size[0]} x {size[1]} px in patches of {edge}: no grid has so many; choose a "
                 f"size that {edge} divides, or another model"
             )
-        grid, prefix, stride = found
+        grid, prefix, stride = fitted
         patches = hidden[:, prefix:].transpose(1, 2).unflatten(2, grid)
         return from_map(patches, size, stride, pooled=hidden[:, 0] if prefix else None)
 

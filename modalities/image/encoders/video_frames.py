@@ -62,14 +62,14 @@ class Frames(Encoder):
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
-        part, own = _section(options["encoder"])
-        section = {"type": options["encoder"]["type"], **part.resolve(own)}
+        part, part_options = _section(options["encoder"])
+        section = {"type": options["encoder"]["type"], **part.resolve(part_options)}
         return {**options, "encoder": section}
 
     @classmethod
     def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
-        part, own = _section(options["encoder"])
-        return part.has_pretrained_weights(own)
+        part, part_options = _section(options["encoder"])
+        return part.has_pretrained_weights(part_options)
 
     def load(self) -> None:
         self.picture.load()
@@ -101,12 +101,12 @@ class Frames(Encoder):
         )
 
 
-def _section(said: Mapping[str, Any]) -> tuple[type[Encoder], dict[str, Any]]:
+def _section(section: Mapping[str, Any]) -> tuple[type[Encoder], dict[str, Any]]:
     """The class of a section of this modality, and its options."""
-    kind = said.get("type")
+    kind = section.get("type")
     names = [name for name in IMAGE.encoders if name != "frames"]
     if kind not in names:
         raise ValueError(f"encoder.type: found {kind!r}, expected one of {', '.join(names)}")
     module, _, name = IMAGE.encoders[str(kind)].partition(":")
     part: type[Encoder] = getattr(importlib.import_module(module), name)
-    return part, {key: value for key, value in said.items() if key != "type"}
+    return part, {key: value for key, value in section.items() if key != "type"}

@@ -53,7 +53,7 @@ class Monai(Encoder):
         with torch.device("meta"):  # where shapes cost nothing
             outline = build(name, options or {}, contrasts).eval()
         maps = find_maps(outline, contrasts, size, name)
-        self.layer = _chosen(maps, layer, name)
+        self.layer = _layer(maps, layer, name)
         self.dim, self.leading = maps[self.layer].dim, maps[self.layer].leading
         self.grid = maps[self.layer].grid
         self.order = self._drop_unused(outline)
@@ -127,7 +127,7 @@ def _filled(module: nn.Module) -> list[nn.Module]:
     return [child for child in module.children() if any(True for _ in child.parameters())]
 
 
-def _chosen(maps: dict[str, Map], layer: str | None, name: str) -> str:
+def _layer(maps: dict[str, Map], layer: str | None, name: str) -> str:
     if layer is not None:
         if layer not in maps:
             near = did_you_mean(layer, maps)

@@ -86,7 +86,7 @@ def find_maps(model: nn.Module, contrasts: int, size: Size, name: str) -> dict[s
     maps: dict[str, Map] = {}
     random = _RandomNumbers()
 
-    def note(where: str) -> Any:
+    def hook_of(where: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             found = None if random.drawn else _read(output, size, maps)
             maps.pop(where, None)
@@ -97,7 +97,7 @@ def find_maps(model: nn.Module, contrasts: int, size: Size, name: str) -> dict[s
 
     for where, module in model.named_modules():
         if where:
-            module.register_forward_hook(note(where))
+            module.register_forward_hook(hook_of(where))
     try:
         with random:
             model(torch.zeros(1, contrasts, *size, device="meta"))

@@ -118,12 +118,12 @@ class Slices(Encoder):
         tokens = found.tokens.unflatten(0, (batch, count)) + hidden[:, :, None]  # [B, S, h w, D]
         tokens = tokens.unflatten(2, grid).transpose(2, 3)  # a picture's rows are the later axis
         tokens = self.norm(tokens.movedim(1, 1 + self.axis))
-        place = self._place(tuple(tokens.shape[1:4]))
+        place = self._geometry(tuple(tokens.shape[1:4]))
         return Features.dense(
             tokens.flatten(1, 3), **place, affine=affine, pooled=self.norm(hidden).mean(1)
         )
 
-    def _place(self, grid: tuple[int, ...]) -> dict[str, Any]:
+    def _geometry(self, grid: tuple[int, ...]) -> dict[str, Any]:
         """In voxels of the prepared volume; pictures are the whole of it, whatever their size."""
         step = [n / count for n, count in zip(self.size, grid, strict=True)]
         origin = [(s - 1) / 2 for s in step]

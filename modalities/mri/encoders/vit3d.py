@@ -125,7 +125,7 @@ class ViT3D(Encoder):
             tokens = torch.where(token_mask[..., None], self.mask_token.to(tokens.dtype), tokens)
         position = self._positions(grid) if extent is None else self._each_positions(grid, extent)
         tokens = tokens + position + (contrasts.to(tokens.dtype) @ self.contrast)[:, None]
-        place = self._place(grid, affine)
+        place = self._geometry(grid, affine)
         chosen = [self._layer(i) for i in hidden_states]
         hooks = {self._layer(i): hook for i, hook in (layer_hooks or {}).items()}
         hidden, kept = self._through(tokens, mask, set(chosen), hooks)
@@ -185,7 +185,7 @@ class ViT3D(Encoder):
         found = F.grid_sample(table, where, padding_mode="border", align_corners=False)
         return found.flatten(2).transpose(1, 2)
 
-    def _place(self, grid: tuple[int, ...], affine: Tensor) -> dict[str, Any]:
+    def _geometry(self, grid: tuple[int, ...], affine: Tensor) -> dict[str, Any]:
         step = tuple(float(p) for p in self.patches.patch)
         origin = tuple((p - 1) / 2 for p in step)
         return {"grid": grid, "spacing": step, "origin": origin, "affine": affine}

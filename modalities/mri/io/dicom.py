@@ -101,7 +101,7 @@ def _check_unusable(
 def _stacked(group: Sequence[Frame], source: object) -> tuple[np.ndarray, np.ndarray]:
     first = group[0]
     normal = np.cross(first.along_columns, first.along_rows)
-    stacks = _without_copies(_places(group, normal))
+    stacks = _without_copies(_group_slices(group, normal))
     if len(stacks) < 2:
         raise ReadError(source, f"is one slice ({first.label!r})", "a volume of several slices")
     _check_counts(stacks, source)
@@ -122,7 +122,7 @@ def _stacked(group: Sequence[Frame], source: object) -> tuple[np.ndarray, np.nda
     return values, affine
 
 
-def _places(group: Sequence[Frame], normal: np.ndarray) -> list[list[Frame]]:
+def _group_slices(group: Sequence[Frame], normal: np.ndarray) -> list[list[Frame]]:
     """The slices of each place along the normal, in the order of time."""
     distances = np.array([frame.position @ normal for frame in group])
     order = np.argsort(distances, kind="stable")

@@ -63,7 +63,7 @@ def anatomy(resolution: int) -> Anatomy:
     fluid = np.clip(mask - parts[0] - parts[1], 0, 1).astype(np.float32)
     lake = _lake(fluid, np.asarray(grey.affine))
     tissue = torch.from_numpy(np.stack([*parts, fluid, fluid * lake]))
-    return Anatomy(tissue, torch.from_numpy(np.asarray(grey.affine)).double(), _places())
+    return Anatomy(tissue, torch.from_numpy(np.asarray(grey.affine)).double(), _candidates())
 
 
 def _lake(fluid: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def _lake(fluid: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return found
 
 
-def _places() -> dict[str, np.ndarray]:
+def _candidates() -> dict[str, np.ndarray]:
     """The places of each lobe that no other lobe comes near, mirrored to the right."""
     from nilearn import datasets
 

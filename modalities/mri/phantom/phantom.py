@@ -115,7 +115,7 @@ class Phantom(Source):
         series = 1 if self.view == "study" else len(self.sequences)
         return self.subjects * series * (len(ABOUT) if self.view == "sentence" else 1)
 
-    def _place(self, index: int) -> tuple[int, tuple[str, ...]]:
+    def _locate(self, index: int) -> tuple[int, tuple[str, ...]]:
         """The subject of a row, and the sequences that it shows."""
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -128,10 +128,10 @@ class Phantom(Source):
     @property
     def groups(self) -> Sequence[object]:
         """The subject of each row."""
-        return [self._place(index)[0] for index in range(len(self))]
+        return [self._locate(index)[0] for index in range(len(self))]
 
     def key(self, index: int) -> str:
-        number, shown = self._place(index)
+        number, shown = self._locate(index)
         series = "" if self.view == "study" else f"-{shown[0]}"
         said = f"-{ABOUT[index % len(ABOUT)]}" if self.view == "sentence" else ""
         return f"{self.split}-{number:05d}{series}{said}"
@@ -144,7 +144,7 @@ class Phantom(Source):
             what = ABOUT[index % len(ABOUT)]
         if what is None:
             return super().cell_key(index, column, files)
-        number, shown = self._place(index)
+        number, shown = self._locate(index)
         drawn = (self.seed, self.split, number, self.spacing, self.healthy, self.flip_lr)
         return "|".join(map(str, (VERSION, *drawn, *shown, what)))
 
@@ -154,7 +154,7 @@ class Phantom(Source):
         return f"{VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number, shown = self._place(index)
+        number, shown = self._locate(index)
         subject = self._subject(number)
         seed = self._derived(number, "scan", *shown)
         grid = draw_grid(np.random.default_rng(seed), self.spacing)

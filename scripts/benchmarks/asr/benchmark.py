@@ -32,7 +32,7 @@ from sensorium.scripts.benchmarks.asr.systems import (
     autoregress,
     bench_rows,
     diffuse,
-    hear,
+    encode_audio,
 )
 from sensorium.scripts.benchmarks.timing import machine
 from sensorium.tasks.diffusion import DiffusionASR
@@ -196,7 +196,7 @@ def main(
     )
     print(f"parameters; threshold {task.threshold}; WER after the normalizer {normalizer!r}")
     for size in (1, 8):
-        hear(models[1], rows, size)
+        encode_audio(models[1], rows, size)
         ways = contest(models[0], models[1], rows, size, most)
         slow_name, (slow, first, _, fast, other) = next(iter(ways)), ways.values()
         print(f"\nBatch {size}\n\n" + "\n".join(table(rows, ways, errors)))

@@ -93,7 +93,7 @@ def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int
 
 
 @torch.no_grad()
-def hear(model: Model, rows: Sequence[Row], size: int) -> None:
+def encode_audio(model: Model, rows: Sequence[Row], size: int) -> None:
     """What the encoder and the CTC head of a diffusion model make of rows, in batches of like
     lengths, the encoder in the precision that its recipe stored features in; a row's milliseconds
     are its share of its batch's."""
@@ -155,7 +155,7 @@ def _loop(backbone: Any, context: Features, most: int) -> list[list[int]]:
     lengths = context.lengths.tolist()
     longest = max(lengths)
     tokens = torch.stack(
-        [_left(t[:n], longest) for t, n in zip(context.tokens, lengths, strict=True)]
+        [_left_pad(t[:n], longest) for t, n in zip(context.tokens, lengths, strict=True)]
     )
     even = min(lengths) == longest
     mask = torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]
@@ -164,7 +164,7 @@ def _loop(backbone: Any, context: Features, most: int) -> list[list[int]]:
     done = torch.zeros(len(lengths), dtype=torch.bool, device=tokens.device)
     cache, steps_of = None, []
     for _ in range(most):
-        places = {} if even else {"attention_mask": mask, "position_ids": _places(mask, inputs)}
+        places = {} if even else {"attention_mask": mask, "position_ids": _positions(mask, inputs)}
         out = backbone.model(**inputs, **places, past_key_values=cache, use_cache=True)
         best = out.logits[:, -1].argmax(-1)
         steps_of.append(best)
@@ -177,11 +177,11 @@ def _loop(backbone: Any, context: Features, most: int) -> list[list[int]]:
     return ids_of
 
 
-def _left(tokens: Tensor, length: int) -> Tensor:
+def _left_pad(tokens: Tensor, length: int) -> Tensor:
     return torch.cat([tokens.new_zeros(length - len(tokens), tokens.shape[1]), tokens])
 
 
-def _places(mask: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+def _positions(mask: Tensor, inputs: dict[str, Tensor]) -> Tensor:
     new = next(iter(inputs.values())).shape[1]
     return (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
 

@@ -52,9 +52,9 @@ from sensorium.scripts.benchmarks.mri.tables import (
     cached_head,
     comparisons,
     own_reports,
-    sides,
+    report_table,
+    side_table,
     table,
-    written,
 )
 from sensorium.scripts.benchmarks.timing import machine
 from sensorium.tasks.text import Facts
@@ -184,9 +184,9 @@ def main(
     for lines in (
         table(found, truth, drawn),
         comparisons(found, truth, drawn),
-        sides(found, drawn),
+        side_table(found, drawn),
         own_reports(bench, truth, drawn),
-        written(bench, truth, drawn),
+        report_table(bench, truth, drawn),
         costs(bench),
     ):
         print("\n".join(lines), end="\n\n")

@@ -69,36 +69,38 @@ class Truth:
             if head in answers:
                 values[column] = self._classes(answers[head])
         if "side" in answers:
-            lesion_rows = [a for a in answers["side"] if a.known["label"] != "none"]
+            lesion_rows = [a for a in answers["side"] if a.target["label"] != "none"]
             lesion_rows = [a for a in lesion_rows if a.key.rpartition("-")[2] in SEEN]
             values["side"] = self._mean(
-                lesion_rows, [side_of(a) == a.known["label"] for a in lesion_rows], "side"
+                lesion_rows, [side_of(a) == a.target["label"] for a in lesion_rows], "side"
             )
         if "ventricle" in answers:
-            off = [abs(a.said["ventricle"] - a.known["ventricle"]) for a in answers["ventricle"]]
+            off = [
+                abs(a.prediction["ventricle"] - a.target["ventricle"]) for a in answers["ventricle"]
+            ]
             values["ventricle"] = self._mean(answers["ventricle"], off, "ventricle")
         if "mask" in answers:
-            with_mask = [a for a in answers["mask"] if a.said["scores"]["wanted"]]
+            with_mask = [a for a in answers["mask"] if a.prediction["scores"]["wanted"]]
             values["dice"] = self._mean(
-                with_mask, [a.said["scores"]["dice"] for a in with_mask], "dice"
+                with_mask, [a.prediction["scores"]["dice"] for a in with_mask], "dice"
             )
-            with_distance = [a for a in with_mask if a.said["scores"]["hd95"] is not None]
+            with_distance = [a for a in with_mask if a.prediction["scores"]["hd95"] is not None]
             values["hd95"] = self._mean(
-                with_distance, [a.said["scores"]["hd95"] for a in with_distance], "hd95"
+                with_distance, [a.prediction["scores"]["hd95"] for a in with_distance], "hd95"
             )
-            lost = [not a.said["scores"]["found"] for a in with_mask]
+            lost = [not a.prediction["scores"]["found"] for a in with_mask]
             values["missed"] = self._mean(with_mask, lost, "missed")
         if "box" in answers:
-            with_mask = [a for a in answers["box"] if a.known["boxes"]]
+            with_mask = [a for a in answers["box"] if a.target["boxes"]]
             values["box"] = self._mean(with_mask, [hit(a) for a in with_mask], "box")
         if "recall" in answers:
             values["recall"] = self._recall(answers["recall"])
         return values
 
     def _classes(self, rows: Sequence[Answer]) -> BootstrapMetric:
-        classes = list(rows[0].said["scores"])
-        scores = np.array([[a.said["scores"][c] for c in classes] for a in rows])
-        targets = np.array([classes.index(a.known["label"]) for a in rows])
+        classes = list(rows[0].prediction["scores"])
+        scores = np.array([[a.prediction["scores"][c] for c in classes] for a in rows])
+        targets = np.array([classes.index(a.target["label"]) for a in rows])
         return auroc(scores, targets, [self.study(a) for a in rows])
 
     def _mean(
@@ -111,9 +113,9 @@ class Truth:
     def _recall(self, rows: Sequence[Answer]) -> BootstrapMetric:
         """Each series asks for reports, one a study; right is one that says the same."""
         study = np.array([self.study(a) for a in rows])
-        volumes = np.array([a.said["volume"] for a in rows])  # [N, D]
+        volumes = np.array([a.prediction["volume"] for a in rows])  # [N, D]
         first = [int(np.argmax(study == place)) for place in range(len(self.studies))]
-        texts = np.array([rows[place].said["report"] for place in first])  # [S, D]
+        texts = np.array([rows[place].prediction["report"] for place in first])  # [S, D]
         ranked = np.argsort(-volumes @ texts.T, axis=1, kind="stable")
         return self._mean(rows, recall(ranked.tolist(), self.same[study], K), "recall")
 
@@ -121,7 +123,7 @@ class Truth:
         """F1 of the facts that texts state, against the rows' references."""
         right, all_of = [], []
         for text, row in zip(texts, rows, strict=True):
-            predicted, expected = self.facts.of(text), self.facts.of(row.known["references"][0])
+            predicted, expected = self.facts.of(text), self.facts.of(row.target["references"][0])
             right.append(2.0 * self.facts.agreeing(predicted, expected))
             all_of.append(float(len(predicted) + len(expected)))
         return ratio(right, [self.study(a) for a in rows], all_of)
@@ -137,12 +139,12 @@ def same_facts(facts: Facts, texts: Sequence[str]) -> np.ndarray:
 
 def side_of(answer: Answer) -> str:
     """Left or right, whichever is likelier; which lesions there are is not asked here."""
-    scores = answer.said["scores"]
+    scores = answer.prediction["scores"]
     return "left" if scores.get("left", 0.0) > scores.get("right", 0.0) else "right"
 
 
 def hit(answer: Answer) -> float:
     """Does the centre of the surest box lie in the true one?"""
     metrics = BoxMetrics()
-    metrics.update([answer.said], [answer.known])
+    metrics.update([answer.prediction], [answer.target])
     return metrics.compute()["box_hit"]

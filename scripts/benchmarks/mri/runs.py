@@ -71,8 +71,8 @@ class Answer(NamedTuple):
     """The prediction of a run for a row of the test split."""
 
     key: str
-    said: Any
-    known: dict[str, Any]
+    prediction: Any
+    target: dict[str, Any]
 
 
 SLICED = """{type: slices, size: [48, 48, 48], spacing: [4, 4, 4], every: 4, heads: 6,
@@ -116,12 +116,12 @@ class Bench:
         if self.sizes.batch is not None:
             changes.append(f"train.batch_size={self.sizes.batch}")
         subjects = self.sizes.subjects if name == "report" else self.sizes.seen
-        return self._ready(name, self._recipe(name, changes, subjects))
+        return self._trained(name, self._recipe(name, changes, subjects))
 
     def head(self, which: str, encoder: str, share: float) -> Path:
         """A head on a frozen encoder, trained with a share of the labels."""
         name = f"{encoder}/{which}-{100 * share:g}"
-        return self._ready(name, self.head_recipe(which, encoder, share))
+        return self._trained(name, self.head_recipe(which, encoder, share))
 
     def heads(self, encoder: str, share: float) -> None:
         """All heads on a frozen encoder, and what each answers."""
@@ -157,7 +157,7 @@ class Bench:
             source = load_split(model.plan, name, "train")
             rows = task_dataset(model.plan, model.encoders(), name, source)
             filler = FeatureCacher(model.plan, model, pick(), "fp32", 32)
-            _note(folder, timed(lambda: filler.attach([rows])))
+            _write_times(folder, timed(lambda: filler.attach([rows])))
             grid = rows.prepare(0).records["volume"][0]["grid"]
             (folder / GRID).write_text(json.dumps([int(n) for n in grid]), encoding="utf-8")
         return folder
@@ -172,7 +172,7 @@ class Bench:
         answer; with few labels for half as long."""
         steps = self.sizes.steps.get(NOTHING, STEPS)
         recipe = self._together(share, steps if share == 1 else max(1, steps // 2))
-        folder = self._ready(f"{NOTHING}/all-{100 * share:g}", recipe)
+        folder = self._trained(f"{NOTHING}/all-{100 * share:g}", recipe)
         for head in TOGETHER:
             answers(folder, head, self.split)
         return folder
@@ -223,7 +223,7 @@ class Bench:
         values["cache"] = {"samples": True, "features": False}
         return parse_recipe(values)
 
-    def _ready(self, name: str, recipe: Recipe) -> Path:
+    def _trained(self, name: str, recipe: Recipe) -> Path:
         """A run; one that was interrupted goes on."""
         folder = self.out / name
         if not (folder / WEIGHTS).is_file():
@@ -233,7 +233,7 @@ class Bench:
                 took = timed(
                     lambda: train(recipe, folder, resume=begun, show=False, command="mri_benchmark")
                 )
-            _note(folder, took)
+            _write_times(folder, took)
         return folder
 
 
@@ -242,7 +242,7 @@ def heads_of(encoder: str) -> list[str]:
     return [head for head in HEADS if encoder != SLICES or head not in VECTORS]
 
 
-def _note(folder: Path, took: Times) -> None:
+def _write_times(folder: Path, took: Times) -> None:
     (folder / SPENT).write_text(json.dumps(took._asdict()) + "\n", encoding="utf-8")
 
 
@@ -256,12 +256,12 @@ def answers(folder: Path, task: str, split: str = "test") -> list[Answer]:
     """Return a run's predictions for every row of a split, cached beside it."""
     cached = folder / f"answers-{task}-{split}.json"
     if not cached.is_file():
-        predictions = _asked(folder, task, split)
+        predictions = _predict(folder, task, split)
         cached.write_text(json.dumps(predictions), encoding="utf-8")
     return [Answer(*row) for row in json.loads(cached.read_text("utf-8"))]
 
 
-def _asked(folder: Path, task: str, split: str) -> list[Answer]:
+def _predict(folder: Path, task: str, split: str) -> list[Answer]:
     model = load_model(folder)
     plan, settings = model.plan, model.plan.recipe.train
     rows = task_dataset(plan, model.encoders(), task, load_split(plan, task, split))

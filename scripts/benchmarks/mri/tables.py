@@ -45,7 +45,7 @@ NAMES = {
 DIGITS = {"ventricle": 3, "hd95": 1}
 PROBES = {"cls": "its class token", "mean": "the mean of its tokens"}
 REQUIRED = ("sequence", "ventricle", "dice", "box", "recall")
-ENOUGH = 0.75
+MIN_ROWS = 0.75
 """Of the lesions' sides with grounding."""
 CONSTANT = "No focal lesion."
 SERIES = 4
@@ -86,14 +86,14 @@ def comparisons(results: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[s
             )
 
 
-def sides(results: Figures, drawn: np.ndarray) -> Iterator[str]:
+def side_table(results: Figures, drawn: np.ndarray) -> Iterator[str]:
     """Whether the side is told as often as it must be."""
     for share, rows in results.items():
         with_, without = rows[GROUNDED]["side"], rows[PLAIN]["side"]
-        reached = "reached" if with_.over(drawn)[0] >= ENOUGH else "not reached"
+        reached = "reached" if with_.over(drawn)[0] >= MIN_ROWS else "not reached"
         yield (
             f"- {100 * share:g} %: {format_interval(with_, drawn)} with grounding "
-            f"({ENOUGH} {reached}), "
+            f"({MIN_ROWS} {reached}), "
             f"{format_interval(without, drawn)} without; chance 0.5"
         )
 
@@ -107,13 +107,13 @@ def own_reports(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
         yield f"- {NAMES[name]}: study recall@5 {interval} by its own projections"
 
 
-def written(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
+def report_table(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
     """F1 of the facts of generated reports, beside texts that look at nothing."""
     rows = answers(bench.out / "report", "report", bench.split)
-    known = [row.known["references"][0] for row in rows]
+    known = [row.target["references"][0] for row in rows]
     usual = usual_report(truth.facts, bench.sizes.subjects)
     ways = {
-        "generated": [row.said["text"] for row in rows],
+        "generated": [row.prediction["text"] for row in rows],
         f"always `{CONSTANT}`": [CONSTANT] * len(rows),
         f"always `{usual}`": [usual] * len(rows),
         "another study's": known[-SERIES:] + known[:-SERIES],

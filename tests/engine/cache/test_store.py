@@ -346,7 +346,7 @@ def test_a_shard_that_was_only_copied_is_kept(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes())
     store = Store(tmp_path, "features", {"of": "test"})
     assert len(store) == 20
-    assert not store._shards[shard.name].touched
+    assert not store._shards[shard.name].modified
 
 
 def test_a_reader_survives_the_shard_being_rewritten(tmp_path: Path) -> None:

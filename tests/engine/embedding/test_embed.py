@@ -400,8 +400,8 @@ def test_ray_gives_the_same_rows(place: Place) -> None:
     done = embed_with_ray(model, maker, rows, "cluster", workers=2, **how)
     assert (done.added.new, list(done.skipped.reasons)) == (20, ["broken.png"])
     same(
-        place.rows("index", "image", "split", "_identity", "_place", "_data"),
-        place.rows("cluster", "image", "split", "_identity", "_place", "_data"),
+        place.rows("index", "image", "split", "_identity", "_row", "_data"),
+        place.rows("cluster", "image", "split", "_identity", "_row", "_data"),
         1e-6,
     )
     assert dataclasses.asdict(open_index("index").metadata) == dataclasses.asdict(

@@ -156,7 +156,10 @@ def ask(home: Path, *, index: str = "pictures", run: str | None = None, **query:
         ({"k": -2}, "-k: found -2"),
         ({"kind": "hsnw"}, "did you mean 'hnsw'"),
         ({"index": "none"}, "there is no index here"),
-        ({"stream": "audio", "option": "--audio"}, r"has 0 streams of audio; it has image \(image\), w"),
+        (
+            {"stream": "audio", "option": "--audio"},
+            r"has 0 streams of audio; it has image \(image\), w",
+        ),
         ({"stream": "wrds", "modality": False}, "no stream 'wrds'; did you mean 'words'"),
     ],
 )
@@ -246,7 +249,7 @@ class TestSheet:
         retriever = Retriever(str(home / "pictures"))
         hits = retriever.find(Query("text", "x", "--text", True), 1)
         gone = Hit(1.0, {**hits[0].row, "image": "gone.jpg", "_files": ["/gone.jpg"]})
-        moved = Hit(1.0, {**hits[0].row, "image": None, "_place": 5, "key": "1.jpg"})
+        moved = Hit(1.0, {**hits[0].row, "image": None, "_row": 5, "key": "1.jpg"})
         opened = Hit(1.0, {**hits[0].row, "image": None})
         (first, second, third) = retriever.previews([gone, moved, opened])
         assert "gone.jpg" in first
@@ -256,7 +259,7 @@ class TestSheet:
 
 
 def test_tables_and_lines() -> None:
-    own = {"split": "", "_data": "{}", "_place": 0, "_identity": b""}
+    own = {"split": "", "_data": "{}", "_row": 0, "_identity": b""}
     hits = [
         Hit(0.5, {"key": "a", **own, "age": 3, "word": None}),
         Hit(-0.25, {"key": "b", **own, "age": None, "word": "né " * 40, "split": "test"}),

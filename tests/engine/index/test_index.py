@@ -82,7 +82,7 @@ def test_hits_have_their_columns_but_no_vector(filled: tuple[LanceIndex, np.ndar
 def test_it_is_there_when_opened_again(filled: tuple[LanceIndex, np.ndarray]) -> None:
     index, vectors = filled
     index.optimize()
-    again = open_index(index.place)
+    again = open_index(index.uri)
     assert again.metadata == ABOUT
     assert again.count() == 700
     found = again.identities()
@@ -224,15 +224,15 @@ class TestSide:
     ) -> None:
         index, _ = filled
         index.search(unit(1), 3, kind=kind)
-        (built,) = (Path(index.place) / "side").iterdir()
+        (built,) = (Path(index.uri) / "side").iterdir()
         way = faiss_index.KINDS[kind]
         with monkeypatch.context() as patch:
             patch.setitem(faiss_index.KINDS, kind, way._replace(build=None))
-            assert open_index(index.place).search(unit(1), 3, kind=kind)[0]
+            assert open_index(index.uri).search(unit(1), 3, kind=kind)[0]
         new = unit(1, seed=9)
         index.add(entries(new, 700))
         assert index.search(new, 1, kind=kind)[0][0].key == "row-700"
-        (again,) = (Path(index.place) / "side").iterdir()
+        (again,) = (Path(index.uri) / "side").iterdir()
         assert again.name != built.name
 
     def test_a_kill_while_it_is_written_leaves_nothing_to_read(
@@ -251,20 +251,20 @@ class TestSide:
             patch.setattr(faiss, "write_index", half)
             with pytest.raises(KeyboardInterrupt):
                 index.search(vectors[:1], 1, kind=kind)
-        assert not list((Path(index.place) / "side").glob("*.faiss"))
-        assert keys(open_index(index.place).search(vectors[:1], 1, kind=kind)) == [["row-0"]]
+        assert not list((Path(index.uri) / "side").glob("*.faiss"))
+        assert keys(open_index(index.uri).search(vectors[:1], 1, kind=kind)) == [["row-0"]]
 
     def test_a_damaged_file_is_told(self, filled: tuple[LanceIndex, np.ndarray], kind: Any) -> None:
         index, vectors = filled
         index.search(vectors[:1], 1, kind=kind)
-        (built,) = (Path(index.place) / "side").iterdir()
+        (built,) = (Path(index.uri) / "side").iterdir()
         built.write_bytes(built.read_bytes()[:500])
         with pytest.raises(RuntimeFailure, match="remove it, it is built again"):
-            open_index(index.place).search(vectors[:1], 1, kind=kind)
+            open_index(index.uri).search(vectors[:1], 1, kind=kind)
 
 
 def test_side_indices_want_a_local_disk(filled: tuple[LanceIndex, np.ndarray]) -> None:
     index, vectors = filled
-    index.place = "s3://bucket/index"
+    index.uri = "s3://bucket/index"
     with pytest.raises(ConfigError, match="beside an index on a local disk"):
         index.search(vectors[:1], 1, kind="hnsw")

@@ -116,21 +116,21 @@ class TestDamage:
         self, filled: tuple[LanceIndex, np.ndarray], damage: str, part: str
     ) -> None:
         index, _ = filled
-        self.asked(index.place)
-        for file in Path(index.place, "embeddings.lance").glob(part):
+        self.asked(index.uri)
+        for file in Path(index.uri, "embeddings.lance").glob(part):
             whole = file.read_bytes()
             if damage == "gone":
                 file.unlink()
             else:
                 file.write_bytes(whole[:60] if damage == "cut" else bytes(len(whole)))
-        with pytest.raises((RuntimeFailure, ConfigError), match=re.escape(index.place)) as caught:
-            self.asked(index.place)
+        with pytest.raises((RuntimeFailure, ConfigError), match=re.escape(index.uri)) as caught:
+            self.asked(index.uri)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 400
 
     def test_what_cannot_be_written(self, filled: tuple[LanceIndex, np.ndarray]) -> None:
         index, vectors = filled
-        (Path(index.place) / "side").write_text("in the way")
+        (Path(index.uri) / "side").write_text("in the way")
         with pytest.raises(RuntimeFailure, match="side") as caught:
             index.search(vectors[:1], 2, kind="hnsw")
         assert "\n" not in str(caught.value)
@@ -181,7 +181,7 @@ def test_rows_are_taken_out(filled: tuple[LanceIndex, np.ndarray]) -> None:
     gone = [entry.identity for entry in entries(vectors) if entry.row % 2]
     assert index.remove([*gone, b"x" * 16]) == 350
     assert index.remove([]) == 0
-    again = open_index(index.place)
+    again = open_index(index.uri)
     assert again.count() == 350
     assert {row["key"] for row in again.where(None, ["key"])} == {
         f"row-{i}" for i in range(0, 700, 2)
@@ -191,7 +191,7 @@ def test_rows_are_taken_out(filled: tuple[LanceIndex, np.ndarray]) -> None:
 
 class TestTwoWriters:
     def test_the_same_new_rows_are_there_once(self, index: LanceIndex) -> None:
-        writers = [open_index(index.place) for _ in range(4)]
+        writers = [open_index(index.uri) for _ in range(4)]
         rows = entries(unit(12))
 
         def write(writer: Any, number: int) -> None:
@@ -203,7 +203,7 @@ class TestTwoWriters:
         with ThreadPoolExecutor(4) as pool:
             for done in [pool.submit(write, w, i) for i, w in enumerate(writers)]:
                 done.result()
-        again = open_index(index.place)
+        again = open_index(index.uri)
         assert again.count() == 12
         assert len({row["key"] for row in again.where(None, ["key"])}) == 12
 
@@ -219,7 +219,7 @@ class TestTwoWriters:
     ) -> None:
         with (
             monkeypatch.context() as patch,
-            lock.write_lock(index.place),
+            lock.write_lock(index.uri),
             pytest.raises(RuntimeFailure, match="another process has been writing"),
         ):
             patch.setattr(lock, "WAIT_SECONDS", 0.0)

@@ -66,7 +66,7 @@ def test_what_differs_is_marked_on_both_sides() -> None:
     assert said == "a <mark>big</mark> dog <mark>…</mark>"
     assert near == 'a dog <mark class="lost">&lt;barks&gt;</mark>' and far == "two"
     twice = judge({"text": "go " * 300}, {"text": "go " * 299 + "on"})
-    assert "go on" not in twice.references[0] and twice.references[0].count("<mark") == 1
+    assert "go on" not in twice.references_html[0] and twice.references_html[0].count("<mark") == 1
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def test_a_policy_of_pixels_is_told_neither_object_nor_goal(
         plain = inputs(recipe, section)
     except RuntimeError as error:
         pytest.skip(str(error))
-    real = env._made
-    monkeypatch.setattr(env, "_made", lambda task, seed: Planted(real(task, seed)))
+    real = env._make
+    monkeypatch.setattr(env, "_make", lambda task, seed: Planted(real(task, seed)))
     planted = inputs(recipe, section)
     assert len(plain) == len(planted) == 3
     assert set(plain[0]) == {"proprio", "corner", "topview"}
@@ -85,8 +85,8 @@ def test_a_policy_of_states_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(SHIPPED / "metaworld_state.yaml")
     assert recipe.env is not None
     plain = inputs(recipe, recipe.env)
-    real = env._made
-    monkeypatch.setattr(env, "_made", lambda task, seed: Planted(real(task, seed)))
+    real = env._make
+    monkeypatch.setattr(env, "_make", lambda task, seed: Planted(real(task, seed)))
     planted = inputs(recipe, recipe.env)
     assert not np.array_equal(plain[0]["state"], planted[0]["state"])
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sensorium.modalities.base import ReadError
 from sensorium.modalities.mri.io import read
-from sensorium.modalities.mri.processor import VolumeProcessor, lookup, place, pull
+from sensorium.modalities.mri.processor import VolumeProcessor, lookup, pull, resample_mask
 from sensorium.modalities.mri.write import box_of, save, to_source
 
 TURN = np.array([[0.8, -0.6, 0, 5], [0.6, 0.8, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
@@ -115,7 +115,7 @@ def test_a_mask_returns_to_the_sources_own_space(tmp_path: Path, name: str) -> N
     raw = read(tmp_path / "scan.nii.gz")
     sample = VolumeProcessor(size=(26, 26, 26)).prepare(raw)
     cell = read({"array": lesion, "affine": affine})
-    there = place(cell.as_tensor(), cell.affine, sample["affine"], (26, 26, 26))[0] > 0.5
+    there = resample_mask(cell.as_tensor(), cell.affine, sample["affine"], (26, 26, 26))[0] > 0.5
     assert int(there.sum()) == int(lesion.sum())
     save(tmp_path / "mask.nii.gz", there, sample["affine"], raw)
     back = nibabel.load(tmp_path / "mask.nii.gz")
@@ -129,7 +129,7 @@ def test_a_box_is_the_same_in_both_spaces(name: str) -> None:
     sample = VolumeProcessor(size=(26, 26, 26)).prepare(raw)
     mask = torch.zeros(raw.shape[1:], dtype=torch.bool)
     mask[3:8, 9:12, 5:9] = True
-    there = place(mask[None].float(), raw.affine, sample["affine"], (26, 26, 26))[0] > 0.5
+    there = resample_mask(mask[None].float(), raw.affine, sample["affine"], (26, 26, 26))[0] > 0.5
     own, found = box_of(mask, raw.affine), box_of(there, sample["affine"])
     assert own is not None and found is not None
     torch.testing.assert_close(found, own, atol=1e-3, rtol=0)
@@ -141,7 +141,7 @@ def test_a_resampled_mask_returns_nearly_whole() -> None:
     sample = VolumeProcessor(size=(48, 48, 48), spacing=(1.5, 1.5, 1.5)).prepare(raw)
     mask = torch.zeros(raw.shape[1:])
     mask[10:24, 12:25, 8:20] = 1
-    there = place(mask[None], raw.affine, sample["affine"], (48, 48, 48))[0] > 0.5
+    there = resample_mask(mask[None], raw.affine, sample["affine"], (48, 48, 48))[0] > 0.5
     back = to_source(there, sample["affine"], raw)
     turned = read({"array": back.float().numpy(), "affine": raw.meta["original_affine"]})[0] > 0.5
     overlap = 2 * float((turned & (mask > 0.5)).sum()) / float(turned.sum() + mask.sum())
@@ -197,7 +197,7 @@ def test_a_mask_goes_to_the_sample_and_back(
     lesion = np.zeros(values.shape, dtype=np.float32)
     lesion[tuple(slice(5, 3 + w) for w in wide)] = 1
     cell = read({"array": lesion, "affine": AFFINES[name]})
-    moved = place(cell.as_tensor(), cell.affine, sample["affine"], whole)[0] > 0.5
+    moved = resample_mask(cell.as_tensor(), cell.affine, sample["affine"], whole)[0] > 0.5
     assert np.array_equal(to_source(moved, sample["affine"], raw).numpy(), lesion > 0.5)
     if share != 0.5:
         pair = torch.stack([sample["volume"][0][moved], raw.as_tensor()[cell.as_tensor() > 0.5]])

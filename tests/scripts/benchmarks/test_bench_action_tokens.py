@@ -9,7 +9,7 @@ from sensorium.scripts.benchmarks import action_tokens as bench
 
 
 def test_the_gripper_switches_at_every_sample() -> None:
-    gripper = bench.made(38, 20, seed=0)[..., 6]
+    gripper = bench.make_chunks(38, 20, seed=0)[..., 6]
     flips = (gripper[:, 1:] != gripper[:, :-1]).long()
     assert (flips.sum(1) == 1).all()
     assert torch.equal(flips.argmax(1), torch.arange(38) % 19)

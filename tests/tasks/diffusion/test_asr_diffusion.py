@@ -114,7 +114,7 @@ def test_with_a_prior_training_sees_what_decoding_begins_with() -> None:
         draws = torch.Generator().manual_seed(seed)
         made = make_training_canvas([truth], [found], LAYOUT, 16, SPECIAL, draws)
         assert made.ids.shape == start.ids.shape and torch.equal(made.real, start.real)
-        given = start.given[0]
+        given = start.drafted[0]
         assert made.hidden[0][given].sum() <= 1  # the wrong one, where verification took it back
         right = made.ids[0] == made.target[0]
         wrong = given & ~right & ~made.hidden[0]
@@ -129,7 +129,7 @@ def test_a_canvas_without_a_prior_is_all_masks() -> None:
     start = make_initial_canvas([empty(5), layout_draft(prior([7, 8]), LAYOUT)], SPECIAL)
     assert start.ids[0].tolist() == [MASK] * 5 + [EOS] * 2
     assert start.open[0].tolist() == [True] * 5 + [False] * 2
-    assert start.given.sum(1).tolist() == [0, 2] and start.real.sum(1).tolist() == [5, 7]
+    assert start.drafted.sum(1).tolist() == [0, 2] and start.real.sum(1).tolist() == [5, 7]
 
 
 @pytest.mark.parametrize(("share", "rows"), [(0.0, 0), (1 / 3, 4), (1.0, 12)])

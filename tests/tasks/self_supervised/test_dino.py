@@ -177,9 +177,9 @@ def test_a_teacher_that_says_the_same_of_everything_stops_the_run() -> None:
     with pytest.raises(StopTraining, match=r"collapsed: .* rank 1\.0\d? \(expected 1\.1 or more\)"):
         task.on_step_end(encode.at(3, 0.0))
     task.eval()
-    kept = int(task.stuck)
+    kept = int(task.collapsed_steps)
     step(task, encode, batch)
-    assert int(task.stuck) == kept  # an evaluation is no training
+    assert int(task.collapsed_steps) == kept  # an evaluation is no training
 
 
 def test_a_teacher_that_tells_things_apart_goes_on() -> None:

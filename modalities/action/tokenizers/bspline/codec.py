@@ -62,7 +62,7 @@ class Codec:
         """Return `[B, L]` of `[B, steps, dof]`. Raise ValueError for values that are not finite."""
         with torch.autocast(values.device.type, enabled=False):
             z = self._control_points(values, real, start, end)
-        self._look(z, values)
+        self._check_range(z, values)
         z = z.clamp(0, 1)
         if not self.layout.switches:
             return z
@@ -75,8 +75,8 @@ class Codec:
         self, values: Tensor, real: Tensor | None, start: Tensor | None, end: Tensor | None
     ) -> Tensor:
         """Return `[B, P]`, scaled so that the bounds are 0 and 1, not yet clipped."""
-        held = validation.forward_fill(values, real) if self.orders.both else values
-        ends = boundary.boundary_of_chunks(self.orders, held, start, end)
+        filled = validation.forward_fill(values, real) if self.orders.both else values
+        ends = boundary.boundary_of_chunks(self.orders, filled, start, end)
         points, shift = self.stack.solver(values.shape[1], real, values)
         points_of = _product(points, values)  # [B, R, dof]
         if ends is not None:
@@ -90,7 +90,7 @@ class Codec:
     def decode(
         self,
         z: Tensor,
-        places: np.ndarray,
+        phase: np.ndarray,
         start: Tensor | None,
         end: Tensor | None,
         derivative: int,
@@ -100,16 +100,16 @@ class Codec:
             self.orders, start, end, z.new_empty(len(z), self.layout.dof)
         )
         with torch.autocast(z.device.type, enabled=False):
-            bases, held = self.stack.curve(places, derivative, z)  # [S, A], [A, C]
-            curve = _product(bases, self._points(z, ends, held))
+            bases, conditioned = self.stack.curve(phase, derivative, z)  # [S, A], [A, C]
+            curve = _product(bases, self._points(z, ends, conditioned))
         if self.layout.switches and not derivative:
-            levels, at = self._tensors(z)["levels"], torch.as_tensor(places).to(z)
+            levels, at = self._tensors(z)["levels"], torch.as_tensor(phase).to(z)
             for g, joint in enumerate(self.layout.switches):
                 high = gripper.decode(z[:, self.layout.tokens[joint]], at)
                 curve[:, :, joint] = torch.where(high, levels[g, 1], levels[g, 0])
         return curve
 
-    def _points(self, z: Tensor, ends: Tensor | None, held: Tensor) -> Tensor:
+    def _points(self, z: Tensor, ends: Tensor | None, conditioned: Tensor) -> Tensor:
         """Return `[B, A, dof]`, every control point, zero in the rows of other joints' curves."""
         fitted = self._tensors(z)
         spread = z if self.layout.whole else z.index_select(1, fitted["token"])
@@ -117,7 +117,7 @@ class Codec:
         points = flat.unflatten(1, (self.layout.rows, self.layout.dof))
         if ends is None:
             return points
-        return ((held @ ends) * fitted["owners"]).index_copy(1, fitted["free"], points)
+        return ((conditioned @ ends) * fitted["owners"]).index_copy(1, fitted["free"], points)
 
     def outside(self, values: Tensor, real: Tensor | None) -> list[float]:
         """Return `[dof]`, the fraction of a joint's control points that encoding clips; for joints
@@ -139,7 +139,7 @@ class Codec:
             validation.refuse_infinite(values)
         return validation.forward_fill(with_steps, real) >= self._tensors(values)["levels"].mean(1)
 
-    def _look(self, z: Tensor, values: Tensor) -> None:
+    def _check_range(self, z: Tensor, values: Tensor) -> None:
         """Raise or warn about values that are not finite or far outside, from the extremes only."""
         if not z.numel():
             return

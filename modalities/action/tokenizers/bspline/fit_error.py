@@ -41,11 +41,11 @@ class JointErrors(NamedTuple):
 class ErrorAccumulator:
     """Sums and maxima of the errors of some joints, for every number of bases."""
 
-    def __init__(self, joints: Sequence[int], tried: Sequence[int]) -> None:
+    def __init__(self, joints: Sequence[int], counts: Sequence[int]) -> None:
         self.joints = list(joints)
-        self.sums = {count: np.zeros(len(self.joints)) for count in tried}
-        self.largest = {count: np.zeros(len(self.joints)) for count in tried}
-        self.samples = dict.fromkeys(tried, 0)
+        self.sums = {count: np.zeros(len(self.joints)) for count in counts}
+        self.largest = {count: np.zeros(len(self.joints)) for count in counts}
+        self.samples = dict.fromkeys(counts, 0)
 
     def add(self, count: int, errors: np.ndarray, samples: int) -> None:
         """errors: `[b, steps, d]` absolute, zero where padded."""
@@ -53,14 +53,14 @@ class ErrorAccumulator:
         self.largest[count] = np.maximum(self.largest[count], errors.max((0, 1)))
         self.samples[count] += samples
 
-    def found(self) -> list[JointErrors]:
-        tried = [count for count, samples in self.samples.items() if samples]
+    def errors(self) -> list[JointErrors]:
+        counts = [count for count, samples in self.samples.items() if samples]
         return [
             JointErrors(
                 joint,
-                tried,
-                [float(self.sums[n][i] / self.samples[n]) for n in tried],
-                [float(self.largest[n][i]) for n in tried],
+                counts,
+                [float(self.sums[n][i] / self.samples[n]) for n in counts],
+                [float(self.largest[n][i]) for n in counts],
             )
             for i, joint in enumerate(self.joints)
         ]
@@ -71,8 +71,8 @@ class CurveErrors:
 
     def __init__(self, curve: Curve, joints: Sequence[int], ridge: float) -> None:
         self.curve, self.ridge = curve, ridge
-        tried = sorted({*range(curve.least, MOST + 1), curve.num_basis})
-        self.tally = ErrorAccumulator(joints, tried)
+        counts = sorted({*range(curve.least, MOST + 1), curve.num_basis})
+        self.tally = ErrorAccumulator(joints, counts)
         self._smoothers: dict[tuple[int, bytes], tuple[np.ndarray, np.ndarray]] = {}
 
     def add(self, values: np.ndarray, real: np.ndarray, conditions: np.ndarray) -> None:
@@ -95,12 +95,12 @@ class CurveErrors:
         key = (count, pattern.tobytes())
         if key not in self._smoothers:
             curve = self.curve._replace(num_basis=count)
-            whole = basis(phases(len(pattern)), count, curve.degree)
+            bases = basis(phases(len(pattern)), count, curve.degree)
             solution = solve(curve, pattern, self.ridge)
-            free = whole[:, curve.free]
+            free = bases[:, curve.free]
             self._smoothers[key] = (
                 free @ solution.points,
-                free @ solution.shift + whole @ curve.conditioned(),
+                free @ solution.shift + bases @ curve.conditioned(),
             )
         return self._smoothers[key]
 
@@ -115,17 +115,17 @@ def charts(errors: Sequence[JointErrors], num_basis: int | Sequence[int]) -> lis
 
     num_basis: in use, of all joints or of each.
     """
-    known = [row for row in errors if row.num_basis]
+    fitted = [row for row in errors if row.num_basis]
     used = num_basis if isinstance(num_basis, int) else dict(enumerate(num_basis))
-    found = []
-    for rows in (known[i : i + JOINTS] for i in range(0, len(known), JOINTS)):
+    result = []
+    for rows in (fitted[i : i + JOINTS] for i in range(0, len(fitted), JOINTS)):
         names = {row.joint: f"joint {row.joint}, with {_of(used, row.joint)}" for row in rows}
         at = {names[row.joint]: float(_of(used, row.joint)) for row in rows}
-        for what, said in (("mean", "Mean"), ("max", "Largest")):
-            lines = {names[r.joint]: _points(r.num_basis, getattr(r, what)) for r in rows}
-            title = f"{said} error of a chunk, by bases"
-            found.append(Chart(title, "bases", "in the joint's units", lines, at))
-    return found
+        for statistic, label in (("mean", "Mean"), ("max", "Largest")):
+            lines = {names[r.joint]: _points(r.num_basis, getattr(r, statistic)) for r in rows}
+            title = f"{label} error of a chunk, by bases"
+            result.append(Chart(title, "bases", "in the joint's units", lines, at))
+    return result
 
 
 def _of(used: int | dict[int, int], joint: int) -> int:

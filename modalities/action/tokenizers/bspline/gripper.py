@@ -27,13 +27,13 @@ def encode(high: Tensor, count: int) -> Tensor:
     """Return `[B, count]` of states `[B, steps]` bool (True = high); times are half-way between two
     samples."""
     flips = high[:, 1:] != high[:, :-1]  # [B, steps - 1]
-    row, place = flips.nonzero(as_tuple=True)  # in order of rows, then of time
+    row, step = flips.nonzero(as_tuple=True)  # in order of rows, then of time
     number = flips.sum(1)
     rank = torch.arange(len(row), device=high.device) - (number.cumsum(0) - number)[row]
     used = rank < count - 1
     tokens = torch.ones(len(high), count, device=high.device)
     tokens[:, 0] = high[:, 0].to(tokens.dtype)
-    tokens[row[used], 1 + rank[used]] = END * (place[used] + 0.5) / max(flips.shape[1], 1)
+    tokens[row[used], 1 + rank[used]] = END * (step[used] + 0.5) / max(flips.shape[1], 1)
     return tokens
 
 

@@ -75,22 +75,22 @@ class LeastSquaresSolution(NamedTuple):
 
 def solve(curve: Curve, real: np.ndarray, ridge: float = 0.0) -> LeastSquaresSolution:
     """Return the matrices for chunks whose samples are real where `real [steps]` is True."""
-    whole = basis(phases(len(real)), curve.num_basis, curve.degree)  # [steps, N]
-    held = whole @ curve.conditioned()  # [steps, C]
-    used = whole[real][:, curve.free]
+    bases = basis(phases(len(real)), curve.num_basis, curve.degree)  # [steps, N]
+    conditioned = bases @ curve.conditioned()  # [steps, C]
+    used = bases[real][:, curve.free]
     if ridge:
         used = np.concatenate([used, np.sqrt(ridge) * np.eye(used.shape[1])])
     singular = np.linalg.svd(used, compute_uv=False)
     condition = float(singular[0] / singular[-1]) if singular[-1] > 0 else float("inf")
     if real.all():
         points = _inverse(used, real, 1e-15)
-        return LeastSquaresSolution(points, -points @ held, condition)
+        return LeastSquaresSolution(points, -points @ conditioned, condition)
     points = _inverse(used, real, DETERMINED)
     follow = _neighbours(used, curve)  # [F, N - 1]
     steps = np.diff(np.eye(curve.num_basis), axis=0)  # [N - 1, N]
     points = points - follow @ steps[:, curve.free] @ points
     return LeastSquaresSolution(
-        points, -points @ held - follow @ steps @ curve.conditioned(), condition
+        points, -points @ conditioned - follow @ steps @ curve.conditioned(), condition
     )
 
 

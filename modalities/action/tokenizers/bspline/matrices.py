@@ -32,19 +32,19 @@ class SplineMatrices:
     def solver(self, steps: int, real: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
         """`[R, steps]` and `[R, C]`; with padding `[B, R, steps]` and `[B, R, C]`."""
         if real is None:
-            whole = np.ones(steps, bool)
-            points, shift = self._cast(("solve", steps), lambda: self._solved(whole), like)
+            mask = np.ones(steps, bool)
+            points, shift = self._cast(("solve", steps), lambda: self._solved(mask), like)
             return points, shift
         patterns, which = torch.unique(real, dim=0, return_inverse=True)
         solutions = [self._padded(pattern, like) for pattern in patterns.cpu().numpy()]
         points, shift = (torch.stack(each)[which] for each in zip(*solutions, strict=True))
         return points, shift
 
-    def curve(self, places: np.ndarray, derivative: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def curve(self, phase: np.ndarray, derivative: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """`[S, A]` the bases at places in [0, 1], and `[A, C]` what conditions decide."""
-        key = ("basis", derivative, places.tobytes())
-        bases, held = self._cast(key, lambda: self._evaluated(places, derivative), like)
-        return bases, held
+        key = ("basis", derivative, phase.tobytes())
+        bases, conditioned = self._cast(key, lambda: self._evaluated(phase, derivative), like)
+        return bases, conditioned
 
     def _padded(self, pattern: np.ndarray, like: Tensor) -> tuple[Tensor, ...]:
         return self._cast(("solve", pattern.tobytes()), lambda: self._solved(pattern), like)
@@ -53,19 +53,19 @@ class SplineMatrices:
         self, key: Hashable, make: Callable[[], tuple[np.ndarray, ...]], like: Tensor
     ) -> tuple[Tensor, ...]:
         """float64 is made once, and cast once for a device and a precision."""
-        place = (key, like.device, like.dtype)
-        if place not in self._tensors:
+        tensor_key = (key, like.device, like.dtype)
+        if tensor_key not in self._tensors:
             if key not in self._kept:
                 self._kept[key] = make()
-            self._tensors[place] = tuple(
+            self._tensors[tensor_key] = tuple(
                 torch.as_tensor(array, device=like.device, dtype=like.dtype)
                 for array in self._kept[key]
             )
-        for cache, used in ((self._kept, key), (self._tensors, place)):
+        for cache, used in ((self._kept, key), (self._tensors, tensor_key)):
             cache.move_to_end(used)
             while len(cache) > KEPT:
                 cache.popitem(last=False)
-        return self._tensors[place]
+        return self._tensors[tensor_key]
 
     def _solved(self, real: np.ndarray) -> tuple[np.ndarray, ...]:
         points, shifts = [np.zeros((0, len(real)))], [np.zeros((0, self.conditions))]
@@ -77,12 +77,12 @@ class SplineMatrices:
             shifts.append(self._wide(solution.shift))
         return np.concatenate(points), np.concatenate(shifts)
 
-    def _evaluated(self, places: np.ndarray, derivative: int) -> tuple[np.ndarray, ...]:
-        bases, held = [np.zeros((len(places), 0))], [np.zeros((0, self.conditions))]
+    def _evaluated(self, phase: np.ndarray, derivative: int) -> tuple[np.ndarray, ...]:
+        bases, conditioned = [np.zeros((len(phase), 0))], [np.zeros((0, self.conditions))]
         for curve in self.layout.curves:
-            bases.append(basis(places, curve.num_basis, curve.degree, derivative))
-            held.append(self._wide(curve.conditioned()))
-        return np.concatenate(bases, axis=1), np.concatenate(held)
+            bases.append(basis(phase, curve.num_basis, curve.degree, derivative))
+            conditioned.append(self._wide(curve.conditioned()))
+        return np.concatenate(bases, axis=1), np.concatenate(conditioned)
 
     def _wide(self, matrix: np.ndarray) -> np.ndarray:
         """A step-like joint knows no conditions: columns of zeros."""

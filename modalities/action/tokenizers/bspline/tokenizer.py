@@ -68,8 +68,8 @@ class BSplineTokenizer(ActionTokenizer):
         self.start_order, self.end_order = start_order, end_order
         self.quantiles = validation.quantiles(quantiles)
         self.ridge = validation.at_least_zero("ridge", ridge)
-        named = len(num_basis) if dof is None and isinstance(num_basis, list) else dof
-        self.dof = validation.joints(named)
+        joint_count = len(num_basis) if dof is None and isinstance(num_basis, list) else dof
+        self.dof = validation.joints(joint_count)
         self.fixed_start = start_order > 0
         self._orders = BoundaryOrder(start_order, end_order)
         self._lay(self.dof)
@@ -99,7 +99,7 @@ class BSplineTokenizer(ActionTokenizer):
             self.length(values.shape[1])
             fitting.add(values, real)
         if fitting is not None:  # blocks refuse to be none
-            self.load_state({"dof": self.dof, **fitting.found(self.quantiles)})
+            self.load_state({"dof": self.dof, **fitting.state(self.quantiles)})
 
     def length(self, steps: int) -> int:
         """Tokens of a chunk; the same for any number of steps that can be encoded."""
@@ -167,9 +167,9 @@ class BSplineTokenizer(ActionTokenizer):
         times: `[S]` seconds since the chunk's first sample, in place of `steps`; the chunk lasts
         `duration` seconds. derivative: 1 for velocities, 2 for accelerations, in units a second.
         """
-        codec = self._ready()
+        codec = self._require_codec()
         checked = validation.ids(ids, self._layout.length, self.size, self._layout.grid)
-        phases_of = _places(steps, times, duration)
+        phases_of = _phases(steps, times, duration)
         curve = codec.decode(checked / (self.vocab - 1), phases_of, start, end, derivative)
         return curve / duration**derivative if derivative else curve
 
@@ -188,12 +188,12 @@ class BSplineTokenizer(ActionTokenizer):
 
         Differentiable. ValueError for a number that is not finite.
         """
-        codec = self._ready()
+        codec = self._require_codec()
         checked = validation.flat(tokens, self._layout.length, self._layout.grid, "tokens")
         z = (checked if checked.dtype == torch.float64 else checked.float()) / 2 + 0.5
         if not bool(torch.isfinite(z).all()):
             raise ValueError("tokens: hold numbers that are not finite; expected them in [-1, 1]")
-        phases_of = _places(steps, times, duration)
+        phases_of = _phases(steps, times, duration)
         curve = codec.decode(z.clamp(0, 1), phases_of, start, end, derivative)
         return curve / duration**derivative if derivative else curve
 
@@ -217,7 +217,7 @@ class BSplineTokenizer(ActionTokenizer):
         values, real = validation.chunks(chunks, self.dof, padding)
         validation.refuse_infinite(values)
         self.length(values.shape[1])
-        return self._ready().outside(values, real)
+        return self._require_codec().outside(values, real)
 
     def errors(self) -> list[JointErrors]:
         """A joint's mean and largest error over the fitted data, by number of bases: of the
@@ -268,19 +268,19 @@ class BSplineTokenizer(ActionTokenizer):
     ) -> Tensor:
         values, real = validation.chunks(chunks, self.dof, padding)
         self.length(values.shape[1])
-        return self._ready().encode(values, real, start, end)
+        return self._require_codec().encode(values, real, start, end)
 
     def _fitted(self) -> Self:
-        self._ready()
+        self._require_codec()
         return self
 
-    def _ready(self) -> Codec:
+    def _require_codec(self) -> Codec:
         if self._codec is None:
             raise ValueError("action tokenizer: used before fit; fit it, or load a saved one")
         return self._codec
 
 
-def _places(steps: int | None, times: Tensor | None, duration: float) -> np.ndarray:
+def _phases(steps: int | None, times: Tensor | None, duration: float) -> np.ndarray:
     """Return the positions to evaluate, in [0, 1]. Raise ValueError unless exactly one of the two
     is set."""
     if (steps is None) == (times is None):
