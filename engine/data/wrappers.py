@@ -110,7 +110,11 @@ class RenamedColumns(Wrapped):
 
     def column_array(self, column: str) -> np.ndarray:
         name = self.names.get(column, column)
-        return self.source.column_array(name) if isinstance(name, str) else Source.column_array(self, column)
+        return (
+            self.source.column_array(name)
+            if isinstance(name, str)
+            else Source.column_array(self, column)
+        )
 
     def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         name = self.names.get(column, column)

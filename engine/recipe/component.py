@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...modalities.base import Fittable, Component
+from ...modalities.base import Component, Fittable
 from ..utils import ConfigError, culprit, located_errors, seeded, with_name
 from .component_path import ComponentPath
 from .recipe import Section, to_plain_dict

@@ -66,7 +66,7 @@ class HubText(Encoder):
         self.transformed(check=not self.transforms_follow)
 
     def transformed(self, check: bool = True) -> None:
-        """See `Part`; check: that tokenizer and lengths fit."""
+        """See `Component`; check: that tokenizer and lengths fit."""
         if check:
             self._check(self.tokenizer, self.processor.max_length)
         self.dim: int = self.encoder.config.hidden_size

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from ....modalities.base import Part, Tokenizer
+from ....modalities.base import Component, Tokenizer
 from ...recipe import ComponentSpec, TransformSection, find, source_run, to_plain_dict
 from ...recipe.validation import library_options
 from ...utils import ConfigError, located_errors, seeded
@@ -53,7 +53,7 @@ def load_and_transform(
         load_and_transform(inner, part, seed)
     with seeded(seed, spec.where, "transforms"):
         _apply(module, steps, range(before, len(steps)), spec, context)
-    if isinstance(module, Part) and steps:
+    if isinstance(module, Component) and steps:
         with spec.located_errors():
             module.transformed()
 

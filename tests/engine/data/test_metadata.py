@@ -127,4 +127,4 @@ def test_segments_by_columns_are_read_or_refused(
     assert read(source[0]["audio"]).seconds == pytest.approx(seconds)
     assert read(source.cell(1, "audio")).seconds == pytest.approx(seconds)
     if keys:
-        assert source.identity(0, "audio") != source.identity(1, "audio")
+        assert source.cell_key(0, "audio") != source.cell_key(1, "audio")
