@@ -157,22 +157,14 @@ class EncoderContract:
         ):
             for i, sample in enumerate(self.samples):
                 alone = self.encode([sample])
-                actual, expected = self.row(alone, 0), self.row(self.features, i)
-                expect(
-                    close(actual, expected),
-                    f"example {i} alone and in a batch: {gap(actual, expected)}",
-                )
+                a, b = self.row(alone, 0), self.row(self.features, i)
+                expect(close(a, b), f"example {i} alone and in a batch: {gap(a, b)}")
                 if alone.pooled is not None and self.features.pooled is not None:
-                    actual, expected = alone.pooled[0], self.features.pooled[i]
-                    expect(
-                        close(actual, expected), f"pooled of example {i}: {gap(actual, expected)}"
-                    )
+                    a, b = alone.pooled[0], self.features.pooled[i]
+                    expect(close(a, b), f"pooled of example {i}: {gap(a, b)}")
             repeated = self.encode([self.samples[1], self.samples[1], self.samples[0]])
-            actual, expected = self.row(repeated, 0), self.row(repeated, 1)
-            expect(
-                close(actual, expected),
-                f"a row depends on its place in the batch: {gap(actual, expected)}",
-            )
+            a, b = self.row(repeated, 0), self.row(repeated, 1)
+            expect(close(a, b), f"a row depends on its place in the batch: {gap(a, b)}")
 
     def check_training(self, unused: Sequence[str]) -> None:
         encoder = self.make()
@@ -232,33 +224,27 @@ class EncoderContract:
                 checks[name]()
 
     def _check_hidden_states(self) -> None:
-        reference = self.features
+        base = self.features
         deep = self.encode(self.samples, hidden_states=(0, -1))
-        for actual, expected in zip(outputs(deep), outputs(reference), strict=True):
-            expect(
-                close(actual, expected),
-                f"asking for layers changes the features: {gap(actual, expected)}",
-            )
+        for a, b in zip(outputs(deep), outputs(base), strict=True):
+            expect(close(a, b), f"asking for layers changes the features: {gap(a, b)}")
         hidden = deep.hidden_states
         expect(len(hidden) == 2, f"{len(hidden)} layers for hidden_states=(0, -1)")
         for layer in hidden:
-            expect(len(layer.tokens) == len(reference.tokens), "a layer has another number of rows")
-            same_shape = layer.mask.shape == reference.mask.shape
-            expect(
-                not same_shape or torch.equal(layer.mask, reference.mask),
-                "a layer has another mask",
-            )
+            expect(len(layer.tokens) == len(base.tokens), "a layer has another number of rows")
+            same_shape = layer.mask.shape == base.mask.shape
+            expect(not same_shape or torch.equal(layer.mask, base.mask), "a layer has another mask")
         swapped = self.encode(self.samples, hidden_states=(-1, 0)).hidden_states
         expect(same(hidden[0].tokens, swapped[1].tokens), "layers are not in the order asked")
         self._refuses(hidden_states=(99,))
         check_layer_numbers(self)
 
     def _check_token_mask(self) -> None:
-        reference, mask = self.features, self.features.mask
+        base, mask = self.features, self.features.mask
         none = self.encode(self.samples, token_mask=torch.zeros_like).tokens
-        expect(close(none, reference.tokens), f"nothing masked: {gap(none, reference.tokens)}")
+        expect(close(none, base.tokens), f"nothing masked: {gap(none, base.tokens)}")
         partly_masked = self.encode(self.samples, token_mask=alternate).tokens
-        expect(not close(partly_masked, reference.tokens), "masked tokens change nothing")
+        expect(not close(partly_masked, base.tokens), "masked tokens change nothing")
         expect(not partly_masked[~mask].any(), "tokens of the padding are not zero")
 
     def _check_layer_hooks(self) -> None:
@@ -268,18 +254,16 @@ class EncoderContract:
             calls.append((tokens, mask))
             return tokens
 
-        reference = self.features.tokens
+        base = self.features.tokens
         unchanged = self.encode(self.samples, layer_hooks={0: hook}).tokens
-        expect(
-            close(unchanged, reference), f"a hook that changes nothing: {gap(unchanged, reference)}"
-        )
+        expect(close(unchanged, base), f"a hook that changes nothing: {gap(unchanged, base)}")
         expect(calls, "the hook of layer 0 was not called")
         tokens, mask = calls[0]
         shape = tuple(mask.shape)
         expect(tokens.ndim == 3 and tokens.shape[:2] == shape, "hooks take [B, T, D] and [B, T]")
         expect(mask.dtype == torch.bool, f"the hook's mask is {mask.dtype}, expected bool")
         zeroed = self.encode(self.samples, layer_hooks={0: lambda tokens, mask: tokens * 0}).tokens
-        expect(not close(zeroed, reference), "what the hook of layer 0 returns is not used")
+        expect(not close(zeroed, base), "what the hook of layer 0 returns is not used")
         self._refuses(layer_hooks={99: hook})
 
     def _refuses(self, **options: Any) -> None:

@@ -133,12 +133,10 @@ class _Runs:
                 self._check_stages(load_recipe(saved_recipe), stages, run_state)
         return run_state
 
-    def _check_stages(
-        self, old: Recipe, stages: Sequence[Stage], run_state: dict[str, Any]
-    ) -> None:
+    def _check_stages(self, old: Recipe, stages: Sequence[Stage], state: dict[str, Any]) -> None:
         """Refuse changes of the recipe that are not allowed, or of a stage that is finished."""
         lines = check_differences(old, self.recipe, self.allow_changes)
-        run_state["changed"] = is_changed(old, self.recipe)
+        state["changed"] = is_changed(old, self.recipe)
         for stage, before in zip(stages[:-1], stage_recipes(old), strict=False):
             done = (self.folder / STAGES / stage.folder / WEIGHTS).is_file()
             if done and is_changed(before.recipe, stage.recipe):
@@ -147,7 +145,7 @@ class _Runs:
                     "with --overwrite"
                 )
         self._report(lines)
-        if not run_state.get("finished"):
+        if not state.get("finished"):
             self.recipe.write(self.folder / STAGES / RECIPE, command_header(self.command))
 
     def _report(self, lines: Sequence[str]) -> None:
