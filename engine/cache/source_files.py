@@ -14,6 +14,7 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = __name__.partition(".")[0]
@@ -76,26 +77,51 @@ def _file_of(module: str) -> Path | None:
 def _imports(module: str, file: Path) -> Iterator[tuple[str, Path]]:
     """The modules that a module imports, of its project."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for statement in _statements(file, _digest(file)):
+        base = _absolute(statement, package)
+        top = _top(base.partition(".")[0], module, file)
+        if top is None:
+            continue
+        for name, _ in statement.names:
+            if (imported := _resolve(top, base, name)) is not None:
+                yield imported
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """One import. names: `(name, the name that it is bound to)`, `("", base)` of a plain one."""
+
+    base: str
+    level: int
+    names: tuple[tuple[str, str], ...]
+
+
+@functools.cache
+def _statements(file: Path, digest: str) -> tuple[_Statement, ...]:
+    """The imports of a file, read once while its text, whose digest it is, stays the same."""
+    statements = []
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
-            names = [(alias.name, "") for alias in node.names]
+            statements += [_Statement(alias.name, 0, (("", alias.name),)) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [(_absolute(node, package), alias.name) for alias in node.names]
-        else:
-            continue
-        for base, name in names:
-            top = _top(base.partition(".")[0], module, file)
-            resolved = None if top is None else _resolve(top, base, name)
-            if resolved is not None:
-                yield resolved
+            names = tuple((alias.name, alias.asname or alias.name) for alias in node.names)
+            statements.append(_Statement(node.module or "", node.level, names))
+    return tuple(statements)
 
 
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """The full name of the module after `from`."""
-    if not node.level:
-        return node.module or ""
+def _absolute(statement: _Statement, package: str) -> str:
+    """The full name of the module after `from` or `import`."""
+    if not statement.level:
+        return statement.base
     parts = package.split(".")
-    return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
+    return ".".join([*parts[: len(parts) - statement.level + 1], *filter(None, [statement.base])])
+
+
+@functools.cache
+def _installed() -> frozenset[Path]:
+    """The folders of the libraries."""
+    kinds = ("stdlib", "purelib", "platlib")
+    return frozenset(Path(sysconfig.get_path(kind)) for kind in kinds)
 
 
 def _top(name: str, module: str, file: Path) -> Path | None:
@@ -108,9 +134,8 @@ def _top(name: str, module: str, file: Path) -> Path | None:
     if name == PACKAGE:
         package = _file_of(PACKAGE)
         return None if package is None else package.parent
-    installed = {Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")}
     folder = file.parents[depth + 1]
-    return None if folder in installed else folder / name
+    return None if folder in _installed() else folder / name
 
 
 def _resolve(top: Path, base: str, name: str) -> tuple[str, Path] | None:
@@ -127,12 +152,12 @@ def _resolve(top: Path, base: str, name: str) -> tuple[str, Path] | None:
 
 
 def _behind_package(top: Path, module: str, file: Path, name: str) -> tuple[str, Path]:
-    for node in ast.walk(ast.parse(file.read_bytes())) if name else ():
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if name in (alias.asname, alias.name):
-                    base = _absolute(node, module)
-                    resolved = None if base == module else _resolve(top, base, alias.name)
-                    if resolved is not None and base.partition(".")[0] == module.partition(".")[0]:
-                        return resolved
+    """The module that a package takes a name from, or the package itself."""
+    for statement in _statements(file, _digest(file)) if name else ():
+        for imported, bound in statement.names:
+            if imported and name in (bound, imported):
+                base = _absolute(statement, module)
+                behind = None if base == module else _resolve(top, base, imported)
+                if behind is not None and base.partition(".")[0] == module.partition(".")[0]:
+                    return behind
     return module, file
