@@ -32,6 +32,9 @@ if not ONLINE:
 # Two processes with two threads each on two cores take turns at waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test cuts the power, and some disks take a tenth of a second to flush a file.
+os.fsync = lambda descriptor: None
+
 # A slow machine fails no test, and every run looks at the same examples.
 settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

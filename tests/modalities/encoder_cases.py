@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from sensorium.engine.recipe import find
 from sensorium.modalities.base import Encoder, Features
@@ -257,7 +258,12 @@ CASES = {
     "action": ACTION, "audio": AUDIO, "image": IMAGE, "mri": MRI, "mri_mask": MRI_MASK,
     "text": TEXT,
 }  # fmt: skip
-EACH = [(modality, name) for modality, cases in CASES.items() for name in cases]
+SLOW = ("monai SwinUNETR", "monai UNETR")
+EACH = [
+    pytest.param(modality, name, marks=pytest.mark.slow if name in SLOW else ())
+    for modality, cases in CASES.items()
+    for name in cases
+]
 
 UNUSED = {  # parameters that need what only pre-training gives, or lie behind the chosen layer
     "timm layer": ("model.blocks.2", "model.norm", "model.fc_norm"),

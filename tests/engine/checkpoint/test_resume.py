@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -205,20 +206,22 @@ def stopped(shop: Any) -> dict[str, Any]:
     return recipe
 
 
-@pytest.mark.parametrize("key", CHANGES)
 def test_a_changed_recipe_is_refused_by_its_key(
-    shop: Any, stopped: dict[str, Any], key: str
+    shop: Any, stopped: dict[str, Any], subtests: pytest.Subtests
 ) -> None:
-    before = {path: path.read_bytes() for path in (shop.folder / "run").rglob("*.*")}
-    with pytest.raises(ConfigError) as refused:
-        shop.train(shop.changed(stopped, CHANGES[key]), "run", resume=True)
-    lines = str(refused.value).splitlines()
-    assert any(line.startswith(f"{key}: the run has ") for line in lines), lines
-    assert all("--allow-change" in line for line in lines)
-    after = {path: path.read_bytes() for path in (shop.folder / "run").rglob("*.*")}
-    assert {p: b for p, b in after.items() if p.name != ".lock"} == {
-        p: b for p, b in before.items() if p.name != ".lock"
-    }
+    def content() -> dict[Path, bytes]:
+        files = (shop.folder / "run").rglob("*.*")
+        return {path: path.read_bytes() for path in files if path.name != ".lock"}
+
+    before = content()
+    for key, change in CHANGES.items():
+        with subtests.test(key):
+            with pytest.raises(ConfigError) as refused:
+                shop.train(shop.changed(stopped, change), "run", resume=True)
+            lines = str(refused.value).splitlines()
+            assert any(line.startswith(f"{key}: the run has ") for line in lines), lines
+            assert all("--allow-change" in line for line in lines)
+            assert content() == before
 
 
 @pytest.mark.parametrize(
@@ -372,22 +375,26 @@ TEARS = [
 ]
 
 
-@pytest.mark.parametrize("how", TEARS)
 def test_a_torn_checkpoint_gives_way_to_the_older_whole_one(
-    shop: Any, how: str, monkeypatch: pytest.MonkeyPatch
+    shop: Any, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
     warnings: list[str] = []
     monkeypatch.setattr(RunLogger, "warn", lambda self, text: warnings.append(text))
     recipe = shop.recipe(train(steps=6, checkpoint={"every": 2}))
     whole = shop.values(recipe, "whole")
-    shop.cut(recipe, "run", 5)
-    folder = shop.folder / "run" / "checkpoints"
-    tear(folder / "step-00000004", how)
-    shop.train(recipe, "run", resume=True)
-    (line,) = warnings
-    assert "step-00000004: is no whole checkpoint (" in line and "step-00000002" in line
-    assert [loss for _, _, loss in shop.losses("run")] == whole
-    assert sorted(path.name for path in folder.iterdir()) == ["step-00000004", "step-00000006"]
+    shop.cut(recipe, "stopped", 5)
+    run, kept = shop.folder / "run", ["step-00000004", "step-00000006"]
+    for how in TEARS:
+        with subtests.test(how):
+            warnings.clear()
+            shutil.rmtree(run, ignore_errors=True)
+            shutil.copytree(shop.folder / "stopped", run)
+            tear(run / "checkpoints" / "step-00000004", how)
+            shop.train(recipe, "run", resume=True)
+            (line,) = warnings
+            assert "step-00000004: is no whole checkpoint (" in line and "step-00000002" in line
+            assert [loss for _, _, loss in shop.losses("run")] == whole
+            assert sorted(path.name for path in (run / "checkpoints").iterdir()) == kept
 
 
 def test_without_a_whole_checkpoint_it_does_not_begin_anew(shop: Any) -> None:

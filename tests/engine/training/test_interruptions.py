@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,25 @@ class Signals:
 
 STOPS = [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGTERM] * 3,
          [signal.SIGHUP, signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]]  # fmt: skip
+TWICE = ([signal.SIGINT], [signal.SIGTERM] * 3)
 
 
+@pytest.fixture
+def signals_are_not_ignored() -> Iterator[None]:
+    """As in a terminal: a shell that runs the tests in the background lets them ignore SIGINT."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, action) for number, action in defaults.items()}
+    yield
+    for number, action in before.items():
+        signal.signal(number, action)
+
+
+@pytest.mark.usefixtures("signals_are_not_ignored")
 @pytest.mark.parametrize(
-    "numbers", STOPS, ids=lambda n: "-".join(signal.Signals(x).name for x in n)
+    ("where", "numbers"),
+    [*(("step", stop) for stop in STOPS), *((w, s) for w in ("checkpoint", "save") for s in TWICE)],
+    ids=lambda value: value if isinstance(value, str) else "-".join(x.name for x in value),
 )
-@pytest.mark.parametrize("where", ["step", "checkpoint", "save"])
 def test_no_signal_loses_what_was_trained(
     shop: Any, monkeypatch: pytest.MonkeyPatch, numbers: list[int], where: str
 ) -> None:
@@ -95,6 +109,7 @@ def test_what_the_parent_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, old)
 
 
+@pytest.mark.usefixtures("signals_are_not_ignored")
 def test_a_second_ctrl_c_stops_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), GracefulStop():
         os.kill(os.getpid(), signal.SIGINT)
@@ -120,12 +135,16 @@ def finite(path: Path) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in read_tensors(path).values())
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("bad", [{6}, {3}, {1, 2, 5}])
 @pytest.mark.parametrize(
-    "settings",
-    [{}, {"max_grad_norm": None}, {"gradient_accumulation_steps": 2}, {"log_every": 4}],
-    ids=["plain", "unclipped", "accumulated", "log_every"],
+    ("value", "bad", "settings"),
+    [
+        (float("nan"), {6}, {}),
+        (float("inf"), {3}, {}),
+        (float("-inf"), {1, 2, 5}, {}),
+        (float("nan"), {1, 2, 5}, {"max_grad_norm": None}),
+        (float("inf"), {6}, {"gradient_accumulation_steps": 2}),
+        (float("nan"), {3}, {"log_every": 4}),
+    ],
 )
 def test_a_step_without_finite_gradients_is_skipped_and_counted(
     shop: Any,

@@ -185,7 +185,14 @@ class Counting(torch.optim.SGD):
         return super().step(closure)
 
 
-@pytest.mark.parametrize("name", [*OPTIMIZERS, f"{__name__}:Counting"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("adamw", "sgd") else pytest.mark.slow)
+        for name in OPTIMIZERS
+    ]
+    + [f"{__name__}:Counting"],
+)
 def test_every_optimizer_resumes_bit_for_bit(shop: Any, name: str) -> None:
     settings = {"steps": 8, "optimizer": {"type": name}, "checkpoint": {"every": 3}}
     recipe = shop.recipe({"train": settings})

@@ -229,6 +229,7 @@ def test_training_and_all_that_follows_run_on_the_picked_device(
     torch.testing.assert_close(pipeline.embed(image=PICTURE).cpu(), plain.embed(image=PICTURE))
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_on_the_named_device(
     here: Path, picked: torch.device, sensorium_ends: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def _python(folder: Path, *words: Any) -> tuple[str, str]:
     return done.stdout.strip(), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_run_finds_the_modules_that_made_it(tmp_path: Path, beside: bool) -> None:
     """They lay beside the recipe, or in the current folder."""
