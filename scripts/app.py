@@ -20,7 +20,7 @@ from sensorium.scripts import (
     rollout,
     train,
 )
-from sensorium.scripts.checkpoints import convert
+from sensorium.scripts.checkpoints import convert, export_llava, import_model
 
 RENAMED: dict[str, dict[str, str]] = {
     "": {"recipes": "list recipes"},
@@ -117,6 +117,8 @@ VERBS = (check, train, evaluate, generate, embed, retrieve, rollout, report)
 for _verb in (*VERBS, info):
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb)(_verb.main)
 app.command("convert", cls=Verb)(convert)
+app.command("import", cls=Verb)(import_model)
+app.command("export-llava", cls=Verb)(export_llava)
 app.command("schema")(info.schema)
 app.command("list")(info.list_parts)
 app.add_typer(info.cache, name="cache")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .compose import count_own_parameters as count_own_parameters
     from .compose import validate_loaded as validate_loaded
     from .fit import FITTED as FITTED
+    from .fit import States as States
     from .fit import fit as fit
     from .fit import load_fitted as load_fitted
     from .fit import read_json as read_json
@@ -37,7 +38,15 @@ else:
                 "compose",
                 "count_own_parameters",
             ],
-            "fit": ["FITTED", "fit", "load_fitted", "read_json", "read_states", "save_fitted"],
+            "fit": [
+                "FITTED",
+                "States",
+                "fit",
+                "load_fitted",
+                "read_json",
+                "read_states",
+                "save_fitted",
+            ],
             "precompute": ["FeatureCacher", "move_to_device", "uncacheable_reason"],
         },
     )

@@ -29,6 +29,7 @@ from ..submodules import (
 )
 from ..text_processor import TextProcessor, collate_ids
 from .repo_id import parse_repo_id
+from .towers import class_of
 
 
 class HubText(Encoder):
@@ -136,7 +137,7 @@ class HubText(Encoder):
     @property
     def _auto(self) -> Any:
         if not self.lm_head:
-            return AutoModel
+            return class_of(self.whole) or AutoModel
         if type(self.whole) not in self.auto_lm._model_mapping or self.whole.is_encoder_decoder:
             raise ValueError(
                 f"{self.kind}: {self.whole.model_type} has no {self.auto_lm.__name__} head; "
@@ -210,11 +211,16 @@ class HubText(Encoder):
         return Features(
             tokens,
             mask,
-            pooled=self.pool(tokens, mask),
+            pooled=self._pooled(out, tokens, mask),
             hidden_states=tuple(
                 self._layer(out.hidden_states[1:], layer, mask) for layer in hidden_states
             ),
         )
+
+    def _pooled(self, out: Any, tokens: Tensor, mask: Tensor) -> Tensor | None:
+        """Return the model's own vector `[B, D]` if it has one (CLIP, SigLIP)."""
+        own: Tensor | None = getattr(out, "pooler_output", None)
+        return self.pool(tokens, mask) if own is None or own.shape[-1] != self.dim else own
 
     def _run(self, ids: Tensor, mask: Tensor, embeds: Tensor | None, inner: bool) -> Any:
         """Return the model's output; on the meta device, where a model looks into values, that of

@@ -5,20 +5,25 @@ Legend: `B` batch, `L` tokens, `D` width.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM
 
-from ..base import Tokenizer
+from ..base import Sample, Tokenizer
 from .hf import HubText
 
 
 class TransformersText(HubText):
-    """tokens: the last hidden state. pooled: its first position, if the tokenizer begins a text
-    with a class token (`bos_id`); otherwise None (T5).
+    """tokens: the last hidden state. pooled: the model's own vector (CLIP, SigLIP), or its first
+    position, if the tokenizer begins a text with a class token (`bos_id`); otherwise None (T5).
 
-    Of an encoder-decoder model the encoder is used. Options: see `HubText`.
+    padding: `max_length` fills every text up to `max_length` with padding that is read as text, as
+    SigLIP was trained. Of an encoder-decoder model the encoder is used. Other options: see
+    `HubText`.
     """
 
     kind: ClassVar[str] = "transformers"
@@ -32,12 +37,23 @@ class TransformersText(HubText):
         tokenizer: Tokenizer,
         max_length: int = 512,
         lm_head: bool = False,
+        padding: Literal["longest", "max_length"] = "longest",
     ) -> None:
         super().__init__(
             name=name, config=config, tokenizer=tokenizer, max_length=max_length, lm_head=lm_head
         )
+        self.padding = padding
         begins = tokenizer.encode("a", special=True)[:1]
         self.class_token = tokenizer.bos_id is not None and begins == [tokenizer.bos_id]
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        batch = super().collate(samples)
+        if self.padding == "longest":
+            return batch
+        ids = batch["ids"]
+        missing = self.processor.max_length - ids.shape[1]
+        ids = F.pad(ids, (0, missing), value=self.tokenizer.pad_id)
+        return {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool)}
 
     def part(self, model: Any) -> nn.Module:
         """Return the encoder, without BERT's pooler, which would get no gradient."""

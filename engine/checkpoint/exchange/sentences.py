@@ -1,0 +1,83 @@
+"""sentence-transformers as recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from ...model import Model
+from ...utils import ConfigError
+from .common import Imported, Json, tokenizer_of
+
+POOLING = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+def sentence_transformers(path: Path) -> Imported:
+    """sentence-transformers (Reimers and Gurevych 2019): a model, a pooling, an optional dense map;
+    vectors are compared by their cosine."""
+    modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+    kinds = {m["type"].rpartition(".")[2]: path / m["path"] for m in modules}
+    known = ("Transformer", "Pooling", "Dense", "Normalize")
+    if others := [kind for kind in kinds if kind not in known]:
+        raise ConfigError(f"modules.json: {others[0]} is no part that a recipe has")
+    inner = kinds["Transformer"]
+    pooling = json.loads((kinds["Pooling"] / "config.json").read_text(encoding="utf-8"))
+    modes = [mode for key, mode in POOLING.items() if pooling.get(key)]
+    modes += [k for k, v in pooling.items() if v is True and k not in POOLING
+              and k.startswith("pooling_mode")]  # fmt: skip
+    mode = pooling.get("pooling_mode") or (modes[0] if len(modes) == 1 else "")
+    connector = {"mean": "mean", "max": "max", "cls": "cls", "last": "cls", "lasttoken": "cls"}
+    if mode not in connector or len(modes) > 1:
+        found = ", ".join(modes) or mode
+        raise ConfigError(f"1_Pooling: found {found}, expected one of mean, max, cls, lasttoken")
+    config = AutoConfig.from_pretrained(inner)
+    settings_file = inner / "sentence_bert_config.json"
+    settings = json.loads(settings_file.read_text("utf-8")) if settings_file.is_file() else {}
+    length = settings.get("max_seq_length") or getattr(config, "max_position_embeddings", 512)
+    width = config.hidden_size
+    dense = _dense(kinds["Dense"], width) if "Dense" in kinds else None
+    dim = width if dense is None else dense["out_features"]
+    encoder = {
+        "type": "causal_lm" if mode in ("last", "lasttoken") else "transformers",
+        "name": str(inner),
+        "weights": "pretrained",
+        "tokenizer": tokenizer_of(inner),
+        "max_length": length,
+    }
+    recipe = {
+        "inputs": {
+            "query": {"modality": "text", "encoder": encoder, "connector": connector[mode]},
+            "passage": {"share": "query"},
+        },
+        "tasks": {"search": {"type": "contrastive", "streams": ["query", "passage"], "dim": dim}},
+    }
+
+    def fill(ours: Model) -> None:
+        if dense is not None:
+            target: Any = ours.stream("query").connector
+            target.map.weight.copy_(dense["weight"])
+            target.map.bias.copy_(dense.get("bias", torch.zeros(dim)))
+
+    return Imported(recipe, fill)
+
+
+def _dense(folder: Path, width: int) -> Json:
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    linear = config.get("activation_function", "").rpartition(".")[2] == "Identity"
+    if not linear or config["in_features"] != width or config["out_features"] == width:
+        raise ConfigError(
+            f"{folder.name}: is no linear map to another width, which the connectors have"
+        )
+    state = load_file(folder / "model.safetensors")
+    return {**config, **{name.removeprefix("linear."): value for name, value in state.items()}}

@@ -1,0 +1,91 @@
+"""Recognizers of speech as recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from ...model import Model
+from ...utils import ConfigError
+from .common import Imported, Json, opened
+
+OFF = -1e4
+"""The bias of a class that is never chosen, and has no share in a softmax."""
+
+
+def wav2vec2_ctc(path: Path) -> Imported:
+    """wav2vec 2.0, HuBERT, WavLM with a CTC head (Baevski et al. 2020): the letters of its
+    vocabulary as classes, `|` as the space, its padding as the blank."""
+    import transformers
+
+    config = AutoConfig.from_pretrained(path)
+    family = transformers.AutoModelForCTC._model_mapping.get(type(config), None)
+    if family is None:
+        raise ConfigError(f"holds a {config.model_type}, which has no CTC head")
+    model = opened(family.__name__, path)
+    if getattr(config, "add_adapter", False):
+        raise ConfigError("add_adapter: its head stands behind an adapter, which is not supported")
+    ids, settings = _vocabulary(path, config)
+    special = {settings.get(f"{name}_token") for name in ("pad", "bos", "eos", "unk")} | {
+        "<pad>", "<s>", "</s>", "<unk>"
+    }  # fmt: skip
+    space = settings.get("word_delimiter_token", "|")
+    letters = {token: i for token, i in ids.items() if token not in special}
+    texts = {i: " " if token == space else token for token, i in letters.items()}
+    if long := sorted(text for text in texts.values() if len(text) != 1):
+        raise ConfigError(
+            f"vocab.json: {long[0]!r} is no single character, which classes stand for"
+        )
+    blank = config.pad_token_id
+    order = [ids.get(settings.get(f"{n}_token") or d) for n, d in (("unk", "<unk>"), ("bos", "<s>"),
+                                                                  ("eos", "</s>"))]  # fmt: skip
+    classes = [*order, *texts, blank]
+    recipe = {
+        "inputs": {
+            "audio": {
+                "modality": "audio",
+                "encoder": {"type": "wav2vec2", "name": str(path), "weights": "pretrained"},
+            }
+        },
+        "tasks": {"transcribe": {"type": "ctc", "tokenizer": {"type": "characters"}}},
+    }
+    states: dict[str, Json] = {
+        "tasks.transcribe.tokenizer": {
+            "letters": list(texts.values()),
+            "lower": not any(text.isupper() for text in texts.values()),
+        },
+        "tasks.transcribe.condition_encoder": {"values": {}},
+        "tasks.transcribe.lexicon_words": {"words": []},
+    }
+
+    def fill(ours: Model) -> None:
+        head: Any = ours.task("transcribe").heads["head"]
+        for row, index in enumerate(classes):
+            if index is None:
+                head.map.weight[row].zero_()
+                head.map.bias[row] = OFF
+            else:
+                head.map.weight[row] = model.lm_head.weight[index]
+                head.map.bias[row] = model.lm_head.bias[index]
+
+    return Imported(recipe, fill, states)
+
+
+def _vocabulary(path: Path, config: Any) -> tuple[dict[str, int], Json]:
+    file, settings = path / "vocab.json", path / "tokenizer_config.json"
+    ids: dict[str, int] = json.loads(file.read_text(encoding="utf-8"))
+    if len(ids) != config.vocab_size:
+        extra = {v: k for k, v in ids.items()}
+        added = path / "added_tokens.json"
+        if added.is_file():
+            ids |= json.loads(added.read_text(encoding="utf-8"))
+        if len(ids) != config.vocab_size:
+            raise ConfigError(
+                f"vocab.json: has {len(extra)} tokens, the model {config.vocab_size} classes"
+            )
+    values = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    return ids, {k: v["content"] if isinstance(v, dict) and "content" in v else v
+                 for k, v in values.items()}  # fmt: skip

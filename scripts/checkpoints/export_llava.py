@@ -1,0 +1,24 @@
+"""sensorium export-llava runs/x --out FOLDER"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export_llava(
+    run: Annotated[Path, typer.Argument(help="a run's folder")],
+    out: Annotated[Path, typer.Option(help="the folder that is written")],
+) -> None:
+    """Write a run as a folder that transformers' LlavaForConditionalGeneration opens."""
+    from sensorium.engine.checkpoint.exchange import export_llava as export_folder
+    from sensorium.engine.recipe import count
+
+    model = export_folder(run, out)
+    print(f"{out}: {type(model).__name__}, {count(model):,} parameters")
+
+
+if __name__ == "__main__":
+    typer.run(export_llava)

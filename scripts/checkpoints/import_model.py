@@ -1,0 +1,32 @@
+"""sensorium import llava FOLDER --out runs/llava"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_model(
+    kind: Annotated[
+        str,
+        typer.Argument(help="llava, clip, siglip, whisper, wav2vec2-ctc, sentence-transformers"),
+    ],
+    path: Annotated[Path, typer.Argument(help="the folder of a checkpoint of that kind")],
+    out: Annotated[
+        Path | None, typer.Option(help="the run's folder; runs/ and the folder's name")
+    ] = None,
+) -> None:
+    """Write a recipe and weights of a checkpoint as a run."""
+    from sensorium.engine.checkpoint.exchange import import_model as import_folder
+    from sensorium.engine.recipe import count
+
+    folder = Path("runs") / path.resolve().name if out is None else out
+    model = import_folder(kind, path, folder)
+    print(f"{folder}: {', '.join(model.streams)} -> {', '.join(model.tasks)}, "
+          f"{count(model):,} parameters")  # fmt: skip
+
+
+if __name__ == "__main__":
+    typer.run(import_model)
