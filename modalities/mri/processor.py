@@ -43,7 +43,8 @@ class VolumeProcessor(Processor):
 
     contrasts: channels of a sample; a source with fewer gets zeros for the rest. foreground:
     share of the range above the darkest value from which a voxel counts as body. spacing None
-    keeps the source's own.
+    keeps the source's own, made coarser where `size` voxels of it do not hold the body. A
+    spacing that is given stays, and what does not fit is cut off; both are said in a warning.
     """
 
     size: tuple[int, int, int]
@@ -74,7 +75,7 @@ class VolumeProcessor(Processor):
         body = self._body(volume[there])
         affine = self._placed(source, body)
         self._warn(source, affine, tuple(values.shape[1:]))
-        self._warn_cut(source, affine, body)
+        affine = self._holding(source, affine, body)
         grid = lookup(affine, self.size, source, tuple(values.shape[1:]))
         inside = (grid.abs() <= 1 + 1e-6).all(-1)
         volume = pull(volume, grid) * inside
@@ -107,11 +108,12 @@ class VolumeProcessor(Processor):
             found |= np.minimum(channel.numpy(), around) > low + self.foreground * (high - low)
         return torch.from_numpy(ndimage.binary_fill_holes(found))
 
-    def _placed(self, source: Tensor, body: Tensor) -> Tensor:
-        """The sample's affine: its own spacing, the body's box in the middle. Along axes whose
-        spacing is the source's, its voxels are those of the source."""
+    def _placed(self, source: Tensor, body: Tensor, scale: float = 1.0) -> Tensor:
+        """The sample's affine: its own spacing, times `scale`, the body's box in the middle. Along
+        axes whose spacing is the source's, its voxels are those of the source."""
         edges = torch.from_numpy(edges_of(source.numpy()))
         wanted = edges if self.spacing is None else torch.tensor(self.spacing).double()
+        wanted = wanted * scale
         last = torch.tensor(body.shape).double() - 1
         low, high = torch.zeros(3).double(), last
         if self.crop and bool(body.any()):
@@ -140,24 +142,33 @@ class VolumeProcessor(Processor):
                 stacklevel=3,
             )
 
-    def _warn_cut(self, source: Tensor, affine: Tensor, body: Tensor) -> None:
-        """Say how much of the body lies outside the sample."""
+    def _holding(self, source: Tensor, affine: Tensor, body: Tensor) -> Tensor:
+        """Return the affine, coarser where the sample would not hold the body and no spacing was
+        asked for; say so, or how much of the body lies outside."""
         places = body.nonzero().double()
         if not len(places):
-            return
+            return affine
         way = torch.linalg.inv(affine) @ source
         voxels = places @ way[:3, :3].T + way[:3, 3]
         size = torch.tensor(self.size)
         inside = ((voxels > -0.5 - SAME) & (voxels < size - 0.5 + SAME)).all(1).double().mean()
-        if float(inside) < 1 - CUT:
-            edges = edges_of(affine.numpy())
-            extent = (voxels.amax(0) - voxels.amin(0) + 1) * torch.from_numpy(edges)
-            warnings.warn(
-                f"size: {_times(self.size)} voxels of {_times(edges)} mm hold {float(inside):.0%} "
-                f"of the body, which measures {_times(extent.tolist())} mm; the rest is cut off: "
-                "enlarge size, or say spacing",
-                stacklevel=3,
-            )
+        if float(inside) >= 1 - CUT:
+            return affine
+        edges = edges_of(affine.numpy())
+        extent = (voxels.amax(0) - voxels.amin(0) + 1) * torch.from_numpy(edges)
+        line = (
+            f"size: {_times(self.size)} voxels of {_times(edges)} mm hold {float(inside):.0%} "
+            f"of the body, which measures {_times(extent.tolist())} mm; "
+        )
+        if self.spacing is None:
+            away = (voxels - (size - 1) / 2).abs().amax(0) + 0.5
+            affine = self._placed(source, body, float((away / size * 2).max()))
+            coarse = _times(edges_of(affine.numpy()))
+            line += f"it is read at {coarse} mm: enlarge size for more detail, or say spacing"
+        else:
+            line += "the rest is cut off: enlarge size, or say a coarser spacing"
+        warnings.warn(line, stacklevel=3)
+        return affine
 
     def _scored(self, channel: Tensor, body: Tensor) -> Tensor:
         """Mean 0 and deviation 1 over the body; the rest is 0, as padding is."""

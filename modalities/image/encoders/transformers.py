@@ -23,6 +23,7 @@ from ...base import Encoder, Features
 from ...quiet import quiet_loading
 from . import hf
 from .grid import Size, fit_any, from_map
+from .position_tables import fixed_size, interpolated, side_lengths
 
 LISTS = ("layer", "layers", "stages", "blocks", "block", "network")
 """What transformers' models call the list of their layers."""
@@ -55,6 +56,7 @@ class TransformersVision(Encoder):
         self.model = hf.build(hf.tower(dict(config or {})))
         self.arguments = frozenset(inspect.signature(self.model.forward).parameters)
         self.processor = hf.processor(self.model.config, processor)
+        self._fit_size()
         self.dim = self._width()
 
     @classmethod
@@ -86,35 +88,59 @@ class TransformersVision(Encoder):
                 ignore_mismatched_sizes=True,  # told below
                 **hf.without_pooler(kind),
             )
-        for key, *shapes in sorted(report["mismatched_keys"]):
-            old, new = (tuple(shape) for shape in shapes)
-            raise ValueError(
-                f"transformers: {self.name} has {key} {old}, the config builds {new}; take out of "
-                "config what changes it (pictures of another size: processor: {size: ...} alone)"
-            )
+        tables = {}
+        if mismatched := sorted(report["mismatched_keys"]):
+            with quiet_loading():
+                old = kind.from_pretrained(**hf.parse_repo_id(self.name), dtype=torch.float32)
+            tables = interpolated(old, self.model, mismatched, self.name)
         missing = sorted(report["missing_keys"])
         if missing:
             raise ValueError(
                 f"transformers: {self.name} lacks {len(missing)} weights of {kind.__name__}, "
                 f"{missing[0]} among them; name a checkpoint of that model"
             )
-        self.model.load_state_dict(filled.state_dict())
+        self.model.load_state_dict({**filled.state_dict(), **tables})
 
-    def _width(self) -> int:
-        """The width of the tokens: asked of the model on the meta device, where it can run."""
+    def _fit_size(self) -> None:
+        """Build a model that takes pictures of one size alone at the size of its processor."""
+        config, size = self.model.config, fixed_size(self.processor)
+        if size is None or size == side_lengths(config) or self._runs():
+            return
+        config.image_size = size[0] if size[0] == size[1] else list(size)
+        try:
+            self.model = hf.build(config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"processor.size: {config.model_type} takes no pictures of {size[0]} x {size[1]} "
+                "px; give it square ones"
+            ) from error
+
+    def _runs(self) -> bool:
+        """Return whether the model takes what its processor makes."""
+        try:
+            self._outline()
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+            return False
+        return True
+
+    def _outline(self) -> Features:
+        """Run the model on a prepared picture, on the meta device."""
         model = self.model
         try:
             sample = self.processor.prepare(Image.new("RGB", (64, 64)))
             with torch.device("meta"):
                 self.model = hf.build(model.config).eval()
-            inputs: dict[str, Any] = {
-                name: value[None].to("meta") for name, value in sample.items()
-            }
-            return self._features(**inputs)[0].dim
-        except (RuntimeError, TypeError, NotImplementedError, AttributeError):
-            return hf.width(model.config, self.layer)
+            inputs: dict[str, Any] = {n: value[None].to("meta") for n, value in sample.items()}
+            return self._features(**inputs)[0]
         finally:
             self.model = model
+
+    def _width(self) -> int:
+        """The width of the tokens: asked of the model on the meta device, where it can run."""
+        try:
+            return self._outline().dim
+        except (RuntimeError, TypeError, NotImplementedError, AttributeError):
+            return hf.width(self.model.config, self.layer)
 
     def blocks(self) -> Sequence[nn.Module]:
         """The layers or stages from input to output."""

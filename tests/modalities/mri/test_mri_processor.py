@@ -228,3 +228,35 @@ def test_a_mask_of_a_volume_that_monai_has_turned_fits_the_file(tmp_path: Path, 
     mask = nibabel.load(tmp_path / "mask.nii")
     assert np.array_equal(np.asarray(mask.dataobj) > 0, values > 4)
     assert np.allclose(mask.affine, affine)
+
+
+@pytest.mark.parametrize("crop", [True, False])
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0, 1.0)])
+def test_a_body_larger_than_the_sample_is_held_or_cut_with_a_word(
+    spacing: tuple[float, float, float] | None, crop: bool
+) -> None:
+    """The default holds the whole body, coarser; a spacing that is given stays as it is."""
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in (45, 54, 45)], indexing="ij"), -1)
+    body = (((index - np.array([22, 27, 20])) / np.array([17, 22, 17])) ** 2).sum(-1) < 1
+    raw = read({"array": (10.0 * body).astype(np.float32), "affine": np.eye(4)})
+    processor = VolumeProcessor((24, 24, 24), spacing, crop=crop)
+    with pytest.warns(UserWarning, match=r"size: 24 x 24 x 24 voxels of 1 x 1 x 1 mm hold \d+%"):
+        sample = processor.prepare(raw)
+    edges = np.linalg.norm(sample["affine"][:3, :3].numpy(), axis=0)
+    mask = place(torch.from_numpy(body)[None].float(), raw.affine, sample["affine"], (24, 24, 24))
+    volume = float(mask.sum()) * float(np.prod(edges))
+    if spacing is None:
+        assert np.ptp(edges) < 1e-4 and 1.7 < edges[0] < 2.5  # one shape, coarser
+        assert volume == pytest.approx(float(body.sum()), rel=0.05)
+    else:
+        assert np.allclose(edges, 1) and volume < 0.8 * body.sum()
+
+
+def test_a_body_that_fits_keeps_the_spacing_of_its_source() -> None:
+    volume = np.zeros((20, 20, 20), np.float32)
+    volume[4:16, 4:16, 4:16] = 1
+    raw = read({"array": volume, "affine": np.diag([1.5, 2.0, 1.0, 1.0])})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample = VolumeProcessor((12, 12, 12)).prepare(raw)
+    assert np.allclose(np.diag(sample["affine"].numpy())[:3], [1.5, 2.0, 1.0])
