@@ -14,32 +14,32 @@ from transformers import AutoConfig, AutoModel
 from sensorium.modalities.image.encoders.position_tables import resize
 from sensorium.modalities.image.encoders.transformers import TransformersVision
 
-PLAIN = dict(
-    hidden_size=32,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=64,
-    image_size=32,
-    patch_size=8,
-)
-SAM = dict(
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    mlp_dim=64,
-    image_size=32,
-    patch_size=8,
-    output_channels=16,
-    window_size=2,
-    global_attn_indexes=[1],
-)
-PVT = dict(
-    image_size=32,
-    hidden_sizes=[8, 16, 16, 32],
-    depths=[1, 1, 1, 1],
-    num_attention_heads=[1, 1, 2, 2],
-    patch_sizes=[4, 2, 2, 2],
-)
+PLAIN = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
+SAM = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "mlp_dim": 64,
+    "image_size": 32,
+    "patch_size": 8,
+    "output_channels": 16,
+    "window_size": 2,
+    "global_attn_indexes": [1],
+}
+PVT = {
+    "image_size": 32,
+    "hidden_sizes": [8, 16, 16, 32],
+    "depths": [1, 1, 1, 1],
+    "num_attention_heads": [1, 1, 2, 2],
+    "patch_sizes": [4, 2, 2, 2],
+}
 MODELS: dict[str, tuple[dict[str, Any], bool]] = {  # whether transformers interpolates
     "vit": (PLAIN, True),
     "siglip_vision_model": (PLAIN, True),
