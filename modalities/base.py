@@ -110,7 +110,8 @@ class Encoder(Component, nn.Module):
     """A batch of samples -> `Features`. Knows nothing of tasks or decoders.
 
     dim: width of the tokens. processor: makes its samples. batch_invariant: False if padding
-    changes a sample's features; samples of different shapes are then encoded apart. supports:
+    changes a sample's features, as declared or seen in a trial of the built module
+    (`padding_samples`); samples of different shapes are then encoded apart. supports:
     what `forward` takes beyond its batch: `hidden_states` (numbers of layers to return),
     `token_mask` (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks`
     (`{layer: LayerHook}`),
@@ -129,6 +130,11 @@ class Encoder(Component, nn.Module):
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Samples -> the keyword arguments of `forward`; equal shapes are stacked."""
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
+
+    def padding_samples(self) -> Sequence[Sample]:
+        """Return two samples of different shapes, on which it is tried whether padding changes
+        features; none, as by default, where the class knows."""
+        return ()
 
     def blocks(self) -> Sequence[nn.Module]:
         """The layers from input to output, for `freeze: {last: n}`; empty where unknown."""

@@ -9,6 +9,7 @@ Legend: `B` rows of a batch, `T` tokens, `D` width.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, cast
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from .base import Encoder, Features, Sample
+
+logger = logging.getLogger(__name__)
 
 Tensors = dict[str, Tensor]
 """The keyword arguments of an encoder's forward."""
@@ -77,6 +80,45 @@ def collate(encoder: Encoder, samples: Sequence[Sample]) -> EncoderInputs:
     return ShapeGroups(
         tuple((rows, encoder.collate([samples[i] for i in rows])) for rows in groups.values())
     )
+
+
+NOISE = 1e-4
+"""Relative difference of features that is no more than rounding."""
+
+
+def try_batch_invariance(encoder: Encoder) -> None:
+    """Set `batch_invariant` to False where a sample's features change beside a longer one.
+
+    What libraries call an encoder may mix over positions that are padding, whatever its mask says;
+    only a run of it shows that.
+    """
+    devices = {p.device.type for p in encoder.parameters()}
+    if not encoder.batch_invariant or devices - {"cpu"}:
+        return
+    training = {module: module.training for module in encoder.modules()}
+    try:
+        samples = encoder.padding_samples()
+        if len({tuple(v.shape for v in sample.values()) for sample in samples}) < 2:
+            return
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            encoder.eval()
+            alone = [encoder(**encoder.collate([sample])) for sample in samples]
+            together = encoder(**encoder.collate(samples))
+    except Exception as error:  # the first batch says so, with its place
+        logger.debug("no trial of padding: %s", error, exc_info=error)
+        return
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    encoder.batch_invariant = all(_same(one, together, row) for row, one in enumerate(alone))
+
+
+def _same(alone: Features, batch: Features, row: int) -> bool:
+    """Whether a row of a batch has the features that it has alone."""
+    first, second = alone.tokens[0][alone.mask[0]], batch.tokens[row][batch.mask[row]]
+    if first.shape != second.shape:
+        return False
+    return float((first - second).abs().max()) <= NOISE * (1e-6 + float(first.abs().max()))
 
 
 def groups_of(inputs: EncoderInputs) -> Iterator[tuple[list[int] | None, Tensors]]:

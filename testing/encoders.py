@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..engine.cache import encoder_identity
 from ..engine.recipe import find, load
 from ..modalities.base import Encoder, Features, Modality, Processor, Sample
-from ..modalities.groups import collate, encode_by_group
+from ..modalities.groups import collate, encode_by_group, try_batch_invariance
 from .common import (
     alternate,
     check_features,
@@ -106,6 +106,7 @@ class EncoderContract:
 
     def make(self, seed: int = 0) -> Encoder:
         encoder: Encoder = self.plan.build(seed)
+        try_batch_invariance(encoder)
         return encoder.eval()
 
     def check_processor(self) -> None:

@@ -188,6 +188,16 @@ class HubText(Encoder):
         read = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
         return {**read, "attention_mask": mask.long()}
 
+    def padding_samples(self) -> Sequence[Sample]:
+        """Return a short and a long text of plain ids."""
+        tokenizer = self.tokenizer
+        special = {tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id}
+        special |= {getattr(tokenizer, "mask_id", None)}
+        plain = [i for i in range(min(tokenizer.size, 64)) if i not in special] or [0]
+        lengths = (5, min(12, self.processor.max_length))
+        ids = [torch.tensor([plain[-i % len(plain)] for i in range(n)]) for n in lengths]
+        return [{"ids": row} for row in ids]
+
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Return ids `[B, L]` padded on the right, and mask `[B, L]`."""
         return collate_ids(samples, self.tokenizer.pad_id)

@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoFeatureExtractor
 
-from ...base import Encoder, Features
+from ...base import Encoder, Features, Sample
 from ...quiet import quiet_loading
 from ...submodules import list_of_layers
 from ..hf_extractor import Extractor
+from ..read import Sound
 from .padding import layer_indices, mask_tokens
 
 Json = dict[str, Any]
@@ -132,6 +134,11 @@ class HubSound(Encoder):
     def extractor(self, settings: Json) -> Extractor:
         """The processor; `settings` are the feature extractor's."""
         raise NotImplementedError
+
+    def padding_samples(self) -> Sequence[Sample]:
+        """Return a short and a longer noise."""
+        noise = np.random.default_rng(0).normal(0, 0.1, 14_400).astype(np.float32)
+        return [self.processor.prepare(Sound(noise[None, :n], 16_000)) for n in (9_600, 14_400)]
 
     def blocks(self) -> Sequence[nn.Module]:
         """The layers from input to output."""

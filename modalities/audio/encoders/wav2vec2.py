@@ -21,9 +21,6 @@ from ..hf_extractor import Extractor, FilterBank
 from .hf import HubSound, Json, in_time
 from .padding import padded, up_to
 
-READ_PADDING = ("data2vec-audio", "wav2vec2-conformer")
-"""Their convolutions see frames that are padding, whatever the norm."""
-
 
 class Wav2Vec2(HubSound):
     """A model by its hub id, its folder, or `config` with its `model_type`.
@@ -59,7 +56,7 @@ class Wav2Vec2(HubSound):
         if hasattr(self.model, "masked_spec_embed"):
             self.supports = frozenset({"hidden_states", "token_mask"})
         layered = getattr(self.config, "feat_extract_norm", "layer") != "group"
-        self.batch_invariant = layered and self.config.model_type not in READ_PADDING
+        self.batch_invariant = layered
         # Models normed over groups were trained without: silence fills their batches.
         self.attends = self.processor.options.get("return_attention_mask", layered)
         self.step, self.origin = self._geometry()

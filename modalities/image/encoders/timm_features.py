@@ -8,7 +8,7 @@ Legend: `B` batch, `T` tokens, `D` width, `h`, `w` tokens of the grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timm.models.beit import Beit
@@ -73,8 +73,27 @@ def blocks(model: Any) -> Sequence[nn.Module]:
         if isinstance(layers, (nn.Sequential, nn.ModuleList)) and len(layers) > 1:
             return list(layers)
     modules = dict(model.named_modules())
-    names = [info["module"] for info in model.feature_info]
-    return [modules[name] for name in names if name in modules]
+    names = [info["module"] for info in model.feature_info if info["module"] in modules]
+    if not names:
+        lists = [m for m in modules.values() if isinstance(m, (nn.Sequential, nn.ModuleList))]
+        return list(max(lists, key=len, default=()))
+    if all(any(True for _ in modules[name].parameters()) for name in names):
+        return [modules[name] for name in names]
+    return _children(modules, names)
+
+
+def _children(modules: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Module]:
+    """Return the layers of a network whose stages end in modules without parameters (an
+    activation): what is next to them in the innermost module around all, composite ones first."""
+    paths = [name.split(".")[:-1] for name in names]
+    depth = next(
+        (d for d, parts in enumerate(zip(*paths, strict=False)) if len(set(parts)) > 1),
+        min(map(len, paths)),
+    )
+    around = modules[".".join(paths[0][:depth])]
+    children = [m for m in around.children() if any(True for _ in m.parameters())]
+    composite = [m for m in children if any(True for _ in m.children())]
+    return composite if len(composite) > 1 else children
 
 
 def _order(model: Any, hidden_states: Sequence[int]) -> list[int]:

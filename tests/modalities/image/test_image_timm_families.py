@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import pytest
+import timm
 import torch
 
+from sensorium.modalities.image.encoders import timm_features
 from sensorium.modalities.image.encoders.timm import Timm
 
 SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -114,3 +116,27 @@ def test_hiera_is_put_in_the_order_of_space() -> None:
     assert features.grid == (8, 8)
     assert torch.equal(features.tokens, want.flatten(2).transpose(1, 2))
     assert not torch.equal(features.tokens, jumbled)
+
+
+NO_PARAMETERS_BEHIND_STAGES = (
+    "nasnetalarge",
+    "pnasnet5large",
+    "vgg11",
+    "vgg11_bn",
+    "legacy_xception",
+    "test_resnet",
+    "test_vit",
+)
+
+
+@pytest.mark.parametrize("name", NO_PARAMETERS_BEHIND_STAGES)
+def test_every_block_has_something_to_train(name: str) -> None:
+    """What timm hooks is an activation or a pooling in some networks: `freeze: {last: 1}` would
+    train nothing there."""
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0)
+    blocks = timm_features.blocks(model)
+    assert len(blocks) > 1
+    assert all(any(True for _ in block.parameters()) for block in blocks)
+    inner = set(model.modules())
+    assert all(block in inner for block in blocks)
