@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import Encoder, Features, Sample
 
@@ -111,6 +111,13 @@ def try_batch_invariance(encoder: Encoder) -> None:
         for module, mode in training.items():
             module.training = mode
     encoder.batch_invariant = all(_same(one, together, row) for row, one in enumerate(alone))
+
+
+def try_encoders(model: nn.Module) -> None:
+    """Try the batch invariance of every encoder in a model."""
+    for module in model.modules():
+        if isinstance(module, Encoder):
+            try_batch_invariance(module)
 
 
 def _same(alone: Features, batch: Features, row: int) -> bool:

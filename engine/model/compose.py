@@ -15,7 +15,7 @@ from torch import nn
 
 from ...backbones.base import Backbone
 from ...modalities.base import Decoder, Encoder, Loss, RowErrors
-from ...modalities.groups import try_batch_invariance
+from ...modalities.groups import try_encoders
 from ...modalities.messages import did_you_mean
 from ...tasks.base import Task
 from ...tasks.batch import Batch
@@ -250,9 +250,7 @@ def compose(
     model = Model(plan, streams, decoders, tasks, components)
     if weights:
         _load_weights(model, saved, finished)
-        for module in model.modules():
-            if isinstance(module, Encoder):
-                try_batch_invariance(module)
+        try_encoders(model)
     for where, module, section in components:
         with seeded(seed, where, "adapters"):
             apply_adapters(module, section, where)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .component_path import ComponentPath as ComponentPath
     from .component_path import download as download
     from .component_path import joined as joined
+    from .component_path import missing_folder as missing_folder
     from .component_path import source_run as source_run
     from .component_path import split_source as split_source
     from .component_path import unshared as unshared
@@ -63,6 +64,7 @@ else:
                 "ComponentPath",
                 "download",
                 "joined",
+                "missing_folder",
                 "source_run",
                 "split_source",
                 "unshared",

@@ -19,7 +19,7 @@ from torch import nn
 
 from ...modalities.base import Component, Fittable
 from ..utils import ConfigError, culprit, located_errors, seeded, with_name
-from .component_path import ComponentPath
+from .component_path import ComponentPath, absolute_folder, missing_folder
 from .recipe import Section, to_plain_dict
 from .registry import find, kind_of, registered
 from .validation import arguments, fitted_arguments, part_arguments, validate, validate_options
@@ -91,6 +91,8 @@ class ComponentSpec:
             name: to_plain_dict(part.resolved_section()) for name, part in self.children.items()
         }
         options = {**self.options, **self.fitted_sections, **children}
+        if "name" in options:
+            options["name"] = absolute_folder(options["name"])
         ordered = {name: options[name] for name in arguments(self.part) if name in options}
         section = self.section.with_options(ordered)
         section.weights = None if self.comes_with_owner else self.weights
@@ -213,7 +215,8 @@ def plan_part(
     fitted_values = {name: options.pop(name, None) for name in fitted_classes}
     sections = {name: options.pop(name) for name in inner if options.get(name) is not None}
     spec = ComponentSpec(where, section, part, options, owner=owner)
-    if section.weights == "pretrained" and not spec._has_pretrained_weights():
+    absent = missing_folder(options.get("name"))  # a run that trained all needs it no more
+    if section.weights == "pretrained" and not absent and not spec._has_pretrained_weights():
         raise ConfigError(
             f"{where}.weights: {section.type} has no pretrained weights for these options; "
             "say weights: none"

@@ -131,3 +131,21 @@ def download(weights: str) -> Path:
     except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         text = " ".join(str(error).split())
         raise ConfigError(f"{weights}: cannot be had from the hub: {text}") from error
+
+
+def missing_folder(name: object) -> Path | None:
+    """Return the path that a name is, if it is that of a folder which does not exist."""
+    if not isinstance(name, str):
+        return None
+    path = Path(name.removeprefix("local-dir:")).expanduser()
+    is_path = name.startswith(("local-dir:", "~", ".")) or path.is_absolute()
+    return path if is_path and not path.exists() else None
+
+
+def absolute_folder(name: object) -> object:
+    """Return a name that is a folder's path as an absolute one, so that a run finds it from
+    anywhere; any other as it is."""
+    prefix = "local-dir:" if isinstance(name, str) and name.startswith("local-dir:") else ""
+    if not isinstance(name, str) or not Path(path := name.removeprefix(prefix)).is_dir():
+        return name
+    return f"{prefix}{Path(path).absolute()}"

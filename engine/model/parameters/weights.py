@@ -26,6 +26,7 @@ from ...recipe import (
     ComponentPath,
     download,
     joined,
+    missing_folder,
     parse_file,
     split_source,
     unshared,
@@ -39,13 +40,23 @@ from .merge import adapters_to_merge
 EMA = "ema"
 
 
-def load_weights(module: nn.Module, weights: str, where: ComponentPath) -> None:
-    """Fill a built part at `where` (`inputs.image.encoder`) from its `weights`."""
+def load_weights(
+    module: nn.Module, weights: str, where: ComponentPath, name: object = None
+) -> None:
+    """Fill a built part at `where` (`inputs.image.encoder`) from its `weights`.
+
+    name: that of its pretrained weights, which may be a folder.
+    """
     if weights == "none":
         return
     if weights == "pretrained":
         if not isinstance(module, Component):
             raise ConfigError(f"{where}.weights: {type(module).__name__} has no pretrained weights")
+        if (folder := missing_folder(name)) is not None:
+            raise ConfigError(
+                f"{where}.name: there is no folder {folder}, which holds the weights; bring it "
+                "back, or name where it is now"
+            )
         try:
             module.load()
         except (OSError, ValueError, RuntimeError) as error:

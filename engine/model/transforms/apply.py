@@ -48,7 +48,7 @@ def load_and_transform(
         _apply(module, steps, range(before), spec, _without_values(context))
     if values and not spec.comes_with_owner:
         with seeded(seed, spec.where, "fill"):
-            load_weights(module, spec.weights, spec.where)
+            load_weights(module, spec.weights, spec.where, spec.options.get("name"))
     for inner, part in within if values else ():
         load_and_transform(inner, part, seed)
     with seeded(seed, spec.where, "transforms"):

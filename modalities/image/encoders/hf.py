@@ -44,6 +44,11 @@ def find(name: str, config: Json | None, processor: Json | None, local: bool) ->
     return full_config, {**settings, **(processor or {})}
 
 
+def is_complete(config: Json | None, processor: Json | None) -> bool:
+    """Return whether both configurations stand for themselves, without a checkpoint's."""
+    return "model_type" in (config or {}) and "image_processor_type" in (processor or {})
+
+
 def _read(kind: Any, where: dict[str, Any], description: str, cure: str) -> Any:
     try:
         return kind.from_pretrained(**where)

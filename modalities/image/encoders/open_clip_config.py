@@ -37,6 +37,13 @@ def complete(name: str, options: Json, online: bool) -> Json:
     if source == "hf-hub" and not online:
         raise ValueError(f"open_clip: {name} is not resolved; build it from resolve(...)")
     model, steps = _pretrained(name, location) if source is None else _stored(source, location)
+    if steps is None:
+        if not {"mean", "std"} <= set(options.get("preprocess_cfg", {})):
+            raise ValueError(
+                f"open_clip: {name} has no preprocess_cfg, and CLIP's mean and std need not be its "
+                "own (SigLIP: 0.5); say options: {preprocess_cfg: {mean: [...], std: [...]}}"
+            )
+        steps = {}
     return {
         "embed_dim": options.get("embed_dim", model["embed_dim"]),
         "quick_gelu": options.get("quick_gelu", model.get("quick_gelu", False)),
@@ -71,7 +78,8 @@ def _pretrained(name: str, tagged_name: str) -> tuple[Json, Json]:
     return model, steps
 
 
-def _stored(source: str, location: str) -> tuple[Json, Json]:
+def _stored(source: str, location: str) -> tuple[Json, Json | None]:
+    """Return the configurations of a model and of its preprocessing, None where it has none."""
     if source == "hf-hub":
         path = Path(download_pretrained_from_hf(location, filename=CONFIG))
     else:
@@ -83,7 +91,7 @@ def _stored(source: str, location: str) -> tuple[Json, Json]:
     config = json.loads(path.read_text(encoding="utf-8"))
     if "model_cfg" not in config:
         raise ValueError(f"open_clip: {path} has no 'model_cfg'; it is not open_clip's own")
-    return config["model_cfg"], config.get("preprocess_cfg", {})
+    return config["model_cfg"], config.get("preprocess_cfg")
 
 
 def steps(config: Json) -> Json:

@@ -70,13 +70,14 @@ def resize(table: Tensor, shape: tuple[int, ...], old: Size, new: Size) -> Tenso
     if table.ndim != len(shape) or table.shape[-1] != shape[-1]:
         return None
     if table.ndim == 4:
-        return _grid(table[0].flatten(0, 1), tuple(table.shape[1:3]), tuple(shape[1:3])).view(shape)
+        before, after = (table.shape[1], table.shape[2]), (shape[1], shape[2])
+        return _grid(table[0].flatten(0, 1), before, after).view(shape)
     count, other = table.shape[-2], shape[-2]
     rows = table.reshape(count, -1)
     for leading in (0, 1, 2):
-        before, after = _sides(count - leading, old), _sides(other - leading, new)
-        if before and after and before[1] == after[1]:
-            patches = _grid(rows[leading:], before[0], after[0])
+        was, is_now = _sides(count - leading, old), _sides(other - leading, new)
+        if was and is_now and was[1] == is_now[1]:
+            patches = _grid(rows[leading:], was[0], is_now[0])
             return torch.cat([rows[:leading], patches]).view(shape)
     if count % 2 and other % 2 and (count + 1) * new[0] == (other + 1) * old[0]:
         line = F.interpolate(rows.T[None], size=other, mode="linear", align_corners=False)

@@ -64,7 +64,12 @@ class TransformersVision(Encoder):
         name, config = options.get("name", ""), options.get("config")
         if not name:
             return options
-        config, processor = hf.find(name, config, options.get("processor"), local=False)
+        try:
+            config, processor = hf.find(name, config, options.get("processor"), local=False)
+        except ValueError:
+            if hf.is_complete(config, options.get("processor")):
+                return options  # of a run that holds the weights, whose source is gone
+            raise
         return {**options, "config": config, "processor": processor}
 
     @classmethod
@@ -224,7 +229,10 @@ class TransformersVision(Encoder):
         count = len(self.blocks())
         for layer in layers:
             if not -count <= layer < count:
-                raise ValueError(f"transformers: layer {layer} of {self.name or 'config'}: {count}")
+                name = self.name or self.model.config.model_type
+                raise ValueError(
+                    f"transformers: layer {layer} was asked for, {name} has {count} layers"
+                )
         return [layer % count for layer in layers]
 
     @contextlib.contextmanager

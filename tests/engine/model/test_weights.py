@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+import transformers
 from safetensors.torch import save_file
+from timm.models import save_for_hf
 from torch import Tensor
 
 from sensorium.engine.checkpoint import load_model, save_run
@@ -278,3 +281,55 @@ def test_a_head_of_a_run(first: Model) -> None:
         recipe["tasks"] = {name: task}
         model = compose(resolve_and_fit(parse_recipe(recipe)), seed=0)
         assert _equal(model.task(name).heads["head"].state_dict(), saved)
+
+
+def _vit(folder: Path) -> str:
+    transformers.ViTModel(
+        transformers.ViTConfig(
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=8,
+            image_size=16,
+            patch_size=8,
+        )
+    ).save_pretrained(folder)
+    size = {"height": 16, "width": 16}
+    transformers.ViTImageProcessor(size=size).save_pretrained(folder)
+    return str(folder)
+
+
+def _timm(folder: Path) -> str:
+    save_for_hf(timm.create_model("test_vit", num_classes=0), str(folder), safe_serialization=True)
+    return f"local-dir:{folder}"
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+@pytest.mark.parametrize(("kind", "make"), [("transformers", _vit), ("timm", _timm)])
+def test_a_folder_of_weights_that_is_gone(
+    tmp_path: Path,
+    kind: str,
+    make: Callable[[Path], str],
+    freeze: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that trained all of them needs it no more; a frozen encoder's is named."""
+    recipe = _recipe()
+    name = make(Path("weights"))  # relative to the working folder, which is another one later
+    encoder = {"type": kind, "name": name, "freeze": freeze}
+    recipe["inputs"]["image"] = {"modality": "image", "encoder": encoder, "connector": "mean"}
+    model = build(parse_recipe(recipe))
+    save_run(model, tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert _equal(_encoder(load_model(tmp_path / "run")), _encoder(model))
+    (tmp_path / "weights").rename(tmp_path / "moved")
+    if freeze:
+        with pytest.raises(ConfigError, match=r"encoder\.name: there is no folder .*bring it back"):
+            load_model(tmp_path / "run")
+        recipe_file = tmp_path / "run" / "recipe.yaml"
+        text = recipe_file.read_text().replace("/weights", "/moved")
+        recipe_file.write_text(text)
+        assert _equal(_encoder(load_model(tmp_path / "run")), _encoder(model))
+    else:
+        assert _equal(_encoder(load_model(tmp_path / "run")), _encoder(model))
