@@ -243,7 +243,9 @@ def test_a_body_larger_than_the_sample_is_held_or_cut_with_a_word(
     with pytest.warns(UserWarning, match=r"size: 24 x 24 x 24 voxels of 1 x 1 x 1 mm hold \d+%"):
         sample = processor.prepare(raw)
     edges = np.linalg.norm(sample["affine"][:3, :3].numpy(), axis=0)
-    mask = place(torch.from_numpy(body)[None].float(), raw.affine, sample["affine"], (24, 24, 24))
+    mask = resample_mask(
+        torch.from_numpy(body)[None].float(), raw.affine, sample["affine"], (24, 24, 24)
+    )
     volume = float(mask.sum()) * float(np.prod(edges))
     if spacing is None:
         assert np.ptp(edges) < 1e-4 and 1.7 < edges[0] < 2.5  # one shape, coarser
