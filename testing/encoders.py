@@ -150,8 +150,7 @@ class EncoderContract:
             expect(differs, "all examples give the same features; is the input read?")
 
     def check_batches(self) -> None:
-        """Other rows and padding do not affect features if the encoder is batch-invariant;
-        otherwise other rows in a group of equal shapes do not."""
+        """Other rows, and padding if the encoder is batch-invariant, do not affect features."""
         with (
             checking(self.name, f"batch_invariant={self.encoder.batch_invariant}"),
             torch.no_grad(),

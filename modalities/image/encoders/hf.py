@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from ...quiet import quiet_loading
 from ..processor import HubProcessor
+from .position_tables import interpolated
 
 Json = dict[str, Any]
 
@@ -85,6 +88,33 @@ def build(config: Any) -> Any:
     if getattr(model, "main_input_name", None) != "pixel_values":
         raise ValueError(f"transformers: {type(model).__name__} does not take pictures")
     return model
+
+
+def pretrained(model: Any, name: str) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint for a model. Raise ValueError where it lacks one, or has
+    one of another shape that is no table of positions."""
+    kind: Any = type(model)
+    with quiet_loading():
+        filled, report = kind.from_pretrained(
+            **parse_repo_id(name),
+            config=model.config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below
+            **without_pooler(kind),
+        )
+    tables: dict[str, Tensor] = {}
+    if mismatched := sorted(report["mismatched_keys"]):
+        with quiet_loading():
+            old = kind.from_pretrained(**parse_repo_id(name), dtype=torch.float32)
+        tables = interpolated(old, model, mismatched, name)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"transformers: {name} lacks {len(missing)} weights of {kind.__name__}, "
+            f"{missing[0]} among them; name a checkpoint of that model"
+        )
+    return {**filled.state_dict(), **tables}
 
 
 def without_pooler(kind: type) -> dict[str, bool]:

@@ -20,10 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...base import Encoder, Features
-from ...quiet import quiet_loading
 from . import hf
 from .grid import Size, fit_any, from_map
-from .position_tables import fixed_size, interpolated, side_lengths
+from .position_tables import fixed_size, side_lengths
 
 LISTS = ("layer", "layers", "stages", "blocks", "block", "network")
 """What transformers' models call the list of their layers."""
@@ -83,28 +82,7 @@ class TransformersVision(Encoder):
         """Fill from the checkpoint; refused where it lacks a weight of this model."""
         if not self.name:
             super().load()
-        kind: Any = type(self.model)
-        with quiet_loading():
-            filled, report = kind.from_pretrained(
-                **hf.parse_repo_id(self.name),
-                config=self.model.config,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # told below
-                **hf.without_pooler(kind),
-            )
-        tables = {}
-        if mismatched := sorted(report["mismatched_keys"]):
-            with quiet_loading():
-                old = kind.from_pretrained(**hf.parse_repo_id(self.name), dtype=torch.float32)
-            tables = interpolated(old, self.model, mismatched, self.name)
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise ValueError(
-                f"transformers: {self.name} lacks {len(missing)} weights of {kind.__name__}, "
-                f"{missing[0]} among them; name a checkpoint of that model"
-            )
-        self.model.load_state_dict({**filled.state_dict(), **tables})
+        self.model.load_state_dict(hf.pretrained(self.model, self.name))
 
     def _fit_size(self) -> None:
         """Build a model that takes pictures of one size alone at the size of its processor."""
