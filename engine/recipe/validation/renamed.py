@@ -1,8 +1,8 @@
 """Keys of the first edition and their names of today. Used by error messages alone.
 
 A place is written from the recipe's root, `*` stands for one name: `tasks.*.data.*.limit`. An
-option of a class is written `ClassName.option`, a value of it `ClassName.option=value`, and the
-`type` of a part `kind=name`.
+option of a class is written `ClassName.option`, and the `type` of a part `kind=name`. A value of a
+key follows it: `ClassName.option=value`.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ RENAMED: dict[str, str] = {
     "train.lr": "train.optimizer.lr",
     "train.mix": "train.task_weights",
     "train.order": "train.sampler.type",
+    "train.sampler.type=within": "single_group",
     "train.validate.best": "train.validate.metric",
     "train.warmup": "train.warmup_ratio",
     "train.weight_decay": "train.optimizer.weight_decay",

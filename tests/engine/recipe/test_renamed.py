@@ -15,9 +15,10 @@ from sensorium.engine.recipe.validation.renamed import RENAMED, renamed
 from sensorium.engine.utils import ConfigError
 from sensorium.scripts import check
 
-PLACES = [key for key in RENAMED if key.partition(".")[0] in Recipe.model_fields]
-OPTIONS = [key for key in RENAMED if "." in key and key not in PLACES and "=" not in key]
 VALUES = [key for key in RENAMED if "=" in key]
+KEYS = [key for key in RENAMED if "=" not in key]
+PLACES = [key for key in KEYS if key.partition(".")[0] in Recipe.model_fields]
+OPTIONS = [key for key in KEYS if key not in PLACES]
 
 PATCHES = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8}
 IMAGE = {"modality": "image", "encoder": PATCHES}
@@ -51,8 +52,8 @@ def recipe(kind: str, section: Any) -> tuple[dict[str, Any], str]:
     return {"inputs": {"image": stream}, "tasks": {}}, "inputs.image.connector"
 
 
-def nested(place: str) -> tuple[dict[str, Any], str]:
-    """A recipe that has the key of a place, `*` replaced by a name."""
+def nested(place: str, value: Any = 1) -> tuple[dict[str, Any], str]:
+    """A recipe that has a value at a place, `*` replaced by a name."""
     if place.startswith("tasks.*.data.*."):
         option = place.rpartition(".")[2]
         values, section = recipe("source", {"source": "digits", option: 1})
@@ -62,7 +63,7 @@ def nested(place: str) -> tuple[dict[str, Any], str]:
     section = values
     for key in keys[:-1]:
         section = section.setdefault(key, {})
-    section[keys[-1]] = 1
+    section[keys[-1]] = value
     return values, ".".join(keys)
 
 
@@ -98,7 +99,9 @@ def test_an_option_of_a_part(old: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("old", VALUES)
 def test_a_value(old: str, tmp_path: Path) -> None:
     key, _, value = old.partition("=")
-    if "." in key:
+    if key.partition(".")[0] in Recipe.model_fields:
+        values, place = nested(key, value)
+    elif "." in key:
         name, _, option = key.partition(".")
         kind, short, _ = part(name)
         values, place = recipe(kind, {"type": short, option: value})
