@@ -100,7 +100,7 @@ def _check_rows(first: Source, second: Source, name: str) -> None:
             expect(names == other_names, f"equal sources name cells of {column} differently")
     with checking(name, "episodes"):
         _check_episodes(first.episodes, count)
-    with checking(name, "array"):
+    with checking(name, "column_array"):
         for column in rows[0]:
             _check_array(first, column, [first[i][column] for i in range(min(ROWS, count))])
 

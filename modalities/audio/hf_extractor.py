@@ -67,7 +67,7 @@ class Extractor(Processor):
         return {"wave": self.extract(self.wave(raw))["input_values"].float()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_made"}
+        return {name: value for name, value in vars(self).items() if name != "_extractor"}
 
     def settings(self) -> dict[str, Any]:
         return {**self.__getstate__(), "options": dict(self.options)}
