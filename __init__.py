@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engine.checkpoint import push
-    from .engine.inference import load, save
+    from .engine.inference import load, pipeline, save
     from .engine.model import build as compose
 
-__all__ = ["__version__", "compose", "load", "push", "save"]
+__all__ = ["__version__", "compose", "load", "pipeline", "push", "save"]
 __version__ = "0.1.0.dev0"
 
 _LATER = {
     "compose": ("engine.model", "build"),
     "load": ("engine.inference", "load"),
+    "pipeline": ("engine.inference", "pipeline"),
     "push": ("engine.checkpoint", "push"),
     "save": ("engine.inference", "save"),
 }

@@ -42,7 +42,7 @@ def main(
     folder = out if out and not out.is_file() and (out.is_dir() or not out.suffix) else None
     if out is not None:
         check_folder(out, "--out") if folder else check_writable(out, "--out")
-    pipeline = load(run, device=device, precision=precision)
+    pipeline = load(run, device=device, dtype=precision)
     made = predict_files(pipeline, inputs or (), task=task, options=options, folder=folder)
     lines = (json.dumps(line, ensure_ascii=False) for line in made)
     if out is None:

@@ -68,7 +68,7 @@ def main(
     )
     from sensorium.engine.utils import RunLogger
 
-    pipeline = load(run, device=device, precision=precision)
+    pipeline = load(run, device=device, dtype=precision)
     names = [name for text in env or () for name in text.split(",") if name]
     ablation = Ablation(
         shuffle_streams=tuple(shuffle_stream or ()),

@@ -91,8 +91,10 @@ class Task(nn.Module):
     streams: requirements of each stream, in order; may be empty. decoders: requirements of each
     decoder. head_types: sections of the recipe's task that are heads, with the type each has by
     default; `head_uses` says what they read. eval_options: options of `predict` in an
-    evaluation (times of words). cross_rows: the loss compares rows of all processes; it is then
-    called in every process, with an empty batch in one whose rows were all unreadable.
+    evaluation (times of words). ability: what the Python API calls a prediction of it (`caption`,
+    `classify`); empty if it has no word of its own. cross_rows: the loss compares rows of all
+    processes; it is then called in every process, with an empty batch in one whose rows were all
+    unreadable.
 
     State that must resume (centres, queues) is a buffer or a submodule.
     """
@@ -101,6 +103,7 @@ class Task(nn.Module):
     decoders: Mapping[str, DecoderUse] = {}
     head_types: ClassVar[Mapping[str, str]] = {}
     eval_options: Mapping[str, Any] = {}
+    ability: ClassVar[str] = ""
     cross_rows: bool = False
 
     def __init__(self) -> None:

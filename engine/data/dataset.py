@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ from .row_errors import FAILURES, check_nulls, readable
 logger = logging.getLogger(__name__)
 
 
+class FeatureRecords(Protocol):
+    """Stored features by the key of an item: a store, or what several tasks of a call share."""
+
+    def __contains__(self, key: object) -> bool: ...
+
+    def get(self, keys: Sequence[str]) -> list[Record]: ...
+
+
 @dataclass
 class StreamReader:
     """One stream of a data set: how its cells are read, prepared and augmented.
@@ -39,7 +47,7 @@ class StreamReader:
     processor: Processor
     augment: Callable[[Sample, np.random.Generator], Sample] | None = None
     samples: Store | None = None
-    features: Store | None = None
+    features: FeatureRecords | None = None
     files: FileLister = cell_files
 
     @property

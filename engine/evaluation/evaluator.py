@@ -106,7 +106,7 @@ class Evaluator:
         self.model.stream(stream).to(self.accelerator.device)
         pipeline, size = Pipeline(self.model), self.batch_size
         parts = [values[i : i + size] for i in range(0, len(values), size)]
-        return torch.cat([pipeline.embed(**{stream: list(part)}) for part in parts]).cpu()
+        return torch.cat([pipeline.embed({stream: list(part)}) for part in parts]).cpu()
 
 
 class ShuffledStream(Wrapped):

@@ -5,17 +5,21 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .pipeline import ControlTask as ControlTask
+    from .control import ControlTask as ControlTask
+    from .control import find_control_task as find_control_task
+    from .loading import TaskFunction as TaskFunction
+    from .loading import load as load
+    from .loading import pipeline as pipeline
+    from .loading import save as save
     from .pipeline import Pipeline as Pipeline
-    from .pipeline import find_control_task as find_control_task
-    from .pipeline import load as load
-    from .pipeline import save as save
     from .predict import predict_files as predict_files
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "pipeline": ["ControlTask", "Pipeline", "find_control_task", "load", "save"],
+            "control": ["ControlTask", "find_control_task"],
+            "loading": ["TaskFunction", "load", "pipeline", "save"],
+            "pipeline": ["Pipeline"],
             "predict": ["predict_files"],
         },
     )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from ...modalities.messages import did_you_mean
-from ..checkpoint import load_model, save_run
 from ..data import (
     RowList,
-    Span,
     StreamDataset,
+    TaskDataset,
     observation_windows,
     split_windows,
     stream_readers,
@@ -24,61 +21,32 @@ from ..data import (
     tile_to_window,
 )
 from ..model import Model
-from ..recipe import ResolvedRecipe
+from ..recipe import load as load_object
 from ..utils import ConfigError, autocast, located_errors, pick
+from .abilities import Abilities
+from .control import find_control_task
+from .rows import fetch_addresses, is_lazy, lazy_chunks, rows_of
+from .shared import encode_shared, shared_streams
+
+Predicted = tuple[Any, str | None]
+"""A prediction and None, or None and why there is none."""
 
 
-@runtime_checkable
-class ControlTask(Protocol):
-    """The interface of a task that predicts actions.
+EMBED = "embed"
+ABILITIES = ("caption", "transcribe", "classify", "regress", "localize", "segment", "act")
+"""What a task's `ability` may be; each is a method of `Pipeline`."""
 
-    Each prediction holds `actions` `[steps, dof]`. chunk: `steps` and `dof`, known once fitted,
-    and `first`, the action that episodes of the training split begin with. tokenizer:
-    `fixed_start`, True if the first of the actions is the one executed last; `previous_action`
-    is then the column that gives it. execution_start: the index of the action that is executed
-    at the row's own frame, by the windows of the data.
+
+class Pipeline(Abilities):
+    """A loaded model with what a user asks of it: `generate`, `embed`, and the abilities of its
+    tasks, by name of the task or stream.
+
+    Values are what the modality's `read` takes: a path, bytes, an array, a picture, a text. Lists
+    give lists, iterators are read and answered lazily. allow_urls: fetch values that are addresses.
     """
 
-    streams: Any
-    chunk: Any
-    tokenizer: Any
-    action: str
-    previous_action: str
-
-    def columns(self) -> tuple[str, ...]: ...
-
-    def inputs(self) -> tuple[str, ...]: ...
-
-    def execution_start(self, windows: Mapping[str, Span]) -> int: ...
-
-
-def find_control_task(
-    plan: ResolvedRecipe, name: str | None, where: str
-) -> tuple[str, ControlTask]:
-    """Return the control task of a name, or the only one, with its name.
-
-    Raises ConfigError, which begins with `where`, if there is none or several.
-    """
-    if name is not None and name not in plan.tasks:
-        raise ConfigError(f"{where}: there is no task {name!r}{did_you_mean(name, plan.tasks)}")
-    tasks = {key: planned.task for key, planned in plan.tasks.items()}
-    control = {key: task for key, task in tasks.items() if isinstance(task, ControlTask)}
-    if name is None and len(control) == 1:
-        return next(iter(control.items()))
-    if name is None or name not in control:
-        raise ConfigError(
-            f"{where}: found {name or 'none'}, expected a control task; there are: "
-            f"{', '.join(control) or 'none'}"
-        )
-    return name, control[name]
-
-
-class Pipeline:
-    """A loaded model with what a user asks of it: `generate`, `act`, `embed`, by name of the task
-    or stream. Values are what the modality's `read` takes: a path, bytes, an array, a text."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, *, allow_urls: bool = False) -> None:
+        self.model, self.allow_urls = model, allow_urls
         self._encoders = model.encoders()
         self._readers = stream_readers(model.plan, self._encoders, self._encoders)
         self._collator = model.collator()
@@ -90,29 +58,61 @@ class Pipeline:
 
     def generate(
         self,
-        task: str,
+        task: str | Sequence[str],
         inputs: Mapping[str, Any] | None = None,
         /,
         *,
         options: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
         **named: Any,
     ) -> Any:
         """Return what the task predicts for its streams and the columns of its prompt, given by
         name or as a mapping (which may hold any name, `options` too).
 
-        Lists give a list of predictions; single values give one. The cell of a stream that takes
-        several items is a list by itself.
+        Lists give a list of predictions, iterators an iterator; single values give one. The cell of
+        a stream that takes several items is a list by itself. task: several give a dict by task;
+        an encoder that they share runs once. options: of generation. batch_size: rows of a batch,
+        by default the recipe's.
         """
         inputs = {**(inputs or {}), **named}
-        streams = self.streams_of(task, inputs)
-        uses = self.model.plan.tasks[task].task.streams
-        rows, several = rows_of(inputs, {name for name in streams if uses[name].many})
-        predictions = []
-        for prediction, failure in self.predict_rows(task, rows, streams, options):
-            if failure is not None:
-                raise ConfigError(f"{task}: {failure}")
-            predictions.append(prediction)
-        return predictions if several else predictions[0]
+        names = [task] if isinstance(task, str) else list(task)
+        streams = {name: self.streams_of(name, inputs) for name in names}
+        size = batch_size or self.model.plan.recipe.train.batch_size
+        if any(is_lazy(value) for value in inputs.values()):
+            return self._lazily(task, inputs, options, size)
+        uses = [self.model.plan.tasks[name].task.streams for name in names]
+        many = {
+            n for use, name in zip(uses, names, strict=True) for n in streams[name] if use[n].many
+        }
+        rows, several = rows_of(inputs, many)
+        datasets = self._datasets(rows, streams)
+        predictions: dict[str, list[Any]] = {name: [] for name in names}
+        for start in range(0, len(rows), size):
+            indices = range(start, min(start + size, len(rows)))
+            self._share(datasets, indices)
+            for name, dataset in datasets.items():
+                for prediction, failure in self._predict(name, dataset, indices, options):
+                    if failure is not None:
+                        raise ConfigError(f"{name}: {failure}")
+                    predictions[name].append(prediction)
+        answer = {name: rows if several else rows[0] for name, rows in predictions.items()}
+        return answer[task] if isinstance(task, str) else answer
+
+    def _lazily(
+        self,
+        task: str | Sequence[str],
+        inputs: Mapping[str, Any],
+        options: Mapping[str, Any] | None,
+        size: int,
+    ) -> Iterator[Any]:
+        """Yield a prediction a row, or a dict of them, a batch at a time."""
+        for chunk in lazy_chunks(inputs, size):
+            answers = self.generate(task, chunk, options=options, batch_size=size)
+            if isinstance(task, str):
+                yield from answers
+            else:
+                rows = zip(*answers.values(), strict=True)
+                yield from (dict(zip(answers, row, strict=True)) for row in rows)
 
     def streams_of(self, task: str, inputs: Collection[str]) -> list[str]:
         """Return the streams of a task that are among the inputs. Raise ConfigError if one that it
@@ -133,28 +133,75 @@ class Pipeline:
         rows: Sequence[Mapping[str, Any]],
         streams: Sequence[str],
         options: Mapping[str, Any] | None = None,
-    ) -> Iterator[tuple[Any, str | None]]:
+    ) -> Iterator[Predicted]:
         """Yield prediction and None for each row, or None and why it could not be made. Rows are
         read and predicted in batches of the recipe's size."""
         size = self.model.plan.recipe.train.batch_size
-        dataset = task_dataset(
-            self.model.plan, self._encoders, task, RowList(rows), streams=streams
-        )
+        dataset = self._datasets(rows, {task: streams})[task]
         for start in range(0, len(rows), size):
-            count = min(size, len(rows) - start)
-            with located_errors(task):  # an option that nobody knows
-                batch = self._collator(task, [dataset.prepare(start + i) for i in range(count)])
-                with self._autocast():
-                    batch, results = self.model.eval().predict_rows(
-                        batch.to(self.model.device), **(options or {})
-                    )
-            failed = dict(batch.failed)
-            predictions = dict(zip(batch.keys, results, strict=True))
-            for key in (dataset.source.key(start + i) for i in range(count)):
-                yield (None, failed[key]) if key in failed else (predictions[key], None)
+            indices = range(start, min(start + size, len(rows)))
+            yield from self._predict(task, dataset, indices, options)
+
+    def _datasets(
+        self, rows: Sequence[Mapping[str, Any]], streams: Mapping[str, Sequence[str]]
+    ) -> dict[str, TaskDataset]:
+        """Return rows as each task sees them. streams: those to read, by task."""
+        files = {name for names in streams.values() for name in names if self.names_files(name)}
+        fetched = [
+            {k: self._fetched(k, v) if k in files else v for k, v in row.items()} for row in rows
+        ]
+        source = RowList(fetched)
+        return {
+            task: task_dataset(self.model.plan, self._encoders, task, source, streams=names)
+            for task, names in streams.items()
+        }
+
+    def _fetched(self, stream: str, cell: Any) -> Any:
+        return fetch_addresses(cell, stream, self.allow_urls)
+
+    def names_files(self, stream: str) -> bool:
+        """Return whether a text among a stream's values is the name of a file."""
+        return bool(load_object(self.model.plan.streams[stream].modality.files)(__file__))
+
+    def _share(self, datasets: Mapping[str, TaskDataset], indices: Sequence[int]) -> None:
+        """Run encoders that several tasks read once for a batch of rows."""
+        for stream in shared_streams(self.model, list(datasets)):
+            users = [dataset for dataset in datasets.values() if stream in dataset.readers]
+            if len(users) < 2:
+                continue
+            many = frozenset({stream}) & users[0].many
+            alone = StreamDataset(
+                users[0].source,
+                {stream: replace(users[0].readers[stream], features=None)},
+                many=many,
+            )
+            with torch.no_grad(), self._autocast():
+                self.model.eval()
+                memory = encode_shared(self.model, stream, alone, indices, self._collator)
+            for user in users:
+                user.readers[stream].features = memory
+
+    def _predict(
+        self,
+        task: str,
+        dataset: TaskDataset,
+        indices: Sequence[int],
+        options: Mapping[str, Any] | None,
+    ) -> Iterator[Predicted]:
+        """Yield prediction and None, or None and why there is none, for one batch of rows."""
+        with located_errors(task):  # an option that nobody knows
+            batch = self._collator(task, [dataset.prepare(index) for index in indices])
+            with self._autocast():
+                batch, results = self.model.eval().predict_rows(
+                    batch.to(self.model.device), **(options or {})
+                )
+        failed = dict(batch.failed)
+        predictions = dict(zip(batch.keys, results, strict=True))
+        for key in (dataset.source.key(index) for index in indices):
+            yield (None, failed[key]) if key in failed else (predictions[key], None)
 
     def act(
-        self, task: str, inputs: Mapping[str, Any] | None = None, /, **named: Any
+        self, task: str | None = None, inputs: Mapping[str, Any] | None = None, /, **named: Any
     ) -> np.ndarray:
         """Return the actions `[steps, dof]` to execute from now on, in their order; lists give
         `[B, steps, dof]`. What of a predicted chunk lies before now is left out.
@@ -164,7 +211,7 @@ class Pipeline:
         chunk and asks again.
         """
         plan, inputs = self.model.plan, {**(inputs or {}), **named}
-        _, control_task = find_control_task(plan, task, "act")
+        task, control_task = find_control_task(plan, task, "act")
         section, where = plan.recipe.tasks[task], f"tasks.{task}.data"
         spans = observation_windows(section, control_task.inputs(), where)
         rows = {k: tile_to_window(v, spans[k]) if k in spans else v for k, v in inputs.items()}
@@ -178,20 +225,34 @@ class Pipeline:
         return np.asarray(predictions["actions"], np.float32)[start:]
 
     @torch.no_grad()
-    def embed(self, /, **stream: Any) -> Tensor:
-        """`[B, D]` vectors of unit length of one stream: its connector's, or the encoder's."""
+    def embed(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        batch_size: int | None = None,
+        **stream: Any,
+    ) -> Any:
+        """Return `[B, D]` vectors of unit length of one stream: its connector's, or the encoder's.
+        An iterator gives an iterator of vectors `[D]`."""
+        stream = {**(inputs or {}), **stream}
         if not self._encoders:
             raise ConfigError("embed: the recipe has no stream")
         if len(stream) != 1:
             raise ConfigError(f"embed: takes one stream, found {', '.join(stream) or 'none'}")
         ((name, values),) = stream.items()
         if name not in self._encoders:
-            streams = ", ".join(self._encoders)
-            raise ConfigError(f"embed: there is no stream {name!r}; there are: {streams}")
+            there = ", ".join(self._encoders)
+            raise ConfigError(f"embed: there is no stream {name!r}; there are: {there}")
+        size = batch_size or self.model.plan.recipe.train.batch_size
+        if is_lazy(values):
+            chunks = lazy_chunks({name: values}, size)
+            return (vector for chunk in chunks for vector in self.embed(chunk, batch_size=size))
         values = values if isinstance(values, list) else [values]
+        if self.names_files(name):
+            values = [self._fetched(name, value) for value in values]
         rows = RowList([{name: value} for value in values])
         dataset = StreamDataset(rows, {name: self._readers[name]})
-        size = self.model.plan.recipe.train.batch_size
         self.model.eval()
         vectors = [torch.zeros(0, self.model.stream(name).width(), device=self.model.device)]
         for start in range(0, len(rows), size):
@@ -208,45 +269,3 @@ class Pipeline:
     def read_raw(self, stream: str, value: Any) -> Any:
         """A value as its modality reads it, before anything is made of it."""
         return self._readers[stream].read(value)
-
-
-def rows_of(
-    inputs: Mapping[str, Any], many: Collection[str] = ()
-) -> tuple[list[dict[str, Any]], bool]:
-    """Return columns as rows, and whether a column holds the values of several rows: a list does.
-
-    A single value stands in every row. many: streams whose cells are lists; a list of lists holds
-    the cells of several rows. Raise ConfigError if columns differ in length.
-    """
-    columns = {
-        name: value
-        for name, value in inputs.items()
-        if isinstance(value, list) and (name not in many or _is_nested(value))
-    }
-    if len({len(values) for values in columns.values()}) > 1:
-        counts = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
-        raise ConfigError(f"inputs: lists of different lengths: {counts}")
-    count = len(next(iter(columns.values()), [None]))
-    rows = [{n: v[i] if n in columns else v for n, v in inputs.items()} for i in range(count)]
-    return rows, bool(columns)
-
-
-def _is_nested(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(item, (list, tuple)) for item in value)
-
-
-def load(
-    folder: str | Path, *, device: str | torch.device | None = None, precision: str | None = None
-) -> Pipeline:
-    """Load a run's folder, or `hf-hub:org/name`, and move it to a device.
-
-    device: `cuda`, `cuda:1`, `xpu`, `mps` or `cpu`; None: the first of them that there is.
-    precision: `fp32`, `bf16` or `fp16`; None: as it was trained.
-    """
-    device = pick(device)  # before the weights are read
-    return Pipeline(load_model(folder, precision)).to(device)
-
-
-def save(model: Pipeline | Model, folder: str | Path) -> None:
-    """Write a loaded or composed model into a folder of its own."""
-    save_run(model.model if isinstance(model, Pipeline) else model, Path(folder))

@@ -11,7 +11,8 @@ from ...modalities.messages import did_you_mean
 from ..recipe import load
 from ..utils import ConfigError, make_folder
 from .export_maps import output_stem, write_maps
-from .pipeline import Pipeline, rows_of
+from .pipeline import Pipeline
+from .rows import rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _expanded(pipeline: Pipeline, stream: str, words: Sequence[str]) -> list[str
 
     A word that names no file for the stream's modality (a text) stays as it is."""
     modality, cells = pipeline.model.plan.streams[stream].modality, list[str]()
-    names_files = bool(load(modality.files)(__file__))
+    names_files = pipeline.names_files(stream)
     for word in words:
         if not (names_files and Path(word).is_dir()):
             cells.append(word)

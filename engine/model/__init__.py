@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .precompute import FeatureCacher as FeatureCacher
     from .precompute import move_to_device as move_to_device
     from .precompute import uncacheable_reason as uncacheable_reason
+    from .stream import encode as encode
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -48,5 +49,6 @@ else:
                 "save_fitted",
             ],
             "precompute": ["FeatureCacher", "move_to_device", "uncacheable_reason"],
+            "stream": ["encode"],
         },
     )

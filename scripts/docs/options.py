@@ -50,7 +50,7 @@ INTRODUCTIONS = {
 
 def options_page(kind: str) -> str:
     """Return the page of a kind of parts in Markdown."""
-    lines = [f"# {kind.replace('_', ' ').capitalize()}s", ""]
+    lines = [f"# {plural(kind).capitalize()}", ""]
     if kind in INTRODUCTIONS:
         lines += [INTRODUCTIONS[kind], ""]
     lines += [f"`sensorium list {plural(kind)}` prints their names.", ""]

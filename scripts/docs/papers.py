@@ -23,6 +23,8 @@ from typing import Any
 from sensorium.engine.recipe import parse_file
 from sensorium.engine.utils import ConfigError, write_text
 
+from .options import prose
+
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = ROOT / "docs" / "papers.yaml"
 PAGE = ROOT / "docs" / "papers.md"
@@ -92,26 +94,26 @@ def papers_page(papers: list[Paper]) -> str:
     head = [
         "# Papers",
         "",
-        "Each row is a paper that the platform implements: what of it, how to use it, and the",
+        "Each entry is a paper that the platform implements: what of it, how to use it, and the",
         "tests or tables that show it. Where the real size is out of reach it is shown at toy size",
         "with the control that would expose a sham. `sensorium list papers` prints the same.",
         "",
         "<!-- generated from papers.yaml: python -m sensorium.scripts.docs.papers -->",
         "",
-        "| | paper | what | how | proof |",
-        "|---|---|---|---|---|",
     ]
-    rows = [
-        f"| {paper.id} | **{_cell(paper.name)}** ({paper.year}): {_cell(paper.title)} "
-        f"| {_cell(paper.what)} | {_cell(paper.how)} "
-        f"| {'<br>'.join(_proof(proof) for proof in paper.proof)} |"
-        for paper in papers
-    ]
-    return "\n".join([*head, *rows, ""])
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    for paper in papers:
+        head += [
+            f"## {paper.id} {paper.name} ({paper.year})",
+            "",
+            f"*{prose(paper.title)}*",
+            "",
+            f"{prose(paper.what)}",
+            "",
+            f"- use: {paper.how}",
+            f"- proof: {', '.join(_proof(proof) for proof in paper.proof)}",
+            "",
+        ]
+    return "\n".join(head)
 
 
 def _proof(proof: str) -> str:

@@ -6,7 +6,7 @@ Legend: `B` rows, `steps` samples of a chunk, `dof` numbers of an action.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ Span = tuple[int, int]
 class ControlTask(Task):
     """tokenizer, chunk: fitted on the column `action`, chunks made by `data.delta_frames`.
     previous_action: the column of the action executed last, for a tokenizer with `fixed_start`."""
+
+    ability: ClassVar[str] = "act"
 
     def __init__(
         self, tokenizer: ActionTokenizer, chunk: ChunkStatistics, action: str, previous_action: str

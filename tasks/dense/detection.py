@@ -38,6 +38,8 @@ class Detection(Task):
     no_object_weight: weight of a query without a box, relative to one with a box. threshold:
     predictions with a lower score are dropped, except the best one."""
 
+    ability: ClassVar[str] = "localize"
+
     head_types: ClassVar[Mapping[str, str]] = {"head": "detr"}
 
     def __init__(

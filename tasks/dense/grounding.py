@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -54,6 +54,8 @@ class Grounding(Task):
     hard_negative_scale: uncovered tokens are weighted by `exp(hard_negative_scale * logit)`. At 0
     all weigh alike, and a model that always points to one location is barely penalised.
     """
+
+    ability: ClassVar[str] = "localize"
 
     def __init__(
         self,

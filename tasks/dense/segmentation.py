@@ -45,6 +45,8 @@ class Segmentation(Task):
     features are then not cached. overlap: the fraction of a window that the next one shares.
     """
 
+    ability: ClassVar[str] = "segment"
+
     head_types: ClassVar[Mapping[str, str]] = {"head": "unetr"}
 
     def __init__(

@@ -8,7 +8,7 @@ in the prompt of a language model, which may be frozen except for adapters. Two 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class ASR(Captioning):
 
     attention: over the prompt. normalizer: of the metrics' texts, see `SpeechMetrics`.
     """
+
+    ability: ClassVar[str] = "transcribe"
 
     def __init__(
         self,

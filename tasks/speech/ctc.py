@@ -60,6 +60,8 @@ class CTC(Task):
     the next.
     """
 
+    ability: ClassVar[str] = "transcribe"
+
     head_types: ClassVar[Mapping[str, str]] = {"head": "per_token"}
     eval_options: Mapping[str, Any] = {"times": None}
 

@@ -30,6 +30,8 @@ class Classification(Task):
     score from which one of several labels is predicted. scores: return every class's score, for
     AUROC and average precision."""
 
+    ability: ClassVar[str] = "classify"
+
     head_types: ClassVar[Mapping[str, str]] = {"head": "linear"}
 
     def __init__(

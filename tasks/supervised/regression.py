@@ -29,6 +29,8 @@ class Regression(Task):
     """input: the stream. target: a column of numbers, or several. error: squared, or smooth L1
     (squared up to one standard deviation, absolute beyond)."""
 
+    ability: ClassVar[str] = "regress"
+
     head_types: ClassVar[Mapping[str, str]] = {"head": "linear"}
 
     def __init__(

@@ -9,7 +9,7 @@ Legend: `B` rows, `L` tokens of the longest target, `N` tokens of all targets, `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ class Captioning(Task):
     the context. facts: regular expressions with a group, by name, whose matches in caption and
     reference are compared. fact_tolerance: relative error up to which a numeric fact is right.
     """
+
+    ability: ClassVar[str] = "caption"
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import Pipeline, predict_files
-from sensorium.engine.inference.pipeline import rows_of
+from sensorium.engine.inference.rows import rows_of
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check
 from sensorium.engine.utils import ConfigError

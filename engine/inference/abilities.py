@@ -1,0 +1,64 @@
+"""What a loaded model can be asked by the name of an ability, in place of a task's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...modalities.messages import did_you_mean
+from ..model import Model
+from ..utils import ConfigError
+
+Inputs = Mapping[str, Any] | None
+
+
+class Abilities:
+    """Methods that find the task which can do something. Each takes the inputs of `generate`; a
+    recipe with several such tasks needs the task's name first."""
+
+    model: Model
+
+    def generate(self, task: Any, inputs: Inputs = None, /, **named: Any) -> Any:
+        """Return what a task predicts."""
+        raise NotImplementedError
+
+    def caption(self, task: str | None = None, inputs: Inputs = None, /, **named: Any) -> Any:
+        """Return the texts that a captioning task writes."""
+        return self.generate(self.find_task("caption", task), inputs, **named)
+
+    def transcribe(self, task: str | None = None, inputs: Inputs = None, /, **named: Any) -> Any:
+        """Return transcripts."""
+        return self.generate(self.find_task("transcribe", task), inputs, **named)
+
+    def classify(self, task: str | None = None, inputs: Inputs = None, /, **named: Any) -> Any:
+        """Return labels with their scores."""
+        return self.generate(self.find_task("classify", task), inputs, **named)
+
+    def regress(self, task: str | None = None, inputs: Inputs = None, /, **named: Any) -> Any:
+        """Return numbers in the units of their columns."""
+        return self.generate(self.find_task("regress", task), inputs, **named)
+
+    def localize(self, task: str | None = None, inputs: Inputs = None, /, **named: Any) -> Any:
+        """Return boxes, or maps of where a text is."""
+        return self.generate(self.find_task("localize", task), inputs, **named)
+
+    def segment(self, task: str | None = None, inputs: Inputs = None, /, **named: Any) -> Any:
+        """Return masks."""
+        return self.generate(self.find_task("segment", task), inputs, **named)
+
+    def find_task(self, ability: str, name: str | None = None) -> str:
+        """Return the task of a name, or the only one that has an ability. Raise ConfigError if
+        there is none or several, or if the named one has another."""
+        tasks = {key: planned.task.ability for key, planned in self.model.plan.tasks.items()}
+        if name is not None and name not in tasks:
+            raise ConfigError(f"{ability}: there is no task {name!r}{did_you_mean(name, tasks)}")
+        able = [key for key, value in tasks.items() if value == ability]
+        if name is not None and name not in able:
+            raise ConfigError(
+                f"{ability}: the task {name!r} can {tasks[name] or 'not be asked by a word'}; "
+                f"those that can {ability}: {', '.join(able) or 'none'}"
+            )
+        if name is None and len(able) != 1:
+            found = ", ".join(able) or "none"
+            raise ConfigError(f"{ability}: found {found}, expected one task; name it first")
+        return able[0] if name is None else name
