@@ -23,15 +23,15 @@ def merge(
     context: TransformContext,
     sources: list[str],
     by: Literal["mean", "fisher", "task_arithmetic"] = "mean",
-    weights: list[float] | None = None,
+    factors: list[float] | None = None,
     fisher: list[str] | None = None,
 ) -> None:
     """Merge the part's weights with those of other sources, each a value of `weights:` (`runs/a`,
     `runs/a:image`, a file) or, in `sensorium convert`, a folder.
 
-    by: `mean`, weighted by `weights`, the part's own first (equal by default). `fisher`: each value
+    by: `mean`, weighted by `factors`, the part's own first (equal by default). `fisher`: each value
     weighted by its Fisher information too (Matena and Raffel 2022). `task_arithmetic`: the part's
-    own weights are the base, to which `weights` times the difference of each source is added
+    own weights are the base, to which `factors` times the difference of each source is added
     (Ilharco et al. 2023; 1 by default, negative ones take a task away). fisher: a source of squared
     gradients for each set of weights, the part's own first: a safetensors file with the part's
     names, or a run, whose optimizer keeps their running mean (adamw).
@@ -39,15 +39,15 @@ def merge(
     if not sources:
         raise ValueError("sources: found none, expected other weights of the part")
     count = len(sources) + (by != "task_arithmetic")
-    factors = [1.0] * count if weights is None else weights
+    factors = [1.0] * count if factors is None else factors
     if len(factors) != count:
-        raise ValueError(f"weights: found {len(factors)}, expected {count}")
+        raise ValueError(f"factors: found {len(factors)}, expected {count}")
     if (by == "fisher") != (fisher is not None):
         raise ValueError("fisher: belongs to by: fisher, one source for each set of weights")
     if fisher is not None and len(fisher) != count:
         raise ValueError(f"fisher: found {len(fisher)}, expected {count}, the part's own first")
     if by != "task_arithmetic" and sum(factors) == 0:
-        raise ValueError("weights: their sum is 0; a mean needs another")
+        raise ValueError("factors: their sum is 0; a mean needs another")
     if not context.values:
         return
     if context.load is None:

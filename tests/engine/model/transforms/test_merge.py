@@ -45,22 +45,22 @@ def test_a_mean() -> None:
     torch.testing.assert_close(weight(merged(a, b, c)), expected)
     a, b = tiny("llama", 0), tiny("llama", 1)
     expected = 0.75 * weight(a) + 0.25 * weight(b)
-    torch.testing.assert_close(weight(merged(a, b, weights=[3, 1])), expected)
+    torch.testing.assert_close(weight(merged(a, b, factors=[3, 1])), expected)
 
 
 def test_a_model_merged_with_itself_is_itself() -> None:
     before = logits(tiny("bert"))
     assert torch.equal(logits(merged(tiny("bert"), tiny("bert"))), before)
-    same = merged(tiny("bert"), tiny("bert", 1), by="task_arithmetic", weights=[0])
+    same = merged(tiny("bert"), tiny("bert", 1), by="task_arithmetic", factors=[0])
     assert torch.equal(logits(same), before)
-    one = merged(tiny("bert"), tiny("bert", 1), weights=[1, 0])
+    one = merged(tiny("bert"), tiny("bert", 1), factors=[1, 0])
     assert torch.equal(logits(one), before)
 
 
 def test_task_arithmetic_adds_and_takes_away() -> None:
     base, a, b = (weight(tiny("llama", seed)) for seed in range(3))
     models = [tiny("llama", seed) for seed in range(3)]
-    found = merged(*models, by="task_arithmetic", weights=[0.5, -1])
+    found = merged(*models, by="task_arithmetic", factors=[0.5, -1])
     torch.testing.assert_close(weight(found), base + 0.5 * (a - base) - (b - base))
     only = merged(tiny("llama", 0), tiny("llama", 1), by="task_arithmetic")
     torch.testing.assert_close(weight(only), a)
@@ -138,7 +138,7 @@ def test_folders_merge(tmp_path: Path) -> None:
     [
         ({"sources": []}, "found none"),
         ({"by": "median"}, "'mean' | 'fisher'"),
-        ({"weights": [1]}, "weights: found 1, expected 2"),
+        ({"factors": [1]}, "factors: found 1, expected 2"),
         ({"weights": [1, -1]}, "their sum is 0"),
         ({"by": "fisher"}, "fisher: belongs to by: fisher"),
         ({"by": "fisher", "fisher": ["x"]}, "fisher: found 1, expected 2"),

@@ -122,7 +122,7 @@ def test_a_transformed_pretrained_part_is_kept_whole(folder: Path) -> None:
     names = {n for n in saved_tensors(changed) if n.startswith("streams.text.encoder")}
     assert names and names <= set(frozen_tensors(changed))
     assert "inputs.text.encoder" not in fingerprints(changed)
-    identity = changed.plan.streams["text"].encoder.identity
+    identity = changed.plan.streams["text"].encoder.cache_identity
     assert identity["transforms"] == [KEEP]
     save_run(changed, Path("runs/bert"))
     (folder / "bert").rename(folder / "gone")
