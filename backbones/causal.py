@@ -29,6 +29,7 @@ from .stack import (
     LayerAccess,
     Packed,
     Positions,
+    Trial,
     arrange,
     balances,
     check_length,
@@ -66,7 +67,11 @@ class Causal(CausalGeneration):
     def _no_masks(self) -> str | None:
         types = set(sliding_windows(self.settings).by_type)
         recurrent = types - {"", "full_attention", "sliding_attention"}
-        trial = self.trial = try_stack(self.decoder, self.model.config._attn_implementation)
+        trial = try_stack(self.decoder, self.model.config._attn_implementation)
+        if any(getattr(module, "holds_state", False) for module in self.decoder.modules()):
+            self.trial = Trial(is_causal=True, obeys_masks=False, skips_padding=False)
+            return "its layers hold a state: a transform put them there"
+        self.trial = trial
         if trial is not None and not trial.is_causal:
             raise ValueError(
                 f"config: {self.kind} attends to later positions, so it cannot write from left to "

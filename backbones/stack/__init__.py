@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .masks import take as take
     from .routing import balances as balances
     from .routing import router_terms as router_terms
+    from .state_space import StateSpaceMixer as StateSpaceMixer
     from .trial import Trial as Trial
     from .trial import try_stack as try_stack
 else:
@@ -58,6 +59,9 @@ else:
             "routing": [
                 "balances",
                 "router_terms",
+            ],
+            "state_space": [
+                "StateSpaceMixer",
             ],
             "trial": [
                 "Trial",

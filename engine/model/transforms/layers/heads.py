@@ -70,7 +70,7 @@ def prune_heads(
     layers = find_stack(module, stack)
     if (heads is None) == (keep is None):
         raise ValueError("heads: say either heads: [[0, 1], [2, 3]] or keep: 8")
-    attentions = [_attention(layer, i, layers) for i, layer in enumerate(layers.layers)]
+    attentions = [attention_of(layer, i, layers) for i, layer in enumerate(layers.layers)]
     for i, _ in heads or ():
         if not 0 <= i < len(attentions):
             raise ValueError(f"heads: found layer {i}; {layers.path} has {len(attentions)} layers")
@@ -88,7 +88,7 @@ def prune_heads(
         _reconfigure(layers, attentions[0], kept[0])
 
 
-def _attention(layer: nn.Module, index: int, stack: LayerStack) -> Attention:
+def attention_of(layer: nn.Module, index: int, stack: LayerStack) -> Attention:
     """Return the self-attention of a layer. Raise ValueError for one of another form."""
     where = f"layer {index} of {stack.path}"
     if any(isinstance(m, nn.Embedding) for m in stack.container.modules()):
