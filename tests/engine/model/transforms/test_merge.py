@@ -139,7 +139,7 @@ def test_folders_merge(tmp_path: Path) -> None:
         ({"sources": []}, "found none"),
         ({"by": "median"}, "'mean' | 'fisher'"),
         ({"factors": [1]}, "factors: found 1, expected 2"),
-        ({"weights": [1, -1]}, "their sum is 0"),
+        ({"factors": [1, -1]}, "their sum is 0"),
         ({"by": "fisher"}, "fisher: belongs to by: fisher"),
         ({"by": "fisher", "fisher": ["x"]}, "fisher: found 1, expected 2"),
         ({"by": "fisher", "fisher": ["x", "y"]}, "x is no safetensors file and no run"),
