@@ -215,8 +215,3 @@ def pull(volume: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
         volume[None].float(), grid[None], mode=mode, padding_mode="zeros", align_corners=True
     )
     return found[0]
-
-
-def resample_mask(mask: Tensor, affine: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A mask `[C, U, V, W]` of one space in another, by the nearest voxel: `[C, X, Y, Z]`."""
-    return pull(mask, lookup(like, shape, affine, tuple(mask.shape[1:])), mode="nearest")

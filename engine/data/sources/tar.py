@@ -24,9 +24,6 @@ from .json_rows import decode_json
 KEY, URL = "__key__", "__url__"
 """Columns of every row: the members' common name, and the shard."""
 
-PEEKED = 100
-"""Rows of the first shard whose columns a stream announces."""
-
 
 def webdataset(*, path: str | list[str], streaming: bool = True) -> Source:
     """Tar shards. streaming: False gives rows by index; the shards must not be compressed."""

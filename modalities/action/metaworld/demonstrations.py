@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...base import Source
+from ...paths import cache_root
 from ..datasets import LeRobot, Recording, write
 from .env import FIRST, RATE, MetaWorld
 from .expert import ExpertRecorder
@@ -89,7 +89,7 @@ class Demonstrations(Source):
     def folder(self) -> Path:
         """Where it lies, or will lie once it is recorded."""
         name = f"{'-'.join(t.removesuffix('-v3') for t in self.tasks)[:60]}-{self.split}"
-        return cache_folder() / "metaworld" / f"{name}-{self._digest()[:16]}"
+        return cache_root() / "metaworld" / f"{name}-{self._digest()[:16]}"
 
     @functools.cached_property
     def rows(self) -> LeRobot:
@@ -186,13 +186,3 @@ def _labelled(recording: Recording, task: str, seed: int, *, disturbed: bool) ->
     count = len(recording)
     labels = {"seed": np.full(count, seed), "disturbed": np.full(count, disturbed)}
     return Recording(recording.task, {**recording.columns, **labels, "environment": [task] * count})
-
-
-def cache_folder() -> Path:
-    """The engine's cache folder: `$SENSORIUM_CACHE`, else `$XDG_CACHE_HOME/sensorium`, else
-    `~/.cache/sensorium`."""
-    folder = os.environ.get("SENSORIUM_CACHE")
-    if folder:
-        return Path(folder).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "sensorium"

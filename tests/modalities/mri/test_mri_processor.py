@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sensorium.modalities.base import ReadError
 from sensorium.modalities.mri.io import read
-from sensorium.modalities.mri.processor import VolumeProcessor, lookup, pull, resample_mask
+from sensorium.modalities.mri.processor import VolumeProcessor, lookup, pull
 from sensorium.modalities.mri.write import box_of, save, to_source
 
 TURN = np.array([[0.8, -0.6, 0, 5], [0.6, 0.8, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
@@ -26,6 +26,11 @@ AFFINES = {
     "psl": np.array([[0.0, 0, -2, 9], [-2, 0, 0, 8], [0, 2, 0, 7], [0, 0, 0, 1]]),
     "oblique": TURN @ np.diag([-2.0, 2, 3, 1]),
 }
+
+
+def resample_mask(mask: Tensor, affine: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A mask `[C, U, V, W]` of one space in another, by the nearest voxel: `[C, X, Y, Z]`."""
+    return pull(mask, lookup(like, shape, affine, tuple(mask.shape[1:])), mode="nearest")
 
 
 def scan(affine: np.ndarray, shape: tuple[int, ...] = (24, 20, 16)) -> Any:
