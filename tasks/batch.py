@@ -145,7 +145,7 @@ class Batch:
         """Return the places of the items of some rows among those of all."""
         counts = self.items[stream].tolist()
         starts = [sum(counts[:row]) for row in range(len(counts))]
-        return [place for row in rows for place in range(starts[row], starts[row] + counts[row])]
+        return [index for row in rows for index in range(starts[row], starts[row] + counts[row])]
 
     def to(self, device: torch.device | str) -> Self:
         """Return the batch with its tensors on a device."""

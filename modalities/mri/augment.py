@@ -48,14 +48,14 @@ class MRIAugment:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """A varied copy: `volume [C, X, Y, Z]`, `inside`, `contrasts`, `affine` as they were."""
-        found = self._transform(dict(sample), rng)
-        found["contrasts"] = self._drop_contrasts(sample["contrasts"], rng)
-        volume = torch.zeros_like(found["volume"])
+        augmented = self._transform(dict(sample), rng)
+        augmented["contrasts"] = self._drop_contrasts(sample["contrasts"], rng)
+        volume = torch.zeros_like(augmented["volume"])
         steps = self._steps(rng)
-        for channel in found["contrasts"].nonzero().flatten().tolist():
-            volume[channel] = _varied(found["volume"][channel], steps)
-        found["volume"] = volume
-        return found
+        for channel in augmented["contrasts"].nonzero().flatten().tolist():
+            volume[channel] = _varied(augmented["volume"][channel], steps)
+        augmented["volume"] = volume
+        return augmented
 
     def _transform(self, sample: Sample, rng: np.random.Generator) -> Sample:
         size = sample["inside"].shape
@@ -71,13 +71,13 @@ class MRIAugment:
         return sample
 
     def _drop_contrasts(self, contrasts: Tensor, rng: np.random.Generator) -> Tensor:
-        there = contrasts.nonzero().flatten().numpy()
-        draws = rng.random(len(there))
-        keep = draws >= self.drop
-        keep[draws.argmax()] = True
-        found = torch.zeros_like(contrasts)
-        found[torch.from_numpy(there[keep])] = True
-        return found
+        present = contrasts.nonzero().flatten().numpy()
+        draws = rng.random(len(present))
+        is_kept = draws >= self.drop
+        is_kept[draws.argmax()] = True
+        contrasts_kept = torch.zeros_like(contrasts)
+        contrasts_kept[torch.from_numpy(present[is_kept])] = True
+        return contrasts_kept
 
     def _steps(self, rng: np.random.Generator) -> list[Callable[[Tensor], Tensor]]:
         """The same for every contrast of a sample: one coil, one noise level."""
@@ -105,8 +105,8 @@ def _varied(channel: Tensor, steps: list[Callable[[Tensor], Tensor]]) -> Tensor:
     image = torch.where(body, channel - low, 0.0)[None]
     for step in steps:
         image = torch.as_tensor(step(image)).as_subclass(Tensor)
-    seen = image[0][body]
-    return torch.where(body, (image[0] - seen.mean()) / seen.std().clamp(min=1e-6), 0.0)
+    values = image[0][body]
+    return torch.where(body, (image[0] - values.mean()) / values.std().clamp(min=1e-6), 0.0)
 
 
 def _motion(
@@ -116,7 +116,7 @@ def _motion(
     angles, sizes = rng.uniform(-rotate, rotate, 3), 1 + rng.uniform(-scale, scale, 3)
     moves = rng.uniform(-shift, shift, 3) * np.array(size)
     middle = (np.array(size) - 1) / 2
-    found = np.eye(4)
-    found[:3, :3] = rotation(angles) * sizes
-    found[:3, 3] = middle + moves - found[:3, :3] @ middle
-    return torch.from_numpy(found)
+    affine = np.eye(4)
+    affine[:3, :3] = rotation(angles) * sizes
+    affine[:3, 3] = middle + moves - affine[:3, :3] @ middle
+    return torch.from_numpy(affine)

@@ -50,15 +50,15 @@ class Plane:
     def picture(self, values: np.ndarray) -> Image.Image:
         """Of uint8 `[X, Y, Z]`, in radiological convention: the side of the patient towards which
         x grows (the right) is on the left."""
-        cut = values.take(self.at[self.through], axis=self.through)
-        turned = np.ascontiguousarray(np.flip(cut.T))
+        section = values.take(self.at[self.through], axis=self.through)
+        turned = np.ascontiguousarray(np.flip(section.T))
         return Image.fromarray(turned).resize(self.size(), Image.Resampling.BILINEAR)
 
-    def point(self, place: Sequence[float]) -> tuple[float, float]:
+    def point(self, voxel: Sequence[float]) -> tuple[float, float]:
         """px of a place in voxels."""
         wide, high = self.size()
-        x = (place[self.across] + 0.5) / self.shape[self.across]
-        y = (place[self.up] + 0.5) / self.shape[self.up]
+        x = (voxel[self.across] + 0.5) / self.shape[self.across]
+        y = (voxel[self.up] + 0.5) / self.shape[self.up]
         return wide * (1 - x), high * (1 - y)
 
 
@@ -72,8 +72,8 @@ class Area:
 
     @property
     def centre(self) -> list[float] | None:
-        places = np.argwhere(self.values >= 0.5)
-        return places.mean(0).tolist() if len(places) else None
+        voxels = np.argwhere(self.values >= 0.5)
+        return voxels.mean(0).tolist() if len(voxels) else None
 
     def draw(self, picture: Image.Image, plane: Plane) -> Image.Image:
         level = plane.picture((self.values * 255).astype(np.uint8))
@@ -119,10 +119,10 @@ class Peak:
 
     def draw(self, picture: Image.Image, plane: Plane) -> Image.Image:
         """Drawn where the slice is nearest to it."""
-        place = self.centre
-        if place is None or abs(place[plane.through] - plane.at[plane.through]) > NEAR:
+        centre = self.centre
+        if centre is None or abs(centre[plane.through] - plane.at[plane.through]) > NEAR:
             return picture
-        x, y = plane.point(place)
+        x, y = plane.point(centre)
         pen = ImageDraw.Draw(picture)
         for line in ((x - 7, y, x + 7, y), (x, y - 7, x, y + 7)):
             pen.line(line, fill=COLOURS[self.who], width=2)
@@ -135,21 +135,21 @@ Shape = Area | Box | Peak
 def shapes_of(raw: MetaTensor, marks: Annotations) -> list[Shape]:
     """What marks say, in the volume's voxels; what was wanted first, so that it lies below."""
     drawn: list[Shape] = []
-    for who, place in (("wanted", 1), ("said", 0)):
-        given = {name: pair[place] for name, pair in marks.items() if pair[place] is not None}
-        if "map" in given:
-            drawn.append(Area(who, _map(given["map"], raw), sharp=False))
-        if "mask" in given:
-            drawn.append(Area(who, _resample(read_mask(given["mask"]), raw), sharp=True))
-        drawn += [_box(who, box, raw) for box in given.get("boxes", ()) if len(box) == 6]
-        if len(given.get("peak", ())) == 3:
-            drawn.append(Peak(who, _voxels(np.array([given["peak"]]), raw)[0].tolist()))
+    for who, index in (("wanted", 1), ("said", 0)):
+        annotations = {name: pair[index] for name, pair in marks.items() if pair[index] is not None}
+        if "map" in annotations:
+            drawn.append(Area(who, _map(annotations["map"], raw), sharp=False))
+        if "mask" in annotations:
+            drawn.append(Area(who, _resample(read_mask(annotations["mask"]), raw), sharp=True))
+        drawn += [_box(who, box, raw) for box in annotations.get("boxes", ()) if len(box) == 6]
+        if len(annotations.get("peak", ())) == 3:
+            drawn.append(Peak(who, _voxels(np.array([annotations["peak"]]), raw)[0].tolist()))
     return drawn
 
 
 def middle(drawn: Sequence[Shape], shape: Sequence[int]) -> list[int]:
     """The voxel that the slices go through: of the first that is there, or of the volume."""
-    centres = [one.centre for one in drawn if one.centre is not None]
+    centres = [shape_.centre for shape_ in drawn if shape_.centre is not None]
     if not centres:
         return [n // 2 for n in shape]
     return [min(max(round(c), 0), n - 1) for c, n in zip(centres[0], shape, strict=True)]
@@ -157,10 +157,10 @@ def middle(drawn: Sequence[Shape], shape: Sequence[int]) -> list[int]:
 
 def _resample(values: MetaTensor, raw: MetaTensor, mode: str = "nearest") -> np.ndarray:
     """`[1, U, V, W]` of any grid on the volume's own."""
-    own = values.as_tensor()[0]
-    grid = lookup(raw.affine, tuple(raw.shape[1:]), values.affine, tuple(own.shape))
-    laid: np.ndarray = pull(own[None].float(), grid, mode)[0].numpy()
-    return laid
+    mask = values.as_tensor()[0]
+    grid = lookup(raw.affine, tuple(raw.shape[1:]), values.affine, tuple(mask.shape))
+    resampled: np.ndarray = pull(mask[None].float(), grid, mode)[0].numpy()
+    return resampled
 
 
 def _map(value: Any, raw: MetaTensor) -> np.ndarray:
@@ -172,12 +172,12 @@ def _map(value: Any, raw: MetaTensor) -> np.ndarray:
 def _box(who: str, box: Sequence[float], raw: MetaTensor) -> Box:
     """In voxels: the box around its eight corners."""
     corners = np.array([[box[a], box[1 + b], box[2 + c]] for a, b, c in product((0, 3), repeat=3)])
-    places = _voxels(corners, raw)
-    return Box(who, places.min(0).tolist(), places.max(0).tolist())
+    voxels = _voxels(corners, raw)
+    return Box(who, voxels.min(0).tolist(), voxels.max(0).tolist())
 
 
-def _voxels(places: np.ndarray, raw: MetaTensor) -> np.ndarray:
+def _voxels(points: np.ndarray, raw: MetaTensor) -> np.ndarray:
     """`[n, 3]` mm -> voxels."""
     inverse = torch.linalg.inv(raw.affine.double()).numpy()
-    found: np.ndarray = places @ inverse[:3, :3].T + inverse[:3, 3]
-    return found
+    voxels: np.ndarray = points @ inverse[:3, :3].T + inverse[:3, 3]
+    return voxels

@@ -27,34 +27,34 @@ def preview(raw: MetaTensor, marks: Annotations | None = None) -> str:
     marks: `boxes`, `[6]` mm each, low corner and high corner, RAS; `mask` and `map`, whatever
     `read_mask` and `read` take; `peak`, `[3]` mm.
     """
-    there = raw.meta.get("contrasts", (True,))
-    volume = raw.as_tensor()[there.index(True)].numpy()
+    contrasts = raw.meta.get("contrasts", (True,))
+    volume = raw.as_tensor()[contrasts.index(True)].numpy()
     edges = [float(edge) for edge in raw.pixdim]
-    found = overlay.shapes_of(raw, marks or {})
-    at = overlay.middle(found, volume.shape)
-    strip = Image.fromarray(montage(volume, edges, at, found))
+    shapes = overlay.shapes_of(raw, marks or {})
+    at = overlay.middle(shapes, volume.shape)
+    strip = Image.fromarray(montage(volume, edges, at, shapes))
     buffer = io.BytesIO()
     strip.save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
     shape = " x ".join(map(str, volume.shape))
-    told = escape(f"{shape} voxels of {' x '.join(f'{e:.2g}' for e in edges)} mm")
-    image = f'<img src="data:image/png;base64,{data}" alt="{told}" title="{told}">'
-    legend = "; ".join(text for who, text in SHOWN.items() if any(f.who == who for f in found))
+    caption = escape(f"{shape} voxels of {' x '.join(f'{e:.2g}' for e in edges)} mm")
+    image = f'<img src="data:image/png;base64,{data}" alt="{caption}" title="{caption}">'
+    legend = "; ".join(text for who, text in SHOWN.items() if any(f.who == who for f in shapes))
     return f"{image}<br><small>{legend}</small>" if legend else image
 
 
 def montage(
-    volume: np.ndarray, edges: list[float], at: list[int], found: list[overlay.Shape] | None = None
+    volume: np.ndarray, edges: list[float], at: list[int], shapes: list[overlay.Shape] | None = None
 ) -> np.ndarray:
     """`[X, Y, Z]` -> uint8 `[HEIGHT, W, 3]`: the slices through voxel `at`, side by side, with
     what was found drawn on them."""
     low, high = np.percentile(volume, (1, 99.5))
     grey = ((volume - low) / max(high - low, 1e-6)).clip(0, 1) * 255
-    shown = []
+    slices = []
     for across, up in ((0, 1), (0, 2), (1, 2)):
         plane = Plane(across, up, 3 - across - up, at, volume.shape, edges)
         picture = plane.picture(grey.astype(np.uint8)).convert("RGB")
-        for one in found or []:
-            picture = one.draw(picture, plane)
-        shown.append(np.asarray(picture))
-    return np.concatenate(shown, 1)
+        for drawn_shape in shapes or []:
+            picture = drawn_shape.draw(picture, plane)
+        slices.append(np.asarray(picture))
+    return np.concatenate(slices, 1)

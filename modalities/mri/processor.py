@@ -69,10 +69,10 @@ class VolumeProcessor(Processor):
         """`volume` float32 `[C, X, Y, Z]` (0 = background), `inside` bool `[X, Y, Z]` (False =
         beyond the source), `contrasts` bool `[C]`, `affine` float32 `[4, 4]` (voxel to mm)."""
         values, source = raw.as_tensor().float(), raw.affine.double()
-        there = self._present(raw, len(values))
+        present = self._present(raw, len(values))
         volume = values.new_zeros(self.contrasts, *values.shape[1:])
         volume[: len(values)] = values
-        body = self._body(volume[there])
+        body = self._body(volume[present])
         affine = self._placed(source, body)
         self._warn(source, affine, tuple(values.shape[1:]))
         affine = self._holding(source, affine, body)
@@ -80,11 +80,11 @@ class VolumeProcessor(Processor):
         inside = (grid.abs() <= 1 + 1e-6).all(-1)
         volume = pull(volume, grid) * inside
         body = (pull(body[None].float(), grid)[0] >= 0.5) & inside
-        volume[there] = torch.stack([self._scored(channel, body) for channel in volume[there]])
+        volume[present] = torch.stack([self._scored(channel, body) for channel in volume[present]])
         return {
             "volume": volume,
             "inside": inside,
-            "contrasts": there,
+            "contrasts": present,
             "affine": affine.float(),
         }
 
@@ -101,32 +101,32 @@ class VolumeProcessor(Processor):
     def _body(self, channels: Tensor) -> Tensor:
         """`[U, V, W]` bool: where any contrast is brighter than the background, and so are its
         neighbours on average (not so in air's noise), and what that encloses (fluid is black)."""
-        found = np.zeros(channels.shape[1:], dtype=bool)
+        foreground = np.zeros(channels.shape[1:], dtype=bool)
         for channel in channels:
             low, high = _quantiles(channel.flatten(), self.percentiles)
             around = ndimage.uniform_filter(channel.numpy(), 3, mode="nearest")
-            found |= np.minimum(channel.numpy(), around) > low + self.foreground * (high - low)
-        return torch.from_numpy(ndimage.binary_fill_holes(found))
+            foreground |= np.minimum(channel.numpy(), around) > low + self.foreground * (high - low)
+        return torch.from_numpy(ndimage.binary_fill_holes(foreground))
 
     def _placed(self, source: Tensor, body: Tensor, scale: float = 1.0) -> Tensor:
         """The sample's affine: its own spacing, times `scale`, the body's box in the middle. Along
         axes whose spacing is the source's, its voxels are those of the source."""
         edges = torch.from_numpy(edges_of(source.numpy()))
-        wanted = edges if self.spacing is None else torch.tensor(self.spacing).double()
-        wanted = wanted * scale
+        target_spacing = edges if self.spacing is None else torch.tensor(self.spacing).double()
+        target_spacing = target_spacing * scale
         last = torch.tensor(body.shape).double() - 1
         low, high = torch.zeros(3).double(), last
         if self.crop and bool(body.any()):
-            places = body.nonzero().double()
-            low, high = places.amin(0), places.amax(0)
+            voxels = body.nonzero().double()
+            low, high = voxels.amin(0), voxels.amax(0)
         middle = (low + high) / 2
         affine = source.clone()
-        affine[:3, :3] = source[:3, :3] / edges * wanted
+        affine[:3, :3] = source[:3, :3] / edges * target_spacing
         centre = source[:3, :3] @ middle + source[:3, 3]
         half = (torch.tensor(self.size).double() - 1) / 2
         affine[:3, 3] = centre - affine[:3, :3] @ half
         first = torch.linalg.inv(source)[:3] @ affine[:, 3]  # the first voxel, in the source's
-        same = (wanted / edges - 1).abs() < SAME
+        same = (target_spacing / edges - 1).abs() < SAME
         first = torch.where(same, (first - 0.25).round(), first)  # halves go down, always
         affine[:3, 3] = source[:3, :3] @ first + source[:3, 3]
         return affine
@@ -145,11 +145,11 @@ class VolumeProcessor(Processor):
     def _holding(self, source: Tensor, affine: Tensor, body: Tensor) -> Tensor:
         """Return the affine, coarser where the sample would not hold the body and no spacing was
         asked for; say so, or how much of the body lies outside."""
-        places = body.nonzero().double()
-        if not len(places):
+        indices = body.nonzero().double()
+        if not len(indices):
             return affine
-        way = torch.linalg.inv(affine) @ source
-        voxels = places @ way[:3, :3].T + way[:3, 3]
+        to_target = torch.linalg.inv(affine) @ source
+        voxels = indices @ to_target[:3, :3].T + to_target[:3, 3]
         size = torch.tensor(self.size)
         inside = ((voxels > -0.5 - SAME) & (voxels < size - 0.5 + SAME)).all(1).double().mean()
         if float(inside) >= 1 - CUT:
@@ -172,13 +172,13 @@ class VolumeProcessor(Processor):
 
     def _scored(self, channel: Tensor, body: Tensor) -> Tensor:
         """Mean 0 and deviation 1 over the body; the rest is 0, as padding is."""
-        seen = channel[body]
-        if seen.numel() < 2:
+        values = channel[body]
+        if values.numel() < 2:
             return torch.zeros_like(channel)
-        low, high = _quantiles(seen, self.percentiles)
+        low, high = _quantiles(values, self.percentiles)
         clipped = channel.clamp(low, high)
-        seen = clipped[body]
-        return torch.where(body, (clipped - seen.mean()) / seen.std().clamp(min=1e-6), 0.0)
+        values = clipped[body]
+        return torch.where(body, (clipped - values.mean()) / values.std().clamp(min=1e-6), 0.0)
 
 
 def _times(numbers: Iterable[float]) -> str:
@@ -186,8 +186,8 @@ def _times(numbers: Iterable[float]) -> str:
 
 
 def _quantiles(values: Tensor, percentiles: tuple[float, float]) -> tuple[float, float]:
-    found = np.percentile(values.numpy(), percentiles)
-    return float(found[0]), float(found[1])
+    quantiles = np.percentile(values.numpy(), percentiles)
+    return float(quantiles[0]), float(quantiles[1])
 
 
 def lookup(
@@ -199,11 +199,11 @@ def lookup(
     """
     axes = [torch.arange(n, dtype=torch.float64) for n in shape]
     voxels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)  # [X, Y, Z, 3]
-    way = torch.linalg.inv(source.double()) @ affine.double()
-    places = voxels @ way[:3, :3].T + way[:3, 3]
+    to_source = torch.linalg.inv(source.double()) @ affine.double()
+    indices = voxels @ to_source[:3, :3].T + to_source[:3, 3]
     last = torch.tensor(source_shape).double() - 1
-    found = torch.where(last > 0, 2 * places / last.clamp(min=1) - 1, 0.0)
-    return found.flip(-1).float()  # grid_sample counts from the last axis
+    normalized = torch.where(last > 0, 2 * indices / last.clamp(min=1) - 1, 0.0)
+    return normalized.flip(-1).float()  # grid_sample counts from the last axis
 
 
 def pull(volume: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
@@ -211,7 +211,7 @@ def pull(volume: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     if mode == "nearest":
         last = grid.new_tensor(volume.shape[1:]).flip(0) - 1
         grid = grid - 2 * TIE / last.clamp(min=1)
-    found: Tensor = F.grid_sample(
+    sampled: Tensor = F.grid_sample(
         volume[None].float(), grid[None], mode=mode, padding_mode="zeros", align_corners=True
     )
-    return found[0]
+    return sampled[0]

@@ -21,10 +21,10 @@ def to_source(values: Tensor, affine: Tensor, source: MetaTensor, *, mask: bool 
 
     mask: by the nearest voxel; else by the neighbours' mean. Zero outside the sample.
     """
-    own, shape = source.meta["original_affine"], tuple(source.meta["original_shape"])
-    grid = lookup(torch.as_tensor(own), shape, affine, tuple(values.shape))
-    found = pull(values[None].float(), grid, "nearest" if mask else "bilinear")[0]
-    return found.to(values.dtype) if mask else found
+    source_affine, shape = source.meta["original_affine"], tuple(source.meta["original_shape"])
+    grid = lookup(torch.as_tensor(source_affine), shape, affine, tuple(values.shape))
+    resampled = pull(values[None].float(), grid, "nearest" if mask else "bilinear")[0]
+    return resampled.to(values.dtype) if mask else resampled
 
 
 def save(path: str | Path, values: Tensor, affine: Tensor, source: MetaTensor) -> None:
@@ -44,18 +44,18 @@ def save(path: str | Path, values: Tensor, affine: Tensor, source: MetaTensor) -
 
 def write(path: Path, values: Tensor, affine: Tensor, source: MetaTensor) -> Path:
     """As `save`, with the ending of the format; gives the file."""
-    found = path.with_name(f"{path.name}.nii.gz")
-    save(found, values, affine, source)
-    return found
+    file = path.with_name(f"{path.name}.nii.gz")
+    save(file, values, affine, source)
+    return file
 
 
 def box_of(mask: Tensor, affine: Tensor) -> Tensor | None:
     """`[6]` the box of a mask `[X, Y, Z]` in mm, RAS: low corner, high corner, outer edges of its
     voxels; None for an empty mask."""
-    places = mask.nonzero().double()
-    if not len(places):
+    voxels = mask.nonzero().double()
+    if not len(voxels):
         return None
-    low, high = places.amin(0) - 0.5, places.amax(0) + 0.5
+    low, high = voxels.amin(0) - 0.5, voxels.amax(0) + 0.5
     picks = torch.tensor([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]).double()
     corners = low + picks * (high - low)  # [8, 3]
     world = corners @ affine.double()[:3, :3].T + affine.double()[:3, 3]

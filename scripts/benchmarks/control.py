@@ -49,23 +49,24 @@ def rolled(pipeline: Any, episodes: int, seed: int, batch: int) -> dict[str, Any
     summaries = list(
         rollout(pipeline, section, seeds=seeds, options=RolloutOptions(batch)).values()
     )
-    done = sum(round(each["success"] * each["episodes"]) for each in summaries)
+    successes = sum(round(each["success"] * each["episodes"]) for each in summaries)
     count = sum(each["episodes"] for each in summaries)
     return {
-        "success": done / count,
-        "interval": wilson(done, count),
+        "success": successes / count,
+        "interval": wilson(successes, count),
         "speed": sum(e["steps"] for e in summaries) / sum(e["model_seconds"] for e in summaries),
         "jerk": sum(e["command_jerk"] for e in summaries) / len(summaries),
         "hand_jerk": sum(e["hand_jerk"] or 0.0 for e in summaries) / len(summaries),
     }
 
 
-def line(name: str, alone: dict[str, Any], many: dict[str, Any], bins: float) -> str:
-    low, high = many["interval"]
+def line(name: str, alone: dict[str, Any], batched: dict[str, Any], bins: float) -> str:
+    low, high = batched["interval"]
     return (
-        f"{name:<8} {alone['speed']:>10.1f} {many['speed']:>10.1f} {alone['speed'] / bins:>9.1f} "
-        f"{many['success']:>8.3f} ({low:.3f} to {high:.3f}) {many['jerk']:>8.3g} "
-        f"{many['hand_jerk']:>10.3g}"
+        f"{name:<8} {alone['speed']:>10.1f} {batched['speed']:>10.1f} "
+        f"{alone['speed'] / bins:>9.1f} "
+        f"{batched['success']:>8.3f} ({low:.3f} to {high:.3f}) {batched['jerk']:>8.3g} "
+        f"{batched['hand_jerk']:>10.3g}"
     )
 
 
@@ -87,14 +88,14 @@ def main(
     results = {}
     for name in way or WAYS:
         pipeline = trained_run(recipe, out, name, overrides)
-        one = rolled(pipeline, alone, seed, 1)
-        results[name] = (one, rolled(pipeline, episodes, seed, batch))
+        single = rolled(pipeline, alone, seed, 1)
+        results[name] = (single, rolled(pipeline, episodes, seed, batch))
     bins = results["bins"][0]["speed"] if "bins" in results else float("nan")
     print(machine())
     print(f"{episodes} episodes each from seed {seed}; {steps} steps of training; {recipe}")
     print("way       steps/s 1  steps/s n   to bins  success                     jerk  hand jerk")
-    for name, (one, many) in results.items():
-        print(line(name, one, many, bins))
+    for name, (single, batched) in results.items():
+        print(line(name, single, batched, bins))
 
 
 if __name__ == "__main__":

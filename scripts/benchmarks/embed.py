@@ -44,9 +44,9 @@ def encode_directly(
     import torch
     from torch.utils.data import DataLoader
 
-    vectors_of, plain = [], cast(Any, Pictures(files, prepare))
+    vectors_of, dataset = [], cast(Any, Pictures(files, prepare))
     with torch.no_grad():
-        for pixels in DataLoader(plain, batch, num_workers=workers):
+        for pixels in DataLoader(dataset, batch, num_workers=workers):
             vectors_of.append(model.encode_image(pixels, normalize=True).numpy())
     return np.concatenate(vectors_of)
 
@@ -107,11 +107,11 @@ def main(
             passes.append(f"{work}/index-{len(passes)}")
             embed(ours, maker, rows, passes[-1], batch_size=batch, workers=workers)
 
-        ways = {
+        systems = {
             "sensorium": embedded,
             "open_clip": lambda: encode_directly(peer, prepare, files, batch, workers),
         }
-        took = interleaved_median(ways, rounds)
+        seconds_of = interleaved_median(systems, rounds)
         indexed = open_index(passes[-1]).where(None, ["key", "vector"])
         stored = {row["key"]: row["vector"] for row in indexed}
         right = encode_directly(peer, prepare, files, batch, workers)
@@ -119,13 +119,13 @@ def main(
             float(np.abs(np.array(stored[f.relative_to(photos).as_posix()]) - v).max())
             for f, v in zip(files, right, strict=True)
         )
-    speeds = {way: images / seconds for way, seconds in took.items()}
+    speeds = {system: images / seconds for system, seconds in seconds_of.items()}
     print(f"command    {' '.join(['python -m sensorium.scripts.benchmarks.embed', *sys.argv[1:]])}")
     print(f"hardware   {machine()}")
     print(f"work       {model}, random weights, seed {seed}; {images} pictures, batch {batch}, ")
     print(f"           workers {workers}; median of {rounds}; vectors differ by {wrong:.0e}")
-    for way, speed in speeds.items():
-        print(f"{way:<10} {speed:8.1f} pictures/s")
+    for system, speed in speeds.items():
+        print(f"{system:<10} {speed:8.1f} pictures/s")
     print(f"ratio      {speeds['sensorium'] / speeds['open_clip']:8.3f} (>= 0.95)")
 
 

@@ -86,14 +86,14 @@ def contest(model: Model, rows: int, new_tokens: int) -> dict[str, Callable[[], 
         loader(model, rows, True),
         reference_llava(model),
     )
-    step, asked = inputs(model, batch)
+    step, prompt = inputs(model, batch)
 
-    def mean(found: Loss) -> Tensor:
-        return found.total / found.count
+    def mean(loss: Loss) -> Tensor:
+        return loss.total / loss.count
 
     with torch.no_grad():
-        found = mean(model(batch)), mean(model(next(cached))), llava(**step).loss
-    losses = [float(loss) for loss in found]
+        outputs = mean(model(batch)), mean(model(next(cached))), llava(**step).loss
+    losses = [float(loss) for loss in outputs]
     if max(losses) - min(losses) > 1e-4:
         raise ValueError(f"the losses of recipe, cached recipe and LLaVA differ: {losses}")
     length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
@@ -101,7 +101,7 @@ def contest(model: Model, rows: int, new_tokens: int) -> dict[str, Callable[[], 
         "step, transformers": stepper(llava, lambda: llava(**step).loss),
         "step, recipe": stepper(model, lambda: mean(model(batch))),
         "step, recipe, cached": stepper(model, lambda: mean(model(next(cached)))),
-        "tokens, transformers": lambda: llava.generate(**asked, **length),
+        "tokens, transformers": lambda: llava.generate(**prompt, **length),
         "tokens, recipe": lambda: model.predict(batch, **length),
     }
 
@@ -123,10 +123,10 @@ def main(
     with tempfile.TemporaryDirectory(prefix="sensorium-bench-") as folder:
         os.environ["SENSORIUM_CACHE"] = folder
         runs = contest(compose(resolve_and_fit(parse_recipe(values)), seed=seed), batch, new_tokens)
-        for turn in range(-2, rounds):  # two rounds warm up; every other goes backwards
-            for name in list(runs)[:: -1 if turn % 2 else 1]:
+        for index in range(-2, rounds):  # two rounds warm up; every other goes backwards
+            for name in list(runs)[:: -1 if index % 2 else 1]:
                 seconds_of = timed(runs[name])
-                times.setdefault(name, []).extend([seconds_of] if turn >= 0 else [])
+                times.setdefault(name, []).extend([seconds_of] if index >= 0 else [])
 
     print(f"command   {' '.join(['python -m sensorium.scripts.benchmarks.llava', *sys.argv[1:]])}")
     print(f"hardware  {machine()}")

@@ -30,11 +30,11 @@ def transcribe_batches(
     ]
 
 
-def different(one: str, other: str) -> tuple[int, int]:
+def different(first: str, second: str) -> tuple[int, int]:
     """Words by which two texts differ, and words of the first."""
     from sensorium.tasks.speech import error_counts
 
-    errors, words = error_counts([one], [other])
+    errors, words = error_counts([first], [second])
     return int(errors[0]), int(words[0])
 
 
@@ -84,7 +84,7 @@ def main(
     seconds["one by one"] = timed(
         lambda: texts.update(parts=" ".join(transcribe_batches(pipeline, task, stream, parts, 1)))
     ).wall
-    beside = transcribe_batches(pipeline, task, stream, [sound, *parts[:7]], 8)
+    in_batch = transcribe_batches(pipeline, task, stream, [sound, *parts[:7]], 8)
     print(machine())
     print(f"{sound.seconds:.0f} s, {len(parts)} sentences, {len(text_of.split())} words")
     for name, text in (("whole", texts["whole"]), ("one by one", texts["parts"])):
@@ -97,7 +97,7 @@ def main(
     print(f"words that differ: {wrong} of {words}, {wrong / words:.2%}")
     print(f"memory that reading the whole added: {peak:.0f} MB")
     alone = transcribe_batches(pipeline, task, stream, parts[:7], 1)
-    same = beside == [texts["whole"], *alone]
+    same = in_batch == [texts["whole"], *alone]
     print(f"in a batch of 8 the same words as alone: {'yes' if same else 'no'}")
     if not np.isfinite(wrong / words) or wrong / words > 0.01 or not same:
         raise typer.Exit(1)

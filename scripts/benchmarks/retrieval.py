@@ -38,11 +38,11 @@ def vectors(rows: int, dim: int, seed: int, start: int = 0) -> Iterator[np.ndarr
         yield block / np.linalg.norm(block, axis=1, keepdims=True)
 
 
-def filled(place: str, rows: int, dim: int, seed: int) -> Any:
+def filled(uri: str, rows: int, dim: int, seed: int) -> Any:
     """An index of these vectors, written as `embed` writes it."""
     from sensorium.engine.index import Entry, IndexMetadata, create_index
 
-    index = create_index(place, IndexMetadata("bench", "x", "none", dim, "fp32", {"x": "0"}))
+    index = create_index(uri, IndexMetadata("bench", "x", "none", dim, "fp32", {"x": "0"}))
     start = 0
     for chunk in vectors(rows, dim, seed):
         ids = range(start, start + len(chunk))
@@ -53,8 +53,8 @@ def filled(place: str, rows: int, dim: int, seed: int) -> Any:
     return index
 
 
-def format_times(took: dict[str, float]) -> str:
-    return "  ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in took.items())
+def format_times(seconds_of: dict[str, float]) -> str:
+    return "  ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in seconds_of.items())
 
 
 def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> None:
@@ -67,19 +67,21 @@ def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> N
 
     flat, tensor = faiss.IndexFlatIP(corpus.shape[1]), torch.from_numpy(corpus)
     flat.add(corpus)
-    for some in (queries[:1], queries):
-        queries_of = torch.from_numpy(some)
-        ways = {
-            "sensorium": partial(index.nearest, some, K),
-            "faiss flat": partial(flat.search, some, K),
+    for batch in (queries[:1], queries):
+        queries_of = torch.from_numpy(batch)
+        systems = {
+            "sensorium": partial(index.nearest, batch, K),
+            "faiss flat": partial(flat.search, batch, K),
             "semantic_search": partial(
                 semantic_search, queries_of, tensor, top_k=K, score_function=dot_score
             ),
         }
-        took = interleaved_median(ways, rounds)
-        ratio = min(took["faiss flat"], took["semantic_search"]) / took["sensorium"]
+        seconds_of = interleaved_median(systems, rounds)
+        ratio = (
+            min(seconds_of["faiss flat"], seconds_of["semantic_search"]) / seconds_of["sensorium"]
+        )
         print(
-            f"exact, batch {len(some):<3} {format_times(took)}  speed / the faster peer's "
+            f"exact, batch {len(batch):<3} {format_times(seconds_of)}  speed / the faster peer's "
             f"{ratio:.2f}"
         )
 
@@ -90,20 +92,21 @@ def approximate(index: Any, queries: np.ndarray, rounds: int) -> None:
 
     right = index.nearest(queries, K)[1]
     for kind in ("hnsw", "ivf"):
-        began = time.perf_counter()
+        start = time.perf_counter()
         nearest = index.nearest(queries, K, kind=kind)[1]
-        built = time.perf_counter() - began
+        built = time.perf_counter() - start
         recall = np.mean([len({*a} & {*b}) / K for a, b in zip(right, nearest, strict=True)])
-        bare = index._sides[kind].index
-        for some in (queries[:1], queries):
-            ways = {
-                "sensorium": partial(index.nearest, some, K, kind=kind),
-                "faiss": partial(bare.search, some, K),
+        faiss_index = index._sides[kind].index
+        for batch in (queries[:1], queries):
+            systems = {
+                "sensorium": partial(index.nearest, batch, K, kind=kind),
+                "faiss": partial(faiss_index.search, batch, K),
             }
-            took = interleaved_median(ways, 10 * rounds)
-            ratio = took["sensorium"] / took["faiss"]
+            seconds_of = interleaved_median(systems, 10 * rounds)
+            ratio = seconds_of["sensorium"] / seconds_of["faiss"]
             print(
-                f"{kind}, batch {len(some):<3} {format_times(took)}  time / faiss {ratio:.2f}  "
+                f"{kind}, batch {len(batch):<3} {format_times(seconds_of)}  time / faiss "
+                f"{ratio:.2f}  "
                 f"recall@{K} {recall:.3f}  built in {built:.0f} s"
             )
 
@@ -113,11 +116,11 @@ def large(rows: int, dim: int, seed: int, out: str) -> None:
     index, (queries,) = filled(out, rows, dim, seed), vectors(64, dim, seed, start=rows)
     for kind in ("exact", "ivf"):
         index.nearest(queries[:1], K, kind=kind)
-        began = time.perf_counter()
+        start = time.perf_counter()
         index.nearest(queries, K, kind=kind)
-        took = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        print(f"{rows} x {dim}, {kind}: 64 queries {took:.2f} s  peak RSS {peak:.2f} GB (< 3)")
+        print(f"{rows} x {dim}, {kind}: 64 queries {seconds:.2f} s  peak RSS {peak:.2f} GB (< 3)")
 
 
 def main(

@@ -41,11 +41,11 @@ def interleaved_median(
     clock: `time.process_time` leaves out what else the machine does.
     """
     seconds_of: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name in list(ways)[:: 1 if turn % 2 else -1]:
-            began = clock()
+    for index in range(rounds + 1):
+        for name in list(ways)[:: 1 if index % 2 else -1]:
+            start = clock()
             ways[name]()
-            seconds_of[name].append(clock() - began)
+            seconds_of[name].append(clock() - start)
     return {name: statistics.median(seconds[1:]) for name, seconds in seconds_of.items()}
 
 

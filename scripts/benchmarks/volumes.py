@@ -73,11 +73,11 @@ def prepare(path: Path) -> None:
     processor = VolumeProcessor((96, 96, 96), (2.0, 2.0, 2.0))
     cached = path.with_suffix(".npy")
     np.save(cached, processor.prepare(read(path))["volume"].numpy())
-    ways = {
+    systems = {
         "read and prepare": lambda: processor.prepare(read(path)),
         "from a memory map": lambda: torch.from_numpy(np.array(np.load(cached, mmap_mode="r"))),
     }
-    times = interleaved_median(ways, 5)
+    times = interleaved_median(systems, 5)
     line = ", ".join(f"{name} {value * 1e3:.1f} ms" for name, value in times.items())
     print(f"\nA sample of 96^3 at 2 mm: {line}")
 

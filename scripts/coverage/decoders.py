@@ -77,9 +77,9 @@ class DecoderSteps(Case):
     @torch.no_grad()
     def logits(self) -> None:
         embeds = self.random(6, 6)
-        found = self.model.logits(self.hidden(embeds))
+        actual = self.model.logits(self.hidden(embeds))
         expected = self.library_logits(embeds.tokens, self.context(2).tokens)
-        same(found, expected, "logits")
+        same(actual, expected, "logits")
 
     @torch.no_grad()
     def ids(self) -> None:
@@ -88,8 +88,8 @@ class DecoderSteps(Case):
             context = Features.dense(self.model.embed(ids))
             hidden = self.model.teacher_force(context, ids, torch.ones_like(ids).bool())
             start = torch.full_like(ids[:, :1], self.model.start_id)
-            known = torch.cat([start, ids[:, :-1]], 1)
-            expected = self.reference(input_ids=ids, decoder_input_ids=known).logits
+            input_ids = torch.cat([start, ids[:, :-1]], 1)
+            expected = self.reference(input_ids=ids, decoder_input_ids=input_ids).logits
         else:
             hidden = self.hidden(Features.dense(self.model.embed(ids)))
             expected = self.reference(input_ids=ids).logits
@@ -124,9 +124,9 @@ class DecoderSteps(Case):
         if how != "bidirectional":
             context = self.random(5, 5)
         before = self.hidden(embeds, context, how)
-        moved = embeds.tokens.clone()
-        moved[:, 3] += torch.randn_like(moved[:, 3]) * moved.std()
-        change = self.hidden(embeds.replace(tokens=moved), context, how) - before
+        perturbed = embeds.tokens.clone()
+        perturbed[:, 3] += torch.randn_like(perturbed[:, 3]) * perturbed.std()
+        change = self.hidden(embeds.replace(tokens=perturbed), context, how) - before
         change = change.abs().amax((0, 2)) / before.abs().max()
         if bool((change[:3] > 1e-5).any()) != later:
             raise Wrong(f"{how}: a later position is {'not ' if later else ''}seen")
@@ -138,9 +138,9 @@ class DecoderSteps(Case):
         if not self._prefills:
             raise NotApplicable(self.model.no_masks or "it takes no position ids")
         embeds, context = self.random(4, 2), self.random(5, 3)
-        whole = self.hidden(embeds, context)
+        full = self.hidden(embeds, context)
         parts = self.model(embeds.tokens, embeds.mask, self.model.prefill(context))
-        same(parts[embeds.mask], whole[embeds.mask], "prefill and forward")
+        same(parts[embeds.mask], full[embeds.mask], "prefill and forward")
 
     @property
     def _prefills(self) -> bool:
@@ -173,14 +173,14 @@ class DecoderSteps(Case):
     def _parts(self, how: str) -> None:
         """Padding changes nothing, and prefill with forward is one pass."""
         embeds, context = self.random(4, 2), self.random(5, 3)
-        whole = self.hidden(embeds, context, how)
+        full = self.hidden(embeds, context, how)
         if self._prefills:
             parts = self.model(embeds.tokens, embeds.mask, self.model.prefill(context, how), how)
-            same(parts[embeds.mask], whole[embeds.mask], f"{how}: prefill and forward")
+            same(parts[embeds.mask], full[embeds.mask], f"{how}: prefill and forward")
         for row, (p, n) in enumerate(((5, 4), (3, 2))):
             before = Features.dense(context.tokens[row : row + 1, :p])
             alone = self.hidden(Features.dense(embeds.tokens[row : row + 1, :n]), before, how)
-            same(whole[row, :n], alone[0], f"{how}: padded rows")
+            same(full[row, :n], alone[0], f"{how}: padded rows")
 
     @torch.no_grad()
     def bidirectional(self) -> None:
@@ -200,8 +200,8 @@ class DecoderSteps(Case):
         except Exception as error:
             raise NotApplicable(f"the library's generate takes no embeddings: {error}") from error
         expected = expected[:, 1:] if self.kind == "seq2seq" else expected
-        found = self.model.generate(context, **options)
-        if torch.equal(found, expected):
+        generated = self.model.generate(context, **options)
+        if torch.equal(generated, expected):
             return
         if not torch.equal(expected, self._library_greedy(context.tokens)):
             raise NotApplicable("the library's loop differs from its own forward")
@@ -241,8 +241,8 @@ class DecoderSteps(Case):
         both = self.model.generate(context, **options)
         for row, length in enumerate((6, 3)):
             alone = Features.dense(context.tokens[row : row + 1, :length])
-            found = self.model.generate(alone, **options)[0]
-            if not torch.equal(found, both[row, : len(found)]):
+            generated = self.model.generate(alone, **options)[0]
+            if not torch.equal(generated, both[row, : len(generated)]):
                 raise Wrong("beams of a row depend on its neighbour")
 
     def new_tokens(self) -> None:

@@ -60,8 +60,8 @@ def run_rows(
             running[child.pipe] = child
         if not running:
             return
-        ready, _, _ = select.select(list(running), [], [], 1.0)
-        for pipe in ready:
+        readable, _, _ = select.select(list(running), [], [], 1.0)
+        for pipe in readable:
             if not running[pipe].read():
                 yield _end(running.pop(pipe))
         for child in list(running.values()):

@@ -43,15 +43,15 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def same(found: Tensor, expected: Tensor, what: str, tolerance: float = 1e-4) -> None:
+def same(actual: Tensor, expected: Tensor, label: str, tolerance: float = 1e-4) -> None:
     """Raise Wrong unless two tensors agree to `tolerance` of the larger of 1 and their scale."""
-    if found.shape != expected.shape:
-        raise Wrong(f"{what}: {tuple(found.shape)}, expected {tuple(expected.shape)}")
-    if not found.isfinite().all() and expected.isfinite().all():
-        raise Wrong(f"{what}: not finite")
-    if not found.numel():
+    if actual.shape != expected.shape:
+        raise Wrong(f"{label}: {tuple(actual.shape)}, expected {tuple(expected.shape)}")
+    if not actual.isfinite().all() and expected.isfinite().all():
+        raise Wrong(f"{label}: not finite")
+    if not actual.numel():
         return
-    worst = float((found.float() - expected.float()).abs().nan_to_num().max())
+    worst = float((actual.float() - expected.float()).abs().nan_to_num().max())
     scale = max(1.0, float(expected.float().abs().nan_to_num().max()))
     if worst > tolerance * scale:
-        raise Wrong(f"{what} differ by {worst:.2g} of {scale:.2g}")
+        raise Wrong(f"{label} differ by {worst:.2g} of {scale:.2g}")

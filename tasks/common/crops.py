@@ -64,9 +64,9 @@ def crop_and_resize(
     size: Sequence[int],
 ) -> Sample:
     """Return the box of `box` voxels at `low`, resampled to `size`."""
-    place: tuple[Any, ...] = (Ellipsis, *(slice(a, a + n) for a, n in zip(low, box, strict=True)))
+    region: tuple[Any, ...] = (Ellipsis, *(slice(a, a + n) for a, n in zip(low, box, strict=True)))
     cropped = {
-        key: _resized(value[place], size)
+        key: _resized(value[region], size)
         if tuple(value.shape[-len(extent) :]) == tuple(extent)
         else value
         for key, value in sample.items()
@@ -92,8 +92,8 @@ def _crop_affine(low: Sequence[int], box: Sequence[int], size: Sequence[int]) ->
     """Return `[n + 1, n + 1]`, from voxels of the crop to voxels of the sample; the edges of both
     coincide."""
     axes = len(size)
-    way = torch.eye(axes + 1, dtype=torch.float64)
+    affine = torch.eye(axes + 1, dtype=torch.float64)
     for i, (first, wide, count) in enumerate(zip(low, box, size, strict=True)):
-        way[i, i] = wide / count
-        way[i, axes] = first + (wide / count - 1) / 2
-    return way
+        affine[i, i] = wide / count
+        affine[i, axes] = first + (wide / count - 1) / 2
+    return affine

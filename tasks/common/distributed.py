@@ -25,8 +25,8 @@ def all_gather_with_grad(rows: Tensor) -> tuple[Tensor, int]:
         if len(rows):
             raise ValueError(f"rows of width {rows.shape[1]} here, of {width} elsewhere")
         rows = rows.new_zeros(0, width)
-    every: Tensor = _Gather.apply(rows, counts)
-    return every, sum(counts[: distributed.get_rank()])
+    gathered: Tensor = _Gather.apply(rows, counts)
+    return gathered, sum(counts[: distributed.get_rank()])
 
 
 class _Gather(torch.autograd.Function):
@@ -34,16 +34,16 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
         ctx.counts = counts
         most = max(1, *counts)  # all processes send equally many rows
-        room = rows.new_zeros(most, *rows.shape[1:])
-        room[: len(rows)] = rows
-        parts = _collect(room).split(most)
+        padded = rows.new_zeros(most, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = _collect(padded).split(most)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        whole = grads[0].clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(whole)
-        return whole.split(ctx.counts)[distributed.get_rank()], None
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(grad)
+        return grad.split(ctx.counts)[distributed.get_rank()], None
 
 
 def _collect(rows: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ def ema_update(average: nn.Module, module: nn.Module, decay: float) -> None:
         torch._foreach_copy_(average_buffers, buffers)
 
 
-def cosine(begin: float, end: float, done: float) -> float:
-    """Return the value between `begin` and `end` along half a cosine; `done` runs from 0 to 1."""
-    return end + (begin - end) * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))) / 2
+def cosine(begin: float, end: float, progress: float) -> float:
+    """Return the value between `begin` and `end` along half a cosine; `progress` runs from 0 to
+    1."""
+    return end + (begin - end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from ...modalities.base import Features
 
 
-def grid_to_world(features: Features, who: str) -> Tensor:
+def grid_to_world(features: Features, name: str) -> Tensor:
     """Return `[B, n + 1, n + 1]`, from the index of a token on its grid to the world. Raise
-    ValueError, with the caller's name `who`, if the features have no geometry."""
+    ValueError, with the caller's `name`, if the features have no geometry."""
     grid, spacing, origin = features.grid, features.spacing, features.origin
     if grid is None or spacing is None or origin is None:
         raise ValueError(
-            f"{who}: the features have no geometry (grid {grid}, spacing {spacing}, "
+            f"{name}: the features have no geometry (grid {grid}, spacing {spacing}, "
             f"origin {origin}); use an encoder that keeps a grid, and no connector that loses it"
         )
     axes = len(grid)
@@ -30,7 +30,7 @@ def grid_to_world(features: Features, who: str) -> Tensor:
         return matrix.expand(len(features.tokens), -1, -1)
     if features.affine.shape[-1] != axes + 1:
         raise ValueError(
-            f"{who}: a grid of {axes} axes with an affine of {features.affine.shape[-1] - 1}; "
+            f"{name}: a grid of {axes} axes with an affine of {features.affine.shape[-1] - 1}; "
             "expected as many"
         )
     return features.affine.float() @ matrix
@@ -79,13 +79,13 @@ POINTS = 4
 """Positions sampled along each axis of a token."""
 
 
-def mask_coverage(mask: Features, tokens: Features, who: str) -> Tensor:
+def mask_coverage(mask: Features, tokens: Features, name: str) -> Tensor:
     """Return the fraction `[B, T]` of each of the tokens `[B, T, D]` that a mask `[B, U, 1]`
     covers.
 
-    Raise ValueError, with the caller's name `who`, if one of them has no geometry.
+    Raise ValueError, with the caller's `name`, if one of them has no geometry.
     """
-    mask_to_world, to_world = grid_to_world(mask, who), grid_to_world(tokens, who)
+    mask_to_world, to_world = grid_to_world(mask, name), grid_to_world(tokens, name)
     grid, mask_grid = tokens.grid or (), mask.grid or ()
     values = ((mask.tokens[..., 0] > 0.5) & mask.mask).float().unflatten(1, mask_grid)[:, None]
     to_fine = torch.eye(len(grid) + 1, device=to_world.device)

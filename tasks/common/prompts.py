@@ -71,9 +71,9 @@ class Prompt:
         column, spec = piece
         where = f"{self.template!r}: the column {column!r}"
         if column not in row:
-            known = ", ".join(map(repr, row)) or "no column"
+            columns = ", ".join(map(repr, row)) or "no column"
             raise ValueError(
-                f"{where} is not in the row, which has {known}; give it, or map one in `columns`"
+                f"{where} is not in the row, which has {columns}; give it, or map one in `columns`"
             )
         value = row[column]
         if value is None or (hasattr(value, "__iter__") and not isinstance(value, str)):
@@ -95,10 +95,10 @@ class ChatPrompt(Prompt):
     """
 
     def __init__(self, messages: Sequence[Mapping[str, str]]) -> None:
-        for place, message in enumerate(messages):
+        for index, message in enumerate(messages):
             if set(message) != {"role", "content"}:
                 raise ValueError(
-                    f"chat: message {place + 1} has {', '.join(message) or 'no key'}, expected "
+                    f"chat: message {index + 1} has {', '.join(message) or 'no key'}, expected "
                     "role and content"
                 )
         self.roles = [message["role"] for message in messages]
@@ -210,12 +210,12 @@ def assemble(
     inputs = [_stream(stream, batch, ctx, backbone) for stream in streams]
     device = inputs[0].tokens.device if inputs else next(backbone.parameters()).device
     segments: list[Features] = []
-    for place in range(len(streams) + 1):
-        ids = batch.label(f"{name}.{place}", "has no prompt").to(device)
+    for index in range(len(streams) + 1):
+        ids = batch.label(f"{name}.{index}", "has no prompt").to(device)
         if ids.shape[1]:
-            mask = batch.label_masks[f"{name}.{place}"].to(device)
+            mask = batch.label_masks[f"{name}.{index}"].to(device)
             segments.append(Features(backbone.embed(ids), mask))
-        segments += inputs[place : place + 1]
+        segments += inputs[index : index + 1]
     if not segments:
         raise ValueError("the prompt is empty; write some text or a stream in it")
     # The decoder's own precision, which its embeddings have: a connector may compute in another.
@@ -240,9 +240,9 @@ def group_items(features: Features, items: Tensor) -> Features:
     """
     most = int(items.max()) if len(items) else 0
     first = items.cumsum(0) - items
-    place = torch.arange(most)
-    real = place < items[:, None]  # [B, most]
-    index = torch.where(real, first[:, None] + place, 0)
+    position = torch.arange(most)
+    real = position < items[:, None]  # [B, most]
+    index = torch.where(real, first[:, None] + position, 0)
     device = features.tokens.device
     if not len(features.tokens):
         width = features.tokens.shape[-1]

@@ -115,17 +115,18 @@ class Contrastive(Task):
                 raise ValueError(
                     f"soft_target_streams: {name!r} is none of {', '.join(self.embedded)}"
                 )
-        for name, look in self.soft_target_streams.items():
-            if look in self.embedded:
+        for name, target_stream in self.soft_target_streams.items():
+            if target_stream in self.embedded:
                 raise ValueError(
-                    f"soft_target_streams: {name}: {look!r} is itself learned; name a frozen stream"
+                    f"soft_target_streams: {name}: {target_stream!r} is itself learned; name a "
+                    "frozen stream"
                 )
-        for place, teacher in enumerate(self.teachers):
+        for index, teacher in enumerate(self.teachers):
             if set(teacher.values()) & set(self.embedded):
-                raise ValueError(f"teachers: number {place + 1} names a stream that is learned")
+                raise ValueError(f"teachers: number {index + 1} names a stream that is learned")
             if set(teacher) != set(self.embedded):
                 raise ValueError(
-                    f"teachers: number {place + 1} stands for {', '.join(teacher) or 'none'}, "
+                    f"teachers: number {index + 1} stands for {', '.join(teacher) or 'none'}, "
                     f"expected a stream for each of {', '.join(self.embedded)}"
                 )
 
@@ -162,20 +163,22 @@ class Contrastive(Task):
         device = self.log_scale.device
         with _full_precision(device):
             packed, start = all_gather_with_grad(torch.cat(list(local.values()), 1))
-            every = dict(zip(local, packed.split(self.dim, 1), strict=True))
+            gathered = dict(zip(local, packed.split(self.dim, 1), strict=True))
             every_teacher = {name: all_gather_with_grad(rows)[0] for name, rows in teachers.items()}
             rows = torch.arange(start, start + len(batch), device=device)
             positive = self._positive(batch, rows, len(packed))
             targets = dict.fromkeys(local, uniform_targets(positive))
-            for name, look in self.soft_target_streams.items():
-                targets[name] = cwcl_targets(teachers[look], every_teacher[look], positive)
+            for name, target_stream in self.soft_target_streams.items():
+                targets[name] = cwcl_targets(
+                    teachers[target_stream], every_teacher[target_stream], positive
+                )
             total, correct, distilled = torch.zeros(3, device=device)
             for a, b in self.pairs:
-                value, right = self._pair(local, every, (a, b), positive, targets)
+                value, right = self._pair(local, gathered, (a, b), positive, targets)
                 total, correct = total + value, correct + right
                 cosines = [teachers[t[a]] @ every_teacher[t[b]].T for t in self.teachers]
                 if cosines:
-                    distilled = distilled + teachtext_loss(local[a] @ every[b].T, cosines)
+                    distilled = distilled + teachtext_loss(local[a] @ gathered[b].T, cosines)
             number, scale = len(self.pairs), self.log_scale.detach().exp() * len(batch)
             parts = {"correct": correct / number, "scale": scale}
             if self.teachers:
@@ -185,7 +188,7 @@ class Contrastive(Task):
     def _pair(
         self,
         local: Mapping[str, Tensor],
-        every: Mapping[str, Tensor],
+        gathered: Mapping[str, Tensor],
         pair: tuple[str, str],
         positive: Tensor,
         targets: Mapping[str, Tensor],
@@ -193,7 +196,10 @@ class Contrastive(Task):
         """Return the loss of a pair of streams, and the number of rows whose nearest row is a
         positive."""
         (a, b), scale = pair, self.log_scale.exp()
-        a_to_b, b_to_a = scale * local[a] @ every[b].T, scale * local[b] @ every[a].T  # [B, N]
+        a_to_b, b_to_a = (
+            scale * local[a] @ gathered[b].T,
+            scale * local[b] @ gathered[a].T,
+        )  # [B, N]
         correct = (_top1_correct(a_to_b, positive) + _top1_correct(b_to_a, positive)) / 2
         if self.bias is not None:  # one matrix: the other direction's is its transpose
             return pairwise_sigmoid(a_to_b + self.bias, positive), correct
@@ -210,9 +216,9 @@ class Contrastive(Task):
         options: dict[str, Any] = {"chunk": self.gradcache_chunk_size} if chunked else {}
         return l2_normalize(ctx.encode(stream, **options).pool())
 
-    def _positive(self, batch: Batch, rows: Tensor, every: int) -> Tensor:
+    def _positive(self, batch: Batch, rows: Tensor, total: int) -> Tensor:
         """Return `[B, N]` bool, the positives of each row; a row is its own positive."""
-        positive = rows[:, None] == torch.arange(every, device=rows.device)
+        positive = rows[:, None] == torch.arange(total, device=rows.device)
         if self.positive_group is None:
             return positive
         if len(batch):

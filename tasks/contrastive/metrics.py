@@ -61,7 +61,7 @@ class RetrievalMetrics:
 
     @property
     def directions(self) -> list[tuple[str, str]]:
-        return [way for a, b in self.pairs for way in ((a, b), (b, a))]
+        return [direction for a, b in self.pairs for direction in ((a, b), (b, a))]
 
     def answers(self, keys: Sequence[str]) -> list[dict[str, Any]]:
         """Return a dict a row: by direction, `rank` of the nearest right answer and the key of the
@@ -76,14 +76,14 @@ class RetrievalMetrics:
             ranking = search(queries, candidates)
             row_of = {item: keys[row] for row, item in reversed(list(enumerate(item_of.tolist())))}
             ranks, nearest = ranking.ranks[query_of, 0].tolist(), ranking.nearest[query_of].tolist()
-            for row, rank, place in zip(rows, ranks, nearest, strict=True):
-                row[f"{a}_to_{b}"] = {"rank": int(rank), "first": row_of[place]}
+            for row, rank, index in zip(rows, ranks, nearest, strict=True):
+                row[f"{a}_to_{b}"] = {"rank": int(rank), "first": row_of[index]}
         return rows
 
     def _matched(self) -> dict[str, float]:
         """Return the metrics among rows that share a value of the column."""
         have = [i for i, target in enumerate(self.targets) if target.get("match") is not None]
-        measures = {way: dict.fromkeys(MEASURES, math.nan) for way in self.directions}
+        measures = {direction: dict.fromkeys(MEASURES, math.nan) for direction in self.directions}
         if have:
             kinds = _numbered([self.targets[i]["match"] for i in have])
             present = {
@@ -101,11 +101,11 @@ class RetrievalMetrics:
 
     def _items(self) -> dict[str, Items]:
         """Return each stream's rows; a row without a group forms a group of its own."""
-        known = [
+        labels = [
             ("row", i) if t.get("group") is None else ("group", t["group"])
             for i, t in enumerate(self.targets)
         ]
-        groups = _numbered(known)
+        groups = _numbered(labels)
         return {
             name: Items(l2_normalize(torch.cat(rows)), groups, torch.zeros_like(groups))
             for name, rows in self.vectors.items()
@@ -118,5 +118,5 @@ def _search(a: Items, b: Items) -> RankingResult:
 
 def _numbered(values: Sequence[Any]) -> Tensor:
     """Return `[N]` numbers from 0, equal for equal values."""
-    places: dict[str, int] = {}
-    return torch.tensor([places.setdefault(repr(value), len(places)) for value in values])
+    numbers: dict[str, int] = {}
+    return torch.tensor([numbers.setdefault(repr(value), len(numbers)) for value in values])

@@ -66,8 +66,8 @@ class RankingResult:
 
     def _ndcg(self) -> Tensor:
         gains = torch.where(self.ranks <= DEPTH, 1 / (self.ranks + 1).log2(), 0.0)
-        places = torch.arange(1, self.ranks.shape[1] + 1)
-        best = torch.where(places <= self.right[:, None], 1 / (places + 1.0).log2(), 0.0)
+        ranks = torch.arange(1, self.ranks.shape[1] + 1)
+        best = torch.where(ranks <= self.right[:, None], 1 / (ranks + 1.0).log2(), 0.0)
         return gains.sum(1) / best.sum(1)
 
 
@@ -92,8 +92,8 @@ def _search(queries: Items, candidates: Items) -> RankingResult:
         candidates_seen += allowed.sum(1)
         block = cosines.masked_fill(~(same & allowed), -torch.inf)
         right_cosines = torch.cat([right_cosines, block], 1).topk(depth, 1).values
-        best, place = cosines.masked_fill(~allowed, -torch.inf).max(1)
-        nearest = torch.where(best > top, start + place, nearest)
+        best, index = cosines.masked_fill(~allowed, -torch.inf).max(1)
+        nearest = torch.where(best > top, start + index, nearest)
         top = torch.maximum(top, best)
     before = torch.zeros(len(queries), depth)
     for _, cosines, same, allowed in _blocks(queries, candidates):
@@ -135,6 +135,6 @@ def deduplicate(items: Items) -> tuple[Items, Tensor]:
     return ordered.take(firsts.nonzero().squeeze(1)), item_of
 
 
-def modality_gap(one: Tensor, other: Tensor) -> float:
+def modality_gap(first: Tensor, second: Tensor) -> float:
     """Return the distance of two modalities' means `[., D]`: Liang et al., "Mind the Gap", 2022."""
-    return float((one.mean(0) - other.mean(0)).norm())
+    return float((first.mean(0) - second.mean(0)).norm())

@@ -83,15 +83,15 @@ class ZeroShot:
         rows = [i for i, label in enumerate(labels) if label is not None]
         if not rows:
             return {"zero_shot_accuracy": float("nan"), "zero_shot_chance": float("nan")}
-        named = [str(labels[i]) for i in rows]
-        classes = self.classes or sorted(set(named))
-        for name in named:
+        names = [str(labels[i]) for i in rows]
+        classes = self.classes or sorted(set(names))
+        for name in names:
             if name not in classes:
                 raise ValueError(
                     f"zero_shot.classes: a row is of {name!r}, which is not among "
                     f"{', '.join(classes)}"
                 )
-        target = torch.tensor([classes.index(name) for name in named])
+        target = torch.tensor([classes.index(name) for name in names])
         cosines = l2_normalize(vectors[rows]) @ self.vectors(classes, embed).to(vectors.device).T
         target_cosine = cosines.gather(1, target[:, None])
         right = (cosines >= target_cosine).sum(1) == 1  # the target alone

@@ -75,8 +75,8 @@ class ActionMetrics:
         values = {"l1": float(np.abs(error).mean()), "mse": float(np.square(error).mean())}
         values |= self._kinds(np.abs(error).mean(0))
         if self.tokens:
-            right, every = np.sum(self.tokens, axis=0)
-            values["token_accuracy"] = float(right / every)
+            right, total = np.sum(self.tokens, axis=0)
+            values["token_accuracy"] = float(right / total)
         values["decodable"] = float(np.mean(self.decodable))
         if self.clipped:
             values["clipped"] = float(np.mean(self.clipped))

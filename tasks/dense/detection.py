@@ -126,16 +126,16 @@ class Detection(Task):
         logits, shares, unit = self._queries(ctx)
         boxes = cxcywh_to_world(shares, unit).cpu().tolist()
         return [
-            self._prediction(scores, places)
-            for scores, places in zip(logits.sigmoid().cpu().tolist(), boxes, strict=True)
+            self._prediction(scores, box_rows)
+            for scores, box_rows in zip(logits.sigmoid().cpu().tolist(), boxes, strict=True)
         ]
 
     def metrics(self) -> Metrics:
         return BoxMetrics()
 
     def example_rows(self) -> list[dict[str, Any]]:
-        one = [*[-8.0] * self.axes, *[4.0] * self.axes]
-        return [{self.target: one}, {self.target: None}]
+        box = [*[-8.0] * self.axes, *[4.0] * self.axes]
+        return [{self.target: box}, {self.target: None}]
 
     def _prediction(self, scores: list[float], boxes: list[list[float]]) -> dict[str, Any]:
         order = sorted(range(len(scores)), key=lambda i: -scores[i])

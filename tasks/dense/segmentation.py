@@ -111,8 +111,8 @@ class Segmentation(Task):
         masks = ((share >= self.threshold) & output.mask).unflatten(1, grid)  # [B, *grid]
         sizes = torch.linalg.det(matrix[:, :-1, :-1].cpu()).abs()
         rows = [
-            {"mask": encode_rle(mask, place), "size": float(mask.sum()) * float(size)}
-            for mask, place, size in zip(masks, matrix, sizes, strict=True)
+            {"mask": encode_rle(mask, affine), "size": float(mask.sum()) * float(size)}
+            for mask, affine, size in zip(masks, matrix, sizes, strict=True)
         ]
         if batch.has(self.mask):
             for row, scores in zip(rows, self._scores(masks, matrix, ctx), strict=True):

@@ -65,23 +65,23 @@ def _slide(
     def predict(part: Tensor) -> Tensor:
         """Return logits and real positions, `[1, 2, *finer or coarser]`, of `[1, C, *window]`."""
         pieces = part.split([v.reshape(1, -1, *extent).shape[1] for v in spatial.values()], 1)
-        cut = {
+        windowed = {
             key: piece.reshape(*value.shape[:-axes], *piece.shape[2:]).to(value.dtype)
             for (key, value), piece in zip(spatial.items(), pieces, strict=True)
         }
-        output = run({**row, **cut})
+        output = run({**row, **windowed})
         _check(output, part.shape[2:])
         outputs.append(output)
         both = torch.stack([output.tokens[..., 0].float(), output.mask.float()], 1)
         return both.unflatten(2, output.grid or ())
 
-    whole: Tensor = sliding_window_inference(
+    merged: Tensor = sliding_window_inference(
         joined, window, 1, predict, overlap=overlap, mode="gaussian"
     )
-    real = whole[:, 1].flatten(1) > 0.5
-    tokens = whole[:, 0].flatten(1)[..., None] * real[..., None]
+    real = merged[:, 1].flatten(1) > 0.5
+    tokens = merged[:, 0].flatten(1)[..., None] * real[..., None]
     return outputs[0].replace(
-        tokens=tokens, mask=real, grid=tuple(whole.shape[2:]), hidden_states=()
+        tokens=tokens, mask=real, grid=tuple(merged.shape[2:]), hidden_states=()
     )
 
 

@@ -181,8 +181,8 @@ class DiffusionASR(ASR):
         """As `fitting_rows`; if the CTC head does not train, every row fits."""
         if not self._head_trains:
             return list(range(len(batch))), [[] for _ in range(len(batch))], []
-        known = not features.mask.is_meta
-        frames = features.lengths.tolist() if known else [1 << 30] * len(batch)
+        has_values = not features.mask.is_meta
+        frames = features.lengths.tolist() if has_values else [1 << 30] * len(batch)
         return fitting_rows(batch, frames)
 
     def _ctc(self, features: Features, ids: Sequence[Sequence[int]]) -> Tensor:

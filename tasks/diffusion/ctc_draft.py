@@ -35,6 +35,6 @@ def feature_dropout(features: Features, most: float, draws: torch.Generator) -> 
     """Drop a random fraction of each row's values, up to `most`, so that the CTC head errs on
     training rows as it does on unseen speakers."""
     fraction = most * torch.rand(len(features.tokens), 1, 1, generator=draws)
-    keep = torch.rand(features.tokens.shape, generator=draws) >= fraction
-    scaled = (keep / (1 - fraction)).to(features.tokens)
+    is_kept = torch.rand(features.tokens.shape, generator=draws) >= fraction
+    scaled = (is_kept / (1 - fraction)).to(features.tokens)
     return Features(features.tokens.detach() * scaled, features.mask)

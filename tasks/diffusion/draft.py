@@ -87,9 +87,9 @@ def layout_draft(prior: Draft, config: DraftConfig) -> DraftLayout:
     spare = config.length(len(prior.ids)) - config.length_margin - len(prior.ids)
     roomy = set(sorted(doubtful, key=doubtful.__getitem__)[:spare])
     tokens: list[int | None] = []
-    for place, (token, word) in enumerate(zip(prior.ids, prior.words, strict=True)):
+    for index, (token, word) in enumerate(zip(prior.ids, prior.words, strict=True)):
         tokens.append(None if word in doubtful else token)
-        last = place + 1 == len(prior.ids) or prior.words[place + 1] != word
+        last = index + 1 == len(prior.ids) or prior.words[index + 1] != word
         tokens += [None] * (last and word in roomy)
     head = len(tokens)
     tokens += [None] * (config.length(len(prior.ids)) - head)
@@ -106,7 +106,7 @@ def align_targets(
     gaps, and by `eos` to the end behind the last. Positions that are too few for their part of the
     transcript have no loss, as have tokens for which the canvas has no position.
     """
-    visible = [(place, t) for place, t in enumerate(slots.tokens) if t is not None]
+    visible = [(position, t) for position, t in enumerate(slots.tokens) if t is not None]
     matcher = SequenceMatcher(
         None, [token for _, token in visible], list(transcript), autojunk=False
     )
@@ -115,14 +115,14 @@ def align_targets(
         anchors += [(visible[block.a + i][0], block.b + i) for i in range(block.size)]
     targets: list[int] = []
     learned: list[bool] = []
-    for (place, at), (next_place, next_at) in pairwise(
+    for (position, at), (next_place, next_at) in pairwise(
         [*anchors, (len(slots.tokens), len(transcript))]
     ):
-        room, inner = next_place - place - 1, list(transcript[at + 1 : next_at])
+        available, inner = next_place - position - 1, list(transcript[at + 1 : next_at])
         last = next_place == len(slots.tokens)
         filler = eos_id if last else gap_id
-        targets += (inner + [filler] * room)[:room]
-        learned += [last or len(inner) <= room] * room
+        targets += (inner + [filler] * available)[:available]
+        learned += [last or len(inner) <= available] * available
         if not last:
             targets.append(transcript[next_at])
             learned.append(True)

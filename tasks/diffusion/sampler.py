@@ -81,8 +81,8 @@ class _State:
         self.doubted = canvas.drafted & canvas.real
         if rule.remask_below is None:
             self.doubted = torch.zeros_like(self.doubted)
-        place = torch.arange(self.ids.shape[1], device=self.ids.device)
-        self.early = place < canvas.min_length[:, None]  # no `eos` here
+        position = torch.arange(self.ids.shape[1], device=self.ids.device)
+        self.early = position < canvas.min_length[:, None]  # no `eos` here
         self.passes = torch.zeros(len(self.ids), dtype=torch.long, device=self.ids.device)
         self.quota = [reveal_schedule(int(n), rule.steps or 1) for n in self.open.sum(1)]
 
@@ -127,16 +127,16 @@ class _State:
 
     def _truncate(self, sure: Tensor, width: int) -> None:
         """Remove the first confident `eos` of a row and everything behind it."""
-        cut = (sure & (self.ids[:, :width] == self.rule.eos_id)).cumsum(1) > 0
-        self.real[:, :width] &= ~cut
-        self.real[:, width:] &= ~cut[:, -1:]
+        after_end = (sure & (self.ids[:, :width] == self.rule.eos_id)).cumsum(1) > 0
+        self.real[:, :width] &= ~after_end
+        self.real[:, width:] &= ~after_end[:, -1:]
         self.open &= self.real
 
     def _positions_to_reveal(self, confidence: Tensor) -> Tensor:
         """Return `[B, G]`, the positions that this pass reveals, of those with a confidence (not
         -1)."""
-        turn = int(self.passes.max())
-        if turn >= self.rule.max_passes:
+        number = int(self.passes.max())
+        if number >= self.rule.max_passes:
             return confidence >= 0
         if self.rule.steps is None:
             revealed = confidence >= max(self.rule.threshold, 0.0)
@@ -146,9 +146,9 @@ class _State:
             )
         revealed = torch.zeros_like(confidence, dtype=torch.bool)
         for row, quota in enumerate(self.quota):
-            count = quota[turn - 1] if turn <= len(quota) else 1
-            place = confidence[row].topk(min(count, len(confidence[row]))).indices
-            revealed[row, place] = confidence[row, place] >= 0
+            count = quota[number - 1] if number <= len(quota) else 1
+            positions = confidence[row].topk(min(count, len(confidence[row]))).indices
+            revealed[row, positions] = confidence[row, positions] >= 0
         return revealed
 
     def result(self) -> Denoised:

@@ -21,11 +21,11 @@ def block_mask(grid: Sequence[int], count: int) -> Tensor:
     tokens."""
     mask = torch.zeros(tuple(grid), dtype=torch.bool)
     for _ in range(ATTEMPTS):
-        left = count - int(mask.sum())
-        if left <= 0:
+        remaining = count - int(mask.sum())
+        if remaining <= 0:
             break
-        box = mask[_box(grid, left)]
-        if int((~box).sum()) <= left:
+        box = mask[_box(grid, remaining)]
+        if int((~box).sum()) <= remaining:
             box.fill_(True)
     flat = mask.flatten()
     free = (~flat).nonzero().flatten()
@@ -37,13 +37,15 @@ def block_mask(grid: Sequence[int], count: int) -> Tensor:
 def _box(grid: Sequence[int], tokens: int) -> tuple[slice, ...]:
     """Return a random box of at most `tokens` tokens, with random side ratios."""
     volume = 1 + int(torch.randint(tokens, ()))
-    side = volume ** (1 / len(grid))
-    sides = []
+    mean_side = volume ** (1 / len(grid))
+    slices = []
     for size in grid:
-        wide = min(size, max(1, int(side * math.exp(float(torch.empty(()).uniform_(-0.6, 0.6))))))
+        wide = min(
+            size, max(1, int(mean_side * math.exp(float(torch.empty(()).uniform_(-0.6, 0.6)))))
+        )
         low = int(torch.randint(size - wide + 1, ()))
-        sides.append(slice(low, low + wide))
-    return tuple(sides)
+        slices.append(slice(low, low + wide))
+    return tuple(slices)
 
 
 def block_masks(grid: Sequence[int], rows: int, share: float, ratio: tuple[float, float]) -> Tensor:

@@ -148,14 +148,14 @@ class DINO(Task):
         temperature = self._teacher_temperature(ctx.progress)
         logits = self._head("teacher", "vector", teacher_vectors)
         targets = losses.sinkhorn(logits, temperature)
-        whole = self._vectors(vectors, targets, rows)
+        cls_loss = self._vectors(vectors, targets, rows)
         token = self._tokens(student, teacher, masks, rows, temperature)
         spread = vectors.new_zeros(())
         if rows >= MIN_ROWS and self.koleo_weight:
             pair = vectors[: 2 * rows].split(rows)
             spread = rows * (losses.koleo(pair[0]) + losses.koleo(pair[1])) / 2
-        total = whole + self.patch_weight * token + self.koleo_weight * spread
-        parts = {"vector": whole, "token": token, "koleo": spread}
+        total = cls_loss + self.patch_weight * token + self.koleo_weight * spread
+        parts = {"vector": cls_loss, "token": token, "koleo": spread}
         parts |= self._monitor_collapse(teacher_vectors, targets)
         return Loss(total, rows, {name: value.detach() for name, value in parts.items()})
 
@@ -205,10 +205,10 @@ class DINO(Task):
         """Return the loss at real masked tokens: the mean of a crop's tokens, then of the masked
         crops."""
         if rows:
-            row, place = torch.cat(list(masks)).nonzero().to(teacher[0].tokens.device).T
-            real = torch.cat([f.mask for f in teacher])[row, place]  # [M]
-            goal = torch.cat([f.tokens for f in teacher])[row, place]  # [M, D]
-            tokens = torch.cat([f.tokens for f in student[:2]])[row, place]
+            row, position = torch.cat(list(masks)).nonzero().to(teacher[0].tokens.device).T
+            real = torch.cat([f.mask for f in teacher])[row, position]  # [M]
+            goal = torch.cat([f.tokens for f in teacher])[row, position]  # [M, D]
+            tokens = torch.cat([f.tokens for f in student[:2]])[row, position]
         else:
             goal = tokens = self._stacked(())
             row, real = goal.new_zeros(0, dtype=torch.long), goal.new_zeros(0, dtype=torch.bool)

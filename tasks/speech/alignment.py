@@ -55,17 +55,17 @@ def character_spans(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int,
     """The characters of the text, first and behind the last, that each token is a part of. A token
     that holds some bytes of a letter is a part of that letter."""
     text = tokenizer.decode(ids)
-    ends, place = [], 0
+    ends, offset = [], 0
     for piece, within in _pieces(tokenizer, ids):
-        place += len(piece)
-        ends.append((place, within))
-    if place != len(text):  # the pieces depend on what stands around them
-        ends, place = [], 0
+        offset += len(piece)
+        ends.append((offset, within))
+    if offset != len(text):  # the pieces depend on what stands around them
+        ends, offset = [], 0
         for count in range(1, len(ids) + 1):
             prefix = tokenizer.decode(ids[:count])
-            while place < min(len(prefix), len(text)) and prefix[place] == text[place]:
-                place += 1
-            ends.append((place, place < len(prefix)))
+            while offset < min(len(prefix), len(text)) and prefix[offset] == text[offset]:
+                offset += 1
+            ends.append((offset, offset < len(prefix)))
     starts = [0, *(end for end, _ in ends)][: len(ends)]
     return [
         (start, max(end + within, start + 1))
@@ -76,15 +76,15 @@ def character_spans(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int,
 def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
     """The letters that each token completes, and whether it ends within one. Only the tokens since
     the last that did not are decoded anew, and those of the piece before them."""
-    before = since = done = 0
+    before = since = emitted = 0
     for count in range(1, len(ids) + 1):
-        known, now = tokenizer.decode(ids[before:since]), tokenizer.decode(ids[before:count])
-        piece = now.rstrip(REPLACEMENT)[len(known) + done :]
-        within = now.endswith(REPLACEMENT)
+        previous, current = tokenizer.decode(ids[before:since]), tokenizer.decode(ids[before:count])
+        piece = current.rstrip(REPLACEMENT)[len(previous) + emitted :]
+        within = current.endswith(REPLACEMENT)
         yield piece, within
-        done += len(piece)
-        if not within and done:
-            before, since, done = since, count, 0
+        emitted += len(piece)
+        if not within and emitted:
+            before, since, emitted = since, count, 0
 
 
 def word_times(
@@ -116,9 +116,9 @@ def split_at_pauses(
         return [(0, frames)]
     between = [(a[1] + b[0]) // 2 for a, b in pairwise(words)]
     spans, start, last = [], 0, 0
-    for place in [*between, frames]:
-        if place - start > limit and last > start:
+    for frame in [*between, frames]:
+        if frame - start > limit and last > start:
             spans.append((start, last))
             start = last
-        last = place
+        last = frame
     return [*spans, (start, frames)]

@@ -59,10 +59,10 @@ class CategoryEncoder(Fittable):
         return {column: self._index(column, row[column]) for column in self.values if column in row}
 
     def _index(self, column: str, value: object) -> int:
-        known = self.values[column]
-        if str(value) not in known:
+        values = self.values[column]
+        if str(value) not in values:
             raise ValueError(
                 f"condition: {value!r} in the column {column!r} was not in the training split, "
-                f"which has {', '.join(map(repr, known[:10]))}; leave it out where it is not known"
+                f"which has {', '.join(map(repr, values[:10]))}; leave it out where it is not known"
             )
-        return known.index(str(value)) + 1
+        return values.index(str(value)) + 1

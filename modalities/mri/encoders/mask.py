@@ -65,5 +65,7 @@ def example(rng: np.random.Generator) -> MetaTensor:
     """A ball somewhere, for dry runs and tests."""
     axes = np.meshgrid(*(np.arange(n) for n in (20, 22, 18)), indexing="ij")
     centre = rng.uniform(6, 12, 3)
-    apart = sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True))
-    return oriented((apart < 16)[None], np.diag([4.0, 4.0, 4.0, 1.0]), "example", flat=True)
+    squared_distance = sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True))
+    return oriented(
+        (squared_distance < 16)[None], np.diag([4.0, 4.0, 4.0, 1.0]), "example", flat=True
+    )

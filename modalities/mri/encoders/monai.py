@@ -81,7 +81,7 @@ class Monai(Encoder):
         for stage in stages:
             layers += stage if isinstance(stage, nn.ModuleList) else [stage]
         names = {id(module): name for name, module in self.model.named_modules()}
-        runs = {name: place for place, name in enumerate(self.order)}
+        runs = {name: index for index, name in enumerate(self.order)}
         return sorted(
             (m for m in layers if any(True for _ in m.parameters())),
             key=lambda m: runs.get(names[id(m)], len(runs)),

@@ -37,16 +37,20 @@ def build(name: str, options: dict[str, Any], contrasts: int) -> nn.Module:
         raise ValueError(f"name: MONAI has no network {name!r}{did_you_mean(name, classes)}")
     arguments = inspect.signature(network).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in arguments.values())
-    known: dict[str, Any] = {"spatial_dims": 3} if open_ended or "spatial_dims" in arguments else {}
+    arguments_of_network: dict[str, Any] = (
+        {"spatial_dims": 3} if open_ended or "spatial_dims" in arguments else {}
+    )
     if "out_channels" in arguments:  # what comes out at the end is not used
-        known["out_channels"] = 1
+        arguments_of_network["out_channels"] = 1
     channels = [key for key in CHANNELS if key in arguments]
     if not channels and open_ended:  # handed on to a class that takes one of them
         channels = [*CHANNELS]
     error: Exception | None = None
     for key in channels or [""]:
         try:
-            return _built(network, {**known, **({key: contrasts} if key else {}), **options})
+            return _built(
+                network, {**arguments_of_network, **({key: contrasts} if key else {}), **options}
+            )
         except (TypeError, ValueError, RuntimeError, AttributeError) as failure:
             if error is None or f"'{key}'" not in str(failure):  # else it is not called so here
                 error = failure
@@ -88,10 +92,10 @@ def find_maps(model: nn.Module, contrasts: int, size: Size, name: str) -> dict[s
 
     def hook_of(where: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            found = None if random.drawn else _read(output, size, maps)
+            feature_map = None if random.drawn else _read(output, size, maps)
             maps.pop(where, None)
-            if found is not None:
-                maps[where] = found
+            if feature_map is not None:
+                maps[where] = feature_map
 
         return hook
 

@@ -30,24 +30,24 @@ class Patches3D(nn.Module):
         self.stem = nn.ModuleList(
             Halving(i, o, number == 0) for number, (i, o) in enumerate(itertools.pairwise(widths))
         )
-        rest = tuple(p // halved for p in patch)
-        self.project = nn.Conv3d(widths[-1], dim, rest, rest)
+        kernel = tuple(p // halved for p in patch)
+        self.project = nn.Conv3d(widths[-1], dim, kernel, kernel)
 
     def forward(self, volume: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         """volume `[B, C, X, Y, Z]`, inside `[B, X, Y, Z]` -> `[B, D, x, y, z]` and which of them
         are real `[B, x, y, z]`. Axes that the patch does not divide are padded at the far end."""
-        sides = [
+        padding = [
             math.ceil(n / p) * p - n for n, p in zip(volume.shape[2:], self.patch, strict=True)
         ]
-        ends = [0, sides[2], 0, sides[1], 0, sides[0]]
+        ends = [0, padding[2], 0, padding[1], 0, padding[0]]
         real = F.pad(inside[:, None].to(volume.dtype), ends)
-        found = F.pad(volume, ends) * real
+        hidden = F.pad(volume, ends) * real
         for stage in self.stem:
             real = F.max_pool3d(real, 2)
-            found = stage(found) * real
-        whole = self.project.kernel_size
-        real = F.max_pool3d(real, whole, whole)
-        return self.project(found), real[:, 0] > 0.5
+            hidden = stage(hidden) * real
+        kernel = self.project.kernel_size
+        real = F.max_pool3d(real, kernel, kernel)
+        return self.project(hidden), real[:, 0] > 0.5
 
 
 class Halving(nn.Module):
@@ -61,5 +61,5 @@ class Halving(nn.Module):
         self.first = first
 
     def forward(self, volume: Tensor) -> Tensor:
-        found = F.gelu(self.map(volume))  # [B, D, x, y, z]
-        return found if self.first else F.max_pool3d(found, 2)
+        hidden = F.gelu(self.map(volume))  # [B, D, x, y, z]
+        return hidden if self.first else F.max_pool3d(hidden, 2)

@@ -36,20 +36,22 @@ class SliceProcessor(Processor):
         """What `picture` gives, `[S, ...]`, and the volume's `affine`, `size`."""
         sample = self.volume.prepare(raw)
         volume = sample["volume"]
-        shown = volume[:3] if len(volume) == 3 else volume[:1].expand(3, -1, -1, -1)
-        grey = ((shown / BRIGHTEST + 1) * 127.5).clamp(0, 255).to(torch.uint8)
+        channels = volume[:3] if len(volume) == 3 else volume[:1].expand(3, -1, -1, -1)
+        grey = ((channels / BRIGHTEST + 1) * 127.5).clamp(0, 255).to(torch.uint8)
         slices = grey.movedim(1 + self.axis, 0)[:: self.every]  # [S, 3, u, v]
         pictures = [
             self.picture.prepare(Image.fromarray(s.permute(2, 1, 0).contiguous().numpy()))
             for s in slices
         ]
-        found = {key: torch.stack([p[key] for p in pictures]) for key in pictures[0]}
-        return found | {"affine": sample["affine"], "size": torch.tensor(volume.shape[1:])}
+        stacked = {key: torch.stack([p[key] for p in pictures]) for key in pictures[0]}
+        return stacked | {"affine": sample["affine"], "size": torch.tensor(volume.shape[1:])}
 
     def settings(self) -> dict[str, Any]:
         """Those of both processors."""
-        own = {"axis": self.axis, "every": self.every, "volume": self.volume.settings()}
-        return own | {"picture": {"class": type(self.picture).__name__, **self.picture.settings()}}
+        settings = {"axis": self.axis, "every": self.every, "volume": self.volume.settings()}
+        return settings | {
+            "picture": {"class": type(self.picture).__name__, **self.picture.settings()}
+        }
 
 
 class Slices(Encoder):
@@ -97,30 +99,30 @@ class Slices(Encoder):
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """All slices of all samples as one batch of pictures."""
-        own = ("affine", "size")
+        volume_keys = ("affine", "size")
         pictures = [
-            {key: value[i] for key, value in s.items() if key not in own}
+            {key: value[i] for key, value in s.items() if key not in volume_keys}
             for s in samples
             for i in range(len(self.position))
         ]
-        both = {key: torch.stack([s[key] for s in samples]) for key in own}
-        return self.encoder.collate(pictures) | both
+        volume_tensors = {key: torch.stack([s[key] for s in samples]) for key in volume_keys}
+        return self.encoder.collate(pictures) | volume_tensors
 
     def forward(self, affine: Tensor, size: Tensor, **pictures: Tensor) -> Features:
         """`S` pictures a volume -> Features `[B, x y z, D]`: a picture's tokens, each with what its
         slice learned from the others; pooled is the mean of the slices."""
-        found = self.encoder(**pictures)
+        features = self.encoder(**pictures)
         count, batch = len(self.position), len(affine)
-        hidden = found.pool().unflatten(0, (batch, count)) + self.position  # [B, S, D]
+        hidden = features.pool().unflatten(0, (batch, count)) + self.position  # [B, S, D]
         for layer in self.across:
             hidden = layer(hidden)
-        grid = found.grid if found.grid is not None else (1, found.tokens.shape[1])
-        tokens = found.tokens.unflatten(0, (batch, count)) + hidden[:, :, None]  # [B, S, h w, D]
+        grid = features.grid if features.grid is not None else (1, features.tokens.shape[1])
+        tokens = features.tokens.unflatten(0, (batch, count)) + hidden[:, :, None]  # [B, S, h w, D]
         tokens = tokens.unflatten(2, grid).transpose(2, 3)  # a picture's rows are the later axis
         tokens = self.norm(tokens.movedim(1, 1 + self.axis))
-        place = self._geometry(tuple(tokens.shape[1:4]))
+        geometry = self._geometry(tuple(tokens.shape[1:4]))
         return Features.dense(
-            tokens.flatten(1, 3), **place, affine=affine, pooled=self.norm(hidden).mean(1)
+            tokens.flatten(1, 3), **geometry, affine=affine, pooled=self.norm(hidden).mean(1)
         )
 
     def _geometry(self, grid: tuple[int, ...]) -> dict[str, Any]:

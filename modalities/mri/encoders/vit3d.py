@@ -117,26 +117,26 @@ class ViT3D(Encoder):
 
         layers: blocks from 0, or from the end (-1).
         """
-        there = contrasts[:, :, None, None, None]
-        tokens, real = self.patches(volume * there, inside)  # [B, D, x, y, z], [B, x, y, z]
+        present = contrasts[:, :, None, None, None]
+        tokens, real = self.patches(volume * present, inside)  # [B, D, x, y, z], [B, x, y, z]
         grid = tuple(tokens.shape[2:])
         tokens, mask = tokens.flatten(2).transpose(1, 2), real.flatten(1)
         if token_mask is not None:
             tokens = torch.where(token_mask[..., None], self.mask_token.to(tokens.dtype), tokens)
         position = self._positions(grid) if extent is None else self._each_positions(grid, extent)
         tokens = tokens + position + (contrasts.to(tokens.dtype) @ self.contrast)[:, None]
-        place = self._geometry(grid, affine)
+        geometry = self._geometry(grid, affine)
         chosen = [self._layer(i) for i in hidden_states]
         hooks = {self._layer(i): hook for i, hook in (layer_hooks or {}).items()}
-        hidden, kept = self._through(tokens, mask, set(chosen), hooks)
+        hidden, layers = self._through(tokens, mask, set(chosen), hooks)
         prefix = self.leading.shape[1]
 
         def features(states: Tensor) -> Features:
             states = self.norm(states)
             tokens = states[:, prefix:].masked_fill(~mask[..., None], 0)
-            return Features(tokens, mask, pooled=states[:, 0], **place)
+            return Features(tokens, mask, pooled=states[:, 0], **geometry)
 
-        return features(hidden).replace(hidden_states=tuple(features(kept[i]) for i in chosen))
+        return features(hidden).replace(hidden_states=tuple(features(layers[i]) for i in chosen))
 
     def _layer(self, number: int) -> int:
         depth = len(self.layers)
@@ -148,22 +148,22 @@ class ViT3D(Encoder):
         self,
         tokens: Tensor,
         mask: Tensor,
-        wanted: set[int],
+        layer_indices: set[int],
         layer_hooks: Mapping[int, LayerHook],
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        prefix, kept = self.leading.shape[1], {}
+        prefix, layers = self.leading.shape[1], {}
         hidden = torch.cat([self.leading.expand(len(tokens), -1, -1), tokens], 1)  # [B, P + T, D]
-        seen = torch.cat([mask.new_ones(len(mask), prefix), mask], 1)
-        hide = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
-        hide = hide.masked_fill(~seen, torch.finfo(hidden.dtype).min)[:, None, None]
+        visible = torch.cat([mask.new_ones(len(mask), prefix), mask], 1)
+        hide = torch.zeros(visible.shape, dtype=hidden.dtype, device=hidden.device)
+        hide = hide.masked_fill(~visible, torch.finfo(hidden.dtype).min)[:, None, None]
         for number, block in enumerate(self.layers):
             hidden = block(hidden, attn_mask=hide)
             if number in layer_hooks:
                 changed = layer_hooks[number](hidden[:, prefix:], mask)
                 hidden = torch.cat([hidden[:, :prefix], changed], 1)
-            if number in wanted:
-                kept[number] = hidden
-        return hidden, kept
+            if number in layer_indices:
+                layers[number] = hidden
+        return hidden, layers
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor:
         """`[1, T, D]` learned on one grid, interpolated on others."""
@@ -182,8 +182,8 @@ class ViT3D(Encoder):
         where = (2 * index + 1) / sizes[:, None, None, None] - 1  # in the table, from -1 to 1
         table = self.position.expand(len(extent), -1, -1, -1, -1)
         where = where.flip(-1).to(table.dtype)
-        found = F.grid_sample(table, where, padding_mode="border", align_corners=False)
-        return found.flatten(2).transpose(1, 2)
+        positions = F.grid_sample(table, where, padding_mode="border", align_corners=False)
+        return positions.flatten(2).transpose(1, 2)
 
     def _geometry(self, grid: tuple[int, ...], affine: Tensor) -> dict[str, Any]:
         step = tuple(float(p) for p in self.patches.patch)

@@ -31,13 +31,13 @@ def folder_cells(path: Path) -> list[Path]:
     paths = [file for _, file in folder_members(path) if isinstance(file, Path)]
     if not any(file.name.lower().endswith((*VOLUMES, ".hdr", ".hdr.gz", ".zip")) for file in paths):
         return [path]
-    named = {
+    referenced = {
         other.absolute()
         for file in paths
         if not file.name.lower().endswith((".img", ".img.gz"))
         for other in files(file)[1:]
     }
-    return [file for file in paths if file.absolute() not in named]
+    return [file for file in paths if file.absolute() not in referenced]
 
 
 def zip_members(path: Path, source: object, content: Any = None) -> list[Member]:
@@ -68,8 +68,10 @@ def single_volume(members: list[Member], source: object, series: Any) -> Member 
         return None
     listed = ", ".join(PurePath(name).name for name, _ in volumes[:4])
     if len(volumes) > 1:
-        more = " and others" if len(volumes) > 4 else ""
-        raise ReadError(source, f"holds {len(volumes)} volumes: {listed}{more}", "the path of one")
+        others = " and others" if len(volumes) > 4 else ""
+        raise ReadError(
+            source, f"holds {len(volumes)} volumes: {listed}{others}", "the path of one"
+        )
     if any(_has_dicom_magic(content) for _, content in members):
         raise ReadError(source, f"holds DICOM files and {listed}", "the path of one, or series")
     return volumes[0]

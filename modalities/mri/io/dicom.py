@@ -61,13 +61,13 @@ def _groups(frames: Sequence[Frame]) -> list[list[Frame]]:
     """The slices of each volume, in the order in which they came."""
     groups: dict[tuple[Any, ...], list[list[Frame]]] = {}
     for frame in frames:
-        alike = groups.setdefault(frame.key, [])
-        group = next((g for g in alike if g[0].same_volume(frame)), None)
+        same_key = groups.setdefault(frame.key, [])
+        group = next((g for g in same_key if g[0].same_volume(frame)), None)
         if group is None:
-            alike.append([frame])
+            same_key.append([frame])
         else:
             group.append(frame)
-    return [group for alike in groups.values() for group in alike]
+    return [group for same_key in groups.values() for group in same_key]
 
 
 def _check_unusable(
@@ -81,12 +81,12 @@ def _check_unusable(
     uid, others = group[0].series_uid, []
     for file in unusable:
         suffix = suffix_of(file.name)
-        alike = suffix in suffixes and not (file.text and not suffix)
-        beside = PurePath(file.name).parent in folders and (file.damaged or alike)
+        same_suffix = suffix in suffixes and not (file.text and not suffix)
+        same_folder = PurePath(file.name).parent in folders and (file.damaged or same_suffix)
         unnamed = file.series_uid is None or (
             file.broken and (series is None or uid.startswith(file.series_uid))
         )
-        if file.series_uid == uid or (unnamed and beside):
+        if file.series_uid == uid or (unnamed and same_folder):
             raise file.error()
         if file.damaged:
             others.append(file)
@@ -128,12 +128,12 @@ def _group_slices(group: Sequence[Frame], normal: np.ndarray) -> list[list[Frame
     order = np.argsort(distances, kind="stable")
     gaps = np.diff(distances[order])
     limit = max(1e-3, SAME_PLACE * float(gaps.max(initial=0)))
-    places: list[list[Frame]] = [[]]
+    stacks: list[list[Frame]] = [[]]
     for index, gap in zip(order, [0.0, *gaps], strict=True):
         if gap > limit:
-            places.append([])
-        places[-1].append(group[index])
-    return [sorted(place, key=lambda frame: frame.order) for place in places]
+            stacks.append([])
+        stacks[-1].append(group[index])
+    return [sorted(stack, key=lambda frame: frame.order) for stack in stacks]
 
 
 def _without_copies(stacks: list[list[Frame]]) -> list[list[Frame]]:
@@ -148,10 +148,10 @@ def _without_copies(stacks: list[list[Frame]]) -> list[list[Frame]]:
 def _unique(stack: list[Frame], key: Any) -> list[Frame]:
     by_key: dict[tuple[float, ...], list[Frame]] = {}
     for frame in stack:
-        alike = by_key.setdefault(key(frame), [])
-        if not any(other.content() == frame.content() for other in alike):
-            alike.append(frame)
-    return [frame for alike in by_key.values() for frame in alike]
+        same_key = by_key.setdefault(key(frame), [])
+        if not any(other.content() == frame.content() for other in same_key):
+            same_key.append(frame)
+    return [frame for same_key in by_key.values() for frame in same_key]
 
 
 def _check_counts(stacks: list[list[Frame]], source: object) -> None:
@@ -193,11 +193,11 @@ def _check_distances(stacks: list[list[Frame]], normal: np.ndarray, source: obje
             "a stack along its normal; resample it first",
         )
     even = positions[0] + np.linspace(0, 1, len(stacks))[:, None] * line
-    aside = np.linalg.norm(np.cross(positions - even, normal), axis=1)
-    if aside.max() > 0.5 * min(stacks[0][0].spacing):
+    offset = np.linalg.norm(np.cross(positions - even, normal), axis=1)
+    if offset.max() > 0.5 * min(stacks[0][0].spacing):
         raise ReadError(
             source,
-            f"slice {int(aside.argmax()) + 1} of {len(stacks)} lies {aside.max():.3g} mm beside "
+            f"slice {int(offset.argmax()) + 1} of {len(stacks)} lies {offset.max():.3g} mm beside "
             "the others",
             "a stack along its normal",
         )

@@ -216,12 +216,12 @@ def _frames(file: DicomFile, data: Dataset, series_uid: str | None) -> list[Fram
 
 
 def _frame(
-    file: DicomFile, data: Dataset, number: int | None, own: Dataset, series_uid: str | None
+    file: DicomFile, data: Dataset, number: int | None, frame_data: Dataset, series_uid: str | None
 ) -> Frame:
-    ask = functools.partial(value_of, data, own)
-    position, orientation, spacing = _geometry(file.name, data, ask)
-    component = complex_component(ask("FrameType", "MRImageFrameTypeSequence", None), data)
-    echo = to_float(ask("EffectiveEchoTime", "MREchoSequence", data.get("EchoTime")))
+    lookup = functools.partial(value_of, data, frame_data)
+    position, orientation, spacing = _geometry(file.name, data, lookup)
+    component = complex_component(lookup("FrameType", "MRImageFrameTypeSequence", None), data)
+    echo = to_float(lookup("EffectiveEchoTime", "MREchoSequence", data.get("EchoTime")))
     inverted = str(data.get("PhotometricInterpretation", "")).strip() == "MONOCHROME1"
     label, tags = frame_label(data, echo, component, inverted)
     return Frame(
@@ -236,39 +236,39 @@ def _frame(
         along_columns=orientation[:3],
         along_rows=orientation[3:],
         spacing=spacing,
-        order=acquisition_order(data, ask, number),
-        slope=to_float(ask("RescaleSlope", "PixelValueTransformationSequence", 1), 1.0),
-        intercept=to_float(ask("RescaleIntercept", "PixelValueTransformationSequence", 0)),
+        order=acquisition_order(data, lookup, number),
+        slope=to_float(lookup("RescaleSlope", "PixelValueTransformationSequence", 1), 1.0),
+        intercept=to_float(lookup("RescaleIntercept", "PixelValueTransformationSequence", 0)),
         inverted=inverted,
         lookup=data if data.get("ModalityLUTSequence") else None,
     )
 
 
 def _geometry(
-    name: str, data: Dataset, ask: Any
+    name: str, data: Dataset, lookup: Any
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """Position `[3]`, orientation `[6]` and (row, column) spacing. Raise ReadError."""
-    position = ask("ImagePositionPatient", "PlanePositionSequence")
-    orientation = ask("ImageOrientationPatient", "PlaneOrientationSequence")
-    spacing = ask("PixelSpacing", "PixelMeasuresSequence")
+    position = lookup("ImagePositionPatient", "PlanePositionSequence")
+    orientation = lookup("ImageOrientationPatient", "PlaneOrientationSequence")
+    spacing = lookup("PixelSpacing", "PixelMeasuresSequence")
     tags = "ImagePositionPatient, ImageOrientationPatient and PixelSpacing"
     if not position or not orientation or not spacing:
         number = data.get("InstanceNumber", "")
         raise ReadError(name, f"its image {number} does not say where it lies", tags)
-    place, turn, edges = (np.array(tag_numbers(v)) for v in (position, orientation, spacing))
-    finite = all(np.isfinite(values).all() for values in (place, turn, edges))
-    if (place.size, turn.size, edges.size) != (3, 6, 2) or not finite:
+    origin, axes, edges = (np.array(tag_numbers(v)) for v in (position, orientation, spacing))
+    finite = all(np.isfinite(values).all() for values in (origin, axes, edges))
+    if (origin.size, axes.size, edges.size) != (3, 6, 2) or not finite:
         raise ReadError(name, "its place is not of 3, 6 and 2 numbers", tags)
     if edges.min() <= 0:
         raise ReadError(name, f"its pixels measure {edges[0]:g} x {edges[1]:g} mm", "sizes above 0")
-    lengths = np.linalg.norm(turn.reshape(2, 3), axis=1)
-    if abs(lengths - 1).max() > 0.05 or abs(turn[:3] @ turn[3:]) > 0.05:
+    lengths = np.linalg.norm(axes.reshape(2, 3), axis=1)
+    if abs(lengths - 1).max() > 0.05 or abs(axes[:3] @ axes[3:]) > 0.05:
         raise ReadError(
             name,
             "its ImageOrientationPatient is not two directions at a right angle",
             "unit vectors",
         )
-    return place, turn, (float(edges[0]), float(edges[1]))
+    return origin, axes, (float(edges[0]), float(edges[1]))
 
 
 def suffix_of(name: str) -> str:

@@ -24,8 +24,10 @@ def select_series(groups: Sequence[list[Frame]], source: object, series: Any) ->
         return chosen[0]
     labels = "; ".join(sorted(f"{g[0].label!r} ({len(g)} slices)" for g in groups))
     if series is not None:
-        many = f"{len(chosen)} series answer to {series!r}" if chosen else f"no series {series!r}"
-        raise ReadError(source, f"{many}: {labels}", EXPECTED)
+        problem = (
+            f"{len(chosen)} series answer to {series!r}" if chosen else f"no series {series!r}"
+        )
+        raise ReadError(source, f"{problem}: {labels}", EXPECTED)
     if not chosen:
         raise ReadError(source, f"only localizers: {labels}", "a volume, or series: <name>")
     raise ReadError(source, f"holds {len(chosen)} series: {labels}", "{path: ..., series: <name>}")

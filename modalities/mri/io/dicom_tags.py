@@ -11,8 +11,8 @@ from pydicom.dataset import Dataset
 def value_of(data: Dataset, frame: Dataset, key: str, group: str = "", default: Any = None) -> Any:
     """A value of the frame, of what all frames share, or of the file."""
     shared = (data.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    for place in (frame, shared):
-        items = place.get(group) if group else None
+    for dataset in (frame, shared):
+        items = dataset.get(group) if group else None
         if items and key in items[0]:
             return items[0].get(key)
     return data.get(key, default)
@@ -42,11 +42,11 @@ def tag_words(types: Any) -> list[str]:
 
 def complex_component(types: Any, data: Dataset) -> str:
     """Magnitude, phase, real or imaginary, where the file says so; else empty."""
-    known = {"M": "magnitude", "P": "phase", "R": "real", "I": "imaginary"}
-    known |= {name.upper(): name for name in known.values()}
+    components = {"M": "magnitude", "P": "phase", "R": "real", "I": "imaginary"}
+    components |= {name.upper(): name for name in components.values()}
     words = [str(data.get("ComplexImageComponent", ""))]
     words += tag_words(data.get("ImageType") if types is None else types)[2:]
-    return next((known[word] for word in words if word in known), "")
+    return next((components[word] for word in words if word in components), "")
 
 
 def frame_label(
@@ -65,22 +65,22 @@ def frame_label(
 
 
 def acquisition_order(
-    data: Dataset, ask: Callable[..., Any], number: int | None
+    data: Dataset, lookup: Callable[..., Any], number: int | None
 ) -> tuple[float, ...]:
     """A key that sorts the slices of one place in time: temporal position, trigger time, time of
     acquisition, then acquisition and instance number; of a file of many frames their own order."""
-    temporal = ask("TemporalPositionIndex", "FrameContentSequence", None)
-    trigger = ask(
+    temporal = lookup("TemporalPositionIndex", "FrameContentSequence", None)
+    trigger = lookup(
         "NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence", data.get("TriggerTime")
     )
-    moment = ask("FrameAcquisitionDateTime", "FrameContentSequence", None)
+    moment = lookup("FrameAcquisitionDateTime", "FrameContentSequence", None)
     if moment is None:
         moment = data.get("AcquisitionDateTime")
     if moment:
         date, time = str(moment)[:8], str(moment)[8:]
     else:
         date, time = str(data.get("AcquisitionDate") or ""), str(data.get("AcquisitionTime") or "")
-    dimensions = tag_numbers(ask("DimensionIndexValues", "FrameContentSequence", None))
+    dimensions = tag_numbers(lookup("DimensionIndexValues", "FrameContentSequence", None))
     return (
         to_float(data.get("TemporalPositionIdentifier") if temporal is None else temporal),
         to_float(trigger),

@@ -23,17 +23,17 @@ _NUMBER = re.compile(r"%0?\d*d")
 
 def files(source: Any) -> list[Path]:
     """Return all files that `read` opens for a cell, those behind a header too."""
-    named = cell_files(source)
-    return list(dict.fromkeys(file for path in named for file in (path, *_detached(path))))
+    paths = cell_files(source)
+    return list(dict.fromkeys(file for path in paths for file in (path, *_detached(path))))
 
 
 def _detached(path: Path) -> list[Path]:
     """Return the files that hold the values of a header, or the header of values."""
     name = path.name.lower()
-    plain = name.removesuffix(".gz")
+    base_name = name.removesuffix(".gz")
     for suffix, other in PAIRED.items():
-        if plain.endswith(suffix):
-            stem = path.name[: len(plain) - len(suffix)]
+        if base_name.endswith(suffix):
+            stem = path.name[: len(base_name) - len(suffix)]
             kinds = (other, other.upper(), f"{other}.gz")
             return [f for f in (path.with_name(stem + kind) for kind in kinds) if f.is_file()]
     return _named_in_header(path) if name.endswith(HEADERS) else []
@@ -42,15 +42,15 @@ def _detached(path: Path) -> list[Path]:
 def _named_in_header(path: Path) -> list[Path]:
     try:
         with path.open("rb") as file:
-            found = _DATA.search(file.read(HEADER_BYTES).partition(b"\n\n")[0])
+            match = _DATA.search(file.read(HEADER_BYTES).partition(b"\n\n")[0])
     except OSError:
         return []
-    if found is None:
+    if match is None:
         return []
-    first, *rest = (found[1] + b"\n" + found[2]).decode(errors="surrogateescape").splitlines()
+    first, *following = (match[1] + b"\n" + match[2]).decode(errors="surrogateescape").splitlines()
     if first.strip().upper() == "LOCAL":
         return []
-    names = rest if first.strip().upper().startswith("LIST") else [first]
+    names = following if first.strip().upper().startswith("LIST") else [first]
     return [file for name in names if name.strip() for file in _find(path.parent, name.strip())]
 
 

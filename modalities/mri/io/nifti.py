@@ -151,10 +151,10 @@ def header_affine(header: Any, source: object) -> np.ndarray:
 
 def _valid(affine: Any) -> bool:
     """True for an affine that can be inverted."""
-    turn = np.asarray(affine, dtype=np.float64)[:3, :3]
-    edges = np.linalg.norm(turn, axis=0)
+    linear = np.asarray(affine, dtype=np.float64)[:3, :3]
+    edges = np.linalg.norm(linear, axis=0)
     return bool(
-        np.isfinite(affine).all() and edges.min() > 0 and abs(np.linalg.det(turn / edges)) > 1e-4
+        np.isfinite(affine).all() and edges.min() > 0 and abs(np.linalg.det(linear / edges)) > 1e-4
     )
 
 

@@ -38,9 +38,9 @@ def oriented(
         raise ReadError(
             source, f"has the shape {values.shape[1:]}", "a volume with three axes longer than 1"
         )
-    turn = io_orientation(affine)
+    reorientation = io_orientation(affine)
     shape = values.shape[1:]
-    axes = np.concatenate([[[0, 1]], turn + [[1, 0]] * 3])  # the channels stay in front
+    axes = np.concatenate([[[0, 1]], reorientation + [[1, 0]] * 3])  # the channels stay in front
     turned = apply_orientation(values, axes)
     data = np.array(turned, dtype=np.float32, order="K")
     _check_values(data, source, flat)
@@ -50,7 +50,7 @@ def oriented(
         "contrasts": present or (True,) * len(data),
     }
     return MetaTensor(
-        torch.from_numpy(data), torch.from_numpy(affine @ inv_ornt_aff(turn, shape)), meta
+        torch.from_numpy(data), torch.from_numpy(affine @ inv_ornt_aff(reorientation, shape)), meta
     )
 
 
@@ -60,8 +60,10 @@ def check_affine(affine: np.ndarray, source: object) -> None:
         raise ReadError(source, "its affine is not a finite 4 x 4 matrix", "a whole header")
     edges = spacing(affine)
     if edges.min() < LEAST:
-        found = " x ".join(f"{edge:g}" for edge in edges)
-        raise ReadError(source, f"its voxels measure {found} mm", "edges above 0 mm in the header")
+        measured = " x ".join(f"{edge:g}" for edge in edges)
+        raise ReadError(
+            source, f"its voxels measure {measured} mm", "edges above 0 mm in the header"
+        )
     if abs(np.linalg.det(affine[:3, :3])) < 1e-4 * edges.prod():
         raise ReadError(
             source, "its affine is singular: two axes point the same way", "three directions"
@@ -70,8 +72,8 @@ def check_affine(affine: np.ndarray, source: object) -> None:
 
 def spacing(affine: np.ndarray) -> np.ndarray:
     """Edges of a voxel in mm, an axis."""
-    found: np.ndarray = np.sqrt((np.asarray(affine, dtype=np.float64)[:3, :3] ** 2).sum(0))
-    return found
+    lengths: np.ndarray = np.sqrt((np.asarray(affine, dtype=np.float64)[:3, :3] ** 2).sum(0))
+    return lengths
 
 
 def _check_values(data: np.ndarray, source: object, flat: bool) -> None:
@@ -87,10 +89,10 @@ def _check_values(data: np.ndarray, source: object, flat: bool) -> None:
 
 def rotation(angles: np.ndarray) -> np.ndarray:
     """`[3, 3]` turns about the first, then the second, then the third axis, in radians."""
-    turn = np.eye(3)
+    matrix = np.eye(3)
     for axis, angle in enumerate(angles):
-        one, (i, j) = np.eye(3), [k for k in range(3) if k != axis]
-        one[i, i] = one[j, j] = np.cos(angle)
-        one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
-        turn = turn @ one
-    return turn
+        around_axis, (i, j) = np.eye(3), [k for k in range(3) if k != axis]
+        around_axis[i, i] = around_axis[j, j] = np.cos(angle)
+        around_axis[i, j], around_axis[j, i] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ around_axis
+    return matrix

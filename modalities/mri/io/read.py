@@ -96,12 +96,12 @@ def _selected(source: Any) -> tuple[np.ndarray, np.ndarray, object]:
 def _volume(source: Any, cell: Mapping[str, Any], name: object) -> Volume:
     content, series = source, cell.get("series")
     if cell:
-        places = [key for key in ("array", "bytes", "path") if cell.get(key) is not None]
-        if not places:
+        keys = [key for key in ("array", "bytes", "path") if cell.get(key) is not None]
+        if not keys:
             raise ReadError(source, "names no volume", "path, bytes or array")
-        if places[0] == "array" or cell.get("affine") is not None:
+        if keys[0] == "array" or cell.get("affine") is not None:
             return _array(cell, name)
-        content = cell[places[0]]
+        content = cell[keys[0]]
     if isinstance(content, MetaTensor):
         if content.ndim != 4:
             raise ReadError(content, f"has {content.ndim} axes", "a MetaTensor [C, X, Y, Z]")
@@ -180,9 +180,9 @@ def _pair(path: Path) -> tuple[Path, Path] | None:
     if end.lower() not in (".hdr", ".img"):
         return None
     other = {".hdr": ".img", ".img": ".hdr", ".HDR": ".IMG", ".IMG": ".HDR"}.get(end)
-    if other is None or not (beside := path.with_name(stem + other + zipped)).is_file():
+    if other is None or not (partner := path.with_name(stem + other + zipped)).is_file():
         raise ReadError(path, "is one half of a pair, without the other", "both .hdr and .img")
-    return (path, beside) if end.lower() == ".hdr" else (beside, path)
+    return (path, partner) if end.lower() == ".hdr" else (partner, path)
 
 
 def _content(content: bytes, name: object, series: Any) -> Volume:
@@ -228,13 +228,13 @@ def _channels(values: np.ndarray, volume: Any, source: object) -> np.ndarray:
         return np.moveaxis(values, 3, 0)
     if volume is None and count == 1:
         volume = 0
-    whole = isinstance(volume, Integral) and not isinstance(volume, bool)
-    if whole and -count <= volume < count:
+    is_integer = isinstance(volume, Integral) and not isinstance(volume, bool)
+    if is_integer and -count <= volume < count:
         return values[None, ..., int(volume)]
-    asked = f"asks for volume {volume!r} of {count}" if volume is not None else ""
+    problem = f"asks for volume {volume!r} of {count}" if volume is not None else ""
     raise ReadError(
         source,
-        asked or f"holds {count} volumes, shape {values.shape}",
+        problem or f"holds {count} volumes, shape {values.shape}",
         f"{{path: ..., volume: 0}} (to {count - 1}), or volume: channels for all",
     )
 
@@ -263,10 +263,10 @@ def _check_same_grid(first: MetaTensor, other: MetaTensor, source: object) -> No
             source, f"has the shape {shape}, the first contrast {expected}", "contrasts on one grid"
         )
     corners = torch.tensor([[0, 0, 0, 1], [*(n - 1 for n in expected), 1]], dtype=torch.float64)
-    apart = float(((other.affine - first.affine) @ corners.T)[:3].abs().max())
-    if apart > CLOSE * float(first.pixdim.max()):
+    distance = float(((other.affine - first.affine) @ corners.T)[:3].abs().max())
+    if distance > CLOSE * float(first.pixdim.max()):
         raise ReadError(
-            source, f"lies up to {apart:.3g} mm from the first contrast", "contrasts on one grid"
+            source, f"lies up to {distance:.3g} mm from the first contrast", "contrasts on one grid"
         )
 
 

@@ -81,8 +81,8 @@ def _lake(fluid: np.ndarray, affine: np.ndarray) -> np.ndarray:
     labels, count = ndimage.label(inside)
     sizes = ndimage.sum_labels(inside, labels, range(1, count + 1))
     largest = labels == 1 + int(np.argmax(sizes))
-    found: np.ndarray = ndimage.binary_dilation(largest)
-    return found
+    dilated: np.ndarray = ndimage.binary_dilation(largest)
+    return dilated
 
 
 def _candidates() -> dict[str, np.ndarray]:
@@ -91,17 +91,17 @@ def _candidates() -> dict[str, np.ndarray]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = datasets.fetch_coords_dosenbach_2010()
-    rois = found["rois"]
-    names = [str(label).rsplit(" ", 1)[0] for label in found["labels"]]
+        atlas = datasets.fetch_coords_dosenbach_2010()
+    rois = atlas["rois"]
+    names = [str(label).rsplit(" ", 1)[0] for label in atlas["labels"]]
     where = np.array([[abs(row[0]), row[1], row[2]] for row in rois.to_numpy().tolist()])
     lobe_of = {part: lobe for lobe, parts in LOBES.items() for part in parts}
     lobes = [lobe_of.get(name, "") for name in names]
-    places = {}
+    candidates = {}
     for lobe in LOBES:
-        own = np.array([i for i, found in enumerate(lobes) if found == lobe])
-        other = np.array([i for i, found in enumerate(lobes) if found not in (lobe, "")])
-        apart = np.linalg.norm(where[own][:, None] - where[other][None], axis=-1).min(1)
-        good = (apart > MARGIN) & (where[own][:, 0] > OFF_MIDLINE)
-        places[lobe] = where[own][good]
-    return places
+        inside = np.array([i for i, atlas in enumerate(lobes) if atlas == lobe])
+        other = np.array([i for i, atlas in enumerate(lobes) if atlas not in (lobe, "")])
+        distances = np.linalg.norm(where[inside][:, None] - where[other][None], axis=-1).min(1)
+        good = (distances > MARGIN) & (where[inside][:, 0] > OFF_MIDLINE)
+        candidates[lobe] = where[inside][good]
+    return candidates

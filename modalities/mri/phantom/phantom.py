@@ -97,8 +97,8 @@ class Phantom(Source):
     ) -> None:
         unknown = [name for name in sequences if name not in SEQUENCES]
         if unknown or not sequences:
-            found = unknown[0] if unknown else "none"
-            raise ValueError(f"sequences: found {found}, expected some of {', '.join(SEQUENCES)}")
+            invalid = unknown[0] if unknown else "none"
+            raise ValueError(f"sequences: found {invalid}, expected some of {', '.join(SEQUENCES)}")
         if subjects < 1 or spacing <= 0:
             raise ValueError(
                 f"subjects, spacing: found {subjects} and {spacing}, expected numbers above 0"
@@ -131,37 +131,37 @@ class Phantom(Source):
         return [self._locate(index)[0] for index in range(len(self))]
 
     def key(self, index: int) -> str:
-        number, shown = self._locate(index)
-        series = "" if self.view == "study" else f"-{shown[0]}"
-        said = f"-{ABOUT[index % len(ABOUT)]}" if self.view == "sentence" else ""
-        return f"{self.split}-{number:05d}{series}{said}"
+        number, sequences = self._locate(index)
+        series = "" if self.view == "study" else f"-{sequences[0]}"
+        sentence = f"-{ABOUT[index % len(ABOUT)]}" if self.view == "sentence" else ""
+        return f"{self.split}-{number:05d}{series}{sentence}"
 
     def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         """A volume and its masks are the same, however many subjects there are and whatever the
         rows are."""
-        what = {"volume": "volumes", "mask": "lesion"}.get(column)
+        kind = {"volume": "volumes", "mask": "lesion"}.get(column)
         if self.view == "sentence" and column == "sentence_mask":
-            what = ABOUT[index % len(ABOUT)]
-        if what is None:
+            kind = ABOUT[index % len(ABOUT)]
+        if kind is None:
             return super().cell_key(index, column, files)
-        number, shown = self._locate(index)
+        number, sequences = self._locate(index)
         drawn = (self.seed, self.split, number, self.spacing, self.healthy, self.flip_lr)
-        return "|".join(map(str, (VERSION, *drawn, *shown, what)))
+        return "|".join(map(str, (VERSION, *drawn, *sequences, kind)))
 
     def fingerprint(self) -> str:
-        told = {k: v for k, v in vars(self).items() if not k.startswith("_")}
-        text = json.dumps(told, sort_keys=True, default=list)
+        options = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        text = json.dumps(options, sort_keys=True, default=list)
         return f"{VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number, shown = self._locate(index)
+        number, sequences = self._locate(index)
         subject = self._subject(number)
-        seed = self._derived(number, "scan", *shown)
+        seed = self._derived(number, "scan", *sequences)
         grid = draw_grid(np.random.default_rng(seed), self.spacing)
-        cell = functools.partial(Cell, subject, grid, shown, seed)
+        cell = functools.partial(Cell, subject, grid, sequences, seed)
         findings = reports.sentences(subject, self._rng(number, "report"))
-        opening = reports.of_series(shown[0], self._rng(number, "opening", *shown))
-        said = findings if self.view == "study" else [opening, *findings]
+        opening = reports.of_series(sequences[0], self._rng(number, "opening", *sequences))
+        report = findings if self.view == "study" else [opening, *findings]
         masks: dict[str, Callable[[], MetaTensor] | None] = {
             "": None, "lesion": cell("lesion"), "ventricles": cell("ventricles")
         }  # fmt: skip
@@ -170,7 +170,7 @@ class Phantom(Source):
             "volume": cell(),
             "mask": cell("lesion"),
             "box": functools.partial(_box, cell("lesion")) if lesion else None,
-            "sequence": "all" if self.view == "study" else shown[0],
+            "sequence": "all" if self.view == "study" else sequences[0],
             "side": lesion.side if lesion else "none",
             "region": lesion.region if lesion else "none",
             "size_mm": lesion.diameter if lesion else 0.0,
@@ -182,8 +182,8 @@ class Phantom(Source):
             "subject": f"{self.split}-{number:05d}",
             "capsule": subject.capsule,
             "report": " ".join(sentence.text for sentence in findings),
-            "description": " ".join(sentence.text for sentence in said),
-            "sentences": [{"text": s.text, "mask": masks[s.about]} for s in said],
+            "description": " ".join(sentence.text for sentence in report),
+            "sentences": [{"text": s.text, "mask": masks[s.about]} for s in report],
         }
         if self.view == "sentence":
             about = ABOUT[index % len(ABOUT)]
@@ -195,16 +195,16 @@ class Phantom(Source):
     def _subject(self, number: int) -> Subject:
         return draw(self._rng(number, "subject"), anatomy(2), self.healthy, self.flip_lr)
 
-    def _derived(self, number: int, *what: str) -> int:
-        text = "\0".join(map(str, (self.seed, SPLITS[self.split], number, *what)))
+    def _derived(self, number: int, *labels: str) -> int:
+        text = "\0".join(map(str, (self.seed, SPLITS[self.split], number, *labels)))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
 
-    def _rng(self, number: int, *what: str) -> np.random.Generator:
-        return np.random.default_rng(self._derived(number, *what))
+    def _rng(self, number: int, *labels: str) -> np.random.Generator:
+        return np.random.default_rng(self._derived(number, *labels))
 
 
 @functools.lru_cache(maxsize=100_000)
 def _box(cell: Cell) -> list[float] | None:
     """The lesion's box in mm; None where the scan's voxels missed it."""
-    found = box_of(mask("lesion", cell.subject, cell.grid, cell.seed), cell.grid.matrix())
-    return None if found is None else [float(value) for value in found]
+    box = box_of(mask("lesion", cell.subject, cell.grid, cell.seed), cell.grid.matrix())
+    return None if box is None else [float(value) for value in box]

@@ -35,17 +35,17 @@ class Sentence:
 
 def sentences(subject: Subject, rng: np.random.Generator) -> list[Sentence]:
     """The findings of a study, in one of several wordings."""
-    found = []
+    report = []
     if subject.lesion is None:
-        found.append(Sentence(_pick(HEALTHY, rng)))
+        report.append(Sentence(_pick(HEALTHY, rng)))
     else:
         size = round(subject.lesion.diameter)
         text = _pick(LESION, rng).format(
             size=size, side=subject.lesion.side, region=subject.lesion.region
         )
-        found.append(Sentence(text, "lesion"))
-    found.append(Sentence(_pick(VENTRICLES[grade(subject)], rng), "ventricles"))
-    return found
+        report.append(Sentence(text, "lesion"))
+    report.append(Sentence(_pick(VENTRICLES[grade(subject)], rng), "ventricles"))
+    return report
 
 
 def grade(subject: Subject) -> str:

@@ -66,10 +66,10 @@ class Pose:
         return _ball(self.template, self.subject)
 
 
-def mask(what: str, subject: Subject, grid: Grid, seed: int) -> Tensor:
+def mask(kind: str, subject: Subject, grid: Grid, seed: int) -> Tensor:
     """`lesion` or `ventricles` of a scan, bool `[X, Y, Z]`, without the scan."""
     pose = Pose(subject, grid, np.random.default_rng(seed))
-    return (pose.lesion() if what == "lesion" else pose.tissue(slice(3, 4))[0]) > 0.5
+    return (pose.lesion() if kind == "lesion" else pose.tissue(slice(3, 4))[0]) > 0.5
 
 
 def draw_grid(rng: np.random.Generator, spacing: float) -> Grid:
@@ -94,9 +94,9 @@ def scan(subject: Subject, grid: Grid, sequences: tuple[str, ...], seed: int) ->
     parts["lesion"] = lesion
     if subject.capsule:
         side = lesion.new_tensor([-1.0 if subject.mirrored else 1.0, 1.0, 1.0])
-        there = lesion.new_tensor(CAPSULE) * side
-        apart = (pose.points - there - pose.warp.shift).norm(dim=-1)
-        parts["capsule"] = _soft(CAPSULE_RADIUS - apart, edge)
+        centre = lesion.new_tensor(CAPSULE) * side
+        distance = (pose.points - centre - pose.warp.shift).norm(dim=-1)
+        parts["capsule"] = _soft(CAPSULE_RADIUS - distance, edge)
     bias = _bias(rng, grid.shape)
     volumes = [_measured(parts, name, bias, subject.noise, rng) for name in sequences]
     return Scan(torch.stack(volumes), lesion > 0.5, tissue[3] > 0.5, grid)
@@ -115,12 +115,12 @@ def _blurred(resolution: int) -> Tensor:
     return F.avg_pool3d(anatomy(resolution).tissue[None], 3, stride=1, padding=1)
 
 
-def _sampled(places: Tensor, edge: float, kinds: slice) -> Tensor:
+def _sampled(points: Tensor, edge: float, kinds: slice) -> Tensor:
     resolution = 1 if edge < 1.9 else 2
     body = anatomy(resolution)
     maps = (_blurred(resolution) if edge > 3 else body.tissue[None])[:, kinds]
     inverse = torch.linalg.inv(body.affine).float()
-    voxels = places @ inverse[:3, :3].T + inverse[:3, 3]
+    voxels = points @ inverse[:3, :3].T + inverse[:3, 3]
     last = voxels.new_tensor([n - 1 for n in maps.shape[2:]])
     grid = (2 * voxels / last - 1).flip(-1)[None]
     return F.grid_sample(maps, grid, padding_mode="zeros", align_corners=True)[0]
@@ -131,8 +131,8 @@ def _ball(template: Tensor, subject: Subject) -> Tensor:
     if subject.lesion is None:
         return torch.zeros(template.shape[:-1])
     centre = template.new_tensor(subject.lesion.centre)
-    apart = (template - centre).norm(dim=-1) * subject.scale
-    return _soft(subject.lesion.diameter / 2 - apart, 1.5)
+    distance = (template - centre).norm(dim=-1) * subject.scale
+    return _soft(subject.lesion.diameter / 2 - distance, 1.5)
 
 
 def _soft(inside: Tensor, width: float) -> Tensor:
@@ -142,8 +142,8 @@ def _soft(inside: Tensor, width: float) -> Tensor:
 def _bias(rng: np.random.Generator, shape: Sequence[int]) -> Tensor:
     """A smooth gain between about 0.7 and 1.4."""
     coarse = torch.from_numpy(rng.normal(0, 0.12, (1, 1, 4, 4, 4))).float()
-    found = F.interpolate(coarse, size=tuple(shape), mode="trilinear", align_corners=True)
-    return found[0, 0].exp()
+    field = F.interpolate(coarse, size=tuple(shape), mode="trilinear", align_corners=True)
+    return field[0, 0].exp()
 
 
 def _measured(

@@ -59,14 +59,14 @@ class Subject:
 
 def draw(rng: np.random.Generator, anatomy: Anatomy, healthy: float, flip_lr: bool) -> Subject:
     lesion = _lesion(rng, anatomy) if rng.random() >= healthy else None
-    ventricle, apart = rng.uniform(0.75, 1.5), rng.uniform(0.04, 0.1)
+    ventricle, asymmetry = rng.uniform(0.75, 1.5), rng.uniform(0.04, 0.1)
     mirrored = bool(flip_lr and rng.random() < 0.5)
     if mirrored and lesion is not None:
         side = "left" if lesion.side == "right" else "right"
         lesion = Lesion(side, lesion.region, lesion.centre, lesion.diameter)
     return Subject(
         lesion,
-        (ventricle + apart, ventricle - apart),
+        (ventricle + asymmetry, ventricle - asymmetry),
         (rng.uniform(3, 6), rng.uniform(3, 6)),
         rng.uniform(0.92, 1.06),
         bool(rng.random() < 0.5),
@@ -78,8 +78,8 @@ def draw(rng: np.random.Generator, anatomy: Anatomy, healthy: float, flip_lr: bo
 
 def _lesion(rng: np.random.Generator, anatomy: Anatomy) -> Lesion:
     region = str(rng.choice(sorted(anatomy.places)))
-    places = anatomy.places[region]
-    x, y, z = places[rng.integers(len(places))] + rng.normal(0, 2, 3)
+    candidates = anatomy.places[region]
+    x, y, z = candidates[rng.integers(len(candidates))] + rng.normal(0, 2, 3)
     x = max(float(x), OFF_MIDLINE)
     side = "right" if rng.random() < 0.5 else "left"
     diameter = float(round(rng.uniform(14, min(30, 1.6 * x + 6))))
@@ -100,12 +100,12 @@ class Warp:
 
     def __call__(self, points: Tensor) -> Tensor:
         """`[..., 3]` mm in the scanner -> `[..., 3]` mm in the template."""
-        found = (points - self.shift) @ self.turn / self.subject.scale
+        warped = (points - self.shift) @ self.turn / self.subject.scale
         if self.subject.mirrored:
-            found = found * found.new_tensor([-1.0, 1.0, 1.0])
-        found = found - self._bulge(found)
-        found = found + self._ventricles(found)
-        return found + self._random(found)
+            warped = warped * warped.new_tensor([-1.0, 1.0, 1.0])
+        warped = warped - self._bulge(warped)
+        warped = warped + self._ventricles(warped)
+        return warped + self._random(warped)
 
     def _bulge(self, points: Tensor) -> Tensor:
         """Right in front and left behind, as in most people (the Yakovlevian torque)."""
@@ -116,16 +116,16 @@ class Warp:
         return near(points, right, 26.0) * front * ahead - near(points, left, 26.0) * back * ahead
 
     def _ventricles(self, points: Tensor) -> Tensor:
-        moved = torch.zeros_like(points)
+        shift = torch.zeros_like(points)
         for sign, scale in zip((-1.0, 1.0), self.subject.ventricles, strict=True):
             centre = points.new_tensor(VENTRICLE) * points.new_tensor([sign, 1.0, 1.0])
-            moved += near(points, centre, 27.0) * (centre - points) * (1 - 1 / scale)
-        return moved
+            shift += near(points, centre, 27.0) * (centre - points) * (1 - 1 / scale)
+        return shift
 
     def _random(self, points: Tensor) -> Tensor:
         grid = (points / REACH).flip(-1).reshape(1, -1, 1, 1, 3)
-        found = F.grid_sample(self.field, grid, padding_mode="border", align_corners=True)
-        return found.reshape(3, -1).T.reshape(points.shape)
+        shift = F.grid_sample(self.field, grid, padding_mode="border", align_corners=True)
+        return shift.reshape(3, -1).T.reshape(points.shape)
 
 
 def near(points: Tensor, centre: Tensor, width: float) -> Tensor:

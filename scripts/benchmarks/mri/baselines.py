@@ -59,37 +59,37 @@ class IntensityBaselines:
             labels = {k: row[k] for k in ("sequence", "side", "ventricle")}
             keys_of.append((prepared.key, {**labels, "box": box}))
         self.rows[split] = keys_of
-        for place, way in enumerate(("histogram", "blocks")):
-            self.features[split, way] = np.stack([pair[place] for pair in features_of])
+        for index, baseline in enumerate(("histogram", "blocks")):
+            self.features[split, baseline] = np.stack([pair[index] for pair in features_of])
         self.features[split, "majority"] = np.zeros((len(keys_of), 1))
 
-    def answers(self, way: str, count: int, split: str = "test") -> dict[str, list[Answer]]:
+    def answers(self, baseline: str, count: int, split: str = "test") -> dict[str, list[Answer]]:
         """What a way says of a split, learned from the first `count` rows of the training split."""
-        train_features = self.features["train", way][:count]
-        test_features = self.features[split, way]
-        known = [labels for _, labels in self.rows["train"][:count]]
+        train_features = self.features["train", baseline][:count]
+        test_features = self.features[split, baseline]
+        targets = [labels for _, labels in self.rows["train"][:count]]
         answers_of = {
-            label: self._labels(label, train_features, known, test_features, split)
+            label: self._labels(label, train_features, targets, test_features, split)
             for label in ("sequence", "side")
         }
-        sizes = np.array([labels["ventricle"] for labels in known])
+        sizes = np.array([labels["ventricle"] for labels in targets])
         numbers = ridge(train_features, sizes, test_features)
         answers_of["ventricle"] = [
             Answer(key, {"ventricle": float(n)}, {"ventricle": labels["ventricle"]})
             for (key, labels), n in zip(self.rows[split], numbers, strict=True)
         ]
-        answers_of["box"] = self._boxes(train_features, known, test_features, split)
+        answers_of["box"] = self._boxes(train_features, targets, test_features, split)
         return answers_of
 
     def _labels(
         self,
         label: str,
         train_features: np.ndarray,
-        known: list[dict[str, Any]],
+        targets: list[dict[str, Any]],
         test_features: np.ndarray,
         split: str,
     ) -> list[Answer]:
-        names = [labels[label] for labels in known]
+        names = [labels[label] for labels in targets]
         scores = logistic(train_features, names, test_features)
         return [
             Answer(key, {"scores": scores_of}, {"label": labels[label]})
@@ -99,13 +99,13 @@ class IntensityBaselines:
     def _boxes(
         self,
         train_features: np.ndarray,
-        known: list[dict[str, Any]],
+        targets: list[dict[str, Any]],
         test_features: np.ndarray,
         split: str,
     ) -> list[Answer]:
         """Ridge regression of the corners; the majority says the box whose centre lies in most."""
-        with_box = [i for i, labels in enumerate(known) if labels["box"] is not None]
-        boxes = np.array([known[i]["box"] for i in with_box]).reshape(-1, 6)
+        with_box = [i for i, labels in enumerate(targets) if labels["box"] is not None]
+        boxes = np.array([targets[i]["box"] for i in with_box]).reshape(-1, 6)
         if np.ptp(train_features) == 0:
             boxes_of = np.tile(commonest(boxes), (len(test_features), 1))
         else:

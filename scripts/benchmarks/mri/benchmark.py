@@ -114,8 +114,8 @@ def work(todo: dict[str, Job], count: int) -> None:
     waiting, done, running = dict(todo), set[str](), dict[Future[object], str]()
     with ProcessPoolExecutor(count, spawn, torch.set_num_threads, (threads,)) as pool:
         while waiting or running:
-            ready = [name for name, job in waiting.items() if done.issuperset(job.after)]
-            for name in ready[: count - len(running)]:
+            startable = [name for name, job in waiting.items() if done.issuperset(job.after)]
+            for name in startable[: count - len(running)]:
                 running[pool.submit(waiting.pop(name).call)] = name
             for ended in wait(running, return_when=FIRST_COMPLETED).done:
                 ended.result()
@@ -132,8 +132,8 @@ def figures(bench: Bench, truth: Truth, shares: Sequence[float]) -> Figures:
                 for head in heads_of(encoder)
             }
             figures_of[share][encoder] = truth.measures(predictions)
-        whole = bench.nothing(share)
-        predictions = {head: answers(whole, head, bench.split) for head in TOGETHER}
+        folder = bench.nothing(share)
+        predictions = {head: answers(folder, head, bench.split) for head in TOGETHER}
         figures_of[share][NOTHING] = truth.measures(predictions)
     return figures_of
 
@@ -142,11 +142,11 @@ def costs(bench: Bench) -> Iterator[str]:
     """CPU minutes of everything that was trained, by folder."""
     yield "| runs | CPU minutes | wall minutes |\n|---|---|---|"
     total = [0.0, 0.0]
-    for place in sorted(p for p in bench.out.iterdir() if p.is_dir()):
-        times = [spent(p.parent) for p in place.rglob("spent.json")]
+    for folder in sorted(p for p in bench.out.iterdir() if p.is_dir()):
+        times = [spent(p.parent) for p in folder.rglob("spent.json")]
         cpu, wall = sum(t.cpu for t in times) / 60, sum(t.wall for t in times) / 60
         total = [total[0] + cpu, total[1] + wall]
-        yield f"| {place.name} ({len(times)}) | {cpu:.1f} | {wall:.1f} |"
+        yield f"| {folder.name} ({len(times)}) | {cpu:.1f} | {wall:.1f} |"
     yield f"| all | {total[0]:.1f} | {total[1]:.1f} |"
 
 
@@ -166,14 +166,14 @@ def main(
     resamples: Annotated[int, typer.Option(help="of the bootstrap")] = 2000,
 ) -> None:
     """Train what is missing, ask everything, print markdown."""
-    asked = {name: int(count) for name, _, count in (t.partition("=") for t in steps or ())}
-    sizes = Sizes(subjects, held, seen, asked, effort, batch, tuple(encoder or ()))
+    steps_of = {name: int(count) for name, _, count in (t.partition("=") for t in steps or ())}
+    sizes = Sizes(subjects, held, seen, steps_of, effort, batch, tuple(encoder or ()))
     bench = Bench(out, sizes, slices or SLICED, split)
     work(jobs_of(bench, share or SHARES), jobs)
     cheap = IntensityBaselines(bench.head_recipe("sequence", RANDOM, 1.0), ("train", split))
     truth = truth_of(bench, cheap)
-    found = figures(bench, truth, share or SHARES)
-    for part, rows in found.items():
+    results = figures(bench, truth, share or SHARES)
+    for part, rows in results.items():
         rows |= {w: truth.measures(cheap.answers(w, bench.rows(part), split)) for w in BASELINES}
     drawn = draws(len(truth.studies), resamples)
     print(
@@ -182,9 +182,9 @@ def main(
     print(f"{machine()}. Phantoms of one anatomy: no figure speaks of real heads.")
     print(f"{held} studies of the split {split}; 100 % are {bench.rows(1.0):,} labelled series\n")
     for lines in (
-        table(found, truth, drawn),
-        comparisons(found, truth, drawn),
-        side_table(found, drawn),
+        table(results, truth, drawn),
+        comparisons(results, truth, drawn),
+        side_table(results, drawn),
         own_reports(bench, truth, drawn),
         report_table(bench, truth, drawn),
         costs(bench),

@@ -71,11 +71,14 @@ def ratio(
 def auroc(scores: np.ndarray, targets: np.ndarray, study: Sequence[int]) -> BootstrapMetric:
     """scores `[N, K]`, wanted `[N]` places of classes: the mean over classes of one against the
     rest, ties counted half."""
-    sides = [_pairs(scores[:, k], targets == k) for k in range(scores.shape[1])]
-    usable = [side for side, k in zip(sides, range(scores.shape[1]), strict=True)
+    pair_counts = [_pairs(scores[:, k], targets == k) for k in range(scores.shape[1])]
+    usable = [pair_count for pair_count, k in zip(pair_counts, range(scores.shape[1]), strict=True)
               if 0 < (targets == k).sum() < len(targets)]  # fmt: skip
     return BootstrapMetric(
-        lambda w: np.mean([side(w) for side in usable], axis=0), np.asarray(study, int), 1, 0.5
+        lambda w: np.mean([pair_count(w) for pair_count in usable], axis=0),
+        np.asarray(study, int),
+        1,
+        0.5,
     )
 
 
@@ -113,21 +116,22 @@ def chance_of_recall(same: np.ndarray, k: int) -> float:
 
 
 def compared(
-    one: BootstrapMetric, other: BootstrapMetric, drawn: np.ndarray
+    first: BootstrapMetric, second: BootstrapMetric, drawn: np.ndarray
 ) -> tuple[float, float, float]:
-    """How much better `one` is, and the interval of the difference over the same resamples."""
-    apart = one.better * (one.over(drawn) - other.over(drawn))
-    return float(apart[0]), *interval(apart)
+    """How much better `first` is than `second`, and the interval of the difference over the same
+    resamples."""
+    difference = first.better * (first.over(drawn) - second.over(drawn))
+    return float(difference[0]), *interval(difference)
 
 
-def verdict(one: BootstrapMetric, other: BootstrapMetric, drawn: np.ndarray) -> str:
+def verdict(first: BootstrapMetric, second: BootstrapMetric, drawn: np.ndarray) -> str:
     """`holds`, `tie` (both beyond chance), `tie at chance` or `below`."""
-    _, low, high = compared(one, other, drawn)
+    _, low, high = compared(first, second, drawn)
     if low > 0:
         return "holds"
     if high < 0:
         return "below"
-    both = one.beyond(drawn) and other.beyond(drawn)
+    both = first.beyond(drawn) and second.beyond(drawn)
     return "tie, both beyond chance" if both else "tie at chance, does not count"
 
 

@@ -53,7 +53,7 @@ class Truth:
     def __post_init__(self) -> None:
         step = len(self.source.sequences)
         rows = [self.source[i] for i in range(0, len(self.source), step)]
-        self.studies = {row["study"]: place for place, row in enumerate(rows)}
+        self.studies = {row["study"]: index for index, row in enumerate(rows)}
         self.reports = [row["report"] for row in rows]
         self.same = same_facts(self.facts, self.reports)
         self.chance |= {"sequence": 0.5, "side": 0.5, "recall": chance_of_recall(self.same, K)}
@@ -88,8 +88,8 @@ class Truth:
             values["hd95"] = self._mean(
                 with_distance, [a.prediction["scores"]["hd95"] for a in with_distance], "hd95"
             )
-            lost = [not a.prediction["scores"]["found"] for a in with_mask]
-            values["missed"] = self._mean(with_mask, lost, "missed")
+            missed = [not a.prediction["scores"]["found"] for a in with_mask]
+            values["missed"] = self._mean(with_mask, missed, "missed")
         if "box" in answers:
             with_mask = [a for a in answers["box"] if a.target["boxes"]]
             values["box"] = self._mean(with_mask, [hit(a) for a in with_mask], "box")
@@ -114,8 +114,8 @@ class Truth:
         """Each series asks for reports, one a study; right is one that says the same."""
         study = np.array([self.study(a) for a in rows])
         volumes = np.array([a.prediction["volume"] for a in rows])  # [N, D]
-        first = [int(np.argmax(study == place)) for place in range(len(self.studies))]
-        texts = np.array([rows[place].prediction["report"] for place in first])  # [S, D]
+        first = [int(np.argmax(study == index)) for index in range(len(self.studies))]
+        texts = np.array([rows[index].prediction["report"] for index in first])  # [S, D]
         ranked = np.argsort(-volumes @ texts.T, axis=1, kind="stable")
         return self._mean(rows, recall(ranked.tolist(), self.same[study], K), "recall")
 

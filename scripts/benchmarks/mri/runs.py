@@ -139,13 +139,15 @@ class Bench:
         ]
         if which == "mask" and encoder == SLICES:  # it supports no layers
             changes.append("tasks.lesion.head.layers=[]")
-        plain = encoder == SLICES
-        known = self._recipe(head.recipe, changes, self.sizes.subjects, plain).train
+        without_encoder = encoder == SLICES
+        train_section = self._recipe(
+            head.recipe, changes, self.sizes.subjects, without_encoder
+        ).train
         changes += [
-            f"train.steps={max(1, round(known.steps * self.sizes.effort))}",
-            f"train.batch_size={min(known.batch_size, rows)}",
+            f"train.steps={max(1, round(train_section.steps * self.sizes.effort))}",
+            f"train.batch_size={min(train_section.batch_size, rows)}",
         ]
-        return self._recipe(head.recipe, changes, self.sizes.subjects, plain)
+        return self._recipe(head.recipe, changes, self.sizes.subjects, without_encoder)
 
     def features(self, encoder: str) -> Path:
         """The pass of a frozen encoder over the training split, before any head."""
@@ -229,11 +231,13 @@ class Bench:
         if not (folder / WEIGHTS).is_file():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                begun = (folder / "recipe.yaml").is_file()
-                took = timed(
-                    lambda: train(recipe, folder, resume=begun, show=False, command="mri_benchmark")
+                started = (folder / "recipe.yaml").is_file()
+                times = timed(
+                    lambda: train(
+                        recipe, folder, resume=started, show=False, command="mri_benchmark"
+                    )
                 )
-            _write_times(folder, took)
+            _write_times(folder, times)
         return folder
 
 
@@ -242,8 +246,8 @@ def heads_of(encoder: str) -> list[str]:
     return [head for head in HEADS if encoder != SLICES or head not in VECTORS]
 
 
-def _write_times(folder: Path, took: Times) -> None:
-    (folder / SPENT).write_text(json.dumps(took._asdict()) + "\n", encoding="utf-8")
+def _write_times(folder: Path, times: Times) -> None:
+    (folder / SPENT).write_text(json.dumps(times._asdict()) + "\n", encoding="utf-8")
 
 
 def spent(folder: Path) -> Times:

@@ -78,8 +78,8 @@ def comparisons(results: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[s
             cells = []
             for name in (GROUNDED, PLAIN):
                 pair = rows[name][column], rows[RANDOM][column]
-                apart, low, high = compared(*pair, drawn)
-                cells += [f"{apart:+.3f} ({low:+.3f} to {high:+.3f})", verdict(*pair, drawn)]
+                difference, low, high = compared(*pair, drawn)
+                cells += [f"{difference:+.3f} ({low:+.3f} to {high:+.3f})", verdict(*pair, drawn)]
             chance = f"{truth.chance[column]:.3g}"
             yield (
                 f"| {100 * share:g} % | {COLUMNS[column]} | " + " | ".join([*cells, chance]) + " |"
@@ -110,22 +110,22 @@ def own_reports(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
 def report_table(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
     """F1 of the facts of generated reports, beside texts that look at nothing."""
     rows = answers(bench.out / "report", "report", bench.split)
-    known = [row.target["references"][0] for row in rows]
+    references = [row.target["references"][0] for row in rows]
     usual = usual_report(truth.facts, bench.sizes.subjects)
-    ways = {
+    texts_of = {
         "generated": [row.prediction["text"] for row in rows],
         f"always `{CONSTANT}`": [CONSTANT] * len(rows),
         f"always `{usual}`": [usual] * len(rows),
-        "another study's": known[-SERIES:] + known[:-SERIES],
+        "another study's": references[-SERIES:] + references[:-SERIES],
     }
-    results = {name: truth.reports_of(texts, rows) for name, texts in ways.items()}
+    results = {name: truth.reports_of(texts, rows) for name, texts in texts_of.items()}
     first = next(iter(results.values()))
     yield "| reports | fact F1 | generated better by |\n|---|---|---|"
     for name, figure in results.items():
-        apart, low, high = compared(first, figure, drawn)
-        better = "" if figure is first else f"{apart:+.3f} ({low:+.3f} to {high:+.3f})"
+        difference, low, high = compared(first, figure, drawn)
+        better = "" if figure is first else f"{difference:+.3f} ({low:+.3f} to {high:+.3f})"
         yield f"| {name} | {format_interval(figure, drawn)} | {better} |"
-    scores = truth.facts.scores(ways["generated"], known)
+    scores = truth.facts.scores(texts_of["generated"], references)
     parts = ", ".join(f"{name[5:]} {value:.2f}" for name, value in scores.items())
     yield f"\nOf the references that state a fact, generated reports state the same: {parts}."
 
@@ -137,9 +137,9 @@ def usual_report(facts: Facts, subjects: int) -> str:
     texts = [source[i]["description"] for i in range(min(len(source), MOST))]
     stated = [facts.of(text) for text in texts]
 
-    def f1(one: int) -> float:
-        right = sum(facts.agreeing(stated[one], other) for other in stated)
-        return 2 * right / sum(len(stated[one]) + len(other) for other in stated)
+    def f1(number: int) -> float:
+        right = sum(facts.agreeing(stated[number], other) for other in stated)
+        return 2 * right / sum(len(stated[number]) + len(other) for other in stated)
 
     return texts[max(range(len(texts)), key=f1)]
 

@@ -85,11 +85,11 @@ class Autoregressive(ActionDecoder):
             do_sample=False,
             logits_processor=LogitsProcessorList([_Only(allowed)]),
         )
-        places = torch.full(
+        index_of = torch.full(
             (int(max(allowed.max(), generated.max())) + 1,), -1, device=generated.device
         )
-        places[allowed] = torch.arange(len(allowed), device=generated.device)
-        ids = places[generated]  # of `pad` after an end: -1, or the end again
+        index_of[allowed] = torch.arange(len(allowed), device=generated.device)
+        ids = index_of[generated]  # of `pad` after an end: -1, or the end again
         if length is not None:
             return ids
         return [_until(row, self.tokenizer.size) for row in ids]

@@ -57,8 +57,8 @@ def read_chunk(row: Row, column: str) -> Pair:
     number.
     """
     if column not in row:
-        known = ", ".join(map(repr, row)) or "no column"
-        raise ValueError(f"action: {column!r} is not in the row, which has {known}")
+        columns = ", ".join(map(repr, row)) or "no column"
+        raise ValueError(f"action: {column!r} is not in the row, which has {columns}")
     values = _numbers(row[column], column)
     if values.ndim != 2:
         raise ValueError(
@@ -114,7 +114,7 @@ class ChunkStatistics(Fittable):
 
     def fit(self, rows: Iterable[Pair]) -> None:
         """Fit pairs (actions, padding). Raise ValueError if their shapes differ."""
-        count, begun = 0, 0
+        count, count_of_starts = 0, 0
         origin = total = square = beginnings = np.zeros(0)
         for values, padding in rows:
             if not self.steps:
@@ -125,13 +125,13 @@ class ChunkStatistics(Fittable):
             count += len(offsets)
             total, square = total + offsets.sum(0), square + (offsets**2).sum(0)
             if padding[0]:
-                begun, beginnings = begun + 1, beginnings + offsets[0]
+                count_of_starts, beginnings = count_of_starts + 1, beginnings + offsets[0]
         if not count:
             raise ValueError("chunk: there is no chunk of actions to learn from; give data")
         mean = total / count
         spread = np.sqrt(np.maximum(square / count - mean**2, 0.0))
         self.mean = (origin + mean).tolist()
-        self.first = (origin + beginnings / begun).tolist() if begun else []
+        self.first = (origin + beginnings / count_of_starts).tolist() if count_of_starts else []
         self.std = [
             s if s > 1e-6 * (1 + abs(m)) else 1.0 for s, m in zip(spread, mean, strict=True)
         ]

@@ -44,8 +44,8 @@ class ActionVAE(nn.Module):
         padding = chunk.padding.to(device)
         actions = self.chunk.encode(chunk.actions.to(device)).masked_fill(padding[..., None], 0.0)
         steps = self.step(actions) + self.places
-        known = self.situation(observation)[:, None]
-        tokens = torch.cat([self.summary.expand(len(steps), -1, -1), known, steps], 1)
+        condition = self.situation(observation)[:, None]
+        tokens = torch.cat([self.summary.expand(len(steps), -1, -1), condition, steps], 1)
         hidden = torch.cat([torch.zeros_like(padding[:, :1]).expand(-1, 2), padding], 1)
         blind = torch.zeros(hidden.shape, device=device).masked_fill(hidden, -1e4)
         read = self.layers(tokens, src_key_padding_mask=blind)[:, 0]

@@ -84,8 +84,8 @@ class FourierHead(nn.Module):
 
     def _waves(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cosines and sines of `l pi z` at the bins' centres, `[K + 1, m]` each."""
-        places = torch.arange(self.bins, device=like.device, dtype=torch.float64)
-        centres = (2 * places + 1) / self.bins - 1
+        bins = torch.arange(self.bins, device=like.device, dtype=torch.float64)
+        centres = (2 * bins + 1) / self.bins - 1
         orders = torch.arange(self.frequencies + 1, device=like.device, dtype=torch.float64)
         angles = math.pi * orders[:, None] * centres
         return angles.cos().to(like.dtype), angles.sin().to(like.dtype)

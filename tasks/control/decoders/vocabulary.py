@@ -54,9 +54,9 @@ def _tail(backbone: Backbone, size: int) -> list[int]:
     special = {tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id, tokenizer.mask_id}
     special_ids = sorted(i for i in special if i is not None and i >= ids[-1])
     if 2 * size > tokenizer.size or special_ids:
-        why = f"among them the special id {special_ids[0]}" if special_ids else "more than half"
+        reason = f"among them the special id {special_ids[0]}" if special_ids else "more than half"
         raise ValueError(
-            f"vocabulary: tail takes the last {size} of {tokenizer.size} ids, {why}; "
+            f"vocabulary: tail takes the last {size} of {tokenizer.size} ids, {reason}; "
             "say vocabulary: added"
         )
     return ids
