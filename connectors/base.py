@@ -34,10 +34,12 @@ class Connector(Component, nn.Module):
     token.
 
     hidden_layers: layers of the encoder that it reads as `features.hidden_states`, in this order;
-    for a head the task requests them.
+    for a head the task requests them. selects_tokens: it returns some of its tokens, so that no
+    gradient reaches the others.
     """
 
     hidden_layers: tuple[int, ...] = ()
+    selects_tokens: bool = False
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()

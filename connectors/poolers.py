@@ -60,6 +60,44 @@ class Cls(Connector):
         return pooled_features(features, self.map(features.pooled))
 
 
+class First(Connector):
+    """The first real token; zeros before the linear layer for a sample without any."""
+
+    selects_tokens = True
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim)
+        self.map = linear_if_needed(in_dim, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, 1, out_dim]`."""
+        place = features.mask.int().argmax(1)
+        return pooled_features(features, self.map(_token_at(features, place)))
+
+
+class Last(Connector):
+    """The last real token, the only one of a causal model that has attended to all (E5-Mistral:
+    Wang et al. 2024); zeros before the linear layer for a sample without any."""
+
+    selects_tokens = True
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim)
+        self.map = linear_if_needed(in_dim, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, 1, out_dim]`."""
+        numbers = torch.arange(features.mask.shape[1], device=features.mask.device)
+        place = (numbers * features.mask).amax(1)
+        return pooled_features(features, self.map(_token_at(features, place)))
+
+
+def _token_at(features: Features, place: Tensor) -> Tensor:
+    """Return the tokens `[B, D]` at `place [B]`."""
+    tokens = mask_tokens(features.tokens, features.mask)
+    return tokens.gather(1, place[:, None, None].expand(-1, 1, tokens.shape[-1]))[:, 0]
+
+
 class AttentionPool(Connector):
     """One learned query attends to the tokens (Set Transformer's PMA, Lee et al. 2019).
 

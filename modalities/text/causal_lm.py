@@ -6,8 +6,9 @@ Wang et al. 2024). Legend: `B` batch, `L` tokens, `D` width.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,15 @@ from transformers import AutoModelForCausalLM
 from ..base import Features, LayerHook, Tokenizer
 from .hf import HubText, positions
 
+WITH_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers, as configurations call them, that obey a mask."""
+
 
 class CausalLM(HubText):
     """tokens: the last hidden state, after the model's final norm. pooled: the last real token.
+
+    attention: `bidirectional` lets every token attend to all of the text (LLM2Vec: BehnamGhader et
+    al. 2024; Gemma Encoder: Suganthan et al. 2025); its usual pooling is `mean`.
 
     echo: the text is repeated and the second copy is returned, whose every token has attended to
     the whole text (Springer et al., "Repetition Improves Language Model Embeddings", 2024); `mean`
@@ -38,10 +45,20 @@ class CausalLM(HubText):
         max_length: int = 512,
         lm_head: bool = False,
         echo: bool = False,
+        attention: Literal["causal", "bidirectional"] = "causal",
     ) -> None:
         super().__init__(
             name=name, config=config, tokenizer=tokenizer, max_length=max_length, lm_head=lm_head
         )
+        self.attention, self.tried = attention, False
+        if attention == "bidirectional" and (reason := self._one_way()):
+            raise ValueError(
+                f"attention: {self.whole.model_type} cannot attend both ways ({reason}); say causal"
+            )
+        if attention == "bidirectional" and echo:
+            raise ValueError(
+                "echo: attends to the whole text as attention: bidirectional does; take one out"
+            )
         self.echo, max_positions = echo, positions(self.encoder)
         if echo and max_positions is not None and max_positions < 2 * max_length:
             raise ValueError(
@@ -61,9 +78,42 @@ class CausalLM(HubText):
         return stack
 
     def inputs(self, ids: Tensor, mask: Tensor, embeds: Tensor | None) -> dict[str, Any]:
+        if self.attention == "bidirectional":
+            mask_option = {"attention_mask": self._both_ways(mask), "use_cache": False}
+            return super().inputs(ids, mask, embeds) | mask_option
         # Without a mask and a cache the model looks for packed texts in the positions' values,
         # which are not there on meta; a cache, free there, keeps it from looking.
         return {**super().inputs(ids, mask, embeds), "use_cache": ids.is_meta}
+
+    def _one_way(self) -> str | None:
+        """Return why the model takes no mask but its causal one; None if it takes any."""
+        types = set(getattr(self.encoder.config, "layer_types", None) or ())
+        if getattr(self.encoder, "_is_stateful", False) or types - WITH_ATTENTION:
+            return "its layers hold a state"
+        code = sys.modules[type(self.encoder).__module__]
+        return None if hasattr(code, "create_causal_mask") else "it makes its own mask"
+
+    def _both_ways(self, mask: Tensor) -> Tensor:
+        """Return the additive mask `[B, 1, L, L]` by which every position sees all real tokens."""
+        dtype = next(self.encoder.parameters()).dtype
+        length = mask.shape[1]
+        hidden = ~mask[:, None, None, :].expand(-1, 1, length, -1)
+        zeros = torch.zeros(hidden.shape, dtype=dtype, device=mask.device)
+        return zeros.masked_fill(hidden, torch.finfo(dtype).min)
+
+    @torch.no_grad()
+    def _try(self, device: torch.device) -> None:
+        """Raise ValueError if the first of four tokens does not see the last, whatever the mask."""
+        self.tried, training = True, self.training
+        ids = torch.arange(8, device=device).view(2, 4) % 4
+        ids[1, 3] = 4
+        tokens = self.eval()(ids, torch.ones_like(ids, dtype=torch.bool)).tokens[:, 0]
+        self.train(training)
+        if torch.equal(tokens[0], tokens[1]):
+            raise ValueError(
+                f"attention: {self.whole.model_type} takes no mask that lets it attend both ways; "
+                "say causal"
+            )
 
     def forward(
         self,
@@ -74,6 +124,8 @@ class CausalLM(HubText):
         inputs_embeds: Tensor | None = None,
     ) -> Features:
         """As `HubText`; with `echo` of the second copy. Hooks then receive both, `[B, 2 L, D]`."""
+        if self.attention == "bidirectional" and not (self.tried or ids.is_meta):
+            self._try(ids.device)
         if not self.echo:
             return super().forward(ids, mask, hidden_states, layer_hooks, inputs_embeds)
         lengths = mask.sum(1, keepdim=True)
