@@ -5,6 +5,7 @@ Legend: `B` batch, `N` positions of a packed row, `Q` queries, `K` keys, `T` emb
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -138,9 +139,15 @@ def stack_of(model: Any) -> Any:
     for stack in (model.get_decoder(), model.base_model, *inner):
         if not isinstance(stack, PreTrainedModel) or stack.get_output_embeddings() is not None:
             continue
-        if "inputs_embeds" in inspect.signature(stack.forward).parameters:
+        if _takes_embeddings(type(stack)):
             return stack
     return model.base_model
+
+
+@functools.cache
+def _takes_embeddings(kind: type[nn.Module]) -> bool:
+    """Whether models of a class read embeddings. Cached: each step of generation asks."""
+    return "inputs_embeds" in inspect.signature(kind.forward).parameters
 
 
 def first_position(stack: nn.Module) -> int:
