@@ -11,14 +11,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engine.checkpoint import push
-    from .engine.inference import load, pipeline, save
+    from .engine.inference import (
+        list_backbones,
+        list_connectors,
+        list_encoders,
+        list_parts,
+        list_recipes,
+        list_tasks,
+        load,
+        pipeline,
+        save,
+    )
     from .engine.model import build as compose
 
-__all__ = ["__version__", "compose", "load", "pipeline", "push", "save"]
+__all__ = [
+    "__version__",
+    "compose",
+    "list_backbones",
+    "list_connectors",
+    "list_encoders",
+    "list_parts",
+    "list_recipes",
+    "list_tasks",
+    "load",
+    "pipeline",
+    "push",
+    "save",
+]
 __version__ = "0.1.0.dev0"
 
 _LATER = {
     "compose": ("engine.model", "build"),
+    "list_backbones": ("engine.inference", "list_backbones"),
+    "list_connectors": ("engine.inference", "list_connectors"),
+    "list_encoders": ("engine.inference", "list_encoders"),
+    "list_parts": ("engine.inference", "list_parts"),
+    "list_recipes": ("engine.inference", "list_recipes"),
+    "list_tasks": ("engine.inference", "list_tasks"),
     "load": ("engine.inference", "load"),
     "pipeline": ("engine.inference", "pipeline"),
     "push": ("engine.checkpoint", "push"),

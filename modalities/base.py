@@ -88,6 +88,11 @@ class Component:
         """True where the options name weights (a tag, a hub id, a folder with a checkpoint)."""
         return False
 
+    @classmethod
+    def list_names(cls) -> Sequence[str]:
+        """Return the built-in values of the option `name`; empty if it has none."""
+        return ()
+
     transforms_follow: bool = False
     """Set by the engine before the constructor of a part that transforms will change: what holds
     only behind them (a tokenizer that fits the table) is checked by `transformed`."""

@@ -7,6 +7,12 @@ from ...lazy import lazy_exports
 if TYPE_CHECKING:
     from .control import ControlTask as ControlTask
     from .control import find_control_task as find_control_task
+    from .listing import list_backbones as list_backbones
+    from .listing import list_connectors as list_connectors
+    from .listing import list_encoders as list_encoders
+    from .listing import list_parts as list_parts
+    from .listing import list_recipes as list_recipes
+    from .listing import list_tasks as list_tasks
     from .loading import TaskFunction as TaskFunction
     from .loading import load as load
     from .loading import pipeline as pipeline
@@ -18,6 +24,14 @@ else:
         __name__,
         {
             "control": ["ControlTask", "find_control_task"],
+            "listing": [
+                "list_backbones",
+                "list_connectors",
+                "list_encoders",
+                "list_parts",
+                "list_recipes",
+                "list_tasks",
+            ],
             "loading": ["TaskFunction", "load", "pipeline", "save"],
             "pipeline": ["Pipeline"],
             "predict": ["predict_files"],

@@ -35,6 +35,7 @@ PASSED = {
     "optimizer": OPTIMIZER_ARGUMENTS,
     "schedule": SCHEDULE_ARGUMENTS,
     "selector": ("module",),
+    "transform": ("module", "context"),
 }
 """Arguments of a kind's parts that are no options."""
 

@@ -30,6 +30,10 @@ class TorchaudioBundle(Encoder):
 
     supports = frozenset({"hidden_states"})
 
+    @classmethod
+    def list_names(cls) -> Sequence[str]:
+        return list(_bundles())
+
     def __init__(self, name: str, options: dict[str, Any] | None = None) -> None:
         super().__init__()
         bundle = _bundle(name)
@@ -96,8 +100,12 @@ def _output_hook(hidden: dict[int, Tensor], index: int) -> Any:
 
 
 def _bundle(name: str) -> Any:
-    shelf = vars(torchaudio.pipelines)
-    bundles = [n for n in shelf if getattr(shelf[n], "_model_type", "") == "Wav2Vec2"]
+    bundles = _bundles()
     if name not in bundles:
         raise ValueError(f"name: no bundle {name!r}{did_you_mean(name, bundles)}")
-    return shelf[name]
+    return bundles[name]
+
+
+def _bundles() -> dict[str, Any]:
+    values = vars(torchaudio.pipelines)
+    return {n: v for n, v in values.items() if getattr(v, "_model_type", "") == "Wav2Vec2"}

@@ -57,6 +57,10 @@ class OpenClipVision(Encoder):
         self.supports = frozenset({"hidden_states"} if output == "tokens" else ())
 
     @classmethod
+    def list_names(cls) -> Sequence[str]:
+        return open_clip_config.list_names()
+
+    @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
         config_options = options.get("options") or {}
         return {

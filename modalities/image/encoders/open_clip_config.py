@@ -55,6 +55,11 @@ def complete(name: str, options: Json, online: bool) -> Json:
     }
 
 
+def list_names() -> list[str]:
+    """Return the architectures that open_clip has configurations of."""
+    return list(open_clip.list_models())
+
+
 def _pretrained(name: str, tagged_name: str) -> tuple[Json, Json]:
     base, _, tag = tagged_name.partition(":")
     model = open_clip.get_model_config(base)

@@ -88,6 +88,10 @@ class Timm(Encoder):
         config = timm.get_pretrained_cfg(location)
         return config is not None and bool(config.has_weights)
 
+    @classmethod
+    def list_names(cls) -> Sequence[str]:
+        return list(timm.list_models())
+
     def load(self) -> None:
         source, _ = parse_model_name(self.name)
         options = {k: v for k, v in self.options.items() if not (source and k == "pretrained_cfg")}
