@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,6 +32,10 @@ if not ONLINE:
     )
 # Two processes with two threads each on two cores take turns at waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# As in a terminal: a shell that starts the tests in the background lets them ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No test cuts the power, and some disks take a tenth of a second to flush a file.
 os.fsync = lambda descriptor: None

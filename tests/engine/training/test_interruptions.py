@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -63,17 +62,6 @@ STOPS = [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGTERM] * 
 TWICE = ([signal.SIGINT], [signal.SIGTERM] * 3)
 
 
-@pytest.fixture
-def signals_are_not_ignored() -> Iterator[None]:
-    """As in a terminal: a shell that runs the tests in the background lets them ignore SIGINT."""
-    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
-    before = {number: signal.signal(number, action) for number, action in defaults.items()}
-    yield
-    for number, action in before.items():
-        signal.signal(number, action)
-
-
-@pytest.mark.usefixtures("signals_are_not_ignored")
 @pytest.mark.parametrize(
     ("where", "numbers"),
     [*(("step", stop) for stop in STOPS), *((w, s) for w in ("checkpoint", "save") for s in TWICE)],
@@ -109,7 +97,6 @@ def test_what_the_parent_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, old)
 
 
-@pytest.mark.usefixtures("signals_are_not_ignored")
 def test_a_second_ctrl_c_stops_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), GracefulStop():
         os.kill(os.getpid(), signal.SIGINT)
