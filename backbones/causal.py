@@ -155,7 +155,8 @@ class Causal(CausalGeneration):
         return self._last_hidden(out, row.real)
 
     def _last_hidden(self, out: Any, real: Tensor) -> Tensor:
-        """The hidden states of an output of the library; the terms of its routers are kept."""
+        """Return the hidden states of an output of the library; the terms of its routers are
+        kept."""
         if balances(self.settings) and torch.is_grad_enabled():
             self.auxiliary.append(router_terms(out.router_logits, real, self.settings))
         hidden: Tensor = out.last_hidden_state
@@ -271,7 +272,7 @@ class Causal(CausalGeneration):
         input_mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, :-1]], 1)
 
         def rearrange(visible: Tensor) -> Tensor:
-            """The same for [before, last, all but the last id]."""
+            """Return the same for [before, last, all but the last id]."""
             positions = torch.arange(past, past + length - 1, device=numbers.device)
             order = torch.cat(
                 [numbers.expand(len(last), -1), last, positions.expand(len(last), -1)], 1

@@ -162,7 +162,8 @@ class Seq2Seq(Generative):
         return out.last_hidden_state
 
     def _self_mask(self, mask: Tensor, length: int, order: Tensor) -> Tensor:
-        """The mask of the decoder's self-attention, `[B, T, T]`, for positions in this order."""
+        """Return the mask of the decoder's self-attention, `[B, T, T]`, for positions in this
+        order."""
         if mask.shape[1:] != (length, length):
             raise ValueError(
                 f"{self.kind}: found a mask {tuple(mask.shape)}, expected [B, {length}, {length}]: "
@@ -211,7 +212,7 @@ class Seq2Seq(Generative):
         real = torch.cat([torch.ones_like(mask[:, :1]), mask[:, :-1]], 1)
 
         def rearrange(visible: Tensor) -> Tensor:
-            """The same for [start, all but the last id]."""
+            """Return the same for [start, all but the last id]."""
             order = torch.arange(ids.shape[1], device=visible.device)
             shifted = (order - 1).clamp(min=0).expand(len(ids), -1)
             visible = self._self_mask(visible, len(order), shifted)

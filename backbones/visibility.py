@@ -60,7 +60,7 @@ class Visibility:
 
     @classmethod
     def documents(cls, ids: Tensor, base: AttentionKind = "causal") -> Self:
-        """Packed documents: each has the hidden states that it has alone.
+        """Return packed documents: each has the hidden states that it has alone.
 
         ids: `[B, T]`, the number of the document that each position belongs to; or `[B, P + T]`,
         the context included.
@@ -92,7 +92,7 @@ class Visibility:
 
     @classmethod
     def full_to_causal(cls, progress: float) -> Visibility:
-        """A schedule from bidirectional attention (progress 0) to causal attention (1).
+        """Return a schedule from bidirectional attention (progress 0) to causal attention (1).
 
         In between, attention to later positions is scaled by `1 - progress` and the weights are
         normalized again (iLLaMA, Wang et al. 2024, whose release does not normalize them).
@@ -138,5 +138,5 @@ def as_visibility(attention: Attention) -> Visibility:
 
 
 def _same(ids: Tensor) -> Tensor:
-    """`[B, N, N]`: whether two positions have the same id of `ids [B, N]`."""
+    """Return `[B, N, N]`: whether two positions have the same id of `ids [B, N]`."""
     return ids[:, :, None] == ids[:, None]

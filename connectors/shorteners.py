@@ -145,14 +145,14 @@ def space_to_depth(values: Tensor, grid: tuple[int, ...], factors: tuple[int, ..
 def scale_spacing(
     step: tuple[float, ...] | None, factors: tuple[float, ...]
 ) -> tuple[float, ...] | None:
-    """The extent of a token that holds `factors` of the old ones."""
+    """Return the extent of a token that holds `factors` of the old ones."""
     return None if step is None else tuple(s * f for s, f in zip(step, factors, strict=True))
 
 
 def shift_origin(
     origin: tuple[float, ...] | None, step: tuple[float, ...] | None, factors: tuple[float, ...]
 ) -> tuple[float, ...] | None:
-    """The centre of the first token that holds `factors` of the old ones."""
+    """Return the centre of the first token that holds `factors` of the old ones."""
     if origin is None or step is None:
         return None
     return tuple(o + s * (f - 1) / 2 for o, s, f in zip(origin, step, factors, strict=True))

@@ -44,7 +44,7 @@ class Processor:
     """
 
     def prepare(self, raw: Any) -> Sample:
-        """The sample of one raw value; deterministic."""
+        """Return the sample of one raw value; deterministic."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
@@ -80,12 +80,14 @@ class Component:
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """The options of a recipe's section, completed so that `__init__` needs nothing else."""
+        """Return the options of a recipe's section, completed so that `__init__` needs nothing
+        else."""
         return options
 
     @classmethod
     def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
-        """True where the options name weights (a tag, a hub id, a folder with a checkpoint)."""
+        """Return True where the options name weights (a tag, a hub id, a folder with a
+        checkpoint)."""
         return False
 
     @classmethod
@@ -142,7 +144,7 @@ class Encoder(Component, nn.Module):
         return ()
 
     def blocks(self) -> Sequence[nn.Module]:
-        """The layers from input to output, for `freeze: {last: n}`; empty where unknown."""
+        """Return the layers from input to output, for `freeze: {last: n}`; empty where unknown."""
         return ()
 
 
@@ -221,7 +223,7 @@ class Fittable(ABC):
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
 
     def charts(self) -> Sequence[Chart]:
         """Return the charts of the fitted state for a report; none by default."""
@@ -253,11 +255,12 @@ class Tokenizer(Fittable):
 
     @abstractmethod
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Ids of a text; with `special`, between the tokens that the model expects at the ends."""
+        """Return ids of a text; with `special`, between the tokens that the model expects at the
+        ends."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, without special tokens."""
+        """Return the text of ids, without special tokens."""
 
     def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         """Return messages, `[{role: ..., content: ...}]`, as the text that the model was trained
@@ -271,8 +274,8 @@ class Tokenizer(Fittable):
         )
 
     def encode_chat(self, text: str) -> list[int]:
-        """Ids of what `chat` returned, or of a part of it: the special tokens of the template
-        become their ids."""
+        """Return ids of what `chat` returned, or of a part of it: the special tokens of the
+        template become their ids."""
         return self.encode(text)
 
     def encode_batch(self, texts: Sequence[str], **options: Any) -> tuple[Tensor, Tensor]:

@@ -84,8 +84,8 @@ class Features:
         return self.mask.sum(1)
 
     def extents(self) -> Tensor:
-        """`[B, n]` tokens along each axis of the grid up to a sample's last real one, at least 1:
-        its own grid within the padded one. Raise ValueError if there is no grid."""
+        """Return `[B, n]` tokens along each axis of the grid up to a sample's last real one, at
+        least 1: its own grid within the padded one. Raise ValueError if there is no grid."""
         if self.grid is None:
             raise ValueError("Features: without a grid there are no extents")
         real = self.mask.unflatten(1, self.grid)
@@ -101,13 +101,13 @@ class Features:
         return dataclasses.replace(self, **changes)
 
     def mean(self) -> Tensor:
-        """`[B, D]` mean of the real tokens; zeros for a sample without any."""
+        """Return `[B, D]` mean of the real tokens; zeros for a sample without any."""
         weights = self.mask.unsqueeze(-1).to(self.tokens.dtype)
         total = (self.tokens * weights).sum(1)
         return total / weights.sum(1).clamp(min=1)
 
     def pool(self) -> Tensor:
-        """`[B, D]` `pooled`, or the mean of the real tokens if it is None."""
+        """Return `[B, D]` `pooled`, or the mean of the real tokens if it is None."""
         return self.mean() if self.pooled is None else self.pooled
 
     def to(self, *args: Any, **kwargs: Any) -> Self:

@@ -123,7 +123,7 @@ def _clean(root: ElementTree.Element, titles: Mapping[str, str]) -> None:
 
 
 def _rounded(number: re.Match[str]) -> str:
-    """A place to a hundredth of a pixel."""
+    """Return a place to a hundredth of a pixel."""
     return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 

@@ -121,7 +121,7 @@ def try_encoders(model: nn.Module) -> None:
 
 
 def _same(alone: Features, batch: Features, row: int) -> bool:
-    """Whether a row of a batch has the features that it has alone."""
+    """Return whether a row of a batch has the features that it has alone."""
     first, second = alone.tokens[0][alone.mask[0]], batch.tokens[row][batch.mask[row]]
     if first.shape != second.shape:
         return False

@@ -26,7 +26,7 @@ class Modality:
     first used, or a mapping from short names to lazy strings.
 
     Functions:
-        read: cell of a data set -> raw value. Raises ReadError. Returns the cell by default.
+        read: cell of a data set -> raw value. Raise ReadError. Returns the cell by default.
         files: cell -> the files that `read` opens for it, whose change makes cached values void.
             By default those that the cell names (a path, `{"path":}`, a list of them) and all of
             the folders that it names; none where `read` returns the cell.

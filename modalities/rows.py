@@ -55,7 +55,7 @@ class Source:
         return self[index][column]
 
     def key(self, index: int) -> str:
-        """The name of a row, for errors and caches."""
+        """Return the name of a row, for errors and caches."""
         return str(index)
 
     def fingerprint(self) -> str:

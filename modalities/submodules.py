@@ -26,7 +26,7 @@ from .base import LayerHook
 
 
 def replace_submodules(root: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
-    """A shallow copy of `root` with the submodules at the dotted paths replaced."""
+    """Return a shallow copy of `root` with the submodules at the dotted paths replaced."""
     shell = copy.copy(root)
     shell.__dict__["_modules"] = dict(root._modules)
     for path, part in parts.items():
@@ -39,7 +39,7 @@ def replace_submodules(root: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Mo
 
 
 def path_of(root: nn.Module, part: nn.Module) -> str:
-    """The dotted path of a submodule."""
+    """Return the dotted path of a submodule."""
     for path, module in root.named_modules():
         if module is part:
             return path
@@ -106,7 +106,7 @@ def list_of_layers(model: nn.Module, count: int | None) -> Sequence[nn.Module]:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module itself, or the one that it was before peft adapted or copied it."""
+    """Return the module itself, or the one that it was before peft adapted or copied it."""
     for name in ("base_layer", "original_module"):
         if isinstance(inner := getattr(module, name, None), nn.Module):
             return unwrapped(inner)

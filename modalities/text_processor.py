@@ -87,7 +87,7 @@ def collate_ids(samples: Sequence[Sample], pad_id: int) -> dict[str, Tensor]:
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """A hash of what the tokenizer is and has learned."""
+    """Return a hash of what the tokenizer is and has learned."""
     kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
     state = json.dumps(tokenizer.state(), sort_keys=True, default=lambda array: array.tolist())
     return hashlib.sha256(f"{kind}\n{state}".encode()).hexdigest()
@@ -108,8 +108,8 @@ PROBES: dict[str, Sequence[str]] = {
 
 
 def lost_in_text(tokenizer: Tokenizer) -> list[str]:
-    """What of `PROBES` does not come back: `decode(encode(text)) != text`. What the tokenizer
-    refuses is not lost."""
+    """Return what of `PROBES` does not come back: `decode(encode(text)) != text`. What the
+    tokenizer refuses is not lost."""
 
     def loses(text: str) -> bool:
         try:

@@ -105,7 +105,7 @@ class BackboneContract:
         return Features(tokens, mask)
 
     def run(self, kind: str, embeds: Tensor | None = None, row: int | None = None, **o: Any) -> Any:
-        """A forward of all rows, or of one row without its padding."""
+        """Return a forward of all rows, or of one row without its padding."""
         context: Any = o.pop("context", self.context) if kind != "bidirectional" else None
         embeds, mask = self.after.tokens if embeds is None else embeds, self.after.mask
         if row is not None:

@@ -167,7 +167,7 @@ def _compare(
 
 
 def _place_of_change(before: Features, after: Features) -> Tensor:
-    """`[n]` the centre of the token that changes most."""
+    """Return `[n]` the centre of the token that changes most."""
     grid = before.grid or ()
     distance = (after.tokens - before.tokens)[0].norm(dim=-1)
     index = torch.stack(torch.unravel_index(distance.argmax(), grid)).float()

@@ -115,7 +115,7 @@ def pack(
 
 
 def real_first(mask: Tensor) -> Tensor:
-    """`[B, N]`: the positions of `mask [B, N]`, real ones first, otherwise in order."""
+    """Return `[B, N]`: the positions of `mask [B, N]`, real ones first, otherwise in order."""
     return (~mask).to(torch.uint8).argsort(dim=1, stable=True)
 
 
@@ -124,13 +124,13 @@ def packed_positions(real: Tensor, context: Tensor) -> Positions:
 
 
 def positions_from_mask(mask: Tensor, context: bool) -> Positions:
-    """The positions of `mask [B, N]` where they stand, whichever side is padded."""
+    """Return the positions of `mask [B, N]` where they stand, whichever side is padded."""
     index = (mask.cumsum(1) - 1).clamp(min=0)
     return Positions(index, mask, mask if context else torch.zeros_like(mask))
 
 
 def arrange(mask: Tensor, past: int, length: int, queries: Tensor, keys: Tensor) -> Tensor:
-    """A visibility's mask, whose rows and columns stand as the caller has them, `[B, Q, K]`.
+    """Return a visibility's mask, whose rows and columns stand as the caller has them, `[B, Q, K]`.
 
     past, length: `P` and `T` of the caller. queries `[B, Q]`, keys `[B, K]`: indices into
     [context, embeds]. Rows and columns of the context that the mask lacks see everything.
@@ -166,8 +166,8 @@ class Windows:
 
 
 def sliding_windows(config: Any, both_ways: bool = False) -> Windows:
-    """The windows of a configuration. both_ways: it is an encoder's, which sees as far ahead, and
-    whose window does not count the position itself."""
+    """Return the windows of a configuration. both_ways: it is an encoder's, which sees as far
+    ahead, and whose window does not count the position itself."""
     window: int | None = getattr(config, "sliding_window", None)
     if both_ways and window is not None:
         window += 1
@@ -189,7 +189,7 @@ def base_rule(base: AttentionKind, query: Positions, key: Positions) -> Tensor:
 
 
 def position_ids(visibility: Visibility, query: Positions, key: Positions) -> Tensor:
-    """`[B, Q]`. The visibility's mask stands as the queries and keys do, `[B, Q, K]`."""
+    """Return `[B, Q]`. The visibility's mask stands as the queries and keys do, `[B, Q, K]`."""
     if not visibility.restart_positions or visibility.mask is None:
         return query.index.expand(len(query.real), -1)
     earlier = key.index[:, None, :] < query.index[:, :, None]
@@ -203,7 +203,8 @@ def additive(
     windows: Windows,
     dtype: torch.dtype,
 ) -> Tensor | dict[str, Tensor]:
-    """The mask `[B, 1, Q, K]` a model takes, or one for each type of layer where they differ.
+    """Return the mask `[B, 1, Q, K]` a model takes, or one for each type of layer where they
+    differ.
 
     The queries are the last positions of the keys; the visibility's mask stands as both do.
     """
@@ -222,7 +223,7 @@ def additive_by_layer(
     windows: Windows,
     dtype: torch.dtype,
 ) -> dict[int, Tensor]:
-    """The masks `[B, 1, Q, K]` of the layers that have a visibility of their own."""
+    """Return the masks `[B, 1, Q, K]` of the layers that have a visibility of their own."""
     return {
         layer: _additive(inner, query, key, windows.of(layer), dtype)
         for layer, inner in layers.items()

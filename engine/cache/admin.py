@@ -28,7 +28,7 @@ class StoreInfo:
 
 
 def list_stores(root: Path) -> list[StoreInfo]:
-    """The stores under a root, the one used last first."""
+    """Return the stores under a root, the one used last first."""
     folders = [
         (level, path)
         for level in LEVELS
@@ -39,9 +39,9 @@ def list_stores(root: Path) -> list[StoreInfo]:
 
 
 def remove_stores(root: Path, which: str, *, older_than: float = 0.0) -> list[StoreInfo]:
-    """Remove `all` stores, or the one whose id begins with `which`; gives what was removed.
+    """Remove `all` stores, or the one whose id begins with `which`; return what was removed.
 
-    older_than: only those that were not used for this many seconds. Raises ValueError where
+    older_than: only those that were not used for this many seconds. Raise ValueError where
     `which` fits no store or several.
     """
     stores = list_stores(root)
@@ -62,7 +62,7 @@ def remove_stores(root: Path, which: str, *, older_than: float = 0.0) -> list[St
 
 
 def verify(root: Path) -> dict[str, list[str]]:
-    """Check every store; gives the keys that were dropped, by the store's id."""
+    """Check every store; return the keys that were dropped, by the store's id."""
     stores = (Store(root, info.level, info.identity) for info in list_stores(root) if info.identity)
     return {store.id: store.verify() for store in stores}
 

@@ -61,7 +61,7 @@ def estimate(records: Sequence[Record], count: int) -> int:
 
 
 def require_space(root: Path, needed: int) -> None:
-    """Raises RuntimeFailure where the disk has less room than is needed."""
+    """Raise RuntimeFailure where the disk has less room than is needed."""
     existing = next(p for p in (root, *root.resolve().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -83,7 +83,7 @@ def fill(
 
     compute: places in `keys` -> a record each, in order; None for a row that cannot be read
     (it stays missing). progress: called with (rows done, rows in all). May be killed at any
-    time: what was sealed is kept. Raises RuntimeFailure where the disk is too small.
+    time: what was sealed is kept. Raise RuntimeFailure where the disk is too small.
     """
     missing = set(store.missing(keys))
     first: dict[str, int] = {}

@@ -38,12 +38,12 @@ def content_hash(sample: Sample) -> str:
 
 
 def add_content_hash(record: Record, sample: Sample) -> Record:
-    """The record, with the hash of its sample, for `Store.verify(content)`."""
+    """Return the record, with the hash of its sample, for `Store.verify(content)`."""
     return {**record, CONTENT: np.frombuffer(bytes.fromhex(content_hash(sample)), np.uint8)}
 
 
 def processor_identity(processor: Processor) -> dict[str, Any]:
-    """What decides a sample: the class, its source, its settings and fitted states."""
+    """Return what decides a sample: the class, its source, its settings and fitted states."""
     return {**_class_identity(type(processor)), "settings": _to_json(processor.settings())}
 
 
@@ -67,7 +67,7 @@ def without_sources(value: Any) -> Any:
 
 
 def read_identity(read: str) -> dict[str, Any]:
-    """What decides a raw value: a modality's `read`, `module:name`, and its source."""
+    """Return what decides a raw value: a modality's `read`, `module:name`, and its source."""
     return {"function": read, "source": list(source_digests(read.partition(":")[0]))}
 
 
@@ -79,7 +79,7 @@ def encoder_identity(
     precision: str = "float32",
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What decides an encoder's features.
+    """Return what decides an encoder's features.
 
     read: the function of the modality, `module:name`. options: the recipe's resolved section; it
     holds what no weight shows (a number of heads, which layer is read).
@@ -113,8 +113,8 @@ def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _class_identity(kind: type) -> dict[str, Any]:
-    """The class, and the files that decide what it computes: those that it and its parents are
-    written in and, of parts and processors, those that they import of their project.
+    """Return the class, and the files that decide what it computes: those that it and its parents
+    are written in and, of parts and processors, those that they import of their project.
 
     Left out are Python, torch and the contracts, which decide nothing of their own.
     """
@@ -129,7 +129,7 @@ def _class_identity(kind: type) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
-    """The value as JSON; arrays and fitted states by their hash. Raises TypeError."""
+    """Return the value as JSON; arrays and fitted states by their hash. Raise TypeError."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):

@@ -26,7 +26,7 @@ PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": to
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
-    """The tensor's values; bfloat16 as its bits, under the dtype `BF16`."""
+    """Return the tensor's values; bfloat16 as its bits, under the dtype `BF16`."""
     tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(BF16)
@@ -34,7 +34,7 @@ def to_array(tensor: Tensor) -> np.ndarray:
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """A tensor of its own (not a view) with the array's values."""
+    """Return a tensor of its own (not a view) with the array's values."""
     if array.dtype == BF16:
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(array.copy())
@@ -49,8 +49,8 @@ def record_to_sample(record: Record) -> Sample:
 
 
 def to_records(features: Features, precision: str | None = None) -> list[Record]:
-    """One record a sample. precision: `float32 | float16 | bfloat16` for tokens and pooled,
-    None for what the encoder computed in. Raises ValueError for a mask with holes and no grid."""
+    """Return one record a sample. precision: `float32 | float16 | bfloat16` for tokens and pooled,
+    None for what the encoder computed in. Raise ValueError for a mask with holes and no grid."""
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"cache: precision is {precision!r}, expected one of {[*PRECISIONS]}")
     dtype = features.tokens.dtype if precision is None else PRECISIONS[precision]
@@ -91,8 +91,8 @@ def to_records(features: Features, precision: str | None = None) -> list[Record]
 
 
 def from_records(records: Sequence[Record]) -> Features:
-    """A batch, padded on the right with zeros; volumes at the far ends of their axes. Where other
-    grids (steps, origins) disagree there is none. Raises ValueError for records of different
+    """Return a batch, padded on the right with zeros; volumes at the far ends of their axes. Where
+    other grids (steps, origins) disagree there is none. Raise ValueError for records of different
     widths, dtypes or fields."""
     records = pad_to_common_grid(records)
     grid = _grid(records)

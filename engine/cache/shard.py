@@ -156,7 +156,7 @@ class Shard:
         return self._map
 
     def release(self) -> None:
-        """Let go of the memory map; arrays that were given out keep theirs."""
+        """Release the memory map; arrays that were returned keep theirs."""
         self._map = None
 
     def read(self, row: int) -> Record:
@@ -214,7 +214,7 @@ def _read_index(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _group(number: int, index: Any, start: int, spans: dict[str, tuple[int, int]]) -> Group:
-    """Where the rows of a layout lie. index: their number, and the layout."""
+    """Return where the rows of a layout lie. index: their number, and the layout."""
     rows, layout = index[0], tuple((n, d, tuple(s)) for n, d, s in index[1])
     columns = []
     for name, kind, shape in layout:
@@ -228,7 +228,7 @@ def _group(number: int, index: Any, start: int, spans: dict[str, tuple[int, int]
 
 
 def _native(name: str, array: np.ndarray) -> np.ndarray:
-    """A copy, in C order and the byte order of the format."""
+    """Return a copy, in C order and the byte order of the format."""
     if array.dtype == BF16:
         return array.copy(order="C")
     if array.dtype.newbyteorder("=").str[1:] not in KINDS:

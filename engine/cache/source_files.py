@@ -75,7 +75,7 @@ def _file_of(module: str) -> Path | None:
 
 
 def _imports(module: str, file: Path) -> Iterator[tuple[str, Path]]:
-    """The modules that a module imports, of its project."""
+    """Yield the modules that a module imports, of its project."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for statement in _statements(file, _digest(file)):
         base = _absolute(statement, package)
@@ -98,7 +98,8 @@ class _Statement:
 
 @functools.cache
 def _statements(file: Path, digest: str) -> tuple[_Statement, ...]:
-    """The imports of a file, read once while its text, whose digest it is, stays the same."""
+    """Return the imports of a file, read once while its text, whose digest it is, stays the
+    same."""
     statements = []
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
@@ -110,7 +111,7 @@ def _statements(file: Path, digest: str) -> tuple[_Statement, ...]:
 
 
 def _absolute(statement: _Statement, package: str) -> str:
-    """The full name of the module after `from` or `import`."""
+    """Return the full name of the module after `from` or `import`."""
     if not statement.level:
         return statement.base
     parts = package.split(".")
@@ -119,14 +120,14 @@ def _absolute(statement: _Statement, package: str) -> str:
 
 @functools.cache
 def _installed() -> frozenset[Path]:
-    """The folders of the libraries."""
+    """Return the folders of the libraries."""
     kinds = ("stdlib", "purelib", "platlib")
     return frozenset(Path(sysconfig.get_path(kind)) for kind in kinds)
 
 
 def _top(name: str, module: str, file: Path) -> Path | None:
-    """The folder of a top-level package, or where a top-level module would lie without `.py`, if
-    it belongs to the project of a module. A package's folder may have another name."""
+    """Return the folder of a top-level package, or where a top-level module would lie without
+    `.py`, if it belongs to the project of a module. A package's folder may have another name."""
     own_package, *inner = module.split(".")
     depth = len(inner) - (file.name != "__init__.py")  # -1: a file that is in no package
     if name == own_package:
@@ -139,8 +140,8 @@ def _top(name: str, module: str, file: Path) -> Path | None:
 
 
 def _resolve(top: Path, base: str, name: str) -> tuple[str, Path] | None:
-    """The module behind `from base import name`: a module within, the one that a package takes
-    the name from, or `base` itself."""
+    """Return the module behind `from base import name`: a module within, the one that a package
+    takes the name from, or `base` itself."""
     within = f"{base}.{name}" if name else base
     for module in dict.fromkeys((within, base)):
         path = top.joinpath(*module.split(".")[1:])
@@ -152,7 +153,7 @@ def _resolve(top: Path, base: str, name: str) -> tuple[str, Path] | None:
 
 
 def _behind_package(top: Path, module: str, file: Path, name: str) -> tuple[str, Path]:
-    """The module that a package takes a name from, or the package itself."""
+    """Return the module that a package takes a name from, or the package itself."""
     for statement in _statements(file, _digest(file)) if name else ():
         for imported, bound in statement.names:
             if imported and name in (bound, imported):

@@ -53,7 +53,7 @@ class CacheWarning(UserWarning):
 
 
 def identity_hash(level: str, identity: Mapping[str, Any]) -> str:
-    """The id of a store; raises TypeError where the identity is not JSON."""
+    """Return the id of a store; raises TypeError where the identity is not JSON."""
     try:
         text = json.dumps({"level": level, "identity": identity}, sort_keys=True)
     except TypeError as error:
@@ -102,11 +102,11 @@ class Store:
         return all(key in self._where for key in keys)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """The keys that have no record, in order, each once."""
+        """Return the keys that have no record, in order, each once."""
         return [key for key in dict.fromkeys(keys) if key not in self._where]
 
     def get(self, keys: Sequence[str]) -> list[Record]:
-        """The records of the keys: read-only views of memory maps. Raises KeyError."""
+        """Return the records of the keys: read-only views of memory maps. Raise KeyError."""
         try:
             return [self._read(key) for key in keys]
         except FileNotFoundError:  # another process rewrote a shard while verifying
@@ -140,7 +140,7 @@ class Store:
                 self._index(loaded)
 
     def verify(self, content: Callable[[str], str | None] | None = None) -> list[str]:
-        """Check every record, drop the bad ones, and give the keys that are now missing (with
+        """Check every record, drop the bad ones, and return the keys that are now missing (with
         those that were dropped when the store was opened).
 
         content: key -> hash of what the record is made from today (`content_hash`), or None

@@ -71,7 +71,8 @@ class Checkpoints:
         return None, lines
 
     def saved_names(self) -> set[str]:
-        """The names of the tensors that the newest readable checkpoint keeps of the model."""
+        """Return the names of the tensors that the newest readable checkpoint keeps of the
+        model."""
         for path in reversed(self._paths()):
             files = [path / _MODEL, *filter(Path.is_file, [path / FROZEN])]
             with contextlib.suppress(ConfigError):
@@ -161,7 +162,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def _stamp(path: Path) -> dict[str, int]:
-    """The size and the checksum of a file; what never changes is not read again."""
+    """Return the size and the checksum of a file; what never changes is not read again."""
     crc = 0
     if path.name == FROZEN:
         return {"bytes": path.stat().st_size, "crc32": crc}
@@ -172,7 +173,7 @@ def _stamp(path: Path) -> dict[str, int]:
 
 
 def _fault(path: Path) -> str | None:
-    """Why a checkpoint is not whole, None if it is."""
+    """Return why a checkpoint is not whole, None if it is."""
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         for name, stamp in state["files"].items():

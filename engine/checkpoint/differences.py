@@ -100,7 +100,7 @@ def check_rows(old: Mapping[str, str], new: Mapping[str, str], allowed: Sequence
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings and lists by their keys joined with dots."""
+    """Return the leaves of nested mappings and lists by their keys joined with dots."""
     items: Iterable[tuple[str, Any]] = ()
     if isinstance(value, Mapping):
         items = value.items()

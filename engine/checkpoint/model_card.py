@@ -41,14 +41,14 @@ Made with sensorium {sensorium}, torch {torch}, transformers {transformers}, Pyt
 
 
 def read_command(folder: Path) -> str:
-    """The command that made a run: the first line of its recipe, where it is a comment."""
+    """Return the command that made a run: the first line of its recipe, where it is a comment."""
     path = folder / "recipe.yaml"
     first = path.read_text(encoding="utf-8").partition("\n")[0] if path.is_file() else ""
     return first.removeprefix("# ") if first.startswith("# ") else ""
 
 
 def command_header(command: str) -> str:
-    """The first line of a run's recipe."""
+    """Return the first line of a run's recipe."""
     return f"# {command}\n" if command else ""
 
 

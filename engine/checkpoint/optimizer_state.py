@@ -51,7 +51,7 @@ def restore_optimizer_by_name(
 
 
 def _group_values(model: Model, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """The numbers in an optimizer's groups that are no options: its own counts."""
+    """Return the numbers in an optimizer's groups that are no options: its own counts."""
     options = {*inspect.signature(type(optimizer)).parameters, "base_lr"}
     groups = []
     for group, names in zip(optimizer.param_groups, _names(model, optimizer), strict=True):
@@ -66,11 +66,11 @@ def _group_values(model: Model, optimizer: torch.optim.Optimizer) -> list[dict[s
 
 
 def _names(model: Model, optimizer: torch.optim.Optimizer) -> list[list[str]]:
-    """The names of the parameters of each group."""
+    """Return the names of the parameters of each group."""
     names = {id(p): without_adapter(name) for name, p in model.named_parameters()}
     return [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
 
 
 def _parameter_names(model: Model, optimizer: torch.optim.Optimizer) -> list[str]:
-    """The names of an optimizer's parameters, in the order of its state."""
+    """Return the names of an optimizer's parameters, in the order of its state."""
     return [name for names in _names(model, optimizer) for name in names]

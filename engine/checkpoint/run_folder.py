@@ -59,9 +59,9 @@ def check_run_fingerprints(model: Model, folder: Path) -> None:
 
 
 def load_model(folder: str | Path, precision: str | None = None) -> Model:
-    """The model of a run's folder or `hf-hub:org/name@revision`, in `eval()`, on the CPU.
+    """Return the model of a run's folder or `hf-hub:org/name@revision`, in `eval()`, on the CPU.
 
-    precision: `fp32`, `bf16` or `fp16`; None: as it was trained. Raises ConfigError where the
+    precision: `fp32`, `bf16` or `fp16`; None: as it was trained. Raise ConfigError where the
     folder is not whole, or another encoder was put in its place.
     """
     check_precision(precision)
@@ -82,7 +82,7 @@ def load_model(folder: str | Path, precision: str | None = None) -> Model:
 
 
 def push(folder: str | Path, name: str, *, private: bool = False) -> str:
-    """Upload a run's folder to the hub as `org/name`; gives its address."""
+    """Upload a run's folder to the hub as `org/name`; return its address."""
     from huggingface_hub import HfApi
 
     folder = Path(folder)

@@ -57,7 +57,7 @@ def _pretrained_tensors(model: Model) -> dict[str, dict[str, Tensor]]:
 
 
 def saved_tensors(model: Model) -> dict[str, Tensor]:
-    """The tensors of `model.safetensors`, by their name in the model."""
+    """Return the tensors of `model.safetensors`, by their name in the model."""
     parts = _pretrained_tensors(model).values()
     left_out = {id(tensor) for tensors in parts for tensor in tensors.values()}
     state = model.state_dict(keep_vars=True)
@@ -65,8 +65,8 @@ def saved_tensors(model: Model) -> dict[str, Tensor]:
 
 
 def frozen_tensors(model: Model) -> dict[str, Tensor]:
-    """The saved tensors that never change: what is frozen of parts that came from another run or
-    a file, by their name in the model. They are written once, not in every checkpoint."""
+    """Return the saved tensors that never change: what is frozen of parts that came from another
+    run or a file, by their name in the model. They are written once, not in every checkpoint."""
     parts = [(m, part) for _, m, part in model.components if part.weights != "none"]
     local = [module for module, part in parts if not _is_public(part)]
     still = {id(tensor) for module in local for tensor in _untrained_tensors(module).values()}
@@ -74,14 +74,14 @@ def frozen_tensors(model: Model) -> dict[str, Tensor]:
 
 
 def changing_tensors(model: Model) -> dict[str, Tensor]:
-    """The saved tensors without those that never change."""
+    """Return the saved tensors without those that never change."""
     frozen = frozen_tensors(model)
     return {name: t for name, t in saved_tensors(model).items() if name not in frozen}
 
 
 @torch.no_grad()
 def nonfinite_tensors(model: Model) -> set[str]:
-    """Names of the saved tensors that hold an infinite value or one that is no number."""
+    """Return names of the saved tensors that hold an infinite value or one that is no number."""
     state = {n: t for n, t in saved_tensors(model).items() if t.is_floating_point() and t.numel()}
     by_device: dict[torch.device, list[str]] = {}
     for name, tensor in state.items():
@@ -166,7 +166,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """What `write_tensors` wrote."""
+    """Return what `write_tensors` wrote."""
     try:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
@@ -179,7 +179,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_names(path: Path) -> set[str]:
-    """The names of the tensors that `write_tensors` wrote; their values are not read."""
+    """Return the names of the tensors that `write_tensors` wrote; their values are not read."""
     try:
         with safe_open(path, "pt") as file:
             return {*file.keys(), *json.loads((file.metadata() or {}).get("same", "{}"))}

@@ -112,7 +112,7 @@ def _by_length(
 
 
 def _length(value: object) -> float:
-    """The length of a value, or the number that it is; 0 of one that could not be read."""
+    """Return the length of a value, or the number that it is; 0 of one that could not be read."""
     if value is None:
         return 0.0
     if isinstance(value, (int, float, np.number)):
@@ -164,7 +164,8 @@ def _balanced(
 
 
 def _groups(shuffled: np.ndarray, values: Sequence[object]) -> dict[object, list[int]]:
-    """Rows by value. Those without one, which fail when they come, join the largest group."""
+    """Return rows by value. Those without one, which fail when they come, join the largest
+    group."""
     groups: dict[object, list[int]] = {}
     for row in shuffled:
         groups.setdefault(values[row], []).append(int(row))

@@ -26,7 +26,8 @@ TRAIN, VALIDATION = "train", "validation"
 
 
 def open_section(section: DataSection, where: str, *, refuse_faults: bool = True) -> Source:
-    """The source of one data section: its columns renamed, windows, its rows chosen, a limit.
+    """Return the source of one data section: its columns renamed, windows, its rows chosen, a
+    limit.
 
     refuse_faults: raise ConfigError for the first row that is known to be unreadable, unless the
     section says `on_error: skip`. Files that belong to no row are counted in a warning.
@@ -51,8 +52,8 @@ def open_section(section: DataSection, where: str, *, refuse_faults: bool = True
 
 
 def _choose(source: Source, section: DataSection) -> Source:
-    """The source with its windows, and the rows that `where` chooses. Conditions are of the row's
-    own frame; windows reach into rows that are not chosen."""
+    """Return the source with its windows, and the rows that `where` chooses. Conditions are of the
+    row's own frame; windows reach into rows that are not chosen."""
     if not section.where:
         return Windows(source, section.delta_frames) if section.delta_frames else source
     if isinstance(source, StreamingSource) or not section.delta_frames:
@@ -73,10 +74,10 @@ def ignored_line(source: Source) -> str:
 def load_split(
     plan: ResolvedRecipe, task: str, split: str, *, refuse_faults: bool = True
 ) -> Source:
-    """The rows of a task's split, as its recipe names it.
+    """Return the rows of a task's split, as its recipe names it.
 
     `validation` may also be what `holdout` keeps of the training split; the training split
-    is then the rest. Raises ConfigError where the split or one of its columns is missing.
+    is then the rest. Raise ConfigError where the split or one of its columns is missing.
     """
     sections = plan.recipe.tasks[task].data
     holdout = sections[TRAIN].held_out if TRAIN in sections else None
@@ -129,7 +130,7 @@ def _check_windows(task: Task, sections: Mapping[str, DataSection], split: str, 
 
 
 def splits(plan: ResolvedRecipe, task: str) -> list[str]:
-    """The splits that a task can be evaluated on: all but those that training has seen."""
+    """Return the splits that a task can be evaluated on: all but those that training has seen."""
     return [s for s in plan.recipe.tasks[task].data if s not in (TRAIN, VALIDATION)]
 
 
@@ -185,7 +186,7 @@ class SkippedRows:
         self._lock = threading.Lock()
 
     def add(self, key: str, reason: str) -> bool:
-        """True the first time that this row is reported."""
+        """Return True the first time that this row is reported."""
         with self._lock:
             new = key not in self.reasons
             self.reasons[key] = reason

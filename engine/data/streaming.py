@@ -37,7 +37,7 @@ class ShuffleBuffer(StreamingSource):
         return self._rows[self._order(block)[position]]
 
     def key(self, index: int) -> str:
-        """Its place in the stream, counted on when the stream begins again."""
+        """Return its place in the stream, counted on when the stream begins again."""
         block, position = divmod(index, WINDOW)
         return str(block * WINDOW + self._order(block)[position])
 

@@ -32,7 +32,7 @@ class Windows(Wrapped):
 
     A cell of shape `[...]` becomes an array `[n, ...]` (floats as float32); a plain number becomes
     `[n, 1]`, so that a window is always steps by values. `<name>_padding` is bool `[n]`, True
-    outside the episode. The other columns are those of the frame itself. Raises ValueError where
+    outside the episode. The other columns are those of the frame itself. Raise ValueError where
     a column is not there, holds no numbers, or misses frames, and where there are no episodes.
     """
 
@@ -52,7 +52,7 @@ class Windows(Wrapped):
         return row
 
     def _window(self, name: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The frames `[n, ...]` around a row, and which of them `[n]` the episode lacks."""
+        """Return the frames `[n, ...]` around a row, and which of them `[n]` the episode lacks."""
         frames = index + self._offsets[name]
         first, last, cells = self._first[index], self._last[index], self._cells[name]
         if frames[0] >= first and frames[-1] <= last:
@@ -126,7 +126,7 @@ def _bounds(source: Source, columns: Sequence[str]) -> tuple[np.ndarray, np.ndar
 
 
 def _frames(source: Source, name: str) -> np.ndarray:
-    """The column as `[N, ...]` with at least one axis beside the rows."""
+    """Return the column as `[N, ...]` with at least one axis beside the rows."""
     try:
         cells = source.column_array(name)
     except (TypeError, ValueError) as error:
@@ -166,7 +166,8 @@ def observation_windows(
 
 
 def tile_to_window(value: Any, span: Span) -> Any:
-    """A single frame as a whole window; a list of them each; what has steps already, as it is."""
+    """Return a single frame as a whole window; a list of them each; what has steps already, as it
+    is."""
     if isinstance(value, list):
         return [tile_to_window(each, span) for each in value]
     cell = np.asarray(value)

@@ -31,7 +31,7 @@ def rename(source: Source, columns: Names) -> Source:
 
 
 def limit(source: Source, count: int) -> Source:
-    """The first `count` rows. Of a stream, they are held in memory, and have a length."""
+    """Return the first `count` rows. Of a stream, they are held in memory, and have a length."""
     if isinstance(source, StreamingSource):
         return InMemoryPrefix(source, count)
     return Subset(source, np.arange(min(count, len(source))))

@@ -76,9 +76,10 @@ class Files(Source):
 def open_data(
     plan: ResolvedRecipe, stream: str, words: Sequence[str], task: str | None, split: str
 ) -> DataSpec:
-    """What `--data` says, opened; without it, a split of the recipe's task that uses the stream.
+    """Return what `--data` says, opened; without it, a split of the recipe's task that uses the
+    stream.
 
-    Raises ConfigError where there is no such data, or no column of the stream's name in it.
+    Raise ConfigError where there is no such data, or no column of the stream's name in it.
     """
     if not words:
         return _of_recipe(plan, _task(plan, stream, task), split, stream)
@@ -166,7 +167,7 @@ def _task(plan: ResolvedRecipe, stream: str, task: str | None) -> str:
 
 
 def _path(plan: ResolvedRecipe, stream: str, path: Path) -> dict[str, Any]:
-    """A folder of files of the stream's modality, or a table."""
+    """Return a folder of files of the stream's modality, or a table."""
     if path.is_file():
         if path.suffix.lower() not in BY_SUFFIX:
             raise ConfigError(

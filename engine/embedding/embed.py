@@ -93,7 +93,7 @@ def index_metadata(model: Model, stream: str, run: str, overrides: Sequence[str]
 
 
 def open_for(uri: str, maker: IndexMetadata) -> Index:
-    """Return the index at a place, made where there is none. Raise ConfigError where another
+    """Return the index at a URI, created if there is none. Raise ConfigError if another
     encoder or stream made it."""
     index = open_index(uri) if exists(uri) else create_index(uri, maker)
     metadata = index.metadata
@@ -149,7 +149,7 @@ class Writer:
 
 
 def with_vectors(prepared: EmbeddingBatch, embedder: Embedder) -> list[Entry]:
-    """The rows of a batch with their vectors; one that is no number becomes a failure."""
+    """Return the rows of a batch with their vectors; one that is no number becomes a failure."""
     if prepared.batch is None or not prepared.entries:
         return []
     vectors = embedder.vectors(prepared.batch)
@@ -181,7 +181,7 @@ def embed(
 
     maker: see `index_metadata`. prune: take rows out that are out of date. device: see `pick`.
 
-    Raises ConfigError for a stream or an index that does not fit, RuntimeFailure where no row could
+    Raise ConfigError for a stream or an index that does not fit, RuntimeFailure where no row could
     be embedded.
     """
     start = time.monotonic()

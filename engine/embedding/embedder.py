@@ -47,20 +47,21 @@ class Embedder:
         return StreamDataset(source, self.readers)
 
     def vectors(self, batch: Batch) -> np.ndarray:
-        """`[B, D]` float32 of unit length, a row each of a batch."""
+        """Return `[B, D]` float32 of unit length, a row each of a batch."""
         inputs = batch.to(self.device).streams[self.name]["main"]
         with torch.no_grad(), autocast(self.device, self.precision):
             features = self.stream.run(inputs, {})
         return F.normalize(features.pool().float(), dim=-1).cpu().numpy()
 
     def query(self, value: Any) -> np.ndarray:
-        """One value, as the modality's `read` takes it -> `[1, D]`. Raises ReadError."""
+        """One value, as the modality's `read` takes it -> `[1, D]`. Raise ReadError."""
         row = self.dataset(RowList([{self.name: value}])).load(0)
         return self.vectors(self.collator("", [row]))
 
 
 def resolve_stream(model: Model, name: str | None) -> str:
-    """The stream of a name, or the only one that there is; ConfigError names those there are."""
+    """Return the stream of a name, or the only one that there is; ConfigError names those there
+    are."""
     streams = list(model.plan.streams)
     if name in streams:
         return name
@@ -76,7 +77,8 @@ def resolve_stream(model: Model, name: str | None) -> str:
 def load_run_or_recipe(
     source: str, overrides: Sequence[str] = (), precision: str | None = None
 ) -> Model:
-    """The model of a run's folder or `hf-hub:...`, or of a recipe with its weights filled in."""
+    """Return the model of a run's folder or `hf-hub:...`, or of a recipe with its weights filled
+    in."""
     if source.startswith(HUB) or Path(source).is_dir():
         if overrides:
             raise ConfigError(f"{overrides[0]}: {source} is a run and takes no changes")

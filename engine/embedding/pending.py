@@ -50,7 +50,7 @@ class PendingRows:
     share: tuple[int, int] = (0, 1)
     """The number of this process and how many there are: each takes every n-th row."""
     identities: list[bytes] = field(default_factory=list)
-    """The identities of the rows that `pending` came by."""
+    """The identities of the rows that `pending` has passed."""
 
     def check_keys(self) -> None:
         """Raise RuntimeFailure where two rows have one key: an index would keep one of them."""

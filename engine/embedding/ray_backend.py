@@ -69,7 +69,7 @@ def embed_with_ray(
     device: str | torch.device | None = None,
 ) -> EmbedReport:
     """As `embed`, by `workers` actors: on the cluster that `RAY_ADDRESS` names, else on this
-    machine. The same rows as the local engine's. Raises ConfigError for a streaming source."""
+    machine. The same rows as the local engine's. Raise ConfigError for a streaming source."""
     if isinstance(data.source, StreamingSource):
         raise ConfigError(
             "--backend ray: hands out rows by index, which a streaming source has not; "
@@ -103,7 +103,7 @@ def embed_with_ray(
 
 
 def _rows(indices: np.ndarray, arguments: tuple[Any, ...], workers: int, size: int) -> Any:
-    """What the actors give, as it comes."""
+    """Return what the actors give, as it comes."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
     ray = import_optional("ray")
     import_optional("ray.data")

@@ -1,4 +1,4 @@
-"""Ask an index: a query of any stream of the run that made it, embedded by that stream.
+"""Search an index with a query of any stream of the run that made it, embedded by that stream.
 
 Query and index have to come from the same weights and preprocessing; the index remembers the
 fingerprint of every stream of its run, and another one is refused, by name.
@@ -26,8 +26,9 @@ from .embedder import Embedder, fingerprint, load_run_or_recipe
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked. stream: a stream's name, or with `modality` that of the only one of its kind.
-    option: the option that it stands in, for errors. value: as the modality's `read` takes it."""
+    """A query of an index. stream: a stream's name, or with `modality` that of the only one of its
+    kind. option: the option that it stands in, for errors. value: as the modality's `read` takes
+    it."""
 
     stream: str
     value: str
@@ -38,8 +39,8 @@ class Query:
 def parse_query(
     values: Mapping[str, str], modalities: Mapping[str, str], named: str | None
 ) -> Query:
-    """The one query of a command line: an option of `given` (`--text ...`), whose modality stands
-    in `modalities`, or `named`, a `--query STREAM=VALUE`."""
+    """Return the one query of a command line: an option of `given` (`--text ...`), whose modality
+    stands in `modalities`, or `named`, a `--query STREAM=VALUE`."""
     queries = [Query(modalities[name], value, f"--{name}", True) for name, value in values.items()]
     if named is not None:
         stream, equals, value = named.partition("=")
@@ -55,7 +56,7 @@ def parse_query(
 
 
 class Retriever:
-    """An opened index, and the model that can ask it."""
+    """An opened index, and the model that embeds its queries."""
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class Retriever:
     def find(
         self, query: Query, k: int, *, where: str | None = None, kind: str = "exact"
     ) -> list[Hit]:
-        """The k nearest rows, best first. Raises ConfigError, a line a mistake."""
+        """Return the k nearest rows, best first. Raise ConfigError, a line a mistake."""
         if not query.value.strip():
             raise ConfigError(f"{query.option}: the query is empty")
         if k < 1:
@@ -95,7 +96,7 @@ class Retriever:
         return self.index.search(vector, k, where=where, kind=search_kind)[0]
 
     def stream_of(self, query: Query) -> str:
-        """The stream that embeds a query."""
+        """Return the stream that embeds a query."""
         inputs = self.model.plan.recipe.inputs
         if not query.modality:
             if query.stream not in inputs:
@@ -135,12 +136,12 @@ class Retriever:
         return self._embedders[stream]
 
     def show(self, stream: str, cell: Any) -> Markup:
-        """A cell of a stream as its modality shows it."""
+        """Return a cell of a stream as its modality shows it."""
         modality = self.model.plan.streams[stream].modality
         return Markup(load(modality.preview)(load(modality.read)(cell)))
 
     def previews(self, hits: list[Hit]) -> list[Markup | str]:
-        """What was found as its modality shows it, or why it cannot be shown."""
+        """Return what was found as its modality shows it, or why it cannot be shown."""
         opened: dict[str, DataSpec] = {}
         return [self._preview(hit, opened) for hit in hits]
 

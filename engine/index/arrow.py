@@ -21,8 +21,8 @@ TYPES: dict[type, Any] = {
 
 
 def columns_of(row: Mapping[str, Any]) -> tuple[dict[str, Scalar | None], list[str]]:
-    """The scalars and texts of a row, and the names of what is neither (a list, a picture) or
-    would take the place of a column that every index has. A `Path` names a signal, as a
+    """Return the scalars and texts of a row, and the names of what is neither (a list, a picture)
+    or would take the place of a column that every index has. A `Path` names a signal, as a
     picture's pixels do, and is neither; so is the split, which has a column of its own."""
     scalars: dict[str, Scalar | None] = {}
     dropped: list[str] = []
@@ -85,7 +85,8 @@ def new_fields(entries: Sequence[Entry], schema: Any) -> list[Any]:
 
 
 def arrow_table(entries: Sequence[Entry], schema: Any) -> Any:
-    """Rows as a table of the schema; RuntimeFailure for a value that its column cannot take."""
+    """Return rows as a table of the schema; RuntimeFailure for a value that its column cannot
+    take."""
     dim = schema.field(VECTOR).type.list_size
     vectors = np.stack([entry.vector for entry in entries]).astype(np.float32)
     reserved: dict[str, list[Any]] = {

@@ -38,7 +38,7 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True)
 class IndexMetadata:
-    """Who made an index. run: the run's folder or recipe, changed by `overrides`. prints: the
+    """What made an index. run: the run's folder or recipe, changed by `overrides`. prints: the
     fingerprint of every stream of that run, encoder, connector and preprocessing in one;
     `stream` is the one whose vectors these are."""
 
@@ -55,7 +55,7 @@ class IndexMetadata:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> IndexMetadata:
-        """Raises ConfigError where the text was written by nobody who knows this form."""
+        """Raise ConfigError if the text is no metadata of this format."""
         try:
             values = json.loads(text)
             if (written := values.pop("format")) != FORMAT:
@@ -92,7 +92,7 @@ class Hit:
         return str(self.row[KEY])
 
     def columns(self) -> dict[str, Any]:
-        """The columns for a person: the key first, then the split and the data's own."""
+        """Return the columns for a person: the key first, then the split and the data's own."""
         columns = {
             name: v
             for name, v in self.row.items()
@@ -104,7 +104,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Added:
-    """What `add` did: rows that are new, and rows that stand in place of older ones."""
+    """The result of `add`: numbers of new rows, and of rows that replaced older ones."""
 
     new: int = 0
     replaced: int = 0
@@ -121,7 +121,7 @@ class Index(Protocol):
 
     def add(self, entries: Sequence[Entry]) -> Added:
         """Write rows in one commit; one whose data set and key are there already takes its place.
-        Raises RuntimeFailure for a value that its column cannot take."""
+        Raise RuntimeFailure for a value that its column cannot take."""
 
     def remove(self, identities: Sequence[bytes]) -> int:
         """Take the rows of these identities out in one commit, and return how many there were."""
@@ -130,19 +130,20 @@ class Index(Protocol):
         """Called after a run of `add`s: whatever makes reading faster, and changes no row."""
 
     def count(self, where: str | None = None) -> int:
-        """Rows, or those that an SQL condition holds for; ConfigError where it cannot be read."""
+        """Return the number of rows, or of those that an SQL condition holds for; ConfigError where
+        it cannot be read."""
 
     def where(self, condition: str | None, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Columns of the rows that an SQL condition holds for, in order, a block at a time."""
 
     def identities(self) -> np.ndarray:
-        """`[rows]` of 16 bytes, sorted: what is there already."""
+        """Return `[rows]` of 16 bytes, sorted: those of the rows in the index."""
 
     def search(
         self, queries: np.ndarray, k: int, *, where: str | None = None, kind: Kind = "exact"
     ) -> list[list[Hit]]:
-        """The k nearest rows of each of queries `[Q, D]`, best first; all of them where there
-        are fewer. Of equal scores the earlier row comes first. Raises ConfigError for a width
+        """Return the k nearest rows of each of queries `[Q, D]`, best first; all of them where
+        there are fewer. Of equal scores the earlier row comes first. Raise ConfigError for a width
         that does not fit, a k below 1, a condition that cannot be read."""
 
 
@@ -151,24 +152,24 @@ STORE = "sensorium.engine.index.lance_index:LanceIndex"
 
 
 def open_index(uri: str) -> Index:
-    """The index at a folder or address. Raises ConfigError where there is none."""
+    """Return the index at a folder or address. Raise ConfigError if there is none."""
     index: Index = load(STORE).open(uri)
     return index
 
 
 def create_index(uri: str, metadata: IndexMetadata) -> Index:
-    """A new, empty index at a folder or address."""
+    """Return a new, empty index at a folder or address."""
     index: Index = load(STORE).create(uri, metadata)
     return index
 
 
 def exists(uri: str) -> bool:
-    """True where there is an index at a folder or address."""
+    """Return whether there is an index at a folder or address."""
     return bool(load(STORE).exists(uri))
 
 
 def as_kind(name: str) -> Kind:
-    """A kind of search by its name, or ConfigError."""
+    """Return a kind of search by its name, or ConfigError."""
     for kind in KINDS:
         if kind == name:
             return kind

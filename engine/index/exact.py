@@ -43,7 +43,7 @@ class TopK:
         self.scores, self.ids = all_scores[best], all_ids[best]
 
     def _bar(self, scores: np.ndarray) -> np.ndarray:
-        """`[Q, 1]`: what a score has to reach to be among the best."""
+        """Return `[Q, 1]`: what a score has to reach to be among the best."""
         bar = self.scores[:, -1:]
         rest = scores.shape[1] - self.k
         if rest > 0 and np.isneginf(bar).any():  # nothing to compare with yet: the block's own

@@ -60,9 +60,9 @@ def open_or_build_faiss(
     dim: int,
     blocks: Callable[[], Iterable[Block]],
 ) -> FaissIndex:
-    """The side index of a version of the table: read, or built and kept.
+    """Return the side index of a version of the table: read, or built and kept.
 
-    blocks: begins a pass over the table's vectors. Raises RuntimeFailure for a damaged file.
+    blocks: begins a pass over the table's vectors. Raise RuntimeFailure for a damaged file.
     """
     faiss = import_optional("faiss")
     builder = KINDS[kind]

@@ -233,7 +233,7 @@ class LanceIndex:
         return scores, ids
 
     def _vectors(self, rows: int) -> Iterable[Block]:
-        """The table's vectors: from memory where they fit, else as they are read."""
+        """Return the table's vectors: from memory where they fit, else as they are read."""
         if rows * self.metadata.dim * 4 > KEPT_BYTES:
             return self._blocks()
         if self._vectors_in_memory is None:
@@ -255,7 +255,7 @@ class LanceIndex:
             yield batch[ROW_ID].to_numpy().astype(np.int64), values
 
     def _rows(self, ids: np.ndarray) -> dict[int, dict[str, Any]]:
-        """The columns of rows, but for their vectors, by row id."""
+        """Return the columns of rows, but for their vectors, by row id."""
         if not len(ids):
             return {}
         columns = [name for name in self._table.schema.names if name != VECTOR]
@@ -264,8 +264,8 @@ class LanceIndex:
         return {row.pop(ROW_ID): row for row in table.to_pylist()}
 
     def _batches(self, columns: Sequence[str], where: str | None) -> Iterator[Any]:
-        """The rows that a condition holds for, `ROWS` at a time. Raise ConfigError for a condition
-        that cannot be read, RuntimeFailure for a damaged index."""
+        """Yield the rows that a condition holds for, `ROWS` at a time. Raise ConfigError for a
+        condition that cannot be read, RuntimeFailure for a damaged index."""
         query = self._table.search().select(list(columns)).with_row_id(True)
         if where is not None:
             query = query.where(check_condition(where))

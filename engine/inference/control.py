@@ -40,7 +40,7 @@ def find_control_task(
 ) -> tuple[str, ControlTask]:
     """Return the control task of a name, or the only one, with its name.
 
-    Raises ConfigError, which begins with `where`, if there is none or several.
+    Raise ConfigError, which begins with `where`, if there is none or several.
     """
     if name is not None and name not in plan.tasks:
         raise ConfigError(f"{where}: there is no task {name!r}{did_you_mean(name, plan.tasks)}")

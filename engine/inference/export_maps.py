@@ -46,6 +46,6 @@ def write_maps(
 
 
 def output_stem(value: Any, index: int) -> str:
-    """A name for the files of a row: its own file's, or its number."""
+    """Return a name for the files of a row: its own file's, or its number."""
     name = Path(value).name if isinstance(value, (str, Path)) else ""
     return name.partition(".")[0] or str(index)

@@ -267,5 +267,5 @@ class Pipeline(Abilities):
         return autocast(self.model.device, self.model.precision)
 
     def read_raw(self, stream: str, value: Any) -> Any:
-        """A value as its modality reads it, before anything is made of it."""
+        """Return a value as its modality reads it, before anything is made of it."""
         return self._readers[stream].read(value)

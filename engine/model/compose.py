@@ -200,7 +200,7 @@ def compose(
 
     weights: False leaves every part as its constructor made it (the dry run on the meta
     device). saved: names of the tensors that a run's file holds; a part that it holds in full is
-    not loaded, so that what it began with need not be there any more. Raises ConfigError if
+    not loaded, so that what it began with need not be there any more. Raise ConfigError if
     widths do not match: both parts, both numbers, the key.
     """
     seed = plan.recipe.train.seed if seed is None else seed

@@ -126,7 +126,7 @@ def registered(kind: str, *, import_plugins: bool = True) -> dict[str, str]:
     """Return the short names of a kind with their lazy strings.
 
     import_plugins: False leaves out what only installed modalities hold, which would have to
-    be imported. Raises ConfigError if two parts have one name, or a plug-in is broken.
+    be imported. Raise ConfigError if two parts have one name, or a plug-in is broken.
     """
     names: dict[str, str] = {}
     for mapping in _mappings(kind, import_plugins):
@@ -149,7 +149,7 @@ def kind_of(part: type) -> str | None:
 def find(kind: str, name: str, where: str) -> Any:
     """Return the part of a kind by its short name or `package.module:Name`.
 
-    where: the place in the recipe, for the message. Raises ConfigError, one line, if there is
+    where: the place in the recipe, for the message. Raise ConfigError, one line, if there is
     no such part, it cannot be imported, or it is of another kind.
     """
     spec, modality = _spec(kind)

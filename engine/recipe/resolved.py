@@ -136,7 +136,7 @@ class ResolvedRecipe:
 
 
 def plan_recipe(recipe: Recipe) -> ResolvedRecipe:
-    """Find and check every part of a recipe. Raises ConfigError, a line a mistake.
+    """Find and check every part of a recipe. Raise ConfigError, a line a mistake.
 
     Of a recipe with stages it is the last one. Weights are not looked for; see
     `ResolvedRecipe.check_sources`.

@@ -50,7 +50,7 @@ class Stage:
 def stage_recipes(recipe: Recipe) -> list[Stage]:
     """Return the stages of a recipe, each with its whole recipe; none if it has none.
 
-    Raises ConfigError, one line a mistake, with its place in the stage.
+    Raise ConfigError, one line a mistake, with its place in the stage.
     """
     base = {key: value for key, value in recipe.to_dict().items() if key != "stages"}
     stages: list[Stage] = []

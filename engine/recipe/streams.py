@@ -94,7 +94,7 @@ def _share_parts(
     """Return the encoders or the connectors of streams, by name; what is shared is one plan.
 
     kind: `encoder` or `connector`. decoders: whose stack an encoder may run. plan_of: makes the
-    plan of a stream that shares nothing. Raises ConfigError, one line a mistake.
+    plan of a stream that shares nothing. Raise ConfigError, one line a mistake.
     """
     unshared: dict[str, ComponentSpec] = {}
     for name, section in sections.items():

@@ -87,7 +87,7 @@ _Loader.yaml_constructors = {
 
 
 def parse(text: str, where: str) -> Any:
-    """The value of a YAML text; `where` stands in front of an error."""
+    """Return the value of a YAML text; `where` stands in front of an error."""
     try:
         return _Loader(text).get_single_data()
     except ConfigError as error:
@@ -104,7 +104,7 @@ def parse(text: str, where: str) -> Any:
 
 
 def parse_file(path: Path) -> Any:
-    """The value of a YAML file."""
+    """Return the value of a YAML file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

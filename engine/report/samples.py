@@ -69,7 +69,7 @@ class SampleGrid:
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `predictions-*.jsonl`."""
+    """Return the lines of a `predictions-*.jsonl`."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
@@ -124,7 +124,7 @@ def _first(number: int, count: int) -> str:
 
 
 def prompt(target: Any) -> str:
-    """The texts of a prompt around its streams, each `◻`; empty where nothing is asked."""
+    """Return the texts of a prompt around its streams, each `◻`; empty where nothing is asked."""
     texts = target.get("prompt") if isinstance(target, Mapping) else None
     if isinstance(texts, str):
         texts = [texts]

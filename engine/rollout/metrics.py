@@ -47,7 +47,7 @@ class Episode:
     success: list[bool] = field(default_factory=list)
 
     def record(self, command: np.ndarray, success: bool, hand: np.ndarray | None) -> None:
-        """One step more."""
+        """Append one step."""
         self.commands.append(command)
         self.success.append(success)
         if hand is not None:
@@ -72,7 +72,7 @@ class Episode:
 
 
 def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """The figures of one environment."""
+    """Return the figures of one environment."""
     rows = [episode.to_json() for episode in episodes]
     count = len(rows)
     successes, successes_at_end = (

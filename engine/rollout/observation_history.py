@@ -24,7 +24,7 @@ class History:
         self._now: dict[str, Any] = {}
 
     def append(self, values: Mapping[str, Any]) -> None:
-        """Keep copies of a step's values, by stream: an environment may write each observation
+        """Append copies of a step's values, by stream: an environment may write each observation
         into the same memory."""
         self._now = copy.deepcopy(dict(values))
         for name, frames in self._frames.items():

@@ -44,14 +44,15 @@ class EpisodeState:
         self.previous_action = initial_action
 
     def needs_chunk(self, n_action_steps: int | None) -> bool:
-        """Whether the newest chunk is used up, as far as it is to be executed."""
+        """Return whether the newest chunk is used up, as far as it is to be executed."""
         if not self.chunks:
             return True
         start, chunk = self.chunks[-1]
         return self.step - start >= (n_action_steps or len(chunk))
 
     def action(self, ensemble: float | None) -> np.ndarray:
-        """`[dof]` what the chunks say of this step; the newest alone without an ensemble."""
+        """Return the action `[dof]` of this step by the chunks; the newest alone without an
+        ensemble."""
         live = [(start, c) for start, c in self.chunks if self.step - start < len(c)]
         self.chunks = live if ensemble is not None else live[-1:]
         actions = np.stack([chunk[self.step - made] for made, chunk in self.chunks])
@@ -107,7 +108,7 @@ class Policy:
         ]
 
     def step(self, observations: Row | Sequence[Row], indices: Sequence[int] | None = None) -> Any:
-        """The next action `[dof]` for an observation, or `[n, dof]` for several at once.
+        """Return the next action `[dof]` for an observation, or `[n, dof]` for several at once.
 
         indices: the environments that they come from, if some have ended. Raise RuntimeFailure
         where an observation lacks a stream, or a value or an action is not finite: nothing is sent.

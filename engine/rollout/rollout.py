@@ -44,7 +44,7 @@ def rollout(
     """Return `{environment: figures}`, for one or several environments of the section, or `names`.
 
     With a folder, writes `rollout-<environment>.json` and the videos into it; where an environment
-    fails, those of the episodes that were whole by then, with what stopped it. Raises ConfigError
+    fails, those of the episodes that were whole by then, with what stopped it. Raise ConfigError
     where an environment does not fit the policy, before its first step, and RuntimeFailure, which
     names environment, seed and step, where its own code fails.
     """

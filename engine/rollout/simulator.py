@@ -118,14 +118,15 @@ def _make(name: str, family: Any | None, section: Env, *, draw: bool) -> Any:
 
 
 def action_space(name: str, section: Env) -> Any:
-    """The environment's space of actions, without its pictures."""
+    """Return the environment's space of actions, without its pictures."""
     simulator = Simulator(name, section.model_copy(update={"cameras": []}))
     simulator.close()
     return simulator.env.action_space
 
 
 def check_space(space: Any, dof: int | None, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds `[dof]` of an action space; ConfigError where it is none for actions of `dof`."""
+    """Return the bounds `[dof]` of an action space; ConfigError where it is none for actions of
+    `dof`."""
     shape, low = getattr(space, "shape", None), getattr(space, "low", None)
     if low is None or shape is None or len(shape) != 1:
         raise ConfigError(
@@ -141,8 +142,8 @@ def check_space(space: Any, dof: int | None, where: str) -> tuple[np.ndarray, np
 
 
 def instructions(section: Env, name: str, seeds: Sequence[int]) -> list[str]:
-    """The instruction of every episode: the recipe's, its paraphrases taken in turn by the seed,
-    or the environment's own words; none where neither has any."""
+    """Return the instruction of every episode: the recipe's, its paraphrases taken in turn by the
+    seed, or the environment's own words; none where neither has any."""
     texts = section.texts(name)
     if texts:
         return [texts[seed % len(texts)] for seed in seeds]

@@ -93,7 +93,7 @@ def _column(
 
 
 def _value(source: Source, index: int, column: str) -> object:
-    """A cell, or None if it cannot be read: the row fails when its batch is made."""
+    """Return a cell, or None if it cannot be read: the row fails when its batch is made."""
     try:
         cell = source.cell(index, column)
     except FAILURES:
@@ -102,7 +102,7 @@ def _value(source: Source, index: int, column: str) -> object:
 
 
 def _indexed(source: Source, seed: int) -> Source:
-    """A stream as rows by index, which a reader takes in order."""
+    """Return a stream as rows by index, which a reader takes in order."""
     return ShuffleBuffer(source, seed) if isinstance(source, StreamingSource) else source
 
 
@@ -132,7 +132,7 @@ def check_data(recipe: Recipe) -> Iterator[str]:
 
 
 def _skipping(recipe: Recipe) -> Recipe:
-    """The recipe with every row that cannot be read left out instead of refused."""
+    """Return the recipe with every row that cannot be read left out instead of refused."""
     copy = recipe.model_copy(deep=True)
     for task in copy.tasks.values():
         for section in task.data.values():

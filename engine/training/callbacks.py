@@ -102,7 +102,7 @@ def magnitude_mask(weights: Tensor, sparsity: float) -> Tensor:
 def build_callbacks(sections: Sequence[CallbackSection]) -> list[Callback]:
     """Return the callbacks of a recipe, in its order.
 
-    Raises ConfigError with the place of an unknown type or option.
+    Raise ConfigError with the place of an unknown type or option.
     """
     built: list[Callback] = []
     for index, section in enumerate(sections):

@@ -86,7 +86,7 @@ class Report:
 
 
 def check(recipe: Recipe) -> Report:
-    """Build and walk a recipe, or each of its stages, on the meta device. Raises ConfigError for
+    """Build and walk a recipe, or each of its stages, on the meta device. Raise ConfigError for
     every mismatch."""
     stages = stage_recipes(recipe)
     if not stages:
@@ -138,7 +138,7 @@ def check_one(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, 
 
 
 def _example_rows(plan: ResolvedRecipe, task: str) -> Source:
-    """The rows of a task's own example, with made-up signals in its streams."""
+    """Return the rows of a task's own example, with made-up signals in its streams."""
     rows = []
     for i, row in enumerate(plan.tasks[task].task.example_rows()):
         example_row = dict(row)
@@ -163,7 +163,7 @@ def _example(plan: ResolvedRecipe, task: str, stream: str) -> Callable[[np.rando
 
 
 def _source(plan: ResolvedRecipe, task: str, report: Report) -> Source:
-    """The task's training rows; its example where the recipe names no data."""
+    """Return the task's training rows; its example where the recipe names no data."""
     if TRAIN not in plan.recipe.tasks[task].data:
         report.notes.append(f"tasks.{task}: has no data.train; walked with its example rows")
         return _example_rows(plan, task)
@@ -183,7 +183,7 @@ def _short(source: Source) -> Source:
 
 
 def _batch(plan: ResolvedRecipe, model: Model, name: str, source: Source) -> Batch:
-    """The first rows that can be read. One that cannot is an error, unless it may be skipped."""
+    """Return the first rows that can be read; another is an error, unless it may be skipped."""
     encoders = model.encoders()
     first = limit(source, MAX_ROWS_TRIED)
     dataset = task_dataset(plan, encoders, name, first, training=True)

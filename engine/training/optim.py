@@ -25,7 +25,7 @@ def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
     """Return the recipe's optimizer over all that trains; a part's own `lr` holds for its
     parameters, weight decay for matrices alone.
 
-    Raises ConfigError for options that the optimizer does not take, and if nothing trains.
+    Raise ConfigError for options that the optimizer does not take, and if nothing trains.
     """
     where, section = "train.optimizer", train.optimizer
     optimizer_class = find("optimizer", section.type, f"{where}.type")

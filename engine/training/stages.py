@@ -98,7 +98,7 @@ class StageStart:
 
 
 def _section(recipe: Recipe, where: str) -> Any:
-    """What a recipe says at a place; None if nothing."""
+    """Return what a recipe says at a place; None if nothing."""
     values: Any = recipe.to_dict()
     for key in where.split("."):
         values = values.get(key) if isinstance(values, Mapping) else None

@@ -124,7 +124,7 @@ class FiniteCheck:
         return True
 
     def state(self) -> list[int]:
-        """What a checkpoint keeps of the skipped steps."""
+        """Return what a checkpoint keeps of the skipped steps."""
         values: list[int] = self._skipped.tolist()
         return values
 

@@ -294,6 +294,6 @@ class _Runs:
         return init_accelerator(self.device, recipe.train.precision, handlers)
 
     def _settings(self, recipe: Recipe, start: StageStart | None) -> Train:
-        """The settings of a run; each stage draws rows and noise of its own."""
+        """Return the settings of a run; each stage draws rows and noise of its own."""
         seed = derive_seed(recipe.train.seed, "stage", start.stage.index) if start else None
         return recipe.train if seed is None else recipe.train.model_copy(update={"seed": seed})

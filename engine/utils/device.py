@@ -39,7 +39,7 @@ def available() -> list[str]:
 def pick(device: str | torch.device | None = None) -> torch.device:
     """Return the device to run on: the named one, or by default the first of CUDA, XPU, MPS, CPU.
 
-    Raises ConfigError where there is no such kind of device, or none of it here.
+    Raise ConfigError where there is no such kind of device, or none of it here.
     """
     kinds = available()
     if device is None:
@@ -89,7 +89,7 @@ def fork_rng() -> Iterator[None]:
 
 
 def derive_seed(seed: int, *names: object) -> int:
-    """A seed of 63 bits from a seed and names; the same in every process and version."""
+    """Return a seed of 63 bits from a seed and names; the same in every process and version."""
     text = "\0".join(str(n) for n in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 

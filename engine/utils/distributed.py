@@ -35,7 +35,7 @@ def init_accelerator(
 ) -> Accelerator:
     """Return an accelerator on the device that `pick` chooses, that moves nothing by itself.
 
-    Of several processes each takes one device of that kind. Raises ConfigError where a device is
+    Of several processes each takes one device of that kind. Raise ConfigError where a device is
     named that several processes cannot share, or that cannot train in the precision.
     """
     if device is None and parse_flag_from_env("ACCELERATE_USE_CPU"):  # accelerate launch --cpu

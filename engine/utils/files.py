@@ -14,7 +14,7 @@ _MAGIC = frozenset("*?[")
 
 
 def find_files(path: str | list[str]) -> list[Path]:
-    """Paths and glob patterns -> files, absolute, sorted within a pattern. Raises ValueError."""
+    """Paths and glob patterns -> files, absolute, sorted within a pattern. Raise ValueError."""
     patterns = [path] if isinstance(path, str) else path
     files = dict.fromkeys(file for each in patterns for file in _expand(each))
     if not files:
@@ -26,7 +26,7 @@ def find_files(path: str | list[str]) -> list[Path]:
 
 
 def find_folder(path: str | Path) -> Path:
-    """The folder, absolute. Raises ValueError with the nearest one that exists."""
+    """Return the folder, absolute. Raise ValueError with the nearest one that exists."""
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
         raise ValueError(
@@ -38,7 +38,7 @@ def find_folder(path: str | Path) -> Path:
 
 
 def missing_path_message(path: Path) -> str:
-    """One line about a path that does not exist: where the trail ends, and what is there."""
+    """Return one line about a path that does not exist: where the trail ends, and what is there."""
     nearest = next(p for p in path.parents if p.is_dir())
     step = path.relative_to(nearest).parts[0]
     names = sorted(p.name for p in nearest.iterdir())

@@ -51,7 +51,7 @@ def read(source: Any) -> Trajectory:
 
     source: an array, tensor or list `[steps, dof]` (or `[dof]`: one step), the path of a CSV or
     Parquet file (its columns are the joints; `timestamp`, in s, gives the rate), or a dict with
-    `values` or `path`, and if need be `columns` (names) and `rate` (Hz). Raises `ReadError`.
+    `values` or `path`, and if need be `columns` (names) and `rate` (Hz). Raise `ReadError`.
     """
     if isinstance(source, Trajectory):
         return source
@@ -127,7 +127,7 @@ def preview(motion: Trajectory, marks: Annotations | None = None) -> str:
 
 
 def _lines(values: np.ndarray, low: float, high: float) -> Iterator[str]:
-    """One polyline a joint."""
+    """Yield one polyline a joint."""
     x = np.linspace(4, WIDTH - 4, len(values))
     span = (high - low) or 1.0
     for joint, column in enumerate(values.T):
@@ -138,7 +138,7 @@ def _lines(values: np.ndarray, low: float, high: float) -> Iterator[str]:
 
 
 def _bars(values: np.ndarray, low: float, high: float) -> Iterator[str]:
-    """One bar a joint, from zero."""
+    """Yield one bar a joint, from zero."""
     low, high = min(low, 0.0), max(high, 0.0)
     unit, wide = (HEIGHT - 8) / ((high - low) or 1.0), (WIDTH - 8) / values.shape[1]
     for joint, value in enumerate(values[0].tolist()):

@@ -46,7 +46,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    """A CSV file whose columns hold numbers or texts as they stand; empty cells are null."""
+    """Return a CSV file whose columns hold numbers or texts as they stand; empty cells are null."""
     options = csv.ConvertOptions(
         null_values=[""], true_values=[], false_values=[], strings_can_be_null=True
     )
@@ -69,7 +69,7 @@ def columns_of(
     """Columns side by side `[N, dof]`, and the rate in Hz that `timestamp` says.
 
     names: which ones, in this order; by default all but `timestamp`. A column of lists of one
-    length gives as many joints. nulls: an empty cell is NaN instead of an error. Raises ReadError.
+    length gives as many joints. nulls: an empty cell is NaN instead of an error. Raise ReadError.
     """
     names_ = table.column_names
     chosen = [n for n in names_ if n != TIME] if names is None else list(names)
@@ -88,7 +88,7 @@ def columns_of(
 
 
 def column(table: pa.Table, name: str, source: object, *, nulls: bool = False) -> np.ndarray:
-    """One column as an array `[N, ...]`; lists (of lists) must all have one length.
+    """Return one column as an array `[N, ...]`; lists (of lists) must all have one length.
 
     nulls: an empty cell is NaN (all of it, if it is a list) instead of an error.
     """

@@ -78,7 +78,7 @@ class MelAugment:
         self.band_masks, self.band_width = band_masks, band_width
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A new sample; the same generator state gives the same values."""
+        """Return a new sample; the same generator state gives the same values."""
         mels = _tensor(sample, "mels", 2, "wave")
         if self.speed:
             mels = _resample(mels, 1 + rng.uniform(-self.speed, self.speed))
@@ -124,7 +124,7 @@ class WaveAugment:
         self.noise, self.noise_chance, self.gain = _ratios(noise), noise_chance, gain
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A new sample; the same generator state gives the same values."""
+        """Return a new sample; the same generator state gives the same values."""
         wave = _tensor(sample, "wave", 1, "audio")
         if self.noise is not None and rng.random() < self.noise_chance:
             ratio = 10 ** (-rng.uniform(*self.noise) / 20)
@@ -176,7 +176,7 @@ def _reverberate(power: Tensor, decay: float, echo: float) -> Tensor:
 
 
 def _slope(bands: int, decibels: float) -> Tensor:
-    """`[M]` a straight line through 0 in the middle."""
+    """Return `[M]` a straight line through 0 in the middle."""
     return torch.linspace(-0.5, 0.5, bands) * _nepers(decibels)
 
 

@@ -66,8 +66,8 @@ class ByteRangeFile(io.RawIOBase):
 
 
 def byte_ranges(buffer: memoryview, *, whole: bool = True) -> Sequence[ByteRange]:
-    """The parts of a file that are decoded one after the other; none where libsndfile reads it as
-    it is. whole: also look where all of the file must be read for it (FLAC)."""
+    """Return the parts of a file that are decoded one after the other; none where libsndfile reads
+    it as it is. whole: also look where all of the file must be read for it (FLAC)."""
     head = bytes(buffer[:12])
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:] == b"WAVE":
         return _wav(buffer)
@@ -85,7 +85,7 @@ def byte_ranges(buffer: memoryview, *, whole: bool = True) -> Sequence[ByteRange
 
 
 def _wav(buffer: memoryview) -> Sequence[ByteRange]:
-    """The file with the lengths that it has, where its own are unknown."""
+    """Return the file with the lengths that it has, where its own are unknown."""
     kind, size = bytes(buffer[:4]), len(buffer)
     order = ">" if kind == b"RIFX" else "<"
     offset, long_size, size_offset, align = 12, 0, None, 1
@@ -123,7 +123,7 @@ def _wav(buffer: memoryview) -> Sequence[ByteRange]:
 
 
 def _is_chunk(buffer: memoryview, offset: int) -> bool:
-    """True where a chunk that fits begins, or the file ends."""
+    """Return True where a chunk that fits begins, or the file ends."""
     if offset + 8 > len(buffer):
         return offset == len(buffer)
     name = bytes(buffer[offset : offset + 4])
@@ -132,7 +132,8 @@ def _is_chunk(buffer: memoryview, offset: int) -> bool:
 
 
 def _ogg(buffer: memoryview) -> list[int]:
-    """Where streams begin behind others: pages that begin one, and do not follow such a page."""
+    """Return where streams begin behind others: pages that begin one, and do not follow such a
+    page."""
     starts: list[int] = []
     offset, size, beginning = 0, len(buffer), False
     while offset + 27 <= size and bytes(buffer[offset : offset + 4]) == b"OggS":
@@ -145,7 +146,7 @@ def _ogg(buffer: memoryview) -> list[int]:
 
 
 def _flac(buffer: memoryview) -> list[int]:
-    """Where a further stream begins: its mark and the header of its first block."""
+    """Return where a further stream begins: its mark and the header of its first block."""
     content, starts = bytes(buffer), [0]
     while True:
         offset = content.find(b"fLaC", starts[-1] + 4)
@@ -160,7 +161,7 @@ def _flac(buffer: memoryview) -> list[int]:
 
 
 def _mp3(buffer: memoryview) -> list[int]:
-    """Where a further stream begins: behind the bytes that a Xing header counts."""
+    """Return where a further stream begins: behind the bytes that a Xing header counts."""
     starts = [0]
     while (stop := _xing_end(buffer, starts[-1])) is not None:
         for tag, length in ((b"TAG", 128), (b"LYRICSBEGIN", 0)):
@@ -176,12 +177,12 @@ def _mp3(buffer: memoryview) -> list[int]:
 
 
 def _is_frame(head: bytes) -> bool:
-    """True for the first bytes of an MPEG frame."""
+    """Return True for the first bytes of an MPEG frame."""
     return len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
 
 
 def _xing_end(buffer: memoryview, offset: int) -> int | None:
-    """The end of the MP3 stream at a place; None where no header says it."""
+    """Return the end of the MP3 stream at a place; None where no header says it."""
     head = bytes(buffer[offset : offset + 10])
     if head[:3] == b"ID3" and len(head) == 10:
         offset += 10 + sum(

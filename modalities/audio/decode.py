@@ -46,7 +46,7 @@ Decoded = tuple[np.ndarray, int, tuple[str, ...]]
 
 
 def decode_file(source: Any, start: float, end: float | None, name: object) -> Decoded:
-    """The samples from `start` to `end` seconds of a file. Raise ReadError."""
+    """Return the samples from `start` to `end` seconds of a file. Raise ReadError."""
     with _opened(source, name) as (file, buffer):
         parts = byte_ranges(buffer, whole=start == 0 and end is None)
         if len(parts) < 2:
@@ -104,7 +104,8 @@ def _decode(file: Any, start: float, end: float | None, name: object) -> Decoded
 
 
 def _chained(files: list[ByteRangeFile], start: float, end: float | None, name: object) -> Decoded:
-    """The streams of a chain, one after the other; they have one rate and number of channels."""
+    """Return the streams of a chain, one after the other; they have one rate and number of
+    channels."""
     decoded: list[np.ndarray] = []
     kind: tuple[int, int] | None = None
     speakers: tuple[str, ...] = ()
@@ -128,7 +129,8 @@ def _chained(files: list[ByteRangeFile], start: float, end: float | None, name: 
 
 
 def _samples(file: Any, start: float, end: float | None, name: object) -> np.ndarray:
-    """Samples `[C, N]` of a segment; what the file announces and does not hold is an error."""
+    """Return samples `[C, N]` of a segment; what the file announces and does not hold is an
+    error."""
     first = round(start * file.samplerate)
     if file.frames > ENDLESS:
         samples = _until_the_end(file, None if end is None else round(end * file.samplerate))
@@ -153,7 +155,7 @@ def _samples(file: Any, start: float, end: float | None, name: object) -> np.nda
 
 
 def _until_the_end(file: Any, last: int | None) -> np.ndarray:
-    """All frames that there are, up to `last`: `[C, N]`."""
+    """Return all frames that there are, up to `last`: `[C, N]`."""
     blocks: list[np.ndarray] = [np.empty((file.channels, 0), np.float32)]
     count = 0
     while last is None or count < last:
@@ -175,7 +177,7 @@ def _beyond(start: float, seconds: float, name: object) -> ReadError:
 
 
 def _speakers(file: Any) -> tuple[str, ...]:
-    """What each channel is meant for; nothing where neither file nor format says it."""
+    """Return what each channel is meant for; nothing where neither file nor format says it."""
     count = file.channels
     positions = soundfile._ffi.new("int[]", count)
     has_map = soundfile._snd.sf_command(

@@ -23,7 +23,7 @@ CANCELLED = 0.01
 
 
 def weights_of(speakers: Sequence[str], count: int) -> list[float]:
-    """The weight of each of `count` channels; equal where nothing is known of them."""
+    """Return the weight of each of `count` channels; equal where nothing is known of them."""
     weights = [WEIGHTS[kind] for kind in speakers]
     total = sum(weights)
     if len(weights) != count or not total:

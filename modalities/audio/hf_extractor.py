@@ -48,7 +48,8 @@ class Extractor(Processor):
         return extractor_class(**{k: v for k, v in self.options.items() if k not in SETTINGS})
 
     def wave(self, raw: Sound) -> Tensor:
-        """`[N]` one channel at the model's rate; ReadError where it is too short or too long."""
+        """Return `[N]` one channel at the model's rate; ReadError where it is too short or too
+        long."""
         wave = framed(raw, self.rate, self.least)
         if self.most and len(wave) > round(self.most * self.rate):
             wrong = f"{raw.seconds:.4g} s of sound"
@@ -56,7 +57,7 @@ class Extractor(Processor):
         return wave
 
     def extract(self, wave: Tensor, **options: Any) -> dict[str, Tensor]:
-        """What the library gives for one sound."""
+        """Return what the library gives for one sound."""
         outputs = self._extractor(
             wave.numpy(), sampling_rate=self.rate, return_tensors="pt", **options
         )

@@ -71,7 +71,7 @@ def spectrogram(sound: Sound) -> np.ndarray:
 
 
 def _mixed(sound: Sound) -> np.ndarray:
-    """`[N]` the mixture of the channels, or the first where they cancel."""
+    """Return `[N]` the mixture of the channels, or the first where they cancel."""
     mixture, cancelled = mix(torch.from_numpy(sound.samples), sound.speakers)
     return sound.samples[0] if cancelled else mixture.numpy()
 

@@ -41,9 +41,9 @@ lower and more; torchaudio's default leaves a tone there at -17 dB, folded back 
 
 
 def mono(sound: Sound, rate: int) -> Tensor:
-    """`[N]` the channels mixed into one (`downmix`), at `rate` Hz. Raise ReadError for a rate that
-    has no practical filter, for a sound without samples or with NaN in it, and where the channels
-    cancel."""
+    """Return `[N]` the channels mixed into one (`downmix`), at `rate` Hz. Raise ReadError for a
+    rate that has no practical filter, for a sound without samples or with NaN in it, and where the
+    channels cancel."""
     samples = torch.from_numpy(sound.samples)
     if not samples.numel():
         raise ReadError(sound, "it holds no samples", "at least one")
@@ -141,7 +141,7 @@ class LogMel(Processor):
 
 @functools.lru_cache(maxsize=16)
 def _filters(mel: LogMel) -> Tensor:
-    """`[size / 2 + 1, M]` triangles on the HTK scale, as torchaudio makes them."""
+    """Return `[size / 2 + 1, M]` triangles on the HTK scale, as torchaudio makes them."""
     with torch.device("cpu"):  # a processor computes, also where the encoder stands on meta
         filters: Tensor = melscale_fbanks(mel.size // 2 + 1, mel.low, mel.high, mel.mels, mel.rate)
     return filters

@@ -55,7 +55,7 @@ class Sound:
         return self.samples.shape[-1] / self.rate
 
     def segment(self, start: float, end: float | None) -> Sound:
-        """The part from `start` to `end` seconds; nothing where they lie outside."""
+        """Return the part from `start` to `end` seconds; nothing where they lie outside."""
         last = None if end is None else round(end * self.rate)
         samples = self.samples[:, round(start * self.rate) : last]
         return Sound(samples, self.rate, self.speakers)
@@ -66,7 +66,7 @@ class LazySound(ABC):
 
     @abstractmethod
     def sound(self) -> Sound:
-        """The sound itself; the same whenever it is asked for."""
+        """Return the sound itself; the same whenever it is asked for."""
 
 
 @only_read_errors(SOUND)
@@ -124,7 +124,7 @@ def _from_cell(cell: Mapping[str, Any]) -> Sound:
 
 
 def _channel(sound: Sound, channel: Any, name: object) -> Sound:
-    """The one channel that a cell names, from 0; all where it names none."""
+    """Return the one channel that a cell names, from 0; all where it names none."""
     if channel is None:
         return sound
     count = len(sound.samples)

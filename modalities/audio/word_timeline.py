@@ -45,7 +45,7 @@ def draw(image: str, words: Sequence[Word], seconds: float, height: int, caption
 
 
 def placed(words: Sequence[Word], across: float, seconds: float) -> list[int]:
-    """The row of each word: the first in which it touches no other."""
+    """Return the row of each word: the first in which it touches no other."""
     ends: list[float] = []
     rows = []
     for word in words:
@@ -57,7 +57,7 @@ def placed(words: Sequence[Word], across: float, seconds: float) -> list[int]:
 
 
 def _reach(word: Word, across: float, seconds: float) -> tuple[float, float]:
-    """The px that a word's text covers, within the picture."""
+    """Return the px that a word's text covers, within the picture."""
     middle, half = (word[1] + word[2]) / 2 / seconds * across, len(str(word[0])) * LETTER / 2
     middle = min(max(middle, half), across - half)
     return middle - half, middle + half
@@ -78,7 +78,8 @@ def _seconds(seconds: float, across: float, top: float) -> Iterator[str]:
 def _word(
     word: Word, row: int, size: tuple[float, float], top: float, colour: str
 ) -> Iterator[str]:
-    """Where it begins and ends, on the picture, and its text in its row. size: px and seconds."""
+    """Yield where it begins and ends, on the picture, and its text in its row. size: px and
+    seconds."""
     scale = size[0] / size[1]
     first, last = word[1] * scale, max(word[2] * scale, word[1] * scale + 2)
     y = top + AXIS + ROW * row

@@ -49,7 +49,7 @@ class ImageAugment:
         self.erase = erase
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A new sample; the same generator state gives the same values."""
+        """Return a new sample; the same generator state gives the same values."""
         picture = sample["pixel_values"]
         if picture.ndim != 3:
             raise ValueError(

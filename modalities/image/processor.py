@@ -25,7 +25,7 @@ class ImageProcessor(Processor):
     """RGB picture -> `{"pixel_values": [C, H, W]}`, by a transform that is built when needed."""
 
     def build(self) -> Callable[[Image.Image], Any]:
-        """The library's transform, from this processor's settings."""
+        """Return the library's transform, from this processor's settings."""
         raise NotImplementedError
 
     @cached_property

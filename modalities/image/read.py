@@ -41,7 +41,7 @@ def read(source: Any) -> Any:
     source: a path, bytes, a file object, a picture, a cell `{"bytes":, "path":}`, an array
     `[H, W]` or `[H, W, 1 | 3 | 4]`, or a tensor (`[C, H, W]` too, as torchvision has it); for a
     clip a cell `{"frames": [T, H, W, 3], "fps":}`, or an array that has an attribute `fps`.
-    Raises `ReadError` for what is no picture, empty, truncated, or too large to be safe.
+    Raise `ReadError` for what is no picture, empty, truncated, or too large to be safe.
     """
     if isinstance(source, Image.Image):
         return _decode(source, source)
@@ -185,14 +185,14 @@ def _to_bytes(array: np.ndarray, source: object) -> np.ndarray:
 
 
 def example(rng: np.random.Generator) -> Image.Image:
-    """A small picture of soft blots of colour, for dry runs."""
+    """Return a small picture of soft blots of colour, for dry runs."""
     blots = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(blots).resize((60, 48), Image.Resampling.BICUBIC)
 
 
 def preview(image: Image.Image | Clip, marks: Annotations | None = None) -> str:
-    """An `<img>` of a picture with its pixels in the page; tiny ones are enlarged by CSS. Of a
-    clip there are up to eight frames, side by side. Nothing is marked."""
+    """Return an `<img>` of a picture with its pixels in the page; tiny ones are enlarged by CSS. Of
+    a clip there are up to eight frames, side by side. Nothing is marked."""
     if isinstance(image, Clip):
         chosen = image.frames[:: max(1, -(-len(image.frames) // 8))]
         image = Image.fromarray(np.concatenate(list(chosen), axis=1))

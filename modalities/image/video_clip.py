@@ -22,7 +22,7 @@ class Clip:
     fps: float
 
     def at(self, fps: float) -> np.ndarray:
-        """The frames at another rate: of each moment the frame that is shown then."""
+        """Return the frames at another rate: of each moment the frame that is shown then."""
         count = max(1, round(len(self.frames) / self.fps * fps))
         indices = ((np.arange(count) + 0.5) / fps * self.fps).astype(int)
         frames: np.ndarray = self.frames[indices.clip(max=len(self.frames) - 1)]
@@ -30,14 +30,15 @@ class Clip:
 
 
 def is_clip(source: Any) -> bool:
-    """True for a clip, an array that says its `fps`, or a cell `{"frames":, "fps":}`."""
+    """Return True for a clip, an array that says its `fps`, or a cell `{"frames":, "fps":}`."""
     if isinstance(source, Mapping):
         return "frames" in source
     return isinstance(source, Clip) or (hasattr(source, "__array__") and hasattr(source, "fps"))
 
 
 def read_clip(source: Any) -> Clip:
-    """A clip of what `is_clip` says is one. Raises `ReadError` for other shapes, types, rates."""
+    """Return a clip of what `is_clip` says is one. Raise `ReadError` for other shapes, types,
+    rates."""
     if isinstance(source, Mapping):
         frames, fps = source["frames"], source.get("fps")
     else:

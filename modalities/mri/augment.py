@@ -47,7 +47,8 @@ class MRIAugment:
         self.bias, self.gibbs, self.noise, self.drop = bias, gibbs, noise, drop
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A varied copy: `volume [C, X, Y, Z]`, `inside`, `contrasts`, `affine` as they were."""
+        """Return a varied copy: `volume [C, X, Y, Z]`, `inside`, `contrasts`, `affine` as they
+        were."""
         augmented = self._transform(dict(sample), rng)
         augmented["contrasts"] = self._drop_contrasts(sample["contrasts"], rng)
         volume = torch.zeros_like(augmented["volume"])
@@ -80,7 +81,7 @@ class MRIAugment:
         return contrasts_kept
 
     def _steps(self, rng: np.random.Generator) -> list[Callable[[Tensor], Tensor]]:
-        """The same for every contrast of a sample: one coil, one noise level."""
+        """Return the same for every contrast of a sample: one coil, one noise level."""
         steps: list[Callable[[Tensor], Tensor]] = []
         if self.bias:
             field = RandBiasField(coeff_range=(0.0, self.bias * rng.random()), prob=1.0)
@@ -97,7 +98,7 @@ class MRIAugment:
 
 
 def _varied(channel: Tensor, steps: list[Callable[[Tensor], Tensor]]) -> Tensor:
-    """The steps want a magnitude image, a sample is one of scores: there and back."""
+    """Apply steps that take a magnitude image to a channel of scores, and standardize it again."""
     body = channel != 0
     if not steps or int(body.sum()) < 2:
         return channel

@@ -133,7 +133,8 @@ Shape = Area | Box | Peak
 
 
 def shapes_of(raw: MetaTensor, marks: Annotations) -> list[Shape]:
-    """What marks say, in the volume's voxels; what was wanted first, so that it lies below."""
+    """Return what marks say, in the volume's voxels; what was wanted first, so that it lies
+    below."""
     drawn: list[Shape] = []
     for who, index in (("wanted", 1), ("said", 0)):
         annotations = {name: pair[index] for name, pair in marks.items() if pair[index] is not None}
@@ -148,7 +149,7 @@ def shapes_of(raw: MetaTensor, marks: Annotations) -> list[Shape]:
 
 
 def middle(drawn: Sequence[Shape], shape: Sequence[int]) -> list[int]:
-    """The voxel that the slices go through: of the first that is there, or of the volume."""
+    """Return the voxel that the slices go through: of the first that is there, or of the volume."""
     centres = [shape_.centre for shape_ in drawn if shape_.centre is not None]
     if not centres:
         return [n // 2 for n in shape]
@@ -156,7 +157,7 @@ def middle(drawn: Sequence[Shape], shape: Sequence[int]) -> list[int]:
 
 
 def _resample(values: MetaTensor, raw: MetaTensor, mode: str = "nearest") -> np.ndarray:
-    """`[1, U, V, W]` of any grid on the volume's own."""
+    """Return `[1, U, V, W]` of any grid on the volume's own."""
     mask = values.as_tensor()[0]
     grid = lookup(raw.affine, tuple(raw.shape[1:]), values.affine, tuple(mask.shape))
     resampled: np.ndarray = pull(mask[None].float(), grid, mode)[0].numpy()

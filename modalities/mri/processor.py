@@ -99,8 +99,9 @@ class VolumeProcessor(Processor):
         return torch.tensor(present + [False] * (self.contrasts - count))
 
     def _body(self, channels: Tensor) -> Tensor:
-        """`[U, V, W]` bool: where any contrast is brighter than the background, and so are its
-        neighbours on average (not so in air's noise), and what that encloses (fluid is black)."""
+        """Return `[U, V, W]` bool: where any contrast is brighter than the background, and so are
+        its neighbours on average (not so in air's noise), and what that encloses (fluid is
+        black)."""
         foreground = np.zeros(channels.shape[1:], dtype=bool)
         for channel in channels:
             low, high = _quantiles(channel.flatten(), self.percentiles)
@@ -109,8 +110,8 @@ class VolumeProcessor(Processor):
         return torch.from_numpy(ndimage.binary_fill_holes(foreground))
 
     def _placed(self, source: Tensor, body: Tensor, scale: float = 1.0) -> Tensor:
-        """The sample's affine: its own spacing, times `scale`, the body's box in the middle. Along
-        axes whose spacing is the source's, its voxels are those of the source."""
+        """Return the sample's affine: its own spacing, times `scale`, the body's box in the middle.
+        Along axes whose spacing is the source's, its voxels are those of the source."""
         edges = torch.from_numpy(edges_of(source.numpy()))
         target_spacing = edges if self.spacing is None else torch.tensor(self.spacing).double()
         target_spacing = target_spacing * scale
@@ -193,7 +194,8 @@ def _quantiles(values: Tensor, percentiles: tuple[float, float]) -> tuple[float,
 def lookup(
     affine: Tensor, shape: tuple[int, ...], source: Tensor, source_shape: tuple[int, ...]
 ) -> Tensor:
-    """Where the voxels of one space lie in another: `[X, Y, Z, 3]`, `grid_sample`'s coordinates.
+    """Return where the voxels of one space lie in another: `[X, Y, Z, 3]`, `grid_sample`'s
+    coordinates.
 
     affine, shape: the space that is filled. source, source_shape: the space that is read.
     """
@@ -207,7 +209,7 @@ def lookup(
 
 
 def pull(volume: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
-    """`[C, U, V, W]` read at a `lookup`: `[C, X, Y, Z]`; zeros outside."""
+    """Return `[C, U, V, W]` read at a `lookup`: `[C, X, Y, Z]`; zeros outside."""
     if mode == "nearest":
         last = grid.new_tensor(volume.shape[1:]).flip(0) - 1
         grid = grid - 2 * TIE / last.clamp(min=1)

@@ -50,8 +50,8 @@ def write(path: Path, values: Tensor, affine: Tensor, source: MetaTensor) -> Pat
 
 
 def box_of(mask: Tensor, affine: Tensor) -> Tensor | None:
-    """`[6]` the box of a mask `[X, Y, Z]` in mm, RAS: low corner, high corner, outer edges of its
-    voxels; None for an empty mask."""
+    """Return `[6]` the box of a mask `[X, Y, Z]` in mm, RAS: low corner, high corner, outer edges
+    of its voxels; None for an empty mask."""
     voxels = mask.nonzero().double()
     if not len(voxels):
         return None

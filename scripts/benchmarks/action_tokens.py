@@ -29,7 +29,7 @@ Work = Callable[[], Any]
 
 
 def make_chunks(count: int, steps: int, seed: int) -> Tensor:
-    """`[count, steps, 7]` float32."""
+    """Return `[count, steps, 7]` float32."""
     rng = np.random.default_rng(seed)
     u = np.linspace(0, 1, steps)[None, :, None, None]
     periods, phase = rng.uniform(0, 1.5, (count, 1, 6, 3)), rng.uniform(0, 1, (count, 1, 6, 3))
@@ -87,7 +87,7 @@ def measure(tokenizer: Any, chunks: Tensor) -> str:
 
 
 def scipys(batches: list[Tensor]) -> tuple[Work, Work]:
-    """Samples to control points and back, a chunk at a time, as scipy has it."""
+    """Return samples to control points and back, a chunk at a time, as scipy has it."""
     from scipy.interpolate import BSpline, make_lsq_spline
 
     from sensorium.modalities.action.tokenizers.bspline import knots, phases

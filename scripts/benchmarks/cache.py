@@ -45,7 +45,7 @@ def pictures(folder: Path, count: int, seed: int) -> Path:
 
 
 def recipe(data: Path, steps: int, batch: int, seed: int, cached: bool) -> dict[str, Any]:
-    """The recipe of a head on the frozen encoder."""
+    """Return the recipe of a head on the frozen encoder."""
     encoder = {"type": "timm", "name": ENCODER, "weights": "none", "freeze": True}
     task = {
         "type": "classification",

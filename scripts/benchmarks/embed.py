@@ -40,7 +40,7 @@ class Pictures:
 def encode_directly(
     model: Any, prepare: Any, files: list[Path], batch: int, workers: int
 ) -> np.ndarray:
-    """`[N, D]` of unit length."""
+    """Return `[N, D]` of unit length."""
     import torch
     from torch.utils.data import DataLoader
 
@@ -65,7 +65,7 @@ def checkpoint(folder: Path, name: str) -> str:
 
 
 def recipe(name: str, dim: int) -> dict[str, Any]:
-    """The whole model; only its picture tower is timed."""
+    """Return the whole model; only its picture tower is timed."""
     encoder = {"type": "open_clip", "name": name, "freeze": True}
     image = {"modality": "image", "encoder": {**encoder, "output": "embedding"}}
     text = {"modality": "text", "encoder": encoder, "connector": "cls"}

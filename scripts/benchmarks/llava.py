@@ -58,7 +58,7 @@ def recipe(image: int, patch: int, width: int, layers: int, decoder: int) -> dic
 
 
 def loader(model: Model, rows: int, stored: bool) -> Iterator[Batch]:
-    """The engine's batches, over and over, from pictures or from stored features."""
+    """Return the engine's batches, over and over, from pictures or from stored features."""
     source = load_split(model.plan, "caption", "train")
     split = task_dataset(model.plan, model.encoders(), "caption", source)
     if stored:
@@ -68,7 +68,7 @@ def loader(model: Model, rows: int, stored: bool) -> Iterator[Batch]:
 
 
 def stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    """A training step of a model."""
+    """Return a training step of a model."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
     def step() -> None:
@@ -80,7 +80,7 @@ def stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], 
 
 
 def contest(model: Model, rows: int, new_tokens: int) -> dict[str, Callable[[], object]]:
-    """What is measured, by name. Raises ValueError where the models are not the same."""
+    """Return what is measured, by name. Raise ValueError where the models are not the same."""
     batch, cached, llava = (
         next(loader(model, rows, False)),
         loader(model, rows, True),
@@ -142,7 +142,7 @@ def main(
 
 
 def middle(times: list[Times]) -> list[float]:
-    """The medians of both clocks."""
+    """Return the medians of both clocks."""
     return [statistics.median(clock) for clock in zip(*times, strict=True)]
 
 

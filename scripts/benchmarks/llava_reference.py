@@ -33,7 +33,7 @@ def reference_llava(model: Any) -> Any:
 
 
 def inputs(model: Any, batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A batch as LLaVA takes it: for a step (with labels), and for generation."""
+    """Return a batch as LLaVA takes it: for a step (with labels), and for generation."""
     tokenizer = model.backbone.tokenizer
     picture = model.backbone.model.config.vocab_size - 1
     tower = model.stream("image").encoder.model.config

@@ -21,7 +21,7 @@ import typer
 def transcribe_batches(
     pipeline: Any, task: str, stream: str, sounds: Sequence[Any], batch: int
 ) -> list[str]:
-    """The texts of some sounds, `batch` at a time."""
+    """Return the texts of some sounds, `batch` at a time."""
     groups = [list(sounds[i : i + batch]) for i in range(0, len(sounds), batch)]
     return [
         prediction["text"]
@@ -39,7 +39,7 @@ def different(first: str, second: str) -> tuple[int, int]:
 
 
 def recording(minutes: float, snr: float | None, seed: int) -> Any:
-    """The first row that is long enough."""
+    """Return the first row that is long enough."""
     from sensorium.modalities.audio.datasets import Talker
 
     for count in range(10, 1000, 10):
@@ -53,7 +53,7 @@ def recording(minutes: float, snr: float | None, seed: int) -> Any:
 
 
 def memory() -> float:
-    """The most memory that this process had so far, in MB."""
+    """Return the most memory that this process had so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

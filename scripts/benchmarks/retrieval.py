@@ -39,7 +39,7 @@ def vectors(rows: int, dim: int, seed: int, start: int = 0) -> Iterator[np.ndarr
 
 
 def filled(uri: str, rows: int, dim: int, seed: int) -> Any:
-    """An index of these vectors, written as `embed` writes it."""
+    """Return an index of these vectors, written as `embed` writes it."""
     from sensorium.engine.index import Entry, IndexMetadata, create_index
 
     index = create_index(uri, IndexMetadata("bench", "x", "none", dim, "fp32", {"x": "0"}))

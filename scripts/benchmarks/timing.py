@@ -50,7 +50,7 @@ def interleaved_median(
 
 
 def machine() -> str:
-    """The processor, its cores, the threads in use, torch's version."""
+    """Return the processor, its cores, the threads in use, torch's version."""
     import torch
 
     info = Path("/proc/cpuinfo")

@@ -29,7 +29,7 @@ SHAPE = (160, 192, 160)
 
 
 def head(seed: int) -> nibabel.Nifti1Image:
-    """A head with grain, as a scanner's file is: it compresses to about half."""
+    """Return a head with grain, as a scanner's file is: it compresses to about half."""
     from nilearn import datasets
 
     template = datasets.load_mni152_template(resolution=1)

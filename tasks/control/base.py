@@ -96,8 +96,8 @@ class ControlTask(Task):
         return Example(labels, {name: array.tolist() for name, array in arrays.items()})
 
     def _previous_action(self, row: Row) -> np.ndarray:
-        """`[dof]` the action executed last. None stands for the beginning of an episode, before
-        which nothing was executed: then the mean of what training episodes began with."""
+        """Return `[dof]` the action executed last. None stands for the beginning of an episode,
+        before which nothing was executed: then the mean of what training episodes began with."""
         if row[self.previous_action] is not None:
             return read_action(row, self.previous_action)
         if not self.chunk.first:

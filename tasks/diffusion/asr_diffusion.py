@@ -104,7 +104,7 @@ class DiffusionASR(ASR):
         return {"prior": HeadUse(stream=self.draft_stream, out_dim=self.tokenizer.size + 1)}
 
     def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
-        """The CTC tokenizer is fitted on the transcripts."""
+        """Fit the CTC tokenizer on the transcripts."""
         return self._references(row) if part == "tokenizer" else super().fit_examples(part, row)
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:

@@ -52,8 +52,8 @@ REPLACEMENT = "\ufffd"
 
 
 def character_spans(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int, int]]:
-    """The characters of the text, first and behind the last, that each token is a part of. A token
-    that holds some bytes of a letter is a part of that letter."""
+    """Return the characters of the text, first and behind the last, that each token is a part of. A
+    token that holds some bytes of a letter is a part of that letter."""
     text = tokenizer.decode(ids)
     ends, offset = [], 0
     for piece, within in _pieces(tokenizer, ids):
@@ -74,8 +74,8 @@ def character_spans(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int,
 
 
 def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
-    """The letters that each token completes, and whether it ends within one. Only the tokens since
-    the last that did not are decoded anew, and those of the piece before them."""
+    """Yield the letters that each token completes, and whether it ends within one. Only the tokens
+    since the last that did not are decoded anew, and those of the piece before them."""
     before = since = emitted = 0
     for count in range(1, len(ids) + 1):
         previous, current = tokenizer.decode(ids[before:since]), tokenizer.decode(ids[before:count])

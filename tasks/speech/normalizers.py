@@ -62,8 +62,8 @@ def normalize_unicode(text: str) -> str:
 
 
 def _compatible(char: str) -> str:
-    """A full-width letter, ligature or styled digit as plain ones (NFKC), unless a mark would come
-    out of it: Thai's and Lao's vowel AM are letters."""
+    """Return a full-width letter, ligature or styled digit as plain ones (NFKC), unless a mark
+    would come out of it: Thai's and Lao's vowel AM are letters."""
     if not unicodedata.decomposition(char).startswith("<"):
         return char
     plain = unicodedata.normalize("NFKC", char)

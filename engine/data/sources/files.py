@@ -63,7 +63,7 @@ class Files(Source):
 
     path: a file, a glob pattern, or a list of them. split: 🤗 datasets' slices, for example
     `train[:80%]`. paths: columns that hold file names (or lists of them), taken from `root` (by
-    default the folder of the data file). Raises ValueError that names the file. Rows keep their
+    default the folder of the data file). Raise ValueError that names the file. Rows keep their
     numbers in the file, also behind a slice.
     """
 
@@ -170,7 +170,7 @@ class Files(Source):
         return table, number
 
     def _from_root(self, cell: Any) -> Any:
-        """A cell whose file names are taken from `root`; an empty one stays empty."""
+        """Return a cell whose file names are taken from `root`; an empty one stays empty."""
         return map_paths(cell, lambda path: str(self.root / path) if str(path) else path)
 
     def _root(self, root: str | None) -> Path:

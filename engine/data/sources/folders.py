@@ -50,7 +50,7 @@ class Folder(Source):
 
     split: the folder of a split; `validation` finds `val` too. label: the class's place in the
     sorted names of all splits. labels: False for rows without labels (then files may lie anywhere),
-    True for labels beside metadata, and for classes that are called like splits. Raises ValueError
+    True for labels beside metadata, and for classes that are called like splits. Raise ValueError
     if there are no files, if files lie beside the class folders, and if the split is not said.
     """
 
@@ -180,7 +180,8 @@ class AudioFolder(Folder):
 
 
 def _is_text(name: str) -> bool:
-    """Whether a file is about the data (a licence, notes, a table) rather than meant to be one."""
+    """Return whether a file is about the data (a licence, notes, a table) rather than meant to be
+    one."""
     kind = mimetypes.guess_type(name)[0] or ""
     return not Path(name).suffix or kind.startswith("text/") or kind in _NOTES
 

@@ -151,7 +151,7 @@ def hub(
     revision: str | None = None,
     streaming: bool = False,
 ) -> Source:
-    """A data set of the hub: `org/name`. streaming: rows as they come, without a length."""
+    """Return a data set of the hub: `org/name`. streaming: rows as they come, without a length."""
     part = HubStream if streaming else Hub
     return part(path=path, config=config, split=split, revision=revision)
 

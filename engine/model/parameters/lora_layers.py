@@ -72,7 +72,7 @@ class AttentionProjections(nn.Module, LoraLayer):
     def unload_and_optionally_merge_module(
         self, merge: bool, safe_merge: bool, adapter_names: list[str] | None
     ) -> nn.Module:
-        """The attention alone, with the updates added to its weights if `merge` is true."""
+        """Return the attention alone, with the updates added to its weights if `merge` is true."""
         attention = self.base_layer
         if merge:
             attention.in_proj_weight.data = self.in_proj_weight.data

@@ -48,7 +48,7 @@ def layers(module: nn.Module, layers: list[int]) -> Iterable[str]:
 
 
 def pattern(module: nn.Module, pattern: str) -> Iterable[str]:
-    """Names that a regular expression matches anywhere."""
+    """Return names that a regular expression matches anywhere."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -59,7 +59,7 @@ def pattern(module: nn.Module, pattern: str) -> Iterable[str]:
 def select(module: nn.Module, section: str | Mapping[str, Any], where: str) -> Collection[str]:
     """Return the names of the parameters that a section of `train_only` selects.
 
-    Raises ConfigError for an unknown selector or option, and if nothing is selected.
+    Raise ConfigError for an unknown selector or option, and if nothing is selected.
     """
     name, options = _selector(section, where)
     selector = find("selector", name, f"{where}.type" if "type" in section else where)

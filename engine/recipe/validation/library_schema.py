@@ -29,7 +29,7 @@ def library_options(
 ) -> dict[str, Any]:
     """Return `values` as keyword arguments of a library's callable, coerced, without defaults.
 
-    without: arguments that the engine passes itself. Raises ConfigError, one line a mistake, for
+    without: arguments that the engine passes itself. Raise ConfigError, one line a mistake, for
     an argument that the callable does not have or a value of another type.
     """
     model = library_model(function, without)

@@ -95,7 +95,7 @@ def fitted_class(annotation: Any) -> type[Fittable] | None:
 def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
     """name -> (annotation, default or `inspect.Parameter.empty`) of a class's options.
 
-    Raises ValueError where its constructor is none that a recipe could call.
+    Raise ValueError where its constructor is none that a recipe could call.
     """
     if isinstance(part, type) and part.__init__ is object.__init__:  # type: ignore[misc]
         return {}
@@ -124,7 +124,7 @@ def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def fitted_arguments(part: Any) -> dict[str, type[Fittable]]:
-    """The options of a class that are parts to be fitted, by name."""
+    """Return the options of a class that are parts to be fitted, by name."""
     classes = {name: fitted_class(hint) for name, (hint, _) in arguments(part).items()}
     return {name: base for name, base in classes.items() if base is not None}
 
@@ -145,7 +145,7 @@ def part_arguments(part: Any) -> dict[str, PartArgument]:
 
 @cache
 def options_model(part: Any) -> type[BaseModel]:
-    """The pydantic model of a class's options."""
+    """Return the pydantic model of a class's options."""
     fields: dict[str, Any] = {}
     for name, (hint, default) in arguments(part).items():
         if fitted_class(hint) is not None:
@@ -172,7 +172,7 @@ def validate(model: type[M], values: Mapping[str, Any], where: str, label: str) 
 
 
 def validate_options(part: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The options of a recipe's section as keyword arguments: coerced, without defaults."""
+    """Return the options of a recipe's section as keyword arguments: coerced, without defaults."""
     with located_errors(where):
         model = options_model(part)
     validated = validate(model, values, where, getattr(part, "__name__", "it"))

@@ -36,7 +36,7 @@ def format_validation_errors(
     where: str,
     label: str,
 ) -> list[str]:
-    """One line a mistake; a union reports every branch, of which the first is kept."""
+    """Return one line a mistake; a union reports every branch, of which the first is kept."""
     lines: dict[str, str] = {}
     problems = error.errors(include_url=False)
     misspelt = _misspelt_required(problems)
@@ -67,7 +67,7 @@ def format_validation_errors(
 
 
 def _misspelt_required(problems: Sequence[Any]) -> set[Loc]:
-    """The places of required keys that stand there misspelt."""
+    """Return the places of required keys that stand there misspelt."""
     missing: list[Loc] = [p["loc"] for p in problems if p["type"] == "missing"]
     misspelt: set[Loc] = set()
     for *parent, last in (p["loc"] for p in problems if p["type"] == "extra_forbidden"):
@@ -119,7 +119,8 @@ def _locate(loc: Loc, model: type[BaseModel], extra: bool) -> ErrorLocation:
 
 
 def _inner(annotation: Any) -> Any:
-    """What the next step of a place is a key of: the annotation, or the one that may be null.
+    """Return what the next step of a place is a key of: the annotation, or the one that may be
+    null.
 
     None for a union of several: the next step names a branch of it.
     """
@@ -145,7 +146,7 @@ def _bounds(metadata: Iterable[Any]) -> str:
 
 
 def describe_type(annotation: Any) -> str:
-    """A type in words that fit one line."""
+    """Return a type in words that fit one line."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is dict and isinstance(args[1], type) and issubclass(args[1], BaseModel):
         return "named sections"

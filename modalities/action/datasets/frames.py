@@ -27,7 +27,7 @@ from ..table import column as read_column
 
 
 class Recordings(Source):
-    """Rows of an Arrow table with `episode_index`. Raises ValueError where it lacks one, or where
+    """Rows of an Arrow table with `episode_index`. Raise ValueError where it lacks one, or where
     an episode is torn apart. Subclasses call `_open`."""
 
     name: str
@@ -61,7 +61,7 @@ class Recordings(Source):
         self._of_row = np.repeat(np.arange(len(self._episodes)), [len(e) for e in self._episodes])
 
     def _borders(self, numbers: np.ndarray) -> list[int]:
-        """Rows at which another recording begins, whatever its number is."""
+        """Return rows at which another recording begins, whatever its number is."""
         return []
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class Recordings(Source):
         return cell.item() if isinstance(cell, np.generic) else cell
 
     def _cells_of(self, name: str) -> Any:
-        """The column as something that an index finds a cell in, fast."""
+        """Return the column as something that an index finds a cell in, fast."""
         kind = self.table.schema.field(name).type
         if is_number(innermost(kind)) and not has_nulls(self.table.column(name)):
             with contextlib.suppress(ReadError):  # lists of different lengths
@@ -100,8 +100,8 @@ class Recordings(Source):
         return self.table.column(name)
 
     def column_array(self, column: str) -> np.ndarray:
-        """`[N, ...]`, NaN where a cell is empty; ValueError for a column of texts, pictures, or
-        rows of other lengths."""
+        """Return `[N, ...]`, NaN where a cell is empty; ValueError for a column of texts, pictures,
+        or rows of other lengths."""
         if isinstance(self._cells.get(column), np.ndarray):
             return self._cells[column]
         if column not in self._arrays:

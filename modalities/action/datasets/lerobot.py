@@ -28,7 +28,7 @@ class LeRobot(Recordings):
     (what was asked, in words), and frames of videos, decoded when they are looked at.
 
     path: the folder. split: a name of `splits` in its `info.json`, or episodes as `0:80`.
-    videos: False leaves the columns of videos out. Raises ValueError in one line for a version
+    videos: False leaves the columns of videos out. Raise ValueError in one line for a version
     that is not known, and for files, rows and frames that are missing.
     """
 
@@ -77,7 +77,7 @@ class LeRobot(Recordings):
 
 
 def _episodes_of(layout: Layout, split: str | None) -> list[Episode]:
-    """The episodes of a split, in the order of their numbers."""
+    """Return the episodes of a split, in the order of their numbers."""
     episodes = sorted(layout.episodes, key=lambda episode: episode.index)
     if not episodes:
         raise ValueError(f"{layout.folder}/meta: lists no episode")
@@ -108,7 +108,7 @@ def _check_files(files: Sequence[Path]) -> None:
 
 
 def _rows(layout: Layout, parts: Sequence[Episode]) -> pa.Table:
-    """The rows of these episodes, in the order of their numbers and frames."""
+    """Return the rows of these episodes, in the order of their numbers and frames."""
     files = list(dict.fromkeys(part.data for part in parts))
     _check_files(files)
     try:

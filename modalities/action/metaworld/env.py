@@ -54,7 +54,7 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
     """One task, `push-v3`. An episode is decided by its seed alone; `reset()` without one begins
     the same episode again. cameras: names of `CAMERAS`. size: px a side of their pictures.
 
-    Raises ValueError for a task or a camera that Meta-World does not have.
+    Raise ValueError for a task or a camera that Meta-World does not have.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": int(RATE)}
@@ -101,7 +101,8 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
         return np.ascontiguousarray(self.picture("corner2", SHOWN)[::-1, ::-1])
 
     def picture(self, camera: str, size: int | None = None) -> np.ndarray:
-        """What a camera sees now, uint8 `[size, size, 3]`; RuntimeError where nothing can draw."""
+        """Return what a camera sees now, uint8 `[size, size, 3]`; RuntimeError where nothing can
+        draw."""
         size = size or self.size
         if size not in self._drawers:
             self._drawers[size] = OffscreenRenderer(
@@ -119,7 +120,7 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
     def instruction(task: str, seed: int) -> str:
         """Return the text that describes the task in an episode.
 
-        Raises ValueError for a task without instructions.
+        Raise ValueError for a task without instructions.
         """
         splits = [split for split, first in FIRST.items() if seed >= first]
         return (

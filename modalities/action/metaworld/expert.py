@@ -45,8 +45,8 @@ class ExpertRecorder:
     size: int = 128
 
     def episodes(self, seed: int, words: Sequence[str]) -> Iterator[Recording | None]:
-        """The clean episode of a seed, then the disturbed ones; None for one that failed. words:
-        ways to ask for it, of which one is drawn."""
+        """Yield the clean episode of a seed, then the disturbed ones; None for one that failed.
+        words: ways to ask for it, of which one is drawn."""
         rng = np.random.default_rng([zlib.crc32(self.task.encode()), seed])
         env = MetaWorld(self.task, seed)
         first, _ = env.reset()
@@ -62,7 +62,7 @@ class ExpertRecorder:
     def _disturbed(
         self, env: MetaWorld, observation: Observation, steps: int, rng: np.random.Generator
     ) -> Observation:
-        """What is observed after some steps with noise, or at the first success in them."""
+        """Return what is observed after some steps with noise, or at the first success in them."""
         act = expert(self.task)
         for _ in range(steps):
             noisy = act(observation["state"]) + self.noise * rng.standard_normal(4)
@@ -117,7 +117,8 @@ class SimulatorSnapshot:
 
 
 def _layers(env: Any) -> Iterator[Any]:
-    """A gymnasium environment and what it is wrapped around, from the outside to the inside."""
+    """Yield a gymnasium environment and what it is wrapped around, from the outside to the
+    inside."""
     yield env
     while env is not env.unwrapped:
         env = env.env

@@ -17,7 +17,8 @@ KEPT: dict[str, dict[str, str]] = {
 
 @functools.cache
 def train_instructions(task: str) -> tuple[str, ...]:
-    """The ways to ask for a task that training may see. ValueError for a task without words."""
+    """Return the ways to ask for a task that training may see. ValueError for a task without
+    words."""
     if task not in SENTENCES:
         tasks = ", ".join(SENTENCES)
         raise ValueError(f"tasks: there are no words for {task!r}, but for {tasks}")
@@ -27,7 +28,8 @@ def train_instructions(task: str) -> tuple[str, ...]:
 
 
 def heldout_instruction(task: str, split: str = "test") -> str:
-    """The way to ask for a task that is kept for a split. ValueError as in `seen`."""
+    """Return the way to ask for a task that is kept for a split. ValueError as in
+    `train_instructions`."""
     train_instructions(task)
     return KEPT[split][task]
 

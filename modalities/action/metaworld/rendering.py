@@ -29,7 +29,8 @@ def _context_modules() -> list[str]:
 
 @functools.cache
 def _context() -> Any:
-    """The process's one OpenGL context. Raises RuntimeError, with the cure, where none is had."""
+    """Return the process's one OpenGL context. Raise RuntimeError, with the cure, where none is
+    had."""
     wrong = []
     for module in _context_modules():
         try:
@@ -48,7 +49,7 @@ def _complaint(wrong: str) -> str:
 
 @functools.cache
 def _resources(model_name: str, size: int, holder: _Model) -> Any:
-    """A model's meshes and textures in OpenGL; simulations of one model share them."""
+    """Return a model's meshes and textures in OpenGL; simulations of one model share them."""
     import mujoco
 
     _context().make_current()
@@ -89,7 +90,7 @@ class OffscreenRenderer:
         self._option = mujoco.MjvOption()
 
     def picture(self, data: Any, camera: str) -> np.ndarray:
-        """What a named camera sees now, uint8 `[size, size, 3]`."""
+        """Return what a named camera sees now, uint8 `[size, size, 3]`."""
         import mujoco
 
         view = mujoco.MjvCamera()

@@ -127,7 +127,7 @@ class FastTokenizer(ActionTokenizer):
         return self._values(numbers.view(-1, steps, dof).to(device))
 
     def _as_lists(self, ids: Tensor | list[Tensor]) -> list[list[int]]:
-        """Ids as lists; ValueError for a foreign one."""
+        """Return ids as lists; ValueError for a foreign one."""
         rows = [torch.as_tensor(row) for row in ids]
         for row in rows:
             validation.ids(row[None], len(row), self.size, None)
@@ -153,14 +153,14 @@ class FastTokenizer(ActionTokenizer):
             return (cosines(values.shape[1]).to(within) @ within * self.scale).round().long()
 
     def _values(self, numbers: Tensor) -> Tensor:
-        """The way back, as float32."""
+        """Return the way back, as float32."""
         coefficients = numbers.float() / self.scale
         with torch.autocast(numbers.device.type, enabled=False):
             values = cosines(numbers.shape[1]).to(coefficients).T @ coefficients
             return self._scaled().stretch(values)
 
     def _texts(self, numbers: Tensor) -> list[str]:
-        """A character a number, lowest frequency first, all joints of it together."""
+        """Return a character a number, lowest frequency first, all joints of it together."""
         letters = numbers.clamp(self._least, self._most) - self._least + FIRST
         count = letters[0].numel() if len(letters) else 0
         text = letters.cpu().numpy().astype("<u4").tobytes().decode("utf-32-le")
@@ -179,7 +179,7 @@ class FastTokenizer(ActionTokenizer):
 
 @functools.cache
 def cosines(steps: int) -> Tensor:
-    """`[steps, steps]` float64: the orthonormal DCT-II; its transpose is the inverse."""
+    """Return `[steps, steps]` float64: the orthonormal DCT-II; its transpose is the inverse."""
     time, frequency = torch.arange(steps, dtype=torch.float64), torch.arange(steps)[:, None]
     matrix = torch.cos(torch.pi * (time + 0.5) * frequency / steps) * (2 / steps) ** 0.5
     matrix[0] /= 2**0.5

@@ -69,7 +69,7 @@ class LibriSpeech(_Files):
     """Rows `audio, text, speaker, chapter, words, seconds` of `<path>[/<split>]/*/*/*.trans.txt`.
 
     split: `train-clean-100`, `dev-clean`, `test-other`... lower: the transcripts, which are in
-    capitals, in small letters. Raises ValueError where there are no transcripts.
+    capitals, in small letters. Raise ValueError where there are no transcripts.
     """
 
     def __init__(self, *, path: str, split: str | None = None, lower: bool = False) -> None:
@@ -84,7 +84,7 @@ class CommonVoice(_Files):
     """Rows `audio, text, words, seconds` and the other columns of `<path>/<split>.tsv`.
 
     path: a language's folder, with `clips` in it. split: `train`, `dev`, `test`, `validated`...
-    seconds: of `clip_durations.tsv` where it is there. Raises ValueError for a table that is none.
+    seconds: of `clip_durations.tsv` where it is there. Raise ValueError for a table that is none.
     """
 
     speaker = "client_id"
@@ -114,7 +114,7 @@ def _folder(path: str, split: str | None) -> Path:
 
 
 def _transcripts(table: Path, lower: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The utterances of a chapter: `1272-128104-0000 MISTER QUILTER IS ...`, a line each."""
+    """Yield the utterances of a chapter: `1272-128104-0000 MISTER QUILTER IS ...`, a line each."""
     for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
         name, _, text = line.strip().partition(" ")
         if not name:
@@ -138,7 +138,7 @@ def _transcripts(table: Path, lower: bool) -> Iterator[tuple[Path, dict[str, Any
 
 
 def _table(file: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """Rows of tab-separated values in which a quotation mark is nothing special."""
+    """Yield rows of tab-separated values in which a quotation mark is nothing special."""
     with file.open(encoding="utf-8", newline="") as lines:
         reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         missing = [name for name in columns if name not in (reader.fieldnames or [])]
@@ -165,7 +165,7 @@ def _clip(top: Path, row: dict[str, str], lengths: dict[str, float]) -> tuple[Pa
 
 
 def _lengths(top: Path) -> dict[str, float]:
-    """Seconds of the clips, where the release says them in milliseconds."""
+    """Return seconds of the clips, where the release says them in milliseconds."""
     file = top / "clip_durations.tsv"
     if not file.is_file():
         return {}

@@ -73,8 +73,8 @@ _Callback = ctypes.CFUNCTYPE(
 
 @functools.cache
 def library() -> tuple[str, bytes | None]:
-    """The library's file and the folder of its data: of the package `espeakng_loader`, else the
-    system's. Raises `ReadError` where there is neither."""
+    """Return the library's file and the folder of its data: of the package `espeakng_loader`, else
+    the system's. Raise `ReadError` where there is neither."""
     if _packaged():
         import espeakng_loader
 
@@ -118,7 +118,7 @@ def _new_library() -> Iterator[tuple[Any, int]]:
 
 
 def version() -> str:
-    """The version of espeak-ng: another one speaks a little differently."""
+    """Return the version of espeak-ng: another one speaks a little differently."""
     with _new_library() as (espeak, _):
         espeak.espeak_Info.restype = ctypes.c_char_p
         return str(espeak.espeak_Info(None).decode())
@@ -126,7 +126,7 @@ def version() -> str:
 
 @functools.lru_cache(maxsize=8)
 def speak(text: str, voice: Voice) -> Utterance:
-    """What a voice says. Raises `ReadError` for a voice that espeak-ng lacks."""
+    """Return what a voice says. Raise `ReadError` for a voice that espeak-ng lacks."""
     pieces: list[bytes] = []
     phonemes: list[tuple[str, int]] = []
 
@@ -161,7 +161,7 @@ def speak(text: str, voice: Voice) -> Utterance:
 
 
 def pronounce(texts: list[str], accent: str) -> list[str]:
-    """The phonemes of texts, in IPA, as an accent says them."""
+    """Return the phonemes of texts, in IPA, as an accent says them."""
     ipa = 2
     with _new_library() as (espeak, _):
         if espeak.espeak_SetVoiceByName(accent.encode()):

@@ -97,7 +97,7 @@ class Grammar:
     vocabulary: frozenset[str]
 
     def draw(self, rng: np.random.Generator, held_out: bool) -> str:
-        """A sentence of the asked kind."""
+        """Return a sentence of the asked kind."""
         return next(text for text in self._endless(rng) if self.held_out(text) == held_out)
 
     def _endless(self, rng: np.random.Generator) -> Iterator[str]:
@@ -186,7 +186,7 @@ _SECOND = frozenset(PEOPLE + THINGS + DEEDS + MOVES + tuple(f"{thing}s" for thin
 
 
 def held_pairs(text: str) -> list[tuple[str, str]]:
-    """The pairs of neighbours in a sentence that are kept for testing."""
+    """Return the pairs of neighbours in a sentence that are kept for testing."""
     return [
         (first, second)
         for first, second in itertools.pairwise(text.split())

@@ -79,7 +79,7 @@ def faded(samples: np.ndarray) -> np.ndarray:
 
 
 def _oscillate(hertz: np.ndarray) -> np.ndarray:
-    """`[N]` a tone of a frequency that may change, with one overtone."""
+    """Return `[N]` a tone of a frequency that may change, with one overtone."""
     phase = 2 * np.pi * np.cumsum(hertz) / RATE
     wave: np.ndarray = np.sin(phase) + 0.3 * np.sin(2 * phase)
     return wave

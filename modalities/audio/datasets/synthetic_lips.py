@@ -58,7 +58,8 @@ class Lips:
         return clip if dtype is None else clip.astype(dtype)
 
     def mouths(self) -> np.ndarray:
-        """`[T, 3]` open, wide, teeth: from the middle of a phoneme to the middle of the next."""
+        """Return `[T, 3]` open, wide, teeth: from the middle of a phoneme to the middle of the
+        next."""
         utterances, count = self.speech.placed()
         times, shapes = [0.0], [REST]
         for start, spoken in utterances:
@@ -75,7 +76,7 @@ class Lips:
 
 
 def _shapes(name: str) -> Iterator[tuple[float, float, float]]:
-    """The mouths of a phoneme: a diphthong has one for each of its vowels."""
+    """Yield the mouths of a phoneme: a diphthong has one for each of its vowels."""
     letters = [letter for letter in name if letter in _MOUTH]
     vowels = [letter for letter in letters if letter in VOWELS]
     chosen = vowels or letters[-1:]  # `tS`, `dZ`: it is the second that shows
@@ -83,7 +84,7 @@ def _shapes(name: str) -> Iterator[tuple[float, float, float]]:
 
 
 def _colours(variant: str) -> np.ndarray:
-    """`[2, 3]` colours of the skin and of the lips, a voice's own."""
+    """Return `[2, 3]` colours of the skin and of the lips, a voice's own."""
     rng = np.random.default_rng(zlib.crc32(variant.encode()))
     return np.stack([rng.uniform((150, 105, 80), (240, 195, 170)), rng.uniform(110, 190, 3)]) * [
         [1, 1, 1],
@@ -107,7 +108,7 @@ def draw(mouths: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def _ellipse(x: np.ndarray, y: np.ndarray, half: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """`[T, 32, 32]` 1 inside, 0 outside, with an edge of about a pixel."""
+    """Return `[T, 32, 32]` 1 inside, 0 outside, with an edge of about a pixel."""
     pixels = (1 - np.hypot(x / half, y / high)) * np.minimum(half, high) * SIDE / 2
     soft: np.ndarray = np.clip(pixels + 0.5, 0, 1)
     return soft

@@ -144,7 +144,8 @@ def caption(events: tuple[Event, ...]) -> str:
 
 
 def split_of(events: tuple[Event, ...]) -> str:
-    """The one split that a scene belongs to: by its neighbours, else by a hash of its caption."""
+    """Return the one split that a scene belongs to: by its neighbours, else by a hash of its
+    caption."""
     kinds = [event.kind for event in events]
     if any(pair in HELD_OUT for pair in itertools.pairwise(kinds)):
         return "held_out"

@@ -52,7 +52,8 @@ class Speech(LazySound):
     seed: int
 
     def placed(self) -> tuple[list[tuple[int, Utterance]], int]:
-        """The utterances, each with the sample at which it begins, and the samples in all."""
+        """Return the utterances, each with the sample at which it begins, and the samples in
+        all."""
         utterances, start = [], round(self.pauses[0] * RATE)
         for text, pause in zip(self.texts, self.pauses[1:], strict=True):
             spoken = speak(text, self.voice)
@@ -76,11 +77,11 @@ class Speech(LazySound):
         return Sound((mixed / max(1.0, np.abs(mixed).max()))[None].astype(np.float32), RATE)
 
     def seconds(self) -> float:
-        """How long it takes, estimated from the letters and the voice's rate."""
+        """Return how long it takes, estimated from the letters and the voice's rate."""
         return sum(_estimate(text, self.voice.rate) for text in self.texts) + sum(self.pauses)
 
     def part(self, number: int) -> Speech:
-        """One of its utterances as a recording of its own."""
+        """Return one of its utterances as a recording of its own."""
         ends = (self.pauses[0], self.pauses[-1])
         seed = self.seed + number + 1
         return Speech((self.texts[number],), self.voice, ends, self.loudness, self.snr, seed)
@@ -153,7 +154,7 @@ class Talker(Source):
         }
 
     def speech(self, index: int) -> Speech:
-        """The recording of a row, not yet made."""
+        """Return the recording of a row, not yet made."""
         if not 0 <= index < self.count:
             raise IndexError(index)
         seed_text = f"{self.grammar} {self.split} {' '.join(self.hold)}"
@@ -231,5 +232,5 @@ def _noise(count: int, seed: int) -> np.ndarray:
 
 
 def _estimate(text: str, rate: int) -> float:
-    """Seconds of a text: fitted to what espeak-ng takes, voices differ by a fifth."""
+    """Return seconds of a text: fitted to what espeak-ng takes, voices differ by a fifth."""
     return (0.2 + 0.048 * len(text)) * 175 / rate

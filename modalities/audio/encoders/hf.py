@@ -80,7 +80,7 @@ class HubSound(Encoder):
 
     @classmethod
     def has_pretrained_weights(cls, options: Mapping[str, Any]) -> bool:
-        """True for a hub id and for a folder with safetensors in it."""
+        """Return True for a hub id and for a folder with safetensors in it."""
         if not options.get("name"):
             return False
         path = Path(path_of(options["name"]))
@@ -119,23 +119,23 @@ class HubSound(Encoder):
         return CONFIG_MAPPING[kind].from_dict(settings)
 
     def build(self) -> Any:
-        """The model without weights, in fp32 whatever the checkpoint's own precision."""
+        """Return the model without weights, in fp32 whatever the checkpoint's own precision."""
         return self.part(self.loader()._from_config(self.config, dtype=torch.float32))
 
     def loader(self) -> Any:
-        """The class of transformers that reads the checkpoint."""
+        """Return the class of transformers that reads the checkpoint."""
         raise NotImplementedError
 
     def part(self, model: Any) -> Any:
-        """The part of that model which is run."""
+        """Return the part of that model which is run."""
         return model
 
     def own(self) -> Json:
-        """The settings of a feature extractor for a model from nothing."""
+        """Return the settings of a feature extractor for a model from nothing."""
         raise NotImplementedError
 
     def extractor(self, settings: Json) -> Extractor:
-        """The processor; `settings` are the feature extractor's."""
+        """Return the processor; `settings` are the feature extractor's."""
         raise NotImplementedError
 
     def padding_samples(self) -> Sequence[Sample]:
@@ -144,12 +144,12 @@ class HubSound(Encoder):
         return [self.processor.prepare(Sound(noise[None, :n], 16_000)) for n in (9_600, 14_400)]
 
     def blocks(self) -> Sequence[nn.Module]:
-        """The layers from input to output."""
+        """Return the layers from input to output."""
         count = getattr(self.config, "num_hidden_layers", None)
         return list_of_layers(self.model, count)
 
     def hidden(self, output: Any, hidden_states: Sequence[int]) -> list[Tensor]:
-        """What the layers gave, by place, 0 the first, -1 the last."""
+        """Return what the layers gave, by place, 0 the first, -1 the last."""
         states = output.hidden_states[1:] if hidden_states else ()
         return [states[layer] for layer in layer_indices(hidden_states, len(states))]
 
@@ -167,12 +167,13 @@ def in_time(
 
 
 def path_of(name: str) -> str:
-    """A folder or hub id without `hf-hub:`, `local-dir:` and revision."""
+    """Return a folder or hub id without `hf-hub:`, `local-dir:` and revision."""
     return str(parse_repo_id(name)["pretrained_model_name_or_path"])
 
 
 def parse_repo_id(name: str) -> dict[str, Any]:
-    """A name, with or without `hf-hub:` or `local-dir:`, as keywords of `from_pretrained`."""
+    """Return a name, with or without `hf-hub:` or `local-dir:`, as keywords of
+    `from_pretrained`."""
     if name.startswith("local-dir:") or (not name.startswith("hf-hub:") and Path(name).exists()):
         path = name.removeprefix("local-dir:")
         return {"pretrained_model_name_or_path": path, "local_files_only": True}

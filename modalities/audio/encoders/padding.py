@@ -17,7 +17,8 @@ def mask_tokens(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def padded(rows: Sequence[Tensor], name: str) -> dict[str, Tensor]:
-    """Rows `[T_i, ...]` as one batch, padded on the right with zeros, and its `mask [B, T]`."""
+    """Return rows `[T_i, ...]` as one batch, padded on the right with zeros, and its `mask [B,
+    T]`."""
     batch = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
     return {name: batch, "mask": up_to(torch.tensor([len(row) for row in rows]), batch.shape[1])}
 

@@ -104,14 +104,14 @@ class Wav2Vec2(HubSound):
         return Extractor(kind, settings, least=self._field() / rate)
 
     def _field(self) -> int:
-        """Samples that one token hears."""
+        """Return samples that one token hears."""
         field, jump = 1, 1
         for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
             field, jump = field + (kernel - 1) * jump, jump * stride
         return field
 
     def _geometry(self) -> tuple[float, float]:
-        """Seconds of a token, and where the first is centred."""
+        """Return seconds of a token, and where the first is centred."""
         if self.banks:
             return 0.02, 0.0175  # the middle of two frames of 25 ms
         jump = 1

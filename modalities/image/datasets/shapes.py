@@ -188,7 +188,7 @@ def caption(objects: list[Shape], relation: str) -> str:
 
 
 def split_of(objects: list[Shape], text: str) -> str:
-    """The one split that a scene belongs to: by its pairs, else by a hash of its caption."""
+    """Return the one split that a scene belongs to: by its pairs, else by a hash of its caption."""
     if any(thing.held_out() for thing in objects):
         return "held_out"
     return "test" if zlib.crc32(text.encode()) % TEST_SHARE == 0 else "train"
@@ -215,7 +215,7 @@ def scene(rng: np.random.Generator) -> tuple[list[Shape], str]:
 
 
 def draw(objects: list[Shape], size: int, rng: np.random.Generator) -> np.ndarray:
-    """The picture `[size, size, 3]` uint8, drawn larger and averaged for smooth edges."""
+    """Return the picture `[size, size, 3]` uint8, drawn larger and averaged for smooth edges."""
     side = size * SUPERSAMPLING
     ground = tuple(int(v) for v in rng.integers(235, 256, 3))
     picture = Image.new("RGB", (side, side), ground)

@@ -39,7 +39,7 @@ def from_map(feature_map: Tensor, size: Size, stride: int, **fields: Any) -> Fea
 
 
 def fit(count: int, size: Size, stride: int, prefixes: tuple[int, ...]) -> tuple[Size, int] | None:
-    """The grid and the number of leading tokens (CLS, registers) of a sequence of `count`.
+    """Return the grid and the number of leading tokens (CLS, registers) of a sequence of `count`.
 
     prefixes: the numbers of leading tokens that are possible; None where none fits.
     """

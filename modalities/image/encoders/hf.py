@@ -21,7 +21,8 @@ Json = dict[str, Any]
 
 
 def parse_repo_id(name: str) -> dict[str, Any]:
-    """A name, with or without `hf-hub:` or `local-dir:`, as keywords of `from_pretrained`."""
+    """Return a name, with or without `hf-hub:` or `local-dir:`, as keywords of
+    `from_pretrained`."""
     if name.startswith("local-dir:"):
         return {"pretrained_model_name_or_path": name.removeprefix("local-dir:")}
     path, at, revision = name.removeprefix("hf-hub:").partition("@")
@@ -29,7 +30,7 @@ def parse_repo_id(name: str) -> dict[str, Any]:
 
 
 def find(name: str, config: Json | None, processor: Json | None, local: bool) -> tuple[Json, Json]:
-    """The complete configurations of a checkpoint's vision tower and of its processor.
+    """Return the complete configurations of a checkpoint's vision tower and of its processor.
 
     What `config` and `processor` say goes before what the checkpoint says. local: read a folder
     or the cache, never the network.
@@ -64,7 +65,7 @@ def _read(kind: Any, where: dict[str, Any], description: str, cure: str) -> Any:
 
 
 def tower(config: Json) -> Any:
-    """The vision configuration from its dict; a dual model's dict gives its vision tower."""
+    """Return the vision configuration from its dict; a dual model's dict gives its vision tower."""
     settings = dict(config)
     kind = settings.pop("model_type")
     try:
@@ -78,7 +79,7 @@ def _vision(config: Any) -> Any:
 
 
 def build(config: Any) -> Any:
-    """The model without weights, in fp32 whatever the checkpoint's own precision."""
+    """Return the model without weights, in fp32 whatever the checkpoint's own precision."""
     if type(config) not in MODEL_MAPPING:
         raise ValueError(f"transformers: {config.model_type} has no model that AutoModel knows")
     if hasattr(config, "mask_ratio"):  # of pre-training: an encoder sees every patch
@@ -125,7 +126,8 @@ def without_pooler(kind: type) -> dict[str, bool]:
 
 
 def width(config: Any, layer: int | None) -> int:
-    """The width of the tokens of the last or of a hidden layer, as the configuration has it."""
+    """Return the width of the tokens of the last or of a hidden layer, as the configuration has
+    it."""
     sizes = getattr(config, "hidden_sizes", None)
     if sizes:
         return int(sizes[-1 if layer is None else layer])
@@ -136,7 +138,8 @@ def width(config: Any, layer: int | None) -> int:
 
 
 def processor(config: Any, settings: Json | None) -> HubProcessor:
-    """The image processor of a configuration; of a model from nothing, at the model's size."""
+    """Return the image processor of a configuration; of a model from nothing, at the model's
+    size."""
     if settings is None:
         settings = _default_settings(config)
     options = {k: v for k, v in settings.items() if not k.endswith(("_type", "_class"))}

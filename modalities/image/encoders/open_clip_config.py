@@ -100,7 +100,7 @@ def _stored(source: str, location: str) -> tuple[Json, Json | None]:
 
 
 def steps(config: Json) -> Json:
-    """What `OpenClipProcessor` takes beside the size, which the built tower has."""
+    """Return what `OpenClipProcessor` takes beside the size, which the built tower has."""
     if config["interpolation"] == "random":  # drawn in training, bicubic at evaluation
         config = {**config, "interpolation": "bicubic"}
     return {

@@ -65,7 +65,7 @@ class Timm(Encoder):
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """A name with a source gets its configuration, from the folder or the hub."""
+        """Complete a name with a source by its configuration, from the folder or the hub."""
         name, model_options = options["name"], dict(options.get("options") or {})
         source, location = parse_model_name(name)
         if source is None or "pretrained_cfg" in model_options:
@@ -164,7 +164,7 @@ def _create(name: str, options: dict[str, Any]) -> Any:
 
 
 def _processor(name: str, model: Any, changes: Mapping[str, Any]) -> TimmProcessor:
-    """The weights' own settings, at the size that the built model takes."""
+    """Return the weights' own settings, at the size that the built model takes."""
     wrong = sorted(set(changes) - set(TRANSFORM))
     if wrong:
         raise ValueError(f"timm: transform has no {wrong[0]!r}; it has {', '.join(TRANSFORM)}")

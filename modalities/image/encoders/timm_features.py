@@ -33,7 +33,7 @@ True where that one can apply the final norm."""
 
 
 def width(model: Any, layer: int | None = None) -> int:
-    """The width of the tokens, or of those of a hidden layer."""
+    """Return the width of the tokens, or of those of a hidden layer."""
     if layer is not None or type(model).__name__ in MAPPED:
         return int(model.feature_info[-1 if layer is None else layer]["num_chs"])
     return int(model.num_features)
@@ -58,7 +58,7 @@ def encode(model: Any, pixels: Tensor, hidden_states: Sequence[int] = ()) -> Fea
 
 
 def hidden(model: Any, pixels: Tensor, hidden_states: Sequence[int]) -> tuple[Features, ...]:
-    """The Features of hidden layers alone; what lies behind the last of them is not run."""
+    """Return the Features of hidden layers alone; what lies behind the last of them is not run."""
     order = _order(model, hidden_states)
     maps = model.forward_intermediates(
         pixels, indices=sorted(set(order)), intermediates_only=True, stop_early=True
@@ -67,7 +67,7 @@ def hidden(model: Any, pixels: Tensor, hidden_states: Sequence[int]) -> tuple[Fe
 
 
 def blocks(model: Any) -> Sequence[nn.Module]:
-    """The layers from input to output: the blocks of a transformer, else the stages."""
+    """Return the layers from input to output: the blocks of a transformer, else the stages."""
     for name in ("blocks", "stages", "layers"):
         layers = getattr(model, name, None)
         if isinstance(layers, (nn.Sequential, nn.ModuleList)) and len(layers) > 1:
@@ -146,7 +146,7 @@ def _read(model: Any, final: Any, size: Size) -> Features:
 
 
 def _class_token(model: Any) -> bool:
-    """Whether the first of the leading tokens is a class token, not a register."""
+    """Return whether the first of the leading tokens is a class token, not a register."""
     if getattr(model, "num_prefix_tokens", None) is None:
         return True  # the families that do not count their leading tokens have only that one
     return bool(getattr(model, "has_class_token", getattr(model, "cls_token", None) is not None))

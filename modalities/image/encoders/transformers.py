@@ -119,14 +119,15 @@ class TransformersVision(Encoder):
             self.model = model
 
     def _width(self) -> int:
-        """The width of the tokens: asked of the model on the meta device, where it can run."""
+        """Return the width of the tokens: asked of the model on the meta device, where it can
+        run."""
         try:
             return self._outline().dim
         except (RuntimeError, TypeError, NotImplementedError, AttributeError):
             return hf.width(self.model.config, self.layer)
 
     def blocks(self) -> Sequence[nn.Module]:
-        """The layers or stages from input to output."""
+        """Return the layers or stages from input to output."""
         candidates = [
             (name.count("."), module)
             for name, module in self.model.named_modules()
@@ -176,7 +177,8 @@ class TransformersVision(Encoder):
         return features, hidden
 
     def _options(self, pixel_values: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What the model is called with beside the pixels: it sees the whole picture, in order."""
+        """Return what the model is called with beside the pixels: it sees the whole picture, in
+        order."""
         options: dict[str, Any] = dict(inputs)
         if "spatial_shapes" in inputs and pixel_values.is_meta:  # which it loops over
             shape = torch.tensor([1, pixel_values.shape[1]], device="cpu")
@@ -240,8 +242,8 @@ class TransformersVision(Encoder):
                 handle.remove()
 
     def _in_space(self, hidden: Tensor, stage: int, size: Size) -> Tensor:
-        """The tokens of a stage in the order of space: a model that takes them out of it (Hiera)
-        has a `reroll`, made for one picture size."""
+        """Return the tokens of a stage in the order of space: a model that takes them out of it
+        (Hiera) has a `reroll`, made for one picture size."""
         for module in self.model.modules():
             if hasattr(module, "reroll"):
                 encoder: Any = copy.copy(module)

@@ -78,7 +78,8 @@ class Frames(Encoder):
         return self.picture.blocks()
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """The clips' tensors `[B, T, ...]`, padded with zeros on the right, and mask `[B, T]`."""
+        """Return the clips' tensors `[B, T, ...]`, padded with zeros on the right, and mask `[B,
+        T]`."""
         batch = {
             key: torch.nn.utils.rnn.pad_sequence([s[key] for s in samples], True)
             for key in samples[0]
@@ -102,7 +103,7 @@ class Frames(Encoder):
 
 
 def _section(section: Mapping[str, Any]) -> tuple[type[Encoder], dict[str, Any]]:
-    """The class of a section of this modality, and its options."""
+    """Return the class of a section of this modality, and its options."""
     kind = section.get("type")
     names = [name for name in IMAGE.encoders if name != "frames"]
     if kind not in names:

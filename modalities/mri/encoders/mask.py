@@ -62,7 +62,7 @@ class Mask(Encoder):
 
 
 def example(rng: np.random.Generator) -> MetaTensor:
-    """A ball somewhere, for dry runs and tests."""
+    """Return a ball somewhere, for dry runs and tests."""
     axes = np.meshgrid(*(np.arange(n) for n in (20, 22, 18)), indexing="ij")
     centre = rng.uniform(6, 12, 3)
     squared_distance = sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True))

@@ -71,7 +71,7 @@ class Monai(Encoder):
         return list(used)
 
     def blocks(self) -> Sequence[nn.Module]:
-        """The stages of the network, in the order in which they run."""
+        """Return the stages of the network, in the order in which they run."""
         parent = self.model
         while (
             len(stages := [c for c in parent.children() if any(True for _ in c.parameters())]) == 1

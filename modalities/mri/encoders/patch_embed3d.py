@@ -16,7 +16,7 @@ Size = tuple[int, int, int]
 
 class Patches3D(nn.Module):
     """Non-overlapping patches of `patch` voxels, after 3 x 3 x 3 convolutions of the widths `stem`,
-    each of which halves the axes. Raises ValueError where a stage does not divide the patch."""
+    each of which halves the axes. Raise ValueError where a stage does not divide the patch."""
 
     def __init__(self, contrasts: int, dim: int, patch: Size, stem: list[int]) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ class SliceProcessor(Processor):
     every: int
 
     def prepare(self, raw: Any) -> Sample:
-        """What `picture` gives, `[S, ...]`, and the volume's `affine`, `size`."""
+        """Return what `picture` gives, `[S, ...]`, and the volume's `affine`, `size`."""
         sample = self.volume.prepare(raw)
         volume = sample["volume"]
         channels = volume[:3] if len(volume) == 3 else volume[:1].expand(3, -1, -1, -1)
@@ -47,7 +47,7 @@ class SliceProcessor(Processor):
         return stacked | {"affine": sample["affine"], "size": torch.tensor(volume.shape[1:])}
 
     def settings(self) -> dict[str, Any]:
-        """Those of both processors."""
+        """Return those of both processors."""
         settings = {"axis": self.axis, "every": self.every, "volume": self.volume.settings()}
         return settings | {
             "picture": {"class": type(self.picture).__name__, **self.picture.settings()}
@@ -98,7 +98,7 @@ class Slices(Encoder):
         return [*self.encoder.blocks(), *self.across]
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """All slices of all samples as one batch of pictures."""
+        """Return all slices of all samples as one batch of pictures."""
         volume_keys = ("affine", "size")
         pictures = [
             {key: value[i] for key, value in s.items() if key not in volume_keys}

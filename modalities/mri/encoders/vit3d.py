@@ -166,15 +166,15 @@ class ViT3D(Encoder):
         return hidden, layers
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor:
-        """`[1, T, D]` learned on one grid, interpolated on others."""
+        """Return `[1, T, D]` learned on one grid, interpolated on others."""
         position: Tensor = self.position
         if tuple(position.shape[2:]) != grid:
             position = F.interpolate(position, grid, mode="trilinear", align_corners=False)
         return position.flatten(2).transpose(1, 2)
 
     def _each_positions(self, grid: tuple[int, ...], extent: Tensor) -> Tensor:
-        """`[B, T, D]` as `_positions`, on the grid that each sample of `extent [B, 3]` voxels has
-        by itself, within the padded one."""
+        """Return `[B, T, D]` as `_positions`, on the grid that each sample of `extent [B, 3]`
+        voxels has by itself, within the padded one."""
         patch = extent.new_tensor(self.patches.patch)
         sizes = (extent + patch - 1).div(patch, rounding_mode="floor")  # [B, 3]
         axes = [torch.arange(n, device=extent.device) for n in grid]
@@ -192,6 +192,6 @@ class ViT3D(Encoder):
 
 
 def padded(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """The three last axes up to a shape, with zeros."""
+    """Return the three last axes up to a shape, with zeros."""
     missing = [n - m for n, m in zip(shape, values.shape[-3:], strict=True)]
     return F.pad(values, [0, missing[2], 0, missing[1], 0, missing[0]])

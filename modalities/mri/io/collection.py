@@ -19,7 +19,7 @@ VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def folder_members(path: Path) -> list[Member]:
-    """The files in a folder and below; what systems leave behind (`._name`, `.DS_Store`,
+    """Return the files in a folder and below; what systems leave behind (`._name`, `.DS_Store`,
     `__MACOSX`, `Thumbs.db`) is none."""
     paths = sorted(p for p in path.rglob("*") if p.is_file())
     return [(str(p), p) for p in paths if not ignored(p.relative_to(path))]
@@ -41,8 +41,8 @@ def folder_cells(path: Path) -> list[Path]:
 
 
 def zip_members(path: Path, source: object, content: Any = None) -> list[Member]:
-    """The files of an archive, read; those of `folder_members`. content: a file object, in place
-    of the path. Raise ReadError."""
+    """Return the files of an archive, read; those of `folder_members`. content: a file object, in
+    place of the path. Raise ReadError."""
     try:
         with zipfile.ZipFile(path if content is None else content) as archive:
             names = sorted(n for n in archive.namelist() if not n.endswith("/"))
@@ -53,14 +53,14 @@ def zip_members(path: Path, source: object, content: Any = None) -> list[Member]
 
 
 def ignored(path: PurePath) -> bool:
-    """True for files that an operating system writes beside others."""
+    """Return True for files that an operating system writes beside others."""
     hidden = any(part.startswith(".") for part in path.parts)
     return hidden or MAC in path.parts or path.name.lower() in IGNORED
 
 
 def single_volume(members: list[Member], source: object, series: Any) -> Member | None:
-    """The one member that is a volume of its own; None where the collection is of DICOM files.
-    Raise ReadError where it holds several, or one beside DICOM files."""
+    """Return the one member that is a volume of its own; None where the collection is of DICOM
+    files. Raise ReadError where it holds several, or one beside DICOM files."""
     volumes = [m for m in members if m[0].lower().endswith(VOLUMES)]
     headers = [m for m in members if m[0].lower().endswith((".hdr", ".hdr.gz"))]
     volumes += [m for m in headers if _image_of(m[0]) in {name.lower() for name, _ in members}]

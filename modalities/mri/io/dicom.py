@@ -58,7 +58,7 @@ def read_dicom(
 
 
 def _groups(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """The slices of each volume, in the order in which they came."""
+    """Return the slices of each volume, in the order in which they came."""
     groups: dict[tuple[Any, ...], list[list[Frame]]] = {}
     for frame in frames:
         same_key = groups.setdefault(frame.key, [])
@@ -123,7 +123,7 @@ def _stacked(group: Sequence[Frame], source: object) -> tuple[np.ndarray, np.nda
 
 
 def _group_slices(group: Sequence[Frame], normal: np.ndarray) -> list[list[Frame]]:
-    """The slices of each place along the normal, in the order of time."""
+    """Return the slices of each place along the normal, in the order of time."""
     distances = np.array([frame.position @ normal for frame in group])
     order = np.argsort(distances, kind="stable")
     gaps = np.diff(distances[order])
@@ -137,7 +137,7 @@ def _group_slices(group: Sequence[Frame], normal: np.ndarray) -> list[list[Frame
 
 
 def _without_copies(stacks: list[list[Frame]]) -> list[list[Frame]]:
-    """A slice that was sent twice counts once: of one place, one time and one content; of one
+    """Drop slices that were sent twice: of one place, one time and one content; of one
     place and one content alone where some places hold more slices than others."""
     stacks = [_unique(stack, lambda frame: frame.order) for stack in stacks]
     if len({len(stack) for stack in stacks}) == 1:

@@ -40,7 +40,7 @@ class DicomFile:
         self.content, self.name = content, name
 
     def head(self) -> bytes:
-        """Its first 4096 bytes."""
+        """Return its first 4096 bytes."""
         if isinstance(self.content, bytes):
             return self.content[:4096]
         with self.content.open("rb") as file:
@@ -102,8 +102,8 @@ class Frame:
     lookup: Dataset | None = None
 
     def same_volume(self, other: Frame) -> bool:
-        """True where both may be slices of one volume: equal keys, and equal echo time, spacing
-        and orientation up to the rounding of their text."""
+        """Return True where both may be slices of one volume: equal keys, and equal echo time,
+        spacing and orientation up to the rounding of their text."""
         return (
             self.key == other.key
             and abs(self.echo - other.echo) <= 5e-3 + 1e-3 * abs(self.echo)
@@ -113,7 +113,7 @@ class Frame:
         )
 
     def pixels(self) -> np.ndarray:
-        """`[J, I]` float32, rescaled."""
+        """Return `[J, I]` float32, rescaled."""
         pixels = self.file.pixels
         image = pixels[self.number or 0] if pixels.ndim > 2 else pixels
         if self.lookup is not None:
@@ -122,7 +122,7 @@ class Frame:
         return scaled + np.float32(self.intercept)
 
     def content(self) -> bytes:
-        """Its pixels, to be compared."""
+        """Return its pixels, to be compared."""
         return self.pixels().tobytes()
 
 
@@ -145,12 +145,13 @@ class UnusableFile:
 
 
 def one_line(error: Exception) -> str:
-    """The start of an error's message, without line breaks."""
+    """Return the start of an error's message, without line breaks."""
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def scan_file(content: Path | bytes, name: str) -> list[Frame] | UnusableFile | None:
-    """The slices of one file; None for a DICOM file that is no image (a report, a directory)."""
+    """Return the slices of one file; None for a DICOM file that is no image (a report, a
+    directory)."""
     file = DicomFile(content, name)
     try:
         head = file.head()
@@ -272,6 +273,7 @@ def _geometry(
 
 
 def suffix_of(name: str) -> str:
-    """The ending of a file's name, lower-cased; none where it is a number (`IM.0001`, a UID)."""
+    """Return the ending of a file's name, lower-cased; none where it is a number (`IM.0001`, a
+    UID)."""
     suffix = PurePath(name).suffix.lower()
     return "" if suffix[1:].isdigit() else suffix

@@ -14,8 +14,8 @@ EXPECTED = "series: <a name, number or UID of one; * stands for a part of a name
 
 
 def select_series(groups: Sequence[list[Frame]], source: object, series: Any) -> list[Frame]:
-    """The slices of the series that is asked for, or of the only one that is no localizer. Raise
-    ReadError where none or several are."""
+    """Return the slices of the series that is asked for, or of the only one that is no localizer.
+    Raise ReadError where none or several are."""
     if series is None:
         chosen = [g for g in groups if not any(w in g[0].label.lower() for w in LOCALIZERS)]
     else:
@@ -34,8 +34,8 @@ def select_series(groups: Sequence[list[Frame]], source: object, series: Any) ->
 
 
 def matches(frame: Frame, series: str) -> bool:
-    """True where the words of a series (its name, number, UID, echo, component) are all found
-    among those of the frame, whole: `T1`, `4, echo 80 ms, phase`, `T2*`."""
+    """Return True where the words of a series (its name, number, UID, echo, component) are all
+    found among those of the frame, whole: `T1`, `4, echo 80 ms, phase`, `T2*`."""
     series = series.strip()
     tags = [tag.lower() for tag in frame.tags]
     if series.lower() in (*tags, frame.label.lower()):

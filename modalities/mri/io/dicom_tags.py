@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 
 def value_of(data: Dataset, frame: Dataset, key: str, group: str = "", default: Any = None) -> Any:
-    """A value of the frame, of what all frames share, or of the file."""
+    """Return a value of the frame, of what all frames share, or of the file."""
     shared = (data.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     for dataset in (frame, shared):
         items = dataset.get(group) if group else None
@@ -19,7 +19,7 @@ def value_of(data: Dataset, frame: Dataset, key: str, group: str = "", default: 
 
 
 def to_float(value: Any, default: float = 0.0) -> float:
-    """A number of a header; `default` where there is none."""
+    """Return a number of a header; `default` where there is none."""
     try:
         return default if value is None or value == "" else float(value)
     except (TypeError, ValueError):
@@ -27,14 +27,15 @@ def to_float(value: Any, default: float = 0.0) -> float:
 
 
 def tag_numbers(value: Any) -> list[float]:
-    """The numbers of a tag that may hold one or several. Raise ValueError for what is none."""
+    """Return the numbers of a tag that may hold one or several. Raise ValueError for what is
+    none."""
     if value is None or value == "":
         return []
     return [float(v) for v in ([value] if isinstance(value, (str, int, float)) else value)]
 
 
 def tag_words(types: Any) -> list[str]:
-    """The values of a tag that may hold one or several, as upper-case words."""
+    """Return the values of a tag that may hold one or several, as upper-case words."""
     if types is None:
         return []
     return [str(word).upper() for word in ([types] if isinstance(types, str) else types)]
@@ -52,7 +53,7 @@ def complex_component(types: Any, data: Dataset) -> str:
 def frame_label(
     data: Dataset, echo: float, component: str, inverted: bool
 ) -> tuple[str, tuple[str, ...]]:
-    """What a person reads of a series, and the words by which it can be chosen."""
+    """Return what a person reads of a series, and the words by which it can be chosen."""
     name = str(data.get("SeriesDescription") or data.get("ProtocolName") or "unnamed")
     number, uid = data.get("SeriesNumber"), str(data.get("SeriesInstanceUID", ""))
     words = [f"series {number}"] if number is not None else []
@@ -67,8 +68,9 @@ def frame_label(
 def acquisition_order(
     data: Dataset, lookup: Callable[..., Any], number: int | None
 ) -> tuple[float, ...]:
-    """A key that sorts the slices of one place in time: temporal position, trigger time, time of
-    acquisition, then acquisition and instance number; of a file of many frames their own order."""
+    """Return a key that sorts the slices of one place in time: temporal position, trigger time,
+    time of acquisition, then acquisition and instance number; of a file of many frames their own
+    order."""
     temporal = lookup("TemporalPositionIndex", "FrameContentSequence", None)
     trigger = lookup(
         "NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence", data.get("TriggerTime")

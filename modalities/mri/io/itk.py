@@ -14,7 +14,7 @@ ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def is_itk(content: bytes) -> bool:
-    """True for the bytes of an NRRD or MetaImage file."""
+    """Return True for the bytes of an NRRD or MetaImage file."""
     return content.startswith((b"NRRD", b"ObjectType", b"NDims"))
 
 

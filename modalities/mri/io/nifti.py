@@ -52,7 +52,7 @@ def read_nifti(content: bytes, source: object) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_image(image: SpatialImage, source: object) -> tuple[np.ndarray, np.ndarray]:
-    """An image of nibabel, of any format, as `read_nifti` reads a file. Raise ReadError."""
+    """Return an image of nibabel, of any format, as `read_nifti` reads a file. Raise ReadError."""
     if image.affine is None:
         raise ReadError(source, "has no affine", "an image that says where it lies")
     try:
@@ -84,7 +84,7 @@ def _image_affine(image: SpatialImage, source: object) -> np.ndarray:
 
 
 def read_pair(header: Any, image: Any, source: object) -> tuple[np.ndarray, np.ndarray]:
-    """The two files of a `.hdr` / `.img` pair (NIfTI or Analyze), each a path or bytes."""
+    """Return the two files of a `.hdr` / `.img` pair (NIfTI or Analyze), each a path or bytes."""
     contents = []
     for part in (header, image):
         content = part if isinstance(part, bytes) else part.read_bytes()
@@ -118,8 +118,8 @@ def check_dtype(dtype: np.dtype, source: object) -> None:
 
 
 def header_affine(header: Any, source: object) -> np.ndarray:
-    """The affine in mm: the sform, else the qform, else the spacing alone. What leaves the side
-    in doubt is warned of: forms that disagree, or none."""
+    """Return the affine in mm: the sform, else the qform, else the spacing alone. What leaves the
+    side in doubt is warned of: forms that disagree, or none."""
     try:
         sform, sform_code = header.get_sform(coded=True)
         qform = header.get_qform() if header["qform_code"] > 0 else None
@@ -150,7 +150,7 @@ def header_affine(header: Any, source: object) -> np.ndarray:
 
 
 def _valid(affine: Any) -> bool:
-    """True for an affine that can be inverted."""
+    """Return True for an affine that can be inverted."""
     linear = np.asarray(affine, dtype=np.float64)[:3, :3]
     edges = np.linalg.norm(linear, axis=0)
     return bool(
@@ -186,7 +186,7 @@ def _line(error: Exception) -> str:
 
 
 def inflate(content: bytes, source: object) -> bytes:
-    """All members of a gzip stream, one after the other. Raise ReadError."""
+    """Return all members of a gzip stream, one after the other. Raise ReadError."""
     try:
         inflater = isal_zlib.decompressobj(wbits=31)
         inflated: bytes = inflater.decompress(content)
@@ -222,7 +222,7 @@ def _header(content: bytes, source: object) -> nibabel.Nifti1Header:
 
 
 def looks_like_nifti(head: bytes) -> bool:
-    """True for the first bytes of a NIfTI file, or of something gzipped."""
+    """Return True for the first bytes of a NIfTI file, or of something gzipped."""
     return head[:2] == GZIP or head[:4] in _SIZES[348] + _SIZES[540]
 
 

@@ -30,7 +30,7 @@ def oriented(
     """`[C, X, Y, Z]` in any orientation -> the canonical volume: float32, axes nearest to RAS.
 
     The meta data keep the source's own affine and shape (`original_affine`,
-    `original_shape`), and which channels are there (`contrasts`). Raises ReadError for a
+    `original_shape`), and which channels are there (`contrasts`). Raise ReadError for a
     singular affine, values that are not finite, and, unless `flat`, a volume of one value.
     """
     check_affine(affine, source)
@@ -88,7 +88,7 @@ def _check_values(data: np.ndarray, source: object, flat: bool) -> None:
 
 
 def rotation(angles: np.ndarray) -> np.ndarray:
-    """`[3, 3]` turns about the first, then the second, then the third axis, in radians."""
+    """Return `[3, 3]` turns about the first, then the second, then the third axis, in radians."""
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
         around_axis, (i, j) = np.eye(3), [k for k in range(3) if k != axis]

@@ -40,7 +40,7 @@ Volume = tuple[np.ndarray, np.ndarray]
 
 @only_read_errors(VOLUME)
 def read(source: Any) -> MetaTensor:
-    """One volume, float32 `[C, X, Y, Z]`, axes nearest to RAS, affine and spacing kept.
+    """Return one volume, float32 `[C, X, Y, Z]`, axes nearest to RAS, affine and spacing kept.
 
     source: a path (NIfTI, also as a `.hdr`/`.img` pair, NRRD, MHA, a folder or zip of one of
     these or of DICOM files), the bytes or a file object of such a file, a nibabel image, a
@@ -64,8 +64,8 @@ def read(source: Any) -> MetaTensor:
 
 @only_read_errors(VOLUME)
 def read_mask(source: Any) -> MetaTensor:
-    """A mask `[1, X, Y, Z]` of zeros and ones (anything above 0 counts), of the same sources as
-    `read`; it may be empty or full. Raise ReadError, also for several volumes."""
+    """Return a mask `[1, X, Y, Z]` of zeros and ones (anything above 0 counts), of the same sources
+    as `read`; it may be empty or full. Raise ReadError, also for several volumes."""
     values, affine, name = _selected(_called(source))
     if len(values) != 1:
         raise ReadError(name, f"holds {len(values)} volumes", "one mask: volume: <number>")
@@ -75,13 +75,13 @@ def read_mask(source: Any) -> MetaTensor:
 
 
 def _called(source: Any) -> Any:
-    """What a function gives; anything else as it is."""
+    """Return what a function gives; anything else as it is."""
     function = callable(source) and not isinstance(source, (MetaTensor, torch.Tensor))
     return source() if function else source
 
 
 def _selected(source: Any) -> tuple[np.ndarray, np.ndarray, object]:
-    """The values `[C, X, Y, Z]`, affine and name of a source, as its `volume` says."""
+    """Return the values `[C, X, Y, Z]`, affine and name of a source, as its `volume` says."""
     cell = dict(source) if isinstance(source, Mapping) else {}
     if unknown := cell.keys() - KEYS:
         raise ReadError(
@@ -172,7 +172,7 @@ def _path(path: Path, series: Any) -> Volume:
 
 
 def _pair(path: Path) -> tuple[Path, Path] | None:
-    """The header and the image of a pair that `path` is one of; None for other files."""
+    """Return the header and the image of a pair that `path` is one of; None for other files."""
     name, zipped = path.name, ""
     if name.lower().endswith(".gz"):
         name, zipped = name[:-3], name[-3:]
@@ -186,7 +186,7 @@ def _pair(path: Path) -> tuple[Path, Path] | None:
 
 
 def _content(content: bytes, name: object, series: Any) -> Volume:
-    """The bytes of a file, told by what they are; as `_path` otherwise."""
+    """Return the bytes of a file, told by what they are; as `_path` otherwise."""
     if content[128:132] == b"DICM":
         return read_dicom([(_label(name), content)], name, series)
     if is_itk(content):
@@ -285,6 +285,6 @@ def _reoriented(source: MetaTensor) -> MetaTensor:
 
 
 def example(rng: np.random.Generator) -> MetaTensor:
-    """A volume as scanners give them, for dry runs and tests."""
+    """Return a volume as scanners give them, for dry runs and tests."""
     values = rng.uniform(0, 100, (1, 20, 22, 18)).astype(np.float32)
     return oriented(values, np.diag([4.0, 4.0, 4.0, 1.0]), "example")

@@ -50,7 +50,7 @@ class Anatomy:
 
 @functools.lru_cache(maxsize=2)
 def anatomy(resolution: int) -> Anatomy:
-    """The maps at 1 or 2 mm; read from nilearn's own files, no download."""
+    """Return the maps at 1 or 2 mm; read from nilearn's own files, no download."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from nilearn import datasets
@@ -67,7 +67,7 @@ def anatomy(resolution: int) -> Anatomy:
 
 
 def _lake(fluid: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """The largest connected fluid in the middle of the head, with its blurred rim."""
+    """Return the largest connected fluid in the middle of the head, with its blurred rim."""
     inside = np.zeros(fluid.shape, dtype=bool)
     edges = affine.diagonal()[:3]
     low = [
@@ -86,7 +86,7 @@ def _lake(fluid: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 
 def _candidates() -> dict[str, np.ndarray]:
-    """The places of each lobe that no other lobe comes near, mirrored to the right."""
+    """Return the places of each lobe that no other lobe comes near, mirrored to the right."""
     from nilearn import datasets
 
     with warnings.catch_warnings():

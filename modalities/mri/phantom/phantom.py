@@ -116,7 +116,7 @@ class Phantom(Source):
         return self.subjects * series * (len(ABOUT) if self.view == "sentence" else 1)
 
     def _locate(self, index: int) -> tuple[int, tuple[str, ...]]:
-        """The subject of a row, and the sequences that it shows."""
+        """Return the subject of a row, and the sequences that it shows."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         if self.view == "study":
@@ -137,8 +137,8 @@ class Phantom(Source):
         return f"{self.split}-{number:05d}{series}{sentence}"
 
     def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
-        """A volume and its masks are the same, however many subjects there are and whatever the
-        rows are."""
+        """Return the key of a cell; a volume and its masks have the same, however many subjects
+        there are and whatever the rows are."""
         kind = {"volume": "volumes", "mask": "lesion"}.get(column)
         if self.view == "sentence" and column == "sentence_mask":
             kind = ABOUT[index % len(ABOUT)]
@@ -205,6 +205,6 @@ class Phantom(Source):
 
 @functools.lru_cache(maxsize=100_000)
 def _box(cell: Cell) -> list[float] | None:
-    """The lesion's box in mm; None where the scan's voxels missed it."""
+    """Return the lesion's box in mm; None where the scan's voxels missed it."""
     box = box_of(mask("lesion", cell.subject, cell.grid, cell.seed), cell.grid.matrix())
     return None if box is None else [float(value) for value in box]

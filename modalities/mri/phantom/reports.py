@@ -34,7 +34,7 @@ class Sentence:
 
 
 def sentences(subject: Subject, rng: np.random.Generator) -> list[Sentence]:
-    """The findings of a study, in one of several wordings."""
+    """Return the findings of a study, in one of several wordings."""
     report = []
     if subject.lesion is None:
         report.append(Sentence(_pick(HEALTHY, rng)))

@@ -47,7 +47,7 @@ def jittered(timing: Timing, rng: np.random.Generator) -> Timing:
 
 
 def signal(tissue: str, timing: Timing) -> float:
-    """The brightness of a tissue, between 0 and its density."""
+    """Return the brightness of a tissue, between 0 and its density."""
     t1, t2, density = TISSUES[tissue]
     if timing.ti is None:
         along = 1 - math.exp(-timing.tr / t1)

@@ -58,11 +58,11 @@ class Pose:
         self.template = self.warp(self.points)
 
     def tissue(self, kinds: slice = slice(None)) -> Tensor:
-        """`[4, X, Y, Z]` shares of grey, white and fluid, and of the ventricles."""
+        """Return `[4, X, Y, Z]` shares of grey, white and fluid, and of the ventricles."""
         return _sampled(self.template, self.edge, kinds)
 
     def lesion(self) -> Tensor:
-        """`[X, Y, Z]` share of a voxel that is lesion."""
+        """Return `[X, Y, Z]` share of a voxel that is lesion."""
         return _ball(self.template, self.subject)
 
 
@@ -73,7 +73,7 @@ def mask(kind: str, subject: Subject, grid: Grid, seed: int) -> Tensor:
 
 
 def draw_grid(rng: np.random.Generator, spacing: float) -> Grid:
-    """A field of view about the head, voxels about `spacing` mm, one axis often coarser."""
+    """Return a field of view about the head, voxels about `spacing` mm, one axis often coarser."""
     edges = np.full(3, spacing * rng.uniform(0.92, 1.08))
     edges[rng.integers(3)] *= rng.choice([1.0, 1.0, 1.3, 1.6])
     view = np.array(FIELD_OF_VIEW) * rng.uniform(0.97, 1.05, 3)
@@ -111,7 +111,7 @@ def _points(grid: Grid) -> Tensor:
 
 @functools.lru_cache(maxsize=2)
 def _blurred(resolution: int) -> Tensor:
-    """`[1, 4, X, Y, Z]` the maps as a large voxel sees them, with its neighbourhood."""
+    """Return `[1, 4, X, Y, Z]` the maps as a large voxel sees them, with its neighbourhood."""
     return F.avg_pool3d(anatomy(resolution).tissue[None], 3, stride=1, padding=1)
 
 
@@ -127,7 +127,7 @@ def _sampled(points: Tensor, edge: float, kinds: slice) -> Tensor:
 
 
 def _ball(template: Tensor, subject: Subject) -> Tensor:
-    """`[X, Y, Z]` share of a voxel that is lesion."""
+    """Return `[X, Y, Z]` share of a voxel that is lesion."""
     if subject.lesion is None:
         return torch.zeros(template.shape[:-1])
     centre = template.new_tensor(subject.lesion.centre)
@@ -140,7 +140,7 @@ def _soft(inside: Tensor, width: float) -> Tensor:
 
 
 def _bias(rng: np.random.Generator, shape: Sequence[int]) -> Tensor:
-    """A smooth gain between about 0.7 and 1.4."""
+    """Return a smooth gain between about 0.7 and 1.4."""
     coarse = torch.from_numpy(rng.normal(0, 0.12, (1, 1, 4, 4, 4))).float()
     field = F.interpolate(coarse, size=tuple(shape), mode="trilinear", align_corners=True)
     return field[0, 0].exp()

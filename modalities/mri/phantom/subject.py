@@ -129,5 +129,5 @@ class Warp:
 
 
 def near(points: Tensor, centre: Tensor, width: float) -> Tensor:
-    """`[..., 1]` 1 at the centre, falling off over `width` mm."""
+    """Return `[..., 1]` 1 at the centre, falling off over `width` mm."""
     return (-((points - centre) ** 2).sum(-1, keepdim=True) / (2 * width**2)).exp()

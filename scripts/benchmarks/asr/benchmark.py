@@ -81,7 +81,7 @@ class Errors:
 
 
 def table(rows: Sequence[Row], ways: dict[str, SystemOutput], errors: Errors) -> list[str]:
-    """A line a way: errors, passes, decoding, end to end, real time."""
+    """Return a line a way: errors, passes, decoding, end to end, real time."""
     lines = [
         "| way | WER % (95 %) | passes | decoding ms | end to end ms | real-time factor | speed |",
         "|---|---|---|---|---|---|---|",
@@ -123,7 +123,7 @@ def lengths(rows: Sequence[Row], ways: dict[str, SystemOutput], errors: Errors) 
 
 
 def speed(rows: Sequence[Row], slow: SystemOutput, fast: SystemOutput) -> str:
-    """How much faster denoising is at 40 to 60 tokens, and how fast it could be here."""
+    """Return how much faster denoising is at 40 to 60 tokens, and how fast it could be here."""
     at = [i for i, row in enumerate(rows) if 40 <= row.tokens <= 60]
     prefill = float(np.mean([slow.prefill[i] for i in at]))
     steps = float(np.mean([slow.passes[i] for i in at]))

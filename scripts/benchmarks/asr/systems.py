@@ -72,7 +72,7 @@ class Clock:
 
 
 def bench_rows(model: Model, split: str, shortest: int, longest: int, count: int) -> list[Row]:
-    """Rows whose text has so many tokens; `hear` has yet to hear them."""
+    """Return rows whose text has so many tokens; `encode_audio` has yet to encode them."""
     source = load_split(model.plan, TASK, split)
     task = cast(DiffusionASR, model.task(TASK))
     backbone: Any = model.backbone
@@ -116,7 +116,7 @@ def encode_audio(model: Model, rows: Sequence[Row], size: int) -> None:
 
 
 def joined(rows: Sequence[Row], stream: str) -> Batch:
-    """Rows as a batch whose features are there already."""
+    """Return rows as a batch whose features are there already."""
     features = Features.pad([row.features.tokens[0][row.features.mask[0]] for row in rows])
     keys = [str(i) for i in range(len(rows))]
     batch = Batch.of(TASK, keys, [row.item.example for row in rows])

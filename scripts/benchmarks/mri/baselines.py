@@ -64,7 +64,8 @@ class IntensityBaselines:
         self.features[split, "majority"] = np.zeros((len(keys_of), 1))
 
     def answers(self, baseline: str, count: int, split: str = "test") -> dict[str, list[Answer]]:
-        """What a way says of a split, learned from the first `count` rows of the training split."""
+        """Return what a way says of a split, learned from the first `count` rows of the training
+        split."""
         train_features = self.features["train", baseline][:count]
         test_features = self.features[split, baseline]
         targets = [labels for _, labels in self.rows["train"][:count]]
@@ -121,14 +122,14 @@ class IntensityBaselines:
 
 
 def histogram(sample: Sample) -> np.ndarray:
-    """`[F]` shares of the body's voxels by their intensity."""
+    """Return `[F]` shares of the body's voxels by their intensity."""
     values = sample["volume"][0].numpy()
     counts, _ = np.histogram(values[values != 0], BINS)
     return np.asarray(counts / max(1, counts.sum()))
 
 
 def blocks(sample: Sample) -> np.ndarray:
-    """`[F]` means of blocks, `BLOCKS` along each axis."""
+    """Return `[F]` means of blocks, `BLOCKS` along each axis."""
     parts = [np.array_split(np.arange(n), BLOCKS) for n in sample["volume"].shape[1:]]
     values = sample["volume"][0].numpy()
     for axis, part in enumerate(parts):
@@ -146,7 +147,8 @@ def commonest(boxes: np.ndarray) -> np.ndarray:
 def logistic(
     train_features: np.ndarray, names: list[str], test_features: np.ndarray
 ) -> list[dict[str, float]]:
-    """A share of each class a row; features that never change give how common each class is."""
+    """Return a share of each class a row; features that never change give how common each class
+    is."""
     if np.ptp(train_features) == 0:
         share = {name: count / len(names) for name, count in sorted(Counter(names).items())}
         return [share] * len(test_features)

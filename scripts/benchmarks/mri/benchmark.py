@@ -63,7 +63,7 @@ SHARES = (0.01, 0.1, 1.0)
 
 
 def truth_of(bench: Bench, cheap: IntensityBaselines) -> Truth:
-    """The split that is asked, with what is reached without any signal."""
+    """Return the split that is asked, with what is reached without any signal."""
     options = load_recipe("configs/mri/report.yaml").tasks["report"].options
     source = Phantom(split=cast(Any, bench.split), subjects=bench.sizes.held)
     truth = Truth(source, Facts(options["facts"], options["fact_tolerance"]))
@@ -83,7 +83,8 @@ class Job(NamedTuple):
 
 
 def jobs_of(bench: Bench, shares: Sequence[float]) -> dict[str, Job]:
-    """All that is trained, the most urgent first; none stands before one that it waits for."""
+    """Return all that is trained, the most urgent first; none stands before one that it waits
+    for."""
     stages_of = {GROUNDED: ("align_grounded",), PLAIN: ("align",), RANDOM: (), SLICES: ()}
     jobs = {
         "dino": Job(partial(bench.stage, "dino")),

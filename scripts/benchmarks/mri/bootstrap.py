@@ -18,7 +18,8 @@ MIDDLE = (0.025, 0.975)
 
 
 def draws(studies: int, count: int = 2000, seed: int = 0) -> np.ndarray:
-    """`[1 + R, S]` how often each study counts: once in the first row, as drawn in the others."""
+    """Return `[1 + R, S]` how often each study counts: once in the first row, as drawn in the
+    others."""
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(studies, np.full(studies, 1 / studies), size=count)
     return np.concatenate([np.ones((1, studies), dtype=int), counts])
@@ -35,19 +36,19 @@ class BootstrapMetric:
     chance: float | None = None
 
     def over(self, drawn: np.ndarray) -> np.ndarray:
-        """`[R]` the figure of every resample; NaN where it drew none of the rows."""
+        """Return `[R]` the figure of every resample; NaN where it drew none of the rows."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.of(drawn[:, self.study].astype(float))
 
     def beyond(self, drawn: np.ndarray) -> bool:
-        """Whether the interval excludes chance, on the better side."""
+        """Return whether the interval excludes chance, on the better side."""
         if self.chance is None:
             return False
         return interval(self.better * (self.over(drawn) - self.chance))[0] > 0
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of the resamples, without the first, which is the figure itself."""
+    """Return the middle 95 % of the resamples, without the first, which is the figure itself."""
     low, high = np.nanquantile(values[1:], MIDDLE)
     return float(low), float(high)
 

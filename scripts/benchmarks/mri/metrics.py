@@ -130,7 +130,7 @@ class Truth:
 
 
 def same_facts(facts: Facts, texts: Sequence[str]) -> np.ndarray:
-    """`[S, S]` bool: does the second text state what the first does, no more and no less?"""
+    """Return `[S, S]` bool: does the second text state what the first does, no more and no less?"""
     stated = [facts.of(text) for text in texts]
     return np.array(
         [[len(b) == len(a) == facts.agreeing(b, a) for b in stated] for a in stated]

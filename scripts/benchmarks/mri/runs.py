@@ -107,7 +107,7 @@ class Bench:
     split: str = "test"
 
     def stage(self, name: str, before: str | None = None) -> Path:
-        """A stage by its recipe; `before`: the stage whose weights it begins with."""
+        """Return a stage by its recipe; `before`: the stage whose weights it begins with."""
         changes = [] if before is None else [f"inputs.volume.encoder.weights={self.out / before}"]
         if before == "dino":
             changes[0] += ":volume.ema"
@@ -119,7 +119,7 @@ class Bench:
         return self._trained(name, self._recipe(name, changes, subjects))
 
     def head(self, which: str, encoder: str, share: float) -> Path:
-        """A head on a frozen encoder, trained with a share of the labels."""
+        """Return a head on a frozen encoder, trained with a share of the labels."""
         name = f"{encoder}/{which}-{100 * share:g}"
         return self._trained(name, self.head_recipe(which, encoder, share))
 
@@ -150,7 +150,7 @@ class Bench:
         return self._recipe(head.recipe, changes, self.sizes.subjects, without_encoder)
 
     def features(self, encoder: str) -> Path:
-        """The pass of a frozen encoder over the training split, before any head."""
+        """Return the pass of a frozen encoder over the training split, before any head."""
         folder = self.out / encoder / FEATURES
         if not (folder / SPENT).is_file():
             folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ class Bench:
         return grid_of
 
     def nothing(self, share: float) -> Path:
-        """All heads and the network under them, trained together from nothing, and what they
+        """Return all heads and the network under them, trained together from nothing, and what they
         answer; with few labels for half as long."""
         steps = self.sizes.steps.get(NOTHING, STEPS)
         recipe = self._together(share, steps if share == 1 else max(1, steps // 2))
@@ -208,7 +208,7 @@ class Bench:
         return load_recipe(path, [*data, *overrides_of, *changes])
 
     def _together(self, share: float, steps: int) -> Recipe:
-        """The heads' recipes as one; they read what the connector gives, on its grid."""
+        """Return the heads' recipes as one; they read what the connector gives, on its grid."""
         values: dict[str, Any] = {"inputs": {}, "tasks": {}}
         for which in TOGETHER:
             head = HEADS[which]
@@ -226,7 +226,7 @@ class Bench:
         return parse_recipe(values)
 
     def _trained(self, name: str, recipe: Recipe) -> Path:
-        """A run; one that was interrupted goes on."""
+        """Return a run; one that was interrupted goes on."""
         folder = self.out / name
         if not (folder / WEIGHTS).is_file():
             with warnings.catch_warnings():
@@ -242,7 +242,7 @@ class Bench:
 
 
 def heads_of(encoder: str) -> list[str]:
-    """Those that it has: slices have no vector of the whole."""
+    """Return those that it has: slices have no vector of the whole."""
     return [head for head in HEADS if encoder != SLICES or head not in VECTORS]
 
 
@@ -251,7 +251,7 @@ def _write_times(folder: Path, times: Times) -> None:
 
 
 def spent(folder: Path) -> Times:
-    """Seconds of a run's training; none where they were not written."""
+    """Return seconds of a run's training; none where they were not written."""
     path = folder / SPENT
     return Times(**json.loads(path.read_text("utf-8"))) if path.is_file() else Times(0.0, 0.0)
 

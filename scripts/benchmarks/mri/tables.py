@@ -55,7 +55,8 @@ MOST = 400
 
 
 def table(results: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[str]:
-    """A line a row and share of the labels; probes of the class token and the mean below theirs."""
+    """Yield a line a row and share of the labels; probes of the class token and the mean below
+    theirs."""
     yield "| labels | row | " + " | ".join(COLUMNS.values()) + " |"
     yield "|---|---|" + "---|" * len(COLUMNS)
     for share, rows in results.items():
@@ -131,8 +132,8 @@ def report_table(bench: Bench, truth: Truth, drawn: np.ndarray) -> Iterator[str]
 
 
 def usual_report(facts: Facts, subjects: int) -> str:
-    """The report of the training split that shares the most facts with the others: the strongest
-    text that looks at nothing."""
+    """Return the report of the training split that shares the most facts with the others: the
+    strongest text that looks at nothing."""
     source = Phantom(subjects=subjects)
     texts = [source[i]["description"] for i in range(min(len(source), MOST))]
     stated = [facts.of(text) for text in texts]
@@ -145,7 +146,7 @@ def usual_report(facts: Facts, subjects: int) -> str:
 
 
 def cached_head(bench: Bench, encoder: str) -> str:
-    """What a head costs whose encoder's features are kept, and how large its file is."""
+    """Return what a head costs whose encoder's features are kept, and how large its file is."""
     folder = bench.out / encoder / "sequence-100"
     times, size = spent(folder), (folder / WEIGHTS).stat().st_size
     first = spent(bench.out / encoder / FEATURES)

@@ -30,7 +30,7 @@ class SplineMatrices:
         self._tensors: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
 
     def solver(self, steps: int, real: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
-        """`[R, steps]` and `[R, C]`; with padding `[B, R, steps]` and `[B, R, C]`."""
+        """Return `[R, steps]` and `[R, C]`; with padding `[B, R, steps]` and `[B, R, C]`."""
         if real is None:
             mask = np.ones(steps, bool)
             points, shift = self._cast(("solve", steps), lambda: self._solved(mask), like)
@@ -41,7 +41,7 @@ class SplineMatrices:
         return points, shift
 
     def curve(self, phase: np.ndarray, derivative: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """`[S, A]` the bases at places in [0, 1], and `[A, C]` what conditions decide."""
+        """Return `[S, A]` the bases at places in [0, 1], and `[A, C]` what conditions decide."""
         key = ("basis", derivative, phase.tobytes())
         bases, conditioned = self._cast(key, lambda: self._evaluated(phase, derivative), like)
         return bases, conditioned
@@ -85,7 +85,7 @@ class SplineMatrices:
         return np.concatenate(bases, axis=1), np.concatenate(conditioned)
 
     def _wide(self, matrix: np.ndarray) -> np.ndarray:
-        """A step-like joint knows no conditions: columns of zeros."""
+        """Return zeros in the columns of a step-like joint, which has no conditions."""
         wide = np.zeros((len(matrix), self.conditions))
         wide[:, : matrix.shape[1]] = matrix
         return wide

@@ -198,7 +198,8 @@ class BSplineTokenizer(ActionTokenizer):
         return curve / duration**derivative if derivative else curve
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """`[dof]` lowest and highest: no decoded trajectory goes beyond, pinned ends left out."""
+        """Return `[dof]` lowest and highest: no decoded trajectory goes beyond, pinned ends left
+        out."""
         owner, state = self._layout.joint[self._layout.smooth], self._fitted()._state
         low, high = np.full(self._layout.dof, np.inf), np.full(self._layout.dof, -np.inf)
         np.minimum.at(low, owner, state["low"])
@@ -210,7 +211,7 @@ class BSplineTokenizer(ActionTokenizer):
     def clipped(
         self, chunks: Tensor | None = None, *, padding: Tensor | None = None
     ) -> list[float]:
-        """`[dof]` share of a joint's control points outside its bounds (of chunks with more
+        """Return `[dof]` share of a joint's control points outside its bounds (of chunks with more
         switches than tokens): of the data that was fitted, or of `chunks [B, steps, dof]`."""
         if chunks is None:
             return list(self._fitted()._state["clipped"])
@@ -220,7 +221,7 @@ class BSplineTokenizer(ActionTokenizer):
         return self._require_codec().outside(values, real)
 
     def errors(self) -> list[JointErrors]:
-        """A joint's mean and largest error over the fitted data, by number of bases: of the
+        """Return a joint's mean and largest error over the fitted data, by number of bases: of the
         curve alone, in the joint's units. Rounding adds at most half a bin."""
         return [JointErrors(**row) for row in self._fitted()._state["errors"]]
 
@@ -241,7 +242,7 @@ class BSplineTokenizer(ActionTokenizer):
         return counts
 
     def charts(self) -> list[Chart]:
-        """The errors by number of bases, five joints a chart."""
+        """Return the errors by number of bases, five joints a chart."""
         return fit_error.charts(self.errors(), self.num_basis)
 
     def outlines(self, actions: np.ndarray) -> list[Outline | None]:
