@@ -155,8 +155,7 @@ class Causal(CausalGeneration):
         return self._last_hidden(out, row.real)
 
     def _last_hidden(self, out: Any, real: Tensor) -> Tensor:
-        """Return the hidden states of an output of the library; the terms of its routers are
-        kept."""
+        """Return the hidden states of the library's output; keep the terms of its routers."""
         if balances(self.settings) and torch.is_grad_enabled():
             self.auxiliary.append(router_terms(out.router_logits, real, self.settings))
         hidden: Tensor = out.last_hidden_state
@@ -273,10 +272,8 @@ class Causal(CausalGeneration):
 
         def rearrange(visible: Tensor) -> Tensor:
             """Return the same for [before, last, all but the last id]."""
-            positions = torch.arange(past, past + length - 1, device=numbers.device)
-            order = torch.cat(
-                [numbers.expand(len(last), -1), last, positions.expand(len(last), -1)], 1
-            )
+            after = torch.arange(past, past + length - 1, device=numbers.device)
+            order = torch.cat([numbers.expand(len(last), -1), last, after.expand(len(last), -1)], 1)
             return arrange(visible, past, length, order, order)
 
         visibility = as_visibility(attention).map_masks(rearrange)

@@ -1,4 +1,5 @@
-"""A language model as an encoder, by `{share: backbone}` or `causal_lm`: its attention, its head."""
+"""A language model as an encoder, by `{share: backbone}` or `causal_lm`: its attention, its
+head."""
 
 from __future__ import annotations
 
