@@ -24,7 +24,7 @@ def main(
 ) -> None:
     """Score a run; writes evaluation.json and the predictions into its folder."""
     from sensorium.engine.checkpoint import load_model
-    from sensorium.engine.evaluation import evaluate, format_evaluation, input_streams
+    from sensorium.engine.evaluation import evaluate, format_evaluation, input_streams, metric_names
     from sensorium.engine.utils import RunLogger, pick
 
     pick(device)  # before the weights are read
@@ -41,7 +41,8 @@ def main(
         folder=folder,
         device=device,
     )
-    print(format_evaluation(metrics, input_streams(model.plan)))
+    plan = model.plan
+    print(format_evaluation(metrics, input_streams(plan), metric_names(plan)))
 
 
 if __name__ == "__main__":

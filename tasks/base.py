@@ -92,9 +92,10 @@ class Task(nn.Module):
     decoder. head_types: sections of the recipe's task that are heads, with the type each has by
     default; `head_uses` says what they read. eval_options: options of `predict` in an
     evaluation (times of words). ability: what the Python API calls a prediction of it (`caption`,
-    `classify`); empty if it has no word of its own. cross_rows: the loss compares rows of all
-    processes; it is then called in every process, with an empty batch in one whose rows were all
-    unreadable.
+    `classify`); empty if it has no word of its own. metric_names: what metrics of its own mean, by
+    name, for the end of a table: `{"my_score": "fraction of rows ..."}`. cross_rows: the loss
+    compares rows of all processes; it is then called in every process, with an empty batch in one
+    whose rows were all unreadable.
 
     State that must resume (centres, queues) is a buffer or a submodule.
     """
@@ -104,6 +105,7 @@ class Task(nn.Module):
     head_types: ClassVar[Mapping[str, str]] = {}
     eval_options: Mapping[str, Any] = {}
     ability: ClassVar[str] = ""
+    metric_names: Mapping[str, str] = {}
     cross_rows: bool = False
 
     def __init__(self) -> None:

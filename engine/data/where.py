@@ -30,7 +30,14 @@ BOUNDS = ("min", "max", "not")
 
 _NAME = re.compile(r"[\w.-]*")
 _COMPARISON = re.compile(r"\[?\s*(\w+)(?:\s*(==?|!=|>=?|<=?)\s*|\s+(is|in)\s+)(.+?)\s*\]?")
-_WRITTEN = {"!": "{{not: {}}}", ">": "{{min: {}}}", "<": "{{max: {}}}"}
+_SIGNED = re.compile(r"\s*(!=|[<>]=?|==?)\s*(\S.*?)\s*")
+_WRITTEN = {
+    "!=": "{{not: {0}}}",
+    ">=": "{{min: {0}}}",
+    "<=": "{{max: {0}}}",
+    ">": "{{min: {0}, not: {0}}}",  # bounds are included
+    "<": "{{max: {0}, not: {0}}}",
+}
 
 
 @contextlib.contextmanager
@@ -52,8 +59,8 @@ def split_errors(split: object) -> Iterator[None]:
 
 
 def _as_where(split: object) -> str:
-    """Return a filter that was written as a split, `age > 5`, as `where` has it, `{age: {min: 5}}`;
-    an example if it is none."""
+    """Return a filter that was written as a split, `n >= 5`, as `where` has it, `{n: {min: 5}}`; an
+    example if it is none."""
     if isinstance(split, Mapping):
         pairs = ", ".join(f"{key}: {value}" for key, value in split.items())
         return f"{{{pairs}}}"
@@ -61,7 +68,7 @@ def _as_where(split: object) -> str:
     if match is None:
         return "{column: value}"
     column, sign, _, value = match.groups()
-    return f"{{{column}: {_WRITTEN.get((sign or '=')[0], '{}').format(value)}}}"
+    return f"{{{column}: {_WRITTEN.get(sign, '{}').format(value)}}}"
 
 
 class Condition:
@@ -73,6 +80,10 @@ class Condition:
         self.none_of: list[Any] = []
         if not isinstance(value, Mapping):
             self.one_of = self._values(value)
+            signed = _SIGNED.fullmatch(value) if isinstance(value, str) else None
+            if signed is not None:
+                written = _WRITTEN.get(signed[1], "{0}").format(signed[2])
+                raise ValueError(f"where.{column}: found {value!r}; write {written}")
             return
         for key in value:
             if key not in BOUNDS:

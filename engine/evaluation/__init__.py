@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .evaluator import Evaluator as Evaluator
     from .format import format_evaluation as format_evaluation
     from .format import input_streams as input_streams
+    from .format import metric_names as metric_names
     from .input_use import Table as Table
     from .input_use import read_table as read_table
 else:
@@ -18,7 +19,7 @@ else:
         {
             "evaluate": ["EVALUATION", "evaluate"],
             "evaluator": ["Evaluator"],
-            "format": ["format_evaluation", "input_streams"],
+            "format": ["format_evaluation", "input_streams", "metric_names"],
             "input_use": ["Table", "read_table"],
         },
     )

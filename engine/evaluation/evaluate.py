@@ -29,7 +29,7 @@ from ..utils import (
     write_text,
 )
 from .evaluator import EvaluationResult, Evaluator, ShuffledStream
-from .format import format_evaluation, input_streams
+from .format import format_evaluation, input_streams, metric_names
 from .input_use import read_table
 
 EVALUATION = "evaluation.json"
@@ -90,7 +90,7 @@ def evaluate(
             write_card(model, folder)
         except RuntimeFailure:  # show the metrics, which may have taken hours
             if log is not None:
-                log.info(format_evaluation(metrics, input_streams(plan)))
+                log.info(format_evaluation(metrics, input_streams(plan), metric_names(plan)))
             raise
     return metrics
 

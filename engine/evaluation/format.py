@@ -16,13 +16,21 @@ def input_streams(plan: ResolvedRecipe) -> dict[str, tuple[str, ...]]:
     return {name: tuple(planned.task.inputs()) for name, planned in plan.tasks.items()}
 
 
+def metric_names(plan: ResolvedRecipe) -> dict[str, str]:
+    """Return what the tasks say of metrics of their own."""
+    return {k: v for planned in plan.tasks.values() for k, v in planned.task.metric_names.items()}
+
+
 def format_evaluation(
-    metrics: Mapping[str, Mapping[str, float]], streams: Mapping[str, Sequence[str]]
+    metrics: Mapping[str, Mapping[str, float]],
+    streams: Mapping[str, Sequence[str]],
+    metric_names: Mapping[str, str] | None = None,
 ) -> str:
     """Return a line a metric, `task/metric`, its value and that with each stream shuffled among
     the rows; then a line a name.
 
-    metrics: as returned by `evaluate`. streams: the input streams of each task.
+    metrics: as returned by `evaluate`. streams: the input streams of each task. metric_names: what
+    the tasks say of metrics of their own.
     """
     lines: list[tuple[str, str, str]] = []
     for label, values in metrics.items():
@@ -35,7 +43,8 @@ def format_evaluation(
             lines.append((label, "no metrics", ""))
     text = format_table(lines, right=(1,))
     names = explain(
-        name for values in metrics.values() for name in values if not name.endswith("_shuffled")
+        (n for values in metrics.values() for n in values if not n.endswith("_shuffled")),
+        metric_names,
     )
     return f"{text}\n\n{format_table(names)}" if names else text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 NAMES: tuple[tuple[str, str, str], ...] = (
     ("exact_match", r"exact_match", "fraction of predictions equal to a reference"),
@@ -62,11 +62,15 @@ NAMES: tuple[tuple[str, str, str], ...] = (
 """Name as printed, pattern of the metrics that it explains, explanation."""
 
 
-def explain(metrics: Iterable[str]) -> list[tuple[str, str]]:
-    """Return `(name, explanation)` for those of `NAMES` that metrics have, each once."""
-    present = list(metrics)
+def explain(metrics: Iterable[str], own: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """Return `(name, explanation)` for those of `NAMES` that metrics have, each once, then for
+    those that tasks explain themselves, by name (`own`)."""
+    own = own or {}
+    present = list(dict.fromkeys(metrics))
+    explained = [(name, own[name]) for name in present if name in own]
+    present = [name for name in present if name not in own]
     return [
         (name, text)
         for name, pattern, text in NAMES
         if any(re.fullmatch(pattern, metric) for metric in present)
-    ]
+    ] + explained

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ...tasks.batch import Batch
 from ..data import (
     RowList,
     StreamDataset,
@@ -22,7 +23,7 @@ from ..data import (
 )
 from ..model import Model
 from ..recipe import load as load_object
-from ..utils import ConfigError, autocast, located_errors, pick
+from ..utils import ConfigError, autocast, culprit, located_errors, pick
 from .abilities import Abilities
 from .control import find_control_task
 from .rows import fetch_addresses, is_lazy, lazy_chunks, rows_of
@@ -189,12 +190,21 @@ class Pipeline(Abilities):
         options: Mapping[str, Any] | None,
     ) -> Iterator[Predicted]:
         """Yield prediction and None, or None and why there is none, for one batch of rows."""
-        with located_errors(task):  # an option that nobody knows
-            batch = self._collator(task, [dataset.prepare(index) for index in indices])
-            with self._autocast():
-                batch, results = self.model.eval().predict_rows(
-                    batch.to(self.model.device), **(options or {})
-                )
+        with located_errors(task):
+            inputs = self._collator(task, [dataset.prepare(index) for index in indices])
+            inputs = inputs.to(self.model.device)
+
+            def predict(options: Mapping[str, Any]) -> tuple[Batch, list[Any]]:
+                with self._autocast():
+                    return self.model.eval().predict_rows(inputs, **options)
+
+            try:
+                batch, results = predict(options or {})
+            except Exception as error:  # an option that does not fit, by its name
+                line = culprit(predict, options or {}, error)
+                if line is None:
+                    raise
+                raise ValueError(line) from error
         failed = dict(batch.failed)
         predictions = dict(zip(batch.keys, results, strict=True))
         for key in (dataset.source.key(index) for index in indices):

@@ -1,8 +1,9 @@
 """What libsndfile does not see of a file: lengths that its writer could not know, and further
 streams behind the first.
 
-A program that writes a WAV into a pipe leaves 0 or a huge number where the length stands. Ogg and
-MP3 files may be chained (`cat a.ogg b.ogg`, RFC 3533), as may FLAC; libsndfile reads the first.
+A program that writes a WAV, AIFF, AU or CAF into a pipe leaves 0 or a huge number where the length
+stands. Ogg and MP3 files may be chained (`cat a.ogg b.ogg`, RFC 3533), as may FLAC; libsndfile
+reads the first.
 """
 
 from __future__ import annotations
@@ -65,17 +66,24 @@ class ByteRangeFile(io.RawIOBase):
         return len(content)
 
 
-def byte_ranges(buffer: memoryview, *, whole: bool = True) -> Sequence[ByteRange]:
-    """Return the parts of a file that are decoded one after the other; none where libsndfile reads
-    it as it is. whole: also look where all of the file must be read for it (FLAC)."""
+def byte_ranges(buffer: memoryview, end: float | None = None) -> Sequence[ByteRange]:
+    """Return the parts of a file that are decoded one after the other; none where libsndfile reads it as
+    it is. end: s of the file that are needed; a FLAC whose first stream holds them is not searched
+    for others, for which all of it must be read."""
     head = bytes(buffer[:12])
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:] == b"WAVE":
         return _wav(buffer)
+    if head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
+        return _aiff(buffer)
+    if head[:4] == b"caff":
+        return _caf(buffer)
+    if head[:4] == b".snd":
+        return _au(buffer)
     starts = [0]
     if head[:4] == b"OggS":
         starts = _ogg(buffer)
     elif head[:4] == b"fLaC":
-        starts = _flac(buffer) if whole else [0]
+        starts = [0] if end is not None and end <= _flac_seconds(buffer) else _flac(buffer)
     elif head[:3] == b"ID3" or _is_frame(head):
         starts = _mp3(buffer)
     if len(starts) == 1:
@@ -122,6 +130,65 @@ def _wav(buffer: memoryview) -> Sequence[ByteRange]:
     return [ByteRange(0, start + available, tuple(patches))]
 
 
+_PLAIN = {b"NONE", b"twos", b"sowt", b"raw ", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64"}
+"""Kinds of AIFC whose samples are not compressed."""
+
+
+def _aiff(buffer: memoryview) -> Sequence[ByteRange]:
+    """The file with the lengths that it has, where its own are unknown."""
+    offset, size, frames_offset, frame = 12, len(buffer), 0, 0
+    while offset + 8 <= size:
+        name = bytes(buffer[offset : offset + 4])
+        (length,) = struct.unpack_from(">I", buffer, offset + 4)
+        start = offset + 8
+        if name == b"COMM" and start + 18 <= size:
+            channels, _, bits = struct.unpack_from(">HIH", buffer, start)
+            kind = bytes(buffer[start + 18 : start + 22]) if length > 18 else b"NONE"
+            frame = channels * -(-bits // 8) if kind in _PLAIN else 0
+            frames_offset = start + 2
+        if name == b"SSND":
+            break
+        offset = start + length + length % 2
+    else:
+        return ()
+    available = size - start
+    unknown = length == 0 or (length >= LEAST_UNKNOWN and length > available)
+    if not unknown or not frame or available <= 8:
+        return ()
+    patches = (
+        (4, struct.pack(">I", size - 8)),
+        (frames_offset, struct.pack(">I", (available - 8) // frame)),
+        (offset + 4, struct.pack(">I", available)),
+    )
+    return [ByteRange(0, size, patches)]
+
+
+def _caf(buffer: memoryview) -> Sequence[ByteRange]:
+    """The file with the length that it has, where it says -1: all that follows."""
+    offset, size = 8, len(buffer)
+    while offset + 12 <= size:
+        (length,) = struct.unpack_from(">q", buffer, offset + 4)
+        if bytes(buffer[offset : offset + 4]) == b"data":
+            unknown = length == -1 or length >= 1 << 62
+            if not unknown or size <= offset + 16:
+                return ()
+            return [ByteRange(0, size, ((offset + 4, struct.pack(">q", size - offset - 12)),))]
+        if length < 0:
+            return ()
+        offset += 12 + length
+    return ()
+
+
+def _au(buffer: memoryview) -> Sequence[ByteRange]:
+    """The file with the length that it has, where it says 0 and more follows."""
+    if len(buffer) < 24:
+        return ()
+    start, length = struct.unpack_from(">II", buffer, 4)
+    if length or len(buffer) <= start:
+        return ()
+    return [ByteRange(0, len(buffer), ((8, struct.pack(">I", len(buffer) - start)),))]
+
+
 def _is_chunk(buffer: memoryview, offset: int) -> bool:
     """Return True where a chunk that fits begins, or the file ends."""
     if offset + 8 > len(buffer):
@@ -143,6 +210,15 @@ def _ogg(buffer: memoryview) -> list[int]:
         beginning, segments = begins, buffer[offset + 26]
         offset += 27 + segments + sum(buffer[offset + 27 : offset + 27 + segments])
     return starts or [0]
+
+
+def _flac_seconds(buffer: memoryview) -> float:
+    """The length of the first stream by its STREAMINFO; 0 where it does not say it."""
+    if len(buffer) < 26:
+        return 0.0
+    packed = int.from_bytes(buffer[18:26], "big")  # 20 bits rate, 3 channels, 5 bits, 36 samples
+    rate = packed >> 44
+    return (packed & ((1 << 36) - 1)) / rate if rate else 0.0
 
 
 def _flac(buffer: memoryview) -> list[int]:

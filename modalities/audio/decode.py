@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import mmap
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ Decoded = tuple[np.ndarray, int, tuple[str, ...]]
 def decode_file(source: Any, start: float, end: float | None, name: object) -> Decoded:
     """Return the samples from `start` to `end` seconds of a file. Raise ReadError."""
     with _opened(source, name) as (file, buffer):
-        parts = byte_ranges(buffer, whole=start == 0 and end is None)
+        parts = byte_ranges(buffer, end)
         if len(parts) < 2:
             return _decode(ByteRangeFile(buffer, parts[0]) if parts else file, start, end, name)
         return _chained([ByteRangeFile(buffer, part) for part in parts], start, end, name)
@@ -185,9 +186,16 @@ def _speakers(file: Any) -> tuple[str, ...]:
     )
     if has_map and all(position in SPEAKERS for position in positions):
         return tuple(SPEAKERS[position] for position in positions)
-    if count == 6:
-        return {"OGG": VORBIS_SURROUND, "AIFF": ()}.get(file.format, SURROUND)
-    return ()
+    if count != 6 or file.format == "AIFF":
+        return ()
+    if file.format in ("OGG", "FLAC"):  # whose formats define it
+        return VORBIS_SURROUND if file.format == "OGG" else SURROUND
+    warnings.warn(
+        "audio: six channels without a channel mask are taken for 5.1, so that the fourth is the "
+        "bass channel and left out; name one by channel: 0 to 5 if they are microphones",
+        stacklevel=2,
+    )
+    return SURROUND
 
 
 def _check_whole(file: Any, name: object) -> None:

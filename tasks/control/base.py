@@ -45,8 +45,15 @@ class ControlTask(Task):
         return (self.action,)
 
     def check_windows(self, windows: Mapping[str, Span]) -> None:
-        """Raise ValueError unless chunks cover the row's own frame."""
+        """Raise ValueError unless chunks cover the row's own frame, and a window of the action
+        executed last ends before the frames to come."""
         self.execution_start(windows)
+        span = windows.get(self.previous_action)
+        if span is not None and self.tokenizer.fixed_start and span[1] > 0:
+            raise ValueError(
+                f"{self.previous_action}: found {list(span)}, expected [{min(span[0], -1)}, -1]: "
+                "its last frame is the action executed last, and none is of a frame to come"
+            )
 
     def execution_start(self, windows: Mapping[str, Span]) -> int:
         """Return the index of a chunk's sample that is executed at the row's own frame, where the
@@ -90,15 +97,29 @@ class ControlTask(Task):
             self.chunk.check(arrays["actions"])
         if self.tokenizer.fixed_start and self.previous_action in row:
             arrays["start"] = self._previous_action(row)
+            self._check_start(arrays)
         elif self.tokenizer.fixed_start and arrays:
             arrays["start"] = arrays["actions"][0]
         labels = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
         return Example(labels, {name: array.tolist() for name, array in arrays.items()})
 
+    def _check_start(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Raise ValueError where the action executed last is the one that is to be predicted."""
+        start, actions = arrays["start"], arrays.get("actions", np.empty(0))
+        if len(actions) < 2 or np.array_equal(start, actions[0]):
+            return
+        if np.array_equal(start, actions[1]):
+            raise ValueError(
+                f"previous_action: the column {self.previous_action!r} holds the action of the "
+                "row's own frame, which is to be predicted; say delta_frames: "
+                f"{{{self.previous_action}: [-1, -1]}}"
+            )
+
     def _previous_action(self, row: Row) -> np.ndarray:
         """Return `[dof]` the action executed last. None stands for the beginning of an episode,
         before which nothing was executed: then the mean of what training episodes began with."""
-        if row[self.previous_action] is not None:
+        padding = row.get(f"{self.previous_action}_padding")  # of a window: before the episode
+        if row[self.previous_action] is not None and (padding is None or not padding[-1]):
             return read_action(row, self.previous_action)
         if not self.chunk.first:
             raise ValueError(

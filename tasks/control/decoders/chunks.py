@@ -84,9 +84,10 @@ def read_chunk(row: Row, column: str) -> Pair:
 
 
 def read_action(row: Row, column: str) -> np.ndarray:
-    """Return a row's single action `[dof]` float32 (the one executed last)."""
+    """Return a row's single action `[dof]` float32 (the one executed last): the cell, or the last
+    frame of its window."""
     values = _numbers(row[column], column)
-    values = values[-1] if values.ndim == 2 and len(values) == 1 else values  # one frame
+    values = values[-1] if values.ndim == 2 and len(values) else values
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError(
             f"previous_action: the column {column!r} is {values.shape}, expected one action [dof] "

@@ -60,6 +60,10 @@ def test_conditions(where: dict[str, Any], rows: list[int]) -> None:
         ({"n": []}, r"where\.n: found an empty list"),
         ({"n": {"min": None}}, r"where\.n\.min: found None"),
         ({"s": "d"}, r"where: no row of 4 meets"),
+        ({"n": "> 5"}, r"where\.n: found '> 5'; write \{min: 5, not: 5\}"),
+        ({"n": "<=2.5"}, r"where\.n: found '<=2\.5'; write \{max: 2\.5\}"),
+        ({"s": "!= a"}, r"where\.s: found '!= a'; write \{not: a\}"),
+        ({"s": "== a"}, r"where\.s: found '== a'; write a"),
     ],
 )
 def test_conditions_that_are_refused(where: dict[str, Any], expected: str) -> None:
@@ -160,7 +164,9 @@ FILTERS: list[tuple[Any, str]] = [
     ("label == 3", "where: {label: 3}"),
     ("[label == 3]", "where: {label: 3}"),
     ("label != 3", "where: {label: {not: 3}}"),
-    ("n > 5", "where: {n: {min: 5}}"),
+    ("n > 5", "where: {n: {min: 5, not: 5}}"),
+    ("n >= 5", "where: {n: {min: 5}}"),
+    ("n < 5", "where: {n: {max: 5, not: 5}}"),
     ("n <= 5", "where: {n: {max: 5}}"),
     ("lang is en", "where: {lang: en}"),
     ({"label": 3}, "where: {label: 3}"),

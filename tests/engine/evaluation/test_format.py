@@ -56,6 +56,13 @@ def test_a_metric_of_a_plug_in_has_no_explanation() -> None:
     assert explain(["my_score"]) == []
 
 
+def test_a_task_explains_metrics_of_its_own() -> None:
+    names = {"my_score": "fraction of rows that please", "mae": "in dB"}
+    assert explain(["my_score", "mae", "my_score"], names) == list(names.items())
+    text = format_evaluation({"a": {"my_score": 0.5, "f1": 0.5}}, {"a": ["x"]}, names)
+    assert "fraction of rows that please" in text and "harmonic mean" in text
+
+
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_the_metrics_of_every_task_are_explained(name: str, case: int) -> None:
     options: dict[str, Any] = dict(OPTIONS[name][case])

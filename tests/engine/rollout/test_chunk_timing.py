@@ -18,6 +18,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from sensorium.engine.data import load_split
 from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
@@ -255,6 +256,41 @@ def test_a_chunk_that_cannot_be_executed_from_now_is_refused(
     with pytest.raises(ConfigError, match=rf"tasks\.act\.data\.train\.{line}") as error:
         check(recipes)
     assert "\n" not in str(error.value)
+
+
+PREVIOUS = [  # column that stands for the action executed last, its window, whether it is right
+    ("previous_action", None, True),
+    ("previous_action", [0, 0], True),
+    ("action_before", [-1, -1], True),
+    ("action_before", [-4, -1], True),
+    ("action_before", None, False),
+    ("action_before", [0, 0], False),
+    ("action_before", [-1, 1], False),
+]
+
+
+@pytest.mark.parametrize(("column", "window", "right"), PREVIOUS)
+def test_the_action_executed_last_may_have_a_window_of_its_own(
+    column: str, window: list[int] | None, right: bool
+) -> None:
+    """Its last frame is what a chunk begins at; the action that is to be predicted is refused."""
+    content = recipe(TASKS["parallel"], (-1, 8), 1)
+    data = content["tasks"]["act"]["data"]["train"]
+    if column != "previous_action":  # the column of actions under another name
+        data["columns"] = {**data.get("columns", {}), "previous_action": "action"}
+    if window is not None:
+        data["delta_frames"]["previous_action"] = window
+    if not right:
+        with pytest.raises((ConfigError, ValueError), match=r"previous_action.*\[-\d, -1\]"):
+            plan = resolve_and_fit(parse_recipe(content))
+            rows = load_split(plan, "act", "train")
+            plan.tasks["act"].task.prepare(rows[5], plan.tools, None)
+        return
+    plan = resolve_and_fit(parse_recipe(content))
+    rows, task = load_split(plan, "act", "train"), plan.tasks["act"].task
+    for index in (0, 1, 7, FRAMES):
+        labels = task.prepare(rows[index], plan.tools, None).labels
+        np.testing.assert_allclose(labels["start"], labels["actions"][0], atol=1e-5)
 
 
 def test_splits_with_other_windows_are_refused() -> None:
