@@ -88,8 +88,8 @@ def culprit(
     call: Callable[[dict[str, Any]], object], options: Mapping[str, Any], error: BaseException
 ) -> str | None:
     """Return what to say of a call that failed with `error`: the one option without which it
-    succeeds, `options.heads: found 0: division by zero`. None if there is no such option, or the
-    error names its place itself."""
+    succeeds, `options.heads: found 0: division by zero`, or all of them where several are. None if there is
+    no such option, or the error names its place itself."""
     text, leaves = describe_error(error), _leaves(options)
     key = _KEY.match(text)
     if key and key[1] in options and (key[2] or not isinstance(options[key[1]], Mapping)):
@@ -100,15 +100,23 @@ def culprit(
             return f"{_found(options, place)}: {text}"
     if type(error) is ValueError and named & {key for place in leaves for key in place}:
         return None
-    for place in leaves:
-        for changed in _changes(options, place):
-            try:
-                call(changed)
-            except Exception as reason:  # another option, or several
-                logger.debug("but for %s: %s", ".".join(place), describe_error(reason))
-            else:
-                return f"{_found(options, place)}: {text}"
-    return None
+    places = [place for place in leaves if _works(call, _changes(options, place))]
+    if len(places) > 1:
+        listed = ", ".join(_found(options, place) for place in places)
+        return f"{text} (it works without one of these: {listed})"
+    return f"{_found(options, places[0])}: {text}" if places else None
+
+
+def _works(call: Callable[[dict[str, Any]], object], changes: Iterator[dict[str, Any]]) -> bool:
+    """Return whether a call succeeds with one of several changes of its options."""
+    for options in changes:
+        try:
+            call(options)
+        except Exception as reason:  # another option, or several
+            logger.debug("with %s: %s", options, describe_error(reason))
+        else:
+            return True
+    return False
 
 
 def _found(options: Mapping[str, Any], place: Sequence[str]) -> str:

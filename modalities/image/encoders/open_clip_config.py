@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,19 +38,19 @@ def complete(name: str, options: Json, online: bool) -> Json:
     if source == "hf-hub" and not online:
         raise ValueError(f"open_clip: {name} is not resolved; build it from resolve(...)")
     model, steps = _pretrained(name, location) if source is None else _stored(source, location)
-    if steps is None:
-        if not {"mean", "std"} <= set(options.get("preprocess_cfg", {})):
-            raise ValueError(
-                f"open_clip: {name} has no preprocess_cfg, and CLIP's mean and std need not be its "
-                "own (SigLIP: 0.5); say options: {preprocess_cfg: {mean: [...], std: [...]}}"
-            )
-        steps = {}
+    if steps is None and not {"mean", "std"} <= set(options.get("preprocess_cfg", {})):
+        warnings.warn(
+            f"open_clip: {name} has no preprocess_cfg, so that CLIP's mean and std are taken, "
+            "which need not be its own (SigLIP: 0.5); say options: {preprocess_cfg: {mean: [...], "
+            "std: [...]}}",
+            stacklevel=2,
+        )
     return {
         "embed_dim": options.get("embed_dim", model["embed_dim"]),
         "quick_gelu": options.get("quick_gelu", model.get("quick_gelu", False)),
         "vision_cfg": {**model["vision_cfg"], **options.get("vision_cfg", {})},
         "preprocess_cfg": {
-            **merge_preprocess_dict(asdict(PreprocessCfg()), steps),
+            **merge_preprocess_dict(asdict(PreprocessCfg()), steps or {}),
             **options.get("preprocess_cfg", {}),
         },
     }

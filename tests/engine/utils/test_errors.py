@@ -223,6 +223,8 @@ CULPRITS: list[tuple[dict[str, Any], str | None]] = [
     ({"options": {"layers": 2, "activation": "foo"}}, "options.activation: found 'foo': "),
     ({"options": {"layers": "two"}}, "options.layers: found 'two': TypeError: field"),
     ({"width": 9}, None),
+    ({"width": -4, "heads": 1, "options": {"layers": 1}}, "width: found -4"),
+    ({"width": -4, "heads": 1, "options": {"layers": 2}}, "width: found -4"),
     ({"width": -4, "options": {"activation": "foo"}}, None),
 ]
 

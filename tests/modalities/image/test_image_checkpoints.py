@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -218,15 +219,18 @@ def test_a_checkpoint_without_a_weight_is_refused(tmp_path: Path) -> None:
         encoder.load()
 
 
-def test_open_clip_without_preprocessing_is_refused_until_it_is_said(tmp_path: Path) -> None:
+def test_open_clip_without_preprocessing_says_what_is_taken(tmp_path: Path) -> None:
     """CLIP's mean and std stood in for those of a SigLIP that says none."""
     clip_folder(tmp_path, "ViT-B-32", CLIP)
     file = tmp_path / "open_clip_config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps({"model_cfg": config["model_cfg"]}))
     section = {"name": f"local-dir:{tmp_path}"}
-    with pytest.raises(ValueError, match=r"has no preprocess_cfg.*say options: \{preprocess_cfg"):
-        OpenClipVision.resolve(section)
+    with pytest.warns(UserWarning, match=r"has no preprocess_cfg.*say options: \{preprocess_cfg"):
+        resolved = OpenClipVision.resolve(section)
+    assert resolved["options"]["preprocess_cfg"]["mean"] == open_clip.OPENAI_DATASET_MEAN
     steps = {"mean": [0.5] * 3, "std": [0.5] * 3}
-    resolved = OpenClipVision.resolve({**section, "options": {"preprocess_cfg": steps}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolved = OpenClipVision.resolve({**section, "options": {"preprocess_cfg": steps}})
     assert resolved["options"]["preprocess_cfg"]["mean"] == [0.5] * 3
