@@ -87,9 +87,9 @@ def _format_options(values: Mapping[str, object] | None, text: str, error: BaseE
 def culprit(
     call: Callable[[dict[str, Any]], object], options: Mapping[str, Any], error: BaseException
 ) -> str | None:
-    """Return what to say of a call that failed with `error`: the one option without which it
-    succeeds, `options.heads: found 0: division by zero`, or all of them where several are. None if there is
-    no such option, or the error names its place itself."""
+    """Return what to say of a call that failed with `error`: the option without which it succeeds,
+    `options.heads: found 0: division by zero`, or all of them if there are several. None if there
+    is no such option, or the error names its place itself."""
     text, leaves = describe_error(error), _leaves(options)
     key = _KEY.match(text)
     if key and key[1] in options and (key[2] or not isinstance(options[key[1]], Mapping)):
