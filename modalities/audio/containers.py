@@ -67,9 +67,9 @@ class ByteRangeFile(io.RawIOBase):
 
 
 def byte_ranges(buffer: memoryview, end: float | None = None) -> Sequence[ByteRange]:
-    """Return the parts of a file that are decoded one after the other; none where libsndfile reads it as
-    it is. end: s of the file that are needed; a FLAC whose first stream holds them is not searched
-    for others, for which all of it must be read."""
+    """Return the parts of a file that are decoded one after the other; none where libsndfile reads
+    it as it is. end: s of the file that are needed; a FLAC whose first stream holds them is not
+    searched for others, for which all of it must be read."""
     head = bytes(buffer[:12])
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:] == b"WAVE":
         return _wav(buffer)
