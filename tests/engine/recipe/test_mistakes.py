@@ -530,7 +530,7 @@ def test_a_best_that_no_metric_has_ends_before_the_first_step(
     ("edits", "place"),
     [
         ({"train.step": 3}, "train.step"),
-        ({ENCODER: {**TIMM, "options": {"image_size": 32}}}, f"{ENCODER}.options"),
+        ({ENCODER: {**TIMM, "options": {"image_size": 32}}}, f"{ENCODER}.options.image_size"),
         ({TRAIN: {"source": "json", "path": "gone.jsonl", "holdout": 0.2}}, TRAIN),
     ],
 )
