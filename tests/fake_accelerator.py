@@ -41,7 +41,7 @@ class DeviceTensor(Tensor):
 
     @staticmethod
     def __new__(cls, elem: Tensor) -> DeviceTensor:
-        made: DeviceTensor = Tensor._make_wrapper_subclass(
+        built: DeviceTensor = Tensor._make_wrapper_subclass(
             cls,
             elem.size(),
             strides=elem.stride(),
@@ -49,8 +49,8 @@ class DeviceTensor(Tensor):
             dtype=elem.dtype,
             device=DEVICE,
         )
-        made.elem = elem
-        return made
+        built.elem = elem
+        return built
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -122,10 +122,10 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return value
         return ours[id(value)] if id(value) in ours else DeviceTensor(value)
 
-    made = tree_map(placed, func(*args, **kwargs))
+    built = tree_map(placed, func(*args, **kwargs))
     if ours and torch.Tag.inplace_view in func.tags:  # its shape has changed too
-        return return_and_correct_aliasing(func, *whole, made)
-    return made
+        return return_and_correct_aliasing(func, *whole, built)
+    return built
 
 
 @contextlib.contextmanager

@@ -116,15 +116,15 @@ def face(package: str) -> dict[str, str]:
 @cache
 def defined(module: str) -> frozenset[str]:
     """The names that a module binds by a definition at its top level."""
-    found = set()
+    result = set()
     for node in trees()[module].body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            found.add(node.name)
+            result.add(node.name)
         elif isinstance(node, ast.Assign):
-            found |= {n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            result |= {n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
         elif isinstance(node, ast.AnnAssign):
-            found.add(ast.unparse(node.target))
-    return frozenset(found)
+            result.add(ast.unparse(node.target))
+    return frozenset(result)
 
 
 def target(base: str, name: str) -> str:
@@ -208,7 +208,9 @@ def test_no_circles() -> None:
 def test_packages_are_imported_through_their_faces() -> None:
     """Inside a package, and from a package inside it, a file is imported by its own name."""
     wrong = []
-    for module, line, base, name in [(m, *found) for m in sorted(trees()) for found in imports(m)]:
+    for module, line, base, name in [
+        (m, *result) for m in sorted(trees()) for result in imports(m)
+    ]:
         package = package_of(target(base, name))
         if not has_face(package) or is_within(package_of(module), package):
             continue

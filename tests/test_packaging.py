@@ -48,8 +48,8 @@ def project() -> dict[str, Any]:
 
 def test_every_folder_with_modules_is_a_listed_package(project: dict[str, Any]) -> None:
     folders = {Path(module).parent for module in MODULES}
-    found = sorted(".".join(["sensorium", *folder.parts]) for folder in folders)
-    assert sorted(project["tool"]["setuptools"]["packages"]) == found
+    result = sorted(".".join(["sensorium", *folder.parts]) for folder in folders)
+    assert sorted(project["tool"]["setuptools"]["packages"]) == result
     assert project["tool"]["setuptools"]["package-dir"] == {"sensorium": "."}
     assert all((ROOT / folder / "__init__.py").is_file() for folder in folders)
 
@@ -81,13 +81,13 @@ def test_what_is_imported_is_declared(project: dict[str, Any]) -> None:
 
 def imported(tree: ast.Module) -> set[str]:
     """Top-level names of the imports that are neither Python's nor this package's."""
-    found = set()
+    result = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {a.name.partition(".")[0] for a in node.names}
+            result |= {a.name.partition(".")[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add((node.module or "").partition(".")[0])
-    return found - sys.stdlib_module_names - {"sensorium"}
+            result.add((node.module or "").partition(".")[0])
+    return result - sys.stdlib_module_names - {"sensorium"}
 
 
 def test_what_is_declared_is_pinned(project: dict[str, Any]) -> None:
@@ -102,10 +102,10 @@ def test_what_is_declared_is_pinned(project: dict[str, Any]) -> None:
     own = project["project"]
     extras = own["optional-dependencies"].values()
     for line in [*own["dependencies"], *(line for lines in extras for line in lines)]:
-        wanted = Requirement(line)
-        pinned = versions.get(canonicalize_name(wanted.name))
-        assert pinned, f"{wanted.name} is not pinned in constraints.txt"
-        assert wanted.specifier.contains(pinned), f"{wanted} is pinned to {pinned}"
+        expected = Requirement(line)
+        pinned = versions.get(canonicalize_name(expected.name))
+        assert pinned, f"{expected.name} is not pinned in constraints.txt"
+        assert expected.specifier.contains(pinned), f"{expected} is pinned to {pinned}"
     assert names(project["build-system"]["requires"]) <= set(versions)
 
 

@@ -65,9 +65,9 @@ def test_local_checkpoints_are_bit_exact(
     model.load()
     assert not any(p.requires_grad for p in model.model.parameters())
     assert not model.model.training
-    found = model.model.state_dict()
+    result = model.model.state_dict()
     for key, value in own.state_dict().items():
-        assert torch.equal(found[key], value), key
+        assert torch.equal(result[key], value), key
     assert model.model.config.to_dict()["vocab_size"] == tokenizer.size
 
 
@@ -198,9 +198,9 @@ def test_added_tokens_are_as_if_the_table_had_them(
     own._modules["new_rows"] = nn.ParameterDict()
     ids = torch.tensor([[5, 40, 42, 41, 3]])
     torch.testing.assert_close(model.embed(ids), own.embed(ids))
-    found = model.teacher_force(context_of(model, ids), ids, ids > 0)
-    wanted = own.teacher_force(context_of(own, ids), ids, ids > 0)
-    torch.testing.assert_close(model.logits(found), own.logits(wanted), rtol=1e-4, atol=1e-4)
+    result = model.teacher_force(context_of(model, ids), ids, ids > 0)
+    expected = own.teacher_force(context_of(own, ids), ids, ids > 0)
+    torch.testing.assert_close(model.logits(result), own.logits(expected), rtol=1e-4, atol=1e-4)
     options = {"max_new_tokens": 12, "num_beams": 2, "eos_token_id": None}
     generated = model.generate(context_of(model, ids), **options)
     torch.testing.assert_close(generated, own.generate(context_of(own, ids), **options))

@@ -87,8 +87,8 @@ def test_read_and_forward_are_one_pass(
 
     def gradients(hidden: Tensor) -> list[Tensor]:
         inputs = [tokens, embeds, *model.parameters()]
-        found = torch.autograd.grad((hidden * weights).sum(), inputs, allow_unused=True)
-        return [g for g in found if g is not None]
+        result = torch.autograd.grad((hidden * weights).sum(), inputs, allow_unused=True)
+        return [g for g in result if g is not None]
 
     whole = model(embeds, positions.mask, context, how)
     memory = model.prefill(context, how)

@@ -137,8 +137,8 @@ def test_the_prompt_is_never_masked_and_no_mask_is_no_loss() -> None:
 def test_padding_with_eos_counts_in_the_length() -> None:
     """An answer of 2 tokens padded to 4 weighs its places by 4."""
     answer = torch.tensor([[True, True, True, True]])
-    found = elbo_weights(answer, torch.ones(1), answer)
-    torch.testing.assert_close(found.sum(1), torch.ones(1))
+    result = elbo_weights(answer, torch.ones(1), answer)
+    torch.testing.assert_close(result.sum(1), torch.ones(1))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])
@@ -152,7 +152,7 @@ def test_levels_are_one_in_each_part_and_floored(rows: int) -> None:
 
 @pytest.mark.parametrize(("masks", "steps"), [(10, 4), (3, 8), (1, 1), (0, 3), (64, 7)])
 def test_reveal_schedules(masks: int, steps: int) -> None:
-    found = reveal_schedule(masks, steps)
-    assert len(found) == steps and sum(found) == masks
-    assert found == sorted(found, reverse=True) and max(found) - min(found) <= 1
+    result = reveal_schedule(masks, steps)
+    assert len(result) == steps and sum(result) == masks
+    assert result == sorted(result, reverse=True) and max(result) - min(result) <= 1
     assert reveal_schedule(10, 4) == [3, 3, 2, 2]

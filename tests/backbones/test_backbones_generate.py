@@ -54,10 +54,10 @@ def test_greedy_is_a_loop_over_forward(
 ) -> None:
     model = build(kind, attn=attn(kind))
     context = padded([6, 2, 4], model.dim, 7)
-    found = model.generate(context, how, max_new_tokens=NEW)
-    wanted = cut(loop(model, context, how, NEW), tokenizer.eos_id, tokenizer.pad_id)
-    torch.testing.assert_close(found, wanted[:, : found.shape[1]])
-    assert found.unique().numel() > 2  # a model that repeats itself would agree with anything
+    result = model.generate(context, how, max_new_tokens=NEW)
+    expected = cut(loop(model, context, how, NEW), tokenizer.eos_id, tokenizer.pad_id)
+    torch.testing.assert_close(result, expected[:, : result.shape[1]])
+    assert result.unique().numel() > 2  # a model that repeats itself would agree with anything
 
 
 @pytest.mark.parametrize("pad_is_eos", [False, True])
@@ -93,11 +93,11 @@ def test_plain_prompts_are_as_with_ids(kind: str, build: Callable[..., Any]) -> 
     ids = torch.randint(3, 40, (2, 7))
     options = {"max_new_tokens": NEW, "eos_token_id": 1, "pad_token_id": 0}
     own = model.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[:, 7:]
-    found = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW)
-    torch.testing.assert_close(found, own)
+    result = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW)
+    torch.testing.assert_close(result, own)
     beams = model.model.generate(ids, num_beams=3, **options)[:, 7:]
-    found = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW, num_beams=3)
-    torch.testing.assert_close(found, beams)
+    result = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW, num_beams=3)
+    torch.testing.assert_close(result, beams)
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -109,8 +109,8 @@ def test_pairs_generate_as_with_ids(kind: str, build: Callable[..., Any]) -> Non
     options |= {"decoder_start_token_id": model.start_id, "forced_eos_token_id": None}
     model.model.generation_config.forced_eos_token_id = None
     own = model.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[:, 1:]
-    found = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW, num_beams=2)
-    torch.testing.assert_close(found, own)
+    result = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW, num_beams=2)
+    torch.testing.assert_close(result, own)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3-short", "gpt2"])

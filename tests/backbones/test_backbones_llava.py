@@ -66,7 +66,7 @@ def test_logits_and_greedy_tokens_are_llavas(llava: Any, tokenizer: Any) -> None
     torch.testing.assert_close(model.logits(model(everything)), own, rtol=1e-4, atol=1e-4)
 
     options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
-    wanted = llava.generate(
+    expected = llava.generate(
         input_ids=prompt, attention_mask=torch.ones_like(prompt), pixel_values=pixels, **options
     )[:, prompt.shape[1] :]
-    torch.testing.assert_close(model.generate(context, **options), wanted)
+    torch.testing.assert_close(model.generate(context, **options), expected)

@@ -59,8 +59,8 @@ def test_what_sees_the_future_is_refused(
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3-short", "opt", "gpt2", "mixtral"])
 def test_masks_are_obeyed(kind: str, configs: Mapping[str, Any], build: Callable[..., Any]) -> None:
-    found = try_stack(build(kind).decoder, "sdpa")
-    assert found is not None and found.is_causal and found.obeys_masks
+    result = try_stack(build(kind).decoder, "sdpa")
+    assert result is not None and result.is_causal and result.obeys_masks
 
 
 @pytest.mark.parametrize("kind", ["bloom", "gpt_neo"])
@@ -68,8 +68,8 @@ def test_masks_are_not_obeyed(kind: str, tokenizer: Any) -> None:
     sizes = {"hidden_size": 32, "n_layer": 2, "num_layers": 2, "num_heads": 4, "n_head": 4}
     sizes |= {"attention_types": [[["global", "local"], 1]]} if kind == "gpt_neo" else {}
     model = Causal(tokenizer=tokenizer, config={"model_type": kind, **sizes}, attn="eager")
-    found = try_stack(model.decoder, "eager")
-    assert found is not None and found.is_causal and not found.obeys_masks
+    result = try_stack(model.decoder, "eager")
+    assert result is not None and result.is_causal and not result.obeys_masks
 
 
 def test_a_trial_draws_no_random_number(tokenizer: Any) -> None:

@@ -204,11 +204,11 @@ def test_generation_goes_on_from_the_last_document(
     context = padded([7, 5], model.dim, 8)
     ids = torch.tensor([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 2, 2, 0, 0, 0]])
     options = {"max_new_tokens": 5, "eos_token_id": None}
-    found = model.generate(context, Visibility.documents(ids), **options)
+    result = model.generate(context, Visibility.documents(ids), **options)
     beams = model.generate(context, Visibility.documents(ids), **options, num_beams=2)
     for r, stop in enumerate((7, 5)):
         alone = Features.dense(context.tokens[r : r + 1, 3:stop])
-        assert torch.equal(model.generate(alone, **options)[0], found[r])
+        assert torch.equal(model.generate(alone, **options)[0], result[r])
         assert torch.equal(model.generate(alone, **options, num_beams=2)[0], beams[r])
 
 
@@ -221,7 +221,7 @@ def test_teacher_forcing_and_generation_see_the_same(
     model = build(kind)
     context, ids = padded([6, 4], model.dim), torch.zeros(2, 0, dtype=torch.long)
     special = torch.tensor([[0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0]]).bool()
-    found = model.generate(
+    result = model.generate(
         context, Visibility.bottleneck(special), max_new_tokens=4, eos_token_id=None
     )
     for step in range(4):
@@ -230,9 +230,9 @@ def test_teacher_forcing_and_generation_see_the_same(
         visibility = Visibility.bottleneck(whole)
         hidden = model.teacher_force(context, known, known >= 0, visibility)
         ids = torch.cat([ids, model.logits(hidden[:, -1:]).argmax(-1)], 1)
-        assert torch.equal(ids, found[:, : step + 1])
+        assert torch.equal(ids, result[:, : step + 1])
     free = model.generate(context, max_new_tokens=4, eos_token_id=None)
-    assert not torch.equal(free, found)
+    assert not torch.equal(free, result)
 
 
 @pytest.mark.parametrize("kind", PAIRS)

@@ -50,8 +50,8 @@ def test_pixel_shuffle_loses_nothing(grid: tuple[int, ...], axes: int) -> None:
         part_of = 0
         for p in place[fixed:]:
             part_of = part_of * 2 + p % 2
-        found = new[(slice(None), *home)][:, part_of * 5 : (part_of + 1) * 5]
-        assert torch.equal(found, old[(slice(None), *place)])
+        result = new[(slice(None), *home)][:, part_of * 5 : (part_of + 1) * 5]
+        assert torch.equal(result, old[(slice(None), *place)])
 
 
 @pytest.mark.parametrize("grid", [None, (12,), (3, 4)])
@@ -182,10 +182,10 @@ def test_a_projector_maps_the_whole_by_a_map_of_its_own(kind: type[Linear | MLP]
     part, features = kind(8, 5, project_pooled=True), Features.dense(torch.randn(2, 3, 8))
     assert part.whole is not None
     vector = torch.randn(2, 8)
-    found = part(features.replace(pooled=vector))
-    torch.testing.assert_close(found.pooled, part.whole(vector))
-    torch.testing.assert_close(found.tokens, part.map(features.tokens))
-    assert not torch.allclose(found.pooled, part.map(vector))
+    result = part(features.replace(pooled=vector))
+    torch.testing.assert_close(result.pooled, part.whole(vector))
+    torch.testing.assert_close(result.tokens, part.map(features.tokens))
+    assert not torch.allclose(result.pooled, part.map(vector))
     padded = torch.nn.functional.pad(features.tokens, [0, 0, 0, 2], value=torch.nan)
     mask = torch.nn.functional.pad(features.mask, [0, 2])
     mean = part(features.replace(tokens=padded, mask=mask)).pooled  # without a vector, the mean
@@ -216,12 +216,12 @@ def test_positions_tell_places_apart(grid: tuple[int, ...]) -> None:
     apart = torch.cdist(table, table) + 10 * torch.eye(len(table))
     assert apart.min() > 0.1
     bigger = sincos(tuple(n + 2 for n in grid), 20, torch.zeros(1))  # a place keeps its vector
-    kept = bigger.unflatten(0, [n + 2 for n in grid])[tuple(slice(n) for n in grid)]
-    torch.testing.assert_close(kept.reshape(-1, 20), table)
+    remaining = bigger.unflatten(0, [n + 2 for n in grid])[tuple(slice(n) for n in grid)]
+    torch.testing.assert_close(remaining.reshape(-1, 20), table)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: AttentionPool(10, 4), "heads 8 does not divide the width 10"),
         (lambda: Resampler(8, 10), "heads 8 does not divide the width 10"),
@@ -231,7 +231,7 @@ def test_positions_tell_places_apart(grid: tuple[int, ...]) -> None:
         (lambda: MLP(4, 4, depth=0), "depth is 0, must be at least 1"),
     ],
 )
-def test_mistakes_are_named(make: object, said: str) -> None:
+def test_mistakes_are_named(make: object, message: str) -> None:
     assert callable(make)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         make()

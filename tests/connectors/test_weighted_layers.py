@@ -28,10 +28,10 @@ def test_it_is_the_sum_by_a_softmax(normalize: bool) -> None:
     if normalize:
         stack = (stack - stack.mean(-1, keepdim=True)) / stack.std(-1, False, True)
     want = part.map(torch.einsum("l,lbtd->btd", part.weights.softmax(0), stack))
-    found = part(features)
+    result = part(features)
     real = features.mask
-    torch.testing.assert_close(found.tokens[real], want[real], rtol=1e-4, atol=1e-4)
-    assert (found.grid, found.spacing, found.hidden_states) == ((5,), (0.1,), ())
+    torch.testing.assert_close(result.tokens[real], want[real], rtol=1e-4, atol=1e-4)
+    assert (result.grid, result.spacing, result.hidden_states) == ((5,), (0.1,), ())
 
 
 def test_it_begins_with_the_mean() -> None:

@@ -79,8 +79,8 @@ class Light(Task):
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         items = batch.items["image"].tolist()
-        made = zip(self.bags(batch, ctx).tolist(), items, strict=True)
-        return [{"light": light, "pictures": count} for light, count in made]
+        built = zip(self.bags(batch, ctx).tolist(), items, strict=True)
+        return [{"light": light, "pictures": count} for light, count in built]
 
     def metrics(self) -> Sizes:
         return Sizes()

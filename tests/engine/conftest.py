@@ -23,15 +23,15 @@ BAGS = Path(__file__).with_name("bag_parts.py")
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` on top of `base`, section by section; None takes a key away."""
-    found = dict(copy.deepcopy(base))
+    result = dict(copy.deepcopy(base))
     for key, value in over.items():
         if value is None:
-            found.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(found.get(key), dict):
-            found[key] = merged(found[key], value)
+            result.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
         else:
-            found[key] = copy.deepcopy(value)
-    return found
+            result[key] = copy.deepcopy(value)
+    return result
 
 
 CLASSIFY = {
@@ -101,10 +101,10 @@ class Shop:
 
     def changed(self, recipe: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
         """A recipe with changes laid over it in order."""
-        found = dict(recipe)
+        result = dict(recipe)
         for each in changes:
-            found = merged(found, each)
-        return found
+            result = merged(result, each)
+        return result
 
     def both(self, *changes: Mapping[str, Any]) -> dict[str, Any]:
         """The recipe of two tasks with different streams."""

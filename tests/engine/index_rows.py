@@ -13,8 +13,8 @@ ABOUT = IndexMetadata("runs/x", "image", "image", 16, "fp32", {"image": "a" * 64
 
 
 def unit(rows: int, dim: int = 16, seed: int = 0) -> np.ndarray:
-    made = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32)
-    return made / np.linalg.norm(made, axis=1, keepdims=True)
+    built = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32)
+    return built / np.linalg.norm(built, axis=1, keepdims=True)
 
 
 def entries(vectors: np.ndarray, start: int = 0, **columns: Sequence[Any]) -> list[Entry]:

@@ -59,17 +59,17 @@ def train_job(recipe: Mapping[str, Any]) -> Job:
 
 def run_outcome(folder: Path) -> dict[str, Any]:
     """Every file of a run, the lines of its log without what a clock says, no name too many."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for path in sorted((folder / "run").rglob("*")):
         name = str(path.relative_to(folder))
         if path.name == ".lock":
             continue
         if path.suffix == ".jsonl":
             lines = [json.loads(line) for line in path.read_text().splitlines()]
-            found[name] = [{k: v for k, v in x.items() if k not in VOLATILE} for x in lines]
+            result[name] = [{k: v for k, v in x.items() if k not in VOLATILE} for x in lines]
         else:
-            found[name] = path.read_bytes() if path.is_file() else None
-    return found
+            result[name] = path.read_bytes() if path.is_file() else None
+    return result
 
 
 def embed_job(recipe: Path) -> Job:

@@ -24,9 +24,9 @@ CLIP = {
 
 @pytest.fixture(scope="session")
 def bpe() -> BPE:
-    made = BPE(size=300)
-    made.fit(["a red robot", "the small robot pushes a blue puck to the goal, slowly", "猫"])
-    return made
+    built = BPE(size=300)
+    built.fit(["a red robot", "the small robot pushes a blue puck to the goal, slowly", "猫"])
+    return built
 
 
 @pytest.fixture

@@ -49,21 +49,21 @@ def adapted(made: EncoderContract, seed: int) -> Encoder:
 
 @pytest.mark.parametrize(("modality", "name"), EACH)
 def test_adapters_train_are_saved_and_merged(modality: str, name: str) -> None:
-    made = contract(modality, name)
-    made.samples = [made.encoder.processor.prepare(raw) for raw in made.raws]
+    built = contract(modality, name)
+    built.samples = [built.encoder.processor.prepare(raw) for raw in built.raws]
     if name in NOTHING_TO_ADAPT:
         with pytest.raises(ConfigError, match="no linear map and no convolution"):
-            add_adapter(made.make(), {"r": 2}, "lora")
+            add_adapter(built.make(), {"r": 2}, "lora")
         return
 
     def run(encoder: Encoder) -> torch.Tensor:
-        made.encoder = encoder
-        features = made.encode(made.samples)
+        built.encoder = encoder
+        features = built.encode(built.samples)
         return torch.cat([value.flatten() for value in outputs(features)])
 
-    plain = lively(made)
+    plain = lively(built)
     before = run(plain)
-    encoder = adapted(made, 1)
+    encoder = adapted(built, 1)
     with_graph = run(encoder)
     (with_graph * torch.linspace(-1, 1, len(with_graph))).sum().backward()
     dead = [
@@ -77,10 +77,10 @@ def test_adapters_train_are_saved_and_merged(modality: str, name: str) -> None:
     with torch.no_grad():
         assert torch.allclose(run(encoder), with_graph, rtol=1e-4, atol=1e-4), "eval differs"
         assert not torch.allclose(before, with_graph, rtol=1e-3, atol=1e-3), "adapters do nothing"
-        other = adapted(made, 2)
+        other = adapted(built, 2)
         check_state(encoder, other)
         assert torch.equal(run(other), run(encoder))
-        merged = lively(made)
+        merged = lively(built)
         with adapters_to_merge(merged, [("run", merged, {"r": 2})]):
             check_state(encoder, merged)
         trains = [{n: p.requires_grad for n, p in e.named_parameters()} for e in (merged, plain)]

@@ -62,15 +62,17 @@ def test_rows_of_groups_come_back_in_order(samples: list[Sample]) -> None:
     encoder, inputs = Plain(), collate(Plain(), samples)
     assert isinstance(inputs, ShapeGroups)
     assert [rows for rows, _ in inputs] == [[0, 2], [1, 4, 5], [3]]
-    found = encode_by_group(inputs, lambda tensors, rows: encoder(**tensors))
+    result = encode_by_group(inputs, lambda tensors, rows: encoder(**tensors))
     assert (
-        found.lengths.tolist() == list(LENGTHS) and found.grid == (5,) and found.spacing == (0.5,)
+        result.lengths.tolist() == list(LENGTHS)
+        and result.grid == (5,)
+        and result.spacing == (0.5,)
     )
-    assert found.pooled is not None
+    assert result.pooled is not None
     for row, sample in enumerate(samples):
-        assert torch.equal(found.tokens[row, : LENGTHS[row]], sample["x"])
-        assert not found.tokens[row, LENGTHS[row] :].any()
-        assert torch.equal(found.pooled[row], sample["x"].sum(0))
+        assert torch.equal(result.tokens[row, : LENGTHS[row]], sample["x"])
+        assert not result.tokens[row, LENGTHS[row] :].any()
+        assert torch.equal(result.pooled[row], sample["x"].sum(0))
 
 
 @pytest.mark.parametrize("rows", [range(2), range(1, 4), range(3, 6), range(4, 6), range(6)])
@@ -78,9 +80,9 @@ def test_rows_are_selected_with_their_shapes(samples: list[Sample], rows: range)
     inputs = collate(Plain(), samples)
     selected = select_rows(inputs, rows)
     assert count_rows(selected) == len(rows)
-    found = encode_by_group(selected, lambda tensors, _: Plain()(**tensors))  # type: ignore[arg-type]
+    result = encode_by_group(selected, lambda tensors, _: Plain()(**tensors))  # type: ignore[arg-type]
     for place, row in enumerate(rows):
-        assert torch.equal(found.tokens[place, : LENGTHS[row]], samples[row]["x"])
+        assert torch.equal(result.tokens[place, : LENGTHS[row]], samples[row]["x"])
     features = encode_by_group(inputs, lambda tensors, _: Plain()(**tensors))
     cut = select_rows(features.replace(hidden_states=(features,)), rows)
     assert isinstance(cut, Features)

@@ -100,10 +100,12 @@ def itk(name: str, header: str | None = None) -> Callable[[Path], Any]:
             for place, values in enumerate(raw):
                 values.tofile(folder / f"slice{place}.raw")
             (folder / "a.raw").unlink()
-            kept = [line for line in lines if not line.lower().startswith(("element", "data file"))]
-            kept += [line for line in lines if line.startswith("ElementType")]
+            remaining = [
+                line for line in lines if not line.lower().startswith(("element", "data file"))
+            ]
+            remaining += [line for line in lines if line.startswith("ElementType")]
             listed = "\n".join(f"slice{place}.raw" for place in range(6))
-            (folder / name).write_text("\n".join([*kept, header.replace("$", listed)]) + "\n")
+            (folder / name).write_text("\n".join([*remaining, header.replace("$", listed)]) + "\n")
         return name
 
     return make

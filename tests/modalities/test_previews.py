@@ -53,8 +53,8 @@ def test_words_stand_under_their_times() -> None:
 
 
 def strip(html: str) -> np.ndarray:
-    (found,) = re.findall(r"base64,([^\"]+)", html)
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(found))).convert("RGB")).astype(int)
+    (result,) = re.findall(r"base64,([^\"]+)", html)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(result))).convert("RGB")).astype(int)
 
 
 def coloured(html: str, colour: tuple[int, int, int]) -> np.ndarray:
@@ -119,30 +119,30 @@ def test_samples_give_back_the_control_points(degree: int) -> None:
     rng = np.random.default_rng(0)
     chunks = np.cumsum(rng.normal(size=(40, 20, 3)), axis=1).astype(np.float32)
     chunks[..., 2] = np.where(np.arange(20) < 7, -1, 1)
-    made = BSplineTokenizer(num_basis=6, degree=degree, grippers=[2])
-    made.fit(chunks)
-    tokens = made.encode_continuous(torch.as_tensor(chunks[:1]))
-    actions = made.decode_continuous(tokens, steps=20)[0].double().numpy()
-    first, second, grip = made.outlines(actions)
+    built = BSplineTokenizer(num_basis=6, degree=degree, grippers=[2])
+    built.fit(chunks)
+    tokens = built.encode_continuous(torch.as_tensor(chunks[:1]))
+    actions = built.decode_continuous(tokens, steps=20)[0].double().numpy()
+    first, second, grip = built.outlines(actions)
     assert first is not None and second is not None and grip is not None
-    low, high = made.bounds()
+    low, high = built.bounds()
     assert len(first.points) == 6 and len(first.knots) == 6 - degree + 1
     assert ((first.points[:, 1] >= low[0] - 1e-4) & (first.points[:, 1] <= high[0] + 1e-4)).all()
     assert np.allclose(first.curve[:: len(first.curve) // 19][:20, 1], actions[:, 0], atol=1e-4)
     assert grip.knots[:, 0] == pytest.approx([6.5 / 19])
-    assert made.outlines(actions[:4])[0] is None
+    assert built.outlines(actions[:4])[0] is None
 
 
 def test_a_tokenizers_errors_are_charts() -> None:
     from sensorium.modalities.action.tokenizers import BinTokenizer
     from sensorium.modalities.action.tokenizers.bspline import BSplineTokenizer
 
-    made = BSplineTokenizer(num_basis=[5, 6, 5, 5, 5, 5, 5])
-    made.fit(np.random.default_rng(0).normal(size=(10, 16, 7)))
-    mean, largest, *others = made.charts()
+    built = BSplineTokenizer(num_basis=[5, 6, 5, 5, 5, 5, 5])
+    built.fit(np.random.default_rng(0).normal(size=(10, 16, 7)))
+    mean, largest, *others = built.charts()
     assert len(others) == 2 and len(mean.lines) == 5
     name = "joint 1, with 6"
     assert mean.at[name] == 6
-    known = dict(zip(made.errors()[1].num_basis, made.errors()[1].max, strict=True))
+    known = dict(zip(built.errors()[1].num_basis, built.errors()[1].max, strict=True))
     assert dict(largest.lines[name])[6.0] == known[6]
     assert not BinTokenizer().charts()

@@ -173,8 +173,8 @@ def test_info_has_versions_and_devices(run: Run, home: Path) -> None:
 
 def test_schema_is_json(run: Run) -> None:
     _, out, _ = run("schema")
-    found = json.loads(out)
-    assert {"inputs", "tasks", "train", "extends"} <= set(found["properties"])
+    result = json.loads(out)
+    assert {"inputs", "tasks", "train", "extends"} <= set(result["properties"])
 
 
 def test_check_prints_the_way(run: Run) -> None:
@@ -227,13 +227,13 @@ def test_check_takes_a_run(run: Run, trained: Path) -> None:
 def test_evaluate_prints_and_writes(run: Run, trained: Path) -> None:
     code, out, err = run("evaluate", str(trained))
     assert code == 0, err
-    found = json.loads((trained / "evaluation.json").read_text())
-    for name, value in found["answer"].items():
+    result = json.loads((trained / "evaluation.json").read_text())
+    for name, value in result["answer"].items():
         assert isinstance(value, (float, type(None)))
         if not name.endswith("_shuffled"):
             (line,) = [ln for ln in out.splitlines() if ln.startswith(f"answer/{name} ")]
             assert ("(shuffled input " in line) == (name != "batch_gap")
-    assert "exact_match_image_shuffled" in found["answer"]
+    assert "exact_match_image_shuffled" in result["answer"]
     code, out, _ = run(
         "evaluate", str(trained), "--no-input-ablation", "--limit", "2", "--split", "test"
     )

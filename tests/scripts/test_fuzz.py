@@ -26,9 +26,9 @@ def test_damaged_files_are_read_or_refused() -> None:
 def test_a_case_is_made_of_its_seed_and_number_alone(name: str) -> None:
     first, again = (FORMATS[name].files() for _ in range(2))
     for number in range(20):
-        made = fuzz.damaged(name, number, 3, first)
-        assert made == fuzz.damaged(name, number, 3, again)
-    assert made != fuzz.damaged(name, number, 4, first)
+        built = fuzz.damaged(name, number, 3, first)
+        assert built == fuzz.damaged(name, number, 3, again)
+    assert built != fuzz.damaged(name, number, 4, first)
 
 
 def _raises(error: BaseException) -> Format:

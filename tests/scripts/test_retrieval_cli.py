@@ -153,7 +153,7 @@ def test_a_split_of_the_recipe_and_a_condition(trained: str, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["retrieve", "index", "--text", ""], "--text: the query is empty"),
         (["retrieve", "index", "--text", "x", "--where", "splt = 1"], "no column 'splt'"),
@@ -175,13 +175,13 @@ def test_a_split_of_the_recipe_and_a_condition(trained: str, run: Run) -> None:
     ],
 )
 def test_mistakes_are_one_line_and_code_2(
-    index: str, run: Run, words: list[str], said: str
+    index: str, run: Run, words: list[str], message: str
 ) -> None:
     code, out, err = run(*words)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.slow

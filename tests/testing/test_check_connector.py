@@ -40,16 +40,16 @@ class Narrow(Good):
 
 class Mixing(Good):
     def forward(self, features: Features) -> Features:
-        made = super().forward(features)
-        mean = made.tokens.mean((0, 1)) * made.mask[..., None]
-        return made.replace(tokens=made.tokens + mean)
+        built = super().forward(features)
+        mean = built.tokens.mean((0, 1)) * built.mask[..., None]
+        return built.replace(tokens=built.tokens + mean)
 
 
 class Dividing(Good):
     def forward(self, features: Features) -> Features:
-        made = super().forward(features)
-        scale = made.mask.sum(1)[:, None, None] * made.tokens.abs().amax((1, 2), keepdim=True)
-        return made.replace(tokens=made.tokens / scale)
+        built = super().forward(features)
+        scale = built.mask.sum(1)[:, None, None] * built.tokens.abs().amax((1, 2), keepdim=True)
+        return built.replace(tokens=built.tokens / scale)
 
 
 class Dropping(Good):
@@ -59,8 +59,8 @@ class Dropping(Good):
 
 class Pooling(Good):
     def forward(self, features: Features) -> Features:
-        made = super().forward(features)
-        return made.replace(pooled=made.mean())
+        built = super().forward(features)
+        return built.replace(pooled=built.mean())
 
 
 class Idle(Good):
@@ -71,9 +71,9 @@ class Idle(Good):
 
 class First(Good):
     def forward(self, features: Features) -> Features:
-        made = super().forward(features)
-        some = torch.arange(made.tokens.shape[1]) < 4
-        return made.replace(tokens=made.tokens * some[:, None])
+        built = super().forward(features)
+        some = torch.arange(built.tokens.shape[1]) < 4
+        return built.replace(tokens=built.tokens * some[:, None])
 
 
 class Nameless(Good):

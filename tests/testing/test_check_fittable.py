@@ -130,8 +130,8 @@ def test_a_fitted_part_meets_the_contract(name: str) -> None:
     (rows, options), cls = CASES[name], fitted()[name]
 
     def bound() -> Any:
-        made: Any = cls()
-        made.set_columns(BOUND[name])
-        return made
+        built: Any = cls()
+        built.set_columns(BOUND[name])
+        return built
 
     check_fittable(bound if name in BOUND else cls, rows, **options)

@@ -112,7 +112,7 @@ MINE = (
 
 def test_a_strangers_changed_code_is_a_miss(tmp_path: Path) -> None:
     code = ENCODER + MINE
-    found = []
+    result = []
     for number, text in enumerate((code, code, code + "# another line\n")):
         file = tmp_path / str(number) / "mine.py"
         file.parent.mkdir()
@@ -123,8 +123,8 @@ def test_a_strangers_changed_code_is_a_miss(tmp_path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "mine", module)
             spec.loader.exec_module(module)
-            found.append(identity(module.Mine()))
-    assert found[0] == found[1] != found[2]
+            result.append(identity(module.Mine()))
+    assert result[0] == result[1] != result[2]
 
 
 FILES = {
@@ -214,7 +214,7 @@ def record(i: int) -> dict[str, np.ndarray]:
 def test_fill_computes_what_is_missing_once_and_in_order(tmp_path: Path) -> None:
     store = Store(tmp_path, "samples", {})
     seen: list[list[int]] = []
-    told: list[tuple[int, int]] = []
+    messages: list[tuple[int, int]] = []
 
     def compute(places: list[int]) -> list[dict[str, np.ndarray]]:
         seen.append(places)
@@ -225,9 +225,13 @@ def test_fill_computes_what_is_missing_once_and_in_order(tmp_path: Path) -> None
     assert (done.computed, done.skipped, seen) == (2, [], [[0, 1]])
     seen.clear()
     done = fill(
-        store, keys, compute, batch_size=2, progress=lambda now, count: told.append((now, count))
+        store,
+        keys,
+        compute,
+        batch_size=2,
+        progress=lambda now, count: messages.append((now, count)),
     )
-    assert (done.computed, seen, told) == (3, [[3, 4], [6]], [(2, 3), (3, 3)])
+    assert (done.computed, seen, messages) == (3, [[3, 4], [6]], [(2, 3), (3, 3)])
     assert [int(r["x"][0]) for r in store.get(list("abcde"))] == [0, 1, 3, 4, 6]
     assert fill(store, keys, compute, batch_size=2).computed == 0
 
@@ -316,7 +320,7 @@ def test_the_same_losses_with_and_without(tmp_path: Path) -> None:
         torch.manual_seed(0)
         head = nn.Linear(4, 2)
         optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
-        found = []
+        result = []
         for step in range(8):
             places = [(step * 3 + i) % 12 for i in range(4)]
             value = from_records(store.get([keys[i] for i in places])) if cached else encode(places)
@@ -324,7 +328,7 @@ def test_the_same_losses_with_and_without(tmp_path: Path) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            found.append(loss.item())
-        return found
+            result.append(loss.item())
+        return result
 
     assert losses(True) == pytest.approx(losses(False), abs=1e-6)

@@ -159,9 +159,9 @@ def test_records_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_a_smaller_precision_rounds_the_features_and_nothing_else(precision: str) -> None:
     value = Features.dense(torch.randn(2, 3, 4), affine=torch.randn(2, 4, 4))
-    kept = from_records(to_records(value, precision))
-    assert torch.equal(kept.tokens, value.tokens.to(getattr(torch, precision)))
-    assert kept.affine is not None and torch.equal(kept.affine, value.affine)
+    remaining = from_records(to_records(value, precision))
+    assert torch.equal(remaining.tokens, value.tokens.to(getattr(torch, precision)))
+    assert remaining.affine is not None and torch.equal(remaining.affine, value.affine)
     with pytest.raises(ValueError, match="precision is 'int4'"):
         to_records(value, "int4")
 

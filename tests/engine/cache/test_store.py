@@ -243,12 +243,12 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
 def test_killed_in_mid_fill_resumes_with_what_is_missing(tmp_path: Path) -> None:
     root, log = tmp_path / "cache", tmp_path / "computed.txt"
     assert filler(root, log, 33).wait() == -signal.SIGKILL
-    kept = set(Store(root, "features", {"of": "test"})._where)
-    assert 12 <= len(kept) < 60
+    remaining = set(Store(root, "features", {"of": "test"})._where)
+    assert 12 <= len(remaining) < 60
     log.unlink()
     assert filler(root, log).wait() == 0
     computed = [f"k{i}" for i in log.read_text().split()]
-    assert sorted(computed) == sorted({f"k{i}" for i in range(60)} - kept)
+    assert sorted(computed) == sorted({f"k{i}" for i in range(60)} - remaining)
     store = Store(root, "features", {"of": "test"})
     for i in range(60):
         np.testing.assert_array_equal(store.get([f"k{i}"])[0]["tokens"], expected(i))

@@ -50,8 +50,8 @@ class Waves(Decoder):
         return Loss(error.square().sum(), error.numel())
 
     def generate(self, condition: Features, **options: Any) -> Tensor:
-        found: Tensor = self.out(condition.mean())
-        return found
+        result: Tensor = self.out(condition.mean())
+        return result
 
 
 class Several(Captioning):
@@ -67,12 +67,12 @@ class Several(Captioning):
         return super().fit_examples(f"{BACKBONE}.tokenizer" if part in known else part, row)
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        found, ids = super().loss(batch, ctx), torch.ones(1, 2, dtype=torch.long)
+        result, ids = super().loss(batch, ctx), torch.ones(1, 2, dtype=torch.long)
         for name in [name for name in self.decoders if name != BACKBONE]:
             decoder = ctx.decoder(name)
-            hidden = decoder(decoder.embed(ids.to(found.total.device)))
-            found = replace(found, total=found.total + hidden.square().sum())
-        return found
+            hidden = decoder(decoder.embed(ids.to(result.total.device)))
+            result = replace(result, total=result.total + hidden.square().sum())
+        return result
 
 
 class Speak(Task):

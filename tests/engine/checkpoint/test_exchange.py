@@ -116,10 +116,10 @@ def llava_logits(model: Any, pixels: torch.Tensor, ids: torch.Tensor) -> torch.T
     image = torch.full((len(ids), 4), model.config.image_token_index)
     row = torch.cat([image, ids], 1)
     with torch.no_grad():
-        found: torch.Tensor = model(
+        result: torch.Tensor = model(
             input_ids=row, attention_mask=torch.ones_like(row), pixel_values=pixels
         ).logits
-    return found
+    return result
 
 
 def run_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -129,8 +129,8 @@ def run_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         tokens = stream.run(batch, {}).tokens
         hidden = backbone(torch.cat([tokens, backbone.embed(ids)], 1))
-        found: torch.Tensor = backbone.logits(hidden)
-    return found
+        result: torch.Tensor = backbone.logits(hidden)
+    return result
 
 
 ROW = torch.tensor([[5, 6, 7], [8, 9, 10]])
@@ -207,17 +207,17 @@ def test_wav2vec2_ctc(tmp_path: Path) -> None:
     waves = [np.random.default_rng(i).standard_normal(1600 + 400 * i).astype("f4") for i in (0, 1)]
     values = extractor(waves, sampling_rate=16000, return_tensors="pt", padding=True)
     with torch.no_grad():
-        wanted = theirs(**values).logits
+        expected = theirs(**values).logits
     stream, task = model.stream("audio"), model.task("transcribe")
     batch = stream.encoder.collate(
         [stream.encoder.processor.prepare(Sound(wave[None], 16000)) for wave in waves]
     )
     with torch.no_grad():
         features = stream.run(batch, {})
-        found = task.heads["head"](features).tokens
+        result = task.heads["head"](features).tokens
     tokenizer = task.tokenizer
     classes = [3, 1, 2, *(LETTERS.index("|" if c == " " else c) for c in tokenizer._letters), 0]
-    close(found[features.mask], wanted[..., classes][features.mask])
+    close(result[features.mask], expected[..., classes][features.mask])
     assert tokenizer.encode("TEA A") and tokenizer.decode(tokenizer.encode("TEA A")) == "TEA A"
     assert task.blank == len(LETTERS) - 1
 
@@ -249,14 +249,14 @@ def test_sentence_transformers(pooling: str, tmp_path: Path) -> None:
         (folder / "2_Dense" / "config.json").write_text(json.dumps(settings))
         save_file({"linear.weight": dense}, folder / "2_Dense" / "model.safetensors")
     model = loaded("sentence-transformers", folder, tmp_path / "run")
-    wanted = []
+    expected = []
     for sentence in SENTENCES:
         ids = torch.tensor([[BOS, *(WORDS.index(w) for w in sentence.split()), EOS]])
         with torch.no_grad():
             hidden = theirs(input_ids=ids).last_hidden_state[0]
         pools = {"mean": hidden.mean(0), "cls": hidden[0], "max": hidden.amax(0)}
-        wanted.append(pools.get(pooling, hidden[-1]))
-    vector = torch.stack(wanted)
+        expected.append(pools.get(pooling, hidden[-1]))
+    vector = torch.stack(expected)
     vector = vector @ dense.T if pooling == "mean" else vector
     close(vectors(model, "query", SENTENCES), vector)
     assert model.stream("passage").encoder is model.stream("query").encoder

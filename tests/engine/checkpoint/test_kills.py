@@ -37,8 +37,8 @@ def two_tasks(shop: Any) -> dict[str, Any]:
             "validate": {"every": 3, "metric": "digit/accuracy", "batches": 1},
         },
     }
-    found: dict[str, Any] = shop.both(changes)
-    return found
+    result: dict[str, Any] = shop.both(changes)
+    return result
 
 
 def stages(shop: Any) -> dict[str, Any]:

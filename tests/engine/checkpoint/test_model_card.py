@@ -39,14 +39,14 @@ def test_the_card_holds_the_command_and_then_the_evaluation(tmp_path: Path) -> N
     assert "Trained by `sensorium train it.yaml train.steps=2`." in card
     assert "Not evaluated yet" in card
 
-    found = evaluate(load_model(run), folder=run)
+    result = evaluate(load_model(run), folder=run)
     card = (run / "README.md").read_text()
     assert "Trained by `sensorium train it.yaml train.steps=2`." in card
-    assert f"| digit | accuracy | {found['digit']['accuracy']:.4g} |" in card
+    assert f"| digit | accuracy | {result['digit']['accuracy']:.4g} |" in card
     assert (run / "recipe.yaml").read_text().startswith("# sensorium train it.yaml train.steps=2\n")
 
 
 def test_a_metric_that_is_not_defined_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"digit": {"hd95": null, "dice": 0.0}}')
-    told = _metrics(tmp_path)
-    assert "| digit | hd95 | not defined |" in told and "| digit | dice | 0 |" in told
+    messages = _metrics(tmp_path)
+    assert "| digit | hd95 | not defined |" in messages and "| digit | dice | 0 |" in messages

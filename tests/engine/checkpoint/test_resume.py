@@ -124,8 +124,8 @@ def test_a_kill_within_a_checkpoint_leaves_the_one_before(
 
 def test_the_newest_checkpoints_are_kept(shop: Any) -> None:
     shop.train(shop.recipe(train(steps=8, checkpoint={"every": 2, "keep": 3})), "run")
-    found = sorted(path.name for path in (shop.folder / "run" / "checkpoints").iterdir())
-    assert found == ["step-00000004", "step-00000006", "step-00000008"]
+    result = sorted(path.name for path in (shop.folder / "run" / "checkpoints").iterdir())
+    assert result == ["step-00000004", "step-00000006", "step-00000008"]
 
 
 @pytest.mark.slow
@@ -383,7 +383,7 @@ def test_a_torn_checkpoint_gives_way_to_the_older_whole_one(
     recipe = shop.recipe(train(steps=6, checkpoint={"every": 2}))
     whole = shop.values(recipe, "whole")
     shop.cut(recipe, "stopped", 5)
-    run, kept = shop.folder / "run", ["step-00000004", "step-00000006"]
+    run, remaining = shop.folder / "run", ["step-00000004", "step-00000006"]
     for how in TEARS:
         with subtests.test(how):
             warnings.clear()
@@ -394,7 +394,7 @@ def test_a_torn_checkpoint_gives_way_to_the_older_whole_one(
             (line,) = warnings
             assert "step-00000004: is no whole checkpoint (" in line and "step-00000002" in line
             assert [loss for _, _, loss in shop.losses("run")] == whole
-            assert sorted(path.name for path in (run / "checkpoints").iterdir()) == kept
+            assert sorted(path.name for path in (run / "checkpoints").iterdir()) == remaining
 
 
 def test_without_a_whole_checkpoint_it_does_not_begin_anew(shop: Any) -> None:

@@ -110,10 +110,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def trained(home: Path) -> Model:
-    found: Model = train(
+    result: Model = train(
         parse_recipe(RECIPE), home / "run", show=False, command="sensorium train x"
     )
-    return found
+    return result
 
 
 @pytest.fixture
@@ -169,10 +169,10 @@ def test_the_saved_recipe_is_the_one_that_ran(trained: Model, copy: Path) -> Non
 def test_only_what_was_trained_is_kept(trained: Model, copy: Path) -> None:
     from safetensors.torch import load_file
 
-    kept = load_file(copy / "model.safetensors")
-    assert not any(name.startswith("streams.image.encoder.") for name in kept)
-    assert any(name.startswith("streams.image.connector.") for name in kept)
-    assert any("lora_A" in name for name in kept)
+    remaining = load_file(copy / "model.safetensors")
+    assert not any(name.startswith("streams.image.encoder.") for name in remaining)
+    assert any(name.startswith("streams.image.connector.") for name in remaining)
+    assert any("lora_A" in name for name in remaining)
     prints = json.loads((copy / FINGERPRINTS).read_text())
     assert [name for name in prints if not name.endswith(".processor")] == ["inputs.image.encoder"]
 

@@ -116,8 +116,8 @@ def caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_cells_of_mixed_types(form: str, seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     rows = [{"a": value(rng), "b": scalar(rng), "n": i} for i in range(40)]
-    found = rows_of(opened(**FORMS[form](rows, tmp_path)))
-    cells = [row["json"] for row in found] if form == "webdataset" else found
+    result = rows_of(opened(**FORMS[form](rows, tmp_path)))
+    cells = [row["json"] for row in result] if form == "webdataset" else result
     assert len(cells) == len(rows)
     for row, cell in zip(rows, cells, strict=True):
         assert same(row, cell), (row, cell)
@@ -126,8 +126,8 @@ def test_cells_of_mixed_types(form: str, seed: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("streaming", [True, False])
 def test_both_ways_to_read_a_shard(streaming: bool, tmp_path: Path) -> None:
     rows = [{"a": i} for i in range(5)]
-    found = rows_of(opened(**shard(rows, tmp_path), streaming=streaming))
-    assert [(row["txt"], row["json"]) for row in found] == [(str(i), {"a": i}) for i in range(5)]
+    result = rows_of(opened(**shard(rows, tmp_path), streaming=streaming))
+    assert [(row["txt"], row["json"]) for row in result] == [(str(i), {"a": i}) for i in range(5)]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -147,8 +147,8 @@ def test_cells_of_a_csv(seed: int, tmp_path: Path) -> None:
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
     columns["mixed"] = list(map(str, columns["mixed"]))
-    found = rows_of(opened(source="csv", path=str(tmp_path / "a.csv")))
-    for i, row in enumerate(found):
+    result = rows_of(opened(source="csv", path=str(tmp_path / "a.csv")))
+    for i, row in enumerate(result):
         assert same(row, {name: cells[i] for name, cells in columns.items()}), row
 
 
@@ -160,14 +160,14 @@ def test_cells_of_a_parquet_file(tmp_path: Path) -> None:
         for i in range(20)
     ]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    found = rows_of(opened(source="parquet", path=str(tmp_path / "a.parquet")))
-    assert len(found) == 20 and all(map(same, found, rows))
+    result = rows_of(opened(source="parquet", path=str(tmp_path / "a.parquet")))
+    assert len(result) == 20 and all(map(same, result, rows))
     mixed = [{"x": value(rng)} for _ in range(20)]
     typed = datasets.Features({"x": datasets.Json()})
     table = pa.table({"x": pa.array([json.dumps(row["x"]) for row in mixed], pa.json_())})
     datasets.Dataset(table.cast(typed.arrow_schema)).to_parquet(tmp_path / "b.parquet")
-    found = rows_of(opened(source="parquet", path=str(tmp_path / "b.parquet")))
-    assert all(map(same, found, mixed))
+    result = rows_of(opened(source="parquet", path=str(tmp_path / "b.parquet")))
+    assert all(map(same, result, mixed))
 
 
 def test_files_of_one_list_keep_their_own_types(tmp_path: Path) -> None:

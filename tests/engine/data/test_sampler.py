@@ -35,7 +35,7 @@ def test_each_batch_is_of_one_value_in_turn(size: int, world: int) -> None:
     apart = [first(schedule(size, world, rank), 30) for rank in range(world)]
     whole = [list(itertools.chain(*shares)) for shares in zip(*apart, strict=True)]
     values = [{REGIONS[a.row] for a in batch} for batch in whole]
-    assert all(len(found) == 1 for found in values)
+    assert all(len(result) == 1 for result in values)
     assert all(len({a.row for a in batch}) == size * world for batch in whole)
     epochs = [a[0].epoch for a in whole]
     for epoch in set(epochs[:-3]):
@@ -55,9 +55,9 @@ def test_a_value_comes_round_by_all_its_rows() -> None:
 
 
 def test_epochs_differ_and_going_on_is_arithmetic() -> None:
-    made = first(schedule(), 40)
-    assert [a.row for b in made[:15] for a in b] != [a.row for b in made[15:30] for a in b]
-    assert first(schedule(), 10, start=30) == made[30:]
+    built = first(schedule(), 40)
+    assert [a.row for b in built[:15] for a in b] != [a.row for b in built[15:30] for a in b]
+    assert first(schedule(), 10, start=30) == built[30:]
 
 
 def test_a_value_with_too_few_rows_is_named() -> None:

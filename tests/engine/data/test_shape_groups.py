@@ -93,20 +93,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    found = build(parse_recipe(recipe(freeze=True)))
-    assert not found.stream("audio").encoder.batch_invariant
-    return found
+    result = build(parse_recipe(recipe(freeze=True)))
+    assert not result.stream("audio").encoder.batch_invariant
+    return result
 
 
 @pytest.fixture(scope="module")
 def alone(model: Model) -> list[Tensor]:
     """`[T_i, D]` the encoder's features of each row by itself."""
-    encoder, found = model.stream("audio").encoder.eval(), []
+    encoder, result = model.stream("audio").encoder.eval(), []
     for row in Sounds():
         with torch.no_grad():
             features = encoder(**encoder.collate([encoder.processor.prepare(row["audio"])]))
-        found.append(features.tokens[0])
-    return found
+        result.append(features.tokens[0])
+    return result
 
 
 def dataset(model: Model, training: bool = False) -> TaskDataset:
@@ -164,8 +164,8 @@ def test_embeddings_are_those_of_the_row_alone(
         batch_size=batch_size,
     )  # fmt: skip
     stored = {row["key"]: row["vector"] for row in open_index(place).where(None, ["key", "vector"])}
-    found = torch.tensor([stored[str(i)] for i in range(len(STEPS))])
-    torch.testing.assert_close(found, own, rtol=0, atol=1e-5)
+    result = torch.tensor([stored[str(i)] for i in range(len(STEPS))])
+    torch.testing.assert_close(result, own, rtol=0, atol=1e-5)
 
 
 def test_predictions_do_not_depend_on_the_batch(model: Model) -> None:
@@ -200,14 +200,14 @@ def test_gradients_are_the_sum_of_those_of_the_rows() -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 4, 6])
 def test_chunks_change_nothing(chunk: int) -> None:
     model = build(parse_recipe(recipe(freeze=False)))
-    batch, found = batch_of(model, dataset(model)), []
+    batch, result = batch_of(model, dataset(model)), []
     for rows in (None, chunk):
         model.train().zero_grad()
         features = model.context(batch).encode("audio", chunk=rows)
         (features.tokens * torch.arange(features.tokens.shape[1])[:, None]).sum().backward()
         grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        found.append((features, grads))
-    (whole, expected), (chunked, grads) = found
+        result.append((features, grads))
+    (whole, expected), (chunked, grads) = result
     assert torch.equal(whole.mask, chunked.mask) and whole.grid == chunked.grid
     torch.testing.assert_close(chunked.tokens, whole.tokens, rtol=0, atol=1e-5)
     for name, value in expected.items():
@@ -236,8 +236,8 @@ def test_two_processes_are_one_with_twice_the_batch(shop: Any) -> None:
     shop.train(one, "one")
     done = shop.go(shop.changed(one, {"train": {"batch_size": 3}}), "two", processes=2)
     assert done.returncode == 0, done.stderr
-    found, expected = ([loss for *_, loss in shop.losses(name)] for name in ("two", "one"))
-    assert found == pytest.approx(expected, abs=1e-5)
+    result, expected = ([loss for *_, loss in shop.losses(name)] for name in ("two", "one"))
+    assert result == pytest.approx(expected, abs=1e-5)
 
 
 def test_cached_and_uncached_runs_agree(home: Path) -> None:

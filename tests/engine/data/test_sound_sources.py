@@ -39,9 +39,9 @@ def wavs(folder: Path) -> Path:
 
 def table(folder: Path) -> Path:
     cells = [{"bytes": encoded(tone), "path": f"{i}.wav"} for i, tone in enumerate(TONES)]
-    made = datasets.Dataset.from_dict({"audio": cells, "text": ["a", "b", "c"]})
+    built = datasets.Dataset.from_dict({"audio": cells, "text": ["a", "b", "c"]})
     file = folder / "train-00000-of-00001.parquet"
-    made.cast_column("audio", datasets.Audio()).to_parquet(file)
+    built.cast_column("audio", datasets.Audio()).to_parquet(file)
     return file
 
 
@@ -91,9 +91,9 @@ def test_every_source_gives_sound_that_read_reads(name: str, tmp_path: Path) -> 
         cells = [row[column] for row in source]
     else:
         cells = [source[i][column] for i in range(len(source))]
-    found = [read(cell) for cell in cells]
-    assert [sound.rate for sound in found] == [16000] * 3
-    for sound, tone in zip(sorted(found, key=lambda s: s.seconds), TONES, strict=True):
+    result = [read(cell) for cell in cells]
+    assert [sound.rate for sound in result] == [16000] * 3
+    for sound, tone in zip(sorted(result, key=lambda s: s.seconds), TONES, strict=True):
         assert np.abs(sound.samples[0] - tone).max() < 1e-4
 
 
@@ -117,8 +117,8 @@ def test_segments_of_one_file_are_cells_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     file = str(tmp_path / "rows.jsonl")
     source: Source = find("source", "json", "here")(path=file, paths=["audio"])
-    found = [read(source[i]["audio"]).seconds for i in range(3)]
-    assert found == pytest.approx([0.1, 0.2, 0.2])
+    result = [read(source[i]["audio"]).seconds for i in range(3)]
+    assert result == pytest.approx([0.1, 0.2, 0.2])
     assert len({source.cell_key(i, "audio") for i in range(3)}) == 3
 
 

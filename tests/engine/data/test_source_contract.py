@@ -168,8 +168,8 @@ NEEDS = {
 def test_a_source_meets_the_contract(name: str, tmp_path: Path) -> None:
     pytest.importorskip(NEEDS.get(name, "numpy"))
     options = NAMED[name]
-    made = options(tmp_path) if callable(options) else options
-    check_source(find("source", name, "here"), **made)
+    built = options(tmp_path) if callable(options) else options
+    check_source(find("source", name, "here"), **built)
 
 
 @pytest.mark.parametrize(("name", "streaming"), [("hub", True), ("webdataset", False)])
@@ -234,7 +234,7 @@ def test_every_source_has_a_case() -> None:
     for module in pkgutil.walk_packages(sensorium.engine.__path__, "sensorium.engine."):
         importlib.import_module(module.name)
     every = set(subclasses(Source))
-    named = {found for found in every if found.__module__.startswith("sensorium.engine.")}
+    named = {result for result in every if result.__module__.startswith("sensorium.engine.")}
     tried = {type(make()) for make in WRAPPED.values()}
     files = {cls for cls in named if cls.__module__.startswith(FILES)}
     assert named - tried - files == {

@@ -71,10 +71,10 @@ def test_a_window_is_what_its_definition_says(index: int, span: tuple[int, int])
     source = Recorded()
     row = Windows(source, {"q": span})[index]
     mine = next(e for e in source.episodes if index in e)
-    wanted = [index + k for k in range(span[0], span[1] + 1)]
-    held = [source[min(max(i, mine.start), mine.stop - 1)]["q"] for i in wanted]
+    expected = [index + k for k in range(span[0], span[1] + 1)]
+    held = [source[min(max(i, mine.start), mine.stop - 1)]["q"] for i in expected]
     assert np.array_equal(row["q"], np.stack(held))
-    assert row["q_padding"].tolist() == [i not in mine for i in wanted]
+    assert row["q_padding"].tolist() == [i not in mine for i in expected]
     assert row["q"].dtype == np.float32 and row["q_padding"].dtype == np.bool_
     assert row["note"] == f"row {index}"
 
@@ -156,15 +156,15 @@ def sides(source: Source, share: float) -> tuple[list[int], list[int]]:
 
 def test_whole_episodes_are_held_out() -> None:
     windows = Windows(Recorded(), {"q": (0, 2)})
-    kept, rest = sides(windows, 0.34)
-    assert sorted([*kept, *rest]) == list(range(len(windows)))
+    remaining, rest = sides(windows, 0.34)
+    assert sorted([*remaining, *rest]) == list(range(len(windows)))
     for episode in windows.episodes:
-        assert len({i in kept for i in episode}) == 1
-    assert len(kept) in LENGTHS
+        assert len({i in remaining for i in episode}) == 1
+    assert len(remaining) in LENGTHS
     with pytest.raises(ConfigError, match=r"data\.holdout: 0\.1 of 3 groups is 0"):
         sides(windows, 0.1)
 
 
 def test_without_episodes_rows_are_held_out() -> None:
-    kept, rest = sides(Plain(), 0.5)
-    assert len(kept) == 4 and sorted([*kept, *rest]) == list(range(9))
+    remaining, rest = sides(Plain(), 0.5)
+    assert len(remaining) == 4 and sorted([*remaining, *rest]) == list(range(9))

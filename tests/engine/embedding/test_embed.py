@@ -50,8 +50,8 @@ class Place:
         part = {"type": "tiny_parts:Tiny", **encoder}
         data = {"test": {"source": "digits", "split": "test", "limit": 30}}
         changes = {"inputs": {"image": {"encoder": part}}, "tasks": {"digit": {"data": data}}}
-        found: dict[str, Any] = self.shop.recipe(changes)
-        return found
+        result: dict[str, Any] = self.shop.recipe(changes)
+        return result
 
     def pictures(self, numbers: Sequence[int], name: str = "photos") -> Path:
         folder: Path = self.folder / name
@@ -72,11 +72,11 @@ class Place:
 
     def rows(self, out: str = "index", *columns: str) -> dict[str, Any]:
         """key -> vector and columns; a key that stands twice fails."""
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         for row in open_index(out).where(None, ["key", "vector", *columns]):
-            assert row["key"] not in found
-            found[row.pop("key")] = row
-        return found
+            assert row["key"] not in result
+            result[row.pop("key")] = row
+        return result
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_recipes_split_with_its_columns(place: Place) -> None:
     plan = load_run_or_recipe(place.recipe).plan
     source = open_spec(plan, "image", open_data(plan, "image", (), None, "test").text)
     pipeline = Pipeline(load_run_or_recipe(place.recipe))
-    wanted = {
+    expected = {
         source.source.key(i): {
             "vector": pipeline.embed(image=[source.source[i]["image"]])[0].numpy(),
             "split": "test",
@@ -109,7 +109,7 @@ def test_a_recipes_split_with_its_columns(place: Place) -> None:
         }
         for i in range(30)
     }
-    same(rows, wanted, 1e-6)
+    same(rows, expected, 1e-6)
 
 
 @pytest.mark.parametrize("how", [{"batch_size": 1}, {"batch_size": 64}, {"workers": 2}])
@@ -172,9 +172,9 @@ def test_an_embedding_that_is_no_number_is_a_failure(
     vectors = Embedder.vectors
 
     def broken(self: Embedder, groups: Any) -> np.ndarray:
-        found = vectors(self, groups)
-        found[2] = np.nan
-        return found
+        result = vectors(self, groups)
+        result[2] = np.nan
+        return result
 
     monkeypatch.setattr(Embedder, "vectors", broken)
     done = place.go(batch_size=10)
@@ -225,10 +225,14 @@ def test_a_killed_run_goes_on(place: Place, forward: int) -> None:
     place.shop.environment |= environment
     died = place.shop.run(command)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    kept = open_index("index").count()
-    assert kept == (forward - 1) * 3 // 6 * 6
+    remaining = open_index("index").count()
+    assert remaining == (forward - 1) * 3 // 6 * 6
     done = place.go(recipe=recipe, batch_size=3)
-    assert (done.already_present, done.added.new, done.added.replaced) == (kept, 30 - kept, 0)
+    assert (done.already_present, done.added.new, done.added.replaced) == (
+        remaining,
+        30 - remaining,
+        0,
+    )
     place.go(recipe=recipe, out="whole", batch_size=3)
     same(place.rows("index", "word"), place.rows("whole", "word"), 1e-6)
 
@@ -437,11 +441,11 @@ def test_a_recipe_may_be_changed_and_is_remembered(place: Place) -> None:
     model = load_run_or_recipe(place.recipe, changes)
     rows = open_data(model.plan, "image", (), None, "test")
     embed(model, index_metadata(model, "image", place.recipe, changes), rows, "index")
-    kept = open_index("index").metadata
-    assert kept.overrides == tuple(changes)
-    again = load_run_or_recipe(kept.run, kept.overrides)
-    assert fingerprint(again, "image") == kept.fingerprints["image"]
+    remaining = open_index("index").metadata
+    assert remaining.overrides == tuple(changes)
+    again = load_run_or_recipe(remaining.run, remaining.overrides)
+    assert fingerprint(again, "image") == remaining.fingerprints["image"]
     with pytest.raises(ConfigError, match="is a run and takes no changes"):
         place.shop.train(place.written(), "run")
         load_run_or_recipe("run", changes)
-    assert parse_recipe(place.written()).inputs["image"].modality == kept.modality
+    assert parse_recipe(place.written()).inputs["image"].modality == remaining.modality

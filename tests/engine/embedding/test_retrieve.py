@@ -141,12 +141,14 @@ def test_a_picture_finds_itself(home: Path) -> None:
 
 def ask(home: Path, *, index: str = "pictures", run: str | None = None, **query: Any) -> list[Hit]:
     how = {name: query.pop(name) for name in ("k", "where", "kind") if name in query}
-    asked = Query(**{"stream": "text", "value": "x", "option": "--text", "modality": True, **query})
-    return Retriever(str(home / index), run).find(asked, how.pop("k", 3), **how)
+    requested = Query(
+        **{"stream": "text", "value": "x", "option": "--text", "modality": True, **query}
+    )
+    return Retriever(str(home / index), run).find(requested, how.pop("k", 3), **how)
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ({"value": ""}, "--text: the query is empty"),
         ({"value": " \n"}, "--text: the query is empty"),
@@ -163,8 +165,8 @@ def ask(home: Path, *, index: str = "pictures", run: str | None = None, **query:
         ({"stream": "wrds", "modality": False}, "no stream 'wrds'; did you mean 'words'"),
     ],
 )
-def test_mistakes_are_one_line(home: Path, how: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_mistakes_are_one_line(home: Path, how: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         ask(home, **how)
     assert "\n" not in str(caught.value)
 
@@ -199,7 +201,7 @@ def test_a_run_that_has_moved_is_named(home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "named", "said"),
+    ("options", "named", "message"),
     [
         ({}, None, "found 0 queries, expected one: --text, --mri, --query"),
         ({"text": "a", "mri": "b"}, None, "found 2 queries"),
@@ -207,8 +209,8 @@ def test_a_run_that_has_moved_is_named(home: Path, tmp_path: Path) -> None:
         ({}, "words", "found 'words', expected STREAM=VALUE"),
     ],
 )
-def test_one_query_at_a_time(options: dict[str, str], named: str | None, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_one_query_at_a_time(options: dict[str, str], named: str | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         parse_query(options, {"text": "text", "mri": "mri"}, named)
 
 

@@ -111,10 +111,10 @@ def test_the_teacher_is_encoded_once(runs: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_scores_of_a_split(runs: Any) -> None:
-    found = evaluate(load_model("runs/student"))["learn"]
-    assert found["mse"] > 0
-    assert 0 <= found["xsim"] <= 1
-    assert found["batch_gap"] < 1e-4
+    result = evaluate(load_model("runs/student"))["learn"]
+    assert result["mse"] > 0
+    assert 0 <= result["xsim"] <= 1
+    assert result["batch_gap"] < 1e-4
 
 
 @pytest.mark.parametrize(

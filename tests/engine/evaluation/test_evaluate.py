@@ -95,8 +95,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _model(home: Path, mode: str) -> Model:
     recipe = json.loads(json.dumps(RECIPE))
     recipe["inputs"]["image"]["encoder"]["mode"] = mode
-    found: Model = train(parse_recipe(recipe), home / mode, show=False)
-    return found
+    result: Model = train(parse_recipe(recipe), home / mode, show=False)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -286,8 +286,8 @@ def test_an_unreadable_row_is_fatal_or_counted(home: Path, tmp_path: Path) -> No
         def info(self, text: str) -> None:
             said.append(text)
 
-    found = evaluate(build(parse_recipe(recipe)), folder=tmp_path, log=Said(None))
-    assert np.isfinite(found["digit"]["accuracy"])
+    result = evaluate(build(parse_recipe(recipe)), folder=tmp_path, log=Said(None))
+    assert np.isfinite(result["digit"]["accuracy"])
     assert len((tmp_path / "predictions-digit.jsonl").read_text().splitlines()) == 7
     assert any("0.png" in line for line in said)
 

@@ -16,10 +16,10 @@ PICTURES = {"source": "digits", "split": "train", "limit": 6, "on_error": "skip"
 
 
 def recipe(stream: str, encoder: dict[str, Any], data: dict[str, Any], text: str) -> dict[str, Any]:
-    asked = {"type": "ctc", "input": stream, "target": text, "tokenizer": "characters"}
+    requested = {"type": "ctc", "input": stream, "target": text, "tokenizer": "characters"}
     return {
         "inputs": {stream: {"modality": stream, "encoder": encoder}},
-        "tasks": {"read": {**asked, "data": {"train": data, "test": data}}},
+        "tasks": {"read": {**requested, "data": {"train": data, "test": data}}},
         "train": {"steps": 2, "batch_size": 3},
     }
 
@@ -33,13 +33,13 @@ def predictions(shop: Any, told: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_words_have_their_times(shop: Any) -> None:
     pytest.importorskip("espeakng_loader")
-    found = predictions(shop, recipe("audio", ENCODER, TALKER, "{text}"))
-    assert len(found) == 6 and all("words" in made for made in found)
-    assert [" ".join(word for word, _, _ in made["words"]) for made in found] == [
-        made["text"] for made in found
+    result = predictions(shop, recipe("audio", ENCODER, TALKER, "{text}"))
+    assert len(result) == 6 and all("words" in built for built in result)
+    assert [" ".join(word for word, _, _ in built["words"]) for built in result] == [
+        built["text"] for built in result
     ]
 
 
 def test_or_none_where_frames_do_not_say_when_they_are(shop: Any) -> None:
-    found = predictions(shop, recipe("image", {"type": "tiny_parts:Tiny"}, PICTURES, "{word}"))
-    assert found and not any("words" in made for made in found)
+    result = predictions(shop, recipe("image", {"type": "tiny_parts:Tiny"}, PICTURES, "{word}"))
+    assert result and not any("words" in built for built in result)

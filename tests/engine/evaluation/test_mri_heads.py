@@ -56,7 +56,7 @@ def written(folder: Path, count: int = 6) -> Path:
 def recipe(rows: Path, **changes: Any) -> dict[str, Any]:
     data = {split: {"source": "json", "path": str(rows)} for split in ("train", "test")}
     weights = rows.with_name("encoder.safetensors")
-    made: dict[str, Any] = {
+    built: dict[str, Any] = {
         "inputs": {
             "volume": {
                 "modality": "mri",
@@ -85,7 +85,7 @@ def recipe(rows: Path, **changes: Any) -> dict[str, Any]:
         },
         "train": {"steps": 6, "batch_size": 3, "log_every": 1, "optimizer": {"lr": 1e-2}},
     }
-    return made | changes
+    return built | changes
 
 
 @pytest.fixture(scope="module")
@@ -153,12 +153,12 @@ def test_heads_are_kilobytes_and_refuse_another_encoder_of_the_hub(
 
 
 def test_scores_are_of_every_row(run: tuple[Path, Path]) -> None:
-    found = evaluate(load_model(run[1]))
-    assert set(found["shape"]) >= {"dice", "hd95", "missed", "false_alarms", "batch_gap"}
-    assert not any("mask_shuffled" in name for name in found["shape"])
-    assert set(found["place"]) >= {"iou", "giou", "box_hit", "centre_error", "auroc"}
+    result = evaluate(load_model(run[1]))
+    assert set(result["shape"]) >= {"dice", "hd95", "missed", "false_alarms", "batch_gap"}
+    assert not any("mask_shuffled" in name for name in result["shape"])
+    assert set(result["place"]) >= {"iou", "giou", "box_hit", "centre_error", "auroc"}
     for task in ("shape", "place"):
-        assert found[task]["batch_gap"] == pytest.approx(0, abs=1e-4)
+        assert result[task]["batch_gap"] == pytest.approx(0, abs=1e-4)
 
 
 def test_a_mask_is_written_in_the_source_s_own_space(run: tuple[Path, Path]) -> None:
@@ -185,24 +185,24 @@ def test_a_mask_is_written_in_the_source_s_own_space(run: tuple[Path, Path]) -> 
 def test_large_volumes_are_learned_and_segmented_by_windows(
     run: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    made = recipe(run[0])
-    del made["tasks"]["place"]
-    made["tasks"]["shape"]["window"] = [8, 8, 8]
-    made["inputs"]["volume"]["encoder"]["size"] = [24, 16, 16]
-    made["inputs"]["volume"]["encoder"]["weights"] = "none"
-    train(parse_recipe(made), tmp_path / "run", show=False)
+    built = recipe(run[0])
+    del built["tasks"]["place"]
+    built["tasks"]["shape"]["window"] = [8, 8, 8]
+    built["inputs"]["volume"]["encoder"]["size"] = [24, 16, 16]
+    built["inputs"]["volume"]["encoder"]["weights"] = "none"
+    train(parse_recipe(built), tmp_path / "run", show=False)
     assert len(losses(tmp_path / "run")) == 6
     model = load_model(tmp_path / "run")
-    found = evaluate(model)["shape"]
-    assert 0 <= found["dice"] <= 1 and found["batch_gap"] == pytest.approx(0, abs=1e-4)
+    result = evaluate(model)["shape"]
+    assert 0 <= result["dice"] <= 1 and result["batch_gap"] == pytest.approx(0, abs=1e-4)
     file = json.loads(run[0].read_text().splitlines()[0])["volume"]
     mask = load(tmp_path / "run").generate("shape", volume=file)["mask"]
     assert mask["grid"] == [24, 16, 16]
 
 
 def test_layers_of_an_encoder_that_has_none_are_refused(tmp_path: Path) -> None:
-    made = recipe(tmp_path / "rows.jsonl")
-    made["inputs"]["volume"]["encoder"] = {"type": "monai", "name": "resnet18", "freeze": True}
-    made["inputs"]["volume"]["encoder"]["size"] = [32, 32, 32]
+    built = recipe(tmp_path / "rows.jsonl")
+    built["inputs"]["volume"]["encoder"] = {"type": "monai", "name": "resnet18", "freeze": True}
+    built["inputs"]["volume"]["encoder"]["size"] = [32, 32, 32]
     with pytest.raises(ConfigError, match=r"tasks\.shape\.head: needs hidden layers"):
-        build(parse_recipe(made))
+        build(parse_recipe(built))

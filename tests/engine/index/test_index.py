@@ -51,8 +51,8 @@ def test_exact_search_is_brute_force(
 def test_equal_scores_keep_the_order_of_the_rows(index: LanceIndex) -> None:
     vectors = np.eye(16, dtype=np.float32)[[3, 0, 3, 3, 1, 0, 3]]
     index.add(entries(vectors))
-    found = index.search(np.eye(16, dtype=np.float32)[3:4], 6)
-    assert keys(found) == [["row-0", "row-2", "row-3", "row-6", "row-1", "row-4"]]
+    result = index.search(np.eye(16, dtype=np.float32)[3:4], 6)
+    assert keys(result) == [["row-0", "row-2", "row-3", "row-6", "row-1", "row-4"]]
 
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf"])
@@ -62,10 +62,12 @@ def test_a_condition_comes_before_the_search(
     index, vectors = filled
     queries = unit(3, seed=2)
     good = [i for i in range(700) if i % 3 and i > 500]
-    wanted = [[f"row-{good[int(key[4:])]}" for key in r] for r in brute(vectors[good], queries, 9)]
+    expected = [
+        [f"row-{good[int(key[4:])]}" for key in r] for r in brute(vectors[good], queries, 9)
+    ]
     where = "split = 'test' AND age > 500"
     assert index.count(where) == len(good)
-    assert keys(index.search(queries, 9, where=where, kind=kind)) == wanted
+    assert keys(index.search(queries, 9, where=where, kind=kind)) == expected
     assert index.search(queries, 9, where="age < 0", kind=kind) == [[], [], []]
 
 
@@ -85,9 +87,9 @@ def test_it_is_there_when_opened_again(filled: tuple[LanceIndex, np.ndarray]) ->
     again = open_index(index.uri)
     assert again.metadata == ABOUT
     assert again.count() == 700
-    found = again.identities()
-    assert len(np.unique(found)) == 700
-    assert (found[:-1] <= found[1:]).all()
+    result = again.identities()
+    assert len(np.unique(result)) == 700
+    assert (result[:-1] <= result[1:]).all()
     assert keys(again.search(vectors[3], 1)) == [["row-3"]]
 
 
@@ -111,11 +113,11 @@ def test_columns_may_come_later(index: LanceIndex) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("old", "row-1: the column 'age' holds int64"), (2**70, "row-1: ")]
+    ("value", "message"), [("old", "row-1: the column 'age' holds int64"), (2**70, "row-1: ")]
 )
-def test_a_value_that_its_column_cannot_take(index: LanceIndex, value: Any, said: str) -> None:
+def test_a_value_that_its_column_cannot_take(index: LanceIndex, value: Any, message: str) -> None:
     index.add(entries(unit(1), age=[3]))
-    with pytest.raises(RuntimeFailure, match=said):
+    with pytest.raises(RuntimeFailure, match=message):
         index.add(entries(unit(1), 1, age=[value]))
     assert index.count() == 1
 
@@ -141,10 +143,10 @@ def test_columns_are_scalars_and_texts() -> None:
         "h": Path("x"),
         "i": np.zeros(2),
     }
-    found, left = columns_of(row)
-    assert found == {"a": 2.0, "b": True, "c": None, "d_e": "x"}
+    result, left = columns_of(row)
+    assert result == {"a": 2.0, "b": True, "c": None, "d_e": "x"}
     assert left == ["f", "g", "vector", "i"]
-    assert [type(v) for v in found.values()] == [float, bool, type(None), str]
+    assert [type(v) for v in result.values()] == [float, bool, type(None), str]
 
 
 def test_two_rows_of_one_key(index: LanceIndex) -> None:
@@ -155,7 +157,7 @@ def test_two_rows_of_one_key(index: LanceIndex) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "message"),
     [
         ("splt = 'test'", "no column 'splt'; did you mean 'split'"),
         ("age >", "--where: .*[Ee]xpected"),
@@ -165,16 +167,16 @@ def test_two_rows_of_one_key(index: LanceIndex) -> None:
 )
 @pytest.mark.parametrize("ask", ["count", "search", "where"])
 def test_a_condition_that_cannot_be_read(
-    filled: tuple[LanceIndex, np.ndarray], where: str, said: str, ask: str
+    filled: tuple[LanceIndex, np.ndarray], where: str, message: str, ask: str
 ) -> None:
     index, vectors = filled
-    asked: dict[str, Callable[[], Any]] = {
+    requested: dict[str, Callable[[], Any]] = {
         "count": lambda: index.count(where),
         "search": lambda: index.search(vectors[:1], 1, where=where),
         "where": lambda: list(index.where(where, ["key"])),
     }
-    with pytest.raises(ConfigError, match=said) as caught:
-        asked[ask]()
+    with pytest.raises(ConfigError, match=message) as caught:
+        requested[ask]()
     assert "\n" not in str(caught.value)
     assert "/" not in str(caught.value)
 
@@ -215,8 +217,8 @@ class TestSide:
         index, vectors = filled
         queries = vectors[::7] + 0.1 * unit(100, seed=5)
         right = [set(row) for row in keys(index.search(queries, 10))]
-        found = [set(row) for row in keys(index.search(queries, 10, kind=kind))]
-        recall = np.mean([len(a & b) / 10 for a, b in zip(right, found, strict=True)])
+        result = [set(row) for row in keys(index.search(queries, 10, kind=kind))]
+        recall = np.mean([len(a & b) / 10 for a, b in zip(right, result, strict=True)])
         assert recall > 0.9
 
     def test_it_is_built_once_a_version(

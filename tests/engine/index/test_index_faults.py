@@ -107,8 +107,8 @@ class TestDamage:
     """One line that names the index, whatever the libraries raise."""
 
     def asked(self, place: str, kind: Any = "exact") -> Any:
-        found = open_index(place)
-        return found.identities(), found.search(unit(1), 2, kind=kind), found.count("age > 1")
+        result = open_index(place)
+        return result.identities(), result.search(unit(1), 2, kind=kind), result.count("age > 1")
 
     @pytest.mark.parametrize("damage", ["cut", "gone", "other bytes"])
     @pytest.mark.parametrize("part", ["data/*", "_versions/*"])
@@ -209,8 +209,8 @@ class TestTwoWriters:
 
     def test_both_make_it(self, tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
-            made = list(pool.map(create_index, [str(tmp_path / "index")] * 4, [ABOUT] * 4))
-        for number, each in enumerate(made):
+            built = list(pool.map(create_index, [str(tmp_path / "index")] * 4, [ABOUT] * 4))
+        for number, each in enumerate(built):
             each.add(entries(unit(1), number, late=[number]))
         assert create_index(str(tmp_path / "index"), ABOUT).count() == 4
 

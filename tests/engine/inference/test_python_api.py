@@ -266,12 +266,12 @@ def test_wrong_options_of_load(run: Path, options: dict[str, Any], words: str) -
 def test_a_revision_of_the_hub(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    asked: list[Any] = []
+    requested: list[Any] = []
 
     def snapshot(name: str, **options: Any) -> str:
-        asked.append((name, options.get("revision")))
+        requested.append((name, options.get("revision")))
         return str(run)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     load("hf-hub:org/name", revision="v2", device="cpu")
-    assert asked == [("org/name", "v2")]
+    assert requested == [("org/name", "v2")]

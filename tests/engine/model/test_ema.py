@@ -255,8 +255,8 @@ def test_a_self_supervised_run_says_what_its_teacher_does(shop: Any) -> None:
     shop.train(shop.changed(SELF, test), "run")
     lines = read_metrics(shop.folder / "run")
     assert all({"vector", "token", "koleo", "entropy", "rank"} <= set(line) for line in lines[:6])
-    found = evaluate(load_model(shop.folder / "run"))["dino"]
-    assert 1 <= found["rank"] <= 8 and 0 <= found["spread"] <= 1
+    result = evaluate(load_model(shop.folder / "run"))["dino"]
+    assert 1 <= result["rank"] <= 8 and 0 <= result["spread"] <= 1
     assert load(shop.folder / "run").embed(image=np.zeros((8, 8, 3), np.uint8)).shape == (1, 8)
 
 

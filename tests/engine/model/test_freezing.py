@@ -48,8 +48,8 @@ def learned(shop: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         real = trainer.Trainer.update
 
         def update(self: Any, totals: Any) -> None:
-            found = self.model.named_parameters()
-            reached.update(n for n, p in found if p.grad is not None and bool(p.grad.any()))
+            result = self.model.named_parameters()
+            reached.update(n for n, p in result if p.grad is not None and bool(p.grad.any()))
             real(self, totals)
 
         with monkeypatch.context() as patch:
@@ -132,8 +132,8 @@ def test_adapters_of_a_decoder_are_all_that_trains_of_it(shop: Any, learned: Any
     assert len(adapters) == 2 * 7  # q, k, v, o and the three of the feed-forward
     assert reached & part == moved & part == adapters
     named = shop.both(decoder(lora={"r": 2, "target_modules": ["q_proj"]}))
-    found = [n for n, p in build(parse_recipe(named)).named_parameters() if "lora_" in n]
-    assert len(found) == 2 and all("q_proj" in n for n in found)
+    result = [n for n, p in build(parse_recipe(named)).named_parameters() if "lora_" in n]
+    assert len(result) == 2 and all("q_proj" in n for n in result)
 
 
 def test_mistakes_in_freezing_are_named(shop: Any) -> None:
@@ -191,9 +191,9 @@ def test_a_run_keeps_what_was_trained_and_nothing_else(
     ):
         recipe = shop.recipe(loaded, {"inputs": {"image": {"encoder": change}}}, train(steps=2))
         model = shop.train(recipe, name)
-        found = load_file(shop.folder / name / "model.safetensors")
-        rest = set(found) - head
-        assert set(found) >= head
+        result = load_file(shop.folder / name / "model.safetensors")
+        rest = set(result) - head
+        assert set(result) >= head
         assert all(any(e in n for e in expected) for n in rest), rest
         assert all(any(e in n for n in rest) for e in expected), rest
         again = load_model(shop.folder / name).state_dict()

@@ -72,8 +72,8 @@ def recipe(shop: Any, *changes: Any) -> dict[str, Any]:
         },
     }
     gone: dict[str, Any] = {"inputs": {"image": None}, "tasks": {"digit": None}}
-    found: dict[str, Any] = shop.recipe(gone, probe, {"train": {"steps": 8}}, *changes)
-    return found
+    result: dict[str, Any] = shop.recipe(gone, probe, {"train": {"steps": 8}}, *changes)
+    return result
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
@@ -115,8 +115,8 @@ class Deep(Encoder):
     dim = 2
 
     def forward(self, x: torch.Tensor, hidden_states: tuple[int, ...] = ()) -> Features:
-        kept = tuple(Features.dense(x * n) for n in hidden_states)
-        return Features.dense(x, hidden_states=kept)
+        remaining = tuple(Features.dense(x * n) for n in hidden_states)
+        return Features.dense(x, hidden_states=remaining)
 
 
 class Pick(torch.nn.Module):
@@ -129,16 +129,16 @@ class Pick(torch.nn.Module):
         return features.replace(tokens=total, hidden_states=())
 
 
-@pytest.mark.parametrize("asked", [(), (2,), (5, 1)])
-def test_connector_and_task_each_get_what_they_asked_for(asked: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("requested", [(), (2,), (5, 1)])
+def test_connector_and_task_each_get_what_they_asked_for(requested: tuple[int, ...]) -> None:
     x = torch.ones(1, 2, 2)
     stream = Stream(Deep(), Pick())  # type: ignore[arg-type]
     stream.layers = (3, 1, 1, 2, 5)  # what a store of this stream holds
-    options = {"hidden_states": asked} if asked else {}
+    options = {"hidden_states": requested} if requested else {}
     stored = stream.encoder(x, hidden_states=stream.layers)
     for given in ({"x": x}, stored):
-        found = stream.run(given, options)
-        assert torch.equal(found.tokens, 4 * x)
-        assert [float(f.tokens[0, 0, 0]) for f in found.hidden_states] == list(asked)
+        result = stream.run(given, options)
+        assert torch.equal(result.tokens, 4 * x)
+        assert [float(f.tokens[0, 0, 0]) for f in result.hidden_states] == list(requested)
         before = stream.for_tasks(stream.encode_or_load(given, options))
-        assert [float(f.tokens[0, 0, 0]) for f in before.hidden_states] == list(asked)
+        assert [float(f.tokens[0, 0, 0]) for f in before.hidden_states] == list(requested)

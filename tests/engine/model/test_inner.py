@@ -63,8 +63,8 @@ def test_all_of_it_frozen_is_cached() -> None:
 
 
 def test_check_tells_of_both() -> None:
-    told = str(check(parse_recipe(recipe())))
-    assert "inputs.volume.encoder.encoder" in told and "patches" in told
+    messages = str(check(parse_recipe(recipe())))
+    assert "inputs.volume.encoder.encoder" in messages and "patches" in messages
 
 
 def test_a_run_keeps_both_and_gives_the_inner_part_to_another(tmp_path: Path) -> None:

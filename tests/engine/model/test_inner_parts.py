@@ -94,8 +94,8 @@ class Around(Connector):
         self.inside, self.last = inside, nn.Linear(width, out_dim)
 
     def forward(self, features: Features) -> Features:
-        found = self.inside(features)
-        return found.replace(tokens=self.last(found.tokens), pooled=self.last(found.mean()))
+        result = self.inside(features)
+        return result.replace(tokens=self.last(result.tokens), pooled=self.last(result.mean()))
 
 
 class Doubled(Backbone):
@@ -110,8 +110,8 @@ class Doubled(Backbone):
         return self.inside.embed(ids)
 
     def forward(self, *args: Any, **options: Any) -> Tensor:
-        found: Tensor = self.inside(*args, **options) * self.scale
-        return found
+        result: Tensor = self.inside(*args, **options) * self.scale
+        return result
 
 
 class Nested(Encoder):
@@ -123,8 +123,8 @@ class Nested(Encoder):
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, **batch: Tensor) -> Features:
-        found: Features = self.inside(**batch)
-        return found.replace(tokens=found.tokens * self.scale)
+        result: Features = self.inside(**batch)
+        return result.replace(tokens=result.tokens * self.scale)
 
 
 def own(kind: type) -> str:

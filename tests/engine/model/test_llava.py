@@ -125,12 +125,12 @@ def ours(llava: Any, folder: Path) -> Model:
         resolve_and_fit(parse_recipe(recipe(folder, llava.config.vision_feature_layer)))
     ).eval()
     projector, connector = llava.model.multi_modal_projector, model.stream("image").connector
-    for own, wanted in zip(
+    for own, expected in zip(
         [m for m in connector.modules() if isinstance(m, nn.Linear)],  # type: ignore[union-attr]
         [projector.linear_1, projector.linear_2],
         strict=True,
     ):
-        own.load_state_dict(wanted.state_dict())
+        own.load_state_dict(expected.state_dict())
     return model
 
 
@@ -138,9 +138,9 @@ def ours(llava: Any, folder: Path) -> Model:
 def batch(ours: Model) -> Batch:
     source = load_split(ours.plan, "answer", "train")
     rows = task_dataset(ours.plan, ours.encoders(), "answer", source)
-    [found] = batches({"answer": rows}, sequential_batches(rows, 3), Collator(ours.encoders()))
-    assert not found.failed
-    return found
+    [result] = batches({"answer": rows}, sequential_batches(rows, 3), Collator(ours.encoders()))
+    assert not result.failed
+    return result
 
 
 def ids(text: str) -> list[int]:
@@ -163,8 +163,8 @@ def padded(rows: list[list[int]], value: int, left: bool = False) -> Tensor:
 def pixels(folder: Path) -> Tensor:
     """As transformers' own processor has them, from the pictures and not from our loader."""
     processor = CLIPImageProcessor.from_pretrained(folder / "tower")
-    found: Tensor = processor(images=pictures(), return_tensors="pt")["pixel_values"]
-    return found
+    result: Tensor = processor(images=pictures(), return_tensors="pt")["pixel_values"]
+    return result
 
 
 def spied(model: Model, name: str, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
@@ -187,7 +187,7 @@ def test_logits_and_loss_of_a_recipe_are_llavas(
     answers = [[*ids(answer), EOS] for answer in ANSWERS]
     whole = [p + a for p, a in zip(prompts(), answers, strict=True)]
     labels = [[-100] * len(p) + a for p, a in zip(prompts(), answers, strict=True)]
-    wanted = llava(
+    expected = llava(
         input_ids=padded(whole, PAD),
         attention_mask=padded([[1] * len(row) for row in whole], 0),
         pixel_values=pixels(folder),
@@ -198,9 +198,9 @@ def test_logits_and_loss_of_a_recipe_are_llavas(
     seen = spied(ours, "logits", monkeypatch)
     loss = ours(batch)
     assert int(loss.count) == sum(map(len, answers))
-    assert wanted.logits.std() > 0.1  # not all alike
-    torch.testing.assert_close(seen[0], wanted.logits[:, :-1][targets], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(loss.total / loss.count, wanted.loss, rtol=1e-5, atol=1e-5)
+    assert expected.logits.std() > 0.1  # not all alike
+    torch.testing.assert_close(seen[0], expected.logits[:, :-1][targets], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loss.total / loss.count, expected.loss, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_of_a_recipe_are_llavas(
@@ -239,7 +239,7 @@ def test_greedy_tokens_of_a_recipe_are_llavas(
     llava: Any, folder: Path, ours: Model, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = prompts()
-    wanted = llava.generate(
+    expected = llava.generate(
         input_ids=padded(rows, PAD, left=True),
         attention_mask=padded([[1] * len(row) for row in rows], 0, left=True),
         pixel_values=pixels(folder),
@@ -249,9 +249,9 @@ def test_greedy_tokens_of_a_recipe_are_llavas(
         pad_token_id=PAD,
     )[:, max(map(len, rows)) :]
     seen = spied(ours, "generate", monkeypatch)
-    made = ours.predict(batch)
-    assert torch.equal(seen[0], wanted)
-    assert len(wanted.unique(dim=0)) > 1  # what is said depends on what is shown
-    for row, one in zip(wanted.tolist(), made, strict=True):
-        kept = row[: row.index(EOS)] if EOS in row else row
-        assert one["text"] == " ".join(WORDS[i] for i in kept if i > EOS)
+    built = ours.predict(batch)
+    assert torch.equal(seen[0], expected)
+    assert len(expected.unique(dim=0)) > 1  # what is said depends on what is shown
+    for row, one in zip(expected.tolist(), built, strict=True):
+        remaining = row[: row.index(EOS)] if EOS in row else row
+        assert one["text"] == " ".join(WORDS[i] for i in remaining if i > EOS)

@@ -70,8 +70,8 @@ class Pointing(Task):
 def recipe(backbone: dict[str, Any] | None = None, **tasks: Any) -> Any:
     task = {"type": f"{__name__}:Pointing"}
     named = {name: {**task, **said} for name, said in tasks.items()} or {"point": task}
-    found = {"inputs": {"image": IMAGE}, "backbone": {**BACKBONE, **(backbone or {})}}
-    return parse_recipe({**found, "tasks": named})
+    result = {"inputs": {"image": IMAGE}, "backbone": {**BACKBONE, **(backbone or {})}}
+    return parse_recipe({**result, "tasks": named})
 
 
 def build(*args: Any, seed: int = 0, **tasks: Any) -> Model:
@@ -127,9 +127,9 @@ def test_the_rows_depend_on_the_seed_alone() -> None:
 def test_a_run_brings_its_rows_back() -> None:
     model = build(seed=3)
     save_run(model, Path("run"))
-    for found in (rows(load_model("run")), rows(build({"weights": "run"}))):
+    for result in (rows(load_model("run")), rows(build({"weights": "run"}))):
         for name, value in rows(model).items():
-            torch.testing.assert_close(found[name], value)
+            torch.testing.assert_close(result[name], value)
 
 
 def test_a_decoder_without_such_rows_can_be_begun_with() -> None:
@@ -159,5 +159,5 @@ def test_ids_that_moved_are_refused() -> None:
 
 def test_a_task_may_begin_with_another_of_a_run() -> None:
     save_run(build(a={}, seed=3), Path("run"))
-    found = build(b={"weights": "run:a"})
-    torch.testing.assert_close(found.task("b").query, build(a={}, seed=3).task("a").query)
+    result = build(b={"weights": "run:a"})
+    torch.testing.assert_close(result.task("b").query, build(a={}, seed=3).task("a").query)

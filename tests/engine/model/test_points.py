@@ -94,8 +94,8 @@ def test_points_are_the_same_from_stored_features(
     stored: Features = model.context(batch).encode("image.encoder")
     again = Batch("two", batch.keys, batch.references, features={"image": stored})
     for point in ("image.encoder", "image"):
-        found = model.context(again).encode(point, chunk=chunk)
-        torch.testing.assert_close(found.tokens, model.context(batch).encode(point).tokens)
+        result = model.context(again).encode(point, chunk=chunk)
+        torch.testing.assert_close(result.tokens, model.context(batch).encode(point).tokens)
 
 
 def test_heads_are_built_for_the_point_they_read(model: Model, batch: Batch) -> None:
@@ -149,13 +149,13 @@ def test_a_prediction_does_without_the_answer_and_a_score_deals_it_to_nobody(
         "tasks": {"copy": {"type": f"{__name__}:Copied", "data": data}},
         "cache": {"features": False},
     }
-    made = compose(plan_recipe(parse_recipe(recipe)))
+    built = compose(plan_recipe(parse_recipe(recipe)))
     picture = Image.new("RGB", (8, 8), (9, 9, 9))
-    assert set(Pipeline(made).generate("copy", image=picture)) == {"off"}
-    found = evaluate(made)["copy"]
-    assert "off_image_shuffled" in found and "off_wanted_shuffled" not in found
+    assert set(Pipeline(built).generate("copy", image=picture)) == {"off"}
+    result = evaluate(built)["copy"]
+    assert "off_image_shuffled" in result and "off_wanted_shuffled" not in result
     with pytest.raises(ConfigError, match="needs image"):
-        Pipeline(made).generate("copy", wanted=picture)
+        Pipeline(built).generate("copy", wanted=picture)
 
 
 @pytest.mark.parametrize("name", ["half", "float"])

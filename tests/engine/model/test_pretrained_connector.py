@@ -68,11 +68,11 @@ def recipe(**connector: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    found = tmp_path / "qformer"
-    found.mkdir()
-    (found / "config.json").write_text(json.dumps({"queries": 3}), encoding="utf-8")
-    save_file(QueryFormer(8, 8, queries=3).state_dict(), found / "model.safetensors")
-    return found
+    result = tmp_path / "qformer"
+    result.mkdir()
+    (result / "config.json").write_text(json.dumps({"queries": 3}), encoding="utf-8")
+    save_file(QueryFormer(8, 8, queries=3).state_dict(), result / "model.safetensors")
+    return result
 
 
 def test_it_is_resolved_and_loaded(folder: Path) -> None:

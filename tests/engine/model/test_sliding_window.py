@@ -74,9 +74,9 @@ def test_few_pieces_of_one_length_at_a_time(near: Near) -> None:
 
 def test_short_signals_are_encoded_as_ever(near: Near) -> None:
     given = batch([30, 14])
-    found = encode_windowed(near, given, {"window": ChunkSpec(5, 1, 15)})
+    result = encode_windowed(near, given, {"window": ChunkSpec(5, 1, 15)})
     assert near.calls == [(2, 15)]
-    assert torch.equal(found.tokens, near(**given).tokens)
+    assert torch.equal(result.tokens, near(**given).tokens)
 
 
 def test_an_encoder_that_says_nothing_reads_the_whole(near: Near) -> None:
@@ -92,9 +92,9 @@ def test_neighbours_do_not_matter(near: Near, rows: int) -> None:
     given = batch(lengths)
     for start in range(0, 3, rows):
         part = {name: value[start : start + rows] for name, value in given.items()}
-        found = encode_windowed(near, part, {"window": window})
-        kept = whole.tokens[start : start + rows, : found.tokens.shape[1]]
-        torch.testing.assert_close(found.tokens, kept)
+        result = encode_windowed(near, part, {"window": window})
+        remaining = whole.tokens[start : start + rows, : result.tokens.shape[1]]
+        torch.testing.assert_close(result.tokens, remaining)
 
 
 def test_windows_within_groups_of_equal_shapes(near: Near) -> None:
@@ -124,10 +124,10 @@ def test_windows_within_groups_of_equal_shapes(near: Near) -> None:
     apart.load_state_dict(near.state_dict())
     samples = [{k: v[0] for k, v in batch([n], seed).items()} for seed, n in enumerate(lengths)]
     options = {"window": ChunkSpec(10, 4, 16), "layer_hooks": {0: Rows(range(4))}}
-    found = encode(apart, collate(apart, samples), options)
-    assert found.lengths.tolist() == [n // STEPS for n in lengths]
+    result = encode(apart, collate(apart, samples), options)
+    assert result.lengths.tolist() == [n // STEPS for n in lengths]
     assert {row for rows in seen for row in rows} == {0, 1, 2, 3}
     assert all({1} == set(rows) or 1 not in rows for rows in seen)
-    for tokens, mask, sample in zip(found.tokens, found.mask, samples, strict=True):
+    for tokens, mask, sample in zip(result.tokens, result.mask, samples, strict=True):
         alone = near(**{k: v[None] for k, v in sample.items()}).tokens[0]
         torch.testing.assert_close(tokens[mask], alone)

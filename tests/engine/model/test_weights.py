@@ -85,8 +85,8 @@ def test_a_stream_of_another_name(first: Model) -> None:
 
 def test_a_file(first: Model) -> None:
     save_file(_encoder(first), "encoder.safetensors")
-    found = _model(0, encoder={"weights": "encoder.safetensors"})
-    assert _equal(_encoder(found), _encoder(first))
+    result = _model(0, encoder={"weights": "encoder.safetensors"})
+    assert _equal(_encoder(result), _encoder(first))
 
 
 def test_a_chain_of_runs(first: Model) -> None:
@@ -262,13 +262,13 @@ def test_nothing_is_ever_unpickled() -> None:
         re.MULTILINE,
     )
     own = re.compile(r"\.eval\(\)|``?eval\(\)``?|`eval\(\)`")
-    found = [
+    result = [
         f"{path.relative_to(ROOT)}: {match.group().strip()}"
         for path in PACKAGE
         for match in forbidden.finditer(own.sub("", path.read_text(encoding="utf-8")))
     ]
     assert len(PACKAGE) > 50
-    assert found == []
+    assert result == []
 
 
 def test_a_head_of_a_run(first: Model) -> None:

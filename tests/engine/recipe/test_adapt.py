@@ -49,8 +49,8 @@ class Layer(nn.Module):
 
 def adapted(**section: Any) -> Mixed:
     module = Mixed()
-    found = Section.model_validate({"type": f"{__name__}:Mixed", **section})
-    apply_adapters(module, ComponentSpec(WHERE, found, Mixed, {}), WHERE)
+    result = Section.model_validate({"type": f"{__name__}:Mixed", **section})
+    apply_adapters(module, ComponentSpec(WHERE, result, Mixed, {}), WHERE)
     return module
 
 

@@ -32,8 +32,8 @@ TYPES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(schema()))
-    return found
+    result: dict[str, Any] = json.loads(json.dumps(schema()))
+    return result
 
 
 SINGLE = ("additionalProperties", "else", "if", "items", "propertyNames", "then")
@@ -119,8 +119,8 @@ def _accepts(whole: Mapping[str, Any], rule: Mapping[str, Any], value: Any) -> b
 
 
 def _recipe(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml_io.parse_file(SHIPPED / name)
-    return found
+    result: dict[str, Any] = yaml_io.parse_file(SHIPPED / name)
+    return result
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,9 @@ SCALARS: dict[str, Any] = {
 
 @pytest.mark.parametrize("text", SCALARS)
 def test_scalars_are_read_as_people_mean_them(text: str) -> None:
-    found = yaml_io.parse(f"key: {text}", "here")["key"]
-    assert found == SCALARS[text]
-    assert type(found) is type(SCALARS[text])
+    result = yaml_io.parse(f"key: {text}", "here")["key"]
+    assert result == SCALARS[text]
+    assert type(result) is type(SCALARS[text])
 
 
 def test_a_key_that_looks_like_truth_is_text() -> None:
@@ -75,9 +75,9 @@ VALUES = st.recursive(
 @given(VALUES)
 @settings(deadline=None)
 def test_what_is_written_is_read_back(value: Any) -> None:
-    found = yaml_io.parse(yaml_io.write({"key": value}), "here")["key"]
-    assert found == value
-    assert repr(found) == repr(value)  # 1 is not 1.0, nor true
+    result = yaml_io.parse(yaml_io.write({"key": value}), "here")["key"]
+    assert result == value
+    assert repr(result) == repr(value)  # 1 is not 1.0, nor true
 
 
 PART = st.fixed_dictionaries(
@@ -195,10 +195,10 @@ def recipe(tmp_path: Path) -> Path:
     ],
 )
 def test_overrides(recipe: Path, text: str, place: list[str], expected: Any) -> None:
-    found: Any = load_recipe(recipe, [text]).to_dict()
+    result: Any = load_recipe(recipe, [text]).to_dict()
     for key in place:
-        found = found[key]
-    assert found == expected
+        result = result[key]
+    assert result == expected
 
 
 def test_the_last_override_holds(recipe: Path) -> None:
@@ -214,11 +214,11 @@ def test_extends_merges_and_takes_away(recipe: Path, tmp_path: Path) -> None:
         "inputs: {image: {connector: null, encoder: {dim: 8}}}\n"
         "train: {steps: 7}\n"
     )
-    found = load_recipe(child)
-    assert found.inputs["image"].connector is None
-    assert found.inputs["image"].encoder.options == {"size": 8, "patch_size": 4, "dim": 8}
-    assert found.train.steps == 7
-    assert found.tasks == load_recipe(recipe).tasks
+    result = load_recipe(child)
+    assert result.inputs["image"].connector is None
+    assert result.inputs["image"].encoder.options == {"size": 8, "patch_size": 4, "dim": 8}
+    assert result.train.steps == 7
+    assert result.tasks == load_recipe(recipe).tasks
 
 
 def _write(folder: Path, **files: Any) -> None:
@@ -254,8 +254,8 @@ REPLACED = [  # base, over, expected
 def test_a_replaced_type_leaves_its_options_behind(base: Any, over: Any, expected: Any) -> None:
     merged = merge_sections({"part": base}, {"part": over})["part"]
     if expected is None:
-        kept = {"limit"} if isinstance(over, dict) else set()
-        assert merged == over if isinstance(over, str) else merged.keys() == over.keys() | kept
+        remaining = {"limit"} if isinstance(over, dict) else set()
+        assert merged == over if isinstance(over, str) else merged.keys() == over.keys() | remaining
     else:
         assert merged == {"type": merged["type"], **expected}
 
@@ -305,8 +305,8 @@ def test_overrides_hold_in_any_order(recipe: Path, order: int) -> None:
     ],
 )
 def test_an_override_of_a_text_stays_as_typed(recipe: Path, text: str) -> None:
-    found = load_recipe(recipe, [f"tasks.digit.prompt={text}"]).tasks["digit"].options["prompt"]
-    assert found == text
+    result = load_recipe(recipe, [f"tasks.digit.prompt={text}"]).tasks["digit"].options["prompt"]
+    assert result == text
 
 
 def test_a_shipped_recipe_and_a_run_are_found_by_their_folder(
@@ -373,5 +373,5 @@ def test_a_shipped_recipe_begins_with_its_command_and_its_result(name: str) -> N
 
 @pytest.mark.parametrize("name", RECIPES_SHIPPED)
 def test_a_shipped_recipe_loads_and_is_written_back(name: str) -> None:
-    found = load_recipe(SHIPPED / name)
-    assert parse_recipe(found.to_dict()) == found
+    result = load_recipe(SHIPPED / name)
+    assert parse_recipe(result.to_dict()) == result

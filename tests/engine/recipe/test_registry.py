@@ -31,13 +31,13 @@ NAMES = [(kind, name) for kind in KINDS for name in sorted(registered(kind))]
 
 @pytest.mark.parametrize(("kind", "name"), NAMES, ids=[f"{k}-{n}" for k, n in NAMES])
 def test_a_name_is_a_class_whose_options_a_recipe_can_give(kind: str, name: str) -> None:
-    found = find(kind, name, "here")
-    assert (inspect.getdoc(found) or "").strip()
+    result = find(kind, name, "here")
+    assert (inspect.getdoc(result) or "").strip()
     if kind in ("env", "optimizer", "schedule"):
         return  # another library's: see `validation/library_schema.py`
-    arguments(found)  # raises where its constructor breaks the rules
-    if kind == "source" and isinstance(found, type):
-        assert issubclass(found, Source)
+    arguments(result)  # raises where its constructor breaks the rules
+    if kind == "source" and isinstance(result, type):
+        assert issubclass(result, Source)
 
 
 @pytest.mark.parametrize("name", MODALITIES)
@@ -70,11 +70,11 @@ def test_the_kinds_are_listed_without_their_libraries() -> None:
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
     """Entry points that stand for those of installed packages."""
-    found: list[EntryPoint] = []
-    monkeypatch.setattr(registry, "entry_points", lambda group: found)
+    result: list[EntryPoint] = []
+    monkeypatch.setattr(registry, "entry_points", lambda group: result)
     registry._plugins.cache_clear()
     monkeypatch.setattr(registry, "_NAMED", {})
-    yield found
+    yield result
     registry._plugins.cache_clear()
 
 

@@ -54,9 +54,9 @@ class Part:
     ],
 )
 def test_values_become_what_the_signature_says(option: str, given: Any, expected: Any) -> None:
-    found = validate_options(Part, {"size": 1, option: given}, "here")
-    assert found == {"size": 1, option: expected}
-    assert type(found[option]) is type(expected)
+    result = validate_options(Part, {"size": 1, option: given}, "here")
+    assert result == {"size": 1, option: expected}
+    assert type(result[option]) is type(expected)
 
 
 def test_defaults_are_left_to_the_constructor() -> None:

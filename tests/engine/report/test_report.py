@@ -77,8 +77,8 @@ class Page(HTMLParser):
             self.text += data
 
     def all(self, tag: str, kind: str = "") -> list[dict[str, str | None]]:
-        found = [attrs for name, attrs in self.tags if name == tag]
-        return [a for a in found if kind in (a.get("class") or "").split()] if kind else found
+        result = [attrs for name, attrs in self.tags if name == tag]
+        return [a for a in result if kind in (a.get("class") or "").split()] if kind else result
 
 
 @pytest.fixture
@@ -91,12 +91,12 @@ def run(tmp_path: Path) -> Path:
     for i in range(40):
         word = rows[i]["word"]
         said = word if i % 4 else "none of them"
-        made = {"label": said, "score": 0.5, "scores": {word: 0.5}}
-        lines.append({"key": rows.key(i), "prediction": made, "target": {"label": word}})
+        built = {"label": said, "score": 0.5, "scores": {word: 0.5}}
+        lines.append({"key": rows.key(i), "prediction": built, "target": {"label": word}})
     _predictions(folder / "predictions-digit.jsonl", lines)
-    found = {"accuracy": 0.75, "auroc": None, "batch_gap": 0.0}
-    found |= {"accuracy_image_shuffled": 0.1, "auroc_image_shuffled": None}
-    (folder / "evaluation.json").write_text(json.dumps({"digit": found}))
+    result = {"accuracy": 0.75, "auroc": None, "batch_gap": 0.0}
+    result |= {"accuracy_image_shuffled": 0.1, "auroc_image_shuffled": None}
+    (folder / "evaluation.json").write_text(json.dumps({"digit": result}))
     return folder
 
 
@@ -165,8 +165,8 @@ def test_a_sample_shows_the_picture_of_its_own_row(run: Path, tmp_path: Path) ->
     rows = Digits(split="test")
     assert source.index(preview(read(rows[0]["image"]))) < source.index(f"{rows.key(0)}</p>")
     shown = re.findall(r"data:image/png;base64,([^\"]+)\"", source)
-    wanted = [i for i in range(40) if not i % 4][:10] + [i for i in range(40) if i % 4][:14]
-    for data, i in zip(shown, wanted, strict=True):
+    expected = [i for i in range(40) if not i % 4][:10] + [i for i in range(40) if i % 4][:14]
+    for data, i in zip(shown, expected, strict=True):
         assert data in preview(read(rows[i]["image"]))
 
 
@@ -247,7 +247,7 @@ def test_rows_that_left_the_data_are_named(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("recipe.yaml", None, "is it a run's folder"),
         ("evaluation.json", "{", "evaluate the run again"),
@@ -255,12 +255,12 @@ def test_rows_that_left_the_data_are_named(run: Path, tmp_path: Path) -> None:
     ],
 )
 def test_files_that_cannot_be_read(
-    run: Path, tmp_path: Path, name: str, content: str | None, said: str
+    run: Path, tmp_path: Path, name: str, content: str | None, message: str
 ) -> None:
     (run / name).unlink()
     if content is not None:
         (run / name).write_text(content)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         write_report([run], tmp_path / "r.html")
 
 

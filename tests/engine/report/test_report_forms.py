@@ -53,8 +53,8 @@ def test_forms_are_judged(
 
 
 def test_actions_are_off_only_where_there_is_something_to_do() -> None:
-    wanted = [[0.0, 1.0], [0.0, 1.25], [9.0, 9.0]]
-    verdict = judge({"actions": STEPS}, {"actions": wanted, "padding": [False, False, True]})
+    expected = [[0.0, 1.0], [0.0, 1.25], [9.0, 9.0]]
+    verdict = judge({"actions": STEPS}, {"actions": expected, "padding": [False, False, True]})
     assert verdict.note == "off by 0.188 in the mean, by 0.5 at most (joint 0)"
     assert not verdict.references and verdict.prediction == "3 steps of 2 joints"
 
@@ -102,8 +102,8 @@ def test_marks_are_what_is_there() -> None:
     words = [["a", 0.0, 0.5]]
     assert annotations_of({"text": "a", "words": words}, {"text": "a"}) == {"words": (words, None)}
     low, sure = [0, 0, 1, 1], [2, 2, 3, 3]
-    made = {"boxes": [sure, low], "scores": [0.8, 0.2]}
-    assert annotations_of(made, {"boxes": [low]}) == {"boxes": ([sure], [low])}
+    built = {"boxes": [sure, low], "scores": [0.8, 0.2]}
+    assert annotations_of(built, {"boxes": [low]}) == {"boxes": ([sure], [low])}
     assert annotations_of({"boxes": [low], "scores": [0.2]}, {}) == {"boxes": ([low], None)}
     assert annotations_of("a", None) == {}
 
@@ -200,9 +200,9 @@ def test_films_that_are_too_large_stay_where_they_are(
     summary |= {"success_at_end": 1.0, "steps_to_success": 3}
     for number in (1, 2):
         (run / f"{number}.gif").write_bytes(b"GIF89a")
-    told = {"env": "world", "ablation": "", "summary": summary, "videos": ["1.gif", "2.gif"]}
-    told["trajectory"] = {"seed": 1, "commands": STEPS, "hand": [[0.0, 0.0, 0.1]] * 4}
-    (run / "rollout-world.json").write_text(json.dumps(told))
+    messages = {"env": "world", "ablation": "", "summary": summary, "videos": ["1.gif", "2.gif"]}
+    messages["trajectory"] = {"seed": 1, "commands": STEPS, "hand": [[0.0, 0.0, 0.1]] * 4}
+    (run / "rollout-world.json").write_text(json.dumps(messages))
     monkeypatch.setattr("sensorium.engine.report.rollouts.LARGEST", 9)
     page = write_report([run], tmp_path / "page.html").read_text()
     assert page.count("data:image/gif") == 1 and "in the run&#39;s folder" in page

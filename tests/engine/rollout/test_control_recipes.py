@@ -35,9 +35,9 @@ class Planted:
 
     @staticmethod
     def _other(state: np.ndarray) -> np.ndarray:
-        found = np.random.default_rng(1).normal(size=state.shape)
-        found[HAND] = state[HAND]
-        return found
+        result = np.random.default_rng(1).normal(size=state.shape)
+        result[HAND] = state[HAND]
+        return result
 
 
 def inputs(recipe: Recipe, section: Env) -> list[dict[str, Any]]:

@@ -105,12 +105,12 @@ def test_a_run_comes_back_as_it_was(task: dict[str, Any]) -> None:
     model = train(said, Path("run"), show=False)
     scores = evaluate(model, input_ablation=False)["act"]
     assert {"l1", "l1_gripper", "l1_joints"} <= set(scores) or "grippers" not in str(task)
-    asked: Any = {"state": np.zeros((2, 3), np.float32), "instruction": "left"}
+    requested: Any = {"state": np.zeros((2, 3), np.float32), "instruction": "left"}
     again = load("run")
     assert evaluate(again.model, input_ablation=False)["act"] == scores
-    found = again.generate("act", **asked)
-    assert np.shape(found["actions"]) == (8, 3)
-    assert np.isfinite(found["actions"]).all()
+    result = again.generate("act", **requested)
+    assert np.shape(result["actions"]) == (8, 3)
+    assert np.isfinite(result["actions"]).all()
 
 
 def test_the_rate_is_the_user_s() -> None:
@@ -233,8 +233,8 @@ def test_a_student_learns_from_an_expert_in_two_stages() -> None:
     second = train(parse_recipe(tuned), Path("second"), show=False)
     before, after = (evaluate(m, input_ablation=False)["act"]["l1"] for m in (first, second))
     assert after < before
-    found = load("second").generate("act", state=np.zeros((2, 3), np.float32), instruction="left")
-    assert np.shape(found["actions"]) == (8, 3)
+    result = load("second").generate("act", state=np.zeros((2, 3), np.float32), instruction="left")
+    assert np.shape(result["actions"]) == (8, 3)
 
 
 def test_what_was_fitted_comes_with_the_weights() -> None:

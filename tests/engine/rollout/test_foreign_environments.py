@@ -167,8 +167,8 @@ def test_a_picture_that_cannot_be_drawn_is_a_line(tmp_path: Path) -> None:
 
 
 def test_an_environment_that_fails_to_close_loses_nothing() -> None:
-    found = run("Bare-v0", options={"fails": "close", "error": ValueError("no")})
-    assert found["episodes"] == 4
+    result = run("Bare-v0", options={"fails": "close", "error": ValueError("no")})
+    assert result["episodes"] == 4
 
 
 def test_the_step_of_another_edition_is_a_line() -> None:
@@ -196,12 +196,12 @@ def test_pictures_are_asked_for_only_where_they_are_used(tmp_path: Path) -> None
     chosen = Simulator("Drawn-v0", Env(name="Drawn-v0", options={"render_mode": "rgb_array"}))
     chosen.reset(0)
     assert chosen.picture() is not None
-    for asked in (
+    for requested in (
         {"cameras": ["render"]},
         {"how": RolloutOptions(1, num_videos=1), "folder": tmp_path},
     ):
         with pytest.raises(ConfigError, match=r"Bare-v0 cannot be made with pictures \(env\.camer"):
-            run("Bare-v0", **asked)
+            run("Bare-v0", **requested)
 
 
 def test_what_is_written_again_is_kept_as_it_was(tmp_path: Path) -> None:

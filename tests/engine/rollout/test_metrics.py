@@ -58,22 +58,22 @@ def test_jerk_of_three_steps_is_not_defined() -> None:
 
 
 def episode(successes: list[bool], seed: int = 0) -> Episode:
-    found = Episode(seed)
+    result = Episode(seed)
     for i, success in enumerate(successes):
-        found.record(np.array([float(i)]), success, None)
-    return found
+        result.record(np.array([float(i)]), success, None)
+    return result
 
 
 def test_a_summary_counts_success_at_any_step_and_at_the_last() -> None:
     three = [[False, True, False], [False, False, True], [False] * 3]
-    found = summary([episode(s) for s in three])
-    assert found["episodes"] == 3 and found["steps"] == 9
-    assert math.isclose(found["success"], 2 / 3)
-    assert math.isclose(found["success_at_end"], 1 / 3)
-    assert found["success_interval"] == wilson(2, 3)
-    assert found["steps_to_success"] == 2.5
-    assert found["command_jerk"] is None and found["hand_jerk"] is None
-    lines = format_summaries({"a/x": found, "a/y": found}).splitlines()
+    result = summary([episode(s) for s in three])
+    assert result["episodes"] == 3 and result["steps"] == 9
+    assert math.isclose(result["success"], 2 / 3)
+    assert math.isclose(result["success_at_end"], 1 / 3)
+    assert result["success_interval"] == wilson(2, 3)
+    assert result["steps_to_success"] == 2.5
+    assert result["command_jerk"] is None and result["hand_jerk"] is None
+    lines = format_summaries({"a/x": result, "a/y": result}).splitlines()
     assert [line.split()[0] for line in lines] == ["environment", "a/x", "a/y", "mean"]
 
 

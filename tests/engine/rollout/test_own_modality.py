@@ -106,12 +106,12 @@ def test_without_data_it_is_checked_with_its_example(shop: Any, name: str) -> No
 
 
 def test_its_options_are_in_the_schema(shop: Any, name: str) -> None:
-    found = schema(parse_recipe(of(CLASSIFY, name, shop)))
-    rules = found["$defs"]["StreamSection"]["allOf"]
+    result = schema(parse_recipe(of(CLASSIFY, name, shop)))
+    rules = result["$defs"]["StreamSection"]["allOf"]
     (rule,) = [r for r in rules if r["if"]["properties"]["modality"]["const"] == name]
     text = json.dumps(rule["then"])
     assert '"deviation"' in text and '"linear"' in text
-    sources = found["$defs"]["DataSection"]["allOf"]
+    sources = result["$defs"]["DataSection"]["allOf"]
     assert "waves" in [rule["if"]["properties"]["source"]["const"] for rule in sources]
 
 

@@ -45,8 +45,8 @@ def test_a_chunk_is_executed_to_its_end() -> None:
 def test_a_part_of_a_chunk_is_executed(execute: int) -> None:
     ask = Teller()
     policy = Policy(ask, {"state": "state"}, n_action_steps=execute)
-    wanted = [10 * (1 + i // execute) + i % execute for i in range(9)]
-    assert drive(policy, 9) == wanted
+    expected = [10 * (1 + i // execute) + i % execute for i in range(9)]
+    assert drive(policy, 9) == expected
     assert policy.calls == -(-9 // execute) and policy.seconds > 0
 
 
@@ -60,8 +60,8 @@ def test_more_than_a_chunk_cannot_be_executed() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.01, 1.0])
 def test_an_ensemble_weighs_all_chunks_that_speak_of_a_step(rate: float) -> None:
     """ACT: the chunk of step s says 10 (s + 1) + t - s of step t; the oldest counts most."""
-    found = drive(Policy(Teller(), {"state": "state"}, temporal_ensemble_coeff=rate), 9)
-    for t, value in enumerate(found):
+    result = drive(Policy(Teller(), {"state": "state"}, temporal_ensemble_coeff=rate), 9)
+    for t, value in enumerate(result):
         born = range(max(0, t - STEPS + 1), t + 1)
         said = [10 * (s + 1) + t - s for s in born]
         weights = [np.exp(-rate * i) for i in range(len(said))]
@@ -69,15 +69,15 @@ def test_an_ensemble_weighs_all_chunks_that_speak_of_a_step(rate: float) -> None
 
 
 def test_one_way_of_ensembling_is_to_listen_to_the_oldest() -> None:
-    found = drive(Policy(Teller(), {"state": "state"}, temporal_ensemble_coeff=1e6), 6)
-    assert found == [10, 11, 12, 13, 23, 33]
+    result = drive(Policy(Teller(), {"state": "state"}, temporal_ensemble_coeff=1e6), 6)
+    assert result == [10, 11, 12, 13, 23, 33]
 
 
 def test_an_ensemble_may_ask_less_often() -> None:
-    found = drive(
+    result = drive(
         Policy(Teller(), {"state": "state"}, temporal_ensemble_coeff=0.0, n_action_steps=2), 4
     )
-    assert found == [10, 11, (12 + 20) / 2, (13 + 21) / 2]
+    assert result == [10, 11, (12 + 20) / 2, (13 + 21) / 2]
 
 
 @given(st.integers(-4, 0), st.integers(0, 4), st.integers(1, 9))

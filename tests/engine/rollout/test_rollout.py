@@ -97,10 +97,10 @@ def pipeline(home: Path) -> Pipeline:
 
 def test_it_gets_there_and_says_how(pipeline: Pipeline, home: Path) -> None:
     section = env_config(pipeline)
-    found = rollout(pipeline, section, seeds=range(6), folder=home / "run")[LINE]
-    assert found["success"] >= 0.8 and found["episodes"] == 6
-    assert found["steps"] == 6 * 12, "the world ends after 12 steps, before max_steps"
-    assert found["model_calls"] == 12 // 3, "one call for all six, every three steps"
+    result = rollout(pipeline, section, seeds=range(6), folder=home / "run")[LINE]
+    assert result["success"] >= 0.8 and result["episodes"] == 6
+    assert result["steps"] == 6 * 12, "the world ends after 12 steps, before max_steps"
+    assert result["model_calls"] == 12 // 3, "one call for all six, every three steps"
     written = json.loads((home / "run" / f"{STEM}.json").read_text())
     assert written["env"] == LINE and written["ablation"] == ""
     assert np.shape(written["trajectory"]["commands"]) == (12, 1)

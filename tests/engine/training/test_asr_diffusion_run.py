@@ -66,9 +66,9 @@ def test_a_run_comes_back_as_it_was() -> None:
     new_rows = saved["decoders.backbone.new_rows.input"]
     assert new_rows.shape[0] == 1  # the gap; the mask is the tokenizer's
     assert gap == 260
-    found = pipeline.generate("name", image=pictures(), threshold=0.05)
-    assert found == again.generate("name", image=pictures(), threshold=0.05)
-    assert {"text", "passes", "prior"} == set(found[0])
+    result = pipeline.generate("name", image=pictures(), threshold=0.05)
+    assert result == again.generate("name", image=pictures(), threshold=0.05)
+    assert {"text", "passes", "prior"} == set(result[0])
 
 
 def test_the_dry_run_knows_its_shapes() -> None:

@@ -51,9 +51,9 @@ def test_the_losses_are_the_same_with_the_cache_and_without(shop: Any, workers: 
     cached = shop.values(recipe, "cached")
     assert len(stores(shop)) == 1
     assert cached == pytest.approx(without, abs=1e-5)
-    kept = [load_file(shop.folder / n / "model.safetensors") for n in ("cached", "without")]
-    for name, value in kept[0].items():
-        torch.testing.assert_close(value, kept[1][name], rtol=0, atol=1e-4)
+    remaining = [load_file(shop.folder / n / "model.safetensors") for n in ("cached", "without")]
+    for name, value in remaining[0].items():
+        torch.testing.assert_close(value, remaining[1][name], rtol=0, atol=1e-4)
 
 
 def test_captions_over_the_cache_have_the_same_losses(shop: Any) -> None:
@@ -107,16 +107,16 @@ def test_what_changes_the_features_is_a_miss(shop: Any) -> None:
     torch.manual_seed(0)
     encoder = tiny()()
     save_file(encoder.state_dict(), weights)
-    told = {"inputs": {"image": {"encoder": {"weights": str(weights)}}}}
-    recipe = shop.recipe(FROZEN, told, train(steps=1))
+    messages = {"inputs": {"image": {"encoder": {"weights": str(weights)}}}}
+    recipe = shop.recipe(FROZEN, messages, train(steps=1))
     known: set[str] = set()
 
     def run(new: int, *changes: Any) -> None:
         shop.train(shop.changed(recipe, *changes), "run")
         shutil.rmtree(shop.folder / "run")
-        found = stores(shop)
-        assert len(found - known) == new, changes
-        known.update(found)
+        result = stores(shop)
+        assert len(result - known) == new, changes
+        known.update(result)
 
     run(1)
     run(0)
@@ -139,7 +139,7 @@ def test_other_layers_are_other_features(shop: Any) -> None:
     from sensorium.tasks.uses import StreamUse
 
     shop.train(shop.recipe(train(steps=0)), "import")
-    found: list[int] = []
+    result: list[int] = []
 
     class Layered(Classification):
         def __init__(self, *, input: str, labels: LabelEncoder, target: str = "label") -> None:
@@ -147,7 +147,7 @@ def test_other_layers_are_other_features(shop: Any) -> None:
             self.streams = {input: StreamUse(hidden_states=(1,))}
 
         def loss(self, batch: Any, ctx: Any) -> Any:
-            found.append(len(ctx.encode("image", hidden_states=(1,)).hidden_states))
+            result.append(len(ctx.encode("image", hidden_states=(1,)).hidden_states))
             return super().loss(batch, ctx)
 
     tiny_parts = __import__("tiny_parts")
@@ -165,7 +165,7 @@ def test_other_layers_are_other_features(shop: Any) -> None:
     recipe = shop.recipe(FROZEN, deep, train(steps=1))
     shop.train(recipe, "without")
     shop.train(shop.changed(recipe, {"tasks": {"digit": {"type": "tiny_parts:Layered"}}}), "with")
-    assert len(stores(shop)) == 2 and found == [1]
+    assert len(stores(shop)) == 2 and result == [1]
 
 
 def pictures(shop: Any, count: int = 12, **more: Any) -> dict[str, Any]:
@@ -301,9 +301,9 @@ def test_a_run_over_the_cache_is_evaluated_in_whatever_it_was_stored(
     test = {"test": {"source": "digits", "split": "test", "limit": 20}}
     recipe = shop.recipe(FROZEN, {"tasks": {"digit": {"data": test}}})
     recipe = shop.changed(recipe, train(steps=6, precision=precision))
-    kept = shop.values(shop.changed(recipe, {"cache": {"precision": stored}}), "run")
+    remaining = shop.values(shop.changed(recipe, {"cache": {"precision": stored}}), "run")
     without = shop.values(shop.changed(recipe, PLAIN), "without")
     rough = precision == "bf16" or stored != "as_computed"
-    assert kept == pytest.approx(without, abs=1e-2 if rough else 1e-5)
-    found = evaluate(load_model(shop.folder / "run"), input_ablation=False)
-    assert 0 <= found["digit"]["accuracy"] <= 1
+    assert remaining == pytest.approx(without, abs=1e-2 if rough else 1e-5)
+    result = evaluate(load_model(shop.folder / "run"), input_ablation=False)
+    assert 0 <= result["digit"]["accuracy"] <= 1

@@ -67,8 +67,11 @@ def test_pruning_follows_its_curve_and_keeps_zeros(shop: Any) -> None:
 def test_the_mask_of_a_sparsity_of_zero_keeps_all() -> None:
     weights = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     assert magnitude_mask(weights, 0.0).all()
-    kept = magnitude_mask(weights, 0.4)
-    assert int((~kept).sum()) == 6 and weights[~kept].abs().max() < weights[kept].abs().min()
+    remaining = magnitude_mask(weights, 0.4)
+    assert (
+        int((~remaining).sum()) == 6
+        and weights[~remaining].abs().max() < weights[remaining].abs().min()
+    )
 
 
 @pytest.mark.parametrize(

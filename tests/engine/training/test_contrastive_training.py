@@ -113,8 +113,8 @@ def test_two_processes_are_one_with_twice_the_batch(shop: Any, loss: str) -> Non
     shop.train(shop.recipe(PAIR, LOSSES[loss], {"train": {"batch_size": 16}}), "one")
     done = shop.go(shop.recipe(PAIR, LOSSES[loss]), "two", processes=2)
     assert done.returncode == 0, done.stderr
-    found, expected = ([loss for *_, loss in shop.losses(name)] for name in ("two", "one"))
-    assert found == pytest.approx(expected, abs=1e-5)
+    result, expected = ([loss for *_, loss in shop.losses(name)] for name in ("two", "one"))
+    assert result == pytest.approx(expected, abs=1e-5)
     mine, theirs = (load_model(shop.folder / name).state_dict() for name in ("one", "two"))
     for name, tensor in mine.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=2e-5, msg=name)
@@ -153,10 +153,10 @@ def test_chunks_give_the_gradients_of_the_whole_batch(shop: Any, rows: int) -> N
     )
     first = gradients(model, batch)
     handle.remove()
-    kept, count = [mask.flatten().tolist() for mask in drawn], -(-8 // rows)
+    remaining, count = [mask.flatten().tolist() for mask in drawn], -(-8 // rows)
     if count > 1:  # each chunk ran twice, and dropped the same
-        assert len(kept) == 2 * count
-        assert sorted(kept[count:]) == sorted(kept[:count])
+        assert len(remaining) == 2 * count
+        assert sorted(remaining[count:]) == sorted(remaining[:count])
     second = gradients(model, batch)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -165,10 +165,10 @@ def test_chunks_give_the_gradients_of_the_whole_batch(shop: Any, rows: int) -> N
 def test_chunks_without_dropout_change_nothing(shop: Any, rows: int) -> None:
     chunked, whole = composed(shop, asked(gradcache_chunk_size=rows)), composed(shop)
     batch = batch_of(whole, 8)
-    found, expected = gradients(chunked, batch), gradients(whole, batch)
-    assert found.keys() == expected.keys()
+    result, expected = gradients(chunked, batch), gradients(whole, batch)
+    assert result.keys() == expected.keys()
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(result[name], expected[name], rtol=0, atol=1e-5, msg=name)
 
 
 def test_chunks_keep_less_for_the_backward(shop: Any) -> None:
@@ -176,16 +176,16 @@ def test_chunks_keep_less_for_the_backward(shop: Any) -> None:
 
     def held(model: Model, batch: Batch) -> int:
         own = {p.data_ptr() for p in model.parameters()}
-        kept: dict[int, int] = {}
+        remaining: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
             if tensor.data_ptr() not in own:
-                kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+                remaining[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             model(batch)
-        return sum(kept.values())
+        return sum(remaining.values())
 
     whole, chunked = composed(shop), composed(shop, asked(gradcache_chunk_size=4))
     batch = batch_of(whole, 32)
@@ -269,12 +269,12 @@ def test_an_evaluation_says_ranks_and_accuracy(shop: Any) -> None:
     zero_shot = {"input": "image", "target": "word", "templates": ["a handwritten {}.", "{}"]}
     recipe = shop.recipe(PAIR, asked(zero_shot=zero_shot, metric_group="parity"))
     model = shop.train(recipe, "run")
-    found = evaluate(model, folder=shop.folder / "run")["match"]
-    assert found["zero_shot_chance"] == pytest.approx(0.1)
-    assert 0 <= found["zero_shot_accuracy"] <= 1
-    assert found["image_to_caption_chance@1_same_parity"] > found["image_to_caption_chance@1"]
-    assert found["batch_gap"] < 1e-5
-    assert "recall@1_image_shuffled" in found
+    result = evaluate(model, folder=shop.folder / "run")["match"]
+    assert result["zero_shot_chance"] == pytest.approx(0.1)
+    assert 0 <= result["zero_shot_accuracy"] <= 1
+    assert result["image_to_caption_chance@1_same_parity"] > result["image_to_caption_chance@1"]
+    assert result["batch_gap"] < 1e-5
+    assert "recall@1_image_shuffled" in result
     lines = (shop.folder / "run" / "predictions-match.jsonl").read_text()
     rows = [json.loads(line) for line in lines.splitlines()]
     assert len(rows) == 30

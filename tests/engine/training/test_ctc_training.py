@@ -66,9 +66,9 @@ def test_or_is_skipped_and_counted(shop: Any, caplog: pytest.LogCaptureFixture) 
         train(parse_recipe(skipping(PICTURES, shop)), shop.folder / "skips", show=True)
     assert all(loss < 100 for _, _, loss in shop.losses("skips"))
     *rows, summary = caplog.messages
-    told = [line for line in rows if "longer than the frames allow" in line]
-    assert len({line.partition(":")[0] for line in told}) == len(told) > 10  # each row once
-    assert f"skipped: {len(told)} x target: longer than the frames allow" in summary
+    messages = [line for line in rows if "longer than the frames allow" in line]
+    assert len({line.partition(":")[0] for line in messages}) == len(messages) > 10  # each row once
+    assert f"skipped: {len(messages)} x target: longer than the frames allow" in summary
 
 
 def test_the_dry_run(shop: Any) -> None:
@@ -89,11 +89,13 @@ def test_a_recogniser_is_trained_saved_and_asked(spoken: Any) -> None:
     task = pipeline.model.task("ctc")
     assert int(task.lengths.seen.sum()) == 16  # 4 steps of 4 rows
     cell = {"array": torch.randn(1, 16000).numpy() * 0.1, "rate": 16000}
-    found = pipeline.generate("ctc", audio=cell, options={"times": True, "beam": 2})
-    assert set(found) == {"text", "words"}
-    assert json.loads(json.dumps(found)) == found
-    told = pipeline.generate("ctc", audio=cell, accent="en-us-nyc", options={"confidence": True})
-    assert 0 < told["confidence"] <= 1
+    result = pipeline.generate("ctc", audio=cell, options={"times": True, "beam": 2})
+    assert set(result) == {"text", "words"}
+    assert json.loads(json.dumps(result)) == result
+    messages = pipeline.generate(
+        "ctc", audio=cell, accent="en-us-nyc", options={"confidence": True}
+    )
+    assert 0 < messages["confidence"] <= 1
 
 
 @pytest.mark.parametrize("told", [{}, {"interctc_layers": [1], "condition": ["accent"]}])
@@ -122,8 +124,8 @@ def test_a_long_recording_is_read_in_pieces(spoken: Any, told: dict[str, Any]) -
 def test_silence_is_read(spoken: Any) -> None:
     spoken.train(sound(), "run")
     cell = {"array": torch.zeros(1, 16000).numpy(), "rate": 16000}
-    found = load(spoken.folder / "run").generate("ctc", audio=cell, options={"times": True})
-    assert isinstance(found["text"], str) and len(found["words"]) == len(found["text"].split())
+    result = load(spoken.folder / "run").generate("ctc", audio=cell, options={"times": True})
+    assert isinstance(result["text"], str) and len(result["words"]) == len(result["text"].split())
 
 
 def test_a_head_is_trained_on_stored_features(spoken: Any) -> None:

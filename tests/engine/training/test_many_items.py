@@ -24,8 +24,8 @@ def test_training_evaluation_and_holdout(bags: Any) -> None:
     cached = bags.shop.values(bags.recipe(FROZEN, held, every), "cached")
     without = bags.shop.values(bags.recipe(FROZEN, held, every, PLAIN), "without")
     assert cached == pytest.approx(without, abs=1e-5)
-    found = evaluate(bags.model(FROZEN))["bag"]
-    assert found["error_image_shuffled"] != found["error"] and found["batch_gap"] < 1e-5
+    result = evaluate(bags.model(FROZEN))["bag"]
+    assert result["error_image_shuffled"] != result["error"] and result["batch_gap"] < 1e-5
 
 
 def test_workers_change_nothing(bags: Any) -> None:
@@ -44,11 +44,11 @@ def test_the_pipeline(bags: Any) -> None:
     pipeline, counts = Pipeline(bags.model()), bags.parts.COUNTS
     cells = [bags.parts.Bags()[i]["image"] for i in range(len(counts))]
     together = pipeline.generate("bag", image=cells)
-    assert [made["pictures"] for made in together] == list(counts)
-    for cell, made in zip(cells, together, strict=True):
+    assert [built["pictures"] for built in together] == list(counts)
+    for cell, built in zip(cells, together, strict=True):
         single = pipeline.generate("bag", image=cell)
         assert single["pictures"] == len(cell)
-        assert single["light"] == pytest.approx(made["light"], abs=1e-5)
+        assert single["light"] == pytest.approx(built["light"], abs=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -79,5 +79,5 @@ def test_two_processes_of_which_one_has_no_item(bags: Any) -> None:
     two = bags.shop.changed(one, {"train": {"batch_size": 2}})
     done = bags.shop.go(two, "two", processes=2)
     assert done.returncode == 0, done.stderr
-    found, expected = ([x for *_, x in bags.shop.losses(name)] for name in ("two", "one"))
-    assert found == pytest.approx(expected, abs=1e-5)
+    result, expected = ([x for *_, x in bags.shop.losses(name)] for name in ("two", "one"))
+    assert result == pytest.approx(expected, abs=1e-5)

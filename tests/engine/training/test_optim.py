@@ -67,8 +67,8 @@ def test_a_part_keeps_its_rate_and_vectors_do_not_decay(shop: Any) -> None:
 def test_a_library_without_annotations_is_an_optimizer_too(shop: Any) -> None:
     options = {"relative_step": False, "scale_parameter": False}
     name = "transformers.optimization:Adafactor"
-    found = build_optimizer(composed(shop), train(optimizer={"type": name, **options}))
-    assert type(found).__module__ == "transformers.optimization"
+    result = build_optimizer(composed(shop), train(optimizer={"type": name, **options}))
+    assert type(result).__module__ == "transformers.optimization"
     with pytest.raises(
         ConfigError, match=r"train\.optimizer\.relative_step: found 'maybe' \(str\)"
     ):

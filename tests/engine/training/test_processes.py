@@ -143,8 +143,8 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(shop: A
         assert [x for *_, x in first] == pytest.approx([x for *_, x in second], abs=1e-5), name
         alone, together = (load_file(run / "model.safetensors") for run in runs)
         before = untrained(shop, recipe)
-        for key, wanted in alone.items():
-            torch.testing.assert_close(together[key], wanted, rtol=0, atol=1e-5, msg=name + key)
+        for key, expected in alone.items():
+            torch.testing.assert_close(together[key], expected, rtol=0, atol=1e-5, msg=name + key)
         moved = max(float((alone[key].float() - before[key].float()).abs().max()) for key in alone)
         assert moved > 0.01, name  # far more than the two may differ by
     assert len({task for _, task, _ in shop.losses("uneven_2")}) == 2

@@ -29,10 +29,10 @@ def encoder(**keys: Any) -> dict[str, Any]:
 
 
 def stage(name: str, *changes: dict[str, Any], **keys: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, **keys}
+    result: dict[str, Any] = {"name": name, **keys}
     for change in changes:
-        found |= change
-    return found
+        result |= change
+    return result
 
 
 def staged(shop: Any, *stages: dict[str, Any], **settings: Any) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def warm_up_and_all(shop: Any, **settings: Any) -> dict[str, Any]:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    found = read_metrics(folder)
-    return [{k: v for k, v in line.items() if k != "samples_per_s"} for line in found]
+    result = read_metrics(folder)
+    return [{k: v for k, v in line.items() if k != "samples_per_s"} for line in result]
 
 
 def parts(tensors: Any, prefix: str) -> dict[str, Tensor]:
@@ -71,9 +71,9 @@ def test_each_begins_where_the_last_one_ended(shop: Any) -> None:
     assert equal(parts(begun, ENCODER), parts(last, ENCODER))
     assert not equal(parts(first, HEAD), parts(last, HEAD))
     assert not equal(parts(first, ENCODER), parts(last, ENCODER))
-    found = lines(folder)
-    assert [line["step"] for line in found] == [*range(1, 8)]
-    assert [line["stage"] for line in found] == ["head"] * 3 + ["all"] * 4
+    result = lines(folder)
+    assert [line["step"] for line in result] == [*range(1, 8)]
+    assert [line["stage"] for line in result] == ["head"] * 3 + ["all"] * 4
     assert not (folder / "stages/0-head/metrics.jsonl").exists()
 
 
@@ -380,8 +380,8 @@ def test_check_shows_each_stage(shop: Any) -> None:
     text = str(report)
     assert text.index("stage 0-head") < text.index("stage 1-all")
     trained = [
-        {c.where: c.trained for c in found.components}["inputs.image.encoder"]
-        for found in report.stages.values()
+        {c.where: c.trained for c in result.components}["inputs.image.encoder"]
+        for result in report.stages.values()
     ]
     assert trained[0] == 0 < trained[1]
 

@@ -87,8 +87,8 @@ def test_it_trains_is_evaluated_and_loaded_again_from_the_command_line(mine: Any
     assert "my_file:MyEncoder" in sensorium("check", "mine.yaml").stdout
     sensorium("train", "mine.yaml")
     sensorium("evaluate", "runs/mine")
-    found = json.loads((mine.folder / "runs" / "mine" / "evaluation.json").read_text())
-    assert found["digit"]["accuracy"] > 0.3  # it learned: guessing gives 0.1
+    result = json.loads((mine.folder / "runs" / "mine" / "evaluation.json").read_text())
+    assert result["digit"]["accuracy"] > 0.3  # it learned: guessing gives 0.1
     (mine.folder / "use.py").write_text(USE)
     done = mine.run([sys.executable, "use.py"])
     assert done.returncode == 0, done.stderr

@@ -35,16 +35,16 @@ def given(source: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The keys of every batch that training takes, in order."""
-    found: list[list[str]] = []
+    result: list[list[str]] = []
     real = trainer.Trainer.batches
 
     def batches(self: Any) -> Iterator[Any]:
         for batch in real(self):
-            found.append(batch.keys)
+            result.append(batch.keys)
             yield batch
 
     monkeypatch.setattr(trainer.Trainer, "batches", batches)
-    return found
+    return result
 
 
 @pytest.fixture

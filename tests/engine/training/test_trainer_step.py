@@ -27,8 +27,8 @@ def train(**settings: Any) -> dict[str, Any]:
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log without its speed."""
-    found = read_metrics(folder)
-    return [{k: v for k, v in line.items() if k != "samples_per_s"} for line in found]
+    result = read_metrics(folder)
+    return [{k: v for k, v in line.items() if k != "samples_per_s"} for line in result]
 
 
 def reference(recipe: dict[str, Any]) -> tuple[list[float], dict[str, torch.Tensor]]:

@@ -59,11 +59,11 @@ def test_training_ends_early_and_the_best_weights_are_kept(
     shop.train(recipe, "run")
     run = shop.folder / "run"
     assert shop.losses("run")[-1][0] == end
-    kept = load_file(run / "model.safetensors")
+    remaining = load_file(run / "model.safetensors")
     then = load_file(run / "checkpoints" / f"step-{best:08d}" / "model.safetensors")
     last = load_file(run / "checkpoints" / f"step-{end:08d}" / "model.safetensors")
-    assert all(torch.equal(kept[name], then[name]) for name in kept)
-    assert any(not torch.equal(kept[name], last[name]) for name in kept)
+    assert all(torch.equal(remaining[name], then[name]) for name in remaining)
+    assert any(not torch.equal(remaining[name], last[name]) for name in remaining)
     assert not (run / "best.safetensors").exists()
 
 
@@ -96,5 +96,5 @@ def test_validation_changes_no_loss(shop: Any) -> None:
     without = shop.changed(with_it, {"train": {"validate": None}})
     assert shop.values(with_it, "with") == shop.values(without, "without")
     lines = read_metrics(shop.folder / "with")
-    found = [x["step"] for x in lines if "validation" in x]
-    assert found == [2, 4, 6, 8, 10, 12]
+    result = [x["step"] for x in lines if "validation" in x]
+    assert result == [2, 4, 6, 8, 10, 12]

@@ -97,8 +97,8 @@ def test_every_verb_after_training(home: Any, run: Any, name: str) -> None:
     good("train", f"{name}.yaml")
     assert "no README" not in good("report", str(folder), "--out", "page.html")
     good("evaluate", str(folder))
-    found = json.loads((folder / "evaluation.json").read_text())[name]
-    assert found["nll"] > 0 and not [key for key in found if key.endswith("_shuffled")]
+    result = json.loads((folder / "evaluation.json").read_text())[name]
+    assert result["nll"] > 0 and not [key for key in result if key.endswith("_shuffled")]
     (line,) = good("generate", str(folder), words).splitlines()
     assert json.loads(line)["prediction"]["nll"] > 0
     good("generate", str(folder), words, "--out", str(home.folder / "answers"))

@@ -217,9 +217,9 @@ def test_training_and_all_that_follows_run_on_the_picked_device(
     resumed = {**RECIPE, "train": {**RECIPE["train"], "steps": 6}}
     more = {"resume": True, "allow_changes": ["train.steps"], "show": False}
     assert train(parse_recipe(resumed), here / "run", **more).device == picked
-    found = evaluate(model := load_model(here / "run"))
+    result = evaluate(model := load_model(here / "run"))
     assert model.device == picked
-    assert found == evaluate(load_model(here / "run"), device="cpu")
+    assert result == evaluate(load_model(here / "run"), device="cpu")
     pipeline = sensorium.load(here / "run")
     assert {p.device for p in pipeline.model.parameters()} == {picked}
     plain = sensorium.load(here / "run", device="cpu")

@@ -28,18 +28,18 @@ def whole(steps: int) -> np.ndarray:
 def test_the_basis_is_scipys(degree: int, more: int, steps: int, derivative: int) -> None:
     count = degree + 1 + more
     u = np.sort(np.concatenate([phases(steps), RNG.random(5), knots(count, degree)]))
-    found = basis(u, count, degree, derivative)
-    assert found.shape == (len(u), count)
+    result = basis(u, count, degree, derivative)
+    assert result.shape == (len(u), count)
     if derivative > degree:
-        assert not found.any()
+        assert not result.any()
         return
     ends = knots(count, degree)
     curves = [BSpline(ends, unit, degree, extrapolate=False) for unit in np.eye(count)]
     expected = np.stack([c.derivative(derivative)(u) if derivative else c(u) for c in curves], 1)
-    assert np.abs(found - expected).max() <= 1e-12 * max(1.0, np.abs(expected).max())
+    assert np.abs(result - expected).max() <= 1e-12 * max(1.0, np.abs(expected).max())
     if not derivative:
         matrix = BSpline.design_matrix(u, ends, degree).toarray()
-        np.testing.assert_allclose(found, matrix, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(result, matrix, rtol=0, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=60)
@@ -64,11 +64,11 @@ def test_the_basis_obeys_the_recursion_of_cox_and_de_boor(
 @settings(deadline=None, max_examples=60)
 @given(DEGREES, st.integers(0, 12), st.integers(2, 60))
 def test_the_basis_is_a_partition_of_unity(degree: int, more: int, steps: int) -> None:
-    found = basis(phases(steps), degree + 1 + more, degree)
-    assert np.abs(found.sum(1) - 1).max() <= 1e-12
-    assert found.min() >= 0
-    assert (found > 0).sum(1).max() <= degree + 1
-    assert found[0, 0] == found[-1, -1] == 1  # end points are control points, exactly
+    result = basis(phases(steps), degree + 1 + more, degree)
+    assert np.abs(result.sum(1) - 1).max() <= 1e-12
+    assert result.min() >= 0
+    assert (result > 0).sum(1).max() <= degree + 1
+    assert result[0, 0] == result[-1, -1] == 1  # end points are control points, exactly
 
 
 def test_knots_and_rows_of_the_notes() -> None:
@@ -109,9 +109,9 @@ def test_the_fit_is_scipys(degree: int, more: int, spare: int, dof: int) -> None
     count = degree + 1 + more
     steps = count + spare
     chunk = np.random.default_rng(steps).normal(size=(steps, dof))
-    found = solve(Curve(count, degree), whole(steps))
+    result = solve(Curve(count, degree), whole(steps))
     expected = make_lsq_spline(phases(steps), chunk, knots(count, degree), degree).c
-    assert np.abs(found.points @ chunk - expected).max() <= 1e-8
+    assert np.abs(result.points @ chunk - expected).max() <= 1e-8
 
 
 def test_a_step_of_degree_0_comes_back() -> None:
@@ -145,12 +145,12 @@ def test_padding_has_no_say_and_its_curve_stays_near(
 ) -> None:
     count = degree + more
     steps = count + data.draw(st.integers(1, 20))
-    kept = data.draw(st.integers(1, steps))
-    real = np.arange(steps) < kept
-    found = solve(Curve(count, degree), real)
-    assert not found.points[:, ~real].any()
+    remaining = data.draw(st.integers(1, steps))
+    real = np.arange(steps) < remaining
+    result = solve(Curve(count, degree), real)
+    assert not result.points[:, ~real].any()
     # A constant that ends early goes on as it was.
-    np.testing.assert_allclose(found.points @ real.astype(float), 1.0, atol=1e-7)
+    np.testing.assert_allclose(result.points @ real.astype(float), 1.0, atol=1e-7)
 
 
 @pytest.mark.parametrize("orders", [(1, 0), (2, 0), (0, 1), (0, 2), (2, 2)])
@@ -159,9 +159,9 @@ def test_known_ends_are_met(orders: tuple[int, int]) -> None:
     curve = Curve(10, 4, *orders)
     given_ends = RNG.normal(size=start + end)
     samples = RNG.normal(size=30)
-    found = solve(curve, whole(30))
+    result = solve(curve, whole(30))
     points = curve.conditioned() @ given_ends
-    points[curve.free] = found.points @ samples + found.shift @ given_ends
+    points[curve.free] = result.points @ samples + result.shift @ given_ends
     ends = np.array([0.0, 1.0])
     met = [(basis(ends, 10, 4, order) @ points) for order in (0, 1)]
     np.testing.assert_allclose([m[0] for m in met][:start], given_ends[:start], atol=1e-12)

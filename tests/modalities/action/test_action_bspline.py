@@ -27,9 +27,9 @@ def chunks(count: int = 100, steps: int = 20, dof: int = 3, seed: int = 0) -> Te
 
 
 def fitted(data: Tensor | None = None, **options: Any) -> BSplineTokenizer:
-    made = BSplineTokenizer(**options)
-    made.fit(chunks() if data is None else data)
-    return made
+    built = BSplineTokenizer(**options)
+    built.fit(chunks() if data is None else data)
+    return built
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ def test_the_number_of_tokens_is_bases_times_joints(
     steps: int, num_basis: int, dof: int, tokens: int
 ) -> None:
     data = chunks(steps=steps, dof=dof)
-    made = fitted(data, num_basis=num_basis)
-    assert made.length(steps) == made.length(2 * steps) == tokens
-    assert made.encode(data).shape == (len(data), tokens)
-    assert made.grid == (num_basis, dof)
+    built = fitted(data, num_basis=num_basis)
+    assert built.length(steps) == built.length(2 * steps) == tokens
+    assert built.encode(data).shape == (len(data), tokens)
+    assert built.grid == (num_basis, dof)
 
 
 @settings(deadline=None, max_examples=25)
@@ -53,13 +53,13 @@ def test_both_forms_come_back_for_every_dof(
     """A curve that was decoded is encoded as itself: 2-D, and 3-D."""
     num_basis = degree + 1 + more
     steps = 2 * num_basis + spare
-    made = fitted(chunks(30, steps, dof), num_basis=num_basis, degree=degree)
+    built = fitted(chunks(30, steps, dof), num_basis=num_basis, degree=degree)
     rng = torch.Generator().manual_seed(steps)
     ids = torch.randint(0, 256, (5, num_basis * dof), generator=rng)
-    encode, decode = made.encode, made.decode
+    encode, decode = built.encode, built.decode
     tokens = ids
     if continuous:
-        encode, decode = made.encode_continuous, made.decode_continuous
+        encode, decode = built.encode_continuous, built.decode_continuous
         tokens = torch.rand(5, num_basis * dof, generator=rng) * 2 - 1
     flat = decode(tokens, steps=steps)
     assert flat.shape == (5, steps, dof)
@@ -69,13 +69,13 @@ def test_both_forms_come_back_for_every_dof(
 
 def test_tokens_are_basis_major() -> None:
     """Token `n * dof + d` moves joint `d` alone, around the place of basis `n`."""
-    made = fitted(num_basis=8)
+    built = fitted(num_basis=8)
     ids = torch.full((1, 24), 128)
-    still = made.decode(ids, steps=50)
+    still = built.decode(ids, steps=50)
     for n, d in [(0, 0), (3, 1), (7, 2)]:
         moved = ids.clone()
         moved[0, n * 3 + d] = 255
-        change = (made.decode(moved, steps=50) - still)[0].abs()
+        change = (built.decode(moved, steps=50) - still)[0].abs()
         assert change.sum(0).argmax() == d
         assert (change.sum(0) > 0).sum() == 1
         assert abs(float(change[:, d].argmax()) / 49 - n / 7) < 0.15
@@ -83,103 +83,105 @@ def test_tokens_are_basis_major() -> None:
 
 def test_the_curve_is_scipys() -> None:
     data = chunks().double()
-    made = fitted(data, quantiles=(0, 1))
-    back = made.decode_continuous(made.encode_continuous(data), steps=33)
-    for chunk, found in zip(data[:5].numpy(), back, strict=False):
+    built = fitted(data, quantiles=(0, 1))
+    back = built.decode_continuous(built.encode_continuous(data), steps=33)
+    for chunk, result in zip(data[:5].numpy(), back, strict=False):
         ends = knots(10, 4)
         curve = make_lsq_spline(np.linspace(0, 1, 20), chunk, ends, 4)
-        np.testing.assert_allclose(found.numpy(), curve(np.linspace(0, 1, 33)), atol=1e-8)
+        np.testing.assert_allclose(result.numpy(), curve(np.linspace(0, 1, 33)), atol=1e-8)
 
 
 def test_any_ids_stay_inside_the_bounds() -> None:
-    made = fitted(chunks(500), num_basis=6)
-    low, high = (torch.from_numpy(end).float() for end in made.bounds())
+    built = fitted(chunks(500), num_basis=6)
+    low, high = (torch.from_numpy(end).float() for end in built.bounds())
     slack = 1e-6 * (high - low)
     rng = torch.Generator().manual_seed(0)
     for _ in range(10):
         ids = torch.randint(0, 256, (10_000, 18), generator=rng)
-        found = made.decode(ids, steps=20)
-        assert (found >= low - slack).all()
-        assert (found <= high + slack).all()
+        result = built.decode(ids, steps=20)
+        assert (result >= low - slack).all()
+        assert (result <= high + slack).all()
     wild = 1e6 * torch.randn(1000, 18, generator=rng)
-    found = made.decode_continuous(wild, steps=20)
-    assert ((found >= low - slack) & (found <= high + slack)).all()
+    result = built.decode_continuous(wild, steps=20)
+    assert ((result >= low - slack) & (result <= high + slack)).all()
 
 
 @pytest.mark.parametrize("vocab", [16, 256, 1024])
 def test_rounding_costs_at_most_half_a_bin(vocab: int) -> None:
     data = chunks(200)
-    made = fitted(data, vocab=vocab, quantiles=(0.0, 1.0))
-    curve = made.decode_continuous(made.encode_continuous(data), steps=40)
-    rounded = made.decode(made.encode(data), steps=40)
-    width = (made.state()["high"] - made.state()["low"]).reshape(10, 3).max(0)
+    built = fitted(data, vocab=vocab, quantiles=(0.0, 1.0))
+    curve = built.decode_continuous(built.encode_continuous(data), steps=40)
+    rounded = built.decode(built.encode(data), steps=40)
+    width = (built.state()["high"] - built.state()["low"]).reshape(10, 3).max(0)
     bound = torch.from_numpy(width / (2 * (vocab - 1))).float() * (1 + 1e-4) + 1e-6
     assert ((curve - rounded).abs().amax((0, 1)) <= bound).all()
 
 
 def test_any_rate_and_its_derivatives() -> None:
-    made = fitted()
-    tokens = made.encode_continuous(chunks().double())
-    fine = made.decode_continuous(tokens, steps=401, duration=2.0)
+    built = fitted()
+    tokens = built.encode_continuous(chunks().double())
+    fine = built.decode_continuous(tokens, steps=401, duration=2.0)
     times = torch.arange(401, dtype=torch.float64) / 200
-    torch.testing.assert_close(made.decode_continuous(tokens, times=times, duration=2.0), fine)
+    torch.testing.assert_close(built.decode_continuous(tokens, times=times, duration=2.0), fine)
     torch.testing.assert_close(
-        fine[:, ::40], made.decode_continuous(tokens, steps=11), atol=1e-12, rtol=0
+        fine[:, ::40], built.decode_continuous(tokens, steps=11), atol=1e-12, rtol=0
     )
     for derivative in (1, 2):
-        below = made.decode_continuous(tokens, steps=401, duration=2.0, derivative=derivative - 1)
-        found = made.decode_continuous(tokens, steps=401, duration=2.0, derivative=derivative)
+        below = built.decode_continuous(tokens, steps=401, duration=2.0, derivative=derivative - 1)
+        result = built.decode_continuous(tokens, steps=401, duration=2.0, derivative=derivative)
         slope = (below[:, 2:] - below[:, :-2]) * 100  # 1 / (2 * 2 s / 400)
-        torch.testing.assert_close(found[:, 1:-1], slope, atol=0.05, rtol=0.01)
-    ids = made.encode(chunks())
-    assert not made.decode(ids, steps=20, derivative=5).any()
+        torch.testing.assert_close(result[:, 1:-1], slope, atol=0.05, rtol=0.01)
+    ids = built.encode(chunks())
+    assert not built.decode(ids, steps=20, derivative=5).any()
     for wrong in ({}, {"steps": 20, "times": times}, {"steps": 0}, {"times": times}):
         with pytest.raises(ValueError, match=r"^(decode: expected either )?(steps|times)"):
-            made.decode(ids, **wrong)
+            built.decode(ids, **wrong)
 
 
 def test_a_pinned_start_leaves_no_jump() -> None:
-    made = fitted(start_order=1)
+    built = fitted(start_order=1)
     data = chunks(seed=1)
-    assert made.fixed_start
-    ids = made.encode(data)
-    assert ids.shape[1] == made.length(20) == 27
-    back = made.decode(ids, steps=20, start=data[:, 0])
+    assert built.fixed_start
+    ids = built.encode(data)
+    assert ids.shape[1] == built.length(20) == 27
+    back = built.decode(ids, steps=20, start=data[:, 0])
     assert torch.equal(back[:, 0], data[:, 0])
     free = fitted()
     loss = (free.decode(free.encode(data), steps=20) - data).abs().mean()
     assert (back - data).abs().mean() < 1.1 * loss
     last = torch.randn(len(data), 3)
-    assert torch.equal(made.decode(made.encode(data, start=last), steps=9, start=last)[:, 0], last)
+    assert torch.equal(
+        built.decode(built.encode(data, start=last), steps=9, start=last)[:, 0], last
+    )
     with pytest.raises(ValueError, match=r"start: is missing, .* give start \[100, 3\]"):
-        made.decode(ids, steps=20)
+        built.decode(ids, steps=20)
     with pytest.raises(ValueError, match=r"start: found \[100, 2\], expected \[100, 3\]"):
-        made.decode(ids, steps=20, start=last[:, :2])
+        built.decode(ids, steps=20, start=last[:, :2])
     with pytest.raises(ValueError, match="start: holds numbers that are not finite"):
-        made.decode(ids, steps=20, start=last * torch.nan)
+        built.decode(ids, steps=20, start=last * torch.nan)
     with pytest.raises(ValueError, match="start: was given, but start_order is 0"):
         fitted().decode(fitted().encode(data), steps=20, start=last)
 
 
 def test_pinned_velocities_are_met() -> None:
-    made = fitted(start_order=2, end_order=2, num_basis=12)
-    tokens = torch.rand(4, made.length(20), dtype=torch.float64) * 2 - 1
+    built = fitted(start_order=2, end_order=2, num_basis=12)
+    tokens = torch.rand(4, built.length(20), dtype=torch.float64) * 2 - 1
     ends = {name: torch.randn(4, 2, 3, dtype=torch.float64) for name in ("start", "end")}
     for order in (0, 1):
-        found = made.decode_continuous(tokens, steps=30, derivative=order, **ends)
-        torch.testing.assert_close(found[:, 0], ends["start"][:, order])
-        torch.testing.assert_close(found[:, -1], ends["end"][:, order])
+        result = built.decode_continuous(tokens, steps=30, derivative=order, **ends)
+        torch.testing.assert_close(result[:, 0], ends["start"][:, order])
+        torch.testing.assert_close(result[:, -1], ends["end"][:, order])
 
 
 @pytest.mark.parametrize("start_order", [0, 1])
 def test_bases_may_differ_by_joint(start_order: int) -> None:
     data = chunks()
-    made = fitted(data, num_basis=[5, 9, 7], start_order=start_order)
-    assert made.dof == 3
-    assert made.length(20) == 21 - 3 * start_order
-    assert made.grid is None
+    built = fitted(data, num_basis=[5, 9, 7], start_order=start_order)
+    assert built.dof == 3
+    assert built.length(20) == 21 - 3 * start_order
+    assert built.grid is None
     start = {"start": data[:, 0]} if start_order else {}
-    back = made.decode(made.encode(data), steps=20, **start)
+    back = built.decode(built.encode(data), steps=20, **start)
     for d, count in enumerate([5, 9, 7]):
         own = data[:, :, [d]]
         alone = fitted(own, num_basis=count, start_order=start_order)
@@ -190,34 +192,34 @@ def test_bases_may_differ_by_joint(start_order: int) -> None:
 
 def test_padding_changes_nothing_before_it() -> None:
     data = chunks(seed=2)
-    made = fitted(data)
+    built = fitted(data)
     padding = torch.arange(20) >= torch.randint(1, 21, (100, 1), generator=torch.manual_seed(0))
     other = data.masked_fill(padding[..., None], 1e3)
-    ids = made.encode(data, padding=padding)
-    assert torch.equal(ids, made.encode(other, padding=padding))
-    error = (made.decode(ids, steps=20) - data).abs().masked_fill(padding[..., None], 0)
-    whole = (made.decode(made.encode(data), steps=20) - data).abs()
+    ids = built.encode(data, padding=padding)
+    assert torch.equal(ids, built.encode(other, padding=padding))
+    error = (built.decode(ids, steps=20) - data).abs().masked_fill(padding[..., None], 0)
+    whole = (built.decode(built.encode(data), steps=20) - data).abs()
     assert error.max() < 2 * whole.max()
 
 
 def test_regressed_tokens_have_gradients() -> None:
-    made = fitted()
+    built = fitted()
     tokens = torch.zeros(2, 30, requires_grad=True)
-    made.decode_continuous(tokens, steps=20).square().sum().backward()
+    built.decode_continuous(tokens, steps=20).square().sum().backward()
     assert tokens.grad is not None
     assert (tokens.grad != 0).all()
     with pytest.raises(ValueError, match="tokens: hold numbers that are not finite"):
-        made.decode_continuous(tokens.detach() * torch.nan, steps=20)
+        built.decode_continuous(tokens.detach() * torch.nan, steps=20)
 
 
 def test_another_kind_of_evaluation_is_the_same_curve() -> None:
-    made = fitted(quantiles=(0, 1))
-    tokens = made.encode_continuous(chunks().double())
-    low, high = made.state()["low"], made.state()["high"]
+    built = fitted(quantiles=(0, 1))
+    tokens = built.encode_continuous(chunks().double())
+    low, high = built.state()["low"], built.state()["high"]
     points = (tokens[0].numpy() / 2 + 0.5) * (high - low) + low
     curve = BSpline(knots(10, 4), points.reshape(10, 3), 4)
-    found = made.decode_continuous(tokens[:1], steps=17)[0].numpy()
-    np.testing.assert_allclose(found, curve(np.linspace(0, 1, 17)), atol=1e-12)
+    result = built.decode_continuous(tokens[:1], steps=17)[0].numpy()
+    np.testing.assert_allclose(result, curve(np.linspace(0, 1, 17)), atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ def motions(*lengths: int) -> list[Trajectory]:
 
 
 def normalizer(**options: Any) -> Normalizer:
-    made = Normalizer(**options)
-    made.fit(motions(40, 60))
-    return made
+    built = Normalizer(**options)
+    built.fit(motions(40, 60))
+    return built
 
 
 def make(case: str) -> Encoder:
@@ -100,22 +100,22 @@ def test_another_number_of_joints_is_refused(case: str) -> None:
 @pytest.mark.parametrize("how", ["mean_std", "quantiles"])
 def test_normalising_and_back(how: Any) -> None:
     values = np.random.default_rng(0).normal(5, (1, 2, 0, 1e-3, 40), (500, 5))
-    made = Normalizer(how=how, quantile=0.0, clip=1e9)
-    made.fit(values[i : i + 50] for i in range(0, 500, 50))
-    scaled = made.encode(values)
-    assert np.allclose(made.decode(scaled), values, rtol=1e-5)
+    built = Normalizer(how=how, quantile=0.0, clip=1e9)
+    built.fit(values[i : i + 50] for i in range(0, 500, 50))
+    scaled = built.encode(values)
+    assert np.allclose(built.decode(scaled), values, rtol=1e-5)
     moving = scaled[:, [0, 1, 3, 4]]
     spread = moving.std(0) if how == "mean_std" else np.abs(moving).max(0)
     assert np.allclose(spread, 1, atol=1e-3) and np.allclose(scaled[:, 2], 0, atol=1e-6)
     again = Normalizer(how=how, clip=1e9)
-    again.load_state(json.loads(json.dumps(made.state(), default=lambda array: array.tolist())))
+    again.load_state(json.loads(json.dumps(built.state(), default=lambda array: array.tolist())))
     assert np.array_equal(again.encode(values), scaled)
 
 
 def test_a_joint_that_hardly_moved_is_cut_off() -> None:
-    made = Normalizer(clip=3.0)
-    made.fit([[1.0, 0.0], [1.0 + 1e-5, 1.0]])
-    assert made.encode(np.array([[2.0, 100.0]])).tolist() == [[3.0, 3.0]]
+    built = Normalizer(clip=3.0)
+    built.fit([[1.0, 0.0], [1.0 + 1e-5, 1.0]])
+    assert built.encode(np.array([[2.0, 100.0]])).tolist() == [[3.0, 3.0]]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_options_that_cannot_be() -> None:
         Normalizer(clip=0)
     with pytest.raises(ValueError, match="the recipe says quantiles"):
         Normalizer(how="quantiles").load_state(normalizer().state())
-    for case, options, told in (
+    for case, options, messages in (
         ("state", {"dim": 7}, "^dim: found 7"),
         ("state", {"hidden": 0}, "^hidden: found 0"),
         ("state", {"depth": 1}, "^depth: found 1 with hidden: None"),
@@ -146,7 +146,7 @@ def test_options_that_cannot_be() -> None:
         ("trajectory", {"dim": 16, "heads": 3}, "^heads: found 3"),
     ):
         encoder: Any = find("action_encoder", case, "here")
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=messages):
             encoder(normalizer=normalizer(), **options)
         with pytest.raises(ValueError, match=r"^normalizer: is not fitted"):
             encoder(normalizer=Normalizer())

@@ -25,37 +25,37 @@ def chunks(count: int = 300, steps: int = 20, dof: int = 2, seed: int = 0) -> Te
 
 
 def fitted(rows: Any, **options: Any) -> BSplineTokenizer:
-    made = BSplineTokenizer(**options)
-    made.fit(rows)
-    return made
+    built = BSplineTokenizer(**options)
+    built.fit(rows)
+    return built
 
 
 def test_bounds_are_quantiles_of_the_control_points() -> None:
     data = chunks().double()
-    made = fitted(data, quantiles=(0.05, 0.95))
+    built = fitted(data, quantiles=(0.05, 0.95))
     wide = fitted(data, quantiles=(0.0, 1.0))
     state = wide.state()
     z = wide.encode_continuous(data).numpy() / 2 + 0.5
     points = state["low"] + z * (state["high"] - state["low"])
     low, high = np.quantile(points, (0.05, 0.95), axis=0)
-    np.testing.assert_allclose(made.state()["low"], low, atol=1e-12)
-    np.testing.assert_allclose(made.state()["high"], high, atol=1e-12)
+    np.testing.assert_allclose(built.state()["low"], low, atol=1e-12)
+    np.testing.assert_allclose(built.state()["high"], high, atol=1e-12)
 
 
 def test_the_clipped_share_is_told_a_joint() -> None:
     data = chunks(1000)
-    made = fitted(data, quantiles=(0.05, 0.95))
-    assert made.clipped() == pytest.approx([0.1, 0.1], abs=0.01)
-    assert made.clipped(data) == pytest.approx(made.clipped(), abs=1e-3)
+    built = fitted(data, quantiles=(0.05, 0.95))
+    assert built.clipped() == pytest.approx([0.1, 0.1], abs=0.01)
+    assert built.clipped(data) == pytest.approx(built.clipped(), abs=1e-3)
     assert fitted(data, quantiles=(0.0, 1.0)).clipped() == [0.0, 0.0]
     moved = data + torch.tensor([0.0, 50.0])
-    share = made.clipped(moved)
+    share = built.clipped(moved)
     assert share[0] == pytest.approx(0.1, abs=0.01)
     assert share[1] == 1.0
     with pytest.warns(UserWarning, match=r"actions: joint 1 lies \d+ times the width"):
-        made.encode(moved)
+        built.encode(moved)
     with pytest.raises(ValueError, match="chunk 0 has nan"):
-        made.clipped(data * torch.nan)
+        built.clipped(data * torch.nan)
 
 
 def test_blocks_do_not_matter() -> None:
@@ -67,19 +67,19 @@ def test_blocks_do_not_matter() -> None:
 
 def test_chunks_of_several_lengths() -> None:
     rows = [*chunks(50, 20), *chunks(50, 33), *chunks(50, 12)]
-    made = fitted(rows)
+    built = fitted(rows)
     for steps in (12, 20, 33, 61):
         data = chunks(20, steps, seed=1)
-        back = made.decode(made.encode(data), steps=steps)
+        back = built.decode(built.encode(data), steps=steps)
         assert (back - data).abs().mean() < 0.02
 
 
 def test_a_reservoir_is_an_even_sample() -> None:
-    kept = Reservoir(500)
+    remaining = Reservoir(500)
     for block in np.arange(10_000.0).reshape(-1, 50):
-        kept.add(block[:, None])
-    rows = kept.rows()[:, 0]
-    assert kept.seen == 10_000
+        remaining.add(block[:, None])
+    rows = remaining.rows()[:, 0]
+    assert remaining.seen == 10_000
     assert len(rows) == len(set(rows)) == 500
     assert (np.diff(rows) > 0).all()
     counts, _ = np.histogram(rows, bins=5, range=(0, 10_000))
@@ -91,17 +91,17 @@ def test_a_reservoir_is_an_even_sample() -> None:
 def test_a_scale_never_divides_by_nothing(values: list[float]) -> None:
     rows = np.array(values)[:, None]
     low, high = bounds(rows, (0.01, 0.99))
-    found = scale(low, high)
-    assert np.isfinite(found).all()
-    assert (found == 0).all() or (low < high).all()
+    result = scale(low, high)
+    assert np.isfinite(result).all()
+    assert (result == 0).all() or (low < high).all()
 
 
 def test_a_joint_that_seldom_moves_is_no_constant() -> None:
     data = chunks(1000)
     data[:, :, 1] = 0.0
     data[:3, :, 1] = 1.0
-    made = fitted(data)
-    back = made.decode(made.encode(data[:5]), steps=20)
+    built = fitted(data)
+    back = built.decode(built.encode(data[:5]), steps=20)
     torch.testing.assert_close(back[..., 1], data[:5, :, 1], atol=1e-5, rtol=0)
 
 
@@ -117,13 +117,13 @@ def test_padded_tails_are_masked_in_the_fit() -> None:
     data = chunks()
     shown, padding = padded(data)
     other = shown.masked_fill(padding[..., None], torch.nan)
-    made = fitted(zip(shown, padding, strict=True))
+    built = fitted(zip(shown, padding, strict=True))
     twin = fitted(((c, p) for c, p in zip(other, padding, strict=True)))
-    assert made.state()["errors"] == twin.state()["errors"]
-    low, high = made.bounds()
+    assert built.state()["errors"] == twin.state()["errors"]
+    low, high = built.bounds()
     assert low.min() > -3
     assert high.max() < 3
-    error = made.errors()[0]
+    error = built.errors()[0]
     assert error.max[-1] < 1  # not the 99 of the padding
 
 
@@ -141,13 +141,13 @@ def test_the_report_is_what_it_says(options: dict[str, Any]) -> None:
     if "grippers" in options:
         data[..., 1] = data[..., 1].sign()
         options = {**options, "gripper": "degree0"}
-    made = fitted(data, **options)
+    built = fitted(data, **options)
     for n in (6, 8):
         other = fitted(data, **{**options, "num_basis": n, "quantiles": (0.0, 1.0)})
         start = {"start": data[:, 0]} if "start_order" in options else {}
         back = other.decode_continuous(other.encode_continuous(data), steps=20, **start)
         off = (back - data).abs()
-        for d, row in enumerate(made.errors()):
+        for d, row in enumerate(built.errors()):
             at = row.num_basis.index(n)
             assert row.joint == d
             assert row.mean[at] == pytest.approx(float(off[..., d].mean()), abs=1e-9)
@@ -157,14 +157,14 @@ def test_the_report_is_what_it_says(options: dict[str, Any]) -> None:
 def test_enough_bases_are_suggested() -> None:
     data = chunks().double()
     data[..., 1] /= 100
-    made = fitted(data)
+    built = fitted(data)
     for measure in ("mean", "max"):
-        counts = made.suggest(1e-3, measure=measure)
+        counts = built.suggest(1e-3, measure=measure)
         assert counts[1] < counts[0] <= 20
         other = fitted(data, num_basis=counts, quantiles=(0.0, 1.0))
         off = (other.decode_continuous(other.encode_continuous(data), steps=20) - data).abs()
-        found = off.amax((0, 1)) if measure == "max" else off.mean((0, 1))
-        assert (found <= 1e-3).all()
+        result = off.amax((0, 1)) if measure == "max" else off.mean((0, 1))
+        assert (result <= 1e-3).all()
     noise = fitted(torch.randn(50, 40, 1, generator=torch.manual_seed(0)))
     with pytest.raises(ValueError, match=r"error: joint 0 stays .* with up to 32 bases"):
         noise.suggest(1e-3)

@@ -28,15 +28,15 @@ def test_a_seed_is_its_construction_and_one_reset(task: str) -> None:
     import gymnasium
 
     theirs = gymnasium.make("Meta-World/MT1", env_name=task, seed=7, disable_env_checker=True)
-    wanted, _ = theirs.reset()
+    expected, _ = theirs.reset()
     ours = MetaWorld(task, 7)
-    found, _ = ours.reset()
-    np.testing.assert_array_equal(found["state"], wanted.astype(np.float32))
+    result, _ = ours.reset()
+    np.testing.assert_array_equal(result["state"], expected.astype(np.float32))
     action = np.array([0.3, -0.2, 0.5, 1.0], np.float32)
     for _ in range(5):
-        wanted, *_ = theirs.step(action)
-        found, *_ = ours.step(action)
-        np.testing.assert_array_equal(found["state"], wanted.astype(np.float32))
+        expected, *_ = theirs.step(action)
+        result, *_ = ours.step(action)
+        np.testing.assert_array_equal(result["state"], expected.astype(np.float32))
 
 
 def test_the_same_seed_is_the_same_episode_however_it_is_asked_for() -> None:
@@ -44,29 +44,29 @@ def test_the_same_seed_is_the_same_episode_however_it_is_asked_for() -> None:
     first, _ = env.reset()
     env.step(np.ones(4, np.float32))
     again, _ = env.reset()
-    asked, _ = MetaWorld("push-v3").reset(seed=3)
+    requested, _ = MetaWorld("push-v3").reset(seed=3)
     other, _ = env.reset(seed=4)
     np.testing.assert_array_equal(first["state"], again["state"])
-    np.testing.assert_array_equal(first["state"], asked["state"])
+    np.testing.assert_array_equal(first["state"], requested["state"])
     assert not np.array_equal(first["state"], other["state"])
 
 
 def test_an_observation_is_of_its_space_and_the_hand_alone_is_proprio() -> None:
     env = MetaWorld("reach-v3", 1)
-    found, _ = env.reset()
-    assert env.observation_space.contains(found)
-    np.testing.assert_array_equal(found["proprio"], found["state"][list(PROPRIO)])
+    result, _ = env.reset()
+    assert env.observation_space.contains(result)
+    np.testing.assert_array_equal(result["proprio"], result["state"][list(PROPRIO)])
     assert not set(PROPRIO) & {*range(4, 18), *range(22, 39)}, "neither the object nor the goal"
 
 
 def test_the_expert_succeeds_with_actions_of_the_space() -> None:
     env, act = MetaWorld("reach-v3", 2), expert("reach-v3")
-    found, _ = env.reset()
+    result, _ = env.reset()
     done = False
     for _ in range(150):
-        action = act(found["state"])
+        action = act(result["state"])
         assert env.action_space.contains(action)
-        found, _, _, _, info = env.step(action)
+        result, _, _, _, info = env.step(action)
         done = done or bool(info["success"])
     assert done
 
@@ -114,14 +114,14 @@ def seen() -> MetaWorld:
 
 
 def test_pictures_show_the_goal_in_a_colour_of_its_own(seen: MetaWorld) -> None:
-    found, _ = seen.reset(seed=1)
-    assert seen.observation_space.contains(found)
+    result, _ = seen.reset(seed=1)
+    assert seen.observation_space.contains(result)
     strong = np.array(GOAL_COLOUR[:3]) > 0.5
-    pixels = found["topview"].astype(int)
+    pixels = result["topview"].astype(int)
     goal = (pixels[..., strong].min(-1) - pixels[..., ~strong].max(-1)) > 60
     assert 4 <= goal.sum() <= 60
     other, _ = seen.reset(seed=2)
-    assert not np.array_equal(found["topview"], other["topview"])
+    assert not np.array_equal(result["topview"], other["topview"])
 
 
 def test_a_person_is_shown_the_scene_upright(seen: MetaWorld) -> None:

@@ -35,13 +35,13 @@ def test_the_transform_is_scipys(steps: int) -> None:
 
 def test_a_constant_has_one_coefficient() -> None:
     values = torch.full((8,), 0.5, dtype=torch.float64)
-    found = cosines(8) @ values
-    torch.testing.assert_close(float(found[0]), 2**0.5)
-    assert found[1:].abs().max() < 1e-12
-    made = FastTokenizer()
-    made.fit(torch.stack([values, -values, 2 * values, -2 * values])[..., None])
-    unit(made, 1)
-    back = made.decode(made.encode(values[None, :, None]), steps=8)
+    result = cosines(8) @ values
+    torch.testing.assert_close(float(result[0]), 2**0.5)
+    assert result[1:].abs().max() < 1e-12
+    built = FastTokenizer()
+    built.fit(torch.stack([values, -values, 2 * values, -2 * values])[..., None])
+    unit(built, 1)
+    back = built.decode(built.encode(values[None, :, None]), steps=8)
     # round(10 sqrt(2)) = 14, and 14 / 10 / sqrt(8) comes back.
     torch.testing.assert_close(back, torch.full((1, 8, 1), 1.4 / 8**0.5))
 
@@ -50,36 +50,36 @@ def test_a_constant_has_one_coefficient() -> None:
 @given(st.integers(2, 40), st.integers(1, 5), st.sampled_from([5.0, 10.0, 40.0]))
 def test_rounding_costs_half_a_step_a_coefficient(steps: int, dof: int, scale: float) -> None:
     data = chunks(60, steps, dof)
-    made = FastTokenizer(scale=scale)
-    made.fit(data)
-    unit(made, dof)
-    back = made.decode(made.encode(data), steps=steps)
+    built = FastTokenizer(scale=scale)
+    built.fit(data)
+    unit(built, dof)
+    back = built.decode(built.encode(data), steps=steps)
     assert ((back - data).norm(dim=1) <= 0.5 / scale * steps**0.5 + 1e-4).all()
 
 
 def test_lengths_vary_and_smooth_chunks_are_short() -> None:
-    made = FastTokenizer()
+    built = FastTokenizer()
     data = chunks()
-    made.fit(data)
-    lengths = [len(ids) for ids in made.encode(data)]
-    assert made.length(20) is None
+    built.fit(data)
+    lengths = [len(ids) for ids in built.encode(data)]
+    assert built.length(20) is None
     assert len(set(lengths)) > 1
     assert max(lengths) < 60  # 20 steps x 3 joints
-    assert made.size <= 1024
+    assert built.size <= 1024
 
 
 def test_a_malformed_sequence_stands_for_no_chunk() -> None:
-    made = FastTokenizer()
+    built = FastTokenizer()
     data = chunks()
-    made.fit(data)
-    ids = made.encode(data[:3])
+    built.fit(data)
+    ids = built.encode(data[:3])
     message = r"ids: sequence 1 gives \d+ numbers, expected 20 steps x 3 joints = 60"
     with pytest.raises(ValueError, match=message):
-        made.decode([ids[0], ids[1][:-1], ids[2]], steps=20)
+        built.decode([ids[0], ids[1][:-1], ids[2]], steps=20)
     with pytest.raises(ValueError, match=message):
-        made.decode([ids[0], torch.cat([ids[1], ids[1][:1]]), ids[2]], steps=20)
+        built.decode([ids[0], torch.cat([ids[1], ids[1][:1]]), ids[2]], steps=20)
     with pytest.raises(ValueError, match="sequence 0 gives 60 numbers, expected 19 steps"):
-        made.decode(ids, steps=19)
+        built.decode(ids, steps=19)
 
 
 def test_more_numbers_than_ids() -> None:
@@ -90,22 +90,22 @@ def test_more_numbers_than_ids() -> None:
 
 
 def test_coefficients_beyond_the_fitted_are_clipped() -> None:
-    made = FastTokenizer()
-    made.fit(chunks())
-    back = made.decode(made.encode(100 * chunks(5)), steps=20)
+    built = FastTokenizer()
+    built.fit(chunks())
+    back = built.decode(built.encode(100 * chunks(5)), steps=20)
     assert torch.isfinite(back).all()
     assert back.abs().max() < 20
 
 
 def test_openvlas_bins() -> None:
     """255 bins of [-1, 1], counted from below: its ids are 31999 minus ours."""
-    made = BinTokenizer(vocab=255)
-    made.fit(chunks(dof=1))
-    unit(made, 1)
-    asked = torch.tensor([-1.0, 0.0, 1.0, -7.0, 7.0]).view(1, 5, 1)
-    ids = made.encode(asked)
+    built = BinTokenizer(vocab=255)
+    built.fit(chunks(dof=1))
+    unit(built, 1)
+    requested = torch.tensor([-1.0, 0.0, 1.0, -7.0, 7.0]).view(1, 5, 1)
+    ids = built.encode(requested)
     assert ids.tolist() == [[0, 127, 254, 0, 254]]
-    centres = made.decode(ids, steps=5).flatten()
+    centres = built.decode(ids, steps=5).flatten()
     expected = torch.tensor([-254, 0, 254, -254, 254]) / 255
     torch.testing.assert_close(centres, expected, atol=1e-6, rtol=0)
 
@@ -114,30 +114,30 @@ def test_openvlas_bins() -> None:
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(2, 300))
 def test_bins_are_half_a_bin_off_at_most(steps: int, dof: int, vocab: int) -> None:
     data = chunks(60, steps, dof)
-    made = BinTokenizer(vocab=vocab, quantiles=(0.0, 1.0))
-    made.fit(data)
-    assert made.length(steps) == steps * dof
-    back = made.decode(made.encode(data), steps=steps)
+    built = BinTokenizer(vocab=vocab, quantiles=(0.0, 1.0))
+    built.fit(data)
+    assert built.length(steps) == steps * dof
+    back = built.decode(built.encode(data), steps=steps)
     half = (data.amax((0, 1)) - data.amin((0, 1))) / (2 * vocab)
     assert ((back - data).abs().amax((0, 1)) <= half * (1 + 1e-4) + 1e-6).all()
 
 
 def test_bins_take_any_ids_of_the_right_number() -> None:
-    made = BinTokenizer()
-    made.fit(chunks())
+    built = BinTokenizer()
+    built.fit(chunks())
     ids = torch.randint(0, 256, (1000, 60), generator=torch.manual_seed(0))
-    found = made.decode(ids, steps=20)
-    assert found.abs().max() <= 1
-    assert torch.equal(made.encode(found), ids)
-    assert torch.equal(found, made.decode(ids.view(-1, 20, 3), steps=20))
+    result = built.decode(ids, steps=20)
+    assert result.abs().max() <= 1
+    assert torch.equal(built.encode(result), ids)
+    assert torch.equal(result, built.decode(ids.view(-1, 20, 3), steps=20))
     with pytest.raises(ValueError, match=r"ids: found \(1000, 60\), expected \[B, 57\]"):
-        made.decode(ids, steps=19)
+        built.decode(ids, steps=19)
 
 
 @pytest.mark.parametrize("make", [FastTokenizer, BinTokenizer])
 def test_they_pin_no_start(make: type[FastTokenizer | BinTokenizer]) -> None:
-    made = make()
-    made.fit(chunks())
-    assert not made.fixed_start
+    built = make()
+    built.fit(chunks())
+    assert not built.fixed_start
     with pytest.raises(ValueError, match="start: this tokenizer pins no start"):
-        made.encode(chunks(), start=chunks()[:, 0])
+        built.encode(chunks(), start=chunks()[:, 0])

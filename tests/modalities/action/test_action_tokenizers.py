@@ -35,15 +35,15 @@ def smooth(count: int = 200, steps: int = STEPS, dof: int = DOF, seed: int = 0) 
 def make(request: pytest.FixtureRequest) -> Make:
     """The class of a name of the catalogue."""
     module, _, name = ACTION.tokenizers[request.param].partition(":")
-    found: Make = getattr(importlib.import_module(module), name)
-    return found
+    result: Make = getattr(importlib.import_module(module), name)
+    return result
 
 
 @pytest.fixture
 def fitted(make: Make) -> ActionTokenizer:
-    made = make()
-    made.fit(smooth())
-    return made
+    built = make()
+    built.fit(smooth())
+    return built
 
 
 def same(one: Any, other: Any) -> bool:
@@ -164,11 +164,11 @@ def test_a_foreign_id_is_refused(fitted: ActionTokenizer, wrong: int) -> None:
 
 
 def test_used_before_the_fit(make: Make) -> None:
-    for made in (make(), make(dof=DOF)):
+    for built in (make(), make(dof=DOF)):
         with pytest.raises(ValueError, match="used before fit"):
-            made.encode(smooth())
+            built.encode(smooth())
         with pytest.raises(ValueError, match="used before fit"):
-            made.state()
+            built.state()
 
 
 def test_a_folder_without_one_is_refused(fitted: ActionTokenizer, tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_a_folder_without_one_is_refused(fitted: ActionTokenizer, tmp_path: Path
 def test_a_constant_joint_stays(make: Make) -> None:
     chunks = smooth()
     chunks[:, :, 1] = 0.25
-    made = make()
-    made.fit(chunks)
-    back = made.decode(made.encode(chunks), steps=STEPS)
+    built = make()
+    built.fit(chunks)
+    back = built.decode(built.encode(chunks), steps=STEPS)
     assert torch.isfinite(back).all()
     torch.testing.assert_close(back[:, :, 1], chunks[:, :, 1], atol=1e-6, rtol=0)
 

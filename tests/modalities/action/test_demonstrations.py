@@ -75,10 +75,10 @@ def test_the_actions_lead_from_each_state_to_the_next(recorded: Demonstrations) 
         if row["disturbed"] or row["seed"]:
             continue
         env = MetaWorld(row["task"], row["seed"])
-        found, _ = env.reset()
+        result, _ = env.reset()
         for i in episode:
-            assert np.array_equal(found["state"], recorded[i]["state"])
-            found, *_, info = env.step(recorded[i]["action"])
+            assert np.array_equal(result["state"], recorded[i]["state"])
+            result, *_, info = env.step(recorded[i]["action"])
         assert info["success"]
 
 
@@ -99,10 +99,10 @@ def test_a_simulation_is_put_back_exactly(task: str) -> None:
     moment = SimulatorSnapshot(env)
 
     def played() -> np.ndarray:
-        found, states = first, []
+        result, states = first, []
         for _ in range(40):
-            found, *_ = env.step(act(found["state"]))
-            states.append(found["state"])
+            result, *_ = env.step(act(result["state"]))
+            states.append(result["state"])
         return np.stack(states)
 
     once = played()
@@ -161,8 +161,8 @@ def test_every_task_of_meta_world_can_be_recorded_and_asked_for() -> None:
     assert Demonstrations(tasks=tasks, episodes=1).tasks == tuple(tasks)
     for task in tasks:
         assert expert(task)(np.zeros(39, np.float32)).shape == (4,)
-        asked = [MetaWorld.instruction(task, seed) for seed in (0, 1, 2000, 5000)]
-        assert len(set(asked)) == 4 and asked[3] == heldout_instruction(task, "test")
+        requested = [MetaWorld.instruction(task, seed) for seed in (0, 1, 2000, 5000)]
+        assert len(set(requested)) == 4 and requested[3] == heldout_instruction(task, "test")
 
 
 @pytest.mark.slow
@@ -180,13 +180,13 @@ def test_splits_share_neither_seeds_nor_the_words_of_the_test() -> None:
     assert [len(s) for s in SEEDS.values()] == [1000, 50, 200]
     said = {word for task in SENTENCES for way in train_instructions(task) for word in way.split()}
     for task in SENTENCES:
-        kept = {heldout_instruction(task, split) for split in KEPT}
+        remaining = {heldout_instruction(task, split) for split in KEPT}
         assert (
-            len(kept) == 2
-            and not kept & set(train_instructions(task))
+            len(remaining) == 2
+            and not remaining & set(train_instructions(task))
             and len(train_instructions(task)) >= 8
         )
-        assert {word for way in kept for word in way.split()} <= said
+        assert {word for way in remaining for word in way.split()} <= said
     every = [
         way
         for task in SENTENCES

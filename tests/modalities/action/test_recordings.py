@@ -38,7 +38,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_table_that_numbers_its_episodes(suffix: str, tmp_path: Path) -> None:
-    found = pa.table(
+    result = pa.table(
         {
             "run": [7, 7, 9],
             "a0": [0.0, 1.0, 2.0],
@@ -47,7 +47,7 @@ def test_a_table_that_numbers_its_episodes(suffix: str, tmp_path: Path) -> None:
         }
     )
     path = tmp_path / f"runs.{suffix}"
-    csv.write_csv(found, path) if suffix == "csv" else table(found, path)
+    csv.write_csv(result, path) if suffix == "csv" else table(result, path)
     source = Frames(path=str(path), join={"action": ["a1", "a0"]}, episode="run")
     assert source[1]["action"].tolist() == [1.5, 1.0] and source[2]["note"] == "z"
     assert [len(e) for e in source.episodes] == [2, 1] and source.key(2) == "runs/9/0"

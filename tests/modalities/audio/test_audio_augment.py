@@ -38,18 +38,18 @@ def applied(seed: int = 0, **options: Any) -> Tensor:
 @pytest.mark.parametrize("name", AUDIO.augments)
 def test_without_options_nothing_happens(name: str) -> None:
     sample = {"mels": mels()} if name == "audio" else {"wave": mels()[:, 0]}
-    found = find("audio_augment", name, "here")()(sample, np.random.default_rng(0))
-    assert found.keys() == sample.keys()
-    assert all(torch.equal(found[k], v) for k, v in sample.items())
+    result = find("audio_augment", name, "here")()(sample, np.random.default_rng(0))
+    assert result.keys() == sample.keys()
+    assert all(torch.equal(result[k], v) for k, v in sample.items())
 
 
 @pytest.mark.parametrize("options", [*EACH, ALL], ids=lambda o: "+".join(o))
 def test_the_same_generator_gives_the_same_values(options: dict[str, Any]) -> None:
-    found = [applied(seed, **options) for seed in (1, 1, 2)]
-    assert torch.equal(found[0], found[1])
-    assert found[0].shape != found[2].shape or not torch.equal(found[0], found[2])
-    assert found[0].dtype == torch.float32
-    assert found[0].isfinite().all()
+    result = [applied(seed, **options) for seed in (1, 1, 2)]
+    assert torch.equal(result[0], result[1])
+    assert result[0].shape != result[2].shape or not torch.equal(result[0], result[2])
+    assert result[0].dtype == torch.float32
+    assert result[0].isfinite().all()
     assert applied(3, **options).shape[1] == BANDS
 
 
@@ -58,9 +58,9 @@ def test_the_same_generator_gives_the_same_values(options: dict[str, Any]) -> No
 def test_a_very_short_sample_and_silence_stay_finite(options: dict[str, Any], frames: int) -> None:
     for value in (math.log(1e-10), 0.0):
         sample = {"mels": torch.full((frames, BANDS), value)}
-        found = MelAugment(**options)(sample, np.random.default_rng(0))["mels"]
-        assert found.isfinite().all()
-        assert 1 <= len(found) <= frames + 1
+        result = MelAugment(**options)(sample, np.random.default_rng(0))["mels"]
+        assert result.isfinite().all()
+        assert 1 <= len(result) <= frames + 1
         assert torch.equal(sample["mels"], torch.full((frames, BANDS), value))
 
 
@@ -68,10 +68,10 @@ def test_speed_stays_within_its_bounds_and_keeps_the_order_of_things() -> None:
     ramp = torch.arange(FRAMES, dtype=torch.float32)[:, None].expand(-1, BANDS)
     lengths = set()
     for seed in range(40):
-        made = MelAugment(speed=0.1)({"mels": ramp}, np.random.default_rng(seed))["mels"]
-        lengths.add(len(made))
-        assert (made.diff(dim=0) >= 0).all()
-        assert (made[0, 0].item(), made[-1, 0].item()) == pytest.approx((0, FRAMES - 1), abs=0.2)
+        built = MelAugment(speed=0.1)({"mels": ramp}, np.random.default_rng(seed))["mels"]
+        lengths.add(len(built))
+        assert (built.diff(dim=0) >= 0).all()
+        assert (built[0, 0].item(), built[-1, 0].item()) == pytest.approx((0, FRAMES - 1), abs=0.2)
     assert min(lengths) >= 0.9 * FRAMES
     assert max(lengths) <= 1.1 * FRAMES
     assert len(lengths) > 10
@@ -80,11 +80,11 @@ def test_speed_stays_within_its_bounds_and_keeps_the_order_of_things() -> None:
 def test_a_room_only_adds_and_only_later() -> None:
     click = torch.full((60, 3), -20.0)
     click[20] = 0.0
-    made = MelAugment(room=40.0)({"mels": click}, np.random.default_rng(0))["mels"]
-    assert (made >= click - 1e-5).all()
-    assert (made[:20] - click[:20]).max() <= math.log(1.5)  # its own echoes, no more
-    assert torch.allclose(made[20], click[20])
-    tail = made[21:30, 0]
+    built = MelAugment(room=40.0)({"mels": click}, np.random.default_rng(0))["mels"]
+    assert (built >= click - 1e-5).all()
+    assert (built[:20] - click[:20]).max() <= math.log(1.5)  # its own echoes, no more
+    assert torch.allclose(built[20], click[20])
+    tail = built[21:30, 0]
     assert (tail > -20).all()
     assert (tail.diff() < 0).all()
     assert tail.exp().sum() <= 0.5
@@ -119,9 +119,9 @@ def test_tilt_and_gain_move_whole_bands() -> None:
 
 def test_masks_hold_the_mean_and_are_no_wider_than_asked() -> None:
     for seed in range(30):
-        made = applied(seed, time_masks=2, time_width=0.1, band_masks=1, band_width=0.25)
-        changed = made != mels()
-        assert torch.allclose(made[changed], mels().mean(), atol=1e-4)
+        built = applied(seed, time_masks=2, time_width=0.1, band_masks=1, band_width=0.25)
+        changed = built != mels()
+        assert torch.allclose(built[changed], mels().mean(), atol=1e-4)
         rows, columns = changed.all(1), changed.all(0)
         assert rows.sum() <= 2 * 0.1 * FRAMES
         assert columns.sum() <= 0.25 * BANDS

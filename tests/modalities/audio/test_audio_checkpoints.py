@@ -85,8 +85,8 @@ def arrays(*seconds: float) -> list[np.ndarray]:
 def saved(kind: str, folder: Path, steps: Any, **config: Any) -> Any:
     """A checkpoint of a random model of transformers, and that model."""
     torch.manual_seed(5)
-    made = getattr(transformers, kind)
-    model = made(made.config_class(**config)).eval()
+    built = getattr(transformers, kind)
+    model = built(built.config_class(**config)).eval()
     model.save_pretrained(folder)
     steps.save_pretrained(folder)
     return model
@@ -124,10 +124,10 @@ def test_logits_of_a_ctc_model(case: str, tmp_path: Path) -> None:
     given = steps(arrays(*lengths), sampling_rate=16000, padding=True, return_tensors="pt")
     want = model(**given).logits
     features = encoder(**batch(encoder, *lengths))
-    found = model.lm_head(features.tokens)
+    result = model.lm_head(features.tokens)
     assert features.tokens.shape[1] == want.shape[1]
     for row, length in enumerate(features.lengths):
-        assert torch.allclose(found[row, :length], want[row, :length], atol=1e-5)
+        assert torch.allclose(result[row, :length], want[row, :length], atol=1e-5)
     if layered:
         assert encoder.batch_invariant
         assert features.lengths[1] < features.lengths[0]
@@ -143,8 +143,8 @@ def test_logits_of_w2v_bert(tmp_path: Path) -> None:
     features = encoder(**batch(encoder, 0.5, 0.3))
     for row, length in enumerate(features.lengths):
         assert length == given["attention_mask"][row].sum()
-        found = model.lm_head(features.tokens[row, :length])
-        assert torch.allclose(found, want[row, :length], atol=1e-5)
+        result = model.lm_head(features.tokens[row, :length])
+        assert torch.allclose(result, want[row, :length], atol=1e-5)
 
 
 def test_states_of_whisper(tmp_path: Path) -> None:
@@ -160,11 +160,11 @@ def test_states_of_whisper(tmp_path: Path) -> None:
         assert features.lengths.tolist() == [int(np.ceil(s * 50 - 1e-9)) for s in seconds]
         for row, length in enumerate(features.lengths):
             real = slice(0, int(length))
-            for found, state in (
+            for result, state in (
                 (features.tokens, want.last_hidden_state),
                 (features.hidden_states[0].tokens, want.hidden_states[1]),
             ):
-                assert torch.allclose(found[row, real], state[row, real], atol=1e-5)
+                assert torch.allclose(result[row, real], state[row, real], atol=1e-5)
     assert features.spacing == (0.02,)
 
 

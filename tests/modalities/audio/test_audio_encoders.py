@@ -103,8 +103,8 @@ def test_a_bundle_is_the_model_that_torchaudio_builds() -> None:
     assert torch.equal(lengths, features.lengths)
     assert torch.allclose(features.tokens[features.mask], want[features.mask], atol=1e-5)
     hidden, _ = peer.extract_features(given["wave"], given["mask"].sum(1))
-    for found, state in zip(features.hidden_states, hidden[:2], strict=True):
-        assert torch.allclose(found.tokens[features.mask], state[features.mask], atol=1e-5)
+    for result, state in zip(features.hidden_states, hidden[:2], strict=True):
+        assert torch.allclose(result.tokens[features.mask], state[features.mask], atol=1e-5)
 
 
 def test_mistakes_with_bundles_are_one_line() -> None:

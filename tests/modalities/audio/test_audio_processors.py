@@ -53,10 +53,10 @@ def test_a_long_recording_is_transformed_a_part_at_a_time(
 def test_a_tone_keeps_its_pitch_at_any_rate(rate: int) -> None:
     tone = np.sin(2 * np.pi * 1000 * np.arange(rate) / rate).astype(np.float32)
     same = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000).astype(np.float32)
-    found = LogMel().prepare(Sound(np.stack([tone] * 7), rate))["mels"]
+    result = LogMel().prepare(Sound(np.stack([tone] * 7), rate))["mels"]
     want = LogMel().prepare(Sound(same[None], 16000))["mels"]
-    assert found.shape == want.shape
-    assert torch.equal(found[20:-20].argmax(-1), want[20:-20].argmax(-1))
+    assert result.shape == want.shape
+    assert torch.equal(result[20:-20].argmax(-1), want[20:-20].argmax(-1))
 
 
 def test_a_frame_is_centred_on_its_hop() -> None:

@@ -55,12 +55,12 @@ def test_every_form_of_a_source_gives_the_same_sound(
     cells: list[Any] = [data, bytearray(data), path, str(path), io.BytesIO(data)]
     cells += [{"bytes": data, "path": "gone.wav"}, {"bytes": None, "path": str(path)}]
     with path.open("rb") as file:
-        found = [read(cell) for cell in (*cells, file)]
-    assert found[0].samples.dtype == np.float32
-    assert found[0].rate == RATE
-    assert found[0].samples.shape == (2, RATE)
-    assert np.abs(found[0].samples - wave.T).max() < CLOSE.get(subtype, 1e-3)
-    assert all(np.array_equal(found[0].samples, other.samples) for other in found)
+        result = [read(cell) for cell in (*cells, file)]
+    assert result[0].samples.dtype == np.float32
+    assert result[0].rate == RATE
+    assert result[0].samples.shape == (2, RATE)
+    assert np.abs(result[0].samples - wave.T).max() < CLOSE.get(subtype, 1e-3)
+    assert all(np.array_equal(result[0].samples, other.samples) for other in result)
 
 
 @pytest.mark.parametrize(("kind", "subtype"), KINDS)
@@ -114,15 +114,15 @@ def test_a_sound_and_a_lazy_one_are_read() -> None:
     ids=["silence", "clipped", "7 channels", "192 kHz", "one sample"],
 )
 def test_odd_sounds_are_sounds(samples: np.ndarray, rate: int) -> None:
-    found = read(encoded(samples, "WAV", "FLOAT", rate))
-    assert found.rate == rate
-    assert np.abs(found.samples - samples.T).max() < 1e-6
-    assert preview(found).count("base64") == 2
+    result = read(encoded(samples, "WAV", "FLOAT", rate))
+    assert result.rate == rate
+    assert np.abs(result.samples - samples.T).max() < 1e-6
+    assert preview(result).count("base64") == 2
 
 
 def test_samples_beyond_one_are_saturated() -> None:
-    found = read((1.4 * np.sign(tone()[:, 0]), RATE))
-    assert set(np.unique(found.samples)) <= {-1.0, 0.0, 1.0}
+    result = read((1.4 * np.sign(tone()[:, 0]), RATE))
+    assert set(np.unique(result.samples)) <= {-1.0, 0.0, 1.0}
 
 
 def test_a_wav_that_did_not_know_its_length_is_whole() -> None:
@@ -180,10 +180,10 @@ def test_a_truncated_file_is_said_to_be_so(kind: str, subtype: str, share: float
 
 
 def test_a_spectrogram_shows_a_tone_at_its_height() -> None:
-    found = spectrogram(Sound(tone()[:, 0][None].astype(np.float32), RATE))
-    loudest = np.bincount(found.argmax(0)).argmax()
-    share = (found.shape[0] - 1 - loudest) / (found.shape[0] - 1)
-    assert share * RATE / 2 == pytest.approx(200, abs=RATE / 2 / found.shape[0])
+    result = spectrogram(Sound(tone()[:, 0][None].astype(np.float32), RATE))
+    loudest = np.bincount(result.argmax(0)).argmax()
+    share = (result.shape[0] - 1 - loudest) / (result.shape[0] - 1)
+    assert share * RATE / 2 == pytest.approx(200, abs=RATE / 2 / result.shape[0])
 
 
 def test_a_long_sound_is_cut_in_a_page() -> None:

@@ -145,6 +145,6 @@ def test_a_row_is_the_same_whenever_it_is_made() -> None:
     with pytest.raises(IndexError):
         two[50]
     changes: list[dict[str, Any]] = [{}, {"split": "train"}, {"seed": 1}, {"distinct": True}]
-    made = [Sounds(**{"split": "test", "count": 50, **c}) for c in changes]
-    assert len({source.fingerprint() for source in made}) == len(changes)
-    assert len({source.key(1) for source in made}) == len(changes)
+    built = [Sounds(**{"split": "test", "count": 50, **c}) for c in changes]
+    assert len({source.fingerprint() for source in built}) == len(changes)
+    assert len({source.key(1) for source in built}) == len(changes)

@@ -75,8 +75,8 @@ def test_a_test_split_holds_out_what_it_says_and_no_more(name: str, hold: list[s
     ):
         known = set(all_) - set(held)
         assert {row[column] for row in train} == known
-        wanted = set(held) if f"{column}s".replace("variant", "voice") in hold else known
-        assert {row[column] for row in test} == wanted
+        expected = set(held) if f"{column}s".replace("variant", "voice") in hold else known
+        assert {row[column] for row in test} == expected
     fresh = {row["text"] for row in test} - {row["text"] for row in train}
     if "sentences" in hold:
         assert len(fresh) == len({row["text"] for row in test})
@@ -148,14 +148,14 @@ def test_noise_has_the_stated_level(snr: float) -> None:
         gain = (a @ b) / (a @ a)  # below 1 where the mixture would have been clipped
         said = np.count_nonzero(a)
         noise = ((b - gain * a) ** 2).mean()
-        found = 10 * np.log10(gain**2 * (a**2).sum() / said / noise)
-        assert found == pytest.approx(snr, abs=1.0)
+        result = 10 * np.log10(gain**2 * (a**2).sum() / said / noise)
+        assert result == pytest.approx(snr, abs=1.0)
 
 
 def test_joined_rows_hold_their_parts() -> None:
     source = Talker(split="train", join=[2, 4], count=20)
-    found = {len(source[i]["parts"]) for i in range(20)}
-    assert found == {2, 3, 4}
+    result = {len(source[i]["parts"]) for i in range(20)}
+    assert result == {2, 3, 4}
     row = source[1]
     assert row["text"] == " ".join(part["text"] for part in row["parts"])
     whole = read(row["audio"])

@@ -28,10 +28,10 @@ def test_same_generator_same_values_and_never_in_place(options: dict[str, float]
 
 
 def test_nothing_asked_nothing_changed() -> None:
-    kept = {"pixel_values": PICTURE, "other": torch.ones(2)}
-    given = ImageAugment()(kept, rng())
+    remaining = {"pixel_values": PICTURE, "other": torch.ones(2)}
+    given = ImageAugment()(remaining, rng())
     assert torch.equal(given["pixel_values"], PICTURE)
-    assert given["other"] is kept["other"]
+    assert given["other"] is remaining["other"]
 
 
 def test_flip_mirrors_about_half() -> None:

@@ -75,15 +75,15 @@ def test_a_token_a_frame_is_the_pictures_own_vector(section: dict[str, Any]) -> 
     encoder = Frames(**Frames.resolve({"encoder": section})).eval()
     clips = [clip(5), clip(2)]
     batch = encoder.collate([encoder.processor.prepare(c) for c in clips])
-    found = encoder(**batch)
-    assert found.lengths.tolist() == [5, 2] and found.grid == (5,)
-    assert found.spacing == (0.04,) and found.origin == (0.02,) and found.dim == encoder.dim
-    assert found.tokens[1, 2:].eq(0).all()
+    result = encoder(**batch)
+    assert result.lengths.tolist() == [5, 2] and result.grid == (5,)
+    assert result.spacing == (0.04,) and result.origin == (0.02,) and result.dim == encoder.dim
+    assert result.tokens[1, 2:].eq(0).all()
     for row, known in enumerate(clips):
         frames = [Image.fromarray(f) for f in known.frames]
         alone = encoder.picture.collate([encoder.picture.processor.prepare(f) for f in frames])
         vectors = encoder.picture(**alone).pool()
-        real = found.tokens[row, : len(frames)]
+        real = result.tokens[row, : len(frames)]
         torch.testing.assert_close(real, vectors, rtol=1e-5, atol=1e-5)
 
 

@@ -89,9 +89,9 @@ def test_open_clip(name: str, mode: str) -> None:
     changes = {"preprocess_cfg": {"resize_mode": mode}}
     with torch.device("meta"):
         encoder = OpenClipVision(f"{base}:{tag}", changes)
-    kept = {k: v for k, v in steps.items() if k in PreprocessCfg.__dataclass_fields__}
+    remaining = {k: v for k, v in steps.items() if k in PreprocessCfg.__dataclass_fields__}
     size = open_clip.get_model_config(base)["vision_cfg"].get("image_size", 224)
-    config = PreprocessCfg(**{**kept, "size": size, "resize_mode": mode})
+    config = PreprocessCfg(**{**remaining, "size": size, "resize_mode": mode})
     want = image_transform_v2(config, is_train=False)
     for picture in PICTURES:
         assert torch.equal(encoder.processor.prepare(picture)["pixel_values"], want(picture))

@@ -105,9 +105,9 @@ def test_palette(kind: str, transparent: bool) -> None:
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((0, 0), 0)
     data = encode(image, kind, **({"transparency": 0} if transparent else {}))
-    found = read(data)
-    assert found.getpixel((1, 1)) == (200, 100, 50)
-    assert found.getpixel((0, 0)) == ((255, 255, 255) if transparent else (10, 20, 30))
+    result = read(data)
+    assert result.getpixel((1, 1)) == (200, 100, 50)
+    assert result.getpixel((0, 0)) == ((255, 255, 255) if transparent else (10, 20, 30))
 
 
 def test_colour_key_of_a_png_is_transparent() -> None:
@@ -135,9 +135,9 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif[0x0112] = orientation
     data = encode(SMOOTH, "PNG", exif=exif.tobytes())
     want = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    found = read(data)
-    assert found.size == ((50, 70) if orientation >= 5 else (70, 50))
-    assert np.array_equal(np.asarray(found), np.asarray(want))
+    result = read(data)
+    assert result.size == ((50, 70) if orientation >= 5 else (70, 50))
+    assert np.array_equal(np.asarray(result), np.asarray(want))
 
 
 ARRAYS = {
@@ -165,8 +165,8 @@ def test_arrays(name: str) -> None:
 def test_tensors(dtype: torch.dtype, first: bool) -> None:
     tensor = torch.tensor(RGB).to(dtype)
     tensor = tensor / 255 if dtype.is_floating_point else tensor
-    found = read(tensor.permute(2, 0, 1) if first else tensor)
-    assert np.array_equal(np.asarray(found), RGB)
+    result = read(tensor.permute(2, 0, 1) if first else tensor)
+    assert np.array_equal(np.asarray(result), RGB)
 
 
 def test_a_bfloat16_tensor() -> None:

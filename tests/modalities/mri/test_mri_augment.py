@@ -40,38 +40,38 @@ def test_the_same_generator_gives_the_same_sample(sample: Sample) -> None:
 
 
 def test_with_everything_off_nothing_changes(sample: Sample) -> None:
-    found = MRIAugment(**OFF)(sample, rng())
-    assert all(torch.equal(found[key], sample[key]) for key in sample)
+    result = MRIAugment(**OFF)(sample, rng())
+    assert all(torch.equal(result[key], sample[key]) for key in sample)
 
 
 @pytest.mark.parametrize("step", ["bias", "gibbs", "noise"])
 def test_scores_stay_scores_and_air_stays_air(sample: Sample, step: str) -> None:
-    found = MRIAugment(**(OFF | {step: 0.5}))(sample, rng())
+    result = MRIAugment(**(OFF | {step: 0.5}))(sample, rng())
     body = sample["volume"][0] != 0
-    assert not found["volume"][0][~body].any()
-    assert abs(float(found["volume"][0][body].mean())) < 1e-4
-    assert abs(float(found["volume"][0][body].std()) - 1) < 1e-3
-    assert not torch.equal(found["volume"], sample["volume"])
+    assert not result["volume"][0][~body].any()
+    assert abs(float(result["volume"][0][body].mean())) < 1e-4
+    assert abs(float(result["volume"][0][body].std()) - 1) < 1e-3
+    assert not torch.equal(result["volume"], sample["volume"])
 
 
 def test_a_place_in_mm_stays_on_what_it_was(sample: Sample) -> None:
     """The bright cube is found at the same mm after any motion."""
-    found = MRIAugment(**(OFF | {"rotate": 25.0, "scale": 0.15, "shift": 0.1}))(sample, rng())
+    result = MRIAugment(**(OFF | {"rotate": 25.0, "scale": 0.15, "shift": 0.1}))(sample, rng())
 
     def middle(s: Sample) -> torch.Tensor:
         bright = (s["volume"][0] > 2).nonzero().double().mean(0)
         return s["affine"].double()[:3, :3] @ bright + s["affine"].double()[:3, 3]
 
-    assert not torch.equal(found["affine"], sample["affine"])
-    assert float((middle(found) - middle(sample)).norm()) < 2.0
+    assert not torch.equal(result["affine"], sample["affine"])
+    assert float((middle(result) - middle(sample)).norm()) < 2.0
 
 
 def test_dropout_keeps_one_contrast_at_least(sample: Sample) -> None:
-    kept = [
+    remaining = [
         MRIAugment(**(OFF | {"drop": 0.9}))(sample, np.random.default_rng(i)) for i in range(30)
     ]
-    counts = [int(s["contrasts"].sum()) for s in kept]
-    assert min(counts) == 1 and not any(s["contrasts"][2] for s in kept)
-    for s in kept:
+    counts = [int(s["contrasts"].sum()) for s in remaining]
+    assert min(counts) == 1 and not any(s["contrasts"][2] for s in remaining)
+    for s in remaining:
         there = s["volume"].flatten(1).any(1)
         assert torch.equal(there, s["contrasts"])

@@ -28,16 +28,16 @@ TILTED = [1.0, 0, 0, 0, 0.9, -0.43588989]
 @pytest.mark.parametrize("orient", [ORIENT, SAGITTAL, TILTED])
 def test_slices_are_sorted_by_where_they_lie(tmp_path: Path, orient: list[float]) -> None:
     values = numbers()
-    found = read(series(tmp_path / "s", values, orient=orient))
+    result = read(series(tmp_path / "s", values, orient=orient))
     turn = np.array(orient)
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = turn[:3] * 1.5, turn[3:] * 2.0
     affine[:3, 2], affine[:3, 3] = 3 * np.cross(turn[:3], turn[3:]), (-10, -20, 5)
     affine[:2] *= -1
-    wanted = read({"array": values, "affine": affine})
-    np.testing.assert_array_equal(found.numpy(), wanted.numpy())
-    np.testing.assert_allclose(found.affine.numpy(), wanted.affine.numpy(), atol=1e-5)
-    assert nibabel.aff2axcodes(found.affine.numpy()) == ("R", "A", "S")
+    expected = read({"array": values, "affine": affine})
+    np.testing.assert_array_equal(result.numpy(), expected.numpy())
+    np.testing.assert_allclose(result.affine.numpy(), expected.affine.numpy(), atol=1e-5)
+    assert nibabel.aff2axcodes(result.affine.numpy()) == ("R", "A", "S")
 
 
 def test_values_are_rescaled(tmp_path: Path) -> None:
@@ -49,11 +49,11 @@ def test_values_are_rescaled(tmp_path: Path) -> None:
 def test_a_zip_and_stray_files_are_fine(tmp_path: Path) -> None:
     folder = series(tmp_path / "s", numbers())
     (folder / "README.txt").write_text("not an image")
-    wanted = read(folder)
+    expected = read(folder)
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
         for file in folder.iterdir():
             archive.write(file, f"patient/{file.name}")
-    np.testing.assert_array_equal(read(tmp_path / "s.zip").numpy(), wanted.numpy())
+    np.testing.assert_array_equal(read(tmp_path / "s.zip").numpy(), expected.numpy())
 
 
 def test_series_echoes_and_phases_are_told_apart(tmp_path: Path) -> None:
@@ -66,10 +66,10 @@ def test_series_echoes_and_phases_are_told_apart(tmp_path: Path) -> None:
             series(folder, numbers(), uid=uid, SeriesDescription="GRE", SeriesNumber=4, **tags)
     with pytest.raises(ReadError, match="holds 5 series") as caught:
         read(folder)
-    told = str(caught.value)
-    assert "T1w, series 3" in told and "GRE, series 4, echo 80 ms, phase" in told
-    for wanted in ("T1w", "3", "echo 80 ms, phase"):
-        assert read({"path": folder, "series": wanted}).shape == (1, 4, 5, 6)
+    messages = str(caught.value)
+    assert "T1w, series 3" in messages and "GRE, series 4, echo 80 ms, phase" in messages
+    for expected in ("T1w", "3", "echo 80 ms, phase"):
+        assert read({"path": folder, "series": expected}).shape == (1, 4, 5, 6)
     with pytest.raises(ReadError, match="4 series answer to 'GRE'"):
         read({"path": folder, "series": "GRE"})
     with pytest.raises(ReadError, match="no series 'FLAIR'"):
@@ -88,12 +88,12 @@ def test_localizers_are_left_out_by_name(tmp_path: Path) -> None:
 
 def test_copies_of_a_slice_count_once(tmp_path: Path) -> None:
     folder = series(tmp_path / "s", numbers())
-    wanted = read(folder)
+    expected = read(folder)
     first = pydicom.dcmread(next(folder.iterdir()))
     first.save_as(folder / "sent twice.dcm")
     first.SOPInstanceUID = generate_uid()
     first.save_as(folder / "sent twice under another name.dcm")
-    np.testing.assert_array_equal(read(folder).numpy(), wanted.numpy())
+    np.testing.assert_array_equal(read(folder).numpy(), expected.numpy())
     pixels = first.pixel_array.copy()
     first.PixelData, first.SOPInstanceUID = (pixels + 1).tobytes(), generate_uid()
     first.save_as(folder / "another.dcm")
@@ -187,10 +187,10 @@ def test_an_enhanced_file_is_a_series_in_one(tmp_path: Path) -> None:
     data.PerFrameFunctionalGroupsSequence = groups
     data.PixelData = b"".join(np.ascontiguousarray(values[:, :, k].T).tobytes() for k in order)
     data.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
-    found = read(tmp_path / "enhanced.dcm")
-    wanted = read(series(tmp_path / "s", values))
-    np.testing.assert_array_equal(found.numpy(), wanted.numpy() * 2 + 1)
-    np.testing.assert_allclose(found.affine.numpy(), wanted.affine.numpy(), atol=1e-5)
+    result = read(tmp_path / "enhanced.dcm")
+    expected = read(series(tmp_path / "s", values))
+    np.testing.assert_array_equal(result.numpy(), expected.numpy() * 2 + 1)
+    np.testing.assert_allclose(result.affine.numpy(), expected.affine.numpy(), atol=1e-5)
 
 
 REAL = ["MR_small.dcm", "MR_truncated.dcm", "rtstruct.dcm", "badVR.dcm", "liver_1frame.dcm"]

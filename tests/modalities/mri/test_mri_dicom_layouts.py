@@ -266,13 +266,13 @@ NAMED: list[tuple[list[dict[str, Any]], Any, int | str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("tags,asked,answer", NAMED)
+@pytest.mark.parametrize("tags,requested,answer", NAMED)
 def test_a_series_is_named_whole(
-    tmp_path: Path, tags: list[dict[str, Any]], asked: Any, answer: int | str
+    tmp_path: Path, tags: list[dict[str, Any]], requested: Any, answer: int | str
 ) -> None:
     for number, options in enumerate(tags):
         series(tmp_path / "s", VALUES + number, **options)
-    source = {"path": tmp_path / "s", "series": asked}
+    source = {"path": tmp_path / "s", "series": requested}
     if isinstance(answer, str):
         with pytest.raises(ReadError, match=answer):
             read(source)

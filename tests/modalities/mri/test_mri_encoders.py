@@ -46,13 +46,13 @@ def test_masked_tokens_are_not_seen(case: str) -> None:
     tokens = encoder(**batch).tokens.shape[1]
     token_mask = torch.zeros(2, tokens, dtype=torch.bool)
     token_mask[:, 0] = True
-    wanted = encoder(**batch, token_mask=token_mask)
+    expected = encoder(**batch, token_mask=token_mask)
     if "stem" in MRI[case][1]:
         return  # a stem's convolutions look over the border of a patch
-    patch = [int(step) for step in wanted.spacing or ()]
+    patch = [int(step) for step in expected.spacing or ()]
     batch["volume"][:, :, : patch[0], : patch[1], : patch[2]] = 7.0
-    torch.testing.assert_close(encoder(**batch, token_mask=token_mask).tokens, wanted.tokens)
-    assert not torch.allclose(encoder(**batch).tokens, wanted.tokens)
+    torch.testing.assert_close(encoder(**batch, token_mask=token_mask).tokens, expected.tokens)
+    assert not torch.allclose(encoder(**batch).tokens, expected.tokens)
 
 
 def test_layers_are_the_hidden_states_and_taps_change_them() -> None:
@@ -106,11 +106,11 @@ def test_absent_contrasts_may_hold_anything() -> None:
     encoder = build("mri", "vit3d with a stem")
     batch = encoder.collate(samples(encoder))
     assert batch["contrasts"].tolist() == [[True, False, False]] * 2
-    wanted = encoder(**batch).tokens
+    expected = encoder(**batch).tokens
     batch["volume"][:, 1:] = 5.0
-    torch.testing.assert_close(encoder(**batch).tokens, wanted)
+    torch.testing.assert_close(encoder(**batch).tokens, expected)
     batch["contrasts"][:, 1] = True
-    assert not torch.allclose(encoder(**batch).tokens, wanted)
+    assert not torch.allclose(encoder(**batch).tokens, expected)
 
 
 def test_a_volume_smaller_than_a_patch_is_padded_to_one() -> None:

@@ -27,8 +27,8 @@ def test_tokens_are_the_voxels_in_their_own_space() -> None:
 
 @pytest.mark.parametrize("fill", [0, 1])
 def test_empty_and_full_masks_are_masks(fill: int) -> None:
-    found = read_mask({"array": np.full((4, 4, 4), fill), "affine": np.eye(4)})
-    assert found.unique().tolist() == [fill]
+    result = read_mask({"array": np.full((4, 4, 4), fill), "affine": np.eye(4)})
+    assert result.unique().tolist() == [fill]
 
 
 def test_nothing_trains() -> None:

@@ -36,8 +36,8 @@ def with_lesion(source: Phantom) -> list[dict[str, Any]]:
 
 def test_signals_follow_the_equations() -> None:
     t1, t2, density = 680.0, 78.0, 0.70
-    wanted = density * (1 - math.exp(-500 / t1)) * math.exp(-12 / t2)
-    assert signal("white", Timing(500, 12)) == pytest.approx(wanted)
+    expected = density * (1 - math.exp(-500 / t1)) * math.exp(-12 / t2)
+    assert signal("white", Timing(500, 12)) == pytest.approx(expected)
     nulled = -1 / math.log(0.5 * (1 + math.exp(-9000 / 4200))) ** -1 * 4200
     assert signal("fluid", Timing(9000, 120, nulled)) == pytest.approx(0, abs=1e-9)
     timings = SEQUENCES
@@ -108,9 +108,9 @@ def test_a_row_says_its_facts_without_a_scan(
 
 
 def test_lesions_lie_where_the_report_says(studies: Phantom) -> None:
-    found = with_lesion(studies)
-    assert len(found) >= 5
-    for row in found:
+    result = with_lesion(studies)
+    assert len(result) >= 5
+    for row in result:
         volume, mask = read(row["volume"]), read_mask(row["mask"])
         assert volume.shape[1:] == mask.shape[1:] and torch.equal(volume.affine, mask.affine)
         middle = mask[0].nonzero().double().mean(0)
@@ -137,11 +137,11 @@ def test_sentences_know_their_masks(studies: Phantom) -> None:
 
 def test_every_lobe_has_places_apart_from_the_others() -> None:
     places = anatomy(2).places
-    assert set(places) == set(LOBES) and all(len(found) for found in places.values())
-    for lobe, found in places.items():
+    assert set(places) == set(LOBES) and all(len(result) for result in places.values())
+    for lobe, result in places.items():
         rest = np.concatenate([p for name, p in places.items() if name != lobe])
-        apart = np.linalg.norm(found[:, None] - rest[None], axis=-1)
-        assert apart.min() > 6 and found[:, 0].min() > 8
+        apart = np.linalg.norm(result[:, None] - rest[None], axis=-1)
+        assert apart.min() > 6 and result[:, 0].min() > 8
 
 
 @pytest.mark.slow
@@ -242,5 +242,5 @@ def test_masks_are_those_of_the_scan_that_they_do_not_wait_for() -> None:
         cell = Phantom(subjects=8)[index]["volume"]
         whole = cell.scan()
         for what in ("lesion", "ventricles"):
-            found = mask(what, cell.subject, cell.grid, cell.seed)
-            assert torch.equal(found, getattr(whole, what)), what
+            result = mask(what, cell.subject, cell.grid, cell.seed)
+            assert torch.equal(result, getattr(whole, what)), what

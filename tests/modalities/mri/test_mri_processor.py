@@ -59,8 +59,8 @@ def test_the_body_stays_where_it_is_in_the_world(name: str, spacing: Any) -> Non
     sample = VolumeProcessor(size=(20, 20, 20), spacing=spacing).prepare(raw)
     assert sample["volume"].shape == (1, 20, 20, 20) and sample["affine"].shape == (4, 4)
     middle = (torch.tensor(raw.shape[1:]).double() - 1) / 2
-    wanted = raw.affine[:3, :3] @ middle + raw.affine[:3, 3]
-    assert float((brightest(sample) - wanted).norm()) < 1.0
+    expected = raw.affine[:3, :3] @ middle + raw.affine[:3, 3]
+    assert float((brightest(sample) - expected).norm()) < 1.0
 
 
 def test_the_foreground_has_mean_0_and_deviation_1_and_the_rest_is_0() -> None:
@@ -78,16 +78,16 @@ def test_the_airs_noise_is_not_body_and_black_fluid_inside_is() -> None:
     noisy = np.hypot(*(clean * share + rng.normal(0, 30, clean.shape) for share in (1, 0)))
     raw = read({"array": noisy.astype(np.float32), "affine": np.eye(4)})
     body = VolumeProcessor(size=(40, 36, 30), crop=False).prepare(raw)["volume"][0] != 0
-    wanted = torch.from_numpy(apart < 11)
-    assert float((body & ~wanted).sum() / wanted.sum()) < 0.01
-    assert float((body & wanted).sum() / wanted.sum()) > 0.99
+    expected = torch.from_numpy(apart < 11)
+    assert float((body & ~expected).sum() / expected.sum()) < 0.01
+    assert float((body & expected).sum() / expected.sum()) > 0.99
 
 
 def test_scaling_a_scan_changes_nothing() -> None:
     processor, raw = VolumeProcessor(size=(16, 16, 16)), scan(AFFINES["ras"])
-    wanted = processor.prepare(raw)["volume"]
-    found = processor.prepare(read({"array": raw[0].numpy() * 7, "affine": raw.affine}))["volume"]
-    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    expected = processor.prepare(raw)["volume"]
+    result = processor.prepare(read({"array": raw[0].numpy() * 7, "affine": raw.affine}))["volume"]
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_absent_contrasts_are_zeros_with_a_mask() -> None:
@@ -135,9 +135,9 @@ def test_a_box_is_the_same_in_both_spaces(name: str) -> None:
     mask = torch.zeros(raw.shape[1:], dtype=torch.bool)
     mask[3:8, 9:12, 5:9] = True
     there = resample_mask(mask[None].float(), raw.affine, sample["affine"], (26, 26, 26))[0] > 0.5
-    own, found = box_of(mask, raw.affine), box_of(there, sample["affine"])
-    assert own is not None and found is not None
-    torch.testing.assert_close(found, own, atol=1e-3, rtol=0)
+    own, result = box_of(mask, raw.affine), box_of(there, sample["affine"])
+    assert own is not None and result is not None
+    torch.testing.assert_close(result, own, atol=1e-3, rtol=0)
     assert box_of(mask & False, raw.affine) is None
 
 

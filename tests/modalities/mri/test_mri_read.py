@@ -44,33 +44,33 @@ def numbers(shape: tuple[int, ...] = (5, 6, 7)) -> np.ndarray:
 @pytest.mark.parametrize("end", [".nii", ".nii.gz"])
 def test_every_voxel_keeps_its_place_in_the_world(tmp_path: Path, name: str, end: str) -> None:
     values, affine = numbers(), AFFINES[name]
-    found = read(written(tmp_path / f"v{end}", values, affine))
-    assert isinstance(found, MetaTensor) and found.dtype == torch.float32
-    assert nibabel.aff2axcodes(found.affine.numpy()) == ("R", "A", "S")
-    back = np.linalg.inv(affine) @ found.affine.numpy()
+    result = read(written(tmp_path / f"v{end}", values, affine))
+    assert isinstance(result, MetaTensor) and result.dtype == torch.float32
+    assert nibabel.aff2axcodes(result.affine.numpy()) == ("R", "A", "S")
+    back = np.linalg.inv(affine) @ result.affine.numpy()
     for voxel in [(0, 0, 0), (1, 2, 3), (4, 0, 2)]:
         there = np.rint(back @ [*voxel, 1])[:3].astype(int)
         if all(0 <= i < n for i, n in zip(there, values.shape, strict=True)):
-            assert float(found[(0, *voxel)]) == values[tuple(there)]
-    assert sorted(found.shape[1:]) == sorted(values.shape)
+            assert float(result[(0, *voxel)]) == values[tuple(there)]
+    assert sorted(result.shape[1:]) == sorted(values.shape)
 
 
 @pytest.mark.parametrize("name", AFFINES)
 def test_parity_with_monai(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / "v.nii.gz", numbers(), AFFINES[name])
     image = LoadImage(image_only=True, ensure_channel_first=True)(path)
-    wanted = Orientation("RAS", labels=None)(image)
-    found = read(path)
-    torch.testing.assert_close(found.as_tensor(), wanted.as_tensor())
-    torch.testing.assert_close(found.affine, wanted.affine)
+    expected = Orientation("RAS", labels=None)(image)
+    result = read(path)
+    torch.testing.assert_close(result.as_tensor(), expected.as_tensor())
+    torch.testing.assert_close(result.affine, expected.affine)
 
 
 def test_real_scans_equal_nibabels_reading() -> None:
     path = Path(data_path) / "anatomical.nii"
-    wanted = nibabel.as_closest_canonical(nibabel.load(path))
-    found = read(path)
-    np.testing.assert_allclose(found[0].numpy(), wanted.get_fdata(), rtol=1e-6)
-    np.testing.assert_allclose(found.affine.numpy(), wanted.affine)
+    expected = nibabel.as_closest_canonical(nibabel.load(path))
+    result = read(path)
+    np.testing.assert_allclose(result[0].numpy(), expected.get_fdata(), rtol=1e-6)
+    np.testing.assert_allclose(result.affine.numpy(), expected.affine)
 
 
 def test_a_header_scales_its_values_and_says_its_unit(tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_a_header_scales_its_values_and_says_its_unit(tmp_path: Path) -> None:
     image.header.set_slope_inter(2.0, 5.0)
     image.header.set_xyzt_units("meter")
     nibabel.save(image, tmp_path / "v.nii.gz")
-    found = read(tmp_path / "v.nii.gz")
-    np.testing.assert_allclose(found.pixdim.numpy(), [1, 1, 2], rtol=1e-5)
-    wanted = nibabel.load(tmp_path / "v.nii.gz").get_fdata()
-    np.testing.assert_allclose(found[0].numpy(), wanted, rtol=1e-6)
+    result = read(tmp_path / "v.nii.gz")
+    np.testing.assert_allclose(result.pixdim.numpy(), [1, 1, 2], rtol=1e-5)
+    expected = nibabel.load(tmp_path / "v.nii.gz").get_fdata()
+    np.testing.assert_allclose(result[0].numpy(), expected, rtol=1e-6)
 
 
 def test_big_endian_and_nifti_2(tmp_path: Path) -> None:
@@ -89,13 +89,13 @@ def test_big_endian_and_nifti_2(tmp_path: Path) -> None:
     old = nibabel.Nifti1Image(values, np.eye(4)).header.as_byteswapped()
     for image in (nibabel.Nifti1Image(values, np.eye(4), old), nibabel.Nifti2Image(values, None)):
         nibabel.save(image, tmp_path / "v.nii")
-        found = read(tmp_path / "v.nii").as_tensor().flatten().sort().values
-        np.testing.assert_array_equal(found, np.sort(values.ravel()))
+        result = read(tmp_path / "v.nii").as_tensor().flatten().sort().values
+        np.testing.assert_array_equal(result, np.sort(values.ravel()))
 
 
 def test_the_ways_to_hand_over_a_volume(tmp_path: Path) -> None:
     path = written(tmp_path / "v.nii.gz", numbers(), AFFINES["lps"])
-    wanted = read(path)
+    expected = read(path)
     archive = tmp_path / "v.zip"
     with zipfile.ZipFile(archive, "w") as zipped:
         zipped.write(path, "a/v.nii.gz")
@@ -108,14 +108,14 @@ def test_the_ways_to_hand_over_a_volume(tmp_path: Path) -> None:
         {"path": path},
         {"array": np.asarray(image.dataobj), "affine": image.affine},
         lambda: path,
-        wanted,
+        expected,
         archive,
     ]
     for way in ways:
-        found = read(way)
-        torch.testing.assert_close(found.as_tensor(), wanted.as_tensor())
-        torch.testing.assert_close(found.affine, wanted.affine)
-        assert tuple(found.meta["original_shape"]) == image.shape
+        result = read(way)
+        torch.testing.assert_close(result.as_tensor(), expected.as_tensor())
+        torch.testing.assert_close(result.affine, expected.affine)
+        assert tuple(result.meta["original_shape"]) == image.shape
 
 
 def test_a_series_of_volumes_is_never_chosen_from_in_silence(tmp_path: Path) -> None:
@@ -133,10 +133,10 @@ def test_a_series_of_volumes_is_never_chosen_from_in_silence(tmp_path: Path) -> 
 
 def test_contrasts_become_channels(tmp_path: Path) -> None:
     paths = [written(tmp_path / f"{i}.nii.gz", numbers(), AFFINES["lps"]) for i in range(2)]
-    found = read([paths[0], None, paths[1]])
-    assert found.shape[0] == 3 and found.meta["contrasts"] == (True, False, True)
-    torch.testing.assert_close(found[2].as_tensor(), read(paths[1])[0].as_tensor())
-    assert not found[1].any()
+    result = read([paths[0], None, paths[1]])
+    assert result.shape[0] == 3 and result.meta["contrasts"] == (True, False, True)
+    torch.testing.assert_close(result[2].as_tensor(), read(paths[1])[0].as_tensor())
+    assert not result[1].any()
     moved = AFFINES["lps"] + _shift(5, 0, 0)
     with pytest.raises(ReadError, match="lies up to 5 mm from the first contrast"):
         read([paths[0], written(tmp_path / "moved.nii", numbers(), moved)])
@@ -204,21 +204,21 @@ def test_nrrd_and_metaimage(tmp_path: Path) -> None:
     image = itk.GetImageFromArray(values.T)
     image.SetSpacing((1.0, 2.0, 3.0))
     image.SetOrigin((4.0, 5.0, 6.0))
-    wanted = read({"array": values, "affine": np.diag([-1.0, -2, 3, 1]) + _shift(-4, -5, 6)})
+    expected = read({"array": values, "affine": np.diag([-1.0, -2, 3, 1]) + _shift(-4, -5, 6)})
     for name in ("v.nrrd", "v.mha", "v.mhd"):
         itk.WriteImage(image, str(tmp_path / name))
-        found = read(tmp_path / name)
-        torch.testing.assert_close(found.as_tensor(), wanted.as_tensor())
-        torch.testing.assert_close(found.affine, wanted.affine)
+        result = read(tmp_path / name)
+        torch.testing.assert_close(result.as_tensor(), expected.as_tensor())
+        torch.testing.assert_close(result.affine, expected.affine)
     (tmp_path / "bad.nrrd").write_text("NRRD0004\ndimension: 3\n")
     with pytest.raises(ReadError, match="cannot be read"):
         read(tmp_path / "bad.nrrd")
 
 
 def _shift(*place: float) -> np.ndarray:
-    found = np.zeros((4, 4))
-    found[:3, 3] = place
-    return found
+    result = np.zeros((4, 4))
+    result[:3, 3] = place
+    return result
 
 
 def test_the_example_is_a_volume() -> None:

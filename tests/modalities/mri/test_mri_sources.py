@@ -25,10 +25,10 @@ RGB = [("R", "u1"), ("G", "u1"), ("B", "u1")]
 
 
 def image(values: np.ndarray, unit: str = "mm", slope: float | None = None) -> Any:
-    made = nibabel.Nifti1Image(values, AFFINE)
-    made.header.set_xyzt_units(unit)
-    made.header.set_slope_inter(slope, None if slope is None else -3.0)
-    return made
+    built = nibabel.Nifti1Image(values, AFFINE)
+    built.header.set_xyzt_units(unit)
+    built.header.set_slope_inter(slope, None if slope is None else -3.0)
+    return built
 
 
 WHOLE = RNG.integers(0, 1000, (5, 6, 7)).astype(np.int16)
@@ -117,16 +117,16 @@ WAYS: dict[str, Callable[[Path, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_way_gives_the_same_volume(tmp_path: Path, name: str, way: str) -> None:
-    made, keys, refused = IMAGES[name]
-    source = {**WAYS[way](tmp_path, made), **keys}
+    built, keys, refused = IMAGES[name]
+    source = {**WAYS[way](tmp_path, built), **keys}
     if refused:
         for reader in (read, read_mask):
             with pytest.raises(ReadError, match=refused) as caught:
                 reader(source)
             assert "\n" not in str(caught.value)
         return
-    array = np.asarray(nibabel.load(saved(made, tmp_path / "truth.nii")).dataobj)
-    factor = {"micron": 1e-3, "meter": 1e3}.get(made.header.get_xyzt_units()[0], 1.0)
+    array = np.asarray(nibabel.load(saved(built, tmp_path / "truth.nii")).dataobj)
+    factor = {"micron": 1e-3, "meter": 1e3}.get(built.header.get_xyzt_units()[0], 1.0)
     affine = np.diag([factor, factor, factor, 1.0]) @ AFFINE
     expected = read({"array": array, "affine": affine, **keys})
     for _ in range(2):  # a file object may be read again, as in the next epoch
@@ -141,15 +141,15 @@ def test_every_way_gives_the_same_volume(tmp_path: Path, name: str, way: str) ->
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("way", ["array", "tensor", "nibabel image", "metatensor"])
 def test_sources_in_memory_are_checked_as_files_are(name: str, way: str) -> None:
-    made, keys, refused = IMAGES[name]
-    values = np.asarray(made.dataobj)
-    if way != "nibabel image" and (made.header.get_xyzt_units()[0] != "mm" or values.dtype.fields):
+    built, keys, refused = IMAGES[name]
+    values = np.asarray(built.dataobj)
+    if way != "nibabel image" and (built.header.get_xyzt_units()[0] != "mm" or values.dtype.fields):
         pytest.skip("an array has no unit and no colour")
     channels = np.moveaxis(values[..., None] if values.ndim == 3 else values, 3, 0)
     sources = {
         "array": lambda: {"array": values, "affine": AFFINE},
         "tensor": lambda: {"array": torch.from_numpy(values), "affine": torch.from_numpy(AFFINE)},
-        "nibabel image": lambda: {"path": made},
+        "nibabel image": lambda: {"path": built},
         "metatensor": lambda: {"path": MetaTensor(channels.copy(), torch.from_numpy(AFFINE))},
     }
     source = {**sources[way](), **keys}
@@ -162,10 +162,10 @@ def test_sources_in_memory_are_checked_as_files_are(name: str, way: str) -> None
 
 def test_an_itk_file_is_read_from_its_bytes(tmp_path: Path) -> None:
     itk = pytest.importorskip("SimpleITK")
-    made = itk.GetImageFromArray(WHOLE.T)
-    made.SetSpacing((1.0, 2.0, 3.0))
+    built = itk.GetImageFromArray(WHOLE.T)
+    built.SetSpacing((1.0, 2.0, 3.0))
     for name in ("v.nrrd", "v.mha"):
-        itk.WriteImage(made, str(tmp_path / name))
+        itk.WriteImage(built, str(tmp_path / name))
         expected = read(tmp_path / name)
         volume = read({"bytes": (tmp_path / name).read_bytes(), "path": name})
         torch.testing.assert_close(volume.as_tensor(), expected.as_tensor())
@@ -188,10 +188,10 @@ def test_analyze_says_that_the_side_is_a_guess(tmp_path: Path) -> None:
 
 
 def forms(qform: np.ndarray | None, sform: np.ndarray | None) -> Any:
-    made = nibabel.Nifti1Image(WHOLE, np.eye(4))
-    made.set_qform(qform, 0 if qform is None else 1)
-    made.set_sform(sform, 0 if sform is None else 1)
-    return made
+    built = nibabel.Nifti1Image(WHOLE, np.eye(4))
+    built.set_qform(qform, 0 if qform is None else 1)
+    built.set_sform(sform, 0 if sform is None else 1)
+    return built
 
 
 LEFT, RIGHT = np.diag([-2.0, 2, 2, 1]), np.diag([2.0, 2, 2, 1])

@@ -29,8 +29,8 @@ def test_a_stem_learns_soon_which_patch_holds_a_small_bright_spot() -> None:
 
     def logits(volume: Tensor) -> Tensor:
         tokens, _ = net(volume, torch.ones(len(volume), EDGE, EDGE, EDGE, dtype=torch.bool))
-        found: Tensor = head(tokens.flatten(2).transpose(1, 2))[..., 0]
-        return found
+        result: Tensor = head(tokens.flatten(2).transpose(1, 2))[..., 0]
+        return result
 
     for _ in range(100):
         volume, place = spotted(16)

@@ -190,7 +190,7 @@ def test_the_tokenizer_decides_a_new_vocabulary(bpe: BPE) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "options", "said"),
+    ("part", "options", "message"),
     [
         (TransformersText, {}, "give name .* or config"),
         (TransformersText, {"config": {"model_type": "brt"}}, "model_type 'brt', unknown"),
@@ -205,8 +205,8 @@ def test_the_tokenizer_decides_a_new_vocabulary(bpe: BPE) -> None:
         (CausalLM, {"config": {"model_type": "t5"}}, "has an encoder of its own"),
     ],
 )
-def test_mistakes_are_named(part: Any, options: dict[str, Any], said: str, bpe: BPE) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_mistakes_are_named(part: Any, options: dict[str, Any], message: str, bpe: BPE) -> None:
+    with pytest.raises(ValueError, match=message):
         part(**options, tokenizer=bpe)
 
 

@@ -40,7 +40,7 @@ def test_the_shape_is_that_of_a_real_run(kind: str) -> None:
     expected = real(**batch)
     with torch.device("meta"):
         outlined = TransformersText(**options)
-    found = outlined(**{key: value.to("meta") for key, value in batch.items()})
-    assert found.tokens.shape == expected.tokens.shape
-    found.tokens.sum().backward()
+    result = outlined(**{key: value.to("meta") for key, value in batch.items()})
+    assert result.tokens.shape == expected.tokens.shape
+    result.tokens.sum().backward()
     assert any(p.grad is not None for block in outlined.blocks() for p in block.parameters())

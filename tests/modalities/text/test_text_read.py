@@ -25,8 +25,8 @@ from sensorium.modalities.text.read import example, preview, read
     ],
 )
 def test_read(source: Any, text: str) -> None:
-    found = read(source)
-    assert found == text and type(found) is str
+    result = read(source)
+    assert result == text and type(result) is str
 
 
 def test_a_path_is_a_file(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_path_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (None, "missing"),
         (float("nan"), "missing"),
@@ -52,8 +52,8 @@ def test_a_path_is_a_file(tmp_path: Path) -> None:
         ("half \ud800", "half a surrogate pair at 5"),
     ],
 )
-def test_read_refuses(source: Any, said: str) -> None:
-    with pytest.raises(ReadError, match=said):
+def test_read_refuses(source: Any, message: str) -> None:
+    with pytest.raises(ReadError, match=message):
         read(source)
 
 

@@ -47,15 +47,15 @@ SPECIAL = ["<pad>", "</s>", "<unk>", "[SEP]"]
 
 
 def bpe() -> BPE:
-    made = BPE(size=320)
-    made.fit(TEXTS)
-    return made
+    built = BPE(size=320)
+    built.fit(TEXTS)
+    return built
 
 
 def letters() -> Characters:
-    made = Characters(lower=False)
-    made.fit(TEXTS)
-    return made
+    built = Characters(lower=False)
+    built.fit(TEXTS)
+    return built
 
 
 def pretrained(folder: Path, backend: Tokenizer) -> PretrainedTokenizer:
@@ -67,9 +67,9 @@ def pretrained(folder: Path, backend: Tokenizer) -> PretrainedTokenizer:
     extra = {"additional_special_tokens": ["[SEP]"]}
     fast = PreTrainedTokenizerFast(tokenizer_object=backend, **names, **extra)
     fast.save_pretrained(folder)
-    made = PretrainedTokenizer(name=str(folder))
-    made.fit(())
-    return made
+    built = PretrainedTokenizer(name=str(folder))
+    built.fit(())
+    return built
 
 
 def unigram(split: bool) -> Tokenizer:
@@ -170,8 +170,8 @@ def test_open_clip_reads_typed_tokens_of_its_hub_tokenizers_as_text(
 @pytest.mark.parametrize("length", [2, 3, 8])
 @pytest.mark.parametrize("name", [*PRETRAINED, "bytes", "bpe"])
 def test_a_cut_keeps_the_tokens_at_the_ends(tmp_path: Path, name: str, length: int) -> None:
-    made = {"bytes": Bytes, "bpe": bpe}
-    tokenizer: Any = made[name]() if name in made else pretrained(tmp_path, PRETRAINED[name]())
+    built = {"bytes": Bytes, "bpe": bpe}
+    tokenizer: Any = built[name]() if name in built else pretrained(tmp_path, PRETRAINED[name]())
     ends = tokenizer.encode("", special=True)
     processor = TextProcessor(tokenizer, length)
     if len(ends) >= length:

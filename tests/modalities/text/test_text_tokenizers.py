@@ -56,9 +56,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def own(folder: Path) -> PretrainedTokenizer:
-    made = PretrainedTokenizer(name=str(folder))
-    made.fit(())
-    return made
+    built = PretrainedTokenizer(name=str(folder))
+    built.fit(())
+    return built
 
 
 MAKERS: dict[str, Callable[[Path], Tokenizer]] = {
@@ -71,10 +71,10 @@ MAKERS: dict[str, Callable[[Path], Tokenizer]] = {
 
 @pytest.fixture(params=TEXT.tokenizers)
 def tokenizer(request: pytest.FixtureRequest, folder: Path) -> Tokenizer:
-    made = MAKERS[request.param](folder)
+    built = MAKERS[request.param](folder)
     module, _, name = TEXT.tokenizers[request.param].partition(":")
-    assert type(made) is getattr(importlib.import_module(module), name)
-    return made
+    assert type(built) is getattr(importlib.import_module(module), name)
+    return built
 
 
 @pytest.mark.parametrize("text", [*TEXTS[:3], TYPED, *STRANGE])
@@ -187,12 +187,12 @@ def word_pieces(tmp_path: Path, **names: str) -> str:
 
 
 def test_own_of_berts_kind(tmp_path: Path) -> None:
-    made = PretrainedTokenizer(name=word_pieces(tmp_path, cls_token="[CLS]", sep_token="[SEP]"))
-    made.fit(())
-    assert made.encode("A cats", special=True) == [1, 3, 4, 5, 2]
-    assert (made.bos_id, made.eos_id) == (1, 2)
-    assert made.pad_id == made.eos_id  # it has no padding token
-    assert made.mask_id is None
+    built = PretrainedTokenizer(name=word_pieces(tmp_path, cls_token="[CLS]", sep_token="[SEP]"))
+    built.fit(())
+    assert built.encode("A cats", special=True) == [1, 3, 4, 5, 2]
+    assert (built.bos_id, built.eos_id) == (1, 2)
+    assert built.pad_id == built.eos_id  # it has no padding token
+    assert built.mask_id is None
 
 
 def test_own_without_an_end(tmp_path: Path) -> None:
@@ -201,9 +201,9 @@ def test_own_without_an_end(tmp_path: Path) -> None:
         PretrainedTokenizer(name=name).fit(())
     with pytest.raises(ValueError, match="has no token '<end>'"):
         PretrainedTokenizer(name=name, eos="<end>").fit(())
-    made = PretrainedTokenizer(name=name, eos="[SEP]")
-    made.fit(())
-    assert made.eos_id == made.pad_id == 2 and made.bos_id is None
+    built = PretrainedTokenizer(name=name, eos="[SEP]")
+    built.fit(())
+    assert built.eos_id == built.pad_id == 2 and built.bos_id is None
 
 
 def test_own_that_is_not_there(tmp_path: Path) -> None:
@@ -212,15 +212,15 @@ def test_own_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_characters_are_what_the_training_texts_hold() -> None:
-    made = Characters()
-    made.fit(["Go", "on"])
-    assert (made.encode("GOON"), made.decode(made.encode("GOON"))) == ([3, 5, 5, 4], "goon")
+    built = Characters()
+    built.fit(["Go", "on"])
+    assert (built.encode("GOON"), built.decode(built.encode("GOON"))) == ([3, 5, 5, 4], "goon")
     with pytest.raises(ValueError, match="'stop' holds 'p', 's', 't', which none of the 3"):
-        made.encode("stop")
+        built.encode("stop")
     with pytest.raises(ValueError, match="no text to fit on"):
         Characters().fit(["", ""])
     with pytest.raises(ValueError, match="row 1 is int"):
         Characters().fit(["a", 3])
-    kept = Characters(lower=False)
-    kept.fit(["Go", "on"])
-    assert kept.decode(kept.encode("Goo")) == "Goo"
+    remaining = Characters(lower=False)
+    remaining.fit(["Go", "on"])
+    assert remaining.decode(remaining.encode("Goo")) == "Goo"

@@ -90,8 +90,8 @@ def test_embeddings_stand_for_ids(kind: str) -> None:
 def test_echo_reads_embeddings_twice() -> None:
     part = make("llama", echo=True)
     batch = batch_of(part)
-    found = part(**batch, inputs_embeds=part.embed(batch["ids"]))
-    torch.testing.assert_close(found.tokens, part(**batch).tokens, **CLOSE)
+    result = part(**batch, inputs_embeds=part.embed(batch["ids"]))
+    torch.testing.assert_close(result.tokens, part(**batch).tokens, **CLOSE)
 
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta", "llama"])
@@ -99,11 +99,11 @@ def test_layers_are_returned_behind_their_hooks(kind: str) -> None:
     part = make(kind)
     batch = batch_of(part)
     plain = part(**batch, hidden_states=(0, 1)).hidden_states
-    found = part(
+    result = part(
         **batch, hidden_states=(0, 1), layer_hooks={0: lambda tokens, mask: 2 * tokens}
     ).hidden_states
-    torch.testing.assert_close(found[0].tokens, 2 * plain[0].tokens)
-    assert not torch.allclose(found[1].tokens, plain[1].tokens, atol=1e-3)
+    torch.testing.assert_close(result[0].tokens, 2 * plain[0].tokens)
+    assert not torch.allclose(result[1].tokens, plain[1].tokens, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "llama"])

@@ -49,9 +49,9 @@ def test_rows_go_in_batches_of_like_lengths_and_come_back_in_order(size: int) ->
         texts = [row.target["text"] for row in some]
         return SystemOutput(texts, [row.tokens for row in some], [1.0] * count, [0.5] * count)
 
-    found = benchmark.over(given, size, way)
-    assert found.texts == [row.target["text"] for row in given]
-    assert found.passes == [row.tokens for row in given]
+    result = benchmark.over(given, size, way)
+    assert result.texts == [row.target["text"] for row in given]
+    assert result.passes == [row.tokens for row in given]
     assert [n for batch in seen[1:] for n in batch] == sorted(row.tokens for row in given)
 
 

@@ -38,28 +38,28 @@ def test_resamples_keep_a_studys_rows_together() -> None:
     assert drawn.shape == (101, 5) and (drawn[0] == 1).all() and (drawn.sum(1) == 5).all()
     study = np.repeat(np.arange(5), 3)
     values = np.arange(15.0)
-    found = scores.ratio(values, study).over(drawn)
+    result = scores.ratio(values, study).over(drawn)
     again = [values[np.repeat(np.arange(15), row[study])].mean() for row in drawn]
-    np.testing.assert_allclose(found, again)
-    low, high = scores.interval(found)
+    np.testing.assert_allclose(result, again)
+    low, high = scores.interval(result)
     assert low < values.mean() < high
     assert (scores.draws(5, 100) == drawn).all() and (scores.draws(5, 100, 1) != drawn).any()
 
 
 def test_a_ratio_of_sums_is_one_of_sums() -> None:
-    found = scores.ratio([2.0, 1.0, 0.0], [0, 0, 1], [2.0, 2.0, 4.0]).over(scores.draws(2, 20))
-    assert found[0] == 3 / 8
+    result = scores.ratio([2.0, 1.0, 0.0], [0, 0, 1], [2.0, 2.0, 4.0]).over(scores.draws(2, 20))
+    assert result[0] == 3 / 8
 
 
 def test_weighted_auroc_is_that_of_repeated_rows() -> None:
     rng = np.random.default_rng(0)
-    study, wanted = np.repeat(np.arange(20), 3), rng.integers(0, 3, 60)
+    study, expected = np.repeat(np.arange(20), 3), rng.integers(0, 3, 60)
     shares = rng.random((60, 3)).round(1)  # with ties
     drawn = scores.draws(20, 10)
-    found = scores.auroc(shares, wanted, study).over(drawn)
-    for row, value in zip(drawn, found, strict=True):
+    result = scores.auroc(shares, expected, study).over(drawn)
+    for row, value in zip(drawn, result, strict=True):
         rows = np.repeat(np.arange(60), row[study])
-        each = [roc_auc_score(wanted[rows] == k, shares[rows, k]) for k in range(3)]
+        each = [roc_auc_score(expected[rows] == k, shares[rows, k]) for k in range(3)]
         assert value == pytest.approx(np.mean(each), abs=1e-12)
 
 
@@ -106,9 +106,9 @@ def test_reports_say_the_same_where_their_facts_agree() -> None:
         "The left insula shows a lesion of 30 mm.",
         "No focal lesion.",
     ]
-    wanted = np.eye(5, dtype=bool)
-    wanted[0, 1] = wanted[1, 0] = True
-    np.testing.assert_array_equal(same_facts(FACTS, texts), wanted)
+    expected = np.eye(5, dtype=bool)
+    expected[0, 1] = expected[1, 0] = True
+    np.testing.assert_array_equal(same_facts(FACTS, texts), expected)
 
 
 @pytest.fixture(scope="module")
@@ -117,21 +117,21 @@ def truth() -> Truth:
 
 
 def test_masks_are_scored_as_monai_does(truth: Truth) -> None:
-    rng, rows, wanted = np.random.default_rng(0), [], []
+    rng, rows, expected = np.random.default_rng(0), [], []
     for place in range(3):
         pair = torch.from_numpy(rng.random((2, 8, 9, 7)) < 0.2)
         said = {"scores": agreement(pair[0], pair[1], (4.0, 4.0, 6.0))}
         rows.append(Answer(f"test-0000{place}-T2w", said, {}))
         a, b = pair[:, None, None].float()
         far = compute_hausdorff_distance(a, b, percentile=95, spacing=[4.0, 4.0, 6.0])
-        wanted.append((float(compute_dice(a, b)), float(far)))
+        expected.append((float(compute_dice(a, b)), float(far)))
     nothing = agreement(torch.zeros(4, 4, 4) > 0, torch.ones(4, 4, 4) > 0, (1.0, 1.0, 1.0))
     rows.append(Answer("test-00002-PDw", {"scores": nothing}, {}))
-    found = truth.measures({"mask": rows})
+    result = truth.measures({"mask": rows})
     once = scores.draws(3, 1)[:1]
-    assert found["hd95"].over(once)[0] == pytest.approx(np.mean([far for _, far in wanted]))
-    assert found["dice"].over(once)[0] == pytest.approx(sum(d for d, _ in wanted) / 4)
-    assert found["missed"].over(once)[0] == 0.25 and found["hd95"].better == -1
+    assert result["hd95"].over(once)[0] == pytest.approx(np.mean([far for _, far in expected]))
+    assert result["dice"].over(once)[0] == pytest.approx(sum(d for d, _ in expected) / 4)
+    assert result["missed"].over(once)[0] == 0.25 and result["hd95"].better == -1
 
 
 def test_side_is_asked_where_it_can_be_seen(truth: Truth) -> None:
@@ -162,8 +162,8 @@ def test_generated_reports_are_scored_by_their_facts(truth: Truth) -> None:
     known = {"references": ["A T2w scan. There is a 20 mm lesion in the left insula."]}
     rows = [Answer("test-00000-T2w", {"text": ""}, known)]
     once = scores.draws(3, 1)[:1]
-    told = truth.reports_of(["The left insula shows a lesion of 30 mm."], rows)
-    assert told.over(once)[0] == pytest.approx(4 / 6)
+    messages = truth.reports_of(["The left insula shows a lesion of 30 mm."], rows)
+    assert messages.over(once)[0] == pytest.approx(4 / 6)
     assert truth.reports_of(["No focal lesion."], rows).over(once)[0] == 0.0
 
 

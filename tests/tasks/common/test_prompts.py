@@ -131,8 +131,8 @@ def by_hand(streams, texts, encode, backbone) -> Features:  # type: ignore[no-un
             ids = [2] * (place == 0) + backbone.tokenizer.encode(gap)
             pieces.append(backbone.embed(torch.tensor(ids, dtype=torch.long)))
             if place < len(streams):
-                found = encode(streams[place])
-                pieces.append(found.tokens[i][found.mask[i]])
+                result = encode(streams[place])
+                pieces.append(result.tokens[i][result.mask[i]])
         rows.append(torch.cat(pieces))
     return Features.pad(rows)
 
@@ -161,21 +161,21 @@ def test_a_context_is_its_pieces_in_order(  # type: ignore[no-untyped-def]
     prompt = Prompt(template)
     encode = make_streams(image=make_ragged(5, 6), state=make_ragged(5, 3, seed=1))
     texts = [prompt.render(row) for row in rows]
-    found = assemble(prompt.streams, batch_of(prompt, rows, backbone), encode.on(backbone))
+    result = assemble(prompt.streams, batch_of(prompt, rows, backbone), encode.on(backbone))
     expected = by_hand(prompt.streams, texts, encode, backbone)
-    assert torch.equal(found.lengths, expected.lengths)
+    assert torch.equal(result.lengths, expected.lengths)
     longest = expected.tokens.shape[1]
-    assert not found.mask[:, longest:].any()
-    assert torch.equal(found.mask[:, :longest], expected.mask)
-    assert torch.equal(found.tokens[found.mask], expected.tokens[expected.mask])
+    assert not result.mask[:, longest:].any()
+    assert torch.equal(result.mask[:, :longest], expected.mask)
+    assert torch.equal(result.tokens[result.mask], expected.tokens[expected.mask])
 
 
 def test_gradients_reach_real_tokens_alone(backbone, make_streams, make_ragged) -> None:  # type: ignore[no-untyped-def]
     image = make_ragged(4, 6)
     prompt = Prompt("a <image> {q}")
     batch = batch_of(prompt, [{"q": "x" * n} for n in (1, 3, 0, 2)], backbone)
-    found = assemble(prompt.streams, batch, make_streams(image=image).on(backbone))
-    found.tokens[found.mask].square().sum().backward()
+    result = assemble(prompt.streams, batch, make_streams(image=image).on(backbone))
+    result.tokens[result.mask].square().sum().backward()
     reached = image.tokens.grad.abs().sum(-1) > 0
     assert torch.equal(reached, image.mask)
     used = backbone.table.weight.grad.abs().sum(-1).nonzero().flatten().tolist()
@@ -192,9 +192,9 @@ def test_works_without_values(backbone, make_streams, make_ragged) -> None:  # t
     """A dry run has shapes and no values: nothing may be read back from the device."""
     encode = make_streams(image=make_ragged(2, 3).to("meta"))
     batch = batch_of(Prompt("<image>{q}"), [{"q": " a"}, {"q": " bc"}], backbone).to("meta")
-    found = assemble(("image",), batch, encode.on(backbone.to("meta")))
-    assert found.tokens.is_meta
-    assert found.tokens.shape == (2, 1 + 3 + 3, 16)
+    result = assemble(("image",), batch, encode.on(backbone.to("meta")))
+    assert result.tokens.is_meta
+    assert result.tokens.shape == (2, 1 + 3 + 3, 16)
 
 
 def test_a_wrong_width_names_both(backbone, make_streams, make_ragged) -> None:  # type: ignore[no-untyped-def]

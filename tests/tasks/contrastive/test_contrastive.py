@@ -79,7 +79,7 @@ def test_rows_of_a_group_belong_together(kind: str) -> None:
     same[0, 2] = same[2, 0] = True
     task = made(loss=kind, positive_group="study")
     image, caption = some(0), some(1)
-    found = mean_loss(task, batch_of(group=groups), image=image, caption=caption)
+    result = mean_loss(task, batch_of(group=groups), image=image, caption=caption)
     logits = task.log_scale.exp() * l2_normalize(image) @ l2_normalize(caption).T
     if kind == "infonce":
 
@@ -91,7 +91,7 @@ def test_rows_of_a_group_belong_together(kind: str) -> None:
     else:
         signs = torch.where(same, 1.0, -1.0)
         expected = F.softplus(-signs * (logits + task.bias)).sum() / ROWS
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
     alone = mean_loss(task, batch_of(group=list(range(ROWS))), image=image, caption=caption)
     plain = mean_loss(made(loss=kind), batch_of(), image=image, caption=caption)
     torch.testing.assert_close(alone, plain)
@@ -110,13 +110,13 @@ def test_soft_weights_touch_the_named_direction_alone() -> None:
     learned = {"image": ("input", DIM), "caption": ("input", DIM)}
     assert widths == {"look": ("teacher", None)} | learned
     assert task.inputs() == ("image", "caption")
-    found = mean_loss(task, batch_of(), image=image, caption=caption, look=look)
+    result = mean_loss(task, batch_of(), image=image, caption=caption, look=look)
     weights = (1 + F.cosine_similarity(look[:, None], look[None], dim=-1)) / 2
     logits = task.log_scale.exp() * l2_normalize(image) @ l2_normalize(caption).T
     there = -(weights * logits.log_softmax(1)).sum(1) / weights.sum(1)
     back = F.cross_entropy(logits.T, torch.arange(ROWS), reduction="none")
-    torch.testing.assert_close(found, ((there + back) / 2).mean())
-    found.backward()
+    torch.testing.assert_close(result, ((there + back) / 2).mean())
+    result.backward()
     assert look.grad is None
 
 

@@ -26,13 +26,13 @@ def vectors(seed: int, rows: int = ROWS) -> Tensor:
 def metrics_of(
     image: Tensor, caption: Tensor, targets: list[dict[str, Any]] | None = None, **options: Any
 ) -> RetrievalMetrics:
-    made = RetrievalMetrics(PAIR, **options)
+    built = RetrievalMetrics(PAIR, **options)
     targets = targets or [{}] * len(image)
     half = len(image) // 2
     for part in (slice(0, half), slice(half, None)):  # a split comes in batches
         rows = zip(image[part].tolist(), caption[part].tolist(), strict=True)
-        made.update([{"image": a, "caption": b} for a, b in rows], targets[part])
-    return made
+        built.update([{"image": a, "caption": b} for a, b in rows], targets[part])
+    return built
 
 
 def by_sorting(scores: np.ndarray, right: np.ndarray) -> dict[str, float]:
@@ -42,12 +42,12 @@ def by_sorting(scores: np.ndarray, right: np.ndarray) -> dict[str, float]:
         order = np.argsort(-line)
         first.append(1 + int(np.argmax(good[order])))
     ranks = np.array(first)
-    found = {f"recall@{k}": float((ranks <= k).mean()) for k in (1, 5, 10)}
-    found["mrr"] = float((1 / ranks).mean())
-    found["median_rank"] = float(np.median(ranks))
-    found["ndcg@10"] = float(ndcg_score(right.astype(float), scores, k=10))
-    found["chance@1"] = float((right.sum(1) / right.shape[1]).mean())
-    return found
+    result = {f"recall@{k}": float((ranks <= k).mean()) for k in (1, 5, 10)}
+    result["mrr"] = float((1 / ranks).mean())
+    result["median_rank"] = float(np.median(ranks))
+    result["ndcg@10"] = float(ndcg_score(right.astype(float), scores, k=10))
+    result["chance@1"] = float((right.sum(1) / right.shape[1]).mean())
+    return result
 
 
 GROUPS = {
@@ -66,7 +66,7 @@ def test_every_measure_is_that_of_a_sort(
     monkeypatch.setattr(ranking, "CANDIDATES", blocks[1])
     image, caption, known = vectors(0), vectors(1), GROUPS[groups]
     targets = [{} if known is None else {"group": known[i]} for i in range(ROWS)]
-    found = metrics_of(image, caption, targets).compute()
+    result = metrics_of(image, caption, targets).compute()
     label = np.array(known or range(ROWS))
     right = label[:, None] == label[None]
     scores = (image @ caption.T).numpy()
@@ -75,42 +75,42 @@ def test_every_measure_is_that_of_a_sort(
         ("caption_to_image", by_sorting(scores.T, right.T)),
     ):
         for name, value in expected.items():
-            assert found[f"{way}_{name}"] == pytest.approx(value, abs=1e-6), (way, name)
-    both = (found["image_to_caption_recall@1"] + found["caption_to_image_recall@1"]) / 2
-    assert found["recall@1"] == pytest.approx(both)
+            assert result[f"{way}_{name}"] == pytest.approx(value, abs=1e-6), (way, name)
+    both = (result["image_to_caption_recall@1"] + result["caption_to_image_recall@1"]) / 2
+    assert result["recall@1"] == pytest.approx(both)
     gap = (image.mean(0) - caption.mean(0)).norm()
-    assert found["image_caption_gap"] == pytest.approx(float(gap), abs=1e-6)
+    assert result["image_caption_gap"] == pytest.approx(float(gap), abs=1e-6)
 
 
 def test_a_match_by_a_column_asks_among_its_rows_alone() -> None:
     image, caption = vectors(0), vectors(1)
     regions = ["head", "knee", "head", "spine"] * (ROWS // 4)
     targets = [{"match": region} for region in regions]
-    found = metrics_of(image, caption, targets, match="region").compute()
+    result = metrics_of(image, caption, targets, match="region").compute()
     each: list[tuple[int, dict[str, float]]] = []
     for region in set(regions):
         rows = [i for i, r in enumerate(regions) if r == region]
         each.append((len(rows), metrics_of(image[rows], caption[rows]).compute()))
     for name in ("image_to_caption_recall@1", "caption_to_image_mrr", "image_to_caption_chance@1"):
         mean = sum(n * values[name] for n, values in each) / ROWS
-        assert found[f"{name}_same_region"] == pytest.approx(mean)
-    assert found["image_to_caption_chance@1"] == pytest.approx(1 / ROWS)
-    assert found["image_to_caption_chance@1_same_region"] == pytest.approx(3 / ROWS)
+        assert result[f"{name}_same_region"] == pytest.approx(mean)
+    assert result["image_to_caption_chance@1"] == pytest.approx(1 / ROWS)
+    assert result["image_to_caption_chance@1_same_region"] == pytest.approx(3 / ROWS)
 
 
 def test_a_match_that_no_row_has_is_not_a_number() -> None:
-    found = metrics_of(vectors(0), vectors(1), match="region").compute()
-    assert math.isnan(found["image_to_caption_recall@1_same_region"])
-    assert not math.isnan(found["image_to_caption_recall@1"])
+    result = metrics_of(vectors(0), vectors(1), match="region").compute()
+    assert math.isnan(result["image_to_caption_recall@1_same_region"])
+    assert not math.isnan(result["image_to_caption_recall@1"])
 
 
 def test_a_model_that_sees_nothing_finds_nothing() -> None:
     """All vectors equal, but for the noise of a batch: ties are the query's loss."""
     same = vectors(0, 1).expand(ROWS, -1)
     noise = 1e-7 * torch.randn(ROWS, DIM, generator=torch.Generator().manual_seed(1))
-    found = metrics_of(same, same + noise).compute()
-    assert found["recall@1"] == found["image_to_caption_recall@10"] == 0
-    assert found["image_to_caption_median_rank"] == ROWS
+    result = metrics_of(same, same + noise).compute()
+    assert result["recall@1"] == result["image_to_caption_recall@10"] == 0
+    assert result["image_to_caption_median_rank"] == ROWS
 
 
 def test_rows_that_show_one_signal_are_one_answer() -> None:
@@ -118,7 +118,7 @@ def test_rows_that_show_one_signal_are_one_answer() -> None:
     pictures, captions = vectors(0, 8), vectors(1)
     image = pictures.repeat_interleave(5, 0) + 1e-7
     targets = [{"group": i // 5} for i in range(ROWS)]
-    found = metrics_of(image, captions, targets).compute()
+    result = metrics_of(image, captions, targets).compute()
     scores = (pictures @ captions.T).numpy()
     right = np.arange(8)[:, None] == np.arange(ROWS)[None] // 5
     for way, expected in (
@@ -126,14 +126,14 @@ def test_rows_that_show_one_signal_are_one_answer() -> None:
         ("caption_to_image", by_sorting(scores.T, right.T)),
     ):
         for name, value in expected.items():
-            assert found[f"{way}_{name}"] == pytest.approx(value, abs=1e-6), (way, name)
+            assert result[f"{way}_{name}"] == pytest.approx(value, abs=1e-6), (way, name)
 
 
 def test_what_is_written_names_the_first_answer() -> None:
     image, caption = vectors(0), vectors(1)
-    made = metrics_of(image, caption)
+    built = metrics_of(image, caption)
     keys = [f"row{i}" for i in range(ROWS)]
-    rows = made.answers(keys)
+    rows = built.answers(keys)
     scores = image @ caption.T
     for i, row in enumerate(rows):
         said = row["image_to_caption"]
@@ -157,6 +157,6 @@ def test_a_long_split_takes_little_memory() -> None:
 
     items = ranking.Items(a, torch.arange(rows), torch.zeros(rows, dtype=torch.long))
     with Watch():
-        found = ranking.search(items, items)
+        result = ranking.search(items, items)
     assert largest <= ranking.QUERIES * (rows + 1) < rows * rows / 4
-    assert bool((found.ranks == 1).all())
+    assert bool((result.ranks == 1).all())

@@ -27,8 +27,8 @@ def loss_of(studies: list[str], volume: Tensor, report: Tensor, **options: Any) 
     vectors = {"volume": volume, "report": report}
     features = {name: Features.dense(v[:, None], pooled=v) for name, v in vectors.items()}
     batch = prepare_batch(task, [{"study": study} for study in studies])
-    found = task.loss(batch, StubContext(features))
-    return (found.total / found.count).detach()
+    result = task.loss(batch, StubContext(features))
+    return (result.total / result.count).detach()
 
 
 def some(seed: int) -> Tensor:
@@ -63,10 +63,10 @@ def test_series_of_a_study_may_change_places(volume: Tensor, report: Tensor) -> 
 
 
 def test_studies_of_one_series_are_plain_infonce(volume: Tensor, report: Tensor) -> None:
-    found = loss_of([str(i) for i in range(ROWS)], volume, some(1))
+    result = loss_of([str(i) for i in range(ROWS)], volume, some(1))
     a, b = (F.normalize(v, dim=1) for v in (volume, some(1)))
     torch.testing.assert_close(
-        found, ClipLoss()(a, b, torch.tensor(1 / 0.07)), rtol=1e-5, atol=1e-6
+        result, ClipLoss()(a, b, torch.tensor(1 / 0.07)), rtol=1e-5, atol=1e-6
     )
 
 
@@ -80,8 +80,8 @@ def test_a_perfect_match_of_studies_pays_the_log_of_their_series() -> None:
     """Orthonormal studies: a row's target is shared by the series of its study."""
     own = torch.eye(DIM)[[ord(study) - ord("a") for study in STUDIES]]
     counts = Counter(STUDIES)
-    wanted = sum(math.log(counts[study]) for study in STUDIES) / ROWS
-    assert float(loss_of(STUDIES, own, own, temperature=0.01)) == pytest.approx(wanted, abs=1e-5)
+    expected = sum(math.log(counts[study]) for study in STUDIES) / ROWS
+    assert float(loss_of(STUDIES, own, own, temperature=0.01)) == pytest.approx(expected, abs=1e-5)
     one = torch.eye(ROWS, DIM)
     assert float(loss_of(list("uvwxyz"), one, one, temperature=0.01)) < 1e-6
 

@@ -57,13 +57,13 @@ def test_accuracy_is_the_share_of_rows_nearest_to_their_class(classes: list[str]
     rows = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
     labels = [CLASSES[i % 3] for i in range(30)]
     references = prepare_batch(task, [{"word": label} for label in labels]).references
-    found = task.dataset_metrics([{"image": row} for row in rows.tolist()], references, embed)
+    result = task.dataset_metrics([{"image": row} for row in rows.tolist()], references, embed)
     names = classes or CLASSES
     assert task.zero_shot is not None
     cosines = rows @ task.zero_shot.vectors(names, embed).T
     right = [names[i] == label for i, label in zip(cosines.argmax(1), labels, strict=True)]
-    assert found["zero_shot_accuracy"] == pytest.approx(sum(right) / 30)
-    assert found["zero_shot_chance"] == pytest.approx(1 / len(names))
+    assert result["zero_shot_accuracy"] == pytest.approx(sum(right) / 30)
+    assert result["zero_shot_chance"] == pytest.approx(1 / len(names))
 
 
 def test_a_tie_is_wrong_and_no_label_no_number() -> None:

@@ -43,13 +43,13 @@ def value(made: EmbeddingDistillation, streams: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_zero_exactly_where_the_vectors_coincide(make_streams: Any, loss: Any) -> None:
-    made, goal = task(loss=loss), vectors(0)
-    same = value(made, make_streams(speech=features(goal), text=features(goal)))
+    built, goal = task(loss=loss), vectors(0)
+    same = value(built, make_streams(speech=features(goal), text=features(goal)))
     torch.testing.assert_close(same, torch.zeros(()), atol=1e-5, rtol=0)
     for row in range(ROWS):
         moved = goal.clone()
         moved[row] = moved[row].roll(1)
-        assert value(made, make_streams(speech=features(moved), text=features(goal))) > 1e-3
+        assert value(built, make_streams(speech=features(moved), text=features(goal))) > 1e-3
 
 
 def test_lengths_matter_to_mse_alone(make_streams: Any) -> None:
@@ -73,7 +73,7 @@ def test_the_teacher_gets_no_gradient(make_streams: Any, loss: Any) -> None:
 def test_what_stands_in_the_padding_changes_nothing(
     make_streams: Any, make_ragged: Callable[..., Features], loss: Any
 ) -> None:
-    made = task(loss=loss)
+    built = task(loss=loss)
     pair = {"speech": make_ragged(ROWS, 5), "text": make_ragged(ROWS, 4, seed=1)}
     longer = {}
     for name, given in pair.items():
@@ -82,7 +82,7 @@ def test_what_stands_in_the_padding_changes_nothing(
         mask = F.pad(given.mask, (0, 3))
         longer[name] = Features(torch.cat([tokens, more], 1), mask)
     torch.testing.assert_close(
-        value(made, make_streams(**longer)), value(made, make_streams(**pair))
+        value(built, make_streams(**longer)), value(built, make_streams(**pair))
     )
 
 
@@ -91,31 +91,31 @@ def scores(own: torch.Tensor, goal: torch.Tensor, made: EmbeddingDistillation, *
     targets = prepare_batch(made, rows).references
     metrics = made.metrics()
     for part in (slice(0, 2), slice(2, None)):  # batch by batch
-        found = [
+        result = [
             {"speech": a.tolist(), "text": b.tolist()}
             for a, b in zip(own[part], goal[part], strict=True)
         ]
-        metrics.update(found, targets[part])
+        metrics.update(result, targets[part])
     return metrics.compute()
 
 
 def test_metrics_are_means_over_all_rows() -> None:
     own, goal = vectors(3), vectors(4)
-    found = scores(own, goal, task())
-    assert found["mse"] == pytest.approx(float(F.mse_loss(own, goal)), rel=1e-5)
+    result = scores(own, goal, task())
+    assert result["mse"] == pytest.approx(float(F.mse_loss(own, goal)), rel=1e-5)
     cosines = F.cosine_similarity(own, goal)
-    assert found["cosine"] == pytest.approx(float(cosines.mean()), rel=1e-4)
+    assert result["cosine"] == pytest.approx(float(cosines.mean()), rel=1e-4)
     nearest = (F.normalize(own) @ F.normalize(goal).T).argmax(1)
     wrong = (nearest != torch.arange(ROWS)).float().mean()
-    assert found["xsim"] == pytest.approx(float(wrong))
-    assert found["speech_to_text_recall@1"] == pytest.approx(1 - found["xsim"])
+    assert result["xsim"] == pytest.approx(float(wrong))
+    assert result["speech_to_text_recall@1"] == pytest.approx(1 - result["xsim"])
 
 
 def test_a_perfect_student_makes_no_error() -> None:
     goal = vectors(5)
-    found = scores(goal, goal, task())
-    assert (found["mse"], found["xsim"]) == (0.0, 0.0)
-    assert found["cosine"] == pytest.approx(1.0)
+    result = scores(goal, goal, task())
+    assert (result["mse"], result["xsim"]) == (0.0, 0.0)
+    assert result["cosine"] == pytest.approx(1.0)
 
 
 def test_rows_of_one_text_are_right_answers_to_each_other() -> None:
@@ -127,10 +127,10 @@ def test_rows_of_one_text_are_right_answers_to_each_other() -> None:
 
 
 def test_what_is_written_says_which_row_came_first(make_streams: Any) -> None:
-    made, goal = task(), vectors(7)
+    built, goal = task(), vectors(7)
     streams = make_streams(speech=features(goal.roll(1, 0)), text=features(goal))
-    found = made.predict(batch(), streams)
-    written = made.format_predictions(found, batch().references, batch().keys)
+    result = built.predict(batch(), streams)
+    written = built.format_predictions(result, batch().references, batch().keys)
     assert [row["speech_to_text"]["first"] for row in written] == ["5", "0", "1", "2", "3", "4"]
     assert written[0]["speech_to_text"]["rank"] > 1
 

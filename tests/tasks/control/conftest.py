@@ -75,7 +75,7 @@ def made_rows(count: int = 6, seed: int = 0, steps: bool = False) -> list[dict[s
     """Two joints (one that steps on request) whose way two numbers tell; ragged ends."""
     rng = np.random.default_rng(seed)
     time = np.linspace(0, 1, STEPS)
-    found = []
+    result = []
     for i in range(count):
         a, b = rng.uniform(-1, 1, 2)
         moving = a * time + b * np.sin(3 * time)
@@ -83,8 +83,8 @@ def made_rows(count: int = 6, seed: int = 0, steps: bool = False) -> list[dict[s
         padding = np.arange(STEPS) >= STEPS - i % 3
         chunk = np.stack([moving, np.sign(falling) if steps else falling], 1).astype(np.float32)
         row = {"action": chunk, "action_padding": padding, "previous_action": chunk[0]}
-        found.append({**row, "state": [a, b], "word": ("push", "pull")[i % 2]})
-    return found
+        result.append({**row, "state": [a, b], "word": ("push", "pull")[i % 2]})
+    return result
 
 
 class Joined(nn.Module):
@@ -95,8 +95,8 @@ class Joined(nn.Module):
         options, make = CASES[case]
         self.chunk, self.tokenizer = ChunkStatistics(), make()
         data = made_rows(40, steps=case == "gripper")
-        made: Any = {"prompt": "<state>{word}", "tokenizer": self.tokenizer, "chunk": self.chunk}
-        self.task = Control(**made, **options)
+        built: Any = {"prompt": "<state>{word}", "tokenizer": self.tokenizer, "chunk": self.chunk}
+        self.task = Control(**built, **options)
         for part, fitted in (("chunk", self.chunk), ("tokenizer", self.tokenizer)):
             fitted.fit([one for row in data for one in self.task.fit_examples(part, row)])
         torch.manual_seed(0)

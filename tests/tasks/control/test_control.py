@@ -38,13 +38,13 @@ def test_padded_actions_decide_nothing(joined: Any, rows: Any) -> None:
 
 def test_predictions_are_chunks_that_metrics_take(joined: Any, rows: Any) -> None:
     data = rows()
-    found = joined.predict(data)
-    assert json.loads(json.dumps(found)) == found
-    assert np.isfinite([one["actions"] for one in found]).all()
-    assert np.shape([one["actions"] for one in found]) == (len(data), STEPS, 2)
-    assert joined.predict(data) == found
+    result = joined.predict(data)
+    assert json.loads(json.dumps(result)) == result
+    assert np.isfinite([one["actions"] for one in result]).all()
+    assert np.shape([one["actions"] for one in result]) == (len(data), STEPS, 2)
+    assert joined.predict(data) == result
     metrics = joined.task.metrics()
-    metrics.update(found, joined.batch(data)[0].references)
+    metrics.update(result, joined.batch(data)[0].references)
     values = metrics.compute()
     assert {"l1", "mse", "decodable"} <= set(values)
     assert ("token_accuracy" in values) == joined.task.action_decoder.discrete
@@ -54,10 +54,10 @@ def test_a_robot_asks_without_actions(joined: Any, rows: Any) -> None:
     """A row of a rollout gives what it would with its actions; the batch does not matter."""
     data = rows()
     bare = [{k: v for k, v in row.items() if not k.startswith("action")} for row in data]
-    found, asked = joined.predict(data), joined.predict(bare)
-    assert asked == found
+    result, requested = joined.predict(data), joined.predict(bare)
+    assert requested == result
     alone = np.array([joined.predict([row])[0]["actions"] for row in bare])
-    np.testing.assert_allclose(alone, [one["actions"] for one in found], atol=1e-4)
+    np.testing.assert_allclose(alone, [one["actions"] for one in result], atol=1e-4)
     with pytest.raises(ValueError, match=r"row '0': has no actions to learn.*'action'"):
         joined.loss(bare)
 
@@ -85,7 +85,7 @@ def test_every_form_learns(join: Any, rows: Any, case: str, kind: str, count: in
         nn.utils.clip_grad_norm_(joined.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    wanted = np.array([row["action"] for row in unseen])
-    found = np.array([one["actions"] for one in joined.predict(unseen)])
+    expected = np.array([row["action"] for row in unseen])
+    result = np.array([one["actions"] for one in joined.predict(unseen)])
     blind = np.mean([row["action"] for row in data], axis=0)
-    assert 2 * np.abs(found - wanted).mean() < np.abs(blind - wanted).mean()
+    assert 2 * np.abs(result - expected).mean() < np.abs(blind - expected).mean()

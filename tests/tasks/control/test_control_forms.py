@@ -43,8 +43,8 @@ def test_parallel_is_one_pass_of_blocks(join: Any, rows: Any, kind: str) -> None
     slots = form.slots.detach().clone().requires_grad_()
     seen = joined.backbone(slots[None], context=memory_of(joined, rows(1)), attention="block")
     for place in (0, -1):
-        (found,) = torch.autograd.grad(seen[0, place].sum(), slots, retain_graph=True)
-        assert bool((found.abs().sum(1) > 0).all())
+        (result,) = torch.autograd.grad(seen[0, place].sum(), slots, retain_graph=True)
+        assert bool((result.abs().sum(1) > 0).all())
 
 
 def memory_of(joined: Any, data: Any) -> Any:
@@ -124,10 +124,10 @@ def test_a_tail_that_text_needs_is_refused(backbone: Any) -> None:
 
 def test_the_divergence_is_torch_s() -> None:
     mean, log_variance = torch.randn(2, 5, 3).unbind()
-    found = divergence(mean, log_variance)
+    result = divergence(mean, log_variance)
     expected = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(-1)
-    torch.testing.assert_close(found, expected)
-    assert bool((found >= 0).all())
+    torch.testing.assert_close(result, expected)
+    assert bool((result >= 0).all())
     assert divergence(torch.zeros(1, 3), torch.zeros(1, 3)) == 0
 
 

@@ -25,9 +25,9 @@ def test_chunks_are_standardised_by_their_real_samples(rows: Any) -> None:
     every = np.concatenate([row["action"][~row["action_padding"]] for row in data]).astype(float)
     np.testing.assert_allclose(chunk.mean, every.mean(0), atol=1e-7)
     np.testing.assert_allclose(chunk.std, every.std(0), atol=1e-7)
-    found = chunk.encode(torch.tensor(every))
+    result = chunk.encode(torch.tensor(every))
     torch.testing.assert_close(
-        found.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-6, rtol=0
+        result.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-6, rtol=0
     )
     again = ChunkStatistics()
     again.load_state(json.loads(json.dumps(chunk.state())))
@@ -62,8 +62,8 @@ def test_a_row_that_holds_no_chunk_is_named(row: dict[str, Any], line: str) -> N
 
 def test_what_is_padded_may_be_anything() -> None:
     values = np.array([[1.0], [np.nan]], np.float32)
-    found, padding = read_chunk({"action": values, "action_padding": [False, True]}, "action")
-    assert np.isfinite(found).all()
+    result, padding = read_chunk({"action": values, "action_padding": [False, True]}, "action")
+    assert np.isfinite(result).all()
     assert padding.tolist() == [False, True]
 
 
@@ -89,8 +89,8 @@ def test_a_last_action_that_is_none_is_named(cell: Any) -> None:
 def test_a_pinned_start_is_asked_for_and_kept(join: Any, rows: Any) -> None:
     """Sample 0 is the last action executed, exactly; without one there is a clear line."""
     joined, data = join("pinned"), rows()
-    found = [one["actions"][0] for one in joined.predict(data)]
-    np.testing.assert_allclose(found, [row["previous_action"] for row in data], atol=1e-6)
+    result = [one["actions"][0] for one in joined.predict(data)]
+    np.testing.assert_allclose(result, [row["previous_action"] for row in data], atol=1e-6)
     first = [{**row, "previous_action": None} for row in data]
     for row in first:
         del row["previous_action"]
@@ -100,13 +100,15 @@ def test_a_pinned_start_is_asked_for_and_kept(join: Any, rows: Any) -> None:
         joined.predict([{k: row[k] for k in ("state", "word")} for row in data])
 
 
-def scored(tokenizer: Any, found: np.ndarray, wanted: np.ndarray, padding: Any) -> dict[str, float]:
+def scored(
+    tokenizer: Any, found: np.ndarray, expected: np.ndarray, padding: Any
+) -> dict[str, float]:
     metrics = ActionMetrics(tokenizer)
     for part in (slice(0, 2), slice(2, None)):
         chunk = Chunk(torch.tensor(found[part]).float(), torch.tensor(padding[part]))
         tokens = tokenizer.encode(chunk.actions, padding=chunk.padding).tolist()
         said = zip(found[part].tolist(), tokens, strict=True)
-        targets = zip(wanted[part].tolist(), padding[part].tolist(), strict=True)
+        targets = zip(expected[part].tolist(), padding[part].tolist(), strict=True)
         metrics.update(
             [{"actions": a, "tokens": t} for a, t in said],
             [{"actions": a, "padding": p} for a, p in targets],
@@ -116,13 +118,13 @@ def scored(tokenizer: Any, found: np.ndarray, wanted: np.ndarray, padding: Any) 
 
 def test_errors_are_those_of_real_samples_in_the_robot_s_units(rows: Any) -> None:
     data = rows(6, steps=True)
-    wanted = np.stack([row["action"] for row in data]).astype(float)
+    expected = np.stack([row["action"] for row in data]).astype(float)
     padding = np.stack([row["action_padding"] for row in data])
     tokenizer = BSplineTokenizer(num_basis=4, degree=3, grippers=[1])
-    tokenizer.fit(zip(wanted, padding, strict=True))
-    found = wanted + np.random.default_rng(0).normal(size=wanted.shape) * [0.1, 0.0]
-    values = scored(tokenizer, found, wanted, padding)
-    error = np.abs(found - wanted)[~padding]
+    tokenizer.fit(zip(expected, padding, strict=True))
+    result = expected + np.random.default_rng(0).normal(size=expected.shape) * [0.1, 0.0]
+    values = scored(tokenizer, result, expected, padding)
+    error = np.abs(result - expected)[~padding]
     assert values["l1"] == pytest.approx(error.mean())
     assert values["mse"] == pytest.approx(np.square(error).mean())
     assert values["l1_joints"] == pytest.approx(error[:, 0].mean())
@@ -130,7 +132,7 @@ def test_errors_are_those_of_real_samples_in_the_robot_s_units(rows: Any) -> Non
     assert values["jerk"] > values["jerk_data"] > 0
     assert values["decodable"] == 1
     assert 0 < values["token_accuracy"] < 1
-    exact = scored(tokenizer, wanted, wanted, padding)
+    exact = scored(tokenizer, expected, expected, padding)
     assert (exact["l1"], exact["token_accuracy"]) == (0, 1)
     assert exact["jerk"] == exact["jerk_data"]
 

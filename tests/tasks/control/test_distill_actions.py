@@ -57,53 +57,53 @@ def pair(backbone: Any, make_streams: Any) -> Any:
 
 @pytest.mark.parametrize("distance", ["mse", "cosine"])
 def test_alignment_is_the_distance_to_the_expert_s_features(pair: Any, distance: str) -> None:
-    made = pair(distance=distance)
-    mapped = made.student._student(made.batch, made.encode.on(made.backbone))
-    wanted = made.state.mean(1)
-    expected = F.mse_loss(mapped, wanted) * len(made.batch)
+    built = pair(distance=distance)
+    mapped = built.student._student(built.batch, built.encode.on(built.backbone))
+    target = built.state.mean(1)
+    expected = F.mse_loss(mapped, target) * len(built.batch)
     if distance == "cosine":
-        expected = (1 - F.cosine_similarity(mapped, wanted)).sum()
-    torch.testing.assert_close(made.loss().total, expected)
+        expected = (1 - F.cosine_similarity(mapped, target)).sum()
+    torch.testing.assert_close(built.loss().total, expected)
 
 
 def test_with_the_decoder_frozen_query_and_mapper_train(pair: Any) -> None:
     """VITA-VLA's first stage; nothing flows into the expert."""
-    made = pair()
-    made.backbone.requires_grad_(False)
-    made.loss().total.backward()
-    trained = {name for name, p in made.student.named_parameters() if p.grad is not None}
+    built = pair()
+    built.backbone.requires_grad_(False)
+    built.loss().total.backward()
+    trained = {name for name, p in built.student.named_parameters() if p.grad is not None}
     assert trained == {
         "query",
-        *(f"mapper.{name}" for name, _ in made.student.mapper.named_parameters()),
+        *(f"mapper.{name}" for name, _ in built.student.mapper.named_parameters()),
     }
-    assert made.image.grad is not None
-    assert made.state.grad is None
+    assert built.image.grad is not None
+    assert built.state.grad is None
 
 
 def test_a_student_with_the_expert_s_features_acts_as_the_expert(
     pair: Any, monkeypatch: Any
 ) -> None:
-    made = pair(action_weight=1.0)
-    expert = made.expert.predict(made.batch, made.encode)
-    features = made.encode("state").pool()
-    monkeypatch.setattr(made.student, "_student", lambda *_: features)
-    without = made.streams(image=made.encode("image"))
-    assert made.student.predict(made.batch, without.on(made.backbone)) == expert
-    loss = made.loss()
+    built = pair(action_weight=1.0)
+    expert = built.expert.predict(built.batch, built.encode)
+    features = built.encode("state").pool()
+    monkeypatch.setattr(built.student, "_student", lambda *_: features)
+    without = built.streams(image=built.encode("image"))
+    assert built.student.predict(built.batch, without.on(built.backbone)) == expert
+    loss = built.loss()
     assert loss.parts["distance"] == 0
-    torch.testing.assert_close(loss.total, made.expert.loss(made.batch, made.encode).total)
+    torch.testing.assert_close(loss.total, built.expert.loss(built.batch, built.encode).total)
 
 
 @pytest.mark.parametrize(
     ("options", "part"), [({}, "distance"), ({"distill_weight": 0.0, "action_weight": 1.0}, "l1")]
 )
 def test_the_student_learns(pair: Any, options: dict[str, float], part: str) -> None:
-    made = pair(**options)
-    parameters = [*made.student.parameters(), *made.backbone.parameters(), made.image]
+    built = pair(**options)
+    parameters = [*built.student.parameters(), *built.backbone.parameters(), built.image]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     losses = []
     for _ in range(80):  # of twelve seeds, none was above a quarter; processors draw differently
-        loss = made.loss()
+        loss = built.loss()
         losses.append(float(loss.parts[part]))
         optimizer.zero_grad()
         loss.total.backward()

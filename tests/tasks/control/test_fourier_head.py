@@ -37,21 +37,21 @@ def test_probabilities_are_the_paper_s_density_at_the_centres(frequencies: int) 
     centres = (2 * torch.arange(bins, dtype=torch.float64) + 1) / bins - 1
     expected = density(a, centres)
     expected = expected / expected.sum(1, keepdim=True)
-    found = FourierHead(3, bins, frequencies).probabilities(a.real, a.imag)
-    torch.testing.assert_close(found, expected)
-    assert bool((found >= 0).all())
-    torch.testing.assert_close(found.sum(1), torch.ones(5, dtype=torch.float64))
+    result = FourierHead(3, bins, frequencies).probabilities(a.real, a.imag)
+    torch.testing.assert_close(result, expected)
+    assert bool((result >= 0).all())
+    torch.testing.assert_close(result.sum(1), torch.ones(5, dtype=torch.float64))
 
 
 def test_the_density_integrates_to_one() -> None:
     for a in coefficients(6):
-        found, _ = quad(lambda z, a=a: float(density(a[None], torch.tensor([z]).double())), -1, 1)
-        assert found == pytest.approx(1.0)
+        result, _ = quad(lambda z, a=a: float(density(a[None], torch.tensor([z]).double())), -1, 1)
+        assert result == pytest.approx(1.0)
 
 
 def test_no_frequency_is_the_uniform_distribution() -> None:
-    found = FourierHead(4, 8, 0)(torch.randn(3, 4)).softmax(-1)
-    torch.testing.assert_close(found, torch.full((3, 8), 1 / 8))
+    result = FourierHead(4, 8, 0)(torch.randn(3, 4)).softmax(-1)
+    torch.testing.assert_close(result, torch.full((3, 8), 1 / 8))
 
 
 def test_roughness_is_the_paper_s_sum() -> None:
@@ -64,9 +64,9 @@ def test_roughness_is_the_paper_s_sum() -> None:
 def test_half_precision_is_left_out_of_it() -> None:
     head, hidden = FourierHead(8, 16, 3), torch.randn(2, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = head(hidden)
-    torch.testing.assert_close(found, head(hidden))
-    assert found.dtype == torch.float32
+        result = head(hidden)
+    torch.testing.assert_close(result, head(hidden))
+    assert result.dtype == torch.float32
 
 
 def test_neighbouring_bins_learn_together() -> None:
@@ -79,9 +79,9 @@ def test_neighbouring_bins_learn_together() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    found = head(hidden).softmax(-1).mean(0)
-    assert int(found.argmax()) == 20
-    assert bool(found[19] > found[10] and found[21] > found[30])
+    result = head(hidden).softmax(-1).mean(0)
+    assert int(result.argmax()) == 20
+    assert bool(result[19] > result[10] and result[21] > result[30])
 
 
 @pytest.mark.parametrize(

@@ -80,15 +80,15 @@ def batch_of(references: list[dict[str, Any]]) -> Batch:
 def test_a_mask_is_averaged_over_each_tokens_extent() -> None:
     like = tokens(2)
     whole = mask_coverage(mask_of(like, [[0, 5], []]), like, "it")
-    wanted = torch.zeros(2, TOKENS)
-    wanted[0, [0, 5]] = 1
-    torch.testing.assert_close(whole, wanted)
+    expected = torch.zeros(2, TOKENS)
+    expected[0, [0, 5]] = 1
+    torch.testing.assert_close(whole, expected)
     half = mask_of(like, [[5], [7]])
     values = half.tokens.clone().unflatten(1, half.grid or ())
     values[:, :, :, ::2] = 0
-    found = mask_coverage(half.replace(tokens=values.flatten(1, 3)), like, "it")
-    assert found[0, 5] == pytest.approx(0.5) and found[1, 7] == pytest.approx(0.5)
-    assert float(found.sum()) == pytest.approx(1.0)
+    result = mask_coverage(half.replace(tokens=values.flatten(1, 3)), like, "it")
+    assert result[0, 5] == pytest.approx(0.5) and result[1, 7] == pytest.approx(0.5)
+    assert float(result.sum()) == pytest.approx(1.0)
 
 
 def test_a_mask_in_another_space_covers_the_same_places() -> None:
@@ -113,8 +113,8 @@ def test_the_loss_is_the_balanced_cross_entropy_of_torch() -> None:
     goal = mask_coverage(encode("mask"), scan, "it")
     each = F.binary_cross_entropy_with_logits(logits, goal, reduction="none")
     yes, no = goal > 0, (goal == 0) & scan.mask
-    wanted = [(each[i][yes[i]].mean() + each[i][no[i]].mean()) / 2 for i in range(2)]
-    torch.testing.assert_close(loss.total, torch.stack(wanted).sum())
+    expected = [(each[i][yes[i]].mean() + each[i][no[i]].mean()) / 2 for i in range(2)]
+    torch.testing.assert_close(loss.total, torch.stack(expected).sum())
     assert loss.count == 2
 
 
@@ -160,9 +160,9 @@ def test_a_sentence_is_nowhere_in_signals_with_another_finding() -> None:
     targets = [{"about": about, "finding": finding} for about, finding in facts]
     task = Grounding(**OPTIONS, finding="finding", negative_group="about")
     apart = task._negatives(batch_of(targets))
-    wanted = torch.zeros(4, 4, dtype=torch.bool)
-    wanted[0, 1] = wanted[1, 0] = wanted[1, 2] = wanted[2, 1] = True
-    assert torch.equal(apart, wanted)
+    expected = torch.zeros(4, 4, dtype=torch.bool)
+    expected[0, 1] = expected[1, 0] = expected[1, 2] = expected[2, 1] = True
+    assert torch.equal(apart, expected)
     batch, encode = case([[0], [7], [3], [9]], targets)
     alone = task.loss(case([[0], [7], [3], [9]])[0], encode).total
     logits = task._logits(encode("scan"), encode)
@@ -214,15 +214,15 @@ def test_it_learns_to_point() -> None:
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-    found = task.predict(batch, encode)
+    result = task.predict(batch, encode)
     assert _peaks(task, batch, encode) == [0, 7, 13, 20]
     metrics = task.metrics()
-    metrics.update(found, batch.references)
+    metrics.update(result, batch.references)
     values = metrics.compute()
     assert values["hit"] == 1 and values["chance"] == pytest.approx(1 / TOKENS)
     assert values["off"] == pytest.approx(0, abs=1e-3) and values["rows"] == 4
     assert all(
-        "map" not in row for row in task.format_predictions(found, batch.references, batch.keys)
+        "map" not in row for row in task.format_predictions(result, batch.references, batch.keys)
     )
 
 
@@ -239,12 +239,12 @@ def test_a_map_lies_over_the_volume_that_was_read(tmp_path: Path) -> None:
     row = Phantom(subjects=1, healthy=0.0, sequences=("T2w",), view="sentence", spacing=6.0)[0]
     encoder, masks = ViT3D(size=(32, 40, 32), patch=(8, 8, 8), dim=8, depth=1, heads=2), Mask()
     sample = encoder.processor.prepare(read(row["volume"]))
-    found = encoder(**encoder.collate([sample]))
+    result = encoder(**encoder.collate([sample]))
     mask = masks(**masks.collate([masks.processor.prepare(read_mask(row["sentence_mask"]))]))
-    share = mask_coverage(mask, found, "it")
+    share = mask_coverage(mask, result, "it")
     assert 0 < float(share.sum()) < 8
     knowing = torch.stack([share - 0.1, torch.ones_like(share)], -1)
-    features = {"scan": found.replace(tokens=knowing), "said": _said([1.0, 0.0]), "mask": mask}
+    features = {"scan": result.replace(tokens=knowing), "said": _said([1.0, 0.0]), "mask": mask}
     encode = StubContext(features)
     task = Grounding(input="scan", text="said", dim=2)
     batch = Batch("it", ["a"], [{}], features=features)

@@ -109,13 +109,13 @@ def test_shares_of_a_grid_and_back() -> None:
 
 def test_tokens_lie_where_their_affine_says() -> None:
     features = volumes(2)
-    found = transform_points(
+    result = transform_points(
         grid_to_world(features, "test"), grid_coordinates(GRID, features.tokens).expand(2, -1, -1)
     )
     first = features.affine @ torch.tensor([3.5, 3.5, 3.5, 1.0])
-    torch.testing.assert_close(found[:, 0], first[:, :3])
+    torch.testing.assert_close(result[:, 0], first[:, :3])
     last = torch.tensor([3.5 + 8 * (n - 1) for n in GRID] + [1.0])
-    torch.testing.assert_close(found[:, -1], (features.affine @ last)[:, :3])
+    torch.testing.assert_close(result[:, -1], (features.affine @ last)[:, :3])
 
 
 @pytest.mark.parametrize("grid", [(4, 5, 3), (4, 1, 3), (6, 2)])
@@ -157,9 +157,9 @@ def test_the_loss_is_its_formula() -> None:
     batch = batch_of(task, [box[0].tolist()])
     raw = task.heads["head"](features).tokens
     unit = unit_to_world(grid_to_world(features, "test"), features.extents())
-    found = raw[..., 1:].sigmoid()
-    near = (found - world_to_cxcywh(box[None], unit)).abs().sum()
-    over = box_giou(cxcywh_to_world(found, unit)[0], box)[0, 0]
+    result = raw[..., 1:].sigmoid()
+    near = (result - world_to_cxcywh(box[None], unit)).abs().sum()
+    over = box_giou(cxcywh_to_world(result, unit)[0], box)[0, 0]
     there = F.binary_cross_entropy_with_logits(raw[0, 0, 0], torch.tensor(1.0))
     loss = task.loss(batch, StubContext(lambda *_: features))
     torch.testing.assert_close(loss.total, 5 * near + 2 * (1 - over) + there, rtol=1e-4, atol=1e-4)
@@ -208,15 +208,15 @@ def test_it_learns_where_a_bright_place_is(axes: int) -> None:
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()
     metrics.update(task.predict(batch, StubContext(lambda *_: features)), batch.references)
-    found = metrics.compute()
-    assert found["box_hit"] > 0.8 and found["missed"] == 0
+    result = metrics.compute()
+    assert result["box_hit"] > 0.8 and result["missed"] == 0
 
 
 def test_predictions_are_sorted_and_json() -> None:
     task = task_of(threshold=0.99)
-    found = task.predict(batch_of(task, [CUBE, None]), StubContext(lambda *_: volumes(2)))
-    assert json.loads(json.dumps(found)) == found
-    assert [len(row["boxes"]) for row in found] == [1, 1]  # the best one stays
+    result = task.predict(batch_of(task, [CUBE, None]), StubContext(lambda *_: volumes(2)))
+    assert json.loads(json.dumps(result)) == result
+    assert [len(row["boxes"]) for row in result] == [1, 1]  # the best one stays
     every = task_of(threshold=0.0).predict(
         batch_of(task, [CUBE]), StubContext(lambda *_: volumes(1))
     )
@@ -231,10 +231,10 @@ def test_metrics_of_perfect_and_of_missing_boxes() -> None:
         [{"boxes": boxes[:2], "scores": [0.9, 0.8]}, {"boxes": [boxes[2]], "scores": [0.3]}],
         [{"boxes": boxes[1::-1]}, {"boxes": []}],
     )
-    found = metrics.compute()
-    assert (found["iou"], found["giou"], found["box_hit"]) == pytest.approx((1.0, 1.0, 1.0))
-    assert found["centre_error"] == pytest.approx(0, abs=1e-6)
-    assert found["auroc"] == 1.0 and found["missed"] == 0.0
+    result = metrics.compute()
+    assert (result["iou"], result["giou"], result["box_hit"]) == pytest.approx((1.0, 1.0, 1.0))
+    assert result["centre_error"] == pytest.approx(0, abs=1e-6)
+    assert result["auroc"] == 1.0 and result["missed"] == 0.0
     metrics.update([{"boxes": [], "scores": []}], [{"boxes": [boxes[0], boxes[1]]}])
     assert metrics.compute()["box_hit"] == pytest.approx(2 / 4)
     assert metrics.compute()["missed"] == pytest.approx(2 / 4)

@@ -74,26 +74,26 @@ def ask(task: Segmentation, volume: Features, mask: Features | None):  # type: i
 
 @pytest.mark.parametrize(("grid", "fine"), [(GRID, FINE), ((3, 4), (6, 8))])
 def test_the_loss_is_monai_s(grid: tuple[int, ...], fine: tuple[int, ...]) -> None:
-    task, volume, wanted = task_of(len(grid)), tokens_of(3, grid), some_masks(3, fine)
-    batch, encode = ask(task, volume, masks_of(wanted))
+    task, volume, expected = task_of(len(grid)), tokens_of(3, grid), some_masks(3, fine)
+    batch, encode = ask(task, volume, masks_of(expected))
     logits = task.heads["head"](volume).tokens[..., 0].unflatten(1, fine)[:, None]
     logits = logits + math.log(0.01 / 0.99)  # where a new head begins
-    known = DiceCELoss(sigmoid=True)(logits, wanted[:, None].float())
+    known = DiceCELoss(sigmoid=True)(logits, expected[:, None].float())
     loss = task.loss(batch, encode)
     torch.testing.assert_close(loss.total / int(loss.count), known)
 
 
 def test_a_mask_is_laid_over_the_volume_by_both_affines() -> None:
     """The same voxels stored from another corner on, with the affine that says so."""
-    task, volume, wanted = task_of(), tokens_of(2), some_masks(2)
-    batch, encode = ask(task, volume, masks_of(wanted))
+    task, volume, expected = task_of(), tokens_of(2), some_masks(2)
+    batch, encode = ask(task, volume, masks_of(expected))
     known = task.loss(batch, encode).total
-    wider = torch.nn.functional.pad(wanted, (3, 2, 1, 0, 2, 2))
+    wider = torch.nn.functional.pad(expected, (3, 2, 1, 0, 2, 2))
     shifted = masks_of(wider)
     shifted.affine[:, :3, 3] -= torch.tensor([2.0, 1.0, 3.0])
     batch, encode = ask(task, volume, shifted)
     torch.testing.assert_close(task.loss(batch, encode).total, known)
-    turned = masks_of(wanted.flip(1))
+    turned = masks_of(expected.flip(1))
     turned.affine[:, 0, 0] = -1.0
     turned.affine[:, 0, 3] = 5.0 + FINE[0] - 1
     batch, encode = ask(task, volume, turned)
@@ -101,14 +101,14 @@ def test_a_mask_is_laid_over_the_volume_by_both_affines() -> None:
 
 
 def test_padded_tokens_count_for_nothing() -> None:
-    task, volume, wanted = task_of(), tokens_of(2), some_masks(2)
+    task, volume, expected = task_of(), tokens_of(2), some_masks(2)
     real = torch.ones(2, *GRID, dtype=torch.bool)
     real[1, 2:] = False
     volume = volume.replace(mask=real.flatten(1))
-    batch, encode = ask(task, volume, masks_of(wanted))
+    batch, encode = ask(task, volume, masks_of(expected))
     known = task.loss(batch, encode).total
     noise = volume.tokens.masked_fill(~volume.mask[..., None], 1e3)
-    other = wanted.clone()
+    other = expected.clone()
     other[1, 4:] = ~other[1, 4:]
     batch, encode = ask(task, volume.replace(tokens=noise), masks_of(other))
     torch.testing.assert_close(task.loss(batch, encode).total, known)
@@ -117,14 +117,14 @@ def test_padded_tokens_count_for_nothing() -> None:
 
 
 def test_scores_are_monai_s_in_mm() -> None:
-    found, wanted = torch.zeros(2, 12, 10, 8, dtype=torch.bool)
-    found[2:6, 3:7, 2:5], wanted[3:8, 3:6, 2:6] = True, True
+    result, expected = torch.zeros(2, 12, 10, 8, dtype=torch.bool)
+    result[2:6, 3:7, 2:5], expected[3:8, 3:6, 2:6] = True, True
     edges = (1.0, 2.0, 4.0)
     dice, distance = DiceMetric(), HausdorffDistanceMetric(percentile=95)
-    a, b = found[None, None].float(), wanted[None, None].float()
+    a, b = result[None, None].float(), expected[None, None].float()
     dice(a, b)
     distance(a, b, spacing=edges)
-    scores = agreement(found, wanted, edges)
+    scores = agreement(result, expected, edges)
     assert scores["dice"] == pytest.approx(float(dice.aggregate()))
     assert scores["hd95"] == pytest.approx(float(distance.aggregate()))
 
@@ -151,8 +151,8 @@ def test_metrics_without_rows_or_masks_say_so() -> None:
 @pytest.mark.parametrize("fill", [0.0, 0.3, 1.0])
 def test_runs_and_back(fill: float) -> None:
     mask, matrix = torch.rand(3, 4, 5) < fill, torch.randn(4, 4)
-    told = json.loads(json.dumps(encode_rle(mask, matrix)))
-    again, place = decode_rle(told)
+    messages = json.loads(json.dumps(encode_rle(mask, matrix)))
+    again, place = decode_rle(messages)
     assert torch.equal(again, mask)
     torch.testing.assert_close(place, matrix)
 
@@ -170,13 +170,13 @@ def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
     """Tokens of two codes; the mask is where one of them stands, on a grid twice as fine."""
     grid = (4,) * axes
     coarse = torch.rand(8, *grid, generator=torch.Generator().manual_seed(2)) > 0.7
-    wanted = coarse
+    expected = coarse
     for axis in range(1, axes + 1):
-        wanted = wanted.repeat_interleave(2, axis)
+        expected = expected.repeat_interleave(2, axis)
     volume = tokens_of(8, grid)
     code = torch.where(coarse.flatten(1)[..., None], 1.0, -1.0) * torch.arange(16).sin()
     volume, task = volume.replace(tokens=volume.tokens * 0.1 + code), task_of(axes)
-    batch, encode = ask(task, volume, masks_of(wanted))
+    batch, encode = ask(task, volume, masks_of(expected))
     fit(task, batch, encode, 1e-2, 60)
     said, metrics = task.predict(batch, encode), task.metrics()
     assert json.loads(json.dumps(said)) == said
@@ -217,14 +217,14 @@ def test_without_the_answer_it_predicts_and_does_not_score() -> None:
 def test_hidden_layers_are_asked_for() -> None:
     task, volume = task_of(), tokens_of(1)
     task.heads["head"] = Unetr(16, 1, ups=2, width=16, layers=[1, 2])
-    asked = {}
+    requested = {}
 
     def encode(name: str, view: str = "main", **options: object) -> Features:
-        asked[name] = options
+        requested[name] = options
         return volume.replace(hidden_states=(volume, volume))
 
     task.predict(Batch("it", ["0"], [{}]), StubContext(encode))
-    assert asked == {"volume.encoder": {"hidden_states": (1, 2)}}
+    assert requested == {"volume.encoder": {"hidden_states": (1, 2)}}
     task.heads["head"] = Unetr(16, 1, ups=2, layers=[1])
     with pytest.raises(ValueError, match="got 0 hidden layers, expected 1"):
         task.heads["head"](volume)
@@ -261,11 +261,11 @@ def volume_of(rows: int, size: tuple[int, ...]) -> dict[str, torch.Tensor]:
 def test_windows_make_the_whole(window: list[int]) -> None:
     """Where nothing reaches across voxels it does not matter how the volume is cut."""
     tensors = volume_of(2, (9, 8, 10))
-    found, known = sliding_window_features(tensors, window, 0.5, voxelwise), voxelwise(tensors)
-    torch.testing.assert_close(found.tokens, known.tokens)
-    assert torch.equal(found.mask, known.mask)
-    assert (found.grid, found.spacing, found.origin) == (known.grid, known.spacing, known.origin)
-    assert torch.equal(found.affine, known.affine)
+    result, known = sliding_window_features(tensors, window, 0.5, voxelwise), voxelwise(tensors)
+    torch.testing.assert_close(result.tokens, known.tokens)
+    assert torch.equal(result.mask, known.mask)
+    assert (result.grid, result.spacing, result.origin) == (known.grid, known.spacing, known.origin)
+    assert torch.equal(result.affine, known.affine)
 
 
 def test_windows_of_volumes_that_are_encoded_apart() -> None:
@@ -274,13 +274,13 @@ def test_windows_of_volumes_that_are_encoded_apart() -> None:
     parts = [([0, 2], volume_of(2, (9, 8, 10))), ([1], volume_of(1, (6, 8, 5)))]
     batch = Batch("it", ["a", "b", "c"], [{}] * 3, streams={"volume": {"main": ShapeGroups(parts)}})
     context = StubContext(lambda name, view, **_: voxelwise(batch.streams["volume"][view]))
-    found = task._sliding_output(batch, context)
-    assert found.grid == (9, 8, 10)
+    result = task._sliding_output(batch, context)
+    assert result.grid == (9, 8, 10)
     for rows, tensors in parts:
         alone = voxelwise(tensors)
         for place, row in enumerate(rows):
             expected = alone.tokens[place][alone.mask[place]] + task.start
-            torch.testing.assert_close(found.tokens[row][found.mask[row]], expected)
+            torch.testing.assert_close(result.tokens[row][result.mask[row]], expected)
 
 
 def test_a_window_keeps_its_place() -> None:

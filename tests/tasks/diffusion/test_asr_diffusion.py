@@ -89,16 +89,16 @@ SPECIAL = Special(MASK, EOS, GAP)
 def test_without_priors_a_canvas_is_the_text_and_its_end(seed: int) -> None:
     draws = torch.Generator().manual_seed(seed)
     truths = [[5, 6, 7], [8] * 9, []]
-    made = make_training_canvas(truths, [None] * 3, LAYOUT, 16, SPECIAL, draws)
+    built = make_training_canvas(truths, [None] * 3, LAYOUT, 16, SPECIAL, draws)
     for row, truth in enumerate(truths):
-        size = int(made.real[row].sum())
+        size = int(built.real[row].sum())
         assert size > len(truth)
-        assert made.target[row, :size].tolist() == [*truth, *[EOS] * (size - len(truth))]
-        shown, hidden = made.ids[row, :size], made.hidden[row, :size]
+        assert built.target[row, :size].tolist() == [*truth, *[EOS] * (size - len(truth))]
+        shown, hidden = built.ids[row, :size], built.hidden[row, :size]
         assert shown[hidden].eq(MASK).all()
-        assert torch.equal(shown[~hidden], made.target[row, :size][~hidden])
-        weights = made.weight[row]
-        assert weights[~made.hidden[row]].eq(0).all()
+        assert torch.equal(shown[~hidden], built.target[row, :size][~hidden])
+        weights = built.weight[row]
+        assert weights[~built.hidden[row]].eq(0).all()
         assert len(weights[weights > 0].unique()) <= 1
         assert weights.max() <= 1 / (MIN_MASK_PROB * size) + 1e-6
 
@@ -106,22 +106,22 @@ def test_without_priors_a_canvas_is_the_text_and_its_end(seed: int) -> None:
 def test_with_a_prior_training_sees_what_decoding_begins_with() -> None:
     """Its sure words stand where decoding has them; nothing else is given."""
     said = [10, 11, 12, 13, 14]
-    found = Draft("", said, [1.0, 1.0, 0.2, 1.0, 1.0], [0, 1, 2, 3, 4])
+    result = Draft("", said, [1.0, 1.0, 0.2, 1.0, 1.0], [0, 1, 2, 3, 4])
     truth = [10, 20, 12, 13, 14]
-    start = make_initial_canvas([layout_draft(found, LAYOUT)], SPECIAL)
+    start = make_initial_canvas([layout_draft(result, LAYOUT)], SPECIAL)
     wrong_shown = 0
     for seed in range(20):
         draws = torch.Generator().manual_seed(seed)
-        made = make_training_canvas([truth], [found], LAYOUT, 16, SPECIAL, draws)
-        assert made.ids.shape == start.ids.shape and torch.equal(made.real, start.real)
+        built = make_training_canvas([truth], [result], LAYOUT, 16, SPECIAL, draws)
+        assert built.ids.shape == start.ids.shape and torch.equal(built.real, start.real)
         given = start.drafted[0]
-        assert made.hidden[0][given].sum() <= 1  # the wrong one, where verification took it back
-        right = made.ids[0] == made.target[0]
-        wrong = given & ~right & ~made.hidden[0]
+        assert built.hidden[0][given].sum() <= 1  # the wrong one, where verification took it back
+        right = built.ids[0] == built.target[0]
+        wrong = given & ~right & ~built.hidden[0]
         wrong_shown += int(wrong.sum())
-        assert made.weight[0][wrong].gt(0).all()  # a loss on visible wrong tokens
-        sure = given & (start.ids[0] == made.target[0])
-        assert torch.equal(made.ids[0][sure], start.ids[0][sure]) and int(sure.sum()) == 3
+        assert built.weight[0][wrong].gt(0).all()  # a loss on visible wrong tokens
+        sure = given & (start.ids[0] == built.target[0])
+        assert torch.equal(built.ids[0][sure], start.ids[0][sure]) and int(sure.sum()) == 3
     assert 0 < wrong_shown < 20
 
 
@@ -174,9 +174,11 @@ def test_a_text_that_has_too_few_frames_is_named() -> None:
     backbone = meet(task)
     _, encode = batch_of(task, ["ab", "cd"], backbone)
     batch, _ = batch_of(task, ["ab", "dddd dddd"], backbone)
-    found = task.loss(batch, encode.on(backbone))
-    assert [key for key, _ in found.failed] == ["1"] and "needs 15 (9 tokens" in found.failed[0][1]
-    assert found.total.isfinite()
+    result = task.loss(batch, encode.on(backbone))
+    assert [key for key, _ in result.failed] == ["1"] and "needs 15 (9 tokens" in result.failed[0][
+        1
+    ]
+    assert result.total.isfinite()
 
 
 def test_the_context_is_read_once_and_a_pass_costs_the_canvas(
@@ -194,8 +196,8 @@ def test_the_context_is_read_once_and_a_pass_costs_the_canvas(
 
         monkeypatch.setattr(backbone, name, counted)
     batch, encode = batch_of(task, ["ab"], backbone)
-    found = task.predict(batch, encode.on(backbone), prior=False)
-    assert calls == ["prefill"] + ["forward"] * found[0]["passes"]
+    result = task.predict(batch, encode.on(backbone), prior=False)
+    assert calls == ["prefill"] + ["forward"] * result[0]["passes"]
     calls.clear()
     assert task.predict(batch, encode.on(backbone), prior=False, steps=3)[0]["passes"] <= 3
 
@@ -212,17 +214,17 @@ def test_a_decided_row_takes_part_in_no_further_pass(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(backbone, "forward", counted)
     batch, encode = batch_of(task, ["ab", "abcab", "b"], backbone)
-    found = task.predict(batch, encode.on(backbone), prior=True)
-    assert sum(rows) == sum(row["passes"] for row in found)
+    result = task.predict(batch, encode.on(backbone), prior=True)
+    assert sum(rows) == sum(row["passes"] for row in result)
 
 
 def test_rows_in_a_batch_say_what_they_say_alone() -> None:
     task, texts = make(threshold=0.02).eval(), ["abcd", "b", "d c b a"]
     backbone = meet(task).eval()
     whole = task.predict(*batch_of(task, texts, backbone))
-    for text, found in zip(texts, whole, strict=True):
-        assert task.predict(*batch_of(task, [text], backbone)) == [found]
-        assert set(found) == {"text", "passes", "prior"}
+    for text, result in zip(texts, whole, strict=True):
+        assert task.predict(*batch_of(task, [text], backbone)) == [result]
+        assert set(result) == {"text", "passes", "prior"}
 
 
 def test_the_gap_is_no_text() -> None:
@@ -282,10 +284,10 @@ def test_it_learns_to_spell_and_to_correct_a_wrong_prior() -> None:
     backbone = learned(task, texts, 500)
     batch, encode = batch_of(task, texts, backbone)
     for first in (True, False):
-        found = task.predict(batch, encode.on(backbone), prior=first)
+        result = task.predict(batch, encode.on(backbone), prior=first)
         # Six to eight over three seeds and 500 or 800 steps; an untrained decoder has none.
-        assert sum(row["text"] == text for row, text in zip(found, texts, strict=True)) >= 5
-        assert max(row["passes"] for row in found) < 8
+        assert sum(row["text"] == text for row, text in zip(result, texts, strict=True)) >= 5
+        assert max(row["passes"] for row in result) < 8
     memory = backbone.prefill(assemble(task.prompt.streams, batch, encode), "block")
     wrong: list[Draft | None] = []
     for text in texts:

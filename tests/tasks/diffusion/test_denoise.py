@@ -39,8 +39,8 @@ class Oracle:
         width = ids.shape[1]
         share = self.sure[:, :width][wanted][:, None]
         others = (1 - share) / (SIZE - 1)
-        found = others.expand(-1, SIZE).scatter(1, self.truth[:, :width][wanted][:, None], share)
-        return found.log()
+        result = others.expand(-1, SIZE).scatter(1, self.truth[:, :width][wanted][:, None], share)
+        return result.log()
 
 
 def run(predict: Predict, start: Canvas, **rule: float | int | None) -> Denoised:
@@ -49,9 +49,9 @@ def run(predict: Predict, start: Canvas, **rule: float | int | None) -> Denoised
 
 def test_an_oracle_needs_one_pass_and_the_canvas_shrinks_to_the_text() -> None:
     truth = [[5, 6, 7, EOS, EOS, EOS, EOS, EOS], [8, 9, 10, 11, 12, EOS, EOS, EOS]]
-    found = run(Oracle(truth), canvas([[MASK] * 8] * 2))
-    assert found.ids == [[5, 6, 7], [8, 9, 10, 11, 12]]
-    assert found.passes == [1, 1] and found.canvas == [3, 5]
+    result = run(Oracle(truth), canvas([[MASK] * 8] * 2))
+    assert result.ids == [[5, 6, 7], [8, 9, 10, 11, 12]]
+    assert result.passes == [1, 1] and result.canvas == [3, 5]
 
 
 def test_threshold_nought_is_one_pass_and_above_one_a_token_a_pass() -> None:
@@ -59,9 +59,9 @@ def test_threshold_nought_is_one_pass_and_above_one_a_token_a_pass() -> None:
     shaky = torch.linspace(0.3, 0.6, 6)
     assert run(Oracle(truth, shaky), canvas([[MASK] * 6]), threshold=0.0).passes == [1]
     slow = Oracle(truth, shaky)
-    found = run(slow, canvas([[MASK] * 6]), threshold=1.1)
-    assert found.passes == [6] and found.ids == truth
-    assert [int(wanted.sum()) for wanted in slow.asked] == [6, 5, 4, 3, 2, 1]
+    result = run(slow, canvas([[MASK] * 6]), threshold=1.1)
+    assert result.passes == [6] and result.ids == truth
+    assert [int(expected.sum()) for expected in slow.asked] == [6, 5, 4, 3, 2, 1]
     order = [int(a.int().sub(b.int()).argmax()) for a, b in pairwise(slow.asked)]
     assert order == [5, 4, 3, 2, 1]  # the surest first
 
@@ -86,8 +86,8 @@ def test_what_was_revealed_never_changes() -> None:
 def test_only_open_places_are_asked_for() -> None:
     truth = [[5, 6, 7, 8, EOS]]
     oracle = Oracle(truth)
-    found = run(oracle, canvas([[5, MASK, 7, MASK, MASK]]))
-    assert found.ids == [[5, 6, 7, 8]] and found.passes == [1]
+    result = run(oracle, canvas([[5, MASK, 7, MASK, MASK]]))
+    assert result.ids == [[5, 6, 7, 8]] and result.passes == [1]
     assert oracle.asked[0].tolist() == [[False, True, False, True, True]]
 
 
@@ -103,8 +103,8 @@ def test_a_wrong_prior_is_masked_again_once_and_only_where_verified() -> None:
     trusted = run(Oracle(truth), canvas([[5, 20, 7, MASK]]))
     assert trusted.ids == [[5, 20, 7]] and trusted.passes == [1]
     oracle = Oracle(truth)
-    found = run(oracle, canvas([[5, 20, 7, MASK]]), remask_below=0.3)
-    assert found.ids == [[5, 6, 7]] and found.passes == [2]
+    result = run(oracle, canvas([[5, 20, 7, MASK]]), remask_below=0.3)
+    assert result.ids == [[5, 6, 7]] and result.passes == [2]
     assert oracle.seen[1].tolist() == [[5, MASK, 7]]
     doubting = Oracle([[9, 9, 9, 9]], 0.2)  # believes nothing, reveals one place a pass
     assert run(doubting, canvas([[5, 6, 7, 8]]), remask_below=1.0).passes == [5]
@@ -112,8 +112,8 @@ def test_a_wrong_prior_is_masked_again_once_and_only_where_verified() -> None:
 
 def test_the_canvas_is_cut_at_an_end_that_is_sure_and_not_too_early() -> None:
     truth = [[5, EOS, 7, 8, EOS, EOS]]
-    found = run(Oracle(truth), canvas([[MASK] * 6], least=3))
-    assert found.canvas == [4] and EOS not in found.ids[0] and found.ids[0][2:] == [7, 8]
+    result = run(Oracle(truth), canvas([[MASK] * 6], least=3))
+    assert result.canvas == [4] and EOS not in result.ids[0] and result.ids[0][2:] == [7, 8]
     shaky = torch.tensor([[0.95, 0.6, 0.5, 0.4, 0.3, 0.3]])
     unsure = run(Oracle([[5, EOS, 7, 8, 9, 9]], shaky), canvas([[MASK] * 6]))
     assert unsure.ids == [[5]] and unsure.passes == [2] and unsure.canvas == [6]
@@ -123,8 +123,8 @@ def test_rows_leave_when_they_are_decided() -> None:
     truth = [[5, 6, EOS, EOS], [7, 8, 9, 10]]
     sure = torch.tensor([[0.99] * 4, [0.5, 0.6, 0.7, 0.8]])
     oracle = Oracle(truth, sure)
-    found = run(oracle, canvas([[MASK] * 4] * 2))
-    assert found.passes == [1, 4] and found.ids == [[5, 6], [7, 8, 9, 10]]
+    result = run(oracle, canvas([[MASK] * 4] * 2))
+    assert result.passes == [1, 4] and result.ids == [[5, 6], [7, 8, 9, 10]]
     assert not oracle.asked[1][0].any()
 
 
@@ -142,12 +142,12 @@ def test_batches_give_what_rows_alone_give() -> None:
 @pytest.mark.parametrize("steps", [1, 3, 4, 10])
 def test_a_number_of_steps_reveals_by_the_schedule(steps: int) -> None:
     oracle = Oracle([list(range(5, 15))], torch.linspace(0.2, 0.4, 10))
-    found = run(oracle, canvas([[MASK] * 10]), steps=steps)
-    assert found.passes == [steps] and found.ids == [list(range(5, 15))]
-    left = [int(wanted.sum()) for wanted in oracle.asked]
+    result = run(oracle, canvas([[MASK] * 10]), steps=steps)
+    assert result.passes == [steps] and result.ids == [list(range(5, 15))]
+    left = [int(expected.sum()) for expected in oracle.asked]
     assert left[0] == 10 and (steps != 4 or left == [10, 7, 4, 2])
 
 
 def test_what_is_left_is_revealed_when_passes_run_out() -> None:
-    found = run(Oracle([[5] * 20], 0.2), canvas([[MASK] * 20]), max_passes=3)
-    assert found.passes == [3] and found.ids == [[5] * 20]
+    result = run(Oracle([[5] * 20], 0.2), canvas([[MASK] * 20]), max_passes=3)
+    assert result.passes == [3] and result.ids == [[5] * 20]

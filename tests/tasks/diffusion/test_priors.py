@@ -24,16 +24,16 @@ EOS, GAP = 2, 99
 
 @pytest.fixture
 def spelling() -> Characters:
-    made = Characters()
-    made.fit(TEXTS)
-    return made
+    built = Characters()
+    built.fit(TEXTS)
+    return built
 
 
 @pytest.fixture
 def tokenizer() -> BPE:
-    made = BPE(size=280)
-    made.fit(TEXTS)
-    return made
+    built = BPE(size=280)
+    built.fit(TEXTS)
+    return built
 
 
 def heard(spelling: Characters, text: str, unsure: str = "") -> CTCHypothesis:
@@ -61,12 +61,12 @@ def prior(ids: list[int], doubtful: set[int]) -> Draft:
 
 
 def test_a_word_is_as_sure_as_its_least_sure_letter(spelling: Characters, tokenizer: BPE) -> None:
-    found = make_draft(heard(spelling, "the old cat sat", "l"), spelling, tokenizer)
-    assert found.text == "the old cat sat" and found.ids == tokenizer.encode(found.text)
-    pieces = [tokenizer.decode([i]).strip() for i in found.ids]
-    unsure = "".join(p for p, s in zip(pieces, found.sure, strict=True) if s < 0.9)
+    result = make_draft(heard(spelling, "the old cat sat", "l"), spelling, tokenizer)
+    assert result.text == "the old cat sat" and result.ids == tokenizer.encode(result.text)
+    pieces = [tokenizer.decode([i]).strip() for i in result.ids]
+    unsure = "".join(p for p, s in zip(pieces, result.sure, strict=True) if s < 0.9)
     assert unsure == "old"
-    assert [len(set(found.words)), max(found.words)] == [4, 3]
+    assert [len(set(result.words)), max(result.words)] == [4, 3]
 
 
 def test_silence_is_a_canvas_of_slack(spelling: Characters, tokenizer: BPE) -> None:
@@ -77,16 +77,16 @@ def test_silence_is_a_canvas_of_slack(spelling: Characters, tokenizer: BPE) -> N
 @pytest.mark.parametrize("tokens", [0, 1, 9, 10, 40])
 @pytest.mark.parametrize("doubtful", [0, 1, 5, 40])
 def test_the_length_is_that_of_the_formula(tokens: int, doubtful: int) -> None:
-    found = layout_draft(prior(list(range(10, 10 + tokens)), set(range(doubtful))), layout())
-    assert len(found.tokens) == math.ceil(round(1.2 * tokens, 6)) + 4
-    stay = [t for t in found.tokens if t is not None]
+    result = layout_draft(prior(list(range(10, 10 + tokens)), set(range(doubtful))), layout())
+    assert len(result.tokens) == math.ceil(round(1.2 * tokens, 6)) + 4
+    stay = [t for t in result.tokens if t is not None]
     assert stay == list(range(10 + min(doubtful, tokens), 10 + tokens))
 
 
 def test_room_stands_beside_doubtful_words() -> None:
-    found = layout_draft(prior([10, 11, 12, 13, 14, 15, 16, 17, 18, 19], {3}), layout())
-    assert found.tokens == [10, 11, 12, None, None, 14, 15, 16, 17, 18, 19, *[None] * 5]
-    assert found.head == 11 and found.least == 5
+    result = layout_draft(prior([10, 11, 12, 13, 14, 15, 16, 17, 18, 19], {3}), layout())
+    assert result.tokens == [10, 11, 12, None, None, 14, 15, 16, 17, 18, 19, *[None] * 5]
+    assert result.head == 11 and result.least == 5
 
 
 def test_a_word_that_is_shorter_leaves_gaps_and_longer_ones_fit() -> None:
@@ -101,15 +101,15 @@ def test_a_word_that_is_shorter_leaves_gaps_and_longer_ones_fit() -> None:
 
 def test_places_that_are_too_few_are_not_learned() -> None:
     slots = layout_draft(prior([10, 11, 12], set()), layout(length_margin=2))  # 10 11 12 | . . .
-    wanted, learned = align_targets(slots, [10, 7, 8, 12], EOS, GAP)
+    expected, learned = align_targets(slots, [10, 7, 8, 12], EOS, GAP)
     assert learned == [True, False, True, True, True, True]
-    assert wanted[0] == 10 and wanted[2] == 12 and wanted[3:] == [EOS] * 3
+    assert expected[0] == 10 and expected[2] == 12 and expected[3:] == [EOS] * 3
 
 
 def test_a_wrong_word_that_stays_should_be_another() -> None:
     slots = layout_draft(prior([10, 11, 12], set()), layout())
-    wanted, learned = align_targets(slots, [10, 7, 12], EOS, GAP)
-    assert wanted[:3] == [10, 7, 12] and all(learned)
+    expected, learned = align_targets(slots, [10, 7, 12], EOS, GAP)
+    assert expected[:3] == [10, 7, 12] and all(learned)
 
 
 def test_the_truth_comes_back_wherever_it_fits() -> None:
@@ -122,12 +122,12 @@ def test_the_truth_comes_back_wherever_it_fits() -> None:
         said = [t for t in said if rng.random() < 0.9]
         doubtful = {i for i in range(len(said)) if rng.random() < 0.3}
         slots = layout_draft(prior(said, doubtful), layout(length_margin=8))
-        wanted, learned = align_targets(slots, truth, EOS, GAP)
-        assert len(wanted) == len(learned) == len(slots.tokens)
-        if all(learned) and EOS in wanted:
-            text = [t for t in wanted[: wanted.index(EOS)] if t != GAP]
+        expected, learned = align_targets(slots, truth, EOS, GAP)
+        assert len(expected) == len(learned) == len(slots.tokens)
+        if all(learned) and EOS in expected:
+            text = [t for t in expected[: expected.index(EOS)] if t != GAP]
             rest = iter(truth)
             assert all(token in rest for token in text)
             whole += text == truth
-            assert set(wanted[wanted.index(EOS) :]) == {EOS}
+            assert set(expected[expected.index(EOS) :]) == {EOS}
     assert whole > 100

@@ -39,8 +39,8 @@ class Live(StubContext):
         if "token_mask" in options:
             self.masks[view] = options["token_mask"]
         with torch.set_grad_enabled(point == "encoder" and torch.is_grad_enabled()):
-            found: Features = self.points[point](**self.views[view], **options)
-        return found
+            result: Features = self.points[point](**self.views[view], **options)
+        return result
 
 
 def volumes(rows: int, seed: int = 0, side: int = 10) -> list[dict[str, Tensor]]:
@@ -120,10 +120,10 @@ def test_only_masked_tokens_that_are_real_count() -> None:
 
     def changed(where: Tensor) -> Tensor:
         def other(view: str) -> Features:
-            found = teacher(**encode.views[view])
+            result = teacher(**encode.views[view])
             rows = slice(0, 4) if view == "global0" else slice(4, 8)
-            noise = torch.randn(found.tokens.shape, generator=torch.Generator().manual_seed(3))
-            return found.replace(tokens=found.tokens + noise * where[rows, :, None])
+            noise = torch.randn(result.tokens.shape, generator=torch.Generator().manual_seed(3))
+            return result.replace(tokens=result.tokens + noise * where[rows, :, None])
 
         def asked(stream: str, view: str = "main", **options: Any) -> Features:
             return other(view) if "ema" in stream else encode(stream, view, **options)
@@ -142,8 +142,8 @@ def test_padded_voxels_change_nothing() -> None:
         outside = ~tensors["inside"][:, None]
         assert outside.any()
         tensors["volume"] = tensors["volume"] + 9 * outside
-    found = step(task, encode, batch)
-    torch.testing.assert_close(found.total, plain.total)
+    result = step(task, encode, batch)
+    torch.testing.assert_close(result.total, plain.total)
 
 
 def test_koleo_needs_enough_rows() -> None:
@@ -177,9 +177,9 @@ def test_a_teacher_that_says_the_same_of_everything_stops_the_run() -> None:
     with pytest.raises(StopTraining, match=r"collapsed: .* rank 1\.0\d? \(expected 1\.1 or more\)"):
         task.on_step_end(encode.at(3, 0.0))
     task.eval()
-    kept = int(task.collapsed_steps)
+    remaining = int(task.collapsed_steps)
     step(task, encode, batch)
-    assert int(task.collapsed_steps) == kept  # an evaluation is no training
+    assert int(task.collapsed_steps) == remaining  # an evaluation is no training
 
 
 def test_a_teacher_that_tells_things_apart_goes_on() -> None:

@@ -32,10 +32,10 @@ def cosines(rows: int = 40, prototypes: int = 12) -> Tensor:
 
 
 def test_sinkhorn_rows_sum_to_one_and_prototypes_come_closer_to_even() -> None:
-    found = [losses.sinkhorn(cosines(), 0.1, iterations=n) for n in (1, 2, 3, 4, 200)]
-    for targets in found:
+    result = [losses.sinkhorn(cosines(), 0.1, iterations=n) for n in (1, 2, 3, 4, 200)]
+    for targets in result:
         torch.testing.assert_close(targets.sum(1), torch.ones(40))
-    off = [float((t.sum(0) - 40 / 12).abs().sum()) for t in found]
+    off = [float((t.sum(0) - 40 / 12).abs().sum()) for t in result]
     assert all(later < before for before, later in pairwise(off))
     assert off[-1] < 1e-3
 
@@ -50,9 +50,9 @@ def test_sinkhorn_does_not_know_the_order_or_a_prototypes_popularity() -> None:
 
 def test_what_is_not_real_counts_for_nothing_in_sinkhorn() -> None:
     logits, real = cosines(), torch.arange(40) % 3 > 0
-    found = losses.sinkhorn(logits, 0.1, real)
-    torch.testing.assert_close(found[real], losses.sinkhorn(logits[real], 0.1))
-    assert not found[~real].any()
+    result = losses.sinkhorn(logits, 0.1, real)
+    torch.testing.assert_close(result[real], losses.sinkhorn(logits[real], 0.1))
+    assert not result[~real].any()
     nothing = losses.sinkhorn(logits, 0.1, torch.zeros(40, dtype=torch.bool))
     assert not nothing.any() and losses.sinkhorn(logits[:0], 0.1).shape == (0, 12)
 
@@ -91,11 +91,11 @@ def test_rank_counts_directions_and_entropy_what_is_told_apart() -> None:
 
 def test_prototypes_are_cosines() -> None:
     head = losses.DINOHead(6, 16, 4, 9)
-    found = head(some(20, 6)).detach()
-    assert found.shape == (20, 9) and float(found.abs().max()) <= 1 + 1e-6
+    result = head(some(20, 6)).detach()
+    assert result.shape == (20, 9) and float(result.abs().max()) <= 1 + 1e-6
     with torch.no_grad():
         head.prototypes *= 7  # of unit length, whatever they were
-    torch.testing.assert_close(head(some(20, 6)).detach(), found)
+    torch.testing.assert_close(head(some(20, 6)).detach(), result)
 
 
 def test_an_average_follows_by_its_momentum_and_never_trains() -> None:
@@ -162,16 +162,16 @@ def test_a_crop_of_a_volume_keeps_its_place_in_the_world() -> None:
         "contrasts": torch.ones(3, dtype=torch.bool),
         "affine": affine,
     }
-    made = Crop([5, 4, 6], (0.2, 0.6))(sample, np.random.default_rng(0))
-    assert {k: tuple(v.shape) for k, v in made.items()} == {
+    built = Crop([5, 4, 6], (0.2, 0.6))(sample, np.random.default_rng(0))
+    assert {k: tuple(v.shape) for k, v in built.items()} == {
         "volume": (3, 5, 4, 6), "inside": (5, 4, 6), "contrasts": (3,), "affine": (4, 4)
     }  # fmt: skip
     own = torch.stack(torch.meshgrid(*(torch.arange(n) for n in (5, 4, 6)), indexing="ij")).float()
-    there = torch.einsum("ij,jxyz->ixyz", made["affine"][:3, :3], own)
-    there = there + made["affine"][:3, 3, None, None, None]
+    there = torch.einsum("ij,jxyz->ixyz", built["affine"][:3, :3], own)
+    there = there + built["affine"][:3, 3, None, None, None]
     middle = (slice(None), slice(1, -1), slice(1, -1), slice(1, -1))  # borders are read clamped
-    torch.testing.assert_close(made["volume"][middle], there[middle], rtol=1e-4, atol=1e-3)
-    assert made["inside"].dtype == torch.bool and made["inside"].all()
+    torch.testing.assert_close(built["volume"][middle], there[middle], rtol=1e-4, atol=1e-3)
+    assert built["inside"].dtype == torch.bool and built["inside"].all()
 
 
 def test_crops_are_of_pictures_too_and_follow_from_the_generator() -> None:

@@ -22,21 +22,21 @@ def test_the_reference_is_the_transcript_if_the_row_has_one(backbone: Any) -> No
     assert batch.references == [{"text": "good day", "references": ["good day"]}]
     ids = batch.labels["prompt.1"][0].tolist()
     assert backbone.tokenizer.decode(ids) == " Transcribe the english speech:"
-    asked = prepare_batch(task, [{"language": "english"}], decoder=backbone)
-    assert "text" not in asked.references[0] and "target" not in asked.labels
+    requested = prepare_batch(task, [{"language": "english"}], decoder=backbone)
+    assert "text" not in requested.references[0] and "target" not in requested.labels
     assert task.columns() == ("language", "text")
     with pytest.raises(ValueError, match="holds 2 texts, expected one transcript"):
         prepare_batch(task, [{**row, "text": ["good day", "good night"]}], decoder=backbone)
 
 
 def test_metrics_are_word_errors_after_the_normaliser_that_is_named() -> None:
-    wanted = [{"text": "One, two three."}, {"text": "four"}]
+    expected = [{"text": "One, two three."}, {"text": "four"}]
     said = [{"text": "one two four"}, {"text": "four"}]
     metrics = ASR(prompt="<audio>").metrics()
-    metrics.update(said, wanted)
+    metrics.update(said, expected)
     assert metrics.compute()["wer"] == pytest.approx(1 / 4)
     plain = ASR(prompt="<audio>", normalizer="none").metrics()
-    plain.update(said, wanted)
+    plain.update(said, expected)
     assert plain.compute()["wer"] == pytest.approx(2 / 4)
     assert "passes" not in metrics.compute()
 

@@ -77,7 +77,7 @@ def encode(lengths: list[int]) -> Layered:
 
 def test_the_loss_is_torchs_own() -> None:
     task, heard = build(), encode([9, 6])
-    found = task.loss(batch(task), heard)
+    result = task.loss(batch(task), heard)
     log_probs = task.heads["head"](heard("audio")).tokens.log_softmax(-1).transpose(0, 1)
     ids = [task.tokenizer.encode(row["text"]) for row in ROWS]
     known = F.ctc_loss(
@@ -88,27 +88,27 @@ def test_the_loss_is_torchs_own() -> None:
         blank=task.blank,
         reduction="sum",
     )
-    torch.testing.assert_close(found.total, known)
-    assert found.count == 5
+    torch.testing.assert_close(result.total, known)
+    assert result.count == 5
 
 
 @pytest.mark.parametrize("lengths", [[9, 3], [1, 3], [1, 9]])
 def test_rows_that_need_more_frames_are_failed_by_name(lengths: list[int]) -> None:
     """`see` needs four frames: three letters, and a blank within the pair."""
     task = build()
-    found = task.loss(batch(task), encode(lengths))
+    result = task.loss(batch(task), encode(lengths))
     bad = [
         i for i, (length, needed) in enumerate(zip(lengths, (2, 4), strict=True)) if length < needed
     ]
-    assert [key for key, _ in found.failed] == [f"row {i}" for i in bad]
+    assert [key for key, _ in result.failed] == [f"row {i}" for i in bad]
     if 1 in bad:
-        assert found.failed[-1][1].startswith(
+        assert result.failed[-1][1].startswith(
             "target: longer than the frames allow; 'see' needs 4 (3 tokens, 1 repeats), "
             "the signal has "
         )
-    assert found.count == sum(len(row["text"]) for i, row in enumerate(ROWS) if i not in bad)
-    found.total.backward()
-    assert found.total.isfinite()
+    assert result.count == sum(len(row["text"]) for i, row in enumerate(ROWS) if i not in bad)
+    result.total.backward()
+    assert result.total.isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
 
 
@@ -133,24 +133,24 @@ def test_an_empty_transcript_is_refused_or_learned_as_silence() -> None:
         batch(build(), [{"text": " "}])
     task = build(allow_empty=True)
     rows = [{"text": ""}, {"text": "go"}]
-    found = task.loss(batch(task, rows), encode([5, 5]))
-    assert found.total.isfinite() and found.count == 3 and not found.failed
+    result = task.loss(batch(task, rows), encode([5, 5]))
+    assert result.total.isfinite() and result.count == 3 and not result.failed
 
 
 def test_a_row_without_a_transcript_can_be_read_and_not_learned() -> None:
     task = build()
-    asked = batch(task, [{}, {}])
-    assert all(set(row) == {"text"} for row in task.predict(asked, encode([5, 3])))
+    requested = batch(task, [{}, {}])
+    assert all(set(row) == {"text"} for row in task.predict(requested, encode([5, 3])))
     with pytest.raises(ValueError, match="row 'row 0': has no text; add the columns"):
-        task.loss(asked, encode([5, 3]))
+        task.loss(requested, encode([5, 3]))
 
 
 def test_half_precision_does_not_reach_the_loss() -> None:
     task, heard = build(), encode([9, 6])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = task.loss(batch(task), heard)
-    assert found.total.dtype == torch.float32
-    torch.testing.assert_close(found.total, task.loss(batch(task), heard).total, rtol=0.05, atol=0)
+        result = task.loss(batch(task), heard)
+    assert result.total.dtype == torch.float32
+    torch.testing.assert_close(result.total, task.loss(batch(task), heard).total, rtol=0.05, atol=0)
 
 
 def test_heads_in_between_share_the_loss() -> None:
@@ -161,9 +161,9 @@ def test_heads_in_between_share_the_loss() -> None:
     task.heads.load_state_dict(plain.heads.state_dict())
     for parameter in task.between.back.parameters():
         nn.init.zeros_(parameter)
-    found = task.loss(batch(task), heard)
+    result = task.loss(batch(task), heard)
     last = plain.loss(batch(plain), Layered([9, 6])).total  # the encoder is the plain one
-    torch.testing.assert_close(found.total, 0.75 * last + 0.25 * found.parts["interctc"])
+    torch.testing.assert_close(result.total, 0.75 * last + 0.25 * result.parts["interctc"])
     task.loss(batch(task), heard).total.backward()
     assert all(p.grad is not None for p in task.parameters())
 
@@ -172,19 +172,19 @@ def test_what_a_head_in_between_reads_reaches_the_layers_after_it() -> None:
     task = build(interctc_layers=[0])
     silent = build(interctc_layers=[0])
     nn.init.zeros_(silent.between.back.weight), nn.init.zeros_(silent.between.back.bias)
-    asked = batch(task)
-    ours, _ = task._features(asked, encode([9, 6]), [])
-    theirs, _ = silent._features(asked, encode([9, 6]), [])
+    requested = batch(task)
+    ours, _ = task._features(requested, encode([9, 6]), [])
+    theirs, _ = silent._features(requested, encode([9, 6]), [])
     assert not torch.allclose(ours.tokens, theirs.tokens)
 
 
 def test_hints_are_told_to_a_part_of_the_rows_and_read_when_given() -> None:
     task = build(condition=["language"], condition_prob=0.5)
-    asked = batch(task, ROWS * 200)
-    assert asked.references[0]["condition"] == {"language": 2}
-    told = task.train()._conditions(asked)[:, 0]
-    assert 0.4 < (told > 0).float().mean() < 0.6
-    assert (task.eval()._conditions(asked)[:, 0] > 0).all()
+    requested = batch(task, ROWS * 200)
+    assert requested.references[0]["condition"] == {"language": 2}
+    messages = task.train()._conditions(requested)[:, 0]
+    assert 0.4 < (messages > 0).float().mean() < 0.6
+    assert (task.eval()._conditions(requested)[:, 0] > 0).all()
     unknown = batch(task, [{"text": "go"}] * 4)
     assert (task._conditions(unknown) == 0).all()
     with pytest.raises(ValueError, match="'fr' in the column 'language' was not in the training"):
@@ -195,8 +195,8 @@ def test_a_hint_changes_what_is_heard() -> None:
     task = build(condition=["language"]).eval()
     heard = Layered([9, 6])
     one = task._features(batch(task), heard, [])[0].tokens
-    asked = batch(task, [dict(row, language="en") for row in ROWS])
-    other = task._features(asked, heard, [])[0].tokens
+    requested = batch(task, [dict(row, language="en") for row in ROWS])
+    other = task._features(requested, heard, [])[0].tokens
     assert torch.equal(one[0], other[0]) and not torch.equal(one[1][:6], other[1][:6])
 
 
@@ -241,8 +241,8 @@ def test_a_lexicon_gives_words_of_training_alone() -> None:
     rows = [{"text": "go see"}, {"text": "sea"}]
     task = build(rows, beam=8, lexicon=True)
     for seed in range(5):
-        found = task.predict(batch(task, rows), Layered([12, 7], seed))
-        assert {word for row in found for word in row["text"].split()} <= {"go", "see", "sea"}
+        result = task.predict(batch(task, rows), Layered([12, 7], seed))
+        assert {word for row in result for word in row["text"].split()} <= {"go", "see", "sea"}
 
 
 def test_a_lexicon_that_cannot_be_spelled_is_refused_before_training() -> None:

@@ -32,12 +32,12 @@ def spelled(path: tuple[int, ...], blank: int) -> tuple[int, ...]:
 def by_hand(log_probs: Tensor, blank: int) -> dict[tuple[int, ...], float]:
     """The probability of every text, over all paths."""
     probabilities = log_probs.double().exp().tolist()
-    found: dict[tuple[int, ...], float] = {}
+    result: dict[tuple[int, ...], float] = {}
     for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
         share = math.prod(row[token] for row, token in zip(probabilities, path, strict=True))
         text = spelled(path, blank)
-        found[text] = found.get(text, 0.0) + share
-    return found
+        result[text] = result.get(text, 0.0) + share
+    return result
 
 
 @pytest.mark.parametrize(("frames", "classes", "seed"), CASES)
@@ -45,12 +45,12 @@ def test_a_wide_beam_is_exact(frames: int, classes: int, seed: int) -> None:
     blank = classes - 1
     log_probs = some(frames, classes, seed)
     known = by_hand(log_probs, blank)
-    found = prefix_beam_search(log_probs, blank, beam=10_000, pruned=0)
-    assert {tuple(ids) for ids, _ in found} >= {t for t, p in known.items() if p > 0}
-    for ids, value in found:
+    result = prefix_beam_search(log_probs, blank, beam=10_000, pruned=0)
+    assert {tuple(ids) for ids, _ in result} >= {t for t, p in known.items() if p > 0}
+    for ids, value in result:
         assert math.exp(value) == pytest.approx(known.get(tuple(ids), 0.0), abs=1e-12)
-    assert known[tuple(found[0][0])] == pytest.approx(max(known.values()))
-    assert sum(math.exp(value) for _, value in found) == pytest.approx(1)
+    assert known[tuple(result[0][0])] == pytest.approx(max(known.values()))
+    assert sum(math.exp(value) for _, value in result) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("frames", "classes", "seed"), CASES)
@@ -66,10 +66,10 @@ def test_the_loss_is_the_sum_over_paths(frames: int, classes: int, seed: int) ->
 def test_a_beam_finds_a_text_that_is_as_likely_as_it_says_at_most(beam: int) -> None:
     log_probs = some(5, 4, 3)
     known = by_hand(log_probs, 3)
-    found = prefix_beam_search(log_probs, 3, beam)
-    assert len(found) <= beam
-    assert all(math.exp(value) <= known[tuple(ids)] + 1e-9 for ids, value in found)
-    assert [value for _, value in found] == sorted((value for _, value in found), reverse=True)
+    result = prefix_beam_search(log_probs, 3, beam)
+    assert len(result) <= beam
+    assert all(math.exp(value) <= known[tuple(ids)] + 1e-9 for ids, value in result)
+    assert [value for _, value in result] == sorted((value for _, value in result), reverse=True)
 
 
 def test_many_weak_paths_beat_the_best_one() -> None:
@@ -84,10 +84,10 @@ def path(*tokens: int, classes: int = 4) -> Tensor:
 
 
 def test_greedy_merges_runs_and_drops_blanks() -> None:
-    found = greedy(path(0, 0, 3, 0, 1, 1), blank=3)  # a a - a b b
-    assert found.ids == [0, 0, 1]
-    assert found.spans == [(0, 2), (3, 4), (4, 6)]
-    assert all(0.9 < score <= 1 for score in found.scores)
+    result = greedy(path(0, 0, 3, 0, 1, 1), blank=3)  # a a - a b b
+    assert result.ids == [0, 0, 1]
+    assert result.spans == [(0, 2), (3, 4), (4, 6)]
+    assert all(0.9 < score <= 1 for score in result.scores)
     assert greedy(path(3, 3), blank=3).ids == []
 
 
@@ -108,10 +108,10 @@ def test_as_many_frames_as_tokens_and_repeats(ids: list[int]) -> None:
 
 
 def lexicon(*words: str) -> tuple[Characters, Lexicon]:
-    tokenizer, found = Characters(), Lexicon()
+    tokenizer, result = Characters(), Lexicon()
     tokenizer.fit([" ".join(words) + " "])
-    found.fit([" ".join(words)])
-    return tokenizer, found
+    result.fit([" ".join(words)])
+    return tokenizer, result
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -120,11 +120,11 @@ def test_a_search_along_words_is_exact_too(seed: int) -> None:
     tokenizer, words = lexicon("a", "ab", "b")
     blank = tokenizer.size
     log_probs = some(5, blank + 1, seed)
-    found = prefix_beam_search(log_probs, blank, 10_000, pruned=0, tree=words.tree(tokenizer))
-    texts = [tokenizer.decode(ids) for ids, _ in found]
+    result = prefix_beam_search(log_probs, blank, 10_000, pruned=0, tree=words.tree(tokenizer))
+    texts = [tokenizer.decode(ids) for ids, _ in result]
     assert all(set(text.split(" ")) <= {"", "a", "ab", "b"} for text in texts)
     assert {"", "a", "ab", "b", "a b", "ab b", "b a"} <= set(texts)
-    for ids, value in found:
+    for ids, value in result:
         known = ctc_losses(log_probs[None], [5], [ids])
         assert -value == pytest.approx(float(known), rel=1e-4)
 
@@ -134,8 +134,8 @@ def test_where_no_word_is_whole_the_search_gives_what_it_has() -> None:
     blank = tokenizer.size
     log_probs = torch.full((1, blank + 1), -20.0)
     log_probs[0, tokenizer.encode("a")[0]] = 0.0
-    found = prefix_beam_search(log_probs, blank, 1, tree=words.tree(tokenizer))
-    assert tokenizer.decode(found[0][0]) == "a"
+    result = prefix_beam_search(log_probs, blank, 1, tree=words.tree(tokenizer))
+    assert tokenizer.decode(result[0][0]) == "a"
 
 
 def test_pieces_that_are_no_letters_have_no_lexicon() -> None:

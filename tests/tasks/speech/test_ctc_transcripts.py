@@ -20,15 +20,15 @@ TEXTS = ["go left now", "a see saw", "go go"]
 
 
 def characters() -> Characters:
-    made = Characters()
-    made.fit(TEXTS)
-    return made
+    built = Characters()
+    built.fit(TEXTS)
+    return built
 
 
 def bpe() -> BPE:
-    made = BPE(size=280)
-    made.fit(TEXTS * 3)
-    return made
+    built = BPE(size=280)
+    built.fit(TEXTS * 3)
+    return built
 
 
 def frames(tokenizer: Tokenizer, spoken: Sequence[str | None]) -> Tensor:
@@ -51,8 +51,8 @@ SPOKEN = ["g", "o", None, " ", None, None, "s", "e", None, "e", "e", None]
 
 
 def test_words_stand_where_their_letters_are() -> None:
-    found = said(frames(characters(), SPOKEN), times=True)
-    assert found == {"text": "go see", "words": [["go", 0.0, 0.2], ["see", 0.6, 1.1]]}
+    result = said(frames(characters(), SPOKEN), times=True)
+    assert result == {"text": "go see", "words": [["go", 0.0, 0.2], ["see", 0.6, 1.1]]}
 
 
 def test_silence_has_no_words() -> None:
@@ -73,26 +73,26 @@ def test_confidence_falls_with_the_posteriors() -> None:
 def test_reading_span_by_span_changes_nothing(beam: int, limit: int) -> None:
     spoken = [*SPOKEN, " ", "n", "o", "w", None, None, " ", *SPOKEN]
     log_probs = frames(characters(), spoken)
-    found, whole = (said(log_probs, at, times=True, beam=beam) for at in (limit, 0))
-    assert found == whole
-    assert found["text"] == "go see now go see"
+    result, whole = (said(log_probs, at, times=True, beam=beam) for at in (limit, 0))
+    assert result == whole
+    assert result["text"] == "go see now go see"
 
 
 @pytest.mark.parametrize("tokenizer", [characters(), bpe()], ids=["characters", "bpe"])
 @pytest.mark.parametrize("text", [*TEXTS, " go  left ", "", " "])
 def test_words_of_tokens(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
-    found = words_of(tokenizer, ids)
-    assert [word for word, _, _ in found] == text.split()
-    for word, first, behind in found:
+    result = words_of(tokenizer, ids)
+    assert [word for word, _, _ in result] == text.split()
+    for word, first, behind in result:
         assert tokenizer.decode(ids[first:behind]).strip() == word
 
 
 def test_cuts_lie_between_words() -> None:
     words = [(0, 4), (6, 10), (14, 30), (31, 33)]
     assert split_at_pauses(words, 40, 100) == [(0, 40)]
-    found = split_at_pauses(words, 40, 12)
-    assert found == [(0, 12), (12, 30), (30, 40)]
+    result = split_at_pauses(words, 40, 12)
+    assert result == [(0, 12), (12, 30), (30, 40)]
     assert split_at_pauses([], 40, 12) == [(0, 40)]
 
 

@@ -25,17 +25,17 @@ def scored(said: list[str], known: list[str], **options: Any) -> dict[str, float
 
 
 def test_rates_are_those_of_jiwer() -> None:
-    found = scored(SAID, KNOWN)
-    assert found["wer"] == pytest.approx(jiwer.wer(KNOWN, SAID))
-    assert found["cer"] == pytest.approx(jiwer.cer(KNOWN, SAID))
-    assert found["wer_low"] <= found["wer"] <= found["wer_high"]
-    assert found["exact"] == 0
+    result = scored(SAID, KNOWN)
+    assert result["wer"] == pytest.approx(jiwer.wer(KNOWN, SAID))
+    assert result["cer"] == pytest.approx(jiwer.cer(KNOWN, SAID))
+    assert result["wer_low"] <= result["wer"] <= result["wer_high"]
+    assert result["exact"] == 0
 
 
 def test_a_rate_is_of_the_corpus_and_not_a_mean_of_utterances() -> None:
-    found = scored(["a", "one two three four"], ["b", "one two three four"])
-    assert found["wer"] == pytest.approx(1 / 5)
-    assert found["exact"] == 0.5
+    result = scored(["a", "one two three four"], ["b", "one two three four"])
+    assert result["wer"] == pytest.approx(1 / 5)
+    assert result["exact"] == 0.5
 
 
 def test_the_normalizer_reads_both_sides() -> None:
@@ -119,13 +119,13 @@ def test_a_corpus_is_drawn_with_replacement(count: int) -> None:
     rng = np.random.default_rng(count)
     words = rng.integers(1, 9, count)
     errors = rng.binomial(words, 0.3)
-    draws, wanted = np.random.default_rng(5), []
+    draws, expected = np.random.default_rng(5), []
     for _ in range(1000):
         i = draws.integers(count, size=count)
-        wanted.append(errors[i].sum() / words[i].sum())
-    np.testing.assert_array_equal(resampled(errors, words, 5), wanted)
+        expected.append(errors[i].sum() / words[i].sum())
+    np.testing.assert_array_equal(resampled(errors, words, 5), expected)
     low, high = interval(errors, words, 5)
-    assert (low, high) == tuple(np.quantile(wanted, [0.025, 0.975]))
+    assert (low, high) == tuple(np.quantile(expected, [0.025, 0.975]))
 
 
 def test_corpora_without_a_word_have_no_interval() -> None:

@@ -107,12 +107,12 @@ def test_a_label_that_training_had_not_is_named(build) -> None:  # type: ignore[
 def test_the_loss_of_one_label_is_torch_s(build, encode, smoothing) -> None:  # type: ignore[no-untyped-def]
     task, batch = build(*COLOURS, smoothing=smoothing)
     loss = task.loss(batch, encode)
-    wanted = torch.tensor([["blue", "green", "red"].index(c) for c in COLOURS])
+    target = torch.tensor([["blue", "green", "red"].index(c) for c in COLOURS])
     logits = logits_of(task, encode)
-    expected = nn.CrossEntropyLoss(label_smoothing=smoothing)(logits, wanted) * 6
+    expected = nn.CrossEntropyLoss(label_smoothing=smoothing)(logits, target) * 6
     torch.testing.assert_close(loss.total, expected)
     assert loss.count == 6
-    assert loss.parts["correct"] == (logits.argmax(1) == wanted).sum()
+    assert loss.parts["correct"] == (logits.argmax(1) == target).sum()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -120,11 +120,11 @@ def test_the_loss_of_several_labels_is_torch_s(build, encode, smoothing) -> None
     cells = [["a"], ["b", "c"], [], ["c"], ["a", "b", "c"], ["b"]]
     task, batch = build(*cells, multi_label=True, smoothing=smoothing)
     loss = task.loss(batch, encode)
-    wanted = torch.tensor([[float(c in cell) for c in "abc"] for cell in cells])
-    smooth = wanted * (1 - smoothing) + 0.5 * smoothing
+    expected = torch.tensor([[float(c in cell) for c in "abc"] for cell in cells])
+    smooth = expected * (1 - smoothing) + 0.5 * smoothing
     logits = logits_of(task, encode)
     torch.testing.assert_close(loss.total, nn.BCEWithLogitsLoss()(logits, smooth) * 6)
-    right = ((logits > 0) == wanted.bool()).float().mean()
+    right = ((logits > 0) == expected.bool()).float().mean()
     torch.testing.assert_close(loss.parts["correct"] / loss.count, right)
 
 
@@ -144,13 +144,13 @@ def test_a_batch_in_two_parts_gives_the_same_sums(build, encode, multi_label) ->
 
 def test_predictions_are_the_classes_and_their_shares(build, encode) -> None:  # type: ignore[no-untyped-def]
     task, batch = build(4, 7, 9, 4, 7, 9)
-    found = task.predict(batch, encode)
+    result = task.predict(batch, encode)
     shares = logits_of(task, encode).softmax(1).tolist()
-    for row, share in zip(found, shares, strict=True):
+    for row, share in zip(result, shares, strict=True):
         assert row["label"] == [4, 7, 9][int(np.argmax(share))]
         assert row["score"] == pytest.approx(max(share))
         assert row["scores"] == pytest.approx(dict(zip("479", share, strict=True)))
-    assert json.loads(json.dumps(found)) == found
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_several_labels_are_those_over_the_threshold(build, encode) -> None:  # type: ignore[no-untyped-def]
@@ -162,10 +162,10 @@ def test_several_labels_are_those_over_the_threshold(build, encode) -> None:  # 
 
 def test_scores_can_be_left_out(build, encode) -> None:  # type: ignore[no-untyped-def]
     task, batch = build(*COLOURS, scores=False)
-    found = task.predict(batch, encode)
-    assert set(found[0]) == {"label", "score"}
+    result = task.predict(batch, encode)
+    assert set(result[0]) == {"label", "score"}
     metrics = task.metrics()
-    metrics.update(found, batch.references)
+    metrics.update(result, batch.references)
     assert set(metrics.compute()) == {"accuracy", "f1"}
 
 
@@ -177,20 +177,20 @@ def random_scores(rows: int, classes: int) -> np.ndarray:
 def test_metrics_of_one_label_are_scikit_learn_s(absent: bool) -> None:
     """A class that the rows do not have is left out of the means, as it should be."""
     scores = random_scores(40, 4)
-    wanted = np.random.default_rng(1).integers(0, 3 if absent else 4, 40)
-    found = scores[:, :3].argmax(1) if absent else scores.argmax(1)
+    expected = np.random.default_rng(1).integers(0, 3 if absent else 4, 40)
+    result = scores[:, :3].argmax(1) if absent else scores.argmax(1)
     metrics = LabelMetrics(list("abcd"))
     for part in (slice(0, 7), slice(7, 40)):
         predictions = [
             {"label": "abcd"[k], "scores": dict(zip("abcd", row.tolist(), strict=True))}
-            for k, row in zip(found[part], scores[part], strict=True)
+            for k, row in zip(result[part], scores[part], strict=True)
         ]
-        metrics.update(predictions, [{"label": "abcd"[k]} for k in wanted[part]])
-    each = [roc_auc_score(wanted == k, scores[:, k]) for k in sorted(set(wanted))]
+        metrics.update(predictions, [{"label": "abcd"[k]} for k in expected[part]])
+    each = [roc_auc_score(expected == k, scores[:, k]) for k in sorted(set(expected))]
     assert metrics.compute() == pytest.approx(
         {
-            "accuracy": (found == wanted).mean(),
-            "f1": f1_score(wanted, found, average="macro"),
+            "accuracy": (result == expected).mean(),
+            "f1": f1_score(expected, result, average="macro"),
             "auroc": np.mean(each),
         },
         abs=1e-6,
@@ -200,9 +200,9 @@ def test_metrics_of_one_label_are_scikit_learn_s(absent: bool) -> None:
 @pytest.mark.parametrize("absent", [False, True])
 def test_metrics_of_several_labels_are_scikit_learn_s(absent: bool) -> None:
     scores = np.random.default_rng(2).random((40, 3)).astype(np.float32)
-    wanted = np.random.default_rng(3).integers(0, 2, (40, 3))
-    wanted[:, 2] = 0 if absent else wanted[:, 2]
-    found = (scores > 0.5).astype(int)
+    target = np.random.default_rng(3).integers(0, 2, (40, 3))
+    target[:, 2] = 0 if absent else target[:, 2]
+    result = (scores > 0.5).astype(int)
 
     def names(row: np.ndarray) -> list[str]:
         return ["abc"[k] for k in row.nonzero()[0]]
@@ -211,16 +211,16 @@ def test_metrics_of_several_labels_are_scikit_learn_s(absent: bool) -> None:
     metrics.update(
         [
             {"label": names(row), "scores": dict(zip("abc", share.tolist(), strict=True))}
-            for row, share in zip(found, scores, strict=True)
+            for row, share in zip(result, scores, strict=True)
         ],
-        [{"label": names(row)} for row in wanted],
+        [{"label": names(row)} for row in target],
     )
     shown = range(2 if absent else 3)
     expected = {
-        "exact_match": (found == wanted).all(1).mean(),
-        "f1": f1_score(wanted, found, average="macro", zero_division=0),
-        "auroc": np.mean([roc_auc_score(wanted[:, k], scores[:, k]) for k in shown]),
-        "map": np.mean([average_precision_score(wanted[:, k], scores[:, k]) for k in shown]),
+        "exact_match": (result == target).all(1).mean(),
+        "f1": f1_score(target, result, average="macro", zero_division=0),
+        "auroc": np.mean([roc_auc_score(target[:, k], scores[:, k]) for k in shown]),
+        "map": np.mean([average_precision_score(target[:, k], scores[:, k]) for k in shown]),
     }
     assert metrics.compute() == pytest.approx(expected, abs=1e-6)
 

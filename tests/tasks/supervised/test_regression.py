@@ -57,8 +57,8 @@ def test_standardised_values_are_scikit_learn_s() -> None:
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e9])
 def test_a_constant_column_is_only_shifted(value: float) -> None:
     scale = scale_of([{"x": value}] * 7, "x")
-    found = scale.encode(torch.tensor([[value], [value + 2]], dtype=torch.float64))
-    torch.testing.assert_close(found, torch.tensor([[0.0], [2.0]], dtype=torch.float64))
+    result = scale.encode(torch.tensor([[value], [value + 2]], dtype=torch.float64))
+    torch.testing.assert_close(result, torch.tensor([[0.0], [2.0]], dtype=torch.float64))
 
 
 def test_what_was_learned_survives_json() -> None:
@@ -112,34 +112,36 @@ def test_the_loss_is_torch_s_in_standard_units(build, encode, target, error, own
 
 def test_predictions_are_in_the_columns_units(build, encode) -> None:  # type: ignore[no-untyped-def]
     task, batch = build(["age", "mass"])
-    found = task.predict(batch, encode)
+    result = task.predict(batch, encode)
     raw = task.heads["head"](encode("image")).pooled.detach().double().numpy()
     expected = raw * TABLE.std(0) + TABLE.mean(0)
-    np.testing.assert_allclose([[r["age"], r["mass"]] for r in found], expected)
-    assert json.loads(json.dumps(found)) == found
+    np.testing.assert_allclose([[r["age"], r["mass"]] for r in result], expected)
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_metrics_are_scikit_learn_s() -> None:
-    found = TABLE + np.random.default_rng(0).normal(size=TABLE.shape) * [3, 1e5]
+    result = TABLE + np.random.default_rng(0).normal(size=TABLE.shape) * [3, 1e5]
     metrics = NumberMetrics(["age", "mass"])
     for part in (slice(0, 2), slice(2, 6)):
-        said = [{"age": a, "mass": b} for a, b in found[part].tolist()]
+        said = [{"age": a, "mass": b} for a, b in result[part].tolist()]
         metrics.update(said, ROWS[part])
     expected = {}
     for k, column in enumerate(("age", "mass")):
-        expected[f"{column}/mae"] = mean_absolute_error(TABLE[:, k], found[:, k])
-        expected[f"{column}/rmse"] = root_mean_squared_error(TABLE[:, k], found[:, k])
-        expected[f"{column}/r2"] = r2_score(TABLE[:, k], found[:, k])
+        expected[f"{column}/mae"] = mean_absolute_error(TABLE[:, k], result[:, k])
+        expected[f"{column}/rmse"] = root_mean_squared_error(TABLE[:, k], result[:, k])
+        expected[f"{column}/r2"] = r2_score(TABLE[:, k], result[:, k])
     assert metrics.compute() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("wanted", [[2.0], [2.0, 2.0, 2.0]])
-def test_r2_that_is_not_defined_is_nan(wanted: list[float]) -> None:
+@pytest.mark.parametrize("expected", [[2.0], [2.0, 2.0, 2.0]])
+def test_r2_that_is_not_defined_is_nan(expected: list[float]) -> None:
     metrics = NumberMetrics(["age"])
-    metrics.update([{"age": value + 1} for value in wanted], [{"age": value} for value in wanted])
-    found = metrics.compute()
-    assert found["mae"] == found["rmse"] == 1.0
-    assert math.isnan(found["r2"])
+    metrics.update(
+        [{"age": value + 1} for value in expected], [{"age": value} for value in expected]
+    )
+    result = metrics.compute()
+    assert result["mae"] == result["rmse"] == 1.0
+    assert math.isnan(result["r2"])
 
 
 def test_what_has_no_number_can_be_predicted_but_not_learned(build, encode) -> None:  # type: ignore[no-untyped-def]

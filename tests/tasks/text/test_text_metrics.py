@@ -71,20 +71,20 @@ def test_marks_belong_to_their_letters(text: str, expected: list[str]) -> None:
 
 
 def test_equal_texts_have_the_best_scores() -> None:
-    found = scores(TEXTS, [[text] for text in TEXTS])
+    result = scores(TEXTS, [[text] for text in TEXTS])
     best = {"exact_match": 1.0, "words": 1.0, "bleu4": 1.0, "rouge_l": 1.0, "cider_d": 10.0}
-    assert found == pytest.approx(best)
+    assert result == pytest.approx(best)
 
 
 def test_texts_that_share_nothing_have_none() -> None:
-    found = scores(["x y z w v"] * 3, [[text] for text in TEXTS])
-    assert found == pytest.approx(dict.fromkeys(found, 0.0))
+    result = scores(["x y z w v"] * 3, [[text] for text in TEXTS])
+    assert result == pytest.approx(dict.fromkeys(result, 0.0))
 
 
 def test_several_references_let_the_best_count() -> None:
     references = [[TEXTS[(i + 1) % 3], text] for i, text in enumerate(TEXTS)]
-    found = scores(TEXTS, references)
-    assert found["exact_match"] == found["words"] == found["bleu4"] == found["rouge_l"] == 1.0
+    result = scores(TEXTS, references)
+    assert result["exact_match"] == result["words"] == result["bleu4"] == result["rouge_l"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_several_references_let_the_best_count() -> None:
 def test_exact_match_and_words(
     text: str, references: list[str], exact: float, right: float
 ) -> None:
-    found = scores([text], [references])
-    assert found["exact_match"] == exact
-    assert found["words"] == pytest.approx(right)
+    result = scores([text], [references])
+    assert result["exact_match"] == exact
+    assert result["words"] == pytest.approx(right)
 
 
 def test_words_are_counted_over_the_whole_set() -> None:
-    found = scores(["a b", "x"], [["a b"], ["c d e f"]])
-    assert found["words"] == pytest.approx(2 / 6)
+    result = scores(["a b", "x"], [["a b"], ["c d e f"]])
+    assert result["words"] == pytest.approx(2 / 6)
 
 
 def test_bleu_by_its_formula() -> None:
@@ -131,8 +131,8 @@ def test_bleu_by_its_formula() -> None:
 
 def test_rouge_l_by_its_formula() -> None:
     """Longest common subsequence 'the cat the mat': recall 4/6, precision 4/5."""
-    found = scores(["The cat, the mat"], [["the cat sat on the mat"]])["rouge_l"]
-    assert found == pytest.approx(2 * (4 / 6) * (4 / 5) / (4 / 6 + 4 / 5), abs=1e-6)
+    result = scores(["The cat, the mat"], [["the cat sat on the mat"]])["rouge_l"]
+    assert result == pytest.approx(2 * (4 / 6) * (4 / 5) / (4 / 6 + 4 / 5), abs=1e-6)
 
 
 def straightforward(texts: list[list[str]], references: list[list[list[str]]]) -> list[float]:
@@ -183,17 +183,17 @@ def test_cider_by_hand() -> None:
     """Two rows, one shared word `a` that weighs nothing. The first text has the unigrams b, c of
     its reference (a b c) and one bigram of two (b c: log 2; a b: log 2): cosines 1, 1/sqrt(2)
     and none, one word short."""
-    found = cider_d([["b", "c"], ["a"]], [[["a", "b", "c"]], [["a", "d"]]])
+    result = cider_d([["b", "c"], ["a"]], [[["a", "b", "c"]], [["a", "d"]]])
     damp = np.exp(-1 / 72)
-    assert found == pytest.approx([10 / 4 * (1 + 1 / np.sqrt(2)) * damp, 0.0])
+    assert result == pytest.approx([10 / 4 * (1 + 1 / np.sqrt(2)) * damp, 0.0])
 
 
 def test_cider_does_not_ask_for_an_order() -> None:
     texts, references = sentences(3, 9)
     order = random.Random(0).sample(range(9), 9)
-    found = cider_d(texts, references)
+    result = cider_d(texts, references)
     shuffled = cider_d([texts[i] for i in order], [references[i][::-1] for i in order])
-    assert shuffled == pytest.approx([found[i] for i in order])
+    assert shuffled == pytest.approx([result[i] for i in order])
 
 
 def test_cider_of_a_repeated_word_is_clipped() -> None:
@@ -219,20 +219,20 @@ def test_facts_are_parsed_back_and_compared_with_the_reference() -> None:
     facts = Facts({"size": r"(small|large)", "side": r"on the (left|right)"})
     metrics = TextMetrics(facts)
     metrics.add(["a small one on the right", "large"], [["a small one"], ["small, on the left"]])
-    found = metrics.compute()
-    assert found["fact_size"] == 0.5
-    assert found["fact_side"] == 0.0  # the first reference names no side: it does not count
+    result = metrics.compute()
+    assert result["fact_size"] == 0.5
+    assert result["fact_side"] == 0.0  # the first reference names no side: it does not count
     # Said: small, right, large. Known: small, small, left. One of three and three is right.
-    assert found["fact_f1"] == pytest.approx(2 * 1 / (3 + 3))
+    assert result["fact_f1"] == pytest.approx(2 * 1 / (3 + 3))
 
 
 def test_f1_equals_scikit_learns_where_a_fact_is_a_class() -> None:
     rng = np.random.default_rng(0)
     said, known = (rng.choice(["left", "right", "none"], 60) for _ in range(2))
     texts = [f"side {s}" for s in said]
-    found = Facts({"side": r"side (left|right)"}).scores(texts, [f"side {k}" for k in known])
-    wanted = f1_score(known, said, labels=["left", "right"], average="micro")
-    assert found["fact_f1"] == pytest.approx(wanted)
+    result = Facts({"side": r"side (left|right)"}).scores(texts, [f"side {k}" for k in known])
+    expected = f1_score(known, said, labels=["left", "right"], average="micro")
+    assert result["fact_f1"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("said", "right"), [("20", 1.0), ("23", 1.0), ("24.1", 0.0), ("", 0.0)])

@@ -95,9 +95,9 @@ def test_a_sliced_unit_is_a_unit_of_zeros(kind: str, by: str) -> None:
         new_down, old_down = feed_forward(layer, "").down, feed_forward(old, "").down
         old_rows = old_down.weight if isinstance(old_down, torch.nn.Linear) else old_down.weight.T
         new_rows = new_down.weight if isinstance(new_down, torch.nn.Linear) else new_down.weight.T
-        kept = [int((row == old_rows.T).all(1).nonzero()) for row in new_rows.T]
-        assert len(kept) == 10 and (by == "norm" or kept == list(range(10)))
-        zero_inputs(old_down, [i for i in range(old_rows.shape[1]) if i not in kept])
+        remaining = [int((row == old_rows.T).all(1).nonzero()) for row in new_rows.T]
+        assert len(remaining) == 10 and (by == "norm" or remaining == list(range(10)))
+        zero_inputs(old_down, [i for i in range(old_rows.shape[1]) if i not in remaining])
     torch.testing.assert_close(logits(model), logits(other))
     before = logits(whole)
     width = {"gpt2": 64, "gpt_bigcode": 64}.get(kind, 24)

@@ -60,8 +60,8 @@ def test_a_model_merged_with_itself_is_itself() -> None:
 def test_task_arithmetic_adds_and_takes_away() -> None:
     base, a, b = (weight(tiny("llama", seed)) for seed in range(3))
     models = [tiny("llama", seed) for seed in range(3)]
-    found = merged(*models, by="task_arithmetic", factors=[0.5, -1])
-    torch.testing.assert_close(weight(found), base + 0.5 * (a - base) - (b - base))
+    result = merged(*models, by="task_arithmetic", factors=[0.5, -1])
+    torch.testing.assert_close(weight(result), base + 0.5 * (a - base) - (b - base))
     only = merged(tiny("llama", 0), tiny("llama", 1), by="task_arithmetic")
     torch.testing.assert_close(weight(only), a)
 
@@ -80,10 +80,10 @@ def test_fisher_weights_each_value(tmp_path: Path) -> None:
     save_file(state, tmp_path / "other")
     files = [str(tmp_path / "only"), str(tmp_path / "other")]
     first, second = weight(a), weight(b)
-    found = weight(merged(a, b, by="fisher", fisher=files))
-    torch.testing.assert_close(found[5], first[5])
-    torch.testing.assert_close(found[6], second[6])
-    torch.testing.assert_close(found[7:], (first[7:] + second[7:]) / 2)
+    result = weight(merged(a, b, by="fisher", fisher=files))
+    torch.testing.assert_close(result[5], first[5])
+    torch.testing.assert_close(result[6], second[6])
+    torch.testing.assert_close(result[7:], (first[7:] + second[7:]) / 2)
 
 
 def test_runs_merge_in_a_recipe(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,11 +49,11 @@ def test_the_encoder_under_the_sources_mask_is_the_source(kind: str, tmp_path: P
     """Gemma's is causal, BERT's is none; and the pair generates with and without a cache alike."""
     pair, source = converted(kind, tmp_path), tiny(kind)
     causal = kind == "gemma2"
-    found = stack_logits(pair.get_encoder(), source, IDS, causal)
+    result = stack_logits(pair.get_encoder(), source, IDS, causal)
     with torch.no_grad():
-        torch.testing.assert_close(found, source(IDS).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(result, source(IDS).logits, rtol=1e-4, atol=1e-4)
     other = stack_logits(pair.get_encoder(), source, IDS, not causal)
-    assert not torch.allclose(other, found, atol=1e-2)
+    assert not torch.allclose(other, result, atol=1e-2)
     start = {"decoder_start_token_id": 1, "max_new_tokens": 4, "do_sample": False}
     tokens = [pair.generate(IDS, use_cache=use, **start) for use in (True, False)]
     assert torch.equal(*tokens)

@@ -42,7 +42,7 @@ def test_without_gate_it_begins_as_linear_attention(kind: str) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(2, 7, 16)
     with torch.no_grad():
-        found, _ = mixer(hidden)
+        result, _ = mixer(hidden)
         query, key, value = (
             m(hidden).unflatten(-1, (-1, 4)).transpose(1, 2)
             for m in (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -51,7 +51,7 @@ def test_without_gate_it_begins_as_linear_attention(kind: str) -> None:
         key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
         mixed = (query @ key.transpose(-1, -2) / 2).tril() @ value
         output = getattr(attention, "o_proj", None) or attention.out_proj
-        torch.testing.assert_close(found, output(mixed.transpose(1, 2).flatten(2)))
+        torch.testing.assert_close(result, output(mixed.transpose(1, 2).flatten(2)))
 
 
 @pytest.mark.parametrize("length", [1, 5, CHUNK, CHUNK + 3])
@@ -60,13 +60,13 @@ def test_chunks_are_the_recurrence(length: int) -> None:
     query, key, value = torch.randn(3, 1, 2, length, 4, dtype=torch.float64)
     decay = -torch.rand(1, 2, length, dtype=torch.float64)
     start = torch.randn(1, 2, 4, 4, dtype=torch.float64)
-    found, after = scan(query, key, value, decay, start)
+    result, after = scan(query, key, value, decay, start)
     state, outputs = start, []
     for t in range(length):
         state = state * decay[:, :, t, None, None].exp()
         state = state + key[:, :, t, :, None] * value[:, :, t, None]
         outputs.append(torch.einsum("bhk,bhkv->bhv", query[:, :, t], state))
-    torch.testing.assert_close(found, torch.stack(outputs, 2))
+    torch.testing.assert_close(result, torch.stack(outputs, 2))
     torch.testing.assert_close(after, state)
 
 
@@ -131,7 +131,7 @@ def test_layerwise_losses_fall() -> None:
     mask = torch.full((12, 12), torch.finfo(torch.float32).min).triu(1)[None, None]
 
     def losses() -> list[torch.Tensor]:
-        found = []
+        result = []
         for mixer, attention, norm, state in zip(
             mixers(student), attentions, norms, states[:-1], strict=True
         ):
@@ -140,8 +140,8 @@ def test_layerwise_losses_fall() -> None:
                 target, _ = attention(
                     hidden_states=hidden, position_embeddings=embeds, attention_mask=mask
                 )
-            found.append((mixer(hidden)[0] - target).square().mean())
-        return found
+            result.append((mixer(hidden)[0] - target).square().mean())
+        return result
 
     before = [float(loss) for loss in losses()]
     history = [before]
