@@ -15,7 +15,7 @@ pytest.importorskip("metaworld")
 
 from sensorium.engine.data.windows import Windows
 from sensorium.modalities.action.datasets import Recording, write
-from sensorium.modalities.action.metaworld.demonstrations import SEEDS, Demonstrations, cache_folder
+from sensorium.modalities.action.metaworld.demonstrations import SEEDS, Demonstrations
 from sensorium.modalities.action.metaworld.env import PROPRIO, MetaWorld, expert
 from sensorium.modalities.action.metaworld.expert import ExpertRecorder, SimulatorSnapshot
 from sensorium.modalities.action.metaworld.instructions import (
@@ -25,7 +25,6 @@ from sensorium.modalities.action.metaworld.instructions import (
 )
 from sensorium.modalities.action.metaworld.sentences import SENTENCES
 from sensorium.modalities.image.read import read as read_picture
-from sensorium.modalities.paths import cache_root
 
 TASKS = ["reach-v3", "window-close-v3"]
 
@@ -210,14 +209,6 @@ def test_splits_share_neither_seeds_nor_the_words_of_the_test() -> None:
 def test_options_that_cannot_be(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Demonstrations(**{"tasks": TASKS, **options})
-
-
-def test_the_cache_is_where_the_engine_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_folder() == cache_root()
-    monkeypatch.delenv("SENSORIUM_CACHE")
-    assert cache_folder() == cache_root()
-    monkeypatch.setenv("XDG_CACHE_HOME", "elsewhere")
-    assert cache_folder() == cache_root() == Path("elsewhere/sensorium")
 
 
 def test_a_recording_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
