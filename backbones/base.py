@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +53,9 @@ class Backbone(Decoder):
     asked for raises ValueError with the reason of `unsupported_reason`.
     """
 
+    builtin: ClassVar[Mapping[str, Any]] = {}
+    """Built-in configurations by name."""
+
     dim: int
     tokenizer: Tokenizer
     mask_id: int | None = None
@@ -75,6 +78,10 @@ class Backbone(Decoder):
         loss = torch.stack([term for term, _ in terms]).mean()
         logged = {k: torch.stack([parts[k] for _, parts in terms]).mean() for k in terms[0][1]}
         return loss, logged
+
+    @classmethod
+    def list_names(cls) -> Sequence[str]:
+        return list(cls.builtin)
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids `[..., T]` -> embeddings `[..., T, D]`, as the model itself would feed them."""

@@ -57,10 +57,6 @@ class Causal(CausalGeneration):
     auto: ClassVar[Any] = AutoModelForCausalLM
     builtin = CAUSAL
 
-    @classmethod
-    def list_names(cls) -> Sequence[str]:
-        return list(cls.builtin)
-
     def _complete_config(self, config: Any, options: Mapping[str, Any]) -> None:
         """Let models that are encoders unless told otherwise (BERT's kind) attend causally."""
         if not getattr(config, "is_encoder_decoder", False) and "is_decoder" in config.to_dict():

@@ -43,10 +43,6 @@ class Seq2Seq(Generative):
     auto: ClassVar[Any] = AutoModelForSeq2SeqLM
     builtin = SEQ2SEQ
 
-    @classmethod
-    def list_names(cls) -> Sequence[str]:
-        return list(cls.builtin)
-
     def _complete_config(self, config: Any, options: Mapping[str, Any]) -> None:
         if not getattr(config, "is_encoder_decoder", False):
             raise ValueError(

@@ -20,7 +20,7 @@ from sensorium.scripts import (
     rollout,
     train,
 )
-from sensorium.scripts.checkpoints import convert, export_llava, import_model
+from sensorium.scripts.checkpoints import convert, export_llava, import_model, push
 
 RENAMED: dict[str, dict[str, str]] = {
     "": {"recipes": "list recipes"},
@@ -82,7 +82,6 @@ app = typer.Typer(
     cls=Verbs,
     help="Any encoder, any language decoder, one recipe.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -119,6 +118,8 @@ for _verb in (*VERBS, info):
 app.command("convert", cls=Verb)(convert)
 app.command("import", cls=Verb)(import_model)
 app.command("export-llava", cls=Verb)(export_llava)
+app.command("push", cls=Verb)(push)
+app.command("look", cls=Verb)(report.look)
 app.command("schema")(info.schema)
 app.command("list")(info.list_parts)
 app.add_typer(info.cache, name="cache")

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.info import JsonOption, RecipeArgument, print_result
+
 
 def main(
-    recipe: Annotated[str, typer.Argument(help="a recipe's file, or a run's folder")],
+    recipe: RecipeArgument,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     data: Annotated[
         bool, typer.Option("--data", help="open every file, and name the rows that fail")
@@ -17,6 +19,7 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="try the folder that `train --out` would write into, first")
     ] = None,
+    json_: JsonOption = False,
 ) -> None:
     """Walk a recipe without weights: every stage's shape, what trains, what a step costs. With
     --data, read every row of every split instead."""
@@ -30,9 +33,10 @@ def main(
         check_free(out)
     if data:
         for line in check_data(load_recipe(recipe, overrides or ())):
-            print(line, flush=True)
+            print_result({"data": line}, line, json_)
         return
-    print(check(load_recipe(recipe, overrides or ())))
+    report = check(load_recipe(recipe, overrides or ()))
+    print_result(report, report, json_)
 
 
 if __name__ == "__main__":

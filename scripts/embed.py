@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.info import JsonOption, print_result
 from sensorium.scripts.train import DeviceOption, PrecisionOption
 
 
@@ -77,6 +78,7 @@ def main(
     ] = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Embed a data set into a searchable index; resumes after an interruption."""
     from sensorium.engine.embedding import (
@@ -105,7 +107,7 @@ def main(
         device=device,
     )
     if os.environ.get("RANK", "0") == "0":
-        print(f"{out}: {done.summary()}")
+        print_result({"index": out, "rows": done}, f"{out}: {done.summary()}", json_)
 
 
 if __name__ == "__main__":

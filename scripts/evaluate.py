@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.info import JsonOption, RunArgument, print_result
 from sensorium.scripts.train import DeviceOption, PrecisionOption
 
 
 def main(
-    run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
+    run: RunArgument,
     task: Annotated[list[str] | None, typer.Option(help="only this task")] = None,
     split: Annotated[str | None, typer.Option(help="this split; else all but train")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
@@ -21,6 +22,7 @@ def main(
     ] = True,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Score a run; writes evaluation.json and the predictions into its folder."""
     from sensorium.engine.checkpoint import load_model
@@ -42,7 +44,8 @@ def main(
         device=device,
     )
     plan = model.plan
-    print(format_evaluation(metrics, input_streams(plan), metric_names(plan)))
+    table = format_evaluation(metrics, input_streams(plan), metric_names(plan))
+    print_result(metrics, table, json_)
 
 
 if __name__ == "__main__":

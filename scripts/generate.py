@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.info import RunArgument
 from sensorium.scripts.train import DeviceOption, PrecisionOption
 
 
 def main(
-    run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
+    run: RunArgument,
     inputs: Annotated[
         list[str] | None, typer.Argument(metavar="[FILE|FOLDER|NAME=VALUE]...")
     ] = None,

@@ -2,12 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+ROOT = Path(__file__).resolve().parent.parent
 
-def main() -> None:
+
+def complete_recipes(incomplete: str) -> list[str]:
+    """Return the recipes and runs that a word may become: the package's, and those here."""
+    recipes = [p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yaml")]
+    return sorted({*_starting(recipes, incomplete), *_starting(_local("*.yaml"), incomplete)}) + (
+        complete_runs(incomplete)
+    )
+
+
+def complete_runs(incomplete: str) -> list[str]:
+    """Return the folders of runs below `runs` that a word may become."""
+    folders = [path.parent.as_posix() for path in Path("runs").rglob("run.json")]
+    return sorted(_starting(folders, incomplete))
+
+
+def _local(pattern: str) -> list[str]:
+    return [path.as_posix() for path in Path().glob(pattern)]
+
+
+def _starting(words: list[str], incomplete: str) -> Iterator[str]:
+    return (word for word in words if word.startswith(incomplete))
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+RunArgument = Annotated[
+    str, typer.Argument(help="a run's folder, or hf-hub:org/name", autocompletion=complete_runs)
+]
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(help="a recipe's file, or a run's folder", autocompletion=complete_recipes),
+]
+
+
+def print_result(value: Any, text: object, as_json: bool) -> None:
+    """Print a result as text, or as one line of JSON; what is not defined is null."""
+    print(json.dumps(_plain(value), ensure_ascii=False) if as_json else text)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def main(json_: JsonOption = False) -> None:
     """Print versions and devices, for a bug report."""
     import os
     import platform
@@ -30,7 +84,7 @@ def main() -> None:
         for kind in available()
     )
     rows["cache"] = str(cache_root())
-    print(format_table(list(rows.items())))
+    print_result(rows, format_table(list(rows.items())), json_)
 
 
 _LIBRARIES = (
@@ -57,6 +111,7 @@ def list_parts(
     kind: Annotated[
         str | None, typer.Argument(help="recipes, papers, encoders, tasks, connectors, ...")
     ] = None,
+    json_: JsonOption = False,
 ) -> None:
     """List recipes with their result, papers with their use, or the parts of a kind."""
     from sensorium.engine.recipe import KINDS, registered
@@ -65,17 +120,19 @@ def list_parts(
 
     kinds = {plural(name): name for name in KINDS}
     if kind is None:
-        print("\n".join([RECIPES, PAPERS, *kinds]))
+        names = [RECIPES, PAPERS, *kinds]
+        print_result(names, "\n".join(names), json_)
     elif kind == RECIPES:
-        _list_recipes()
+        recipes = dict(_recipes())
+        print_result(recipes, "\n".join(f"{k}  {v}" for k, v in recipes.items()), json_)
     elif kind == PAPERS:
-        _list_papers()
+        _list_papers(json_)
     elif kind in kinds:
-        print(format_table(sorted(registered(kinds[kind]).items())))
+        parts = registered(kinds[kind])
+        print_result(parts, format_table(sorted(parts.items())), json_)
     else:
-        raise ConfigError(
-            f"list: there is no {kind!r}{did_you_mean(kind, [RECIPES, PAPERS, *kinds])}"
-        )
+        known = [RECIPES, PAPERS, *kinds]
+        raise ConfigError(f"list: there is no {kind!r}{did_you_mean(kind, known)}")
 
 
 def plural(kind: str) -> str:
@@ -83,33 +140,27 @@ def plural(kind: str) -> str:
     return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
 
 
-def _list_recipes() -> None:
-    from pathlib import Path
-
-    root = Path(__file__).parent.parent
-    for path in sorted((root / "configs").rglob("*.yaml")):
-        head = [
-            line.removeprefix("#").strip()
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line.startswith("#")
-        ]
-        print(f"{path.relative_to(root)}  {head[1] if len(head) > 1 else ''}")
+def _recipes() -> Iterator[tuple[str, str]]:
+    """Yield each recipe of the package with the result in its header."""
+    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        head = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+        yield path.relative_to(ROOT).as_posix(), head[1] if len(head) > 1 else ""
 
 
-def _list_papers() -> None:
+def _list_papers(as_json: bool) -> None:
     from sensorium.engine.utils import format_table
     from sensorium.scripts.docs import load_papers
 
     papers = load_papers()
-    print(format_table([(paper.id, paper.name, str(paper.year), paper.how) for paper in papers]))
+    table = format_table([(paper.id, paper.name, str(paper.year), paper.how) for paper in papers])
+    print_result(papers, table, as_json)
 
 
 def schema(
     recipe: Annotated[str | None, typer.Argument(help="a recipe, for its own parts")] = None,
 ) -> None:
     """Print the JSON schema of recipes, with every part's options, for completion in an editor."""
-    import json
-
     from sensorium.engine.recipe import load_recipe, schema
 
     print(json.dumps(schema(load_recipe(recipe) if recipe else None), indent=1))
@@ -119,7 +170,7 @@ cache = typer.Typer(help="List, remove and verify cached samples and features.")
 
 
 @cache.command("ls")
-def ls() -> None:
+def ls(json_: JsonOption = False) -> None:
     """List every store: its id, level, records and size."""
     from sensorium.engine.cache import list_stores
     from sensorium.engine.utils import format_table
@@ -127,19 +178,22 @@ def ls() -> None:
 
     root = cache_root()
     rows = [("store", "level", "records", "MB", "of")]
-    for store in list_stores(root):
+    stores = list_stores(root)
+    for store in stores:
         what = store.identity.get("class") or store.identity.get("processor", {}).get("class", "")
         size = f"{store.nbytes / 1e6:.1f}"
         rows.append((store.id[:12], store.level, f"{store.records:,}", size, what))
-    if len(rows) > 1:
-        print(format_table(rows, right=(2, 3)))
-    print(root)
+    keys = ("id", "level", "records", "nbytes")
+    value = {"root": root, "stores": [{k: getattr(s, k) for k in keys} for s in stores]}
+    table = [format_table(rows, right=(2, 3))] if stores else []
+    print_result(value, "\n".join([*table, str(root)]), json_)
 
 
 @cache.command("rm")
 def rm(
     which: Annotated[str, typer.Argument(help="an id (or its beginning), or all")],
     older_than: Annotated[float, typer.Option(help="only what was not used for so many days")] = 0,
+    json_: JsonOption = False,
 ) -> None:
     """Remove stores."""
     from sensorium.engine.cache import remove_stores
@@ -150,19 +204,22 @@ def rm(
         gone = remove_stores(cache_root(), which, older_than=older_than * 86400)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    print(f"removed {len(gone)} stores, {sum(s.nbytes for s in gone) / 1e6:.1f} MB")
+    nbytes = sum(store.nbytes for store in gone)
+    text = f"removed {len(gone)} stores, {nbytes / 1e6:.1f} MB"
+    print_result({"removed": [store.id for store in gone], "nbytes": nbytes}, text, json_)
 
 
 @cache.command("verify")
-def verify() -> None:
+def verify(json_: JsonOption = False) -> None:
     """Check every record's sum; corrupt ones are dropped, to be computed again."""
     from sensorium.engine.cache import verify as verify_all
     from sensorium.modalities.paths import cache_root
 
     problems = verify_all(cache_root())
-    for store, keys in problems.items():
-        print(f"{store[:12]}  {len(keys)} corrupt records dropped")
-    print(f"{sum(map(len, problems.values()))} corrupt records in {len(problems)} stores")
+    lines = [f"{s[:12]}  {len(keys)} corrupt records dropped" for s, keys in problems.items()]
+    total = sum(map(len, problems.values()))
+    text = "\n".join([*lines, f"{total} corrupt records in {len(problems)} stores"])
+    print_result({"dropped": problems}, text, json_)
 
 
 if __name__ == "__main__":

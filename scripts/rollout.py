@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.info import JsonOption, RunArgument, print_result
 from sensorium.scripts.train import DeviceOption, PrecisionOption
 
 
@@ -19,7 +20,7 @@ class VideoFormat(StrEnum):
 
 
 def main(
-    run: Annotated[str, typer.Argument(help="a run's folder, or hf-hub:org/name")],
+    run: RunArgument,
     env: Annotated[
         list[str] | None,
         typer.Option(help="one, or several separated by commas; by default the recipe's"),
@@ -56,6 +57,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="output folder; by default the run's")] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Run a policy in its environments; writes rollout-*.json and videos into its folder."""
     from sensorium.engine.inference import load
@@ -92,7 +94,7 @@ def main(
         folder=out or (Path(run) if Path(run).is_dir() else None),
         log=RunLogger(None),
     )
-    print(format_summaries(summaries))
+    print_result(summaries, format_summaries(summaries), json_)
 
 
 if __name__ == "__main__":

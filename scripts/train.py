@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.info import JsonOption, RecipeArgument, print_result
+
 DeviceOption = Annotated[
     str | None, typer.Option(help="cuda, cuda:1, xpu, mps or cpu; by default the first available")
 ]
@@ -21,7 +23,7 @@ PrecisionOption = Annotated[
 
 
 def main(
-    recipe: Annotated[str, typer.Argument(help="a recipe's file")],
+    recipe: RecipeArgument,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
     resume: Annotated[bool, typer.Option(help="continue from the newest checkpoint")] = False,
@@ -33,6 +35,7 @@ def main(
     quiet: Annotated[bool, typer.Option(help="no progress bar and no log lines")] = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Train a recipe, from the start or from its newest checkpoint.
 
@@ -61,8 +64,8 @@ def main(
         command=" ".join(["sensorium", *sys.argv[1:]]),
         device=device,
     )
-    if not quiet:
-        print(folder)
+    if json_ or not quiet:
+        print_result({"run": folder}, folder, json_)
 
 
 def run_folder(recipe: Path) -> Path:

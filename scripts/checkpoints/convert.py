@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.info import JsonOption, print_result
+
 
 def convert(
     folder: Annotated[Path, typer.Argument(help="a checkpoint of transformers")],
@@ -14,13 +16,15 @@ def convert(
         str, typer.Option(help="a YAML list, or a file with one, as under `transforms:` of a part")
     ],
     out: Annotated[Path, typer.Option(help="the folder that is written")],
+    json_: JsonOption = False,
 ) -> None:
     """Change the structure and weights of a checkpoint; transformers opens the result."""
     from sensorium.engine.model.transforms import convert as convert_folder
     from sensorium.engine.recipe import count, parse_transforms
 
     model = convert_folder(folder, parse_transforms(transforms, "--transforms"), out)
-    print(f"{out}: {type(model).__name__}, {count(model):,} parameters")
+    text = f"{out}: {type(model).__name__}, {count(model):,} parameters"
+    print_result({"folder": out, "parameters": count(model)}, text, json_)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sensorium.scripts.info import JsonOption, print_result
+
 
 def import_model(
     kind: Annotated[
@@ -17,6 +19,7 @@ def import_model(
     out: Annotated[
         Path | None, typer.Option(help="the run's folder; runs/ and the folder's name")
     ] = None,
+    json_: JsonOption = False,
 ) -> None:
     """Write a recipe and weights of a checkpoint as a run."""
     from sensorium.engine.checkpoint.exchange import import_model as import_folder
@@ -24,8 +27,9 @@ def import_model(
 
     folder = Path("runs") / path.resolve().name if out is None else out
     model = import_folder(kind, path, folder)
-    print(f"{folder}: {', '.join(model.streams)} -> {', '.join(model.tasks)}, "
-          f"{count(model):,} parameters")  # fmt: skip
+    parts = f"{', '.join(model.streams)} -> {', '.join(model.tasks)}"
+    value = {"run": folder, "parameters": count(model)}
+    print_result(value, f"{folder}: {parts}, {count(model):,} parameters", json_)
 
 
 if __name__ == "__main__":
