@@ -1,6 +1,6 @@
 """Rows of data, wherever they come from: by index, or as a stream.
 
-Part of `base.py`, which names the classes too.
+`base.py` names these classes too.
 """
 
 from __future__ import annotations

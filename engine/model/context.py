@@ -75,7 +75,7 @@ class ModelContext:
             self._memo[key] = part(self._encode(f"{name}.encoder", view, None, options))
             return self._memo[key]
         inputs = self.batch.streams[name][view] if cached is None else cached
-        run = part.at(point)
+        run = part.point(point)
         if chunk is None:
             self._memo[key] = run(inputs, options)
         else:

@@ -42,12 +42,12 @@ class Stream(nn.Module):
         """Return the width after the connector, or, at another point (`encoder`), before it."""
         return self.encoder.dim if point else self.dim
 
-    def at(self, point: str) -> Callable[[StreamInput, Mapping[str, Any]], Features]:
+    def point(self, name: str) -> Callable[[StreamInput, Mapping[str, Any]], Features]:
         """Return the function that computes a point: `encoder`, `ema`, or the end."""
         points = {"": self.run, "encoder": self.encode_or_load, "ema": self.encode_ema}
-        if point not in points or (point == "ema" and self.ema is None):
-            raise ValueError(f"a stream has no point {point!r} here; there are: encoder, the end")
-        return points[point]
+        if name not in points or (name == "ema" and self.ema is None):
+            raise ValueError(f"a stream has no point {name!r} here; there are: encoder, the end")
+        return points[name]
 
     def encode_or_load(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
         """Return the encoder's features of a batch, computed now or stored."""

@@ -28,7 +28,7 @@ def draw(image: str, words: Sequence[Word], seconds: float, height: int, caption
     """HTML of the picture at an address, the seconds, and the words that lie in it."""
     across = width(seconds)
     audible = sorted((w for w in words if w[1] < seconds), key=lambda word: (word[1], word[2]))
-    rows = placed(audible, across, seconds)
+    rows = assign_rows(audible, across, seconds)
     total_height = height + AXIS + ROW * (max(rows, default=0) + 1) + 4
     alt = html.escape(f"spectrogram, {caption}; {' '.join(str(word[0]) for word in audible)}")
     parts = [
@@ -44,7 +44,7 @@ def draw(image: str, words: Sequence[Word], seconds: float, height: int, caption
     )
 
 
-def placed(words: Sequence[Word], across: float, seconds: float) -> list[int]:
+def assign_rows(words: Sequence[Word], across: float, seconds: float) -> list[int]:
     """Return the row of each word: the first in which it touches no other."""
     ends: list[float] = []
     rows = []

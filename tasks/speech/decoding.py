@@ -64,7 +64,9 @@ def prefix_beam_search(
     for frame in frames:
         likely = [c for c, value in enumerate(frame) if value >= floor and c != blank]
         prefixes = dict(_best(_step(prefixes, frame, likely, blank), beam))
-    complete = {prefix: of for prefix, of in prefixes.items() if prefix.node and prefix.node.whole}
+    complete = {
+        prefix: of for prefix, of in prefixes.items() if prefix.node and prefix.node.is_word
+    }
     return [(prefix.ids(), _log_add(*of)) for prefix, of in _best(complete or prefixes, beam)]
 
 

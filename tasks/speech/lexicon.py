@@ -11,10 +11,10 @@ from ...modalities.base import Fittable, Tokenizer
 
 @dataclass
 class TrieNode:
-    """after: the next nodes, by token. whole: whether a word ends here."""
+    """after: the next nodes, by token. is_word: whether a word ends here."""
 
     after: dict[int, TrieNode] = field(default_factory=dict)
-    whole: bool = False
+    is_word: bool = False
 
 
 class Lexicon(Fittable):
@@ -40,7 +40,7 @@ class Lexicon(Fittable):
         """Return the trie of texts of these words, separated by spaces: the end of a word leads by
         the space back to the root. Raise ValueError if a tokenizer's pieces hold more than a space
         or a part of a word."""
-        root = TrieNode(whole=True)  # the empty text is allowed
+        root = TrieNode(is_word=True)  # the empty text is allowed
         try:
             space = tokenizer.encode(" ")
         except ValueError:  # there is no text of two words
@@ -56,7 +56,7 @@ class Lexicon(Fittable):
                 )
             for token in ids:
                 node = node.after.setdefault(token, TrieNode())
-            node.whole = True
+            node.is_word = True
             if space:
                 node.after[space[0]] = root
         return root

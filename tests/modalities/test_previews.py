@@ -36,7 +36,7 @@ def test_words_stand_under_their_times() -> None:
     pytest.importorskip("soundfile")
     from sensorium.modalities.audio.preview import preview
     from sensorium.modalities.audio.read import Sound
-    from sensorium.modalities.audio.word_timeline import placed, width
+    from sensorium.modalities.audio.word_timeline import assign_rows, width
 
     sound = Sound(np.random.default_rng(0).normal(0, 0.1, (1, 16000)).astype(np.float32), 8000)
     words = [["one", 0.2, 0.5], ["two", 1.5, 1.9], ["late", 40.0, 41.0]]
@@ -47,7 +47,11 @@ def test_words_stand_under_their_times() -> None:
         "one": pytest.approx(0.35 * scale, abs=0.1),
         "two": pytest.approx(1.7 * scale),
     }
-    assert placed([["word", 0, 0.1], ["word", 0.1, 0.2], ["word", 1.5, 1.6]], 320, 2) == [0, 1, 0]
+    assert assign_rows([["word", 0, 0.1], ["word", 0.1, 0.2], ["word", 1.5, 1.6]], 320, 2) == [
+        0,
+        1,
+        0,
+    ]
     assert drawn.count("base64") == 2 and "<audio controls" in drawn
     assert len(preview(sound)) < 90_000
 

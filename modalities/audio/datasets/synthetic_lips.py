@@ -60,7 +60,7 @@ class Lips:
     def mouths(self) -> np.ndarray:
         """Return `[T, 3]` open, wide, teeth: from the middle of a phoneme to the middle of the
         next."""
-        utterances, count = self.speech.placed()
+        utterances, count = self.speech.utterance_starts()
         times, shapes = [0.0], [REST]
         for start, spoken in utterances:
             ends = [first for _, first in spoken.phonemes[1:]] + [len(spoken.samples)]

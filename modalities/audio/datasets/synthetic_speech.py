@@ -51,7 +51,7 @@ class Speech(LazySound):
     snr: float | None
     seed: int
 
-    def placed(self) -> tuple[list[tuple[int, Utterance]], int]:
+    def utterance_starts(self) -> tuple[list[tuple[int, Utterance]], int]:
         """Return the utterances, each with the sample at which it begins, and the samples in
         all."""
         utterances, start = [], round(self.pauses[0] * RATE)
@@ -64,7 +64,7 @@ class Speech(LazySound):
         return utterances, start
 
     def sound(self) -> Sound:
-        utterances, count = self.placed()
+        utterances, count = self.utterance_starts()
         clean = np.zeros(count, np.float32)
         for start, spoken in utterances:
             samples = _levelled(spoken.samples.astype(np.float32) / 32768, self.loudness)

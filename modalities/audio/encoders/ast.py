@@ -54,7 +54,7 @@ class AST(HubSound):
     def loader(self) -> Any:
         return ASTModel
 
-    def own(self) -> Json:
+    def default_settings(self) -> Json:
         return {
             "feature_extractor_type": "ASTFeatureExtractor",
             "sampling_rate": 16000,

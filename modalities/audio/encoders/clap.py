@@ -62,7 +62,7 @@ class Clap(HubSound):
             model.audio_projection = nn.Identity()
         return model
 
-    def own(self) -> Json:
+    def default_settings(self) -> Json:
         return {
             "feature_extractor_type": "ClapFeatureExtractor",
             "feature_size": self.config.num_mel_bins,

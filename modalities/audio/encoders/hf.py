@@ -48,7 +48,7 @@ class HubSound(Encoder):
             config, processor = resolved["config"], processor or resolved["processor"]
         self.config = self._configuration(dict(config or {}))
         self.model: Any = self.build()
-        self.processor: Extractor = self.extractor(processor or self.own())
+        self.processor: Extractor = self.extractor(processor or self.default_settings())
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class HubSound(Encoder):
         """Return the part of that model which is run."""
         return model
 
-    def own(self) -> Json:
+    def default_settings(self) -> Json:
         """Return the settings of a feature extractor for a model from nothing."""
         raise NotImplementedError
 

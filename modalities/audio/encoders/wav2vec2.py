@@ -80,7 +80,7 @@ class Wav2Vec2(HubSound):
     def loader(self) -> Any:
         return MODEL_MAPPING[type(self.config)]
 
-    def own(self) -> Json:
+    def default_settings(self) -> Json:
         if self.banks:
             bands = self.config.feature_projection_input_dim // 2
             return {

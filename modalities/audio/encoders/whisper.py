@@ -53,7 +53,7 @@ class Whisper(HubSound):
     def part(self, model: Any) -> Any:
         return model.encoder
 
-    def own(self) -> Json:
+    def default_settings(self) -> Json:
         rate, hop = 16000, 160
         seconds = self.config.max_source_positions * 2 * hop / rate
         return {

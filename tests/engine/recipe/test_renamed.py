@@ -140,11 +140,11 @@ def test_the_new_option_exists_and_the_old_one_does_not(old: str) -> None:
 
 def test_a_star_is_one_name_and_a_class_names_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RENAMED, "tasks.*.data.*.old", "new")
-    monkeypatch.setitem(RENAMED, "Part.width", "dim")
-    monkeypatch.setitem(RENAMED, "Part.kind=small", "tiny")
+    monkeypatch.setitem(RENAMED, "Sized.width", "dim")
+    monkeypatch.setitem(RENAMED, "Sized.kind=small", "tiny")
     assert renamed("tasks.a.data.train.old") == "new"
     assert renamed("tasks.a.data.old") is None
-    assert renamed("inputs.image.encoder.width", "Part") == "dim"
+    assert renamed("inputs.image.encoder.width", "Sized") == "dim"
     assert renamed("inputs.image.encoder.width", "Other") is None
-    assert renamed("inputs.image.encoder.kind", "Part", "small") == "tiny"
-    assert renamed("inputs.image.encoder.kind", "Part", "large") is None
+    assert renamed("inputs.image.encoder.kind", "Sized", "small") == "tiny"
+    assert renamed("inputs.image.encoder.kind", "Sized", "large") is None

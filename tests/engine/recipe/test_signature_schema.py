@@ -18,7 +18,7 @@ from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Fittable, Tokenizer
 
 
-class Part:
+class Sized:
     def __init__(
         self,
         in_dim: int,
@@ -54,13 +54,13 @@ class Part:
     ],
 )
 def test_values_become_what_the_signature_says(option: str, given: Any, expected: Any) -> None:
-    result = validate_options(Part, {"size": 1, option: given}, "here")
+    result = validate_options(Sized, {"size": 1, option: given}, "here")
     assert result == {"size": 1, option: expected}
     assert type(result[option]) is type(expected)
 
 
 def test_defaults_are_left_to_the_constructor() -> None:
-    assert validate_options(Part, {"size": 1}, "here") == {"size": 1}
+    assert validate_options(Sized, {"size": 1}, "here") == {"size": 1}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_defaults_are_left_to_the_constructor() -> None:
 )
 def test_a_wrong_value_is_one_line(option: str, given: Any, words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as error:
-        validate_options(Part, {"size": 1, option: given}, "inputs.x")
+        validate_options(Sized, {"size": 1, option: given}, "inputs.x")
     line = str(error.value)
     assert line.startswith(f"inputs.x.{option}")
     assert "\n" not in line
@@ -93,13 +93,13 @@ def test_a_wrong_value_is_one_line(option: str, given: Any, words: tuple[str, ..
 
 
 def test_fitted_arguments_are_named_by_type_or_section() -> None:
-    assert fitted_arguments(Part) == {"tokenizer": Tokenizer}
+    assert fitted_arguments(Sized) == {"tokenizer": Tokenizer}
     given = {"size": 1, "tokenizer": "bpe"}
-    assert validate_options(Part, given, "here")["tokenizer"] == "bpe"
+    assert validate_options(Sized, given, "here")["tokenizer"] == "bpe"
     given = {"size": 1, "tokenizer": {"type": "bpe", "size": 300}}
-    assert validate_options(Part, given, "here")["tokenizer"]["size"] == 300
+    assert validate_options(Sized, given, "here")["tokenizer"]["size"] == 300
     with pytest.raises(ConfigError, match=r"here\.tokenizer: found 3"):
-        validate_options(Part, {"size": 1, "tokenizer": 3}, "here")
+        validate_options(Sized, {"size": 1, "tokenizer": 3}, "here")
 
 
 def test_a_fitted_part_without_kind_needs_no_section() -> None:
@@ -149,4 +149,4 @@ def test_a_class_without_a_constructor_has_no_options() -> None:
 
 
 def test_the_model_of_a_signature_is_made_once() -> None:
-    assert options_model(Part) is options_model(Part)
+    assert options_model(Sized) is options_model(Sized)

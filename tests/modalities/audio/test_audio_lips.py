@@ -57,7 +57,7 @@ def test_every_phoneme_has_a_mouth_of_its_own_class(accent: str) -> None:
     words = sorted(GRAMMARS["sentences"].vocabulary | GRAMMARS["commands"].vocabulary)[::3]
     texts = tuple(" ".join(words[i : i + 20]) for i in range(0, len(words), 20))
     speech = Speech(texts, Voice(accent, "m1"), (0.0,) * (len(texts) + 1), 0, None, 0)
-    names = {name for _, spoken in speech.placed()[0] for name, _ in spoken.phonemes}
+    names = {name for _, spoken in speech.utterance_starts()[0] for name, _ in spoken.phonemes}
     silent = {name for name in names if next(_shapes(name)) == REST}
     assert {name.strip("_:!;?|~=") for name in silent} == {""}
     assert all(0 <= value <= 1 for mouth in MOUTHS.values() for value in mouth)

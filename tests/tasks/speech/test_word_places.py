@@ -71,4 +71,4 @@ def test_a_lexicon_holds_every_word_that_its_tokenizer_spells(text: str) -> None
         node = root
         for token in tokenizer.encode(word):
             node = node.after[token]
-        assert node.whole
+        assert node.is_word
