@@ -6,6 +6,8 @@ A row that cannot be read travels in its batch as a failure and is handled in th
 from __future__ import annotations
 
 import functools
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -96,8 +98,16 @@ def stream_batches(make: Callable[[], Iterator[T]], workers: int = 0) -> Iterato
 
 
 def _iterate(loader: DataLoader[T]) -> Iterator[T]:
-    """Start a loader's processes, and return its batches."""
-    return _guarded(iter(loader))
+    """Start a loader's processes, and return its batches.
+
+    torch's handler of SIGCHLD raises wherever the main process is when one of them dies, in the
+    middle of an update too; without it the next batch raises.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)
+    return _guarded(batches)
 
 
 def _guarded(values: Iterator[T]) -> Iterator[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from importlib import import_module
@@ -256,3 +257,16 @@ def test_run_json_says_whether_it_is_finished(shop: Any) -> None:
     assert json.loads(path.read_text()) == {"finished": False}
     shop.train(recipe, "run", resume=True)
     assert json.loads(path.read_text()) == {"finished": True, "step": 4}
+
+
+def test_the_death_of_a_worker_interrupts_no_update() -> None:
+    """torch would raise wherever the main process is; the next batch does."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    before = set(multiprocessing.active_children())
+    numbers = loader.stream_batches(lambda: iter(range(1000)), workers=1)
+    assert next(numbers) == 0
+    assert signal.getsignal(signal.SIGCHLD) == handler
+    (worker,) = set(multiprocessing.active_children()) - before
+    worker.kill()
+    worker.join()  # a signal arrives, and nothing is raised
+    assert worker.exitcode
