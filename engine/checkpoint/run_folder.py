@@ -12,7 +12,14 @@ import torch
 
 from ..model import FITTED, Model, compose, read_json, resolve_and_fit, save_fitted
 from ..recipe import HUB, WEIGHTS, download, load_recipe
-from ..utils import ConfigError, check_precision, make_folder, write_json
+from ..utils import (
+    ConfigError,
+    RuntimeFailure,
+    check_precision,
+    located_errors,
+    make_folder,
+    write_json,
+)
 from .model_card import command_header, read_command, write_card
 from .run_state import RECIPE
 from .state import (
@@ -82,13 +89,15 @@ def load_model(folder: str | Path, precision: str | None = None) -> Model:
 
 
 def push(folder: str | Path, name: str, *, private: bool = False) -> str:
-    """Upload a run's folder to the hub as `org/name`; return its address."""
+    """Upload a run's folder to the hub as `org/name`; return its address. Raise RuntimeFailure
+    where the hub cannot be reached or refuses it."""
     from huggingface_hub import HfApi
 
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file():
         raise ConfigError(f"{folder}: holds no {WEIGHTS}; train it first")
-    api = HfApi()
-    api.create_repo(name, private=private, exist_ok=True)
-    api.upload_folder(repo_id=name, folder_path=folder, ignore_patterns=PRIVATE)
+    with located_errors(f"{folder}: cannot be pushed to {name}", error_class=RuntimeFailure):
+        api = HfApi()
+        api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder, ignore_patterns=PRIVATE)
     return f"{HUB}{name}"

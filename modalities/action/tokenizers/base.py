@@ -7,8 +7,11 @@ sample lies outside the episode.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
+import os
+import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -17,7 +20,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load as from_bytes
+from safetensors.numpy import save as to_bytes
 from torch import Tensor
 
 from ...base import Fittable
@@ -76,7 +80,8 @@ class ActionTokenizer(Fittable):
         return ()
 
     def save(self, folder: str | Path) -> None:
-        """Write the options and the fitted state: JSON, and safetensors for arrays."""
+        """Write the options and the fitted state: JSON, and safetensors for arrays. Each file is
+        written beside and moved into place; of two that do not belong together none is loaded."""
         path, state = Path(folder), self.state()
         path.mkdir(parents=True, exist_ok=True)
         arrays = {k: np.ascontiguousarray(v) for k, v in state.items() if isinstance(v, np.ndarray)}
@@ -85,8 +90,10 @@ class ActionTokenizer(Fittable):
             "options": {name: getattr(self, name) for name in _options(type(self))},
             "state": {key: value for key, value in state.items() if key not in arrays},
         }
-        save_file(arrays, path / ARRAYS)
-        (path / SETTINGS).write_text(json.dumps(saved, indent=1), encoding="utf-8")
+        content = to_bytes(arrays)
+        saved["arrays"] = hashlib.sha256(content).hexdigest()
+        _replace(path / ARRAYS, content)
+        _replace(path / SETTINGS, json.dumps(saved, indent=1).encode())
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -94,7 +101,10 @@ class ActionTokenizer(Fittable):
         path = Path(folder)
         try:
             saved = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
-            arrays = load_file(path / ARRAYS)
+            content = (path / ARRAYS).read_bytes()
+            if saved["arrays"] != hashlib.sha256(content).hexdigest():
+                raise OSError("its two files are of two tokenizers")
+            arrays = from_bytes(content)
             tokenizer = cls._class_of(saved["type"])(**saved["options"])
             tokenizer.load_state({**saved["state"], **arrays})
         except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
@@ -119,6 +129,26 @@ class ActionTokenizer(Fittable):
             )
         found_class: type[Self] = classes[name]
         return found_class
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}", delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).chmod(0o666 & ~_umask())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _options(kind: type) -> list[str]:

@@ -24,7 +24,7 @@ from sensorium.engine.inference import Pipeline
 from sensorium.engine.model import Model
 from sensorium.engine.recipe import load_recipe, parse_recipe
 from sensorium.engine.training import train
-from sensorium.engine.utils import ConfigError
+from sensorium.engine.utils import ConfigError, RuntimeFailure
 
 SMALL = {
     "hidden_size": 16,
@@ -301,6 +301,24 @@ def test_the_card_says_what_it_is_made_of(copy: Path) -> None:
     assert "tasks.caption" not in rows  # it has no parameters of its own
     assert "tasks.digit" not in rows
     assert "tasks.digit.head" in rows
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("offline mode is enabled"), OSError("refused"), ValueError("bad id")]
+)
+def test_push_without_a_hub_is_one_line(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    import huggingface_hub
+
+    class Api:
+        def create_repo(self, *args: Any, **kwargs: Any) -> None:
+            raise error
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    with pytest.raises(RuntimeFailure, match=rf"cannot be pushed to org/name: .*{error}") as caught:
+        push(copy, "org/name")
+    assert "\n" not in str(caught.value)
 
 
 def test_push_uploads_the_folder(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from sensorium.engine.embedding import embed, index_metadata, load_run_or_recipe, open_data
 from sensorium.engine.embedding.data_spec import DataSpec
 from sensorium.engine.embedding.embed import EmbedReport
+from sensorium.engine.embedding.ray_backend import embed_with_ray
 from sensorium.engine.embedding.retrieve import Retriever
 from sensorium.engine.index import open_index
 from sensorium.engine.utils import ConfigError, RuntimeFailure
@@ -145,6 +146,19 @@ class TestStale:
         done = go(recipe, "t.csv", prune=True)
         assert (done.already_present, done.stale) == (3, 2)
         assert len(files()) == 3
+
+    def test_ray_takes_out_the_same_rows(self, recipe: str, photos: Path) -> None:
+        """Where all others are embedded already, no actor is needed."""
+        go(recipe, "photos")
+        (photos / "1.png").unlink()
+        model = load_run_or_recipe(recipe)
+        rows = open_data(model.plan, "image", ("photos",), None, "test")
+        maker = index_metadata(model, "image", recipe, ())
+        done = embed_with_ray(model, maker, rows, "index")
+        assert (done.already_present, done.stale, done.pruned) == (4, 1, False)
+        done = embed_with_ray(model, maker, rows, "index", prune=True)
+        assert (done.stale, done.pruned) == (1, True)
+        assert files() == [str(photos / f"{i}.png") for i in (0, 2, 3, 4)]
 
     def test_other_data_sets_stay(self, recipe: str, photos: Path) -> None:
         picture(Path("others/9.png"))

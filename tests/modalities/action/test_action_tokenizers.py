@@ -91,6 +91,23 @@ def test_saved_and_loaded_is_equal(fitted: ActionTokenizer, tmp_path: Path) -> N
         assert torch.equal(twin.decode(ids, steps=STEPS), fitted.decode(ids, steps=STEPS))
 
 
+def test_two_files_of_two_tokenizers_are_never_loaded_as_one(
+    make: Make, fitted: ActionTokenizer, tmp_path: Path
+) -> None:
+    """Killed between its two files, a second `save` leaves one of each."""
+    fitted.save(tmp_path / "first")
+    other = make(dof=DOF)
+    other.fit(iter(3 * smooth(seed=9).numpy()))
+    other.save(tmp_path / "second")
+    arrays = "action_tokenizer.safetensors"
+    first, second = ((tmp_path / name / arrays).read_bytes() for name in ("first", "second"))
+    if first == second:
+        return  # no array of its own
+    (tmp_path / "first" / arrays).write_bytes(second)
+    with pytest.raises(ValueError, match="two files are of two tokenizers"):
+        ActionTokenizer.load(tmp_path / "first")
+
+
 def test_a_state_goes_into_another(make: Make, fitted: ActionTokenizer) -> None:
     other = make()
     other.load_state(fitted.state())

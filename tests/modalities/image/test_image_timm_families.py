@@ -140,3 +140,14 @@ def test_every_block_has_something_to_train(name: str) -> None:
     assert all(any(True for _ in block.parameters()) for block in blocks)
     inner = set(model.modules())
     assert all(block in inner for block in blocks)
+
+
+def test_a_grid_of_equal_count_has_positions_of_its_own() -> None:
+    """16 tokens as 2 x 8 and as 4 x 4: the table is resampled for the second."""
+    options = {"img_size": [32, 128], "dynamic_img_size": True, "depth": 1}
+    encoder = Timm("vit_tiny_patch16_224", options).eval()
+    torch.nn.init.normal_(encoder.model.pos_embed)
+    with torch.no_grad():
+        wide, square = (encoder(torch.zeros(1, 3, *size)) for size in ((32, 128), (64, 64)))
+    assert (wide.grid, square.grid) == ((2, 8), (4, 4))
+    assert not torch.allclose(wide.tokens, square.tokens, atol=1e-3)
