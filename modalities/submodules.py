@@ -11,16 +11,20 @@ Legend: `D` width, `n` added tokens, `k` chosen ids.
 from __future__ import annotations
 
 import copy
+import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+from transformers import AutoModel
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .base import LayerHook
 
@@ -103,6 +107,24 @@ def list_of_layers(model: nn.Module, count: int | None) -> Sequence[nn.Module]:
         return sum(p.numel() for layer in layers for p in layer.parameters())
 
     return max(lists, key=size, default=[])
+
+
+def unreached(model: nn.Module, output: Tensor) -> frozenset[str]:
+    """Return the names of the parameters that an output does not depend on, `#` for each number."""
+    output.float().sum().backward()
+    every = [(_numberless(name), p.grad is None) for name, p in model.named_parameters()]
+    model.zero_grad(set_to_none=True)
+    return frozenset(n for n, dead in every if dead) - {n for n, dead in every if not dead}
+
+
+def freeze_unreached(model: nn.Module, names: frozenset[str]) -> None:
+    """Freeze what `unreached` returned for a model of the same kind."""
+    for parameter in (p for name, p in model.named_parameters() if _numberless(name) in names):
+        parameter.requires_grad_(False)
+
+
+def _numberless(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -203,3 +225,76 @@ def hooked(
     finally:
         for handle in handles:
             handle.remove()
+
+
+DEPTHS = ("num_hidden_layers", "encoder_layers", "num_layers", "depth")
+
+
+class Tower(NamedTuple):
+    """One encoder in a model of several: its class, its configuration, and where it stands.
+
+    path: in the whole model; empty if the configuration is the encoder's own.
+    """
+
+    kind: Any
+    config: Any
+    path: str = ""
+
+    def build(self, **options: Any) -> nn.Module:
+        """Return it without weights, in fp32 whatever the checkpoint's own precision."""
+        build = getattr(self.kind, "_from_config", None)  # a plain module has none
+        options = {"dtype": torch.float32, **options} if build else {}
+        return cast(nn.Module, (build or self.kind)(self.config, **options).float())
+
+    def shallow(self, **options: Any) -> nn.Module:
+        """Return it with one layer, to see the shapes of what it returns."""
+        config = copy.deepcopy(self.config)
+        for name in (n for n in DEPTHS if isinstance(getattr(config, n, None), int)):
+            setattr(config, name, 1)
+        return Tower(self.kind, config).build(**options)
+
+
+def tower_of(config: Any, sections: Sequence[str]) -> Tower:
+    """Return the encoder that the first of these sections of a model's configuration is for: of
+    the class that `AutoModel` has for it, or of the submodule that the whole model builds from it.
+    Raise ValueError if there is none."""
+    section = _section(config, sections)
+    if section is None:
+        if (kind := _mapped(config)) is None:
+            raise ValueError(f"{config.model_type} has no model that AutoModel knows")
+        return Tower(kind, config)
+    path, kind = _submodule(config, type(section))
+    return Tower(_mapped(section) or kind, section, path)
+
+
+_SUBMODULES: dict[str, tuple[str, Any]] = {}
+
+
+def _submodule(config: Any, section: type) -> tuple[str, Any]:
+    """Return path and class of the outermost submodule that is configured by a section."""
+    key = section.__name__ + json.dumps(config.to_dict(), default=str, sort_keys=True)
+    if key not in _SUBMODULES:
+        try:
+            with torch.device("meta"):
+                whole = AutoModel.from_config(config)
+        except Exception as error:
+            raise ValueError(f"{config.model_type} cannot be built: {error}") from error
+        modules = ((p, m) for p, m in whole.named_modules() if p)
+        found = ((p, type(m)) for p, m in modules if type(getattr(m, "config", None)) is section)
+        _SUBMODULES[key] = next(found, ("", None))
+    if _SUBMODULES[key][1] is None:
+        raise ValueError(f"{config.model_type} builds no module from its {section.__name__}")
+    return _SUBMODULES[key]
+
+
+def _section(config: Any, sections: Sequence[str]) -> Any:
+    for name in sections:
+        if getattr(config, name, None) is not None:
+            return getattr(config, name)
+    inner = (getattr(config, name, None) for name in getattr(config, "sub_configs", {}))
+    return next((s for c in inner if c and (s := _section(c, sections)) is not None), None)
+
+
+def _mapped(config: Any) -> Any:
+    kind = MODEL_MAPPING.get(type(config), None)
+    return kind[0] if isinstance(kind, (list, tuple)) else kind

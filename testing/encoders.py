@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -210,13 +210,14 @@ class EncoderContract:
 
     def check_supports(self) -> None:
         """Check each optional ability in `supports`."""
-        batch, tokens = self.batch(self.samples), self.features.tokens
+        encoder, tokens, ids = self.encoder, self.features.tokens, {"inputs_embeds", "vocabulary"}
+        batch = self.batch(self.samples) if ids & encoder.supports else {}
         checks = {
             "hidden_states": self._check_hidden_states,
             "token_mask": self._check_token_mask,
             "layer_hooks": self._check_layer_hooks,
-            "inputs_embeds": lambda: check_inputs_embeds(self.encoder, batch),
-            "vocabulary": lambda: check_vocabulary(self.encoder, batch["ids"], tokens),
+            "inputs_embeds": lambda: check_inputs_embeds(encoder, batch),
+            "vocabulary": lambda: check_vocabulary(encoder, batch["ids"], tokens),
         }
         for name in sorted(self.encoder.supports):
             with checking(self.name, f"supports {name}"), torch.no_grad():
@@ -294,7 +295,6 @@ def rows_of(encoder: nn.Module, options: dict[str, Any]) -> Any:
         if "token_mask" in options:
             with torch.no_grad():
                 keywords["token_mask"] = options["token_mask"](encoder(**tensors).mask)
-        features: Features = encoder(**tensors, **keywords)
-        return features
+        return cast(Features, encoder(**tensors, **keywords))
 
     return run

@@ -17,6 +17,7 @@ AUDIO = Modality(
         "torchaudio_conformer": (
             "sensorium.modalities.audio.encoders.torchaudio_conformer:TorchaudioConformer"
         ),
+        "transformers": "sensorium.modalities.audio.encoders.transformers:TransformersSound",
         "wav2vec2": "sensorium.modalities.audio.encoders.wav2vec2:Wav2Vec2",
         "whisper": "sensorium.modalities.audio.encoders.whisper:Whisper",
     },

@@ -61,7 +61,7 @@ class Extractor(Processor):
         outputs = self._extractor(
             wave.numpy(), sampling_rate=self.rate, return_tensors="pt", **options
         )
-        return {name: value[0] for name, value in outputs.items()}
+        return {name: value[0] for name, value in outputs.items() if len(value)}
 
     def prepare(self, raw: Sound) -> Sample:
         """`{"wave": [N]}`, at the rate and of the mean and spread that the weights want."""
@@ -114,3 +114,35 @@ class FusedMel(Extractor):
     def prepare(self, raw: Sound) -> Sample:
         inputs = self.extract(self.wave(raw))
         return {"values": inputs["input_features"].float(), "longer": inputs["is_longer"]}
+
+
+MAIN = ("input_features", "input_values", "audio_mel", "input_audio_embeds", "audio_input_ids")
+"""What feature extractors call that which the model reads first."""
+
+
+class AnyExtractor(Extractor):
+    """`{"values": [...], "seconds": []}` and whatever else the library's extractor returns."""
+
+    def features(self, wave: Tensor) -> Sample:
+        """Return what the library returns for `[N]`; `values` is what the model reads first."""
+        returned = self.extract(wave)
+        tensors = {key: value for key, value in returned.items() if isinstance(value, Tensor)}
+        main = next((key for key in MAIN if key in tensors), next(iter(tensors), None))
+        if main is None:
+            raise ValueError(f"processor: {self.kind} returns no tensor")
+        values = tensors.pop(main)
+        if values.is_floating_point():  # silence has no spread to divide by
+            values = values.float().nan_to_num(0.0)
+        return {"values": values, **tensors}
+
+    def prepare(self, raw: Sound) -> Sample:
+        wave = self.wave(raw)
+        return {**self.features(wave), "seconds": torch.tensor(len(wave) / self.rate)}
+
+    def window(self, frames: int) -> float:
+        """Return the seconds to which sounds are padded, as `frames` of the input."""
+        samples = getattr(self._extractor, "n_samples", None)
+        if samples:
+            return float(samples) / self.rate
+        hop = getattr(self._extractor, "hop_length", None) or 0.01 * self.rate
+        return float(frames * hop / self.rate if frames < self.rate else frames / self.rate)

@@ -8,11 +8,13 @@ Legend: `C` channels, `H` height, `W` width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -91,11 +93,13 @@ class HubProcessor(ImageProcessor):
     """An image processor of transformers: `kind` is its class, `options` its configuration.
 
     The class is pinned, since the variants of a model (torchvision, Pillow) differ by a rounding.
-    A sample holds every tensor that it gives.
+    A sample holds every tensor that it gives. frames: pictures of a sample of a video model, taken
+    from a clip at equal distances, or one picture so many times; 0 for models of pictures.
     """
 
     kind: str
     options: dict[str, Any] = field(default_factory=dict)
+    frames: int = 0
 
     def build(self) -> Callable[[Image.Image], Any]:
         import transformers
@@ -106,6 +110,41 @@ class HubProcessor(ImageProcessor):
         transform: Callable[[Image.Image], Any] = processor_class(**self.options)
         return transform
 
-    def prepare(self, raw: Image.Image) -> Sample:
-        outputs = self.transform(images=raw, return_tensors="pt")  # type: ignore[call-arg]
-        return {name: value[0] for name, value in outputs.items() if isinstance(value, Tensor)}
+    def prepare(self, raw: Any) -> Sample:
+        if self.frames:
+            shown = [self._picture(frame) for frame in pictures_of(raw, self.frames)]
+            return {key: torch.stack([frame[key] for frame in shown]) for key in shown[0]}
+        return self._picture(raw)
+
+    def _picture(self, raw: Image.Image) -> Sample:
+        values = self.transform(images=raw, return_tensors="pt")  # type: ignore[call-arg]
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        grid = grid_key(tensors)
+        sample = {
+            name: value if grid and name == "pixel_values" else value[0]
+            for name, value in tensors.items()
+        }
+        return _one_tile(sample)
+
+
+def pictures_of(raw: Any, count: int) -> list[Image.Image]:
+    """Return `count` pictures of a clip at equal distances, or so many times a picture."""
+    if isinstance(raw, Image.Image):
+        return [raw] * count
+    places = (np.arange(count) + 0.5) * len(raw.frames) / count
+    return [Image.fromarray(raw.frames[int(place)]) for place in places]
+
+
+def grid_key(sample: Mapping[str, Any]) -> str | None:
+    """Return the name of the value that says how packed patches lie; None if they are not."""
+    return next((key for key in sample if key.endswith(("grid_thw", "grid_hw"))), None)
+
+
+def _one_tile(sample: Sample) -> Sample:
+    """Take the padding off a picture of one tile `[1, C, H, W]`."""
+    pixels, mask = sample["pixel_values"], sample.get("pixel_attention_mask")
+    if pixels.ndim != 4 or len(pixels) != 1 or mask is None or mask.shape != (1, *pixels.shape[2:]):
+        return sample
+    height, width = int(mask[0].any(1).sum()), int(mask[0].any(0).sum())
+    rest = {name: value for name, value in sample.items() if name != "pixel_attention_mask"}
+    return {**rest, "pixel_values": pixels[:, :, :height, :width]}

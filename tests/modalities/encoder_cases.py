@@ -10,6 +10,7 @@ import pytest
 
 from sensorium.engine.recipe import find
 from sensorium.modalities.base import Encoder, Features
+from sensorium.modalities.groups import collate, encode_by_group
 from sensorium.testing.encoders import EncoderContract
 
 Case = tuple[str, dict[str, Any]]
@@ -37,6 +38,11 @@ HIERA = {
     "num_query_pool": 2, "masked_unit_size": [4, 4], "masked_unit_attention": [True, True, False],
 }  # fmt: skip
 STAGES = {"depths": [1, 2, 1, 1], "hidden_sizes": [8, 16, 24, 32]}
+QWEN = {"depth": 2, "embed_dim": 32, "hidden_size": 24, "num_heads": 2, "patch_size": 8}
+NATIVE = {
+    "image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, "min_pixels": 1024,
+    "max_pixels": 4096,
+}  # fmt: skip
 LARGE = {**PIPELINE, "size": {"height": 64, "width": 64}}
 PVT = {"image_size": 64, "num_attention_heads": [1, 1, 2, 2], **STAGES}
 TIMM_HIERA = {
@@ -85,6 +91,15 @@ IMAGE: dict[str, Case] = {
         "transformers",
         hf("siglip2_vision_model", **LAYERS, patch_size=8, num_patches=16),
     ),
+    "hf BLIP, a tower without a class": (
+        "transformers",
+        hf("blip", vision_config={**HF, "initializer_range": 0.02}),
+    ),
+    "hf Qwen2-VL": (
+        "transformers",
+        {**hf("qwen2_vl", vision_config=QWEN), "processor": NATIVE},
+    ),
+    "hf Idefics 3": ("transformers", {**hf("idefics3_vision", **HF), "processor": PIPELINE}),
     "hf ConvNeXt": ("transformers", hf("convnext", **CONV)),
     "hf MAE": ("transformers", hf("vit_mae", **HF)),
     "hf Hiera": ("transformers", {**hf("hiera", **HIERA), "processor": PIPELINE}),
@@ -121,6 +136,11 @@ WHISPER = {
     "num_mel_bins": 20,
     "max_source_positions": 50,
 }
+PAIR = {
+    "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48,
+    "decoder_layers": 1, "vocab_size": 20,
+}  # fmt: skip
+WINDOW = {**WHISPER, "num_mel_bins": 80, "max_source_positions": 100}
 HTSAT = {
     "patch_embeds_hidden_size": 8,
     "hidden_size": 16,
@@ -169,6 +189,9 @@ AUDIO: dict[str, Case] = {
         "ast",
         hf("audio-spectrogram-transformer", num_mel_bins=36, max_length=66, **LAYERS),
     ),
+    "any SEW": ("transformers", hf("sew", **SPEECH, squeeze_factor=2)),
+    "any pair": ("transformers", hf("speech_to_text", **PAIR)),
+    "any window": ("transformers", hf("qwen2_audio_encoder", **WINDOW)),
     "clap": ("clap", {**hf("clap_audio_model", **HTSAT), "processor": SECOND}),
     "clap embedding": (
         "clap",
@@ -333,7 +356,6 @@ def build(modality: str, name: str) -> Encoder:
 
 
 def encode(encoder: Encoder, raws: Sequence[Any], **options: Any) -> Features:
-    """Encode raw values in one batch."""
-    batch = encoder.collate([encoder.processor.prepare(raw) for raw in raws])
-    features: Features = encoder(**batch, **options)
-    return features
+    """Encode raw values in one batch, those of different shapes apart if the encoder wants that."""
+    inputs = collate(encoder, [encoder.processor.prepare(raw) for raw in raws])
+    return encode_by_group(inputs, lambda tensors, rows: encoder(**tensors, **options))

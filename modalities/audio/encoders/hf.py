@@ -5,6 +5,7 @@ Legend: `B` batch, `T` tokens, `D` width.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoFeatureExtractor
 
-from ...base import Encoder, Features, Sample
+from ...base import Encoder, Sample
 from ...quiet import quiet_loading
 from ...submodules import list_of_layers
 from ..hf_extractor import Extractor
 from ..read import Sound
-from .padding import layer_indices, mask_tokens
+from .padding import layer_indices
 
 Json = dict[str, Any]
 
@@ -154,18 +155,6 @@ class HubSound(Encoder):
         return [states[layer] for layer in layer_indices(hidden_states, len(states))]
 
 
-def in_time(
-    tokens: Tensor, mask: Tensor, step: float, origin: float, hidden_states: Sequence[Tensor] = ()
-) -> Features:
-    """Features along time, zeros where there is none; layers likewise."""
-
-    def along(x: Tensor) -> Features:
-        grid = (x.shape[1],)
-        return Features(mask_tokens(x, mask), mask, grid=grid, spacing=(step,), origin=(origin,))
-
-    return along(tokens).replace(hidden_states=tuple(along(layer) for layer in hidden_states))
-
-
 def path_of(name: str) -> str:
     """Return a folder or hub id without `hf-hub:`, `local-dir:` and revision."""
     return str(parse_repo_id(name)["pretrained_model_name_or_path"])
@@ -179,3 +168,43 @@ def parse_repo_id(name: str) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": path, "local_files_only": True}
     path, at, revision = name.removeprefix("hf-hub:").partition("@")
     return {"pretrained_model_name_or_path": path, **({"revision": revision} if at else {})}
+
+
+MASKS = ("attention_mask", "input_features_mask", "padding_mask")
+"""What models call the mask of real steps."""
+
+
+def call(
+    model: nn.Module, arguments: Sequence[str], values: Tensor, more: Mapping[str, Tensor]
+) -> Any:
+    """Call a model with what a feature extractor returned. Raise ValueError if it wants more."""
+    matched = {name: value for name, value in more.items() if name in arguments}
+    masks = [value for name, value in more.items() if name.endswith("mask")]
+    if len(masks) == 1:
+        alias = next((name for name in MASKS if name in arguments), None)
+        matched |= {alias: masks[0]} if alias and not matched.keys() & set(MASKS) else {}
+    empty = inspect.Parameter.empty
+    for name, parameter in list(inspect.signature(model.forward).parameters.items())[1:]:
+        named = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        if named and parameter.default is empty and name not in matched:
+            raise ValueError(
+                f"config: the forward of {type(model).__name__} wants {name}, which its feature "
+                "extractor does not return"
+            )
+    return model(values, **matched)
+
+
+def encoder_of(model: Any) -> Any:
+    """Return the encoder of a pair, and any other model as it is."""
+    pair = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    return model.get_encoder() if pair and hasattr(model, "get_encoder") else model
+
+
+def tokens_of(output: Any) -> Tensor:
+    """Return the hidden states of an output; raise ValueError if it has none."""
+    if isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    last = output if isinstance(output, Tensor) else getattr(output, "last_hidden_state", None)
+    if not isinstance(last, Tensor) or last.ndim != 3:
+        raise ValueError(f"config: {type(output).__name__} has no last_hidden_state [B, T, D]")
+    return last

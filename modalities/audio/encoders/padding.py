@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ...base import Features
+
 
 def mask_tokens(x: Tensor, mask: Tensor) -> Tensor:
     """x `[B, T, D]` with zeros where mask `[B, T]` is False, whatever stood there."""
@@ -35,3 +37,15 @@ def layer_indices(layers: Iterable[int], count: int) -> list[int]:
         if not -count <= layer < count:
             raise ValueError(f"layer {layer} was asked for, found {count} layers")
     return [layer % count for layer in indices]
+
+
+def in_time(
+    tokens: Tensor, mask: Tensor, step: float, origin: float, hidden_states: Sequence[Tensor] = ()
+) -> Features:
+    """Features along time, zeros where there is none; layers likewise."""
+
+    def along(x: Tensor) -> Features:
+        grid = (x.shape[1],)
+        return Features(mask_tokens(x, mask), mask, grid=grid, spacing=(step,), origin=(origin,))
+
+    return along(tokens).replace(hidden_states=tuple(along(layer) for layer in hidden_states))

@@ -18,8 +18,8 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from ...base import Features, Sample
 from ..hf_extractor import Extractor, FilterBank
-from .hf import HubSound, Json, in_time
-from .padding import padded, up_to
+from .hf import HubSound, Json
+from .padding import in_time, padded, up_to
 
 
 class Wav2Vec2(HubSound):

@@ -19,8 +19,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ...base import Features, Sample
 from ..hf_extractor import WhisperMel
-from .hf import HubSound, Json, in_time
-from .padding import up_to
+from .hf import HubSound, Json
+from .padding import in_time, up_to
 
 
 class Whisper(HubSound):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...base import Features
@@ -67,3 +68,110 @@ def fit_any(
         if (fitted := fit(count, size, stride, (prefix,))) is not None:
             return (*fitted, stride)
     return None
+
+
+def read_tokens(model: Any, hidden: Tensor, size: Size, mask: Tensor | None) -> Features:
+    """`[B, D, h, w]`, `[B, h, w, D]` or `[B, P + T, D]` -> Features; the first of `P` tokens
+    is CLS."""
+    if mask is not None:
+        return Features(hidden.masked_fill(~mask[..., None], 0), mask)
+    if hidden.ndim == 4:
+        first, second, third = hidden.shape[1:]  # a map has the picture's proportions
+        last = size[0] * second == size[1] * first and size[0] * third != size[1] * second
+        hidden = hidden.permute(0, 3, 1, 2) if last else hidden
+        return from_map(hidden, size, round(size[0] / hidden.shape[2]))
+    config = model.config
+    if trailing := getattr(config, "num_detection_tokens", 0):  # of YOLOS
+        hidden = hidden[:, :-trailing]
+    registers = getattr(config, "num_register_tokens", 0)
+    leading = (0, 1, 2, 1 + registers, getattr(config, "n_cls_tokens", 1))
+    edge = pair(getattr(config, "patch_stride", None) or getattr(config, "patch_size", 1))[0]
+    edge = edge if isinstance(edge, int) else 1
+    halvings = 7 if hasattr(config, "depths") else 1  # stages halve the grid
+    found = fit_any(hidden.shape[1], size, [edge * 2**k for k in range(halvings)], leading)
+    if found is None:
+        raise ValueError(
+            f"transformers: {type(model).__name__} gives {hidden.shape[1]} tokens for "
+            f"{size[0]} x {size[1]} px in patches of {edge}: no grid has so many; choose a "
+            f"size that {edge} divides, or another model"
+        )
+    grid, prefix, stride = found
+    patches = hidden[:, prefix:].transpose(1, 2).unflatten(2, grid)
+    return from_map(patches, size, stride, pooled=hidden[:, 0] if prefix else None)
+
+
+def pair(value: Any) -> tuple[Any, ...]:
+    """Return a value for each of two axes."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+
+
+def block_order(height: int, width: int, merge: int) -> Tensor:
+    """Return `[h * w]`: where the patch of each place, row by row, is in a sequence of blocks."""
+    index = torch.arange(height * width)
+    blocks = index.view(height // merge, width // merge, merge, merge)
+    return blocks.transpose(1, 2).reshape(-1)
+
+
+def outline_grid(count: int, merge: int) -> Size:
+    """Return a grid of `count` patches as square as may be: on the meta device no grid is known."""
+    units = count // merge**2
+    height = next(n for n in range(math.isqrt(units), 0, -1) if units % n == 0)
+    return height * merge, units // height * merge
+
+
+def read_packed(
+    output: Tensor, grids: Sequence[Sequence[int]], blocks: int, patch: float
+) -> Features:
+    """output `[B * T, D]` or `[1, B * T, D]` of pictures of the grids (patches) -> Features.
+
+    Fewer tokens than patches are merged ones, row by row; as many are in the order of the patches.
+    patch: its edge in px. Raise ValueError if the number of tokens fits no grid.
+    """
+    flat = output.flatten(0, -2)
+    tokens = flat.view(len(grids), -1, flat.shape[-1])
+    count, patches = tokens.shape[1], math.prod(grids[0][-2:])
+    merge = math.isqrt(max(patches // max(count, 1), 1))
+    if count * merge**2 != patches or any(n % merge for grid in grids for n in grid[-2:]):
+        raise ValueError(
+            f"transformers: {count} tokens for {patches} patches, which are no grid; name a layer, "
+            "or another model"
+        )
+    sizes = [(int(grid[-2]) // merge, int(grid[-1]) // merge) for grid in grids]
+    if merge == 1 and blocks > 1:
+        orders = torch.stack([block_order(*size, blocks) for size in sizes]).to(tokens.device)
+        tokens = tokens.gather(1, orders[..., None].expand_as(tokens))
+    places = torch.stack([torch.cartesian_prod(*map(torch.arange, size)) for size in sizes])
+    features = Features.dense(tokens, positions=places.to(tokens.device))
+    if len(set(sizes)) > 1:
+        return features
+    edge = patch * merge
+    return features.replace(grid=sizes[0], spacing=(edge, edge), origin=(edge / 2, edge / 2))
+
+
+def tokens_of(output: Any, grids: Sequence[Sequence[int]]) -> Tensor:
+    """Return what a tower hands on: its merged tokens if it has a merger, else its last layer."""
+    pooled = getattr(output, "pooler_output", None)
+    pooled = torch.cat(list(pooled)) if isinstance(pooled, (list, tuple)) else pooled
+    patches = sum(math.prod(grid) for grid in grids)
+    if isinstance(pooled, Tensor):
+        count = pooled.shape[:-1].numel()
+        if count > len(grids) and patches % count == 0:
+            return pooled
+    last: Tensor = output.last_hidden_state if hasattr(output, "last_hidden_state") else output
+    return last
+
+
+def last_hidden(output: Any) -> Tensor | None:
+    """Return the last hidden states of an output of the library."""
+    if isinstance(output, Tensor):
+        return output
+    last = getattr(output, "last_hidden_state", None)
+    return last if isinstance(last, Tensor) else None
+
+
+def join_tiles(features: Features, tiles: int) -> Features:
+    """Return the tokens of the tiles of each picture one after the other."""
+    tokens = features.tokens.unflatten(0, (-1, tiles)).flatten(1, 2)
+    if tiles > 1:
+        return Features.dense(tokens)
+    return features.replace(tokens=tokens)

@@ -8,16 +8,23 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from ...quiet import quiet_loading
+from ...submodules import Tower, tower_of
 from ..processor import HubProcessor
 from .position_tables import interpolated
 
 Json = dict[str, Any]
+
+SECTIONS = ("vision_config", "image_config", "video_config")
+"""Where the configuration of a model of several towers has that of its pictures."""
+PATCHES = ("patch_size", "temporal_patch_size", "merge_size")
+"""What a processor of native resolution has in common with its model."""
+AREA = 5000
+"""An edge longer than this is an area: processors of native resolution limit that."""
 
 
 def parse_repo_id(name: str) -> dict[str, Any]:
@@ -38,14 +45,25 @@ def find(name: str, config: Json | None, processor: Json | None, local: bool) ->
     if not name:
         raise ValueError("transformers: neither a name nor a config with its model_type")
     where = {**parse_repo_id(name), "local_files_only": local}
-    tower = _vision(_read(AutoConfig, where, "configuration", "a model's folder or hub id"))
-    tower_config = json.loads(tower.to_json_string(use_diff=False))
-    full_config = {**tower_config, **(config or {}), "model_type": tower.model_type}
+    whole = _read(AutoConfig, where, "configuration", "a model's folder or hub id")
+    full_config = _laid_over(whole, dict(config or {}))
     if processor and "image_processor_type" in processor:
         return full_config, processor
     steps = _read(AutoImageProcessor, where, "image processor", "processor: in the recipe")
     settings = {**json.loads(steps.to_json_string()), "image_processor_type": type(steps).__name__}
     return full_config, {**settings, **(processor or {})}
+
+
+def _laid_over(whole: Any, changes: Json) -> Json:
+    """Return the whole model's configuration with fields of its tower changed, as JSON."""
+    settings: Json = json.loads(whole.to_json_string(use_diff=False))
+    if "model_type" in changes and changes["model_type"] == whole.model_type:
+        return {**settings, **changes}
+    section = next((name for name in SECTIONS if isinstance(settings.get(name), dict)), None)
+    if section is None:
+        return {**settings, **changes, "model_type": whole.model_type}
+    tower = settings[section]
+    return {**settings, section: {**tower, **changes, "model_type": tower["model_type"]}}
 
 
 def is_complete(config: Json | None, processor: Json | None) -> bool:
@@ -64,50 +82,55 @@ def _read(kind: Any, where: dict[str, Any], description: str, cure: str) -> Any:
         ) from error
 
 
-def tower(config: Json) -> Any:
-    """Return the vision configuration from its dict; a dual model's dict gives its vision tower."""
+def whole_config(config: Json) -> Any:
+    """Return a configuration of transformers from its dict."""
     settings = dict(config)
     kind = settings.pop("model_type")
     try:
-        return _vision(AutoConfig.for_model(kind, **settings))
+        return AutoConfig.for_model(kind, **settings)
     except ValueError as error:
-        raise ValueError(f"transformers: no model_type {kind!r}") from error
+        line = " ".join(str(error).split())
+        raise ValueError(f"transformers: no configuration of {kind!r}: {line}") from error
 
 
-def _vision(config: Any) -> Any:
-    return getattr(config, "vision_config", config)
+def tower(whole: Any) -> Tower:
+    """Return the encoder of pictures of a model. Raise ValueError if it has none."""
+    try:
+        found = tower_of(whole, SECTIONS)
+    except ValueError as error:
+        raise ValueError(f"transformers: {error}") from error
+    if first_argument(found.kind) == "input_ids":
+        raise ValueError(f"transformers: {found.kind.__name__} does not take pictures")
+    if hasattr(found.config, "mask_ratio"):  # of pre-training: an encoder sees every patch
+        found.config.mask_ratio = 0.0
+    return found
 
 
-def build(config: Any) -> Any:
+def build(found: Tower) -> nn.Module:
     """Return the model without weights, in fp32 whatever the checkpoint's own precision."""
-    if type(config) not in MODEL_MAPPING:
-        raise ValueError(f"transformers: {config.model_type} has no model that AutoModel knows")
-    if hasattr(config, "mask_ratio"):  # of pre-training: an encoder sees every patch
-        config.mask_ratio = 0.0
-    kind = MODEL_MAPPING[type(config)]
-    model = AutoModel.from_config(config, dtype=torch.float32, **without_pooler(kind))
-    if getattr(model, "main_input_name", None) != "pixel_values":
-        raise ValueError(f"transformers: {type(model).__name__} does not take pictures")
-    return model
+    return found.build(**without_pooler(found.kind))
 
 
-def pretrained(model: Any, name: str) -> dict[str, Tensor]:
+def first_argument(kind: Any) -> str:
+    """Return the name of the first argument of a model's forward."""
+    return list(inspect.signature(kind.forward).parameters)[1]
+
+
+def pretrained(found: Tower, whole: Any, model: Any, name: str) -> dict[str, Tensor]:
     """Return the weights of a checkpoint for a model. Raise ValueError where it lacks one, or has
-    one of another shape that is no table of positions."""
+    one of another shape that is no table of positions.
+
+    If the tower's own class does not find its weights, the whole model is read.
+    """
     kind: Any = type(model)
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told below
+    where = {**parse_repo_id(name), "dtype": torch.float32}
     with quiet_loading():
-        filled, report = kind.from_pretrained(
-            **parse_repo_id(name),
-            config=model.config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below
-            **without_pooler(kind),
-        )
+        filled, report = _tower_report(found, whole, where, {**options, "config": model.config})
     tables: dict[str, Tensor] = {}
     if mismatched := sorted(report["mismatched_keys"]):
         with quiet_loading():
-            old = kind.from_pretrained(**parse_repo_id(name), dtype=torch.float32)
+            old = kind.from_pretrained(**where)
         tables = interpolated(old, model, mismatched, name)
     missing = sorted(report["missing_keys"])
     if missing:
@@ -116,6 +139,20 @@ def pretrained(model: Any, name: str) -> dict[str, Tensor]:
             f"{missing[0]} among them; name a checkpoint of that model"
         )
     return {**filled.state_dict(), **tables}
+
+
+def _tower_report(found: Tower, whole: Any, where: Json, options: Json) -> tuple[nn.Module, Json]:
+    if hasattr(found.kind, "from_pretrained"):
+        pooler = without_pooler(found.kind)
+        model, report = found.kind.from_pretrained(**where, **options, **pooler)
+        if not found.path or not report["missing_keys"]:
+            return model, report
+    model, report = AutoModel.from_pretrained(**where, **{**options, "config": whole})
+    inside = f"{found.path}."
+    return model.get_submodule(found.path), {
+        "missing_keys": [k for k in report["missing_keys"] if k.startswith(inside)],
+        "mismatched_keys": [k for k in report["mismatched_keys"] if k[0].startswith(inside)],
+    }
 
 
 def without_pooler(kind: type) -> dict[str, bool]:
@@ -137,20 +174,22 @@ def width(config: Any, layer: int | None) -> int:
     raise ValueError(f"transformers: {config.model_type} does not say how wide its tokens are")
 
 
-def processor(config: Any, settings: Json | None) -> HubProcessor:
+def processor(whole: Any, config: Any, settings: Json | None) -> HubProcessor:
     """Return the image processor of a configuration; of a model from nothing, at the model's
     size."""
     if settings is None:
-        settings = _default_settings(config)
+        settings = _default_settings(whole, config)
     options = {k: v for k, v in settings.items() if not k.endswith(("_type", "_class"))}
     if "image_processor_type" not in settings:
         raise ValueError("transformers: processor says no image_processor_type")
     return HubProcessor(settings["image_processor_type"], options)
 
 
-def _default_settings(config: Any) -> Json:
-    kind = config.model_type.removesuffix("_vision_model")
-    names = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind)
+def _default_settings(whole: Any, config: Any) -> Json:
+    kinds = (config.model_type, whole.model_type)
+    # Without one of its own, that of the family: `qwen3_vl` for `qwen3_vl_moe_vision`.
+    known = [t for k in kinds for t in IMAGE_PROCESSOR_MAPPING_NAMES if f"{k}_".startswith(f"{t}_")]
+    names = IMAGE_PROCESSOR_MAPPING_NAMES[max(known, key=len)] if known else None
     if names is None:
         raise ValueError(
             f"transformers: {config.model_type} has no image processor of its own; say "
@@ -165,15 +204,25 @@ def _default_settings(config: Any) -> Json:
             if getattr(processor, key, None):
                 height_width = (side, side) if isinstance(side, int) else tuple(side)
                 settings[key] = _fill(dict(getattr(processor, key)), height_width)
+    for key in PATCHES:
+        value = getattr(config, f"spatial_{key}", getattr(config, key, None))
+        if isinstance(value, int) and isinstance(getattr(processor, key, None), (int, dict)):
+            square = {"height": value, "width": value}
+            settings[key] = value if isinstance(getattr(processor, key), int) else square
+    if getattr(processor, "do_image_splitting", False):  # a picture is one tile
+        settings["do_image_splitting"] = False
     if hasattr(config, "num_patches") and hasattr(processor, "max_num_patches"):
         settings.update(patch_size=config.patch_size, max_num_patches=config.num_patches)
     return settings
 
 
 def _fill(size: dict[str, Any], height_width: tuple[int, ...]) -> dict[str, int]:
+    if any(value is not None and value > AREA for value in size.values()):
+        return size
     values = {
         "height": height_width[0],
         "width": height_width[1],
         "shortest_edge": min(height_width),
+        "longest_edge": max(height_width),
     }
     return {key: values[key] for key, value in size.items() if value is not None and key in values}

@@ -1,16 +1,26 @@
-"""Mask tokens in a model of a library, for the time of one forward.
+"""Mask tokens and outputs of layers in a model of a library, for the time of one forward.
 
 Legend: `B` batch, `T` tokens of the picture, `D` width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+
+from ...submodules import Tower, unreached
+from ..processor import HubProcessor, grid_key
+from .grid import Size, block_order, pair, tokens_of
 
 
 @contextmanager
@@ -30,3 +40,115 @@ def masked(embed: nn.Module, token_mask: Tensor | None, mask_token: Tensor) -> I
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def layer_outputs(layers: Mapping[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
+    """Collect what layers return in a forward, by their numbers. What models list as their hidden
+    states begins with the embedding in some, and ends with the last one twice in others."""
+    outputs: dict[int, Tensor] = {}
+
+    def note(index: int) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            while isinstance(output, (tuple, list)):
+                output = output[0]
+            outputs[index] = output
+
+        return hook
+
+    handles = []
+    for index, block in layers.items():
+        while isinstance(block, nn.ModuleList):  # a stage that is a list of blocks
+            block = block[-1]
+        handles.append(block.register_forward_hook(note(index)))
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def in_space(model: Any, hidden: Tensor, stage: int, stages: int, size: Size) -> Tensor:
+    """Return the tokens of a stage in the order of space: a model that takes them out of it
+    (Hiera) has a `reroll`, made for one picture size."""
+    for module in model.modules():
+        if hasattr(module, "reroll"):
+            encoder: Any = copy.copy(module)
+            own = pair(model.config.image_size)
+            encoder.schedule = {
+                i: (strides, [n * s // o for n, s, o in zip(grid, size, own, strict=True)])
+                for i, (strides, grid) in encoder.schedule.items()
+            }
+            rolled: Tensor = encoder.reroll(hidden, stage_idx=stage % stages)
+            return rolled.permute(0, 3, 1, 2)
+    return hidden
+
+
+def match_arguments(names: Sequence[str], sample: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a processor returned as keyword arguments of a forward with these arguments:
+    `image_grid_thw` goes to `grid_thw`; what the forward does not take is left out."""
+    matched: dict[str, Tensor] = {}
+    for key, value in sample.items():
+        name = next((n for n in names if n == key or key.endswith(f"_{n}")), None)
+        if name is not None:
+            matched[name] = value
+    return matched
+
+
+def patches_in_blocks(processor: HubProcessor) -> int:
+    """Return the edge `m` of the blocks in which a processor lists its patches; 1 if row by row.
+
+    It is seen from a picture that grows brighter from top to bottom.
+    """
+    merge = int(getattr(processor.transform, "merge_size", 1) or 1)
+    rows = np.repeat(np.linspace(0, 255, 448, dtype=np.uint8)[:, None], 448, 1)
+    with torch.device("cpu"):
+        sample = processor.prepare(Image.fromarray(np.stack([rows] * 3, -1)))
+        key = grid_key(sample)
+        if merge == 1 or key is None:
+            return 1
+        height, width = (int(n) for n in sample[key][-2:])
+        bright = sample["pixel_values"].flatten(1).mean(1)
+        if len(bright) != height * width:  # already merged
+            return 1
+        blocks = bright[block_order(height, width, merge)].view(height, width)
+        plain = bright.view(height, width)
+        return merge if float(blocks.std(1).mean()) < float(plain.std(1).mean()) else 1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a packed tower makes of patches: the width of a token and of a layer's, and how many
+    patches a token stands for. unused: parameters that the tokens do not depend on."""
+
+    dim: int
+    layer_dim: int
+    patches: int
+    unused: frozenset[str]
+
+
+@torch.enable_grad()
+def shape_of(tower: Tower, processor: HubProcessor) -> Shape:
+    """Ask the tower with one layer, on the CPU: its forward cannot be walked on the meta device."""
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        model: Any = tower.shallow().eval()
+        sample = processor.prepare(Image.new("RGB", (64, 64)))
+        key = grid_key(sample) or ""
+        names = list(inspect.signature(model.forward).parameters)
+        values = match_arguments(names, {key: sample[key][None]})
+        widths: list[int] = []
+        for layers in (m for m in model.modules() if isinstance(m, nn.ModuleList)):
+            for layer in layers:
+                layer.register_forward_hook(lambda m, a, out: widths.append(_first(out).shape[-1]))
+        output = model(sample["pixel_values"], **values)
+        tokens = tokens_of(output, [sample[key].tolist()])
+        unused = unreached(model, tokens)
+    count, width = tokens.shape[:-1].numel(), int(tokens.shape[-1])
+    patches = max(1, math.prod(sample[key].tolist()) // count)
+    return Shape(width, (widths or [width])[0], patches, unused)
+
+
+def _first(output: Any) -> Tensor:
+    while isinstance(output, (tuple, list)):
+        output = output[0]
+    return cast(Tensor, output)

@@ -1,17 +1,15 @@
 """Any vision model of 🤗 transformers as an encoder: ViT, DINOv2, DINOv3, SigLIP, CLIP, Swin...
 
-Of a model with several towers (CLIP, SigLIP) the vision tower is taken.
+Of a model with several towers (CLIP, LLaVA, Qwen-VL) the vision tower is taken.
 
 Legend: `B` batch, `T` tokens, `D` width, `C` channels, `H`, `W` px of the prepared picture.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...base import Encoder, Features
+from ...submodules import freeze_unreached, lacks_values, outline, unreached
+from ..processor import HubProcessor, grid_key
 from . import hf
-from .grid import Size, fit_any, from_map
+from .grid import join_tiles, last_hidden, outline_grid, pair, read_packed, read_tokens, tokens_of
+from .hooks import in_space, layer_outputs, match_arguments, patches_in_blocks, shape_of
 from .position_tables import fixed_size, side_lengths
 
 LISTS = ("layer", "layers", "stages", "blocks", "block", "network")
@@ -39,6 +40,7 @@ class TransformersVision(Encoder):
     """
 
     supports = frozenset({"hidden_states"})
+    processor: HubProcessor
 
     def __init__(
         self,
@@ -52,10 +54,22 @@ class TransformersVision(Encoder):
         self.name, self.layer = name, layer
         if "model_type" not in (config or {}) or (name and processor is None):
             config, processor = hf.find(name, config, processor, local=True)
-        self.model = hf.build(hf.tower(dict(config or {})))
-        self.arguments = frozenset(inspect.signature(self.model.forward).parameters)
-        self.processor = hf.processor(self.model.config, processor)
-        self._fit_size()
+        self.whole = hf.whole_config(dict(config or {}))
+        self.tower = hf.tower(self.whole)
+        self.model: Any = hf.build(self.tower)
+        self.arguments = tuple(inspect.signature(self.model.forward).parameters)
+        self.processor = hf.processor(self.whole, self.tower.config, processor)
+        self.packed = "grid_thw" in "".join(self.arguments)
+        self.merge = 1
+        if self.packed:  # pictures of one number of patches are encoded together
+            self.batch_invariant = False
+            self.merge = patches_in_blocks(self.processor)
+            self.shape = shape_of(self.tower, self.processor)
+            freeze_unreached(self.model, self.shape.unused)
+            if getattr(self.tower.config, "window_size", None):  # whose layers have another order
+                self.supports = frozenset()
+        else:
+            self._fit_size()
         self.dim = self._width()
 
     @classmethod
@@ -82,7 +96,7 @@ class TransformersVision(Encoder):
         """Fill from the checkpoint; refused where it lacks a weight of this model."""
         if not self.name:
             super().load()
-        self.model.load_state_dict(hf.pretrained(self.model, self.name))
+        self.model.load_state_dict(hf.pretrained(self.tower, self.whole, self.model, self.name))
 
     def _fit_size(self) -> None:
         """Build a model that takes pictures of one size alone at the size of its processor."""
@@ -91,7 +105,7 @@ class TransformersVision(Encoder):
             return
         config.image_size = size[0] if size[0] == size[1] else list(size)
         try:
-            self.model = hf.build(config)
+            self.model = hf.build(self.tower)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"processor.size: {config.model_type} takes no pictures of {size[0]} x {size[1]} "
@@ -101,28 +115,34 @@ class TransformersVision(Encoder):
     def _runs(self) -> bool:
         """Return whether the model takes what its processor makes."""
         try:
-            self._outline()
+            self._meta_features()
         except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
             return False
         return True
 
-    def _outline(self) -> Features:
+    def _meta_features(self) -> Features:
         """Run the model on a prepared picture, on the meta device."""
         model = self.model
         try:
             sample = self.processor.prepare(Image.new("RGB", (64, 64)))
             with torch.device("meta"):
-                self.model = hf.build(model.config).eval()
+                self.model = hf.build(self.tower).eval()
             inputs: dict[str, Any] = {n: value[None].to("meta") for n, value in sample.items()}
-            return self._features(**inputs)[0]
+            features = self._features(**inputs)[0]
+            tokens, pooled = features.tokens, features.pooled
+            total = tokens.sum() + (0 if pooled is None else pooled.sum())
+            if self.layer is None and total.requires_grad:
+                freeze_unreached(model, unreached(self.model, total))
+            return features
         finally:
             self.model = model
 
     def _width(self) -> int:
-        """Return the width of the tokens: asked of the model on the meta device, where it can
-        run."""
+        """Return the width of the tokens, asked of the model on meta if it runs there."""
+        if self.packed:
+            return self.shape.dim if self.layer is None else self.shape.layer_dim
         try:
-            return self._outline().dim
+            return self._meta_features().dim
         except (RuntimeError, TypeError, NotImplementedError, AttributeError):
             return hf.width(self.model.config, self.layer)
 
@@ -155,55 +175,119 @@ class TransformersVision(Encoder):
     def _features(
         self, pixel_values: Tensor, hidden_states: Sequence[int] = (), **inputs: Tensor
     ) -> tuple[Features, list[Features]]:
-        mask = inputs["pixel_attention_mask"].bool() if "pixel_attention_mask" in inputs else None
-        size = (pixel_values.shape[-2], pixel_values.shape[-1])
         requested = [*([] if self.layer is None else [self.layer]), *hidden_states]
-        options = self._options(pixel_values, inputs)
-        with self._outputs(requested) as outputs:
-            output = self.model(pixel_values, **options)
-        if getattr(output, "last_hidden_state", None) is None:
-            raise ValueError(f"transformers: {type(self.model).__name__} gives no tokens")
-        hidden = [
-            self._read(self._in_space(outputs[i], i, size), size, mask)
-            for i in self._order(requested)
-        ]
+        run = self._packed if self.packed else self._pictures
+        try:
+            features, hidden = run(pixel_values, requested, inputs)
+        except Exception as error:
+            if self.packed or not lacks_values(error, pixel_values):
+                raise
+            features, hidden = self._shallow(pixel_values, requested, inputs)
         if self.layer is not None:
             return hidden.pop(0).replace(pooled=None), hidden
-        last = self._in_space(output.last_hidden_state, -1, size)
-        features = self._read(last, size, mask)
+        return features, hidden
+
+    def _shallow(
+        self, pixels: Tensor, requested: Sequence[int], more: Mapping[str, Tensor]
+    ) -> tuple[Features, list[Features]]:
+        """Shapes alone, from one layer on the CPU, of what the meta device cannot walk."""
+        model, layers = self.model, [0] * len(self._order(requested))
+        try:
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
+                self.model = self.tower.shallow(**hf.without_pooler(self.tower.kind)).eval()
+                inputs = {key: torch.ones(v.shape, dtype=v.dtype) for key, v in more.items()}
+                features, hidden = self._pictures(torch.zeros(pixels.shape), layers[:1], inputs)
+        finally:
+            self.model = model
+        outlines = []
+        for each in (features, *hidden * len(layers)):
+            tensors = {key: getattr(each, key) for key in ("tokens", "pooled")}
+            found = {k: outline(model, v.to("meta")) for k, v in tensors.items() if v is not None}
+            outlines.append(each.replace(mask=each.mask.to("meta"), **found))
+        return outlines[0], outlines[1:]
+
+    def _packed(
+        self, patches: Tensor, requested: Sequence[int], more: Mapping[str, Tensor]
+    ) -> tuple[Features, list[Features]]:
+        """patches `[B, N, ...]` of pictures of native resolution."""
+        key = grid_key(more)
+        if key is None:
+            raise ValueError("transformers: the processor gives no grid_thw, which the model takes")
+        edge = float(pair(self.tower.config.patch_size)[0])
+        if more[key].is_meta:
+            return self._outline(patches, requested, edge)
+        grids = more[key].tolist()
+        with layer_outputs(self._chosen(requested)) as outputs:
+            output = self.model(patches.flatten(0, 1), **match_arguments(self.arguments, more))
+        hidden = [read_packed(outputs[i], grids, self.merge, edge) for i in self._order(requested)]
+        return read_packed(tokens_of(output, grids), grids, self.merge, edge), hidden
+
+    def _outline(
+        self, patches: Tensor, requested: Sequence[int], edge: float
+    ) -> tuple[Features, list[Features]]:
+        """Shapes alone: the meta device has no grids."""
+        rows, count = patches.shape[:2]
+        grids = [[1, *outline_grid(count, self.merge)]] * rows
+        sizes = [(count // self.shape.patches, self.shape.dim)]
+        sizes += [(count, self.shape.layer_dim) for _ in self._order(requested)]
+        tokens = (outline(self.model, patches.new_zeros(rows * n, dim)) for n, dim in sizes)
+        features, *hidden = [read_packed(each, grids, 1, edge) for each in tokens]
+        return features, hidden
+
+    def _pictures(
+        self, pixels: Tensor, requested: Sequence[int], more: Mapping[str, Tensor]
+    ) -> tuple[Features, list[Features]]:
+        tiles = pixels.shape[1] if pixels.ndim == 5 and not self.processor.frames else 0
+        if tiles:
+            pixels = pixels.flatten(0, 1)
+        mask = more["pixel_attention_mask"].bool() if "pixel_attention_mask" in more else None
+        size = (pixels.shape[-2], pixels.shape[-1])
+        options = self._options(pixels, more)
+        with layer_outputs(self._chosen(requested)) as outputs:
+            output = self.model(pixels, **options)
+        last = last_hidden(output)
+        if last is None:
+            raise ValueError(f"transformers: {type(self.model).__name__} gives no tokens")
+        if last.ndim == 3 and len(last) == 1 < len(pixels):  # all pictures in one sequence
+            last = last.view(len(pixels), -1, last.shape[-1])
+            outputs = {i: o.view(last.shape) for i, o in outputs.items()}
+        model, stages = self.model, len(self.blocks())
+        hidden = [
+            read_tokens(model, in_space(model, outputs[i], i, stages, size), size, mask)
+            for i in self._order(requested)
+        ]
+        features = read_tokens(model, in_space(model, last, -1, stages, size), size, mask)
         pooled = getattr(output, "pooler_output", None)
-        if pooled is not None:
+        shape = (len(features.tokens), features.dim)
+        if isinstance(pooled, Tensor) and pooled.flatten(1).shape == shape:
             features = features.replace(pooled=pooled.flatten(1))
+        if tiles:
+            return join_tiles(features, tiles), [join_tiles(layer, tiles) for layer in hidden]
         return features, hidden
 
     def _options(self, pixel_values: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return what the model is called with beside the pixels: it sees the whole picture, in
         order."""
-        options: dict[str, Any] = dict(inputs)
+        options: dict[str, Any] = dict(match_arguments(self.arguments, inputs))
         if "spatial_shapes" in inputs and pixel_values.is_meta:  # which it loops over
             shape = torch.tensor([1, pixel_values.shape[1]], device="cpu")
             options["spatial_shapes"] = shape.expand(len(pixel_values), 2)
             options["pixel_attention_mask"] = None  # and looks whether all are real
-        size, model_size = (
-            tuple(pixel_values.shape[-2:]),
-            getattr(self.model.config, "image_size", None),
-        )
-        model_size = (
-            (model_size, model_size) if isinstance(model_size, int) else tuple(model_size or size)
-        )
-        if (
-            size != model_size
-            and "interpolate_pos_encoding" in self.arguments
-            and pixel_values.ndim == 4
-        ):
+        size = tuple(pixel_values.shape[-2:])
+        other = size != pair(getattr(self.model.config, "image_size", None) or size)
+        if other and "interpolate_pos_encoding" in self.arguments and pixel_values.ndim == 4:
             options["interpolate_pos_encoding"] = True
         if "noise" in self.arguments and hasattr(self.model.config, "mask_ratio"):
             # A masked autoencoder shows its patches in the order of the noise.
-            patch = _pair(self.model.config.patch_size)
+            patch = pair(self.model.config.patch_size)
             count = math.prod(s // p for s, p in zip(size, patch, strict=True))
             order = torch.arange(count, device=pixel_values.device, dtype=pixel_values.dtype)
             options["noise"] = order.expand(len(pixel_values), count)
         return options
+
+    def _chosen(self, layers: Sequence[int]) -> dict[int, nn.Module]:
+        blocks = self.blocks() if layers else ()
+        return {index: blocks[index] for index in self._order(layers)}
 
     def _order(self, layers: Sequence[int]) -> list[int]:
         count = len(self.blocks())
@@ -214,80 +298,3 @@ class TransformersVision(Encoder):
                     f"transformers: layer {layer} was asked for, {name} has {count} layers"
                 )
         return [layer % count for layer in layers]
-
-    @contextlib.contextmanager
-    def _outputs(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-        """What layers give in a forward. What models list as their hidden states begins with the
-        embedding in some, and ends with the last one twice in others."""
-        outputs: dict[int, Tensor] = {}
-
-        def hook_of(index: int) -> Any:
-            def hook(module: nn.Module, args: Any, output: Any) -> None:
-                while isinstance(output, (tuple, list)):
-                    output = output[0]
-                outputs[index] = output
-
-            return hook
-
-        handles = []
-        for index in set(self._order(layers)):
-            block = self.blocks()[index]
-            while isinstance(block, nn.ModuleList):  # a stage that is a list of blocks
-                block = block[-1]
-            handles.append(block.register_forward_hook(hook_of(index)))
-        try:
-            yield outputs
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _in_space(self, hidden: Tensor, stage: int, size: Size) -> Tensor:
-        """Return the tokens of a stage in the order of space: a model that takes them out of it
-        (Hiera) has a `reroll`, made for one picture size."""
-        for module in self.model.modules():
-            if hasattr(module, "reroll"):
-                encoder: Any = copy.copy(module)
-                model_size, stages = _pair(self.model.config.image_size), len(self.blocks())
-                encoder.schedule = {
-                    i: (
-                        strides,
-                        [n * s // o for n, s, o in zip(grid, size, model_size, strict=True)],
-                    )
-                    for i, (strides, grid) in encoder.schedule.items()
-                }
-                rolled: Tensor = encoder.reroll(hidden, stage_idx=stage % stages)
-                return rolled.permute(0, 3, 1, 2)
-        return hidden
-
-    def _read(self, hidden: Tensor, size: Size, mask: Tensor | None) -> Features:
-        """`[B, D, h, w]`, `[B, h, w, D]` or `[B, P + T, D]` -> Features; the first of `P` tokens
-        is CLS."""
-        if mask is not None:
-            return Features(hidden.masked_fill(~mask[..., None], 0), mask)
-        if hidden.ndim == 4:
-            first, second, third = hidden.shape[1:]  # a map has the picture's proportions
-            last = size[0] * second == size[1] * first and size[0] * third != size[1] * second
-            hidden = hidden.permute(0, 3, 1, 2) if last else hidden
-            return from_map(hidden, size, round(size[0] / hidden.shape[2]))
-        config = self.model.config
-        if trailing := getattr(config, "num_detection_tokens", 0):  # of YOLOS
-            hidden = hidden[:, :-trailing]
-        registers = getattr(config, "num_register_tokens", 0)
-        leading = (0, 1, 2, 1 + registers, getattr(config, "n_cls_tokens", 1))
-        edge = _pair(getattr(config, "patch_stride", None) or getattr(config, "patch_size", 1))[0]
-        edge = edge if isinstance(edge, int) else 1
-        halvings = 7 if hasattr(config, "depths") else 1  # stages halve the grid
-        fitted = fit_any(hidden.shape[1], size, [edge * 2**k for k in range(halvings)], leading)
-        if fitted is None:
-            raise ValueError(
-                f"transformers: {type(self.model).__name__} gives {hidden.shape[1]} tokens for "
-                f"{size[0]} x {size[1]} px in patches of {edge}: no grid has so many; choose a "
-                f"size that {edge} divides, or another model"
-            )
-        grid, prefix, stride = fitted
-        patches = hidden[:, prefix:].transpose(1, 2).unflatten(2, grid)
-        return from_map(patches, size, stride, pooled=hidden[:, 0] if prefix else None)
-
-
-def _pair(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, (list, tuple)) else (value, value)

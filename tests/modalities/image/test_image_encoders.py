@@ -14,11 +14,14 @@ FLAT = [name for name in IMAGE if name not in ("frames", "hf SigLIP 2")]
 @pytest.mark.parametrize("name", FLAT)
 def test_tokens_tile_the_image(name: str) -> None:
     encoder = build("image", name)
-    batch = encoder.collate([encoder.processor.prepare(read(cell)) for cell in examples("image")])
+    raw = read(examples("image")[0])
+    batch = encoder.collate([encoder.processor.prepare(raw)])
     features = encoder(**batch)
     assert features.mask.all() and encoder.blocks()
     if features.grid is None or features.spacing is None or features.origin is None:
         return
+    if batch["pixel_values"].ndim != 4:
+        return  # packed patches
     size = batch["pixel_values"].shape[2:]
     for count, step, origin, side in zip(
         features.grid, features.spacing, features.origin, size, strict=True
