@@ -6,7 +6,7 @@ Legend: `B` rows, `T` positions, `P` context, `D` width, `V` vocabulary.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ def rows(kind: str) -> list[str]:
     return [f"{kind}/{name}" for name in NAMES[kind]]
 
 
-def examine(row: str, report: Report) -> None:
-    """Run all steps of a row, `causal/llama`, and report each."""
+def examine(row: str, report: Report, chosen: Sequence[str] | None = None) -> None:
+    """Run all steps of a row, `causal/llama`, or the chosen ones, and report each."""
     kind, model_type = row.split("/")
     holder: list[DecoderSteps] = []
     report("build", outcome(lambda: holder.append(DecoderSteps(kind, model_type))))
@@ -46,6 +46,8 @@ def examine(row: str, report: Report) -> None:
     library = outcome(case.library_runs)
     report("library", library)
     for name, step in case.steps().items():
+        if chosen is not None and name not in chosen:
+            continue
         if library != OK and name != "check":
             report(name, "n/a: the library itself does not run from embeddings")
             continue

@@ -36,7 +36,8 @@ RULES: tuple[tuple[str, int], ...] = (
     (r"(hidden_size|d_model|n_embd|embedding_size|embed_dim|emb_dim|word_embed_proj_dim)$", 32),
     (r"(max_position_embeddings|n_positions|n_ctx|max_seq_len|seq_length)$", 128),
     (r"max_sequence_length$", 128),
-    (r"(max_target_positions|max_source_positions|context_length|max_length)$", 128),
+    (r"max_source_positions$", 100),  # a window of two seconds
+    (r"(max_target_positions|context_length|max_length)$", 128),
     (r"(state_size|d_state|mamba_d_state|ssm_state_size)$", 8),
     (r"(chunk_size|mamba_chunk_size)$", 8),
     (r"^(hidden_dim|dim)$", 32),
