@@ -124,14 +124,14 @@ def check_one(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, 
         build_callbacks(recipe.callbacks)
     shapes: dict[str, str] = {}
     batches = {name: _batch(plan, model, name, sources[name]) for name in plan.tasks}
-    adapters = AdapterCheck([(c.where, c.module) for c in model.components if c.plan.section.lora])
+    adapters = AdapterCheck([(c.where, c.module, c.plan.section.lora) for c in model.components])
     for name, batch in batches.items():
         with adapters.watching():
             _dry_run_task(model, name, batch, report, shapes)
     for name, batch in {} if adapters.complete else batches.items():
         with located_errors(f"tasks.{name}"):
             adapters.walk_without_dropout(model, batch)
-    adapters.validate()
+    report.notes += adapters.validate()
     _describe(model, shapes, report)
     report.notes += decoder_notes(model.decoders)
     return report, model

@@ -152,7 +152,7 @@ def save_folder(encoder: Any, config: Fields, folder: str) -> dict[str, Tensor]:
     if hasattr(prepare, "transform"):
         prepare.transform.save_pretrained(folder)
     elif hasattr(prepare, "rate"):
-        prepare._made.save_pretrained(folder)
+        prepare._extractor.save_pretrained(folder)
     path = getattr(getattr(encoder, "tower", None), "path", "")
     part = model.get_submodule(path) if path else model
     if not path and hasattr(encoder, "part"):

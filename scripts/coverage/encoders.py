@@ -180,7 +180,9 @@ class EncoderSteps:
             inputs = {"pixel_values": batch["pixel_values"]}
         else:
             wave = processor.wave(raw).numpy()
-            inputs = dict(processor._made(wave, sampling_rate=processor.rate, return_tensors="pt"))
+            inputs = dict(
+                processor._extractor(wave, sampling_rate=processor.rate, return_tensors="pt")
+            )
         known = list(inspect.signature(model.forward).parameters)
         matched: dict[str, Any] = {}
         for key, value in inputs.items():

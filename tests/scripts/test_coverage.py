@@ -7,14 +7,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import CONFIG_MAPPING
 
+from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.training import check
+from sensorium.engine.utils import ConfigError
 from sensorium.scripts.coverage import decoders
+from sensorium.scripts.coverage.cases import recipe_values
+from sensorium.scripts.coverage.encoder_cases import as_json
 from sensorium.scripts.coverage.forks import Report, run_rows
 from sensorium.scripts.coverage.steps import NotApplicable, Wrong, outcome, same
 from sensorium.scripts.coverage.table import page, passes, status
+from sensorium.scripts.coverage.tiny_configs import tiny_config
 
 CAUSAL = [
     "apertus",
@@ -106,6 +114,25 @@ def test_no_row_of_the_sample_is_wrong_or_fails(tmp_path: Path) -> None:
         for row, steps in results.items()
     }
     assert {row: steps for row, steps in bad.items() if steps} == {}
+
+
+def recipe_of(model_type: str, **lora: Any) -> Any:
+    config = as_json(tiny_config(CONFIG_MAPPING[model_type]))
+    section = {"type": "causal", "config": config, "lora": {"r": 2, **lora}}
+    return parse_recipe(recipe_values("causal", section))
+
+
+def test_default_adapters_leave_out_what_does_not_run() -> None:
+    """BART's decoder alone has a cross attention that nothing calls; what is named is refused."""
+    notes = check(recipe_of("bart")).notes
+    assert any("backbone.lora" in note and "encoder_attn" in note for note in notes)
+    with pytest.raises(ConfigError, match=r"no gradient reaches .*encoder_attn"):
+        check(recipe_of("bart", target_modules=["encoder_attn.k_proj"]))
+
+
+def test_default_adapters_take_a_linear_map_of_a_subclass() -> None:
+    """Falcon's linear maps are a class of its own, with a forward of its own."""
+    assert check(recipe_of("falcon")).components
 
 
 def test_a_row_that_dies_ends_no_other() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,11 +16,13 @@ SHOWN = 3
 class AdapterCheck:
     """Collects, over the backward passes of a dry run, what reaches the adapters of a model.
 
-    components: (place in the recipe, part) of each part whose section has `lora`.
+    parts: (place in the recipe, part, its `lora` section or None) of each part.
     """
 
-    def __init__(self, components: Sequence[tuple[str, nn.Module]]) -> None:
+    def __init__(self, parts: Sequence[tuple[str, nn.Module, Mapping[str, Any] | None]]) -> None:
         self.layers: dict[str, dict[str, nn.Module]] = {}
+        components = [(where, module, lora) for where, module, lora in parts if lora]
+        self.named = {where for where, _, lora in components if lora.get("target_modules")}
         self.reached: set[int] = set()
         self.called: set[int] = set()
         if components:
@@ -28,7 +30,7 @@ class AdapterCheck:
             from peft.utils.other import AuxiliaryTrainingWrapper
 
             kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
-            for where, module in components:
+            for where, module, _ in components:
                 modules = module.named_modules()
                 self.layers[where] = {n: m for n, m in modules if isinstance(m, kinds)}
 
@@ -66,22 +68,35 @@ class AdapterCheck:
         """Return whether every adapter was reached."""
         return not any(self._dead(group) for group in self.layers.values())
 
-    def validate(self) -> None:
-        """Raise ConfigError for adapters that no gradient reaches, by name."""
+    def validate(self) -> list[str]:
+        """Return a note for adapters that no gradient reaches, by name.
+
+        Raise ConfigError if the recipe names them, or if no adapter of a part is reached.
+        """
+        notes: list[str] = []
         for where, group in self.layers.items():
-            if dead := self._dead(group):
+            dead = self._dead(group)
+            if dead and (where in self.named or len(dead) == len(group)):
                 raise ConfigError(
                     f"{where}.lora: no gradient reaches the adapters of {_format_names(dead)}: the "
-                    "model "
-                    "does not run these modules; name other target_modules"
+                    "model does not run these modules; name other target_modules"
                 )
-            unused = [name for name, layer in group.items() if self._drops_nothing(layer)]
+            if dead:
+                notes.append(
+                    f"{where}.lora: the model does not run {_format_names(dead)}; these are not "
+                    "adapted"
+                )
+                for name in dead:
+                    group[name].requires_grad_(False)
+            read = (name for name in group if name not in dead)
+            unused = [name for name in read if self._drops_nothing(group[name])]
             if unused:
                 raise ConfigError(
                     f"{where}.lora.lora_dropout: has no effect on {_format_names(unused)}: the "
                     "model "
                     "reads their weights and does not run them; say lora_dropout: 0"
                 )
+        return notes
 
     def _dead(self, group: dict[str, nn.Module]) -> list[str]:
         return [

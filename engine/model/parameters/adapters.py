@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ....backbones.base import Backbone
 from ....modalities.base import Decoder, Encoder
@@ -166,7 +166,7 @@ def _default_targets(module: nn.Module, lora: bool, where: str) -> list[str]:
     inside = {m for b in _blocks(module) for m in b.modules()} or set(module.modules())
     modules = {name: m for name, m in module.named_modules() if name and m in inside}
     attention = {n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
-    targets = [n for n, m in modules.items() if _is_plain(m, (nn.Linear, Conv1D))]
+    targets = [n for n, m in modules.items() if _is_linear(m, (nn.Linear, Conv1D))]
     if lora:
         fused = {n for n in attention if modules[n].in_proj_weight is not None}
         targets = [n for n in targets if n.removesuffix(".out_proj") not in fused] + sorted(fused)
@@ -186,6 +186,20 @@ def _default_targets(module: nn.Module, lora: bool, where: str) -> list[str]:
 def _is_whole(convolution: Any) -> bool:
     """Return whether peft can adapt a convolution: it knows no dilation, and merges no groups."""
     return convolution.groups == 1 and set(convolution.dilation) == {1}
+
+
+def _is_linear(module: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
+    """Return whether a module is a linear map, or of a subclass that returns one tensor as such a
+    map does (routers of experts return a tuple)."""
+    if _is_plain(module, types):
+        return True
+    if not isinstance(module, nn.Linear) or module.weight is None:
+        return False
+    try:
+        output = module(module.weight.new_zeros(1, 1, module.in_features))
+    except Exception:  # it takes something else
+        return False
+    return isinstance(output, Tensor) and output.shape == (1, 1, module.out_features)
 
 
 def _is_plain(module: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
