@@ -121,9 +121,10 @@ def check_free(folder: Path) -> None:
 
 def remove_run_parts(folder: Path) -> None:
     """Remove what killed processes left half written in a run's folder."""
-    for run in (folder, *(folder / STAGES).glob("*")):
-        for directory in (run, run / FITTED, run / "checkpoints"):
-            remove_parts(directory)
+    remove_parts(folder)
+    for name in OWN:
+        for directory, _, _ in os.walk(folder / name):
+            remove_parts(Path(directory))
 
 
 def remove_run(folder: Path) -> None:

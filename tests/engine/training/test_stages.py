@@ -279,6 +279,17 @@ def test_it_resumes_exactly_wherever_it_was_killed(shop: Any, count: int) -> Non
     assert resumes_after(shop, recipe, count)
 
 
+def test_what_was_half_written_is_removed_wherever_it_lies(shop: Any) -> None:
+    recipe, folder = resumable(shop), shop.folder / "run"
+    shop.train(recipe, "run")
+    directories = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    assert folder / "stages" in directories and len(directories) > 4
+    for directory in directories:
+        (directory / ".recipe.yaml.0123abcd.part").mkdir()
+    shop.train(recipe, "run", resume=True)
+    assert not list(folder.rglob("*.part"))
+
+
 @pytest.mark.slow
 def test_it_resumes_exactly_from_every_write(shop: Any) -> None:
     recipe = resumable(shop)
