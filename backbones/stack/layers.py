@@ -139,7 +139,8 @@ def stack_of(model: Any) -> Any:
     for stack in (model.get_decoder(), model.base_model, *inner):
         if not isinstance(stack, PreTrainedModel) or stack.get_output_embeddings() is not None:
             continue
-        if _takes_embeddings(type(stack)):
+        kind: type = type(stack)
+        if _takes_embeddings(kind):
             return stack
     return model.base_model
 
