@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -69,7 +70,7 @@ class CsvRows(FileRows):
         self.rows: list[tuple[str, ...]] = []
         lines = _read(file, delimiter)
         line, header = next(lines, (1, []))
-        self.columns = _header(file, line, header)
+        self.columns = _header(file, line, header, delimiter)
         kinds, numbers = [INTEGER] * len(header), [False] * len(header)
         counts, first_texts = [[0, 0] for _ in header], [""] * len(header)
         for line, cells in lines:
@@ -158,8 +159,14 @@ def _any_size() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _header(file: Path, line: int, names: list[str]) -> tuple[str, ...]:
+def _header(file: Path, line: int, names: list[str], delimiter: str) -> tuple[str, ...]:
     """Return the columns' names; one without a name is called as pandas calls it."""
+    other = next((sign for sign in ";\t," if len(names) == 1 and sign in names[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"{file}, line {line}: is one column, {short_repr(names[0])}, between the signs "
+            f"{delimiter!r}; say delimiter: {json.dumps(other)}"
+        )
     columns = [name or f"Unnamed: {index}" for index, name in enumerate(names)]
     duplicate = repeated(columns)
     if duplicate is not None:

@@ -63,7 +63,8 @@ class Folder(Source):
         self._suffixes: frozenset[str] = self.suffixes
         files, ignored = self._walk()
         self.ignored = {n: reason for n, reason in ignored.items() if not _is_text(n)}
-        self.rows = read_metadata(self.folder, top, self.column)
+        self.rows, outside = read_metadata(self.folder, top, self.column)
+        self.ignored |= outside
         if not files and not self.rows:
             raise ValueError(self._nothing(ignored))
         if split is None and labels is None:

@@ -26,11 +26,12 @@ class MetadataRow:
     fault: str | None = None
 
 
-def read_metadata(folder: Path, top: Path, column: str) -> list[MetadataRow]:
+def read_metadata(folder: Path, top: Path, column: str) -> tuple[list[MetadataRow], dict[str, str]]:
     """Return the rows of all metadata files in a folder, and of one in `top`, above a split, that
-    lie in the folder. Raise ValueError for a file without `file_name`, or two of them in one
-    folder."""
+    lie in the folder; and those of its own that lead out of it, by name, with the reason. Raise
+    ValueError for a file without `file_name`, or two of them in one folder."""
     rows: list[MetadataRow] = []
+    outside: dict[str, str] = {}
     above = [] if top == folder else [top]
     inner = [
         Path(directory)
@@ -45,8 +46,13 @@ def read_metadata(folder: Path, top: Path, column: str) -> list[MetadataRow]:
             raise ValueError(
                 f"{source.files[0]}: has no column {FILE!r}{did_you_mean(FILE, source.columns)}"
             )
-        rows += [row for row in _rows(source, directory) if row.file.is_relative_to(folder)]
-    return rows
+        for row in _rows(source, directory):
+            if row.file.is_relative_to(folder):
+                rows.append(row)
+            elif directory not in above:  # a row of another split is no row here
+                name = os.path.relpath(row.file, folder)
+                outside[name] = f"{METADATA} names it, and it lies outside {folder.name}"
+    return rows, outside
 
 
 def _open(folder: Path) -> Files | None:

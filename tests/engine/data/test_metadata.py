@@ -87,6 +87,17 @@ def test_metadata_without_file_names_is_refused(tmp_path: Path) -> None:
         ImageFolder(path=str(tmp_path))
 
 
+def test_a_row_that_leads_out_of_the_folder_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for file in ("set/a.png", "b.png"):
+        (tmp_path / file).write_bytes(b"")
+    names = [{"file_name": name, "text": "x"} for name in ("a.png", "../b.png")]
+    as_csv(tmp_path / "set" / "metadata", names)
+    source = ImageFolder(path=str(tmp_path / "set"))
+    assert len(source) == 1
+    assert list(source.ignored) == ["../b.png"] and "outside set" in source.ignored["../b.png"]
+
+
 SEGMENTS = [  # columns of the table, what the recipe says of them, seconds of each row
     ({"offset": 0.5, "duration": 0.25}, {"offset": "offset", "duration": "duration"}, 0.25),
     ({"start": 0.5, "end": 0.9}, {"start": "start", "end": "end"}, 0.4),

@@ -156,6 +156,8 @@ def opened(kind: str, on_error: str = "raise", **options: Any) -> Source:
         ("a.json", '{"a":' * 50_000, r"a\.json, line 1: is nested too deeply"),
         ("a.csv", "a,b\n", r"a\.csv: has no rows"),
         ("a.csv", "", r"a\.csv: is empty \(0 bytes\)"),
+        ("a.csv", "a;b\n1;2\n", r"a\.csv, line 1: is one column, a;b, .*say delimiter: \";\""),
+        ("a.csv", "a\tb\n1\t2\n", r"a\.csv, line 1: is one column.*say delimiter: \"\\t\""),
         ("a.csv", "a,a\n1,2\n", r"a\.csv, line 1: the column 'a' stands twice"),
         ("a.csv", 'a,b\n1,"2\n3,4\n', r"a\.csv, line 2: a quote is opened and never closed"),
         ("a.csv", b"a,b\n1,\xff\n", r"a\.csv, line 2: is not UTF-8"),
