@@ -1,5 +1,4 @@
-"""A language model as an encoder, by `{share: backbone}` or `causal_lm`: its attention, its
-head."""
+"""A language model as an encoder, `{share: backbone}` or `causal_lm`: attention, pooler, head."""
 
 from __future__ import annotations
 
@@ -124,3 +123,13 @@ def test_what_cannot_is_one_line_of_check(config: dict[str, Any], message: str) 
     with pytest.raises(ConfigError, match=message) as error:
         check(parse_recipe(recipe(encoder, "mean")))
     assert "\n" not in str(error.value)
+
+
+def test_modernbert_is_an_encoder_too() -> None:
+    """The encoder that the decoder's one is compared with, in the same place of a recipe."""
+    config = {**CONFIG, "model_type": "modernbert", "pad_token_id": 0}
+    encoder = {"type": "transformers", "tokenizer": "bytes", "config": config, "max_length": 32}
+    model = build(parse_recipe(recipe(encoder, "mean"))).eval()
+    first = tokens(model, ["a cat", "a cow"])
+    assert not torch.equal(first.tokens[0, :3], first.tokens[1, :3])
+    check(parse_recipe(recipe(encoder, "mean")))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from scipy import sparse
 from torch import Tensor
 
 from .....modalities.base import Tokenizer
@@ -148,7 +149,7 @@ def _method(
         return _mapped_from(small, words, context)
     old, new = _descriptions(words, vectors)
     if by == "ofa":
-        return lambda rows: mixes(old, new, k, temperature) @ rows
+        return lambda rows: torch.from_numpy(mixes(old, new, k, temperature) @ rows.numpy())
     return lambda rows: ridge(old, rows, new)
 
 
@@ -168,7 +169,7 @@ def _descriptions(words: Vocabularies, vectors: str | None) -> tuple[Any, Any]:
     return unit["old"], unit["new"][words.unknown]
 
 
-def mixes(old: Any, new: Any, k: int, temperature: float) -> Tensor:
+def mixes(old: Any, new: Any, k: int, temperature: float) -> sparse.csr_array:
     """Return the shares `[U, V]` (sparse) of old tokens in each new one: at most `k`, above or
     equal 0, of sum 1."""
     indices, shares = [], []
@@ -181,9 +182,10 @@ def mixes(old: Any, new: Any, k: int, temperature: float) -> Tensor:
         shares.append((best.values / temperature).softmax(1))
     columns, values = torch.cat(indices), torch.cat(shares)
     rows = torch.arange(len(columns))[:, None].expand_as(columns)
-    where = torch.stack([rows.flatten(), columns.flatten()])
-    size = (new.shape[0], old.shape[0])
-    return torch.sparse_coo_tensor(where, values.flatten().float(), size)
+    places = (rows.flatten().numpy(), columns.flatten().numpy())
+    return sparse.csr_array(
+        (values.flatten().float().numpy(), places), shape=(new.shape[0], old.shape[0])
+    )
 
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)

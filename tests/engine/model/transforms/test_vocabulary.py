@@ -93,7 +93,8 @@ def test_mixes_stay_in_the_hull_of_old_rows(k: int, folders: dict[str, Path]) ->
     from sensorium.engine.model.transforms.vocabulary.swap import mixes
 
     new = [word for word in NEW if word not in OLD]
-    shares = mixes(ngram_features(OLD), ngram_features(new), k, 0.1).to_dense()
+    matrix = mixes(ngram_features(OLD), ngram_features(new), k, 0.1)
+    shares = torch.from_numpy(matrix.toarray())
     assert bool((shares >= 0).all()) and bool(((shares > 0).sum(1) <= k).all())
     torch.testing.assert_close(shares.sum(1), torch.ones(len(new)))
     model = tiny("llama", vocab_size=len(OLD))
@@ -137,7 +138,11 @@ def test_held_out_tokens_are_nearer_their_truth_than_random(by: str) -> None:
     rest = [i for i in range(len(words)) if i % 5 != 2]
     old, new = (ngram_features([words[i] for i in chosen]) for chosen in (rest, held))
     rows = truth[rest]
-    guess = mixes(old, new, 10, 0.1) @ rows if by == "ofa" else ridge(old, rows, new)
+    guess = (
+        torch.from_numpy(mixes(old, new, 10, 0.1) @ rows.numpy())
+        if by == "ofa"
+        else ridge(old, rows, new)
+    )
     draws = rows.mean(0) + rows.std(0) * torch.randn(len(held), rows.shape[1])
     similar = torch.cosine_similarity(guess, truth[held]).mean()
     assert similar > torch.cosine_similarity(draws, truth[held]).mean() + 0.3
@@ -275,3 +280,16 @@ def test_what_does_not_fit_is_refused(
     context = TransformContext(name=str(folders["old"]))
     with pytest.raises(ConfigError, match=message):
         apply_steps(tiny("llama", vocab_size=22), parse_transforms(repr([step]), "t"), "t", context)
+
+
+def test_embeddings_alone_train(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first half of recycling: `train_only: embeddings` leaves every layer as it was."""
+    monkeypatch.chdir(shop.folder)
+    Path("rows.jsonl").write_text('{"text": "walk", "answer": "walking"}\n' * 4)
+    values = recipe({"train_only": "embeddings"})
+    begun = compose(resolve_and_fit(parse_recipe(values))).backbone
+    trained = shop.train(values, "run").backbone
+    assert begun is not None
+    before, after = begun.state_dict(), trained.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"model.model.embed_tokens.weight"}
