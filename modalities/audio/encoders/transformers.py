@@ -123,7 +123,7 @@ class TransformersSound(HubSound):
         encoder = encoder_of(tower)
         return encoder.get_submodule(inner) if inner and _has(encoder, inner) else encoder
 
-    def own(self) -> Json:
+    def default_settings(self) -> Json:
         kinds = [self.tower.config.model_type, self.config.model_type]
         kinds += [kind.removesuffix(end) for kind in kinds for end in ("_encoder", "_audio")]
         names = FEATURE_EXTRACTOR_MAPPING_NAMES
