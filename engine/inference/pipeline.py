@@ -252,8 +252,8 @@ class Pipeline(Abilities):
             raise ConfigError(f"embed: takes one stream, found {', '.join(stream) or 'none'}")
         ((name, values),) = stream.items()
         if name not in self._encoders:
-            there = ", ".join(self._encoders)
-            raise ConfigError(f"embed: there is no stream {name!r}; there are: {there}")
+            names = ", ".join(self._encoders)
+            raise ConfigError(f"embed: there is no stream {name!r}; there are: {names}")
         size = batch_size or self.model.plan.recipe.train.batch_size
         if is_lazy(values):
             chunks = lazy_chunks({name: values}, size)

@@ -41,8 +41,8 @@ def write_look(recipe: Recipe, path: Path, *, rows: int = 12, split: str | None 
         if split is None or name == split
     ]
     if not chosen:
-        found = f"no split {split!r}" if split else "no data section"
-        raise ConfigError(f"look: the recipe has {found}")
+        missing = f"no split {split!r}" if split else "no data section"
+        raise ConfigError(f"look: the recipe has {missing}")
     sections = []
     for task, name in chosen:
         source = load_split(plan, task, name, refuse_faults=False)

@@ -133,14 +133,16 @@ class TransformersSound(HubSound):
                 f"config: {self.config.model_type} has no feature extractor; say processor: "
                 "{feature_extractor_type: Wav2Vec2FeatureExtractor, sampling_rate: 16000}"
             )
-        made = getattr(transformers, name)()
-        settings: Json = {"feature_extractor_type": name, "sampling_rate": made.sampling_rate}
+        extractor = getattr(transformers, name)()
+        settings: Json = {"feature_extractor_type": name, "sampling_rate": extractor.sampling_rate}
         bands = getattr(self.tower.config, "num_mel_bins", None)
-        if bands and hasattr(made, "feature_size"):
+        if bands and hasattr(extractor, "feature_size"):
             settings["feature_size"] = bands
         frames = getattr(self.tower.config, "max_source_positions", None)
-        if frames and hasattr(made, "chunk_length") and hasattr(made, "hop_length"):
-            settings["chunk_length"] = max(1, 2 * frames * made.hop_length // made.sampling_rate)
+        if frames and hasattr(extractor, "chunk_length") and hasattr(extractor, "hop_length"):
+            settings["chunk_length"] = max(
+                1, 2 * frames * extractor.hop_length // extractor.sampling_rate
+            )
         return settings
 
     def extractor(self, settings: Json) -> AnyExtractor:

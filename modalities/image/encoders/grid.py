@@ -88,14 +88,14 @@ def read_tokens(model: Any, hidden: Tensor, size: Size, mask: Tensor | None) -> 
     edge = pair(getattr(config, "patch_stride", None) or getattr(config, "patch_size", 1))[0]
     edge = edge if isinstance(edge, int) else 1
     halvings = 7 if hasattr(config, "depths") else 1  # stages halve the grid
-    found = fit_any(hidden.shape[1], size, [edge * 2**k for k in range(halvings)], leading)
-    if found is None:
+    fitted = fit_any(hidden.shape[1], size, [edge * 2**k for k in range(halvings)], leading)
+    if fitted is None:
         raise ValueError(
             f"transformers: {type(model).__name__} gives {hidden.shape[1]} tokens for "
             f"{size[0]} x {size[1]} px in patches of {edge}: no grid has so many; choose a "
             f"size that {edge} divides, or another model"
         )
-    grid, prefix, stride = found
+    grid, prefix, stride = fitted
     patches = hidden[:, prefix:].transpose(1, 2).unflatten(2, grid)
     return from_map(patches, size, stride, pooled=hidden[:, 0] if prefix else None)
 

@@ -56,9 +56,9 @@ class LayerStack:
 
 def stacks(module: nn.Module) -> list[LayerStack]:
     """Return the stacks of layers of a module, those with the most parameters first."""
-    found: list[LayerStack] = []
+    layer_stacks: list[LayerStack] = []
     for path, container in module.named_modules():
-        within = any(path.startswith(f"{stack.path}.") for stack in found)
+        within = any(path.startswith(f"{stack.path}.") for stack in layer_stacks)
         if within or not isinstance(container, (nn.ModuleList, nn.Sequential)):
             continue
         layers = list(container.children())
@@ -66,8 +66,8 @@ def stacks(module: nn.Module) -> list[LayerStack]:
             continue
         names = path.split(".")[:-1]
         owners = [module.get_submodule(".".join(names[:i])) for i in range(len(names), -1, -1)]
-        found.append(LayerStack(path, container, owners))
-    return sorted(found, key=lambda stack: -_size(stack.container))
+        layer_stacks.append(LayerStack(path, container, owners))
+    return sorted(layer_stacks, key=lambda stack: -_size(stack.container))
 
 
 def find_stack(module: nn.Module, role: str | None = None) -> LayerStack:

@@ -18,12 +18,12 @@ Rows = Callable[[Tensor], Tensor]
 
 def networks(module: nn.Module) -> list[Any]:
     """Return the outermost models of transformers in a module."""
-    found: dict[str, Any] = {}
+    by_path: dict[str, Any] = {}
     for path, inner in module.named_modules():
-        within = any(path.startswith(f"{outer}." if outer else "") for outer in found)
+        within = any(path.startswith(f"{outer}." if outer else "") for outer in by_path)
         if isinstance(inner, PreTrainedModel) and not within:
-            found[path] = inner
-    return list(found.values())
+            by_path[path] = inner
+    return list(by_path.values())
 
 
 def network(module: nn.Module) -> Any:
@@ -39,7 +39,7 @@ def network(module: nn.Module) -> Any:
 
 def _tables(model: Any) -> list[nn.Embedding]:
     """Return the embeddings of tokens in a model, the main one first."""
-    found: dict[int, nn.Embedding] = {}
+    embeddings: dict[int, nn.Embedding] = {}
     for inner in model.modules():
         if isinstance(inner, PreTrainedModel):
             try:
@@ -47,8 +47,8 @@ def _tables(model: Any) -> list[nn.Embedding]:
             except NotImplementedError:  # a model of pictures or sound
                 continue
             if isinstance(table, nn.Embedding):
-                found.setdefault(id(table), table)
-    return list(found.values())
+                embeddings.setdefault(id(table), table)
+    return list(embeddings.values())
 
 
 def table_of(model: Any) -> nn.Embedding:
