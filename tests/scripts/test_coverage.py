@@ -71,7 +71,6 @@ CAUSAL = [
     "phi3",
     "qwen3",
     "qwen3_moe",
-    "recurrent_gemma",
     "roberta",
     "roformer",
     "rwkv",
@@ -90,6 +89,13 @@ SAMPLE = [
     *(f"masked/{name}" for name in MASKED),
 ]
 
+NUMBERS = (
+    "check", "logits", "ids", "padding", "inputs", "causal", "prefill", "prefix", "block",
+    "bidirectional", "generate", "teacher_forcing",
+)  # fmt: skip
+"""Steps that can be silently wrong. Training, saving and adapters, which take most of the time, are
+left to `make coverage`."""
+
 
 @pytest.mark.slow
 def test_no_row_of_the_sample_is_wrong_or_fails(tmp_path: Path) -> None:
@@ -101,7 +107,8 @@ def test_no_row_of_the_sample_is_wrong_or_fails(tmp_path: Path) -> None:
     sample = [row for row in SAMPLE if row in known]
     assert len(sample) >= 60
     out = tmp_path / "results.json"
-    command = [sys.executable, "-m", "sensorium.scripts.coverage", "--out", str(out), *sample]
+    command = [sys.executable, "-m", "sensorium.scripts.coverage", *sample]
+    command += ["--out", str(out), "--steps", *NUMBERS]
     subprocess.run(command, check=True, capture_output=True)
     results = json.loads(out.read_text())
     assert set(results) == set(sample)
