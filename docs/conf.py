@@ -12,7 +12,7 @@ version = release = sensorium.__version__
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "readme"]
+exclude_patterns = ["_build", "coverage*"]  # `make coverage` writes a page of its own
 nitpicky = True
 
 html_theme = "furo"
