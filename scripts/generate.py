@@ -32,7 +32,13 @@ def main(
 
     from sensorium.engine.inference import load, predict_files
     from sensorium.engine.recipe import parse
-    from sensorium.engine.utils import ConfigError, check_folder, check_writable, write_text
+    from sensorium.engine.utils import (
+        ConfigError,
+        check_folder,
+        check_precision,
+        check_writable,
+        write_text,
+    )
 
     options = {}
     for text in generate_kwarg or ():
@@ -43,6 +49,7 @@ def main(
     folder = out if out and not out.is_file() and (out.is_dir() or not out.suffix) else None
     if out is not None:
         check_folder(out, "--out") if folder else check_writable(out, "--out")
+    check_precision(precision)
     pipeline = load(run, device=device, dtype=precision)
     made = predict_files(pipeline, inputs or (), task=task, options=options, folder=folder)
     lines = (json.dumps(line, ensure_ascii=False) for line in made)

@@ -68,8 +68,9 @@ def main(
         format_summaries,
         rollout,
     )
-    from sensorium.engine.utils import RunLogger
+    from sensorium.engine.utils import RunLogger, check_precision
 
+    check_precision(precision)
     pipeline = load(run, device=device, dtype=precision)
     names = [name for text in env or () for name in text.split(",") if name]
     ablation = Ablation(

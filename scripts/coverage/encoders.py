@@ -174,9 +174,10 @@ class EncoderSteps:
         processor = self.encoder.processor
         raw = self.contract.raws[0]
         frames = getattr(processor, "frames", 0)
-        if self.modality == "image" and not frames:
+        has_pictures = hasattr(processor, "transform")
+        if has_pictures and not frames:
             inputs = dict(processor.transform(images=raw, return_tensors="pt"))
-        elif self.modality == "image":
+        elif has_pictures:
             inputs = {"pixel_values": batch["pixel_values"]}
         else:
             wave = processor.wave(raw).numpy()

@@ -75,12 +75,14 @@ def test_another_shape_than_fitted_is_named_with_both(rows: Any, shape: tuple[in
         prepare_batch(task, [{"action": np.zeros(shape)}])
 
 
-@pytest.mark.parametrize("cell", [[1.0, 2.0], [[1.0, 2.0]], np.array([1.0, 2.0])])
+@pytest.mark.parametrize(
+    "cell", [[1.0, 2.0], [[1.0, 2.0]], [[3.0, 4.0], [1.0, 2.0]], np.array([1.0, 2.0])]
+)
 def test_the_last_action_is_a_cell_or_a_window_of_one(cell: Any) -> None:
     assert read_action({"last": cell}, "last").tolist() == [1.0, 2.0]
 
 
-@pytest.mark.parametrize("cell", [[np.nan, 0.0], [[1.0], [2.0]], 3.0])
+@pytest.mark.parametrize("cell", [[np.nan, 0.0], [[[1.0], [2.0]]], 3.0])
 def test_a_last_action_that_is_none_is_named(cell: Any) -> None:
     with pytest.raises(ValueError, match="previous_action: the column 'last'"):
         read_action({"last": cell}, "last")
