@@ -144,11 +144,13 @@ def _t5gemma(source: Any, other: Any, count: int) -> Any:
     )
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(config, name, getattr(other.config, name))
-    target: Any = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
-    stack = find_stack(target, "encoder").layers[0]
+    with torch.device("meta"):  # the sizes that a source does not say are those of 2 billion
+        outline: Any = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
+    stack = find_stack(outline, "encoder").layers[0]
     lists = (dict(stack.named_parameters()), dict(find_stack(source).layers[0].named_parameters()))
     if len(lists[0]) != len(lists[1]) or not _maps_all(lists[0], lists[1]):
         raise ValueError(f"{source.config.model_type} has other layers than T5Gemma")
+    target: Any = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
     return target.to(_dtype(source))
 
 
