@@ -195,7 +195,11 @@ def test_every_form_is_in_the_table() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*share an object:UserWarning")  # that is its purpose
-@pytest.mark.parametrize(("name", "window", "start_order"), CASES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "window", "start_order"),
+    [pytest.param(*c, marks=pytest.mark.slow if i % 3 else ()) for i, c in enumerate(CASES)],
+    ids=str,
+)
 def test_the_demonstration_is_executed_as_it_was_recorded(
     name: str, window: tuple[int, int], start_order: int, patch: pytest.MonkeyPatch
 ) -> None:
