@@ -56,6 +56,9 @@ class Backbone(Decoder):
     builtin: ClassVar[Mapping[str, Any]] = {}
     """Built-in configurations by name."""
 
+    encodes_context: ClassVar[bool] = False
+    """Whether an encoder of its own reads the context (an encoder-decoder)."""
+
     dim: int
     tokenizer: Tokenizer
     mask_id: int | None = None
@@ -90,6 +93,11 @@ class Backbone(Decoder):
     def add_tokens(self, n: int) -> int:
         """Append `n` rows to the vocabulary; only these train. Return the first new id."""
         raise NotImplementedError
+
+    @property
+    def num_added_tokens(self) -> int:
+        """The number of rows that `add_tokens` appended."""
+        return 0
 
     def added_token_parameters(self) -> frozenset[str]:
         """Return the names of the added rows in the state; other weights lack them."""

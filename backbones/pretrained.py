@@ -142,8 +142,8 @@ class Pretrained(Backbone):
         self.model = loaded.train(self.training).to(None if device.type == "meta" else device)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(old[name].requires_grad)
-        if self._num_added:
-            self._init_rows(self._num_added)
+        if self.num_added_tokens:
+            self._init_rows(self.num_added_tokens)
 
     @property
     def kind(self) -> str:
@@ -231,7 +231,7 @@ class Pretrained(Backbone):
         if n < 1:
             raise ValueError(f"add_tokens: found {n}, expected at least 1")
         before = {key: rows.detach() for key, rows in self.new_rows.items()}
-        first = self.table.num_embeddings + self._num_added
+        first = self.table.num_embeddings + self.num_added_tokens
         self._init_rows(n)
         for key, rows in before.items():
             self.new_rows[key] = nn.Parameter(torch.cat([rows, self.new_rows[key].detach()]))
@@ -245,7 +245,7 @@ class Pretrained(Backbone):
             rows.requires_grad_(True)
 
     @property
-    def _num_added(self) -> int:
+    def num_added_tokens(self) -> int:
         return len(self.new_rows["input"]) if self.new_rows else 0
 
     def _init_rows(self, n: int) -> None:
@@ -281,8 +281,8 @@ class Pretrained(Backbone):
                 raise
             logits = next(iter(head.values()), self.head)(hidden)
         base: Any = unwrapped(self.table)
-        count = base.weight.shape[0] + self._num_added
-        if ids is None and self._num_added and logits.shape[-1] < count:
+        count = base.weight.shape[0] + self.num_added_tokens
+        if ids is None and self.num_added_tokens and logits.shape[-1] < count:
             raise ValueError(
                 f"{self.kind} cuts its logits to {logits.shape[-1]} of {count} ids, so that added "
                 "tokens have none; take a model whose vocabulary is not cut"
@@ -294,7 +294,7 @@ class Pretrained(Backbone):
         model = replace_submodules(self.model, parts)
         bias = self.model._buffers.get("final_logits_bias")  # of BART and its relatives
         if bias is not None:
-            bias = F.pad(bias, (0, self._num_added)) if self._num_added else bias
+            bias = F.pad(bias, (0, self.num_added_tokens)) if self.num_added_tokens else bias
             bias = bias if ids is None else bias[:, ids]
             model.__dict__["_buffers"] = {**self.model._buffers, "final_logits_bias": bias}
         return model

@@ -42,6 +42,7 @@ class Seq2Seq(Generative):
 
     auto: ClassVar[Any] = AutoModelForSeq2SeqLM
     builtin = SEQ2SEQ
+    encodes_context: ClassVar[bool] = True
 
     def _complete_config(self, config: Any, options: Mapping[str, Any]) -> None:
         if not getattr(config, "is_encoder_decoder", False):

@@ -13,6 +13,7 @@ TASKS = {
     "distill_actions": "sensorium.tasks.control.distillation:ActionDistillation",
     "distill_embedding": "sensorium.tasks.contrastive.distillation:EmbeddingDistillation",
     "grounded": "sensorium.tasks.dense.grounding:Grounding",
+    "language_modeling": "sensorium.tasks.language.language_modeling:LanguageModeling",
     "localization": "sensorium.tasks.dense.detection:Detection",
     "regression": "sensorium.tasks.supervised.regression:Regression",
     "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",

@@ -204,8 +204,13 @@ def tokenizer_notes(plan: ResolvedRecipe) -> list[str]:
 
 
 def decoder_notes(decoders: nn.ModuleDict) -> list[str]:
-    """Return a note for each decoder of which the dry run saw no more than the output's shape."""
-    return [
+    """Return a note for each decoder whose vocabulary tasks extended, and for each of which the
+    dry run saw no more than the output's shape."""
+    added = {name: getattr(decoder, "num_added_tokens", 0) for name, decoder in decoders.items()}
+    notes = [
+        f"{name}: {count} tokens added to its vocabulary" for name, count in added.items() if count
+    ]
+    return notes + [
         f"{name}: its layers were not walked, their FLOP and memory are not counted ({reason})"
         for name, decoder in decoders.items()
         if (reason := getattr(decoder, "not_walked", None))

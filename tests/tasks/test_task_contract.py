@@ -70,6 +70,17 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "group": "study",
         },
     ],
+    "language_modeling": [
+        {"text": "{question}"},
+        {
+            "text": "{question}",
+            "objectives": dict.fromkeys(
+                ("causal", "prefix", "span_corruption", "fill_in_the_middle", "ul2"), 1.0
+            ),
+            "attention": "prefix",
+            "sentinels": 4,
+        },
+    ],
     "localization": [{"input": "image"}, {"input": "state", "target": "found", "l1": 0.0}],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
     "segmentation": [{"input": "image", "mask": "state"}],
@@ -85,6 +96,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "contrastive": {"sums_rows": False},
     "dino": {"sums_rows": False},
     "grounded": {"axes": 3, "sums_rows": False},
+    "language_modeling": {"sums_rows": False},  # corruptions are drawn by the row's place
     "localization": {"axes": 3},
     "segmentation": {"axes": 3},
 }

@@ -1,0 +1,122 @@
+"""Objectives of language modelling: each turns the ids of a text into a source and a target.
+
+A target is learned after its source: on a causal backbone both are one row, on an encoder-decoder
+the source is the encoder's. Ids that the vocabulary lacks are negative here (`Markers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from .corruptions import corrupt_spans, move_middle, sample_spans
+
+INFILLING = ("PRE", "SUF", "MID")
+MODES = ("R", "S", "X")
+LONG_SPAN, HIGH_RATE = 32.0, 0.5
+"""The two kinds of UL2's extreme denoiser: long spans, and many tokens."""
+
+Pair = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True)
+class Markers:
+    """Tokens that are added to the vocabulary, by name. The id of the k-th is -1 - k until it is
+    known where the vocabulary ends (`resolve`)."""
+
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def ids(self, names: Collection[str]) -> list[int]:
+        return [-1 - self.names.index(name) for name in names]
+
+    @property
+    def sentinels(self) -> list[int]:
+        return [-1 - k for k, name in enumerate(self.names) if name.isdecimal()]
+
+    @staticmethod
+    def resolve(ids: Tensor, first: int) -> Tensor:
+        """Return ids of the vocabulary whose first added token is `first`."""
+        return ids.where(ids >= 0, first - 1 - ids)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Of span corruption. rate: fraction of the tokens. mean_span: tokens of a span."""
+
+    rate: float
+    mean_span: float
+    markers: Markers
+
+
+Corrupt = Callable[[list[int], Noise, np.random.Generator], Pair]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """corrupt: ids -> (source, target). markers: names of the added tokens, beside sentinels.
+    encoder: whether an encoder-decoder can learn it. keeps_end: the target ends as the text."""
+
+    corrupt: Corrupt
+    markers: tuple[str, ...] = ()
+    sentinels: bool = False
+    encoder: bool = True
+    keeps_end: bool = False
+
+
+def causal(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
+    """Return all of the text as target."""
+    return [], ids
+
+
+def prefix(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
+    """Return the text before and after a random place; a text of one token is all target."""
+    place = int(rng.integers(1, len(ids))) if len(ids) > 1 else 0
+    return ids[:place], ids[place:]
+
+
+def span_corruption(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
+    sentinels = noise.markers.sentinels
+    spans = sample_spans(len(ids), noise.rate, noise.mean_span, rng, len(sentinels) - 1)
+    return corrupt_spans(ids, spans, sentinels)
+
+
+def fill_in_the_middle(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
+    """Return all of the text as target, its middle at the end. Both ends of the middle are uniform
+    among all places."""
+    start, stop = sorted(int(place) for place in rng.integers(0, len(ids) + 1, 2))
+    return [], move_middle(ids, (start, stop), noise.markers.ids(INFILLING))
+
+
+def ul2(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
+    """Return what one of three denoisers makes, chosen with equal chances, behind its mode token:
+    R, span corruption; S, prefix; X, span corruption with long spans or many tokens."""
+    mode = MODES[int(rng.integers(len(MODES)))]
+    if mode == "X":
+        long = rng.random() < 0.5
+        rate, span = (noise.rate, LONG_SPAN) if long else (HIGH_RATE, noise.mean_span)
+        noise = Noise(rate, span, noise.markers)
+    source, target = (prefix if mode == "S" else span_corruption)(ids, noise, rng)
+    return [*noise.markers.ids([mode]), *source], target
+
+
+OBJECTIVES = {
+    "causal": Objective(causal, encoder=False, keeps_end=True),
+    "prefix": Objective(prefix, keeps_end=True),
+    "span_corruption": Objective(span_corruption, sentinels=True),
+    "fill_in_the_middle": Objective(fill_in_the_middle, INFILLING, encoder=False),
+    "ul2": Objective(ul2, MODES, sentinels=True),
+}
+
+
+def markers_of(names: Collection[str], sentinels: int) -> Markers:
+    """Return the added tokens that some objectives need."""
+    objectives = [OBJECTIVES[name] for name in names]
+    needed = dict.fromkeys(marker for each in objectives for marker in each.markers)
+    count = sentinels if any(each.sentinels for each in objectives) else 0
+    return Markers((*needed, *map(str, range(count))))

@@ -1,0 +1,125 @@
+"""Corruptions take the share of tokens that they say, and lose nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sensorium.tasks.language import (
+    OBJECTIVES,
+    corrupt_spans,
+    move_middle,
+    restore_middle,
+    restore_spans,
+    sample_spans,
+)
+from sensorium.tasks.language.objectives import INFILLING, MODES, Noise, markers_of
+
+TEXTS = st.text(min_size=1, max_size=80) | st.sampled_from(
+    [
+        "a",
+        "plain English words",
+        "Привет, мир",
+        "こんにちは世界",
+        "नमस्ते दुनिया",
+        "سلام دنیا",
+        "한국어 문장",
+    ]
+)
+SENTINELS = [-1, -2, -3, -4, -5]
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def noise(name: str, sentinels: int = 5, rate: float = 0.15) -> Noise:
+    return Noise(rate, 3.0, markers_of([name], sentinels))
+
+
+def restored(name: str, source: list[int], target: list[int], markers: Noise) -> list[int]:
+    """The text that an objective's source and target were made of."""
+    names = markers.markers
+    if name == "fill_in_the_middle":
+        assert source == []
+        return restore_middle(target, names.ids(INFILLING))
+    if name == "ul2":
+        mode, source = source[0], source[1:]
+        name = "prefix" if mode == names.ids([MODES[1]])[0] else "span_corruption"
+    if name == "span_corruption":
+        return restore_spans(source, target, names.sentinels)
+    return [*source, *target]
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=TEXTS, seed=SEEDS)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_source_and_target_restore_the_text(name: str, text: str, seed: int) -> None:
+    ids, options = list(text.encode("utf-8", "surrogatepass")), noise(name)
+    source, target = OBJECTIVES[name].corrupt(ids, options, np.random.default_rng(seed))
+    assert target and restored(name, source, target, options) == ids
+    again = OBJECTIVES[name].corrupt(ids, options, np.random.default_rng(seed))
+    assert again == (source, target)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    length=st.integers(1, 200),
+    rate=st.floats(0.01, 0.99),
+    mean=st.floats(1, 40),
+    most=st.integers(1, 50),
+    seed=SEEDS,
+)
+def test_spans_are_apart_and_inside(
+    length: int, rate: float, mean: float, most: int, seed: int
+) -> None:
+    spans = sample_spans(length, rate, mean, np.random.default_rng(seed), most)
+    assert 1 <= len(spans) <= most
+    edges = [edge for span in spans for edge in span]
+    assert edges == sorted(set(edges)) and edges[0] >= 0 and edges[-1] <= length
+    masked = sum(stop - start for start, stop in spans)
+    assert abs(masked - max(1, rate * length)) <= 1
+
+
+@pytest.mark.parametrize("rate", [0.15, 0.5])
+@pytest.mark.parametrize("length", [20, 33, 128])
+def test_the_share_of_masked_tokens_is_the_rate(rate: float, length: int) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [sample_spans(length, rate, 3.0, rng, 100) for _ in range(2000)]
+    masked = np.zeros(length)
+    for spans in drawn:
+        for start, stop in spans:
+            masked[start:stop] += 1
+    assert masked.sum() / (2000 * length) == pytest.approx(rate, abs=0.01)
+    assert masked.min() > 0, "a token that is never masked"
+
+
+def test_the_mean_length_of_a_span() -> None:
+    rng = np.random.default_rng(0)
+    spans = [s for _ in range(200) for s in sample_spans(200, 0.15, 3.0, rng, 100)]
+    assert np.mean([stop - start for start, stop in spans]) == pytest.approx(3.0, abs=0.05)
+
+
+def test_the_example_of_the_paper_of_t5() -> None:
+    words = ["Thank", "you", "for", "inviting", "me", "to", "your", "party", "last", "week"]
+    ids = list(range(len(words)))
+    source, target = corrupt_spans(ids, [(2, 4), (8, 9)], [-1, -2, -3])
+    assert source == [0, 1, -1, 4, 5, 6, 7, -2, 9]
+    assert target == [-1, 2, 3, -2, 8, -3]
+
+
+def test_the_middle_comes_last() -> None:
+    assert move_middle([1, 2, 3, 4], (1, 3), [-1, -2, -3]) == [-1, 1, -2, 4, -3, 2, 3]
+
+
+def test_spans_without_sentinels_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 sentinels, expected 3 or more for 2 spans"):
+        corrupt_spans([1, 2, 3], [(0, 1), (2, 3)], SENTINELS[:2])
+    with pytest.raises(ValueError, match="found an empty text"):
+        sample_spans(0, 0.15, 3.0, np.random.default_rng(0), 5)
+
+
+def test_ul2_draws_each_mode_as_often() -> None:
+    options, rng = noise("ul2"), np.random.default_rng(0)
+    first = [OBJECTIVES["ul2"].corrupt([7] * 40, options, rng)[0][0] for _ in range(3000)]
+    shares = [first.count(mode) / 3000 for mode in options.markers.ids(MODES)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.03)

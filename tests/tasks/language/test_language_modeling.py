@@ -1,0 +1,263 @@
+"""Language modelling: losses of the library, refusals, and a training through a recipe."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sensorium.backbones.base import Backbone
+from sensorium.engine.recipe import ComponentPath, Section, find, plan_part
+from sensorium.tasks.batch import Tools
+from sensorium.tasks.language import OBJECTIVES, LanguageMetrics, LanguageModeling
+from sensorium.testing.context import StubContext, prepare_batch
+
+TEXTS = ["a red circle", "two small blue squares", "Привет, мир и дом", "x", "한국어 문장 하나"]
+ROWS = [{"text": text} for text in TEXTS]
+GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128}
+GPT2 |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+BERT |= {"intermediate_size": 16, "max_position_embeddings": 64}
+
+
+def backbone_of(kind: str, config: dict[str, Any], **options: Any) -> Backbone:
+    values = {"type": kind, "config": config, "tokenizer": "bytes", "weights": "none", **options}
+    section = Section.model_validate(values)
+    torch.manual_seed(0)
+    part = plan_part(find("backbone", kind, "x"), section, "backbone", ComponentPath("backbone"))
+    backbone: Backbone = part.build().eval()
+    return backbone
+
+
+def built(backbone: Backbone, *names: str, **options: Any) -> LanguageModeling:
+    task = LanguageModeling(objectives=dict.fromkeys(names, 1.0), **options)
+    task.build({}, {"backbone": backbone})
+    return task
+
+
+def loss_of(task: LanguageModeling, backbone: Backbone, rows: Any = ROWS) -> tuple[float, int]:
+    context = StubContext({}).on(backbone)
+    loss = task.loss(prepare_batch(task, rows, decoder=backbone), context)
+    return float(loss.total.detach()), int(loss.count)
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Backbone:
+    return backbone_of("causal", GPT2)
+
+
+def test_the_causal_loss_and_gradient_are_gpt2s(gpt2: Backbone) -> None:
+    task = built(gpt2, "causal")
+    batch = prepare_batch(task, ROWS, decoder=gpt2)
+    loss = task.loss(batch, StubContext({}).on(gpt2))
+    (gradient,) = torch.autograd.grad(loss.total / loss.count, [gpt2.table.weight])
+    ids = torch.cat([batch.labels["source"], batch.labels["target"]], 1)
+    real = torch.cat([batch.label_masks["source"], batch.label_masks["target"]], 1)
+    out = gpt2.model(input_ids=ids, attention_mask=real.long(), labels=ids.masked_fill(~real, -100))
+    torch.testing.assert_close(loss.total / loss.count, out.loss, atol=1e-5, rtol=1e-5)
+    (expected,) = torch.autograd.grad(out.loss, [gpt2.table.weight])
+    torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_of_spans_is_t5s() -> None:
+    backbone: Any = backbone_of("seq2seq", {**T5, "dropout_rate": 0.0})
+    task = built(backbone, "span_corruption", sentinels=9)
+    batch = prepare_batch(task, ROWS, decoder=backbone)
+    loss = task.loss(batch, StubContext({}).on(backbone))
+    model = copy.deepcopy(backbone.model)
+    table = model.get_input_embeddings().weight.data
+    rows = {key: value.data for key, value in backbone.new_rows.items()}
+    head = model.get_output_embeddings().weight.data
+    model.resize_token_embeddings(len(table) + 9, mean_resizing=False)
+    model.get_input_embeddings().weight.data = torch.cat([table, rows["input"]])
+    output = rows.get("output", rows["input"])
+    model.config.pad_token_id = backbone.tokenizer.pad_id
+    model.config.decoder_start_token_id = backbone.start_id
+    model.get_output_embeddings().weight.data = torch.cat([head, output])
+    source, target = (
+        torch.where(ids < 0, len(table) - 1 - ids, ids)
+        for ids in (batch.labels["source"], batch.labels["target"])
+    )
+    assert int(target.max()) >= len(table), "no sentinel"
+    out = model(
+        input_ids=source,
+        attention_mask=batch.label_masks["source"].long(),
+        labels=target.masked_fill(~batch.label_masks["target"], -100),
+    )
+    torch.testing.assert_close(loss.total / loss.count, out.loss, atol=1e-5, rtol=1e-5)
+
+
+def test_a_prefix_of_no_token_is_causal(gpt2: Backbone) -> None:
+    one = [{"text": "x"}, {"text": "y"}]
+    losses = [loss_of(built(gpt2, name), gpt2, one) for name in ("causal", "prefix")]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_mixture_of_one_is_the_objective(name: str) -> None:
+    backbone = backbone_of("causal", GPT2)
+    alone = loss_of(built(backbone, name, sentinels=5), backbone)
+    task = LanguageModeling(objectives={name: 3.0}, sentinels=5)
+    task.first_marker = backbone.table.num_embeddings
+    assert loss_of(task, backbone) == alone
+
+
+def test_weights_are_the_shares_of_rows(gpt2: Backbone) -> None:
+    task = LanguageModeling(objectives={"causal": 3.0, "prefix": 1.0})
+    tools, rng = Tools({"backbone": gpt2.tokenizer}), np.random.default_rng(0)
+    row = {"text": "abcdefghij" * 4}
+    sources = [len(task.prepare(row, tools, rng).labels["source"]) for _ in range(1000)]
+    assert sources.count(1) / 1000 == pytest.approx(0.75, abs=0.05)
+
+
+def test_the_loss_of_a_batch_is_the_sum_of_its_rows(gpt2: Backbone) -> None:
+    task = built(gpt2, "causal", attention="prefix")
+    rows = [loss_of(task, gpt2, [row]) for row in ROWS]
+    total, count = loss_of(task, gpt2)
+    assert total == pytest.approx(sum(loss for loss, _ in rows), rel=1e-4)
+    assert count == sum(count for _, count in rows)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_evaluation_depends_on_the_text_alone(name: str, gpt2: Backbone) -> None:
+    task, tools = LanguageModeling(objectives={name: 1.0}), Tools({"backbone": gpt2.tokenizer})
+    first, again = (task.prepare(ROWS[1], tools, None).labels for _ in range(2))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    drawn = [task.prepare(ROWS[1], tools, np.random.default_rng(3)).labels for _ in range(2)]
+    assert torch.equal(drawn[0]["target"], drawn[1]["target"])
+
+
+def test_scores_are_those_of_the_loss_and_of_greedy_decoding(gpt2: Backbone) -> None:
+    task = built(gpt2, "causal")
+    rows = [{"text": "a red circle"}, {"text": "word"}, {"text": "two words"}]
+    context = StubContext({}).on(gpt2)
+    predictions = task.predict(prepare_batch(task, rows, decoder=gpt2, training=False), context)
+    scores = [prediction["scores"]["causal"] for prediction in predictions]
+    total, count = loss_of(task, gpt2, rows)
+    assert sum(s["nll"] for s in scores) == pytest.approx(total, rel=1e-4)
+    assert [s["tokens"] for s in scores] == [len(r["text"]) + 1 for r in rows]
+    assert ["last_word" in s for s in scores] == [True, False, True]
+    result = task.metrics()
+    result.update(predictions, rows)
+    metrics = result.compute()
+    assert metrics["loss"] == pytest.approx(total / count, rel=1e-4)
+    assert metrics["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-3)
+
+
+def test_the_metrics_are_by_token_and_objective() -> None:
+    metrics = LanguageMetrics({"causal": 1.0, "ul2": 3.0})
+    one = {"causal": {"nll": 2.0, "tokens": 1, "last_word": True}, "ul2": {"nll": 4.0, "tokens": 2}}
+    two = {"causal": {"nll": 2.0, "tokens": 3, "last_word": False}}
+    two["ul2"] = {"nll": 0.0, "tokens": 2}
+    metrics.update([{"scores": one}, {"scores": two}], [{}, {}])
+    result = metrics.compute()
+    assert (result["causal_loss"], result["ul2_loss"], result["loss"]) == (1.0, 1.0, 1.0)
+    assert result["last_word_accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objectives": {}}, "objectives: is empty"),
+        ({"objectives": {"casual": 1.0}}, "did you mean 'causal'"),
+        ({"objectives": {"ul2": 0.0}}, "objectives.ul2: found 0.0, expected a weight above 0"),
+        ({"noise_density": 1.0}, "noise_density: found 1.0"),
+        ({"mean_span": 0.5}, "mean_span: found 0.5, expected at least 1"),
+        ({"sentinels": 1}, "sentinels: found 1, expected at least 2"),
+        ({"max_length": 0}, "max_length: found 0, expected at least 1"),
+        ({"text": "words"}, "text: 'words' must be made of columns"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        LanguageModeling(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_text_and_one_longer_than_the_positions(gpt2: Backbone) -> None:
+    task = built(gpt2, "causal")
+    with pytest.raises(ValueError, match="text: is empty"):
+        prepare_batch(task, [{"text": ""}], decoder=gpt2)
+    with pytest.raises(ValueError, match="128 positions, found 201"):
+        loss_of(task, gpt2, [{"text": "y" * 200}])
+    assert loss_of(built(gpt2, "causal", max_length=100), gpt2, [{"text": "y" * 200}])[1] == 101
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_encoder_decoder_needs_something_to_encode(name: str) -> None:
+    backbone = backbone_of("seq2seq", T5)
+    if OBJECTIVES[name].encoder:
+        total, count = loss_of(built(backbone, name, sentinels=5), backbone)
+        assert math.isfinite(total) and count > 0
+        return
+    with pytest.raises(ValueError, match=f"`{name}` leaves the encoder .* use prefix, span_corr"):
+        built(backbone, name)
+
+
+# --- through a recipe -------------------------------------------------------------------------
+
+TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+TINY |= {"num_attention_heads": 2, "num_key_value_heads": 2}
+TINY_T5 = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 1}
+NAMES = {"causal": ("tiny-llama", TINY), "seq2seq": ("tiny-t5", {**TINY_T5, "num_heads": 2})}
+
+
+def recipe(kind: str, data: str, *objectives: str) -> dict[str, Any]:
+    name, options = NAMES[kind]
+    task = {"type": "language_modeling", "objectives": dict.fromkeys(objectives, 1.0)}
+    task |= {
+        "sentinels": 6,
+        "data": {s: {"source": "json", "path": data} for s in ("train", "test")},
+    }
+    return {
+        "backbone": {
+            "type": kind,
+            "name": name,
+            "tokenizer": "bytes",
+            "weights": "none",
+            "options": options,
+        },
+        "tasks": {"language": task},
+        "train": {"steps": 12, "batch_size": 4, "optimizer": {"lr": 0.03}, "log_every": 1},
+    }
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_recipe_is_checked_trained_and_evaluated(kind: str, tmp_path: Any) -> None:
+    from sensorium import load
+    from sensorium.engine.recipe import parse_recipe
+    from sensorium.engine.training import check, train
+    from sensorium.engine.utils import read_metrics
+
+    data = tmp_path / "texts.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in ROWS[:3] * 4))
+    names = ("causal", "span_corruption") if kind == "causal" else ("prefix", "ul2")
+    values = parse_recipe(recipe(kind, str(data), *names))
+    report = str(check(values))
+    assert f"{6 if kind == 'causal' else 9} tokens added" in report, report
+    train(values, tmp_path / "run", show=False)
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run") if "loss" in line]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.3
+    pipeline = load(tmp_path / "run")
+    (answer,) = pipeline.generate("language", text=["a red circle"])
+    assert set(answer["scores"]) == set(names)
+
+
+def test_a_masked_backbone_is_refused_by_name(tmp_path: Any) -> None:
+    from sensorium.engine.recipe import parse_recipe
+    from sensorium.engine.training import check
+    from sensorium.engine.utils import ConfigError
+
+    data = tmp_path / "texts.jsonl"
+    data.write_text(json.dumps(ROWS[0]))
+    values = recipe("causal", str(data), "causal")
+    values["backbone"] = {"type": "masked", "config": BERT, "tokenizer": "bytes", "weights": "none"}
+    with pytest.raises(ConfigError, match="causal") as error:
+        check(parse_recipe(values))
+    assert "\n" not in str(error.value)
