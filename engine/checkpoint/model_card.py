@@ -143,7 +143,7 @@ def _pipeline_tag(model: Model) -> str | None:
     """Return the hub's word for the first task that it has a word for."""
     for planned in model.plan.tasks.values():
         task = planned.task
-        streams = [n for n, use in task.streams.items() if use.role == "input"]
+        streams = list(task.inputs())
         modality = model.plan.recipe.inputs[streams[0]].modality if streams else "text"
         tag = PIPELINE_TAGS.get((modality, task.ability or "embed"))
         if tag is not None:

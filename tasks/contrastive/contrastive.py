@@ -9,7 +9,6 @@ Legend: `B` rows of this process, `N` rows of all processes, `D` width of the sp
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -24,12 +23,18 @@ from ..base import Context, Embed, Row, Task
 from ..batch import Batch, Example, Tools
 from ..common import MAX_LOGIT_SCALE, all_gather_with_grad, l2_normalize, stable_hash
 from ..uses import StreamUse
-from .losses import cross_entropy, cwcl_targets, pairwise_sigmoid, teachtext_loss, uniform_targets
+from .candidates import Candidates, Comparison, full_precision, gather_candidates, positives
+from .losses import cwcl_targets, prefix, teachtext_loss, uniform_targets
 from .metrics import RetrievalMetrics
+from .options import (
+    TEMPERATURES,
+    check_frozen,
+    check_hard_negatives,
+    check_negatives,
+    check_numbers,
+    check_widths,
+)
 from .zero_shot import ZeroShot
-
-TEMPERATURES = {"infonce": 0.07, "soft": 0.07, "siglip": 0.1}
-"""Initial temperatures, as in CLIP and SigLIP."""
 
 
 class Contrastive(Task):
@@ -37,7 +42,18 @@ class Contrastive(Task):
 
     streams: two or more; the loss is the mean over all pairs of them. dim: width of the shared
     space. loss: `infonce` (CLIP, symmetric), `siglip` (pairwise sigmoid with a bias) or `soft`
-    (CWCL: the targets of a stream's rows are their similarities in a frozen stream).
+    (CWCL: the targets of a stream's rows are their similarities in a frozen stream) or `hinge`
+    (`max(0, hinge_margin - cosine of the positive + cosine of a negative)`, the mean over a row's
+    negatives).
+
+    hard_negatives: `{passage: [wrong, worse]}`: streams whose items are further candidates where
+    `passage` is searched, one a row; `{passage: wrong}`: each cell of `wrong` is a list of any
+    length. They usually share: `inputs: {wrong: {share: passage}}`. in_batch_negatives: false
+    compares a row with its own hard negatives alone. false_negative_margin: negatives nearer than
+    the positive's cosine less this margin are left out. hardness: negatives get this times their
+    cosine on top of their logit. matryoshka: `[64, 32]`: the loss is added for these prefixes of
+    the vectors, weighted by `matryoshka_weights` (1 by default), and they have metrics
+    (`dim64_recall@1`).
 
     positive_group: a column; rows that share its value are positives of each other (a row with null
     has none but itself). soft_target_streams: with `soft`, `{image: look}`: the similarities of the
@@ -58,10 +74,17 @@ class Contrastive(Task):
         *,
         streams: list[str],
         dim: int = 128,
-        loss: Literal["infonce", "siglip", "soft"] = "infonce",
+        loss: Literal["infonce", "siglip", "soft", "hinge"] = "infonce",
         temperature: float | None = None,
         bias: float = -10.0,
         positive_group: str | None = None,
+        hard_negatives: dict[str, str | list[str]] | None = None,
+        in_batch_negatives: bool = True,
+        hinge_margin: float | None = None,
+        false_negative_margin: float | None = None,
+        hardness: float = 0.0,
+        matryoshka: list[int] | None = None,
+        matryoshka_weights: list[float] | None = None,
         soft_target_streams: dict[str, str] | None = None,
         teachers: list[dict[str, str]] | None = None,
         teacher_weight: float = 1.0,
@@ -73,62 +96,50 @@ class Contrastive(Task):
         self.embedded = tuple(dict.fromkeys(streams))
         if len(self.embedded) < 2 or len(self.embedded) < len(streams):
             raise ValueError(f"streams: found {', '.join(streams)}; expected two different ones")
-        self.dim, self.kind, self.positive_group, self.metric_group = (
-            dim,
-            loss,
-            positive_group,
-            metric_group,
-        )
+        self.dim, self.positive_group, self.metric_group = dim, positive_group, metric_group
         self.soft_target_streams, self.teachers = soft_target_streams or {}, teachers or []
-        self._check(temperature, gradcache_chunk_size)
-        frozen = [
-            *self.soft_target_streams.values(),
-            *(t[s] for t in self.teachers for s in self.embedded),
-        ]
-        self.teacher_streams = tuple(dict.fromkeys(frozen))
-        self.streams = {name: StreamUse(role="teacher") for name in self.teacher_streams} | {
-            name: StreamUse(width=dim) for name in self.embedded
-        }
+        self.hard_negatives = check_hard_negatives(hard_negatives or {}, self.embedded)
+        check_numbers(temperature, gradcache_chunk_size)
+        check_frozen(loss, self.embedded, self.soft_target_streams, self.teachers)
+        self.prefixes = check_widths(matryoshka or [], matryoshka_weights, dim)
+        self.compare = Comparison(
+            loss=loss,
+            in_batch=in_batch_negatives,
+            hinge_margin=hinge_margin,
+            false_negative_margin=false_negative_margin,
+            hardness=hardness,
+        )
+        check_negatives(self.compare, temperature, self.hard_negatives)
+        self.streams = self._stream_uses(hard_negatives or {})
         self.teacher_weight, self.gradcache_chunk_size = teacher_weight, gradcache_chunk_size
         self.zero_shot = ZeroShot.read(zero_shot, self.embedded) if zero_shot else None
         begin = -math.log(temperature or TEMPERATURES[loss])
         self.log_scale = nn.Parameter(torch.tensor(begin))
         self.bias = nn.Parameter(torch.tensor(bias)) if loss == "siglip" else None
 
-    def _check(self, temperature: float | None, gradcache_chunk_size: int | None) -> None:
-        if temperature is not None and temperature < 1 / MAX_LOGIT_SCALE:
-            raise ValueError(
-                f"temperature: found {temperature}, expected {1 / MAX_LOGIT_SCALE} or more"
-            )
-        if gradcache_chunk_size is not None and gradcache_chunk_size < 1:
-            raise ValueError(
-                f"gradcache_chunk_size: found {gradcache_chunk_size}, expected at least 1"
-            )
-        if (self.kind == "soft") != bool(self.soft_target_streams):
-            raise ValueError(
-                f"soft_target_streams: found {self.soft_target_streams or 'none'} with "
-                f"loss: {self.kind}; the two go together, as in loss: soft, "
-                "soft_target_streams: {image: look}"
-            )
-        for name in self.soft_target_streams:
-            if name not in self.embedded:
-                raise ValueError(
-                    f"soft_target_streams: {name!r} is none of {', '.join(self.embedded)}"
-                )
-        for name, target_stream in self.soft_target_streams.items():
-            if target_stream in self.embedded:
-                raise ValueError(
-                    f"soft_target_streams: {name}: {target_stream!r} is itself learned; name a "
-                    "frozen stream"
-                )
-        for index, teacher in enumerate(self.teachers):
-            if set(teacher.values()) & set(self.embedded):
-                raise ValueError(f"teachers: number {index + 1} names a stream that is learned")
-            if set(teacher) != set(self.embedded):
-                raise ValueError(
-                    f"teachers: number {index + 1} stands for {', '.join(teacher) or 'none'}, "
-                    f"expected a stream for each of {', '.join(self.embedded)}"
-                )
+    def _stream_uses(
+        self, hard_negatives: Mapping[str, str | Sequence[str]]
+    ) -> dict[str, StreamUse]:
+        frozen = [
+            *self.soft_target_streams.values(),
+            *(t[s] for t in self.teachers for s in self.embedded),
+        ]
+        self.teacher_streams = tuple(dict.fromkeys(frozen))
+        uses = {name: StreamUse(role="teacher") for name in self.teacher_streams}
+        uses |= {name: StreamUse(width=self.dim) for name in self.embedded}
+        for name, streams in self.hard_negatives.items():
+            many = isinstance(hard_negatives[name], str)
+            for stream in streams:
+                if stream in self.teacher_streams:
+                    raise ValueError(
+                        f"hard_negatives: {name}: {stream!r} is a teacher; name another"
+                    )
+                uses[stream] = StreamUse(width=self.dim, many=many)
+        return uses
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the streams of the space; a prediction does without hard negatives."""
+        return self.embedded
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -160,8 +171,12 @@ class Contrastive(Task):
         whose nearest row is a positive, the mean over all directions; `scale`, 1 / temperature."""
         local = {name: self._vectors(batch, ctx, name) for name in self.embedded}
         teachers = {name: self._vectors(batch, ctx, name) for name in self.teacher_streams}
+        negatives = {
+            name: [self._negatives(batch, ctx, stream) for stream in streams]
+            for name, streams in self.hard_negatives.items()
+        }
         device = self.log_scale.device
-        with _full_precision(device):
+        with full_precision(device):
             packed, start = all_gather_with_grad(torch.cat(list(local.values()), 1))
             gathered = dict(zip(local, packed.split(self.dim, 1), strict=True))
             every_teacher = {name: all_gather_with_grad(rows)[0] for name, rows in teachers.items()}
@@ -172,10 +187,19 @@ class Contrastive(Task):
                 targets[name] = cwcl_targets(
                     teachers[target_stream], every_teacher[target_stream], positive
                 )
+            candidates = {
+                name: gather_candidates(gathered[name], negatives.get(name, ()), start)
+                for name in local
+            }
             total, correct, distilled = torch.zeros(3, device=device)
             for a, b in self.pairs:
-                value, right = self._pair(local, gathered, (a, b), positive, targets)
+                value, right = self._pair(local, candidates, (a, b), rows, positive, targets)
                 total, correct = total + value, correct + right
+                for width, weight in self.prefixes.items():
+                    short = {name: prefix(local[name], width) for name in (a, b)}
+                    shorter = {name: candidates[name].prefix(width) for name in (a, b)}
+                    value, _ = self._pair(short, shorter, (a, b), rows, positive, targets)
+                    total = total + weight * value
                 cosines = [teachers[t[a]] @ every_teacher[t[b]].T for t in self.teachers]
                 if cosines:
                     distilled = distilled + teachtext_loss(local[a] @ gathered[b].T, cosines)
@@ -188,27 +212,34 @@ class Contrastive(Task):
     def _pair(
         self,
         local: Mapping[str, Tensor],
-        gathered: Mapping[str, Tensor],
+        candidates: Mapping[str, Candidates],
         pair: tuple[str, str],
+        rows: Tensor,
         positive: Tensor,
         targets: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss of a pair of streams, and the number of rows whose nearest row is a
+        """Return the loss of a pair of streams, and the number of rows whose nearest candidate is a
         positive."""
         (a, b), scale = pair, self.log_scale.exp()
-        a_to_b, b_to_a = (
-            scale * local[a] @ gathered[b].T,
-            scale * local[b] @ gathered[a].T,
-        )  # [B, N]
-        correct = (_top1_correct(a_to_b, positive) + _top1_correct(b_to_a, positive)) / 2
-        if self.bias is not None:  # one matrix: the other direction's is its transpose
-            return pairwise_sigmoid(a_to_b + self.bias, positive), correct
-        value = cross_entropy(a_to_b, targets[a]) + cross_entropy(b_to_a, targets[b])
-        return value / 2, correct
+        there, correct = self.compare(
+            local[a], candidates[b], rows, positive, targets[a], scale, self.bias
+        )
+        back, correct_back = self.compare(
+            local[b], candidates[a], rows, positive, targets[b], scale, self.bias, reverse=True
+        )
+        value = there + back if self.bias is not None else (there + back) / 2
+        return value, (correct + correct_back) / 2
+
+    def _negatives(self, batch: Batch, ctx: Context, stream: str) -> tuple[Tensor, Tensor]:
+        """Return the vectors of the hard negatives of all rows, and the row of each."""
+        rows = torch.arange(len(batch))
+        if stream in batch.items:
+            rows = rows.repeat_interleave(batch.items[stream])
+        return self._vectors(batch, ctx, stream), rows
 
     def _vectors(self, batch: Batch, ctx: Context, stream: str) -> Tensor:
         """Return `[B, D]` at unit length."""
-        learns = stream in self.embedded
+        learns = stream not in self.teacher_streams
         if not len(batch):
             width = self.dim if learns else 0
             return torch.zeros(0, width, device=self.log_scale.device, requires_grad=learns)
@@ -218,16 +249,10 @@ class Contrastive(Task):
 
     def _positive(self, batch: Batch, rows: Tensor, total: int) -> Tensor:
         """Return `[B, N]` bool, the positives of each row; a row is its own positive."""
-        positive = rows[:, None] == torch.arange(total, device=rows.device)
         if self.positive_group is None:
-            return positive
-        if len(batch):
-            ids = batch.label("group", f"has no column {self.positive_group!r} to be grouped by")
-        else:
-            ids = torch.zeros(0, dtype=torch.long)
-        ids = ids.reshape(-1, 1).to(rows.device)
-        every_id, _ = all_gather_with_grad(ids)
-        return positive | ((ids == every_id.T) & (ids != 0))
+            return positives(rows, total)
+        cure = f"has no column {self.positive_group!r} to be grouped by"
+        return positives(rows, total, batch.label("group", cure) if len(batch) else rows)
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """Return each row's unit vectors, by stream."""
@@ -235,7 +260,7 @@ class Contrastive(Task):
         return [{name: rows[i] for name, rows in vectors.items()} for i in range(len(batch))]
 
     def metrics(self) -> RetrievalMetrics:
-        return RetrievalMetrics(self.pairs, self.metric_group)
+        return RetrievalMetrics(self.pairs, self.metric_group, self.prefixes)
 
     def dataset_metrics(
         self, predictions: Sequence[Any], references: Sequence[Mapping[str, Any]], embed: Embed
@@ -268,20 +293,6 @@ class Contrastive(Task):
             if label is not None:
                 row[label] = (names or ["cat", "dog"])[-i]
         return rows
-
-
-def _full_precision(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Disable autocast: cosines times 100 need float32."""
-    if device.type == "meta":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, enabled=False)
-
-
-def _top1_correct(logits: Tensor, positive: Tensor) -> Tensor:
-    """Return the number of rows whose largest logit is a positive's."""
-    if not logits.numel():
-        return logits.new_zeros(())
-    return positive.gather(1, logits.detach().argmax(1, keepdim=True)).sum().float()
 
 
 def _to_json(value: Any) -> Any:

@@ -34,6 +34,13 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "positive_group": "study",
             "metric_group": "region",
         },
+        {
+            "streams": ["image", "state"],
+            "dim": 16,
+            "hard_negatives": {"state": "wrong"},
+            "in_batch_negatives": False,
+            "matryoshka": [8],
+        },
     ],
     "control": [
         {"prompt": "<image> {instruction} <state>"},

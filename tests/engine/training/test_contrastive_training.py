@@ -89,6 +89,14 @@ LOSSES: dict[str, dict[str, Any]] = {
     "infonce": {},
     "siglip": asked(loss="siglip"),
     "chunks": asked(gradcache_chunk_size=3),
+    "hard negatives": {
+        **asked(
+            hard_negatives={"caption": ["wrong"]},
+            matryoshka=[4],
+            data={"train": {"columns": {"wrong": "word"}}, "test": None},
+        ),
+        "inputs": {"wrong": {"share": "caption"}},
+    },
     "soft and taught": {
         **asked(
             loss="soft",

@@ -1,0 +1,298 @@
+"""Hard negatives, margins and prefixes: the losses of sentence-transformers on the same vectors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sensorium.modalities.base import Features
+from sensorium.tasks.common import l2_normalize
+from sensorium.tasks.contrastive import candidates, contrastive
+from sensorium.tasks.contrastive.contrastive import Contrastive
+from sensorium.tasks.contrastive.losses import cosent, likely_false_negatives, margin_mse
+from sensorium.tasks.contrastive.metrics import RetrievalMetrics
+from sensorium.testing.context import StubContext, prepare_batch
+
+ROWS, DIM, SCALE = 5, 8, 20.0
+NAMES = ("query", "passage", "wrong", "worse")
+
+
+def task_of(**options: Any) -> Contrastive:
+    if options.get("loss") != "hinge":
+        options.setdefault("temperature", 1 / SCALE)
+    return Contrastive(streams=["query", "passage"], dim=DIM, **options)
+
+
+def vectors_of(rows: int = ROWS, names: Sequence[str] = NAMES) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {n: torch.randn(rows, DIM, generator=generator, requires_grad=True) for n in names}
+
+
+def mean_loss(task: Contrastive, vectors: dict[str, Tensor], **items: list[int]) -> Tensor:
+    rows = len(vectors["query"])
+    batch = prepare_batch(task, [{}] * rows)
+    batch.items = {name: torch.tensor(counts) for name, counts in items.items()}
+    return task.loss(batch, context(vectors)).total / rows
+
+
+def context(vectors: dict[str, Tensor]) -> StubContext:
+    return StubContext({n: Features.dense(v[:, None], pooled=v) for n, v in vectors.items()})
+
+
+class Precomputed(torch.nn.Module):
+    """A SentenceTransformer's stand-in whose features are the vectors."""
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return dict(features)
+
+    def get_embedding_dimension(self) -> int:
+        return DIM
+
+
+def theirs(loss: str, vectors: Sequence[Tensor], labels: Any = None, **options: Any) -> Tensor:
+    from sentence_transformers import losses
+
+    module = getattr(losses, loss)(Precomputed(), **options)
+    return module([{"sentence_embedding": v} for v in vectors], labels)
+
+
+def both_ways(vectors: dict[str, Tensor], negatives: Sequence[str], **options: Any) -> Tensor:
+    """Their loss is of one direction; only passages have hard negatives."""
+    query, passage = vectors["query"], vectors["passage"]
+    hard = [vectors[name] for name in negatives]
+    there = theirs("MultipleNegativesRankingLoss", [query, passage, *hard], **options)
+    return (there + theirs("MultipleNegativesRankingLoss", [passage, query], **options)) / 2
+
+
+@pytest.mark.parametrize("negatives", [(), ("wrong",), ("wrong", "worse")])
+@pytest.mark.parametrize("hardness", [0.0, 3.0])
+def test_ranking_loss_is_that_of_sentence_transformers(
+    negatives: Sequence[str], hardness: float
+) -> None:
+    vectors = vectors_of(names=("query", "passage", *negatives))
+    hard = {"passage": list(negatives)} if negatives else None
+    ours = mean_loss(task_of(hard_negatives=hard, hardness=hardness), vectors)
+    mode = {"hardness_mode": "all_negatives", "hardness_strength": hardness}
+    other = both_ways(vectors, negatives, scale=SCALE, **(mode if hardness else {}))
+    torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-5)
+    mine = torch.autograd.grad(ours, list(vectors.values()))
+    torch.testing.assert_close(
+        mine, torch.autograd.grad(other, list(vectors.values())), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_prefixes_add_the_losses_of_sentence_transformers() -> None:
+    from sentence_transformers import losses
+
+    vectors = vectors_of(names=NAMES[:3])
+    options = {"hard_negatives": {"passage": ["wrong"]}}
+    ours = mean_loss(task_of(matryoshka=[2, 4], matryoshka_weights=[0.5, 2.0], **options), vectors)
+
+    def matryoshka(names: Sequence[str]) -> Tensor:
+        model = Precomputed()
+        ranking = losses.MultipleNegativesRankingLoss(model, scale=SCALE)
+        module = losses.MatryoshkaLoss(model, ranking, [DIM, 4, 2], [1.0, 2.0, 0.5])
+        return module([{"sentence_embedding": vectors[n]} for n in names], None)
+
+    other = (matryoshka(["query", "passage", "wrong"]) + matryoshka(["passage", "query"])) / 2
+    torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-5)
+    plain = mean_loss(task_of(matryoshka=[4], matryoshka_weights=[0.0], **options), vectors)
+    torch.testing.assert_close(plain, mean_loss(task_of(**options), vectors))
+
+
+def test_a_list_of_negatives_is_as_many_streams() -> None:
+    vectors = vectors_of()
+    named = mean_loss(task_of(hard_negatives={"passage": ["wrong", "worse"]}), vectors)
+    lists = {n: vectors[n] for n in NAMES[:2]}
+    lists["wrong"] = torch.stack([vectors["wrong"], vectors["worse"]], 1).flatten(0, 1)
+    task = task_of(hard_negatives={"passage": "wrong"})
+    assert task.streams["wrong"].many and task.inputs() == ("query", "passage")
+    torch.testing.assert_close(mean_loss(task, lists, wrong=[2] * ROWS), named)
+    none = lists | {"wrong": torch.zeros(0, DIM)}
+    plain = mean_loss(task_of(), vectors_of())
+    torch.testing.assert_close(mean_loss(task, none, wrong=[0] * ROWS), plain)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "siglip", "hinge"])
+def test_without_in_batch_negatives_a_row_sees_its_own_alone(loss: str) -> None:
+    """Rows then are batches of one; with them they are not."""
+    vectors, counts = vectors_of(), [2, 0, 1, 0, 2]
+    extra = {"hinge_margin": 0.3} if loss == "hinge" else {}
+    options: dict[str, Any] = {"loss": loss, "hard_negatives": {"passage": "wrong"}, **extra}
+    ours = mean_loss(task_of(in_batch_negatives=False, **options), vectors, wrong=counts)
+    joint = mean_loss(task_of(**options), vectors, wrong=counts)
+    ends = torch.tensor(counts).cumsum(0).tolist()
+    single = []
+    for row, count in enumerate(counts):
+        one = {n: vectors[n][row : row + 1] for n in NAMES[:2]}
+        one["wrong"] = vectors["wrong"][ends[row] - count : ends[row]]
+        single.append(mean_loss(task_of(**options), one, wrong=[count]))
+    torch.testing.assert_close(ours, torch.stack(single).mean())
+    assert (joint - ours).abs() > 1e-3  # the control
+
+
+def test_hinge_is_the_triplet_loss_of_sentence_transformers() -> None:
+    """TripletLoss counts every triplet alike; the way back has no hard negative, and costs 0."""
+    from sentence_transformers.losses import TripletDistanceMetric
+
+    vectors = vectors_of(names=NAMES[:3])
+    options = {"loss": "hinge", "hinge_margin": 0.7, "hard_negatives": {"passage": ["wrong"]}}
+    ours = mean_loss(task_of(in_batch_negatives=False, **options), vectors)
+    other = theirs(
+        "TripletLoss",
+        [vectors[n] for n in NAMES[:3]],
+        distance_metric=TripletDistanceMetric.COSINE,
+        triplet_margin=0.7,
+    )
+    torch.testing.assert_close(2 * ours, other, rtol=1e-5, atol=1e-5)
+
+
+def test_losses_of_scores_are_those_of_sentence_transformers() -> None:
+    vectors = [v.detach() for v in vectors_of().values()]
+    query, passage, *wrong = vectors
+    scores = torch.tensor([0.1, 0.9, 0.9, 0.3, 0.0])
+    ours = cosent(F.cosine_similarity(query, passage), scores, SCALE)
+    other = theirs("CoSENTLoss", [query, passage], scores, scale=SCALE)
+    torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-5)
+    assert cosent(torch.ones(3), torch.ones(3)).item() == 0  # nothing is ordered
+    positive = (query * passage).sum(1)
+    negative = torch.stack([(query * v).sum(1) for v in wrong], 1)
+    target = torch.randn(ROWS, 2, generator=torch.Generator().manual_seed(1))
+    squares = margin_mse(positive[:, None].expand_as(negative), negative, target)
+    other = theirs("MarginMSELoss", vectors, target)
+    torch.testing.assert_close(squares / target.numel(), other, rtol=1e-5, atol=1e-5)
+
+
+def test_sigmoid_counts_a_hard_negative_once() -> None:
+    vectors = vectors_of(names=NAMES[:3])
+    task = task_of(loss="siglip", bias=-2.0, hard_negatives={"passage": ["wrong"]})
+    query, wrong = (l2_normalize(vectors[n]) for n in ("query", "wrong"))
+    extra = F.softplus(SCALE * query @ wrong.T - 2).sum() / ROWS
+    plain = mean_loss(task_of(loss="siglip", bias=-2.0), vectors)
+    torch.testing.assert_close(mean_loss(task, vectors), plain + extra)
+
+
+def test_a_likely_false_negative_has_no_part() -> None:
+    """A copy of the positive as hard negative: dropped with a margin, felt without."""
+    vectors = vectors_of(names=NAMES[:2])
+    copies = vectors | {"wrong": vectors["passage"].detach().clone().requires_grad_()}
+    hard: dict[str, Any] = {"hard_negatives": {"passage": ["wrong"]}, "in_batch_negatives": False}
+    filtered = mean_loss(task_of(false_negative_margin=0.05, **hard), copies)
+    assert filtered.item() == pytest.approx(0, abs=1e-6)
+    assert mean_loss(task_of(**hard), copies).item() > 0.1
+    cosines = torch.tensor([[0.9, 0.86, 0.5, 0.95]])
+    positive = torch.tensor([[True, False, False, False]])
+    dropped = likely_false_negatives(cosines, torch.tensor([0.9]), positive, 0.05)
+    assert dropped.tolist() == [[False, True, False, True]]
+
+
+def test_prefixes_have_metrics() -> None:
+    vectors = vectors_of(names=NAMES[:2])
+    rows = [{n: v[i].tolist() for n, v in vectors.items()} for i in range(ROWS)]
+    metrics, short = (
+        RetrievalMetrics([("query", "passage")], widths=widths) for widths in ([3], [])
+    )
+    metrics.update(rows, [{}] * ROWS)
+    short.update([{n: v[:3] for n, v in row.items()} for row in rows], [{}] * ROWS)
+    assert metrics.compute()["dim3_recall@1"] == short.compute()["recall@1"]
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"loss": "siglip", "matryoshka": [4]},
+    {"loss": "hinge", "hinge_margin": 0.3, "false_negative_margin": 0.1},
+    {"in_batch_negatives": False, "hardness": 2.0},
+]
+COUNTS = [2, 0, 1, 0, 0, 2]
+"""Hard negatives of six rows; two processes have rows 0 to 3, and 4 and 5."""
+
+
+class Lockstep:
+    """`all_gather_with_grad` among threads that stand for processes, one graph for all."""
+
+    def __init__(self, count: int) -> None:
+        self.barrier = threading.Barrier(count, timeout=20)
+        self.local = threading.local()
+        self.tensors: list[Tensor] = [torch.zeros(0)] * count
+
+    def gather(self, rows: Tensor) -> tuple[Tensor, int]:
+        rank = self.local.rank
+        self.tensors[rank] = rows
+        self.barrier.wait()
+        tensors = list(self.tensors)
+        self.barrier.wait()
+        return torch.cat(tensors), sum(len(t) for t in tensors[:rank])
+
+    def run(self, function: Callable[[int], Tensor]) -> list[Tensor]:
+        def call(rank: int) -> Tensor:
+            self.local.rank = rank
+            return function(rank)
+
+        with ThreadPoolExecutor(len(self.tensors)) as pool:
+            return list(pool.map(call, range(len(self.tensors))))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_two_processes_are_one(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    every = vectors_of(6)
+    ends = [0, *torch.tensor(COUNTS).cumsum(0).tolist()]
+
+    def total(start: int, stop: int) -> Tensor:
+        task = task_of(hard_negatives={"passage": "wrong"}, **options)
+        local = {n: every[n][start:stop] for n in NAMES[:2]}
+        local["wrong"] = every["wrong"][ends[start] : ends[stop]]
+        batch = prepare_batch(task, [{}] * (stop - start))
+        batch.items = {"wrong": torch.tensor(COUNTS[start:stop])}
+        return task.loss(batch, context(local)).total
+
+    one = total(0, 6)
+    world = Lockstep(2)
+    for module in (contrastive, candidates):
+        monkeypatch.setattr(module, "all_gather_with_grad", world.gather)
+    two = torch.stack(world.run(lambda rank: total(*((0, 4), (4, 6))[rank]))).sum()
+    torch.testing.assert_close(two, one)
+    leaves = [every[n] for n in NAMES[:3]]
+    torch.testing.assert_close(
+        torch.autograd.grad(two, leaves), torch.autograd.grad(one, leaves), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"in_batch_negatives": False}, "in_batch_negatives: found false without hard_negatives"),
+        ({"hard_negatives": {"image": "x"}}, "hard_negatives: 'image' is none of query, passage"),
+        ({"hard_negatives": {"passage": []}}, "hard_negatives: passage: found no stream"),
+        ({"hard_negatives": {"passage": "query"}}, "'query' is used twice"),
+        ({"hard_negatives": {"passage": ["x", "x"]}}, "'x' is used twice"),
+        (
+            {
+                "hard_negatives": {"passage": "t"},
+                "teachers": [{"query": "t", "passage": "u"}],
+            },
+            "'t' is a teacher",
+        ),
+        ({"loss": "hinge"}, "hinge_margin: found none with loss: hinge"),
+        ({"hinge_margin": 0.2}, r"hinge_margin: found 0\.2 with loss: infonce"),
+        ({"loss": "hinge", "hinge_margin": 0.0}, r"hinge_margin: found 0\.0, expected more"),
+        ({"loss": "hinge", "hinge_margin": 0.1, "temperature": 0.1}, "temperature: loss: hinge"),
+        ({"loss": "hinge", "hinge_margin": 0.1, "hardness": 1.0}, "hardness: weighs logits"),
+        ({"hardness": -1.0}, "hardness: found -1"),
+        ({"matryoshka": [DIM]}, f"matryoshka: found {DIM}, expected widths of 1 to {DIM - 1}"),
+        ({"matryoshka": [0]}, "matryoshka: found 0"),
+        ({"matryoshka": [2, 2]}, "expected different widths"),
+        ({"matryoshka": [2], "matryoshka_weights": [1.0, 2.0]}, "matryoshka_weights: found 2"),
+        ({"matryoshka_weights": [1.0]}, "matryoshka_weights: found 1, expected one for each"),
+        ({"false_negative_margin": -2.5}, "false_negative_margin: found -2.5"),
+    ],
+)
+def test_options_without_sense_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Contrastive(**{"streams": ["query", "passage"], "dim": DIM, **options})
