@@ -193,6 +193,25 @@ def test_a_likely_false_negative_has_no_part() -> None:
     assert dropped.tolist() == [[False, True, False, True]]
 
 
+def test_soft_targets_of_what_is_left_sum_to_one() -> None:
+    """With a margin that drops negatives, the targets of the others are shared anew."""
+    names = ("query", "passage", "look")
+    vectors = vectors_of(names=names)
+    soft = {"loss": "soft", "soft_target_streams": {"query": "look"}}
+    filtered = mean_loss(task_of(false_negative_margin=0.1, **soft), vectors)
+    query, passage, look = (l2_normalize(vectors[n]) for n in names)
+    cosines, total = query @ passage.T, torch.zeros(())
+    for row in range(ROWS):
+        weights = (1 + look[row] @ look.T) / 2
+        for scores, goal in ((cosines[row], weights), (cosines[:, row], torch.eye(ROWS)[row])):
+            left = scores <= scores[row] - 0.1
+            left[row] = True
+            log_probs = (SCALE * scores[left]).log_softmax(0)
+            total = total - (goal[left] / goal[left].sum() * log_probs).sum() / 2
+    torch.testing.assert_close(filtered, total / ROWS)
+    assert (filtered - mean_loss(task_of(**soft), vectors)).abs() > 1e-2  # the control
+
+
 def test_prefixes_have_metrics() -> None:
     vectors = vectors_of(names=NAMES[:2])
     rows = [{n: v[i].tolist() for n, v in vectors.items()} for i in range(ROWS)]
