@@ -12,6 +12,7 @@ TEXT = Modality(
         "open_clip": "sensorium.modalities.text.open_clip:OpenClipText",
         "transformers": "sensorium.modalities.text.transformers:TransformersText",
     },
+    sources={"docstrings": "sensorium.modalities.text.datasets.docstrings:Docstrings"},
     tokenizers={
         "bpe": "sensorium.modalities.text.tokenizers:BPE",
         "bytes": "sensorium.modalities.text.tokenizers:Bytes",

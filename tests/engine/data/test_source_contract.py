@@ -141,6 +141,7 @@ NAMED: dict[str, Callable[[Path], Options] | Options] = {
     "commonvoice": commonvoice,
     "csv": table,
     "digits": {"split": "test"},
+    "docstrings": {"split": "train", "modules": ["heapq", "textwrap"]},
     "frames": frames,
     "hub": hub,
     "imagefolder": folder_of_images,

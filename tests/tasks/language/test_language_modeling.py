@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from sensorium.backbones.base import Backbone
 from sensorium.engine.recipe import ComponentPath, Section, find, plan_part
@@ -21,6 +22,11 @@ TEXTS = ["a red circle", "two small blue squares", "Привет, мир и до
 ROWS = [{"text": text} for text in TEXTS]
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128}
 GPT2 |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+GPT_NEO = {"model_type": "gpt_neo", "hidden_size": 16, "num_layers": 2, "num_heads": 2}
+GPT_NEO |= {"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 128}
+GPT_NEO |= {"intermediate_size": 32, "window_size": 128}
+CODEGEN = {**GPT2, "model_type": "codegen", "n_ctx": 128, "n_head": 4, "rotary_dim": 4}
+LIBRARY = {"gpt2": GPT2, "gpt_neo": GPT_NEO, "codegen": CODEGEN}
 T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
 BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 BERT |= {"intermediate_size": 16, "max_position_embeddings": 64}
@@ -52,17 +58,42 @@ def gpt2() -> Backbone:
     return backbone_of("causal", GPT2)
 
 
-def test_the_causal_loss_and_gradient_are_gpt2s(gpt2: Backbone) -> None:
-    task = built(gpt2, "causal")
-    batch = prepare_batch(task, ROWS, decoder=gpt2)
-    loss = task.loss(batch, StubContext({}).on(gpt2))
-    (gradient,) = torch.autograd.grad(loss.total / loss.count, [gpt2.table.weight])
+@pytest.mark.parametrize("kind", LIBRARY)
+def test_the_causal_loss_and_gradient_are_the_library_s(kind: str) -> None:
+    backbone: Any = backbone_of("causal", LIBRARY[kind], attn="eager")
+    task = built(backbone, "causal")
+    batch = prepare_batch(task, ROWS, decoder=backbone)
+    loss = task.loss(batch, StubContext({}).on(backbone))
+    (gradient,) = torch.autograd.grad(loss.total / loss.count, [backbone.table.weight])
     ids = torch.cat([batch.labels["source"], batch.labels["target"]], 1)
     real = torch.cat([batch.label_masks["source"], batch.label_masks["target"]], 1)
-    out = gpt2.model(input_ids=ids, attention_mask=real.long(), labels=ids.masked_fill(~real, -100))
+    out = backbone.model(
+        input_ids=ids, attention_mask=real.long(), labels=ids.masked_fill(~real, -100)
+    )
     torch.testing.assert_close(loss.total / loss.count, out.loss, atol=1e-5, rtol=1e-5)
-    (expected,) = torch.autograd.grad(out.loss, [gpt2.table.weight])
+    (expected,) = torch.autograd.grad(out.loss, [backbone.table.weight])
     torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", LIBRARY)
+def test_the_loss_of_infilling_is_that_of_the_whole_row(kind: str) -> None:
+    """With the added rows for its sentinels, source and target are one row to the library."""
+    backbone: Any = backbone_of("causal", LIBRARY[kind], attn="eager")
+    task = built(backbone, "causal", "span_corruption", "fill_in_the_middle", sentinels=9)
+    batch = prepare_batch(task, ROWS[:1], decoder=backbone, training=False)
+    for name in task.objectives:
+        source, target = (
+            torch.where(ids < 0, task.first_marker - 1 - ids, ids)
+            for ids in (batch.labels[f"source.{name}"], batch.labels[f"target.{name}"])
+        )
+        row = backbone.embed(torch.cat([source, target], 1))
+        hidden = backbone.decoder(inputs_embeds=row).last_hidden_state[:, source.shape[1] - 1 : -1]
+        expected = F.cross_entropy(backbone.logits(hidden)[0], target[0], reduction="sum")
+        context = StubContext({}).on(backbone)
+        (prediction,) = task.predict(batch, context)
+        assert prediction["scores"][name]["nll"] == pytest.approx(
+            float(expected.detach()), rel=1e-4
+        )
 
 
 def test_the_loss_of_spans_is_t5s() -> None:
