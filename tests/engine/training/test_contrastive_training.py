@@ -71,9 +71,17 @@ def composed(shop: Any, *changes: Any) -> Model:
     return build(parse_recipe(shop.recipe(PAIR, *changes)))
 
 
+class Misnamed(Digits):
+    """Digits with a text that is not theirs."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = super().__getitem__(index)
+        return {**row, "wrong": row["parity"]}
+
+
 def batch_of(model: Model, rows: int) -> Batch:
     encoders = model.encoders()
-    dataset = task_dataset(model.plan, encoders, "match", Digits(split="train"))
+    dataset = task_dataset(model.plan, encoders, "match", Misnamed(split="train"))
     return Collator(encoders)("match", [dataset.load(i) for i in range(rows)])
 
 
@@ -145,6 +153,19 @@ def test_a_process_without_a_readable_row_goes_along(shop: Any) -> None:
     done = shop.go(recipe, "two", processes=2)
     assert done.returncode == 0, done.stderr
     assert len(shop.losses("two")) == 6
+
+
+def test_hard_negatives_share_a_tower_and_its_chunks(shop: Any) -> None:
+    """Their gradient reaches the shared weights, and chunks leave it as it is."""
+    hard = LOSSES["hard negatives"]
+    whole, chunks = (composed(shop, hard, asked(gradcache_chunk_size=rows)) for rows in (None, 3))
+    batch = batch_of(whole, 8)
+    expected, result = gradients(whole, batch), gradients(chunks, batch)
+    plain = gradients(composed(shop, asked(matryoshka=[4])), batch)
+    assert expected.keys() == result.keys() == plain.keys()
+    for name, grad in expected.items():
+        torch.testing.assert_close(result[name], grad, rtol=1e-4, atol=1e-6, msg=name)
+    assert any(not torch.allclose(grad, plain[name]) for name, grad in expected.items())
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
