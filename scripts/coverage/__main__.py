@@ -17,12 +17,15 @@ import torch
 from . import decoders, encoders, table
 from .forks import Report, run_rows
 
+KINDS = (*decoders.NAMES, *encoders.NAMES)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", help="kinds, or single rows such as causal/llama")
     parser.add_argument("--out", type=Path, default=Path("runs/coverage.json"))
     parser.add_argument("--page", type=Path, help="write the results as Markdown")
+    parser.add_argument("--about", default="", help="how --out was made; for --page")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--steps", nargs="+", help="run these steps alone")
     parser.add_argument("--again", action="store_true", help="keep other rows of --out")
@@ -32,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     rows: list[str] = []
-    for name in options.rows or (*decoders.NAMES, *encoders.NAMES):
+    for name in options.rows or KINDS:
         rows += [name] if "/" in name else _module(name).rows(name)
     results: dict[str, dict[str, str]] = {}
     if options.again and options.out.exists():
@@ -45,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(row, *(f"\n  {step}: {result}" for step, result in bad.items()), flush=True)
         options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
     if options.page is not None:
-        table.write(results, options.page)
+        known = [row for kind in KINDS for row in _module(kind).rows(kind)]
+        table.write(results, options.page, known, options.about)
 
 
 def _module(row: str) -> ModuleType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,6 +34,31 @@ def enliven(model: nn.Module) -> None:
                 parameter.normal_(std=1 / math.sqrt(max(parameter[0].numel(), 1)))
             elif "bias" in name or not parameter.any():
                 parameter.normal_(std=0.1)
+
+
+@torch.no_grad()
+def set_running_statistics(model: nn.Module, run: Callable[[], Any]) -> None:
+    """Give every batch norm a gain of 1 and the statistics of its input during `run()`.
+
+    With mean 0 and variance 1, or with a gain that begins at zero (EfficientNet), random weights
+    let the signal fade from layer to layer, until all inputs give the same features.
+    """
+
+    def measure(module: Any, inputs: tuple[Tensor, ...]) -> None:
+        channels = inputs[0].detach().float().transpose(0, 1).flatten(1)
+        variance = channels.var(1, correction=0)
+        module.running_mean.copy_(channels.mean(1))
+        module.running_var.copy_(variance.where(variance > 0, torch.ones_like(variance)))
+
+    norms = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
+    for norm in norms:
+        if getattr(norm, "weight", None) is not None:
+            nn.init.ones_(norm.weight)
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    if hooks:
+        run()
+    for hook in hooks:
+        hook.remove()
 
 
 class Case:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoModel
 from transformers.models.auto import feature_extraction_auto, modeling_auto
 
 from ...engine.recipe import find
+from ...modalities.groups import collate, encode_by_group
+from ...testing.encoders import rows_of
 from .cases import enliven
 from .networks import MONAI, OPEN_CLIP, TIMM
 from .steps import NotApplicable
@@ -159,6 +161,12 @@ def save_folder(encoder: Any, config: Fields, folder: str) -> dict[str, Tensor]:
         part = encoder.part(model)
     names = set(encoder.model.state_dict())
     return {k: v for k, v in part.state_dict().items() if k in names}
+
+
+def encode(encoder: Any, raws: Sequence[Any]) -> Any:
+    """Return the features of raw values."""
+    samples = [encoder.processor.prepare(raw) for raw in raws]
+    return encode_by_group(collate(encoder, samples), rows_of(encoder, {}))
 
 
 def tensors_of(output: Any) -> list[Tensor]:

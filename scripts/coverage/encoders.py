@@ -22,7 +22,7 @@ from ...testing.common import outputs
 from ...testing.encoders import EncoderContract
 from ...testing.geometry import check_places
 from . import encoder_cases as cases
-from .cases import enliven
+from .cases import enliven, set_running_statistics
 from .forks import Report
 from .steps import OK, NotApplicable, Wrong, outcome, same
 
@@ -84,6 +84,7 @@ class EncoderSteps:
                 torch.manual_seed(seed)
                 if not torch.empty(0).is_meta:
                     enliven(encoder)
+                    set_running_statistics(encoder, lambda: cases.encode(encoder, contract.raws))
             return encoder
 
         contract.make = lively  # type: ignore[method-assign]
@@ -203,22 +204,25 @@ class EncoderSteps:
         sample = self.contract.samples[0]
         if "pixel_values" not in sample or sample["pixel_values"].ndim != 3:
             raise NotApplicable("its samples are no pictures")
-        channels, height, width = sample["pixel_values"].shape
-        other = torch.randn(1, channels, height * 2, width)
+        plain = sample["pixel_values"][None]
+        other = torch.cat([plain, plain], dim=2)
         try:
-            self._call(other)
+            calls = self._call(plain), self._call(other)
         except Exception as error:
             raise NotApplicable(f"the library takes its own size alone: {error}") from error
+        shapes = [[tensor.shape for tensor in cases.tensors_of(output)] for output in calls]
+        if shapes[0] == shapes[1]:
+            raise NotApplicable("the library returns one grid for all sizes")
         features = self.encoder(pixel_values=other)
-        grid, plain = features.grid, self.contract.features.grid
-        if grid is None or plain is None or not plain[0] < grid[0] <= 2 * plain[0] + 1:
-            raise Wrong(f"grid {grid} at twice the height, {plain} before")
+        grid, before = features.grid, self.contract.features.grid
+        if grid is None or before is None or not before[0] < grid[0] <= 2 * before[0] + 1:
+            raise Wrong(f"grid {grid} at twice the height, {before} before")
 
-    def _call(self, pixels: Tensor) -> None:
+    def _call(self, pixels: Tensor) -> Any:
         model = self.encoder.model
         known = inspect.signature(model.forward).parameters
         more = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
-        model(pixels, **more)
+        return model(pixels, **more)
 
     @torch.no_grad()
     def cache(self) -> None:

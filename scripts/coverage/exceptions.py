@@ -7,8 +7,12 @@ from typing import Any
 EXPERTS = {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1}
 GEMMA = {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8}
 PLAIN_GEMMA = {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0}
+EFFICIENTNET = {
+    "width_coefficient": 0.25, "depth_coefficient": 0.5, "image_size": 64, "hidden_dim": 320,
+}  # fmt: skip
 
 EXCEPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "align": {"fields": {"vision_config": EFFICIENTNET}},
     "bamba": {"fields": {"attn_layer_indices": [1]}},
     "dbrx": {"fields": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0}}},
     "deepseek_v2": {
@@ -18,6 +22,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         }
     },
     "dots1": {"fields": {**EXPERTS, "num_experts_per_tok": 2, "first_k_dense_replace": 1}},
+    "efficientnet": {"fields": EFFICIENTNET},
     "gemma3n_text": {"fields": GEMMA},
     "gemma3n": {"fields": {"text_config": GEMMA}},
     "gemma4_text": {"fields": GEMMA},

@@ -13,26 +13,38 @@ from .steps import OK
 Results = Mapping[str, Mapping[str, str]]
 
 LIBRARIES = ("transformers", "torch", "timm", "open_clip_torch", "monai", "peft")
-CORE = ("build", "gradient", "logits", "ids", "causal", "padding", "inputs", "train")
+CORE = (
+    "build", "gradient", "logits", "ids", "causal", "padding", "inputs", "train",
+    "forward", "library_tokens", "batches", "places",
+)  # fmt: skip
 """Steps that a row must pass to be sound, where its kind has them."""
 
 
-def page(results: Results) -> str:
-    """Return the page of all rows."""
+def page(results: Results, known: Collection[str] = (), about: str = "") -> str:
+    """Return the page of all rows.
+
+    known: every row that there is; those without results are listed as not run. about: how the
+    results were made, where it was not `make coverage`.
+    """
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     lines = [
         "# Coverage",
         "",
         "Which classes compose, step by step: every class is built tiny and random, put behind an",
         "image stream, and compared with the library's own call on the same weights. Made by",
-        f"`make coverage` on {datetime.date.today().isoformat()} with {versions}.",
+        f"{about or '`make coverage`'} on {datetime.date.today().isoformat()}",
+        f"with {versions}.",
         "",
         "A step is `ok`; `wrong` (no error, other numbers); `refused` (in one line, before",
         "anything runs); `error`; or `n/a` (the architecture or the library has no such thing).",
     ]
-    kinds = list(dict.fromkeys(row.partition("/")[0] for row in results))
+    kinds = list(dict.fromkeys(row.partition("/")[0] for row in (*results, *known)))
     for kind in kinds:
-        lines += _section(kind, {r: s for r, s in results.items() if r.startswith(f"{kind}/")})
+        rows = {row: steps for row, steps in results.items() if row.startswith(f"{kind}/")}
+        lines += _section(kind, rows) if rows else ["", f"## {kind}"]
+        names = [row.partition("/")[2] for row in known if row.startswith(f"{kind}/")]
+        if absent := [name for name in names if f"{kind}/{name}" not in results]:
+            lines += ["", f"Not run ({len(absent)} of {len(names)}): {', '.join(absent)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -57,7 +69,7 @@ def _section(kind: str, results: Results) -> list[str]:
         "",
         f"## {kind}",
         "",
-        f"{len(results)} classes; the library itself runs {count} of them from embeddings. Of "
+        f"{len(results)} classes ran; the library itself runs {count} of them. Of "
         f"these {sound} are sound, and {whole} ({share}) pass every step that applies.",
         "",
         "| step | ok | refused | error | wrong | n/a |",
@@ -76,7 +88,7 @@ def _section(kind: str, results: Results) -> list[str]:
     return lines
 
 
-def write(results: Results, path: Path) -> None:
-    """Write the page."""
+def write(results: Results, path: Path, known: Collection[str] = (), about: str = "") -> None:
+    """Write the page; the arguments are those of `page`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(results), encoding="utf-8")
+    path.write_text(page(results, known, about), encoding="utf-8")

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import CONFIG_MAPPING
 
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check
 from sensorium.engine.utils import ConfigError
 from sensorium.scripts.coverage import decoders
-from sensorium.scripts.coverage.cases import recipe_values
+from sensorium.scripts.coverage.cases import enliven, recipe_values, set_running_statistics
 from sensorium.scripts.coverage.encoder_cases import as_json
 from sensorium.scripts.coverage.forks import Report, run_rows
 from sensorium.scripts.coverage.steps import NotApplicable, Wrong, outcome, same
@@ -183,6 +184,29 @@ def test_the_page_counts_what_passes() -> None:
     sound = dict.fromkeys(("build", "library", "logits"), "ok")
     results = {"causal/a": sound, "causal/b": {**sound, "logits": "wrong: by 3 | 4"}}
     text = page(results)
-    assert "2 classes; the library itself runs 2" in text and "1 (50.0%) pass every step" in text
+    assert (
+        "2 classes ran; the library itself runs 2" in text and "1 (50.0%) pass every step" in text
+    )
     assert "| logits | 1 | 0 | 0 | 1 | 0 |" in text and "by 3 \\| 4" in text
     assert passes(sound) and not passes(results["causal/b"])
+
+
+def test_the_page_lists_rows_that_did_not_run() -> None:
+    text = page({"causal/a": {"build": "ok"}}, ["causal/a", "causal/b", "timm/c"], "`a command`")
+    assert "Not run (1 of 2): b." in text and "Not run (1 of 1): c." in text
+    assert "Made by\n`a command` on " in text
+
+
+@pytest.mark.parametrize("gain", [0.0, 1.0])
+def test_running_statistics_keep_a_signal_alive(gain: float) -> None:
+    """Behind ten norms with mean 0, variance 1 and a small or no gain, all inputs looked alike."""
+    layers = [[nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.SiLU()] for _ in range(10)]
+    model = nn.Sequential(*(module for layer in layers for module in layer)).eval()
+    for _, norm, _ in layers:
+        nn.init.constant_(norm.weight, gain)
+    enliven(model)
+    pixels = torch.randn(3, 4, 8, 8)
+    set_running_statistics(model, lambda: model(pixels))
+    with torch.no_grad():
+        features = model(pixels)
+    assert not model.training and float(features.std(0).mean()) > 0.1
