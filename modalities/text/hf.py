@@ -217,6 +217,8 @@ class HubText(Encoder):
         """
         with hooked(self.blocks(), layer_hooks, 0, mask):
             out = self._run(ids, mask, inputs_embeds, bool(hidden_states))
+        if (width := out.last_hidden_state.shape[-1]) != self.dim:
+            raise ValueError(f"{self.kind}: the states have width {width}, expected {self.dim}")
         tokens = out.last_hidden_state.masked_fill(~mask.unsqueeze(-1), 0)
         return Features(
             tokens,

@@ -17,6 +17,13 @@ from ..base import Sample, Tokenizer
 from .hf import HubText
 
 
+class NoPooler(nn.Module):
+    """In place of a pooler, for models that call theirs without asking (LayoutLM, SqueezeBERT)."""
+
+    def forward(self, *inputs: Tensor) -> None:
+        return None
+
+
 class TransformersText(HubText):
     """tokens: the last hidden state. pooled: the model's own vector (CLIP, SigLIP), or its first
     position, if the tokenizer begins a text with a class token (`bos_id`); otherwise None (T5).
@@ -59,7 +66,7 @@ class TransformersText(HubText):
         """Return the encoder, without BERT's pooler, which would get no gradient."""
         stack: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
         if getattr(stack, "pooler", None) is not None:
-            stack.pooler = None  # type: ignore[assignment]
+            stack.pooler = NoPooler()
         return stack
 
     def pool(self, tokens: Tensor, mask: Tensor) -> Tensor | None:

@@ -50,7 +50,7 @@ def set_running_statistics(model: nn.Module, run: Callable[[], Any]) -> None:
         module.running_mean.copy_(channels.mean(1))
         module.running_var.copy_(variance.where(variance > 0, torch.ones_like(variance)))
 
-    norms = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
+    norms: list[Any] = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
     for norm in norms:
         if getattr(norm, "weight", None) is not None:
             nn.init.ones_(norm.weight)
