@@ -120,6 +120,7 @@ class TransformersVision(Encoder):
             return False
         return True
 
+    @torch.enable_grad()  # what is frozen is the same wherever a model is built
     def _meta_features(self) -> Features:
         """Run the model on a prepared picture, on the meta device."""
         model = self.model
@@ -128,12 +129,11 @@ class TransformersVision(Encoder):
             with torch.device("meta"):
                 self.model = hf.build(self.tower).eval()
             inputs: dict[str, Any] = {n: value[None].to("meta") for n, value in sample.items()}
-            with torch.enable_grad():  # what is frozen is the same wherever a model is built
-                features = self._features(**inputs)[0]
-                tokens, pooled = features.tokens, features.pooled
-                total = tokens.sum() + (0 if pooled is None else pooled.sum())
-                if self.layer is None and total.requires_grad:
-                    freeze_unreached(model, unreached(self.model, total))
+            features = self._features(**inputs)[0]
+            tokens, pooled = features.tokens, features.pooled
+            total = tokens.sum() + (0 if pooled is None else pooled.sum())
+            if self.layer is None and total.requires_grad:
+                freeze_unreached(model, unreached(self.model, total))
             return features
         finally:
             self.model = model
