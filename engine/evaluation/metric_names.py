@@ -22,6 +22,9 @@ NAMES: tuple[tuple[str, str, str], ...] = (
     ("r2", r"(.+/)?r2", "explained fraction of the variance; 0 predicts the mean"),
     ("wer, cer", r"[wc]er", "errors divided by the words, characters of the references"),
     ("wer_low, wer_high", r"wer_(low|high)", "95 % bootstrap interval of the word error rate"),
+    ("loss", r"(.+_)?loss", "mean cross-entropy of a predicted token, in nats"),
+    ("perplexity", r"(.+_)?perplexity", "exponential of the loss"),
+    ("last_word_accuracy", r"last_word_accuracy", "fraction of texts whose last word is right"),
     ("exact", r"exact", "fraction of transcripts without an error"),
     ("passes", r"passes", "mean number of passes of the decoder"),
     (

@@ -18,10 +18,11 @@ from .hf import HubText
 
 
 class NoPooler(nn.Module):
-    """In place of a pooler, for models that call theirs without asking (LayoutLM, SqueezeBERT)."""
+    """In place of a pooler, for models that call theirs without asking (LayoutLM, SqueezeBERT), or
+    what follows it (ALBERT, BigBird). Its output is not read."""
 
-    def forward(self, *inputs: Tensor) -> None:
-        return None
+    def forward(self, states: Tensor, *inputs: Tensor) -> Tensor:
+        return states
 
 
 class TransformersText(HubText):
@@ -68,6 +69,11 @@ class TransformersText(HubText):
         if getattr(stack, "pooler", None) is not None:
             stack.pooler = NoPooler()
         return stack
+
+    def _pooled(self, out: Any, tokens: Tensor, mask: Tensor) -> Tensor | None:
+        if isinstance(getattr(self.encoder, "pooler", None), NoPooler):
+            return self.pool(tokens, mask)
+        return super()._pooled(out, tokens, mask)
 
     def pool(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
         return tokens[:, 0] if self.class_token else None

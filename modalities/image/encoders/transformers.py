@@ -1,5 +1,4 @@
 """Any vision model of 🤗 transformers as an encoder: ViT, DINOv2, DINOv3, SigLIP, CLIP, Swin...
-
 Of a model with several towers (CLIP, LLaVA, Qwen-VL) the vision tower is taken.
 
 Legend: `B` batch, `T` tokens, `D` width, `C` channels, `H`, `W` px of the prepared picture.
