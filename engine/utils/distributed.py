@@ -80,6 +80,7 @@ def destroy_process_group() -> None:
     """End the process group, at exit: threads of it that outlive the interpreter may abort the
     process, and what was done counts as failed."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        _patient.clear()
         torch.distributed.destroy_process_group()
 
 
@@ -107,13 +108,12 @@ def main_first(accelerator: Accelerator) -> Iterator[None]:
     if accelerator.num_processes == 1:
         yield
         return
-    patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+    patient = _patient_group()
     if not accelerator.is_main_process:
         torch.distributed.barrier(patient)
     yield
     if accelerator.is_main_process:
         torch.distributed.barrier(patient)
-    torch.distributed.destroy_process_group(patient)
 
 
 def gather(accelerator: Accelerator, value: T) -> list[T]:
@@ -121,11 +121,22 @@ def gather(accelerator: Accelerator, value: T) -> list[T]:
     the slowest as long as it takes."""
     if accelerator.num_processes == 1:
         return [value]
-    patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=30))
     values: list[Any] = [None] * accelerator.num_processes
-    torch.distributed.all_gather_object(values, value, patient)
-    torch.distributed.destroy_process_group(patient)
+    torch.distributed.all_gather_object(values, value, _patient_group())
     return values
+
+
+def _patient_group() -> Any:
+    """Return a group of all processes that waits as long as it takes. One is made for each process
+    group: gloo aborted some of the processes that made and destroyed one for each use."""
+    world = torch.distributed.group.WORLD
+    if _patient.get("world") is not world:
+        group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+        _patient.update(world=world, group=group)
+    return _patient["group"]
+
+
+_patient: dict[str, Any] = {}
 
 
 class HostSum:
