@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LINK := .typing/sensorium
-# Of some dozens of starts of two gloo processes one aborts, in PyTorch's C++; nothing else runs again.
+# Two of some 50 starts of two gloo processes aborted so, cause unknown; nothing else runs again.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal \
 	--reruns 2 --only-rerun "terminate called without an active exception"
 
@@ -19,7 +19,7 @@ help:
 	@echo "make demo     classify scanned digits, then describe them; writes runs/demo/report.html"
 	@echo "make test     lint, types, and every test that needs neither network nor accelerator"
 	@echo "make quick    the tests that take no more than seconds, on JOBS=$(JOBS) processes"
-	@echo "make coverage  every decoder class of transformers, step by step; writes docs/coverage.md"
+	@echo "make coverage  classes of decoders and encoders, step by step; writes docs/coverage.md"
 	@echo "make docs     the site, into docs/_build/html; warnings are errors"
 	@echo "make lint     ruff and mypy alone"
 	@echo "make clean    what builds and tools left behind; keeps .venv and runs/"

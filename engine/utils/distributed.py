@@ -127,8 +127,8 @@ def gather(accelerator: Accelerator, value: T) -> list[T]:
 
 
 def _patient_group() -> Any:
-    """Return a group of all processes that waits as long as it takes. One is made for each process
-    group: gloo aborted some of the processes that made and destroyed one for each use."""
+    """Return a group of all processes that waits as long as it takes; one is made and kept for
+    each process group."""
     world = torch.distributed.group.WORLD
     if _patient.get("world") is not world:
         group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=30))
