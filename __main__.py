@@ -15,13 +15,13 @@ DEBUG = "--debug"
 def main() -> None:
     """Run a verb. Exit code 2 for a user's mistake, 1 for a failure; one line for each error."""
     from .engine.utils import console
-    from .scripts.app import app
+    from .scripts.app import command
 
     arguments = sys.argv[1:]
     debug = DEBUG in arguments
     try:
         with console(debug=debug):
-            app([word for word in arguments if word != DEBUG], prog_name="sensorium")
+            command()([word for word in arguments if word != DEBUG], prog_name="sensorium")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of stdout has ended, as `head` does

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -123,3 +124,9 @@ app.command("look", cls=Verb)(report.look)
 app.command("schema")(info.schema)
 app.command("list")(info.list_parts)
 app.add_typer(info.cache, name="cache")
+
+
+@functools.cache
+def command() -> Any:
+    """Return the verbs as one click command, which typer makes anew at each call of `app`."""
+    return typer.main.get_command(app)

@@ -51,7 +51,8 @@ def _digests(module: str, file: Path, digest: str) -> tuple[str, ...]:
         if name in files or name in CONTRACTS:
             continue
         files[name] = path
-        waiting += _imports(name, path)
+        own = name.partition(".")[0] == PACKAGE
+        waiting += _package_imports(name, path) if own else _imports(name, path)
     return tuple(sorted({_digest(path) for path in files.values()}))
 
 
@@ -72,6 +73,12 @@ def _file_of(module: str) -> Path | None:
         spec = importlib.util.find_spec(module)
         path = spec.origin if spec else None
     return Path(path) if path and path.endswith(".py") and Path(path).is_file() else None
+
+
+@functools.cache
+def _package_imports(module: str, file: Path) -> tuple[tuple[str, Path], ...]:
+    """Return the imports of a module of this package, whose files stay the same in a process."""
+    return tuple(_imports(module, file))
 
 
 def _imports(module: str, file: Path) -> Iterator[tuple[str, Path]]:

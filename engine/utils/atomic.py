@@ -21,7 +21,7 @@ from typing import Any
 from .errors import ConfigError, RuntimeFailure
 
 PART = ".part"
-"""How the name of a folder ends whose file is not yet in place."""
+"""How the name of a file or folder ends that is not yet in place."""
 
 PROBE_BYTES = 2**16
 """Size of the file by which a folder is tried."""
@@ -42,17 +42,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with write_errors(path):
         target = Path(os.path.realpath(path))
-        folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PART}")
+        folder = _beside(target)
         try:
             folder.mkdir()
             temporary = folder / target.name
             yield temporary
             temporary.chmod(folder.stat().st_mode & 0o666)
-            sync_file(temporary)
-            temporary.replace(target)
-            sync_folder(target.parent)
+            _move(temporary, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """Return an unused hidden name in the folder of a path, ending in `PART`."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PART}")
+
+
+def _move(temporary: Path, target: Path) -> None:
+    """Move a written file into place; what is there then lasts through a loss of power."""
+    sync_file(temporary)
+    temporary.replace(target)
+    sync_folder(target.parent)
 
 
 @contextlib.contextmanager
@@ -63,7 +73,7 @@ def atomic_folder(path: Path, option: str) -> Iterator[Path]:
         raise ConfigError(f"{option}: {path} is there already; name a folder that is not")
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PART}")
+        beside = _beside(path)
         beside.mkdir()
     try:
         yield beside
@@ -97,13 +107,21 @@ def _reason(error: Exception) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole. What is no regular file (`/dev/stdout`) is written in place."""
-    if path.exists() and not path.is_file():
-        with write_errors(path):
+    """Write a text file whole. What is no regular file (`/dev/stdout`) is written in place.
+
+    Without the folder of `atomic_path`: removing one takes ext4 milliseconds.
+    """
+    with write_errors(path):
+        if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+            return
+        target = Path(os.path.realpath(path))
+        temporary = _beside(target)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            _move(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -167,8 +185,12 @@ def remove_parts(folder: Path, older_than: float = 0.0) -> None:
     """
     for part in folder.glob(f".*{PART}"):
         with contextlib.suppress(OSError):
-            if not older_than or time.time() - part.stat().st_mtime > older_than:
+            if older_than and time.time() - part.stat().st_mtime <= older_than:
+                continue
+            if part.is_dir():
                 shutil.rmtree(part)
+            else:
+                part.unlink()
 
 
 def sync_file(path: Path) -> None:

@@ -173,7 +173,7 @@ def test_the_command_line_shows_a_traceback_with_debug_alone(
     def fail(*_: Any, **__: Any) -> None:
         raise foreign
 
-    monkeypatch.setattr("sensorium.scripts.app.app", fail)
+    monkeypatch.setattr("sensorium.scripts.app.command", lambda: fail)
     monkeypatch.setattr(sys, "argv", ["sensorium", "info", *(["--debug"] if debug else [])])
     with pytest.raises(SystemExit) as end:
         entry.main()
