@@ -36,32 +36,8 @@ def predict_files(
     name = task or next(iter(tasks))
     if name not in tasks:
         raise ConfigError(f"--task: there is no {name!r}{did_you_mean(name, tasks)}")
+    named = _named_inputs(pipeline, name, words)
     streams = tasks[name].task.streams
-    names = {*streams, *tasks[name].task.columns()}
-    files: list[str] = []
-    named: dict[str, list[str]] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if equals and key in names:
-            named.setdefault(key, []).append(value)
-        elif equals and key.isidentifier() and not Path(word).exists():
-            raise ConfigError(f"{word}: {name} takes no {key!r}{did_you_mean(key, names)}")
-        else:
-            files.append(word)
-    if files:
-        free = [s for s in tasks[name].task.inputs() if s not in named]
-        if not streams:
-            columns = " or ".join(f"{column}=VALUE" for column in sorted(names))
-            cure = f"write {columns}" if columns else "leave it out"
-            raise ConfigError(f"{files[0]}: {name} reads no stream; {cure}")
-        if len(free) != 1:
-            raise ConfigError(
-                f"{files[0]}: for which stream? write NAME={files[0]}, NAME one of "
-                f"{', '.join(streams)}"
-            )
-        named[free[0]] = files
-    for stream in named.keys() & streams.keys():
-        named[stream] = _expanded(pipeline, stream, named[stream])
     many = {stream for stream, use in streams.items() if use.many}
     inputs = {k: v if len(v) > 1 or k in many else v[0] for k, v in named.items()}
     rows, _ = rows_of(inputs, many)
@@ -82,6 +58,38 @@ def predict_files(
         raise ConfigError(f"{name}: none of the {len(rows)} inputs could be used; {failed[0]}")
     if failed:
         logger.warning("%d of %d inputs could not be used", len(failed), len(rows))
+
+
+def _named_inputs(pipeline: Pipeline, task: str, words: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of a task's streams and columns from words `NAME=VALUE` and files, which
+    belong to the one stream that no word names. Raise ConfigError for any other word."""
+    built = pipeline.model.plan.tasks[task].task
+    streams, names = built.streams, {*built.streams, *built.columns()}
+    files: list[str] = []
+    named: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key in names:
+            named.setdefault(key, []).append(value)
+        elif equals and key.isidentifier() and not Path(word).exists():
+            raise ConfigError(f"{word}: {task} takes no {key!r}{did_you_mean(key, names)}")
+        else:
+            files.append(word)
+    if files:
+        free = [s for s in built.inputs() if s not in named]
+        if not streams:
+            columns = " or ".join(f"{column}=VALUE" for column in sorted(names))
+            cure = f"write {columns}" if columns else "leave it out"
+            raise ConfigError(f"{files[0]}: {task} reads no stream; {cure}")
+        if len(free) != 1:
+            raise ConfigError(
+                f"{files[0]}: for which stream? write NAME={files[0]}, NAME one of "
+                f"{', '.join(streams)}"
+            )
+        named[free[0]] = files
+    for stream in named.keys() & streams.keys():
+        named[stream] = _expanded(pipeline, stream, named[stream])
+    return named
 
 
 def _expanded(pipeline: Pipeline, stream: str, words: Sequence[str]) -> list[str]:

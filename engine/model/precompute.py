@@ -32,7 +32,7 @@ from ..data import FAILURES, Collator, PreparedRow, StreamDataset, TaskDataset
 from ..recipe import ResolvedRecipe
 from ..utils import autocast, located_errors
 from .checks import check_processor
-from .compose import Model
+from .model import Model
 from .parameters import is_frozen
 from .stream import Stream
 

@@ -52,18 +52,7 @@ def schema(recipe: Recipe | None = None) -> Schema:
     )
     sources = _rules("source", own_types.get("source", ()), DataSection, definitions, "source")
     definitions["DataSection"]["allOf"] = sources
-    for section, kind, passed in (
-        (CallbackSection, "callback", ()),
-        (OptimizerSection, "optimizer", OPTIMIZER_ARGUMENTS),
-        (ScheduleSection, "schedule", SCHEDULE_ARGUMENTS),
-    ):
-        described = definitions[section.__name__]
-        described["type"] = ["object", "string"]
-        described["allOf"] = _library_rules(kind, section, passed, definitions)
-    sampler = definitions["SamplerSection"]
-    definitions["SamplerSection"] = {
-        "anyOf": [sampler, {"enum": sampler["properties"]["type"]["enum"]}]
-    }
+    _add_library_rules(definitions)
     stream["allOf"] = [
         _modality(name, modalities[name], own_types, definitions) for name in modalities
     ]
@@ -77,6 +66,23 @@ def schema(recipe: Recipe | None = None) -> Schema:
         "else": result,
         "$defs": definitions
         | {f"{PARTIAL}{name}": _partial(value) for name, value in definitions.items()},
+    }
+
+
+def _add_library_rules(definitions: Schema) -> None:
+    """Describe the sections whose types libraries bring: callbacks, optimizers, schedules, and
+    samplers, which may be the name alone."""
+    for section, kind, passed in (
+        (CallbackSection, "callback", ()),
+        (OptimizerSection, "optimizer", OPTIMIZER_ARGUMENTS),
+        (ScheduleSection, "schedule", SCHEDULE_ARGUMENTS),
+    ):
+        described = definitions[section.__name__]
+        described["type"] = ["object", "string"]
+        described["allOf"] = _library_rules(kind, section, passed, definitions)
+    sampler = definitions["SamplerSection"]
+    definitions["SamplerSection"] = {
+        "anyOf": [sampler, {"enum": sampler["properties"]["type"]["enum"]}]
     }
 
 
