@@ -11,6 +11,7 @@ import random
 import signal
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,6 +51,19 @@ settings.load_profile("tests")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=30, help="interruptions by test_kills in all")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what `quick_share` leaves out of the quick suite."""
+    cases: Counter[tuple[object, ...]] = Counter()
+    for item in items:
+        share = item.get_closest_marker("quick_share")
+        if share is not None:
+            test = (item.path, getattr(item, "originalname", item.name))
+            if cases[test] % share.args[0]:
+                item.add_marker(pytest.mark.slow)
+            cases[test] += 1
 
 
 @pytest.hookimpl(trylast=True)

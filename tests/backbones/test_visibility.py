@@ -195,6 +195,7 @@ def test_windows_by_layer(kind: str, attn: str, build: Callable[..., Any]) -> No
         assert reach(CAUSAL.with_windows({1: 2})) == [True] * 7 + [False]
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(("kind", "attn"), STACKS)
 @torch.no_grad()
 def test_generation_goes_on_from_the_last_document(

@@ -47,13 +47,8 @@ def adapted(made: EncoderContract, seed: int) -> Encoder:
     return encoder
 
 
-@pytest.mark.parametrize(
-    ("modality", "name"),
-    [
-        case if i % 4 == 0 else pytest.param(*case.values, marks=pytest.mark.slow)
-        for i, case in enumerate(EACH)
-    ],
-)
+@pytest.mark.quick_share(10)
+@pytest.mark.parametrize(("modality", "name"), EACH)
 def test_adapters_train_are_saved_and_merged(modality: str, name: str) -> None:
     built = contract(modality, name)
     built.samples = [built.encoder.processor.prepare(raw) for raw in built.raws]

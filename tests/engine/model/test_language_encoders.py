@@ -97,6 +97,7 @@ def test_both_ways_of_naming_it_are_one_model(kind: str) -> None:
     torch.testing.assert_close(found.tokens, other.tokens, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("connector", POOLERS, ids=lambda c: c if isinstance(c, str) else c["type"])
 @pytest.mark.parametrize("encoder", [SHARED, ALONE], ids=["share", "causal_lm"])
 def test_any_pooler_and_head_learn(encoder: dict[str, Any], connector: Any, shop: Any) -> None:

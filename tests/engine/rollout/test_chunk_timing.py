@@ -194,10 +194,11 @@ def test_every_form_is_in_the_table() -> None:
     )
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.filterwarnings("ignore:.*share an object:UserWarning")  # that is its purpose
 @pytest.mark.parametrize(
     ("name", "window", "start_order"),
-    [pytest.param(*c, marks=pytest.mark.slow if i % 3 else ()) for i, c in enumerate(CASES)],
+    CASES,
     ids=str,
 )
 def test_the_demonstration_is_executed_as_it_was_recorded(
@@ -217,6 +218,7 @@ def test_the_demonstration_is_executed_as_it_was_recorded(
             np.testing.assert_allclose(actions, expected, atol=0.3)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(("name", "window", "start_order"), CASES, ids=str)
 def test_act_begins_with_the_action_of_now(
     name: str, window: tuple[int, int], start_order: int, patch: pytest.MonkeyPatch

@@ -63,6 +63,7 @@ STOPS = [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGTERM] * 
 TWICE = ([signal.SIGINT], [signal.SIGTERM] * 3)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(
     ("where", "numbers"),
     [*(("step", stop) for stop in STOPS), *((w, s) for w in ("checkpoint", "save") for s in TWICE)],

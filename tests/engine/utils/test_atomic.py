@@ -104,6 +104,7 @@ def test_a_full_disk_leaves_the_old_file_and_is_one_line(name: str, tmp_path: Pa
     assert number > 1, "nothing was refused"
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_kill_leaves_one_whole_file(name: str, tmp_path: Path) -> None:
     file, write, read = WRITERS[name]

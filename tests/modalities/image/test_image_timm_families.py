@@ -63,6 +63,7 @@ NOT_LAST = ("ghostnet_050", "hiera_tiny_224", "test_efficientnet", "test_nfnet")
 """A convolution follows on the last of the hidden layers, or the final norm is in the head."""
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family(name: str) -> None:
     torch.manual_seed(0)
@@ -86,6 +87,7 @@ def test_family(name: str) -> None:
     assert encoder.blocks()
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NOT_LAST])
 def test_tokens_lie_in_the_order_of_space(name: str) -> None:
     """They are the cells of the map that timm itself makes of its last layer."""

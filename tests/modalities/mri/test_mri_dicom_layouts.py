@@ -191,6 +191,7 @@ def selected(source: Any, **keys: Any) -> Any:
     return {"bytes" if isinstance(source, bytes) else "path": source, **keys}
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("layout", GOOD)
 def test_the_whole_volume_is_read(tmp_path: Path, layout: str, way: str) -> None:
@@ -205,6 +206,7 @@ def test_the_whole_volume_is_read(tmp_path: Path, layout: str, way: str) -> None
     np.testing.assert_allclose(volume.numpy(), expected[:, ::-1, ::-1], rtol=1e-6)
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("layout", BAD)
 def test_what_may_be_a_slice_is_never_left_out(tmp_path: Path, layout: str, way: str) -> None:
@@ -219,6 +221,7 @@ def test_what_may_be_a_slice_is_never_left_out(tmp_path: Path, layout: str, way:
             read(selected(source, series="T1"))
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("seed", range(60))
 def test_a_slice_cut_anywhere_is_noticed(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)

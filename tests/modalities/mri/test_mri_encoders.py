@@ -24,6 +24,7 @@ def samples(encoder: Encoder, count: int = 2) -> list[Sample]:
     return [encoder.processor.prepare(example(rng)) for _ in range(count)]
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("case", MRI)
 def test_tokens_lie_inside_the_volume(case: str) -> None:
     """The centres of the first and last token are voxels of the sample."""

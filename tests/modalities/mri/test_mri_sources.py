@@ -114,6 +114,7 @@ WAYS: dict[str, Callable[[Path, Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_way_gives_the_same_volume(tmp_path: Path, name: str, way: str) -> None:

@@ -86,6 +86,7 @@ def test_no_head_removed_changes_nothing(kind: str) -> None:
     assert torch.equal(logits(model), before)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("by", ["first", "norm"])
 def test_a_sliced_unit_is_a_unit_of_zeros(kind: str, by: str) -> None:
