@@ -24,7 +24,7 @@ NODES = [proof for proof in PROOFS if "::" in proof]
 
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.id)
 def test_a_paper_names_what_exists(paper: Paper) -> None:
-    """Shipped recipes pass `check` in tests/engine/training/test_dry_run.py."""
+    """Shipped recipes pass `check` in tests/engine/training/dry_run/test_dry_run.py."""
     for recipe in paper.recipes():
         assert (ROOT / recipe).is_file(), recipe
     verbs = {command.name for command in app.registered_commands}

@@ -14,7 +14,7 @@ from sensorium.engine.utils import ConfigError
 
 @pytest.fixture(autouse=True)
 def _found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
 
 

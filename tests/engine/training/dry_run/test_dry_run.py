@@ -21,7 +21,7 @@ from sensorium.engine.training import check
 from sensorium.engine.training.dry_run import ComponentSummary, Report
 from sensorium.engine.utils import ConfigError
 
-SHIPPED = Path(__file__).parents[3] / "configs"
+SHIPPED = Path(__file__).parents[4] / "configs"
 GIGABYTE = 1e9
 
 RECIPE: dict[str, Any] = {

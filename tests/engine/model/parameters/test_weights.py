@@ -245,7 +245,7 @@ def test_no_weights_are_the_seeds(first: Model) -> None:
     assert _equal(_encoder(build(parse_recipe(recipe))), _encoder(_model(5)))
 
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PACKAGE = [
     path
     for room in ("", "backbones", "connectors", "engine", "modalities", "scripts", "tasks")
