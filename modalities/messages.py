@@ -125,3 +125,11 @@ class RowErrors(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.reasons, self.count))
+
+
+def plural(name: str) -> str:
+    """Return the plural of a kind of parts: `encoders`, `modalities`, `analyses`."""
+    for ending, endings in (("is", "es"), ("y", "ies")):
+        if name.endswith(ending):
+            return f"{name.removesuffix(ending)}{endings}"
+    return f"{name}s"

@@ -22,6 +22,7 @@ from sensorium.scripts import (
     train,
 )
 from sensorium.scripts.checkpoints import convert, export_llava, import_model, push
+from sensorium.scripts.insight import analyze, explain, sweep
 
 RENAMED: dict[str, dict[str, str]] = {
     "": {"recipes": "list recipes"},
@@ -121,6 +122,9 @@ app.command("import", cls=Verb)(import_model)
 app.command("export-llava", cls=Verb)(export_llava)
 app.command("push", cls=Verb)(push)
 app.command("look", cls=Verb)(report.look)
+app.command("analyze", cls=Verb)(analyze)
+app.command("explain", cls=Verb, context_settings={"ignore_unknown_options": True})(explain)
+app.command("sweep", cls=Verb)(sweep)
 app.command("schema")(info.schema)
 app.command("list")(info.list_parts)
 app.add_typer(info.cache, name="cache")

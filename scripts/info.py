@@ -116,7 +116,7 @@ def list_parts(
     """List recipes with their result, papers with their use, or the parts of a kind."""
     from sensorium.engine.recipe import KINDS, registered
     from sensorium.engine.utils import ConfigError, format_table
-    from sensorium.modalities.messages import did_you_mean
+    from sensorium.modalities.messages import did_you_mean, plural
 
     kinds = {plural(name): name for name in KINDS}
     if kind is None:
@@ -133,11 +133,6 @@ def list_parts(
     else:
         known = [RECIPES, PAPERS, *kinds]
         raise ConfigError(f"list: there is no {kind!r}{did_you_mean(kind, known)}")
-
-
-def plural(kind: str) -> str:
-    """Return the plural of a kind of parts."""
-    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
 
 
 def _recipes() -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ Legend: `B` rows of a batch, `T` tokens, `D` width.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -227,6 +228,31 @@ class DatasetMetrics(Protocol):
         references: Sequence[Mapping[str, Any]],
         embed: Embed,
     ) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What of a prediction is explained by itself: a word, a label, a number.
+
+    text: as it is shown. target: what the task needs to score it again.
+    """
+
+    text: str
+    target: Any = None
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A task whose predictions `sensorium explain` can take apart."""
+
+    def units(self, batch: Batch, ctx: Context) -> list[Unit]:
+        """Return the units of the prediction of the batch's first row."""
+        ...
+
+    def unit_scores(self, batch: Batch, ctx: Context, units: Sequence[Unit]) -> Tensor:
+        """Return `[B, U]`, the log-probability (or the value) of each unit in each row, with a
+        graph."""
+        ...
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .format import format_evaluation as format_evaluation
     from .format import input_streams as input_streams
     from .format import metric_names as metric_names
+    from .grid import grid_cells as grid_cells
     from .input_use import Table as Table
     from .input_use import read_table as read_table
 else:
@@ -20,6 +21,7 @@ else:
             "evaluate": ["EVALUATION", "evaluate"],
             "evaluator": ["Evaluator"],
             "format": ["format_evaluation", "input_streams", "metric_names"],
+            "grid": ["grid_cells"],
             "input_use": ["Table", "read_table"],
         },
     )

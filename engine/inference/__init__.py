@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .loading import save as save
     from .pipeline import Pipeline as Pipeline
     from .predict import predict_files as predict_files
+    from .predict import rows_of_words as rows_of_words
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -34,6 +35,6 @@ else:
             ],
             "loading": ["TaskFunction", "load", "pipeline", "save"],
             "pipeline": ["Pipeline"],
-            "predict": ["predict_files"],
+            "predict": ["predict_files", "rows_of_words"],
         },
     )

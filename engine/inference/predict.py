@@ -30,18 +30,7 @@ def predict_files(
 
     A row that cannot be read is logged, and has no dict; ConfigError if no row can be. folder:
     maps among the predictions are written into it as files."""
-    tasks = pipeline.model.plan.tasks
-    if task is None and len(tasks) > 1:
-        raise ConfigError(f"--task: there are {', '.join(tasks)}; say which")
-    name = task or next(iter(tasks))
-    if name not in tasks:
-        raise ConfigError(f"--task: there is no {name!r}{did_you_mean(name, tasks)}")
-    named = _named_inputs(pipeline, name, words)
-    streams = tasks[name].task.streams
-    many = {stream for stream, use in streams.items() if use.many}
-    inputs = {k: v if len(v) > 1 or k in many else v[0] for k, v in named.items()}
-    rows, _ = rows_of(inputs, many)
-    chosen = pipeline.streams_of(name, inputs)
+    name, rows, chosen = rows_of_words(pipeline, words, task)
     files_of = _MapFiles(pipeline, name, folder) if folder is not None else None
     failed: list[str] = []
     predictions = pipeline.predict_rows(name, rows, chosen, options)
@@ -58,6 +47,25 @@ def predict_files(
         raise ConfigError(f"{name}: none of the {len(rows)} inputs could be used; {failed[0]}")
     if failed:
         logger.warning("%d of %d inputs could not be used", len(failed), len(rows))
+
+
+def rows_of_words(
+    pipeline: Pipeline, words: Sequence[str], task: str | None
+) -> tuple[str, list[dict[str, Any]], list[str]]:
+    """Return the task, the rows that the words of a command line describe, and the streams that
+    they give. Raise ConfigError for a task, stream or column that there is not."""
+    tasks = pipeline.model.plan.tasks
+    if task is None and len(tasks) > 1:
+        raise ConfigError(f"--task: there are {', '.join(tasks)}; say which")
+    name = task or next(iter(tasks))
+    if name not in tasks:
+        raise ConfigError(f"--task: there is no {name!r}{did_you_mean(name, tasks)}")
+    named = _named_inputs(pipeline, name, words)
+    streams = tasks[name].task.streams
+    many = {stream for stream, use in streams.items() if use.many}
+    inputs = {k: v if len(v) > 1 or k in many else v[0] for k, v in named.items()}
+    rows, _ = rows_of(inputs, many)
+    return name, rows, pipeline.streams_of(name, inputs)
 
 
 def _named_inputs(pipeline: Pipeline, task: str, words: Sequence[str]) -> dict[str, list[str]]:

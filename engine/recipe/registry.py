@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from ...modalities.messages import describe_error, did_you_mean, shorten
+from ...modalities.messages import describe_error, did_you_mean, plural, shorten
 from ..utils import ConfigError, make_importable
 from .validation import RENAMED
 
@@ -54,6 +54,7 @@ KINDS = {
     ),
     "schedule": Kind("sensorium.engine.training.catalogue:SCHEDULES"),
     "selector": Kind("sensorium.engine.model.parameters.catalogue:SELECTORS"),
+    "analysis": Kind("sensorium.engine.evaluation.analyses.catalogue:ANALYSES"),
     "transform": Kind("sensorium.engine.model.transforms.catalogue:TRANSFORMS"),
     "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),
     "source": Kind("sensorium.engine.data:SOURCES", field="sources"),
@@ -265,13 +266,8 @@ def _unknown(kind: str, name: str, names: Mapping[str, str], where: str) -> str:
     now = RENAMED.get(f"{kind}={name}")
     near = f"; it is called {now} now" if now else did_you_mean(name, names, limit=5)
     called = f"no {_describe(kind)} is called {shorten(name, 60)!r}"
-    return f"{where}: {called}{near} (all: `sensorium list {_plural(kind)}`; your own: {full})"
-
-
-def _plural(kind: str) -> str:
-    """Return what `sensorium list` calls all parts of a kind: `image_encoder` is in `encoders`."""
-    name = kind.rpartition("_")[2]
-    return "modalities" if name == "modality" else f"{name}s"
+    all_of = f"`sensorium list {plural(kind.rpartition('_')[2])}`"
+    return f"{where}: {called}{near} (all: {all_of}; your own: {full})"
 
 
 def _import(path: str, label: str) -> Any:

@@ -18,6 +18,7 @@ from sensorium.engine.recipe import (
 )
 from sensorium.engine.recipe.validation import arguments, fitted_arguments, library_model
 from sensorium.engine.utils import ConfigError
+from sensorium.modalities.messages import plural
 from sensorium.modalities.modality import Modality
 
 Row = tuple[str, str, str]
@@ -36,6 +37,7 @@ PASSED = {
     "schedule": SCHEDULE_ARGUMENTS,
     "selector": ("module",),
     "transform": ("module", "context"),
+    "analysis": ("subject",),
 }
 """Arguments of a kind's parts that are no options."""
 
@@ -45,6 +47,7 @@ INTRODUCTIONS = {
     "backbone": "A backbone is the language model that tasks share.",
     "task": "A task says what is learned: its loss, predictions and metrics.",
     "source": "A source is where rows come from: `data: {train: {source: NAME, ...}}`.",
+    "analysis": "An analysis reads a model without training it: `sensorium analyze RUN NAME`.",
     "head": "A head reads the features of a stream for one task.",
 }
 
@@ -58,11 +61,6 @@ def options_page(kind: str) -> str:
     for name, path in sorted(registered(kind).items()):
         lines += _part(kind, name, path)
     return "\n".join(lines)
-
-
-def plural(kind: str) -> str:
-    """Return the plural of a kind of parts."""
-    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
 
 
 def recipe_page() -> str:

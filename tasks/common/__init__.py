@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .prompts import require_streams as require_streams
     from .similarity import MAX_LOGIT_SCALE as MAX_LOGIT_SCALE
     from .similarity import l2_normalize as l2_normalize
+    from .words import text_unit_scores as text_unit_scores
+    from .words import text_units as text_units
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -55,5 +57,6 @@ else:
                 "require_streams",
             ],
             "similarity": ["MAX_LOGIT_SCALE", "l2_normalize"],
+            "words": ["text_unit_scores", "text_units"],
         },
     )

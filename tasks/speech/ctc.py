@@ -9,7 +9,7 @@ Legend: `B` rows, `T` frames, `V` classes, the blank (the last) among them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...modalities.base import Features, Loss, Tokenizer
-from ..base import Context, Row, Task
+from ..base import Context, Row, Task, Unit
 from ..batch import Batch, Example, Tools
 from ..common import example_row, parse_target
 from ..uses import HeadUse, StreamUse
@@ -28,6 +28,7 @@ from .inter_ctc import (
     ConditionEmbedding,
     InterCTCHead,
     LayerHook,
+    check_options,
     compose_hooks,
     ctc_losses,
     frame_logits,
@@ -36,7 +37,7 @@ from .length_stats import LengthHistogram
 from .lexicon import Lexicon
 from .metrics import SpeechMetrics
 from .normalizers import Normalizer, normalizer_of
-from .transcribe import DecodeOptions, transcribe
+from .transcribe import DecodeOptions, path_scores, path_units, transcribe
 
 
 class CTC(Task):
@@ -85,7 +86,7 @@ class CTC(Task):
         overlap: float = 0.25,
     ) -> None:
         super().__init__()
-        _check(
+        check_options(
             interctc_weight=interctc_weight,
             condition_prob=condition_prob,
             overlap=overlap,
@@ -224,6 +225,18 @@ class CTC(Task):
             for row, length in zip(log_probs, features.lengths.tolist(), strict=True)
         ]
 
+    def units(self, batch: Batch, ctx: Context) -> list[Unit]:
+        """Return the words of the best path of the first row."""
+        log_probs = self._log_probs(batch, ctx)[0]
+        return path_units(log_probs, self.tokenizer, self.blank)
+
+    def unit_scores(self, batch: Batch, ctx: Context, units: Sequence[Unit]) -> Tensor:
+        """Return `[B, U]`, the log-probability of each word's part of the path."""
+        return path_scores(self._log_probs(batch, ctx), units)
+
+    def _log_probs(self, batch: Batch, ctx: Context) -> Tensor:
+        return frame_logits(self, "head", self._features(batch, ctx, [])[0]).log_softmax(-1)
+
     def comparable(self, text: str) -> str:
         return normalizer_of(self.normalizer)(text)
 
@@ -278,17 +291,3 @@ def _frames(logits: Tensor, mask: Tensor) -> list[int]:
         return [1 << 30] * len(logits)
     lengths: list[int] = mask.sum(1).tolist()
     return lengths
-
-
-def _check(*, interctc_layers: list[int] | None, window: int | None, **fractions: float) -> None:
-    for name, fraction in fractions.items():
-        if not 0 <= fraction < 1 and not (name == "condition_prob" and fraction == 1):
-            raise ValueError(f"{name}: found {fraction}, expected at least 0 and less than 1")
-    if interctc_layers and (
-        len(set(interctc_layers)) < len(interctc_layers) or min(interctc_layers) < 0
-    ):
-        raise ValueError(
-            f"interctc_layers: found {interctc_layers}, expected layers from 0 on, each once"
-        )
-    if window is not None and window < 4:
-        raise ValueError(f"window: found {window}, expected at least 4 frames")

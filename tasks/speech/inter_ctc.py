@@ -133,3 +133,20 @@ def compose_hooks(taps: Sequence[tuple[int, LayerHook]]) -> Mapping[int, LayerHo
     """Return the hooks by layer."""
     layers = dict.fromkeys(layer for layer, _ in taps)
     return {number: Chain(tuple(t for layer, t in taps if layer == number)) for number in layers}
+
+
+def check_options(
+    *, interctc_layers: list[int] | None, window: int | None, **fractions: float
+) -> None:
+    """Raise ValueError for an option of `CTC` that is out of its range."""
+    for name, fraction in fractions.items():
+        if not 0 <= fraction < 1 and not (name == "condition_prob" and fraction == 1):
+            raise ValueError(f"{name}: found {fraction}, expected at least 0 and less than 1")
+    if interctc_layers and (
+        len(set(interctc_layers)) < len(interctc_layers) or min(interctc_layers) < 0
+    ):
+        raise ValueError(
+            f"interctc_layers: found {interctc_layers}, expected layers from 0 on, each once"
+        )
+    if window is not None and window < 4:
+        raise ValueError(f"window: found {window}, expected at least 4 frames")

@@ -6,12 +6,15 @@ Legend: `T` frames, `V` classes, the blank among them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...modalities.base import Features, Tokenizer
+from ..base import Unit
 from .alignment import FrameTimes, split_at_pauses, word_times, words_of
 from .decoding import CTCHypothesis, greedy, prefix_beam_search
 from .lexicon import TrieNode
@@ -79,3 +82,20 @@ def _clock(features: Features, start: int) -> FrameTimes:
         raise ValueError("times: the stream's frames do not say when they are; leave times out")
     step = features.spacing[0]
     return FrameTimes(step, features.origin[0] + start * step)
+
+
+def path_units(log_probs: Tensor, tokenizer: Tokenizer, blank: int) -> list[Unit]:
+    """Return the words of the best path of `[T, V]`. target: the word's frames and their
+    classes."""
+    best, path = greedy(log_probs, blank), log_probs.argmax(-1).tolist()
+    units = []
+    for word, first, last in words_of(tokenizer, best.ids):
+        frames = range(best.spans[first][0], best.spans[last - 1][1])
+        units.append(Unit(word, (tuple(frames), tuple(path[frame] for frame in frames))))
+    return units
+
+
+def path_scores(log_probs: Tensor, units: Sequence[Unit]) -> Tensor:
+    """Return `[B, U]`, the log-probability `[B, T, V]` of each word's frames, summed."""
+    scores = [log_probs[:, list(u.target[0]), list(u.target[1])].sum(1) for u in units]
+    return torch.stack(scores, 1)

@@ -8,7 +8,7 @@ Legend: `B` rows, `K` classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...modalities.base import Loss
-from ..base import Context, Metrics, Row, Task
+from ..base import Context, Metrics, Row, Task, Unit
 from ..batch import Batch, Example, Tools
 from ..common import head_output
 from ..uses import HeadUse, StreamUse
@@ -98,6 +98,20 @@ class Classification(Task):
         logits = self._logits(ctx)
         shares = logits.sigmoid() if self.multi_label else logits.softmax(1)
         return [self._prediction(row) for row in shares.tolist()]
+
+    def units(self, batch: Batch, ctx: Context) -> list[Unit]:
+        """Return the predicted label, or labels."""
+        logits = self._logits(ctx)[0]
+        chosen = [int(logits.argmax())]
+        if self.multi_label:
+            chosen = (logits.sigmoid() >= self.threshold).nonzero().flatten().tolist() or chosen
+        return [Unit(str(self.labels.classes[k]), k) for k in chosen]
+
+    def unit_scores(self, batch: Batch, ctx: Context, units: Sequence[Unit]) -> Tensor:
+        """Return `[B, U]`, the log-probability of each label."""
+        logits = self._logits(ctx).float()
+        log_probs = F.logsigmoid(logits) if self.multi_label else logits.log_softmax(1)
+        return log_probs[:, [unit.target for unit in units]]
 
     def metrics(self) -> Metrics:
         kind = MultiLabelMetrics if self.multi_label else LabelMetrics

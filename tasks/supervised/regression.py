@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.regression import r2_score
 
 from ...modalities.base import Loss
-from ..base import Context, Metrics, Row, Task
+from ..base import Context, Metrics, Row, Task, Unit
 from ..batch import Batch, Example, Tools
 from ..common import head_output
 from ..uses import HeadUse, StreamUse
@@ -76,6 +76,15 @@ class Regression(Task):
         """Return a number for each column, in its units."""
         numbers = self.scale.decode(self._output(ctx).cpu().double())
         return [dict(zip(self.columns(), row, strict=True)) for row in numbers.tolist()]
+
+    def units(self, batch: Batch, ctx: Context) -> list[Unit]:
+        """Return the numbers of the first row."""
+        numbers = self.predict(batch, ctx)[0].items()
+        return [Unit(f"{name} {number:.4g}", k) for k, (name, number) in enumerate(numbers)]
+
+    def unit_scores(self, batch: Batch, ctx: Context, units: Sequence[Unit]) -> Tensor:
+        """Return `[B, U]`, the numbers in standardized units."""
+        return self._output(ctx).float()[:, [unit.target for unit in units]]
 
     def metrics(self) -> Metrics:
         return NumberMetrics(self.columns())

@@ -13,12 +13,20 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...modalities.base import Loss
-from ..base import Context, Metrics, Row, Task
+from ..base import Context, Metrics, Row, Task, Unit
 from ..batch import Batch, Example, Tools
-from ..common import assemble, example_row, parse_prompt, parse_target
+from ..common import (
+    assemble,
+    example_row,
+    parse_prompt,
+    parse_target,
+    text_unit_scores,
+    text_units,
+)
 from ..uses import BACKBONE, DecoderUse, StreamUse
 from .fact_metrics import Facts
 from .metrics import TextMetrics
@@ -113,17 +121,30 @@ class Captioning(Task):
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """Return `{"text": ...}` a row; options are those of the decoder's `generate`."""
+        texts = self._generate(batch, ctx, options)
+        if len(texts) != len(batch):
+            raise ValueError(
+                f"generate: {len(texts)} texts for {len(batch)} rows; ask for one text a row"
+            )
+        return [{"text": ctx.decoder().tokenizer.decode(row).strip()} for row in texts]
+
+    def _generate(self, batch: Batch, ctx: Context, options: Mapping[str, Any]) -> list[list[int]]:
+        """Return the ids that are written, without `eos`."""
         decoder = ctx.decoder()
         context = assemble(self.prompt.streams, batch, ctx)
         options = {"max_new_tokens": self.max_new_tokens, **options}
         ids = decoder.generate(context, self.attention, **options).tolist()
-        if len(ids) != len(batch):
-            raise ValueError(
-                f"generate: {len(ids)} texts for {len(batch)} rows; ask for one text a row"
-            )
         eos = decoder.tokenizer.eos_id
-        texts = [row[: row.index(eos)] if eos in row else row for row in ids]
-        return [{"text": decoder.tokenizer.decode(row).strip()} for row in texts]
+        return [row[: row.index(eos)] if eos in row else row for row in ids]
+
+    def units(self, batch: Batch, ctx: Context) -> list[Unit]:
+        """Return the words of the text that is written for the first row."""
+        return text_units(ctx.decoder().tokenizer, self._generate(batch, ctx, {})[0])
+
+    def unit_scores(self, batch: Batch, ctx: Context, units: Sequence[Unit]) -> Tensor:
+        """Return `[B, U]`, the log-probability of each word."""
+        context = assemble(self.prompt.streams, batch, ctx)
+        return text_unit_scores(ctx.decoder(), context, units, self.attention)
 
     def metrics(self) -> Metrics:
         return CaptionMetrics(self.facts)

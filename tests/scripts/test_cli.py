@@ -19,8 +19,8 @@ from PIL import Image
 
 from sensorium import __main__ as entry
 from sensorium.engine.recipe import KINDS
+from sensorium.modalities.messages import plural
 from sensorium.scripts.app import RENAMED, app
-from sensorium.scripts.info import plural
 
 VERBS = ["cache", "check", "embed", "evaluate", "generate", "info", "list", "report"]
 VERBS += ["retrieve", "rollout", "schema", "train"]

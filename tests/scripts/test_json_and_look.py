@@ -16,8 +16,9 @@ from PIL import Image
 
 from sensorium import __main__ as entry
 from sensorium.engine.recipe import KINDS
+from sensorium.modalities.messages import plural
 from sensorium.scripts.app import app
-from sensorium.scripts.info import complete_recipes, complete_runs, plural
+from sensorium.scripts.info import complete_recipes, complete_runs
 
 DATA = {
     "train": {"source": "json", "path": "rows.jsonl", "paths": ["image"]},

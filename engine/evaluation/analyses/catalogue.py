@@ -1,0 +1,19 @@
+"""Short names of the analyses of `sensorium analyze`."""
+
+_PACKAGE = "sensorium.engine.evaluation.analyses"
+
+ANALYSES = {
+    "ablation": f"{_PACKAGE}.circuits:ablation",
+    "abx": f"{_PACKAGE}.frozen:abx",
+    "alignment": f"{_PACKAGE}.frozen:alignment",
+    "composition": f"{_PACKAGE}.circuits:composition",
+    "groups": f"{_PACKAGE}.frozen:groups",
+    "inversion": f"{_PACKAGE}.inversion:inversion",
+    "isotropy": f"{_PACKAGE}.frozen:isotropy",
+    "logme": f"{_PACKAGE}.frozen:logme",
+    "model_vectors": f"{_PACKAGE}.models:model_vectors",
+    "probe": f"{_PACKAGE}.frozen:probe",
+    "routers": f"{_PACKAGE}.activations:routers",
+    "similarity": f"{_PACKAGE}.frozen:similarity",
+    "sparsity": f"{_PACKAGE}.activations:sparsity",
+}

@@ -1,0 +1,14 @@
+"""Verbs that look into models: explain, analyze, sweep."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .analyze import analyze as analyze
+    from .explain import explain as explain
+    from .sweep import sweep as sweep
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__, {"analyze": ["analyze"], "explain": ["explain"], "sweep": ["sweep"]}
+    )
