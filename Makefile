@@ -61,9 +61,10 @@ test: install
 	@$(MAKE) --no-print-directory quick
 	@$(MAKE) --no-print-directory slow
 
+# Rows with a result in runs/coverage.jsonl are kept; COVERAGE="--rerun all" runs all of them again.
 coverage: install
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m sensorium.scripts.coverage \
-		--jobs $(JOBS) --page docs/coverage.md
+		--jobs $(JOBS) --page docs/coverage.md $(COVERAGE)
 
 # Offline: every page is here or is made from the package.
 docs: install

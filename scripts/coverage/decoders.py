@@ -89,7 +89,7 @@ class DecoderSteps(Case):
         if self.kind == "seq2seq":
             context = Features.dense(self.model.embed(ids))
             hidden = self.model.teacher_force(context, ids, torch.ones_like(ids).bool())
-            start = torch.full_like(ids[:, :1], self.model.start_id)
+            start = torch.full_like(ids[:, :1], self.model.start_ids[0])
             input_ids = torch.cat([start, ids[:, :-1]], 1)
             expected = self.reference(input_ids=ids, decoder_input_ids=input_ids).logits
         else:
@@ -196,7 +196,9 @@ class DecoderSteps(Case):
         options |= {"pad_token_id": self.model.tokenizer.pad_id}
         inputs = {"inputs_embeds": context.tokens.clone()}
         inputs["attention_mask"] = torch.ones_like(context.mask).long()
-        start = {"decoder_start_token_id": self.model.start_id} if self.kind == "seq2seq" else {}
+        start = {}
+        if self.kind == "seq2seq":
+            start["decoder_start_token_id"] = self.model.start_ids[0]
         try:
             expected = self.reference.generate(**inputs, **options, **start)
         except Exception as error:
@@ -212,7 +214,7 @@ class DecoderSteps(Case):
     def _library_greedy(self, tokens: Tensor) -> Tensor:
         """Return the ids that the library's forward over the whole row makes likeliest."""
         if self.kind == "seq2seq":
-            ids = torch.full((len(tokens), 1), self.model.start_id)
+            ids = torch.full((len(tokens), 1), self.model.start_ids[0])
             for _ in range(NEW):
                 logits = self.reference(inputs_embeds=tokens, decoder_input_ids=ids).logits
                 ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)

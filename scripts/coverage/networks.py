@@ -63,15 +63,20 @@ MONAI: dict[str, Fields] = {
 """Networks of `monai.networks.nets` that take volumes, with arguments that make them small."""
 
 
+SMALL_VIT = {"layers": 2, "width": 64, "head_width": 32}
+SMALL_RESNET = {"layers": [1, 1, 1, 1], "width": 16}
+
+
 def _open_clip() -> dict[str, Fields]:
-    """Return one model for each visual tower; a transformer of open_clip's own gets two layers."""
+    """Return one model for each visual tower; those of open_clip's own become small."""
     found: dict[str, Fields] = {}
     towers: set[str] = set()
     for name in open_clip.list_models():
         vision = open_clip.get_model_config(name)["vision_cfg"]
-        own = "timm_model_name" not in vision and isinstance(vision.get("layers", 12), int)
-        small = {"vision_cfg": {"layers": 2}} if own else {}
-        sizes = ("image_size", "width", "layers") if own else ("image_size",)
+        own = "timm_model_name" not in vision
+        transformer = isinstance(vision.get("layers", 12), int)
+        small = {"vision_cfg": SMALL_VIT if transformer else SMALL_RESNET} if own else {}
+        sizes = ("image_size", "width", "layers", "head_width") if own else ("image_size",)
         rest = {k: v for k, v in vision.items() if k not in sizes}
         key = json.dumps(rest, sort_keys=True, default=str)
         if key not in towers:

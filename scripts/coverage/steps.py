@@ -22,21 +22,28 @@ class NotApplicable(Exception):
 def outcome(step: Callable[[], Any]) -> str:
     """Run a step; return `ok`, `n/a: why`, `wrong: what`, `refused: why` or `error: what`.
 
-    A ValueError, of which our own ConfigError is one, counts as refused.
+    A ValueError, of which our own ConfigError is one, counts as refused. Memory that ran out says
+    nothing of the class and is `limit`, whatever error carries it.
     """
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             step()
-    except NotApplicable as error:
-        return f"n/a: {_one_line(error)}"
-    except Wrong as error:
-        return f"wrong: {_one_line(error)}"
-    except ValueError as error:
-        return f"refused: {_one_line(error)}"
     except Exception as error:
-        return f"error: {type(error).__name__}: {_one_line(error)}"
+        return _result_of(error)
     return OK
+
+
+def _result_of(error: Exception) -> str:
+    if isinstance(error, MemoryError) or "t allocate memory" in str(error):
+        return f"limit: memory: {_one_line(error)}"
+    if isinstance(error, NotApplicable):
+        return f"n/a: {_one_line(error)}"
+    if isinstance(error, Wrong):
+        return f"wrong: {_one_line(error)}"
+    if isinstance(error, ValueError):
+        return f"refused: {_one_line(error)}"
+    return f"error: {type(error).__name__}: {_one_line(error)}"
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,12 +16,14 @@ from transformers import CONFIG_MAPPING
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check
 from sensorium.engine.utils import ConfigError
+from sensorium.scripts.coverage import __main__ as coverage
 from sensorium.scripts.coverage import decoders
 from sensorium.scripts.coverage.cases import enliven, recipe_values, set_running_statistics
 from sensorium.scripts.coverage.encoder_cases import as_json
 from sensorium.scripts.coverage.forks import Report, run_rows
+from sensorium.scripts.coverage.results import Row, append, latest, passes, read, status
 from sensorium.scripts.coverage.steps import NotApplicable, Wrong, outcome, same
-from sensorium.scripts.coverage.table import page, passes, status
+from sensorium.scripts.coverage.table import page
 from sensorium.scripts.coverage.tiny_configs import tiny_config
 
 CAUSAL = [
@@ -107,11 +108,11 @@ def test_no_row_of_the_sample_is_wrong_or_fails(tmp_path: Path) -> None:
     known = {*decoders.rows("causal"), *decoders.rows("seq2seq"), *decoders.rows("masked")}
     sample = [row for row in SAMPLE if row in known]
     assert len(sample) >= 60
-    out = tmp_path / "results.json"
+    out = tmp_path / "results.jsonl"
     command = [sys.executable, "-m", "sensorium.scripts.coverage", *sample]
     command += ["--out", str(out), "--steps", *NUMBERS]
     subprocess.run(command, check=True, capture_output=True)
-    results = json.loads(out.read_text())
+    results = {name: row.steps for name, row in latest(read(out)).items()}
     assert set(results) == set(sample)
     bad = {
         row: {
@@ -180,21 +181,62 @@ def test_values_that_differ_are_wrong() -> None:
             same(found, torch.ones(3), "x")
 
 
+def rows_of(**results: dict[str, str]) -> dict[str, Row]:
+    rows = [Row(f"causal/{name}", steps) for name, steps in results.items()]
+    return latest(rows)
+
+
+SOUND = dict.fromkeys(("build", "library", "logits"), "ok")
+
+
 def test_the_page_counts_what_passes() -> None:
-    sound = dict.fromkeys(("build", "library", "logits"), "ok")
-    results = {"causal/a": sound, "causal/b": {**sound, "logits": "wrong: by 3 | 4"}}
+    results = rows_of(a=SOUND, b={**SOUND, "logits": "wrong: by 3 | 4"})
     text = page(results)
-    assert (
-        "2 classes ran; the library itself runs 2" in text and "1 (50.0%) pass every step" in text
-    )
-    assert "| logits | 1 | 0 | 0 | 1 | 0 |" in text and "by 3 \\| 4" in text
-    assert passes(sound) and not passes(results["causal/b"])
+    assert "| causal | 2 | 0 | 2 | 1 (50.0%) | 1 (50.0%) | 1 |" in text
+    assert "| logits | 1 | 0 | 0 | 1 | 0 | 0 |" in text and "by 3 \\| 4" in text
+    assert "| 1 | logits: wrong: by N \\| N |" in text
+    assert passes(SOUND) and not passes(results["causal/b"].steps)
 
 
-def test_the_page_lists_rows_that_did_not_run() -> None:
-    text = page({"causal/a": {"build": "ok"}}, ["causal/a", "causal/b", "timm/c"], "`a command`")
-    assert "Not run (1 of 2): b." in text and "Not run (1 of 1): c." in text
-    assert "Made by\n`a command` on " in text
+def test_the_page_says_what_did_not_run() -> None:
+    results = rows_of(a={"build": "ok"}, b={"build": "ok", "limit": "limit: more than 60 s"})
+    results |= {"timm/d": Row("timm/d", {"build": "ok"}, ("build", "check"))}
+    text = page(results, ["causal/a", "causal/c", "timm/d", "monai/e"])
+    assert "3 of 5 rows have a result" in text
+    assert "1 rows ran these steps alone: build check." in text
+    assert "At a limit ended 1 rows: causal/b." in text
+    assert "Not run (1): c." in text and "Not run (1): e." in text
+
+
+def test_a_run_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    llama = Row("causal/llama", {"build": "ok"})
+    append(path, Row("causal/llama", {"build": "error: x"}))
+    append(path, llama)
+    append(path, Row("causal/gpt2", {"build": "limit: memory: y"}))
+    with path.open("a") as file:
+        file.write('{"row": "causal/ba')
+    done = latest(read(path))
+    assert done["causal/llama"] == llama and len(done) == 2
+    every = decoders.rows("causal")
+    remaining = [row for row in every if row not in done]
+    assert coverage.chosen_rows(["causal"], done) == remaining
+    again = coverage.chosen_rows(["causal"], done, ["limit"])
+    assert set(again) - set(remaining) == {"causal/gpt2"}
+    assert coverage.chosen_rows(["causal"], done, ["all"]) == every
+    assert coverage.chosen_rows(["causal/llama"], done) == ["causal/llama"]
+
+
+def test_a_limit_is_no_error_of_the_row() -> None:
+    def run(row: str, report: Report) -> None:
+        report("first", "ok")
+        while True:
+            pass
+
+    results = dict(run_rows(["endless"], run, jobs=1, seconds=1))
+    assert results["endless"]["limit"].startswith("limit: more than ")
+    for error in (MemoryError(), Wrong("x: DefaultCPUAllocator: can't allocate memory: 3")):
+        assert outcome(lambda error=error: raising(error)).startswith("limit: memory")
 
 
 @pytest.mark.parametrize("gain", [0.0, 1.0])
