@@ -56,7 +56,7 @@ class Backbone(Decoder):
     builtin: ClassVar[Mapping[str, Any]] = {}
     """Built-in configurations by name."""
 
-    encodes_context: ClassVar[bool] = False
+    encodes_context: bool = False
     """Whether an encoder of its own reads the context (an encoder-decoder)."""
 
     dim: int

@@ -54,7 +54,7 @@ PER_LAYER = "hidden_size_per_layer_input"
 class Causal(CausalGeneration):
     """Llama, Qwen, Mistral, Gemma, GPT-2, OPT, Phi, GPT-NeoX, Mamba..."""
 
-    auto: ClassVar[Any] = AutoModelForCausalLM
+    auto = AutoModelForCausalLM
     builtin = CAUSAL
 
     def _complete_config(self, config: Any, options: Mapping[str, Any]) -> None:

@@ -108,10 +108,11 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
             f"config.model_type: found {kind!r}, expected a kind of model that transformers "
             f"has{did_you_mean(str(kind), CONFIG_MAPPING)}"
         )
-    if "vocab_size" not in fields:
-        fields = {**_vocabulary(tokenizer), **fields}
+    fields = _with_vocabulary(fields, tokenizer)
     family = CONFIG_MAPPING[kind]
-    default_config = family()
+    default_config: Any = family(
+        **fields if getattr(family, "has_no_defaults_at_init", False) else {}
+    )
     for key in options:
         if key not in fields and not hasattr(default_config, key):
             raise ValueError(
@@ -123,6 +124,18 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
         return family(**{**fields, **own_names})
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise ValueError(f"config: {kind} refuses it: {one_line(error)}") from error
+
+
+def _with_vocabulary(fields: Fields, tokenizer: Tokenizer) -> Fields:
+    """Return the fields with those of the vocabulary; a pair's (`encoder`, `decoder`) in both."""
+    sides = [name for name in ("encoder", "decoder") if isinstance(fields.get(name), Mapping)]
+    for name in sides:
+        fields = {**fields, name: _with_vocabulary(dict(fields[name]), tokenizer)}
+    if sides:
+        vocabulary = _vocabulary(tokenizer)
+        del vocabulary["vocab_size"]
+        return {**vocabulary, **fields}
+    return fields if "vocab_size" in fields else {**_vocabulary(tokenizer), **fields}
 
 
 def _vocabulary(tokenizer: Tokenizer) -> Fields:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutput
 
-from ..modalities.base import Features
+from ..modalities.base import Features, Tokenizer
+from ..modalities.messages import did_you_mean
 from ..modalities.submodules import ExtendedEmbedding
 from .base import Backbone
 from .pretrained import Pretrained
@@ -122,7 +123,34 @@ def generate_uncached(
 
 
 class Generative(Pretrained):
-    """A language model that writes one token after the other."""
+    """A language model that writes one token after the other.
+
+    generation: defaults of `generate`, by the names of transformers' `GenerationConfig`
+    (`{suppress_tokens: [...], repetition_penalty: 1.2}`). The other options: see `Pretrained`.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Tokenizer,
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        attn: Literal["sdpa", "eager"] = "sdpa",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        options: dict[str, Any] | None = None,
+        generation: dict[str, Any] | None = None,
+    ) -> None:
+        known = GenerationConfig().to_dict()
+        for key in generation or {}:
+            if key not in known:
+                raise ValueError(
+                    f"generation.{key}: transformers' GenerationConfig has no such "
+                    f"option{did_you_mean(key, known)}"
+                )
+        self.generation = dict(generation or {})
+        super().__init__(
+            tokenizer=tokenizer, name=name, config=config, attn=attn, dtype=dtype, options=options
+        )
 
     def _check_generates(self, visibility: Visibility) -> None:
         """Raise ValueError for options that generation does not support."""
@@ -149,6 +177,7 @@ class Generative(Pretrained):
             eos_token_id=self.tokenizer.eos_id,
             pad_token_id=self.tokenizer.pad_id,
             bos_token_id=self.tokenizer.bos_id,
+            **self.generation,
         )
 
 

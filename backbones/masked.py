@@ -37,7 +37,7 @@ class Masked(Pretrained):
     `mask_id` is the tokenizer's mask token. A text is read at once: no context, no generation.
     """
 
-    auto: ClassVar[Any] = AutoModelForMaskedLM
+    auto = AutoModelForMaskedLM
     builtin: ClassVar[Mapping[str, Fields]] = {}
     always: ClassVar[frozenset[str]] = frozenset({"bidirectional"})
     with_masks: ClassVar[frozenset[str]] = frozenset({"visibility"})

@@ -40,7 +40,7 @@ class Pretrained(Backbone):
     override.
     """
 
-    auto: ClassVar[Any]
+    auto: Any
     builtin: ClassVar[Mapping[str, Fields]]
     always: ClassVar[frozenset[str]] = frozenset({"causal"})
     with_masks: ClassVar[frozenset[str]] = frozenset(

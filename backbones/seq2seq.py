@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM
+from transformers import GenerationMixin
 
 from ..modalities.base import Features, LayerHook
 from ..modalities.submodules import HiddenOutput
 from .base import ContextCache, HiddenStates
 from .configs import SEQ2SEQ
-from .generation import Generative
+from .pairs import Pair
 from .stack import (
     LayerAccess,
     Packed,
@@ -37,19 +37,17 @@ from .stack import (
 from .visibility import CAUSAL, Attention, Visibility, as_visibility
 
 
-class Seq2Seq(Generative):
-    """T5, BART, T5Gemma..."""
+class Seq2Seq(Pair):
+    """T5, BART, T5Gemma, pairs (`model_type: encoder-decoder`), the decoder of Whisper...
 
-    auto: ClassVar[Any] = AutoModelForSeq2SeqLM
+    own_encoder: False leaves the model's encoder out, and the decoder attends to the context as it
+    is: features of an encoder that the recipe names, which several decoders may share. start: ids,
+    or tokens of the tokenizer, before the target (`["<|startoftranscript|>", "<|de|>",
+    "<|transcribe|>", "<|notimestamps|>"]`); without it the model's `decoder_start_token_id`. The
+    other options: see `Generative`.
+    """
+
     builtin = SEQ2SEQ
-    encodes_context: ClassVar[bool] = True
-
-    def _complete_config(self, config: Any, options: Mapping[str, Any]) -> None:
-        if not getattr(config, "is_encoder_decoder", False):
-            raise ValueError(
-                f"config: {config.model_type} is no encoder-decoder of text; use type: causal with "
-                "its text_config"
-            )
 
     def _no_masks(self) -> str | None:
         for stack in (self.encoder, self.decoder):
@@ -64,15 +62,6 @@ class Seq2Seq(Generative):
         code = sys.modules[type(self.decoder).__module__]
         obeys = hasattr(code, "create_causal_mask") if trial is None else trial.obeys_masks
         return None if obeys else "it makes its own mask and takes no other"
-
-    @property
-    def encoder(self) -> Any:
-        return self.model.get_encoder()
-
-    @property
-    def settings(self) -> Any:
-        """The configuration of the decoder."""
-        return self.decoder.config
 
     def embed_positions(self, ids: Tensor) -> Tensor:
         """As `embed`, from the decoder's own table if it has one (T5Gemma)."""
@@ -138,11 +127,10 @@ class Seq2Seq(Generative):
         length = tokens.shape[1]
         check_length(self.settings, self.kind, row.real, visibility)
         real = cache.mask.gather(1, real_first(cache.mask))
-        inputs = {
-            "encoder_hidden_states": cache.state,
-            "encoder_attention_mask": _padding(real, length, tokens.dtype),
-            "use_cache": False,
-        }
+        inputs: dict[str, Any] = {"encoder_hidden_states": self._bridged(cache.state)}
+        inputs |= {"use_cache": False}
+        if self._masks_context(real):
+            inputs["encoder_attention_mask"] = _padding(real, length, tokens.dtype)
         # As in the causal family: packed rows need no mask, the meta device does.
         is_simple = visibility.is_named and visibility.base != "block"
         meta = tokens.device.type == "meta"
@@ -176,21 +164,13 @@ class Seq2Seq(Generative):
                 f"{self.kind}: the encoder sees all of the context; give the visibility to forward"
             )
         packed = pack(context.tokens.to(self.dtype), context.mask)
+        if not self.encodes_context:
+            return ContextCache(context.mask, packed.tokens, visibility)
         access = LayerAccess(self.kind, layers_of(self.encoder), packed)
         return ContextCache(context.mask, self._encode(packed, CAUSAL, access), visibility)
 
     def select_rows(self, cache: ContextCache, rows: Tensor) -> ContextCache:
         return ContextCache(cache.mask[rows], cache.state[rows], cache.attention)
-
-    @property
-    def start_id(self) -> int:
-        """The id that stands before the first target."""
-        config, stored = self.model.config, self.model.generation_config
-        for settings in (config, stored):
-            if (start := getattr(settings, "decoder_start_token_id", None)) is not None:
-                return int(start)
-        bos = self.tokenizer.bos_id
-        return self.tokenizer.pad_id if bos is None else bos
 
     def teacher_force(
         self,
@@ -202,24 +182,26 @@ class Seq2Seq(Generative):
     ) -> Tensor:
         """Return hidden `[B, L, D]` whose position i predicts `ids[:, i]`.
 
-        The decoder starts with `start_id`, which sees the whole context.
+        The decoder starts with `start_ids`, which see the whole context.
         """
         self._check_filled(context)
-        input_ids = torch.cat([torch.full_like(ids[:, :1], self.start_id), ids[:, :-1]], 1)
-        real = torch.cat([torch.ones_like(mask[:, :1]), mask[:, :-1]], 1)
+        start = torch.tensor([self.start_ids], device=ids.device).expand(len(ids), -1)
+        input_ids = torch.cat([start, ids[:, :-1]], 1)
+        real = torch.cat([torch.ones_like(start, dtype=torch.bool), mask[:, :-1]], 1)
+        first = start.shape[1] - 1
 
         def rearrange(visible: Tensor) -> Tensor:
             """Return the same for [start, all but the last id]."""
-            order = torch.arange(ids.shape[1], device=visible.device)
-            shifted = (order - 1).clamp(min=0).expand(len(ids), -1)
-            visible = self._self_mask(visible, len(order), shifted)
-            return visible | (order == 0)[:, None] | (order == 0)
+            order = torch.arange(ids.shape[1] + first, device=visible.device)
+            shifted = (order - 1 - first).clamp(min=0).expand(len(ids), -1)
+            visible = self._self_mask(visible, ids.shape[1], shifted)
+            return visible | (order <= first)[:, None] | (order <= first)
 
         visibility = as_visibility(attention).map_masks(rearrange)
         hidden: Tensor = self(
             self.embed_positions(input_ids), real, context, visibility, layer_hooks
         )
-        return hidden
+        return hidden[:, first:]
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
@@ -239,14 +221,20 @@ class Seq2Seq(Generative):
         self._check_filled(condition)
         cache = self.prefill(condition, visibility)
         real = cache.mask.gather(1, real_first(cache.mask))
-        ids: Tensor = self._generator().generate(
+        self._masks_context(real)
+        start = torch.tensor([self.start_ids], device=real.device).expand(len(real), -1)
+        # Some models (Whisper) have a `generate` of their own, for the inputs of their encoders.
+        ids: Tensor = GenerationMixin.generate(
+            self._generator(),
             encoder_outputs=HiddenOutput(last_hidden_state=cache.state),
             attention_mask=real.long(),
-            **{"decoder_start_token_id": self.start_id, **options},
+            **{"decoder_input_ids": start, **options},
         )
-        return ids[:, 1:]
+        return ids[:, start.shape[1] :]
 
     def blocks(self) -> Sequence[nn.Module]:
+        if not self.encodes_context:
+            return layers_of(self.decoder)
         return [*layers_of(self.encoder), *layers_of(self.decoder)]
 
 

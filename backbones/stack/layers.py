@@ -135,13 +135,16 @@ def stack_of(model: Any) -> Any:
 
     `get_decoder` is not trusted: ModernBERT's is its output layer, Llama 4's the model itself.
     """
-    inner = (m for m in model.modules() if isinstance(m, PreTrainedModel) and m is not model)
-    for stack in (model.get_decoder(), model.base_model, *inner):
-        if not isinstance(stack, PreTrainedModel) or stack.get_output_embeddings() is not None:
+    for whole in (model.get_decoder(), model):
+        if not isinstance(whole, PreTrainedModel):
             continue
-        kind: type = type(stack)
-        if _takes_embeddings(kind):
-            return stack
+        for stack in (whole, whole.base_model, *whole.modules()):
+            is_model = isinstance(stack, PreTrainedModel)
+            if not is_model or stack.get_output_embeddings() is not None:
+                continue
+            kind: type = type(stack)
+            if _takes_embeddings(kind):
+                return stack
     return model.base_model
 
 

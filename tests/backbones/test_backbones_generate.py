@@ -108,7 +108,7 @@ def test_pairs_generate_as_with_ids(kind: str, build: Callable[..., Any]) -> Non
     model = build(kind, attn=attn(kind))
     ids = torch.randint(3, 40, (2, 7))
     options = {"max_new_tokens": NEW, "eos_token_id": 1, "pad_token_id": 0, "num_beams": 2}
-    options |= {"decoder_start_token_id": model.start_id, "forced_eos_token_id": None}
+    options |= {"decoder_start_token_id": model.start_ids[0], "forced_eos_token_id": None}
     model.model.generation_config.forced_eos_token_id = None
     own = model.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[:, 1:]
     result = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW, num_beams=2)

@@ -16,7 +16,7 @@ from ...utils import ConfigError, atomic_folder
 from ..run_folder import save_run
 from .common import Imported
 from .sentences import sentence_transformers
-from .speech import wav2vec2_ctc
+from .speech import wav2vec2_ctc, whisper
 from .vision import clip, llava, siglip
 
 KINDS: dict[str, Callable[[Path], Imported]] = {
@@ -24,6 +24,7 @@ KINDS: dict[str, Callable[[Path], Imported]] = {
     "clip": clip,
     "siglip": siglip,
     "wav2vec2-ctc": wav2vec2_ctc,
+    "whisper": whisper,
     "sentence-transformers": sentence_transformers,
 }
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from ...model import Model
 from ...utils import ConfigError
-from .common import Imported, Json, opened
+from .common import Imported, Json, copy_weights, opened, plain, tokenizer_of
 
 OFF = -1e4
 """The bias of a class that is never chosen, and has no share in a softmax."""
@@ -72,6 +72,65 @@ def wav2vec2_ctc(path: Path) -> Imported:
                 head.map.bias[row] = model.lm_head.bias[index]
 
     return Imported(recipe, fill, states)
+
+
+GENERATION = ("suppress_tokens", "begin_suppress_tokens")
+
+
+def whisper(path: Path) -> Imported:
+    """Whisper (Radford et al. 2022): its encoder over the whole window, and its decoder, which
+    attends to that and begins with the tokens of language and task."""
+    model = opened("WhisperForConditionalGeneration", path)
+    stored, length = model.generation_config, model.config.max_target_positions
+    start = _whisper_start(stored, model.config)
+    options = {key: getattr(stored, key, None) for key in GENERATION}
+    encoder = {"type": "whisper", "name": str(path), "weights": "pretrained"}
+    recipe = {
+        "inputs": {"audio": {"modality": "audio", "encoder": {**encoder, "whole_window": True}}},
+        "backbone": {
+            "type": "seq2seq",
+            "config": plain(model.config),
+            "tokenizer": tokenizer_of(path),
+            "own_encoder": False,
+            "start": start,
+            "generation": {key: value for key, value in options.items() if value},
+        },
+        "tasks": {
+            "transcribe": {
+                "type": "asr",
+                "prompt": "<audio>",
+                "target": " {text}",
+                "max_new_tokens": length - len(start),
+            }
+        },
+    }
+
+    def fill(ours: Model) -> None:
+        backbone: Any = ours.backbone
+        copy_weights(backbone.model, model)
+
+    return Imported(recipe, fill)
+
+
+def _whisper_start(stored: Any, config: Any) -> list[int]:
+    """Return the ids before a transcript: those that the checkpoint forces, or else English's,
+    where it knows languages, to be transcribed, without times."""
+    start = [stored.decoder_start_token_id or config.decoder_start_token_id]
+    forced = getattr(stored, "forced_decoder_ids", None)
+    forced = forced or getattr(config, "forced_decoder_ids", None) or []
+    start += [int(token) for _, token in forced if token is not None]
+    languages, tasks = getattr(stored, "lang_to_id", None), getattr(stored, "task_to_id", None)
+    if languages and not set(start) & set(languages.values()):
+        language = getattr(stored, "language", None) or "<|en|>"
+        if language not in languages:
+            language = f"<|{language}|>"
+        if language not in languages:
+            raise ConfigError(f"generation_config.language: found {language}, which has no id")
+        start.insert(1, languages[language])
+    if tasks and not set(start) & set(tasks.values()):
+        start.append(tasks[getattr(stored, "task", None) or "transcribe"])
+    last = getattr(stored, "no_timestamps_token_id", None)
+    return start if last is None or last in start else [*start, last]
 
 
 def _vocabulary(path: Path, config: Any) -> tuple[dict[str, int], Json]:

@@ -26,7 +26,9 @@ from .padding import in_time, up_to
 class Whisper(HubSound):
     """The encoder of a Whisper by its hub id, its folder, or `config` (`model_type: whisper`).
 
-    Options: see `HubSound`. A sound longer than the window is refused: cut it before.
+    whole_window: keep the tokens of the silence behind the sound, which the weights' own decoder
+    attends to. Other options: see `HubSound`. A sound longer than the window is refused: cut it
+    before.
     """
 
     kind = "whisper"
@@ -38,8 +40,10 @@ class Whisper(HubSound):
         name: str = "",
         config: dict[str, Any] | None = None,
         processor: dict[str, Any] | None = None,
+        whole_window: bool = False,
     ) -> None:
         super().__init__(name, config, processor)
+        self.whole_window = whole_window
         self.dim = int(self.config.d_model)
         options = self.processor.options
         self.step = 2 * options["hop_length"] / options["sampling_rate"]
@@ -76,11 +80,14 @@ class Whisper(HubSound):
         return processor
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """values `[B, M, F]`, mask `[B, T]` of the tokens of the longest sound."""
+        """values `[B, M, F]`, mask `[B, T]` of the tokens of the longest sound, or of the whole
+        window."""
         window = 2 * self.config.max_source_positions
         rows = [sample["values"] for sample in samples]
         padded = [torch.cat([row, row[-1:].expand(window - len(row), -1)]).mT for row in rows]
         tokens = torch.stack([(sample["frames"] + 1) // 2 for sample in samples])
+        if self.whole_window:
+            tokens = torch.full_like(tokens, window // 2)
         return {"values": torch.stack(padded), "mask": up_to(tokens, int(tokens.max()))}
 
     def forward(self, values: Tensor, mask: Tensor, hidden_states: Sequence[int] = ()) -> Features:

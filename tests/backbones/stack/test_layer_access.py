@@ -143,7 +143,7 @@ def test_the_loss_is_that_of_transformers(kind: str, build: Callable[..., Any]) 
 def test_the_loss_of_pairs(kind: str, build: Callable[..., Any]) -> None:
     model = make(kind, build)
     ids, target = torch.randint(3, 40, (2, 5)), torch.randint(3, 40, (2, 4))
-    known = torch.cat([torch.full_like(target[:, :1], model.start_id), target[:, :-1]], 1)
+    known = torch.cat([torch.full_like(target[:, :1], model.start_ids[0]), target[:, :-1]], 1)
     own = model.model(input_ids=ids, decoder_input_ids=known, labels=target).loss
     context = Features.dense(model.embed(ids))
     loss = model.loss(context, {"ids": target, "mask": target > 0})

@@ -21,6 +21,7 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    GenerationConfig,
     LlamaConfig,
     LlamaModel,
     LlavaConfig,
@@ -32,6 +33,9 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
 )
 
 from sensorium.engine.checkpoint import load_model
@@ -220,6 +224,53 @@ def test_wav2vec2_ctc(tmp_path: Path) -> None:
     close(result[features.mask], expected[..., classes][features.mask])
     assert tokenizer.encode("TEA A") and tokenizer.decode(tokenizer.encode("TEA A")) == "TEA A"
     assert task.blank == len(LETTERS) - 1
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_whisper(forced: bool, tmp_path: Path) -> None:
+    """The logits of a transcript, and the transcript that the library's `generate` writes."""
+    folder = tmp_path / "whisper"
+    config = WhisperConfig(
+        d_model=24, encoder_layers=2, decoder_layers=3, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=8,
+        max_source_positions=100, max_target_positions=16, decoder_start_token_id=BOS, **IDS,
+        begin_suppress_tokens=None, suppress_tokens=None,
+    )  # fmt: skip
+    theirs = drawn(WhisperForConditionalGeneration(config))
+    options: dict[str, Any] = {
+        "decoder_start_token_id": BOS, "suppress_tokens": [7, 8], "begin_suppress_tokens": [EOS],
+        "no_timestamps_token_id": 10, "eos_token_id": EOS, "pad_token_id": PAD,
+        "return_timestamps": False, "forced_decoder_ids": [[1, 5], [2, 6]],
+    }  # fmt: skip
+    if not forced:
+        del options["forced_decoder_ids"]
+        options |= {"lang_to_id": {"<|en|>": 5, "<|de|>": 6}, "language": "<|de|>"}
+        options |= {"task_to_id": {"transcribe": 9, "translate": 11}, "task": "transcribe"}
+        options |= {"is_multilingual": True}
+    theirs.generation_config = GenerationConfig(**options)
+    start = [BOS, 5, 6, 10] if forced else [BOS, 6, 9, 10]
+    theirs.save_pretrained(folder)
+    extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=2)
+    extractor.save_pretrained(folder)
+    save_tokenizer(folder)
+    model = loaded("whisper", folder, tmp_path / "run")
+    waves = [np.random.default_rng(i).standard_normal(8000 + 4000 * i).astype("f4") for i in (0, 1)]
+    values = extractor(waves, sampling_rate=16000, return_tensors="pt")
+    stream, backbone = model.stream("audio"), model.backbone
+    batch = stream.encoder.collate(
+        [stream.encoder.processor.prepare(Sound(wave[None], 16000)) for wave in waves]
+    )
+    with torch.no_grad():
+        context = stream.run(batch, {})
+        hidden = backbone.teacher_force(context, ROW, torch.ones_like(ROW, dtype=torch.bool))
+        decoder_ids = torch.cat([torch.tensor([start] * 2), ROW[:, :-1]], 1)
+        expected = theirs(**values, decoder_input_ids=decoder_ids).logits[:, len(start) - 1 :]
+        written = theirs.generate(**values, max_new_tokens=8, do_sample=False)
+    close(backbone.logits(hidden), expected)
+    ids = backbone.generate(context, max_new_tokens=8, do_sample=False)
+    rows = [[i for i in row if i not in (PAD, EOS, *start)] for row in written.tolist()]
+    assert [[i for i in row if i not in (PAD, EOS, *start)] for row in ids.tolist()] == rows
+    assert all(rows) and rows[0] != rows[1] and not {7, 8} & {i for row in rows for i in row}
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max", "lasttoken"])

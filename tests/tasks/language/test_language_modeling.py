@@ -109,7 +109,7 @@ def test_the_loss_of_spans_is_t5s() -> None:
     model.get_input_embeddings().weight.data = torch.cat([table, rows["input"]])
     output = rows.get("output", rows["input"])
     model.config.pad_token_id = backbone.tokenizer.pad_id
-    model.config.decoder_start_token_id = backbone.start_id
+    model.config.decoder_start_token_id = backbone.start_ids[0]
     model.get_output_embeddings().weight.data = torch.cat([head, output])
     source, target = (
         torch.where(ids < 0, len(table) - 1 - ids, ids)
