@@ -123,6 +123,10 @@ class Task(nn.Module):
         """Return the columns that `prepare` reads; data without one of them is refused."""
         return ()
 
+    def prompt_columns(self) -> tuple[str, ...]:
+        """Return the columns that a prediction reads beside the streams: those of a prompt."""
+        return ()
+
     def nullable(self) -> Collection[str]:
         """Return the columns of `columns()` whose cells may be null (an image without a box). A row
         with a null in another one fails."""

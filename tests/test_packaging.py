@@ -27,10 +27,15 @@ RECIPES = sorted(f.relative_to(ROOT).as_posix() for f in (ROOT / "configs").rglo
 DATA = [
     "docs/papers.yaml",
     "py.typed",
-    *(f.relative_to(ROOT).as_posix() for f in ROOT.glob("engine/utils/templates/*")),
+    *(
+        f.relative_to(ROOT).as_posix()
+        for place in ("engine/serving/page/*", "engine/utils/templates/*")
+        for f in ROOT.glob(place)
+    ),
 ]
 HEAVY = (
     "datasets",
+    "fastapi",
     "matplotlib",
     "numpy",
     "open_clip",

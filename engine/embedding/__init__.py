@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .embedder import resolve_stream as resolve_stream
     from .format_hits import format_hits as format_hits
     from .format_hits import hits_to_jsonl as hits_to_jsonl
+    from .retrieve import Query as Query
     from .retrieve import Retriever as Retriever
     from .retrieve import parse_query as parse_query
 else:
@@ -24,6 +25,6 @@ else:
             "embed": ["index_metadata", "embed"],
             "embedder": ["load_run_or_recipe", "resolve_stream"],
             "format_hits": ["format_hits", "hits_to_jsonl"],
-            "retrieve": ["Retriever", "parse_query"],
+            "retrieve": ["Query", "Retriever", "parse_query"],
         },
     )

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ...tasks.batch import Batch
 from ..data import (
+    PreparedRow,
     RowList,
     StreamDataset,
     TaskDataset,
@@ -191,8 +192,15 @@ class Pipeline(Abilities):
     ) -> Iterator[Predicted]:
         """Yield prediction and None, or None and why there is none, for one batch of rows."""
         with located_errors(task):
-            inputs = self._collator(task, [dataset.prepare(index) for index in indices])
-            inputs = inputs.to(self.model.device)
+            rows = [dataset.prepare(index) for index in indices]
+        yield from self._predict_rows(task, rows, options)
+
+    def _predict_rows(
+        self, task: str, rows: Sequence[PreparedRow], options: Mapping[str, Any] | None
+    ) -> Iterator[Predicted]:
+        """As `_predict`, for rows that are prepared."""
+        with located_errors(task):
+            inputs = self._collator(task, rows).to(self.model.device)
 
             def predict(options: Mapping[str, Any]) -> tuple[Batch, list[Any]]:
                 with self._autocast():
@@ -207,7 +215,7 @@ class Pipeline(Abilities):
                 raise ValueError(line) from error
         failed = dict(batch.failed)
         predictions = dict(zip(batch.keys, results, strict=True))
-        for key in (dataset.source.key(index) for index in indices):
+        for key in (row.key for row in rows):
             yield (None, failed[key]) if key in failed else (predictions[key], None)
 
     def act(

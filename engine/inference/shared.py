@@ -26,15 +26,15 @@ class SharedFeatures:
         return [self.records[key] for key in keys]
 
 
-def shared_streams(model: Model, tasks: Sequence[str]) -> list[str]:
-    """Return the streams that several of the tasks read and whose encoder's output is all that
-    they need of it."""
+def shared_streams(model: Model, tasks: Sequence[str], users: int = 2) -> list[str]:
+    """Return the streams that at least `users` of the tasks read and whose encoder's output is all
+    that they need of it."""
     uses: dict[str, list[frozenset[str]]] = {}
     for task in tasks:
         for name, use in model.plan.tasks[task].task.streams.items():
             if use.role != "teacher":
                 uses.setdefault(name, []).append(frozenset(use.supports) - {"hidden_states"})
-    return [name for name, needs in uses.items() if len(needs) > 1 and not any(needs)]
+    return [name for name, needs in uses.items() if len(needs) >= users and not any(needs)]
 
 
 def encode_shared(

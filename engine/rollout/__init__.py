@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .metrics import format_summaries as format_summaries
     from .metrics import wilson as wilson
     from .policy import check_env as check_env
+    from .policy import make_policy as make_policy
     from .rollout import env_config as env_config
     from .rollout import rollout as rollout
     from .runner import RolloutOptions as RolloutOptions
@@ -18,7 +19,7 @@ else:
         {
             "ablations": ["Ablation"],
             "metrics": ["format_summaries", "wilson"],
-            "policy": ["check_env"],
+            "policy": ["check_env", "make_policy"],
             "rollout": ["rollout", "env_config"],
             "runner": ["RolloutOptions"],
         },

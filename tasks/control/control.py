@@ -87,6 +87,9 @@ class Control(ControlTask):
         kind = (attention or "causal") if action_decoder == "autoregressive" else "block"
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset({kind}))}
 
+    def prompt_columns(self) -> tuple[str, ...]:
+        return self.prompt.columns
+
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.prompt.columns, self.action)))
 

@@ -90,6 +90,9 @@ class ActionDistillation(ActionRegression):
             nn.Linear(dim, expert_dim), nn.GELU(), nn.Linear(expert_dim, expert_dim)
         )
 
+    def prompt_columns(self) -> tuple[str, ...]:
+        return self.prompt.columns
+
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.prompt.columns, self.action)))
 

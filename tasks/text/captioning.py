@@ -63,6 +63,9 @@ class Captioning(Task):
         self.attention, self.max_new_tokens = attention, max_new_tokens
         self.facts = Facts(facts or {}, fact_tolerance)
 
+    def prompt_columns(self) -> tuple[str, ...]:
+        return self.prompt.columns
+
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.prompt.columns + self.target.columns))
 

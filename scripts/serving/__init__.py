@@ -1,0 +1,10 @@
+"""Verbs that let others use a run."""
+
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .serve import serve as serve
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__, {"serve": ["serve"]})
