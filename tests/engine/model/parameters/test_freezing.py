@@ -9,6 +9,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from recipe_changes import train
 from safetensors.torch import load_file
 from torch import nn
 
@@ -20,10 +21,6 @@ from sensorium.engine.utils import ConfigError
 
 IMAGE, SCAN, HEAD = "streams.image.encoder.", "streams.scan.encoder.", "tasks.digit.heads.head."
 CONNECTOR = "streams.scan.connector."
-
-
-def train(**settings: Any) -> dict[str, Any]:
-    return {"train": settings}
 
 
 CAPTIONS: dict[str, Any] = {"inputs": {"image": None}, "tasks": {"digit": None}}

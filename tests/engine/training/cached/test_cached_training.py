@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recipe_changes import train
 from safetensors.torch import load_file, save_file
 
 from sensorium.engine.data import PreparedRow
@@ -22,10 +23,6 @@ from sensorium.tasks.supervised.label_encoder import LabelEncoder
 FROZEN = {"inputs": {"image": {"encoder": {"freeze": True}, "connector": "mlp"}}}
 PLAIN = {"cache": {"features": False}}
 SAMPLES = {"cache": {"features": False, "samples": True}}
-
-
-def train(**settings: Any) -> dict[str, Any]:
-    return {"train": settings}
 
 
 def stores(shop: Any, level: str = "features") -> set[str]:

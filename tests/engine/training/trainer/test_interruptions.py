@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from recipe_changes import train
 from torch.utils.data import DataLoader
 
 from sensorium.engine.checkpoint import load_model, read_tensors
@@ -19,10 +20,6 @@ from sensorium.engine.data import loader
 from sensorium.engine.training import totals as training_totals
 from sensorium.engine.training.trainer import Trainer
 from sensorium.engine.utils import GracefulStop, RunLogger, RuntimeFailure, WorkerDied, read_metrics
-
-
-def train(**settings: Any) -> dict[str, Any]:
-    return {"train": settings}
 
 
 class Signals:

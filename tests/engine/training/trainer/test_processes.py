@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from recipe_changes import train
 from safetensors.torch import load_file
 
 from sensorium.engine.utils import ConfigError
@@ -25,10 +26,6 @@ from sensorium.engine.training.train import train
 for name in sys.argv[1:]:
     train(load_recipe(f"{name}.yaml"), Path(name), show=False)
 """
-
-
-def train(**settings: Any) -> dict[str, Any]:
-    return {"train": settings}
 
 
 def processes(run: Path) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recipe_changes import train
 
 from sensorium.engine.data import BatchSampler, ShuffleBuffer, streaming
 from sensorium.engine.training import trainer
@@ -20,10 +21,6 @@ from sensorium.engine.utils import ConfigError, RuntimeFailure
 from sensorium.modalities.base import StreamingSource
 
 ROWS = 12
-
-
-def train(**settings: Any) -> dict[str, Any]:
-    return {"train": settings}
 
 
 def given(source: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:

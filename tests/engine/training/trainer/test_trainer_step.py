@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from recipe_changes import train
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sensorium.engine.data import TRAIN, BatchSampler, batches, load_split, task_dataset
@@ -19,10 +20,6 @@ from sensorium.engine.training import train as run
 from sensorium.engine.training.totals import StepTotals
 from sensorium.engine.utils import RuntimeFailure, read_metrics
 from sensorium.tasks.batch import Batch
-
-
-def train(**settings: Any) -> dict[str, Any]:
-    return {"train": settings}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -7,16 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from recipe_changes import train
 from safetensors.torch import load_file
 
 from sensorium.engine.data import SkippedRows
 from sensorium.engine.evaluation import Evaluator
 from sensorium.engine.evaluation.evaluator import EvaluationResult
 from sensorium.engine.utils import read_metrics
-
-
-def train(**settings: Any) -> dict[str, Any]:
-    return {"train": settings}
 
 
 def held(**rule: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Whatever interrupts it, a job that is begun again leaves what an uninterrupted one leaves.
 
-`pytest tests/engine/checkpoint/test_kills.py -m slow --kills 300` interrupts 300 times.
+`pytest tests/engine/checkpoint/resume/test_kills.py -m slow --kills 300` interrupts 300 times.
 """
 
 from __future__ import annotations

@@ -1,0 +1,106 @@
+"""Resuming with another recipe: the changes that are refused, allowed, or without effect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recipe_changes import train
+
+from sensorium.engine.utils import ConfigError, RunLogger
+from sensorium.modalities.image.datasets.digits import Digits
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "train.seed": train(seed=4),
+    "train.optimizer.lr": train(optimizer={"lr": 1e-4}),
+    "train.batch_size": train(batch_size=5),
+    "train.precision": train(precision="bf16"),
+    "train.steps": train(steps=5),
+    "train.gradient_accumulation_steps": train(gradient_accumulation_steps=2),
+    "train.warmup_ratio": train(warmup_ratio=0.5),
+    "train.sampler.type": train(sampler={"type": "balanced", "column": "word"}),
+    "tasks.digit.data.train.holdout": {"tasks": {"digit": {"data": {"train": {"holdout": 0.5}}}}},
+    "tasks.digit.data.train.limit": {"tasks": {"digit": {"data": {"train": {"limit": 30}}}}},
+    "tasks.digit.target": {"tasks": {"digit": {"target": "label"}}},
+    "inputs.image.encoder.dropout": {"inputs": {"image": {"encoder": {"dropout": 0.5}}}},
+    "inputs.image.encoder.freeze": {"inputs": {"image": {"encoder": {"freeze": True}}}},
+    "inputs.image.augment.shift": {"inputs": {"image": {"augment": {"shift": 0.1}}}},
+    "inputs.image.connector.type": {"inputs": {"image": {"connector": "linear"}}},
+}
+"""Keys that a weight depends on, each with a recipe that differs in it."""
+
+
+def test_a_changed_recipe_is_refused_by_its_key(
+    shop: Any, stopped: dict[str, Any], subtests: pytest.Subtests
+) -> None:
+    def content() -> dict[Path, bytes]:
+        files = (shop.folder / "run").rglob("*.*")
+        return {path: path.read_bytes() for path in files if path.name != ".lock"}
+
+    before = content()
+    for key, change in CHANGES.items():
+        with subtests.test(key):
+            with pytest.raises(ConfigError) as refused:
+                shop.train(shop.changed(stopped, change), "run", resume=True)
+            lines = str(refused.value).splitlines()
+            assert any(line.startswith(f"{key}: the run has ") for line in lines), lines
+            assert all("--allow-change" in line for line in lines)
+            assert content() == before
+
+
+@pytest.mark.parametrize(
+    "key", ["train.optimizer.lr", "train.steps", "train.seed", "inputs.image.encoder.freeze"]
+)
+def test_a_change_that_is_allowed_is_said_and_written(
+    shop: Any, stopped: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(RunLogger, "info", lambda self, text: lines.append(text))
+    recipe = shop.changed(stopped, CHANGES[key])
+    shop.train(recipe, "run", resume=True, allow_changes=[key])
+    assert any(line.startswith(f"{key}: ") and "from now on" in line for line in lines)
+    steps = [step for step, _, _ in shop.losses("run")]
+    assert steps == list(range(1, recipe["train"]["steps"] + 1))
+    lines.clear()
+    shop.train(recipe, "run", resume=True)  # the change is the run's now
+    assert "nothing to do" in lines[-1]
+
+
+NEUTRAL = [
+    train(log_every=2),
+    train(num_workers=1),
+    train(checkpoint={"every": 1, "keep": 5}),
+    {"tasks": {"digit": {"data": {"test": {"source": "digits", "split": "test"}}}}},
+]
+
+
+@pytest.mark.parametrize("change", NEUTRAL)
+def test_what_changes_no_weight_may_change(
+    shop: Any, stopped: dict[str, Any], change: dict[str, Any]
+) -> None:
+    whole = shop.train(stopped, "whole").state_dict()
+    model = shop.train(shop.changed(stopped, change), "run", resume=True)
+    assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
+
+
+def test_fewer_steps_than_are_done_are_refused(shop: Any, stopped: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"train.steps: found 1, the run is at step 2"):
+        shop.train(
+            shop.changed(stopped, train(steps=1)),
+            "run",
+            resume=True,
+            allow_changes=["train.steps"],
+        )
+
+
+def test_other_rows_behind_the_same_recipe_are_refused(
+    shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = shop.recipe(train(steps=6, checkpoint={"every": 2}))
+    shop.cut(recipe, "run", 3)
+    monkeypatch.setattr(Digits, "key", lambda self, index: f"other{index}")
+    with pytest.raises(ConfigError, match=r"data.train: the run has 40 rows, here are"):
+        shop.train(recipe, "run", resume=True)
+    shop.train(recipe, "run", resume=True, allow_changes=["tasks.digit.data.train"])

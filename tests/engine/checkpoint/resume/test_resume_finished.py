@@ -1,0 +1,87 @@
+"""Resuming a finished run: it stays, or trains for more steps from its best weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recipe_changes import train
+
+from sensorium.engine.checkpoint import read_tensors
+from sensorium.engine.training.validation import Validator
+from sensorium.engine.utils import ConfigError
+
+BEST = train(
+    steps=12,
+    checkpoint={"every": 4, "keep": 2},
+    validate={"every": 2, "metric": "digit/accuracy", "batches": 2},
+)
+
+
+HELD_OUT = {
+    "inputs": {"image": {"encoder": {"dropout": 0.3}}},
+    "tasks": {"digit": {"data": {"train": {"holdout": 0.3}}}},
+}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(folder / "model.safetensors")
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_a_finished_run_stays_as_it_is(shop: Any) -> None:
+    recipe = shop.recipe(BEST, HELD_OUT)
+    shop.train(recipe, "run")
+    before = {path: path.stat().st_mtime_ns for path in (shop.folder / "run").rglob("*.*")}
+    model = shop.train(recipe, "run", resume=True)
+    after = {path: path.stat().st_mtime_ns for path in (shop.folder / "run").rglob("*.*")}
+    assert {p for p in before if before[p] != after[p]} <= {shop.folder / "run" / ".lock"}
+    assert equal(weights(shop.folder / "run"), dict(model.state_dict()))
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_finished_run_goes_on_to_more_steps_with_its_best_weights(shop: Any, cut: int) -> None:
+    """As if it had had them from the start. cut: it is stopped once more in between."""
+    constant = train(schedule="constant", warmup_ratio=0.0)
+    longer = shop.recipe(BEST, HELD_OUT, constant)
+    shop.train(longer, "whole")
+    shorter = shop.changed(longer, train(steps=8))
+    shop.train(shorter, "run")
+    (shop.folder / "run" / "evaluation.json").write_text("{}")
+    allowed = {"resume": True, "allow_changes": ["train.steps"]}
+    if cut:
+        shop.cut(longer, "run", 11, **allowed)
+        assert (shop.folder / "run" / "evaluation.json").exists()
+    shop.train(longer, "run", **allowed)
+    assert equal(weights(shop.folder / "run"), weights(shop.folder / "whole"))
+    assert shop.losses("run") == shop.losses("whole")
+    assert not (shop.folder / "run" / "evaluation.json").exists()  # it was of other weights
+    assert (shop.folder / "run" / "step8-evaluation.json").exists()
+
+
+def test_a_finished_run_without_checkpoints_does_not_begin_anew(shop: Any) -> None:
+    shop.train(shop.recipe(train(steps=2)), "run")
+    before = shop.losses("run"), (shop.folder / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="is finished at step 2 and keeps no checkpoint"):
+        shop.train(shop.recipe(train(steps=4)), "run", resume=True, allow_changes=["train.steps"])
+    assert before == (shop.losses("run"), (shop.folder / "run" / "model.safetensors").read_bytes())
+
+
+def test_an_early_end_is_kept_and_another_patience_goes_on(
+    shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Validator, "_score", lambda *_: {"digit": {"accuracy": 0.5}})
+    rule = {"every": 1, "metric": "digit/accuracy", "patience": 2}
+    recipe = shop.recipe(HELD_OUT, train(steps=8, checkpoint={"every": 5}, validate=rule))
+    shop.train(recipe, "run")
+    assert [step for step, _, _ in shop.losses("run")] == [1, 2, 3]
+    shop.train(recipe, "run", resume=True)
+    assert [step for step, _, _ in shop.losses("run")] == [1, 2, 3]
+    patient = shop.changed(recipe, train(validate={**rule, "patience": 4}))
+    shop.train(patient, "run", resume=True, allow_changes=["train.validate.patience"])
+    assert [step for step, _, _ in shop.losses("run")] == [1, 2, 3, 4, 5]
