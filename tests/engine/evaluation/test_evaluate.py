@@ -12,72 +12,13 @@ import pytest
 import torch
 import write_faults as faults
 
-from sensorium.engine.data import load_split, open_section, splits
+from sensorium.engine.data import load_split, splits
 from sensorium.engine.evaluation import evaluate
-from sensorium.engine.evaluation.evaluator import ShuffledStream
 from sensorium.engine.model import Model, build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import train
 from sensorium.engine.utils import ConfigError, RunLogger, RuntimeFailure
-
-PARTS = """
-from dataclasses import dataclass
-
-import numpy as np
-import torch
-from torch import nn
-from sensorium.modalities.base import Encoder, Features, Processor
-
-
-@dataclass
-class Grey(Processor):
-    def prepare(self, raw):
-        return {"pixels": torch.from_numpy(np.asarray(raw.convert("L"), np.float32) / 255)}
-
-
-class Pixels(Encoder):
-    '''The pixels, and what a mode makes of them.'''
-
-    def __init__(self, *, mode: str = "plain") -> None:
-        super().__init__()
-        self.dim, self.processor, self.mode = 64, Grey(), mode
-        self.batch_invariant = mode != "batch"
-
-    def forward(self, pixels):
-        tokens = pixels.flatten(1)
-        if self.mode == "blind":
-            tokens = tokens * 0
-        if self.mode == "batch":  # its statistics are the batch's, in eval() as well
-            tokens = tokens - tokens.mean(0) + len(tokens)
-        return Features.dense(tokens[:, None])
-"""
-
-RECIPE: dict[str, Any] = {
-    "inputs": {
-        "image": {"modality": "image", "encoder": {"type": "evaluated_parts:Pixels"}},
-    },
-    "tasks": {
-        "digit": {
-            "type": "classification",
-            "input": "image",
-            "data": {
-                "train": {"source": "digits", "split": "train", "limit": 300},
-                "test": {"source": "digits", "split": "test", "limit": 100},
-                "writer": {"source": "digits", "split": "test", "order": "writer", "limit": 20},
-            },
-        },
-        "ink": {
-            "type": "regression",
-            "input": "image",
-            "target": "label",
-            "data": {
-                "train": {"source": "digits", "split": "train", "limit": 50},
-                "test": {"source": "digits", "split": "test", "limit": 30},
-            },
-        },
-    },
-    "train": {"steps": 80, "batch_size": 32, "optimizer": {"lr": 0.03}, "log_every": 40},
-}
+from sensorium.tests.engine.evaluation.evaluation_recipes import PARTS, RECIPE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -234,62 +175,8 @@ def test_what_is_not_there_is_named(
         assert word in str(error.value)
 
 
-def test_a_recipe_without_a_held_out_split_is_refused() -> None:
-    recipe = json.loads(json.dumps(RECIPE))
-    for task in recipe["tasks"].values():
-        task["data"] = {"train": task["data"]["train"]}
-    model = build(parse_recipe(recipe))
-    assert splits(model.plan, "digit") == []
-    with pytest.raises(ConfigError, match=r"data\.test"):
-        evaluate(model)
-
-
 def test_training_rows_are_never_scored_unasked(models: Mapping[str, Model]) -> None:
     assert splits(models["plain"].plan, "digit") == ["test", "writer"]
-
-
-def test_each_row_gets_another_rows_cell() -> None:
-    section = parse_recipe(RECIPE).tasks["digit"].data["writer"]
-    source = open_section(section, "here")
-    dealt = ShuffledStream(source, "image")
-    givers = [int(g) for g in dealt.giver]
-    assert sorted(givers) == list(range(len(source)))
-    for i, giver in enumerate(givers):
-        assert giver != i
-        assert np.array_equal(dealt[i]["image"], source[giver]["image"])
-        assert dealt[i]["label"] == source[i]["label"]
-        assert dealt.key(i) == source.key(i)
-        assert dealt.cell_key(i, "image") == source.cell_key(giver, "image")
-        assert dealt.cell_key(i, "label") == source.cell_key(i, "label")
-
-
-def test_an_unreadable_row_is_fatal_or_counted(home: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    for label in ("a", "b"):
-        (tmp_path / label).mkdir()
-        for i in range(4):
-            pixels = np.full((8, 8), 30 * i, np.uint8)
-            Image.fromarray(pixels).save(tmp_path / label / f"{i}.png")
-    (tmp_path / "a" / "0.png").write_bytes(b"no picture")
-    recipe = json.loads(json.dumps(RECIPE))
-    del recipe["tasks"]["ink"]
-    data = {"source": "imagefolder", "path": str(tmp_path)}
-    recipe["tasks"]["digit"]["data"] = {"train": data, "test": data}
-    with pytest.raises(RuntimeFailure, match=r"0\.png.*on_error: skip"):
-        evaluate(build(parse_recipe(recipe)))
-    skipping = {**data, "on_error": "skip"}
-    recipe["tasks"]["digit"]["data"] = {"train": skipping, "test": skipping}
-    said: list[str] = []
-
-    class Said(RunLogger):
-        def info(self, text: str) -> None:
-            said.append(text)
-
-    result = evaluate(build(parse_recipe(recipe)), folder=tmp_path, log=Said(None))
-    assert np.isfinite(result["digit"]["accuracy"])
-    assert len((tmp_path / "predictions-digit.jsonl").read_text().splitlines()) == 7
-    assert any("0.png" in line for line in said)
 
 
 def test_a_frozen_encoders_features_give_the_same_metrics(

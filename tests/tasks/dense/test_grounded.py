@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -17,64 +16,19 @@ from sensorium.modalities.mri.encoders.vit3d import ViT3D
 from sensorium.modalities.mri.io import read, read_mask
 from sensorium.modalities.mri.phantom import Phantom
 from sensorium.modalities.mri.write import save
-from sensorium.tasks.batch import Batch, Example
+from sensorium.tasks.batch import Batch
 from sensorium.tasks.common import mask_coverage
 from sensorium.tasks.dense.grounding import Grounding
 from sensorium.tasks.dense.pointing_metrics import PointingMetrics
 from sensorium.testing.context import StubContext, prepare_batch
-
-GRID, DIM = (3, 4, 2), 8
-TOKENS = 24
-OPTIONS: dict[str, Any] = {"input": "scan", "text": "said", "dim": DIM}
-
-
-def tokens(rows: int, seed: int = 0, padded: int = 0) -> Features:
-    values = torch.randn(rows, TOKENS, DIM, generator=torch.Generator().manual_seed(seed))
-    mask = torch.ones(rows, TOKENS, dtype=torch.bool)
-    if padded:
-        mask[:, -padded:] = False
-    turned = torch.diag(torch.tensor([-2.0, 3.0, 1.0, 1.0]))
-    turned[:3, 3] = torch.tensor([10.0, -4.0, 7.0])
-    return Features(
-        values.requires_grad_(), mask, GRID, (4.0,) * 3, (1.5,) * 3, turned.expand(rows, -1, -1)
-    )
-
-
-def mask_of(like: Features, chosen: list[list[int]]) -> Features:
-    """Masks that cover some tokens of each row wholly, drawn on voxels of their own."""
-    fine = torch.zeros(len(chosen), *(4 * n for n in GRID))
-    for row, places in enumerate(chosen):
-        for place in places:
-            x, y, z = np.unravel_index(place, GRID)
-            fine[row, 4 * x : 4 * x + 4, 4 * y : 4 * y + 4, 4 * z : 4 * z + 4] = 1
-    return Features.dense(
-        fine.flatten(1)[..., None],
-        grid=tuple(fine.shape[1:]), spacing=(1.0,) * 3, origin=(0.0,) * 3, affine=like.affine,
-    )  # fmt: skip
-
-
-def texts(rows: int, seed: int = 1) -> Features:
-    vectors = torch.randn(rows, DIM, generator=torch.Generator().manual_seed(seed))
-    return Features.dense(vectors.requires_grad_()[:, None], pooled=vectors)
-
-
-def case(
-    chosen: list[list[int]], references: list[dict[str, Any]] | None = None, padded: int = 0
-) -> tuple[Batch, StubContext]:
-    rows = len(chosen)
-    scan = tokens(rows, padded=padded)
-    features = {"scan": scan, "said": texts(rows), "mask": mask_of(scan, chosen)}
-    batch = batch_of(references or [{}] * rows)
-    batch.features = dict(features)
-    return batch, StubContext(features)
-
-
-def batch_of(references: list[dict[str, Any]]) -> Batch:
-    """Rows as the task prepares them, from what it writes into their references."""
-    examples = [
-        Example({"grounded": torch.tensor(float(r.get("grounded", True)))}, r) for r in references
-    ]
-    return Batch.of("ground", [str(i) for i in range(len(examples))], examples)
+from sensorium.tests.tasks.dense.grounded_cases import (
+    OPTIONS,
+    TOKENS,
+    batch_of,
+    case,
+    mask_of,
+    tokens,
+)
 
 
 def test_a_mask_is_averaged_over_each_tokens_extent() -> None:
@@ -267,42 +221,3 @@ def test_a_map_lies_over_the_volume_that_was_read(tmp_path: Path) -> None:
 def _said(vector: list[float]) -> Features:
     pooled = torch.tensor([vector])
     return Features.dense(pooled[:, None], pooled=pooled)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"text": "scan"}, "input, text, mask: found scan, scan, mask; name three"),
-        ({"grounded_fraction": 0.0}, r"grounded_fraction: found 0\.0"),
-        ({"grounded_fraction": 0.5}, "grounded_fraction: found 0.5 without group"),
-        ({"negative_group": "kind"}, "negative_group: found without finding"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        Grounding(**{**OPTIONS, **options})
-
-
-def test_a_stream_without_a_grid_is_refused() -> None:
-    batch, encode = case([[0]])
-    encode.features["scan"] = Features.dense(encode("scan").tokens)
-    with pytest.raises(ValueError, match="grounded: the features have no geometry"):
-        Grounding(**OPTIONS).loss(batch, encode)
-
-
-def test_sentences_of_a_phantom_know_their_masks() -> None:
-    source = Phantom(subjects=6, sequences=("T1w", "T2w"), view="sentence", healthy=0.5, seed=3)
-    series = Phantom(subjects=6, sequences=("T1w", "T2w"), healthy=0.5, seed=3)
-    assert len(source) == 24 and set(source.columns) == set(source[0])
-    assert len({source.key(i) for i in range(24)}) == 24
-    for i in range(24):
-        row, whole = source[i], series[i // 2]
-        assert row["volume"] == whole["volume"] and row["study"] == whole["study"]
-        assert row["sentence"] in row["report"] and row["about"] == ("lesion", "ventricles")[i % 2]
-        assert source.cell_key(i, "volume") == source.cell_key(i - i % 2, "volume")
-        if row["about"] == "lesion" and row["lesion"] == "yes":
-            assert row["finding"] in row["sentence"]
-    for column in ("sentence", "sentence_mask"):
-        assert source.cell_key(0, column) != source.cell_key(1, column)
-    healthy = next(r for r in map(source.__getitem__, range(0, 24, 2)) if r["lesion"] == "no")
-    assert not bool(read_mask(healthy["sentence_mask"]).any())

@@ -9,118 +9,31 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from sensorium.engine.checkpoint import load_model
-from sensorium.engine.data import Collator, task_dataset
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.inference import load
-from sensorium.engine.model import Model, build
+from sensorium.engine.model import build
 from sensorium.engine.model.parameters import is_frozen
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import ConfigError
 from sensorium.modalities.image.datasets.digits import Digits
 from sensorium.modalities.text.transformers import TransformersText
-from sensorium.tasks.batch import Batch
+from sensorium.tests.engine.training.runs.contrastive_recipes import (
+    BERT,
+    LOSSES,
+    PAIR,
+    TEXT,
+    asked,
+    composed,
+)
 
-BERT = {
-    "model_type": "bert",
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "max_position_embeddings": 64,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
 NO_DROPOUT = {"hidden_dropout_prob": None, "attention_probs_dropout_prob": None}
 LLAMA = {"type": "causal_lm", "config": {"model_type": "llama", **NO_DROPOUT}}
-TEXT = {"type": "transformers", "config": BERT, "tokenizer": "bytes", "max_length": 64}
-PAIR: dict[str, Any] = {
-    "inputs": {
-        "image": {"modality": "image", "encoder": {"type": "tiny_parts:Tiny"}, "connector": "mean"},
-        "caption": {"modality": "text", "encoder": TEXT, "connector": "mean"},
-    },
-    "tasks": {
-        "digit": None,
-        "match": {
-            "type": "contrastive",
-            "streams": ["image", "caption"],
-            "dim": 12,
-            "positive_group": "word",
-            "data": {
-                "train": {"source": "digits", "split": "train", "limit": 48},
-                "test": {"source": "digits", "split": "test", "limit": 30},
-            },
-        },
-    },
-    "train": {"steps": 4, "batch_size": 8, "log_every": 1},
-}
-"""Pictures of digits and their captions, in a space 12 wide."""
 
 
 def texts(**changes: Any) -> dict[str, Any]:
     return {"inputs": {"caption": {"encoder": changes}}}
-
-
-def asked(**changes: Any) -> dict[str, Any]:
-    return {"tasks": {"match": changes}}
-
-
-def composed(shop: Any, *changes: Any) -> Model:
-    return build(parse_recipe(shop.recipe(PAIR, *changes)))
-
-
-class Misnamed(Digits):
-    """Digits with a text that is not theirs."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = super().__getitem__(index)
-        return {**row, "wrong": row["parity"]}
-
-
-def batch_of(model: Model, rows: int) -> Batch:
-    encoders = model.encoders()
-    dataset = task_dataset(model.plan, encoders, "match", Misnamed(split="train"))
-    return Collator(encoders)("match", [dataset.load(i) for i in range(rows)])
-
-
-def gradients(model: Model, batch: Batch) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    model.zero_grad()
-    loss = model(batch)
-    (loss.total / loss.count).backward()
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-
-LOSSES: dict[str, dict[str, Any]] = {
-    "infonce": {},
-    "siglip": asked(loss="siglip"),
-    "chunks": asked(gradcache_chunk_size=3),
-    "hard negatives": {
-        **asked(
-            hard_negatives={"caption": ["wrong"]},
-            matryoshka=[4],
-            data={"train": {"columns": {"wrong": "word"}}, "test": None},
-        ),
-        "inputs": {"wrong": {"share": "caption"}},
-    },
-    "soft and taught": {
-        **asked(
-            loss="soft",
-            soft_target_streams={"image": "look"},
-            teachers=[{"image": "look", "caption": "said"}],
-            data={"train": {"columns": {"look": "image", "said": "caption"}}, "test": None},
-        ),
-        "inputs": {
-            "look": {"modality": "image", "encoder": {"type": "tiny_parts:Tiny", "freeze": True}},
-            "said": {
-                "modality": "text",
-                "encoder": {**TEXT, "config": {**BERT, "hidden_size": 8}, "freeze": True},
-            },
-        },
-    },
-}
 
 
 @pytest.mark.slow
@@ -153,80 +66,6 @@ def test_a_process_without_a_readable_row_goes_along(shop: Any) -> None:
     done = shop.go(recipe, "two", processes=2)
     assert done.returncode == 0, done.stderr
     assert len(shop.losses("two")) == 6
-
-
-def test_hard_negatives_share_a_tower_and_its_chunks(shop: Any) -> None:
-    """Their gradient reaches the shared weights, and chunks leave it as it is."""
-    hard = LOSSES["hard negatives"]
-    whole, chunks = (composed(shop, hard, asked(gradcache_chunk_size=rows)) for rows in (None, 3))
-    batch = batch_of(whole, 8)
-    expected, result = gradients(whole, batch), gradients(chunks, batch)
-    plain = gradients(composed(shop, asked(matryoshka=[4])), batch)
-    assert expected.keys() == result.keys() == plain.keys()
-    for name, grad in expected.items():
-        torch.testing.assert_close(result[name], grad, rtol=1e-4, atol=1e-6, msg=name)
-    assert any(not torch.allclose(grad, plain[name]) for name, grad in expected.items())
-
-
-@pytest.mark.parametrize("rows", [1, 3, 8])
-def test_chunks_give_the_gradients_of_the_whole_batch(shop: Any, rows: int) -> None:
-    """Dropout included: what is computed again has the random numbers of the first time."""
-    noisy = {"inputs": {"image": {"encoder": {"dropout": 0.3}}}}
-    model = composed(shop, noisy, asked(gradcache_chunk_size=rows))
-    batch = batch_of(model, 8)
-    drawn: list[Tensor] = []
-    handle = (
-        model.stream("image")
-        .encoder.layers[0]
-        .dropout.register_forward_hook(lambda module, args, out: drawn.append(out != 0))
-    )
-    first = gradients(model, batch)
-    handle.remove()
-    remaining, count = [mask.flatten().tolist() for mask in drawn], -(-8 // rows)
-    if count > 1:  # each chunk ran twice, and dropped the same
-        assert len(remaining) == 2 * count
-        assert sorted(remaining[count:]) == sorted(remaining[:count])
-    second = gradients(model, batch)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 8])
-def test_chunks_without_dropout_change_nothing(shop: Any, rows: int) -> None:
-    chunked, whole = composed(shop, asked(gradcache_chunk_size=rows)), composed(shop)
-    batch = batch_of(whole, 8)
-    result, expected = gradients(chunked, batch), gradients(whole, batch)
-    assert result.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(result[name], expected[name], rtol=0, atol=1e-5, msg=name)
-
-
-def test_chunks_keep_less_for_the_backward(shop: Any) -> None:
-    """The bytes that autograd holds at the end of the forward."""
-
-    def held(model: Model, batch: Batch) -> int:
-        own = {p.data_ptr() for p in model.parameters()}
-        remaining: dict[int, int] = {}
-
-        def keep(tensor: Tensor) -> Tensor:
-            if tensor.data_ptr() not in own:
-                remaining[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model(batch)
-        return sum(remaining.values())
-
-    whole, chunked = composed(shop), composed(shop, asked(gradcache_chunk_size=4))
-    batch = batch_of(whole, 32)
-    assert held(chunked, batch) < held(whole, batch) / 5
-
-
-def test_chunks_and_batch_norms_do_not_go_together(shop: Any) -> None:
-    model = composed(
-        shop, asked(gradcache_chunk_size=2), {"inputs": {"image": {"encoder": {"norm": True}}}}
-    )
-    with pytest.raises(ValueError, match="chunk: the stream has batch norms that train"):
-        model(batch_of(model, 4))
 
 
 def test_a_locked_tower_is_not_run(shop: Any, forbid: Callable[[Any, str], None]) -> None:
