@@ -12,6 +12,7 @@ from pyarrow import parquet
 from sensorium.modalities.action.datasets import LeRobot
 from sensorium.modalities.base import ReadError
 from sensorium.modalities.image.read import read as read_picture
+from sensorium.tests.modalities.action.datasets import lerobot_cases
 from sensorium.tests.modalities.action.datasets.lerobot_cases import (
     CAMERA,
     FPS,
@@ -49,8 +50,8 @@ def test_stamps_that_drift_show_no_neighbour(
     frame at the end; and the second video file begins again at 0."""
     pytest.importorskip("av")
     count, length = 24, 2
-    monkeypatch.setattr(f"{v30.__module__}.LENGTHS", (length,) * count)
-    monkeypatch.setattr(f"{v30.__module__}.grey", lambda episode, t: 20 * ((2 * episode + t) % 12))
+    monkeypatch.setattr(lerobot_cases, "LENGTHS", (length,) * count)
+    monkeypatch.setattr(lerobot_cases, "grey", lambda episode, t: 20 * ((2 * episode + t) % 12))
     folder = v30(tmp_path / "arm", videos=True)
     place = folder / "meta/episodes/chunk-000/file-000.parquet"
     described = parquet.read_table(place).to_pydict()
@@ -65,7 +66,7 @@ def test_stamps_that_drift_show_no_neighbour(
     source = LeRobot(path=str(folder))
     for i in range(count * length):
         pixels = np.asarray(source[i][CAMERA])
-        assert abs(int(pixels.mean()) - grey(*divmod(i, length))) < 9, i
+        assert abs(int(pixels.mean()) - lerobot_cases.grey(*divmod(i, length))) < 9, i
 
 
 def test_stamps_with_a_gap_between_episodes_stand(tmp_path: Path) -> None:
