@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
-from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
     BertConfig,
@@ -24,9 +21,6 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaModel,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -38,55 +32,24 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from sensorium.engine.checkpoint import load_model
-from sensorium.engine.checkpoint.exchange import export_llava, import_model
-from sensorium.engine.utils import ConfigError
 from sensorium.modalities.audio.read import Sound
+from sensorium.tests.engine.checkpoint.exchange.exchange_cases import (
+    BOS,
+    EOS,
+    IDS,
+    PAD,
+    ROW,
+    TEXT,
+    VISION,
+    WORDS,
+    close,
+    drawn,
+    loaded,
+    pictures,
+    save_tokenizer,
+)
 
-WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{i}" for i in range(26)), "<image>"]
-PAD, BOS, EOS, IMAGE = 0, 1, 2, len(WORDS) - 1
-IDS = {"vocab_size": len(WORDS), "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
-TEXT = {
-    "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-}  # fmt: skip
-VISION = {**TEXT, "hidden_size": 16, "num_hidden_layers": 3, "image_size": 16, "patch_size": 8}
 SENTENCES = ["w3 w4", "w5 w6 w7 w8", "w9"]
-
-
-def drawn(model: nn.Module) -> Any:
-    """A model whose weights are so large that outputs differ."""
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if "logit" not in name:
-            nn.init.normal_(parameter, std=0.3 if parameter.ndim > 1 else 0.1)
-    return model.eval()
-
-
-def save_tokenizer(folder: Path, ends: bool = True) -> None:
-    backend = Backend(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if ends:
-        pair = [("<bos>", BOS), ("<eos>", EOS)]
-        backend.post_processor = processors.TemplateProcessing(
-            single="<bos> $A <eos>", special_tokens=pair
-        )
-    PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
-    ).save_pretrained(folder)
-
-
-def pictures(count: int = 3) -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    return [Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)) for _ in range(count)]
-
-
-def loaded(kind: str, folder: Path, out: Path) -> Any:
-    """The run of an imported folder, without the folder."""
-    import_model(kind, folder, out)
-    folder.rename(folder.with_name("gone"))
-    model = load_model(out)
-    folder.with_name("gone").rename(folder)
-    return model
 
 
 def vectors(model: Any, stream: str, raws: list[Any]) -> torch.Tensor:
@@ -95,63 +58,6 @@ def vectors(model: Any, stream: str, raws: list[Any]) -> torch.Tensor:
     with torch.no_grad():
         pooled: torch.Tensor = model.stream(stream).run(batch, {}).pool()
     return pooled
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> None:
-    assert float(b.std()) > 1e-2
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-
-
-@pytest.fixture
-def llava(tmp_path: Path) -> Path:
-    config = LlavaConfig(
-        vision_config={"model_type": "clip_vision_model", **VISION},
-        text_config=LlamaConfig(**TEXT, **IDS), image_token_index=IMAGE, image_seq_length=4,
-    )  # fmt: skip
-    folder = tmp_path / "llava"
-    drawn(LlavaForConditionalGeneration(config)).save_pretrained(folder)
-    side = {"height": 16, "width": 16}
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=side).save_pretrained(folder)
-    save_tokenizer(folder, ends=False)
-    return folder
-
-
-def llava_logits(model: Any, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    image = torch.full((len(ids), 4), model.config.image_token_index)
-    row = torch.cat([image, ids], 1)
-    with torch.no_grad():
-        result: torch.Tensor = model(
-            input_ids=row, attention_mask=torch.ones_like(row), pixel_values=pixels
-        ).logits
-    return result
-
-
-def run_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    stream, backbone = model.stream("image"), model.backbone
-    encoder = stream.encoder
-    batch = encoder.collate([encoder.processor.prepare(p) for p in pictures(len(ids))])
-    with torch.no_grad():
-        tokens = stream.run(batch, {}).tokens
-        hidden = backbone(torch.cat([tokens, backbone.embed(ids)], 1))
-        result: torch.Tensor = backbone.logits(hidden)
-    return result
-
-
-ROW = torch.tensor([[5, 6, 7], [8, 9, 10]])
-
-
-def test_llava(llava: Path, tmp_path: Path) -> None:
-    model = loaded("llava", llava, tmp_path / "run")
-    theirs = LlavaForConditionalGeneration.from_pretrained(llava).eval()
-    pixels = CLIPImageProcessor.from_pretrained(llava)(pictures(2), return_tensors="pt")
-    close(run_logits(model, ROW), llava_logits(theirs, pixels["pixel_values"], ROW))
-    # And out again.
-    export_llava(tmp_path / "run", tmp_path / "out")
-    again = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
-    close(llava_logits(again, pixels["pixel_values"], ROW), run_logits(model, ROW))
-    assert again.config.image_token_index == IMAGE
-    reread = loaded("llava", tmp_path / "out", tmp_path / "again")
-    assert torch.equal(run_logits(reread, ROW), run_logits(model, ROW))
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -311,69 +217,3 @@ def test_sentence_transformers(pooling: str, tmp_path: Path) -> None:
     vector = vector @ dense.T if pooling == "mean" else vector
     close(vectors(model, "query", SENTENCES), vector)
     assert model.stream("passage").encoder is model.stream("query").encoder
-
-
-def test_a_run_that_is_no_llava_says_which_part(llava: Path, tmp_path: Path) -> None:
-    from sensorium.engine.checkpoint import save_run
-    from sensorium.engine.model import compose, resolve_and_fit
-    from sensorium.engine.recipe import load_recipe
-
-    import_model("llava", llava, tmp_path / "run")
-    values = load_recipe(tmp_path / "run").to_dict()
-
-    def made(name: str, **connector: Any) -> Path:
-        changed = {**values, "inputs": {"image": {**values["inputs"]["image"],
-                                                  "connector": connector}}}  # fmt: skip
-        from sensorium.engine.recipe import parse_recipe
-
-        save_run(compose(resolve_and_fit(parse_recipe(changed))), tmp_path / name)
-        return tmp_path / name
-
-    for i, connector in enumerate(
-        [{"type": "linear"}, {"type": "mlp", "norm": True}, {"type": "mlp", "hidden": 7}]
-    ):
-        with pytest.raises(ConfigError, match=r"inputs\.image\.connector.*LLaVA") as error:
-            export_llava(made(f"run{i}", **connector), tmp_path / "out")
-        assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
-
-
-def test_adapters_are_merged_into_an_export(llava: Path, tmp_path: Path) -> None:
-    from sensorium.engine.checkpoint import save_run
-    from sensorium.engine.model import compose, resolve_and_fit
-    from sensorium.engine.recipe import load_recipe, parse_recipe
-
-    import_model("llava", llava, tmp_path / "run")
-    values = load_recipe(tmp_path / "run").to_dict()
-    for part in (values["inputs"]["image"]["encoder"], values["inputs"]["image"]["connector"],
-                 values["backbone"]):  # fmt: skip
-        part["weights"] = str(tmp_path / "run")
-    values["backbone"]["lora"] = {"r": 2}
-    model = compose(resolve_and_fit(parse_recipe(values)))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3)
-    save_run(model.eval(), tmp_path / "tuned")
-    opened = export_llava(tmp_path / "tuned", tmp_path / "out")
-    pixels = CLIPImageProcessor.from_pretrained(llava)(pictures(2), return_tensors="pt")
-    close(llava_logits(opened, pixels["pixel_values"], ROW), run_logits(model, ROW))
-    before = LlavaForConditionalGeneration.from_pretrained(llava).eval()
-    assert not torch.allclose(
-        llava_logits(opened, pixels["pixel_values"], ROW),
-        llava_logits(before, pixels["pixel_values"], ROW),
-    )
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [("clip", "holds a llava"), ("siglip", "holds a llava"), ("lava", "did you mean 'llava'"),
-     ("sentence-transformers", "modules.json"), ("wav2vec2-ctc", "has no CTC head")],
-)  # fmt: skip
-def test_a_folder_of_another_kind_is_one_line(
-    kind: str, message: str, llava: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match=message) as error:
-        import_model(kind, llava, tmp_path / "run")
-    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
-    with pytest.raises(ConfigError, match="there is no such folder"):
-        import_model("clip", tmp_path / "nowhere", tmp_path / "run")
