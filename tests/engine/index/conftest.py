@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_rows import ABOUT, entries, unit
 
 from sensorium.engine.index.lance_index import LanceIndex
+from sensorium.tests.engine.index.index_rows import ABOUT, entries, unit
 
 
 @pytest.fixture

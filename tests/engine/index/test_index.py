@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from index_rows import ABOUT, entries, keys, unit
 
 from sensorium.engine.index import (
     Added,
@@ -26,6 +25,7 @@ from sensorium.engine.index import (
 )
 from sensorium.engine.index.lance_index import LanceIndex
 from sensorium.engine.utils import ConfigError, RuntimeFailure
+from sensorium.tests.engine.index.index_rows import ABOUT, entries, keys, unit
 
 
 def brute(vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[str]]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from index_rows import ABOUT, entries, keys, unit
 
 from sensorium.engine.index import (
     create_index,
@@ -22,6 +21,7 @@ from sensorium.engine.index import (
 )
 from sensorium.engine.index.lance_index import LanceIndex
 from sensorium.engine.utils import ConfigError, RuntimeFailure
+from sensorium.tests.engine.index.index_rows import ABOUT, entries, keys, unit
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from shared_streams import ROWS
+
+from sensorium.tests.engine.model.sharing.shared_streams import ROWS
 
 
 @pytest.fixture(autouse=True)

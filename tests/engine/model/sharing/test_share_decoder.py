@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from shared_streams import (
+from torch import Tensor
+
+from sensorium.engine.checkpoint import load_model, save_run
+from sensorium.engine.model.precompute import uncacheable_reason
+from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.training import check
+from sensorium.engine.training.optim import build_optimizer
+from sensorium.tests.engine.model.sharing.shared_streams import (
     ENCODER,
     LLAMA,
     build_model,
@@ -18,13 +25,6 @@ from shared_streams import (
     recipe,
     with_backbone,
 )
-from torch import Tensor
-
-from sensorium.engine.checkpoint import load_model, save_run
-from sensorium.engine.model.precompute import uncacheable_reason
-from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.training import check
-from sensorium.engine.training.optim import build_optimizer
 
 HUB = "hf-hub:org/run"
 published = pytest.mark.parametrize("weights", [HUB, "run"])

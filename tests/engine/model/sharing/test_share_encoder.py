@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from shared_streams import (
+
+from sensorium.engine.checkpoint import load_model, save_run
+from sensorium.engine.embedding.embedder import fingerprint
+from sensorium.engine.recipe import load_recipe, parse_recipe
+from sensorium.engine.training.optim import build_optimizer
+from sensorium.tests.engine.model.sharing.shared_streams import (
     ENCODER,
     build_model,
     loss_of,
     recipe,
     stream,
 )
-
-from sensorium.engine.checkpoint import load_model, save_run
-from sensorium.engine.embedding.embedder import fingerprint
-from sensorium.engine.recipe import load_recipe, parse_recipe
-from sensorium.engine.training.optim import build_optimizer
 
 SHARED = {
     "the encoder": stream({"share": "query"}),

@@ -6,16 +6,16 @@ import copy
 from typing import Any
 
 import pytest
-from shared_streams import (
+
+from sensorium.engine.model import build
+from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.utils import ConfigError
+from sensorium.tests.engine.model.sharing.shared_streams import (
     ENCODER,
     LLAMA,
     recipe,
     stream,
 )
-
-from sensorium.engine.model import build
-from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.utils import ConfigError
 
 IMAGE = {"modality": "image", "encoder": {"type": "patches", "size": 8, "patch_size": 4, "dim": 8},
          "connector": "linear"}  # fmt: skip

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny_checkpoints import logits, saved, tiny
-from transform_recipes import recipe
 from transformers import XmodConfig, XmodForMaskedLM, XmodModel
 
 from sensorium.engine.checkpoint import load_model, save_run
@@ -18,6 +17,7 @@ from sensorium.engine.model.transforms import apply_steps, convert
 from sensorium.engine.model.transforms.context import TransformContext
 from sensorium.engine.recipe import parse_recipe, parse_transforms
 from sensorium.engine.utils import ConfigError
+from sensorium.tests.engine.model.transforms.transform_recipes import recipe
 
 
 def merged(*models: Any, **options: Any) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transform_recipes import recipe
 
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.checkpoint.state import fingerprints, frozen_tensors, saved_tensors
@@ -17,6 +16,7 @@ from sensorium.engine.model import Model, build, compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import check
 from sensorium.engine.utils import ConfigError
+from sensorium.tests.engine.model.transforms.transform_recipes import recipe
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from tiny_checkpoints import tiny
-from transform_recipes import recipe
 
 from sensorium.backbones.stack import StateSpaceMixer
 from sensorium.backbones.stack.state_space import CHUNK, scan
@@ -20,6 +19,7 @@ from sensorium.engine.model.transforms.context import TransformContext
 from sensorium.engine.recipe import parse_recipe, parse_transforms
 from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Features
+from sensorium.tests.engine.model.transforms.transform_recipes import recipe
 
 KINDS = ["llama", "qwen2", "gemma", "opt"]
 

@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from tiny_checkpoints import AUTO, logits, tiny
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
-from transform_recipes import recipe
 from transformers import PreTrainedTokenizerFast
 
 from sensorium.engine.checkpoint import load_model, save_run
@@ -22,6 +21,7 @@ from sensorium.engine.model.transforms.context import TransformContext
 from sensorium.engine.model.transforms.vocabulary.pieces import pieces, read_tokenizer
 from sensorium.engine.recipe import parse_recipe, parse_transforms
 from sensorium.engine.utils import ConfigError
+from sensorium.tests.engine.model.transforms.transform_recipes import recipe
 
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
 OLD = [*SPECIAL, "walk", "walks", "walked", "talk", "talks", "talked", "jump", "jumps", "jumped",
