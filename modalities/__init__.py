@@ -4,6 +4,7 @@ MODALITIES = {
     "action": "sensorium.modalities.action:ACTION",
     "audio": "sensorium.modalities.audio:AUDIO",
     "image": "sensorium.modalities.image:IMAGE",
+    "image_mask": "sensorium.modalities.image:IMAGE_MASK",
     "mri": "sensorium.modalities.mri:MRI",
     "mri_mask": "sensorium.modalities.mri:MRI_MASK",
     "text": "sensorium.modalities.text:TEXT",

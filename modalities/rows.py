@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .paths import FileLister, cell_files, cell_identity
+from .paths import FileLister, cell_files, cell_identity, stamp
 
 
 @dataclass(frozen=True)
@@ -106,3 +108,81 @@ class StreamingSource(Source):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         raise NotImplementedError
+
+
+class ListedRows(Source):
+    """Rows that are known when the source is opened, as those of an index beside the files.
+
+    rows: of each its name, unique, and its cells; an absent cell is None. files: the columns whose
+    cells name files. group: the column that says what a row belongs to (a subject), if there is
+    one. Raise ValueError if there is no row, or two have one name.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[tuple[str, dict[str, Any]]],
+        *,
+        files: Sequence[str],
+        where: str,
+        group: str | None = None,
+    ) -> None:
+        if not rows:
+            raise ValueError(f"{where}: has no row")
+        self.names, self.rows = [name for name, _ in rows], [cells for _, cells in rows]
+        if len(set(self.names)) < len(self.names):
+            double = next(name for name in self.names if self.names.count(name) > 1)
+            raise ValueError(f"{where}: two rows are called {double!r}")
+        self.columns = tuple(dict.fromkeys(name for cells in self.rows for name in cells))
+        self.files, self.group = frozenset(files), group
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**dict.fromkeys(self.columns), **self.rows[index]}
+
+    def cell(self, index: int, column: str) -> Any:
+        return self[index][column]
+
+    def key(self, index: int) -> str:
+        return self.names[index]
+
+    @property
+    def groups(self) -> Sequence[object]:
+        return [cells.get(self.group) for cells in self.rows] if self.group else ()
+
+    def named_cell(self, index: int, column: str) -> Any:
+        return self.rows[index].get(column) if column in self.files else None
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for name, cells in zip(self.names, self.rows, strict=True):
+            behind = [f for c in self.files for f in cell_files(cells.get(c))]
+            digest.update(f"{name}|{cells!r}|".encode(errors="surrogateescape"))
+            digest.update("|".join(map(stamp, behind)).encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+
+def existing_folder(path: str) -> Path:
+    """Return a folder, absolute. Raise ValueError, with what lies beside it, if it is missing."""
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        nearest = next(parent for parent in folder.parents if parent.is_dir())
+        inside = ", ".join(sorted(p.name for p in nearest.iterdir())[:8]) or "nothing"
+        raise ValueError(f"path: there is no folder {folder}; {nearest} holds {inside}")
+    return folder
+
+
+def table_lines(file: Path, least: int, form: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and words of each line that is not blank. Raise ValueError for a line of fewer
+    than `least` words; `form` says what is expected."""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        words = line.split(maxsplit=least - 1) if least else line.split()
+        if words and len(words) < least:
+            raise ValueError(f"{file}, line {number}: found {line[:60]!r}, expected {form}")
+        if words:
+            yield number, words

@@ -20,6 +20,7 @@ ACTION = Modality(
         "frames": "sensorium.modalities.action.datasets.frames:Frames",
         "lerobot": "sensorium.modalities.action.datasets.lerobot:LeRobot",
         "metaworld": "sensorium.modalities.action.metaworld.demonstrations:Demonstrations",
+        "robomimic": "sensorium.modalities.action.datasets.robomimic:Robomimic",
     },
     tokenizers={
         "bins": "sensorium.modalities.action.tokenizers.bins:BinTokenizer",

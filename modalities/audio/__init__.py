@@ -27,7 +27,9 @@ AUDIO = Modality(
     },
     sources={
         "commonvoice": "sensorium.modalities.audio.datasets.corpora:CommonVoice",
+        "kaldi": "sensorium.modalities.audio.datasets.manifests:Kaldi",
         "librispeech": "sensorium.modalities.audio.datasets.corpora:LibriSpeech",
+        "nemo": "sensorium.modalities.audio.datasets.manifests:Manifest",
         "sounds": "sensorium.modalities.audio.datasets.synthetic_sounds:Sounds",
         "talker": "sensorium.modalities.audio.datasets.synthetic_speech:Talker",
         "talker_lips": "sensorium.modalities.audio.datasets.synthetic_lips:TalkerLips",

@@ -1,4 +1,4 @@
-"""Images: reading, preparing, encoding, and two data sets that come with the package."""
+"""Images: reading, preparing, encoding, data sets; masks of pictures are a second modality."""
 
 from ..modality import Modality
 
@@ -17,7 +17,18 @@ IMAGE = Modality(
         "image": "sensorium.modalities.image.augment:ImageAugment",
     },
     sources={
+        "coco_objects": "sensorium.modalities.image.datasets.boxes:CocoObjects",
         "digits": "sensorium.modalities.image.datasets.digits:Digits",
         "shapes": "sensorium.modalities.image.datasets.shapes:Shapes",
+        "voc": "sensorium.modalities.image.datasets.boxes:Voc",
+    },
+)
+
+IMAGE_MASK = Modality(
+    read="sensorium.modalities.image.mask:read",
+    example="sensorium.modalities.image.mask:example",
+    preview="sensorium.modalities.image.mask:preview",
+    encoders={
+        "mask": "sensorium.modalities.image.mask:Mask",
     },
 )

@@ -18,6 +18,8 @@ MRI = Modality(
         "mri": "sensorium.modalities.mri.augment:MRIAugment",
     },
     sources={
+        "bids": "sensorium.modalities.mri.datasets.folders:Bids",
+        "nnunet": "sensorium.modalities.mri.datasets.folders:NnUnet",
         "phantom": "sensorium.modalities.mri.phantom.phantom:Phantom",
     },
 )

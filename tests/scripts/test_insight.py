@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from analyzed import recipe
 
 from sensorium import __main__ as entry
+from sensorium.tests.engine.evaluation.analyses.analyzed import recipe
 
 
 @pytest.fixture(scope="module", autouse=True)

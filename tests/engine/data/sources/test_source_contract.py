@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import made_folders as made
 import numpy as np
 import pytest
 from PIL import Image
@@ -136,6 +137,13 @@ def commonvoice(top: Path) -> Options:
 SPEECH = {"split": "train", "count": 3}
 
 NAMED: dict[str, Callable[[Path], Options] | Options] = {
+    "voc": made.voc,
+    "robomimic": made.robomimic,
+    "nnunet": made.nnunet,
+    "nemo": made.nemo,
+    "kaldi": made.kaldi,
+    "coco_objects": made.coco_objects,
+    "bids": made.bids,
     "audiofolder": folder_of_sounds,
     "coco": coco,
     "commonvoice": commonvoice,

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from analyzed import Subjects, recipe
 
 from sensorium.engine.evaluation.analyses import Subject
 from sensorium.engine.model import Model, build
 from sensorium.engine.recipe import parse_recipe
+from sensorium.tests.engine.evaluation.analyses.analyzed import Subjects, recipe
 
 
 @pytest.fixture(scope="module", autouse=True)

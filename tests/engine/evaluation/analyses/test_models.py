@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from analyzed import RECIPE, Subjects
 
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.evaluation.analyses import Subject, analyze
@@ -24,6 +23,7 @@ from sensorium.engine.model import FeatureCacher, Model
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training import train
 from sensorium.engine.utils import ConfigError
+from sensorium.tests.engine.evaluation.analyses.analyzed import RECIPE, Subjects
 
 Rows = list[dict[str, Any]]
 

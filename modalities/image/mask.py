@@ -1,0 +1,129 @@
+"""Masks of pictures as a signal of their own: a stream that holds the answer.
+
+Legend: `B` batch, `H`, `W` px of the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..base import Encoder, Features, Processor, ReadError, Sample, only_read_errors
+from .read import preview as picture_preview
+
+MASK = "a mask: a picture of class numbers, an array [H, W], or {size, shapes} of COCO"
+VOID = 255
+"""The class of pixels that are left out, in masks of Pascal VOC."""
+
+
+@only_read_errors(MASK)
+def read(source: Any) -> np.ndarray:
+    """Return bool `[H, W]`, True in the mask.
+
+    source: a picture's path, whose numbers (of its palette, or grey values) are classes: every one
+    but 0 and 255 belongs to the mask; an array; `{path, classes: [3, 5]}` for some classes; or
+    COCO's `{size: [H, W], shapes: [...]}`, polygons and run lengths. Raise ReadError.
+    """
+    if isinstance(source, Mapping) and "size" in source:
+        return _shapes(source["size"], source.get("shapes", ()))
+    classes = source.get("classes") if isinstance(source, Mapping) else None
+    path = source["path"] if isinstance(source, Mapping) else source
+    if isinstance(path, (str, Path)):
+        with Image.open(path) as picture:
+            numbers = np.asarray(
+                picture if picture.mode in ("P", "L", "1") else picture.convert("L")
+            )
+    else:
+        numbers = np.asarray(path)
+    if numbers.ndim != 2:
+        raise ReadError(source, f"an array of shape {numbers.shape}", MASK)
+    if classes is not None:
+        return np.isin(numbers, classes)
+    return np.asarray((numbers != 0) & (numbers != VOID))
+
+
+def _shapes(size: Sequence[int], shapes: Sequence[Any]) -> np.ndarray:
+    height, width = size
+    canvas = Image.new("1", (width, height))
+    mask = np.zeros((height, width), bool)
+    for shape in shapes:
+        if isinstance(shape, Mapping):
+            mask |= _run_lengths(shape)
+            continue
+        for polygon in shape:
+            ImageDraw.Draw(canvas).polygon([float(number) for number in polygon], fill=1)
+    return mask | np.asarray(canvas)
+
+
+def _run_lengths(shape: Mapping[str, Any]) -> np.ndarray:
+    """Return the mask of COCO's run lengths, column by column, zeros first. Raise ReadError for
+    compressed ones."""
+    counts, (height, width) = shape["counts"], shape["size"]
+    if not isinstance(counts, list):
+        raise ReadError(shape, "compressed run lengths", "lists of run lengths, or polygons")
+    values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return np.asarray(values.reshape(width, height).T)
+
+
+def preview(mask: np.ndarray, marks: Any = None) -> str:
+    """Return an `<img>` of a mask."""
+    return picture_preview(Image.fromarray(mask.astype(np.uint8) * 255))
+
+
+def example(rng: np.random.Generator) -> np.ndarray:
+    """Return a disc somewhere, for dry runs and tests."""
+    y, x = np.mgrid[:24, :24]
+    centre = rng.uniform(8, 16, 2)
+    return np.asarray((y - centre[0]) ** 2 + (x - centre[1]) ** 2 < 25)
+
+
+@dataclass
+class MaskProcessor(Processor):
+    """Brings a mask to the size of the picture that the encoder sees; None keeps its own."""
+
+    size: tuple[int, int] | None = None
+
+    def prepare(self, raw: np.ndarray) -> Sample:
+        """`mask` uint8 `[H, W]`; a pixel is that of the nearest one."""
+        mask = Image.fromarray(np.asarray(raw).astype(np.uint8))
+        if self.size is not None:
+            mask = mask.resize((self.size[1], self.size[0]), Image.Resampling.NEAREST)
+        return {"mask": torch.from_numpy(np.array(mask))}
+
+
+class Mask(Encoder):
+    """A token a pixel, 1 where the mask is; nothing in it trains. size: height and width of the
+    picture that the encoder of the pictures sees; by default the mask's own."""
+
+    dim = 1
+
+    def __init__(self, *, size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.processor = MaskProcessor(size)
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Masks of any shapes, padded on the right and at the bottom with nothing."""
+        height, width = (max(s["mask"].shape[axis] for s in samples) for axis in range(2))
+        mask = torch.zeros(len(samples), height, width, dtype=torch.uint8)
+        inside = torch.zeros(len(samples), height, width, dtype=torch.bool)
+        for row, sample in enumerate(samples):
+            h, w = sample["mask"].shape
+            mask[row, :h, :w], inside[row, :h, :w] = sample["mask"], True
+        return {"mask": mask, "inside": inside}
+
+    def forward(self, mask: Tensor, inside: Tensor) -> Features:
+        """mask `[B, H, W]` -> Features `[B, H W, 1]` on the grid of its pixels."""
+        return Features(
+            mask.flatten(1)[..., None].float(),
+            inside.flatten(1),
+            grid=(mask.shape[1], mask.shape[2]),
+            spacing=(1.0, 1.0),
+            origin=(0.5, 0.5),
+        )

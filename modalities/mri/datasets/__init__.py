@@ -1,0 +1,1 @@
+"""Folders of volumes as they are handed out."""
