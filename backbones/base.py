@@ -13,13 +13,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 import torch
+from annotated_types import Gt, Le, Lt
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modalities.base import Decoder, Features, LayerHook, Loss, Tokenizer
+from ..modalities.base import (
+    Count,
+    Decoder,
+    Features,
+    LayerHook,
+    Loss,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Tokenizer,
+)
 from .visibility import Attention, Visibility
 
 
@@ -34,6 +45,65 @@ class ContextCache:
     mask: Tensor
     state: Any
     attention: Visibility
+
+
+class GenerationOptions(TypedDict, total=False):
+    """Options of `generate`, those of transformers, each with its range. One text is generated a
+    row, so there is no option for several."""
+
+    max_new_tokens: PositiveInt
+    min_new_tokens: Count
+    max_time: PositiveFloat
+    do_sample: bool
+    temperature: PositiveFloat
+    top_k: PositiveInt
+    top_p: Annotated[float, Gt(0), Le(1)]
+    min_p: Probability
+    top_h: Annotated[float, Gt(0), Le(1)]
+    typical_p: Annotated[float, Gt(0), Le(1)]
+    epsilon_cutoff: Annotated[float, Gt(0), Lt(1)]
+    eta_cutoff: Annotated[float, Gt(0), Lt(1)]
+    num_beams: PositiveInt
+    early_stopping: bool | Literal["never"]
+    length_penalty: float
+    num_return_sequences: Literal[1]
+    repetition_penalty: PositiveFloat
+    no_repeat_ngram_size: PositiveInt
+    encoder_repetition_penalty: PositiveFloat
+    encoder_no_repeat_ngram_size: PositiveInt
+    exponential_decay_length_penalty: tuple[Count, PositiveFloat]
+    bad_words_ids: list[list[Count]]
+    suppress_tokens: list[Count]
+    begin_suppress_tokens: list[Count]
+    sequence_bias: list[tuple[list[Count], float]]
+    forced_bos_token_id: Count | None
+    forced_eos_token_id: Count | list[Count] | None
+    decoder_start_token_id: Count
+    eos_token_id: Count | list[Count] | None
+    pad_token_id: Count
+    renormalize_logits: bool
+    remove_invalid_values: bool
+    logits_processor: Any
+    stopping_criteria: Any
+    prefix_allowed_tokens_fn: Any
+    streamer: Any
+
+
+SAMPLING = frozenset(
+    {"temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"}
+)
+"""Options that have an effect with `do_sample: true` alone."""
+BEAM_SEARCH = frozenset({"early_stopping", "length_penalty"})
+"""Options that have an effect with `num_beams` above 1 alone."""
+
+
+def check_generation_options(options: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option without effect beside the others."""
+    for name in options:
+        if name in SAMPLING and not options.get("do_sample"):
+            raise ValueError(f"{name}: has an effect only with do_sample: true; add it")
+        if name in BEAM_SEARCH and options.get("num_beams", 1) == 1:
+            raise ValueError(f"{name}: has an effect only with num_beams above 1; add it")
 
 
 HiddenStates = tuple[Tensor, tuple[Tensor, ...]]

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..modalities.base import Features
+from ..modalities.base import Features, PositiveInt
 from .base import Connector
 from .layout import at_least, mask_tokens
 from .shorteners import scale_spacing, shift_origin
@@ -40,8 +40,8 @@ class Unetr(Connector):
         in_dim: int,
         out_dim: int,
         *,
-        ups: int = 3,
-        width: int = 32,
+        ups: PositiveInt = 3,
+        width: PositiveInt = 32,
         layers: list[int] | None = None,
         axes: Literal[2, 3] = 3,
     ) -> None:

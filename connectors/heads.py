@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..modalities.base import Features
+from ..modalities.base import Features, Fraction, PositiveInt
 from .base import Connector
 from .layout import additive, at_least, mask_tokens, pooled_features, sincos, split_evenly
 
@@ -35,7 +35,12 @@ class MLPHead(Connector):
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, *, hidden: int | None = None, dropout: float = 0.0
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        hidden: PositiveInt | None = None,
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__(in_dim, out_dim)
         width = hidden or in_dim
@@ -60,7 +65,7 @@ class AttentionProbe(Connector):
     predicted from encoders whose tokens hold few. heads: must divide in_dim.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, heads: int = 8) -> None:
+    def __init__(self, in_dim: int, out_dim: int, *, heads: PositiveInt = 8) -> None:
         super().__init__(in_dim, out_dim)
         split_evenly("attention_probe", in_dim, heads)
         self.norm = nn.LayerNorm(in_dim)
@@ -86,7 +91,9 @@ class Flatten(Connector):
     grid: positions that are read, from the first on; padding may lie beyond, tokens may not.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, grid: list[int], width: int = 8) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, *, grid: list[PositiveInt], width: PositiveInt = 8
+    ) -> None:
         super().__init__(in_dim, out_dim)
         at_least("flatten", "width", width, 1)
         if min(grid, default=0) < 1:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..modalities.base import Features
+from ..modalities.base import Features, PositiveInt
 from .base import Connector
 from .layout import at_least, mask_tokens
 
@@ -25,7 +25,7 @@ class WeightedLayers(Connector):
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, *, last: int = 4, normalize: bool = False
+        self, in_dim: int, out_dim: int, *, last: PositiveInt = 4, normalize: bool = False
     ) -> None:
         super().__init__(in_dim, out_dim)
         at_least("weighted_layers", "last", last, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..modalities.base import Features
+from ..modalities.base import Features, PositiveInt
 from .base import Connector
 from .layout import additive, at_least, linear_if_needed, mask_tokens, pooled_features, split_evenly
 
@@ -104,7 +104,7 @@ class AttentionPool(Connector):
     heads: must divide in_dim.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, heads: int = 8) -> None:
+    def __init__(self, in_dim: int, out_dim: int, *, heads: PositiveInt = 8) -> None:
         super().__init__(in_dim, out_dim)
         split_evenly("attention_pool", in_dim, heads)
         self.query = nn.Parameter(torch.randn(1, in_dim) * 0.02)
@@ -128,7 +128,9 @@ class LatentAttention(Connector):
     until the mean. heads: must divide in_dim.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, latents: int = 512, heads: int = 8) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, *, latents: PositiveInt = 512, heads: PositiveInt = 8
+    ) -> None:
         super().__init__(in_dim, out_dim)
         at_least("latent_attention", "latents", latents, 1)
         split_evenly("latent_attention", in_dim, heads)

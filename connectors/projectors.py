@@ -15,7 +15,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..modalities.base import Features
+from ..modalities.base import Features, PositiveInt
 from .base import Connector
 from .layout import at_least, mask_tokens
 
@@ -58,8 +58,8 @@ class MLP(_Projector):
         in_dim: int,
         out_dim: int,
         *,
-        depth: int = 2,
-        hidden: int | None = None,
+        depth: PositiveInt = 2,
+        hidden: PositiveInt | None = None,
         activation: Literal["gelu", "relu", "silu"] = "gelu",
         norm: bool = False,
         project_pooled: bool = False,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..modalities.base import Features
+from ..modalities.base import Count, Features, Fraction, PositiveInt
 from .base import Connector
 from .layout import additive, at_least, mask_tokens, sincos, split_evenly
 
@@ -31,11 +31,11 @@ class Detr(Connector):
         in_dim: int,
         out_dim: int,
         *,
-        queries: int = 8,
-        width: int = 64,
-        depth: int = 2,
-        heads: int = 4,
-        dropout: float = 0.0,
+        queries: PositiveInt = 8,
+        width: PositiveInt = 64,
+        depth: Count = 2,
+        heads: PositiveInt = 4,
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__(in_dim, out_dim)
         for option, value in (("queries", queries), ("depth", depth)):

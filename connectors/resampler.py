@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..modalities.base import Features
+from ..modalities.base import Count, Features, PositiveInt
 from .base import Connector
 from .layout import additive, at_least, mask_tokens, split_evenly
 
@@ -26,9 +26,9 @@ class Resampler(Connector):
         in_dim: int,
         out_dim: int,
         *,
-        queries: int = 32,
-        depth: int = 2,
-        heads: int = 8,
+        queries: PositiveInt = 32,
+        depth: Count = 2,
+        heads: PositiveInt = 8,
         self_attention: bool = False,
     ) -> None:
         super().__init__(in_dim, out_dim)

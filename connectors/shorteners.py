@@ -13,7 +13,7 @@ import math
 
 from torch import Tensor, nn
 
-from ..modalities.base import Features
+from ..modalities.base import Count, Features, PositiveInt
 from .base import Connector
 from .layout import as_sequence, at_least, mask_tokens
 
@@ -25,7 +25,9 @@ class PixelShuffle(Connector):
     of its parts is. Raise ValueError for a grid that is missing or not divisible.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, factor: int = 2, axes: int = 2) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, *, factor: PositiveInt = 2, axes: PositiveInt = 2
+    ) -> None:
         super().__init__(in_dim, out_dim)
         at_least("pixel_shuffle", "factor", factor, 1)
         at_least("pixel_shuffle", "axes", axes, 1)
@@ -71,7 +73,9 @@ class FrameStack(Connector):
     is kept; of more axes it is lost.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, factor: int = 2, depth: int = 1) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, *, factor: PositiveInt = 2, depth: Count = 1
+    ) -> None:
         super().__init__(in_dim, out_dim)
         at_least("stack", "factor", factor, 1)
         at_least("stack", "depth", depth, 1)
@@ -108,7 +112,9 @@ class Conv(Connector):
     sample of L tokens has `ceil(L / stride)`, independent of its padding.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, kernel: int = 3, stride: int = 2) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, *, kernel: PositiveInt = 3, stride: PositiveInt = 2
+    ) -> None:
         super().__init__(in_dim, out_dim)
         at_least("conv", "kernel", kernel, 1)
         at_least("conv", "stride", stride, 1)

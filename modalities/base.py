@@ -13,9 +13,10 @@ import dataclasses
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from .features import Features as Features
@@ -27,6 +28,15 @@ from .modality import Modality as Modality
 from .rows import Source as Source
 from .rows import StreamingSource as StreamingSource
 from .rows import Unreadable as Unreadable
+
+PositiveInt = Annotated[int, Gt(0)]
+Count = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Probability = Annotated[float, Ge(0), Le(1)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+"""Numbers with the range in which an option makes sense: a recipe's values are checked against it
+before anything is built, `heads: found -1 (int), expected int > 0`."""
 
 Sample = dict[str, Tensor]
 """What a processor gives for one raw value, and what the sample cache keeps."""

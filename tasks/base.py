@@ -182,7 +182,9 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """Return one JSON value a row."""
+        """Return one JSON value a row. A task names its options as keyword-only arguments, or as
+        `**options: Unpack[...]`; the pipeline refuses others, and values out of an option's
+        range (`Annotated[int, Gt(0)]`)."""
         raise NotImplementedError
 
     def metrics(self) -> Metrics:

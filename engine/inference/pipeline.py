@@ -27,6 +27,7 @@ from ..recipe import load as load_object
 from ..utils import ConfigError, autocast, culprit, located_errors, pick
 from .abilities import Abilities
 from .control import find_control_task
+from .options import check_options
 from .rows import fetch_addresses, is_lazy, lazy_chunks, rows_of
 from .shared import encode_shared, shared_streams
 
@@ -80,6 +81,8 @@ class Pipeline(Abilities):
         names = [task] if isinstance(task, str) else list(task)
         streams = {name: self.streams_of(name, inputs) for name in names}
         size = batch_size or self.model.plan.recipe.train.batch_size
+        for name in names:
+            check_options(self.model.plan.tasks[name].task, name, options)
         if any(is_lazy(value) for value in inputs.values()):
             return self._lazily(task, inputs, options, size)
         uses = [self.model.plan.tasks[name].task.streams for name in names]
@@ -199,6 +202,7 @@ class Pipeline(Abilities):
         self, task: str, rows: Sequence[PreparedRow], options: Mapping[str, Any] | None
     ) -> Iterator[Predicted]:
         """As `_predict`, for rows that are prepared."""
+        checked = check_options(self.model.plan.tasks[task].task, task, options)
         with located_errors(task):
             inputs = self._collator(task, rows).to(self.model.device)
 
@@ -207,9 +211,9 @@ class Pipeline(Abilities):
                     return self.model.eval().predict_rows(inputs, **options)
 
             try:
-                batch, results = predict(options or {})
+                batch, results = predict(checked)
             except Exception as error:  # an option that does not fit, by its name
-                line = culprit(predict, options or {}, error)
+                line = culprit(predict, checked, error)
                 if line is None:
                     raise
                 raise ValueError(line) from error

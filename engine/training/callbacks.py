@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...modalities.base import Count, PositiveInt, Probability
 from ..recipe import CallbackSection, find
 from ..recipe.validation import library_options, parameters
 from ..utils import located_errors
@@ -52,7 +53,13 @@ class MagnitudePruning(Callback):
     """
 
     def __init__(
-        self, *, sparsity: float, begin: int = 0, end: int, every: int = 1, pattern: str = ""
+        self,
+        *,
+        sparsity: Probability,
+        begin: Count = 0,
+        end: PositiveInt,
+        every: PositiveInt = 1,
+        pattern: str = "",
     ) -> None:
         if not 0 <= sparsity < 1:
             raise ValueError(f"sparsity: found {sparsity}, expected 0 <= sparsity < 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..base import Sample
+from ..base import NonNegativeFloat, Sample
 
 
 class Noise:
@@ -15,7 +15,7 @@ class Noise:
     uncalibrated sensor.
     """
 
-    def __init__(self, *, std: float = 0.05, shift: float = 0.0) -> None:
+    def __init__(self, *, std: NonNegativeFloat = 0.05, shift: NonNegativeFloat = 0.0) -> None:
         if std < 0 or shift < 0:
             raise ValueError(f"augment: std {std}, shift {shift}; deviations are not negative")
         self.std, self.shift = std, shift

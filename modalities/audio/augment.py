@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..base import Sample
+from ..base import Count, NonNegativeFloat, Probability, Sample
 
 FASTEST = 0.25
 """A signal that is shortened by more has too few frames for its transcript (CTC)."""
@@ -43,16 +43,16 @@ class MelAugment:
     def __init__(
         self,
         *,
-        speed: float = 0.0,
-        room: float = 0.0,
-        tilt: float = 0.0,
+        speed: NonNegativeFloat = 0.0,
+        room: NonNegativeFloat = 0.0,
+        tilt: NonNegativeFloat = 0.0,
         noise: list[float] | None = None,
-        noise_chance: float = 0.5,
-        gain: float = 0.0,
-        time_masks: int = 0,
-        time_width: float = 0.05,
-        band_masks: int = 0,
-        band_width: float = 0.2,
+        noise_chance: Probability = 0.5,
+        gain: NonNegativeFloat = 0.0,
+        time_masks: Count = 0,
+        time_width: Probability = 0.05,
+        band_masks: Count = 0,
+        band_width: Probability = 0.2,
     ) -> None:
         if not 0 <= speed <= FASTEST:
             raise ValueError(
@@ -115,7 +115,11 @@ class WaveAugment:
     """
 
     def __init__(
-        self, *, noise: list[float] | None = None, noise_chance: float = 0.5, gain: float = 0.0
+        self,
+        *,
+        noise: list[float] | None = None,
+        noise_chance: Probability = 0.5,
+        gain: NonNegativeFloat = 0.0,
     ) -> None:
         if not 0 <= noise_chance <= 1:
             raise ValueError(f"noise_chance: found {noise_chance}, expected a share from 0 to 1")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..base import Sample
+from ..base import NonNegativeFloat, Sample
 
 
 class ImageAugment:
@@ -30,13 +30,13 @@ class ImageAugment:
         self,
         *,
         flip: bool = False,
-        shift: float = 0.0,
-        rotate: float = 0.0,
-        scale: float = 0.0,
-        brightness: float = 0.0,
-        contrast: float = 0.0,
-        noise: float = 0.0,
-        erase: float = 0.0,
+        shift: NonNegativeFloat = 0.0,
+        rotate: NonNegativeFloat = 0.0,
+        scale: NonNegativeFloat = 0.0,
+        brightness: NonNegativeFloat = 0.0,
+        contrast: NonNegativeFloat = 0.0,
+        noise: NonNegativeFloat = 0.0,
+        erase: NonNegativeFloat = 0.0,
     ) -> None:
         if not (0 <= shift < 1 and 0 <= scale < 1 and 0 <= erase <= 1):
             raise ValueError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from ..base import Features, LayerHook, Tokenizer
+from ..base import Features, LayerHook, PositiveInt, Tokenizer
 from .hf import HubText, positions
 
 WITH_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -42,7 +42,7 @@ class CausalLM(HubText):
         name: str | None = None,
         config: dict[str, Any] | None = None,
         tokenizer: Tokenizer,
-        max_length: int = 512,
+        max_length: PositiveInt = 512,
         lm_head: bool = False,
         echo: bool = False,
         attention: Literal["causal", "bidirectional"] = "causal",

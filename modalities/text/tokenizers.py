@@ -20,7 +20,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from ..base import Tokenizer
+from ..base import PositiveInt, Tokenizer
 from .repo_id import parse_repo_id
 from .special_pieces import protect_text
 
@@ -129,7 +129,7 @@ class BPE(_Backed):
     vocabulary's size. The same texts give the same vocabulary.
     """
 
-    def __init__(self, *, size: int = 512) -> None:
+    def __init__(self, *, size: PositiveInt = 512) -> None:
         least = Bytes.size
         if size < least:
             raise ValueError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM
 
-from ..base import Sample, Tokenizer
+from ..base import PositiveInt, Sample, Tokenizer
 from .hf import HubText
 
 
@@ -43,7 +43,7 @@ class TransformersText(HubText):
         name: str | None = None,
         config: dict[str, Any] | None = None,
         tokenizer: Tokenizer,
-        max_length: int = 512,
+        max_length: PositiveInt = 512,
         lm_head: bool = False,
         padding: Literal["longest", "max_length"] = "longest",
     ) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...modalities.base import Loss
+from ...modalities.base import Loss, NonNegativeFloat, PositiveFloat, PositiveInt
 from ..base import Context, Embed, Row, Task
 from ..batch import Batch, Example, Tools
 from ..common import MAX_LOGIT_SCALE, all_gather_with_grad, l2_normalize, stable_hash
@@ -73,22 +73,22 @@ class Contrastive(Task):
         self,
         *,
         streams: list[str],
-        dim: int = 128,
+        dim: PositiveInt = 128,
         loss: Literal["infonce", "siglip", "soft", "hinge"] = "infonce",
-        temperature: float | None = None,
+        temperature: PositiveFloat | None = None,
         bias: float = -10.0,
         positive_group: str | None = None,
         hard_negatives: dict[str, str | list[str]] | None = None,
         in_batch_negatives: bool = True,
-        hinge_margin: float | None = None,
-        false_negative_margin: float | None = None,
-        hardness: float = 0.0,
-        matryoshka: list[int] | None = None,
+        hinge_margin: NonNegativeFloat | None = None,
+        false_negative_margin: NonNegativeFloat | None = None,
+        hardness: NonNegativeFloat = 0.0,
+        matryoshka: list[PositiveInt] | None = None,
         matryoshka_weights: list[float] | None = None,
         soft_target_streams: dict[str, str] | None = None,
         teachers: list[dict[str, str]] | None = None,
-        teacher_weight: float = 1.0,
-        gradcache_chunk_size: int | None = None,
+        teacher_weight: NonNegativeFloat = 1.0,
+        gradcache_chunk_size: PositiveInt | None = None,
         metric_group: str | None = None,
         zero_shot: dict[str, Any] | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...modalities.base import Loss
+from ...modalities.base import Loss, PositiveInt
 from ..base import Context, Row, Task
 from ..batch import Batch, Example, Tools
 from ..uses import StreamUse
@@ -41,7 +41,7 @@ class EmbeddingDistillation(Task):
         student: str,
         teacher: str,
         loss: Literal["mse", "cosine"] = "mse",
-        dim: int | None = None,
+        dim: PositiveInt | None = None,
         positive_group: str | None = None,
     ) -> None:
         super().__init__()

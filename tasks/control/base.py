@@ -157,17 +157,6 @@ class ControlTask(Task):
         )
         return start.cpu()
 
-    def steps_of(self, options: Mapping[str, Any]) -> int:
-        """Return the requested number of samples, by default that of the data's chunks."""
-        unknown = sorted(set(options) - {"steps"})
-        steps = options.get("steps", self.chunk.steps)
-        if unknown or not isinstance(steps, int) or steps < 1:
-            raise ValueError(
-                f"options: found {dict(options)}, expected none, or steps: 1 or more samples over "
-                "the time of a chunk"
-            )
-        return steps
-
     def metrics(self) -> ActionMetrics:
         return ActionMetrics(self.tokenizer)
 

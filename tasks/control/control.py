@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...backbones.base import Backbone
 from ...modalities.action.tokenizers import ActionTokenizer
-from ...modalities.base import Loss
+from ...modalities.base import Loss, NonNegativeFloat, PositiveInt
 from ..base import Context, Row
 from ..batch import Batch, Example, Tools
 from ..common import assemble, parse_prompt, require_streams
@@ -64,10 +64,10 @@ class Control(ControlTask):
         action_decoder: Literal["parallel", "continuous", "autoregressive", "fourier"] = "parallel",
         vocabulary: Literal["added", "tail"] | None = None,
         attention: Literal["causal", "prefix"] | None = None,
-        latent: int | None = None,
-        kl: float | None = None,
-        frequencies: int | None = None,
-        smoothness: float | None = None,
+        latent: PositiveInt | None = None,
+        kl: NonNegativeFloat | None = None,
+        frequencies: PositiveInt | None = None,
+        smoothness: NonNegativeFloat | None = None,
     ) -> None:
         super().__init__(tokenizer, chunk, action, previous_action)
         self.prompt = parse_prompt(prompt)
@@ -120,15 +120,17 @@ class Control(ControlTask):
         context = assemble(self.prompt.streams, batch, ctx)
         return self.action_decoder.loss(context, batch, target, ctx.decoder())
 
-    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
+    def predict(
+        self, batch: Batch, ctx: Context, *, steps: PositiveInt | None = None, **options: Any
+    ) -> list[Any]:
         """Return `{"actions": [steps][dof]}` a row, in the robot's units, always finite and
         deterministic; `tokens`, if the action decoder generates ids.
 
-        options: `steps`, the number of samples over the same time (another control rate). A
+        steps: number of samples over the same time (another control rate). A
         sequence of tokens that cannot be decoded (FAST) is replaced by the mean action and
         `undecodable: true`.
         """
-        steps, start = self.steps_of(options), self.starts(batch)
+        steps, start = steps or self.chunk.steps, self.starts(batch)
         output = self.action_decoder.generate(
             assemble(self.prompt.streams, batch, ctx), ctx.decoder()
         )

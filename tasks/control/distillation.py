@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ...backbones.base import Backbone
 from ...modalities.action.tokenizers import ActionTokenizer
-from ...modalities.base import Features, Loss
+from ...modalities.base import Features, Loss, NonNegativeFloat, PositiveInt
 from ..base import Context, Row
 from ..batch import Batch, Example, Tools
 from ..common import assemble, head_output, parse_prompt, require_streams
@@ -49,8 +49,8 @@ class ActionDistillation(ActionRegression):
         chunk: ChunkStatistics,
         action: str = "action",
         previous_action: str = "previous_action",
-        distill_weight: float = 1.0,
-        action_weight: float = 0.0,
+        distill_weight: NonNegativeFloat = 1.0,
+        action_weight: NonNegativeFloat = 0.0,
         distance: Literal["mse", "cosine"] = "mse",
         attention: Literal["causal", "prefix"] = "causal",
     ) -> None:
@@ -120,10 +120,12 @@ class ActionDistillation(ActionRegression):
             total, parts["l1"] = total + self.action_weight * error, error.detach()
         return Loss(total, len(batch), parts)
 
-    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
+    def predict(
+        self, batch: Batch, ctx: Context, *, steps: PositiveInt | None = None, **options: Any
+    ) -> list[Any]:
         """As `ActionRegression`, without the expert's stream."""
         student = self._student(batch, ctx)
-        return self.decoded(head_output(self, "decoder", _features(student)), batch, options)
+        return self.decoded(head_output(self, "decoder", _features(student)), batch, steps)
 
     def example_rows(self) -> list[dict[str, Any]]:
         return self.chunk_rows([self.prompt])

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ...modalities.action.tokenizers import ActionTokenizer
-from ...modalities.base import Loss
+from ...modalities.base import Loss, PositiveInt
 from ..base import Context
 from ..batch import Batch
 from ..common import head_output
@@ -59,14 +59,15 @@ class ActionRegression(ControlTask):
         rows."""
         return (points - self.target(batch)).abs().mean(1).sum()
 
-    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """Return `{"actions": [steps][dof]}` a row, always finite. options: `steps`, the number of
-        samples over the time of a chunk."""
-        return self.decoded(head_output(self, "decoder", ctx.encode(self.input)), batch, options)
+    def predict(
+        self, batch: Batch, ctx: Context, *, steps: PositiveInt | None = None, **options: Any
+    ) -> list[Any]:
+        """Return `{"actions": [steps][dof]}` a row, always finite. steps: the number of samples
+        over the time of a chunk, by default that of the data's."""
+        return self.decoded(head_output(self, "decoder", ctx.encode(self.input)), batch, steps)
 
-    def decoded(
-        self, points: Tensor, batch: Batch, options: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def decoded(self, points: Tensor, batch: Batch, steps: int | None) -> list[dict[str, Any]]:
         """Return control points `[B, L]` as predictions."""
-        actions = self.points.decode(points.cpu(), self.steps_of(options), self.starts(batch))
+        count = steps or self.chunk.steps
+        actions = self.points.decode(points.cpu(), count, self.starts(batch))
         return [{"actions": row} for row in actions.tolist()]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...modalities.base import Features, Loss
+from ...modalities.base import Features, Loss, NonNegativeFloat, Probability
 from ..base import Context, Metrics, Row, Task
 from ..batch import Batch, Example, Tools
 from ..common import grid_to_world
@@ -48,10 +48,10 @@ class Detection(Task):
         input: str,
         target: str = "box",
         axes: Literal[2, 3] = 3,
-        l1: float = 5.0,
-        giou: float = 2.0,
-        no_object_weight: float = 0.1,
-        threshold: float = 0.05,
+        l1: NonNegativeFloat = 5.0,
+        giou: NonNegativeFloat = 2.0,
+        no_object_weight: NonNegativeFloat = 0.1,
+        threshold: Probability = 0.05,
     ) -> None:
         super().__init__()
         for name, value in (("l1", l1), ("giou", giou)):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...modalities.base import Features, Loss
+from ...modalities.base import Features, Loss, NonNegativeFloat, PositiveInt, Probability
 from ..base import Context, Metrics, Row, Task
 from ..batch import Batch, Example, Tools
 from ..common import (
@@ -63,12 +63,12 @@ class Grounding(Task):
         input: str,
         text: str,
         mask: str = "mask",
-        dim: int = 128,
+        dim: PositiveInt = 128,
         finding: str | None = None,
         negative_group: str | None = None,
         group: str | None = None,
-        grounded_fraction: float = 1.0,
-        hard_negative_scale: float = 0.0,
+        grounded_fraction: Probability = 1.0,
+        hard_negative_scale: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         if len({input, text, mask}) < 3:

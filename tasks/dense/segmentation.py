@@ -19,7 +19,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...connectors.base import Connector
-from ...modalities.base import Features, Loss, Sample
+from ...modalities.base import (
+    Features,
+    Fraction,
+    Loss,
+    NonNegativeFloat,
+    PositiveInt,
+    Probability,
+    Sample,
+)
 from ...modalities.groups import encode_by_group
 from ..base import Context, Metrics, Task
 from ..batch import Batch
@@ -54,12 +62,12 @@ class Segmentation(Task):
         *,
         input: str,
         mask: str = "mask",
-        dice: float = 1.0,
-        ce: float = 1.0,
-        threshold: float = 0.5,
-        prior: float = 0.01,
-        window: list[int] | None = None,
-        overlap: float = 0.5,
+        dice: NonNegativeFloat = 1.0,
+        ce: NonNegativeFloat = 1.0,
+        threshold: Probability = 0.5,
+        prior: Probability = 0.01,
+        window: list[PositiveInt] | None = None,
+        overlap: Fraction = 0.5,
     ) -> None:
         super().__init__()
         if min(dice, ce) < 0 or dice + ce == 0:

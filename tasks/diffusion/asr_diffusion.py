@@ -20,7 +20,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...backbones.base import Backbone, ContextCache
-from ...modalities.base import Features, Loss, Tokenizer
+from ...modalities.base import (
+    Count,
+    Features,
+    Fraction,
+    Loss,
+    NonNegativeFloat,
+    PositiveInt,
+    Probability,
+    Tokenizer,
+)
 from ..base import Context, Row
 from ..batch import Batch, Example, Tools
 from ..common import assemble, example_row, require_streams
@@ -31,8 +40,6 @@ from .ctc_draft import feature_dropout, per_token_ctc_loss, select_rows
 from .draft import (
     Draft,
     DraftConfig,
-    check_fractions,
-    check_positive,
     layout_draft,
     make_draft,
 )
@@ -68,28 +75,25 @@ class DiffusionASR(ASR):
         tokenizer: Tokenizer,
         target: str = "{text}",
         normalizer: Normalizer = "unicode",
-        threshold: float = 0.9,
-        min_confidence: float = 0.9,
-        remask_below: float | None = 0.3,
-        length_factor: float = 1.2,
-        length_margin: int = 8,
-        min_length_ratio: float = 0.5,
-        canvas_length: int = 64,
-        max_passes: int = 64,
-        draft_prob: float = 1 / 3,
-        feature_dropout: float = 0.3,
-        ctc_weight: float = 0.3,
+        threshold: Probability = 0.9,
+        min_confidence: Probability = 0.9,
+        remask_below: Probability | None = 0.3,
+        length_factor: NonNegativeFloat = 1.2,
+        length_margin: Count = 8,
+        min_length_ratio: Probability = 0.5,
+        canvas_length: PositiveInt = 64,
+        max_passes: PositiveInt = 64,
+        draft_prob: Probability = 1 / 3,
+        feature_dropout: Fraction = 0.3,
+        ctc_weight: NonNegativeFloat = 0.3,
     ) -> None:
         super().__init__(prompt=prompt, target=target, normalizer=normalizer)
         require_streams(self.prompt)
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset({"block"}))}
-        check_fractions(draft_prob=draft_prob, feature_dropout=feature_dropout)
-        check_positive(canvas_length=canvas_length, max_passes=max_passes)
         self.tokenizer = tokenizer
         self.threshold, self.remask_below, self.max_passes = threshold, remask_below, max_passes
-        self.draft_config = DraftConfig(
-            min_confidence, length_factor, length_margin, min_length_ratio
-        )
+        lengths = (length_factor, length_margin, min_length_ratio)
+        self.draft_config = DraftConfig(min_confidence, *lengths)
         self.canvas_length, self.ctc_weight = canvas_length, ctc_weight
         self.draft_prob, self.feature_dropout = draft_prob, feature_dropout
         self.special = Special(-1, -1, -1)  # set by `build`
@@ -218,8 +222,8 @@ class DiffusionASR(ASR):
         ids, real = canvases.ids.to(device), canvases.real.to(device)
         hidden = decoder(decoder.embed(ids), real, context, "block")  # [B, G, D]
         logits = decoder.logits(hidden.flatten(0, 1)[positions.to(device)]).float()  # [N, V]
-        labels = canvases.target.flatten()[positions].to(device)
-        weight = canvases.weight.flatten()[positions].to(device)
+        cells = (canvases.target, canvases.weight)
+        labels, weight = (each.flatten()[positions].to(device) for each in cells)
         losses = F.cross_entropy(logits, labels, reduction="none") * weight
         flat = torch.zeros(canvases.weight.numel(), device=device)
         return flat.index_add(0, positions.to(device), losses).view(canvases.weight.shape)
@@ -230,17 +234,13 @@ class DiffusionASR(ASR):
         ctx: Context,
         *,
         prior: bool = True,
-        steps: int | None = None,
-        threshold: float | None = None,
+        steps: PositiveInt | None = None,
+        threshold: Probability | None = None,
         **options: Any,
     ) -> list[Any]:
         """Return `text`, the decoder's `passes`, and `prior`, the CTC head's hypothesis, for each
         row. prior: False begins with masks only. steps: number of passes that reveal equal numbers
         of positions, in place of the threshold."""
-        if options:
-            raise ValueError(
-                f"asr_diffusion: found {', '.join(options)}; expected prior, steps, threshold"
-            )
         decoder = ctx.decoder()
         cache = decoder.prefill(assemble(self.prompt.streams, batch, ctx), "block")
         drafts: Sequence[Draft | None] = [None] * len(batch)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...backbones.base import Backbone
-from ...modalities.base import Features, Loss, Tokenizer
+from ...modalities.base import Features, Loss, PositiveFloat, PositiveInt, Probability, Tokenizer
 from ...modalities.messages import did_you_mean
 from ..base import Context, Row, Task
 from ..batch import Batch, Example, Tools
@@ -55,10 +55,10 @@ class LanguageModeling(Task):
         text: str = "{text}",
         objectives: dict[str, float] | None = None,
         attention: Literal["causal", "prefix"] = "causal",
-        max_length: int | None = None,
-        noise_density: float = 0.15,
-        mean_span: float = 3.0,
-        sentinels: int = 100,
+        max_length: PositiveInt | None = None,
+        noise_density: Probability = 0.15,
+        mean_span: PositiveFloat = 3.0,
+        sentinels: PositiveInt = 100,
     ) -> None:
         super().__init__()
         self.text = parse_target("text", text)
@@ -172,8 +172,6 @@ class LanguageModeling(Task):
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """Return `scores` a row, by objective: `nll` in nats, its `tokens`, and, where the target
         has it, `last_word`: whether greedy decoding writes it."""
-        if options:
-            raise ValueError(f"language_modeling: found {', '.join(options)}; expected no option")
         scores: list[dict[str, Any]] = [{} for _ in range(len(batch))]
         for name in self.objectives:
             losses, correct = self._scores(batch, ctx, f".{name}")

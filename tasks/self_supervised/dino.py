@@ -17,7 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...modalities.base import Features, Loss, Sample
+from ...modalities.base import (
+    Count,
+    Features,
+    Loss,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Sample,
+)
 from ..base import Context, StopTraining, Task
 from ..batch import Batch
 from ..common import Crop, Range, all_gather_with_grad, all_reduce_sum, cosine, ema_copy
@@ -56,46 +65,32 @@ class DINO(Task):
         self,
         *,
         input: str,
-        size: int | list[int],
-        local_size: int | list[int],
+        size: PositiveInt | list[PositiveInt],
+        local_size: PositiveInt | list[PositiveInt],
         scale: Range = (0.32, 1.0),
         local_scale: Range = (0.05, 0.32),
-        local_crops: int = 8,
-        prototypes: int = 65536,
-        hidden: int = 2048,
-        bottleneck: int = 256,
-        masked_fraction: float = 0.5,
+        local_crops: Count = 8,
+        prototypes: PositiveInt = 65536,
+        hidden: PositiveInt = 2048,
+        bottleneck: PositiveInt = 256,
+        masked_fraction: Probability = 0.5,
         mask_ratio: Range = (0.1, 0.5),
-        patch_weight: float = 1.0,
-        koleo_weight: float = 0.1,
-        temperature: float = 0.1,
+        patch_weight: NonNegativeFloat = 1.0,
+        koleo_weight: NonNegativeFloat = 0.1,
+        temperature: PositiveFloat = 0.1,
         teacher_temperature: Range = (0.04, 0.07),
-        teacher_temperature_warmup: float = 0.3,
+        teacher_temperature_warmup: Probability = 0.3,
         ema_decay: Range = (0.992, 1.0),
-        min_rank: float = 1.1,
-        patience: int = 200,
+        min_rank: PositiveFloat = 1.1,
+        patience: PositiveInt = 200,
     ) -> None:
         super().__init__()
         shares = {"scale": scale, "local_scale": local_scale, "mask_ratio": mask_ratio}
         for name, (low, high) in {**shares, "ema_decay": ema_decay}.items():
             if not 0 <= low <= high <= 1:
                 raise ValueError(f"{name}: found {low} to {high}, expected 0 <= low <= high <= 1")
-        counts = {"prototypes": prototypes, "hidden": hidden, "bottleneck": bottleneck}
-        for name, value in {**counts, "patience": patience}.items():
-            if value < 1:
-                raise ValueError(f"{name}: found {value}, expected at least 1")
-        for name, number in {
-            "local_crops": local_crops,
-            "teacher_temperature_warmup": teacher_temperature_warmup,
-        }.items():
-            if number < 0:
-                raise ValueError(f"{name}: found {number}, expected 0 or more")
-        if not 0 <= masked_fraction <= 1:
-            raise ValueError(
-                f"masked_fraction: found {masked_fraction}, expected a share between 0 and 1"
-            )
-        if min(temperature, *teacher_temperature) <= 0:
-            raise ValueError("temperature, teacher_temperature: expected numbers above 0")
+        if min(teacher_temperature) <= 0:
+            raise ValueError(f"teacher_temperature: found {teacher_temperature}, expected > 0")
         self.input = input
         self.streams = {
             input: StreamUse(

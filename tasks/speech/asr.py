@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from ...modalities.base import PositiveInt
 from ..base import Row
 from ..batch import Example, Tools
 from ..text import Captioning
@@ -34,7 +35,7 @@ class ASR(Captioning):
         prompt: str | dict[str, Any],
         target: str = "{text}",
         attention: Literal["causal", "prefix"] = "causal",
-        max_new_tokens: int = 128,
+        max_new_tokens: PositiveInt = 128,
         normalizer: Normalizer = "unicode",
     ) -> None:
         super().__init__(

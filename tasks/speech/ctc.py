@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...modalities.base import Features, Loss, Tokenizer
+from ...modalities.base import Features, Fraction, Loss, PositiveInt, Probability, Tokenizer
 from ..base import Context, Row, Task, Unit
 from ..batch import Batch, Example, Tools
 from ..common import example_row, parse_target
@@ -76,14 +76,14 @@ class CTC(Task):
         target: str = "{text}",
         allow_empty: bool = False,
         interctc_layers: list[int] | None = None,
-        interctc_weight: float = 0.8,
+        interctc_weight: Probability = 0.8,
         condition: list[str] | None = None,
-        condition_prob: float = 0.5,
-        beam: int = 1,
+        condition_prob: Probability = 0.5,
+        beam: PositiveInt = 1,
         lexicon: bool = False,
         normalizer: Normalizer = "unicode",
-        window: int | None = None,
-        overlap: float = 0.25,
+        window: PositiveInt | None = None,
+        overlap: Fraction = 0.25,
     ) -> None:
         super().__init__()
         check_options(
@@ -201,7 +201,7 @@ class CTC(Task):
         batch: Batch,
         ctx: Context,
         *,
-        beam: int | None = None,
+        beam: PositiveInt | None = None,
         times: bool | None = False,
         confidence: bool = False,
         **options: Any,
@@ -211,9 +211,6 @@ class CTC(Task):
         time axis. confidence: the geometric mean of the tokens' highest posteriors on the best
         path."""
         beam = self.beam if beam is None else beam
-        if options or beam < 1:
-            wrong = ", ".join(options) if options else f"beam {beam}"
-            raise ValueError(f"ctc: found {wrong}; expected beam: 1 or more, times, confidence")
         features, _ = self._features(batch, ctx, [], long=True)
         if times is None:
             times = features.spacing is not None and features.origin is not None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...modalities.base import Loss
+from ...modalities.base import Fraction, Loss, Probability
 from ..base import Context, Metrics, Row, Task, Unit
 from ..batch import Batch, Example, Tools
 from ..common import head_output
@@ -41,8 +41,8 @@ class Classification(Task):
         labels: LabelEncoder,
         target: str = "label",
         multi_label: bool = False,
-        smoothing: float = 0.0,
-        threshold: float = 0.5,
+        smoothing: Fraction = 0.0,
+        threshold: Probability = 0.5,
         scores: bool = True,
     ) -> None:
         super().__init__()

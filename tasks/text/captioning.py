@@ -9,14 +9,15 @@ Legend: `B` rows, `L` tokens of the longest target, `N` tokens of all targets, `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...modalities.base import Loss
+from ...backbones.base import GenerationOptions, check_generation_options
+from ...modalities.base import Loss, PositiveInt
 from ..base import Context, Metrics, Row, Task, Unit
 from ..batch import Batch, Example, Tools
 from ..common import (
@@ -50,14 +51,12 @@ class Captioning(Task):
         prompt: str | dict[str, Any],
         target: str = "{caption}",
         attention: Literal["causal", "prefix"] = "causal",
-        max_new_tokens: int = 64,
+        max_new_tokens: PositiveInt = 64,
         facts: dict[str, str] | None = None,
         fact_tolerance: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.prompt, self.target = parse_prompt(prompt), parse_target("target", target)
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens: found {max_new_tokens}, expected at least 1")
         self.streams = {name: StreamUse(width=BACKBONE) for name in self.prompt.streams}
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset({attention}))}
         self.attention, self.max_new_tokens = attention, max_new_tokens
@@ -122,13 +121,15 @@ class Captioning(Task):
         correct = (logits.detach().argmax(-1) == labels).sum()
         return Loss(total, int(mask.sum()), {"correct": correct})
 
-    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
+    def predict(  # type: ignore[override]  # no other option
+        self, batch: Batch, ctx: Context, **options: Unpack[GenerationOptions]
+    ) -> list[Any]:
         """Return `{"text": ...}` a row; options are those of the decoder's `generate`."""
+        check_generation_options(options)
         texts = self._generate(batch, ctx, options)
         if len(texts) != len(batch):
-            raise ValueError(
-                f"generate: {len(texts)} texts for {len(batch)} rows; ask for one text a row"
-            )
+            count = len(batch)
+            raise ValueError(f"generate: found {len(texts)} texts, expected one of {count} rows")
         return [{"text": ctx.decoder().tokenizer.decode(row).strip()} for row in texts]
 
     def _generate(self, batch: Batch, ctx: Context, options: Mapping[str, Any]) -> list[list[int]]:

@@ -153,7 +153,9 @@ def options_model(part: Any) -> type[BaseModel]:
         elif name in part_arguments(part):
             hint = str | dict[str, Any] if default is inspect.Parameter.empty else _OPTIONAL
         fields[name] = (hint, ... if default is inspect.Parameter.empty else default)
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False
+    )
     name = getattr(part, "__name__", "Options")
     return create_model(name, __config__=config, **fields)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...base import Features
+from ...base import Count, Features, PositiveInt
 from ..normalizer import Normalizer
 from .step_encoder import StepEncoder, sinusoids
 
@@ -24,7 +24,12 @@ class State(StepEncoder):
     """
 
     def __init__(
-        self, *, normalizer: Normalizer, dim: int = 128, hidden: int | None = None, depth: int = 0
+        self,
+        *,
+        normalizer: Normalizer,
+        dim: PositiveInt = 128,
+        hidden: PositiveInt | None = None,
+        depth: Count = 0,
     ) -> None:
         super().__init__(normalizer, dim)
         if hidden is not None and hidden < 1:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ...base import Features, LayerHook
+from ...base import Count, Features, LayerHook, PositiveInt
 from ..normalizer import Normalizer
 from .step_encoder import StepEncoder, sinusoids
 
@@ -28,7 +28,12 @@ class TrajectoryEncoder(StepEncoder):
     supports = frozenset({"hidden_states", "layer_hooks", "token_mask"})
 
     def __init__(
-        self, *, normalizer: Normalizer, dim: int = 128, depth: int = 2, heads: int = 4
+        self,
+        *,
+        normalizer: Normalizer,
+        dim: PositiveInt = 128,
+        depth: Count = 2,
+        heads: PositiveInt = 4,
     ) -> None:
         super().__init__(normalizer, dim)
         if depth < 1 or heads < 1 or dim % heads:

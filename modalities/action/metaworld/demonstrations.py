@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ...base import Source
+from ...base import Count, NonNegativeFloat, PositiveInt, Source
 from ...paths import cache_root
 from ..datasets import LeRobot, Recording, write
 from .env import FIRST, RATE, MetaWorld
@@ -56,13 +56,13 @@ class Demonstrations(Source):
         self,
         *,
         tasks: list[str],
-        episodes: int = 100,
+        episodes: PositiveInt = 100,
         split: Literal["train", "development", "test"] = "train",
-        noise: float = 0.0,
-        branches: int = 1,
-        hold: int = 20,
+        noise: NonNegativeFloat = 0.0,
+        branches: PositiveInt = 1,
+        hold: Count = 20,
         cameras: list[str] | None = None,
-        size: int = 128,
+        size: PositiveInt = 128,
     ) -> None:
         seeds = SEEDS[split]
         if not 0 < episodes <= len(seeds):

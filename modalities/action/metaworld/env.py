@@ -26,6 +26,7 @@ from gymnasium.envs.mujoco import MujocoEnv
 from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
+from ...base import Count, PositiveInt
 from ...messages import did_you_mean
 from .instructions import heldout_instruction, train_instructions
 from .rendering import OffscreenRenderer
@@ -61,7 +62,7 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
     render_mode = "rgb_array"
 
     def __init__(
-        self, task: str, seed: int = 0, *, cameras: Sequence[str] = (), size: int = 128
+        self, task: str, seed: Count = 0, *, cameras: Sequence[str] = (), size: PositiveInt = 128
     ) -> None:
         _check_name("task", task, metaworld.MT1.ENV_NAMES)
         for camera in cameras:

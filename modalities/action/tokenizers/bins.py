@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...base import PositiveInt
 from . import validation
 from .base import ActionTokenizer
 from .quantiles import Reservoir, bounds
@@ -28,8 +29,8 @@ class BinTokenizer(ActionTokenizer):
     def __init__(
         self,
         *,
-        dof: int | None = None,
-        vocab: int = 256,
+        dof: PositiveInt | None = None,
+        vocab: PositiveInt = 256,
         quantiles: tuple[float, float] = (0.01, 0.99),
     ) -> None:
         self.dof = validation.joints(dof)

@@ -22,6 +22,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 
+from ...base import NonNegativeFloat, PositiveInt
 from . import validation
 from .base import ActionTokenizer
 from .quantiles import Reservoir, bounds
@@ -42,9 +43,9 @@ class FastTokenizer(ActionTokenizer):
     def __init__(
         self,
         *,
-        dof: int | None = None,
-        vocab: int = 1024,
-        scale: float = 10.0,
+        dof: PositiveInt | None = None,
+        vocab: PositiveInt = 1024,
+        scale: NonNegativeFloat = 10.0,
         quantiles: tuple[float, float] = (0.01, 0.99),
     ) -> None:
         if scale <= 0:

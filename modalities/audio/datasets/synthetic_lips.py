@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from ...base import Count, PositiveInt
 from .synthetic_speech import RATE, Held, Speech, Talker
 
 SIDE = 32
@@ -126,10 +127,10 @@ class TalkerLips(Talker):
         grammar: Literal["commands", "sentences"] = "commands",
         split: Literal["train", "test"],
         hold: list[Held] | None = None,
-        count: int = 1000,
-        seed: int = 0,
+        count: PositiveInt = 1000,
+        seed: Count = 0,
         snr: float | list[float] | None = 0.0,
-        join: list[int] | None = None,
+        join: list[Count] | None = None,
     ) -> None:
         super().__init__(
             grammar=grammar, split=split, hold=hold, count=count, seed=seed, snr=snr, join=join

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...base import Source
+from ...base import Count, PositiveInt, Source
 from ..read import LazySound, Sound
 from .sound_events import EVENTS, MAKERS, RATE, Event, faded
 
@@ -78,8 +78,8 @@ class Sounds(Source):
         self,
         *,
         split: Literal["train", "test", "held_out"],
-        count: int = 10_000,
-        seed: int = 0,
+        count: PositiveInt = 10_000,
+        seed: Count = 0,
         distinct: bool = False,
     ) -> None:
         if count < 1:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...base import ReadError, Source
+from ...base import Count, PositiveInt, ReadError, Source
 from ..read import LazySound, Sound
 from .espeak import Utterance, Voice, require, speak, version
 from .espeak_voices import speaker
@@ -117,10 +117,10 @@ class Talker(Source):
         grammar: Literal["commands", "sentences"] = "commands",
         split: Literal["train", "test"],
         hold: list[Held] | None = None,
-        count: int = 1000,
-        seed: int = 0,
+        count: PositiveInt = 1000,
+        seed: Count = 0,
         snr: float | list[float] | None = None,
-        join: list[int] | None = None,
+        join: list[Count] | None = None,
     ) -> None:
         self.grammar, self.split, self.count, self.seed = grammar, split, count, seed
         self.hold = _held_out(split, hold)

@@ -14,7 +14,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ...base import Encoder, Features, LayerHook, Sample
+from ...base import (
+    Count,
+    Encoder,
+    Features,
+    Fraction,
+    LayerHook,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Sample,
+)
 from ..processor import LogMel
 from .conformer_blocks import ConformerBlock, ConvBlock, Subsampling
 from .padding import layer_indices, mask_tokens, padded
@@ -36,22 +46,22 @@ class LogMelConformer(Encoder):
     def __init__(
         self,
         *,
-        dim: int = 144,
-        depth: int = 4,
-        heads: int = 4,
-        kernel: int = 15,
-        front: int = 0,
-        expand: int = 4,
+        dim: PositiveInt = 144,
+        depth: Count = 4,
+        heads: PositiveInt = 4,
+        kernel: PositiveInt = 15,
+        front: Count = 0,
+        expand: PositiveInt = 4,
         subsample: Literal[2, 4, 8] = 4,
-        dropout: float = 0.1,
+        dropout: Fraction = 0.1,
         normalize: Literal["bands", "level", "fixed"] = "bands",
         mask_token: bool = False,
-        rate: int = 16000,
-        mels: int = 64,
-        window: float = 0.025,
-        hop: float = 0.01,
-        low: float = 20.0,
-        high: float = 7600.0,
+        rate: PositiveInt = 16000,
+        mels: PositiveInt = 64,
+        window: PositiveFloat = 0.025,
+        hop: PositiveFloat = 0.01,
+        low: NonNegativeFloat = 20.0,
+        high: PositiveFloat = 7600.0,
     ) -> None:
         super().__init__()
         _check(dim, heads, kernel)

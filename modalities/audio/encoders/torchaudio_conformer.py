@@ -13,7 +13,16 @@ from collections.abc import Sequence
 import torchaudio
 from torch import Tensor, nn
 
-from ...base import Encoder, Features, Sample
+from ...base import (
+    Count,
+    Encoder,
+    Features,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Sample,
+)
 from ..processor import LogMel
 from .padding import layer_indices, mask_tokens, padded, up_to
 
@@ -32,19 +41,19 @@ class TorchaudioConformer(Encoder):
     def __init__(
         self,
         *,
-        dim: int = 144,
-        depth: int = 4,
-        heads: int = 4,
-        expand: int = 4,
-        kernel: int = 31,
-        subsample: int = 4,
-        dropout: float = 0.1,
-        rate: int = 16000,
-        mels: int = 64,
-        window: float = 0.025,
-        hop: float = 0.01,
-        low: float = 20.0,
-        high: float = 7600.0,
+        dim: PositiveInt = 144,
+        depth: Count = 4,
+        heads: PositiveInt = 4,
+        expand: PositiveInt = 4,
+        kernel: PositiveInt = 31,
+        subsample: PositiveInt = 4,
+        dropout: Fraction = 0.1,
+        rate: PositiveInt = 16000,
+        mels: PositiveInt = 64,
+        window: PositiveFloat = 0.025,
+        hop: PositiveFloat = 0.01,
+        low: NonNegativeFloat = 20.0,
+        high: PositiveFloat = 7600.0,
     ) -> None:
         super().__init__()
         if heads < 1 or dim % heads:

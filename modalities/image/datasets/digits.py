@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from ...base import Source
+from ...base import Count, Source
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 WRITER_TEST = 360
@@ -63,7 +63,7 @@ class Digits(Source):
         *,
         split: Literal["train", "test"],
         order: Literal["random", "writer"] = "random",
-        seed: int = 0,
+        seed: Count = 0,
     ) -> None:
         self.split, self.order, self.seed = split, order, seed
         labels = _digits()[1]

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ...base import Source
+from ...base import Count, PositiveInt, Source
 
 COLOURS = {
     "red": (214, 39, 40),
@@ -115,9 +115,9 @@ class Shapes(Source):
         self,
         *,
         split: Literal["train", "test", "held_out"],
-        count: int = 10_000,
-        seed: int = 0,
-        size: int = 64,
+        count: PositiveInt = 10_000,
+        seed: Count = 0,
+        size: PositiveInt = 64,
         distinct: bool = False,
     ) -> None:
         if count < 1 or size < 16:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...base import Encoder, Features
+from ...base import Encoder, Features, PositiveInt
 from ..processor import TimmProcessor
 from .grid import from_map
 
@@ -29,7 +29,12 @@ class Patches(Encoder):
     """
 
     def __init__(
-        self, size: int, patch_size: int, dim: int, *, stem: list[int] | None = None
+        self,
+        size: PositiveInt,
+        patch_size: PositiveInt,
+        dim: PositiveInt,
+        *,
+        stem: list[PositiveInt] | None = None,
     ) -> None:
         super().__init__()
         widths = [3, *(stem or [])]

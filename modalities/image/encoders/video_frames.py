@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...base import Encoder, Features, Processor, Sample
+from ...base import Encoder, Features, PositiveFloat, Processor, Sample
 from .. import IMAGE
 from ..video_clip import Clip
 
@@ -47,7 +47,7 @@ class Frames(Encoder):
     token is its pooled vector, or the mean of its tokens. fps: frames a second that it sees.
     """
 
-    def __init__(self, *, encoder: dict[str, Any], fps: float = 25.0) -> None:
+    def __init__(self, *, encoder: dict[str, Any], fps: PositiveFloat = 25.0) -> None:
         super().__init__()
         if not 0 < fps < float("inf"):
             raise ValueError(f"fps: found {fps}, expected more than 0")

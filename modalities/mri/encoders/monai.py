@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...base import Encoder, Features
+from ...base import Encoder, Features, PositiveFloat, PositiveInt
 from ...messages import did_you_mean
 from ..processor import VolumeProcessor
 from .monai_maps import Map, build, find_maps
@@ -39,9 +39,9 @@ class Monai(Encoder):
         name: str,
         options: dict[str, Any] | None = None,
         layer: str | None = None,
-        size: tuple[int, int, int] = (96, 96, 96),
-        contrasts: int = 1,
-        spacing: tuple[float, float, float] | None = None,
+        size: tuple[PositiveInt, PositiveInt, PositiveInt] = (96, 96, 96),
+        contrasts: PositiveInt = 1,
+        spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None,
         percentiles: tuple[float, float] = (0.5, 99.5),
         crop: bool = True,
     ) -> None:

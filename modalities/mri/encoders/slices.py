@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...base import Encoder, Features, Processor, Sample
+from ...base import Count, Encoder, Features, PositiveFloat, PositiveInt, Processor, Sample
 from ..processor import VolumeProcessor
 
 BRIGHTEST = 2.5
@@ -64,13 +64,13 @@ class Slices(Encoder):
         self,
         *,
         encoder: Annotated[Encoder, "image"],
-        size: tuple[int, int, int] = (96, 96, 96),
+        size: tuple[PositiveInt, PositiveInt, PositiveInt] = (96, 96, 96),
         axis: Literal[0, 1, 2] = 2,
-        every: int = 1,
-        depth: int = 2,
-        heads: int = 4,
-        contrasts: int = 1,
-        spacing: tuple[float, float, float] | None = None,
+        every: PositiveInt = 1,
+        depth: Count = 2,
+        heads: PositiveInt = 4,
+        contrasts: PositiveInt = 1,
+        spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None,
         percentiles: tuple[float, float] = (0.5, 99.5),
         crop: bool = True,
     ) -> None:

@@ -20,7 +20,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...base import Encoder, Features, LayerHook
+from ...base import Count, Encoder, Features, Fraction, LayerHook, PositiveFloat, PositiveInt
 from ..processor import VolumeProcessor
 from .patch_embed3d import Patches3D
 
@@ -41,16 +41,16 @@ class ViT3D(Encoder):
         *,
         size: Size = (96, 96, 96),
         patch: Size = (16, 16, 16),
-        dim: int = 768,
-        depth: int = 12,
-        heads: int = 12,
-        mlp_ratio: float = 4.0,
-        contrasts: int = 1,
-        stem: list[int] | None = None,
-        registers: int = 0,
-        layer_scale: float | None = 1e-5,
-        drop_path: float = 0.0,
-        spacing: tuple[float, float, float] | None = None,
+        dim: PositiveInt = 768,
+        depth: Count = 12,
+        heads: PositiveInt = 12,
+        mlp_ratio: PositiveFloat = 4.0,
+        contrasts: PositiveInt = 1,
+        stem: list[PositiveInt] | None = None,
+        registers: Count = 0,
+        layer_scale: PositiveFloat | None = 1e-5,
+        drop_path: Fraction = 0.0,
+        spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None,
         percentiles: tuple[float, float] = (0.5, 99.5),
         crop: bool = True,
     ) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from monai.data import MetaTensor
 
-from ...base import Source
+from ...base import Count, Fraction, PositiveFloat, PositiveInt, Source
 from ...paths import FileLister, cell_files
 from ..io import oriented
 from ..write import box_of
@@ -87,13 +87,13 @@ class Phantom(Source):
         self,
         *,
         split: Literal["train", "validation", "test"] = "train",
-        subjects: int = 250,
+        subjects: PositiveInt = 250,
         view: Literal["series", "study", "sentence"] = "series",
         sequences: tuple[str, ...] = tuple(SEQUENCES),
-        spacing: float = 4.0,
-        healthy: float = 0.2,
+        spacing: PositiveFloat = 4.0,
+        healthy: Fraction = 0.2,
         flip_lr: bool = False,
-        seed: int = 0,
+        seed: Count = 0,
     ) -> None:
         unknown = [name for name in sequences if name not in SEQUENCES]
         if unknown or not sequences:

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Literal
 
-from ...base import Source
+from ...base import Count, Source
 
 TEST_SHARE = 10
 """One module of so many is of the test split."""
@@ -35,7 +35,7 @@ class Docstrings(Source):
         *,
         split: Literal["train", "test"],
         modules: list[str] | None = None,
-        min_length: int = 40,
+        min_length: Count = 40,
     ) -> None:
         files = _files()
         names = tuple(files if modules is None else modules)

@@ -133,13 +133,13 @@ VALUES: dict[str, Case] = {
         ("inf", "> 0"),
     ),
     "negative steps": ({"train.steps": -1}, "train.steps", ("-1", ">= 0")),
-    "a negative depth": ({f"{CONNECTOR}.depth": -1}, CONNECTOR, ("depth", "-1", "at least 1")),
+    "a negative depth": ({f"{CONNECTOR}.depth": -1}, CONNECTOR, ("depth", "-1", "> 0")),
     "an empty batch": ({"train.batch_size": 0}, "train.batch_size", ("0", "> 0")),
     "all rows held out": ({f"{TRAIN}.holdout": 1}, f"{TRAIN}.holdout", ("1", ">= 0 and < 1")),
     "no new tokens": (
         {"tasks.caption.max_new_tokens": 0},
         "tasks.caption.max_new_tokens",
-        ("0", "at least 1"),
+        ("0", "> 0"),
     ),
     "a size that does not divide": (
         {f"{ENCODER}.patch_size": 3},

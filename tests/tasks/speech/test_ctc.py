@@ -229,14 +229,6 @@ def test_options_that_cannot_be(options: dict[str, Any], line: str) -> None:
         build(**options)
 
 
-def test_what_generation_takes() -> None:
-    task = build()
-    with pytest.raises(ValueError, match="ctc: found num_beams; expected beam"):
-        task.predict(batch(task), encode([5, 5]), num_beams=3)
-    with pytest.raises(ValueError, match="ctc: found beam 0"):
-        task.predict(batch(task), encode([5, 5]), beam=0)
-
-
 def test_a_lexicon_gives_words_of_training_alone() -> None:
     rows = [{"text": "go see"}, {"text": "sea"}]
     task = build(rows, beam=8, lexicon=True)

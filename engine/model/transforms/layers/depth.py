@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import nn
 
+from .....modalities.base import PositiveInt
 from ..context import TransformContext
 from .structure import LayerStack, find_stack, set_layers
 
@@ -18,7 +19,7 @@ def keep_layers(
     module: nn.Module,
     context: TransformContext,
     layers: list[int] | None = None,
-    every: int | None = None,
+    every: PositiveInt | None = None,
     stack: StackName = None,
 ) -> None:
     """Keep some layers of a stack, in this order; the others are removed.
@@ -42,7 +43,7 @@ def keep_layers(
 def upscale_depth(
     module: nn.Module,
     context: TransformContext,
-    drop: int | None = None,
+    drop: PositiveInt | None = None,
     layers: list[int] | None = None,
     stack: StackName = None,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .....modalities.base import PositiveInt
 from ..context import TransformContext
 from .depth import StackName
 from .maps import (
@@ -57,7 +58,7 @@ def prune_heads(
     module: nn.Module,
     context: TransformContext,
     heads: list[tuple[int, int]] | None = None,
-    keep: int | None = None,
+    keep: PositiveInt | None = None,
     stack: StackName = None,
 ) -> None:
     """Remove attention heads of the layers of a stack.

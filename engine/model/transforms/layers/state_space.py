@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .....backbones.stack import StateSpaceMixer, try_stack
+from .....modalities.base import PositiveInt
 from ..context import TransformContext
 from .heads import attention_of
 from .maps import in_features
@@ -18,7 +19,7 @@ from .structure import find_stack
 def attention_to_state_space(
     module: nn.Module,
     context: TransformContext,
-    keep_every: int | None = None,
+    keep_every: PositiveInt | None = None,
     gate: bool = True,
 ) -> None:
     """Exchange the attentions of a causal decoder for state-space layers that begin with their maps

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .....modalities.base import PositiveInt
 from ..context import TransformContext
 from .depth import StackName
 from .maps import (
@@ -38,7 +39,7 @@ class FeedForward(NamedTuple):
 def slice_width(
     module: nn.Module,
     context: TransformContext,
-    intermediate: int,
+    intermediate: PositiveInt,
     by: Literal["first", "norm"] = "norm",
     stack: StackName = None,
 ) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from scipy import sparse
 from torch import Tensor
 
-from .....modalities.base import Tokenizer
+from .....modalities.base import PositiveFloat, PositiveInt, Tokenizer
 from ..context import TransformContext
 from .pieces import ngram_features, pieces, read_tokenizer, script
 from .tables import exchange_rows, network, networks, table_of
@@ -52,8 +52,8 @@ def swap_vocabulary(
     source: str | None = None,
     tokenizer: str | None = None,
     vectors: str | None = None,
-    k: int = 10,
-    temperature: float = 0.1,
+    k: PositiveInt = 10,
+    temperature: PositiveFloat = 0.1,
     small: str | None = None,
 ) -> None:
     """Exchange the vocabulary of a model for that of the part's tokenizer.

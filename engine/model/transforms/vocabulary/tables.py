@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
+from .....modalities.base import PositiveInt
 from ..context import TransformContext
 
 Rows = Callable[[Tensor], Tensor]
@@ -136,7 +137,7 @@ class LowRank(nn.Module):
         return rows.to(matrix.dtype), columns.to(matrix.dtype)
 
 
-def factorize_embeddings(module: nn.Module, context: TransformContext, rank: int) -> None:
+def factorize_embeddings(module: nn.Module, context: TransformContext, rank: PositiveInt) -> None:
     """Keep the tables of tokens as products of two factors: rows `[V, rank]` and a matrix of all
     tokens `[rank, D]`, from the singular value decomposition (OFA: Liu et al. 2023; UNKs: Pfeiffer
     et al. 2020). What was tied stays tied.

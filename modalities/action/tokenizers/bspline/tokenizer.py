@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....base import Chart
+from ....base import Chart, Count, NonNegativeFloat, PositiveInt
 from .. import validation
 from ..base import ActionTokenizer, Outline
 from . import fit_error
@@ -51,16 +51,16 @@ class BSplineTokenizer(ActionTokenizer):
     def __init__(
         self,
         *,
-        dof: int | None = None,
-        num_basis: int | list[int] = 10,
-        degree: int = 4,
-        vocab: int = 256,
+        dof: PositiveInt | None = None,
+        num_basis: PositiveInt | list[PositiveInt] = 10,
+        degree: Count = 4,
+        vocab: PositiveInt = 256,
         grippers: list[int] | None = None,
         gripper: Literal["degree0", "switch_times"] = "switch_times",
         start_order: Literal[0, 1, 2] = 0,
         end_order: Literal[0, 1, 2] = 0,
         quantiles: tuple[float, float] = (0.001, 0.999),
-        ridge: float = 0.0,
+        ridge: NonNegativeFloat = 0.0,
     ) -> None:
         self.num_basis, self.degree = num_basis, degree
         self.vocab = self.size = validation.vocabulary(vocab)
