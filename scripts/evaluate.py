@@ -20,6 +20,9 @@ def main(
     input_ablation: Annotated[
         bool, typer.Option(help="also score with shuffled inputs, and row by row")
     ] = True,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="with the 95 % margin of error of each metric")
+    ] = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     json_: JsonOption = False,
@@ -39,6 +42,7 @@ def main(
         batch_size=batch_size,
         limit=limit,
         input_ablation=input_ablation,
+        intervals=intervals,
         log=RunLogger(None),
         folder=folder,
         device=device,

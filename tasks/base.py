@@ -94,7 +94,8 @@ class Task(nn.Module):
     default; `head_uses` says what they read. eval_options: options of `predict` in an
     evaluation (times of words). ability: what the Python API calls a prediction of it (`caption`,
     `classify`); empty if it has no word of its own. metric_names: what metrics of its own mean, by
-    name, for the end of a table: `{"my_score": "fraction of rows ..."}`. cross_rows: the loss
+    name, for the end of a table: `{"my_score": "fraction of rows ..."}`. main_metric: the metric
+    that a page names first, by default the first of `metrics`. cross_rows: the loss
     compares rows of all processes; it is then called in every process, with an empty batch in one
     whose rows were all unreadable.
 
@@ -107,6 +108,7 @@ class Task(nn.Module):
     eval_options: Mapping[str, Any] = {}
     ability: ClassVar[str] = ""
     metric_names: Mapping[str, str] = {}
+    main_metric: str | None = None
     cross_rows: bool = False
 
     def __init__(self) -> None:

@@ -122,7 +122,7 @@ def _metadata(model: Model, folder: Path) -> str:
         if value is not None
         and name in plan.recipe.tasks
         and (split or "test") in plan.recipe.tasks[name].data
-        and not metric.endswith("_shuffled")
+        and not metric.endswith(("_shuffled", "_margin"))
     ]
     card = ModelCardData(
         library_name="sensorium",

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from .format import input_streams as input_streams
     from .format import metric_names as metric_names
     from .grid import grid_cells as grid_cells
+    from .input_use import Finding as Finding
     from .input_use import Table as Table
+    from .input_use import main_metric as main_metric
     from .input_use import read_table as read_table
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
@@ -22,6 +24,6 @@ else:
             "evaluator": ["Evaluator"],
             "format": ["format_evaluation", "input_streams", "metric_names"],
             "grid": ["grid_cells"],
-            "input_use": ["Table", "read_table"],
+            "input_use": ["Finding", "Table", "main_metric", "read_table"],
         },
     )

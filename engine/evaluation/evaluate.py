@@ -30,7 +30,8 @@ from ..utils import (
 )
 from .evaluator import EvaluationResult, Evaluator, ShuffledStream
 from .format import format_evaluation, input_streams, metric_names
-from .input_use import read_table
+from .input_use import main_metric, read_table
+from .margins import margins
 
 EVALUATION = "evaluation.json"
 BATCH_GAP_ROWS = 64
@@ -45,6 +46,7 @@ def evaluate(
     batch_size: int | None = None,
     limit: int | None = None,
     input_ablation: bool = True,
+    intervals: bool = False,
     log: RunLogger | None = None,
     folder: Path | None = None,
     device: str | None = None,
@@ -54,7 +56,8 @@ def evaluate(
     The split `test` stands under the task's name, another under `task@split`. With a folder, write
     `evaluation.json` and a `predictions-*.jsonl` for each split; entries of other tasks and splits
     are kept. The first `limit` rows are written under separate names, `limit8-evaluation.json`.
-    input_ablation: also score with shuffled inputs, and row by row. device: see `pick`.
+    input_ablation: also score with shuffled inputs, and row by row. intervals: with the margin of
+    error of each metric (`margins.py`). device: see `pick`.
     """
     plan = model.plan
     if folder is not None:
@@ -76,7 +79,8 @@ def evaluate(
             scored = scorer.score(rows, skip=skip, full=True, progress=f"evaluate {task}@{name}")
             label = task if name == "test" else f"{task}@{name}"
             ablations = _input_ablations(scorer, rows) if input_ablation else {}
-            metrics[label] = scored.metrics | ablations
+            errors = margins(rows.task, scored.predictions, scored.targets) if intervals else {}
+            metrics[label] = scored.metrics | errors | ablations
             predictions[label] = _prediction_lines(rows.task, scored)
             if log is not None and accelerator.is_main_process:
                 _log_findings(log, plan, label, metrics[label], len(scored.keys))
@@ -99,11 +103,9 @@ def _log_findings(
     log: RunLogger, plan: ResolvedRecipe, label: str, values: Mapping[str, float], count: int
 ) -> None:
     """Log whether the task uses its streams, and whether its metrics depend on the batch size."""
-    rule = plan.recipe.train.validate_
-    best = rule.metric if rule is not None else None
     defined = {name: _finite(value) for name, value in values.items()}
     streams = input_streams(plan)[label.partition("@")[0]]
-    for finding in read_table(label, defined, streams, best, count).findings:
+    for finding in read_table(label, defined, streams, main_metric(plan, label), count).findings:
         log.info(f"{label}: {finding.text}")
 
 

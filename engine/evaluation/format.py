@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from ..recipe import ResolvedRecipe
 from ..utils import format_table
 from .input_use import GAP, read_table
+from .margins import SUFFIX
 from .metric_names import explain
 
 
@@ -36,14 +37,15 @@ def format_evaluation(
     for label, values in metrics.items():
         table = read_table(label, values, streams[label.partition("@")[0]], None, None)
         for name, value, shuffled in table.rows:
-            lines.append((f"{label}/{name}", _number(value), _shuffled(table.streams, shuffled)))
+            score = _number(value) + _margin(table.margins.get(name))
+            lines.append((f"{label}/{name}", score, _shuffled(table.streams, shuffled)))
         if GAP in values:
             lines.append((f"{label}/{GAP}", _number(values[GAP]), ""))
         if not values:
             lines.append((label, "no metrics", ""))
     text = format_table(lines, right=(1,))
     names = explain(
-        (n for values in metrics.values() for n in values if not n.endswith("_shuffled")),
+        (n for values in metrics.values() for n in values if not n.endswith(("_shuffled", SUFFIX))),
         metric_names,
     )
     return f"{text}\n\n{format_table(names)}" if names else text
@@ -56,6 +58,11 @@ def _shuffled(streams: Sequence[str], values: Sequence[float | None]) -> str:
     names = streams if len(streams) > 1 else ("input",)
     pairs = [f"{name} {_number(value)}" for name, value in zip(names, values, strict=True)]
     return f"(shuffled {', '.join(pairs)})"
+
+
+def _margin(value: float | None) -> str:
+    """Return ` ± 0.0312`, or nothing where no margin was computed."""
+    return "" if value is None else f" ± {_number(value)}"
 
 
 def _number(value: float | None) -> str:

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
+
+from ..recipe import ResolvedRecipe
+from .margins import SUFFIX
 
 GAP = "batch_gap"
 BATCH_GAP_TOLERANCE = 1e-3
@@ -33,7 +36,8 @@ class Finding:
 @dataclass(frozen=True)
 class Table:
     """rows: (metric, value, value with each stream shuffled). headline: the metric that
-    findings name first. count: number of scored rows, if known."""
+    findings name first. count: number of scored rows, if known. margins: metric -> half the width
+    of its 95 % interval, where it was computed."""
 
     label: str
     streams: tuple[str, ...]
@@ -41,17 +45,20 @@ class Table:
     headline: str
     findings: list[Finding]
     count: int | None = None
+    margins: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def read_table(
     label: str, values: Values, streams: Sequence[str], best: str | None, count: int | None
 ) -> Table:
-    """Return the table of a label, `task` or `task@split`. best: the metric by which training kept
-    its weights, `task/metric`. count: number of scored rows, if known."""
+    """Return the table of a label, `task` or `task@split`. best: the metric that stands first,
+    `task/metric` (see `main_metric`). count: number of scored rows, if known."""
     shuffled_stream_of = {
         _shuffled(m, s): s for m in values for s in streams if _shuffled(m, s) in values
     }
-    metrics = [name for name in values if name != GAP and name not in shuffled_stream_of]
+    margins = {m: values[m + SUFFIX] for m in values if m + SUFFIX in values}
+    other = {GAP, *shuffled_stream_of, *(name + SUFFIX for name in margins)}
+    metrics = [name for name in values if name not in other]
     shuffled = tuple(s for s in streams if s in shuffled_stream_of.values())
     rows = [(m, values[m], [values.get(_shuffled(m, s)) for s in shuffled]) for m in metrics]
     task, _, metric = (best or "").partition("/")
@@ -61,7 +68,17 @@ def read_table(
     gap = values.get(GAP)
     if gap is not None:
         findings.append(_batches(gap))
-    return Table(label, shuffled, rows, headline, findings, count)
+    return Table(label, shuffled, rows, headline, findings, count, margins)
+
+
+def main_metric(plan: ResolvedRecipe, label: str) -> str | None:
+    """Return the metric of a label that stands first, `task/metric`: the one by which training kept
+    its weights, or what the task says; None if neither names one."""
+    task, rule = label.partition("@")[0], plan.recipe.train.validate_
+    if rule is not None and (rule.metric or "").partition("/")[0] == task:
+        return rule.metric
+    metric = plan.tasks[task].task.main_metric
+    return metric and f"{task}/{metric}"
 
 
 def _shuffled(metric: str, stream: str) -> str:

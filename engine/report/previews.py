@@ -7,6 +7,7 @@ annotation.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ...modalities.base import Annotations, Fittable, Source, StreamingSource
 from ...tasks.base import ExportsMaps, Task
 from ..data import cell_items, load_split
 from ..recipe import ResolvedRecipe, load
+from .contact_sheet import SHEETS, Sheet, is_ranking, keys_of, sheets
 from .judge import annotations_of, form_of
 from .samples import ReportRow, SampleGrid
 
@@ -30,10 +32,15 @@ def attach_previews(
     """Add drawings and inputs to the selected rows; `problem` tells what failed."""
     parts = _parts(plan, task)
     by_key = {sample.key: sample for sample in samples.rows}
+    rankings = [s for s in samples.rows if is_ranking(s.prediction)][:SHEETS]
+    named = {key for sample in rankings for key in keys_of(sample.prediction)}
     try:
         for sample in samples.rows:
             sample.drawing = _drawing(sample, parts)
-        rows = _rows(load_split(plan, task, split), set(by_key))
+        rows = _rows(load_split(plan, task, split), {*by_key, *named})
+        if named and named <= rows.keys():
+            samples.sheets = _sheets(rankings, rows, plan, task)
+            return
         budget = LARGEST
         for key, sample in by_key.items():
             if key in rows and budget > 0:
@@ -50,6 +57,24 @@ def attach_previews(
         )
     elif without_inputs and budget <= 0:
         samples.problem = f"those of {len(without_inputs)} rows would make the page too large"
+
+
+def _sheets(
+    rankings: Iterable[ReportRow],
+    rows: Mapping[str, Mapping[str, Any]],
+    plan: ResolvedRecipe,
+    task: str,
+) -> list[Sheet]:
+    """Return the contact sheets of the selected rows."""
+
+    @functools.cache
+    def show(key: str, stream: str) -> Markup:
+        modality = plan.streams[stream].modality
+        (cell, *_) = cell_items(rows[key][stream], plan.tasks[task].task.streams[stream].many)
+        return Markup(load(modality.preview)(load(modality.read)(cell)))
+
+    streams = plan.tasks[task].task.streams
+    return [sheet for row in rankings for sheet in sheets(row.key, row.prediction, streams, show)]
 
 
 def _parts(plan: ResolvedRecipe, task: str) -> dict[str, Fittable]:

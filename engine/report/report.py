@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..evaluation import EVALUATION, Table, read_table
+from ..evaluation import EVALUATION, Finding, Table, main_metric, read_table
 from ..model import FITTED, load_fitted
 from ..recipe import DataSection, Recipe, ResolvedRecipe, load_recipe, plan_recipe
 from ..utils import ConfigError, read_metrics, write_page
@@ -35,7 +35,8 @@ _SOFTWARE = re.compile(r"^Made with .+$", re.MULTILINE)
 @dataclass(frozen=True)
 class RunReport:
     """What the template shows of a run. notes: what is missing. software: the versions it was
-    trained with. facts: (name, value). rollouts: of a policy, or None."""
+    trained with. facts: (name, value). rollouts: of a policy, or None. policy: its task's name.
+    types: task -> type."""
 
     name: str
     command: str
@@ -51,6 +52,56 @@ class RunReport:
     rollouts: Rollouts | None
     samples: list[SampleGrid]
     recipe: str
+    types: Mapping[str, str] = field(default_factory=dict)
+    policy: str = ""
+
+    @property
+    def sections(self) -> list[TaskSection]:
+        """Return the tasks, each with what there is of it."""
+        return [
+            TaskSection(
+                name,
+                kind,
+                [table for table in self.tables if table.label.partition("@")[0] == name],
+                [grid for grid in self.samples if grid.label.partition("@")[0] == name],
+                self.rollouts if name == self.policy else None,
+            )
+            for name, kind in self.types.items()
+        ]
+
+
+@dataclass(frozen=True)
+class TaskSection:
+    """What the page shows of one task: the type of its recipe, its splits, and the rollouts of a
+    policy."""
+
+    name: str
+    type: str
+    tables: list[Table]
+    samples: list[SampleGrid]
+    rollouts: Rollouts | None
+
+    @property
+    def headline(self) -> list[Headline]:
+        return [_headline(table) for table in self.tables if table.headline]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A table's first metric. shuffled: (stream, value) where it was scored so."""
+
+    label: str
+    metric: str
+    value: float | None
+    margin: float | None
+    shuffled: list[tuple[str, float | None]]
+    findings: list[Finding]
+
+
+def _headline(table: Table) -> Headline:
+    name, value, shuffled = next(row for row in table.rows if row[0] == table.headline)
+    pairs = list(zip(table.streams, shuffled, strict=True))
+    return Headline(table.label, name, value, table.margins.get(name), pairs, table.findings)
 
 
 def write_report(runs: Sequence[Path], out: Path, *, samples: int = SAMPLES) -> Path:
@@ -86,11 +137,16 @@ def _run_report(run: Path, name: str, count: int) -> RunReport:
     if not evaluation:
         notes.append(f"Not evaluated yet: sensorium evaluate {run}")
     plan = _plan(recipe, run, notes)
-    best = recipe.train.validate_.metric if recipe.train.validate_ else None
     predictions = {label: _predictions(run, label) for label in _labels(run, evaluation)}
     grids = [_grid(label, ln, plan, run, count) for label, ln in predictions.items() if ln]
     tables = [
-        read_table(label, values, list(recipe.inputs), best, len(predictions[label]) or None)
+        read_table(
+            label,
+            values,
+            list(recipe.inputs),
+            _first_metric(recipe, plan, label),
+            len(predictions[label]) or None,
+        )
         for label, values in evaluation.items()
     ]
     return RunReport(
@@ -108,7 +164,23 @@ def _run_report(run: Path, name: str, count: int) -> RunReport:
         rollouts=read_rollouts(run),
         samples=grids,
         recipe=_text(run / "recipe.yaml"),
+        types={name: section.type for name, section in recipe.tasks.items()},
+        policy=_policy(recipe, plan),
     )
+
+
+def _first_metric(recipe: Recipe, plan: ResolvedRecipe | None, label: str) -> str | None:
+    if plan is not None and label.partition("@")[0] in plan.tasks:
+        return main_metric(plan, label)
+    return recipe.train.validate_.metric if recipe.train.validate_ else None
+
+
+def _policy(recipe: Recipe, plan: ResolvedRecipe | None) -> str:
+    """Return the name of the task that acts; empty without one."""
+    if recipe.env is not None and recipe.env.task is not None:
+        return recipe.env.task
+    tasks = {} if plan is None else plan.tasks
+    return next((name for name, planned in tasks.items() if planned.task.ability == "act"), "")
 
 
 def _text(path: Path) -> str:

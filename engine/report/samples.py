@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from ..utils import ConfigError
 from .comparison import Comparison, Normalize, unspaced
+from .contact_sheet import Sheet
 from .judge import annotations_of, judge
 
 LONG = 120
@@ -38,13 +39,14 @@ class ReportRow:
 @dataclass
 class SampleGrid:
     """One split's grid. groups: (title, samples). prompt: the one that all rows share. problem:
-    why inputs are not shown."""
+    why inputs are not shown. sheets: of a retrieval, in place of the samples."""
 
     label: str
     count: int
     groups: list[tuple[str, list[ReportRow]]]
     prompt: str = ""
     problem: str = ""
+    sheets: list[Sheet] = field(default_factory=list)
 
     @property
     def rows(self) -> list[ReportRow]:

@@ -67,7 +67,7 @@ class Contrastive(Task):
     zero_shot: `{input: image, target: word, templates: ["a {}."], classes: [...]}`, see `ZeroShot`.
     """
 
-    cross_rows = True
+    cross_rows, main_metric = True, "recall@1"
 
     def __init__(
         self,
@@ -277,7 +277,7 @@ class Contrastive(Task):
         references: Sequence[Mapping[str, Any]],
         keys: Sequence[str],
     ) -> list[dict[str, Any]]:
-        """Return for each direction the rank of the right answer, and the row that came first."""
+        """Return for each direction the rank of the right answer, and the rows that came first."""
         metrics = self.metrics()
         metrics.update(predictions, references)
         return metrics.answers(keys)

@@ -79,8 +79,8 @@ class RetrievalMetrics:
         return [direction for a, b in self.pairs for direction in ((a, b), (b, a))]
 
     def answers(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """Return a dict a row: by direction, `rank` of the nearest right answer and the key of the
-        row that came `first`."""
+        """Return a dict a row: by direction, `rank` of the nearest right answer and the keys of the
+        rows that came first, `nearest`."""
         items = self._items()
         rows: list[dict[str, Any]] = [{} for _ in keys]
         for a, b in self.directions:
@@ -91,8 +91,9 @@ class RetrievalMetrics:
             ranking = search(queries, candidates)
             row_of = {item: keys[row] for row, item in reversed(list(enumerate(item_of.tolist())))}
             ranks, nearest = ranking.ranks[query_of, 0].tolist(), ranking.nearest[query_of].tolist()
-            for row, rank, index in zip(rows, ranks, nearest, strict=True):
-                row[f"{a}_to_{b}"] = {"rank": int(rank), "first": row_of[index]}
+            for row, rank, indices in zip(rows, ranks, nearest, strict=True):
+                keys_of = [row_of[index] for index in indices if index >= 0]
+                row[f"{a}_to_{b}"] = {"rank": int(rank), "nearest": keys_of}
         return rows
 
     def _matched(self) -> dict[str, float]:

@@ -18,6 +18,9 @@ from torch import Tensor
 DEPTH = 10
 """Right answers of a query that are ranked."""
 
+NEAREST = 5
+"""Candidates of a query that are named."""
+
 TIE = 1e-6
 """Cosines this close are equal: one signal in two batches has vectors that differ by 1e-7."""
 
@@ -47,7 +50,8 @@ class Items:
 @dataclass(frozen=True)
 class RankingResult:
     """ranks `[Q, R]` from 1, of the right answers from the nearest on, inf if there are fewer.
-    right, candidates `[Q]`: their numbers. nearest `[Q]`: index of the first candidate."""
+    right, candidates `[Q]`: their numbers. nearest `[Q, N]`: indices of the first candidates, -1
+    where there are fewer."""
 
     ranks: Tensor
     right: Tensor
@@ -86,15 +90,18 @@ def _search(queries: Items, candidates: Items) -> RankingResult:
     depth = int(min(DEPTH, torch.unique(candidates.groups, return_counts=True)[1].max()))
     right_cosines = torch.full((len(queries), depth), -torch.inf)
     right, candidates_seen = torch.zeros(2, len(queries))
-    top, nearest = right_cosines[:, 0].clone(), torch.zeros(len(queries), dtype=torch.long)
+    count = min(NEAREST, len(candidates))
+    top = torch.full((len(queries), count), -torch.inf)
+    nearest = torch.full((len(queries), count), -1)
     for start, cosines, same, allowed in _blocks(queries, candidates):
         right += (same & allowed).sum(1)
         candidates_seen += allowed.sum(1)
         block = cosines.masked_fill(~(same & allowed), -torch.inf)
         right_cosines = torch.cat([right_cosines, block], 1).topk(depth, 1).values
-        best, index = cosines.masked_fill(~allowed, -torch.inf).max(1)
-        nearest = torch.where(best > top, start + index, nearest)
-        top = torch.maximum(top, best)
+        allowed_cosines = cosines.masked_fill(~allowed, -torch.inf)
+        best, index = allowed_cosines.topk(min(count, cosines.shape[1]), 1)
+        top, order = torch.cat([top, best], 1).topk(count, 1)
+        nearest = torch.cat([nearest, start + index], 1).gather(1, order)
     before = torch.zeros(len(queries), depth)
     for _, cosines, same, allowed in _blocks(queries, candidates):
         wrong = cosines.masked_fill(same | ~allowed, -torch.inf)
@@ -102,7 +109,10 @@ def _search(queries: Items, candidates: Items) -> RankingResult:
             before[:, k] += (wrong >= right_cosines[:, k, None] - TIE).sum(1)
     ranks = before + torch.arange(1, depth + 1)
     return RankingResult(
-        ranks.masked_fill(right_cosines.isinf(), torch.inf), right, candidates_seen, nearest
+        ranks.masked_fill(right_cosines.isinf(), torch.inf),
+        right,
+        candidates_seen,
+        nearest.masked_fill(top.isinf(), -1),
     )
 
 

@@ -61,6 +61,7 @@ class Captioning(Task):
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset({attention}))}
         self.attention, self.max_new_tokens = attention, max_new_tokens
         self.facts = Facts(facts or {}, fact_tolerance)
+        self.main_metric = "fact_f1" if self.facts.patterns else None
 
     def prompt_columns(self) -> tuple[str, ...]:
         return self.prompt.columns

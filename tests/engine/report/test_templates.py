@@ -12,16 +12,17 @@ from sensorium.engine.evaluation.input_use import Finding, Table
 from sensorium.engine.index import Hit
 from sensorium.engine.report.charts import LineChart
 from sensorium.engine.report.comparison import Comparison
+from sensorium.engine.report.contact_sheet import Sheet
 from sensorium.engine.report.diagram import Box, PipelineDiagram
 from sensorium.engine.report.look import LookRow
-from sensorium.engine.report.report import RunReport
+from sensorium.engine.report.report import Headline, RunReport, TaskSection
 from sensorium.engine.report.rollouts import Rollouts, Video
 from sensorium.engine.report.samples import ReportRow, SampleGrid
 from sensorium.engine.utils.template import TEMPLATES, _environment
 
 CLASSES = (
     *(Box, Finding, Hit, LineChart, PipelineDiagram, ReportRow, Rollouts, RunReport, SampleGrid),
-    *(Comparison, LookRow, Table, Video),
+    *(Comparison, Headline, LookRow, Sheet, Table, TaskSection, Video),
 )
 PAGES = sorted(path.name for path in TEMPLATES.glob("*.j2"))
 MACROS = {
