@@ -16,7 +16,8 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal \
 
 help:
 	@echo "make install  .venv with the pinned versions of constraints.txt (PYTHON=$(PYTHON))"
-	@echo "make demo     classify scanned digits, then describe them; writes runs/demo/report.html"
+	@echo "make demo     pictures, volumes, speech and a robot on one decoder; writes runs/demo/report.html"
+	@echo "              DEMO=quick make demo shows a small part of it"
 	@echo "make test     lint, types, and every test that needs neither network nor accelerator"
 	@echo "make quick    the tests that take no more than seconds, on JOBS=$(JOBS) processes"
 	@echo "make coverage  classes of decoders and encoders, step by step; writes docs/coverage.md"
@@ -73,7 +74,7 @@ docs: install
 	@echo docs/_build/html/index.html
 
 demo: install
-	$(BIN)/python -m sensorium.scripts.examples.demo
+	$(BIN)/python -m sensorium.scripts.examples.demo $(if $(filter quick,$(DEMO)),--quick)
 
 clean:
 	rm -rf build dist docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis
