@@ -14,10 +14,8 @@ import pytest
 from sensorium.engine.data import load_split
 from sensorium.engine.recipe import load_recipe, parse, plan_recipe
 from sensorium.engine.report import write_report
-from sensorium.engine.report.contact_sheet import SHEETS
 from sensorium.engine.utils import ConfigError
 from sensorium.modalities.image.datasets.digits import Digits
-from sensorium.modalities.image.datasets.shapes import Shapes
 from sensorium.modalities.image.read import preview, read
 
 HOSTILE = "<script>alert('x')</script> & <img src=https://example.org/x onerror=alert(1)>"
@@ -290,37 +288,3 @@ tasks:
     page = Page(write_report([tmp_path / "texts"], tmp_path / "r.html"))
     assert HOSTILE in page.text and not page.all("script")
     assert "cannot be shown" not in page.text
-
-
-RETRIEVAL = """
-inputs:
-  image:
-    modality: image
-    encoder: {type: patches, size: 64, patch_size: 16, dim: 16}
-    connector: mean
-  caption:
-    modality: text
-    encoder: {type: causal_lm, config: {model_type: llama, hidden_size: 16}, tokenizer: bytes}
-    connector: mean
-tasks:
-  match:
-    type: contrastive
-    streams: [image, caption]
-    data: {test: {source: shapes, split: test, count: 6}}
-"""
-
-
-def test_a_retrieval_is_shown_as_contact_sheets(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(RETRIEVAL)
-    keys = [Shapes(split="test", count=6).key(i) for i in range(6)]
-    with (tmp_path / "predictions-match.jsonl").open("w") as file:
-        for key in keys:
-            answer = {"rank": 2, "nearest": keys[:3]}
-            prediction = {"image_to_caption": answer, "caption_to_image": answer}
-            file.write(json.dumps({"key": key, "prediction": prediction, "target": {}}) + "\n")
-    page = Page(write_report([tmp_path], tmp_path / "report.html"))
-    assert "cannot be shown" not in page.text
-    sheets = page.all("div", "sheet")
-    assert len(sheets) == 2 * SHEETS and "caption to image, right answer: rank 2" in page.text
-    hits = page.all("li", "sample")
-    assert len(hits) == 3 * len(sheets) and len(page.all("li", "right")) == len(sheets)
