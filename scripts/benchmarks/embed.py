@@ -86,7 +86,6 @@ def main(
     import torch
 
     from sensorium.engine.embedding import embed, index_metadata, open_data
-    from sensorium.engine.index import open_index
     from sensorium.engine.model import build
     from sensorium.engine.recipe import parse_recipe
     from sensorium.scripts.benchmarks.cache import pictures
@@ -112,18 +111,27 @@ def main(
             "open_clip": lambda: encode_directly(peer, prepare, files, batch, workers),
         }
         seconds_of = interleaved_median(systems, rounds)
-        indexed = open_index(passes[-1]).where(None, ["key", "vector"])
-        stored = {row["key"]: row["vector"] for row in indexed}
-        right = encode_directly(peer, prepare, files, batch, workers)
-        wrong = max(
-            float(np.abs(np.array(stored[f.relative_to(photos).as_posix()]) - v).max())
-            for f, v in zip(files, right, strict=True)
-        )
-    speeds = {system: images / seconds for system, seconds in seconds_of.items()}
+        keys = [file.relative_to(photos).as_posix() for file in files]
+        expected = encode_directly(peer, prepare, files, batch, workers)
+        error = max_error(passes[-1], keys, expected)
     print(f"command    {' '.join(['python -m sensorium.scripts.benchmarks.embed', *sys.argv[1:]])}")
     print(f"hardware   {machine()}")
     print(f"work       {model}, random weights, seed {seed}; {images} pictures, batch {batch}, ")
-    print(f"           workers {workers}; median of {rounds}; vectors differ by {wrong:.0e}")
+    print(f"           workers {workers}; median of {rounds}; vectors differ by {error:.0e}")
+    print_speeds({system: images / seconds for system, seconds in seconds_of.items()})
+
+
+def max_error(index: str, keys: list[str], expected: np.ndarray) -> float:
+    """Return the largest difference of an element between stored vectors and `[N, D]` expected."""
+    from sensorium.engine.index import open_index
+
+    rows = open_index(index).where(None, ["key", "vector"])
+    stored = {row["key"]: np.array(row["vector"]) for row in rows}
+    return max(float(np.abs(stored[k] - v).max()) for k, v in zip(keys, expected, strict=True))
+
+
+def print_speeds(speeds: dict[str, float]) -> None:
+    """Print pictures a second of each system, and the ratio of them."""
     for system, speed in speeds.items():
         print(f"{system:<10} {speed:8.1f} pictures/s")
     print(f"ratio      {speeds['sensorium'] / speeds['open_clip']:8.3f} (>= 0.95)")

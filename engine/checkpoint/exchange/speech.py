@@ -29,20 +29,7 @@ def wav2vec2_ctc(path: Path) -> Imported:
     if getattr(config, "add_adapter", False):
         raise ConfigError("add_adapter: its head stands behind an adapter, which is not supported")
     ids, settings = _vocabulary(path, config)
-    special = {settings.get(f"{name}_token") for name in ("pad", "bos", "eos", "unk")} | {
-        "<pad>", "<s>", "</s>", "<unk>"
-    }  # fmt: skip
-    space = settings.get("word_delimiter_token", "|")
-    letters = {token: i for token, i in ids.items() if token not in special}
-    texts = {i: " " if token == space else token for token, i in letters.items()}
-    if long := sorted(text for text in texts.values() if len(text) != 1):
-        raise ConfigError(
-            f"vocab.json: {long[0]!r} is no single character, which classes stand for"
-        )
-    blank = config.pad_token_id
-    order = [ids.get(settings.get(f"{n}_token") or d) for n, d in (("unk", "<unk>"), ("bos", "<s>"),
-                                                                  ("eos", "</s>"))]  # fmt: skip
-    classes = [*order, *texts, blank]
+    classes, letters = _ctc_classes(ids, settings, config.pad_token_id)
     recipe = {
         "inputs": {
             "audio": {
@@ -54,8 +41,8 @@ def wav2vec2_ctc(path: Path) -> Imported:
     }
     states: dict[str, Json] = {
         "tasks.transcribe.tokenizer": {
-            "letters": list(texts.values()),
-            "lower": not any(text.isupper() for text in texts.values()),
+            "letters": letters,
+            "lower": not any(letter.isupper() for letter in letters),
         },
         "tasks.transcribe.condition_encoder": {"values": {}},
         "tasks.transcribe.lexicon_words": {"words": []},
@@ -72,6 +59,27 @@ def wav2vec2_ctc(path: Path) -> Imported:
                 head.map.bias[row] = model.lm_head.bias[index]
 
     return Imported(recipe, fill, states)
+
+
+def _ctc_classes(
+    ids: dict[str, int], settings: Json, blank: int
+) -> tuple[list[int | None], list[str]]:
+    """Return the checkpoint's class of each class of the task (three special ones, letters, the
+    blank; None if it has no such class), and the letters. Raise ConfigError for a class of several
+    characters."""
+    special = {settings.get(f"{name}_token") for name in ("pad", "bos", "eos", "unk")}
+    special |= {"<pad>", "<s>", "</s>", "<unk>"}
+    space = settings.get("word_delimiter_token", "|")
+    texts = {
+        i: " " if token == space else token for token, i in ids.items() if token not in special
+    }
+    if long := sorted(text for text in texts.values() if len(text) != 1):
+        raise ConfigError(
+            f"vocab.json: {long[0]!r} is no single character, which classes stand for"
+        )
+    defaults = {"unk": "<unk>", "bos": "<s>", "eos": "</s>"}
+    order = [ids.get(settings.get(f"{name}_token") or token) for name, token in defaults.items()]
+    return [*order, *texts, blank], list(texts.values())
 
 
 GENERATION = ("suppress_tokens", "begin_suppress_tokens")

@@ -26,16 +26,7 @@ def llava(path: Path) -> Imported:
     """LLaVA (Liu et al. 2023): an image stream in the prompt of a decoder."""
     model = opened("LlavaForConditionalGeneration", path)
     config = model.config
-    layer, activation = config.vision_feature_layer, config.projector_hidden_act
-    if not isinstance(layer, int):
-        raise ConfigError(f"vision_feature_layer: {layer} joins layers, which no connector does")
-    if config.vision_feature_select_strategy != "default":
-        raise ConfigError(
-            "vision_feature_select_strategy: "
-            f"{config.vision_feature_select_strategy} keeps the class token; expected default"
-        )
-    if activation not in ("gelu", "relu", "silu"):
-        raise ConfigError(f"projector_hidden_act: found {activation}, expected gelu, relu or silu")
+    layer, activation = _llava_connection(config)
     hidden = model.model.multi_modal_projector.linear_1.out_features
     recipe = {
         "inputs": {
@@ -79,6 +70,22 @@ def llava(path: Path) -> Imported:
         copy_linear(connector.map[2], projector.linear_2)
 
     return Imported(recipe, fill)
+
+
+def _llava_connection(config: Any) -> tuple[int, str]:
+    """Return the layer that is projected and the activation of the projector. Raise ConfigError if
+    a connector cannot have them."""
+    layer, activation = config.vision_feature_layer, config.projector_hidden_act
+    if not isinstance(layer, int):
+        raise ConfigError(f"vision_feature_layer: {layer} joins layers, which no connector does")
+    if config.vision_feature_select_strategy != "default":
+        raise ConfigError(
+            "vision_feature_select_strategy: "
+            f"{config.vision_feature_select_strategy} keeps the class token; expected default"
+        )
+    if activation not in ("gelu", "relu", "silu"):
+        raise ConfigError(f"projector_hidden_act: found {activation}, expected gelu, relu or silu")
+    return layer, activation
 
 
 def _dual(path: Path, model: Any, loss: str, connector: Any, dim: int, text: Json) -> Json:
