@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .settings import ServeSettings
 
-OPEN = ("/", "/healthz", "/readyz", "/favicon.ico")
+OPEN = ("/", "/healthz", "/readyz")
+PAGE = "/page/"
 """Paths that need no key: the page holds nothing of the runs, its calls need the key."""
 
 
@@ -91,7 +92,8 @@ class Access:
             self.counters.seconds.labels(route).observe(time.perf_counter() - start)
 
     def _refusal(self, path: str, headers: dict[bytes, str]) -> tuple[int, str] | None:
-        if path not in OPEN and not is_authorized(
+        is_open = path in OPEN or path.startswith(PAGE)
+        if not is_open and not is_authorized(
             headers.get(b"authorization", ""), self.settings.api_key
         ):
             return 401, "the API key is missing or wrong; send Authorization: Bearer KEY"
@@ -114,4 +116,5 @@ async def _refuse(send: Send, status: int, message: str) -> None:
 def error_body(status: int, message: str) -> dict[str, object]:
     """Return an error as OpenAI's clients read it."""
     kind = "invalid_request_error" if status < 500 else "server_error"
+    message = message.encode("utf-8", "backslashreplace").decode()  # halves of a pair
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}

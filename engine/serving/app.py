@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
 
 from ...modalities.base import ReadError
 from ...modalities.messages import describe_error, shorten
@@ -27,7 +28,7 @@ from .served import ServedModel, ServedModels
 from .settings import ServeSettings
 
 logger = logging.getLogger(__name__)
-PAGE = Path(__file__).parent / "page" / "index.html"
+PAGE = Path(__file__).parent / "page"
 
 
 def create_app(
@@ -74,7 +75,9 @@ def _add_status(app: FastAPI, models: ServedModels, counters: Counters) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         """The page."""
-        return HTMLResponse(PAGE.read_text("utf-8"))
+        return HTMLResponse((PAGE / "index.html").read_text("utf-8"))
+
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

@@ -51,7 +51,7 @@ class Payloads:
     def row(self, task: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row of a task from JSON values by stream and column. Raise RequestError."""
         built = self.pipeline.model.plan.tasks[task].task
-        names = [*built.streams, *built.prompt_columns(), *built.columns()]
+        names = [*built.inputs(), *built.prompt_columns(), *built.columns()]
         for name in inputs:
             if name not in names:
                 known = ", ".join(dict.fromkeys(names)) or "none"

@@ -91,7 +91,7 @@ class ServedModel:
     def _describe_task(self, name: str) -> dict[str, Any]:
         task = self.tasks[name]
         properties: dict[str, Any] = {}
-        for stream in task.streams:
+        for stream in task.inputs():
             item = self._schema(stream)
             many = task.streams[stream].many
             properties[stream] = {"type": "array", "items": item} if many else item

@@ -76,6 +76,8 @@ def serve(
         name: load(run, device=device, dtype=precision) for name, run in names_of_runs(runs).items()
     }
     retrievers = {name: Retriever(place, device=device) for name, place in places.items()}
+    for retriever in retrievers.values():
+        _ = retriever.model  # whatever is wrong with it is said before the port is open
     app = create_app(pipelines, settings, retrievers)
     uvicorn.run(app, host=host, port=port, log_level="info", timeout_graceful_shutdown=30)
 

@@ -16,6 +16,7 @@ from ....modalities.messages import did_you_mean, short_repr
 from ....tasks.base import ExportsMaps
 from ...embedding import Query, Retriever
 from ...inference import write_maps
+from ...recipe import Env
 from ...rollout import make_policy
 from ...utils import ConfigError, RuntimeFailure
 from ..access import is_authorized
@@ -44,6 +45,22 @@ def native_router(
         prediction = await model.worker.predict(name, row, body.options)
         kept = await model.worker.prepare(lambda: _store_maps(model, files, name, row, prediction))
         return {"model": model.name, "task": name, "prediction": as_json(kept)}
+
+    @router.get("/v1/search")
+    async def list_indexes() -> dict[str, Any]:
+        """List the indexes, and the streams by which each can be searched."""
+        data = [
+            {
+                "id": name,
+                "object": "index",
+                "streams": {
+                    stream: section.modality
+                    for stream, section in retriever.model.plan.recipe.inputs.items()
+                },
+            }
+            for name, retriever in indexes.items()
+        ]
+        return {"object": "list", "data": data}
 
     @router.post("/v1/search")
     async def search(body: SearchRequest) -> dict[str, Any]:
@@ -79,8 +96,8 @@ def native_router(
                     await socket.send_json(await session.answer(await socket.receive_json()))
                 except (RequestError, ConfigError, RuntimeFailure, ValueError) as error:
                     await socket.send_json({"error": {"message": str(error)}})
-        except RequestError as error:
-            await socket.send_json({"error": {"message": error.message}})
+        except (RequestError, ConfigError) as error:
+            await socket.send_json({"error": {"message": str(error)}})
             await socket.close(code=1008)
         except WebSocketDisconnect:
             pass
@@ -127,9 +144,7 @@ class _PolicySession:
     """The state of one connection: the policy's history and its chunk."""
 
     def __init__(self, model: ServedModel) -> None:
-        section = model.pipeline.model.plan.recipe.env
-        if section is None:
-            raise bad_request(f"model: {model.name} has no env: section, so it is no policy")
+        section = model.pipeline.model.plan.recipe.env or Env(name="served")
         self.model, self.policy = model, make_policy(model.pipeline, section)
 
     async def answer(self, message: Any) -> dict[str, Any]:
