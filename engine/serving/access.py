@@ -116,5 +116,6 @@ async def _refuse(send: Send, status: int, message: str) -> None:
 def error_body(status: int, message: str) -> dict[str, object]:
     """Return an error as OpenAI's clients read it."""
     kind = "invalid_request_error" if status < 500 else "server_error"
+    message = "; ".join(line.strip() for line in message.splitlines() if line.strip())
     message = message.encode("utf-8", "backslashreplace").decode()  # halves of a pair
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
