@@ -16,7 +16,15 @@ from ....backbones.base import Backbone
 from ....modalities.base import Features, StreamingSource
 from ....modalities.messages import did_you_mean
 from ....tasks.batch import Batch
-from ...data import Subset, TaskDataset, batches, load_split, sequential_batches, task_dataset
+from ...data import (
+    Subset,
+    TaskDataset,
+    batches,
+    cell_items,
+    load_split,
+    sequential_batches,
+    task_dataset,
+)
 from ...model import FeatureCacher, Model
 from ...recipe import BACKBONE
 from ...utils import ConfigError, autocast
@@ -90,11 +98,25 @@ class Subject:
         part = self.model.stream(stream)
         names: dict[int | str, str] = {}
         if "hidden_states" in part.encoder.supports:
-            names |= {i: f"layer {i}" for i in range(len(part.encoder.blocks()))}
+            names |= {i: f"layer {i}" for i in range(self._depth(stream))}
         names[OUTPUT] = OUTPUT
         if part.connector is not None:
             names[CONNECTOR] = CONNECTOR
         return names
+
+    @torch.no_grad()
+    def _depth(self, stream: str) -> int:
+        """Return the number of hidden layers of an encoder: at most its blocks, of which some (a
+        stem) may be none."""
+        encoder, reader = self.model.stream(stream).encoder, self.rows.readers[stream]
+        cell = cell_items(self.rows.source.cell(0, stream), stream in self.rows.many)[0]
+        inputs = {k: v.to(self.device) for k, v in encoder.collate([reader.prepare(cell)]).items()}
+        encoder.to(self.device)
+        for count in range(len(encoder.blocks()), 0, -1):
+            with contextlib.suppress(ValueError):
+                encoder(**inputs, hidden_states=(count - 1,))
+                return count
+        return 0
 
     def features(self, stream: str) -> dict[str, np.ndarray]:
         """Return `[N, D]` vectors of the rows for every layer of a stream, by the layer's name.

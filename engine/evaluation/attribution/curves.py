@@ -42,8 +42,8 @@ def curves(
     baseline: Baseline = "mean",
     seed: int = 0,
 ) -> Curves:
-    """Return the curves of a map `grid` of the whole prediction. Its probability is that of all its
-    words together."""
+    """Return the curves of a map `grid` of the whole prediction. Its probability is the geometric
+    mean of its words'."""
     count = len(cells)
     counts = sorted({round(i * count / steps) for i in range(steps + 1)})
     random = np.random.default_rng(seed).permutation(count)
@@ -68,5 +68,5 @@ def _curve(
     other = baseline_of(value, cells, baseline).clone()
     start, end = (value, other) if kind == "deletion" else (other, value)
     variants = [cells.replaced(start, end, [int(k) for k in order[:n]]) for n in counts]
-    scores = scorer.score_many(cells.place, variants).sum(1)
+    scores = scorer.score_many(cells.place, variants).mean(1)
     return [float(score) for score in scores.clamp(max=0).exp()]

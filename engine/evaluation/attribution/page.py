@@ -73,7 +73,7 @@ def _figure(background: np.ndarray, values: np.ndarray, largest: float, label: s
         else:
             extent = (0, background.shape[1], background.shape[0], 0)
             axes.imshow(background, cmap="gray", extent=extent, aspect="auto")
-            strength = np.abs(values) / largest
+            strength = _strength(values, largest)
             axes.imshow(
                 values,
                 cmap="coolwarm",
@@ -85,6 +85,14 @@ def _figure(background: np.ndarray, values: np.ndarray, largest: float, label: s
                 interpolation="nearest",
             )
         return Markup(to_svg(figure, f"{label}{note}"))
+
+
+def _strength(values: np.ndarray, largest: float) -> np.ndarray:
+    """Return how strongly each cell is tinted, 0 to 1; of values of one sign the range counts."""
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high > low:
+        return (values - low) / (high - low)
+    return np.abs(values) / largest
 
 
 def _bars(axes: Any, background: np.ndarray, values: np.ndarray, largest: float) -> None:
@@ -103,8 +111,8 @@ def _curves(curve: Curves | None, method: str) -> Markup | None:
     if curve is None:
         return None
     areas = curve.areas()
-    with new_figure(300, 150) as figure:
-        axes = figure.add_axes((0.12, 0.2, 0.85, 0.75))
+    with new_figure(300, 220) as figure:
+        axes = figure.add_axes((0.17, 0.42, 0.8, 0.55))
         for name, color in (("deletion", "c0"), ("insertion", "c1")):
             axes.plot(
                 curve.shares,
@@ -121,7 +129,11 @@ def _curves(curve: Curves | None, method: str) -> Markup | None:
                 label=f"random {areas[f'random_{name}']:.2f}",
             )
         axes.set_xlabel("share of the cells")
-        axes.legend(fontsize=9, frameon=False)
+        axes.set_ylabel("probability")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
+        axes.legend(
+            fontsize=10, frameon=False, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.4)
+        )
         return Markup(to_svg(figure, f"deletion and insertion by {method}"))
 
 

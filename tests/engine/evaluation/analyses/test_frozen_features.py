@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, ortho_group
 
-from sensorium.engine.evaluation.analyses import evidence, geometry, probes
+from sensorium.engine.evaluation.analyses import evidence, frozen, geometry, probes
 
 
 def features(rows: int, width: int, seed: int = 0) -> np.ndarray:
@@ -184,3 +184,26 @@ def test_groups_that_share_a_direction_are_alike() -> None:
     assert names == ["da", "fi", "nb"]
     assert np.allclose(np.diag(cosines), 1)
     assert cosines[0, 2] > 0.9 > cosines[0, 1]
+
+
+class TwoStreams:
+    """What `alignment` asks of a subject: two streams of the same rows."""
+
+    def __init__(self, first: np.ndarray, second: np.ndarray) -> None:
+        self.values = {"a": {"output": first}, "b": {"output": second}}
+
+    def stream(self, name: str) -> str:
+        return name
+
+    def features(self, name: str) -> dict[str, np.ndarray]:
+        return self.values[name]
+
+
+def test_streams_that_coincide_are_aligned_and_shifted_ones_are_not() -> None:
+    x = features(40, 6)
+    (row,) = frozen.alignment(TwoStreams(x, 2 * x), ["a", "b"])  # type: ignore[arg-type]
+    assert row["alignment"] == pytest.approx(0)
+    assert row["shifted"] > 1
+    assert row["uniformity a"] == pytest.approx(row["uniformity b"])
+    with pytest.raises(ValueError, match="their widths are 6 and 4"):
+        frozen.alignment(TwoStreams(x, features(40, 4)), ["a", "b"])  # type: ignore[arg-type]
