@@ -98,7 +98,7 @@ class Unetr(Connector):
         if grid is None or len(grid) != self.axes:
             raise ValueError(
                 f"unetr: decodes a grid of {self.axes} axes, the features have the grid {grid}; "
-                "say axes, and take an encoder that keeps its grid"
+                "set axes, and take an encoder that keeps its grid"
             )
         if len(features.hidden_states) < count:
             raise ValueError(

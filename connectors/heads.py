@@ -124,7 +124,7 @@ class Flatten(Connector):
         if not features.mask.is_meta and int(real.sum()) < int(features.mask.sum()):
             raise ValueError(
                 f"flatten: tokens lie beyond the grid {list(self.grid)}, the features have {grid}; "
-                "say a larger grid"
+                "set a larger grid"
             )
         tokens = tokens.unflatten(1, grid)[:, *inside]
         missing = [n - m for n, m in zip(self.grid, tokens.shape[1:-1], strict=True)]

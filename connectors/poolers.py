@@ -54,7 +54,7 @@ class Cls(Connector):
         """pooled `[B, in_dim] -> [B, 1, out_dim]`."""
         if features.pooled is None:
             raise ValueError(
-                "cls: the encoder gives no pooled vector (no class token); "
+                "cls: the encoder returns no pooled vector (no class token); "
                 "use mean, max or attention_pool"
             )
         return pooled_features(features, self.map(features.pooled))

@@ -53,7 +53,7 @@ class PixelShuffle(Connector):
         grid = features.grid
         if grid is None or len(grid) < self.axes:
             raise ValueError(
-                f"pixel_shuffle: folds {self.axes} axes, the encoder gives grid {grid}; "
+                f"pixel_shuffle: folds {self.axes} axes, the encoder returns grid {grid}; "
                 "use stack or resampler, or set axes"
             )
         for size in grid[-self.axes :]:
@@ -119,7 +119,7 @@ class Conv(Connector):
         at_least("conv", "kernel", kernel, 1)
         at_least("conv", "stride", stride, 1)
         if kernel % 2 == 0:
-            raise ValueError(f"conv: kernel {kernel} is even; say {kernel - 1} or {kernel + 1}")
+            raise ValueError(f"conv: kernel {kernel} is even; use {kernel - 1} or {kernel + 1}")
         self.stride = stride
         self.map = nn.Conv1d(in_dim, out_dim, kernel, stride=stride, padding=kernel // 2)
 

@@ -116,7 +116,7 @@ class Component:
 
     def load(self) -> None:
         """Fill with the weights that the options name (`weights: pretrained`)."""
-        raise ValueError(f"{type(self).__name__} carries no pretrained weights; say weights: none")
+        raise ValueError(f"{type(self).__name__} carries no pretrained weights; set weights: none")
 
 
 LayerHook = Callable[[Tensor, Tensor], Tensor]

@@ -261,7 +261,7 @@ def tower_of(config: Any, sections: Sequence[str]) -> Tower:
     section = _section(config, sections)
     if section is None:
         if (kind := _mapped(config)) is None:
-            raise ValueError(f"{config.model_type} has no model that AutoModel knows")
+            raise ValueError(f"{config.model_type} has no model that AutoModel supports")
         return Tower(kind, config)
     path, kind = _submodule(config, type(section))
     return Tower(_mapped(section) or kind, section, path)

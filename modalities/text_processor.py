@@ -54,7 +54,7 @@ class TextProcessor(Processor):
         or the special tokens alone fill `max_length`."""
         ids = self.tokenizer.encode(raw, special=True)
         if not ids:
-            raise ReadError(raw, "the tokenizer gives no token", "a text with visible characters")
+            raise ReadError(raw, "the tokenizer returns no token", "a text with visible characters")
         if len(ids) > self.max_length:
             self.cut.add(f"max_length {self.max_length}", raw)
             ids = self._shortened(raw, ids)

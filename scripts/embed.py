@@ -44,12 +44,12 @@ def data_words(
         old = [text for text in data or () if text.startswith("source=")]
         if old:
             raise ConfigError(
-                f"--data {old[0]}: say --source NAME --set KEY=VALUE in place of source=NAME "
+                f"--data {old[0]}: pass --source NAME --set KEY=VALUE in place of source=NAME "
                 "KEY=VALUE"
             )
         return list(data or ())
     if data:
-        raise ConfigError("--source: stands beside --data; give one of them")
+        raise ConfigError("--source: cannot be combined with --data; give one of them")
     return [shlex.quote(text) for text in (f"source={source}", *(options or ()))]
 
 

@@ -136,10 +136,10 @@ class ConnectorContract:
                 features.replace(mask=features.mask & present, hidden_states=())
             )
             output = part(empty)
-            expect(output.tokens.isfinite().all(), "gives NaN or infinity")
+            expect(output.tokens.isfinite().all(), "returns NaN or infinity")
             output.tokens.square().sum().backward()
             grads = [p.grad for p in part.parameters() if p.grad is not None]
-            expect(all(grad.isfinite().all() for grad in grads), "gives gradients not finite")
+            expect(all(grad.isfinite().all() for grad in grads), "returns gradients not finite")
 
     def row(self, features: Features, row: int) -> Features:
         pooled = None if features.pooled is None else features.pooled[row : row + 1]

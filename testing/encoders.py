@@ -119,7 +119,7 @@ class EncoderContract:
                 grads = [key for key, value in sample.items() if value.requires_grad]
                 expect(not grads, f"{', '.join(grads)} requires a gradient")
             again = [processor.prepare(raw) for raw in self.raws]
-            expect(same(self.samples, again), "the same raw value gives another sample")
+            expect(same(self.samples, again), "the same raw value yields another sample")
         with checking(self.name, "processor.settings"):
             settings = json.loads(json.dumps(processor.settings()))
         with checking(self.name, "processor in a worker"):
@@ -127,7 +127,7 @@ class EncoderContract:
             expect(not modules, f"holds modules: {', '.join(modules)}")
             copy = copy_for_worker(processor)
             copied = [copy.prepare(raw) for raw in self.raws]
-            expect(same(self.samples, copied), "its copy gives another sample")
+            expect(same(self.samples, copied), "its copy yields another sample")
             expect(json.loads(json.dumps(copy.settings())) == settings, "settings() changed")
 
     def check_forward(self) -> None:

@@ -34,7 +34,7 @@ def check_fittable(make: Callable[..., Fittable], rows: Iterable[Any], **options
         first.fit(iter(rows))
         second.fit(iter(rows))
         state = first.state()
-        expect(same(state, second.state()), "fitting twice on equal rows gives two states")
+        expect(same(state, second.state()), "fitting twice on equal rows yields two states")
     with checking(name, "state"):
         arrays = {k: v for k, v in state.items() if isinstance(v, np.ndarray)}
         values = {k: v for k, v in state.items() if k not in arrays}

@@ -61,9 +61,9 @@ def _check_stream(first: StreamingSource, second: StreamingSource, name: str) ->
         for row in rows:
             _check_row(row, first.columns)
         again = list(itertools.islice(iter(first), ROWS))
-        expect(same(rows, again), "a second iteration gives other rows")
+        expect(same(rows, again), "a second iteration yields other rows")
         other = list(itertools.islice(iter(second), ROWS))
-        expect(same(rows, other), "an equal source gives other rows")
+        expect(same(rows, other), "an equal source yields other rows")
         _check_names([first.key(i) for i in range(len(rows))], "key")
     with checking(name, "length"):
         try:

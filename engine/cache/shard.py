@@ -129,7 +129,7 @@ class Shard:
         if self.nbytes != (
             expected := start + max((high for _, high in spans.values()), default=0)
         ):
-            raise BrokenShard(f"{path}: {self.nbytes} bytes, its header says {expected}")
+            raise BrokenShard(f"{path}: {self.nbytes} bytes, its header has {expected}")
         self.keys: list[str] = index["keys"]
         self._crcs: list[int] = index["crcs"]
         self._sealed: int = index["sealed"]

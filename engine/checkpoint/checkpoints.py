@@ -66,7 +66,7 @@ class Checkpoints:
                 path.rename(path.with_name(f"{path.name}{_BROKEN}"))
         if paths:
             raise RuntimeFailure(
-                "\n".join([*lines, f"{self.folder}: no checkpoint is whole; begin anew"])
+                "\n".join([*lines, f"{self.folder}: no checkpoint is whole; start over"])
             )
         return None, lines
 

@@ -54,7 +54,7 @@ def check_differences(old: Recipe, new: Recipe, allowed: Sequence[str]) -> list[
         lines = [f"{key}: the run has {_text(changed[key][0])}, the recipe " for key in refused]
         raise ConfigError(
             "\n".join(
-                f"{line}{_text(changed[key][1])}; change it back, or say --allow-change {key}"
+                f"{line}{_text(changed[key][1])}; change it back, or pass --allow-change {key}"
                 for line, key in zip(lines, refused, strict=True)
             )
         )
@@ -95,7 +95,7 @@ def check_rows(old: Mapping[str, str], new: Mapping[str, str], allowed: Sequence
             counts = [text.partition(" ")[0] for text in (old[where], new[where])]
             raise ConfigError(
                 f"{where}: the run has {counts[0]} rows, here are {counts[1]}, with other keys or "
-                f"in another order; bring the files back, or say --allow-change {where}"
+                f"in another order; bring the files back, or pass --allow-change {where}"
             )
 
 

@@ -67,7 +67,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     path = (folder / LOCK).resolve()
     busy = f"{folder}: another process is training into it"
     if path in _held:
-        raise ConfigError(f"{busy}; wait for it, or say --out for another folder")
+        raise ConfigError(f"{busy}; wait for it, or pass --out for another folder")
     with write_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -78,11 +78,11 @@ def run_lock(folder: Path) -> Iterator[None]:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise RuntimeFailure(
                     f"{folder}: its disk has no locks ({error.strerror}), which keep a second "
-                    "process out; say --out for a folder on another"
+                    "process out; pass --out for a folder on another"
                 ) from error
             owner = os.read(descriptor, 1000).decode(errors="replace").strip()
             raise ConfigError(
-                f"{busy}{f' ({owner})' if owner else ''}; wait for it, or say --out for another "
+                f"{busy}{f' ({owner})' if owner else ''}; wait for it, or pass --out for another "
                 "folder"
             ) from error
         with write_errors(path):

@@ -136,7 +136,7 @@ def splits(plan: ResolvedRecipe, task: str) -> list[str]:
 
 def failure_line(where: str, key: str, reason: str) -> str:
     """Return the message of a row that cannot be read and may not be skipped."""
-    return f"{where}, row {key}: {reason} (data.*.on_error: skip goes on without it)"
+    return f"{where}, row {key}: {reason} (data.*.on_error: skip continues without it)"
 
 
 def check_columns(source: Source, task: Task, where: str) -> None:
@@ -165,7 +165,7 @@ def check_segments(
                 keys = ", ".join(f"{key}: {key}" for key in (*group, *more))
                 raise ConfigError(
                     f"{where}: its column{'s' * (len(group) > 1)} {' and '.join(group)} would be "
-                    f"ignored beside {name}; say columns: {{{stream}: {{path: {name}, {keys}}}}}, "
+                    f"ignored beside {name}; set columns: {{{stream}: {{path: {name}, {keys}}}}}, "
                     f"or {{path: {name}}} alone for whole files"
                 )
 

@@ -172,7 +172,7 @@ def _path(plan: ResolvedRecipe, stream: str, path: Path) -> dict[str, Any]:
         if path.suffix.lower() not in BY_SUFFIX:
             raise ConfigError(
                 f"{WHERE}: {path.name} is no table ({', '.join(BY_SUFFIX)}); name the folder of "
-                "the files, or say source=..."
+                "the files, or set source=..."
             )
         return {"source": BY_SUFFIX[path.suffix.lower()], "path": str(path)}
     modality = plan.recipe.inputs[stream].modality

@@ -108,7 +108,7 @@ class Retriever:
         fits = [name for name, section in inputs.items() if section.modality == query.stream]
         if len(fits) != 1:
             has = ", ".join(f"{n} ({s.modality})" for n, s in inputs.items())
-            cure = f"say which with --query {fits[0]}=..." if fits else f"it has {has}"
+            cure = f"choose with --query {fits[0]}=..." if fits else f"it has {has}"
             raise ConfigError(
                 f"{query.option}: {self.run} has {len(fits)} streams of {query.stream}; {cure}"
             )

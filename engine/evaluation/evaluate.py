@@ -85,7 +85,7 @@ def evaluate(
             if log is not None and accelerator.is_main_process:
                 _log_findings(log, plan, label, metrics[label], len(scored.keys))
     if not metrics:
-        raise ConfigError("no task has a split to evaluate on; add data.test, or say --split")
+        raise ConfigError("no task has a split to evaluate on; add data.test, or pass --split")
     if folder is not None and accelerator.is_main_process:
         try:
             for label, lines in predictions.items():

@@ -93,7 +93,7 @@ def _use(
     count: int | None,
 ) -> Finding:
     """Return whether a stream is used: whether any metric changes by more than chance explains."""
-    yes, no, unknown = f"{stream}: yes", f"{stream}: not shown", f"{stream}: cannot be said"
+    yes, no, unknown = f"{stream}: yes", f"{stream}: not shown", f"{stream}: cannot be determined"
     quoted = f"“{stream}”"
     pairs = {
         name: (score, other)
@@ -102,7 +102,7 @@ def _use(
         if math.isfinite(score) and math.isfinite(other)
     }
     if not pairs:
-        text = f"Whether the model uses {quoted} cannot be said: no metric is defined."
+        text = f"Whether the model uses {quoted} cannot be determined: no metric is defined."
         return Finding(None, text, unknown)
     changed = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if not changed:

@@ -72,7 +72,7 @@ def check_condition(condition: str) -> str:
         if token["stop"]:
             raise ConfigError(
                 f"--where: found {token['stop']!r} at {token.start() + 1}, expected one condition; "
-                "a text stands in single quotes"
+                "a text is in single quotes"
             )
         depth += {"(": 1, ")": -1}.get(token[0], 0)
         if depth < 0:

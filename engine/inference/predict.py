@@ -56,7 +56,7 @@ def rows_of_words(
     they give. Raise ConfigError for a task, stream or column that there is not."""
     tasks = pipeline.model.plan.tasks
     if task is None and len(tasks) > 1:
-        raise ConfigError(f"--task: there are {', '.join(tasks)}; say which")
+        raise ConfigError(f"--task: there are {', '.join(tasks)}; name one")
     name = task or next(iter(tasks))
     if name not in tasks:
         raise ConfigError(f"--task: there is no {name!r}{did_you_mean(name, tasks)}")

@@ -110,7 +110,7 @@ def check_shared_widths(plan: ResolvedRecipe, name: str, streams: Streams) -> No
         if connector.in_dim != width:
             raise ConfigError(
                 f"inputs.{name}.connector: {part.where} takes tokens of width {connector.in_dim}, "
-                f"the encoder of inputs.{name} gives {width}; give it a connector of its own"
+                f"the encoder of inputs.{name} returns {width}; give it a connector of its own"
             )
 
 
@@ -161,7 +161,7 @@ def check_width(plan: ResolvedRecipe, name: str, streams: Streams, decoders: Dec
         if streams[name].dim != dim:
             part = plan.streams[name].encoder
             raise ConfigError(
-                f"inputs.{name}: {part.section.type} gives tokens of width {streams[name].dim}, "
+                f"inputs.{name}: {part.section.type} returns tokens of width {streams[name].dim}, "
                 f"{reader} takes {dim}; add `connector: linear` to inputs.{name}"
             )
 
@@ -186,8 +186,8 @@ def check_frozen(plan: ResolvedRecipe, streams: Streams, decoders: Decoders) -> 
 def _refuse_trained_teacher(task: str, trained: Sequence[str]) -> None:
     if trained:
         raise ConfigError(
-            f"{trained[0]}: trains, and is what tasks.{task} learns from, which has to stay as it "
-            f"is; say freeze: true on {' and '.join(trained)}"
+            f"{trained[0]}: trains, and is the target of tasks.{task}, which has to stay "
+            f"constant; set freeze: true on {' and '.join(trained)}"
         )
 
 

@@ -165,8 +165,8 @@ class ComponentSpec:
             value = getattr(value, attribute, value)
         if not isinstance(value, int):
             raise ConfigError(
-                f"{self.where}.{connector}: stands beside {argument!r}, which has no width here; "
-                f"set {self.where}.{argument}"
+                f"{self.where}.{connector}: is set together with {argument!r}, which has no width "
+                f"here; set {self.where}.{argument}"
             )
         return value
 
@@ -219,7 +219,7 @@ def plan_part(
     if section.weights == "pretrained" and not absent and not spec._has_pretrained_weights():
         raise ConfigError(
             f"{where}.weights: {section.type} has no pretrained weights for these options; "
-            "say weights: none"
+            "set weights: none"
         )
     for name, value in sections.items():
         spec.children[name] = _child(spec, kind, name, value)
@@ -238,7 +238,7 @@ def _child(owner: ComponentSpec, kind: str, name: str, value: Any) -> ComponentS
         raise ConfigError(f"{where}: no catalogue has a {argument.base.__name__}")
     if of == "connector" and argument.widths is None:
         raise ConfigError(
-            f"{where}: {owner.part.__name__} does not say what this connector stands between; "
+            f"{where}: {owner.part.__name__} does not declare what this connector is between; "
             "annotate it Annotated[Connector, Between('encoder', 'dim')], say"
         )
     if of in ("encoder", "decoder"):

@@ -84,9 +84,9 @@ def validate_source(weights: str, where: str) -> None:
         return
     if path.is_dir():
         raise ConfigError(f"{where}: {path} holds no {WEIGHTS}; is it the folder of a run?")
-    cure = "say pretrained, none, a run's folder, a .safetensors file or hf-hub:org/name"
+    cure = "use pretrained, none, a run's folder, a .safetensors file or hf-hub:org/name"
     if weights.count("/") == 1 and path.suffix != ".safetensors":
-        cure = f"for the hub say {HUB}{weights}, for a folder make sure that ./{weights} is there"
+        cure = f"for the hub use {HUB}{weights}, for a folder make sure that ./{weights} is there"
     raise ConfigError(f"{where}: found {weights!r}, which is no file or folder here; {cure}")
 
 

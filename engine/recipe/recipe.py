@@ -182,8 +182,9 @@ def _expanded(name: str, section: Any, inputs: Mapping[str, Any]) -> Any:
     for key in ("encoder", "connector"):
         if key in section:
             raise ConfigError(
-                f"{where}.{key}: stands beside share: {source}, which is short for encoder and "
-                f"connector; say {{share: {source}}} in the one that is shared, and take share out"
+                f"{where}.{key}: cannot be combined with share: {source}, which is short for "
+                f"encoder and connector; set {{share: {source}}} in the one that is shared, and "
+                "take share out"
             )
     others = [other for other in inputs if other != name]
     if source not in others or not isinstance(inputs[source], Mapping):
@@ -194,7 +195,7 @@ def _expanded(name: str, section: Any, inputs: Mapping[str, Any]) -> Any:
     shared = inputs[source]
     if "share" in shared:
         raise ConfigError(
-            f"{where}.share: {source} is shared itself; say share: {shared['share']}"
+            f"{where}.share: {source} is shared itself; set share: {shared['share']}"
             if shared["share"] != name
             else f"{where}.share: {name} and {source} share each other; give one of them an encoder"
         )

@@ -175,7 +175,7 @@ def _names(section: str, names: Iterable[str]) -> None:
         if hasattr(modules, name):
             raise ConfigError(
                 f"{section}.{name}: the name {name!r} is one that torch's modules use themselves; "
-                f"say {name}_1, for example"
+                f"use {name}_1, for example"
             )
 
 
@@ -263,7 +263,7 @@ def _agree_on_training(recipe: Recipe) -> None:
     if sampler.column is not None and sampler.type == "shuffle":
         raise ConfigError(
             f"train.sampler.column: found {sampler.column!r}, and type: shuffle looks at no "
-            "column; say type: length, balanced or single_group, or take it out"
+            "column; set type: length, balanced or single_group, or take it out"
         )
     rule = train.validate_
     if rule is None:

@@ -75,7 +75,7 @@ def _augment(section: StreamSection, modality: Modality, where: str) -> Any | No
     kind = options.pop("type", next(iter(modality.augments), None))
     if kind is None:
         raise ConfigError(
-            f"{where}: {section.modality} has no augment of its own; say type: package.module:Class"
+            f"{where}: {section.modality} has no augment of its own; set type: package.module:Class"
         )
     part = find(f"{section.modality}_augment", kind, where)
     with located_errors(where, arguments(part)):
@@ -134,7 +134,7 @@ def _source(
         )
     if len(chain) > 1:
         raise ConfigError(
-            f"{where}.share: {chain[1]} shares the {where.inside} of {source}; say share: {source}"
+            f"{where}.share: {chain[1]} shares the {where.inside} of {source}; set share: {source}"
         )
     return source
 
@@ -151,8 +151,8 @@ def _check_alone(
     own_keys = [*(["type"] if section.type != PartSection.SHARED else []), *own_keys, *options]
     if own_keys:
         raise ConfigError(
-            f"{where}.{own_keys[0]}: stands beside share: {section.share}; say it in {source}, or "
-            "take share out"
+            f"{where}.{own_keys[0]}: cannot be combined with share: {section.share}; set it in "
+            f"{source}, or take share out"
         )
 
 

@@ -49,7 +49,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
         if not isinstance(key, str):
             raise ConfigError(f"{location}: the key {key!r} is not text; put it in quotes")
         if key in mapping:
-            raise ConfigError(f"{location}: the key {key!r} stands twice; keep one")
+            raise ConfigError(f"{location}: the key {key!r} appears twice; keep one")
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 

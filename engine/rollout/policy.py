@@ -149,7 +149,7 @@ class Policy:
         if not np.isfinite(action).all():
             joint = int(np.argmin(np.isfinite(action)))
             raise RuntimeFailure(
-                f"{state.name}, step {state.step}: the model gives {action[joint]} for number "
+                f"{state.name}, step {state.step}: the model returns {action[joint]} for number "
                 f"{joint} of the action; nothing was sent to the robot"
             )
         if self.bounds is not None:
@@ -173,7 +173,7 @@ def _value(observation: Row, keys: Keys, reader: str, state: EpisodeState) -> An
         values = np.asarray(observation[name])
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise RuntimeFailure(
-                f"{where}: {name} holds a value that is not finite; the robot stands"
+                f"{where}: {name} holds a value that is not finite; the robot is not moved"
             )
     if len(names) == 1:
         return observation[names[0]]
@@ -252,13 +252,13 @@ def _initial_action(task: ControlTask, section: Env) -> np.ndarray | str | None:
         raise ConfigError(
             f"env.initial_action: found {list(action) or 'nothing'}, expected {task.chunk.dof} "
             "numbers, or the key of the observation that holds them: the tokenizer begins at the "
-            "action executed last, and no training row says what episodes begin with"
+            "action executed last, and no training row has the first action of an episode"
         )
     return np.asarray(action, np.float32)
 
 
 def _too_many_steps(n_action_steps: int, steps: int) -> ConfigError:
     return ConfigError(
-        f"env.n_action_steps: found {n_action_steps}, and a chunk has {steps} steps; say {steps} "
+        f"env.n_action_steps: found {n_action_steps}, and a chunk has {steps} steps; use {steps} "
         "or fewer"
     )

@@ -145,13 +145,13 @@ class Runner:
         key = self.section.success_key
         if key not in info:
             raise ConfigError(
-                f"env.success_key: {self.name} tells no {key!r}; its info has "
+                f"env.success_key: {self.name} reports no {key!r}; its info has "
                 f"{', '.join(map(str, info)) or 'nothing'}"
             )
         value = np.asarray(info[key])
         if value.size != 1 or value.dtype.kind not in "biuf":
             raise ConfigError(
-                f"env.success_key: {self.name} tells {info[key]!r} of {key!r}, expected one truth; "
-                "name another key of its info"
+                f"env.success_key: {self.name} reports {info[key]!r} of {key!r}, expected one "
+                "boolean; name another key of its info"
             )
         return bool(value.item())

@@ -41,7 +41,7 @@ class Simulator:
         unknown = [c for c in section.cameras if family is None and c != RENDER]
         if unknown:
             raise ConfigError(
-                f"env.cameras: {name} has no camera {unknown[0]!r}; say {RENDER} for the picture "
+                f"env.cameras: {name} has no camera {unknown[0]!r}; use {RENDER} for the picture "
                 "that it renders"
             )
         self._rendered = family is None and bool(section.cameras)
@@ -113,7 +113,7 @@ def _make(name: str, family: Any | None, section: Env, *, draw: bool) -> Any:
         except gymnasium.error.UnregisteredEnv as error:
             near = did_you_mean(name, gymnasium.registry)
             raise ConfigError(
-                f"env.name: gymnasium knows no {name!r}{near} (module:name imports it first)"
+                f"env.name: gymnasium has no {name!r}{near} (module:name imports it first)"
             ) from error
 
 

@@ -86,7 +86,7 @@ def _column(
         if isinstance(rows.source, ShuffleBuffer):
             raise ConfigError(
                 f"train.sampler: {sampler.type} looks at every row first, and tasks.{name} is "
-                "a stream; give it a `limit`, or say type: shuffle"
+                "a stream; give it a `limit`, or set type: shuffle"
             )
         values[name] = [_value(rows.source, i, sampler.column) for i in range(len(rows.source))]
     return values
@@ -127,7 +127,7 @@ def check_data(recipe: Recipe) -> Iterator[str]:
                 refused.append(f"{where} ({failed})")
     if refused:
         raise ConfigError(
-            f"rows cannot be read in {', '.join(refused)}; mend them, or say on_error: skip"
+            f"rows cannot be read in {', '.join(refused)}; correct them, or set on_error: skip"
         )
 
 

@@ -117,7 +117,7 @@ def check_one(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, 
         tasks_to_meta(model.tasks)
     if start is not None:
         anew = start.fill(model)
-        report.notes += [f"begins anew: {', '.join(anew)}"] if anew else []
+        report.notes += [f"starts over: {', '.join(anew)}"] if anew else []
     if recipe.train.steps:
         build_optimizer(model, recipe.train)  # refuses a recipe in which nothing trains
         lr_schedule(recipe.train)
@@ -285,8 +285,7 @@ def _describe(model: Model, shapes: Mapping[str, str], report: Report) -> None:
             note = "frozen, features cached" if reason is None else note
         if part.weights == "none" and frozen and total:
             report.notes.append(
-                f"warning: {where} is frozen at random weights; "
-                "say where its weights come from, or let it train"
+                f"warning: {where} is frozen at random weights; name its weights, or let it train"
             )
         if part.weights == "none" and total and not frozen:
             begins.append(where)

@@ -51,7 +51,7 @@ def restore_loop(trainer: Any) -> None:
     if without:
         others = f" and {len(without) - 1} more" if len(without) > 1 else ""
         log.warn(
-            f"{path}: the optimizer begins anew for {without[0]}{others}, it has no state of it"
+            f"{path}: the optimizer starts over for {without[0]}{others}, it has no state of it"
         )
     if accelerator.scaler is not None and state.get("scaler"):
         accelerator.scaler.load_state_dict(state["scaler"])

@@ -79,7 +79,7 @@ def train(
     when the checkpoint is written.
     """
     if resume and overwrite:
-        raise ConfigError("--resume goes on with a run and --overwrite begins anew; take one out")
+        raise ConfigError("--resume continues a run and --overwrite starts over; take one out")
     stages = stage_recipes(recipe)
     runs = _Runs(recipe, folder, resume, overwrite, allow_changes, show, command, device, trainer)
     accelerator = runs.accelerator(stages[0].recipe if stages else recipe)
@@ -120,8 +120,8 @@ class _Runs:
             raise ConfigError(f"{folder}: holds no run to resume; train it without --resume")
         if started and not (self.resume or self.overwrite):
             raise ConfigError(
-                f"{folder}: holds a run already; say --resume to go on, --overwrite to begin "
-                "anew, or --out for another folder"
+                f"{folder}: holds a run already; pass --resume to continue, --overwrite to "
+                "start over, or --out for another folder"
             )
         check_free(folder)
         remove_run_parts(folder)
@@ -141,7 +141,7 @@ class _Runs:
             done = (self.folder / STAGES / stage.folder / WEIGHTS).is_file()
             if done and is_changed(before.recipe, stage.recipe):
                 raise ConfigError(
-                    f"{stage.where}: is finished, and the recipe has changed since; begin anew "
+                    f"{stage.where}: is finished, and the recipe has changed since; start over "
                     "with --overwrite"
                 )
         self._report(lines)
@@ -259,8 +259,8 @@ class _Runs:
         if self.known.get("finished") and not len(run.checkpoints):
             raise ConfigError(
                 f"{run.folder}: is finished at step {self.known.get('step')} and keeps no "
-                "checkpoint to go on from; begin another run with weights: "
-                f"{self.folder}, or anew with --overwrite and train.checkpoint.every"
+                "checkpoint to continue from; begin another run with weights: "
+                f"{self.folder}, or start over with --overwrite and train.checkpoint.every"
             )
         restore_loop(run)
         self._report(lines)

@@ -72,7 +72,7 @@ class Normalizer(Fittable):
         shift, scale = (np.asarray(state[k], np.float64) for k in ("shift", "scale"))
         if state["how"] != self.how:
             raise ValueError(
-                f"normalizer: was fitted as {state['how']}, the recipe says {self.how}; fit again"
+                f"normalizer: was fitted as {state['how']}, the recipe has {self.how}; fit again"
             )
         self.shift, self.scale = shift, scale
 

@@ -59,7 +59,7 @@ def _read_csv(path: Path) -> pa.Table:
         table = csv.read_csv(str(path), read_options=block, convert_options=options)
     double = sorted({n for n in table.column_names if table.column_names.count(n) > 1})
     if double:
-        raise ReadError(path, f"the column {double[0]!r} stands twice in the header", FILES)
+        raise ReadError(path, f"the column {double[0]!r} appears twice in the header", FILES)
     return table
 
 
@@ -162,7 +162,7 @@ def rate_of(time: np.ndarray, source: object, episodes: np.ndarray | None = None
         return None
     step = float(np.quantile(gaps[inside], 0.5, method="lower"))
     if not step > 0:
-        raise ReadError(source, f"{TIME} goes on by {step:g} s a row", "times that grow, in s")
+        raise ReadError(source, f"{TIME} advances by {step:g} s a row", "times that grow, in s")
     late = np.flatnonzero(inside & (np.abs(gaps - step) > JITTER * step))
     if len(late):
         row = int(late[0]) + 1

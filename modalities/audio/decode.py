@@ -78,7 +78,7 @@ def _opened(source: Any, name: object) -> Iterator[tuple[Any, memoryview]]:
             source.seek(0)  # it may have been read before
         source = source.read()
     if not isinstance(source, (bytes, bytearray, memoryview)):
-        raise ReadError(name, f"it gives {type(source).__name__}, not bytes", "a binary file")
+        raise ReadError(name, f"it returns {type(source).__name__}, not bytes", "a binary file")
     if not len(source):
         raise ReadError(name, "it is empty", SOUND)
     yield io.BytesIO(source), memoryview(source).cast("B")

@@ -95,7 +95,7 @@ def _from_path(path: str | Path) -> Image.Image:
 
 def _from_bytes(data: Any, source: object) -> Image.Image:
     if not isinstance(data, bytes):
-        raise ReadError(source, f"it gives {type(data).__name__}, not bytes", "a binary file")
+        raise ReadError(source, f"it returns {type(data).__name__}, not bytes", "a binary file")
     if not data:
         raise ReadError(source, "it is empty", PICTURE)
     try:

@@ -165,9 +165,9 @@ class VolumeProcessor(Processor):
             away = (voxels - (size - 1) / 2).abs().amax(0) + 0.5
             affine = self._placed(source, body, float((away / size * 2).max()))
             coarse = _times(edges_of(affine.numpy()))
-            line += f"it is read at {coarse} mm: enlarge size for more detail, or say spacing"
+            line += f"it is read at {coarse} mm: enlarge size for more detail, or set spacing"
         else:
-            line += "the rest is cut off: enlarge size, or say a coarser spacing"
+            line += "the rest is cut off: enlarge size, or set a coarser spacing"
         warnings.warn(line, stacklevel=3)
         return affine
 

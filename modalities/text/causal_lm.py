@@ -53,7 +53,7 @@ class CausalLM(HubText):
         self.attention, self.tried = attention, False
         if attention == "bidirectional" and (reason := self._one_way()):
             raise ValueError(
-                f"attention: {self.whole.model_type} cannot attend both ways ({reason}); say causal"
+                f"attention: {self.whole.model_type} cannot attend both ways ({reason}); use causal"
             )
         if attention == "bidirectional" and echo:
             raise ValueError(
@@ -112,7 +112,7 @@ class CausalLM(HubText):
         if torch.equal(tokens[0], tokens[1]):
             raise ValueError(
                 f"attention: {self.whole.model_type} takes no mask that lets it attend both ways; "
-                "say causal"
+                "use causal"
             )
 
     def forward(

@@ -114,7 +114,7 @@ class HubText(Encoder):
         if lacking:
             raise ValueError(
                 f"{self.kind}: {self.name!r} lacks {len(lacking)} weights ({lacking[0]}, ...); "
-                "check the name, or say weights: none"
+                "check the name, or set weights: none"
             )
         self.model = model.train(self.training)
         return None
@@ -255,7 +255,7 @@ class HubText(Encoder):
     def _layer(self, states: Sequence[Tensor], layer: int, mask: Tensor) -> Features:
         if not -len(states) <= layer < len(states):
             raise ValueError(
-                f"{self.kind}: layer {layer} was asked for, found {len(states)} layers"
+                f"{self.kind}: layer {layer} was requested, found {len(states)} layers"
             )
         return Features(states[layer].masked_fill(~mask.unsqueeze(-1), 0), mask)
 

@@ -83,7 +83,7 @@ class OpenClipText(Encoder):
             tags = open_clip.list_pretrained_tags_by_model(model)
             raise ValueError(
                 f"open_clip: {self.name!r} names no weights; known: "
-                f"{', '.join(f'{model}:{t}' for t in tags) or 'none'}; or say weights: none"
+                f"{', '.join(f'{model}:{t}' for t in tags) or 'none'}; or set weights: none"
             )
         changes = self.changes or {}
         merged = _merged(_read(self.name), changes)

@@ -134,7 +134,7 @@ class BPE(_Backed):
         if size < least:
             raise ValueError(
                 f"tokenizer bpe: size {size} is below {least} (256 bytes and "
-                f"{len(SPECIAL)} special tokens); say {least} or more, or use bytes"
+                f"{len(SPECIAL)} special tokens); use {least} or more, or use bytes"
             )
         self.wanted = size
 

@@ -63,7 +63,7 @@ def check_frozen(
         )
     for name, target_stream in soft_target_streams.items():
         if name not in streams:
-            raise ValueError(f"soft_target_streams: {name!r} is none of {', '.join(streams)}")
+            raise ValueError(f"soft_target_streams: {name!r} is not one of {', '.join(streams)}")
         if target_stream in streams:
             raise ValueError(
                 f"soft_target_streams: {name}: {target_stream!r} is itself learned; name a "
@@ -88,7 +88,7 @@ def check_hard_negatives(
     seen = set(streams)
     for name, value in hard_negatives.items():
         if name not in streams:
-            raise ValueError(f"hard_negatives: {name!r} is none of {', '.join(streams)}")
+            raise ValueError(f"hard_negatives: {name!r} is not one of {', '.join(streams)}")
         names = (value,) if isinstance(value, str) else tuple(value)
         if not names:
             raise ValueError(f"hard_negatives: {name}: found no stream, expected one or several")

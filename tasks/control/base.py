@@ -111,7 +111,7 @@ class ControlTask(Task):
         if np.array_equal(start, actions[1]):
             raise ValueError(
                 f"previous_action: the column {self.previous_action!r} holds the action of the "
-                "row's own frame, which is to be predicted; say delta_frames: "
+                "row's own frame, which is to be predicted; set delta_frames: "
                 f"{{{self.previous_action}: [-1, -1]}}"
             )
 

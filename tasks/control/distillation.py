@@ -65,7 +65,7 @@ class ActionDistillation(ActionRegression):
         prompt_streams = require_streams(self.prompt)
         if expert in self.prompt.streams:
             raise ValueError(
-                f"expert: {expert!r} stands in the prompt too; give the expert an input of its "
+                f"expert: {expert!r} is in the prompt too; give the expert an input of its "
                 "own, by data.columns of the same column"
             )
         if distill_weight < 0 or action_weight < 0 or not distill_weight + action_weight:

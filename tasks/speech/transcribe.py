@@ -79,7 +79,7 @@ def _spans(
 
 def _clock(features: Features, start: int) -> FrameTimes:
     if features.spacing is None or features.origin is None:
-        raise ValueError("times: the stream's frames do not say when they are; leave times out")
+        raise ValueError("times: the stream's frames have no times; leave times out")
     step = features.spacing[0]
     return FrameTimes(step, features.origin[0] + start * step)
 

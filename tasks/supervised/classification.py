@@ -75,7 +75,7 @@ class Classification(Task):
         if len(labels) != 1 or isinstance(row[self.target], (list, tuple)):
             raise ValueError(
                 f"the column {self.target!r} holds the list {labels}, expected one label; "
-                "say multi_label: true"
+                "set multi_label: true"
             )
         return Example({"class": torch.tensor(indices[0])}, {"label": labels[0]})
 

@@ -225,7 +225,7 @@ def test_positions_tell_places_apart(grid: tuple[int, ...]) -> None:
     [
         (lambda: AttentionPool(10, 4), "heads 8 does not divide the width 10"),
         (lambda: Resampler(8, 10), "heads 8 does not divide the width 10"),
-        (lambda: Conv(4, 4, kernel=2), "kernel 2 is even; say 1 or 3"),
+        (lambda: Conv(4, 4, kernel=2), "kernel 2 is even; use 1 or 3"),
         (lambda: FrameStack(4, 4, factor=0), "factor is 0, must be at least 1"),
         (lambda: FrameStack(4, 4, depth=0), "depth is 0, must be at least 1"),
         (lambda: MLP(4, 4, depth=0), "depth is 0, must be at least 1"),

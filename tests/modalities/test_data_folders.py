@@ -44,7 +44,7 @@ def test_utterances_of_kaldi_are_parts_of_recordings(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("rec1 sox a.wav -t wav - |", "output of a command"),
-        ("rec1 wav.ark:12", "lies in an archive"),
+        ("rec1 wav.ark:12", "is in an archive"),
         ("rec1", "expected a name and a file"),
     ],
 )

@@ -90,7 +90,7 @@ BROKEN: dict[type, str] = {
     Garbage: "padding: values in the padding change the result",
     Narrow: "grid None: tokens have width 23, expected 24",
     Mixing: "rows: row 0 alone and in a batch: they differ by up to",
-    Dividing: "a row without tokens: gives NaN or infinity",
+    Dividing: "a row without tokens: returns NaN or infinity",
     Dropping: "hidden states of the input do not pass through",
     Pooling: "pooled is set: expected one token, no grid",
     Idle: "gradients: no gradient reaches the parameter idle",

@@ -234,7 +234,7 @@ BROKEN: dict[type, str] = {
     Random: "forward: eval(): not deterministic",
     NotANumber: "forward: tokens hold NaN or infinity",
     RealBuffer: "meta device: the constructor puts shift on a real device",
-    Dicing: "processor.prepare: the same raw value gives another sample",
+    Dicing: "processor.prepare: the same raw value yields another sample",
     Holding: "processor.settings: TypeError",
     Hiding: "processor.settings: TypeError",
     AnyLayer: "supports hidden_states: hidden_states of layer 99 raises no ValueError",

@@ -64,7 +64,7 @@ class Charting(Mean):
 
 
 BROKEN: dict[type[Fittable], str] = {
-    Random: "fit: fitting twice on equal rows gives two states",
+    Random: "fit: fitting twice on equal rows yields two states",
     Forgetful: "load_state: what was written and read back is not the same",
     Opaque: "state: TypeError",
     Holding: "in a worker: ",

@@ -130,7 +130,7 @@ BROKEN: dict[type, str] = {
     OtherArray: "array: array('x') differs from the cells",
     Holding: "in a worker: ",
     Measured: "length: a stream has the length 20, expected TypeError",
-    Once: "iteration: a second iteration gives other rows",
+    Once: "iteration: a second iteration yields other rows",
     Stranger: "options: is Stranger, no modalities.base.Source",
 }
 

@@ -115,7 +115,7 @@ def _config(encoder: Any, connector: Any, backbone: Any, where: str) -> LlavaCon
         tokens = encoder(pixels).tokens.shape[1]
         whole = encoder.model(pixels).last_hidden_state
     if whole.ndim != 3 or whole.shape[1] - tokens not in (0, 1):
-        raise ConfigError(f"{where}: gives no row of patches behind at most one class token")
+        raise ConfigError(f"{where}: returns no row of patches behind at most one class token")
     layer = -1 if encoder.layer is None else encoder.layer
     activation = next(n for n, kind in ACTIVATIONS.items() if kind is type(connector.map[1]))
     hidden, dim = connector.map[0].out_features, connector.map[2].out_features
@@ -212,7 +212,7 @@ def _compare(model: Model, name: str, llava: Any) -> None:
         difference = float((ours - theirs).abs().max())
         raise ConfigError(
             f"inputs.{name}.encoder: LLaVA reads other tokens of its tower (logits differ by "
-            f"{difference:.2g}); say layer: -2, or take another tower"
+            f"{difference:.2g}); set layer: -2, or take another tower"
         )
 
 

@@ -27,7 +27,7 @@ def wav2vec2_ctc(path: Path) -> Imported:
         raise ConfigError(f"holds a {config.model_type}, which has no CTC head")
     model = opened(family.__name__, path)
     if getattr(config, "add_adapter", False):
-        raise ConfigError("add_adapter: its head stands behind an adapter, which is not supported")
+        raise ConfigError("add_adapter: its head follows an adapter, which is not supported")
     ids, settings = _vocabulary(path, config)
     classes, letters = _ctc_classes(ids, settings, config.pad_token_id)
     recipe = {
@@ -74,9 +74,7 @@ def _ctc_classes(
         i: " " if token == space else token for token, i in ids.items() if token not in special
     }
     if long := sorted(text for text in texts.values() if len(text) != 1):
-        raise ConfigError(
-            f"vocab.json: {long[0]!r} is no single character, which classes stand for"
-        )
+        raise ConfigError(f"vocab.json: {long[0]!r} is no single character, as a class must be")
     defaults = {"unk": "<unk>", "bos": "<s>", "eos": "</s>"}
     order = [ids.get(settings.get(f"{name}_token") or token) for name, token in defaults.items()]
     return [*order, *texts, blank], list(texts.values())

@@ -165,13 +165,13 @@ def _header(file: Path, line: int, names: list[str], delimiter: str) -> tuple[st
     if other is not None:
         raise ValueError(
             f"{file}, line {line}: is one column, {short_repr(names[0])}, between the signs "
-            f"{delimiter!r}; say delimiter: {json.dumps(other)}"
+            f"{delimiter!r}; set delimiter: {json.dumps(other)}"
         )
     columns = [name or f"Unnamed: {index}" for index, name in enumerate(names)]
     duplicate = repeated(columns)
     if duplicate is not None:
         raise ValueError(
-            f"{file}, line {line}: the column {duplicate!r} stands twice in the header"
+            f"{file}, line {line}: the column {duplicate!r} appears twice in the header"
         )
     return tuple(columns)
 

@@ -180,7 +180,7 @@ class Files(Source):
             return find_folder(root)
         folders = {file.parent for file in self.files}
         if self.paths and len(folders) > 1:
-            raise ValueError(f"root: say which, the files lie in {len(folders)} folders")
+            raise ValueError(f"root: name one folder, the files are in {len(folders)} folders")
         return self.files[0].parent
 
 

@@ -131,8 +131,8 @@ class Folder(Source):
         loose = [parts[0] for parts in paths if len(parts) == 1]
         if loose:
             raise ValueError(
-                f"{self.folder}: {len(loose)} files lie beside the class folders "
-                f"({', '.join(loose[:3])}); move them, or say labels: false"
+                f"{self.folder}: {len(loose)} files are beside the class folders "
+                f"({', '.join(loose[:3])}); move them, or set labels: false"
             )
         # Numbered over all splits, so that a class that one of them lacks shifts nothing.
         folders = (d.name for t in tops if t.is_dir() for d in t.iterdir() if d.is_dir())
@@ -203,6 +203,6 @@ def _check_splits(top: Path, files: Sequence[Path]) -> None:
     if kinds and (len(kinds) == len(folders) or len(set(kinds.values())) > 1):
         listed = ", ".join(kinds)
         raise ValueError(
-            f"{top}: its folders {listed} are splits, not classes; say split: {next(iter(kinds))} "
+            f"{top}: its folders {listed} are splits, not classes; set split: {next(iter(kinds))} "
             "(or labels: true, if they are classes; labels: false, to take all files)"
         )

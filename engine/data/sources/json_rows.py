@@ -136,7 +136,7 @@ def _decode(data: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise ValueError(f"the key {repeated(name for name, _ in pairs)!r} stands twice")
+        raise ValueError(f"the key {repeated(name for name, _ in pairs)!r} appears twice")
     return value
 
 
@@ -161,7 +161,7 @@ def _whole_file(data: bytes) -> str | None:
     if not isinstance(value, dict):
         return None
     lists = [name for name, item in value.items() if isinstance(item, list)]
-    cure = f"say field: {lists[0]}" if lists else "expected lines of JSON, or a list of objects"
+    cure = f"set field: {lists[0]}" if lists else "expected lines of JSON, or a list of objects"
     return f"line 1: begins one object of several lines; {cure}"
 
 

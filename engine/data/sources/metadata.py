@@ -51,7 +51,7 @@ def read_metadata(folder: Path, top: Path, column: str) -> tuple[list[MetadataRo
                 rows.append(row)
             elif directory not in above:  # a row of another split is no row here
                 name = os.path.relpath(row.file, folder)
-                outside[name] = f"{METADATA} names it, and it lies outside {folder.name}"
+                outside[name] = f"{METADATA} names it, and it is outside {folder.name}"
     return rows, outside
 
 

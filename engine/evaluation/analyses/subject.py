@@ -76,7 +76,7 @@ class Subject:
         columns = self.rows.task.columns()
         name = column or (columns[0] if columns else None)
         if name is None:
-            raise ConfigError(f"tasks.{self.task}: reads no column; say target=COLUMN")
+            raise ConfigError(f"tasks.{self.task}: reads no column; set target=COLUMN")
         known = getattr(self.rows.source, "columns", ())
         if name not in known:
             raise ConfigError(f"target: there is no column {name!r}{did_you_mean(name, known)}")
@@ -202,7 +202,7 @@ class Subject:
         found, module = self.part(name)
         blocks = list(module.blocks())  # type: ignore[operator]
         if not blocks:
-            raise ConfigError(f"part: {found}: {type(module).__name__} does not say its layers")
+            raise ConfigError(f"part: {found}: {type(module).__name__} does not list its layers")
         return found, blocks
 
     def decoder(self, name: str | None = None) -> Backbone:
@@ -239,7 +239,7 @@ def chosen(name: str | None, known: Any, option: str) -> str:
     if name is None and len(known) == 1:
         return str(next(iter(known)))
     if name is None:
-        raise ConfigError(f"{option}: there are {', '.join(known) or 'none'}; say which")
+        raise ConfigError(f"{option}: there are {', '.join(known) or 'none'}; name one")
     if name not in known:
         raise ConfigError(f"{option}: there is no {name!r}{did_you_mean(name, known)}")
     return name

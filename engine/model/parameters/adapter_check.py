@@ -94,7 +94,7 @@ class AdapterCheck:
                 raise ConfigError(
                     f"{where}.lora.lora_dropout: has no effect on {_format_names(unused)}: the "
                     "model "
-                    "reads their weights and does not run them; say lora_dropout: 0"
+                    "reads their weights and does not run them; set lora_dropout: 0"
                 )
         return notes
 

@@ -27,7 +27,9 @@ def apply_adapters(module: nn.Module, plan: ComponentSpec, where: str) -> None:
     if section.train_only is not None:
         if section.lora is not None or section.freeze is not False:
             other = "freeze" if section.lora is None else "lora"
-            raise ConfigError(f"{where}.train_only: stands beside {other}; take one of them out")
+            raise ConfigError(
+                f"{where}.train_only: cannot be combined with {other}; take one of them out"
+            )
         selected = select(module, section.train_only, f"{where}.train_only")
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in selected)
@@ -80,7 +82,7 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
 def _freeze_but_last(module: nn.Module, last: int, where: str) -> None:
     blocks = _blocks(module)
     if not blocks:
-        raise ConfigError(f"{where}.freeze: {type(module).__name__} has no known blocks; say true")
+        raise ConfigError(f"{where}.freeze: {type(module).__name__} has no known blocks; use true")
     if last > len(blocks):
         raise ConfigError(f"{where}.freeze.last: found {last}, it has {len(blocks)} blocks")
     open_ = blocks[len(blocks) - last :]
@@ -115,9 +117,9 @@ def add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> An
     with located_errors(where):
         config = config_class(**options)
         if config.is_prompt_learning or config.is_adaption_prompt:
-            raise ValueError(f"type: {name} is prompt learning, which adapts no layer; say lora")
+            raise ValueError(f"type: {name} is prompt learning, which adapts no layer; use lora")
         if tuner_class.uses_shared_state:
-            raise ValueError(f"type: {name} shares state between layers; say lora")
+            raise ValueError(f"type: {name} shares state between layers; use lora")
         if name == "lora":
             from .lora_layers import LAYERS
 
@@ -178,7 +180,7 @@ def _default_targets(module: nn.Module, lora: bool, where: str) -> list[str]:
     if not targets:
         raise ConfigError(
             f"{where}: {type(module).__name__} has no linear map and no convolution that could be "
-            "adapted; name target_modules, or say freeze: {last: 1}"
+            "adapted; name target_modules, or set freeze: {last: 1}"
         )
     return targets
 

@@ -73,7 +73,7 @@ def select(module: nn.Module, section: str | Mapping[str, Any], where: str) -> C
         raise ConfigError(
             f"{where}: {name} {selected} of {type(module).__name__}, whose parameters are "
             f"{examples}"
-            f"{', ...' if len(parameters) > 3 else ''}; say lora: {{r: 8}} or freeze: {{last: 1}}"
+            f"{', ...' if len(parameters) > 3 else ''}; set lora: {{r: 8}} or freeze: {{last: 1}}"
         )
     return names
 

@@ -142,7 +142,7 @@ def _check_frames(source: LeRobot, parts: Sequence[Episode]) -> None:
         rows = by_number.get(part.index, range(0))
         if len(rows) != part.length:
             raise ValueError(
-                f"{part.data}: episode {part.index} has {len(rows)} rows, its description says "
+                f"{part.data}: episode {part.index} has {len(rows)} rows, its description has "
                 f"{part.length}; frames are missing, copy the file again"
             )
         mismatches = np.flatnonzero(frames[rows.start : rows.stop] != np.arange(part.length))

@@ -18,7 +18,7 @@ def pyav() -> ModuleType:
         import av
     except ModuleNotFoundError as error:
         raise ValueError(
-            "videos: PyAV is not installed: pip install 'sensorium[video]', or say videos: false"
+            "videos: PyAV is not installed: pip install 'sensorium[video]', or set videos: false"
         ) from error
     return av
 

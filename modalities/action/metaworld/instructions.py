@@ -21,7 +21,7 @@ def train_instructions(task: str) -> tuple[str, ...]:
     words."""
     if task not in SENTENCES:
         tasks = ", ".join(SENTENCES)
-        raise ValueError(f"tasks: there are no words for {task!r}, but for {tasks}")
+        raise ValueError(f"tasks: no words for {task!r}, expected one of {tasks}")
     held_out = {ways[task] for ways in KEPT.values()}
     phrasings = [phrasing for sentence in SENTENCES[task] for phrasing in _expanded(sentence)]
     return tuple(phrasing for phrasing in phrasings if phrasing not in held_out)

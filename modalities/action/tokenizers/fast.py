@@ -120,8 +120,8 @@ class FastTokenizer(ActionTokenizer):
         for row, text in enumerate(texts):
             if len(text) != expected:
                 raise ValueError(
-                    f"ids: sequence {row} gives {len(text)} numbers, expected {steps} steps x "
-                    f"{dof} joints = {expected}; it stands for no chunk"
+                    f"ids: sequence {row} has {len(text)} numbers, expected {steps} steps x "
+                    f"{dof} joints = {expected}; they encode no chunk"
                 )
         letters = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4")
         numbers = torch.from_numpy(letters.astype(np.int64) + (self._least - FIRST))

@@ -29,7 +29,7 @@ def require_fitted(dof: int | None) -> int:
 def same_dof(dof: int | None, fitted: int) -> int:
     """Raise ValueError if a saved tokenizer is for another number of joints."""
     if dof not in (None, fitted):
-        raise ValueError(f"dof: the saved tokenizer has {fitted}, these options say {dof}")
+        raise ValueError(f"dof: the saved tokenizer has {fitted}, these options use {dof}")
     return fitted
 
 

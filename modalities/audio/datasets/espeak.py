@@ -156,7 +156,7 @@ def speak(text: str, voice: Voice) -> Utterance:
         data = text.encode()
         failed = espeak.espeak_Synth(data, len(data) + 1, 0, 0, 0, UTF8, None, None)
     if failed or not pieces:
-        raise ReadError(text, f"espeak-ng says nothing (error {failed})", "words")
+        raise ReadError(text, f"espeak-ng produces no sound (error {failed})", "words")
     return Utterance(np.frombuffer(b"".join(pieces), np.int16), rate, tuple(phonemes))
 
 

@@ -51,7 +51,7 @@ def _recordings(file: Path, base: Path) -> Iterator[tuple[str, str]]:
             )
         if ".ark:" in source:
             raise ValueError(
-                f"{file}, line {number}: {name} lies in an archive; copy it out with wav-copy"
+                f"{file}, line {number}: {name} is in an archive; copy it out with wav-copy"
             )
         yield name, str(base / source)
 

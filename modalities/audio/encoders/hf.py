@@ -106,7 +106,7 @@ class HubSound(Encoder):
         if lacking:
             raise ValueError(
                 f"name: {self.name} lacks {len(lacking)} weights of {type(model).__name__}, "
-                f"{lacking[0]} among them; name a checkpoint of that model, or say weights: none"
+                f"{lacking[0]} among them; name a checkpoint of that model, or set weights: none"
             )
         self.model.load_state_dict(model.state_dict())
 

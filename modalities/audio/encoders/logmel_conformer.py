@@ -105,7 +105,7 @@ class LogMelConformer(Encoder):
         x, mask = self.subsampling(_normal(mels, mask, self.normalize), mask)
         if token_mask is not None:
             if self.mask_token is None:
-                raise ValueError("logmel_conformer: got a token mask; say mask_token: true")
+                raise ValueError("logmel_conformer: got a token mask; set mask_token: true")
             x = torch.where(token_mask.unsqueeze(-1), self.mask_token.to(x.dtype), x)
         hidden: dict[int, Tensor] = {}
         for index, layer in enumerate(self.layers):
@@ -141,4 +141,4 @@ def _check(dim: int, heads: int, kernel: int) -> None:
             f"heads: found {heads} at dim {dim}, expected a number whose double divides dim"
         )
     if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"kernel: found {kernel}, expected an odd number; say {kernel + 1}")
+        raise ValueError(f"kernel: found {kernel}, expected an odd number; use {kernel + 1}")

@@ -35,7 +35,7 @@ def layer_indices(layers: Iterable[int], count: int) -> list[int]:
     indices = list(layers)
     for layer in indices:
         if not -count <= layer < count:
-            raise ValueError(f"layer {layer} was asked for, found {count} layers")
+            raise ValueError(f"layer {layer} was requested, found {count} layers")
     return [layer % count for layer in indices]
 
 

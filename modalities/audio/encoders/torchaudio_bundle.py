@@ -55,7 +55,7 @@ class TorchaudioBundle(Encoder):
     def load(self) -> None:
         raise ValueError(
             "torchaudio_bundle: torchaudio publishes these weights as a pickle, which is not read; "
-            "say weights: none, or name a run or a safetensors file (or take wav2vec2 by a hub id)"
+            "set weights: none, or name a run or a safetensors file (or take wav2vec2 by a hub id)"
         )
 
     def blocks(self) -> Sequence[nn.Module]:

@@ -59,7 +59,7 @@ class TorchaudioConformer(Encoder):
         if heads < 1 or dim % heads:
             raise ValueError(f"heads: found {heads} at dim {dim}, expected a divisor of dim")
         if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"kernel: found {kernel}, expected an odd number; say {kernel + 1}")
+            raise ValueError(f"kernel: found {kernel}, expected an odd number; use {kernel + 1}")
         if subsample < 1:
             raise ValueError(f"subsample: found {subsample}, expected at least 1")
         self.dim, self.subsample = dim, subsample

@@ -100,7 +100,7 @@ class TransformersSound(HubSound):
         kind = settings.get("model_type")
         if kind not in CONFIG_MAPPING:
             raise ValueError(
-                f"config: found model_type {kind!r}, which transformers does not know; name a "
+                f"config: found model_type {kind!r}, which transformers does not have; name a "
                 "folder or hub id, or give a config with its model_type"
             )
         config = CONFIG_MAPPING[kind].from_dict(settings)
@@ -130,7 +130,7 @@ class TransformersSound(HubSound):
         name = next((names[kind] for kind in kinds if kind in names), None)
         if name is None:
             raise ValueError(
-                f"config: {self.config.model_type} has no feature extractor; say processor: "
+                f"config: {self.config.model_type} has no feature extractor; set processor: "
                 "{feature_extractor_type: Wav2Vec2FeatureExtractor, sampling_rate: 16000}"
             )
         extractor = getattr(transformers, name)()

@@ -91,7 +91,7 @@ def read_tokens(model: Any, hidden: Tensor, size: Size, mask: Tensor | None) -> 
     fitted = fit_any(hidden.shape[1], size, [edge * 2**k for k in range(halvings)], leading)
     if fitted is None:
         raise ValueError(
-            f"transformers: {type(model).__name__} gives {hidden.shape[1]} tokens for "
+            f"transformers: {type(model).__name__} returns {hidden.shape[1]} tokens for "
             f"{size[0]} x {size[1]} px in patches of {edge}: no grid has so many; choose a "
             f"size that {edge} divides, or another model"
         )

@@ -171,7 +171,7 @@ def width(config: Any, layer: int | None) -> int:
     for key in ("hidden_size", "hidden_dim"):
         if isinstance(getattr(config, key, None), int):
             return int(getattr(config, key))
-    raise ValueError(f"transformers: {config.model_type} does not say how wide its tokens are")
+    raise ValueError(f"transformers: {config.model_type} does not define the width of its tokens")
 
 
 def processor(whole: Any, config: Any, settings: Json | None) -> HubProcessor:
@@ -181,7 +181,7 @@ def processor(whole: Any, config: Any, settings: Json | None) -> HubProcessor:
         settings = _default_settings(whole, config)
     options = {k: v for k, v in settings.items() if not k.endswith(("_type", "_class"))}
     if "image_processor_type" not in settings:
-        raise ValueError("transformers: processor says no image_processor_type")
+        raise ValueError("transformers: processor has no image_processor_type")
     return HubProcessor(settings["image_processor_type"], options)
 
 

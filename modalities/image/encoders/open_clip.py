@@ -90,7 +90,7 @@ class OpenClipVision(Encoder):
         if self.output == "embedding":
             if hidden_states:
                 raise ValueError(
-                    f"open_clip: layers {tuple(hidden_states)} of a vector; say output: tokens"
+                    f"open_clip: layers {tuple(hidden_states)} of a vector; set output: tokens"
                 )
             outputs = self.model(pixel_values)
             pooled = (

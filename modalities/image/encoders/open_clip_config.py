@@ -41,7 +41,7 @@ def complete(name: str, options: Json, online: bool) -> Json:
     if steps is None and not {"mean", "std"} <= set(options.get("preprocess_cfg", {})):
         warnings.warn(
             f"open_clip: {name} has no preprocess_cfg, so that CLIP's mean and std are taken, "
-            "which need not be its own (SigLIP: 0.5); say options: {preprocess_cfg: {mean: [...], "
+            "which need not be its own (SigLIP: 0.5); set options: {preprocess_cfg: {mean: [...], "
             "std: [...]}}",
             stacklevel=2,
         )
@@ -152,5 +152,5 @@ def _checkpoint(name: str) -> str:
         base, _, tag = location.partition(":")
         path = open_clip.download_pretrained(open_clip.get_pretrained_cfg(base, tag))
     if not path:
-        raise ValueError(f"open_clip: {name} has no weights; say weights: none, or name a tag")
+        raise ValueError(f"open_clip: {name} has no weights; set weights: none, or name a tag")
     return str(path)

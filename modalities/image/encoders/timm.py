@@ -134,7 +134,7 @@ class Timm(Encoder):
             )
         if token_mask is not None:
             if self.mask_token is None:
-                raise ValueError(f"timm: {self.name} got a token mask; say mask_token: true")
+                raise ValueError(f"timm: {self.name} got a token mask; set mask_token: true")
             stack.enter_context(masked(self.model.patch_embed, token_mask, self.mask_token))
         stack.enter_context(hooked(self.blocks(), layer_hooks, self.model.num_prefix_tokens, None))
 
@@ -142,7 +142,7 @@ class Timm(Encoder):
 def _complete(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Options that need no network any more; lists as the tuples that timm compares with."""
     if "pretrained" in options:
-        raise ValueError("timm: options.pretrained; say weights: pretrained or weights: none")
+        raise ValueError("timm: options.pretrained; set weights: pretrained or weights: none")
     source, location = parse_model_name(name)
     if source == "hf-hub" and "pretrained_cfg" not in options:
         raise ValueError(f"timm: {name} is not resolved; build it from Timm.resolve(...)")

@@ -140,8 +140,8 @@ def _read(model: Any, final: Any, size: Size) -> Features:
             return from_map(feature_map, size, stride, pooled=pooled)
     shapes = [tuple(f.shape) for f in ([final] if isinstance(final, Tensor) else final)]
     raise ValueError(
-        f"timm: {type(model).__name__} gives {shapes} for {size[0]} x {size[1]} px, which are not "
-        f"tokens of a grid of stride {stride}; choose a size that it divides, or another model"
+        f"timm: {type(model).__name__} returns {shapes} for {size[0]} x {size[1]} px, which are "
+        f"not tokens of a grid of stride {stride}; choose a size that it divides, or another model"
     )
 
 

@@ -167,8 +167,8 @@ class TransformersVision(Encoder):
         features, hidden = self._features(pixel_values, hidden_states, **inputs)
         if features.dim != self.dim:
             raise ValueError(
-                f"transformers: {type(self.model).__name__} gives tokens of width {features.dim}, "
-                f"its configuration says {self.dim}; this model is not supported"
+                f"transformers: {type(self.model).__name__} returns tokens of width "
+                f"{features.dim}, its configuration has {self.dim}; this model is not supported"
             )
         return features.replace(hidden_states=tuple(f.replace(pooled=None) for f in hidden))
 
@@ -212,7 +212,7 @@ class TransformersVision(Encoder):
         """patches `[B, N, ...]` of pictures of native resolution."""
         key = grid_key(more)
         if key is None:
-            raise ValueError("transformers: the processor gives no grid_thw, which the model takes")
+            raise ValueError("transformers: the processor returns no grid_thw, a model input")
         edge = float(pair(self.tower.config.patch_size)[0])
         if more[key].is_meta:
             return self._outline(patches, requested, edge)
@@ -247,7 +247,7 @@ class TransformersVision(Encoder):
             output = self.model(pixels, **options)
         last = last_hidden(output)
         if last is None:
-            raise ValueError(f"transformers: {type(self.model).__name__} gives no tokens")
+            raise ValueError(f"transformers: {type(self.model).__name__} returns no tokens")
         if last.ndim == 3 and len(last) == 1 < len(pixels):  # all pictures in one sequence
             last = last.view(len(pixels), -1, last.shape[-1])
             outputs = {i: o.view(last.shape) for i, o in outputs.items()}
@@ -295,6 +295,6 @@ class TransformersVision(Encoder):
             if not -count <= layer < count:
                 name = self.name or self.model.config.model_type
                 raise ValueError(
-                    f"transformers: layer {layer} was asked for, {name} has {count} layers"
+                    f"transformers: layer {layer} was requested, {name} has {count} layers"
                 )
         return [layer % count for layer in layers]

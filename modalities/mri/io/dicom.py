@@ -159,14 +159,14 @@ def _check_counts(stacks: list[list[Frame]], source: object) -> None:
     if len(counts) > 1:
         raise ReadError(
             source,
-            f"{max(counts)} different slices lie at one place, {min(counts)} at others",
+            f"{max(counts)} different slices are at one position, {min(counts)} at others",
             "one a place, or the same number everywhere (a series over time)",
         )
     for stack in stacks:
         if len({frame.order for frame in stack}) < len(stack):
             raise ReadError(
                 source,
-                f"{len(stack)} slices lie at one place, and nothing says which comes first",
+                f"{len(stack)} slices are at one position, and their order is unknown",
                 "TemporalPositionIdentifier, TriggerTime, AcquisitionTime or InstanceNumber",
             )
 

@@ -208,7 +208,7 @@ def _frames(file: DicomFile, data: Dataset, series_uid: str | None) -> list[Fram
     if count != (len(groups) or 1):
         raise ReadError(
             file.name,
-            f"has {count} frames and says of {len(groups)} where they lie",
+            f"has {count} frames and positions for {len(groups)}",
             "the place of each (enhanced MR)",
         )
     if not groups:
@@ -255,7 +255,7 @@ def _geometry(
     tags = "ImagePositionPatient, ImageOrientationPatient and PixelSpacing"
     if not position or not orientation or not spacing:
         number = data.get("InstanceNumber", "")
-        raise ReadError(name, f"its image {number} does not say where it lies", tags)
+        raise ReadError(name, f"its image {number} has no position in space", tags)
     origin, axes, edges = (np.array(tag_numbers(v)) for v in (position, orientation, spacing))
     finite = all(np.isfinite(values).all() for values in (origin, axes, edges))
     if (origin.size, axes.size, edges.size) != (3, 6, 2) or not finite:

@@ -54,7 +54,7 @@ def read_nifti(content: bytes, source: object) -> tuple[np.ndarray, np.ndarray]:
 def read_image(image: SpatialImage, source: object) -> tuple[np.ndarray, np.ndarray]:
     """Return an image of nibabel, of any format, as `read_nifti` reads a file. Raise ReadError."""
     if image.affine is None:
-        raise ReadError(source, "has no affine", "an image that says where it lies")
+        raise ReadError(source, "has no affine", "an image with a position in space")
     try:
         check_dtype(image.get_data_dtype(), source)
         values = np.asarray(image.dataobj)
@@ -77,7 +77,7 @@ def _image_affine(image: SpatialImage, source: object) -> np.ndarray:
     elif isinstance(header, nibabel.AnalyzeHeader) and unchanged:
         _warn(
             source,
-            "is in the format Analyze, which does not say where left is; read as if the first "
+            "is in the format Analyze, which does not define left and right; read as if the first "
             "axis ran to the left",
         )
     return affine
@@ -217,7 +217,7 @@ def _header(content: bytes, source: object) -> nibabel.Nifti1Header:
             source, f"its NIfTI header is damaged ({_line(error)})", "a whole file"
         ) from error
     if not shape or min(shape) < 1:
-        raise ReadError(source, f"its header says the shape {shape}", "a whole file")
+        raise ReadError(source, f"its header has the shape {shape}", "a whole file")
     return header
 
 

@@ -129,7 +129,7 @@ def _array(cell: Mapping[str, Any], name: object) -> Volume:
     if cell.get("affine") is None:
         if isinstance(array, (MetaTensor, SpatialImage)):
             return _volume(array, {}, name)
-        raise ReadError(array, "an array alone does not say where it lies", "an affine")
+        raise ReadError(array, "an array alone has no position in space", "an affine")
     affine = _numpy(cell["affine"])
     if affine.dtype.kind not in "iuf":
         raise ReadError(name, f"has an affine of {affine.dtype} values", "numbers")

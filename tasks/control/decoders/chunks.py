@@ -78,7 +78,7 @@ def read_chunk(row: Row, column: str) -> Pair:
         step, joint = wrong[0]
         raise ValueError(
             f"action: {column!r} holds {values[step, joint]} at step {step}, joint {joint}; "
-            "expected finite numbers: leave the row out (data.*.on_error: skip), or mend the data"
+            "expected finite numbers: leave the row out (data.*.on_error: skip), or correct it"
         )
     return np.where(padding[:, None], np.nan_to_num(values), values), padding
 

@@ -57,7 +57,7 @@ def _tail(backbone: Backbone, size: int) -> list[int]:
         reason = f"among them the special id {special_ids[0]}" if special_ids else "more than half"
         raise ValueError(
             f"vocabulary: tail takes the last {size} of {tokenizer.size} ids, {reason}; "
-            "say vocabulary: added"
+            "set vocabulary: added"
         )
     return ids
 

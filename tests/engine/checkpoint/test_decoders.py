@@ -194,7 +194,7 @@ def test_a_decoder_of_another_signal(tmp_path: Path) -> None:
 def test_a_teacher_is_given_no_weights_that_train(tmp_path: Path) -> None:
     values = recipe(decoders={"teacher": LLAMA})
     values["tasks"]["say"]["others"] = {"teacher": "teacher"}
-    with pytest.raises(ConfigError, match=r"decoders\.teacher: trains, and is what tasks\.say"):
+    with pytest.raises(ConfigError, match=r"decoders\.teacher: trains, and is the target of"):
         build(parse_recipe(values))
     values["decoders"]["teacher"]["freeze"] = True
     values["train"] = {"steps": 2, "batch_size": 4}
@@ -224,7 +224,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         r"decoders\.backbone: backbone is short for it, and is there too; take one out",
     ),
     "a name that is none": ({"decoders": {"a b": LLAMA}}, r"decoders\.a b: a name is letters"),
-    "a name of torch's": ({"decoders": {"keys": LLAMA}}, r"decoders\.keys: .* say keys_1"),
+    "a name of torch's": ({"decoders": {"keys": LLAMA}}, r"decoders\.keys: .* use keys_1"),
     "an unknown type": (
         {"decoders": {"teacher": {"type": "casual"}}},
         r"decoders\.teacher\.type: no decoder is called 'casual'; did you mean 'causal'",

@@ -130,7 +130,7 @@ def test_a_teacher_that_trains_is_refused(shop: Any, part: str, told: str) -> No
     recipe = shop.changed(STUDENT, {"inputs": inputs})
     with pytest.raises(ConfigError, match=told) as error:
         check(parse_recipe(recipe))
-    assert f"say freeze: true on inputs.caption.{part}" in str(error.value)
+    assert f"set freeze: true on inputs.caption.{part}" in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -183,7 +183,7 @@ def test_success_is_one_truth(success: Any) -> None:
 
 @pytest.mark.parametrize("success", [np.array([True, False]), [1, 0], "yes", None, {}])
 def test_success_of_another_form_is_refused(success: Any) -> None:
-    with pytest.raises(ConfigError, match=r"env\.success_key: Bare-v0 tells .*expected one truth"):
+    with pytest.raises(ConfigError, match=r"env\.success_key: Bare-v0 reports .*expected one"):
         run("Bare-v0", options={"success": success})
 
 

@@ -52,7 +52,7 @@ def test_a_part_of_a_chunk_is_executed(execute: int) -> None:
 
 def test_more_than_a_chunk_cannot_be_executed() -> None:
     with pytest.raises(
-        ConfigError, match=r"env.n_action_steps: found 5, and a chunk has 4 steps; say 4"
+        ConfigError, match=r"env.n_action_steps: found 5, and a chunk has 4 steps; use 4"
     ):
         drive(Policy(Teller(), {"state": "state"}, n_action_steps=5), 1)
 
@@ -227,7 +227,7 @@ def test_what_is_not_finite_is_never_sent(bad: float) -> None:
     for _ in range(2):
         policy.step([seen, seen])
     with pytest.raises(
-        RuntimeFailure, match=r"left arm, step 2: the model gives .* number 1 .* sent"
+        RuntimeFailure, match=r"left arm, step 2: the model returns .* number 1 .* sent"
     ):
         policy.step([seen, seen])
 

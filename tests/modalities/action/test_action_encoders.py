@@ -136,7 +136,7 @@ def test_options_that_cannot_be() -> None:
         Normalizer(quantile=0.5)
     with pytest.raises(ValueError, match=r"^clip: found 0"):
         Normalizer(clip=0)
-    with pytest.raises(ValueError, match="the recipe says quantiles"):
+    with pytest.raises(ValueError, match="the recipe has quantiles"):
         Normalizer(how="quantiles").load_state(normalizer().state())
     for case, options, messages in (
         ("state", {"dim": 7}, "^dim: found 7"),

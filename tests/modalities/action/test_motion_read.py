@@ -114,7 +114,7 @@ def test_what_is_no_motion_is_refused(source: Any, told: str) -> None:
         ({"q": pa.array([], pa.float32())}, "it has no rows"),
         ({"timestamp": [0.0, 0.1]}, "no columns of joints among timestamp"),
         ({"q": [1.0] * 5, "timestamp": [0.0, 0.1, 0.2, 0.5, 0.6]}, "0.3 s before row 3.*missing"),
-        ({"q": [1.0] * 2, "timestamp": [0.0, 0.0]}, "goes on by 0 s a row"),
+        ({"q": [1.0] * 2, "timestamp": [0.0, 0.0]}, "advances by 0 s a row"),
         ({"q": [1.0, float("nan")]}, "nan at step 1"),
     ],
 )
@@ -158,7 +158,7 @@ def test_timestamps_begin_anew_with_each_episode(
         ([0, 1, 2, 0, 1, 3], "2 s before row 5, 1 s elsewhere"),
         ([0, 1, 3, 2, 4, 5], "2 s before row 2"),
         ([0, 1, 2, 2, 3, 4], "0 s before row 3"),
-        ([5, 4, 3, 2, 1, 0], "goes on by -1 s a row"),
+        ([5, 4, 3, 2, 1, 0], "advances by -1 s a row"),
     ],
 )
 def test_times_that_are_of_no_episodes_are_refused(

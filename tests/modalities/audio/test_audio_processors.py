@@ -97,7 +97,7 @@ def test_channels_are_mixed() -> None:
         ({"hop": 0.03}, "hop: found 0.03 s"),
         ({"mels": 300}, "mels: found 300 bands"),
         ({"dim": 30}, "heads: found 4 at dim 30"),
-        ({"kernel": 4}, "kernel: found 4, expected an odd number; say 5"),
+        ({"kernel": 4}, "kernel: found 4, expected an odd number; use 5"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, float], message: str) -> None:

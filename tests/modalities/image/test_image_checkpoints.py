@@ -226,7 +226,7 @@ def test_open_clip_without_preprocessing_says_what_is_taken(tmp_path: Path) -> N
     config = json.loads(file.read_text())
     file.write_text(json.dumps({"model_cfg": config["model_cfg"]}))
     section = {"name": f"local-dir:{tmp_path}"}
-    with pytest.warns(UserWarning, match=r"has no preprocess_cfg.*say options: \{preprocess_cfg"):
+    with pytest.warns(UserWarning, match=r"has no preprocess_cfg.*set options: \{preprocess_cfg"):
         resolved = OpenClipVision.resolve(section)
     assert resolved["options"]["preprocess_cfg"]["mean"] == open_clip.OPENAI_DATASET_MEAN
     steps = {"mean": [0.5] * 3, "std": [0.5] * 3}

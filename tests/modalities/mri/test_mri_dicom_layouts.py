@@ -140,7 +140,7 @@ GOOD: dict[str, tuple[Callable[[Path], Any], np.ndarray]] = {
     "instance number": (over_time("InstanceNumber", [10, 9]), TWO),
 }
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "nothing tells times apart": (over_time("StudyID", [None, None]), "which comes first"),
+    "nothing tells times apart": (over_time("StudyID", [None, None]), "their order is unknown"),
     "colour table": (edited(lambda d, k: setattr(d, "PhotometricInterpretation", "PALETTE COLOR")),
                      "holds colour"),
     "mosaic": (edited(lambda d, k: setattr(d, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"])),
@@ -148,7 +148,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "slice aside": (edited(aside), "slice 3 of 6 lies 8 mm beside"),
     "no place in one": (
         edited(lambda data, k: data.__delattr__("ImagePositionPatient") if k == 5 else None),
-        "does not say where it lies",
+        "has no position in space",
     ),
     "missing thin slice": (
         edited(lambda data, k: setattr(data, "ImagePositionPatient", [0, 0, 0.01 * (k + (k > 2))])),

@@ -179,7 +179,7 @@ def test_an_itk_file_is_read_from_its_bytes(tmp_path: Path) -> None:
 def test_analyze_says_that_the_side_is_a_guess(tmp_path: Path) -> None:
     nibabel.save(nibabel.AnalyzeImage(WHOLE, None), tmp_path / "a.img")
     for way in (tmp_path / "a.img", tmp_path / "a.hdr", nibabel.load(tmp_path / "a.img")):
-        with pytest.warns(UserWarning, match="does not say where left is"):
+        with pytest.warns(UserWarning, match="does not define left and right"):
             volume = read(way)
         expected = nibabel.as_closest_canonical(nibabel.load(tmp_path / "a.img")).get_fdata()
         np.testing.assert_array_equal(volume[0].numpy(), expected)

@@ -241,5 +241,5 @@ def test_loading_what_is_not_there(tmp_path: Path, bpe: BPE) -> None:
 def test_layers_out_of_range(bpe: BPE) -> None:
     config = {"model_type": "bert", **SMALL}
     encoder = build(TransformersText, {"config": config, "max_length": 64}, tokenizer=bpe)
-    with pytest.raises(ValueError, match="layer 2 was asked for, found 2 layers"):
+    with pytest.raises(ValueError, match="layer 2 was requested, found 2 layers"):
         encoded(encoder, TEXTS, hidden_states=(2,))

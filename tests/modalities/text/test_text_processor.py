@@ -25,7 +25,7 @@ def test_a_text_without_tokens_is_refused() -> None:
         def encode(self, text: str, *, special: bool = False) -> list[int]:
             return []
 
-    with pytest.raises(ReadError, match="gives no token"):
+    with pytest.raises(ReadError, match="returns no token"):
         TextProcessor(Silent(), 8).prepare("x")
 
 

@@ -205,7 +205,7 @@ def test_cosines_are_computed_in_full_precision() -> None:
         ),
         (
             {"loss": "soft", "soft_target_streams": {"sound": "look"}},
-            "soft_target_streams: 'sound' is none of image, caption",
+            "soft_target_streams: 'sound' is not one of image, caption",
         ),
         ({"teachers": [{"image": "x"}]}, "teachers: number 1 stands for image, expected"),
         (

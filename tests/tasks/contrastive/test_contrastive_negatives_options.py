@@ -100,7 +100,7 @@ def test_two_processes_are_one(options: dict[str, Any], monkeypatch: pytest.Monk
     ("options", "words"),
     [
         ({"in_batch_negatives": False}, "in_batch_negatives: found false without hard_negatives"),
-        ({"hard_negatives": {"image": "x"}}, "hard_negatives: 'image' is none of query, passage"),
+        ({"hard_negatives": {"image": "x"}}, "hard_negatives: 'image' is not one of query"),
         ({"hard_negatives": {"passage": []}}, "hard_negatives: passage: found no stream"),
         ({"hard_negatives": {"passage": "query"}}, "'query' is used twice"),
         ({"hard_negatives": {"passage": ["x", "x"]}}, "'x' is used twice"),

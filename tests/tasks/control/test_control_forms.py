@@ -115,10 +115,10 @@ def test_a_mapping_that_moved_is_refused(join: Any, case: str) -> None:
 
 
 def test_a_tail_that_text_needs_is_refused(backbone: Any) -> None:
-    with pytest.raises(ValueError, match="the last 200 of 259 ids, more than half; say vocabulary"):
+    with pytest.raises(ValueError, match="the last 200 of 259 ids, more than half; set vocabulary"):
         ActionVocabulary("tail").build(backbone, 200)
     backbone.tokenizer.eos_id = 258
-    with pytest.raises(ValueError, match="among them the special id 258; say vocabulary: added"):
+    with pytest.raises(ValueError, match="among them the special id 258; set vocabulary: added"):
         ActionVocabulary("tail").build(backbone, 16)
 
 

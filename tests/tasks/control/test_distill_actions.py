@@ -116,7 +116,7 @@ def test_the_student_learns(pair: Any, options: dict[str, float], part: str) -> 
     [
         ({"distill_weight": 0.0}, "distill_weight: found 0.0, with action_weight 0.0"),
         ({"action_weight": -1.0}, "distill_weight: found 1.0, with action_weight -1.0"),
-        ({"expert": "image"}, "expert: 'image' stands in the prompt too"),
+        ({"expert": "image"}, "expert: 'image' is in the prompt too"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], line: str) -> None:

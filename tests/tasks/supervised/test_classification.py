@@ -99,7 +99,7 @@ def test_a_label_that_training_had_not_is_named(build) -> None:  # type: ignore[
     numbers, _ = build(0, 1)
     with pytest.raises(ValueError, match="True in the column"):
         prepare_batch(numbers, [{"label": True}])
-    with pytest.raises(ValueError, match="say multi_label: true"):
+    with pytest.raises(ValueError, match="set multi_label: true"):
         prepare_batch(task, [{"label": ["red"]}])
 
 

@@ -29,14 +29,14 @@ def keep_layers(
     """
     layers_of = find_stack(module, stack)
     if (layers is None) == (every is None):
-        raise ValueError("layers: say either layers: [0, 2, ...] or every: 2")
+        raise ValueError("layers: set either layers: [0, 2, ...] or every: 2")
     if every is not None:
         if every < 1:
             raise ValueError(f"every: found {every}, expected 1 or more")
         layers = list(range(0, len(layers_of), every))
     indices = _checked(layers or [], layers_of, "layers")
     if len(set(indices)) < len(indices):
-        raise ValueError("layers: one stands there twice; upscale_depth repeats layers")
+        raise ValueError("layers: one appears twice; upscale_depth repeats layers")
     _arrange(layers_of, indices)
 
 
@@ -56,7 +56,7 @@ def upscale_depth(
     """
     layers_of = find_stack(module, stack)
     if (layers is None) == (drop is None):
-        raise ValueError("drop: say either drop: 8 or layers: [0, 1, 1, 2, ...]")
+        raise ValueError("drop: set either drop: 8 or layers: [0, 1, 1, 2, ...]")
     count = len(layers_of)
     if drop is not None:
         if not 0 <= drop < count:
@@ -81,7 +81,7 @@ def _arrange(stack: LayerStack, indices: Sequence[int]) -> None:
     first = stack.only_first
     if first and 0 in indices[1:]:
         raise ValueError(
-            f"layers: layer 0 of {stack.path} alone holds {first}; it can stand first only"
+            f"layers: layer 0 of {stack.path} alone holds {first}; it can only be first"
         )
     if first and indices[0] != 0:
         raise ValueError(f"layers: layer 0 of {stack.path} alone holds {first}; keep it first")

@@ -70,7 +70,7 @@ def prune_heads(
     """
     layers = find_stack(module, stack)
     if (heads is None) == (keep is None):
-        raise ValueError("heads: say either heads: [[0, 1], [2, 3]] or keep: 8")
+        raise ValueError("heads: set either heads: [[0, 1], [2, 3]] or keep: 8")
     attentions = [attention_of(layer, i, layers) for i, layer in enumerate(layers.layers)]
     for i, _ in heads or ():
         if not 0 <= i < len(attentions):

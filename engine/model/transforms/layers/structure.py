@@ -89,7 +89,7 @@ def find_stack(module: nn.Module, role: str | None = None) -> LayerStack:
         raise ValueError(f"{kind} holds no list of layers; take the transform out")
     roles = {stack.role for stack in chosen}
     if role is None and roles >= set(ROLES):
-        raise ValueError(f"stack: {kind} has two stacks of layers; say stack: encoder or decoder")
+        raise ValueError(f"stack: {kind} has two stacks of layers; set stack: encoder or decoder")
     return chosen[0]
 
 

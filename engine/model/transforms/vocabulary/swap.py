@@ -74,7 +74,7 @@ def swap_vocabulary(
     """
     new = context.tokenizer if tokenizer is None else read_tokenizer(tokenizer, context)
     if new is None:
-        raise ValueError("tokenizer: say which folder holds the new one")
+        raise ValueError("tokenizer: name the folder that holds the new one")
     if k < 1 or temperature <= 0:
         raise ValueError("k, temperature: found none of it, expected numbers above 0")
     if (by == "least_squares") != (small is not None):
@@ -85,7 +85,7 @@ def swap_vocabulary(
         return
     origin = source or context.name
     if origin is None:
-        raise ValueError("source: say where the old tokenizer is")
+        raise ValueError("source: name the folder of the old tokenizer")
     words = _compared(read_tokenizer(origin, context), new, table_of(model).num_embeddings)
     rows = _method(by, words, vectors, k, temperature, small, context)
     exchange_rows(model, lambda old: _filled(old, rows, words), new.size, new.pad_id)
@@ -247,7 +247,7 @@ def _mapped_from(
         raise ValueError(f"small: has {len(table)} rows, the new tokenizer {len(words.new)} ids")
     new, old = words.copies
     if not new:
-        raise ValueError("small: the two vocabularies share no token, so nothing tells how to map")
+        raise ValueError("small: the two vocabularies share no token, so no mapping can be fitted")
 
     def rows(values: Tensor) -> Tensor:
         solution = torch.linalg.lstsq(table[new].double(), values[old].double(), driver="gelsd")

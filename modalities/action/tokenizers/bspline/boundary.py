@@ -61,7 +61,7 @@ def _checked(name: str, value: Tensor | None, order: int, like: Tensor) -> Tenso
     expected = f"[{shape[0]}, {shape[2]}]" if order == 1 else str(list(shape))
     if not order:
         if value is not None:
-            raise ValueError(f"{name}: was given, but {name}_order is 0; leave it out, or say 1")
+            raise ValueError(f"{name}: is set, but {name}_order is 0; leave it out, or set it to 1")
         return like.new_zeros(shape)
     if value is None:
         raise ValueError(f"{name}: is missing, {name}_order is {order}; give {name} {expected}")

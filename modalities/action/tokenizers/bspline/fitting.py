@@ -93,7 +93,7 @@ class StepJoints:
                 warnings.warn(
                     f"grippers: joint {row.joint} has more than two values (with {low:.3g} and "
                     f"{high:.3g} it is {min(row.mean):.2g} off in the mean); leave it out of the "
-                    "grippers, or say gripper: degree0",
+                    "grippers, or set gripper: degree0",
                     stacklevel=4,
                 )
         return levels, errors, dict(zip(self.joints, unreached, strict=True))

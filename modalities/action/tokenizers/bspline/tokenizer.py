@@ -113,7 +113,7 @@ class BSplineTokenizer(ActionTokenizer):
         longest = gripper_module.longest(self.vocab)
         if self._layout.switches and steps > longest:
             raise ValueError(
-                f"vocab: {self.vocab} bins tell the switches of {longest} steps apart, found a "
+                f"vocab: {self.vocab} bins distinguish switches of {longest} steps, found a "
                 f"chunk of {steps}; use more bins, or gripper: degree0"
             )
         return self._layout.length

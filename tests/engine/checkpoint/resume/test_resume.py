@@ -161,7 +161,7 @@ def test_what_cannot_go_on_says_so(shop: Any) -> None:
     with pytest.raises(ConfigError, match="run: holds no run to resume; train it without --resume"):
         shop.train(recipe, "run", resume=True)
     shop.train(recipe, "run")
-    with pytest.raises(ConfigError, match="holds a run already; say --resume to go on, --overwr"):
+    with pytest.raises(ConfigError, match="holds a run already; pass --resume to continue, "):
         shop.train(recipe, "run")
     with pytest.raises(ConfigError, match="take one out"):
         shop.train(recipe, "run", resume=True, overwrite=True)
@@ -224,7 +224,7 @@ def test_without_a_whole_checkpoint_it_does_not_begin_anew(shop: Any) -> None:
     recipe = shop.recipe(train(steps=6, checkpoint={"every": 2}))
     shop.cut(recipe, "run", 3)
     tear(shop.folder / "run" / "checkpoints" / "step-00000002", "cut model.safetensors")
-    with pytest.raises(RuntimeFailure, match="no checkpoint is whole; begin anew"):
+    with pytest.raises(RuntimeFailure, match="no checkpoint is whole; start over"):
         shop.train(recipe, "run", resume=True)
 
 

@@ -73,7 +73,7 @@ def test_folders_with_mistakes(pictures: Path) -> None:
     with pytest.raises(ValueError, match="did you mean 'train'"):
         folders.ImageFolder(path=str(pictures), split="trian")
     write(pictures / "train" / "loose.jpg", jpeg())
-    with pytest.raises(ValueError, match=r"1 files lie beside .*\(loose.jpg\)"):
+    with pytest.raises(ValueError, match=r"1 files are beside .*\(loose.jpg\)"):
         folders.ImageFolder(path=str(pictures), split="train")
     flat = folders.ImageFolder(path=str(pictures / "train" / "dog" / "deep"))
     assert flat.columns == ("image",) and len(flat) == 1

@@ -131,7 +131,7 @@ def test_segments_by_columns_are_read_or_refused(
     }
     plan = plan_recipe(parse_recipe(recipe))
     if seconds is None:
-        with pytest.raises(ConfigError, match=r"would be ignored .*say columns: \{audio: \{path"):
+        with pytest.raises(ConfigError, match=r"would be ignored .*set columns: \{audio: \{path"):
             load_split(plan, "ctc", "train")
         return
     source = load_split(plan, "ctc", "train")

@@ -148,7 +148,7 @@ def opened(kind: str, on_error: str = "raise", **options: Any) -> Source:
         ("a.json", '[\n{"a": 1},\n{"a": }\n]', r"a\.json, line 3: is no JSON"),
         ("a.json", "[]", r"a\.json: has no rows"),
         ("a.json", "[1, 2]", r"a\.json: its list holds a number, expected objects"),
-        ("a.json", '{\n"a": [{"b": 1}]\n}', r"a\.json, line 1: .*; say field: a"),
+        ("a.json", '{\n"a": [{"b": 1}]\n}', r"a\.json, line 1: .*; set field: a"),
         ("a.json", "\xff\xfe".encode("latin-1"), r"a\.json, line 1: is not UTF-8 \(byte 0\)"),
         ("a.jsonl", '{"a": \n', r"a\.jsonl, line 1: is no JSON"),
         ("a.json", "5", r"a\.json, line 1: is a number, expected an object"),
@@ -156,9 +156,9 @@ def opened(kind: str, on_error: str = "raise", **options: Any) -> Source:
         ("a.json", '{"a":' * 50_000, r"a\.json, line 1: is nested too deeply"),
         ("a.csv", "a,b\n", r"a\.csv: has no rows"),
         ("a.csv", "", r"a\.csv: is empty \(0 bytes\)"),
-        ("a.csv", "a;b\n1;2\n", r"a\.csv, line 1: is one column, a;b, .*say delimiter: \";\""),
-        ("a.csv", "a\tb\n1\t2\n", r"a\.csv, line 1: is one column.*say delimiter: \"\\t\""),
-        ("a.csv", "a,a\n1,2\n", r"a\.csv, line 1: the column 'a' stands twice"),
+        ("a.csv", "a;b\n1;2\n", r"a\.csv, line 1: is one column, a;b, .*set delimiter: \";\""),
+        ("a.csv", "a\tb\n1\t2\n", r"a\.csv, line 1: is one column.*set delimiter: \"\\t\""),
+        ("a.csv", "a,a\n1,2\n", r"a\.csv, line 1: the column 'a' appears twice"),
         ("a.csv", 'a,b\n1,"2\n3,4\n', r"a\.csv, line 2: a quote is opened and never closed"),
         ("a.csv", b"a,b\n1,\xff\n", r"a\.csv, line 2: is not UTF-8"),
         ("a.csv", "a,b\n1,2,\n3,4,\n", r"line 2 has 3 cells \('1', '2', ''\), the header has 2"),
@@ -178,7 +178,7 @@ def test_damaged_files_are_named(folder: Path, name: str, text: bytes | str, exp
     [
         ("a.jsonl", '{"a": 1}\n{"a": 2\n{"a": 3}\n', 1, "line 2: is no JSON"),
         ("a.jsonl", '{"a": 1}\n\n[2]\n{"a": 3}\n', 1, "line 3: is a list, expected an object"),
-        ("a.jsonl", '{"a": 1}\n{"a": 1, "a": 2}\n', 1, "line 2: the key 'a' stands twice"),
+        ("a.jsonl", '{"a": 1}\n{"a": 1, "a": 2}\n', 1, "line 2: the key 'a' appears twice"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', 1, "line 2: is not UTF-8"),
         ("a.jsonl", '{"a": "\\ud83d"}\n{"a": 1}\n', 0, "line 1: holds half a surrogate pair"),
         ("a.json", '[{"a": 1}, null]', 1, "is null, expected an object"),
@@ -239,7 +239,7 @@ def test_mistakes_about_file_names(folder: Path) -> None:
     with pytest.raises(ValueError, match="does not exist"):
         Csv(path=path, paths=["file"], root=str(folder / "nowhere"))
     other = write_rows(folder.parent, "csv")
-    with pytest.raises(ValueError, match="root: say which, the files lie in 2 folders"):
+    with pytest.raises(ValueError, match="root: name one folder, the files are in 2 folders"):
         Csv(path=[path, str(other)], paths=["file"])
 
 

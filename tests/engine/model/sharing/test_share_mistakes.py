@@ -50,27 +50,27 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a chain": (
         {"passage": stream({"share": "query"}), "third": stream({"share": "passage"})},
-        r"third\.encoder\.share: passage shares the encoder of query; say share: query",
+        r"third\.encoder\.share: passage shares the encoder of query; set share: query",
     ),
     "a chain, whole": (
         {"passage": {"share": "query"}, "third": {"share": "passage"}},
-        r"inputs\.third\.share: passage is shared itself; say share: query",
+        r"inputs\.third\.share: passage is shared itself; set share: query",
     ),
     "a type beside it": (
         {"passage": stream({"share": "query", "type": "transformers"})},
-        r"passage\.encoder\.type: stands beside share: query; say it in inputs\.query\.encoder",
+        r"passage\.encoder\.type: cannot be combined with share: query; set it in inputs\.query",
     ),
     "freezing beside it": (
         {"passage": stream({"share": "query", "freeze": True})},
-        r"passage\.encoder\.freeze: stands beside share: query",
+        r"passage\.encoder\.freeze: cannot be combined with share: query",
     ),
     "an option beside it": (
         {"passage": stream({"share": "query", "max_length": 8})},
-        r"passage\.encoder\.max_length: stands beside share: query",
+        r"passage\.encoder\.max_length: cannot be combined with share: query",
     ),
     "a connector beside a stream": (
         {"passage": {"share": "query", "connector": "mean"}},
-        r"passage\.connector: stands beside share: query, which is short for encoder and",
+        r"passage\.connector: cannot be combined with share: query, which is short for encoder and",
     ),
     "a connector that is none": (
         {
@@ -81,7 +81,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "lora beside a decoder": (
         {"passage": stream({"share": "backbone", "lora": {"r": 2}})},
-        r"passage\.encoder\.lora: stands beside share: backbone; say it in backbone",
+        r"passage\.encoder\.lora: cannot be combined with share: backbone; set it in backbone",
     ),
     "an option of no decoder's": (
         {"passage": stream({"share": "backbone", "pooling": "mean"})},

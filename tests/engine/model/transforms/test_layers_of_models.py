@@ -114,9 +114,9 @@ def test_copies_share_no_weights() -> None:
 @pytest.mark.parametrize(
     ("kind", "step", "message"),
     [
-        ("t5", {"type": "keep_layers", "every": 2}, "has two stacks of layers; say stack"),
+        ("t5", {"type": "keep_layers", "every": 2}, "has two stacks of layers; set stack"),
         ("t5", {"type": "keep_layers", "layers": [1], "stack": "encoder"}, "keep it first"),
-        ("t5", {"type": "upscale_depth", "drop": 0, "stack": "encoder"}, "stand first only"),
+        ("t5", {"type": "upscale_depth", "drop": 0, "stack": "encoder"}, "can only be first"),
         ("llama", {"type": "keep_layers", "layers": [0, 0]}, "upscale_depth repeats"),
         ("llama", {"type": "keep_layers", "layers": []}, "found none"),
         ("llama", {"type": "keep_layers", "every": 0}, "every: found 0"),

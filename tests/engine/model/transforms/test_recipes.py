@@ -135,7 +135,7 @@ def test_a_transformed_pretrained_part_is_kept_whole(folder: Path) -> None:
         ("backbone", {"type": "keep_layer", "every": 2}, "no transform is called 'keep_layer'"),
         ("backbone", {"type": "keep_layers", "layer": [0]}, "did you mean 'layers'"),
         ("backbone", {"type": "keep_layers", "layers": [4]}, "layers: found 4; .* 4 layers"),
-        ("backbone", {"type": "keep_layers"}, "say either"),
+        ("backbone", {"type": "keep_layers"}, "set either"),
         ("backbone", {"type": "keep_layers", "every": 2, "stack": "encoder"}, "leave it out"),
         ("backbone", {"type": "upscale_depth", "drop": 9}, "drop: found 9"),
         ("connector", {"type": "keep_layers", "every": 2}, "Linear holds no list of layers"),

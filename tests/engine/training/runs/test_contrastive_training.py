@@ -96,8 +96,8 @@ def test_only_biases_train(shop: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"freeze": True}, r"encoder.train_only: stands beside freeze"),
-        ({"lora": {"r": 2}}, r"encoder.train_only: stands beside lora"),
+        ({"freeze": True}, r"encoder.train_only: cannot be combined with freeze"),
+        ({"lora": {"r": 2}}, r"encoder.train_only: cannot be combined with lora"),
         (LLAMA, r"encoder.train_only: bias selects no parameter"),
     ],
 )

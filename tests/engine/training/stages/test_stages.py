@@ -154,7 +154,7 @@ def test_a_part_of_another_type_or_with_weights_begins_anew(shop: Any) -> None:
     other = encoder(weights=str(shop.folder / "other"), freeze=True)
     mlp = {"tasks": {"digit": {"head": "mlp"}}}
     plain = {**shop.recipe(train(steps=2)), "stages": [stage("a"), stage("b", other, mlp)]}
-    assert "begins anew: inputs.image.encoder, tasks.digit.head" in str(check(parse_recipe(plain)))
+    assert "starts over: inputs.image.encoder, tasks.digit.head" in str(check(parse_recipe(plain)))
     model = shop.train(plain, "run")
     weights = read_tensors(shop.folder / "other/model.safetensors")
     assert equal(parts(weights, ENCODER), parts(model.state_dict(), ENCODER))

@@ -107,7 +107,7 @@ def test_every_row_of_every_split_is_checked(rows: list[dict[str, Any]]) -> None
     assert "row d.jsonl#2: column 'word': is null" in lines[0]
     assert "row d.jsonl#5:" in lines[1] and "nowhere.png" in lines[1]
     assert lines[2] == "tasks.a.data.train: 6 rows, 2 cannot be read"
-    with pytest.raises(ConfigError, match=r"tasks\.a\.data\.train \(2\); mend them"):
+    with pytest.raises(ConfigError, match=r"tasks\.a\.data\.train \(2\); correct them"):
         list(check_data(recipe(rows, "class", "raise")))
 
 

@@ -125,7 +125,7 @@ MISTAKES = [
     ("v3.0", _info(codebase_version=None), "codebase_version is None"),
     ("v3.0", _info(fps=None), "info.json: lacks fps"),
     ("v2.1", _info(chunks_size=None), "meta: lacks 'chunks_size'"),
-    ("v3.0", _shorter, "episode 1 has 2 rows, its description says 3; frames are missing"),
+    ("v3.0", _shorter, "episode 1 has 2 rows, its description has 3; frames are missing"),
     ("v3.0", _gap, "episode 0 has frame 4 in the place of 3; frames are missing"),
 ]
 

@@ -159,7 +159,7 @@ def test_a_pinned_start_leaves_no_jump() -> None:
         built.decode(ids, steps=20, start=last[:, :2])
     with pytest.raises(ValueError, match="start: holds numbers that are not finite"):
         built.decode(ids, steps=20, start=last * torch.nan)
-    with pytest.raises(ValueError, match="start: was given, but start_order is 0"):
+    with pytest.raises(ValueError, match="start: is set, but start_order is 0"):
         fitted().decode(fitted().encode(data), steps=20, start=last)
 
 

@@ -156,7 +156,7 @@ def test_grippers_alone() -> None:
 def test_more_steps_than_bins_tell_apart() -> None:
     assert longest(256) == 227
     data = steps_at([[5]], 228)
-    with pytest.raises(ValueError, match=r"vocab: 256 bins tell .* 227 steps apart, found .* 228"):
+    with pytest.raises(ValueError, match=r"vocab: 256 bins distinguish .* 227 steps, found .* 228"):
         fitted(data)
     fitted(data, vocab=258)
     fitted(data, "degree0")

@@ -78,7 +78,7 @@ def test_a_malformed_sequence_stands_for_no_chunk() -> None:
         built.decode([ids[0], ids[1][:-1], ids[2]], steps=20)
     with pytest.raises(ValueError, match=message):
         built.decode([ids[0], torch.cat([ids[1], ids[1][:1]]), ids[2]], steps=20)
-    with pytest.raises(ValueError, match="sequence 0 gives 60 numbers, expected 19 steps"):
+    with pytest.raises(ValueError, match="sequence 0 has 60 numbers, expected 19 steps"):
         built.decode(ids, steps=19)
 
 

@@ -112,7 +112,7 @@ def test_a_state_goes_into_another(make: Make, fitted: ActionTokenizer) -> None:
     other = make()
     other.load_state(fitted.state())
     assert same(other.encode(smooth()), fitted.encode(smooth()))
-    with pytest.raises(ValueError, match=f"has {DOF}, these options say 5"):
+    with pytest.raises(ValueError, match=f"has {DOF}, these options use 5"):
         make(dof=5).load_state(fitted.state())
 
 
