@@ -23,7 +23,7 @@ from sensorium.scripts import (
 )
 from sensorium.scripts.checkpoints import convert, export_llava, import_model, push
 from sensorium.scripts.insight import analyze, explain, sweep
-from sensorium.scripts.serving import serve
+from sensorium.scripts.serving import export, serve
 
 RENAMED: dict[str, dict[str, str]] = {
     "": {"recipes": "list recipes"},
@@ -123,6 +123,7 @@ app.command("import", cls=Verb)(import_model)
 app.command("export-llava", cls=Verb)(export_llava)
 app.command("push", cls=Verb)(push)
 app.command("serve", cls=Verb)(serve)
+app.command("export", cls=Verb)(export)
 app.command("look", cls=Verb)(report.look)
 app.command("analyze", cls=Verb)(analyze)
 app.command("explain", cls=Verb, context_settings={"ignore_unknown_options": True})(explain)

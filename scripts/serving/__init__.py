@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .export import export as export
     from .serve import serve as serve
 else:
-    __getattr__, __dir__, __all__ = lazy_exports(__name__, {"serve": ["serve"]})
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__, {"export": ["export"], "serve": ["serve"]}
+    )

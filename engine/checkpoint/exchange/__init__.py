@@ -8,8 +8,13 @@ if TYPE_CHECKING:
     from .export import export_llava as export_llava
     from .importing import KINDS as KINDS
     from .importing import import_model as import_model
+    from .parts import export_part as export_part
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
-        {"export": ["export_llava"], "importing": ["KINDS", "import_model"]},
+        {
+            "export": ["export_llava"],
+            "importing": ["KINDS", "import_model"],
+            "parts": ["export_part"],
+        },
     )

@@ -174,17 +174,23 @@ def _copy(target: nn.Module, source: nn.Module) -> None:
 
 def _save_processors(folder: Path, encoder: Any, backbone: Any, config: LlavaConfig) -> None:
     encoder.processor.transform.save_pretrained(folder)
-    backend = getattr(backbone.tokenizer, "backend", None)
+    save_tokenizer(folder, backbone.tokenizer, image=config.image_token_index)
+
+
+def save_tokenizer(folder: Path, tokenizer: Any, image: int | None = None) -> None:
+    """Write a tokenizer as transformers opens it, if it is one of the tokenizers library. image:
+    the id that `<image>` is to have."""
+    backend = getattr(tokenizer, "backend", None)
     if backend is None:
         return
-    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=copy.deepcopy(backend))
+    written: Any = PreTrainedTokenizerFast(tokenizer_object=copy.deepcopy(backend))
     for role in ("pad", "bos", "eos"):
-        index = getattr(backbone.tokenizer, f"{role}_id")
+        index = getattr(tokenizer, f"{role}_id")
         if index is not None:
-            setattr(tokenizer, f"{role}_token", backend.id_to_token(index))
-    if tokenizer.convert_tokens_to_ids(IMAGE) != config.image_token_index:
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
-    tokenizer.save_pretrained(folder)
+            setattr(written, f"{role}_token", backend.id_to_token(index))
+    if image is not None and written.convert_tokens_to_ids(IMAGE) != image:
+        written.add_special_tokens({"additional_special_tokens": [IMAGE]})
+    written.save_pretrained(folder)
 
 
 def _picture() -> Image.Image:
