@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,10 @@ def check_command(words: list[str]) -> None:
             assert {t for t in targets if "=" not in t} <= set(known), targets
         case ["python", "-m", module, *_]:
             assert importlib.util.find_spec(module), module
+        case ["docker", "build" | "run", *rest]:
+            arguments = re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text("utf-8"), re.M)
+            given = [value for key, value in pairwise(rest) if key == "--build-arg"]
+            assert {each.partition("=")[0] for each in given} <= set(arguments), given
         case ["source", _]:
             pass
         case _:

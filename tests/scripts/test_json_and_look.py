@@ -82,8 +82,8 @@ def commands() -> dict[str, Any]:
     return {**named, **{n: c for n, c in group.commands.items() if n != "cache"}}  # type: ignore[attr-defined]
 
 
-PRINT_JSON = {"generate", "schema"}
-"""Verbs that print JSON anyway."""
+PRINT_JSON = {"generate", "schema", "serve"}
+"""Verbs that print JSON anyway, or answer requests with it."""
 
 
 @pytest.mark.parametrize("name", sorted(commands()))
