@@ -1,7 +1,7 @@
-"""The cache: what was computed once, kept under the content that it depends on.
+"""The cache: samples and features that were computed once, stored under a hash of their content.
 
-Two levels. *Samples*: what `Processor.prepare` gave, for any encoder. *Features*: what a
-frozen encoder gave. This page fills stores; what is in them is decided in `keys.py`,
+Two levels. *Samples*: outputs of `Processor.prepare`, for any encoder. *Features*:
+outputs of a frozen encoder. This file fills stores; the keys come from `keys.py`,
 how a batch becomes records in `records.py`, how they lie on disk in `store.py`.
 """
 
@@ -83,7 +83,7 @@ def fill(
 
     compute: places in `keys` -> a record each, in order; None for a row that cannot be read
     (it stays missing). progress: called with (rows done, rows in all). May be killed at any
-    time: what was sealed is kept. Raise RuntimeFailure where the disk is too small.
+    time: sealed shards are kept. Raise RuntimeFailure if the disk is too small.
     """
     missing = set(store.missing(keys))
     first: dict[str, int] = {}

@@ -33,7 +33,7 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def content_hash(sample: Sample) -> str:
-    """SHA-256 of a sample: what a record of features was made from."""
+    """SHA-256 of a sample, from which a record of features is computed."""
     return _tensors_hash(sample)
 
 
@@ -82,7 +82,7 @@ def encoder_identity(
     """Return what decides an encoder's features.
 
     read: the function of the modality, `module:name`. options: the recipe's resolved section; it
-    holds what no weight shows (a number of heads, which layer is read).
+    holds settings that no weight shows (a number of heads, which layer is read).
     """
     inner = {
         name: _class_identity(type(module))
@@ -116,7 +116,7 @@ def _class_identity(kind: type) -> dict[str, Any]:
     """Return the class, and the files that decide what it computes: those that it and its parents
     are written in and, of parts and processors, those that they import of their project.
 
-    Left out are Python, torch and the contracts, which decide nothing of their own.
+    Left out are Python, torch and the contracts, which decide no values.
     """
     foreign = {*sys.stdlib_module_names, "torch"}
     digests: set[str] = set()
@@ -166,8 +166,8 @@ def _to_json(value: Any) -> Any:
 
 
 def _attributes(value: Any) -> dict[str, Any] | None:
-    """Return what decides what an object of a library does, such as a transform of torchvision or
-    a Compose of them; None if its attributes do not tell."""
+    """Return the settings of an object of a library, such as a transform of torchvision or
+    a Compose of them; None if its attributes do not define it."""
     if isinstance(value, nn.Module):
         attributes = {k: v for k, v in vars(value).items() if k not in vars(_EMPTY)}
         children = dict(value.named_children())

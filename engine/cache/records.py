@@ -5,7 +5,7 @@ A record of features holds `tokens [T, D]` without padding and, where there are 
 `layers.1.`, ... The round trip is exact, but for padding that no sample of the new batch
 needs. Volumes are padded at the far ends of their axes: where that leaves holes among a
 sample's tokens the record has a `mask [T]` and all tokens of the smallest grid that holds
-what is real. Legend: `B` batch, `T` tokens, `D` width.
+real tokens. Legend: `B` batch, `T` tokens, `D` width.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ Record = dict[str, np.ndarray]
 """The arrays of one row, by name."""
 
 BF16 = np.dtype([("bfloat16", "<u2")])
-"""numpy has no bfloat16: its bits, under a dtype that says what they are."""
+"""numpy has no bfloat16: its bits, under a dtype that names their meaning."""
 
 SUFFIX, OLD_SUFFIX = ".safetensors", ".shard"
 """Of a shard, and of one of version 1, which nobody reads any more."""

@@ -32,11 +32,11 @@ CONTRACTS = frozenset(
         "modalities.rows",
     )
 )
-"""Modules that say what parts are like, and decide no value."""
+"""Modules that declare the contracts of parts and decide no value."""
 
 
 def source_digests(module: str) -> tuple[str, ...]:
-    """Return the sorted SHA-256 of the files of a module and of what it imports of its project;
+    """Return the sorted SHA-256 of the files of a module and of its imports from its project;
     nothing for a module without a file."""
     file = _file_of(module)
     return () if file is None else _digests(module, file, _digest(file))

@@ -39,11 +39,11 @@ Level = Literal["samples", "features"]
 LEVELS: tuple[Level, ...] = ("samples", "features")
 
 CONTENT = "@content"
-"""The array of a record that holds the hash of what it was made from."""
+"""The array of a record that holds the hash of its source."""
 
 _SEAL_BYTES = 64 * 2**20
 _SEAL_ROWS = 100_000  # safetensors reads headers of up to 100 MB
-_SEAL_SECONDS = 60.0  # what a killed fill by a slow encoder loses at most
+_SEAL_SECONDS = 60.0  # the most that a killed fill by a slow encoder loses
 _STALE_SECONDS = 3600.0  # a shard is written in seconds: an older `.part` has no writer
 _OPEN_SHARDS = 256  # each map holds a file descriptor, and 1,024 is a common limit
 
@@ -143,7 +143,7 @@ class Store:
         """Check every record, drop the bad ones, and return the keys that are now missing (with
         those that were dropped when the store was opened).
 
-        content: key -> hash of what the record is made from today (`content_hash`), or None
+        content: key -> hash of the record's source today (`content_hash`), or None
         where that is not known; a record made from something else is dropped too.
         """
         before = self._dropped | set(self._where)
@@ -230,7 +230,7 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was collected as a shard."""
+        """Write the collected records as a shard."""
         if self._rows:
             write_shard(self._store.folder, self._rows)
             self._store.refresh()

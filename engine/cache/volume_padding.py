@@ -1,4 +1,4 @@
-"""Records of volumes: cut to the grid that holds what is real, and brought to one grid again.
+"""Records of volumes: cut to the grid of the real voxels, and padded to one grid again.
 
 Legend: `T` tokens, `D` width.
 """
@@ -28,7 +28,7 @@ def crop_to_content(tokens: np.ndarray, mask: np.ndarray, grid: tuple[int, ...])
 
 def pad_to_common_grid(records: Sequence[Record]) -> Sequence[Record]:
     """Records of several axes and an affine whose grids differ, padded at the far ends to the
-    largest; others as they are."""
+    largest; others are unchanged."""
     if not all("affine" in record and "grid" in record for record in records):
         return records
     grids = {tuple(record["grid"].tolist()) for record in records}

@@ -1,6 +1,6 @@
 """The checkpoints of a run: `checkpoints/step-00000150/`, each whole by itself.
 
-A checkpoint holds what was trained, the optimizer, the best weights so far and the state of the
+A checkpoint holds the trained tensors, the optimizer, the best weights so far and the state of the
 loop. Its `state.json` lists its files with their sizes and checksums, so that one that is torn is
 known before anything of it is used.
 """
@@ -95,7 +95,7 @@ class Checkpoints:
         path, temporary = self.path(step), self.folder / _PART
         try:
             with write_errors(path):
-                shutil.rmtree(temporary, ignore_errors=True)  # what a kill left
+                shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
                 temporary.mkdir(parents=True)
                 self._fill(temporary, step, model, optimizer, extra, links)
                 sync_folder(temporary)

@@ -22,13 +22,13 @@ NEUTRAL = (
     "cache.samples",
     "env",
 )
-"""Keys that change no weight: they are said, and need no permission."""
+"""Keys that change no weight: they are logged, and need no permission."""
 
 ABSENT = "not set"
 
 
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Return the keys whose values differ: what the run has, and what the recipe says."""
+    """Return the keys whose values differ: of the run and of the recipe."""
     before, now = _flat(old.to_dict()), _flat(new.to_dict())
     return {
         key: (before.get(key, ABSENT), now.get(key, ABSENT))
@@ -38,7 +38,7 @@ def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def is_changed(old: Recipe, new: Recipe) -> bool:
-    """Return whether recipes differ in what a weight depends on."""
+    """Return whether recipes differ in a key that a weight depends on."""
     return not all(is_neutral(key) for key in differences(old, new))
 
 

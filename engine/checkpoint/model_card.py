@@ -1,4 +1,4 @@
-"""The model card of a run: what it is made of, what it was trained on, how well it does."""
+"""The model card of a run: its parts, its training data and its scores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PIPELINE_TAGS = {
     ("text", "caption"): "text-generation",
     ("text", "classify"): "text-classification",
 }
-"""The hub's word for what a model does, by the modality of its first stream and its ability."""
+"""The hub's pipeline tag of a model, by the modality of its first stream and its ability."""
 
 _CARD = """---
 {metadata}
@@ -100,7 +100,7 @@ def write_card(model: Model, folder: Path) -> None:
 
 
 def _metadata(model: Model, folder: Path) -> str:
-    """Return the hub's metadata: what the model does, what it began with, its data and scores."""
+    """Return the hub's metadata: the pipeline tag, the base models, its data and scores."""
     plan = model.plan
     hub = {str(c.plan.section.options.get("name")): c.plan for c in model.components}
     bases = [n for n, part in hub.items() if _HUB_ID.fullmatch(n) and part.weights != "none"]

@@ -18,7 +18,7 @@ def optimizer_by_name(
     model: Model, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of an optimizer's state, by `parameter/key`, and the rest as JSON: `state`
-    by the same keys, and `groups`, what the optimizer itself counts for groups of parameters."""
+    by the same keys, and `groups`, the optimizer's own counters of parameter groups."""
     names = _parameter_names(model, optimizer)
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
@@ -35,7 +35,7 @@ def restore_optimizer_by_name(
     values: Mapping[str, Any],
 ) -> list[str]:
     """Fill an optimizer's state for the parameters that it has; return those without a state,
-    which begin anew."""
+    which start over."""
     names = _parameter_names(model, optimizer)
     index = {name: i for i, name in enumerate(names)}
     state: dict[int, dict[str, Any]] = {}

@@ -1,6 +1,6 @@
-"""A run's folder is the model: recipe, what was trained, fingerprints of what was not.
+"""A run's folder is the model: recipe, trained tensors, fingerprints of the others.
 
-`load` builds it again without the training data; `save` and `push` hand it on. Nothing is
+`load` builds it again without the training data; `save` and `push` pass it on. Nothing is
 ever unpickled.
 """
 
@@ -56,7 +56,7 @@ def save_run(model: Model, folder: Path) -> None:
 
 
 def write_fingerprints(model: Model, folder: Path) -> None:
-    """Write the fingerprints of what a run does not keep."""
+    """Write the fingerprints of the tensors that a run does not save."""
     write_json(folder / FINGERPRINTS, fingerprints(model))
 
 

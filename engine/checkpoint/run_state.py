@@ -1,4 +1,4 @@
-"""The folder of a run: who trains into it, whether it is finished, and which files are its own."""
+"""The folder of a run: the process that trains into it, whether it is finished, and its files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OWN = (
     "report.html",
     "modules.json",
 )
-"""What a run writes into its folder, beside the results of what is done with it."""
+"""The files that a run writes into its folder, besides results of its use."""
 
 _RESULTS = ("evaluation.json", "predictions-*.jsonl", "rollout-*")
 _PREFIXES = ("", "limit[0-9]*-", "step[0-9]*-")
@@ -98,12 +98,12 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """Return what a run's folder says of it, None where it is no run's."""
+    """Return the state in a run's folder, None if the folder is no run's."""
     return read_json(folder / RUN) if (folder / RUN).is_file() else None
 
 
 def write_run(folder: Path, values: Mapping[str, Any]) -> None:
-    """Write what a run's folder says of it."""
+    """Write the state of a run into its folder."""
     write_json(folder / RUN, dict(values))
 
 
@@ -139,7 +139,7 @@ def remove_run(folder: Path) -> None:
 
 
 def set_results_aside(folder: Path, step: int) -> None:
-    """Rename what was measured of weights that are about to be replaced, `step10-evaluation.json`;
+    """Rename results of weights that are about to be replaced, `step10-evaluation.json`;
     it is no longer read as the run's."""
     with write_errors(folder):
         for path in _results(folder):

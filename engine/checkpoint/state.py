@@ -1,4 +1,4 @@
-"""Which tensors of a model a run has to keep: what was trained, and what nobody else has.
+"""Which tensors of a model a run has to keep: the trained ones, and those stored nowhere else.
 
 A part that is frozen and came from a library or the hub is not kept, only its fingerprint. What
 came from another run or a file is kept: these may move, and a run loads without them.
@@ -65,7 +65,7 @@ def saved_tensors(model: Model) -> dict[str, Tensor]:
 
 
 def frozen_tensors(model: Model) -> dict[str, Tensor]:
-    """Return the saved tensors that never change: what is frozen of parts that came from another
+    """Return the saved tensors that never change: frozen ones of parts that came from another
     run or a file, by their name in the model. They are written once, not in every checkpoint."""
     parts = [(m, part) for _, m, part in model.components if part.weights != "none"]
     local = [module for module, part in parts if not _is_public(part)]
@@ -94,8 +94,8 @@ def nonfinite_tensors(model: Model) -> set[str]:
 
 
 def fingerprints(model: Model) -> dict[str, Any]:
-    """Return the SHA-256 of what is not kept of every part, by its place, and the settings of
-    every encoder's preprocessing, by its place and `.processor`."""
+    """Return the SHA-256 of every part's tensors that are not saved, by its place, and the settings
+    of every encoder's preprocessing, by its place and `.processor`."""
     prints: dict[str, Any] = {}
     pretrained = _pretrained_tensors(model)
     for where, module, _ in model.components:
@@ -150,7 +150,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file, whole or not at all. Shared tensors stand once."""
+    """Write a safetensors file, whole or not at all. Shared tensors are stored once."""
     names: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
     unique: dict[str, Tensor] = {}
     same: dict[str, str] = {}
@@ -188,7 +188,7 @@ def read_names(path: Path) -> set[str]:
 
 
 def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Fill a composed model with what was kept; ConfigError for what does not fit. Tensors that
+    """Fill a composed model with saved tensors; ConfigError for those that do not fit. Tensors that
     never change may be lacking: they are those that the model was composed with."""
     expected_tensors = saved_tensors(model)
     missing = sorted(set(expected_tensors) - set(tensors) - set(frozen_tensors(model)))

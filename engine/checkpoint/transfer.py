@@ -29,7 +29,7 @@ def take_over(model: Model, tensors: Mapping[str, Tensor], anew: Container[Compo
     for name, value in tensors.items():
         owners, target = parts.owners(name), names.get(without_adapter(name))
         if any(part.where in anew for part in owners) or (target is None and not owners):
-            continue  # what has no part in this recipe is left behind
+            continue  # tensors without a part in this recipe are dropped
         if target is None or state[target].shape != value.shape:
             built = f"builds {tuple(state[target].shape)}" if target else "has no such tensor"
             raise ConfigError(

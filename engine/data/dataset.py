@@ -1,4 +1,4 @@
-"""The rows of a source, each read, prepared and augmented when asked for.
+"""The rows of a source, each read, prepared and augmented on access.
 
 What a sample becomes depends on (seed, epoch, row) alone, so any number of workers and a resumed
 run see the same values.
@@ -40,7 +40,7 @@ class StreamReader:
     """One stream of a data set: how its cells are read, prepared and augmented.
 
     files: lists the files that `read` opens for a cell. samples, features: stores to look in
-    first; what is missing there is read again.
+    first; missing items are read again.
     """
 
     read: Callable[[Any], Any]
@@ -80,7 +80,7 @@ class StreamReader:
         that would compute them is not loaded any more."""
         assert self.features is not None
         if key not in self.features:
-            self.sample(cell, key)  # raises what is wrong with it
+            self.sample(cell, key)  # raises its error
             wrong = "could not be read when the cache was filled, and can now"
             raise ReadError(cell, wrong, "the same; run again")
         return self.features.get([key])[0]
@@ -88,9 +88,9 @@ class StreamReader:
 
 @dataclass
 class PreparedRow:
-    """A row, ready to be collated; `failure` says why it is not.
+    """A row, ready to be collated; `failure` is the reason if it is not.
 
-    row: the cells as the source returned them. example: what the task made of it. samples: of each
+    row: the cells as the source returned them. example: the task's, made of it. samples: of each
     stream, the views of each of its items. records: of each stream, the stored features of each
     item. many: streams with any number of items; all others have one.
     """
@@ -205,7 +205,7 @@ class StreamDataset:
         return False
 
     def example(self, row: Row, key: str, epoch: int) -> Example:
-        """Return what a row adds to the batch beside its streams."""
+        """Return the items that a row adds to the batch besides its streams."""
         return Example()
 
     def views(self, stream: str, sample: Sample, key: str, epoch: int) -> dict[str, Sample]:

@@ -1,6 +1,6 @@
 """`data.train.holdout`: rows kept out of training, in whole groups.
 
-A group is what a source says belongs together (an episode, a speaker, a subject), or the rows of
+A group is rows that a source keeps together (an episode, a speaker, a subject), or the rows of
 one value of the column that the recipe names: their rows are too much alike to lie on both sides.
 """
 

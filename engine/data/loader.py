@@ -93,7 +93,7 @@ def load_batches(
 
 
 def stream_batches(make: Callable[[], Iterator[T]], workers: int = 0) -> Iterator[T]:
-    """Yield from `make()`, which is called once, in a process of its own if there are workers."""
+    """Yield from `make()`, which is called once, in a separate process if there are workers."""
     return _iterate(_loader(_Streamed(make), min(workers, 1)))
 
 
@@ -176,7 +176,7 @@ class _Streamed(IterableDataset[T]):
 
 
 class _ListSampler:
-    """References as a sampler; any iterable, read as batches are asked for."""
+    """References as a sampler; any iterable, read as batches are requested."""
 
     def __init__(self, refs: Iterable[Any]) -> None:
         self.refs = refs

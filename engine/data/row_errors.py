@@ -8,7 +8,7 @@ from ...modalities.base import ReadError, Unreadable
 from ...tasks.base import Row, Task
 
 FAILURES = (Exception,)
-"""What a row may fail with: code of libraries and plug-ins raises whatever it likes."""
+"""Errors of a row: code of libraries and plug-ins may raise any."""
 
 
 def readable(row: Row, used: Collection[str]) -> Row:

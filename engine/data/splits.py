@@ -1,6 +1,6 @@
 """The rows of a recipe's tasks: sources opened, columns checked, a part held out.
 
-A row that cannot be read is reported with its key; `on_error: skip` counts it and goes on.
+A row that cannot be read is reported with its key; `on_error: skip` counts it and continues.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def open_section(section: DataSection, where: str, *, refuse_faults: bool = True
     limit.
 
     refuse_faults: raise ConfigError for the first row that is known to be unreadable, unless the
-    section says `on_error: skip`. Files that belong to no row are counted in a warning.
+    section has `on_error: skip`. Files that belong to no row are counted in a warning.
     """
     part = find("source", section.source, f"{where}.source")
     split = section.options.get("split")
@@ -179,7 +179,7 @@ def _check_by(by: str, columns: tuple[str, ...], task: str) -> None:
 
 
 class SkippedRows:
-    """Rows that could not be read, by what was wrong: counted, never silent."""
+    """Rows that could not be read, by their error: counted, never silent."""
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}

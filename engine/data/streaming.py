@@ -18,7 +18,7 @@ WINDOW = 2048
 class ShuffleBuffer(StreamingSource):
     """A stream as rows by index, for a reader that goes forward: shuffled within windows.
 
-    At the end of the stream it begins again. Going back starts it anew.
+    At the end of the stream it begins again. Going back restarts it.
     """
 
     def __init__(self, source: StreamingSource, seed: int) -> None:

@@ -72,7 +72,7 @@ def _as_where(split: object) -> str:
 
 
 class Condition:
-    """What the cells of one column must be. Raise ValueError for a condition that is none."""
+    """The condition on the cells of one column. Raise ValueError for one that is invalid."""
 
     def __init__(self, column: str, value: Any) -> None:
         self.column, self.low, self.high = column, None, None

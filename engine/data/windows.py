@@ -166,8 +166,8 @@ def observation_windows(
 
 
 def tile_to_window(value: Any, span: Span) -> Any:
-    """Return a single frame as a whole window; a list of them each; what has steps already, as it
-    is."""
+    """Return a single frame as a whole window; a list of them each; one that has steps already, as
+    it is."""
     if isinstance(value, list):
         return [tile_to_window(each, span) for each in value]
     cell = np.asarray(value)

@@ -1,4 +1,4 @@
-"""Sources of rows: the catalogue, and the wrappers that a recipe's data section asks for.
+"""Sources of rows: the catalogue, and the wrappers that a recipe's data section requests.
 
 Named sources that belong to one signal (`digits`, `shapes`) are in that modality's own
 catalogue. A stream has no length and no row by index until it is given a `limit`.
@@ -227,7 +227,7 @@ class RowList(Source):
 
 
 class InMemoryPrefix(Source):
-    """The first rows of a stream, read when first asked for and held in memory."""
+    """The first rows of a stream, read on first access and held in memory."""
 
     def __init__(self, source: StreamingSource, limit: int) -> None:
         self.source, self.limit = source, limit

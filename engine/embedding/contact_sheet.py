@@ -23,7 +23,7 @@ def write_sheet(
     """Write the page, and return its path.
 
     previews: each hit as its modality shows it. query: likewise. Texts are escaped, `Markup` is
-    taken as it is.
+    taken unchanged.
     """
     return write_page(
         path,

@@ -1,7 +1,7 @@
 """The rows that a command line names: a split of the recipe, a folder, a file, or `KEY=VALUE`s.
 
 What was named is kept as JSON beside each row of an index, so that its data set can be opened
-again, to look at what was found.
+again, to look at the hits.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class Files(Source):
 def open_data(
     plan: ResolvedRecipe, stream: str, words: Sequence[str], task: str | None, split: str
 ) -> DataSpec:
-    """Return what `--data` says, opened; without it, a split of the recipe's task that uses the
+    """Return the data of `--data`, opened; without it, a split of the recipe's task that uses the
     stream.
 
-    Raise ConfigError where there is no such data, or no column of the stream's name in it.
+    Raise ConfigError if there is no such data, or no column of the stream's name in it.
     """
     if not words:
         return _of_recipe(plan, _task(plan, stream, task), split, stream)

@@ -1,6 +1,6 @@
 """Any data set through one stream of a model into an index, in bounded memory.
 
-Rows that are in the index already are passed over, so that a killed run goes on where it was,
+Rows that are in the index already are passed over, so that a killed run continues where it was,
 and a folder that has grown gets only its new files embedded. A row counts as there when its
 key and its cell (a file's path, size and time) are those it was embedded with.
 """
@@ -77,7 +77,7 @@ class EmbedReport:
 
 
 def index_metadata(model: Model, stream: str, run: str, overrides: Sequence[str]) -> IndexMetadata:
-    """Who makes an index of this stream; `run` and its `overrides` give the model again."""
+    """The maker of an index of this stream; `run` and its `overrides` load the model again."""
     if not run.startswith(HUB) and Path(run).exists():
         run = str(Path(run).absolute())
     recipe = model.plan.recipe
@@ -176,8 +176,8 @@ def embed(
     log: RunLogger | None = None,
     device: str | torch.device | None = None,
 ) -> EmbedReport:
-    """Embed what the index does not hold yet. Of several processes (`torchrun`) each embeds its
-    share of the rows, and the main one returns the report of all.
+    """Embed the rows that the index does not hold yet. Of several processes (`torchrun`) each
+    embeds its share of the rows, and the main one returns the report of all.
 
     maker: see `index_metadata`. prune: take rows out that are out of date. device: see `pick`.
 
@@ -244,7 +244,7 @@ def report(
     log: RunLogger | None,
     progress: tuple[str, int, int | None] = ("", 0, None),
 ) -> None:
-    """Count what went wrong in a batch, and log what is new of it. progress: of what, rows done,
+    """Count the failures of a batch, and log the new ones. progress: name, rows done,
     and rows in all where that is known."""
     label, done, rows = progress
     if log is not None and rows is not None:
@@ -263,7 +263,7 @@ def report(
 def finish(
     index: Index, totals: EmbedReport, data: str, identities: np.ndarray | None, prune: bool
 ) -> None:
-    """Count the rows that are out of date and take them out if asked to; leave a table of few
+    """Count the rows that are out of date and remove them on request; leave a table of few
     files. Raise RuntimeFailure where nothing could be embedded.
 
     data, identities: see `stale_rows`.

@@ -1,7 +1,7 @@
 """One stream of a model as an embedder: cells in, vectors of unit length out.
 
-The same object embeds what is searched and what is asked for, so that both have passed the
-same weights, preprocessing and precision; `fingerprint` is how one can tell.
+The same object embeds rows and queries, so that both have passed the
+same weights, preprocessing and precision; `fingerprint` identifies them.
 
 Legend: `B` samples, `D` width of a vector.
 """

@@ -128,7 +128,7 @@ class PendingRows:
 
 class _PendingSampler:
     """The places of the pending rows, `size` at a time; nothing is listed beforehand, and `done`
-    is called when the first is asked for."""
+    is called on first access."""
 
     def __init__(self, rows: PendingRows, done: Done, size: int) -> None:
         self.rows, self.done, self.size = rows, done, size
@@ -146,11 +146,11 @@ def pending_batches(
     source by one at most, which reads it once).
 
     done: called once, before this returns, and for rows by index after the workers were forked:
-    whatever opens a table starts threads, which a fork does not survive.
+    opening a table starts threads, which a fork does not survive.
     """
     if isinstance(rows.data.source, StreamingSource):
         return stream_batches(functools.partial(rows.stream_batches, done(), batch_size), workers)
-    if not workers:  # no process to be forked, and no batch is asked for ahead
+    if not workers:  # no process to be forked, and no batch is requested ahead
         identities = done()
         done = lambda: identities  # noqa: E731
     return load_batches(rows.prepare, _PendingSampler(rows, done, batch_size), workers)

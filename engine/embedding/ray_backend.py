@@ -1,7 +1,7 @@
 """`embed` on many machines: the same encoder as Ray Data actors that write to one table.
 
 Each actor loads the run, opens the data and the index by itself, and is handed places of rows;
-a batch that is handed out again after a failure takes the place of what was written of it.
+a batch that is retried after a failure replaces the rows written of it.
 The run, the data and the index have to be where every machine sees them.
 """
 
@@ -103,7 +103,7 @@ def embed_with_ray(
 
 
 def _rows(indices: np.ndarray, arguments: tuple[Any, ...], workers: int, size: int) -> Any:
-    """Return what the actors give, as it comes."""
+    """Yield the results of the actors as they arrive."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
     ray = import_optional("ray")
     import_optional("ray.data")

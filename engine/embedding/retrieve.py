@@ -27,7 +27,7 @@ from .embedder import Embedder, fingerprint, load_run_or_recipe
 @dataclass(frozen=True)
 class Query:
     """A query of an index. stream: a stream's name, or with `modality` that of the only one of its
-    kind. option: the option that it stands in, for errors. value: as the modality's `read` takes
+    kind. option: the option that holds it, for errors. value: as the modality's `read` takes
     it."""
 
     stream: str
@@ -40,7 +40,7 @@ def parse_query(
     values: Mapping[str, str], modalities: Mapping[str, str], named: str | None
 ) -> Query:
     """Return the one query of a command line: an option of `given` (`--text ...`), whose modality
-    stands in `modalities`, or `named`, a `--query STREAM=VALUE`."""
+    is in `modalities`, or `named`, a `--query STREAM=VALUE`."""
     queries = [Query(modalities[name], value, f"--{name}", True) for name, value in values.items()]
     if named is not None:
         stream, equals, value = named.partition("=")
@@ -141,7 +141,7 @@ class Retriever:
         return Markup(load(modality.preview)(load(modality.read)(cell)))
 
     def previews(self, hits: list[Hit]) -> list[Markup | str]:
-        """Return what was found as its modality shows it, or why it cannot be shown."""
+        """Return a hit as its modality shows it, or why it cannot be shown."""
         opened: dict[str, DataSpec] = {}
         return [self._preview(hit, opened) for hit in hits]
 

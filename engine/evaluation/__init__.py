@@ -1,4 +1,4 @@
-"""The evaluator, and checks of what a model uses of its input."""
+"""The evaluator, and checks of which inputs a model uses."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
 """Metrics of a task on a split, with two ablations.
 
-Does the model use its input? The score with each stream shuffled among rows stands beside it. Does
-the score depend on the batch size? The same rows are scored one by one.
+Does the model use its input? The score with each stream shuffled among rows is given beside it.
+Does the score depend on the batch size? The same rows are scored one by one.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Return `{task: {metric: value}}` over the recipe's splits other than `train`.
 
-    The split `test` stands under the task's name, another under `task@split`. With a folder, write
-    `evaluation.json` and a `predictions-*.jsonl` for each split; entries of other tasks and splits
-    are kept. The first `limit` rows are written under separate names, `limit8-evaluation.json`.
-    input_ablation: also score with shuffled inputs, and row by row. intervals: with the margin of
-    error of each metric (`margins.py`). device: see `pick`.
+    The split `test` is listed under the task's name, another under `task@split`. With a folder,
+    write `evaluation.json` and a `predictions-*.jsonl` for each split; entries of other tasks and
+    splits are kept. The first `limit` rows are written under separate names,
+    `limit8-evaluation.json`. input_ablation: also score with shuffled inputs, and row by row.
+    intervals: with the margin of error of each metric (`margins.py`). device: see `pick`.
     """
     plan = model.plan
     if folder is not None:

@@ -18,7 +18,7 @@ def input_streams(plan: ResolvedRecipe) -> dict[str, tuple[str, ...]]:
 
 
 def metric_names(plan: ResolvedRecipe) -> dict[str, str]:
-    """Return what the tasks say of metrics of their own."""
+    """Return the tasks' descriptions of their own metrics."""
     return {k: v for planned in plan.tasks.values() for k, v in planned.task.metric_names.items()}
 
 
@@ -31,7 +31,7 @@ def format_evaluation(
     the rows; then a line a name.
 
     metrics: as returned by `evaluate`. streams: the input streams of each task. metric_names: what
-    the tasks say of metrics of their own.
+    the tasks describe of their own metrics.
     """
     lines: list[tuple[str, str, str]] = []
     for label, values in metrics.items():

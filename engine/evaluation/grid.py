@@ -26,7 +26,7 @@ def _split(text: str) -> tuple[str, bool, str]:
 
 
 def alternatives(value: str) -> list[str]:
-    """Return what stands between the commas of a value that lie in no bracket and no quotes."""
+    """Split a value at the commas that are in no bracket and no quotes."""
     parts, depth, quote = [""], 0, ""
     for char in value:
         if quote:

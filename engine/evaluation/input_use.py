@@ -1,7 +1,7 @@
 """Tables of `evaluation.json`, and whether the model uses its input.
 
-A model that ignores a stream gives the same answers if that stream is shuffled among rows.
-All metrics of a task are asked, since a stream may change one and leave another as it is. Each
+A model that ignores a stream returns the same predictions if that stream is shuffled among rows.
+All metrics of a task are computed, since a stream may change one and not another. Each
 difference is compared with its sampling error: three standard errors of the difference of two
 proportions, or, for other metrics, three times `1 / sqrt(rows)` of their size, and more than three
 the more metrics are compared.
@@ -51,7 +51,7 @@ class Table:
 def read_table(
     label: str, values: Values, streams: Sequence[str], best: str | None, count: int | None
 ) -> Table:
-    """Return the table of a label, `task` or `task@split`. best: the metric that stands first,
+    """Return the table of a label, `task` or `task@split`. best: the metric of the first column,
     `task/metric` (see `main_metric`). count: number of scored rows, if known."""
     shuffled_stream_of = {
         _shuffled(m, s): s for m in values for s in streams if _shuffled(m, s) in values
@@ -72,8 +72,8 @@ def read_table(
 
 
 def main_metric(plan: ResolvedRecipe, label: str) -> str | None:
-    """Return the metric of a label that stands first, `task/metric`: the one by which training kept
-    its weights, or what the task says; None if neither names one."""
+    """Return the main metric of a label, `task/metric`: the one by which training kept
+    its weights, or the task's; None if neither names one."""
     task, rule = label.partition("@")[0], plan.recipe.train.validate_
     if rule is not None and (rule.metric or "").partition("/")[0] == task:
         return rule.metric

@@ -1,8 +1,9 @@
 """Margins of error of a split's metrics, by the delete-a-group jackknife.
 
 It takes any metric of a task, also one that is no mean over rows (F1, recall among candidates): the
-metric is computed without each of `GROUPS` groups of rows, and the spread of these values gives its
-standard error (Kott, The delete-a-group jackknife, Journal of Official Statistics 17, 2001).
+metric is computed without each of `GROUPS` groups of rows, and the spread of these values
+determines its standard error (Kott, The delete-a-group jackknife, Journal of Official Statistics
+17, 2001).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def margins(
     """Return `{metric_margin: half the width of the metric's 95 % interval}`.
 
     Metrics that are not finite without some group are left out, and all of them where there are
-    fewer than two rows a group. The intervals are of the rows: they do not tell of other seeds of
+    fewer than two rows a group. The intervals are of the rows: they do not cover other seeds of
     training.
     """
     if len(predictions) < 2 * GROUPS:

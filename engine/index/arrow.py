@@ -1,4 +1,4 @@
-"""What a row of data says beside its signal, as columns of a table: scalars and texts."""
+"""Values of a row of data besides its signal, as columns of a table: scalars and texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TYPES: dict[type, Any] = {
 
 
 def columns_of(row: Mapping[str, Any]) -> tuple[dict[str, Scalar | None], list[str]]:
-    """Return the scalars and texts of a row, and the names of what is neither (a list, a picture)
+    """Return the scalars and texts of a row, and the names of the other columns (a list, a picture)
     or would take the place of a column that every index has. A `Path` names a signal, as a
     picture's pixels do, and is neither; so is the split, which has a column of its own."""
     scalars: dict[str, Scalar | None] = {}
@@ -117,7 +117,7 @@ def _array(entries: Sequence[Entry], field: Any, values: list[Any] | None) -> An
 
 
 def _exact_array(values: Sequence[Any], kind: Any) -> Any:
-    """Return values as an array of a type, each equal to what it was: Arrow cuts 1.5 to 1 where a
+    """Return values as an array of a type, each equal to the original: Arrow cuts 1.5 to 1 where a
     column holds integers. Raise ValueError."""
     array = pa.array(values, type=kind)
     for value, stored in zip(values, array.to_pylist(), strict=True):

@@ -1,4 +1,4 @@
-"""Embeddings that can be searched: a store of vectors and of what is known about each row.
+"""Embeddings that can be searched: a store of vectors and of metadata of each row.
 
 `Index` is all that embedding and retrieval see of it. The one that comes with the package is
 LanceDB, embedded, on a disk or on object storage (`lance_index.py`); a served database takes its
@@ -28,7 +28,7 @@ KEY, VECTOR, SPLIT = "key", "vector", "split"
 DATA, ROW, IDENTITY, FILES = "_data", "_row", "_identity", "_files"
 RESERVED_COLUMNS = (KEY, VECTOR, SPLIT, DATA, ROW, IDENTITY, FILES)
 """Columns of every index: the row's key, its vector, the split it is of, the data set (JSON), its
-place in there, the hash of what it was made from, and the absolute paths that its cell names. All
+place in there, the hash of its source, and the absolute paths that its cell names. All
 other columns are the data's own."""
 
 FORMAT = 3
@@ -127,7 +127,7 @@ class Index(Protocol):
         """Take the rows of these identities out in one commit, and return how many there were."""
 
     def optimize(self) -> None:
-        """Called after a run of `add`s: whatever makes reading faster, and changes no row."""
+        """Called after a run of `add`s: may make reading faster, and changes no row."""
 
     def count(self, where: str | None = None) -> int:
         """Return the number of rows, or of those that an SQL condition holds for; ConfigError where

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ..utils import ConfigError, RuntimeFailure
 
 LIBRARY_ERRORS = (OSError, ValueError, RuntimeError)
-"""What the libraries raise, beside the panics of Rust code, which have a class of their own."""
+"""Errors of the libraries, besides the panics of Rust code, which have their own class."""
 
 _FULL = re.compile(r"no space left|disk quota|os error (28|122)", re.I)
 _DAMAGED = re.compile(
@@ -24,7 +24,7 @@ _TOKEN = re.compile(
 
 @contextlib.contextmanager
 def index_errors(uri: str, action: str = "cannot be read") -> Iterator[None]:
-    """Raise RuntimeFailure in one line for what the libraries raise inside."""
+    """Raise RuntimeFailure in one line for errors of the libraries raised inside."""
     try:
         yield
     except (ConfigError, RuntimeFailure):
@@ -41,7 +41,7 @@ def is_library_error(error: Exception) -> bool:
 
 
 def is_damage(error: Exception) -> bool:
-    """Return whether an error is about files, not about what was asked."""
+    """Return whether an error is about files, not about the query."""
     return isinstance(error, OSError) or bool(_DAMAGED.search(str(error)))
 
 
@@ -51,7 +51,7 @@ def is_conflict(error: Exception) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return one line that says what is wrong."""
+    """Return one line that describes the error."""
     text = " ".join(str(error).split())
     if _FULL.search(text):
         return "the disk is full; make room and run the same command again"

@@ -22,7 +22,7 @@ Block = tuple[np.ndarray, np.ndarray]
 
 
 class TopK:
-    """The k best of what was shown, for each query; of equal scores the smaller id."""
+    """The k best rows of those added, for each query; of equal scores the smaller id."""
 
     def __init__(self, queries: int, k: int) -> None:
         self.k = k
@@ -43,7 +43,7 @@ class TopK:
         self.scores, self.ids = all_scores[best], all_ids[best]
 
     def _bar(self, scores: np.ndarray) -> np.ndarray:
-        """Return `[Q, 1]`: what a score has to reach to be among the best."""
+        """Return `[Q, 1]`: the least score among the best."""
         bar = self.scores[:, -1:]
         rest = scores.shape[1] - self.k
         if rest > 0 and np.isneginf(bar).any():  # nothing to compare with yet: the block's own

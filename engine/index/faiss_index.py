@@ -31,7 +31,7 @@ TRAINED_ON = 40
 RECALL = 0.96
 NEAREST = 10
 ASKED = 200
-"""A search looks as far as it takes to find this share of the ten nearest, asked for rows of the
+"""A search probes as far as it takes to find this share of the ten nearest, queried by rows of the
 table itself when the index is built. Queries unlike the rows (words among pictures) find less."""
 
 STALE_SECONDS = 86400.0

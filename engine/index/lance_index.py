@@ -1,7 +1,7 @@
 """An index as a LanceDB table: embedded, on a disk or object storage, with atomic commits.
 
-The table is the only truth; what a faster search needs is made from one version of it, which
-an opened index stays at. A commit is a version: killed in the middle, it never was.
+The table is authoritative; the structures of a faster search are built from one version of it,
+which an opened index stays at. A commit is a version: killed in the middle, it never was.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class LanceIndex:
                 with index_errors(self.uri):
                     self._rows_held = int(self._table.count_rows())
             return self._rows_held
-        # The planner that reads rows knows the columns; the one that counts is less clear.
+        # The planner that reads rows names the columns; the one that counts is less clear.
         next(self._batches([KEY], where), None)
         with index_errors(self.uri):
             return int(self._table.count_rows(check_condition(where)))
@@ -233,7 +233,7 @@ class LanceIndex:
         return scores, ids
 
     def _vectors(self, rows: int) -> Iterable[Block]:
-        """Return the table's vectors: from memory where they fit, else as they are read."""
+        """Return the table's vectors: from memory if they fit, else as a stream."""
         if rows * self.metadata.dim * 4 > KEPT_BYTES:
             return self._blocks()
         if self._vectors_in_memory is None:
@@ -255,7 +255,7 @@ class LanceIndex:
             yield batch[ROW_ID].to_numpy().astype(np.int64), values
 
     def _rows(self, ids: np.ndarray) -> dict[int, dict[str, Any]]:
-        """Return the columns of rows, but for their vectors, by row id."""
+        """Return the columns of rows except their vectors, by row id."""
         if not len(ids):
             return {}
         columns = [name for name in self._table.schema.names if name != VECTOR]

@@ -19,7 +19,7 @@ def is_there(uri: str) -> bool:
     """Return whether a folder or address holds a table."""
     if "://" in uri:
         return TABLE in connect(uri).list_tables().tables
-    # A folder without a version is what was left of a table that was never made.
+    # A folder without a version is the rest of a table that was never created.
     return any((Path(uri) / FOLDER / "_versions").glob("*.manifest"))
 
 

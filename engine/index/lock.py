@@ -56,7 +56,7 @@ def _acquire(descriptor: int, uri: str) -> None:
 
 
 def _wait(descriptor: int, uri: str) -> None:
-    """Block until the lock is free. A thread of its own does, since `flock` has no timeout; it
+    """Block until the lock is free. A separate thread does, since `flock` has no timeout; it
     holds a copy of the descriptor, so that one that waits too long leaves no lock behind."""
     copy = os.dup(descriptor)
     acquired: Future[None] = Future()

@@ -1,4 +1,4 @@
-"""What a loaded model can be asked by the name of an ability, in place of a task's name."""
+"""Abilities that a loaded model can be called by, in place of a task's name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Abilities:
     model: Model
 
     def generate(self, task: Any, inputs: Inputs = None, /, **named: Any) -> Any:
-        """Return what a task predicts."""
+        """Return the prediction of a task."""
         raise NotImplementedError
 
     def caption(self, task: str | None = None, inputs: Inputs = None, /, **named: Any) -> Any:

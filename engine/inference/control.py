@@ -16,9 +16,9 @@ class ControlTask(Protocol):
     """The interface of a task that predicts actions.
 
     Each prediction holds `actions` `[steps, dof]`. chunk: `steps` and `dof`, known once fitted,
-    and `first`, the action that episodes of the training split begin with. tokenizer:
+    and `first`, the first action of the episodes of the training split. tokenizer:
     `fixed_start`, True if the first of the actions is the one executed last; `previous_action`
-    is then the column that gives it. execution_start: the index of the action that is executed
+    is then the column that holds it. execution_start: the index of the action that is executed
     at the row's own frame, by the windows of the data.
     """
 

@@ -1,7 +1,7 @@
 """Maps among predictions (masks, similarities), written as files of the signal they lie over.
 
 A modality that can write them has a `save`: `(path without suffix, values, matrix, raw value) ->
-path`; the raw value tells the space that the file is to be in.
+path`; the raw value defines the space of the file.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def precision_of(dtype: str | torch.dtype | None) -> str | None:
 
 
 def save(model: Pipeline | Model, folder: str | Path) -> None:
-    """Write a loaded or composed model into a folder of its own."""
+    """Write a loaded or composed model into its own folder."""
     save_run(model.model if isinstance(model, Pipeline) else model, Path(folder))
 
 

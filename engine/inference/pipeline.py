@@ -32,7 +32,7 @@ from .rows import fetch_addresses, is_lazy, lazy_chunks, rows_of
 from .shared import encode_shared, shared_streams
 
 Predicted = tuple[Any, str | None]
-"""A prediction and None, or None and why there is none."""
+"""A prediction and None, or None and the reason."""
 
 
 EMBED = "embed"
@@ -41,11 +41,11 @@ ABILITIES = ("caption", "transcribe", "classify", "regress", "localize", "segmen
 
 
 class Pipeline(Abilities):
-    """A loaded model with what a user asks of it: `generate`, `embed`, and the abilities of its
-    tasks, by name of the task or stream.
+    """A loaded model with the methods that a user calls: `generate`, `embed`, and the abilities of
+    its tasks, by name of the task or stream.
 
-    Values are what the modality's `read` takes: a path, bytes, an array, a picture, a text. Lists
-    give lists, iterators are read and answered lazily. allow_urls: fetch values that are addresses.
+    Values are those that the modality's `read` takes: a path, bytes, an array, a picture, a text.
+    Lists return lists, iterators are read lazily. allow_urls: fetch values that are addresses.
     """
 
     def __init__(self, model: Model, *, allow_urls: bool = False) -> None:
@@ -69,11 +69,11 @@ class Pipeline(Abilities):
         batch_size: int | None = None,
         **named: Any,
     ) -> Any:
-        """Return what the task predicts for its streams and the columns of its prompt, given by
+        """Return the task's prediction for its streams and the columns of its prompt, passed by
         name or as a mapping (which may hold any name, `options` too).
 
-        Lists give a list of predictions, iterators an iterator; single values give one. The cell of
-        a stream that takes several items is a list by itself. task: several give a dict by task;
+        Lists return a list of predictions, iterators an iterator, single values one. The cell of
+        a stream that takes several items is a list by itself. task: several return a dict by task;
         an encoder that they share runs once. options: of generation. batch_size: rows of a batch,
         by default the recipe's.
         """
@@ -193,7 +193,7 @@ class Pipeline(Abilities):
         indices: Sequence[int],
         options: Mapping[str, Any] | None,
     ) -> Iterator[Predicted]:
-        """Yield prediction and None, or None and why there is none, for one batch of rows."""
+        """Yield prediction and None, or None and the reason, for one batch of rows."""
         with located_errors(task):
             rows = [dataset.prepare(index) for index in indices]
         yield from self._predict_rows(task, rows, options)
@@ -225,12 +225,12 @@ class Pipeline(Abilities):
     def act(
         self, task: str | None = None, inputs: Mapping[str, Any] | None = None, /, **named: Any
     ) -> np.ndarray:
-        """Return the actions `[steps, dof]` to execute from now on, in their order; lists give
+        """Return the actions `[steps, dof]` to execute from now on, in their order; lists return
         `[B, steps, dof]`. What of a predicted chunk lies before now is left out.
 
-        inputs, named: as in `generate`. Nothing is remembered: one frame stands for all of a
+        inputs, named: as in `generate`. No state is kept: one frame is used for all of a
         stream's window. The policy of `engine.rollout` keeps the history, executes a part of each
-        chunk and asks again.
+        chunk and predicts again.
         """
         plan, inputs = self.model.plan, {**(inputs or {}), **named}
         task, control_task = find_control_task(plan, task, "act")
@@ -256,7 +256,7 @@ class Pipeline(Abilities):
         **stream: Any,
     ) -> Any:
         """Return `[B, D]` vectors of unit length of one stream: its connector's, or the encoder's.
-        An iterator gives an iterator of vectors `[D]`."""
+        An iterator returns an iterator of vectors `[D]`."""
         stream = {**(inputs or {}), **stream}
         if not self._encoders:
             raise ConfigError("embed: the recipe has no stream")

@@ -26,7 +26,7 @@ def predict_files(
     folder: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield a dict a row: its inputs, and the prediction. Files go to the task's only stream. A
-    folder stands for the cells in it, see `Modality.cells`.
+    folder is read as the cells in it, see `Modality.cells`.
 
     A row that cannot be read is logged, and has no dict; ConfigError if no row can be. folder:
     maps among the predictions are written into it as files."""
@@ -37,7 +37,7 @@ def predict_files(
     for index, (row, (prediction, failure)) in enumerate(zip(rows, predictions, strict=True)):
         if failure is not None:
             failed.append(failure)
-            if len(rows) > 1:  # else the error says it
+            if len(rows) > 1:  # else the error names it
                 logger.warning("%s: input %d: %s", name, index + 1, failure)
             continue
         if files_of is not None:

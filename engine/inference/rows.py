@@ -21,8 +21,8 @@ def rows_of(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return columns as rows, and whether a column holds the values of several rows: a list does.
 
-    A single value stands in every row. many: streams whose cells are lists; a list of lists holds
-    the cells of several rows. Raise ConfigError if columns differ in length.
+    A single value is repeated in every row. many: streams whose cells are lists; a list of lists
+    holds the cells of several rows. Raise ConfigError if columns differ in length.
     """
     columns = {
         name: value
@@ -49,7 +49,8 @@ def is_lazy(value: Any) -> bool:
 def lazy_chunks(inputs: Mapping[str, Any], size: int) -> Iterator[dict[str, list[Any]]]:
     """Yield columns of at most `size` rows, read from iterators as they are needed.
 
-    Lists go along, single values stand in every row. The shortest iterator or list ends them.
+    Lists are read in step, single values are repeated in every row. The shortest iterator or list
+    ends them.
     """
     columns = {
         name: iter(value) if is_lazy(value) or isinstance(value, list) else itertools.repeat(value)
@@ -63,7 +64,7 @@ def lazy_chunks(inputs: Mapping[str, Any], size: int) -> Iterator[dict[str, list
 def fetch_addresses(cell: Any, stream: str, allow: bool) -> Any:
     """Return a cell with the content of the files that it names by http(s).
 
-    Raise ConfigError if that was not asked for, or a file cannot be had.
+    Raise ConfigError if that was not requested, or a file cannot be had.
     """
 
     if isinstance(cell, str) and ADDRESS.match(cell):

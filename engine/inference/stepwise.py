@@ -164,7 +164,7 @@ class StepwisePipeline(Pipeline):
         yield from ((vector, None) for vector in F.normalize(features.pool().float(), dim=-1).cpu())
 
     def _encode(self, requests: Sequence[PreparedRequest]) -> None:
-        """Run the encoders on what is not remembered, each different item once."""
+        """Run the encoders on items that are not cached, each different item once."""
         for stream in {name for request in requests for name in request.pending}:
             samples: dict[str, dict[str, Sample]] = {}
             records: dict[str, Record] = {}

@@ -96,7 +96,7 @@ def compose(
 
     weights: False leaves every part as its constructor made it (the dry run on the meta
     device). saved: names of the tensors that a run's file holds; a part that it holds in full is
-    not loaded, so that what it began with need not be there any more. Raise ConfigError if
+    not loaded, so that its initial weights need not exist any more. Raise ConfigError if
     widths do not match: both parts, both numbers, the key.
     """
     seed = plan.recipe.train.seed if seed is None else seed
@@ -161,7 +161,7 @@ def _build_tasks(
     modules: Modules,
     seed: int,
 ) -> None:
-    """Build what each task trains: its own modules, its parts and its heads."""
+    """Build the modules of each task: its own modules, its parts and its heads."""
     widths = {f"{s}{p}": streams[s].width(p[1:]) for s in streams for p in ("", ".encoder")}
     for name, task in plan.tasks.items():
         modules[id(task.plan)] = task.task

@@ -24,7 +24,7 @@ Decoders = Mapping[str, Decoder]
 
 
 def check_encoder(name: str, encoder: Encoder) -> None:
-    """Raise ConfigError if an encoder lacks what the engine reads of every one."""
+    """Raise ConfigError if an encoder lacks a part that the engine reads of every one."""
     where, kind = f"inputs.{name}.encoder", type(encoder).__name__
     dim, processor = getattr(encoder, "dim", None), getattr(encoder, "processor", None)
     if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
@@ -79,7 +79,7 @@ def _widths(
 
 
 def check_decoders(plan: ResolvedRecipe, task: str, decoders: Decoders) -> None:
-    """Raise ConfigError if a decoder does not support what a task asks of it."""
+    """Raise ConfigError if a decoder does not support what a task requires."""
     for name, use in plan.tasks[task].task.decoders.items():
         for ability in sorted(use.attention | use.supports):
             if reason := decoders[name].unsupported_reason(ability):
@@ -192,7 +192,8 @@ def _refuse_trained_teacher(task: str, trained: Sequence[str]) -> None:
 
 
 def tokenizer_notes(plan: ResolvedRecipe) -> list[str]:
-    """Return what each tokenizer loses of texts, which predictions can then never match."""
+    """Return the characters of texts that each tokenizer loses, which predictions can never
+    match."""
     notes = []
     for where, part in plan.fitted().items():
         if isinstance(part, Tokenizer) and (dropped := lost_in_text(part)):

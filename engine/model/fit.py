@@ -100,7 +100,7 @@ def _load_state(part: Fittable, where: str, path: Path) -> None:
         part.load_state(_read_state(path))
     except ConfigError:
         raise
-    except Exception as error:  # libraries read what the state holds
+    except Exception as error:  # libraries read the state
         reason = describe_error(error)
         raise ConfigError(f"{path}: does not fit {where}: {reason}; copy it again") from error
 

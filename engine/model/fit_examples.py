@@ -24,7 +24,7 @@ class FitExamples:
     decoder, the raw values of every stream that the part encodes. Iterated once or more.
 
     A row that cannot be read, or that the part cannot learn from, is refused with its key; where
-    the data say `on_error: skip` it is left out and noted in `plan.unfit_rows`.
+    the data have `on_error: skip` it is left out and noted in `plan.unfit_rows`.
     """
 
     def __init__(

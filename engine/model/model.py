@@ -34,8 +34,8 @@ class BuiltComponent(NamedTuple):
 class Model(nn.Module):
     """Streams, decoders and tasks of a recipe.
 
-    `model(batch)` is the loss of the batch's task. plan: what it was composed from. command: the
-    command that trained it. components: everything with a section in the recipe. precision: of
+    `model(batch)` is the loss of the batch's task. plan: the plan it was composed from. command:
+    the command that trained it. components: everything with a section in the recipe. precision: of
     matrix products outside training, the recipe's; `load_model` may set another.
     """
 
@@ -119,7 +119,7 @@ class Model(nn.Module):
         return replace(loss, total=loss.total + nothing)
 
     def _with_auxiliary(self, loss: Loss) -> Loss:
-        """Add what the decoders add to the loss of any task, for each of its items."""
+        """Add the decoders' own losses to the loss of any task, for each of its items."""
         for name, decoder in self.decoders.items():
             terms = decoder.pop_auxiliary() if isinstance(decoder, Backbone) else None
             if terms is not None:

@@ -81,7 +81,7 @@ class FeatureCacher:
             if not users or any(isinstance(r.source, StreamingSource) for r in users):
                 continue
             for user in users:
-                user.readers[name].features = None  # what a store lacks is made from samples
+                user.readers[name].features = None  # computed from samples where they are missing
             cells = _cells(users, name)
             with located_errors(f"inputs.{name}"):
                 if self.plan.recipe.cache.samples:
@@ -142,7 +142,7 @@ class FeatureCacher:
         options = {"hidden_states": stream.layers} if stream.layers else {}
         records: dict[int, Record] = {}
         with torch.no_grad(), autocast(self.device, self.precision):
-            # Apart, since each group has a grid of its own.
+            # Apart, since each group has its own grid.
             for members, tensors in groups_of(batch.streams[name]["main"]):
                 features = stream.encoder(**tensors, **options).to("cpu")
                 indices = range(len(batch)) if members is None else members

@@ -108,7 +108,7 @@ class Stream(nn.Module):
 
 
 def check_features(value: Any, part: nn.Module, dim: int) -> Features:
-    """Return what a part returned. Raise ValueError if it is no Features of the width it says."""
+    """Return the output of a part. Raise ValueError if it is no Features of the declared width."""
     kind = type(part).__name__
     if not isinstance(value, Features):
         raise ValueError(

@@ -106,7 +106,7 @@ class ComponentSpec:
     def build(self, seed: int = 0, modules: Modules | None = None, **widths: int) -> Any:
         """Return the module, its children built before it.
 
-        widths: what the engine knows (in_dim, out_dim). modules: those that were built for this
+        widths: set by the engine (in_dim, out_dim). modules: those that were built for this
         model so far; each plan is built once.
         """
         modules = Modules() if modules is None else modules
@@ -145,7 +145,7 @@ class ComponentSpec:
     def build_children(
         self, seed: int, modules: Modules, widths: Mapping[str, int]
     ) -> dict[str, Any]:
-        """Build the children: connectors last, since they stand between the others."""
+        """Build the children: connectors last, since they connect the others."""
         between = {name: part_arguments(self.part)[name].widths for name in self.children}
         defaults = {name: default for name, (_, default) in arguments(self.part).items()}
         values: dict[str, Any] = {**defaults, **self.options, **widths}

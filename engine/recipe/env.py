@@ -27,7 +27,7 @@ class Env(Strict):
     default. end_effector_key: the key of the observation whose first three values are the position
     of the end effector. initial_action: what counts as executed before an episode, for a tokenizer
     with `start_order: 1`: numbers, or the key of the observation that holds them; by default the
-    mean of the actions that training episodes begin with.
+    mean first action of the training episodes.
     """
 
     name: str | list[str]

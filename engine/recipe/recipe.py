@@ -122,7 +122,7 @@ def to_plain_dict(section: Strict) -> dict[str, Any]:
         if (value := getattr(section, name)) is not None or field.default is not None
     }
     if isinstance(section, PartSection) and section.share is not None:
-        values = {"share": section.share}  # nothing else of the engine's may stand beside it
+        values = {"share": section.share}  # no other key of the engine may be set beside it
     return values | {key: _to_plain(value) for key, value in (section.model_extra or {}).items()}
 
 
@@ -139,7 +139,7 @@ def _to_plain(value: Any) -> Any:
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Load a recipe's file, apply `a.b.c=value` overrides, and validate its form.
 
-    Raise ConfigError, one line a mistake: the place, what was found, what was expected.
+    Raise ConfigError, one line a mistake: the place, the value found, the value expected.
     """
     values = yaml_io.read_extended(find_file(path))
     return parse_recipe(yaml_io.apply_overrides(values, overrides))

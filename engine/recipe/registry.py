@@ -75,7 +75,7 @@ KINDS = {
     "tokenizer": Kind(base="sensorium.modalities.base:Fittable", field="tokenizers", scoped=True),
 }
 """The kinds of parts; a new kind is one line. A kind of one modality (`text_tokenizer`) may have
-a line of its own, if its parts inherit from a class of their own."""
+its own line, if its parts inherit from their own class."""
 
 EXTRAS = {
     "av": "video",
@@ -285,7 +285,7 @@ def _import(path: str, label: str) -> Any:
             "folder; put its file there, or add its folder to PYTHONPATH"
         )
         raise ConfigError(f"{label} cannot be imported: {cure}") from error
-    except (Exception, SystemExit) as error:  # whatever the file does when it is run
+    except (Exception, SystemExit) as error:  # any error of the file when it runs
         raise ConfigError(f"{label} cannot be imported: {describe_error(error)}") from error
     if not hasattr(imported, attribute):
         names = [name for name in vars(imported) if not name.startswith("_")]

@@ -87,7 +87,7 @@ def _check_kept_optimizer(stages: Sequence[Stage], where: str) -> None:
 
 @contextlib.contextmanager
 def _located(where: str, overrides: Mapping[str, Any]) -> Iterator[None]:
-    """Put a stage's place in front of mistakes: the whole place of one that the stage says."""
+    """Put a stage's place in front of mistakes: the full place of one in the stage itself."""
     try:
         yield
     except ConfigError as error:

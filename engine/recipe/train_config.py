@@ -17,14 +17,14 @@ Fraction = Annotated[float, Ge(0), Lt(1)]
 
 class Holdout(Strict):
     """A share of the training rows that training does not see, in whole groups: the rows of one
-    value of the column `by`, else what the source says belongs together (episodes, speakers)."""
+    value of the column `by`, else the groups of the source (episodes, speakers)."""
 
     share: Fraction
     by: str | None = None
 
 
 class DataSection(Strict):
-    """Where rows come from: `source` and its options; `columns` says which cell is which: the name
+    """Where rows come from: `source` and its options; `columns` maps the cells: the name
     of a column, or the columns of a cell of keys, `audio: {path: audio_filepath, offset: offset}`.
 
     delta_frames: of a source of episodes, the first and last frame that a column holds, counted

@@ -1,4 +1,4 @@
-"""YAML as people read it: `1e-4` is a number, `no` and `012` are text, a key stands once.
+"""YAML as users expect it: `1e-4` is a number, `no` and `012` are text, keys are unique.
 
 Sections of one file on top of those of another (`extends`), and of a command line on both.
 """
@@ -87,7 +87,7 @@ _Loader.yaml_constructors = {
 
 
 def parse(text: str, where: str) -> Any:
-    """Return the value of a YAML text; `where` stands in front of an error."""
+    """Return the value of a YAML text; `where` is the prefix of an error."""
     try:
         return _Loader(text).get_single_data()
     except ConfigError as error:
@@ -157,7 +157,7 @@ def merge_sections(
 
     A section of another `type` or `source` keeps only the `INDEPENDENT` keys of its base: the
     others are options of the class that is replaced. name_key: the key that a section written as a
-    name alone stands for.
+    name alone means.
     """
     merged = dict(base)
     for key in ("type", "source"):
@@ -224,7 +224,7 @@ def parse_override(text: str, path: str) -> Any:
     """Return the value of an override.
 
     Numbers, `true`, `null`, `[...]`, `{key: value}` and quoted texts are read as YAML; every other
-    text stays as it was typed, with its spaces, colons and `#`, as does one that begins with
+    text stays as typed, with its spaces, colons and `#`, as does one that begins with
     `{word}` or with a bracket that is not YAML (`[INST] <image>`).
     """
     try:

@@ -37,7 +37,7 @@ PALETTE = 6
 @dataclass(frozen=True)
 class Line:
     """color: its index in the page's palette. faint: thin, without a legend entry. dots: every
-    point is marked, for few values. at: the x whose value stands beside its name, and whose point
+    point is marked, for few values. at: the x whose value is shown beside its name, and whose point
     is marked; by default the last."""
 
     name: str

@@ -79,7 +79,7 @@ def fitted_charts(plan: ResolvedRecipe) -> list[tuple[str, list[Titled]]]:
         try:
             part_charts = part.charts()
         except ValueError:
-            continue  # its state is not there, which the page says
+            continue  # its state is missing, which the page notes
         drawn = [
             titled
             for each in part_charts

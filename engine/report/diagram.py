@@ -57,7 +57,7 @@ def pipeline_diagram(
 ) -> PipelineDiagram:
     """Return the boxes of a recipe.
 
-    card: the run's README.md, or nothing. plan: tells which streams a task takes, and whether
+    card: the run's README.md, or nothing. plan: defines which streams a task takes, and whether
     through the decoder.
     """
     sizes = {path: _short(number) for path, number in _ROW.findall(card)}

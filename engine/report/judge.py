@@ -119,7 +119,7 @@ def _mask(
 def _peak(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
-    """Return a predicted position; `hit` tells whether it is right."""
+    """Return a predicted position; `hit`: whether it is right."""
     details = {
         k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "hit") and v is not None
     }

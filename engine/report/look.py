@@ -31,7 +31,8 @@ def write_look(recipe: Recipe, path: Path, *, rows: int = 12, split: str | None 
     """Write a page with the first rows of each task's splits, and return its path.
 
     A stream is shown as its modality previews it, a mask on its volume; a row that cannot be read
-    says why. rows: of each split. split: that one alone. Raise ConfigError if there is none.
+    names the reason. rows: of each split. split: that one alone. Raise ConfigError if there is
+    none.
     """
     plan = plan_recipe(recipe)
     chosen = [

@@ -29,7 +29,7 @@ LARGEST = 24_000_000
 def attach_previews(
     samples: SampleGrid, plan: ResolvedRecipe, run: Path, task: str, split: str
 ) -> None:
-    """Add drawings and inputs to the selected rows; `problem` tells what failed."""
+    """Add drawings and inputs to the selected rows; `problem` names the failure."""
     parts = _parts(plan, task)
     by_key = {sample.key: sample for sample in samples.rows}
     rankings = [s for s in samples.rows if is_ranking(s.prediction)][:SHEETS]

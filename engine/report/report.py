@@ -1,8 +1,8 @@
 """The report: one self-contained HTML page for one run or several.
 
 It has the recipe, the pipeline, curves, metrics beside those with shuffled inputs, and samples: raw
-inputs rendered by their modality, with prediction and reference. Several runs stand side by side.
-Missing parts of a run are noted.
+inputs rendered by their modality, with prediction and reference. Several runs are shown side by
+side. Missing parts of a run are noted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SOFTWARE = re.compile(r"^Made with .+$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class RunReport:
-    """What the template shows of a run. notes: what is missing. software: the versions it was
+    """The values of a run for the template. notes: missing parts. software: the versions it was
     trained with. facts: (name, value). rollouts: of a policy, or None. policy: its task's name.
     types: task -> type."""
 

@@ -27,7 +27,7 @@ COLUMNS = ("environment", "condition", "episodes", "success", "95 %", "at the en
 
 @dataclass(frozen=True)
 class Video:
-    """data: base64; empty if `problem` tells why it is not shown."""
+    """data: base64; empty if `problem` is the reason why it is not shown."""
 
     name: str
     kind: str = ""

@@ -55,7 +55,7 @@ class SampleGrid:
 
     @property
     def grid(self) -> str:
-        """How wide a sample is: `full` for words under their times, `wide` for what is drawn or
+        """How wide a sample is: `full` for words under their times, `wide` for drawings and
         longer than a line or two."""
         marks = {name for s in self.rows for name in annotations_of(s.prediction, s.target)}
         if "words" in marks:
@@ -116,7 +116,7 @@ def _sample(key: str, prediction: Any, target: Any, normalize: Normalize) -> Rep
 
 
 def _spread(members: Sequence[ReportRow], count: int) -> list[ReportRow]:
-    """So many of them, evenly apart: neighbours (steps of one episode, say) are much alike."""
+    """So many of them, evenly apart: neighbours (such as steps of one episode) are similar."""
     count = min(count, len(members))
     return [members[len(members) * i // count] for i in range(count)]
 
@@ -126,7 +126,7 @@ def _first(number: int, count: int) -> str:
 
 
 def prompt(target: Any) -> str:
-    """Return the texts of a prompt around its streams, each `◻`; empty where nothing is asked."""
+    """Return the texts of a prompt around its streams, each `◻`; empty without a prompt."""
     texts = target.get("prompt") if isinstance(target, Mapping) else None
     if isinstance(texts, str):
         texts = [texts]

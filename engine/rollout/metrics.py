@@ -98,7 +98,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _finite(value: float) -> float | None:
-    """JSON knows no NaN."""
+    """JSON has no NaN."""
     return value if math.isfinite(value) else None
 
 

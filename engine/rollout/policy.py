@@ -1,6 +1,6 @@
 """A model and a control task as `reset()` and `step(observation) -> action`, for one robot or many.
 
-It owns what an episode needs beside the model: the history that the task's windows look back at,
+It holds the state of an episode: the history that the task's windows look back at,
 the chunks that were predicted and not yet executed, the last action. Temporal ensembling is that
 of ACT (Zhao et al. 2023, algorithm 2): all chunks that speak of a step, weighted by
 `exp(-m * i)`, the oldest with i = 0.
@@ -44,7 +44,7 @@ class EpisodeState:
         self.previous_action = initial_action
 
     def needs_chunk(self, n_action_steps: int | None) -> bool:
-        """Return whether the newest chunk is used up, as far as it is to be executed."""
+        """Return whether the newest chunk is used up, up to the last step to execute."""
         if not self.chunks:
             return True
         start, chunk = self.chunks[-1]
@@ -68,7 +68,7 @@ class Policy:
     window. bounds: low and high `[dof]`; actions are clipped to them. n_action_steps,
     temporal_ensemble_coeff: see `Env`. previous_action: the column of rows that holds the action
     executed last, if the model reads it; `initial_action`, `[dof]` or the key of the observation
-    that holds it, stands there before the first.
+    that holds it, is used before the first.
 
     calls: number of calls of the model; seconds: their time. undecodable: chunks whose tokens had
     no meaning, in place of which the mean action is executed.
@@ -155,7 +155,7 @@ class Policy:
         if self.bounds is not None:
             action = np.clip(action, *self.bounds)
         state.step += 1
-        state.previous_action = action.copy()  # the caller may write into what it gets
+        state.previous_action = action.copy()  # the caller may write into the result
         return action
 
 
@@ -183,7 +183,7 @@ def _value(observation: Row, keys: Keys, reader: str, state: EpisodeState) -> An
 def make_policy(
     pipeline: Pipeline, section: Env, bounds: tuple[np.ndarray, np.ndarray] | None = None
 ) -> Policy:
-    """Return a loaded model as a policy, as `env:` says."""
+    """Return a loaded model as a policy, configured by `env:`."""
     plan = pipeline.model.plan
     name, task = check_policy(plan, section)
     streams, pinned = task.inputs(), task.tokenizer.fixed_start
@@ -218,8 +218,8 @@ def check_env(plan: ResolvedRecipe) -> None:
 def check_policy(plan: ResolvedRecipe, section: Env) -> tuple[str, ControlTask]:
     """Return the control task that acts, with its name.
 
-    Raise ConfigError unless it can act as `env:` says: it reads what an environment has seen by
-    now, and its chunks say what to do from now on, for as many steps as are executed.
+    Raise ConfigError unless it can act under `env:`: it reads only past observations, and its
+    chunks hold the actions from now on, for as many steps as are executed.
     """
     name, task = find_control_task(plan, section.task, "env.task")
     streams, where = task.inputs(), f"tasks.{name}.data"
@@ -239,7 +239,7 @@ def check_policy(plan: ResolvedRecipe, section: Env) -> tuple[str, ControlTask]:
 
 
 def _initial_action(task: ControlTask, section: Env) -> np.ndarray | str | None:
-    """Return what counts as executed before an episode, or the key of the observation that tells.
+    """Return the action before an episode, or the key of the observation that holds it.
 
     Raise ConfigError if the tokenizer begins there and nothing is known of it.
     """

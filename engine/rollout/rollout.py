@@ -106,7 +106,7 @@ def write(
 ) -> Path:
     """Write figures, episodes, the first one's trajectory, and videos; return the JSON's path.
 
-    stopped: why there are fewer episodes than were asked for.
+    stopped: why there are fewer episodes than requested.
     """
     make_folder(folder)
     label, rolled, fps = runner.options.ablation.label(), runner.rolled, runner.section.fps

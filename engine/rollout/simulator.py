@@ -1,7 +1,7 @@
 """`env:` of a recipe: which environments a control task drives, and how they meet its streams.
 
 `family/task` is an environment of a modality's `envs` or of a plug-in (`metaworld/push-v3`), or of
-a class named in full (`my_file:Line/go`); any other name is one that `gymnasium.make` knows. All
+a class named in full (`my_file:Line/go`); any other name is passed to `gymnasium.make`. All
 are seen the same way: an observation is a dict of arrays (one that is a single array becomes
 `state`), a picture is uint8 `[H, W, 3]`.
 """
@@ -28,11 +28,11 @@ DRAWN = "rgb_array"
 
 
 class Simulator:
-    """An environment as a policy meets it: what it observes is copied, since environments may
-    write each observation into the same memory. draw: its `picture` will be asked for.
+    """An environment as a policy meets it: its observations are copied, since environments may
+    write each observation into the same memory. draw: its `picture` will be used.
 
-    Raise ConfigError where there is no such environment, or where it cannot draw; RuntimeFailure,
-    which names environment, seed and step, for whatever its own code raises.
+    Raise ConfigError if there is no such environment, or if it cannot draw; RuntimeFailure,
+    which names environment, seed and step, for any error of its own code.
     """
 
     def __init__(self, name: str, section: Env, *, draw: bool = False) -> None:
@@ -63,7 +63,7 @@ class Simulator:
         return result
 
     def picture(self) -> np.ndarray | None:
-        """Return what a person would look at, uint8 `[H, W, 3]`; None where nothing is drawn."""
+        """Return the rendered picture, uint8 `[H, W, 3]`; None without rendering."""
         with self._located():
             picture = self.env.render()
             return None if picture is None else np.array(picture, np.uint8)
@@ -73,7 +73,7 @@ class Simulator:
             self.env.close()
 
     def _located(self) -> AbstractContextManager[None]:
-        """Return a block in which whatever the environment's code raises becomes one line."""
+        """Return a block in which any error of the environment's code becomes one line."""
         location = f"{self.name}, seed {self.seed}, step {self.steps}"
         return located_errors(location, error_class=RuntimeFailure)
 
@@ -106,7 +106,7 @@ def _make(name: str, family: Any | None, section: Env, *, draw: bool) -> Any:
         module, colon, _ = name.partition(":")
         if colon:
             load(module)  # a file of the current folder may be meant
-        # Many environments know no `render_mode`: it is asked for only where pictures are.
+        # Many environments have no `render_mode`: it is passed only if pictures are needed.
         options = {**({"render_mode": DRAWN} if draw else {}), **section.options}
         try:
             return gymnasium.make(name, **options)

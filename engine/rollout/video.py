@@ -13,7 +13,7 @@ from ..utils import ConfigError, atomic_path
 
 
 def _gif(frames: np.ndarray, fps: float) -> dict[str, Any]:
-    # Viewers slow down whatever asks for less than 20 ms a frame.
+    # Viewers slow down animations of less than 20 ms a frame.
     return {"plugin": "pillow", "image": frames, "duration": max(20, round(1000 / fps)), "loop": 0}
 
 
@@ -31,7 +31,7 @@ FORMATS: dict[str, Callable[[np.ndarray, float], dict[str, Any]]] = {".gif": _gi
 def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> Path:
     """Write frames uint8 `[H, W, 3]` in the format of the suffix, and return the path.
 
-    Raise ConfigError for another suffix, or where there is no frame.
+    Raise ConfigError for another suffix, or without a frame.
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"{path.name}: found {path.suffix!r}, expected {' or '.join(FORMATS)}")

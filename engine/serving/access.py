@@ -1,4 +1,4 @@
-"""What stands in front of every route: the API key, the size of a request, counting."""
+"""The middleware of every route: the API key, the size of a request, counting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploaded files and maps that a prediction wrote, each in a folder of its own under its id."""
+"""Uploaded files and maps that a prediction wrote, each in its own folder under its id."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StoredFile:
     path: Path
 
     def as_json(self) -> dict[str, object]:
-        """Return what a client sees of it."""
+        """Return its description for a client."""
         values = {k: v for k, v in asdict(self).items() if k != "path"}
         return {"object": "file", **values, "status": "processed"}
 

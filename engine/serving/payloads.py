@@ -131,7 +131,7 @@ def _numbers(stream: str, values: list[Any]) -> np.ndarray:
 
 
 def _measured(measure: Callable[[bytes], float | None], content: bytes) -> float | None:
-    """Return the size that a header says; None of what is no such file, which `read` refuses."""
+    """Return the size in a header; None if it is no such file, which `read` refuses."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""The runs of a server by name, and what a client is told of them."""
+"""The runs of a server by name, and their descriptions for clients."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class ServedModels:
         self.models = dict(models)
 
     def find(self, name: str | None) -> tuple[ServedModel, str]:
-        """Return a run and what stands after it (`run/task`). None: the only run. Raise
+        """Return a run and the rest of the name (`run/task`). None: the only run. Raise
         RequestError, 404."""
         if name is None or not name:
             if len(self.models) == 1:
@@ -146,8 +146,8 @@ class ServedModels:
 
 
 def names_of_runs(runs: list[str]) -> dict[str, str]:
-    """Return a short name for each run: the last parts of its path, as many as tell them apart.
-    Raise ConfigError for a run that is named twice."""
+    """Return a short name for each run: the last parts of its path, as many as are needed to
+    distinguish them. Raise ConfigError for a run that is named twice."""
     paths = {run: Path(run.removeprefix("hf-hub:")).absolute().parts for run in runs}
     if len(set(paths.values())) < len(runs):
         raise ConfigError("runs: one of them is named twice")

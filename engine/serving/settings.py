@@ -15,7 +15,7 @@ class ServeSettings:
     threads: that read and prepare inputs. memory_bytes: of features that are remembered, a model.
 
     max_bytes: of a request. max_pixels, max_voxels, max_seconds: of a picture, a volume, a sound,
-    as its header says, before it is decoded. files: the folder of uploaded files; by default a
+    by its header, before it is decoded. files: the folder of uploaded files; by default a
     temporary one. max_files_bytes: of all of them.
     """
 

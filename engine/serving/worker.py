@@ -72,12 +72,12 @@ class ModelWorker:
             return value
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """Return what a function returns that is called on the model's thread, alone."""
+        """Return the result of a function called on the model's thread, alone."""
         with _Place(self):
             return await self._finish(_Job(Future(), run=function))
 
     async def prepare(self, function: Callable[[], Any]) -> Any:
-        """Return what a function returns that is called on a thread of the pool."""
+        """Return the result of a function called on a thread of the pool."""
         return await asyncio.get_running_loop().run_in_executor(self._preparing, function)
 
     async def _prepare(self, task: str, row: Mapping[str, Any]) -> PreparedRequest:
@@ -122,7 +122,7 @@ class ModelWorker:
         return self.pipeline.answer(task, requests, first.options)
 
     def _next_jobs(self) -> list[_Job]:
-        """Wait for a job, and for others of its kind as long as the settings say; empty at the
+        """Wait for a job, and for others of its kind up to the time of the settings; empty at the
         end."""
         with self._changed:
             while not self._jobs:
@@ -147,7 +147,7 @@ class ModelWorker:
 
 
 class _Place:
-    """A place among the requests of a worker; refused where there is none."""
+    """A place among the requests of a worker; refused if all are taken."""
 
     def __init__(self, worker: ModelWorker) -> None:
         self.worker = worker

@@ -113,7 +113,7 @@ SHOWN = 50
 def check_data(recipe: Recipe) -> Iterator[str]:
     """Yield lines on the rows of each split of each task: how many there are, and those that
     cannot be read or learned from. Raise ConfigError at the end if a split has such rows and does
-    not say `on_error: skip`."""
+    not set `on_error: skip`."""
     refused: list[str] = []
     stages = stage_recipes(recipe)
     _, model = check_one(_skipping(stages[-1].recipe if stages else recipe))

@@ -1,7 +1,7 @@
-"""Callbacks: what a recipe's `callbacks:` call after every optimizer step.
+"""Callbacks: called by a recipe's `callbacks:` after every optimizer step.
 
 A callback is a plug-in: `callbacks: [{type: my_file:LogNorms, every: 10}]`. Its options are its
-constructor's; its state is part of every checkpoint, so that a resumed run goes on as it was.
+constructor's; its state is part of every checkpoint, so that a resumed run continues unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..utils import located_errors
 
 
 class Callback:
-    """Base class of callbacks. Override what is needed; `trainer` is the run's `Trainer`."""
+    """Base class of callbacks. Override the methods needed; `trainer` is the run's `Trainer`."""
 
     def on_train_begin(self, trainer: Any) -> None:
         """Called once before the first step of this process, after a checkpoint is restored."""
@@ -34,7 +34,7 @@ class Callback:
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what has to survive a restart: tensors and JSON values, by name."""
+        """Return the state that survives a restart: tensors and JSON values, by name."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The dry run: a recipe built on the meta device and walked through by two rows.
 
 No weights, no device memory, and no network where configurations are local. Every mismatch
-is found here. Gives the way of the data, stage by stage, and what a step costs.
+is found here. Reports the path of the data, stage by stage, and the cost of a step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules of a recipe.
 
 Both are registries of names of other libraries; their options are read from the signature of
-what the name stands for. A schedule is a pure function of the step, so that resuming needs no
+the class of the name. A schedule is a pure function of the step, so that resuming needs no
 state of it.
 """
 
@@ -66,8 +66,8 @@ def _parameter_groups(model: Model, default_lr: float) -> list[dict[str, Any]]:
 def lr_schedule(train: Train) -> Callable[[int], float]:
     """Return the factor of the learning rate as a function of the step (0 is the first).
 
-    The values are those of the library's schedule but for its very first step, which warm-up
-    gives a learning rate of 0: that step is left out.
+    The values are those of the library's schedule except its very first step, at which warm-up
+    has a learning rate of 0: that step is left out.
     """
     where, section = "train.schedule", train.schedule
     schedule = find("schedule", section.type, f"{where}.type")

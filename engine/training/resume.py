@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of the training loop of a `Trainer`, and how it goes on from one."""
+"""The state of a `Trainer`'s loop in a checkpoint, and resuming from one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def save_loop(trainer: Any, ended_early: bool = False) -> Path:
 
 
 def restore_loop(trainer: Any) -> None:
-    """Go on from the newest whole checkpoint, or at step 0 if there is none."""
+    """Resume from the newest whole checkpoint, or start at step 0 without one."""
     accelerator, log = trainer.accelerator, trainer.log
     path, torn = from_main(accelerator, trainer.checkpoints.newest)
     for line in torn:
@@ -72,7 +72,7 @@ def restore_loop(trainer: Any) -> None:
 
 
 def _check(trainer: Any, path: Path, state: Mapping[str, Any]) -> None:
-    """Refuse what a checkpoint cannot be gone on with."""
+    """Refuse settings with which a checkpoint cannot be resumed."""
     processes = trainer.accelerator.num_processes
     if state["processes"] != processes:
         raise ConfigError(

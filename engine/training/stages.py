@@ -1,4 +1,4 @@
-"""Where a stage of training begins: at what the stage before it left in its folder."""
+"""The start of a stage of training: the state that the stage before it left in its folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIMIZER_SCALARS = "optimizer.json"
 
 @dataclass(frozen=True)
 class StageStart:
-    """Where a stage begins: at what the stage before it fitted and trained.
+    """The start of a stage: the state that the stage before it fitted and trained.
 
     recipe: its resolved recipe. states: of the fitted parts, by place. tensors: what its model is
     saved with. folder: its run, None in a dry run.
@@ -68,7 +68,7 @@ class StageStart:
 
     def kept_states(self) -> dict[str, Any]:
         """Return the states of fitted parts that the stage keeps: those whose sections it leaves
-        as they are, in parts that do not begin anew."""
+        unchanged, in parts that do not start over."""
         states = {}
         for where, state in self.states().items():
             recipes = self.stage.recipe, self.before.recipe
@@ -78,7 +78,7 @@ class StageStart:
         return states
 
     def fill(self, model: Model) -> list[ComponentPath]:
-        """Fill a composed model; return the parts that begin anew: those of another `type`, and
+        """Fill a composed model; return the parts that start over: those of another `type`, and
         those whose `weights` the stage names."""
         recipes = model.plan.recipe, self.recipe()
         anew = [c.where for c in model.components if self._is_new(c.where, *recipes)]
@@ -98,7 +98,7 @@ class StageStart:
 
 
 def _section(recipe: Recipe, where: str) -> Any:
-    """Return what a recipe says at a place; None if nothing."""
+    """Return the value of a recipe at a place; None if unset."""
     values: Any = recipe.to_dict()
     for key in where.split("."):
         values = values.get(key) if isinstance(values, Mapping) else None

@@ -19,9 +19,9 @@ from ..utils import RuntimeFailure
 class StepTotals:
     """Sums over the batches of one optimizer step.
 
-    task: the step's. keys: names of this process's rows. num_items: the items that the host knows
-    of without asking the device, 0 if no row could be read. parts: False leaves all but the loss
-    and its count out.
+    task: the step's. keys: names of this process's rows. num_items: the number of items if the host
+    has it of without asking the device, 0 if no row could be read. parts: False leaves all but the
+    loss and its count out.
     """
 
     def __init__(self, device: torch.device, parts: bool = True) -> None:
@@ -63,7 +63,7 @@ class StepTotals:
     def read(self, accelerator: Accelerator) -> dict[str, float]:
         """Return the means over the items of all processes: a synchronization with the device.
 
-        A process whose rows could not be read knows no parts of a loss.
+        A process whose rows could not be read has no parts of a loss.
         """
         values = torch.stack([_exact(value) for value in self._sums.values()]).tolist()
         sums = dict(zip(self._sums, values, strict=True))
@@ -84,7 +84,7 @@ MAX_SKIPPED = 10
 
 
 class FiniteCheck:
-    """Remember losses and gradients that are not finite, on the device until they are asked for.
+    """Remember losses and gradients that are not finite, on the device until they are read.
 
     A step with such gradients is skipped: nothing of it reaches the weights.
     """
@@ -124,7 +124,7 @@ class FiniteCheck:
         return True
 
     def state(self) -> list[int]:
-        """Return what a checkpoint keeps of the skipped steps."""
+        """Return the state of the skipped steps for a checkpoint."""
         values: list[int] = self._skipped.tolist()
         return values
 

@@ -69,9 +69,9 @@ def train(
 ) -> Model:
     """Train a recipe into a run's folder, or go on from its newest checkpoint.
 
-    The stages of a recipe are runs in `stages`, but for their log, which is the run's; the model
+    The stages of a recipe are runs in `stages`, except for their log, which is the run's; the model
     of the last one is the run's. overwrite: remove the run that is there, and nothing else, once
-    all of the new one stands. allow_changes: keys of the recipe that may differ from the run that
+    all of the new one is built. allow_changes: keys of the recipe that may differ from the run that
     is resumed, `train.steps`. device: see `pick`; of several processes each takes one of that
     kind. trainer: the class that trains, with other batches or another step.
 
@@ -93,7 +93,7 @@ def train(
 
 @dataclass
 class _Runs:
-    """What the runs of one call have in common. known: what the folder says of the run in it."""
+    """The state shared by the runs of one call. known: the state of the run in the folder."""
 
     recipe: Recipe
     folder: Path
@@ -112,7 +112,7 @@ class _Runs:
         return self.resume and bool(self.known.get("begun"))
 
     def claim(self, stages: Sequence[Stage]) -> dict[str, Any]:
-        """Refuse a folder that holds another run, or what is no run's; return what it says."""
+        """Refuse a folder that holds another run or foreign files; return its state."""
         folder, run = self.folder, read_run(self.folder)
         saved_recipe = folder / STAGES / RECIPE
         started = run is not None and ((folder / RECIPE).exists() or saved_recipe.exists())
@@ -232,7 +232,7 @@ class _Runs:
         return model
 
     def _begin(self, model: Model, folder: Path, staged: bool) -> None:
-        """Make the folder of a new run, now that all of it stands. Its recipe is written last: a
+        """Make the folder of a new run, now that all of it is built. Its recipe is written last: a
         folder that has one can be resumed."""
         if not self.known.get("cleared") and not (staged and self.started):
             make_folder(self.folder)
@@ -244,7 +244,7 @@ class _Runs:
             self.known.pop("step", None)
         self.known["cleared"] = True
         if staged:
-            shutil.rmtree(folder, ignore_errors=True)  # what a killed process left of it
+            shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
         make_folder(folder)
         save_fitted(model.plan, folder / FITTED)
         write_fingerprints(model, folder)
@@ -294,6 +294,6 @@ class _Runs:
         return init_accelerator(self.device, recipe.train.precision, handlers)
 
     def _settings(self, recipe: Recipe, start: StageStart | None) -> Train:
-        """Return the settings of a run; each stage draws rows and noise of its own."""
+        """Return the settings of a run; each stage draws its own rows and noise."""
         seed = derive_seed(recipe.train.seed, "stage", start.stage.index) if start else None
         return recipe.train if seed is None else recipe.train.model_copy(update={"seed": seed})

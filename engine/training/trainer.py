@@ -79,7 +79,7 @@ class Trainer:
         self._host_sum = HostSum(accelerator)
 
     def prepare(self) -> None:
-        """Open the data, fill the stores, and put what is needed on the device."""
+        """Open the data, fill the stores, and move the modules to the device."""
         model, settings, accelerator = self.model, self.settings, self.accelerator
         self.datasets, held_out = open_data(model, settings, self.log.info)
         cacher = FeatureCacher(
@@ -142,7 +142,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _worker_deaths(self) -> Iterator[None]:
-        """Save what was trained where a process that loads rows was killed between two steps."""
+        """Save the model if a process that loads rows was killed between two steps."""
         try:
             yield
         except RuntimeError as raised:
@@ -155,7 +155,7 @@ class Trainer:
             raise WorkerDied(f"{error}; {path} written, go on with --resume") from raised
 
     def _seed(self) -> None:
-        """Seed Python's, numpy's and torch's generators: what a step draws depends on (seed, step,
+        """Seed Python's, numpy's and torch's generators: the draws of a step depend on (seed, step,
         process) alone, so that there is no state to keep."""
         names = ("step", self.global_step, self.accelerator.process_index)
         set_seed(derive_seed(self.settings.seed, *names) % 2**32)

@@ -37,7 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     into place at the end.
 
     What a library leaves beside the file goes with that folder. The file's mode follows the umask,
-    whatever the library would choose. A link is followed, so that its target is replaced. Raise
+    independent of the library's choice. A link is followed, so that its target is replaced. Raise
     RuntimeFailure where the disk refuses.
     """
     with write_errors(path):
@@ -59,7 +59,7 @@ def _beside(path: Path) -> Path:
 
 
 def _move(temporary: Path, target: Path) -> None:
-    """Move a written file into place; what is there then lasts through a loss of power."""
+    """Move a written file into place; it then survives a loss of power."""
     sync_file(temporary)
     temporary.replace(target)
     sync_folder(target.parent)
@@ -181,7 +181,7 @@ def try_folder(folder: Path, option: str) -> None:
 def remove_parts(folder: Path, older_than: float = 0.0) -> None:
     """Remove what killed processes left half written.
 
-    older_than: seconds; where other processes may write at the same time, what is younger stays.
+    older_than: seconds; where other processes may write at the same time, younger files stay.
     """
     for part in folder.glob(f".*{PART}"):
         with contextlib.suppress(OSError):

@@ -39,7 +39,7 @@ def available() -> list[str]:
 def pick(device: str | torch.device | None = None) -> torch.device:
     """Return the device to run on: the named one, or by default the first of CUDA, XPU, MPS, CPU.
 
-    Raise ConfigError where there is no such kind of device, or none of it here.
+    Raise ConfigError if there is no such kind of device, or none on this machine.
     """
     kinds = available()
     if device is None:
@@ -79,7 +79,7 @@ def fork_rng() -> Iterator[None]:
     """Restore PyTorch's generators on exit, those of the CPU and of every accelerator."""
     with contextlib.ExitStack() as stack:
         for kind in available():
-            if kind == "mps":  # its one generator takes no number, which fork_rng gives
+            if kind == "mps":  # its one generator takes no number, which fork_rng passes
                 stack.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
             elif kind != "cpu":
                 devices = range(device_count(kind))

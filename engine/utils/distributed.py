@@ -78,14 +78,14 @@ def _accelerate_device(device: torch.device) -> contextlib.AbstractContextManage
 
 def destroy_process_group() -> None:
     """End the process group, at exit: threads of it that outlive the interpreter may abort the
-    process, and what was done counts as failed."""
+    process, and the work counts as failed."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         _patient.clear()
         torch.distributed.destroy_process_group()
 
 
 def from_main(accelerator: Accelerator, compute: Callable[[], T]) -> T:
-    """Return what the main process computes, or raise its ConfigError or RuntimeFailure, in every
+    """Return the result of the main process, or raise its ConfigError or RuntimeFailure, in every
     process; every process has to call it."""
     value: T | None = None
     error: ConfigError | RuntimeFailure | None = None

@@ -1,6 +1,6 @@
-"""The errors that a user meets: one line each, with the place, what was found and the cure.
+"""The errors that a user meets: one line each, with the place, the value found and the cure.
 
-Code of others (libraries, plug-ins, the file system, worker processes) raises whatever it likes.
+Code of others (libraries, plug-ins, the file system, worker processes) may raise any exception.
 Where such code is called, `located_errors` turns it into one of the classes below; the cause stays
 attached, and `sensorium --debug` prints it.
 """
@@ -34,7 +34,7 @@ class Interrupted(RuntimeFailure):
 
 
 class WorkerDied(RuntimeFailure):
-    """A process that loads rows was killed; what was trained before is whole."""
+    """A process that loads rows was killed; the training before it is intact."""
 
 
 _PLACE = re.compile(r"(inputs|backbone|decoders|tasks|train|cache|env)(\.\w+)*: ")
@@ -42,9 +42,9 @@ _KEY = re.compile(r"(\w+)(\.\w+)*: ")
 
 
 def with_location(where: str, error: BaseException, options: Container[str] = ()) -> str:
-    """Return an error's text as one line that begins with its place in the recipe.
+    """Return an error's text as one line with its place in the recipe in front.
 
-    A message that begins with one of the part's `options` continues the place.
+    A message that starts with one of the part's `options` continues the place.
     """
     text = describe_error(error)
     if _PLACE.match(text):
@@ -62,10 +62,10 @@ def located_errors(
     values: Mapping[str, object] | None = None,
     error_class: type[Exception] = ConfigError,
 ) -> Iterator[None]:
-    """Raise whatever is raised within the block as `error_class`, with its place in front.
+    """Raise any error of the block as `error_class`, with its place in front.
 
     options: the names of the part's options, which continue the place. values: those that the
-    recipe gives; they are listed beside an error that names none of them. Errors that are a line
+    recipe sets; they are listed beside an error that names none of them. Errors that are a line
     of ours already (ConfigError, RuntimeFailure) pass unchanged.
     """
     try:
@@ -78,7 +78,7 @@ def located_errors(
 
 
 def _format_options(values: Mapping[str, object] | None, text: str, error: BaseException) -> str:
-    """Return the recipe's values for an error of a library, which does not know their names."""
+    """Return the recipe's values for an error of a library, which does not name them."""
     if not values or type(error) is ValueError or any(name in text for name in values):
         return ""
     return f" (built from {shorten(', '.join(f'{k}: {v}' for k, v in values.items()), 150)})"
@@ -87,7 +87,7 @@ def _format_options(values: Mapping[str, object] | None, text: str, error: BaseE
 def culprit(
     call: Callable[[dict[str, Any]], object], options: Mapping[str, Any], error: BaseException
 ) -> str | None:
-    """Return what to say of a call that failed with `error`: the option without which it succeeds,
+    """Describe a call that failed with `error`: the option without which it succeeds,
     `options.heads: found 0: division by zero`, or all of them if there are several. None if there
     is no such option, or the error names its place itself."""
     text, leaves = describe_error(error), _leaves(options)
@@ -126,7 +126,7 @@ def _found(options: Mapping[str, Any], place: Sequence[str]) -> str:
 
 def _changes(options: Mapping[str, Any], place: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield nested options without the value of a place, and with a positive number in its place
-    where it is none."""
+    if none does."""
     key, *inner = place
     rest = {name: value for name, value in options.items() if name != key}
     if inner:

@@ -1,4 +1,4 @@
-"""Files that a recipe names: found, or refused in one line; and what tells one from another."""
+"""Files that a recipe names: found, or refused in one line; and their fingerprints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def find_folder(path: str | Path) -> Path:
 
 
 def missing_path_message(path: Path) -> str:
-    """Return one line about a path that does not exist: where the trail ends, and what is there."""
+    """Return one line about a path that does not exist: the last part that exists, and its
+    contents."""
     nearest = next(p for p in path.parents if p.is_dir())
     step = path.relative_to(nearest).parts[0]
     names = sorted(p.name for p in nearest.iterdir())

@@ -20,17 +20,17 @@ INTERVAL = 30.0
 """Seconds between two lines of progress where no bar is drawn."""
 
 logger = logging.getLogger(__name__)
-# Else Python itself prints a library's warnings and errors, to whoever configures nothing.
+# Else Python itself prints a library's warnings and errors, where nothing is configured.
 logging.getLogger(__name__.partition(".")[0]).addHandler(logging.NullHandler())
 
 
 class RunLogger:
-    """Write `metrics.jsonl` into a folder, and say on the logger what happens.
+    """Write `metrics.jsonl` into a folder, and log the progress.
 
     Lines are records of level INFO below the logger `sensorium`, which nobody sees unless they
     configure it, as the command line does (`console.py`); progress bars are drawn under the same
-    condition, on a terminal. Elsewhere (a file, a scheduler's log) a line stands for the bar every
-    `interval` seconds. folder: None, no file. show: False, the file alone. stage: stands in each
+    condition, on a terminal. Elsewhere (a file, a scheduler's log) a line replaces the bar every
+    `interval` seconds. folder: None, no file. show: False, the file alone. stage: written in each
     line. first_step: steps of the stages before, from where lines count on. clock: returns
     seconds.
     """
@@ -53,7 +53,7 @@ class RunLogger:
         self._progress: _Bar | None = None
 
     def rewind(self, step: int) -> None:
-        """Drop the lines after a step (0: all of this stage): training goes on from there."""
+        """Drop the lines after a step (0: all of this stage): training continues from there."""
         if self._path is None or not self._path.exists():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines()
@@ -83,7 +83,7 @@ class RunLogger:
         self._bar = self._new_bar(label, "step", total, start)
 
     def step(self, **values: Any) -> None:
-        """Move the training bar by one step; `values` stand beside it."""
+        """Move the training bar by one step; `values` are shown beside it."""
         if self._bar is not None:
             self._bar.update(self._bar.done + 1, {k: f"{v:.4g}" for k, v in values.items()})
 

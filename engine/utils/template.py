@@ -17,7 +17,7 @@ SMALL = 1e-3
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template's HTML. Texts are escaped, `Markup` is taken as it is."""
+    """Return a template's HTML. Texts are escaped, `Markup` is inserted unchanged."""
     return _environment().get_template(template).render(**values)
 
 

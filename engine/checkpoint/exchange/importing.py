@@ -54,7 +54,7 @@ def import_model(kind: str, path: Path, out: Path) -> Model:
         imported.fill(model)
     for component in model.components:  # the run holds all of them
         component.plan.section.weights = "none"
-        if component.plan.options.keys() >= {"config", "processor"}:  # all that the name said
+        if component.plan.options.keys() >= {"config", "processor"}:  # all that the name stands for
             component.plan.options.pop("name", None)
     model.plan.update_recipe()
     model.command = f"sensorium import {kind} {path.name} --out {out.name}"

@@ -140,8 +140,8 @@ def clip(path: Path) -> Imported:
 
 
 def siglip(path: Path) -> Imported:
-    """SigLIP (Zhai et al. 2023): an image's and a text's vector as the towers give them, a sigmoid
-    for each pair."""
+    """SigLIP (Zhai et al. 2023): an image's and a text's vector as the towers return them, a
+    sigmoid for each pair."""
     model = opened("SiglipModel", path)
     config = model.config
     widths = {

@@ -18,7 +18,7 @@ Decode = Callable[[Any], Any]
 
 
 class Decoder:
-    """Rows as Arrow gives them -> rows as they were before they were stored."""
+    """Rows as Arrow returns them -> rows as they were before they were stored."""
 
     def __init__(self, features: Mapping[str, Any] | None) -> None:
         decoders = {name: decoder_of(feature) for name, feature in (features or {}).items()}

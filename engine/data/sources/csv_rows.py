@@ -1,6 +1,6 @@
 """Comma-separated values as a source.
 
-A column of numbers holds numbers; any other column holds its texts as they stand in the file. A
+A column of numbers holds numbers; any other column holds its texts exactly as in the file. A
 row of more or fewer cells than the header is a fault of that row: nothing is shifted or filled in.
 """
 
@@ -29,7 +29,7 @@ _PARSE = {INTEGER: int, FLOAT: float, TEXT: str}
 
 
 class Csv(Files):
-    """Comma-separated values with a header line. delimiter: what stands between the values.
+    """Comma-separated values with a header line. delimiter: the sign between values.
 
     An empty cell is null. A column is of integers or of floats if all its cells are, written
     without leading zeros; else of texts.
@@ -92,7 +92,8 @@ class CsvRows(FileRows):
                     counts[place][kind == TEXT] += 1
         if self.rows and len(self.faults) == len(self.rows):
             raise ValueError(f"{file}: {self.faults[0]}")
-        # A column of nothing but `nan` is one of texts; an empty one has no say in other files'.
+        # A column of nothing but `nan` is one of texts; an empty one does not decide the types of
+        # other files.
         decided = zip(self.columns, kinds, numbers, strict=True)
         self.kinds = {n: TEXT if kind == FLOAT and not num else kind for n, kind, num in decided}
         self.notes = [

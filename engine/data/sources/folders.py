@@ -1,7 +1,7 @@
 """Folders of pictures or sounds as sources: a folder a class, or a `metadata` file beside them.
 
 A cell is the file's path: nothing is opened here, so that a damaged file is a row like any other,
-and is reported by whoever reads it. A picture or sound of a format that cannot be decoded belongs
+and is reported when it is read. A picture or sound of a format that cannot be decoded belongs
 to no row, and is counted.
 """
 
@@ -25,14 +25,14 @@ SPLITS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-"""Names of splits and the names that their folders have, as 🤗 datasets knows them."""
+"""Names of splits and the names that their folders have, as in 🤗 datasets."""
 
 
 _NOTES = ("application/json", "application/pdf", "application/xml", "application/x-sh")
 
 
 class _Suffixes:
-    """The suffixes that a modality's reader can decode, known when they are first asked for."""
+    """The suffixes that a modality's reader can decode, determined on first access."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -51,7 +51,7 @@ class Folder(Source):
     split: the folder of a split; `validation` finds `val` too. label: the class's place in the
     sorted names of all splits. labels: False for rows without labels (then files may lie anywhere),
     True for labels beside metadata, and for classes that are called like splits. Raise ValueError
-    if there are no files, if files lie beside the class folders, and if the split is not said.
+    if there are no files, if files are beside the class folders, and if the split is not named.
     """
 
     column: ClassVar[str]

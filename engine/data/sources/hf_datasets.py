@@ -76,7 +76,7 @@ def each_row(rows: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
 
 
 def root_cause(error: BaseException) -> str:
-    """Return what the first error of a chain said, in one line."""
+    """Return the message of the first error of a chain, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())[:300]

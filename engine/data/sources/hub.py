@@ -1,9 +1,9 @@
 """The hub as a source: rows by index, or a stream that is read as it comes.
 
 Data sets whose files are JSON, CSV, Parquet or tar shards are downloaded by 🤗 datasets and read by
-the sources of these kinds, so that a cell is what its file says. Everything else goes through
-Arrow; cells are as they are stored: pictures and sounds are `{"path":, "bytes":}`, not decoded.
-Only this source may use the network, and only when its first row is asked for. A stream of JSON
+the sources of these kinds, so that a cell is the value of its file. Everything else goes through
+Arrow; cells are as stored: pictures and sounds are `{"path":, "bytes":}`, not decoded.
+Only this source may use the network, and only when its first row is requested. A stream of JSON
 downloads each file when its rows are reached; one of CSV all of them at first, since the kind of a
 column depends on all its cells.
 """

@@ -1,4 +1,5 @@
-"""JSON as a source: lines, or one list of objects. Every cell is what the file says, type kept."""
+"""JSON as a source: lines, or one list of objects. Every cell is the file's value, with its
+type."""
 
 from __future__ import annotations
 
@@ -98,7 +99,7 @@ class JsonList(FileRows):
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
-    """Return the object of a line. Raise ValueError: what is wrong, in a few words."""
+    """Return the object of a line. Raise ValueError with the problem in a few words."""
     try:
         value = _decode(line)
     except json.JSONDecodeError as error:
@@ -109,7 +110,7 @@ def parse_object(line: bytes) -> dict[str, Any]:
 
 
 def decode_json(data: bytes | str) -> Any:
-    """Return the value of a JSON text. Raise ValueError: what is wrong, in a few words."""
+    """Return the value of a JSON text. Raise ValueError with the problem in a few words."""
     try:
         return _decode(data.encode() if isinstance(data, str) else data)
     except json.JSONDecodeError as error:
@@ -153,7 +154,7 @@ def _lines(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _whole_file(data: bytes) -> str | None:
-    """Return what to say of a file of which no line is an object, but which is one value."""
+    """Return the problem of a file of which no line is an object, but which is one value."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

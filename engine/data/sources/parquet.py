@@ -10,7 +10,7 @@ from .files import FileRows, Files
 from .hf_datasets import FAILURES, load_files, root_cause
 
 _EMPTY = ("corresponds to no data", "at least one example", "BatchSize must be greater than 0")
-"""What 🤗 datasets says of a file without rows."""
+"""The message of 🤗 datasets for a file without rows."""
 
 
 class Parquet(Files):

@@ -26,7 +26,7 @@ KEY, URL = "__key__", "__url__"
 
 
 def webdataset(*, path: str | list[str], streaming: bool = True) -> Source:
-    """Tar shards. streaming: False gives rows by index; the shards must not be compressed."""
+    """Tar shards. streaming: False reads rows by index; the shards must not be compressed."""
     return TarStream(path=path) if streaming else Tar(path=path)
 
 

@@ -1,7 +1,7 @@
 """Analyses of models by cached features and taps: `sensorium analyze`.
 
-An analysis is a function `(subject, **options) -> rows` of a table. It stands in `ANALYSES` under a
-short name; `package.module:function` and plug-ins (`analysis.name`) do as well.
+An analysis is a function `(subject, **options) -> rows` of a table. It is listed in `ANALYSES`
+under a short name; `package.module:function` and plug-ins (`analysis.name`) do as well.
 """
 
 from typing import TYPE_CHECKING

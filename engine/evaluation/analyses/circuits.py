@@ -75,7 +75,7 @@ def _row(
 def composition(subject: Subject, part: str | None = None, top: int = 20, seed: int = 0) -> Rows:
     """The strongest channels from a head's output to the queries, keys and values of later heads.
 
-    `score`: `|W' W_OV| / (|W'| |W_OV|)` (Frobenius), W' what the later head reads with.
+    `score`: `|W' W_OV| / (|W'| |W_OV|)` (Frobenius), W' the map by which the later head reads.
     `component`: the share of its square that one singular vector of W_OV carries (near 1: a channel
     of rank one). `random`: the score of the same W' with random directions in place of
     those of W_OV.
@@ -110,7 +110,7 @@ def composition(subject: Subject, part: str | None = None, top: int = 20, seed: 
 
 
 class HeadMaps:
-    """The maps `[D, D]` of one head: `qk` of scores, `ov` from what it reads to what it writes."""
+    """The maps `[D, D]` of one head: `qk` of scores, `ov` from its input to its output."""
 
     def __init__(self, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
         self.qk = query.T @ key  # score(x, y) = x' qk y

@@ -30,7 +30,7 @@ def logme(features: np.ndarray, target: np.ndarray) -> float:
 
 
 def target_columns(target: np.ndarray) -> list[np.ndarray]:
-    """Return the columns of a target: numbers as they are, a column of zeros and ones a class."""
+    """Return the columns of a target: numbers unchanged, a column of zeros and ones a class."""
     if np.issubdtype(target.dtype, np.floating):
         return [np.asarray(target, np.float64)]
     return [(target == label).astype(np.float64) for label in np.unique(target)]

@@ -124,7 +124,7 @@ def fit_model_vectors(
 ) -> ModelVectors:
     """Return vectors fitted to `correct [M, Q]` (zeros and ones) and features `[Q, E]` of the rows.
 
-    noise: standard deviation of what is added to a copy of the features in each step.
+    noise: standard deviation of the noise added to a copy of the features in each step.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -55,7 +55,7 @@ def rollout(scorer: Scorer, cells: Cells, baseline: Baseline = "mean") -> np.nda
     each weighted by the gradient times its value for the word.
 
     The encoder's tokens have to lie on the grid of the cells; an encoder without attention leaves
-    the weights of its tokens as they are. baseline: not used.
+    the unchanged weights of its tokens. baseline: not used.
     """
     stream = cells.place[0]
     encoder = scorer.model.stream(stream).encoder
@@ -119,7 +119,7 @@ def token_relevance(scorer: Scorer, stream: str) -> Tensor:
 
 
 def baseline_of(value: Tensor, cells: Cells, baseline: Baseline) -> Tensor:
-    """Return what stands for a part that is taken away: zero, or the mean of each channel."""
+    """Return the replacement of a part that is ablated: zero, or the mean of each channel."""
     if baseline == "zero":
         return torch.zeros_like(value)
     return value.mean(list(cells.axes), keepdim=True).expand_as(value)

@@ -96,7 +96,7 @@ def _strength(values: np.ndarray, largest: float) -> np.ndarray:
 
 
 def _bars(axes: Any, background: np.ndarray, values: np.ndarray, largest: float) -> None:
-    """Draw a signal along time, and below it what each frame adds."""
+    """Draw a signal along time, and below it the value of each frame."""
     span = np.abs(background).max() or 1.0
     places = (np.arange(len(background)) + 0.5) / len(background) * len(values)
     axes.plot(places, 1.2 + background / span, color=COLORS["soft"], linewidth=0.6)

@@ -22,7 +22,7 @@ from ...model import Model
 from ...utils import ConfigError
 
 Place = tuple[str, str]
-"""Where a tensor stands in a batch: (stream, argument of its encoder), or ("", label)."""
+"""The place of a tensor in a batch: (stream, argument of its encoder), or ("", label)."""
 
 
 @dataclass

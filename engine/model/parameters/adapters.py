@@ -36,7 +36,7 @@ def apply_adapters(module: nn.Module, plan: ComponentSpec, where: str) -> None:
     if section.lora is not None:
         add_adapter(module, section.lora, f"{where}.lora")
     if section.freeze is True:
-        if section.lora is None:  # with adapters the part is frozen but for them
+        if section.lora is None:  # with adapters the part is frozen except for them
             module.requires_grad_(False)
             mark_frozen(module)
     elif isinstance(section.freeze, FreezeAllButLast):
@@ -186,7 +186,8 @@ def _default_targets(module: nn.Module, lora: bool, where: str) -> list[str]:
 
 
 def _is_whole(convolution: Any) -> bool:
-    """Return whether peft can adapt a convolution: it knows no dilation, and merges no groups."""
+    """Return whether peft can adapt a convolution: it supports no dilation, and merges no
+    groups."""
     return convolution.groups == 1 and set(convolution.dilation) == {1}
 
 

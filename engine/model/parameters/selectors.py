@@ -1,7 +1,7 @@
 """What `train_only` names: selectors of the parameters of a part that train.
 
 A selector is a function `(module, **options) -> names`, the names as in
-`module.named_parameters()`. In a recipe it stands by its name (`train_only: bias`), as a key with
+`module.named_parameters()`. In a recipe it is set by its name (`train_only: bias`), as a key with
 its first option (`train_only: {layers: [0, -1]}`), or as a plug-in with `type`.
 """
 

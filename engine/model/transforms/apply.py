@@ -2,7 +2,7 @@
 
 A transform is a function `(module, context, **options)` that changes modules in place, or returns
 the module that takes their place. Its structure has to follow from the options and the module's
-structure alone: a run's folder is built again by the same transforms, without what they read.
+structure alone: a run's folder is built again by the same transforms, without their sources.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def load_and_transform(
     """Fill a part that was just built with its weights, and transform it.
 
     within: parts within it that have weights of their own, loaded after the part's and before its
-    transforms. values: False leaves the weights as they are and gives the part its structure
+    transforms. values: False leaves the weights unchanged and builds the structure
     alone. Transforms that the run named by `weights` was built with are in its weights: they shape
     the part before it is loaded, and the others follow. Raise ConfigError, one line, for a
     transform that does not fit.

@@ -1,4 +1,4 @@
-"""What a transform is told beside the modules that it changes."""
+"""The arguments of a transform besides the modules that it changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ....modalities.base import Tokenizer
 from ...recipe import ComponentPath
 
 NOWHERE = ComponentPath("backbone")
-"""The place of a model that stands in no recipe."""
+"""The place of a model that is in no recipe."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class TransformContext:
     dry run on the meta device, a part whose weights a run holds), and nothing outside is read.
     name: the folder or hub id that the part's weights come from, if it names one. tokenizer: that
     of the part. where: its place in the recipe. load: returns a copy of the module as it is now,
-    filled from another source of weights; None where there is none.
+    filled from another source of weights; None without one.
     """
 
     values: bool = True

@@ -29,8 +29,9 @@ PLACE = "--transforms"
 def convert(folder: Path, steps: Sequence[TransformSection], out: Path) -> nn.Module:
     """Write a checkpoint's folder as transforms change it; return the model.
 
-    The result is opened again by transformers and compared with the model in memory: what no class
-    of transformers can hold is refused, and nothing is written. Raise ConfigError, one line.
+    The result is opened again by transformers and compared with the model in memory: a structure
+    that no class of transformers can hold is refused, and nothing is written. Raise ConfigError,
+    one line.
     """
     if not steps:
         raise ConfigError(
@@ -124,7 +125,7 @@ def _outputs(model: Any) -> torch.Tensor | None:
 
 
 def _copy_rest(source: Path, target: Path, *, tokenizer: bool) -> None:
-    """Copy what a folder holds beside weights and configuration."""
+    """Copy the files of a folder besides weights and configuration."""
     for path in sorted(source.iterdir()):
         skip = path.name in OWN or any(path.match(pattern) for pattern in WEIGHTS)
         skip |= path.name.startswith(".") or not path.is_file()

@@ -13,7 +13,7 @@ from .context import TransformContext
 def add_language(
     module: nn.Module, context: TransformContext, name: str, source: str | None = None
 ) -> None:
-    """Add the modules of a language beside those of the others, which stay as they are (X-MOD:
+    """Add the modules of a language beside those of the others, which stay unchanged (X-MOD:
     Pfeiffer et al. 2022).
 
     name: of the new language. source: the one whose modules it begins as a copy of; None begins at

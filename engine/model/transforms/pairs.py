@@ -144,7 +144,7 @@ def _t5gemma(source: Any, other: Any, count: int) -> Any:
     )
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(config, name, getattr(other.config, name))
-    with torch.device("meta"):  # the sizes that a source does not say are those of 2 billion
+    with torch.device("meta"):  # the default sizes are those of 2 billion
         outline: Any = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
     stack = find_stack(outline, "encoder").layers[0]
     lists = (dict(stack.named_parameters()), dict(find_stack(source).layers[0].named_parameters()))
@@ -226,7 +226,7 @@ def _fill(layer: nn.Module, source: State, chosen: Callable[[str], bool]) -> Non
 
 
 def _fill_rest(target: nn.Module, source: Any, layers: nn.Module) -> None:
-    """Copy what is not in the layers: tables, norms, heads."""
+    """Copy the modules outside the layers: tables, norms, heads."""
     within = {id(tensor) for tensor in (*layers.parameters(), *layers.buffers())}
     state = source.state_dict()
     for name, tensor in (*target.named_parameters(), *target.named_buffers()):

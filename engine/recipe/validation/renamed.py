@@ -1,6 +1,6 @@
 """Keys of the first edition and their names of today. Used by error messages alone.
 
-A place is written from the recipe's root, `*` stands for one name: `tasks.*.data.*.limit`. An
+A place is written from the recipe's root, `*` matches one name: `tasks.*.data.*.limit`. An
 option of a class is written `ClassName.option`, and the `type` of a part `kind=name`. A value of a
 key follows it: `ClassName.option=value`.
 """

@@ -1,7 +1,7 @@
 """A part's options are its constructor's keyword arguments: the schema read from a signature.
 
 The engine's own keys (`type`, `freeze`, `lora`, `train_only`, `lr`, `weights`, `transforms`,
-`augment`, `data`) stand beside them in a recipe's section and may not be arguments of a
+`augment`, `data`) are set beside them in a recipe's section and may not be arguments of a
 constructor.
 """
 
@@ -64,7 +64,7 @@ class PartArgument:
     """A constructor argument that takes a part: `Encoder`, `Annotated[Encoder, "image"] | None`.
 
     base: the class of the annotation. modality: whose encoders or decoders are found by short
-    name, if annotated. widths: of a connector, what it stands between. required: no default.
+    name, if annotated. widths: of a connector, the two parts it connects. required: no default.
     """
 
     base: type[Component]
@@ -95,7 +95,7 @@ def fitted_class(annotation: Any) -> type[Fittable] | None:
 def arguments(part: Any) -> dict[str, tuple[Any, Any]]:
     """name -> (annotation, default or `inspect.Parameter.empty`) of a class's options.
 
-    Raise ValueError where its constructor is none that a recipe could call.
+    Raise ValueError if a recipe could not call its constructor.
     """
     if isinstance(part, type) and part.__init__ is object.__init__:  # type: ignore[misc]
         return {}

@@ -21,7 +21,7 @@ Loc = tuple[int | str, ...]
 class ErrorLocation(NamedTuple):
     """keys: those of the recipe. owner: the model whose field the last one is, or None in a
     mapping of names. whole: nothing of pydantic's place is left (a union adds its branches).
-    expected: what may stand there, in words; empty where the key is unknown."""
+    expected: the valid values, in words; empty where the key is unknown."""
 
     keys: list[str]
     owner: type[BaseModel] | None
@@ -43,7 +43,7 @@ def format_validation_errors(
     for problem in problems:
         extra, missing = problem["type"] == "extra_forbidden", problem["type"] == "missing"
         if missing and problem["loc"] in misspelt:
-            continue  # the line of the misspelt key says it
+            continue  # the line of the misspelt key covers it
         keys, owner, whole, expected = _locate(problem["loc"], model, extra)
         path = ".".join([where, *keys] if where else keys)
         if extra and whole:
@@ -67,7 +67,7 @@ def format_validation_errors(
 
 
 def _misspelt_required(problems: Sequence[Any]) -> set[Loc]:
-    """Return the places of required keys that stand there misspelt."""
+    """Return the places of required keys that are misspelt there."""
     missing: list[Loc] = [p["loc"] for p in problems if p["type"] == "missing"]
     misspelt: set[Loc] = set()
     for *parent, last in (p["loc"] for p in problems if p["type"] == "extra_forbidden"):
@@ -119,7 +119,7 @@ def _locate(loc: Loc, model: type[BaseModel], extra: bool) -> ErrorLocation:
 
 
 def _inner(annotation: Any) -> Any:
-    """Return what the next step of a place is a key of: the annotation, or the one that may be
+    """Return the type that holds the next key of a place: the annotation, or the one that may be
     null.
 
     None for a union of several: the next step names a branch of it.

@@ -163,7 +163,7 @@ def _alone(
     options: dict[str, Any],
     seed: int | None,
 ) -> Any:
-    """Return the prediction of one request, drawn with a seed of its own. Raise RequestError."""
+    """Return the prediction of one request, drawn with its own seed. Raise RequestError."""
     with seeded(secrets.randbits(62) if seed is None else seed, "chat"):
         ((prediction, failure),) = model.pipeline.answer(task, [request], options)
     if failure is not None:

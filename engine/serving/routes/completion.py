@@ -28,7 +28,7 @@ class Completion:
         return {**self.common, "object": "chat.completion", "choices": [choice]}
 
     def event(self, delta: dict[str, str], reason: str | None = None) -> str:
-        """Return a server-sent event with what is new of the message."""
+        """Return a server-sent event with the new part of the message."""
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         chunk = {**self.common, "object": "chat.completion.chunk", "choices": [choice]}
         return f"data: {json.dumps(chunk)}\n\n"

@@ -36,7 +36,7 @@ def native_router(
 
     @router.post("/v1/tasks/{task}")
     async def run_task(task: str, body: TaskRequest) -> dict[str, Any]:
-        """Return what a task predicts; its maps are files of the server."""
+        """Return the prediction of a task; its maps are files of the server."""
         model, rest = models.find(body.model)
         if rest:
             raise bad_request(f"model: found {body.model!r}, expected a run; the path has the task")

@@ -51,7 +51,7 @@ def upscale_depth(
 
     drop: two copies of the stack of n layers one after the other, without the last `drop` of the
     first and the first `drop` of the second: 2 (n - drop) layers (SOLAR: Kim et al. 2023; n / 2
-    changes nothing). layers: the indices in their new order in its place; those that stand there
+    changes nothing). layers: the indices in their new order in its place; those that are listed
     twice are copied ([0, 1, 2, 1, 2, 3]: Yi, 2024). stack: of an encoder-decoder.
     """
     layers_of = find_stack(module, stack)

@@ -1,6 +1,6 @@
 """Linear maps of a layer found by their shape and name, and cut along either side.
 
-A linear map is an `nn.Linear` or transformers' `Conv1D`, whose weight stands the other way round.
+A linear map is an `nn.Linear` or transformers' `Conv1D`, whose weight is transposed.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def _config(module: nn.Module) -> Any:
 
 
 def _reconfigure(config: Any, role: str | None, before: int, indices: Sequence[int]) -> None:
-    """Write the new layers into a configuration: their number, and what it lists by layer.
+    """Write the new layers into a configuration: their number, and its lists by layer.
 
     role: of the stack, in a configuration of both stacks (BART, T5).
     """

@@ -1,6 +1,6 @@
-"""The tokens of two vocabularies as texts that can be compared, and what they are like.
+"""The tokens of two vocabularies as texts that can be compared, and their features.
 
-A piece is written as it stands in a text, with a space in front where it begins a word: `Ġthe` of
+A piece is written as in a text, with a space in front where it begins a word: `Ġthe` of
 byte-level tokenizers, `▁the` of SentencePiece and `the` of WordPiece are all ` the`.
 """
 
@@ -79,7 +79,7 @@ def _text(token: str, continued: bool, by_bytes: bool) -> str:
 
 
 def _byte_of() -> dict[str, int]:
-    """Return the byte that each character of a byte-level vocabulary stands for."""
+    """Return the byte of each character of a byte-level vocabulary."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {chr(byte): byte for byte in printable}
     others = [byte for byte in range(256) if byte not in printable]

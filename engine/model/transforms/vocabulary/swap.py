@@ -58,12 +58,12 @@ def swap_vocabulary(
 ) -> None:
     """Exchange the vocabulary of a model for that of the part's tokenizer.
 
-    by: how a token that the model does not know begins. `mean`: near the mean of all rows. `ofa`: a
+    by: the initialization of a new token. `mean`: near the mean of all rows. `ofa`: a
     mix of the `k` most similar tokens by a softmax of the similarity over `temperature` (OFA: Liu
-    et al. 2023; behind `factorize_embeddings` the factors are mixed). `map`: what a linear map from
-    descriptions of tokens to rows, fitted on all known tokens by ridge regression, gives
-    it (in place of the hypernetwork of HyperOFA: Özeren et al. 2025). `script`: a draw from the
-    mean and deviation of the rows of its script and position in a word (Downey et al. 2023).
+    et al. 2023; behind `factorize_embeddings` the factors are mixed). `map`: the rows to which a
+    linear map, fitted on the old tokens by ridge regression, maps descriptions of new ones (in
+    place of the hypernetwork of HyperOFA: Özeren et al. 2025). `script`: a draw from the mean and
+    deviation of the rows of its script and position in a word (Downey et al. 2023).
     `least_squares`: its row in the table of `small`, a checkpoint trained on the new vocabulary,
     mapped to this width as fits the shared tokens best (de Vries and Nissim 2020).
 
@@ -193,7 +193,7 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def ridge(old: Any, rows: Tensor, new: Any) -> Tensor:
-    """Return the rows that a linear map from descriptions gives to new ones, fitted on the old."""
+    """Return new tokens' rows by a linear map from descriptions, fitted on the old tokens."""
     values = rows.numpy().astype(np.float64)
     held = np.arange(len(values)) % 10 == 9
     strength = STRENGTHS[-1]

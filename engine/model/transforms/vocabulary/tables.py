@@ -65,8 +65,8 @@ def heads_of(model: Any) -> list[Any]:
 
 
 def exchange_rows(model: Any, rows: Rows, size: int, padding: int | None) -> None:
-    """Give every tensor over the vocabulary the rows of a new one of `size` tokens; what is tied
-    stays tied. padding: the new id of padding."""
+    """Give every tensor over the vocabulary the rows of a new one of `size` tokens; tied tensors
+    stay tied. padding: the new id of padding."""
     old = table_of(model).num_embeddings
     tables = [t for t in _tables(model) if t.num_embeddings == old]
     heads = heads_of(model)
