@@ -200,7 +200,8 @@ class CausalGeneration(Generative):
         visibility = self._visibility(attention, condition)
         self._check_generates(visibility)
         self._check_filled(condition)
-        if self._generates_uncached(condition, visibility):
+        beams = options.get("num_beams", 1) > 1 and self.model._is_stateful  # none reorders a state
+        if beams or self._generates_uncached(condition, visibility):
             condition = condition.replace(tokens=condition.tokens.to(self.dtype))
             settings = self._generation_config()
             return generate_uncached(self, condition, visibility, settings, **options)

@@ -23,6 +23,7 @@ from .stack import (
     arrange,
     check_length,
     layers_of,
+    mixes_padding,
     pack,
     position_ids,
     run_masked,
@@ -77,6 +78,12 @@ class Masked(Pretrained):
             )
         if "attention_mask" not in self._inputs:
             raise ValueError(f"config: {self.kind} takes no attention mask, so no padding")
+        if mixes_padding(self.decoder, self.model.config._attn_implementation):
+            raise ValueError(
+                f"config: {self.kind} mixes tokens with the padding behind them, so a row depends "
+                "on its neighbours; name it as the encoder of a text stream (type: transformers), "
+                "which runs rows of one length together"
+            )
         code = sys.modules[type(self.decoder).__module__]
         takes = hasattr(code, "create_bidirectional_mask")
         return None if takes else "it makes its own mask and takes no other"

@@ -35,9 +35,8 @@ class Pretrained(Backbone):
     """A language model of transformers.
 
     tokenizer: text <-> ids. name: a folder, a hub id or a built-in configuration. config: a
-    transformers configuration in place of a name (or what `resolve` found for it). attn: the
-    attention implementation. dtype: of the weights. options: fields of the configuration to
-    override.
+    transformers configuration in place of a name (`resolve` reads it). attn: the attention
+    implementation. dtype: of the weights. options: fields of the configuration to override.
     """
 
     auto: Any
@@ -60,9 +59,8 @@ class Pretrained(Backbone):
         super().__init__()
         self.name, self.tokenizer, self.dtype = name, tokenizer, getattr(torch, dtype)
         self.mask_id = getattr(tokenizer, "mask_id", None)
-        if config is None:
-            config = self._local(name)
-        built = make_config(config, options or {}, tokenizer)
+        fields = self._local(name) if config is None else config
+        built = make_config(fields, options or {}, tokenizer)
         self._complete_config(built, options or {})
         try:
             self.model = self.auto.from_config(built, attn_implementation=attn, dtype=self.dtype)
@@ -206,7 +204,7 @@ class Pretrained(Backbone):
         return LayerAccess(self.kind, layers, packed, mask, layer_hooks, hidden_states)
 
     def _check_filled(self, context: Features) -> None:
-        """Raise ValueError for an empty row without context."""
+        """Raise ValueError for an empty row."""
         problem = "context: a row is empty; it needs at least one token (a bos, say)"
         filled, device = context.mask.any(1).all(), context.mask.device.type
         if device == "cuda" and context.tokens.shape[1]:
@@ -223,11 +221,8 @@ class Pretrained(Backbone):
         return self._embed(self.table, ids)
 
     def add_tokens(self, n: int) -> int:
-        """Append `n` rows to the vocabulary; only these train. Return the first new id.
-
-        They are separate parameters (`new_rows`), initialized near the mean of the table's rows;
-        the tables are not changed. `load` initializes them again, from the loaded table.
-        """
+        """As `Backbone.add_tokens`; the rows are parameters of their own (`new_rows`), initialized
+        near the mean of the table's rows, and again by `load`."""
         if n < 1:
             raise ValueError(f"add_tokens: found {n}, expected at least 1")
         before = {key: rows.detach() for key, rows in self.new_rows.items()}
@@ -260,8 +255,8 @@ class Pretrained(Backbone):
 
     def _tables(self) -> dict[str, nn.Module]:
         """Return every input table of the model, by its path: with its adapter, if it has one."""
-        inputs = [t.weight for t in (self.table, self.decoder.get_input_embeddings())]
-        return embeddings_of(self.model, inputs)
+        tables = (self.table, self.decoder.get_input_embeddings())
+        return embeddings_of(self.model, [table.weight for table in tables])
 
     def _extended_head(self, ids: Tensor | None = None) -> dict[str, nn.Module]:
         if not self.new_rows and ids is None:
@@ -278,7 +273,10 @@ class Pretrained(Backbone):
             logits: Tensor = self._replaced(stack | head, ids)(**inputs).logits
         except Exception as error:
             if not lacks_values(error, hidden):
-                raise
+                raise ValueError(
+                    f"config: the head of {self.kind} reads more than the last hidden states of "
+                    f"its stack ({one_line(error)}), so it is no backbone"
+                ) from error
             logits = next(iter(head.values()), self.head)(hidden)
         base: Any = unwrapped(self.table)
         count = base.weight.shape[0] + self.num_added_tokens
@@ -290,7 +288,7 @@ class Pretrained(Backbone):
         return logits
 
     def _replaced(self, parts: Mapping[str, nn.Module], ids: Tensor | None = None) -> Any:
-        """Return a copy of the model with other submodules, and the bias of its logits to match."""
+        """Return a copy of the model with other submodules and the bias of its logits."""
         model = replace_submodules(self.model, parts)
         bias = self.model._buffers.get("final_logits_bias")  # of BART and its relatives
         if bias is not None:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import GenerationMixin
 
 from ..modalities.base import Features, LayerHook
-from ..modalities.submodules import HiddenOutput
+from ..modalities.submodules import HiddenOutput, lacks_values, outline
 from .base import ContextCache, HiddenStates
-from .configs import SEQ2SEQ
+from .configs import SEQ2SEQ, one_line
 from .pairs import Pair
 from .stack import (
     LayerAccess,
@@ -28,9 +28,11 @@ from .stack import (
     arrange,
     check_length,
     layers_of,
+    meta_experts,
     pack,
     real_first,
     run_masked,
+    runs_from_embeddings,
     sliding_windows,
     try_stack,
 )
@@ -92,6 +94,28 @@ class Seq2Seq(Pair):
         Raise ValueError for attention that the model does not support, and for a missing context.
         """
         visibility = self._visibility(attention, context)
+        try:
+            with meta_experts(self.model, embeds.device):
+                return self._forward(embeds, mask, context, visibility, layer_hooks, hidden_states)
+        except Exception as error:
+            attn, meta = self.model.config._attn_implementation, embeds.device.type == "meta"
+            if not meta or not (
+                lacks_values(error, embeds) or runs_from_embeddings(self.model, attn)
+            ):
+                raise
+            self.not_walked = one_line(error)
+        before = context.tokens if isinstance(context, Features) else None
+        return outline(self, embeds if before is None else embeds + before.sum() * 0)
+
+    def _forward(
+        self,
+        embeds: Tensor,
+        mask: Tensor | None,
+        context: Features | ContextCache | None,
+        visibility: Visibility,
+        layer_hooks: Mapping[int, LayerHook] | None,
+        hidden_states: Sequence[int],
+    ) -> Tensor | HiddenStates:
         packed = pack(embeds.to(self.dtype), mask)
         alone = visibility.base == "bidirectional"
         layers = layers_of(self.encoder if alone else self.decoder)
@@ -223,6 +247,7 @@ class Seq2Seq(Pair):
         real = cache.mask.gather(1, real_first(cache.mask))
         self._masks_context(real)
         start = torch.tensor([self.start_ids], device=real.device).expand(len(real), -1)
+        options = {"decoder_start_token_id": self.start_ids[0], **options}  # else bos is put first
         # Some models (Whisper) have a `generate` of their own, for the inputs of their encoders.
         ids: Tensor = GenerationMixin.generate(
             self._generator(),
@@ -242,5 +267,5 @@ def _padding(mask: Tensor, queries: int, dtype: torch.dtype) -> Tensor:
     """Return the library's 2-D mask `[B, P]`; on the meta device, whose values it cannot read, a
     4-D mask of zeros."""
     if mask.device.type != "meta":
-        return mask
+        return mask.long()  # some models compute with it
     return torch.zeros((len(mask), 1, queries, mask.shape[1]), dtype=dtype, device=mask.device)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .routing import router_terms as router_terms
     from .state_space import StateSpaceMixer as StateSpaceMixer
     from .trial import Trial as Trial
+    from .trial import mixes_padding as mixes_padding
+    from .trial import runs_from_embeddings as runs_from_embeddings
     from .trial import try_stack as try_stack
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
@@ -65,6 +67,8 @@ else:
             ],
             "trial": [
                 "Trial",
+                "mixes_padding",
+                "runs_from_embeddings",
                 "try_stack",
             ],
         },

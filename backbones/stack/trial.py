@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from .layers import first_position
 
 POSITIONS = 4
+LONG = 24
+"""Positions of a second trial: attention by buckets or chunks (Reformer) is exact in short rows."""
 VOCABULARY = 16
 MAX_PARAMETERS = 100_000_000
 """Larger stacks than this, of one layer of each kind, are not tried."""
@@ -78,7 +80,7 @@ def _small(family: Any, config: Any, attn: str) -> nn.Module | None:
     """Return a random stack with one layer of each kind and a small table; None if it is large."""
     config = copy.deepcopy(config)
     text = config.get_text_config(decoder=True)
-    kinds = list(dict.fromkeys(getattr(text, "layer_types", None) or ()))
+    kinds = _layer_kinds(text)
     for each in {id(config): config, id(text): text}.values():
         each._attn_implementation = attn
         each.dtype = torch.float32
@@ -88,8 +90,12 @@ def _small(family: Any, config: Any, attn: str) -> nn.Module | None:
             each.sliding_window = max(each.sliding_window, POSITIONS + 1)
         if getattr(each, "pad_token_id", None) is not None:
             each.pad_token_id = min(each.pad_token_id, VOCABULARY - 1)
-    if kinds and text.num_hidden_layers == len(text.layer_types):
-        text.layer_types, text.num_hidden_layers = kinds, len(kinds)
+        for name in [key for key in vars(each) if key.endswith("attn_chunk_length")]:
+            setattr(each, name, POSITIONS)
+    if kinds:
+        text.num_hidden_layers = len(next(iter(kinds.values())))
+        for name, values in kinds.items():
+            setattr(text, name, values)
     elif getattr(text, "num_hidden_layers", 1) > 1:
         text.num_hidden_layers = 1
     with torch.device("meta"):
@@ -101,6 +107,16 @@ def _small(family: Any, config: Any, attn: str) -> nn.Module | None:
         if parameter.ndim > 1:
             parameter.normal_(std=1 / math.sqrt(parameter[0].numel()))
     return small
+
+
+def _layer_kinds(config: Any) -> dict[str, list[str]]:
+    """Return the lists of a configuration that name the kind of each layer, with one entry for each
+    combination of kinds."""
+    count = getattr(config, "num_hidden_layers", 0)
+    lists = {k: v for k, v in vars(config).items() if isinstance(v, list) and len(v) == count}
+    lists = {k: v for k, v in lists.items() if v and all(isinstance(kind, str) for kind in v)}
+    rows = list(dict.fromkeys(zip(*lists.values(), strict=True)))
+    return {key: [row[i] for row in rows] for i, key in enumerate(lists)}
 
 
 def _observe(stack: nn.Module, pair: bool) -> Trial:
@@ -119,7 +135,7 @@ def _observe(stack: nn.Module, pair: bool) -> Trial:
         return hidden
 
     reference = run(tokens)
-    is_causal = _unchanged(reference, run(changed))
+    is_causal = _unchanged(reference, run(changed)) and _is_causal_when_long(run, width)
     positions = {}
     if "position_ids" in takes:
         positions["position_ids"] = torch.arange(POSITIONS)[None] + first_position(stack)
@@ -136,6 +152,56 @@ def _observe(stack: nn.Module, pair: bool) -> Trial:
     except Exception:  # it takes no mask of four axes
         obeys = False
     return Trial(is_causal, obeys, _skips_padding(run, tokens, reference, positions))
+
+
+def _is_causal_when_long(run: Callable[..., Tensor], width: int) -> bool:
+    """Return whether no position attends to later ones in a row of more than a few positions; True
+    where rows as long do not run."""
+    tokens = torch.randn(1, LONG, width)
+    changed = tokens.clone()
+    changed[:, LONG // 2 :] = torch.randn(LONG - LONG // 2, width)
+    try:
+        hidden, other = run(tokens)[:, : LONG // 2], run(changed)[:, : LONG // 2]
+    except Exception:  # its table of positions is shorter
+        return True
+    return bool((hidden - other).abs().max() <= 1e-4 * hidden.abs().max())
+
+
+@torch.no_grad()
+def runs_from_embeddings(model: Any, attn: str) -> bool:
+    """Return whether a small copy of an encoder-decoder runs on padded rows of embeddings: what
+    then fails on the meta device is the device's."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            small: Any = _small(type(model), model.config, attn)
+            tokens = torch.randn(2, POSITIONS, small.get_input_embeddings().embedding_dim)
+            table = small.get_decoder().get_input_embeddings()
+            inputs = {"decoder_inputs_embeds": torch.randn(2, POSITIONS, table.embedding_dim)}
+            inputs["attention_mask"] = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+            small(inputs_embeds=tokens, **inputs)
+    except Exception:  # whatever a library's class raises
+        return False
+    return True
+
+
+def mixes_padding(stack: nn.Module, attn: str) -> bool:
+    """Return whether a row's hidden states depend on the padding behind it, although a mask of two
+    axes says where it is (convolutions, ConvBERT); False where a small copy does not run."""
+    config: Any = stack.config
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
+            torch.manual_seed(0)
+            small: Any = _small(type(stack), config, attn)
+            width = small.get_input_embeddings().embedding_dim
+            tokens, mask = torch.randn(1, LONG, width), torch.ones(1, LONG, dtype=torch.long)
+            mask[:, LONG // 2 :] = 0
+            padded = small(inputs_embeds=tokens.clone(), attention_mask=mask).last_hidden_state
+            tokens[:, LONG // 2 :] = torch.randn(LONG - LONG // 2, width)
+            other = small(inputs_embeds=tokens, attention_mask=mask).last_hidden_state
+    except Exception:  # whatever a library's class raises where it is built in another size
+        return False
+    hidden, other = padded[:, : LONG // 2], other[:, : LONG // 2]
+    return bool((hidden - other).abs().max() > 1e-4 * hidden.abs().max())
 
 
 def _skips_padding(

@@ -31,10 +31,13 @@ RULES: tuple[tuple[str, int], ...] = (
     (r"^(n_group|topk_group|n_groups|mamba_n_groups|n_shared_experts|num_shared_experts)$", 1),
     (r"(intermediate_size|intermediate_dim|ffn_dim|d_ff|n_inner|ffn_hidden_size)$", 48),
     (r"(d_inner|ffn_size)$", 48),
-    (r"(hidden_size|d_model|n_embd|embedding_size|embed_dim|emb_dim|word_embed_proj_dim)$", 32),
+    (
+        r"(hidden_size|d_model|n_embd|embedding_size|embedding_dim|embed_dim|emb_dim|word_embed_proj_dim)$",
+        32,
+    ),
     (r"(max_position_embeddings|n_positions|n_ctx|max_seq_len|seq_length)$", 128),
     (r"max_sequence_length$", 128),
-    (r"max_source_positions$", 100),  # a window of two seconds
+    (r"max_source_positions$", 200),  # a window of four seconds
     (r"(max_target_positions|context_length|max_length)$", 128),
     (r"(state_size|d_state|mamba_d_state|ssm_state_size)$", 8),
     (r"(chunk_size|mamba_chunk_size)$", 8),
@@ -51,7 +54,14 @@ EFFICIENTNET = {
 
 EXCEPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "align": {"fields": {"vision_config": EFFICIENTNET}},
+    "audio-spectrogram-transformer": {"fields": {"max_length": 512}},
     "bamba": {"fields": {"attn_layer_indices": [1]}},
+    "bridgetower": {
+        "fields": {
+            "hidden_size": 64, "num_attention_heads": 1, "text_config": {"hidden_size": 64},
+            "vision_config": {"hidden_size": 64, "patch_size": 16, "image_size": 64},
+        }
+    },
     "dbrx": {"fields": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0}}},
     "deepseek_v2": {
         "fields": {
@@ -96,7 +106,19 @@ EXCEPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "lsh_attn_chunk_length": 4, "num_buckets": 4,
         }
     },
+    "xlstm": {
+        "fields": {
+            "hidden_size": 128, "embedding_dim": 128, "num_heads": 4, "num_blocks": 2,
+            "num_hidden_layers": 2,
+        }
+    },
     "xmod": {"fields": {"languages": ["en_XX", "de_DE"], "default_language": "en_XX"}},
+    "zamba": {
+        "fields": {
+            "layers_block_type": ["linear_attention", "hybrid"] * 2, "num_hidden_layers": 4,
+            "attention_hidden_size": 64, "attention_head_dim": 16,
+        }
+    },
     "zamba2": {"fields": {"attention_hidden_size": 64, "attention_head_dim": 16}},
     "mamba2": {"fields": {"num_heads": 8, "head_dim": 8}},
     "gpt_neo": {"fields": {"attention_types": [[["global", "local"], 1]]}},

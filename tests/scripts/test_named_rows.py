@@ -26,6 +26,8 @@ CAUSAL = [
     "codegen",
     "mamba2",
     "rwkv",
+    "xlstm",
+    "zamba",
     "zamba2",
     "jamba",
     "bamba",
@@ -34,7 +36,7 @@ CAUSAL = [
     "qwen3",
     "qwen3_5_text",
 ]
-PAIRS = ["bart", "t5", "mt5", "mvp", "t5gemma", "t5gemma2"]
+PAIRS = ["bart", "t5", "mt5", "mvp", "led", "longt5", "t5gemma", "t5gemma2", "encoder-decoder"]
 MASKED = ["bert", "roberta", "xlm-roberta", "xmod", "modernbert", "electra", "deberta-v2"]
 ENCODERS = [
     "text/canine",
@@ -56,7 +58,7 @@ ROWS = [
 ]
 STEPS = {
     "causal": ("logits", "causal"),
-    "seq2seq": ("logits", "causal"),
+    "seq2seq": ("logits", "causal", "generate", "teacher_forcing"),
     "masked": ("logits",),
     "encoder": ("forward", "library_tokens"),
 }
@@ -71,3 +73,21 @@ def test_a_named_family_composes(row: str) -> None:
     steps = STEPS.get(kind, STEPS["encoder"])
     module.examine(row, results.__setitem__, steps)
     assert results == dict.fromkeys(("build", "library", *steps), "ok")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("causal/reformer", "attends to later positions"),
+        ("causal/xlnet", "attends to later positions"),
+        ("causal/gemma3n_text", "reads the ids of its tokens at every layer"),
+        ("masked/convbert", "mixes tokens with the padding"),
+        ("masked/yoso", "mixes tokens with the padding"),
+    ],
+)
+def test_what_would_be_silently_wrong_is_refused_by_name(row: str, reason: str) -> None:
+    results: dict[str, str] = {}
+    decoders.examine(row, results.__setitem__, ())
+    assert list(results) == ["build"]
+    assert results["build"].startswith("refused") and reason in results["build"]
+    assert row.partition("/")[2] in results["build"]
