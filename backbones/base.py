@@ -110,24 +110,24 @@ HiddenStates = tuple[Tensor, tuple[Tensor, ...]]
 
 
 class Backbone(Decoder):
-    """A language model that reads embeddings. It knows nothing of pixels or sound.
+    """A language model that reads embeddings. It handles neither pixels nor sound.
 
-    dim: width of the embeddings. tokenizer: text <-> ids. mask_id: the id that stands for a token
+    dim: width of the embeddings. tokenizer: text <-> ids. mask_id: the id that replaces a token
     that is not known yet, or None. supports: what this model can do, out of
         `causal`, `prefix`, `block`, `bidirectional`: names of `attention`;
         `visibility`: any other `Visibility` (masks, packed documents, windows by layer);
         `layer_hooks`, `hidden_states`: options of `forward`;
         `inputs_embeds`: it reads embeddings; `vocabulary`: it has both `embed` and `logits`.
 
-    `attention` says who attends to whom; see `visibility.py`. A model that cannot do what it is
-    asked for raises ValueError with the reason of `unsupported_reason`.
+    `attention` defines which positions attend to which; see `visibility.py`. A model that does not
+    support the request raises ValueError with the reason of `unsupported_reason`.
     """
 
     builtin: ClassVar[Mapping[str, Any]] = {}
     """Built-in configurations by name."""
 
     encodes_context: bool = False
-    """Whether an encoder of its own reads the context (an encoder-decoder)."""
+    """Whether a separate encoder reads the context (an encoder-decoder)."""
 
     dim: int
     tokenizer: Tokenizer
@@ -174,7 +174,7 @@ class Backbone(Decoder):
         return frozenset()
 
     def unfreeze_added_tokens(self) -> None:
-        """Let the added rows train, whatever was frozen since."""
+        """Let the added rows train, even if they were frozen since."""
 
     def forward(
         self,
@@ -187,9 +187,9 @@ class Backbone(Decoder):
     ) -> Tensor | HiddenStates:
         """embeds `[B, T, D]`, mask `[B, T]` -> hidden `[B, T, D]` of these positions alone.
 
-        mask: True = real; None: all. context: what stands before the embeds (causal models) or in
-        the encoder (seq2seq). layer_hooks: `{layer: function}`; the function takes the output of
-        the layer at these positions, `[B, T, D]`, and their mask, and returns what goes on.
+        mask: True = real; None: all. context: the embeddings before the embeds (causal models) or
+        in the encoder (seq2seq). layer_hooks: `{layer: function}`; the function takes the output of
+        the layer at these positions, `[B, T, D]`, and their mask, and returns the new ones.
         hidden_states: layers whose output is returned too, behind their hooks; the last one's is
         behind the final norm.
 

@@ -48,7 +48,7 @@ from .stack import (
 from .visibility import Attention, Visibility, as_visibility
 
 PER_LAYER = "hidden_size_per_layer_input"
-"""The option of Gemma's kind by which every layer embeds the ids anew."""
+"""The option of Gemma's kind by which every layer embeds the ids again."""
 
 
 class Causal(CausalGeneration):
@@ -58,7 +58,7 @@ class Causal(CausalGeneration):
     builtin = CAUSAL
 
     def _complete_config(self, config: Any, options: Mapping[str, Any]) -> None:
-        """Let models that are encoders unless told otherwise (BERT's kind) attend causally."""
+        """Let models that are encoders by default (BERT's kind) attend causally."""
         if not getattr(config, "is_encoder_decoder", False) and "is_decoder" in config.to_dict():
             config.is_decoder = options.get("is_decoder", True)
             if getattr(config, "pad_token_id", None) is None:  # positions are counted from it
@@ -277,7 +277,7 @@ class Causal(CausalGeneration):
         return hidden
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
-        """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
+        """hidden `[..., D]` -> logits `[..., V]` as the model itself computes them."""
         flat = hidden.reshape(1, -1, hidden.shape[-1])
         # With a cache the library does not look into the values, which the meta device has not.
         cached = flat.device.type == "meta"

@@ -22,7 +22,7 @@ class Diffusion(Causal):
     """A causal decoder under `block` (after a context) and `bidirectional` attention only.
 
     `mask_id` is the tokenizer's mask token if it has one, otherwise a row added to the vocabulary,
-    which trains whatever else is frozen. Its logit is -inf: a mask is never predicted.
+    which trains even if all else is frozen. Its logit is -inf: a mask is never predicted.
     """
 
     mask_id: int

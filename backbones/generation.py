@@ -1,7 +1,7 @@
 """Generation: transformers' loop with its cache, or over a backbone's own `teacher_force`.
 
 The loop without a cache is the slower one and always right. Every token is chosen from a whole
-pass, so what is generated equals teacher forcing by construction, for rows of any length and for
+pass, so generation equals teacher forcing by construction, for rows of any length and for
 architectures whose own loop takes no embeddings, counts padding as positions or keeps its state.
 
 Legend: `B` rows, `P` positions of the context, `N` new ids so far, `V` vocabulary.
@@ -29,7 +29,7 @@ from .visibility import CAUSAL, Attention, Visibility
 
 
 class UncachedGenerator(nn.Module, GenerationMixin):
-    """A model for transformers' `generate` that runs a backbone anew for every token."""
+    """A model for transformers' `generate` that runs a backbone again for every token."""
 
     main_input_name = "input_ids"
     _is_stateful = False
@@ -93,7 +93,7 @@ class UncachedGenerator(nn.Module, GenerationMixin):
         """
         new = input_ids.shape[1]
         context = Features(inputs_embeds, context_mask)
-        ids = F.pad(input_ids, (0, 1))  # the last one is what is asked for
+        ids = F.pad(input_ids, (0, 1))  # the last position is predicted
         visibility = self.visibility
         if visible is not None:
             # A new token sees what the last position of the context sees, and the new ones.
@@ -229,7 +229,7 @@ class CausalGeneration(Generative):
         return ids
 
     def _generates_uncached(self, condition: Features, visibility: Visibility) -> bool:
-        """Return whether the library's own loop would not give what teacher forcing gives: it
+        """Return whether the library's own loop would differ from teacher forcing: it
         takes no embeddings, keeps the state of padding, or counts padding as positions."""
         prepare = inspect.signature(self.model.prepare_inputs_for_generation).parameters
         if "inputs_embeds" not in prepare or self._first_position:

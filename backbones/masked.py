@@ -136,7 +136,7 @@ class Masked(Pretrained):
         return out.last_hidden_state
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
-        """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
+        """hidden `[..., D]` -> logits `[..., V]` as the model itself computes them."""
         flat = hidden.reshape(1, -1, hidden.shape[-1])
         return self._logits(flat, ids, inputs_embeds=flat).view(*hidden.shape[:-1], -1)
 

@@ -1,4 +1,4 @@
-"""Models of an encoder and a decoder: their parts, and what stands before the target."""
+"""Models of an encoder and a decoder: their parts, and the ids before the target."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Pair(Generative):
 
     @property
     def start_ids(self) -> list[int]:
-        """The ids that stand before the first target."""
+        """The ids before the first target."""
         if self.start is not None:
             return [self._start_id(token) for token in self.start]
         config, stored = self.model.config, self.model.generation_config

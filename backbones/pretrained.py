@@ -64,7 +64,7 @@ class Pretrained(Backbone):
         self._complete_config(built, options or {})
         try:
             self.model = self.auto.from_config(built, attn_implementation=attn, dtype=self.dtype)
-        except Exception as error:  # whatever a class of the library raises
+        except Exception as error:  # any error of a class of the library
             family = self.auto._model_mapping.get(type(built), None)
             if attn == "sdpa" and not getattr(family, "_supports_sdpa", True):
                 cure = f"attn: {built.model_type} has no sdpa attention; set attn: eager"
@@ -112,7 +112,7 @@ class Pretrained(Backbone):
             )
 
     def _complete_config(self, config: Any, options: Mapping[str, Any]) -> None:
-        """Set fields of a configuration that this use of the model asks for, or refuse it."""
+        """Set fields of a configuration that this use of the model needs, or refuse it."""
 
     def _no_masks(self) -> str | None:
         """Return why the model takes no mask but its own causal one; None if it takes any."""
@@ -178,7 +178,7 @@ class Pretrained(Backbone):
     def _visibility(
         self, attention: Attention, context: Features | ContextCache | None
     ) -> Visibility:
-        """Return what `attention` stands for. Raise ValueError if the model cannot do it."""
+        """Return the visibility of `attention`. Raise ValueError if the model cannot do it."""
         visibility = as_visibility(attention)
         for ability in (visibility.base, None if visibility.is_named else "visibility"):
             if ability is not None and (reason := self.unsupported_reason(ability)):
@@ -197,7 +197,7 @@ class Pretrained(Backbone):
         layer_hooks: Mapping[int, LayerHook] | None,
         hidden_states: Sequence[int],
     ) -> LayerAccess:
-        """Return what a forward does at its layers. Raise ValueError if it cannot."""
+        """Return the hooks of a forward at its layers. Raise ValueError if it cannot."""
         for ability, value in {"layer_hooks": layer_hooks, "hidden_states": hidden_states}.items():
             if value and (reason := self.unsupported_reason(ability)):
                 raise ValueError(reason)

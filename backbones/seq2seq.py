@@ -228,7 +228,7 @@ class Seq2Seq(Pair):
         return hidden[:, first:]
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
-        """hidden `[..., D]` -> logits `[..., V]` as the model itself would give them."""
+        """hidden `[..., D]` -> logits `[..., V]` as the model itself computes them."""
         flat = hidden.reshape(1, -1, hidden.shape[-1])
         encoded = HiddenOutput(last_hidden_state=flat)
         inputs = {"decoder_inputs_embeds": flat, "encoder_outputs": encoded, "use_cache": False}
@@ -248,7 +248,7 @@ class Seq2Seq(Pair):
         self._masks_context(real)
         start = torch.tensor([self.start_ids], device=real.device).expand(len(real), -1)
         options = {"decoder_start_token_id": self.start_ids[0], **options}  # else bos is put first
-        # Some models (Whisper) have a `generate` of their own, for the inputs of their encoders.
+        # Some models (Whisper) have their own `generate`, for the inputs of their encoders.
         ids: Tensor = GenerationMixin.generate(
             self._generator(),
             encoder_outputs=HiddenOutput(last_hidden_state=cache.state),

@@ -69,8 +69,8 @@ class Visibility:
 
     @classmethod
     def facets(cls, ids: Tensor, base: AttentionKind = "causal") -> Self:
-        """Facets that share what stands before them and do not see each other (FLAME, Cao et al.
-        2024): one pass gives the hidden states of one pass a facet.
+        """Facets that share the tokens before them and do not see each other (FLAME, Cao et al.
+        2024): one pass returns the hidden states of one pass a facet.
 
         ids: `[B, T]` or `[B, P + T]`, the number of the facet, 0 for what all of them see.
         """
@@ -78,7 +78,7 @@ class Visibility:
 
     @classmethod
     def bottleneck(cls, special: Tensor, base: AttentionKind = "causal") -> Self:
-        """Special tokens that stand for what is before them (GEM, 2025): a segment sees itself
+        """Special tokens that summarize the tokens before them (GEM, 2025): a segment sees itself
         and the special tokens before it, but no earlier segment; a special token sees the segment
         before it and no other special token.
 
@@ -108,7 +108,7 @@ class Visibility:
 
     @property
     def is_named(self) -> bool:
-        """True if `base` says it all."""
+        """True if `base` alone defines it."""
         is_plain = self.window is None and not self.future_weight and not self.layers
         return is_plain and self.mask is None and not self.restart_positions
 
@@ -133,7 +133,7 @@ Attention = AttentionKind | Visibility
 
 
 def as_visibility(attention: Attention) -> Visibility:
-    """Return the visibility that a name stands for. Raise ValueError for an unknown name."""
+    """Return the visibility of a name. Raise ValueError for an unknown name."""
     return attention if isinstance(attention, Visibility) else Visibility(base=attention)
 
 

@@ -1,4 +1,4 @@
-"""Connectors (`Features` -> `Features`), and the heads that stand on frozen encoders."""
+"""Connectors (`Features` -> `Features`), and the heads of frozen encoders."""
 
 CONNECTORS = {
     "attention_pool": "sensorium.connectors.poolers:AttentionPool",

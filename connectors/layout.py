@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..modalities.base import Features
 
 # exp(-1e4) is 0 in every precision and -1e4 is finite in every precision: a row without any
-# real token gets an even softmax instead of the NaN that -inf would give.
+# real token has an even softmax instead of the NaN that -inf would give.
 MASKED = -1e4
 
 

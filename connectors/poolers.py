@@ -44,7 +44,7 @@ class Max(Connector):
 
 
 class Cls(Connector):
-    """The encoder's pooled vector (a class token, say). Raise ValueError if it has none."""
+    """The encoder's pooled vector (e.g. a class token). Raise ValueError if it has none."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, out_dim)

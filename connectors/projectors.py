@@ -4,7 +4,7 @@
 Legend: `B` batch, `T` tokens, `D` width.
 
 Projectors drop `pooled`: it has the encoder's width, and the projection is not trained on it. With
-`project_pooled` it has a projection of its own, so that a task on the pooled vector and a task on
+`project_pooled` it has its own projection, so that a task on the pooled vector and a task on
 the tokens may share a stream. `hidden_states` pass unchanged.
 """
 

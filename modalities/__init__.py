@@ -1,4 +1,5 @@
-"""The modalities of the package; see `modality.py` for what one declares, `base.py` for parts."""
+"""The modalities of the package; see `modality.py` for the declaration of one, `base.py` for
+parts."""
 
 MODALITIES = {
     "action": "sensorium.modalities.action:ACTION",

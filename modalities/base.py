@@ -4,7 +4,7 @@ Legend: `B` batch, `T` tokens of a sample, `D` width of a token.
 
 A row of a data set becomes a raw value (`read`), a raw value becomes a sample
 (`Processor.prepare`), samples become a batch (`Encoder.collate`), a batch becomes
-`Features`. Connectors take `Features` and give `Features`; nothing else passes.
+`Features`. Connectors take `Features` and return `Features`; nothing else passes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Fraction = Annotated[float, Ge(0), Lt(1)]
 before anything is built, `heads: found -1 (int), expected int > 0`."""
 
 Sample = dict[str, Tensor]
-"""What a processor gives for one raw value, and what the sample cache keeps."""
+"""The output of a processor for one raw value; the sample cache stores it."""
 
 Annotations = Mapping[str, tuple[Any, Any]]
 """What a report draws on a raw value, by name: (what a model said, what was wanted), None where
@@ -83,9 +83,9 @@ class Component:
     part built, and keeps it under the argument's name. The section has the keys of any part:
     `weights`, `freeze`, `lora`, `train_only`, `lr`. Short names of an inner encoder or decoder are
     those of the modality of the outer part; `Annotated[Encoder, "image"]` names another one, and
-    `type: image/timm` does so in the recipe. An inner connector says what it stands between
+    `type: image/timm` does so in the recipe. An inner connector declares the parts it connects
     (`connectors.base.Between`). A task keeps its inner parts in the constructor and uses them from
-    `build` on, since they are initialized when what they need is fitted.
+    `build` on, since they are initialized once their inputs are fitted.
     """
 
     @classmethod
@@ -110,9 +110,9 @@ class Component:
     only behind them (a tokenizer that fits the table) is checked by `transformed`."""
 
     def transformed(self, check: bool = True) -> None:
-        """Derive again what the constructor read off its modules (widths, what it supports), after
-        transforms changed them. check: raise ValueError if the part does not hold together any
-        more."""
+        """Derive again the values that the constructor read off its modules (widths, `supports`),
+        after transforms changed them. check: raise ValueError if the part does not hold together
+        any more."""
 
     def load(self) -> None:
         """Fill with the weights that the options name (`weights: pretrained`)."""
@@ -150,7 +150,7 @@ class Encoder(Component, nn.Module):
 
     def padding_samples(self) -> Sequence[Sample]:
         """Return two samples of different shapes, on which it is tried whether padding changes
-        features; none, as by default, where the class knows."""
+        features; none, as by default, if the class defines it."""
         return ()
 
     def blocks(self) -> Sequence[nn.Module]:
@@ -177,9 +177,9 @@ class Loss:
 class Decoder(Component, nn.Module):
     """`Features` -> a signal: a language model, a flow head, a vocoder, an image generator.
 
-    dim: width of the features that condition it. A target is what the decoder generates, as the
-    tensors of a batch; which tensors, and what `generate` returns, is said by each decoder.
-    supports: what it can do beyond these, by name (see `Backbone`).
+    dim: width of the features that condition it. A target is the signal that the decoder generates,
+    as the tensors of a batch; which tensors, and what `generate` returns, is defined by each
+    decoder. supports: further abilities, by name (see `Backbone`).
     """
 
     dim: int
@@ -212,7 +212,7 @@ class Decoder(Component, nn.Module):
 class Fittable(ABC):
     """A part that is fitted on the training split before the model is composed.
 
-    A constructor that asks for one (an argument annotated with a subclass) gets it
+    A constructor that takes one (an argument annotated with a subclass) gets it
     fitted. `kind` names the catalogue that a recipe's short names are looked up in;
     None where the annotated class itself is the only choice.
     """
@@ -224,7 +224,7 @@ class Fittable(ABC):
         (dicts) for a task. A part that has nothing to learn leaves this alone."""
 
     def check_example(self, example: Any) -> None:  # noqa: B027
-        """Raise ValueError if `fit` cannot learn from an example. The engine asks this first, so
+        """Raise ValueError if `fit` cannot learn from an example. The engine calls this first, so
         that a bad row fails by its key, or is left out and counted."""
 
     @abstractmethod
@@ -242,8 +242,8 @@ class Fittable(ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """Lines for a report. x, y: what the axes are. lines: the points of each, by name. at: of some,
-    the x that holds for the run."""
+    """Lines for a report. x, y: labels of the axes. lines: the points of each, by name. at: of
+    some, the x that holds for the run."""
 
     title: str
     x: str
@@ -274,7 +274,7 @@ class Tokenizer(Fittable):
 
     def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         """Return messages, `[{role: ..., content: ...}]`, as the text that the model was trained
-        on, up to where the answer begins; `encode_chat` takes it. Contents stand in it verbatim,
+        on, up to where the answer begins; `encode_chat` takes it. Contents are in it verbatim,
         so that it can be split at a placeholder of theirs. options: variables of the template.
 
         Raise ValueError if there is no chat template, or it leaves a content out.

@@ -62,7 +62,7 @@ STYLE = {
 _DOTS_PER_INCH = 72  # a point is a pixel
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-"""Characters that XML does not know."""
+"""Characters that XML does not allow."""
 
 
 @contextlib.contextmanager
@@ -80,7 +80,7 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
 def to_svg(figure: Figure, label: str, titles: Mapping[str, str] | None = None) -> str:
     """Return the `<svg>` of a figure, as wide as its place in the page allows.
 
-    label: what it shows, for those who do not see it. titles: by the `gid` of an artist, what is
+    label: what it shows, as its text alternative. titles: by the `gid` of an artist, what is
     shown where the mouse rests on it.
     """
     import matplotlib
@@ -101,7 +101,8 @@ def to_svg(figure: Figure, label: str, titles: Mapping[str, str] | None = None) 
 
 
 def _clean(root: ElementTree.Element, titles: Mapping[str, str]) -> None:
-    """Keep what is drawn: no namespaces, fonts, style sheet or metadata, no id without a use."""
+    """Keep the drawing alone: no namespaces, fonts, style sheet or metadata, no id without a
+    use."""
     for element in list(root.iter()):
         element.tag = _local(element.tag)
         element.attrib = {_local(k): v for k, v in element.attrib.items()}

@@ -68,7 +68,7 @@ S = TypeVar("S", bound=EncoderInputs | Features)
 
 def collate(encoder: Encoder, samples: Sequence[Sample]) -> EncoderInputs:
     """Return the samples as one batch; as groups of equal shapes if shapes differ and the encoder
-    is not `batch_invariant`, or stacks its samples as they are."""
+    is not `batch_invariant`, or stacks its samples unchanged."""
     if encoder.batch_invariant and type(encoder).collate is not Encoder.collate:
         return encoder.collate(samples)
     groups: dict[object, list[int]] = {}
@@ -89,7 +89,7 @@ NOISE = 1e-4
 def try_batch_invariance(encoder: Encoder) -> None:
     """Set `batch_invariant` to False where a sample's features change beside a longer one.
 
-    What libraries call an encoder may mix over positions that are padding, whatever its mask says;
+    What libraries call an encoder may mix over positions that are padding, in spite of its mask;
     only a run of it shows that.
     """
     devices = {p.device.type for p in encoder.parameters()}
@@ -104,7 +104,7 @@ def try_batch_invariance(encoder: Encoder) -> None:
             encoder.eval()
             alone = [encoder(**encoder.collate([sample])) for sample in samples]
             together = encoder(**encoder.collate(samples))
-    except Exception as error:  # the first batch says so, with its place
+    except Exception as error:  # the first batch raises it, with its place
         logger.debug("no trial of padding: %s", error, exc_info=error)
         return
     finally:

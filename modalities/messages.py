@@ -45,7 +45,7 @@ def shorten(text: str, length: int = MESSAGE_LENGTH) -> str:
 
 def describe_error(error: BaseException) -> str:
     """Return any exception as one line: its text, after its class where that text alone would not
-    say what happened."""
+    describe the error."""
     if isinstance(error, OSError) and error.strerror:
         name = error.filename if error.filename is not None else ""
         return shorten(f"{name}: {error.strerror}" if name != "" else error.strerror)
@@ -76,7 +76,7 @@ def short_repr(value: object) -> str:
 
 
 class ReadError(ValueError):
-    """A signal that cannot be read: which one, what is wrong, what would be right."""
+    """A signal that cannot be read: its name, the problem, the value expected."""
 
     def __init__(self, source: object, wrong: str, right: str) -> None:
         self.source, self.wrong, self.right = short_repr(source), shorten(wrong), shorten(right)
@@ -88,7 +88,7 @@ class ReadError(ValueError):
 
 @contextlib.contextmanager
 def read_errors(source: object, expected: str, wrong: str = "cannot be read") -> Iterator[None]:
-    """Raise whatever a library raises within the block as ReadError, which names the source."""
+    """Raise any error of a library within the block as ReadError, which names the source."""
     try:
         yield
     except (ReadError, KeyboardInterrupt, SystemExit, GeneratorExit):

@@ -35,9 +35,9 @@ class Modality:
         example: numpy Generator -> cell, for dry runs of recipes without data.
         preview: (raw value, annotations) -> HTML for reports; a short text by default.
         save: (path without suffix, values, affine, raw value) -> path of the written file.
-    segment_columns: groups of columns of a table that say which part of a file a row is of
+    segment_columns: groups of columns of a table that define which part of a file a row is of
         (`offset`; `start` and `end`). A stream whose cells do not hold them is refused: the whole
-        file would stand for the part.
+        file would replace the part.
     annotation: if streams of this modality are drawn on other streams (a mask on its volume),
         the key of `Annotations` that their previews draw it as.
 

@@ -1,7 +1,7 @@
 """The folder of the cache, and the files behind a cell of a data set.
 
-`cell_paths` finds what a cell names, `map_paths` changes it, a modality's `files` lists what its
-`read` opens for it, and `cell_identity` says what tells the cell from any other.
+`cell_paths` finds the files that a cell names, `map_paths` changes them, a modality's `files` lists
+those its `read` opens for it, and `cell_identity` identifies the cell.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def stamp(path: Path) -> str:
 
 
 def cell_identity(cell: Any, files: FileLister = cell_files) -> str | None:
-    """Return what tells a cell that names files from any other: each file's stamp, and what else
-    the cell says (a segment, a series). None if it names no file, or holds an object that has no
-    value to compare."""
+    """Return the identity of a cell that names files: each file's stamp, and the other
+    values of the cell (a segment, a series). None if it names no file, or holds an object that has
+    no value to compare."""
     behind = list(files(cell))
     if not behind:
         return None
@@ -125,7 +125,7 @@ def _describe(value: Any) -> str:
     if value is None or isinstance(value, (bool, int, float, str, Path)):
         return str(value) if isinstance(value, Path) else repr(value)
     if isinstance(value, Mapping):
-        # A key without a value says nothing: tables fill every cell of a struct.
+        # A key without a value is ignored: tables fill every cell of a struct.
         items = sorted((str(k), _describe(v)) for k, v in value.items() if v is not None)
         return "{" + ", ".join(f"{k}: {v}" for k, v in items) + "}"
     if isinstance(value, (list, tuple)):

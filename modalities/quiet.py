@@ -24,7 +24,7 @@ def quiet_logger(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Silence what transformers says while it reads a checkpoint's weights.
+    """Silence the messages of transformers while it reads a checkpoint's weights.
 
     That is its bar over tensors, and its list of the weights that only one of model and checkpoint
     has: those beside the part that is used are many, and missing ones are an error of `load`. Bars

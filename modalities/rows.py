@@ -31,12 +31,12 @@ class Unreadable:
 class Source:
     """Rows of data, by index: `Class(**keywords of the recipe's data section)`.
 
-    A row is a dict of cells; a cell is whatever the modality's `read` takes (a path, bytes,
-    an array) or a plain value. Opening a source is cheap; a row is made when asked for.
+    A row is a dict of cells; a cell is a value that the modality's `read` takes (a path, bytes,
+    an array) or a plain value. Opening a source is cheap; a row is made on access.
 
     faults: rows that are known to be unreadable when the source is opened, with the reason.
     ignored: files that belong to no row (another format, no name in a list), with the reason.
-    notes: what a user may not expect of the rows, one line each; `check --data` shows them.
+    notes: surprising properties of the rows, one line each; `check --data` shows them.
     """
 
     columns: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Source:
 
     @property
     def groups(self) -> Sequence[object]:
-        """For each row the name of what it belongs to (a subject, a speaker, an episode), if rows
+        """For each row the name of its group (a subject, a speaker, an episode), if rows
         of one are not independent; else none. `holdout` never divides a group."""
         return [number for number, rows in enumerate(self.episodes) for _ in rows]
 
@@ -114,7 +114,7 @@ class ListedRows(Source):
     """Rows that are known when the source is opened, as those of an index beside the files.
 
     rows: of each its name, unique, and its cells; an absent cell is None. files: the columns whose
-    cells name files. group: the column that says what a row belongs to (a subject), if there is
+    cells name files. group: the column of the group of a row (a subject), if there is
     one. Raise ValueError if there is no row, or two have one name.
     """
 
@@ -179,7 +179,7 @@ def existing_folder(path: str) -> Path:
 
 def table_lines(file: Path, least: int, form: str) -> Iterator[tuple[int, list[str]]]:
     """Yield number and words of each line that is not blank. Raise ValueError for a line of fewer
-    than `least` words; `form` says what is expected."""
+    than `least` words; `form` describes the expected one."""
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         words = line.split(maxsplit=least - 1) if least else line.split()
         if words and len(words) < least:

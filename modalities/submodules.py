@@ -1,8 +1,8 @@
 """A model's own methods over other submodules, without touching the model.
 
 `replace_submodules` returns a shallow copy of a model in which named submodules are replaced;
-weights are shared, and the model itself, its state dict and its adapters stay as they are. With it
-a model's own `forward` turns hidden states into logits (whatever it scales, caps or adds
+weights are shared, and the model itself, its state dict and its adapters stay unchanged. With it
+a model's own `forward` turns hidden states into logits (with all that it scales, caps or adds
 on the way), and its own `generate` reads and writes ids that were added to the vocabulary.
 
 Legend: `D` width, `n` added tokens, `k` chosen ids.
@@ -62,7 +62,7 @@ def embeddings_of(root: nn.Module, weights: Sequence[Tensor]) -> dict[str, nn.Mo
 
 
 class HiddenOutput(BaseModelOutput):
-    """An output that has hidden states and None for whatever else is asked of it."""
+    """An output that has hidden states and None for any other attribute."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -88,7 +88,7 @@ def lacks_values(error: Exception, tensor: Tensor) -> bool:
 
 def outline(stack: nn.Module, embeds: Tensor) -> Tensor:
     """Return hidden states of the shape of `embeds [B, T, D]` that every trained parameter of a
-    stack had a part in: what is left of a forward that the meta device cannot walk."""
+    stack had a part in: the rest of a forward that the meta device cannot walk."""
     trained = (p for p in stack.parameters() if p.requires_grad)
     return embeds + sum((p.sum() * 0 for p in trained), embeds.new_zeros(()))
 
@@ -231,7 +231,7 @@ DEPTHS = ("num_hidden_layers", "encoder_layers", "num_layers", "depth")
 
 
 class Tower(NamedTuple):
-    """One encoder in a model of several: its class, its configuration, and where it stands.
+    """One encoder in a model of several: its class, its configuration, and its path.
 
     path: in the whole model; empty if the configuration is the encoder's own.
     """
@@ -241,13 +241,13 @@ class Tower(NamedTuple):
     path: str = ""
 
     def build(self, **options: Any) -> nn.Module:
-        """Return it without weights, in fp32 whatever the checkpoint's own precision."""
+        """Return it without weights, in fp32 for any precision of the checkpoint."""
         build = getattr(self.kind, "_from_config", None)  # a plain module has none
         options = {"dtype": torch.float32, **options} if build else {}
         return cast(nn.Module, (build or self.kind)(self.config, **options).float())
 
     def shallow(self, **options: Any) -> nn.Module:
-        """Return it with one layer, to see the shapes of what it returns."""
+        """Return it with one layer, to measure the shapes of its outputs."""
         config = copy.deepcopy(self.config)
         for name in (n for n in DEPTHS if isinstance(getattr(config, n, None), int)):
             setattr(config, name, 1)

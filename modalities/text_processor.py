@@ -50,7 +50,7 @@ class TextProcessor(Processor):
         self.cut = CutCounter()
 
     def prepare(self, raw: str) -> Sample:
-        """ids `[L]`, `1 <= L <= max_length`. Raise ReadError where a text gives no token at all,
+        """ids `[L]`, `1 <= L <= max_length`. Raise ReadError if a text has no token at all,
         or the special tokens alone fill `max_length`."""
         ids = self.tokenizer.encode(raw, special=True)
         if not ids:
@@ -87,7 +87,7 @@ def collate_ids(samples: Sequence[Sample], pad_id: int) -> dict[str, Tensor]:
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """Return a hash of what the tokenizer is and has learned."""
+    """Return a hash of the tokenizer's options and fitted state."""
     kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
     state = json.dumps(tokenizer.state(), sort_keys=True, default=lambda array: array.tolist())
     return hashlib.sha256(f"{kind}\n{state}".encode()).hexdigest()
@@ -104,7 +104,7 @@ PROBES: dict[str, Sequence[str]] = {
     "other scripts": ("नमस्ते", "你好", "สวัสดี"),
     "emoji": ("👩‍🚀",),
 }
-"""Texts that show what a tokenizer keeps, by what they hold."""
+"""Texts that show which characters a tokenizer keeps, by kind."""
 
 
 def lost_in_text(tokenizer: Tokenizer) -> list[str]:

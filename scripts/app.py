@@ -135,5 +135,5 @@ app.add_typer(info.cache, name="cache")
 
 @functools.cache
 def command() -> Any:
-    """Return the verbs as one click command, which typer makes anew at each call of `app`."""
+    """Return the verbs as one click command, which typer makes again at each call of `app`."""
     return typer.main.get_command(app)

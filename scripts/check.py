@@ -21,8 +21,8 @@ def main(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Walk a recipe without weights: every stage's shape, what trains, what a step costs. With
-    --data, read every row of every split instead."""
+    """Walk a recipe without weights: every stage's shape, trained parameters, the cost of a step.
+    With --data, read every row of every split instead."""
     from sensorium.engine.checkpoint import check_free
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.training import check, check_data

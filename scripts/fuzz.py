@@ -66,7 +66,7 @@ def damaged(name: str, number: int, seed: int, files: list[Files]) -> Files:
 
 
 def run_case(name: str, files: Files, folder: Path, seconds: float = SECONDS) -> str:
-    """Return `read`, `refused`, or what is wrong with how the files of a case are refused."""
+    """Return `read`, `refused`, or the fault in the refusal of a case's files."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for file, content in files.items():
@@ -108,7 +108,7 @@ def work(name: str, start: int, stop: int, seed: int, folder: Path) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     valid = FORMATS[name].files()
-    for files in valid:  # imports what is imported late
+    for files in valid:  # triggers late imports
         outcome = run_case(name, files, folder / "case", 10 * SECONDS)
         assert outcome == "read", f"{name}: {sorted(files)} is whole, and is {outcome}"
     pages = int(Path("/proc/self/statm").read_text().split()[0])

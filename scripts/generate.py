@@ -26,8 +26,8 @@ def main(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
-    """Ask a run about files: one JSON line a file. NAME=VALUE gives a stream or a column. A file
-    that cannot be read is named, and the others are answered."""
+    """Predict for files with a run: one JSON line a file. NAME=VALUE sets a stream or a column. A
+    file that cannot be read is named, and the others are answered."""
     import json
 
     from sensorium.engine.inference import load, predict_files

@@ -45,7 +45,7 @@ RecipeArgument = Annotated[
 
 
 def print_result(value: Any, text: object, as_json: bool) -> None:
-    """Print a result as text, or as one line of JSON; what is not defined is null."""
+    """Print a result as text, or as one line of JSON; undefined values are null."""
     print(json.dumps(_plain(value), ensure_ascii=False) if as_json else text)
 
 

@@ -37,7 +37,7 @@ def look(
     json_: JsonOption = False,
 ) -> None:
     """Write one HTML page with the first rows of a recipe's data, each stream as it will be read;
-    a row that cannot be read says why. Nothing is trained."""
+    a row that cannot be read shows the reason. Nothing is trained."""
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.report import write_look
     from sensorium.engine.utils import check_writable

@@ -61,7 +61,7 @@ def main(
         typer.echo(str(html), err=True)
 
 
-if __name__ == "__main__":  # through the verb, which tells a mistake in a line
+if __name__ == "__main__":  # through the verb, which reports a mistake in a line
     import runpy
     import sys
 

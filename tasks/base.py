@@ -1,8 +1,8 @@
-"""The contract of a task: what it reads, its loss, its predictions, its metrics.
+"""The contract of a task: its streams, its loss, its predictions, its metrics.
 
 A task sees encoders only through `Context.encode` and decoders only through `Context.decoder`;
 it knows neither a modality nor a model's name. The engine reads the declarations (`streams`,
-`decoders`, `head_uses`), builds what they ask for, and calls the methods in this order:
+`decoders`, `head_uses`), builds the parts that they need, and calls the methods in this order:
 
 1. `prepare(row, tools, rng)` in a loader worker: an `Example` of one row.
 2. `loss(batch, ctx)` in training, or `predict(batch, ctx)` and `metrics()` in evaluation.
@@ -57,7 +57,7 @@ class Context(Protocol):
         `audio` is the end of the stream; `audio.encoder` the encoder's output before the
         connector; `audio.ema` the output of the moving average of that encoder, without a graph.
         Options: `chunk`, rows that are encoded at a time, their activations computed again in the
-        backward; `windows`, a `ChunkSpec` for long signals; and what the encoder supports
+        backward; `windows`, a `ChunkSpec` for long signals; and `supports` of the encoder
         (`token_mask`, `layer_hooks`, `hidden_states`).
         """
         ...
@@ -72,7 +72,7 @@ class Context(Protocol):
 
 
 class StopTraining(RuntimeError):
-    """A task found that training should stop. The message tells what was found, what was expected,
+    """A task found that training should stop. The message has the value found, the value expected,
     what to do."""
 
 
@@ -91,9 +91,9 @@ class Task(nn.Module):
 
     streams: requirements of each stream, in order; may be empty. decoders: requirements of each
     decoder. head_types: sections of the recipe's task that are heads, with the type each has by
-    default; `head_uses` says what they read. eval_options: options of `predict` in an
-    evaluation (times of words). ability: what the Python API calls a prediction of it (`caption`,
-    `classify`); empty if it has no word of its own. metric_names: what metrics of its own mean, by
+    default; `head_uses` defines their inputs. eval_options: options of `predict` in an
+    evaluation (times of words). ability: the Python API's name for its prediction (`caption`,
+    `classify`); empty if it has none. metric_names: descriptions of its own metrics, by
     name, for the end of a table: `{"my_score": "fraction of rows ..."}`. main_metric: the metric
     that a page names first, by default the first of `metrics`. cross_rows: the loss
     compares rows of all processes; it is then called in every process, with an empty batch in one
@@ -154,7 +154,7 @@ class Task(nn.Module):
         tokens). Runs in a loader worker, on the collated examples."""
 
     def views(self, stream: str, sample: Sample, rng: np.random.Generator) -> dict[str, Sample]:
-        """Return views of one sample (crops, say); they are collated and encoded apart."""
+        """Return views of one sample (e.g. crops); they are collated and encoded apart."""
         return {"main": sample}
 
     def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
@@ -242,7 +242,7 @@ class DatasetMetrics(Protocol):
 class Unit:
     """What of a prediction is explained by itself: a word, a label, a number.
 
-    text: as it is shown. target: what the task needs to score it again.
+    text: as it is shown. target: the values by which the task scores it again.
     """
 
     text: str

@@ -51,12 +51,11 @@ class Batch:
     CPU, where positions of real tokens are found without waiting for the device.
     references: the examples' JSON values, one dict a row. keys: names of the rows, for errors.
     streams: the encoders' keyword arguments, by stream and view; in groups of equal shapes if
-    padding would change features; no view if no row has an item. features: what a frozen encoder
-    computed before, by stream, if it came from the cache. items: `[B]` number of items of each
-    row, for streams whose cells are lists (`StreamUse.many`); also on the CPU. Their streams and
-    features hold the items of all rows, in order.
-    failed: key and reason of rows that could not be read. missing: labels that not every row
-    has, with the key of the first row without.
+    padding would change features; no view if no row has an item. features: the output of a frozen
+    encoder computed before, by stream, if it came from the cache. items: `[B]` number of items of
+    each row, for streams whose cells are lists (`StreamUse.many`); also on the CPU. Their streams
+    and features hold the items of all rows, in order. failed: key and reason of rows that could not
+    be read. missing: labels that not every row has, with the key of the first row without.
     """
 
     task: str

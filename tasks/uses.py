@@ -17,12 +17,12 @@ class StreamUse:
     `teacher` must be frozen, is encoded without a graph, and prediction does without it.
     width: the width that the stream must end in: a number, the name of a decoder
     (`"backbone"`), the name of another stream, or None for any.
-    supports: what the encoder must support beyond a forward (`token_mask`, `layer_hooks`).
+    supports: abilities that the encoder must have beyond a forward (`token_mask`, `layer_hooks`).
     hidden_states: hidden layers of the encoder that the task reads.
     ema: the engine keeps a moving average of the encoder, `ctx.encode("image.ema")`; see
     `Task.ema_decay`.
     views: `Task.views` returns other samples than the one it is given, so that no cache can
-    hold the encoder's features. augment: what the recipe's `augment` is applied to, the sample
+    hold the encoder's features. augment: the target of the recipe's `augment`, the sample
     before `views` or each view.
     many: a cell holds a list of items (a bag, passages, several images).
     """

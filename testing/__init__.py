@@ -1,6 +1,6 @@
 """Contract checks for parts of your own: `check_encoder(MyEncoder, modality="image", size=16)`.
 
-`StubContext` and `prepare_batch` stand in for a model and its loader in tests of tasks.
+`StubContext` and `prepare_batch` replace a model and its loader in tests of tasks.
 
 Each check builds the class as the engine does from a recipe's options, runs the contract that
 the package's own parts meet, and raises AssertionError, one line, at the first violation. They

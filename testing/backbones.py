@@ -47,11 +47,11 @@ def check_backbone(
     Args:
         cls: the class; `options` are its recipe's, without weights. The tokenizer is `bytes` by
             default.
-        texts: what a tokenizer that is fitted learns from.
+        texts: examples to fit a tokenizer on.
         unused: beginnings of names of parameters that no forward uses.
 
     Raises:
-        AssertionError: one line, what is violated.
+        AssertionError: the violated rule, in one line.
     """
     contract = BackboneContract(cls, texts)
     contract.build({"tokenizer": {"type": "bytes"}, **options})

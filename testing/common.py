@@ -47,7 +47,7 @@ def plan_options(cls: type, kind: str, options: Mapping[str, Any]) -> ComponentS
 
 
 def fit_parts(plan: ComponentSpec, examples: Sequence[Any]) -> None:
-    """Fit what the constructor takes fitted, here and in parts within it."""
+    """Fit the fittable arguments of the constructor, here and in parts within it."""
     for part in plan.parts():
         for fittable in part.fitted.values():
             fittable.fit(iter(examples))
@@ -167,7 +167,7 @@ def check_gradients(
 
 
 def open_zero_branches(module: nn.Module) -> None:
-    """Fill parameters that begin at zero: their branch would hide what stands before it."""
+    """Fill parameters that begin at zero: their branch would hide the layers before it."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -44,11 +44,11 @@ def check_connector(
 
     Args:
         cls: the class; `options` are its recipe's.
-        grids: how the 16 tokens of its input may lie; leave out what it does not take.
+        grids: how the 16 tokens of its input may lie; leave out those that it does not take.
         pooled: True if it reads `Features.pooled`; its input then has one.
 
     Raises:
-        AssertionError: one line, what is violated.
+        AssertionError: the violated rule, in one line.
     """
     contract = ConnectorContract(cls, pooled)
     contract.build(options)
@@ -84,7 +84,7 @@ class ConnectorContract:
         return part.eval()
 
     def features(self, grid: Grid) -> Features:
-        """Return random features `[3, 16, 16]`, ragged, with the hidden layers it asks for."""
+        """Return random features `[3, 16, 16]`, ragged, with the hidden layers it needs."""
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randn(len(LENGTHS), max(LENGTHS), IN_DIM, generator=generator)
         mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]

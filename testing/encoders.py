@@ -57,7 +57,7 @@ def check_encoder(
         unused: beginnings of names of parameters that no forward uses (those of pre-training).
 
     Raises:
-        AssertionError: one line, what is violated.
+        AssertionError: the violated rule, in one line.
     """
     contract = EncoderContract(cls, modality, examples)
     contract.build(options)

@@ -19,11 +19,11 @@ def check_fittable(make: Callable[..., Fittable], rows: Iterable[Any], **options
 
     Args:
         make: the class, or a function that returns an object that is not fitted yet.
-        rows: what it is fitted on.
+        rows: examples to fit on.
         options: those of its recipe's section.
 
     Raises:
-        AssertionError: one line, what is violated.
+        AssertionError: the violated rule, in one line.
     """
     name, rows = make.__name__, list(rows)
     with checking(name, "options"):

@@ -1,4 +1,5 @@
-"""Whether tokens lie where an encoder says, and hidden layers have the numbers of its blocks.
+"""Whether tokens lie where an encoder places them, and hidden layers have the numbers of its
+blocks.
 
 A contract here is an `EncoderContract`, built and with its samples.
 

@@ -30,7 +30,7 @@ def check_modality(name: str) -> None:
         name: as a recipe names it: a short name, or `module:NAME`.
 
     Raises:
-        AssertionError: one line, what is violated.
+        AssertionError: the violated rule, in one line.
     """
     with checking(name, "declaration"):
         modality: Modality = find("modality", name, "modality")

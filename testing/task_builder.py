@@ -151,7 +151,7 @@ class TaskBuilder:
         task: Task | None = None,
         decoders: Mapping[str, Backbone] | None = None,
     ) -> Loss:
-        """Compute the loss of some rows, at a seed; the task's buffers stay as they are."""
+        """Compute the loss of some rows, at a seed; the task's buffers stay unchanged."""
         task = self.task if task is None else task
         buffers = copy.deepcopy(dict(task.named_buffers()))
         features_of = self.features() if features is None else features
@@ -167,7 +167,7 @@ class TaskBuilder:
 
 
 def _slice(features: Features, rows: slice) -> Features:
-    """Return some rows of features; those themselves if all are asked for."""
+    """Return some rows of features; those themselves if all are requested."""
     if rows == slice(None):
         return features
     hidden_states = tuple(_slice(layer, rows) for layer in features.hidden_states)

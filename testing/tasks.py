@@ -33,10 +33,10 @@ def check_task(
         decoder: type of the decoder, if the task declares any; it is tiny and reads bytes.
         axes: axes of the grid on which the tokens of its streams lie.
         sums_rows: False if the loss of a batch is no sum of its rows' (it compares them).
-        question: the columns of a row that is only asked about; none by default.
+        question: the columns of a row to predict alone; none by default.
 
     Raises:
-        AssertionError: one line, what is violated.
+        AssertionError: the violated rule, in one line.
     """
     name = cls.__name__
     with checking(name, "options"):

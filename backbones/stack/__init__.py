@@ -1,4 +1,5 @@
-"""One forward of a stack of layers: packed rows, masks, hooks, routers, and what a stack can do."""
+"""One forward of a stack of layers: packed rows, masks, hooks, routers, and the abilities of a
+stack."""
 
 from typing import TYPE_CHECKING
 

@@ -50,7 +50,7 @@ class LayerAccess:
         return layer % count
 
     def output(self, hidden: Tensor) -> Tensor | HiddenStates:
-        """Return what a forward returns, from the packed hidden states of the last layer."""
+        """Return the output of a forward, from the packed hidden states of the last layer."""
         last = self.packed.unpack(hidden)
         if not self.requested:
             return last
@@ -120,7 +120,7 @@ def run_masked(
 ) -> Any:
     """Run a stack of layers on `tokens [B, Q, D]`; return the library's output.
 
-    The visibility's masks stand as the queries and keys do.
+    The visibility's masks have the order of the queries and keys.
     """
     mask = additive(visibility, query, key, windows, tokens.dtype)
     shared = list(mask.values()) if isinstance(mask, dict) else [mask]
@@ -150,7 +150,7 @@ def stack_of(model: Any) -> Any:
 
 @functools.cache
 def _takes_embeddings(kind: type[nn.Module]) -> bool:
-    """Whether models of a class read embeddings. Cached: each step of generation asks."""
+    """Whether models of a class read embeddings. Cached: each step of generation calls it."""
     return "inputs_embeds" in inspect.signature(kind.forward).parameters
 
 

@@ -51,8 +51,8 @@ class Positions:
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed row. tokens: `[B, N, D]`, real ones first. first: `P`, how many positions stand
-    before the embeds. order: `[B, N]`, which of [context, embeds] stands at each position; back:
+    """A packed row. tokens: `[B, N, D]`, real ones first. first: `P`, the number of positions
+    before the embeds. order: `[B, N]`, which of [context, embeds] is at each position; back:
     `[B, T]`, where the embeds went (both None: all stayed where they were)."""
 
     tokens: Tensor
@@ -124,13 +124,13 @@ def packed_positions(real: Tensor, context: Tensor) -> Positions:
 
 
 def positions_from_mask(mask: Tensor, context: bool) -> Positions:
-    """Return the positions of `mask [B, N]` where they stand, whichever side is padded."""
+    """Return the positions of `mask [B, N]` in order, for padding on either side."""
     index = (mask.cumsum(1) - 1).clamp(min=0)
     return Positions(index, mask, mask if context else torch.zeros_like(mask))
 
 
 def arrange(mask: Tensor, past: int, length: int, queries: Tensor, keys: Tensor) -> Tensor:
-    """Return a visibility's mask, whose rows and columns stand as the caller has them, `[B, Q, K]`.
+    """Return a visibility's mask, with rows and columns in the caller's order, `[B, Q, K]`.
 
     past, length: `P` and `T` of the caller. queries `[B, Q]`, keys `[B, K]`: indices into
     [context, embeds]. Rows and columns of the context that the mask lacks see everything.
@@ -189,7 +189,7 @@ def base_rule(base: AttentionKind, query: Positions, key: Positions) -> Tensor:
 
 
 def position_ids(visibility: Visibility, query: Positions, key: Positions) -> Tensor:
-    """Return `[B, Q]`. The visibility's mask stands as the queries and keys do, `[B, Q, K]`."""
+    """Return `[B, Q]`. The visibility's mask has the order of the queries and keys, `[B, Q, K]`."""
     if not visibility.restart_positions or visibility.mask is None:
         return query.index.expand(len(query.real), -1)
     earlier = key.index[:, None, :] < query.index[:, :, None]
@@ -206,7 +206,7 @@ def additive(
     """Return the mask `[B, 1, Q, K]` a model takes, or one for each type of layer where they
     differ.
 
-    The queries are the last positions of the keys; the visibility's mask stands as both do.
+    The queries are the last positions of the keys; the visibility's mask has the order of both.
     """
     masks: dict[int | None, Tensor] = {}
     for window in set(windows.by_type.values()):
@@ -223,7 +223,7 @@ def additive_by_layer(
     windows: Windows,
     dtype: torch.dtype,
 ) -> dict[int, Tensor]:
-    """Return the masks `[B, 1, Q, K]` of the layers that have a visibility of their own."""
+    """Return the masks `[B, 1, Q, K]` of the layers with their own visibility."""
     return {
         layer: _additive(inner, query, key, windows.of(layer), dtype)
         for layer, inner in layers.items()

@@ -14,7 +14,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 
 
 def balances(config: Any) -> bool:
-    """Return whether a configuration asks for the auxiliary loss of its routers."""
+    """Return whether a configuration enables the auxiliary loss of its routers."""
     return bool(getattr(config, "output_router_logits", False))
 
 

@@ -23,7 +23,7 @@ CHUNK = 128
 
 
 class StateLayer(CacheLayerMixin):
-    """The cache of one layer: the state `[B, H, K, K]`, of one size whatever was read, and the last
+    """The cache of one layer: the state `[B, H, K, K]`, of constant size, and the last
     token before the convolution `[B, C]`."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class StateSpaceMixer(nn.Module):
     place in a cache. gate: also the gate and the norm before it.
 
     It is called as the attention was, and returns `(output, None)`. Masks are not used: it sees
-    what came before, so that padding may only stand behind a row.
+    what came before, so that padding may only follow a row.
     """
 
     holds_state = True

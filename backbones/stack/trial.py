@@ -1,8 +1,8 @@
-"""A trial of an architecture: what a stack of layers does with masks, seen in its outputs.
+"""A trial of an architecture: how a stack of layers treats masks, measured by its outputs.
 
 That a class is in transformers' mapping of causal language models does not make it causal: a BERT
-with a plain configuration attends both ways, and nothing says so. A small random stack is run on
-four positions, and what changes when one of them changes tells who attends to whom.
+with a plain configuration attends both ways without notice. A small random stack is run on
+four positions, and the outputs that change with one of them show who attends to whom.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAX_PARAMETERS = 100_000_000
 @dataclass(frozen=True)
 class Trial:
     """What was seen. is_causal: without a mask no position attends to a later one. obeys_masks: an
-    additive 4-D mask says who attends to whom. skips_padding: a row behind padding, with a mask of
-    two axes as in the library's `generate`, is as without."""
+    additive 4-D mask defines who attends to whom. skips_padding: a row behind padding, with a mask
+    of two axes as in the library's `generate`, is as without."""
 
     is_causal: bool
     obeys_masks: bool
@@ -65,13 +65,13 @@ class _Config:
 
 @functools.lru_cache(maxsize=64)
 def _try(family: Any, key: str, config: _Config, attn: str, pair: bool) -> Trial | None:
-    for implementation in dict.fromkeys((attn, "eager")):  # inner models may know one of them
+    for implementation in dict.fromkeys((attn, "eager")):  # inner models may support one of them
         try:
             with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
                 torch.manual_seed(0)
                 small = _small(family, config.value, implementation)
                 return None if small is None else _observe(small, pair)
-        except Exception:  # whatever a library's class raises where it is built in another size
+        except Exception:  # any error of a library's class built in another size
             continue
     return None
 
@@ -212,7 +212,7 @@ def _skips_padding(
     ids = {k: torch.cat([v[:, :1].expand(-1, 2), v], 1) for k, v in positions.items()}
     try:
         padded = run(torch.cat([padding, tokens], 1), attention_mask=mask, **ids)[:, 2:]
-    except Exception:  # it takes no mask, or one of its own
+    except Exception:  # it takes no mask, or another form
         return False
     return float((padded - reference).abs().max()) <= 1e-4 * float(reference.abs().max())
 

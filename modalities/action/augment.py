@@ -21,7 +21,7 @@ class Noise:
         self.std, self.shift = std, shift
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Return a new sample; the same generator state gives the same values."""
+        """Return a new sample; equal generator states give equal values."""
         values = sample["values"]  # [steps, dof]
         grain = self.std * rng.standard_normal(values.shape)
         grain += self.shift * rng.standard_normal(values.shape[1])

@@ -30,7 +30,7 @@ CURVE, REFERENCE, SOFT = COLORS["c0"], COLORS["c1"], COLORS["soft"]
 def draw(prediction: Mapping[str, Any], target: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
     """Return HTML of `actions [S][dof]`, beside the target's where it has some (not its padding).
 
-    parts: the task's fitted parts; a tokenizer of splines says what the curves are.
+    parts: the task's fitted parts; a tokenizer of splines defines the curves.
     """
     actions = np.array(prediction["actions"], float)
     steps, dof = actions.shape
@@ -92,7 +92,7 @@ def _numbers(axes: Axes, name: str, steps: int | None) -> None:
 
 
 def _legend(outlines: Sequence[Outline | None], reference: bool) -> str:
-    """Return what the signs mean, those that are drawn."""
+    """Return the legend of the signs that are drawn."""
     signs = [("c0", "━", "prediction")]
     if any(outline is not None for outline in outlines):
         signs += [("c0", "┃", "knots")]

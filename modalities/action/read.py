@@ -1,6 +1,6 @@
 """Actions and states as people have them -> one canonical value: numbers, steps by joints.
 
-Arrays, tensors, lists, CSV and Parquet files, and dicts that say which columns of a file are
+Arrays, tensors, lists, CSV and Parquet files, and dicts that name which columns of a file are
 wanted. What is not finite, ragged, empty or text is refused: a robot is driven by it.
 
 Legend: `steps` of time, `dof` degrees of freedom (joints), rate in Hz.
@@ -50,7 +50,7 @@ def read(source: Any) -> Trajectory:
     """Any source of actions or states -> `Motion`.
 
     source: an array, tensor or list `[steps, dof]` (or `[dof]`: one step), the path of a CSV or
-    Parquet file (its columns are the joints; `timestamp`, in s, gives the rate), or a dict with
+    Parquet file (its columns are the joints; `timestamp`, in s, defines the rate), or a dict with
     `values` or `path`, and if need be `columns` (names) and `rate` (Hz). Raise `ReadError`.
     """
     if isinstance(source, Trajectory):
@@ -86,7 +86,7 @@ def _from_file(path: Path, names: Sequence[str] | None, rate: float | None) -> T
 
 
 def _checked(values: Any, source: object) -> np.ndarray:
-    """Anything -> float32 `[steps, dof]`, or a ReadError that says what is wrong with it."""
+    """Anything -> float32 `[steps, dof]`, or a ReadError with the problem."""
     try:
         array = np.asarray(values)
     except ValueError as error:

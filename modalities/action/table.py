@@ -19,7 +19,7 @@ from ..messages import did_you_mean
 
 FILES = "a CSV or Parquet file of numbers"
 TIME = "timestamp"
-"""A column in s; where nobody asks for it, it says the rate instead of being a joint."""
+"""A column in s; unless it is requested, it defines the rate and is no joint."""
 
 EPISODE, FRAME = "episode_index", "frame_index"
 """The number of a row's episode, and of the row in it."""
@@ -46,7 +46,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    """Return a CSV file whose columns hold numbers or texts as they stand; empty cells are null."""
+    """Return a CSV file whose columns hold numbers or texts; empty cells are null."""
     options = csv.ConvertOptions(
         null_values=[""], true_values=[], false_values=[], strings_can_be_null=True
     )
@@ -66,10 +66,10 @@ def _read_csv(path: Path) -> pa.Table:
 def columns_of(
     table: pa.Table, names: Sequence[str] | None, source: object, *, nulls: bool = False
 ) -> tuple[np.ndarray, float | None]:
-    """Columns side by side `[N, dof]`, and the rate in Hz that `timestamp` says.
+    """Columns side by side `[N, dof]`, and the rate in Hz by `timestamp`.
 
     names: which ones, in this order; by default all but `timestamp`. A column of lists of one
-    length gives as many joints. nulls: an empty cell is NaN instead of an error. Raise ReadError.
+    length means as many joints. nulls: an empty cell is NaN instead of an error. Raise ReadError.
     """
     names_ = table.column_names
     chosen = [n for n in names_ if n != TIME] if names is None else list(names)

@@ -1,7 +1,7 @@
 """Augmentation of prepared sound: of log-mels, where it costs next to nothing, and of waveforms.
 
 Masks after SpecAugment (Park et al. 2019, https://arxiv.org/abs/1904.08779), without time warping;
-the rest is done on powers, `exp` of what the processor gave: noise adds, a room smears, an
+the rest is done on powers, `exp` of the processor's values: noise adds, a room smears, an
 equaliser multiplies.
 
 Legend: `F` frames, `M` mel bands, `N` samples.
@@ -30,7 +30,7 @@ STEEPEST = 15.0
 
 
 class MelAugment:
-    """New values for natural log-mels `mels [F, M]`, by chance; what is 0 or left out is not done.
+    """New values for natural log-mels `mels [F, M]`, at random; options of 0 are off.
 
     In this order: speed: largest change of the number of frames, 0.1 for 0.9 to 1.1. room: longest
     decay of the echoes by 60 dB, in frames. noise: lowest and highest ratio of mean power to
@@ -78,7 +78,7 @@ class MelAugment:
         self.band_masks, self.band_width = band_masks, band_width
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Return a new sample; the same generator state gives the same values."""
+        """Return a new sample; equal generator states give equal values."""
         mels = _tensor(sample, "mels", 2, "wave")
         if self.speed:
             mels = _resample(mels, 1 + rng.uniform(-self.speed, self.speed))
@@ -128,7 +128,7 @@ class WaveAugment:
         self.noise, self.noise_chance, self.gain = _ratios(noise), noise_chance, gain
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Return a new sample; the same generator state gives the same values."""
+        """Return a new sample; equal generator states give equal values."""
         wave = _tensor(sample, "wave", 1, "audio")
         if self.noise is not None and rng.random() < self.noise_chance:
             ratio = 10 ** (-rng.uniform(*self.noise) / 20)

@@ -1,4 +1,4 @@
-"""What libsndfile does not see of a file: lengths that its writer could not know, and further
+"""Parts of a file that libsndfile does not see: lengths unknown to its writer, and further
 streams behind the first.
 
 A program that writes a WAV, AIFF, AU or CAF into a pipe leaves 0 or a huge number where the length
@@ -68,7 +68,7 @@ class ByteRangeFile(io.RawIOBase):
 
 def byte_ranges(buffer: memoryview, end: float | None = None) -> Sequence[ByteRange]:
     """Return the parts of a file that are decoded one after the other; none where libsndfile reads
-    it as it is. end: s of the file that are needed; a FLAC whose first stream holds them is not
+    it unchanged. end: s of the file that are needed; a FLAC whose first stream holds them is not
     searched for others, for which all of it must be read."""
     head = bytes(buffer[:12])
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:] == b"WAVE":
@@ -164,7 +164,7 @@ def _aiff(buffer: memoryview) -> Sequence[ByteRange]:
 
 
 def _caf(buffer: memoryview) -> Sequence[ByteRange]:
-    """The file with the length that it has, where it says -1: all that follows."""
+    """The file with its real length where the header has -1: all that follows."""
     offset, size = 8, len(buffer)
     while offset + 12 <= size:
         (length,) = struct.unpack_from(">q", buffer, offset + 4)
@@ -180,7 +180,7 @@ def _caf(buffer: memoryview) -> Sequence[ByteRange]:
 
 
 def _au(buffer: memoryview) -> Sequence[ByteRange]:
-    """The file with the length that it has, where it says 0 and more follows."""
+    """The file with its real length where the header has 0 and more follows."""
     if len(buffer) < 24:
         return ()
     start, length = struct.unpack_from(">II", buffer, 4)
@@ -213,7 +213,7 @@ def _ogg(buffer: memoryview) -> list[int]:
 
 
 def _flac_seconds(buffer: memoryview) -> float:
-    """The length of the first stream by its STREAMINFO; 0 where it does not say it."""
+    """The length of the first stream by its STREAMINFO; 0 if it has none."""
     if len(buffer) < 26:
         return 0.0
     packed = int.from_bytes(buffer[18:26], "big")  # 20 bits rate, 3 channels, 5 bits, 36 samples
@@ -258,7 +258,7 @@ def _is_frame(head: bytes) -> bool:
 
 
 def _xing_end(buffer: memoryview, offset: int) -> int | None:
-    """Return the end of the MP3 stream at a place; None where no header says it."""
+    """Return the end of the MP3 stream at a place; None without a header."""
     head = bytes(buffer[offset : offset + 10])
     if head[:3] == b"ID3" and len(head) == 10:
         offset += 10 + sum(

@@ -1,6 +1,6 @@
 """A file of sound, by path, bytes or file object -> its samples, by libsndfile.
 
-The format is told by content, never by name. Legend: `C` channels, `N` samples.
+The format is detected by content, never by name. Legend: `C` channels, `N` samples.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _chained(files: list[ByteRangeFile], start: float, end: float | None, name: 
 
 
 def _samples(file: Any, start: float, end: float | None, name: object) -> np.ndarray:
-    """Return samples `[C, N]` of a segment; what the file announces and does not hold is an
+    """Return samples `[C, N]` of a segment; announced samples that are missing are an
     error."""
     first = round(start * file.samplerate)
     if file.frames > ENDLESS:
@@ -178,7 +178,7 @@ def _beyond(start: float, seconds: float, name: object) -> ReadError:
 
 
 def _speakers(file: Any) -> tuple[str, ...]:
-    """Return what each channel is meant for; nothing where neither file nor format says it."""
+    """Return the loudspeaker of each channel; nothing if neither file nor format defines it."""
     count = file.channels
     positions = soundfile._ffi.new("int[]", count)
     has_map = soundfile._snd.sf_command(
@@ -199,7 +199,7 @@ def _speakers(file: Any) -> tuple[str, ...]:
 
 
 def _check_whole(file: Any, name: object) -> None:
-    """What libsndfile noticed and goes on without: less data than the header announces."""
+    """Warnings of libsndfile that do not stop it: less data than the header announces."""
     notes = file.extra_info
     short = _SHORT.search(notes)
     if short and int(short[2]) < int(short[1]):

@@ -1,4 +1,4 @@
-"""Several channels -> one, by where their loudspeakers stand.
+"""Several channels -> one, by the places of their loudspeakers.
 
 Weights are those of ITU-R BS.775 as ffmpeg applies them, scaled to a sum of one. Legend: `C`
 channels, `N` samples.
@@ -16,7 +16,7 @@ WEIGHTS = {"center": 1.0, "mono": 1.0, "lfe": 0.0, "front": SIDE, "surround": 0.
 """Of a loudspeaker by its kind; the bass channel holds nothing that the others lack."""
 
 SURROUND = ("front", "front", "center", "lfe", "surround", "surround")
-"""Six channels, where a file does not say otherwise: 5.1."""
+"""Six channels, unless a file declares others: 5.1."""
 
 CANCELLED = 0.01
 """Share of the power of independent channels below which their mixture has cancelled out."""

@@ -1,7 +1,7 @@
-"""Feature extractors of transformers: the settings of the weights, run by who wrote them.
+"""Feature extractors of transformers: the settings of the weights, run by their library.
 
 An extractor holds plain JSON values; the library's own is built from them when the first sound
-comes (in a loader's worker, say) and is never pickled.
+comes (e.g. in a loader's worker) and is never pickled.
 
 Legend: `N` samples, `F` frames, `M` mel bands.
 """
@@ -57,7 +57,7 @@ class Extractor(Processor):
         return wave
 
     def extract(self, wave: Tensor, **options: Any) -> dict[str, Tensor]:
-        """Return what the library gives for one sound."""
+        """Return the library's output for one sound."""
         outputs = self._extractor(
             wave.numpy(), sampling_rate=self.rate, return_tensors="pt", **options
         )
@@ -85,7 +85,7 @@ class FilterBank(Extractor):
 
 class WhisperMel(Extractor):
     """`{"values": [F, M], "frames": []}`: the frames of the sound, and those behind it up to the
-    first that hears nothing of it; `Whisper.collate` goes on with that one to the window's end."""
+    first that hears nothing of it; `Whisper.collate` repeats that one to the window's end."""
 
     def prepare(self, raw: Sound) -> Sample:
         wave = self.wave(raw)
@@ -121,10 +121,10 @@ MAIN = ("input_features", "input_values", "audio_mel", "input_audio_embeds", "au
 
 
 class AnyExtractor(Extractor):
-    """`{"values": [...], "seconds": []}` and whatever else the library's extractor returns."""
+    """`{"values": [...], "seconds": []}` and the other outputs of the library's extractor."""
 
     def features(self, wave: Tensor) -> Sample:
-        """Return what the library returns for `[N]`; `values` is what the model reads first."""
+        """Return the library's output for `[N]`; `values` is the model's main input."""
         returned = self.extract(wave)
         tensors = {key: value for key, value in returned.items() if isinstance(value, Tensor)}
         main = next((key for key in MAIN if key in tensors), next(iter(tensors), None))

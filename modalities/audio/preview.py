@@ -1,6 +1,6 @@
 """A sound in a report: an `<audio>` element that plays it, under its spectrogram.
 
-Words that were heard stand under their times; where they are long, the picture is to be scrolled.
+Recognized words are under their times; if they are long, the picture scrolls.
 
 Legend: `N` samples, `F` frequencies, `T` frames.
 """
@@ -21,7 +21,7 @@ from .downmix import mix
 from .read import Sound
 
 LONGEST = 30.0
-"""Seconds that a page holds of one sound; a longer one is cut, and says so."""
+"""Seconds that a page holds of one sound; a longer one is cut, with a note."""
 
 HEIGHT, WIDTH = 128, 640
 """px of the picture; it is shown at half of them, so that it is sharp on fine screens."""

@@ -27,7 +27,7 @@ TOGETHER = 4096
 """Frames whose spectrum is held at a time: a long recording's would be eight times its mels."""
 
 KERNEL = 20_000_000
-"""The most taps of a resampling filter; rates without a common divisor ask for one as large as
+"""The most taps of a resampling filter; rates without a common divisor need one as large as
 their product."""
 
 KAISER_BEST: dict[str, Any] = {
@@ -81,7 +81,7 @@ class LogMel(Processor):
     """Sound -> `{"mels": float32 [F, M]}`, the natural logarithm of the power in mel bands.
 
     rate: Hz. mels: bands between low and high (Hz). window, hop: seconds. Frame `i` is centred
-    on sample `i * hop`. Nothing is normalised here, so that augmentation knows powers; an
+    on sample `i * hop`. Nothing is normalised here, so that augmentation sees powers; an
     encoder does that, over the real frames alone.
     """
 
@@ -142,7 +142,7 @@ class LogMel(Processor):
 @functools.lru_cache(maxsize=16)
 def _filters(mel: LogMel) -> Tensor:
     """Return `[size / 2 + 1, M]` triangles on the HTK scale, as torchaudio makes them."""
-    with torch.device("cpu"):  # a processor computes, also where the encoder stands on meta
+    with torch.device("cpu"):  # a processor computes, even if the encoder is on meta
         filters: Tensor = melscale_fbanks(mel.size // 2 + 1, mel.low, mel.high, mel.mels, mel.rate)
     return filters
 

@@ -1,8 +1,8 @@
 """Sound as people have it -> one canonical value: float32 samples and their rate.
 
-Files are decoded by soundfile (libsndfile): WAV, FLAC, OGG, MP3, AIFF..., told apart by their
+Files are decoded by soundfile (libsndfile): WAV, FLAC, OGG, MP3, AIFF..., detected by their
 content, never by their name. Nothing is resampled or mixed here: a processor does that, since
-its weights say which rate they want.
+its weights define the rate.
 
 Legend: `C` channels, `N` samples.
 """
@@ -25,7 +25,7 @@ from .decode import SOUND, decode_file
 
 ARRAY = "int8/16/32, uint8, or floats in [-1, 1], of [N] or [C, N]"
 CHANNELS = 64
-"""More are samples that stand where channels should."""
+"""More are samples in the place of channels."""
 
 OVERSHOOT = 4.0
 """Float samples a little beyond 1 come from codecs and mixing and are saturated, as a loudspeaker
@@ -43,8 +43,8 @@ _HEADERLESS = frozenset(["RAW"])
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """samples: float32 `[C, N]` in [-1, 1]. rate: samples a second, in Hz. speakers: what each
-    channel is meant for, where that is known (a kind of `downmix.WEIGHTS`)."""
+    """samples: float32 `[C, N]` in [-1, 1]. rate: samples a second, in Hz. speakers: the
+    loudspeaker of each channel is meant for, where that is known (a kind of `downmix.WEIGHTS`)."""
 
     samples: np.ndarray
     rate: int
@@ -66,7 +66,7 @@ class LazySound(ABC):
 
     @abstractmethod
     def sound(self) -> Sound:
-        """Return the sound itself; the same whenever it is asked for."""
+        """Return the sound itself; equal at each access."""
 
 
 @only_read_errors(SOUND)
@@ -77,7 +77,7 @@ def read(source: Any) -> Sound:
     cell with `path`, `bytes` or `array` (then `rate` or `sampling_rate` in Hz as well). A cell
     may name a segment in seconds, `start` (or `offset`) and `end` (or `duration`): of a file, only
     that is decoded; and `channel: 0`, one of several. Arrays are `[N]` or `[C, N]`. Raise
-    ReadError for what is no sound, empty, truncated or not finite, and for other keys.
+    ReadError for a value that is no sound, empty, truncated or not finite, and for other keys.
     """
     if isinstance(source, LazySound):
         source = source.sound()
@@ -149,7 +149,7 @@ def _span(cell: Mapping[str, Any], name: object) -> tuple[float, float | None]:
 
 
 def _seconds(cell: Mapping[str, Any], keys: tuple[str, ...], name: object) -> float | None:
-    """Return the number of s that stands under one of some keys."""
+    """Return the seconds under one of some keys."""
     values = {key: cell[key] for key in keys if cell.get(key) is not None}
     if len(values) > 1:
         raise ReadError(name, f"{' and '.join(map(repr, values))} of one segment", "one of them")

@@ -17,12 +17,12 @@ from ..base import NonNegativeFloat, Sample
 
 
 class ImageAugment:
-    """New values for `pixel_values [C, H, W]`, by chance; what is 0 or false is left out.
+    """New values for `pixel_values [C, H, W]`, at random; options of 0 or false are off.
 
     flip: mirror half of the pictures (not where left and right, or letters, matter).
     shift: largest move, as a share of a side. rotate: largest turn in degrees. scale: largest
     change of size, 0.1 for 0.9 to 1.1. brightness: largest offset. contrast: largest change of
-    the factor. noise: deviation of what is added to each value. erase: chance that a rectangle
+    the factor. noise: deviation of the noise added to each value. erase: chance that a rectangle
     of up to a third of each side is blanked. Borders are repeated where a move uncovers them.
     """
 
@@ -49,7 +49,7 @@ class ImageAugment:
         self.erase = erase
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Return a new sample; the same generator state gives the same values."""
+        """Return a new sample; equal generator states give equal values."""
         picture = sample["pixel_values"]
         if picture.ndim != 3:
             raise ValueError(

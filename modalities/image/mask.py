@@ -1,4 +1,4 @@
-"""Masks of pictures as a signal of their own: a stream that holds the answer.
+"""Masks of pictures as a separate signal: a stream of labels.
 
 Legend: `B` batch, `H`, `W` px of the mask.
 """

@@ -1,7 +1,7 @@
 """Preprocessing of pictures: the settings of the weights, run by the library that wrote them.
 
 A processor holds plain JSON values; the library's own transform is built from them when the
-first picture comes (in a loader's worker, say) and is never pickled.
+first picture comes (e.g. in a loader's worker) and is never pickled.
 
 Legend: `C` channels, `H` height, `W` width.
 """
@@ -93,8 +93,8 @@ class HubProcessor(ImageProcessor):
     """An image processor of transformers: `kind` is its class, `options` its configuration.
 
     The class is pinned, since the variants of a model (torchvision, Pillow) differ by a rounding.
-    A sample holds every tensor that it gives. frames: pictures of a sample of a video model, taken
-    from a clip at equal distances, or one picture so many times; 0 for models of pictures.
+    A sample holds every tensor that it returns. frames: pictures of a sample of a video model,
+    taken from a clip at equal distances, or one picture so many times; 0 for models of pictures.
     """
 
     kind: str
@@ -136,7 +136,7 @@ def pictures_of(raw: Any, count: int) -> list[Image.Image]:
 
 
 def grid_key(sample: Mapping[str, Any]) -> str | None:
-    """Return the name of the value that says how packed patches lie; None if they are not."""
+    """Return the name of the value that holds the grid of packed patches; None if they are not."""
     return next((key for key in sample if key.endswith(("grid_thw", "grid_hw"))), None)
 
 

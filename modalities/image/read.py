@@ -1,5 +1,5 @@
 """Pictures as people have them -> one canonical value: an RGB `PIL.Image`, upright, 8 bit.
-What says its frames a second is a clip (`video_clip.py`).
+A value with frames a second is a clip (`video_clip.py`).
 
 Files of any format that Pillow decodes (the first frame or page), bytes, file objects, arrays,
 tensors, pictures and the cells of 🤗 datasets. Transparency lies on white; 16-bit values keep
@@ -41,7 +41,7 @@ def read(source: Any) -> Any:
     source: a path, bytes, a file object, a picture, a cell `{"bytes":, "path":}`, an array
     `[H, W]` or `[H, W, 1 | 3 | 4]`, or a tensor (`[C, H, W]` too, as torchvision has it); for a
     clip a cell `{"frames": [T, H, W, 3], "fps":}`, or an array that has an attribute `fps`.
-    Raise `ReadError` for what is no picture, empty, truncated, or too large to be safe.
+    Raise `ReadError` for a value that is no picture, empty, truncated, or too large to be safe.
     """
     if isinstance(source, Image.Image):
         return _decode(source, source)
@@ -104,7 +104,7 @@ def _from_bytes(data: Any, source: object) -> Image.Image:
         raise ReadError(source, "no picture", PICTURE) from error
     except Image.DecompressionBombError as error:
         raise ReadError(source, str(error), "fewer pixels") from error
-    except Exception as error:  # a broken header raises whatever its plug-in stumbles over
+    except Exception as error:  # a broken header may raise any error of its plug-in
         raise ReadError(source, f"a broken header ({error})", PICTURE) from error
     return _decode(picture, source)
 

@@ -30,15 +30,15 @@ class Clip:
 
 
 def is_clip(source: Any) -> bool:
-    """Return True for a clip, an array that says its `fps`, or a cell `{"frames":, "fps":}`."""
+    """Return True for a clip, an array with `fps`, or a cell `{"frames":, "fps":}`."""
     if isinstance(source, Mapping):
         return "frames" in source
     return isinstance(source, Clip) or (hasattr(source, "__array__") and hasattr(source, "fps"))
 
 
 def read_clip(source: Any) -> Clip:
-    """Return a clip of what `is_clip` says is one. Raise `ReadError` for other shapes, types,
-    rates."""
+    """Return a value for which `is_clip` is true as a clip. Raise `ReadError` for other shapes,
+    types, rates."""
     if isinstance(source, Mapping):
         frames, fps = source["frames"], source.get("fps")
     else:

@@ -1,8 +1,8 @@
 """Variation of prepared volumes in training: what another scan of the same head would differ by.
 
 Spatial changes move the sample's affine with them, so masks and boxes in mm stay true. There is no
-mirror here: left and right are named in labels and texts that a sample does not know; data that
-knows them mirrors both (`source: phantom`, `flip_lr`).
+mirror here: left and right are named in labels and texts that are not part of a sample; data that
+holds them mirrors both (`source: phantom`, `flip_lr`).
 
 Legend: `C` contrasts, `X Y Z` voxels.
 """

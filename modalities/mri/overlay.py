@@ -133,7 +133,7 @@ Shape = Area | Box | Peak
 
 
 def shapes_of(raw: MetaTensor, marks: Annotations) -> list[Shape]:
-    """Return what marks say, in the volume's voxels; what was wanted first, so that it lies
+    """Return the marks in the volume's voxels; the reference first, so that it lies
     below."""
     drawn: list[Shape] = []
     for who, index in (("wanted", 1), ("said", 0)):

@@ -1,4 +1,4 @@
-"""A volume for a page: three slices, as a radiologist looks at them, with what was found in it.
+"""A volume for a page: three slices, in radiological orientation, with the findings.
 
 Legend: `C` channels, `X Y Z` voxels towards right, anterior, superior.
 """
@@ -24,7 +24,7 @@ def preview(raw: MetaTensor, marks: Annotations | None = None) -> str:
     """HTML: axial, coronal and sagittal slices of the first contrast that is there, through what
     is marked, or else the middle. The patient's right is on the left; superior or anterior is up.
 
-    marks: `boxes`, `[6]` mm each, low corner and high corner, RAS; `mask` and `map`, whatever
+    marks: `boxes`, `[6]` mm each, low corner and high corner, RAS; `mask` and `map`, any value that
     `read_mask` and `read` take; `peak`, `[3]` mm.
     """
     contrasts = raw.meta.get("contrasts", (True,))
@@ -47,7 +47,7 @@ def montage(
     volume: np.ndarray, edges: list[float], at: list[int], shapes: list[overlay.Shape] | None = None
 ) -> np.ndarray:
     """`[X, Y, Z]` -> uint8 `[HEIGHT, W, 3]`: the slices through voxel `at`, side by side, with
-    what was found drawn on them."""
+    the findings drawn on them."""
     low, high = np.percentile(volume, (1, 99.5))
     grey = ((volume - low) / max(high - low, 1e-6)).clip(0, 1) * 255
     slices = []

@@ -1,7 +1,7 @@
 """Volumes -> samples of one spacing and size, and the way back into the source's own space.
 
-Every spatial step is an affine map: what the sample's voxels mean in mm stands in its affine,
-so a mask or a box goes back without the history of what was done.
+Every spatial step is an affine map: its affine holds the position of the sample's voxels in mm,
+so a mask or a box goes back without a history of the steps.
 
 Legend: `C` contrasts, `X Y Z` voxels of the sample, `U V W` of the source, both RAS.
 """
@@ -26,7 +26,7 @@ BLUR = 2.0
 """Shrinking an axis by more than this loses detail that may matter."""
 
 CUT = 0.01
-"""Share of the body that may lie outside a sample without a warning: what is bright far away."""
+"""Share of the body that may lie outside a sample without a warning: bright voxels far away."""
 
 SAME = 1e-4
 """Relative difference of two spacings that are taken for one."""
@@ -44,7 +44,7 @@ class VolumeProcessor(Processor):
     contrasts: channels of a sample; a source with fewer gets zeros for the rest. foreground:
     share of the range above the darkest value from which a voxel counts as body. spacing None
     keeps the source's own, made coarser where `size` voxels of it do not hold the body. A
-    spacing that is given stays, and what does not fit is cut off; both are said in a warning.
+    spacing that is given stays, and the rest is cut off; both are reported in a warning.
     """
 
     size: tuple[int, int, int]
@@ -145,7 +145,7 @@ class VolumeProcessor(Processor):
 
     def _holding(self, source: Tensor, affine: Tensor, body: Tensor) -> Tensor:
         """Return the affine, coarser where the sample would not hold the body and no spacing was
-        asked for; say so, or how much of the body lies outside."""
+        requested; warn of it, or of how much of the body lies outside."""
         indices = body.nonzero().double()
         if not len(indices):
             return affine

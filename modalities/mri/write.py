@@ -1,4 +1,4 @@
-"""What a model says of a volume, in the source's own space: masks and maps as NIfTI, boxes in mm.
+"""Predictions of a volume, in the source's own space: masks and maps as NIfTI, boxes in mm.
 
 Legend: `X Y Z` voxels of the sample, `U V W` of the source as its file has them.
 """
@@ -43,7 +43,7 @@ def save(path: str | Path, values: Tensor, affine: Tensor, source: MetaTensor) -
 
 
 def write(path: Path, values: Tensor, affine: Tensor, source: MetaTensor) -> Path:
-    """As `save`, with the ending of the format; gives the file."""
+    """As `save`, with the suffix of the format; return the file."""
     file = path.with_name(f"{path.name}.nii.gz")
     save(file, values, affine, source)
     return file

@@ -103,7 +103,8 @@ class CausalLM(HubText):
 
     @torch.no_grad()
     def _try(self, device: torch.device) -> None:
-        """Raise ValueError if the first of four tokens does not see the last, whatever the mask."""
+        """Raise ValueError if the first of four tokens does not see the last, in spite of the
+        mask."""
         self.tried, training = True, self.training
         ids = torch.arange(8, device=device).view(2, 4) % 4
         ids[1, 3] = 4

@@ -84,7 +84,7 @@ class HubText(Encoder):
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{cls.kind}: no model at {options['name']!r}: {reason}") from error
-        # By way of JSON, but not `to_json_string`: that writes infinity as a dict of its own.
+        # By way of JSON, but not `to_json_string`: that writes infinity as a dict.
         return {**options, "config": json.loads(json.dumps(loaded.to_diff_dict(), default=str))}
 
     @classmethod

@@ -25,7 +25,7 @@ from .repo_id import HUB, LOCAL
 
 class OpenClipText(Encoder):
     """tokens and pooled are in the shared space, so that they have one width: `pooled`, at unit
-    length, is what `encode_text(normalize=True)` gives; the tokens went the same way (final norm
+    length, equals `encode_text(normalize=True)`; the tokens passed the same layers (final norm
     and projection).
 
     name: a name of open_clip (`ViT-B-32`, no weights), one with its weights as

@@ -24,7 +24,7 @@ class OpenClipTextProcessor(Processor):
     """`{"ids": long [N], "mask": bool [N]}`: always the whole context, as open_clip runs it.
 
     The tokenizer is open_clip's own, built from `text_cfg` when the first text comes. A longer
-    text is cut as open_clip cuts it, before its end of text, and counted. What a text says is
+    text is cut as open_clip cuts it, before its end of text, and counted. The content of a text is
     text: a typed `<end_of_text>` or `</s>` is no special token.
     """
 

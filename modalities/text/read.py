@@ -35,7 +35,7 @@ def read(source: Any) -> str:
 
 def _decode(source: Any) -> str:
     if isinstance(source, str):
-        return str(source)  # numpy's str_ is a str with a type of its own
+        return str(source)  # numpy's str_ is a subclass of str
     if isinstance(source, Path):
         try:
             return _decode(source.read_bytes())

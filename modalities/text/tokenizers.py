@@ -1,6 +1,6 @@
 """Tokenizers: bytes, a byte-level BPE trained on the recipe's own text, a checkpoint's own.
 
-`BPE`: Sennrich et al. 2016, over bytes as in GPT-2, trained by 🤗 tokenizers. What a text says
+`BPE`: Sennrich et al. 2016, over bytes as in GPT-2, trained by 🤗 tokenizers. The content of a text
 is text: `<image>` or `<eos>` typed by somebody never becomes a special token, in any of them.
 """
 
@@ -126,7 +126,7 @@ class BPE(_Backed):
     """Byte-level pairs, fitted on the training split; encodes any text without loss.
 
     size: the largest vocabulary, special tokens and 256 bytes included; after the fit, the
-    vocabulary's size. The same texts give the same vocabulary.
+    vocabulary's size. Equal texts yield equal vocabularies.
     """
 
     def __init__(self, *, size: PositiveInt = 512) -> None:
@@ -213,7 +213,7 @@ class PretrainedTokenizer(_Backed):
 
     def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         """As transformers' `apply_chat_template` with `add_generation_prompt`. A content that
-        holds a special token is refused: what a text says is text."""
+        holds a special token is refused: the content of a text is text."""
         if self._chat is None:
             raise ValueError(
                 f"tokenizer own: {self.name!r} has no chat template; write the prompt as one text"

@@ -1,4 +1,4 @@
-"""The classes of text towers, which AutoModel does not know by their configuration."""
+"""The classes of text towers, which AutoModel does not map by their configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transformers import MODEL_MAPPING, PreTrainedModel
 
 
 def class_of(config: Any) -> Any:
-    """Return the class of a configuration that AutoModel does not know, as those of the towers of
+    """Return the class of a configuration that AutoModel does not map, as those of the towers of
     dual models; None if it does, or there is no one class that reads ids."""
     if type(config) in MODEL_MAPPING:
         return None

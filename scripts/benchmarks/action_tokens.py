@@ -136,7 +136,8 @@ def main(
     rounds: int = typer.Option(15, help="turns; the median counts"),
     seed: int = 0,
 ) -> None:
-    """Print what each tokenizer costs, loses and survives, with the command and the hardware."""
+    """Print the cost, the error and the robustness of each tokenizer, with the command and the
+    hardware."""
     from sensorium.scripts.benchmarks.timing import machine
 
     command = " ".join(["python -m sensorium.scripts.benchmarks.action_tokens", *sys.argv[1:]])

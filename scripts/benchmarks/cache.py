@@ -7,7 +7,7 @@ again, on the warm cache. Expected are (a) / (b) of at least 8 and (a) / (c) of 
 Timed is the whole call of `train`: opening the data, building the model, hashing its weights,
 filling the store, every step, saving the run. Not timed are imports, making the pictures, and
 a first run over a few pictures that warms the process up. Without --full, (a) is one epoch:
-its steps are multiplied, what a run of no steps costs is not.
+its steps are multiplied, the cost of a run of no steps is not.
 """
 
 from __future__ import annotations

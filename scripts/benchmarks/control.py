@@ -1,6 +1,6 @@
 """python -m sensorium.scripts.benchmarks.control [--steps 1500] [--episodes 25]
 
-Control steps a second, success and jerk of one recipe whose actions are said in four ways: all
+Control steps a second, success and jerk of one recipe whose actions are decoded in four ways: all
 B-spline tokens at once (`parallel`), their control points regressed (`continuous`), bins one after
 another (`autoregressive`, RT-2 and OpenVLA), and FAST. Backbone, data, training steps and the
 steps executed of each chunk are the same; the peers' tokens are generated with a cache and

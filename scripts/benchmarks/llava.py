@@ -80,7 +80,7 @@ def stepper(model: torch.nn.Module, loss: Callable[[], Tensor]) -> Callable[[], 
 
 
 def contest(model: Model, rows: int, new_tokens: int) -> dict[str, Callable[[], object]]:
-    """Return what is measured, by name. Raise ValueError where the models are not the same."""
+    """Return the measurements, by name. Raise ValueError if the models differ."""
     batch, cached, llava = (
         next(loader(model, rows, False)),
         loader(model, rows, True),

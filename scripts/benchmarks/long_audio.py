@@ -2,8 +2,8 @@
 
 A recording of many of the talker's sentences, transcribed in pieces as `sensorium generate` does,
 against the same sentences one by one: the share of words that differ, which is expected to be 1 %
-at most, and each way's errors against what was said. The recording beside seven shorter ones has
-to give the same words as alone. Voices and sentences are those that training never met.
+at most, and each way's errors against the reference. The recording beside seven shorter ones has
+to have the same words as alone. Voices and sentences are not in training.
 
 Timed is reading from prepared samples to text, wall clock; not timed are speaking and imports.
 """

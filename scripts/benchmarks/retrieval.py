@@ -58,7 +58,7 @@ def format_times(seconds_of: dict[str, float]) -> str:
 
 
 def exact(index: Any, corpus: np.ndarray, queries: np.ndarray, rounds: int) -> None:
-    """Three ways that give the same rows; ours as a share of the faster peer's speed."""
+    """Three methods that return the same rows; ours as a share of the faster peer's speed."""
     import faiss
     import torch
     from sentence_transformers.util import dot_score, semantic_search
@@ -112,7 +112,7 @@ def approximate(index: Any, queries: np.ndarray, rounds: int) -> None:
 
 
 def large(rows: int, dim: int, seed: int, out: str) -> None:
-    """In a process of its own: fill, search, and the most memory that it had at any time."""
+    """In a separate process: fill, search, and the most memory that it had at any time."""
     index, (queries,) = filled(out, rows, dim, seed), vectors(64, dim, seed, start=rows)
     for kind in ("exact", "ivf"):
         index.nearest(queries[:1], K, kind=kind)
@@ -131,7 +131,7 @@ def main(
     seed: int = 0,
     only_large: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Print every ratio, with the command, the hardware and what was expected."""
+    """Print every ratio, with the command, the hardware and the expected values."""
     if only_large is not None:
         large(rows, dim, seed, only_large)
         return

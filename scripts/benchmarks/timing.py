@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Times(NamedTuple):
-    """Seconds of a run: of the wall clock, and of this process's own work (`cpu`), which says
+    """Seconds of a run: of the wall clock, and of this process's own work (`cpu`), which shows
     more where others use the machine too."""
 
     wall: float

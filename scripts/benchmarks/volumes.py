@@ -4,7 +4,7 @@
 
 A head of 160 x 192 x 160 voxels (the MNI152 template with noise, int16) is written as `.nii.gz`
 and read by each; ours also turns it to RAS and checks its values. Then an epoch of a sample cache:
-what the second epoch reads.
+as read by the second epoch.
 """
 
 from __future__ import annotations

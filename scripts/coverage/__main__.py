@@ -1,7 +1,7 @@
 """`python -m sensorium.scripts.coverage causal seq2seq masked`: run all rows, write the table.
 
 Each row that ends is a line of `--out`. Rows that have a line are not run again, unless they are
-named singly or `--rerun` names what they came to; the last line of a row counts.
+named singly or `--rerun` names their result; the last line of a row counts.
 """
 
 from __future__ import annotations

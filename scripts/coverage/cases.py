@@ -41,7 +41,7 @@ def set_running_statistics(model: nn.Module, run: Callable[[], Any]) -> None:
     """Give every batch norm a gain of 1 and the statistics of its input during `run()`.
 
     With mean 0 and variance 1, or with a gain that begins at zero (EfficientNet), random weights
-    let the signal fade from layer to layer, until all inputs give the same features.
+    let the signal fade from layer to layer, until all inputs have the same features.
     """
 
     def measure(module: Any, inputs: tuple[Tensor, ...]) -> None:

@@ -135,7 +135,7 @@ def _transformers(kind: str, name: str, config: Fields) -> Iterator[Fields]:
 
 
 def plain_processor(config: Fields) -> Fields:
-    """Return ViT's image processor at a model's size, for a type that has none of its own."""
+    """Return ViT's image processor at a model's size, for a type that has none."""
     inner = next((config[s] for s in TOWERS["vision"] if config.get(s)), config)
     size = inner.get("image_size") or PICTURE_SIZE
     height, width = size if isinstance(size, (list, tuple)) else (size, size)

@@ -1,4 +1,4 @@
-"""A fork server: rows run in processes of their own, forked from one that has imported all.
+"""A fork server: rows run in separate processes, forked from one that has imported all.
 
 A row that crashes, hangs or eats the memory leaves the steps that it finished, and ends no other.
 """
@@ -35,7 +35,7 @@ class Child:
     steps: dict[str, str] = field(default_factory=dict)
 
     def read(self) -> bool:
-        """Take what it wrote. Return False at the end."""
+        """Read its output. Return False at the end."""
         if not (chunk := os.read(self.pipe, 65536)):
             return False
         *lines, self.text = (self.text + chunk).split(b"\n")
@@ -79,7 +79,7 @@ def run_rows(
 def preload(rows: Iterable[str], run: Callable[[str, Report], None]) -> None:
     """Import what rows import while they run, so that every fork has it.
 
-    The rows themselves run in processes of their own: threads do not survive a fork.
+    The rows themselves run in separate processes: threads do not survive a fork.
     """
 
     def names(row: str, report: Report) -> None:

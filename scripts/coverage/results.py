@@ -12,7 +12,7 @@ from .steps import OK
 
 @dataclass(frozen=True)
 class Row:
-    """What a row came to. chosen: the steps that were asked for; all if empty. seconds: of
+    """The result of a row. chosen: the requested steps; all if empty. seconds: of
     processor time that it had. ended: seconds since 1970."""
 
     row: str

@@ -1,4 +1,4 @@
-"""What a step of a row may come to, and comparisons that tell right from wrong."""
+"""The results of a step of a row, and comparisons with a tolerance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def outcome(step: Callable[[], Any]) -> str:
     """Run a step; return `ok`, `n/a: why`, `wrong: what`, `refused: why` or `error: what`.
 
     A ValueError, of which our own ConfigError is one, counts as refused. Memory that ran out says
-    nothing of the class and is `limit`, whatever error carries it.
+    nothing about the class and is `limit`, for any error that carries it.
     """
     try:
         with torch.random.fork_rng(devices=[]):

@@ -1,6 +1,6 @@
 """From the results of all rows to a Markdown page: how many rows pass each step, and what fails.
 
-The page says of itself what ran: which rows have a result, with which steps, and which ended at a
+The page lists what ran: which rows have a result, with which steps, and which ended at a
 limit of time or memory.
 """
 

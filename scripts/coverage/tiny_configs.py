@@ -1,7 +1,7 @@
 """Tiny random configurations of every architecture of transformers, by general rules.
 
 A rule is a pattern of attribute names and the value that such an attribute gets; what cannot be
-derived from names stands in `EXCEPTIONS`, by model type. Nothing here is used by the package.
+derived from names is in `EXCEPTIONS`, by model type. Nothing here is used by the package.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def shrink(fields: Mapping[str, Any], whole: bool, kinds: bool) -> Fields:
 
 
 def small_value(name: str, value: int) -> int | None:
-    """Return what the rules say of an attribute; None if they keep it."""
+    """Return the value of an attribute by the rules; None if they keep it."""
     for pattern, small in RULES:
         if re.search(pattern, name):
             return min(value, small) if value > 0 and "vocab" not in name else small
@@ -183,7 +183,7 @@ def per_layer(
 def tiny_config(config_class: Any) -> Any:
     """Return a tiny configuration of a class of transformers' configurations.
 
-    Raises whatever the class raises if the rules and the exceptions do not fit it.
+    Raises the error of the class if the rules and the exceptions do not fit it.
     """
     exceptions = EXCEPTIONS.get(config_class.model_type, {})
     plain = config_class(**exceptions.get("needs", {}))

@@ -36,7 +36,8 @@ def api_page() -> str:
 
 
 def public_names(module: Any) -> list[str]:
-    """Return what a module lists, or else defines or imports from the package, in order."""
+    """Return the names that a module lists, or else defines or imports from the package, in
+    order."""
     listed = getattr(module, "__all__", None)
     names = listed if listed is not None else [n for n in vars(module) if not n.startswith("_")]
 
@@ -108,7 +109,7 @@ def _command(name: str, command: Any) -> list[str]:
 def errors_table() -> str:
     """Return the messages of the package's own errors in Markdown, by package, from the source.
 
-    What stands in braces is a value of the user's.
+    A name in braces is a value of the user's.
     """
     groups: dict[str, set[str]] = {}
     for folder in ("modalities", "connectors", "backbones", "tasks", "engine"):

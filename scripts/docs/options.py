@@ -107,7 +107,7 @@ def _modality(modality: Modality) -> list[str]:
 
 def option_rows(part: Any, path: str, passed: Sequence[str] = ()) -> Iterator[Row]:
     """Yield (name, type, default) of every option of a part. The default of a required one is
-    empty. passed: arguments that the engine gives itself."""
+    empty. passed: arguments that the engine sets itself."""
     if not path.startswith("sensorium.") or passed:  # of a library, as the recipe's schema has it
         for name, field in library_model(part, passed).model_fields.items():
             required = field.is_required()

@@ -1,1 +1,1 @@
-"""Examples that run as they are."""
+"""Examples that run unchanged."""

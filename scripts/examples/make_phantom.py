@@ -2,7 +2,7 @@
 
 python -m sensorium.scripts.examples.make_phantom --out phantoms --subjects 4
 
-phantoms/studies.csv                        a row a series: its files and what is true of it
+phantoms/studies.csv                        a row a series: its files and labels
 phantoms/sub-00000/anat/sub-00000_T1w.nii.gz, ..._mask.nii.gz, ..._report.txt
 phantoms/dicom/sub-00000/T1w/*.dcm          one series a folder, with its tags
 """
@@ -62,7 +62,7 @@ def main(
 def write_series(
     folder: Path, values: np.ndarray, affine: np.ndarray, *, patient: str, sequence: str
 ) -> None:
-    """`[X, Y, Z]` int16 as one MR series, a file a slice; names tell nothing of the order."""
+    """`[X, Y, Z]` int16 as one MR series, a file a slice; names do not show the order."""
     folder.mkdir(parents=True, exist_ok=True)
     matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM's world is LPS
     edges = np.linalg.norm(matrix[:3, :3], axis=0)

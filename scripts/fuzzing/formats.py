@@ -22,7 +22,7 @@ Files = dict[str, bytes]
 @dataclasses.dataclass(frozen=True)
 class Format:
     """A format. files: makes small valid files. read: reads a folder that holds one, damaged, or
-    raises ReadError or ConfigError. mutations: those that know its header. share: of all cases.
+    raises ReadError or ConfigError. mutations: those that parse its header. share: of all cases.
     """
 
     files: Callable[[], list[Files]]

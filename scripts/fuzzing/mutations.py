@@ -1,4 +1,4 @@
-"""Seeded mutations of a file's bytes: blind ones, and those that know the format's header."""
+"""Seeded mutations of a file's bytes: blind ones, and those that parse the format's header."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def nifti(data: bytes, rng: Rng) -> bytes:
 
 
 def png(data: bytes, rng: Rng) -> bytes:
-    """Change a chunk and give it the right checksum, so that the decoder reads it."""
+    """Change a chunk and set the right checksum, so that the decoder reads it."""
     at, chunks = 8, []
     while at + 8 <= len(data):
         (length,) = struct.unpack(">I", data[at : at + 4])
@@ -186,7 +186,7 @@ def ogg_page(page: bytes) -> bytes:
 
 
 def ogg(data: bytes, rng: Rng) -> bytes:
-    """Change a page of an Ogg file and give it the right checksum."""
+    """Change a page of an Ogg file and set the right checksum."""
     pages = ogg_pages(data)
     place = int(rng.integers(len(pages)))
     pages[place] = pages[place][:6] + blind(pages[place][6:], rng)
@@ -197,7 +197,7 @@ TAR_FIELDS = ((0, 100), (100, 8), (108, 8), (124, 12), (136, 12), (156, 1), (257
 
 
 def tar(data: bytes, rng: Rng) -> bytes:
-    """Change a field of a member's header and give the header the right checksum."""
+    """Change a field of a member's header and set the header's checksum."""
     changed = bytearray(data)
     headers = [at for at in range(0, len(data) - 511, 512) if data[at + 257 : at + 262] == b"ustar"]
     if not headers:

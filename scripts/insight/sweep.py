@@ -37,8 +37,8 @@ def sweep(
 ) -> None:
     """Train and evaluate one recipe with each value of some keys, and table the results.
 
-    A run that is finished is not trained again, one that was interrupted goes on; `sweep.json` in
-    the folder holds the table.
+    A run that is finished is not trained again, one that was interrupted is resumed; `sweep.json`
+    in the folder holds the table.
     """
     from sensorium.engine.evaluation import grid_cells
     from sensorium.engine.recipe import load_recipe
@@ -75,7 +75,7 @@ def sweep(
 
 
 def is_shown(metric: str) -> bool:
-    """Return whether a metric stands in the table of the terminal; the ablations do not."""
+    """Return whether a metric is in the table of the terminal; the ablations do not."""
     return not metric.endswith(("_shuffled", "batch_gap"))
 
 

@@ -77,7 +77,7 @@ def serve(
     }
     retrievers = {name: Retriever(place, device=device) for name, place in places.items()}
     for retriever in retrievers.values():
-        _ = retriever.model  # whatever is wrong with it is said before the port is open
+        _ = retriever.model  # its errors are raised before the port is open
     app = create_app(pipelines, settings, retrievers)
     uvicorn.run(app, host=host, port=port, log_level="info", timeout_graceful_shutdown=30)
 

@@ -1,10 +1,10 @@
 """Prompts: a template of text, streams and columns, and the packed context made of it.
 
 In `"<image> <state> {instruction} Describe:"`, `<name>` is a stream and `{column}` a cell of the
-row (`{age:.1f}` with a format); `{{`, `}}` and `<<name>>` stand for `{`, `}` and `<name>`. All
+row (`{age:.1f}` with a format); `{{`, `}}` and `<<name>>` are escapes of `{`, `}` and `<name>`. All
 other characters, spaces included, are text; cells are never parsed.
 
-Legend: `B` rows, `S` streams of the template (a stream may stand in it twice), `T` tokens, `D`
+Legend: `B` rows, `S` streams of the template (a stream may occur in it twice), `T` tokens, `D`
 width of the decoder.
 """
 
@@ -59,7 +59,7 @@ class Prompt:
 
     def encode(self, row: Row, tokenizer: Tokenizer, name: str = "prompt") -> dict[str, Tensor]:
         """Return the labels of a row's prompt: the ids of its `S + 1` texts, `prompt.0` to
-        `prompt.S`. The tokenizer's `bos`, if it has one, stands in front of the first."""
+        `prompt.S`. The tokenizer's `bos`, if it has one, precedes the first."""
         ids = [tokenizer.encode(text) for text in self.render(row)]
         if tokenizer.bos_id is not None:
             ids[0] = [tokenizer.bos_id, *ids[0]]
@@ -202,7 +202,7 @@ def assemble(
     """Return the context of a batch: texts and streams in the order of the template, packed.
 
     streams: the `S` streams of the template. The texts are the batch's labels, made by
-    `Prompt.encode`. A stream with several items a cell stands with all of them, in order.
+    `Prompt.encode`. A stream with several items a cell has all of them, in order.
     The result has `tokens [B, T, D]`, real ones to the left. Raise ValueError if the width of a
     stream is not the decoder's, or the prompt is empty.
     """

@@ -1,7 +1,7 @@
 """Distillation of a frozen teacher's embeddings into a student of another signal.
 
 Duquenne et al., "SONAR" (arXiv 2308.11466): a speech encoder learns the vector of the transcript in
-a frozen text encoder, by mean squared error; what was trained on the text's vectors then works with
+a frozen text encoder, by mean squared error; a task trained on the text's vectors then works with
 those of speech. Search errors as in LASER's xsim, without its margin.
 
 Legend: `B` rows, `D` width of the space.

@@ -60,7 +60,7 @@ def cwcl_targets(vectors: Tensor, all_vectors: Tensor, positive: Tensor) -> Tens
 
 def teachtext_loss(similarity: Tensor, teachers: Sequence[Tensor]) -> Tensor:
     """Return the smooth L1 loss of cosines `[B, N]` to the mean of the teachers' cosines, summed
-    over rows and averaged over columns. Cosines have one scale, whatever the temperatures."""
+    over rows and averaged over columns. Cosines have one scale, for any temperatures."""
     mean = torch.stack(list(teachers)).mean(0)
     return F.smooth_l1_loss(similarity, mean, reduction="none").mean(1).sum()
 

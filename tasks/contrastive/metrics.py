@@ -1,9 +1,9 @@
 """Retrieval metrics, in both directions of every pair of streams.
 
 Names: `image_to_caption_recall@1` has pictures as queries and captions as candidates;
-`..._same_region` ranks among rows of the same region only, which removes what the region alone
-predicts; `recall@1` is the mean over all directions, `image_caption_gap` the distance of the two
-modalities' means; `dim64_recall@1` is that of the vectors' first 64 coordinates.
+`..._same_region` ranks among rows of the same region only, which removes the part that the region
+alone predicts; `recall@1` is the mean over all directions, `image_caption_gap` the distance of the
+two modalities' means; `dim64_recall@1` is that of the vectors' first 64 coordinates.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class RetrievalMetrics:
         }
 
     def _items(self) -> dict[str, Items]:
-        """Return each stream's rows; a row without a group forms a group of its own."""
+        """Return each stream's rows; a row without a group forms its own group."""
         labels = [
             ("row", i) if t.get("group") is None else ("group", t["group"])
             for i, t in enumerate(self.targets)

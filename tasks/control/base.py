@@ -64,7 +64,7 @@ class ControlTask(Task):
         to the action executed last and the window does not begin there.
         """
         span = windows.get(self.action)
-        if span is None:  # the source makes chunks, which begin now, or at what is pinned
+        if span is None:  # the source makes chunks, which begin now, or at the pinned action
             return int(self.tokenizer.fixed_start)
         first, last = span
         if self.tokenizer.fixed_start and first != -1:
@@ -116,7 +116,7 @@ class ControlTask(Task):
             )
 
     def _previous_action(self, row: Row) -> np.ndarray:
-        """Return `[dof]` the action executed last. None stands for the beginning of an episode,
+        """Return `[dof]` the action executed last. None marks the beginning of an episode,
         before which nothing was executed: then the mean of what training episodes began with."""
         padding = row.get(f"{self.previous_action}_padding")  # of a window: before the episode
         if row[self.previous_action] is not None and (padding is None or not padding[-1]):

@@ -95,7 +95,7 @@ class Control(ControlTask):
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Labels: the prompt's texts, and those of `ControlTask`, which a row has not when a robot
-        asks what to do."""
+        requests an action."""
         example = super().prepare(row, tools, rng)
         example.labels |= self.prompt.encode(row, tools.tokenizer())
         return example

@@ -24,7 +24,7 @@ class _Bounded(Protocol):
 
 
 class ActionMetrics:
-    """l1, mse: mean over samples and joints; l1_gripper and l1_joints if the tokenizer knows
+    """l1, mse: mean over samples and joints; l1_gripper and l1_joints if the tokenizer has
     grippers. token_accuracy, if ids are generated. decodable: fraction of chunks whose tokens could
     be decoded. clipped: fraction of the recorded actions outside the tokenizer's bounds, if it has
     some. jerk: mean square of the third difference, with a step as the unit of time; jerk_data:

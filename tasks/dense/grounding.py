@@ -41,7 +41,7 @@ class Grounding(Task):
     """Grounding of sentences in the tokens of a signal.
 
     input: a stream whose connector keeps the grid (`linear`, `mlp`). text: the stream of sentences.
-    mask: the stream of masks of what each sentence describes (`modality: mri_mask`), empty if it is
+    mask: the stream of masks of the finding of each sentence (`modality: mri_mask`), empty if it is
     absent from the signal. dim: width of the shared space.
 
     finding, negative_group: columns. Rows with the same value of `negative_group` and another

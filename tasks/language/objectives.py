@@ -94,8 +94,8 @@ def fill_in_the_middle(ids: list[int], noise: Noise, rng: np.random.Generator) -
 
 
 def ul2(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
-    """Return what one of three denoisers makes, chosen with equal chances, behind its mode token:
-    R, span corruption; S, prefix; X, span corruption with long spans or many tokens."""
+    """Return the example of one of three denoisers, chosen with equal chances, behind its mode
+    token: R, span corruption; S, prefix; X, span corruption with long spans or many tokens."""
     mode = MODES[int(rng.integers(len(MODES)))]
     if mode == "X":
         long = rng.random() < 0.5

@@ -48,7 +48,7 @@ def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int, i
 
 
 REPLACEMENT = "\ufffd"
-"""What stands for bytes that are no letter yet."""
+"""The replacement of bytes that are no letter yet."""
 
 
 def character_spans(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int, int]]:
@@ -59,7 +59,7 @@ def character_spans(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int,
     for piece, within in _pieces(tokenizer, ids):
         offset += len(piece)
         ends.append((offset, within))
-    if offset != len(text):  # the pieces depend on what stands around them
+    if offset != len(text):  # the pieces depend on their neighbours
         ends, offset = [], 0
         for count in range(1, len(ids) + 1):
             prefix = tokenizer.decode(ids[:count])
@@ -75,7 +75,7 @@ def character_spans(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int,
 
 def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
     """Yield the letters that each token completes, and whether it ends within one. Only the tokens
-    since the last that did not are decoded anew, and those of the piece before them."""
+    since the last that did not are decoded again, and those of the piece before them."""
     before = since = emitted = 0
     for count in range(1, len(ids) + 1):
         previous, current = tokenizer.decode(ids[before:since]), tokenizer.decode(ids[before:count])

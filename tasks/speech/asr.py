@@ -1,6 +1,6 @@
 """Speech recognition by the language decoder: captioning whose text is the transcript.
 
-Llama-AVSR (Cappellazzo et al., arXiv 2409.12319): compressed features of a (frozen) encoder stand
+Llama-AVSR (Cappellazzo et al., arXiv 2409.12319): compressed features of a (frozen) encoder are
 in the prompt of a language model, which may be frozen except for adapters. Two streams, `"<audio>
 <lips> Transcribe:"`, each have their own connector, and so their own compression.
 """

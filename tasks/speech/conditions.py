@@ -12,7 +12,7 @@ from ..base import Row
 class CategoryEncoder(Fittable):
     """Encodes the values of the columns named by `set_columns`; fitted on the training split.
 
-    Index 0 of a column stands for an unknown value; the values follow in sorted order.
+    Index 0 of a column is an unknown value; the values follow in sorted order.
     """
 
     def __init__(self) -> None:

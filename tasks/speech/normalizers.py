@@ -27,7 +27,7 @@ def normalizer_of(name: Normalizer) -> Callable[[str], str]:
         return lambda text: " ".join(text.split())
     if name == "unicode":
         return normalize_unicode
-    # Imported when a score is asked for: it takes a second, and `check` asks for none.
+    # Imported when a score is computed: it takes a second, and `check` computes none.
     from transformers.models.whisper import english_normalizer as whisper
 
     makers: dict[str, Callable[[], Callable[[str], str]]] = {
@@ -50,7 +50,7 @@ def normalize_unicode(text: str) -> str:
     for char in unicodedata.normalize("NFC", "".join(map(_compatible, text))):
         kind = unicodedata.category(char)
         if kind[0] == "M":
-            # A variation selector or mark without its letter (of an emoji, say) is no word.
+            # A variation selector or mark without its letter (e.g. of an emoji) is no word.
             enclosing = kind == "Me" or _is_selector(char)
             if letters and letters[-1] != " " and not enclosing:
                 letters.append(char)

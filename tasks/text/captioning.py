@@ -38,7 +38,7 @@ class Captioning(Task):
     may be a chat (see `parse_prompt`). target: the text that follows, a template of columns; one of
     them may hold a list (several captions of a picture).
 
-    Training draws one reference of a row, anew in each epoch; the metrics use all. attention: over
+    Training draws one reference of a row, again in each epoch; the metrics use all. attention: over
     the context. facts: regular expressions with a group, by name, whose matches in caption and
     reference are compared. fact_tolerance: relative error up to which a numeric fact is right.
     """

@@ -1,6 +1,6 @@
 """CIDEr-D: the consensus of a text with its references (Vedantam, Zitnick and Parikh 2015).
 
-For n-grams of n = 1..4, with `h_k(s)` how often k stands in s, `I` the rows of the set and
+For n-grams of n = 1..4, with `h_k(s)` the count of k in s, `I` the rows of the set and
 `df_k` the rows one of whose references has k:
 
     g_k(s)   = h_k(s) * log(|I| / max(1, df_k))

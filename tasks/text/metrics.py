@@ -23,7 +23,7 @@ def words(text: str) -> list[str]:
     """Split a text into words in lower case, composed (NFC); punctuation marks are words. Combining
     marks (vowel signs of Hindi or Thai) belong to their letter."""
     tokens: list[str] = []
-    before = ""  # what the last character is part of: a word, a symbol, or a space
+    before = ""  # the kind of the last character: a word, a symbol, or a space
     for char in unicodedata.normalize("NFC", text.lower()):
         if char.isspace():
             before = ""
@@ -41,7 +41,7 @@ def words(text: str) -> list[str]:
 class TextMetrics:
     """Accumulates predicted texts and their references, one or several a text.
 
-    exact_match: share of predictions equal to a reference, but for runs of white space.
+    exact_match: share of predictions equal to a reference, except for runs of white space.
     words: of all words of the references, the share that the prediction has at the same place
     (with several references, the one that fares best). bleu4, rouge_l: of the whole set, and
     mean of the texts. cider_d: 0 to 10; rarity of words is that among the texts accumulated.

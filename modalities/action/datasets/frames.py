@@ -1,7 +1,7 @@
 """Tables whose rows are the frames of recordings, episode after episode.
 
-Columns of numbers are arrays in memory, so that a window is a slice; what is large (pictures)
-stays in its table until it is asked for.
+Columns of numbers are arrays in memory, so that a window is a slice; large values (pictures)
+stay in their table until they are read.
 
 Legend: `N` rows.
 """
@@ -61,7 +61,7 @@ class Recordings(Source):
         self._of_row = np.repeat(np.arange(len(self._episodes)), [len(e) for e in self._episodes])
 
     def _borders(self, numbers: np.ndarray) -> list[int]:
-        """Return rows at which another recording begins, whatever its number is."""
+        """Return rows at which another recording begins, even if its number is equal."""
         return []
 
     def __len__(self) -> int:
@@ -125,8 +125,8 @@ class Frames(Recordings):
     """CSV or Parquet files with one row a frame and a column that numbers the recordings.
 
     path: a file, a glob pattern, or a list of them. join: columns put side by side, `{action:
-    [a0, a1, a2]}`. episode: the column that numbers the recordings of a file. A recording goes on
-    in the next file only if it has the same number there and `frame_index` goes on.
+    [a0, a1, a2]}`. episode: the column that numbers the recordings of a file. A recording continues
+    in the next file only if it has the same number there and `frame_index` continues.
     """
 
     def __init__(

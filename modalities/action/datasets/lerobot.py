@@ -25,7 +25,7 @@ TASK = "task"
 
 class LeRobot(Recordings):
     """Rows with the folder's columns (`observation.state`, `action`, `timestamp`, ...), `task`
-    (what was asked, in words), and frames of videos, decoded when they are looked at.
+    (the instruction), and frames of videos, decoded on access.
 
     path: the folder. split: a name of `splits` in its `info.json`, or episodes as `0:80`.
     videos: False leaves the columns of videos out. Raise ValueError in one line for a version

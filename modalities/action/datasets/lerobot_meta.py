@@ -1,7 +1,7 @@
 """The layout of a LeRobotDataset folder, by the version of its format.
 
 v2.0 and v2.1: a file an episode, JSON lines about them. v3.0: files of many episodes, Parquet
-about them. Both say in `meta/info.json` what their columns are. Source: the folders that
+about them. Both describe their columns in `meta/info.json`. Source: the folders that
 LeRobot (https://github.com/huggingface/lerobot) writes; nothing of that package is needed.
 """
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 PLACED = ("episode_index", "length", "data/", "videos/")
-"""What of a v3 episode's description says where it lies; the statistics beside it are many."""
+"""Keys of a v3 episode's description that locate it; the statistics beside them are many."""
 
 
 FOLLOWS = 0.25
@@ -118,7 +118,7 @@ def _count_frames(episodes: Sequence[Episode], camera: str, fps: float) -> None:
     """Begin each episode of a video at the number of frames before it. Its stamps are sums of
     floats, which drift by whole frames over thousands of episodes (huggingface/lerobot#3177).
 
-    Where an episode does not follow upon the one before it, its stamp stands.
+    Where an episode does not follow upon the one before it, its own stamp is used.
     """
     files: dict[Path, list[Episode]] = {}
     for episode in episodes:

@@ -16,7 +16,7 @@ from .step_encoder import StepEncoder, sinusoids
 
 
 class State(StepEncoder):
-    """Each step by a linear map, or a perceptron, plus where it stands before the last one.
+    """Each step by a linear map, or a perceptron, plus its position before the last one.
 
     dim: width of a token. hidden: width of the hidden layers; without it the map is linear.
     depth: residual blocks between the first layer and the last: a robot's hand goes by

@@ -1,4 +1,4 @@
-"""Demonstrations of Meta-World's scripted experts, recorded when first asked for and then kept.
+"""Demonstrations of Meta-World's scripted experts, recorded on first access and then stored.
 
 A seed is an episode's construction and one reset: 0-999 for training, 2000-2049 for development,
 5000-5199 for the test. What was recorded lies as a LeRobotDataset under the cache's folder.
@@ -33,16 +33,16 @@ SEEDS = {
 }
 
 NAMES = {"instruction": "task", "task": "environment"}
-"""Our column -> the folder's: what LeRobot calls a task is the sentence that asks for it."""
+"""Our column -> the folder's: LeRobot's task is the instruction."""
 
 REVISION = 1
-"""To be raised whenever the same options give other rows."""
+"""To be raised whenever equal options yield other rows."""
 
 
 class Demonstrations(Source):
     """Rows `state [39], proprio [8], action [4], instruction, task, seed, disturbed` and a PNG a
     camera, frame after frame; with `episode_index, frame_index, timestamp` (s). instruction: one
-    of the ways to ask, drawn for each row.
+    of the instructions, drawn for each row.
 
     tasks: `push-v3`, ... episodes: seeds of each. split: which seeds, and which words: one way to
     ask is kept for `development` and another for `test`. noise: deviation of what is added to the
@@ -93,7 +93,7 @@ class Demonstrations(Source):
 
     @functools.cached_property
     def rows(self) -> LeRobot:
-        """What was recorded; the first time it is asked for, it is."""
+        """The recorded frames; recorded on first access."""
         if not self.folder.is_dir():
             write(self.folder, self._recordings(), RATE, options=self._options())
         return LeRobot(path=str(self.folder))

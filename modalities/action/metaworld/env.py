@@ -32,7 +32,7 @@ from .instructions import heldout_instruction, train_instructions
 from .rendering import OffscreenRenderer
 
 PROPRIO = (0, 1, 2, 3, 18, 19, 20, 21)
-"""What of the state a robot knows of itself: its hand, now and a step before."""
+"""The proprioceptive part of the state: its hand, now and a step before."""
 
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
 
@@ -43,10 +43,10 @@ GOAL_COLOUR = (1.0, 0.0, 1.0, 1.0)
 """The goal's dot is red like the arm, in some tasks; nothing else is magenta."""
 
 FIRST = {"development": 2000, "test": 5000}
-"""A split's first seed, in their order. From there on, what was told in training is not told."""
+"""A split's first seed, in their order. From there on, no instruction of training is used."""
 
 SHOWN = 240
-"""Px a side of what a person is shown."""
+"""Px a side of pictures for a viewer."""
 
 Observation = dict[str, np.ndarray]
 
@@ -83,7 +83,7 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin the episode of a seed: a simulation of its own, and its one reset."""
+        """Begin the episode of a seed: its own simulation, and its one reset."""
         super().reset(seed=seed)
         self.seed = self.seed if seed is None else seed
         self.inner = _make(self.task, self.seed)
@@ -102,7 +102,7 @@ class MetaWorld(gymnasium.Env[Observation, np.ndarray]):
         return np.ascontiguousarray(self.picture("corner2", SHOWN)[::-1, ::-1])
 
     def picture(self, camera: str, size: int | None = None) -> np.ndarray:
-        """Return what a camera sees now, uint8 `[size, size, 3]`; RuntimeError where nothing can
+        """Return the picture of a camera, uint8 `[size, size, 3]`; RuntimeError where nothing can
         draw."""
         size = size or self.size
         if size not in self._drawers:
@@ -147,7 +147,7 @@ def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
     policy = ENV_POLICY_MAP[task]()
 
     def act(state: np.ndarray) -> np.ndarray:
-        with warnings.catch_warnings():  # it says that it asks for more than is allowed
+        with warnings.catch_warnings():  # it warns of a step beyond its limit
             warnings.simplefilter("ignore")
             action = policy.get_action(np.asarray(state, np.float64))
         return np.clip(action, -1.0, 1.0).astype(np.float32)

@@ -1,10 +1,10 @@
 """A scripted expert's episodes of Meta-World, recorded after clipping.
 
 Noise for robustness follows Laskey et al., "DART: Noise Injection for Robust Imitation Learning",
-2017: the robot is disturbed, the label is what the expert wants. DART labels every disturbed
+2017: the robot is disturbed, the label is the expert's action. DART labels every disturbed
 state with one clean action; a chunk of actions needs the ones after it too. So a disturbed
-episode is not recorded while it is disturbed: from the layout's start it goes on with noise for a
-number of steps that is drawn, and then the expert goes on alone, recorded, from where that left
+episode is not recorded while it is disturbed: from the layout's start it runs with noise for a
+number of steps that is drawn, and then the expert continues alone, recorded, from where that left
 it. Every recorded action is the expert's own, clean and clipped, at the state beside it.
 """
 
@@ -25,7 +25,7 @@ from ..datasets import Recording
 from .env import MetaWorld, Observation, expert
 
 WHOLE = mujoco.mjtState.mjSTATE_INTEGRATION.value
-"""All that decides how a simulation goes on, the start of its solver included."""
+"""The full state of a simulation, the start of its solver included."""
 
 TOO_LONG = 250
 """Steps after which an episode that has not succeeded is given up."""
@@ -33,7 +33,7 @@ TOO_LONG = 250
 
 @dataclass(frozen=True)
 class ExpertRecorder:
-    """One task's expert. noise: deviation of what is added to each action, which lies in [-1, 1].
+    """One task's expert. noise: deviation of the noise added to each action, which lies in [-1, 1].
     branches: disturbed episodes a seed, beside its clean one. hold: steps recorded after the
     first success. cameras, size: pictures that are kept, PNG."""
 
@@ -46,7 +46,7 @@ class ExpertRecorder:
 
     def episodes(self, seed: int, words: Sequence[str]) -> Iterator[Recording | None]:
         """Yield the clean episode of a seed, then the disturbed ones; None for one that failed.
-        words: ways to ask for it, of which one is drawn."""
+        words: instructions, of which one is drawn."""
         rng = np.random.default_rng([zlib.crc32(self.task.encode()), seed])
         env = MetaWorld(self.task, seed)
         first, _ = env.reset()
@@ -62,7 +62,7 @@ class ExpertRecorder:
     def _disturbed(
         self, env: MetaWorld, observation: Observation, steps: int, rng: np.random.Generator
     ) -> Observation:
-        """Return what is observed after some steps with noise, or at the first success in them."""
+        """Return the observation after some steps with noise, or at the first success in them."""
         act = expert(self.task)
         for _ in range(steps):
             noisy = act(observation["state"]) + self.noise * rng.standard_normal(4)
@@ -97,7 +97,7 @@ class ExpertRecorder:
 
 
 class SimulatorSnapshot:
-    """An environment as it is now, to be put back: MuJoCo's state, and what the classes around it
+    """A snapshot of an environment, to be restored: MuJoCo's state, and what the classes around it
     count or remember (numbers and arrays)."""
 
     def __init__(self, env: MetaWorld) -> None:
@@ -117,7 +117,7 @@ class SimulatorSnapshot:
 
 
 def _layers(env: Any) -> Iterator[Any]:
-    """Yield a gymnasium environment and what it is wrapped around, from the outside to the
+    """Yield a gymnasium environment and those that it wraps, from the outside to the
     inside."""
     yield env
     while env is not env.unwrapped:
@@ -131,7 +131,7 @@ def _memory(layer: Any) -> dict[str, Any]:
 
 
 def _columns(steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Dicts a step -> columns: arrays stacked, pictures as they are."""
+    """Dicts a step -> columns: arrays stacked, pictures unchanged."""
     cells = {name: [step[name] for step in steps] for name in steps[0]}
     return {k: v if isinstance(v[0], bytes) else np.stack(v) for k, v in cells.items()}
 

@@ -1,4 +1,4 @@
-"""The ways to ask for a task of Meta-World: those of training, and one for each other split."""
+"""The instructions of a task of Meta-World: those of training, and one for each other split."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ KEPT: dict[str, dict[str, str]] = {
     split: {task: ways[place] for task, ways in HELD_OUT.items()}
     for place, split in enumerate(("development", "test"))
 }
-"""Split -> task -> the way to ask that no other split has."""
+"""Split -> task -> the instruction that no other split has."""
 
 
 @functools.cache
 def train_instructions(task: str) -> tuple[str, ...]:
-    """Return the ways to ask for a task that training may see. ValueError for a task without
+    """Return the instructions of a task for training. ValueError for a task without
     words."""
     if task not in SENTENCES:
         tasks = ", ".join(SENTENCES)
@@ -28,7 +28,7 @@ def train_instructions(task: str) -> tuple[str, ...]:
 
 
 def heldout_instruction(task: str, split: str = "test") -> str:
-    """Return the way to ask for a task that is kept for a split. ValueError as in
+    """Return the instruction of a task that is held out for a split. ValueError as in
     `train_instructions`."""
     train_instructions(task)
     return KEPT[split][task]

@@ -1,8 +1,8 @@
 """Pictures of a MuJoCo simulation on a machine without a display.
 
-One OpenGL context serves a whole process: with a second one, OSMesa gives noise for a picture and
-says nothing. Without multisampling, shadows and reflections, software draws an order of magnitude
-faster, and a policy does not miss them.
+One OpenGL context serves a whole process: with a second one, OSMesa renders noise and
+reports no error. Without multisampling, shadows and reflections, software draws an order of
+magnitude faster, and a policy does not miss them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _context() -> Any:
             context.make_current()
             atexit.register(context.free)  # before the library that it belongs to
             return context
-        except Exception as error:  # each way has errors of its own
+        except Exception as error:  # each backend has its own errors
             wrong.append(f"{module}: {type(error).__name__}")
     raise RuntimeError(_complaint("; ".join(wrong)))
 
@@ -90,7 +90,7 @@ class OffscreenRenderer:
         self._option = mujoco.MjvOption()
 
     def picture(self, data: Any, camera: str) -> np.ndarray:
-        """Return what a named camera sees now, uint8 `[size, size, 3]`."""
+        """Return the picture of a named camera, uint8 `[size, size, 3]`."""
         import mujoco
 
         view = mujoco.MjvCamera()

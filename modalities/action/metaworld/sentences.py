@@ -1,6 +1,6 @@
-"""What the tasks of Meta-World are called in words: ways to ask for each, two kept from training.
+"""Instructions for the tasks of Meta-World: several for each, two held out from training.
 
-`{a|b}` in a sentence is a place where either may stand.
+`{a|b}` in a sentence is a choice of either.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "{open|pull open|slide open|push open} the window{| by its handle| all the way}",
     ),
 }
-"""Task -> ways to ask for it."""
+"""Task -> its instructions."""
 
 HELD_OUT: dict[str, tuple[str, str]] = {
     "reach-v3": ("bring the hand to the target", "move the gripper to the goal"),

@@ -1,9 +1,9 @@
-"""FAST: a cosine transform over time, rounded, and byte pairs over what is left (arXiv 2501.09747).
+"""FAST: a cosine transform over time, rounded, and byte pairs over the rest (arXiv 2501.09747).
 
 Actions are scaled to [-1, 1] at their quantiles; the orthonormal DCT-II of each joint times `scale`
 is rounded to whole numbers, which become characters, lowest frequencies of all joints first, and
 byte-pair encoding (🤗 tokenizers) turns them into ids. How many varies from chunk to chunk, and a
-sequence that does not give `steps * dof` numbers stands for no chunk.
+sequence that does not decode to `steps * dof` numbers is no chunk.
 
 Legend: `B` chunks, `steps` samples, `dof` joints, `L_i` tokens of chunk `i`.
 """
@@ -38,7 +38,7 @@ KEPT = 50_000
 
 class FastTokenizer(ActionTokenizer):
     """dof: numbers of an action; None: as the data. vocab: the largest number of ids; fewer where
-    the data gives no more pairs. scale: what coefficients are multiplied by before rounding."""
+    the data has no more pairs. scale: factor of the coefficients before rounding."""
 
     def __init__(
         self,

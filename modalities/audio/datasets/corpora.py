@@ -1,7 +1,7 @@
-"""Recorded speech as it is handed out: LibriSpeech's folders, Common Voice's tables.
+"""Recorded speech in its published form: LibriSpeech's folders, Common Voice's tables.
 
-Both give `audio` as a path, so that a damaged file is a row like any other, and is reported by
-whoever reads it.
+Both have `audio` as a path, so that a damaged file is a row like any other, and is reported by
+its reader.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class LibriSpeech(_Files):
     """Rows `audio, text, speaker, chapter, words, seconds` of `<path>[/<split>]/*/*/*.trans.txt`.
 
     split: `train-clean-100`, `dev-clean`, `test-other`... lower: the transcripts, which are in
-    capitals, in small letters. Raise ValueError where there are no transcripts.
+    capitals, in small letters. Raise ValueError if there are no transcripts.
     """
 
     def __init__(self, *, path: str, split: str | None = None, lower: bool = False) -> None:
@@ -165,7 +165,7 @@ def _clip(top: Path, row: dict[str, str], lengths: dict[str, float]) -> tuple[Pa
 
 
 def _lengths(top: Path) -> dict[str, float]:
-    """Return seconds of the clips, where the release says them in milliseconds."""
+    """Return seconds of the clips, if the release lists them in milliseconds."""
     file = top / "clip_durations.tsv"
     if not file.is_file():
         return {}
@@ -174,7 +174,7 @@ def _lengths(top: Path) -> dict[str, float]:
 
 
 def _seconds(file: Path) -> float:
-    """From the file's header; not a number where it cannot be read, which `read` will say."""
+    """From the file's header; NaN if it cannot be read, which `read` reports."""
     try:
         return float(soundfile.info(str(file)).duration)
     except (OSError, soundfile.SoundFileError):

@@ -1,8 +1,8 @@
 """espeak-ng by ctypes: words in, samples and the times of their phonemes out, always the same.
 
 The library keeps state between utterances (phases, noise, whose seed is the time of day), so that
-what it says depends on what it said before. Each utterance is therefore spoken by a library that
-is loaded for it and closed again, with a fixed seed: any order and any process give the same
+its output depends on its earlier output. Each utterance is therefore spoken by a library that
+is loaded for it and closed again, with a fixed seed: any order and any process yield the same
 samples. Mode 2 is synchronous: nothing runs in a thread, which also makes a fork safe.
 """
 
@@ -34,7 +34,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True)
 class Voice:
-    """Who speaks. accent: a voice of espeak-ng. variant: what it adds with `+`. rate: words a
+    """A speaker. accent: a voice of espeak-ng. variant: the suffix after `+`. rate: words a
     minute. pitch, range: 0 to 99, 50 is the voice's own."""
 
     accent: str
@@ -97,7 +97,7 @@ def _packaged() -> bool:
 
 @contextmanager
 def _new_library() -> Iterator[tuple[Any, int]]:
-    """A library that has said nothing yet, and its sampling rate in Hz."""
+    """A fresh library, and its sampling rate in Hz."""
     path, data = library()
     with _ONE_AT_A_TIME:
         try:
@@ -126,7 +126,7 @@ def version() -> str:
 
 @functools.lru_cache(maxsize=8)
 def speak(text: str, voice: Voice) -> Utterance:
-    """Return what a voice says. Raise `ReadError` for a voice that espeak-ng lacks."""
+    """Return the speech of a voice. Raise `ReadError` for a voice that espeak-ng lacks."""
     pieces: list[bytes] = []
     phonemes: list[tuple[str, int]] = []
 
@@ -161,7 +161,7 @@ def speak(text: str, voice: Voice) -> Utterance:
 
 
 def pronounce(texts: list[str], accent: str) -> list[str]:
-    """Return the phonemes of texts, in IPA, as an accent says them."""
+    """Return the phonemes of texts, in IPA, in an accent."""
     ipa = 2
     with _new_library() as (espeak, _):
         if espeak.espeak_SetVoiceByName(accent.encode()):

@@ -37,7 +37,7 @@ HELD_VARIANTS = VARIANTS[3::6]
 
 
 def speaker(rng: np.random.Generator, held_variant: bool, held_accent: bool) -> Voice:
-    """Return a voice of the asked kind, at its own rate and pitch."""
+    """Return a voice of the requested kind, at its own rate and pitch."""
     variants = [name for name in VARIANTS if (name in HELD_VARIANTS) == held_variant]
     accents = [name for name in ACCENTS if (name in HELD_ACCENTS) == held_accent]
     return Voice(

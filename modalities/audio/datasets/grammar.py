@@ -1,10 +1,10 @@
-"""What the talker says: two grammars over words that no accent of it confuses.
+"""The sentences of the talker: two grammars over words that no accent of it confuses.
 
 `commands`: strings of digits and short orders, 61 words. `sentences`: 8 to 25 words of a
 vocabulary of several hundred, in which certain pairs of neighbours (an adjective and its noun, a
 noun and its verb) are kept for testing, although each of their words is trained.
 
-A sentence belongs to one split alone, by a hash of its own words: nothing is listed.
+A sentence belongs to one split alone, by a hash of its words: nothing is listed.
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ Pick = Callable[[Sequence[str]], str]
 
 @dataclass(frozen=True)
 class Grammar:
-    """make: a sentence from a generator. held_out: True for one that training never says."""
+    """make: a sentence from a generator. held_out: True for one that is not in training."""
 
     make: Callable[[np.random.Generator], str]
     held_out: Callable[[str], bool]
     vocabulary: frozenset[str]
 
     def draw(self, rng: np.random.Generator, held_out: bool) -> str:
-        """Return a sentence of the asked kind."""
+        """Return a sentence of the requested kind."""
         return next(text for text in self._endless(rng) if self.held_out(text) == held_out)
 
     def _endless(self, rng: np.random.Generator) -> Iterator[str]:

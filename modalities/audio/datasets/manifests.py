@@ -16,7 +16,7 @@ from ...rows import ListedRows, existing_folder, table_lines
 class Kaldi(ListedRows):
     """Rows `audio, text, speaker, words` of a data folder with `wav.scp`.
 
-    `text` gives the transcripts, `segments` the parts of recordings that are utterances, `utt2spk`
+    `text` has the transcripts, `segments` the parts of recordings that are utterances, `utt2spk`
     the speakers; each may be missing, and so is its column then. Paths are taken from `root`, by
     default the folder. lower: transcripts in small letters. Raise ValueError for a recording that
     is the output of a command: write it to a file first.

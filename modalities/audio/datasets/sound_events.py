@@ -1,6 +1,6 @@
-"""The events that `sounds` is made of: what each is called, and what is heard.
+"""The events that `sounds` is made of: their names and their signals.
 
-Properties that a name tells apart lie well apart in the sound: pitches by more than an octave,
+Properties that a name distinguishes are well apart in the sound: pitches by more than an octave,
 lengths and speeds by a factor of three.
 
 Legend: `N` samples.
@@ -31,7 +31,7 @@ FADE = 64
 
 @dataclass(frozen=True)
 class Event:
-    """kind: `tone`, `sweep`, `clicks`, `beeps`, `noise` or `wobble`. phrase: what is said of it.
+    """kind: `tone`, `sweep`, `clicks`, `beeps`, `noise` or `wobble`. phrase: its description.
     first, second: its properties, in the kind's own order. count: clicks or beeps."""
 
     kind: str

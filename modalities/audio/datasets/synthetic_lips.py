@@ -116,8 +116,8 @@ def _ellipse(x: np.ndarray, y: np.ndarray, half: np.ndarray, high: np.ndarray) -
 
 
 class TalkerLips(Talker):
-    """`talker` with a column `lips`: the mouth that says it, 25 frames a second of 32 x 32 pixels,
-    and with noise unless `snr` says otherwise. The other options and columns are the talker's."""
+    """`talker` with a column `lips`: the speaker's mouth, 25 frames a second of 32 x 32 pixels,
+    and with noise unless `snr` is set. The other options and columns are the talker's."""
 
     columns = (*Talker.columns, "lips")
 

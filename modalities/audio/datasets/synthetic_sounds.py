@@ -1,7 +1,7 @@
-"""Generated sounds whose captions must be composed to be right: what is heard, and in what order.
+"""Generated sounds whose captions must be composed to be right: events and their order.
 
 One to three events of different kinds: "a long rising tone, then three fast clicks, then a short
-hiss". Pitches, lengths and speeds that a caption tells apart lie well apart in the sound, so that
+hiss". Pitches, lengths and speeds that a caption distinguishes are well apart in the sound, so that
 a sound has one caption and finding it means something.
 
 Legend: `N` samples.
@@ -41,7 +41,7 @@ TRIES = 1000
 """Scenes that a row of `distinct` looks through for a caption that is not taken."""
 
 REVISION = 1
-"""To be raised whenever the same arguments give other sounds or captions."""
+"""To be raised whenever equal arguments yield other sounds or captions."""
 
 
 @dataclass(frozen=True)

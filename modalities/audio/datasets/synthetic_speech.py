@@ -1,7 +1,7 @@
-"""Spoken sentences: espeak-ng says what a grammar writes, in a hundred voices.
+"""Spoken sentences: espeak-ng speaks the sentences of a grammar, in a hundred voices.
 
-It is one synthesiser: what is learned from it, and every figure, says nothing about people's
-speech. What is said, and by whom, follows from (seed, split, index) alone; the sound is made when
+It is one synthesiser: what is learned from it, and every figure, does not transfer to people's
+speech. Sentence and speaker follow from (seed, split, index) alone; the sound is made when
 its cell is read, so that keys, texts and lengths cost nothing.
 
 Legend: `N` samples.
@@ -33,7 +33,7 @@ PAUSE = (0.15, 0.6)
 """Shortest and longest silence before each utterance of a longer recording, and at its end, s."""
 
 REVISION, NOISE_REVISION = 1, 2
-"""To be raised whenever the same arguments give other texts or sounds, or other noise alone."""
+"""To be raised whenever equal arguments yield other texts or sounds, or other noise alone."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Speech(LazySound):
     """A recording that is made when it is read: utterances of one voice, pauses, perhaps noise.
 
     pauses: seconds of silence before each of the texts, and at the end. loudness: dB. snr: dB
-    between the mean power of what is said and the noise, None without noise. seed: the noise's.
+    between the mean power of the speech and the noise, None without noise. seed: the noise's.
     """
 
     texts: tuple[str, ...]
@@ -57,7 +57,7 @@ class Speech(LazySound):
         utterances, start = [], round(self.pauses[0] * RATE)
         for text, pause in zip(self.texts, self.pauses[1:], strict=True):
             spoken = speak(text, self.voice)
-            if spoken.rate != RATE:  # no build of espeak-ng that we know
+            if spoken.rate != RATE:  # an unexpected build of espeak-ng
                 raise ReadError("talker", f"espeak-ng speaks at {spoken.rate} Hz", f"{RATE} Hz")
             utterances.append((start, spoken))
             start += len(spoken.samples) + round(pause * RATE)
@@ -81,7 +81,7 @@ class Speech(LazySound):
         return sum(_estimate(text, self.voice.rate) for text in self.texts) + sum(self.pauses)
 
     def part(self, number: int) -> Speech:
-        """Return one of its utterances as a recording of its own."""
+        """Return one of its utterances as a separate recording."""
         ends = (self.pauses[0], self.pauses[-1])
         seed = self.seed + number + 1
         return Speech((self.texts[number],), self.voice, ends, self.loudness, self.snr, seed)
@@ -91,13 +91,13 @@ class Talker(Source):
     """Rows `audio, text, words, seconds, voice, accent, variant, parts`, from (seed, split, index).
 
     grammar: `commands` (61 words) or `sentences` (8 to 25 words of 344). split: `train`, or
-    `test`, which holds out what `hold` says: voices, accents, sentences (in `sentences`, each then
-    has a pair of neighbours that training never says); the rest of a test row is as in training,
-    and `train` has none of what any `hold` would hold out. count: rows. snr: dB of noise, or a
-    range that each row draws from; None is clean. join: lowest and highest number of utterances of
-    a row (0 is silence). text: the words as they were given to the synthesiser. seconds: an
-    estimate, for `train.sampler.column`. parts: `{audio, text}` of each utterance of a row by
-    itself.
+    `test`, which holds out the properties in `hold`: voices, accents, sentences (in `sentences`,
+    each then has a pair of neighbours that are not in training); the rest of a test row is as in
+    training, and `train` has none of what any `hold` would hold out. count: rows. snr: dB of noise,
+    or a range that each row draws from; None is clean. join: lowest and highest number of
+    utterances of a row (0 is silence). text: the words as they were given to the synthesiser.
+    seconds: an estimate, for `train.sampler.column`. parts: `{audio, text}` of each utterance of a
+    row by itself.
     """
 
     columns: tuple[str, ...] = (
@@ -215,7 +215,7 @@ def _levelled(samples: np.ndarray, decibels: float) -> np.ndarray:
 
 
 def _power(samples: np.ndarray) -> float:
-    """Mean power of what is not silence."""
+    """Mean power outside silence."""
     values = samples.astype(np.float64)
     return float(values @ values) / max(1, int(np.count_nonzero(values))) + 1e-12
 

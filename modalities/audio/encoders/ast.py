@@ -21,7 +21,7 @@ from .hf import HubSound, Json
 from .padding import mask_tokens, up_to
 
 SPECIAL = 2
-"""The class token and the distillation token stand before the patches."""
+"""The class token and the distillation token precede the patches."""
 
 
 class AST(HubSound):

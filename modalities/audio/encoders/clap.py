@@ -24,7 +24,7 @@ class Clap(HubSound):
     """A model by its hub id, its folder, or `config` (`model_type: clap_audio_model`, or `clap`
     with its `audio_config`). name, config, processor: see `HubSound`.
 
-    output: `tokens` gives the last map of HTS-AT, on a grid (time, bands), and its mean as
+    output: `tokens` returns the last map of HTS-AT, on a grid (time, bands), and its mean as
     `pooled`; `embedding` the vector in the space shared with text, not yet normalised. A short
     sound is repeated to the window, as in training; one longer than the window is refused, since
     the model's own way is a random crop.

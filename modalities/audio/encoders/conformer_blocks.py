@@ -30,7 +30,7 @@ class Convolution(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`[B, T, D]` -> what is added to it."""
+        """`[B, T, D]` -> the residual added to it."""
         gated = mask_tokens(F.glu(self.enter(self.norm(x))), mask)
         mixed = self.depthwise(gated.mT).mT
         added: Tensor = self.dropout(self.leave(F.silu(self.inner(mixed))))
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`[B, T, D]` -> what is added to it."""
+        """`[B, T, D]` -> the residual added to it."""
         parts = self.enter(self.norm(x)).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, H, D / H]
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         query, key = rotate(query), rotate(key)
@@ -105,7 +105,7 @@ class ConformerBlock(nn.Module):
 class Subsampling(nn.Module):
     """Mel bands -> frames of width D, halved in number by each strided convolution.
 
-    A sample of L frames gives `ceil(L / 2^n)`, whatever it is padded to: frame `j` of the
+    A sample of L frames has `ceil(L / 2^n)`, for any padding: frame `j` of the
     result is centred on frame `j * 2^n`.
     """
 

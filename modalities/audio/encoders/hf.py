@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 
 class HubSound(Encoder):
-    """A model of transformers that hears. Subclasses say `kind`, `types` and how they run.
+    """An audio model of transformers. Subclasses define `kind`, `types` and the forward.
 
     name: a hub id (`org/name`, `org/name@revision`) or a folder; its weights are read by `load`.
     config: the configuration with its `model_type`; beside a `name` it replaces values of the
@@ -120,7 +120,7 @@ class HubSound(Encoder):
         return CONFIG_MAPPING[kind].from_dict(settings)
 
     def build(self) -> Any:
-        """Return the model without weights, in fp32 whatever the checkpoint's own precision."""
+        """Return the model without weights, in fp32 for any precision of the checkpoint."""
         return self.part(self.loader()._from_config(self.config, dtype=torch.float32))
 
     def loader(self) -> Any:
@@ -150,7 +150,7 @@ class HubSound(Encoder):
         return list_of_layers(self.model, count)
 
     def hidden(self, output: Any, hidden_states: Sequence[int]) -> list[Tensor]:
-        """Return what the layers gave, by place, 0 the first, -1 the last."""
+        """Return the outputs of the layers, by place, 0 the first, -1 the last."""
         states = output.hidden_states[1:] if hidden_states else ()
         return [states[layer] for layer in layer_indices(hidden_states, len(states))]
 
@@ -177,7 +177,7 @@ MASKS = ("attention_mask", "input_features_mask", "padding_mask")
 def call(
     model: nn.Module, arguments: Sequence[str], values: Tensor, more: Mapping[str, Tensor]
 ) -> Any:
-    """Call a model with what a feature extractor returned. Raise ValueError if it wants more."""
+    """Call a model with the output of a feature extractor. Raise ValueError if it needs more."""
     matched = {name: value for name, value in more.items() if name in arguments}
     masks = [value for name, value in more.items() if name.endswith("mask")]
     if len(masks) == 1:
@@ -195,7 +195,7 @@ def call(
 
 
 def encoder_of(model: Any) -> Any:
-    """Return the encoder of a pair, and any other model as it is."""
+    """Return the encoder of a pair, and any other model unchanged."""
     pair = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     return model.get_encoder() if pair and hasattr(model, "get_encoder") else model
 

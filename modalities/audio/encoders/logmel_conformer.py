@@ -1,6 +1,6 @@
 """A Conformer on log-mel frames, small enough to train from nothing.
 
-Gulati et al. 2020; see `conformer_blocks.py` for what is changed so that a sample's features depend
+Gulati et al. 2020; see `conformer_blocks.py` for the changes by which a sample's features depend
 neither on padding nor on its neighbours.
 
 Legend: `B` batch, `F` mel frames, `M` mel bands, `T` tokens, `D` width.
@@ -40,7 +40,7 @@ class LogMelConformer(Encoder):
     feed-forward in dims. subsample: mel frames a token. normalize: `bands` takes from each band
     its mean over the sound (no microphone, no steady tone remains), `level` the mean of all
     bands (loudness goes, the spectrum stays), `fixed` nothing of the sound's own. mask_token:
-    learn a token that stands for masked frames. The rest is the spectrogram's: see `LogMel`.
+    learn a token that replaces masked frames. The rest is the spectrogram's: see `LogMel`.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from ...base import Features
 
 
 def mask_tokens(x: Tensor, mask: Tensor) -> Tensor:
-    """x `[B, T, D]` with zeros where mask `[B, T]` is False, whatever stood there."""
+    """x `[B, T, D]` with zeros where mask `[B, T]` is False, for any value there."""
     return x.masked_fill(~mask.unsqueeze(-1), 0)
 
 
@@ -31,7 +31,7 @@ def up_to(lengths: Tensor, longest: int) -> Tensor:
 
 
 def layer_indices(layers: Iterable[int], count: int) -> list[int]:
-    """Layers counted from the end (-1) as layers counted from 0; ValueError where there is none."""
+    """Layers counted from the end (-1) as layers counted from 0; ValueError if there is none."""
     indices = list(layers)
     for layer in indices:
         if not -count <= layer < count:
@@ -42,7 +42,7 @@ def layer_indices(layers: Iterable[int], count: int) -> list[int]:
 def in_time(
     tokens: Tensor, mask: Tensor, step: float, origin: float, hidden_states: Sequence[Tensor] = ()
 ) -> Features:
-    """Features along time, zeros where there is none; layers likewise."""
+    """Features along time, zeros outside the sound; layers likewise."""
 
     def along(x: Tensor) -> Features:
         grid = (x.shape[1],)

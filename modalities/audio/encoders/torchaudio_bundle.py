@@ -1,4 +1,5 @@
-"""torchaudio's Wav2Vec2 and HuBERT, built as its bundles say, without their download.
+"""torchaudio's Wav2Vec2 and HuBERT, built with the configurations of its bundles, without their
+download.
 
 The bundles' weights are pickles and are not read; weights come from a run or a safetensors file.
 Its WavLM takes no lengths, so that no batch could be padded: take `wav2vec2` for that.
@@ -23,7 +24,7 @@ from .padding import layer_indices, mask_tokens, padded, up_to
 class TorchaudioBundle(Encoder):
     """A model by the name of its bundle, `WAV2VEC2_BASE`, `HUBERT_LARGE`, `WAV2VEC2_XLSR53`...
 
-    options: what is to differ from the bundle, as `torchaudio.models.wav2vec2_model` names it. A
+    options: changes to the bundle's arguments, as `torchaudio.models.wav2vec2_model` names it. A
     head for letters is left out. Where the convolutions are normed over groups (the base kinds)
     padding changes features.
     """

@@ -1,4 +1,4 @@
-"""torchaudio's Conformer as it is, on the same log-mels as ours.
+"""torchaudio's unchanged Conformer, on the same log-mels as ours.
 
 Gulati et al. 2020, by `torchaudio.models.Conformer`. Its convolutions read padding, so that a
 sound's last frames depend on the longest of its batch.

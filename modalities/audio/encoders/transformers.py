@@ -1,6 +1,6 @@
 """Any model of 🤗 transformers that hears: its encoder, if it is a pair or has several towers.
 
-What a model takes and returns is asked of it: the arguments of its forward are matched with what
+Inputs and outputs are detected: the arguments of the forward are matched with those
 the feature extractor returns, and a copy with one layer shows how tokens follow on the sound.
 
 Legend: `B` batch, `N` steps of the input along time, `M` values of a step, `T` tokens, `D` width.
@@ -40,7 +40,7 @@ SECTIONS = ("audio_config", "encoder_config", "speech_config")
 """Where the configuration of a model of several towers has that of its sound."""
 MASKING = ("mask_time_prob", "mask_feature_prob")
 SECONDS = (1.0, 2.0)
-"""Durations of the sounds by which a model is asked for its tokens."""
+"""Durations of the sounds by which a model's tokens are measured."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class TransformersSound(HubSound):
         self.shape = shape_of(self.tower, self.processor)
         self.processor = replace(self.processor, most=self.shape.window)
         self.model = self.part(self.model) if self.shape.inner else self.model
-        for key in MASKING:  # drawn by numpy in training, on top of what the recipe says
+        for key in MASKING:  # drawn by numpy in training, on top of the recipe's
             if hasattr(getattr(self.model, "config", None), key):
                 setattr(self.model.config, key, 0.0)
         freeze_unreached(self.model, self.shape.unused)

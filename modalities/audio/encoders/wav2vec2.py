@@ -51,7 +51,7 @@ class Wav2Vec2(HubSound):
     ) -> None:
         super().__init__(name, config, processor)
         self.dim = int(self.config.hidden_size)
-        # Its masks would be drawn by numpy in training, on top of what the recipe says.
+        # Its masks would be drawn by numpy in training, on top of the recipe's.
         self.model.config.mask_time_prob = self.model.config.mask_feature_prob = 0.0
         if hasattr(self.model, "masked_spec_embed"):
             self.supports = frozenset({"hidden_states", "token_mask"})
@@ -71,7 +71,7 @@ class Wav2Vec2(HubSound):
         return super()._configuration({**settings, "add_adapter": False})
 
     def build(self) -> Any:
-        # A copy, since the model's own loses its masking and `load` asks for it again.
+        # A copy, since the model's own loses its masking and `load` needs it again.
         full_config, self.config = self.config, copy.deepcopy(self.config)
         model = self.loader()(full_config)
         # transformers makes the mask token by a call that no device context reaches.

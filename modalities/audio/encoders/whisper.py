@@ -1,7 +1,7 @@
 """Whisper's encoder, cut back from the silence that it is padded with.
 
 Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022. The model
-hears a window of 30 s whatever the sound's length; as Llama-AVSR does (Cappellazzo et al. 2024),
+hears a window of 30 s for any length of the sound; as Llama-AVSR does (Cappellazzo et al. 2024),
 only the tokens of the sound are given on.
 
 Legend: `B` batch, `F` mel frames of the window, `M` mel bands, `T` tokens, `D` width.
@@ -93,7 +93,7 @@ class Whisper(HubSound):
     def forward(self, values: Tensor, mask: Tensor, hidden_states: Sequence[int] = ()) -> Features:
         """values `[B, M, F]`, mask `[B, T]` -> tokens `[B, T, D]`, of 20 ms each.
 
-        layers: blocks by place, 0 the first, -1 the last (which the model gives normed).
+        layers: blocks by place, 0 the first, -1 the last (which the model returns normed).
         """
         output = self.model(values, output_hidden_states=bool(hidden_states))
         real = mask.shape[1]

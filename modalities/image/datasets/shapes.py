@@ -56,7 +56,7 @@ TRIES = 1000
 
 SUPERSAMPLING = 3
 REVISION = 1
-"""To be raised whenever the same arguments give other pictures or captions."""
+"""To be raised whenever equal arguments yield other pictures or captions."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ OUTLINES: dict[str, list[tuple[float, float]]] = {
 
 
 class Shapes(Source):
-    """Rows `image, caption, objects, relation`, made when asked for, from (seed, split, index).
+    """Rows `image, caption, objects, relation`, made on access, from (seed, split, index).
 
     split: `train`; `test`, whose captions never occur in `train`; `held_out`, where every picture
     shows a pair of `HELD_OUT`, which the other two never do. count: rows. size: px of a side.

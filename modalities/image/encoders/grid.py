@@ -57,7 +57,7 @@ def fit_any(
     count: int, size: Size, strides: Sequence[int], prefixes: tuple[int, ...]
 ) -> tuple[Size, int, int] | None:
     """As `fit` with the first of several strides that fits, and this stride; else with one that
-    the count itself says, if equal steps along both axes give it."""
+    the count defines if equal steps along both axes fit it."""
     for stride in strides:
         if (fitted := fit(count, size, stride, prefixes)) is not None:
             return (*fitted, stride)
@@ -149,7 +149,7 @@ def read_packed(
 
 
 def tokens_of(output: Any, grids: Sequence[Sequence[int]]) -> Tensor:
-    """Return what a tower hands on: its merged tokens if it has a merger, else its last layer."""
+    """Return the output of a tower: its merged tokens if it has a merger, else its last layer."""
     pooled = getattr(output, "pooler_output", None)
     pooled = torch.cat(list(pooled)) if isinstance(pooled, (list, tuple)) else pooled
     patches = sum(math.prod(grid) for grid in grids)

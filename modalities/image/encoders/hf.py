@@ -39,7 +39,7 @@ def parse_repo_id(name: str) -> dict[str, Any]:
 def find(name: str, config: Json | None, processor: Json | None, local: bool) -> tuple[Json, Json]:
     """Return the complete configurations of a checkpoint's vision tower and of its processor.
 
-    What `config` and `processor` say goes before what the checkpoint says. local: read a folder
+    `config` and `processor` override the checkpoint's. local: read a folder
     or the cache, never the network.
     """
     if not name:
@@ -67,7 +67,7 @@ def _laid_over(whole: Any, changes: Json) -> Json:
 
 
 def is_complete(config: Json | None, processor: Json | None) -> bool:
-    """Return whether both configurations stand for themselves, without a checkpoint's."""
+    """Return whether both configurations are complete, without a checkpoint's."""
     return "model_type" in (config or {}) and "image_processor_type" in (processor or {})
 
 
@@ -107,7 +107,7 @@ def tower(whole: Any) -> Tower:
 
 
 def build(found: Tower) -> nn.Module:
-    """Return the model without weights, in fp32 whatever the checkpoint's own precision."""
+    """Return the model without weights, in fp32 for any precision of the checkpoint."""
     return found.build(**without_pooler(found.kind))
 
 
@@ -123,7 +123,7 @@ def pretrained(found: Tower, whole: Any, model: Any, name: str) -> dict[str, Ten
     If the tower's own class does not find its weights, the whole model is read.
     """
     kind: Any = type(model)
-    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told below
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # reported below
     where = {**parse_repo_id(name), "dtype": torch.float32}
     with quiet_loading():
         filled, report = _tower_report(found, whole, where, {**options, "config": model.config})
@@ -156,7 +156,7 @@ def _tower_report(found: Tower, whole: Any, where: Json, options: Json) -> tuple
 
 
 def without_pooler(kind: type) -> dict[str, bool]:
-    """Leave out the head of pre-training (ViT's dense layer, say): checkpoints often lack it, and
+    """Leave out the head of pre-training (e.g. ViT's dense layer): checkpoints often lack it, and
     it would be random then. Heads that belong to the model (SigLIP's) stay."""
     has_option = "add_pooling_layer" in inspect.signature(kind.__init__).parameters  # type: ignore[misc]
     return {"add_pooling_layer": False} if has_option else {}

@@ -25,7 +25,7 @@ from .grid import Size, block_order, pair, tokens_of
 
 @contextmanager
 def masked(embed: nn.Module, token_mask: Tensor | None, mask_token: Tensor) -> Iterator[None]:
-    """Where `token_mask [B, T]` is True, `embed` gives `mask_token [D]` instead of the patch."""
+    """Where `token_mask [B, T]` is True, `embed` returns `mask_token [D]` instead of the patch."""
     if token_mask is None:
         yield
         return
@@ -85,8 +85,8 @@ def in_space(model: Any, hidden: Tensor, stage: int, stages: int, size: Size) ->
 
 
 def match_arguments(names: Sequence[str], sample: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what a processor returned as keyword arguments of a forward with these arguments:
-    `image_grid_thw` goes to `grid_thw`; what the forward does not take is left out."""
+    """Return a processor's output as keyword arguments of a forward with these arguments:
+    `image_grid_thw` goes to `grid_thw`; other values are left out."""
     matched: dict[str, Tensor] = {}
     for key, value in sample.items():
         name = next((n for n in names if n == key or key.endswith(f"_{n}")), None)
@@ -119,7 +119,7 @@ def patches_in_blocks(processor: HubProcessor) -> int:
 @dataclass(frozen=True)
 class Shape:
     """What a packed tower makes of patches: the width of a token and of a layer's, and how many
-    patches a token stands for. unused: parameters that the tokens do not depend on."""
+    patches of a token. unused: parameters that the tokens do not depend on."""
 
     dim: int
     layer_dim: int

@@ -26,10 +26,10 @@ class OpenClipVision(Encoder):
     """A visual tower by the names open_clip has: `ViT-B-32` (no weights), `ViT-B-32:openai` (as
     `open_clip.list_pretrained(as_str=True)` prints them), `hf-hub:org/name`, `local-dir:folder`.
 
-    options: what is to differ from the named model, as in open_clip's model files (`embed_dim`,
-    `quick_gelu`, `vision_cfg: {layers: 2}`), and `preprocess_cfg`. output: `tokens` gives the
-    trunk's tokens, with what it pools before the projection; `embedding` gives `encode_image`,
-    not yet normalised, as `pooled [B, E]` and the only token.
+    options: changes to the named model, as in open_clip's model files (`embed_dim`,
+    `quick_gelu`, `vision_cfg: {layers: 2}`), and `preprocess_cfg`. output: `tokens` returns the
+    trunk's tokens, with its pooled vector before the projection; `embedding` returns
+    `encode_image`, not yet normalised, as `pooled [B, E]` and the only token.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class OpenClipVision(Encoder):
             outputs = self.model(pixel_values)
             pooled = (
                 outputs[0] if isinstance(outputs, tuple) else outputs
-            )  # CoCa gives its tokens too
+            )  # CoCa returns its tokens too
             return Features.dense(pooled.unsqueeze(1), pooled=pooled)
         if isinstance(self.model, TimmModel):
             return timm_features.encode(self.model.trunk, pixel_values, hidden_states)
@@ -125,7 +125,7 @@ def _drop_projection(tower: Any) -> tuple[str, ...]:
 
 
 def _transformer(tower: Any, pixels: Tensor, hidden_states: Sequence[int]) -> Features:
-    """open_clip's own ViT: its forward in pieces, since it gives the projected vector alone."""
+    """open_clip's own ViT: its forward in pieces, since it returns the projected vector alone."""
     x = tower._embeds(pixels)  # [B, 1 + T, D]
     count = len(tower.transformer.resblocks)
     order = _order(hidden_states, count)

@@ -17,7 +17,7 @@ from .grid import Size
 
 
 def fixed_size(processor: Any) -> Size | None:
-    """Return height and width of what an image processor makes of every picture; None if that
+    """Return height and width of an image processor's output; None if that
     depends on the picture."""
     shapes = set()
     for sides in ((96, 64), (64, 96)):

@@ -34,7 +34,7 @@ class Timm(Encoder):
     options: keywords of `create_model` (`img_size`, `depth`, ...). layer: take the tokens from
     this hidden layer (-2: the last but one), not from the last. transform: settings in place of
     those of the weights (`crop_pct`, `crop_mode`, `interpolation`, `mean`, `std`). mask_token:
-    learn a token that stands for masked patches.
+    learn a token that replaces masked patches.
     """
 
     def __init__(

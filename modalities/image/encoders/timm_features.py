@@ -1,7 +1,7 @@
-"""What a timm model gives, whatever its family, as `Features`.
+"""The output of a timm model of any family as `Features`.
 
-Transformers give a sequence that begins with CLS and register tokens, convolutional models a
-map `[B, D, h, w]`, some a map with the width last; `feature_info` says each layer's stride.
+Transformers return a sequence that begins with CLS and register tokens, convolutional models a
+map `[B, D, h, w]`, some a map with the width last; `feature_info` has each layer's stride.
 
 Legend: `B` batch, `T` tokens, `D` width, `h`, `w` tokens of the grid.
 """
@@ -28,7 +28,7 @@ MAPPED = {
     "Hiera": False,  # its sequence need not be in the order of space
     "PoolingVisionTransformer": False,  # the class token alone
 }
-"""Families whose `forward_features` gives no tokens in order, but `forward_intermediates` does;
+"""Families whose `forward_features` returns no tokens in order, but `forward_intermediates` does;
 True where that one can apply the final norm."""
 
 
@@ -42,7 +42,7 @@ def width(model: Any, layer: int | None = None) -> int:
 def encode(model: Any, pixels: Tensor, hidden_states: Sequence[int] = ()) -> Features:
     """pixels `[B, C, H, W]` -> the last layer's Features, and those of the layers `hidden_states`.
 
-    pooled: the class token; without one, what the model's own head pools, where it keeps `D`.
+    pooled: the class token; without one, the output of its own pooling, where it keeps `D`.
     """
     if type(model).__name__ in MAPPED:
         features = _mapped(model, pixels)
@@ -84,7 +84,8 @@ def blocks(model: Any) -> Sequence[nn.Module]:
 
 def _children(modules: Mapping[str, nn.Module], names: Sequence[str]) -> list[nn.Module]:
     """Return the layers of a network whose stages end in modules without parameters (an
-    activation): what is next to them in the innermost module around all, composite ones first."""
+    activation): the modules next to them in the innermost module around all, composite ones
+    first."""
     paths = [name.split(".")[:-1] for name in names]
     depth = next(
         (d for d, parts in enumerate(zip(*paths, strict=False)) if len(set(parts)) > 1),
@@ -154,6 +155,6 @@ def _class_token(model: Any) -> bool:
 
 def _head(model: Any, final: Tensor) -> Tensor | None:
     if getattr(model, "head_hidden_size", None) != model.num_features:
-        return None  # the head widens what it pools
+        return None  # the head widens the pooled vector
     pooled = model.forward_head(final, pre_logits=True)
     return pooled if pooled.ndim == 2 and pooled.shape[1] == model.num_features else None

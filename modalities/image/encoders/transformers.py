@@ -31,7 +31,7 @@ LISTS = ("layer", "layers", "stages", "blocks", "block", "network")
 class TransformersVision(Encoder):
     """A vision model by its hub id (`org/name`, `org/name@revision`), its folder, or `config`.
 
-    config: the model's configuration with its `model_type`; what it says beside a `name`
+    config: the model's configuration with its `model_type`; its values beside a `name`
     replaces values of the checkpoint. processor: the image processor's configuration, with
     its class as `image_processor_type`; without a name and without it, the model type's own
     processor, at the model's size where it has one. layer: take the tokens from this hidden
@@ -119,7 +119,7 @@ class TransformersVision(Encoder):
             return False
         return True
 
-    @torch.enable_grad()  # what is frozen is the same wherever a model is built
+    @torch.enable_grad()  # parameters freeze alike wherever a model is built
     def _meta_features(self) -> Features:
         """Run the model on a prepared picture, on the meta device."""
         model = self.model
@@ -138,7 +138,7 @@ class TransformersVision(Encoder):
             self.model = model
 
     def _width(self) -> int:
-        """Return the width of the tokens, asked of the model on meta if it runs there."""
+        """Return the width of the tokens, computed by the model on meta if it runs there."""
         if self.packed:
             return self.shape.dim if self.layer is None else self.shape.layer_dim
         try:
@@ -190,7 +190,7 @@ class TransformersVision(Encoder):
     def _shallow(
         self, pixels: Tensor, requested: Sequence[int], more: Mapping[str, Tensor]
     ) -> tuple[Features, list[Features]]:
-        """Shapes alone, from one layer on the CPU, of what the meta device cannot walk."""
+        """Shapes alone, from one layer on the CPU, for models that do not run on meta."""
         model, layers = self.model, [0] * len(self._order(requested))
         try:
             with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -266,7 +266,7 @@ class TransformersVision(Encoder):
         return features, hidden
 
     def _options(self, pixel_values: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return what the model is called with beside the pixels: it sees the whole picture, in
+        """Return the inputs of the model besides the pixels: it sees the whole picture, in
         order."""
         options: dict[str, Any] = dict(match_arguments(self.arguments, inputs))
         if "spatial_shapes" in inputs and pixel_values.is_meta:  # which it loops over

@@ -1,1 +1,1 @@
-"""Folders of volumes as they are handed out."""
+"""Folders of volumes in their published form."""

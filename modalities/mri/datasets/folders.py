@@ -97,7 +97,7 @@ def _value(text: str | None) -> Any:
 
 class NnUnet(ListedRows):
     """Rows `volume, mask, case` of a folder with the `dataset.json` of the Medical Segmentation
-    Decathlon, which lists its files, or of nnU-Net, whose channels are files of their own.
+    Decathlon, which lists its files, or of nnU-Net, whose channels are separate files.
 
     split: `train` or `test`; a test split has no `mask`. `volume` is a list of nnU-Net's channels,
     or a file of the Decathlon with all of its channels.

@@ -1,4 +1,4 @@
-"""Masks of volumes as a signal of their own: a stream that holds the answer.
+"""Masks of volumes as a separate signal: a stream of labels.
 
 A mask keeps the space that it was drawn in; a task lays it over a volume's tokens by the
 affines of both. As a stream it is read, cached and batched as any signal is.
@@ -23,7 +23,7 @@ from .vit3d import padded
 
 @dataclass
 class MaskProcessor(Processor):
-    """Keeps a mask as it is."""
+    """Keeps a mask unchanged."""
 
     def prepare(self, raw: MetaTensor) -> Sample:
         """`mask` uint8 `[U, V, W]`, `affine` float32 `[4, 4]` (voxel to mm)."""

@@ -134,7 +134,7 @@ def _layer(maps: dict[str, Map], layer: str | None, name: str) -> str:
             raise ValueError(f"layer: {name} makes no map at {layer!r}{near}")
         return layer
     several = {where: m for where, m in maps.items() if math.prod(m.grid) > 1}
-    # A single channel is what the network answers, and no feature.
+    # A single channel is the network's prediction, and no feature.
     several = {where: m for where, m in several.items() if m.dim > 1} or several
     if not several:
         raise ValueError(f"name: {name} makes no map of features; a convolutional one does")

@@ -82,8 +82,8 @@ class _RandomNumbers(TorchDispatchMode):
 
 
 def find_maps(model: nn.Module, contrasts: int, size: Size, name: str) -> dict[str, Map]:
-    """Return, in the order of running, what each module makes that is a map `[1, D, x, y, z]` or
-    the tokens `[1, N, D]` of one, but for what depends on random numbers.
+    """Return, in the order of running, the outputs of modules that are a map `[1, D, x, y, z]` or
+    the tokens `[1, N, D]` of one, except those that depend on random numbers.
 
     model: in `eval()`, on the meta device.
     """

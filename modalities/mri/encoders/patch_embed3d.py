@@ -52,7 +52,7 @@ class Patches3D(nn.Module):
 
 class Halving(nn.Module):
     """A convolution that halves the axes. The first one of a stem steps over every other voxel;
-    the others keep the largest of eight, since what is small and bright is easily averaged away.
+    the others keep the largest of eight, since small bright structures are easily averaged away.
     Not normed: a norm over a voxel's channels would take its brightness."""
 
     def __init__(self, in_width: int, out_width: int, first: bool) -> None:

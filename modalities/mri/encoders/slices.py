@@ -33,7 +33,7 @@ class SliceProcessor(Processor):
     every: int
 
     def prepare(self, raw: Any) -> Sample:
-        """Return what `picture` gives, `[S, ...]`, and the volume's `affine`, `size`."""
+        """Return the outputs of `picture`, `[S, ...]`, and the volume's `affine`, `size`."""
         sample = self.volume.prepare(raw)
         volume = sample["volume"]
         channels = volume[:3] if len(volume) == 3 else volume[:1].expand(3, -1, -1, -1)
@@ -126,7 +126,7 @@ class Slices(Encoder):
         )
 
     def _geometry(self, grid: tuple[int, ...]) -> dict[str, Any]:
-        """In voxels of the prepared volume; pictures are the whole of it, whatever their size."""
+        """In voxels of the prepared volume; pictures cover all of it, in any size."""
         step = [n / count for n, count in zip(self.size, grid, strict=True)]
         origin = [(s - 1) / 2 for s in step]
         step[self.axis], origin[self.axis] = float(self.every), 0.0

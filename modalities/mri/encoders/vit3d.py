@@ -29,7 +29,7 @@ Size = tuple[int, int, int]
 
 class ViT3D(Encoder):
     """size: voxels of a prepared volume. patch: voxels of a token. contrasts: how many channels
-    there may be; which of them are there is told to the network by an embedding each. stem: widths
+    there may be; an embedding each marks those that are present. stem: widths
     of convolutions before the patches, each halving the axes. registers: further leading tokens.
     spacing, percentiles, crop: see `VolumeProcessor`.
     """
@@ -88,7 +88,7 @@ class ViT3D(Encoder):
         return [self.patches, *self.layers]
 
     def collate(self, samples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Volumes of any shapes, padded at the far ends; what is padding is not `inside`. Where
+        """Volumes of any shapes, padded at the far ends; padding is not `inside`. Where
         shapes differ, `extent [B, 3]` holds the voxels of each."""
         shapes = [s["inside"].shape for s in samples]
         shape = [max(sizes) for sizes in zip(*shapes, strict=True)]

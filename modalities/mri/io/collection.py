@@ -59,7 +59,7 @@ def ignored(path: PurePath) -> bool:
 
 
 def single_volume(members: list[Member], source: object, series: Any) -> Member | None:
-    """Return the one member that is a volume of its own; None where the collection is of DICOM
+    """Return the one member that is a whole volume; None where the collection is of DICOM
     files. Raise ReadError where it holds several, or one beside DICOM files."""
     volumes = [m for m in members if m[0].lower().endswith(VOLUMES)]
     headers = [m for m in members if m[0].lower().endswith((".hdr", ".hdr.gz"))]

@@ -2,7 +2,7 @@
 
 Slices are found by position, never by file name. A file that may belong to the series and cannot
 be read is refused by name; files of other series do not matter. What is not one volume is
-refused with what was found: several series, echoes or components, a gap, a tilted gantry.
+refused with the reason: several series, echoes or components, a gap, a tilted gantry.
 
 Legend: `I` columns, `J` rows, `K` slices, `N` volumes over time.
 """
@@ -74,7 +74,7 @@ def _check_unusable(
     unusable: Sequence[UnusableFile], group: Sequence[Frame], source: object, series: Any
 ) -> None:
     """Raise ReadError for a file that belongs to the series, or may: one that names no series
-    and lies beside its slices, damaged or called as they are. The others are no part of it."""
+    and lies beside its slices, damaged or named alike. The others are no part of it."""
     names = {frame.file.name for frame in group}
     folders = {PurePath(name).parent for name in names}
     suffixes = {suffix_of(name) for name in names}

@@ -1,7 +1,7 @@
 """The slices of DICOM files: an instance is one frame, an enhanced instance many.
 
 `scan_file` never raises: a file that holds no slice is described by an `UnusableFile`, since only
-the choice of a series tells whether that file matters.
+the choice of a series decides whether that file matters.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ class Frame:
 @dataclass(frozen=True)
 class UnusableFile:
     """A file without a slice. series_uid: the series that it belongs to; None where it does not
-    say. damaged: True where it is a DICOM file, or begins as one; False where its content says
-    nothing, so that only its name tells whether it should have been a slice."""
+    say. damaged: True where it is a DICOM file, or begins as one; False if its content has
+    no sign, so that only its name shows whether it should have been a slice."""
 
     name: str
     wrong: str

@@ -14,7 +14,7 @@ EXPECTED = "series: <a name, number or UID of one; * stands for a part of a name
 
 
 def select_series(groups: Sequence[list[Frame]], source: object, series: Any) -> list[Frame]:
-    """Return the slices of the series that is asked for, or of the only one that is no localizer.
+    """Return the slices of the requested series, or of the only one that is no localizer.
     Raise ReadError where none or several are."""
     if series is None:
         chosen = [g for g in groups if not any(w in g[0].label.lower() for w in LOCALIZERS)]

@@ -1,4 +1,4 @@
-"""What the tags of a DICOM header say about a slice: component, label, order in time."""
+"""The tags of a DICOM header about a slice: component, label, order in time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def value_of(data: Dataset, frame: Dataset, key: str, group: str = "", default: 
 
 
 def to_float(value: Any, default: float = 0.0) -> float:
-    """Return a number of a header; `default` where there is none."""
+    """Return a number of a header; `default` without one."""
     try:
         return default if value is None or value == "" else float(value)
     except (TypeError, ValueError):
@@ -27,7 +27,7 @@ def to_float(value: Any, default: float = 0.0) -> float:
 
 
 def tag_numbers(value: Any) -> list[float]:
-    """Return the numbers of a tag that may hold one or several. Raise ValueError for what is
+    """Return the numbers of a tag that may hold one or several. Raise ValueError if it is
     none."""
     if value is None or value == "":
         return []
@@ -42,7 +42,7 @@ def tag_words(types: Any) -> list[str]:
 
 
 def complex_component(types: Any, data: Dataset) -> str:
-    """Magnitude, phase, real or imaginary, where the file says so; else empty."""
+    """Magnitude, phase, real or imaginary, if the file declares it; else empty."""
     components = {"M": "magnitude", "P": "phase", "R": "real", "I": "imaginary"}
     components |= {name.upper(): name for name in components.values()}
     words = [str(data.get("ComplexImageComponent", ""))]
@@ -53,7 +53,7 @@ def complex_component(types: Any, data: Dataset) -> str:
 def frame_label(
     data: Dataset, echo: float, component: str, inverted: bool
 ) -> tuple[str, tuple[str, ...]]:
-    """Return what a person reads of a series, and the words by which it can be chosen."""
+    """Return the description of a series, and the words by which it can be chosen."""
     name = str(data.get("SeriesDescription") or data.get("ProtocolName") or "unnamed")
     number, uid = data.get("SeriesNumber"), str(data.get("SeriesInstanceUID", ""))
     words = [f"series {number}"] if number is not None else []

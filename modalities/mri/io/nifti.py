@@ -1,6 +1,6 @@
 """NIfTI: the header by nibabel, the bytes by ISA-L, which inflates twice as fast as zlib.
 
-A file, its bytes and nibabel's image of it give the same values and the same affine.
+A file, its bytes and nibabel's image of it yield the same values and the same affine.
 
 Legend: `X Y Z` voxels, `N` volumes of a series.
 """
@@ -110,7 +110,7 @@ def read_pair(header: Any, image: Any, source: object) -> tuple[np.ndarray, np.n
 
 
 def check_dtype(dtype: np.dtype, source: object) -> None:
-    """Refuse what is not one grey value a voxel."""
+    """Refuse data other than one grey value a voxel."""
     if dtype.fields is not None or dtype.kind not in "biuf":
         raise ReadError(
             source, f"holds {dtype} values", "one grey value a voxel, not colour or complex numbers"

@@ -55,7 +55,7 @@ def oriented(
 
 
 def check_affine(affine: np.ndarray, source: object) -> None:
-    """Refuse an affine that does not say where voxels lie."""
+    """Refuse an affine that does not place the voxels."""
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         raise ReadError(source, "its affine is not a finite 4 x 4 matrix", "a whole header")
     edges = spacing(affine)

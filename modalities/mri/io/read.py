@@ -44,11 +44,11 @@ def read(source: Any) -> MetaTensor:
 
     source: a path (NIfTI, also as a `.hdr`/`.img` pair, NRRD, MHA, a folder or zip of one of
     these or of DICOM files), the bytes or a file object of such a file, a nibabel image, a
-    MetaTensor, `{array, affine}`, or a function that gives one of these. A list is several
+    MetaTensor, `{array, affine}`, or a function that returns one of these. A list is several
     co-registered contrasts, None where one is absent: its channel is zero and
     `meta["contrasts"]` False.
 
-    A mapping `{path, bytes, volume, series}` says which part is meant: `volume: 3` of a 4-D file,
+    A mapping `{path, bytes, volume, series}` selects a part: `volume: 3` of a 4-D file,
     or `volume: channels` for all of them; `series` of a folder with several, by its number, UID
     or whole name (`T2*` for names that begin so). Where there are `bytes`, `path` is only their
     name. Raise ReadError.
@@ -75,13 +75,13 @@ def read_mask(source: Any) -> MetaTensor:
 
 
 def _called(source: Any) -> Any:
-    """Return what a function gives; anything else as it is."""
+    """Return the result of a function; anything else unchanged."""
     function = callable(source) and not isinstance(source, (MetaTensor, torch.Tensor))
     return source() if function else source
 
 
 def _selected(source: Any) -> tuple[np.ndarray, np.ndarray, object]:
-    """Return the values `[C, X, Y, Z]`, affine and name of a source, as its `volume` says."""
+    """Return the values `[C, X, Y, Z]`, affine and name of a source, at its `volume`."""
     cell = dict(source) if isinstance(source, Mapping) else {}
     if unknown := cell.keys() - KEYS:
         raise ReadError(
@@ -186,7 +186,7 @@ def _pair(path: Path) -> tuple[Path, Path] | None:
 
 
 def _content(content: bytes, name: object, series: Any) -> Volume:
-    """Return the bytes of a file, told by what they are; as `_path` otherwise."""
+    """Return the bytes of a file, detected by content; as `_path` otherwise."""
     if content[128:132] == b"DICM":
         return read_dicom([(_label(name), content)], name, series)
     if is_itk(content):
@@ -216,7 +216,7 @@ def _collection(members: list[Member], source: object, series: Any) -> Volume:
 
 
 def _channels(values: np.ndarray, volume: Any, source: object) -> np.ndarray:
-    """`[X, Y, Z]` or `[X, Y, Z, N]` -> `[C, X, Y, Z]`, as `volume` says."""
+    """`[X, Y, Z]` or `[X, Y, Z, N]` -> `[C, X, Y, Z]`, by `volume`."""
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim == 3:
@@ -285,6 +285,6 @@ def _reoriented(source: MetaTensor) -> MetaTensor:
 
 
 def example(rng: np.random.Generator) -> MetaTensor:
-    """Return a volume as scanners give them, for dry runs and tests."""
+    """Return a volume like those of scanners, for dry runs and tests."""
     values = rng.uniform(0, 100, (1, 20, 22, 18)).astype(np.float32)
     return oriented(values, np.diag([4.0, 4.0, 4.0, 1.0]), "example")

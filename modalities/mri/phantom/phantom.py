@@ -1,6 +1,6 @@
 """A generated head: `source: phantom`.
 
-One anatomy for all (the MNI152 template), so what a model learns of it says nothing of real
+One anatomy for all (the MNI152 template), so results on it do not transfer to real
 heads: it shows that a pipeline works. A subject has one study: four series, or one volume of four
 co-registered contrasts, and one report.
 """
@@ -30,7 +30,7 @@ from .subject import Subject, draw
 ABOUT = ("lesion", "ventricles")
 """What the findings of a report are about, in their order."""
 VERSION = "phantom-1"
-"""Changes with what is simulated."""
+"""Changes with the simulation."""
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 
@@ -62,7 +62,7 @@ class Phantom(Source):
     """Rows of generated subjects. Columns:
 
     `volume` and `mask` (the lesion's; read by `read` and `read_mask`), `box` (a function that
-    gives `[6]` mm, RAS: low and high corner; None without a lesion), `sequence`, `side`, `region`,
+    has `[6]` mm, RAS: low and high corner; None without a lesion), `sequence`, `side`, `region`,
     `finding` (both in one), `size_mm`, `lesion` (yes or no), `ventricle` (their scale, 1 = the
     template's), `ventricles` (in a word), `study`, `subject`, `capsule` (half have a bright one at
     the right temple, which no report mentions), `report` (one text a study), `description` (the
@@ -138,7 +138,7 @@ class Phantom(Source):
 
     def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         """Return the key of a cell; a volume and its masks have the same, however many subjects
-        there are and whatever the rows are."""
+        there are and for any rows."""
         kind = {"volume": "volumes", "mask": "lesion"}.get(column)
         if self.view == "sentence" and column == "sentence_mask":
             kind = ABOUT[index % len(ABOUT)]

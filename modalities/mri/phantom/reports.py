@@ -1,4 +1,4 @@
-"""What a radiologist would write of a phantom: sentences, each with what it is about.
+"""The report of a phantom: sentences, each with its subject.
 
 Numbers are rounded millimetres. `about` names the mask that a sentence is of: `lesion`,
 `ventricles`, or nothing where it is about the whole.

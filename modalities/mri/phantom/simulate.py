@@ -1,4 +1,4 @@
-"""A subject in the scanner: volumes of one grid, and the masks of what is said about them.
+"""A subject in the scanner: volumes of one grid, and the masks of their findings.
 
 Legend: `X Y Z` voxels, `K` sequences; mm, RAS.
 """

@@ -1,7 +1,7 @@
-"""One subject of the phantom: what is true of it, and how its head differs from the template.
+"""One subject of the phantom: its labels, and how its head differs from the template.
 
 Everything is drawn from (seed, split, subject), the lesion first, so that nothing about a series
-can tell of a label. Coordinates in mm, RAS: +x is the patient's right.
+can derive from a label. Coordinates in mm, RAS: +x is the patient's right.
 
 Legend: `N` points.
 """

@@ -21,7 +21,7 @@ TEST_SHARE = 10
 
 
 class Docstrings(Source):
-    """Rows `text, name`: a docstring, and what it describes (`json.JSONEncoder.encode`).
+    """Rows `text, name`: a docstring, and the object it describes (`json.JSONEncoder.encode`).
 
     modules: modules without a package (`textwrap`); null: all of the library. split: modules are
     divided by their name, about a tenth of them for testing. min_length: characters from which a

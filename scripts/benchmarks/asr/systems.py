@@ -29,8 +29,8 @@ TASK = "transcribe"
 
 @dataclass
 class Row:
-    """A row: what the engine reads of it, its target, its tokens for the decoder, seconds of
-    sound; its features `[T, D]`, what the CTC head heard, and the milliseconds of both."""
+    """A row: the engine's input, its target, its tokens for the decoder, seconds of
+    sound; its features `[T, D]`, the transcript of the CTC head, and the milliseconds of both."""
 
     item: Any
     target: dict[str, Any]
@@ -44,8 +44,8 @@ class Row:
 
 @dataclass
 class SystemOutput:
-    """What one recogniser said of each row: texts, decoder's passes, milliseconds of decoding and
-    of them those in which the prompt was read."""
+    """The results of one recogniser for each row: texts, decoder's passes, milliseconds of decoding
+    and of them those in which the prompt was read."""
 
     texts: list[str] = field(default_factory=list)
     passes: list[int] = field(default_factory=list)

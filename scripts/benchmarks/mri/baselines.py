@@ -1,4 +1,4 @@
-"""Rows that expose shortcuts: what is reached without any network, in the form of a run's answers.
+"""Rows that expose shortcuts: scores without any network, in the form of a run's predictions.
 
 `majority` looks at nothing; `histogram` at how often each intensity is there; `blocks` at the mean
 of every block of voxels. Logistic and ridge regression on the last two.
@@ -64,8 +64,8 @@ class IntensityBaselines:
         self.features[split, "majority"] = np.zeros((len(keys_of), 1))
 
     def answers(self, baseline: str, count: int, split: str = "test") -> dict[str, list[Answer]]:
-        """Return what a way says of a split, learned from the first `count` rows of the training
-        split."""
+        """Return the predictions of a method for a split, learned from the first `count` rows of
+        the training split."""
         train_features = self.features["train", baseline][:count]
         test_features = self.features[split, baseline]
         targets = [labels for _, labels in self.rows["train"][:count]]
@@ -104,7 +104,8 @@ class IntensityBaselines:
         test_features: np.ndarray,
         split: str,
     ) -> list[Answer]:
-        """Ridge regression of the corners; the majority says the box whose centre lies in most."""
+        """Ridge regression of the corners; the majority predicts the box whose centre lies in
+        most."""
         with_box = [i for i, labels in enumerate(targets) if labels["box"] is not None]
         boxes = np.array([targets[i]["box"] for i in with_box]).reshape(-1, 6)
         if np.ptp(train_features) == 0:
@@ -147,7 +148,7 @@ def commonest(boxes: np.ndarray) -> np.ndarray:
 def logistic(
     train_features: np.ndarray, names: list[str], test_features: np.ndarray
 ) -> list[dict[str, float]]:
-    """Return a share of each class a row; features that never change give how common each class
+    """Return a share of each class a row; constant features yield how common each class
     is."""
     if np.ptp(train_features) == 0:
         share = {name: count / len(names) for name, count in sorted(Counter(names).items())}
@@ -158,7 +159,7 @@ def logistic(
 
 
 def ridge(train_features: np.ndarray, targets: np.ndarray, test_features: np.ndarray) -> np.ndarray:
-    """Numbers `[N, ...]`; features that never change give the mean."""
+    """Numbers `[N, ...]`; constant features yield the mean."""
     if np.ptp(train_features) == 0:
         return np.broadcast_to(targets.mean(0), (len(test_features), *targets.shape[1:]))
     model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))

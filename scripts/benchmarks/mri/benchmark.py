@@ -6,8 +6,8 @@ cached features (`sequence.yaml`, `ventricle.yaml`, `localization.yaml`, `segmen
 reports to find), and reports in words (`report.yaml`). Prints one table at 1, 10 and 100 % of the
 labels, the comparisons that are required, and what generated reports are worth.
 
-Every run is a folder below `--out`; what is whole there is read, not trained again. Intervals are
-the middle 95 % of a bootstrap over the test split's studies; they do not tell of other seeds.
+Every run is a folder below `--out`; complete ones are read, not trained again. Intervals are
+the middle 95 % of a bootstrap over the test split's studies; they do not cover other seeds.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ SHARES = (0.01, 0.1, 1.0)
 
 
 def truth_of(bench: Bench, cheap: IntensityBaselines) -> Truth:
-    """Return the split that is asked, with what is reached without any signal."""
+    """Return the evaluated split, with the scores without any signal."""
     options = load_recipe("configs/mri/report.yaml").tasks["report"].options
     source = Phantom(split=cast(Any, bench.split), subjects=bench.sizes.held)
     truth = Truth(source, Facts(options["facts"], options["fact_tolerance"]))
@@ -83,7 +83,7 @@ class Job(NamedTuple):
 
 
 def jobs_of(bench: Bench, shares: Sequence[float]) -> dict[str, Job]:
-    """Return all that is trained, the most urgent first; none stands before one that it waits
+    """Return all that is trained, the most urgent first; none precedes one that it waits
     for."""
     stages_of = {GROUNDED: ("align_grounded",), PLAIN: ("align",), RANDOM: (), SLICES: ()}
     jobs = {
@@ -98,7 +98,7 @@ def jobs_of(bench: Bench, shares: Sequence[float]) -> dict[str, Job]:
         jobs.setdefault(name, Job(partial(bench.features, encoder), stages_of[encoder]))
         for share in reversed(shares):
             jobs[f"{encoder} {share}"] = Job(partial(bench.heads, encoder, share), (name,))
-    for share in reversed(shares):  # it asks the random encoder for its grid
+    for share in reversed(shares):  # it needs the random encoder's grid
         job = Job(partial(bench.nothing, share), (f"{RANDOM} {FEATURES}",))
         jobs[f"{NOTHING} {share}"] = job
     return jobs
@@ -166,7 +166,7 @@ def main(
     jobs: Annotated[int, typer.Option(min=1, help="processes side by side")] = 1,
     resamples: Annotated[int, typer.Option(help="of the bootstrap")] = 2000,
 ) -> None:
-    """Train what is missing, ask everything, print markdown."""
+    """Train missing runs, evaluate all, print markdown."""
     steps_of = {name: int(count) for name, _, count in (t.partition("=") for t in steps or ())}
     sizes = Sizes(subjects, held, seen, steps_of, effort, batch, tuple(encoder or ()))
     bench = Bench(out, sizes, slices or SLICED, split)

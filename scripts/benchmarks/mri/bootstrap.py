@@ -28,7 +28,7 @@ def draws(studies: int, count: int = 2000, seed: int = 0) -> np.ndarray:
 @dataclass(frozen=True)
 class BootstrapMetric:
     """of: the weights of rows `[R, N]` -> `[R]`. study: `[N]` the place of each row's study among
-    all. better: 1 where more is better, -1 where less is. chance: what no model at all reaches."""
+    all. better: 1 where more is better, -1 where less is. chance: the score without any model."""
 
     of: Callable[[np.ndarray], np.ndarray]
     study: np.ndarray
@@ -103,7 +103,7 @@ def _pairs(scores: np.ndarray, yes: np.ndarray) -> Callable[[np.ndarray], np.nda
 
 def recall(ranked: Sequence[Sequence[int]], same: np.ndarray, k: int) -> list[float]:
     """ranked: of each query, candidates from the nearest on. same `[N, C]` bool: which of them
-    say the same. 1 where one of the first k does."""
+    state the same. 1 where one of the first k does."""
     return [float(same[row, list(best[:k])].any()) for row, best in enumerate(ranked)]
 
 

@@ -35,13 +35,13 @@ COLUMNS = {
 LESS = ("ventricle", "hd95", "missed")
 """Columns in which less is better."""
 SEEN = ("T2w", "FLAIR", "PDw")
-"""Sequences that show a lesion beside its surroundings; on T1w the side is not asked."""
+"""Sequences that show a lesion beside its surroundings; on T1w the side is not evaluated."""
 K = 5
 
 
 @dataclass
 class Truth:
-    """The split that is asked: its studies in order, and what their reports say.
+    """The evaluated split: its studies in order, and the content of their reports.
 
     chance: a figure without any signal, by column, where there is one.
     """
@@ -62,7 +62,7 @@ class Truth:
         return self.studies[answer.key.rpartition("-")[0]]
 
     def measures(self, answers: Mapping[str, Sequence[Answer]]) -> dict[str, BootstrapMetric]:
-        """By column, what the answers of the heads (`sequence`, `side`, `ventricle`, `mask`,
+        """By column, the scores of the heads (`sequence`, `side`, `ventricle`, `mask`,
         `box`, `recall`) come to."""
         values: dict[str, BootstrapMetric] = {}
         for head, column in (("sequence", "sequence"), ("cls", "cls"), ("mean", "mean")):
@@ -111,7 +111,7 @@ class Truth:
         return ratio(values, study, better=better, chance=self.chance.get(column))
 
     def _recall(self, rows: Sequence[Answer]) -> BootstrapMetric:
-        """Each series asks for reports, one a study; right is one that says the same."""
+        """Each series queries reports, one a study; a hit is one that states the same."""
         study = np.array([self.study(a) for a in rows])
         volumes = np.array([a.prediction["volume"] for a in rows])  # [N, D]
         first = [int(np.argmax(study == index)) for index in range(len(self.studies))]
@@ -138,7 +138,7 @@ def same_facts(facts: Facts, texts: Sequence[str]) -> np.ndarray:
 
 
 def side_of(answer: Answer) -> str:
-    """Left or right, whichever is likelier; which lesions there are is not asked here."""
+    """Left or right, whichever is likelier; the kind of lesion is not evaluated here."""
     scores = answer.prediction["scores"]
     return "left" if scores.get("left", 0.0) > scores.get("right", 0.0) else "right"
 

@@ -1,4 +1,5 @@
-"""The runs of `mri_benchmark`: which recipe, with which changes, where, and what each answers.
+"""The runs of `mri_benchmark`: which recipe, with which changes, where, and the predictions of
+each.
 
 Every run is a recipe of `configs/mri` and a folder; one that is whole is read, not trained again.
 """
@@ -26,14 +27,14 @@ GROUNDED, PLAIN, RANDOM, SLICES, NOTHING = "grounded", "aligned", "random", "sli
 FROZEN = (GROUNDED, PLAIN, RANDOM, SLICES)
 
 LEAST = 16
-"""Rows that are asked at a time, at least."""
+"""Rows of a batch of predictions, at least."""
 STEPS = 360
 """Of the network that is trained from nothing."""
 
 
 class Head(NamedTuple):
     """recipe: below `configs/mri`. task: its name there. changes: of the recipe. placed: what reads
-    every token at its place, and has to be told the encoder's grid."""
+    every token at its place, and needs the encoder's grid."""
 
     recipe: str
     task: str
@@ -64,7 +65,7 @@ TOGETHER = ("sequence", "side", "ventricle", "box", "mask", "recall")
 
 
 VECTORS = ("cls", "mean")
-"""Heads that ask what an encoder's own vectors are worth."""
+"""Heads that evaluate an encoder's own vectors."""
 
 
 class Answer(NamedTuple):
@@ -83,7 +84,7 @@ options: {img_size: 48, patch_size: 8, embed_dim: 144, depth: 3, num_heads: 6}}}
 
 @dataclass(frozen=True)
 class Sizes:
-    """subjects, held: with labels, and of the split that is asked. seen: subjects of the stages
+    """subjects, held: with labels, and of the evaluated split. seen: subjects of the stages
     before the heads, if not the recipes' own. steps, batch: of the stages (and `nothing`), if not
     the recipes' own. effort: by which the heads' steps are multiplied. encoder: further options of
     the encoder, KEY=VALUE."""
@@ -99,7 +100,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Bench:
-    """out: where the runs are. slices: the encoder of slices, YAML. split: that is asked."""
+    """out: where the runs are. slices: the encoder of slices, YAML. split: to evaluate."""
 
     out: Path
     sizes: Sizes = field(default_factory=Sizes)
@@ -124,7 +125,7 @@ class Bench:
         return self._trained(name, self.head_recipe(which, encoder, share))
 
     def heads(self, encoder: str, share: float) -> None:
-        """All heads on a frozen encoder, and what each answers."""
+        """All heads on a frozen encoder, and the predictions of each."""
         for which in heads_of(encoder):
             answers(self.head(which, encoder, share), HEADS[which].task, self.split)
 
@@ -208,7 +209,7 @@ class Bench:
         return load_recipe(path, [*data, *overrides_of, *changes])
 
     def _together(self, share: float, steps: int) -> Recipe:
-        """Return the heads' recipes as one; they read what the connector gives, on its grid."""
+        """Return the heads' recipes as one; they read the connector's output, on its grid."""
         values: dict[str, Any] = {"inputs": {}, "tasks": {}}
         for which in TOGETHER:
             head = HEADS[which]
@@ -226,7 +227,7 @@ class Bench:
         return parse_recipe(values)
 
     def _trained(self, name: str, recipe: Recipe) -> Path:
-        """Return a run; one that was interrupted goes on."""
+        """Return a run; one that was interrupted is resumed."""
         folder = self.out / name
         if not (folder / WEIGHTS).is_file():
             with warnings.catch_warnings():

@@ -88,7 +88,7 @@ def comparisons(results: Figures, truth: Truth, drawn: np.ndarray) -> Iterator[s
 
 
 def side_table(results: Figures, drawn: np.ndarray) -> Iterator[str]:
-    """Whether the side is told as often as it must be."""
+    """Whether the side is stated as often as it must be."""
     for share, rows in results.items():
         with_, without = rows[GROUNDED]["side"], rows[PLAIN]["side"]
         reached = "reached" if with_.over(drawn)[0] >= MIN_ROWS else "not reached"
@@ -146,7 +146,7 @@ def usual_report(facts: Facts, subjects: int) -> str:
 
 
 def cached_head(bench: Bench, encoder: str) -> str:
-    """Return what a head costs whose encoder's features are kept, and how large its file is."""
+    """Return the cost of a head whose encoder's features are cached, and how large its file is."""
     folder = bench.out / encoder / "sequence-100"
     times, size = spent(folder), (folder / WEIGHTS).stat().st_size
     first = spent(bench.out / encoder / FEATURES)

@@ -2,7 +2,7 @@
 
 BEAST-D on a causal backbone and BEAST-F on an encoder-decoder (arXiv 2506.06072): placeholders
 behind the context attend to each other; position i predicts token i. The paper uses the embedding
-of the middle bin at every position and relies on position embeddings to tell them apart, which not
+of the middle bin at every position and relies on position embeddings to distinguish them, which not
 every model supports (a T5 decoder has no positions of the future). Here each position has a learned
 embedding.
 

@@ -1,6 +1,6 @@
 """Two-valued joints (a gripper) as their first state and the times at which they switch.
 
-The state flips at every time, so that any times give a trajectory: times past the end have no
+The state flips at every time, so that any times form a trajectory: times past the end have no
 effect, two that are equal cancel. On the samples of the encoded chunk the states are decoded
 exactly, if there are at most as many switches as tokens (otherwise the first ones are kept) and the
 bins of a token resolve the samples.

@@ -1,6 +1,6 @@
 """What a trajectory is made of, a joint at a time: its curve, knots and control points.
 
-A decoded trajectory lies in the space of its joint's splines, so its samples give back the control
+A decoded trajectory lies in the space of its joint's splines, so its samples determine the control
 points exactly: nothing else of the prediction is needed.
 
 Legend: `N` bases, `S` samples, `F` places of a fine grid.
@@ -21,7 +21,7 @@ FINE = 8
 
 
 def outlines(joints: Sequence[Curve | int], actions: np.ndarray) -> list[Outline | None]:
-    """Of `[S, dof]`, a joint each; None where too few samples are there to know the curve. Empty
+    """Of `[S, dof]`, a joint each; None where the samples are too few for the curve. Empty
     for joints of another robot."""
     if len(joints) != actions.shape[1]:
         return []

@@ -2,7 +2,7 @@
 
 A joint's `steps` samples become the control points of a clamped uniform B-spline, found by least
 squares; a token is one control point between its fitted bounds, in `vocab` bins or as a number
-in [-1, 1]. A curve lies in the convex hull of its control points: whatever the ids, it stays
+in [-1, 1]. A curve lies in the convex hull of its control points: for any ids, it stays
 inside the bounds, and its rounding error is at most half a bin.
 
 Legend: `B` chunks, `N` = num_basis, `L` tokens of a chunk: `N * dof`, basis-major (token
@@ -132,7 +132,7 @@ class BSplineTokenizer(ActionTokenizer):
         start: Tensor | None = None,
         end: Tensor | None = None,
     ) -> Tensor:
-        """`[B, steps, dof]` -> ids `[B, L]`. Padded samples have no say.
+        """`[B, steps, dof]` -> ids `[B, L]`. Padded samples are ignored.
 
         start, end: `[B, dof]` for order 1, `[B, 2, dof]` with the velocity in units a chunk for
         order 2; where they are not given, the chunks' own ends.
