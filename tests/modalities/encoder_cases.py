@@ -151,6 +151,7 @@ MRI: dict[str, Case] = {
     ),
 }  # fmt: skip
 MRI_MASK: dict[str, Case] = {"mask": ("mask", {})}
+IMAGE_MASK: dict[str, Case] = {"mask": ("mask", {})}
 ACTION: dict[str, Case] = {
     "state linear": ("state", {"dim": 16}),
     "state perceptron": ("state", {"dim": 16, "hidden": 24}),
@@ -168,8 +169,8 @@ TEXT: dict[str, Case] = {
     "causal_lm": ("causal_lm", {**hf("llama", **DECODER), **TOKENIZER}),
 }
 CASES = {
-    "action": ACTION, "audio": AUDIO, "image": IMAGE, "mri": MRI, "mri_mask": MRI_MASK,
-    "text": TEXT,
+    "action": ACTION, "audio": AUDIO, "image": IMAGE, "image_mask": IMAGE_MASK, "mri": MRI,
+    "mri_mask": MRI_MASK, "text": TEXT,
 }  # fmt: skip
 SLOW = ("monai SwinUNETR", "monai UNETR")
 EACH = [
@@ -211,6 +212,8 @@ def examples(modality: str) -> list[Any]:
                 rng.integers(0, 256, size, np.uint8)
                 for size in ((48, 60, 3), (60, 20, 3), (9, 9, 3))
             ]
+        case "image_mask":
+            return [rng.integers(0, 2, shape, np.uint8) for shape in ((8, 6), (5, 9), (7, 7))]
         case "mri":
             shapes, wide = ((20, 22, 18), (3, 4, 5), (22, 20, 18)), np.diag([4.0, 4.0, 4.0, 1.0])
             return [{"array": rng.uniform(1, 9, shape), "affine": wide} for shape in shapes]

@@ -146,7 +146,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "not audio": (b"From: somebody\nTo: nobody\n" * 50, "no sound"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8, "no sound"),
     "no such file": ("nowhere/at/all.wav", "No such file"),
-    "a text file": (io.StringIO("la la la"), "gives str, not bytes"),
+    "a text file": (io.StringIO("la la la"), "returns str, not bytes"),
     "no rate": (np.zeros(100), "without its rate"),
     "rate of zero": ((np.zeros(100), 0), "rate 0"),
     "rate unsaid": ({"array": np.zeros(100)}, "rate None"),

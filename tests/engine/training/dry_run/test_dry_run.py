@@ -82,7 +82,7 @@ def test_random_weights_are_said(tmp_path: Path) -> None:
         (
             {"inputs__image__connector": {"type": "stack", "factor": 0}},
             "inputs.image.connector",
-            ("factor is 0", "at least"),
+            ("found 0", "> 0"),
         ),
     ],
 )

@@ -73,7 +73,7 @@ def test_a_malformed_sequence_stands_for_no_chunk() -> None:
     data = chunks()
     built.fit(data)
     ids = built.encode(data[:3])
-    message = r"ids: sequence 1 gives \d+ numbers, expected 20 steps x 3 joints = 60"
+    message = r"ids: sequence 1 has \d+ numbers, expected 20 steps x 3 joints = 60"
     with pytest.raises(ValueError, match=message):
         built.decode([ids[0], ids[1][:-1], ids[2]], steps=20)
     with pytest.raises(ValueError, match=message):
