@@ -30,7 +30,7 @@ from sensorium.tests.source_tree import (
     trees,
 )
 
-MAX_FILES, MAX_LINES = 12, 300
+MAX_FILES, MAX_LINES, MAX_FUNCTION = 12, 300, 40
 
 
 def test_imports_point_down() -> None:
@@ -142,6 +142,25 @@ def test_files_are_short_and_described() -> None:
     assert not bare, "files without a docstring"
     private = [str(p) for p in FILES if p.name.startswith("_") and not p.name.startswith("__")]
     assert not private, "privacy is what the face does not list"
+
+
+def test_functions_are_short() -> None:
+    """Lines of the body without the docstring and without functions defined in it."""
+    long = {
+        f"{module}:{function.lineno} {function.name}": count
+        for module, tree in trees().items()
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (count := _body_lines(function)) > MAX_FUNCTION
+    }
+    assert not long, f"functions of more than {MAX_FUNCTION} lines"
+
+
+def _body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = function.body[ast.get_docstring(function) is not None :]
+    inner = [n for n in body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+    return lines - sum((n.end_lineno or 0) - n.lineno + 1 for n in inner)
 
 
 def test_folders_are_small() -> None:

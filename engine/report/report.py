@@ -139,16 +139,6 @@ def _run_report(run: Path, name: str, count: int) -> RunReport:
     plan = _plan(recipe, run, notes)
     predictions = {label: _predictions(run, label) for label in _labels(run, evaluation)}
     grids = [_grid(label, ln, plan, run, count) for label, ln in predictions.items() if ln]
-    tables = [
-        read_table(
-            label,
-            values,
-            list(recipe.inputs),
-            _first_metric(recipe, plan, label),
-            len(predictions[label]) or None,
-        )
-        for label, values in evaluation.items()
-    ]
     return RunReport(
         name=name,
         command=_search(_COMMAND, card, 1),
@@ -160,13 +150,26 @@ def _run_report(run: Path, name: str, count: int) -> RunReport:
         curves=validation_charts(lines),
         others=other_charts(lines),
         fitted=[] if plan is None else fitted_charts(plan),
-        tables=tables,
+        tables=[
+            _table(recipe, plan, label, evaluation[label], predictions) for label in evaluation
+        ],
         rollouts=read_rollouts(run),
         samples=grids,
         recipe=_text(run / "recipe.yaml"),
         types={name: section.type for name, section in recipe.tasks.items()},
         policy=_policy(recipe, plan),
     )
+
+
+def _table(
+    recipe: Recipe,
+    plan: ResolvedRecipe | None,
+    label: str,
+    values: dict[str, float | None],
+    predictions: Mapping[str, list[dict[str, Any]]],
+) -> Table:
+    streams, metric = list(recipe.inputs), _first_metric(recipe, plan, label)
+    return read_table(label, values, streams, metric, len(predictions[label]) or None)
 
 
 def _first_metric(recipe: Recipe, plan: ResolvedRecipe | None, label: str) -> str | None:
