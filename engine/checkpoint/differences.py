@@ -7,10 +7,11 @@ command names it (`--allow-change train.steps`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..data import TRAIN, VALIDATION, ShuffleBuffer, TaskDataset
+from ...modalities.base import Source
+from ..data import FAILURES, TRAIN, VALIDATION, ShuffleBuffer, TaskDataset, Wrapped
 from ..recipe import Recipe
 from ..utils import ConfigError
 
@@ -25,6 +26,8 @@ NEUTRAL = (
 """Keys that change no weight: they are logged, and need no permission."""
 
 ABSENT = "not set"
+MAX_CELLS = 10_000
+"""Rows of which the cells are compared."""
 
 
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -75,16 +78,36 @@ def covers(allowed: Iterable[str], key: str) -> bool:
 
 
 def rows_identity(datasets: Mapping[str, TaskDataset], split: str) -> dict[str, str]:
-    """Return, for each task, the number of its rows and a hash of their keys in order, by the place
-    of the split; nothing for streams."""
+    """Return, for each task, the number of its rows and a hash of their keys in order and of the
+    cells that the task reads, by the place of the split; nothing for streams."""
     identities = {}
     for name, rows in datasets.items():
         if not isinstance(rows.source, ShuffleBuffer):
             count = len(rows.source)
             keys = "\0".join(rows.source.key(i) for i in range(count))
-            digest = hashlib.sha256(keys.encode(errors="surrogateescape")).hexdigest()[:16]
-            identities[f"tasks.{name}.data.{split}"] = f"{count} rows {digest}"
+            digest = hashlib.sha256(keys.encode(errors="surrogateescape"))
+            digest.update("\0".join(_cells(rows)).encode(errors="surrogateescape"))
+            identities[f"tasks.{name}.data.{split}"] = f"{count} rows {digest.hexdigest()[:16]}"
     return identities
+
+
+def _cells(rows: TaskDataset) -> Iterator[str]:
+    """Yield the values of the columns of a task, of rows that are spread evenly if there are many.
+
+    Nothing for sources that make a whole row for one cell: what they make follows from the recipe.
+    """
+    source, inner = rows.source, rows.source
+    while isinstance(inner, Wrapped):
+        inner = inner.source
+    if type(inner).cell is Source.cell:
+        return
+    columns = sorted(set(rows.task.columns()) & set(source.columns))
+    for index in range(0, len(source), 1 + len(source) // MAX_CELLS):
+        for column in columns:
+            try:
+                yield repr(source.cell(index, column))
+            except FAILURES:  # it fails where it is used, by its key
+                yield "unreadable"
 
 
 def check_rows(old: Mapping[str, str], new: Mapping[str, str], allowed: Sequence[str]) -> None:
@@ -95,7 +118,7 @@ def check_rows(old: Mapping[str, str], new: Mapping[str, str], allowed: Sequence
             counts = [text.partition(" ")[0] for text in (old[where], new[where])]
             raise ConfigError(
                 f"{where}: the run has {counts[0]} rows, here are {counts[1]}, with other keys or "
-                f"in another order; bring the files back, or pass --allow-change {where}"
+                f"values or in another order; bring the files back, or pass --allow-change {where}"
             )
 
 

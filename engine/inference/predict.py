@@ -77,6 +77,8 @@ def _named_inputs(pipeline: Pipeline, task: str, words: Sequence[str]) -> dict[s
     named: dict[str, list[str]] = {}
     for word in words:
         key, equals, value = word.partition("=")
+        if not word:
+            raise ConfigError("an input is empty; expected a file, a folder or NAME=VALUE")
         if equals and key in names:
             named.setdefault(key, []).append(value)
         elif equals and key.isidentifier() and not Path(word).exists():
@@ -101,19 +103,17 @@ def _named_inputs(pipeline: Pipeline, task: str, words: Sequence[str]) -> dict[s
 
 
 def _expanded(pipeline: Pipeline, stream: str, words: Sequence[str]) -> list[str]:
-    """Return words with folders replaced by the cells in them. Raise ConfigError for an empty one.
+    """Return words with folders replaced by the cells in them.
 
     A word that names no file for the stream's modality (a text) stays as it is."""
     modality, cells = pipeline.model.plan.streams[stream].modality, list[str]()
     names_files = pipeline.names_files(stream)
     for word in words:
-        if not (names_files and Path(word).is_dir()):
+        if not (names_files and word and Path(word).is_dir()):
             cells.append(word)
             continue
         inner = [str(cell) for cell in load(modality.cells)(Path(word))]
-        if not inner:
-            raise ConfigError(f"{word}: is a folder without files")
-        cells += inner
+        cells += inner or [word]  # which fails where it is read
     return cells
 
 

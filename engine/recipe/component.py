@@ -20,9 +20,9 @@ from torch import nn
 from ...modalities.base import Component, Fittable
 from ..utils import ConfigError, culprit, located_errors, seeded, with_name
 from .component_path import ComponentPath, absolute_folder, missing_folder
-from .recipe import Section, to_plain_dict
+from .recipe import Section, to_plain_dict, to_section
 from .registry import find, kind_of, registered
-from .validation import arguments, fitted_arguments, part_arguments, validate, validate_options
+from .validation import arguments, fitted_arguments, part_arguments, validate_options
 
 
 class Modules(dict[int, nn.Module]):
@@ -244,7 +244,7 @@ def _child(owner: ComponentSpec, kind: str, name: str, value: Any) -> ComponentS
     if of in ("encoder", "decoder"):
         modality = argument.modality or kind.rpartition("_")[0]
         of = f"{modality}_{of}" if modality else of
-    section = validate(Section, value if isinstance(value, dict) else {"type": value}, where, name)
+    section = to_section(value, where, name)
     child = plan(section, of, where, owner)
     if not issubclass(child.part, argument.base):
         raise ConfigError(

@@ -136,6 +136,11 @@ def _to_plain(value: Any) -> Any:
     return value
 
 
+def to_section(value: Any, where: str, label: str) -> Section:
+    """Return a part's section, of which the name alone is short for `{type: name}`."""
+    return validate(Section, value if isinstance(value, dict) else {"type": value}, where, label)
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Load a recipe's file, apply `a.b.c=value` overrides, and validate its form.
 

@@ -20,7 +20,7 @@ from ...tasks.batch import Tools
 from ..utils import ConfigError, located_errors, seeded
 from .component import ComponentSpec, plan
 from .component_path import BACKBONE, ComponentPath, joined, validate_source
-from .recipe import Recipe, Section, TaskSection, to_plain_dict
+from .recipe import Recipe, TaskSection, to_plain_dict, to_section
 from .registry import find
 from .stages import stage_recipes
 from .streams import StreamPlan as StreamPlan
@@ -192,7 +192,7 @@ def plan_task(part: Any, section: TaskSection, where: ComponentPath) -> TaskPlan
     head_sections = {name: options.pop(name, default) for name, default in part.head_types.items()}
     spec = plan(section.with_options(options), "task", where)
     heads = {
-        head: plan(Section.model_validate(value), "head", where / head, spec)
+        head: plan(to_section(value, where / head, head), "head", where / head, spec)
         for head, value in head_sections.items()
     }
     return TaskPlan(spec, _built(spec), heads)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ...modalities.messages import describe_error, shorten
-from ..utils import ConfigError, add_recipe_folder
+from ..utils import ConfigError, add_recipe_folder, located_errors
 
 
 class _Loader(yaml.SafeLoader):
@@ -129,10 +129,13 @@ def read_extended(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
             f"extends: found {shorten(repr(base), 80)}, expected the path of one recipe"
         )
     parent, chain = path.parent / base, (*chain, path)
-    if any(parent.exists() and parent.samefile(file) for file in chain):
+    with located_errors(f"extends: {shorten(str(parent), 80)}"):  # a name too long, a folder unread
+        is_file = parent.is_file()
+        is_circle = is_file and any(parent.samefile(file) for file in chain)
+    if is_circle:
         names = " extends ".join(file.name for file in (*chain, parent))
         raise ConfigError(f"extends: {names}, a circle; take one out")
-    if not parent.is_file():
+    if not is_file:
         raise ConfigError(f"extends: {parent}, which {path} extends: there is no such file")
     return merge_sections(read_extended(parent, chain), values)
 

@@ -203,3 +203,24 @@ def test_a_misspelt_split_is_told_its_names_alone() -> None:
     with pytest.raises(ConfigError) as error:
         open_section(DataSection(source="digits", split="tset"), "tasks.t.data.train")
     assert "'test'" in str(error.value) and "where:" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("P01", "p01", " P01 "),
+        (7, "7", 7.0),
+        ("Müller", "Mu\u0308ller", "MÜLLER"),
+        ("a  b", "a\u00a0b", "a\tb"),
+        (["x", 1], ["x", 1], ["x", 1]),
+        ({"id": 1}, {"id": 1}, {"id": 1}),
+    ],
+    ids=str,
+)
+def test_one_group_in_several_spellings_lies_on_one_side(spellings: tuple[Any, ...]) -> None:
+    rows = [{"by": value} for value in spellings] + [{"by": f"g{i // 3}"} for i in range(9)]
+    train, held_out = hold_out(RowList(rows), Holdout(share=0.5, by="by"), "d", skip=False)
+    sides = [{side.key(i) for i in range(len(side))} for side in (train, held_out)]
+    assert len(train) + len(held_out) == len(rows)
+    for group in ({"0", "1", "2"}, {"3", "4", "5"}, {"6", "7", "8"}, {"9", "10", "11"}):
+        assert any(group <= side for side in sides)

@@ -61,6 +61,17 @@ Case = tuple[dict[str, Any], str, tuple[str, ...]]
 
 
 MISSPELT: dict[str, Case] = {
+    "a head's type": (
+        {"tasks.digit": {**DIGIT, "head": {"tpye": "mlp", "hidden": 8}, "data": DIGITS}},
+        "tasks.digit.head.type",
+        ("is required",),
+    ),
+    "a head as a list": (
+        {"tasks.digit": {**DIGIT, "head": ["mlp"], "data": DIGITS}},
+        "tasks.digit.head.type",
+        ("['mlp']",),
+    ),
+    "a recipe's name that is too long": ({"extends": "b" * 300}, "extends", ("name too long",)),
     "a room": ({"inptus": {}}, "inptus", ("did you mean 'inputs'",)),
     "a stream's key": ({"inputs.image.conector": "mlp"}, "inputs.image.conector", ("'connector'",)),
     "an encoder's": ({f"{ENCODER}.patchsize": 4}, f"{ENCODER}.patchsize", ("'patch_size'",)),

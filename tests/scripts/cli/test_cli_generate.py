@@ -61,7 +61,16 @@ def test_generate_takes_folders(run: Run, trained: Path, home: Path, tmp_path: P
         assert "broken.png" in err and f"1 of {4 + len(words[1:])} inputs could not be used" in err
     (tmp_path / "empty").mkdir()
     code, out, err = run("generate", str(trained), str(tmp_path / "empty"), "parity=odd")
-    assert (code, out, err.count("\n")) == (2, "", 1) and "folder without files" in err
+    assert (code, out, err.count("\n")) == (2, "", 1) and "Is a directory" in err
+    code, out, err = run("generate", str(trained), str(tmp_path / "empty"), "a.png", "parity=odd")
+    assert code == 0 and "Is a directory" in err and len(_lines(out)) == 1
+
+
+@pytest.mark.parametrize("word", ["", "image="])
+def test_an_empty_input_is_no_folder(run: Run, trained: Path, word: str) -> None:
+    """A variable of a shell that is not set would stand for all files here."""
+    code, out, err = run("generate", str(trained), word, "parity=odd")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "is empty" in err
 
 
 def test_generate_writes_json_lines(run: Run, trained: Path, tmp_path: Path) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from pyarrow import csv
 from recipe_changes import train
 
+from sensorium.engine.checkpoint import rows_identity
+from sensorium.engine.data import open_section
+from sensorium.engine.recipe import DataSection
 from sensorium.engine.utils import ConfigError, RunLogger
 from sensorium.modalities.image.datasets.digits import Digits
 
@@ -104,3 +112,27 @@ def test_other_rows_behind_the_same_recipe_are_refused(
     with pytest.raises(ConfigError, match=r"data.train: the run has 40 rows, here are"):
         shop.train(recipe, "run", resume=True)
     shop.train(recipe, "run", resume=True, allow_changes=["tasks.digit.data.train"])
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
+def test_other_values_behind_the_same_keys_are_other_rows(kind: str, tmp_path: Path) -> None:
+    """A corrected label, though file, number and names of the rows stay."""
+
+    def identity(labels: list[str], note: str = "") -> dict[str, str]:
+        path = tmp_path / f"rows.{kind}"
+        table = pa.table({"label": labels, "note": [note] * len(labels)})
+        if kind == "parquet":
+            pq.write_table(table, path)
+        elif kind == "csv":
+            csv.write_csv(table, path)
+        else:
+            path.write_text(json.dumps(table.to_pylist()))
+        section = DataSection.model_validate({"source": kind, "path": str(path)})
+        rows = SimpleNamespace(
+            source=open_section(section, "d"), task=SimpleNamespace(columns=lambda: ("label",))
+        )
+        return rows_identity({"t": cast(Any, rows)}, "train")
+
+    first = identity(["cat", "dog", "cat"])
+    assert identity(["cat", "dog", "cat"], "a column that the task does not read") == first
+    assert identity(["cat", "cat", "cat"]) != first
