@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .state import restore as restore
     from .state import saved_tensors as saved_tensors
     from .state import write_tensors as write_tensors
+    from .trackers import Trackers as Trackers
+    from .trackers import check_trackers as check_trackers
     from .transfer import take_over as take_over
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
@@ -78,6 +80,7 @@ else:
                 "saved_tensors",
                 "write_tensors",
             ],
+            "trackers": ["Trackers", "check_trackers"],
             "transfer": ["take_over"],
         },
     )

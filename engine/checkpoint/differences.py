@@ -18,6 +18,7 @@ from ..utils import ConfigError
 NEUTRAL = (
     "train.log_every",
     "train.num_workers",
+    "train.track",
     "train.checkpoint",
     "train.process_timeout",
     "cache.samples",

@@ -43,6 +43,7 @@ OWN = (
     "frozen.safetensors",
     "report.html",
     "modules.json",
+    "tracking",
 )
 """The files that a run writes into its folder, besides results of its use."""
 

@@ -112,6 +112,8 @@ class Checkpoint(Strict):
 class Train(Strict):
     """How the recipe is trained. `batch_size` is one process's rows of one forward.
 
+    track: experiment trackers that get the log too, offline, in the run's folder.
+
     process_timeout: minutes after which a process that waits for another in a step gives up.
     """
 
@@ -128,6 +130,7 @@ class Train(Strict):
     sampler: SamplerSection = SamplerSection()
     task_weights: dict[str, Positive] = {}
     log_every: PositiveInt = 10
+    track: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
     validate_: Validate | None = Field(default=None, alias="validate")
     checkpoint: Checkpoint = Checkpoint()
     process_timeout: Positive = 30.0

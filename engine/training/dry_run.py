@@ -6,8 +6,7 @@ is found here. Reports the path of the data, stage by stage, and the cost of a s
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...modalities.base import Features, Source, StreamingSource
 from ...tasks.batch import Batch
+from ..checkpoint import check_trackers
 from ..data import TRAIN, PreparedRow, RowList, failure_line, limit, load_split, task_dataset
 from ..model import (
     Model,
@@ -36,6 +36,7 @@ from ..utils import ConfigError, format_table, located_errors
 from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule
 from .stages import StageStart
+from .totals import SavedTensors
 
 ROWS = 2
 MAX_ROWS_TRIED = 64
@@ -122,6 +123,7 @@ def check_one(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, 
         build_optimizer(model, recipe.train)  # refuses a recipe in which nothing trains
         lr_schedule(recipe.train)
         build_callbacks(recipe.callbacks)
+    check_trackers(recipe.train.track)
     shapes: dict[str, str] = {}
     batches = {name: _batch(plan, model, name, sources[name]) for name in plan.tasks}
     adapters = AdapterCheck([(c.where, c.module, c.plan.section.lora) for c in model.components])
@@ -212,7 +214,7 @@ def _dry_run_task(
 ) -> None:
     """Forward and backward on the meta device, counted; scaled to the recipe's batch."""
     scale = model.plan.recipe.train.batch_size / max(1, len(batch))
-    saved = _Saved(model)
+    saved = SavedTensors(model)
     handles = [
         component.module.register_forward_hook(_shape_hook(shapes, component.where))
         for component in model.components
@@ -233,26 +235,6 @@ def _dry_run_task(
     report.flops[name] = float(counter.get_total_flops()) * scale
     train, total = count(model, True), count(model)
     report.memory[name] = 4 * (total + 3 * train) + saved.bytes * scale
-
-
-class _Saved:
-    """Bytes of the tensors that a backward keeps, parameters left out."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.bytes = 0
-        # Kept alive while they are counted: an id is used again once its object is gone.
-        self.seen: dict[int, Tensor] = {id(p): p for p in model.parameters()}
-
-    @contextlib.contextmanager
-    def counting(self) -> Iterator[None]:
-        with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda t: t):
-            yield
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        if id(tensor) not in self.seen:
-            self.seen[id(tensor)] = tensor
-            self.bytes += tensor.numel() * tensor.element_size()
-        return tensor
 
 
 def _shape_hook(shapes: dict[str, str], where: str) -> Any:

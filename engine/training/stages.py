@@ -20,8 +20,8 @@ from ..checkpoint import (
     write_tensors,
 )
 from ..model import FITTED, Model, read_states
-from ..recipe import WEIGHTS, ComponentPath, Recipe, Stage, load_recipe
-from ..utils import write_text
+from ..recipe import WEIGHTS, ComponentPath, Recipe, Stage, Train, load_recipe
+from ..utils import derive_seed, write_text
 
 OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_SCALARS = "optimizer.json"
@@ -110,3 +110,11 @@ def save_optimizer(model: Model, optimizer: torch.optim.Optimizer, folder: Path)
     tensors, scalars = optimizer_by_name(model, optimizer)
     write_text(folder / OPTIMIZER_SCALARS, json.dumps(scalars))
     write_tensors(folder / OPTIMIZER, tensors)
+
+
+def stage_settings(recipe: Recipe, start: StageStart | None) -> Train:
+    """Return the settings of a run; each stage draws its own rows and noise."""
+    if start is None:
+        return recipe.train
+    seed = derive_seed(recipe.train.seed, "stage", start.stage.index)
+    return recipe.train.model_copy(update={"seed": seed})

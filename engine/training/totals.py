@@ -1,14 +1,16 @@
-"""Losses and counts of training steps: tensors on the device until they are logged."""
+"""Losses and counts of training steps: tensors on the device until they are logged; and the bytes
+of what a backward keeps."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...tasks.base import Loss
 from ...tasks.batch import Batch
@@ -182,3 +184,24 @@ class LearnedCheck:
         """Raise RuntimeFailure if rows were skipped and none was learned from."""
         if not self.learned and len(skipped):
             raise RuntimeFailure(f"no row could be learned from: {skipped.summary()}")
+
+
+class SavedTensors:
+    """Bytes of the tensors that a backward keeps, parameters left out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.bytes = 0
+        # Kept alive while they are counted: an id is used again once its object is gone.
+        self.seen: dict[int, Tensor] = {id(p): p for p in model.parameters()}
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what is kept within the block."""
+        with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda t: t):
+            yield
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        if id(tensor) not in self.seen:
+            self.seen[id(tensor)] = tensor
+            self.bytes += tensor.numel() * tensor.element_size()
+        return tensor

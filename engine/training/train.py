@@ -21,9 +21,11 @@ from ..checkpoint import (
     RECIPE,
     STAGES,
     Checkpoints,
+    Trackers,
     check_differences,
     check_free,
     check_run_fingerprints,
+    check_trackers,
     command_header,
     frozen_tensors,
     is_changed,
@@ -40,18 +42,17 @@ from ..checkpoint import (
     write_tensors,
 )
 from ..model import FITTED, Model, compose, resolve_and_fit, save_fitted
-from ..recipe import WEIGHTS, Recipe, Stage, Train, load_recipe, stage_recipes
+from ..recipe import WEIGHTS, Recipe, Stage, load_recipe, stage_recipes
 from ..utils import (
     ConfigError,
     RunLogger,
-    derive_seed,
     from_main,
     init_accelerator,
     main_first,
     make_folder,
 )
 from .resume import restore_loop
-from .stages import StageStart, save_optimizer
+from .stages import StageStart, save_optimizer, stage_settings
 from .trainer import Trainer
 
 
@@ -80,6 +81,7 @@ def train(
     """
     if resume and overwrite:
         raise ConfigError("--resume continues a run and --overwrite starts over; take one out")
+    check_trackers(recipe.train.track)
     stages = stage_recipes(recipe)
     runs = _Runs(recipe, folder, resume, overwrite, allow_changes, show, command, device, trainer)
     accelerator = runs.accelerator(stages[0].recipe if stages else recipe)
@@ -212,7 +214,7 @@ class _Runs:
         if start is not None:
             start.fill(model)
         model.command = read_command(folder) if started else self.command
-        run = self.trainer(self._settings(recipe, start), folder, model, accelerator, log)
+        run = self.trainer(stage_settings(recipe, start), folder, model, accelerator, log)
         run.allowed_changes = self.allow_changes
         run.prepare()
         if start is not None:
@@ -222,6 +224,8 @@ class _Runs:
         else:
             from_main(accelerator, lambda: self._begin(model, folder, staged))
         accelerator.wait_for_everyone()
+        if main and recipe.train.track:
+            log.tracker = Trackers(recipe.train.track, self.folder, recipe.to_dict())
         with run.stop:
             run.run()
             if run.validator is not None:
@@ -292,8 +296,3 @@ class _Runs:
         ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
         handlers = [ddp, InitProcessGroupKwargs(timeout=wait)]
         return init_accelerator(self.device, recipe.train.precision, handlers)
-
-    def _settings(self, recipe: Recipe, start: StageStart | None) -> Train:
-        """Return the settings of a run; each stage draws its own rows and noise."""
-        seed = derive_seed(recipe.train.seed, "stage", start.stage.index) if start else None
-        return recipe.train if seed is None else recipe.train.model_copy(update={"seed": seed})

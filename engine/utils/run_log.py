@@ -32,7 +32,7 @@ class RunLogger:
     condition, on a terminal. Elsewhere (a file, a scheduler's log) a line replaces the bar every
     `interval` seconds. folder: None, no file. show: False, the file alone. stage: written in each
     line. first_step: steps of the stages before, from where lines count on. clock: returns
-    seconds.
+    seconds. tracker: gets each line of the file too, until `close`.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class RunLogger:
         self._stage = {} if stage is None else {"stage": stage}
         self._path = folder / METRICS if folder is not None else None
         self._interval, self._clock = interval, clock
+        self.tracker: _Tracker | None = None
         self._bar: _Bar | None = None
         self._progress: _Bar | None = None
 
@@ -67,6 +68,8 @@ class RunLogger:
                 key: value for key, value in values.items() if key != "step"
             }
             append_line(self._path, json.dumps(values))
+            if self.tracker is not None:
+                self.tracker.log(values, values["step"])
 
     def info(self, text: str) -> None:
         """Log a line for a person."""
@@ -101,12 +104,23 @@ class RunLogger:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        if self.tracker is not None:
+            self.tracker.close()
+            self.tracker = None
 
     def _new_bar(self, label: str, unit: str, total: int, start: int) -> _Bar:
         visible = self.show and logger.isEnabledFor(logging.INFO)
         if visible and not sys.stderr.isatty():
             return _Lines(label, unit, total, start, self._interval, self._clock)
         return _TerminalBar(label, unit, total, start, disable=not visible)
+
+
+class _Tracker(Protocol):
+    """What gets the lines of the log too, see `checkpoint.trackers`."""
+
+    def log(self, values: Mapping[str, Any], step: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class _Bar(Protocol):
