@@ -70,6 +70,7 @@ coverage: install
 # Offline: every page is here or is made from the package.
 docs: install
 	$(BIN)/python -m sensorium.scripts.docs
+	$(BIN)/python -m sensorium.scripts.docs.screenshots
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 

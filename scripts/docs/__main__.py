@@ -8,7 +8,8 @@ from pathlib import Path
 from sensorium.engine.utils import write_text
 from sensorium.modalities.messages import plural
 
-from .api import ROOT, api_page, commands_page, errors_table
+from .api import ROOT, api_page, commands_page
+from .messages import errors_table
 from .options import KIND_PAGES, options_page, recipe_page
 from .papers import load_papers, papers_page
 

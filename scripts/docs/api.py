@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import re
@@ -104,44 +103,3 @@ def _command(name: str, command: Any) -> list[str]:
             names = code(parameter.name.upper())
         rows.append(f"| {cell(names)} | {cell(prose(getattr(parameter, 'help', None) or ''))} |")
     return [*lines, "| argument or option | meaning |", "|---|---|", *rows, ""] if rows else lines
-
-
-def errors_table() -> str:
-    """Return the messages of the package's own errors in Markdown, by package, from the source.
-
-    A name in braces is a value of the user's.
-    """
-    groups: dict[str, set[str]] = {}
-    for folder in ("modalities", "connectors", "backbones", "tasks", "engine"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            tree = ast.parse(path.read_text("utf-8"))
-            messages = {text for node in ast.walk(tree) if (text := _message(node))}
-            package = ".".join(path.relative_to(ROOT).parts[:2]).removesuffix(".py")
-            groups.setdefault(package, set()).update(messages)
-    lines = []
-    for package, messages in groups.items():
-        if messages:
-            lines += [f"## {package}", "", *(f"- {code(m)}" for m in sorted(messages)), ""]
-    return "\n".join(lines)
-
-
-def _message(node: ast.AST) -> str:
-    """Return the text of `raise ConfigError(...)` or `raise ValueError(...)`, or nothing."""
-    if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call) or not node.exc.args:
-        return ""
-    raised = ast.unparse(node.exc.func)
-    if raised not in ("ConfigError", "ValueError", "ReadError", "RuntimeFailure"):
-        return ""
-    text = _template(node.exc.args[0])
-    return " ".join(text.replace("`", "'").split()) if len(text) > 12 else ""
-
-
-def _template(node: ast.AST) -> str:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        return "".join(_template(value) for value in node.values)
-    if isinstance(node, ast.FormattedValue):
-        name = ast.unparse(node.value)
-        return f"{{{name}}}" if name.isidentifier() else "{...}"
-    return ""

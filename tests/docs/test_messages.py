@@ -1,0 +1,49 @@
+"""The catalogue of messages is complete against the source."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from sensorium.scripts.docs.messages import PLACES, errors_table, messages, sources
+
+TABLE = errors_table()
+CODE = """
+RIGHT = "a file of numbers"
+
+def read(path, count):
+    wrong = f"holds {count} rows" if count else "holds no row at all"
+    if count > 3:
+        raise ReadError(path, wrong, RIGHT)
+    raise ConfigError(f"rows: found {count}" + ", expected more of them")
+"""
+
+
+def test_a_message_is_what_the_user_reads() -> None:
+    assert sorted(messages(ast.parse(CODE))) == [
+        "holds {count} rows | holds no row at all; expected a file of numbers",
+        "rows: found {count}, expected more of them",
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in PLACES if name not in ("StopTraining",)])
+def test_every_text_of_an_error_is_listed(name: str) -> None:
+    """Each literal of an error that is raised stands on the page."""
+    missing = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            call = node.exc if isinstance(node, ast.Raise) else None
+            if not isinstance(call, ast.Call) or ast.unparse(call.func) != name:
+                continue
+            for place in PLACES[name]:
+                if place >= len(call.args):
+                    continue
+                argument = call.args[place]
+                texts = [argument, *getattr(argument, "values", ())]
+                for text in texts:
+                    value = getattr(text, "value", None)
+                    shown = " ".join(str(value).replace("`", "'").split())
+                    if isinstance(value, str) and len(shown) > 20 and shown not in TABLE:
+                        missing.append(f"{path.name}, line {node.lineno}: {shown}")
+    assert not missing, "\n".join(missing)
