@@ -16,6 +16,7 @@ from ..recipe import Recipe
 from ..utils import ConfigError
 
 NEUTRAL = (
+    "train.activation_checkpointing",
     "train.log_every",
     "train.num_workers",
     "train.track",

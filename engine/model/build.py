@@ -34,7 +34,7 @@ from .checks import (
 from .fit import FITTED as FITTED
 from .fit import States, check_heads, fit, load_fitted
 from .model import BuiltComponent, Model
-from .parameters import apply_adapters, create_ema_encoders, without_adapter
+from .parameters import apply_adapters, checkpoint_blocks, create_ema_encoders, without_adapter
 from .stream import Stream
 from .transforms import load_and_transform
 
@@ -130,6 +130,8 @@ def compose(
     for _, module, _ in components:
         if isinstance(module, Backbone):
             module.unfreeze_added_tokens()
+    if plan.recipe.train.activation_checkpointing:
+        checkpoint_blocks(component.module for component in components)
     return model.train()
 
 
