@@ -27,7 +27,8 @@ def checkpoint_blocks(modules: Iterable[nn.Module]) -> int:
         if isinstance(module, (Encoder, Backbone)):
             blocks |= {id(block): block for block in module.blocks()}
     for block in blocks.values():
-        block.__class__ = _checkpointed(type(block))  # a copy of it is one too
+        kind: Any = type(block)
+        block.__class__ = _checkpointed(kind)  # a copy of it is one too
     if not blocks:
         raise ConfigError(
             "train.activation_checkpointing: no encoder and no backbone of the recipe names its "
