@@ -110,7 +110,9 @@ def try_batch_invariance(encoder: Encoder) -> None:
     finally:
         for module, mode in training.items():
             module.training = mode
-    encoder.batch_invariant = all(_same(one, together, row) for row, one in enumerate(alone))
+    encoder.batch_invariant = all(
+        _same(features, together, row) for row, features in enumerate(alone)
+    )
 
 
 def try_encoders(model: nn.Module) -> None:

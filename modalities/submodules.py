@@ -280,8 +280,8 @@ def _submodule(config: Any, section: type) -> tuple[str, Any]:
         except Exception as error:
             raise ValueError(f"{config.model_type} cannot be built: {error}") from error
         modules = ((p, m) for p, m in whole.named_modules() if p)
-        found = ((p, type(m)) for p, m in modules if type(getattr(m, "config", None)) is section)
-        _SUBMODULES[key] = next(found, ("", None))
+        matches = ((p, type(m)) for p, m in modules if type(getattr(m, "config", None)) is section)
+        _SUBMODULES[key] = next(matches, ("", None))
     if _SUBMODULES[key][1] is None:
         raise ValueError(f"{config.model_type} builds no module from its {section.__name__}")
     return _SUBMODULES[key]

@@ -51,8 +51,8 @@ def main(
         check_folder(out, "--out") if folder else check_writable(out, "--out")
     check_precision(precision)
     pipeline = load(run, device=device, dtype=precision)
-    made = predict_files(pipeline, inputs or (), task=task, options=options, folder=folder)
-    lines = (json.dumps(line, ensure_ascii=False) for line in made)
+    predictions = predict_files(pipeline, inputs or (), task=task, options=options, folder=folder)
+    lines = (json.dumps(line, ensure_ascii=False) for line in predictions)
     if out is None:
         for line in lines:
             print(line, flush=True)

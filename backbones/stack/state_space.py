@@ -121,10 +121,10 @@ class StateSpaceMixer(nn.Module):
 
     def new_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that the attention did not have; they are trained first."""
-        own = [self.conv, self.conv_bias, *self.decay.parameters()]
+        parameters = [self.conv, self.conv_bias, *self.decay.parameters()]
         if self.gate is not None and self.norm is not None:
-            own += [*self.gate.parameters(), self.norm]
-        return own
+            parameters += [*self.gate.parameters(), self.norm]
+        return parameters
 
     def forward(
         self, hidden_states: Tensor, *args: Any, past_key_values: Any = None, **options: Any

@@ -51,8 +51,8 @@ def _digests(module: str, file: Path, digest: str) -> tuple[str, ...]:
         if name in files or name in CONTRACTS:
             continue
         files[name] = path
-        own = name.partition(".")[0] == PACKAGE
-        waiting += _package_imports(name, path) if own else _imports(name, path)
+        in_package = name.partition(".")[0] == PACKAGE
+        waiting += _package_imports(name, path) if in_package else _imports(name, path)
     return tuple(sorted({_digest(path) for path in files.values()}))
 
 

@@ -65,13 +65,15 @@ NAMES: tuple[tuple[str, str, str], ...] = (
 """Name as printed, pattern of the metrics that it explains, explanation."""
 
 
-def explain(metrics: Iterable[str], own: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+def explain(
+    metrics: Iterable[str], task_names: Mapping[str, str] | None = None
+) -> list[tuple[str, str]]:
     """Return `(name, explanation)` for those of `NAMES` that metrics have, each once, then for
-    those that tasks explain themselves, by name (`own`)."""
-    own = own or {}
+    those that tasks explain themselves, by name (`task_names`)."""
+    task_names = task_names or {}
     present = list(dict.fromkeys(metrics))
-    explained = [(name, own[name]) for name in present if name in own]
-    present = [name for name in present if name not in own]
+    explained = [(name, task_names[name]) for name in present if name in task_names]
+    present = [name for name in present if name not in task_names]
     return [
         (name, text)
         for name, pattern, text in NAMES

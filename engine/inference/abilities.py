@@ -59,6 +59,6 @@ class Abilities:
                 f"those that can {ability}: {', '.join(able) or 'none'}"
             )
         if name is None and len(able) != 1:
-            found = ", ".join(able) or "none"
-            raise ConfigError(f"{ability}: found {found}, expected one task; name it first")
+            listed = ", ".join(able) or "none"
+            raise ConfigError(f"{ability}: found {listed}, expected one task; name it first")
         return able[0] if name is None else name

@@ -55,7 +55,7 @@ class EpisodeState:
         ensemble."""
         live = [(start, c) for start, c in self.chunks if self.step - start < len(c)]
         self.chunks = live if ensemble is not None else live[-1:]
-        actions = np.stack([chunk[self.step - made] for made, chunk in self.chunks])
+        actions = np.stack([chunk[self.step - first_step] for first_step, chunk in self.chunks])
         weights = np.exp(-(ensemble or 0.0) * np.arange(len(actions)))
         return np.asarray(weights @ actions / weights.sum(), np.float32)
 

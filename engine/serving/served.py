@@ -50,9 +50,9 @@ class ServedModel:
             return name
         able = [key for key, task in self.tasks.items() if task.ability == ability]
         if len(able) != 1:
-            found = ", ".join(able) or "none"
+            listed = ", ".join(able) or "none"
             raise bad_request(
-                f"model: {self.name} has these tasks that {ability}: {found}; name one, as in "
+                f"model: {self.name} has these tasks that {ability}: {listed}; name one, as in "
                 f"{self.name}/TASK"
             )
         return able[0]
@@ -67,9 +67,9 @@ class ServedModel:
             return name
         fits = [stream for stream in streams if self.modality(stream) == modality]
         if len(fits) != 1:
-            found = ", ".join(fits) or "none"
+            listed = ", ".join(fits) or "none"
             raise bad_request(
-                f"model: {self.name} has these streams of {modality}: {found}; name one, as in "
+                f"model: {self.name} has these streams of {modality}: {listed}; name one, as in "
                 f"{self.name}/STREAM"
             )
         return fits[0]

@@ -231,8 +231,8 @@ class HubText(Encoder):
 
     def _pooled(self, out: Any, tokens: Tensor, mask: Tensor) -> Tensor | None:
         """Return the model's own vector `[B, D]` if it has one (CLIP, SigLIP)."""
-        own: Tensor | None = getattr(out, "pooler_output", None)
-        return self.pool(tokens, mask) if own is None or own.shape[-1] != self.dim else own
+        pooled: Tensor | None = getattr(out, "pooler_output", None)
+        return self.pool(tokens, mask) if pooled is None or pooled.shape[-1] != self.dim else pooled
 
     def _run(self, ids: Tensor, mask: Tensor, embeds: Tensor | None, inner: bool) -> Any:
         """Return the model's output; on the meta device, where a model looks into values, that of

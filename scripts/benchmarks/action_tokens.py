@@ -97,7 +97,7 @@ def scipys(batches: list[Tensor]) -> tuple[Work, Work]:
     points = [make_lsq_spline(u, chunk, ends, 4).c for chunk in arrays]
     return (
         lambda: [make_lsq_spline(u, chunk, ends, 4).c for chunk in arrays],
-        lambda: [BSpline(ends, own, 4)(u) for own in points],
+        lambda: [BSpline(ends, coefficients, 4)(u) for coefficients in points],
     )
 
 

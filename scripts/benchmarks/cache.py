@@ -77,9 +77,9 @@ def main(
 
     def run(name: str, data: Path, steps: int, cached: bool) -> Times:
         values = recipe(data, steps, batch, seed, cached)
-        found = timed(lambda: train(parse_recipe(values), work / name, show=False))
-        sys.stderr.write(f"{name}: {steps} steps, {found.wall:.2f} s, CPU {found.cpu:.2f} s\n")
-        return found
+        times = timed(lambda: train(parse_recipe(values), work / name, show=False))
+        sys.stderr.write(f"{name}: {steps} steps, {times.wall:.2f} s, CPU {times.cpu:.2f} s\n")
+        return times
 
     try:
         few = pictures(work / "few", batch, seed + 1)

@@ -59,13 +59,13 @@ def model_types(kind: str) -> list[str]:
         arguments = forward_arguments(name)
         sections = getattr(CONFIG_MAPPING[name], "sub_configs", {}) if arguments else {}
         if kind == "vision":
-            own = arguments[:1] == ("pixel_values",) or "grid_thw" in arguments
+            supported = arguments[:1] == ("pixel_values",) or "grid_thw" in arguments
         else:
             extractors = feature_extraction_auto.FEATURE_EXTRACTOR_MAPPING_NAMES
-            own = arguments[:1] in [(s,) for s in SOUNDS] or (
+            supported = arguments[:1] in [(s,) for s in SOUNDS] or (
                 name in extractors and bool(arguments)
             )
-        if own or any(s in TOWERS[kind] for s in sections):
+        if supported or any(s in TOWERS[kind] for s in sections):
             found.append(name)
     return found
 
@@ -182,12 +182,12 @@ def tensors_of(output: Any) -> list[Tensor]:
 
 def vectors(tensor: Tensor, width: int) -> list[Tensor]:
     """Return views `[N, width]` of a tensor: along its last axis, and along its second one."""
-    found = []
+    vectors_of_outputs = []
     if tensor.shape[-1:] == (width,):
-        found.append(tensor.reshape(-1, width))
+        vectors_of_outputs.append(tensor.reshape(-1, width))
     if tensor.ndim > 2 and tensor.shape[1] == width:
-        found.append(tensor.movedim(1, -1).reshape(-1, width))
-    return found
+        vectors_of_outputs.append(tensor.movedim(1, -1).reshape(-1, width))
+    return vectors_of_outputs
 
 
 def distance_to(tokens: Tensor, outputs: list[Tensor]) -> float:

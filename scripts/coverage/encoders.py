@@ -137,12 +137,12 @@ class EncoderSteps:
     def library_tokens(self) -> None:
         """Every token is a vector of the library's own output on the same weights."""
         sample = self.contract.samples[0]
-        found = self.contract.row(self.contract.encode([sample]), 0)
+        tokens = self.contract.row(self.contract.encode([sample]), 0)
         expected = self._library(sample)
-        gap = cases.distance_to(found, expected)
+        gap = cases.distance_to(tokens, expected)
         if gap > 1e-4:
             shapes = [tuple(t.shape) for t in expected]
-            raise Wrong(f"tokens {tuple(found.shape)} are {gap:.2g} from the library's {shapes}")
+            raise Wrong(f"tokens {tuple(tokens.shape)} are {gap:.2g} from the library's {shapes}")
 
     def _library(self, sample: dict[str, Tensor]) -> list[Tensor]:
         batch, model = self.encoder.collate([sample]), self.encoder.model
@@ -231,8 +231,8 @@ class EncoderSteps:
         """Features that come from the cache are those that were computed."""
         features = self.contract.features
         back = from_records(to_records(features))
-        for found, expected in zip(outputs(back), outputs(features), strict=True):
-            same(found, expected, "cached features", 0)
+        for cached, expected in zip(outputs(back), outputs(features), strict=True):
+            same(cached, expected, "cached features", 0)
         if (back.grid, back.spacing) != (features.grid, features.spacing):
             raise Wrong(f"cached grid {back.grid} {back.spacing}, {features.grid} before")
 

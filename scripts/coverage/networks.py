@@ -69,20 +69,20 @@ SMALL_RESNET = {"layers": [1, 1, 1, 1], "width": 16}
 
 def _open_clip() -> dict[str, Fields]:
     """Return one model for each visual tower; those of open_clip's own become small."""
-    found: dict[str, Fields] = {}
+    networks: dict[str, Fields] = {}
     towers: set[str] = set()
     for name in open_clip.list_models():
         vision = open_clip.get_model_config(name)["vision_cfg"]
-        own = "timm_model_name" not in vision
+        own_tower = "timm_model_name" not in vision
         transformer = isinstance(vision.get("layers", 12), int)
-        small = {"vision_cfg": SMALL_VIT if transformer else SMALL_RESNET} if own else {}
-        sizes = ("image_size", "width", "layers", "head_width") if own else ("image_size",)
+        small = {"vision_cfg": SMALL_VIT if transformer else SMALL_RESNET} if own_tower else {}
+        sizes = ("image_size", "width", "layers", "head_width") if own_tower else ("image_size",)
         rest = {k: v for k, v in vision.items() if k not in sizes}
         key = json.dumps(rest, sort_keys=True, default=str)
         if key not in towers:
             towers.add(key)
-            found[name] = small
-    return found
+            networks[name] = small
+    return networks
 
 
 OPEN_CLIP = _open_clip()

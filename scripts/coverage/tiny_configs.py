@@ -136,8 +136,8 @@ def shrink(fields: Mapping[str, Any], whole: bool, kinds: bool) -> Fields:
     changed: Fields = {}
     for name, value in fields.items():
         if isinstance(value, Mapping) and (name.endswith("config") or "model_type" in value):
-            kept = value if whole else {k: value[k] for k in ("model_type",) if k in value}
-            changed[name] = {**kept, **shrink(value, whole, kinds)}
+            unchanged = value if whole else {k: value[k] for k in ("model_type",) if k in value}
+            changed[name] = {**unchanged, **shrink(value, whole, kinds)}
         elif isinstance(value, int) and not isinstance(value, bool):
             changed |= {name: small} if (small := small_value(name, value)) is not None else {}
     if fields.get("num_key_value_heads") == fields.get("num_attention_heads", -1):

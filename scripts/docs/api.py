@@ -76,8 +76,8 @@ def signature(value: Any) -> str:
 
 def documentation(value: Any) -> str:
     """Return a docstring as Markdown."""
-    own = value.__doc__ if isinstance(value, type) else inspect.getdoc(value)
-    text = inspect.cleandoc(own or "")
+    docstring = value.__doc__ if isinstance(value, type) else inspect.getdoc(value)
+    text = inspect.cleandoc(docstring or "")
     return prose(text) if not text.startswith(f"{getattr(value, '__name__', '')}(") else ""
 
 
@@ -89,8 +89,8 @@ def commands_page() -> str:
 
     lines = ["# Commands", "", "`sensorium VERB --help` prints the same.", ""]
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        for verb, one in getattr(command, "commands", {"": command}).items():
-            lines += _command(f"{name} {verb}".strip(), one)
+        for verb, subcommand in getattr(command, "commands", {"": command}).items():
+            lines += _command(f"{name} {verb}".strip(), subcommand)
     return "\n".join(lines)
 
 

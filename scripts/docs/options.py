@@ -89,8 +89,8 @@ def _part(kind: str, name: str, path: str) -> list[str]:
     except ConfigError as error:  # its library is not installed here
         return [*lines, prose(str(error)), ""]
     text = inspect.getdoc(part)
-    own = (isinstance(part, type) and part.__doc__) or not isinstance(part, type)
-    if text and own and path.startswith("sensorium."):
+    documented = (isinstance(part, type) and part.__doc__) or not isinstance(part, type)
+    if text and documented and path.startswith("sensorium."):
         lines += [prose(text), ""]
     if isinstance(part, Modality):
         return lines + _modality(part)

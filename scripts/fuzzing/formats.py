@@ -118,12 +118,12 @@ def _pictures() -> list[Files]:
         ("JPEG", colour.convert("CMYK"), {}),
         ("TIFF", deep, {"compression": "tiff_lzw"}),
     ]
-    found: list[Files] = []
+    files: list[Files] = []
     for kind, picture, options in cases:
         out = io.BytesIO()
         picture.save(out, kind, **options)
-        found.append({f"a.{kind.lower()}": out.getvalue()})
-    return found
+        files.append({f"a.{kind.lower()}": out.getvalue()})
+    return files
 
 
 def _read_picture(folder: Path) -> Any:
@@ -135,14 +135,14 @@ def _read_picture(folder: Path) -> Any:
 def _sounds() -> list[Files]:
     import soundfile
 
-    wave, found = np.sin(np.arange(2000) / 9) * 0.3, []
+    wave, files = np.sin(np.arange(2000) / 9) * 0.3, []
     subtypes = {"WAV": ("PCM_16", "FLOAT", "MS_ADPCM", "ULAW"), "RF64": ("PCM_24",)}
     for kind in ("WAV", "RF64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64"):
         for subtype in subtypes.get(kind, (None,)):
             out = io.BytesIO()
             soundfile.write(out, np.stack([wave, wave], 1), 8000, format=kind, subtype=subtype)
-            found.append({f"a.{kind.lower()}": _timeless(out.getvalue())})
-    return found
+            files.append({f"a.{kind.lower()}": _timeless(out.getvalue())})
+    return files
 
 
 def _timeless(sound: bytes) -> bytes:
@@ -184,12 +184,12 @@ def _parquet() -> list[Files]:
     import pyarrow
     import pyarrow.parquet
 
-    found: list[Files] = []
+    files: list[Files] = []
     for options in ({}, {"compression": "none", "use_dictionary": False}, {"compression": "zstd"}):
         out = io.BytesIO()
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), out, **options)
-        found.append({"a.parquet": out.getvalue()})
-    return found
+        files.append({"a.parquet": out.getvalue()})
+    return files
 
 
 def _tar() -> list[Files]:

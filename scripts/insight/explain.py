@@ -69,10 +69,10 @@ def named_options(words: list[str]) -> list[str]:
             continue
         name, equals, value = word.removeprefix("--").partition("=")
         if not equals:
-            found = next(rest, None)
-            if found is None or found.startswith("--"):
+            argument = next(rest, None)
+            if argument is None or argument.startswith("--"):
                 raise ConfigError(f"{word}: found no value, expected {word} FILE")
-            value = found
+            value = argument
         result.append(f"{name.replace('-', '_')}={value}")
     return result
 

@@ -87,12 +87,12 @@ class Comparison:
         negatives = len(candidates.row) - candidates.rows
         positive = _widen(positive, negatives)
         cosines = queries @ candidates.vectors.T
-        own = cosines.gather(1, rows[:, None])[:, 0]
-        compared = self._compared(candidates, cosines, own, rows, positive)
+        own_cosine = cosines.gather(1, rows[:, None])[:, 0]
+        compared = self._compared(candidates, cosines, own_cosine, rows, positive)
         correct = _top1_correct(cosines, positive, compared)
         if self.hinge_margin is not None:
             negative = ~positive if compared is None else compared & ~positive
-            return triplet_hinge(cosines, own, negative, self.hinge_margin), correct
+            return triplet_hinge(cosines, own_cosine, negative, self.hinge_margin), correct
         logits = scale * cosines
         if self.hardness:
             logits = harden(logits, cosines, positive, self.hardness)
@@ -108,7 +108,7 @@ class Comparison:
         self,
         candidates: Candidates,
         cosines: Tensor,
-        own: Tensor,
+        own_cosine: Tensor,
         rows: Tensor,
         positive: Tensor,
     ) -> Tensor | None:
@@ -117,7 +117,9 @@ class Comparison:
         if not self.in_batch:
             compared = (rows[:, None] == candidates.row) | positive
         if self.false_negative_margin is not None:
-            dropped = likely_false_negatives(cosines, own, positive, self.false_negative_margin)
+            dropped = likely_false_negatives(
+                cosines, own_cosine, positive, self.false_negative_margin
+            )
             compared = ~dropped if compared is None else compared & ~dropped
         return compared
 

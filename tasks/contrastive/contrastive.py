@@ -221,13 +221,13 @@ class Contrastive(Task):
         """Return the loss of a pair of streams, and the number of rows whose nearest candidate is a
         positive."""
         (a, b), scale = pair, self.log_scale.exp()
-        there, correct = self.compare(
+        forth, correct = self.compare(
             local[a], candidates[b], rows, positive, targets[a], scale, self.bias
         )
         back, correct_back = self.compare(
             local[b], candidates[a], rows, positive, targets[b], scale, self.bias, reverse=True
         )
-        value = there + back if self.bias is not None else (there + back) / 2
+        value = forth + back if self.bias is not None else (forth + back) / 2
         return value, (correct + correct_back) / 2
 
     def _negatives(self, batch: Batch, ctx: Context, stream: str) -> tuple[Tensor, Tensor]:

@@ -65,21 +65,23 @@ def teachtext_loss(similarity: Tensor, teachers: Sequence[Tensor]) -> Tensor:
     return F.smooth_l1_loss(similarity, mean, reduction="none").mean(1).sum()
 
 
-def triplet_hinge(cosines: Tensor, own: Tensor, negative: Tensor, margin: float) -> Tensor:
-    """Return `max(0, margin - own + cosine)`, the mean over the negatives of each row, summed over
-    rows; zero for a row without a negative.
+def triplet_hinge(cosines: Tensor, own_cosine: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Return `max(0, margin - own_cosine + cosine)`, the mean over the negatives of each row,
+    summed over rows; zero for a row without a negative.
 
-    cosines: `[B, C]` of each row with its candidates. own: `[B]` cosines with the row's positive.
-    negative: `[B, C]` bool, which candidates are compared.
+    cosines: `[B, C]` of each row with its candidates. own_cosine: `[B]` cosines with the row's
+    positive. negative: `[B, C]` bool, which candidates are compared.
     """
-    excess = (margin - own[:, None] + cosines).relu().masked_fill(~negative, 0.0)
+    excess = (margin - own_cosine[:, None] + cosines).relu().masked_fill(~negative, 0.0)
     return (excess.sum(1) / negative.sum(1).clamp(min=1)).sum()
 
 
-def likely_false_negatives(cosines: Tensor, own: Tensor, positive: Tensor, margin: float) -> Tensor:
+def likely_false_negatives(
+    cosines: Tensor, own_cosine: Tensor, positive: Tensor, margin: float
+) -> Tensor:
     """Return `[B, C]` bool: candidates that are not positives, and are nearer to the row than
-    `own [B]`, the row's positive, less a margin. No gradient passes."""
-    limit = own.detach()[:, None] - margin
+    `own_cosine [B]`, the row's positive, less a margin. No gradient passes."""
+    limit = own_cosine.detach()[:, None] - margin
     return (cosines.detach() > limit) & ~positive
 
 

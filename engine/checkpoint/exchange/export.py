@@ -64,10 +64,10 @@ def export_llava(run: Path, out: Path) -> Any:
 def _image_stream(model: Model) -> str:
     names = [n for n in model.streams if _is_tower(model.stream(n).encoder)]
     if len(model.streams) != 1 or len(names) != 1:
-        found = ", ".join(f"inputs.{n} ({type(model.stream(n).encoder).__name__})"
+        listed = ", ".join(f"inputs.{n} ({type(model.stream(n).encoder).__name__})"
                           for n in model.streams)  # fmt: skip
         raise ConfigError(
-            f"inputs: found {found or 'none'}; LLaVA has one image stream, with type: transformers"
+            f"inputs: found {listed or 'none'}; LLaVA has one image stream, with type: transformers"
         )
     if not isinstance(model.backbone, Causal):
         kind = type(model.backbone).__name__ if model.backbone else "none"

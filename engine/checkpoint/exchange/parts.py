@@ -85,8 +85,8 @@ def find_component(model: Model, part: str) -> BuiltComponent:
         and not any(place.startswith(f"{other}.") for other in places if other != place)
     ]
     if len(fits) != 1:
-        found = ", ".join(fits) or "none"
-        raise ConfigError(f"--part {part}: found {found}, expected one; name its place")
+        candidates = ", ".join(fits) or "none"
+        raise ConfigError(f"--part {part}: found {candidates}, expected one; name its place")
     return places[fits[0]]
 
 

@@ -37,8 +37,8 @@ def sentence_transformers(path: Path) -> Imported:
     mode = pooling.get("pooling_mode") or (modes[0] if len(modes) == 1 else "")
     connector = {"mean": "mean", "max": "max", "cls": "cls", "last": "cls", "lasttoken": "cls"}
     if mode not in connector or len(modes) > 1:
-        found = ", ".join(modes) or mode
-        raise ConfigError(f"1_Pooling: found {found}, expected one of mean, max, cls, lasttoken")
+        listed = ", ".join(modes) or mode
+        raise ConfigError(f"1_Pooling: found {listed}, expected one of mean, max, cls, lasttoken")
     config = AutoConfig.from_pretrained(inner)
     settings_file = inner / "sentence_bert_config.json"
     settings = json.loads(settings_file.read_text("utf-8")) if settings_file.is_file() else {}

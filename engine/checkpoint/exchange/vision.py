@@ -150,8 +150,8 @@ def siglip(path: Path) -> Imported:
         "text_config.projection_size": config.text_config.projection_size,
     }
     if len(set(widths.values())) > 1:
-        found = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise ConfigError(f"found {found}, expected one width")
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise ConfigError(f"found {listed}, expected one width")
     dim = config.vision_config.hidden_size
     recipe = _dual(path, model, "siglip", "cls", dim, {"padding": "max_length"})
 

@@ -55,9 +55,9 @@ def _largest_share(
     for _ in range(rounds):
         middle = (low + high) / 2
         with dropped(blocks, layers, middle):
-            found = subject.loss()
-        if found <= limit:
-            low, loss = middle, found
+            middle_loss = subject.loss()
+        if middle_loss <= limit:
+            low, loss = middle, middle_loss
         else:
             high = middle
     return low, loss

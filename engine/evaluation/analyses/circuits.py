@@ -132,11 +132,11 @@ def head_maps(layer: Any, index: int, stack: Any) -> list[HeadMaps]:
     output = rows_of(attention.output).detach().float()
     heads = []
     for h in range(attention.heads):
-        own, shared = (
+        query_rows, shared = (
             slice(h * size, (h + 1) * size),
             slice(h // group * size, (h // group + 1) * size),
         )
-        heads.append(HeadMaps(query[own], key[shared], value[shared], output[:, own]))
+        heads.append(HeadMaps(query[query_rows], key[shared], value[shared], output[:, query_rows]))
     return heads
 
 

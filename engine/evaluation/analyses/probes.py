@@ -53,8 +53,8 @@ def _estimators(target: np.ndarray, numbers: bool, folds: int, seed: int) -> tup
         return split, probe, DummyRegressor()
     labels, counts = np.unique(target, return_counts=True)
     if len(labels) < 2 or counts.min() < 2:
-        found = f"{len(labels)} classes, the smallest with {counts.min()} rows"
-        raise ValueError(f"probe: found {found}; expected two classes of two rows or more")
+        counted = f"{len(labels)} classes, the smallest with {counts.min()} rows"
+        raise ValueError(f"probe: found {counted}; expected two classes of two rows or more")
     split = StratifiedKFold(min(folds, int(counts.min())), shuffle=True, random_state=seed)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     return split, probe, DummyClassifier(strategy="most_frequent")

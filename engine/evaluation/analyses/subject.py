@@ -58,10 +58,10 @@ class Subject:
         sections = model.plan.recipe.tasks[name].data
         if not sections:
             raise ConfigError(f"tasks.{name}: has no data to analyze; add data.test")
-        wanted = split or ("test" if "test" in sections else next(iter(sections)))
-        source = load_split(model.plan, name, wanted)
+        split_name = split or ("test" if "test" in sections else next(iter(sections)))
+        source = load_split(model.plan, name, split_name)
         if isinstance(source, StreamingSource):
-            raise ConfigError(f"tasks.{name}.data.{wanted}: is a stream; save rows of it first")
+            raise ConfigError(f"tasks.{name}.data.{split_name}: is a stream; save rows of it first")
         if limit < len(source):
             source = Subset(source, np.arange(limit))
         model.requires_grad_(False).eval()
@@ -194,22 +194,24 @@ class Subject:
         parts: dict[str, nn.Module] = {n: self.model.decoder(n) for n in self.model.decoders}
         parts |= {n: self.model.stream(n).encoder for n in self.rows.task.streams}
         default = BACKBONE if BACKBONE in parts else None
-        found = chosen(name or default, parts, "part")
-        return found, parts[found]
+        part_name = chosen(name or default, parts, "part")
+        return part_name, parts[part_name]
 
     def blocks(self, name: str | None = None) -> tuple[str, Sequence[nn.Module]]:
         """Return a network's name and its layers. Raise ConfigError if they are not known."""
-        found, module = self.part(name)
+        part_name, module = self.part(name)
         blocks = list(module.blocks())  # type: ignore[operator]
         if not blocks:
-            raise ConfigError(f"part: {found}: {type(module).__name__} does not list its layers")
-        return found, blocks
+            raise ConfigError(
+                f"part: {part_name}: {type(module).__name__} does not list its layers"
+            )
+        return part_name, blocks
 
     def decoder(self, name: str | None = None) -> Backbone:
         """Return a language model by its name. Raise ConfigError if there is none."""
-        found, module = self.part(name or BACKBONE)
+        part_name, module = self.part(name or BACKBONE)
         if not isinstance(module, Backbone):
-            raise ConfigError(f"part: {found} is no language model")
+            raise ConfigError(f"part: {part_name} is no language model")
         return module
 
     def texts(self, column: str | None = None) -> list[str]:

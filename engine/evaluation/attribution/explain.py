@@ -119,17 +119,17 @@ def _signal(
     steps: int,
     seed: int,
 ) -> SignalMaps:
-    found = find_cells(scorer, stream, cells)
-    value = scorer.tensor(found.place)[0]
-    result = SignalMaps(found, found.background(value))
+    signal_cells = find_cells(scorer, stream, cells)
+    value = scorer.tensor(signal_cells.place)[0]
+    result = SignalMaps(signal_cells, signal_cells.background(value))
     for name in methods:
-        result.maps[name] = METHODS[name](scorer, found, baseline)
+        result.maps[name] = METHODS[name](scorer, signal_cells, baseline)
         if (
             steps and getattr(scorer.task, "ability", "") != "regress"
         ):  # a number has no probability
             total = result.maps[name].sum(0)
             result.curves[name] = curves(
-                scorer, found, total, steps=steps, baseline=baseline, seed=seed
+                scorer, signal_cells, total, steps=steps, baseline=baseline, seed=seed
             )
     return result
 

@@ -63,12 +63,12 @@ def _figure(background: np.ndarray, values: np.ndarray, largest: float, label: s
         count = len(values)
         background = background[round((place + 0.5) * len(background) / count - 0.5)]
         values, note = values[place], f", slice {place + 1} of {count}"
-    one = values.ndim == 1
-    height = 70 if one else WIDTH * background.shape[0] / max(1, background.shape[1])
+    one_dimensional = values.ndim == 1
+    height = 70 if one_dimensional else WIDTH * background.shape[0] / max(1, background.shape[1])
     with new_figure(WIDTH, max(30, min(height, 2 * WIDTH))) as figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
-        if one:
+        if one_dimensional:
             _bars(axes, background, values, largest)
         else:
             extent = (0, background.shape[1], background.shape[0], 0)

@@ -103,8 +103,8 @@ def _sufficient(
         hidden = ~fixed
         hidden[row.topk(min(keep, len(row))).indices] = False
         variants.append(propose(text.ids, hidden.to(text.ids.device), generator))
-    kept = scorer.score_many(text.place, variants).exp().diagonal()
-    return (kept >= tolerance * whole).cpu()
+    likelihoods = scorer.score_many(text.place, variants).exp().diagonal()
+    return (likelihoods >= tolerance * whole).cpu()
 
 
 def random_tokens(tokenizer: Tokenizer) -> Proposals:

@@ -171,14 +171,16 @@ def _roles(target: State, source: State) -> dict[str, str]:
     name, cross-attention as self-attention; norms that are called otherwise by their order."""
     plain = [name for name in target if not any(word in name for word in CROSS)]
     norms = [name for name in plain if "norm" in name.lower()]
-    own = [name for name in source if "norm" in name.lower()]
-    by_order = dict(zip(norms, own, strict=False)) if len(norms) == len(own) else {}
+    source_norms = [name for name in source if "norm" in name.lower()]
+    by_order = (
+        dict(zip(norms, source_norms, strict=False)) if len(norms) == len(source_norms) else {}
+    )
     roles: dict[str, str] = {}
     for name in target:
         self_name = name
         for word, place in CROSS.items():
             self_name = self_name.replace(word, place)
-        if set(norms) != set(own) and self_name in by_order:
+        if set(norms) != set(source_norms) and self_name in by_order:
             roles[name] = by_order[self_name]
         elif self_name in source:
             roles[name] = self_name
@@ -206,8 +208,8 @@ def _seed(target: Any, source: Any, other: Any, interleave: bool) -> None:
 
 def _of_self(name: str) -> bool:
     """Return whether a tensor of a layer belongs to its self-attention, norms included."""
-    own = any(word in name for word in ("attention", "attn"))
-    return own and not any(word in name for word in CROSS)
+    in_attention = any(word in name for word in ("attention", "attn"))
+    return in_attention and not any(word in name for word in CROSS)
 
 
 def _fill(layer: nn.Module, source: State, chosen: Callable[[str], bool]) -> None:

@@ -51,9 +51,9 @@ def _text_task(model: ServedModel, name: str) -> str:
         return model.task_that("caption", name)
     able = [key for key, task in model.tasks.items() if task.ability in TEXT_ABILITIES]
     if len(able) != 1:
-        found = ", ".join(able) or "none"
+        listed = ", ".join(able) or "none"
         raise bad_request(
-            f"model: {model.name} has these tasks that write text: {found}; name one, as in "
+            f"model: {model.name} has these tasks that write text: {listed}; name one, as in "
             f"{model.name}/TASK"
         )
     return able[0]
@@ -201,11 +201,11 @@ async def _stream(
     request = await model.worker.prepare(lambda: model.pipeline.prepare_row(task, row))
     tokens = TokenQueue()
     by_token = model.tasks[task].ability == "caption"  # through a decoder's own loop
-    given = {**options, "streamer": tokens} if by_token else options
+    generate_options = {**options, "streamer": tokens} if by_token else options
 
     def run() -> Any:
         try:
-            return _alone(model, task, request, given, body.seed)
+            return _alone(model, task, request, generate_options, body.seed)
         finally:
             tokens.end()
 

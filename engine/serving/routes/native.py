@@ -43,8 +43,10 @@ def native_router(
         name = model.task_that("", task)
         row = await model.worker.prepare(lambda: model.payloads.row(name, body.inputs))
         prediction = await model.worker.predict(name, row, body.options)
-        kept = await model.worker.prepare(lambda: _store_maps(model, files, name, row, prediction))
-        return {"model": model.name, "task": name, "prediction": as_json(kept)}
+        stored = await model.worker.prepare(
+            lambda: _store_maps(model, files, name, row, prediction)
+        )
+        return {"model": model.name, "task": name, "prediction": as_json(stored)}
 
     @router.get("/v1/search")
     async def list_indexes() -> dict[str, Any]:

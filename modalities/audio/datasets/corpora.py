@@ -20,39 +20,39 @@ from ...paths import stamp
 
 
 class _Files(Source):
-    """Rows that each name one sound file. found: (file, the row's other columns). speaker: the
+    """Rows that each name one sound file. clips: (file, the row's other columns). speaker: the
     column of the speaker."""
 
     speaker: ClassVar[str] = "speaker"
 
-    def __init__(self, top: Path, found: list[tuple[Path, dict[str, Any]]]) -> None:
-        self.top, self.found = top, found
-        self.columns = ("audio", *found[0][1])
+    def __init__(self, top: Path, clips: list[tuple[Path, dict[str, Any]]]) -> None:
+        self.top, self.clips = top, clips
+        self.columns = ("audio", *clips[0][1])
         if "seconds" not in self.columns:
             self.columns = (*self.columns, "seconds")
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        file, cells = self.found[index]
+        file, cells = self.clips[index]
         row = {"audio": str(file), **cells}
         return row if "seconds" in row else {**row, "seconds": _seconds(file)}
 
     @property
     def groups(self) -> Sequence[object]:
         """The speaker of each row, if the table names speakers."""
-        return [cells.get(self.speaker) for _, cells in self.found] if self._has_speakers else ()
+        return [cells.get(self.speaker) for _, cells in self.clips] if self._has_speakers else ()
 
     @property
     def _has_speakers(self) -> bool:
         return self.speaker in self.columns
 
     def key(self, index: int) -> str:
-        return self.found[index][0].relative_to(self.top).as_posix()
+        return self.clips[index][0].relative_to(self.top).as_posix()
 
     def named_cell(self, index: int, column: str) -> Any:
-        return self.found[index][0] if column == "audio" else None
+        return self.clips[index][0] if column == "audio" else None
 
     def fingerprint(self) -> str:
         return self._digest
@@ -60,7 +60,7 @@ class _Files(Source):
     @functools.cached_property
     def _digest(self) -> str:
         digest = hashlib.sha256()
-        for file, cells in self.found:
+        for file, cells in self.clips:
             digest.update(f"{stamp(file)}|{cells}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 

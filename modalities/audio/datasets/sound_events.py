@@ -117,8 +117,8 @@ def _hiss(event: Event, rng: np.random.Generator) -> np.ndarray:
     count = round(rng.uniform(*LENGTHS[event.first]) * RATE)
     spectrum = np.fft.rfft(rng.standard_normal(count))
     hertz = np.fft.rfftfreq(count, 1 / RATE)
-    kept = hertz < 300 if event.second == "rumble" else hertz > 2500
-    return np.fft.irfft(spectrum * kept, count)
+    passband = hertz < 300 if event.second == "rumble" else hertz > 2500
+    return np.fft.irfft(spectrum * passband, count)
 
 
 def _wobble(event: Event, rng: np.random.Generator) -> np.ndarray:

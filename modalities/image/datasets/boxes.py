@@ -68,7 +68,7 @@ def _voc_row(
     try:
         root = ElementTree.fromstring(file.read_text(encoding="utf-8"))
         picture = (int(_text(root, "size/height")), int(_text(root, "size/width")))
-        found = [
+        objects = [
             (_text(each, "name"), _voc_box(each))
             for each in root.iter("object")
             if difficult or each.findtext("difficult", "0") != "1"
@@ -76,7 +76,7 @@ def _voc_row(
         image = top / "JPEGImages" / _text(root, "filename")
     except (ElementTree.ParseError, ValueError, OSError) as error:
         raise ValueError(f"{file}: is no annotation of VOC ({error})") from error
-    chosen = [(c, b) for c, b in found if classes is None or c in classes]
+    chosen = [(c, b) for c, b in objects if classes is None or c in classes]
     return {
         "image": str(image),
         "boxes": [scaled(box, picture, size) for _, box in chosen],

@@ -96,19 +96,19 @@ def whole_config(config: Json) -> Any:
 def tower(whole: Any) -> Tower:
     """Return the encoder of pictures of a model. Raise ValueError if it has none."""
     try:
-        found = tower_of(whole, SECTIONS)
+        tower_plan = tower_of(whole, SECTIONS)
     except ValueError as error:
         raise ValueError(f"transformers: {error}") from error
-    if first_argument(found.kind) == "input_ids":
-        raise ValueError(f"transformers: {found.kind.__name__} does not take pictures")
-    if hasattr(found.config, "mask_ratio"):  # of pre-training: an encoder sees every patch
-        found.config.mask_ratio = 0.0
-    return found
+    if first_argument(tower_plan.kind) == "input_ids":
+        raise ValueError(f"transformers: {tower_plan.kind.__name__} does not take pictures")
+    if hasattr(tower_plan.config, "mask_ratio"):  # of pre-training: an encoder sees every patch
+        tower_plan.config.mask_ratio = 0.0
+    return tower_plan
 
 
-def build(found: Tower) -> nn.Module:
+def build(tower: Tower) -> nn.Module:
     """Return the model without weights, in fp32 for any precision of the checkpoint."""
-    return found.build(**without_pooler(found.kind))
+    return tower.build(**without_pooler(tower.kind))
 
 
 def first_argument(kind: Any) -> str:
@@ -116,7 +116,7 @@ def first_argument(kind: Any) -> str:
     return list(inspect.signature(kind.forward).parameters)[1]
 
 
-def pretrained(found: Tower, whole: Any, model: Any, name: str) -> dict[str, Tensor]:
+def pretrained(tower: Tower, whole: Any, model: Any, name: str) -> dict[str, Tensor]:
     """Return the weights of a checkpoint for a model. Raise ValueError where it lacks one, or has
     one of another shape that is no table of positions.
 
@@ -126,7 +126,7 @@ def pretrained(found: Tower, whole: Any, model: Any, name: str) -> dict[str, Ten
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # reported below
     where = {**parse_repo_id(name), "dtype": torch.float32}
     with quiet_loading():
-        filled, report = _tower_report(found, whole, where, {**options, "config": model.config})
+        filled, report = _tower_report(tower, whole, where, {**options, "config": model.config})
     tables: dict[str, Tensor] = {}
     if mismatched := sorted(report["mismatched_keys"]):
         with quiet_loading():
@@ -141,15 +141,15 @@ def pretrained(found: Tower, whole: Any, model: Any, name: str) -> dict[str, Ten
     return {**filled.state_dict(), **tables}
 
 
-def _tower_report(found: Tower, whole: Any, where: Json, options: Json) -> tuple[nn.Module, Json]:
-    if hasattr(found.kind, "from_pretrained"):
-        pooler = without_pooler(found.kind)
-        model, report = found.kind.from_pretrained(**where, **options, **pooler)
-        if not found.path or not report["missing_keys"]:
+def _tower_report(tower: Tower, whole: Any, where: Json, options: Json) -> tuple[nn.Module, Json]:
+    if hasattr(tower.kind, "from_pretrained"):
+        pooler = without_pooler(tower.kind)
+        model, report = tower.kind.from_pretrained(**where, **options, **pooler)
+        if not tower.path or not report["missing_keys"]:
             return model, report
     model, report = AutoModel.from_pretrained(**where, **{**options, "config": whole})
-    inside = f"{found.path}."
-    return model.get_submodule(found.path), {
+    inside = f"{tower.path}."
+    return model.get_submodule(tower.path), {
         "missing_keys": [k for k in report["missing_keys"] if k.startswith(inside)],
         "mismatched_keys": [k for k in report["mismatched_keys"] if k[0].startswith(inside)],
     }

@@ -74,9 +74,9 @@ def in_space(model: Any, hidden: Tensor, stage: int, stages: int, size: Size) ->
     for module in model.modules():
         if hasattr(module, "reroll"):
             encoder: Any = copy.copy(module)
-            own = pair(model.config.image_size)
+            native_size = pair(model.config.image_size)
             encoder.schedule = {
-                i: (strides, [n * s // o for n, s, o in zip(grid, size, own, strict=True)])
+                i: (strides, [n * s // o for n, s, o in zip(grid, size, native_size, strict=True)])
                 for i, (strides, grid) in encoder.schedule.items()
             }
             rolled: Tensor = encoder.reroll(hidden, stage_idx=stage % stages)

@@ -202,8 +202,10 @@ class TransformersVision(Encoder):
         outlines = []
         for each in (features, *hidden * len(layers)):
             tensors = {key: getattr(each, key) for key in ("tokens", "pooled")}
-            found = {k: outline(model, v.to("meta")) for k, v in tensors.items() if v is not None}
-            outlines.append(each.replace(mask=each.mask.to("meta"), **found))
+            outlined = {
+                k: outline(model, v.to("meta")) for k, v in tensors.items() if v is not None
+            }
+            outlines.append(each.replace(mask=each.mask.to("meta"), **outlined))
         return outlines[0], outlines[1:]
 
     def _packed(

@@ -213,7 +213,10 @@ def _frames(file: DicomFile, data: Dataset, series_uid: str | None) -> list[Fram
         )
     if not groups:
         return [_frame(file, data, None, Dataset(), series_uid)]
-    return [_frame(file, data, number, own, series_uid) for number, own in enumerate(groups)]
+    return [
+        _frame(file, data, number, frame_groups, series_uid)
+        for number, frame_groups in enumerate(groups)
+    ]
 
 
 def _frame(

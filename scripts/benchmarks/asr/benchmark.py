@@ -130,13 +130,14 @@ def speed(rows: Sequence[Row], slow: SystemOutput, fast: SystemOutput) -> str:
     passes = float(np.mean([fast.passes[i] for i in at]))
     step = (float(np.mean([slow.ms[i] for i in at])) - prefill) / steps
     read = float(np.mean([fast.prefill[i] for i in at]))
-    one = (float(np.mean([fast.ms[i] for i in at])) - read) / max(passes, 1e-9)
-    allowed = ((prefill + steps * step) / PAPER - read) / one
-    ratio = (prefill + steps * step) / (read + passes * one)
+    pass_ms = (float(np.mean([fast.ms[i] for i in at])) - read) / max(passes, 1e-9)
+    allowed = ((prefill + steps * step) / PAPER - read) / pass_ms
+    ratio = (prefill + steps * step) / (read + passes * pass_ms)
     verdict = "; under 2 on this machine" if ratio < 2 else ""
     return (
-        f"S = ({prefill:.2f} + {steps:.1f} x {step:.2f}) / ({read:.2f} + {passes:.1f} x {one:.2f})"
-        f" = {ratio:.2f}{verdict}; {PAPER} times would allow {allowed:.1f} passes"
+        f"S = ({prefill:.2f} + {steps:.1f} x {step:.2f}) / "
+        f"({read:.2f} + {passes:.1f} x {pass_ms:.2f}) = {ratio:.2f}{verdict}; "
+        f"{PAPER} times would allow {allowed:.1f} passes"
     )
 
 

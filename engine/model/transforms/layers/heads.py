@@ -75,18 +75,18 @@ def prune_heads(
     for i, _ in heads or ():
         if not 0 <= i < len(attentions):
             raise ValueError(f"heads: found layer {i}; {layers.path} has {len(attentions)} layers")
-    kept = []
+    kept_heads = []
     for i, attention in enumerate(attentions):
         removed = {head for layer, head in heads or () if layer == i}
         if unknown := removed - set(range(attention.heads)):
             raise ValueError(f"heads: found {min(unknown)}; layer {i} has {attention.heads} heads")
         chosen = [head for head in range(attention.heads) if head not in removed]
-        kept.append(chosen if keep is None else _largest(attention, keep, context.values))
-    uniform = len({len(chosen) for chosen in kept}) == 1
-    for attention, chosen in zip(attentions, kept, strict=True):
+        kept_heads.append(chosen if keep is None else _largest(attention, keep, context.values))
+    uniform = len({len(chosen) for chosen in kept_heads}) == 1
+    for attention, chosen in zip(attentions, kept_heads, strict=True):
         _prune(attention, chosen, layers, uniform)
     if uniform:
-        _reconfigure(layers, attentions[0], kept[0])
+        _reconfigure(layers, attentions[0], kept_heads[0])
 
 
 def attention_of(layer: nn.Module, index: int, stack: LayerStack) -> Attention:
@@ -156,13 +156,13 @@ def _largest(attention: Attention, keep: int, values: bool) -> list[int]:
     return sorted((best + torch.arange(groups)[:, None] * size).flatten().tolist())
 
 
-def _prune(attention: Attention, kept: list[int], stack: LayerStack, uniform: bool) -> None:
+def _prune(attention: Attention, kept_heads: list[int], stack: LayerStack, uniform: bool) -> None:
     """Keep some heads of an attention: their rows of q, k and v, and their columns of o."""
     before, size = attention.heads, attention.head_dim
-    if len(kept) == before:
+    if len(kept_heads) == before:
         return
-    kv = _kv_heads(attention, kept)
-    queries = _expand(kept, size)
+    kv = _kv_heads(attention, kept_heads)
+    queries = _expand(kept_heads, size)
     keys = _expand(kv, size)
     if attention.fused:
         width, inner = before * size, attention.kv_heads * size
@@ -189,24 +189,24 @@ def _prune(attention: Attention, kept: list[int], stack: LayerStack, uniform: bo
             if len(weight) != size:
                 module.weight = nn.Parameter(weight.detach()[chosen], weight.requires_grad)
     modules: list[Any] = list(attention.module.modules())
-    set_counts(modules, HEADS, before, len(kept))
+    set_counts(modules, HEADS, before, len(kept_heads))
     set_counts(modules, KV_HEADS, attention.kv_heads, len(kv))
     set_counts(modules, ("num_key_value_groups", "n_rep"), before // attention.kv_heads,
-               len(kept) // len(kv))  # fmt: skip
+               len(kept_heads) // len(kv))  # fmt: skip
     sizes = (*SIZES, "embed_dim") if attention.fused else SIZES
-    set_counts(modules, sizes, before * size, len(kept) * size)
+    set_counts(modules, sizes, before * size, len(kept_heads) * size)
 
 
 def _expand(heads: list[int], size: int) -> list[int]:
     return [head * size + i for head in heads for i in range(size)]
 
 
-def _kv_heads(attention: Attention, kept: list[int]) -> list[int]:
+def _kv_heads(attention: Attention, kept_heads: list[int]) -> list[int]:
     """Return the heads of keys and values that stay. Raise ValueError if groups of queries come
     apart."""
     size = attention.heads // attention.kv_heads
-    by_group = [sum(head // size == g for head in kept) for g in range(attention.kv_heads)]
-    if not kept or len({n for n in by_group if n}) > 1:
+    by_group = [sum(head // size == g for head in kept_heads) for g in range(attention.kv_heads)]
+    if not kept_heads or len({n for n in by_group if n}) > 1:
         raise ValueError(
             f"heads: {attention.where} shares keys and values among {size} heads each; remove all "
             "heads of a group, or as many of every group, and leave some"
@@ -214,17 +214,17 @@ def _kv_heads(attention: Attention, kept: list[int]) -> list[int]:
     return [group for group, count in enumerate(by_group) if count]
 
 
-def _reconfigure(stack: LayerStack, attention: Attention, kept: list[int]) -> None:
+def _reconfigure(stack: LayerStack, attention: Attention, kept_heads: list[int]) -> None:
     """Write a number of heads that all layers have into the configuration."""
-    if len(kept) == attention.heads:
+    if len(kept_heads) == attention.heads:
         return
-    kv = _kv_heads(attention, kept)
+    kv = _kv_heads(attention, kept_heads)
     for config in configs(stack):
         if not any(getattr(config, name, None) for name in HEAD_DIM):
             config.head_dim = attention.head_dim  # or the number of heads would decide it
         names = [n for n in HEADS if stack.role is None or _of(n, stack.role)]
         set_counts([config], [config.attribute_map.get(n, n) for n in names], attention.heads,
-                   len(kept))  # fmt: skip
+                   len(kept_heads))  # fmt: skip
         set_counts([config], KV_HEADS, attention.kv_heads, len(kv))
 
 

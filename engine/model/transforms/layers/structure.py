@@ -78,8 +78,8 @@ def find_stack(module: nn.Module, role: str | None = None) -> LayerStack:
     chosen = stacks(module)
     if blocks := _blocks(module):
         known = {id(block) for block in blocks}
-        own = [s for s in chosen if {id(layer) for layer in s.layers} <= known]
-        chosen = chosen if role else own or chosen
+        own_stacks = [s for s in chosen if {id(layer) for layer in s.layers} <= known]
+        chosen = chosen if role else own_stacks or chosen
     kind = type(module).__name__
     if role is not None:
         chosen = [stack for stack in chosen if stack.role == role]
@@ -149,9 +149,9 @@ def _reconfigure(config: Any, role: str | None, before: int, indices: Sequence[i
 
 
 def _of_role(fields: set[str], role: str) -> set[str]:
-    own = {name for name in fields if role in name}
+    own_fields = {name for name in fields if role in name}
     other = next(r for r in ROLES if r != role)
-    return own or {name for name in fields if other not in name}
+    return own_fields or {name for name in fields if other not in name}
 
 
 def _count(owner: nn.Module, before: int, after: int) -> None:

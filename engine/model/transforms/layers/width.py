@@ -55,13 +55,13 @@ def slice_width(
         width = in_features(parts.down)
         if not 1 <= intermediate <= width:
             raise ValueError(f"intermediate: found {intermediate}, expected one of 1 to {width}")
-        kept = range(intermediate)
+        units = range(intermediate)
         if by == "norm" and context.values:
-            kept = _largest(parts, intermediate)
+            units = _largest(parts, intermediate)
         for up in parts.ups:
             copies = out_features(up) // width
-            keep_outputs(up, [c * width + unit for c in range(copies) for unit in kept])
-        keep_inputs(parts.down, kept)
+            keep_outputs(up, [c * width + unit for c in range(copies) for unit in units])
+        keep_inputs(parts.down, units)
         set_counts(list(layer.modules()), FIELDS, width, intermediate)
         for config in configs(layers):
             names = [n for n in FIELDS if layers.role is None or not _is_other(n, layers.role)]
@@ -80,13 +80,13 @@ def feed_forward(layer: nn.Module, where: str) -> FeedForward:
     maps = {name: m for name, m in linear_maps(layer).items() if not is_attention(name)}
     ups: list[Any] = list(maps.values())
     down = ups.pop() if ups else None
-    found = f"{where}: its feed-forward is no D -> F -> D; there is nothing to slice"
+    message = f"{where}: its feed-forward is no D -> F -> D; there is nothing to slice"
     if down is None or not ups:
-        raise ValueError(found)
+        raise ValueError(message)
     width, dim = in_features(down), out_features(down)
     fits = all(in_features(up) == dim and out_features(up) in (width, 2 * width) for up in ups)
     if not fits or any(p.ndim > 2 for p in layer.parameters()):
-        raise ValueError(found)
+        raise ValueError(message)
     return FeedForward(ups, down)
 
 
